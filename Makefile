@@ -1,0 +1,81 @@
+# Every command a developer needs. `make help` lists them; each sets up what it needs by itself.
+#
+# PYTHON=python3.13 make ...  runs a command under that interpreter, in an environment of its own.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+ifneq ($(origin PYTHON), undefined)
+override PYTHON := $(or $(shell scripts/find-python $(PYTHON)), $(error PYTHON does not fit))
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+IN := $(VENV)/bin
+PYTEST := $(IN)/python -m pytest
+
+READY := $(VENV)/.ready
+SDK_2024 := .venv-sdk-2024/.ready
+SDK_CURRENT := .venv-sdk-current/.ready
+SDK_JAVASCRIPT := tests/compat/javascript/node_modules/.ready
+
+.PHONY: help demo test lint types unit stress bench format docs clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## back up and restore a real folder against a server of its own, and print the figures
+	@$(IN)/python demo/demo.py
+
+test: $(READY) lint types ## everything the continuous integration checks: lint, types, the tests on two Pythons
+	@other=$$(scripts/find-python --other-than $(IN)/python); \
+	if [ -z "$$other" ]; then \
+	  echo "skipped: the tests under a second Python (found none beside $$($(IN)/python --version))"; \
+	fi; \
+	$(MAKE) unit; \
+	if [ -n "$$other" ]; then $(MAKE) unit PYTHON="$$other"; fi
+
+lint: $(READY) ## style, formatting, import direction
+	$(IN)/ruff check .
+	$(IN)/ruff format --check .
+	$(IN)/lint-imports --no-logo
+
+types: $(READY) ## mypy, strict
+	$(IN)/mypy --strict src
+
+unit: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) ## the tests, under one Python
+	@echo "== the tests under $$($(IN)/python --version)"
+	$(PYTEST) -n 2 --dist loadfile
+
+stress: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) ## the tests that take minutes or load the machine
+	$(PYTEST) -m stress --hypothesis-profile=stress
+
+bench: $(READY) ## measure against the disk, nginx and rclone on this machine
+	@scripts/system-packages fio=fio nginx=nginx-light rclone=rclone || echo "skipped: what needs the programs named above"
+	@$(IN)/python -m bench
+
+format: $(READY) ## put the code into shape
+	$(IN)/ruff check --fix .
+	$(IN)/ruff format .
+
+docs: $(READY) ## write the generated pages of docs/ anew
+	$(IN)/python scripts/generate_docs.py
+
+clean: ## remove everything these commands made, environments included
+	rm -rf .venv .venv-* .build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf tests/compat/javascript/node_modules src/cryostore.egg-info
+	find src tests bench demo scripts -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints/runtime.txt constraints/dev.txt
+	@scripts/make-venv $(VENV) "$(PYTHON)" constraints/dev.txt --editable
+
+$(SDK_2024): constraints/sdk-2024.txt
+	@scripts/make-venv .venv-sdk-2024 "$(PYTHON)" constraints/sdk-2024.txt
+
+$(SDK_CURRENT): constraints/sdk-current.txt
+	@scripts/make-venv .venv-sdk-current "$(PYTHON)" constraints/sdk-current.txt
+
+$(SDK_JAVASCRIPT): tests/compat/javascript/package.json
+	@scripts/install-javascript-sdk

@@ -1,0 +1,249 @@
+"""The load generator: ready-made requests over raw sockets and epoll, in a process of its own.
+
+It makes, signs and parses as little as possible while the clock runs, so that what is measured is the server, and its
+own CPU time is counted apart from the server's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Self
+
+from bench.answer import Answer, AnswerError
+from bench.plan import Load, Plan, percentile
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection as Pipe
+
+RECEIVE_BYTES = 1024 * 1024
+FAILURES_MAX = 100  # then there is nothing left to measure
+STALL_SECONDS_MAX = 30.0
+
+
+class StalledError(Exception):
+    """No server byte came for STALL_SECONDS_MAX while requests were under way."""
+
+
+class LoadProcess:
+    """A process that runs one plan after the other. A context manager."""
+
+    def __enter__(self) -> Self:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.join()
+
+    def run(self, plan: Plan) -> Load:
+        """Runs the plan to its end; raises StalledError if the server stops answering."""
+        self._pipe.send(plan)
+        result = self._pipe.recv()
+        if isinstance(result, Exception):
+            raise result
+        assert isinstance(result, Load)
+        return result
+
+
+def _serve(pipe: Pipe) -> None:
+    with contextlib.suppress(EOFError):
+        while True:
+            plan = pipe.recv()
+            try:
+                pipe.send(run(plan))
+            except (OSError, StalledError) as error:
+                pipe.send(error)
+
+
+def run(plan: Plan) -> Load:
+    """Runs the plan in this process."""
+    return _Run(plan).run()
+
+
+class _Exchange:
+    """One connection and the request under way on it."""
+
+    __slots__ = ("answer", "index", "parts", "sending", "socket", "started")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+        self.index = -1
+        self.parts: list[memoryview] = []
+        self.answer = Answer()
+        self.started = 0.0
+        self.sending = False  # whether epoll watches for room to write
+
+
+class _Run:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.base = memoryview(plan.base)
+        self.buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self.epoll = select.epoll()
+        self.exchanges: dict[int, _Exchange] = {}
+        self.next = 0
+        self.deadline = 0.0
+        self.latencies: list[float] = []
+        self.payload_bytes = 0
+        self.failures = 0
+        self.first_failure = ""
+        self.busy = 0
+
+    def run(self) -> Load:
+        for _ in range(self.plan.connections):
+            self._open()
+        cpu = time.process_time()
+        start = time.perf_counter()
+        self.deadline = start + self.plan.seconds_max
+        for exchange in list(self.exchanges.values()):
+            self._begin(exchange)
+        while self.busy:
+            events = self.epoll.poll(STALL_SECONDS_MAX)
+            if not events:
+                raise StalledError(f"no answer for {STALL_SECONDS_MAX:.0f} seconds")
+            for number, _ in events:
+                self._step(self.exchanges[number])
+        seconds = time.perf_counter() - start
+        cpu = time.process_time() - cpu
+        self._close()
+        return Load(
+            requests=len(self.latencies),
+            payload_bytes=self.payload_bytes,
+            seconds=seconds,
+            latency_p50_seconds=percentile(self.latencies, 0.5),
+            latency_p99_seconds=percentile(self.latencies, 0.99),
+            client_cpu_seconds=cpu,
+            failures=self.failures,
+            first_failure=self.first_failure,
+        )
+
+    def _open(self) -> _Exchange:
+        connected = socket.create_connection((self.plan.host, self.plan.port))
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setblocking(False)  # noqa: FBT003 - the socket's own interface
+        exchange = _Exchange(connected)
+        self.exchanges[connected.fileno()] = exchange
+        self.epoll.register(connected.fileno(), select.EPOLLIN)
+        return exchange
+
+    def _close(self) -> None:
+        self.epoll.close()
+        for exchange in self.exchanges.values():
+            exchange.socket.close()
+
+    def _reopen(self, exchange: _Exchange) -> _Exchange:
+        del self.exchanges[exchange.socket.fileno()]
+        exchange.socket.close()  # which also ends epoll's watch
+        return self._open()
+
+    def _begin(self, exchange: _Exchange) -> None:
+        """Sends the next request, if there is one and time is left."""
+        plan = self.plan
+        index = self.next
+        if index >= len(plan.heads):
+            if not plan.repeat:
+                return
+            index = self.next = 0
+        now = time.perf_counter()
+        if now >= self.deadline or self.failures >= FAILURES_MAX:
+            return
+        self.next = index + 1
+        self.busy += 1
+        exchange.index = index
+        exchange.answer = Answer()
+        exchange.started = now
+        exchange.parts = [memoryview(plan.heads[index])]
+        if not plan.is_read:
+            exchange.parts += [self.base, memoryview(plan.tails[index])]
+        self._send(exchange)
+
+    def _send(self, exchange: _Exchange) -> None:
+        parts = exchange.parts
+        try:
+            while parts:
+                _drop(parts, exchange.socket.sendmsg(parts))
+        except BlockingIOError:
+            if not exchange.sending:
+                self.epoll.modify(exchange.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
+                exchange.sending = True
+            return
+        except OSError:
+            parts.clear()  # the answer, or the closed connection, will be read next
+        if exchange.sending:
+            self.epoll.modify(exchange.socket.fileno(), select.EPOLLIN)
+            exchange.sending = False
+
+    def _step(self, exchange: _Exchange) -> None:
+        if exchange.parts:
+            self._send(exchange)
+        try:
+            size = exchange.socket.recv_into(self.buffer)
+        except BlockingIOError:
+            return
+        except OSError:
+            size = 0
+        if exchange.index < 0:  # idle: the server may close it when it likes
+            self._reopen(exchange)
+            return
+        if size == 0:
+            self._fail(exchange, "the server closed the connection")
+            return
+        try:
+            exchange.answer.feed(self.buffer[:size])
+        except AnswerError as error:
+            self._fail(exchange, str(error))
+            return
+        if exchange.answer.complete:
+            self._finish(exchange)
+
+    def _fail(self, exchange: _Exchange, reason: str) -> None:
+        self.busy -= 1
+        self._note(reason)
+        self._begin(self._reopen(exchange))
+
+    def _note(self, reason: str) -> None:
+        self.failures += 1
+        self.first_failure = self.first_failure or reason
+
+    def _finish(self, exchange: _Exchange) -> None:
+        answer, index, unsent = exchange.answer, exchange.index, bool(exchange.parts)
+        elapsed = time.perf_counter() - exchange.started
+        self.busy -= 1
+        exchange.index = -1
+        reason = _fault(self.plan, index, answer)
+        if reason:
+            self._note(reason)
+        else:
+            self.latencies.append(elapsed)
+            self.payload_bytes += (
+                answer.body_bytes if self.plan.is_read else len(self.base) + len(self.plan.tails[index])
+            )
+        self._begin(self._reopen(exchange) if answer.closes or unsent else exchange)
+
+
+def _fault(plan: Plan, index: int, answer: Answer) -> str:
+    """What is wrong with an answer; empty if nothing is."""
+    if not answer.is_success:
+        return f"status {answer.status}: {answer.start.decode(errors='replace')}"
+    if plan.is_read and answer.body_bytes != plan.answer_bytes:
+        return f"the body has {answer.body_bytes} bytes"
+    if plan.is_read and answer.tail != plan.tails[index]:
+        return "the body is another one"
+    return ""
+
+
+def _drop(parts: list[memoryview], sent: int) -> None:
+    """Removes the first `sent` bytes of the parts."""
+    while parts and sent >= len(parts[0]):
+        sent -= len(parts[0])
+        del parts[0]
+    if sent:
+        parts[0] = parts[0][sent:]

@@ -1,0 +1,63 @@
+"""What the load generator is told to do, and what it tells afterwards. Pure data: it crosses a process border."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Requests that are ready to be sent, in order, over `connections` kept-alive connections.
+
+    Request i of a write is `heads[i] + base + tails[i]`. Request i of a read is `heads[i]`, and the answer's body must
+    be `answer_bytes` long and end with `tails[i]`. With `repeat` the requests start over until `seconds_max`; without,
+    the run ends when all are answered. After `seconds_max` none is begun, but those under way are waited for.
+    """
+
+    port: int
+    connections: int
+    heads: list[bytes]
+    tails: list[bytes]
+    base: bytes = b""
+    answer_bytes: int | None = None
+    repeat: bool = False
+    seconds_max: float = 10.0
+    host: str = "127.0.0.1"
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the payload travels in the answer."""
+        return self.answer_bytes is not None
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of a plan. Payload only: heads and error bodies are not counted as bytes."""
+
+    requests: int
+    payload_bytes: int
+    seconds: float
+    latency_p50_seconds: float
+    latency_p99_seconds: float
+    client_cpu_seconds: float
+    failures: int = 0
+    first_failure: str = ""
+
+    @property
+    def requests_per_second(self) -> float:
+        """Requests that succeeded, each second."""
+        return self.requests / self.seconds if self.seconds else 0.0
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """Payload in MB (10^6 bytes), each second."""
+        return self.payload_bytes / self.seconds / 1e6 if self.seconds else 0.0
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The nearest-rank percentile; 0.0 of nothing."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

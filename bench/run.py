@@ -1,0 +1,138 @@
+"""Runs cases: starts the servers, gives each the same load in turn, reads what they used, stops them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from bench.cases import Case
+from bench.load import LoadProcess, StalledError
+from bench.payload import Payload
+from bench.peers import fio
+from bench.peers.control import CallError
+from bench.peers.cryo import Cryostore
+from bench.peers.files import Nginx, Rclone
+from bench.peers.target import Target
+from bench.plan import Plan
+from bench.processes import StartError
+from bench.result import OURS, Result, Round, Row
+
+SERVERS: dict[str, Callable[[], Target]] = {OURS: Cryostore, "nginx": Nginx, "rclone": Rclone}
+MEASUREMENT_ERRORS = (StartError, StalledError, CallError, OSError)
+STORE_SECONDS_MAX = 30.0
+STORE_CONNECTIONS = 8
+
+
+class Runner:
+    """Fills a Result. `progress` is told what happens next, in a few words."""
+
+    def __init__(self, result: Result, load: LoadProcess, rounds: int, progress: Callable[[str], None]) -> None:
+        self._result = result
+        self._load = load
+        self._rounds = rounds
+        self._progress = progress
+
+    def run(self, cases: Sequence[Case], directories: dict[str, Path]) -> None:
+        """Runs the cases, those of one place together; `directories` has an empty directory for each place there is."""
+        for place, directory in directories.items():
+            here = [case for case in cases if case.place == place]
+            names = {name for case in here for name in (OURS, *case.peers)}
+            with self._servers(names, directory) as (servers, notes):
+                for case in here:
+                    self._case(case, servers, notes, directory)
+                for name, server in servers.items():
+                    peaks = server.usage().memory_peak_bytes.values()
+                    self._result.memory_peak_bytes[f"{name} {place}"] = max(peaks, default=0)
+
+    @contextmanager
+    def _servers(self, names: set[str], directory: Path) -> Iterator[tuple[dict[str, Target], dict[str, str]]]:
+        servers: dict[str, Target] = {}
+        notes: dict[str, str] = {}
+        with ExitStack() as stack:
+            for name, make in SERVERS.items():
+                if name not in names:
+                    continue
+                server = make()
+                stack.callback(server.stop)
+                try:
+                    server.start(directory / name)
+                    servers[name] = server
+                except MEASUREMENT_ERRORS as error:
+                    notes[name] = str(error)
+            yield servers, notes
+        shutil.rmtree(directory, ignore_errors=True)
+
+    def _case(self, case: Case, servers: dict[str, Target], notes: dict[str, str], directory: Path) -> None:
+        self._progress(case.title)
+        rows = {name: Row(case, name, note=notes.get(name, "")) for name in (OURS, *case.peers)}
+        self._result.rows += rows.values()
+        payload = Payload(case.body_bytes, case.kind)
+        measured = {name: server for name, server in servers.items() if name in rows}
+        if case.is_read:
+            self._reads(case, payload, measured, rows)
+            return
+        for _ in range(self._rounds):
+            if "fio" in rows:
+                self._fio(case, directory, rows["fio"])
+            for name, server in measured.items():
+                with _noting(rows[name]):
+                    self._write(case, payload, server, rows[name])
+
+    def _fio(self, case: Case, directory: Path, row: Row) -> None:
+        os.sync()
+        with _noting(row):
+            total = case.body_bytes * case.requests
+            row.rounds.append(
+                Round(
+                    fio.sequential_write_megabytes_per_second(
+                        Path(tempfile.mkdtemp(prefix="fio-", dir=directory)), case.body_bytes, total
+                    )
+                )
+            )
+
+    def _write(self, case: Case, payload: Payload, server: Target, row: Row) -> None:
+        plan = server.write_plan(case.operation, payload, case.requests, case.connections)
+        os.sync()  # so that nobody pays for what others left in the page cache
+        self._measure(server, replace(plan, seconds_max=case.seconds_max), row)
+        server.forget()
+
+    def _reads(self, case: Case, payload: Payload, servers: dict[str, Target], rows: dict[str, Row]) -> None:
+        plans = {}
+        for name, server in servers.items():
+            with _noting(rows[name]):
+                stored = server.write_plan("put-chunk", payload, case.requests, STORE_CONNECTIONS)
+                load = self._load.run(replace(stored, seconds_max=STORE_SECONDS_MAX))
+                if load.failures or load.requests != case.requests:
+                    raise CallError(f"storing what is to be read: {load.first_failure}")
+                plan = server.read_plan(payload, case.requests, case.connections)
+                plans[name] = replace(plan, seconds_max=case.seconds_max)
+        os.sync()
+        for _ in range(self._rounds):
+            for name, plan in plans.items():
+                with _noting(rows[name]):
+                    self._measure(servers[name], plan, rows[name])
+        for name in plans:
+            with _noting(rows[name]):
+                servers[name].forget()
+
+    def _measure(self, server: Target, plan: Plan, row: Row) -> None:
+        before = server.usage().cpu_seconds
+        load = self._load.run(plan)
+        cpu_seconds = server.usage().cpu_seconds - before
+        row.rounds.append(Round(load.megabytes_per_second, load, cpu_seconds))
+        if load.first_failure:
+            row.note = row.note or load.first_failure
+
+
+@contextmanager
+def _noting(row: Row) -> Iterator[None]:
+    """Whatever goes wrong with one server becomes a note in its row; the others go on."""
+    try:
+        yield
+    except MEASUREMENT_ERRORS as error:
+        row.note = row.note or str(error)

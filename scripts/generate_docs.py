@@ -1,0 +1,88 @@
+"""Write the generated pages of docs/ and the generated part of ARCHITECTURE.md anew.
+
+With --check, only say which are out of date and exit 1: tests/test_docs.py does so.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "cryostore"
+
+# Each page is what `render()` of its module returns.
+PAGES = {
+    "docs/api-coverage.md": "cryostore.wire.coverage",
+}
+BEGIN = "<!-- modules: written by `make docs` from the first sentence of each module -->\n"
+END = "<!-- end of modules -->\n"
+
+
+def first_sentence(path: Path) -> str:
+    """What a module says of itself, up to the first full stop; asterisks and the like stay Markdown."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    paragraph = " ".join(docstring.partition("\n\n")[0].split())
+    sentence = re.match(r".*?[.](?= [A-Z`]|$)", paragraph)
+    return sentence[0] if sentence else paragraph
+
+
+def packages() -> list[Path]:
+    """Every package, in the order of the layers from the top; a package inside another follows it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lines = next(c["layers"] for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    layers = [name.strip(" ()") for line in lines for name in line.split("|")]
+    found = {path.parent for path in SOURCE.glob("*/**/__init__.py")}
+    return sorted(found, key=lambda path: (layers.index(path.relative_to(SOURCE).parts[0]), path))
+
+
+def modules() -> str:
+    """One heading per package, one line per module."""
+    lines = [f"- `cryostore/__init__.py`: {first_sentence(SOURCE / '__init__.py')}"]
+    for package in packages():
+        lines += ["", f"### `{package.relative_to(SOURCE).as_posix()}/`", "", first_sentence(package / "__init__.py")]
+        items = [f"- `{path.name}`: {first_sentence(path)}" for path in sorted(package.glob("[!_]*.py"))]
+        lines += ["", *items] if items else []
+    return "\n".join(lines) + "\n"
+
+
+def architecture() -> str:
+    """ARCHITECTURE.md with its list of modules as the tree has them."""
+    before, begin, rest = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit("ARCHITECTURE.md has lost the comments between which its list of modules stands")
+    return f"{before}{BEGIN}\n{modules()}\n{END}{after}"
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Every generated file with the text it should have."""
+    yield "ARCHITECTURE.md", architecture()
+    for name, module in PAGES.items():
+        yield name, importlib.import_module(module).render()
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check every page; the exit status."""
+    stale = []
+    for name, text in pages():
+        path = ROOT / name
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if "--check" not in arguments:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {name}")
+    if stale and "--check" in arguments:
+        print(f"out of date: {', '.join(stale)}; run `make docs`")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""The compact form of an object's chunk list, in parts of at most `PART_CHUNKS` chunks.
+
+Lives here: the bytes (see docs/formats.md, Chunk list) and the tables that hold them. A list of one part lies in the
+object's own row; one of several lies in `chunk_list`. There is never a row per chunk once an upload is complete.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from cryostore.catalog.database import Transaction
+from cryostore.core.digest import DIGEST_BYTES
+from cryostore.core.errors import DamagedDataError
+
+PART_CHUNKS = 1000
+_HEAD = struct.Struct("<BxxxIq")
+_VERSION_RUN = 1
+_VERSION_INDEXED = 2
+_FORM_BIT = 31
+
+
+class ChunkEntry(NamedTuple):
+    """One chunk of an object: its place in the order, its length, its digest, and the form its writer named it in."""
+
+    chunk_index: int
+    length: int
+    digest: bytes
+    form: int
+
+
+def pack(entries: Sequence[ChunkEntry]) -> bytes:
+    """The bytes of one part. Entries are in ascending index order."""
+    first = entries[0].chunk_index if entries else 0
+    run = all(entry.chunk_index == first + place for place, entry in enumerate(entries))
+    lengths = [entry.length | entry.form << _FORM_BIT for entry in entries]
+    return b"".join(
+        (
+            _HEAD.pack(_VERSION_RUN if run else _VERSION_INDEXED, len(entries), first),
+            struct.pack(f"<{len(entries)}I", *lengths),
+            b"" if run else struct.pack(f"<{len(entries)}q", *(entry.chunk_index for entry in entries)),
+            *(entry.digest for entry in entries),
+        )
+    )
+
+
+def unpack(packed: bytes) -> list[ChunkEntry]:
+    """The entries of one part; raises DamagedDataError if the bytes are not one."""
+    try:
+        version, count, first = _HEAD.unpack_from(packed)
+        lengths = struct.unpack_from(f"<{count}I", packed, _HEAD.size)
+        offset = _HEAD.size + 4 * count
+        indexes: Sequence[int] = range(first, first + count)
+        if version == _VERSION_INDEXED:
+            indexes = struct.unpack_from(f"<{count}q", packed, offset)
+            offset += 8 * count
+    except struct.error as error:
+        raise DamagedDataError("a chunk list is damaged") from error
+    if version not in (_VERSION_RUN, _VERSION_INDEXED) or len(packed) != offset + DIGEST_BYTES * count:
+        raise DamagedDataError("a chunk list is damaged")
+    mask = (1 << _FORM_BIT) - 1
+    return [
+        ChunkEntry(
+            index,
+            length & mask,
+            packed[offset + DIGEST_BYTES * place : offset + DIGEST_BYTES * (place + 1)],
+            length >> _FORM_BIT,
+        )
+        for place, (index, length) in enumerate(zip(indexes, lengths, strict=True))
+    ]
+
+
+def insert_parts(transaction: Transaction, chunk_list_id: int, parts: Iterable[tuple[int, int, bytes]]) -> None:
+    """Add parts, each its number, its first index and its bytes. One that is there already is replaced."""
+    for part, first_index, chunks in parts:
+        transaction.run(
+            "INSERT INTO chunk_list (chunk_list_id, part, first_index, chunks)"
+            " VALUES (:chunk_list_id, :part, :first_index, :chunks)"
+            " ON CONFLICT (chunk_list_id, part) DO UPDATE"
+            " SET first_index = excluded.first_index, chunks = excluded.chunks",
+            chunk_list_id=chunk_list_id,
+            part=part,
+            first_index=first_index,
+            chunks=chunks,
+        )
+
+
+def parts_from(transaction: Transaction, chunk_list_id: int, index: int) -> Iterator[bytes]:
+    """The parts that hold chunk `index` and all after it, in order, read one at a time."""
+    row = transaction.row(
+        "SELECT max(part) FROM chunk_list WHERE chunk_list_id = :chunk_list_id AND first_index <= :index",
+        chunk_list_id=chunk_list_id,
+        index=index,
+    )
+    part = row[0] if row and row[0] is not None else 0
+    while found := transaction.row(
+        "SELECT chunks FROM chunk_list WHERE chunk_list_id = :chunk_list_id AND part = :part",
+        chunk_list_id=chunk_list_id,
+        part=part,
+    ):
+        yield found[0]
+        part += 1
+
+
+def delete(transaction: Transaction, chunk_list_id: int) -> None:
+    """Remove all parts of a list."""
+    transaction.run("DELETE FROM chunk_list WHERE chunk_list_id = :chunk_list_id", chunk_list_id=chunk_list_id)

@@ -1,0 +1,117 @@
+"""Keys in the catalog, each wrapped by the master key: a vault's data keys, the store's secrets, callers' access keys.
+
+Nothing here can be used without the keyring.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cryostore.catalog.database import Transaction
+
+
+class VaultKeyRow(NamedTuple):
+    """A data key of a vault."""
+
+    key_number: int
+    key_id: bytes
+    vault_id: int
+    wrapped: bytes
+
+
+class AccessKeyRow(NamedTuple):
+    """A caller's access key; `wrapped` holds its secret."""
+
+    access_key_id: str
+    wrapped: bytes
+    root: bool
+    enabled: bool
+
+
+def insert_vault_key(
+    transaction: Transaction, *, key_id: bytes, vault_id: int, wrapped: bytes, created_ms: int
+) -> None:
+    """Add a data key; the newest one of a vault seals from now on."""
+    transaction.run(
+        "INSERT INTO vault_key (key_id, vault_id, wrapped, created_ms)"
+        " VALUES (:key_id, :vault_id, :wrapped, :created_ms)",
+        key_id=key_id,
+        vault_id=vault_id,
+        wrapped=wrapped,
+        created_ms=created_ms,
+    )
+
+
+def newest_vault_key(transaction: Transaction, vault_id: int) -> VaultKeyRow | None:
+    """The key that seals new data of the vault."""
+    row = transaction.row(
+        "SELECT key_number, key_id, vault_id, wrapped FROM vault_key"
+        " WHERE vault_id = :vault_id ORDER BY key_number DESC LIMIT 1",
+        vault_id=vault_id,
+    )
+    return VaultKeyRow(*row) if row else None
+
+
+def vault_key(transaction: Transaction, key_number: int) -> VaultKeyRow | None:
+    """The key of this number."""
+    row = transaction.row(
+        "SELECT key_number, key_id, vault_id, wrapped FROM vault_key WHERE key_number = :key_number",
+        key_number=key_number,
+    )
+    return VaultKeyRow(*row) if row else None
+
+
+def secret(transaction: Transaction, name: str) -> bytes | None:
+    """A wrapped secret of the store."""
+    row = transaction.row("SELECT wrapped FROM secret WHERE name = :name", name=name)
+    return row[0] if row else None
+
+
+def insert_secret(transaction: Transaction, name: str, wrapped: bytes) -> None:
+    """Keep a wrapped secret; one that is there already stays."""
+    transaction.run(
+        "INSERT INTO secret (name, wrapped) VALUES (:name, :wrapped) ON CONFLICT (name) DO NOTHING",
+        name=name,
+        wrapped=wrapped,
+    )
+
+
+def access_key(transaction: Transaction, access_key_id: str) -> AccessKeyRow | None:
+    """The access key of this id."""
+    row = transaction.row(
+        "SELECT access_key_id, wrapped, root, enabled FROM access_key WHERE access_key_id = :access_key_id",
+        access_key_id=access_key_id,
+    )
+    return AccessKeyRow(row[0], row[1], bool(row[2]), bool(row[3])) if row else None
+
+
+def root_access_key(transaction: Transaction) -> AccessKeyRow | None:
+    """The oldest access key that may do everything."""
+    row = transaction.row(
+        "SELECT access_key_id, wrapped, root, enabled FROM access_key WHERE root = 1"
+        " ORDER BY created_ms, access_key_id LIMIT 1"
+    )
+    return AccessKeyRow(row[0], row[1], bool(row[2]), bool(row[3])) if row else None
+
+
+def insert_access_key(
+    transaction: Transaction, *, access_key_id: str, wrapped: bytes, root: bool, created_ms: int
+) -> None:
+    """Add an enabled access key."""
+    transaction.run(
+        "INSERT INTO access_key (access_key_id, wrapped, root, enabled, created_ms)"
+        " VALUES (:access_key_id, :wrapped, :root, 1, :created_ms)",
+        access_key_id=access_key_id,
+        wrapped=wrapped,
+        root=int(root),
+        created_ms=created_ms,
+    )
+
+
+def enable_access_key(transaction: Transaction, access_key_id: str, *, enabled: bool) -> None:
+    """Switch an access key on or off; takes effect on every server within its cache's lifetime."""
+    transaction.run(
+        "UPDATE access_key SET enabled = :enabled WHERE access_key_id = :access_key_id",
+        enabled=int(enabled),
+        access_key_id=access_key_id,
+    )

@@ -1,0 +1,158 @@
+"""Lineages in the catalog: chains of recovery points, and the views that jobs and points have of them.
+
+The rules of generations, which everything about objects rests on:
+
+1. A lineage gives out each generation once, to one job. The job's rows carry it, and nobody sees them until the job's
+   commit makes it the lineage's tip: a commit moves no row.
+2. An object version is seen by the generations from its `from_generation` up to, not including, its `to_generation`.
+3. Only a job whose base is the tip of a clean lineage goes on in that lineage. Any other job with a base starts a
+   lineage of its own with the base as its parent, and looks through to it for every name it has no row for.
+4. A job that ends without a commit leaves its lineage dirty: `objects.undo` takes its rows back, then it is clean.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cryostore.catalog.database import Transaction
+
+
+class Segment(NamedTuple):
+    """One lineage at one generation."""
+
+    lineage_id: int
+    generation: int
+
+
+View = tuple[Segment, ...]
+"""What a job or a point sees: its own segment first, then those it looks through to."""
+
+
+class LineageRow(NamedTuple):
+    """A lineage; see the rules above."""
+
+    lineage_id: int
+    vault_id: int
+    parent_lineage_id: int | None
+    parent_generation: int | None
+    next_generation: int
+    tip_generation: int
+    dirty_generation: int | None
+
+
+COLUMNS = ", ".join(LineageRow._fields)
+
+
+def insert(transaction: Transaction, vault_id: int, parent: Segment | None) -> int:
+    """Begin a lineage, on top of `parent` if given; answers its id."""
+    row = transaction.row(
+        "INSERT INTO lineage (vault_id, parent_lineage_id, parent_generation, next_generation, tip_generation)"
+        " VALUES (:vault_id, :parent_lineage_id, :parent_generation, 1, 0) RETURNING lineage_id",
+        vault_id=vault_id,
+        parent_lineage_id=parent.lineage_id if parent else None,
+        parent_generation=parent.generation if parent else None,
+    )
+    assert row is not None  # noqa: S101 - an INSERT without a conflict clause returns its row or raises
+    return int(row[0])
+
+
+def find(transaction: Transaction, lineage_id: int) -> LineageRow | None:
+    """The lineage with this id."""
+    row = transaction.row(f"SELECT {COLUMNS} FROM lineage WHERE lineage_id = :lineage_id", lineage_id=lineage_id)
+    return LineageRow(*row) if row else None
+
+
+def view(transaction: Transaction, segment: Segment) -> View:
+    """All that `segment` sees, itself first."""
+    segments = [segment]
+    while True:
+        row = transaction.row(
+            "SELECT parent_lineage_id, parent_generation FROM lineage"
+            " WHERE lineage_id = :lineage_id AND parent_lineage_id IS NOT NULL",
+            lineage_id=segments[-1].lineage_id,
+        )
+        if row is None:
+            return tuple(segments)
+        segments.append(Segment(row[0], row[1]))
+
+
+def take_generation(transaction: Transaction, lineage_id: int) -> int:
+    """Give out the next generation, for good."""
+    row = transaction.row(
+        "UPDATE lineage SET next_generation = next_generation + 1 WHERE lineage_id = :lineage_id"
+        " RETURNING next_generation - 1",
+        lineage_id=lineage_id,
+    )
+    assert row is not None  # noqa: S101 - the caller has just read this lineage in the same transaction
+    return int(row[0])
+
+
+def set_tip(transaction: Transaction, segment: Segment) -> None:
+    """Make a generation the newest committed one."""
+    transaction.run(
+        "UPDATE lineage SET tip_generation = :generation WHERE lineage_id = :lineage_id",
+        lineage_id=segment.lineage_id,
+        generation=segment.generation,
+    )
+
+
+def set_dirty(transaction: Transaction, segment: Segment) -> None:
+    """Record that the rows of this generation are to be taken back."""
+    transaction.run(
+        "UPDATE lineage SET dirty_generation = :generation WHERE lineage_id = :lineage_id",
+        lineage_id=segment.lineage_id,
+        generation=segment.generation,
+    )
+
+
+def set_clean(transaction: Transaction, lineage_id: int) -> None:
+    """Record that nothing is left to be taken back."""
+    transaction.run("UPDATE lineage SET dirty_generation = NULL WHERE lineage_id = :lineage_id", lineage_id=lineage_id)
+
+
+def dirty(transaction: Transaction, limit: int) -> list[Segment]:
+    """Lineages with rows to take back, and whose they are."""
+    rows = transaction.rows(
+        "SELECT lineage_id, dirty_generation FROM lineage WHERE dirty_generation IS NOT NULL LIMIT :limit", limit=limit
+    )
+    return [Segment(*row) for row in rows]
+
+
+def neighbours(transaction: Transaction, segment: Segment) -> tuple[int, int | None]:
+    """The nearest generations of the lineage, below (0 if none) and above (None if none), that somebody may still see.
+
+    Seen are the generations of recovery points that are not being deleted, of running jobs, and those other lineages
+    were begun on.
+    """
+    seen = (
+        "SELECT generation FROM recovery_point WHERE lineage_id = :lineage_id AND status <> 'DELETING'"
+        " UNION ALL SELECT generation FROM backup_job WHERE lineage_id = :lineage_id AND completed_ms IS NULL"
+        " UNION ALL SELECT parent_generation FROM lineage WHERE parent_lineage_id = :lineage_id"
+        " UNION ALL SELECT dirty_generation FROM lineage WHERE lineage_id = :lineage_id AND dirty_generation IS NOT NULL"
+    )
+    row = transaction.row(
+        "SELECT max(CASE WHEN generation <= :generation THEN generation END),"
+        f" min(CASE WHEN generation > :generation THEN generation END) FROM ({seen}) AS seen",
+        lineage_id=segment.lineage_id,
+        generation=segment.generation,
+    )
+    below, above = row if row else (None, None)
+    return below or 0, above
+
+
+def is_seen(transaction: Transaction, lineage_id: int) -> bool:
+    """Whether a point, a running job or another lineage needs the lineage, or it is still dirty or holds rows."""
+    row = transaction.row(
+        "SELECT EXISTS (SELECT 1 FROM recovery_point WHERE lineage_id = :lineage_id)"
+        " OR EXISTS (SELECT 1 FROM backup_job WHERE lineage_id = :lineage_id AND completed_ms IS NULL)"
+        " OR EXISTS (SELECT 1 FROM lineage WHERE parent_lineage_id = :lineage_id)"
+        " OR EXISTS (SELECT 1 FROM lineage WHERE lineage_id = :lineage_id AND dirty_generation IS NOT NULL)"
+        " OR EXISTS (SELECT 1 FROM object WHERE lineage_id = :lineage_id)",
+        lineage_id=lineage_id,
+    )
+    return bool(row and row[0])
+
+
+def delete(transaction: Transaction, lineage_id: int) -> None:
+    """Remove a lineage that has no rows, no points and no jobs left."""
+    transaction.run("DELETE FROM lineage WHERE lineage_id = :lineage_id", lineage_id=lineage_id)

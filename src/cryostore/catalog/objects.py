@@ -1,0 +1,300 @@
+"""Object versions in the catalog, read through views and written at one generation. The rules: `lineages`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cryostore.catalog import chunk_lists
+from cryostore.catalog.database import GENERATION_MAX, Transaction
+from cryostore.catalog.lineages import Segment, View
+
+
+class ObjectContent(NamedTuple):
+    """What an object is, wherever it stands. `chunks` is its packed list, or None if `chunk_list_id` names one."""
+
+    created_ms: int
+    length: int
+    chunk_count: int
+    summary: bytes
+    summary_form: int
+    metadata_string: str | None = None
+    metadata_digest: bytes | None = None
+    metadata_length: int | None = None
+    metadata_form: int | None = None
+    chunk_list_id: int | None = None
+    chunks: bytes | None = None
+
+
+class ObjectRow(NamedTuple):
+    """An object version, without its chunks."""
+
+    object_id: int
+    lineage_id: int
+    name: bytes
+    from_generation: int
+    removed: bool
+    created_ms: int
+    length: int
+    chunk_count: int
+    summary: bytes
+    summary_form: int
+    metadata_string: str | None
+    metadata_digest: bytes | None
+    metadata_length: int | None
+    metadata_form: int | None
+    chunk_list_id: int | None
+
+
+class Totals(NamedTuple):
+    """How many objects, and how many bytes in them."""
+
+    object_count: int
+    size_bytes: int
+
+
+COLUMNS = ", ".join(ObjectRow._fields)
+CONTENT_COLUMNS = ", ".join(ObjectContent._fields)
+CONTENT_VALUES = ", ".join(f":{field}" for field in ObjectContent._fields)
+SEEN = "lineage_id = :lineage_id AND from_generation <= :generation AND to_generation > :generation"
+
+
+def find(transaction: Transaction, view: View, name: bytes) -> ObjectRow | None:
+    """The object of this name in the view."""
+    for segment in view:
+        if (row := _version(transaction, segment, name)) is not None:
+            return None if row.removed else row
+    return None
+
+
+def by_id(transaction: Transaction, object_id: int) -> ObjectRow | None:
+    """The object version with this id."""
+    row = transaction.row(f"SELECT {COLUMNS} FROM object WHERE object_id = :object_id", object_id=object_id)
+    return ObjectRow(*row) if row else None
+
+
+def packed_chunks(transaction: Transaction, object_id: int) -> bytes | None:
+    """The packed chunk list that lies in the object's own row."""
+    row = transaction.row("SELECT chunks FROM object WHERE object_id = :object_id", object_id=object_id)
+    return row[0] if row else None
+
+
+def page(
+    transaction: Transaction,
+    view: View,
+    *,
+    start: bytes,
+    prefix: bytes,
+    limit: int,
+    created_from_ms: int | None = None,
+    created_to_ms: int | None = None,
+) -> list[ObjectRow]:
+    """At most `limit` objects of the view in ascending byte order of their names, from `start` on, itself included.
+
+    Only those whose names begin with `prefix` and that were created from `created_from_ms` on and before
+    `created_to_ms`. Fewer than `limit` means that there are no more.
+    """
+    found: list[ObjectRow] = []
+    start = max(start, prefix)
+    end = _after_prefix(prefix)
+    while len(found) < limit:
+        rows, more = _merged(transaction, view, start, end, limit)
+        found.extend(
+            row
+            for row in rows
+            if not row.removed
+            and (created_from_ms is None or row.created_ms >= created_from_ms)
+            and (created_to_ms is None or row.created_ms < created_to_ms)
+        )
+        if not more:
+            break
+        start = rows[-1].name + b"\0"
+    return found[:limit]
+
+
+def _merged(
+    transaction: Transaction, view: View, start: bytes, end: bytes | None, limit: int
+) -> tuple[list[ObjectRow], bool]:
+    """The next versions of the view by name, removed ones included, and whether there may be more."""
+    merged: dict[bytes, ObjectRow] = {}
+    complete_to: bytes | None = None
+    for segment in reversed(view):
+        rows = _segment_page(transaction, segment, start, end, limit)
+        if len(rows) == limit and (complete_to is None or rows[-1].name < complete_to):
+            complete_to = rows[-1].name
+        merged.update((row.name, row) for row in rows)
+    names = sorted(name for name in merged if complete_to is None or name <= complete_to)
+    return [merged[name] for name in names], complete_to is not None
+
+
+def _segment_page(
+    transaction: Transaction, segment: Segment, start: bytes, end: bytes | None, limit: int
+) -> list[ObjectRow]:
+    before = "" if end is None else " AND name < :end"
+    rows = transaction.rows(
+        f"SELECT {COLUMNS} FROM object WHERE {SEEN} AND name >= :start{before} ORDER BY name LIMIT :limit",
+        lineage_id=segment.lineage_id,
+        generation=segment.generation,
+        start=start,
+        end=end,
+        limit=limit,
+    )
+    return [ObjectRow(*row) for row in rows]
+
+
+def _after_prefix(prefix: bytes) -> bytes | None:
+    """The first name after all that begin with `prefix`; None if there is none."""
+    kept = prefix.rstrip(b"\xff")
+    return kept[:-1] + bytes((kept[-1] + 1,)) if kept else None
+
+
+def _version(transaction: Transaction, segment: Segment, name: bytes) -> ObjectRow | None:
+    row = transaction.row(
+        f"SELECT {COLUMNS} FROM object WHERE {SEEN} AND name = :name",
+        lineage_id=segment.lineage_id,
+        generation=segment.generation,
+        name=name,
+    )
+    return ObjectRow(*row) if row else None
+
+
+def put(transaction: Transaction, segment: Segment, name: bytes, content: ObjectContent) -> int:
+    """Add an object at the job's segment, in place of any of that name; answers its id."""
+    _clear(transaction, segment, name)
+    row = transaction.row(
+        "INSERT INTO object (lineage_id, name, from_generation, to_generation, removed,"
+        f" {CONTENT_COLUMNS}) VALUES (:lineage_id, :name, :generation, :end, 0, {CONTENT_VALUES}) RETURNING object_id",
+        lineage_id=segment.lineage_id,
+        generation=segment.generation,
+        name=name,
+        end=GENERATION_MAX,
+        **content._asdict(),
+    )
+    assert row is not None  # noqa: S101 - an INSERT without a conflict clause returns its row or raises
+    return int(row[0])
+
+
+def remove(transaction: Transaction, view: View, name: bytes, *, now_ms: int) -> bool:
+    """Remove an object, written in the job or inherited, from the job's view; answers whether there was one."""
+    if find(transaction, view, name) is None:
+        return False
+    _clear(transaction, view[0], name)
+    if find(transaction, view[1:], name) is not None:
+        transaction.run(
+            "INSERT INTO object (lineage_id, name, from_generation, to_generation, removed,"
+            " created_ms, length, chunk_count, summary, summary_form)"
+            " VALUES (:lineage_id, :name, :generation, :end, 1, :now_ms, 0, 0, NULL, 0)",
+            lineage_id=view[0].lineage_id,
+            generation=view[0].generation,
+            name=name,
+            end=GENERATION_MAX,
+            now_ms=now_ms,
+        )
+    return True
+
+
+def _clear(transaction: Transaction, segment: Segment, name: bytes) -> None:
+    """Take the version that the segment itself has of `name` out of its sight."""
+    row = _version(transaction, segment, name)
+    if row is None:
+        return
+    if row.from_generation == segment.generation:
+        _delete(transaction, [(row.object_id, row.chunk_list_id)])
+    else:
+        transaction.run(
+            "UPDATE object SET to_generation = :generation WHERE object_id = :object_id",
+            generation=segment.generation,
+            object_id=row.object_id,
+        )
+
+
+def _delete(transaction: Transaction, rows: Sequence[tuple[int, int | None]]) -> None:
+    for object_id, chunk_list_id in rows:
+        if chunk_list_id is not None:
+            chunk_lists.delete(transaction, chunk_list_id)
+        transaction.run("DELETE FROM object WHERE object_id = :object_id", object_id=object_id)
+
+
+def change(transaction: Transaction, view: View) -> Totals:
+    """What the job's generation adds to the totals of its base; negative where it takes away.
+
+    Costs work in proportion to what the job changed.
+    """
+    own = view[0]._asdict()
+    added = transaction.row(
+        "SELECT count(*), coalesce(sum(length), 0) FROM object"
+        " WHERE lineage_id = :lineage_id AND from_generation = :generation AND removed = 0",
+        **own,
+    ) or (0, 0)
+    closed = transaction.row(
+        "SELECT count(*), coalesce(sum(length), 0) FROM object"
+        " WHERE lineage_id = :lineage_id AND to_generation = :generation AND removed = 0",
+        **own,
+    ) or (0, 0)
+    hidden = [0, 0]
+    if len(view) > 1:
+        # A name that this lineage touches for the first time hides, or replaces, the parent's object of that name.
+        names = transaction.rows(
+            "SELECT name FROM object AS here WHERE lineage_id = :lineage_id AND from_generation = :generation"
+            " AND NOT EXISTS (SELECT 1 FROM object AS earlier WHERE earlier.lineage_id = :lineage_id"
+            " AND earlier.name = here.name AND earlier.to_generation = :generation)",
+            **own,
+        )
+        for (name,) in names:
+            if (row := find(transaction, view[1:], name)) is not None:
+                hidden[0] += 1
+                hidden[1] += row.length
+    return Totals(int(added[0] - closed[0] - hidden[0]), int(added[1] - closed[1] - hidden[1]))
+
+
+def undo(transaction: Transaction, segment: Segment, limit: int) -> bool:
+    """Take back at most `limit` rows of a generation that was never committed; answers whether all are.
+
+    Removes what it added and reopens what it closed. May be repeated until it answers True.
+    """
+    own = segment._asdict()
+    added = transaction.rows(
+        "SELECT object_id, chunk_list_id FROM object"
+        " WHERE lineage_id = :lineage_id AND from_generation = :generation LIMIT :limit",
+        **own,
+        limit=limit,
+    )
+    _delete(transaction, [(row[0], row[1]) for row in added])
+    if len(added) == limit:
+        return False
+    reopened = transaction.run(
+        "UPDATE object SET to_generation = :end WHERE object_id IN (SELECT object_id FROM object"
+        " WHERE lineage_id = :lineage_id AND to_generation = :generation LIMIT :limit)",
+        **own,
+        end=GENERATION_MAX,
+        limit=limit,
+    )
+    return reopened < limit
+
+
+def forget(transaction: Transaction, segment: Segment, below: int, above: int | None, limit: int) -> bool:
+    """Remove at most `limit` versions only `segment` could see, its neighbours being `below` and `above`.
+
+    Without a neighbour above, what was closed after `below` is open again, so that `below` can be the lineage's tip.
+    Answers whether none are left. May be repeated until then.
+    """
+    own = segment._asdict()
+    bounds = {"below": below, "above": GENERATION_MAX if above is None else above, "limit": limit}
+    garbage = transaction.rows(
+        "SELECT object_id, chunk_list_id FROM object WHERE lineage_id = :lineage_id"
+        " AND from_generation > :below AND from_generation <= :generation AND to_generation <= :above LIMIT :limit",
+        **own,
+        **bounds,
+    )
+    _delete(transaction, [(row[0], row[1]) for row in garbage])
+    if len(garbage) == limit:
+        return False
+    if above is not None:
+        return True
+    reopened = transaction.run(
+        "UPDATE object SET to_generation = :above WHERE object_id IN (SELECT object_id FROM object"
+        " WHERE lineage_id = :lineage_id AND to_generation > :below AND to_generation < :above LIMIT :limit)",
+        lineage_id=segment.lineage_id,
+        **bounds,
+    )
+    return reopened < limit

@@ -1,0 +1,237 @@
+"""The catalog on SQLite: one file, any number of processes on one machine.
+
+Writes of one process are queued to one thread, which commits all that is waiting as one transaction (group commit): a
+durable write costs a share of an fsync. Between processes an flock taken before BEGIN IMMEDIATE keeps turns fair, where
+SQLite's own busy handler would sleep. Reads take connections from a pool and never wait for writers (WAL).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from cryostore.catalog.database import Answer, Row, Transaction
+from cryostore.core.errors import (
+    ConfigurationError,
+    DamagedDataError,
+    StorageFullError,
+    StorageUnavailableError,
+)
+
+BATCH_MAX = 512
+DIALECT = {
+    "{id}": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "{blob}": "BLOB",
+    "{clustered}": "WITHOUT ROWID",
+}
+FULL = {sqlite3.SQLITE_FULL}
+DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class SqliteTransaction:
+    """Statements on one connection; see `Transaction`."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def run(self, statement: str, **values: Any) -> int:
+        return self._connection.execute(statement, values).rowcount
+
+    def row(self, statement: str, **values: Any) -> Row | None:
+        # All rows are fetched, so that no statement stays open past the transaction.
+        found = self._connection.execute(statement, values).fetchall()
+        return found[0] if found else None
+
+    def rows(self, statement: str, **values: Any) -> list[Row]:
+        return self._connection.execute(statement, values).fetchall()
+
+
+class _Pending:
+    """A unit of work on its way through the writer thread."""
+
+    __slots__ = ("answer", "done", "error", "work")
+
+    def __init__(self, work: Callable[[Transaction], Any]) -> None:
+        self.work = work
+        self.answer: Any = None
+        self.error: BaseException | None = None
+        self.done = threading.Lock()
+        self.done.acquire()
+
+
+class SqliteDatabase:
+    """A `Database` in the file at `path`, which is created (0600) if absent."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock_descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+        with _translated(), self._turn():
+            self._writing = self._connect()
+            self._writing.execute("PRAGMA journal_mode = WAL")
+        self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write_batches, name="catalog-writer", daemon=True)
+        self._writer.start()
+
+    def read(self, work: Callable[[Transaction], Answer]) -> Answer:
+        with _translated():
+            connection = self._idle.pop() if self._idle else self._connect()
+            try:
+                connection.execute("BEGIN")
+                try:
+                    return work(SqliteTransaction(connection))
+                finally:
+                    connection.execute("ROLLBACK")
+            finally:
+                self._idle.append(connection)
+
+    def write(self, work: Callable[[Transaction], Answer]) -> Answer:
+        if self._closed:
+            raise StorageUnavailableError("the catalog is closed")
+        pending = _Pending(work)
+        self._queue.put(pending)
+        pending.done.acquire()
+        if pending.error is not None:
+            raise pending.error
+        answer: Answer = pending.answer
+        return answer
+
+    def migrate(self) -> None:
+        self.write(_migrate)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.put(None)
+        self._writer.join()
+        for connection in (*self._idle, self._writing):
+            connection.close()
+        os.close(self._lock_descriptor)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=60, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -4096")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        return connection
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_descriptor, fcntl.LOCK_UN)
+
+    def _write_batches(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch = [first]
+            last = False
+            while len(batch) < BATCH_MAX and not self._queue.empty():
+                pending = self._queue.get()
+                if pending is None:
+                    last = True
+                    break
+                batch.append(pending)
+            self._write_batch(batch)
+            for pending in batch:
+                pending.done.release()
+            if last:
+                return
+
+    def _write_batch(self, batch: list[_Pending]) -> None:
+        connection = self._writing
+        try:
+            with _translated(), self._turn():
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    for pending in batch:
+                        self._run_in_savepoint(connection, pending)
+                    connection.execute("COMMIT")
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+        except BaseException as error:  # noqa: BLE001 - every waiter must hear of it, whatever it is
+            for pending in batch:
+                pending.error = pending.error or error
+
+    @staticmethod
+    def _run_in_savepoint(connection: sqlite3.Connection, pending: _Pending) -> None:
+        connection.execute("SAVEPOINT work")
+        try:
+            with _translated():
+                pending.answer = pending.work(SqliteTransaction(connection))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller who queued this work
+            pending.error = error
+            if not connection.in_transaction:
+                raise  # SQLite has rolled back the whole batch: a full disk, an I/O error
+            connection.execute("ROLLBACK TO work")
+        connection.execute("RELEASE work")
+
+
+def _migrate(transaction: Transaction) -> None:
+    transaction.run("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+    row = transaction.row("SELECT max(version) FROM schema_version")
+    version = (row and row[0]) or 0
+    migrations = sorted(
+        (entry for entry in resources.files("cryostore.catalog.migrations").iterdir() if entry.name.endswith(".sql")),
+        key=lambda entry: entry.name,
+    )
+    if version > len(migrations):
+        raise ConfigurationError(
+            f"the catalog has schema version {version}, this program knows versions up to {len(migrations)}",
+            hint="start a newer Cryostore; a catalog is never taken back to an older version",
+        )
+    for number, entry in enumerate(migrations[version:], start=version + 1):
+        for statement in statements(entry.read_text()):
+            transaction.run(statement)
+        transaction.run("INSERT INTO schema_version (version) VALUES (:version)", version=number)
+
+
+def statements(text: str) -> list[str]:
+    """The statements of a migration in SQLite's dialect."""
+    for placeholder, words in DIALECT.items():
+        text = text.replace(placeholder, words)
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
+    return [statement.strip() for statement in "\n".join(lines).split(";\n") if statement.strip()]
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Tell SQLite's errors apart by who can act on them."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(error) from error
+    except OSError as error:
+        raise StorageUnavailableError(f"the catalog cannot be used: {error.strerror}") from error
+
+
+def _translate(error: sqlite3.Error) -> Exception:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in FULL:
+        return StorageFullError("the catalog cannot grow: the disk is full")
+    if code in DAMAGED:
+        return DamagedDataError(f"the catalog is damaged: {error}")
+    if isinstance(error, sqlite3.OperationalError):
+        return StorageUnavailableError(f"the catalog cannot be used: {error}")
+    return error
+
+
+__all__ = ["SqliteDatabase", "SqliteTransaction", "statements"]

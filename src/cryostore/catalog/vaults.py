@@ -1,0 +1,88 @@
+"""Vaults in the catalog."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cryostore.catalog.database import Transaction
+
+
+class VaultRow(NamedTuple):
+    """A vault. `tags` is a JSON object."""
+
+    vault_id: int
+    name: str
+    creator_request_id: str | None
+    encryption_key_arn: str | None
+    tags: str
+    created_ms: int
+
+
+COLUMNS = ", ".join(VaultRow._fields)
+
+
+def insert(
+    transaction: Transaction,
+    *,
+    name: str,
+    creator_request_id: str | None,
+    encryption_key_arn: str | None,
+    tags: str,
+    created_ms: int,
+) -> VaultRow | None:
+    """Add a vault; None if the name is taken."""
+    row = transaction.row(
+        f"INSERT INTO vault (name, creator_request_id, encryption_key_arn, tags, created_ms)"
+        f" VALUES (:name, :creator_request_id, :encryption_key_arn, :tags, :created_ms)"
+        f" ON CONFLICT (name) DO NOTHING RETURNING {COLUMNS}",
+        name=name,
+        creator_request_id=creator_request_id,
+        encryption_key_arn=encryption_key_arn,
+        tags=tags,
+        created_ms=created_ms,
+    )
+    return VaultRow(*row) if row else None
+
+
+def by_name(transaction: Transaction, name: str) -> VaultRow | None:
+    """The vault of this name."""
+    row = transaction.row(f"SELECT {COLUMNS} FROM vault WHERE name = :name", name=name)
+    return VaultRow(*row) if row else None
+
+
+def by_id(transaction: Transaction, vault_id: int) -> VaultRow | None:
+    """The vault with this id."""
+    row = transaction.row(f"SELECT {COLUMNS} FROM vault WHERE vault_id = :vault_id", vault_id=vault_id)
+    return VaultRow(*row) if row else None
+
+
+def page(transaction: Transaction, *, after: str, limit: int) -> list[VaultRow]:
+    """Vaults by name, after `after`."""
+    rows = transaction.rows(
+        f"SELECT {COLUMNS} FROM vault WHERE name > :after ORDER BY name LIMIT :limit", after=after, limit=limit
+    )
+    return [VaultRow(*row) for row in rows]
+
+
+def is_used(transaction: Transaction, vault_id: int) -> bool:
+    """Whether the vault holds a recovery point, being deleted or not, or an open job."""
+    row = transaction.row(
+        "SELECT EXISTS (SELECT 1 FROM recovery_point WHERE vault_id = :vault_id)"
+        " OR EXISTS (SELECT 1 FROM backup_job WHERE vault_id = :vault_id AND completed_ms IS NULL)"
+        " OR EXISTS (SELECT 1 FROM lineage WHERE vault_id = :vault_id AND dirty_generation IS NOT NULL)",
+        vault_id=vault_id,
+    )
+    return bool(row and row[0])
+
+
+def delete(transaction: Transaction, vault_id: int) -> None:
+    """Remove an unused vault with its keys and all that only it could reach. Its bytes become garbage in their packs."""
+    for statement in (
+        "DELETE FROM chunk WHERE vault_id = :vault_id",
+        "DELETE FROM restore_job WHERE vault_id = :vault_id",
+        "DELETE FROM backup_job WHERE vault_id = :vault_id",
+        "DELETE FROM lineage WHERE vault_id = :vault_id",
+        "DELETE FROM vault_key WHERE vault_id = :vault_id",
+        "DELETE FROM vault WHERE vault_id = :vault_id",
+    ):
+        transaction.run(statement, vault_id=vault_id)

@@ -1,0 +1,116 @@
+"""Blobs as files under one directory of a local file system, shared by any number of processes.
+
+A key is the path below the root. Directories are 0700, files 0600. Names that start with `~` are ours, never blobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from cryostore.chunks.blobs.key import SEGMENT_PATTERN, check_key
+from cryostore.chunks.blobs.local_append import LocalAppender, cut_file, file_owned
+from cryostore.chunks.blobs.local_read import OpenFiles
+from cryostore.chunks.files import ABSENT, TEMPORARY_PREFIX, create_file, make_directory, storage_errors, sweep_staging
+from cryostore.core.digest import Buffer
+
+STAGING = f"{TEMPORARY_PREFIX}staging"
+
+
+class LocalBlobs:
+    """A BlobStore, Appendable, in a directory, which is made if missing."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._files = OpenFiles(root)
+        self._durable_directories: set[Path] = {root}
+        self._staging = root / STAGING
+        with storage_errors(f"blob directory {root}"):
+            if not root.is_dir():
+                make_directory(root)
+            make_directory(self._staging)
+            sweep_staging(self._staging)
+
+    def put(self, key: str, data: Buffer) -> None:
+        """See BlobStore."""
+        path = self._root / check_key(key)
+        with storage_errors(f"blob {key}"):
+            self._make_durable(path.parent)
+            create_file(path, data, staging=self._staging)
+
+    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See BlobStore."""
+        return self._files.read(check_key(key), offset, length)
+
+    def stat(self, key: str) -> int | None:
+        """See BlobStore."""
+        path = self._root / check_key(key)
+        with storage_errors(f"blob {key}"), contextlib.suppress(*ABSENT):
+            return None if path.is_dir() else path.stat().st_size
+        return None
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[str]:
+        """See BlobStore."""
+        with storage_errors(f"blobs under {prefix!r}"):
+            yield from self._walk("", prefix, after)
+
+    def delete(self, key: str) -> None:
+        """See BlobStore."""
+        path = self._root / check_key(key)
+        self._files.forget(key)
+        with storage_errors(f"blob {key}"), contextlib.suppress(*ABSENT):
+            path.unlink()
+
+    def close(self) -> None:
+        """See BlobStore."""
+        self._files.close()
+
+    def open_append(self, key: str) -> LocalAppender:
+        """See Appendable."""
+        path = self._root / check_key(key)
+        with storage_errors(f"blob {key}"):
+            self._make_durable(path.parent)
+            return LocalAppender(path, key)
+
+    def owned(self, key: str) -> bool:
+        """See Appendable."""
+        path = self._root / check_key(key)
+        with storage_errors(f"blob {key}"):
+            return file_owned(path)
+
+    def cut(self, key: str, size: int) -> bool:
+        """See Appendable."""
+        path = self._root / check_key(key)
+        with storage_errors(f"blob {key}"):
+            return cut_file(path, size)
+
+    def _make_durable(self, directory: Path) -> None:
+        """Make a directory below the root, durably; known ones cost nothing."""
+        if directory not in self._durable_directories:
+            self._make_durable(directory.parent)
+            make_directory(directory)
+            self._durable_directories.add(directory)
+
+    def _walk(self, base: str, prefix: str, after: str) -> Iterator[str]:
+        """Keys below the directory `base` ("" or with a closing slash) in key order."""
+        try:
+            with os.scandir(self._root / base) as entries:
+                # a directory sorts as its children do: "a-b" < "a.b" < "a/b"
+                names = sorted(
+                    f"{entry.name}/" if entry.is_dir() else entry.name
+                    for entry in entries
+                    if SEGMENT_PATTERN.fullmatch(entry.name)  # whatever else lies there is no blob
+                )
+        except FileNotFoundError:
+            if not base:
+                raise  # an empty listing would be a lie
+            return
+        for name in names:
+            key = base + name
+            if not name.endswith("/"):
+                if key.startswith(prefix) and key > after:
+                    yield key
+            elif (key.startswith(prefix) or prefix.startswith(key)) and (key > after or after.startswith(key)):
+                yield from self._walk(key, prefix, after)

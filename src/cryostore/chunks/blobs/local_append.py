@@ -1,0 +1,112 @@
+"""Growing local blobs: one owner, told by a lock on the file; a failed write is cut off again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cryostore.chunks.files import FILE_MODE, storage_error, sync_directory, write_all
+from cryostore.core.digest import Buffer
+from cryostore.core.errors import StorageUnavailableError
+
+sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+class LocalAppender:
+    """The Appender of LocalBlobs. Building one creates the file, durably; raises OSError."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._key = key
+        self._size = 0
+        self._failure: OSError | None = None
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            sync_directory(path.parent)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            self.close()
+            raise
+
+    @property
+    def size(self) -> int:
+        """See Appender."""
+        return self._size
+
+    def append(self, buffers: Sequence[Buffer]) -> int:
+        """See Appender."""
+        self._check()
+        offset = self._size
+        try:
+            end = write_all(self._descriptor, buffers, offset)
+        except OSError as error:
+            self._cut_back(offset)
+            raise storage_error(error, f"blob {self._key}") from error
+        self._size = end
+        return offset
+
+    def sync(self) -> None:
+        """See Appender."""
+        self._check()
+        try:
+            sync_data(self._descriptor)
+        except OSError as error:
+            # The kernel has dropped the pages and forgotten the failure: a second fdatasync would lie.
+            self._failure = error
+            raise StorageUnavailableError(f"blob {self._key} could not be flushed: {error.strerror}") from error
+
+    def close(self) -> None:
+        """See Appender."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):  # what counts was synced
+                os.close(descriptor)
+
+    def _check(self) -> None:
+        if self._failure:
+            raise StorageUnavailableError(f"blob {self._key} failed before: {self._failure.strerror}")
+        if self._descriptor < 0:
+            raise StorageUnavailableError(f"blob {self._key} is closed")
+
+    def _cut_back(self, size: int) -> None:
+        """Remove what a failed write left; a file that cannot be cut is not used again."""
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError as error:
+            self._failure = error
+            raise StorageUnavailableError(f"blob {self._key} could not be cut back: {error.strerror}") from error
+
+
+def file_owned(path: Path) -> bool:
+    """Appendable.owned for one file. Raises OSError."""
+    with _unowned(path, os.O_RDONLY, fcntl.LOCK_SH) as descriptor:
+        return descriptor is None
+
+
+def cut_file(path: Path, size: int) -> bool:
+    """Appendable.cut for one file. Raises OSError."""
+    with _unowned(path, os.O_RDWR, fcntl.LOCK_EX) as descriptor:
+        if descriptor is None:
+            return False
+        if os.fstat(descriptor).st_size > size:
+            os.ftruncate(descriptor, size)
+            os.fsync(descriptor)
+        return True
+
+
+@contextlib.contextmanager
+def _unowned(path: Path, flags: int, lock: int) -> Iterator[int | None]:
+    """The file, opened and locked for the moment; None if its owner lives."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,83 @@
+"""Reading local blobs through descriptors kept open: opening a pack for each chunk would double the cost of a read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from cryostore.chunks.files import storage_error
+from cryostore.core.errors import DamagedDataError
+
+OPEN_FILES_MAX = 64
+
+
+class OpenFile:
+    """A descriptor that closes when nobody uses it any more, so that none is closed under a reader."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):  # AttributeError: the file could not be opened
+            os.close(self.descriptor)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes: fewer only at the end of the file."""
+        data = os.pread(self.descriptor, length, offset)
+        while len(data) < length and (more := os.pread(self.descriptor, length - len(data), offset + len(data))):
+            data += more
+        return data
+
+
+class OpenFiles:
+    """The most recently read files below `root`, at most OPEN_FILES_MAX of them open."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._files: OrderedDict[str, OpenFile] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, key: str, offset: int, length: int | None) -> bytes:
+        """BlobStore.get for the file of this key."""
+        if offset < 0 or (length or 0) < 0:
+            raise ValueError("offset and length are not negative")
+        try:
+            file, size = self._open(key)
+            wanted = max(size - offset, 0) if length is None else length
+            data = file.read(offset, wanted) if offset + wanted <= size else b""
+        except OSError as error:
+            raise storage_error(error, f"blob {key}") from error
+        if offset > size or len(data) < wanted:
+            raise DamagedDataError(f"blob {key} ends at {size}, before the range {offset}..{offset + wanted}")
+        return data
+
+    def forget(self, key: str) -> None:
+        """Close the file of this key, once nobody reads it."""
+        with self._lock:
+            self._files.pop(key, None)
+
+    def close(self) -> None:
+        """Close all files, once nobody reads them."""
+        with self._lock:
+            self._files.clear()
+
+    def _open(self, key: str) -> tuple[OpenFile, int]:
+        """The file and its size now. A file that was removed, perhaps by another process, is opened anew."""
+        with self._lock:
+            file = self._files.get(key)
+            if file:
+                self._files.move_to_end(key)
+        if file:
+            status = os.fstat(file.descriptor)
+            if status.st_nlink:
+                return file, status.st_size
+        file = OpenFile(self._root / key)
+        with self._lock:
+            self._files[key] = file
+            self._files.move_to_end(key)
+            if len(self._files) > OPEN_FILES_MAX:
+                self._files.popitem(last=False)
+        return file, os.fstat(file.descriptor).st_size

@@ -1,0 +1,139 @@
+"""The sealed form of one payload. Byte table: docs/formats.md, "Envelope".
+
+An envelope stands alone: with its data key it opens wherever it lies. Without any key a pack can be walked; without
+the data key not even the digest of the content shows.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+from cryostore.chunks.cipher import TAG_BYTES, DataKey, new_nonce
+from cryostore.chunks.compression import Codec, compress, decompress
+from cryostore.core.digest import Buffer, Payload
+from cryostore.core.errors import DamagedDataError
+
+MAGIC = b"CRYE"
+VERSION = 1
+FLAGS = 0
+FIELDS = struct.Struct(">4sBBBB16s16s12s32sII")
+CHECK = struct.Struct(">I")
+HEADER_BYTES = FIELDS.size + CHECK.size
+ENVELOPE_OVERHEAD_BYTES = HEADER_BYTES + TAG_BYTES
+
+
+class Kind(IntEnum):
+    """What a payload is. The values are part of the storage format."""
+
+    CHUNK = 1
+    METADATA = 2
+    RECORD = 3
+
+
+class Header(NamedTuple):
+    """What an envelope says of itself to everybody. `sealed_bytes` counts ciphertext and tag, not the header."""
+
+    kind: int
+    codec: int
+    key_id: bytes
+    salt: bytes
+    nonce: bytes
+    masked_digest: bytes
+    payload_bytes: int
+    sealed_bytes: int
+
+    @property
+    def envelope_bytes(self) -> int:
+        """The length of the whole envelope."""
+        return HEADER_BYTES + self.sealed_bytes
+
+    def encode(self) -> bytes:
+        """The HEADER_BYTES bytes of the header."""
+        kind, codec, *rest = self
+        fields = FIELDS.pack(MAGIC, VERSION, kind, codec, FLAGS, *rest)
+        return fields + CHECK.pack(zlib.crc32(fields))
+
+    @classmethod
+    def decode(cls, data: Buffer, offset: int = 0) -> Header:
+        """Read the header at `offset`; DamagedDataError if there is none, or one of a later format."""
+        if len(data) < offset + HEADER_BYTES:
+            raise DamagedDataError("an envelope is cut short")
+        magic, version, kind, codec, flags, *rest = FIELDS.unpack_from(data, offset)
+        (check,) = CHECK.unpack_from(data, offset + FIELDS.size)
+        if magic != MAGIC or check != zlib.crc32(memoryview(data)[offset : offset + FIELDS.size]):
+            raise DamagedDataError("an envelope's header is damaged")
+        if version != VERSION or flags != FLAGS or codec not in CODECS:
+            raise DamagedDataError(f"an envelope has format {version}.{flags}.{codec}, unknown to this version")
+        header = cls(kind, codec, *rest)
+        if header.sealed_bytes < TAG_BYTES:
+            raise DamagedDataError("an envelope's header is damaged")
+        return header
+
+    def digest(self, key: DataKey) -> bytes:
+        """The true digest of the payload, as the header claims it: opening the envelope proves it."""
+        return key.cipher(self.salt).mask(self.masked_digest, self.nonce)
+
+
+CODECS = frozenset(Codec)
+
+
+def seal(payload: Payload, key: DataKey, *, salt: bytes, kind: Kind = Kind.CHUNK, nonce: bytes = b"") -> bytearray:
+    """Make the envelope of a payload, and open it again to prove that it can be: memory and libraries fail, too.
+
+    `nonce` is for tests only: no two envelopes of one key and salt may share it.
+    Raises DamagedDataError if the envelope does not give the payload back.
+    """
+    nonce = nonce or new_nonce()
+    cipher = key.cipher(salt)
+    codec, body = compress(payload.data)
+    masked_digest = cipher.mask(payload.sha256, nonce)
+    header = Header(kind, codec, key.key_id, salt, nonce, masked_digest, len(payload), len(body) + TAG_BYTES)
+    head = header.encode()
+    envelope = bytearray(header.envelope_bytes)
+    envelope[:HEADER_BYTES] = head
+    cipher.seal_into(nonce, body, head + payload.sha256, memoryview(envelope)[HEADER_BYTES:])
+    del body  # it may be as large as the payload
+    proof = open_envelope(envelope, key, payload.sha256, len(payload))
+    if not proof.startswith(payload.data):  # lengths agree; unlike ==, as fast for a memoryview as for bytes
+        raise DamagedDataError("a payload did not survive being sealed: this machine's memory may be failing")
+    return envelope
+
+
+def open_envelope(envelope: Buffer, key: DataKey, digest: bytes, length: int) -> bytes | bytearray:
+    """The payload with this digest and length. DamagedDataError on anything else: never a wrong byte.
+
+    The digest is not computed again: the envelope's tag covers it together with the payload it was computed from.
+    """
+    header = Header.decode(envelope)
+    if header.envelope_bytes != len(envelope):
+        raise DamagedDataError(f"an envelope of {header.envelope_bytes} bytes was looked for in {len(envelope)}")
+    if header.key_id != key.key_id:
+        raise DamagedDataError(f"an envelope is sealed with key {header.key_id.hex()}, not {key.key_id.hex()}")
+    if header.payload_bytes != length:
+        raise DamagedDataError(f"an envelope holds {header.payload_bytes} bytes, not {length}")
+    view = memoryview(envelope)
+    head = bytes(view[:HEADER_BYTES])
+    body = key.cipher(header.salt).open(header.nonce, view[HEADER_BYTES:], head + digest)
+    return decompress(header.codec, body, length)
+
+
+def scan(data: bytes | bytearray, offset: int = 0) -> Iterator[tuple[int, Header]]:
+    """Walk the envelopes in `data` from `offset`: where each begins, and its header. Needs no key.
+
+    What is no envelope is skipped by searching for the next one. Bodies are not looked at: opening one proves it.
+    """
+    while (offset := data.find(MAGIC, offset)) >= 0:
+        try:
+            header = Header.decode(data, offset)
+        except DamagedDataError:
+            offset += 1
+            continue
+        if offset + header.envelope_bytes > len(data):
+            offset += 1  # cut short, or not written yet
+            continue
+        yield offset, header
+        offset += header.envelope_bytes

@@ -1,0 +1,122 @@
+"""Durable files: created whole and once, their directory entries flushed, their errors told apart.
+
+The rule of this file: bytes are on the disk when a function returns, or it raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cryostore.core.digest import Buffer
+from cryostore.core.errors import (
+    BlobExistsError,
+    BlobNotFoundError,
+    CryostoreError,
+    StorageFullError,
+    StorageUnavailableError,
+)
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+TEMPORARY_PREFIX = "~"  # no blob key may contain it
+BUFFERS_PER_WRITE_MAX = 512  # IOV_MAX is 1,024 on Linux, less elsewhere
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+def storage_error(error: OSError, what: str) -> CryostoreError:
+    """The error of our own tree that says the same as `error`, about `what`."""
+    kind: type[CryostoreError] = StorageUnavailableError
+    if isinstance(error, ABSENT):
+        kind = BlobNotFoundError
+    elif isinstance(error, FileExistsError):
+        kind = BlobExistsError
+    elif error.errno in FULL:
+        kind = StorageFullError
+    return kind(f"{what}: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Translate every OSError of the block with `storage_error`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, what) from error
+
+
+def write_all(descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
+    """Write all buffers, one behind the other, at `offset`; return the end. Raises OSError, with a part written."""
+    pending = [memoryview(buffer) for buffer in buffers if len(buffer)]
+    while pending:
+        written = os.pwritev(descriptor, pending[:BUFFERS_PER_WRITE_MAX], offset)
+        if not written:
+            raise OSError(errno.ENOSPC, "nothing could be written")
+        offset += written
+        done = 0
+        while done < len(pending) and written >= len(pending[done]):
+            written -= len(pending[done])
+            done += 1
+        del pending[:done]
+        if written:
+            pending[0] = pending[0][written:]
+    return offset
+
+
+def sync_directory(path: Path) -> None:
+    """Flush a directory's entries. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it, and flush their entries. Raises OSError.
+
+    Flushes even what exists already: another process may have made it a moment ago and not flushed it yet.
+    """
+    if not path.parent.is_dir():
+        make_directory(path.parent)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=DIRECTORY_MODE)
+    sync_directory(path.parent)
+
+
+def create_file(path: Path, data: Buffer, *, staging: Path) -> None:
+    """Create `path`, mode 0600, with `data`: whole for every observer, durable, never over an existing file.
+
+    `staging` is a directory of the same file system; a crash may leave a file there, which `sweep_staging` removes.
+    Raises OSError, FileExistsError among them; unless it is that one, the file may exist all the same.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=staging)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # the sweeper sees by this that we live
+        write_all(descriptor, [data], 0)
+        os.fsync(descriptor)
+        os.link(temporary, path)  # unlike rename, never replaces
+        sync_directory(path.parent)
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+
+
+def sweep_staging(staging: Path) -> None:
+    """Remove what processes that died left in `staging`; files in the making elsewhere stay. Raises OSError."""
+    for path in staging.glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(descriptor)

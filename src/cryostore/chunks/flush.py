@@ -1,0 +1,72 @@
+"""Group flush: many threads that each need a flush share one. Knows nothing of files.
+
+Items that arrive while a flush runs gather in the next batch; the first of them leads it. Every thread sleeps and
+wakes once at most, and a thread alone flushes at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class _Batch(Generic[Item]):
+    def __init__(self, item: Item) -> None:
+        self.items = [item]
+        self.sleepers: list[threading.Lock] = []
+        self.failure: BaseException | None = None
+
+
+class GroupFlush(Generic[Item]):
+    """Calls `flush(items)`, one call at a time, such that each joining item is in exactly one call.
+
+    `flush` reports what goes wrong with an item on the item itself; if it raises all the same, everybody in the
+    batch gets that exception.
+    """
+
+    def __init__(self, flush: Callable[[list[Item]], None]) -> None:
+        self._flush = flush
+        self._gate = threading.Lock()
+        self._turn = threading.Lock()  # at most one leader waits for it: batches form meanwhile
+        self._gathering: _Batch[Item] | None = None
+
+    def join(self, item: Item) -> None:
+        """Return when a call of `flush` that began after this one, and had the item, has ended."""
+        with self._gate:
+            batch = self._gathering
+            if batch is None:
+                batch = self._gathering = _Batch(item)
+                sleeper = None
+            else:
+                sleeper = threading.Lock()
+                sleeper.acquire()
+                batch.items.append(item)
+                batch.sleepers.append(sleeper)
+        if sleeper is None:
+            self._lead(batch)
+            return
+        sleeper.acquire()  # the leader releases it
+        if batch.failure is not None:
+            raise batch.failure
+
+    def _lead(self, batch: _Batch[Item]) -> None:
+        try:
+            with self._turn:
+                self._close(batch)
+                self._flush(batch.items)
+        except BaseException as failure:
+            batch.failure = failure
+            raise
+        finally:
+            self._close(batch)
+            for sleeper in batch.sleepers:
+                sleeper.release()
+
+    def _close(self, batch: _Batch[Item]) -> None:
+        """Let nobody join any more."""
+        with self._gate:
+            if self._gathering is batch:
+                self._gathering = None

@@ -1,0 +1,93 @@
+"""The pack: a header and envelopes one behind the other. Byte table: docs/formats.md, "Pack".
+
+Lives here: names, header, and what recovery asks of packs. Writing them: `pack_writer.py`.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+
+from cryostore.chunks.blobs import Appendable, BlobStore
+from cryostore.chunks.envelope import HEADER_BYTES, Header, scan
+from cryostore.core.errors import DamagedDataError
+
+MAGIC = b"CRYP"
+VERSION = 1
+FIELDS = struct.Struct(">4sB3x16s4x")
+CHECK = struct.Struct(">I")
+PACK_HEADER_BYTES = FIELDS.size + CHECK.size
+
+PREFIX = "packs/"
+SUFFIX = ".pack"
+
+
+def pack_key(pack_id: str) -> str:
+    """The blob key of a pack; the last two digits of the id spread packs over 256 directories."""
+    return f"{PREFIX}{pack_id[-2:].lower()}/{pack_id}{SUFFIX}"
+
+
+def encode_header(pack_id: str) -> bytes:
+    """The bytes every pack begins with."""
+    fields = FIELDS.pack(MAGIC, VERSION, uuid.UUID(pack_id).bytes)
+    return fields + CHECK.pack(zlib.crc32(fields))
+
+
+def decode_header(data: bytes) -> str:
+    """The pack's id; DamagedDataError if this is no pack header, or one of a later format."""
+    if len(data) < PACK_HEADER_BYTES:
+        raise DamagedDataError("a pack is cut short")
+    if data[:4] != MAGIC or CHECK.unpack_from(data, FIELDS.size) != (zlib.crc32(data[: FIELDS.size]),):
+        raise DamagedDataError("a pack's header is damaged")
+    _, version, pack_id = FIELDS.unpack_from(data)
+    if version != VERSION:
+        raise DamagedDataError(f"a pack has format {version}, unknown to this version")
+    return str(uuid.UUID(bytes=pack_id)).upper()
+
+
+def list_packs(blobs: BlobStore, after: str = "") -> Iterator[str]:
+    """The ids of all packs, in the order of their keys; resume behind the pack `after`."""
+    for key in blobs.list(PREFIX, pack_key(after) if after else ""):
+        name = key.rpartition("/")[2]
+        if name.endswith(SUFFIX):
+            yield name.removesuffix(SUFFIX)
+
+
+def scan_pack(blobs: BlobStore, pack_id: str) -> Iterator[tuple[int, Header]]:
+    """Every envelope of a pack: its offset and header, damaged areas and a torn tail left out.
+
+    For rebuilding an index. Reads the pack into memory. A damaged pack header does not hide the envelopes.
+    """
+    return scan(blobs.get(pack_key(pack_id)))
+
+
+def cut_torn_tail(blobs: BlobStore, pack_id: str) -> int:
+    """Cut what follows the last complete envelope, if the pack's writer is dead; return how many bytes went.
+
+    Never cuts by what a catalog knows: a living process may have flushed an envelope, closed the pack, and not yet
+    written the row.
+    """
+    key = pack_key(pack_id)
+    size = blobs.stat(key)
+    if not size or not isinstance(blobs, Appendable) or blobs.owned(key):
+        return 0
+    start = end = min(_walk_headers(blobs, key, size), size)
+    for offset, header in scan(blobs.get(key, start)):
+        end = start + offset + header.envelope_bytes  # something whole follows: the damage is no torn tail
+    return size - end if end < size and blobs.cut(key, end) else 0
+
+
+def _walk_headers(blobs: BlobStore, key: str, size: int) -> int:
+    """Where the unbroken row of complete envelopes from the pack's beginning ends. Reads headers only."""
+    end = PACK_HEADER_BYTES
+    while end + HEADER_BYTES <= size:
+        try:
+            header = Header.decode(blobs.get(key, end, HEADER_BYTES))
+        except DamagedDataError:
+            break
+        if end + header.envelope_bytes > size:
+            break
+        end += header.envelope_bytes
+    return end

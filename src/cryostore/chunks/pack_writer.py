@@ -1,0 +1,177 @@
+"""Writing packs: one open pack a process, many threads, one flush for all who wait.
+
+Rules: bytes are written in order under a lock, so that a crash leaves a torn tail and never a hole. A location is
+given out only when its bytes are durable. A pack whose flush failed is never written or flushed again, and nothing
+in it behind its last good flush is believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cryostore.chunks.blobs import Appendable, Appender
+from cryostore.chunks.flush import GroupFlush
+from cryostore.chunks.pack import encode_header, pack_key
+from cryostore.core.digest import Buffer
+from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnavailableError
+from cryostore.core.ids import NewId
+from cryostore.core.limits import KIB, MIB
+
+PACK_BYTES_TARGET = 64 * MIB
+EAGER_BYTES_MIN = 256 * KIB
+
+
+class Location(NamedTuple):
+    """Where an envelope lies. `length` counts the whole envelope, header included."""
+
+    pack_id: str
+    offset: int
+    length: int
+
+
+class _OpenPack:
+    """A pack being written. Owned until it is retired and nobody waits for a flush of it."""
+
+    def __init__(self, pack_id: str, appender: Appender) -> None:
+        self.pack_id = pack_id
+        self.appender = appender
+        self.flushed_bytes = 0  # changed by the flush alone, as is `failure`
+        self.failure: CryostoreError | None = None
+        self._waiting = 0
+        self._retired = False
+        self._lock = threading.Lock()
+
+    def expect(self, entries: int) -> None:
+        """So many entries more wait for a flush, or fewer if negative."""
+        with self._lock:
+            self._waiting += entries
+            self._close_if_done()
+
+    def retire(self) -> None:
+        """Take no more entries."""
+        with self._lock:
+            self._retired = True
+            self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._retired and not self._waiting:
+            self.appender.close()
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One envelope on its way into a pack."""
+
+    envelope: Buffer
+    pack: _OpenPack | None = None
+    offset: int = 0
+    failure: CryostoreError | None = None
+
+
+class PackWriter:
+    """Appends envelopes to packs. Safe to call from many threads."""
+
+    def __init__(self, blobs: Appendable, new_id: NewId, *, pack_bytes_target: int = PACK_BYTES_TARGET) -> None:
+        self._blobs = blobs
+        self._new_id = new_id
+        self._pack_bytes_target = pack_bytes_target
+        self._lock = threading.Lock()
+        self._current: _OpenPack | None = None
+        self._closed = False
+        self._flushes = GroupFlush(self._flush)
+
+    def append(self, envelope: Buffer) -> Location:
+        """Write an envelope; return where it lies, once it is durable.
+
+        Raises StorageFullError or another StorageUnavailableError; then the envelope counts as not written, and a
+        later call may work again.
+        """
+        entry = _Entry(envelope)
+        if len(envelope) >= EAGER_BYTES_MIN:
+            self._write([entry])  # large ones are written while an earlier flush still runs, small ones together
+        if entry.failure is None:
+            self._flushes.join(entry)
+        if (failure := entry.failure) is not None:
+            # A new exception for each thread: they would fight over one traceback.
+            kind = type(failure) if isinstance(failure, StorageUnavailableError) else StorageUnavailableError
+            raise kind(failure.message, hint=failure.hint) from failure
+        assert entry.pack is not None
+        return Location(entry.pack.pack_id, entry.offset, len(envelope))
+
+    def close(self) -> None:
+        """Take no more envelopes; those on their way are still finished. May be called twice."""
+        with self._lock:
+            self._closed = True
+            self._retire()
+
+    def _flush(self, entries: list[_Entry]) -> None:
+        unwritten = [entry for entry in entries if entry.pack is None]
+        if unwritten:
+            self._write(unwritten)
+        packs = {entry.pack for entry in entries if entry.pack is not None}
+        for pack in packs:
+            self._sync(pack)
+        for entry in entries:
+            if entry.pack and entry.offset + len(entry.envelope) > entry.pack.flushed_bytes:
+                entry.failure = entry.pack.failure
+        for pack in packs:
+            pack.expect(-sum(entry.pack is pack for entry in entries))
+
+    def _write(self, entries: list[_Entry]) -> None:
+        """Append entries to the current pack; on failure to none, and say so on each."""
+        with self._lock:
+            try:
+                pack = self._open_pack()
+                offset = pack.appender.append([entry.envelope for entry in entries])
+            except CryostoreError as failure:
+                for entry in entries:
+                    entry.failure = failure
+                if not isinstance(failure, StorageFullError):
+                    self._retire()
+                return
+            pack.expect(len(entries))
+            for entry in entries:
+                entry.pack, entry.offset = pack, offset
+                offset += len(entry.envelope)
+
+    def _sync(self, pack: _OpenPack) -> None:
+        written_bytes = pack.appender.size  # read before the flush: this much it covers
+        if pack.failure or pack.flushed_bytes >= written_bytes:
+            return
+        try:
+            pack.appender.sync()
+        except CryostoreError as failure:
+            with self._lock:
+                pack.failure = failure
+                if pack is self._current:
+                    self._retire()
+        else:
+            pack.flushed_bytes = written_bytes
+
+    def _open_pack(self) -> _OpenPack:
+        """The pack to append to, a new one if need be. Lock held."""
+        if self._closed:
+            raise StorageUnavailableError("the chunk store is closed")
+        if self._current and self._current.appender.size >= self._pack_bytes_target:
+            self._retire()
+        if self._current is None:
+            pack_id = self._new_id()
+            appender = self._blobs.open_append(pack_key(pack_id))
+            try:
+                appender.append([encode_header(pack_id)])
+            except BaseException:
+                appender.close()
+                with contextlib.suppress(CryostoreError):
+                    self._blobs.delete(pack_key(pack_id))  # else a full disk would fill with empty packs
+                raise
+            self._current = _OpenPack(pack_id, appender)
+        return self._current
+
+    def _retire(self) -> None:
+        """Append no more to the current pack. Lock held."""
+        if self._current:
+            self._current.retire()
+            self._current = None

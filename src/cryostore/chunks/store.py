@@ -1,0 +1,57 @@
+"""The chunk store: payloads in, durable locations out, and back. Ties envelopes to packs to blobs.
+
+The rule of this file: a location is returned only for bytes that are durable; bytes are returned only if they are
+the ones that were put.
+"""
+
+from __future__ import annotations
+
+from cryostore.chunks.blobs import Appendable, BlobStore
+from cryostore.chunks.cipher import DataKey, Salts
+from cryostore.chunks.envelope import Kind, open_envelope, seal
+from cryostore.chunks.pack import pack_key
+from cryostore.chunks.pack_writer import PACK_BYTES_TARGET, Location, PackWriter
+from cryostore.core.digest import Payload
+from cryostore.core.errors import BlobNotFoundError, ConfigurationError, DamagedDataError
+from cryostore.core.ids import NewId
+
+__all__ = ["ChunkStore", "Location"]
+
+
+class ChunkStore:
+    """Sealed payloads in packs on a blob store. Safe to call from many threads; several processes may share `blobs`.
+
+    `new_id` names packs and must give UUIDs. The blob store stays the caller's to close.
+    """
+
+    def __init__(self, blobs: BlobStore, new_id: NewId, *, pack_bytes_target: int = PACK_BYTES_TARGET) -> None:
+        if not isinstance(blobs, Appendable):  # then: one immutable blob for each group flush
+            raise ConfigurationError("chunks cannot be kept in a blob store that does not append")
+        self._blobs = blobs
+        self._packs = PackWriter(blobs, new_id, pack_bytes_target=pack_bytes_target)
+        self._salts = Salts()
+
+    def put(self, payload: Payload, key: DataKey, kind: Kind = Kind.CHUNK) -> Location:
+        """Seal a payload and store it; durable when the call returns. `payload.sha256` must be its true digest.
+
+        The same payload twice is stored twice: whoever calls knows what it has. Holds about three times the payload
+        in memory. Raises StorageFullError or another StorageUnavailableError, and then a later call may work again.
+        """
+        return self._packs.append(seal(payload, key, salt=self._salts.current(), kind=kind))
+
+    def get(self, location: Location, key: DataKey, digest: bytes, length: int) -> bytes | bytearray:
+        """The payload of this digest and length at `location`.
+
+        Raises DamagedDataError, which names the place, if the pack is missing or its bytes are not what was put,
+        StorageUnavailableError if they cannot be read now.
+        """
+        try:
+            envelope = self._blobs.get(pack_key(location.pack_id), location.offset, location.length)
+            return open_envelope(envelope, key, digest, length)
+        except (BlobNotFoundError, DamagedDataError) as error:
+            place = f"pack {location.pack_id} at {location.offset}, {location.length} bytes"
+            raise DamagedDataError(f"{place}: {error.message}") from error
+
+    def close(self) -> None:
+        """Finish the open pack. May be called twice."""
+        self._packs.close()

@@ -1,0 +1,17 @@
+"""`cryo openapi`: the OpenAPI document of what the server does."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from cryostore.cli.run import EPILOGUE
+
+
+@click.command("openapi", epilog=EPILOGUE)
+def command() -> None:
+    """Print the OpenAPI 3.1 document of every operation this server has."""
+    from cryostore.wire import openapi
+
+    print(json.dumps(openapi.render(), indent=2))

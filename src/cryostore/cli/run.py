@@ -1,0 +1,86 @@
+"""The frame around the verbs: which there are, and how an error becomes words and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from cryostore import __version__
+from cryostore.core.errors import CryostoreError
+
+OK = 0
+FAILED = 2
+INTERRUPTED = 130
+
+VERBS = {
+    "openapi": ("cryostore.cli.openapi", "Print the OpenAPI document of the server's operations."),
+    "sdk-model": ("cryostore.cli.sdk_model", "Write a botocore data folder for boto3 and the aws CLI."),
+    "serve": ("cryostore.cli.serve", "Run the server on a data directory."),
+}
+EPILOGUE = "Exit codes: 0 done, 1 done but with issues, 2 failed or wrongly asked, 130 interrupted."
+
+
+class Verbs(click.Group):
+    """The verbs, each imported only when it is called or asked for help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the same in every context
+        """The names, sorted."""
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """The verb of this name."""
+        if cmd_name not in VERBS:
+            return None
+        verb: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
+        return verb
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """The list of verbs in the help text."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in sorted(VERBS.items())])
+
+
+@click.command(
+    cls=Verbs,
+    name="cryo",
+    epilog=EPILOGUE,
+    no_args_is_help=False,
+    invoke_without_command=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="cryo", message="%(prog)s %(version)s")
+@click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
+def cryo() -> None:
+    """Cryostore: a backup storage service that speaks the AWS Backup Storage and AWS Backup APIs."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out a command line and answer its exit code."""
+    as_json = "--json" in arguments
+    try:
+        code: Any = cryo.main(list(arguments), prog_name="cryo", standalone_mode=False)
+    except click.UsageError as error:
+        context = error.ctx.command_path if error.ctx else "cryo"
+        return _fail(error.format_message(), f"{context} --help says what is possible", as_json=as_json)
+    except click.ClickException as error:
+        return _fail(error.format_message(), "", as_json=as_json)
+    except CryostoreError as error:
+        return _fail(error.message, error.hint, as_json=as_json)
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return code if isinstance(code, int) else OK
+
+
+def _fail(message: str, hint: str, *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": message} | ({"hint": hint} if hint else {})), file=sys.stderr)
+    else:
+        print(f"error: {message}", file=sys.stderr)
+        if hint:
+            print(f"hint: {hint}", file=sys.stderr)
+    return FAILED

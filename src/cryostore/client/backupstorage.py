@@ -1,0 +1,284 @@
+"""The nine functions of the Backupstorage module: the Backup Storage API as plain functions.
+
+    from cryostore import backupstorage
+
+    upload = backupstorage.start_object(job_id, "disk.img")
+    backupstorage.put_chunk(data, checksum, "SHA256", 0, job_id, len(data), upload["UploadId"])
+
+Names, positional order and the keys of `params` are those of the API's historic client modules. Every function
+
+- answers a dict with the API's member names (blobs as `bytes`, absent members left out), `{}` where there is no output;
+- raises one exception class per error of the API, all below `ModelError`; `IllegalArgumentException` without asking the
+  server if a key of `params` is unknown or a value has a type that cannot be sent; `ConnectionFailedError` if no answer
+  came; `ConfigurationError` if endpoint or access key are nowhere to be found;
+- repeats its request where that can help (see `cryostore.client.retry`), and may be repeated by the caller;
+- takes endpoint, region and access key from `aws_config`, and what that leaves out from the AWS environment variables
+  and shared files;
+- may be called from any number of threads at once. Files are read again only when the environment changes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from cryostore.client.client import Client
+from cryostore.client.params import as_dict, build
+from cryostore.client.settings import ENVIRONMENT, resolve
+from cryostore.client.transport import ConnectionFailedError
+from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.model.chunks import PutChunk
+from cryostore.model.errors import (
+    AccessDeniedException,
+    DataAlreadyExistsException,
+    IllegalArgumentException,
+    IncompleteSignatureException,
+    InvalidSignatureException,
+    KMSInvalidKeyUsageException,
+    MissingAuthenticationTokenException,
+    ModelError,
+    NotReadableInputStreamException,
+    ResourceNotFoundException,
+    RetryableException,
+    ServiceInternalException,
+    ServiceUnavailableException,
+    SignatureError,
+    ThrottlingException,
+    UnrecognizedClientException,
+)
+from cryostore.model.objects import DeleteObject, NotifyObjectComplete, PutObject, StartObject
+from cryostore.model.operation import Operation
+from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks, ListObjects
+from cryostore.wire.error import UnmodelledError
+from cryostore.wire.sigv4 import Credentials
+
+__all__ = [
+    "AWSConfig",
+    "AccessDeniedException",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "Credentials",
+    "CryostoreError",
+    "DataAlreadyExistsException",
+    "IllegalArgumentException",
+    "IncompleteSignatureException",
+    "InvalidSignatureException",
+    "KMSInvalidKeyUsageException",
+    "MissingAuthenticationTokenException",
+    "ModelError",
+    "NotReadableInputStreamException",
+    "ResourceNotFoundException",
+    "RetryableException",
+    "ServiceInternalException",
+    "ServiceUnavailableException",
+    "SignatureError",
+    "ThrottlingException",
+    "UnmodelledError",
+    "UnrecognizedClientException",
+    "delete_object",
+    "get_chunk",
+    "get_object_metadata",
+    "list_chunks",
+    "list_objects",
+    "notify_object_complete",
+    "put_chunk",
+    "put_object",
+    "start_object",
+]
+
+Params = Mapping[str, Any] | None
+Data = bytes | bytearray | memoryview
+CLIENTS_MAX = 32
+
+
+@dataclass(frozen=True, slots=True)
+class AWSConfig:
+    """Where to send requests and as whom. What is None comes from the environment and the shared files.
+
+    `endpoint` is a URL such as http://127.0.0.1:9440, `profile` a section of the shared files, `ca_bundle` a file of
+    certificates to trust over https. Wherever one is taken, so is a dict with these keys, `credentials` being one with
+    `access_key_id`, `secret_access_key` and, if there is one, `session_token`.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    credentials: Credentials | None = None
+    profile: str | None = None
+    ca_bundle: str | None = None
+
+
+Config = AWSConfig | Mapping[str, Any] | None
+
+
+def delete_object(job_id: str, object_name: str, params: Params = None, *, aws_config: Config = None) -> dict[str, Any]:
+    """Delete an object from the incremental base backup.
+
+    From then on the view of the backup job `job_id` lacks it; the base itself stays as it is. `params` has no keys.
+    Answers {}. Raises ResourceNotFoundException if the job's view has no object of this name.
+    """
+    return _call(DeleteObject, params, aws_config, job_id=job_id, object_name=object_name)
+
+
+def get_chunk(chunk_token: str, job_id: str, params: Params = None, *, aws_config: Config = None) -> dict[str, Any]:
+    """Get the specified object's chunk.
+
+    `chunk_token` comes from `list_chunks` in the same storage job. `params` has no keys. Answers Data, Length, Checksum
+    and ChecksumAlgorithm.
+    """
+    return _call(GetChunk, params, aws_config, chunk_token=chunk_token, job_id=job_id)
+
+
+def get_object_metadata(
+    job_id: str, object_token: str, params: Params = None, *, aws_config: Config = None
+) -> dict[str, Any]:
+    """Get the metadata associated with an object.
+
+    `object_token` comes from `list_objects` in the same storage job. `params` has no keys. Answers, each only if it was
+    set: MetadataString, MetadataBlob, MetadataBlobLength, MetadataBlobChecksum, MetadataBlobChecksumAlgorithm.
+    """
+    return _call(GetObjectMetadata, params, aws_config, job_id=job_id, object_token=object_token)
+
+
+def list_chunks(job_id: str, object_token: str, params: Params = None, *, aws_config: Config = None) -> dict[str, Any]:
+    """List the chunks of a given object, in ascending index order.
+
+    Keys of `params`: max-results (1 .. 100), next-token. Answers ChunkList, and NextToken unless the list ends here.
+    """
+    return _call(ListChunks, params, aws_config, job_id=job_id, object_token=object_token)
+
+
+def list_objects(job_id: str, params: Params = None, *, aws_config: Config = None) -> dict[str, Any]:
+    """List all objects of a given backup, in ascending byte order of their names.
+
+    `job_id` is a restore job, or a backup job in progress. Keys of `params`: created-after (included) and
+    created-before (excluded), each a datetime, an ISO 8601 text or epoch seconds; max-results (1 .. 100); next-token;
+    starting-object-name (included) and starting-object-prefix, both ignored with next-token. Answers ObjectList, and
+    NextToken unless the list ends here.
+    """
+    return _call(ListObjects, params, aws_config, job_id=job_id)
+
+
+def notify_object_complete(
+    checksum: str,
+    checksum_algorithm: str,
+    job_id: str,
+    upload_id: str,
+    params: Params = None,
+    *,
+    aws_config: Config = None,
+) -> dict[str, Any]:
+    """Complete an upload: its object takes its place in the job's view.
+
+    `checksum` is SHA-256 over the raw digests of the chunks in ascending index order, `checksum_algorithm` "SUMMARY".
+    Keys of `params`: MetadataBlob (at most 4 MiB), metadata-blob-length, metadata-checksum, metadata-checksum-algorithm
+    ("SHA256"), metadata-string (1 .. 256 bytes). Answers ObjectChecksum and ObjectChecksumAlgorithm. Completing again
+    with the same arguments answers the same.
+    """
+    return _call(
+        NotifyObjectComplete,
+        params,
+        aws_config,
+        checksum=checksum,
+        checksum_algorithm=checksum_algorithm,
+        job_id=job_id,
+        upload_id=upload_id,
+    )
+
+
+def put_chunk(
+    data: Data,
+    checksum: str,
+    checksum_algorithm: str,
+    chunk_index: int,
+    job_id: str,
+    length: int,
+    upload_id: str,
+    params: Params = None,
+    *,
+    aws_config: Config = None,
+) -> dict[str, Any]:
+    """Upload a chunk. When this returns, the chunk is durable.
+
+    `data` must not change until then. `checksum` is its SHA-256 as 64 hex digits or in base64, `checksum_algorithm`
+    "SHA256", `length` its bytes; the server refuses data unlike them. `params` has no keys. Answers ChunkChecksum and
+    ChunkChecksumAlgorithm. Raises DataAlreadyExistsException if the upload has other data at this index.
+    """
+    return _call(
+        PutChunk,
+        params,
+        aws_config,
+        data=data,
+        checksum=checksum,
+        checksum_algorithm=checksum_algorithm,
+        chunk_index=chunk_index,
+        job_id=job_id,
+        length=length,
+        upload_id=upload_id,
+    )
+
+
+def put_object(job_id: str, object_name: str, params: Params = None, *, aws_config: Config = None) -> dict[str, Any]:
+    """Upload an object of at most one chunk, with its metadata string, in a single call. Durable when this returns.
+
+    Keys of `params`: InlineChunk, length, checksum and checksum-algorithm ("SHA256") of it, metadata-string,
+    object-checksum and object-checksum-algorithm ("SUMMARY"), throwOnDuplicate. Answers InlineChunkChecksum,
+    InlineChunkChecksumAlgorithm, ObjectChecksum and ObjectChecksumAlgorithm. Raises DataAlreadyExistsException for a
+    name that the job's view has already, if throwOnDuplicate is true; else the object is replaced.
+    """
+    return _call(PutObject, params, aws_config, job_id=job_id, object_name=object_name)
+
+
+def start_object(job_id: str, object_name: str, params: Params = None, *, aws_config: Config = None) -> dict[str, Any]:
+    """Start an upload that contains one or many chunks.
+
+    Key of `params`: ThrowOnDuplicate. Answers UploadId. Raises DataAlreadyExistsException for a name that the job's
+    view has already, if ThrowOnDuplicate is true; else the object is replaced when the upload completes.
+    """
+    return _call(StartObject, params, aws_config, job_id=job_id, object_name=object_name)
+
+
+def _call(operation: type[Operation[Any]], params: Params, aws_config: Config, **arguments: object) -> dict[str, Any]:
+    request = build(operation, arguments, params)
+    environment = tuple(os.environ.get(name) for name in ENVIRONMENT)
+    return as_dict(_client(_config(aws_config), environment).call(request))
+
+
+def _config(given: Config) -> AWSConfig:
+    if given is None:
+        return AWSConfig()
+    if isinstance(given, AWSConfig):
+        return given
+    try:
+        return AWSConfig(**{**given, "credentials": _credentials(given.get("credentials"))})
+    except (TypeError, AttributeError):
+        legal = ", ".join(field.name for field in fields(AWSConfig))
+        raise ConfigurationError(f"aws_config must be an AWSConfig, or a dict with no keys but {legal}") from None
+
+
+def _credentials(given: Credentials | Mapping[str, str] | None) -> Credentials | None:
+    if given is None or isinstance(given, Credentials):
+        return given
+    try:
+        return Credentials(**given)
+    except TypeError:
+        raise ConfigurationError(
+            "credentials must be Credentials, or a dict with access_key_id, secret_access_key and session_token"
+        ) from None
+
+
+@functools.lru_cache(CLIENTS_MAX)
+def _client(config: AWSConfig, environment: tuple[str | None, ...]) -> Client:
+    environ = {name: value for name, value in zip(ENVIRONMENT, environment, strict=True) if value is not None}
+    return Client.of(
+        resolve(
+            environ,
+            endpoint_url=config.endpoint,
+            region=config.region,
+            credentials=config.credentials,
+            profile=config.profile,
+            ca_bundle=config.ca_bundle,
+        )
+    )

@@ -1,0 +1,128 @@
+"""A `Call` across a network: encode, sign, send, repeat where it helps, decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import msgspec
+
+from cryostore import __version__
+from cryostore.client.connection import HttpTransport, Timeouts
+from cryostore.client.retry import Retry
+from cryostore.client.settings import Settings
+from cryostore.client.transport import Endpoint, Transport
+from cryostore.core.ids import NewId, random_id
+from cryostore.core.time import Clock, wall_clock
+from cryostore.model.errors import ModelError, missing_argument
+from cryostore.model.operation import Label, Operation
+from cryostore.wire import request as wire_request
+from cryostore.wire import response as wire_response
+from cryostore.wire import sigv4
+from cryostore.wire.message import Request, Response
+
+Out = TypeVar("Out")
+
+
+class Client:
+    """Both APIs of one server. Thread safe; each concurrent call has its own connection."""
+
+    def __init__(
+        self,
+        endpoint_url: str,
+        region: str,
+        credentials: sigv4.Credentials,
+        *,
+        ca_bundle: str | None = None,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        transport: Transport | None = None,
+        now: Clock = wall_clock,
+        new_id: NewId = random_id,
+    ) -> None:
+        """`transport` replaces the one over TCP; then `ca_bundle` and `timeouts` have no effect.
+
+        Raises ConfigurationError for a malformed endpoint URL. Connects at the first call, not before.
+        """
+        self.endpoint = Endpoint.parse(endpoint_url)
+        self.region = region
+        self._credentials = credentials
+        self._retry = retry or Retry()
+        self._transport = transport or HttpTransport(self.endpoint, timeouts=timeouts, ca_bundle=ca_bundle)
+        self._now = now
+        self._new_id = new_id
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """A client for resolved settings."""
+        return cls(settings.endpoint_url, settings.region, settings.credentials, ca_bundle=settings.ca_bundle)
+
+    def call(self, operation: Operation[Out]) -> Out:
+        """Carry out one operation and answer its output.
+
+        Raises the API's modelled error if the server answers one, and ConnectionFailedError if it does not answer;
+        both only after the attempts of `Retry`. Idempotency tokens are filled in when absent, once, so that all
+        attempts carry the same. May be repeated; `cryostore.client.retry` lists what that can show.
+        """
+        declaration = operation.declaration
+        operation = _with_tokens(operation, self._new_id)
+        _check_labels(operation)
+        unsigned_request = wire_request.encode(operation)
+        payload_hash = None
+        if self.endpoint.scheme == "https" and declaration.unsigned_payload:
+            payload_hash = sigv4.UNSIGNED_PAYLOAD  # TLS protects the body on its way; length and checksum are signed
+
+        def attempt() -> Response:
+            return self._transport.send(self._signed(unsigned_request, declaration.api.value, payload_hash))
+
+        response = self._retry.run(attempt)
+        try:
+            return cast("Out", wire_response.decode(declaration, response))
+        except ModelError as error:
+            error.add_note(f"{declaration.name}, request id {response.header('x-amzn-requestid')}")
+            raise
+
+    def close(self) -> None:
+        """Close idle connections. A later call opens new ones."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self.endpoint}, region={self.region})"
+
+    def _signed(self, request: Request, service: str, payload_hash: str | None) -> Request:
+        # Signed anew for each attempt, because the date is part of the signature.
+        own = [("host", self.endpoint.authority), ("user-agent", f"cryostore/{__version__}")]
+        return sigv4.sign(
+            Request(request.method, request.path, request.query, [*own, *request.headers], request.body),
+            self._credentials,
+            region=self.region,
+            service=service,
+            now_ms=self._now(),
+            payload_hash=payload_hash,
+        )
+
+
+def _with_tokens(operation: Operation[Out], new_id: Callable[[], str]) -> Operation[Out]:
+    absent = {
+        member.attribute: new_id()
+        for member in operation.declaration.members
+        if member.idempotency_token and getattr(operation, member.attribute) is None
+    }
+    return msgspec.structs.replace(operation, **absent) if absent else operation
+
+
+def _check_labels(operation: Operation[Any]) -> None:
+    # An empty segment makes the path that of another operation: DescribeBackupJob without an id would list all jobs.
+    declaration = operation.declaration
+    for member in declaration.at(Label):
+        if getattr(operation, member.attribute) == "":
+            raise missing_argument(declaration.api.value, member.name)

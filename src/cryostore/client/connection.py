@@ -1,0 +1,166 @@
+"""Requests over TCP and TLS with the standard library's HTTP client, on kept connections.
+
+Rules of this file:
+- A connection carries one request at a time and goes back to the pool only after its answer was read to the end.
+- A kept connection that turns out to be broken is replaced once, silently: servers close idle ones at any moment.
+- Everything that goes wrong leaves as ConnectionFailedError.
+- A forked child never uses its parent's connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from pathlib import Path
+
+from cryostore.client.transport import ConnectionFailedError, Endpoint
+from cryostore.core.digest import Payload
+from cryostore.core.errors import ConfigurationError
+from cryostore.core.limits import MIB
+from cryostore.wire.message import Request, Response
+
+CONNECTIONS_IDLE_MAX = 64
+ANSWER_BYTES_MAX = 128 * MIB
+"""Twice the largest chunk: an announced answer beyond it is not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long to wait for a connection, and for the next bytes on one."""
+
+    connect_seconds: float = 10.0
+    read_seconds: float = 60.0
+
+
+class HttpTransport:
+    """A Transport to one endpoint, for any number of threads; each concurrent request has its own connection."""
+
+    def __init__(self, endpoint: Endpoint, *, timeouts: Timeouts | None = None, ca_bundle: str | None = None) -> None:
+        """`ca_bundle` is a file or folder of certificates to trust instead of the system's."""
+        self.endpoint = endpoint
+        self.timeouts = timeouts or Timeouts()
+        self._tls = trust(ca_bundle) if endpoint.scheme == "https" else None
+        self._idle: deque[HTTPConnection] = deque()
+        self._process_id = os.getpid()
+        weakref.finalize(self, _close_all, self._idle)
+
+    def send(self, request: Request) -> Response:
+        """See `Transport.send`."""
+        try:
+            kept = self._take()
+            if kept is not None:
+                try:
+                    return self._exchange(kept, request)
+                except ConnectionError:
+                    pass  # closed by the server while idle, most likely: once more on a new one
+            return self._exchange(self._connect(), request)
+        except ssl.SSLCertVerificationError as error:
+            raise ConnectionFailedError(
+                f"{self.endpoint}: {error.verify_message}",
+                hint="name the file of the certificate authority to trust (ca_bundle, or AWS_CA_BUNDLE)",
+                retryable=False,
+            ) from error
+        except TimeoutError as error:
+            raise ConnectionFailedError(f"{self.endpoint}: no answer in time") from error
+        except (OSError, HTTPException) as error:
+            raise ConnectionFailedError(
+                f"{self.endpoint}: {str(error) or type(error).__name__}",
+                hint="is the server running, and is this its address?",
+            ) from error
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        _close_all(self._idle)
+
+    def _take(self) -> HTTPConnection | None:
+        """A kept connection that is still open as far as this side can tell."""
+        if self._process_id != os.getpid():
+            self._idle.clear()
+            self._process_id = os.getpid()
+        while True:
+            try:
+                connection = self._idle.pop()  # the most recently used one: the least likely to have been closed
+            except IndexError:
+                return None
+            if not _readable(connection.sock):
+                return connection
+            connection.close()  # nothing is outstanding, so what can be read is the end of the stream
+
+    def _connect(self) -> HTTPConnection:
+        host, port, seconds = self.endpoint.host, self.endpoint.port, self.timeouts.connect_seconds
+        if self._tls is None:
+            connection = HTTPConnection(host, port, timeout=seconds)
+        else:
+            connection = HTTPSConnection(host, port, timeout=seconds, context=self._tls)
+        try:
+            connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        connection.sock.settimeout(self.timeouts.read_seconds)
+        return connection
+
+    def _exchange(self, connection: HTTPConnection, request: Request) -> Response:
+        try:
+            # A server may answer and close before it has read the whole body: its answer is what counts.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                _write(connection, request)
+            answer = connection.getresponse()
+            body = _read(answer)
+        except BaseException:
+            connection.close()
+            raise
+        if answer.will_close or len(self._idle) >= CONNECTIONS_IDLE_MAX:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        headers = [(name.lower(), value) for name, value in answer.getheaders()]
+        return Response(answer.status, headers, Payload(body))
+
+
+def trust(ca_bundle: str | None) -> ssl.SSLContext:
+    """The TLS context that trusts the system's certificate authorities, or only those of `ca_bundle`."""
+    if ca_bundle is None:
+        return ssl.create_default_context()
+    path = Path(ca_bundle)
+    try:
+        return ssl.create_default_context(
+            cafile=None if path.is_dir() else path, capath=path if path.is_dir() else None
+        )
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"the certificate bundle {ca_bundle} cannot be read: {error}") from error
+
+
+def _write(connection: HTTPConnection, request: Request) -> None:
+    target = f"{request.path}?{request.query}" if request.query else request.path
+    connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
+    for name, value in request.headers:
+        connection.putheader(name, value)
+    body = request.body
+    if body or request.method not in ("GET", "DELETE"):
+        connection.putheader("content-length", str(len(body or b"")))
+    connection.endheaders(body.data if body else None)
+
+
+def _read(answer: HTTPResponse) -> bytes:
+    if (answer.length or 0) > ANSWER_BYTES_MAX:
+        raise HTTPException(f"an answer of {answer.length} bytes is too long")
+    return answer.read()
+
+
+def _readable(open_socket: socket.socket) -> bool:
+    poller = select.poll()
+    poller.register(open_socket, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _close_all(idle: deque[HTTPConnection]) -> None:
+    while idle:
+        idle.pop().close()

@@ -1,0 +1,88 @@
+"""The configuration files that AWS tools share, read as they read them.
+
+Lives here: finding the profile, and its values from `~/.aws/config` and `~/.aws/credentials`, where the latter wins.
+Does not live here: what the values mean (`credentials`, `settings`). No error repeats a line of a file, since it may be
+a secret.
+"""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryostore.core.errors import ConfigurationError
+
+CONFIG_FILE = "~/.aws/config"
+CREDENTIALS_FILE = "~/.aws/credentials"
+ENVIRONMENT = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "HOME")
+
+Sections = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A profile's values over both files. `services` holds what its `services` section says of each service."""
+
+    name: str
+    values: Mapping[str, str] = field(repr=False)
+    services: Mapping[str, Mapping[str, str]] = field(repr=False)
+
+
+def read_profile(environ: Mapping[str, str], name: str | None = None) -> Profile:
+    """The profile `name`, else the one the environment names, else `default`.
+
+    Files that do not exist count as empty. Raises ConfigurationError if a file cannot be read or understood, or if a
+    profile that was asked for by name is in neither.
+    """
+    asked = name or environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE")
+    chosen = asked or "default"
+    config = _qualified(_read(environ, "AWS_CONFIG_FILE", CONFIG_FILE))
+    credentials = _read(environ, "AWS_SHARED_CREDENTIALS_FILE", CREDENTIALS_FILE)
+    sections = [config.get(f"profile {chosen}"), credentials.get(chosen)]
+    if chosen == "default":
+        sections.insert(0, config.get("default"))
+    found = [section for section in sections if section is not None]
+    if asked and not found:
+        raise ConfigurationError(
+            f"the profile {asked!r} is in none of the AWS configuration files",
+            hint="check AWS_PROFILE, or add it there",
+        )
+    values = {key: value for section in found for key, value in section.items()}
+    services = config.get(f"services {values.get('services', '')}", {})
+    return Profile(chosen, values, {service: _nested(text) for service, text in services.items()})
+
+
+def _read(environ: Mapping[str, str], variable: str, default: str) -> Sections:
+    path = Path(environ.get(variable) or default)
+    parser = configparser.RawConfigParser(default_section="", strict=False)
+    try:
+        parser.read_string(path.expanduser().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    except (configparser.Error, UnicodeDecodeError):
+        raise ConfigurationError(f"{path} is not a configuration file in the form AWS tools use") from None
+    return {section: dict(parser[section]) for section in parser.sections()}
+
+
+def _qualified(sections: Sections) -> Sections:
+    """The sections of the configuration file under `profile NAME`, `services NAME` and `default`, without quotes."""
+    found = {}
+    for section, values in sections.items():
+        try:
+            words = shlex.split(section)
+        except ValueError:  # an open quote
+            continue
+        if len(words) == 2 or words == ["default"]:
+            found[" ".join(words)] = values
+    return found
+
+
+def _nested(text: str) -> dict[str, str]:
+    """The indented `key = value` lines below a service's name."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {key.strip().lower(): value.strip() for key, _, value in pairs}

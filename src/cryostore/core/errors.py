@@ -1,0 +1,56 @@
+"""The exception tree of everything that is not a modelled API error.
+
+Lives here: failures of storage, keys and configuration, told apart by who can act on them. Does not live here: the
+errors of the API (`cryostore.model.errors`), which also derive from `CryostoreError`.
+
+    CryostoreError
+    +-- StorageUnavailableError   the disk is full, read-only or failing: try again later
+    |   +-- StorageFullError      no space left
+    +-- BlobNotFoundError         no blob has this key
+    +-- BlobExistsError           a blob with this key exists already
+    +-- DamagedDataError          stored bytes fail their verification: never handed to a reader
+    +-- KeyUnavailableError       the keyring lacks a key, or the key does not open what it should
+    +-- ConfigurationError        the operator asked for something impossible or unsafe
+"""
+
+from __future__ import annotations
+
+
+class CryostoreError(Exception):
+    """Base of all errors Cryostore raises on purpose.
+
+    `message` says what is wrong, `hint` (may be empty) what to do next. Neither ever holds a secret.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class StorageUnavailableError(CryostoreError):
+    """Bytes could not be stored or read for a reason that may pass."""
+
+
+class StorageFullError(StorageUnavailableError):
+    """No space is left where the bytes should go."""
+
+
+class BlobNotFoundError(CryostoreError):
+    """No blob has this key."""
+
+
+class BlobExistsError(CryostoreError):
+    """A blob with this key exists already; blobs are written once."""
+
+
+class DamagedDataError(CryostoreError):
+    """Stored bytes fail their verification."""
+
+
+class KeyUnavailableError(CryostoreError):
+    """A key is missing, or does not open what it should open."""
+
+
+class ConfigurationError(CryostoreError):
+    """The configuration is impossible, contradictory or unsafe."""

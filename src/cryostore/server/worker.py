@@ -1,0 +1,210 @@
+"""One worker: the event loop, the pool, the maintenance thread and the service of one process.
+
+With one worker it runs in the process of `cryo serve` itself. With several, each is a process of its own, which this
+module's `main` begins; then standard input is the line to the parent:
+
+- its first line is the configuration, a line `stop` asks to finish what is under way and end;
+- its end means that the parent is gone, however it went: the worker ends at once, and the port is free.
+
+Standard output tells the parent one thing as JSON: that this worker is ready, or why it will not be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+import msgspec
+import uvicorn
+
+from cryostore.core.errors import CryostoreError
+from cryostore.core.ids import NewId, random_id
+from cryostore.core.limits import Limits
+from cryostore.core.time import Clock, wall_clock
+from cryostore.server.asgi import Application, Service
+from cryostore.server.budget import Budget
+from cryostore.server.config import Configuration, from_json
+from cryostore.server.connection import Connection
+from cryostore.server.log import Log, capture_libraries
+from cryostore.server.maintenance import Maintenance
+from cryostore.server.pool import Pool
+
+STDERR = 2
+BACKLOG = 2048
+POOL_CLOSE_SECONDS = 5.0
+
+
+class OpenService(Protocol):
+    """How a service is opened on its data directory."""
+
+    def __call__(self, data_dir: Path, *, clock: Clock, new_id: NewId, limits: Limits) -> Service:
+        """Open, and create what is missing. Raises CryostoreError."""
+        ...
+
+
+class Report(msgspec.Struct, omit_defaults=True):
+    """What a worker process tells its parent."""
+
+    ready: bool
+    message: str = ""
+    hint: str = ""
+
+
+class Worker:
+    """Serves `listener` until told to stop. `ready` is called once requests are answered."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        listener: socket.socket,
+        service: Service,
+        *,
+        log: Log,
+        clock: Clock,
+        new_id: NewId,
+        ready: Callable[[], None],
+    ) -> None:
+        self._configuration = configuration
+        self._listener = listener
+        self._service = service
+        self._log = log
+        self._pool = Pool(configuration.threads)
+        application = Application(
+            service,
+            pool=self._pool,
+            budget=Budget(configuration.body_bytes_in_flight_max, wait_seconds_max=configuration.body_wait_seconds_max),
+            log=log,
+            clock=clock,
+            new_id=new_id,
+            limits=configuration.limits,
+            region=configuration.region,
+        )
+        self._server = _Server(_uvicorn_config(configuration, application, new_id), ready)
+
+    def run(self) -> None:
+        """Serve; returns when all that was under way is finished, or its time is over."""
+        period_seconds = self._configuration.maintenance_seconds
+        try:
+            with Maintenance(self._service.maintain, period_seconds=period_seconds, log=self._log):
+                self._server.run(sockets=[self._listener])
+        finally:
+            if self._pool.close(wait_seconds_max=POOL_CLOSE_SECONDS):
+                self._service.close()
+
+    def stop(self) -> None:
+        """Ask `run` to finish. May be called from any thread or signal handler, and again."""
+        self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with the signals left to the process and a call when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()  # what start-up made stays: no collection needs to look at it again
+        self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _uvicorn_config(configuration: Configuration, application: Application, new_id: NewId) -> uvicorn.Config:
+    protocol = partial(
+        Connection,
+        configuration.connection,
+        head_bytes_max=configuration.limits.request_head_bytes_max,
+        new_id=new_id,
+    )
+    return uvicorn.Config(
+        application,
+        http=cast("type[Connection]", protocol),
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=max(1, round(configuration.shutdown_seconds_max)),
+        ssl_certfile=configuration.tls_cert,
+        ssl_keyfile=configuration.tls_key,
+    )
+
+
+def open_default(data_dir: Path, *, clock: Clock, new_id: NewId, limits: Limits) -> Service:
+    """Open Cryostore's own service."""
+    # Imported when it is needed: the tests of this package do without it.
+    opener = importlib.import_module("cryostore.service.open")
+    return cast("Service", opener.open_service(data_dir, clock=clock, new_id=new_id, limits=limits))
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process have as many connections and files open as the system allows it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main(open_service: OpenService = open_default) -> int:
+    """A worker process: `python -m cryostore.server.worker DESCRIPTOR`, begun by the supervisor."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides what it means
+    parent = open(0, "rb", buffering=0)  # noqa: PTH123, SIM115 - a descriptor; unbuffered, for a thread will wait on it
+    configuration = from_json(parent.readline())
+    log = Log(STDERR, clock=wall_clock, level=configuration.log_level)
+    capture_libraries(log)
+    raise_descriptor_limit()
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        service = open_service(configuration.data_dir, clock=wall_clock, new_id=random_id, limits=configuration.limits)
+    except CryostoreError as error:
+        _report(Report(ready=False, message=error.message, hint=error.hint))
+        return 2
+    worker = Worker(
+        configuration,
+        listener,
+        service,
+        log=log,
+        clock=wall_clock,
+        new_id=random_id,
+        ready=lambda: _report(Report(ready=True)),
+    )
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    threading.Thread(target=_follow_parent, args=(parent, worker), name="parent", daemon=True).start()
+    worker.run()
+    log.close()
+    return 0
+
+
+def _follow_parent(parent: BinaryIO, worker: Worker) -> None:
+    for line in parent:
+        if line == b"stop\n":
+            worker.stop()
+    os._exit(1)  # the parent is gone; whatever is under way was not acknowledged
+
+
+def _report(report: Report) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Who may do what. Signatures are verified by the server; here a known caller meets an action on a vault."""
+
+from __future__ import annotations
+
+import threading
+
+from cryostore.catalog import keys
+from cryostore.catalog.database import Database
+from cryostore.chunks.keyring import Keyring, unwrap
+from cryostore.core.time import SECOND_MS, Clock
+from cryostore.model.errors import AccessDeniedException
+from cryostore.service.context import Caller
+
+KEY_CACHE_MS = 10 * SECOND_MS
+KEYS_CACHED_MAX = 10_000
+
+
+def authorise(caller: Caller, action: str, vault_name: str | None) -> None:
+    """Raise AccessDeniedException unless the caller may do `action` on the vault (None: on no vault in particular)."""
+    if not allows(caller, action, vault_name):
+        where = f" on vault {vault_name}" if vault_name else ""
+        raise AccessDeniedException(f"access key {caller.access_key_id} may not {action}{where}")
+
+
+def allows(caller: Caller, action: str, vault_name: str | None) -> bool:  # noqa: ARG001 - the question's full words
+    """Whether the caller may do `action` on the vault. Only root callers exist so far, and they may do everything."""
+    return caller.root
+
+
+def wrapping_context(access_key_id: str) -> bytes:
+    """What an access key's secret is bound to when it is wrapped."""
+    return b"access key\0" + access_key_id.encode()
+
+
+class AccessKeys:
+    """The callers' secrets, looked up in the catalog and kept in memory for a few seconds."""
+
+    def __init__(self, database: Database, keyring: Keyring, clock: Clock) -> None:
+        self._database = database
+        self._keyring = keyring
+        self._clock = clock
+        self._known: dict[str, tuple[int, str, Caller]] = {}
+        self._lock = threading.Lock()
+
+    def secret(self, access_key_id: str) -> str | None:
+        """The secret of an enabled access key; None if it is unknown or disabled."""
+        found = self._find(access_key_id)
+        return found[1] if found else None
+
+    def caller(self, access_key_id: str) -> Caller:
+        """Whom an enabled access key stands for. Raises AccessDeniedException if it is unknown or disabled."""
+        found = self._find(access_key_id)
+        if found is None:
+            raise AccessDeniedException("the access key is unknown or disabled")
+        return found[2]
+
+    def forget(self) -> None:
+        """Look every key up anew from now on."""
+        with self._lock:
+            self._known.clear()
+
+    def _find(self, access_key_id: str) -> tuple[int, str, Caller] | None:
+        now_ms = self._clock()
+        found = self._known.get(access_key_id)
+        if found is not None and now_ms - KEY_CACHE_MS <= found[0] <= now_ms:
+            return found
+        row = self._database.read(lambda transaction: keys.access_key(transaction, access_key_id))
+        if row is None or not row.enabled:
+            self._known.pop(access_key_id, None)
+            return None
+        secret = unwrap(self._keyring, row.wrapped, wrapping_context(access_key_id)).decode()
+        found = (now_ms, secret, Caller(access_key_id=access_key_id, root=row.root))
+        with self._lock:
+            if len(self._known) >= KEYS_CACHED_MAX:
+                self._known.clear()
+            self._known[access_key_id] = found
+        return found

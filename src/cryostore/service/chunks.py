@@ -1,0 +1,108 @@
+"""What PutChunk and LinkChunks mean (Backup Storage B.2 to B.7, control plane 3.2)."""
+
+from __future__ import annotations
+
+from cryostore.catalog import chunks, uploads
+from cryostore.catalog.chunk_lists import ChunkEntry
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.jobs import JobRow
+from cryostore.catalog.uploads import UploadRow
+from cryostore.core.digest import Checksum, digest_text
+from cryostore.model.chunks import LinkChunks, LinkChunksOutput, LinkedChunk, PutChunk, PutChunkOutput
+from cryostore.model.errors import DataAlreadyExistsException, IllegalArgumentException, ResourceNotFoundException
+from cryostore.service.access import allows
+from cryostore.service.context import Caller, Context
+from cryostore.service.storing import check_payload, fence, running_job, write
+from cryostore.service.vaults import vault_name
+
+
+def put_chunk(context: Context, operation: PutChunk, caller: Caller) -> PutChunkOutput:
+    """Store a chunk under its index. Durable when answered; the same chunk again changes nothing."""
+    job = running_job(context, operation.backup_job_id, operation.declaration.action, caller)
+    checksum = check_payload(operation.data, ("Length", "Checksum"), operation.length, operation.checksum)
+    assert checksum is not None  # noqa: S101 - a checksum was stated, so it was parsed
+    entry = ChunkEntry(operation.chunk_index, operation.length, checksum.digest, checksum.form)
+    answer = PutChunkOutput(chunk_checksum=checksum.text(), chunk_checksum_algorithm="SHA256")
+    upload, present = context.database.read(lambda transaction: _present(transaction, job, operation))
+    if present is not None:
+        _check_same(present, entry)
+        return answer
+    check_open(upload)
+
+    def work(transaction: Transaction) -> None:
+        fence(context, transaction, job, bytes_transferred=operation.length)
+        attach(context, transaction, upload, entry)
+
+    write(context, job.vault_id, operation.data, work)
+    return answer
+
+
+def _present(transaction: Transaction, job: JobRow, operation: PutChunk) -> tuple[UploadRow, ChunkEntry | None]:
+    upload = find_upload(transaction, job, operation.upload_id)
+    return upload, uploads.chunk(transaction, upload.upload_number, operation.chunk_index)
+
+
+def find_upload(transaction: Transaction, job: JobRow, upload_id: str) -> UploadRow:
+    """The job's upload with this id. Raises ResourceNotFoundException."""
+    if (upload := uploads.find(transaction, job.job_id, upload_id)) is None:
+        raise ResourceNotFoundException(f"UploadId: {ascii(upload_id)} is no upload of this job")
+    return upload
+
+
+def check_open(upload: UploadRow) -> None:
+    """Raise IllegalArgumentException if the upload is complete."""
+    if upload.completion_digest is not None:
+        raise IllegalArgumentException(f"UploadId: {upload.upload_id} is complete and takes no more chunks")
+
+
+def attach(context: Context, transaction: Transaction, upload: UploadRow, entry: ChunkEntry) -> None:
+    """Attach a recorded chunk to an open upload, unless the same one is attached already."""
+    present = uploads.add_chunk(transaction, upload.upload_number, entry)
+    if present is not None:
+        _check_same(present, entry)
+    elif not uploads.count_chunk(transaction, upload.upload_number, chunks_max=context.limits.chunks_per_object_max):
+        current = uploads.find(transaction, upload.job_id, upload.upload_id)
+        check_open(current or upload)
+        raise IllegalArgumentException(
+            f"ChunkIndex: {entry.chunk_index} would be more than {context.limits.chunks_per_object_max} chunks"
+        )
+
+
+def _check_same(present: ChunkEntry, entry: ChunkEntry) -> None:
+    if present.digest != entry.digest:
+        raise DataAlreadyExistsException(
+            f"ChunkIndex: {entry.chunk_index} holds another chunk already",
+            checksum=digest_text(present.digest, present.form),
+            checksum_algorithm="SHA256",
+        )
+
+
+def link_chunks(context: Context, operation: LinkChunks, caller: Caller) -> LinkChunksOutput:
+    """Attach those of the chunks that the vault holds, and answer the indexes of the others.
+
+    The answer reveals only what the caller could read anyway: without leave to read the vault, everything is missing.
+    """
+    job = running_job(context, operation.backup_job_id, operation.declaration.action, caller)
+    upload = context.database.read(lambda transaction: find_upload(transaction, job, operation.upload_id))
+    check_open(upload)
+    entries = [_entry(chunk) for chunk in operation.chunks]
+
+    def work(transaction: Transaction) -> list[int]:
+        fence(context, transaction, job)
+        if not allows(caller, "backup-storage:GetChunk", vault_name(transaction, job.vault_id)):
+            return [entry.chunk_index for entry in entries]
+        lengths = chunks.known_lengths(transaction, job.vault_id, [entry.digest for entry in entries])
+        missing: list[int] = []
+        for entry in entries:
+            if lengths.get(entry.digest) == entry.length:
+                attach(context, transaction, upload, entry)
+            else:
+                missing.append(entry.chunk_index)
+        return missing
+
+    return LinkChunksOutput(missing=context.database.write(work))
+
+
+def _entry(chunk: LinkedChunk) -> ChunkEntry:
+    checksum = Checksum.parse(chunk.checksum)
+    return ChunkEntry(chunk.index, chunk.length, checksum.digest, checksum.form)

@@ -1,0 +1,241 @@
+"""What the extension operations on backup jobs mean: commit, and the incremental base (control plane 3.2)."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import msgspec
+
+from cryostore.catalog import jobs, lineages, objects, recovery_points, uploads
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.jobs import JobRow
+from cryostore.catalog.objects import Totals
+from cryostore.core.digest import Checksum
+from cryostore.core.time import seconds
+from cryostore.model.errors import IllegalArgumentException, JobStateConflictException
+from cryostore.model.jobs import (
+    CommitBackupJob,
+    CommitBackupJobOutput,
+    GetIncrementalBaseBackup,
+    GetIncrementalBaseBackupOutput,
+)
+from cryostore.service.access import authorise
+from cryostore.service.context import Caller, Context
+from cryostore.service.jobs import arguments_digest, find_job
+from cryostore.service.lineages import bind, clean, delete_uploads, end, restore_metadata
+from cryostore.service.vaults import vault_name
+
+BASE_SUFFIX = "-BASE"
+"""What makes a backup job's id the id to read its base with."""
+PAGE_OBJECTS = 1000
+CLEAN_BATCHES_MAX = 20
+
+
+class _Counted(NamedTuple):
+    """The checksum over a job's objects, and the revision of the view it was computed over."""
+
+    checksum: bytes
+    revision: int
+
+
+def commit_backup_job(context: Context, operation: CommitBackupJob, caller: Caller) -> CommitBackupJobOutput:
+    """End a job. Costs work in proportion to what the job changed, never to what it inherited."""
+    digest = arguments_digest(operation, "commit_token")
+    job = _job_for(context, operation.backup_job_id, operation.declaration.action, caller)
+    if job.completed_ms is not None or job.state == "ABORTING":
+        return _ended(context, job, digest)
+    if operation.outcome == "FAILED":
+        return _give_up(context, job, operation, digest)
+    _check_metadata(context, operation)
+    job = bind(context, job)
+    counted = None if operation.objects_checksum is None else _objects_checksum(context, job)
+    now_ms = context.clock()
+
+    def work(transaction: Transaction) -> JobRow:
+        current = find_job(transaction, job.job_id)
+        if current.state == "RUNNING":
+            _commit(context, transaction, current, operation, counted, digest, now_ms)
+        return find_job(transaction, job.job_id)
+
+    job = context.database.write(work)
+    delete_uploads(context, job.job_id)
+    return _ended(context, job, digest)
+
+
+def _job_for(context: Context, job_id: str, action: str, caller: Caller) -> JobRow:
+    def work(transaction: Transaction) -> JobRow:
+        job = find_job(transaction, job_id)
+        authorise(caller, action, vault_name(transaction, job.vault_id))
+        return job
+
+    return context.database.read(work)
+
+
+def _ended(context: Context, job: JobRow, digest: bytes) -> CommitBackupJobOutput:
+    """The answer to the request that ended the job, given again if it is repeated."""
+    if job.commit_digest != digest or job.completed_ms is None:
+        raise JobStateConflictException(
+            f"BackupJobId: {job.job_id} is {job.state} and cannot be committed", state=job.state
+        )
+    done = job.state == "COMPLETED"
+    return CommitBackupJobOutput(
+        backup_job_id=job.job_id,
+        recovery_point_arn=context.arns.point(job.point_id) if done else None,
+        state="COMPLETED" if done else "FAILED",
+        backup_size_in_bytes=job.size_bytes if done else None,
+        completion_date=seconds(job.completed_ms),
+    )
+
+
+def _give_up(context: Context, job: JobRow, operation: CommitBackupJob, digest: bytes) -> CommitBackupJobOutput:
+    def work(transaction: Transaction) -> JobRow:
+        current = find_job(transaction, job.job_id)
+        if current.state in ("CREATED", "PENDING", "RUNNING"):
+            message = operation.status_message or "The agent gave the job up."
+            category = operation.message_category or "AgentError"
+            end(transaction, current, "FAILED", message, category, now_ms=context.clock())
+            jobs.set_commit_digest(transaction, job.job_id, digest)
+        return find_job(transaction, job.job_id)
+
+    current = context.database.write(work)
+    if current.segment is not None:
+        clean(context, current.segment, batches_max=CLEAN_BATCHES_MAX)
+    delete_uploads(context, current.job_id)
+    return _ended(context, current, digest)
+
+
+def _check_metadata(context: Context, operation: CommitBackupJob) -> None:
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in (operation.restore_metadata or {}).items())
+    if size > context.limits.restore_metadata_bytes_max:
+        raise IllegalArgumentException(
+            f"RestoreMetadata: {size} bytes must be at most {context.limits.restore_metadata_bytes_max}"
+        )
+
+
+def _objects_checksum(context: Context, job: JobRow) -> _Counted:
+    """SHA-256 over each object's name, a zero byte and its raw checksum, in ascending order of names."""
+    if job.segment is None:
+        return _Counted(b"", job.revision)
+    segment = job.segment
+
+    def work(transaction: Transaction) -> _Counted:
+        view = lineages.view(transaction, segment)
+        whole = hashlib.sha256()
+        start = b""
+        while rows := objects.page(transaction, view, start=start, prefix=b"", limit=PAGE_OBJECTS):
+            for row in rows:
+                whole.update(row.name + b"\0" + row.summary)
+            start = rows[-1].name + b"\0"
+        return _Counted(whole.digest(), find_job(transaction, job.job_id).revision)
+
+    return context.database.read(work)
+
+
+def _commit(
+    context: Context,
+    transaction: Transaction,
+    job: JobRow,
+    operation: CommitBackupJob,
+    counted: _Counted | None,
+    digest: bytes,
+    now_ms: int,
+) -> None:
+    assert job.segment is not None  # noqa: S101 - a running job has its base
+    view = lineages.view(transaction, job.segment)
+    base = recovery_points.find(transaction, job.base_point_id) if job.base_point_id else None
+    change = objects.change(transaction, view)
+    totals = Totals(
+        change.object_count + (base.object_count if base else 0), change.size_bytes + (base.size_bytes if base else 0)
+    )
+    _check_commit(transaction, job, operation, totals, counted)
+    issues = operation.issue_count or 0
+    message = operation.status_message or (f"{issues} items were skipped." if issues else None)
+    metadata = operation.restore_metadata
+    if metadata is None:
+        metadata = _metadata_of_objects(context, transaction, view)
+    recovery_points.complete(
+        transaction,
+        job.point_id,
+        job.segment,
+        resource_name=operation.resource_name,
+        status_message=message,
+        initiated_ms=job.initiated_ms,
+        completed_ms=now_ms,
+        size_bytes=totals.size_bytes,
+        object_count=totals.object_count,
+        restore_metadata=msgspec.json.encode(metadata).decode(),
+    )
+    lineages.set_tip(transaction, job.segment)
+    jobs.end(
+        transaction,
+        job.job_id,
+        "COMPLETED",
+        now_ms=now_ms,
+        resource_name=operation.resource_name,
+        status_message=message,
+        message_category=operation.message_category or ("CompletedWithIssues" if issues else "SUCCESS"),
+        size_bytes=totals.size_bytes,
+        commit_digest=digest,
+    )
+
+
+def _check_commit(
+    transaction: Transaction, job: JobRow, operation: CommitBackupJob, totals: Totals, counted: _Counted | None
+) -> None:
+    open_uploads = uploads.open_count(transaction, job.job_id)
+    if open_uploads and not operation.discard_open_uploads:
+        raise IllegalArgumentException(
+            f"BackupJobId: {open_uploads} uploads are not complete; complete them or set DiscardOpenUploads"
+        )
+    if operation.object_count not in (None, totals.object_count):
+        raise IllegalArgumentException(f"ObjectCount: {operation.object_count}, but the job has {totals.object_count}")
+    if totals.object_count == 0 and job.base_point_id is None:
+        raise IllegalArgumentException("BackupJobId: the job has no objects and no base to inherit any from")
+    if operation.objects_checksum is None or counted is None:
+        return
+    if counted.revision != job.revision:
+        raise IllegalArgumentException("ObjectsChecksum: objects were written while the job was being committed")
+    given = Checksum.parse(operation.objects_checksum)
+    if given.digest != counted.checksum:
+        present = Checksum(counted.checksum, given.form).text()
+        raise IllegalArgumentException(f"ObjectsChecksum: {operation.objects_checksum}, but the objects give {present}")
+
+
+def _metadata_of_objects(context: Context, transaction: Transaction, view: lineages.View) -> dict[str, str]:
+    """Restore metadata for a commit that gave none: the metadata strings of the first objects, by name (3.4)."""
+    limits = context.limits
+    metadata: dict[str, str] = {}
+    size = 0
+    for row in objects.page(transaction, view, start=b"", prefix=b"", limit=limits.restore_metadata_items_max):
+        if row.metadata_string:
+            size += len(row.name) + len(row.metadata_string.encode())
+            if size > limits.restore_metadata_bytes_max:
+                break
+            metadata[row.name.decode()] = row.metadata_string
+    return metadata
+
+
+def get_incremental_base_backup(
+    context: Context, operation: GetIncrementalBaseBackup, caller: Caller
+) -> GetIncrementalBaseBackupOutput:
+    """Choose and pin the job's base if that has not happened, and tell which it is."""
+    job = _job_for(context, operation.backup_job_id, operation.declaration.action, caller)
+    if job.completed_ms is None:
+        job = bind(context, job)
+    if job.state != "RUNNING":
+        raise JobStateConflictException(f"BackupJobId: {job.job_id} is {job.state}", state=job.state)
+    base_id = job.base_point_id
+    base = context.database.read(lambda transaction: recovery_points.find(transaction, base_id)) if base_id else None
+    if base is None:
+        return GetIncrementalBaseBackupOutput(backup_job_id=job.job_id, base_selection="NONE")
+    return GetIncrementalBaseBackupOutput(
+        backup_job_id=job.job_id,
+        base_selection="EXPLICIT" if job.base_selection == "EXPLICIT" else "LATEST",
+        base_recovery_point_arn=context.arns.point(base.point_id),
+        base_backup_job_id=base.job_id,
+        base_creation_date=seconds(base.created_ms),
+        object_count=base.object_count,
+        base_restore_metadata=restore_metadata(base.restore_metadata),
+        storage_job_id=job.job_id + BASE_SUFFIX,
+    )

@@ -1,0 +1,44 @@
+"""What a handler works with, and who it works for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cryostore.catalog.database import Database
+from cryostore.chunks.store import ChunkStore
+from cryostore.core.ids import NewId
+from cryostore.core.limits import Limits
+from cryostore.core.time import Clock
+from cryostore.model.operation import Output
+from cryostore.service.arns import Arns
+from cryostore.service.keys import VaultKeys
+from cryostore.service.settings import Settings
+from cryostore.service.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request, as the signature proved. `root` may do everything."""
+
+    access_key_id: str
+    root: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The parts of the service that handlers share. Holds no state of any request."""
+
+    database: Database
+    store: ChunkStore
+    keys: VaultKeys
+    tokens: Tokens
+    arns: Arns
+    clock: Clock
+    new_id: NewId
+    limits: Limits
+    settings: Settings
+
+
+Handler = Callable[[Context, Any, Caller], Output]

@@ -1,0 +1,187 @@
+"""How a job gets its base, and how rows nobody can see any more are taken away. The rules: `catalog.lineages`."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from cryostore.catalog import jobs, lineages, objects, recovery_points, uploads
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.jobs import JobRow
+from cryostore.catalog.lineages import Segment
+from cryostore.catalog.recovery_points import PointRow
+from cryostore.model.errors import ResourceNotFoundException, ThrottlingException
+from cryostore.service.context import Context
+
+BATCH_ROWS = 500
+"""Rows one transaction takes away at most, so that no other writer waits long."""
+
+
+class _Queued(Enum):
+    """Says that another job of the resource is running."""
+
+    QUEUED = "queued"
+
+
+def bind(context: Context, job: JobRow) -> JobRow:
+    """Start a waiting job on its base (control plane 3.4), in one transaction that also pins the base.
+
+    Answers the job as it is then, started or ended meanwhile. Raises ThrottlingException while another job of the
+    resource runs. May be repeated.
+    """
+    while True:
+        bound = context.database.write(lambda transaction: _bind(transaction, job.job_id, context.clock()))
+        if isinstance(bound, JobRow):
+            return bound
+        if isinstance(bound, _Queued):
+            raise ThrottlingException(f"BackupJobId: {job.job_id} waits for another job of its resource; retry later")
+        clean(context, bound)
+
+
+def _bind(transaction: Transaction, job_id: str, now_ms: int) -> JobRow | _Queued | Segment:
+    """The started job; or why it did not start: it is queued, or a segment must be cleaned first."""
+    job = jobs.find(transaction, job_id)
+    if job is None:
+        raise ResourceNotFoundException(f"BackupJobId: {job_id} does not exist")
+    if job.state not in ("CREATED", "PENDING"):
+        return job
+    if job.start_by_ms < now_ms:
+        end(transaction, job, "EXPIRED", "The job did not start within its start window.", "Timeout", now_ms=now_ms)
+        return job._replace(state="EXPIRED")
+    if jobs.is_running(transaction, job.vault_id, job.resource_arn):
+        jobs.queue(transaction, job_id)
+        return _Queued.QUEUED
+    base = _base(transaction, job)
+    lineage = lineages.find(transaction, base.segment.lineage_id) if base and base.segment else None
+    goes_on = (
+        base is not None
+        and lineage is not None
+        and base.segment == Segment(lineage.lineage_id, lineage.tip_generation)
+        and base.resource_arn == job.resource_arn
+    )
+    if lineage is not None and goes_on and lineage.dirty_generation is not None:
+        return Segment(lineage.lineage_id, lineage.dirty_generation)
+    if lineage is not None and goes_on:
+        lineage_id = lineage.lineage_id
+    else:
+        lineage_id = lineages.insert(transaction, job.vault_id, base.segment if base else None)
+    jobs.run(
+        transaction,
+        job_id,
+        Segment(lineage_id, lineages.take_generation(transaction, lineage_id)),
+        base_selection=job.base_selection if base else "NONE",
+        base_point_id=base.point_id if base else None,
+        now_ms=now_ms,
+    )
+    return jobs.find(transaction, job_id) or job
+
+
+def _base(transaction: Transaction, job: JobRow) -> PointRow | None:
+    if job.base_selection == "NONE":
+        return None
+    if job.base_selection == "EXPLICIT":  # pinned since StartBackupJob
+        return recovery_points.find(transaction, job.base_point_id or "")
+    return recovery_points.latest(transaction, job.vault_id, job.resource_arn)
+
+
+def end(transaction: Transaction, job: JobRow, state: str, message: str, category: str, *, now_ms: int) -> None:
+    """End a job without a recovery point. What it wrote is taken back by `clean`."""
+    jobs.end(transaction, job.job_id, state, now_ms=now_ms, status_message=message, message_category=category)
+    recovery_points.delete(transaction, job.point_id)
+    if job.segment is not None:
+        lineages.set_dirty(transaction, job.segment)
+
+
+def clean(context: Context, segment: Segment, *, batches_max: int | None = None) -> bool:
+    """Take back what a job wrote that ended without a commit, then end it for good if it was being aborted.
+
+    Answers whether all is done; stops early after `batches_max` transactions. May be repeated, by several at once.
+    """
+    batches = 0
+    while batches_max is None or batches < batches_max:
+        if context.database.write(lambda transaction: _clean(transaction, segment, context.clock())):
+            return True
+        batches += 1
+    return False
+
+
+def _clean(transaction: Transaction, segment: Segment, now_ms: int) -> bool:
+    lineage = lineages.find(transaction, segment.lineage_id)
+    if lineage is None or lineage.dirty_generation != segment.generation:
+        return True
+    if not objects.undo(transaction, segment, BATCH_ROWS):
+        return False
+    lineages.set_clean(transaction, segment.lineage_id)
+    for job_id in jobs.aborting_in(transaction, segment.lineage_id):
+        job = jobs.find(transaction, job_id)
+        if job is not None and job.segment == segment:
+            jobs.end(transaction, job_id, "ABORTED", now_ms=now_ms, message_category="Aborted")
+            recovery_points.delete(transaction, job.point_id)
+    _delete_if_unseen(transaction, segment.lineage_id)
+    return True
+
+
+def forget(context: Context, point: PointRow, *, batches_max: int | None = None) -> bool:
+    """Take away what only a point that is being deleted could see, then the point itself.
+
+    Answers whether all is done; stops early after `batches_max` transactions. May be repeated, by several at once.
+    """
+    batches = 0
+    while batches_max is None or batches < batches_max:
+        if context.database.write(lambda transaction: _forget(transaction, point)):
+            return True
+        batches += 1
+    return False
+
+
+def _forget(transaction: Transaction, point: PointRow) -> bool:
+    current = recovery_points.find(transaction, point.point_id)
+    if current is None:
+        return True
+    if point.segment is not None and not _release(transaction, point.segment):
+        return False
+    recovery_points.delete(transaction, point.point_id)
+    if point.segment is not None:
+        _delete_if_unseen(transaction, point.segment.lineage_id)
+    return True
+
+
+def _release(transaction: Transaction, segment: Segment) -> bool:
+    """Take away a batch of what only `segment` could see; answers whether that was all."""
+    lineage = lineages.find(transaction, segment.lineage_id)
+    if lineage is None:
+        return True
+    below, above = lineages.neighbours(transaction, segment)
+    if below == segment.generation:  # somebody still looks through this very generation
+        return True
+    if not objects.forget(transaction, segment, below, above, BATCH_ROWS):
+        return False
+    if above is None:
+        lineages.set_tip(transaction, Segment(segment.lineage_id, below))
+    return True
+
+
+def _delete_if_unseen(transaction: Transaction, lineage_id: int) -> None:
+    """Remove a lineage that holds nothing any more, and release what it was begun on."""
+    lineage = lineages.find(transaction, lineage_id)
+    if lineage is None or lineages.is_seen(transaction, lineage_id):
+        return
+    lineages.delete(transaction, lineage_id)
+    if lineage.parent_lineage_id is not None and lineage.parent_generation is not None:
+        parent = Segment(lineage.parent_lineage_id, lineage.parent_generation)
+        while not _release(transaction, parent):
+            pass
+        _delete_if_unseen(transaction, parent.lineage_id)
+
+
+def restore_metadata(text: str) -> dict[str, str]:
+    """The map kept as JSON in the catalog."""
+    return msgspec.json.decode(text, type=dict[str, str])
+
+
+def delete_uploads(context: Context, job_id: str, *, batches_max: int = 4) -> None:
+    """Take away the uploads of an ended job; what is left after `batches_max` transactions is for maintenance."""
+    for _ in range(batches_max):
+        if context.database.write(lambda transaction: uploads.delete_of_job(transaction, job_id, BATCH_ROWS)):
+            return

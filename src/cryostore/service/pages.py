@@ -1,0 +1,49 @@
+"""Pages of control-plane lists: newest first, with tokens that fit only the list they came from (control plane 2.3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from cryostore.model.errors import InvalidParameterValueException
+from cryostore.model.operation import Operation
+from cryostore.service.context import Context
+
+ITEMS_DEFAULT = 100
+Item = TypeVar("Item")
+
+
+class Page(NamedTuple):
+    """What one request asks for: items after `after`, `limit` of them."""
+
+    owner: str
+    after: Any
+    limit: int
+
+
+def asked(context: Context, operation: Operation[Any]) -> Page:
+    """Read MaxResults and NextToken. Raises InvalidParameterValueException for a token of another list."""
+    arguments = msgspec.structs.asdict(operation)
+    token, limit = arguments.pop("next_token"), arguments.pop("max_results")
+    filters = msgspec.json.encode({name: value for name, value in sorted(arguments.items()) if value is not None})
+    owner = f"{type(operation).__name__} {hashlib.sha256(filters).hexdigest()}"
+    after = None
+    if token:
+        content = context.tokens.open("page", owner, token)
+        if content is None:
+            raise InvalidParameterValueException("NextToken is not one that this list, with these filters, gave out")
+        after = msgspec.json.decode(content)
+    return Page(owner, after, limit or ITEMS_DEFAULT)
+
+
+def cut(
+    context: Context, page: Page, items: Sequence[Item], place: Callable[[Item], Any]
+) -> tuple[Sequence[Item], str | None]:
+    """The items of the page, of which one more than its limit was read, and the token of the next one, if any."""
+    if len(items) <= page.limit:
+        return items, None
+    kept = items[: page.limit]
+    return kept, context.tokens.make("page", page.owner, msgspec.json.encode(place(kept[-1])))

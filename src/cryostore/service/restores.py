@@ -1,0 +1,240 @@
+"""What the operations that read from a storage job mean (Backup Storage B.8 to B.10).
+
+A storage job is a restore job, a backup job in progress (its current view), or the base of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import NamedTuple
+
+from cryostore.catalog import chunk_lists, chunks, jobs, lineages, objects, recovery_points, restore_jobs
+from cryostore.catalog.chunk_lists import ChunkEntry
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.lineages import Segment
+from cryostore.catalog.objects import ObjectRow
+from cryostore.chunks.store import Location
+from cryostore.core.digest import Payload, digest_text
+from cryostore.core.time import MINUTE_MS, milliseconds
+from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundException
+from cryostore.model.restores import (
+    BackupObject,
+    Chunk,
+    GetChunk,
+    GetChunkOutput,
+    GetObjectMetadata,
+    GetObjectMetadataOutput,
+    ListChunks,
+    ListChunksOutput,
+    ListObjects,
+    ListObjectsOutput,
+)
+from cryostore.service.access import authorise
+from cryostore.service.commits import BASE_SUFFIX
+from cryostore.service.context import Caller, Context
+from cryostore.service.lineages import bind
+from cryostore.service.vaults import vault_name
+
+TOUCH_MS = MINUTE_MS
+_OBJECT = struct.Struct("<q")
+_CHUNK = struct.Struct("<IB32s")
+_INDEX = struct.Struct("<q")
+
+
+class StorageJob(NamedTuple):
+    """What a storage job id stands for. `frozen` means that what it sees cannot change."""
+
+    job_id: str
+    vault_id: int
+    segment: Segment
+    frozen: bool
+
+
+def storage_job(context: Context, storage_job_id: str, action: str, caller: Caller) -> StorageJob:
+    """The job to read from. Raises ResourceNotFoundException if there is none, or it has ended (B.8)."""
+    job_id = storage_job_id.upper()
+    found, stale = context.database.read(lambda transaction: _find(context, transaction, job_id, action, caller))
+    if found is None:  # a backup job that waits for its first touch
+        job = context.database.read(lambda transaction: jobs.find(transaction, job_id))
+        job = bind(context, job) if job is not None else None
+        if job is None or job.segment is None or job.state != "RUNNING":
+            raise _no_job(storage_job_id)
+        return StorageJob(job_id, job.vault_id, job.segment, frozen=False)
+    if stale:
+        context.database.write(lambda transaction: restore_jobs.touch(transaction, job_id, now_ms=context.clock()))
+    return found
+
+
+def _find(
+    context: Context, transaction: Transaction, job_id: str, action: str, caller: Caller
+) -> tuple[StorageJob | None, bool]:
+    """The storage job, None for a backup job without its base yet; and whether its last sign of life is old."""
+    restore = restore_jobs.find(transaction, job_id)
+    if restore is not None and restore.completed_ms is None:
+        _authorise(transaction, caller, action, restore.vault_id)
+        stale = restore.status == "PENDING" or context.clock() - restore.active_ms > TOUCH_MS
+        return StorageJob(job_id, restore.vault_id, restore.segment, frozen=True), stale
+    job = jobs.find(transaction, job_id.removesuffix(BASE_SUFFIX))
+    if restore is not None or job is None or job.state not in ("CREATED", "PENDING", "RUNNING"):
+        raise _no_job(job_id)
+    _authorise(transaction, caller, action, job.vault_id)
+    if job_id.endswith(BASE_SUFFIX):
+        base = recovery_points.find(transaction, job.base_point_id) if job.base_point_id else None
+        if base is None or base.segment is None or job.state != "RUNNING":
+            raise _no_job(job_id)
+        return StorageJob(job_id, job.vault_id, base.segment, frozen=True), False
+    return (None if job.segment is None else StorageJob(job_id, job.vault_id, job.segment, frozen=False)), False
+
+
+def _authorise(transaction: Transaction, caller: Caller, action: str, vault_id: int) -> None:
+    if not caller.root:
+        authorise(caller, action, vault_name(transaction, vault_id))
+
+
+def _no_job(job_id: str) -> ResourceNotFoundException:
+    return ResourceNotFoundException(f"StorageJobId: {ascii(job_id)} is no restore job or backup job in progress")
+
+
+def list_objects(context: Context, operation: ListObjects, caller: Caller) -> ListObjectsOutput:
+    """A page of the view, in ascending byte order of the names (B.10)."""
+    job = storage_job(context, operation.storage_job_id, operation.declaration.action, caller)
+    limit = operation.max_results or context.limits.page_items_max
+    window = (operation.created_after, operation.created_before)
+    kind = f"objects {window[0]} {window[1]}"
+    start = (operation.starting_object_name or "").encode()
+    prefix = (operation.starting_object_prefix or "").encode()
+    if operation.next_token:
+        content = _opened(context, kind, job.job_id, operation.next_token, "NextToken")
+        prefix_length = int.from_bytes(content[:2], "little")
+        prefix, start = content[2 : 2 + prefix_length], content[2 + prefix_length :] + b"\0"
+    rows = context.database.read(
+        lambda transaction: objects.page(
+            transaction,
+            lineages.view(transaction, job.segment),
+            start=start,
+            prefix=prefix,
+            limit=limit + 1,
+            created_from_ms=None if window[0] is None else milliseconds(window[0]),
+            created_to_ms=None if window[1] is None else milliseconds(window[1]),
+        )
+    )
+    token = None
+    if len(rows) > limit:
+        rows = rows[:limit]
+        content = len(prefix).to_bytes(2, "little") + prefix + rows[-1].name
+        token = context.tokens.make(kind, job.job_id, content)
+    return ListObjectsOutput(object_list=[_listed(context, job, row) for row in rows], next_token=token)
+
+
+def _listed(context: Context, job: StorageJob, row: ObjectRow) -> BackupObject:
+    return BackupObject(
+        name=row.name.decode(),
+        chunks_count=row.chunk_count,
+        metadata_string=row.metadata_string,
+        object_checksum=digest_text(row.summary, row.summary_form),
+        object_checksum_algorithm="SUMMARY",
+        object_token=context.tokens.make("object", job.job_id, _OBJECT.pack(row.object_id)),
+    )
+
+
+def _opened(context: Context, kind: str, job_id: str, token: str, member: str) -> bytes:
+    content = context.tokens.open(kind, job_id, token)
+    if content is None:
+        raise IllegalArgumentException(f"{member}: is not one that this job gave out for this request")
+    return content
+
+
+def _object(context: Context, transaction: Transaction, job: StorageJob, token: str) -> ObjectRow:
+    """The object a token stands for, if it is still in the job's view."""
+    (object_id,) = _OBJECT.unpack(_opened(context, "object", job.job_id, token, "ObjectToken"))
+    row = objects.by_id(transaction, object_id)
+    if row is not None and not job.frozen:
+        current = objects.find(transaction, lineages.view(transaction, job.segment), row.name)
+        row = row if current is not None and current.object_id == object_id else None
+    if row is None:
+        raise ResourceNotFoundException("ObjectToken: the object is no longer in the job's view")
+    return row
+
+
+def list_chunks(context: Context, operation: ListChunks, caller: Caller) -> ListChunksOutput:
+    """A page of an object's chunks, in ascending index order."""
+    job = storage_job(context, operation.storage_job_id, operation.declaration.action, caller)
+    limit = operation.max_results or context.limits.page_items_max
+    kind = "chunks " + hashlib.sha256(operation.object_token.encode()).hexdigest()
+    first = 0
+    if operation.next_token:
+        first = _INDEX.unpack(_opened(context, kind, job.job_id, operation.next_token, "NextToken"))[0]
+    entries = context.database.read(
+        lambda transaction: _entries(
+            transaction, _object(context, transaction, job, operation.object_token), first, limit + 1
+        )
+    )
+    token = None
+    if len(entries) > limit:
+        token = context.tokens.make(kind, job.job_id, _INDEX.pack(entries[limit].chunk_index))
+    chunk_list = [_chunk(context, job, entry) for entry in entries[:limit]]
+    return ListChunksOutput(chunk_list=chunk_list, next_token=token)
+
+
+def _entries(transaction: Transaction, row: ObjectRow, first: int, limit: int) -> list[ChunkEntry]:
+    """At most `limit` chunks of an object from index `first` on."""
+    if row.chunk_list_id is None:
+        packed = objects.packed_chunks(transaction, row.object_id)
+        parts = iter([] if packed is None else [packed])
+    else:
+        parts = chunk_lists.parts_from(transaction, row.chunk_list_id, first)
+    entries: list[ChunkEntry] = []
+    for part in parts:
+        entries.extend(entry for entry in chunk_lists.unpack(part) if entry.chunk_index >= first)
+        if len(entries) >= limit:
+            break
+    return entries[:limit]
+
+
+def _chunk(context: Context, job: StorageJob, entry: ChunkEntry) -> Chunk:
+    content = _CHUNK.pack(entry.length, entry.form, entry.digest)
+    return Chunk(
+        index=entry.chunk_index,
+        length=entry.length,
+        checksum=digest_text(entry.digest, entry.form),
+        checksum_algorithm="SHA256",
+        chunk_token=context.tokens.make("chunk", job.job_id, content),
+    )
+
+
+def get_chunk(context: Context, operation: GetChunk, caller: Caller) -> GetChunkOutput:
+    """The bytes of a chunk, verified, or an error; never wrong bytes."""
+    job = storage_job(context, operation.storage_job_id, operation.declaration.action, caller)
+    content = _opened(context, "chunk", job.job_id, operation.chunk_token, "ChunkToken")
+    length, form, digest = _CHUNK.unpack(content)
+    return GetChunkOutput(
+        data=_read(context, job.vault_id, digest, length),
+        length=length,
+        checksum=digest_text(digest, form),
+        checksum_algorithm="SHA256",
+    )
+
+
+def _read(context: Context, vault_id: int, digest: bytes, length: int) -> Payload:
+    row = context.database.read(lambda transaction: chunks.find(transaction, vault_id, digest))
+    if row is None:
+        raise ResourceNotFoundException("the chunk no longer exists")
+    key = context.keys.opening(row.key_number)
+    location = Location(row.pack_name, row.pack_offset, row.sealed_length)
+    return Payload(context.store.get(location, key, digest, length), sha256=digest)
+
+
+def get_object_metadata(context: Context, operation: GetObjectMetadata, caller: Caller) -> GetObjectMetadataOutput:
+    """The metadata of an object; of each kind only if it was set."""
+    job = storage_job(context, operation.storage_job_id, operation.declaration.action, caller)
+    row = context.database.read(lambda transaction: _object(context, transaction, job, operation.object_token))
+    if row.metadata_digest is None or row.metadata_length is None or row.metadata_form is None:
+        return GetObjectMetadataOutput(metadata_string=row.metadata_string)
+    return GetObjectMetadataOutput(
+        metadata_string=row.metadata_string,
+        metadata_blob=_read(context, job.vault_id, row.metadata_digest, row.metadata_length),
+        metadata_blob_length=row.metadata_length,
+        metadata_blob_checksum=digest_text(row.metadata_digest, row.metadata_form),
+        metadata_blob_checksum_algorithm="SHA256",
+    )

@@ -1,0 +1,115 @@
+"""The service as one object: the table of handlers, and the call that every face of Cryostore goes through."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, cast
+
+from cryostore.chunks.blobs import BlobStore
+from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageUnavailableError
+from cryostore.model.chunks import LinkChunks, PutChunk
+from cryostore.model.errors import (
+    KMSInvalidKeyUsageException,
+    ServiceInternalException,
+    ServiceUnavailableException,
+)
+from cryostore.model.jobs import (
+    CommitBackupJob,
+    DescribeBackupJob,
+    GetIncrementalBaseBackup,
+    ListBackupJobs,
+    StartBackupJob,
+    StopBackupJob,
+)
+from cryostore.model.objects import DeleteObject, NotifyObjectComplete, PutObject, StartObject
+from cryostore.model.operation import Operation
+from cryostore.model.recovery_points import (
+    DeleteRecoveryPoint,
+    DescribeRecoveryPoint,
+    GetRecoveryPointRestoreMetadata,
+    ListRecoveryPointsByBackupVault,
+)
+from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob, ListRestoreJobs, StartRestoreJob
+from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks, ListObjects
+from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, DescribeBackupVault, ListBackupVaults
+from cryostore.service import chunks, commits, jobs, objects, recovery_points, restore_jobs, restores, vaults
+from cryostore.service.access import AccessKeys
+from cryostore.service.context import Caller, Context, Handler
+
+Out = TypeVar("Out")
+
+HANDLERS: dict[type[Operation[Any]], Handler] = {
+    StartObject: objects.start_object,
+    PutObject: objects.put_object,
+    DeleteObject: objects.delete_object,
+    NotifyObjectComplete: objects.notify_object_complete,
+    PutChunk: chunks.put_chunk,
+    LinkChunks: chunks.link_chunks,
+    ListObjects: restores.list_objects,
+    ListChunks: restores.list_chunks,
+    GetChunk: restores.get_chunk,
+    GetObjectMetadata: restores.get_object_metadata,
+    CreateBackupVault: vaults.create_backup_vault,
+    DescribeBackupVault: vaults.describe_backup_vault,
+    ListBackupVaults: vaults.list_backup_vaults,
+    DeleteBackupVault: vaults.delete_backup_vault,
+    StartBackupJob: jobs.start_backup_job,
+    DescribeBackupJob: jobs.describe_backup_job,
+    ListBackupJobs: jobs.list_backup_jobs,
+    StopBackupJob: jobs.stop_backup_job,
+    CommitBackupJob: commits.commit_backup_job,
+    GetIncrementalBaseBackup: commits.get_incremental_base_backup,
+    ListRecoveryPointsByBackupVault: recovery_points.list_recovery_points_by_backup_vault,
+    DescribeRecoveryPoint: recovery_points.describe_recovery_point,
+    DeleteRecoveryPoint: recovery_points.delete_recovery_point,
+    GetRecoveryPointRestoreMetadata: recovery_points.get_recovery_point_restore_metadata,
+    StartRestoreJob: restore_jobs.start_restore_job,
+    DescribeRestoreJob: restore_jobs.describe_restore_job,
+    ListRestoreJobs: restore_jobs.list_restore_jobs,
+    CompleteRestoreJob: restore_jobs.complete_restore_job,
+}
+
+
+class Service:
+    """All operations, in process. Thread safe; holds a store's files open until `close`."""
+
+    def __init__(self, context: Context, access: AccessKeys, blobs: BlobStore) -> None:
+        self.context = context
+        self.access = access
+        self._blobs = blobs
+
+    def call(self, operation: Operation[Out], caller: Caller) -> Out:
+        """Carry out an operation for a caller. Raises a `ModelError`; anything else is a defect.
+
+        Blocks until what it answers is durable. Arguments are checked here, whoever calls.
+        """
+        operation.declaration.check(operation, self.context.limits)
+        try:
+            return cast("Out", HANDLERS[type(operation)](self.context, operation, caller))
+        except StorageUnavailableError as error:
+            raise ServiceUnavailableException(error.message) from error
+        except KeyUnavailableError as error:
+            raise KMSInvalidKeyUsageException(error.message) from error
+        except DamagedDataError as error:
+            raise ServiceInternalException(error.message) from error
+
+    def as_caller(self, caller: Caller) -> CallAs:
+        """The service as a `Call` that one caller makes."""
+        return CallAs(self, caller)
+
+    def close(self) -> None:
+        """Finish what is being written and let go of everything. The service must not be called any more."""
+        self.context.store.close()
+        self.context.database.close()
+        self._blobs.close()
+
+
+class CallAs:
+    """A `Call` on the service in process, always by the same caller."""
+
+    def __init__(self, service: Service, caller: Caller) -> None:
+        self._service = service
+        self._caller = caller
+
+    def call(self, operation: Operation[Out]) -> Out:
+        """See `Service.call`."""
+        return self._service.call(operation, self._caller)

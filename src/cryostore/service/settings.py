@@ -1,0 +1,25 @@
+"""What an operator may decide about the service's behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The decisions in force. Times in milliseconds unless the name says otherwise."""
+
+    account_id: str = "000000000000"
+    region: str = "local-1"
+    summary_checksum: Literal["verify", "store"] = "verify"
+    """Whether an object's SUMMARY is checked or, for clients that compute another, kept as given (B.4)."""
+    start_window_minutes: int = 480
+    start_window_minutes_min: int = 60
+    complete_window_minutes: int = 10_080
+    idle_job_ms: int = 60 * MINUTE_MS
+    idle_restore_job_ms: int = 24 * HOUR_MS
+    idempotency_ms: int = 24 * HOUR_MS
+    listed_jobs_ms: int = 30 * DAY_MS

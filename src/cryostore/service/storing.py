@@ -1,0 +1,134 @@
+"""The way into the store for every byte a job writes: the running job, the payload checked once, blob first.
+
+Shared by the handlers that write objects and chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cryostore.catalog import chunks, jobs
+from cryostore.catalog.chunks import ChunkRow
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.jobs import JobRow
+from cryostore.chunks.envelope import Kind
+from cryostore.core.digest import Checksum, Payload
+from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundException
+from cryostore.service.access import authorise
+from cryostore.service.context import Caller, Context
+from cryostore.service.jobs import find_job
+from cryostore.service.lineages import bind
+from cryostore.service.vaults import vault_name
+
+
+class _Stored(NamedTuple):
+    """Bytes that are durable: `row` says where if they were stored just now, None if the vault had them."""
+
+    digest: bytes
+    row: ChunkRow | None
+
+
+class _ChunkVanishedError(Exception):
+    """Bytes the vault had are gone since; they must be stored anew. Never leaves this module."""
+
+
+def running_job(context: Context, job_id: str, action: str, caller: Caller) -> JobRow:
+    """The job that a write goes to, started if it was waiting.
+
+    Raises ResourceNotFoundException, AccessDeniedException, ThrottlingException while it must wait, and
+    IllegalArgumentException once it has ended.
+    """
+
+    def work(transaction: Transaction) -> JobRow:
+        job = find_job(transaction, job_id)
+        if not caller.root:
+            authorise(caller, action, vault_name(transaction, job.vault_id))
+        return job
+
+    job = context.database.read(work)
+    if job.state in ("CREATED", "PENDING"):
+        job = bind(context, job)
+    if job.state != "RUNNING" or job.segment is None:
+        raise not_running(job)
+    return job
+
+
+def not_running(job: JobRow) -> IllegalArgumentException:
+    """The error for a write to a job that has ended."""
+    return IllegalArgumentException(f"BackupJobId: {job.job_id} is {job.state} and takes no more writes")
+
+
+def fence(
+    context: Context, transaction: Transaction, job: JobRow, *, bytes_transferred: int = 0, changes: int = 0
+) -> None:
+    """Make sure, within the transaction that writes to it, that the job is still running."""
+    if not jobs.touch(
+        transaction, job.job_id, bytes_transferred=bytes_transferred, now_ms=context.clock(), changes=changes
+    ):
+        current = jobs.find(transaction, job.job_id)
+        if current is None:
+            raise ResourceNotFoundException(f"Backup job {job.job_id} does not exist.")
+        raise not_running(current)
+
+
+def check_payload(
+    payload: Payload, names: tuple[str, str], length: int | None, checksum: str | None
+) -> Checksum | None:
+    """Check a payload against its stated length and checksum, whose member names are `names` (B.12).
+
+    Answers the checksum as parsed. Raises IllegalArgumentException with both values.
+    """
+    if length is not None and length != len(payload):
+        raise IllegalArgumentException(f"{names[0]}: {length}, but {len(payload)} bytes were received")
+    if checksum is None:
+        return None
+    stated = Checksum.parse(checksum)
+    if stated.digest != payload.sha256:
+        received = Checksum(payload.sha256, stated.form).text()
+        raise IllegalArgumentException(f"{names[1]}: {checksum}, but the received bytes give {received}")
+    return stated
+
+
+def write(
+    context: Context,
+    vault_id: int,
+    payload: Payload | None,
+    work: Callable[[Transaction], None],
+    kind: Kind = Kind.CHUNK,
+) -> None:
+    """Make a payload durable, then run `work`, which refers to it, in the transaction that records it.
+
+    A payload the vault holds already is not stored again; should it vanish before the transaction, it is. `work` may
+    run several times; what it raises is raised here, and then nothing has happened.
+    """
+    while True:
+        stored = None if payload is None else _store(context, vault_id, payload, kind)
+        try:
+            context.database.write(lambda transaction: _record_and_work(context, transaction, vault_id, stored, work))  # noqa: B023 - run before the loop goes on
+        except _ChunkVanishedError:
+            continue
+        return
+
+
+def _record_and_work(
+    context: Context,
+    transaction: Transaction,
+    vault_id: int,
+    stored: _Stored | None,
+    work: Callable[[Transaction], None],
+) -> None:
+    if stored is not None and stored.row is not None:
+        chunks.insert(transaction, vault_id, stored.digest, stored.row, now_ms=context.clock())
+    elif stored is not None and not chunks.known(transaction, vault_id, stored.digest):
+        raise _ChunkVanishedError
+    work(transaction)
+
+
+def _store(context: Context, vault_id: int, payload: Payload, kind: Kind) -> _Stored:
+    digest = payload.sha256
+    if context.database.read(lambda transaction: chunks.known(transaction, vault_id, digest)):
+        return _Stored(digest, None)
+    key_number, key = context.keys.sealing(vault_id)
+    location = context.store.put(payload, key, kind)
+    return _Stored(digest, ChunkRow(key_number, location.pack_id, location.offset, location.length, len(payload)))

@@ -1,0 +1,67 @@
+"""The canonical request of AWS Signature Version 4: the one text that both sides sign.
+
+Path and query are taken as they stand on the wire. The path is encoded once more, slashes kept; the query is decoded,
+encoded and sorted, so that a client's habits of encoding do not matter; header values lose superfluous spaces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import quote
+
+from cryostore.wire import percent
+from cryostore.wire.message import Headers
+
+SPACES = re.compile("[ \t]+")
+
+
+def request_text(
+    method: str, path: str, query: str, headers: Headers, signed_headers: Iterable[str], payload_hash: str
+) -> bytes:
+    """The canonical request, as the bytes that are hashed. A signed header that is absent makes a KeyError."""
+    names = tuple(signed_headers)
+    values = header_values(headers, names)
+    lines = "".join([f"{name}:{values[name]}\n" for name in names])
+    text = f"{method}\n{path_text(path)}\n{query_text(query)}\n{lines}\n{';'.join(names)}\n{payload_hash}"
+    return text.encode("latin-1")
+
+
+def path_text(path: str) -> str:
+    """The raw path encoded once more."""
+    return quote(path.encode("latin-1", "replace"), safe="/-_.~")
+
+
+def query_text(query: str) -> str:
+    """The query, canonical and sorted."""
+    if not query:
+        return ""
+    pairs = []
+    for pair in query.split("&"):
+        key, _, value = pair.partition("=")
+        pairs.append((percent.canonical(key), percent.canonical(value)))
+    pairs.sort()
+    return "&".join([f"{key}={value}" for key, value in pairs])
+
+
+def header_values(headers: Headers, names: Iterable[str]) -> dict[str, str]:
+    """The values of the named headers without superfluous spaces; those of a repeated one joined by commas."""
+    wanted = set(names)
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name in wanted:
+            # Only ASCII spaces: Latin-1 has bytes that Python takes for spaces inside other characters' UTF-8.
+            bare = " ".join(value.split()) if value.isascii() else SPACES.sub(" ", value.strip(" \t"))
+            found[name] = f"{found[name]},{bare}" if name in found else bare
+    return found
+
+
+def normalised_path(path: str) -> str:
+    """The path without empty and dot segments, as some signers make it (A.4). Never a path to serve."""
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            del kept[-1:]
+        elif segment and segment != ".":
+            kept.append(segment)
+    return "/" + "/".join(kept) + ("/" if kept and path.endswith("/") else "")

@@ -1,0 +1,146 @@
+"""The JSON document of a request: read leniently, refused in the API's own words.
+
+Two passes, because most documents are right: the typed decoder of msgspec reads a document in one go, and only what it
+refuses is read again, member by member, to accept what clients do send (timestamps as text, A.5's numbers as text) or
+to name the member, its value and the rule. Null is absent; unknown members are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, get_args, get_origin
+
+import msgspec
+
+from cryostore.core.digest import Buffer
+from cryostore.model.errors import ModelError, invalid_argument, missing_argument
+from cryostore.model.operation import Member, Shape, Timestamp, members_of
+from cryostore.wire import scalar
+
+NOT_AN_OBJECT = "must be a JSON object"
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+Json = Any
+"""What a JSON text says: a dict, list, text, number, boolean or None."""
+
+
+class Documents:
+    """The document members of one operation, compiled."""
+
+    def __init__(self, signing_name: str, members: Iterable[Member]) -> None:
+        self.signing_name = signing_name
+        self.members = tuple(members)
+        fields = [(member.attribute, member.type | None, None) for member in self.members]
+        self.typed = msgspec.json.Decoder(msgspec.defstruct("Document", fields, rename="pascal"), strict=False)
+
+    def decode(self, data: Buffer) -> dict[str, Any]:
+        """The values by attribute, absent ones left out. Raises the API's error for a wrong argument."""
+        if not data:
+            return {}
+        try:
+            found = msgspec.structs.asdict(self.typed.decode(data))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            found = self.explain(parse(self.signing_name, data))
+        return {attribute: value for attribute, value in found.items() if value is not None}
+
+    def explain(self, document: dict[str, Any]) -> dict[str, Any]:
+        """The values by attribute, read one by one, so that the first wrong one is named."""
+        return {
+            member.attribute: converted(self.signing_name, member, document.get(member.name), member.name)
+            for member in self.members
+        }
+
+
+def parse(signing_name: str, data: Buffer) -> dict[str, Any]:
+    """The JSON object in `data`; empty data is an empty object. Raises the API's error for a wrong argument."""
+    try:
+        document = msgspec.json.decode(data) if data else {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid_argument(signing_name, "the body", None, f"{NOT_AN_OBJECT}: {error}") from None
+    if not isinstance(document, dict):
+        raise invalid_argument(signing_name, "the body", None, NOT_AN_OBJECT)
+    return document
+
+
+def parse_bytes(signing_name: str, data: Buffer) -> dict[str, Any]:
+    """As `parse`, but bytes that are not UTF-8 stay in their strings as lone surrogates (surrogateescape)."""
+    try:
+        return parse(signing_name, data)
+    except ModelError:
+        text = bytes(data).decode("utf-8", "surrogateescape")
+        if not LONE_SURROGATE.search(text):
+            raise
+    try:
+        document = json.loads(text, strict=False)
+    except (ValueError, RecursionError) as error:
+        raise invalid_argument(signing_name, "the body", None, f"{NOT_AN_OBJECT}: {error}") from None
+    if not isinstance(document, dict):
+        raise invalid_argument(signing_name, "the body", None, NOT_AN_OBJECT)
+    return document
+
+
+def converted(signing_name: str, member: Member, value: Json, where: str) -> Json:
+    """One JSON value as its declared type, None if absent. Raises the API's error, which names it as `where`."""
+    if value is None:
+        return None
+    try:
+        return _converted(signing_name, member, value, where)
+    except ValueError as error:
+        raise invalid_argument(signing_name, where, None if member.sensitive else value, str(error)) from None
+
+
+def _converted(signing_name: str, member: Member, value: Json, where: str) -> Json:
+    if member.shape is None:
+        return _plain(member.type, value)
+    if get_origin(member.type) is list:
+        if not isinstance(value, list):
+            raise ValueError("must be a list")
+        return [_shape(signing_name, member.shape, item, f"{where}[{index}]") for index, item in enumerate(value)]
+    return _shape(signing_name, member.shape, value, where)
+
+
+def _shape(signing_name: str, shape: type[Shape], value: Json, where: str) -> Shape:
+    if not isinstance(value, dict):
+        raise invalid_argument(signing_name, where, None, "must be a structure")
+    found = {}
+    for member in members_of(shape):
+        place = f"{where}.{member.name}"
+        inner = converted(signing_name, member, value.get(member.name), place)
+        if inner is not None:
+            found[member.attribute] = inner
+        elif member.required:
+            raise missing_argument(signing_name, place)
+    return shape(**found)
+
+
+def _plain(kind: scalar.Kind, value: Json) -> scalar.Value:
+    container: Any = get_origin(kind)
+    if container is list:
+        return [_plain(get_args(kind)[0], item) for item in _instance(value, list, "a list")]
+    if container is dict:
+        entries = _instance(value, dict, "a map of texts")
+        return {key: _instance(item, str, "a map of texts") for key, item in entries.items()}
+    if kind in (int, bool, Timestamp):
+        return _number(kind, value)
+    return _instance(value, str, "a text")
+
+
+def _number(kind: scalar.Kind, value: Json) -> scalar.Value:
+    if kind is Timestamp and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return scalar.parse_time(repr(value))
+    if kind is bool and isinstance(value, bool):
+        return value
+    if isinstance(value, bool):
+        value = "a boolean"  # neither kind of number has this text
+    text = repr(value) if isinstance(value, (int, float)) else _instance(value, str, "a number or a text")
+    parse = scalar.parser(kind)
+    assert parse is not None
+    return parse(text.removesuffix(".0") if kind is int else text)
+
+
+def _instance(value: Json, kind: type, words: str) -> Json:
+    if not isinstance(value, kind):
+        raise ValueError(f"must be {words}")  # noqa: TRY004 - one exception type for all that is wrong with a value
+    return value

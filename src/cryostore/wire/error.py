@@ -1,0 +1,76 @@
+"""The API's errors to and from a response (Backup Storage A.3, control plane 2.2).
+
+One shape that every client understands: the name in the header `x-amzn-ErrorType`, in `Code` and in `__type`, the
+message under both spellings, and Content-Type exactly `application/json`. The three names never differ, because each
+SDK reads another one first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import msgspec
+
+from cryostore.core.digest import Payload
+from cryostore.model.errors import ERRORS, ModelError
+from cryostore.model.operation import Api
+from cryostore.wire.message import Response
+
+JSON = "application/json"
+SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+class UnmodelledError(ModelError):
+    """An error of a name that is in no model, for instance that of a proxy. `code` is that name, or the status."""
+
+    def __init__(self, message: str, *, code: str, status: int) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status_received = status
+
+
+def encode(error: ModelError, api: Api | None, request_id: str) -> Response:
+    """The response that says `error`. `api` None: the request named no operation."""
+    name = type(error).__name__
+    status = error.status
+    if api is Api.BACKUP and error.status_control is not None:
+        status = error.status_control
+    document = {"__type": name, "Code": name, "Message": error.message, "message": error.message, **error.members()}
+    headers = [("content-type", JSON), ("x-amzn-errortype", name), ("x-amzn-requestid", request_id)]
+    return Response(status, headers, Payload(msgspec.json.encode(_writable(document))))
+
+
+def decode(response: Response) -> ModelError:
+    """The error a response says: of the modelled class if there is one, otherwise an `UnmodelledError`."""
+    document = _document(response)
+    name = _name(response.header("x-amzn-errortype")) or _name(document.get("Code")) or _name(document.get("__type"))
+    message = document.get("Message") or document.get("message") or f"the server answered {response.status}"
+    known = ERRORS.get(name)
+    if known is None:
+        return UnmodelledError(str(message), code=name or str(response.status), status=response.status)
+    members = {SNAKE.sub("_", key).lower(): value for key, value in document.items()}
+    accepted = inspect.signature(known).parameters.keys() - {"message", "hint"}
+    return known(str(message), **{key: value for key, value in members.items() if key in accepted})
+
+
+def _document(response: Response) -> dict[str, Any]:
+    try:
+        document = msgspec.json.decode(response.body.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _name(text: object) -> str:
+    """The bare error name: AWS at times puts a namespace before it (`a#Name`) or an address after it (`Name:http`)."""
+    return text.partition(":")[0].rpartition("#")[2].strip() if isinstance(text, str) else ""
+
+
+def _writable(document: dict[str, Any]) -> dict[str, Any]:
+    # A message may quote what a client sent; a lone surrogate in it must not make the error itself fail.
+    return {
+        key: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for key, value in document.items()
+    }

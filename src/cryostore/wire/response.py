@@ -1,0 +1,92 @@
+"""A response to and from an operation's output.
+
+Server half: `encode`; the server adds `x-amzn-RequestId`. Client half: `decode`, which raises what the server said went
+wrong. An output is either a JSON document, or headers and a raw body; an empty one is the document `{}`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cryostore.core.digest import Payload
+from cryostore.model.errors import ServiceInternalException
+from cryostore.model.operation import Body, Declaration, Document, Header, Member, Output
+from cryostore.wire import error, scalar
+from cryostore.wire.message import Response, header_text, header_value
+
+JSON_HEADER = ("content-type", "application/json")
+BYTES_HEADER = ("content-type", "application/octet-stream")
+ENCODER = msgspec.json.Encoder()
+
+
+class Plan:
+    """A declaration as the encoder and decoder of its output need it."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        members = declaration.output_members
+        self.headers = tuple(member for member in members if isinstance(member.place, Header))
+        self.body = next((member for member in members if isinstance(member.place, Body)), None)
+        documents = any(isinstance(member.place, Document) for member in members)
+        assert not (documents and (self.headers or self.body)), "an output is a document, or headers and a raw body"
+        self.body_length = f"{self.body.attribute}_length" if self.body else ""
+        self.raw = bool(self.headers or self.body)
+        self.decoder = msgspec.json.Decoder(declaration.output)
+
+
+PLANS: dict[str, Plan] = {}
+
+
+def _plan(declaration: Declaration) -> Plan:
+    plan = PLANS.get(declaration.name)
+    if plan is None:
+        plan = PLANS[declaration.name] = Plan(declaration)
+    return plan
+
+
+def encode(declaration: Declaration, output: Output) -> Response:
+    """The response that says `output`."""
+    plan = _plan(declaration)
+    if not plan.raw:
+        return Response(declaration.status, [JSON_HEADER], Payload(ENCODER.encode(output)))
+    headers = [BYTES_HEADER]
+    for member in plan.headers:
+        value = getattr(output, member.attribute)
+        if value is not None:
+            headers.append((member.wire_name, header_text(scalar.written(member.type, value))))
+    body = getattr(output, plan.body.attribute) if plan.body else None
+    return Response(declaration.status, headers, body or Payload())
+
+
+def decode(declaration: Declaration, response: Response) -> Output:
+    """The output a response says.
+
+    Raises the modelled error for any status but a success, and ServiceInternalException for a success that cannot be
+    read, which a caller may retry like any other failure of a server.
+    """
+    if not 200 <= response.status < 300:
+        raise error.decode(response)
+    plan = _plan(declaration)
+    try:
+        if plan.raw:
+            return _raw(declaration, plan, response)
+        return plan.decoder.decode(response.body.data if len(response.body) else b"{}")
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as failure:
+        raise ServiceInternalException(f"the answer to {declaration.name} cannot be read: {failure}") from failure
+
+
+def _raw(declaration: Declaration, plan: Plan, response: Response) -> Output:
+    headers = {key.lower(): value for key, value in response.headers}
+    found: dict[str, Any] = {}
+    for member in plan.headers:
+        if (text := headers.get(member.wire_name)) is not None:
+            found[member.attribute] = _value(member, header_value(text))
+    if plan.body and (len(response.body) or plan.body.required or plan.body_length in found):
+        found[plan.body.attribute] = response.body
+    return declaration.output(**found)
+
+
+def _value(member: Member, text: str) -> scalar.Value:
+    parse = scalar.parser(member.type)
+    return text if parse is None else parse(text)

@@ -1,0 +1,62 @@
+"""One value as text, as it stands in a path, a query or a header: integers, booleans, timestamps, choices, texts.
+
+Lives here: the conversion of one value, both ways, chosen by the declared type. Does not live here: rules about values
+(`cryostore.model.rules`), percent-encoding (`percent`), JSON (`document`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from cryostore.core.time import iso_text, parse_timestamp
+from cryostore.model.operation import Timestamp
+
+INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+Kind = Any
+"""A declared type: a class, a Literal, a list or dict of such, or the NewType Timestamp."""
+Value = Any
+"""A value of a declared type."""
+Parse = Callable[[str], Value]
+
+
+def parse_integer(text: str) -> int:
+    """Decimal digits with at most a minus sign; raises ValueError for anything else."""
+    if not INTEGER.fullmatch(text):
+        raise ValueError("must be an integer")
+    return int(text)
+
+
+def parse_boolean(text: str) -> bool:
+    """`true` and `1`, `false` and `0`, in any case; raises ValueError for anything else."""
+    value = BOOLEANS.get(text.lower())
+    if value is None:
+        raise ValueError("must be true or false")
+    return value
+
+
+def parse_time(text: str) -> float:
+    """ISO 8601 or epoch seconds; raises ValueError for anything else, dates that do not exist included."""
+    try:
+        return round(parse_timestamp(text), 6)  # the sum of seconds and fraction may be one bit off
+    except ValueError:
+        raise ValueError("must be a timestamp: ISO 8601 or epoch seconds") from None
+
+
+def parser(kind: Kind) -> Parse | None:
+    """How to read a value of a declared type; None: the text itself is the value."""
+    if kind is Timestamp:
+        return parse_time
+    return {int: parse_integer, bool: parse_boolean}.get(kind)
+
+
+def written(kind: Kind, value: Value) -> str:
+    """The text of a value of a declared type."""
+    if kind is Timestamp:
+        return iso_text(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

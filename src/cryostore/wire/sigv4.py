@@ -1,0 +1,288 @@
+"""AWS Signature Version 4, both halves: `sign` and `presign` for clients, `verify` and `verify_payload` for servers.
+
+Lives here: signing keys, and the checks of signature, date, scope and signed headers. Elsewhere: the text that is
+signed (`canonical`), how a request carries its signature (`authorization`), who holds which secret, what they may do.
+
+The rules of this file:
+
+- A request has one canonical form, made of the raw path and query. A signature over any other is refused.
+- `host`, the date and every `x-amz-*` header must be signed.
+- Comparison takes the same time whatever differs.
+- A body is covered in one of three ways (`Signature.payload_hash`): a hash that is sent, which `verify_payload`
+  compares with the body; UNSIGNED-PAYLOAD, where the operation allows it or the request is presigned; or a hash that is
+  signed without being sent, as botocore does, so that `verify` itself needs the body (`Signature.needs_body`).
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from cryostore.core.digest import Payload, sha256
+from cryostore.core.time import SECOND_MS
+from cryostore.model.errors import InvalidSignatureException, invalid_argument
+from cryostore.model.operation import Declaration
+from cryostore.wire import canonical, percent
+from cryostore.wire.authorization import (
+    ALGORITHM,
+    EMPTY_HASH,
+    TERMINATOR,
+    UNSIGNED_PAYLOAD,
+    Signature,
+    read_signature,
+)
+from cryostore.wire.message import Headers, Request
+from cryostore.wire.moment import basic_text
+
+__all__ = [
+    "UNSIGNED_PAYLOAD",
+    "Credentials",
+    "Signature",
+    "presign",
+    "read_signature",
+    "sign",
+    "verify",
+    "verify_payload",
+]
+
+SKEW_SECONDS = 15 * 60
+NOT_SIGNED = frozenset(
+    (
+        *("authorization", "baggage", "connection", "expect", "keep-alive", "proxy-authenticate"),
+        *("proxy-authorization", "te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade"),
+        *("user-agent", "x-amzn-trace-id"),
+    )
+)
+"""The headers that hops on the way may change: we never sign them."""
+REPLACED = frozenset(("authorization", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"))
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An access key. Its secret and token are not shown."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.access_key_id!r})"
+
+
+# --- client ----------------------------------------------------------------------------------------------------------
+
+
+def sign(
+    request: Request,
+    credentials: Credentials,
+    *,
+    region: str,
+    service: str,
+    now_ms: int,
+    payload_hash: str | None = None,
+    send_hash: bool = True,
+) -> Request:
+    """The request with its signature added; one it carried already is replaced, so a retry may sign again.
+
+    `payload_hash` is the hex SHA-256 of the body, UNSIGNED-PAYLOAD, or None: computed. It is sent along, so that the
+    server can refuse a request before it reads the body, unless `send_hash` is false. The request must have a `host`.
+    """
+    timestamp = basic_text(now_ms)
+    payload_hash = payload_hash or (request.body or Payload()).sha256.hex()
+    headers = [(name, value) for name, value in request.headers if name not in REPLACED]
+    headers.append(("x-amz-date", timestamp))
+    if send_hash:
+        headers.append(("x-amz-content-sha256", payload_hash))
+    if credentials.session_token:
+        headers.append(("x-amz-security-token", credentials.session_token))
+    names = _names_to_sign(headers)
+    scope = f"{timestamp[:8]}/{region}/{service}/{TERMINATOR}"
+    text = canonical.request_text(request.method, request.path, request.query, headers, names, payload_hash)
+    signature = _calculate(credentials.secret_access_key, timestamp, scope, text)
+    credential = f"Credential={credentials.access_key_id}/{scope}"
+    authorization = f"{ALGORITHM} {credential}, SignedHeaders={';'.join(names)}, Signature={signature}"
+    return replace(request, headers=[*headers, ("authorization", authorization)])
+
+
+def presign(
+    request: Request,
+    credentials: Credentials,
+    *,
+    region: str,
+    service: str,
+    now_ms: int,
+    expires_seconds: int = 3600,
+    payload_hash: str | None = None,
+) -> Request:
+    """The request with a signature in its query, good for `expires_seconds` from now.
+
+    `payload_hash` None: the body is empty. UNSIGNED-PAYLOAD or a hash is put into the query as X-Amz-Content-Sha256.
+    """
+    timestamp = basic_text(now_ms)
+    names = _names_to_sign(request.headers)
+    scope = f"{timestamp[:8]}/{region}/{service}/{TERMINATOR}"
+    members = {
+        "X-Amz-Algorithm": ALGORITHM,
+        "X-Amz-Credential": f"{credentials.access_key_id}/{scope}",
+        "X-Amz-Date": timestamp,
+        "X-Amz-Expires": str(expires_seconds),
+        "X-Amz-SignedHeaders": ";".join(names),
+    }
+    if credentials.session_token:
+        members["X-Amz-Security-Token"] = credentials.session_token
+    if payload_hash:
+        members["X-Amz-Content-Sha256"] = payload_hash
+    added = "&".join(f"{name}={percent.encode(value)}" for name, value in members.items())
+    query = f"{request.query}&{added}" if request.query else added
+    text = canonical.request_text(
+        request.method, request.path, query, request.headers, names, payload_hash or EMPTY_HASH
+    )
+    signature = _calculate(credentials.secret_access_key, timestamp, scope, text)
+    return replace(request, query=f"{query}&X-Amz-Signature={signature}")
+
+
+def _names_to_sign(headers: Headers) -> list[str]:
+    names = sorted({name for name, _ in headers} - NOT_SIGNED)
+    if "host" not in names:
+        raise ValueError("a request is addressed before it is signed: it needs a host header")
+    return names
+
+
+# --- server ----------------------------------------------------------------------------------------------------------
+
+
+def verify(
+    request: Request,
+    signature: Signature,
+    secret: str,
+    *,
+    now_ms: int,
+    region: str | None = None,
+    skew_seconds: int = SKEW_SECONDS,
+    declaration: Declaration | None = None,
+    body: Payload | None = None,
+) -> None:
+    """Check that whoever holds `secret` signed this request now, for this service and region (None: any).
+
+    `body` is required if `signature.needs_body`; with `declaration` the service, and whether the operation may leave
+    its payload unsigned, are checked too. Raises InvalidSignatureException, which says what is wrong, and the API's
+    error for a wrong argument if the signature is right only without the path's empty and dot segments: its sender is
+    genuine, but no such path is served.
+    """
+    _check_scope(signature, declaration, region)
+    _check_time(signature, now_ms, skew_seconds * SECOND_MS)
+    _check_signed_headers(request, signature)
+    query = _without_signature(request.query) if signature.presigned else request.query
+    if _signed(request, signature, secret, request.path, query, declaration, body):
+        return
+    normalised = canonical.normalised_path(request.path)
+    if normalised != request.path and _signed(request, signature, secret, normalised, query, declaration, body):
+        raise invalid_argument(signature.service, "the path", request.path, "must not have empty or dot segments")
+    raise InvalidSignatureException(
+        "the signature does not match: check the secret access key, and that nothing on the way changes method, path, "
+        "query or signed headers"
+    )
+
+
+def verify_payload(signature: Signature, declaration: Declaration, body: Payload) -> None:
+    """Check the body against the hash that was signed; call it after `verify`, before the body is used.
+
+    Raises InvalidSignatureException.
+    """
+    _check_unsigned(signature, declaration)
+    if signature.payload_hash in (None, UNSIGNED_PAYLOAD):
+        return  # None: verify has compared it already
+    assert signature.payload_hash is not None
+    if not hmac.compare_digest(signature.payload_hash.lower(), body.sha256.hex()):
+        raise InvalidSignatureException("the body does not have the SHA-256 that was signed (x-amz-content-sha256)")
+
+
+def _check_scope(signature: Signature, declaration: Declaration | None, region: str | None) -> None:
+    if declaration is not None:
+        if signature.service != declaration.api.value:
+            raise InvalidSignatureException(
+                f"the credential scope's service must be {declaration.api.value}, not {signature.service!a}"
+            )
+        _check_unsigned(signature, declaration)
+    if region is not None and signature.region != region:
+        raise InvalidSignatureException(f"the credential scope's region must be {region}, not {signature.region!a}")
+
+
+def _check_unsigned(signature: Signature, declaration: Declaration) -> None:
+    allowed = declaration.unsigned_payload or signature.presigned
+    if signature.payload_hash == UNSIGNED_PAYLOAD and not allowed:
+        raise InvalidSignatureException(f"the payload of {declaration.name} must be signed")
+
+
+def _check_time(signature: Signature, now_ms: int, skew_ms: int) -> None:
+    early = signature.signed_at_ms - now_ms > skew_ms
+    expires_seconds = signature.expires_seconds
+    valid_ms = skew_ms if expires_seconds is None else expires_seconds * SECOND_MS
+    if early or now_ms - signature.signed_at_ms > valid_ms:
+        raise InvalidSignatureException(
+            f"the signature is {'not yet valid' if early else 'expired'}: signed at {signature.timestamp}, "
+            f"the server's time is {basic_text(now_ms)}"
+        )
+
+
+def _check_signed_headers(request: Request, signature: Signature) -> None:
+    signed = signature.signed_headers
+    if "host" not in signed:
+        raise InvalidSignatureException("the header host must be signed")
+    present = {name for name, _ in request.headers}
+    for name in present:
+        if name.startswith("x-amz-") and name not in signed:
+            raise InvalidSignatureException(f"the header {name} must be signed")
+    if not signature.presigned and "x-amz-date" not in present and "date" not in signed:
+        raise InvalidSignatureException("the header date must be signed")
+    for name in signed:
+        if name not in present:
+            raise InvalidSignatureException(f"the signed header {name!a} is not in the request")
+
+
+def _signed(
+    request: Request,
+    signature: Signature,
+    secret: str,
+    path: str,
+    query: str,
+    declaration: Declaration | None,
+    body: Payload | None,
+) -> bool:
+    for payload_hash in _payload_hashes(signature, declaration, body):
+        text = canonical.request_text(
+            request.method, path, query, request.headers, signature.signed_headers, payload_hash
+        )
+        if hmac.compare_digest(_calculate(secret, signature.timestamp, signature.scope, text), signature.signature):
+            return True
+    return False
+
+
+def _payload_hashes(signature: Signature, declaration: Declaration | None, body: Payload | None) -> list[str]:
+    """What may stand for the body in the canonical request: what was sent, else what it can only have been."""
+    if signature.payload_hash is not None:
+        return [signature.payload_hash]
+    hashes = [UNSIGNED_PAYLOAD] if declaration is not None and declaration.unsigned_payload else []
+    if body is not None:
+        hashes.append(body.sha256.hex())
+    assert hashes, "this signature can be verified only with the body"
+    return hashes
+
+
+def _without_signature(query: str) -> str:
+    return "&".join(pair for pair in query.split("&") if not pair.startswith("X-Amz-Signature="))
+
+
+def _calculate(secret: str, timestamp: str, scope: str, text: bytes) -> str:
+    date, region, service, _ = scope.split("/")
+    to_sign = f"{ALGORITHM}\n{timestamp}\n{scope}\n{sha256(text).hex()}"
+    return hmac.digest(_signing_key(secret, date, region, service), to_sign.encode(), "sha256").hex()
+
+
+@lru_cache(maxsize=1024)
+def _signing_key(secret: str, date: str, region: str, service: str) -> bytes:
+    key = f"AWS4{secret}".encode()
+    for part in (date, region, service, TERMINATOR):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key

@@ -1,0 +1,42 @@
+"""Keys: what is one and what is not, beyond the list that every store is tried with."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cryostore.chunks.blobs.key import check_key
+from conformance.blobstore import HONEST_KEYS, HOSTILE_KEYS
+
+
+@given(st.text(alphabet="aZ09._-/~ \\\0\n", max_size=12))
+def test_a_key_stays_below_the_root_whatever_it_is(text):
+    """Every accepted text is a relative path without dot segments that means the same when normalised."""
+    try:
+        check_key(text)
+    except ValueError:
+        return
+    path = PurePosixPath(text)
+    assert not path.is_absolute()
+    assert str(path) == text
+    assert not {".", ".."} & set(text.split("/"))
+    assert "" not in text.split("/")
+
+
+@given(st.lists(st.text("aZ09_-", min_size=1, max_size=5), min_size=1, max_size=4))
+def test_plain_segments_make_a_key(segments):
+    key = "/".join(segments)
+    assert check_key(key) == key
+
+
+def test_the_error_does_not_repeat_a_huge_key():
+    with pytest.raises(ValueError, match="not a blob key") as caught:
+        check_key("x" * 100_000)
+    assert len(str(caught.value)) < 200
+
+
+def test_the_shared_lists_are_disjoint():
+    assert not set(HONEST_KEYS) & set(HOSTILE_KEYS)

@@ -1,0 +1,130 @@
+"""Compression: round trips, what is tried and what is not, and what decoding refuses."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cryostore.chunks import compression
+from cryostore.chunks.compression import Codec, compress, decompress
+from cryostore.core.errors import DamagedDataError
+
+NOISE = random.Random(7).randbytes(4 << 20)
+TEXT = b"".join(b"line %d of a text, and so on\n" % number for number in range(200_000))[: 4 << 20]
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        st.builds(lambda unit, times: unit * times, st.binary(min_size=1, max_size=50), st.integers(1, 4000)),
+        st.builds(lambda start, size: NOISE[start : start + size], st.integers(0, 10_000), st.integers(0, 100_000)),
+    )
+)
+def test_what_was_encoded_decodes(data):
+    codec, encoded = compress(data)
+    assert len(encoded) <= len(data)
+    assert decompress(codec, bytes(encoded), len(data)) == data
+
+
+@pytest.mark.parametrize("size", [64, 1000, 16 << 10, (16 << 10) + 1, 100_000, 4 << 20])
+def test_text_shrinks(size):
+    codec, encoded = compress(TEXT[:size])
+    assert codec is Codec.ZSTD
+    assert len(encoded) < size * 0.9
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 1000, 16 << 10, (16 << 10) + 1, 100_000, 4 << 20])
+def test_noise_stays_the_very_same_object(size):
+    data = NOISE[:size]
+    assert compress(data) == (Codec.STORED, data)
+    assert compress(data)[1] is data
+
+
+def test_tiny_payloads_are_never_tried(monkeypatch):
+    monkeypatch.setattr(compression, "_engines", None)
+    assert compress(bytes(63))[0] is Codec.STORED
+
+
+def test_large_noise_is_probed_and_not_compressed_in_vain(monkeypatch):
+    """Of 4 MiB, the probe reads 32 KiB."""
+    probed = []
+
+    class Engines:
+        compressor = None
+
+        class prober:  # noqa: N801 - stands for an object
+            @staticmethod
+            def compress(data):
+                probed.append(len(data))
+                return data
+
+    monkeypatch.setattr(compression, "_engines", Engines)
+    assert compress(NOISE)[0] is Codec.STORED
+    assert probed == [32 << 10]
+
+
+@pytest.mark.parametrize("start", [0, 1 << 20, 2 << 20])
+def test_the_probe_sees_a_compressible_half_wherever_it_lies(start):
+    data = bytearray(NOISE)
+    data[start : start + (2 << 20)] = TEXT[: 2 << 20]
+    codec, encoded = compress(data)
+    assert codec is Codec.ZSTD
+    assert len(encoded) < 3 << 20
+
+
+def test_gain_of_less_than_a_share_is_not_worth_it(monkeypatch):
+    class Engines:
+        class compressor:  # noqa: N801 - stands for an object
+            @staticmethod
+            def compress(data):
+                return data[:-gain]
+
+    monkeypatch.setattr(compression, "_engines", Engines)
+    gain = 100
+    assert compress(bytes(3200))[0] is Codec.STORED
+    gain = 101
+    assert compress(bytes(3200))[0] is Codec.ZSTD
+
+
+@pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("data", [TEXT[:100_000], NOISE[:100_000], TEXT[:100]], ids=["text", "noise", "short"])
+def test_any_buffer_is_accepted(form, data):
+    codec, encoded = compress(form(data))
+    assert decompress(codec, bytes(encoded), len(data)) == data
+
+
+@pytest.mark.parametrize("length", [0, 99, 101, 1 << 40])
+def test_a_wrong_length_is_refused_before_anything_is_allocated(length):
+    for codec, encoded in ((Codec.STORED, bytes(100)), (Codec.ZSTD, zstandard.compress(bytes(100)))):
+        with pytest.raises(DamagedDataError):
+            decompress(codec, encoded, length)
+
+
+def test_a_frame_that_claims_a_false_size_is_refused():
+    """The frame says 1 TiB; so does the caller; nothing of the sort follows."""
+    frame = bytes.fromhex("28b52ffde0") + (1 << 40).to_bytes(8, "little") + bytes.fromhex("010000")
+    assert zstandard.frame_content_size(frame) == 1 << 40
+    with pytest.raises(DamagedDataError):
+        decompress(Codec.ZSTD, frame, 100)
+
+
+@given(st.binary(max_size=50))
+def test_garbage_is_refused(data):
+    with pytest.raises(DamagedDataError):
+        decompress(Codec.ZSTD, data, 1000)
+
+
+def test_a_damaged_frame_is_refused_or_of_the_right_length():
+    """zstd itself carries no checksum here: the envelope's tag does. Decoding never crashes nor grows."""
+    encoded = bytearray(zstandard.compress(TEXT[:5000]))
+    for position in range(len(encoded)):
+        damaged = bytearray(encoded)
+        damaged[position] ^= 0x55
+        try:
+            assert len(decompress(Codec.ZSTD, damaged, 5000)) == 5000
+        except DamagedDataError:
+            pass

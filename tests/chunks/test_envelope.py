@@ -1,0 +1,196 @@
+"""Envelopes: round trips, damage of every kind, and walking without a key."""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cryostore.chunks import envelope as module
+from cryostore.chunks.cipher import DataKey
+from cryostore.chunks.envelope import (
+    ENVELOPE_OVERHEAD_BYTES,
+    HEADER_BYTES,
+    Header,
+    Kind,
+    open_envelope,
+    scan,
+    seal,
+)
+from cryostore.core.digest import Payload, sha256
+from cryostore.core.errors import DamagedDataError
+
+KEY = DataKey(b"k" * 16, bytes(range(32)))
+OTHER_KEY = DataKey(b"o" * 16, bytes(32))
+SALT = b"s" * 16
+NOISE = random.Random(3).randbytes(100_000)
+PAYLOADS = st.one_of(
+    st.binary(max_size=200),
+    st.builds(lambda unit, times: unit * times, st.binary(min_size=1, max_size=30), st.integers(1, 3000)),
+    st.builds(lambda start, size: NOISE[start : start + size], st.integers(0, 50_000), st.integers(0, 50_000)),
+)
+
+
+def opened(envelope, data, key=KEY):
+    return open_envelope(envelope, key, sha256(data), len(data))
+
+
+@given(data=PAYLOADS, kind=st.sampled_from(Kind), form=st.sampled_from([bytes, bytearray, memoryview]))
+def test_what_was_sealed_opens(data, kind, form):
+    envelope = seal(Payload(form(data)), KEY, salt=SALT, kind=kind)
+    assert opened(envelope, data) == data
+    header = Header.decode(envelope)
+    assert (header.kind, header.key_id, header.salt) == (kind, KEY.key_id, SALT)
+    assert (header.payload_bytes, header.envelope_bytes) == (len(data), len(envelope))
+    assert header.digest(KEY) == sha256(data)
+    assert len(envelope) <= len(data) + ENVELOPE_OVERHEAD_BYTES
+
+
+@given(data=PAYLOADS)
+def test_an_envelope_opens_wherever_it_lies(data):
+    """As bytes, or as part of a pack: moving it changes nothing."""
+    envelope = seal(Payload(data), KEY, salt=SALT)
+    pack = b"before" + envelope + b"behind"
+    assert opened(memoryview(pack)[6 : 6 + len(envelope)], data) == data
+
+
+@pytest.mark.parametrize("data", [b"", b"stored", b"compressed " * 20], ids=["empty", "stored", "zstd"])
+@pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
+def test_every_flipped_byte_is_noticed(data, flip):
+    envelope = seal(Payload(data), KEY, salt=SALT)
+    for position in range(len(envelope)):
+        damaged = bytearray(envelope)
+        damaged[position] ^= flip
+        with pytest.raises(DamagedDataError):
+            opened(damaged, data)
+
+
+@pytest.mark.parametrize("data", [b"", b"stored", b"compressed " * 20], ids=["empty", "stored", "zstd"])
+def test_every_header_byte_is_sealed_beyond_its_checksum(data):
+    """Who repairs the CRC after a change gets no further."""
+    envelope = seal(Payload(data), KEY, salt=SALT)
+    for position in range(HEADER_BYTES - 4):
+        damaged = bytearray(envelope)
+        damaged[position] ^= 0x01
+        damaged[HEADER_BYTES - 4 : HEADER_BYTES] = struct.pack(">I", zlib.crc32(damaged[: HEADER_BYTES - 4]))
+        with pytest.raises(DamagedDataError):
+            opened(damaged, data)
+
+
+def test_every_truncation_and_every_extension_is_noticed():
+    envelope = seal(Payload(b"compressed " * 20), KEY, salt=SALT)
+    for damaged in [*(envelope[:end] for end in range(len(envelope))), envelope + b"\0", b"\0" + envelope]:
+        with pytest.raises(DamagedDataError):
+            opened(damaged, b"compressed " * 20)
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_no_envelope(data):
+    with pytest.raises(DamagedDataError):
+        open_envelope(data, KEY, bytes(32), 10)
+
+
+def test_only_what_was_asked_for_is_given():
+    """Another digest, another length, another key, or another secret under the same key id."""
+    data = b"the payload"
+    envelope = seal(Payload(data), KEY, salt=SALT)
+    for key, digest, length in [
+        (KEY, sha256(b"another"), len(data)), (KEY, sha256(data), len(data) - 1), (KEY, sha256(data), len(data) + 1),
+        (OTHER_KEY, sha256(data), len(data)), (DataKey(KEY.key_id, bytes(32)), sha256(data), len(data)),
+    ]:  # fmt: skip
+        with pytest.raises(DamagedDataError):
+            open_envelope(envelope, key, digest, length)
+
+
+def test_bodies_cannot_be_exchanged():
+    """Two payloads of one length under one key: header of one, body of the other."""
+    one, two = (seal(Payload(data), KEY, salt=SALT) for data in (b"1" * 20, b"2" * 20))
+    for data in (b"1" * 20, b"2" * 20):
+        with pytest.raises(DamagedDataError):
+            opened(one[:HEADER_BYTES] + two[HEADER_BYTES:], data)
+
+
+def test_sealing_twice_shows_nothing_in_common():
+    """Same payload, same key, same salt: only the fields that are meant to be public agree."""
+    one, two = (Header.decode(seal(Payload(b"same"), KEY, salt=SALT)) for _ in range(2))
+    assert one.nonce != two.nonce
+    assert one.masked_digest != two.masked_digest
+    assert sha256(b"same") not in (one.masked_digest, two.masked_digest)
+
+
+def test_a_later_format_is_named_as_such():
+    envelope = seal(Payload(b"x"), KEY, salt=SALT)
+    for position in (4, 6, 7):
+        later = bytearray(envelope)
+        later[position] = 9
+        later[HEADER_BYTES - 4 : HEADER_BYTES] = struct.pack(">I", zlib.crc32(later[: HEADER_BYTES - 4]))
+        with pytest.raises(DamagedDataError, match="unknown to this version"):
+            opened(later, b"x")
+
+
+def test_a_payload_that_does_not_survive_is_never_stored(monkeypatch):
+    """A compressor that lies, as restic met one; a cipher or a memory that flips a bit looks the same."""
+    monkeypatch.setattr(module, "compress", lambda data: (0, b"!" + bytes(data[1:])))
+    with pytest.raises(DamagedDataError, match="did not survive"):
+        seal(Payload(b"payload"), KEY, salt=SALT)
+
+
+def test_a_payload_with_a_false_digest_is_sealed_as_given():
+    """The digest is checked once, at the door: the chunk layer seals what it is told, and binds it."""
+    envelope = seal(Payload(b"x", sha256=sha256(b"y")), KEY, salt=SALT)
+    assert open_envelope(envelope, KEY, sha256(b"y"), 1) == b"x"
+
+
+def sealed(*payloads):
+    return [bytes(seal(Payload(data), KEY, salt=SALT)) for data in payloads]
+
+
+def found(data, offset=0):
+    return [(position, header.digest(KEY)) for position, header in scan(data, offset)]
+
+
+def test_scan_walks_from_envelope_to_envelope():
+    one, two, three = sealed(b"1", b"2" * 5000, b"")
+    data = one + two + three
+    assert found(data) == [
+        (0, sha256(b"1")), (len(one), sha256(b"2" * 5000)), (len(one) + len(two), sha256(b"")),
+    ]  # fmt: skip
+    assert found(data, len(one)) == found(data)[1:]
+
+
+def test_scan_skips_what_is_damaged_and_finds_the_next():
+    """Each byte of the middle envelope's header in turn: the two neighbours are always found."""
+    one, two, three = sealed(b"1", b"2", b"3")
+    for position in range(HEADER_BYTES):
+        damaged = bytearray(two)
+        damaged[position] ^= 0x01
+        assert found(one + damaged + three) == [(0, sha256(b"1")), (len(one) + len(two), sha256(b"3"))]
+
+
+@given(
+    junk=st.lists(st.one_of(st.binary(max_size=40), st.just(b"CRYE"), st.just(b"CRYECRY"), st.just(bytes(200)))),
+    payloads=st.lists(st.binary(max_size=40), max_size=5),
+    cut=st.integers(0, 200),
+)
+def test_scan_finds_all_whole_envelopes_between_junk(junk, payloads, cut):
+    data, wanted = b"", []
+    for index in range(max(len(junk), len(payloads))):
+        data += b"".join(junk[index : index + 1])
+        for payload in payloads[index : index + 1]:
+            wanted.append((len(data), sha256(payload)))
+            data += sealed(payload)[0]
+    torn = sealed(b"x" * 200)[0]
+    data += torn[: min(cut, len(torn) - 1)]
+    assert found(data) == wanted
+
+
+def test_scan_does_not_fall_for_a_magic_inside_a_body(monkeypatch):
+    """Ciphertext may contain anything: a walk steps over it."""
+    inner = sealed(b"inner")[0]
+    outer = bytearray(sealed(b"x" * 500)[0])
+    outer[HEADER_BYTES + 10 : HEADER_BYTES + 10 + len(inner)] = inner
+    assert found(bytes(outer)) == [(0, sha256(b"x" * 500))]

@@ -1,0 +1,61 @@
+"""Durable files: what the stores' own tests do not reach."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from cryostore.chunks.files import create_file, make_directory, storage_error, sweep_staging, write_all
+from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFullError, StorageUnavailableError
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOENT, BlobNotFoundError), (errno.ENOTDIR, BlobNotFoundError), (errno.EISDIR, BlobNotFoundError),
+     (errno.EEXIST, BlobExistsError), (errno.ENOSPC, StorageFullError), (errno.EDQUOT, StorageFullError),
+     (errno.EFBIG, StorageFullError), (errno.EIO, StorageUnavailableError), (errno.EACCES, StorageUnavailableError)],
+)  # fmt: skip
+def test_each_error_of_the_system_has_its_kind(number, kind):
+    error = storage_error(OSError(number, "the system's words"), "blob a/b")
+    assert type(error) is kind
+    assert error.message == "blob a/b: the system's words"
+
+
+def test_create_file_never_follows_a_dangling_link(tmp_path):
+    """A link in the place of the file counts as a file that exists."""
+    (tmp_path / "file").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "file", b"x", staging=tmp_path)
+    assert not (tmp_path / "nowhere").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_sweeping_an_empty_or_racing_directory_is_quiet(tmp_path, monkeypatch):
+    sweep_staging(tmp_path)
+    (tmp_path / "~a").write_bytes(b"")
+    really_open = os.open
+
+    def vanish(path, flags):
+        os.unlink(path)
+        return really_open(path, flags)
+
+    monkeypatch.setattr(os, "open", vanish)
+    sweep_staging(tmp_path)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_make_directory_flushes_even_what_exists(tmp_path, monkeypatch):
+    """Somebody else may have made it without flushing it yet."""
+    make_directory(tmp_path / "a")
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    make_directory(tmp_path / "a")
+    assert flushed == [str(tmp_path)]
+
+
+def test_write_all_of_nothing_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "pwritev", None)
+    assert write_all(-1, [b"", bytearray()], 7) == 7

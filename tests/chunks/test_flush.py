@@ -1,0 +1,162 @@
+"""Group flush: who shares, who waits, who fails."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from cryostore.chunks.flush import GroupFlush
+
+
+def start(function, *arguments):
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+class Gate:
+    """A flush that tells when it begins and ends when it is told to."""
+
+    def __init__(self):
+        self.batches = []
+        self.began = threading.Semaphore(0)
+        self.may_end = threading.Semaphore(0)
+
+    def __call__(self, items):
+        self.batches.append(sorted(items))
+        self.began.release()
+        assert self.may_end.acquire(timeout=30)
+
+
+def wait_for_gathering(group, count):
+    """Until so many items wait for the next flush. Spins: nothing tells when a thread has fallen asleep."""
+    while True:
+        with group._gate:
+            if group._gathering is not None and len(group._gathering.items) == count:
+                return
+
+
+def test_a_thread_alone_flushes_at_once():
+    batches = []
+    group = GroupFlush(batches.append)
+    group.join("a")
+    group.join("b")
+    assert batches == [["a"], ["b"]]
+
+
+def test_all_who_come_during_a_flush_share_the_next():
+    gate = Gate()
+    group = GroupFlush(gate)
+    threads = [start(group.join, 0)]
+    assert gate.began.acquire(timeout=30)
+    threads += [start(group.join, number) for number in range(1, 20)]
+    wait_for_gathering(group, 19)
+    assert gate.batches == [[0]], "a waiter whose flush has begun is not put into it"
+    gate.may_end.release(2)
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert gate.batches == [[0], list(range(1, 20))]
+
+
+def test_who_comes_late_waits_for_the_next_flush():
+    """Joining while a flush runs returns only after another one that began later."""
+    gate = Gate()
+    group = GroupFlush(gate)
+    first = start(group.join, "first")
+    assert gate.began.acquire(timeout=30)
+    late = start(group.join, "late")
+    wait_for_gathering(group, 1)
+    gate.may_end.release()
+    first.join(30)
+    assert gate.began.acquire(timeout=30)
+    assert late.is_alive()
+    gate.may_end.release()
+    late.join(30)
+    assert not late.is_alive()
+
+
+def test_an_exception_reaches_everybody_in_the_batch_and_nobody_else():
+    fail = threading.Event()
+    outcomes = {}
+    gate = Gate()
+
+    def flush(items):
+        gate(items)
+        if fail.is_set():
+            raise ZeroDivisionError
+
+    group = GroupFlush(flush)
+
+    def join(name):
+        try:
+            group.join(name)
+            outcomes[name] = "flushed"
+        except ZeroDivisionError:
+            outcomes[name] = "failed"
+
+    first = start(join, "first")
+    assert gate.began.acquire(timeout=30)
+    others = [start(join, name) for name in "abc"]
+    wait_for_gathering(group, 3)
+    gate.may_end.release()
+    first.join(30)
+    assert gate.began.acquire(timeout=30)
+    fail.set()
+    gate.may_end.release()
+    for thread in others:
+        thread.join(30)
+    fail.clear()
+    gate.may_end.release()
+    join("after")
+    assert outcomes == {"first": "flushed", "a": "failed", "b": "failed", "c": "failed", "after": "flushed"}
+
+
+def test_flushes_never_overlap_and_every_item_is_in_exactly_one():
+    running, seen, overlaps = [], [], []
+
+    def flush(items):
+        running.append(1)
+        if len(running) > 1:
+            overlaps.append(items)
+        seen.extend(items)
+        running.pop()
+
+    group = GroupFlush(flush)
+    threads = [start(lambda base: [group.join(base + step) for step in range(200)], base * 1000) for base in range(8)]
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert overlaps == []
+    assert sorted(seen) == sorted(base * 1000 + step for base in range(8) for step in range(200))
+
+
+def test_a_leader_that_is_interrupted_leaves_nobody_asleep():
+    """An exception before its flush began, as a signal may raise it in the main thread."""
+    group = GroupFlush(lambda items: None)
+
+    class Interrupted:
+        def __enter__(self):
+            follower.append(start(outcome))
+            wait_for_gathering(group, 2)
+            raise KeyboardInterrupt
+
+        def __exit__(self, *_):
+            return False
+
+    failures, follower = [], []
+
+    def outcome():
+        try:
+            group.join("follower")
+        except KeyboardInterrupt as error:
+            failures.append(error)
+
+    turn, group._turn = group._turn, Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        group.join("leader")
+    follower[0].join(30)
+    assert len(failures) == 1
+    group._turn = turn
+    group.join("later")

@@ -1,0 +1,301 @@
+"""The pack writer: sharing flushes, rolling over, and every way an append or a flush can fail."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from cryostore.chunks import pack_writer
+from cryostore.chunks.blobs.local import LocalBlobs
+from cryostore.chunks.blobs.memory import MemoryBlobs
+from cryostore.chunks.pack import PACK_HEADER_BYTES, decode_header, list_packs, pack_key
+from cryostore.chunks.pack_writer import PackWriter
+from cryostore.core.errors import StorageFullError, StorageUnavailableError
+from cryostore.core.ids import counting_ids
+from support.faulty_blobs import FaultyBlobs
+
+SMALL, LARGE = 100, pack_writer.EAGER_BYTES_MIN
+
+
+@pytest.fixture
+def blobs():
+    return FaultyBlobs(MemoryBlobs())
+
+
+@pytest.fixture
+def writer(blobs):
+    return PackWriter(blobs, counting_ids(), pack_bytes_target=10_000)
+
+
+def packs(blobs):
+    return {pack_id: blobs.inner.get(pack_key(pack_id)) for pack_id in list_packs(blobs.inner)}
+
+
+def stored(blobs, location):
+    return blobs.inner.get(pack_key(location.pack_id), location.offset, location.length)
+
+
+def test_envelopes_lie_one_behind_the_other(writer, blobs):
+    locations = [writer.append(bytes([number]) * SMALL) for number in range(5)]
+    assert [location.offset for location in locations] == [PACK_HEADER_BYTES + SMALL * number for number in range(5)]
+    assert len({location.pack_id for location in locations}) == 1
+    assert [stored(blobs, location) for location in locations] == [bytes([number]) * SMALL for number in range(5)]
+    (content,) = packs(blobs).values()
+    assert decode_header(content) == locations[0].pack_id
+
+
+def test_a_location_is_durable_when_it_is_given_out(writer, blobs):
+    for number in range(1, 4):
+        writer.append(b"x" * SMALL)
+        assert blobs.calls["sync"] == number
+
+
+def test_no_pack_is_made_before_it_is_needed(writer, blobs):
+    writer.close()
+    assert packs(blobs) == {}
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_a_full_pack_is_closed_and_a_new_one_begun(blobs, size):
+    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=3 * size)
+    locations = [writer.append(bytes([number]) * size) for number in range(7)]
+    per_pack = [len(content) for content in packs(blobs).values()]
+    assert per_pack == [PACK_HEADER_BYTES + size * count for count in (3, 3, 1)]
+    assert [stored(blobs, location)[0] for location in locations] == list(range(7))
+    assert [blobs.owned(pack_key(pack_id)) for pack_id in packs(blobs)] == [False, False, True]
+    writer.close()
+    assert not any(blobs.owned(pack_key(pack_id)) for pack_id in packs(blobs))
+
+
+def test_a_closed_writer_takes_nothing(writer):
+    writer.append(b"x")
+    writer.close()
+    writer.close()
+    with pytest.raises(StorageUnavailableError, match="closed"):
+        writer.append(b"x")
+
+
+def in_threads(writer, envelopes):
+    """Append all at once; give back for each envelope its location or its error, and the flushes it took."""
+    outcomes = [None] * len(envelopes)
+
+    def append(index):
+        try:
+            outcomes[index] = writer.append(envelopes[index])
+        except StorageUnavailableError as error:
+            outcomes[index] = error
+
+    threads = [threading.Thread(target=append, args=(index,)) for index in range(len(envelopes))]
+    for thread in threads:
+        thread.start()
+    return threads, outcomes
+
+
+def wait_for_gathering(writer, count):
+    """Until so many envelopes wait for the next flush."""
+    while True:
+        with writer._flushes._gate:
+            if writer._flushes._gathering is not None and len(writer._flushes._gathering.items) == count:
+                return
+
+
+class Held:
+    """Keeps a flush waiting until told otherwise."""
+
+    def __init__(self, blobs):
+        self.began, self.may_end = threading.Event(), threading.Event()
+        blobs.on("sync", self)
+
+    def __call__(self):
+        self.began.set()
+        assert self.may_end.wait(30)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_all_who_wait_share_one_flush(blobs, size):
+    """While one flush runs, twenty envelopes arrive: one more flush serves them all."""
+    writer = PackWriter(blobs, counting_ids())
+    held = Held(blobs)
+    first, first_outcome = in_threads(writer, [b"f" * SMALL])
+    assert held.began.wait(30)
+    others, outcomes = in_threads(writer, [bytes([number]) * size for number in range(20)])
+    wait_for_gathering(writer, 20)
+    assert first_outcome == [None]
+    assert outcomes == [None] * 20
+    held.may_end.set()
+    for thread in first + others:
+        thread.join(30)
+    assert blobs.calls["sync"] == 2
+    assert [stored(blobs, location) for location in outcomes] == [bytes([number]) * size for number in range(20)]
+    # the header and the first, then the small ones together, or the large ones each for itself
+    assert blobs.calls["append"] == 2 + (1 if size == SMALL else 20)
+
+
+def test_large_envelopes_are_written_while_a_flush_runs(blobs):
+    writer = PackWriter(blobs, counting_ids())
+    held = Held(blobs)
+    threads, _ = in_threads(writer, [b"f" * SMALL])
+    assert held.began.wait(30)
+    more, outcomes = in_threads(writer, [b"L" * LARGE])
+    wait_for_gathering(writer, 1)
+    (content,) = packs(blobs).values()
+    assert len(content) == PACK_HEADER_BYTES + SMALL + LARGE
+    assert outcomes == [None], "written is not durable"
+    held.may_end.set()
+    for thread in threads + more:
+        thread.join(30)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_rolling_over_while_a_flush_runs_flushes_both_packs(blobs, size):
+    """Envelopes of one batch lie in different packs: each is durable before its location is given out."""
+    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=size + PACK_HEADER_BYTES)
+    held = Held(blobs)
+    first, _ = in_threads(writer, [b"f" * size])
+    assert held.began.wait(30)
+    others, outcomes = in_threads(writer, [bytes([number]) * size for number in range(3)])
+    wait_for_gathering(writer, 3)
+    held.may_end.set()
+    for thread in first + others:
+        thread.join(30)
+    assert sorted(stored(blobs, location)[0] for location in outcomes) == [0, 1, 2]
+    writer.close()
+    assert not any(blobs.owned(pack_key(pack_id)) for pack_id in packs(blobs))
+    assert blobs.calls["sync"] >= len(packs(blobs))
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_a_full_disk_fails_the_append_and_later_ones_work_in_the_same_pack(writer, blobs, size):
+    before = writer.append(b"b" * SMALL)
+    blobs.fail("append", error=StorageFullError("no space", hint="free some"))
+    with pytest.raises(StorageFullError) as caught:
+        writer.append(b"f" * size)
+    assert caught.value.hint == "free some"
+    after = writer.append(b"a" * size)
+    assert after == (before.pack_id, before.offset + SMALL, size)
+    assert stored(blobs, before) + stored(blobs, after) == b"b" * SMALL + b"a" * size
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("torn_bytes", [0, 1, 50])
+def test_a_failed_write_abandons_the_pack_and_believes_nothing_of_it(writer, blobs, size, torn_bytes):
+    before = writer.append(b"b" * SMALL)
+    blobs.fail("append", torn_bytes=torn_bytes)
+    with pytest.raises(StorageUnavailableError):
+        writer.append(b"f" * size)
+    assert not blobs.owned(pack_key(before.pack_id))
+    after = writer.append(b"a" * size)
+    assert after.pack_id != before.pack_id
+    assert stored(blobs, before) + stored(blobs, after) == b"b" * SMALL + b"a" * size
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_a_failed_flush_abandons_the_pack_and_is_never_repeated_on_it(writer, blobs, size):
+    before = writer.append(b"b" * SMALL)
+    blobs.fail("sync")
+    with pytest.raises(StorageUnavailableError):
+        writer.append(b"f" * size)
+    assert not blobs.owned(pack_key(before.pack_id))
+    syncs = blobs.calls["sync"]
+    after = writer.append(b"a" * size)
+    assert blobs.calls["sync"] == syncs + 1
+    assert after.pack_id != before.pack_id
+    assert stored(blobs, before) + stored(blobs, after) == b"b" * SMALL + b"a" * size
+
+
+def test_a_failed_flush_fails_everybody_whose_bytes_it_should_have_covered(blobs):
+    """Ten small ones in the batch, and large ones written before the flush failed: none is believed."""
+    writer = PackWriter(blobs, counting_ids())
+    before = writer.append(b"b" * SMALL)
+    held = Held(blobs)
+    first, first_outcome = in_threads(writer, [b"f" * SMALL])
+    assert held.began.wait(30)
+    others, outcomes = in_threads(writer, [b"s" * SMALL] * 10 + [b"L" * LARGE] * 3)
+    wait_for_gathering(writer, 13)
+    blobs.fail("sync")
+    held.may_end.set()
+    for thread in first + others:
+        thread.join(30)
+    assert first_outcome[0].pack_id == before.pack_id, "the flush that was running had begun before"
+    assert [type(outcome) for outcome in outcomes] == [StorageUnavailableError] * 13
+    assert len({id(outcome) for outcome in outcomes}) == 13, "each thread has an exception of its own"
+    assert writer.append(b"a").pack_id != before.pack_id
+
+
+def test_a_flush_that_fails_under_a_large_one_fails_that_too(blobs):
+    """A large envelope was written while the flush ran that then failed: its own flush must not believe the pack."""
+    writer = PackWriter(blobs, counting_ids())
+    held = Held(blobs)
+    blobs.fail("sync")
+    first, first_outcome = in_threads(writer, [b"f" * SMALL])
+    assert held.began.wait(30)
+    others, outcomes = in_threads(writer, [b"L" * LARGE])
+    wait_for_gathering(writer, 1)
+    held.may_end.set()
+    for thread in first + others:
+        thread.join(30)
+    assert [type(outcome) for outcome in first_outcome + outcomes] == [StorageUnavailableError] * 2
+    assert blobs.calls["sync"] == 1
+
+
+@pytest.mark.parametrize("method", ["open_append", "append"])
+@pytest.mark.parametrize("kind", [StorageFullError, StorageUnavailableError])
+def test_a_pack_that_cannot_be_begun_leaves_nothing_behind(writer, blobs, method, kind):
+    """A full disk must not fill with empty packs."""
+    for _ in range(3):
+        blobs.fail(method, error=kind("no"))
+        with pytest.raises(kind):
+            writer.append(b"x" * SMALL)
+    assert packs(blobs) == {}
+    assert stored(blobs, writer.append(b"y" * SMALL)) == b"y" * SMALL
+
+
+def test_whatever_the_store_raises_the_writer_says_unavailable(writer, blobs):
+    """As when the data directory vanishes: BlobNotFoundError means nothing to one who appends."""
+    blobs.inner.put(pack_key(counting_ids()()), b"taken")
+    with pytest.raises(StorageUnavailableError, match="exists"):
+        writer.append(b"x")
+    assert writer.append(b"x").offset == PACK_HEADER_BYTES
+
+
+@pytest.mark.parametrize("method", ["append", "sync", "open_append"])
+@pytest.mark.parametrize("at", range(1, 12))
+def test_after_a_fault_at_any_call_all_that_was_acknowledged_is_there(blobs, method, at):
+    """The k-th append or flush fails: exactly one put is refused, all others are whole."""
+    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=500)
+    blobs.fail(method, at, torn_bytes=17)
+    acknowledged, refused = {}, 0
+    for number in range(12):
+        try:
+            acknowledged[writer.append(bytes([number]) * SMALL)] = bytes([number]) * SMALL
+        except StorageUnavailableError:
+            refused += 1
+    assert refused == (0 if (method, at) in blobs.faults else 1)
+    assert len(acknowledged) == 12 - refused
+    for location, envelope in acknowledged.items():
+        assert stored(blobs, location) == envelope
+
+
+def test_many_threads_many_sizes_on_files(tmp_path):
+    """Small and large ones from eight threads at once, over many packs: every one where its location says."""
+    blobs = LocalBlobs(tmp_path)
+    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=2_000_000)
+    envelopes = [bytes([number]) * (SMALL * number if number % 8 else LARGE + number) for number in range(200)]
+    found = {}
+
+    def work(start):
+        for number in range(start, len(envelopes), 8):
+            found[number] = writer.append(envelopes[number])
+
+    threads = [threading.Thread(target=work, args=(start,)) for start in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writer.close()
+    for number, location in found.items():
+        assert blobs.get(pack_key(location.pack_id), location.offset, location.length) == envelopes[number]
+    assert len(found) == 200
+    assert not any(blobs.owned(pack_key(pack_id)) for pack_id in list_packs(blobs))
+    blobs.close()

@@ -1,0 +1,236 @@
+"""The chunk store on real files and on failing ones."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cryostore.chunks.blobs import BlobStore, open_blobs
+from cryostore.chunks.blobs.memory import MemoryBlobs
+from cryostore.chunks.cipher import DataKey
+from cryostore.chunks.envelope import ENVELOPE_OVERHEAD_BYTES, Header, Kind
+from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key, scan_pack
+from cryostore.chunks.store import ChunkStore, Location
+from cryostore.core.digest import Payload, sha256
+from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError
+from cryostore.core.ids import counting_ids, random_id
+from support.faulty_blobs import FaultyBlobs
+
+KEY = DataKey(b"k" * 16, bytes(range(32)))
+NOISE = random.Random(5).randbytes(1 << 20)
+
+
+@pytest.fixture
+def blobs(tmp_path):
+    store = open_blobs(tmp_path / "blobs")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(blobs):
+    store = ChunkStore(blobs, counting_ids())
+    yield store
+    store.close()
+
+
+def get(store, location, data, key=KEY):
+    return store.get(location, key, sha256(data), len(data))
+
+
+@pytest.mark.parametrize("data", [b"", b"x", NOISE[:4096], NOISE, b"text " * 100_000], ids=len)
+def test_what_was_put_is_got(store, data):
+    location = store.put(Payload(data), KEY)
+    assert get(store, location, data) == data
+    assert location.length <= len(data) + ENVELOPE_OVERHEAD_BYTES
+
+
+@given(st.lists(st.binary(max_size=2000), max_size=20))
+def test_every_payload_has_its_own_place(payloads):
+    store = ChunkStore(MemoryBlobs(), counting_ids(), pack_bytes_target=3000)
+    locations = [store.put(Payload(data), KEY) for data in payloads]
+    assert len(set(locations)) == len(payloads)
+    for location, data in zip(locations, payloads, strict=True):
+        assert get(store, location, data) == data
+
+
+def test_a_new_store_reads_what_the_old_one_wrote(blobs):
+    first = ChunkStore(blobs, new_id := counting_ids())
+    location = first.put(Payload(b"old"), KEY)
+    first.close()
+    second = ChunkStore(blobs, new_id)
+    assert get(second, location, b"old") == b"old"
+    assert second.put(Payload(b"new"), KEY).pack_id != location.pack_id
+
+
+def test_two_stores_share_the_blobs(blobs):
+    """As two worker processes do: each has a pack of its own, both read both."""
+    new_id = counting_ids()
+    stores = [ChunkStore(blobs, new_id) for _ in range(2)]
+    locations = [store.put(Payload(b"of %d" % number), KEY) for number, store in enumerate(stores)]
+    assert locations[0].pack_id != locations[1].pack_id
+    for store in stores:
+        for number, location in enumerate(locations):
+            assert get(store, location, b"of %d" % number) == b"of %d" % number
+
+
+def test_the_kind_is_part_of_the_envelope(store, blobs):
+    location = store.put(Payload(b"metadata"), KEY, Kind.METADATA)
+    ((offset, header),) = scan_pack(blobs, location.pack_id)
+    assert (offset, header.kind) == (location.offset, Kind.METADATA)
+    assert get(store, location, b"metadata") == b"metadata"
+
+
+def test_packs_hold_neither_payload_nor_digest(store, blobs):
+    """What the disk shows tells nothing about the content."""
+    location = store.put(Payload(NOISE[:5000]), KEY)
+    content = blobs.get(pack_key(location.pack_id))
+    assert NOISE[:16] not in content
+    assert sha256(NOISE[:5000])[:8] not in content
+
+
+def test_a_missing_pack_is_damage_that_names_it(store, blobs):
+    location = store.put(Payload(b"x"), KEY)
+    blobs.delete(pack_key(location.pack_id))
+    with pytest.raises(DamagedDataError, match=location.pack_id):
+        get(store, location, b"x")
+
+
+@pytest.mark.parametrize("change", [(1, 0), (-1, 0), (0, 1), (0, -1), (10_000, 0), (0, 10_000)])
+def test_a_false_location_is_damage_that_names_it(store, change):
+    store.put(Payload(b"before"), KEY)
+    location = store.put(Payload(b"x" * 100), KEY)
+    store.put(Payload(b"behind"), KEY)
+    false = Location(location.pack_id, location.offset + change[0], location.length + change[1])
+    with pytest.raises(DamagedDataError, match=f"{location.pack_id} at {false.offset}"):
+        get(store, false, b"x" * 100)
+
+
+def test_any_damaged_byte_on_disk_is_noticed(store, blobs):
+    data = b"precious " * 50
+    location = store.put(Payload(data), KEY)
+    path = blobs._root / pack_key(location.pack_id)
+    with path.open("r+b") as file:
+        for position in range(location.offset, location.offset + location.length):
+            file.seek(position)
+            (byte,) = file.read(1)
+            for value, wanted in ((byte ^ 0x10, DamagedDataError), (byte, None)):
+                file.seek(position)
+                file.write(bytes([value]))
+                file.flush()
+                if wanted:
+                    with pytest.raises(DamagedDataError):
+                        get(store, location, data)
+    assert get(store, location, data) == data
+
+
+def test_one_vaults_key_opens_nothing_of_anothers(store):
+    location = store.put(Payload(b"x"), KEY)
+    for other in (DataKey(b"o" * 16, bytes(32)), DataKey(KEY.key_id, bytes(32))):
+        with pytest.raises(DamagedDataError):
+            get(store, location, b"x", other)
+
+
+def test_unreadable_is_not_damaged():
+    """A disk that cannot be read now is no reason to give the bytes up."""
+    blobs = FaultyBlobs(MemoryBlobs())
+    store = ChunkStore(blobs, counting_ids())
+    location = store.put(Payload(b"x"), KEY)
+    blobs.fail("get")
+    with pytest.raises(StorageUnavailableError):
+        get(store, location, b"x")
+    assert get(store, location, b"x") == b"x"
+
+
+def test_a_store_that_cannot_append_is_refused():
+    class PutOnly:
+        put = get = stat = list = delete = close = None
+
+    store: BlobStore = PutOnly()
+    with pytest.raises(ConfigurationError):
+        ChunkStore(store, counting_ids())
+
+
+def test_writers_draw_new_salts(blobs):
+    """Two stores, as after a restart, never derive the same key."""
+    salts = set()
+    for _ in range(2):
+        store = ChunkStore(blobs, random_id)
+        location = store.put(Payload(b"x"), KEY)
+        salts.add(Header.decode(blobs.get(pack_key(location.pack_id), location.offset, location.length)).salt)
+        store.close()
+    assert len(salts) == 2
+
+
+def test_many_threads_put_and_get(store):
+    wrong = []
+
+    def work(seed):
+        chance = random.Random(seed)
+        for _ in range(30):
+            start, size = chance.randrange(500_000), chance.choice([0, 50, 4096, 300_000])
+            data = NOISE[start : start + size]
+            if get(store, store.put(Payload(data), KEY), data) != data:
+                wrong.append((seed, start, size))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from cryostore.chunks.blobs import open_blobs
+from cryostore.chunks.cipher import DataKey
+from cryostore.chunks.store import ChunkStore
+from cryostore.core.digest import Payload
+from cryostore.core.ids import random_id
+import threading
+store = ChunkStore(open_blobs(Path(sys.argv[1])), random_id, pack_bytes_target=100_000)
+key = DataKey(b"k" * 16, bytes(range(32)))
+lock = threading.Lock()
+def work(base):
+    number = base
+    while True:
+        location = store.put(Payload(b"payload %d " % number * (number % 300)), key)
+        with lock:
+            print(number, *location, flush=True)
+        number += 4
+for base in range(4):
+    threading.Thread(target=work, args=(base,)).start()
+"""
+
+
+def test_after_kill_9_all_that_was_acknowledged_is_there(blobs):
+    """A process that writes from four threads is killed; then its tail may be cut, and everything said is kept."""
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, blobs._root], stdout=subprocess.PIPE, text=True)
+    lines = [writer.stdout.readline() for _ in range(150)]
+    owned = [pack_id for pack_id in list_packs(blobs) if blobs.owned(pack_key(pack_id))]
+    assert owned, "the writer lives, and shows it"
+    os.kill(writer.pid, signal.SIGKILL)
+    lines += [line for line in writer.stdout if line.endswith("\n")]
+    writer.stdout.close()
+    writer.wait()
+    assert not any(blobs.owned(pack_key(pack_id)) for pack_id in list_packs(blobs))
+    for pack_id in list_packs(blobs):
+        cut_torn_tail(blobs, pack_id)
+    store = ChunkStore(blobs, random_id)
+    for line in lines:
+        number, pack_id, offset, length = line.split()
+        data = b"payload %d " % int(number) * (int(number) % 300)
+        assert get(store, Location(pack_id, int(offset), int(length)), data) == data
+    indexed = sum(1 for pack_id in list_packs(blobs) for _ in scan_pack(blobs, pack_id))
+    assert indexed >= len(lines)
+    store.close()

@@ -1,0 +1,228 @@
+"""The transport against a server that misbehaves."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from cryostore.client import connection
+from cryostore.client.connection import HttpTransport, Timeouts
+from cryostore.client.transport import ConnectionFailedError, Endpoint
+from cryostore.core.digest import Payload
+from cryostore.core.errors import ConfigurationError
+from cryostore.wire.message import Request
+from support.faulty_server import answer, cut, cut_in_body, faulty_server, garbage, stall
+
+
+def get(path="/x", query=""):
+    return Request("GET", path, query, [("host", "test")])
+
+
+def put(data):
+    return Request("PUT", "/x", "", [("host", "test")], Payload(data))
+
+
+@pytest.fixture
+def transport_to():
+    opened = []
+
+    def make(server, **options):
+        transport = HttpTransport(Endpoint.parse(server.url), **options)
+        opened.append(transport)
+        return transport
+
+    yield make
+    for transport in opened:
+        transport.close()
+
+
+def test_request_and_answer_arrive_unchanged(transport_to):
+    with faulty_server(answer(202, b"\x00\xffdata", X_Amz_Thing="b\xe4r")) as server:
+        response = transport_to(server).send(
+            Request("PUT", "/a%2Fb/%20", "q=%C3%A4&r", [("host", "h"), ("x-a", "1")], Payload(b"body"))
+        )
+    assert (response.status, bytes(response.body.data)) == (202, b"\x00\xffdata")
+    assert ("x-amz-thing", "b\xe4r") in response.headers
+    ((method, target, headers, body),) = server.received
+    assert (method, target, body) == ("PUT", "/a%2Fb/%20?q=%C3%A4&r", b"body")
+    assert headers == {"host": "h", "x-a": "1", "content-length": "4"}
+
+
+def test_get_has_no_body_headers_and_empty_put_has_length_zero(transport_to):
+    with faulty_server(answer(), answer()) as server:
+        transport = transport_to(server)
+        transport.send(get())
+        transport.send(Request("PUT", "/x", "", [("host", "h")]))
+    assert "content-length" not in server.received[0][2]
+    assert server.received[1][2]["content-length"] == "0"
+
+
+@pytest.mark.parametrize("data", [b"bytes", bytearray(b"array"), memoryview(b"view"), bytes(3_000_000)])
+def test_every_kind_of_buffer_is_sent(transport_to, data):
+    with faulty_server(answer()) as server:
+        transport_to(server).send(put(data))
+    assert server.received[0][3] == bytes(data)
+
+
+def test_a_connection_is_kept(transport_to):
+    with faulty_server(*[answer()] * 5) as server:
+        transport = transport_to(server)
+        for _ in range(5):
+            transport.send(get())
+        transport.close()
+    assert server.connections == 1
+
+
+def test_a_connection_the_server_ends_is_not_kept(transport_to):
+    with faulty_server(answer(say_close=True), answer()) as server:
+        transport = transport_to(server)
+        transport.send(get())
+        transport.send(get())
+        transport.close()
+    assert server.connections == 2
+
+
+def test_a_kept_connection_closed_meanwhile_is_noticed_before_it_is_used(transport_to):
+    with faulty_server(answer(keep=False), answer()) as server:
+        transport = transport_to(server)
+        transport.send(get())
+        assert server.closed.acquire(timeout=10)
+        assert transport.send(put(b"body")).status == 200
+        transport.close()
+    assert [request[0] for request in server.received] == ["GET", "PUT"]
+
+
+def test_a_kept_connection_that_breaks_in_use_is_replaced_once(transport_to, monkeypatch):
+    monkeypatch.setattr(connection, "_readable", lambda _: False)
+    with faulty_server(answer(keep=False), answer()) as server:
+        transport = transport_to(server)
+        transport.send(get())
+        assert server.closed.acquire(timeout=10)
+        assert transport.send(put(bytes(2_000_000))).status == 200
+        transport.close()
+
+
+def test_a_kept_connection_cut_after_the_request_is_replaced_once_only(transport_to):
+    with faulty_server(answer(), cut, cut) as server:
+        transport = transport_to(server)
+        transport.send(get())
+        with pytest.raises(ConnectionFailedError):
+            transport.send(get())
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("fault", [cut, cut_in_body, garbage])
+def test_a_broken_answer_is_a_failed_connection(transport_to, fault):
+    with faulty_server(fault, answer()) as server:
+        transport = transport_to(server)
+        with pytest.raises(ConnectionFailedError) as raised:
+            transport.send(get())
+        assert raised.value.retryable
+        assert transport.send(get()).status == 200, "the broken connection must not come back from the pool"
+        transport.close()
+
+
+def test_a_slow_head_times_out(transport_to):
+    with faulty_server(stall) as server:
+        transport = transport_to(server, timeouts=Timeouts(read_seconds=0.05))
+        with pytest.raises(ConnectionFailedError, match="no answer in time"):
+            transport.send(get())
+
+
+def test_an_answer_beyond_the_limit_is_not_read(transport_to, monkeypatch):
+    monkeypatch.setattr(connection, "ANSWER_BYTES_MAX", 10)
+    with faulty_server(answer(body=b"12345678901"), answer(body=b"1234567890")) as server:
+        transport = transport_to(server)
+        with pytest.raises(ConnectionFailedError, match="11 bytes is too long"):
+            transport.send(get())
+        assert len(transport.send(get()).body) == 10
+        transport.close()
+
+
+def test_an_answer_sent_before_the_body_was_read_is_what_counts():
+    """A server that refuses a large upload answers at once and closes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def refuse():
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.recv(1000)
+            accepted.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno")
+            accepted.shutdown(socket.SHUT_WR)
+            while accepted.recv(1 << 20):
+                pass
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    transport = HttpTransport(Endpoint.parse(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+    response = transport.send(put(bytes(20_000_000)))
+    thread.join()
+    listener.close()
+    assert (response.status, bytes(response.body.data)) == (403, b"no")
+
+
+def test_nobody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(ConnectionFailedError, match=f"http://127.0.0.1:{port}: .*refused") as raised:
+        HttpTransport(Endpoint.parse(f"http://127.0.0.1:{port}")).send(get())
+    assert raised.value.retryable
+    assert "running" in raised.value.hint
+
+
+def test_concurrent_requests_have_connections_of_their_own_and_share_them_later(transport_to):
+    """All eight wait for each other at the server, which only works on eight connections."""
+    barrier = threading.Barrier(8)
+
+    def together(handler):
+        barrier.wait(10)
+        answer()(handler)
+
+    with faulty_server(*[together] * 8, *[answer()] * 8) as server:
+        transport = transport_to(server)
+        with ThreadPoolExecutor(8) as pool:
+            assert [one.status for one in pool.map(lambda _: transport.send(get()), range(8))] == [200] * 8
+        for _ in range(8):
+            transport.send(get())
+        transport.close()
+    assert server.connections == 8
+
+
+def test_the_pool_is_bounded(transport_to, monkeypatch):
+    monkeypatch.setattr(connection, "CONNECTIONS_IDLE_MAX", 0)
+    with faulty_server(answer(), answer()) as server:
+        transport = transport_to(server)
+        transport.send(get())
+        transport.send(get())
+    assert server.connections == 2
+
+
+def test_a_child_process_does_not_use_its_parents_connections(transport_to, monkeypatch):
+    with faulty_server(answer(), answer()) as server:
+        transport = transport_to(server)
+        transport.send(get())
+        kept = transport._idle[0]
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        transport.send(get())
+        transport.close()
+        kept.close()
+    assert server.connections == 2
+
+
+def test_a_closed_transport_opens_anew(transport_to):
+    with faulty_server(answer(), answer()) as server:
+        transport = transport_to(server)
+        transport.send(get())
+        transport.close()
+        transport.send(get())
+        transport.close()
+    assert server.connections == 2
+
+
+def test_a_missing_certificate_bundle_is_a_matter_of_configuration(tmp_path):
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        HttpTransport(Endpoint.parse("https://localhost"), ca_bundle=str(tmp_path / "absent.pem"))

@@ -1,0 +1,105 @@
+"""The schedule of repetitions, with clock and chance under control."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cryostore.client.retry import Retry, is_retryable
+from cryostore.client.transport import ConnectionFailedError
+from cryostore.core.digest import Payload
+from cryostore.wire.message import Response
+
+
+def response(status=200, **headers):
+    return Response(status, [(name.replace("_", "-"), value) for name, value in headers.items()], Payload())
+
+
+class Script:
+    """Attempts that end as told, and a record of the waits between them."""
+
+    def __init__(self, *outcomes):
+        self.outcomes = list(outcomes)
+        self.waits = []
+
+    def attempt(self):
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def run(self, chance=1.0, **options):
+        return Retry(random=lambda: chance, sleep=self.waits.append, **options).run(self.attempt)
+
+
+def test_success_is_answered_at_once():
+    script = Script(response(200))
+    assert script.run().status == 200
+    assert script.waits == []
+
+
+def test_waits_double_up_to_their_bound():
+    script = Script(*[response(503)] * 8)
+    assert script.run(attempts_max=8, delay_first_seconds=1.0, delay_seconds_max=10.0).status == 503
+    assert script.waits == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
+
+
+def test_the_last_answer_is_given_back_after_five_attempts():
+    script = Script(*[response(500)] * 4, response(503), response(200))
+    assert script.run().status == 503
+    assert len(script.outcomes) == 1
+    assert len(script.waits) == 4
+
+
+def test_jitter_takes_a_random_part_of_the_bound():
+    script = Script(response(500), response(500), response(200))
+    script.run(chance=0.25, delay_first_seconds=2.0)
+    assert script.waits == [0.5, 1.0]
+
+
+@given(st.integers(1, 2000), st.floats(0, 1), st.floats(0, 1e6))
+def test_no_wait_is_ever_beyond_the_bound(number, chance, at_least_seconds):
+    retry = Retry(random=lambda: chance, delay_seconds_max=20.0)
+    assert 0 <= retry.delay_seconds(number, at_least_seconds) <= 20.0
+
+
+def test_a_failed_connection_is_repeated_and_raised_in_the_end():
+    failure = ConnectionFailedError("refused")
+    script = Script(failure, failure, response(200))
+    assert script.run().status == 200
+    script = Script(*[failure] * 5)
+    with pytest.raises(ConnectionFailedError):
+        script.run()
+    assert len(script.waits) == 4
+
+
+def test_what_a_repetition_cannot_help_is_raised_at_once():
+    script = Script(ConnectionFailedError("not trusted", retryable=False))
+    with pytest.raises(ConnectionFailedError, match="not trusted"):
+        script.run()
+    assert script.waits == []
+
+
+@pytest.mark.parametrize(
+    ("text", "waits"), [("3", [3.0]), ("100", [20.0]), ("-1", [0.5]), ("soon", [0.5]), ("", [0.5]), ("²", [0.5])]
+)
+def test_retry_after_in_seconds_is_a_lower_bound(text, waits):
+    script = Script(response(429, retry_after=text), response(200))
+    script.run(delay_first_seconds=0.5)
+    assert script.waits == waits
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_load_and_server_failures_are_retryable(status):
+    assert is_retryable(response(status))
+
+
+@pytest.mark.parametrize("name", ["NotReadableInputStreamException", "ThrottlingException"])
+def test_errors_retryable_by_name(name):
+    assert is_retryable(response(400, x_amzn_errortype=name))
+
+
+@pytest.mark.parametrize("status", [200, 202, 301, 400, 403, 404, 409])
+def test_all_else_is_not(status):
+    assert not is_retryable(response(status, x_amzn_errortype="IllegalArgumentException"))

@@ -1,0 +1,57 @@
+"""What every Keyring must do. A subclass gives `ring`, whose store of keys it can reach."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cryostore.chunks.keyring import MasterKey, unwrap, wrapped_key_id
+from cryostore.core.errors import KeyUnavailableError
+
+
+class KeyringTests:
+    """Subclass, name it Test..., and give a fixture `ring` of class scope: a keyring with at least one key."""
+
+    def test_the_active_key_is_found_by_its_id(self, ring):
+        key = ring.active()
+        wrapped = key.wrap(b"data key", b"vault 1")
+        assert ring.key(key.key_id).unwrap(wrapped, b"vault 1") == b"data key"
+
+    def test_the_ring_unwraps_with_the_key_that_wrapped(self, ring):
+        wrapped = ring.active().wrap(b"data key", b"vault 1")
+        assert wrapped_key_id(wrapped) == ring.active().key_id
+        assert unwrap(ring, wrapped, b"vault 1") == b"data key"
+
+    def test_unknown_keys_are_unavailable(self, ring):
+        for key_id in ("", "nobody's", ring.active().key_id + "x"):
+            with pytest.raises(KeyUnavailableError):
+                ring.key(key_id)
+
+    def test_what_a_foreign_key_wrapped_does_not_open(self, ring):
+        """Neither one of another id, nor one that only claims the id."""
+        for key_id in ("elsewhere", ring.active().key_id):
+            wrapped = MasterKey(key_id, bytes(32)).wrap(b"data key", b"vault 1")
+            with pytest.raises(KeyUnavailableError):
+                unwrap(ring, wrapped, b"vault 1")
+
+    @given(plain=st.binary(max_size=64), context=st.binary(max_size=20), other=st.binary(max_size=20))
+    def test_only_the_same_context_unwraps(self, ring, plain, context, other):
+        wrapped = ring.active().wrap(plain, context)
+        assert unwrap(ring, wrapped, context) == plain
+        assert plain == b"" or plain not in wrapped or len(plain) < 8
+        if other != context:
+            with pytest.raises(KeyUnavailableError):
+                unwrap(ring, wrapped, other)
+
+    def test_wrapping_twice_gives_different_bytes(self, ring):
+        assert ring.active().wrap(b"x", b"") != ring.active().wrap(b"x", b"")
+
+    def test_every_changed_or_missing_byte_is_noticed(self, ring):
+        wrapped = ring.active().wrap(b"data key", b"vault 1")
+        for position in range(len(wrapped)):
+            changed = bytearray(wrapped)
+            changed[position] ^= 0x01
+            for bad in (bytes(changed), wrapped[:position]):
+                with pytest.raises(KeyUnavailableError):
+                    unwrap(ring, bad, b"vault 1")

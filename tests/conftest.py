@@ -1,0 +1,70 @@
+"""What every test gets: Hypothesis profiles, an environment without anybody's AWS settings, and the real clients."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from support import tree
+
+# A run of `make test` tries the same examples every time, so that a red run means a change; `make stress` explores.
+# No deadlines: they measure the machine. Nothing is kept between runs.
+settings.register_profile(
+    "moderate",
+    deadline=None,
+    derandomize=True,
+    max_examples=50,
+    stateful_step_count=30,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "stress", settings.get_profile("moderate"), derandomize=False, max_examples=1000, print_blob=True
+)
+settings.load_profile("moderate")
+
+AWS_NOWHERE = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_PAGER": "",
+}
+
+
+def pytest_configure(config):
+    """Take the developer's own AWS settings away, for servers that fixtures start too: a test sets what it needs."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(AWS_NOWHERE)
+
+
+def sdk_environment(name):
+    """The folder of a client environment that `make unit` makes, or skip with its name."""
+    folder = tree.ROOT / name
+    if not (folder / ".ready").exists():
+        pytest.skip(f"{name} is not installed: run `make unit`")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sdk_2024():
+    """A virtual environment with botocore 1.34.124 and awscli 1.33.6, the last that know `backupstorage` themselves."""
+    return sdk_environment(".venv-sdk-2024")
+
+
+@pytest.fixture(scope="session")
+def sdk_current():
+    """A virtual environment with the current boto3 and aws CLI, which need the folder `cryo sdk-model` writes."""
+    return sdk_environment(".venv-sdk-current")
+
+
+@pytest.fixture(scope="session")
+def sdk_javascript():
+    """The folder whose scripts may `require("aws-sdk")`, version 2.1639.0; run them with `node`."""
+    folder = tree.ROOT / "tests" / "compat" / "javascript"
+    if not (folder / "node_modules" / ".ready").exists() or shutil.which("node") is None:
+        pytest.skip("the JavaScript SDK is not installed: run `make unit` where node and npm are")
+    return folder

@@ -1,0 +1,48 @@
+"""Requests signed by botocore, as our server receives them: the oracle for signatures."""
+
+from __future__ import annotations
+
+from unittest import mock
+from urllib.parse import urlsplit
+
+import botocore.auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from cryostore.core.digest import Payload
+from cryostore.core.time import SECOND_MS
+from cryostore.wire.message import Request
+
+HOST = "cryo.example:9000"
+
+
+def signed(
+    request, *, access_key_id, secret, region, service, now_ms, token=None, unsigned_payload=False, presign=None
+):
+    """`request` (ours) as botocore signs and sends it; `presign` seconds: with the signature in the query."""
+    url = f"http://{HOST}{request.path}" + (f"?{request.query}" if request.query else "")
+    data = bytes(request.body.data) if request.body else b""
+    theirs = AWSRequest(request.method, url, headers=dict(request.headers), data=data)
+    theirs.context["payload_signing_enabled"] = not unsigned_payload
+    credentials = Credentials(access_key_id, secret, token)
+    if presign is None:
+        signer = botocore.auth.SigV4Auth(credentials, service, region)
+    else:
+        signer = botocore.auth.SigV4QueryAuth(credentials, service, region, expires=presign)
+    with mock.patch("botocore.auth.get_current_datetime", return_value=_datetime(now_ms)):
+        signer.add_auth(theirs)
+    return received(theirs, data)
+
+
+def received(theirs, data):
+    """A request of botocore as it stands on the wire."""
+    parts = urlsplit(theirs.url)
+    headers = [("host", parts.netloc)]
+    headers += [(name.lower(), value) for name, value in theirs.headers.items()]
+    return Request(theirs.method, parts.path, parts.query, headers, Payload(data))
+
+
+def _datetime(now_ms):
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(now_ms // SECOND_MS, UTC)

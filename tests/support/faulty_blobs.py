@@ -1,0 +1,144 @@
+"""Blob stores that fail on demand, and one that forgets what was not synced."""
+
+from __future__ import annotations
+
+import threading
+
+from cryostore.chunks.blobs.memory import MemoryBlobs
+from cryostore.core.errors import StorageUnavailableError
+
+
+class FaultyBlobs:
+    """Passes everything on to `inner`, except the calls that `fail` names.
+
+    Methods of an appender are counted as "append", "sync" and "close", over all appenders.
+    """
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.calls = {}
+        self.faults = {}
+        self.before = {}
+        self._lock = threading.Lock()
+
+    def fail(self, method, at=1, error=None, *, torn_bytes=0):
+        """Let the `at`-th call from now raise `error`; an append writes `torn_bytes` before that."""
+        error = error or StorageUnavailableError(f"{method} was told to fail")
+        self.faults[method, self.calls.get(method, 0) + at] = (error, torn_bytes)
+
+    def on(self, method, action):
+        """Call `action()` at the beginning of each call, outside of any lock of ours."""
+        self.before[method] = action
+
+    def trouble(self, method):
+        """Count a call; return its error, or None, and how many bytes are written all the same."""
+        with self._lock:
+            self.calls[method] = self.calls.get(method, 0) + 1
+            fault = self.faults.pop((method, self.calls[method]), (None, 0))
+        self.before.get(method, lambda: None)()
+        return fault
+
+    def __getattr__(self, method):
+        if method.startswith("__"):
+            raise AttributeError(method)
+        target = getattr(self.inner, method)
+
+        def call(*arguments, **named):
+            error, _ = self.trouble(method)
+            if error:
+                raise error
+            return target(*arguments, **named)
+
+        return call
+
+    def open_append(self, key):
+        error, _ = self.trouble("open_append")
+        if error:
+            raise error
+        return FaultyAppender(self, self.inner.open_append(key))
+
+    # Spelled out, since isinstance() asks the class for them.
+    def _passed_on(name):
+        return lambda self, *arguments, **named: self.__getattr__(name)(*arguments, **named)
+
+    put, get, stat, list, delete, close, owned, cut = map(
+        _passed_on, ["put", "get", "stat", "list", "delete", "close", "owned", "cut"]
+    )
+
+
+class FaultyAppender:
+    def __init__(self, store, inner):
+        self._store = store
+        self._inner = inner
+        self.close = inner.close
+
+    @property
+    def size(self):
+        return self._inner.size
+
+    def append(self, buffers):
+        error, torn_bytes = self._store.trouble("append")
+        if error:
+            self._inner.append([b"".join(buffers)[:torn_bytes]])
+            raise error
+        return self._inner.append(buffers)
+
+    def sync(self):
+        error, _ = self._store.trouble("sync")
+        if error:
+            raise error
+        self._inner.sync()
+
+
+class CrashingBlobs(MemoryBlobs):
+    """Memory that tells synced bytes from others, and can lose the others like a machine without power."""
+
+    def __init__(self):
+        super().__init__()
+        self.appenders = []
+
+    def open_append(self, key):
+        appender = CrashingAppender(self, key, super().open_append(key))
+        self.appenders.append(appender)
+        return appender
+
+    def crash(self, kept_share=0.0, filler=None):
+        """Kill all owners. Of the bytes not synced keep this share; with `filler`, put that in place of the rest."""
+        for appender in self.appenders:
+            blob = self._blobs.get(appender.key)
+            if blob is not None and not appender.dead:
+                unsynced = len(blob) - appender.synced
+                kept = appender.synced + int(unsynced * kept_share)
+                lost = len(blob) - kept
+                del blob[kept:]
+                if filler is not None:
+                    blob += bytes([filler]) * lost
+            appender.dead = True
+        self.appenders = []
+        self._owned.clear()
+
+
+class CrashingAppender:
+    def __init__(self, store, key, inner):
+        self.key = key
+        self.synced = 0
+        self.dead = False
+        self._store = store
+        self._inner = inner
+        self.close = inner.close
+
+    @property
+    def size(self):
+        return self._inner.size
+
+    def append(self, buffers):
+        self._check()
+        return self._inner.append(buffers)
+
+    def sync(self):
+        self._check()
+        self.synced = self._inner.size
+
+    def _check(self):
+        if self.dead:
+            raise StorageUnavailableError("the power is gone")

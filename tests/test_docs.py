@@ -1,0 +1,113 @@
+"""The documentation names what is there, and what it names is there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from itertools import count
+from urllib.parse import unquote
+
+import pytest
+
+import cryostore
+from support import tree
+
+ARCHITECTURE = (tree.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+PAGES = [path for path in tree.files() if path.suffix == ".md"]
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+CODE_WORD = re.compile(r"`([^`\s]+)`")
+HEADING = re.compile(r"^#+ +(.+?)$", re.MULTILINE)
+
+
+def architecture_paths():
+    """Modules that ARCHITECTURE.md describes, as paths below src/cryostore: each an item under its folder's heading."""
+    folder = None
+    for line in ARCHITECTURE.splitlines():
+        if heading := re.match(r"### `([\w/]+/)`", line):
+            folder = heading[1]
+        elif line.startswith("#"):
+            folder = None
+        elif folder is not None and (item := re.match(r"- `([\w/.]+)`", line)):
+            yield folder + item[1]
+
+
+def anchors(text):
+    """The anchors of a page's headings, as its readers' browsers know them."""
+    headings = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(FENCED.sub("", text)))
+    return {heading.strip().replace(" ", "-") for heading in headings}
+
+
+def test_architecture_describes_every_module():
+    """One line each; a package's `__init__.py` is described by its heading."""
+    described = set(architecture_paths())
+    modules = {
+        path.relative_to(tree.SOURCE).as_posix()
+        for path in tree.source_modules().values()
+        if path.name != "__init__.py"
+    }
+    assert sorted(modules - described) == []
+
+
+def test_architecture_describes_nothing_else():
+    assert [path for path in architecture_paths() if not (tree.SOURCE / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=tree.shown)
+def test_every_relative_link_leads_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    broken = []
+    for link in LINK.findall(FENCED.sub("", text)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = unquote(link).partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=tree.shown)
+def test_every_file_named_in_a_page_exists(page):
+    """A word in code type that looks like a path of this tree is one."""
+    roots = ("src/", "tests/", "docs/", "bench/", "demo/", "scripts/", "constraints/")
+    words = CODE_WORD.findall(FENCED.sub("", page.read_text(encoding="utf-8")))
+    named = [word for word in words if word.startswith(roots) and not re.search(r"[*<>{}]|NNNN", word)]
+    assert [word for word in named if not (tree.ROOT / word).exists()] == []
+
+
+def test_decisions_are_numbered_without_gaps():
+    names = sorted(path.name for path in (tree.ROOT / "docs" / "decisions").glob("*.md"))
+    assert [int(name[:4]) for name in names] == [number for number, _ in zip(count(), names, strict=False)]
+
+
+def test_the_changelog_has_the_current_version():
+    changelog = (tree.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(cryostore.__version__)}\b", changelog, re.MULTILINE)
+
+
+def test_generated_pages_are_what_the_code_generates():
+    command = [sys.executable, str(tree.ROOT / "scripts" / "generate_docs.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readme_names_only_commands_that_exist():
+    """Every `make` target that a page tells its reader to run is in the Makefile."""
+    makefile = (tree.ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    told = {word for page in PAGES for word in re.findall(r"\bmake ([a-z-]+)[`\n]", page.read_text(encoding="utf-8"))}
+    assert sorted(told - targets) == []
+
+
+def test_the_libraries_page_argues_for_every_dependency():
+    """docs/decisions/0001-libraries.md and the dependencies of the package name the same libraries."""
+    project = (tree.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    dependencies = re.search(r"^dependencies = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    assert dependencies
+    declared = set(re.findall(r'"([\w-]+)"', dependencies[1]))
+    page = (tree.ROOT / "docs" / "decisions" / "0001-libraries.md").read_text(encoding="utf-8")
+    argued = set(re.findall(r"^- \*\*([\w-]+)\*\*", page, re.MULTILINE))
+    assert argued == declared

@@ -1,0 +1,101 @@
+"""The house beyond what the import contracts of pyproject.toml can say: libraries, lazy start, the tests' mirror."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from support import tree
+
+PROJECT = tomllib.loads((tree.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+# Libraries that a dependency is started with by name, never imported.
+NAMED_ONLY = {
+    "httptools": "uvicorn's HTTP parser, chosen in its configuration",
+    "uvloop": "uvicorn's event loop, chosen in its configuration",
+}
+
+# What takes long to import, and no command needs before it knows what it does.
+HEAVY = {"asyncio", "cryptography", "http", "httptools", "msgspec", "sqlite3", "ssl", "uvicorn", "uvloop", "zstandard"}
+
+
+def top_level_imports(path):
+    """The first names of every absolute import of a file, wherever it stands."""
+    for node in ast.walk(tree.syntax(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.partition(".")[0]
+
+
+def third_party(path):
+    """The libraries a file imports that are neither Python's nor ours."""
+    return set(top_level_imports(path)) - set(sys.stdlib_module_names) - {"cryostore"}
+
+
+def test_every_library_is_declared_and_every_declared_library_is_used():
+    declared = {re.split(r"[\[<>=~!; ]", entry)[0] for entry in PROJECT["project"]["dependencies"]}
+    used = set().union(*(third_party(path) for path in tree.source_modules().values()))
+    assert sorted(used - declared) == []
+    assert sorted(declared - used - set(NAMED_ONLY)) == []
+
+
+def test_core_needs_only_the_standard_library():
+    core = [path for module, path in tree.source_modules().items() if module.startswith("cryostore.core")]
+    assert {tree.shown(path): third_party(path) for path in core if third_party(path)} == {}
+
+
+@pytest.mark.parametrize("module", ["cryostore", "cryostore.core", "cryostore.cli"])
+def test_starting_up_loads_no_library_but_the_command_line(module):
+    """`cryo --version` answers at once, because nothing heavy is imported before a verb needs it."""
+    probe = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    heavy = {
+        "asyncio",
+        "cryptography",
+        "http",
+        "httptools",
+        "msgspec",
+        "sqlite3",
+        "ssl",
+        "uvicorn",
+        "uvloop",
+        "zstandard",
+    }
+    assert sorted(heavy & set(done.stdout.split())) == []
+
+
+def test_unit_tests_stand_where_their_module_stands():
+    """tests/<layer>/test_<noun>.py tests src/cryostore/<layer>/<noun>.py, or a part of it: test_<noun>_<what>.py."""
+    layers = {path.name for path in tree.SOURCE.iterdir() if path.is_dir()}
+    strays = []
+    for path in tree.files():
+        inside = path.relative_to(tree.ROOT).parts
+        if inside[0] != "tests" or len(inside) < 3 or inside[1] not in layers or not path.name.startswith("test_"):
+            continue
+        mirror = tree.SOURCE / Path(*inside[1:-1])
+        nouns = {entry.stem for entry in mirror.glob("*") if entry.suffix == ".py" or entry.is_dir()} | {inside[-2]}
+        if not any(re.fullmatch(rf"test_{noun}(_\w+)?\.py", path.name) for noun in nouns):
+            strays.append(tree.shown(path))
+    assert strays == []
+
+
+def test_the_environment_pins_everything_it_installs():
+    """Every line of constraints/ is an exact version or an include."""
+    loose = [
+        f"{path.name}: {line}"
+        for path in (tree.ROOT / "constraints").glob("*.txt")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line and not re.fullmatch(r"#.*|-r [\w.-]+|[\w.-]+==[\w.]+", line)
+    ]
+    assert loose == []
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (tree.SOURCE / "py.typed").exists()

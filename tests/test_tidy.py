@@ -1,0 +1,123 @@
+"""The tree keeps its own style: sizes, names, leftovers, and where clock, randomness and print may stand."""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+
+import pytest
+
+from support import tree
+
+FILE_LINES_MAX = 500
+FILE_LINES_MEDIAN_MAX = 150
+FUNCTION_LINES_MAX = 70
+FUNCTION_LINES_MEDIAN_MAX = 10
+TRACKED_BYTES_MAX = 200_000
+
+EMPTY_NAMES = {"base", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
+
+# Where the real clock and real randomness are read. Everything else gets `now` and `new_id` passed in, so that a test
+# can stop the clock and count the ids. Monotonic time is free: it measures a wait and never names a moment.
+CLOCK_AND_RANDOMNESS = {
+    "datetime.date.today",
+    "datetime.datetime.now",
+    "datetime.datetime.today",
+    "datetime.datetime.utcnow",
+    "os.getrandom",
+    "os.urandom",
+    "random",
+    "secrets",
+    "time.time",
+    "time.time_ns",
+    "uuid.uuid1",
+    "uuid.uuid4",
+}
+CLOCK_AND_RANDOMNESS_ALLOWED = {
+    "cryostore.chunks.cipher": "nonces: a nonce that a caller could choose is a nonce that a caller could repeat",
+    "cryostore.chunks.keyring": "new keys: the same, and worse",
+    "cryostore.client.retry": "waits between attempts differ by chance, or all clients come back at once",
+    "cryostore.core.ids": "the one source of identifiers",
+    "cryostore.core.time": "the one clock",
+}
+
+# Both are assembled, so that this file does not find itself.
+LEFTOVER = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
+MACHINE = re.compile(
+    r"/(?:root|home|Users|work)/[\w.]|(?:py" + r"pi\.org|python" + r"hosted|registry\.npm" + r"js|crates\." + r"io)"
+)
+
+PYTHON_FILES = [path for path in tree.files() if path.suffix == ".py"]
+
+
+def functions(path):
+    """Every function of a file with its name and its number of lines."""
+    for node in ast.walk(tree.syntax(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_every_module_says_what_lives_in_it():
+    silent = [tree.shown(path) for path in PYTHON_FILES if not ast.get_docstring(tree.syntax(path))]
+    assert silent == []
+
+
+def test_no_file_is_too_long_to_read():
+    lengths = {tree.shown(path): len(path.read_text().splitlines()) for path in tree.source_modules().values()}
+    assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES_MAX} == {}
+    assert statistics.median(lengths.values()) <= FILE_LINES_MEDIAN_MAX
+
+
+def test_no_function_is_too_long_to_read():
+    found = [
+        (tree.shown(path), name, lines) for path in tree.source_modules().values() for name, lines in functions(path)
+    ]
+    assert [entry for entry in found if entry[2] > FUNCTION_LINES_MAX] == []
+    assert statistics.median(lines for _, _, lines in found) < FUNCTION_LINES_MEDIAN_MAX
+
+
+def test_no_file_has_a_name_that_says_nothing():
+    named = [path for path in PYTHON_FILES if EMPTY_NAMES & {part.lower() for part in path.with_suffix("").parts[-2:]}]
+    assert [tree.shown(path) for path in named] == []
+
+
+def test_only_the_command_line_and_core_print():
+    printing = [
+        module
+        for module, path in tree.source_modules().items()
+        if not module.startswith(("cryostore.cli", "cryostore.core"))
+        for node in ast.walk(tree.syntax(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert printing == []
+
+
+def clock_and_randomness(module):
+    """What of the clock and of randomness a module mentions, the members of `random` and `secrets` included."""
+    mentioned = tree.referenced(tree.syntax(tree.source_modules()[module]))
+    return {name for name in mentioned if CLOCK_AND_RANDOMNESS & {name, name.partition(".")[0]}}
+
+
+def test_clock_and_randomness_are_passed_in():
+    offenders = {module: clock_and_randomness(module) for module in tree.source_modules()}
+    offenders = {module: names for module, names in offenders.items() if names}
+    assert {m: names for m, names in offenders.items() if m not in CLOCK_AND_RANDOMNESS_ALLOWED} == {}
+    assert set(CLOCK_AND_RANDOMNESS_ALLOWED) <= set(offenders), "an allowance that nobody needs any more"
+
+
+@pytest.mark.parametrize("pattern", [LEFTOVER, MACHINE], ids=["unfinished", "of one machine"])
+def test_nothing_is_left_behind(pattern):
+    """No unfinished marker; no path of somebody's home and no package registry's address."""
+    found = [
+        f"{tree.shown(path)}:{number}"
+        for path, text in tree.texts().items()
+        for number, line in enumerate(text.splitlines(), start=1)
+        if pattern.search(line)
+    ]
+    assert found == []
+
+
+def test_no_tracked_file_is_large():
+    large = [tree.shown(path) for path in tree.files() if path.stat().st_size > TRACKED_BYTES_MAX]
+    assert large == []

@@ -1,0 +1,241 @@
+"""AWS.jl's form of a request: one JSON object for all but the labels (Backup Storage A.5)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support import strategies
+
+from cryostore.core.digest import Payload
+from cryostore.core.limits import Limits
+from cryostore.model.errors import IllegalArgumentException, InvalidParameterValueException
+from cryostore.model.operation import Body, Label, Query, Timestamp
+from cryostore.wire.message import Request
+from cryostore.wire.request import decode_head, encode
+from cryostore.wire.route import match
+
+LIMITS = Limits()
+JSON = [("content-type", "application/json")]
+BLOBS = ("PutChunk", "PutObject", "NotifyObjectComplete")
+
+
+def decoded(method, path, body, *, query="", headers=JSON, limits=LIMITS):
+    request = Request(method, path, query, headers)
+    head = decode_head(match(method, path), request, limits)
+    assert len(body) <= head.body_bytes_max
+    return head.finish(Payload(body))
+
+
+def as_julia(operation, blob):
+    """The body that AWS.jl sends for an operation; `blob` makes the JSON value of its raw body."""
+    document = {}
+    for member in operation.declaration.members:
+        value = getattr(operation, member.attribute)
+        if value is None or isinstance(member.place, Label):
+            continue
+        if isinstance(member.place, Body):
+            document[member.name] = blob(bytes(value.data))
+        else:
+            document[member.wire_name] = msgspec.to_builtins(value)
+    return json.dumps(document).encode()
+
+
+def put_chunk(data, text, **changed):
+    """A PutChunk of `data` whose Data member is `text`, as JSON bytes."""
+    document = {
+        "checksum": hashlib.sha256(data).hexdigest(),
+        "checksum-algorithm": "SHA256",
+        "length": len(data),
+        **changed,
+    }
+    return json.dumps(document).encode()[:-1] + b', "Data": ' + text + b"}"
+
+
+@given(strategies.operations())
+def test_every_operation_can_be_said_in_this_form(operation):
+    request = encode(operation)
+    assert decoded(request.method, request.path, as_julia(operation, list)) == operation
+
+
+@given(strategies.operations())
+def test_numbers_and_booleans_may_be_strings(operation):
+    request = encode(operation)
+    document = json.loads(as_julia(operation, list))
+    for member in operation.declaration.members:
+        value = document.get(member.wire_name)
+        if isinstance(member.place, Query) and member.type in (int, bool, Timestamp) and value is not None:
+            document[member.wire_name] = json.dumps(value)
+    assert decoded(request.method, request.path, json.dumps(document).encode()) == operation
+
+
+@given(st.binary(max_size=60))
+@example(b"aGVsbG8=")
+@example(b"aGVs")
+@example("é€".encode())
+@example("é".encode().decode("latin-1").encode())
+@example(b"\xff\xfe")
+@example(b'\x00\x1f"\\')
+def test_a_blob_is_found_in_each_way_of_writing_it(data):
+    literal = data.decode("utf-8", "surrogateescape")
+    texts = [
+        json.dumps(list(data)).encode(),
+        json.dumps(base64.b64encode(data).decode()).encode(),
+        json.dumps(literal, ensure_ascii=False).encode("utf-8", "surrogateescape"),
+        json.dumps(data.decode("latin-1")).encode(),
+    ]
+    for text in texts:
+        operation = decoded("PUT", "/backup-jobs/J/chunk/U/7", put_chunk(data, text))
+        assert bytes(operation.data.data) == data
+        assert (operation.chunk_index, operation.length) == (7, len(data))
+
+
+def test_with_the_length_alone_the_reading_that_has_it_is_meant():
+    assert (
+        bytes(
+            decoded("PUT", "/backup-jobs/J/object/N/put-object", b'{"InlineChunk":"aGVs","length":3}').inline_chunk.data
+        )
+        == b"hel"
+    )
+    assert (
+        bytes(
+            decoded(
+                "PUT", "/backup-jobs/J/object/N/put-object", b'{"InlineChunk":"aGVs","length":"4"}'
+            ).inline_chunk.data
+        )
+        == b"aGVs"
+    )
+
+
+def test_with_nothing_to_tell_by_the_text_itself_is_meant():
+    operation = decoded("PUT", "/backup-jobs/J/object/N/put-object", b'{"InlineChunk": "aGVs"}')
+    assert bytes(operation.inline_chunk.data) == b"aGVs"
+
+
+def test_a_blob_that_fits_no_reading_is_handed_on_for_the_service_to_refuse():
+    operation = decoded("PUT", "/backup-jobs/J/chunk/U/0", put_chunk(b"other", b'"aGVs"'))
+    assert bytes(operation.data.data) == b"aGVs"
+
+
+def test_a_metadata_blob_is_told_by_its_own_length_and_checksum():
+    body = json.dumps(
+        {
+            "checksum": "ab" * 32,
+            "checksum-algorithm": "SUMMARY",
+            "MetadataBlob": base64.b64encode(b"\xff\x00").decode(),
+            "metadata-blob-length": "2",
+            "metadata-checksum": hashlib.sha256(b"\xff\x00").hexdigest(),
+            "metadata-checksum-algorithm": "SHA256",
+            "metadata-string": "m",
+        }
+    ).encode()
+    operation = decoded("PUT", "/backup-jobs/J/object/U/complete", body)
+    assert bytes(operation.metadata_blob.data) == b"\xff\x00"
+    assert (operation.metadata_blob_length, operation.metadata_string) == (2, "m")
+
+
+def test_lists_are_asked_for_with_a_body_on_get():
+    operation = decoded("GET", "/restore-jobs/J/objects/list", b'{"max-results":"7","next-token":"t"}')
+    assert (operation.max_results, operation.next_token) == (7, "t")
+    operation = decoded("GET", "/backup-jobs/", b'{"maxResults":3,"createdAfter":"2025-03-04T05:06:07"}')
+    assert (operation.max_results, operation.by_created_after) == (3, 1741064767)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b' {"x-unknown": 1} '])
+def test_a_list_without_arguments_has_none(body):
+    assert decoded("GET", "/restore-jobs/J/objects/list", body).max_results is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{}"])
+def test_an_object_without_content_can_be_put(body):
+    assert decoded("PUT", "/backup-jobs/J/object/N/put-object", body).inline_chunk is None
+
+
+def test_the_content_type_may_have_parameters():
+    headers = [("content-type", "Application/JSON; charset=utf-8")]
+    body = put_chunk(b"hi", b'"hi"')
+    assert bytes(decoded("PUT", "/backup-jobs/J/chunk/U/0", body, headers=headers).data.data) == b"hi"
+
+
+def test_a_raw_body_labelled_json_stays_raw_when_the_query_speaks():
+    """Only AWS.jl puts nothing into the query."""
+    data = b'{"Data": "not this"}'
+    checksum = hashlib.sha256(data).hexdigest()
+    query = f"length={len(data)}&checksum={checksum}&checksum-algorithm=SHA256"
+    operation = decoded("PUT", "/backup-jobs/J/chunk/U/0", data, query=query)
+    assert bytes(operation.data.data) == data
+
+
+def test_a_signature_in_the_query_is_no_argument():
+    operation = decoded("PUT", "/backup-jobs/J/chunk/U/0", put_chunk(b"hi", b'"hi"'), query="X-Amz-Date=x")
+    assert bytes(operation.data.data) == b"hi"
+
+
+def test_raw_data_under_the_wrong_content_type_is_refused_rather_than_lost():
+    with pytest.raises(IllegalArgumentException, match="raw body must not have Content-Type application/json"):
+        decoded("PUT", "/backup-jobs/J/object/N/put-object", b'{"somebody": "data"}')
+    with pytest.raises(IllegalArgumentException, match="the body must be a JSON object"):
+        decoded("PUT", "/backup-jobs/J/object/N/put-object", b"somebody's data")
+    with pytest.raises(IllegalArgumentException, match="the body must be a JSON object"):
+        decoded("PUT", "/backup-jobs/J/object/N/put-object", b"[1]")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"length":"x"}', "Length: 'x' must be an integer"),
+        (b'{"length":1.5}', "Length: 1.5 must be an integer"),
+        (b'{"length":true}', "Length: True must be an integer"),
+        (b'{"length":{}}', "Length: {} must be"),
+        (b'{"length":-1,"Data":""}', "Length: -1 must be between"),
+        (b'{"Data":[256]}', "Data must be an array of integers 0 to 255"),
+        (b'{"Data":["1"]}', "Data must be an array of integers 0 to 255"),
+        (b'{"Data":{}}', "Data must be a text or an array of integers"),
+        (b'{"checksum":"x","Data":"x","length":1}', "Checksum: 'x'"),
+        (b'{"checksum":"' + b"ab" * 32 + b'","length":1,"checksum-algorithm":"SHA256"}', "Data is required"),
+        (b"{}", "is required"),
+        (b'{"Data":"\xff"', "the body must be a JSON object"),
+        (b'{"Data":"\xff"} x', "the body must be a JSON object"),
+        (b'["\xff"]', "the body must be a JSON object"),
+        (b"[" * 100_000, "the body must be a JSON object"),
+        (b'"\xff' + b"[" * 100_000, "the body must be a JSON object"),
+    ],
+)
+def test_a_wrong_argument_is_named(body, message):
+    with pytest.raises(IllegalArgumentException) as caught:
+        decoded("PUT", "/backup-jobs/J/chunk/U/0", body)
+    assert message in caught.value.message
+
+
+def test_query_and_body_must_not_contradict():
+    with pytest.raises(IllegalArgumentException, match="MaxResults: 6 must be the same in query and body"):
+        decoded("GET", "/restore-jobs/J/objects/list", b'{"max-results":6}', query="max-results=5")
+    body = b'{"max-results":5,"next-token":"t"}'
+    operation = decoded("GET", "/restore-jobs/J/objects/list", body, query="max-results=5")
+    assert (operation.max_results, operation.next_token) == (5, "t")
+
+
+def test_the_control_plane_answers_in_its_own_words():
+    with pytest.raises(InvalidParameterValueException, match="MaxResults: 'x' must be an integer"):
+        decoded("GET", "/backup-jobs/", b'{"maxResults":"x"}')
+
+
+@given(st.binary(max_size=40))
+def test_any_body_is_an_operation_or_an_error_of_the_api(body):
+    for name, path in zip(BLOBS, ("chunk/U/0", "object/N/put-object", "object/U/complete"), strict=True):
+        try:
+            operation = decoded("PUT", f"/backup-jobs/J/{path}", body)
+        except IllegalArgumentException:
+            continue
+        assert operation.declaration.name == name
+
+
+def test_the_body_may_be_as_long_as_the_limit_for_this_form():
+    request = Request("PUT", "/backup-jobs/J/chunk/U/0", "", JSON)
+    limits = Limits(request_document_blob_bytes_max=77)
+    assert decode_head(match(request.method, request.path), request, limits).body_bytes_max == 77

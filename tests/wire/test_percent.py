@@ -1,0 +1,41 @@
+"""Percent-encoding: everything comes back, and there is one canonical form."""
+
+from __future__ import annotations
+
+import urllib.parse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import strategies
+
+from cryostore.wire import percent
+
+
+@given(st.text(strategies.characters))
+def test_every_text_comes_back(text):
+    encoded = percent.encode(text)
+    assert encoded.isascii()
+    assert percent.decode(encoded) == text
+    assert percent.canonical(encoded) == encoded
+
+
+@given(st.text(strategies.characters))
+def test_it_is_the_encoding_of_the_sdks(text):
+    assert percent.encode(text) == urllib.parse.quote(text, safe="-_.~")
+
+
+@given(st.text(st.characters(max_codepoint=255)))
+def test_decoding_any_text_of_the_wire_ends_in_a_text_or_a_value_error(text):
+    try:
+        percent.decode(text)
+    except ValueError as error:
+        assert str(error).startswith("must be")
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [("a%2fb", "a%2Fb"), ("%41", "A"), ("a+b", "a%2Bb"), ("a b", "a%20b"), ("a=", "a%3D"), ("%", "%25"), ("~", "~")],
+)
+def test_the_canonical_form_does_not_keep_a_clients_habits(text, canonical):
+    assert percent.canonical(text) == canonical

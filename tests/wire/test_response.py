@@ -1,0 +1,122 @@
+"""Responses: what the server half encodes the client half decodes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import strategies
+
+from cryostore.core.digest import Payload
+from cryostore.model import OPERATIONS
+from cryostore.model.errors import ResourceNotFoundException, ServiceInternalException
+from cryostore.model.jobs import CommitBackupJobOutput
+from cryostore.model.operation import Nothing
+from cryostore.model.restores import GetChunkOutput, GetObjectMetadataOutput, ListObjectsOutput
+from cryostore.wire import error
+from cryostore.wire.message import Response
+from cryostore.wire.response import decode, encode
+
+outputs = st.sampled_from(list(OPERATIONS.values())).flatmap(
+    lambda declaration: st.tuples(st.just(declaration), strategies.outputs(declaration))
+)
+
+
+@given(outputs)
+def test_every_output_survives_the_wire(pair):
+    declaration, output = pair
+    assert decode(declaration, encode(declaration, output)) == output
+
+
+@given(outputs)
+def test_every_answer_has_a_status_a_content_type_and_headers_of_single_bytes(pair):
+    declaration, output = pair
+    response = encode(declaration, output)
+    assert response.status == declaration.status
+    assert response.header("content-type") in ("application/json", "application/octet-stream")
+    for name, value in response.headers:
+        assert name.isascii()
+        value.encode("latin-1")
+        assert "\r" not in value and "\n" not in value
+
+
+def test_an_empty_output_is_an_empty_object():
+    response = encode(OPERATIONS["DeleteObject"], Nothing())
+    assert bytes(response.body.data) == b"{}"
+    assert response.headers == [("content-type", "application/json")]
+
+
+def test_absent_members_are_not_written():
+    response = encode(OPERATIONS["ListObjects"], ListObjectsOutput(object_list=[]))
+    assert json.loads(response.body.data) == {"ObjectList": []}
+
+
+def test_a_commit_is_accepted_rather_than_done():
+    output = CommitBackupJobOutput(backup_job_id="J", state="RUNNING")
+    assert encode(OPERATIONS["CommitBackupJob"], output).status == 202
+
+
+def test_a_chunk_is_a_raw_body_with_headers():
+    data = Payload(b"chunk")
+    output = GetChunkOutput(data=data, length=5, checksum="c", checksum_algorithm="SHA256")
+    response = encode(OPERATIONS["GetChunk"], output)
+    assert response.body is data
+    assert response.headers == [
+        ("content-type", "application/octet-stream"),
+        ("x-amz-data-length", "5"),
+        ("x-amz-checksum", "c"),
+        ("x-amz-checksum-algorithm", "SHA256"),
+    ]
+
+
+def test_a_metadata_string_travels_as_utf8_in_its_header():
+    response = encode(OPERATIONS["GetObjectMetadata"], GetObjectMetadataOutput(metadata_string="é€"))
+    assert response.header("x-amz-metadata-string").encode("latin-1") == "é€".encode()
+
+
+def test_metadata_that_was_not_set_has_no_headers():
+    response = encode(OPERATIONS["GetObjectMetadata"], GetObjectMetadataOutput())
+    assert response.headers == [("content-type", "application/octet-stream")]
+    assert decode(OPERATIONS["GetObjectMetadata"], response) == GetObjectMetadataOutput()
+
+
+def test_an_empty_blob_with_a_length_is_there():
+    output = GetObjectMetadataOutput(metadata_blob=Payload(), metadata_blob_length=0)
+    response = encode(OPERATIONS["GetObjectMetadata"], output)
+    assert decode(OPERATIONS["GetObjectMetadata"], response) == output
+
+
+def test_header_names_are_compared_without_regard_to_case():
+    response = Response(200, [("X-Amz-Data-Length", "3"), ("X-Amz-Checksum", "c")], Payload(b"abc"))
+    response.headers.append(("X-AMZ-CHECKSUM-ALGORITHM", "SHA256"))
+    assert decode(OPERATIONS["GetChunk"], response).length == 3
+
+
+def test_an_empty_body_is_an_empty_document():
+    assert decode(OPERATIONS["DeleteObject"], Response(204, [], Payload())) == Nothing()
+
+
+def test_an_error_is_raised_as_the_class_the_server_named():
+    response = error.encode(ResourceNotFoundException("gone"), OPERATIONS["GetChunk"].api, "R")
+    with pytest.raises(ResourceNotFoundException, match="gone"):
+        decode(OPERATIONS["GetChunk"], response)
+
+
+@pytest.mark.parametrize(
+    ("name", "headers", "body"),
+    [
+        ("PutChunk", [], b"{"),
+        ("PutChunk", [], b"{}"),
+        ("PutChunk", [], b"[]"),
+        ("PutChunk", [], b"<html>"),
+        ("PutChunk", [], b"[" * 100_000),
+        ("GetChunk", [], b"data without headers"),
+        ("GetChunk", [("x-amz-data-length", "x"), ("x-amz-checksum", "c")], b""),
+        ("GetObjectMetadata", [("x-amz-metadata-string", "\xff")], b""),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_a_failure_of_the_server(name, headers, body):
+    with pytest.raises(ServiceInternalException, match=f"the answer to {name} cannot be read"):
+        decode(OPERATIONS[name], Response(200, headers, Payload(body)))

@@ -1,0 +1,47 @@
+"""Single values as text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import strategies
+
+from cryostore.model.operation import Timestamp
+from cryostore.model.rules import INTEGER_MAX
+from cryostore.wire import scalar
+
+
+@given(st.integers(-INTEGER_MAX, INTEGER_MAX))
+def test_an_integer_comes_back(value):
+    assert scalar.parse_integer(scalar.written(int, value)) == value
+
+
+@given(st.booleans())
+def test_a_boolean_comes_back(value):
+    assert scalar.parse_boolean(scalar.written(bool, value)) is value
+
+
+@given(strategies.timestamps)
+def test_a_timestamp_comes_back_to_the_bit(value):
+    assert scalar.parse_time(scalar.written(Timestamp, value)) == value
+
+
+@pytest.mark.parametrize("text", ["", "-", "+1", " 1", "1 ", "1.0", "0x1", "1e3", "1_000", "١", "9" * 20])
+def test_a_text_that_is_no_integer_is_refused(text):
+    with pytest.raises(ValueError, match="must be an integer"):
+        scalar.parse_integer(text)
+
+
+@pytest.mark.parametrize("text", ["", "yes", "2", "tru", " true"])
+def test_a_text_that_is_no_boolean_is_refused(text):
+    with pytest.raises(ValueError, match="must be true or false"):
+        scalar.parse_boolean(text)
+
+
+@given(st.text(st.sampled_from("0123456789-:.TZ+ e"), max_size=30))
+def test_any_text_is_a_timestamp_or_refused(text):
+    try:
+        assert isinstance(scalar.parse_time(text), float)
+    except ValueError as error:
+        assert str(error) == "must be a timestamp: ISO 8601 or epoch seconds"
