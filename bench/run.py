@@ -71,17 +71,16 @@ class Runner:
         self._progress(case.title)
         rows = {name: Row(case, name, note=notes.get(name, "")) for name in (OURS, *case.peers)}
         self._result.rows += rows.values()
-        payload = Payload(case.body_bytes, case.kind)
         measured = {name: server for name, server in servers.items() if name in rows}
         if case.is_read:
-            self._reads(case, payload, measured, rows)
+            self._reads(case, measured, rows)
             return
         for _ in range(self._rounds):
             if "fio" in rows:
                 self._fio(case, directory, rows["fio"])
             for name, server in measured.items():
                 with _noting(rows[name]):
-                    self._write(case, payload, server, rows[name])
+                    self._write(case, server, rows[name])
 
     def _fio(self, case: Case, directory: Path, row: Row) -> None:
         os.sync()
@@ -95,13 +94,15 @@ class Runner:
                 )
             )
 
-    def _write(self, case: Case, payload: Payload, server: Target, row: Row) -> None:
+    def _write(self, case: Case, server: Target, row: Row) -> None:
+        payload = Payload(case.body_bytes, case.kind)  # new bytes in each round, or deduplication would win it
         plan = server.write_plan(case.operation, payload, case.requests, case.connections)
         os.sync()  # so that nobody pays for what others left in the page cache
         self._measure(server, replace(plan, seconds_max=case.seconds_max), row)
         server.forget()
 
-    def _reads(self, case: Case, payload: Payload, servers: dict[str, Target], rows: dict[str, Row]) -> None:
+    def _reads(self, case: Case, servers: dict[str, Target], rows: dict[str, Row]) -> None:
+        payload = Payload(case.body_bytes, case.kind)
         plans = {}
         for name, server in servers.items():
             with _noting(rows[name]):

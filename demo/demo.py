@@ -129,20 +129,18 @@ class Demo:
             changed = {name: path for name, path in files.items() if in_base.get(name) != describe(path)}
 
             chunks = self.send_files(pool, job_id, changed)
-            for gone in pool.map(lambda name: self.api.delete_object(job_id, name), in_base.keys() - files.keys()):
-                assert gone == {}
+            list(pool.map(lambda name: self.api.delete_object(job_id, name), in_base.keys() - files.keys()))
             commit = CommitBackupJob(
                 backup_job_id=job_id, object_count=len(files), restore_metadata={"kind": "fileset"}
             )
             point = self.client.call(commit).recovery_point_arn
             assert point is not None
-
-        job = self.client.call(DescribeBackupJob(backup_job_id=job_id))
-        new = {digest: size for digest, size in chunks if digest not in self.chunks_known}
-        self.chunks_known |= new.keys()
-        figures.files, figures.bytes = len(files), job.backup_size_in_bytes or 0
-        figures.files_sent, figures.bytes_sent = len(changed), job.bytes_transferred or 0
-        figures.bytes_unique, figures.bytes_stored = sum(new.values()), disk_bytes(self.packs) - stored_before
+            job = self.client.call(DescribeBackupJob(backup_job_id=job_id))
+            new = {digest: size for digest, size in chunks if digest not in self.chunks_known}
+            self.chunks_known |= new.keys()
+            figures.files, figures.bytes = len(files), job.backup_size_in_bytes or 0
+            figures.files_sent, figures.bytes_sent = len(changed), job.bytes_transferred or 0
+            figures.bytes_unique, figures.bytes_stored = sum(new.values()), disk_bytes(self.packs) - stored_before
         return point
 
     def start_backup_job(self) -> str:
@@ -411,6 +409,9 @@ def print_figures(all_figures: list[Figures]) -> None:
     for name, *cells in rows:
         aligned = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
         say("  ".join([f"{name:<{widths[0]}}", *aligned]))
+    points = [one for one in all_figures if one.bytes_stored is not None]
+    held, stored = sum(one.bytes for one in points), sum(one.bytes_stored or 0 for one in points)
+    say(f"{len(points)} recovery points of {megabytes(held)} MB together took {megabytes(stored)} MB on disk")
     say("dedup: bytes of the recovery point for each byte that was new; compression: new bytes for each byte on disk")
 
 

@@ -43,7 +43,7 @@ def packages() -> list[Path]:
 
 def modules() -> str:
     """One heading per package, one line per module."""
-    lines = [f"- `cryostore/__init__.py`: {first_sentence(SOURCE / '__init__.py')}"]
+    lines = [f"- `cryostore/{path.name}`: {first_sentence(path)}" for path in sorted(SOURCE.glob("*.py"))]
     for package in packages():
         lines += ["", f"### `{package.relative_to(SOURCE).as_posix()}/`", "", first_sentence(package / "__init__.py")]
         items = [f"- `{path.name}`: {first_sentence(path)}" for path in sorted(package.glob("[!_]*.py"))]

@@ -106,6 +106,20 @@ def test_only_what_was_asked_for_is_given():
             open_envelope(envelope, key, digest, length)
 
 
+def test_a_key_under_another_name_is_refused_by_name():
+    """Even with the same secret: a mix-up of vaults shows as such."""
+    envelope = seal(Payload(b"x"), KEY, salt=SALT)
+    with pytest.raises(DamagedDataError, match=f"{KEY.key_id.hex()}, not {OTHER_KEY.key_id.hex()}"):
+        opened(envelope, b"x", DataKey(OTHER_KEY.key_id, KEY.secret))
+
+
+@pytest.mark.parametrize("sealed_bytes", [0, 15])
+def test_a_header_without_room_for_a_tag_is_none(sealed_bytes):
+    """Whatever its CRC says; a walk goes on behind it."""
+    header = Header.decode(sealed(b"x")[0])._replace(sealed_bytes=sealed_bytes).encode()
+    assert found(header + bytes(sealed_bytes) + sealed(b"y")[0]) == [(HEADER_BYTES + sealed_bytes, sha256(b"y"))]
+
+
 def test_bodies_cannot_be_exchanged():
     """Two payloads of one length under one key: header of one, body of the other."""
     one, two = (seal(Payload(data), KEY, salt=SALT) for data in (b"1" * 20, b"2" * 20))

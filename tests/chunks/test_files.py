@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,7 @@ def test_sweeping_an_empty_or_racing_directory_is_quiet(tmp_path, monkeypatch):
     really_open = os.open
 
     def vanish(path, flags):
-        os.unlink(path)
+        path.unlink()
         return really_open(path, flags)
 
     monkeypatch.setattr(os, "open", vanish)
@@ -51,9 +52,9 @@ def test_make_directory_flushes_even_what_exists(tmp_path, monkeypatch):
     """Somebody else may have made it without flushing it yet."""
     make_directory(tmp_path / "a")
     flushed = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
     make_directory(tmp_path / "a")
-    assert flushed == [str(tmp_path)]
+    assert flushed == [tmp_path]
 
 
 def test_write_all_of_nothing_writes_nothing(tmp_path, monkeypatch):

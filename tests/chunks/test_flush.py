@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from cryostore.chunks.flush import GroupFlush
+from support.waiting import until_gathering
 
 
 def start(function, *arguments):
@@ -29,14 +30,6 @@ class Gate:
         assert self.may_end.acquire(timeout=30)
 
 
-def wait_for_gathering(group, count):
-    """Until so many items wait for the next flush. Spins: nothing tells when a thread has fallen asleep."""
-    while True:
-        with group._gate:
-            if group._gathering is not None and len(group._gathering.items) == count:
-                return
-
-
 def test_a_thread_alone_flushes_at_once():
     batches = []
     group = GroupFlush(batches.append)
@@ -51,7 +44,7 @@ def test_all_who_come_during_a_flush_share_the_next():
     threads = [start(group.join, 0)]
     assert gate.began.acquire(timeout=30)
     threads += [start(group.join, number) for number in range(1, 20)]
-    wait_for_gathering(group, 19)
+    until_gathering(group, 19)
     assert gate.batches == [[0]], "a waiter whose flush has begun is not put into it"
     gate.may_end.release(2)
     for thread in threads:
@@ -67,7 +60,7 @@ def test_who_comes_late_waits_for_the_next_flush():
     first = start(group.join, "first")
     assert gate.began.acquire(timeout=30)
     late = start(group.join, "late")
-    wait_for_gathering(group, 1)
+    until_gathering(group, 1)
     gate.may_end.release()
     first.join(30)
     assert gate.began.acquire(timeout=30)
@@ -99,7 +92,7 @@ def test_an_exception_reaches_everybody_in_the_batch_and_nobody_else():
     first = start(join, "first")
     assert gate.began.acquire(timeout=30)
     others = [start(join, name) for name in "abc"]
-    wait_for_gathering(group, 3)
+    until_gathering(group, 3)
     gate.may_end.release()
     first.join(30)
     assert gate.began.acquire(timeout=30)
@@ -139,7 +132,7 @@ def test_a_leader_that_is_interrupted_leaves_nobody_asleep():
     class Interrupted:
         def __enter__(self):
             follower.append(start(outcome))
-            wait_for_gathering(group, 2)
+            until_gathering(group, 2)
             raise KeyboardInterrupt
 
         def __exit__(self, *_):

@@ -44,15 +44,15 @@ class MemoryKeyring:
 
 
 class TestMemoryKeyring(KeyringTests):
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def ring(self):
         return MemoryKeyring()
 
 
 class TestFileKeyring(KeyringTests):
-    @pytest.fixture(scope="class")
-    def ring(self, tmp_path_factory):
-        return create_keyring(tmp_path_factory.mktemp("keyring") / "keyring", random_id)
+    @pytest.fixture
+    def ring(self, tmp_path):
+        return create_keyring(tmp_path / "keyring", random_id)
 
 
 @pytest.fixture

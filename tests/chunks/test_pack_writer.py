@@ -14,6 +14,7 @@ from cryostore.chunks.pack_writer import PackWriter
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
 from support.faulty_blobs import FaultyBlobs
+from support.waiting import until_gathering
 
 SMALL, LARGE = 100, pack_writer.EAGER_BYTES_MIN
 
@@ -92,14 +93,6 @@ def in_threads(writer, envelopes):
     return threads, outcomes
 
 
-def wait_for_gathering(writer, count):
-    """Until so many envelopes wait for the next flush."""
-    while True:
-        with writer._flushes._gate:
-            if writer._flushes._gathering is not None and len(writer._flushes._gathering.items) == count:
-                return
-
-
 class Held:
     """Keeps a flush waiting until told otherwise."""
 
@@ -120,7 +113,7 @@ def test_all_who_wait_share_one_flush(blobs, size):
     first, first_outcome = in_threads(writer, [b"f" * SMALL])
     assert held.began.wait(30)
     others, outcomes = in_threads(writer, [bytes([number]) * size for number in range(20)])
-    wait_for_gathering(writer, 20)
+    until_gathering(writer._flushes, 20)
     assert first_outcome == [None]
     assert outcomes == [None] * 20
     held.may_end.set()
@@ -138,7 +131,7 @@ def test_large_envelopes_are_written_while_a_flush_runs(blobs):
     threads, _ = in_threads(writer, [b"f" * SMALL])
     assert held.began.wait(30)
     more, outcomes = in_threads(writer, [b"L" * LARGE])
-    wait_for_gathering(writer, 1)
+    until_gathering(writer._flushes, 1)
     (content,) = packs(blobs).values()
     assert len(content) == PACK_HEADER_BYTES + SMALL + LARGE
     assert outcomes == [None], "written is not durable"
@@ -155,7 +148,7 @@ def test_rolling_over_while_a_flush_runs_flushes_both_packs(blobs, size):
     first, _ = in_threads(writer, [b"f" * size])
     assert held.began.wait(30)
     others, outcomes = in_threads(writer, [bytes([number]) * size for number in range(3)])
-    wait_for_gathering(writer, 3)
+    until_gathering(writer._flushes, 3)
     held.may_end.set()
     for thread in first + others:
         thread.join(30)
@@ -212,7 +205,7 @@ def test_a_failed_flush_fails_everybody_whose_bytes_it_should_have_covered(blobs
     first, first_outcome = in_threads(writer, [b"f" * SMALL])
     assert held.began.wait(30)
     others, outcomes = in_threads(writer, [b"s" * SMALL] * 10 + [b"L" * LARGE] * 3)
-    wait_for_gathering(writer, 13)
+    until_gathering(writer._flushes, 13)
     blobs.fail("sync")
     held.may_end.set()
     for thread in first + others:
@@ -231,7 +224,7 @@ def test_a_flush_that_fails_under_a_large_one_fails_that_too(blobs):
     first, first_outcome = in_threads(writer, [b"f" * SMALL])
     assert held.began.wait(30)
     others, outcomes = in_threads(writer, [b"L" * LARGE])
-    wait_for_gathering(writer, 1)
+    until_gathering(writer._flushes, 1)
     held.may_end.set()
     for thread in first + others:
         thread.join(30)

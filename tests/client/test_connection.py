@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from ipaddress import ip_address
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cryostore.client import connection
 from cryostore.client.connection import HttpTransport, Timeouts
@@ -201,16 +210,23 @@ def test_the_pool_is_bounded(transport_to, monkeypatch):
     assert server.connections == 2
 
 
-def test_a_child_process_does_not_use_its_parents_connections(transport_to, monkeypatch):
-    with faulty_server(answer(), answer()) as server:
+def test_a_child_process_does_not_use_its_parents_connections(transport_to):
+    with faulty_server(*[answer()] * 3) as server:
         transport = transport_to(server)
-        transport.send(get())
-        kept = transport._idle[0]
-        monkeypatch.setattr(os, "getpid", lambda: -1)
-        transport.send(get())
+        transport.send(get("/parent"))
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                status = 0 if transport.send(get("/child")).status == 200 else 1
+                transport.close()
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        transport.send(get("/parent"))
         transport.close()
-        kept.close()
-    assert server.connections == 2
+    assert [request[1] for request in server.received] == ["/parent", "/child", "/parent"]
+    assert server.connections == 2, "one of the parent, still open after the child's end, and one of the child"
 
 
 def test_a_closed_transport_opens_anew(transport_to):
@@ -226,3 +242,71 @@ def test_a_closed_transport_opens_anew(transport_to):
 def test_a_missing_certificate_bundle_is_a_matter_of_configuration(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         HttpTransport(Endpoint.parse("https://localhost"), ca_bundle=str(tmp_path / "absent.pem"))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that signs itself, with its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "cryostore test")])
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2120, 1, 1, tzinfo=UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    form = serialization.PrivateFormat.PKCS8
+    file = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    file.write_bytes(built.public_bytes(pem) + key.private_bytes(pem, form, serialization.NoEncryption()))
+    return file
+
+
+@contextmanager
+def faulty_tls_server(certificate, *steps):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with faulty_server(*steps) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.endpoint = Endpoint("https", "127.0.0.1", server.server_address[1])
+        yield server
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_over_tls_with_a_bundle_of_certificates_to_trust(certificate, as_folder, tmp_path):
+    bundle = certificate
+    if as_folder:  # OpenSSL finds a certificate in a folder by the hash of its subject
+        if shutil.which("openssl") is None:
+            pytest.skip("needs the program openssl")
+        bundle = tmp_path
+        digest = subprocess.run(
+            ["openssl", "x509", "-noout", "-hash", "-in", certificate], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        (tmp_path / f"{digest}.0").write_bytes(certificate.read_bytes())
+    with faulty_tls_server(certificate, *[answer(body=b"x" * 100_000)] * 3) as server:
+        transport = HttpTransport(server.endpoint, ca_bundle=str(bundle))
+        for _ in range(3):
+            assert len(transport.send(put(bytes(100_000))).body) == 100_000
+        transport.close()
+    assert server.connections == 1
+
+
+def test_a_certificate_that_is_not_trusted_is_no_matter_of_trying_again(certificate):
+    with faulty_tls_server(certificate) as server:
+        with pytest.raises(ConnectionFailedError, match="certificate") as raised:
+            HttpTransport(server.endpoint).send(get())
+        assert not raised.value.retryable
+        assert "ca_bundle" in raised.value.hint
+
+
+def test_plain_http_to_a_tls_port_and_the_other_way_round(certificate):
+    with faulty_tls_server(certificate) as server, pytest.raises(ConnectionFailedError):
+        HttpTransport(Endpoint.parse(server.url)).send(get())
+    with faulty_server() as server, pytest.raises(ConnectionFailedError):
+        HttpTransport(Endpoint("https", "127.0.0.1", server.server_address[1])).send(get())

@@ -11,7 +11,7 @@ from cryostore.core.errors import KeyUnavailableError
 
 
 class KeyringTests:
-    """Subclass, name it Test..., and give a fixture `ring` of class scope: a keyring with at least one key."""
+    """Subclass, name it Test..., and give a fixture `ring`: a keyring with at least one key."""
 
     def test_the_active_key_is_found_by_its_id(self, ring):
         key = ring.active()
@@ -35,14 +35,17 @@ class KeyringTests:
             with pytest.raises(KeyUnavailableError):
                 unwrap(ring, wrapped, b"vault 1")
 
-    @given(plain=st.binary(max_size=64), context=st.binary(max_size=20), other=st.binary(max_size=20))
-    def test_only_the_same_context_unwraps(self, ring, plain, context, other):
-        wrapped = ring.active().wrap(plain, context)
-        assert unwrap(ring, wrapped, context) == plain
-        assert plain == b"" or plain not in wrapped or len(plain) < 8
-        if other != context:
-            with pytest.raises(KeyUnavailableError):
-                unwrap(ring, wrapped, other)
+    def test_only_the_same_context_unwraps(self, ring):
+        @given(plain=st.binary(max_size=64), context=st.binary(max_size=20), other=st.binary(max_size=20))
+        def check(plain, context, other):
+            wrapped = ring.active().wrap(plain, context)
+            assert unwrap(ring, wrapped, context) == plain
+            assert len(plain) < 8 or plain not in wrapped
+            if other != context:
+                with pytest.raises(KeyUnavailableError):
+                    unwrap(ring, wrapped, other)
+
+        check()
 
     def test_wrapping_twice_gives_different_bytes(self, ring):
         assert ring.active().wrap(b"x", b"") != ring.active().wrap(b"x", b"")

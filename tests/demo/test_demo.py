@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -91,3 +93,20 @@ def test_the_changes_are_real(demo, folder, tmp_path):
     assert before.keys() - after.keys(), "some are deleted"
     assert after.keys() - before.keys(), "some are added"
     assert any(before[path] != after[path] for path in before.keys() & after.keys()), "some are changed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_stops_its_server_and_removes_its_files(folder, tmp_path, number):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(scratch)}
+    with subprocess.Popen([sys.executable, PROGRAM, folder], env=environment, stdout=subprocess.PIPE, text=True) as run:
+        try:
+            url = next(line for line in run.stdout if line.startswith("listening on ")).split()[-1]
+            run.send_signal(number)
+            assert run.wait(120) != 0
+        finally:
+            run.kill()
+    assert list(scratch.iterdir()) == []
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{url}/-/health", timeout=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from unittest import mock
 from urllib.parse import urlsplit
 
@@ -38,11 +39,13 @@ def received(theirs, data):
     """A request of botocore as it stands on the wire."""
     parts = urlsplit(theirs.url)
     headers = [("host", parts.netloc)]
-    headers += [(name.lower(), value) for name, value in theirs.headers.items()]
+    headers += [(name.lower(), _text(value)) for name, value in theirs.headers.items()]
     return Request(theirs.method, parts.path, parts.query, headers, Payload(data))
 
 
 def _datetime(now_ms):
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(now_ms // SECOND_MS, UTC)
+
+
+def _text(value):
+    return value.decode("latin-1") if isinstance(value, bytes) else value

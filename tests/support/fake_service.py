@@ -69,8 +69,9 @@ class FakeService:
         declaration = operation.declaration
         self.calls.append(operation)
         name = getattr(operation, "object_name", "")
-        with (self.data_dir / "calls").open("a") as calls:
-            calls.write(f"{declaration.name} {caller} {name}\n")
+        if name:
+            with (self.data_dir / "calls").open("a") as calls:
+                calls.write(f"{declaration.name} {caller} {name}\n")
         if name in BEHAVIOURS:
             BEHAVIOURS[name]()
         if name == "slow":

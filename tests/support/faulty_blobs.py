@@ -38,32 +38,38 @@ class FaultyBlobs:
         self.before.get(method, lambda: None)()
         return fault
 
-    def __getattr__(self, method):
-        if method.startswith("__"):
-            raise AttributeError(method)
-        target = getattr(self.inner, method)
-
-        def call(*arguments, **named):
-            error, _ = self.trouble(method)
-            if error:
-                raise error
-            return target(*arguments, **named)
-
-        return call
-
-    def open_append(self, key):
-        error, _ = self.trouble("open_append")
+    def _pass_on(self, method, *arguments):
+        error, _ = self.trouble(method)
         if error:
             raise error
-        return FaultyAppender(self, self.inner.open_append(key))
+        return getattr(self.inner, method)(*arguments)
 
-    # Spelled out, since isinstance() asks the class for them.
-    def _passed_on(name):
-        return lambda self, *arguments, **named: self.__getattr__(name)(*arguments, **named)
+    def put(self, key, data):
+        self._pass_on("put", key, data)
 
-    put, get, stat, list, delete, close, owned, cut = map(
-        _passed_on, ["put", "get", "stat", "list", "delete", "close", "owned", "cut"]
-    )
+    def get(self, key, offset=0, length=None):
+        return self._pass_on("get", key, offset, length)
+
+    def stat(self, key):
+        return self._pass_on("stat", key)
+
+    def list(self, prefix="", after=""):
+        return self._pass_on("list", prefix, after)
+
+    def delete(self, key):
+        self._pass_on("delete", key)
+
+    def close(self):
+        self._pass_on("close")
+
+    def owned(self, key):
+        return self._pass_on("owned", key)
+
+    def cut(self, key, size):
+        return self._pass_on("cut", key, size)
+
+    def open_append(self, key):
+        return FaultyAppender(self, self._pass_on("open_append", key))
 
 
 class FaultyAppender:

@@ -52,24 +52,30 @@ class RunningServer:
         """A new client with the root access key; close it."""
         return Client.of(self.settings)
 
+    def kill(self) -> None:
+        """End the server as a power cut would end it."""
+        self.process.kill()
+        self.process.wait()
+
 
 @contextmanager
-def serving(data_dir: Path, *options: str) -> Iterator[RunningServer]:
-    """Start `cryo serve` with further `options`, and show at the end that SIGTERM makes it exit with 0.
+def serving(data_dir: Path, *options: str, listen: str = "127.0.0.1:0") -> Iterator[RunningServer]:
+    """Start `cryo serve` with further `options`, and show at the end that SIGTERM makes it exit with 0, unless killed.
 
     Fails with the server's log if it does not start or does not stop in time.
     """
     log = data_dir.parent / f"{data_dir.name}.log"
     with log.open("a", encoding="utf-8") as log_file:
         process = subprocess.Popen(
-            [*CRYO, "serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0", *options],
+            [*CRYO, "serve", "--data-dir", str(data_dir), "--listen", listen, *options],
             stdout=subprocess.PIPE,
             stderr=log_file,
             text=True,
         )
     try:
         yield RunningServer(_address(process, log), data_dir, log, process)
-        stop(process, log)
+        if process.returncode != -signal.SIGKILL:
+            stop(process, log)
     finally:
         process.kill()
         process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from typing import Any, get_args, get_origin
 
 from hypothesis import strategies as st
@@ -59,16 +60,21 @@ def _members(cls: type) -> st.SearchStrategy[dict[str, Any]]:
     members = members_of(cls)
     required = {member.attribute: value(member) for member in members if member.required}
     optional = {member.attribute: value(member) for member in members if not member.required}
-    return st.fixed_dictionaries(required, optional=optional)
+    return st.fixed_dictionaries(required, optional=optional).map(lambda found: _without_ghosts(members, found))
+
+
+def _without_ghosts(members: tuple[Member, ...], found: dict[str, Any]) -> dict[str, Any]:
+    """An absent body with a length would be an empty body on the wire: it has none."""
+    bodies = [member.attribute for member in members if isinstance(member.place, Body)]
+    ghosts = {f"{attribute}_length" for attribute in bodies if attribute not in found}
+    return {attribute: value for attribute, value in found.items() if attribute not in ghosts}
 
 
 def value(member: Member) -> st.SearchStrategy[Any]:
     """Any valid value of a member."""
     rules = {type(rule): rule for rule in member.rules}
-    if member.choices:
-        return st.sampled_from(member.choices)
-    if ChecksumText in rules:
-        return checksums
+    if member.choices or ChecksumText in rules:
+        return st.sampled_from(member.choices) if member.choices else checksums
     if member.type is int:
         between = rules.get(Between, Between(0, INTEGER_MAX))
         return st.integers(_bound(between.low), _bound(between.high))
@@ -95,9 +101,9 @@ def _limited_text(member: Member, rules: dict[type, Any]) -> st.SearchStrategy[s
     length = rules.get(Length, Length(0, TEXT_CHARACTERS_MAX))
     high = min(_bound(length.high), TEXT_CHARACTERS_MAX)
     if Pattern in rules:
-        return st.from_regex(rules[Pattern].expression, fullmatch=True, alphabet=characters).filter(
-            lambda text: not any(rule.broken(text, LIMITS) for rule in member.rules)
-        )
+        return st.from_regex(
+            re.compile(rules[Pattern].expression, re.ASCII), fullmatch=True, alphabet=characters
+        ).filter(lambda text: not any(rule.broken(text, LIMITS) for rule in member.rules))
     # A member in a header or of this rule takes no control characters; a label cannot be a dot segment.
     plain = Printable in rules or isinstance(member.place, (Header, Body))
     found = _text(_bound(length.low), high, printable if plain else characters)
@@ -105,7 +111,9 @@ def _limited_text(member: Member, rules: dict[type, Any]) -> st.SearchStrategy[s
 
 
 def _text(low: int, high: int, alphabet: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    return st.text(alphabet, min_size=low, max_size=high).filter(lambda text: low <= len(text.encode()) <= high)
+    return st.text(alphabet, min_size=low, max_size=max(low, high // 2)).filter(
+        lambda text: low <= len(text.encode()) <= high
+    )
 
 
 def _bound(bound: int | str) -> int:

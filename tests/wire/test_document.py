@@ -7,7 +7,6 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import strategies
 
 from cryostore.core.digest import Payload
 from cryostore.core.limits import Limits
@@ -23,6 +22,7 @@ from cryostore.model.operation import Document
 from cryostore.wire.message import Request
 from cryostore.wire.request import decode_head
 from cryostore.wire.route import match
+from support import strategies
 
 WITH_DOCUMENT = sorted(name for name, declaration in OPERATIONS.items() if declaration.at(Document))
 HEX = "ab" * 32

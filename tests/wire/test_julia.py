@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support import strategies
 
 from cryostore.core.digest import Payload
 from cryostore.core.limits import Limits
@@ -19,6 +18,7 @@ from cryostore.model.operation import Body, Label, Query, Timestamp
 from cryostore.wire.message import Request
 from cryostore.wire.request import decode_head, encode
 from cryostore.wire.route import match
+from support import strategies
 
 LIMITS = Limits()
 JSON = [("content-type", "application/json")]

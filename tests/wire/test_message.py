@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import strategies
 
 from cryostore.core.digest import Payload
 from cryostore.wire.message import Request, Response, header_text, header_value, media_type
+from support import strategies
 
 
 def test_headers_are_found_by_lower_case_name():

@@ -7,9 +7,9 @@ import urllib.parse
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import strategies
 
 from cryostore.wire import percent
+from support import strategies
 
 
 @given(st.text(strategies.characters))

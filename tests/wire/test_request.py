@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import find, given
-from support import strategies
 
 from cryostore.core.digest import Payload
 from cryostore.core.limits import Limits
@@ -21,6 +20,7 @@ from cryostore.model.restores import ListObjects
 from cryostore.wire.message import Request
 from cryostore.wire.request import decode_head, encode
 from cryostore.wire.route import match
+from support import strategies
 
 LIMITS = Limits()
 HEX = "ab" * 32

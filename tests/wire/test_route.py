@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import strategies
 
 from cryostore.model import OPERATIONS
 from cryostore.model.errors import (
@@ -18,6 +17,7 @@ from cryostore.model.errors import (
 from cryostore.wire import percent
 from cryostore.wire.request import encode
 from cryostore.wire.route import match
+from support import strategies
 
 BACKUP_ONLY_ELSEWHERE = [
     ("GET", "/account-settings"),
@@ -174,7 +174,7 @@ def test_any_path_has_a_route_or_an_error_of_the_api(method, path):
     try:
         route = match(method, path)
     except ModelError as error:
-        assert str(error).isascii() and "\n" not in str(error)
+        assert str(error).isprintable()
     else:
         assert not {".", ".."} & set(route.labels.values())
 

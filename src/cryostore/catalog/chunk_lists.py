@@ -7,6 +7,7 @@ object's own row; one of several lies in `chunk_list`. There is never a row per 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from cryostore.core.errors import DamagedDataError
 
 PART_CHUNKS = 1000
 _HEAD = struct.Struct("<BxxxIq")
+_CRC = struct.Struct("<I")
 _VERSION_RUN = 1
 _VERSION_INDEXED = 2
 _FORM_BIT = 31
@@ -35,7 +37,7 @@ def pack(entries: Sequence[ChunkEntry]) -> bytes:
     first = entries[0].chunk_index if entries else 0
     run = all(entry.chunk_index == first + place for place, entry in enumerate(entries))
     lengths = [entry.length | entry.form << _FORM_BIT for entry in entries]
-    return b"".join(
+    packed = b"".join(
         (
             _HEAD.pack(_VERSION_RUN if run else _VERSION_INDEXED, len(entries), first),
             struct.pack(f"<{len(entries)}I", *lengths),
@@ -43,31 +45,27 @@ def pack(entries: Sequence[ChunkEntry]) -> bytes:
             *(entry.digest for entry in entries),
         )
     )
+    return packed + _CRC.pack(zlib.crc32(packed))
 
 
 def unpack(packed: bytes) -> list[ChunkEntry]:
     """The entries of one part; raises DamagedDataError if the bytes are not one."""
-    try:
-        version, count, first = _HEAD.unpack_from(packed)
-        lengths = struct.unpack_from(f"<{count}I", packed, _HEAD.size)
-        offset = _HEAD.size + 4 * count
-        indexes: Sequence[int] = range(first, first + count)
-        if version == _VERSION_INDEXED:
-            indexes = struct.unpack_from(f"<{count}q", packed, offset)
-            offset += 8 * count
-    except struct.error as error:
-        raise DamagedDataError("a chunk list is damaged") from error
-    if version not in (_VERSION_RUN, _VERSION_INDEXED) or len(packed) != offset + DIGEST_BYTES * count:
+    whole, crc = packed[: -_CRC.size], packed[-_CRC.size :]
+    if len(whole) < _HEAD.size or crc != _CRC.pack(zlib.crc32(whole)):
         raise DamagedDataError("a chunk list is damaged")
+    version, count, first = _HEAD.unpack_from(whole)
+    indexed = version == _VERSION_INDEXED
+    digests = _HEAD.size + (12 if indexed else 4) * count
+    if version not in (_VERSION_RUN, _VERSION_INDEXED) or len(whole) != digests + DIGEST_BYTES * count:
+        raise DamagedDataError("a chunk list is of a version or length that cannot be read")
+    lengths = struct.unpack_from(f"<{count}I", whole, _HEAD.size)
+    indexes: Sequence[int] = range(first, first + count)
+    if indexed:
+        indexes = struct.unpack_from(f"<{count}q", whole, _HEAD.size + 4 * count)
     mask = (1 << _FORM_BIT) - 1
     return [
-        ChunkEntry(
-            index,
-            length & mask,
-            packed[offset + DIGEST_BYTES * place : offset + DIGEST_BYTES * (place + 1)],
-            length >> _FORM_BIT,
-        )
-        for place, (index, length) in enumerate(zip(indexes, lengths, strict=True))
+        ChunkEntry(index, length & mask, whole[place : place + DIGEST_BYTES], length >> _FORM_BIT)
+        for place, index, length in zip(range(digests, len(whole), DIGEST_BYTES), indexes, lengths, strict=True)
     ]
 
 
@@ -106,3 +104,13 @@ def parts_from(transaction: Transaction, chunk_list_id: int, index: int) -> Iter
 def delete(transaction: Transaction, chunk_list_id: int) -> None:
     """Remove all parts of a list."""
     transaction.run("DELETE FROM chunk_list WHERE chunk_list_id = :chunk_list_id", chunk_list_id=chunk_list_id)
+
+
+def delete_some(transaction: Transaction, chunk_list_id: int, limit: int) -> int:
+    """Remove at most `limit` parts of a list; answers how many. Fewer than `limit` means that none are left."""
+    return transaction.run(
+        "DELETE FROM chunk_list WHERE chunk_list_id = :chunk_list_id AND part IN"
+        " (SELECT part FROM chunk_list WHERE chunk_list_id = :chunk_list_id LIMIT :limit)",
+        chunk_list_id=chunk_list_id,
+        limit=limit,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from cryostore.catalog.database import Transaction
@@ -74,4 +74,24 @@ def insert(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkR
         pack_offset=chunk.pack_offset,
         sealed_length=chunk.sealed_length,
         length=chunk.length,
+    )
+
+
+def vault_ids(transaction: Transaction) -> Iterator[int]:
+    """The vaults that chunks are recorded for, deleted ones included."""
+    vault_id = 0
+    while (
+        row := transaction.row("SELECT min(vault_id) FROM chunk WHERE vault_id > :vault_id", vault_id=vault_id)
+    ) and row[0]:
+        vault_id = row[0]
+        yield vault_id
+
+
+def delete_of_vault(transaction: Transaction, vault_id: int, limit: int) -> None:
+    """Remove at most `limit` rows of a vault that is gone."""
+    transaction.run(
+        "DELETE FROM chunk WHERE vault_id = :vault_id AND digest IN"
+        " (SELECT digest FROM chunk WHERE vault_id = :vault_id LIMIT :limit)",
+        vault_id=vault_id,
+        limit=limit,
     )

@@ -150,7 +150,8 @@ def end(transaction: Transaction, job_id: str, state: str, *, now_ms: int, **val
 def aborting_in(transaction: Transaction, lineage_id: int) -> list[str]:
     """The jobs of a lineage that wait for their rows to be taken back."""
     rows = transaction.rows(
-        "SELECT job_id FROM backup_job WHERE lineage_id = :lineage_id AND state = 'ABORTING'", lineage_id=lineage_id
+        "SELECT job_id FROM backup_job WHERE lineage_id = :lineage_id AND completed_ms IS NULL AND state = 'ABORTING'",
+        lineage_id=lineage_id,
     )
     return [row[0] for row in rows]
 
@@ -168,14 +169,10 @@ def overdue(transaction: Transaction, *, now_ms: int, idle_before_ms: int, limit
     return [JobRow(*row) for row in rows]
 
 
-def with_uploads(transaction: Transaction, limit: int) -> list[str]:
-    """Ended jobs that still have uploads to be removed."""
-    rows = transaction.rows(
-        "SELECT DISTINCT upload.job_id FROM upload JOIN backup_job ON backup_job.job_id = upload.job_id"
-        " WHERE backup_job.completed_ms IS NOT NULL LIMIT :limit",
-        limit=limit,
-    )
-    return [row[0] for row in rows]
+def has_ended(transaction: Transaction, job_id: str) -> bool:
+    """Whether the job has ended, or is gone with its vault."""
+    row = transaction.row("SELECT 1 FROM backup_job WHERE job_id = :job_id AND completed_ms IS NULL", job_id=job_id)
+    return row is None
 
 
 def page(

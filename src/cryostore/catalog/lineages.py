@@ -7,7 +7,12 @@ The rules of generations, which everything about objects rests on:
 2. An object version is seen by the generations from its `from_generation` up to, not including, its `to_generation`.
 3. Only a job whose base is the tip of a clean lineage goes on in that lineage. Any other job with a base starts a
    lineage of its own with the base as its parent, and looks through to it for every name it has no row for.
-4. A job that ends without a commit leaves its lineage dirty: `objects.undo` takes its rows back, then it is clean.
+4. A job that ends without a commit leaves its lineage dirty, until `objects.truncate` has taken its rows back.
+5. A row goes when nobody sees any of its generations. Recovery points, jobs that have not ended, and the lineages begun
+   on a generation see it. Between two seen generations `objects.forget` removes what neither sees; above the newest
+   seen one `objects.truncate` takes the lineage back to it, and makes it the tip.
+6. A lineage that holds nothing and that nobody needs is retired: once its parent has been freed of what only it saw
+   there, its row goes too.
 """
 
 from __future__ import annotations
@@ -38,6 +43,14 @@ class LineageRow(NamedTuple):
     next_generation: int
     tip_generation: int
     dirty_generation: int | None
+    retired: bool
+
+    @property
+    def parent(self) -> Segment | None:
+        """What the lineage was begun on."""
+        if self.parent_lineage_id is None or self.parent_generation is None:
+            return None
+        return Segment(self.parent_lineage_id, self.parent_generation)
 
 
 COLUMNS = ", ".join(LineageRow._fields)
@@ -46,13 +59,13 @@ COLUMNS = ", ".join(LineageRow._fields)
 def insert(transaction: Transaction, vault_id: int, parent: Segment | None) -> int:
     """Begin a lineage, on top of `parent` if given; answers its id."""
     row = transaction.row(
-        "INSERT INTO lineage (vault_id, parent_lineage_id, parent_generation, next_generation, tip_generation)"
-        " VALUES (:vault_id, :parent_lineage_id, :parent_generation, 1, 0) RETURNING lineage_id",
+        "INSERT INTO lineage (vault_id, parent_lineage_id, parent_generation, next_generation, tip_generation, retired)"
+        " VALUES (:vault_id, :parent_lineage_id, :parent_generation, 1, 0, 0) RETURNING lineage_id",
         vault_id=vault_id,
         parent_lineage_id=parent.lineage_id if parent else None,
         parent_generation=parent.generation if parent else None,
     )
-    assert row is not None  # noqa: S101 - an INSERT without a conflict clause returns its row or raises
+    assert row is not None
     return int(row[0])
 
 
@@ -83,7 +96,7 @@ def take_generation(transaction: Transaction, lineage_id: int) -> int:
         " RETURNING next_generation - 1",
         lineage_id=lineage_id,
     )
-    assert row is not None  # noqa: S101 - the caller has just read this lineage in the same transaction
+    assert row is not None
     return int(row[0])
 
 
@@ -118,17 +131,28 @@ def dirty(transaction: Transaction, limit: int) -> list[Segment]:
     return [Segment(*row) for row in rows]
 
 
-def neighbours(transaction: Transaction, segment: Segment) -> tuple[int, int | None]:
-    """The nearest generations of the lineage, below (0 if none) and above (None if none), that somebody may still see.
+def retire(transaction: Transaction, lineage_id: int) -> None:
+    """Record that the lineage is empty and needed by nobody."""
+    transaction.run("UPDATE lineage SET retired = 1 WHERE lineage_id = :lineage_id", lineage_id=lineage_id)
 
-    Seen are the generations of recovery points that are not being deleted, of running jobs, and those other lineages
-    were begun on.
+
+def first_retired(transaction: Transaction) -> LineageRow | None:
+    """A retired lineage."""
+    row = transaction.row(f"SELECT {COLUMNS} FROM lineage WHERE retired = 1 ORDER BY lineage_id LIMIT 1")
+    return LineageRow(*row) if row else None
+
+
+def neighbours(transaction: Transaction, segment: Segment) -> tuple[int, int | None]:
+    """The nearest generations of the lineage, up to this one (0 if none) and above it (None if none), that are seen.
+
+    Seen are the generations of recovery points that are not being deleted, of jobs that have not ended, of a job whose
+    rows are still to be taken back, and those other lineages were begun on.
     """
     seen = (
         "SELECT generation FROM recovery_point WHERE lineage_id = :lineage_id AND status <> 'DELETING'"
         " UNION ALL SELECT generation FROM backup_job WHERE lineage_id = :lineage_id AND completed_ms IS NULL"
-        " UNION ALL SELECT parent_generation FROM lineage WHERE parent_lineage_id = :lineage_id"
-        " UNION ALL SELECT dirty_generation FROM lineage WHERE lineage_id = :lineage_id AND dirty_generation IS NOT NULL"
+        " UNION ALL SELECT parent_generation FROM lineage WHERE parent_lineage_id = :lineage_id AND retired = 0"
+        " UNION ALL SELECT dirty_generation FROM lineage WHERE lineage_id = :lineage_id"
     )
     row = transaction.row(
         "SELECT max(CASE WHEN generation <= :generation THEN generation END),"
@@ -136,12 +160,12 @@ def neighbours(transaction: Transaction, segment: Segment) -> tuple[int, int | N
         lineage_id=segment.lineage_id,
         generation=segment.generation,
     )
-    below, above = row if row else (None, None)
+    below, above = row or (None, None)
     return below or 0, above
 
 
-def is_seen(transaction: Transaction, lineage_id: int) -> bool:
-    """Whether a point, a running job or another lineage needs the lineage, or it is still dirty or holds rows."""
+def is_needed(transaction: Transaction, lineage_id: int) -> bool:
+    """Whether a point, a job that has not ended or another lineage needs the lineage, or it is dirty or holds rows."""
     row = transaction.row(
         "SELECT EXISTS (SELECT 1 FROM recovery_point WHERE lineage_id = :lineage_id)"
         " OR EXISTS (SELECT 1 FROM backup_job WHERE lineage_id = :lineage_id AND completed_ms IS NULL)"
@@ -154,5 +178,5 @@ def is_seen(transaction: Transaction, lineage_id: int) -> bool:
 
 
 def delete(transaction: Transaction, lineage_id: int) -> None:
-    """Remove a lineage that has no rows, no points and no jobs left."""
+    """Remove the row of a lineage that is not needed."""
     transaction.run("DELETE FROM lineage WHERE lineage_id = :lineage_id", lineage_id=lineage_id)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cryostore.catalog import chunk_lists
-from cryostore.catalog.database import GENERATION_MAX, Transaction
+from cryostore.catalog.database import GENERATION_MAX, Row, Transaction
 from cryostore.catalog.lineages import Segment, View
 
 
@@ -57,6 +57,8 @@ COLUMNS = ", ".join(ObjectRow._fields)
 CONTENT_COLUMNS = ", ".join(ObjectContent._fields)
 CONTENT_VALUES = ", ".join(f":{field}" for field in ObjectContent._fields)
 SEEN = "lineage_id = :lineage_id AND from_generation <= :generation AND to_generation > :generation"
+CLOSED = f"to_generation <> {GENERATION_MAX}"
+"""Word for word the condition of the partial index `object_to`, without which engines do not use it."""
 
 
 def find(transaction: Transaction, view: View, name: bytes) -> ObjectRow | None:
@@ -170,7 +172,7 @@ def put(transaction: Transaction, segment: Segment, name: bytes, content: Object
         end=GENERATION_MAX,
         **content._asdict(),
     )
-    assert row is not None  # noqa: S101 - an INSERT without a conflict clause returns its row or raises
+    assert row is not None
     return int(row[0])
 
 
@@ -199,20 +201,15 @@ def _clear(transaction: Transaction, segment: Segment, name: bytes) -> None:
     if row is None:
         return
     if row.from_generation == segment.generation:
-        _delete(transaction, [(row.object_id, row.chunk_list_id)])
+        if row.chunk_list_id is not None:
+            chunk_lists.delete(transaction, row.chunk_list_id)
+        transaction.run("DELETE FROM object WHERE object_id = :object_id", object_id=row.object_id)
     else:
         transaction.run(
             "UPDATE object SET to_generation = :generation WHERE object_id = :object_id",
             generation=segment.generation,
             object_id=row.object_id,
         )
-
-
-def _delete(transaction: Transaction, rows: Sequence[tuple[int, int | None]]) -> None:
-    for object_id, chunk_list_id in rows:
-        if chunk_list_id is not None:
-            chunk_lists.delete(transaction, chunk_list_id)
-        transaction.run("DELETE FROM object WHERE object_id = :object_id", object_id=object_id)
 
 
 def change(transaction: Transaction, view: View) -> Totals:
@@ -228,73 +225,86 @@ def change(transaction: Transaction, view: View) -> Totals:
     ) or (0, 0)
     closed = transaction.row(
         "SELECT count(*), coalesce(sum(length), 0) FROM object"
-        " WHERE lineage_id = :lineage_id AND to_generation = :generation AND removed = 0",
+        f" WHERE lineage_id = :lineage_id AND to_generation = :generation AND {CLOSED} AND removed = 0",
         **own,
     ) or (0, 0)
-    hidden = [0, 0]
-    if len(view) > 1:
-        # A name that this lineage touches for the first time hides, or replaces, the parent's object of that name.
-        names = transaction.rows(
-            "SELECT name FROM object AS here WHERE lineage_id = :lineage_id AND from_generation = :generation"
-            " AND NOT EXISTS (SELECT 1 FROM object AS earlier WHERE earlier.lineage_id = :lineage_id"
-            " AND earlier.name = here.name AND earlier.to_generation = :generation)",
-            **own,
-        )
-        for (name,) in names:
-            if (row := find(transaction, view[1:], name)) is not None:
-                hidden[0] += 1
-                hidden[1] += row.length
-    return Totals(int(added[0] - closed[0] - hidden[0]), int(added[1] - closed[1] - hidden[1]))
+    hidden = _hidden(transaction, view)
+    return Totals(int(added[0] - closed[0] - hidden.object_count), int(added[1] - closed[1] - hidden.size_bytes))
 
 
-def undo(transaction: Transaction, segment: Segment, limit: int) -> bool:
-    """Take back at most `limit` rows of a generation that was never committed; answers whether all are.
+def _hidden(transaction: Transaction, view: View) -> Totals:
+    """The objects further down the view that the job's generation hides or replaces.
 
-    Removes what it added and reopens what it closed. May be repeated until it answers True.
+    Those are the ones whose name this lineage touches for the first time.
     """
-    own = segment._asdict()
-    added = transaction.rows(
+    if len(view) == 1:
+        return Totals(0, 0)
+    names = transaction.rows(
+        "SELECT name FROM object AS here WHERE object_id IN"
+        " (SELECT object_id FROM object WHERE lineage_id = :lineage_id AND from_generation = :generation)"
+        " AND NOT EXISTS (SELECT 1 FROM object AS earlier WHERE earlier.lineage_id = :lineage_id"
+        " AND earlier.name = here.name AND earlier.to_generation = :generation)",
+        **view[0]._asdict(),
+    )
+    hidden = [row for (name,) in names if (row := find(transaction, view[1:], name)) is not None]
+    return Totals(len(hidden), sum(row.length for row in hidden))
+
+
+def truncate(transaction: Transaction, lineage_id: int, below: int, limit: int) -> bool:
+    """Take a lineage back to its generation `below`, the newest that anybody sees, by at most `limit` rows.
+
+    Removes what later generations added and reopens what they closed, so that a job may go on from `below`. Answers
+    whether all is done; may be repeated until then.
+    """
+    rows = transaction.rows(
         "SELECT object_id, chunk_list_id FROM object"
-        " WHERE lineage_id = :lineage_id AND from_generation = :generation LIMIT :limit",
-        **own,
+        " WHERE lineage_id = :lineage_id AND from_generation > :below LIMIT :limit",
+        lineage_id=lineage_id,
+        below=below,
         limit=limit,
     )
-    _delete(transaction, [(row[0], row[1]) for row in added])
-    if len(added) == limit:
+    if not _delete(transaction, rows, limit):
         return False
+    # Only now: with later versions of the name still there, a version reopened before would overlap them.
     reopened = transaction.run(
         "UPDATE object SET to_generation = :end WHERE object_id IN (SELECT object_id FROM object"
-        " WHERE lineage_id = :lineage_id AND to_generation = :generation LIMIT :limit)",
-        **own,
+        f" WHERE lineage_id = :lineage_id AND to_generation > :below AND {CLOSED} LIMIT :limit)",
+        lineage_id=lineage_id,
+        below=below,
         end=GENERATION_MAX,
         limit=limit,
     )
     return reopened < limit
 
 
-def forget(transaction: Transaction, segment: Segment, below: int, above: int | None, limit: int) -> bool:
-    """Remove at most `limit` versions only `segment` could see, its neighbours being `below` and `above`.
+def forget(transaction: Transaction, lineage_id: int, below: int, above: int, limit: int) -> bool:
+    """Remove at most `limit` rows that nobody sees, if of a lineage nobody sees what lies between `below` and `above`.
 
-    Without a neighbour above, what was closed after `below` is open again, so that `below` can be the lineage's tip.
-    Answers whether none are left. May be repeated until then.
+    Answers whether none are left; may be repeated until then.
     """
-    own = segment._asdict()
-    bounds = {"below": below, "above": GENERATION_MAX if above is None else above, "limit": limit}
-    garbage = transaction.rows(
+    rows = transaction.rows(
         "SELECT object_id, chunk_list_id FROM object WHERE lineage_id = :lineage_id"
-        " AND from_generation > :below AND from_generation <= :generation AND to_generation <= :above LIMIT :limit",
-        **own,
-        **bounds,
+        f" AND to_generation > :below AND to_generation <= :above AND {CLOSED}"
+        " AND from_generation > :below LIMIT :limit",
+        lineage_id=lineage_id,
+        below=below,
+        above=above,
+        limit=limit,
     )
-    _delete(transaction, [(row[0], row[1]) for row in garbage])
-    if len(garbage) == limit:
-        return False
-    if above is not None:
-        return True
-    reopened = transaction.run(
-        "UPDATE object SET to_generation = :above WHERE object_id IN (SELECT object_id FROM object"
-        " WHERE lineage_id = :lineage_id AND to_generation > :below AND to_generation < :above LIMIT :limit)",
-        lineage_id=segment.lineage_id,
-        **bounds,
-    )
-    return reopened < limit
+    return _delete(transaction, rows, limit)
+
+
+def _delete(transaction: Transaction, rows: Sequence[Row], limit: int) -> bool:
+    """Delete versions by id and chunk list, at most `limit` rows with those of the lists; answers whether it was less.
+
+    A version goes after its list. Of a version that nobody sees, nobody sees that its list is half gone.
+    """
+    left = limit
+    for object_id, chunk_list_id in rows:
+        if chunk_list_id is not None:
+            left -= chunk_lists.delete_some(transaction, chunk_list_id, left)
+        if left <= 0:
+            return False
+        transaction.run("DELETE FROM object WHERE object_id = :object_id", object_id=object_id)
+        left -= 1
+    return left > 0

@@ -70,38 +70,45 @@ class _Pending:
 
 
 class SqliteDatabase:
-    """A `Database` in the file at `path`, which is created (0600) if absent."""
+    """A `Database` in the file at `path`, which is created (0600) if absent.
+
+    A process must not open and close the file by other means while it has this open: POSIX takes all of a process's
+    locks on a file away when any descriptor of it is closed.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock_descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._idle: list[sqlite3.Connection] = []
-        self._closed = False
-        with _translated(), self._turn():
-            self._writing = self._connect()
-            self._writing.execute("PRAGMA journal_mode = WAL")
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._closed = False
+        self._closing = threading.Lock()
+        """Held to look at `_closed` and act on it."""
+        with _translated():
+            lock_path = path.with_suffix(".lock")
+            self._lock_descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._writing = self._open()
+            except BaseException:
+                os.close(self._lock_descriptor)
+                raise
         self._writer = threading.Thread(target=self._write_batches, name="catalog-writer", daemon=True)
         self._writer.start()
 
     def read(self, work: Callable[[Transaction], Answer]) -> Answer:
         with _translated():
-            connection = self._idle.pop() if self._idle else self._connect()
+            connection = self._borrow()
             try:
                 connection.execute("BEGIN")
-                try:
-                    return work(SqliteTransaction(connection))
-                finally:
-                    connection.execute("ROLLBACK")
+                return work(SqliteTransaction(connection))
             finally:
-                self._idle.append(connection)
+                self._give_back(connection)
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
-        if self._closed:
-            raise StorageUnavailableError("the catalog is closed")
+        assert threading.current_thread() is not self._writer, "a unit of work asks for another"
         pending = _Pending(work)
-        self._queue.put(pending)
+        with self._closing:
+            self._check_open()
+            self._queue.put(pending)
         pending.done.acquire()
         if pending.error is not None:
             raise pending.error
@@ -112,14 +119,32 @@ class SqliteDatabase:
         self.write(_migrate)
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._queue.put(None)
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
         self._writer.join()
         for connection in (*self._idle, self._writing):
             connection.close()
         os.close(self._lock_descriptor)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageUnavailableError("the catalog is closed")
+
+    def _open(self) -> sqlite3.Connection:
+        """The connection that writes, and with it the file."""
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with self._turn():
+            connection = self._connect()
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except BaseException:
+                connection.close()
+                raise
+        return connection
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -130,6 +155,29 @@ class SqliteDatabase:
         connection.execute("PRAGMA cache_size = -4096")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
         return connection
+
+    def _borrow(self) -> sqlite3.Connection:
+        """A connection to read with, for one thread at a time."""
+        with self._closing:
+            self._check_open()
+            if self._idle:
+                return self._idle.pop()
+        connection = self._connect()
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            connection.close()
+            return
+        with self._closing:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -177,10 +225,10 @@ class SqliteDatabase:
         try:
             with _translated():
                 pending.answer = pending.work(SqliteTransaction(connection))
-        except BaseException as error:  # noqa: BLE001 - handed to the caller who queued this work
+        except BaseException as error:
             pending.error = error
             if not connection.in_transaction:
-                raise  # SQLite has rolled back the whole batch: a full disk, an I/O error
+                raise  # SQLite has rolled back the whole batch, as it may on a full disk or an I/O error
             connection.execute("ROLLBACK TO work")
         connection.execute("RELEASE work")
 

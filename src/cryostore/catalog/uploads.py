@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from cryostore.catalog import chunk_lists
 from cryostore.catalog.chunk_lists import ChunkEntry
 from cryostore.catalog.database import Transaction
+
+CHUNKS_AT_COMPLETION = 5000
 
 
 class UploadRow(NamedTuple):
@@ -50,13 +53,13 @@ def find(transaction: Transaction, job_id: str, upload_id: str) -> UploadRow | N
 
 
 def complete(transaction: Transaction, upload_number: int, completion_digest: bytes) -> None:
-    """Close an upload whose object stands; its chunk rows are not needed any more."""
+    """Close an upload whose object stands. Its chunk rows are not needed any more: few go now, many with the job."""
     transaction.run(
         "UPDATE upload SET completion_digest = :completion_digest WHERE upload_number = :upload_number",
         upload_number=upload_number,
         completion_digest=completion_digest,
     )
-    transaction.run("DELETE FROM upload_chunk WHERE upload_number = :upload_number", upload_number=upload_number)
+    _delete_chunks(transaction, upload_number, CHUNKS_AT_COMPLETION)
 
 
 def open_count(transaction: Transaction, job_id: str) -> int:
@@ -67,20 +70,45 @@ def open_count(transaction: Transaction, job_id: str) -> int:
     return int(row[0]) if row else 0
 
 
+def jobs_with_uploads(transaction: Transaction) -> Iterator[str]:
+    """The jobs that have uploads, ended or not, by id. Costs work in proportion to their number, not to the uploads."""
+    job_id = ""
+    while (row := transaction.row("SELECT min(job_id) FROM upload WHERE job_id > :job_id", job_id=job_id)) and row[0]:
+        job_id = row[0]
+        yield job_id
+
+
 def delete_of_job(transaction: Transaction, job_id: str, limit: int) -> bool:
-    """Remove at most `limit` of an ended job's uploads with their chunk rows; answers whether none are left."""
-    numbers = transaction.rows(
-        "SELECT upload_number, completion_digest FROM upload WHERE job_id = :job_id LIMIT :limit",
-        job_id=job_id,
+    """Remove at most `limit` rows of an ended job's uploads and what hangs on them; answers whether none are left."""
+    left = limit
+    while left > 0:
+        row = transaction.row(
+            "SELECT upload_number FROM upload WHERE job_id = :job_id ORDER BY upload_number LIMIT 1", job_id=job_id
+        )
+        if row is None:
+            return True
+        (number,) = row
+        left -= _delete_chunks(transaction, number, left)
+        if left > 0 and not _has_object(transaction, number):
+            left -= chunk_lists.delete_some(transaction, number, left)
+        if left > 0:
+            transaction.run("DELETE FROM upload WHERE upload_number = :number", number=number)
+            left -= 1
+    return False
+
+
+def _delete_chunks(transaction: Transaction, upload_number: int, limit: int) -> int:
+    return transaction.run(
+        "DELETE FROM upload_chunk WHERE upload_number = :upload_number AND chunk_index IN"
+        " (SELECT chunk_index FROM upload_chunk WHERE upload_number = :upload_number LIMIT :limit)",
+        upload_number=upload_number,
         limit=limit,
     )
-    for number, completion_digest in numbers:
-        transaction.run("DELETE FROM upload_chunk WHERE upload_number = :number", number=number)
-        if completion_digest is None:
-            # Parts written ahead of a completion that never came; those of a completed one belong to its object.
-            transaction.run("DELETE FROM chunk_list WHERE chunk_list_id = :number", number=number)
-        transaction.run("DELETE FROM upload WHERE upload_number = :number", number=number)
-    return len(numbers) < limit
+
+
+def _has_object(transaction: Transaction, upload_number: int) -> bool:
+    """Whether the parts of a chunk list that were written for an upload belong to an object now."""
+    return transaction.row("SELECT 1 FROM object WHERE chunk_list_id = :number", number=upload_number) is not None
 
 
 def chunk(transaction: Transaction, upload_number: int, index: int) -> ChunkEntry | None:

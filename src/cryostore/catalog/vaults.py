@@ -64,24 +64,30 @@ def page(transaction: Transaction, *, after: str, limit: int) -> list[VaultRow]:
     return [VaultRow(*row) for row in rows]
 
 
+def exists(transaction: Transaction, vault_id: int) -> bool:
+    """Whether there is, still, a vault with this id."""
+    return transaction.row("SELECT 1 FROM vault WHERE vault_id = :vault_id", vault_id=vault_id) is not None
+
+
 def is_used(transaction: Transaction, vault_id: int) -> bool:
-    """Whether the vault holds a recovery point, being deleted or not, or an open job."""
+    """Whether the vault holds a recovery point, being deleted or not, an open job, or anything not yet taken back."""
     row = transaction.row(
         "SELECT EXISTS (SELECT 1 FROM recovery_point WHERE vault_id = :vault_id)"
         " OR EXISTS (SELECT 1 FROM backup_job WHERE vault_id = :vault_id AND completed_ms IS NULL)"
-        " OR EXISTS (SELECT 1 FROM lineage WHERE vault_id = :vault_id AND dirty_generation IS NOT NULL)",
+        " OR EXISTS (SELECT 1 FROM lineage WHERE vault_id = :vault_id)",
         vault_id=vault_id,
     )
     return bool(row and row[0])
 
 
 def delete(transaction: Transaction, vault_id: int) -> None:
-    """Remove an unused vault with its keys and all that only it could reach. Its bytes become garbage in their packs."""
+    """Remove an unused vault with its keys, without which nobody can read its bytes any more.
+
+    Its bytes become garbage in their packs. The rows of its chunks, and of uploads of its jobs, go later.
+    """
     for statement in (
-        "DELETE FROM chunk WHERE vault_id = :vault_id",
         "DELETE FROM restore_job WHERE vault_id = :vault_id",
         "DELETE FROM backup_job WHERE vault_id = :vault_id",
-        "DELETE FROM lineage WHERE vault_id = :vault_id",
         "DELETE FROM vault_key WHERE vault_id = :vault_id",
         "DELETE FROM vault WHERE vault_id = :vault_id",
     ):

@@ -33,8 +33,8 @@ def command(listen: str, **options: Any) -> None:
     """Run the server until it is told to stop.
 
     The first start makes the data directory, the vault Default, and DIR/credentials with the root access key, a shared
-    credentials file for the AWS SDKs. When requests are answered, one line on stdout says where; logs go to stderr as JSON.
-    SIGTERM or Ctrl-C lets requests under way finish; a second one does not.
+    credentials file for the AWS SDKs. When requests are answered, one line on stdout says where; logs go to stderr, as
+    JSON. SIGTERM or Ctrl-C lets requests under way finish; a second one does not.
     """
     from cryostore.server.run import serve
 

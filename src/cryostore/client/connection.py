@@ -82,7 +82,7 @@ class HttpTransport:
     def _take(self) -> HTTPConnection | None:
         """A kept connection that is still open as far as this side can tell."""
         if self._process_id != os.getpid():
-            self._idle.clear()
+            _close_all(self._idle)  # this process's copies only: the parent's connections stay open
             self._process_id = os.getpid()
         while True:
             try:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from cryostore.maintenance import idempotency, jobs, recovery_points, restore_jobs
+from cryostore.maintenance import idempotency, jobs, lineages, recovery_points, restore_jobs, uploads, vaults
 from cryostore.service import Service
 
 DUTIES = (
     jobs.end_overdue,
-    jobs.clean_lineages,
-    jobs.delete_uploads,
+    lineages.clean_dirty,
+    uploads.delete_of_ended_jobs,
     restore_jobs.end_idle,
     recovery_points.forget_deleted,
+    lineages.settle_retired,
+    vaults.delete_chunks_of_deleted,
     idempotency.forget_lapsed,
 )
 
 
 def maintain(service: Service) -> None:
-    """Make one round. Quick, and may be cut off at any point: the next round goes on."""
+    """Make one round. May be cut off at any point: the next round goes on.
+
+    A duty that fails does not keep the others from being done; what went wrong is raised at the end, as a group.
+    """
+    errors: list[Exception] = []
     for duty in DUTIES:
-        duty(service.context)
+        try:
+            duty(service.context)
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("duties failed", errors)

@@ -1,14 +1,13 @@
-"""Backup jobs as time passes: windows close, silent agents time out, what ended jobs wrote is taken back."""
+"""Backup jobs as time passes: windows close, silent agents time out."""
 
 from __future__ import annotations
 
-from cryostore.catalog import jobs, lineages
+from cryostore.catalog import jobs
 from cryostore.catalog.database import Transaction
 from cryostore.service import Context
-from cryostore.service.lineages import clean, delete_uploads as delete_uploads_of, end
+from cryostore.service.lineages import end
 
 JOBS_PER_ROUND = 100
-BATCHES_PER_LINEAGE = 200
 
 
 def end_overdue(context: Context) -> None:
@@ -28,15 +27,3 @@ def end_overdue(context: Context) -> None:
                 end(transaction, job, "FAILED", "The agent gave no sign of life.", "Timeout", now_ms=now_ms)
 
     context.database.write(work)
-
-
-def clean_lineages(context: Context) -> None:
-    """Take back what jobs wrote that ended without a commit."""
-    for segment in context.database.read(lambda transaction: lineages.dirty(transaction, JOBS_PER_ROUND)):
-        clean(context, segment, batches_max=BATCHES_PER_LINEAGE)
-
-
-def delete_uploads(context: Context) -> None:
-    """Remove the uploads of ended jobs."""
-    for job_id in context.database.read(lambda transaction: jobs.with_uploads(transaction, JOBS_PER_ROUND)):
-        delete_uploads_of(context, job_id)

@@ -7,6 +7,7 @@ holds nothing, so waiting cannot deadlock. Belongs to one event loop and is not 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 
 from cryostore.model.errors import ThrottlingException
@@ -53,7 +54,8 @@ class Budget:
             if turn.done() and not turn.cancelled():
                 self.release(granted)  # the turn came at the very moment the wait ended
             else:
-                self._waiting.remove(entry)
+                with contextlib.suppress(ValueError):  # passed over already, by whoever gave bytes back meanwhile
+                    self._waiting.remove(entry)
                 self._grant()  # smaller wishes behind this one may fit
             if isinstance(error, TimeoutError):
                 raise ThrottlingException("too many bytes are being received at once; retry later") from None

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import resource
 import signal
@@ -23,7 +22,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 import msgspec
 import uvicorn
@@ -32,13 +31,17 @@ from cryostore.core.errors import CryostoreError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.limits import Limits
 from cryostore.core.time import Clock, wall_clock
-from cryostore.server.asgi import Application, Service
+from cryostore.maintenance import maintain
+from cryostore.model.operation import Operation
+from cryostore.server.asgi import Access, Application, Service
 from cryostore.server.budget import Budget
 from cryostore.server.config import Configuration, from_json
 from cryostore.server.connection import Connection
 from cryostore.server.log import Log, capture_libraries
 from cryostore.server.maintenance import Maintenance
 from cryostore.server.pool import Pool
+from cryostore.service import Service as CryostoreService
+from cryostore.service.open import open_service
 
 STDERR = 2
 BACKLOG = 2048
@@ -150,11 +153,29 @@ def _uvicorn_config(configuration: Configuration, application: Application, new_
     )
 
 
+class OwnService:
+    """Cryostore's own service, with the periodic duties that a server owes it."""
+
+    def __init__(self, service: CryostoreService) -> None:
+        self._service = service
+        self.access: Access = service.access
+
+    def call(self, operation: Operation[Any], caller: Any) -> Any:
+        """See `Service.call`."""
+        return self._service.call(operation, caller)
+
+    def maintain(self) -> None:
+        """One round of duties."""
+        maintain(self._service)
+
+    def close(self) -> None:
+        """See `Service.close`."""
+        self._service.close()
+
+
 def open_default(data_dir: Path, *, clock: Clock, new_id: NewId, limits: Limits) -> Service:
     """Open Cryostore's own service."""
-    # Imported when it is needed: the tests of this package do without it.
-    opener = importlib.import_module("cryostore.service.open")
-    return cast("Service", opener.open_service(data_dir, clock=clock, new_id=new_id, limits=limits))
+    return OwnService(open_service(data_dir, clock=clock, new_id=new_id, limits=limits))
 
 
 def raise_descriptor_limit() -> None:
@@ -164,17 +185,17 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def main(open_service: OpenService = open_default) -> int:
+def main(opener: OpenService = open_default) -> int:
     """A worker process: `python -m cryostore.server.worker DESCRIPTOR`, begun by the supervisor."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides what it means
-    parent = open(0, "rb", buffering=0)  # noqa: PTH123, SIM115 - a descriptor; unbuffered, for a thread will wait on it
+    parent = open(0, "rb", buffering=0)  # noqa: SIM115 - a descriptor; unbuffered, for a thread will wait on it
     configuration = from_json(parent.readline())
     log = Log(STDERR, clock=wall_clock, level=configuration.log_level)
     capture_libraries(log)
     raise_descriptor_limit()
     listener = socket.socket(fileno=int(sys.argv[1]))
     try:
-        service = open_service(configuration.data_dir, clock=wall_clock, new_id=random_id, limits=configuration.limits)
+        service = opener(configuration.data_dir, clock=wall_clock, new_id=random_id, limits=configuration.limits)
     except CryostoreError as error:
         _report(Report(ready=False, message=error.message, hint=error.hint))
         return 2

@@ -20,7 +20,7 @@ def put_chunk(context: Context, operation: PutChunk, caller: Caller) -> PutChunk
     """Store a chunk under its index. Durable when answered; the same chunk again changes nothing."""
     job = running_job(context, operation.backup_job_id, operation.declaration.action, caller)
     checksum = check_payload(operation.data, ("Length", "Checksum"), operation.length, operation.checksum)
-    assert checksum is not None  # noqa: S101 - a checksum was stated, so it was parsed
+    assert checksum is not None
     entry = ChunkEntry(operation.chunk_index, operation.length, checksum.digest, checksum.form)
     answer = PutChunkOutput(chunk_checksum=checksum.text(), chunk_checksum_algorithm="SHA256")
     upload, present = context.database.read(lambda transaction: _present(transaction, job, operation))
@@ -28,6 +28,8 @@ def put_chunk(context: Context, operation: PutChunk, caller: Caller) -> PutChunk
         _check_same(present, entry)
         return answer
     check_open(upload)
+    if upload.chunk_count >= context.limits.chunks_per_object_max:
+        raise _too_many(context, entry)
 
     def work(transaction: Transaction) -> None:
         fence(context, transaction, job, bytes_transferred=operation.length)
@@ -45,7 +47,7 @@ def _present(transaction: Transaction, job: JobRow, operation: PutChunk) -> tupl
 def find_upload(transaction: Transaction, job: JobRow, upload_id: str) -> UploadRow:
     """The job's upload with this id. Raises ResourceNotFoundException."""
     if (upload := uploads.find(transaction, job.job_id, upload_id)) is None:
-        raise ResourceNotFoundException(f"UploadId: {ascii(upload_id)} is no upload of this job")
+        raise ResourceNotFoundException(f"UploadId: {upload_id!a} is no upload of this job")
     return upload
 
 
@@ -63,9 +65,12 @@ def attach(context: Context, transaction: Transaction, upload: UploadRow, entry:
     elif not uploads.count_chunk(transaction, upload.upload_number, chunks_max=context.limits.chunks_per_object_max):
         current = uploads.find(transaction, upload.job_id, upload.upload_id)
         check_open(current or upload)
-        raise IllegalArgumentException(
-            f"ChunkIndex: {entry.chunk_index} would be more than {context.limits.chunks_per_object_max} chunks"
-        )
+        raise _too_many(context, entry)
+
+
+def _too_many(context: Context, entry: ChunkEntry) -> IllegalArgumentException:
+    chunks_max = context.limits.chunks_per_object_max
+    return IllegalArgumentException(f"ChunkIndex: {entry.chunk_index} would be more than {chunks_max} chunks")
 
 
 def _check_same(present: ChunkEntry, entry: ChunkEntry) -> None:

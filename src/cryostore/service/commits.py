@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -24,6 +25,7 @@ from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.jobs import arguments_digest, find_job
 from cryostore.service.lineages import bind, clean, delete_uploads, end, restore_metadata
+from cryostore.service.text_maps import check_map
 from cryostore.service.vaults import vault_name
 
 BASE_SUFFIX = "-BASE"
@@ -41,13 +43,25 @@ class _Counted(NamedTuple):
 
 def commit_backup_job(context: Context, operation: CommitBackupJob, caller: Caller) -> CommitBackupJobOutput:
     """End a job. Costs work in proportion to what the job changed, never to what it inherited."""
-    digest = arguments_digest(operation, "commit_token")
+    return commit_after(context, operation, caller, lambda _: None)
+
+
+def commit_digest(operation: CommitBackupJob) -> bytes:
+    """What tells a repeated commit of a job from another one."""
+    return arguments_digest(operation, "backup_job_id", "commit_token")
+
+
+def commit_after(
+    context: Context, operation: CommitBackupJob, caller: Caller, first: Callable[[Transaction], None]
+) -> CommitBackupJobOutput:
+    """End a job, with `first` as the last thing that happens in it, in the transaction of the commit itself."""
+    digest = commit_digest(operation)
     job = _job_for(context, operation.backup_job_id, operation.declaration.action, caller)
     if job.completed_ms is not None or job.state == "ABORTING":
         return _ended(context, job, digest)
     if operation.outcome == "FAILED":
         return _give_up(context, job, operation, digest)
-    _check_metadata(context, operation)
+    _check_metadata(context, operation.restore_metadata or {})
     job = bind(context, job)
     counted = None if operation.objects_checksum is None else _objects_checksum(context, job)
     now_ms = context.clock()
@@ -55,6 +69,7 @@ def commit_backup_job(context: Context, operation: CommitBackupJob, caller: Call
     def work(transaction: Transaction) -> JobRow:
         current = find_job(transaction, job.job_id)
         if current.state == "RUNNING":
+            first(transaction)
             _commit(context, transaction, current, operation, counted, digest, now_ms)
         return find_job(transaction, job.job_id)
 
@@ -105,12 +120,13 @@ def _give_up(context: Context, job: JobRow, operation: CommitBackupJob, digest: 
     return _ended(context, current, digest)
 
 
-def _check_metadata(context: Context, operation: CommitBackupJob) -> None:
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in (operation.restore_metadata or {}).items())
-    if size > context.limits.restore_metadata_bytes_max:
+def _check_metadata(context: Context, metadata: dict[str, str]) -> None:
+    limits = context.limits
+    if len(metadata) > limits.restore_metadata_items_max:
         raise IllegalArgumentException(
-            f"RestoreMetadata: {size} bytes must be at most {context.limits.restore_metadata_bytes_max}"
+            f"RestoreMetadata: {len(metadata)} items must be at most {limits.restore_metadata_items_max}"
         )
+    check_map("RestoreMetadata", metadata, limits.restore_metadata_bytes_max, IllegalArgumentException)
 
 
 def _objects_checksum(context: Context, job: JobRow) -> _Counted:
@@ -141,7 +157,7 @@ def _commit(
     digest: bytes,
     now_ms: int,
 ) -> None:
-    assert job.segment is not None  # noqa: S101 - a running job has its base
+    assert job.segment is not None
     view = lineages.view(transaction, job.segment)
     base = recovery_points.find(transaction, job.base_point_id) if job.base_point_id else None
     change = objects.change(transaction, view)
@@ -154,6 +170,10 @@ def _commit(
     metadata = operation.restore_metadata
     if metadata is None:
         metadata = _metadata_of_objects(context, transaction, view)
+    # The newest point is the next job's base, so it must also count as the newest if the clock was set back.
+    latest = recovery_points.latest(transaction, job.vault_id, job.resource_arn)
+    if latest is not None and latest.completed_ms is not None:
+        now_ms = max(now_ms, latest.completed_ms + 1)
     recovery_points.complete(
         transaction,
         job.point_id,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -29,6 +31,7 @@ from cryostore.model.jobs import (
     StopBackupJob,
 )
 from cryostore.model.operation import Nothing, Operation
+from cryostore.model.restore_jobs import StartRestoreJob
 from cryostore.service.access import authorise
 from cryostore.service.arns import resource_type
 from cryostore.service.context import Caller, Context
@@ -39,8 +42,9 @@ from cryostore.service.vaults import check_tags, vault_by_name, vault_name
 COLD_STORAGE_DAYS_MIN = 90
 BASES = {"latest": "LATEST", "none": "NONE"}
 OPTIONS = ("IncrementalBase", "CommitOnObject", "WindowsVSS")
-OPTION_CHARACTERS_MAX = 50
+OPTION_PATTERN = re.compile(r"[a-zA-Z0-9\-_.]{1,50}", re.ASCII)
 CLEAN_BATCHES_MAX = 20
+Started = TypeVar("Started")
 
 
 def start_backup_job(context: Context, operation: StartBackupJob, caller: Caller) -> StartBackupJobOutput:
@@ -52,9 +56,9 @@ def start_backup_job(context: Context, operation: StartBackupJob, caller: Caller
 
     def work(transaction: Transaction) -> JobRow:
         vault = vault_by_name(transaction, operation.backup_vault_name)
-        earlier = repeated(context, transaction, operation, operation.idempotency_token, job_id, now_ms=now_ms)
+        earlier = repeated(context, transaction, operation, job_id, lambda answer: jobs.find(transaction, answer))
         if earlier is not None:
-            return find_job(transaction, earlier)
+            return earlier
         job = _new_job(context, transaction, operation, vault.vault_id, job_id, point_id, now_ms)
         jobs.insert(transaction, job)
         recovery_points.insert(transaction, _new_point(operation, job))
@@ -83,11 +87,9 @@ def _check_start(context: Context, operation: StartBackupJob) -> None:
         )
     for name, value in (operation.backup_options or {}).items():
         if name not in OPTIONS:
-            raise InvalidParameterValueException(f"BackupOptions: {ascii(name)} must be one of {', '.join(OPTIONS)}")
-        if not value or len(value) > OPTION_CHARACTERS_MAX or not all(c.isalnum() or c in "-_." for c in value):
-            raise InvalidParameterValueException(
-                f"BackupOptions.{name}: {ascii(value)} must match [a-zA-Z0-9-_.]{{1,50}}"
-            )
+            raise InvalidParameterValueException(f"BackupOptions: {name!a} must be one of {', '.join(OPTIONS)}")
+        if not OPTION_PATTERN.fullmatch(value):
+            raise InvalidParameterValueException(f"BackupOptions.{name}: {value!a} must match {OPTION_PATTERN.pattern}")
 
 
 def check_lifecycle(lifecycle: Lifecycle | None) -> None:
@@ -106,28 +108,27 @@ def check_lifecycle(lifecycle: Lifecycle | None) -> None:
 def repeated(
     context: Context,
     transaction: Transaction,
-    operation: Operation[Any],
-    token: str | None,
+    operation: StartBackupJob | StartRestoreJob,
     answer: str,
-    *,
-    now_ms: int,
-) -> str | None:
-    """What an idempotency token stands for already; None for a new one, which stands for `answer` from now on.
+    find: Callable[[str], Started | None],
+) -> Started | None:
+    """What an operation's idempotency token started already; None for a new one, which stands for `answer` from now on.
 
-    Raises InvalidParameterValueException if the token came with other arguments before.
+    What an earlier answer started is looked up with `find`; if it is gone for good, the token is new again. Raises
+    InvalidParameterValueException if the token came with other arguments before.
     """
-    if not token:
+    if (token := operation.idempotency_token) is None:
         return None
+    now_ms = context.clock()
     digest = arguments_digest(operation, "idempotency_token")
     name = type(operation).__name__
-    since_ms = now_ms - context.settings.idempotency_ms
-    earlier = idempotency.find(transaction, name, token, since_ms=since_ms)
-    if earlier is None:
-        idempotency.insert(transaction, name, token, request_digest=digest, answer=answer, now_ms=now_ms)
-        return None
-    if earlier.request_digest != digest:
+    earlier = idempotency.find(transaction, name, token, since_ms=now_ms - context.settings.idempotency_ms)
+    if earlier is not None and earlier.request_digest != digest:
         raise InvalidParameterValueException("IdempotencyToken: was used before with other parameters")
-    return earlier.answer
+    started = find(earlier.answer) if earlier is not None else None
+    if started is None:
+        idempotency.insert(transaction, name, token, request_digest=digest, answer=answer, now_ms=now_ms)
+    return started
 
 
 def arguments_digest(operation: Operation[Any], *left_out: str) -> bytes:
@@ -218,7 +219,7 @@ def _new_point(operation: StartBackupJob, job: JobRow) -> PointRow:
 def find_job(transaction: Transaction, job_id: str) -> JobRow:
     """The backup job with this id. Raises ResourceNotFoundException."""
     if (job := jobs.find(transaction, job_id.upper())) is None:
-        raise ResourceNotFoundException(f"Backup job {ascii(job_id)} does not exist.")
+        raise ResourceNotFoundException(f"Backup job {job_id!a} does not exist.")
     return job
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 
 import msgspec
@@ -16,6 +17,8 @@ from cryostore.service.context import Context
 
 BATCH_ROWS = 500
 """Rows one transaction takes away at most, so that no other writer waits long."""
+BATCHES_BEFORE_START = 50
+"""Transactions a job's first request spends at most on what an earlier job left; the client comes back for more."""
 
 
 class _Queued(Enum):
@@ -28,7 +31,7 @@ def bind(context: Context, job: JobRow) -> JobRow:
     """Start a waiting job on its base (control plane 3.4), in one transaction that also pins the base.
 
     Answers the job as it is then, started or ended meanwhile. Raises ThrottlingException while another job of the
-    resource runs. May be repeated.
+    resource runs, or what one left is being taken back. May be repeated.
     """
     while True:
         bound = context.database.write(lambda transaction: _bind(transaction, job.job_id, context.clock()))
@@ -36,7 +39,8 @@ def bind(context: Context, job: JobRow) -> JobRow:
             return bound
         if isinstance(bound, _Queued):
             raise ThrottlingException(f"BackupJobId: {job.job_id} waits for another job of its resource; retry later")
-        clean(context, bound)
+        if not clean(context, bound, batches_max=BATCHES_BEFORE_START):
+            raise ThrottlingException(f"BackupJobId: {job.job_id} waits for an ended job to be taken back; retry later")
 
 
 def _bind(transaction: Transaction, job_id: str, now_ms: int) -> JobRow | _Queued | Segment:
@@ -93,86 +97,100 @@ def end(transaction: Transaction, job: JobRow, state: str, message: str, categor
         lineages.set_dirty(transaction, job.segment)
 
 
-def clean(context: Context, segment: Segment, *, batches_max: int | None = None) -> bool:
+def clean(context: Context, segment: Segment, *, batches_max: int) -> bool:
     """Take back what a job wrote that ended without a commit, then end it for good if it was being aborted.
 
     Answers whether all is done; stops early after `batches_max` transactions. May be repeated, by several at once.
     """
-    batches = 0
-    while batches_max is None or batches < batches_max:
-        if context.database.write(lambda transaction: _clean(transaction, segment, context.clock())):
-            return True
-        batches += 1
-    return False
+    done = repeat(context, lambda transaction: _clean(transaction, segment, context.clock()), batches_max)
+    settle(context, batches_max=batches_max)
+    return done
+
+
+def repeat(context: Context, step: Callable[[Transaction], bool], batches_max: int) -> bool:
+    """Run a step, each time in a transaction of its own, until it answers that all is done; answers whether it did."""
+    return any(context.database.write(step) for _ in range(batches_max))
 
 
 def _clean(transaction: Transaction, segment: Segment, now_ms: int) -> bool:
     lineage = lineages.find(transaction, segment.lineage_id)
     if lineage is None or lineage.dirty_generation != segment.generation:
         return True
-    if not objects.undo(transaction, segment, BATCH_ROWS):
+    # The job's base may have been deleted since the job ended: the lineage goes back to what is still seen.
+    below, _ = lineages.neighbours(transaction, segment._replace(generation=segment.generation - 1))
+    if not objects.truncate(transaction, segment.lineage_id, below, BATCH_ROWS):
         return False
+    lineages.set_tip(transaction, segment._replace(generation=below))
     lineages.set_clean(transaction, segment.lineage_id)
     for job_id in jobs.aborting_in(transaction, segment.lineage_id):
         job = jobs.find(transaction, job_id)
         if job is not None and job.segment == segment:
             jobs.end(transaction, job_id, "ABORTED", now_ms=now_ms, message_category="Aborted")
             recovery_points.delete(transaction, job.point_id)
-    _delete_if_unseen(transaction, segment.lineage_id)
+    _retire_unless_needed(transaction, segment.lineage_id)
     return True
 
 
-def forget(context: Context, point: PointRow, *, batches_max: int | None = None) -> bool:
+def forget(context: Context, point: PointRow, *, batches_max: int) -> bool:
     """Take away what only a point that is being deleted could see, then the point itself.
 
     Answers whether all is done; stops early after `batches_max` transactions. May be repeated, by several at once.
     """
-    batches = 0
-    while batches_max is None or batches < batches_max:
-        if context.database.write(lambda transaction: _forget(transaction, point)):
-            return True
-        batches += 1
-    return False
+    done = repeat(context, lambda transaction: _forget(transaction, point.point_id), batches_max)
+    settle(context, batches_max=batches_max)
+    return done
 
 
-def _forget(transaction: Transaction, point: PointRow) -> bool:
-    current = recovery_points.find(transaction, point.point_id)
-    if current is None:
+def _forget(transaction: Transaction, point_id: str) -> bool:
+    point = recovery_points.find(transaction, point_id)
+    if point is None:
         return True
+    assert point.status == "DELETING"
     if point.segment is not None and not _release(transaction, point.segment):
         return False
-    recovery_points.delete(transaction, point.point_id)
+    recovery_points.delete(transaction, point_id)
     if point.segment is not None:
-        _delete_if_unseen(transaction, point.segment.lineage_id)
+        _retire_unless_needed(transaction, point.segment.lineage_id)
     return True
 
 
 def _release(transaction: Transaction, segment: Segment) -> bool:
-    """Take away a batch of what only `segment` could see; answers whether that was all."""
-    lineage = lineages.find(transaction, segment.lineage_id)
-    if lineage is None:
-        return True
+    """Take away a batch of what only `segment` could see, which nobody needs now; answers whether that was all."""
     below, above = lineages.neighbours(transaction, segment)
-    if below == segment.generation:  # somebody still looks through this very generation
+    if below == segment.generation:  # somebody else still looks at this very generation
         return True
-    if not objects.forget(transaction, segment, below, above, BATCH_ROWS):
+    if above is not None:
+        return objects.forget(transaction, segment.lineage_id, below, above, BATCH_ROWS)
+    if not objects.truncate(transaction, segment.lineage_id, below, BATCH_ROWS):
         return False
-    if above is None:
-        lineages.set_tip(transaction, Segment(segment.lineage_id, below))
+    lineages.set_tip(transaction, segment._replace(generation=below))
     return True
 
 
-def _delete_if_unseen(transaction: Transaction, lineage_id: int) -> None:
-    """Remove a lineage that holds nothing any more, and release what it was begun on."""
-    lineage = lineages.find(transaction, lineage_id)
-    if lineage is None or lineages.is_seen(transaction, lineage_id):
-        return
-    lineages.delete(transaction, lineage_id)
-    if lineage.parent_lineage_id is not None and lineage.parent_generation is not None:
-        parent = Segment(lineage.parent_lineage_id, lineage.parent_generation)
-        while not _release(transaction, parent):
-            pass
-        _delete_if_unseen(transaction, parent.lineage_id)
+def settle(context: Context, *, batches_max: int) -> bool:
+    """Release what retired lineages were begun on, then remove them; answers whether none is left.
+
+    Stops early after `batches_max` transactions. May be repeated, by several at once.
+    """
+    if context.database.read(lineages.first_retired) is None:
+        return True
+    return repeat(context, _settle, batches_max)
+
+
+def _settle(transaction: Transaction) -> bool:
+    lineage = lineages.first_retired(transaction)
+    if lineage is None:
+        return True
+    if lineage.parent is None or _release(transaction, lineage.parent):
+        lineages.delete(transaction, lineage.lineage_id)
+        if lineage.parent is not None:
+            _retire_unless_needed(transaction, lineage.parent.lineage_id)
+    return False
+
+
+def _retire_unless_needed(transaction: Transaction, lineage_id: int) -> None:
+    if not lineages.is_needed(transaction, lineage_id):
+        lineages.retire(transaction, lineage_id)
 
 
 def restore_metadata(text: str) -> dict[str, str]:

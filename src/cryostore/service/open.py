@@ -13,7 +13,7 @@ import string
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -59,26 +59,29 @@ def open_service(
     this program can open, StorageUnavailableError if it cannot be read or written.
     """
     settings = settings or Settings()
-    with _directory_lock(data_dir):
+    with _directory_lock(data_dir), ExitStack() as opened:
         keyring = _keyring(data_dir, new_id)
         database = open_catalog(data_dir / CATALOG)
+        opened.callback(database.close)
         blobs = open_blobs(data_dir)
+        opened.callback(blobs.close)
         vault_keys = VaultKeys(database, keyring)
         _fill(database, keyring, vault_keys, clock, new_id)
         _write_credentials(data_dir, database, keyring, settings)
         _recover(database, blobs)
-    token_secret = database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET))
-    context = Context(
-        database=database,
-        store=ChunkStore(blobs, new_id),
-        keys=vault_keys,
-        tokens=Tokens(unwrap(keyring, token_secret or b"", TOKEN_SECRET.encode())),
-        arns=Arns(settings),
-        clock=clock,
-        new_id=new_id,
-        limits=limits or Limits(),
-        settings=settings,
-    )
+        token_secret = database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET))
+        context = Context(
+            database=database,
+            store=ChunkStore(blobs, new_id),
+            keys=vault_keys,
+            tokens=Tokens(unwrap(keyring, token_secret or b"", TOKEN_SECRET.encode())),
+            arns=Arns(settings),
+            clock=clock,
+            new_id=new_id,
+            limits=limits or Limits(),
+            settings=settings,
+        )
+        opened.pop_all()
     return Service(context, AccessKeys(database, keyring, clock), blobs)
 
 
@@ -152,7 +155,7 @@ def _write_credentials(data_dir: Path, database: Database, keyring: Keyring, set
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    Path(temporary).replace(path)
 
 
 def _recover(database: Database, blobs: BlobStore) -> None:

@@ -76,7 +76,7 @@ def find_point(context: Context, transaction: Transaction, vault: VaultRow, arn:
     point_id = context.arns.point_id(arn)
     point = recovery_points.find(transaction, point_id) if point_id else None
     if point is None or point.vault_id != vault.vault_id:
-        raise ResourceNotFoundException(f"Recovery point {ascii(arn)} does not exist in vault {vault.name}.")
+        raise ResourceNotFoundException(f"Recovery point {arn!a} does not exist in vault {vault.name}.")
     return point
 
 

@@ -32,26 +32,25 @@ from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.jobs import arguments_digest, repeated, times
 from cryostore.service.pages import asked, cut
+from cryostore.service.text_maps import check_map
 from cryostore.service.vaults import vault_name
 
 
 def start_restore_job(context: Context, operation: StartRestoreJob, caller: Caller) -> StartRestoreJobOutput:
     """Pin a point and give out the id to read it with."""
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in operation.metadata.items())
-    if size > context.limits.restore_metadata_bytes_max:
-        raise InvalidParameterValueException(
-            f"Metadata: {size} bytes must be at most {context.limits.restore_metadata_bytes_max}"
-        )
+    bytes_max = context.limits.restore_metadata_bytes_max
+    check_map("Metadata", operation.metadata, bytes_max, InvalidParameterValueException)
     now_ms = context.clock()
     job_id = context.new_id()
 
     def work(transaction: Transaction) -> str:
-        point = _restorable(context, transaction, operation)
-        authorise(caller, operation.declaration.action, vault_name(transaction, point.vault_id))
-        earlier = repeated(context, transaction, operation, operation.idempotency_token, job_id, now_ms=now_ms)
-        if earlier is None:
-            restore_jobs.insert(transaction, _new_job(operation, point, job_id, now_ms))
-        return earlier or job_id
+        # Before the point is looked at: it may have been deleted since, and a repetition is answered all the same.
+        job = repeated(context, transaction, operation, job_id, lambda earlier: restore_jobs.find(transaction, earlier))
+        if job is None:
+            job = _new_job(operation, _restorable(context, transaction, operation), job_id, now_ms)
+            restore_jobs.insert(transaction, job)
+        authorise(caller, operation.declaration.action, vault_name(transaction, job.vault_id))
+        return job.job_id
 
     return StartRestoreJobOutput(restore_job_id=context.database.write(work))
 
@@ -60,7 +59,7 @@ def _restorable(context: Context, transaction: Transaction, operation: StartRest
     point_id = context.arns.point_id(operation.recovery_point_arn)
     point = recovery_points.find(transaction, point_id) if point_id else None
     if point is None:
-        raise ResourceNotFoundException(f"Recovery point {ascii(operation.recovery_point_arn)} does not exist.")
+        raise ResourceNotFoundException(f"Recovery point {operation.recovery_point_arn!a} does not exist.")
     if point.status not in ("COMPLETED", "EXPIRED"):
         raise InvalidRequestException(f"The recovery point is {point.status} and cannot be restored.")
     if operation.resource_type not in (None, point.resource_type):
@@ -71,7 +70,7 @@ def _restorable(context: Context, transaction: Transaction, operation: StartRest
 
 
 def _new_job(operation: StartRestoreJob, point: PointRow, job_id: str, now_ms: int) -> RestoreJobRow:
-    assert point.segment is not None  # noqa: S101 - a restorable point is complete
+    assert point.segment is not None
     return RestoreJobRow(
         job_id=job_id,
         point_id=point.point_id,
@@ -97,7 +96,7 @@ def _new_job(operation: StartRestoreJob, point: PointRow, job_id: str, now_ms: i
 def find_restore_job(transaction: Transaction, job_id: str) -> RestoreJobRow:
     """The restore job with this id. Raises ResourceNotFoundException."""
     if (job := restore_jobs.find(transaction, job_id.upper())) is None:
-        raise ResourceNotFoundException(f"Restore job {ascii(job_id)} does not exist.")
+        raise ResourceNotFoundException(f"Restore job {job_id!a} does not exist.")
     return job
 
 
@@ -149,7 +148,7 @@ def _conditions(operation: ListRestoreJobs) -> dict[str, tuple[str, Any]]:
 
 def complete_restore_job(context: Context, operation: CompleteRestoreJob, caller: Caller) -> CompleteRestoreJobOutput:
     """End a job and release its point."""
-    digest = arguments_digest(operation)
+    digest = arguments_digest(operation, "restore_job_id")
     now_ms = context.clock()
 
     def work(transaction: Transaction) -> RestoreJobRow:

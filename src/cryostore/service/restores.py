@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from cryostore.catalog import chunk_lists, chunks, jobs, lineages, objects, recovery_points, restore_jobs
@@ -16,6 +18,7 @@ from cryostore.catalog.lineages import Segment
 from cryostore.catalog.objects import ObjectRow
 from cryostore.chunks.store import Location
 from cryostore.core.digest import Payload, digest_text
+from cryostore.core.errors import DamagedDataError
 from cryostore.core.time import MINUTE_MS, milliseconds
 from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundException
 from cryostore.model.restores import (
@@ -37,6 +40,7 @@ from cryostore.service.lineages import bind
 from cryostore.service.vaults import vault_name
 
 TOUCH_MS = MINUTE_MS
+Touch = Callable[[Transaction], object]
 _OBJECT = struct.Struct("<q")
 _CHUNK = struct.Struct("<IB32s")
 _INDEX = struct.Struct("<q")
@@ -54,37 +58,43 @@ class StorageJob(NamedTuple):
 def storage_job(context: Context, storage_job_id: str, action: str, caller: Caller) -> StorageJob:
     """The job to read from. Raises ResourceNotFoundException if there is none, or it has ended (B.8)."""
     job_id = storage_job_id.upper()
-    found, stale = context.database.read(lambda transaction: _find(context, transaction, job_id, action, caller))
+    found, touch = context.database.read(lambda transaction: _find(context, transaction, job_id, action, caller))
     if found is None:  # a backup job that waits for its first touch
         job = context.database.read(lambda transaction: jobs.find(transaction, job_id))
         job = bind(context, job) if job is not None else None
         if job is None or job.segment is None or job.state != "RUNNING":
             raise _no_job(storage_job_id)
         return StorageJob(job_id, job.vault_id, job.segment, frozen=False)
-    if stale:
-        context.database.write(lambda transaction: restore_jobs.touch(transaction, job_id, now_ms=context.clock()))
+    if touch is not None:
+        context.database.write(touch)
     return found
 
 
 def _find(
     context: Context, transaction: Transaction, job_id: str, action: str, caller: Caller
-) -> tuple[StorageJob | None, bool]:
-    """The storage job, None for a backup job without its base yet; and whether its last sign of life is old."""
+) -> tuple[StorageJob | None, Touch | None]:
+    """The storage job, None for a backup job without its base yet; and how to give a sign of life, if one is due."""
+    now_ms = context.clock()
     restore = restore_jobs.find(transaction, job_id)
     if restore is not None and restore.completed_ms is None:
         _authorise(transaction, caller, action, restore.vault_id)
-        stale = restore.status == "PENDING" or context.clock() - restore.active_ms > TOUCH_MS
-        return StorageJob(job_id, restore.vault_id, restore.segment, frozen=True), stale
+        due = restore.status == "PENDING" or now_ms - restore.active_ms > TOUCH_MS
+        sign: Touch = partial(restore_jobs.touch, job_id=job_id, now_ms=now_ms)
+        return StorageJob(job_id, restore.vault_id, restore.segment, frozen=True), sign if due else None
     job = jobs.find(transaction, job_id.removesuffix(BASE_SUFFIX))
     if restore is not None or job is None or job.state not in ("CREATED", "PENDING", "RUNNING"):
         raise _no_job(job_id)
     _authorise(transaction, caller, action, job.vault_id)
-    if job_id.endswith(BASE_SUFFIX):
-        base = recovery_points.find(transaction, job.base_point_id) if job.base_point_id else None
-        if base is None or base.segment is None or job.state != "RUNNING":
-            raise _no_job(job_id)
-        return StorageJob(job_id, job.vault_id, base.segment, frozen=True), False
-    return (None if job.segment is None else StorageJob(job_id, job.vault_id, job.segment, frozen=False)), False
+    due = now_ms - job.active_ms > TOUCH_MS
+    sign = partial(jobs.touch, job_id=job.job_id, bytes_transferred=0, now_ms=now_ms)
+    touch = sign if due else None
+    if not job_id.endswith(BASE_SUFFIX):
+        found = None if job.segment is None else StorageJob(job_id, job.vault_id, job.segment, frozen=False)
+        return found, touch
+    base = recovery_points.find(transaction, job.base_point_id) if job.base_point_id else None
+    if base is None or base.segment is None or job.state != "RUNNING":
+        raise _no_job(job_id)
+    return StorageJob(job_id, job.vault_id, base.segment, frozen=True), touch
 
 
 def _authorise(transaction: Transaction, caller: Caller, action: str, vault_id: int) -> None:
@@ -93,7 +103,7 @@ def _authorise(transaction: Transaction, caller: Caller, action: str, vault_id: 
 
 
 def _no_job(job_id: str) -> ResourceNotFoundException:
-    return ResourceNotFoundException(f"StorageJobId: {ascii(job_id)} is no restore job or backup job in progress")
+    return ResourceNotFoundException(f"StorageJobId: {job_id!a} is no restore job or backup job in progress")
 
 
 def list_objects(context: Context, operation: ListObjects, caller: Caller) -> ListObjectsOutput:
@@ -209,15 +219,17 @@ def get_chunk(context: Context, operation: GetChunk, caller: Caller) -> GetChunk
     content = _opened(context, "chunk", job.job_id, operation.chunk_token, "ChunkToken")
     length, form, digest = _CHUNK.unpack(content)
     return GetChunkOutput(
-        data=_read(context, job.vault_id, digest, length),
+        data=_read(context, job, digest, length),
         length=length,
         checksum=digest_text(digest, form),
         checksum_algorithm="SHA256",
     )
 
 
-def _read(context: Context, vault_id: int, digest: bytes, length: int) -> Payload:
-    row = context.database.read(lambda transaction: chunks.find(transaction, vault_id, digest))
+def _read(context: Context, job: StorageJob, digest: bytes, length: int) -> Payload:
+    row = context.database.read(lambda transaction: chunks.find(transaction, job.vault_id, digest))
+    if row is None and job.frozen:
+        raise DamagedDataError(f"the catalog lacks the chunk {digest.hex()}, which a recovery point needs")
     if row is None:
         raise ResourceNotFoundException("the chunk no longer exists")
     key = context.keys.opening(row.key_number)
@@ -233,7 +245,7 @@ def get_object_metadata(context: Context, operation: GetObjectMetadata, caller: 
         return GetObjectMetadataOutput(metadata_string=row.metadata_string)
     return GetObjectMetadataOutput(
         metadata_string=row.metadata_string,
-        metadata_blob=_read(context, job.vault_id, row.metadata_digest, row.metadata_length),
+        metadata_blob=_read(context, job, row.metadata_digest, row.metadata_length),
         metadata_blob_length=row.metadata_length,
         metadata_blob_checksum=digest_text(row.metadata_digest, row.metadata_form),
         metadata_blob_checksum_algorithm="SHA256",

@@ -31,7 +31,7 @@ from cryostore.model.recovery_points import (
 from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob, ListRestoreJobs, StartRestoreJob
 from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks, ListObjects
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, DescribeBackupVault, ListBackupVaults
-from cryostore.service import chunks, commits, jobs, objects, recovery_points, restore_jobs, restores, vaults
+from cryostore.service import chunks, commits, jobs, objects, recovery_points, restore_jobs, restores, uploads, vaults
 from cryostore.service.access import AccessKeys
 from cryostore.service.context import Caller, Context, Handler
 
@@ -41,7 +41,7 @@ HANDLERS: dict[type[Operation[Any]], Handler] = {
     StartObject: objects.start_object,
     PutObject: objects.put_object,
     DeleteObject: objects.delete_object,
-    NotifyObjectComplete: objects.notify_object_complete,
+    NotifyObjectComplete: uploads.notify_object_complete,
     PutChunk: chunks.put_chunk,
     LinkChunks: chunks.link_chunks,
     ListObjects: restores.list_objects,
@@ -80,17 +80,18 @@ class Service:
     def call(self, operation: Operation[Out], caller: Caller) -> Out:
         """Carry out an operation for a caller. Raises a `ModelError`; anything else is a defect.
 
-        Blocks until what it answers is durable. Arguments are checked here, whoever calls.
+        Blocks until what it answers is durable. Arguments are checked here, whoever calls. What failed inside, with
+        its places and keys, is the cause of the error and not in its message: that is for the operator's log.
         """
         operation.declaration.check(operation, self.context.limits)
         try:
             return cast("Out", HANDLERS[type(operation)](self.context, operation, caller))
         except StorageUnavailableError as error:
-            raise ServiceUnavailableException(error.message) from error
+            raise ServiceUnavailableException("the storage cannot take or give bytes now; retry later") from error
         except KeyUnavailableError as error:
-            raise KMSInvalidKeyUsageException(error.message) from error
+            raise KMSInvalidKeyUsageException("the key that protects this data cannot be used") from error
         except DamagedDataError as error:
-            raise ServiceInternalException(error.message) from error
+            raise ServiceInternalException("stored data fails its verification; the server's log says which") from error
 
     def as_caller(self, caller: Caller) -> CallAs:
         """The service as a `Call` that one caller makes."""

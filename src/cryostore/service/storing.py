@@ -39,6 +39,18 @@ def running_job(context: Context, job_id: str, action: str, caller: Caller) -> J
     Raises ResourceNotFoundException, AccessDeniedException, ThrottlingException while it must wait, and
     IllegalArgumentException once it has ended.
     """
+    return require_running(started_job(context, job_id, action, caller))
+
+
+def require_running(job: JobRow) -> JobRow:
+    """The job itself. Raises IllegalArgumentException once it has ended."""
+    if job.state != "RUNNING" or job.segment is None:
+        raise not_running(job)
+    return job
+
+
+def started_job(context: Context, job_id: str, action: str, caller: Caller) -> JobRow:
+    """The job that a write goes to, started if it was waiting, or ended. Raises as `running_job` does otherwise."""
 
     def work(transaction: Transaction) -> JobRow:
         job = find_job(transaction, job_id)
@@ -47,11 +59,7 @@ def running_job(context: Context, job_id: str, action: str, caller: Caller) -> J
         return job
 
     job = context.database.read(work)
-    if job.state in ("CREATED", "PENDING"):
-        job = bind(context, job)
-    if job.state != "RUNNING" or job.segment is None:
-        raise not_running(job)
-    return job
+    return bind(context, job) if job.state in ("CREATED", "PENDING") else job
 
 
 def not_running(job: JobRow) -> IllegalArgumentException:

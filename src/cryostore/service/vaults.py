@@ -31,6 +31,7 @@ from cryostore.model.vaults import (
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.pages import asked, cut
+from cryostore.service.text_maps import map_bytes
 
 TAG_KEY_CHARACTERS_MAX = 128
 TAG_VALUE_CHARACTERS_MAX = 256
@@ -135,7 +136,8 @@ def check_account(context: Context, account_id: str | None) -> None:
 
 
 def check_tags(name: str, tags: dict[str, str] | None) -> None:
-    """Raise InvalidParameterValueException for a tag that is too long. Never shows a value."""
+    """Raise InvalidParameterValueException for a tag that is too long, or no text. Never shows a value."""
+    map_bytes(name, tags or {}, InvalidParameterValueException)
     for key, value in (tags or {}).items():
         if not 1 <= len(key) <= TAG_KEY_CHARACTERS_MAX or len(value) > TAG_VALUE_CHARACTERS_MAX:
             raise InvalidParameterValueException(

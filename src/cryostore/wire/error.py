@@ -8,7 +8,6 @@ SDK reads another one first.
 from __future__ import annotations
 
 import inspect
-import re
 from typing import Any
 
 import msgspec
@@ -19,7 +18,15 @@ from cryostore.model.operation import Api
 from cryostore.wire.message import Response
 
 JSON = "application/json"
-SNAKE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def member_names(kind: type[ModelError]) -> dict[str, str]:
+    """The modelled members of an error beside its message: the attribute of each by its wire name."""
+    attributes = inspect.signature(kind).parameters.keys() - {"message", "hint"}
+    return {"".join(word.title() for word in one.split("_")): one for one in sorted(attributes)}
+
+
+MEMBERS = {kind: member_names(kind) for kind in ERRORS.values()}
 
 
 class UnmodelledError(ModelError):
@@ -50,9 +57,8 @@ def decode(response: Response) -> ModelError:
     known = ERRORS.get(name)
     if known is None:
         return UnmodelledError(str(message), code=name or str(response.status), status=response.status)
-    members = {SNAKE.sub("_", key).lower(): value for key, value in document.items()}
-    accepted = inspect.signature(known).parameters.keys() - {"message", "hint"}
-    return known(str(message), **{key: value for key, value in members.items() if key in accepted})
+    members = {attribute: document[key] for key, attribute in MEMBERS[known].items() if key in document}
+    return known(str(message), **members)
 
 
 def _document(response: Response) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.chunks.blobs.key import check_key
 from conformance.blobstore import HONEST_KEYS, HOSTILE_KEYS
+from cryostore.chunks.blobs.key import check_key
 
 
 @given(st.text(alphabet="aZ09._-/~ \\\0\n", max_size=12))

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,16 @@ def store(tmp_path):
     store = LocalBlobs(tmp_path / "blobs")
     yield store
     store.close()
+
+
+def open_descriptors():
+    """How many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def name_of(descriptor):
+    """The last part of the path that a descriptor stands for."""
+    return Path(f"/proc/self/fd/{descriptor}").readlink().name
 
 
 def mode(path):
@@ -96,7 +107,7 @@ def test_foreign_names_are_not_listed(store, tmp_path):
 
 def test_a_listing_that_cannot_be_completed_raises(store, tmp_path):
     store.put("a/b", b"x")
-    os.rename(tmp_path / "blobs", tmp_path / "elsewhere")
+    (tmp_path / "blobs").rename(tmp_path / "elsewhere")
     with pytest.raises(BlobNotFoundError):
         list(store.list())
 
@@ -126,7 +137,7 @@ def test_put_flushes_the_file_then_every_new_directory_entry(store, monkeypatch)
     fsync, link = os.fsync, os.link
 
     def watch_fsync(descriptor):
-        seen.append(os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2].partition("~")[0] or "content")
+        seen.append(name_of(descriptor).partition("~")[0] or "content")
         fsync(descriptor)
 
     def watch_link(source, target):
@@ -145,9 +156,7 @@ def test_put_flushes_the_file_then_every_new_directory_entry(store, monkeypatch)
 def test_a_new_pack_is_named_durably(store, monkeypatch):
     seen = []
     fsync = os.fsync
-    monkeypatch.setattr(
-        os, "fsync", lambda fd: (seen.append(os.readlink(f"/proc/self/fd/{fd}").rpartition("/")[2]), fsync(fd))
-    )
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (seen.append(name_of(descriptor)), fsync(descriptor)))
     store.open_append("packs/0a/x.pack").close()
     assert seen == ["blobs", "packs", "0a"]
 
@@ -261,21 +270,21 @@ def test_reading_keeps_few_descriptors_open(store, monkeypatch):
     monkeypatch.setattr(local_read, "OPEN_FILES_MAX", 4)
     for number in range(20):
         store.put(f"blob-{number}", bytes([number]))
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     for _ in range(3):
         for number in range(20):
             assert store.get(f"blob-{number}") == bytes([number])
-    assert len(os.listdir("/proc/self/fd")) - before <= 4
+    assert open_descriptors() - before <= 4
     store.close()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert open_descriptors() <= before
 
 
 def test_deleting_frees_the_space_of_a_blob_that_was_read(store):
     store.put("a", b"x")
     assert store.get("a") == b"x"
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     store.delete("a")
-    assert len(os.listdir("/proc/self/fd")) == before - 1
+    assert open_descriptors() == before - 1
 
 
 def test_descriptors_do_not_close_under_a_reader(store, monkeypatch):

@@ -34,7 +34,8 @@ CREATE TABLE access_key (
 );
 
 -- A chain of recovery points. next_generation is given out to jobs and never again; tip_generation is the newest
--- committed one; dirty_generation is that of a job that ended without a commit and still has rows here.
+-- committed one; dirty_generation is that of a job that ended without a commit and still has rows here. A retired
+-- lineage is empty and needed by nobody, and waits for what only it saw of its parent to be removed.
 CREATE TABLE lineage (
     lineage_id {id},
     vault_id BIGINT NOT NULL REFERENCES vault (vault_id),
@@ -42,9 +43,13 @@ CREATE TABLE lineage (
     parent_generation BIGINT,
     next_generation BIGINT NOT NULL,
     tip_generation BIGINT NOT NULL,
-    dirty_generation BIGINT
+    dirty_generation BIGINT,
+    retired INTEGER NOT NULL
 );
+CREATE INDEX lineage_vault ON lineage (vault_id);
 CREATE INDEX lineage_parent ON lineage (parent_lineage_id) WHERE parent_lineage_id IS NOT NULL;
+CREATE INDEX lineage_dirty ON lineage (lineage_id) WHERE dirty_generation IS NOT NULL;
+CREATE INDEX lineage_retired ON lineage (lineage_id) WHERE retired = 1;
 
 CREATE TABLE backup_job (
     job_id TEXT PRIMARY KEY,
@@ -151,7 +156,9 @@ CREATE TABLE object (
 );
 CREATE UNIQUE INDEX object_name ON object (lineage_id, name, from_generation);
 CREATE INDEX object_from ON object (lineage_id, from_generation);
-CREATE INDEX object_to ON object (lineage_id, to_generation) WHERE to_generation < 9223372036854775807;
+CREATE INDEX object_to ON object (lineage_id, to_generation, from_generation)
+    WHERE to_generation <> 9223372036854775807;
+CREATE INDEX object_chunk_list ON object (chunk_list_id) WHERE chunk_list_id IS NOT NULL;
 
 CREATE TABLE chunk_list (
     chunk_list_id BIGINT NOT NULL,

@@ -13,7 +13,15 @@ from pathlib import Path
 from cryostore.chunks.blobs.key import SEGMENT_PATTERN, check_key
 from cryostore.chunks.blobs.local_append import LocalAppender, cut_file, file_owned
 from cryostore.chunks.blobs.local_read import OpenFiles
-from cryostore.chunks.files import ABSENT, TEMPORARY_PREFIX, create_file, make_directory, storage_errors, sweep_staging
+from cryostore.chunks.files import (
+    ABSENT,
+    TEMPORARY_PREFIX,
+    create_file,
+    make_directory,
+    storage_errors,
+    sweep_staging,
+    sync_directory,
+)
 from cryostore.core.digest import Buffer
 
 STAGING = f"{TEMPORARY_PREFIX}staging"
@@ -28,7 +36,10 @@ class LocalBlobs:
         self._durable_directories: set[Path] = {root}
         self._staging = root / STAGING
         with storage_errors(f"blob directory {root}"):
-            if not root.is_dir():
+            if root.is_dir():
+                with contextlib.suppress(PermissionError):  # of a folder above that only others may read
+                    sync_directory(root.parent)  # whoever made it may not have
+            else:
                 make_directory(root)
             make_directory(self._staging)
             sweep_staging(self._staging)

@@ -1,4 +1,4 @@
-"""Fixtures of the client's tests."""
+"""Fixtures of the tests that drive a whole server."""
 
 from __future__ import annotations
 

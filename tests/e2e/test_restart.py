@@ -1,0 +1,95 @@
+"""A server that dies under its clients and comes back at the same address."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from cryostore.client.client import Client
+from cryostore.client.pages import chunks, objects
+from cryostore.client.retry import Retry
+from cryostore.client.transport import ConnectionFailedError
+from cryostore.core.digest import Payload
+from cryostore.model.jobs import CommitBackupJob, StartBackupJob
+from cryostore.model.objects import PutObject
+from cryostore.model.restore_jobs import StartRestoreJob
+from cryostore.model.restores import GetChunk
+from support.serving import serving
+
+START = StartBackupJob(
+    backup_vault_name="Default",
+    resource_arn="arn:aws:cryo:local-1:000000000000:fileset:host:restart",
+    iam_role_arn="arn:aws:iam::000000000000:role/backup-agent",
+)
+
+
+class Restarts:
+    """Kills the server on demand; a client that waits to try again brings it back."""
+
+    def __init__(self, data_dir, stack):
+        self.data_dir = data_dir
+        self.stack = stack
+        self.running = stack.enter_context(serving(data_dir))
+        self.count = 0
+
+    def client(self):
+        settings = self.running.settings
+        retry = Retry(sleep=lambda _: self.start_again())
+        return self.stack.enter_context(
+            Client(settings.endpoint_url, settings.region, settings.credentials, retry=retry)
+        )
+
+    def start_again(self):
+        if self.running.process.returncode is not None:
+            address = self.running.url.removeprefix("http://")
+            self.running = self.stack.enter_context(serving(self.data_dir, listen=address))
+            self.count += 1
+
+
+@pytest.fixture
+def restarts(tmp_path):
+    with contextlib.ExitStack() as stack:
+        yield Restarts(tmp_path / "data", stack)
+
+
+def read(client, storage_job_id):
+    found = {}
+    for one in objects(client, storage_job_id):
+        pieces = [
+            client.call(GetChunk(storage_job_id=storage_job_id, chunk_token=chunk.chunk_token)).data.data
+            for chunk in chunks(client, storage_job_id, one.object_token)
+        ]
+        found[one.name] = b"".join(pieces)
+    return found
+
+
+def test_a_backup_goes_on_over_three_deaths_of_the_server(restarts):
+    """Every acknowledged write is there afterwards, with no command between death and start."""
+    client = restarts.client()
+    job_id = client.call(START).backup_job_id
+    written = {}
+    for number in range(40):
+        name, data = f"name-{number:02}", b"%d" % number * 5000
+        client.call(PutObject(backup_job_id=job_id, object_name=name, inline_chunk=Payload(data)))
+        written[name] = data
+        if number in (5, 6, 30):
+            restarts.running.kill()
+    assert read(client, job_id) == written
+    arn = client.call(CommitBackupJob(backup_job_id=job_id, object_count=40)).recovery_point_arn
+    restarts.running.kill()
+    restore_job_id = client.call(StartRestoreJob(recovery_point_arn=arn, metadata={})).restore_job_id
+    assert read(client, restore_job_id) == written
+    assert restarts.count == 4
+
+
+def test_a_server_that_stays_away_is_an_error_in_the_end(restarts):
+    settings = restarts.running.settings
+    waits = []
+    retry = Retry(sleep=waits.append)
+    with Client(settings.endpoint_url, settings.region, settings.credentials, retry=retry) as client:
+        client.call(START)
+        restarts.running.kill()
+        with pytest.raises(ConnectionFailedError, match="refused"):
+            client.call(START)
+    assert len(waits) == 4

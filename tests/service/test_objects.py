@@ -1,0 +1,29 @@
+"""PutObject, StartObject and DeleteObject of the service in process."""
+
+from __future__ import annotations
+
+from conformance import api_objects
+
+
+class TestPutObject(api_objects.PutObjectTests):
+    pass
+
+
+class TestDuplicates(api_objects.DuplicateTests):
+    pass
+
+
+class TestNames(api_objects.NameTests):
+    pass
+
+
+class TestMetadataStrings(api_objects.MetadataStringTests):
+    pass
+
+
+class TestDeleteObject(api_objects.DeleteObjectTests):
+    pass
+
+
+class TestAbsentJobs(api_objects.AbsentJobTests):
+    pass
