@@ -39,7 +39,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--case", action="append", choices=[case.name for case in CASES], metavar="NAME", help="only this; repeatable"
     )
     parser.add_argument("--list", action="store_true", help="name the cases and end")
-    parser.add_argument("--no-fill", action="store_true", help="do not fill the page cache first (see bench/README.md)")
+    parser.add_argument("--fill", action="store_true", help="fill the page cache first; takes a minute or so more")
     parser.add_argument("--no-install", action="store_true", help="do not install missing peers")
     return parser.parse_args(argv)
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     with directories(options.dir) as places, LoadProcess() as load:
         machine = describe(options.dir)
-        if "disk" in places and not (options.quick or options.no_fill):
+        if "disk" in places and options.fill:
             _progress("filling the page cache")
             machine["page cache"] = fill_page_cache(places["disk"], FILL_SECONDS_MAX)
         result = Result(machine, floor.measure(4 * MIB, 0.3 if options.quick else 1.0))

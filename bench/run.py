@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 
 from bench.cases import Case
@@ -23,7 +24,7 @@ from bench.processes import StartError
 from bench.result import OURS, Result, Round, Row
 
 SERVERS: dict[str, Callable[[], Target]] = {OURS: Cryostore, "nginx": Nginx, "rclone": Rclone}
-MEASUREMENT_ERRORS = (StartError, StalledError, CallError, OSError)
+MEASUREMENT_ERRORS = (StartError, StalledError, CallError, OSError, HTTPException)
 STORE_SECONDS_MAX = 30.0
 STORE_CONNECTIONS = 8
 

@@ -1,4 +1,4 @@
-"""The face towards the network, over real sockets against a real process: framing, order, bounds, and what garbage gets."""
+"""The face towards the network, over real sockets against a real process: framing, order, bounds, garbage."""
 
 from __future__ import annotations
 
@@ -118,8 +118,7 @@ def test_an_endless_head_is_cut_off(server, start):
     with server.connect() as connection:
         connection.send(start)
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            for _ in range(100_000):
-                connection.send(b"a" * 1024)
+            connection.send(b"a" * 100_000_000)
 
 
 def test_a_slow_head_is_given_up(quick_server):

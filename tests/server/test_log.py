@@ -30,6 +30,10 @@ def written(pipe, level="info", *, act):
     return [json.loads(line) for line in os.read(pipe[0], 1_000_000).splitlines()]
 
 
+def fail():
+    raise RuntimeError("deep")
+
+
 def test_a_line_has_time_level_event_and_the_fields_that_are_something(pipe):
     lines = written(pipe, act=lambda log: log.write("info", "request", status=200, error=None))
     assert lines == [{"time": "2023-11-14T22:13:20.123Z", "level": "info", "event": "request", "status": 200}]
@@ -53,7 +57,7 @@ def test_a_line_below_the_level_is_not_written(pipe):
 def test_a_failure_has_its_traceback(pipe):
     def act(log):
         try:
-            raise RuntimeError("deep")
+            fail()
         except RuntimeError as error:
             log.failure("failure", error, request_id="R")
 
@@ -93,7 +97,7 @@ def test_libraries_and_warnings_are_logged_as_lines(pipe):
         logging.getLogger("library").error("broke\n%s", "off")
         logging.getLogger("library").info("not shown")
         try:
-            raise RuntimeError("deep")
+            fail()
         except RuntimeError:
             logging.getLogger("library").exception("with a traceback")
         with warnings.catch_warnings():

@@ -79,8 +79,9 @@ def test_close_waits_for_what_runs_but_not_for_ever():
     go = threading.Event()
 
     async def scenario():
-        asyncio.create_task(pool.run(go.wait, 10)).cancel
+        wait = asyncio.create_task(pool.run(go.wait, 10))
         await asyncio.sleep(0)
+        wait.cancel()
 
     asyncio.run(scenario())
     assert not pool.close(wait_seconds_max=0.01)

@@ -41,7 +41,9 @@ class FakeServer:
     def _first_line(self) -> str:
         ready, _, _ = select.select([self.process.stdout], [], [], WAIT_SECONDS_MAX)
         assert ready, "the server says nothing"
-        return self.process.stdout.readline().decode()
+        line = self.process.stdout.readline().decode()
+        assert line.startswith("listening on http"), self.log_path.read_text()
+        return line
 
     @property
     def url(self) -> str:

@@ -1,7 +1,7 @@
 """A service in memory, for tests of what stands before the service. It knows no jobs, no vaults and no checksums.
 
-Some names do something: see `BEHAVIOURS`. Every call is noted in the file `calls` of the data directory, so that a test can
-see from another process whether anything got through.
+Some names do something: see `BEHAVIOURS`. Calls with an object name are noted in the file `calls` of the data
+directory, so that a test can see from another process whether anything got through.
 """
 
 from __future__ import annotations

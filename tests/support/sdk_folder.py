@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import botocore.session
+from botocore.config import Config
 
 from cryostore.wire import sdk_model
 
@@ -25,5 +26,6 @@ def session(folder, access_key_id="AKIAEXAMPLE", secret="SECRET"):
 
 
 def client(folder, service="backupstorage", endpoint_url="http://cryo.example:9000"):
-    """A botocore client of one of the two services."""
-    return session(folder).create_client(service, region_name="local-1", endpoint_url=endpoint_url)
+    """A botocore client of one of the two services; it tries once, so that a test sees each answer."""
+    config = Config(retries={"total_max_attempts": 1})
+    return session(folder).create_client(service, region_name="local-1", endpoint_url=endpoint_url, config=config)

@@ -52,7 +52,7 @@ MEMBERS_LEFT_OUT = {
         "CreatedBy",
         *("CompositeMemberIdentifier", "ParentRecoveryPointArn"),
         *("IndexStatus", "IndexStatusMessage"),
-        *("AggregatedScanResult", "ScanResults"),
+        "AggregatedScanResult",
     },
     "DescribeRestoreJob": {
         *("CreatedBy", "ParentJobId"),

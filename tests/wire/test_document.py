@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryostore.core.digest import Payload
@@ -140,6 +140,7 @@ def test_a_missing_member_is_named():
 
 @pytest.mark.parametrize("name", WITH_DOCUMENT)
 @given(data=st.data())
+@settings(max_examples=settings().max_examples // 3)
 def test_any_document_is_an_operation_or_an_error_of_the_api(name, data):
     declaration = OPERATIONS[name]
     scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)

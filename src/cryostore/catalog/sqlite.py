@@ -116,7 +116,7 @@ class SqliteDatabase:
         return answer
 
     def migrate(self) -> None:
-        self.write(_migrate)
+        self.write(migrate_to_newest)
 
     def close(self) -> None:
         with self._closing:
@@ -233,7 +233,8 @@ class SqliteDatabase:
         connection.execute("RELEASE work")
 
 
-def _migrate(transaction: Transaction) -> None:
+def migrate_to_newest(transaction: Transaction) -> None:
+    """Bring the schema up to date; raises ConfigurationError if a newer program made it."""
     transaction.run("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
     row = transaction.row("SELECT max(version) FROM schema_version")
     version = (row and row[0]) or 0
@@ -282,4 +283,4 @@ def _translate(error: sqlite3.Error) -> Exception:
     return error
 
 
-__all__ = ["SqliteDatabase", "SqliteTransaction", "statements"]
+__all__ = ["SqliteDatabase", "SqliteTransaction", "migrate_to_newest", "statements"]

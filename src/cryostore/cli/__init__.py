@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from cryostore.cli.run import run
+from cryostore.cli.verbs import run
 
 
 def main() -> None:

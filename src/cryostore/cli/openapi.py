@@ -6,7 +6,7 @@ import json
 
 import click
 
-from cryostore.cli.run import EPILOGUE
+from cryostore.cli.verbs import EPILOGUE
 
 
 @click.command("openapi", epilog=EPILOGUE)

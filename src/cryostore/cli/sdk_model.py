@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cryostore.cli.run import EPILOGUE
+from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
 

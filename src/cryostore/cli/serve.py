@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cryostore.cli.run import EPILOGUE
+from cryostore.cli.verbs import EPILOGUE
 from cryostore.server.config import PORT_DEFAULT, Configuration, parse_listen
 from cryostore.server.log import LEVELS
 

@@ -105,6 +105,31 @@ def test_foreign_names_are_not_listed(store, tmp_path):
     assert list(store.list()) == ["a"]
 
 
+def test_resuming_a_listing_opens_only_the_folders_ahead(store, monkeypatch):
+    """A store of many packs is listed in steps: each step must not read what lies behind it."""
+    for folder in "abcd":
+        store.put(f"packs/{folder}/x", b"")
+    opened = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (opened.append(path.name), scandir(path))[1])
+    assert list(store.list("packs/", "packs/b/x")) == ["packs/c/x", "packs/d/x"]
+    assert opened == ["blobs", "packs", "b", "c", "d"]
+    opened.clear()
+    assert list(store.list("packs/c/")) == ["packs/c/x"]
+    assert opened == ["blobs", "packs", "c"]
+
+
+def test_a_cut_is_durable(store, tmp_path, monkeypatch):
+    store.put("a", b"0123456789")
+    flushed = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: (flushed.append(os.fstat(descriptor).st_size), fsync(descriptor))
+    )
+    assert store.cut("a", 4)
+    assert flushed == [4]
+
+
 def test_a_listing_that_cannot_be_completed_raises(store, tmp_path):
     store.put("a/b", b"x")
     (tmp_path / "blobs").rename(tmp_path / "elsewhere")

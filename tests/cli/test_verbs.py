@@ -1,0 +1,96 @@
+"""The frame around the verbs: help, version, errors in words and as JSON, exit codes, and how quickly it starts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+
+from cryostore import __version__
+from cryostore.cli import verbs
+from cryostore.cli.verbs import VERBS, run
+from cryostore.core.errors import ConfigurationError
+
+
+def test_the_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"cryo {__version__}\n"
+
+
+def test_help_lists_every_verb_and_the_exit_codes(capsys):
+    assert run(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in VERBS)
+    assert "Exit codes: 0 done, 1 done but with issues, 2 failed" in out
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_help(capsys, verb):
+    assert run([verb, "--help"]) == 0
+    assert "Exit codes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nothing"], ["--nothing"], ["serve", "--workers", "many"], ["openapi", "x"]]
+)
+def test_a_wrong_question_is_answered_with_a_hint(capsys, arguments):
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    error, hint = err.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: cryo ")
+    assert hint.endswith("--help says what is possible")
+
+
+def test_errors_as_json(capsys):
+    assert run(["--json", "serve", "--listen", "nowhere"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err).keys() == {"error", "hint"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ConfigurationError("no"), 2, "error: no\n"),
+        (ConfigurationError("no", hint="yes"), 2, "error: no\nhint: yes\n"),
+        (click.FileError("f", "unreadable"), 2, "error: Could not open file 'f': unreadable\n"),
+        (click.Abort(), 130, ""),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_how_errors_end(monkeypatch, capsys, error, code, said):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(verbs.cryo, "main", fail)
+    assert run(["serve"]) == code
+    assert capsys.readouterr().err == said
+
+
+def test_a_verb_may_say_its_own_exit_code(monkeypatch):
+    monkeypatch.setattr(verbs.cryo, "main", lambda *_, **__: 1)
+    assert run(["serve"]) == 1
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "cryostore", "--version"], capture_output=True, check=True, text=True)
+    assert done.stdout == f"cryo {__version__}\n"
+
+
+def test_the_version_is_there_at_once():
+    """150 ms on a quiet machine. Of several runs the quickest counts, and Python's own start is not ours."""
+
+    def seconds(*arguments):
+        start = time.monotonic()
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+        return time.monotonic() - start
+
+    python = min(seconds("-c", "") for _ in range(5))
+    ours = min(seconds("-m", "cryostore", "--version") for _ in range(5))
+    assert ours - python < 0.15

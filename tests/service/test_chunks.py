@@ -1,0 +1,13 @@
+"""PutChunk and LinkChunks of the service in process."""
+
+from __future__ import annotations
+
+from conformance import api_chunks
+
+
+class TestPutChunk(api_chunks.PutChunkTests):
+    pass
+
+
+class TestLinkChunks(api_chunks.LinkChunksTests):
+    pass

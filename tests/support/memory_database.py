@@ -1,0 +1,53 @@
+"""A `Database` in memory, for tests that need many of them: one connection, one caller at a time, nothing durable."""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+import threading
+
+from cryostore.catalog import sqlite
+
+
+@functools.cache
+def migrated():
+    """An empty catalog, to be copied."""
+    database = MemoryDatabase(template=None)
+    database.write(sqlite.migrate_to_newest)
+    return database.connection
+
+
+class MemoryDatabase:
+    """Begins as an empty catalog with the newest schema."""
+
+    def __init__(self, template=migrated):
+        self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self._lock = threading.Lock()
+        if template is not None:
+            template().backup(self.connection)
+        self.connection.execute("PRAGMA foreign_keys = ON")
+
+    def read(self, work):
+        with self._lock:
+            self.connection.execute("BEGIN")
+            try:
+                return work(sqlite.SqliteTransaction(self.connection))
+            finally:
+                self.connection.execute("ROLLBACK")
+
+    def write(self, work):
+        with self._lock:
+            self.connection.execute("BEGIN")
+            try:
+                answer = work(sqlite.SqliteTransaction(self.connection))
+            except BaseException:
+                self.connection.execute("ROLLBACK")
+                raise
+            self.connection.execute("COMMIT")
+            return answer
+
+    def migrate(self):
+        """The schema is the newest already."""
+
+    def close(self):
+        self.connection.close()
