@@ -56,7 +56,6 @@ def aws(request, environment, data_path, tmp_path):
 
 def test_nine_operations(aws, call):
     """A backup and a restore typed at a shell, all nine operations, compared byte for byte."""
-
     resource = f"arn:aws:cryo:local-1:000000000000:Stream:host:{uuid.uuid4()}"
     started = aws(
         "backup", "start-backup-job", "--backup-vault-name", "Default", "--resource-arn", resource,

@@ -113,7 +113,7 @@ class LineagesMachine(RuleBasedStateMachine):
         job = self.new_job(resource, base)
         self.touch_job(job)
         self.change_job(job, changes)
-        if how < 2:
+        if how < 2 and (job.view or job.base):
             self.commit_job(job, checked=how == 0)
         else:
             self.end_job(job, "stop" if how == 2 else "give up")

@@ -34,8 +34,8 @@ DELETED = "deleted/later"
 
 
 def plan(names=NAMES):
-    """Objects to write, the same each time: inline ones under all names, and uploads of several chunks with metadata."""
-    random_bytes = random.Random(7)  # noqa: S311 - the same data each time, not a secret
+    """Objects to write, the same each time: inline ones under all names, and uploads of several chunks."""
+    random_bytes = random.Random(7)
     objects = [
         _inline(name, random_bytes.randbytes(place * 37), f"metadata of {place}") for place, name in enumerate(names)
     ]
@@ -97,7 +97,7 @@ def start_job(call):
     started = call.call(
         StartBackupJob(
             backup_vault_name="Default",
-            resource_arn=f"arn:aws:cryo:local-1:000000000000:Stream:host:{random.random()}",  # noqa: S311
+            resource_arn=f"arn:aws:cryo:local-1:000000000000:Stream:host:{random.random()}",
             iam_role_arn=ROLE,
             backup_options={"IncrementalBase": "none"},
         )

@@ -15,7 +15,7 @@ WIRE = st.characters(max_codepoint=255)
 def test_it_is_the_text_of_the_specification():
     text = canonical.request_text(
         "PUT",
-        "/backup-jobs/J/object/a%2Fb~ c",
+        canonical.path_text("/backup-jobs/J/object/a%2Fb~ c"),
         "b=2&a=x%2fy&a=1&c",
         [("host", " h "), ("x-amz-date", "20250304T050607Z"), ("x-a", "1  2"), ("x-a", "3\t4"), ("z", "unsigned")],
         ("host", "x-a", "x-amz-date"),
@@ -25,6 +25,12 @@ def test_it_is_the_text_of_the_specification():
         b"PUT\n/backup-jobs/J/object/a%252Fb~%20c\na=1&a=x%2Fy&b=2&c=\n"
         b"host:h\nx-a:1 2,3 4\nx-amz-date:20250304T050607Z\n\nhost;x-a;x-amz-date\nHASH"
     )
+
+
+def test_no_two_paths_have_a_spelling_in_common():
+    paths = ["/~", "/%7E", "/%257E", "/%7e", "/a"]
+    spellings = [spelling for path in paths for spelling in canonical.path_spellings(path)]
+    assert len(set(spellings)) == len(spellings) == 6
 
 
 def test_a_header_keeps_the_bytes_that_only_look_like_spaces():

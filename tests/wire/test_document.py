@@ -79,6 +79,8 @@ def test_a_body_that_is_no_json_object_is_refused(body):
         ({"Outcome": "MAYBE"}, "Outcome: 'MAYBE' must be one of COMPLETED, FAILED"),
         ({"Outcome": 5}, "Outcome: 5 must be a text"),
         ({"ObjectCount": "many"}, "ObjectCount: 'many' must be an integer"),
+        ({"ObjectCount": "null"}, "ObjectCount: 'null' must be an integer"),
+        ({"ObjectCount": "1e2"}, "ObjectCount: '1e2' must be an integer"),
         ({"ObjectCount": 1.5}, "ObjectCount: 1.5 must be an integer"),
         ({"ObjectCount": True}, "ObjectCount: True must be an integer"),
         ({"ObjectCount": [1]}, "ObjectCount: [1] must be"),

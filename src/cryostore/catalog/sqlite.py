@@ -32,6 +32,7 @@ DIALECT = {
     "{blob}": "BLOB",
     "{clustered}": "WITHOUT ROWID",
 }
+SETTINGS = ("synchronous = FULL", "foreign_keys = ON", "cache_size = -4096", "wal_autocheckpoint = 4000")
 FULL = {sqlite3.SQLITE_FULL}
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -138,22 +139,19 @@ class SqliteDatabase:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with self._turn():
-            connection = self._connect()
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-            except BaseException:
-                connection.close()
-                raise
-        return connection
+            return self._connect("journal_mode = WAL")
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, purpose: str) -> sqlite3.Connection:
+        """A connection with our settings, and with one more for its purpose."""
         connection = sqlite3.connect(
             self._path, timeout=60, isolation_level=None, check_same_thread=False, cached_statements=256
         )
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA cache_size = -4096")
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        try:
+            for setting in (*SETTINGS, purpose):
+                connection.execute(f"PRAGMA {setting}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _borrow(self) -> sqlite3.Connection:
@@ -162,9 +160,7 @@ class SqliteDatabase:
             self._check_open()
             if self._idle:
                 return self._idle.pop()
-        connection = self._connect()
-        connection.execute("PRAGMA query_only = ON")
-        return connection
+        return self._connect("query_only = ON")
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
         try:

@@ -23,7 +23,8 @@ DAY_MS = 24 * HOUR_MS
 ISO_PATTERN = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?)?\s*(Z|z|[+-]\d\d:?\d\d)?", re.ASCII
 )
-EPOCH_PATTERN = re.compile(r"-?\d{1,12}(\.\d{1,9})?([eE]\+?\d{1,2})?", re.ASCII)
+EPOCH_PATTERN = re.compile(r"-?\d{1,12}(\.\d{1,18})?([eE]\+?\d{1,2})?", re.ASCII)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_SECONDS_MAX = 253_402_300_799.999  # the last millisecond of the year 9999
 
 
@@ -80,4 +81,5 @@ def parse_timestamp(text: str) -> float:
 
 def iso_text(seconds: float) -> str:
     """Epoch seconds as the ISO 8601 text that SDKs put into a query string."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = EPOCH + timedelta(milliseconds=milliseconds(seconds))
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

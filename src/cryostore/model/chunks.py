@@ -1,4 +1,7 @@
-"""The operations that write the chunks of an upload: PutChunk (Backup Storage A.2) and LinkChunks (control plane 3.2)."""
+"""The operations that write the chunks of an upload.
+
+PutChunk (Backup Storage A.2) and LinkChunks (control plane 3.2).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""The operations on backup jobs: AWS Backup's own (control plane 2.5, 2.6) and the extensions that commit one and name
-its base (3.2)."""
+"""The operations on backup jobs.
+
+AWS Backup's own (control plane 2.5, 2.6), and the extensions that commit a job and name its base (3.2).
+"""
 
 from __future__ import annotations
 

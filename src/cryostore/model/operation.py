@@ -133,8 +133,10 @@ class Operation(msgspec.Struct, Generic[Out], frozen=True, kw_only=True, rename=
 
 
 class Call(Protocol):
-    """Whoever can carry out an operation: the service in process, or a client across a network. The seam the agent,
-    the console and the tests stand on."""
+    """Whoever can carry out an operation: the service in process, or a client across a network.
+
+    The seam that the agent, the console and the tests stand on.
+    """
 
     def call(self, operation: Operation[Out]) -> Out:
         """Carry out the operation and answer its output; raises a `ModelError`. May be repeated after a failure."""

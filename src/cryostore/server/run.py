@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
+from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
 from cryostore.server.config import Configuration
 from cryostore.server.log import Log, capture_libraries
@@ -45,6 +46,7 @@ def serve(
             Supervisor(configuration, listener, log=log, ready=lambda: announce(line), command=command).run()
             return
         raise_descriptor_limit()
+        keep_buffers()
         service = open_service(configuration.data_dir, clock=clock, new_id=new_id, limits=configuration.limits)
         worker = Worker(
             configuration,

@@ -30,6 +30,7 @@ import uvicorn
 from cryostore.core.errors import CryostoreError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.limits import Limits
+from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
 from cryostore.maintenance import maintain
 from cryostore.model.operation import Operation
@@ -193,6 +194,7 @@ def main(opener: OpenService = open_default) -> int:
     log = Log(STDERR, clock=wall_clock, level=configuration.log_level)
     capture_libraries(log)
     raise_descriptor_limit()
+    keep_buffers()
     listener = socket.socket(fileno=int(sys.argv[1]))
     try:
         service = opener(configuration.data_dir, clock=wall_clock, new_id=random_id, limits=configuration.limits)

@@ -55,13 +55,13 @@ def commit_after(
     context: Context, operation: CommitBackupJob, caller: Caller, first: Callable[[Transaction], None]
 ) -> CommitBackupJobOutput:
     """End a job, with `first` as the last thing that happens in it, in the transaction of the commit itself."""
+    _check_metadata(context, operation.restore_metadata or {})
     digest = commit_digest(operation)
     job = _job_for(context, operation.backup_job_id, operation.declaration.action, caller)
     if job.completed_ms is not None or job.state == "ABORTING":
         return _ended(context, job, digest)
     if operation.outcome == "FAILED":
         return _give_up(context, job, operation, digest)
-    _check_metadata(context, operation.restore_metadata or {})
     job = bind(context, job)
     counted = None if operation.objects_checksum is None else _objects_checksum(context, job)
     now_ms = context.clock()

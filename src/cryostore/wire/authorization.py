@@ -81,7 +81,7 @@ def read_signature(request: Request) -> Signature:
         return _from_header(request, headers[0])
     if presigned:
         return _from_query(request, presigned)
-    raise MissingAuthenticationTokenException("the request is not signed")
+    raise MissingAuthenticationTokenException("Missing Authentication Token: the request is not signed")
 
 
 def _from_header(request: Request, text: str) -> Signature:

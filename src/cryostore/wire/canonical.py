@@ -19,17 +19,29 @@ SPACES = re.compile("[ \t]+")
 def request_text(
     method: str, path: str, query: str, headers: Headers, signed_headers: Iterable[str], payload_hash: str
 ) -> bytes:
-    """The canonical request, as the bytes that are hashed. A signed header that is absent makes a KeyError."""
+    """The canonical request, as the bytes that are hashed; `path` is canonical already.
+
+    A signed header that is absent makes a KeyError.
+    """
     names = tuple(signed_headers)
     values = header_values(headers, names)
     lines = "".join([f"{name}:{values[name]}\n" for name in names])
-    text = f"{method}\n{path_text(path)}\n{query_text(query)}\n{lines}\n{';'.join(names)}\n{payload_hash}"
+    text = f"{method}\n{path}\n{query_text(query)}\n{lines}\n{';'.join(names)}\n{payload_hash}"
     return text.encode("latin-1")
 
 
 def path_text(path: str) -> str:
-    """The raw path encoded once more."""
+    """The raw path, encoded once more."""
     return quote(path.encode("latin-1", "replace"), safe="/-_.~")
+
+
+def path_spellings(path: str) -> list[str]:
+    """The raw path, encoded once more: as the specification has it and, if it differs, as AWS.jl does.
+
+    AWS.jl encodes `~` too. No two paths have a spelling in common: what was `%7E` before becomes `%257E`.
+    """
+    text = path_text(path)
+    return [text, text.replace("~", "%7E")] if "~" in text else [text]
 
 
 def query_text(query: str) -> str:

@@ -14,13 +14,14 @@ TITLES = {
 INTRODUCTION = """\
 # API coverage
 
-Written by `make docs` from the declarations in `src/cryostore/model`; everything listed is served, nothing else is.
+Written by `make docs` from the declarations in `src/cryostore/model`: what is listed is served, nothing else is.
 
-An **extension** is an operation that AWS runs inside its own service and never published; `cryo sdk-model` teaches it to
-boto3 and the aws CLI. **Action** is the name a policy uses. A trailing slash is optional for AWS Backup.
-
-A path of AWS Backup that is not listed answers `InvalidRequestException` (400, "not supported by this server"), any other
-path `UnknownOperationException` (404).
+- An **extension** is an operation that AWS runs inside its own service and never published. `cryo sdk-model` teaches it
+  to boto3 and the aws CLI.
+- **Status** is that of success, **action** the name that a policy uses, and an asterisk marks what is required.
+- A trailing slash is optional on the paths of AWS Backup.
+- A path of AWS Backup that is not listed answers InvalidRequestException (400, "not supported by this server"), any
+  other path UnknownOperationException (404).
 """
 
 
@@ -37,7 +38,7 @@ def _section(api: Api) -> Iterator[str]:
     yield ""
     yield f"{count}."
     yield ""
-    yield "| operation | method and path | input beside the path | answer | action |"
+    yield "| operation | method and path | input beside the path | status | action |"
     yield "|---|---|---|---|---|"
     for declaration in sorted(declared, key=lambda one: (one.extension, one.name)):
         yield _row(declaration)
@@ -50,7 +51,7 @@ def _row(declaration: Declaration) -> str:
         f"**{name}**<br>{declaration.doc.splitlines()[0]}",
         f"`{declaration.method} {declaration.path}`",
         _input(declaration),
-        f"{declaration.status}" + "".join(f"<br>{name}" for name in _names(declaration.output_members)),
+        str(declaration.status),
         f"`{declaration.action}`",
     ]
     return f"| {' | '.join(cells)} |"

@@ -33,7 +33,7 @@ class Documents:
         self.signing_name = signing_name
         self.members = tuple(members)
         fields = [(member.attribute, member.type | None, None) for member in self.members]
-        self.typed = msgspec.json.Decoder(msgspec.defstruct("Document", fields, rename="pascal"), strict=False)
+        self.typed = msgspec.json.Decoder(msgspec.defstruct("Document", fields, rename="pascal"))
 
     def decode(self, data: Buffer) -> dict[str, Any]:
         """The values by attribute, absent ones left out. Raises the API's error for a wrong argument."""

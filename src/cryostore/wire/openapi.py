@@ -28,9 +28,9 @@ Json = dict[str, Any]
 
 TAGS = {Api.BACKUP_STORAGE: "Backup Storage", Api.BACKUP: "AWS Backup"}
 DESCRIPTION = """\
-Two APIs side by side: the data plane of AWS Backup (Backup Storage, signing name `backup-storage`) and its control plane
-(AWS Backup, signing name `backup`). Labels in a path are percent-encoded, slashes included. Timestamps are epoch seconds
-in documents, ISO 8601 or epoch seconds in queries."""
+Two APIs side by side: Backup Storage (signing name `backup-storage`), the data plane of AWS Backup, and AWS Backup
+itself (signing name `backup`). Labels in a path are percent-encoded, slashes included. Timestamps are epoch seconds in
+documents, ISO 8601 or epoch seconds in queries."""
 SIGNATURE = {
     "type": "apiKey",
     "in": "header",
@@ -53,6 +53,7 @@ def render(limits: Limits | None = None) -> Json:
         "paths": paths,
         "components": {
             "securitySchemes": {"signature": SIGNATURE},
+            "responses": {"Error": ANY_ERROR},
             "schemas": dict(sorted(schemas.defined.items())),
         },
     }
@@ -66,7 +67,11 @@ def _operation(declaration: Declaration, schemas: _Schemas) -> Json:
         "x-action": declaration.action,
         "x-extension": declaration.extension,
         "parameters": [_parameter(member, schemas) for member in declaration.at(Label) + declaration.at(Query)],
-        "responses": {str(declaration.status): _answer(declaration, schemas)} | _errors(declaration, schemas),
+        "responses": {
+            str(declaration.status): _answer(declaration, schemas),
+            **_errors(declaration, schemas),
+            "default": {"$ref": "#/components/responses/Error"},
+        },
     }
     if declaration.body:
         content = {"application/octet-stream": {"schema": schemas.member(declaration.body)}}
@@ -119,6 +124,12 @@ def _errors(declaration: Declaration, schemas: _Schemas) -> Json:
 
 def _any_of(schemas: list[Json]) -> Json:
     return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+
+
+ANY_ERROR = {
+    "description": "Any other error, of the signature for instance; named in x-amzn-ErrorType and in the body.",
+    "content": {"application/json": {"schema": {"type": "object", "required": ["Code", "Message"]}}},
+}
 
 
 class _Schemas:

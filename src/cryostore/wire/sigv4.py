@@ -5,7 +5,8 @@ signed (`canonical`), how a request carries its signature (`authorization`), who
 
 The rules of this file:
 
-- A request has one canonical form, made of the raw path and query. A signature over any other is refused.
+- A request has one canonical form, made of the raw path and query (of a path with `~` a second, for AWS.jl, which is
+  no other path's). A signature over anything else is refused.
 - `host`, the date and every `x-amz-*` header must be signed.
 - Comparison takes the same time whatever differs.
 - A body is covered in one of three ways (`Signature.payload_hash`): a hash that is sent, which `verify_payload`
@@ -16,6 +17,7 @@ The rules of this file:
 from __future__ import annotations
 
 import hmac
+import itertools
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -98,7 +100,9 @@ def sign(
         headers.append(("x-amz-security-token", credentials.session_token))
     names = _names_to_sign(headers)
     scope = f"{timestamp[:8]}/{region}/{service}/{TERMINATOR}"
-    text = canonical.request_text(request.method, request.path, request.query, headers, names, payload_hash)
+    text = canonical.request_text(
+        request.method, canonical.path_text(request.path), request.query, headers, names, payload_hash
+    )
     signature = _calculate(credentials.secret_access_key, timestamp, scope, text)
     credential = f"Credential={credentials.access_key_id}/{scope}"
     authorization = f"{ALGORITHM} {credential}, SignedHeaders={';'.join(names)}, Signature={signature}"
@@ -136,7 +140,12 @@ def presign(
     added = "&".join(f"{name}={percent.encode(value)}" for name, value in members.items())
     query = f"{request.query}&{added}" if request.query else added
     text = canonical.request_text(
-        request.method, request.path, query, request.headers, names, payload_hash or EMPTY_HASH
+        request.method,
+        canonical.path_text(request.path),
+        query,
+        request.headers,
+        names,
+        payload_hash or EMPTY_HASH,
     )
     signature = _calculate(credentials.secret_access_key, timestamp, scope, text)
     return replace(request, query=f"{query}&X-Amz-Signature={signature}")
@@ -216,12 +225,13 @@ def _check_unsigned(signature: Signature, declaration: Declaration) -> None:
 
 
 def _check_time(signature: Signature, now_ms: int, skew_ms: int) -> None:
+    # Clients look for these words in the message and sign anew.
     early = signature.signed_at_ms - now_ms > skew_ms
     expires_seconds = signature.expires_seconds
     valid_ms = skew_ms if expires_seconds is None else expires_seconds * SECOND_MS
     if early or now_ms - signature.signed_at_ms > valid_ms:
         raise InvalidSignatureException(
-            f"the signature is {'not yet valid' if early else 'expired'}: signed at {signature.timestamp}, "
+            f"Signature {'not yet current' if early else 'expired'}: signed at {signature.timestamp}, "
             f"the server's time is {basic_text(now_ms)}"
         )
 
@@ -250,9 +260,10 @@ def _signed(
     declaration: Declaration | None,
     body: Payload | None,
 ) -> bool:
-    for payload_hash in _payload_hashes(signature, declaration, body):
+    hashes = _payload_hashes(signature, declaration, body)
+    for payload_hash, spelling in itertools.product(hashes, canonical.path_spellings(path)):
         text = canonical.request_text(
-            request.method, path, query, request.headers, signature.signed_headers, payload_hash
+            request.method, spelling, query, request.headers, signature.signed_headers, payload_hash
         )
         if hmac.compare_digest(_calculate(secret, signature.timestamp, signature.scope, text), signature.signature):
             return True

@@ -1,0 +1,36 @@
+"""How this process holds on to memory between large buffers.
+
+The C library's habit is to map each buffer above 128 KiB anew and to give it back at once. A process that handles
+chunks of some megabytes all day then spends as long on fresh, zeroed pages as on the bytes themselves: see
+docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from cryostore.core.limits import MIB
+
+MMAP_THRESHOLD_BYTES = 32 * MIB
+TRIM_THRESHOLD_BYTES = 128 * MIB
+ARENAS_MAX = 2
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
+
+
+def keep_buffers() -> bool:
+    """Keep freed buffers for the next chunk, up to a bound. Call once, before the first thread starts.
+
+    Answers whether the C library took it: glibc does, others have no such settings and are left alone.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    settings = (
+        (_M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES),
+        (_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES),
+        (_M_ARENA_MAX, ARENAS_MAX),
+    )
+    return all(mallopt(name, value) == 1 for name, value in settings)

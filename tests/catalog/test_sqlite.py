@@ -1,0 +1,247 @@
+"""The SQLite engine against what every Database must do, and what only it can be asked."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+from conformance.database import DatabaseTests, FullDatabaseTests, GroupCommitTests, add, names
+from cryostore.catalog import open_catalog, sqlite
+from cryostore.catalog.sqlite import SqliteDatabase, SqliteTransaction, statements
+from cryostore.core.errors import DamagedDataError, StorageUnavailableError
+
+
+class TestSqliteDatabase(GroupCommitTests, FullDatabaseTests, DatabaseTests):
+    """One file; several openings stand for several processes."""
+
+    blob = "BLOB"
+
+    @pytest.fixture
+    def place(self, tmp_path):
+        return tmp_path / "catalog.sqlite"
+
+    @staticmethod
+    def open_database(place):
+        return SqliteDatabase(place)
+
+    def limit_space(self, database, *, limited):
+        (pages,) = database._writing.execute("PRAGMA page_count").fetchone()
+        database._writing.execute(f"PRAGMA max_page_count = {pages + 2 if limited else 1 << 30}")
+
+    @pytest.fixture
+    def database(self, place):
+        with closing(CountingDatabase(place)) as database:
+            database.write(lambda transaction: transaction.run("CREATE TABLE thing (name BLOB UNIQUE, number BIGINT)"))
+            yield database
+
+    def commits(self, database):
+        return database.commits
+
+    def wait_for_queue(self, database, length):
+        while database._queue.qsize() < length:
+            time.sleep(0)
+
+
+class CountingDatabase(SqliteDatabase):
+    """Counts the commits of its writing connection."""
+
+    def __init__(self, path):
+        self.commits = 0
+        super().__init__(path)
+        self._writing.set_trace_callback(self._count)
+
+    def _count(self, statement):
+        self.commits += statement == "COMMIT"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "catalog.sqlite"
+
+
+@pytest.fixture
+def database(path):
+    with closing(open_catalog(path)) as database:
+        yield database
+
+
+def test_all_of_its_files_are_the_owners_alone(database, path):
+    """Whatever the umask says."""
+    database.write(lambda transaction: transaction.run("CREATE TABLE thing (name BLOB)"))
+    modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
+    assert len(modes) == 4
+    assert {name: mode for name, mode in modes.items() if mode & 0o077} == {}
+
+
+def test_commits_wait_for_the_disk(database):
+    """A commit that SQLite does not flush could be lost by a power cut."""
+    settings = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}
+    for connection in (database._writing, database._borrow()):
+        for name, value in settings.items():
+            assert connection.execute(f"PRAGMA {name}").fetchone() == (value,)
+
+
+def test_every_commit_is_flushed(tmp_path):
+    """Seen from outside: as many flushes of the log as commits of one writer, at the least."""
+    program = (
+        "import sys; from pathlib import Path; from cryostore.catalog.sqlite import SqliteDatabase\n"
+        "database = SqliteDatabase(Path(sys.argv[1]))\n"
+        "database.write(lambda t: t.run('CREATE TABLE thing (name BLOB)'))\n"
+        "for number in range(20): database.write(lambda t: t.run('INSERT INTO thing VALUES (:n)', n=b'x'))\n"
+    )
+    trace = tmp_path / "trace"
+    command = ["strace", "-f", "-e", "trace=fdatasync,fsync", "-o", str(trace), sys.executable, "-c", program]
+    try:
+        subprocess.run([*command, str(tmp_path / "c.sqlite")], check=True, capture_output=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("strace cannot be used here")
+    assert trace.read_text().count("sync(") >= 21
+
+
+@pytest.mark.parametrize("kind", ["a directory", "nowhere"])
+def test_a_place_that_cannot_be_used_is_told(tmp_path, kind):
+    place = tmp_path / "missing" / "catalog.sqlite" if kind == "nowhere" else tmp_path / "catalog.sqlite"
+    if kind == "a directory":
+        place.mkdir()
+    with pytest.raises(StorageUnavailableError):
+        SqliteDatabase(place)
+
+
+def test_a_file_that_is_no_database_is_told_and_stays(path):
+    path.write_bytes(b"this is no database" * 1000)
+    with pytest.raises(DamagedDataError):
+        open_catalog(path)
+    assert path.read_bytes() == b"this is no database" * 1000
+
+
+def test_a_damaged_page_is_told(path):
+    """Bytes overwritten in the middle of the file: an error, never wrong rows."""
+    with closing(open_catalog(path)) as database:
+        database.write(lambda t: t.run("CREATE TABLE thing (name BLOB UNIQUE, number BIGINT)"))
+        for number in range(300):
+            database.write(add(b"%03d" % number + bytes(100)))
+    raw = bytearray(path.read_bytes())
+    place = raw.rindex(b"150" + bytes(100))
+    page = place - place % 4096
+    raw[page : page + 4096] = b"\xaa" * 4096
+    path.write_bytes(raw)
+    with closing(SqliteDatabase(path)) as database, pytest.raises(DamagedDataError):
+        database.read(lambda t: t.rows("SELECT name, number FROM thing NOT INDEXED"))
+
+
+def test_opening_takes_no_lock_away(path):
+    """POSIX forgets a process's locks on a file when it closes any descriptor of it: opening again must not.
+
+    If it did, another process that closes the database would take itself for the last one and remove the log.
+    """
+    with closing(open_catalog(path)) as first:
+        first.write(lambda t: t.run("CREATE TABLE thing (name BLOB UNIQUE, number BIGINT)"))
+        first.write(add(b"a"))
+        SqliteDatabase(path).close()
+        program = (
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM thing').fetchall(); c.close()"
+        )
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+        assert path.with_name(path.name + "-wal").exists()
+        first.write(add(b"b"))
+        assert first.read(names) == [b"a", b"b"]
+
+
+def test_a_failed_opening_leaves_no_descriptor_open(path):
+    path.write_bytes(b"no database" * 1000)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(DamagedDataError):
+            SqliteDatabase(path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_reading_connections_are_used_again(database):
+    for _ in range(20):
+        database.read(lambda transaction: transaction.row("SELECT 1"))
+    assert len(database._idle) == 1
+
+
+def test_a_read_in_progress_ends_well_when_the_database_is_closed(path):
+    """The read gets its answer; its connection is not kept."""
+    database = open_catalog(path)
+    closer = threading.Thread(target=database.close)
+
+    def work(transaction):
+        closer.start()
+        closer.join()
+        return transaction.row("SELECT count(*) FROM vault")
+
+    assert database.read(work) == (0,)
+    assert database._idle == []
+
+
+def test_a_broken_commit_fails_all_that_shared_it(database):
+    """And none of it happened."""
+    database.write(lambda t: t.run("CREATE TABLE thing (name BLOB UNIQUE, number BIGINT)"))
+
+    def rolled_back_by_the_engine(transaction):
+        add(b"b")(transaction)
+        transaction._connection.execute("ROLLBACK")
+        raise StorageUnavailableError("as on an I/O error")
+
+    batch = [sqlite._Pending(work) for work in (add(b"a"), rolled_back_by_the_engine, add(b"c"))]
+    database._write_batch(batch)
+    assert [type(pending.error) for pending in batch] == [StorageUnavailableError] * 3
+    assert database.read(names) == []
+    database.write(add(b"d"))
+    assert database.read(names) == [b"d"]
+
+
+def test_a_unit_of_work_that_asks_for_another_is_told(database):
+    """It would wait for itself for ever."""
+    with pytest.raises(AssertionError, match="another"):
+        database.write(lambda _: database.write(lambda _: None))
+
+
+def test_a_locked_database_is_unavailable_for_now(path, database):
+    """Somebody else's tool may hold the lock; ours waits a minute, here not at all."""
+    database._writing.execute("PRAGMA busy_timeout = 0")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageUnavailableError, match="locked"):
+            database.write(lambda t: t.run("CREATE TABLE thing (name BLOB)"))
+        other.execute("ROLLBACK")
+    database.write(lambda t: t.run("CREATE TABLE thing (name BLOB)"))
+
+
+def test_a_migration_is_all_or_nothing(path, monkeypatch):
+    """One that fails in the middle leaves the database as it was, and can be made later."""
+    honest = statements
+    monkeypatch.setattr(sqlite, "statements", lambda text: [*honest(text)[:5], "CREATE NONSENSE"])
+    with closing(SqliteDatabase(path)) as database:
+        with pytest.raises(StorageUnavailableError):
+            database.migrate()
+        assert database.read(lambda t: t.rows("SELECT name FROM sqlite_master")) == []
+        monkeypatch.undo()
+        database.migrate()
+        assert database.read(lambda t: t.row("SELECT count(*) FROM vault")) == (0,)
+
+
+def test_statements_are_told_apart():
+    text = "-- a; comment\nCREATE TABLE one (\n  a {id},\n  b {blob}\n) {clustered};\n\nCREATE TABLE two (c TEXT);\n"
+    assert statements(text) == [
+        "CREATE TABLE one (\n  a INTEGER PRIMARY KEY AUTOINCREMENT,\n  b BLOB\n) WITHOUT ROWID",
+        "CREATE TABLE two (c TEXT);",
+    ]
+
+
+def test_no_statement_stays_open_after_its_row(database):
+    """A statement half read would hold the snapshot, and with it the log."""
+    connection = database._borrow()
+    assert SqliteTransaction(connection).row("SELECT 1 UNION SELECT 2") == (1,)
+    connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    assert not connection.in_transaction

@@ -1,0 +1,49 @@
+"""What every Call must do: the behaviour of every operation, stated once, in the parts `api_*` beside this file.
+
+A test class is a subclass of a part, named Test..., in a folder whose `conftest.py` gives a fixture `api`: a
+`support.api.Api` over the Call in question, for a resource no other test uses.
+"""
+
+from __future__ import annotations
+
+from conformance import (
+    api_chunks,
+    api_commits,
+    api_jobs,
+    api_objects,
+    api_recovery_points,
+    api_restore_jobs,
+    api_restores,
+    api_vaults,
+)
+
+MODULES = (
+    api_objects,
+    api_chunks,
+    api_restores,
+    api_jobs,
+    api_commits,
+    api_recovery_points,
+    api_restore_jobs,
+    api_vaults,
+)
+
+EVERYWHERE = [
+    part
+    for module in MODULES
+    for name, part in vars(module).items()
+    if name.endswith("Tests") and not name.endswith("TimeTests")
+]
+"""The parts that hold whatever the clock does."""
+
+WITH_TIME = [part for module in MODULES for name, part in vars(module).items() if name.endswith("TimeTests")]
+"""The parts that need a clock that stands still: `api.clock` and `api.maintain`."""
+
+
+def classes_to_test(parts):
+    """A subclass of each part, by the name under which pytest finds it."""
+    return {f"Test{part.__name__.removesuffix('Tests')}": _test_class(part) for part in parts}
+
+
+def _test_class(part):
+    return type(f"Test{part.__name__.removesuffix('Tests')}", (part,), {"__doc__": part.__doc__})

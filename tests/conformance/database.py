@@ -1,0 +1,504 @@
+"""What every Database must do. A subclass gives a place and how to open it; several may be open on one place."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from contextlib import closing
+
+import pytest
+
+from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
+
+SPAWN = multiprocessing.get_context("spawn")
+VALUES = [
+    None, 0, -1, 2**63 - 1, -(2**63), "", "text", "\U0001f4be \u0000 é", "'; DROP TABLE thing; --", b"", b"\0", b"\xff" * 3,
+    bytes(range(256)) * 200,
+]  # fmt: skip
+NAMES = [
+    b"\0", b"\0\0", b"\x01", b"A", b"Z", b"a", b"a\0", b"a\x01", b"a!", b"a/", b"a/b", b"aa", b"b", b"\x7f", b"\x7f\x80",
+    b"\x80", b"\xc3\xa9", b"\xed\x9f\xbf", b"\xee\x80\x80", b"\xef\xbf\xbf", b"\xf0\x90\x80\x80", b"\xf4\x8f\xbf\xbf",
+    b"\xfe", b"\xff", b"\xff\0", b"\xff\xff",
+]  # fmt: skip
+TABLE = "CREATE TABLE thing (name {blob} NOT NULL UNIQUE, number BIGINT NOT NULL)"
+
+
+class Refusal(Exception):
+    """What a unit of work raises to be undone."""
+
+
+def add(name, number=0):
+    """A unit of work: one more row."""
+    return lambda transaction: transaction.run(
+        "INSERT INTO thing (name, number) VALUES (:name, :number)", name=name, number=number
+    )
+
+
+def names(transaction):
+    return [row[0] for row in transaction.rows("SELECT name FROM thing ORDER BY name")]
+
+
+def numbers(transaction):
+    return [row[0] for row in transaction.rows("SELECT number FROM thing ORDER BY number")]
+
+
+def together(count, action):
+    """Run `action(number)` in `count` threads that begin at once; raise what the first of them raised."""
+    start, errors = threading.Barrier(count), []
+
+    def run(number):
+        start.wait()
+        try:
+            action(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def count_up(open_database, place, writer, rounds, ready, go):
+    """A process of its own: adds rows and counts in a row that all processes share."""
+    with closing(open_database(place)) as database:
+        ready.release()
+        go.wait()
+        for number in range(rounds):
+
+            def work(transaction, number=number):
+                row = transaction.row("SELECT number FROM thing WHERE name = :name", name=b"shared")
+                transaction.run("UPDATE thing SET number = :number WHERE name = :name", number=row[0] + 1, name=b"shared")
+                add(b"%d %d" % (writer, number), -1)(transaction)
+
+            database.write(work)
+
+
+def write_forever(open_database, place, pipe):
+    """A process of its own: tells of each row once the row is written, until it is killed."""
+    database = open_database(place)
+    lock = threading.Lock()
+
+    def run(writer):
+        number = 0
+        while True:
+            database.write(add(b"%d %d" % (writer, number)))
+            with lock:
+                os.write(pipe.fileno(), b"%d %d\n" % (writer, number))
+            number += 1
+
+    threads = [threading.Thread(target=run, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def acknowledged(pipe, least):
+    """Read what `write_forever` tells, until it has told of `least` rows."""
+    told = b""
+    while told.count(b"\n") < least:
+        told += os.read(pipe.fileno(), 1 << 16)
+    return told
+
+
+class DatabaseTests:
+    """Subclass, name it Test..., and give `place`, `open_database` and `blob`."""
+
+    blob: str
+    """The engine's word for a column of bytes."""
+
+    @pytest.fixture
+    def place(self, tmp_path):
+        """Where an empty database is; can be sent to another process."""
+        raise NotImplementedError
+
+    @staticmethod
+    def open_database(place):
+        """Open the database there. Must be a function that another process can import."""
+        raise NotImplementedError
+
+    def make_newer(self, database):
+        """Let the schema be of a version after ours."""
+        database.write(lambda t: t.run("INSERT INTO schema_version (version) VALUES (:version)", version=10_000))
+
+    @pytest.fixture
+    def database(self, place):
+        with closing(self.open_database(place)) as database:
+            database.write(lambda transaction: transaction.run(TABLE.format(blob=self.blob)))
+            yield database
+
+    # --- units of work
+
+    def test_a_write_answers_what_its_work_answers(self, database):
+        assert database.write(lambda _: 7) == 7
+        assert database.write(add(b"a")) == 1
+        assert database.read(names) == [b"a"]
+
+    def test_run_tells_how_many_rows_changed(self, database):
+        for name in (b"a", b"b", b"c"):
+            database.write(add(name))
+        assert database.write(lambda t: t.run("UPDATE thing SET number = 1 WHERE name > :name", name=b"a")) == 2
+        assert database.write(lambda t: t.run("DELETE FROM thing WHERE name = :name", name=b"x")) == 0
+        assert database.write(lambda t: t.run("DELETE FROM thing")) == 3
+
+    def test_returning_gives_the_new_row(self, database):
+        row = database.write(
+            lambda t: t.row("INSERT INTO thing (name, number) VALUES (:name, 5) RETURNING number + 1", name=b"a")
+        )
+        assert row == (6,)
+
+    def test_on_conflict_do_nothing_changes_no_row(self, database):
+        again = "INSERT INTO thing (name, number) VALUES (:name, 2) ON CONFLICT (name) DO NOTHING"
+        assert database.write(lambda t: t.run(again, name=b"a")) == 1
+        assert database.write(lambda t: t.run(again, name=b"a")) == 0
+
+    def test_row_is_the_first_or_none(self, database):
+        assert database.read(lambda t: t.row("SELECT name FROM thing")) is None
+        database.write(lambda t: (add(b"b")(t), add(b"a")(t)))
+        assert database.read(lambda t: t.row("SELECT name FROM thing ORDER BY name")) == (b"a",)
+        assert database.read(lambda t: t.rows("SELECT name FROM thing WHERE name > :n", n=b"b")) == []
+
+    @pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value)[:20])
+    def test_values_of_every_type_come_back_as_they_were(self, database, value):
+        kind = {int: "BIGINT", str: "TEXT", bytes: self.blob, type(None): "TEXT"}[type(value)]
+        database.write(lambda t: t.run(f"CREATE TABLE one (value {kind})"))
+        database.write(lambda t: t.run("INSERT INTO one (value) VALUES (:value)", value=value))
+        (found,) = database.read(lambda t: t.row("SELECT value FROM one"))
+        assert (type(found), found) == (type(value), value)
+
+    def test_bytes_order_as_python_orders_them(self, database):
+        for name in sorted(NAMES, key=hash):
+            database.write(add(name))
+        assert database.read(names) == sorted(NAMES)
+        for name in NAMES:
+            after = database.read(
+                lambda t, name=name: t.rows("SELECT name FROM thing WHERE name > :name ORDER BY name", name=name)
+            )
+            assert [row[0] for row in after] == sorted(other for other in NAMES if other > name)
+
+    # --- atomicity
+
+    def test_work_that_raises_leaves_nothing(self, database):
+        def work(transaction):
+            add(b"a")(transaction)
+            transaction.run("DELETE FROM thing WHERE name = :name", name=b"old")
+            raise Refusal
+
+        database.write(add(b"old"))
+        with pytest.raises(Refusal):
+            database.write(work)
+        assert database.read(names) == [b"old"]
+
+    def test_a_statement_that_fails_leaves_nothing(self, database):
+        database.write(add(b"a"))
+
+        def work(transaction):
+            add(b"b")(transaction)
+            add(b"a")(transaction)
+
+        with pytest.raises(Exception, match="(?i)unique"):
+            database.write(work)
+        assert database.read(names) == [b"a"]
+
+    def test_of_many_at_once_only_those_that_raise_leave_nothing(self, database):
+        """Each unit of work stands and falls alone, whatever shares its commit."""
+        refused = []
+
+        def write(number):
+            def work(transaction):
+                add(b"%02d" % number)(transaction)
+                if number % 3 == 0:
+                    raise Refusal(number)
+                return number
+
+            try:
+                assert database.write(work) == number
+            except Refusal as refusal:
+                assert refusal.args == (number,)
+                refused.append(number)
+
+        together(30, write)
+        assert sorted(refused) == list(range(0, 30, 3))
+        assert database.read(names) == [b"%02d" % number for number in range(30) if number % 3]
+
+    def test_a_unit_of_work_sees_what_was_committed_before_it(self, database):
+        """Counting by reading and writing loses no count among threads."""
+        database.write(add(b"shared"))
+
+        def write(_):
+            for _ in range(20):
+                database.write(self.count)
+
+        together(8, write)
+        assert database.read(numbers) == [160]
+
+    @staticmethod
+    def count(transaction):
+        (number,) = transaction.row("SELECT number FROM thing")
+        transaction.run("UPDATE thing SET number = :number", number=number + 1)
+
+    # --- reads
+
+    def test_a_read_sees_one_snapshot(self, database):
+        """What is committed while a read goes on is not seen by it, and is by the next."""
+        database.write(add(b"a"))
+
+        def work(transaction):
+            before = names(transaction)
+            thread = threading.Thread(target=database.write, args=(add(b"b"),))
+            thread.start()
+            thread.join()
+            return before, names(transaction)
+
+        assert database.read(work) == ([b"a"], [b"a"])
+        assert database.read(names) == [b"a", b"b"]
+
+    def test_a_read_sees_nothing_of_a_write_in_progress(self, database):
+        def work(transaction):
+            add(b"a")(transaction)
+            seen = []
+            thread = threading.Thread(target=lambda: seen.append(database.read(names)))
+            thread.start()
+            thread.join()
+            return seen
+
+        assert database.write(work) == [[]]
+
+    def test_a_read_cannot_write(self, database):
+        with pytest.raises(Exception, match="(?i)read"):
+            database.read(add(b"a"))
+        assert database.read(names) == []
+        assert database.write(add(b"a")) == 1
+
+    def test_a_read_that_raises_does_no_harm(self, database):
+        def work(transaction):
+            names(transaction)
+            raise Refusal
+
+        for _ in range(3):
+            with pytest.raises(Refusal):
+                database.read(work)
+        assert database.read(names) == []
+
+    def test_many_threads_read_and_write(self, database):
+        """Reads see each writer's rows in the order they were written, whole pairs only."""
+
+        def run(number):
+            for turn in range(15):
+                if number % 2:
+                    pair = (add(b"%d %d a" % (number, turn)), add(b"%d %d b" % (number, turn)))
+                    database.write(lambda transaction, pair=pair: [one(transaction) for one in pair])
+                else:
+                    assert len(database.read(names)) % 2 == 0
+
+        together(12, run)
+        assert len(database.read(names)) == 6 * 15 * 2
+
+    # --- durability
+
+    def test_what_was_written_is_there_after_reopening(self, database, place):
+        database.write(add(b"a", 7))
+        database.close()
+        with closing(self.open_database(place)) as again:
+            assert again.read(names) == [b"a"]
+            again.write(add(b"b"))
+        with closing(self.open_database(place)) as again:
+            assert again.read(names) == [b"a", b"b"]
+
+    def test_several_are_open_at_once(self, database, place):
+        """What one has written the others read at once, whichever closes first."""
+        with closing(self.open_database(place)) as other:
+            for number in range(5):
+                database.write(add(b"a%d" % number))
+                other.write(add(b"b%d" % number))
+                assert len(database.read(names)) == len(other.read(names)) == 2 * (number + 1)
+        database.write(add(b"z"))
+        assert len(database.read(names)) == 11
+
+    def test_two_processes_lose_no_update(self, database, place):
+        database.write(add(b"shared"))
+        ready, go = SPAWN.Semaphore(0), SPAWN.Event()
+        processes = [
+            SPAWN.Process(target=count_up, args=(self.open_database, place, writer, 60, ready, go)) for writer in range(2)
+        ]
+        for process in processes:
+            process.start()
+        for _ in processes:
+            assert ready.acquire(timeout=120)
+        go.set()
+        for _ in range(60):
+            database.write(
+                lambda t: t.run("UPDATE thing SET number = number + 1 WHERE name = :name", name=b"shared")
+            )
+        for process in processes:
+            process.join(120)
+            assert process.exitcode == 0
+        assert database.read(numbers) == [-1] * 120 + [180]
+
+    @pytest.mark.parametrize("rows", [1, 50, 400])
+    def test_what_was_acknowledged_survives_kill_9(self, database, place, rows):
+        """Killed in the middle of commits, a writer leaves every row it told of, and no half of anything."""
+        reader, writer = SPAWN.Pipe(duplex=False)
+        process = SPAWN.Process(target=write_forever, args=(self.open_database, place, writer))
+        process.start()
+        told = acknowledged(reader, rows)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        writer.close()
+        while more := os.read(reader.fileno(), 1 << 16):
+            told += more
+        reader.close()
+        wanted = set(told[: told.rindex(b"\n")].split(b"\n"))
+        with closing(self.open_database(place)) as survivor:
+            for number, opened in enumerate((database, survivor)):
+                assert wanted <= set(opened.read(names))
+                opened.write(add(b"%d after" % number))
+
+    # --- closing
+
+    def test_close_may_be_called_twice_and_by_many(self, place):
+        database = self.open_database(place)
+        together(4, lambda _: database.close())
+        database.close()
+
+    def test_nothing_works_after_close(self, database):
+        database.close()
+        for call in (lambda: database.write(add(b"a")), lambda: database.read(names), database.migrate):
+            with pytest.raises(StorageUnavailableError, match="closed"):
+                call()
+
+    def test_close_finishes_what_was_asked_before(self, database, place):
+        """Each of many writes racing with a close is either done or refused, and the caller knows which."""
+        done, refused = [], []
+
+        def write(number):
+            if number == 0:
+                database.close()
+                return
+            for turn in range(50):
+                name = b"%d %d" % (number, turn)
+                try:
+                    database.write(add(name))
+                    done.append(name)
+                except StorageUnavailableError:
+                    refused.append(name)
+
+        together(8, write)
+        assert len(done) + len(refused) == 7 * 50
+        assert refused
+        with closing(self.open_database(place)) as again:
+            assert again.read(names) == sorted(done)
+
+    # --- schema
+
+    def test_migrate_may_be_repeated(self, place):
+        with closing(self.open_database(place)) as database:
+            for _ in range(3):
+                database.migrate()
+            assert database.read(lambda t: t.rows("SELECT count(*), max(version) FROM schema_version")) == [(1, 1)]
+            assert database.read(lambda t: t.row("SELECT count(*) FROM vault")) == (0,)
+
+    def test_migrations_may_race(self, place):
+        """Many threads on many openings: one makes the schema, all of them have it."""
+
+        def run(_):
+            with closing(self.open_database(place)) as database:
+                database.migrate()
+                assert database.read(lambda t: t.row("SELECT count(*) FROM vault")) == (0,)
+
+        together(6, run)
+
+    def test_a_newer_schema_is_refused(self, place):
+        with closing(self.open_database(place)) as database:
+            database.migrate()
+            self.make_newer(database)
+            with pytest.raises(ConfigurationError, match="10000") as refused:
+                database.migrate()
+            assert "newer" in refused.value.hint
+
+
+class FullDatabaseTests:
+    """For engines whose space a test can limit; mix in with DatabaseTests and give `limit_space`."""
+
+    def limit_space(self, database, *, limited):
+        """Let the next writes find no space, or find it again."""
+        raise NotImplementedError
+
+    def test_a_full_disk_is_told_and_passes(self, database, place):
+        """What does not fit leaves nothing, what stood stays readable, and with space again all goes on."""
+        database.write(add(b"before"))
+        self.limit_space(database, limited=True)
+        for number in range(3):
+            with pytest.raises(StorageFullError):
+                database.write(add(b"large %d" % number + bytes(1 << 20)))
+            assert database.read(names) == [b"before"]
+        self.limit_space(database, limited=False)
+        database.write(add(b"large" + bytes(1 << 20)))
+        database.close()
+        with closing(self.open_database(place)) as again:
+            assert [name[:6] for name in again.read(names)] == [b"before", b"large\0"]
+
+    def test_many_meet_a_full_disk_at_once(self, database):
+        """Whoever was told of success has it, whoever was told of a full disk has nothing."""
+        self.limit_space(database, limited=True)
+        done = []
+
+        def write(number):
+            for turn in range(5):
+                name = b"%d %d " % (number, turn) + bytes(1 << (20 if number % 2 else 2))
+                try:
+                    database.write(add(name))
+                    done.append(name)
+                except StorageFullError:
+                    pass
+
+        together(8, write)
+        assert database.read(names) == sorted(done)
+        self.limit_space(database, limited=False)
+        assert database.write(add(b"after")) == 1
+
+
+class GroupCommitTests:
+    """For engines that let waiting writes share a commit; mix in with DatabaseTests and give `commits`."""
+
+    def commits(self, database):
+        """How many commits there were so far."""
+        raise NotImplementedError
+
+    def test_waiting_writes_share_a_commit(self, database):
+        """While one unit of work is held up, forty queue behind it: two commits do for all."""
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold(_):
+            held.set()
+            assert go_on.wait(60)
+
+        first = threading.Thread(target=database.write, args=(hold,))
+        before = self.commits(database)
+        first.start()
+        assert held.wait(60)
+        waiting = [threading.Thread(target=database.write, args=(add(b"%02d" % number),)) for number in range(40)]
+        for thread in waiting:
+            thread.start()
+        self.wait_for_queue(database, 40)
+        go_on.set()
+        for thread in (first, *waiting):
+            thread.join()
+        assert self.commits(database) - before == 2
+        assert len(database.read(names)) == 40
+
+    def wait_for_queue(self, database, length):
+        """Return once that many writes wait."""
+        raise NotImplementedError
+
+    def test_a_write_alone_commits_at_once(self, database):
+        before = self.commits(database)
+        for number in range(5):
+            database.write(add(b"%d" % number))
+        assert self.commits(database) - before == 5

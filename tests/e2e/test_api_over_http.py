@@ -1,0 +1,26 @@
+"""The whole API through the client, over TCP, against a real server process: every part of the conformance suite."""
+
+from __future__ import annotations
+
+import pytest
+
+from conformance import api as conformance
+from cryostore.client.client import Client
+from cryostore.client.retry import Retry
+from support.api import Api
+
+globals().update(conformance.classes_to_test(conformance.EVERYWHERE))
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    settings = server.settings
+    # Once: a test that asks for ThrottlingException wants it at once.
+    with Client(settings.endpoint_url, settings.region, settings.credentials, retry=Retry(attempts_max=1)) as client:
+        yield client
+
+
+@pytest.fixture
+def api(server, client):
+    """The words over the client; the server's limits are the defaults, its clock the real one."""
+    return Api(client, server.data_dir)

@@ -1,0 +1,147 @@
+"""One worker: TLS, the line to the parent, and what it does with all it holds when it ends."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import socket
+import ssl
+import subprocess
+import sys
+
+import msgspec
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cryostore.server import worker
+from cryostore.server.config import Configuration, to_json
+from cryostore.server.worker import Report, raise_descriptor_limit
+from support import tree
+from support.fake_process import fake_server, wait_for
+from support.raw_http import PUT_OBJECT, put_object, to_bytes
+
+HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
+END_SECONDS_MAX = 20
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A self-signed certificate for localhost, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start.replace(year=2120))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_path, key_path = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert_path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return cert_path, key_path
+
+
+def encrypted(server, certificate):
+    context = ssl.create_default_context(cafile=str(certificate))
+    return context.wrap_socket(socket.create_connection(server.address, timeout=20), server_hostname="localhost")
+
+
+def test_tls(tmp_path, certificate):
+    with fake_server(tmp_path, tls_cert=certificate[0], tls_key=certificate[1]) as server:
+        assert server.first_line.startswith("listening on https://127.0.0.1:")
+        body = b"a" * 2_000_000
+        with encrypted(server, certificate[0]) as connection:
+            connection.sendall(HEALTH + to_bytes(put_object("encrypted", body), ("connection", "close")))
+            with connection.makefile("rb") as file:
+                assert file.read().count(b"HTTP/1.1 200 OK") == 2
+        with pytest.raises((AssertionError, ConnectionResetError)):
+            server.exchange(HEALTH)
+        with encrypted(server, certificate[0]) as connection:
+            connection.sendall(HEALTH)
+            assert connection.recv(12) == b"HTTP/1.1 200"
+
+
+class ChildWorker:
+    """A worker process with a listening socket, begun as the supervisor begins it."""
+
+    def __init__(self, data_dir, **settings):
+        configuration = Configuration(data_dir=data_dir, port=0, **settings)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.address = listener.getsockname()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "support.fake_server", "worker", str(listener.fileno())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(listener.fileno(),),
+                env=os.environ | {"PYTHONPATH": str(tree.ROOT / "tests")},
+            )
+        self.tell(to_json(configuration) + b"\n")
+
+    def tell(self, line):
+        self.process.stdin.write(line)
+        self.process.stdin.flush()
+
+    def report(self):
+        return msgspec.json.decode(self.process.stdout.readline(), type=Report)
+
+    def end(self):
+        return self.process.wait(END_SECONDS_MAX)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+def test_a_worker_says_when_it_is_ready_and_stops_when_told(tmp_path):
+    with ChildWorker(tmp_path) as child:
+        assert child.report() == Report(ready=True)
+        child.tell(b"stop\n")
+        child.tell(b"stop\n")
+        assert child.end() == 0
+        assert (tmp_path / "closed").exists()
+
+
+def test_a_worker_whose_parent_is_gone_ends_at_once(tmp_path):
+    with ChildWorker(tmp_path) as child, socket.socket() as busy:
+        child.report()
+        busy.connect(child.address)
+        busy.sendall(to_bytes(put_object("slow", b"abc")))
+        wait_for((tmp_path / "slow").exists)
+        child.process.stdin.close()
+        assert child.end() == 1
+        assert not (tmp_path / "closed").exists()
+
+
+def test_a_worker_that_cannot_open_its_service_says_why(tmp_path):
+    with ChildWorker(tmp_path / "missing") as child:
+        assert child.report() == Report(ready=False, message=f"{tmp_path}/missing is no directory", hint="make one")
+        assert child.end() == 2
+
+
+def test_as_many_files_may_be_open_as_the_system_allows(monkeypatch):
+    limits = []
+    monkeypatch.setattr(worker.resource, "getrlimit", lambda _: (10, 20))
+    monkeypatch.setattr(worker.resource, "setrlimit", lambda _, both: limits.append(both))
+    raise_descriptor_limit()
+    assert limits == [(20, 20)]
+
+
+def test_paths_of_this_file_are_those_of_the_api():
+    assert PUT_OBJECT.startswith("/backup-jobs/")

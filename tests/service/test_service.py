@@ -1,0 +1,198 @@
+"""The service as a whole: failures become modelled errors, processes share a store, callers are told apart."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError
+from cryostore.model import OPERATIONS
+from cryostore.model.errors import (
+    AccessDeniedException,
+    KMSInvalidKeyUsageException,
+    ServiceInternalException,
+    ServiceUnavailableException,
+)
+from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks
+from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, ListBackupVaults
+from cryostore.service import HANDLERS, Caller
+from support.api import summary_hex
+from support.strategies import operations
+from hypothesis import HealthCheck, given, settings
+
+
+def test_every_operation_has_a_handler():
+    assert {operation.__name__ for operation in HANDLERS} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("name", sorted(OPERATIONS))
+def test_a_caller_without_leave_is_refused(shared_store, name):
+    """Whatever is asked: AccessDeniedException, or an error that comes before; never an answer, never a change."""
+    from cryostore.model.errors import ModelError  # noqa: PLC0415
+    from support.api import footprint  # noqa: PLC0415
+
+    nobody = Caller(access_key_id="AKIANOBODY")
+    before = footprint(shared_store.data_dir)
+
+    @settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow])
+    @given(operation=operations(name))
+    def check(operation):
+        with pytest.raises(ModelError):
+            shared_store.service.call(operation, nobody)
+
+    check()
+    assert footprint(shared_store.data_dir) == before
+
+
+def test_a_caller_without_leave_reaches_nothing_that_exists(store):
+    """The same with ids that are real, where the answer must be AccessDeniedException."""
+    from cryostore.model import objects, recovery_points, restore_jobs  # noqa: PLC0415
+    from cryostore.model import jobs as model_jobs  # noqa: PLC0415
+
+    api = store.api()
+    arn = api.backup({"name": b"1"})
+    restore, job = api.restore(arn), api.running_job()
+    upload = api.start(job, "up")
+    one = api.found(restore, "name")
+    nobody = Caller(access_key_id="AKIANOBODY")
+    for operation in (
+        objects.StartObject(backup_job_id=job, object_name="x"),
+        objects.PutObject(backup_job_id=job, object_name="x"),
+        objects.DeleteObject(backup_job_id=job, object_name="name"),
+        api.chunk_operation(job, upload, 0, b"1"),
+        api.complete_operation(job, upload, []),
+        GetObjectMetadata(storage_job_id=restore, object_token=one.object_token),
+        ListChunks(storage_job_id=restore, object_token=one.object_token),
+        model_jobs.CommitBackupJob(backup_job_id=job),
+        model_jobs.StopBackupJob(backup_job_id=job),
+        model_jobs.DescribeBackupJob(backup_job_id=job),
+        model_jobs.GetIncrementalBaseBackup(backup_job_id=job),
+        model_jobs.ListBackupJobs(),
+        api.start_operation(),
+        recovery_points.DescribeRecoveryPoint(backup_vault_name=api.vault, recovery_point_arn=arn),
+        recovery_points.DeleteRecoveryPoint(backup_vault_name=api.vault, recovery_point_arn=arn),
+        restore_jobs.StartRestoreJob(recovery_point_arn=arn, metadata={}),
+        restore_jobs.CompleteRestoreJob(restore_job_id=restore, status="COMPLETED"),
+        restore_jobs.DescribeRestoreJob(restore_job_id=restore),
+        ListBackupVaults(),
+        CreateBackupVault(backup_vault_name="another"),
+    ):
+        with pytest.raises(AccessDeniedException, match=operation.declaration.action):
+            store.service.call(operation, nobody)
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (StorageFullError("no space left on /secret/path"), ServiceUnavailableException),
+        (KeyUnavailableError("key /secret/path is missing"), KMSInvalidKeyUsageException),
+        (DamagedDataError("pack /secret/path is damaged"), ServiceInternalException),
+    ],
+)
+def test_failures_inside_become_errors_that_tell_no_place(shared_store, monkeypatch, failure, told):
+    """The caller learns what to do next; the cause is there for the log."""
+
+    def fail(*_):
+        raise failure
+
+    monkeypatch.setitem(HANDLERS, ListBackupVaults, fail)
+    with pytest.raises(told) as raised:
+        shared_store.call(ListBackupVaults())
+    assert "secret" not in str(raised.value)
+    assert raised.value.__cause__ is failure
+
+
+def test_two_processes_worth_of_services_share_a_store(store):
+    """An upload is begun through one and completed through the other; each sees the other's work at once."""
+    other = store.open()
+    first, second = store.api(), store.api()
+    second._call, second.resource = other.as_caller(Caller("AKIA", root=True)), first.resource
+    job = first.start_job()
+    upload = second.start(job, "name")
+    first.chunk(job, upload, 0, b"one")
+    second.chunk(job, upload, 1, b"two")
+    first.complete(job, upload, [b"one", b"two"])
+    assert second.read(job) == {"name": b"onetwo"}
+    arn = second.commit(job)
+    token = first.restore(arn)
+    assert second.read(token) == first.read(token) == {"name": b"onetwo"}
+    store.service.close()
+    assert second.read(token) == {"name": b"onetwo"}
+    other.close()
+    store.service = store.open()
+
+
+def test_a_damaged_chunk_is_never_given_out(store):
+    api = store.api()
+    job = api.restore(api.backup({"name": b"data" * 100}))
+    (chunk,) = api.chunks(job, "name")
+    (pack,) = (store.data_dir / "packs").rglob("*.pack")
+    data = bytearray(pack.read_bytes())
+    data[-1] ^= 1
+    pack.write_bytes(data)
+    api.refuses(ServiceInternalException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
+    pack.unlink()
+    api.refuses(ServiceInternalException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
+
+
+def test_a_chunk_the_catalog_lacks_is_a_failure_not_an_absence(store):
+    """A client that is told 404 could take it for an answer."""
+    api = store.api()
+    job = api.restore(api.backup({"name": b"data"}))
+    (chunk,) = api.chunks(job, "name")
+    with closing(sqlite3.connect(store.data_dir / "catalog.sqlite")) as connection, connection:
+        connection.execute("DELETE FROM chunk")
+    api.refuses(ServiceInternalException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
+
+
+def test_a_summary_is_kept_as_given_if_so_decided(tmp_path):
+    """B.4: summary_checksum = "store", for clients that compute another SUMMARY."""
+    from cryostore.service import Settings  # noqa: PLC0415
+    from support.stores import opened  # noqa: PLC0415
+
+    with opened(tmp_path / "data", settings=Settings(summary_checksum="store")) as store:
+        api = store.api()
+        job = api.start_job()
+        other = summary_hex(b"something else")
+        upload = api.start(job, "up")
+        api.chunk(job, upload, 0, b"1")
+        assert api.complete(job, upload, [], object_checksum=other).object_checksum == other
+        assert api.put(job, "put", b"1", object_checksum=other).object_checksum == other
+        assert {api.found(job, name).object_checksum for name in ("up", "put")} == {other}
+        assert api.read(job) == {"up": b"1", "put": b"1"}
+
+
+def test_a_deleted_vault_leaves_no_rows(store):
+    """Of all that was in it, whatever state it was in; the other vault's things stay."""
+    api = store.api()
+    kept = api.backup({"kept": b"1"})
+    before = rows(store)
+    name = api.new_vault()
+    points = [api.backup({"a": b"1", "b": b"2"}), api.backup({"a": None})]
+    points.append(api.backup({"c": b"3"}, backup_options={"IncrementalBase": points[0].rpartition(":")[2]}))
+    job = api.start_job()
+    api.upload(job, "long", [b"x"] * 1001)
+    api.chunk(job, api.start(job, "open"), 0, b"1")
+    api.stop(job)
+    api.end_restore(api.restore(points[0]))
+    for arn in points:
+        api.delete_point(arn)
+    api.call(DeleteBackupVault(backup_vault_name=name))
+    after = rows(store)
+    assert {table: count - before[table] for table, count in after.items() if count != before[table]} == {}
+    api.vault = "Default"
+    assert api.restored(kept) == {"kept": b"1"}
+
+
+def rows(store):
+    """Rows by table; packs stay until they are collected."""
+    with closing(sqlite3.connect(store.data_dir / "catalog.sqlite")) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in tables
+            if not re.match("sqlite_|pack|idempotency", table)
+        }

@@ -1,0 +1,71 @@
+"""A database whose transactions fail on demand: before they happen, or after, when only the answer is lost."""
+
+from __future__ import annotations
+
+import threading
+
+from cryostore.core.errors import StorageUnavailableError
+
+
+class FaultyDatabase:
+    """Passes everything on to `inner`, except the transactions that `fail` names.
+
+    `reads` and `writes` count the transactions begun so far, so that a test can walk through the faults of a request:
+    run it once, then once more for each transaction it made.
+    """
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.reads = 0
+        self.writes = 0
+        self._faults = {}
+        self._before = None
+        self._lock = threading.Lock()
+
+    def fail(self, at=1, *, kind="write", answer_lost=False, error=None):
+        """Let the `at`-th transaction from now raise `error`: instead of happening, or after its commit."""
+        error = error or StorageUnavailableError(f"this {kind} was told to fail")
+        with self._lock:
+            begun = self.writes if kind == "write" else self.reads
+            self._faults[kind, begun + at] = (error, answer_lost)
+
+    def heal(self):
+        """Forget all faults that have not struck yet."""
+        with self._lock:
+            self._faults.clear()
+
+    @property
+    def faults_left(self):
+        return len(self._faults)
+
+    def on_write(self, action):
+        """Call `action()` before each write, in the thread that asks for it: None for nothing."""
+        self._before = action
+
+    def read(self, work):
+        with self._lock:
+            self.reads += 1
+            fault = self._faults.pop(("read", self.reads), None)
+        return self._run(self.inner.read, work, fault)
+
+    def write(self, work):
+        if self._before is not None:
+            self._before()
+        with self._lock:
+            self.writes += 1
+            fault = self._faults.pop(("write", self.writes), None)
+        return self._run(self.inner.write, work, fault)
+
+    def _run(self, method, work, fault):
+        if fault is None:
+            return method(work)
+        error, answer_lost = fault
+        if answer_lost:
+            method(work)
+        raise error
+
+    def migrate(self):
+        self.inner.migrate()
+
+    def close(self):
+        self.inner.close()
