@@ -6,8 +6,8 @@ The rule of this file: no secret ever appears in a repr, a message or a log.
 from __future__ import annotations
 
 import hmac
-import itertools
 import os
+import threading
 from functools import lru_cache, partial
 
 from cryptography.exceptions import InvalidTag
@@ -85,14 +85,18 @@ class Salts:
     """Random salts for one writer, each given out SALT_USES_MAX times. Safe to use from many threads."""
 
     def __init__(self) -> None:
-        self._uses = itertools.count(1)
+        self._lock = threading.Lock()
+        self._uses = 0
         self._salt = os.urandom(SALT_BYTES)
 
     def current(self) -> bytes:
         """The salt of the next envelope."""
-        if not next(self._uses) % SALT_USES_MAX:
-            self._salt = os.urandom(SALT_BYTES)
-        return self._salt
+        with self._lock:
+            if self._uses == SALT_USES_MAX:
+                self._uses = 0
+                self._salt = os.urandom(SALT_BYTES)
+            self._uses += 1
+            return self._salt
 
 
 def new_nonce() -> bytes:
