@@ -86,7 +86,7 @@ def test_salts_change_after_their_uses(monkeypatch):
     monkeypatch.setattr(cipher, "SALT_USES_MAX", 4)
     salts = Salts()
     drawn = [salts.current() for _ in range(12)]
-    assert [drawn.count(salt) for salt in dict.fromkeys(drawn)] == [3, 4, 4, 1]
+    assert [drawn.count(salt) for salt in dict.fromkeys(drawn)] == [4, 4, 4]
 
 
 def test_salts_from_many_threads_are_never_used_too_often(monkeypatch):
