@@ -98,18 +98,18 @@ def test_every_missing_or_extra_byte_is_noticed(name):
 def test_foreign_bytes_are_refused(foreign):
     """Even under a checksum that fits, nothing but a list is read as one."""
     with pytest.raises(DamagedDataError):
-        unpack(foreign + struct.pack("<I", zlib.crc32(foreign) ^ 1))
+        unpack(foreign + struct.pack(">I", zlib.crc32(foreign) ^ 1))
     try:
-        entries = unpack(foreign + struct.pack("<I", zlib.crc32(foreign)))
+        entries = unpack(foreign + struct.pack(">I", zlib.crc32(foreign)))
     except DamagedDataError:
         return
     assert 16 + len(entries) * 36 <= len(foreign)
 
 
 def test_a_count_beyond_all_memory_is_refused():
-    head = struct.pack("<BxxxIq", 2, 2**32 - 1, 0)
+    head = struct.pack(">BxxxIQ", 2, 2**32 - 1, 0)
     with pytest.raises(DamagedDataError):
-        unpack(head + struct.pack("<I", zlib.crc32(head)))
+        unpack(head + struct.pack(">I", zlib.crc32(head)))
 
 
 # --- parts

@@ -1,4 +1,4 @@
-"""What PutChunk, LinkChunks and NotifyObjectComplete must do (Backup Storage B.3 to B.7, B.11, B.12; control plane 3.2)."""
+"""What PutChunk, LinkChunks and NotifyObjectComplete must do (Backup Storage B.3 to B.12; control plane 3.2)."""
 
 from __future__ import annotations
 
@@ -164,9 +164,7 @@ class CompletionTests:
         upload = api.upload(job, "name", [b"data"], metadata_string="text", blob=b"blob")
         before = footprint(api.data_dir)
         for form in (summary_hex, summary_base64):
-            again = api.complete(
-                job, upload, [], object_checksum=form(b"data"), metadata_string="text", blob=b"blob"
-            )
+            again = api.complete(job, upload, [], object_checksum=form(b"data"), metadata_string="text", blob=b"blob")
             assert again.object_checksum == form(b"data")
         assert footprint(api.data_dir) == before
 
@@ -349,9 +347,7 @@ class LinkChunksTests:
             api.put(job, data.decode(), data)
         upload = api.start(job, "new")
         api.chunk(job, upload, 5, b"one")
-        wrong = LinkChunks(
-            backup_job_id=job, upload_id=upload, chunks=[self.linked(0, b"one"), self.linked(5, b"two")]
-        )
+        wrong = LinkChunks(backup_job_id=job, upload_id=upload, chunks=[self.linked(0, b"one"), self.linked(5, b"two")])
         refusal = api.refuses_and_keeps(DataAlreadyExistsException, wrong)
         assert (refusal.checksum, refusal.checksum_algorithm) == (hex_of(b"one"), "SHA256")
         contradiction = LinkChunks(

@@ -95,9 +95,7 @@ class StartBackupJobTests:
         started = api.call(api.start_operation())
         point = api.point(started.recovery_point_arn)
         assert (point.status, point.resource_arn, point.resource_type) == ("CREATING", api.resource, "FileSet")
-        listed = api.listed(
-            ListRecoveryPointsByBackupVault(backup_vault_name=api.vault, by_resource_arn=api.resource)
-        )
+        listed = api.listed(ListRecoveryPointsByBackupVault(backup_vault_name=api.vault, by_resource_arn=api.resource))
         assert [one.recovery_point_arn for one in listed] == [started.recovery_point_arn]
 
     @pytest.mark.parametrize(

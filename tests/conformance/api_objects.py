@@ -11,8 +11,8 @@ from support.api import base64_of, hex_of, summary_base64, summary_hex
 
 ABSENT_JOB = "00000000-0000-4000-8000-FFFFFFFFFFFF"
 NAMES = [
-    "a", " ", "a b", "a/b", "//", "/", "a/../b", "x/complete", "x/put-object", "%2F", "%", "a?b=c&d#e", "...", ".a", "+",
-    "größe", "日本語", "\U0001f9ca", "e\u0301", "\u00e9", "a" * 1024, "é" * 512, "\u200b", "\u2028", "\ue000", "'\";--",
+    "a", " ", "a b", "a/b", "//", "/", "a/../b", "x/complete", "x/put-object", "%2F", "%", "a?b=c&d#e", "...", ".a",
+    "+", "größe", "日本語", "\U0001f9ca", "e\u0301", "\u00e9", "a" * 1024, "é" * 512, "\u200b", "\u2028", "\ue000", "'\";--",
 ]  # fmt: skip
 BAD_NAMES = ["", ".", "..", "a" * 1025, "é" * 512 + "a", "a\0b", "a\nb", "\r", "\x1f", "\x7f", "\x80", "\x85", "\x9f"]
 METADATA = ["x", "größe=1 \U0001f9ca", "a" * 1024, "é" * 512, " leading and trailing ", "%0d%0a", "a:b, c; d"]
@@ -145,9 +145,7 @@ class DuplicateTests:
     def test_put_object_over_a_written_object(self, api, data, form):
         job = api.start_job()
         api.put(job, "name", b"old", inline_chunk_checksum=form(b"old"))
-        again = PutObject(
-            backup_job_id=job, object_name="name", inline_chunk=Payload(data), throw_on_duplicate=True
-        )
+        again = PutObject(backup_job_id=job, object_name="name", inline_chunk=Payload(data), throw_on_duplicate=True)
         refusal = api.refuses_and_keeps(DataAlreadyExistsException, again)
         present = summary_hex(b"old") if form is hex_of else summary_base64(b"old")
         assert (refusal.checksum, refusal.checksum_algorithm) == (present, "SUMMARY")
@@ -156,9 +154,7 @@ class DuplicateTests:
     def test_put_object_over_an_inherited_object(self, api):
         api.backup({"name": b"old"})
         job = api.start_job()
-        again = PutObject(
-            backup_job_id=job, object_name="name", inline_chunk=Payload(b"new"), throw_on_duplicate=True
-        )
+        again = PutObject(backup_job_id=job, object_name="name", inline_chunk=Payload(b"new"), throw_on_duplicate=True)
         assert api.refuses(DataAlreadyExistsException, again).checksum == summary_base64(b"old")
 
     def test_start_object_over_written_and_inherited_objects(self, api):

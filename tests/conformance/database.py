@@ -401,7 +401,8 @@ class DatabaseTests:
         with closing(self.open_database(place)) as database:
             for _ in range(3):
                 database.migrate()
-            assert database.read(lambda t: t.rows("SELECT count(*), max(version) FROM schema_version")) == [(1, 1)]
+            ((count, newest),) = database.read(lambda t: t.rows("SELECT count(*), max(version) FROM schema_version"))
+            assert count == newest >= 1
             assert database.read(lambda t: t.row("SELECT count(*) FROM vault")) == (0,)
 
     def test_migrations_may_race(self, place):

@@ -8,6 +8,7 @@ import pytest
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import Limits
+from cryostore.server import config
 from cryostore.server.config import Configuration, ConnectionSettings, from_json, is_loopback, parse_listen, to_json
 
 
@@ -73,6 +74,12 @@ def test_tls_needs_both_files_and_makes_any_address_good(tmp_path):
 def test_the_impossible_is_refused(wrong):
     with pytest.raises(ConfigurationError):
         Configuration(**wrong)
+
+
+@pytest.mark.parametrize(("processors", "workers"), [(1, 1), (2, 2), (64, 2)])
+def test_how_many_workers_there_are(monkeypatch, processors, workers):
+    monkeypatch.setattr(config.os, "sched_getaffinity", lambda _: set(range(processors)))
+    assert Configuration().workers == workers
 
 
 def test_a_configuration_survives_the_way_to_a_worker():

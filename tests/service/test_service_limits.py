@@ -24,9 +24,7 @@ def linked(index, data):
 
 def test_every_limit_is_tried_here():
     """Those of requests as such are tried with the server."""
-    tried = {
-        field for field in Limits.__dataclass_fields__ if getattr(SMALL, field) != getattr(Limits(), field)
-    }
+    tried = {field for field in Limits.__dataclass_fields__ if getattr(SMALL, field) != getattr(Limits(), field)}
     assert {field for field in Limits.__dataclass_fields__ if not field.startswith("request_")} == tried
 
 

@@ -1,30 +1,57 @@
-"""What the catalog's jobs, points and lineages should be, kept in dicts, and the means to drive the real ones."""
+"""The catalog's jobs, points and lineages beside what they should be, kept in dicts.
+
+`CatalogModel` does a thing with the real handlers, notes in its dicts what must follow, and compares. What is taken away
+goes by few rows a transaction, and no further than a step says, so that every interleaving can be told as a story or
+found by a state machine.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from unittest import mock
 
-from cryostore.catalog import chunk_lists, lineages, objects
+import pytest
+
+from cryostore.catalog import chunk_lists, lineages, objects, vaults
+from cryostore.catalog import jobs as job_rows
+from cryostore.catalog import recovery_points as point_rows
 from cryostore.catalog.chunk_lists import ChunkEntry
 from cryostore.catalog.objects import ObjectContent
 from cryostore.core.digest import sha256
 from cryostore.core.ids import counting_ids
 from cryostore.core.limits import Limits
-from cryostore.core.time import FrozenClock
-from cryostore.service import Caller, Context, Settings
+from cryostore.core.time import HOUR_MS, MINUTE_MS, FrozenClock
+from cryostore.maintenance.duties import DUTIES
+from cryostore.model.errors import (
+    IllegalArgumentException,
+    InvalidRequestException,
+    InvalidResourceStateException,
+    JobStateConflictException,
+    ThrottlingException,
+)
+from cryostore.model.jobs import CommitBackupJob, StartBackupJob, StopBackupJob
+from cryostore.model.recovery_points import DeleteRecoveryPoint
+from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
+from cryostore.service import Caller, Context, Settings, commits, jobs, recovery_points, restore_jobs
+from cryostore.service import lineages as service_lineages
 from cryostore.service.arns import Arns
+from cryostore.service.storing import fence
 from cryostore.service.tokens import Tokens
 from support.memory_database import MemoryDatabase
 
 ROOT = Caller("AKIAROOT", root=True)
 ROLE = "arn:aws:iam::000000000000:role/backup-agent"
 VAULT = "Default"
+RESOURCES = ["arn:aws:ec2:x:0:volume/a", "arn:aws:ec2:x:0:volume/b"]
+NAMES = [b"a", b"a\x7f", b"a/", b"aa", b"b", "é".encode(), "\U0010ffff".encode(), b"\xff", b"\xff\xff"]
+OPEN = ("CREATED", "PENDING", "RUNNING", "ABORTING")
 
 
 def catalog_context(database=None, clock=None):
-    """A context for handlers that touch the catalog alone: it has no chunk store and no keys."""
-    return Context(
+    """A context for handlers that touch the catalog alone: it has no chunk store and no keys. One vault exists."""
+    context = Context(
         database=database or MemoryDatabase(),
         store=None,
         keys=None,
@@ -35,11 +62,17 @@ def catalog_context(database=None, clock=None):
         limits=Limits(),
         settings=Settings(),
     )
+    context.database.write(
+        lambda t: vaults.insert(
+            t, name=VAULT, creator_request_id=None, encryption_key_arn=None, tags="{}", created_ms=0
+        )
+    )
+    return context
 
 
 @dataclass(frozen=True)
 class Thing:
-    """An object of the model."""
+    """An object."""
 
     summary: bytes
     length: int
@@ -47,9 +80,9 @@ class Thing:
     parts: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
-    """A backup job of the model. `base` is a Point once it is chosen, or from the start if it was named."""
+    """A backup job. `base` is a Point once it is chosen, or from the start if it was named."""
 
     job_id: str
     resource: str
@@ -61,12 +94,12 @@ class Job:
 
     @property
     def ended(self):
-        return self.state not in {"CREATED", "PENDING", "RUNNING", "ABORTING"}
+        return self.state not in OPEN
 
 
 @dataclass(eq=False)
 class Point:
-    """A recovery point of the model, or one that is being deleted."""
+    """A recovery point, or one that is being deleted."""
 
     point_id: str
     resource: str
@@ -83,9 +116,9 @@ def checksum(view):
 def content(transaction, thing, list_id):
     """The catalog's form of an object; one of several parts has its chunk list in rows of its own."""
     if thing.parts:
-        entries = [(part, part * 10, chunk_lists.pack([ChunkEntry(part * 10, 1, bytes(32), 0)])) for part in
-                   range(thing.parts)]  # fmt: skip
-        chunk_lists.insert_parts(transaction, list_id, entries)
+        entries = [ChunkEntry(part * 10, 1, bytes(32), 0) for part in range(thing.parts)]
+        rows = [(part, entry.chunk_index, chunk_lists.pack([entry])) for part, entry in enumerate(entries)]
+        chunk_lists.insert_parts(transaction, list_id, rows)
     return ObjectContent(
         created_ms=thing.created_ms,
         length=thing.length,
@@ -96,31 +129,363 @@ def content(transaction, thing, list_id):
     )
 
 
-def scanned(transaction, segment, **arguments):
+def scanned(transaction, segment, *, start=b"", limit=3, **arguments):
     """A view of the catalog, read page by page, as (name, summary, length) of each object."""
     view = lineages.view(transaction, segment)
-    arguments = {"start": b"", "prefix": b"", "limit": 3} | arguments
+    arguments = {"prefix": b""} | arguments
     found = []
     while True:
-        page = objects.page(transaction, view, **arguments)
-        assert len(page) <= arguments["limit"]
+        page = objects.page(transaction, view, start=start, limit=limit, **arguments)
+        assert len(page) <= limit
         found += [(row.name, row.summary, row.length) for row in page]
-        if len(page) < arguments["limit"]:
+        if len(page) < limit:
             return found
-        arguments["start"] = page[-1].name + b"\0"
+        start = page[-1].name + b"\0"
 
 
 def expected(view, *, start=b"", prefix=b"", created_from_ms=None, created_to_ms=None):
     """As `scanned`, of a view of the model."""
+    first = created_from_ms if created_from_ms is not None else 0
+    end = created_to_ms if created_to_ms is not None else 2**63
     return [
         (name, thing.summary, thing.length)
         for name, thing in sorted(view.items())
-        if name >= start and name.startswith(prefix)
-        and (created_from_ms is None or thing.created_ms >= created_from_ms)
-        and (created_to_ms is None or thing.created_ms < created_to_ms)
-    ]  # fmt: skip
+        if name >= start and name.startswith(prefix) and first <= thing.created_ms < end
+    ]
 
 
-def thing_of(number, length, created_ms, parts):
-    """An object unlike any other."""
-    return Thing(sha256(str(number).encode()), length, created_ms, parts)
+class CatalogModel:
+    """The model, and the catalog in `database` that it watches. Close it: then everything is deleted and nothing left.
+
+    Requests take nothing away by themselves: that is for `clean`, `forget`, `settle` and `maintain`.
+    """
+
+    def __init__(self, *, batch_rows=1, database=None):
+        self.context = catalog_context(database)
+        self.database, self.clock = self.context.database, self.context.clock
+        self.jobs, self.points, self.number = {}, {}, 0
+        self._patches = ExitStack()
+        for module, name, value in [
+            (service_lineages, "BATCH_ROWS", batch_rows),
+            (service_lineages, "BATCHES_BEFORE_START", 2),
+            (jobs, "CLEAN_BATCHES_MAX", 0),
+            (commits, "CLEAN_BATCHES_MAX", 0),
+            (recovery_points, "FORGET_BATCHES_MAX", 0),
+        ]:
+            self._patches.enter_context(mock.patch.object(module, name, value))
+
+    def close(self):
+        """See `everything_can_be_deleted_without_a_leak`."""
+        with self._patches:
+            self.everything_can_be_deleted_without_a_leak()
+        self.database.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            self.close()
+        else:
+            self._patches.close()
+            self.database.close()
+
+    # --- what the model knows
+
+    def open_jobs(self, *states):
+        return [job for job in self.jobs.values() if job.state in (states or OPEN)]
+
+    def live(self):
+        return [point for point in self.points.values() if not point.deleting]
+
+    def latest(self, resource):
+        return next((point for point in reversed(self.live()) if point.resource == resource), None)
+
+    def blocked(self, job):
+        return any(other.resource == job.resource for other in self.open_jobs("RUNNING", "ABORTING") if other != job)
+
+    # --- what the catalog knows
+
+    def row(self, job):
+        return self.database.read(lambda t: job_rows.find(t, job.job_id))
+
+    def point_row(self, point):
+        return self.database.read(lambda t: point_rows.find(t, point.point_id))
+
+    def dirty(self):
+        return self.database.read(lambda t: lineages.dirty(t, 100))
+
+    def deleting(self):
+        return self.database.read(lambda t: point_rows.deleting(t, 100))
+
+    def retired(self):
+        return self.database.read(lineages.first_retired)
+
+    # --- jobs
+
+    def start(self, resource=RESOURCES[0], base="latest"):
+        """Open a job on `base`: latest, none, or a point."""
+        named = base if isinstance(base, Point) else None
+        self.clock.advance(1)
+        options = {"IncrementalBase": named.point_id if named else base}
+        request = StartBackupJob(
+            backup_vault_name=VAULT, resource_arn=resource, iam_role_arn=ROLE, backup_options=options
+        )
+        job_id = jobs.start_backup_job(self.context, request, ROOT).backup_job_id
+        start_by_ms = self.clock() + 480 * MINUTE_MS
+        self.jobs[job_id] = job = Job(job_id, resource, "named" if named else base, start_by_ms, base=named)
+        return job
+
+    def touch(self, job):
+        """First touch: the job runs on its base, or waits while another of its resource has not ended."""
+        bound = None
+        for _ in range(100):
+            try:
+                bound = service_lineages.bind(self.context, self.row(job))
+                break
+            except ThrottlingException:
+                if self.blocked(job):
+                    break
+        if job.start_by_ms < self.clock():
+            assert bound.state == self.row(job).state == "EXPIRED"
+            job.state = "EXPIRED"
+        elif self.blocked(job):
+            assert bound is None
+            assert self.row(job).state == "PENDING"
+            job.state = "PENDING"
+        else:
+            job.state = "RUNNING"
+            job.base = self.latest(job.resource) if job.selection == "latest" else job.base
+            job.view = dict(job.base.view) if job.base else {}
+            assert bound.state == "RUNNING"
+            assert bound.base_point_id == (job.base.point_id if job.base else None)
+        return job
+
+    def run(self, resource=RESOURCES[0], base="latest"):
+        """A running job."""
+        return self.touch(self.start(resource, base))
+
+    def change(self, job, changes):
+        """Put and remove names: the length of an object to put, or None to remove it; and the parts of its list.
+
+        Removing answers whether the name was in the view.
+        """
+        row = self.row(job)
+        for name, length, parts in changes:
+            self.number += 1
+            self.clock.advance(1)
+            if length is None:
+                removed = self.database.write(lambda t, name=name: self._remove(t, row, name))
+                assert removed == (job.view.pop(name, None) is not None)
+            else:
+                thing = Thing(sha256(b"%d" % self.number), length, self.clock(), parts)
+                self.database.write(lambda t, name=name, thing=thing: self._put(t, row, name, thing))
+                job.view[name] = thing
+        return job
+
+    def _put(self, transaction, row, name, thing):
+        fence(self.context, transaction, row, changes=1)
+        objects.put(transaction, row.segment, name, content(transaction, thing, self.number))
+
+    def _remove(self, transaction, row, name):
+        fence(self.context, transaction, row, changes=1)
+        return objects.remove(transaction, lineages.view(transaction, row.segment), name, now_ms=self.clock())
+
+    def put(self, job, *names, length=1, parts=0):
+        return self.change(job, [(name, length, parts) for name in names])
+
+    def remove(self, job, *names):
+        return self.change(job, [(name, None, 0) for name in names])
+
+    def commit(self, job, *, checked=True):
+        """The totals that a commit keeps, worked out from the job's changes alone, are those of the whole view."""
+        request = CommitBackupJob(
+            backup_job_id=job.job_id,
+            object_count=len(job.view),
+            objects_checksum=checksum(job.view) if checked else None,
+        )
+        if not job.view and job.base is None:
+            with pytest.raises(IllegalArgumentException):
+                commits.commit_backup_job(self.context, request, ROOT)
+            return None
+        done = commits.commit_backup_job(self.context, request, ROOT)
+        assert done == commits.commit_backup_job(self.context, request, ROOT)
+        size = sum(thing.length for thing in job.view.values())
+        assert (done.state, done.backup_size_in_bytes) == ("COMPLETED", size)
+        job.state = "COMPLETED"
+        point = Point(self.context.arns.point_id(done.recovery_point_arn), job.resource, dict(job.view))
+        row = self.point_row(point)
+        assert (row.status, row.object_count, row.size_bytes) == ("COMPLETED", len(job.view), size)
+        self.points[point.point_id] = point
+        return point
+
+    def end(self, job, how="give up"):
+        """End a job without a point: how is `stop` or `give up`."""
+        if how == "stop":
+            jobs.stop_backup_job(self.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
+            job.state = "ABORTING" if job.state in {"RUNNING", "ABORTING"} else "ABORTED"
+            self.see_aborted()
+            return
+        request = CommitBackupJob(backup_job_id=job.job_id, outcome="FAILED")
+        if job.state == "ABORTING":
+            with pytest.raises(JobStateConflictException):
+                commits.commit_backup_job(self.context, request, ROOT)
+        else:
+            assert commits.commit_backup_job(self.context, request, ROOT).state == "FAILED"
+            job.state = "FAILED"
+
+    def see_aborted(self):
+        """A job that is being stopped ends when its rows are gone."""
+        for job in self.open_jobs("ABORTING"):
+            job.state = self.row(job).state
+            assert job.state in {"ABORTING", "ABORTED"}
+
+    def stays_ended(self, job):
+        """Nothing is written to a job that has ended, and it can neither be stopped nor committed otherwise."""
+        assert self.row(job).state == job.state
+        touched = self.database.write(
+            lambda t: job_rows.touch(t, job.job_id, bytes_transferred=0, now_ms=self.clock())
+        )
+        assert not touched
+        with pytest.raises(JobStateConflictException):
+            commits.commit_backup_job(self.context, CommitBackupJob(backup_job_id=job.job_id, issue_count=7), ROOT)
+        if job.state != "ABORTED":
+            with pytest.raises(InvalidRequestException):
+                jobs.stop_backup_job(self.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
+
+    # --- points
+
+    def delete(self, point):
+        """A point goes unless a job has it as its base, or reads it."""
+        arn = self.context.arns.point(point.point_id)
+        request = DeleteRecoveryPoint(backup_vault_name=VAULT, recovery_point_arn=arn)
+        if point.restores or any(job.base is point for job in self.open_jobs()):
+            with pytest.raises(InvalidResourceStateException):
+                recovery_points.delete_recovery_point(self.context, request, ROOT)
+        else:
+            recovery_points.delete_recovery_point(self.context, request, ROOT)
+            point.deleting = True
+
+    def restore(self, point):
+        """Begin to read a point, or end that."""
+        if point.restores:
+            done = CompleteRestoreJob(restore_job_id=point.restores.pop(), status="COMPLETED")
+            restore_jobs.complete_restore_job(self.context, done, ROOT)
+        else:
+            request = StartRestoreJob(recovery_point_arn=self.context.arns.point(point.point_id), metadata={})
+            point.restores.append(restore_jobs.start_restore_job(self.context, request, ROOT).restore_job_id)
+
+    # --- what happens with time
+
+    def clean(self, segment, batches):
+        done = service_lineages.clean(self.context, segment, batches_max=batches)
+        self.see_aborted()
+        return done
+
+    def forget(self, point_row, batches):
+        done = service_lineages.forget(self.context, point_row, batches_max=batches)
+        self.see_forgotten()
+        return done
+
+    def settle(self, batches):
+        return service_lineages.settle(self.context, batches_max=batches)
+
+    def see_forgotten(self):
+        gone = [point.point_id for point in self.points.values() if point.deleting and self.point_row(point) is None]
+        for point_id in gone:
+            del self.points[point_id]
+
+    def maintain(self, hours=0):
+        """A round of duties after some hours: ends who gave no sign of life, and nobody else; then nothing is amiss."""
+        self.clock.advance(hours * HOUR_MS)
+        for duty in DUTIES:
+            duty(self.context)
+        for job in self.open_jobs():
+            if job.state == "RUNNING" and hours:
+                job.state = "FAILED"
+            elif job.state in {"CREATED", "PENDING"} and job.start_by_ms < self.clock():
+                job.state = "EXPIRED"
+            elif job.state == "ABORTING":
+                job.state = "ABORTED"
+            assert self.row(job).state == job.state
+        for point in self.live():
+            point.restores = [restore for restore in point.restores if self._restoring(restore)]
+        self.see_forgotten()
+        assert not any(point.deleting for point in self.points.values())
+        self.nothing_is_kept_for_nobody()
+
+    def _restoring(self, job_id):
+        row = self.database.read(lambda t: restore_jobs.find_restore_job(t, job_id))
+        return row.completed_ms is None
+
+    # --- what must hold
+
+    def check(self):
+        """What must hold at any moment."""
+        self.every_live_point_is_whole()
+        self.every_running_job_sees_its_base_and_its_changes()
+        self.versions_of_a_name_never_overlap()
+
+    def every_live_point_is_whole(self):
+        """A recovery point sees exactly the objects its job saw when it was committed, whatever was deleted since."""
+        for point in self.live():
+            self.sees(self.point_row(point).segment, point.view)
+
+    def every_running_job_sees_its_base_and_its_changes(self):
+        """A job's view is its base's, as changed by the job, whatever other jobs and deletions do meanwhile."""
+        for job in self.open_jobs("RUNNING"):
+            self.sees(self.row(job).segment, job.view)
+
+    def sees(self, segment, view):
+        """The view read page by page, and name by name, is as the model has it; each object has all of its parts."""
+        self.database.read(lambda t: self._sees(t, segment, view))
+
+    @staticmethod
+    def _sees(transaction, segment, view):
+        assert scanned(transaction, segment) == expected(view)
+        segments = lineages.view(transaction, segment)
+        for name in {*NAMES, *view}:
+            row, thing = objects.find(transaction, segments, name), view.get(name)
+            assert (row and (row.summary, row.length)) == (thing and (thing.summary, thing.length))
+            if thing is not None and thing.parts:
+                parts = list(chunk_lists.parts_from(transaction, row.chunk_list_id, 0))
+                assert len(parts) == thing.parts
+
+    def versions_of_a_name_never_overlap(self):
+        """No generation sees two versions of one name in its own lineage."""
+        overlaps = self.database.read(
+            lambda t: t.rows(
+                "SELECT one.object_id, other.object_id FROM object AS one JOIN object AS other"
+                " ON one.lineage_id = other.lineage_id AND one.name = other.name AND one.object_id <> other.object_id"
+                " WHERE one.from_generation < other.to_generation AND other.from_generation < one.to_generation"
+            )
+        )
+        assert overlaps == []
+
+    def nothing_is_kept_for_nobody(self):
+        """Once a round is made, every object version is seen by a point, a running job or another lineage."""
+        unseen = self.database.read(
+            lambda t: t.rows(
+                "SELECT * FROM object WHERE NOT EXISTS (SELECT 1 FROM ("
+                " SELECT lineage_id, generation FROM recovery_point WHERE lineage_id IS NOT NULL"
+                " UNION ALL SELECT lineage_id, generation FROM backup_job"
+                " WHERE completed_ms IS NULL AND lineage_id IS NOT NULL"
+                " UNION ALL SELECT parent_lineage_id, parent_generation FROM lineage) AS seen"
+                " WHERE seen.lineage_id = object.lineage_id AND from_generation <= generation"
+                " AND to_generation > generation)"
+            )
+        )
+        assert unseen == []
+
+    def everything_can_be_deleted_without_a_leak(self):
+        """Once every job has ended, every point is deleted and maintenance has come round, nothing is left."""
+        for job in self.open_jobs():
+            self.end(job, "stop")
+        self.maintain()
+        for point in self.live():
+            while point.restores:
+                self.restore(point)
+            self.delete(point)
+        self.maintain()
+        for table in ("object", "chunk_list", "lineage", "recovery_point", "upload", "upload_chunk"):
+            assert self.database.read(lambda t, table=table: t.rows(f"SELECT * FROM {table}")) == [], table

@@ -109,7 +109,7 @@ def wait_for(condition):
 def fake_server(folder: Path, **settings) -> Iterator[FakeServer]:
     """A server with `settings` of its configuration; it is stopped the proper way if it still runs at the end."""
     (folder / "data").mkdir(exist_ok=True)
-    settings.setdefault("port", 0)
+    settings = {"port": 0, "workers": 1} | settings
     server = FakeServer(Configuration(data_dir=folder / "data", **settings), folder / "log")
     try:
         yield server

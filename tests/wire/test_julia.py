@@ -63,6 +63,12 @@ def test_every_operation_can_be_said_in_this_form(operation):
     assert decoded(request.method, request.path, as_julia(operation, list)) == operation
 
 
+def test_nothing_is_absent():
+    """Julia writes `nothing` as null."""
+    operation = decoded("PUT", "/backup-jobs/J/object/N/put-object", b'{"InlineChunk":null,"length":null}')
+    assert (operation.inline_chunk, operation.inline_chunk_length) == (None, None)
+
+
 @given(strategies.operations())
 def test_numbers_and_booleans_may_be_strings(operation):
     request = encode(operation)

@@ -289,6 +289,34 @@ def test_a_presigned_request_without_a_hash_has_an_empty_body():
         check(request, START_OBJECT.declaration)
 
 
+def test_host_and_date_must_be_signed():
+    signed = by_botocore(GET_CHUNK)
+    signature = sigv4.read_signature(signed)
+    for names, message in (
+        (("x-amz-date",), "the header host must be signed"),
+        (("host",), "the header x-amz-date must be signed"),
+        (("host", "x-absent", "x-amz-date"), "the signed header 'x-absent' is not in the request"),
+    ):
+        changed = dataclasses.replace(signature, signed_headers=names)
+        with pytest.raises(InvalidSignatureException, match=message):
+            sigv4.verify(signed, changed, SECRET, now_ms=NOW, body=signed.body)
+    signed.headers = [("date" if name == "x-amz-date" else name, value) for name, value in signed.headers]
+    changed = dataclasses.replace(signature, signed_headers=("host",))
+    with pytest.raises(InvalidSignatureException, match="the header date must be signed"):
+        sigv4.verify(signed, changed, SECRET, now_ms=NOW, body=signed.body)
+
+
+def test_our_clients_may_hold_a_session_token_as_botocores_do():
+    """Our own server takes none; others do."""
+    credentials = Credentials(KEY, SECRET, "token/+=")
+    options = {"region": "local-1", "service": "backup-storage", "now_ms": NOW}
+    ours = sigv4.sign(addressed(GET_CHUNK), credentials, **options, send_hash=False)
+    assert dict(ours.headers) == dict(by_botocore(GET_CHUNK, token="token/+=").headers)
+    ours = sigv4.presign(addressed(GET_CHUNK), credentials, **options, expires_seconds=60)
+    theirs = by_botocore(GET_CHUNK, token="token/+=", presign=60)
+    assert sorted(ours.query.split("&")) == sorted(theirs.query.split("&"))
+
+
 def test_a_session_token_is_refused_clearly():
     request = by_botocore(GET_CHUNK, token="token")
     with pytest.raises(UnrecognizedClientException, match="session tokens are not supported"):

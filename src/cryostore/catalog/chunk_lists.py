@@ -16,8 +16,8 @@ from cryostore.core.digest import DIGEST_BYTES
 from cryostore.core.errors import DamagedDataError
 
 PART_CHUNKS = 1000
-_HEAD = struct.Struct("<BxxxIq")
-_CRC = struct.Struct("<I")
+_HEAD = struct.Struct(">BxxxIQ")
+_CRC = struct.Struct(">I")
 _VERSION_RUN = 1
 _VERSION_INDEXED = 2
 _FORM_BIT = 31
@@ -40,33 +40,44 @@ def pack(entries: Sequence[ChunkEntry]) -> bytes:
     packed = b"".join(
         (
             _HEAD.pack(_VERSION_RUN if run else _VERSION_INDEXED, len(entries), first),
-            struct.pack(f"<{len(entries)}I", *lengths),
-            b"" if run else struct.pack(f"<{len(entries)}q", *(entry.chunk_index for entry in entries)),
+            struct.pack(f">{len(entries)}I", *lengths),
+            b"" if run else struct.pack(f">{len(entries)}Q", *(entry.chunk_index for entry in entries)),
             *(entry.digest for entry in entries),
         )
     )
     return packed + _CRC.pack(zlib.crc32(packed))
 
 
+def digests(packed: bytes) -> bytes:
+    """The digests of one part, one behind the other; raises DamagedDataError if the bytes are not one."""
+    whole, _, _, place = _checked(packed)
+    return whole[place:]
+
+
 def unpack(packed: bytes) -> list[ChunkEntry]:
     """The entries of one part; raises DamagedDataError if the bytes are not one."""
+    whole, count, first, start = _checked(packed)
+    lengths = struct.unpack_from(f">{count}I", whole, _HEAD.size)
+    indexes: Sequence[int] = range(first, first + count)
+    if start > _HEAD.size + 4 * count:
+        indexes = struct.unpack_from(f">{count}Q", whole, _HEAD.size + 4 * count)
+    mask = (1 << _FORM_BIT) - 1
+    return [
+        ChunkEntry(index, length & mask, whole[place : place + DIGEST_BYTES], length >> _FORM_BIT)
+        for place, index, length in zip(range(start, len(whole), DIGEST_BYTES), indexes, lengths, strict=True)
+    ]
+
+
+def _checked(packed: bytes) -> tuple[bytes, int, int, int]:
+    """One part without its CRC: the bytes, the number of entries, the first index, and where the digests begin."""
     whole, crc = packed[: -_CRC.size], packed[-_CRC.size :]
     if len(whole) < _HEAD.size or crc != _CRC.pack(zlib.crc32(whole)):
         raise DamagedDataError("a chunk list is damaged")
     version, count, first = _HEAD.unpack_from(whole)
-    indexed = version == _VERSION_INDEXED
-    digests = _HEAD.size + (12 if indexed else 4) * count
-    if version not in (_VERSION_RUN, _VERSION_INDEXED) or len(whole) != digests + DIGEST_BYTES * count:
+    place = _HEAD.size + (12 if version == _VERSION_INDEXED else 4) * count
+    if version not in (_VERSION_RUN, _VERSION_INDEXED) or len(whole) != place + DIGEST_BYTES * count:
         raise DamagedDataError("a chunk list is of a version or length that cannot be read")
-    lengths = struct.unpack_from(f"<{count}I", whole, _HEAD.size)
-    indexes: Sequence[int] = range(first, first + count)
-    if indexed:
-        indexes = struct.unpack_from(f"<{count}q", whole, _HEAD.size + 4 * count)
-    mask = (1 << _FORM_BIT) - 1
-    return [
-        ChunkEntry(index, length & mask, whole[place : place + DIGEST_BYTES], length >> _FORM_BIT)
-        for place, index, length in zip(range(digests, len(whole), DIGEST_BYTES), indexes, lengths, strict=True)
-    ]
+    return whole, count, first, place
 
 
 def insert_parts(transaction: Transaction, chunk_list_id: int, parts: Iterable[tuple[int, int, bytes]]) -> None:

@@ -1,13 +1,21 @@
-"""Chunks in the catalog: which bytes a vault holds, and where they lie."""
+"""Chunks in the catalog: which bytes a vault holds, and where they lie.
+
+A chunk that is condemned, or known to be damaged, is not offered to writers: they store its bytes anew, which makes the
+row a sound one again. A condemned chunk can still be read. The rules of condemning: `maintenance.gc`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from cryostore.catalog import packs
 from cryostore.catalog.database import Transaction
 
 DIGESTS_PER_QUERY = 200
+COUNT_STEP = 100_000
+SOUND = "condemned_ms IS NULL AND damaged_ms IS NULL"
+EPOCH = "(SELECT epoch FROM collection)"
 
 
 class ChunkRow(NamedTuple):
@@ -15,6 +23,28 @@ class ChunkRow(NamedTuple):
 
     key_number: int
     pack_name: str
+    pack_offset: int
+    sealed_length: int
+    length: int
+
+
+class SweptChunk(NamedTuple):
+    """A chunk as garbage collection meets it."""
+
+    vault_id: int
+    digest: bytes
+    pack_number: int
+    sealed_length: int
+    condemned_ms: int | None
+    used_epoch: int
+
+
+class PackedChunk(NamedTuple):
+    """A chunk as whoever reads a pack from end to end meets it."""
+
+    vault_id: int
+    digest: bytes
+    key_number: int
     pack_offset: int
     sealed_length: int
     length: int
@@ -32,21 +62,42 @@ def find(transaction: Transaction, vault_id: int, digest: bytes) -> ChunkRow | N
 
 
 def known(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
-    """Whether the vault holds these bytes and may be trusted to keep them."""
+    """Whether the vault holds these bytes and offers them. Whoever refers to them afterwards asks `use`."""
     found = transaction.row(
-        "SELECT 1 FROM chunk WHERE vault_id = :vault_id AND digest = :digest", vault_id=vault_id, digest=digest
+        f"SELECT 1 FROM chunk WHERE vault_id = :vault_id AND digest = :digest AND {SOUND}",
+        vault_id=vault_id,
+        digest=digest,
     )
     return found is not None
 
 
+def use(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
+    """Note that a write refers to these bytes, in its own transaction: from then on the vault keeps them.
+
+    False if the vault does not hold them, or has given them up: then they must be stored anew.
+    """
+    row = transaction.row(
+        f"SELECT used_epoch = {EPOCH} FROM chunk WHERE vault_id = :vault_id AND digest = :digest AND {SOUND}",
+        vault_id=vault_id,
+        digest=digest,
+    )
+    if row is not None and not row[0]:
+        transaction.run(
+            f"UPDATE chunk SET used_epoch = {EPOCH} WHERE vault_id = :vault_id AND digest = :digest",
+            vault_id=vault_id,
+            digest=digest,
+        )
+    return row is not None
+
+
 def known_lengths(transaction: Transaction, vault_id: int, digests: Sequence[bytes]) -> dict[bytes, int]:
-    """Of `digests` those the vault holds, with the length of their bytes."""
+    """Of `digests` those the vault holds and offers, with the length of their bytes."""
     found: dict[bytes, int] = {}
     for start in range(0, len(digests), DIGESTS_PER_QUERY):
         some = digests[start : start + DIGESTS_PER_QUERY]
         names = ", ".join(f":d{place}" for place in range(len(some)))
         rows = transaction.rows(
-            f"SELECT digest, length FROM chunk WHERE vault_id = :vault_id AND digest IN ({names})",
+            f"SELECT digest, length FROM chunk WHERE vault_id = :vault_id AND digest IN ({names}) AND {SOUND}",
             vault_id=vault_id,
             **{f"d{place}": digest for place, digest in enumerate(some)},
         )
@@ -54,27 +105,34 @@ def known_lengths(transaction: Transaction, vault_id: int, digests: Sequence[byt
     return found
 
 
-def insert(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, now_ms: int) -> None:
-    """Record durable bytes. If the vault holds the same bytes elsewhere already, that place stays."""
-    row = transaction.row("SELECT pack_number FROM pack WHERE name = :name", name=chunk.pack_name)
-    if row is None:
-        row = transaction.row(
-            "INSERT INTO pack (name, open, created_ms) VALUES (:name, 1, :now_ms) RETURNING pack_number",
-            name=chunk.pack_name,
-            now_ms=now_ms,
-        )
-    transaction.run(
-        "INSERT INTO chunk (vault_id, digest, key_number, pack_number, pack_offset, sealed_length, length)"
-        " VALUES (:vault_id, :digest, :key_number, :pack_number, :pack_offset, :sealed_length, :length)"
-        " ON CONFLICT (vault_id, digest) DO NOTHING",
+def insert(
+    transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, epoch: int, now_ms: int
+) -> bool:
+    """Record durable bytes that were written in `epoch` or later, and refer to them as `use` does.
+
+    If the vault holds the same bytes elsewhere and offers them, that place stays. False if the pack was given up
+    meanwhile: then the bytes must be stored anew.
+    """
+    number = packs.number_for(transaction, chunk.pack_name, epoch=epoch, now_ms=now_ms)
+    if number is None:
+        return False
+    recorded = transaction.run(
+        "INSERT INTO chunk (vault_id, digest, key_number, pack_number, pack_offset, sealed_length, length, used_epoch)"
+        f" VALUES (:vault_id, :digest, :key_number, :number, :pack_offset, :sealed_length, :length, {EPOCH})"
+        " ON CONFLICT (vault_id, digest) DO UPDATE SET key_number = excluded.key_number,"
+        " pack_number = excluded.pack_number, pack_offset = excluded.pack_offset,"
+        " sealed_length = excluded.sealed_length, length = excluded.length, used_epoch = excluded.used_epoch,"
+        " condemned_ms = NULL, damaged_ms = NULL"
+        " WHERE chunk.condemned_ms IS NOT NULL OR chunk.damaged_ms IS NOT NULL",
         vault_id=vault_id,
         digest=digest,
         key_number=chunk.key_number,
-        pack_number=row[0] if row else None,
+        number=number,
         pack_offset=chunk.pack_offset,
         sealed_length=chunk.sealed_length,
         length=chunk.length,
     )
+    return recorded == 1 or use(transaction, vault_id, digest)
 
 
 def vault_ids(transaction: Transaction) -> Iterator[int]:
@@ -95,3 +153,95 @@ def delete_of_vault(transaction: Transaction, vault_id: int, limit: int) -> None
         vault_id=vault_id,
         limit=limit,
     )
+
+
+def count_step(transaction: Transaction, after: tuple[int, bytes]) -> tuple[int, bytes] | None:
+    """The chunk that is `COUNT_STEP` chunks behind `after` in the order of `page`; None if there are not so many."""
+    row = transaction.row(
+        "SELECT vault_id, digest FROM chunk WHERE (vault_id, digest) > (:vault_id, :digest)"
+        " ORDER BY vault_id, digest LIMIT 1 OFFSET :step",
+        vault_id=after[0],
+        digest=after[1],
+        step=COUNT_STEP - 1,
+    )
+    return None if row is None else (row[0], row[1])
+
+
+def page(transaction: Transaction, *, after: tuple[int, bytes], limit: int) -> list[SweptChunk]:
+    """All chunks by vault and digest, after `after`."""
+    rows = transaction.rows(
+        "SELECT vault_id, digest, pack_number, sealed_length, condemned_ms, used_epoch FROM chunk"
+        " WHERE (vault_id, digest) > (:vault_id, :digest) ORDER BY vault_id, digest LIMIT :limit",
+        vault_id=after[0],
+        digest=after[1],
+        limit=limit,
+    )
+    return [SweptChunk(*row) for row in rows]
+
+
+def condemn(transaction: Transaction, vault_id: int, digest: bytes, *, epoch: int, now_ms: int) -> bool:
+    """Give a chunk up, unless a write referred to it in `epoch` or later; answers whether it did."""
+    condemned = transaction.run(
+        "UPDATE chunk SET condemned_ms = :now_ms"
+        " WHERE vault_id = :vault_id AND digest = :digest AND condemned_ms IS NULL AND used_epoch < :epoch",
+        vault_id=vault_id,
+        digest=digest,
+        epoch=epoch,
+        now_ms=now_ms,
+    )
+    return condemned == 1
+
+
+def remove(transaction: Transaction, vault_id: int, digest: bytes, *, epoch: int, before_ms: int) -> bool:
+    """Remove the row of a chunk given up at `before_ms` or earlier; answers whether it did."""
+    removed = transaction.run(
+        "DELETE FROM chunk WHERE vault_id = :vault_id AND digest = :digest"
+        " AND condemned_ms <= :before_ms AND used_epoch < :epoch",
+        vault_id=vault_id,
+        digest=digest,
+        epoch=epoch,
+        before_ms=before_ms,
+    )
+    return removed == 1
+
+
+def in_pack(transaction: Transaction, pack_number: int, *, from_offset: int, limit: int) -> list[PackedChunk]:
+    """The chunks of a pack that are not given up and not known to be damaged, by offset from `from_offset` on."""
+    rows = transaction.rows(
+        "SELECT vault_id, digest, key_number, pack_offset, sealed_length, length FROM chunk"
+        f" WHERE pack_number = :pack_number AND pack_offset >= :from_offset AND {SOUND}"
+        " ORDER BY pack_offset LIMIT :limit",
+        pack_number=pack_number,
+        from_offset=from_offset,
+        limit=limit,
+    )
+    return [PackedChunk(*row) for row in rows]
+
+
+def move(transaction: Transaction, chunk: PackedChunk, *, from_pack: int, to_pack: int, to_offset: int) -> bool:
+    """Point a chunk's row to a copy of its envelope, if it still points to the old place; answers whether it did."""
+    moved = transaction.run(
+        "UPDATE chunk SET pack_number = :to_pack, pack_offset = :to_offset WHERE vault_id = :vault_id"
+        " AND digest = :digest AND pack_number = :from_pack AND pack_offset = :from_offset",
+        vault_id=chunk.vault_id,
+        digest=chunk.digest,
+        from_pack=from_pack,
+        from_offset=chunk.pack_offset,
+        to_pack=to_pack,
+        to_offset=to_offset,
+    )
+    return moved == 1
+
+
+def mark_damaged(transaction: Transaction, chunk: PackedChunk, *, pack_number: int, now_ms: int) -> bool:
+    """Record that the bytes at this place are wrong; answers whether the chunk's row still pointed to them."""
+    marked = transaction.run(
+        "UPDATE chunk SET damaged_ms = :now_ms WHERE vault_id = :vault_id AND digest = :digest"
+        " AND pack_number = :pack_number AND pack_offset = :pack_offset AND damaged_ms IS NULL",
+        vault_id=chunk.vault_id,
+        digest=chunk.digest,
+        pack_number=pack_number,
+        pack_offset=chunk.pack_offset,
+        now_ms=now_ms,
+    )
+    return marked == 1

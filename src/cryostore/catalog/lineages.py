@@ -7,7 +7,8 @@ The rules of generations, which everything about objects rests on:
 2. An object version is seen by the generations from its `from_generation` up to, not including, its `to_generation`.
 3. Only a job whose base is the tip of a clean lineage goes on in that lineage. Any other job with a base starts a
    lineage of its own with the base as its parent, and looks through to it for every name it has no row for.
-4. A job that ends without a commit leaves its lineage dirty, until `objects.truncate` has taken its rows back.
+4. A job that ends without a commit leaves its lineage dirty, until `objects.truncate` has taken the lineage back to its
+   tip. No job goes on in a dirty lineage.
 5. A row goes when nobody sees any of its generations. Recovery points, jobs that have not ended, and the lineages begun
    on a generation see it. Between two seen generations `objects.forget` removes what neither sees; above the newest
    seen one `objects.truncate` takes the lineage back to it, and makes it the tip.
@@ -145,14 +146,13 @@ def first_retired(transaction: Transaction) -> LineageRow | None:
 def neighbours(transaction: Transaction, segment: Segment) -> tuple[int, int | None]:
     """The nearest generations of the lineage, up to this one (0 if none) and above it (None if none), that are seen.
 
-    Seen are the generations of recovery points that are not being deleted, of jobs that have not ended, of a job whose
-    rows are still to be taken back, and those other lineages were begun on.
+    Seen are the generations of recovery points that are not being deleted, of jobs that have not ended, and those
+    other lineages were begun on.
     """
     seen = (
         "SELECT generation FROM recovery_point WHERE lineage_id = :lineage_id AND status <> 'DELETING'"
         " UNION ALL SELECT generation FROM backup_job WHERE lineage_id = :lineage_id AND completed_ms IS NULL"
         " UNION ALL SELECT parent_generation FROM lineage WHERE parent_lineage_id = :lineage_id AND retired = 0"
-        " UNION ALL SELECT dirty_generation FROM lineage WHERE lineage_id = :lineage_id"
     )
     row = transaction.row(
         "SELECT max(CASE WHEN generation <= :generation THEN generation END),"
@@ -165,12 +165,11 @@ def neighbours(transaction: Transaction, segment: Segment) -> tuple[int, int | N
 
 
 def is_needed(transaction: Transaction, lineage_id: int) -> bool:
-    """Whether a point, a job that has not ended or another lineage needs the lineage, or it is dirty or holds rows."""
+    """Whether a point, a job that has not ended or another lineage needs the lineage, or it holds rows."""
     row = transaction.row(
         "SELECT EXISTS (SELECT 1 FROM recovery_point WHERE lineage_id = :lineage_id)"
         " OR EXISTS (SELECT 1 FROM backup_job WHERE lineage_id = :lineage_id AND completed_ms IS NULL)"
         " OR EXISTS (SELECT 1 FROM lineage WHERE parent_lineage_id = :lineage_id)"
-        " OR EXISTS (SELECT 1 FROM lineage WHERE lineage_id = :lineage_id AND dirty_generation IS NOT NULL)"
         " OR EXISTS (SELECT 1 FROM object WHERE lineage_id = :lineage_id)",
         lineage_id=lineage_id,
     )

@@ -1,8 +1,42 @@
-"""Packs in the catalog: which are still written to."""
+"""Packs in the catalog: which are still written to, and how one that is empty goes. The rules: `maintenance.gc`."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from cryostore.catalog.database import Transaction
+
+
+class PackRow(NamedTuple):
+    """A pack. A retired one takes no rows any more; a dropped one has no file any more, or soon not."""
+
+    pack_number: int
+    name: str
+    retired_ms: int | None
+    dropped_epoch: int | None
+
+
+COLUMNS = ", ".join(PackRow._fields)
+EMPTY = "NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.pack_number = pack.pack_number)"
+
+
+def number_for(transaction: Transaction, name: str, *, epoch: int, now_ms: int) -> int | None:
+    """The number of the pack for a row of bytes that were written to it in `epoch` or later.
+
+    A pack met for the first time is recorded. None if the pack is given up, or may have been: one without a row
+    counts as new only while the epoch is the one the bytes were written in, since rows are forgotten between epochs.
+    """
+    row = transaction.row("SELECT pack_number, retired_ms FROM pack WHERE name = :name", name=name)
+    if row is not None:
+        return None if row[1] is not None else int(row[0])
+    row = transaction.row(
+        "INSERT INTO pack (name, open, created_ms) SELECT :name, 1, :now_ms FROM collection WHERE epoch = :epoch"
+        " RETURNING pack_number",
+        name=name,
+        now_ms=now_ms,
+        epoch=epoch,
+    )
+    return None if row is None else int(row[0])
 
 
 def open_packs(transaction: Transaction) -> list[str]:
@@ -13,3 +47,74 @@ def open_packs(transaction: Transaction) -> list[str]:
 def close(transaction: Transaction, name: str) -> None:
     """Record that nothing will be appended to the pack any more."""
     transaction.run("UPDATE pack SET open = 0 WHERE name = :name", name=name)
+
+
+def standing(transaction: Transaction, *, after: int, limit: int) -> list[PackRow]:
+    """Packs that are not retired, open ones too, by number after `after`."""
+    rows = transaction.rows(
+        f"SELECT {COLUMNS} FROM pack WHERE pack_number > :after AND retired_ms IS NULL ORDER BY pack_number"
+        " LIMIT :limit",
+        after=after,
+        limit=limit,
+    )
+    return [PackRow(*row) for row in rows]
+
+
+def is_closed(transaction: Transaction, pack_number: int) -> bool:
+    """Whether the pack is there, not retired, and not written to any more."""
+    row = transaction.row(
+        "SELECT 1 FROM pack WHERE pack_number = :pack_number AND open = 0 AND retired_ms IS NULL",
+        pack_number=pack_number,
+    )
+    return row is not None
+
+
+def empty(transaction: Transaction, limit: int) -> list[int]:
+    """Closed packs, not retired yet, without a row that points into them."""
+    rows = transaction.rows(
+        f"SELECT pack_number FROM pack WHERE open = 0 AND retired_ms IS NULL AND {EMPTY} LIMIT :limit", limit=limit
+    )
+    return [row[0] for row in rows]
+
+
+def retire(transaction: Transaction, pack_number: int, *, now_ms: int) -> bool:
+    """Let a closed pack take no more rows, if it has none; answers whether it did."""
+    retired = transaction.run(
+        "UPDATE pack SET retired_ms = :now_ms"
+        f" WHERE pack_number = :pack_number AND open = 0 AND retired_ms IS NULL AND {EMPTY}",
+        pack_number=pack_number,
+        now_ms=now_ms,
+    )
+    return retired == 1
+
+
+def retired(transaction: Transaction, *, after: int, limit: int) -> list[PackRow]:
+    """Retired packs, dropped ones among them, by number after `after`."""
+    rows = transaction.rows(
+        f"SELECT {COLUMNS} FROM pack WHERE pack_number > :after AND retired_ms IS NOT NULL ORDER BY pack_number"
+        " LIMIT :limit",
+        after=after,
+        limit=limit,
+    )
+    return [PackRow(*row) for row in rows]
+
+
+def drop(transaction: Transaction, pack_number: int, *, epoch: int, before_ms: int) -> bool:
+    """Decide that a pack's file goes: retired at `before_ms` or earlier, and still without rows; answers whether so."""
+    dropped = transaction.run(
+        "UPDATE pack SET dropped_epoch = :epoch WHERE pack_number = :pack_number"
+        f" AND retired_ms <= :before_ms AND dropped_epoch IS NULL AND {EMPTY}",
+        pack_number=pack_number,
+        epoch=epoch,
+        before_ms=before_ms,
+    )
+    return dropped == 1
+
+
+def forget(transaction: Transaction, pack_number: int, *, epoch: int) -> None:
+    """Remove the row of a pack that was dropped before `epoch` and whose file is gone."""
+    transaction.run(
+        "DELETE FROM pack WHERE pack_number = :pack_number AND dropped_epoch < :epoch",
+        pack_number=pack_number,
+        epoch=epoch,
+    )

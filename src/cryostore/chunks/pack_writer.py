@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 from cryostore.chunks.blobs import Appendable, Appender
@@ -63,9 +65,10 @@ class _OpenPack:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """One envelope on its way into a pack."""
+    """Envelopes on their way into a pack, one behind the other."""
 
-    envelope: Buffer
+    envelopes: Sequence[Buffer]
+    length: int
     pack: _OpenPack | None = None
     offset: int = 0
     failure: CryostoreError | None = None
@@ -89,8 +92,12 @@ class PackWriter:
         Raises StorageFullError or another StorageUnavailableError; then the envelope counts as not written, and a
         later call may work again.
         """
-        entry = _Entry(envelope)
-        if len(envelope) >= EAGER_BYTES_MIN:
+        return self.append_all([envelope])[0]
+
+    def append_all(self, envelopes: Sequence[Buffer]) -> list[Location]:
+        """As `append`, for envelopes that lie together and share one flush."""
+        entry = _Entry(envelopes, sum(map(len, envelopes)))
+        if entry.length >= EAGER_BYTES_MIN:
             self._write([entry])  # large ones are written while an earlier flush still runs, small ones together
         if entry.failure is None:
             self._flushes.join(entry)
@@ -99,7 +106,15 @@ class PackWriter:
             kind = type(failure) if isinstance(failure, StorageUnavailableError) else StorageUnavailableError
             raise kind(failure.message, hint=failure.hint) from failure
         assert entry.pack is not None
-        return Location(entry.pack.pack_id, entry.offset, len(envelope))
+        ends = accumulate(map(len, envelopes), initial=entry.offset)
+        pack_id = entry.pack.pack_id
+        return [Location(pack_id, start, len(envelope)) for start, envelope in zip(ends, envelopes, strict=False)]
+
+    def roll(self, pack_id: str) -> None:
+        """Append nothing more to this pack, if it is the one being written."""
+        with self._lock:
+            if self._current and self._current.pack_id == pack_id:
+                self._retire()
 
     def close(self) -> None:
         """Take no more envelopes; those on their way are still finished. May be called twice."""
@@ -115,7 +130,7 @@ class PackWriter:
         for pack in packs:
             self._sync(pack)
         for entry in entries:
-            if entry.pack and entry.offset + len(entry.envelope) > entry.pack.flushed_bytes:
+            if entry.pack and entry.offset + entry.length > entry.pack.flushed_bytes:
                 entry.failure = entry.pack.failure
         for pack in packs:
             pack.expect(-sum(entry.pack is pack for entry in entries))
@@ -125,7 +140,7 @@ class PackWriter:
         with self._lock:
             try:
                 pack = self._open_pack()
-                offset = pack.appender.append([entry.envelope for entry in entries])
+                offset = pack.appender.append([envelope for entry in entries for envelope in entry.envelopes])
             except CryostoreError as failure:
                 for entry in entries:
                     entry.failure = failure
@@ -135,7 +150,7 @@ class PackWriter:
             pack.expect(len(entries))
             for entry in entries:
                 entry.pack, entry.offset = pack, offset
-                offset += len(entry.envelope)
+                offset += entry.length
 
     def _sync(self, pack: _OpenPack) -> None:
         written_bytes = pack.appender.size  # read before the flush: this much it covers

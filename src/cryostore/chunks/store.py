@@ -6,10 +6,12 @@ the ones that were put.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cryostore.chunks.blobs import Appendable, BlobStore
 from cryostore.chunks.cipher import DataKey, Salts
 from cryostore.chunks.envelope import Kind, open_envelope, seal
-from cryostore.chunks.pack import pack_key
+from cryostore.chunks.pack import cut_torn_tail, pack_key
 from cryostore.chunks.pack_writer import PACK_BYTES_TARGET, Location, PackWriter
 from cryostore.core.digest import Payload
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError, DamagedDataError
@@ -27,7 +29,8 @@ class ChunkStore:
     def __init__(self, blobs: BlobStore, new_id: NewId, *, pack_bytes_target: int = PACK_BYTES_TARGET) -> None:
         if not isinstance(blobs, Appendable):  # then: one immutable blob for each group flush
             raise ConfigurationError("chunks cannot be kept in a blob store that does not append")
-        self._blobs = blobs
+        self._blobs: BlobStore = blobs
+        self.pack_bytes_target = pack_bytes_target
         self._packs = PackWriter(blobs, new_id, pack_bytes_target=pack_bytes_target)
         self._salts = Salts()
 
@@ -45,9 +48,44 @@ class ChunkStore:
         Raises DamagedDataError, which names the place, if the pack is missing or its bytes are not what was put,
         StorageUnavailableError if they cannot be read now.
         """
+        return self._open(location, key, digest, length)[1]
+
+    def envelope(self, location: Location, key: DataKey, digest: bytes, length: int) -> bytes:
+        """The envelope at `location`, once it is proved to hold the payload of this digest. Raises as `get` does."""
+        return self._open(location, key, digest, length)[0]
+
+    def append(self, envelopes: Sequence[bytes]) -> list[Location]:
+        """Store envelopes that exist already, as they are; durable when the call returns. Raises as `put` does."""
+        return self._packs.append_all(envelopes)
+
+    def roll(self, pack_id: str) -> None:
+        """Write nothing more into this pack, if it is the one this process writes."""
+        self._packs.roll(pack_id)
+
+    def close_pack(self, pack_id: str) -> bool:
+        """Whether nothing will be written to the pack any more; then its torn tail is cut off.
+
+        Raises BlobNotFoundError.
+        """
+        if isinstance(self._blobs, Appendable) and self._blobs.owned(pack_key(pack_id)):
+            return False
+        cut_torn_tail(self._blobs, pack_id)
+        return True
+
+    def pack_bytes(self, pack_id: str) -> int | None:
+        """How large the pack is; None if it does not exist."""
+        return self._blobs.stat(pack_key(pack_id))
+
+    def delete_pack(self, pack_id: str) -> None:
+        """Remove a pack that nothing refers to; absent is not an error."""
+        self._blobs.delete(pack_key(pack_id))
+
+    def _open(
+        self, location: Location, key: DataKey, digest: bytes, length: int
+    ) -> tuple[bytes, bytes | bytearray]:
         try:
             envelope = self._blobs.get(pack_key(location.pack_id), location.offset, location.length)
-            return open_envelope(envelope, key, digest, length)
+            return envelope, open_envelope(envelope, key, digest, length)
         except (BlobNotFoundError, DamagedDataError) as error:
             place = f"pack {location.pack_id} at {location.offset}, {location.length} bytes"
             raise DamagedDataError(f"{place}: {error.message}") from error

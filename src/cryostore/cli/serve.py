@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cryostore.cli.verbs import EPILOGUE
-from cryostore.server.config import PORT_DEFAULT, Configuration, parse_listen
+from cryostore.server.config import PORT_DEFAULT, Configuration, parse_listen, workers_default
 from cryostore.server.log import LEVELS
 
 
@@ -23,7 +23,13 @@ from cryostore.server.log import LEVELS
     help="Where everything is stored; made if it is missing.",
 )
 @click.option("--listen", default=f"127.0.0.1:{PORT_DEFAULT}", show_default=True, help="HOST:PORT; port 0 picks one.")
-@click.option("--workers", type=int, default=1, show_default=True, help="Processes that share the work.")
+@click.option(
+    "--workers",
+    type=int,
+    default=workers_default,
+    show_default="2, or 1 on one processor",
+    help="Processes that share the work.",
+)
 @click.option("--region", default=None, help="The only region that signatures may name; any, if left out.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), default=None, help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path), default=None, help="Its private key, PEM.")

@@ -20,6 +20,12 @@ from cryostore.server.log import LEVELS
 
 PORT_DEFAULT = 8734
 WORKERS_MAX = 64
+WORKERS_DEFAULT_MAX = 2
+
+
+def workers_default() -> int:
+    """Two processes, if there are processors for them: one interpreter runs on one at a time."""
+    return min(WORKERS_DEFAULT_MAX, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +55,8 @@ class Configuration:
     data_dir: Path = Path("cryo-data")
     host: str = "127.0.0.1"
     port: int = PORT_DEFAULT
-    workers: int = 1
+    workers: int = field(default_factory=workers_default)
+    """Processes that serve; one serves in the process that was started."""
     region: str | None = None
     """The only region accepted in a signature; None: any."""
     tls_cert: Path | None = None

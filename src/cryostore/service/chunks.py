@@ -99,7 +99,7 @@ def link_chunks(context: Context, operation: LinkChunks, caller: Caller) -> Link
         lengths = chunks.known_lengths(transaction, job.vault_id, [entry.digest for entry in entries])
         missing: list[int] = []
         for entry in entries:
-            if lengths.get(entry.digest) == entry.length:
+            if lengths.get(entry.digest) == entry.length and chunks.use(transaction, job.vault_id, entry.digest):
                 attach(context, transaction, upload, entry)
             else:
                 missing.append(entry.chunk_index)

@@ -116,11 +116,8 @@ def _clean(transaction: Transaction, segment: Segment, now_ms: int) -> bool:
     lineage = lineages.find(transaction, segment.lineage_id)
     if lineage is None or lineage.dirty_generation != segment.generation:
         return True
-    # The job's base may have been deleted since the job ended: the lineage goes back to what is still seen.
-    below, _ = lineages.neighbours(transaction, segment._replace(generation=segment.generation - 1))
-    if not objects.truncate(transaction, segment.lineage_id, below, BATCH_ROWS):
+    if not objects.truncate(transaction, segment.lineage_id, lineage.tip_generation, BATCH_ROWS):
         return False
-    lineages.set_tip(transaction, segment._replace(generation=below))
     lineages.set_clean(transaction, segment.lineage_id)
     for job_id in jobs.aborting_in(transaction, segment.lineage_id):
         job = jobs.find(transaction, job_id)
@@ -155,10 +152,8 @@ def _forget(transaction: Transaction, point_id: str) -> bool:
 
 
 def _release(transaction: Transaction, segment: Segment) -> bool:
-    """Take away a batch of what only `segment` could see, which nobody needs now; answers whether that was all."""
+    """Take away a batch of what only `segment` could see, unless somebody else does; answers whether that was all."""
     below, above = lineages.neighbours(transaction, segment)
-    if below == segment.generation:  # somebody else still looks at this very generation
-        return True
     if above is not None:
         return objects.forget(transaction, segment.lineage_id, below, above, BATCH_ROWS)
     if not objects.truncate(transaction, segment.lineage_id, below, BATCH_ROWS):

@@ -72,7 +72,7 @@ def open_service(
         token_secret = database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET))
         context = Context(
             database=database,
-            store=ChunkStore(blobs, new_id),
+            store=ChunkStore(blobs, new_id, pack_bytes_target=settings.pack_bytes_target),
             keys=vault_keys,
             tokens=Tokens(unwrap(keyring, token_secret or b"", TOKEN_SECRET.encode())),
             arns=Arns(settings),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from cryostore.catalog import chunk_lists, chunks, jobs, lineages, objects, recovery_points, restore_jobs
 from cryostore.catalog.chunk_lists import ChunkEntry
+from cryostore.catalog.chunks import ChunkRow
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.lineages import Segment
 from cryostore.catalog.objects import ObjectRow
@@ -227,14 +228,26 @@ def get_chunk(context: Context, operation: GetChunk, caller: Caller) -> GetChunk
 
 
 def _read(context: Context, job: StorageJob, digest: bytes, length: int) -> Payload:
+    row = _chunk_row(context, job, digest)
+    while True:
+        key = context.keys.opening(row.key_number)
+        location = Location(row.pack_name, row.pack_offset, row.sealed_length)
+        try:
+            return Payload(context.store.get(location, key, digest, length), sha256=digest)
+        except DamagedDataError:
+            moved = _chunk_row(context, job, digest)  # compaction may have moved it, and its old pack be gone
+            if moved == row:
+                raise
+            row = moved
+
+
+def _chunk_row(context: Context, job: StorageJob, digest: bytes) -> ChunkRow:
     row = context.database.read(lambda transaction: chunks.find(transaction, job.vault_id, digest))
     if row is None and job.frozen:
         raise DamagedDataError(f"the catalog lacks the chunk {digest.hex()}, which a recovery point needs")
     if row is None:
         raise ResourceNotFoundException("the chunk no longer exists")
-    key = context.keys.opening(row.key_number)
-    location = Location(row.pack_name, row.pack_offset, row.sealed_length)
-    return Payload(context.store.get(location, key, digest, length), sha256=digest)
+    return row
 
 
 def get_object_metadata(context: Context, operation: GetObjectMetadata, caller: Caller) -> GetObjectMetadataOutput:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cryostore.chunks.pack_writer import PACK_BYTES_TARGET
 from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 
 
@@ -23,3 +24,10 @@ class Settings:
     idle_restore_job_ms: int = 24 * HOUR_MS
     idempotency_ms: int = 24 * HOUR_MS
     listed_jobs_ms: int = 30 * DAY_MS
+    pack_bytes_target: int = PACK_BYTES_TARGET
+    quarantine_ms: int = 24 * HOUR_MS
+    """How long garbage waits, first in its pack, then as a pack, before it is removed."""
+    collection_period_ms: int = 6 * HOUR_MS
+    """How often a server collects garbage."""
+    collection_lease_ms: int = 5 * MINUTE_MS
+    """How long a collection may show no sign of life before another one may begin."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cryostore.catalog import chunks, jobs
+from cryostore.catalog import chunks, collections, jobs
 from cryostore.catalog.chunks import ChunkRow
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.jobs import JobRow
@@ -23,10 +23,14 @@ from cryostore.service.vaults import vault_name
 
 
 class _Stored(NamedTuple):
-    """Bytes that are durable: `row` says where if they were stored just now, None if the vault had them."""
+    """Bytes that are durable: `row` says where if they were stored just now, None if the vault had them.
+
+    `epoch` is one that was current before they were stored.
+    """
 
     digest: bytes
     row: ChunkRow | None
+    epoch: int
 
 
 class _ChunkVanishedError(Exception):
@@ -126,17 +130,26 @@ def _record_and_work(
     stored: _Stored | None,
     work: Callable[[Transaction], None],
 ) -> None:
-    if stored is not None and stored.row is not None:
-        chunks.insert(transaction, vault_id, stored.digest, stored.row, now_ms=context.clock())
-    elif stored is not None and not chunks.known(transaction, vault_id, stored.digest):
+    if stored is not None and not _record(context, transaction, vault_id, stored):
         raise _ChunkVanishedError
     work(transaction)
 
 
+def _record(context: Context, transaction: Transaction, vault_id: int, stored: _Stored) -> bool:
+    """Record bytes, or that they are used again; False if they were given up meanwhile."""
+    if stored.row is None:
+        return chunks.use(transaction, vault_id, stored.digest)
+    now_ms = context.clock()
+    return chunks.insert(transaction, vault_id, stored.digest, stored.row, epoch=stored.epoch, now_ms=now_ms)
+
+
 def _store(context: Context, vault_id: int, payload: Payload, kind: Kind) -> _Stored:
     digest = payload.sha256
-    if context.database.read(lambda transaction: chunks.known(transaction, vault_id, digest)):
-        return _Stored(digest, None)
+    known, epoch = context.database.read(
+        lambda transaction: (chunks.known(transaction, vault_id, digest), collections.epoch(transaction))
+    )
+    if known:
+        return _Stored(digest, None, epoch)
     key_number, key = context.keys.sealing(vault_id)
     location = context.store.put(payload, key, kind)
-    return _Stored(digest, ChunkRow(key_number, location.pack_id, location.offset, location.length, len(payload)))
+    return _Stored(digest, ChunkRow(key_number, location.pack_id, location.offset, location.length, len(payload)), epoch)

@@ -128,16 +128,15 @@ def _plain(kind: scalar.Kind, value: Json) -> scalar.Value:
 
 
 def _number(kind: scalar.Kind, value: Json) -> scalar.Value:
-    if kind is Timestamp and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return scalar.parse_time(repr(value))
     if kind is bool and isinstance(value, bool):
         return value
-    if isinstance(value, bool):
-        value = "a boolean"  # neither kind of number has this text
-    text = repr(value) if isinstance(value, (int, float)) else _instance(value, str, "a number or a text")
+    if isinstance(value, str):
+        text = value
+    else:  # anything but a number is read as the empty text, which no number has
+        text = repr(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
     parse = scalar.parser(kind)
     assert parse is not None
-    return parse(text.removesuffix(".0") if kind is int else text)
+    return parse(text.removesuffix(".0") if isinstance(value, float) and kind is int else text)
 
 
 def _instance(value: Json, kind: type, words: str) -> Json:

@@ -119,8 +119,7 @@ class _Shapes:
             rendered["payload"] = payload[0]
         if doc:
             rendered["documentation"] = _html(doc)
-        self.defined[name] = rendered
-        return name
+        return self._define(name, rendered)
 
     def error(self, kind: type[ModelError]) -> str:
         """Define an error; its name."""
@@ -129,8 +128,7 @@ class _Shapes:
         rendered |= {"exception": True, "documentation": _html(kind.__doc__)}
         if kind.status >= 500:
             rendered["fault"] = True
-        self.defined[kind.__name__] = rendered
-        return kind.__name__
+        return self._define(kind.__name__, rendered)
 
     def _reference(self, owner: str, member: Member) -> Json:
         rendered: Json = {"shape": self._shape(owner, member)}
@@ -177,7 +175,7 @@ class _Shapes:
         return self._define(f"{owner}{member.name}" if taken else member.name, shape)
 
     def _define(self, name: str, shape: Json) -> str:
-        self.defined[name] = shape
+        assert self.defined.setdefault(name, shape) == shape, f"two shapes are called {name}"
         return name
 
 

@@ -1,0 +1,69 @@
+"""All that refers to chunks, page by page, each page in a transaction of its own: what garbage collection marks.
+
+References move one way only: from the chunks of an upload to the object it becomes, in one transaction. So whoever
+reads all chunks of uploads first and all objects after misses none that stood when it began.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cryostore.catalog.database import Transaction
+
+
+class UploadedChunk(NamedTuple):
+    """A chunk of an upload, wanted or not. `vault_id` is None if the upload's job is gone with its vault."""
+
+    upload_number: int
+    chunk_index: int
+    vault_id: int | None
+    digest: bytes
+
+
+class ObjectReferences(NamedTuple):
+    """What an object version refers to: a packed chunk list or one of several parts, and a metadata blob."""
+
+    object_id: int
+    vault_id: int | None
+    metadata_digest: bytes | None
+    chunk_list_id: int | None
+    chunks: bytes | None
+
+
+def upload_chunks(transaction: Transaction, *, after: tuple[int, int], limit: int) -> list[UploadedChunk]:
+    """Chunks of all uploads, after an upload's number and an index."""
+    rows = transaction.rows(
+        "SELECT upload_chunk.upload_number, chunk_index, vault_id, digest FROM upload_chunk"
+        " LEFT JOIN upload ON upload.upload_number = upload_chunk.upload_number"
+        " LEFT JOIN backup_job ON backup_job.job_id = upload.job_id"
+        " WHERE (upload_chunk.upload_number, chunk_index) > (:after_number, :after_index)"
+        " ORDER BY upload_chunk.upload_number, chunk_index LIMIT :limit",
+        after_number=after[0],
+        after_index=after[1],
+        limit=limit,
+    )
+    return [UploadedChunk(*row) for row in rows]
+
+
+def objects(transaction: Transaction, *, after: int, limit: int) -> list[ObjectReferences]:
+    """Object versions, seen by anybody or not, after an id."""
+    rows = transaction.rows(
+        "SELECT object_id, vault_id, metadata_digest, chunk_list_id, chunks FROM object"
+        " LEFT JOIN lineage ON lineage.lineage_id = object.lineage_id"
+        " WHERE object_id > :after ORDER BY object_id LIMIT :limit",
+        after=after,
+        limit=limit,
+    )
+    return [ObjectReferences(*row) for row in rows]
+
+
+def list_parts(transaction: Transaction, chunk_list_id: int, *, first: int, limit: int) -> list[bytes]:
+    """Parts of a chunk list, packed, from part `first` on; fewer than `limit` at its end."""
+    rows = transaction.rows(
+        "SELECT chunks FROM chunk_list WHERE chunk_list_id = :chunk_list_id AND part >= :first"
+        " ORDER BY part LIMIT :limit",
+        chunk_list_id=chunk_list_id,
+        first=first,
+        limit=limit,
+    )
+    return [row[0] for row in rows]

@@ -1,0 +1,43 @@
+"""A store whose disk and database fail on demand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from cryostore.chunks.store import ChunkStore
+from support.faulty_blobs import FaultyBlobs
+from support.faulty_database import FaultyDatabase
+from support.stores import opened
+
+
+class FaultyStore:
+    """A store, and the faults of its parts. `api` speaks to it; `reopen` opens it anew, without faults."""
+
+    def __init__(self, store):
+        self.store = store
+        self.inject()
+        self.api = store.api(reopen=self.reopen)
+
+    def inject(self):
+        """Put the failing parts into the service that is open."""
+        service = self.store.service
+        context = service.context
+        context.store.close()
+        self.blobs = FaultyBlobs(service._blobs)
+        self.database = FaultyDatabase(context.database)
+        service.context = dataclasses.replace(
+            context, database=self.database, store=ChunkStore(self.blobs, context.new_id)
+        )
+
+    def reopen(self):
+        """As after a restart, and the new service fails on demand, too."""
+        self.store.reopen()
+        self.inject()
+
+
+@pytest.fixture
+def faulty(tmp_path):
+    with opened(tmp_path / "data") as store:
+        yield FaultyStore(store)

@@ -1,0 +1,37 @@
+"""Servers that are watched while they are asked for all kinds of things."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.client.client import Client
+from cryostore.client.retry import Retry
+from support.api import Api
+from support.scrutiny import watched
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server of its own for each file, so that what is stored is the file's own doing."""
+    with watched(tmp_path_factory.mktemp("fuzz")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    """A client that takes the first answer for the answer."""
+    settings = server.running.settings
+    with Client(settings.endpoint_url, settings.region, settings.credentials, retry=Retry(attempts_max=1)) as client:
+        yield client
+
+
+@pytest.fixture
+def api(server, client):
+    """The words over the client, for a resource of its own."""
+    return Api(client, server.data_dir)
+
+
+@pytest.fixture(scope="module", autouse=True, params=["quick", pytest.param("thorough", marks=pytest.mark.stress)])
+def effort(request):
+    """Everything here runs in `make test` and, with the many examples of its profile, in `make stress`."""
+    return request.param

@@ -1,0 +1,489 @@
+"""The whole service against a dict: jobs of two resources, uploads, commits, restores, deletions, time and restarts."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cryostore.client.pages import objects
+from cryostore.core.digest import Payload
+from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
+from cryostore.model.errors import (
+    DataAlreadyExistsException,
+    IllegalArgumentException,
+    InvalidRequestException,
+    InvalidResourceStateException,
+    JobStateConflictException,
+    ModelError,
+    ResourceNotFoundException,
+    ThrottlingException,
+)
+from cryostore.model.jobs import CommitBackupJob, StopBackupJob
+from cryostore.model.objects import DeleteObject, PutObject, StartObject
+from cryostore.model.recovery_points import DeleteRecoveryPoint
+from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
+from cryostore.model.restores import ListObjects
+from support.api import BASE_SUFFIX, new_resource
+from support.integrity import problems
+from support.stores import Store
+
+MEMORY = Path("/dev/shm")
+NAMES = st.sampled_from(["a", "a/b", "b", "é"])
+DATA = st.sampled_from([b"", b"1", b"22", b"333" * 100])
+INDEXES = st.sampled_from([0, 1, 2, 7, 2**63 - 1])
+CHANGES = st.dictionaries(NAMES, DATA, min_size=1)
+PLACES = st.integers(1, 200)
+MOSTLY = st.sampled_from([True, True, True, True, True, False])
+TEXTS = st.sampled_from([None, "text", "größe"])
+START_WINDOW_MS = 480 * MINUTE_MS
+COMPLETE_WINDOW_MS = 10_080 * MINUTE_MS
+DURATIONS_MS = st.sampled_from(
+    [1, 1, MINUTE_MS, MINUTE_MS, 20 * MINUTE_MS, 40 * MINUTE_MS, 61 * MINUTE_MS, 9 * HOUR_MS, 25 * HOUR_MS, 8 * DAY_MS]
+)
+OPEN = ("CREATED", "PENDING", "RUNNING")
+
+
+class Job:
+    """What is known of a backup job. `view` is None until its base is bound."""
+
+    def __init__(self, resource, base, now_ms):
+        self.resource = resource
+        self.wanted_base = base
+        self.base = base if base not in ("latest", "none") else None
+        self.state = "CREATED"
+        self.started_ms = self.active_ms = now_ms
+        self.view = None
+        self.base_view = None
+
+
+class Upload:
+    """An upload of a job; `completed` is the text it was completed with, or False."""
+
+    def __init__(self, job, name, throw):
+        self.job = job
+        self.name = name
+        self.throw = throw
+        self.chunks = {}
+        self.completed = False
+
+
+class JobsMachine(RuleBasedStateMachine):
+    """The model: what each job, point and restore job must be like. A view maps names to (bytes by index, text)."""
+
+    @initialize(history=st.lists(st.tuples(st.sampled_from([0, 1]), CHANGES), min_size=1, max_size=4))
+    def begin(self, history):
+        self.directory = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
+        self.store = Store(Path(self.directory.name) / "data")
+        self.api = self.store.api()
+        self.resources = [new_resource(), new_resource()]
+        self.model_jobs = {}
+        self.model_uploads = {}
+        self.model_points = {}  # what is there: resource and view, in the order of the commits
+        self.model_restores = {}  # what is open: point and last sign of life
+        self.uploads, self.points, self.restores = [], [], []  # all there ever were: with their job, ARNs, ids
+        for resource, changes in history:
+            self.whole_backup(resource, changes)
+
+    # --- which one a rule takes: mostly one that lives ---
+
+    def pick(self, place, living, every):
+        """One of the living, or, one time in eight and where there are none, any."""
+        candidates = list(living) if place % 8 and living else list(every)
+        return candidates[place // 8 % len(candidates)]
+
+    def pick_job(self, place):
+        living = [job_id for job_id, job in self.model_jobs.items() if job.state in OPEN]
+        return self.pick(place, living, self.model_jobs)
+
+    def pick_upload(self, place):
+        living = [one for one in self.uploads if one[0] in self.model_uploads]
+        return self.pick(
+            place, [one for one in living if not self.model_uploads[one[0]].completed] or living, self.uploads
+        )
+
+    # --- what the model expects -----------------------------------------------------------------------------------
+
+    @property
+    def now_ms(self):
+        return self.store.clock.now_ms
+
+    def touch(self, job):
+        """Start a waiting job as its first request does; answer the error that the request must get, if any."""
+        if job.state in ("CREATED", "PENDING"):
+            if self.now_ms > job.started_ms + START_WINDOW_MS:
+                job.state = "EXPIRED"
+            elif any(other.state == "RUNNING" and other.resource == job.resource for other in self.model_jobs.values()):
+                job.state = "PENDING"
+                return ThrottlingException
+            else:
+                self.bind(job)
+        return None if job.state == "RUNNING" else IllegalArgumentException
+
+    def bind(self, job):
+        job.state = "RUNNING"
+        job.active_ms = self.now_ms
+        if job.wanted_base == "latest":
+            of_resource = [arn for arn, (resource, _) in self.model_points.items() if resource == job.resource]
+            job.base = of_resource[-1] if of_resource else None
+        job.base_view = dict(self.model_points[job.base][1]) if job.base else None
+        job.view = dict(job.base_view or {})
+
+    def end(self, job_id, state):
+        self.model_jobs[job_id].state = state
+        for upload_id in [one for one, upload in self.model_uploads.items() if upload.job == job_id]:
+            del self.model_uploads[upload_id]
+
+    def expect(self, operation, error):
+        """Carry the operation out; it must raise exactly this error, or none. Answers the output, or None."""
+        if error is None:
+            return self.api.call(operation)
+        with pytest.raises(ModelError) as raised:
+            self.api.call(operation)
+        assert type(raised.value) is error, raised.value
+        return None
+
+    def write(self, job_id, operation, error=None):
+        """A write to a job, refused with `error` if nothing else is in the way. Answers whether it happened."""
+        job = self.model_jobs[job_id]
+        expected = self.touch(job) or (error() if callable(error) and not isinstance(error, type) else error)
+        answer = self.expect(operation, expected)
+        if expected is None:
+            job.active_ms = self.now_ms
+        return answer
+
+    def pinned(self, arn):
+        based = any(job.base == arn and job.state in OPEN for job in self.model_jobs.values())
+        return based or any(point == arn for point, _ in self.model_restores.values())
+
+    def assert_view(self, storage_job, view):
+        """The storage job shows exactly this view, byte for byte."""
+        found = {}
+        for one in objects(self.api, storage_job):
+            found[one.name] = (self.api.read_chunks(storage_job, one.object_token), one.metadata_string)
+        assert found == view
+
+    # --- backup jobs ----------------------------------------------------------------------------------------------
+
+    @rule(resource=st.sampled_from([0, 0, 1]), none=MOSTLY.map(lambda one: not one))
+    def start(self, resource, none):
+        options = {"backup_options": {"IncrementalBase": "none"}} if none else {}
+        job_id = self.api.start_job(resource=self.resources[resource], **options)
+        self.model_jobs[job_id] = Job(resource, "none" if none else "latest", self.now_ms)
+
+    @precondition(lambda self: self.points)
+    @rule(resource=st.sampled_from([0, 1]), place=PLACES)
+    def start_branch(self, resource, place):
+        base = self.pick(place, self.model_points, self.points)
+        operation = self.api.start_operation(
+            resource=self.resources[resource], backup_options={"IncrementalBase": base.rpartition(":")[2]}
+        )
+        started = self.expect(operation, None if base in self.model_points else ResourceNotFoundException)
+        if started is not None:
+            self.model_jobs[started.backup_job_id] = Job(resource, base, self.now_ms)
+
+    @precondition(lambda self: self.model_jobs)
+    @rule(place=PLACES, name=NAMES, data=DATA, text=TEXTS, throw=st.booleans())
+    def put(self, place, name, data, text, throw):
+        self.put_in(self.pick_job(place), name, data, text, throw=throw)
+
+    def put_in(self, job_id, name, data, text, *, throw):
+        job = self.model_jobs[job_id]
+        operation = PutObject(
+            backup_job_id=job_id,
+            object_name=name,
+            inline_chunk=Payload(data),
+            inline_chunk_length=len(data),
+            metadata_string=text,
+            throw_on_duplicate=throw,
+        )
+        if self.write(job_id, operation, lambda: DataAlreadyExistsException if throw and name in job.view else None):
+            job.view[name] = ({0: data}, text)
+
+    @precondition(lambda self: self.model_jobs)
+    @rule(place=PLACES, name=NAMES)
+    def delete(self, place, name):
+        job_id = self.pick_job(place)
+        job = self.model_jobs[job_id]
+        operation = DeleteObject(backup_job_id=job_id, object_name=name)
+        if self.write(job_id, operation, lambda: None if name in job.view else ResourceNotFoundException) is not None:
+            del job.view[name]
+
+    @precondition(lambda self: self.model_jobs)
+    @rule(place=PLACES, name=NAMES, throw=st.booleans())
+    def start_upload(self, place, name, throw):
+        self.start_upload_in(self.pick_job(place), name, throw=throw)
+
+    def start_upload_in(self, job_id, name, *, throw):
+        job = self.model_jobs[job_id]
+        operation = StartObject(backup_job_id=job_id, object_name=name, throw_on_duplicate=throw)
+        answer = self.write(
+            job_id, operation, lambda: DataAlreadyExistsException if throw and name in job.view else None
+        )
+        if answer is not None:
+            self.model_uploads[answer.upload_id] = Upload(job_id, name, throw)
+            self.uploads.append((answer.upload_id, job_id))
+
+    @precondition(lambda self: self.model_jobs)
+    @rule(place=PLACES, name=NAMES, chunks=st.dictionaries(INDEXES, DATA), text=TEXTS)
+    def whole_upload(self, place, name, chunks, text):
+        """From start to completion in one step, its chunks in any order."""
+        before = len(self.uploads)
+        self.start_upload_in(self.pick_job(place), name, throw=False)
+        if len(self.uploads) > before:
+            for index, data in chunks.items():
+                self.chunk_in(self.uploads[-1], index, data)
+            self.complete_one(self.uploads[-1], text, right=True)
+
+    @precondition(lambda self: self.uploads)
+    @rule(place=PLACES, index=INDEXES, data=DATA)
+    def chunk(self, place, index, data):
+        self.chunk_in(self.pick_upload(place), index, data)
+
+    def chunk_in(self, upload, index, data):
+        upload_id, job_id = upload
+        model = self.model_uploads.get(upload_id)
+
+        def error():
+            if model.completed is not False:
+                return IllegalArgumentException
+            return DataAlreadyExistsException if model.chunks.get(index, data) != data else None
+
+        job = self.model_jobs[job_id]
+        repeated = model is not None and model.completed is False and model.chunks.get(index) == data
+        active_ms = job.active_ms
+        if self.write(job_id, self.api.chunk_operation(job_id, upload_id, index, data), error):
+            model.chunks[index] = data
+            if repeated:
+                job.active_ms = active_ms  # nothing was written
+
+    @precondition(lambda self: self.uploads)
+    @rule(place=PLACES, text=TEXTS, right=MOSTLY)
+    def complete(self, place, text, right):
+        self.complete_one(self.pick_upload(place), text, right=right)
+
+    def complete_one(self, upload, text, *, right):
+        upload_id, job_id = upload
+        job, model = self.model_jobs[job_id], self.model_uploads.get(upload_id)
+        contents = [data for _, data in sorted(model.chunks.items())] if model else []
+        if not right:
+            contents = [*contents, b"one too many"]
+
+        def error():
+            if model.completed is not False:
+                return None if (model.completed, True) == ((text,), right) else IllegalArgumentException
+            if not right:
+                return IllegalArgumentException
+            return DataAlreadyExistsException if model.throw and model.name in job.view else None
+
+        operation = self.api.complete_operation(job_id, upload_id, contents, metadata_string=text)
+        done_before = model is not None and model.completed is not False
+        active_ms = job.active_ms
+        if not self.write(job_id, operation, error):
+            return
+        if done_before:
+            job.active_ms = active_ms
+            return
+        job.view[model.name] = (dict(sorted(model.chunks.items())), text)
+        model.completed = (text,)
+
+    @rule(resource=st.sampled_from([0, 1]), changes=CHANGES)
+    def whole_backup(self, resource, changes):
+        """From start to commit in one step, so that there is much to restore and delete."""
+        if any(job.state == "RUNNING" and job.resource == resource for job in self.model_jobs.values()):
+            return
+        self.start(resource, none=False)
+        job_id = list(self.model_jobs)[-1]
+        for name, data in changes.items():
+            self.put_in(job_id, name, data, None, throw=False)
+        self.commit_job(job_id, discard=True, count=True)
+
+    @precondition(lambda self: self.model_jobs)
+    @rule(place=PLACES, discard=MOSTLY, count=MOSTLY)
+    def commit(self, place, discard, count):
+        """Freezes the view. Refused while uploads are open, for a wrong count, and for nothing at all."""
+        self.commit_job(self.pick_job(place), discard=discard, count=count)
+
+    def commit_job(self, job_id, *, discard, count):
+        job = self.model_jobs[job_id]
+        ended = job.state not in OPEN
+        error = JobStateConflictException if ended else self.touch(job)
+        if error is IllegalArgumentException:  # it has just expired
+            error = JobStateConflictException
+        if error is None:
+            is_open = any(one.job == job_id and one.completed is False for one in self.model_uploads.values())
+            empty = not job.view and job.base is None
+            error = IllegalArgumentException if (is_open and not discard) or empty or not count else None
+        operation = CommitBackupJob(
+            backup_job_id=job_id,
+            discard_open_uploads=discard,
+            object_count=len(job.view or {}) + (0 if count else 1),
+            commit_token=new_resource(),
+            issue_count=0 if not ended else 99,
+        )
+        done = self.expect(operation, error)
+        if done is not None:
+            self.model_points[done.recovery_point_arn] = (job.resource, dict(job.view))
+            self.points.append(done.recovery_point_arn)
+            self.end(job_id, "COMPLETED")
+
+    @precondition(lambda self: self.model_jobs)
+    @rule(place=PLACES, stop=st.booleans())
+    def give_up(self, place, stop):
+        """By StopBackupJob or by Outcome FAILED: the point, and all that was written, is gone."""
+        job_id = self.pick_job(place)
+        job = self.model_jobs[job_id]
+        if stop:
+            error = None if job.state in (*OPEN, "ABORTED") else InvalidRequestException
+            operation = StopBackupJob(backup_job_id=job_id)
+        else:
+            error = None if job.state in OPEN else JobStateConflictException
+            operation = CommitBackupJob(backup_job_id=job_id, outcome="FAILED", status_message=new_resource())
+        if self.expect(operation, error) is not None and job.state in OPEN:
+            self.end(job_id, "ABORTED" if stop else "FAILED")
+
+    @precondition(lambda self: self.model_jobs)
+    @rule(place=PLACES, base=st.booleans())
+    def read_job(self, place, base):
+        """A job in progress shows its view, and its base as it was."""
+        job_id = self.pick_job(place)
+        job = self.model_jobs[job_id]
+        if base and not (job.state == "RUNNING" and job.base):
+            list_ = ListObjects(storage_job_id=job_id + BASE_SUFFIX)
+            self.expect(list_, ResourceNotFoundException)
+            return
+        error = self.touch(job) if job.state in OPEN else ResourceNotFoundException
+        if error is not None:
+            error = ThrottlingException if error is ThrottlingException else ResourceNotFoundException
+            self.expect(ListObjects(storage_job_id=job_id), error)
+            return
+        if self.now_ms - job.active_ms > MINUTE_MS:
+            job.active_ms = self.now_ms
+        self.assert_view(job_id + BASE_SUFFIX * base, job.base_view if base else job.view)
+
+    # --- recovery points and restores -----------------------------------------------------------------------------
+
+    @precondition(lambda self: self.points)
+    @rule(place=PLACES)
+    def start_restore(self, place):
+        point = self.pick(place, self.model_points, self.points)
+        error = None if point in self.model_points else ResourceNotFoundException
+        started = self.expect(StartRestoreJob(recovery_point_arn=point, metadata={}), error)
+        if started is not None:
+            self.model_restores[started.restore_job_id] = (point, self.now_ms)
+            self.restores.append(started.restore_job_id)
+
+    @precondition(lambda self: self.restores)
+    @rule(place=PLACES)
+    def read_restore(self, place):
+        """An open restore job shows its point, whatever happened since."""
+        restore = self.pick(place, self.model_restores, self.restores)
+        if restore not in self.model_restores:
+            self.expect(ListObjects(storage_job_id=restore), ResourceNotFoundException)
+            return
+        point, active_ms = self.model_restores[restore]
+        self.assert_view(restore, self.model_points[point][1])
+        pending = self.now_ms - active_ms > MINUTE_MS
+        self.model_restores[restore] = (point, self.now_ms if pending else active_ms)
+
+    @precondition(lambda self: self.restores)
+    @rule(place=PLACES)
+    def end_restore(self, place):
+        restore = self.pick(place, self.model_restores, self.restores)
+        error = None if restore in self.model_restores else JobStateConflictException
+        message = new_resource()
+        operation = CompleteRestoreJob(restore_job_id=restore, status="COMPLETED", status_message=message)
+        self.expect(operation, error)
+        self.model_restores.pop(restore, None)
+
+    @precondition(lambda self: self.points)
+    @rule(place=PLACES)
+    def delete_point(self, place):
+        """In any order; refused while a job or a restore needs it."""
+        point = self.pick(place, self.model_points, self.points)
+        error = None
+        if point not in self.model_points:
+            error = ResourceNotFoundException
+        elif self.pinned(point):
+            error = InvalidResourceStateException
+        operation = DeleteRecoveryPoint(backup_vault_name="Default", recovery_point_arn=point)
+        if self.expect(operation, error) is not None:
+            del self.model_points[point]
+
+    # --- time and restarts ----------------------------------------------------------------------------------------
+
+    @rule(duration_ms=DURATIONS_MS)
+    def time_goes_on(self, duration_ms):
+        """Windows close, silent jobs fail, idle restores end: at the next round of duties, and no earlier."""
+        self.store.clock.advance(duration_ms)
+        self.store.maintain()
+        for job_id, job in self.model_jobs.items():
+            window_ms = COMPLETE_WINDOW_MS if job.state == "RUNNING" else START_WINDOW_MS
+            if job.state in OPEN and self.now_ms > job.started_ms + window_ms:
+                self.end(job_id, "EXPIRED")
+            elif job.state == "RUNNING" and self.now_ms - job.active_ms > HOUR_MS:
+                self.end(job_id, "FAILED")
+        for restore, (_, active_ms) in list(self.model_restores.items()):
+            if self.now_ms - active_ms > DAY_MS:
+                del self.model_restores[restore]
+
+    @rule()
+    def restart(self):
+        self.store.reopen()
+
+    @rule()
+    def duties(self):
+        """A round of duties at any moment changes nothing that can be seen."""
+        self.store.maintain()
+
+    @invariant()
+    def states_are_as_they_should_be(self):
+        """Each job is in its state, and one job of a resource runs at most."""
+        for job_id, job in getattr(self, "model_jobs", {}).items():
+            if job.state in OPEN:
+                assert self.api.job(job_id).state == job.state
+
+    def teardown(self):
+        """Every point is there, byte for byte; nothing refers to what is not there; without points no row is left."""
+        if not hasattr(self, "store"):
+            return
+        try:
+            self.check_everything()
+        finally:
+            self.store.service.close()
+            self.directory.cleanup()
+
+    def check_everything(self):
+        for job_id, job in self.model_jobs.items():
+            assert self.api.job(job_id).state == job.state
+        self.store.reopen()
+        self.store.maintain()
+        assert problems(self.store.data_dir) == []
+        for arn, (_, view) in self.model_points.items():
+            restore = self.api.restore(arn)
+            self.assert_view(restore, view)
+            self.api.end_restore(restore)
+        for job_id, job in self.model_jobs.items():
+            if job.state in OPEN:
+                self.api.stop(job_id)
+        for restore in self.model_restores:
+            self.api.end_restore(restore)
+        for arn in list(self.model_points)[::2] + list(self.model_points)[1::2]:
+            self.api.delete_point(arn)
+        self.store.maintain()
+        assert self.rows_left() == {}
+
+    def rows_left(self):
+        tables = ("object", "chunk_list", "lineage", "upload", "upload_chunk", "recovery_point")
+        counts = self.store.service.context.database.read(
+            lambda transaction: {table: transaction.row(f"SELECT count(*) FROM {table}")[0] for table in tables}
+        )
+        return {table: count for table, count in counts.items() if count}
+
+
+TestJobsMachine = JobsMachine.TestCase
+TestJobsMachine.settings = settings(max_examples=2 * settings.default.max_examples, stateful_step_count=50)

@@ -1,0 +1,160 @@
+"""What every answer and every line of the log must be like, whatever was asked; and a server that is watched for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cryostore.model.errors import ERRORS
+from cryostore.server.config import Configuration, to_json
+from cryostore.server.log import LEVELS
+from support import serving
+from support.raw_http import WAIT_SECONDS_MAX, Answer, RawConnection
+from support.tree import ROOT
+
+# What a traceback, a path of the source or a message of the interpreter would look like.
+LEAKS = (b"Traceback", b'File "', b"site-packages", b"<frame", b" object at 0x", str(ROOT).encode())
+HEAD_TOO_LONG = 431
+HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
+WORDS = (
+    "import sys; from cryostore.server.config import from_json; from cryostore.server.run import serve;"
+    "serve(from_json(sys.argv[1].encode()), lambda line: print(line, flush=True))"
+)
+
+
+def check_answer(status: int, headers: dict[str, str], body: bytes) -> str | None:
+    """Show that an answer is no internal failure and lets nothing slip; answer the name of its error.
+
+    Header names are lower case.
+    """
+    assert status < 500, (status, body[:500])
+    assert headers["x-amzn-requestid"]
+    everything = body + repr(headers).encode()
+    assert not [leak for leak in LEAKS if leak in everything], everything[:2000]
+    if status < 400:
+        assert "x-amzn-errortype" not in headers
+        return None
+    return _check_error(status, headers, body)
+
+
+def _check_error(status: int, headers: dict[str, str], body: bytes) -> str:
+    """A.3: exactly JSON, one name in three places, the message under both spellings, the status of the error."""
+    name = headers["x-amzn-errortype"]
+    assert headers["content-type"] == "application/json"
+    document = json.loads(body)
+    assert document["__type"] == document["Code"] == name
+    assert document["Message"] == document["message"] != ""
+    assert status in (ERRORS[name].status, ERRORS[name].status_control, HEAD_TOO_LONG), (status, name)
+    return name
+
+
+def check_log(path: Path) -> list[dict]:
+    """Show that a log is JSON lines without a failure; answer them. No line may have come from outside."""
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    for line in lines:
+        assert {"time", "event"} <= line.keys()
+        assert LEVELS[line["level"]] < LEVELS["warning"], line
+        assert line.get("status", 200) < 500, line
+        assert "traceback" not in line
+    return lines
+
+
+class Watched:
+    """A running server, and whether it is as it should be."""
+
+    def __init__(self, running: serving.RunningServer) -> None:
+        self.running = running
+        self.data_dir = running.data_dir
+        split = urlsplit(running.url)
+        self.address = (split.hostname, split.port)
+
+    def connect(self) -> RawConnection:
+        """A connection on which anything can be sent."""
+        return RawConnection(self.address)
+
+    def talk(self, *pieces: bytes, end: bool = True) -> list[Answer]:
+        """Send bytes on a connection of its own; the answers to them, each looked at.
+
+        The server must end the connection in time. `end`: say that no more is coming, so that it need not wait.
+        """
+        sent = b"".join(pieces)
+        with socket.create_connection(self.address, timeout=WAIT_SECONDS_MAX) as connection:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(sent)
+                if end:
+                    connection.shutdown(socket.SHUT_WR)
+            received = _everything(connection)
+        answers = list(_answers(received, bodiless=b"HEAD" in sent))
+        for answer in answers:
+            if answer.status != 100:
+                check_answer(answer.status, answer.headers, answer.body)
+        return answers
+
+    def is_well(self) -> bool:
+        """Whether the server still answers, on a new connection."""
+        return [answer.status for answer in self.talk(HEALTH)] == [200]
+
+
+def _everything(connection: socket.socket) -> bytes:
+    """All that comes until the server ends the connection; TimeoutError if it does not."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 20):
+            received += piece
+    return received
+
+
+def _answers(received: bytes, *, bodiless: bool) -> Iterator[Answer]:
+    """Whole, well-formed answers and nothing else. `bodiless`: some may answer HEAD, and have no body."""
+    while received:
+        head, separator, received = received.partition(b"\r\n\r\n")
+        assert separator, f"an answer is cut short: {head[:200]!r}"
+        line, *lines = head.decode("latin-1").split("\r\n")
+        assert re.fullmatch(r"HTTP/1\.1 [1-5][0-9][0-9] [A-Za-z -]+", line), line
+        fields = [one.partition(": ") for one in lines]
+        headers = {name: value for name, _, value in fields}
+        assert len(headers) == len(lines), f"a header comes twice: {lines}"
+        status, body = int(line[9:12]), b""
+        if status not in (100, 204) and not (bodiless and received[:9] in (b"", b"HTTP/1.1 ")):
+            length = int(headers["content-length"])
+            body, received = received[:length], received[length:]
+            assert len(body) == length, f"the body of an answer is cut short: {line}"
+        yield Answer(status, headers, body)
+
+
+@contextmanager
+def watched(folder: Path, *options: str) -> Iterator[Watched]:
+    """`cryo serve` on a new data directory, whose log must be clean in the end."""
+    with serving.serving(folder / "data", *options) as running:
+        yield Watched(running)
+    check_log(running.log)
+
+
+@contextmanager
+def watched_with(folder: Path, **settings) -> Iterator[Watched]:
+    """As `watched`, with settings that the command line does not offer."""
+    log, configuration = folder / "data.log", Configuration(data_dir=folder / "data", port=0, **settings)
+    with log.open("ab") as log_file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORDS, to_json(configuration).decode()],
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            text=True,
+        )
+    try:
+        url = serving._address(process, log)
+        yield Watched(serving.RunningServer(url, folder / "data", log, process))
+        serving.stop(process, log)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    check_log(log)
