@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from requests.auth import AuthBase
 from schemathesis import GenerationMode
@@ -23,7 +23,7 @@ from cryostore.wire.message import Request
 from cryostore.wire.sigv4 import sign
 from support.belongings import Belongings
 from support.raw_http import WAIT_SECONDS_MAX
-from support.scrutiny import check_answer
+from support.scrutiny import HEAD_TOO_LONG, check_answer
 
 SCHEMA = schemathesis.openapi.from_dict(openapi.render())
 OPERATION_BY_NAME = {
@@ -40,6 +40,7 @@ ALWAYS = {"IllegalArgumentException", "InvalidParameterValueException", "Missing
 ALWAYS |= {"InvalidRequestException", "UnknownOperationException", "InvalidSignatureException"}
 # B.13: answered where they are true, also where the model of 2018 does not list them.
 UNMODELLED = {"ResourceNotFoundException", "DataAlreadyExistsException", "ThrottlingException"}
+# Without the phase that shrinks: what is generated here shrinks for minutes, and is printed as a request anyway.
 EXAMPLES = max(12, settings.default.max_examples // 5)
 
 
@@ -73,7 +74,7 @@ def session():
 
 @pytest.mark.parametrize("mode", GenerationMode, ids=str)
 @pytest.mark.parametrize("name", OPERATION_BY_NAME)
-@settings(max_examples=EXAMPLES, suppress_health_check=[*HealthCheck])
+@settings(max_examples=EXAMPLES, phases=[Phase.generate], suppress_health_check=[*HealthCheck])
 @given(data=st.data())
 def test_every_answer_is_documented(server, belongings, session, name, mode, data):
     """Labels are what was generated, or those of something that exists."""
@@ -93,7 +94,7 @@ def test_every_answer_is_documented(server, belongings, session, name, mode, dat
     else:
         assert error in {kind.__name__ for kind in declaration.errors} | ALWAYS | UNMODELLED
         in_control = declaration.api is ServedApi.BACKUP and ERRORS[error].status_control
-        assert response.status_code == (in_control or ERRORS[error].status)
+        assert response.status_code in (in_control or ERRORS[error].status, HEAD_TOO_LONG)
     case.validate_response(response, checks=CHECKS)
 
 

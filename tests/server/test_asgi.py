@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from cryostore.core.digest import sha256
+from cryostore.core.ids import counting_ids
 from cryostore.core.limits import MIB, Limits
 from cryostore.core.time import FrozenClock
 from cryostore.model.operation import Api
@@ -24,6 +24,7 @@ from support.fake_service import CREDENTIALS, METADATA, TOKEN, FakeService
 from support.raw_http import Answer, put_object, signed
 
 NOW_MS = 1_700_000_000_000
+FIRST_ID = "00000000-0000-4000-8000-000000000001"
 
 
 @dataclass
@@ -40,14 +41,13 @@ class Face:
     asked_for_body: bool = False
 
     def application(self):
-        numbers = itertools.count(1)
         return Application(
             self.service,
             pool=self.pool,
             budget=self.budget,
             log=self.log,
             clock=self.clock,
-            new_id=lambda: f"request-{next(numbers)}",
+            new_id=counting_ids(),
             limits=Limits(chunk_bytes_max=4 * MIB),
             region=self.region,
         )
@@ -127,7 +127,7 @@ def test_a_signed_request_reaches_the_service_as_its_operation(face):
     answer = face.answer(put("name", b"abc"))
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-amzn-requestid"] == "request-1"
+    assert answer.headers["x-amzn-requestid"] == FIRST_ID
     assert json.loads(answer.body)["InlineChunkChecksum"] == sha256(b"abc").hex()
     (operation,) = face.service.calls
     assert (operation.backup_job_id, operation.object_name, operation.inline_chunk.data) == ("job-1", "name", b"abc")
@@ -295,7 +295,7 @@ def test_a_failing_service_is_answered_for_and_logged(face, name, status, error)
     failure, line = face.lines()
     assert failure["event"] == "failure"
     assert failure["traceback"].startswith("Traceback")
-    assert failure["request_id"] == line["request_id"] == "request-1"
+    assert failure["request_id"] == line["request_id"] == FIRST_ID
     assert (line["status"], line["error"], line["operation"]) == (status, error, "PutObject")
 
 
@@ -362,7 +362,7 @@ def test_log_lines_say_who_did_what_and_no_secret(face):
         "time": "2023-11-14T22:13:20.000Z",
         "level": "info",
         "event": "request",
-        "request_id": "request-1",
+        "request_id": FIRST_ID,
         "operation": "GetChunk",
         "status": 200,
         "bytes_in": 0,

@@ -87,7 +87,9 @@ def test_of_different_commits_at_once_one_counts(model):
     assert len(set(found[::2])) == len(set(found[1::2])) == 1
     job.state = "COMPLETED"
     row = model.row(job)
-    assert model.database.read(lambda t: t.rows("SELECT status, object_count FROM recovery_point")) == [("COMPLETED", 2)]
+    assert model.database.read(lambda t: t.rows("SELECT status, object_count FROM recovery_point")) == [
+        ("COMPLETED", 2)
+    ]
     model.database.write(lambda t: t.run("UPDATE recovery_point SET status = 'DELETING'"))
     model.maintain()
     assert row.state == "COMPLETED"
@@ -107,7 +109,7 @@ def test_stop_and_commit_at_once_end_the_job_one_way(model):
         try:
             outcomes(2, act)
         except Exception as error:  # noqa: BLE001 - a finished job cannot be stopped
-            assert "COMPLETED" in str(error)  # noqa: PT017
+            assert "COMPLETED" in str(error)
         job.state = model.row(job).state
         if job.state == "COMPLETED":
             latest = model.database.read(lambda t: t.row("SELECT max(object_count) FROM recovery_point"))

@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cryostore.client.pages import objects
 from cryostore.core.digest import Payload
 from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
+from cryostore.maintenance.gc import collect_all
 from cryostore.model.errors import (
     DataAlreadyExistsException,
     IllegalArgumentException,
@@ -28,6 +29,7 @@ from cryostore.model.objects import DeleteObject, PutObject, StartObject
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
 from cryostore.model.restores import ListObjects
+from cryostore.service import Settings
 from support.api import BASE_SUFFIX, new_resource
 from support.integrity import problems
 from support.stores import Store
@@ -40,6 +42,9 @@ CHANGES = st.dictionaries(NAMES, DATA, min_size=1)
 PLACES = st.integers(1, 200)
 MOSTLY = st.sampled_from([True, True, True, True, True, False])
 TEXTS = st.sampled_from([None, "text", "größe"])
+PACK_BYTES_TARGET = 4096
+ROUNDS_TO_COLLECT_ALL = 4
+"""Condemned, removed, its pack deleted; and once more, for marks that were made by mistake."""
 START_WINDOW_MS = 480 * MINUTE_MS
 COMPLETE_WINDOW_MS = 10_080 * MINUTE_MS
 DURATIONS_MS = st.sampled_from(
@@ -78,7 +83,7 @@ class JobsMachine(RuleBasedStateMachine):
     @initialize(history=st.lists(st.tuples(st.sampled_from([0, 1]), CHANGES), min_size=1, max_size=4))
     def begin(self, history):
         self.directory = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
-        self.store = Store(Path(self.directory.name) / "data")
+        self.store = Store(Path(self.directory.name) / "data", settings=Settings(pack_bytes_target=PACK_BYTES_TARGET))
         self.api = self.store.api()
         self.resources = [new_resource(), new_resource()]
         self.model_jobs = {}
@@ -435,6 +440,11 @@ class JobsMachine(RuleBasedStateMachine):
     def restart(self):
         self.store.reopen()
 
+    @rule(quarantine_ms=st.sampled_from([0, 20 * MINUTE_MS, HOUR_MS]))
+    def collect_garbage(self, quarantine_ms):
+        """With what quarantine soever, at whatever moment: what anything refers to stays."""
+        collect_all(self.store.service.context, quarantine_ms=quarantine_ms)
+
     @rule()
     def duties(self):
         """A round of duties at any moment changes nothing that can be seen."""
@@ -448,7 +458,7 @@ class JobsMachine(RuleBasedStateMachine):
                 assert self.api.job(job_id).state == job.state
 
     def teardown(self):
-        """Every point is there, byte for byte; nothing refers to what is not there; without points no row is left."""
+        """Every point is there, byte for byte; nothing refers to what is not there; without points nothing is left."""
         if not hasattr(self, "store"):
             return
         try:
@@ -475,10 +485,13 @@ class JobsMachine(RuleBasedStateMachine):
         for arn in list(self.model_points)[::2] + list(self.model_points)[1::2]:
             self.api.delete_point(arn)
         self.store.maintain()
+        for _ in range(ROUNDS_TO_COLLECT_ALL):
+            collect_all(self.store.service.context, quarantine_ms=0)
         assert self.rows_left() == {}
+        assert len(list((self.store.data_dir / "packs").rglob("*.pack"))) <= 1, "the one that is open"
 
     def rows_left(self):
-        tables = ("object", "chunk_list", "lineage", "upload", "upload_chunk", "recovery_point")
+        tables = ("object", "chunk_list", "lineage", "upload", "upload_chunk", "recovery_point", "chunk")
         counts = self.store.service.context.database.read(
             lambda transaction: {table: transaction.row(f"SELECT count(*) FROM {table}")[0] for table in tables}
         )

@@ -20,6 +20,7 @@ class FaultyDatabase:
         self.writes = 0
         self._faults = {}
         self._before = None
+        self.dead = False
         self._lock = threading.Lock()
 
     def fail(self, at=1, *, kind="write", answer_lost=False, error=None):
@@ -33,6 +34,10 @@ class FaultyDatabase:
         """Forget all faults that have not struck yet."""
         with self._lock:
             self._faults.clear()
+
+    def die(self):
+        """Let every transaction fail from now on, like those of a process that is gone."""
+        self.dead = True
 
     @property
     def faults_left(self):
@@ -57,6 +62,8 @@ class FaultyDatabase:
         return self._run(self.inner.write, work, fault)
 
     def _run(self, method, work, fault):
+        if self.dead:
+            raise StorageUnavailableError("this process is gone")
         if fault is None:
             return method(work)
         error, answer_lost = fault

@@ -68,6 +68,10 @@ class RawConnection:
         body = b"" if head or status in (100, 204) else self._file.read(int(headers["content-length"]))
         return Answer(status, headers, body)
 
+    def end_sending(self) -> None:
+        """Say that nothing more will be sent; answers can still be read."""
+        self.socket.shutdown(socket.SHUT_WR)
+
     def ended(self) -> bool:
         """Whether the server has ended the connection; waits for it."""
         try:

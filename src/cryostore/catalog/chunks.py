@@ -105,9 +105,7 @@ def known_lengths(transaction: Transaction, vault_id: int, digests: Sequence[byt
     return found
 
 
-def insert(
-    transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, epoch: int, now_ms: int
-) -> bool:
+def insert(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, epoch: int, now_ms: int) -> bool:
     """Record durable bytes that were written in `epoch` or later, and refer to them as `use` does.
 
     If the vault holds the same bytes elsewhere and offers them, that place stays. False if the pack was given up

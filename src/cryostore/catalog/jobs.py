@@ -169,6 +169,11 @@ def overdue(transaction: Transaction, *, now_ms: int, idle_before_ms: int, limit
     return [JobRow(*row) for row in rows]
 
 
+def not_ended(transaction: Transaction) -> list[JobRow]:
+    """All jobs that have not ended."""
+    return [JobRow(*row) for row in transaction.rows(f"SELECT {COLUMNS} FROM backup_job WHERE completed_ms IS NULL")]
+
+
 def has_ended(transaction: Transaction, job_id: str) -> bool:
     """Whether the job has ended, or is gone with its vault."""
     row = transaction.row("SELECT 1 FROM backup_job WHERE job_id = :job_id AND completed_ms IS NULL", job_id=job_id)

@@ -93,6 +93,12 @@ def idle(transaction: Transaction, *, idle_before_ms: int, limit: int) -> list[s
     return [row[0] for row in rows]
 
 
+def not_ended(transaction: Transaction) -> list[RestoreJobRow]:
+    """All jobs that have not ended."""
+    rows = transaction.rows(f"SELECT {COLUMNS} FROM restore_job WHERE completed_ms IS NULL")
+    return [RestoreJobRow(*row) for row in rows]
+
+
 def page(
     transaction: Transaction, *, conditions: dict[str, tuple[str, Any]], before: tuple[int, str] | None, limit: int
 ) -> list[RestoreJobRow]:

@@ -80,9 +80,7 @@ class ChunkStore:
         """Remove a pack that nothing refers to; absent is not an error."""
         self._blobs.delete(pack_key(pack_id))
 
-    def _open(
-        self, location: Location, key: DataKey, digest: bytes, length: int
-    ) -> tuple[bytes, bytes | bytearray]:
+    def _open(self, location: Location, key: DataKey, digest: bytes, length: int) -> tuple[bytes, bytes | bytearray]:
         try:
             envelope = self._blobs.get(pack_key(location.pack_id), location.offset, location.length)
             return envelope, open_envelope(envelope, key, digest, length)

@@ -18,6 +18,8 @@ FAILED = 2
 INTERRUPTED = 130
 
 VERBS = {
+    "gc": ("cryostore.cli.gc", "Give the space back that nothing needs any more."),
+    "jobs": ("cryostore.cli.jobs", "Show the jobs that are open, and what they keep alive."),
     "openapi": ("cryostore.cli.openapi", "Print the OpenAPI document of the server's operations."),
     "sdk-model": ("cryostore.cli.sdk_model", "Write a botocore data folder for boto3 and the aws CLI."),
     "serve": ("cryostore.cli.serve", "Run the server on a data directory."),

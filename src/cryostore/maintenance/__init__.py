@@ -6,5 +6,6 @@ Every duty is safe at any moment, from any process, any number of times; none re
 from __future__ import annotations
 
 from cryostore.maintenance.duties import maintain
+from cryostore.maintenance.schedule import ScheduledCollection
 
-__all__ = ["maintain"]
+__all__ = ["ScheduledCollection", "maintain"]

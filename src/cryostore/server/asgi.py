@@ -9,6 +9,8 @@ can only be checked once the body is here; until then every other failure is hel
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Protocol
@@ -16,9 +18,9 @@ from typing import Any, Protocol
 import msgspec
 
 from cryostore import __version__
-from cryostore.core.digest import Payload
+from cryostore.core.digest import Buffer, Payload
 from cryostore.core.ids import NewId
-from cryostore.core.limits import MIB, Limits
+from cryostore.core.limits import KIB, MIB, Limits
 from cryostore.core.time import Clock
 from cryostore.model import OPERATIONS
 from cryostore.model.errors import ModelError, UnrecognizedClientException
@@ -38,10 +40,15 @@ from cryostore.wire.route import Route, match
 
 HEALTH_PATH = "/-/health"
 REQUEST_ID_HEADER = "x-amzn-requestid"
+ID_PREFIX_CHARACTERS = 24
+"""Of a UUID: the rest of a request's id is counted. Asking for randomness each time would let go of the interpreter."""
 READS = frozenset(
     name for name, one in OPERATIONS.items() if any(isinstance(member.place, Body) for member in one.output_members)
 )
 """The operations that answer with stored bytes."""
+HASHED_HERE_BYTES_MAX = 16 * KIB
+"""Larger bodies are hashed in the pool, beside the event loop."""
+HASH_PIECE_BYTES = 2047
 READ_BYTES = 4 * MIB
 """What a read is taken to need before its size is known."""
 
@@ -123,13 +130,14 @@ class Application:
         self._budget = budget
         self._log = log
         self._clock = clock
-        self._new_id = new_id
+        self._id_prefix = new_id()[:ID_PREFIX_CHARACTERS]
+        self._numbers = itertools.count(1)
         self._limits = limits
         self._region = region
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever a client does or the service fails at."""
-        entry = Entry(self._new_id(), monotonic())
+        entry = Entry(f"{self._id_prefix}{next(self._numbers):012X}", monotonic())
         try:
             try:
                 response = await self._answer(_request(scope), receive, entry)
@@ -184,7 +192,7 @@ class Application:
             return Payload()
         data = await body.read(receive, signing_name, bytes_max)
         entry.bytes_in = len(data)
-        return Payload(data)
+        return Payload(data, sha256=_digest(data)) if len(data) <= HASHED_HERE_BYTES_MAX else Payload(data)
 
     def _carry_out(self, admitted: Admitted, payload: Payload) -> Response:
         """All that takes its time or blocks; runs in a thread of the pool."""
@@ -250,6 +258,18 @@ class Application:
             bytes_out=len(response.body),
             access_key_id=entry.access_key_id,
         )
+
+
+def _digest(data: Buffer) -> bytes:
+    """The SHA-256 of a small body, in pieces for which hashlib does not let go of the interpreter.
+
+    To let go and to get it back amid a pool of threads costs many times what hashing these few bytes does.
+    """
+    whole = hashlib.sha256()
+    view = memoryview(data)
+    for start in range(0, len(view), HASH_PIECE_BYTES):
+        whole.update(view[start : start + HASH_PIECE_BYTES])
+    return whole.digest()
 
 
 def _request(scope: Scope) -> Request:

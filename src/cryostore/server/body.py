@@ -19,20 +19,19 @@ def declared_bytes(request: Request, signing_name: str) -> int | None:
 
     Raises the API's error for a wrong argument for any other framing, and for a body that is not sent as it is.
     """
-    coding = request.header("content-encoding")
+    headers = dict(request.headers)
+    coding = headers.get("content-encoding")
     if coding is not None and coding.strip().lower() not in ("", "identity"):
         raise invalid_argument(signing_name, "Content-Encoding", coding, CODED)
-    if (request.header("x-amz-content-sha256") or "").startswith("STREAMING-"):
-        raise invalid_argument(
-            signing_name, "x-amz-content-sha256", request.header("x-amz-content-sha256"), "must not be a streaming form"
-        )
-    transfer = request.header("transfer-encoding")
+    signed = headers.get("x-amz-content-sha256", "")
+    if signed.startswith("STREAMING-"):
+        raise invalid_argument(signing_name, "x-amz-content-sha256", signed, "must not be a streaming form")
+    transfer = headers.get("transfer-encoding")
     if transfer is not None:
         if transfer.strip().lower() != "chunked":
             raise invalid_argument(signing_name, "Transfer-Encoding", transfer, "must be chunked")
         return None
-    length = request.header("content-length")
-    return 0 if length is None else int(length)
+    return int(headers.get("content-length", 0))
 
 
 def too_long(signing_name: str, bytes_max: int) -> ModelError:

@@ -7,6 +7,8 @@ The rules of this file:
 - While one request is answered, those that came after it wait unread or at most as far as they came with it.
 - After the last answer a connection lingers until the client has had the chance to read it: closing at once while bytes
   are still coming in would make the client's system throw the answer away.
+- A long body goes past the parser, from the socket to where it stays (`Exchange.direct`); all else comes through one
+  buffer of the event loop, `INTAKE_BYTES` long, which is empty again before the loop turns to anything else.
 - The parser is httptools, strict but for one thing: bytes beyond ASCII in a path, as AWS.jl sends them (Backup Storage
   A.5), which travel through it in disguise.
 """
@@ -29,6 +31,7 @@ from cryostore.server.config import ConnectionSettings
 from cryostore.server.exchange import STATUS_LINES, Application, Exchange, Scope
 from cryostore.wire import error as wire_error
 
+INTAKE_BYTES = 64 * 1024
 REQUEST_LINE_REST = len(b"  HTTP/1.1\r\n") + len(b"\r\n")
 NOT_ASCII = re.compile(rb"[\x80-\xff]")
 DISGUISED = re.compile(rb"%~([89A-F][0-9A-F])")
@@ -43,8 +46,11 @@ class HeadRefusedError(Exception):
         self.message = message
 
 
-class Connection(asyncio.Protocol):
-    """A connection, made as uvicorn makes its protocols, with the arguments before `config` bound beforehand."""
+class Connection(asyncio.BufferedProtocol):
+    """A connection, made as uvicorn makes its protocols, with the arguments before `config` bound beforehand.
+
+    `intake` is where its bytes arrive: `INTAKE_BYTES`, shared by all connections of one event loop.
+    """
 
     _transport: asyncio.Transport
 
@@ -54,6 +60,7 @@ class Connection(asyncio.Protocol):
         *,
         head_bytes_max: int,
         new_id: NewId,
+        intake: memoryview,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],  # noqa: ARG002 - uvicorn gives it to every protocol
@@ -65,10 +72,10 @@ class Connection(asyncio.Protocol):
         """No request is begun any more."""
         self._head_bytes_max = head_bytes_max
         self._new_id = new_id
+        self._intake = intake
         self._application: Application = config.loaded_app
         self._server_state = server_state
-        self._parser: Any = httptools.HttpRequestParser(self)
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # ignored, rather than a second answer
+        self._parser: Any = self._new_parser()
         self._scheme = "http"
         self._client: Any = None
         self._timer: asyncio.TimerHandle | None = None
@@ -116,23 +123,26 @@ class Connection(asyncio.Protocol):
         self._wake_writer()
         self._parser = None
 
-    def data_received(self, data: bytes) -> None:
-        """Parse what came in."""
-        if self._deaf and not self._is_receiving():
-            self._throw_away(len(data))
-            return
-        if not self._in_head and not self._is_receiving():
-            data = disguised(data)
-        head_before = self._heads if self._in_head else 0
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            return  # the request itself was complete; the connection ends with its answer
-        except httptools.HttpParserError as error:
-            self._give_up(error)
-            return
-        if self._in_head:
-            self._watch_head(len(data) if head_before == self._heads else 0)
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the event loop's wish; what follows is known here
+        """Where the next bytes go: into a body that takes them directly, else into the intake."""
+        incoming = self._incoming
+        if incoming is None or not incoming.direct:
+            return self._intake
+        return incoming.room() or self._intake[: incoming.missing_bytes]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Make something of the bytes that went where `get_buffer` said."""
+        incoming = self._incoming
+        if incoming is None or not incoming.direct:
+            self._parse(bytes(self._intake[:nbytes]))
+        elif self._lingering_bytes is not None:
+            self._throw_away(nbytes)
+        else:
+            incoming.take(nbytes)
+            if not incoming.missing_bytes:
+                incoming.direct = False
+                self._parser = self._new_parser()  # the old one still waits for the body
+                self.on_message_complete()
 
     def eof_received(self) -> bool:
         """The client will send nothing more; what it asked for it may still read."""
@@ -295,6 +305,28 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _new_parser(self) -> Any:
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # ignored, rather than a second answer
+        return parser
+
+    def _parse(self, data: bytes) -> None:
+        if self._deaf and not self._is_receiving():
+            self._throw_away(len(data))
+            return
+        if not self._in_head and not self._is_receiving():
+            data = disguised(data)
+        head_before = self._heads if self._in_head else 0
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # the request itself was complete; the connection ends with its answer
+        except httptools.HttpParserError as error:
+            self._give_up(error)
+            return
+        if self._in_head:
+            self._watch_head(len(data) if head_before == self._heads else 0)
 
     def _scope(self, method: bytes, version: str) -> Scope:
         url = revealed(self._url)

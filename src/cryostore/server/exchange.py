@@ -1,6 +1,6 @@
 """One request and its answer on a connection, in the shape ASGI gives them: `scope`, `receive` and `send`.
 
-Lives here: gathering a body with one copy and one wake-up, and writing an answer in one go. Does not live here:
+Lives here: gathering a body with one copy at most and one wake-up, and writing an answer in one go. Does not live here:
 parsing, order and timers between exchanges (`connection`), and what a request means (`asgi`).
 
 Within ASGI, two promises beyond it:
@@ -45,12 +45,14 @@ class Exchange:
         "_expects_continue",
         "_headers",
         "_progress_bytes",
+        "_room",
         "_status",
         "_timer",
         "_waiter",
         "answered",
         "body_complete",
         "broken",
+        "direct",
         "keep_alive",
         "received_bytes",
         "scope",
@@ -74,7 +76,10 @@ class Exchange:
         self.body_complete = False
         self.broken = False
         self.answered = False
+        self.direct = False
+        """The bytes of the body that are still missing come past the parser, into `room`."""
         self._body: bytes | bytearray = b""
+        self._room: memoryview | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._progress_bytes = 0
@@ -88,7 +93,9 @@ class Exchange:
         self.received_bytes += len(data)
         if self.answered:
             return  # answered before it was read: the rest is thrown away as it comes
-        if not self._body:
+        if self._room is not None:
+            self._room[self.received_bytes - len(data) : self.received_bytes] = data
+        elif not self._body:
             self._body = data  # nearly always all there is of a small one: not copied
         elif isinstance(self._body, bytearray):
             self._body += data
@@ -99,6 +106,19 @@ class Exchange:
                 self._connection.pause_reading()
         elif self._piece_is_ready():
             self._wake()
+
+    @property
+    def missing_bytes(self) -> int:
+        """How much of a body of declared length is still to come."""
+        return (self._declared_bytes or 0) - self.received_bytes
+
+    def room(self) -> memoryview | None:
+        """Where what is missing of a direct body goes; None if nobody wants it any more."""
+        return None if self._room is None else self._room[self.received_bytes :]
+
+    def take(self, more_bytes: int) -> None:
+        """So much more of a direct body has come in."""
+        self.received_bytes += more_bytes
 
     def complete(self) -> None:
         """The body is here to its last byte."""
@@ -126,11 +146,12 @@ class Exchange:
             if self._expects_continue:
                 self._expects_continue = False
                 self._connection.write(CONTINUE)
+            self._make_room()
             while not self._is_settled():
                 await self._wait()
+        piece = self._let_go()
         if self.broken or self.answered:
             return DISCONNECT
-        piece, self._body = self._body, b""
         return {"type": "http.request", "body": piece, "more_body": not self.body_complete}
 
     async def send(self, message: Message) -> None:
@@ -143,7 +164,7 @@ class Exchange:
         keep_alive = self.keep_alive and not self._connection.closing and (self.body_complete or self._can_be_drained())
         head = self._head(keep_alive=keep_alive)
         self.answered = True
-        self._body = b""
+        self._let_go()
         body = message.get("body", b"")
         if self.scope["method"] == "HEAD":
             self._connection.write(head)
@@ -156,6 +177,21 @@ class Exchange:
         self._connection.finish(self, keep_alive=keep_alive)
 
     # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Let what is missing of a long body come straight to where it will stay."""
+        if self._declared_bytes is None or self._declared_bytes <= READ_AHEAD_BYTES:
+            return
+        if self.direct or self.broken or self.answered:
+            return
+        whole = bytearray(self._declared_bytes)
+        whole[: len(self._body)] = self._body
+        self._body, self._room, self.direct = whole, memoryview(whole), True
+
+    def _let_go(self) -> bytes | bytearray:
+        """Hand over what there is of the body, and keep nothing."""
+        piece, self._body, self._room = self._body, b"", None
+        return piece
 
     def _head(self, *, keep_alive: bool) -> bytes:
         lines = [STATUS_LINES[self._status], *self._connection.default_lines()]

@@ -44,7 +44,7 @@ class Log:
         if LEVELS[level] < self.level:
             return
         line: dict[str, Any] = {"time": iso_text(seconds(self._clock())), "level": level, "event": event}
-        line.update((name, value) for name, value in fields.items() if value is not None)
+        line |= {name: value for name, value in fields.items() if value is not None}
         if len(self._lines) >= LINES_WAITING_MAX:
             self._dropped += 1
             return

@@ -28,6 +28,8 @@ RESTART_SECONDS_MIN = 0.1
 RESTART_SECONDS_MAX = 10.0
 STEADY_SECONDS = 60.0
 """A worker that ran this long fell for a new reason: it is started again without delay."""
+LOOK_SECONDS = 0.2
+"""A signal that comes between two waits is seen after the second one only."""
 KILL_AFTER_SECONDS = 10.0
 """How much longer than its own grace a worker may take to end."""
 
@@ -86,7 +88,7 @@ class Supervisor:
             self._start()
         while self._processes or not self._stopping:
             try:
-                self._events.get(timeout=max(0.0, min(1.0, self._deadline - monotonic())))()
+                self._events.get(timeout=max(0.0, min(LOOK_SECONDS, self._deadline - monotonic())))()
             except Empty:
                 if monotonic() >= self._deadline:
                     self._kill()

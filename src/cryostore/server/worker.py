@@ -11,6 +11,7 @@ Standard output tells the parent one thing as JSON: that this worker is ready, o
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -32,12 +33,12 @@ from cryostore.core.ids import NewId, random_id
 from cryostore.core.limits import Limits
 from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
-from cryostore.maintenance import maintain
+from cryostore.maintenance import ScheduledCollection, maintain
 from cryostore.model.operation import Operation
 from cryostore.server.asgi import Access, Application, Service
 from cryostore.server.budget import Budget
 from cryostore.server.config import Configuration, from_json
-from cryostore.server.connection import Connection
+from cryostore.server.connection import INTAKE_BYTES, Connection
 from cryostore.server.log import Log, capture_libraries
 from cryostore.server.maintenance import Maintenance
 from cryostore.server.pool import Pool
@@ -46,7 +47,7 @@ from cryostore.service.open import open_service
 
 STDERR = 2
 BACKLOG = 2048
-POOL_CLOSE_SECONDS = 5.0
+POOL_CLOSE_SECONDS = 1.0
 
 
 class OpenService(Protocol):
@@ -135,10 +136,11 @@ def _uvicorn_config(configuration: Configuration, application: Application, new_
         configuration.connection,
         head_bytes_max=configuration.limits.request_head_bytes_max,
         new_id=new_id,
+        intake=memoryview(bytearray(INTAKE_BYTES)),
     )
     return uvicorn.Config(
         application,
-        http=cast("type[Connection]", protocol),
+        http=cast("type[asyncio.Protocol]", protocol),  # one that has its own buffers will do
         loop="uvloop",
         ws="none",
         lifespan="off",
@@ -159,6 +161,7 @@ class OwnService:
 
     def __init__(self, service: CryostoreService) -> None:
         self._service = service
+        self._collection = ScheduledCollection(service.context)
         self.access: Access = service.access
 
     def call(self, operation: Operation[Any], caller: Any) -> Any:
@@ -166,8 +169,11 @@ class OwnService:
         return self._service.call(operation, caller)
 
     def maintain(self) -> None:
-        """One round of duties."""
-        maintain(self._service)
+        """One round of duties, and a portion of garbage collection if that is due."""
+        try:
+            maintain(self._service)
+        finally:
+            self._collection.go_on()
 
     def close(self) -> None:
         """See `Service.close`."""

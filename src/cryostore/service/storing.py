@@ -152,4 +152,6 @@ def _store(context: Context, vault_id: int, payload: Payload, kind: Kind) -> _St
         return _Stored(digest, None, epoch)
     key_number, key = context.keys.sealing(vault_id)
     location = context.store.put(payload, key, kind)
-    return _Stored(digest, ChunkRow(key_number, location.pack_id, location.offset, location.length, len(payload)), epoch)
+    return _Stored(
+        digest, ChunkRow(key_number, location.pack_id, location.offset, location.length, len(payload)), epoch
+    )

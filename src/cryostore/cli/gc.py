@@ -1,0 +1,88 @@
+"""`cryo gc`: collect garbage now."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cryostore.cli.data_dir import data_dir_option, existing_store
+from cryostore.cli.verbs import EPILOGUE
+from cryostore.core.limits import MIB
+from cryostore.core.time import HOUR_MS
+
+if TYPE_CHECKING:
+    from cryostore.maintenance.collection import Outcome, Progress
+
+QUIET_SECONDS = 1.0
+SECONDS_BETWEEN_LINES = 0.2
+
+
+@click.command("gc", epilog=EPILOGUE)
+@data_dir_option("The store.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; only count.")
+@click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
+@click.option(
+    "--quarantine",
+    "quarantine_hours",
+    type=click.FloatRange(min=0),
+    default=None,
+    metavar="HOURS",
+    help="How long garbage waits before it is removed; 24 if left out.",
+)
+def command(data_dir: Path, dry_run: bool, as_json: bool, quarantine_hours: float | None) -> None:
+    """Give the space back that nothing needs any more.
+
+    Backups, restores and a server may go on meanwhile. What is found is condemned first, and removed by a run that
+    comes after its quarantine; a server makes a run every six hours by itself. Packs of mostly garbage are rewritten.
+    """
+    from cryostore.maintenance import maintain
+    from cryostore.maintenance.collection import Outcome
+    from cryostore.maintenance.gc import collect
+
+    quarantine_ms = None if quarantine_hours is None else round(quarantine_hours * HOUR_MS)
+    outcome = Outcome()
+    with existing_store(data_dir) as service:
+        if not dry_run:
+            maintain(service)
+        show(collect(service.context, outcome, quarantine_ms=quarantine_ms, dry_run=dry_run))
+    print(json.dumps(asdict(outcome)) if as_json else words(outcome, dry_run=dry_run))
+
+
+def show(steps: Iterator[Progress]) -> None:
+    """Take the steps; on a terminal, and once they take longer than a second, say how far they are."""
+    begun, said = time.monotonic(), 0.0
+    terminal = sys.stderr.isatty()
+    for step in steps:
+        now = time.monotonic()
+        if terminal and now - begun > QUIET_SECONDS and now - said > SECONDS_BETWEEN_LINES:
+            total = "" if step.total is None else f" of {step.total}"
+            print(f"\r\x1b[K{step.stage} {step.done}{total}", end="", file=sys.stderr, flush=True)
+            said = now
+    if said:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def words(outcome: Outcome, *, dry_run: bool) -> str:
+    """The outcome for people."""
+    would = "would be " if dry_run else ""
+    return "\n".join(
+        (
+            f"{outcome.chunks} chunks",
+            f"{would}condemned: {outcome.condemned} chunks, {_mib(outcome.condemned_bytes)}",
+            f"{would}waiting: {outcome.waiting} chunks, {_mib(outcome.waiting_bytes)}",
+            f"{would}removed: {outcome.removed} chunks, {_mib(outcome.removed_bytes)}",
+            f"{would}compacted: {outcome.packs_compacted} packs, {_mib(outcome.moved_bytes)} moved",
+            f"{would}deleted: {outcome.packs_deleted} packs, {_mib(outcome.deleted_bytes)} given back",
+        )
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.1f} MiB"

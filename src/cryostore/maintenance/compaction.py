@@ -1,0 +1,144 @@
+"""Compaction: what is left in packs of mostly garbage moves to new packs, and small packs are merged.
+
+The rules: `gc`, where rule 7 is this module. An envelope is copied as it is, once it has proved to be readable; one
+that is not stays where it is, and with it its pack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from cryostore.catalog import chunks, packs
+from cryostore.catalog.chunks import PackedChunk
+from cryostore.catalog.database import Transaction
+from cryostore.chunks.store import Location
+from cryostore.core.errors import DamagedDataError, KeyUnavailableError
+from cryostore.core.limits import MIB
+from cryostore.maintenance.collection import Progress, Run
+from cryostore.maintenance.packs import PACKS_PER_BATCH, close_one
+
+CHUNKS_PER_BATCH = 500
+BYTES_PER_BATCH = 16 * MIB
+GARBAGE_PER_LIVE = 16
+"""Garbage up to one byte in so many live ones is left where it is."""
+WORTH_PER_PACK = 16
+"""Garbage of less than this part of a pack, in the whole store, is left where it is."""
+
+
+class PackUse(NamedTuple):
+    """A pack and how much of it is in use."""
+
+    pack_number: int
+    name: str
+    size_bytes: int
+    live_bytes: int
+
+    @property
+    def garbage_bytes(self) -> int:
+        """What compacting the pack would free."""
+        return self.size_bytes - self.live_bytes
+
+
+def compact(run: Run, live_bytes: dict[int, int]) -> Iterator[Progress]:
+    """Empty the packs that pay. `live_bytes` says how much of each pack rows point to."""
+    uses = list(_uses(run, live_bytes))
+    yield Progress("measure", len(uses))
+    chosen = worthwhile(uses, run.context.settings.pack_bytes_target)
+    if run.dry_run:
+        run.outcome.packs_compacted = len(chosen)
+        run.outcome.moved_bytes = sum(pack.live_bytes for pack in chosen)
+        return
+    for pack in chosen:
+        run.context.store.roll(pack.name)  # all of them first: none is to be filled with what another one held
+    for done, pack in enumerate(chosen):
+        yield Progress("compact", done, len(chosen))
+        if _is_closed(run, pack):
+            for _ in _empty(run, pack):
+                yield Progress("compact", done, len(chosen))
+            run.outcome.packs_compacted += 1
+
+
+def _is_closed(run: Run, pack: PackUse) -> bool:
+    return run.read(partial(packs.is_closed, pack_number=pack.pack_number)) or close_one(run, pack.name)
+
+
+def _uses(run: Run, live_bytes: dict[int, int]) -> Iterator[PackUse]:
+    """Every pack that holds something and exists."""
+    after = 0
+    while rows := run.read(partial(packs.standing, after=after, limit=PACKS_PER_BATCH)):
+        for row in rows:
+            size = run.context.store.pack_bytes(row.name) if row.pack_number in live_bytes else None
+            if size is not None:
+                yield PackUse(row.pack_number, row.name, size, live_bytes[row.pack_number])
+        after = rows[-1].pack_number
+
+
+def worthwhile(uses: Sequence[PackUse], pack_bytes_target: int) -> list[PackUse]:
+    """The packs to compact: those whose garbage is too much, those of mostly garbage, and small ones that fill one."""
+    live = sum(use.live_bytes for use in uses)
+    left = sum(use.garbage_bytes for use in uses)
+    chosen: list[PackUse] = []
+    for use in sorted(uses, key=lambda use: use.live_bytes / max(use.size_bytes, 1)):
+        if left * GARBAGE_PER_LIVE <= live and use.live_bytes * 2 >= use.size_bytes:
+            break
+        chosen.append(use)
+        left -= use.garbage_bytes
+    if sum(use.garbage_bytes for use in chosen) * WORTH_PER_PACK < pack_bytes_target:
+        chosen = []
+    small = [use for use in uses if use.size_bytes * 2 < pack_bytes_target and use not in chosen]
+    return chosen + (small if sum(use.live_bytes for use in small) >= pack_bytes_target else [])
+
+
+def _empty(run: Run, pack: PackUse) -> Iterator[None]:
+    """Move all sound chunks of a closed pack elsewhere."""
+    offset = 0
+    while found := run.read(
+        partial(chunks.in_pack, pack_number=pack.pack_number, from_offset=offset, limit=CHUNKS_PER_BATCH)
+    ):
+        batch = _first(found)
+        _move(run, pack, batch)
+        offset = batch[-1].pack_offset + 1
+        yield
+
+
+def _first(found: Sequence[PackedChunk]) -> Sequence[PackedChunk]:
+    """As many chunks, one at least, as one batch may have bytes."""
+    total = 0
+    for place, chunk in enumerate(found):
+        total += chunk.sealed_length
+        if total > BYTES_PER_BATCH and place:
+            return found[:place]
+    return found
+
+
+def _move(run: Run, pack: PackUse, batch: Sequence[PackedChunk]) -> None:
+    envelopes = [(chunk, envelope) for chunk in batch if (envelope := _envelope(run, pack, chunk)) is not None]
+    if not envelopes:
+        return
+    locations = run.context.store.append([envelope for _, envelope in envelopes])
+    name = locations[0].pack_id
+
+    def work(transaction: Transaction) -> int:
+        number = packs.number_for(transaction, name, epoch=run.epoch, now_ms=run.context.clock())
+        if number is None:
+            return 0
+        return sum(
+            chunks.move(transaction, chunk, from_pack=pack.pack_number, to_pack=number, to_offset=location.offset)
+            for (chunk, _), location in zip(envelopes, locations, strict=True)
+        )
+
+    run.outcome.moved += run.write(work)
+    run.outcome.moved_bytes += sum(location.length for location in locations)
+
+
+def _envelope(run: Run, pack: PackUse, chunk: PackedChunk) -> bytes | None:
+    """The chunk's envelope; None if it cannot be opened."""
+    try:
+        key = run.context.keys.opening(chunk.key_number)
+        location = Location(pack.name, chunk.pack_offset, chunk.sealed_length)
+        return run.context.store.envelope(location, key, chunk.digest, chunk.length)
+    except (DamagedDataError, KeyUnavailableError):
+        run.outcome.unreadable += 1
+        return None

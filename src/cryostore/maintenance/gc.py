@@ -1,0 +1,66 @@
+"""Garbage collection: what nothing refers to any more gives its space back, while everything else goes on.
+
+The rules, on which the safety of every byte rests:
+
+1. A run begins by raising the epoch, in a transaction. There is one run at a time: it holds a lease, and each of its
+   writes makes sure that it still does (`collection`). A run that has lost it changes nothing any more.
+2. Every write that refers to a chunk does so in one transaction with `chunks.insert` or `chunks.use`, which note the
+   current epoch on the chunk's row. To such a write a condemned chunk is an unknown one: its bytes are stored anew,
+   and the row is a sound one again, at the new place.
+3. After that, the run marks what is referred to, in one pass (`mark`): first the chunks of all uploads, then all
+   objects, since references move only that way. A set that cannot be completed is not used.
+4. It condemns chunks that are not marked and that no write referred to since the run began (`sweep`). What was referred
+   to when the run began is marked, or nobody sees it any more; what was referred to since carries the epoch.
+5. A chunk's row is removed if it was condemned at least the quarantine ago and, again, is neither marked nor used.
+6. A pack that nobody writes to and that no row points into is retired (`packs`). A retired pack takes no rows: a writer
+   that comes late with bytes it had flushed there is told to store them anew. After another quarantine its row is
+   dropped, if it is still empty, and then its file is deleted; the row is forgotten in a later epoch, once the file
+   is gone. A pack without a row is new only to a writer whose bytes were written in the current epoch.
+7. Before that, compaction copies what is left in packs of mostly garbage into new packs and moves the rows
+   (`compaction`). Readers that looked up the old place look again.
+
+Nothing is decided by a listing or a file's time; a clock that goes wrong changes how long garbage waits, nothing else.
+No transaction changes more than a few hundred rows, and none spans a read or write of a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cryostore.maintenance import compaction, packs
+from cryostore.maintenance.collection import Outcome, Progress, Run
+from cryostore.maintenance.mark import mark
+from cryostore.maintenance.sweep import sweep
+from cryostore.service import Context
+
+
+def collect(
+    context: Context, outcome: Outcome, *, quarantine_ms: int | None = None, dry_run: bool = False
+) -> Iterator[Progress]:
+    """Make one run, step by step: each step is a transaction or a few reads and writes of files.
+
+    Counts into `outcome`. May be broken off between any two steps, for good too: a later run does the rest. A dry run
+    only counts; a write that comes meanwhile may be counted as garbage.
+
+    Raises CollectionRunsError if another run is under way, CollectionLostError if another one took over.
+    """
+    quarantine_ms = context.settings.quarantine_ms if quarantine_ms is None else quarantine_ms
+    run = Run.begin(context, outcome, quarantine_ms=quarantine_ms, dry_run=dry_run)
+    try:
+        marked = yield from mark(run)
+        live_bytes = yield from sweep(run, marked)
+        yield from packs.close(run)
+        yield from compaction.compact(run, live_bytes)
+        yield from packs.retire(run)
+        yield from packs.drop(run)
+        run.end(finished=True)
+    finally:
+        run.end(finished=False)
+
+
+def collect_all(context: Context, *, quarantine_ms: int | None = None, dry_run: bool = False) -> Outcome:
+    """Make one run to its end. Raises as `collect` does."""
+    outcome = Outcome()
+    for _ in collect(context, outcome, quarantine_ms=quarantine_ms, dry_run=dry_run):
+        pass
+    return outcome

@@ -1,0 +1,76 @@
+"""Packs as time passes: closed when their writer is gone, retired when empty, then deleted.
+
+The rules: `gc`, where rule 6 is this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from cryostore.catalog import packs
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.packs import PackRow
+from cryostore.core.errors import BlobNotFoundError
+from cryostore.maintenance.collection import Progress, Run
+
+PACKS_PER_BATCH = 100
+
+
+def close(run: Run) -> Iterator[Progress]:
+    """Record which packs nobody writes to any more."""
+    for done, name in enumerate([] if run.dry_run else run.read(packs.open_packs)):
+        close_one(run, name)
+        yield Progress("close", done + 1)
+
+
+def close_one(run: Run, name: str) -> bool:
+    """Record that nobody writes to a pack any more, if so; answers whether so."""
+    try:
+        closed = run.context.store.close_pack(name)
+    except BlobNotFoundError:
+        return False  # a disk that is not there, perhaps: nothing is concluded from it
+    if closed:
+        run.write(partial(packs.close, name=name))
+    return closed
+
+
+def retire(run: Run) -> Iterator[Progress]:
+    """Retire the closed packs that no row points into."""
+
+    def work(transaction: Transaction) -> int:
+        now_ms = run.context.clock()
+        numbers = packs.empty(transaction, PACKS_PER_BATCH)
+        return sum(packs.retire(transaction, number, now_ms=now_ms) for number in numbers)
+
+    while not run.dry_run and (count := run.write(work)):
+        run.outcome.packs_retired += count
+        yield Progress("retire", run.outcome.packs_retired)
+
+
+def drop(run: Run) -> Iterator[Progress]:
+    """Delete the files of packs whose quarantine is over: the row first, then the file, and at last the row."""
+    after = 0
+    while rows := run.read(partial(packs.retired, after=after, limit=PACKS_PER_BATCH)):
+        for row in rows:
+            if not run.dry_run:
+                yield from _drop(run, row)
+        after = rows[-1].pack_number
+
+
+def _drop(run: Run, row: PackRow) -> Iterator[Progress]:
+    store = run.context.store
+    if row.dropped_epoch is None:
+        before_ms = run.before_ms
+        dropped = partial(packs.drop, pack_number=row.pack_number, epoch=run.epoch, before_ms=before_ms)
+        if row.retired_ms is None or row.retired_ms > before_ms or not run.write(dropped):
+            return
+        yield Progress("drop", run.outcome.packs_deleted)
+    size = store.pack_bytes(row.name)
+    if size is not None:
+        store.delete_pack(row.name)
+        run.outcome.packs_deleted += 1
+        run.outcome.deleted_bytes += size
+    elif row.dropped_epoch is not None and row.dropped_epoch < run.epoch:
+        run.write(partial(packs.forget, pack_number=row.pack_number, epoch=run.epoch))
+    yield Progress("drop", run.outcome.packs_deleted)

@@ -1,0 +1,75 @@
+"""Sweeping: chunks that nothing refers to are condemned, and after their quarantine removed.
+
+The rules: `gc`, where rules 4 and 5 are this module.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Generator
+from functools import partial
+
+from cryostore.catalog import chunks
+from cryostore.catalog.chunks import SweptChunk
+from cryostore.catalog.database import Transaction
+from cryostore.maintenance.collection import Outcome, Progress, Run
+from cryostore.maintenance.digest_set import DigestSet
+from cryostore.maintenance.mark import START
+
+CHUNKS_PER_PAGE = 500
+
+
+def sweep(run: Run, marked: DigestSet) -> Generator[Progress, None, dict[int, int]]:
+    """Look at every chunk once. Answers how many bytes of each pack rows still point to, condemned ones included."""
+    live_bytes: dict[int, int] = defaultdict(int)
+    after = START
+    while page := run.read(partial(chunks.page, after=after, limit=CHUNKS_PER_PAGE)):
+        unmarked = [chunk for chunk in page if not marked.holds(chunk.vault_id, chunk.digest)]
+        yield Progress("sweep", run.outcome.chunks)  # a place to be interrupted between looking and acting
+        gone = _give_up(run, unmarked) if unmarked else set()
+        for chunk in page:
+            if chunk not in gone:
+                live_bytes[chunk.pack_number] += chunk.sealed_length
+        after = (page[-1].vault_id, page[-1].digest)
+        run.outcome.chunks += len(page)
+    return live_bytes
+
+
+def _give_up(run: Run, unmarked: list[SweptChunk]) -> set[SweptChunk]:
+    """Condemn or remove what may be; answers what is removed."""
+    now_ms, before_ms = run.context.clock(), run.before_ms
+
+    def work(transaction: Transaction) -> tuple[list[SweptChunk], list[SweptChunk]]:
+        condemned = [
+            chunk
+            for chunk in unmarked
+            if chunk.condemned_ms is None
+            and chunks.condemn(transaction, chunk.vault_id, chunk.digest, epoch=run.epoch, now_ms=now_ms)
+        ]
+        removed = [
+            chunk
+            for chunk in unmarked
+            if chunks.remove(transaction, chunk.vault_id, chunk.digest, epoch=run.epoch, before_ms=before_ms)
+        ]
+        return condemned, removed
+
+    if run.dry_run:
+        condemned = [chunk for chunk in unmarked if chunk.condemned_ms is None]
+        removed = [chunk for chunk in unmarked if chunk.condemned_ms is not None and chunk.condemned_ms <= before_ms]
+    elif any(chunk.used_epoch < run.epoch for chunk in unmarked):
+        condemned, removed = run.write(work)
+    else:
+        return set()
+    gone = set(removed)
+    waiting = {chunk for chunk in unmarked if chunk.condemned_ms is not None}.union(condemned) - gone
+    _tally(run.outcome, condemned, removed, waiting)
+    return gone
+
+
+def _tally(outcome: Outcome, condemned: list[SweptChunk], removed: list[SweptChunk], waiting: set[SweptChunk]) -> None:
+    outcome.condemned += len(condemned)
+    outcome.condemned_bytes += sum(chunk.sealed_length for chunk in condemned)
+    outcome.removed += len(removed)
+    outcome.removed_bytes += sum(chunk.sealed_length for chunk in removed)
+    outcome.waiting += len(waiting)
+    outcome.waiting_bytes += sum(chunk.sealed_length for chunk in waiting)

@@ -1,0 +1,78 @@
+"""The README's quick start, run as it stands: only addresses and folders are this run's own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from support import compatibility
+from support.compatibility import start_job
+from support.serving import serving
+from support.tree import fenced
+
+pytestmark = pytest.mark.compat
+URL = "http://127.0.0.1:8734"
+SECONDS_MAX = 120
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The server of the quick start: its very options, on a free port."""
+    folder = tmp_path_factory.mktemp("readme")
+    program, verb, *options = shlex.split(fenced("README.md", "quick start: serve"))
+    assert (program, verb) == (".venv/bin/cryo", "serve")
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    assert given == {"--data-dir": "./cryo-data", "--listen": URL.removeprefix("http://")}
+    with serving(folder / "cryo-data") as running:
+        yield running
+
+
+def shell(script, server, tools):
+    """Run a block of the README in the folder that holds the data directory, with the aws CLI on the PATH."""
+    cryo = f"{sys.executable} -m cryostore"
+    environment = {name: value for name, value in server.environment.items() if not name.startswith("AWS_")}
+    environment |= {"PATH": f"{tools}:{os.environ['PATH']}", "AWS_CONFIG_FILE": os.devnull, "PAGER": "cat"}
+    return subprocess.run(
+        ["bash", "-euc", script.replace(URL, server.url).replace(".venv/bin/cryo", cryo)],
+        cwd=server.data_dir.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+
+
+def test_any_aws_tool_finds_the_server_by_two_variables(server, sdk_current):
+    """The block with the two variables lists the vault named Default."""
+    run = shell(fenced("README.md", "quick start: aws"), server, sdk_current / "bin")
+    assert run.returncode == 0, run.stderr
+    assert '"BackupVaultName": "Default"' in run.stdout
+
+
+def test_current_aws_cli_learns_the_service(server, sdk_current):
+    """After the block, `aws backupstorage` exists, extensions included."""
+    script = fenced("README.md", "quick start: aws") + fenced("README.md", "quick start: sdk-model")
+    script = script.replace("aws backupstorage help", "aws backupstorage help | cat")
+    run = shell(script, server, sdk_current / "bin")
+    assert run.returncode == 0, run.stderr
+    assert "put-chunk" in run.stdout
+    assert "commit-backup-job" in run.stdout
+
+
+def test_python_block_stores_an_object(server, monkeypatch):
+    """The function of the README stores an object that can be listed."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, server.environment[name])
+    names = {}
+    exec(compile(fenced("README.md", "quick start: python"), "README.md", "exec"), names)
+    with server.client() as client:
+        job_id = start_job(client)
+        names["back_up"](job_id, "notes.txt", b"read me")
+        listed = names["backupstorage"].list_objects(job_id)
+        assert [item["Name"] for item in listed["ObjectList"]] == ["notes.txt"]
+        compatibility.commit_and_restore(client, job_id)

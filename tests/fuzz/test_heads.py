@@ -1,0 +1,85 @@
+"""Bytes that are hardly HTTP, or hardly what was signed, against a real server: refused, forgotten, and no harm done."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.api import Api
+from support.scrutiny import HEALTH, check_log, stored
+
+TARGETS = [
+    *(b"/", b"*", b"", b"//", b"/%", b"/%zz", b"/%00", b"/-/health", b"/-/health/", b"http://server/-/health", b"server:80"),
+    *(b"http://", b"http://[::1", b"http://server:99999999/", b"https://x@y:1/backup-vaults", b"/backup-vaults/", b"/.."),
+    *(b"/backup-jobs/J/object/N/put-object", b"/backup-jobs/J/object/a/../b", b"/backup-jobs/J/object/%2e%2e"),
+    *(b"/restore-jobs/J/objects/list?max-results=1&max-results=2", b"/restore-jobs/J/objects/list?max-results=9" + b"9" * 99),
+    *(b"/restore-jobs/J/chunk/%ff%fe", b"/?X-Amz-Signature=x&X-Amz-Signature=y", b"/?X-Amz-Credential=%zz", b"\xff\xfe"),
+]  # fmt: skip
+NAMES = [
+    *(b"host", b"Host", b"content-length", b"Content-Length", b"transfer-encoding", b"expect", b"connection", b"upgrade"),
+    *(b"authorization", b"x-amz-date", b"date", b"x-amz-content-sha256", b"x-amz-security-token", b"content-type", b"te"),
+    *(b"content-encoding", b"x-amzn-requestid", b"trailer", b"proxy-connection", b"range", b"", b" ", b"a b", b"a:b", b"\xff"),
+]  # fmt: skip
+VALUES = [
+    *(b"", b"0", b"1", b"-1", b"+1", b"1, 1", b"0x10", b"1e3", b"18446744073709551616", b"9" * 400, b"chunked", b"gzip"),
+    *(b"chunked, chunked", b"identity", b"100-continue", b"close", b"keep-alive, upgrade", b"h2c", b"server", b"AWS4"),
+    *(b"AWS4-HMAC-SHA256", b"AWS4-HMAC-SHA256 Credential=a/20260101/r/s/aws4_request,SignedHeaders=host,Signature=0"),
+    b"AWS4-HMAC-SHA256 Credential=a/b/c/d/e/f/g/aws4_request, SignedHeaders=;;, Signature=" + b"0" * 64,
+    *(b"20260101T000000Z", b"20269999T999999Z", b"Thu, 01 Jan 1970 00:00:00 GMT", b"UNSIGNED-PAYLOAD", b"STREAMING-X"),
+    *(b"a\r\n b", b"a\r\n\tb", b"a\nb", b"a\rb", b"a\x00b", b"\xff\xfe", b'{"level":"error"}\n{"event":"forged"}', b"\x1b[2J"),
+]  # fmt: skip
+
+raw = st.binary(max_size=60)
+methods = st.sampled_from([b"GET", b"PUT", b"POST", b"DELETE", b"HEAD", b"PATCH", b"OPTIONS", b"CONNECT", b"get", b"PRI"])
+versions = st.sampled_from([b"HTTP/1.1"] * 5 + [b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/9.9", b"http/1.1", b""])
+targets = st.sampled_from(TARGETS) | raw.map(lambda data: b"/" + data) | raw
+ends = st.sampled_from([b"\r\n"] * 8 + [b"\n", b"\r", b"", b"\r\n\r\n"])
+names = st.sampled_from(NAMES) | st.binary(max_size=12)
+values = st.sampled_from(VALUES) | raw
+colons = st.sampled_from([b": "] * 6 + [b":", b" : ", b"", b"\t:\t"])
+bodies = st.sampled_from([b"", b"{}", b"5\r\nabcde\r\n0\r\n\r\n", b"a" * 5000, HEALTH]) | raw
+
+
+@st.composite
+def heads(draw):
+    """Something like a request, unsigned."""
+    pieces = [draw(methods | raw), draw(st.sampled_from([b" "] * 6 + [b"", b"\t", b"  "])), draw(targets), b" "]
+    pieces += [draw(versions), draw(ends)]
+    for _ in range(draw(st.integers(0, 6))):
+        pieces += [draw(names), draw(colons), draw(values), draw(ends)]
+    return b"".join([*pieces, draw(ends), draw(bodies)])
+
+
+@pytest.fixture(scope="module")
+def job(client, server):
+    """A running job with one object."""
+    api = Api(client, server.data_dir)
+    job = api.running_job()
+    api.put(job, "before", b"data")
+    return job
+
+
+@pytest.fixture(scope="module", autouse=True)
+def log_while_it_runs(server):
+    """The log is looked at before the server's end as well, so that a test is near."""
+    yield
+    check_log(server.running.log)
+
+
+@given(request=heads())
+def test_something_like_a_request_is_refused(server, job, request):
+    """Without a signature there is nothing but health."""
+    before = stored(server.data_dir)
+    for answer in server.talk(request):
+        assert answer.status in (100, 200, 400, 403, 431)
+        assert answer.status != 200 or answer.error is None and answer.body[:15] in (b"", b'{"status":"ok",')
+    assert server.is_well()
+    assert stored(server.data_dir) == before
+
+
+@given(data=st.binary(max_size=300) | st.lists(st.binary(max_size=40), max_size=6).map(b"\r\n".join))
+def test_bytes_are_refused(server, job, data):
+    answers = server.talk(data)
+    assert [answer.status for answer in answers] in ([], [400])
+    assert server.is_well()

@@ -1,0 +1,46 @@
+"""The chunk rows of deleted vaults go, those of others stay."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.catalog import chunks
+from cryostore.catalog.chunks import ChunkRow
+from cryostore.maintenance import vaults
+
+
+@pytest.fixture
+def fill(model):
+    def fill(vault_id, count):
+        for number in range(count):
+            row = ChunkRow(1, "pack", number, 10, 5)
+            digest = bytes([number]) * 32
+            model.database.write(lambda t, row=row, digest=digest: chunks.insert(t, vault_id, digest, row, now_ms=0))
+
+    return fill
+
+
+def count(model):
+    return dict(model.database.read(lambda t: t.rows("SELECT vault_id, count(*) FROM chunk GROUP BY vault_id")))
+
+
+def test_chunks_of_vaults_that_are_gone_go(model, fill, snapshot):
+    """Vault 1 is there, 7 and 9 are not."""
+    fill(1, 3)
+    before = snapshot("pack")
+    fill(7, 4)
+    fill(9, 2)
+    vaults.delete_chunks_of_deleted(model.context)
+    assert count(model) == {1: 3}
+    assert snapshot("pack") == before
+
+
+def test_a_round_takes_so_much_and_the_next_goes_on(model, fill, monkeypatch):
+    monkeypatch.setattr(vaults, "ROWS_PER_BATCH", 2)
+    monkeypatch.setattr(vaults, "BATCHES_PER_ROUND", 2)
+    fill(7, 9)
+    left = []
+    while count(model):
+        vaults.delete_chunks_of_deleted(model.context)
+        left.append(count(model).get(7, 0))
+    assert left == [5, 1, 0]

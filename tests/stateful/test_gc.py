@@ -1,0 +1,295 @@
+"""Deduplication against garbage collection: writers and collectors that meet at every boundary between transactions.
+
+Two processes share a store of tiny packs. While one request of a writer is under way, at each of its transactions and
+each write of its bytes, the collector goes on by some steps, or another whole request comes in; likewise the other way
+round. Quarantines are zero half of the time: they are there for operators, and safety must not need them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cryostore.core.errors import CryostoreError, StorageUnavailableError
+from cryostore.core.time import DAY_MS, HOUR_MS
+from cryostore.maintenance import maintain
+from cryostore.maintenance.collection import CollectionLostError, CollectionRunsError, Outcome
+from cryostore.maintenance.gc import collect, collect_all
+from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.service import Settings
+from support import audit
+from support.api import Api, hex_of, new_resource
+from support.memory_store import MemoryStore, Process
+
+CONTENTS = [random.Random(number).randbytes(60 + 40 * number) for number in range(5)]
+CONTENT = st.sampled_from(CONTENTS)
+NAME = st.sampled_from(["a", "b", "c"])
+WHO = st.integers(0, 1)
+QUARANTINE = st.sampled_from([0, 0, HOUR_MS])
+
+# What happens in the middle of something else: collector's steps, a put of the same content, a whole run.
+INTRUSION = st.one_of(
+    st.tuples(st.just("steps"), st.integers(1, 6)),
+    st.tuples(st.just("put"), st.sampled_from(range(len(CONTENTS)))),
+    st.tuples(st.just("run"), st.just(0)),
+    st.tuples(st.just("delete"), st.just(0)),
+    st.tuples(st.just("nothing"), st.just(0)),
+)
+INTRUSIONS = st.lists(INTRUSION, max_size=4)
+
+
+class DedupAgainstCollection(RuleBasedStateMachine):
+    """The model: what each open job sees, what each open upload got, what each point and each restore holds."""
+
+    @initialize()
+    def open(self):
+        self.store = MemoryStore(Settings(pack_bytes_target=700))
+        self.jobs = {}
+        self.uploads = {}
+        self.points = {}
+        self.restores = {}
+        self.steps = None
+        self.start()
+
+    def start(self):
+        """Both processes begin."""
+        self.processes = [Process(self.store) for _ in range(2)]
+        self.intrusions = []
+        for process in self.processes:
+            process.database.on_write(self.intrude)
+            for method in ("append", "sync", "delete"):
+                process.blobs.on(method, self.intrude)
+        self.apis = [Api(process, None, clock=self.store.clock) for process in self.processes]
+
+    def intrude(self):
+        """Let the next thing happen that was to happen in the middle of another."""
+        if not self.intrusions:
+            return
+        what, number = self.intrusions.pop(0)
+        rest, self.intrusions = self.intrusions, []
+        if what == "steps" and not self.stepping:
+            self.go_on(number)
+        elif what == "put" and self.jobs and self.other:
+            job = min(self.jobs)
+            self.other_put(job, CONTENTS[number])
+        elif what == "run":
+            with contextlib.suppress(CollectionRunsError, CollectionLostError):
+                collect_all(self.processes[1].context, quarantine_ms=0)
+        elif what == "delete" and self.points and self.other:
+            self.delete_one(min(self.points))
+        self.intrusions = rest
+
+    stepping = False
+    other = True
+
+    def other_put(self, job, content):
+        self.other = False
+        try:
+            self.apis[1].put(job, "other", content)
+            self.jobs[job]["other"] = content
+        finally:
+            self.other = True
+
+    def delete_one(self, point):
+        """Delete a point unless a job or a restore keeps it."""
+        with contextlib.suppress(CryostoreError):
+            self.apis[0].delete_point(point)
+            del self.points[point]
+
+    # --- writers ----------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.jobs) < 3)
+    @rule(who=WHO)
+    def start_job(self, who):
+        self.jobs[self.apis[who].start_job(resource=new_resource())] = {}
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), who=WHO, name=NAME, content=CONTENT, intrusions=INTRUSIONS)
+    def put(self, data, who, name, content, intrusions):
+        job = data.draw(st.sampled_from(sorted(self.jobs)))
+        self.intrusions = intrusions
+        self.apis[who].put(job, name, content)
+        self.jobs[job][name] = content
+        self.intrusions = []
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), who=WHO, name=NAME, content=CONTENT, at=st.integers(1, 4), lost=st.booleans(), dies=st.booleans())
+    def put_that_fails(self, data, who, name, content, at, lost, dies):
+        """A request fails at one of its transactions, with its answer lost perhaps; the client repeats it."""
+        job = data.draw(st.sampled_from(sorted(self.jobs)))
+        self.processes[who].database.fail(at, answer_lost=lost)
+        with contextlib.suppress(Exception):
+            self.apis[who].put(job, name, content)
+        self.processes[who].database.heal()
+        if dies:
+            self.crash(0.5)
+        self.apis[who].put(job, name, content)
+        self.jobs[job][name] = content
+
+    @precondition(lambda self: self.jobs and len(self.uploads) < 3)
+    @rule(data=st.data(), who=WHO, name=NAME)
+    def start_upload(self, data, who, name):
+        job = data.draw(st.sampled_from(sorted(self.jobs)))
+        self.uploads[self.apis[who].start(job, name)] = (job, name, {})
+
+    @precondition(lambda self: self.uploads)
+    @rule(data=st.data(), who=WHO, content=CONTENT, intrusions=INTRUSIONS, link=st.booleans())
+    def chunk(self, data, who, content, intrusions, link):
+        """A chunk is linked if the vault offers it, else put."""
+        upload = data.draw(st.sampled_from(sorted(self.uploads)))
+        job, _, contents = self.uploads[upload]
+        index = len(contents)
+        self.intrusions = intrusions
+        missing = [index]
+        if link:
+            chunk = LinkedChunk(
+                index=index, length=len(content), checksum=hex_of(content), checksum_algorithm="SHA256"
+            )
+            answer = self.apis[who].call(LinkChunks(backup_job_id=job, upload_id=upload, chunks=[chunk]))
+            missing = answer.missing
+        if missing:
+            self.apis[who].chunk(job, upload, index, content)
+        contents[index] = content
+        self.intrusions = []
+
+    @precondition(lambda self: self.uploads)
+    @rule(data=st.data(), who=WHO, intrusions=INTRUSIONS, blob=st.one_of(st.none(), CONTENT))
+    def complete(self, data, who, intrusions, blob):
+        upload = data.draw(st.sampled_from(sorted(self.uploads)))
+        job, name, contents = self.uploads.pop(upload)
+        self.intrusions = intrusions
+        self.apis[who].complete(job, upload, [contents[index] for index in sorted(contents)], blob=blob)
+        self.jobs[job][name] = b"".join(contents[index] for index in sorted(contents))
+        self.intrusions = []
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), who=WHO, intrusions=INTRUSIONS, stops=st.booleans())
+    def end_job(self, data, who, intrusions, stops):
+        job = data.draw(st.sampled_from(sorted(self.jobs)))
+        view = self.jobs.pop(job)
+        self.uploads = {upload: entry for upload, entry in self.uploads.items() if entry[0] != job}
+        self.intrusions = intrusions
+        if stops or not view:
+            self.apis[who].stop(job)
+        else:
+            self.points[self.apis[who].commit(job)] = dict(view)
+        self.intrusions = []
+
+    @precondition(lambda self: self.points)
+    @rule(data=st.data(), intrusions=INTRUSIONS)
+    def delete_point(self, data, intrusions):
+        point = data.draw(st.sampled_from(sorted(self.points)))
+        self.intrusions = [entry for entry in intrusions if entry[0] != "delete"]
+        self.delete_one(point)
+        self.intrusions = []
+
+    @precondition(lambda self: self.points and len(self.restores) < 2)
+    @rule(data=st.data(), who=WHO)
+    def start_restore(self, data, who):
+        point = data.draw(st.sampled_from(sorted(self.points)))
+        self.restores[self.apis[who].restore(point)] = dict(self.points[point])
+
+    @precondition(lambda self: self.restores)
+    @rule(data=st.data(), who=WHO)
+    def end_restore(self, data, who):
+        job = data.draw(st.sampled_from(sorted(self.restores)))
+        del self.restores[job]
+        self.apis[who].end_restore(job)
+
+    # --- the collector ----------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.steps is None)
+    @rule(who=WHO, quarantine_ms=QUARANTINE)
+    def begin_collection(self, who, quarantine_ms):
+        self.steps = collect(self.processes[who].context, Outcome(), quarantine_ms=quarantine_ms)
+
+    @precondition(lambda self: self.steps is not None)
+    @rule(count=st.integers(1, 8), intrusions=INTRUSIONS)
+    def step(self, count, intrusions):
+        self.intrusions = [entry for entry in intrusions if entry[0] != "steps"]
+        self.go_on(count)
+        self.intrusions = []
+
+    @precondition(lambda self: self.steps is not None)
+    @rule()
+    def finish_collection(self):
+        self.go_on(10_000)
+
+    def go_on(self, count):
+        """The collector's next steps; one that was outlived by another changes nothing and ends."""
+        if self.steps is None:
+            return
+        steps, self.steps, self.stepping = self.steps, None, True
+        try:
+            for _ in range(count):
+                next(steps)
+        except (StopIteration, CollectionLostError, CollectionRunsError):
+            steps = None
+        finally:
+            self.stepping = False
+        self.steps = steps
+
+    @rule()
+    def maintain(self):
+        maintain(self.processes[0].service)
+
+    @rule(milliseconds=st.sampled_from([1, HOUR_MS // 2, HOUR_MS, DAY_MS, -HOUR_MS]))
+    def time_passes(self, milliseconds):
+        """Jobs live longer than this machine: what is idle is read, so that it does not end."""
+        self.store.clock.advance(milliseconds)
+        touch = "UPDATE backup_job SET active_ms = :now, complete_by_ms = :now + 1000000, start_by_ms = :now + 1000000"
+        self.store.database.write(lambda transaction: transaction.run(touch, now=self.store.clock()))
+        touch = "UPDATE restore_job SET active_ms = :now"
+        self.store.database.write(lambda transaction: transaction.run(touch, now=self.store.clock()))
+
+    @rule(kept_share=st.sampled_from([0.0, 0.5, 1.0]))
+    def crash(self, kept_share):
+        """The power goes, and with it whatever was under way; the collector's lease stays in the catalog."""
+        for process in self.processes:
+            process.database.die()
+        self.steps = None
+        self.store.crash(kept_share)
+        self.start()
+
+    # --- what must always hold --------------------------------------------------------------------------------------
+
+    @invariant()
+    def no_reference_is_lost(self):
+        """No row without its bytes, nothing referred to is missing or condemned, no retired pack is used."""
+        if hasattr(self, "store"):
+            assert audit.problems(self.processes[0].context, self.store.database) == []
+
+    @invariant()
+    def everything_seen_is_readable(self):
+        """Each object that an open job or a restore sees is there byte for byte."""
+        for job, view in [*getattr(self, "jobs", {}).items(), *getattr(self, "restores", {}).items()]:
+            assert self.apis[0].read(job) == view
+
+    def teardown(self):
+        """Each point can be restored; and once all is deleted and collected, no chunk and no pack is left."""
+        if not hasattr(self, "store"):
+            return
+        self.intrusions = []
+        for point, view in self.points.items():
+            assert self.apis[0].restored(point) == view
+        for job in [*self.jobs]:
+            self.apis[0].stop(job)
+        for restore in [*self.restores]:
+            self.apis[0].end_restore(restore)
+        for point in self.points:
+            self.apis[0].delete_point(point)
+        self.crash(1.0)
+        self.store.clock.advance(DAY_MS)
+        for _ in range(3):
+            maintain(self.processes[0].service)
+            collect_all(self.processes[0].context, quarantine_ms=0)
+        assert audit.held(self.store.database) == set()
+        rows = self.store.database.read(lambda transaction: transaction.rows("SELECT name FROM pack"))
+        assert rows == []
+        assert self.store.pack_names() == []
+
+
+TestDedupAgainstCollection = DedupAgainstCollection.TestCase

@@ -1,0 +1,33 @@
+"""Rows of the catalog with everything a test does not care about filled in."""
+
+from __future__ import annotations
+
+from cryostore.catalog.jobs import JobRow
+from cryostore.catalog.recovery_points import PointRow
+from cryostore.catalog.restore_jobs import RestoreJobRow
+
+DEFAULTS = {
+    "vault_id": 1, "point_id": "P", "job_id": "J", "resource_arn": "arn:r", "resource_type": "Generic", "role_arn": "arn:role",
+    "state": "CREATED", "status": "CREATING", "created_ms": 0, "start_by_ms": 0, "complete_by_ms": 0, "active_ms": 0,
+    "options": "{}", "base_selection": "LATEST", "revision": 0, "bytes_transferred": 0, "size_bytes": 0, "object_count": 0,
+    "restore_metadata": "{}", "tags": "{}", "metadata": "{}", "point_created_ms": 0,
+}  # fmt: skip
+
+
+def filled(kind, values):
+    return kind(**{field: values.get(field, DEFAULTS.get(field)) for field in kind._fields})
+
+
+def job_row(job_id="J", **values):
+    """A job that waits, unless the values say otherwise."""
+    return filled(JobRow, {"job_id": job_id, "point_id": f"{job_id}-P", **values})
+
+
+def point_row(point_id="P", **values):
+    """A point that is being created, unless the values say otherwise."""
+    return filled(PointRow, {"point_id": point_id, **values})
+
+
+def restore_job_row(job_id="R", **values):
+    """A restore job that waits, unless the values say otherwise."""
+    return filled(RestoreJobRow, {"job_id": job_id, "lineage_id": 1, "generation": 1, "status": "PENDING", **values})

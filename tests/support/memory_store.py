@@ -1,0 +1,85 @@
+"""Whole services in memory, several of them on one store, each of which can die: quick enough for state machines."""
+
+from __future__ import annotations
+
+from cryostore.catalog import keys
+from cryostore.chunks.keyring import MasterKey, unwrap
+from cryostore.chunks.store import ChunkStore
+from cryostore.core.errors import KeyUnavailableError
+from cryostore.core.ids import counting_ids
+from cryostore.core.limits import Limits
+from cryostore.core.time import FrozenClock
+from cryostore.service import Caller, Context, Service, Settings, open as opening
+from cryostore.service.access import AccessKeys
+from cryostore.service.arns import Arns
+from cryostore.service.keys import VaultKeys
+from cryostore.service.tokens import Tokens
+from support.faulty_blobs import CrashingBlobs, FaultyBlobs
+from support.faulty_database import FaultyDatabase
+from support.memory_database import MemoryDatabase
+
+ROOT = Caller("AKIATESTROOT", root=True)
+
+
+class MemoryKeyring:
+    """One master key."""
+
+    def __init__(self):
+        self._key = MasterKey("master", bytes(32))
+
+    def active(self):
+        return self._key
+
+    def key(self, key_id):
+        if key_id != self._key.key_id:
+            raise KeyUnavailableError("there is one key only")
+        return self._key
+
+
+class MemoryStore:
+    """What all processes share: the catalog, the packs, the keyring, the clock."""
+
+    def __init__(self, settings=None):
+        self.database = MemoryDatabase()
+        self.blobs = CrashingBlobs()
+        self.keyring = MemoryKeyring()
+        self.clock = FrozenClock()
+        self.new_id = counting_ids()
+        self.settings = settings or Settings()
+        vault_keys = VaultKeys(self.database, self.keyring)
+        opening._fill(self.database, self.keyring, vault_keys, self.clock, self.new_id)
+
+    def crash(self, kept_share=0.0):
+        """Cut the power. Every process must be started anew."""
+        self.blobs.crash(kept_share)
+
+    def pack_names(self):
+        """The packs there are."""
+        return [key.rpartition("/")[2].removesuffix(".pack") for key in self.blobs.list("packs/")]
+
+
+class Process:
+    """One process on the store, with a database and blobs that fail on demand. It is a Call."""
+
+    def __init__(self, store):
+        self.store = store
+        self.database = FaultyDatabase(store.database)
+        self.blobs = FaultyBlobs(store.blobs)
+        opening._recover(store.database, store.blobs)
+        token_secret = store.database.read(lambda transaction: keys.secret(transaction, opening.TOKEN_SECRET))
+        self.context = Context(
+            database=self.database,
+            store=ChunkStore(self.blobs, store.new_id, pack_bytes_target=store.settings.pack_bytes_target),
+            keys=VaultKeys(self.database, store.keyring),
+            tokens=Tokens(unwrap(store.keyring, token_secret, opening.TOKEN_SECRET.encode())),
+            arns=Arns(store.settings),
+            clock=store.clock,
+            new_id=store.new_id,
+            limits=Limits(),
+            settings=store.settings,
+        )
+        self.service = Service(self.context, AccessKeys(self.database, store.keyring, store.clock), self.blobs)
+
+    def call(self, operation):
+        """Carry out an operation as root."""
+        return self.service.call(operation, ROOT)
