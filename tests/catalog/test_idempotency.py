@@ -7,9 +7,7 @@ from cryostore.catalog.idempotency import IdempotencyRow
 
 
 def remember(catalog, token, now_ms, *, operation="StartBackupJob", answer="job"):
-    catalog.write(
-        lambda t: idempotency.insert(t, operation, token, request_digest=b"d", answer=answer, now_ms=now_ms)
-    )
+    catalog.write(lambda t: idempotency.insert(t, operation, token, request_digest=b"d", answer=answer, now_ms=now_ms))
 
 
 def find(catalog, token, since_ms, operation="StartBackupJob"):

@@ -93,7 +93,7 @@ def test_jobs_that_wait_to_be_taken_back(catalog):
 
 @pytest.mark.parametrize("one", STATES)
 def test_who_is_overdue(catalog, one):
-    """Those that wait, past their start; those that run, past their end or silent; nobody else, and nobody on the dot."""
+    """Those that wait, past their start; those that run, past their end or silent. Nobody else, nobody on the dot."""
     windows = {"start": 100, "complete": 200, "active": 150}
     for late in ("start", "complete", "active", "none"):
         at = {name: time - 1 if name == late else time for name, time in windows.items()}

@@ -18,7 +18,8 @@ def test_the_newest_key_of_a_vault_seals_and_all_of_them_open(catalog):
         )
     newest = catalog.read(lambda t: keys.newest_vault_key(t, 1))
     assert newest.wrapped == b"w2"
-    found = [catalog.read(lambda t, number=number: keys.vault_key(t, number)) for number in range(1, newest.key_number + 1)]
+    numbers = range(1, newest.key_number + 1)
+    found = [catalog.read(lambda t, number=number: keys.vault_key(t, number)) for number in numbers]
     assert [row.wrapped for row in found] == [b"w0", b"w1", b"w2"]
     assert catalog.read(lambda t: keys.newest_vault_key(t, 2)) is None
     assert catalog.read(lambda t: keys.vault_key(t, 99)) is None

@@ -52,9 +52,7 @@ def test_lists_are_newest_first_and_go_on_where_they_stopped(catalog):
     for number, created_ms in enumerate([5, 7, 7, 9]):
         add(catalog, f"P{number}", created_ms=created_ms)
     found, before = [], None
-    while rows := catalog.read(
-        lambda t, before=before: recovery_points.page(t, conditions={}, before=before, limit=2)
-    ):
+    while rows := catalog.read(lambda t, before=before: recovery_points.page(t, conditions={}, before=before, limit=2)):
         found += [row.point_id for row in rows]
         before = (rows[-1].created_ms, rows[-1].point_id)
     assert found == ["P3", "P2", "P1", "P0"]

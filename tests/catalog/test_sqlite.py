@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import stat
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -84,9 +84,10 @@ def test_all_of_its_files_are_the_owners_alone(database, path):
 def test_commits_wait_for_the_disk(database):
     """A commit that SQLite does not flush could be lost by a power cut."""
     settings = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}
-    for connection in (database._writing, database._borrow()):
-        for name, value in settings.items():
-            assert connection.execute(f"PRAGMA {name}").fetchone() == (value,)
+    with closing(database._borrow()) as reading:
+        for connection in (database._writing, reading):
+            for name, value in settings.items():
+                assert connection.execute(f"PRAGMA {name}").fetchone() == (value,)
 
 
 def test_every_commit_is_flushed(tmp_path):
@@ -147,7 +148,8 @@ def test_opening_takes_no_lock_away(path):
         first.write(add(b"a"))
         SqliteDatabase(path).close()
         program = (
-            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM thing').fetchall(); c.close()"
+            "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]);"
+            " connection.execute('SELECT * FROM thing').fetchall(); connection.close()"
         )
         subprocess.run([sys.executable, "-c", program, str(path)], check=True)
         assert path.with_name(path.name + "-wal").exists()
@@ -157,11 +159,11 @@ def test_opening_takes_no_lock_away(path):
 
 def test_a_failed_opening_leaves_no_descriptor_open(path):
     path.write_bytes(b"no database" * 1000)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         with pytest.raises(DamagedDataError):
             SqliteDatabase(path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_reading_connections_are_used_again(database):
@@ -199,6 +201,38 @@ def test_a_broken_commit_fails_all_that_shared_it(database):
     assert database.read(names) == []
     database.write(add(b"d"))
     assert database.read(names) == [b"d"]
+
+
+def test_a_batch_that_goes_well_runs_once_without_savepoints(database):
+    """And one that does not is taken back as a whole, and run again so that each stands and falls alone."""
+    database.write(lambda t: t.run("CREATE TABLE thing (name BLOB UNIQUE, number BIGINT)"))
+    said, runs = [], []
+    database._writing.set_trace_callback(said.append)
+
+    def noted(name):
+        return lambda transaction: (runs.append(name), add(name)(transaction))
+
+    database._write_batch([sqlite._Pending(noted(name)) for name in (b"a", b"b")])
+    assert runs == [b"a", b"b"]
+    assert [said[0], said[-1]] == ["BEGIN IMMEDIATE", "COMMIT"]
+    assert not any("SAVEPOINT" in statement for statement in said)
+    batch = [sqlite._Pending(noted(name)) for name in (b"c", b"a", b"d")]
+    database._write_batch(batch)
+    assert [pending.error is None for pending in batch] == [True, False, True]
+    assert runs[2:] == [b"c", b"a", b"c", b"a", b"d"]
+    assert database.read(names) == [b"a", b"b", b"c", b"d"]
+
+
+def test_a_unit_of_work_alone_that_fails_runs_once(database):
+    runs = []
+
+    def work(transaction):
+        runs.append(transaction.run("DELETE FROM vault"))
+        raise ValueError
+
+    with pytest.raises(ValueError, match="^$"):
+        database.write(work)
+    assert len(runs) == 1
 
 
 def test_a_unit_of_work_that_asks_for_another_is_told(database):
@@ -241,7 +275,7 @@ def test_statements_are_told_apart():
 
 def test_no_statement_stays_open_after_its_row(database):
     """A statement half read would hold the snapshot, and with it the log."""
-    connection = database._borrow()
-    assert SqliteTransaction(connection).row("SELECT 1 UNION SELECT 2") == (1,)
-    connection.execute("PRAGMA wal_checkpoint(RESTART)")
-    assert not connection.in_transaction
+    with closing(database._borrow()) as connection:
+        assert SqliteTransaction(connection).row("SELECT 1 UNION SELECT 2") == (1,)
+        connection.execute("PRAGMA wal_checkpoint(RESTART)")
+        assert not connection.in_transaction

@@ -16,7 +16,8 @@ def add(catalog, name, **values):
 def test_a_name_is_taken_once(catalog):
     vault = add(catalog, "one", tags='{"k": "v"}', created_ms=7)
     assert add(catalog, "one") is None
-    assert catalog.read(lambda t: vaults.by_name(t, "one")) == catalog.read(lambda t: vaults.by_id(t, vault.vault_id)) == vault
+    assert catalog.read(lambda t: vaults.by_name(t, "one")) == vault
+    assert catalog.read(lambda t: vaults.by_id(t, vault.vault_id)) == vault
     assert catalog.read(lambda t: vaults.by_name(t, "One")) is None
 
 
@@ -48,6 +49,7 @@ def test_what_keeps_a_vault(catalog, insert, used):
 
 def test_a_deleted_vault_takes_its_keys_and_jobs_along(catalog):
     for vault_id in (1, 2):
+
         def fill(transaction, vault_id=vault_id):
             keys.insert_vault_key(transaction, key_id=b"%d" % vault_id, vault_id=vault_id, wrapped=b"", created_ms=0)
             jobs.insert(transaction, job_row(f"J{vault_id}", vault_id=vault_id, state="FAILED", completed_ms=1))

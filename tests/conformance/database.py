@@ -14,18 +14,19 @@ from cryostore.core.errors import ConfigurationError, StorageFullError, StorageU
 
 SPAWN = multiprocessing.get_context("spawn")
 VALUES = [
-    None, 0, -1, 2**63 - 1, -(2**63), "", "text", "\U0001f4be \u0000 é", "'; DROP TABLE thing; --", b"", b"\0", b"\xff" * 3,
-    bytes(range(256)) * 200,
+    None, 0, -1, 2**63 - 1, -(2**63), "", "text",
+    "\U0001f4be \u0000 é", "'; DROP TABLE thing; --",
+    b"", b"\0", b"\xff" * 3, bytes(range(256)) * 200,
 ]  # fmt: skip
 NAMES = [
-    b"\0", b"\0\0", b"\x01", b"A", b"Z", b"a", b"a\0", b"a\x01", b"a!", b"a/", b"a/b", b"aa", b"b", b"\x7f", b"\x7f\x80",
-    b"\x80", b"\xc3\xa9", b"\xed\x9f\xbf", b"\xee\x80\x80", b"\xef\xbf\xbf", b"\xf0\x90\x80\x80", b"\xf4\x8f\xbf\xbf",
-    b"\xfe", b"\xff", b"\xff\0", b"\xff\xff",
+    b"\0", b"\0\0", b"\x01", b"A", b"Z", b"a", b"a\0", b"a\x01", b"a!", b"a/", b"a/b", b"aa", b"b", b"\x7f",
+    b"\x7f\x80", b"\x80", b"\xc3\xa9", b"\xed\x9f\xbf", b"\xee\x80\x80", b"\xef\xbf\xbf", b"\xf0\x90\x80\x80",
+    b"\xf4\x8f\xbf\xbf", b"\xfe", b"\xff", b"\xff\0", b"\xff\xff",
 ]  # fmt: skip
 TABLE = "CREATE TABLE thing (name {blob} NOT NULL UNIQUE, number BIGINT NOT NULL)"
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """What a unit of work raises to be undone."""
 
 
@@ -52,7 +53,7 @@ def together(count, action):
         start.wait()
         try:
             action(number)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised below, in the test's own thread
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
@@ -73,7 +74,8 @@ def count_up(open_database, place, writer, rounds, ready, go):
 
             def work(transaction, number=number):
                 row = transaction.row("SELECT number FROM thing WHERE name = :name", name=b"shared")
-                transaction.run("UPDATE thing SET number = :number WHERE name = :name", number=row[0] + 1, name=b"shared")
+                update = "UPDATE thing SET number = :number WHERE name = :name"
+                transaction.run(update, number=row[0] + 1, name=b"shared")
                 add(b"%d %d" % (writer, number), -1)(transaction)
 
             database.write(work)
@@ -188,10 +190,10 @@ class DatabaseTests:
         def work(transaction):
             add(b"a")(transaction)
             transaction.run("DELETE FROM thing WHERE name = :name", name=b"old")
-            raise Refusal
+            raise RefusalError
 
         database.write(add(b"old"))
-        with pytest.raises(Refusal):
+        with pytest.raises(RefusalError):
             database.write(work)
         assert database.read(names) == [b"old"]
 
@@ -214,12 +216,12 @@ class DatabaseTests:
             def work(transaction):
                 add(b"%02d" % number)(transaction)
                 if number % 3 == 0:
-                    raise Refusal(number)
+                    raise RefusalError(number)
                 return number
 
             try:
                 assert database.write(work) == number
-            except Refusal as refusal:
+            except RefusalError as refusal:
                 assert refusal.args == (number,)
                 refused.append(number)
 
@@ -279,10 +281,10 @@ class DatabaseTests:
     def test_a_read_that_raises_does_no_harm(self, database):
         def work(transaction):
             names(transaction)
-            raise Refusal
+            raise RefusalError
 
         for _ in range(3):
-            with pytest.raises(Refusal):
+            with pytest.raises(RefusalError):
                 database.read(work)
         assert database.read(names) == []
 
@@ -325,7 +327,8 @@ class DatabaseTests:
         database.write(add(b"shared"))
         ready, go = SPAWN.Semaphore(0), SPAWN.Event()
         processes = [
-            SPAWN.Process(target=count_up, args=(self.open_database, place, writer, 60, ready, go)) for writer in range(2)
+            SPAWN.Process(target=count_up, args=(self.open_database, place, writer, 60, ready, go))
+            for writer in range(2)
         ]
         for process in processes:
             process.start()
@@ -333,9 +336,7 @@ class DatabaseTests:
             assert ready.acquire(timeout=120)
         go.set()
         for _ in range(60):
-            database.write(
-                lambda t: t.run("UPDATE thing SET number = number + 1 WHERE name = :name", name=b"shared")
-            )
+            database.write(lambda t: t.run("UPDATE thing SET number = number + 1 WHERE name = :name", name=b"shared"))
         for process in processes:
             process.join(120)
             assert process.exitcode == 0

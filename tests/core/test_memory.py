@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from cryostore.core.memory import UNFILLED_BYTES_MIN, unfilled
+
 # Page faults count fresh pages: a process that keeps its buffers takes the pages of a 4 MiB buffer once, not each time.
 PROGRAM = """
 import resource, sys
@@ -34,3 +36,16 @@ def faults(how):
 def test_buffers_are_kept():
     """The pages of a freed buffer serve the next one."""
     assert faults("keep") < 1024
+
+
+@pytest.mark.parametrize("length", [0, 1, UNFILLED_BYTES_MIN - 1, UNFILLED_BYTES_MIN, UNFILLED_BYTES_MIN + 1, 4 << 20])
+def test_an_unfilled_buffer_is_like_any_other(length):
+    """It has the length asked for, is nobody else's, and can be written, and grow, like any bytearray."""
+    first, second = unfilled(length), unfilled(length)
+    assert type(first) is bytearray
+    assert len(first) == len(second) == length
+    first[:], second[:] = b"a" * length, b"b" * length
+    assert first == b"a" * length
+    first += b"c"
+    assert first == b"a" * length + b"c"
+    assert second == b"b" * length

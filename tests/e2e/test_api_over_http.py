@@ -7,6 +7,8 @@ import pytest
 from conformance import api as conformance
 from cryostore.client.client import Client
 from cryostore.client.retry import Retry
+from cryostore.core.limits import MIB
+from cryostore.model.errors import IllegalArgumentException
 from support.api import Api
 
 globals().update(conformance.classes_to_test(conformance.EVERYWHERE))
@@ -24,3 +26,14 @@ def client(server):
 def api(server, client):
     """The words over the client; the server's limits are the defaults, its clock the real one."""
     return Api(client, server.data_dir)
+
+
+def test_a_chunk_of_64_mib(api):
+    """The largest chunk there is goes in and comes out; a byte more is refused."""
+    data = bytes(range(256)) * (64 * MIB // 256)
+    job = api.start_job()
+    upload = api.start(job, "name")
+    api.chunk(job, upload, 0, data)
+    api.refuses_and_keeps(IllegalArgumentException, api.chunk_operation(job, upload, 1, data + b"x"))
+    api.complete(job, upload, [data])
+    assert api.read(job) == {"name": data}

@@ -6,6 +6,7 @@ answer is shown in `tests/chunks`, on a store that forgets what was not flushed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -20,9 +21,12 @@ from cryostore.client.retry import Retry
 from cryostore.client.settings import resolve
 from cryostore.client.transport import ConnectionFailedError
 from cryostore.core.digest import Payload
+from cryostore.maintenance.gc import collect_all
 from cryostore.model.errors import ResourceNotFoundException, ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.objects import DeleteObject, PutObject, StartObject
+from cryostore.model.recovery_points import DeleteRecoveryPoint
+from cryostore.service.open import open_service
 from support import serving
 from support.api import Api, new_resource, summary_base64, summary_hex
 from support.integrity import problems
@@ -30,6 +34,7 @@ from support.integrity import problems
 WRITERS = 4
 SLOTS = 12
 OPERATIONS_PER_JOB = 30
+POINTS_KEPT = 4
 SIZES = (0, 10, 1000, 50_000, 300_000)
 RESTART_SECONDS_MAX = 60
 UP_SECONDS_MAX = 120
@@ -101,6 +106,13 @@ class Writer:
         done = self.insist(CommitBackupJob(backup_job_id=self.job, discard_open_uploads=True))
         self.job = None
         self.points[done.recovery_point_arn] = dict(self.expected)
+        if len(self.points) > POINTS_KEPT:
+            self.delete_point(self.random.choice(list(self.points)[:-1]))  # the last is the next base
+
+    def delete_point(self, arn):
+        del self.points[arn]
+        with contextlib.suppress(ResourceNotFoundException):  # an attempt whose answer was lost
+            self.insist(DeleteRecoveryPoint(backup_vault_name="Default", recovery_point_arn=arn))
 
     def put(self, name):
         data = self.data()
@@ -171,11 +183,31 @@ class Writer:
         assert set(found) <= set(expected)
 
 
+class Collector:
+    """Collects garbage all the time, without any quarantine, from a process that is not killed: this one."""
+
+    def __init__(self, data_dir, stop):
+        self.service = open_service(data_dir)
+        self.stop = stop
+        self.removed = 0
+        self.failure = None
+
+    def run(self):
+        try:
+            while not self.stop.wait(0.1):
+                self.removed += collect_all(self.service.context, quarantine_ms=0).removed
+        except BaseException as failure:  # noqa: BLE001 - shown by the test, in its own thread
+            self.failure = failure
+        finally:
+            self.service.close()
+
+
 def kill_again_and_again(data_dir, kills):
     server = KilledServer(data_dir)
     stop = threading.Event()
     writers = [Writer(server, seed, stop) for seed in range(WRITERS)]
-    threads = [threading.Thread(target=writer.run) for writer in writers]
+    collector = Collector(data_dir, stop)
+    threads = [threading.Thread(target=one.run) for one in (*writers, collector)]
     moments = random.Random(kills)
     try:
         for thread in threads:
@@ -191,8 +223,9 @@ def kill_again_and_again(data_dir, kills):
         for thread in threads:
             thread.join()
     try:
-        for failure in filter(None, (writer.failure for writer in writers)):
+        for failure in filter(None, (one.failure for one in (*writers, collector))):
             raise failure
+        assert collector.removed, "there was garbage"
         assert min(writer.acknowledged for writer in writers) > kills, "hardly anything was written"
         verified = set()
         for writer in writers:

@@ -28,6 +28,7 @@ from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob, ListRestoreJobs, StartRestoreJob
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, ListBackupVaults
 from support.api import hex_of, new_resource
+from support.calls import over_asgi
 from support.integrity import problems
 
 
@@ -371,6 +372,21 @@ def one_failure(faulty, request, kind, at, how):
     assert request.look() == request.after, (kind, at, how)
     if request.finish:
         request.finish()
+
+
+def test_the_log_tells_the_operator_what_the_caller_is_not_told(faulty):
+    """Where it failed, under the request's id; the answer only says that it may work later."""
+    api = faulty.api
+    job = api.running_job()
+    with over_asgi(faulty.store.service, api.data_dir, clock=faulty.store.clock) as client:
+        for _ in range(5):  # as often as the client tries
+            faulty.blobs.fail("append", len(faulty.blobs.faults) + 1, StorageFullError("disk /secret/path is full"))
+        with pytest.raises(ServiceUnavailableException) as raised:
+            client.call(PutObject(backup_job_id=job, object_name="name", inline_chunk=Payload(b"1")))
+    assert "secret" not in str(raised.value)
+    log = (api.data_dir.parent / "asgi.log").read_text()
+    assert log.count("disk /secret/path is full") >= 1
+    assert "Traceback" not in str(raised.value)
 
 
 def test_a_failing_restart_does_not_lose_the_next_one(faulty, monkeypatch):

@@ -41,7 +41,7 @@ ALWAYS |= {"InvalidRequestException", "UnknownOperationException", "InvalidSigna
 # B.13: answered where they are true, also where the model of 2018 does not list them.
 UNMODELLED = {"ResourceNotFoundException", "DataAlreadyExistsException", "ThrottlingException"}
 # Without the phase that shrinks: what is generated here shrinks for minutes, and is printed as a request anyway.
-EXAMPLES = max(12, settings.default.max_examples // 5)
+EXAMPLES = max(8, settings.default.max_examples // 6)
 
 
 class Signed(AuthBase):
@@ -61,7 +61,7 @@ class Signed(AuthBase):
         return prepared
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def belongings(server, client):
     return Belongings(server.data_dir, client)
 

@@ -6,11 +6,9 @@ import random
 
 import pytest
 
-from cryostore.chunks.pack import pack_key
 from cryostore.core.limits import KIB
 from cryostore.core.time import HOUR_MS
-from cryostore.maintenance.collection import CollectionLostError, CollectionRunsError, Outcome
-from cryostore.maintenance.gc import collect, collect_all
+from cryostore.maintenance.gc import collect_all
 from cryostore.service import Settings
 from support.api import new_resource
 from support.integrity import problems

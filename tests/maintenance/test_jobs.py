@@ -15,7 +15,8 @@ IDLE_MS = 60 * MINUTE_MS
 
 
 def point_of(model, job):
-    return model.database.read(lambda t: recovery_points.find(t, model.row(job).point_id))
+    point_id = model.row(job).point_id
+    return model.database.read(lambda t: recovery_points.find(t, point_id))
 
 
 @pytest.mark.parametrize("queued", [False, True])

@@ -15,8 +15,7 @@ import pytest
 from cryostore.core.errors import ConfigurationError
 from cryostore.server import run
 from cryostore.server.config import Configuration, to_json
-from support import tree
-from support.fake_process import fake_server, wait_for
+from support.fake_process import environment, fake_server, wait_for
 from support.raw_http import RawConnection, put_object, to_bytes
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
@@ -118,7 +117,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path, workers):
         [sys.executable, "-m", "support.fake_server", to_json(configuration).decode()],
         check=False,
         capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(tree.ROOT / "tests")},
+        env=environment(),
         text=True,
         timeout=60,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import socket
 import ssl
 import subprocess
@@ -19,8 +18,7 @@ from cryptography.x509.oid import NameOID
 from cryostore.server import worker
 from cryostore.server.config import Configuration, to_json
 from cryostore.server.worker import Report, raise_descriptor_limit
-from support import tree
-from support.fake_process import fake_server, wait_for
+from support.fake_process import environment, fake_server, wait_for
 from support.raw_http import PUT_OBJECT, put_object, to_bytes
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
@@ -85,7 +83,7 @@ class ChildWorker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(listener.fileno(),),
-                env=os.environ | {"PYTHONPATH": str(tree.ROOT / "tests")},
+                env=environment(),
             )
         self.tell(to_json(configuration) + b"\n")
 

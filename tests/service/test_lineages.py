@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from unittest import mock
 
 import pytest
@@ -189,7 +190,7 @@ def test_rows_of_a_large_failed_job_go_in_small_transactions(model):
                 lineages.bind(model.context, model.row(waiting))
             except ThrottlingException:
                 left.append(model.database.read(lambda t: t.row("SELECT count(*) FROM object"))[0])
-    assert max(before - after for before, after in zip(left, left[1:], strict=False)) <= 2
+    assert max(before - after for before, after in pairwise(left)) <= 2
     model.touch(waiting)
 
 

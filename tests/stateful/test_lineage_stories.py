@@ -87,7 +87,7 @@ def test_the_base_of_a_failed_job_may_go_while_its_rows_do(model):
 
 
 def test_half_deleted_points_are_not_seen_by_the_next_job(model):
-    """Of two points being deleted the lower one is finished first: the job that follows sees nothing of the upper one."""
+    """Of two points being deleted the lower one is finished first: the next job sees nothing of the upper one."""
     point(model, b"a")
     second = point(model, b"b")
     third = point(model, b"c", b"d")

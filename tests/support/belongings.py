@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cryostore.client.pages import objects
 from cryostore.model.operation import Call
+from cryostore.model.restore_jobs import DescribeRestoreJob
 from cryostore.model.restores import ListChunks, ListObjects
 from support.api import Api, summary_hex
 
@@ -14,7 +15,8 @@ class Belongings:
     """Jobs in every state with uploads, objects and tokens; `by_label` has candidates for each label of a path."""
 
     def __init__(self, data_dir: Path, call: Call) -> None:
-        self.api = api = Api(call, data_dir)
+        self._made_of = data_dir, call
+        api = self._api = Api(call, data_dir)
         vault = api.new_vault()
         self.point = api.backup({"one": b"1", "two": b"2"})
         self.running = api.running_job()
@@ -48,6 +50,14 @@ class Belongings:
             "backupVaultName": [vault, "Default"],
             "recoveryPointArn": [self.point, arn],
         }
+
+    def alive(self) -> Belongings:
+        """Itself, or others in its place if a request has put an end to these."""
+        ended = self._api.job(self.running).state != "RUNNING" or not self._restores()
+        return Belongings(*self._made_of) if ended else self
+
+    def _restores(self) -> bool:
+        return self._api.call(DescribeRestoreJob(restore_job_id=self.restore)).status in ("PENDING", "RUNNING")
 
 
 def _tokens(api: Api, job: str) -> list[str]:

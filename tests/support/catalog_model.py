@@ -1,8 +1,8 @@
 """The catalog's jobs, points and lineages beside what they should be, kept in dicts.
 
-`CatalogModel` does a thing with the real handlers, notes in its dicts what must follow, and compares. What is taken away
-goes by few rows a transaction, and no further than a step says, so that every interleaving can be told as a story or
-found by a state machine.
+`CatalogModel` does a thing with the real handlers, notes in its dicts what must follow, and compares. What is taken
+away goes by few rows a transaction, and no further than a step says, so that every interleaving can be told as a story
+or found by a state machine.
 """
 
 from __future__ import annotations
@@ -343,9 +343,7 @@ class CatalogModel:
     def stays_ended(self, job):
         """Nothing is written to a job that has ended, and it can neither be stopped nor committed otherwise."""
         assert self.row(job).state == job.state
-        touched = self.database.write(
-            lambda t: job_rows.touch(t, job.job_id, bytes_transferred=0, now_ms=self.clock())
-        )
+        touched = self.database.write(lambda t: job_rows.touch(t, job.job_id, bytes_transferred=0, now_ms=self.clock()))
         assert not touched
         with pytest.raises(JobStateConflictException):
             commits.commit_backup_job(self.context, CommitBackupJob(backup_job_id=job.job_id, issue_count=7), ROOT)

@@ -7,9 +7,10 @@ from cryostore.catalog.recovery_points import PointRow
 from cryostore.catalog.restore_jobs import RestoreJobRow
 
 DEFAULTS = {
-    "vault_id": 1, "point_id": "P", "job_id": "J", "resource_arn": "arn:r", "resource_type": "Generic", "role_arn": "arn:role",
-    "state": "CREATED", "status": "CREATING", "created_ms": 0, "start_by_ms": 0, "complete_by_ms": 0, "active_ms": 0,
-    "options": "{}", "base_selection": "LATEST", "revision": 0, "bytes_transferred": 0, "size_bytes": 0, "object_count": 0,
+    "vault_id": 1, "point_id": "P", "job_id": "J", "resource_arn": "arn:r", "resource_type": "Generic",
+    "role_arn": "arn:role", "state": "CREATED", "status": "CREATING", "created_ms": 0, "start_by_ms": 0,
+    "complete_by_ms": 0, "active_ms": 0, "options": "{}", "base_selection": "LATEST", "revision": 0,
+    "bytes_transferred": 0, "size_bytes": 0, "object_count": 0,
     "restore_metadata": "{}", "tags": "{}", "metadata": "{}", "point_created_ms": 0,
 }  # fmt: skip
 

@@ -34,9 +34,13 @@ class FakeServer:
                 [sys.executable, "-m", "support.fake_server", to_json(configuration).decode()],
                 stdout=subprocess.PIPE,
                 stderr=log_file,
-                env=os.environ | {"PYTHONPATH": str(tree.ROOT / "tests")},
+                env=environment(),
             )
-        self.first_line = self._first_line()
+        try:
+            self.first_line = self._first_line()
+        except BaseException:
+            self.discard()
+            raise
 
     def _first_line(self) -> str:
         ready, _, _ = select.select([self.process.stdout], [], [], WAIT_SECONDS_MAX)
@@ -94,6 +98,12 @@ class FakeServer:
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+
+
+def environment() -> dict[str, str]:
+    """The environment in which a process finds what is in tests/."""
+    paths = [str(tree.ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def wait_for(condition):

@@ -22,7 +22,8 @@ class MemoryDatabase:
 
     def __init__(self, template=migrated):
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        self._lock = threading.Lock()
+        # A unit of work that asks for another fails at BEGIN instead of waiting for itself.
+        self._lock = threading.RLock()
         if template is not None:
             template().backup(self.connection)
         self.connection.execute("PRAGMA foreign_keys = ON")

@@ -9,7 +9,8 @@ from cryostore.core.errors import KeyUnavailableError
 from cryostore.core.ids import counting_ids
 from cryostore.core.limits import Limits
 from cryostore.core.time import FrozenClock
-from cryostore.service import Caller, Context, Service, Settings, open as opening
+from cryostore.service import Caller, Context, Service, Settings
+from cryostore.service import open as opening
 from cryostore.service.access import AccessKeys
 from cryostore.service.arns import Arns
 from cryostore.service.keys import VaultKeys

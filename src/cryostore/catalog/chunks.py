@@ -71,6 +71,18 @@ def known(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
     return found is not None
 
 
+def known_in_epoch(transaction: Transaction, vault_id: int, digest: bytes) -> tuple[bool, int]:
+    """What `known` answers, and the garbage collector's epoch it is true in."""
+    row = transaction.row(
+        "SELECT EXISTS (SELECT 1 FROM chunk"
+        f" WHERE vault_id = :vault_id AND digest = :digest AND {SOUND}), epoch FROM collection",
+        vault_id=vault_id,
+        digest=digest,
+    )
+    assert row is not None
+    return bool(row[0]), row[1]
+
+
 def use(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
     """Note that a write refers to these bytes, in its own transaction: from then on the vault keeps them.
 

@@ -96,13 +96,15 @@ class SqliteDatabase:
         self._writer.start()
 
     def read(self, work: Callable[[Transaction], Answer]) -> Answer:
-        with _translated():
+        try:
             connection = self._borrow()
             try:
                 connection.execute("BEGIN")
                 return work(SqliteTransaction(connection))
             finally:
                 self._give_back(connection)
+        except sqlite3.Error as error:
+            raise _translate(error) from error
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
         assert threading.current_thread() is not self._writer, "a unit of work asks for another"
@@ -200,13 +202,15 @@ class SqliteDatabase:
                 return
 
     def _write_batch(self, batch: list[_Pending]) -> None:
+        """Run and commit the batch as one transaction, first as if all would go well: that is usual, and cheaper."""
         connection = self._writing
         try:
             with _translated(), self._turn():
-                connection.execute("BEGIN IMMEDIATE")
                 try:
-                    for pending in batch:
-                        self._run_in_savepoint(connection, pending)
+                    if not self._run_together(connection, batch):
+                        connection.execute("BEGIN IMMEDIATE")
+                        for pending in batch:
+                            self._run_in_savepoint(connection, pending)
                     connection.execute("COMMIT")
                 finally:
                     if connection.in_transaction:
@@ -214,6 +218,21 @@ class SqliteDatabase:
         except BaseException as error:  # noqa: BLE001 - every waiter must hear of it, whatever it is
             for pending in batch:
                 pending.error = pending.error or error
+
+    @staticmethod
+    def _run_together(connection: sqlite3.Connection, batch: list[_Pending]) -> bool:
+        """Begin, and run the batch; if a unit of work fails, take all back and answer false. What is alone may fail."""
+        transaction = SqliteTransaction(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for pending in batch:
+                pending.answer = pending.work(transaction)
+        except BaseException:
+            if len(batch) == 1 or not connection.in_transaction:
+                raise  # there is nobody to save from it, or SQLite itself has taken all back
+            connection.execute("ROLLBACK")
+            return False
+        return True
 
     @staticmethod
     def _run_in_savepoint(connection: sqlite3.Connection, pending: _Pending) -> None:

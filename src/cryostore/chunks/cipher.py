@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cryostore.core.digest import DIGEST_BYTES, Buffer
 from cryostore.core.errors import DamagedDataError
+from cryostore.core.memory import unfilled
 
 KEY_ID_BYTES = 16
 SECRET_BYTES = 32
@@ -68,7 +69,7 @@ class EnvelopeCipher:
 
     def open(self, nonce: bytes, sealed: Buffer, associated: bytes) -> bytearray:
         """Decrypt, or raise DamagedDataError."""
-        plain = bytearray(max(len(sealed) - TAG_BYTES, 0))
+        plain = unfilled(max(len(sealed) - TAG_BYTES, 0))  # nobody gets it unless it is decrypted to the end
         try:
             self._aead.decrypt_into(nonce, sealed, associated, plain)
         except InvalidTag:

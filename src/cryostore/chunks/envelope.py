@@ -16,6 +16,7 @@ from cryostore.chunks.cipher import TAG_BYTES, DataKey, new_nonce
 from cryostore.chunks.compression import Codec, compress, decompress
 from cryostore.core.digest import Buffer, Payload
 from cryostore.core.errors import DamagedDataError
+from cryostore.core.memory import unfilled
 
 MAGIC = b"CRYE"
 VERSION = 1
@@ -93,7 +94,7 @@ def seal(payload: Payload, key: DataKey, *, salt: bytes, kind: Kind = Kind.CHUNK
     masked_digest = cipher.mask(payload.sha256, nonce)
     header = Header(kind, codec, key.key_id, salt, nonce, masked_digest, len(payload), len(body) + TAG_BYTES)
     head = header.encode()
-    envelope = bytearray(header.envelope_bytes)
+    envelope = unfilled(header.envelope_bytes)
     envelope[:HEADER_BYTES] = head
     cipher.seal_into(nonce, body, head + payload.sha256, memoryview(envelope)[HEADER_BYTES:])
     del body  # it may be as large as the payload

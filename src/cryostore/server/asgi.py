@@ -51,6 +51,8 @@ HASHED_HERE_BYTES_MAX = 16 * KIB
 HASH_PIECE_BYTES = 2047
 READ_BYTES = 4 * MIB
 """What a read is taken to need before its size is known."""
+ACCESS_KEY_CHARACTERS_LOGGED_MAX = 128
+"""How much of what somebody says to be an access key goes into the log: as much as one can have."""
 
 
 class Access(Protocol):
@@ -161,7 +163,7 @@ class Application:
     def _admit(self, request: Request, entry: Entry) -> Admitted:
         """All that can be checked before a byte of the body is read."""
         signature = sigv4.read_signature(request)
-        entry.access_key_id = signature.access_key_id
+        entry.access_key_id = signature.access_key_id[:ACCESS_KEY_CHARACTERS_LOGGED_MAX]
         secret = self._service.access.secret(signature.access_key_id)
         if secret is None:
             raise UnrecognizedClientException("the access key is unknown or disabled")
@@ -241,8 +243,9 @@ class Application:
     def _refusal(self, error: Exception, entry: Entry) -> Response:
         told = failure.modelled(error)
         entry.error = type(told).__name__
-        if told is not error:
-            self._log.failure("failure", error, request_id=entry.request_id, operation=entry.operation)
+        cause = failure.cause(error)
+        if cause is not None:
+            self._log.failure("failure", cause, request_id=entry.request_id, operation=entry.operation)
         return wire_error.encode(told, entry.api, entry.request_id)
 
     def _log_line(self, response: Response, entry: Entry) -> None:

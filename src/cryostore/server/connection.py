@@ -90,8 +90,10 @@ class Connection(asyncio.BufferedProtocol):
         self._lingering_bytes: int | None = None
         self._peer_ended = False
         self._in_head = False
+        self._in_line = False  # the request line has begun and not ended
         self._heads = 0
         self._head_bytes = 0
+        self._framing_bytes = 0  # of a chunked body, since its last byte
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._declared_bytes: int | None = 0
@@ -176,7 +178,7 @@ class Connection(asyncio.BufferedProtocol):
         """A request begins."""
         self._in_head = True
         self._heads += 1
-        self._head_bytes = 0
+        self._head_bytes = self._framing_bytes = 0
         self._url = b""
         self._headers = []
         self._declared_bytes = 0
@@ -315,9 +317,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._deaf and not self._is_receiving():
             self._throw_away(len(data))
             return
-        if not self._in_head and not self._is_receiving():
+        if self._in_line or not (self._in_head or self._is_receiving()):
+            self._in_line = b"\n" not in data
             data = disguised(data)
         head_before = self._heads if self._in_head else 0
+        before = self._incoming, self._incoming.received_bytes if self._incoming is not None else 0
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -327,6 +331,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._in_head:
             self._watch_head(len(data) if head_before == self._heads else 0)
+        elif self._incoming is not None and self._is_receiving():
+            self._watch_framing(len(data), progress=before != (self._incoming, self._incoming.received_bytes))
 
     def _scope(self, method: bytes, version: str) -> Scope:
         url = revealed(self._url)
@@ -364,6 +370,12 @@ class Connection(asyncio.BufferedProtocol):
             self._give_up(HeadRefusedError(431, text))
         elif self._active is None and not more_bytes:
             self._arm(self.settings.head_seconds_max, self.close)
+
+    def _watch_framing(self, more_bytes: int, *, progress: bool) -> None:
+        """Bound what stands around the pieces of a chunked body: the parser keeps all of a trailer in memory."""
+        self._framing_bytes = 0 if progress else self._framing_bytes + more_bytes
+        if self._framing_bytes > self._head_bytes_max:
+            self._give_up(HeadRefusedError(400, "too much around the pieces of a chunked body"))
 
     def _give_up(self, error: Exception) -> None:
         """The bytes make no request: answer so if it is this request's turn, and end the connection."""

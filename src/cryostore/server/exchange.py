@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from cryostore.core.memory import unfilled
+
 if TYPE_CHECKING:
     from cryostore.server.connection import Connection
 
@@ -184,7 +186,7 @@ class Exchange:
             return
         if self.direct or self.broken or self.answered:
             return
-        whole = bytearray(self._declared_bytes)
+        whole = unfilled(self._declared_bytes)  # nobody gets it unless the body comes to its end
         whole[: len(self._body)] = self._body
         self._body, self._room, self.direct = whole, memoryview(whole), True
 

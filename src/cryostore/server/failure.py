@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryostore.core.errors import KeyUnavailableError, StorageUnavailableError
+from cryostore.core.errors import CryostoreError, KeyUnavailableError, StorageUnavailableError
 from cryostore.model.errors import (
     KMSInvalidKeyUsageException,
     ModelError,
@@ -20,3 +20,11 @@ def modelled(error: Exception) -> ModelError:
     if isinstance(error, KeyUnavailableError):
         return KMSInvalidKeyUsageException("the key that protects this data cannot be used")
     return ServiceInternalException("an internal failure; the server's log has the details under this request id")
+
+
+def cause(error: Exception) -> BaseException | None:
+    """What the log must tell of `error`: what failed inside, or None where nothing did and the caller is to blame."""
+    if not isinstance(error, ModelError):
+        return error
+    inside = error.__cause__
+    return inside if isinstance(inside, CryostoreError) and not isinstance(inside, ModelError) else None

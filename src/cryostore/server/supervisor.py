@@ -7,6 +7,7 @@ so nothing here happens at the same time as anything else.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from time import monotonic
 import msgspec
 
 from cryostore.core.errors import ConfigurationError
+from cryostore.server.board import clear_slot, create_board
 from cryostore.server.config import Configuration, to_json
 from cryostore.server.log import Log
 from cryostore.server.worker import Report
@@ -37,14 +39,19 @@ _Event = Callable[[], None]
 
 
 class _Process:
-    """A worker process and the thread that watches it."""
+    """A worker process, in its slot on the board, and the thread that watches it."""
 
-    def __init__(self, command: Sequence[str], configuration: bytes, listener: socket.socket) -> None:
-        descriptor = listener.fileno()
+    def __init__(
+        self, command: Sequence[str], configuration: bytes, listener: socket.socket, board: int, slot: int
+    ) -> None:
+        self.slot = slot
         self.started = monotonic()
         self.ready = False
         self.process = subprocess.Popen(  # noqa: S603 - our own module, under the interpreter we run in
-            [*command, str(descriptor)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(descriptor,)
+            [*command, str(listener.fileno()), str(board), str(slot)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(listener.fileno(), board),
         )
         self.tell(configuration + b"\n")
 
@@ -76,6 +83,7 @@ class Supervisor:
         self._events: SimpleQueue[_Event] = SimpleQueue()
         self._processes: set[_Process] = set()
         self._falls = 0
+        self._board = -1
         self._stopping = False
         self._deadline = float("inf")
         self._failure: ConfigurationError | None = None
@@ -84,6 +92,15 @@ class Supervisor:
         """Serve until told to stop and every worker has ended. Raises ConfigurationError if they cannot start."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._events.put(self._on_signal))
+        self._board = create_board(self._configuration.workers)
+        try:
+            self._supervise()
+        finally:
+            os.close(self._board)
+        if self._failure is not None:
+            raise self._failure
+
+    def _supervise(self) -> None:
         for _ in range(self._configuration.workers):
             self._start()
         while self._processes or not self._stopping:
@@ -92,13 +109,13 @@ class Supervisor:
             except Empty:
                 if monotonic() >= self._deadline:
                     self._kill()
-        if self._failure is not None:
-            raise self._failure
 
     def _start(self) -> None:
         if self._stopping:
             return
-        process = _Process(self._command, to_json(self._configuration), self._listener)
+        taken = {process.slot for process in self._processes}
+        slot = next(slot for slot in range(self._configuration.workers) if slot not in taken)
+        process = _Process(self._command, to_json(self._configuration), self._listener, self._board, slot)
         self._processes.add(process)
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()
 
@@ -123,6 +140,7 @@ class Supervisor:
 
     def _on_end(self, process: _Process) -> None:
         self._processes.discard(process)
+        clear_slot(self._board, process.slot)
         for pipe in (process.process.stdin, process.process.stdout):
             assert pipe is not None
             with contextlib.suppress(OSError):

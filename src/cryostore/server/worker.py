@@ -35,7 +35,9 @@ from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
 from cryostore.maintenance import ScheduledCollection, maintain
 from cryostore.model.operation import Operation
+from cryostore.server.acceptor import BACKLOG, Acceptor
 from cryostore.server.asgi import Access, Application, Service
+from cryostore.server.board import Board
 from cryostore.server.budget import Budget
 from cryostore.server.config import Configuration, from_json
 from cryostore.server.connection import INTAKE_BYTES, Connection
@@ -46,7 +48,6 @@ from cryostore.service import Service as CryostoreService
 from cryostore.service.open import open_service
 
 STDERR = 2
-BACKLOG = 2048
 POOL_CLOSE_SECONDS = 1.0
 
 
@@ -67,7 +68,10 @@ class Report(msgspec.Struct, omit_defaults=True):
 
 
 class Worker:
-    """Serves `listener` until told to stop. `ready` is called once requests are answered."""
+    """Serves `listener` until told to stop. `ready` is called once requests are answered.
+
+    With `board`, the listener is shared with other workers.
+    """
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class Worker:
         clock: Clock,
         new_id: NewId,
         ready: Callable[[], None],
+        board: Board | None = None,
     ) -> None:
         self._configuration = configuration
         self._listener = listener
@@ -95,7 +100,7 @@ class Worker:
             limits=configuration.limits,
             region=configuration.region,
         )
-        self._server = _Server(_uvicorn_config(configuration, application, new_id), ready)
+        self._server = _Server(_uvicorn_config(configuration, application, new_id), ready, board)
 
     def run(self) -> None:
         """Serve; returns when all that was under way is finished, or its time is over."""
@@ -113,17 +118,39 @@ class Worker:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with the signals left to the process and a call when it is ready."""
+    """uvicorn's server, with the signals left to the process, a call when it is ready, and listeners to share."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], board: Board | None) -> None:
         super().__init__(config)
         self._ready = ready
+        self._board = board
+        self._acceptor: Acceptor | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._board is None or not sockets:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self._acceptor = Acceptor(
+                sockets[0],
+                self._new_connection,
+                board=self._board,
+                connections=lambda: len(self.server_state.connections),
+                tls=self.config.ssl,
+            )
+            self.servers.append(self._acceptor)  # type: ignore[arg-type] # it is closed as uvicorn closes its own
         gc.collect()
         gc.freeze()  # what start-up made stays: no collection needs to look at it again
         self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._acceptor is not None:
+            self._acceptor.report()
+        return await super().on_tick(counter)
+
+    def _new_connection(self) -> asyncio.BaseProtocol:
+        make = cast("Callable[..., asyncio.BaseProtocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state={})
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -193,7 +220,10 @@ def raise_descriptor_limit() -> None:
 
 
 def main(opener: OpenService = open_default) -> int:
-    """A worker process: `python -m cryostore.server.worker DESCRIPTOR`, begun by the supervisor."""
+    """A worker process: `python -m cryostore.server.worker DESCRIPTOR`, begun by the supervisor.
+
+    Behind the listener's descriptor may come that of the board, and the place on it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides what it means
     parent = open(0, "rb", buffering=0)  # noqa: SIM115 - a descriptor; unbuffered, for a thread will wait on it
     configuration = from_json(parent.readline())
@@ -202,6 +232,7 @@ def main(opener: OpenService = open_default) -> int:
     raise_descriptor_limit()
     keep_buffers()
     listener = socket.socket(fileno=int(sys.argv[1]))
+    board = Board(int(sys.argv[2]), int(sys.argv[3])) if len(sys.argv) > 2 else None
     try:
         service = opener(configuration.data_dir, clock=wall_clock, new_id=random_id, limits=configuration.limits)
     except CryostoreError as error:
@@ -215,6 +246,7 @@ def main(opener: OpenService = open_default) -> int:
         clock=wall_clock,
         new_id=random_id,
         ready=lambda: _report(Report(ready=True)),
+        board=board,
     )
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     threading.Thread(target=_follow_parent, args=(parent, worker), name="parent", daemon=True).start()

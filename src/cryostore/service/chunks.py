@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from cryostore.catalog import chunks, uploads
 from cryostore.catalog.chunk_lists import ChunkEntry
 from cryostore.catalog.database import Transaction
@@ -12,20 +14,38 @@ from cryostore.model.chunks import LinkChunks, LinkChunksOutput, LinkedChunk, Pu
 from cryostore.model.errors import DataAlreadyExistsException, IllegalArgumentException, ResourceNotFoundException
 from cryostore.service.access import allows
 from cryostore.service.context import Caller, Context
-from cryostore.service.storing import check_payload, fence, running_job, write
+from cryostore.service.storing import (
+    Known,
+    check_payload,
+    fence,
+    look_up,
+    require_running,
+    running_job,
+    started_job_and,
+    write,
+)
 from cryostore.service.vaults import vault_name
 
 
 def put_chunk(context: Context, operation: PutChunk, caller: Caller) -> PutChunkOutput:
     """Store a chunk under its index. Durable when answered; the same chunk again changes nothing."""
-    job = running_job(context, operation.backup_job_id, operation.declaration.action, caller)
+    operation.data.sha256  # noqa: B018 - worked out here, so that the snapshot below is short
+    job, seen = started_job_and(
+        context,
+        operation.backup_job_id,
+        operation.declaration.action,
+        caller,
+        lambda transaction, job: _seen(transaction, job, operation),
+    )
+    require_running(job)
     checksum = check_payload(operation.data, ("Length", "Checksum"), operation.length, operation.checksum)
     assert checksum is not None
     entry = ChunkEntry(operation.chunk_index, operation.length, checksum.digest, checksum.form)
     answer = PutChunkOutput(chunk_checksum=checksum.text(), chunk_checksum_algorithm="SHA256")
-    upload, present = context.database.read(lambda transaction: _present(transaction, job, operation))
-    if present is not None:
-        _check_same(present, entry)
+    if (upload := seen.upload) is None:
+        raise _no_upload(operation.upload_id)
+    if seen.present is not None:
+        _check_same(seen.present, entry)
         return answer
     check_open(upload)
     if upload.chunk_count >= context.limits.chunks_per_object_max:
@@ -35,20 +55,33 @@ def put_chunk(context: Context, operation: PutChunk, caller: Caller) -> PutChunk
         fence(context, transaction, job, bytes_transferred=operation.length)
         attach(context, transaction, upload, entry)
 
-    write(context, job.vault_id, operation.data, work)
+    write(context, job.vault_id, operation.data, work, known=seen.known)
     return answer
 
 
-def _present(transaction: Transaction, job: JobRow, operation: PutChunk) -> tuple[UploadRow, ChunkEntry | None]:
-    upload = find_upload(transaction, job, operation.upload_id)
-    return upload, uploads.chunk(transaction, upload.upload_number, operation.chunk_index)
+class _Seen(NamedTuple):
+    """What the catalog says before a chunk is stored: of its upload, of what stands at its index, and of its bytes."""
+
+    upload: UploadRow | None
+    present: ChunkEntry | None
+    known: Known
+
+
+def _seen(transaction: Transaction, job: JobRow, operation: PutChunk) -> _Seen:
+    upload = uploads.find(transaction, job.job_id, operation.upload_id)
+    present = upload and uploads.chunk(transaction, upload.upload_number, operation.chunk_index)
+    return _Seen(upload, present, look_up(transaction, job.vault_id, operation.data))
 
 
 def find_upload(transaction: Transaction, job: JobRow, upload_id: str) -> UploadRow:
     """The job's upload with this id. Raises ResourceNotFoundException."""
     if (upload := uploads.find(transaction, job.job_id, upload_id)) is None:
-        raise ResourceNotFoundException(f"UploadId: {upload_id!a} is no upload of this job")
+        raise _no_upload(upload_id)
     return upload
+
+
+def _no_upload(upload_id: str) -> ResourceNotFoundException:
+    return ResourceNotFoundException(f"UploadId: {upload_id!a} is no upload of this job")
 
 
 def check_open(upload: UploadRow) -> None:

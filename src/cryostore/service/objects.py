@@ -20,7 +20,15 @@ from cryostore.model.operation import Nothing
 from cryostore.service.commit_on_object import commit_of, commits_job, repeats_commit
 from cryostore.service.commits import commit_backup_job
 from cryostore.service.context import Caller, Context
-from cryostore.service.storing import check_payload, fence, require_running, running_job, started_job, write
+from cryostore.service.storing import (
+    check_payload,
+    fence,
+    look_up,
+    require_running,
+    running_job,
+    started_job_and,
+    write,
+)
 
 
 def start_object(context: Context, operation: StartObject, caller: Caller) -> StartObjectOutput:
@@ -60,11 +68,18 @@ def refuse_duplicate(transaction: Transaction, job: JobRow, name: bytes) -> None
 
 def put_object(context: Context, operation: PutObject, caller: Caller) -> PutObjectOutput:
     """Store an object of no chunk or one, in a single durable step."""
-    job = started_job(context, operation.backup_job_id, operation.declaration.action, caller)
+    payload = operation.inline_chunk if operation.inline_chunk is not None else Payload()
+    payload.sha256  # noqa: B018 - worked out here, so that the snapshot below is short
+    job, known = started_job_and(
+        context,
+        operation.backup_job_id,
+        operation.declaration.action,
+        caller,
+        lambda transaction, job: look_up(transaction, job.vault_id, payload),
+    )
     commits = commits_job(job, operation.object_name)
     if not (commits and repeats_commit(job, None)):
         require_running(job)
-    payload = operation.inline_chunk if operation.inline_chunk is not None else Payload()
     stated = check_payload(
         payload,
         ("InlineChunkLength", "InlineChunkChecksum"),
@@ -92,7 +107,7 @@ def put_object(context: Context, operation: PutObject, caller: Caller) -> PutObj
             refuse_duplicate(transaction, job, name)
         place(context, transaction, job, name, content, bytes_transferred=len(payload))
 
-    write(context, job.vault_id, payload if has_chunk else None, work)
+    write(context, job.vault_id, payload if has_chunk else None, work, known=known)
     return answer
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from cryostore.catalog import chunk_lists, chunks, jobs, lineages, objects, recovery_points, restore_jobs
 from cryostore.catalog.chunk_lists import ChunkEntry
 from cryostore.catalog.chunks import ChunkRow
-from cryostore.catalog.database import Transaction
+from cryostore.catalog.database import Answer, Transaction
 from cryostore.catalog.lineages import Segment
 from cryostore.catalog.objects import ObjectRow
 from cryostore.chunks.store import Location
@@ -58,17 +58,36 @@ class StorageJob(NamedTuple):
 
 def storage_job(context: Context, storage_job_id: str, action: str, caller: Caller) -> StorageJob:
     """The job to read from. Raises ResourceNotFoundException if there is none, or it has ended (B.8)."""
+    return storage_job_and(context, storage_job_id, action, caller, lambda _transaction, _job: None)[0]
+
+
+def storage_job_and(
+    context: Context,
+    storage_job_id: str,
+    action: str,
+    caller: Caller,
+    look: Callable[[Transaction, StorageJob], Answer],
+) -> tuple[StorageJob, Answer | None]:
+    """The job, as `storage_job` gives it, and what `look` finds in the snapshot the job was found in.
+
+    None for a backup job that was not started in that snapshot: nothing could be read from it yet.
+    """
     job_id = storage_job_id.upper()
-    found, touch = context.database.read(lambda transaction: _find(context, transaction, job_id, action, caller))
+
+    def work(transaction: Transaction) -> tuple[StorageJob | None, Touch | None, Answer | None]:
+        job, touch = _find(context, transaction, job_id, action, caller)
+        return job, touch, None if job is None else look(transaction, job)
+
+    found, touch, answer = context.database.read(work)
     if found is None:  # a backup job that waits for its first touch
         job = context.database.read(lambda transaction: jobs.find(transaction, job_id))
         job = bind(context, job) if job is not None else None
         if job is None or job.segment is None or job.state != "RUNNING":
             raise _no_job(storage_job_id)
-        return StorageJob(job_id, job.vault_id, job.segment, frozen=False)
+        return StorageJob(job_id, job.vault_id, job.segment, frozen=False), None
     if touch is not None:
         context.database.write(touch)
-    return found
+    return found, answer
 
 
 def _find(
@@ -152,8 +171,12 @@ def _listed(context: Context, job: StorageJob, row: ObjectRow) -> BackupObject:
 def _opened(context: Context, kind: str, job_id: str, token: str, member: str) -> bytes:
     content = context.tokens.open(kind, job_id, token)
     if content is None:
-        raise IllegalArgumentException(f"{member}: is not one that this job gave out for this request")
+        raise _not_given_out(member)
     return content
+
+
+def _not_given_out(member: str) -> IllegalArgumentException:
+    return IllegalArgumentException(f"{member}: is not one that this job gave out for this request")
 
 
 def _object(context: Context, transaction: Transaction, job: StorageJob, token: str) -> ObjectRow:
@@ -216,19 +239,28 @@ def _chunk(context: Context, job: StorageJob, entry: ChunkEntry) -> Chunk:
 
 def get_chunk(context: Context, operation: GetChunk, caller: Caller) -> GetChunkOutput:
     """The bytes of a chunk, verified, or an error; never wrong bytes."""
-    job = storage_job(context, operation.storage_job_id, operation.declaration.action, caller)
-    content = _opened(context, "chunk", job.job_id, operation.chunk_token, "ChunkToken")
-    length, form, digest = _CHUNK.unpack(content)
+    token = context.tokens.open("chunk", operation.storage_job_id.upper(), operation.chunk_token)
+    length, form, digest = _CHUNK.unpack(token) if token is not None else (0, 0, b"")
+    job, row = storage_job_and(
+        context,
+        operation.storage_job_id,
+        operation.declaration.action,
+        caller,
+        lambda transaction, job: None if token is None else chunks.find(transaction, job.vault_id, digest),
+    )
+    if token is None:
+        raise _not_given_out("ChunkToken")
     return GetChunkOutput(
-        data=_read(context, job, digest, length),
+        data=_read(context, job, digest, length, row),
         length=length,
         checksum=digest_text(digest, form),
         checksum_algorithm="SHA256",
     )
 
 
-def _read(context: Context, job: StorageJob, digest: bytes, length: int) -> Payload:
-    row = _chunk_row(context, job, digest)
+def _read(context: Context, job: StorageJob, digest: bytes, length: int, row: ChunkRow | None = None) -> Payload:
+    """The bytes with this digest, which lie at `row` if whoever calls has looked already."""
+    row = row or _chunk_row(context, job, digest)
     while True:
         key = context.keys.opening(row.key_number)
         location = Location(row.pack_name, row.pack_offset, row.sealed_length)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cryostore.catalog import chunks, collections, jobs
+from cryostore.catalog import chunks, jobs
 from cryostore.catalog.chunks import ChunkRow
-from cryostore.catalog.database import Transaction
+from cryostore.catalog.database import Answer, Transaction
 from cryostore.catalog.jobs import JobRow
 from cryostore.chunks.envelope import Kind
 from cryostore.core.digest import Checksum, Payload
@@ -20,6 +20,13 @@ from cryostore.service.context import Caller, Context
 from cryostore.service.jobs import find_job
 from cryostore.service.lineages import bind
 from cryostore.service.vaults import vault_name
+
+
+class Known(NamedTuple):
+    """What the catalog says of bytes before they are stored: whether the vault holds them, and in which epoch."""
+
+    held: bool
+    epoch: int
 
 
 class _Stored(NamedTuple):
@@ -55,15 +62,22 @@ def require_running(job: JobRow) -> JobRow:
 
 def started_job(context: Context, job_id: str, action: str, caller: Caller) -> JobRow:
     """The job that a write goes to, started if it was waiting, or ended. Raises as `running_job` does otherwise."""
+    return started_job_and(context, job_id, action, caller, lambda _transaction, _job: None)[0]
 
-    def work(transaction: Transaction) -> JobRow:
+
+def started_job_and(
+    context: Context, job_id: str, action: str, caller: Caller, look: Callable[[Transaction, JobRow], Answer]
+) -> tuple[JobRow, Answer]:
+    """The job, as `started_job` gives it, and what `look` finds in the snapshot the job was found in."""
+
+    def work(transaction: Transaction) -> tuple[JobRow, Answer]:
         job = find_job(transaction, job_id)
         if not caller.root:
             authorise(caller, action, vault_name(transaction, job.vault_id))
-        return job
+        return job, look(transaction, job)
 
-    job = context.database.read(work)
-    return bind(context, job) if job.state in ("CREATED", "PENDING") else job
+    job, answer = context.database.read(work)
+    return bind(context, job) if job.state in ("CREATED", "PENDING") else job, answer
 
 
 def not_running(job: JobRow) -> IllegalArgumentException:
@@ -108,14 +122,18 @@ def write(
     payload: Payload | None,
     work: Callable[[Transaction], None],
     kind: Kind = Kind.CHUNK,
+    *,
+    known: Known | None = None,
 ) -> None:
     """Make a payload durable, then run `work`, which refers to it, in the transaction that records it.
 
     A payload the vault holds already is not stored again; should it vanish before the transaction, it is. `work` may
-    run several times; what it raises is raised here, and then nothing has happened.
+    run several times; what it raises is raised here, and then nothing has happened. `known` is what `look_up` said of
+    the payload, if whoever calls has asked already.
     """
     while True:
-        stored = None if payload is None else _store(context, vault_id, payload, kind)
+        stored = None if payload is None else _store(context, vault_id, payload, kind, known)
+        known = None
         try:
             context.database.write(lambda transaction: _record_and_work(context, transaction, vault_id, stored, work))  # noqa: B023 - run before the loop goes on
         except _ChunkVanishedError:
@@ -143,15 +161,19 @@ def _record(context: Context, transaction: Transaction, vault_id: int, stored: _
     return chunks.insert(transaction, vault_id, stored.digest, stored.row, epoch=stored.epoch, now_ms=now_ms)
 
 
-def _store(context: Context, vault_id: int, payload: Payload, kind: Kind) -> _Stored:
+def look_up(transaction: Transaction, vault_id: int, payload: Payload) -> Known:
+    """What the catalog says of a payload that is to be stored."""
+    return Known(*chunks.known_in_epoch(transaction, vault_id, payload.sha256))
+
+
+def _store(context: Context, vault_id: int, payload: Payload, kind: Kind, known: Known | None) -> _Stored:
     digest = payload.sha256
-    known, epoch = context.database.read(
-        lambda transaction: (chunks.known(transaction, vault_id, digest), collections.epoch(transaction))
-    )
-    if known:
-        return _Stored(digest, None, epoch)
+    if known is None:
+        known = context.database.read(lambda transaction: look_up(transaction, vault_id, payload))
+    if known.held:
+        return _Stored(digest, None, known.epoch)
     key_number, key = context.keys.sealing(vault_id)
     location = context.store.put(payload, key, kind)
     return _Stored(
-        digest, ChunkRow(key_number, location.pack_id, location.offset, location.length, len(payload)), epoch
+        digest, ChunkRow(key_number, location.pack_id, location.offset, location.length, len(payload)), known.epoch
     )
