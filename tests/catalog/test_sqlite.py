@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 import stat
 import subprocess
@@ -279,3 +280,14 @@ def test_no_statement_stays_open_after_its_row(database):
         assert SqliteTransaction(connection).row("SELECT 1 UNION SELECT 2") == (1,)
         connection.execute("PRAGMA wal_checkpoint(RESTART)")
         assert not connection.in_transaction
+
+
+def test_a_commit_waits_for_its_turn_among_processes(database, monkeypatch):
+    """The lock that shares turns fairly is held from before the transaction begins until after it is committed."""
+    said = []
+    database._writing.set_trace_callback(said.append)
+    operations = {fcntl.LOCK_EX: "lock", fcntl.LOCK_UN: "unlock"}
+    monkeypatch.setattr(sqlite.fcntl, "flock", lambda _, operation: said.append(operations[operation]))
+    database.write(lambda transaction: transaction.run("CREATE TABLE thing (name BLOB)"))
+    assert said[:2] == ["lock", "BEGIN IMMEDIATE"]
+    assert said[-2:] == ["COMMIT", "unlock"]

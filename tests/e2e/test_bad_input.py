@@ -197,6 +197,7 @@ def test_object_names(asking, character):
     [
         *(f"max-results={text}" for text in ("0", "101", "-1", "1.0", "+1", "", "%31%30%31", "x", "9" * 30)),
         *("max-results=1&max-results=1", "max-results=1&max%2Dresults=1", "created-after=yesterday", "created-after="),
+        *("created-after=1e99", "created-after=99999999999999999999", "created-before=-1e99", "created-before=inf"),
         *("created-before=2026-13-01", "next-token=%ff", "next-token=x", "starting-object-name=%f", "max-results"),
     ],
 )

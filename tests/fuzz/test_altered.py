@@ -49,13 +49,15 @@ def belongings(server, client):
 
 
 def flipped(data, message):
-    at, bit = data.draw(st.integers(0, len(message) - 1)), data.draw(st.integers(0, 7))
+    line = message.index(b"\r\n")  # what matters most stands in the first line and in the body
+    places = st.integers(0, line - 12) | st.integers(0, len(message) - 1) | st.integers(1, len(BODY)).map(int.__neg__)
+    at, bit = data.draw(places) % len(message), data.draw(st.integers(0, 7))
     return message[:at] + bytes([message[at] ^ 1 << bit]) + message[at + 1 :]
 
 
 def spliced(data, message):
     """A slice is lost, comes twice, or makes way for other bytes."""
-    start = data.draw(st.integers(0, len(message)))
+    start = data.draw(st.integers(0, 200) | st.integers(0, len(message)))
     end = data.draw(st.integers(start, min(len(message), start + 40)))
     return message[:start] + data.draw(st.sampled_from([b"", message[start:end] * 2]) | st.binary()) + message[end:]
 
@@ -95,6 +97,32 @@ def made(server, job, form):
         return to_bytes(request)
     payload_hash = "UNSIGNED-PAYLOAD" if form == "unsigned body" else None
     return to_bytes(signed("PUT", path, QUERY, body=BODY, credentials=credentials, payload_hash=payload_hash))
+
+
+@pytest.mark.parametrize("form", ["signed body", "unsigned body", "presigned"])
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        (b"PUT ", b"DELETE "),
+        (b"/target/", b"/tarqet/"),
+        (b"/put-object", b""),
+        (b"length=15", b"length=14"),
+        (b"&length=15", b""),
+        (b"&length=15", b"&length=15&throwOnDuplicate=false"),
+        (b"host: server", b"host: other"),
+        (BODY, BODY.upper()),
+        (b"local-1", b"local-2"),
+        (b"backup-storage", b"backup"),
+    ],
+)
+def test_every_part_that_matters_is_signed(server, job, form, part, other):
+    before = stored(server.data_dir)
+    message = made(server, job, form)
+    if (altered := message.replace(part, other)) == message:
+        altered = message.replace(part.replace(b"/", b"%2F"), other)
+    assert altered != message
+    assert 200 not in [answer.status for answer in server.talk(altered)]
+    assert stored(server.data_dir) == before
 
 
 @given(

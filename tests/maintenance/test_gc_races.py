@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 
 import pytest
 
 from cryostore.core.time import HOUR_MS
 from cryostore.maintenance.collection import CollectionLostError, CollectionRunsError, Outcome
 from cryostore.maintenance.gc import collect, collect_all
-from support.collecting import REQUESTS, Scene, delete_point, put_garbage_again
+from support.collecting import REQUESTS, Scene, put_garbage_again
 
 
 def run_of(scene, **more):
@@ -49,10 +48,10 @@ def test_a_request_between_any_two_steps(request_, quarantine_ms):
             scene.collect_the_rest()
 
 
-@pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize("quarantine_ms", [0, HOUR_MS], ids=["at once", "quarantine"])
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.__name__)
-def test_whole_runs_in_the_middle_of_a_request(request_, runs):
-    """The request pauses before any of its transactions; its pack is closed, the collector does all it can, twice even."""
+def test_whole_runs_in_the_middle_of_a_request(request_, quarantine_ms):
+    """The request pauses before one of its transactions; its pack is closed, and the collector does all it can."""
     for at in itertools.count(1):
         scene = Scene()
         calls = itertools.count(1)
@@ -60,8 +59,8 @@ def test_whole_runs_in_the_middle_of_a_request(request_, runs):
         def pause(scene=scene, calls=calls, at=at):
             if next(calls) == at:
                 scene.close_packs()
-                for _ in range(runs):
-                    collect_all(scene.collector.context, quarantine_ms=0)
+                for _ in range(2):
+                    collect_all(scene.collector.context, quarantine_ms=quarantine_ms)
 
         scene.writer.database.on_write(pause)
         request_(scene)
@@ -72,27 +71,29 @@ def test_whole_runs_in_the_middle_of_a_request(request_, runs):
             break
 
 
-def test_a_late_row_for_a_pack_that_is_gone_is_refused(monkeypatch):
+@pytest.mark.parametrize("runs", [1, 2, 3], ids=["dropped", "forgotten", "long forgotten"])
+def test_a_late_row_for_a_pack_that_is_gone_is_refused(runs):
     """The writer's bytes were in the pack, flushed, when the last row that pointed there went."""
     scene = Scene()
-    fresh = scene.words(scene.writer)
     doomed = scene.job()
     scene.close_packs()
-    fresh.put(doomed, "only row of its pack", b"x" * 50)
-    fresh.stop(doomed)
     before = set(scene.store.pack_names())
+    scene.api.put(doomed, "only row of its pack", b"x" * 50)
+    scene.api.stop(doomed)
+    (shared,) = set(scene.store.pack_names()) - before
+    calls = itertools.count(1)
 
-    def pause(calls=itertools.count(1)):
+    def pause():
         if next(calls) == 1:
             scene.close_packs()
-            for _ in range(2):
+            for _ in range(runs):
                 collect_all(scene.collector.context, quarantine_ms=0)
+            assert shared not in scene.store.pack_names()
 
     scene.writer.database.on_write(pause)
     scene.api.put(scene.open_job, "late", b"y" * 50)
-    scene.view["late"] = b"y" * 50
     scene.writer.database.on_write(None)
-    assert before - set(scene.store.pack_names())
+    scene.view["late"] = b"y" * 50
     scene.check()
 
 
@@ -159,12 +160,11 @@ def test_readers_that_looked_up_the_old_place_look_again():
 def test_a_catalog_that_cannot_be_read_in_full_stops_the_run():
     """One damaged chunk list: nothing is condemned, since nobody knows what it named."""
     scene = Scene()
-    change = "UPDATE object SET chunks = x'00' WHERE object_id = (SELECT min(object_id) FROM object WHERE chunks NOT NULL)"
+    change = (
+        "UPDATE object SET chunks = x'00' WHERE object_id = (SELECT min(object_id) FROM object WHERE chunks NOT NULL)"
+    )
     scene.store.database.write(lambda transaction: transaction.run(change))
     with pytest.raises(Exception, match="chunk list is damaged"):
         collect_all(scene.collector.context, quarantine_ms=0)
     count = "SELECT count(*) FROM chunk WHERE condemned_ms IS NOT NULL"
     assert scene.store.database.read(lambda transaction: transaction.row(count)) == (0,)
-
-
-__all__ = ["delete_point", "partial"]

@@ -22,6 +22,7 @@ def mark(run: Run) -> Generator[Progress, None, DigestSet]:
     """The set of all chunks that anything refers to. Raises DamagedDataError if the catalog does not tell."""
     marked = DigestSet((yield from _count(run)), run.epoch)
     yield from _mark_uploads(run, marked)
+    yield Progress("mark", 0)
     yield from _mark_objects(run, marked)
     return marked
 
