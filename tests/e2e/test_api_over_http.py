@@ -10,8 +10,16 @@ from cryostore.client.retry import Retry
 from cryostore.core.limits import MIB
 from cryostore.model.errors import IllegalArgumentException
 from support.api import Api
+from support.scrutiny import watched_with
 
 globals().update(conformance.classes_to_test(conformance.EVERYWHERE))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server of this file's own whose background duties rest: what changes between two looks, a request changed."""
+    with watched_with(tmp_path_factory.mktemp("api"), maintenance_seconds=86_400.0) as watched:
+        yield watched.running
 
 
 @pytest.fixture(scope="module")

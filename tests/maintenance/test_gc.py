@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -31,7 +33,7 @@ def api(store):
     return store.api()
 
 
-def noise(number, size=1 * KIB):
+def noise(number, size=2 * KIB):
     """Bytes that do not shrink, always the same for a number."""
     return random.Random(number).randbytes(size)
 
@@ -111,11 +113,11 @@ def test_space_comes_back(tmp_path, store, api, scattered):
     """With 80 % of the bytes deleted, the store is within 10 % of a fresh one of what remains, itself intact."""
     owners = [f"owner {number}" for number in range(5)]
     contents = {owner: {} for owner in owners}
-    for number in range(1000):
-        contents[owners[number % 5 if scattered else number // 200]][f"object {number}"] = noise(number)
+    for number in range(400):
+        contents[owners[number % 5 if scattered else number // 80]][f"object {number}"] = noise(number)
     jobs = {owner: api.start_job(resource=new_resource()) for owner in owners}
-    for number in range(1000):
-        owner = owners[number % 5 if scattered else number // 200]
+    for number in range(400):
+        owner = owners[number % 5 if scattered else number // 80]
         api.put(jobs[owner], f"object {number}", noise(number))
     points = {owner: api.commit(job) for owner, job in jobs.items()}
     full = stored_bytes(store)
@@ -127,4 +129,54 @@ def test_space_comes_back(tmp_path, store, api, scattered):
         point_of(fresh.api(), contents[owners[0]])
         assert stored_bytes(store) <= 1.1 * stored_bytes(fresh) < 0.3 * full
     assert api.restored(points[owners[0]]) == contents[owners[0]]
+    assert problems(store.data_dir) == []
+
+
+def test_small_packs_are_merged(store, api):
+    """Each start of a server leaves a pack that stays small; once they would fill one together, they do."""
+    contents = {f"object {number}": noise(number) for number in range(70)}
+    job = api.start_job(resource=new_resource())
+    for place, (name, data) in enumerate(contents.items()):
+        if place % 7 == 0:
+            store.reopen()
+        api.put(job, name, data)
+    point = api.commit(job)
+    store.reopen()
+    before = len(packs_of(store))
+    collect_now(store)
+    assert (before, len(packs_of(store)) < 5) == (10, True)
+    assert api.restored(point) == contents
+    assert problems(store.data_dir) == []
+
+
+def test_writers_of_the_same_bytes_never_lose_to_the_collector(store):
+    """Threads put and drop the same few contents while runs without quarantine follow each other."""
+    api = store.api()
+    stop = threading.Event()
+    contents = [noise(number, 500) for number in range(6)]
+
+    def collect_on_and_on():
+        while not stop.is_set():
+            collect_all(store.service.context, quarantine_ms=0)
+
+    def write(number):
+        job = api.start_job(resource=new_resource())
+        chance = random.Random(number)
+        for _ in range(40):
+            for name in ("a", "b"):
+                api.put(job, name, chance.choice(contents))
+        view = {name: chance.choice(contents) for name in ("a", "b")}
+        for name, data in view.items():
+            api.put(job, name, data)
+        return api.commit(job), view
+
+    with ThreadPoolExecutor(5) as pool:
+        collector = pool.submit(collect_on_and_on)
+        try:
+            points = list(pool.map(write, range(4)))
+        finally:
+            stop.set()
+        collector.result()
+    for point, view in points:
+        assert api.restored(point) == view
     assert problems(store.data_dir) == []
