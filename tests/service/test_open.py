@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import stat
 import subprocess
@@ -10,6 +11,7 @@ import threading
 
 import pytest
 
+from cryostore.chunks import files
 from cryostore.chunks.envelope import ENVELOPE_OVERHEAD_BYTES
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
@@ -180,3 +182,26 @@ def test_ids_are_those_that_are_passed_in(tmp_path):
     with opened(tmp_path / "data", new_id=counting_ids(1000)) as store:
         job = store.api().start_job()
         assert job.startswith("00000000-0000-4000-8000-")
+
+
+def test_the_names_of_new_directories_are_flushed(tmp_path, monkeypatch):
+    """A power cut right after the first acknowledged write must not take the directory away with it."""
+    flushed = []
+    real = files.sync_directory
+    monkeypatch.setattr(files, "sync_directory", lambda path: (flushed.append(path), real(path)))
+    open_service(tmp_path / "new" / "store").close()
+    assert {tmp_path, tmp_path / "new"} <= set(flushed)
+
+
+def test_a_directory_in_a_place_that_cannot_be_flushed(tmp_path, monkeypatch):
+    """A directory an administrator made is used even where the one above it may not be opened."""
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / "store").mkdir(mode=0o700)
+    with monkeypatch.context() as patch:
+        patch.setattr("cryostore.service.open.make_directory", refuse)
+        open_service(tmp_path / "store").close()
+        with pytest.raises(StorageUnavailableError, match="Permission denied"):
+            open_service(tmp_path / "absent")

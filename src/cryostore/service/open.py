@@ -22,6 +22,7 @@ import msgspec
 from cryostore.catalog import keys, open_catalog, packs, vaults
 from cryostore.catalog.database import Database, Transaction
 from cryostore.chunks.blobs import Appendable, BlobStore, open_blobs
+from cryostore.chunks.files import make_directory
 from cryostore.chunks.keyring import FileKeyring, Keyring, open_or_create_keyring, unwrap
 from cryostore.chunks.pack import cut_torn_tail, pack_key
 from cryostore.chunks.store import ChunkStore
@@ -89,7 +90,7 @@ def open_service(
 def _directory_lock(data_dir: Path) -> Iterator[None]:
     """Let one process at a time open the store. The lock dies with its process."""
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(data_dir)
         descriptor = os.open(data_dir / "open.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StorageUnavailableError(f"{data_dir} cannot be used: {error.strerror}") from error
@@ -98,6 +99,15 @@ def _directory_lock(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _make_directory(data_dir: Path) -> None:
+    """Make the directory, mode 0700, so that a power cut right after the first 200 leaves its name behind too."""
+    try:
+        make_directory(data_dir)
+    except PermissionError:
+        if not data_dir.is_dir():  # one that an administrator made, in a place whose entries we cannot flush, will do
+            raise
 
 
 def _keyring(data_dir: Path, new_id: NewId) -> Keyring:
