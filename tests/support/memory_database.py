@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sqlite3
 import threading
+import weakref
 
 from cryostore.catalog import sqlite
 
@@ -14,7 +15,7 @@ def migrated():
     """An empty catalog, to be copied."""
     database = MemoryDatabase(template=None)
     database.write(sqlite.migrate_to_newest)
-    return database.connection
+    return database
 
 
 class MemoryDatabase:
@@ -22,10 +23,12 @@ class MemoryDatabase:
 
     def __init__(self, template=migrated):
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        # Some tests make thousands and drop them where they stand, as a process that dies does.
+        weakref.finalize(self, self.connection.close)
         # A unit of work that asks for another fails at BEGIN instead of waiting for itself.
         self._lock = threading.RLock()
         if template is not None:
-            template().backup(self.connection)
+            template().connection.backup(self.connection)
         self.connection.execute("PRAGMA foreign_keys = ON")
 
     def read(self, work):
