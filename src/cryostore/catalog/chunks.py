@@ -241,17 +241,3 @@ def move(transaction: Transaction, chunk: PackedChunk, *, from_pack: int, to_pac
         to_offset=to_offset,
     )
     return moved == 1
-
-
-def mark_damaged(transaction: Transaction, chunk: PackedChunk, *, pack_number: int, now_ms: int) -> bool:
-    """Record that the bytes at this place are wrong; answers whether the chunk's row still pointed to them."""
-    marked = transaction.run(
-        "UPDATE chunk SET damaged_ms = :now_ms WHERE vault_id = :vault_id AND digest = :digest"
-        " AND pack_number = :pack_number AND pack_offset = :pack_offset AND damaged_ms IS NULL",
-        vault_id=chunk.vault_id,
-        digest=chunk.digest,
-        pack_number=pack_number,
-        pack_offset=chunk.pack_offset,
-        now_ms=now_ms,
-    )
-    return marked == 1
