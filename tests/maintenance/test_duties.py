@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,7 @@ def test_a_round_changes_nothing_that_somebody_needs(model, snapshot):
     model.put(model.run(), b"c")
     model.put(model.run(RESOURCES[1], base=point), b"d")
     model.start()
+    maintain(SimpleNamespace(context=model.context))  # which writes the record of the new store
     before = snapshot()
     for _ in range(2):
         maintain(SimpleNamespace(context=model.context))
@@ -67,9 +69,7 @@ def test_rounds_of_many_processes_at_once(tmp_path):
         others = [open_catalog(path) for _ in range(4)]
 
         def run(number):
-            context = SimpleNamespace(
-                database=others[number], clock=model.clock, settings=model.context.settings, limits=model.context.limits
-            )
+            context = dataclasses.replace(model.context, database=others[number])
             for _ in range(3):
                 maintain(SimpleNamespace(context=context))
 
@@ -96,9 +96,7 @@ def test_a_round_may_be_cut_off_at_any_transaction(answer_lost):
             busy(model)
             faulty = FaultyDatabase(model.database)
             faulty.fail(at, answer_lost=answer_lost)
-            context = SimpleNamespace(
-                database=faulty, clock=model.clock, settings=model.context.settings, limits=model.context.limits
-            )
+            context = dataclasses.replace(model.context, database=faulty)
             try:
                 maintain(SimpleNamespace(context=context))
             except ExceptionGroup as errors:

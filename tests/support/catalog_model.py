@@ -19,6 +19,8 @@ from cryostore.catalog import jobs as job_rows
 from cryostore.catalog import recovery_points as point_rows
 from cryostore.catalog.chunk_lists import ChunkEntry
 from cryostore.catalog.objects import ObjectContent
+from cryostore.chunks.blobs.memory import MemoryBlobs
+from cryostore.chunks.records import Records
 from cryostore.core.digest import sha256
 from cryostore.core.ids import counting_ids
 from cryostore.core.limits import Limits
@@ -37,9 +39,11 @@ from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
 from cryostore.service import Caller, Context, Settings, commits, jobs, recovery_points, restore_jobs
 from cryostore.service import lineages as service_lineages
 from cryostore.service.arns import Arns
+from cryostore.service.keys import VaultKeys
 from cryostore.service.storing import fence
 from cryostore.service.tokens import Tokens
 from support.memory_database import MemoryDatabase
+from support.memory_keyring import MemoryKeyring
 
 ROOT = Caller("AKIAROOT", root=True)
 ROLE = "arn:aws:iam::000000000000:role/backup-agent"
@@ -50,11 +54,14 @@ OPEN = ("CREATED", "PENDING", "RUNNING", "ABORTING")
 
 
 def catalog_context(database=None, clock=None):
-    """A context for handlers that touch the catalog alone: it has no chunk store and no keys. One vault exists."""
+    """A context for handlers that touch the catalog alone: it has no chunk store. One vault exists."""
+    database = database or MemoryDatabase()
+    keyring = MemoryKeyring()
     context = Context(
-        database=database or MemoryDatabase(),
+        database=database,
         store=None,
-        keys=None,
+        records=Records(MemoryBlobs(), keyring),
+        keys=VaultKeys(database, keyring),
         tokens=Tokens(b"secret"),
         arns=Arns(Settings()),
         clock=clock or FrozenClock(),
@@ -62,11 +69,14 @@ def catalog_context(database=None, clock=None):
         limits=Limits(),
         settings=Settings(),
     )
-    context.database.write(
-        lambda t: vaults.insert(
-            t, name=VAULT, creator_request_id=None, encryption_key_arn=None, tags="{}", created_ms=0
+
+    def work(transaction):
+        vault = vaults.insert(
+            transaction, name=VAULT, creator_request_id=None, encryption_key_arn=None, tags="{}", created_ms=0
         )
-    )
+        context.keys.create(transaction, vault.vault_id, bytes(16), now_ms=0)
+
+    context.database.write(work)
     return context
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cryostore.catalog import keys
-from cryostore.chunks.keyring import MasterKey, unwrap
+from cryostore.chunks.keyring import unwrap
+from cryostore.chunks.records import Records
 from cryostore.chunks.store import ChunkStore
-from cryostore.core.errors import KeyUnavailableError
 from cryostore.core.ids import counting_ids
 from cryostore.core.limits import Limits
 from cryostore.core.time import FrozenClock
@@ -18,23 +18,9 @@ from cryostore.service.tokens import Tokens
 from support.faulty_blobs import CrashingBlobs, FaultyBlobs
 from support.faulty_database import FaultyDatabase
 from support.memory_database import MemoryDatabase
+from support.memory_keyring import MemoryKeyring
 
 ROOT = Caller("AKIATESTROOT", root=True)
-
-
-class MemoryKeyring:
-    """One master key."""
-
-    def __init__(self):
-        self._key = MasterKey("master", bytes(32))
-
-    def active(self):
-        return self._key
-
-    def key(self, key_id):
-        if key_id != self._key.key_id:
-            raise KeyUnavailableError("there is one key only")
-        return self._key
 
 
 class MemoryStore:
@@ -71,6 +57,7 @@ class Process:
         self.context = Context(
             database=self.database,
             store=ChunkStore(self.blobs, store.new_id, pack_bytes_target=store.settings.pack_bytes_target),
+            records=Records(self.blobs, store.keyring),
             keys=VaultKeys(self.database, store.keyring),
             tokens=Tokens(unwrap(store.keyring, token_secret, opening.TOKEN_SECRET.encode())),
             arns=Arns(store.settings),

@@ -112,6 +112,16 @@ def parts_from(transaction: Transaction, chunk_list_id: int, index: int) -> Iter
         part += 1
 
 
+def part(transaction: Transaction, chunk_list_id: int, number: int) -> tuple[int, bytes] | None:
+    """One part of a list, by its number: its first index, and its bytes."""
+    row = transaction.row(
+        "SELECT first_index, chunks FROM chunk_list WHERE chunk_list_id = :chunk_list_id AND part = :number",
+        chunk_list_id=chunk_list_id,
+        number=number,
+    )
+    return (row[0], row[1]) if row else None
+
+
 def delete(transaction: Transaction, chunk_list_id: int) -> None:
     """Remove all parts of a list."""
     transaction.run("DELETE FROM chunk_list WHERE chunk_list_id = :chunk_list_id", chunk_list_id=chunk_list_id)

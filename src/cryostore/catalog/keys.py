@@ -5,7 +5,7 @@ Nothing here can be used without the keyring.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cryostore.catalog.database import Transaction
 
@@ -114,4 +114,40 @@ def enable_access_key(transaction: Transaction, access_key_id: str, *, enabled: 
         "UPDATE access_key SET enabled = :enabled WHERE access_key_id = :access_key_id",
         enabled=int(enabled),
         access_key_id=access_key_id,
+    )
+
+
+VAULT_KEY_COLUMNS = ("key_number", "key_id", "vault_id", "wrapped", "created_ms")
+ACCESS_KEY_COLUMNS = ("access_key_id", "wrapped", "root", "enabled", "created_ms")
+
+
+def vault_keys_in_full(transaction: Transaction, vault_id: int) -> list[dict[str, Any]]:
+    """Every column of a vault's data keys, oldest first: what it takes to put them back."""
+    rows = transaction.rows(
+        f"SELECT {', '.join(VAULT_KEY_COLUMNS)} FROM vault_key WHERE vault_id = :vault_id ORDER BY key_number",
+        vault_id=vault_id,
+    )
+    return [dict(zip(VAULT_KEY_COLUMNS, row, strict=True)) for row in rows]
+
+
+def access_keys_in_full(transaction: Transaction) -> list[dict[str, Any]]:
+    """Every column of all access keys: what it takes to put them back."""
+    rows = transaction.rows(f"SELECT {', '.join(ACCESS_KEY_COLUMNS)} FROM access_key ORDER BY access_key_id")
+    return [dict(zip(ACCESS_KEY_COLUMNS, row, strict=True)) for row in rows]
+
+
+def put_back_vault_key(transaction: Transaction, row: dict[str, Any]) -> None:
+    """Add a data key with every column as `vault_keys_in_full` gave it."""
+    _put_back(transaction, "vault_key", VAULT_KEY_COLUMNS, row)
+
+
+def put_back_access_key(transaction: Transaction, row: dict[str, Any]) -> None:
+    """Add an access key with every column as `access_keys_in_full` gave it."""
+    _put_back(transaction, "access_key", ACCESS_KEY_COLUMNS, row)
+
+
+def _put_back(transaction: Transaction, table: str, columns: tuple[str, ...], row: dict[str, Any]) -> None:
+    transaction.run(
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(f':{column}' for column in columns)})",
+        **{column: row[column] for column in columns},
     )

@@ -46,6 +46,15 @@ class ObjectRow(NamedTuple):
     chunk_list_id: int | None
 
 
+class WrittenObject(NamedTuple):
+    """An object version as the commit that wrote it put it, or the removal of a name."""
+
+    object_id: int
+    name: bytes
+    removed: int
+    content: ObjectContent
+
+
 class Totals(NamedTuple):
     """How many objects, and how many bytes in them."""
 
@@ -248,6 +257,68 @@ def _hidden(transaction: Transaction, view: View) -> Totals:
     )
     hidden = [row for (name,) in names if (row := find(transaction, view[1:], name)) is not None]
     return Totals(len(hidden), sum(row.length for row in hidden))
+
+
+def written(transaction: Transaction, segment: Segment, *, after: int, limit: int) -> list[WrittenObject]:
+    """The versions that a generation added to its lineage and that are still there, by id, after `after`."""
+    rows = transaction.rows(
+        f"SELECT object_id, name, removed, {CONTENT_COLUMNS} FROM object WHERE lineage_id = :lineage_id"
+        " AND from_generation = :generation AND object_id > :after ORDER BY object_id LIMIT :limit",
+        after=after,
+        limit=limit,
+        **segment._asdict(),
+    )
+    return [WrittenObject(row[0], row[1], row[2], ObjectContent(*row[3:])) for row in rows]
+
+
+def count_written(transaction: Transaction, segment: Segment) -> int:
+    """How many versions that a generation added are still there."""
+    row = transaction.row(
+        "SELECT count(*) FROM object WHERE lineage_id = :lineage_id AND from_generation = :generation",
+        **segment._asdict(),
+    )
+    return int(row[0]) if row else 0
+
+
+def closed(
+    transaction: Transaction, segment: Segment, *, after: tuple[int, int], limit: int
+) -> list[tuple[tuple[int, int], bytes]]:
+    """The names whose versions ended with a generation that has none itself, each behind its place in the order."""
+    rows = transaction.rows(
+        f"SELECT from_generation, object_id, name FROM object AS here WHERE lineage_id = :lineage_id"
+        f" AND to_generation = :generation AND {CLOSED} AND (from_generation, object_id) > (:begin, :object_id)"
+        " AND NOT EXISTS (SELECT 1 FROM object AS next WHERE next.lineage_id = :lineage_id"
+        " AND next.name = here.name AND next.from_generation = :generation)"
+        " ORDER BY from_generation, object_id LIMIT :limit",
+        begin=after[0],
+        object_id=after[1],
+        limit=limit,
+        **segment._asdict(),
+    )
+    return [((row[0], row[1]), row[2]) for row in rows]
+
+
+def close(transaction: Transaction, segment: Segment, name: bytes) -> None:
+    """End the version of a name that nothing has ended yet; for rebuilding the catalog, generation by generation."""
+    transaction.run(
+        "UPDATE object SET to_generation = :generation WHERE lineage_id = :lineage_id AND name = :name"
+        f" AND to_generation = {GENERATION_MAX} AND from_generation < :generation",
+        name=name,
+        **segment._asdict(),
+    )
+
+
+def restore(transaction: Transaction, segment: Segment, row: WrittenObject) -> None:
+    """Add a version again that `written` gave, in place of the one before it; for rebuilding, as `close`."""
+    close(transaction, segment, row.name)
+    transaction.run(
+        f"INSERT INTO object (lineage_id, name, from_generation, to_generation, removed, {CONTENT_COLUMNS})"
+        f" VALUES (:lineage_id, :name, :generation, {GENERATION_MAX}, :removed, {CONTENT_VALUES})",
+        name=row.name,
+        removed=row.removed,
+        **segment._asdict(),
+        **row.content._asdict(),
+    )
 
 
 def truncate(transaction: Transaction, lineage_id: int, below: int, limit: int) -> bool:

@@ -54,6 +54,15 @@ def find(transaction: Transaction, point_id: str) -> PointRow | None:
     return PointRow(*row) if row else None
 
 
+def at(transaction: Transaction, segment: Segment) -> PointRow | None:
+    """The point that was committed at a segment."""
+    row = transaction.row(
+        f"SELECT {COLUMNS} FROM recovery_point WHERE lineage_id = :lineage_id AND generation = :generation",
+        **segment._asdict(),
+    )
+    return PointRow(*row) if row else None
+
+
 def latest(transaction: Transaction, vault_id: int, resource_arn: str) -> PointRow | None:
     """The newest complete point of a resource in a vault."""
     row = transaction.row(

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from cryostore.maintenance import idempotency, jobs, lineages, recovery_points, restore_jobs, uploads, vaults
+from cryostore.maintenance import (
+    idempotency,
+    jobs,
+    lineages,
+    records,
+    recovery_points,
+    restore_jobs,
+    uploads,
+    vaults,
+)
 from cryostore.service import Service
 
 DUTIES = (
+    records.write_due,
     jobs.end_overdue,
     lineages.clean_dirty,
     uploads.delete_of_ended_jobs,

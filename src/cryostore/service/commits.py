@@ -12,6 +12,7 @@ from cryostore.catalog import jobs, lineages, objects, recovery_points, uploads
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.jobs import JobRow
 from cryostore.catalog.objects import Totals
+from cryostore.catalog.records import of_commit
 from cryostore.core.digest import Checksum
 from cryostore.core.time import seconds
 from cryostore.model.errors import IllegalArgumentException, JobStateConflictException
@@ -25,6 +26,7 @@ from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.jobs import arguments_digest, find_job
 from cryostore.service.lineages import bind, clean, delete_uploads, end, restore_metadata
+from cryostore.service.records import record, touch_commit
 from cryostore.service.text_maps import check_map
 from cryostore.service.vaults import vault_name
 
@@ -94,6 +96,8 @@ def _ended(context: Context, job: JobRow, digest: bytes) -> CommitBackupJobOutpu
             f"BackupJobId: {job.job_id} is {job.state} and cannot be committed", state=job.state
         )
     done = job.state == "COMPLETED"
+    if done and job.segment is not None:
+        record(context, of_commit(job.segment))
     return CommitBackupJobOutput(
         backup_job_id=job.job_id,
         recovery_point_arn=context.arns.point(job.point_id) if done else None,
@@ -186,6 +190,9 @@ def _commit(
         object_count=totals.object_count,
         restore_metadata=msgspec.json.encode(metadata).decode(),
     )
+    lineage = lineages.find(transaction, job.segment.lineage_id)
+    assert lineage is not None
+    touch_commit(transaction, lineage, job.segment)
     lineages.set_tip(transaction, job.segment)
     jobs.end(
         transaction,

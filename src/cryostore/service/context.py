@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryostore.catalog.database import Database
+from cryostore.chunks.records import Records
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.ids import NewId
 from cryostore.core.limits import Limits
@@ -32,6 +33,7 @@ class Context:
 
     database: Database
     store: ChunkStore
+    records: Records
     keys: VaultKeys
     tokens: Tokens
     arns: Arns

@@ -7,13 +7,15 @@ from enum import Enum
 
 import msgspec
 
-from cryostore.catalog import jobs, lineages, objects, recovery_points, uploads
+from cryostore.catalog import jobs, lineages, objects, records, recovery_points, uploads
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.jobs import JobRow
 from cryostore.catalog.lineages import Segment
+from cryostore.catalog.records import of_commit
 from cryostore.catalog.recovery_points import PointRow
 from cryostore.model.errors import ResourceNotFoundException, ThrottlingException
 from cryostore.service.context import Context
+from cryostore.service.records import record, void_above
 
 BATCH_ROWS = 500
 """Rows one transaction takes away at most, so that no other writer waits long."""
@@ -131,35 +133,75 @@ def _clean(transaction: Transaction, segment: Segment, now_ms: int) -> bool:
 def forget(context: Context, point: PointRow, *, batches_max: int) -> bool:
     """Take away what only a point that is being deleted could see, then the point itself.
 
-    Answers whether all is done; stops early after `batches_max` transactions. May be repeated, by several at once.
+    The point is off the record when this returns. Answers whether all is done; stops early after `batches_max`
+    transactions. May be repeated, by several at once.
     """
-    done = repeat(context, lambda transaction: _forget(transaction, point.point_id), batches_max)
+    done = _repeat_voiding(context, lambda transaction: _free(transaction, point.point_id), batches_max)
+    if point.segment is not None:
+        record(context, of_commit(point.segment))
+    if done:
+        context.database.write(lambda transaction: _delete(transaction, point.point_id))
     settle(context, batches_max=batches_max)
     return done
 
 
-def _forget(transaction: Transaction, point_id: str) -> bool:
+class _OnRecordError(Exception):
+    """What is to be taken back stands in records that must go first: all above this segment."""
+
+    def __init__(self, segment: Segment) -> None:
+        super().__init__(segment)
+        self.segment = segment
+
+
+def _repeat_voiding(context: Context, step: Callable[[Transaction], bool], batches_max: int) -> bool:
+    """As `repeat`, for a step that may ask for records to be removed."""
+    for _ in range(batches_max):
+        try:
+            if context.database.write(step):
+                return True
+        except _OnRecordError as error:
+            void_above(context, error.segment)
+    return False
+
+
+def _free(transaction: Transaction, point_id: str) -> bool:
+    """Take away a batch of what only a point that is being deleted could see; answers whether that was all."""
     point = recovery_points.find(transaction, point_id)
-    if point is None:
+    if point is None or point.segment is None:
         return True
     assert point.status == "DELETING"
-    if point.segment is not None and not _release(transaction, point.segment):
-        return False
+    return _release(transaction, point.segment)
+
+
+def _delete(transaction: Transaction, point_id: str) -> None:
+    """Remove the row of a point that is being deleted."""
+    point = recovery_points.find(transaction, point_id)
+    if point is None:
+        return
     recovery_points.delete(transaction, point_id)
     if point.segment is not None:
         _retire_unless_needed(transaction, point.segment.lineage_id)
-    return True
 
 
 def _release(transaction: Transaction, segment: Segment) -> bool:
-    """Take away a batch of what only `segment` could see, unless somebody else does; answers whether that was all."""
+    """Take away a batch of what only `segment` could see, unless somebody else does; answers whether that was all.
+
+    Raises _OnRecordError.
+    """
     below, above = lineages.neighbours(transaction, segment)
     if above is not None:
         return objects.forget(transaction, segment.lineage_id, below, above, BATCH_ROWS)
+    _require_off_record(transaction, segment._replace(generation=below))
     if not objects.truncate(transaction, segment.lineage_id, below, BATCH_ROWS):
         return False
     lineages.set_tip(transaction, segment._replace(generation=below))
     return True
+
+
+def _require_off_record(transaction: Transaction, segment: Segment) -> None:
+    """Raise _OnRecordError if anything above a generation of its lineage is on record."""
+    if records.above(transaction, segment, 1):
+        raise _OnRecordError(segment)
 
 
 def settle(context: Context, *, batches_max: int) -> bool:
@@ -169,7 +211,7 @@ def settle(context: Context, *, batches_max: int) -> bool:
     """
     if context.database.read(lineages.first_retired) is None:
         return True
-    return repeat(context, _settle, batches_max)
+    return _repeat_voiding(context, _settle, batches_max)
 
 
 def _settle(transaction: Transaction) -> bool:
@@ -177,6 +219,7 @@ def _settle(transaction: Transaction) -> bool:
     if lineage is None:
         return True
     if lineage.parent is None or _release(transaction, lineage.parent):
+        _require_off_record(transaction, Segment(lineage.lineage_id, 0))
         lineages.delete(transaction, lineage.lineage_id)
         if lineage.parent is not None:
             _retire_unless_needed(transaction, lineage.parent.lineage_id)

@@ -6,6 +6,7 @@ of an AWS shared credentials file). All of it is readable by its owner only.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -25,6 +26,7 @@ from cryostore.chunks.blobs import Appendable, BlobStore, open_blobs
 from cryostore.chunks.files import make_directory
 from cryostore.chunks.keyring import FileKeyring, Keyring, open_or_create_keyring, unwrap
 from cryostore.chunks.pack import cut_torn_tail, pack_key
+from cryostore.chunks.records import Records
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError, StorageUnavailableError
 from cryostore.core.ids import NewId, random_id
@@ -34,6 +36,7 @@ from cryostore.service.access import AccessKeys, wrapping_context
 from cryostore.service.arns import Arns
 from cryostore.service.context import Context
 from cryostore.service.keys import VaultKeys
+from cryostore.service.records import record_due, touch_store, touch_vault
 from cryostore.service.service import Service
 from cryostore.service.settings import Settings
 from cryostore.service.tokens import Tokens
@@ -74,6 +77,7 @@ def open_service(
         context = Context(
             database=database,
             store=ChunkStore(blobs, new_id, pack_bytes_target=settings.pack_bytes_target),
+            records=Records(blobs, keyring),
             keys=vault_keys,
             tokens=Tokens(unwrap(keyring, token_secret or b"", TOKEN_SECRET.encode())),
             arns=Arns(settings),
@@ -82,6 +86,8 @@ def open_service(
             limits=limits or Limits(),
             settings=settings,
         )
+        with contextlib.suppress(StorageUnavailableError):  # to be read, a store needs no room; the duties try again
+            record_due(context)
         opened.pop_all()
     return Service(context, AccessKeys(database, keyring, clock), blobs)
 
@@ -142,8 +148,10 @@ def _fill(database: Database, keyring: Keyring, vault_keys: VaultKeys, clock: Cl
             tags=msgspec.json.encode({}).decode(),
             created_ms=now_ms,
         )
+        touch_store(transaction)
         if vault is not None:
             vault_keys.create(transaction, vault.vault_id, uuid.UUID(new_id()).bytes, now_ms=now_ms)
+            touch_vault(transaction, vault.vault_id)
 
     database.write(work)
 

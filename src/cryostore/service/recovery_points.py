@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from cryostore.catalog import jobs, recovery_points, restore_jobs
+from cryostore.catalog import jobs, records, recovery_points, restore_jobs
 from cryostore.catalog.database import Transaction
+from cryostore.catalog.records import of_commit
 from cryostore.catalog.recovery_points import PointRow
 from cryostore.catalog.vaults import VaultRow
 from cryostore.core.time import DAY_MS, seconds
@@ -110,6 +111,8 @@ def delete_recovery_point(context: Context, operation: DeleteRecoveryPoint, call
         if restored_by is not None:
             raise InvalidResourceStateException(f"The recovery point is being restored by job {restored_by}.")
         recovery_points.mark_deleting(transaction, point.point_id)
+        if point.segment is not None:
+            records.touch_known(transaction, of_commit(point.segment))
         return point
 
     forget(context, context.database.write(work), batches_max=FORGET_BATCHES_MAX)

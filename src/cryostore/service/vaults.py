@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from cryostore.catalog import recovery_points, vaults
+from cryostore.catalog import records, recovery_points, vaults
 from cryostore.catalog.database import Transaction
+from cryostore.catalog.records import VAULT, RecordKey
 from cryostore.catalog.vaults import VaultRow
 from cryostore.core.time import seconds
 from cryostore.model.errors import (
@@ -31,6 +32,7 @@ from cryostore.model.vaults import (
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.pages import asked, cut
+from cryostore.service.records import record, touch_vault
 from cryostore.service.text_maps import map_bytes
 
 TAG_KEY_CHARACTERS_MAX = 128
@@ -56,6 +58,7 @@ def create_backup_vault(context: Context, operation: CreateBackupVault, caller: 
         if created is None:
             return vault_by_name(transaction, name), False
         context.keys.create(transaction, created.vault_id, uuid.UUID(context.new_id()).bytes, now_ms=now_ms)
+        touch_vault(transaction, created.vault_id)
         return created, True
 
     vault, new = context.database.write(work)
@@ -66,6 +69,7 @@ def create_backup_vault(context: Context, operation: CreateBackupVault, caller: 
             creator_request_id=vault.creator_request_id,
             arn=context.arns.vault(name),
         )
+    record(context, RecordKey(VAULT, vault.vault_id))
     return CreateBackupVaultOutput(
         backup_vault_name=name, backup_vault_arn=context.arns.vault(name), creation_date=seconds(vault.created_ms)
     )
@@ -103,15 +107,17 @@ def delete_backup_vault(context: Context, operation: DeleteBackupVault, caller: 
     """Remove an empty vault, and destroy its keys with it."""
     authorise(caller, operation.declaration.action, operation.backup_vault_name)
 
-    def work(transaction: Transaction) -> None:
+    def work(transaction: Transaction) -> RecordKey:
         vault = vault_by_name(transaction, operation.backup_vault_name)
         if vaults.is_used(transaction, vault.vault_id):
             raise InvalidRequestException(
                 "Backup vault cannot be deleted because it contains recovery points or its jobs are still open."
             )
         vaults.delete(transaction, vault.vault_id)
+        records.end(transaction, key := RecordKey(VAULT, vault.vault_id))
+        return key
 
-    context.database.write(work)
+    record(context, context.database.write(work))
     return Nothing()
 
 

@@ -14,7 +14,7 @@ from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import ConfigurationError
 
-__all__ = ["Appendable", "Appender", "BlobStore", "open_blobs"]
+__all__ = ["Appendable", "Appender", "BlobStore", "Caching", "open_blobs"]
 
 
 class BlobStore(Protocol):
@@ -51,7 +51,7 @@ class BlobStore(Protocol):
         """
 
     def delete(self, key: str) -> None:
-        """Remove the blob; absent is not an error. A power cut soon after may bring it back."""
+        """Remove the blob, durably; absent is not an error."""
 
     def close(self) -> None:
         """Release what the store holds; may be called twice."""
@@ -103,6 +103,14 @@ class Appendable(BlobStore, Protocol):
 
         False, and nothing is done, if its owner lives. Raises BlobNotFoundError.
         """
+
+
+@runtime_checkable
+class Caching(Protocol):
+    """A BlobStore that keeps blobs open between reads."""
+
+    def forget_deleted(self) -> None:
+        """Let go of blobs that another process has deleted: only then is their room given back. Does no harm."""
 
 
 def open_blobs(place: str | Path) -> BlobStore:

@@ -15,7 +15,7 @@ from cryostore.chunks.blobs.local_append import LocalAppender, cut_file, file_ow
 from cryostore.chunks.blobs.local_read import OpenFiles
 from cryostore.chunks.files import (
     ABSENT,
-    TEMPORARY_PREFIX,
+    STAGING,
     create_file,
     make_directory,
     storage_errors,
@@ -23,8 +23,6 @@ from cryostore.chunks.files import (
     sync_directory,
 )
 from cryostore.core.digest import Buffer
-
-STAGING = f"{TEMPORARY_PREFIX}staging"
 
 
 class LocalBlobs:
@@ -72,11 +70,17 @@ class LocalBlobs:
         path = self._root / check_key(key)
         self._files.forget(key)
         with storage_errors(f"blob {key}"), contextlib.suppress(*ABSENT):
-            path.unlink()
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            sync_directory(path.parent)  # also of one that is gone: who removed it may not have got so far
 
     def close(self) -> None:
         """See BlobStore."""
         self._files.close()
+
+    def forget_deleted(self) -> None:
+        """See Caching."""
+        self._files.forget_deleted()
 
     def open_append(self, key: str) -> LocalAppender:
         """See Appendable."""

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from cryostore.chunks.files import storage_error
+from cryostore.chunks.files import OUT_OF_DESCRIPTORS, storage_error
 from cryostore.core.errors import DamagedDataError
 
 OPEN_FILES_MAX = 64
@@ -59,6 +59,14 @@ class OpenFiles:
         with self._lock:
             self._files.pop(key, None)
 
+    def forget_deleted(self) -> None:
+        """Close the files that another process removed, once nobody reads them: only then is their room given back."""
+        with self._lock:
+            files = list(self._files.items())
+        gone = [key for key, file in files if not os.fstat(file.descriptor).st_nlink]
+        for key in gone:
+            self.forget(key)
+
     def close(self) -> None:
         """Close all files, once nobody reads them."""
         with self._lock:
@@ -74,10 +82,20 @@ class OpenFiles:
             status = os.fstat(file.descriptor)
             if status.st_nlink:
                 return file, status.st_size
-        file = OpenFile(self._root / key)
+        file = self._open_anew(key)
         with self._lock:
             self._files[key] = file
             self._files.move_to_end(key)
             if len(self._files) > OPEN_FILES_MAX:
                 self._files.popitem(last=False)
         return file, os.fstat(file.descriptor).st_size
+
+    def _open_anew(self, key: str) -> OpenFile:
+        """Open the file; where this process may open no more files, let go of those that are kept open for later."""
+        try:
+            return OpenFile(self._root / key)
+        except OSError as error:
+            if error.errno not in OUT_OF_DESCRIPTORS:
+                raise
+        self.close()
+        return OpenFile(self._root / key)

@@ -1,0 +1,150 @@
+"""Which nouns must be recorded outside the catalog, and how far that has come. What a record holds: `service.records`.
+
+A change to a noun counts its row up in the same transaction (`touch`), and the number it gets names the record that is
+then written. A record counts once it is finished (`settle`). What a crash leaves between the two is due, and is
+recorded later, under a number of its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.lineages import Segment
+
+STORE = "store"
+VAULT = "vault"
+COMMIT = "commit"
+
+
+class RecordKey(NamedTuple):
+    """What a record is of: the store; a vault, by its id; a commit, by its lineage and generation."""
+
+    noun: str
+    number: int = 0
+    generation: int = 0
+
+
+class RecordRow(NamedTuple):
+    """How far the recording of a noun is. `entries` are those of the finished record.
+
+    `previous` is the tip that a commit went on from: what its lineage has between the two was taken back.
+    """
+
+    noun: str
+    number: int
+    generation: int
+    changes: int
+    recorded: int
+    parts: int
+    entries: int
+    gone: int
+    previous: int | None
+
+    @property
+    def key(self) -> RecordKey:
+        """What the record is of."""
+        return RecordKey(self.noun, self.number, self.generation)
+
+
+COLUMNS = ", ".join(RecordRow._fields)
+DUE = "recorded < changes"
+"""Word for word the condition of the partial index `record_due`."""
+IS_KEY = "noun = :noun AND number = :number AND generation = :generation"
+
+
+def of_commit(segment: Segment) -> RecordKey:
+    """The key of what was committed at a segment."""
+    return RecordKey(COMMIT, segment.lineage_id, segment.generation)
+
+
+def touch(transaction: Transaction, key: RecordKey, *, previous: int | None = None) -> int:
+    """Note that a noun has changed, or begins; answers the number of the record that is to be written of it."""
+    row = transaction.row(
+        "INSERT INTO record (noun, number, generation, changes, previous)"
+        " VALUES (:noun, :number, :generation, 1, :previous)"
+        " ON CONFLICT (noun, number, generation) DO UPDATE SET changes = record.changes + 1 RETURNING changes",
+        previous=previous,
+        **key._asdict(),
+    )
+    assert row is not None
+    return int(row[0])
+
+
+def touch_known(transaction: Transaction, key: RecordKey) -> int | None:
+    """As `touch`, for a noun that is on record or waits to be; None if it is not."""
+    row = transaction.row(
+        f"UPDATE record SET changes = changes + 1 WHERE {IS_KEY} AND gone = 0 RETURNING changes", **key._asdict()
+    )
+    return int(row[0]) if row else None
+
+
+def end(transaction: Transaction, key: RecordKey) -> None:
+    """Note that a noun is no more: its record is to go, and then the row."""
+    transaction.run(f"UPDATE record SET gone = 1, changes = changes + 1 WHERE {IS_KEY}", **key._asdict())
+
+
+def find(transaction: Transaction, key: RecordKey) -> RecordRow | None:
+    """How far a noun is."""
+    row = transaction.row(f"SELECT {COLUMNS} FROM record WHERE {IS_KEY}", **key._asdict())
+    return RecordRow(*row) if row else None
+
+
+def due(transaction: Transaction, limit: int) -> list[RecordRow]:
+    """Nouns with changes that are not on record."""
+    rows = transaction.rows(f"SELECT {COLUMNS} FROM record WHERE {DUE} LIMIT :limit", limit=limit)
+    return [RecordRow(*row) for row in rows]
+
+
+def above(transaction: Transaction, segment: Segment, limit: int) -> list[RecordRow]:
+    """The rows of commits to a lineage above a generation."""
+    rows = transaction.rows(
+        f"SELECT {COLUMNS} FROM record WHERE noun = 'commit' AND number = :lineage_id AND generation > :generation"
+        " ORDER BY generation LIMIT :limit",
+        limit=limit,
+        **segment._asdict(),
+    )
+    return [RecordRow(*row) for row in rows]
+
+
+def page(transaction: Transaction, after: RecordKey, limit: int) -> list[RecordRow]:
+    """All rows in the order of their keys, after `after`."""
+    rows = transaction.rows(
+        f"SELECT {COLUMNS} FROM record WHERE (noun, number, generation) > (:noun, :number, :generation)"
+        " ORDER BY noun, number, generation LIMIT :limit",
+        limit=limit,
+        **after._asdict(),
+    )
+    return [RecordRow(*row) for row in rows]
+
+
+def settle(transaction: Transaction, key: RecordKey, change: int, *, parts: int, entries: int) -> RecordRow | None:
+    """Note that the record with this number is finished; answers the row as it was, or None if nobody wants it.
+
+    Nobody does if the noun is no more, or a record with a higher number was finished before.
+    """
+    before = find(transaction, key)
+    if before is None or before.gone or before.recorded >= change:
+        return None
+    transaction.run(
+        f"UPDATE record SET recorded = :change, parts = :parts, entries = :entries WHERE {IS_KEY}",
+        change=change,
+        parts=parts,
+        entries=entries,
+        **key._asdict(),
+    )
+    return before
+
+
+def delete(transaction: Transaction, row: RecordRow) -> bool:
+    """Forget a noun whose record is removed; answers whether the row was still as given."""
+    deleted = transaction.run(
+        f"DELETE FROM record WHERE {IS_KEY} AND recorded = :recorded AND parts = :parts", **row._asdict()
+    )
+    return deleted == 1
+
+
+def insert(transaction: Transaction, row: RecordRow) -> None:
+    """Add a row for a record that exists; for rebuilding the catalog."""
+    values = ", ".join(f":{field}" for field in RecordRow._fields)
+    transaction.run(f"INSERT INTO record ({COLUMNS}) VALUES ({values})", **row._asdict())

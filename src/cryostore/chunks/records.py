@@ -1,0 +1,99 @@
+"""Records: blobs that say what the catalog says, so that it can be rebuilt. Byte table: docs/formats.md, "Record".
+
+Lives here: their names and their sealed form. Does not live here: what they say (`service.records`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from cryostore.chunks.blobs import BlobStore
+from cryostore.chunks.cipher import DataKey, Salts
+from cryostore.chunks.envelope import Header, Kind, open_envelope, seal
+from cryostore.chunks.keyring import Keyring, unwrap
+from cryostore.core.digest import Payload
+from cryostore.core.errors import DamagedDataError, KeyUnavailableError
+
+PREFIX = "records/"
+CONTEXT = b"record\0"
+NAME_PATTERN = re.compile(r"records/([a-z]+)/(\d{19})\.(\d{19})\.(\d{10})\.(\d{8})", re.ASCII)
+
+
+class RecordName(NamedTuple):
+    """One part of one record. Of a noun's finished records the one with the highest `change` holds."""
+
+    noun: str
+    number: int
+    generation: int
+    change: int
+    part: int
+
+    @property
+    def key(self) -> str:
+        """The blob key. All digits are written, so that a listing comes in order."""
+        return f"{PREFIX}{self.noun}/{self.number:019d}.{self.generation:019d}.{self.change:010d}.{self.part:08d}"
+
+
+class Records:
+    """Sealed records on a blob store. Safe to call from many threads; the blob store stays the caller's to close.
+
+    A record is written once, part by part, and has no reader until the last part is there. The name of a part is bound
+    to its bytes: no part can be passed off as another.
+    """
+
+    def __init__(self, blobs: BlobStore, keyring: Keyring) -> None:
+        self._blobs = blobs
+        self._keyring = keyring
+        self._salts = Salts()
+
+    def put(self, name: RecordName, data: bytes, key: DataKey) -> None:
+        """Seal a part with a vault's data key and store it, durably.
+
+        Raises BlobExistsError, StorageUnavailableError.
+        """
+        payload = Payload(name.key.encode() + b"\0" + data)
+        self._blobs.put(name.key, seal(payload, key, salt=self._salts.current(), kind=Kind.RECORD))
+
+    def put_wrapped(self, name: RecordName, data: bytes) -> None:
+        """As `put`, with the active master key: for what holds the data keys, or belongs to no vault.
+
+        Raises KeyUnavailableError besides.
+        """
+        self._blobs.put(name.key, self._keyring.active().wrap(data, CONTEXT + name.key.encode()))
+
+    def get(self, name: RecordName, key_of: Callable[[bytes], DataKey | None]) -> bytes:
+        """The data of a sealed part. `key_of` gives the data key of an id.
+
+        Raises DamagedDataError, KeyUnavailableError if `key_of` has no key, BlobNotFoundError,
+        StorageUnavailableError.
+        """
+        envelope = self._blobs.get(name.key)
+        header = Header.decode(envelope)
+        key = key_of(header.key_id)
+        if key is None:
+            raise KeyUnavailableError(f"{name.key} is sealed with data key {header.key_id.hex()}, which is not there")
+        payload = bytes(open_envelope(envelope, key, header.digest(key), header.payload_bytes))
+        label = name.key.encode() + b"\0"
+        if header.kind != Kind.RECORD or not payload.startswith(label):
+            raise DamagedDataError(f"{name.key} holds something else")
+        return payload[len(label) :]
+
+    def get_wrapped(self, name: RecordName) -> bytes:
+        """The data of a wrapped part. Raises as `get` does, KeyUnavailableError also for damage."""
+        return unwrap(self._keyring, self._blobs.get(name.key), CONTEXT + name.key.encode())
+
+    def wrapped(self, name: RecordName) -> bytes:
+        """A wrapped part as it is stored: for whoever asks which master key wrapped it."""
+        return self._blobs.get(name.key)
+
+    def names(self, noun: str | None = None) -> Iterator[RecordName]:
+        """Every part there is, of one noun or of all, in order. What is no part is passed over."""
+        for key in self._blobs.list(f"{PREFIX}{noun}/" if noun else PREFIX):
+            if (match := NAME_PATTERN.fullmatch(key)) is not None:
+                yield RecordName(match[1], *map(int, match.groups()[1:]))
+
+    def delete(self, name: RecordName) -> None:
+        """Remove a part, durably; absent is not an error."""
+        self._blobs.delete(name.key)

@@ -1,0 +1,285 @@
+"""What is written down of the catalog beside it, so that it can be rebuilt from the blobs and the keyring alone.
+
+There are three kinds of record: of the store (its access keys), of each vault (with its wrapped data keys), and of each
+commit: the recovery point, its job, and what the commit added to its lineage and took away. A record is written
+after the transaction that changes what it tells, and before that change is acknowledged. Nothing here is read
+again until `maintenance.rebuild` does.
+
+Lives here: when records are written and what they say. Does not live here: their sealed form (`chunks.records`), and
+how far the recording is (`catalog.records`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from cryostore.catalog import chunk_lists, jobs, keys, lineages, objects, records, recovery_points, vaults
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.lineages import LineageRow, Segment
+from cryostore.catalog.objects import WrittenObject
+from cryostore.catalog.records import COMMIT, STORE, VAULT, RecordKey, RecordRow
+from cryostore.chunks.records import RecordName
+from cryostore.core.errors import BlobExistsError
+from cryostore.core.limits import MIB
+from cryostore.service.context import Context
+
+PART_BYTES_TARGET = 4 * MIB
+ROWS_PER_READ = 100
+NUMBERS_TRIED_MAX = 100
+DUE_PER_ROUND = 100
+
+
+class StoreRecord(msgspec.Struct, omit_defaults=True):
+    """The record of the store: rows of `access_key`, by column."""
+
+    access_keys: list[dict[str, Any]]
+
+
+class VaultRecord(msgspec.Struct, omit_defaults=True):
+    """The record of a vault: its row, and those of its data keys, by column."""
+
+    vault: dict[str, Any]
+    keys: list[dict[str, Any]]
+
+
+class CommitRecord(msgspec.Struct, omit_defaults=True):
+    """A part of the record of a commit. Only the first has `point` and `job`, only the `last` one says so.
+
+    `point` is missing once the recovery point is deleted and others need what its commit wrote. `closed` are names
+    whose versions end here without another one. Each of `chunk_lists` is the id of a list, the number of a part, its
+    first index and its bytes.
+    """
+
+    vault_id: int
+    parent: tuple[int, int] | None = None
+    previous: int | None = None
+    last: bool = False
+    point: dict[str, Any] | None = None
+    job: dict[str, Any] | None = None
+    objects: list[tuple[Any, ...]] = []
+    closed: list[bytes] = []
+    chunk_lists: list[tuple[int, int, int, bytes]] = []
+
+    @property
+    def entries(self) -> int:
+        """How many object versions and names the part has."""
+        return len(self.objects) + len(self.closed)
+
+
+class _Part(NamedTuple):
+    """A part on its way into a record."""
+
+    data: bytes
+    entries: int
+
+
+_Entry: TypeAlias = "WrittenObject | bytes | tuple[int, int, int, bytes]"
+"""A version, a closed name, or a part of a chunk list."""
+
+
+def touch_store(transaction: Transaction) -> None:
+    """Note, in the transaction that changes it, that something of the whole store has changed."""
+    records.touch(transaction, RecordKey(STORE))
+
+
+def touch_vault(transaction: Transaction, vault_id: int) -> None:
+    """Note, in the transaction that changes it, that a vault or its keys have changed."""
+    records.touch(transaction, RecordKey(VAULT, vault_id))
+
+
+def touch_commit(transaction: Transaction, lineage: LineageRow, segment: Segment) -> None:
+    """Note a commit to a lineage, which is given as it was before, in the transaction of the commit."""
+    records.touch(transaction, records.of_commit(segment), previous=lineage.tip_generation)
+
+
+def record_due(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
+    """Write what is due, at most `limit` records; answers whether that was all. May be repeated, by several at once.
+
+    Raises StorageUnavailableError, KeyUnavailableError.
+    """
+    rows = context.database.read(lambda transaction: records.due(transaction, limit))
+    for row in rows:
+        record(context, row.key)
+    return len(rows) < limit
+
+
+def record(context: Context, key: RecordKey) -> None:
+    """Bring the record of one noun up to date. What it says is durable when this returns. Raises as `record_due`."""
+    row = context.database.read(lambda transaction: records.find(transaction, key))
+    if row is None or row.recorded >= row.changes:
+        return
+    if row.gone:
+        _remove(context, row)
+        return
+    for _ in range(NUMBERS_TRIED_MAX):
+        # Under a number of its own: nobody knows how far another writer of this record came, or whether it lives.
+        change = context.database.write(lambda transaction: records.touch_known(transaction, key))
+        if change is None:
+            return
+        try:
+            _write(context, row, change)
+        except BlobExistsError:
+            continue  # the catalog was put back from an older copy: its numbers have been used since
+        return
+    raise BlobExistsError(f"{key.noun} {key.number}.{key.generation} has records that the catalog does not know of")
+
+
+def void_above(context: Context, segment: Segment) -> None:
+    """Remove the records of all commits to a lineage above a generation, before their rows are taken back.
+
+    In this order, since a commit that goes on from the generation would otherwise be rebuilt on top of them.
+    """
+    while rows := context.database.read(lambda transaction: records.above(transaction, segment, ROWS_PER_READ)):
+        for row in rows:
+            context.database.write(lambda transaction: records.end(transaction, row.key))  # noqa: B023 - runs at once
+            _remove(context, row)
+
+
+def _remove(context: Context, row: RecordRow) -> None:
+    """Remove the record of a noun that is no more, then its row."""
+    _delete(context, row.key, row.recorded, row.parts)
+    context.database.write(lambda transaction: records.delete(transaction, row))
+
+
+def _delete(context: Context, key: RecordKey, change: int, parts: int) -> None:
+    for part in reversed(range(parts)):  # without its last part it is no record any more
+        context.records.delete(RecordName(*key, change, part))
+
+
+def _write(context: Context, row: RecordRow, change: int) -> None:
+    """Write the record with this number, and remove the one before it."""
+    key, parts, entries = row.key, 0, 0
+    for part in _PARTS[key.noun](context, row, change):
+        parts, entries = parts + 1, entries + part.entries
+    if not parts:
+        context.database.write(lambda transaction: records.end(transaction, key))
+        _remove(context, row)
+        return
+    before = context.database.write(
+        lambda transaction: records.settle(transaction, key, change, parts=parts, entries=entries)
+    )
+    if before is None:
+        _delete(context, key, change, parts)
+    else:
+        _delete(context, key, before.recorded, before.parts)
+
+
+def _put_store(context: Context, row: RecordRow, change: int) -> Iterator[_Part]:
+    access_keys = context.database.read(keys.access_keys_in_full)
+    data = msgspec.msgpack.encode(StoreRecord(access_keys))
+    context.records.put_wrapped(RecordName(*row.key, change, 0), data)
+    yield _Part(data, 1)
+
+
+def _put_vault(context: Context, row: RecordRow, change: int) -> Iterator[_Part]:
+    def work(transaction: Transaction) -> VaultRecord | None:
+        vault = vaults.by_id(transaction, row.number)
+        data_keys = keys.vault_keys_in_full(transaction, row.number)
+        return VaultRecord(vault._asdict(), data_keys) if vault else None
+
+    found = context.database.read(work)
+    if found is not None:
+        data = msgspec.msgpack.encode(found)
+        context.records.put_wrapped(RecordName(*row.key, change, 0), data)
+        yield _Part(data, 1)
+
+
+def _put_commit(context: Context, row: RecordRow, change: int) -> Iterator[_Part]:
+    """The parts as they are put. Rows that nobody sees may go meanwhile, none is added: any moment's rows will do."""
+    segment = Segment(row.number, row.generation)
+    first = context.database.read(lambda transaction: _first(transaction, segment, row.previous))
+    if first is None:
+        return
+    key = context.keys.sealing(first.vault_id).key
+    parts = _parts(first, chain(_written(context, segment), _closed(context, segment)))
+    waiting: CommitRecord | None = None
+    for number, part in enumerate(chain(parts, (None,)), start=-1):
+        if waiting is not None:
+            waiting.last = part is None
+            if not number and waiting.last and not waiting.entries and waiting.point is None:
+                return  # nothing is left of the commit
+            data = msgspec.msgpack.encode(waiting)
+            context.records.put(RecordName(*row.key, change, number), data, key)
+            yield _Part(data, waiting.entries)
+        waiting = part
+
+
+def _first(transaction: Transaction, segment: Segment, previous: int | None) -> CommitRecord | None:
+    """The first part of a commit's record without its entries; None if the lineage is gone."""
+    lineage = lineages.find(transaction, segment.lineage_id)
+    if lineage is None:
+        return None
+    point = recovery_points.at(transaction, segment)
+    if point is not None and point.status != "COMPLETED":
+        point = None
+    job = jobs.find(transaction, point.job_id) if point else None
+    return CommitRecord(
+        vault_id=lineage.vault_id,
+        parent=(lineage.parent.lineage_id, lineage.parent.generation) if lineage.parent else None,
+        previous=previous,
+        point=point._asdict() if point else None,
+        job=job._asdict() if job else None,
+    )
+
+
+def _parts(part: CommitRecord, entries: Iterator[_Entry]) -> Iterator[CommitRecord]:
+    """The parts of a record, of which `part` is the first; at least one."""
+    head = CommitRecord(vault_id=part.vault_id, parent=part.parent, previous=part.previous)
+    size = 0
+    for entry in entries:
+        if size >= PART_BYTES_TARGET:
+            yield part
+            part, size = msgspec.structs.replace(head, objects=[], closed=[], chunk_lists=[]), 0
+        size += _append(part, entry)
+    yield part
+
+
+def _append(part: CommitRecord, entry: _Entry) -> int:
+    """Add an entry to a part; answers about how many bytes that is."""
+    if isinstance(entry, WrittenObject):
+        content = entry.content
+        part.objects.append((entry.name, entry.removed, *content))
+        return 100 + len(entry.name) + len(content.chunks or b"") + len(content.metadata_string or "")
+    if isinstance(entry, bytes):
+        part.closed.append(entry)
+        return len(entry)
+    part.chunk_lists.append(entry)
+    return len(entry[3])
+
+
+def _written(context: Context, segment: Segment) -> Iterator[_Entry]:
+    """The versions that a commit added and that are there still, each behind the parts of its chunk list."""
+    after = 0
+    while rows := context.database.read(
+        lambda transaction: objects.written(transaction, segment, after=after, limit=ROWS_PER_READ)  # noqa: B023 - at once
+    ):
+        for row in rows:
+            if row.content.chunk_list_id is not None:
+                yield from _chunk_list(context, row.content.chunk_list_id)
+            yield row
+        after = rows[-1].object_id
+
+
+def _chunk_list(context: Context, chunk_list_id: int) -> Iterator[_Entry]:
+    part = 0
+    while found := context.database.read(
+        lambda transaction: chunk_lists.part(transaction, chunk_list_id, part)  # noqa: B023 - at once
+    ):
+        yield (chunk_list_id, part, *found)
+        part += 1
+
+
+def _closed(context: Context, segment: Segment) -> Iterator[_Entry]:
+    after = (0, 0)
+    while rows := context.database.read(
+        lambda transaction: objects.closed(transaction, segment, after=after, limit=ROWS_PER_READ)  # noqa: B023 - at once
+    ):
+        yield from (name for _, name in rows)
+        after = rows[-1][0]
+
+
+_PARTS = {STORE: _put_store, VAULT: _put_vault, COMMIT: _put_commit}
