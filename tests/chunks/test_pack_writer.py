@@ -159,15 +159,26 @@ def test_rolling_over_while_a_flush_runs_flushes_both_packs(blobs, size):
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_a_full_disk_fails_the_append_and_later_ones_work_in_the_same_pack(writer, blobs, size):
+def test_a_full_disk_fails_the_append_and_leaves_the_pack_to_garbage_collection(writer, blobs, size):
     before = writer.append(b"b" * SMALL)
     blobs.fail("append", error=StorageFullError("no space", hint="free some"))
     with pytest.raises(StorageFullError) as caught:
         writer.append(b"f" * size)
     assert caught.value.hint == "free some"
+    assert not blobs.owned(pack_key(before.pack_id))
     after = writer.append(b"a" * size)
-    assert after == (before.pack_id, before.offset + SMALL, size)
+    assert after.pack_id != before.pack_id
     assert stored(blobs, before) + stored(blobs, after) == b"b" * SMALL + b"a" * size
+
+
+def test_on_a_full_disk_attempts_do_not_leave_one_empty_pack_each(writer, blobs):
+    for _ in range(3):
+        blobs.fail("append", at=1 if list(blobs.list("packs/")) else 2, error=StorageFullError("no space"))
+        with pytest.raises(StorageFullError):
+            writer.append(b"f" * SMALL)
+    (key,) = blobs.list("packs/")
+    assert blobs.owned(key)
+    assert pack_key(writer.append(b"a" * SMALL).pack_id) == key
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])

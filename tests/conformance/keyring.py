@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.chunks.keyring import MasterKey, unwrap, wrapped_key_id
+from cryostore.chunks.keyring import KeyringSource, MasterKey, unwrap, wrapped_key_id
 from cryostore.core.errors import KeyUnavailableError
 
 
@@ -31,7 +33,7 @@ class KeyringTests:
     def test_what_a_foreign_key_wrapped_does_not_open(self, ring):
         """Neither one of another id, nor one that only claims the id."""
         for key_id in ("elsewhere", ring.active().key_id):
-            wrapped = MasterKey(key_id, bytes(32)).wrap(b"data key", b"vault 1")
+            wrapped = MasterKey(key_id, bytes([7]) * 32).wrap(b"data key", b"vault 1")
             with pytest.raises(KeyUnavailableError):
                 unwrap(ring, wrapped, b"vault 1")
 
@@ -58,3 +60,48 @@ class KeyringTests:
             for bad in (bytes(changed), wrapped[:position]):
                 with pytest.raises(KeyUnavailableError):
                     unwrap(ring, bad, b"vault 1")
+
+    def test_many_threads_may_use_it_at_once(self, ring):
+        """Also while some ask for keys that it does not have."""
+        wrapped, found = ring.active().wrap(b"data key", b"vault 1"), []
+
+        def use():
+            for _ in range(20):
+                with pytest.raises(KeyUnavailableError):
+                    ring.key("nobody's")
+                found.append(unwrap(ring, wrapped, b"vault 1"))
+
+        threads = [threading.Thread(target=use) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [b"data key"] * 80
+
+    def test_nothing_it_says_shows_a_secret(self, ring):
+        """Neither a repr, nor an error, nor the name of its place, nor what is inside when that is shown."""
+        secret = ring.active().secret
+        with pytest.raises(KeyUnavailableError) as caught:
+            ring.key("nobody's")
+        place = ring.place if isinstance(ring, KeyringSource) else ""
+        shown = [repr(ring), repr(vars(ring)), repr(ring.active()), place, repr(caught.value), caught.value.hint]
+        for text in shown:
+            assert repr(secret)[2:10] not in text
+            assert secret.hex()[:8] not in text
+
+
+class KeyringSourceTests(KeyringTests):
+    """Keyrings that are made of a document; `document` is a fixture with what they were made of."""
+
+    def test_it_gives_its_whole_document(self, ring, document):
+        assert isinstance(ring, KeyringSource)
+        assert ring.document().is_same(document)
+
+    def test_it_has_every_key_of_the_document(self, ring, document):
+        assert len(document.keys) > 1
+        for key_id, key in document.keys.items():
+            assert ring.key(key_id).is_same(key)
+        assert ring.active().is_same(document.active)
+
+    def test_it_says_where_it_is(self, ring):
+        assert ring.place

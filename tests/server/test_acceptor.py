@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -174,23 +174,57 @@ def test_a_connection_that_another_took_is_no_error():
     with_place(scenario)
 
 
-def test_without_descriptors_connections_wait(monkeypatch):
-    monkeypatch.setattr(acceptor_module, "OUT_OF_DESCRIPTORS_SECONDS", 0.01)
-    real = socket.socket.accept
-    failures = iter([OSError(errno.EMFILE, "too many open files")])
-
-    def accept(self):
-        if (failure := next(failures, None)) is not None:
-            raise failure
-        return real(self)
-
-    monkeypatch.setattr(socket.socket, "accept", accept)
+def test_without_descriptors_connections_are_refused_and_later_ones_taken(monkeypatch):
+    """With no descriptor left but the spare one; really so, since the acceptor counts on what the system does then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    refused = []
 
     async def scenario(place):
+        monkeypatch.setattr(place.acceptor, "_refused", lambda: refused.append(True))
+        monkeypatch.setattr(acceptor_module, "connections_max", lambda: 1000)
+        clients = [place.connect() for _ in range(3)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+        fillers = []
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    fillers.append(os.dup(0))
+            while len(refused) < 3:  # noqa: ASYNC110 - the loop itself adds to it
+                await asyncio.sleep(0.001)
+        finally:
+            for filler in fillers:
+                os.close(filler)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for client in clients:
+            client.settimeout(5)
+            answer = client.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"ServiceUnavailableException" in answer
+            client.close()
+        assert place.taken == []
         with place.connect():
             await place.until_taken(1)
 
     with_place(scenario)
+
+
+def test_the_store_keeps_its_share_of_the_descriptors(monkeypatch):
+    monkeypatch.setattr(acceptor_module, "connections_max", lambda: 1)
+
+    async def scenario(place):
+        with place.connect(), place.connect() as second:
+            await place.until_taken(1)
+            second.setblocking(False)
+            assert (await asyncio.get_running_loop().sock_recv(second, 12)) == b"HTTP/1.1 503"
+        assert len(place.taken) == 1
+
+    with_place(scenario)
+
+
+def test_connections_max_follows_the_limit(monkeypatch):
+    for limit, connections in ((100, 50), (512, 256), (10_000, 9744)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        assert acceptor_module.connections_max() == connections
 
 
 def test_a_failed_handshake_ends_only_its_connection():

@@ -283,7 +283,6 @@ def test_a_streaming_signature_is_refused(face):
     ("name", "status", "error"),
     [
         ("explode", 500, "ServiceInternalException"),
-        ("full", 503, "ServiceUnavailableException"),
         ("no-key", 400, "KMSInvalidKeyUsageException"),
         ("damaged", 500, "ServiceInternalException"),
     ],
@@ -297,6 +296,24 @@ def test_a_failing_service_is_answered_for_and_logged(face, name, status, error)
     assert failure["traceback"].startswith("Traceback")
     assert failure["request_id"] == line["request_id"] == FIRST_ID
     assert (line["status"], line["error"], line["operation"]) == (status, error, "PutObject")
+
+
+def test_a_failure_of_the_storage_is_told_in_one_line_without_a_traceback(face):
+    answer = face.answer(put("full"))
+    assert (answer.status, answer.error) == (503, "ServiceUnavailableException")
+    assert b"/secret" not in answer.body
+    failure, line = face.lines()
+    assert failure["hint"]
+    assert {**failure, "time": 0, "hint": ""} == {
+        "time": 0,
+        "level": "error",
+        "event": "storage failure",
+        "kind": "full",
+        "message": "no space left on /secret/path",
+        "hint": "",
+        "request_id": line["request_id"],
+        "operation": "PutObject",
+    }
 
 
 def test_an_error_of_the_api_keeps_its_members(face):

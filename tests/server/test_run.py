@@ -154,13 +154,13 @@ def test_an_address_in_use_is_refused(monkeypatch):
     monkeypatch.setattr(run, "BIND_SECONDS_MAX", 0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         with pytest.raises(ConfigurationError) as refused:
-            run.bind(Configuration(port=other.getsockname()[1]))
+            run.bind("127.0.0.1", other.getsockname()[1])
         assert "another server" in refused.value.hint
 
 
 def test_an_address_of_nobody_is_refused():
     with pytest.raises(ConfigurationError):
-        run.bind(Configuration(host="nowhere.invalid", insecure_listen=True))
+        run.bind("nowhere.invalid", 0)
 
 
 def test_the_log_of_a_server_is_json_throughout(tmp_path):

@@ -14,6 +14,7 @@ from cryostore.core.time import FrozenClock
 from cryostore.server import supervisor
 from cryostore.server.config import Configuration
 from cryostore.server.log import Log
+from cryostore.server.metrics import create_page
 from cryostore.server.supervisor import Supervisor
 from support.fake_process import wait_for
 
@@ -29,13 +30,16 @@ def parent(tmp_path, monkeypatch):
     listener = socket.create_server(("127.0.0.1", 0))
     file = (tmp_path / "log").open("wb")
     log = Log(file.fileno(), clock=FrozenClock())
+    page = create_page(3)
 
     def make(script, *, ready=lambda: None, workers=2, **settings):
         configuration = Configuration(data_dir=tmp_path, workers=workers, **settings)
-        return Supervisor(configuration, listener, log=log, ready=ready, command=("sh", "-c", script, "sh"))
+        command = ("sh", "-c", script, "sh")
+        return Supervisor(configuration, listener, log=log, ready=ready, page=page, command=command)
 
     yield make
     log.close()
+    os.close(page)
     file.close()
     listener.close()
     for number, handler in before.items():

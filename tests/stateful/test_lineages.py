@@ -122,6 +122,11 @@ class LineagesMachine(RuleBasedStateMachine):
     def maintain(self, hours):
         self.model.maintain(hours)
 
+    @rule()
+    def lose_the_catalog(self):
+        """See the model: every live point comes back from its records, and life goes on."""
+        self.model.lose_the_catalog()
+
     # --- what must always hold
 
     @rule(

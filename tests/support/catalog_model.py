@@ -7,6 +7,7 @@ or found by a state machine.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,11 +22,13 @@ from cryostore.catalog.chunk_lists import ChunkEntry
 from cryostore.catalog.objects import ObjectContent
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.records import Records
+from cryostore.chunks.store import ChunkStore
 from cryostore.core.digest import sha256
 from cryostore.core.ids import counting_ids
 from cryostore.core.limits import Limits
 from cryostore.core.time import HOUR_MS, MINUTE_MS, FrozenClock
 from cryostore.maintenance.duties import DUTIES
+from cryostore.maintenance.rebuild import Rebuild, Rebuilt
 from cryostore.model.errors import (
     IllegalArgumentException,
     InvalidRequestException,
@@ -40,6 +43,7 @@ from cryostore.service import Caller, Context, Settings, commits, jobs, recovery
 from cryostore.service import lineages as service_lineages
 from cryostore.service.arns import Arns
 from cryostore.service.keys import VaultKeys
+from cryostore.service.records import record_due, touch_vault
 from cryostore.service.storing import fence
 from cryostore.service.tokens import Tokens
 from support.memory_database import MemoryDatabase
@@ -54,12 +58,12 @@ OPEN = ("CREATED", "PENDING", "RUNNING", "ABORTING")
 
 
 def catalog_context(database=None, clock=None):
-    """A context for handlers that touch the catalog alone: it has no chunk store. One vault exists."""
+    """A context for handlers that touch the catalog alone: its chunk store is empty. One vault exists."""
     database = database or MemoryDatabase()
     keyring = MemoryKeyring()
     context = Context(
         database=database,
-        store=None,
+        store=ChunkStore(MemoryBlobs(), counting_ids()),
         records=Records(MemoryBlobs(), keyring),
         keys=VaultKeys(database, keyring),
         tokens=Tokens(b"secret"),
@@ -75,8 +79,10 @@ def catalog_context(database=None, clock=None):
             transaction, name=VAULT, creator_request_id=None, encryption_key_arn=None, tags="{}", created_ms=0
         )
         context.keys.create(transaction, vault.vault_id, bytes(16), now_ms=0)
+        touch_vault(transaction, vault.vault_id)
 
     context.database.write(work)
+    record_due(context)
     return context
 
 
@@ -425,6 +431,27 @@ class CatalogModel:
     def _restoring(self, job_id):
         row = self.database.read(lambda t: restore_jobs.find_restore_job(t, job_id))
         return row.completed_ms is None
+
+    def lose_the_catalog(self):
+        """The catalog is made anew from what is beside it: points are back as they were, what was open is gone."""
+        records, database, outcome = self.context.records, MemoryDatabase(), Rebuilt()
+        for _ in Rebuild(database, records._blobs, records._keyring, outcome, now_ms=self.clock()).run():
+            pass
+        self.database.close()
+        self.database = database
+        self.context = dataclasses.replace(self.context, database=database, keys=VaultKeys(database, records._keyring))
+        self.jobs = {job_id: job for job_id, job in self.jobs.items() if self.row(job) is not None}
+        assert all(job.state == "COMPLETED" for job in self.jobs.values())
+        self.points = {point.point_id: point for point in self.live()}
+        for point in self.points.values():
+            point.restores.clear()
+        assert (outcome.losses, outcome.recovery_points) == ([], len(self.points))
+        assert sorted(self.database.read(lambda t: t.rows("SELECT point_id FROM recovery_point"))) == sorted(
+            (point_id,) for point_id in self.points
+        )
+        assert {self.point_row(point).job_id for point in self.points.values()} == set(self.jobs)
+        self.check()
+        self.nothing_is_kept_for_nobody()
 
     # --- what must hold
 

@@ -78,6 +78,14 @@ class FakeService:
             self._wait()
         return getattr(self, f"_{declaration.name}", self._any)(operation)
 
+    takes_writes = True
+
+    def publish(self, meter):
+        pass
+
+    def recover(self):
+        pass
+
     def maintain(self):
         self.maintained.set()
         (self.data_dir / "maintained").touch()

@@ -15,5 +15,9 @@ def open_catalog(path: Path) -> Database:
     from cryostore.catalog.sqlite import SqliteDatabase  # noqa: PLC0415 - engines are imported where they are opened
 
     database = SqliteDatabase(path)
-    database.migrate()
+    try:
+        database.migrate()
+    except BaseException:
+        database.close()  # whoever tries again opens the file anew, and must be the only one in this process
+        raise
     return database

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cryostore.catalog.database import Transaction
 from cryostore.core.digest import DIGEST_BYTES
-from cryostore.core.errors import DamagedDataError
+from cryostore.core.errors import DamagedDataError, UnknownFormatError
 
 PART_CHUNKS = 1000
 _HEAD = struct.Struct(">BxxxIQ")
@@ -74,9 +74,11 @@ def _checked(packed: bytes) -> tuple[bytes, int, int, int]:
     if len(whole) < _HEAD.size or crc != _CRC.pack(zlib.crc32(whole)):
         raise DamagedDataError("a chunk list is damaged")
     version, count, first = _HEAD.unpack_from(whole)
+    if version not in (_VERSION_RUN, _VERSION_INDEXED):
+        raise UnknownFormatError(f"a chunk list has format {version}")
     place = _HEAD.size + (12 if version == _VERSION_INDEXED else 4) * count
-    if version not in (_VERSION_RUN, _VERSION_INDEXED) or len(whole) != place + DIGEST_BYTES * count:
-        raise DamagedDataError("a chunk list is of a version or length that cannot be read")
+    if len(whole) != place + DIGEST_BYTES * count:
+        raise DamagedDataError("a chunk list is of a length that cannot be")
     return whole, count, first, place
 
 
@@ -135,3 +137,14 @@ def delete_some(transaction: Transaction, chunk_list_id: int, limit: int) -> int
         chunk_list_id=chunk_list_id,
         limit=limit,
     )
+
+
+def reserve(transaction: Transaction, chunk_list_id: int) -> None:
+    """Give the id of a list, which is the number of the upload it came from, out to no upload any more."""
+    transaction.run(
+        "INSERT INTO upload (upload_number, upload_id, job_id, name, throw_on_duplicate, created_ms, chunk_count)"
+        " VALUES (:chunk_list_id, '', '', :name, 0, 0, 0)",
+        chunk_list_id=chunk_list_id,
+        name=b"",
+    )
+    transaction.run("DELETE FROM upload WHERE upload_number = :chunk_list_id", chunk_list_id=chunk_list_id)

@@ -39,6 +39,23 @@ class SweptChunk(NamedTuple):
     used_epoch: int
 
 
+class PlacedChunk(NamedTuple):
+    """A chunk as whoever verifies a pack meets it, whatever is known of it."""
+
+    vault_id: int
+    digest: bytes
+    key_number: int
+    pack_offset: int
+    sealed_length: int
+    length: int
+    damaged_ms: int | None
+
+    @property
+    def end(self) -> int:
+        """Where its envelope ends."""
+        return self.pack_offset + self.sealed_length
+
+
 class PackedChunk(NamedTuple):
     """A chunk as whoever reads a pack from end to end meets it."""
 
@@ -177,6 +194,12 @@ def count_step(transaction: Transaction, after: tuple[int, bytes]) -> tuple[int,
     return None if row is None else (row[0], row[1])
 
 
+def count_damaged(transaction: Transaction) -> int:
+    """How many chunks are known to be damaged."""
+    row = transaction.row("SELECT count(*) FROM chunk WHERE damaged_ms IS NOT NULL")
+    return int(row[0]) if row else 0
+
+
 def page(transaction: Transaction, *, after: tuple[int, bytes], limit: int) -> list[SweptChunk]:
     """All chunks by vault and digest, after `after`."""
     rows = transaction.rows(
@@ -228,6 +251,51 @@ def in_pack(transaction: Transaction, pack_number: int, *, from_offset: int, lim
     return [PackedChunk(*row) for row in rows]
 
 
+def placed(transaction: Transaction, pack_number: int, *, from_offset: int, limit: int) -> list[PlacedChunk]:
+    """All chunks of a pack by offset from `from_offset` on, those given up or damaged among them."""
+    rows = transaction.rows(
+        "SELECT vault_id, digest, key_number, pack_offset, sealed_length, length, damaged_ms FROM chunk"
+        " WHERE pack_number = :pack_number AND pack_offset >= :from_offset ORDER BY pack_offset LIMIT :limit",
+        pack_number=pack_number,
+        from_offset=from_offset,
+        limit=limit,
+    )
+    return [PlacedChunk(*row) for row in rows]
+
+
+def last_end(transaction: Transaction, pack_number: int) -> int:
+    """Where the last envelope of a pack that a chunk points to ends; 0 if none does."""
+    row = transaction.row(
+        "SELECT pack_offset + sealed_length FROM chunk WHERE pack_number = :pack_number"
+        " ORDER BY pack_offset DESC LIMIT 1",
+        pack_number=pack_number,
+    )
+    return int(row[0]) if row else 0
+
+
+def save(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, pack_number: int) -> bool:
+    """Point a damaged chunk's row, or a new one, to a sound copy of its bytes; answers whether it did.
+
+    A row that is not marked as damaged stays as it is. A new row counts as used now.
+    """
+    saved = transaction.run(
+        "INSERT INTO chunk (vault_id, digest, key_number, pack_number, pack_offset, sealed_length, length, used_epoch)"
+        f" VALUES (:vault_id, :digest, :key_number, :pack_number, :pack_offset, :sealed_length, :length, {EPOCH})"
+        " ON CONFLICT (vault_id, digest) DO UPDATE SET key_number = excluded.key_number,"
+        " pack_number = excluded.pack_number, pack_offset = excluded.pack_offset,"
+        " sealed_length = excluded.sealed_length, length = excluded.length, damaged_ms = NULL"
+        " WHERE chunk.damaged_ms IS NOT NULL",
+        vault_id=vault_id,
+        digest=digest,
+        key_number=chunk.key_number,
+        pack_number=pack_number,
+        pack_offset=chunk.pack_offset,
+        sealed_length=chunk.sealed_length,
+        length=chunk.length,
+    )
+    return saved == 1
+
+
 def move(transaction: Transaction, chunk: PackedChunk, *, from_pack: int, to_pack: int, to_offset: int) -> bool:
     """Point a chunk's row to a copy of its envelope, if it still points to the old place; answers whether it did."""
     moved = transaction.run(
@@ -241,3 +309,23 @@ def move(transaction: Transaction, chunk: PackedChunk, *, from_pack: int, to_pac
         to_offset=to_offset,
     )
     return moved == 1
+
+
+def put_back(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, pack_number: int) -> bool:
+    """Add a chunk that was found in a pack, unless the vault has its bytes already; answers whether it did.
+
+    For rebuilding the catalog.
+    """
+    added = transaction.run(
+        "INSERT INTO chunk (vault_id, digest, key_number, pack_number, pack_offset, sealed_length, length)"
+        " VALUES (:vault_id, :digest, :key_number, :pack_number, :pack_offset, :sealed_length, :length)"
+        " ON CONFLICT (vault_id, digest) DO NOTHING",
+        vault_id=vault_id,
+        digest=digest,
+        key_number=chunk.key_number,
+        pack_number=pack_number,
+        pack_offset=chunk.pack_offset,
+        sealed_length=chunk.sealed_length,
+        length=chunk.length,
+    )
+    return added == 1

@@ -5,6 +5,7 @@ Nothing here can be used without the keyring.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from cryostore.catalog.database import Transaction
@@ -42,14 +43,15 @@ def insert_vault_key(
     )
 
 
-def newest_vault_key(transaction: Transaction, vault_id: int) -> VaultKeyRow | None:
-    """The key that seals new data of the vault."""
-    row = transaction.row(
+def newest_vault_keys(transaction: Transaction, vault_id: int, limit: int) -> list[VaultKeyRow]:
+    """Keys of the vault, the newest first."""
+    rows = transaction.rows(
         "SELECT key_number, key_id, vault_id, wrapped FROM vault_key"
-        " WHERE vault_id = :vault_id ORDER BY key_number DESC LIMIT 1",
+        " WHERE vault_id = :vault_id ORDER BY key_number DESC LIMIT :limit",
         vault_id=vault_id,
+        limit=limit,
     )
-    return VaultKeyRow(*row) if row else None
+    return [VaultKeyRow(*row) for row in rows]
 
 
 def vault_key(transaction: Transaction, key_number: int) -> VaultKeyRow | None:
@@ -151,3 +153,70 @@ def _put_back(transaction: Transaction, table: str, columns: tuple[str, ...], ro
         f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(f':{column}' for column in columns)})",
         **{column: row[column] for column in columns},
     )
+
+
+class WrappedRow(NamedTuple):
+    """Anything that a master key has wrapped; `name` tells it from others in its table."""
+
+    table: str
+    name: Any
+    wrapped: bytes
+    label: bytes
+    """What the wrapping is bound to, but for the prefix of its table."""
+    vault_id: int | None
+
+
+WRAPPED = {
+    "secret": ("name", "name", "NULL"),
+    "access_key": ("access_key_id", "access_key_id", "NULL"),
+    "vault_key": ("key_number", "key_id", "vault_id"),
+}
+"""By table: what names a row, what its wrapping is bound to, and its vault."""
+
+
+def wrapped_page(transaction: Transaction, table: str, after: Any, limit: int) -> list[WrappedRow]:
+    """Rows of one of the tables of WRAPPED in the order of their names, after `after` (None: from the first)."""
+    name, label, vault_id = WRAPPED[table]
+    behind = "" if after is None else f" WHERE {name} > :after"
+    more = {} if after is None else {"after": after}
+    rows = transaction.rows(
+        f"SELECT {name}, wrapped, {label}, {vault_id} FROM {table}{behind} ORDER BY {name} LIMIT :limit",
+        limit=limit,
+        **more,
+    )
+    return [
+        WrappedRow(table, key, wrapped, bound.encode() if isinstance(bound, str) else bytes(bound), vault)
+        for key, wrapped, bound, vault in rows
+    ]
+
+
+def rewrap(transaction: Transaction, row: WrappedRow, wrapped: bytes) -> bool:
+    """Put other wrapped bytes in the place of a row's; False, and nothing is done, if they are not those any more."""
+    changed = transaction.run(
+        f"UPDATE {row.table} SET wrapped = :wrapped WHERE {WRAPPED[row.table][0]} = :name AND wrapped = :old",
+        wrapped=wrapped,
+        name=row.name,
+        old=row.wrapped,
+    )
+    return changed == 1
+
+
+def existing_vault_keys(transaction: Transaction, key_numbers: Iterable[int]) -> set[int]:
+    """Those of the numbers that a key has."""
+    statement = "SELECT 1 FROM vault_key WHERE key_number = :key_number"
+    return {number for number in key_numbers if transaction.row(statement, key_number=number)}
+
+
+def overwrite_vault_keys(transaction: Transaction, vault_id: int) -> list[int]:
+    """Put zeros over a vault's wrapped keys, in as many bytes, so that the engine writes them to the same place.
+
+    For a vault that is about to be deleted: what only is deleted may stand in a file for long. Answers their numbers.
+    """
+    rows = transaction.rows("SELECT key_number, wrapped FROM vault_key WHERE vault_id = :vault_id", vault_id=vault_id)
+    for key_number, wrapped in rows:
+        transaction.run(
+            "UPDATE vault_key SET wrapped = :zeros WHERE key_number = :key_number",
+            zeros=bytes(len(wrapped)),
+            key_number=key_number,
+        )
+    return [key_number for key_number, _ in rows]

@@ -55,6 +55,11 @@ class LineageRow(NamedTuple):
 
 
 COLUMNS = ", ".join(LineageRow._fields)
+SEEN = (
+    "SELECT generation FROM recovery_point WHERE lineage_id = :lineage_id AND status <> 'DELETING'"
+    " UNION ALL SELECT generation FROM backup_job WHERE lineage_id = :lineage_id AND completed_ms IS NULL"
+    " UNION ALL SELECT parent_generation FROM lineage WHERE parent_lineage_id = :lineage_id AND retired = 0"
+)
 
 
 def insert(transaction: Transaction, vault_id: int, parent: Segment | None) -> int:
@@ -149,14 +154,9 @@ def neighbours(transaction: Transaction, segment: Segment) -> tuple[int, int | N
     Seen are the generations of recovery points that are not being deleted, of jobs that have not ended, and those
     other lineages were begun on.
     """
-    seen = (
-        "SELECT generation FROM recovery_point WHERE lineage_id = :lineage_id AND status <> 'DELETING'"
-        " UNION ALL SELECT generation FROM backup_job WHERE lineage_id = :lineage_id AND completed_ms IS NULL"
-        " UNION ALL SELECT parent_generation FROM lineage WHERE parent_lineage_id = :lineage_id AND retired = 0"
-    )
     row = transaction.row(
         "SELECT max(CASE WHEN generation <= :generation THEN generation END),"
-        f" min(CASE WHEN generation > :generation THEN generation END) FROM ({seen}) AS seen",
+        f" min(CASE WHEN generation > :generation THEN generation END) FROM ({SEEN}) AS seen",
         lineage_id=segment.lineage_id,
         generation=segment.generation,
     )
@@ -174,6 +174,39 @@ def is_needed(transaction: Transaction, lineage_id: int) -> bool:
         lineage_id=lineage_id,
     )
     return bool(row and row[0])
+
+
+def ids_descending(transaction: Transaction) -> list[int]:
+    """All lineages, those begun on others before these."""
+    return [row[0] for row in transaction.rows("SELECT lineage_id FROM lineage ORDER BY lineage_id DESC")]
+
+
+def seen(transaction: Transaction, lineage_id: int) -> list[int]:
+    """The generations of a lineage that somebody sees, as in `neighbours`, in order."""
+    rows = transaction.rows(f"SELECT DISTINCT generation FROM ({SEEN}) AS seen ORDER BY 1", lineage_id=lineage_id)
+    return [row[0] for row in rows]
+
+
+def put_back(transaction: Transaction, lineage_id: int, vault_id: int, parent: Segment | None) -> None:
+    """Add a lineage with its old id, unless it is there; for rebuilding the catalog."""
+    transaction.run(
+        "INSERT INTO lineage (lineage_id, vault_id, parent_lineage_id, parent_generation, next_generation,"
+        " tip_generation, retired) VALUES (:lineage_id, :vault_id, :parent_lineage_id, :parent_generation, 1, 0, 0)"
+        " ON CONFLICT (lineage_id) DO NOTHING",
+        lineage_id=lineage_id,
+        vault_id=vault_id,
+        parent_lineage_id=parent.lineage_id if parent else None,
+        parent_generation=parent.generation if parent else None,
+    )
+
+
+def reserve(transaction: Transaction, lineage_id: int, generation: int) -> None:
+    """Give a generation, and those up to it, out to nobody any more."""
+    transaction.run(
+        "UPDATE lineage SET next_generation = :next WHERE lineage_id = :lineage_id AND next_generation < :next",
+        lineage_id=lineage_id,
+        next=generation + 1,
+    )
 
 
 def delete(transaction: Transaction, lineage_id: int) -> None:

@@ -66,6 +66,7 @@ COLUMNS = ", ".join(ObjectRow._fields)
 CONTENT_COLUMNS = ", ".join(ObjectContent._fields)
 CONTENT_VALUES = ", ".join(f":{field}" for field in ObjectContent._fields)
 SEEN = "lineage_id = :lineage_id AND from_generation <= :generation AND to_generation > :generation"
+ROWS_PER_STEP = 1000
 CLOSED = f"to_generation <> {GENERATION_MAX}"
 """Word for word the condition of the partial index `object_to`, without which engines do not use it."""
 
@@ -121,6 +122,22 @@ def page(
             break
         start = rows[-1].name + b"\0"
     return found[:limit]
+
+
+def totals(transaction: Transaction, view: View) -> Totals:
+    """How many objects a view has, and how many bytes. Costs work in proportion to them."""
+    if len(view) == 1:
+        row = transaction.row(
+            f"SELECT count(*), coalesce(sum(length), 0) FROM object WHERE {SEEN} AND removed = 0", **view[0]._asdict()
+        )
+        assert row is not None
+        return Totals(row[0], row[1])
+    count = size = 0
+    start = b""
+    while rows := page(transaction, view, start=start, prefix=b"", limit=ROWS_PER_STEP):
+        count, size = count + len(rows), size + sum(row.length for row in rows)
+        start = rows[-1].name + b"\0"
+    return Totals(count, size)
 
 
 def _merged(

@@ -111,6 +111,65 @@ def drop(transaction: Transaction, pack_number: int, *, epoch: int, before_ms: i
     return dropped == 1
 
 
+class VerifiedPack(NamedTuple):
+    """A pack, and when it was last read and found right; 0: never."""
+
+    pack_number: int
+    name: str
+    open: bool
+    verified_ms: int
+
+
+def find(transaction: Transaction, name: str) -> PackRow | None:
+    """The pack of this name."""
+    row = transaction.row(f"SELECT {COLUMNS} FROM pack WHERE name = :name", name=name)
+    return PackRow(*row) if row else None
+
+
+def count(transaction: Transaction, *, verified_before_ms: int) -> int:
+    """How many packs are not retired and were last verified before then."""
+    row = transaction.row(
+        "SELECT count(*) FROM pack WHERE retired_ms IS NULL AND verified_ms < :verified_before_ms",
+        verified_before_ms=verified_before_ms,
+    )
+    return int(row[0]) if row else 0
+
+
+def least_verified(
+    transaction: Transaction, *, after: tuple[int, int], verified_before_ms: int, limit: int
+) -> list[VerifiedPack]:
+    """Packs that are not retired and were last verified before then, in the order of that and of their numbers."""
+    rows = transaction.rows(
+        "SELECT pack_number, name, open, verified_ms FROM pack WHERE retired_ms IS NULL"
+        " AND (verified_ms, pack_number) > (:after_ms, :after_number) AND verified_ms < :verified_before_ms"
+        " ORDER BY verified_ms, pack_number LIMIT :limit",
+        after_ms=after[0],
+        after_number=after[1],
+        verified_before_ms=verified_before_ms,
+        limit=limit,
+    )
+    return [VerifiedPack(row[0], row[1], bool(row[2]), row[3]) for row in rows]
+
+
+def set_verified(transaction: Transaction, pack_number: int, *, now_ms: int) -> None:
+    """Record that all of a pack was read and found right, if nobody writes to it any more."""
+    transaction.run(
+        "UPDATE pack SET verified_ms = :now_ms WHERE pack_number = :pack_number AND open = 0",
+        pack_number=pack_number,
+        now_ms=now_ms,
+    )
+
+
+def bring_back(transaction: Transaction, pack_number: int) -> bool:
+    """Let a retired pack take rows again, unless its file is to go; answers whether the pack takes rows."""
+    transaction.run(
+        "UPDATE pack SET retired_ms = NULL WHERE pack_number = :pack_number AND dropped_epoch IS NULL",
+        pack_number=pack_number,
+    )
+    row = transaction.row("SELECT retired_ms FROM pack WHERE pack_number = :pack_number", pack_number=pack_number)
+    return row is not None and row[0] is None
+
+
 def forget(transaction: Transaction, pack_number: int, *, epoch: int) -> None:
     """Remove the row of a pack that was dropped before `epoch` and whose file is gone."""
     transaction.run(
@@ -118,3 +177,15 @@ def forget(transaction: Transaction, pack_number: int, *, epoch: int) -> None:
         pack_number=pack_number,
         epoch=epoch,
     )
+
+
+def put_back(transaction: Transaction, name: str, *, now_ms: int) -> int:
+    """The number of a closed pack that exists, added if need be; for rebuilding the catalog."""
+    transaction.run(
+        "INSERT INTO pack (name, open, created_ms) VALUES (:name, 0, :now_ms) ON CONFLICT (name) DO NOTHING",
+        name=name,
+        now_ms=now_ms,
+    )
+    row = transaction.row("SELECT pack_number FROM pack WHERE name = :name", name=name)
+    assert row is not None
+    return int(row[0])

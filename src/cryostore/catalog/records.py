@@ -118,6 +118,21 @@ def page(transaction: Transaction, after: RecordKey, limit: int) -> list[RecordR
     return [RecordRow(*row) for row in rows]
 
 
+def pass_over(transaction: Transaction, row: RecordRow) -> list[RecordKey]:
+    """Let the commits that went on from this one follow on the one before it; answers which these are.
+
+    Their records are to be written anew before this one's goes: whoever rebuilds would miss it otherwise.
+    """
+    rows = transaction.rows(
+        "UPDATE record SET previous = :previous, changes = changes + 1 WHERE noun = 'commit' AND number = :number"
+        " AND generation > :generation AND previous = :generation AND gone = 0 RETURNING generation",
+        previous=row.previous,
+        number=row.number,
+        generation=row.generation,
+    )
+    return [RecordKey(COMMIT, row.number, generation) for (generation,) in rows]
+
+
 def settle(transaction: Transaction, key: RecordKey, change: int, *, parts: int, entries: int) -> RecordRow | None:
     """Note that the record with this number is finished; answers the row as it was, or None if nobody wants it.
 

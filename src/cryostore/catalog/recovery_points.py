@@ -91,6 +91,26 @@ def mark_deleting(transaction: Transaction, point_id: str) -> None:
     transaction.run("UPDATE recovery_point SET status = 'DELETING' WHERE point_id = :point_id", point_id=point_id)
 
 
+def mark_partial(transaction: Transaction, point_id: str, message: str) -> None:
+    """Say that a complete point is not what it was: it can be restored, and is nobody's base."""
+    transaction.run(
+        "UPDATE recovery_point SET status = 'PARTIAL', status_message = :message WHERE point_id = :point_id",
+        point_id=point_id,
+        message=message,
+    )
+
+
+def segments(transaction: Transaction, *, after: str, limit: int) -> list[PointRow]:
+    """Complete points by id, after `after`."""
+    rows = transaction.rows(
+        f"SELECT {COLUMNS} FROM recovery_point WHERE lineage_id IS NOT NULL AND point_id > :after"
+        " ORDER BY point_id LIMIT :limit",
+        after=after,
+        limit=limit,
+    )
+    return [PointRow(*row) for row in rows]
+
+
 def deleting(transaction: Transaction, limit: int) -> list[PointRow]:
     """Points that are being deleted."""
     rows = transaction.rows(
@@ -107,8 +127,15 @@ def delete(transaction: Transaction, point_id: str) -> None:
 def count_in_vault(transaction: Transaction, vault_id: int) -> int:
     """How many complete points the vault holds."""
     row = transaction.row(
-        "SELECT count(*) FROM recovery_point WHERE vault_id = :vault_id AND status = 'COMPLETED'", vault_id=vault_id
+        "SELECT count(*) FROM recovery_point WHERE vault_id = :vault_id AND status IN ('COMPLETED', 'PARTIAL')",
+        vault_id=vault_id,
     )
+    return int(row[0]) if row else 0
+
+
+def count(transaction: Transaction) -> int:
+    """How many complete points there are."""
+    row = transaction.row("SELECT count(*) FROM recovery_point WHERE status = 'COMPLETED'")
     return int(row[0]) if row else 0
 
 

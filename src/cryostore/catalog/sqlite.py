@@ -8,6 +8,7 @@ SQLite's own busy handler would sleep. Reads take connections from a pool and ne
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import queue
@@ -27,13 +28,20 @@ from cryostore.core.errors import (
 )
 
 BATCH_MAX = 512
+BUSY_WAIT_MS = 60_000
 DIALECT = {
     "{id}": "INTEGER PRIMARY KEY AUTOINCREMENT",
     "{blob}": "BLOB",
     "{clustered}": "WITHOUT ROWID",
 }
 SETTINGS = ("synchronous = FULL", "foreign_keys = ON", "cache_size = -4096", "wal_autocheckpoint = 4000")
+SHRINK_WAIT_MS = 1000
+"""How long giving the log's room back waits for readers."""
 FULL = {sqlite3.SQLITE_FULL}
+NEEDED_BYTES = 1 << 20
+"""With less free than this, SQLite's other errors mean a full disk, too: of its index it does not say so."""
+FULL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+UNSAID = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -81,10 +89,11 @@ class SqliteDatabase:
         self._path = path
         self._idle: list[sqlite3.Connection] = []
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._log_in_the_way = False
         self._closed = False
         self._closing = threading.Lock()
         """Held to look at `_closed` and act on it."""
-        with _translated():
+        with self._translated():
             lock_path = path.with_suffix(".lock")
             self._lock_descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -104,7 +113,7 @@ class SqliteDatabase:
             finally:
                 self._give_back(connection)
         except sqlite3.Error as error:
-            raise _translate(error) from error
+            raise self._translate(error) from error
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
         assert threading.current_thread() is not self._writer, "a unit of work asks for another"
@@ -132,6 +141,32 @@ class SqliteDatabase:
             connection.close()
         os.close(self._lock_descriptor)
 
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Tell errors apart by who can act on them."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+        except OSError as error:
+            kind = StorageFullError if error.errno in FULL_NUMBERS else StorageUnavailableError
+            raise kind(f"the catalog cannot be used: {error.strerror}") from error
+
+    def _translate(self, error: sqlite3.Error) -> Exception:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in DAMAGED:
+            return DamagedDataError(f"the catalog is damaged: {error}")
+        if not isinstance(error, sqlite3.OperationalError):
+            return error
+        cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if code in FULL else None
+        if code in UNSAID:
+            cause = _system_error(self._path.parent, code)
+        if cause is None:
+            return StorageUnavailableError(f"the catalog cannot be used: {error}")
+        error.__cause__ = cause
+        kind = StorageFullError if cause.errno in FULL_NUMBERS else StorageUnavailableError
+        return kind(f"the catalog cannot be used: {error} ({cause.strerror})")
+
     def _check_open(self) -> None:
         if self._closed:
             raise StorageUnavailableError("the catalog is closed")
@@ -146,7 +181,11 @@ class SqliteDatabase:
     def _connect(self, purpose: str) -> sqlite3.Connection:
         """A connection with our settings, and with one more for its purpose."""
         connection = sqlite3.connect(
-            self._path, timeout=60, isolation_level=None, check_same_thread=False, cached_statements=256
+            self._path,
+            timeout=BUSY_WAIT_MS / 1000,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
         )
         try:
             for setting in (*SETTINGS, purpose):
@@ -202,10 +241,43 @@ class SqliteDatabase:
                 return
 
     def _write_batch(self, batch: list[_Pending]) -> None:
-        """Run and commit the batch as one transaction, first as if all would go well: that is usual, and cheaper."""
+        """Run and commit the batch as one transaction; on a full disk once more, if the log's room comes back.
+
+        The log can only be moved into the file if that may grow. So whoever made a little room after a failure has it
+        used for that first: left to itself, the log would take it, and nothing would ever come back.
+        """
+        if self._log_in_the_way:
+            self._shrink_log()
+        error = self._try_batch(batch)
+        if isinstance(error, StorageFullError) and self._shrink_log():
+            for pending in batch:
+                pending.error = None
+            error = self._try_batch(batch)
+        if error is not None:
+            for pending in batch:  # every waiter must hear of it, whatever it is
+                pending.error = pending.error or error
+
+    def _shrink_log(self) -> bool:
+        """Move what the log holds into the file and cut the log off; answers whether that gave room back."""
+        log = self._path.with_name(f"{self._path.name}-wal")
+        self._log_in_the_way = True
+        try:
+            before = log.stat().st_size
+            with self._turn():
+                self._writing.execute(f"PRAGMA busy_timeout = {SHRINK_WAIT_MS}")
+                self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._writing.execute(f"PRAGMA busy_timeout = {BUSY_WAIT_MS}")
+            after = log.stat().st_size
+        except (sqlite3.Error, OSError):
+            return False
+        self._log_in_the_way = after > 0
+        return after < before
+
+    def _try_batch(self, batch: list[_Pending]) -> BaseException | None:
+        """Run and commit the batch, first as if all would go well: that is usual, and cheaper. Answers what failed."""
         connection = self._writing
         try:
-            with _translated(), self._turn():
+            with self._translated(), self._turn():
                 try:
                     if not self._run_together(connection, batch):
                         connection.execute("BEGIN IMMEDIATE")
@@ -215,9 +287,9 @@ class SqliteDatabase:
                 finally:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
-        except BaseException as error:  # noqa: BLE001 - every waiter must hear of it, whatever it is
-            for pending in batch:
-                pending.error = pending.error or error
+        except BaseException as error:  # noqa: BLE001 - given to every waiter
+            return error
+        return None
 
     @staticmethod
     def _run_together(connection: sqlite3.Connection, batch: list[_Pending]) -> bool:
@@ -234,11 +306,10 @@ class SqliteDatabase:
             return False
         return True
 
-    @staticmethod
-    def _run_in_savepoint(connection: sqlite3.Connection, pending: _Pending) -> None:
+    def _run_in_savepoint(self, connection: sqlite3.Connection, pending: _Pending) -> None:
         connection.execute("SAVEPOINT work")
         try:
-            with _translated():
+            with self._translated():
                 pending.answer = pending.work(SqliteTransaction(connection))
         except BaseException as error:
             pending.error = error
@@ -246,6 +317,21 @@ class SqliteDatabase:
                 raise  # SQLite has rolled back the whole batch, as it may on a full disk or an I/O error
             connection.execute("ROLLBACK TO work")
         connection.execute("RELEASE work")
+
+
+def _system_error(directory: Path, code: int) -> OSError | None:
+    """The system's error behind one of SQLite's, as far as it can still be seen: Python does not hand it on."""
+    try:
+        os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # the file must not be opened here
+        status = os.statvfs(directory)
+    except OSError as error:
+        return error
+    number = errno.EIO if code == sqlite3.SQLITE_IOERR else None
+    if status.f_flag & os.ST_RDONLY:
+        number = errno.EROFS
+    elif status.f_bavail * status.f_frsize < NEEDED_BYTES or (status.f_files and not status.f_favail):
+        number = errno.ENOSPC
+    return None if number is None else OSError(number, os.strerror(number))
 
 
 def migrate_to_newest(transaction: Transaction) -> None:
@@ -274,28 +360,6 @@ def statements(text: str) -> list[str]:
         text = text.replace(placeholder, words)
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
     return [statement.strip() for statement in "\n".join(lines).split(";\n") if statement.strip()]
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Tell SQLite's errors apart by who can act on them."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _translate(error) from error
-    except OSError as error:
-        raise StorageUnavailableError(f"the catalog cannot be used: {error.strerror}") from error
-
-
-def _translate(error: sqlite3.Error) -> Exception:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in FULL:
-        return StorageFullError("the catalog cannot grow: the disk is full")
-    if code in DAMAGED:
-        return DamagedDataError(f"the catalog is damaged: {error}")
-    if isinstance(error, sqlite3.OperationalError):
-        return StorageUnavailableError(f"the catalog cannot be used: {error}")
-    return error
 
 
 __all__ = ["SqliteDatabase", "SqliteTransaction", "migrate_to_newest", "statements"]

@@ -44,6 +44,12 @@ def insert(
     return VaultRow(*row) if row else None
 
 
+def put_back(transaction: Transaction, vault: VaultRow) -> None:
+    """Add a vault with its old id; for rebuilding the catalog."""
+    values = ", ".join(f":{field}" for field in VaultRow._fields)
+    transaction.run(f"INSERT INTO vault ({COLUMNS}) VALUES ({values})", **vault._asdict())
+
+
 def by_name(transaction: Transaction, name: str) -> VaultRow | None:
     """The vault of this name."""
     row = transaction.row(f"SELECT {COLUMNS} FROM vault WHERE name = :name", name=name)

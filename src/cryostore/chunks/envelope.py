@@ -15,7 +15,7 @@ from typing import NamedTuple
 from cryostore.chunks.cipher import TAG_BYTES, DataKey, new_nonce
 from cryostore.chunks.compression import Codec, compress, decompress
 from cryostore.core.digest import Buffer, Payload
-from cryostore.core.errors import DamagedDataError
+from cryostore.core.errors import DamagedDataError, UnknownFormatError
 from cryostore.core.memory import unfilled
 
 MAGIC = b"CRYE"
@@ -60,7 +60,7 @@ class Header(NamedTuple):
 
     @classmethod
     def decode(cls, data: Buffer, offset: int = 0) -> Header:
-        """Read the header at `offset`; DamagedDataError if there is none, or one of a later format."""
+        """Read the header at `offset`; DamagedDataError if there is none, UnknownFormatError if it is a later one."""
         if len(data) < offset + HEADER_BYTES:
             raise DamagedDataError("an envelope is cut short")
         magic, version, kind, codec, flags, *rest = FIELDS.unpack_from(data, offset)
@@ -68,7 +68,7 @@ class Header(NamedTuple):
         if magic != MAGIC or check != zlib.crc32(memoryview(data)[offset : offset + FIELDS.size]):
             raise DamagedDataError("an envelope's header is damaged")
         if version != VERSION or flags != FLAGS or codec not in CODECS:
-            raise DamagedDataError(f"an envelope has format {version}.{flags}.{codec}, unknown to this version")
+            raise UnknownFormatError(f"an envelope has format {version}.{flags}.{codec}")
         header = cls(kind, codec, *rest)
         if header.sealed_bytes < TAG_BYTES:
             raise DamagedDataError("an envelope's header is damaged")

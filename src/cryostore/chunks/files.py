@@ -25,9 +25,11 @@ from cryostore.core.errors import (
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 TEMPORARY_PREFIX = "~"  # no blob key may contain it
+STAGING = f"{TEMPORARY_PREFIX}staging"
 BUFFERS_PER_WRITE_MAX = 512  # IOV_MAX is 1,024 on Linux, less elsewhere
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 

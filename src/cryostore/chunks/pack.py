@@ -8,11 +8,12 @@ from __future__ import annotations
 import struct
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cryostore.chunks.blobs import Appendable, BlobStore
 from cryostore.chunks.envelope import HEADER_BYTES, Header, scan
-from cryostore.core.errors import DamagedDataError
+from cryostore.chunks.envelope import MAGIC as ENVELOPE_MAGIC
+from cryostore.core.errors import DamagedDataError, UnknownFormatError
 
 MAGIC = b"CRYP"
 VERSION = 1
@@ -36,14 +37,14 @@ def encode_header(pack_id: str) -> bytes:
 
 
 def decode_header(data: bytes) -> str:
-    """The pack's id; DamagedDataError if this is no pack header, or one of a later format."""
+    """The pack's id; DamagedDataError if this is no pack header, UnknownFormatError if it is a later one."""
     if len(data) < PACK_HEADER_BYTES:
         raise DamagedDataError("a pack is cut short")
     if data[:4] != MAGIC or CHECK.unpack_from(data, FIELDS.size) != (zlib.crc32(data[: FIELDS.size]),):
         raise DamagedDataError("a pack's header is damaged")
     _, version, pack_id = FIELDS.unpack_from(data)
     if version != VERSION:
-        raise DamagedDataError(f"a pack has format {version}, unknown to this version")
+        raise UnknownFormatError(f"a pack has format {version}")
     return str(uuid.UUID(bytes=pack_id)).upper()
 
 
@@ -63,20 +64,54 @@ def scan_pack(blobs: BlobStore, pack_id: str) -> Iterator[tuple[int, Header]]:
     return scan(blobs.get(pack_key(pack_id)))
 
 
-def cut_torn_tail(blobs: BlobStore, pack_id: str) -> int:
+def cut_torn_tail(blobs: BlobStore, pack_id: str, *, keep_bytes: int = 0) -> int:
     """Cut what follows the last complete envelope, if the pack's writer is dead; return how many bytes went.
 
     Never cuts by what a catalog knows: a living process may have flushed an envelope, closed the pack, and not yet
-    written the row.
+    written the row. What a catalog knows can only keep bytes: nothing is cut if rows reach to `keep_bytes`, beyond the
+    last complete envelope, for then it is damage and no torn tail. Nor is cut what a later version may have written.
     """
     key = pack_key(pack_id)
-    size = blobs.stat(key)
-    if not size or not isinstance(blobs, Appendable) or blobs.owned(key):
+    size = torn_tail_bytes(blobs, pack_id, keep_bytes=keep_bytes)
+    if not size or not isinstance(blobs, Appendable):
         return 0
+    end = (blobs.stat(key) or 0) - size
+    return size if blobs.cut(key, end) else 0
+
+
+def torn_tail_bytes(blobs: BlobStore, pack_id: str, *, keep_bytes: int = 0) -> int:
+    """How many bytes `cut_torn_tail` would cut."""
+    key = pack_key(pack_id)
+    if not isinstance(blobs, Appendable) or not blobs.stat(key) or blobs.owned(key):
+        return 0
+    size = blobs.stat(key) or 0  # asked once nobody appends any more
     start = end = min(_walk_headers(blobs, key, size), size)
-    for offset, header in scan(blobs.get(key, start)):
+    tail = blobs.get(key, start)
+    for offset, header in scan(tail):
         end = start + offset + header.envelope_bytes  # something whole follows: the damage is no torn tail
-    return size - end if end < size and blobs.cut(key, end) else 0
+    if end >= size or end < keep_bytes or _is_later(blobs.get(key, 0, PACK_HEADER_BYTES), tail[end - start :]):
+        return 0
+    return size - end
+
+
+def _is_later(head: bytes, tail: bytes) -> bool:
+    """Whether a later version wrote the pack, or an envelope that begins in its tail."""
+    offset = tail.find(ENVELOPE_MAGIC)
+    later = _is_unknown(lambda: decode_header(head))
+    while not later and offset >= 0:
+        later = _is_unknown(lambda: Header.decode(tail, offset))  # noqa: B023 - runs at once
+        offset = tail.find(ENVELOPE_MAGIC, offset + 1)
+    return later
+
+
+def _is_unknown(decode: Callable[[], object]) -> bool:
+    try:
+        decode()
+    except UnknownFormatError:
+        return True
+    except DamagedDataError:
+        return False
+    return False
 
 
 def _walk_headers(blobs: BlobStore, key: str, size: int) -> int:

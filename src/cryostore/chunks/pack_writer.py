@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from cryostore.chunks.blobs import Appendable, Appender
 from cryostore.chunks.flush import GroupFlush
-from cryostore.chunks.pack import encode_header, pack_key
+from cryostore.chunks.pack import PACK_HEADER_BYTES, encode_header, pack_key
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnavailableError
 from cryostore.core.ids import NewId
@@ -144,7 +144,10 @@ class PackWriter:
             except CryostoreError as failure:
                 for entry in entries:
                     entry.failure = failure
-                if not isinstance(failure, StorageFullError):
+                # On a full disk too: garbage collection can only free what nobody is about to write to. A pack that
+                # is empty stays, or each attempt would leave another one.
+                empty = self._current is not None and self._current.appender.size <= PACK_HEADER_BYTES
+                if not (isinstance(failure, StorageFullError) and empty):
                     self._retire()
                 return
             pack.expect(len(entries))

@@ -6,12 +6,13 @@ the ones that were put.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from cryostore.chunks.blobs import Appendable, BlobStore
+from cryostore.chunks.blobs import Appendable, BlobStore, Caching
 from cryostore.chunks.cipher import DataKey, Salts
 from cryostore.chunks.envelope import Kind, open_envelope, seal
-from cryostore.chunks.pack import cut_torn_tail, pack_key
+from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key
+from cryostore.chunks.pack_reader import WINDOW_BYTES, PackReader
 from cryostore.chunks.pack_writer import PACK_BYTES_TARGET, Location, PackWriter
 from cryostore.core.digest import Payload
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError, DamagedDataError
@@ -76,9 +77,33 @@ class ChunkStore:
         """How large the pack is; None if it does not exist."""
         return self._blobs.stat(pack_key(pack_id))
 
+    def pack_ids(self) -> Iterator[str]:
+        """All packs there are, whether anybody knows them or not."""
+        return list_packs(self._blobs)
+
+    def reader(self, pack_id: str, *, window_bytes: int = WINDOW_BYTES) -> PackReader:
+        """A pack to read from end to end. Raises BlobNotFoundError."""
+        return PackReader(self._blobs, pack_id, window_bytes=window_bytes)
+
+    def is_owned(self, pack_id: str) -> bool:
+        """Whether some living process still writes to the pack. Raises BlobNotFoundError."""
+        return isinstance(self._blobs, Appendable) and self._blobs.owned(pack_key(pack_id))
+
+    def cut_torn_tail(self, pack_id: str, *, keep_bytes: int = 0) -> int:
+        """Cut what follows the last whole envelope of a pack nobody writes to, if it begins at `keep_bytes` or later.
+
+        Answers how many bytes went. Raises BlobNotFoundError.
+        """
+        return cut_torn_tail(self._blobs, pack_id, keep_bytes=keep_bytes)
+
     def delete_pack(self, pack_id: str) -> None:
         """Remove a pack that nothing refers to; absent is not an error."""
         self._blobs.delete(pack_key(pack_id))
+
+    def forget_deleted(self) -> None:
+        """Let go of packs that another process has deleted. Does no harm at any time."""
+        if isinstance(self._blobs, Caching):
+            self._blobs.forget_deleted()
 
     def _open(self, location: Location, key: DataKey, digest: bytes, length: int) -> tuple[bytes, bytes | bytearray]:
         try:

@@ -14,10 +14,12 @@ from cryostore.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from cryostore.service import Service
 
+KEYRING_META = "cryostore.keyring"
+
 
 def data_dir_option(help_text: str) -> Callable[[Any], Any]:
-    """The option `--data-dir`, the same for every verb."""
-    return click.option(
+    """The options `--data-dir` and `--keyring`, the same for every verb; the second is `named_keyring`'s."""
+    data_dir = click.option(
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
         default=Path("cryo-data"),
@@ -26,6 +28,32 @@ def data_dir_option(help_text: str) -> Callable[[Any], Any]:
         show_envvar=True,
         help=help_text,
     )
+    keyring = keyring_option(expose_value=False, callback=_keep)
+    return lambda command: data_dir(keyring(command))
+
+
+def keyring_option(**more: Any) -> Callable[[Any], Any]:
+    """The option `--keyring`."""
+    return click.option(
+        "--keyring",
+        metavar="PLACE",
+        default=None,
+        envvar="CRYOSTORE_KEYRING",
+        show_envvar=True,
+        help="The master keys, if not in the data directory: PATH, file:PATH, env:NAME or command:PROGRAM ARGUMENT...",
+        **more,
+    )
+
+
+def named_keyring() -> str | None:
+    """What `--keyring` said to the verb that is being carried out."""
+    context = click.get_current_context(silent=True)
+    keyring: str | None = context.meta.get(KEYRING_META) if context else None
+    return keyring
+
+
+def _keep(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta[KEYRING_META] = value
 
 
 @contextmanager
@@ -35,7 +63,7 @@ def existing_store(data_dir: Path) -> Iterator[Service]:
 
     if not (data_dir / CATALOG).exists():
         raise ConfigurationError(f"{data_dir} holds no store", hint="name the directory that the server was given")
-    service = open_service(data_dir)
+    service = open_service(data_dir, keyring=named_keyring())
     try:
         yield service
     finally:

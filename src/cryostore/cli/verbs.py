@@ -18,9 +18,17 @@ FAILED = 2
 INTERRUPTED = 130
 
 VERBS = {
+    "backup": ("cryostore.cli.backup", "Make a recovery point of files and folders."),
+    "ls": ("cryostore.cli.ls", "List what is in a recovery point."),
+    "points": ("cryostore.cli.points", "List recovery points."),
+    "restore": ("cryostore.cli.restore", "Put files and folders of a recovery point back."),
+    "verify": ("cryostore.cli.verify", "See whether a recovery point can be restored."),
     "gc": ("cryostore.cli.gc", "Give the space back that nothing needs any more."),
     "jobs": ("cryostore.cli.jobs", "Show the jobs that are open, and what they keep alive."),
+    "key": ("cryostore.cli.key", "Rotate, copy and look after the keys."),
+    "rebuild-catalog": ("cryostore.cli.rebuild_catalog", "Make a lost catalog anew from the data."),
     "openapi": ("cryostore.cli.openapi", "Print the OpenAPI document of the server's operations."),
+    "scrub": ("cryostore.cli.scrub", "Read what is stored, and say what is damaged."),
     "sdk-model": ("cryostore.cli.sdk_model", "Write a botocore data folder for boto3 and the aws CLI."),
     "serve": ("cryostore.cli.serve", "Run the server on a data directory."),
 }

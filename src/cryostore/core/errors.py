@@ -9,6 +9,7 @@ errors of the API (`cryostore.model.errors`), which also derive from `CryostoreE
     +-- BlobNotFoundError         no blob has this key
     +-- BlobExistsError           a blob with this key exists already
     +-- DamagedDataError          stored bytes fail their verification: never handed to a reader
+    |   +-- UnknownFormatError    they are of a later format: not damaged, and to be left as they are
     +-- KeyUnavailableError       the keyring lacks a key, or the key does not open what it should
     +-- ConfigurationError        the operator asked for something impossible or unsafe
 """
@@ -46,6 +47,13 @@ class BlobExistsError(CryostoreError):
 
 class DamagedDataError(CryostoreError):
     """Stored bytes fail their verification."""
+
+
+class UnknownFormatError(DamagedDataError):
+    """Stored bytes are of a format that only a later version knows: not damaged, and to be left as they are."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}, unknown to this version", hint="start a newer Cryostore on this data")
 
 
 class KeyUnavailableError(CryostoreError):

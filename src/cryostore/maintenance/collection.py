@@ -33,7 +33,10 @@ class Progress(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What a run found and did. `waiting` chunks are condemned, in their quarantine."""
+    """What a run found and did. `waiting` chunks are condemned, in their quarantine.
+
+    `packs_skipped` were worth compacting, and there was no room to do it.
+    """
 
     chunks: int = 0
     condemned: int = 0
@@ -46,6 +49,7 @@ class Outcome:
     moved: int = 0
     moved_bytes: int = 0
     unreadable: int = 0
+    packs_skipped: int = 0
     packs_retired: int = 0
     packs_deleted: int = 0
     deleted_bytes: int = 0
@@ -72,9 +76,10 @@ class Run:
             epoch: int | None = context.database.read(collections.epoch)
         else:
             lease_ms = context.settings.collection_lease_ms
-            epoch = context.database.write(
-                lambda transaction: collections.begin(transaction, holder, now_ms=now_ms, lease_ms=lease_ms)
-            )
+            with context.reserve.spending():
+                epoch = context.database.write(
+                    lambda transaction: collections.begin(transaction, holder, now_ms=now_ms, lease_ms=lease_ms)
+                )
         if epoch is None:
             raise CollectionRunsError("garbage is being collected already", hint="`cryo jobs` shows since when")
         return cls(context, outcome, quarantine_ms, dry_run, epoch, holder, now_ms)
@@ -102,7 +107,8 @@ class Run:
                 raise CollectionLostError("another collection has begun since")
             return work(transaction)
 
-        answer = self.context.database.write(fenced)
+        with self.context.reserve.spending():
+            answer = self.context.database.write(fenced)
         self.renewed_ms = now_ms
         return answer
 
@@ -111,7 +117,8 @@ class Run:
         if self.dry_run or self.ended:
             return
         finished_ms = self.context.clock() if finished else None
-        with contextlib.nullcontext() if finished else contextlib.suppress(CryostoreError):
+        suppressed = contextlib.nullcontext() if finished else contextlib.suppress(CryostoreError)
+        with suppressed, self.context.reserve.spending():
             self.context.database.write(
                 lambda transaction: collections.end(transaction, self.epoch, self.holder, finished_ms=finished_ms)
             )

@@ -14,13 +14,15 @@ from cryostore.catalog import chunks, packs
 from cryostore.catalog.chunks import PackedChunk
 from cryostore.catalog.database import Transaction
 from cryostore.chunks.store import Location
-from cryostore.core.errors import DamagedDataError, KeyUnavailableError
-from cryostore.core.limits import MIB
+from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError
+from cryostore.core.limits import KIB, MIB
 from cryostore.maintenance.collection import Progress, Run
-from cryostore.maintenance.packs import PACKS_PER_BATCH, close_one
+from cryostore.maintenance.packs import PACKS_PER_BATCH, close_one, drop, retire
 
 CHUNKS_PER_BATCH = 500
 BYTES_PER_BATCH = 16 * MIB
+CATALOG_BYTES = 128 * KIB
+"""What recording the moved chunks of one batch takes about."""
 GARBAGE_PER_LIVE = 16
 """Garbage up to one byte in so many live ones is left where it is."""
 WORTH_PER_PACK = 16
@@ -45,19 +47,49 @@ def compact(run: Run, live_bytes: dict[int, int]) -> Iterator[Progress]:
     """Empty the packs that pay. `live_bytes` says how much of each pack rows point to."""
     uses = list(_uses(run, live_bytes))
     yield Progress("measure", len(uses))
-    chosen = worthwhile(uses, run.context.settings.pack_bytes_target)
+    reserve = run.context.reserve
+    free_bytes = reserve.free_bytes if reserve.has_disk else None
+    chosen = worthwhile(uses, run.context.settings.pack_bytes_target, free_bytes=free_bytes)
     if run.dry_run:
         run.outcome.packs_compacted = len(chosen)
         run.outcome.moved_bytes = sum(pack.live_bytes for pack in chosen)
         return
     for pack in chosen:
         run.context.store.roll(pack.name)  # all of them first: none is to be filled with what another one held
-    for done, pack in enumerate(chosen):
+    # What needs least room goes first. Without a quarantine each pack leaves more room to the next than it needed.
+    for done, pack in enumerate(sorted(chosen, key=lambda pack: pack.live_bytes)):
         yield Progress("compact", done, len(chosen))
-        if _is_closed(run, pack):
+        if not _is_closed(run, pack):
+            continue
+        if not _has_room(run, pack):
+            run.outcome.packs_skipped += 1
+            continue
+        try:
             for _ in _empty(run, pack):
                 yield Progress("compact", done, len(chosen))
-            run.outcome.packs_compacted += 1
+        except StorageFullError:
+            run.outcome.packs_skipped += 1
+            continue  # what was moved is moved; a later run does the rest
+        run.outcome.packs_compacted += 1
+        if not run.quarantine_ms:
+            yield from retire(run)
+            yield from drop(run)
+
+
+def _has_room(run: Run, pack: PackUse) -> bool:
+    """Whether what is left in the pack can be copied; without a quarantine the reserve may be used for it.
+
+    With one, the pack itself goes much later: copying would make a full disk fuller.
+    """
+    reserve = run.context.reserve
+    if not reserve.has_disk:
+        return True
+    wanted = pack.live_bytes + CATALOG_BYTES
+    if reserve.free_bytes >= wanted + (0 if reserve.held else reserve.size_bytes):
+        return True
+    if run.quarantine_ms:
+        return False
+    return reserve.free_bytes >= wanted or (reserve.give_up() and reserve.free_bytes >= wanted)
 
 
 def _is_closed(run: Run, pack: PackUse) -> bool:
@@ -75,8 +107,11 @@ def _uses(run: Run, live_bytes: dict[int, int]) -> Iterator[PackUse]:
         after = rows[-1].pack_number
 
 
-def worthwhile(uses: Sequence[PackUse], pack_bytes_target: int) -> list[PackUse]:
-    """The packs to compact: those whose garbage is too much, those of mostly garbage, and small ones that fill one."""
+def worthwhile(uses: Sequence[PackUse], pack_bytes_target: int, *, free_bytes: int | None = None) -> list[PackUse]:
+    """The packs to compact: those whose garbage is too much, those of mostly garbage, and small ones that fill one.
+
+    On a disk with only `free_bytes` left, less garbage is too much.
+    """
     live = sum(use.live_bytes for use in uses)
     left = sum(use.garbage_bytes for use in uses)
     chosen: list[PackUse] = []
@@ -85,7 +120,8 @@ def worthwhile(uses: Sequence[PackUse], pack_bytes_target: int) -> list[PackUse]
             break
         chosen.append(use)
         left -= use.garbage_bytes
-    if sum(use.garbage_bytes for use in chosen) * WORTH_PER_PACK < pack_bytes_target:
+    worth = pack_bytes_target // WORTH_PER_PACK
+    if sum(use.garbage_bytes for use in chosen) < (worth if free_bytes is None else min(worth, free_bytes)):
         chosen = []
     small = [use for use in uses if use.size_bytes * 2 < pack_bytes_target and use not in chosen]
     return chosen + (small if sum(use.live_bytes for use in small) >= pack_bytes_target else [])

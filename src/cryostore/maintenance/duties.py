@@ -5,9 +5,11 @@ from __future__ import annotations
 from cryostore.maintenance import (
     idempotency,
     jobs,
+    keys,
     lineages,
     records,
     recovery_points,
+    reserve,
     restore_jobs,
     uploads,
     vaults,
@@ -23,7 +25,9 @@ DUTIES = (
     recovery_points.forget_deleted,
     lineages.settle_retired,
     vaults.delete_chunks_of_deleted,
+    keys.drop_destroyed,
     idempotency.forget_lapsed,
+    reserve.keep,
 )
 
 
@@ -35,7 +39,8 @@ def maintain(service: Service) -> None:
     errors: list[Exception] = []
     for duty in DUTIES:
         try:
-            duty(service.context)
+            with service.context.reserve.spending():
+                duty(service.context)
         except Exception as error:  # noqa: BLE001 - raised below
             errors.append(error)
     if errors:

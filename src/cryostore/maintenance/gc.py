@@ -50,6 +50,8 @@ def collect(
         marked = yield from mark(run)
         live_bytes = yield from sweep(run, marked)
         yield from packs.close(run)
+        yield from packs.retire(run)
+        yield from packs.drop(run)  # before anything is copied: on a full disk this is where the room comes from
         yield from compaction.compact(run, live_bytes)
         yield from packs.retire(run)
         yield from packs.drop(run)

@@ -8,15 +8,34 @@ leaves it to the others for COURTESY_SECONDS if one of them has fewer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import resource
 import socket
 from collections.abc import Callable
 from ssl import SSLContext
 
+from cryostore.core.limits import KIB
 from cryostore.server.board import ABSENT, Board
 
 BACKLOG = 2048
 COURTESY_SECONDS = 0.01
-OUT_OF_DESCRIPTORS_SECONDS = 1.0
+OUT_OF_DESCRIPTORS_SECONDS = 0.1
+REFUSED_AT_ONCE_MAX = 100
+DESCRIPTORS_KEPT = 256
+"""Of the files this process may open so many, or half of all, are for the store and not for connections."""
+UNREAD_BYTES = 64 * KIB
+_REFUSAL = b'{"message": "the server has too many files open; retry later"}'
+REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nx-amzn-errortype: ServiceUnavailableException\r\nretry-after: 1\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+) % (len(_REFUSAL), _REFUSAL)
+
+
+def connections_max() -> int:
+    """How many connections leave enough descriptors for the store. Asked anew each time: the limit may be changed."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit - min(DESCRIPTORS_KEPT, limit // 2)
 
 
 class Acceptor:
@@ -30,7 +49,11 @@ class Acceptor:
         board: Board,
         connections: Callable[[], int],
         tls: SSLContext | None,
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
+        self._refused = refused
+        self._spare = -1
+        self._take_spare()
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._make_protocol = make_protocol
@@ -58,6 +81,7 @@ class Acceptor:
             self._pause = None
         self._loop.remove_reader(self._listener)
         self._closed = True
+        self._give_spare()
         self.report()
 
     async def wait_closed(self) -> None:
@@ -87,13 +111,52 @@ class Acceptor:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # another worker was quicker, or the client is gone
         except OSError:
+            self._refuse_waiting()
             self._rest(OUT_OF_DESCRIPTORS_SECONDS)
             return
         connection.settimeout(0)
+        if self._connections() + len(self._arriving) >= connections_max():
+            self._refuse(connection)
+            return
         task = self._loop.create_task(self._welcome(connection))
         self._arriving.add(task)
         task.add_done_callback(self._arrived)
         self.report()
+
+    def _refuse_waiting(self) -> None:
+        """Refuse the connections that there is no descriptor for, one by one in the place of the spare one."""
+        for _ in range(REFUSED_AT_ONCE_MAX):
+            if self._spare < 0:
+                break  # somebody else was quicker to take its place
+            self._give_spare()
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                break
+            else:
+                connection.settimeout(0)
+                self._refuse(connection)
+            finally:
+                self._take_spare()
+
+    def _refuse(self, connection: socket.socket) -> None:
+        """Say why, without TLS, and hang up. Whatever was sent already is read, or the answer would be lost."""
+        with contextlib.suppress(OSError):
+            if self._tls is None:
+                connection.send(REFUSAL)
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(UNREAD_BYTES)
+        connection.close()
+        self._refused()
+
+    def _take_spare(self) -> None:
+        with contextlib.suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _give_spare(self) -> None:
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
 
     async def _welcome(self, connection: socket.socket) -> None:
         try:

@@ -28,7 +28,9 @@ from cryostore.model.operation import Api, Body, Operation
 from cryostore.server import body, failure
 from cryostore.server.budget import Budget
 from cryostore.server.exchange import Receive, Scope, Send
+from cryostore.server.failure import Failures
 from cryostore.server.log import Log
+from cryostore.server.metrics import Meter, private_meter
 from cryostore.server.pool import Pool
 from cryostore.wire import error as wire_error
 from cryostore.wire import request as wire_request
@@ -79,6 +81,19 @@ class Service(Protocol):
         """Carry out an operation. Thread safe; may block."""
         ...
 
+    @property
+    def takes_writes(self) -> bool:
+        """Whether new data is taken now, or refused because the disk is full. Quick."""
+        ...
+
+    def publish(self, meter: Meter) -> None:
+        """Write down on a meter what the service has counted. Quick."""
+        ...
+
+    def recover(self) -> None:
+        """Find out whether trouble with the disk is over. Quick if there is none; safe at any time."""
+        ...
+
     def maintain(self) -> None:
         """Periodic duties. Safe at any time, from any process."""
         ...
@@ -126,8 +141,11 @@ class Application:
         new_id: NewId,
         limits: Limits,
         region: str | None = None,
+        failures: Failures | None = None,
     ) -> None:
         self._service = service
+        self._failures = failures or Failures(log, private_meter())
+        self._meter = self._failures.meter
         self._pool = pool
         self._budget = budget
         self._log = log
@@ -147,6 +165,10 @@ class Application:
                 response = self._refusal(error, entry)
             await _send(send, response, entry.request_id)
             self._log_line(response, entry)
+            bytes_out = len(response.body)
+            self._meter.request(
+                entry.operation, response.status, monotonic() - entry.started, entry.bytes_in, bytes_out
+            )
         finally:
             if entry.held_bytes:
                 self._budget.release(entry.held_bytes)
@@ -245,7 +267,7 @@ class Application:
         entry.error = type(told).__name__
         cause = failure.cause(error)
         if cause is not None:
-            self._log.failure("failure", cause, request_id=entry.request_id, operation=entry.operation)
+            self._failures.failure("failure", cause, request_id=entry.request_id, operation=entry.operation)
         return wire_error.encode(told, entry.api, entry.request_id)
 
     def _log_line(self, response: Response, entry: Entry) -> None:

@@ -53,6 +53,8 @@ class Configuration:
     """All of `cryo serve`. Making one raises ConfigurationError for what is impossible, contradictory or unsafe."""
 
     data_dir: Path = Path("cryo-data")
+    keyring: str | None = None
+    """Where the master keys are (`chunks.keyring.parse_place`); None: in the data directory."""
     host: str = "127.0.0.1"
     port: int = PORT_DEFAULT
     workers: int = field(default_factory=workers_default)
@@ -63,6 +65,11 @@ class Configuration:
     tls_key: Path | None = None
     insecure_listen: bool = False
     log_level: str = "info"
+    metrics_host: str | None = None
+    """Where metrics and the answers to probes are to be had; None: nowhere."""
+    metrics_port: int = 0
+    reserve_bytes: int = 64 * MIB
+    """Kept back on the disk for deletes and garbage collection; 0: nothing."""
     limits: Limits = field(default_factory=Limits)
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     threads: int = 32
@@ -85,7 +92,15 @@ class Configuration:
             raise ConfigurationError(f"--log-level must be one of {', '.join(LEVELS)}")
         if self.region == "":
             raise ConfigurationError("--region is empty", hint="leave it out to accept any region")
+        _check_port(self.metrics_port)
+        if self.reserve_bytes < 0:
+            raise ConfigurationError("--reserve is below 0")
         self._check_tls()
+        if self.metrics_host is not None and not self.insecure_listen and not is_loopback(self.metrics_host):
+            raise ConfigurationError(
+                f"{self.metrics_host} can be reached from other machines, and metrics travel without TLS",
+                hint="give --metrics a loopback address, or --insecure-listen if something in between encrypts",
+            )
 
     def _check_tls(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -107,15 +122,15 @@ class Configuration:
         return "http" if self.tls_cert is None else "https"
 
 
-def parse_listen(text: str) -> tuple[str, int]:
+def parse_listen(text: str, option: str = "--listen") -> tuple[str, int]:
     """The host and port of `HOST:PORT`; an IPv6 host is in brackets. Raises ConfigurationError."""
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ConfigurationError(f"--listen {text}: an IPv6 address needs brackets", hint=f"--listen '[{host}]:{port}'")
+        raise ConfigurationError(f"{option} {text}: an IPv6 address needs brackets", hint=f"{option} '[{host}]:{port}'")
     if not colon or not host or not port.isascii() or not port.isdigit():
-        raise ConfigurationError(f"--listen must be HOST:PORT, not {text!r}", hint="for example 127.0.0.1:8734")
+        raise ConfigurationError(f"{option} must be HOST:PORT, not {text!r}", hint="for example 127.0.0.1:8734")
     _check_port(int(port))
     return host, int(port)
 

@@ -1,14 +1,45 @@
-"""What a caller is told when the service fails in a way the API does not model. The details go to the log alone."""
+"""What a caller is told when the service fails in a way the API does not model. The details go to the log alone.
+
+Failures of the storage come in floods: each request meets the same full disk. They are all counted, and told in few
+lines: one for each kind and period, which says how many were held back since the one before.
+"""
 
 from __future__ import annotations
 
-from cryostore.core.errors import CryostoreError, KeyUnavailableError, StorageUnavailableError
+import errno
+import threading
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+
+from cryostore.core.errors import CryostoreError, KeyUnavailableError, StorageFullError, StorageUnavailableError
 from cryostore.model.errors import (
     KMSInvalidKeyUsageException,
     ModelError,
     ServiceInternalException,
     ServiceUnavailableException,
 )
+from cryostore.server.log import Log
+from cryostore.server.metrics import Meter
+
+LINE_SECONDS = 10.0
+"""How often a failure of one kind gets a line in the log of one process."""
+KINDS = {
+    errno.ENOSPC: "full",
+    errno.EDQUOT: "full",
+    errno.EFBIG: "full",
+    errno.EROFS: "read-only",
+    errno.EMFILE: "open files",
+    errno.ENFILE: "open files",
+    errno.EIO: "input/output",
+}
+ADVICE = {
+    "full": "delete recovery points and run `cryo gc`, or enlarge the disk; writes go on by themselves",
+    "read-only": "find out why the file system is read-only, check it, and mount it writable again",
+    "input/output": "look at the system's log; if the disk is failing, stop writing to it and restore from your copy",
+    "open files": "raise the limit of open files (ulimit -n, LimitNOFILE), or connect fewer clients at once",
+    "other": "look at the message; the request may be repeated",
+}
 
 
 def modelled(error: Exception) -> ModelError:
@@ -28,3 +59,70 @@ def cause(error: Exception) -> BaseException | None:
         return error
     inside = error.__cause__
     return inside if isinstance(inside, CryostoreError) and not isinstance(inside, ModelError) else None
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """The system's error that `error` stems from, if it does."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__cause__
+    return found
+
+
+def storage_kind(error: StorageUnavailableError) -> str:
+    """Which of `metrics.FAILURES` it is."""
+    if isinstance(error, StorageFullError):
+        return "full"
+    inside = system_error(error)
+    return KINDS.get(inside.errno or 0, "other") if inside is not None else "other"
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors of a group, and of groups in it; an error that is no group is its own."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from leaves(one)
+    else:
+        yield error
+
+
+class Failures:
+    """Counts and logs what fails inside. Thread safe."""
+
+    def __init__(self, log: Log, meter: Meter, *, now: Callable[[], float] = monotonic) -> None:
+        self.meter = meter
+        self._log = log
+        self._now = now
+        self._lock = threading.Lock()
+        self._said: dict[str, float] = {}
+        self._held_back: dict[str, int] = {}
+
+    def failure(self, event: str, error: BaseException, **fields: Any) -> None:
+        """Tell of an error: in few words and rarely of one of the storage, with its traceback of any other."""
+        for one in leaves(error):
+            if isinstance(one, StorageUnavailableError):
+                self._report_storage(one, fields)
+            else:
+                self._log.failure(event, one, **fields)
+
+    def _report_storage(self, error: StorageUnavailableError, fields: dict[str, Any]) -> None:
+        kind = storage_kind(error)
+        self.meter.failure(kind)
+        with self._lock:
+            now = self._now()
+            if now - self._said.get(kind, float("-inf")) < LINE_SECONDS:
+                self._held_back[kind] = self._held_back.get(kind, 0) + 1
+                return
+            self._said[kind] = now
+            held_back = self._held_back.pop(kind, 0)
+        inside = system_error(error)
+        self._log.write(
+            "error",
+            "storage failure",
+            kind=kind,
+            message=error.message,
+            cause=None if inside is None else inside.strerror,
+            hint=error.hint or ADVICE[kind],
+            held_back=held_back or None,
+            **fields,
+        )

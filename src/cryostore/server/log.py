@@ -34,6 +34,8 @@ class Log:
         self._encode = msgspec.json.Encoder().encode
         self._lines: deque[bytes] = deque()
         self._dropped = 0
+        self._torn = False
+        """Whether the last line written is the beginning of one."""
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -75,16 +77,20 @@ class Log:
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             self._lines.append(self._encode({"level": "warning", "event": "log lines dropped", "count": dropped}))
-        batch = bytearray()
-        while self._lines:
+        batch = bytearray(b"\n" if self._torn else b"")
+        count = len(self._lines)
+        for _ in range(count):
             batch += self._lines.popleft()
             batch += b"\n"
         view = memoryview(batch)
         try:
             while view:
                 view = view[os.write(self._descriptor, view) :]
-        except OSError:
-            return  # nobody reads the log any more; the service goes on without
+        except OSError:  # nobody reads the log any more, or its disk is full; the service goes on without
+            self._dropped += view.tobytes().count(b"\n")
+            self._torn = 0 < len(view) < len(batch) and batch[-len(view) - 1] != ord("\n")
+        else:
+            self._torn = False
 
 
 class LibraryHandler(logging.Handler):

@@ -1,17 +1,33 @@
-"""The one background thread of a worker: it calls `service.maintain()` from time to time."""
+"""The one background thread of a worker: it calls `service.maintain()` from time to time, `service.recover()` often."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from time import monotonic
 
+from cryostore.server.failure import Failures
 from cryostore.server.log import Log
 
 
-class Maintenance:
-    """Calls `maintain` every `period_seconds`; what goes wrong is logged and tried again. A context manager."""
+RECOVERY_SECONDS = 1.0
 
-    def __init__(self, maintain: Callable[[], None], *, period_seconds: float, log: Log) -> None:
+
+class Maintenance:
+    """Calls `maintain` every `period_seconds`, and `recover` in between; a context manager.
+
+    What goes wrong is logged and tried again.
+    """
+
+    def __init__(
+        self,
+        maintain: Callable[[], None],
+        recover: Callable[[], None] = lambda: None,
+        *,
+        period_seconds: float,
+        log: Log | Failures,
+    ) -> None:
+        self._recover = recover
         self._maintain = maintain
         self._period_seconds = period_seconds
         self._log = log
@@ -26,8 +42,15 @@ class Maintenance:
         self._thread.join(timeout=self._period_seconds)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._period_seconds):
-            try:
-                self._maintain()
-            except Exception as error:  # noqa: BLE001 - a duty that failed once must not end all later ones
-                self._log.failure("maintenance failed", error)
+        due = monotonic() + self._period_seconds
+        while not self._stop.wait(min(self._period_seconds, RECOVERY_SECONDS)):
+            self._do(self._recover)
+            if monotonic() >= due:
+                self._do(self._maintain)
+                due = monotonic() + self._period_seconds
+
+    def _do(self, duty: Callable[[], None]) -> None:
+        try:
+            duty()
+        except Exception as error:  # noqa: BLE001 - a duty that failed once must not end all later ones
+            self._log.failure("maintenance failed", error)

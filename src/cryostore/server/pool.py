@@ -23,6 +23,7 @@ class Pool:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._waking = False
+        self._unanswered = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._threads = [
             threading.Thread(target=self._work, name=f"pool-{number}", daemon=True) for number in range(threads)
@@ -40,7 +41,21 @@ class Pool:
             loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._jobs.put((function, arguments, future))
-        return cast("Result", await future)
+        self._unanswered += 1
+        try:
+            return cast("Result", await future)
+        finally:
+            self._unanswered -= 1
+
+    @property
+    def waiting(self) -> int:
+        """About how many calls wait for a thread."""
+        return self._jobs.qsize()
+
+    @property
+    def running(self) -> int:
+        """About how many calls are carried out now, those left out that nobody waits for any more."""
+        return max(self._unanswered - self._jobs.qsize(), 0)
 
     def close(self, *, wait_seconds_max: float) -> bool:
         """End the threads once they have done what was handed to them; false if that took too long."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
+from cryostore.server.board import Board, create_board
 from cryostore.server.config import Configuration
 from cryostore.server.log import Log, capture_libraries
+from cryostore.server.metrics import Page, create_page
 from cryostore.server.supervisor import COMMAND, Supervisor
 from cryostore.server.worker import STDERR, OpenService, Worker, open_default, raise_descriptor_limit
 
@@ -37,40 +40,67 @@ def serve(
     `announce` is called once with the line that says where, when requests are answered. Raises CryostoreError if the
     server cannot start.
     """
-    listener = bind(configuration)
+    listener = bind(configuration.host, configuration.port)
     line = f"listening on {address(configuration, listener)}"
     log = Log(STDERR, clock=clock, level=configuration.log_level)
     capture_libraries(log)
+    raise_descriptor_limit()
+    page = create_page(configuration.workers)
     try:
-        if configuration.workers > 1:
-            Supervisor(configuration, listener, log=log, ready=lambda: announce(line), command=command).run()
-            return
-        raise_descriptor_limit()
-        keep_buffers()
-        service = open_service(configuration.data_dir, clock=clock, new_id=new_id, limits=configuration.limits)
-        worker = Worker(
-            configuration,
-            listener,
-            service,
-            log=log,
-            clock=clock,
-            new_id=new_id,
-            ready=lambda: announce(line),
-        )
-        _stop_on_signals(worker)
-        worker.run()
+        with _watched(configuration, log, page):
+            if configuration.workers > 1:
+                supervisor = Supervisor(
+                    configuration, listener, log=log, ready=lambda: announce(line), page=page, command=command
+                )
+                supervisor.run()
+                return
+            keep_buffers()
+            service = open_service(
+                configuration.data_dir,
+                keyring=configuration.keyring,
+                clock=clock,
+                new_id=new_id,
+                limits=configuration.limits,
+                reserve_bytes=configuration.reserve_bytes,
+            )
+            worker = Worker(
+                configuration,
+                listener,
+                service,
+                log=log,
+                clock=clock,
+                new_id=new_id,
+                ready=lambda: announce(line),
+                board=Board(create_board(1), 0),
+                meter=Page(page).meter(0),
+            )
+            _stop_on_signals(worker)
+            worker.run()
     finally:
+        os.close(page)
         log.close()
 
 
-def bind(configuration: Configuration) -> socket.socket:
+@contextlib.contextmanager
+def _watched(configuration: Configuration, log: Log, page: int) -> Iterator[None]:
+    """Answer whoever watches the server while the block runs, if the operator wants that."""
+    if configuration.metrics_host is None:
+        yield
+        return
+    from cryostore.server.probes import Watch, probes  # noqa: PLC0415 - HTTP and text formats that few servers need
+
+    listener = bind(configuration.metrics_host, configuration.metrics_port, option="--metrics")
+    log.write("info", "metrics", address=f"http://{_place(configuration.metrics_host, listener)}/metrics")
+    with probes(listener, Watch(Page(page), configuration.data_dir, reserve_bytes=configuration.reserve_bytes)):
+        yield
+
+
+def bind(host: str, port: int, *, option: str = "--listen") -> socket.socket:
     """The listening socket, not listening yet. Raises ConfigurationError."""
     try:
-        found = socket.getaddrinfo(
-            configuration.host, configuration.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise ConfigurationError(f"--listen {configuration.host}: {error.strerror}") from error
+        raise ConfigurationError(f"{option} {host}: {error.strerror}") from error
     family, kind, protocol, _, place = found[0]
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -84,16 +114,17 @@ def bind(configuration: Configuration) -> socket.socket:
                 continue
             listener.close()
             hint = "is another server running there?" if error.errno == errno.EADDRINUSE else ""
-            raise ConfigurationError(
-                f"cannot listen on {configuration.host}:{configuration.port}: {error.strerror}", hint=hint
-            ) from error
+            raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}", hint=hint) from error
         return listener
 
 
 def address(configuration: Configuration, listener: socket.socket) -> str:
     """Where the server is to be found, with the port it really has."""
-    host = f"[{configuration.host}]" if ":" in configuration.host else configuration.host
-    return f"{configuration.scheme}://{host}:{listener.getsockname()[1]}"
+    return f"{configuration.scheme}://{_place(configuration.host, listener)}"
+
+
+def _place(host: str, listener: socket.socket) -> str:
+    return f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
 def _stop_on_signals(worker: Worker) -> None:

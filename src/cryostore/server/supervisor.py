@@ -23,6 +23,7 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.server.board import clear_slot, create_board
 from cryostore.server.config import Configuration, to_json
 from cryostore.server.log import Log
+from cryostore.server.metrics import Page
 from cryostore.server.worker import Report
 
 COMMAND = (sys.executable, "-m", "cryostore.server.worker")
@@ -42,16 +43,16 @@ class _Process:
     """A worker process, in its slot on the board, and the thread that watches it."""
 
     def __init__(
-        self, command: Sequence[str], configuration: bytes, listener: socket.socket, board: int, slot: int
+        self, command: Sequence[str], configuration: bytes, listener: socket.socket, board: int, page: int, slot: int
     ) -> None:
         self.slot = slot
         self.started = monotonic()
         self.ready = False
         self.process = subprocess.Popen(  # noqa: S603 - our own module, under the interpreter we run in
-            [*command, str(listener.fileno()), str(board), str(slot)],
+            [*command, str(listener.fileno()), str(slot), str(board), str(page)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=(listener.fileno(), board),
+            pass_fds=(listener.fileno(), board, page),
         )
         self.tell(configuration + b"\n")
 
@@ -73,8 +74,10 @@ class Supervisor:
         *,
         log: Log,
         ready: Callable[[], None],
+        page: int,
         command: Sequence[str] = COMMAND,
     ) -> None:
+        self._page = page
         self._configuration = configuration
         self._listener = listener
         self._log = log
@@ -115,7 +118,7 @@ class Supervisor:
             return
         taken = {process.slot for process in self._processes}
         slot = next(slot for slot in range(self._configuration.workers) if slot not in taken)
-        process = _Process(self._command, to_json(self._configuration), self._listener, self._board, slot)
+        process = _Process(self._command, to_json(self._configuration), self._listener, self._board, self._page, slot)
         self._processes.add(process)
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()
 
@@ -141,6 +144,7 @@ class Supervisor:
     def _on_end(self, process: _Process) -> None:
         self._processes.discard(process)
         clear_slot(self._board, process.slot)
+        Page(self._page).clear_gauges(process.slot)
         for pipe in (process.process.stdin, process.process.stdout):
             assert pipe is not None
             with contextlib.suppress(OSError):

@@ -33,7 +33,8 @@ from cryostore.core.ids import NewId, random_id
 from cryostore.core.limits import Limits
 from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
-from cryostore.maintenance import ScheduledCollection, maintain
+from cryostore.maintenance import ScheduledCollection, maintain, reserve
+from cryostore.maintenance.figures import Figures, figures
 from cryostore.model.operation import Operation
 from cryostore.server.acceptor import BACKLOG, Acceptor
 from cryostore.server.asgi import Access, Application, Service
@@ -41,21 +42,34 @@ from cryostore.server.board import Board
 from cryostore.server.budget import Budget
 from cryostore.server.config import Configuration, from_json
 from cryostore.server.connection import INTAKE_BYTES, Connection
+from cryostore.server.failure import ADVICE, Failures
 from cryostore.server.log import Log, capture_libraries
 from cryostore.server.maintenance import Maintenance
+from cryostore.server.metrics import Meter, Page, private_meter
 from cryostore.server.pool import Pool
 from cryostore.service import Service as CryostoreService
 from cryostore.service.open import open_service
+from cryostore.service.settings import Settings
 
 STDERR = 2
+TALLIED = ("chunks_stored", "bytes_stored", "chunks_shared", "bytes_shared")
 POOL_CLOSE_SECONDS = 1.0
 
 
 class OpenService(Protocol):
     """How a service is opened on its data directory."""
 
-    def __call__(self, data_dir: Path, *, clock: Clock, new_id: NewId, limits: Limits) -> Service:
-        """Open, and create what is missing. Raises CryostoreError."""
+    def __call__(
+        self,
+        data_dir: Path,
+        *,
+        keyring: str | None,
+        clock: Clock,
+        new_id: NewId,
+        limits: Limits,
+        reserve_bytes: int,
+    ) -> Service:
+        """Open, and create what is missing. `keyring` as in the configuration. Raises CryostoreError."""
         ...
 
 
@@ -84,29 +98,36 @@ class Worker:
         new_id: NewId,
         ready: Callable[[], None],
         board: Board | None = None,
+        meter: Meter | None = None,
     ) -> None:
+        meter = meter or private_meter()
+        self._failures = Failures(log, meter)
         self._configuration = configuration
         self._listener = listener
         self._service = service
-        self._log = log
         self._pool = Pool(configuration.threads)
+        budget = Budget(configuration.body_bytes_in_flight_max, wait_seconds_max=configuration.body_wait_seconds_max)
         application = Application(
             service,
             pool=self._pool,
-            budget=Budget(configuration.body_bytes_in_flight_max, wait_seconds_max=configuration.body_wait_seconds_max),
+            budget=budget,
             log=log,
             clock=clock,
             new_id=new_id,
             limits=configuration.limits,
             region=configuration.region,
+            failures=self._failures,
         )
-        self._server = _Server(_uvicorn_config(configuration, application, new_id), ready, board)
+        signs = _Signs(service, self._pool, budget, meter, log)
+        self._server = _Server(_uvicorn_config(configuration, application, new_id), ready, board, signs)
 
     def run(self) -> None:
         """Serve; returns when all that was under way is finished, or its time is over."""
         period_seconds = self._configuration.maintenance_seconds
         try:
-            with Maintenance(self._service.maintain, period_seconds=period_seconds, log=self._log):
+            with Maintenance(
+                self._service.maintain, self._service.recover, period_seconds=period_seconds, log=self._failures
+            ):
                 self._server.run(sockets=[self._listener])
         finally:
             if self._pool.close(wait_seconds_max=POOL_CLOSE_SECONDS):
@@ -117,11 +138,43 @@ class Worker:
         self._server.should_exit = True
 
 
+class _Signs:
+    """What a worker shows of itself several times a second."""
+
+    def __init__(self, service: Service, pool: Pool, budget: Budget, meter: Meter, log: Log) -> None:
+        self._service = service
+        self._pool = pool
+        self._budget = budget
+        self._log = log
+        self._took_writes = True
+        self.meter = meter
+
+    def show(self, connections: int) -> None:
+        """Show the present state; log a line when new data begins to be refused, and when it is taken again."""
+        self._service.publish(self.meter)
+        self.meter.show(
+            connections=connections,
+            requests_running=self._pool.running,
+            requests_waiting=self._pool.waiting,
+            body_bytes_held=self._budget.bytes_max - self._budget.free_bytes,
+            body_bytes_max=self._budget.bytes_max,
+        )
+        takes_writes = self._service.takes_writes
+        if takes_writes != self._took_writes:
+            self._took_writes = takes_writes
+            if takes_writes:
+                self._log.write("info", "writes are taken again", message="the reserve is back")
+            else:
+                message = "the disk is full, and the reserve is in use for deletes and garbage collection"
+                self._log.write("error", "writes are refused", message=message, hint=ADVICE["full"])
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, with the signals left to the process, a call when it is ready, and listeners to share."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], board: Board | None) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], board: Board | None, signs: _Signs) -> None:
         super().__init__(config)
+        self._signs = signs
         self._ready = ready
         self._board = board
         self._acceptor: Acceptor | None = None
@@ -137,15 +190,18 @@ class _Server(uvicorn.Server):
                 board=self._board,
                 connections=lambda: len(self.server_state.connections),
                 tls=self.config.ssl,
+                refused=lambda: self._signs.meter.add("connections_refused", 1),
             )
             self.servers.append(self._acceptor)  # type: ignore[arg-type] # it is closed as uvicorn closes its own
         gc.collect()
         gc.freeze()  # what start-up made stays: no collection needs to look at it again
+        self._signs.show(0)
         self._ready()
 
     async def on_tick(self, counter: int) -> bool:
         if self._acceptor is not None:
             self._acceptor.report()
+        self._signs.show(len(self.server_state.connections))
         return await super().on_tick(counter)
 
     def _new_connection(self) -> asyncio.BaseProtocol:
@@ -188,6 +244,8 @@ class OwnService:
 
     def __init__(self, service: CryostoreService) -> None:
         self._service = service
+        self._published = dict.fromkeys(TALLIED, 0)
+        self._figures: Figures | None = None
         self._collection = ScheduledCollection(service.context)
         self.access: Access = service.access
 
@@ -195,21 +253,63 @@ class OwnService:
         """See `Service.call`."""
         return self._service.call(operation, caller)
 
+    @property
+    def takes_writes(self) -> bool:
+        """See asgi.Service."""
+        return self._service.context.reserve.held
+
+    def publish(self, meter: Meter) -> None:
+        """See asgi.Service."""
+        for name, before in self._published.items():
+            now = getattr(self._service.context.tally, name)
+            if now != before:
+                meter.add(name, now - before)
+                self._published[name] = now
+        seen, self._figures = self._figures, None
+        if seen is not None:
+            meter.show_store(**seen._asdict())
+
+    def recover(self) -> None:
+        """See asgi.Service."""
+        context = self._service.context
+        context.store.forget_deleted()
+        if not self.takes_writes:
+            reserve.keep(context)
+
     def maintain(self) -> None:
         """One round of duties, and a portion of garbage collection if that is due."""
         try:
             maintain(self._service)
         finally:
             self._collection.go_on()
+            self._figures = figures(self._service.context)
 
     def close(self) -> None:
         """See `Service.close`."""
         self._service.close()
 
 
-def open_default(data_dir: Path, *, clock: Clock, new_id: NewId, limits: Limits) -> Service:
+def open_default(
+    data_dir: Path, *, keyring: str | None, clock: Clock, new_id: NewId, limits: Limits, reserve_bytes: int
+) -> Service:
     """Open Cryostore's own service."""
-    return OwnService(open_service(data_dir, clock=clock, new_id=new_id, limits=limits))
+
+    def on_keyring_created(path: Path) -> None:
+        log = Log(STDERR, clock=clock)  # whatever level is asked for: this is said once in a store's life
+        log.write("info", f"made the keyring {path.resolve()}: without it nothing in {data_dir} can be read")
+        log.write("info", "losing it loses every backup: keep a copy away from the data (`cryo key export --help`)")
+        log.close()
+
+    service = open_service(
+        data_dir,
+        keyring=keyring,
+        clock=clock,
+        new_id=new_id,
+        limits=limits,
+        settings=Settings(reserve_bytes=reserve_bytes),
+        on_keyring_created=on_keyring_created,
+    )
+    return OwnService(service)
 
 
 def raise_descriptor_limit() -> None:
@@ -222,7 +322,7 @@ def raise_descriptor_limit() -> None:
 def main(opener: OpenService = open_default) -> int:
     """A worker process: `python -m cryostore.server.worker DESCRIPTOR`, begun by the supervisor.
 
-    Behind the listener's descriptor may come that of the board, and the place on it.
+    Behind the listener's descriptor may come the worker's place, and the descriptors of the board and of the page.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides what it means
     parent = open(0, "rb", buffering=0)  # noqa: SIM115 - a descriptor; unbuffered, for a thread will wait on it
@@ -232,9 +332,19 @@ def main(opener: OpenService = open_default) -> int:
     raise_descriptor_limit()
     keep_buffers()
     listener = socket.socket(fileno=int(sys.argv[1]))
-    board = Board(int(sys.argv[2]), int(sys.argv[3])) if len(sys.argv) > 2 else None
+    board, meter = None, None
+    if len(sys.argv) > 2:
+        slot = int(sys.argv[2])
+        board, meter = Board(int(sys.argv[3]), slot), Page(int(sys.argv[4])).meter(slot)
     try:
-        service = opener(configuration.data_dir, clock=wall_clock, new_id=random_id, limits=configuration.limits)
+        service = opener(
+            configuration.data_dir,
+            keyring=configuration.keyring,
+            clock=wall_clock,
+            new_id=random_id,
+            limits=configuration.limits,
+            reserve_bytes=configuration.reserve_bytes,
+        )
     except CryostoreError as error:
         _report(Report(ready=False, message=error.message, hint=error.hint))
         return 2
@@ -247,6 +357,7 @@ def main(opener: OpenService = open_default) -> int:
         new_id=random_id,
         ready=lambda: _report(Report(ready=True)),
         board=board,
+        meter=meter,
     )
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     threading.Thread(target=_follow_parent, args=(parent, worker), name="parent", daemon=True).start()

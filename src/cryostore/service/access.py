@@ -6,10 +6,12 @@ import threading
 
 from cryostore.catalog import keys
 from cryostore.catalog.database import Database
+from cryostore.catalog.keys import AccessKeyRow
 from cryostore.chunks.keyring import Keyring, unwrap
 from cryostore.core.time import SECOND_MS, Clock
 from cryostore.model.errors import AccessDeniedException
 from cryostore.service.context import Caller
+from cryostore.service.keys import still
 
 KEY_CACHE_MS = 10 * SECOND_MS
 KEYS_CACHED_MAX = 10_000
@@ -33,7 +35,10 @@ def wrapping_context(access_key_id: str) -> bytes:
 
 
 class AccessKeys:
-    """The callers' secrets, looked up in the catalog and kept in memory for a few seconds."""
+    """The callers' secrets, kept in memory; whether they are enabled still is looked up every few seconds.
+
+    The secret of an access key never changes. So it is unwrapped once, and nobody here waits for a keyring again.
+    """
 
     def __init__(self, database: Database, keyring: Keyring, clock: Clock) -> None:
         self._database = database
@@ -64,14 +69,23 @@ class AccessKeys:
         found = self._known.get(access_key_id)
         if found is not None and now_ms - KEY_CACHE_MS <= found[0] <= now_ms:
             return found
-        row = self._database.read(lambda transaction: keys.access_key(transaction, access_key_id))
-        if row is None or not row.enabled:
+        known = found[1] if found else None
+        found = still(
+            lambda: self._database.read(lambda transaction: keys.access_key(transaction, access_key_id)),
+            lambda row: self._opened(row, known, now_ms),
+        )
+        if found is None:
             self._known.pop(access_key_id, None)
             return None
-        secret = unwrap(self._keyring, row.wrapped, wrapping_context(access_key_id)).decode()
-        found = (now_ms, secret, Caller(access_key_id=access_key_id, root=row.root))
         with self._lock:
             if len(self._known) >= KEYS_CACHED_MAX:
                 self._known.clear()
             self._known[access_key_id] = found
         return found
+
+    def _opened(self, row: AccessKeyRow | None, known: str | None, now_ms: int) -> tuple[int, str, Caller] | None:
+        """What is kept of an enabled access key, whose secret may be known."""
+        if row is None or not row.enabled:
+            return None
+        secret = known or unwrap(self._keyring, row.wrapped, wrapping_context(row.access_key_id)).decode()
+        return now_ms, secret, Caller(access_key_id=row.access_key_id, root=row.root)

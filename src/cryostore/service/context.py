@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryostore.catalog.database import Database
 from cryostore.chunks.records import Records
+from cryostore.chunks.reserve import NO_RESERVE, Reserve
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.ids import NewId
 from cryostore.core.limits import Limits
@@ -16,6 +17,7 @@ from cryostore.model.operation import Output
 from cryostore.service.arns import Arns
 from cryostore.service.keys import VaultKeys
 from cryostore.service.settings import Settings
+from cryostore.service.tally import Tally
 from cryostore.service.tokens import Tokens
 
 
@@ -41,6 +43,8 @@ class Context:
     new_id: NewId
     limits: Limits
     settings: Settings
+    reserve: Reserve = NO_RESERVE
+    tally: Tally = field(default_factory=Tally)
 
 
 Handler = Callable[[Context, Any, Caller], Output]

@@ -1,14 +1,23 @@
-"""The vaults' data keys, unwrapped when first needed and kept in memory."""
+"""The vaults' data keys, unwrapped when first needed and kept in memory; and which master key wraps new ones."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Collection
+from typing import NamedTuple, TypeVar
 
-from cryostore.catalog import keys
+from cryostore.catalog import keys, records
 from cryostore.catalog.database import Database, Transaction
+from cryostore.catalog.records import VAULT, RecordKey
 from cryostore.chunks.cipher import DataKey
-from cryostore.chunks.keyring import Keyring, unwrap
+from cryostore.chunks.keyring import Keyring, MasterKey, unwrap, wrapped_key_id
 from cryostore.core.errors import KeyUnavailableError
+
+Row = TypeVar("Row")
+Plain = TypeVar("Plain")
+TOKEN_SECRET = "token"  # noqa: S105 - the name of a secret, not one
+SEALING_SECONDS_MAX = 10.0
+"""How long a vault's newest data key may go unnoticed."""
 
 
 class SealingKey(NamedTuple):
@@ -18,42 +27,150 @@ class SealingKey(NamedTuple):
     key: DataKey
 
 
-class VaultKeys:
-    """Data keys by vault and by number. Vault ids and key numbers are never used twice, so nothing goes stale."""
+def master_key_id(transaction: Transaction) -> str | None:
+    """The id of the master key that is in use: the one that wraps the token secret; None in a store without one.
 
-    def __init__(self, database: Database, keyring: Keyring) -> None:
+    A rotation changes it in a transaction, so whoever wraps with it in a transaction of its own either comes first, and
+    the rotation finds what was wrapped, or wraps with the new key. Raises KeyUnavailableError.
+    """
+    wrapped = keys.secret(transaction, TOKEN_SECRET)
+    return None if wrapped is None else wrapped_key_id(wrapped)
+
+
+def still(read: Callable[[], Row], unwrap_row: Callable[[Row], Plain]) -> Plain:
+    """Unwrap what was read; and again, if its key is not to be had and something else is there to be read by now.
+
+    For between the two it may have been wrapped anew, and the old key forgotten. Raises KeyUnavailableError.
+    """
+    row = read()
+    while True:
+        try:
+            return unwrap_row(row)
+        except KeyUnavailableError:
+            before, row = row, read()
+            if row == before:
+                raise
+
+
+class StoreKeyring:
+    """A keyring as a store uses it: what wraps is the key in use, whichever of its keys the source calls active.
+
+    The source's active key comes into use when a rotation begins with it (`maintenance.key_rotation`). No unit of work
+    may call `active`; it has `master_key`.
+    """
+
+    def __init__(self, database: Database, source: Keyring) -> None:
         self._database = database
-        self._keyring = keyring
-        self._sealing: dict[int, SealingKey] = {}
+        self.source = source
+
+    def active(self) -> MasterKey:
+        """See Keyring."""
+        return still(lambda: self._database.read(master_key_id), self._or_active)
+
+    def key(self, key_id: str) -> MasterKey:
+        """See Keyring."""
+        return self.source.key(key_id)
+
+    def master_key(self, transaction: Transaction) -> MasterKey:
+        """As `active`, within a unit of work."""
+        return self._or_active(master_key_id(transaction))
+
+    def _or_active(self, key_id: str | None) -> MasterKey:
+        return self.source.active() if key_id is None else self.source.key(key_id)
+
+
+class VaultKeys:
+    """Data keys by vault and by number, in memory.
+
+    Vault ids and key numbers are never used twice, so no key is ever taken for another. `now` is a monotonic clock.
+    """
+
+    def __init__(self, database: Database, keyring: Keyring, now: Callable[[], float] = time.monotonic) -> None:
+        self.keyring = keyring if isinstance(keyring, StoreKeyring) else StoreKeyring(database, keyring)
+        self._database = database
+        self._now = now
+        self._sealing: dict[int, tuple[SealingKey, float]] = {}
         self._opening: dict[int, DataKey] = {}
 
     def create(self, transaction: Transaction, vault_id: int, key_id: bytes, *, now_ms: int) -> None:
-        """Give a vault a new data key, wrapped by the active master key."""
+        """Give a vault a new data key, wrapped by the master key in use. Raises KeyUnavailableError.
+
+        Unless a rotation began a moment ago, nothing is waited for: see `prepare`.
+        """
         key = DataKey.generate(key_id)
-        wrapped = self._keyring.active().wrap(key.secret, _context(key_id))
+        wrapped = self.keyring.master_key(transaction).wrap(key.secret, wrapping_context(key_id))
         keys.insert_vault_key(transaction, key_id=key_id, vault_id=vault_id, wrapped=wrapped, created_ms=now_ms)
 
+    def prepare(self) -> None:
+        """Make sure that the master key in use is at hand, before the unit of work that needs it.
+
+        Raises KeyUnavailableError.
+        """
+        self.keyring.active()
+
     def sealing(self, vault_id: int) -> SealingKey:
-        """The key that seals new data of a vault. Raises KeyUnavailableError."""
-        if (found := self._sealing.get(vault_id)) is None:
-            row = self._database.read(lambda transaction: keys.newest_vault_key(transaction, vault_id))
-            found = self._sealing[vault_id] = SealingKey(*self._unwrap(row))
-            self._opening[found.key_number] = found.key
-        return found
+        """The key that seals new data of a vault; a newer one is noticed within SEALING_SECONDS_MAX.
+
+        Data sealed with the one before is as good: all of a vault's keys open. Raises KeyUnavailableError.
+        """
+        now = self._now()
+        found = self._sealing.get(vault_id)
+        if found is None or now >= found[1]:
+            sealing = still(
+                lambda: self._database.read(lambda transaction: _sealing_row(transaction, vault_id)),
+                lambda row: self._known(vault_id, row),
+            )
+            found = self._sealing[vault_id] = (sealing, now + SEALING_SECONDS_MAX)
+        return found[0]
 
     def opening(self, key_number: int) -> DataKey:
         """The key of this number. Raises KeyUnavailableError."""
         if (found := self._opening.get(key_number)) is None:
-            row = self._database.read(lambda transaction: keys.vault_key(transaction, key_number))
-            found = self._opening[key_number] = self._unwrap(row)[1]
+            found = self._opening[key_number] = still(
+                lambda: self._database.read(lambda transaction: keys.vault_key(transaction, key_number)), self._unwrap
+            )
         return found
 
-    def _unwrap(self, row: keys.VaultKeyRow | None) -> tuple[int, DataKey]:
+    def drop_destroyed(self) -> None:
+        """Take out of memory the keys that the catalog has no more."""
+        numbers = list(self._opening)
+        gone = set(numbers) - self._database.read(lambda transaction: keys.existing_vault_keys(transaction, numbers))
+        self.drop(gone)
+
+    def drop(self, numbers: Collection[int]) -> None:
+        """Take keys out of memory."""
+        for number in numbers:
+            self._opening.pop(number, None)
+        for vault_id, (sealing, _) in list(self._sealing.items()):
+            if sealing.key_number in numbers:
+                self._sealing.pop(vault_id, None)
+
+    def _known(self, vault_id: int, row: keys.VaultKeyRow | None) -> SealingKey:
+        """The key of a row: the one in memory, if there is one, so that it is used even while its master key is not."""
+        if row is None:
+            self._sealing.pop(vault_id, None)
+            raise KeyUnavailableError("the vault's key no longer exists")
+        key = self._opening.get(row.key_number) or self._unwrap(row)
+        self._opening[row.key_number] = key
+        return SealingKey(row.key_number, key)
+
+    def _unwrap(self, row: keys.VaultKeyRow | None) -> DataKey:
         if row is None:
             raise KeyUnavailableError("the vault's key no longer exists")
-        secret = unwrap(self._keyring, row.wrapped, _context(row.key_id))
-        return row.key_number, DataKey(row.key_id, secret)
+        return DataKey(row.key_id, unwrap(self.keyring, row.wrapped, wrapping_context(row.key_id)))
 
 
-def _context(key_id: bytes) -> bytes:
+def _sealing_row(transaction: Transaction, vault_id: int) -> keys.VaultKeyRow | None:
+    """The newest key of a vault; but the one before it while the record that holds the newest may not be written yet.
+
+    Otherwise what it seals would be lost with the catalog.
+    """
+    newest = keys.newest_vault_keys(transaction, vault_id, 2)
+    record = records.find(transaction, RecordKey(VAULT, vault_id))
+    is_due = record is not None and record.recorded < record.changes
+    return None if not newest else newest[-1 if is_due else 0]
+
+
+def wrapping_context(key_id: bytes) -> bytes:
+    """What a data key is bound to when it is wrapped."""
     return b"vault key\0" + key_id

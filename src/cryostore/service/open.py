@@ -13,7 +13,7 @@ import secrets
 import string
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,72 +24,96 @@ from cryostore.catalog import keys, open_catalog, packs, vaults
 from cryostore.catalog.database import Database, Transaction
 from cryostore.chunks.blobs import Appendable, BlobStore, open_blobs
 from cryostore.chunks.files import make_directory
-from cryostore.chunks.keyring import FileKeyring, Keyring, open_or_create_keyring, unwrap
+from cryostore.chunks.keyring import Keyring, KeyringSource, unwrap
+from cryostore.chunks.pack import PREFIX as PACKS_PREFIX
 from cryostore.chunks.pack import cut_torn_tail, pack_key
+from cryostore.chunks.records import PREFIX as RECORDS_PREFIX
 from cryostore.chunks.records import Records
+from cryostore.chunks.reserve import Reserve
 from cryostore.chunks.store import ChunkStore
-from cryostore.core.errors import BlobNotFoundError, ConfigurationError, StorageUnavailableError
+from cryostore.core.errors import (
+    BlobNotFoundError,
+    ConfigurationError,
+    KeyUnavailableError,
+    StorageUnavailableError,
+)
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.limits import Limits
 from cryostore.core.time import Clock, wall_clock
 from cryostore.service.access import AccessKeys, wrapping_context
 from cryostore.service.arns import Arns
 from cryostore.service.context import Context
-from cryostore.service.keys import VaultKeys
+from cryostore.service.in_use import InUse
+from cryostore.service.keyring import KEYRING, existing_keyring, keyring_of
+from cryostore.service.keys import TOKEN_SECRET, StoreKeyring, VaultKeys
 from cryostore.service.records import record_due, touch_store, touch_vault
+from cryostore.service.reserve import ReservedBlobs, ReservedDatabase
 from cryostore.service.service import Service
 from cryostore.service.settings import Settings
 from cryostore.service.tokens import Tokens
 
-KEYRING = "keyring.json"
+__all__ = ["CATALOG", "CREDENTIALS", "KEYRING", "TOKEN_SECRET", "existing_keyring", "open_service"]
+
 CATALOG = "catalog.sqlite"
 CREDENTIALS = "credentials"
 DEFAULT_VAULT = "Default"
-TOKEN_SECRET = "token"  # noqa: S105 - the name of a secret, not one
 ACCESS_KEY_ALPHABET = string.ascii_uppercase + "234567"
 
 
 def open_service(
     data_dir: Path,
     *,
+    keyring: str | None = None,
     clock: Clock = wall_clock,
     new_id: NewId = random_id,
     limits: Limits | None = None,
     settings: Settings | None = None,
+    on_keyring_created: Callable[[Path], None] = lambda _: None,
 ) -> Service:
     """Open the store in `data_dir`; make it, with vault `Default` and a root access key, if there is none.
 
-    Several processes may do this at once and share the store. Raises ConfigurationError if the directory is not a store
-    this program can open, StorageUnavailableError if it cannot be read or written.
+    `keyring` says where the master keys are, if not in the directory; `on_keyring_created` is called with the path of a
+    keyring that was made. Several processes may do this at once and share the store. Raises ConfigurationError if the
+    directory is not a store this program can open, StorageUnavailableError if it cannot be read or written.
     """
     settings = settings or Settings()
-    with _directory_lock(data_dir), ExitStack() as opened:
-        keyring = _keyring(data_dir, new_id)
-        database = open_catalog(data_dir / CATALOG)
+    reserve = Reserve(data_dir, settings.reserve_bytes)
+    # Opening a store may use the reserve: on a full disk it must be possible to read and to delete.
+    with _directory_lock(data_dir), reserve.spending(), ExitStack() as opened:
+        in_use = InUse(data_dir)
+        opened.callback(in_use.close)
+        _require_catalog(data_dir)
+        source = keyring_of(data_dir, keyring, new_id, on_keyring_created)
+        opened.enter_context(_explained(data_dir, source))
+        database = ReservedDatabase(reserve.spend(lambda: open_catalog(data_dir / CATALOG)), reserve)
         opened.callback(database.close)
-        blobs = open_blobs(data_dir)
+        blobs = ReservedBlobs(open_blobs(data_dir), reserve)
         opened.callback(blobs.close)
-        vault_keys = VaultKeys(database, keyring)
-        _fill(database, keyring, vault_keys, clock, new_id)
-        _write_credentials(data_dir, database, keyring, settings)
+        ring = StoreKeyring(database, source)
+        vault_keys = VaultKeys(database, ring)
+        _fill(database, ring, vault_keys, clock, new_id)
+        _write_credentials(data_dir, database, ring, settings)
         _recover(database, blobs)
+        reserve.take_back()
         token_secret = database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET))
         context = Context(
             database=database,
             store=ChunkStore(blobs, new_id, pack_bytes_target=settings.pack_bytes_target),
-            records=Records(blobs, keyring),
+            records=Records(blobs, ring),
             keys=vault_keys,
-            tokens=Tokens(unwrap(keyring, token_secret or b"", TOKEN_SECRET.encode())),
+            tokens=Tokens(unwrap(ring, token_secret or b"", TOKEN_SECRET.encode())),
             arns=Arns(settings),
             clock=clock,
             new_id=new_id,
             limits=limits or Limits(),
             settings=settings,
+            reserve=reserve,
         )
-        with contextlib.suppress(StorageUnavailableError):  # to be read, a store needs no room; the duties try again
+        # To be read, a store needs no room, and not the keys of all vaults; the duties try again.
+        with contextlib.suppress(StorageUnavailableError, KeyUnavailableError):
             record_due(context)
         opened.pop_all()
-    return Service(context, AccessKeys(database, keyring, clock), blobs)
+    return Service(context, AccessKeys(database, ring, clock), blobs, in_use)
 
 
 @contextmanager
@@ -116,24 +140,39 @@ def _make_directory(data_dir: Path) -> None:
             raise
 
 
-def _keyring(data_dir: Path, new_id: NewId) -> Keyring:
-    path = data_dir / KEYRING
-    if not path.exists() and (data_dir / CATALOG).exists():
+def _require_catalog(data_dir: Path) -> None:
+    """Refuse to begin a new catalog beside data that an old one knew of."""
+    if not (data_dir / CATALOG).exists() and any(
+        any((data_dir / place).glob("*/*")) for place in (RECORDS_PREFIX, PACKS_PREFIX)
+    ):
         raise ConfigurationError(
-            f"{path} is missing, and without it nothing in {data_dir} can be read",
-            hint="put the keyring back from your copy of it; a new one would not open the old data",
+            f"{data_dir / CATALOG} is missing, but there are backups in {data_dir}",
+            hint="put the file back, or make it anew from the data: cryo rebuild-catalog",
         )
-    return FileKeyring(path) if path.exists() else open_or_create_keyring(path, new_id)
+
+
+@contextmanager
+def _explained(data_dir: Path, source: KeyringSource) -> Iterator[None]:
+    """At the opening of a store, a key that is missing or does not fit is for the operator to put right."""
+    try:
+        yield
+    except KeyUnavailableError as error:
+        raise ConfigurationError(
+            f"the keyring ({source.place}) does not open the store in {data_dir}: {error.message}",
+            hint="put the keyring of this store there, or name it with --keyring; a new one would open nothing",
+        ) from None
 
 
 def _fill(database: Database, keyring: Keyring, vault_keys: VaultKeys, clock: Clock, new_id: NewId) -> None:
     """Give a new store its secrets and its first vault; leaves an old one as it is."""
     now_ms = clock()
+    if database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET)) is not None:
+        return
+    active = keyring.active()
 
     def work(transaction: Transaction) -> None:
         if keys.secret(transaction, TOKEN_SECRET) is not None:
             return
-        active = keyring.active()
         token_secret = secrets.token_bytes(32)
         keys.insert_secret(transaction, TOKEN_SECRET, active.wrap(token_secret, TOKEN_SECRET.encode()))
         access_key_id = "AKIA" + "".join(secrets.choice(ACCESS_KEY_ALPHABET) for _ in range(16))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -23,23 +23,25 @@ from cryostore.catalog.lineages import LineageRow, Segment
 from cryostore.catalog.objects import WrittenObject
 from cryostore.catalog.records import COMMIT, STORE, VAULT, RecordKey, RecordRow
 from cryostore.chunks.records import RecordName
-from cryostore.core.errors import BlobExistsError
+from cryostore.core.errors import BlobExistsError, ConfigurationError, DamagedDataError
 from cryostore.core.limits import MIB
 from cryostore.service.context import Context
 
 PART_BYTES_TARGET = 4 * MIB
 ROWS_PER_READ = 100
 NUMBERS_TRIED_MAX = 100
+FORMAT = 1
+"""What every record begins with; a reader refuses others."""
 DUE_PER_ROUND = 100
 
 
-class StoreRecord(msgspec.Struct, omit_defaults=True):
+class StoreRecord(msgspec.Struct):
     """The record of the store: rows of `access_key`, by column."""
 
     access_keys: list[dict[str, Any]]
 
 
-class VaultRecord(msgspec.Struct, omit_defaults=True):
+class VaultRecord(msgspec.Struct):
     """The record of a vault: its row, and those of its data keys, by column."""
 
     vault: dict[str, Any]
@@ -51,11 +53,11 @@ class CommitRecord(msgspec.Struct, omit_defaults=True):
 
     `point` is missing once the recovery point is deleted and others need what its commit wrote. `closed` are names
     whose versions end here without another one. Each of `chunk_lists` is the id of a list, the number of a part, its
-    first index and its bytes.
+    first index and its bytes. `parents` are the segments the lineage looks through to, the nearest first.
     """
 
     vault_id: int
-    parent: tuple[int, int] | None = None
+    parents: list[tuple[int, int]] = []
     previous: int | None = None
     last: bool = False
     point: dict[str, Any] | None = None
@@ -79,6 +81,27 @@ class _Part(NamedTuple):
 
 _Entry: TypeAlias = "WrittenObject | bytes | tuple[int, int, int, bytes]"
 """A version, a closed name, or a part of a chunk list."""
+
+
+Record = TypeVar("Record", StoreRecord, VaultRecord, CommitRecord)
+
+
+def encode(part: StoreRecord | VaultRecord | CommitRecord) -> bytes:
+    """The bytes of a part: one that says the format, then the struct in MessagePack."""
+    return bytes((FORMAT,)) + msgspec.msgpack.encode(part)
+
+
+def decode(data: bytes, kind: type[Record]) -> Record:
+    """The inverse of `encode`. Raises DamagedDataError, ConfigurationError for a later format."""
+    if data[:1] != bytes((FORMAT,)):
+        raise ConfigurationError(
+            f"a record has format {data[:1].hex() or 'none'}, this program knows format {FORMAT}",
+            hint="use a newer Cryostore",
+        )
+    try:
+        return msgspec.msgpack.decode(data[1:], type=kind)
+    except msgspec.MsgspecError as error:
+        raise DamagedDataError(f"a record does not say what it should: {error}") from error
 
 
 def touch_store(transaction: Transaction) -> None:
@@ -156,6 +179,8 @@ def _write(context: Context, row: RecordRow, change: int) -> None:
     for part in _PARTS[key.noun](context, row, change):
         parts, entries = parts + 1, entries + part.entries
     if not parts:
+        for follower in context.database.write(lambda transaction: records.pass_over(transaction, row)):
+            record(context, follower)
         context.database.write(lambda transaction: records.end(transaction, key))
         _remove(context, row)
         return
@@ -170,7 +195,7 @@ def _write(context: Context, row: RecordRow, change: int) -> None:
 
 def _put_store(context: Context, row: RecordRow, change: int) -> Iterator[_Part]:
     access_keys = context.database.read(keys.access_keys_in_full)
-    data = msgspec.msgpack.encode(StoreRecord(access_keys))
+    data = encode(StoreRecord(access_keys))
     context.records.put_wrapped(RecordName(*row.key, change, 0), data)
     yield _Part(data, 1)
 
@@ -183,7 +208,7 @@ def _put_vault(context: Context, row: RecordRow, change: int) -> Iterator[_Part]
 
     found = context.database.read(work)
     if found is not None:
-        data = msgspec.msgpack.encode(found)
+        data = encode(found)
         context.records.put_wrapped(RecordName(*row.key, change, 0), data)
         yield _Part(data, 1)
 
@@ -202,7 +227,7 @@ def _put_commit(context: Context, row: RecordRow, change: int) -> Iterator[_Part
             waiting.last = part is None
             if not number and waiting.last and not waiting.entries and waiting.point is None:
                 return  # nothing is left of the commit
-            data = msgspec.msgpack.encode(waiting)
+            data = encode(waiting)
             context.records.put(RecordName(*row.key, change, number), data, key)
             yield _Part(data, waiting.entries)
         waiting = part
@@ -214,12 +239,12 @@ def _first(transaction: Transaction, segment: Segment, previous: int | None) -> 
     if lineage is None:
         return None
     point = recovery_points.at(transaction, segment)
-    if point is not None and point.status != "COMPLETED":
+    if point is not None and point.status == "DELETING":
         point = None
     job = jobs.find(transaction, point.job_id) if point else None
     return CommitRecord(
         vault_id=lineage.vault_id,
-        parent=(lineage.parent.lineage_id, lineage.parent.generation) if lineage.parent else None,
+        parents=[(parent.lineage_id, parent.generation) for parent in lineages.view(transaction, segment)[1:]],
         previous=previous,
         point=point._asdict() if point else None,
         job=job._asdict() if job else None,
@@ -228,7 +253,7 @@ def _first(transaction: Transaction, segment: Segment, previous: int | None) -> 
 
 def _parts(part: CommitRecord, entries: Iterator[_Entry]) -> Iterator[CommitRecord]:
     """The parts of a record, of which `part` is the first; at least one."""
-    head = CommitRecord(vault_id=part.vault_id, parent=part.parent, previous=part.previous)
+    head = CommitRecord(vault_id=part.vault_id, parents=part.parents, previous=part.previous)
     size = 0
     for entry in entries:
         if size >= PART_BYTES_TARGET:

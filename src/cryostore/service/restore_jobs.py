@@ -60,7 +60,7 @@ def _restorable(context: Context, transaction: Transaction, operation: StartRest
     point = recovery_points.find(transaction, point_id) if point_id else None
     if point is None:
         raise ResourceNotFoundException(f"Recovery point {operation.recovery_point_arn!a} does not exist.")
-    if point.status not in ("COMPLETED", "EXPIRED"):
+    if point.status not in ("COMPLETED", "PARTIAL", "EXPIRED"):
         raise InvalidRequestException(f"The recovery point is {point.status} and cannot be restored.")
     if operation.resource_type not in (None, point.resource_type):
         raise InvalidParameterValueException(

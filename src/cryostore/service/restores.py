@@ -34,6 +34,7 @@ from cryostore.model.restores import (
     ListObjects,
     ListObjectsOutput,
 )
+from cryostore.service import damage
 from cryostore.service.access import authorise
 from cryostore.service.commits import BASE_SUFFIX
 from cryostore.service.context import Caller, Context
@@ -266,9 +267,11 @@ def _read(context: Context, job: StorageJob, digest: bytes, length: int, row: Ch
         location = Location(row.pack_name, row.pack_offset, row.sealed_length)
         try:
             return Payload(context.store.get(location, key, digest, length), sha256=digest)
-        except DamagedDataError:
+        except DamagedDataError as error:
             moved = _chunk_row(context, job, digest)  # compaction may have moved it, and its old pack be gone
             if moved == row:
+                if row.length == length:  # else the list is wrong, not the chunk
+                    damage.mark(context, job.vault_id, digest, row, error)
                 raise
             row = moved
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar, cast
 
 from cryostore.chunks.blobs import BlobStore
-from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageUnavailableError
+from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError, StorageUnavailableError
 from cryostore.model.chunks import LinkChunks, PutChunk
 from cryostore.model.errors import (
     KMSInvalidKeyUsageException,
@@ -34,6 +34,8 @@ from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, Describ
 from cryostore.service import chunks, commits, jobs, objects, recovery_points, restore_jobs, restores, uploads, vaults
 from cryostore.service.access import AccessKeys
 from cryostore.service.context import Caller, Context, Handler
+from cryostore.service.in_use import InUse
+from cryostore.service.reserve import brings_data
 
 Out = TypeVar("Out")
 
@@ -72,10 +74,11 @@ HANDLERS: dict[type[Operation[Any]], Handler] = {
 class Service:
     """All operations, in process. Thread safe; holds a store's files open until `close`."""
 
-    def __init__(self, context: Context, access: AccessKeys, blobs: BlobStore) -> None:
+    def __init__(self, context: Context, access: AccessKeys, blobs: BlobStore, in_use: InUse | None = None) -> None:
         self.context = context
         self.access = access
         self._blobs = blobs
+        self._in_use = in_use
 
     def call(self, operation: Operation[Out], caller: Caller) -> Out:
         """Carry out an operation for a caller. Raises a `ModelError`; anything else is a defect.
@@ -85,13 +88,31 @@ class Service:
         """
         operation.declaration.check(operation, self.context.limits)
         try:
-            return cast("Out", HANDLERS[type(operation)](self.context, operation, caller))
+            return self._carry_out(operation, caller)
+        except StorageFullError as error:
+            raise ServiceUnavailableException("the storage is full; retry later") from error
         except StorageUnavailableError as error:
             raise ServiceUnavailableException("the storage cannot take or give bytes now; retry later") from error
+        except OSError as error:
+            failure = StorageUnavailableError(f"{type(operation).__name__}: {error.strerror or error}")
+            failure.__cause__ = error
+            raise ServiceUnavailableException("the storage cannot take or give bytes now; retry later") from failure
         except KeyUnavailableError as error:
             raise KMSInvalidKeyUsageException("the key that protects this data cannot be used") from error
         except DamagedDataError as error:
             raise ServiceInternalException("stored data fails its verification; the server's log says which") from error
+
+    def _carry_out(self, operation: Operation[Out], caller: Caller) -> Out:
+        """Let the handler do it, and use the reserve if it brings no new data."""
+        reserve, handler = self.context.reserve, HANDLERS[type(operation)]
+        if brings_data(operation):
+            try:
+                reserve.check()  # before a byte of it is written
+            except StorageFullError as error:
+                raise ServiceUnavailableException(f"{error.message}; retry later") from error
+            return cast("Out", handler(self.context, operation, caller))
+        with reserve.spending():
+            return cast("Out", handler(self.context, operation, caller))
 
     def as_caller(self, caller: Caller) -> CallAs:
         """The service as a `Call` that one caller makes."""
@@ -102,6 +123,8 @@ class Service:
         self.context.store.close()
         self.context.database.close()
         self._blobs.close()
+        if self._in_use is not None:
+            self._in_use.close()
 
 
 class CallAs:

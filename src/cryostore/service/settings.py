@@ -25,6 +25,9 @@ class Settings:
     idempotency_ms: int = 24 * HOUR_MS
     listed_jobs_ms: int = 30 * DAY_MS
     pack_bytes_target: int = PACK_BYTES_TARGET
+    reserve_bytes: int = 0
+    """How much of the disk is kept back for deletes and garbage collection; 0: nothing, and no write is refused for it.
+    A server keeps some back unless told otherwise."""
     quarantine_ms: int = 24 * HOUR_MS
     """How long garbage waits, first in its pack, then as a pack, before it is removed."""
     collection_period_ms: int = 6 * HOUR_MS

@@ -138,6 +138,8 @@ def write(
             context.database.write(lambda transaction: _record_and_work(context, transaction, vault_id, stored, work))  # noqa: B023 - run before the loop goes on
         except _ChunkVanishedError:
             continue
+        if stored is not None and payload is not None:
+            (context.tally.shared if stored.row is None else context.tally.stored)(len(payload))
         return
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cryostore.catalog import records, recovery_points, vaults
+from cryostore.catalog import keys, records, recovery_points, vaults
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.records import VAULT, RecordKey
 from cryostore.catalog.vaults import VaultRow
@@ -45,6 +45,7 @@ def create_backup_vault(context: Context, operation: CreateBackupVault, caller: 
     authorise(caller, operation.declaration.action, name)
     check_tags("BackupVaultTags", operation.backup_vault_tags)
     now_ms = context.clock()
+    context.keys.prepare()
 
     def work(transaction: Transaction) -> tuple[VaultRow, bool]:
         created = vaults.insert(
@@ -107,17 +108,20 @@ def delete_backup_vault(context: Context, operation: DeleteBackupVault, caller: 
     """Remove an empty vault, and destroy its keys with it."""
     authorise(caller, operation.declaration.action, operation.backup_vault_name)
 
-    def work(transaction: Transaction) -> RecordKey:
+    def work(transaction: Transaction) -> tuple[RecordKey, list[int]]:
         vault = vault_by_name(transaction, operation.backup_vault_name)
         if vaults.is_used(transaction, vault.vault_id):
             raise InvalidRequestException(
                 "Backup vault cannot be deleted because it contains recovery points or its jobs are still open."
             )
+        key_numbers = keys.overwrite_vault_keys(transaction, vault.vault_id)
         vaults.delete(transaction, vault.vault_id)
         records.end(transaction, key := RecordKey(VAULT, vault.vault_id))
-        return key
+        return key, key_numbers
 
-    record(context, context.database.write(work))
+    key, key_numbers = context.database.write(work)
+    context.keys.drop(key_numbers)
+    record(context, key)
     return Nothing()
 
 

@@ -1,0 +1,102 @@
+"""An archive as a reader has it: its header, its blocks, its chunks, through a storage job."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from cryostore.agent.block import Block, decode
+from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.header import CATALOG, Header, content_name
+from cryostore.client import pages
+from cryostore.core.digest import Buffer, Checksum
+from cryostore.model.operation import Call
+from cryostore.model.restores import BackupObject, Chunk, GetChunk, GetObjectMetadata, ListChunks
+
+AHEAD = 4
+HEADER_BYTES_MAX = 4 * 1024 * 1024
+Given = TypeVar("Given")
+Got = TypeVar("Got")
+
+
+class Archive:
+    """One archive, read through the storage job `job_id`. Safe to read from several threads.
+
+    Raises ArchiveDamagedError if it is none. `close` ends its threads.
+    """
+
+    def __init__(self, call: Call, job_id: str) -> None:
+        self.call = call
+        self.job_id = job_id
+        self._objects: dict[str, BackupObject] = {item.name: item for item in pages.objects(call, job_id)}
+        catalog = self._object(CATALOG)
+        blob = call.call(GetObjectMetadata(storage_job_id=job_id, object_token=catalog.object_token)).metadata_blob
+        if blob is None:
+            raise ArchiveDamagedError("the archive has no header")
+        self.header_bytes = bytes(blob.data)
+        self.header = Header.decode(self.header_bytes)
+        self.catalog_chunks = list(pages.chunks(call, job_id, catalog.object_token))
+        self._threads = ThreadPoolExecutor(AHEAD, "archive")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all its objects."""
+        return list(self._objects)
+
+    def _object(self, name: str) -> BackupObject:
+        if (found := self._objects.get(name)) is None:
+            raise ArchiveDamagedError(f"the archive has no object {name}")
+        return found
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks, in order; the next chunks are fetched meanwhile."""
+        for data in self.ahead(self.get, self.catalog_chunks):
+            yield from decode(data)
+
+    def ahead(self, work: Callable[[Given], Got], given: Iterable[Given]) -> Iterator[Got]:
+        """The results in order, a few of them worked out in advance."""
+        under_way: deque[Future[Got]] = deque()
+        try:
+            for one in given:
+                under_way.append(self._threads.submit(work, one))
+                if len(under_way) >= AHEAD:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    def get(self, chunk: Chunk) -> bytes:
+        """The bytes of a chunk, which are those its checksum says."""
+        data = self.get_buffer(chunk)
+        return data if isinstance(data, bytes) else bytes(data)
+
+    def get_buffer(self, chunk: Chunk) -> Buffer:
+        """As `get`, in whatever buffer they came."""
+        payload = self.call.call(GetChunk(storage_job_id=self.job_id, chunk_token=chunk.chunk_token)).data
+        if len(payload) != chunk.length or payload.sha256 != digest_of(chunk):
+            raise ArchiveDamagedError(f"chunk {chunk.index} is not what its checksum says")
+        return payload.data
+
+    def content_pages(self, number: int, token: str | None = None) -> Iterator[tuple[list[Chunk], str | None]]:
+        """The chunks of a content object, a page at a time from `token` on, and the token of the page behind."""
+        entry = self._object(content_name(number))
+        operation = ListChunks(storage_job_id=self.job_id, object_token=entry.object_token, next_token=token)
+        for page in pages.pages(self.call, operation):
+            yield page.chunk_list, page.next_token
+
+    def chunks_count(self, number: int) -> int:
+        """How many chunks a content object has."""
+        return self._object(content_name(number)).chunks_count or 0
+
+
+def digest_of(chunk: Chunk) -> bytes:
+    """The digest of a listed chunk."""
+    return Checksum.parse(chunk.checksum).digest

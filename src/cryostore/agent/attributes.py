@@ -1,0 +1,81 @@
+"""Putting back what is not content: owners, modes, extended attributes, times. In this order, because each undoes
+something of the one before it if it came first."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Callable, Sequence
+
+from cryostore.agent.block import Extra, ExtraKind
+from cryostore.agent.entry import Row
+from cryostore.agent.header import Header
+
+OURS = ("user.", "system.posix_acl_", "security.capability")
+"""The attributes that are removed where the archive has none: others belong to the machine."""
+NOT_SUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP)
+Problem = Callable[[str], None]
+
+
+class Attributes:
+    """Sets attributes as this process may: owners only as root, by name where this machine knows it."""
+
+    def __init__(self, header: Header, *, numeric_owner: bool = False) -> None:
+        self._own = os.geteuid() == 0
+        named = not numeric_owner
+        self._users = _local(header.users, lambda name: pwd.getpwnam(name).pw_uid) if named else {}
+        self._groups = _local(header.groups, lambda name: grp.getgrnam(name).gr_gid) if named else {}
+
+    def apply(
+        self, place: int | bytes, row: Row, extras: Sequence[Extra], problem: Problem, *, times: bool = True
+    ) -> None:
+        """Set all attributes of an open file or directory, or of what is at a path, which is not followed.
+
+        Raises OSError; what only some file systems or users can do is told to `problem` instead.
+        """
+        link = stat.S_ISLNK(row.mode)
+        follow = isinstance(place, int)
+        if self._own:
+            owner = (self._users.get(row.uid, row.uid), self._groups.get(row.gid, row.gid))
+            os.chown(place, *owner, follow_symlinks=follow)
+        if not link:
+            os.chmod(place, stat.S_IMODE(row.mode))  # at a path: nothing but what was just made is there
+        _set_xattrs(place, extras, problem)
+        if times:
+            os.utime(place, ns=(row.mtime_ns, row.mtime_ns), follow_symlinks=follow)
+
+
+def _local(names: dict[int, str], find: Callable[[str], int]) -> dict[int, int]:
+    found = {}
+    for number, name in names.items():
+        with contextlib.suppress(KeyError):
+            found[number] = find(name)
+    return found
+
+
+def _set_xattrs(place: int | bytes, extras: Sequence[Extra], problem: Problem) -> None:
+    follow = isinstance(place, int)
+    wanted = dict(
+        extra.data.split(b"\0", 1) for extra in extras if extra.kind == ExtraKind.XATTR and b"\0" in extra.data
+    )
+    try:
+        present = os.listxattr(place, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        present = []
+    for name in present:
+        if name.startswith(OURS) and os.fsencode(name) not in wanted:
+            with contextlib.suppress(OSError):
+                os.removexattr(place, name, follow_symlinks=follow)
+    for key, value in wanted.items():
+        name = os.fsdecode(key)
+        try:
+            if name not in present or os.getxattr(place, name, follow_symlinks=follow) != value:
+                os.setxattr(place, name, value, follow_symlinks=follow)
+        except OSError as error:
+            problem(f"attribute {name!a} cannot be set: {error.strerror}")

@@ -1,0 +1,115 @@
+"""What the base of a run knows: the blocks of its catalog in order, where small files lie, which chunks there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from cryostore.agent.archive import Archive, digest_of
+from cryostore.agent.block import Block, Extra, Kind, order_key
+from cryostore.agent.digest_table import DigestTable
+from cryostore.agent.entry import CONTENT, NO_DIGEST, UNTRUSTED_CTIME, Content, Row
+from cryostore.agent.header import ContentObject
+from cryostore.core.limits import MIB
+
+OBJECTS_MAX = 64
+DEAD_BYTES_MIN = 4 * MIB
+MERGED_BYTES_MAX = 64 * MIB
+
+
+class Known(NamedTuple):
+    """An entry as the base has it."""
+
+    row: Row
+    content: Content
+    extras: list[Extra]
+
+
+class Base:
+    """The archive that a run starts from. Directories must be asked for in the order of the catalog."""
+
+    def __init__(self, archive: Archive, *, same_root: bool) -> None:
+        self.archive = archive
+        self.retired = retired(archive.header.objects)
+        self._blocks: Iterator[Block] = archive.blocks() if same_root else iter(())
+        self._next = next(self._blocks, None)
+
+    def take(self, kind: Kind, path: bytes) -> list[Block]:
+        """The blocks of a directory; none if the base does not have it."""
+        wanted = (kind, order_key(path))
+        found = []
+        while self._next is not None and (self._next.kind, order_key(self._next.path)) <= wanted:
+            if (self._next.kind, order_key(self._next.path)) == wanted:
+                found.append(self._next)
+            self._next = next(self._blocks, None)
+        return found
+
+    def usable(self, block: Block) -> bool:
+        """Whether a block may be taken over as it is: nothing in it lies in an object that is to go."""
+        if not self.retired or not block.contents:
+            return True
+        return self.retired.isdisjoint(memoryview(block.contents).cast("I")[:: CONTENT.size // 4])
+
+    def load_small_files(self, table: DigestTable) -> None:
+        """Add where each small file of the base lies."""
+        for block in self.archive.blocks():
+            for number, chunk, offset, digest in CONTENT.iter_unpack(block.contents):
+                if digest != NO_DIGEST and number not in self.retired:
+                    table.add(digest, number, chunk, offset)
+
+    def load_chunks(self, table: DigestTable) -> None:
+        """Add the digest of each chunk of the base."""
+        for chunk in self.archive.catalog_chunks:
+            table.add(digest_of(chunk))
+        for content in self.archive.header.objects:
+            for page, _ in self.archive.content_pages(content.number):
+                for chunk in page:
+                    table.add(digest_of(chunk))
+
+
+class Entries:
+    """The entries of a directory of the base, by name."""
+
+    def __init__(self, blocks: list[Block], retired: frozenset[int]) -> None:
+        self._retired = retired
+        self._places = {name: (block, index) for block in blocks for index, name in enumerate(block.name_list())}
+        self._extras: dict[int, dict[int, list[Extra]]] = {}
+
+    def unchanged(self, name: bytes, row: bytes) -> Known | None:
+        """What the base has under this name, if neither bytes nor attributes can have changed since."""
+        if (place := self._places.get(name)) is None:
+            return None
+        block, index = place
+        old = Row.unpack(block.rows, index)
+        if old.ctime_ns == UNTRUSTED_CTIME or _identity(old) != _identity(Row.unpack(row)):
+            return None
+        content = Content.unpack(block.contents, index)
+        if content.object_number in self._retired:
+            return None
+        if id(block) not in self._extras:
+            self._extras[id(block)] = block.extras_of()
+        return Known(old, content, self._extras[id(block)].get(index, []))
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._places
+
+
+def _identity(row: Row) -> tuple[int, int, int, int, int]:
+    return row.mode, row.size, row.mtime_ns, row.ctime_ns, row.inode
+
+
+def retired(objects: list[ContentObject]) -> frozenset[int]:
+    """The content objects whose files are to be stored anew, because most of an object is dead or there are too many."""
+    going = {
+        each.number
+        for each in objects
+        if each.content_bytes - each.live_bytes > DEAD_BYTES_MIN and 2 * each.live_bytes < each.content_bytes
+    }
+    left = sorted((each for each in objects if each.number not in going), key=lambda each: each.live_bytes)
+    merged_bytes = 0
+    for each in left[: max(len(left) - OBJECTS_MAX // 2, 0)] if len(left) > OBJECTS_MAX else []:
+        merged_bytes += each.live_bytes
+        if merged_bytes > MERGED_BYTES_MAX:
+            break
+        going.add(each.number)
+    return frozenset(going)

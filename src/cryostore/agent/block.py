@@ -1,0 +1,178 @@
+"""The block: the packed form of one directory's entries, or of a part of them. Byte table: docs/archive.md.
+
+Names and rows of a block are compared as bytes, and a block that is equal to the base's is taken over as it is. A
+directory of many entries has several blocks, cut where the names say, so that one new name changes one block.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from cryostore.agent.entry import CONTENT, ROW
+from cryostore.agent.errors import ArchiveDamagedError
+
+HEAD = struct.Struct("<IBBHIIII")
+"""length of the block, kind, flags, 0, bytes of the path, entries, bytes of names, bytes of extras"""
+EXTRA = struct.Struct("<IBxxxI")
+"""entry, kind, bytes"""
+BLOCK_BYTES_MAX = 32 * 1024 * 1024
+WHOLE_ENTRIES_MAX = 2048
+PART_ENTRIES_MAX = 8192
+CUT_MASK = 1023
+
+
+class Kind(IntEnum):
+    """What a block describes. The values are part of the format."""
+
+    ROOT = 1
+    """One entry with an empty name: the root of the tree itself."""
+    DIRECTORY = 2
+    """Entries of the directory at the path."""
+
+
+class ExtraKind(IntEnum):
+    """What an extra of an entry is. The values are part of the format."""
+
+    LINK_TARGET = 1
+    XATTR = 2
+    """The bytes of the name, a zero byte, the value."""
+    HOLES = 3
+    """Pairs of offset and length, 8 bytes each: parts of the file that have no bytes in the content."""
+    DEVICE_NUMBER = 4
+    """Major and minor number, 4 bytes each."""
+    CHANGED = 5
+    """No bytes: the file changed while it was read."""
+
+
+class Extra(NamedTuple):
+    """One fact about an entry that few have."""
+
+    kind: int
+    data: bytes
+
+
+class Block(NamedTuple):
+    """A decoded block. `raw` is the whole of it as it stands in the catalog, the others are parts of it."""
+
+    kind: int
+    path: bytes
+    entries: int
+    names: bytes
+    rows: bytes
+    contents: bytes
+    extras: bytes
+    raw: bytes
+
+    def name_list(self) -> list[bytes]:
+        """The names, in ascending order."""
+        return self.names.split(b"\0")[:-1]
+
+    def extras_of(self) -> dict[int, list[Extra]]:
+        """The extras by the number of their entry. Raises ArchiveDamagedError."""
+        found: dict[int, list[Extra]] = {}
+        at = 0
+        while at < len(self.extras):
+            if at + EXTRA.size > len(self.extras):
+                raise _damaged(self.path)
+            entry, kind, length = EXTRA.unpack_from(self.extras, at)
+            at += EXTRA.size
+            if entry >= self.entries or at + length > len(self.extras):
+                raise _damaged(self.path)
+            found.setdefault(entry, []).append(Extra(kind, self.extras[at : at + length]))
+            at += length
+        return found
+
+
+def encode(
+    kind: Kind,
+    path: bytes,
+    names: bytes,
+    rows: Sequence[bytes],
+    contents: Sequence[bytes],
+    extras: dict[int, list[Extra]],
+) -> bytes:
+    """The bytes of a block. `names` are each followed by a zero byte, in ascending order."""
+    packed = b"".join(
+        EXTRA.pack(entry, extra.kind, len(extra.data)) + extra.data
+        for entry in sorted(extras)
+        for extra in extras[entry]
+    )
+    parts = (path, names, *rows, *contents, packed)
+    length = HEAD.size + sum(map(len, parts))
+    return b"".join((HEAD.pack(length, kind, 0, 0, len(path), len(rows), len(names), len(packed)), *parts))
+
+
+def decode(data: bytes) -> Iterator[Block]:
+    """The blocks in a chunk of a catalog. Raises ArchiveDamagedError unless they are all well formed."""
+    at = 0
+    while at < len(data):
+        block = _decode(data, at)
+        yield block
+        at += len(block.raw)
+
+
+def _decode(data: bytes, at: int) -> Block:
+    if at + HEAD.size > len(data):
+        raise _damaged(b"")
+    length, kind, flags, zero, path_bytes, count, names_bytes, extras_bytes = HEAD.unpack_from(data, at)
+    sizes = (path_bytes, names_bytes, count * ROW.size, count * CONTENT.size, extras_bytes)
+    if length != HEAD.size + sum(sizes) or at + length > len(data) or flags or zero:
+        raise _damaged(b"")
+    raw = data[at : at + length]
+    parts = []
+    place = HEAD.size
+    for size in sizes:
+        parts.append(raw[place : place + size])
+        place += size
+    path, names, rows, contents, extras = parts
+    _check_names(kind, path, names, count)
+    return Block(kind, path, count, names, rows, contents, extras, raw)
+
+
+def _check_names(kind: int, path: bytes, names: bytes, count: int) -> None:
+    """Names that an attacker could have chosen go no further: no separators, no way up, none twice."""
+    if kind == Kind.ROOT:
+        if path or names != b"\0" or count != 1:
+            raise _damaged(path)
+        return
+    if kind != Kind.DIRECTORY:
+        raise ArchiveDamagedError(f"the archive has a block of kind {kind}, unknown to this version")
+    if path and not all(map(is_name, path.split(b"/"))):
+        raise _damaged(path)
+    listed = names.split(b"\0")
+    if listed.pop() or len(listed) != count or b"/" in names:
+        raise _damaged(path)
+    if b"." in listed or b".." in listed or b"" in listed:
+        raise _damaged(path)
+    if any(left >= right for left, right in zip(listed, listed[1:], strict=False)):
+        raise _damaged(path)
+
+
+def is_name(name: bytes) -> bool:
+    """Whether this can be the name of an entry in a directory, and of that directory alone."""
+    return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
+
+
+def parts_of(names: Sequence[bytes]) -> Iterator[range]:
+    """How the sorted names of a directory are dealt out to blocks; an empty directory has one, too."""
+    if len(names) <= WHOLE_ENTRIES_MAX:
+        yield range(len(names))
+        return
+    first = 0
+    for index, name in enumerate(names, start=1):
+        if not zlib.crc32(name) & CUT_MASK or index - first == PART_ENTRIES_MAX or index == len(names):
+            yield range(first, index)
+            first = index
+
+
+def order_key(path: bytes) -> bytes:
+    """What sorts the paths of directories as the blocks stand in a catalog: parents first, then by name."""
+    return path.replace(b"/", b"\0")
+
+
+def _damaged(path: bytes) -> ArchiveDamagedError:
+    return ArchiveDamagedError(f"the archive's catalog is damaged at {path!a}")

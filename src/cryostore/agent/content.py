@@ -1,0 +1,116 @@
+"""The content of files on its way into chunks: small files share them, large ones are cut by what they hold.
+
+Small files are laid one behind the other into a chunk until one says, by its own digest, that the chunk ends behind it:
+so the same files in the same order make the same chunks, wherever they begin. A small file that is known costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cryostore.agent.chunker import Chunker
+from cryostore.agent.digest_table import DigestTable
+from cryostore.agent.entry import NO_CONTENT, Content
+from cryostore.agent.upload import ObjectUpload, Uploader
+from cryostore.core.digest import sha256
+from cryostore.core.limits import KIB, MIB
+from cryostore.core.memory import unfilled
+
+SMALL_BYTES_MAX = 512 * KIB
+SHARED_BYTES_MIN = 1 * MIB
+SHARED_BYTES_MAX = 3 * MIB
+SHARED_BYTES_SPREAD = 1 * MIB
+"""How far behind the minimum a shared chunk ends on average."""
+READ_BYTES = 8 * MIB
+
+Read = Callable[[memoryview], int]
+"""Reads into a buffer as much as there is room for and says how much it was; less only at the end."""
+
+
+class ContentWriter:
+    """Takes the bytes of files, one file after the other, and answers where they will lie."""
+
+    def __init__(
+        self, uploader: Uploader, upload: ObjectUpload, object_number: int, chunker: Chunker, small_files: DigestTable
+    ) -> None:
+        self._uploader = uploader
+        self.upload = upload
+        self.object_number = object_number
+        self._chunker = chunker
+        self._small_files = small_files
+        self._shared = bytearray()
+        self._view = memoryview(self._shared)
+        self._filled = 0
+        self._shared_index = -1
+
+    def room(self, length: int) -> memoryview:
+        """Where to read a small file of `length` bytes to, with room for one byte more. Then call `small`."""
+        assert length <= SMALL_BYTES_MAX
+        if self._filled + length + 1 > len(self._shared):
+            self._end_shared()
+            self._shared = unfilled(SHARED_BYTES_MAX)
+            self._view = memoryview(self._shared)
+        return self._view[self._filled : self._filled + length + 1]
+
+    def small(self, length: int) -> tuple[Content, bool]:
+        """Take the first `length` bytes that were read into `room`; tells also whether they are new."""
+        if not length:
+            return NO_CONTENT, False
+        digest = sha256(self._view[self._filled : self._filled + length])[:16]
+        known = self._small_files.find(digest)
+        if known is not None:
+            return Content(known.object_number, known.chunk, known.offset, digest), False
+        if self._shared_index < 0:
+            self._shared_index = self.upload.reserve()
+        content = Content(self.object_number, self._shared_index, self._filled, digest)
+        self._small_files.add(digest, self.object_number, self._shared_index, self._filled)
+        self._filled += length
+        self.upload.content_bytes += length
+        if self._filled >= SHARED_BYTES_MIN and self._ends_behind(digest, length):
+            self._end_shared()
+        return content, True
+
+    @staticmethod
+    def _ends_behind(digest: bytes, length: int) -> bool:
+        # Likelier behind a long file: the chance of an end is that of each byte, whatever the files' sizes.
+        return int.from_bytes(digest[8:12], "little") * SHARED_BYTES_SPREAD < length << 32
+
+    def _end_shared(self) -> None:
+        if self._filled:
+            self._uploader.submit(self.upload, self._shared_index, self._view[: self._filled])
+        self._shared = bytearray()
+        self._view = memoryview(self._shared)
+        self._filled = 0
+        self._shared_index = -1
+
+    def large(self, read: Read, length: int) -> tuple[Content, int]:
+        """Take a large file to its end; answers also its length, which may be another than the expected one.
+
+        What `read` raises is raised here; the bytes before it are then stored for nothing.
+        """
+        first = self.upload.chunks_count
+        total = got = wanted = 0
+        held: memoryview = memoryview(b"")
+        while got == wanted:
+            wanted = max(min(READ_BYTES, length - total + 1), KIB)
+            buffer = memoryview(unfilled(len(held) + wanted))
+            buffer[: len(held)] = held
+            got = read(buffer[len(held) :])
+            total += got
+            held = self._cut(buffer[: len(held) + got], at_end=got < wanted)
+        self.upload.content_bytes += total
+        return (Content(self.object_number, first, 0) if total else NO_CONTENT), total
+
+    def _cut(self, data: memoryview, *, at_end: bool) -> memoryview:
+        """Submit the chunks of `data` but one that may go on; answers that one."""
+        start = 0
+        for length in self._chunker.cuts(data):
+            if start + length == len(data) and not at_end:
+                break
+            self._uploader.submit(self.upload, self.upload.reserve(), data[start : start + length])
+            start += length
+        return data[start:]
+
+    def finish(self) -> None:
+        """Submit what is left."""
+        self._end_shared()

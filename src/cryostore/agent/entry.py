@@ -1,0 +1,89 @@
+"""One entry of a tree in its packed form: the row of what stat said, and where its content lies.
+
+Byte tables: docs/archive.md. Rows are compared as bytes: an entry whose row is equal to that of the base has not
+changed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from typing import NamedTuple
+
+ROW = struct.Struct("<5I3qQ")
+"""mode, uid, gid, links, device, size, mtime_ns, ctime_ns, inode"""
+CONTENT = struct.Struct("<III16s")
+"""object, chunk, offset in the chunk, first half of the SHA-256 of a small file's bytes"""
+NO_DIGEST = bytes(16)
+UINT32_MAX = 0xFFFF_FFFF
+UNTRUSTED_CTIME = 0
+"""In a row: whatever stat will say, the entry is to be read again by the next run."""
+
+
+class Row(NamedTuple):
+    """What stat said of an entry. `device` counts the file systems of the tree; sizes of directories are 0."""
+
+    mode: int
+    uid: int
+    gid: int
+    links: int
+    device: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    def pack(self) -> bytes:
+        """The row as it stands in a block."""
+        return ROW.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes | memoryview, index: int = 0) -> Row:
+        """The row number `index` of a block's rows."""
+        return cls._make(ROW.unpack_from(data, index * ROW.size))
+
+    @property
+    def is_file(self) -> bool:
+        """Whether this is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether this is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+
+class Content(NamedTuple):
+    """Where the bytes of a regular file begin: they go on from there, chunk after chunk. Object 0: there are none."""
+
+    object_number: int
+    chunk: int
+    offset: int
+    digest: bytes = NO_DIGEST
+
+    def pack(self) -> bytes:
+        """The content as it stands in a block."""
+        return CONTENT.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes | memoryview, index: int = 0) -> Content:
+        """The content number `index` of a block's contents."""
+        return cls._make(CONTENT.unpack_from(data, index * CONTENT.size))
+
+
+NO_CONTENT = Content(0, 0, 0)
+PACKED_NO_CONTENT = NO_CONTENT.pack()
+
+
+def row_of(status: os.stat_result, device: int) -> Row:
+    """The row of an entry of which stat said this."""
+    mode = status.st_mode
+    if stat.S_ISDIR(mode):
+        links = size = 0
+    else:
+        links = min(status.st_nlink, UINT32_MAX)
+        size = status.st_size if stat.S_ISREG(mode) else 0
+    return Row(
+        mode, status.st_uid, status.st_gid, links, device, size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    )

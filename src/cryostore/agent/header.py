@@ -1,0 +1,61 @@
+"""The header of an archive: what stands beside its catalog, as JSON. Table: docs/archive.md.
+
+It holds no time and no id, so that the header of an unchanged tree is unchanged, too.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cryostore.agent.errors import ArchiveDamagedError
+
+FORMAT = 1
+CATALOG = "catalog"
+CONTENT_PREFIX = "content-"
+
+
+def content_name(number: int) -> str:
+    """The name of a content object."""
+    return f"{CONTENT_PREFIX}{number:08d}"
+
+
+class ContentObject(msgspec.Struct, frozen=True):
+    """A content object, the bytes in it, and how many of them the tree's files add up to."""
+
+    number: int
+    content_bytes: int
+    live_bytes: int
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader must know before the catalog. Names and paths are bytes, written in base64."""
+
+    format: int = FORMAT
+    kind: str = "fileset"
+    root: bytes
+    only: list[bytes] | None = None
+    """The paths below the root that the tree was made of; all of it, if absent."""
+    entries: int
+    files: int
+    file_bytes: int
+    objects: list[ContentObject]
+    users: dict[int, str]
+    groups: dict[int, str]
+
+    def encode(self) -> bytes:
+        """The header as JSON."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Header:
+        """Read a header. Raises ArchiveDamagedError."""
+        try:
+            header = msgspec.json.decode(data, type=cls)
+        except msgspec.DecodeError as error:
+            raise ArchiveDamagedError(f"the archive's header is damaged: {error}") from None
+        if header.format != FORMAT or header.kind != "fileset":
+            raise ArchiveDamagedError(
+                f"the archive has format {header.format} of kind {header.kind!a}, unknown to this version",
+                hint="read it with the version that wrote it, or a later one",
+            )
+        return header

@@ -1,0 +1,83 @@
+"""Recovery points as people name them: by ARN, id, the beginning of an id, or `latest`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal
+
+from cryostore.agent.archive import Archive
+from cryostore.agent.job import ROLE_ARN
+from cryostore.client import pages
+from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.model.operation import Call
+from cryostore.model.recovery_points import ListRecoveryPointsByBackupVault, RecoveryPointByBackupVault
+from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
+from cryostore.model.vaults import ListBackupVaults
+
+READABLE = ("COMPLETED", "EXPIRED", "AVAILABLE")
+Point = RecoveryPointByBackupVault
+
+
+def point_id(point: Point) -> str:
+    """The id of a recovery point: the last part of its ARN."""
+    return (point.recovery_point_arn or "").rpartition(":")[2]
+
+
+def list_points(call: Call, vault: str | None = None, resource: str | None = None) -> Iterator[Point]:
+    """The recovery points that can be read, of one vault or of all, newest first in each."""
+    for name in [vault] if vault else _vaults(call):
+        for point in pages.items(call, ListRecoveryPointsByBackupVault(backup_vault_name=name)):
+            if point.status in READABLE and resource in (None, point.resource_name, point.resource_arn):
+                yield point
+
+
+def _vaults(call: Call) -> list[str]:
+    found = pages.items(call, ListBackupVaults())
+    return [vault.backup_vault_name for vault in found if vault.backup_vault_name]
+
+
+def find_point(call: Call, text: str, vault: str | None = None, resource: str | None = None) -> Point:
+    """The one recovery point that `text` names. Raises ConfigurationError if there is none, or more than one."""
+    points = list(list_points(call, vault, resource))
+    if text == "latest":
+        if not points:
+            raise ConfigurationError("there is no recovery point yet", hint="`cryo backup PATH` makes one")
+        return max(points, key=lambda point: point.completion_date or point.creation_date or 0.0)
+    wanted = text.rpartition(":")[2].upper()
+    found = [point for point in points if point.recovery_point_arn == text or point_id(point) == wanted]
+    if not found and not text.startswith("arn:"):
+        found = [point for point in points if wanted and point_id(point).startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    what = "is the beginning of several recovery points" if found else "is no recovery point"
+    raise ConfigurationError(f"{text!a} {what}", hint="`cryo points` lists them")
+
+
+def split_point(text: str) -> tuple[str, str]:
+    """POINT and PATH of `POINT[:PATH]`. An ARN has colons itself: its path begins behind the seventh."""
+    colons = 7 if text.startswith("arn:") else 1
+    parts = text.split(":", colons)
+    return ":".join(parts[:colons]), parts[colons] if len(parts) > colons else ""
+
+
+@contextmanager
+def opened(call: Call, point: Point, purpose: str) -> Iterator[Archive]:
+    """The archive of a recovery point, which stays while it is read."""
+    started = call.call(
+        StartRestoreJob(
+            recovery_point_arn=point.recovery_point_arn or "", metadata={"purpose": purpose}, iam_role_arn=ROLE_ARN
+        )
+    )
+    job_id = started.restore_job_id or ""
+    status: Literal["COMPLETED", "FAILED"] = "FAILED"
+    try:
+        archive = Archive(call, job_id)
+        try:
+            yield archive
+        finally:
+            archive.close()
+        status = "COMPLETED"
+    finally:
+        with suppress(CryostoreError):
+            call.call(CompleteRestoreJob(restore_job_id=job_id, status=status))

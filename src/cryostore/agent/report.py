@@ -1,0 +1,48 @@
+"""What a run did, as it is counted: for the summary, the progress shown meanwhile, and the exit code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+ISSUES_KEPT_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """Something that could not be done, and why."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(slots=True)
+class Report:
+    """Counts of one run. Written by the run alone, read by whoever shows it."""
+
+    entries: int = 0
+    files: int = 0
+    directories: int = 0
+    file_bytes: int = 0
+    """Of all files looked at."""
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    read_bytes: int = 0
+    new_bytes: int = 0
+    """Content that no file had before; what of it the store had already is not counted again by the store."""
+    sent_bytes: int = 0
+    deleted: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    """What was left out on purpose, by reason."""
+    issue_count: int = 0
+    issues: list[Issue] = field(default_factory=list)
+    """The first of them."""
+    current: bytes = b""
+    total_bytes: int | None = None
+
+    def issue(self, path: bytes, reason: str) -> None:
+        """Count an issue."""
+        self.issue_count += 1
+        if len(self.issues) < ISSUES_KEPT_MAX:
+            self.issues.append(Issue(path, reason))

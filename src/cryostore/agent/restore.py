@@ -1,0 +1,414 @@
+"""A run of `cryo restore`: the entries of an archive in order, the content of many files at a time.
+
+What stands in the target is kept, replaced or left alone as `overwrite` says. An entry is put where its archive says
+only in directories that this restore made or found itself, on the way down from the target.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from cryostore.agent.archive import Archive
+from cryostore.agent.attributes import Attributes
+from cryostore.agent.block import Block, Extra, ExtraKind, Kind
+from cryostore.agent.entry import Content, Row
+from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.pieces import ChunkPages, chunks_of
+from cryostore.agent.report import Report
+from cryostore.agent.restoring import FileWriter, RestoredFile
+from cryostore.agent.target import ROOT, Target
+from cryostore.agent.walk import join
+from cryostore.core.errors import ConfigurationError
+from cryostore.core.ids import NewId, random_id
+
+Matches = Callable[[bytes, bool], bool]
+"""Whether a pattern fits a path in the archive; tells also whether that is a directory."""
+Overwrite = Literal["never", "newer", "always", "changed"]
+WINDOW_FILES = 50_000
+THREADS = 4
+UNDER_WAY_MAX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to restore, where to, and what to do about what stands there. `path` is below the archive's root."""
+
+    target: bytes
+    path: bytes = b""
+    include: Matches | None = None
+    exclude: Matches | None = None
+    overwrite: Overwrite = "changed"
+    delete: bool = False
+    dry_run: bool = False
+    numeric_owner: bool = False
+
+
+@dataclass(slots=True)
+class _DirectoryEnd:
+    """What is done to a directory when all else is done."""
+
+    number: int
+    row: Row
+    extras: Sequence[Extra]
+
+
+def restore(archive: Archive, options: Options, report: Report, *, new_id: NewId = random_id) -> None:
+    """Restore, and count in `report`.
+
+    Raises ConfigurationError if the archive does not have the path, TargetError if the target is no directory and
+    cannot be made one, ArchiveDamagedError and whatever the store raises.
+    """
+    target = Target(options.target, create=not options.dry_run)
+    try:
+        run = _Run(archive, options, report, target, new_id)
+        run.go()
+    finally:
+        target.close()
+
+
+class _Run:
+    """What one restore holds while it goes through the archive."""
+
+    def __init__(self, archive: Archive, options: Options, report: Report, target: Target, new_id: NewId) -> None:
+        self._archive = archive
+        self._options = options
+        self._report = report
+        self._target = target
+        self._lock = threading.Lock()
+        self._attributes = Attributes(archive.header, numeric_owner=options.numeric_owner)
+        prefix = f".cryo-restore-{new_id()[:8].lower()}-".encode()
+        self._writer = FileWriter(archive, target, self._attributes, report, self._lock, prefix)
+        self._pages = ChunkPages(archive)
+        self._numbers: dict[bytes, int] = {}
+        """The numbers of the directories that are restored, by their paths in the archive."""
+        self._pending: dict[bytes, tuple[bytes, bytes, Row, Sequence[Extra]]] = {}
+        """Directories that are made once something in them is wanted."""
+        self._ends: list[_DirectoryEnd] = []
+        self._files: list[RestoredFile] = []
+        self._first_links: dict[tuple[int, int], tuple[int, bytes]] = {}
+        self._links: list[tuple[int, bytes, tuple[int, int]]] = []
+        self._wanted: dict[int, set[bytes]] = {}
+        self._found = False
+
+    def go(self) -> None:
+        """Restore all that is wanted."""
+        for block in self._archive.blocks():
+            self._block(block)
+            if len(self._files) >= WINDOW_FILES:
+                self._write_files()
+        if not self._found:
+            raise ConfigurationError(
+                f"the recovery point has no {os.fsdecode(self._options.path)!a}",
+                hint="`cryo ls POINT` shows what it has",
+            )
+        self._write_files()
+        self._write_links()
+        if self._options.delete:
+            self._delete_others()
+        if not self._options.dry_run:
+            for end in reversed(self._ends):
+                self._end_directory(end)
+
+    # --- the entries of a block ---------------------------------------------------------------------------------------
+
+    def _block(self, block: Block) -> None:
+        path = self._options.path
+        if block.kind == Kind.ROOT:
+            if not path:
+                self._begin_root(b"", Row.unpack(block.rows), block.extras_of().get(0, []))
+            return
+        number = self._numbers.get(block.path, -1 if block.path in self._pending else None)
+        if number is None and path and block.path == path.rpartition(b"/")[0]:
+            self._look_for_path(block, path.rpartition(b"/")[2])
+            return
+        if number is None:
+            return
+        self._report.current = block.path
+        extras = block.extras_of()
+        names = block.name_list()
+        if self._options.delete and number >= 0:
+            self._wanted.setdefault(number, set()).update(names)
+        for index, name in enumerate(names):
+            self._entry(number, join(block.path, name), name, block, index, extras.get(index, []))
+
+    def _begin_root(self, path: bytes, row: Row, extras: Sequence[Extra]) -> None:
+        self._found = True
+        self._numbers[path] = ROOT
+        if self._target.made or (self._archive.header.only is None or path):
+            self._ends.append(_DirectoryEnd(ROOT, row, extras))
+
+    def _look_for_path(self, block: Block, name: bytes) -> None:
+        names = block.name_list()
+        if name not in names:
+            return
+        index = names.index(name)
+        row = Row.unpack(block.rows, index)
+        extras = block.extras_of().get(index, [])
+        if row.is_directory:
+            self._begin_root(self._options.path, row, extras)
+        else:
+            self._found = True
+            self._entry(ROOT, self._options.path, name, block, index, extras)
+
+    def _entry(self, number: int, path: bytes, name: bytes, block: Block, index: int, extras: Sequence[Extra]) -> None:
+        row = Row.unpack(block.rows, index)
+        if not self._wants(path, row.is_directory):
+            if row.is_directory and self._options.include is not None:
+                self._pending[path] = (block.path, name, row, extras)
+            return
+        self._report.entries += 1
+        try:
+            if number < 0:
+                number = self._make_pending(block.path)
+            if row.is_directory:
+                self._directory(number, path, name, row, extras)
+            elif row.is_file:
+                self._file(number, path, name, row, Content.unpack(block.contents, index), extras)
+            else:
+                self._other(number, path, name, row, extras)
+        except OSError as error:
+            with self._lock:
+                self._report.issue(path, error.strerror or str(error))
+
+    def _wants(self, path: bytes, is_directory: bool) -> bool:  # noqa: FBT001 - a fact about the path
+        options = self._options
+        if options.exclude is not None and options.exclude(path, is_directory):
+            return False
+        return options.include is None or options.include(path, is_directory)
+
+    def _make_pending(self, path: bytes) -> int:
+        """Make a directory that is only there for what is in it, and those above it. Raises OSError."""
+        chain = []
+        while path not in self._numbers:
+            chain.append(path)
+            path = self._pending[path][0]
+        for below in reversed(chain):
+            parent, name, row, extras = self._pending.pop(below)
+            self._directory(self._numbers[parent], below, name, row, extras)
+        return self._numbers[chain[0]] if chain else self._numbers[path]
+
+    def _standing(self, number: int, name: bytes) -> os.stat_result | None:
+        """What stands in an entry's place. Raises OSError."""
+        if number < 0 or self._target.fresh(number):
+            return None
+        try:
+            with self._target.at(number) as parent:
+                return os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _replace(self, row: Row, standing: os.stat_result | None) -> bool:
+        """Whether an entry is to be written at all."""
+        if standing is None:
+            return True
+        overwrite = self._options.overwrite
+        if overwrite == "never":
+            return False
+        if overwrite == "newer":
+            return row.mtime_ns > standing.st_mtime_ns
+        if overwrite == "changed" and row.is_file and stat.S_ISREG(standing.st_mode):
+            return (row.size, row.mtime_ns) != (standing.st_size, standing.st_mtime_ns)
+        return True
+
+    # --- directories --------------------------------------------------------------------------------------------------
+
+    def _directory(self, number: int, path: bytes, name: bytes, row: Row, extras: Sequence[Extra]) -> None:
+        self._report.directories += 1
+        standing = self._standing(number, name)
+        if standing is not None and stat.S_ISDIR(standing.st_mode):
+            fresh = False
+            keep = self._options.overwrite == "never"
+        elif standing is not None and self._options.overwrite == "never":
+            self._report.issue(path, "is no directory in the target; what is in it was not restored")
+            return
+        else:
+            fresh, keep = True, False
+            if not self._options.dry_run:
+                with self._target.at(number) as parent:
+                    if standing is not None:
+                        os.unlink(name, dir_fd=parent)
+                    os.mkdir(name, 0o700, dir_fd=parent)
+        below = self._target.add(number, name, fresh=fresh)
+        self._numbers[path] = below
+        if not keep:
+            self._ends.append(_DirectoryEnd(below, row, extras))
+
+    def _end_directory(self, end: _DirectoryEnd) -> None:
+        path = self._target.path(end.number)
+        try:
+            with self._target.at(end.number) as fd:
+                self._attributes.apply(fd, end.row, end.extras, lambda reason: self._report.issue(path, reason))
+        except OSError as error:
+            self._report.issue(path, error.strerror or str(error))
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def _file(self, number: int, path: bytes, name: bytes, row: Row, content: Content, extras: Sequence[Extra]) -> None:
+        report = self._report
+        report.files += 1
+        report.file_bytes += row.size
+        standing = self._standing(number, name)
+        link = (row.device, row.inode)
+        if row.links > 1 and link in self._first_links:
+            if self._replace(row, standing):
+                self._links.append((number, name, link))
+            return
+        if row.links > 1:
+            self._first_links[link] = (number, name)
+        if not self._replace(row, standing):
+            report.unchanged += 1
+            if standing is not None and self._options.overwrite == "changed" and not self._options.dry_run:
+                self._repair(number, path, name, row, extras)
+            return
+        if standing is not None and stat.S_ISDIR(standing.st_mode):
+            self._remove_directory(number, path, name)
+        old = standing is not None and stat.S_ISREG(standing.st_mode)
+        file = RestoredFile(number, name, row, content, extras, old)
+        if file.data_bytes and not content.object_number:
+            raise ArchiveDamagedError("a file has no content")
+        if self._options.dry_run:
+            report.new += 1
+            report.new_bytes += row.size
+        else:
+            self._files.append(file)
+
+    def _repair(self, number: int, path: bytes, name: bytes, row: Row, extras: Sequence[Extra]) -> None:
+        """Set the attributes of a file whose content is right."""
+        with self._target.at(number) as parent:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+        try:
+            self._attributes.apply(fd, row, extras, lambda reason: self._report.issue(path, reason))
+        finally:
+            os.close(fd)
+
+    def _write_files(self) -> None:
+        files, self._files = self._files, []
+        for file in files:
+            if not file.data_bytes:
+                self._writer.empty(file)
+        wanted = [file for file in files if file.data_bytes]
+        with ThreadPoolExecutor(THREADS, "restore") as threads:
+            under_way: deque[Future[None]] = deque()
+            try:
+                for chunk, pieces in chunks_of(self._pages, wanted):
+                    for piece in pieces:
+                        if piece.length < piece.wanted.data_bytes and piece.wanted.lock is None:
+                            piece.wanted.lock = threading.Lock()
+                    under_way.append(threads.submit(self._writer.chunk, chunk, pieces))
+                    if len(under_way) >= UNDER_WAY_MAX:
+                        under_way.popleft().result()
+                while under_way:
+                    under_way.popleft().result()
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def _write_links(self) -> None:
+        for number, name, link in self._links:
+            first, first_name = self._first_links[link]
+            if self._options.dry_run:
+                self._report.new += 1
+                continue
+            temporary = self._writer.temporary()
+            try:
+                with self._target.at(number) as parent, self._target.at(first) as origin:
+                    os.link(first_name, temporary, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False)
+                    self._take_place(parent, temporary, name)
+                self._report.new += 1
+            except OSError as error:
+                self._report.issue(join(self._target.path(number), name), error.strerror or str(error))
+
+    @staticmethod
+    def _take_place(parent: int, temporary: bytes, name: bytes) -> None:
+        try:
+            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+        finally:
+            with suppress(FileNotFoundError):  # two names of one file stay as they are, and so does the temporary one
+                os.unlink(temporary, dir_fd=parent)
+
+    # --- everything else ----------------------------------------------------------------------------------------------
+
+    def _other(self, number: int, path: bytes, name: bytes, row: Row, extras: Sequence[Extra]) -> None:
+        make = _maker(row, extras)
+        if make is None:
+            raise ArchiveDamagedError(f"an entry has the mode {row.mode:o}, which is of no kind")
+        standing = self._standing(number, name)
+        if not self._replace(row, standing):
+            self._report.unchanged += 1
+            return
+        if self._options.dry_run:
+            self._report.new += 1
+            return
+        if standing is not None and stat.S_ISDIR(standing.st_mode):
+            self._remove_directory(number, path, name)
+        temporary = self._writer.temporary()
+        with self._target.at(number) as parent:
+            make(temporary, parent)
+            place = b"/proc/self/fd/%d/%s" % (parent, temporary)
+            try:
+                self._attributes.apply(place, row, extras, lambda reason: self._report.issue(path, reason))
+            finally:
+                self._take_place(parent, temporary, name)
+        self._report.new += 1
+
+    def _remove_directory(self, number: int, path: bytes, name: bytes) -> None:
+        """Make room for what is no directory. Raises OSError if something is in it and `delete` was not asked for."""
+        if self._options.dry_run:
+            return
+        with self._target.at(number) as parent:
+            if self._options.delete:
+                self._report.deleted += _remove_tree(parent, name)
+            else:
+                os.rmdir(name, dir_fd=parent)
+
+    def _delete_others(self) -> None:
+        """Remove what the archive does not have from the directories that were restored."""
+        for number, wanted in self._wanted.items():
+            if self._target.fresh(number):
+                continue
+            try:
+                with self._target.at(number) as parent:
+                    for name in [os.fsencode(entry) for entry in os.listdir(parent)]:
+                        path = join(self._target.path(number), name)
+                        if name not in wanted and self._wants(join(self._options.path, path), is_directory=False):
+                            self._report.deleted += 1 if self._options.dry_run else _remove_tree(parent, name)
+            except OSError as error:
+                self._report.issue(self._target.path(number), error.strerror or str(error))
+
+
+def _maker(row: Row, extras: Sequence[Extra]) -> Callable[[bytes, int], None] | None:
+    """What makes an entry that is neither file nor directory, in a directory and under a name."""
+    data = {extra.kind: extra.data for extra in extras}
+    if stat.S_ISLNK(row.mode) and ExtraKind.LINK_TARGET in data:
+        return lambda name, parent: os.symlink(data[ExtraKind.LINK_TARGET], name, dir_fd=parent)
+    if stat.S_ISFIFO(row.mode):
+        return lambda name, parent: os.mkfifo(name, 0o600, dir_fd=parent)
+    number = data.get(ExtraKind.DEVICE_NUMBER, b"")
+    if (stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode)) and len(number) == 8:
+        device = os.makedev(int.from_bytes(number[:4], "little"), int.from_bytes(number[4:], "little"))
+        return lambda name, parent: os.mknod(name, stat.S_IFMT(row.mode) | 0o600, device, dir_fd=parent)
+    return None
+
+
+def _remove_tree(parent: int, name: bytes) -> int:
+    """Remove what a name stands for, without following a symlink; answers how many entries that were."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except IsADirectoryError:
+        pass
+    else:
+        return 1
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        removed = sum(_remove_tree(fd, os.fsencode(below)) for below in os.listdir(fd))
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent)
+    return removed + 1

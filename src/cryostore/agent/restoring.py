@@ -1,0 +1,241 @@
+"""Files that are being restored: each is written under another name, completed, and then takes its place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from cryostore.agent.archive import Archive, digest_of
+from cryostore.agent.attributes import Attributes
+from cryostore.agent.block import Extra, ExtraKind
+from cryostore.agent.entry import Content, Row
+from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.pieces import Piece
+from cryostore.agent.report import Report
+from cryostore.agent.target import Target
+from cryostore.agent.walk import join
+from cryostore.core.digest import Buffer
+from cryostore.core.errors import StorageFullError
+from cryostore.model.restores import Chunk
+
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+OLD_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(slots=True, eq=False)
+class RestoredFile:
+    """A regular file on its way. `old` means that a file stands in its place, whose bytes may serve again."""
+
+    directory: int
+    name: bytes
+    row: Row
+    content: Content
+    extras: Sequence[Extra]
+    old: bool = False
+    data_bytes: int = 0
+    holes: list[tuple[int, int]] = field(default_factory=list)
+    left: int = 0
+    fd: int = -1
+    temporary: bytes = b""
+    failed: bool = False
+    lock: threading.Lock | None = None
+
+    def __post_init__(self) -> None:
+        self.holes = holes_of(self.extras, self.row.size)
+        self.data_bytes = self.left = self.row.size - sum(length for _, length in self.holes)
+
+    def places(self, data_offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """Where in the file, and how long, the parts of `length` bytes at `data_offset` of its data are."""
+        if not self.holes:
+            yield data_offset, length
+            return
+        for start, data_start, size in self._segments():
+            skipped = max(data_offset - data_start, 0)
+            part = min(size - skipped, length)
+            if skipped < size and part > 0:
+                yield start + skipped, part
+                data_offset += part
+                length -= part
+
+    def _segments(self) -> Iterator[tuple[int, int, int]]:
+        at = data = 0
+        for offset, length in [*self.holes, (self.row.size, 0)]:
+            if offset > at:
+                yield at, data, offset - at
+                data += offset - at
+            at = offset + length
+
+
+def holes_of(extras: Sequence[Extra], size: int) -> list[tuple[int, int]]:
+    """The holes of a file of this size. Raises ArchiveDamagedError unless they ascend and end within it."""
+    found: list[tuple[int, int]] = []
+    for extra in extras:
+        if extra.kind == ExtraKind.HOLES:
+            words = memoryview(extra.data)
+            if len(words) % 16:
+                raise ArchiveDamagedError("a file's holes are damaged")
+            numbers = [int.from_bytes(words[at : at + 8], "little") for at in range(0, len(words), 8)]
+            found = list(zip(numbers[::2], numbers[1::2], strict=True))
+    at = 0
+    for offset, length in found:
+        if offset < at or offset + length > size:
+            raise ArchiveDamagedError("a file's holes are damaged")
+        at = offset + length
+    return found
+
+
+class FileWriter:
+    """Writes the pieces of files, from several threads. Problems of the target are issues; a full one is the end."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        target: Target,
+        attributes: Attributes,
+        report: Report,
+        lock: threading.Lock,
+        prefix: bytes,
+    ) -> None:
+        self._archive = archive
+        self._target = target
+        self._attributes = attributes
+        self._report = report
+        self._lock = lock
+        self._prefix = prefix
+        self._count = 0
+
+    def temporary(self) -> bytes:
+        """A name that nothing has yet."""
+        with self._lock:
+            self._count += 1
+            return b"%s%x" % (self._prefix, self._count)
+
+    def empty(self, file: RestoredFile) -> None:
+        """Write a file that needs no bytes of the content."""
+        with self._guarded(file):
+            self._begin(file)
+            self._finish(file)
+
+    def chunk(self, chunk: Chunk, pieces: Sequence[Piece[RestoredFile]]) -> None:
+        """Fetch a chunk and write all that is wanted of it. Raises what the store raises."""
+        if (
+            len(pieces) == 1
+            and pieces[0].wanted.old
+            and pieces[0].length == chunk.length
+            and self._reuse(chunk, pieces[0])
+        ):
+            return
+        data = memoryview(self._archive.get_buffer(chunk))
+        for piece in pieces:
+            self._write(piece.wanted, piece, data[piece.chunk_offset : piece.chunk_offset + piece.length])
+
+    def _reuse(self, chunk: Chunk, piece: Piece[RestoredFile]) -> bool:
+        """Take a chunk from the file that stands in the place of the restored one, if it is there."""
+        file = piece.wanted
+        places = list(file.places(piece.data_offset, piece.length))
+        if len(places) != 1:
+            return False
+        try:
+            with self._target.at(file.directory) as parent:
+                fd = os.open(file.name, OLD_FLAGS, dir_fd=parent)
+            try:
+                data = os.pread(fd, chunk.length, places[0][0])
+            finally:
+                os.close(fd)
+        except OSError:
+            return False
+        if len(data) != chunk.length or sha256(data).digest() != digest_of(chunk):
+            return False
+        self._write(file, piece, memoryview(data))
+        return True
+
+    def _write(self, file: RestoredFile, piece: Piece[RestoredFile], data: memoryview) -> None:
+        if file.failed:
+            return
+        if file.lock is None:  # all of it is in this piece
+            with self._guarded(file):
+                self._begin(file)
+                self._put(file, piece, data)
+                self._finish(file)
+            return
+        with file.lock, self._guarded(file):
+            if file.fd < 0:
+                self._begin(file)
+            self._put(file, piece, data)
+            file.left -= piece.length
+            if not file.left:
+                self._finish(file)
+
+    def _put(self, file: RestoredFile, piece: Piece[RestoredFile], data: memoryview) -> None:
+        done = 0
+        for offset, length in file.places(piece.data_offset, piece.length):
+            _pwrite_all(file.fd, data[done : done + length], offset)
+            done += length
+
+    def _begin(self, file: RestoredFile) -> None:
+        file.temporary = self.temporary()
+        with self._target.at(file.directory) as parent:
+            file.fd = os.open(file.temporary, FLAGS, 0o600, dir_fd=parent)
+
+    def _finish(self, file: RestoredFile) -> None:
+        if file.holes:
+            os.ftruncate(file.fd, file.row.size)
+        self._attributes.apply(file.fd, file.row, file.extras, lambda reason: self._issue(file, reason))
+        fd, file.fd = file.fd, -1
+        os.close(fd)
+        with self._target.at(file.directory) as parent:
+            os.rename(file.temporary, file.name, src_dir_fd=parent, dst_dir_fd=parent)
+        with self._lock:
+            self._report.new += 1
+            self._report.new_bytes += file.row.size
+
+    def _issue(self, file: RestoredFile, reason: str) -> None:
+        with self._lock:
+            self._report.issue(join(self._target.path(file.directory), file.name), reason)
+
+    def _guarded(self, file: RestoredFile) -> _Guard:
+        return _Guard(self, file)
+
+    def fail(self, file: RestoredFile, error: OSError) -> None:
+        """Give a file up: what was written of it goes, what stood in its place stays."""
+        file.failed = True
+        with suppress(OSError):
+            if file.fd >= 0:
+                os.close(file.fd)
+            file.fd = -1
+            with self._target.at(file.directory) as parent:
+                os.unlink(file.temporary, dir_fd=parent)
+        self._issue(file, error.strerror or str(error))
+
+
+class _Guard:
+    """Around all that is done to a file of the target: what fails is that file's issue; a full target is raised."""
+
+    def __init__(self, writer: FileWriter, file: RestoredFile) -> None:
+        self._writer = writer
+        self._file = file
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, OSError):
+            return False
+        self._writer.fail(self._file, error)
+        if error.errno in FULL:
+            raise StorageFullError(f"the target is full: {error.strerror}") from error
+        return True
+
+
+def _pwrite_all(fd: int, data: Buffer, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view = view[written:]
+        offset += written

@@ -1,0 +1,208 @@
+"""Sending chunks: a few threads, a bound on the bytes that are under way, and the objects they make.
+
+A chunk whose digest is known is attached with LinkChunks, many in one request; what the store lacks is sent. The first
+failure ends everything: it is raised by the next call from outside.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import NamedTuple
+
+from cryostore.agent.digest_table import DigestTable
+from cryostore.core.digest import DIGEST_BYTES, Buffer, Form, Payload, digest_text, sha256
+from cryostore.core.limits import MIB
+from cryostore.model.chunks import LinkChunks, LinkedChunk, PutChunk
+from cryostore.model.objects import NotifyObjectComplete, StartObject
+from cryostore.model.operation import Call
+
+THREADS = 4
+BYTES_UNDER_WAY_MAX = 24 * MIB
+LINKS_MAX = 64
+
+
+class ObjectUpload:
+    """An object that is being written. Its upload is opened by the first chunk, so that none costs nothing."""
+
+    def __init__(self, call: Call, job_id: str, name: str) -> None:
+        self._call = call
+        self.job_id = job_id
+        self.name = name
+        self.upload_id = ""
+        self.digests = bytearray()
+        self.content_bytes = 0
+        self._open_lock = threading.Lock()
+
+    def open(self) -> str:
+        """The id of the upload, opened if need be."""
+        with self._open_lock:
+            if not self.upload_id:
+                started = self._call.call(StartObject(backup_job_id=self.job_id, object_name=self.name))
+                self.upload_id = started.upload_id
+        return self.upload_id
+
+    @property
+    def chunks_count(self) -> int:
+        """How many chunks it has."""
+        return len(self.digests) // DIGEST_BYTES
+
+    def reserve(self) -> int:
+        """The index of the next chunk, which must be set before the upload is completed."""
+        self.digests += bytes(DIGEST_BYTES)
+        return self.chunks_count - 1
+
+    def set(self, index: int, digest: bytes) -> None:
+        """The digest of a chunk that was reserved."""
+        self.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = digest
+
+    def complete(self, blob: bytes | None = None) -> None:
+        """Make the object take its place; all of its chunks must be stored. May be repeated."""
+        payload = None if blob is None else Payload(blob)
+        self._call.call(
+            NotifyObjectComplete(
+                backup_job_id=self.job_id,
+                upload_id=self.open(),
+                object_checksum=digest_text(sha256(self.digests), Form.HEX),
+                object_checksum_algorithm="SUMMARY",
+                metadata_blob=payload,
+                metadata_blob_length=None if payload is None else len(payload),
+                metadata_blob_checksum=None if payload is None else payload.sha256.hex(),
+                metadata_blob_checksum_algorithm=None if payload is None else "SHA256",
+            )
+        )
+
+
+class _Item(NamedTuple):
+    """A chunk on its way."""
+
+    upload: ObjectUpload
+    number: int
+    data: Buffer
+
+
+class Uploader:
+    """Sends chunks with some threads. `known` tells digests that the store probably holds; it grows by what is sent."""
+
+    def __init__(
+        self, call: Call, known: DigestTable, *, threads: int = THREADS, bytes_max: int = BYTES_UNDER_WAY_MAX
+    ) -> None:
+        self._call = call
+        self._known = known
+        self._bytes_max = bytes_max
+        self._changed = threading.Condition()
+        self._items: deque[_Item] = deque()
+        self._bytes_under_way = 0
+        self._failure: BaseException | None = None
+        self._closed = False
+        self.bytes_sent = 0
+        self.chunks_sent = 0
+        self.chunks_linked = 0
+        self._threads = [
+            threading.Thread(target=self._work, name=f"upload-{number}", daemon=True) for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, upload: ObjectUpload, index: int, data: Buffer) -> None:
+        """Send a chunk, soon; waits while too many bytes are under way. The data must not change any more."""
+        with self._changed:
+            while self._bytes_under_way and self._bytes_under_way + len(data) > self._bytes_max and not self._failure:
+                self._changed.wait()
+            self._raise_failure()
+            self._bytes_under_way += len(data)
+            self._items.append(_Item(upload, index, data))
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Return when everything submitted is stored. Raises what went wrong with the first that is not."""
+        with self._changed:
+            while self._bytes_under_way and not self._failure:
+                self._changed.wait()
+            self._raise_failure()
+
+    def close(self) -> None:
+        """End the threads; what is not stored yet may never be."""
+        with self._changed:
+            self._closed = True
+            self._items.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        links: list[tuple[_Item, bytes]] = []
+        while (item := self._next(wait=not links)) is not None or links:
+            try:
+                if item is not None:
+                    digest = sha256(item.data)
+                    item.upload.set(item.number, digest)
+                    if digest not in self._known:
+                        self._put(item, digest)
+                        continue
+                    links.append((item, digest))
+                if item is None or len(links) >= LINKS_MAX or links[0][0].upload is not links[-1][0].upload:
+                    ready, links = links, []
+                    self._link(ready)
+            except BaseException as failure:  # noqa: BLE001 - raised again by who waits
+                with self._changed:
+                    self._failure = self._failure or failure
+                    self._items.clear()
+                    self._changed.notify_all()
+                return
+
+    def _next(self, *, wait: bool) -> _Item | None:
+        with self._changed:
+            while not self._items:
+                if self._closed or self._failure or not wait:
+                    return None
+                self._changed.wait()
+            return self._items.popleft()
+
+    def _done(self, data_bytes: int) -> None:
+        with self._changed:
+            self._bytes_under_way -= data_bytes
+            self._changed.notify_all()
+
+    def _put(self, item: _Item, digest: bytes) -> None:
+        length = len(item.data)
+        self._call.call(
+            PutChunk(
+                backup_job_id=item.upload.job_id,
+                upload_id=item.upload.open(),
+                chunk_index=item.number,
+                data=Payload(item.data, sha256=digest),
+                length=length,
+                checksum=digest.hex(),
+                checksum_algorithm="SHA256",
+            )
+        )
+        with self._changed:
+            self._known.add(digest)
+            self.bytes_sent += length
+            self.chunks_sent += 1
+        self._done(length)
+
+    def _link(self, links: list[tuple[_Item, bytes]]) -> None:
+        """Attach chunks that are probably held; send those that are not. All of one upload but perhaps the last."""
+        upload = links[0][0].upload
+        group = [(item, digest) for item, digest in links if item.upload is upload]
+        chunks = [
+            LinkedChunk(index=item.number, length=len(item.data), checksum=digest.hex(), checksum_algorithm="SHA256")
+            for item, digest in group
+        ]
+        answer = self._call.call(LinkChunks(backup_job_id=upload.job_id, upload_id=upload.open(), chunks=chunks))
+        missing = set(answer.missing)
+        for item, digest in group:
+            if item.number in missing:
+                self._put(item, digest)
+            else:
+                with self._changed:
+                    self.chunks_linked += 1
+                self._done(len(item.data))
+        if rest := links[len(group) :]:
+            self._link(rest)

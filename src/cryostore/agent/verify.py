@@ -1,0 +1,102 @@
+"""Whether a recovery point can be restored: its catalog is whole, and every byte its files need is there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+
+from cryostore.agent.archive import Archive
+from cryostore.agent.entry import NO_DIGEST, Content
+from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.listing import entries
+from cryostore.agent.pieces import ChunkPages, Piece, chunks_of
+from cryostore.agent.report import Report
+from cryostore.agent.restoring import holes_of
+from cryostore.core.errors import CryostoreError
+from cryostore.model.restores import Chunk
+
+WINDOW_FILES = 50_000
+THREADS = 4
+UNDER_WAY_MAX = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _File:
+    """A file whose bytes are looked for."""
+
+    path: bytes
+    content: Content
+    data_bytes: int
+
+
+def verify(archive: Archive, report: Report, *, data: bool) -> None:
+    """Look at every entry; with `data`, read every byte, each chunk once for many files. What is wrong is an issue.
+
+    Raises what the store raises if it cannot be asked at all, ArchiveDamagedError if the catalog cannot be read.
+    """
+    pages = ChunkPages(archive)
+    with ThreadPoolExecutor(THREADS, "verify") as threads:
+        for window in _windows(archive, report):
+            try:
+                _verify(archive, report, pages, window, threads if data else None)
+            except ArchiveDamagedError as error:
+                report.issue(window[0].path, error.message)
+
+
+def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
+    window: list[_File] = []
+    for entry in entries(archive):
+        report.entries += 1
+        report.current = entry.path
+        if not entry.row.is_file:
+            continue
+        report.files += 1
+        report.file_bytes += entry.row.size
+        holes = holes_of(entry.extras, entry.row.size)
+        data_bytes = entry.row.size - sum(length for _, length in holes)
+        if data_bytes:
+            window.append(_File(entry.path, entry.content, data_bytes))
+        if len(window) == WINDOW_FILES:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _verify(
+    archive: Archive, report: Report, pages: ChunkPages, files: list[_File], threads: ThreadPoolExecutor | None
+) -> None:
+    under_way: deque[tuple[Sequence[Piece[_File]], Future[str | None]]] = deque()
+    for chunk, pieces in chunks_of(pages, files):
+        if threads is None:
+            continue
+        under_way.append((pieces, threads.submit(_look, archive, chunk, pieces)))
+        report.read_bytes += chunk.length
+        if len(under_way) >= UNDER_WAY_MAX:
+            _judge(report, *under_way.popleft())
+    while under_way:
+        _judge(report, *under_way.popleft())
+
+
+def _judge(report: Report, pieces: Sequence[Piece[_File]], future: Future[str | None]) -> None:
+    if (wrong := future.result()) is not None:
+        for piece in pieces:
+            report.issue(piece.wanted.path, wrong)
+
+
+def _look(archive: Archive, chunk: Chunk, pieces: Sequence[Piece[_File]]) -> str | None:
+    """What is wrong with a chunk, if anything is. The store has verified it; small files have digests of their own."""
+    try:
+        data = memoryview(archive.get_buffer(chunk))
+    except CryostoreError as error:
+        return error.message
+    for piece in pieces:
+        content = piece.wanted.content
+        if content.digest != NO_DIGEST:
+            part = data[piece.chunk_offset : piece.chunk_offset + piece.length]
+            if sha256(part).digest()[:16] != content.digest:
+                return f"{piece.wanted.path!a} is not what its digest says"
+    return None

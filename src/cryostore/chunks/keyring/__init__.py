@@ -1,0 +1,158 @@
+"""Master keys: they wrap the vaults' data keys, and live outside the data they protect.
+
+Lives here: the Keyring seam and the factory. Sources of keyrings live beside it, one file each, and are imported by the
+factory alone. Every implementation passes `tests/conformance/keyring.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from cryostore.chunks.keyring.command import CommandKeyring
+from cryostore.chunks.keyring.document import Document
+from cryostore.chunks.keyring.environment import EnvironmentKeyring
+from cryostore.chunks.keyring.file import FileKeyring, create_keyring_file
+from cryostore.chunks.keyring.master_key import MAGIC, MasterKey, wrapped_key_id
+from cryostore.core.errors import BlobExistsError, ConfigurationError
+from cryostore.core.ids import NewId
+
+__all__ = [
+    "MAGIC",
+    "Document",
+    "EditableKeyring",
+    "Keyring",
+    "KeyringSource",
+    "MasterKey",
+    "Place",
+    "create_keyring",
+    "open_keyring",
+    "open_or_create_keyring",
+    "parse_place",
+    "unwrap",
+    "wrapped_key_id",
+]
+
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(.*)", re.DOTALL)
+FORMS = "Give a path, file:PATH, env:NAME or command:PROGRAM ARGUMENT..."
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+class Keyring(Protocol):
+    """Where master keys come from. Safe to call from many threads."""
+
+    def active(self) -> MasterKey:
+        """The key to wrap with. Raises KeyUnavailableError."""
+
+    def key(self, key_id: str) -> MasterKey:
+        """The key of this id, active or not. Raises KeyUnavailableError."""
+
+
+@runtime_checkable
+class KeyringSource(Keyring, Protocol):
+    """A Keyring that is made of a whole keyring document."""
+
+    @property
+    def place(self) -> str:
+        """Where it comes from, as people know it. Holds no argument of a command."""
+
+    def document(self) -> Document:
+        """All of its keys. Raises ConfigurationError if they cannot be had now."""
+
+
+@runtime_checkable
+class EditableKeyring(KeyringSource, Protocol):
+    """A KeyringSource whose document Cryostore itself writes. Every change is whole and durable, or raised."""
+
+    def add(self, new_id: NewId) -> MasterKey:
+        """Add a new key and make it the active one. Raises ConfigurationError, StorageUnavailableError."""
+
+    def merge(self, other: Document) -> list[str]:
+        """Add the keys of a document that are missing here; answers their ids. The active key stays the same.
+
+        Raises ConfigurationError (if a key of both is not the same one, too), StorageUnavailableError.
+        """
+
+    def remove(self, key_id: str) -> None:
+        """Remove a key that is not active; absent is not an error. Raises as `add` does."""
+
+    def sync(self) -> None:
+        """Make sure that what was read is durable. Raises StorageUnavailableError."""
+
+
+class Place(NamedTuple):
+    """Where a keyring is, as `--keyring` says it: its scheme (file, env or command) and the rest."""
+
+    scheme: str
+    rest: str
+
+    @property
+    def path(self) -> Path | None:
+        """The file, if it is one."""
+        return Path(self.rest) if self.scheme == "file" else None
+
+
+def parse_place(text: str) -> Place:
+    """Read `--keyring`. Raises ConfigurationError, which never repeats a command's arguments."""
+    match = SCHEME.fullmatch(text)
+    scheme, rest = match.groups() if match else ("file", text)
+    if scheme not in ("file", "env", "command"):
+        raise ConfigurationError(
+            f"--keyring: there is no keyring of the kind {scheme}:", hint=f"{FORMS}; a file of that name is file:./NAME"
+        )
+    if not rest.strip() or "\0" in rest:
+        raise ConfigurationError("--keyring names nothing", hint=FORMS)
+    if scheme == "env" and not VARIABLE.fullmatch(rest):
+        raise ConfigurationError("--keyring env: needs the name of an environment variable, not its content")
+    if scheme == "command":
+        _arguments(rest)
+    return Place(scheme, rest)
+
+
+def open_keyring(place: Place) -> KeyringSource:
+    """The keyring at a place. Raises ConfigurationError if it cannot be read, or is none."""
+    if place.scheme == "env":
+        return EnvironmentKeyring(place.rest)
+    if place.scheme == "command":
+        return CommandKeyring(_arguments(place.rest))
+    return FileKeyring(Path(place.rest))
+
+
+def create_keyring(path: Path, new_id: NewId, document: Document | None = None) -> EditableKeyring:
+    """Make a keyring file durably, of one new key or of a document. Raises BlobExistsError and never overwrites."""
+    create_keyring_file(path, document or Document.of_new_key(new_id()))
+    return FileKeyring(path)
+
+
+def open_or_create_keyring(
+    path: Path, new_id: NewId, on_created: Callable[[Path], None] = lambda _: None
+) -> EditableKeyring:
+    """The keyring file at `path`, a new one if there is none. Of several processes that race here, one creates it.
+
+    That one calls `on_created` with the path.
+    """
+    if not path.exists():
+        with contextlib.suppress(BlobExistsError):
+            keyring = create_keyring(path, new_id)
+            on_created(path)
+            return keyring
+    return FileKeyring(path)
+
+
+def unwrap(keyring: Keyring, wrapped: bytes, context: bytes) -> bytes:
+    """Unwrap with whichever key of the ring wrapped it. Raises KeyUnavailableError."""
+    return keyring.key(wrapped_key_id(wrapped)).unwrap(wrapped, context)
+
+
+def _arguments(text: str) -> list[str]:
+    try:
+        arguments = shlex.split(text)
+    except ValueError:
+        raise ConfigurationError("--keyring command: has a quotation mark without its partner") from None
+    if not arguments or not arguments[0]:
+        raise ConfigurationError("--keyring command: names no program", hint=FORMS)
+    return arguments

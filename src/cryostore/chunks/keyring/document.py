@@ -1,0 +1,97 @@
+"""The keyring document: all master keys of a keyring as JSON (docs/formats.md, "Keyring file").
+
+The rule of this file: whatever is wrong with a document, nothing of it is repeated in an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cryostore.chunks.keyring.master_key import MasterKey
+
+DOCUMENT_BYTES_MAX = 1 << 20
+COMMENT = (
+    "Master keys of a Cryostore. Whoever has this file and the data can read every backup; without it nobody can, "
+    "and no backup can be restored. Keep a copy in a safe place away from the data."
+)
+
+
+class NoDocumentError(ValueError):
+    """These bytes are no keyring document. Its message says no more, and it has no cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Master keys by id, and the active one among them. Its repr shows no secret."""
+
+    active: MasterKey
+    keys: Mapping[str, MasterKey]
+
+    @classmethod
+    def of_new_key(cls, key_id: str) -> Document:
+        """A document of one new key."""
+        key = MasterKey.generate(key_id)
+        return cls(key, {key_id: key})
+
+    def with_new_key(self, key_id: str) -> Document:
+        """The same keys and a new one, which is the active one."""
+        key = MasterKey.generate(key_id)
+        return Document(key, {**self.keys, key_id: key})
+
+    def without(self, key_id: str) -> Document:
+        """The same keys but for one, which must not be the active one."""
+        assert key_id != self.active.key_id
+        return Document(self.active, {name: key for name, key in self.keys.items() if name != key_id})
+
+    def is_same(self, other: Document) -> bool:
+        """Whether both hold the same keys, and the same one is active."""
+        return (
+            self.active.key_id == other.active.key_id
+            and self.keys.keys() == other.keys.keys()
+            and all(key.is_same(other.keys[name]) for name, key in self.keys.items())
+        )
+
+    def encode(self) -> bytes:
+        """The document as it is written to a file."""
+        keys = {name: base64.b64encode(key.secret).decode() for name, key in self.keys.items()}
+        text = json.dumps({"comment": COMMENT, "active": self.active.key_id, "keys": keys}, indent=2) + "\n"
+        return text.encode()
+
+
+def decode(data: bytes) -> Document:
+    """The document that `encode` wrote. Raises NoDocumentError."""
+    try:
+        found: Any = json.loads(data, object_pairs_hook=_once) if len(data) <= DOCUMENT_BYTES_MAX else None
+        keys = {name: MasterKey(name, base64.b64decode(text, validate=True)) for name, text in found["keys"].items()}
+        return Document(keys[found["active"]], keys)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
+        pass  # outside of the block, so that no cause that quotes the document goes with the error
+    raise NoDocumentError("not a keyring document")
+
+
+def decode_text(data: bytes) -> Document:
+    """A document as JSON, or as base64 of it: what fits into a variable or comes from a key service.
+
+    Raises NoDocumentError.
+    """
+    data = data.strip()
+    if data.startswith(b"{"):
+        return decode(data)
+    try:
+        plain = base64.b64decode(b"".join(data.split()), validate=True)
+    except ValueError:
+        plain = b""
+    return decode(plain)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose members have different names: of two keys with one id, nobody knows which is meant."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found

@@ -1,0 +1,184 @@
+"""The keyring file: read whenever it has changed, replaced as a whole, durable before anything relies on it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cryostore.chunks.files import TEMPORARY_PREFIX, create_file, storage_errors, sync_directory, write_all
+from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, Document, NoDocumentError, decode
+from cryostore.chunks.keyring.master_key import MasterKey
+from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.core.ids import NewId
+
+OTHERS = 0o077
+
+
+class _Seen(NamedTuple):
+    """The file as it was read. `version` differs once somebody has written to the file or put another in its place."""
+
+    document: Document
+    version: tuple[int, ...]
+
+
+class FileKeyring:
+    """The keys of a keyring file, read anew when it has changed. While that fails, what was read last holds.
+
+    Raises ConfigurationError if the file is missing, readable by others, or not a keyring.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.place = str(path)
+        self._path = path
+        self._failure = ""
+        self._seen = _read(path)
+
+    def active(self) -> MasterKey:
+        """See Keyring."""
+        self._look_again()
+        return self._seen.document.active
+
+    def key(self, key_id: str) -> MasterKey:
+        """See Keyring."""
+        self._look_again()
+        try:
+            return self._seen.document.keys[key_id]
+        except KeyError:
+            raise KeyUnavailableError(
+                f"the keyring has no master key {key_id}{self._failure}",
+                hint=f"Put the keyring that has it at {self._path}.",
+            ) from None
+
+    def document(self) -> Document:
+        """See KeyringSource."""
+        self._seen = _read(self._path)
+        return self._seen.document
+
+    def add(self, new_id: NewId) -> MasterKey:
+        """See EditableKeyring."""
+        return self._change(lambda document: document.with_new_key(new_id())).active
+
+    def merge(self, other: Document) -> list[str]:
+        """See EditableKeyring."""
+        added: list[str] = []
+
+        def change(document: Document) -> Document:
+            added[:] = [name for name in other.keys if name not in document.keys]
+            for name in document.keys.keys() & other.keys.keys():
+                if not document.keys[name].is_same(other.keys[name]):
+                    raise ConfigurationError(
+                        f"master key {name} of keyring {self._path} is another one than the key of that id given now",
+                        hint="one of the two is damaged or of another store; nothing was changed",
+                    )
+            return Document(document.active, {**other.keys, **document.keys})
+
+        self._change(change)
+        return added
+
+    def remove(self, key_id: str) -> None:
+        """See EditableKeyring."""
+        self._change(lambda document: document.without(key_id))
+
+    def sync(self) -> None:
+        """See EditableKeyring. Who wrote the file may have died, or failed, before it was flushed."""
+        with storage_errors(f"keyring {self._path}"):
+            path = self._path.resolve()
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            sync_directory(path.parent)
+
+    def _look_again(self) -> None:
+        try:
+            if _version(self._path.stat()) == self._seen.version:
+                return
+            self._seen = _read(self._path)
+            self._failure = ""
+        except (OSError, ConfigurationError) as error:
+            reason = error.message if isinstance(error, ConfigurationError) else f"it is gone: {error.strerror}"
+            self._failure = f", and {reason}"
+
+    def _change(self, change: Callable[[Document], Document]) -> Document:
+        """Replace the file by a changed one; of several processes that do so, one after the other."""
+        path = self._path.resolve()  # a link to the file stays one
+        with storage_errors(f"keyring {self._path}"), _turn(path.parent):
+            before = _read(path)
+            after = change(before.document)
+            if not after.is_same(before.document):
+                _replace(path, after.encode())
+            self._seen = _read(path)
+        return after
+
+
+def create_keyring_file(path: Path, document: Document) -> None:
+    """Write a new keyring file, mode 0600, durably. Raises BlobExistsError, StorageUnavailableError."""
+    with storage_errors(f"keyring {path}"):
+        create_file(path, document.encode(), staging=path.parent)
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Let one process at a time change keyrings in a directory. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put a file with the same owner and mode in the place of `path`, where the old one or the new one always stands.
+
+    Raises OSError; then either may be there, and which one may not be durable.
+    """
+    staged = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    with contextlib.suppress(FileNotFoundError):
+        staged.unlink()  # of somebody who died: it is our turn
+    try:
+        _write_staged(staged, data, path.stat())
+        os.replace(staged, path)  # noqa: PTH105 - one call, like those around it
+        sync_directory(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+
+
+def _write_staged(staged: Path, data: bytes, like: os.stat_result) -> None:
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+            os.fchown(descriptor, like.st_uid, like.st_gid)  # a server must still be able to read what root has changed
+        os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+        write_all(descriptor, [data], 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> _Seen:
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_mode & OTHERS:
+                raise ConfigurationError(f"keyring {path} is open to other users", hint=f"Run: chmod 600 {path}")
+            return _Seen(decode(file.read(DOCUMENT_BYTES_MAX + 1)), _version(status))
+    except OSError as error:
+        raise ConfigurationError(
+            f"keyring {path} cannot be read: {error.strerror}", hint="It must be a file that this user can read."
+        ) from error
+    except NoDocumentError:
+        raise ConfigurationError(
+            f"keyring {path} is not a keyring file", hint="Restore it from your copy; do not make a new one."
+        ) from None
+
+
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode)

@@ -1,0 +1,70 @@
+"""One master key, and the wrapped form of what it protects (docs/formats.md, "Wrapped key")."""
+
+from __future__ import annotations
+
+import hmac
+import os
+
+from cryostore.chunks.cipher import SECRET_BYTES, open_small, seal_small
+from cryostore.core.errors import DamagedDataError, KeyUnavailableError
+
+MAGIC = b"CRYW"
+VERSION = 1
+KEY_ID_BYTES_MAX = 255
+
+
+class MasterKey:
+    """One master key. Its secret never shows in a repr."""
+
+    __slots__ = ("key_id", "secret")
+
+    def __init__(self, key_id: str, secret: bytes) -> None:
+        if not 1 <= len(key_id.encode()) <= KEY_ID_BYTES_MAX or len(secret) != SECRET_BYTES:
+            raise ValueError(f"a master key is an id of 1 to {KEY_ID_BYTES_MAX} bytes and {SECRET_BYTES} secret bytes")
+        self.key_id = key_id
+        self.secret = secret
+        """For whoever writes a keyring document; nobody else asks for it."""
+
+    @classmethod
+    def generate(cls, key_id: str) -> MasterKey:
+        """A new key under this id."""
+        return cls(key_id, os.urandom(SECRET_BYTES))
+
+    def __repr__(self) -> str:
+        return f"MasterKey({self.key_id!r})"
+
+    def is_same(self, other: MasterKey) -> bool:
+        """Whether both open the same things."""
+        return self.key_id == other.key_id and hmac.compare_digest(self.secret, other.secret)
+
+    def wrap(self, plain: bytes, context: bytes) -> bytes:
+        """Encrypt `plain`, bound to `context`: only the same context unwraps it."""
+        head = _wrapped_head(self.key_id)
+        return head + seal_small(self.secret, plain, head + context)
+
+    def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
+        """The inverse of `wrap`; KeyUnavailableError if key, bytes or context are not the ones of then."""
+        head = _wrapped_head(self.key_id)
+        try:
+            if wrapped.startswith(head):
+                return open_small(self.secret, wrapped[len(head) :], head + context)
+        except DamagedDataError as error:
+            raise KeyUnavailableError(f"master key {self.key_id} does not open this: {error.message}") from None
+        raise KeyUnavailableError(f"master key {self.key_id} did not wrap this")
+
+
+def wrapped_key_id(wrapped: bytes) -> str:
+    """The id of the master key that wrapped these bytes. Raises KeyUnavailableError if they are not a wrapped key."""
+    start = len(MAGIC) + 2
+    if len(wrapped) < start or not wrapped.startswith(MAGIC + bytes([VERSION])):
+        raise KeyUnavailableError("this is not a wrapped key, or one of a later format")
+    end = start + wrapped[start - 1]
+    try:
+        return wrapped[start:end].decode()  # if cut short, a name that no key has
+    except UnicodeDecodeError:
+        raise KeyUnavailableError("this is not a wrapped key") from None
+
+
+def _wrapped_head(key_id: str) -> bytes:
+    name = key_id.encode()
+    return MAGIC + bytes([VERSION, len(name)]) + name

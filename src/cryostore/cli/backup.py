@@ -1,0 +1,166 @@
+"""`cryo backup`: make a recovery point of files and folders."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import progress
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.core.errors import ConfigurationError, CryostoreError
+
+if TYPE_CHECKING:
+    from cryostore.agent.backup import Options, Outcome
+    from cryostore.agent.report import Report
+
+WITH_ISSUES = 1
+NAME_BYTES_MAX = 1024
+
+
+@click.command("backup", epilog=EPILOGUE)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=bytes))
+@click.option("--vault", default="Default", show_default=True, help="Where the recovery point goes.")
+@click.option("--resource", default=None, metavar="NAME", help="What this is a backup of; HOST:PATH if left out.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, as .gitignore says it; repeatable.")
+@click.option("--exclude-file", multiple=True, type=click.Path(path_type=Path), help="A file of such patterns.")
+@click.option("--exclude-if-present", multiple=True, metavar="NAME", help="Leave out what is beside a file NAME.")
+@click.option("--exclude-larger-than", default=None, metavar="SIZE", help="Leave out larger files: 500K, 20M, 1.5G.")
+@click.option("--one-file-system", is_flag=True, help="Stay on the file system of the first folder.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of the recovery point; repeatable.")
+@click.option("--dry-run", is_flag=True, help="Store nothing; only count.")
+@click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
+@place_options
+def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
+    """Back up each PATH into one recovery point.
+
+    Files that have not changed since the last one are not opened. What cannot be read is named, counted and left out;
+    the rest is backed up, and the exit code is 1. If the store fails, no recovery point is made and the exit code is 2.
+    A directory given with --data-dir becomes a store if it is none.
+    """
+    from cryostore.agent.backup import backup
+    from cryostore.agent.errors import SourceError
+    from cryostore.agent.errors import shown as shown_path
+    from cryostore.agent.report import Report
+
+    place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"))
+    wanted = _options(paths, **options)
+    report = Report()
+    try:
+        with opened_call(place, create=not wanted.dry_run) as call, progress.shown(report, quiet=as_json):
+            outcome = backup(call, wanted, report)
+    except SourceError as error:
+        raise CryostoreError(f"{shown_path(error.path)}: {error.reason}") from None
+    progress.say_issues(report, as_json=as_json)
+    if as_json:
+        progress.say(facts(report, outcome))
+    else:
+        print(words(report, outcome, dry_run=wanted.dry_run))
+    return WITH_ISSUES if report.issue_count else OK
+
+
+def _options(
+    paths: tuple[bytes, ...],
+    *,
+    vault: str,
+    resource: str | None,
+    exclude: tuple[str, ...],
+    exclude_file: tuple[Path, ...],
+    exclude_if_present: tuple[str, ...],
+    exclude_larger_than: str | None,
+    one_file_system: bool,
+    tags: tuple[str, ...],
+    dry_run: bool,
+) -> Options:
+    from cryostore.agent.backup import Options
+    from cryostore.agent.selection import Selection, rooted
+
+    root, only = rooted(paths)
+    lines = [*exclude, *(line for path in exclude_file for line in _lines(path))]
+    larger = None if exclude_larger_than is None else _bytes(exclude_larger_than)
+    return Options(
+        root=root,
+        only=only,
+        vault=vault,
+        resource=resource or _resource(root, only),
+        select=Selection(root, lines, larger) if lines or larger is not None else None,
+        markers=frozenset(map(os.fsencode, exclude_if_present)),
+        one_file_system=one_file_system,
+        tags=dict(_tag(tag) for tag in tags),
+        dry_run=dry_run,
+    )
+
+
+def _resource(root: bytes, only: frozenset[bytes] | None) -> str:
+    names = "" if only is None else ":" + ",".join(sorted(map(os.fsdecode, only)))
+    name = f"{platform.node()}:{os.fsdecode(root)}{names}"
+    if not name.isprintable() or len(name.encode()) > NAME_BYTES_MAX:
+        raise ConfigurationError("these paths give no name that can be written down", hint="say --resource NAME")
+    return name
+
+
+def _tag(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigurationError(f"--tag {text!a} is not KEY=VALUE")
+    return key, value
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _bytes(text: str) -> int:
+    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    number = text.upper().removesuffix("B").removesuffix("I")
+    unit = number[-1:] if number[-1:].isalpha() else ""
+    try:
+        return round(float(number.removesuffix(unit)) * units[unit])
+    except (KeyError, ValueError, OverflowError):
+        raise ConfigurationError(
+            f"{text!a} is no size", hint="a size is a number with K, M, G or T behind it"
+        ) from None
+
+
+def words(report: Report, outcome: Outcome, *, dry_run: bool) -> str:
+    """The outcome for people."""
+    lines = []
+    if outcome.recovery_point_arn:
+        lines.append(f"recovery point {outcome.recovery_point_arn.rpartition(':')[2]}")
+    lines.append(f"{report.files} files, {report.directories} folders, {progress.size(report.file_bytes)}")
+    if not dry_run:
+        lines.append(f"{report.new} new, {report.changed} changed, {report.unchanged} unchanged")
+        read, new, sent = map(progress.size, (report.read_bytes, report.new_bytes, report.sent_bytes))
+        lines.append(f"{read} read, {new} of it new, {sent} sent")
+    lines += [f"skipped: {count}, {reason}" for reason, count in sorted(report.skipped.items())]
+    if report.issue_count:
+        lines.append(f"{report.issue_count} issues: not all was backed up")
+    return "\n".join(lines)
+
+
+def facts(report: Report, outcome: Outcome) -> dict[str, Any]:
+    """The outcome for programs."""
+    return {
+        "type": "summary",
+        "RecoveryPointArn": outcome.recovery_point_arn,
+        "BaseRecoveryPointArn": outcome.base_arn,
+        "same": outcome.same,
+        "files": report.files,
+        "directories": report.directories,
+        "bytes": report.file_bytes,
+        "new": report.new,
+        "changed": report.changed,
+        "unchanged": report.unchanged,
+        "read_bytes": report.read_bytes,
+        "new_bytes": report.new_bytes,
+        "sent_bytes": report.sent_bytes,
+        "skipped": dict(report.skipped),
+        "issues": report.issue_count,
+    }

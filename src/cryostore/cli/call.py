@@ -1,0 +1,94 @@
+"""The store that the agent's verbs work on: a directory of this machine, or a server. The same code from there on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli.data_dir import keyring_option
+from cryostore.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from cryostore.model.operation import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the command line says about the store."""
+
+    data_dir: Path | None
+    endpoint_url: str | None
+    keyring: str | None
+
+
+def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options `--data-dir`, `--keyring` and `--endpoint-url`; the command takes them as `**place`."""
+    data_dir = click.option(
+        "--data-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=None,
+        envvar="CRYO_DATA_DIR",
+        show_envvar=True,
+        help="A store in a directory of this machine.",
+    )
+    endpoint_url = click.option(
+        "--endpoint-url", default=None, metavar="URL", help="A server; AWS_ENDPOINT_URL says it, too."
+    )
+    optioned: Callable[..., Any] = data_dir(keyring_option()(endpoint_url(command)))
+    return optioned
+
+
+@contextmanager
+def opened_call(place: Place, *, create: bool = False) -> Iterator[Call]:
+    """The store as a `Call`. With `create`, a directory without a store becomes one.
+
+    Raises ConfigurationError unless exactly one store is named.
+    """
+    if place.endpoint_url and place.data_dir:
+        raise ConfigurationError(
+            "both a directory and a server are named", hint="leave --data-dir or --endpoint-url out"
+        )
+    if place.data_dir:
+        with _in_process(place.data_dir, place.keyring, create=create) as call:
+            yield call
+        return
+    from cryostore.client.client import Client
+    from cryostore.client.settings import resolve
+
+    try:
+        settings = resolve(os.environ, endpoint_url=place.endpoint_url)
+    except ConfigurationError as error:
+        if place.endpoint_url:
+            raise
+        raise ConfigurationError(
+            error.message, hint="name a store with --data-dir DIR, or a server with --endpoint-url URL"
+        ) from None
+    with Client.of(settings) as client:
+        yield client
+
+
+@contextmanager
+def _in_process(data_dir: Path, keyring: str | None, *, create: bool) -> Iterator[Call]:
+    from cryostore.core.memory import keep_buffers
+    from cryostore.service import Caller
+    from cryostore.service.open import CATALOG, open_service
+
+    if not create and not (data_dir / CATALOG).exists():
+        raise ConfigurationError(f"{data_dir} holds no store", hint="`cryo backup --data-dir` makes one")
+    keep_buffers()
+    service = open_service(data_dir, keyring=keyring, on_keyring_created=_tell_keyring)
+    try:
+        yield service.as_caller(Caller(access_key_id="local", root=True))
+    finally:
+        service.close()
+
+
+def _tell_keyring(path: Path) -> None:
+    print(f"made a new store; nothing in it can be read without its keys: copy {path} elsewhere", file=sys.stderr)

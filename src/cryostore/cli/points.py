@@ -1,0 +1,54 @@
+"""`cryo points`: the recovery points there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import progress
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE
+
+if TYPE_CHECKING:
+    from cryostore.agent.points import Point
+
+
+@click.command("points", epilog=EPILOGUE)
+@click.option("--vault", default=None, help="Only of this vault; of all, if left out.")
+@click.option("--resource", default=None, metavar="NAME", help="Only of this resource.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
+@place_options
+def command(vault: str | None, resource: str | None, as_json: bool, **place: Any) -> None:
+    """List recovery points, newest first in each vault.
+
+    The id, or its beginning if no other begins so, names a recovery point for other commands; so does `latest`.
+    """
+    from cryostore.agent.points import list_points
+
+    with opened_call(Place(**place)) as call:
+        for point in list_points(call, vault, resource):
+            if as_json:
+                progress.say(facts(point))
+            else:
+                print(words(point))
+
+
+def words(point: Point) -> str:
+    """A recovery point for people."""
+    from datetime import UTC, datetime
+
+    from cryostore.agent.points import point_id
+
+    moment = datetime.fromtimestamp(point.creation_date or 0.0, UTC).astimezone()
+    name = point.resource_name or point.resource_arn or ""
+    message = f"  ({point.status_message})" if point.status_message else ""
+    size = progress.size(point.backup_size_in_bytes or 0)
+    return f"{point_id(point)}  {moment:%Y-%m-%d %H:%M:%S}  {size:>10}  {name}{message}"
+
+
+def facts(point: Point) -> dict[str, Any]:
+    """A recovery point for programs: names as in the API."""
+    import msgspec
+
+    return dict(msgspec.to_builtins(point))

@@ -1,0 +1,93 @@
+"""How a run of the agent goes on, on a terminal; and what came of it, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cryostore.core.limits import KIB, MIB
+
+if TYPE_CHECKING:
+    from cryostore.agent.report import Report
+
+QUIET_SECONDS = 1.0
+SECONDS_BETWEEN_LINES = 0.25
+PATH_CHARACTERS = 40
+UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
+
+
+@contextmanager
+def shown(report: Report, *, quiet: bool) -> Iterator[None]:
+    """While the context lasts, say on a terminal how far the run is, once it takes longer than a second."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    ended = threading.Event()
+    thread = threading.Thread(target=_show, args=(report, ended), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _show(report: Report, ended: threading.Event) -> None:
+    begun = time.monotonic()
+    wait = QUIET_SECONDS
+    said = False
+    while not ended.wait(wait):
+        print(f"\r\x1b[K{line(report, time.monotonic() - begun)}", end="", file=sys.stderr, flush=True)
+        wait, said = SECONDS_BETWEEN_LINES, True
+    if said:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def line(report: Report, seconds: float) -> str:
+    """One line of progress."""
+    from cryostore.agent.errors import shown as shown_path
+
+    rate = report.file_bytes / seconds if seconds else 0.0
+    left = ""
+    if report.total_bytes and rate:
+        left = f", {_span(max(report.total_bytes - report.file_bytes, 0) / rate)} left"
+    issues = f", {report.issue_count} issues" if report.issue_count else ""
+    path = shown_path(report.current)[-PATH_CHARACTERS:]
+    return f"{size(report.file_bytes)}, {report.files} files, {size(rate)}/s{left}{issues}  {path}"
+
+
+def size(count: float) -> str:
+    """A number of bytes for people."""
+    for unit, name in UNITS:
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count:.0f} B"
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def say_issues(report: Report, *, as_json: bool) -> None:
+    """Each issue in a line of its own: on stderr for people, among the results for programs."""
+    from cryostore.agent.errors import shown as shown_path
+
+    for issue in report.issues:
+        if as_json:
+            say({"type": "issue", "path": shown_path(issue.path), "reason": issue.reason})
+        else:
+            print(f"{shown_path(issue.path) or '.'}: {issue.reason}", file=sys.stderr)
+    if not as_json and (more := report.issue_count - len(report.issues)):
+        print(f"and {more} more", file=sys.stderr)
+
+
+def say(fact: dict[str, Any]) -> None:
+    """One line of JSON."""
+    print(json.dumps(fact))

@@ -1,0 +1,109 @@
+"""`cryo restore`: put files and folders of a recovery point back."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import progress
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.core.errors import CryostoreError
+
+if TYPE_CHECKING:
+    from cryostore.agent.report import Report
+    from cryostore.agent.restore import Matches
+
+WITH_ISSUES = 1
+
+
+@click.command("restore", epilog=EPILOGUE)
+@click.argument("point", metavar="POINT[:PATH]")
+@click.argument("target", type=click.Path(path_type=bytes))
+@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Only what this names, as .gitignore says it.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Not what this names; repeatable.")
+@click.option(
+    "--overwrite",
+    type=click.Choice(["never", "newer", "always", "changed"]),
+    default="changed",
+    show_default=True,
+    help="What to do about files that are there: changed replaces those of another size or time.",
+)
+@click.option("--delete", is_flag=True, help="Remove what the recovery point does not have from restored folders.")
+@click.option("--numeric-owner", is_flag=True, help="Owners by number, not by name.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; only count.")
+@click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
+@place_options
+def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
+    """Put what is at PATH in a recovery point, or all of it, into the folder TARGET.
+
+    POINT is an ARN, an id, the beginning of one, or `latest`; `cryo points` lists them. PATH is taken from the folder
+    that was backed up, or from the top of the file system. Nothing is written outside of TARGET. A file takes its place
+    when it is complete. What cannot be written is named and counted, and the exit code is 1.
+    """
+    from cryostore.agent.errors import TargetError
+    from cryostore.agent.errors import shown as shown_path
+    from cryostore.agent.listing import path_in
+    from cryostore.agent.points import find_point, opened, split_point
+    from cryostore.agent.report import Report
+    from cryostore.agent.restore import Options, restore
+
+    place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"))
+    vault, resource = options.pop("vault"), options.pop("resource")
+    options |= {name: _matches(options.pop(name)) for name in ("include", "exclude")}
+    report = Report()
+    name, path = split_point(point)
+    try:
+        with opened_call(place) as call, opened(call, find_point(call, name, vault, resource), "restore") as archive:
+            report.total_bytes = archive.header.file_bytes
+            wanted = Options(target=target, path=path_in(archive, path), **options)
+            with progress.shown(report, quiet=as_json):
+                restore(archive, wanted, report)
+    except TargetError as error:
+        raise CryostoreError(f"{shown_path(error.path)}: {error.reason}") from None
+    progress.say_issues(report, as_json=as_json)
+    if as_json:
+        progress.say(facts(report))
+    else:
+        print(words(report, dry_run=wanted.dry_run))
+    return WITH_ISSUES if report.issue_count else OK
+
+
+def _matches(lines: tuple[str, ...]) -> Matches | None:
+    from cryostore.agent.patterns import Patterns
+
+    if not lines:
+        return None
+    patterns = Patterns(lines)
+    return lambda path, is_directory: patterns.fit(os.fsencode("/") + path, is_directory=is_directory)
+
+
+def words(report: Report, *, dry_run: bool) -> str:
+    """The outcome for people."""
+    would = "would be " if dry_run else ""
+    lines = [
+        f"{report.files} files, {report.directories} folders, {progress.size(report.file_bytes)}",
+        f"{report.new} {would}restored, {report.unchanged} left as they are, {report.deleted} {would}deleted",
+    ]
+    if report.issue_count:
+        lines.append(f"{report.issue_count} issues: not all was restored")
+    return "\n".join(lines)
+
+
+def facts(report: Report) -> dict[str, Any]:
+    """The outcome for programs."""
+    return {
+        "type": "summary",
+        "files": report.files,
+        "directories": report.directories,
+        "bytes": report.file_bytes,
+        "restored": report.new,
+        "restored_bytes": report.new_bytes,
+        "unchanged": report.unchanged,
+        "deleted": report.deleted,
+        "issues": report.issue_count,
+    }

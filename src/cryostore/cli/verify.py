@@ -1,0 +1,66 @@
+"""`cryo verify`: whether a recovery point can be restored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import progress
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE, OK
+
+if TYPE_CHECKING:
+    from cryostore.agent.report import Report
+
+WITH_ISSUES = 1
+
+
+@click.command("verify", epilog=EPILOGUE)
+@click.argument("point", metavar="POINT")
+@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
+@click.option("--data", is_flag=True, help="Read every byte; without, only see that it is recorded.")
+@click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
+@place_options
+def command(point: str, vault: str | None, resource: str | None, data: bool, as_json: bool, **place: Any) -> int:
+    """Read the catalog of a recovery point and see that all it needs is there. Files that are not whole are named."""
+    from cryostore.agent.points import find_point, opened
+    from cryostore.agent.report import Report
+    from cryostore.agent.verify import verify
+
+    report = Report()
+    with (
+        opened_call(Place(**place)) as call,
+        opened(call, find_point(call, point, vault, resource), "verify") as archive,
+    ):
+        report.total_bytes = archive.header.file_bytes
+        with progress.shown(report, quiet=as_json):
+            verify(archive, report, data=data)
+    progress.say_issues(report, as_json=as_json)
+    if as_json:
+        progress.say(facts(report))
+    else:
+        print(words(report))
+    return WITH_ISSUES if report.issue_count else OK
+
+
+def words(report: Report) -> str:
+    """The outcome for people."""
+    lines = [f"{report.entries} entries, {report.files} files, {progress.size(report.file_bytes)}"]
+    if report.read_bytes:
+        lines.append(f"{progress.size(report.read_bytes)} read")
+    lines.append(f"{report.issue_count} issues" if report.issue_count else "all is there")
+    return "\n".join(lines)
+
+
+def facts(report: Report) -> dict[str, Any]:
+    """The outcome for programs."""
+    return {
+        "type": "summary",
+        "entries": report.entries,
+        "files": report.files,
+        "bytes": report.file_bytes,
+        "read_bytes": report.read_bytes,
+        "issues": report.issue_count,
+    }

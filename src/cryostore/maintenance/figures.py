@@ -1,0 +1,31 @@
+"""Figures of the store as a whole, for whoever watches it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cryostore.catalog import chunks, collections, recovery_points
+from cryostore.catalog.database import Transaction
+from cryostore.core.time import seconds
+from cryostore.service import Context
+
+
+class Figures(NamedTuple):
+    """`collected_seconds`: when garbage collection last came to its end, 0 if it never did."""
+
+    recovery_points: int
+    chunks_damaged: int
+    collected_seconds: float
+
+
+def figures(context: Context) -> Figures:
+    """The figures now: one pass over the recovery points, and one over what is damaged."""
+
+    def work(transaction: Transaction) -> Figures:
+        return Figures(
+            recovery_points.count(transaction),
+            chunks.count_damaged(transaction),
+            seconds(collections.state(transaction).finished_ms),
+        )
+
+    return context.database.read(work)

@@ -1,0 +1,314 @@
+"""Rotating master keys: everything they have wrapped is wrapped anew; no data is touched.
+
+The rules, on which it rests that no key is ever needed that is not there:
+
+1. The new key is in the keyring, durably, before anything is wrapped with it. Old keys stay in the keyring.
+2. A rotation begins with one transaction, which wraps the token secret anew (`begin`). From then on the new key is the
+   one in use: whoever wraps something reads that in the transaction, or behind it (`service.keys`). So what old keys
+   have wrapped only becomes less.
+3. Then all other rows follow, a page a transaction, each only if it is as it was read. The transaction makes sure that
+   the key is in use still, so of two rotations the later one wins, and that the records of what it changed are due.
+4. It is finished when nothing is wrapped with another key, neither a row nor a record (`uses`). Only such a key may
+   leave the keyring.
+
+Broken off anywhere, the store opens with the keys there are, and another run does the rest.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from cryostore.catalog import keys, records
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.keys import WRAPPED, WrappedRow
+from cryostore.catalog.records import COMMIT, VAULT, RecordKey, RecordRow
+from cryostore.chunks.keyring import EditableKeyring, Keyring, KeyringSource, MasterKey, unwrap, wrapped_key_id
+from cryostore.chunks.records import RecordName
+from cryostore.core.errors import BlobNotFoundError, ConfigurationError, CryostoreError, KeyUnavailableError
+from cryostore.maintenance.collection import Progress
+from cryostore.service import Context
+from cryostore.service.access import wrapping_context as access_key_context
+from cryostore.service.keys import TOKEN_SECRET, master_key_id
+from cryostore.service.keys import wrapping_context as vault_key_context
+from cryostore.service.records import record, touch_store, touch_vault
+from cryostore.service.vaults import vault_by_name
+
+ROWS_PER_PAGE = 100
+CONTEXTS: dict[str, Callable[[bytes], bytes]] = {
+    "secret": bytes,
+    "access_key": lambda label: access_key_context(label.decode()),
+    "vault_key": vault_key_context,
+}
+RECORD = "record"
+DAMAGED = ""
+"""Stands for the id of the master key where nobody can tell it."""
+
+
+class RotationSupersededError(CryostoreError):
+    """Another rotation has begun since, and wraps with another key."""
+
+
+@dataclass
+class Rotated:
+    """What a rotation did, counted by kind. What is `unreadable` stays as it is: no key of the keyring opens it."""
+
+    key_id: str = ""
+    added: bool = False
+    rewrapped: dict[str, int] = field(default_factory=dict)
+    unreadable: dict[str, int] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
+    """How many things other keys have wrapped still, by the id of the key; empty once the rotation is finished."""
+    due: int = 0
+    """Records that are to be written anew still."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no other key is needed any more."""
+        return not self.left and not self.due
+
+
+@dataclass
+class Uses:
+    """What master keys are needed for: how many things of each kind, by the id of the key; and what is not written."""
+
+    by_key: dict[str, Counter[str]] = field(default_factory=dict)
+    due: int = 0
+
+    def count(self, key_id: str, kind: str) -> None:
+        """Count one more thing."""
+        self.by_key.setdefault(key_id, Counter())[kind] += 1
+
+
+def rotate(context: Context, outcome: Rotated) -> Iterator[Progress]:
+    """Bring a new master key into use, or finish the rotation that was begun before. May be broken off and repeated.
+
+    The new key is the active one of the keyring. If that one is in use, and nothing is left of an older rotation, then
+    a keyring that Cryostore may edit gets another one, and any other is for its owner to change: ConfigurationError.
+    Raises RotationSupersededError, StorageUnavailableError, KeyUnavailableError.
+    """
+    source = context.keys.keyring.source
+    if isinstance(source, EditableKeyring):
+        source.sync()
+    key = source.active()
+    if not any(name != key.key_id and _has(source, name) for name in uses(context).by_key):
+        key, outcome.added = _new_key(context, source), True
+    outcome.key_id = key.key_id
+    yield Progress("begin", 0)
+    begin(context, key, outcome)
+    for table in WRAPPED:
+        yield from _rewrap(context, table, key, outcome)
+    yield from _record(context, key, outcome)
+    found = uses(context)
+    outcome.left = {name: counts.total() for name, counts in found.by_key.items() if name != key.key_id}
+    outcome.due = found.due
+
+
+def rotate_vault(context: Context, vault_name: str) -> int:
+    """Give a vault a new data key for what is written from now on; answers how many it has then.
+
+    Servers use it within `service.keys.SEALING_SECONDS_MAX`, once it is on record. Older keys open what they sealed.
+    Raises ResourceNotFoundException, KeyUnavailableError, StorageUnavailableError.
+    """
+    now_ms, key_id = context.clock(), uuid.UUID(context.new_id()).bytes
+    vault = context.database.read(lambda transaction: vault_by_name(transaction, vault_name))
+    record(context, RecordKey(VAULT, vault.vault_id))  # so that never more than the newest key is not on record
+    context.keys.prepare()
+
+    def work(transaction: Transaction) -> int:
+        vault_by_name(transaction, vault_name)
+        context.keys.create(transaction, vault.vault_id, key_id, now_ms=now_ms)
+        touch_vault(transaction, vault.vault_id)
+        return len(keys.vault_keys_in_full(transaction, vault.vault_id))
+
+    number = context.database.write(work)
+    record(context, RecordKey(VAULT, vault.vault_id))
+    return number
+
+
+def forget(context: Context, key_id: str) -> None:
+    """Remove a master key from the keyring, if nothing of this store needs it.
+
+    Raises ConfigurationError if something does, or if the keyring is for its owner to change; StorageUnavailableError.
+    """
+    source = context.keys.keyring.source
+    if isinstance(source, KeyringSource):
+        document = source.document()
+        if key_id not in document.keys:
+            raise ConfigurationError(
+                f"the keyring has no master key {key_id}", hint="`cryo key list` shows those it has"
+            )
+        if key_id == document.active.key_id:
+            raise ConfigurationError(
+                f"master key {key_id} is the active one", hint="`cryo key rotate` makes another one so"
+            )
+    for _ in _record(context, context.keys.keyring.active(), Rotated()):
+        pass
+    found = uses(context)
+    if key_id in found.by_key or DAMAGED in found.by_key or found.due:
+        raise ConfigurationError(
+            f"master key {key_id} is needed, or may be: {_words(found, key_id)}", hint="`cryo key rotate` first"
+        )
+    if not isinstance(source, EditableKeyring):
+        raise ConfigurationError(
+            f"nothing in this store needs master key {key_id}, but its keyring cannot be changed from here",
+            hint="take the key out of the keyring document where that is kept",
+        )
+    source.remove(key_id)
+
+
+def _words(found: Uses, key_id: str) -> str:
+    counts = found.by_key.get(key_id, Counter()) + found.by_key.get(DAMAGED, Counter())
+    parts = [f"{number} {kind}" for kind, number in sorted(counts.items())]
+    return ", ".join([*parts, *([f"{found.due} records to be written"] if found.due else [])])
+
+
+def _new_key(context: Context, source: Keyring) -> MasterKey:
+    if isinstance(source, EditableKeyring):
+        return source.add(context.new_id)
+    where = source.place if isinstance(source, KeyringSource) else "its source"
+    raise ConfigurationError(
+        f"everything is wrapped with master key {source.active().key_id}, the active one of the keyring ({where})",
+        hint="make a document with another active key (`cryo key export --with-new-key --to FILE`), put it in the place"
+        " of the present one, start servers anew that read it from a variable, and repeat this command",
+    )
+
+
+def begin(context: Context, key: MasterKey, outcome: Rotated) -> None:
+    """Bring a master key into use: from now on it wraps whatever is wrapped."""
+    while True:
+        (row,) = (one for one in context.database.read(_secrets) if one.name == TOKEN_SECRET)
+        if _wrapped_by(row.wrapped) == key.key_id:
+            return
+        wrapped = key.wrap(unwrap(context.keys.keyring, row.wrapped, _context(row)), _context(row))
+        if context.database.write(partial(keys.rewrap, row=row, wrapped=wrapped)):
+            _count(outcome.rewrapped, row.table, 1)
+            return
+
+
+def _secrets(transaction: Transaction) -> list[WrappedRow]:
+    return keys.wrapped_page(transaction, "secret", None, ROWS_PER_PAGE)
+
+
+def _rewrap(context: Context, table: str, key: MasterKey, outcome: Rotated) -> Iterator[Progress]:
+    """Wrap the rows of a table anew that another key has wrapped."""
+    done = 0
+    for rows in _pages(context, table):
+        old = [row for row in rows if _wrapped_by(row.wrapped) != key.key_id]
+        opened = [(row, plain) for row in old if (plain := _open(context, row)) is not None]
+        new = [(row, key.wrap(plain, _context(row))) for row, plain in opened]
+        changed = context.database.write(partial(_replace, key=key, pairs=new)) if new else 0
+        _count(outcome.rewrapped, table, changed)
+        _count(outcome.unreadable, table, len(old) - len(opened))
+        done += len(rows)
+        yield Progress(f"wrap {table}", done)
+
+
+def _replace(transaction: Transaction, key: MasterKey, pairs: list[tuple[WrappedRow, bytes]]) -> int:
+    """Put the newly wrapped bytes in place, of the rows that are as they were; answers how many that were."""
+    if master_key_id(transaction) != key.key_id:
+        raise RotationSupersededError(
+            "another rotation has begun since", hint="it does what is left; or repeat this one"
+        )
+    changed = [row for row, wrapped in pairs if keys.rewrap(transaction, row, wrapped)]
+    for vault_id in {row.vault_id for row in changed}:
+        if vault_id is None:
+            touch_store(transaction)
+        else:
+            touch_vault(transaction, vault_id)
+    return len(changed)
+
+
+def _record(context: Context, key: MasterKey, outcome: Rotated) -> Iterator[Progress]:
+    """Write the records anew that are due, or that another key has wrapped."""
+    for done, row in enumerate(_records(context)):
+        if row.recorded >= row.changes:
+            if _recorded_by(context, row) in (None, key.key_id):
+                continue
+            context.database.write(lambda transaction: records.touch_known(transaction, row.key))  # noqa: B023 - at once
+        record(context, row.key)
+        _count(outcome.rewrapped, RECORD, 1)
+        yield Progress(RECORD, done)
+
+
+def _wrapped_by(wrapped: bytes) -> str:
+    """The id of the key that has wrapped something."""
+    try:
+        return wrapped_key_id(wrapped)
+    except KeyUnavailableError:
+        return DAMAGED
+
+
+def _has(keyring: Keyring, key_id: str) -> bool:
+    try:
+        keyring.key(key_id)
+    except KeyUnavailableError:
+        return False
+    return True
+
+
+def _open(context: Context, row: WrappedRow) -> bytes | None:
+    try:
+        return unwrap(context.keys.keyring, row.wrapped, _context(row))
+    except KeyUnavailableError:
+        return None
+
+
+def _context(row: WrappedRow) -> bytes:
+    return CONTEXTS[row.table](row.label)
+
+
+def _count(counts: dict[str, int], name: str, number: int) -> None:
+    if number:
+        counts[name] = counts.get(name, 0) + number
+
+
+def uses(context: Context) -> Uses:
+    """What each master key is needed for: rows of the catalog, by table, and records.
+
+    A key that is missing here is needed by nothing in this store, once no record is due, and nothing will be wrapped
+    with it unless it is the active one of the keyring.
+    """
+    found = Uses()
+    for table in WRAPPED:
+        for rows in _pages(context, table):
+            for row in rows:
+                found.count(_wrapped_by(row.wrapped), table)
+    for record_row in _records(context):
+        found.due += record_row.recorded < record_row.changes
+        key_id = _recorded_by(context, record_row)
+        if key_id is not None:
+            found.count(key_id, RECORD)
+    return found
+
+
+def _pages(context: Context, table: str) -> Iterator[list[WrappedRow]]:
+    after = None
+    while rows := context.database.read(
+        lambda transaction: keys.wrapped_page(transaction, table, after, ROWS_PER_PAGE)  # noqa: B023 - runs at once
+    ):
+        yield rows
+        after = rows[-1].name
+
+
+def _records(context: Context) -> Iterator[RecordRow]:
+    """Every record that a master key wraps: all but those of commits, which data keys seal."""
+    after = RecordKey(COMMIT, 2**63 - 1, 2**63 - 1)
+    while rows := context.database.read(
+        lambda transaction: records.page(transaction, after, ROWS_PER_PAGE)  # noqa: B023 - runs at once
+    ):
+        yield from rows
+        after = rows[-1].key
+
+
+def _recorded_by(context: Context, row: RecordRow) -> str | None:
+    """The id of the key that wraps a record; None if there is none, or another one has taken its place just now."""
+    if not row.parts:
+        return None
+    try:
+        return _wrapped_by(context.records.wrapped(RecordName(*row.key, row.recorded, 0)))
+    except BlobNotFoundError:
+        return None

@@ -1,0 +1,124 @@
+"""The numbers of all workers as one text in Prometheus' format. What is counted, and where: `metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from time import monotonic
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import CollectorRegistry
+
+from cryostore.server.metrics import FAILURES, OPERATION_NAMES, SECONDS_BOUNDS, STATUSES, Page, Slot
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+FRESH_SECONDS = 30.0
+"""A worker that has not said for so long that it lives is taken to hang."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskState:
+    """What whoever shows the numbers sees of the disk itself; None where it cannot be seen."""
+
+    free_bytes: int | None = None
+    reserve_held: bool | None = None
+
+
+def living(page: Page) -> list[Slot]:
+    """The slots of workers that have shown a sign of life lately."""
+    now = monotonic()
+    return [slot for slot in page.slots if now - slot.value("heartbeat") <= FRESH_SECONDS]
+
+
+def text(page: Page, disk: DiskState) -> bytes:
+    """Everything there is to show."""
+    registry = CollectorRegistry()
+    registry.register(_Numbers([*_requests(page.slots), *_storage(page.slots), *_state(page, disk)]))
+    return generate_latest(registry)
+
+
+class _Numbers:
+    """What a registry asks for the families of numbers."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        """See prometheus_client."""
+        return self._families
+
+
+def _requests(slots: list[Slot]) -> Iterator[Metric]:
+    count = CounterMetricFamily("cryostore_requests", "Requests answered.", labels=["operation", "status"])
+    received = CounterMetricFamily("cryostore_request_bytes", "Bytes of request bodies.", labels=["operation"])
+    sent = CounterMetricFamily("cryostore_response_bytes", "Bytes of response bodies.", labels=["operation"])
+    duration = HistogramMetricFamily(
+        "cryostore_request_seconds", "From the head of a request to the end of its answer.", labels=["operation"]
+    )
+    for name in OPERATION_NAMES:
+        by_status = [sum(numbers) for numbers in zip(*(slot.requests(name) for slot in slots), strict=True)]
+        if not sum(by_status):
+            continue
+        for status, number in zip(STATUSES, by_status, strict=True):
+            count.add_metric([name, status], number)
+        traffic = [slot.traffic(name) for slot in slots]
+        received.add_metric([name], sum(bytes_in for bytes_in, _ in traffic))
+        sent.add_metric([name], sum(bytes_out for _, bytes_out in traffic))
+        durations = [slot.durations(name) for slot in slots]
+        buckets = accumulate(sum(numbers) for numbers in zip(*(one for one, _ in durations), strict=True))
+        bounds = (*map(str, SECONDS_BOUNDS), "+Inf")
+        duration.add_metric([name], list(zip(bounds, buckets, strict=True)), sum(seconds for _, seconds in durations))
+    return iter((count, received, sent, duration))
+
+
+TOTALS = {
+    "chunks_stored": ("cryostore_chunks_stored", "Payloads that were new to their vault."),
+    "bytes_stored": ("cryostore_chunk_bytes_stored", "Their bytes, before compression."),
+    "chunks_shared": ("cryostore_chunks_deduplicated", "Payloads that their vault had already."),
+    "bytes_shared": ("cryostore_chunk_bytes_deduplicated", "Their bytes."),
+    "connections_refused": ("cryostore_connections_refused", "Connections refused for want of open files."),
+}
+
+
+def _storage(slots: list[Slot]) -> Iterator[Metric]:
+    failures = CounterMetricFamily("cryostore_storage_failures", "Failures of the storage.", labels=["kind"])
+    for kind in FAILURES:
+        failures.add_metric([kind], sum(slot.value(f"failure {kind}") for slot in slots))
+    yield failures
+    for total, (name, words) in TOTALS.items():
+        yield CounterMetricFamily(name, words, value=sum(slot.value(total) for slot in slots))
+
+
+LOAD = {
+    "connections": ("cryostore_connections", "Open connections of clients."),
+    "requests_running": ("cryostore_requests_running", "Operations being carried out."),
+    "requests_waiting": ("cryostore_requests_waiting", "Operations that wait for a thread."),
+    "body_bytes_held": ("cryostore_body_bytes_held", "Bytes of bodies held in memory."),
+    "body_bytes_max": ("cryostore_body_bytes_max", "Bytes of bodies that may be held in memory."),
+}
+STORE = {
+    "recovery_points": ("cryostore_recovery_points", "Recovery points, as of the last round of duties."),
+    "chunks_damaged": ("cryostore_chunks_damaged", "Chunks known to be damaged, as of the last round of duties."),
+    "collected_seconds": (
+        "cryostore_garbage_collection_finished_timestamp_seconds",
+        "When garbage collection last came to its end; 0 if it never did.",
+    ),
+}
+
+
+def _state(page: Page, disk: DiskState) -> Iterator[Metric]:
+    slots = living(page)
+    yield GaugeMetricFamily("cryostore_workers", "Worker processes that serve.", value=len(slots))
+    for gauge, (name, words) in LOAD.items():
+        yield GaugeMetricFamily(name, words, value=sum(slot.value(gauge) for slot in slots))
+    newest = max(slots, key=lambda slot: slot.value("store_seen"), default=None)
+    if newest is not None and newest.value("store_seen"):
+        for gauge, (name, words) in STORE.items():
+            yield GaugeMetricFamily(name, words, value=newest.value(gauge))
+    if disk.free_bytes is not None:
+        yield GaugeMetricFamily("cryostore_free_bytes", "Bytes free where the data lies.", value=disk.free_bytes)
+    if disk.reserve_held is not None:
+        words = "1 while the reserve is held; 0: the disk was full, and writes are refused."
+        yield GaugeMetricFamily("cryostore_reserve_held", words, value=int(disk.reserve_held))

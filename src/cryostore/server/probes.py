@@ -1,0 +1,142 @@
+"""The listener for whoever watches a server: `/metrics`, `/-/live` and `/-/ready`, on an address of its own.
+
+It needs no signature and gives no data away: numbers only, none of them from what a client sent. It runs in threads of
+the process that was started, beside its workers, and answers when they do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+
+from cryostore.chunks.reserve import Reserve
+from cryostore.core.errors import CryostoreError
+from cryostore.server.exposition import CONTENT_TYPE, DiskState, living, text
+from cryostore.server.metrics import Page
+
+REQUEST_SECONDS_MAX = 5.0
+CONNECTIONS_MAX = 16
+PROBE_BYTES = 4096
+PLAIN = "text/plain; charset=utf-8"
+
+
+class Watch:
+    """What there is to see of one server: its page, and the disk under its data directory."""
+
+    def __init__(self, page: Page, data_dir: Path, *, reserve_bytes: int) -> None:
+        self._page = page
+        self._data_dir = data_dir
+        self._reserve = Reserve(data_dir, reserve_bytes)
+
+    def metrics(self) -> tuple[int, str, bytes]:
+        """Status, type and body of `/metrics`."""
+        return 200, CONTENT_TYPE, text(self._page, self._disk())
+
+    def live(self) -> tuple[int, str, bytes]:
+        """As above: whether a worker's event loop turns. What is not live should be started anew."""
+        return _verdict(None if living(self._page) else "no worker shows a sign of life")
+
+    def ready(self) -> tuple[int, str, bytes]:
+        """As above: whether a write could be taken now."""
+        if not living(self._page):
+            return _verdict("no worker shows a sign of life")
+        if not self._reserve.held:
+            return _verdict("the disk is full, and the reserve in use")
+        try:
+            with tempfile.TemporaryFile(dir=self._data_dir, buffering=0) as file:  # it never gets a name
+                file.write(bytes(PROBE_BYTES))
+        except OSError as error:
+            return _verdict(f"the data directory takes no writes: {error.strerror}")
+        return _verdict(None)
+
+    def _disk(self) -> DiskState:
+        try:
+            return DiskState(self._reserve.free_bytes, self._reserve.held)
+        except CryostoreError:
+            return DiskState(None, self._reserve.held)
+
+
+def _verdict(trouble: str | None) -> tuple[int, str, bytes]:
+    return (200, PLAIN, b"ok\n") if trouble is None else (503, PLAIN, f"{trouble}\n".encode())
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    timeout = REQUEST_SECONDS_MAX
+    server: _Server
+
+    def do_GET(self) -> None:
+        """Answer one request."""
+        answer = self.server.answers.get(self.path.partition("?")[0])
+        status, kind, body = answer() if answer else (404, PLAIN, b"/metrics, /-/live or /-/ready\n")
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("cache-control", "no-store")
+        self.send_header("connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815 - as above
+
+    def version_string(self) -> str:
+        """Say no more of us than that."""
+        return "cryostore"
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing: who watches asks all the time."""
+
+
+class _Server(ThreadingMixIn, HTTPServer):
+    """Connections in threads, so many at a time."""
+
+    daemon_threads = True
+
+    def __init__(self, listener: socket.socket, watch: Watch) -> None:
+        HTTPServer.__init__(self, ("", 0), _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self.answers: dict[str, Callable[[], tuple[int, str, bytes]]] = {
+            "/metrics": watch.metrics,
+            "/-/live": watch.live,
+            "/-/ready": watch.ready,
+        }
+        self._places = threading.BoundedSemaphore(CONNECTIONS_MAX)
+        self.server_activate()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin a thread for a connection, once there is a place for it."""
+        self._places.acquire()
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """See ThreadingMixIn."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, *_: Any) -> None:
+        """A connection that broke concerns nobody."""
+
+
+@contextlib.contextmanager
+def probes(listener: socket.socket, watch: Watch) -> Iterator[None]:
+    """Answer on `listener`, which is bound and becomes this function's to close, while the block runs."""
+    server = _Server(listener, watch)
+    thread = threading.Thread(target=server.serve_forever, name="probes", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()

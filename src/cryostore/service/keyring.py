@@ -1,0 +1,73 @@
+"""Which keyring belongs to a data directory: the one in it, or the one that the operator names.
+
+A keyring that does not fit is refused with what to do next, and never replaced by a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cryostore.chunks.keyring import KeyringSource, Place, open_keyring, open_or_create_keyring, parse_place
+from cryostore.core.errors import BlobNotFoundError, ConfigurationError
+from cryostore.core.ids import NewId
+
+KEYRING = "keyring.json"
+HOLDS_DATA = ("catalog.sqlite", "records", "packs")
+"""What a keyring may protect already: beside it, no new one is made."""
+
+
+def place_of(data_dir: Path, keyring: str | None) -> Place:
+    """Where the keyring of a data directory is, `keyring` being what the operator says. Raises ConfigurationError."""
+    inside = data_dir / KEYRING
+    if keyring is None:
+        return Place("file", str(inside))
+    place = parse_place(keyring)
+    if inside.exists() and not (place.path is not None and place.path.exists() and place.path.samefile(inside)):
+        raise ConfigurationError(
+            f"{inside} is there, and another keyring is named",
+            hint="leave out --keyring; or, if the other one has all of its keys (`cryo key list`), move this one away",
+        )
+    return place
+
+
+def keyring_of(
+    data_dir: Path, keyring: str | None, new_id: NewId, on_created: Callable[[Path], None] = lambda _: None
+) -> KeyringSource:
+    """Open the keyring of a data directory; make one if it is to be a file and nothing is there to protect yet.
+
+    `on_created` is called with the path of one that was made. Raises ConfigurationError.
+    """
+    place = place_of(data_dir, keyring)
+    path = place.path
+    if path is None or path.exists():
+        return open_keyring(place)
+    if any(_holds_something(data_dir / name) for name in HOLDS_DATA):
+        raise _missing(data_dir, path)
+    try:
+        return open_or_create_keyring(path, new_id, on_created)
+    except BlobNotFoundError:
+        raise ConfigurationError(
+            f"keyring {path} cannot be made: there is no directory {path.parent}",
+            hint=f"Run: mkdir -m 700 {path.parent}",
+        ) from None
+
+
+def existing_keyring(data_dir: Path, keyring: str | None = None) -> KeyringSource:
+    """Open the keyring of a data directory, which must be there. Raises ConfigurationError."""
+    place = place_of(data_dir, keyring)
+    if place.path is not None and not place.path.exists():
+        raise _missing(data_dir, place.path)
+    return open_keyring(place)
+
+
+def _missing(data_dir: Path, path: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"keyring {path} is missing, and without it nothing in {data_dir} can be read",
+        hint="put the keyring back from your copy of it, or name the place where it is with --keyring;"
+        " a new one would not open the old data",
+    )
+
+
+def _holds_something(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()

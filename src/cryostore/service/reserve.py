@@ -1,0 +1,110 @@
+"""Which writes may use the reserve: all but those that bring new data. Those are refused while it is in use.
+
+The seams of database and blobs, with the reserve behind them: a write within `Reserve.spending` that meets a full disk
+is made again in the room of the reserve. Each transaction and each blob by itself, so that nothing is done twice.
+Does not live here: the reserve itself (`chunks.reserve`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from cryostore.catalog.database import Answer, Database, Transaction
+from cryostore.chunks.blobs import Appendable, Appender, BlobStore, Caching
+from cryostore.chunks.reserve import Reserve
+from cryostore.core.digest import Buffer
+from cryostore.core.errors import ConfigurationError
+from cryostore.model.chunks import LinkChunks, PutChunk
+from cryostore.model.jobs import CommitBackupJob, StartBackupJob
+from cryostore.model.objects import NotifyObjectComplete, PutObject, StartObject
+from cryostore.model.operation import Operation
+from cryostore.model.vaults import CreateBackupVault
+
+BRINGING = frozenset(
+    {CreateBackupVault, StartBackupJob, StartObject, PutChunk, LinkChunks, PutObject, NotifyObjectComplete}
+)
+"""The operations that bring new data. The others free space, restore or read, and leave no more than a sign of life."""
+
+
+def brings_data(operation: Operation[Any]) -> bool:
+    """Whether an operation must wait while the reserve is in use."""
+    if isinstance(operation, CommitBackupJob):
+        return operation.outcome != "FAILED"
+    return type(operation) in BRINGING
+
+
+class ReservedDatabase:
+    """A Database with the reserve behind its writes. Closes the one it stands before."""
+
+    def __init__(self, inner: Database, reserve: Reserve) -> None:
+        self._inner = inner
+        self._reserve = reserve
+        self.read = inner.read
+
+    def write(self, work: Callable[[Transaction], Answer]) -> Answer:
+        """See Database. Outside of `Reserve.spending`, refused while the reserve is in use."""
+        return self._reserve.spend(partial(self._inner.write, work))
+
+    def migrate(self) -> None:
+        """See Database."""
+        self._reserve.spend(self._inner.migrate)
+
+    def close(self) -> None:
+        """See Database."""
+        self._inner.close()
+
+
+class ReservedBlobs:
+    """An Appendable BlobStore with the reserve behind what creates blobs. Closes the one it stands before.
+
+    What is appended is left to whoever appends: the bytes of many callers share one blob.
+    """
+
+    def __init__(self, inner: BlobStore, reserve: Reserve) -> None:
+        if not isinstance(inner, Appendable):
+            raise ConfigurationError("chunks cannot be kept in a blob store that does not append")
+        self._inner: Appendable = inner
+        self._reserve = reserve
+
+    def put(self, key: str, data: Buffer) -> None:
+        """See BlobStore. Outside of `Reserve.spending`, refused while the reserve is in use."""
+        self._reserve.spend(partial(self._inner.put, key, data))
+
+    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See BlobStore."""
+        return self._inner.get(key, offset, length)
+
+    def stat(self, key: str) -> int | None:
+        """See BlobStore."""
+        return self._inner.stat(key)
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[str]:
+        """See BlobStore."""
+        return self._inner.list(prefix, after)
+
+    def delete(self, key: str) -> None:
+        """See BlobStore."""
+        self._inner.delete(key)
+
+    def close(self) -> None:
+        """See BlobStore."""
+        self._inner.close()
+
+    def forget_deleted(self) -> None:
+        """See Caching."""
+        if isinstance(self._inner, Caching):
+            self._inner.forget_deleted()
+
+    def open_append(self, key: str) -> Appender:
+        """See Appendable."""
+        return self._inner.open_append(key)
+
+    def owned(self, key: str) -> bool:
+        """See Appendable."""
+        return self._inner.owned(key)
+
+    def cut(self, key: str, size: int) -> bool:
+        """See Appendable."""
+        return self._inner.cut(key, size)

@@ -1,0 +1,212 @@
+"""A real server on a disk that is really full, read-only, or out of descriptors: what it answers, logs and counts.
+
+Whatever was acknowledged reads back, deletes and garbage collection work with nothing free, and everything goes on by
+itself when the cause is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import socket
+import subprocess
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cryostore.client.client import Client
+from cryostore.client.retry import Retry
+from cryostore.core.limits import KIB, MIB
+from cryostore.model.errors import ServiceUnavailableException
+from support import serving
+from support.api import Api, new_resource
+from support.fake_process import wait_for
+from support.small_disk import read_only, small_disk
+
+OBJECTS_PER_JOB = 5
+SIZES = (100, 20 * KIB, 200 * KIB)
+
+
+class Watched:
+    """A server, its client that asks once, and what it says of itself."""
+
+    def __init__(self, server):
+        self.server = server
+        settings = server.settings
+        self.client = Client(settings.endpoint_url, settings.region, settings.credentials, retry=Retry(attempts_max=1))
+        self.api = Api(self.client, server.data_dir)
+        self.random = random.Random(1)
+        self.points = {}
+
+    def log(self):
+        return [json.loads(line) for line in self.server.log.read_text().splitlines()]
+
+    def logged(self, **fields):
+        return [line for line in self.log() if fields.items() <= line.items()]
+
+    def probe(self, path):
+        """Status and text of a path of the listener for metrics."""
+        (line, *_) = self.logged(event="metrics")
+        url = line["address"].removesuffix("/metrics") + path
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def metric(self, name, **labels):
+        """The value of a metric, 0 if it is not there."""
+        families = text_string_to_metric_families(self.probe("/metrics")[1])
+        samples = [one for family in families for one in family.samples]
+        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+    def back_up(self, sizes=SIZES):
+        """One recovery point; what it holds is written down once it is acknowledged."""
+        self.api.resource = new_resource()
+        job = self.api.running_job()
+        contents = {}
+        for number in range(OBJECTS_PER_JOB):
+            contents[f"object-{number}"] = data = self.random.randbytes(self.random.choice(sizes))
+            self.api.put(job, f"object-{number}", data)
+        self.points[self.api.commit(job)] = contents
+
+    def fill(self):
+        """Back up until that is refused; then ever smaller. Answers the last refusal."""
+        refusal = None
+        for sizes in (SIZES, (1000,), (10,)):
+            with contextlib.suppress(ServiceUnavailableException):
+                while True:
+                    try:
+                        self.back_up(sizes)
+                    except ServiceUnavailableException as error:
+                        refusal = error
+                        raise
+        return refusal
+
+    def everything_reads_back(self):
+        for arn, contents in self.points.items():
+            assert self.api.restored(arn) == contents
+
+    def gc(self):
+        """Two runs without a quarantine, beside the server."""
+        for _ in range(2):
+            done = subprocess.run(
+                [*serving.CRYO, "gc", "--data-dir", str(self.server.data_dir), "--quarantine", "0", "--json"],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@contextlib.contextmanager
+def watched(data_dir, *options):
+    with serving.serving(data_dir, "--metrics", "127.0.0.1:0", *options) as server:
+        watch = Watched(server)
+        try:
+            yield watch
+        finally:
+            watch.client.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk(tmp_path, workers):
+    with small_disk(tmp_path / "disk", 24) as disk, watched(disk.path, "--workers", str(workers)) as watch:
+        assert watch.probe("/-/ready") == (200, "ok\n")
+        refusal = watch.fill()
+        assert refusal.status == 503
+        assert len(watch.points) > 5
+        disk.fill()
+        assert disk.free_bytes < 4 * KIB
+        failures = wait_for(lambda: watch.logged(event="storage failure", kind="full"))
+        assert all("traceback" not in line and line["hint"] for line in failures)
+        assert watch.metric("cryostore_storage_failures_total", kind="full") >= len(failures)
+        watch.everything_reads_back()
+
+        kept = dict(list(watch.points.items())[-1:])
+        for arn in list(watch.points)[:-1]:
+            if watch.metric("cryostore_reserve_held"):
+                disk.fill()  # whatever room came back
+            watch.api.delete_point(arn)
+        watch.points = kept
+        assert watch.metric("cryostore_reserve_held") == 0
+        assert watch.probe("/-/ready")[0] == 503
+        with pytest.raises(ServiceUnavailableException, match="disk full, [0-9]+ bytes needed"):
+            watch.back_up()
+        wait_for(lambda: watch.logged(event="writes are refused", level="error"))
+
+        watch.gc()
+        wait_for(lambda: watch.metric("cryostore_reserve_held") == 1)
+        wait_for(lambda: disk.hidden_bytes < 256 * KIB)  # nobody keeps what is deleted open
+        left = sum(len(data) for contents in watch.points.values() for data in contents.values())
+        assert disk.bytes_under("packs") < left + MIB
+        watch.back_up()
+        wait_for(lambda: watch.logged(event="writes are taken again"))
+        assert watch.metric("cryostore_reserve_held") == 1
+        assert watch.probe("/-/ready") == (200, "ok\n")
+        watch.everything_reads_back()
+
+
+def test_a_read_only_file_system(tmp_path):
+    """New packs cannot be made; nothing else is wrong. The server was told of nothing, and goes on by itself."""
+    with small_disk(tmp_path / "disk", 24) as disk, watched(disk.path, "--workers", "1") as watch:
+        (disk.path / "packs").mkdir(exist_ok=True)
+        with read_only(disk.path / "packs"):
+            with pytest.raises(ServiceUnavailableException):
+                watch.back_up()
+            (line,) = wait_for(lambda: watch.logged(event="storage failure"))
+            assert (line["kind"], line["cause"]) == ("read-only", "Read-only file system")
+            assert watch.metric("cryostore_storage_failures_total", kind="read-only") >= 1
+        watch.back_up()
+        watch.everything_reads_back()
+
+
+def test_files_that_may_not_grow(tmp_path):
+    """RLIMIT_FSIZE stands for a disk whose writes break off: after a part of the bytes, in packs and catalog alike."""
+    with watched(tmp_path / "data", "--workers", "1") as watch:
+        watch.back_up()
+        limits = resource.prlimit(watch.server.process.pid, resource.RLIMIT_FSIZE)
+        for limit_bytes in (0, 4 * KIB + 7, 50_001, 600_003):
+            resource.prlimit(watch.server.process.pid, resource.RLIMIT_FSIZE, (limit_bytes, limits[1]))
+            with pytest.raises(ServiceUnavailableException):
+                while True:
+                    watch.back_up()
+            resource.prlimit(watch.server.process.pid, resource.RLIMIT_FSIZE, limits)
+            watch.back_up()
+        watch.everything_reads_back()
+        assert watch.metric("cryostore_storage_failures_total", kind="full") >= 4
+    with watched(tmp_path / "data") as again:
+        again.points = watch.points
+        again.everything_reads_back()
+
+
+def test_too_many_open_files(tmp_path):
+    """Connections, packs and the catalog share the descriptors: whoever gets none is told to come later."""
+    with watched(tmp_path / "data", "--workers", "1") as watch:
+        watch.back_up()
+        pid = watch.server.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        open_files = len(os.listdir(f"/proc/{pid}/fd"))
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_files + 1, limits[1]))
+        address = watch.server.url.removeprefix("http://").split(":")
+        with contextlib.ExitStack() as connections:
+            answers = []
+            for _ in range(open_files):
+                connection = connections.enter_context(socket.create_connection((address[0], int(address[1]))))
+                connection.settimeout(20)
+                connection.sendall(b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n")
+                answers.append(connection.recv(100).split(b" ")[1])
+            assert answers.count(b"503") > 0
+            before = cpu_seconds(pid)
+            with pytest.raises(ServiceUnavailableException):
+                while True:  # each needs a connection to the catalog, or a file of the packs
+                    concurrently(watch)
+            assert cpu_seconds(pid) - before < 10
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        watch.back_up()
+        watch.everything_reads_back()
+        assert watch.metric("cryostore_connections_refused_total") > 0

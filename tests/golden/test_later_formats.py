@@ -1,0 +1,91 @@
+"""What a later version wrote is told apart from damage: refused with what to do, and left as it is."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import pytest
+
+from cryostore.catalog import chunk_lists
+from cryostore.chunks import pack
+from cryostore.chunks.blobs import open_blobs
+from cryostore.chunks.cipher import DataKey
+from cryostore.chunks.envelope import HEADER_BYTES, Header, open_envelope, seal
+from cryostore.chunks.keyring import MasterKey, wrapped_key_id
+from cryostore.core.digest import Payload
+from cryostore.core.errors import KeyUnavailableError, UnknownFormatError
+
+PACK_ID = "0F1E2D3C-4B5A-4697-8877-665544332211"
+KEY = DataKey(bytes(16), bytes(32))
+PAYLOAD = Payload(b"some bytes")
+ENVELOPE = bytes(seal(PAYLOAD, KEY, salt=bytes(16)))
+
+
+def altered(data, offset, byte, check_at):
+    """The bytes with another one at `offset`, under a check that fits."""
+    fields = data[:offset] + bytes([byte]) + data[offset + 1 : check_at]
+    return fields + struct.pack(">I", zlib.crc32(fields)) + data[check_at + 4 :]
+
+
+LATER_PACK = altered(pack.encode_header(PACK_ID), 4, 2, pack.PACK_HEADER_BYTES - 4)
+LATER_ENVELOPES = {
+    name: altered(ENVELOPE, offset, 2, HEADER_BYTES - 4)
+    for name, offset in {"version": 4, "codec": 6, "flags": 7}.items()
+}
+
+
+def refused(call):
+    """The refusal, which says what to do."""
+    with pytest.raises(UnknownFormatError, match="format .*, unknown to this version") as raised:
+        call()
+    assert "newer Cryostore" in raised.value.hint
+
+
+@pytest.mark.parametrize("envelope", LATER_ENVELOPES.values(), ids=LATER_ENVELOPES)
+def test_a_later_envelope_is_refused(envelope):
+    refused(lambda: Header.decode(envelope))
+    refused(lambda: open_envelope(envelope, KEY, PAYLOAD.sha256, len(PAYLOAD)))
+
+
+def test_a_later_pack_is_refused():
+    refused(lambda: pack.decode_header(LATER_PACK))
+
+
+def test_a_later_chunk_list_is_refused():
+    packed = chunk_lists.pack([chunk_lists.ChunkEntry(0, 1, bytes(32), 0)])
+    refused(lambda: chunk_lists.unpack(altered(packed, 0, 3, len(packed) - 4)))
+
+
+def test_a_later_wrapped_key_is_refused():
+    wrapped = bytearray(MasterKey("master", bytes(32)).wrap(b"secret", b""))
+    wrapped[4] = 2
+    with pytest.raises(KeyUnavailableError, match="later format"):
+        wrapped_key_id(bytes(wrapped))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LATER_PACK + ENVELOPE[:50],
+        pack.encode_header(PACK_ID) + ENVELOPE + LATER_ENVELOPES["version"],
+        pack.encode_header(PACK_ID) + ENVELOPE + LATER_ENVELOPES["codec"] + ENVELOPE[:50],
+        pack.encode_header(PACK_ID) + b"damage" + LATER_ENVELOPES["version"],
+    ],
+    ids=["pack", "envelope", "envelope before a torn one", "envelope behind damage"],
+)
+def test_nothing_later_is_cut_off_as_a_torn_tail(tmp_path, content):
+    """An older version that opens the store again must not take what it cannot read for what a crash left."""
+    blobs = open_blobs(tmp_path)
+    blobs.put(pack.pack_key(PACK_ID), content)
+    assert pack.cut_torn_tail(blobs, PACK_ID) == 0
+    assert blobs.get(pack.pack_key(PACK_ID)) == content
+    blobs.close()
+
+
+def test_a_torn_tail_of_this_version_is_cut_off(tmp_path):
+    """So that the test above can fail."""
+    blobs = open_blobs(tmp_path)
+    blobs.put(pack.pack_key(PACK_ID), pack.encode_header(PACK_ID) + ENVELOPE + ENVELOPE[:50])
+    assert pack.cut_torn_tail(blobs, PACK_ID) == 50
+    blobs.close()

@@ -1,0 +1,119 @@
+"""Data directories as earlier versions left them: each is opened, says what it said then, and goes on.
+
+A directory under `stores/` is what `support.golden_store` made with the code of its schema version. It is never made
+anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from importlib import resources
+
+import pytest
+
+from cryostore.core.ids import counting_ids
+from cryostore.core.time import FrozenClock
+from cryostore.maintenance.gc import collect_all
+from cryostore.model.jobs import CommitBackupJob
+from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks
+from support.api import base64_of, hex_of
+from support.collecting import noise
+from support.golden_store import STORES
+from support.integrity import problems
+from support.store_copy import copied
+from support.store_picture import differences, picture, view
+from support.stores import Store
+
+GOLDEN = sorted(STORES.glob("schema-*"))
+FIRST_NEW_ID = 1_000_000
+CHAIN = "arn:aws:cryo:local-1:000000000000:fileset:golden:chain"
+
+
+class Golden:
+    """A copy of a golden directory, opened by the present code at the moment it was left."""
+
+    def __init__(self, golden, folder):
+        self.manifest = json.loads((golden / "manifest.json").read_text(encoding="utf-8"))
+        self.store = Store(
+            copied(golden / "data", folder / "data"),
+            clock=FrozenClock(self.manifest["now_ms"]),
+            new_id=counting_ids(FIRST_NEW_ID),
+        )
+        self.api = self.store.api()
+
+    def differences(self, *parts):
+        """Where the store does not say any more what it said, in these parts of the picture or in all."""
+        expected = self.manifest["picture"]
+        found = picture(self.api)
+        return differences({part: expected[part] for part in parts or expected}, found)
+
+
+@pytest.fixture(params=GOLDEN, ids=lambda path: path.name)
+def golden(request, tmp_path):
+    opened = Golden(request.param, tmp_path)
+    yield opened
+    opened.store.service.close()
+
+
+def test_everything_is_as_it_was(golden):
+    """Every vault, tag, job, point, object, list, checksum, metadata and byte; also after its maintenance."""
+    assert golden.differences() == []
+    assert problems(golden.store.data_dir) == []
+    golden.store.maintain()
+    golden.store.reopen()
+    assert golden.differences() == []
+
+
+def test_what_was_begun_goes_on(golden):
+    """Tokens that were handed out still work, an open upload is completed, a repeated request starts nothing new."""
+    api, restore = golden.api, golden.manifest["running_restore"]
+    for held in golden.manifest["tokens"]:
+        api.call(GetObjectMetadata(storage_job_id=restore, object_token=held["object_token"]))
+        listed = api.call(ListChunks(storage_job_id=restore, object_token=held["object_token"])).chunk_list
+        assert [chunk.checksum for chunk in listed] == [checksum for _, checksum in held["chunk_tokens"]]
+        for token, checksum in held["chunk_tokens"]:
+            got = api.call(GetChunk(storage_job_id=restore, chunk_token=token))
+            assert got.checksum == checksum
+            assert checksum in (hex_of(got.data.data), base64_of(got.data.data))
+    for upload in golden.manifest["open_uploads"]:
+        parts = {index: base64.b64decode(text) for index, text in upload["chunks"]}
+        api.complete(upload["job"], upload["upload"], list(parts.values()))
+        assert api.read_chunks(upload["job"], api.found(upload["job"], upload["name"]).object_token) == parts
+    again = api.start_job(resource=golden.manifest["waiting_resource"], idempotency_token="waiting")
+    assert again == golden.manifest["waiting_job"]
+
+
+def test_backups_go_on_top_and_garbage_goes(golden):
+    """An incremental backup on an old base, a deleted old point, collections: the other points stay."""
+    api = golden.api
+    (upload,) = golden.manifest["open_uploads"]
+    before = view(api, upload["job"])
+    arn = api.call(CommitBackupJob(backup_job_id=upload["job"], discard_open_uploads=True)).recovery_point_arn
+    api.resource = CHAIN
+    on_top = api.backup({"new": noise(9000), "small": noise(9001), "compressible": None})
+    doomed = golden.manifest["points"]["branch 1"]
+    api.delete_point(doomed)
+    golden.store.maintain()
+    removed = sum(collect_all(golden.store.service.context, quarantine_ms=0).removed for _ in range(3))
+    assert removed
+    golden.store.reopen()
+    points = golden.manifest["picture"]["points"]
+    golden.manifest["picture"]["points"] = {
+        arn: said for arn, said in points.items() if said["listed"]["Status"] == "COMPLETED" and arn != doomed
+    }
+    assert golden.differences("points") == []
+    found = api.restored(on_top)
+    assert (found["new"], found["small"], "compressible" in found) == (noise(9000), noise(9001), False)
+    restore = api.restore(arn)
+    assert differences(before, view(api, restore)) == []
+    assert set(found) == (set(before) | {"new"}) - {"compressible"}
+    assert problems(golden.store.data_dir) == []
+
+
+def test_the_newest_schema_has_a_golden_directory():
+    """What is released is kept from then on: a migration without a directory would be tested by nobody."""
+    migrations = resources.files("cryostore.catalog.migrations").iterdir()
+    newest = max(int(entry.name.partition("_")[0]) for entry in migrations if entry.name.endswith(".sql"))
+    place = STORES / f"schema-{newest}"
+    assert place.is_dir(), f"run `PYTHONPATH=tests python -m support.golden_store`, and commit stores/{place.name}"

@@ -1,0 +1,418 @@
+"""Rotating master keys and data keys, on a real store, beside others that use it."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+import shutil
+import threading
+
+import pytest
+
+from cryostore.catalog import keys, records
+from cryostore.catalog.keys import WRAPPED
+from cryostore.catalog.records import RecordKey
+from cryostore.chunks.keyring.file import FileKeyring
+from cryostore.core.errors import ConfigurationError
+from cryostore.core.ids import random_id
+from cryostore.maintenance import key_rotation
+from cryostore.maintenance.key_rotation import (
+    RECORD,
+    Rotated,
+    RotationSupersededError,
+    begin,
+    forget,
+    rotate,
+    rotate_vault,
+    uses,
+)
+from cryostore.model.errors import KMSInvalidKeyUsageException, ResourceNotFoundException
+from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
+from cryostore.service import CallAs
+from cryostore.service.keys import SEALING_SECONDS_MAX
+from support.api import Api
+from support.integrity import problems
+from support.keyrings import BOTH, OLD_ALONE, printing, write_keyring
+from support.stores import ROOT, opened
+
+DATA = b"what is in the backup"
+
+
+def rotated(store):
+    """Rotate, and answer what came of it."""
+    outcome = Rotated()
+    for _ in rotate(store.service.context, outcome):
+        pass
+    return outcome
+
+
+def keyring_of(store):
+    """The document in the keyring file."""
+    return FileKeyring(store.data_dir / "keyring.json").document()
+
+
+def only_user(store):
+    """The one master key that something is wrapped with."""
+    found = uses(store.service.context)
+    (key_id,) = found.by_key
+    assert found.due == 0
+    return key_id
+
+
+def count_rows(store):
+    """How many things there are to wrap, by table, and records."""
+    database = store.service.context.database
+    counts = {
+        table: database.read(lambda t, table=table: t.row(f"SELECT count(*) FROM {table}")[0]) for table in WRAPPED
+    }
+    return counts | {RECORD: len(database.read(lambda t: records.page(t, RecordKey("commit", 2**63 - 1), 999)))}
+
+
+def packs(store):
+    """Every pack with its bytes."""
+    return {path.name: path.read_bytes() for path in (store.data_dir / "packs").rglob("*.pack")}
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store of the test's own."""
+    with opened(tmp_path / "data") as store:
+        yield store
+
+
+@pytest.fixture
+def filled(store):
+    """A store with two vaults that hold something; answers how to check that all of it can be read."""
+    apis = [store.api(), store.api()]
+    apis[1].new_vault()
+    arns = [api.backup({"name": DATA, "number": b"%d" % number}) for number, api in enumerate(apis)]
+
+    def check():
+        for number, (api, arn) in enumerate(zip(apis, arns, strict=True)):
+            assert api.restored(arn) == {"name": DATA, "number": b"%d" % number}
+        assert problems(store.data_dir) == []
+
+    return check
+
+
+def test_a_rotation_wraps_everything_anew_and_touches_no_data(store, filled):
+    before, old, bytes_before = count_rows(store), only_user(store), packs(store)
+    outcome = rotated(store)
+    assert outcome.is_finished
+    assert outcome.added
+    assert outcome.rewrapped == before
+    assert outcome.unreadable == {}
+    assert only_user(store) == outcome.key_id == keyring_of(store).active.key_id != old
+    assert keyring_of(store).keys.keys() == {old, outcome.key_id}
+    assert count_rows(store) == before
+    assert packs(store) == bytes_before
+    filled()
+    store.reopen()
+    filled()
+
+
+def test_nothing_needs_the_old_key_any_more(store, filled):
+    old = only_user(store)
+    rotated(store)
+    forget(store.service.context, old)
+    assert old not in keyring_of(store).keys
+    assert old not in (store.data_dir / "keyring.json").read_text()
+    store.reopen()
+    filled()
+    (store.data_dir / "credentials").unlink()
+    store.reopen()
+    filled()
+
+
+def test_each_rotation_has_a_key_of_its_own(store, filled):
+    seen = [only_user(store), *(rotated(store).key_id for _ in range(3))]
+    assert len(set(seen)) == 4
+    assert keyring_of(store).keys.keys() == set(seen)
+    filled()
+
+
+def test_another_server_goes_on_and_wraps_with_the_new_key(store, filled):
+    """It has the old keyring in memory, and has opened nothing yet."""
+    service = store.open()
+    outcome = rotated(store)
+    service.call(CreateBackupVault(backup_vault_name="made-there"), ROOT)
+    store.service, mine = service, store.service
+    filled()
+    assert only_user(store) == outcome.key_id
+    store.service = mine
+    service.close()
+
+
+def test_whoever_reads_the_old_key_from_elsewhere_makes_no_vault_with_it(store, filled, tmp_path):
+    """A server with a copy of the keyring that lacks the new key refuses, rather than wrap with a forgotten one."""
+    shutil.copy(store.data_dir / "keyring.json", tmp_path / "copy")
+    service = store.open()
+    service.context.keys.keyring.source = FileKeyring(tmp_path / "copy")
+    old = only_user(store)
+    outcome = rotated(store)
+    with pytest.raises(KMSInvalidKeyUsageException):
+        service.call(CreateBackupVault(backup_vault_name="made-there"), ROOT)
+    forget(store.service.context, old)
+    assert only_user(store) == outcome.key_id
+    service.close()
+
+
+def test_a_rotation_that_was_broken_off_anywhere_is_finished_by_the_next(store, filled):
+    """The store opens in between, and the same new key is used."""
+    steps = len(list(rotate(store.service.context, Rotated())))
+    for stop in range(steps):
+        outcome = Rotated()
+        going = rotate(store.service.context, outcome)
+        for _ in range(stop + 1):
+            next(going)
+        going.close()
+        store.reopen()
+        filled()
+        known, found = len(keyring_of(store).keys), uses(store.service.context)
+        finished = rotated(store)
+        assert finished.is_finished
+        assert finished.key_id == keyring_of(store).active.key_id
+        left = bool(found.by_key.keys() - {outcome.key_id})
+        assert left or stop >= steps // 2
+        assert (finished.key_id == outcome.key_id) is left
+        assert finished.added is not left
+        assert len(keyring_of(store).keys) == known + finished.added
+        filled()
+
+
+def test_a_key_that_somebody_added_by_hand_is_brought_into_use(store, filled):
+    key = FileKeyring(store.data_dir / "keyring.json").add(random_id)
+    store.api().new_vault()
+    assert only_user(store) != key.key_id
+    outcome = rotated(store)
+    assert (outcome.key_id, outcome.added) == (key.key_id, False)
+    assert only_user(store) == key.key_id
+
+
+def test_of_two_rotations_the_later_one_wins(store, filled):
+    first = rotate(store.service.context, Rotated())
+    next(first)
+    next(first)  # its key is in use
+    second = FileKeyring(store.data_dir / "keyring.json").add(random_id)
+    begin(store.service.context, second, Rotated())
+    with pytest.raises(RotationSupersededError):
+        for _ in first:
+            pass
+    filled()
+    outcome = rotated(store)
+    assert outcome.is_finished
+    assert only_user(store) == second.key_id
+    filled()
+
+
+def test_rows_that_change_meanwhile_are_left_to_whoever_changed_them(store, filled):
+    """A vault that is deleted while its keys are being wrapped stays deleted."""
+    api = store.api()
+    name = api.new_vault()
+    real = keys.rewrap
+
+    def rewrap(transaction, row, wrapped):
+        transaction.run("DELETE FROM vault_key WHERE vault_id = (SELECT vault_id FROM vault WHERE name = :n)", n=name)
+        return real(transaction, row, wrapped)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(key_rotation.keys, "rewrap", rewrap)
+        outcome = rotated(store)
+    assert outcome.is_finished
+    assert outcome.rewrapped["vault_key"] == 2
+    filled()
+
+
+def test_what_no_key_opens_stays_and_is_told(store, filled):
+    database = store.service.context.database
+    row = database.read(lambda t: keys.wrapped_page(t, "vault_key", None, 9))[-1]
+    lost = BOTH.active.wrap(b"x" * 32, b"")
+    database.write(lambda t: keys.rewrap(t, row, lost))
+    for number in range(2):  # it does not keep later rotations from having a new key
+        outcome = rotated(store)
+        assert outcome.added
+        assert not outcome.is_finished
+        assert (outcome.unreadable, outcome.left) == ({"vault_key": 1}, {"new": 1})
+        assert len(keyring_of(store).keys) == number + 2
+    damaged = database.read(lambda t: keys.wrapped_page(t, "vault_key", None, 9))[-1]
+    database.write(lambda t: keys.rewrap(t, damaged, b"damaged"))
+    old = next(name for name in keyring_of(store).keys if name != outcome.key_id)
+    with pytest.raises(ConfigurationError, match="or may be: 1 vault_key"):
+        forget(store.service.context, old)
+
+
+# --- forgetting ------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_that_is_needed_is_not_forgotten(store, filled):
+    context = store.service.context
+    active = only_user(store)
+    with pytest.raises(ConfigurationError, match="is the active one"):
+        forget(context, active)
+    with pytest.raises(ConfigurationError, match="has no master key nobody's"):
+        forget(context, "nobody's")
+    FileKeyring(store.data_dir / "keyring.json").add(random_id)
+    with pytest.raises(ConfigurationError, match="is needed") as caught:
+        forget(context, active)
+    assert "1 access_key, 3 record, 1 secret, 2 vault_key" in caught.value.message
+    assert active in keyring_of(store).keys
+
+
+def test_a_key_is_not_forgotten_while_a_record_may_need_it(store, filled, monkeypatch):
+    context = store.service.context
+    old = only_user(store)
+    rotated(store)
+    monkeypatch.setattr(key_rotation, "record", lambda *_: None)  # as if another process were slow
+    context.database.write(lambda t: key_rotation.touch_vault(t, 1))
+    with pytest.raises(ConfigurationError, match="1 records to be written"):
+        forget(context, old)
+    monkeypatch.undo()
+    forget(context, old)
+
+
+# --- keyrings that are not for Cryostore to change -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["env", "command"])
+def test_a_keyring_that_its_owner_changes_is_rotated_in_two_steps(tmp_path, monkeypatch, scheme):
+    document = tmp_path / "document"
+    place = "env:CRYOSTORE_TEST_KEYS" if scheme == "env" else f"command:{shlex.join(printing(document))}"
+
+    def provide(content):
+        write_keyring(document, content)
+        monkeypatch.setenv("CRYOSTORE_TEST_KEYS", content.encode().decode())
+
+    provide(OLD_ALONE)
+    with opened(tmp_path / "data", keyring=place) as store:
+        api = store.api()
+        arn = api.backup({"name": DATA})
+        with pytest.raises(ConfigurationError, match="everything is wrapped with master key old") as caught:
+            rotated(store)
+        assert "--with-new-key" in caught.value.hint
+        provide(BOTH)
+        store.reopen()
+        outcome = rotated(store)
+        assert (outcome.key_id, outcome.added, outcome.is_finished) == ("new", False, True)
+        assert only_user(store) == "new"
+        with pytest.raises(ConfigurationError, match="cannot be changed from here"):
+            forget(store.service.context, "old")
+        provide(BOTH.without("old"))
+        store.reopen()
+        assert api.restored(arn) == {"name": DATA}
+        provide(BOTH)  # for the end of the test
+    assert not (tmp_path / "data" / "keyring.json").exists()
+
+
+# --- data keys -------------------------------------------------------------------------------------------------------
+
+
+def test_a_vault_gets_a_new_data_key_for_new_data(store, filled):
+    api, context = store.api(), store.service.context
+    now = [context.keys._now()]
+    context.keys._now = lambda: now[0]
+    arn = api.backup({"old": DATA + b"old"})
+    assert rotate_vault(context, "Default") == 2
+    now[0] += SEALING_SECONDS_MAX
+    later = api.backup({"new": DATA + b"new", "again": DATA + b"old"})
+    chunk_keys = context.database.read(
+        lambda t: t.rows("SELECT key_number, count(*) FROM chunk WHERE vault_id = 1 GROUP BY key_number")
+    )
+    assert [count for _, count in chunk_keys] == [3, 1]  # equal bytes are stored once, whichever key sealed them
+    for _ in range(2):
+        assert api.restored(arn) == {"old": DATA + b"old"}
+        assert api.restored(later) == {"old": DATA + b"old", "new": DATA + b"new", "again": DATA + b"old"}
+        filled()
+        store.reopen()
+    assert uses(store.service.context).due == 0
+    rotated(store)
+    filled()
+
+
+def test_a_vault_that_is_not_there_gets_no_key(store):
+    with pytest.raises(ResourceNotFoundException):
+        rotate_vault(store.service.context, "nowhere")
+
+
+def test_the_keys_of_a_vault_rotate_and_go_with_it(store):
+    api, context = store.api(), store.service.context
+    name = api.new_vault()
+    for number in range(2, 5):
+        assert rotate_vault(context, name) == number
+    rotated(store)
+    api.call(DeleteBackupVault(backup_vault_name=name))
+    assert count_rows(store) == {"secret": 1, "access_key": 1, "vault_key": 1, RECORD: 2}
+
+
+# --- beside others ---------------------------------------------------------------------------------------------------
+
+
+class Uploads:
+    """Threads that back up, restore and make vaults through two servers until they are told to end."""
+
+    def __init__(self, store):
+        self.data_dir = store.data_dir
+        self.services = [store.open() for _ in range(2)]
+        self.done = threading.Event()
+        self.failures = []
+        self.points = {}
+        self.threads = [threading.Thread(target=self.run, args=(number,)) for number in range(4)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, number):
+        try:
+            for turn in itertools.takewhile(lambda _: not self.done.is_set(), itertools.count()):
+                self.back_up(number, turn)
+        except BaseException as error:  # noqa: BLE001 - the main thread looks at it
+            self.failures.append(error)
+
+    def back_up(self, number, turn):
+        api = Api(CallAs(self.services[number % 2], ROOT), self.data_dir)
+        if turn % 3 == 1:
+            api.vault = f"vault-of-{number}-{turn}"
+            api.call(CreateBackupVault(backup_vault_name=api.vault))
+        content = {f"{number}": b"%d %d" % (number, turn), "same": DATA}
+        arn = api.backup(content)
+        assert api.restored(arn) == content
+        self.points[arn] = content
+
+    def end(self):
+        self.done.set()
+        for thread in self.threads:
+            thread.join()
+        for service in self.services:
+            service.close()
+
+
+def old_keys(store):
+    """The keys of the keyring that are not active."""
+    document = keyring_of(store)
+    return set(document.keys) - {document.active.key_id}
+
+
+def test_rotations_beside_uploads(store):
+    """Servers write, read and make vaults while keys rotate again and again: nothing fails and nothing is lost."""
+    uploads = Uploads(store)
+    for turn in range(12):
+        assert not rotated(store).unreadable
+        rotate_vault(store.service.context, "Default")
+        for key_id in old_keys(store) if turn % 4 == 3 else ():
+            forget_if_unused(store, key_id)
+    uploads.end()
+    assert uploads.failures == []
+    assert len(uploads.points) >= 4
+    rotated(store)
+    for key_id in old_keys(store):
+        forget(store.service.context, key_id)
+    store.reopen()
+    api = store.api()
+    assert {arn: api.restored(arn) for arn in uploads.points} == uploads.points
+    assert problems(store.data_dir) == []
+
+
+def forget_if_unused(store, key_id):
+    """A record may be due at any moment, as servers make vaults."""
+    try:
+        forget(store.service.context, key_id)
+    except ConfigurationError as error:
+        assert "is needed, or may be" in error.message

@@ -1,0 +1,265 @@
+"""The vaults' data keys: which one seals, how soon a new one does, and when they leave the memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.catalog import keys, records
+from cryostore.catalog.records import VAULT, RecordKey
+from cryostore.chunks.keyring import wrapped_key_id
+from cryostore.core.errors import KeyUnavailableError
+from cryostore.maintenance.key_rotation import Rotated, forget, rotate
+from cryostore.maintenance.keys import drop_destroyed
+from cryostore.model.errors import KMSInvalidKeyUsageException
+from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
+from cryostore.service.keys import SEALING_SECONDS_MAX, TOKEN_SECRET, StoreKeyring, VaultKeys, master_key_id
+from cryostore.service.records import record, touch_vault
+from support.keyrings import BOTH, NEW, OLD, OLD_ALONE, write_keyring
+from support.memory_database import MemoryDatabase
+
+VAULT_ID = 1  # Default, the first one of every store
+
+
+class Now:
+    """A monotonic clock that stands still."""
+
+    def __init__(self):
+        self.seconds = 50.0
+
+    def __call__(self):
+        return self.seconds
+
+
+class Ring:
+    """A keyring whose keys come and go."""
+
+    def __init__(self, document):
+        self.document = document
+
+    def active(self):
+        return self.document.active
+
+    def key(self, key_id):
+        try:
+            return self.document.keys[key_id]
+        except KeyError:
+            raise KeyUnavailableError("not here") from None
+
+
+@pytest.fixture
+def database(store):
+    return store.service.context.database
+
+
+@pytest.fixture
+def now():
+    return Now()
+
+
+@pytest.fixture
+def vault_keys(store, database, now):
+    """As another server has them."""
+    return VaultKeys(database, store.service.context.keys.keyring, now)
+
+
+def add_key(store, number):
+    """Give the vault another data key, without a record of it."""
+
+    def work(transaction):
+        store.service.context.keys.create(transaction, VAULT_ID, bytes([number]) * 16, now_ms=0)
+        touch_vault(transaction, VAULT_ID)
+
+    store.service.context.database.write(work)
+
+
+def put_on_record(store):
+    """Write the record of the vault."""
+    record(store.service.context, RecordKey(VAULT, VAULT_ID))
+
+
+def test_a_newer_key_is_noticed_in_time_and_not_looked_for_before(store, vault_keys, now):
+    first = vault_keys.sealing(VAULT_ID)
+    add_key(store, 1)
+    put_on_record(store)
+    now.seconds += SEALING_SECONDS_MAX - 0.1
+    assert vault_keys.sealing(VAULT_ID) == first
+    now.seconds += 0.1
+    second = vault_keys.sealing(VAULT_ID)
+    assert second.key.key_id == bytes([1]) * 16
+    assert second.key_number > first.key_number
+    assert vault_keys.opening(first.key_number).secret == first.key.secret
+    assert vault_keys.opening(second.key_number) is second.key
+
+
+def test_a_key_seals_only_once_it_is_on_record(store, vault_keys, now):
+    """Otherwise what it sealed would be lost with the catalog."""
+    first = vault_keys.sealing(VAULT_ID)
+    add_key(store, 1)
+    now.seconds += SEALING_SECONDS_MAX
+    assert vault_keys.sealing(VAULT_ID) == first
+    fresh = VaultKeys(store.service.context.database, store.service.context.keys.keyring, now)
+    assert fresh.sealing(VAULT_ID).key_number == first.key_number
+    put_on_record(store)
+    now.seconds += SEALING_SECONDS_MAX
+    assert vault_keys.sealing(VAULT_ID).key.key_id == fresh.sealing(VAULT_ID).key.key_id == bytes([1]) * 16
+
+
+def test_a_key_in_memory_is_used_while_its_master_key_is_not_to_be_had(database, now):
+    ring = Ring(OLD_ALONE)
+    memory = MemoryDatabase()
+    memory.write(lambda t: keys.insert_secret(t, TOKEN_SECRET, OLD.wrap(b"token", TOKEN_SECRET.encode())))
+    vault_keys = VaultKeys(memory, ring, now)
+    insert = "INSERT INTO vault (name, tags, created_ms) VALUES (:name, '{}', 0)"
+    for name in "vw":
+        memory.write(lambda t, name=name: t.run(insert, name=name))
+    for vault_id in (1, 2):
+        memory.write(lambda t, vault_id=vault_id: vault_keys.create(t, vault_id, bytes([vault_id]) * 16, now_ms=0))
+    known = vault_keys.sealing(1)
+    ring.document = BOTH.without("old")
+    now.seconds += SEALING_SECONDS_MAX
+    assert vault_keys.sealing(1).key is known.key
+    for refused in (lambda: vault_keys.sealing(2), lambda: vault_keys.opening(2)):
+        with pytest.raises(KeyUnavailableError):
+            refused()
+    ring.document = BOTH
+    assert vault_keys.sealing(2).key.key_id == bytes([2]) * 16
+    memory.close()
+
+
+def test_what_wraps_is_the_key_in_use_whichever_is_active():
+    """In use is what wraps the token: a rotation changes that in a transaction."""
+    memory, ring = MemoryDatabase(), Ring(BOTH)
+    keyring = StoreKeyring(memory, ring)
+    assert keyring.active() is NEW  # a store that has nothing wrapped yet
+    memory.write(lambda t: keys.insert_secret(t, TOKEN_SECRET, OLD.wrap(b"token", TOKEN_SECRET.encode())))
+    assert keyring.active() is OLD
+    assert memory.read(keyring.master_key) is OLD
+    assert memory.read(master_key_id) == "old"
+    ring.document = BOTH.without("old")
+    with pytest.raises(KeyUnavailableError):
+        keyring.active()
+    memory.close()
+
+
+def test_deleting_a_vault_takes_its_keys_out_of_the_memory_of_all(store, database, vault_keys, now):
+    """At once where it is deleted; elsewhere with the next round of duties."""
+    api = store.api()
+    name = api.new_vault()
+    api.stop(api.running_job())
+    store.maintain()
+    vault_id = database.read(lambda t: t.row("SELECT vault_id FROM vault WHERE name = :name", name=name))[0]
+    here = store.service.context.keys
+    number = vault_keys.sealing(vault_id).key_number
+    here.sealing(vault_id)
+    other = here.sealing(VAULT_ID)
+    vault_keys.sealing(VAULT_ID)
+    api.call(DeleteBackupVault(backup_vault_name=name))
+    assert number not in here._opening
+    assert vault_id not in here._sealing
+    assert here.opening(other.key_number) is other.key
+    vault_keys.drop_destroyed()
+    for cache in (vault_keys._opening, vault_keys._sealing, here._opening, here._sealing):
+        assert len(cache) == 1
+    for refused in (lambda: vault_keys.sealing(vault_id), lambda: vault_keys.opening(number)):
+        with pytest.raises(KeyUnavailableError, match="no longer exists"):
+            refused()
+
+
+def test_a_key_that_is_gone_does_not_seal_for_long_even_without_duties(store, vault_keys, now):
+    api = store.api()
+    name = api.new_vault()
+    vault_id = store.service.context.database.read(
+        lambda t: t.row("SELECT vault_id FROM vault WHERE name = :name", name=name)
+    )[0]
+    vault_keys.sealing(vault_id)
+    api.call(DeleteBackupVault(backup_vault_name=name))
+    now.seconds += SEALING_SECONDS_MAX
+    with pytest.raises(KeyUnavailableError, match="no longer exists"):
+        vault_keys.sealing(vault_id)
+
+
+def test_the_duty_drops_what_another_process_destroyed(store):
+    context = store.service.context
+    sealing = context.keys.sealing(VAULT_ID)
+    context.keys._opening[999] = sealing.key
+    drop_destroyed(context)
+    assert list(context.keys._opening) == [sealing.key_number]
+
+
+def test_a_deleted_vaults_key_is_nowhere_in_the_files(store):
+    """It is overwritten where it stood, whether the engine does that by itself or not."""
+    api, database = store.api(), store.service.context.database
+    name = api.new_vault()
+    (wrapped,) = database.read(
+        lambda t: t.row("SELECT wrapped FROM vault_key JOIN vault USING (vault_id) WHERE vault.name = :name", name=name)
+    )
+    store.reopen()  # so that it is in the file, and no longer in the write-ahead log
+    files = [store.data_dir / "catalog.sqlite", *(store.data_dir / "records").rglob("*.*")]
+    assert wrapped in files[0].read_bytes()
+    api.call(DeleteBackupVault(backup_vault_name=name))
+    store.reopen()
+    files = [path for path in store.data_dir.rglob("*") if path.is_file()]
+    assert [path.name for path in files if wrapped[-40:] in path.read_bytes()] == []
+
+
+def test_a_vault_is_made_with_the_key_in_use_although_the_keyring_has_a_newer_one(store):
+    write_new_active(store)
+    store.api().new_vault()
+    rows = store.service.context.database.read(lambda t: t.rows("SELECT wrapped FROM vault_key"))
+    assert len({wrapped_key_id(row[0]) for row in rows}) == 1
+
+
+def test_no_vault_is_made_without_the_key_in_use(store):
+    path = store.data_dir / "keyring.json"
+    kept = path.read_bytes()
+    write_keyring(path, BOTH)
+    api = store.api()
+    api.refuses(KMSInvalidKeyUsageException, CreateBackupVault(backup_vault_name="new-vault"))
+    path.write_bytes(kept)
+    api.call(CreateBackupVault(backup_vault_name="new-vault"))
+
+
+def write_new_active(store):
+    """Add a key to the store's keyring file."""
+    return store.service.context.keys.keyring.source.add(store.service.context.new_id)
+
+
+def test_records_are_wrapped_with_the_key_in_use(store):
+    context = store.service.context
+    write_new_active(store)
+    store.api().new_vault()
+    rows = context.database.read(lambda t: records.page(t, RecordKey(VAULT), 9))
+    names = [name for row in rows for name in context.records.names(VAULT) if name.number == row.number]
+    in_use = context.database.read(master_key_id)
+    assert {wrapped_key_id(context.records.wrapped(name)) for name in names} == {in_use}
+
+
+def test_a_key_that_is_wrapped_anew_while_it_is_being_unwrapped(store):
+    """The old master key is forgotten between the reading of a row and its unwrapping: the row is read again."""
+    context, vault_keys = store.service.context, store.service.context.keys
+    context.keys.drop([context.keys.sealing(VAULT_ID).key_number])
+    source = vault_keys.keyring.source
+    lines = (store.data_dir / "credentials").read_text().splitlines()
+    access_key_id = next(line.split(" = ")[1] for line in lines if "access_key_id" in line)
+
+    class Racing:
+        """Rotates and forgets right before the key is asked for, once."""
+
+        def key(self, key_id):
+            if vault_keys.keyring.source is self:
+                vault_keys.keyring.source = source
+                for _ in rotate(context, Rotated()):
+                    pass
+                forget(context, key_id)
+            return source.key(key_id)
+
+    for use in (
+        lambda: vault_keys.sealing(VAULT_ID),
+        lambda: vault_keys.opening(1),
+        vault_keys.keyring.active,
+        lambda: store.service.access.secret(access_key_id),
+    ):
+        vault_keys.drop([1])
+        vault_keys.keyring.source = Racing()
+        assert use()
+        assert vault_keys.keyring.source is source

@@ -1,0 +1,62 @@
+"""Damage to packs, and a look at what a store says of it."""
+
+from __future__ import annotations
+
+import random
+
+from cryostore.catalog import chunks
+from cryostore.chunks.pack import pack_key
+from cryostore.maintenance.damage import name_damage
+from cryostore.maintenance.scrub import Scrubbed, scrub
+from support.api import sha
+
+
+def noise(number, size=200):
+    """Bytes that do not shrink, always the same for a number."""
+    return random.Random(number).randbytes(size)
+
+
+def to_end(steps):
+    """Take all steps, and answer what the generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def scrubbed(context, **options):
+    """A scrub to its end, and what it found."""
+    outcome = Scrubbed()
+    to_end(scrub(context, outcome, **options))
+    return outcome
+
+
+def hurt(context):
+    """By the ARN of each hurt point, or the id of a job, the names of its hurt objects."""
+    damage = to_end(name_damage(context))
+    points = {point.recovery_point_arn: sorted(point.names) for point in damage.points}
+    return points | {job.backup_job_id: sorted(job.names) for job in damage.jobs}
+
+
+def row_of(store, data, vault_id=1):
+    """The row of a chunk by its bytes."""
+    return store.database.read(lambda transaction: chunks.find(transaction, vault_id, sha(data)))
+
+
+def damaged(store):
+    """The digests that are marked as damaged."""
+    query = "SELECT digest FROM chunk WHERE damaged_ms IS NOT NULL"
+    return {row[0] for row in store.database.read(lambda transaction: transaction.rows(query))}
+
+
+def blob(store, name):
+    """The bytes of a pack in a store in memory, to be changed in place."""
+    return store.blobs._blobs[pack_key(name)]
+
+
+def spoil(store, data, place=-1, *, vault_id=1):
+    """Flip a bit of a chunk's envelope, by default in its tag."""
+    row = row_of(store, data, vault_id)
+    at = row.pack_offset + (place if place >= 0 else row.sealed_length + place)
+    blob(store, row.pack_name)[at] ^= 1

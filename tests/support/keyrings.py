@@ -1,0 +1,34 @@
+"""Keyring documents for tests, and places they can be had from."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from cryostore.chunks.keyring import Document, MasterKey
+
+OLD = MasterKey("old", bytes(range(32)))
+NEW = MasterKey("new", bytes(range(32, 64)))
+OLD_ALONE = Document(OLD, {"old": OLD})
+BOTH = Document(NEW, {"old": OLD, "new": NEW})
+
+
+def write_keyring(path, document, mode=0o600):
+    """Put a keyring file at a path, as an operator would; `document` may be any text, too."""
+    path.unlink(missing_ok=True)
+    if isinstance(document, Document):
+        path.write_bytes(document.encode())
+    else:
+        path.write_text(document if isinstance(document, str) else json.dumps(document))
+    path.chmod(mode)
+
+
+def program(path, text):
+    """A Python program as a command and its arguments."""
+    path.write_text(text)
+    return [sys.executable, "-I", "-S", str(path)]
+
+
+def printing(path):
+    """A program that prints what is in a file."""
+    return ["/bin/cat", str(path)]
