@@ -7,6 +7,8 @@ import threading
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.core.errors import StorageUnavailableError
 
+ANSWER_LOST = -1
+
 
 class FaultyBlobs:
     """Passes everything on to `inner`, except the calls that `fail` names.
@@ -21,9 +23,13 @@ class FaultyBlobs:
         self.before = {}
         self._lock = threading.Lock()
 
-    def fail(self, method, at=1, error=None, *, torn_bytes=0):
-        """Let the `at`-th call from now raise `error`; an append writes `torn_bytes` before that."""
+    def fail(self, method, at=1, error=None, *, torn_bytes=0, answer_lost=False):
+        """Let the `at`-th call from now raise `error`; an append writes `torn_bytes` before that.
+
+        With `answer_lost` any other call is done first.
+        """
         error = error or StorageUnavailableError(f"{method} was told to fail")
+        torn_bytes = ANSWER_LOST if answer_lost else torn_bytes
         self.faults[method, self.calls.get(method, 0) + at] = (error, torn_bytes)
 
     def on(self, method, action):
@@ -39,8 +45,10 @@ class FaultyBlobs:
         return fault
 
     def _pass_on(self, method, *arguments):
-        error, _ = self.trouble(method)
+        error, how = self.trouble(method)
         if error:
+            if how == ANSWER_LOST:
+                getattr(self.inner, method)(*arguments)
             raise error
         return getattr(self.inner, method)(*arguments)
 
@@ -107,6 +115,14 @@ class CrashingBlobs(MemoryBlobs):
         appender = CrashingAppender(self, key, super().open_append(key))
         self.appenders.append(appender)
         return appender
+
+    def cut(self, key, size):
+        """As MemoryBlobs; what is left counts as synced."""
+        done = super().cut(key, size)
+        for appender in self.appenders:
+            if done and appender.key == key:
+                appender.synced = appender.size
+        return done
 
     def crash(self, kept_share=0.0, filler=None):
         """Kill all owners. Of the bytes not synced keep this share; with `filler`, put that in place of the rest."""

@@ -23,13 +23,14 @@ from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service.settings import Settings
 from support.api import base64_of, summary_base64
 from support.collecting import noise
+from support.store_copy import copied
 from support.store_picture import picture
 from support.stores import Store
 from support.tree import ROOT
 
 STORES = ROOT / "tests" / "golden" / "stores"
 SETTINGS = Settings(pack_bytes_target=8000)
-LEFT_OUT = {"open.lock", "catalog.lock", "catalog.sqlite-shm"}
+LEFT_OUT = ("open.lock", "catalog.lock", "catalog.sqlite-shm")
 LONG_CHUNKS = 1100
 TORN_BYTES = 77
 
@@ -233,17 +234,6 @@ class Story:
         self.waiting_job = self.api.start_job(idempotency_token="waiting")
 
 
-def copy(data_dir, target):
-    """The directory as it is on the disk at this moment, which no lock outlives."""
-    for path in sorted(data_dir.rglob("*")):
-        if path.is_file() and path.name not in LEFT_OUT:
-            place = target / path.relative_to(data_dir)
-            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            shutil.copyfile(path, place)
-            place.chmod(0o600)
-    return target
-
-
 def tear(data_dir):
     """Half an envelope at the end of the pack that is written to, as a dying process leaves it."""
     newest = max(data_dir.rglob("*.pack"), key=lambda path: path.stem)
@@ -258,10 +248,10 @@ def make(stores):
         story = Story(store)
         story.tell()
         versions = store.service.context.database.read(lambda t: t.row("SELECT max(version) FROM schema_version"))
-        made = copy(store.data_dir, Path(folder) / "made")
+        made = copied(store.data_dir, Path(folder) / "made", without=LEFT_OUT)
         store.service.close()
         tear(made)
-        look = Store(copy(made, Path(folder) / "look"), clock=store.clock, settings=SETTINGS)
+        look = Store(copied(made, Path(folder) / "look"), clock=store.clock, settings=SETTINGS)
         manifest = {
             "schema": versions[0],
             "now_ms": store.clock(),
@@ -277,7 +267,7 @@ def make(stores):
             api.vault = arn.rpartition(":")[0]
             assert api.restored(arn) == story.contents[label], label
         look.service.close()
-        look = Store(copy(made, Path(folder) / "look again"), clock=store.clock, settings=SETTINGS)
+        look = Store(copied(made, Path(folder) / "look again"), clock=store.clock, settings=SETTINGS)
         manifest["picture"] = picture(look.api())
         look.service.close()
         target = stores / f"schema-{versions[0]}"

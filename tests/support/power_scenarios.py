@@ -9,16 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
 
 from cryostore.core.errors import CryostoreError
+from cryostore.core.time import FrozenClock
 from cryostore.maintenance import maintain
 from cryostore.maintenance.gc import collect_all
+from cryostore.maintenance.key_rotation import Rotated, forget, rotate, rotate_vault
+from cryostore.maintenance.rebuild import Rebuilt
+from cryostore.maintenance.rebuild_store import rebuild_store
+from cryostore.maintenance.scrub import scrub_all
+from cryostore.service.keyring import existing_keyring
 from cryostore.service.settings import Settings
 from support.api import new_resource
 from support.collecting import noise
+from support.store_copy import copied
 from support.stores import Store
 
 STORE = "store"
@@ -118,6 +126,37 @@ def collection(folder, tell):
         api.put(job, f"while {number}", noise(50 + number))
         tell("object", job=job, name=f"while {number}", digest=sha(noise(50 + number)))
         collect_all(store.service.context, quarantine_ms=0)
+        scrub_all(store.service.context)
+    store.service.close()
+
+
+def rotation(folder, tell):
+    """The master key and a vault's data key are replaced between backups, and the old master key leaves the keyring."""
+    store = Store(folder / STORE, settings=SETTINGS)
+    api, context = store.api(), store.service.context
+    _backup(api, {"a": noise(1), "b": noise(2)}, tell)
+    old = context.keys.keyring.source.active().key_id
+    for _ in rotate(context, Rotated()):
+        pass
+    _backup(api, {"a": noise(1), "c": noise(3)}, tell)
+    rotate_vault(context, "Default")
+    forget(context, old)
+    _backup(api, {"a": noise(4)}, tell)
+    store.service.close()
+
+
+def rebuild(folder, tell):
+    """The catalog is made anew, in place of one whose last commits stand in its log alone, and used at once."""
+    kept = json.loads((folder / "kept.json").read_text())
+    for arn, contents in kept["kept"].items():
+        tell("point", arn=arn, contents=contents)
+    tell("rebuilding")
+    data_dir = folder / STORE
+    for _ in rebuild_store(data_dir, existing_keyring(data_dir), Rebuilt(), clock=FrozenClock(), replace=True):
+        pass
+    store = Store(data_dir, settings=SETTINGS)
+    tell("rebuilt")
+    _backup(store.api(), {"a": noise(1), "new": noise(2)}, tell)
     store.service.close()
 
 
@@ -147,6 +186,22 @@ def prepare_collection(folder):
     (folder / "kept.json").write_text(json.dumps(facts))
 
 
+def prepare_rebuild(folder):
+    """A store whose process died, so that the log of its catalog is still there."""
+    store = Store(folder / "first", settings=SETTINGS)
+    facts = {"kept": {}}
+    store.reopen()
+    api = store.api()
+    for contents in ({"a": noise(1), "b": noise(2)}, {"c": noise(3), "b": None}):
+        arn = api.backup(contents)
+        facts["kept"][arn] = content(api.restored(arn))
+    copied(folder / "first", folder / STORE, without=("catalog.sqlite-shm", "open.lock"))
+    store.service.close()
+    shutil.rmtree(folder / "first")
+    assert (folder / STORE / "catalog.sqlite-wal").stat().st_size
+    (folder / "kept.json").write_text(json.dumps(facts))
+
+
 def _backup(api, contents, tell):
     """A point of some objects; answers its view."""
     job = api.start_job()
@@ -169,6 +224,8 @@ SCENARIOS = {
     "jobs": (prepare, jobs),
     "writers": (prepare, writers),
     "collection": (prepare_collection, collection),
+    "rotation": (prepare, rotation),
+    "rebuild": (prepare_rebuild, rebuild),
 }
 
 

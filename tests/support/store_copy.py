@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def copied(data_dir: Path, target: Path) -> Path:
-    """A copy that a service opens: directories 0700, files 0600. Answers `target`, which must not exist."""
+def copied(data_dir: Path, target: Path, *, without: tuple[str, ...] = ()) -> Path:
+    """A copy that a service opens: directories 0700, files 0600, none of these names. Answers `target`, which is new."""
     target.mkdir(parents=True, mode=0o700)
     for path in sorted(data_dir.rglob("*")):
         place = target / path.relative_to(data_dir)
         if path.is_dir():
             place.mkdir(mode=0o700)
-        else:
+        elif path.name not in without:
             place.write_bytes(path.read_bytes())
             place.chmod(0o600)
     return target

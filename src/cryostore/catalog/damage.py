@@ -23,6 +23,13 @@ class Place(NamedTuple):
     pack_offset: int
 
 
+class State(NamedTuple):
+    """What the row of a chunk says of its bytes."""
+
+    damaged: bool
+    length: int
+
+
 class Version(NamedTuple):
     """Which name an object version stands under, and who sees it: see `lineages`."""
 
@@ -105,18 +112,18 @@ def page(transaction: Transaction, *, after: tuple[int, bytes], limit: int) -> l
     return [(row[0], row[1]) for row in rows]
 
 
-def states(transaction: Transaction, vault_id: int, digests: Sequence[bytes]) -> dict[bytes, bool]:
-    """Of `digests` those the vault has a row for, and whether that is marked as damaged."""
-    found: dict[bytes, bool] = {}
+def states(transaction: Transaction, vault_id: int, digests: Sequence[bytes]) -> dict[bytes, State]:
+    """Of `digests` those the vault has a row for, and what it says."""
+    found: dict[bytes, State] = {}
     for start in range(0, len(digests), DIGESTS_PER_QUERY):
         some = digests[start : start + DIGESTS_PER_QUERY]
         names = ", ".join(f":d{place}" for place in range(len(some)))
         rows = transaction.rows(
-            f"SELECT digest, damaged_ms IS NOT NULL FROM chunk WHERE vault_id = :vault_id AND digest IN ({names})",
+            f"SELECT digest, damaged_ms IS NOT NULL, length FROM chunk WHERE vault_id = :vault_id AND digest IN ({names})",
             vault_id=vault_id,
             **{f"d{place}": digest for place, digest in enumerate(some)},
         )
-        found.update((row[0], bool(row[1])) for row in rows)
+        found.update((row[0], State(bool(row[1]), row[2])) for row in rows)
     return found
 
 
@@ -198,3 +205,12 @@ def key_owner(transaction: Transaction, key_id: bytes) -> tuple[int, int] | None
     """The number of the data key that envelopes name by this id, and its vault."""
     row = transaction.row("SELECT key_number, vault_id FROM vault_key WHERE key_id = :key_id", key_id=key_id)
     return (row[0], row[1]) if row else None
+
+
+def is_key_used(transaction: Transaction, key_number: int) -> bool:
+    """Whether any vault that exists has this data key."""
+    row = transaction.row(
+        "SELECT 1 FROM vault_key JOIN vault ON vault.vault_id = vault_key.vault_id WHERE key_number = :key_number",
+        key_number=key_number,
+    )
+    return row is not None

@@ -160,16 +160,6 @@ def set_verified(transaction: Transaction, pack_number: int, *, now_ms: int) -> 
     )
 
 
-def bring_back(transaction: Transaction, pack_number: int) -> bool:
-    """Let a retired pack take rows again, unless its file is to go; answers whether the pack takes rows."""
-    transaction.run(
-        "UPDATE pack SET retired_ms = NULL WHERE pack_number = :pack_number AND dropped_epoch IS NULL",
-        pack_number=pack_number,
-    )
-    row = transaction.row("SELECT retired_ms FROM pack WHERE pack_number = :pack_number", pack_number=pack_number)
-    return row is not None and row[0] is None
-
-
 def forget(transaction: Transaction, pack_number: int, *, epoch: int) -> None:
     """Remove the row of a pack that was dropped before `epoch` and whose file is gone."""
     transaction.run(

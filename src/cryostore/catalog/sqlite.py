@@ -35,7 +35,7 @@ DIALECT = {
     "{clustered}": "WITHOUT ROWID",
 }
 SETTINGS = ("synchronous = FULL", "foreign_keys = ON", "cache_size = -4096", "wal_autocheckpoint = 4000")
-SHRINK_WAIT_MS = 1000
+SHRINK_WAIT_MS = 200
 """How long giving the log's room back waits for readers."""
 FULL = {sqlite3.SQLITE_FULL}
 NEEDED_BYTES = 1 << 20

@@ -16,7 +16,8 @@ from cryostore.cli.verbs import EPILOGUE
 
 if TYPE_CHECKING:
     from cryostore.chunks.keyring import Document, KeyringSource
-    from cryostore.maintenance.key_rotation import Rotated, Uses
+    from cryostore.maintenance.key_rotation import Rotated
+    from cryostore.maintenance.key_uses import Uses
 
 DONE = 0
 WITH_ISSUES = 1
@@ -43,7 +44,7 @@ def list_keys(data_dir: Path, as_json: bool) -> int:
     that the keyring lacks.
     """
     from cryostore.chunks.keyring import KeyringSource
-    from cryostore.maintenance.key_rotation import uses
+    from cryostore.maintenance.key_uses import uses
 
     with existing_store(data_dir) as service:
         found = uses(service.context)

@@ -18,6 +18,7 @@ FAILED = 2
 INTERRUPTED = 130
 
 VERBS = {
+    "check": ("cryostore.cli.check", "Compare the catalog with the packs."),
     "backup": ("cryostore.cli.backup", "Make a recovery point of files and folders."),
     "ls": ("cryostore.cli.ls", "List what is in a recovery point."),
     "points": ("cryostore.cli.points", "List recovery points."),

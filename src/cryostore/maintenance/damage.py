@@ -189,8 +189,7 @@ def _name_uploads(context: Context, naming: Naming, marked: DigestSet) -> Genera
         for row in rows:
             if row.vault_id is None or row.upload_number == named or not marked.holds(row.vault_id, row.digest):
                 continue
-            states = context.database.read(partial(damage.states, vault_id=row.vault_id, digests=[row.digest]))
-            if any(states.values()):
+            if _any_damaged(context, row.vault_id, [row.digest]):
                 naming.add_upload(row.upload_number)
                 named = row.upload_number
         after, done = rows[-1][:2], done + len(rows)
@@ -212,9 +211,14 @@ def _is_hurt(context: Context, vault_id: int, row: ObjectReferences, marked: Dig
     for packed in object_digests(context, row):
         digests = (packed[place : place + DIGEST_BYTES] for place in range(0, len(packed), DIGEST_BYTES))
         some = [digest for digest in digests if marked.holds(vault_id, digest)]
-        if some and any(context.database.read(partial(damage.states, vault_id=vault_id, digests=some)).values()):
+        if some and _any_damaged(context, vault_id, some):
             return True
     return False
+
+
+def _any_damaged(context: Context, vault_id: int, digests: list[bytes]) -> bool:
+    states = context.database.read(partial(damage.states, vault_id=vault_id, digests=digests))
+    return any(state.damaged for state in states.values())
 
 
 def object_digests(context: Context, row: ObjectReferences) -> Iterator[bytes]:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cryostore.maintenance import compaction, packs
+from cryostore.maintenance import compaction, packs, records
 from cryostore.maintenance.collection import Outcome, Progress, Run
 from cryostore.maintenance.mark import mark
 from cryostore.maintenance.sweep import sweep
@@ -55,6 +55,7 @@ def collect(
         yield from compaction.compact(run, live_bytes)
         yield from packs.retire(run)
         yield from packs.drop(run)
+        yield from records.shrink(run)
         run.end(finished=True)
     finally:
         run.end(finished=False)

@@ -8,7 +8,7 @@ The rules, on which it rests that no key is ever needed that is not there:
    have wrapped only becomes less.
 3. Then all other rows follow, a page a transaction, each only if it is as it was read. The transaction makes sure that
    the key is in use still, so of two rotations the later one wins, and that the records of what it changed are due.
-4. It is finished when nothing is wrapped with another key, neither a row nor a record (`uses`). Only such a key may
+4. It is finished when nothing is wrapped with another key, neither a row nor a record (`key_uses`). Only such a key may
    leave the keyring.
 
 Broken off anywhere, the store opens with the keys there are, and another run does the rest.
@@ -25,11 +25,21 @@ from functools import partial
 from cryostore.catalog import keys, records
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.keys import WRAPPED, WrappedRow
-from cryostore.catalog.records import COMMIT, VAULT, RecordKey, RecordRow
-from cryostore.chunks.keyring import EditableKeyring, Keyring, KeyringSource, MasterKey, unwrap, wrapped_key_id
-from cryostore.chunks.records import RecordName
-from cryostore.core.errors import BlobNotFoundError, ConfigurationError, CryostoreError, KeyUnavailableError
+from cryostore.catalog.records import VAULT, RecordKey
+from cryostore.chunks.keyring import EditableKeyring, Keyring, KeyringSource, MasterKey, unwrap
+from cryostore.core.errors import ConfigurationError, CryostoreError, KeyUnavailableError
 from cryostore.maintenance.collection import Progress
+from cryostore.maintenance.key_uses import (
+    DAMAGED,
+    RECORD,
+    ROWS_PER_PAGE,
+    Uses,
+    pages,
+    recorded_by,
+    uses,
+    wrapped_by,
+    wrapped_records,
+)
 from cryostore.service import Context
 from cryostore.service.access import wrapping_context as access_key_context
 from cryostore.service.keys import TOKEN_SECRET, master_key_id
@@ -37,15 +47,11 @@ from cryostore.service.keys import wrapping_context as vault_key_context
 from cryostore.service.records import record, touch_store, touch_vault
 from cryostore.service.vaults import vault_by_name
 
-ROWS_PER_PAGE = 100
 CONTEXTS: dict[str, Callable[[bytes], bytes]] = {
     "secret": bytes,
     "access_key": lambda label: access_key_context(label.decode()),
     "vault_key": vault_key_context,
 }
-RECORD = "record"
-DAMAGED = ""
-"""Stands for the id of the master key where nobody can tell it."""
 
 
 class RotationSupersededError(CryostoreError):
@@ -69,18 +75,6 @@ class Rotated:
     def is_finished(self) -> bool:
         """Whether no other key is needed any more."""
         return not self.left and not self.due
-
-
-@dataclass
-class Uses:
-    """What master keys are needed for: how many things of each kind, by the id of the key; and what is not written."""
-
-    by_key: dict[str, Counter[str]] = field(default_factory=dict)
-    due: int = 0
-
-    def count(self, key_id: str, kind: str) -> None:
-        """Count one more thing."""
-        self.by_key.setdefault(key_id, Counter())[kind] += 1
 
 
 def rotate(context: Context, outcome: Rotated) -> Iterator[Progress]:
@@ -181,7 +175,7 @@ def begin(context: Context, key: MasterKey, outcome: Rotated) -> None:
     """Bring a master key into use: from now on it wraps whatever is wrapped."""
     while True:
         (row,) = (one for one in context.database.read(_secrets) if one.name == TOKEN_SECRET)
-        if _wrapped_by(row.wrapped) == key.key_id:
+        if wrapped_by(row.wrapped) == key.key_id:
             return
         wrapped = key.wrap(unwrap(context.keys.keyring, row.wrapped, _context(row)), _context(row))
         if context.database.write(partial(keys.rewrap, row=row, wrapped=wrapped)):
@@ -196,8 +190,8 @@ def _secrets(transaction: Transaction) -> list[WrappedRow]:
 def _rewrap(context: Context, table: str, key: MasterKey, outcome: Rotated) -> Iterator[Progress]:
     """Wrap the rows of a table anew that another key has wrapped."""
     done = 0
-    for rows in _pages(context, table):
-        old = [row for row in rows if _wrapped_by(row.wrapped) != key.key_id]
+    for rows in pages(context, table):
+        old = [row for row in rows if wrapped_by(row.wrapped) != key.key_id]
         opened = [(row, plain) for row in old if (plain := _open(context, row)) is not None]
         new = [(row, key.wrap(plain, _context(row))) for row, plain in opened]
         changed = context.database.write(partial(_replace, key=key, pairs=new)) if new else 0
@@ -224,22 +218,14 @@ def _replace(transaction: Transaction, key: MasterKey, pairs: list[tuple[Wrapped
 
 def _record(context: Context, key: MasterKey, outcome: Rotated) -> Iterator[Progress]:
     """Write the records anew that are due, or that another key has wrapped."""
-    for done, row in enumerate(_records(context)):
+    for done, row in enumerate(wrapped_records(context)):
         if row.recorded >= row.changes:
-            if _recorded_by(context, row) in (None, key.key_id):
+            if recorded_by(context, row) in (None, key.key_id):
                 continue
             context.database.write(lambda transaction: records.touch_known(transaction, row.key))  # noqa: B023 - at once
         record(context, row.key)
         _count(outcome.rewrapped, RECORD, 1)
         yield Progress(RECORD, done)
-
-
-def _wrapped_by(wrapped: bytes) -> str:
-    """The id of the key that has wrapped something."""
-    try:
-        return wrapped_key_id(wrapped)
-    except KeyUnavailableError:
-        return DAMAGED
 
 
 def _has(keyring: Keyring, key_id: str) -> bool:
@@ -264,51 +250,3 @@ def _context(row: WrappedRow) -> bytes:
 def _count(counts: dict[str, int], name: str, number: int) -> None:
     if number:
         counts[name] = counts.get(name, 0) + number
-
-
-def uses(context: Context) -> Uses:
-    """What each master key is needed for: rows of the catalog, by table, and records.
-
-    A key that is missing here is needed by nothing in this store, once no record is due, and nothing will be wrapped
-    with it unless it is the active one of the keyring.
-    """
-    found = Uses()
-    for table in WRAPPED:
-        for rows in _pages(context, table):
-            for row in rows:
-                found.count(_wrapped_by(row.wrapped), table)
-    for record_row in _records(context):
-        found.due += record_row.recorded < record_row.changes
-        key_id = _recorded_by(context, record_row)
-        if key_id is not None:
-            found.count(key_id, RECORD)
-    return found
-
-
-def _pages(context: Context, table: str) -> Iterator[list[WrappedRow]]:
-    after = None
-    while rows := context.database.read(
-        lambda transaction: keys.wrapped_page(transaction, table, after, ROWS_PER_PAGE)  # noqa: B023 - runs at once
-    ):
-        yield rows
-        after = rows[-1].name
-
-
-def _records(context: Context) -> Iterator[RecordRow]:
-    """Every record that a master key wraps: all but those of commits, which data keys seal."""
-    after = RecordKey(COMMIT, 2**63 - 1, 2**63 - 1)
-    while rows := context.database.read(
-        lambda transaction: records.page(transaction, after, ROWS_PER_PAGE)  # noqa: B023 - runs at once
-    ):
-        yield from rows
-        after = rows[-1].key
-
-
-def _recorded_by(context: Context, row: RecordRow) -> str | None:
-    """The id of the key that wraps a record; None if there is none, or another one has taken its place just now."""
-    if not row.parts:
-        return None
-    try:
-        return _wrapped_by(context.records.wrapped(RecordName(*row.key, row.recorded, 0)))
-    except BlobNotFoundError:
-        return None

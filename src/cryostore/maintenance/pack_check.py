@@ -97,7 +97,7 @@ class PackCheck:
     def _check_missing(self, pack: PackRow) -> Iterator[Progress]:
         lost = 0
         for row in self._rows(pack):
-            lost += self._is_bad(pack, row, None, finding.PACK_MISSING, said=False)
+            lost += self._is_bad(pack, row, finding.PACK_MISSING, said=False)
             yield Progress("packs", self.seen.packs)
         standing = self._context.database.read(partial(packs.find, name=pack.name))
         if lost or (standing is not None and standing.retired_ms is None):
@@ -119,7 +119,7 @@ class PackCheck:
             except (DamagedDataError, BlobNotFoundError, StorageUnavailableError):
                 placed = None
             if placed is None or not self._fits(reader, row, placed):
-                self._is_bad(pack, row, reader, finding.CHUNK_MISPLACED)
+                self._is_bad(pack, row, finding.CHUNK_MISPLACED)
             self.seen.chunks += 1
             yield Progress("packs", self.seen.packs)
         try:
@@ -144,9 +144,7 @@ class PackCheck:
             return False
         return True
 
-    def _is_bad(
-        self, pack: PackRow, row: PlacedChunk, reader: PackReader | None, kind: Kind, *, said: bool = True
-    ) -> bool:
+    def _is_bad(self, pack: PackRow, row: PlacedChunk, kind: Kind, *, said: bool = True) -> bool:
         """Look a second time, at this place alone; tell of it if the row still points there in vain."""
         error: DamagedDataError | None = None
         try:

@@ -12,7 +12,8 @@ Lives here: the order of the work. Does not live here: what records say (`servic
 4. Every envelope of every pack is opened, and what proves right gets a row. So garbage comes back as well: the next
    collection finds it.
 
-Jobs that had not been committed, uploads, restore jobs and tokens are not rebuilt.
+What cannot be read is counted as lost and passed over: `cryo repair` finds chunks that can be read again later, a
+second rebuilding finds records. Jobs that had not been committed, uploads, restore jobs and tokens are not rebuilt.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 from typing import Any, TypeVar
 
 from cryostore.catalog import (
@@ -48,10 +49,10 @@ from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.keyring import Keyring
 from cryostore.chunks.pack import list_packs
 from cryostore.chunks.records import Records
-from cryostore.core.errors import DamagedDataError, KeyUnavailableError
+from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.pack_index import Found, sound_envelopes
-from cryostore.maintenance.recorded import Held, Losses, Recorded
+from cryostore.maintenance.recorded import READ_ERRORS, Held, Losses, Recorded
 from cryostore.service.keys import VaultKeys
 from cryostore.service.open import TOKEN_SECRET
 from cryostore.service.records import CommitRecord
@@ -228,18 +229,24 @@ class Rebuild:
     def _put_back_chunks(self) -> Iterator[Progress]:
         for pack_id in list_packs(self._blobs):
             yield Progress("packs", self.outcome.packs)
+            for batch in self._batches(pack_id):
+                self._put_back_pack(pack_id, batch)
+                yield Progress("packs", self.outcome.packs)
+            self.outcome.packs += 1
+
+    def _batches(self, pack_id: str) -> Iterator[list[Found]]:
+        """The sound envelopes of a pack, some at a time; the last ones may be none."""
+        found = sound_envelopes(self._blobs, pack_id, self._key_of)
+        while True:
             batch: list[Found] = []
             try:
-                for found in sound_envelopes(self._blobs, pack_id, self._key_of):
-                    batch.append(found)
-                    if len(batch) == ENVELOPES_PER_BATCH:
-                        self._put_back_pack(pack_id, batch)
-                        batch = []
-                        yield Progress("packs", self.outcome.packs)
-            except DamagedDataError as error:
+                for one in islice(found, ENVELOPES_PER_BATCH):
+                    batch.append(one)  # noqa: PERF402 - what came before an error stays
+            except READ_ERRORS as error:  # what a dying disk still gives is worth having
                 self.outcome.losses.append(f"pack {pack_id}: {error.message}")
-            self._put_back_pack(pack_id, batch)
-            self.outcome.packs += 1
+            yield batch
+            if len(batch) < ENVELOPES_PER_BATCH:
+                return
 
     def _put_back_pack(self, pack_id: str, batch: Iterable[Found]) -> None:
         def work(transaction: Transaction) -> int:

@@ -11,12 +11,13 @@ from cryostore.catalog.records import COMMIT, STORE, VAULT, RecordKey
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.keyring import Keyring, wrapped_key_id
 from cryostore.chunks.records import RecordName, Records
-from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavailableError
+from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavailableError, StorageUnavailableError
 from cryostore.service.records import CommitRecord, StoreRecord, VaultRecord, decode
 
 Losses = list[str]
 """What could not be read, for people."""
-_UNREADABLE = (DamagedDataError, KeyUnavailableError, BlobNotFoundError)
+READ_ERRORS = (DamagedDataError, BlobNotFoundError, StorageUnavailableError)
+_UNREADABLE = (KeyUnavailableError, *READ_ERRORS)
 
 
 class Held(NamedTuple):

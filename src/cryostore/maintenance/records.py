@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 from cryostore.catalog import objects, records
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.lineages import Segment
 from cryostore.catalog.records import COMMIT, RecordKey, RecordRow
+from cryostore.maintenance.collection import Progress, Run
 from cryostore.service import Context
 from cryostore.service.records import record, record_due
 
@@ -20,17 +24,18 @@ def write_due(context: Context) -> None:
         pass
 
 
-def shrink(context: Context, after: RecordKey) -> RecordKey | None:
-    """Look at some records behind `after`, and write those anew that say mostly what is gone.
-
-    Answers how far it has come; None at the end. May be broken off and repeated.
-    """
-    rows = context.database.read(lambda transaction: records.page(transaction, after, ROWS_PER_PAGE))
-    for row in rows:
-        if context.database.read(lambda transaction: _is_mostly_void(transaction, row)):  # noqa: B023 - runs at once
-            context.database.write(lambda transaction: records.touch_known(transaction, row.key))  # noqa: B023 - as above
-            record(context, row.key)
-    return rows[-1].key if len(rows) == ROWS_PER_PAGE else None
+def shrink(run: Run) -> Iterator[Progress]:
+    """Write those records anew that say mostly what is gone."""
+    if run.dry_run:
+        return
+    context, after, done = run.context, RecordKey(""), 0
+    while rows := run.read(partial(records.page, after=after, limit=ROWS_PER_PAGE)):
+        for row in rows:
+            if run.read(partial(_is_mostly_void, row=row)):
+                run.write(partial(records.touch_known, key=row.key))
+                record(context, row.key)
+        after, done = rows[-1].key, done + len(rows)
+        yield Progress("records", done)
 
 
 def _is_mostly_void(transaction: Transaction, row: RecordRow) -> bool:

@@ -1,0 +1,62 @@
+"""`cryo check`: compare the catalog with the packs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli.data_dir import data_dir_option, existing_store
+from cryostore.cli.gc import show
+from cryostore.cli.hurt import lines
+from cryostore.cli.verbs import EPILOGUE
+from cryostore.core.limits import MIB
+
+if TYPE_CHECKING:
+    from cryostore.maintenance.check import Checked
+
+WITH_ISSUES = 1
+
+
+@click.command("check", epilog=EPILOGUE)
+@data_dir_option("The store.")
+@click.option("--data", is_flag=True, help="Read and prove every byte of every chunk, too.")
+@click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
+def command(data_dir: Path, data: bool, as_json: bool) -> int:
+    """Compare the catalog with the packs, both ways, and say what does not fit and what that hurts.
+
+    Changes nothing. Backups, restores and a server may go on meanwhile. Each kind of finding comes with what it means
+    and what to do next.
+    """
+    from cryostore.maintenance.check import Checked, check
+
+    outcome = Checked()
+    with existing_store(data_dir) as service:
+        show(check(service.context, outcome, data=data))
+    print(json.dumps(_document(outcome)) if as_json else "\n".join(_words(outcome)))
+    return 0 if outcome.is_clean else WITH_ISSUES
+
+
+def _document(outcome: Checked) -> dict[str, Any]:
+    findings = [found.kind._asdict() | {"count": found.count, "examples": found.examples} for found in outcome.findings]
+    seen = asdict(outcome.packs) | {"objects": outcome.objects}
+    return seen | {"findings": findings, "damage": asdict(outcome.damage)}
+
+
+def _words(outcome: Checked) -> Iterator[str]:
+    seen = outcome.packs
+    yield f"{seen.packs} packs, {seen.chunks} chunks, {outcome.objects} objects"
+    yield f"{seen.garbage} chunks of garbage, {seen.garbage_bytes / MIB:.1f} MiB, wait to be collected"
+    for found in outcome.findings:
+        yield f"{found.kind.name}: {found.count}: {found.kind.meaning}"
+        yield from (f"  {example}" for example in found.examples)
+        if found.count > len(found.examples) > 1:
+            yield "  and more"
+        yield f"  what to do: {found.kind.advice}"
+    yield from lines(outcome.damage)
+    if outcome.is_clean:
+        yield "nothing is wrong"

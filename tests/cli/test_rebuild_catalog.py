@@ -1,0 +1,69 @@
+"""`cryo rebuild-catalog` on a real store."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cryostore.cli.verbs import run
+from support.api import footprint
+from support.store_picture import differences, picture
+from support.stores import opened
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """A store with a point; what it says is beside it."""
+    with opened(tmp_path / "data") as store:
+        store.api().backup({"a": b"1" * 1000, "b": b"2"})
+        said = picture(store.api())
+    (tmp_path / "said.json").write_text(json.dumps(said["points"]))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def cryo(capsys):
+    """Carry out a command line, which ends with a code; answers what it wrote."""
+
+    def carry_out(*arguments, code=0):
+        assert run([str(argument) for argument in arguments]) == code
+        return capsys.readouterr()
+
+    return carry_out
+
+
+def lose(data_dir):
+    for path in data_dir.glob("catalog*"):
+        path.unlink()
+
+
+def test_it_makes_the_catalog_anew(cryo, data_dir):
+    lose(data_dir)
+    assert "cryo rebuild-catalog" in cryo("serve", "--data-dir", data_dir, code=2).err
+    said = json.loads(cryo("rebuild-catalog", "--data-dir", data_dir, "--json").out)
+    assert said == {"vaults": 1, "recovery_points": 1, "objects": 2, "packs": 1, "chunks": 2, "losses": []}
+    with opened(data_dir) as store:
+        before = json.loads((data_dir.parent / "said.json").read_text())
+        assert differences(before, picture(store.api())["points"]) == []
+
+
+def test_what_is_lost_is_said_and_the_code_is_1(cryo, data_dir):
+    lose(data_dir)
+    for path in (data_dir / "records" / "commit").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    result = cryo("rebuild-catalog", "--data-dir", data_dir, code=1)
+    assert "lost: the record of commit 1.1 cannot be read" in result.out
+
+
+def test_a_catalog_that_is_there_is_not_touched(cryo, data_dir):
+    before = footprint(data_dir)
+    result = cryo("rebuild-catalog", "--data-dir", data_dir, code=2)
+    assert "--replace" in result.err
+    assert footprint(data_dir) == before
+
+
+def test_a_directory_without_a_keyring_is_no_store(cryo, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "keyring" in cryo("rebuild-catalog", "--data-dir", tmp_path / "empty", code=2).err
+    assert list((tmp_path / "empty").iterdir()) == []

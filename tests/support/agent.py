@@ -1,0 +1,110 @@
+"""The agent over any `Call`, and trees as they are on disk, compared with all their metadata."""
+
+from __future__ import annotations
+
+import os
+import stat
+from hashlib import sha256
+
+from cryostore.agent.backup import Options as BackupOptions
+from cryostore.agent.backup import backup
+from cryostore.agent.points import find_point, opened
+from cryostore.agent.report import Report
+from cryostore.agent.restore import Options as RestoreOptions
+from cryostore.agent.restore import restore
+from cryostore.core.time import wall_clock
+
+LATER_MS = 3_600_000
+
+
+def in_an_hour():
+    """A clock by which whatever has just been written is old, and so can be trusted not to change again unseen."""
+    return wall_clock() + LATER_MS
+
+
+class Runs:
+    """Backs up and restores through a `Call`, each resource by its own name."""
+
+    def __init__(self, call, resource="tree"):
+        self.call = call
+        self.resource = resource
+
+    def backup(self, root, *, now=in_an_hour, before_read=None, **options):
+        """One run; answers its report, whose `outcome` is the outcome."""
+        report = Report()
+        arguments = {"vault": "Default", "resource": self.resource} | options
+        wanted = BackupOptions(root=os.fsencode(root), **arguments)
+        return report, backup(self.call, wanted, report, now=now, before_read=before_read)
+
+    def restore(self, target, point="latest", **options):
+        """Restore the newest recovery point, or another."""
+        report = Report()
+        with self.opened(point) as archive:
+            restore(archive, RestoreOptions(target=os.fsencode(target), **options), report)
+        return report
+
+    def opened(self, point="latest"):
+        """The archive of a recovery point."""
+        return opened(self.call, find_point(self.call, point, resource=self.resource), "test")
+
+    def latest(self):
+        """The ARN of the newest recovery point."""
+        return find_point(self.call, "latest", resource=self.resource).recovery_point_arn
+
+
+def seen(root):
+    """Everything a tree holds, by path: kind, mode, owner, time, attributes, content, and which names are one file."""
+    root = os.fsencode(root)
+    found = {b"": _facts(root)}
+    inodes = {}
+    for place, directories, files in os.walk(root):
+        for name in directories + files:
+            path = os.path.join(place, name)
+            facts = found[os.path.relpath(path, root)] = _facts(path)
+            status = os.lstat(path)
+            if not stat.S_ISDIR(status.st_mode):
+                inodes.setdefault((status.st_dev, status.st_ino), []).append(facts)
+    for names in inodes.values():
+        for facts in names:
+            facts["names"] = len(names)
+    return found
+
+
+def _facts(path):
+    status = os.lstat(path)
+    facts = {
+        "mode": status.st_mode,
+        "owner": (status.st_uid, status.st_gid),
+        "mtime_ns": status.st_mtime_ns,
+        "xattrs": {name: os.getxattr(path, name, follow_symlinks=False) for name in _xattr_names(path)},
+    }
+    if stat.S_ISREG(status.st_mode):
+        with open(path, "rb") as file:
+            facts["content"] = sha256(file.read()).hexdigest()
+        facts["size"] = status.st_size
+    elif stat.S_ISLNK(status.st_mode):
+        facts["target"] = os.readlink(path)
+    elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        facts["device"] = status.st_rdev
+    return facts
+
+
+def _xattr_names(path):
+    try:
+        return os.listxattr(path, follow_symlinks=False)
+    except OSError:
+        return []
+
+
+def write(root, tree):
+    """Make files and folders: a mapping of names to bytes, mappings, or functions that make an entry at a path."""
+    os.makedirs(root, exist_ok=True)
+    for name, what in tree.items():
+        path = os.path.join(os.fsencode(root), os.fsencode(name))
+        if isinstance(what, bytes):
+            with open(path, "wb") as file:
+                file.write(what)
+        elif isinstance(what, dict):
+            write(path, what)
+        else:
+            what(path)
