@@ -42,6 +42,8 @@ def test_options(configured, tmp_path):
         "--tls-cert": tmp_path / "cert",
         "--tls-key": tmp_path / "key",
         "--log-level": "debug",
+        "--metrics": "[::1]:9100",
+        "--reserve": 5,
     }
     assert run(["serve", *(str(part) for option in options.items() for part in option)]) == 0
     assert configured == [
@@ -54,6 +56,9 @@ def test_options(configured, tmp_path):
             tls_cert=tmp_path / "cert",
             tls_key=tmp_path / "key",
             log_level="debug",
+            metrics_host="::1",
+            metrics_port=9100,
+            reserve_bytes=5 << 20,
         )
     ]
 
@@ -70,3 +75,11 @@ def test_other_machines_need_tls_or_a_word(configured, capsys):
     assert "--insecure-listen" in capsys.readouterr().err
     assert run(["serve", "--listen", "0.0.0.0:80", "--insecure-listen"]) == 0
     assert [one.host for one in configured] == ["0.0.0.0"]
+
+
+def test_metrics_keep_the_rule_of_the_main_address(configured, capsys):
+    assert run(["serve", "--metrics", "0.0.0.0:9100"]) == 2
+    assert "--insecure-listen" in capsys.readouterr().err
+    assert run(["serve", "--metrics", "9100"]) == 2
+    assert "--metrics must be HOST:PORT" in capsys.readouterr().err
+    assert configured == []

@@ -1,5 +1,7 @@
-"""A disk that fills up at every point of a backup, a delete and a collection: what was acknowledged is there, and more
-room is all it takes to go on. A real file system, so the system itself decides where a write breaks off."""
+"""A disk that fills up at every point of a backup, a delete and a collection: what was acknowledged is there.
+
+More room is all it takes to go on. A real file system, so the system itself decides where a write breaks off.
+"""
 
 from __future__ import annotations
 
@@ -68,6 +70,9 @@ class FillingStore:
             assert all("full" in str(one) for one in group.exceptions)
             self.refused += 1
 
+    def close(self):
+        self.store.service.close()
+
     def check(self):
         """Everything acknowledged reads back, also after a restart, and nothing refers to what is not there."""
         for arn, contents in self.points.items():
@@ -85,7 +90,7 @@ def filling(tmp_path, monkeypatch):
 
         def make(**options):
             store = FillingStore(stack.enter_context(small_disk(tmp_path / "disk", DISK_MIB)), **options)
-            stack.callback(lambda: store.store.service.close())
+            stack.callback(store.close)
             return store
 
         yield make

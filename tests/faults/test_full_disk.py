@@ -13,7 +13,11 @@ import random
 import resource
 import socket
 import subprocess
+import time
+import urllib.error
 import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -74,6 +78,10 @@ class Watched:
             contents[f"object-{number}"] = data = self.random.randbytes(self.random.choice(sizes))
             self.api.put(job, f"object-{number}", data)
         self.points[self.api.commit(job)] = contents
+
+    def back_up_for_ever(self):
+        while True:
+            self.back_up()
 
     def fill(self):
         """Back up until that is refused; then ever smaller. Answers the last refusal."""
@@ -173,12 +181,11 @@ def test_files_that_may_not_grow(tmp_path):
         for limit_bytes in (0, 4 * KIB + 7, 50_001, 600_003):
             resource.prlimit(watch.server.process.pid, resource.RLIMIT_FSIZE, (limit_bytes, limits[1]))
             with pytest.raises(ServiceUnavailableException):
-                while True:
-                    watch.back_up()
+                watch.back_up_for_ever()
             resource.prlimit(watch.server.process.pid, resource.RLIMIT_FSIZE, limits)
             watch.back_up()
         watch.everything_reads_back()
-        assert watch.metric("cryostore_storage_failures_total", kind="full") >= 4
+        assert watch.metric("cryostore_storage_failures_total") >= 4  # SQLite does not say which error it met
     with watched(tmp_path / "data") as again:
         again.points = watch.points
         again.everything_reads_back()
@@ -188,25 +195,58 @@ def test_too_many_open_files(tmp_path):
     """Connections, packs and the catalog share the descriptors: whoever gets none is told to come later."""
     with watched(tmp_path / "data", "--workers", "1") as watch:
         watch.back_up()
-        pid = watch.server.process.pid
-        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        open_files = len(os.listdir(f"/proc/{pid}/fd"))
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_files + 1, limits[1]))
-        address = watch.server.url.removeprefix("http://").split(":")
+        process = watch.server.process.pid
+        soft, hard = resource.prlimit(process, resource.RLIMIT_NOFILE)
+        assert soft == hard  # raised at the start
+        (arn,) = watch.points
+        restore = watch.api.restore(arn)
+
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (10, hard))  # less than it has open already
+        with pytest.raises(ServiceUnavailableException):
+            watch.api.read(restore)  # the pack cannot be opened
+        (line,) = wait_for(lambda: watch.logged(event="storage failure"))
+        assert (line["kind"], line["cause"]) == ("open files", "Too many open files")
+        with Stranger(watch.server) as waiting:
+            before = cpu_seconds(process)
+            began = time.monotonic()
+            wait_for(lambda: time.monotonic() - began > 1)
+            assert cpu_seconds(process) - before < 0.5, "it spins"
+            resource.prlimit(process, resource.RLIMIT_NOFILE, (soft, hard))
+            assert waiting.status() == "200"
+        watch.everything_reads_back()
+        assert watch.metric("cryostore_storage_failures_total", kind="open files") >= 1
+
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (len(list(Path(f"/proc/{process}/fd").iterdir())) + 40, hard))
         with contextlib.ExitStack() as connections:
-            answers = []
-            for _ in range(open_files):
-                connection = connections.enter_context(socket.create_connection((address[0], int(address[1]))))
-                connection.settimeout(20)
-                connection.sendall(b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n")
-                answers.append(connection.recv(100).split(b" ")[1])
-            assert answers.count(b"503") > 0
-            before = cpu_seconds(pid)
-            with pytest.raises(ServiceUnavailableException):
-                while True:  # each needs a connection to the catalog, or a file of the packs
-                    concurrently(watch)
-            assert cpu_seconds(pid) - before < 10
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+            strangers = [connections.enter_context(Stranger(watch.server)) for _ in range(100)]
+            statuses = [stranger.status() for stranger in strangers]
+            assert set(statuses) == {"200", "503"}
+            watch.back_up()  # the store has its share
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (soft, hard))
+        assert watch.metric("cryostore_connections_refused_total") == statuses.count("503")
         watch.back_up()
         watch.everything_reads_back()
-        assert watch.metric("cryostore_connections_refused_total") > 0
+
+
+class Stranger:
+    """A connection to a server of its own, and a request that needs no signature."""
+
+    def __init__(self, server):
+        split = urlsplit(server.url)
+        self.connection = socket.create_connection((split.hostname, split.port), timeout=20)
+        self.connection.sendall(b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n")
+
+    def status(self):
+        return self.connection.recv(100).split(b" ")[1].decode()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.connection.close()
+
+
+def cpu_seconds(process):
+    """How much processor time a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

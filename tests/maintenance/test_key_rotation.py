@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shlex
 import shutil
@@ -16,21 +17,18 @@ from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import random_id
 from cryostore.maintenance import key_rotation
-from cryostore.maintenance.key_rotation import (
-    RECORD,
-    Rotated,
-    RotationSupersededError,
-    begin,
-    forget,
-    rotate,
-    rotate_vault,
-    uses,
-)
+from cryostore.maintenance.key_rotation import Rotated, RotationSupersededError, begin, forget, rotate, rotate_vault
+from cryostore.maintenance.key_uses import RECORD, uses
+from cryostore.maintenance.rebuild import Rebuilt
+from cryostore.maintenance.rebuild_store import rebuild_store
 from cryostore.model.errors import KMSInvalidKeyUsageException, ResourceNotFoundException
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service import CallAs
+from cryostore.service.keyring import existing_keyring
 from cryostore.service.keys import SEALING_SECONDS_MAX
+from cryostore.service.records import record_due
 from support.api import Api
+from support.faulty_database import FaultyDatabase
 from support.integrity import problems
 from support.keyrings import BOTH, OLD_ALONE, printing, write_keyring
 from support.stores import ROOT, opened
@@ -180,6 +178,18 @@ def test_a_rotation_that_was_broken_off_anywhere_is_finished_by_the_next(store, 
         filled()
 
 
+def test_a_key_is_durable_before_anything_is_wrapped_with_it(store, filled, monkeypatch):
+    """Also one that an earlier rotation put into the file, which failed before it knew that it was durable."""
+    database, steps = FaultyDatabase(store.service.context.database), []
+    database.on_write(lambda: steps.append("wrap"))
+    monkeypatch.setattr(FileKeyring, "sync", lambda _: steps.append("sync"))
+    context = dataclasses.replace(store.service.context, database=database)
+    FileKeyring(store.data_dir / "keyring.json").add(random_id)
+    for _ in rotate(context, Rotated()):
+        pass
+    assert steps[:2] == ["sync", "wrap"]
+
+
 def test_a_key_that_somebody_added_by_hand_is_brought_into_use(store, filled):
     key = FileKeyring(store.data_dir / "keyring.json").add(random_id)
     store.api().new_vault()
@@ -239,6 +249,30 @@ def test_what_no_key_opens_stays_and_is_told(store, filled):
     old = next(name for name in keyring_of(store).keys if name != outcome.key_id)
     with pytest.raises(ConfigurationError, match="or may be: 1 vault_key"):
         forget(store.service.context, old)
+
+
+def test_a_lost_catalog_comes_back_with_the_new_key_alone(store, filled):
+    """What is on record is wrapped anew as well, outside and inside."""
+    old = only_user(store)
+    rotate_vault(store.service.context, "Default")
+    going = rotate(store.service.context, Rotated())
+    next(going)
+    next(going)  # the new key is in use, and wraps a record in which the old one wraps what is inside
+    store.service.context.database.write(lambda t: key_rotation.touch_vault(t, 1))
+    assert record_due(store.service.context)
+    assert len(uses(store.service.context).by_key) == 2
+    for _ in going:
+        pass
+    forget(store.service.context, old)
+    store.service.close()
+    for path in store.data_dir.glob("catalog.sqlite*"):
+        path.unlink()
+    outcome = Rebuilt()
+    for _ in rebuild_store(store.data_dir, existing_keyring(store.data_dir), outcome, clock=store.clock):
+        pass
+    assert outcome.losses == []
+    store.service = store.open()
+    filled()
 
 
 # --- forgetting ------------------------------------------------------------------------------------------------------

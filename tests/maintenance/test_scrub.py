@@ -15,40 +15,18 @@ from cryostore.maintenance.scrub import Scrubbed, scrub
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.errors import ServiceInternalException
 from cryostore.model.restores import GetChunk
-from cryostore.service import Settings
 from support import audit
 from support.api import Api, hex_of, new_resource, sha
 from support.collecting import Scene
 from support.damaging import blob, damaged, hurt, noise, row_of, scrubbed, spoil
-from support.memory_store import MemoryStore, Process
+from support.memory_store import Process
+from support.shop import DATA, Shop
 
-DATA = [noise(number) for number in range(6)]
 # the header's fields by their first bytes, then ciphertext and tag
 FIELD_PLACES = {
     "magic": 0, "version": 4, "kind": 5, "codec": 6, "flags": 7, "key id": 8, "salt": 24, "nonce": 40,
     "masked digest": 52, "payload length": 84, "sealed length": 88, "check": 92, "ciphertext": 96, "tag": -1,
 }  # fmt: skip
-
-
-class Shop:
-    """A process on a store in memory, with a point of six objects in packs of three."""
-
-    def __init__(self):
-        self.store = MemoryStore(Settings(pack_bytes_target=900))
-        self.process = Process(self.store)
-        self.api = Api(self.process, None, clock=self.store.clock)
-        self.contents = {f"object {number}": data for number, data in enumerate(DATA)}
-        self.point = self.api.backup(self.contents)
-
-    @property
-    def context(self):
-        return self.process.context
-
-    def close_packs(self):
-        """Nobody writes to the packs there are any more."""
-        for name in self.store.pack_names():
-            self.context.store.roll(name)
-        collect_all(self.context)
 
 
 @pytest.fixture

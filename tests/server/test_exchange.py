@@ -135,6 +135,9 @@ async def test_a_slow_but_steady_sender_is_waited_for_and_one_that_stops_is_not(
     exchange.feed(b"a" * (SETTINGS.body_progress_bytes_min - 1))
     exchange._timer.cancel()
     exchange._check_progress()
+    assert not exchange.broken  # the socket is looked at once more
+    exchange._timer.cancel()
+    exchange._give_up_waiting()
     assert exchange.broken
     assert (await waiting)["type"] == "http.disconnect"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from cryostore.core.errors import (
@@ -11,7 +14,8 @@ from cryostore.core.errors import (
     StorageUnavailableError,
 )
 from cryostore.model.errors import ThrottlingException
-from cryostore.server.failure import modelled
+from cryostore.server.failure import ADVICE, Failures, modelled, storage_kind
+from cryostore.server.metrics import FAILURES, Slot, private_meter
 
 
 @pytest.mark.parametrize(
@@ -33,3 +37,101 @@ def test_the_details_stay_here(error, name):
 def test_a_modelled_error_is_told_as_it_is():
     error = ThrottlingException("slowly")
     assert modelled(error) is error
+
+
+# --- failures of the storage ------------------------------------------------------------------------------------------
+
+
+def caused(kind, number, *between):
+    """An error of ours that stems from one of the system, with further errors of ours between."""
+    error = kind("blob packs/x: no")
+    error.__cause__ = OSError(number, os.strerror(number))
+    for one in between:
+        one.__cause__, error = error, one
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (StorageFullError("disk full"), "full"),
+        (caused(StorageUnavailableError, errno.EDQUOT), "full"),
+        (caused(StorageUnavailableError, errno.EROFS), "read-only"),
+        (caused(StorageUnavailableError, errno.EIO), "input/output"),
+        (caused(StorageUnavailableError, errno.EMFILE), "open files"),
+        (caused(StorageUnavailableError, errno.ENFILE, StorageUnavailableError("again")), "open files"),
+        (caused(StorageUnavailableError, errno.EACCES), "other"),
+        (StorageUnavailableError("closed"), "other"),
+    ],
+)
+def test_kinds(error, kind):
+    assert storage_kind(error) == kind
+    assert kind in FAILURES
+    assert ADVICE[kind]
+
+
+class Lines:
+    """Stands for a log."""
+
+    def __init__(self):
+        self.lines = []
+        self.failures = []
+
+    def write(self, level, event, **fields):
+        self.lines.append({"level": level, "event": event} | {k: v for k, v in fields.items() if v is not None})
+
+    def failure(self, event, error, **fields):
+        self.failures.append((event, error, fields))
+
+
+@pytest.fixture
+def told():
+    """Failures over a log that can be looked at, and a clock in `now`."""
+    told = Failures(Lines(), private_meter(), now=lambda: told.seconds)
+    told.seconds = 1000.0
+    return told
+
+
+def counted(told, kind):
+    return Slot(told.meter._numbers).value(f"failure {kind}")
+
+
+def test_a_line_says_cause_place_and_what_to_do(told):
+    told.failure("failure", caused(StorageUnavailableError, errno.EIO), operation="GetChunk", request_id="r")
+    (line,) = told._log.lines
+    assert line == {
+        "level": "error",
+        "event": "storage failure",
+        "kind": "input/output",
+        "message": "blob packs/x: no",
+        "cause": "Input/output error",
+        "hint": ADVICE["input/output"],
+        "operation": "GetChunk",
+        "request_id": "r",
+    }
+
+
+def test_a_flood_is_counted_and_told_in_few_lines(told):
+    for _ in range(1000):
+        told.failure("failure", StorageFullError("disk full"))
+        told.seconds += 0.1
+    lines = told._log.lines
+    assert 10 <= len(lines) <= 11
+    assert sum(line.get("held_back", 0) for line in lines) + len(lines) > 900
+    assert "held_back" not in lines[0]
+    assert lines[1]["held_back"] == 99
+    assert counted(told, "full") == 1000
+
+
+def test_one_kind_does_not_hold_back_another(told):
+    told.failure("failure", StorageFullError("disk full"))
+    told.failure("failure", caused(StorageUnavailableError, errno.EROFS))
+    assert [line["kind"] for line in told._log.lines] == ["full", "read-only"]
+
+
+def test_of_a_group_each_is_told_in_its_way(told):
+    defect = RuntimeError("deep")
+    group = ExceptionGroup("duties failed", [StorageFullError("a"), ExceptionGroup("more", [defect])])
+    told.failure("maintenance failed", group)
+    assert [line["kind"] for line in told._log.lines] == ["full"]
+    assert told._log.failures == [("maintenance failed", defect, {})]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import pytest
 from cryostore.core.time import FrozenClock
 from cryostore.server import log as log_module
 from cryostore.server.log import LibraryHandler, Log, capture_libraries
+from support.waiting import until
 
 
 @pytest.fixture
@@ -121,3 +123,30 @@ def test_levels_of_libraries_are_mapped_downwards(pipe, number, name):
         LibraryHandler(log).handle(logging.LogRecord("x", number, "f", 1, "m", None, None))
 
     assert [line["level"] for line in written(pipe, "debug", act=act)] == [name]
+
+
+def test_lines_that_a_full_disk_refused_are_counted_and_no_line_begins_within_another(tmp_path, monkeypatch):
+    path = tmp_path / "log"
+    real = os.write
+    room = [30]  # bytes
+
+    def write(descriptor, data):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = real(descriptor, data[: room[0]])
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr(log_module.os, "write", write)
+    with path.open("wb") as file:
+        log = Log(file.fileno(), clock=FrozenClock())
+        for number in range(5):
+            log.write("info", f"early {number}")
+        until(lambda: log._dropped)
+        room[0] = 1 << 30
+        log.write("info", "late")
+        log.close()
+    torn, *lines = path.read_text().splitlines()
+    assert len(torn) == 30
+    assert [json.loads(line)["event"] for line in lines] == ["late", "log lines dropped"]
+    assert json.loads(lines[1])["count"] == 5

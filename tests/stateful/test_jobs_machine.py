@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from cryostore.client.pages import objects
 from cryostore.core.digest import Payload
 from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 from cryostore.maintenance.gc import collect_all
+from cryostore.maintenance.key_rotation import Rotated, rotate, rotate_vault
+from cryostore.maintenance.rebuild import Rebuilt
+from cryostore.maintenance.rebuild_store import rebuild_store
+from cryostore.maintenance.scrub import Scrubbed, scrub
 from cryostore.model.errors import (
     DataAlreadyExistsException,
     IllegalArgumentException,
@@ -30,6 +35,7 @@ from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
 from cryostore.model.restores import ListObjects
 from cryostore.service import Settings
+from cryostore.service.keyring import existing_keyring
 from support.api import BASE_SUFFIX, new_resource
 from support.integrity import problems
 from support.stores import Store
@@ -436,9 +442,76 @@ class JobsMachine(RuleBasedStateMachine):
             if self.now_ms - active_ms > DAY_MS:
                 del self.model_restores[restore]
 
+    @rule(duration_ms=st.sampled_from([1, MINUTE_MS, 2 * HOUR_MS, DAY_MS]))
+    def the_clock_is_set_back(self, duration_ms):
+        """Nothing happens but that windows and leases last longer: order is not told by times."""
+        self.store.clock.advance(-duration_ms)
+
     @rule()
     def restart(self):
         self.store.reopen()
+
+    @rule()
+    def crash(self):
+        """The processes are killed: what they had given to the system is on the disk, nothing else."""
+        data_dir = self.store.data_dir
+        left = data_dir.with_name("left")
+        shutil.copytree(data_dir, left, ignore=shutil.ignore_patterns("*-shm"))
+        self.store.service.close()
+        shutil.rmtree(data_dir)
+        left.rename(data_dir)
+        self.store.service = self.store.open()
+
+    @precondition(lambda self: self.model_points)
+    @rule()
+    def lose_the_catalog(self):
+        """It is made anew from what is beside it: every point is as it was, and what was open is gone."""
+        self.store.service.close()
+        for path in self.store.data_dir.glob("catalog*"):
+            path.unlink()
+        outcome = Rebuilt()
+        keyring = existing_keyring(self.store.data_dir)
+        for _ in rebuild_store(self.store.data_dir, keyring, outcome, clock=self.store.clock):
+            pass
+        assert (outcome.losses, outcome.recovery_points) == ([], len(self.model_points))
+        self.store.service = self.store.open()
+        kept = {self.point_of(job_id) for job_id in self.model_jobs}
+        self.model_jobs = {
+            job_id: job for job_id, job in self.model_jobs.items() if self.point_of(job_id) in self.model_points
+        }
+        assert kept >= set(self.model_points)
+        self.model_uploads.clear()
+        self.model_restores.clear()
+        self.uploads.clear()
+        self.restores.clear()
+
+    def point_of(self, job_id):
+        """The point that a job became, if the store knows of it."""
+        try:
+            job = self.api.job(job_id)
+        except ResourceNotFoundException:
+            return None
+        return job.recovery_point_arn
+
+    @rule()
+    def scrub(self):
+        """All that is stored is sound, at any moment."""
+        outcome = Scrubbed()
+        for _ in scrub(self.store.service.context, outcome):
+            pass
+        assert outcome.is_clean
+
+    @rule(place=PLACES)
+    def rotate_keys(self, place):
+        """The master key, or the data key of the vault: nobody notices."""
+        context = self.store.service.context
+        if place % 2:
+            rotate_vault(context, "Default")
+        else:
+            rotated = Rotated()
+            for _ in rotate(context, rotated):
+                pass
+            assert not rotated.unreadable
 
     @rule(quarantine_ms=st.sampled_from([0, 20 * MINUTE_MS, HOUR_MS]))
     def collect_garbage(self, quarantine_ms):

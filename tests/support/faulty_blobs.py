@@ -20,6 +20,7 @@ class FaultyBlobs:
         self.inner = inner
         self.calls = {}
         self.faults = {}
+        self.lies = {}
         self.before = {}
         self._lock = threading.Lock()
 
@@ -31,6 +32,10 @@ class FaultyBlobs:
         error = error or StorageUnavailableError(f"{method} was told to fail")
         torn_bytes = ANSWER_LOST if answer_lost else torn_bytes
         self.faults[method, self.calls.get(method, 0) + at] = (error, torn_bytes)
+
+    def lie(self, method, at, place):
+        """Let the `at`-th answer from now have a flipped bit in its byte at `place`, if it is that long."""
+        self.lies[method, self.calls.get(method, 0) + at] = place
 
     def on(self, method, action):
         """Call `action()` at the beginning of each call, outside of any lock of ours."""
@@ -46,11 +51,17 @@ class FaultyBlobs:
 
     def _pass_on(self, method, *arguments):
         error, how = self.trouble(method)
+        place = self.lies.pop((method, self.calls[method]), None)
         if error:
             if how == ANSWER_LOST:
                 getattr(self.inner, method)(*arguments)
             raise error
-        return getattr(self.inner, method)(*arguments)
+        answer = getattr(self.inner, method)(*arguments)
+        if place is not None and -len(answer) <= place < len(answer):
+            answer = bytearray(answer)
+            answer[place] ^= 1
+            answer = bytes(answer)
+        return answer
 
     def put(self, key, data):
         self._pass_on("put", key, data)

@@ -134,14 +134,14 @@ def rotation(folder, tell):
     """The master key and a vault's data key are replaced between backups, and the old master key leaves the keyring."""
     store = Store(folder / STORE, settings=SETTINGS)
     api, context = store.api(), store.service.context
-    _backup(api, {"a": noise(1), "b": noise(2)}, tell)
+    view = _backup(api, {"a": noise(1), "b": noise(2)}, tell)
     old = context.keys.keyring.source.active().key_id
     for _ in rotate(context, Rotated()):
         pass
-    _backup(api, {"a": noise(1), "c": noise(3)}, tell)
+    view = _backup(api, {"a": noise(1), "c": noise(3)}, tell, view)
     rotate_vault(context, "Default")
     forget(context, old)
-    _backup(api, {"a": noise(4)}, tell)
+    _backup(api, {"a": noise(4)}, tell, view)
     store.service.close()
 
 
@@ -156,7 +156,9 @@ def rebuild(folder, tell):
         pass
     store = Store(data_dir, settings=SETTINGS)
     tell("rebuilt")
-    _backup(store.api(), {"a": noise(1), "new": noise(2)}, tell)
+    api = store.api()
+    api.resource = new_resource("rebuilt")
+    _backup(api, {"a": noise(1), "new": noise(2)}, tell)
     store.service.close()
 
 
@@ -202,15 +204,16 @@ def prepare_rebuild(folder):
     (folder / "kept.json").write_text(json.dumps(facts))
 
 
-def _backup(api, contents, tell):
-    """A point of some objects; answers its view."""
+def _backup(api, contents, tell, base=None):
+    """A point of some objects on top of a base; answers its view."""
     job = api.start_job()
     tell("job", job=job)
     for name, data in contents.items():
         api.put(job, name, data)
         tell("object", job=job, name=name, digest=sha(data))
-    _commit(api, job, contents, tell)
-    return dict(contents)
+    view = (base or {}) | contents
+    _commit(api, job, view, tell)
+    return view
 
 
 def _commit(api, job, view, tell):

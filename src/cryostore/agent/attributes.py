@@ -1,5 +1,7 @@
-"""Putting back what is not content: owners, modes, extended attributes, times. In this order, because each undoes
-something of the one before it if it came first."""
+"""Putting back what is not content: owners, modes, extended attributes, times.
+
+In this order, because each undoes something of the one before it if it came first.
+"""
 
 from __future__ import annotations
 

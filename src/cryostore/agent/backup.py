@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cryostore.agent.archive import Archive
-from cryostore.agent.base import Base, Entries, Known
+from cryostore.agent.incremental_base import Base, Entries, Known
 from cryostore.agent.block import Block, Extra, Kind, encode, parts_of
 from cryostore.agent.catalog import CatalogWriter
 from cryostore.agent.chunker import ContentChunker

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 from cryostore.agent.entry import CONTENT, ROW
@@ -148,7 +149,7 @@ def _check_names(kind: int, path: bytes, names: bytes, count: int) -> None:
         raise _damaged(path)
     if b"." in listed or b".." in listed or b"" in listed:
         raise _damaged(path)
-    if any(left >= right for left, right in zip(listed, listed[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(listed)):
         raise _damaged(path)
 
 

@@ -73,7 +73,7 @@ def _of_object(pages: ChunkPages, number: int, wanted: list[Want]) -> Iterator[t
     chunks: Iterator[Chunk] = iter(())
     index = -1
     while place < len(wanted) or begun:
-        if not begun and wanted[place].content.chunk > index + PAGE_CHUNKS or index < 0:
+        if (not begun and wanted[place].content.chunk > index + PAGE_CHUNKS) or index < 0:
             chunks = pages.from_chunk(number, wanted[place].content.chunk)
         chunk = next(chunks, None)
         if chunk is None or (place < len(wanted) and chunk.index > wanted[place].content.chunk):

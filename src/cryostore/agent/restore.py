@@ -269,7 +269,7 @@ class _Run:
                 self._repair(number, path, name, row, extras)
             return
         if standing is not None and stat.S_ISDIR(standing.st_mode):
-            self._remove_directory(number, path, name)
+            self._remove_directory(number, name)
         old = standing is not None and stat.S_ISREG(standing.st_mode)
         file = RestoredFile(number, name, row, content, extras, old)
         if file.data_bytes and not content.object_number:
@@ -347,7 +347,7 @@ class _Run:
             self._report.new += 1
             return
         if standing is not None and stat.S_ISDIR(standing.st_mode):
-            self._remove_directory(number, path, name)
+            self._remove_directory(number, name)
         temporary = self._writer.temporary()
         with self._target.at(number) as parent:
             make(temporary, parent)
@@ -358,7 +358,7 @@ class _Run:
                 self._take_place(parent, temporary, name)
         self._report.new += 1
 
-    def _remove_directory(self, number: int, path: bytes, name: bytes) -> None:
+    def _remove_directory(self, number: int, name: bytes) -> None:
         """Make room for what is no directory. Raises OSError if something is in it and `delete` was not asked for."""
         if self._options.dry_run:
             return

@@ -17,7 +17,7 @@ from cryostore.agent.block import Extra, ExtraKind
 from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter
 from cryostore.agent.entry import Content, Row, row_of
 from cryostore.agent.errors import SourceError, VanishedError
-from cryostore.agent.walk import join, open_without_atime
+from cryostore.agent.walk import open_without_atime
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 ATTEMPTS = 2
@@ -82,17 +82,17 @@ class Source:
                 length = _fill(fd, room)
             if length <= row.size:
                 content, new = self._content.small(length)
-                return Stored(row._replace(size=length), content, extras, True, length if new else 0)
+                return Stored(row._replace(size=length), content, extras, steady=True, new_bytes=length if new else 0)
             with translated(path):
                 os.lseek(fd, 0, os.SEEK_SET)  # it has grown: as a large one
         content, length = self._content.large(lambda view: _fill_of(fd, path, view), row.size)
-        return Stored(row._replace(size=length), content, extras, True, length)
+        return Stored(row._replace(size=length), content, extras, steady=True, new_bytes=length)
 
     def _read_sparse(self, fd: int, path: bytes, row: Row, extras: list[Extra]) -> Stored:
         """A file with holes: its content is what lies between them."""
         with translated(path):
             segments = list(_segments(fd, row.size))
-        pieces = _Pieces(fd, path, segments)
+        pieces = _Pieces(fd, path, list(segments))
         content, length = self._content.large(pieces.read, sum(size for _, size in segments))
         holes = _holes(segments, row.size)
         if holes:

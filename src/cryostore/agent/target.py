@@ -1,5 +1,8 @@
-"""The directories of a restore's target. Nothing is reached by a path: each is opened in its parent, and never through
-a symlink, so that no archive and no one who changes the target meanwhile leads the restore out of it."""
+"""The directories of a restore's target.
+
+Nothing is reached by a path: each is opened in its parent, and never through a symlink, so that no archive, and no one
+who changes the target meanwhile, leads the restore out of it.
+"""
 
 from __future__ import annotations
 

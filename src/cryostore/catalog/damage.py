@@ -119,7 +119,8 @@ def states(transaction: Transaction, vault_id: int, digests: Sequence[bytes]) ->
         some = digests[start : start + DIGESTS_PER_QUERY]
         names = ", ".join(f":d{place}" for place in range(len(some)))
         rows = transaction.rows(
-            f"SELECT digest, damaged_ms IS NOT NULL, length FROM chunk WHERE vault_id = :vault_id AND digest IN ({names})",
+            "SELECT digest, damaged_ms IS NOT NULL, length FROM chunk"
+            f" WHERE vault_id = :vault_id AND digest IN ({names})",
             vault_id=vault_id,
             **{f"d{place}": digest for place, digest in enumerate(some)},
         )
@@ -202,8 +203,12 @@ def uploading(transaction: Transaction, upload_number: int) -> tuple[SeeingJob, 
 
 
 def key_owner(transaction: Transaction, key_id: bytes) -> tuple[int, int] | None:
-    """The number of the data key that envelopes name by this id, and its vault."""
-    row = transaction.row("SELECT key_number, vault_id FROM vault_key WHERE key_id = :key_id", key_id=key_id)
+    """The number of the data key that envelopes name by this id, and its vault, which exists."""
+    row = transaction.row(
+        "SELECT key_number, vault.vault_id FROM vault_key JOIN vault ON vault.vault_id = vault_key.vault_id"
+        " WHERE key_id = :key_id",
+        key_id=key_id,
+    )
     return (row[0], row[1]) if row else None
 
 

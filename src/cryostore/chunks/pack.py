@@ -72,26 +72,25 @@ def cut_torn_tail(blobs: BlobStore, pack_id: str, *, keep_bytes: int = 0) -> int
     last complete envelope, for then it is damage and no torn tail. Nor is cut what a later version may have written.
     """
     key = pack_key(pack_id)
-    size = torn_tail_bytes(blobs, pack_id, keep_bytes=keep_bytes)
-    if not size or not isinstance(blobs, Appendable):
-        return 0
-    end = (blobs.stat(key) or 0) - size
-    return size if blobs.cut(key, end) else 0
+    begin, end = torn_tail(blobs, pack_id, keep_bytes=keep_bytes)
+    return end - begin if begin < end and isinstance(blobs, Appendable) and blobs.cut(key, begin) else 0
 
 
-def torn_tail_bytes(blobs: BlobStore, pack_id: str, *, keep_bytes: int = 0) -> int:
-    """How many bytes `cut_torn_tail` would cut."""
+def torn_tail(blobs: BlobStore, pack_id: str, *, keep_bytes: int = 0) -> tuple[int, int]:
+    """Where the bytes that `cut_torn_tail` would cut begin and end; the same twice if there are none."""
     key = pack_key(pack_id)
-    if not isinstance(blobs, Appendable) or not blobs.stat(key) or blobs.owned(key):
-        return 0
-    size = blobs.stat(key) or 0  # asked once nobody appends any more
-    start = end = min(_walk_headers(blobs, key, size), size)
-    tail = blobs.get(key, start)
+    if not blobs.stat(key) or not isinstance(blobs, Appendable) or blobs.owned(key):
+        return 0, 0
+    size = blobs.stat(key) or 0  # nobody appends any more
+    begin = min(_walk_headers(blobs, key, size), size)
+    tail = blobs.get(key, start := begin)
     for offset, header in scan(tail):
-        end = start + offset + header.envelope_bytes  # something whole follows: the damage is no torn tail
-    if end >= size or end < keep_bytes or _is_later(blobs.get(key, 0, PACK_HEADER_BYTES), tail[end - start :]):
-        return 0
-    return size - end
+        begin = start + offset + header.envelope_bytes  # something whole follows: the damage is no torn tail
+    if begin == size or begin < keep_bytes:
+        return size, size
+    if _is_later(blobs.get(key, 0, min(PACK_HEADER_BYTES, size)), tail[begin - start :]):
+        return size, size
+    return begin, size
 
 
 def _is_later(head: bytes, tail: bytes) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from cryostore.chunks.blobs import Appendable, BlobStore, Caching
 from cryostore.chunks.cipher import DataKey, Salts
 from cryostore.chunks.envelope import Kind, open_envelope, seal
-from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key
+from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key, torn_tail
 from cryostore.chunks.pack_reader import WINDOW_BYTES, PackReader
 from cryostore.chunks.pack_writer import PACK_BYTES_TARGET, Location, PackWriter
 from cryostore.core.digest import Payload
@@ -19,6 +19,9 @@ from cryostore.core.errors import BlobNotFoundError, ConfigurationError, Damaged
 from cryostore.core.ids import NewId
 
 __all__ = ["ChunkStore", "Location"]
+
+ALL_BYTES = 1 << 62
+"""More than any pack has."""
 
 
 class ChunkStore:
@@ -88,6 +91,18 @@ class ChunkStore:
     def is_owned(self, pack_id: str) -> bool:
         """Whether some living process still writes to the pack. Raises BlobNotFoundError."""
         return isinstance(self._blobs, Appendable) and self._blobs.owned(pack_key(pack_id))
+
+    def settle(self, pack_id: str) -> bool:
+        """Make all of a pack durable, whatever became of its writer; false if that lives. Raises BlobNotFoundError.
+
+        A process that died, or whose flush failed, leaves bytes that can be read and may be lost all the same.
+        """
+        return isinstance(self._blobs, Appendable) and self._blobs.cut(pack_key(pack_id), ALL_BYTES)
+
+    def torn_tail_bytes(self, pack_id: str, *, keep_bytes: int = 0) -> int:
+        """How many bytes `cut_torn_tail` would cut. Raises BlobNotFoundError."""
+        begin, end = torn_tail(self._blobs, pack_id, keep_bytes=keep_bytes)
+        return end - begin
 
     def cut_torn_tail(self, pack_id: str, *, keep_bytes: int = 0) -> int:
         """Cut what follows the last whole envelope of a pack nobody writes to, if it begins at `keep_bytes` or later.

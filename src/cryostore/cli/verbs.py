@@ -29,6 +29,7 @@ VERBS = {
     "key": ("cryostore.cli.key", "Rotate, copy and look after the keys."),
     "rebuild-catalog": ("cryostore.cli.rebuild_catalog", "Make a lost catalog anew from the data."),
     "openapi": ("cryostore.cli.openapi", "Print the OpenAPI document of the server's operations."),
+    "repair": ("cryostore.cli.repair", "Put right what can be put right."),
     "scrub": ("cryostore.cli.scrub", "Read what is stored, and say what is damaged."),
     "sdk-model": ("cryostore.cli.sdk_model", "Write a botocore data folder for boto3 and the aws CLI."),
     "serve": ("cryostore.cli.serve", "Run the server on a data directory."),

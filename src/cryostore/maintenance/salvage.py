@@ -11,24 +11,26 @@ The rules, beside those of `gc`:
    a writer does with a pack of its own, and for the same reason (`packs.number_for`): when the pack was read in this
    epoch, it was there. Only a pack with a row is ever deleted, after the row was dropped; a row that is dropped in this
    epoch is still there, and takes no rows; and it is forgotten in a later epoch alone, in which we add nothing.
-5. A pack that is retired or dropped takes no rows. What is wanted of it is copied to a new pack. So is what is wanted of
-   an unknown pack that holds envelopes whose key is not at hand: known to the catalog, it would be collected once the
-   rest of it is not needed, and those with it.
+5. A pack that is retired or dropped takes no rows. What is wanted of it is copied to a new pack. So is what is wanted
+   of an unknown pack that holds envelopes whose key is not at hand: known to the catalog, it would be collected once
+   the rest of it is not needed, and those with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from cryostore.catalog import chunks, collections, damage, packs
 from cryostore.catalog.chunks import ChunkRow
-from cryostore.catalog.database import Transaction
-from cryostore.catalog.packs import PackRow
+from cryostore.catalog.database import Answer, Transaction
 from cryostore.chunks.envelope import Kind
-from cryostore.chunks.pack_reader import HEADERS_WINDOW_BYTES, PackReader
-from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError
+from cryostore.chunks.pack import PACK_HEADER_BYTES, decode_header
+from cryostore.chunks.pack_reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, Placed
+from cryostore.chunks.store import Location
+from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import MIB
 from cryostore.maintenance import finding
 from cryostore.maintenance.collection import Progress
@@ -37,6 +39,7 @@ from cryostore.maintenance.opened_keys import OpenedKeys, OwnedKey
 from cryostore.maintenance.pack_index import Found, open_placed
 from cryostore.service import Context
 
+KINDS = frozenset((Kind.CHUNK, Kind.METADATA))
 CHUNKS_PER_BATCH = 500
 BYTES_PER_BATCH = 16 * MIB
 ATTEMPTS_MAX = 3
@@ -54,17 +57,24 @@ class Salvaged:
     tail_bytes: int = 0
 
 
-class _Proved(tuple[Found, OwnedKey]):
-    """A sound envelope, and whose it is."""
+class _Proved(NamedTuple):
+    """A sound envelope, whose it is, and, if it is to be copied, its bytes."""
 
-    __slots__ = ()
+    found: Found
+    owner: OwnedKey
+    envelope: bytes
+
+    @property
+    def chunk(self) -> tuple[int, bytes]:
+        """What it holds."""
+        return self.owner.vault_id, self.found.digest
 
 
 class Salvage:
     """One search. What is found of `wanted`, chunks by vault and digest, is taken out of it."""
 
     def __init__(
-        self, context: Context, findings: Findings, wanted: set[tuple[int, bytes]], *, dry_run: bool
+        self, context: Context, findings: Findings, wanted: set[tuple[int, bytes]], *, dry_run: bool = False
     ) -> None:
         self.outcome = Salvaged()
         self._context = context
@@ -80,8 +90,8 @@ class Salvage:
             try:
                 for _ in self._search(name):
                     yield Progress("packs", done)
-            except BlobNotFoundError:
-                pass  # collected meanwhile
+            except (BlobNotFoundError, DamagedDataError):
+                pass  # collected or cut meanwhile
             except StorageUnavailableError as error:
                 self._findings.add(finding.UNREADABLE, f"pack {name}: {error.message}")
 
@@ -89,42 +99,194 @@ class Salvage:
         store = self._context.store
         if store.is_owned(name) or not store.pack_bytes(name):
             return
-        epoch, row = self._look_up(name)
-        self._cut_tail(name, row)
+        row = self._context.database.read(partial(packs.find, name=name))
         if row is None:
             yield from self._adopt(name)
-        elif self._wanted:
-            yield from self._save_from(name, epoch, takes_rows=row.retired_ms is None)
-
-    def _look_up(self, name: str) -> tuple[int, PackRow | None]:
-        """The epoch before the pack is read, and what the catalog knows of the pack."""
-        return self._context.database.read(
-            lambda transaction: (collections.epoch(transaction), packs.find(transaction, name))
-        )
-
-    def _cut_tail(self, name: str, row: PackRow | None) -> None:
-        keep_bytes = 0
-        if row is not None:
+        else:
             keep_bytes = self._context.database.read(partial(chunks.last_end, pack_number=row.pack_number))
+            self._cut_tail(name, keep_bytes)
+            if self._wanted:
+                yield from self._use(name, takes_rows=row.retired_ms is None)
+
+    def _cut_tail(self, name: str, keep_bytes: int) -> None:
         act = self._context.store.torn_tail_bytes if self._dry_run else self._context.store.cut_torn_tail
         size = act(name, keep_bytes=keep_bytes)
         self.outcome.tails_cut += bool(size)
         self.outcome.tail_bytes += size
 
-    # known packs
+    def _batches(self, name: str, *, wanted_only: bool, keep: bool = False) -> Iterator[list[_Proved]]:
+        """The sound envelopes of a pack, or those that are wanted; with their bytes if asked to `keep` them."""
+        if not self._dry_run and not self._context.store.settle(name):
+            return
+        window_bytes = HEADERS_WINDOW_BYTES if wanted_only else WINDOW_BYTES
+        reader = self._context.store.reader(name, window_bytes=window_bytes)
+        batch: list[_Proved] = []
+        size = 0
+        for placed in reader.walk():
+            proved = self._prove(reader, placed, wanted_only=wanted_only, keep=keep)
+            if proved is not None:
+                batch.append(proved)
+                size += len(proved.envelope)
+            if len(batch) >= CHUNKS_PER_BATCH or size >= BYTES_PER_BATCH:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
 
-    def _save_from(self, name: str, epoch: int, *, takes_rows: bool) -> Iterator[None]:
-        """Use what is wanted of a pack."""
+    def _prove(self, reader: PackReader, placed: Placed, *, wanted_only: bool, keep: bool) -> _Proved | None:
+        owner = self._keys.of_id(placed.header.key_id)
+        if owner is None or placed.header.kind not in KINDS:
+            return None
+        if wanted_only and (owner.vault_id, placed.header.digest(owner.key)) not in self._wanted:
+            return None
+        found = open_placed(reader, placed, owner.key)
+        if not isinstance(found, Found):
+            return None
+        envelope = bytes(reader.range(found.offset, found.envelope_bytes)) if keep else b""
+        return _Proved(found, owner, envelope)
+
+    # packs with a row
+
+    def _use(self, name: str, *, takes_rows: bool) -> Iterator[None]:
+        """Point rows to what is wanted of a pack."""
+        if not takes_rows:
+            yield from self._copy(name)
+            return
         for batch in self._batches(name, wanted_only=True):
             yield
-            self._save(name, epoch, batch, takes_rows=takes_rows)
+            if self._dry_run or self._write(partial(_point, batch=batch, name=name)) is not None:
+                self._save(batch)
 
-    def _save(self, name: str, epoch: int, batch: Sequence[_Proved], *, takes_rows: bool) -> None:
+    def _save(self, batch: Sequence[_Proved]) -> None:
+        """Count what is not wanted any more."""
+        before = len(self._wanted)
+        self._wanted.difference_update(proved.chunk for proved in batch)
+        self.outcome.chunks_saved += before - len(self._wanted)
+
+    def _copy(self, name: str) -> Iterator[None]:
+        """Copy what is wanted of a pack that takes no rows."""
+        for batch in self._batches(name, wanted_only=True, keep=True):
+            yield
+            if not self._dry_run:
+                epoch = self._context.database.read(collections.epoch)
+                locations = self._context.store.append([proved.envelope for proved in batch])
+                now_ms = self._context.clock()
+                point = partial(_point_to_copies, batch=batch, locations=locations, epoch=epoch, now_ms=now_ms)
+                if self._write(point) is None:
+                    continue  # a collection began and took the new pack: the next repair copies them again
+            self._save(batch)
+
+    def _write(self, work: Callable[[Transaction], Answer]) -> Answer:
+        with self._context.reserve.spending():
+            return self._context.database.write(work)
+
+    # packs without a row
+
+    def _adopt(self, name: str) -> Iterator[None]:
+        """Give a pack its row, and the chunks in it theirs."""
+        if (why := self._why_left(name)) is not None:
+            self._findings.add(finding.PACK_UNKNOWN, f"pack {name} is left alone: {why}")
+            yield from self._copy(name)
+            return
+        self._cut_tail(name, 0)
+        for _ in range(ATTEMPTS_MAX):
+            adopted = 0
+            epoch = self._context.database.read(collections.epoch)  # before a byte is read: rule 4
+            for batch in self._batches_or_one(name):
+                yield
+                taken = self._take_up(name, epoch, batch)
+                if taken is None:
+                    break
+                adopted += taken
+            else:
+                self.outcome.packs_adopted += 1
+                self.outcome.chunks_adopted += adopted
+                return
+        self._findings.add(finding.PACK_UNKNOWN, f"pack {name} is left alone: it was being collected")
+
+    def _why_left(self, name: str) -> str | None:
+        """Why a pack is not to be known to the catalog; None if it may be."""
+        reader = self._context.store.reader(name, window_bytes=HEADERS_WINDOW_BYTES)
+        try:
+            decode_header(bytes(reader.range(0, min(PACK_HEADER_BYTES, reader.size))))
+        except UnknownFormatError as error:
+            return error.message
+        except DamagedDataError:
+            pass  # envelopes stand alone
+        unknown = sum(
+            placed.header.kind not in KINDS or self._keys.of_id(placed.header.key_id) is None
+            for placed in reader.walk()
+        )
+        return f"the keys of {unknown} envelopes in it are not at hand" if unknown else None
+
+    def _batches_or_one(self, name: str) -> Iterator[list[_Proved]]:
+        """As `_batches`, and an empty batch for a pack without a sound envelope, so that it gets its row as well."""
+        batch: list[_Proved] | None = None
+        for batch in self._batches(name, wanted_only=False):
+            yield batch
+        if batch is None:
+            yield []
+
+    def _take_up(self, name: str, epoch: int, batch: Sequence[_Proved]) -> int | None:
+        """Add rows for what has no sound one; answers how many nobody wanted, None if the pack takes no rows."""
         if self._dry_run:
-            saved = len(batch)
-        elif takes_rows:
-            saved = self._context.database.write(partial(self._point, batch=batch, name=name, epoch=None))
+            rowless = self._context.database.read(partial(_rowless, batch=batch))
         else:
-            saved = self._copy(name, epoch, batch)
-        self.outcome.chunks_saved += saved
-        self._wanted.difference_update((owner.vault_id, found.digest) for found, owner in batch[: saved or 0])
+            now_ms = self._context.clock()
+            taken = self._write(partial(_point, batch=batch, name=name, epoch=epoch, now_ms=now_ms))
+            if taken is None:
+                return None
+            rowless = taken
+        unwanted = sum(proved.chunk not in self._wanted for proved in rowless)
+        self._save(batch)
+        return unwanted
+
+
+def _point(
+    transaction: Transaction, batch: Sequence[_Proved], name: str, *, epoch: int | None = None, now_ms: int = 0
+) -> list[_Proved] | None:
+    """Point rows to a pack's envelopes; answers which had no sound row. None if the pack takes no rows.
+
+    With `epoch`, the pack gets a row if it has none, as one that nobody writes to.
+    """
+    if epoch is None:
+        row = packs.find(transaction, name)
+        number = None if row is None or row.retired_ms is not None else row.pack_number
+    else:
+        number = packs.number_for(transaction, name, epoch=epoch, now_ms=now_ms)
+        packs.close(transaction, name)
+    if number is None:
+        return None
+    return [proved for proved in batch if _point_one(transaction, proved, name, number, proved.found.offset)]
+
+
+def _point_to_copies(
+    transaction: Transaction, batch: Sequence[_Proved], locations: Sequence[Location], epoch: int, now_ms: int
+) -> list[_Proved] | None:
+    """As `_point`, for copies that this process has just written."""
+    name = locations[0].pack_id
+    number = packs.number_for(transaction, name, epoch=epoch, now_ms=now_ms)
+    if number is None:
+        return None
+    return [
+        proved
+        for proved, location in zip(batch, locations, strict=True)
+        if _point_one(transaction, proved, name, number, location.offset)
+    ]
+
+
+def _point_one(transaction: Transaction, proved: _Proved, name: str, number: int, offset: int) -> bool:
+    found, owner = proved.found, proved.owner
+    row = ChunkRow(owner.key_number, name, offset, found.envelope_bytes, found.payload_bytes)
+    return chunks.save(transaction, owner.vault_id, found.digest, row, pack_number=number)
+
+
+def _rowless(transaction: Transaction, batch: Sequence[_Proved]) -> list[_Proved]:
+    """What `_point` would answer."""
+    rowless = []
+    for proved in batch:
+        vault_id, digest = proved.chunk
+        state = damage.states(transaction, vault_id, [digest]).get(digest)
+        if state is None or state.damaged:
+            rowless.append(proved)
+    return rowless

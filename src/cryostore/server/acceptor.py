@@ -115,6 +115,8 @@ class Acceptor:
             self._rest(OUT_OF_DESCRIPTORS_SECONDS)
             return
         connection.settimeout(0)
+        if self._spare < 0:
+            self._take_spare()
         if self._connections() + len(self._arriving) >= connections_max():
             self._refuse(connection)
             return

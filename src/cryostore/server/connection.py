@@ -28,7 +28,7 @@ from uvicorn.server import ServerState
 from cryostore.core.ids import NewId
 from cryostore.model.errors import IllegalArgumentException, ModelError, ServiceUnavailableException
 from cryostore.server.config import ConnectionSettings
-from cryostore.server.exchange import STATUS_LINES, Application, Exchange, Scope
+from cryostore.server.exchange import LOOK_SECONDS, STATUS_LINES, Application, Exchange, Scope
 from cryostore.wire import error as wire_error
 
 INTAKE_BYTES = 64 * 1024
@@ -159,7 +159,7 @@ class Connection(asyncio.BufferedProtocol):
         """The client reads more slowly than we write: watch that it reads at all."""
         if self._write_timer is None:
             self._unwritten_bytes = self._transport.get_write_buffer_size()
-            self._write_timer = self.loop.call_later(self.settings.write_idle_seconds_max, self._check_writing)
+            self._write_timer = self.loop.call_later(self.settings.write_idle_seconds_max, self._look_at_writing)
 
     def resume_writing(self) -> None:
         """The client has caught up."""
@@ -435,6 +435,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _look_at_writing(self) -> None:
+        """Let the event loop look at the socket before it is judged (`LOOK_SECONDS`)."""
+        self._write_timer = self.loop.call_later(LOOK_SECONDS, self._check_writing)
 
     def _check_writing(self) -> None:
         unwritten = self._transport.get_write_buffer_size()

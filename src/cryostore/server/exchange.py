@@ -32,6 +32,9 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 READ_AHEAD_BYTES = 64 * 1024
 PIECE_BYTES = 256 * 1024
 JOINED_BYTES_MAX = 64 * 1024
+LOOK_SECONDS = 0.1
+"""The event loop calls timers that are due before it looks at its sockets. After a standstill of this process, of the
+whole machine perhaps, what the other side has sent long ago shows only then."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 DISCONNECT: Message = {"type": "http.disconnect"}
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -234,16 +237,27 @@ class Exchange:
                 self._timer = None
 
     def _watch(self) -> None:
-        self._timer = self._connection.loop.call_later(
-            self._connection.settings.body_idle_seconds_max, self._check_progress
-        )
+        self._later(self._connection.settings.body_idle_seconds_max, self._check_progress)
 
     def _check_progress(self) -> None:
-        if self.received_bytes - self._progress_bytes < self._connection.settings.body_progress_bytes_min:
+        """The period is over; if nothing came, look at the socket once more: it may be we who stood still."""
+        if not self._go_on_watching():
+            self._later(LOOK_SECONDS, self._give_up_waiting)
+
+    def _give_up_waiting(self) -> None:
+        if not self._go_on_watching():
             self.break_off()
-        else:
-            self._progress_bytes = self.received_bytes
-            self._watch()
+
+    def _go_on_watching(self) -> bool:
+        """Whether enough has come in the period; then another one begins."""
+        if self.received_bytes - self._progress_bytes < self._connection.settings.body_progress_bytes_min:
+            return False
+        self._progress_bytes = self.received_bytes
+        self._watch()
+        return True
+
+    def _later(self, delay_seconds: float, then: Callable[[], None]) -> None:
+        self._timer = self._connection.loop.call_later(delay_seconds, then)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -29,7 +29,7 @@ class DiskState:
 def living(page: Page) -> list[Slot]:
     """The slots of workers that have shown a sign of life lately."""
     now = monotonic()
-    return [slot for slot in page.slots if now - slot.value("heartbeat") <= FRESH_SECONDS]
+    return [slot for slot in page.slots if 0 < slot.value("heartbeat") >= now - FRESH_SECONDS]
 
 
 def text(page: Page, disk: DiskState) -> bytes:

@@ -9,7 +9,6 @@ from time import monotonic
 from cryostore.server.failure import Failures
 from cryostore.server.log import Log
 
-
 RECOVERY_SECONDS = 1.0
 
 

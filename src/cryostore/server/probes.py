@@ -10,6 +10,7 @@ import contextlib
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -23,6 +24,7 @@ from cryostore.server.metrics import Page
 
 REQUEST_SECONDS_MAX = 5.0
 CONNECTIONS_MAX = 16
+WITHOUT_DESCRIPTORS_SECONDS = 0.1
 PROBE_BYTES = 4096
 PLAIN = "text/plain; charset=utf-8"
 
@@ -112,6 +114,14 @@ class _Server(ThreadingMixIn, HTTPServer):
         }
         self._places = threading.BoundedSemaphore(CONNECTIONS_MAX)
         self.server_activate()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Take a connection; without a descriptor for it, wait a little rather than ask again at once."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(WITHOUT_DESCRIPTORS_SECONDS)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Begin a thread for a connection, once there is a place for it."""

@@ -23,7 +23,7 @@ import msgspec
 from cryostore.catalog import keys, open_catalog, packs, vaults
 from cryostore.catalog.database import Database, Transaction
 from cryostore.chunks.blobs import Appendable, BlobStore, open_blobs
-from cryostore.chunks.files import make_directory
+from cryostore.chunks.files import make_directory, storage_errors
 from cryostore.chunks.keyring import Keyring, KeyringSource, unwrap
 from cryostore.chunks.pack import PREFIX as PACKS_PREFIX
 from cryostore.chunks.pack import cut_torn_tail, pack_key
@@ -208,11 +208,14 @@ def _write_credentials(data_dir: Path, database: Database, keyring: Keyring, set
         f"region = {settings.region}\n"
     )
     descriptor, temporary = tempfile.mkstemp(prefix=".credentials-", dir=data_dir)  # made with mode 0600
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(temporary).replace(path)
+    try:
+        with storage_errors(f"{path}"), os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _recover(database: Database, blobs: BlobStore) -> None:

@@ -101,7 +101,8 @@ class Appendable(BlobStore, Protocol):
     def cut(self, key: str, size: int) -> bool:
         """Durably cut a blob nobody owns down to `size` bytes (a smaller blob stays as it is).
 
-        False, and nothing is done, if its owner lives. Raises BlobNotFoundError.
+        All of its bytes are durable then, whatever became of its owner; later reads do not come from what only memory
+        holds, as far as the system lets us say so. False, and nothing is done, if its owner lives. Raises BlobNotFoundError.
         """
 
 

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cryostore.chunks.files import FILE_MODE, storage_error, sync_directory, write_all
+from cryostore.chunks.files import FILE_MODE, FULL, storage_error, sync_directory, write_all
 from cryostore.core.digest import Buffer
-from cryostore.core.errors import StorageUnavailableError
+from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.core.limits import MIB
 
 sync_data = getattr(os, "fdatasync", os.fsync)
@@ -61,7 +61,8 @@ class LocalAppender:
         except OSError as error:
             # The kernel has dropped the pages and forgotten the failure: a second fdatasync would lie.
             self._failure = error
-            raise StorageUnavailableError(f"blob {self._key} could not be flushed: {error.strerror}") from error
+            kind = StorageFullError if error.errno in FULL else StorageUnavailableError  # some find room only now
+            raise kind(f"blob {self._key} could not be flushed: {error.strerror}") from error
         if size - self._dropped >= DROPPED_BYTES_MIN:
             self._drop_cached(size)
 
@@ -110,7 +111,9 @@ def cut_file(path: Path, size: int) -> bool:
             return False
         if os.fstat(descriptor).st_size > size:
             os.ftruncate(descriptor, size)
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+        with contextlib.suppress(AttributeError, OSError):  # so that what is read next comes from the disk
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         return True
 
 

@@ -99,7 +99,7 @@ def _identity(row: Row) -> tuple[int, int, int, int, int]:
 
 
 def retired(objects: list[ContentObject]) -> frozenset[int]:
-    """The content objects whose files are to be stored anew, because most of an object is dead or there are too many."""
+    """The content objects whose files are to be stored anew: mostly dead ones, small ones if there are too many."""
     going = {
         each.number
         for each in objects

@@ -1,0 +1,111 @@
+"""Repair: what is damaged or missing is looked for in all packs, and packs nobody knows are taken up.
+
+Lives here: the order of the work. The search, and why it is safe: `salvage`. Deletes nothing but torn tails; every step
+stands for itself, so that repair may be killed anywhere and repeated.
+
+1. Rows that point to no envelope of theirs are marked as damaged, while they still do (`pack_check`).
+2. Wanted are all chunks that are marked, and all that something refers to and that have no row (`reference_check`).
+3. All packs are searched for these; unknown packs are adopted, and torn tails cut (`salvage`).
+4. What is still wanted is lost until it is uploaded again, and what that hurts is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from cryostore.catalog import damage
+from cryostore.catalog.damage import Place
+from cryostore.catalog.database import Transaction
+from cryostore.maintenance.collection import Progress
+from cryostore.maintenance.damage import Damage, Naming
+from cryostore.maintenance.finding import Finding, Findings
+from cryostore.maintenance.mark import ROWS_PER_PAGE, START
+from cryostore.maintenance.pack_check import PackCheck
+from cryostore.maintenance.reference_check import ReferenceCheck
+from cryostore.maintenance.salvage import Salvage, Salvaged
+from cryostore.service import Context
+
+WANTED_MAX = 500_000
+"""So many chunks are looked for at once, in at most some 100 MB."""
+PLACES_PER_BATCH = 500
+
+
+@dataclass
+class Repaired:
+    """What was wrong, and what became of it; in a dry run, what would.
+
+    `marked` rows were found to point to nothing of theirs. Of the `wanted` chunks, so many are still `lost`; `more`
+    says that there were too many to look for at once. `left` is what repair cannot or may not help.
+    """
+
+    marked: int = 0
+    wanted: int = 0
+    lost: int = 0
+    more: bool = False
+    salvaged: Salvaged = field(default_factory=Salvaged)
+    left: list[Finding] = field(default_factory=list)
+    damage: Damage = field(default_factory=Damage)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to be seen to."""
+        return not (self.lost or self.more or any(not found.kind.harmless for found in self.left))
+
+
+def repair(context: Context, outcome: Repaired, *, dry_run: bool = False) -> Iterator[Progress]:
+    """Repair the store, step by step, and fill `outcome`. Raises StorageUnavailableError."""
+    wanted: set[tuple[int, bytes]] = set()
+    yield from _mark(context, outcome, wanted, dry_run=dry_run)
+    yield from _want_marked(context, wanted)
+    yield from ReferenceCheck(context, Findings(), Naming(context), wanted.add).run()
+    outcome.more = len(wanted) > WANTED_MAX
+    while len(wanted) > WANTED_MAX:
+        wanted.pop()
+    outcome.wanted = len(wanted)
+    left = Findings()
+    salvage = Salvage(context, left, wanted, dry_run=dry_run)
+    outcome.salvaged = salvage.outcome
+    yield from salvage.run()
+    outcome.lost = len(wanted)
+    naming = Naming(context)
+    if wanted:
+        yield from ReferenceCheck(context, left, naming, bad=wanted).run()
+    outcome.left = left.all()
+    outcome.damage = naming.result()
+
+
+def _mark(context: Context, outcome: Repaired, wanted: set[tuple[int, bytes]], *, dry_run: bool) -> Iterator[Progress]:
+    """Mark the rows that point to no envelope of theirs; a dry run wants their chunks all the same."""
+    places: list[Place] = []
+
+    def settle() -> None:
+        if dry_run:
+            outcome.marked += len(places)
+            wanted.update(place[:2] for place in places)
+        elif places:
+            work = partial(_mark_all, places=tuple(places), now_ms=context.clock())
+            with context.reserve.spending():
+                outcome.marked += context.database.write(work)
+        places.clear()
+
+    for step in PackCheck(context, Findings(), places.append).run():
+        if len(places) >= PLACES_PER_BATCH:
+            settle()
+        yield step
+    settle()
+
+
+def _mark_all(transaction: Transaction, places: tuple[Place, ...], now_ms: int) -> int:
+    return sum(damage.mark(transaction, place, now_ms=now_ms) for place in places)
+
+
+def _want_marked(context: Context, wanted: set[tuple[int, bytes]]) -> Iterator[Progress]:
+    after = START
+    while len(wanted) <= WANTED_MAX and (
+        rows := context.database.read(partial(damage.page, after=after, limit=ROWS_PER_PAGE))
+    ):
+        wanted.update(rows)
+        after = rows[-1]
+        yield Progress("damaged", len(wanted))

@@ -1,0 +1,42 @@
+"""The agent over a service in this process, and over a real server."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from support.agent import Runs
+from support.serving import server  # noqa: F401 - a fixture
+from support.stores import opened
+
+NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """A store that all tests share, each with a resource of its own."""
+    from cryostore.core.time import wall_clock
+
+    with opened(tmp_path_factory.mktemp("agent") / "data", clock=wall_clock) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def client(server):  # noqa: F811 - as above
+    """A client of a real server."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture(params=["in process", "over a server"])
+def runs(request):
+    """The agent's runs for a resource of their own, over either."""
+    call = request.getfixturevalue("store" if request.param == "in process" else "client")
+    return Runs(call, f"tree-{next(NUMBERS)}")
+
+
+@pytest.fixture
+def local_runs(store):
+    """As `runs`, in this process alone: for what does not depend on how the store is reached."""
+    return Runs(store, f"tree-{next(NUMBERS)}")

@@ -1,0 +1,285 @@
+"""Backing up: what is read and sent, what is inherited, what is an issue and what ends the run."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+
+import pytest
+
+from cryostore.client import pages
+from cryostore.core.limits import KIB, MIB
+from cryostore.model.errors import ServiceUnavailableException
+from cryostore.model.chunks import PutChunk
+from cryostore.model.jobs import ListBackupJobs
+from support.agent import in_an_hour, seen, write
+
+
+def noise(length, seed=1):
+    return random.Random(seed).randbytes(length)
+
+
+def everything(root):
+    """A tree with an entry of every kind."""
+    write(
+        root,
+        {
+            "empty": b"",
+            "small": b"small",
+            "large": noise(3 * MIB),
+            "folder": {"empty folder": {}, "deep": {"er": {"file": b"deep"}}},
+            b"not utf-8 \xff": b"name",
+            b"new\nline": b"name",
+            b"n" * 255: b"longest",
+            "link": lambda path: os.symlink(b"../nowhere \xfe", path),
+            "fifo": os.mkfifo,
+        },
+    )
+    os.link(root / "small", root / "folder" / "same file")
+    os.chmod(root / "small", 0o4640)
+    os.utime(root / "small", ns=(1, 1_234_567_890_123_456_789))
+    os.utime(root / "folder" / "empty folder", ns=(1, 987_654_321_012_345_678))
+    os.utime(root / "link", ns=(1, -5_000_000_001), follow_symlinks=False)
+    os.setxattr(root / "small", "user.note", b"\0\xffvalue")
+    os.setxattr(root / "folder", "user.empty", b"")
+    if os.geteuid() == 0:
+        os.chown(root / "large", 1234, 5678)
+        os.mknod(root / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+
+
+def test_a_restored_tree_is_the_tree(runs, tmp_path):
+    everything(tmp_path / "source")
+    report, outcome = runs.backup(tmp_path / "source")
+    assert (report.issue_count, report.unchanged, outcome.same) == (0, 0, False)
+    assert runs.restore(tmp_path / "target").issue_count == 0
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_sparse_files_stay_sparse(runs, tmp_path):
+    root = tmp_path / "source"
+    write(root, {"only a hole": b"", "data between": b""})
+    os.truncate(root / "only a hole", 64 * MIB)
+    with (root / "data between").open("r+b") as file:
+        for offset in (5 * MIB, 20 * MIB):
+            file.seek(offset)
+            file.write(noise(MIB, offset))
+        file.truncate(32 * MIB)
+    report, _ = runs.backup(root)
+    runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(root)
+    assert report.read_bytes <= 96 * MIB
+    assert report.new_bytes <= 2 * MIB + 8 * KIB
+    assert (tmp_path / "target" / "only a hole").stat().st_blocks == 0
+    assert (tmp_path / "target" / "data between").stat().st_blocks <= (root / "data between").stat().st_blocks
+
+
+def test_an_unchanged_tree_opens_no_file_and_sends_nothing(runs, tmp_path):
+    everything(tmp_path / "source")
+    runs.backup(tmp_path / "source")
+    opened = []
+    report, outcome = runs.backup(tmp_path / "source", before_read=opened.append)
+    assert (opened, outcome.same, report.sent_bytes, report.read_bytes) == ([], True, 0, 0)
+    assert report.unchanged == report.files
+    runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_a_file_that_could_have_changed_unseen_is_read_again(local_runs, tmp_path):
+    write(tmp_path / "source", {"file": b"one"})
+    from cryostore.core.time import wall_clock
+
+    local_runs.backup(tmp_path / "source", now=wall_clock)
+    opened = []
+    _, outcome = local_runs.backup(tmp_path / "source", before_read=opened.append)
+    assert (opened, outcome.same) == ([b"file"], False)
+    opened.clear()
+    _, outcome = local_runs.backup(tmp_path / "source", before_read=opened.append)
+    assert (opened, outcome.same) == ([], True)
+
+
+def test_a_changed_byte_of_a_large_file_costs_about_a_chunk(runs, tmp_path):
+    write(tmp_path / "source", {"large": noise(24 * MIB)})
+    runs.backup(tmp_path / "source")
+    with (tmp_path / "source" / "large").open("r+b") as file:
+        file.seek(12 * MIB)
+        file.write(b"changed")
+    report, _ = runs.backup(tmp_path / "source")
+    assert (report.changed, report.new) == (1, 0)
+    assert report.sent_bytes < 5 * MIB
+    runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_renames_and_copies_send_nothing_but_a_catalog(runs, tmp_path):
+    write(tmp_path / "source", {"a": {str(n): noise(2 * KIB, n) for n in range(200)}, "large": noise(6 * MIB)})
+    runs.backup(tmp_path / "source")
+    os.rename(tmp_path / "source" / "a", tmp_path / "source" / "b")
+    os.rename(tmp_path / "source" / "b" / "7", tmp_path / "source" / "seven")
+    write(tmp_path / "source" / "copies", {"large": noise(6 * MIB), "8": noise(2 * KIB, 8)})
+    report, _ = runs.backup(tmp_path / "source")
+    assert report.sent_bytes < 64 * KIB
+    runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_content_that_nothing_needs_any_more_is_dropped(runs, tmp_path):
+    write(tmp_path / "source", {"file": noise(MIB)})
+    runs.backup(tmp_path / "source")
+    write(tmp_path / "source", {"file": noise(MIB, 2)})
+    runs.backup(tmp_path / "source")
+    with runs.opened() as archive:
+        assert [each.number for each in archive.header.objects] == [2]
+        assert archive.names == ["catalog", "content-00000002"]
+    runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_cannot_be_read_is_an_issue(local_runs, tmp_path):
+    write(tmp_path / "source", {"secret": b"secret", "other": b"other"})
+    os.chmod(tmp_path / "source" / "secret", 0)
+    report, outcome = local_runs.backup(tmp_path / "source")
+    assert (report.issue_count, report.files) == (1, 1)
+    assert outcome.recovery_point_arn
+
+
+def test_a_file_that_vanishes_is_an_issue_and_no_more(runs, tmp_path):
+    write(tmp_path / "source", {"a": b"a", "b": b"b", "c": b"c"})
+
+    def vanish(path):
+        if path == b"a":
+            os.unlink(tmp_path / "source" / "b")
+
+    report, _ = runs.backup(tmp_path / "source", before_read=vanish)
+    assert [(issue.path, issue.reason) for issue in report.issues] == [(b"b", "No such file or directory")]
+    runs.restore(tmp_path / "target")
+    assert set(seen(tmp_path / "target")) == {b"", b"a", b"c"}
+
+
+@pytest.mark.parametrize("size", [1000, 2 * MIB], ids=["small", "large"])
+@pytest.mark.parametrize("change", ["grow", "shrink", "rewrite"])
+def test_a_file_that_changes_once_while_it_is_read_is_read_again(local_runs, tmp_path, size, change):
+    path = tmp_path / "source" / "file"
+    write(tmp_path / "source", {"file": noise(size)})
+    times = []
+
+    def race(_):
+        times.append(1)
+        if len(times) == 1:
+            path.write_bytes(noise({"grow": 2 * size, "shrink": size // 2, "rewrite": size}[change], 2))
+
+    report, _ = local_runs.backup(tmp_path / "source", before_read=race)
+    assert (len(times), report.issue_count) == (2, 0)
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+@pytest.mark.parametrize("size", [1000, 2 * MIB], ids=["small", "large"])
+def test_a_file_that_never_holds_still_is_stored_as_read_and_read_again_next_time(local_runs, tmp_path, size):
+    path = tmp_path / "source" / "file"
+    write(tmp_path / "source", {"file": noise(size)})
+    lengths = iter(range(size + 1, size + 10))
+
+    def race(_):
+        path.write_bytes(noise(next(lengths)))
+
+    report, _ = local_runs.backup(tmp_path / "source", before_read=race)
+    assert [issue.reason for issue in report.issues] == ["changed while it was read"]
+    local_runs.restore(tmp_path / "target")
+    assert (tmp_path / "target" / "file").read_bytes() == path.read_bytes()
+    report, _ = local_runs.backup(tmp_path / "source")
+    assert (report.changed, report.issue_count) == (1, 0)
+
+
+def test_a_file_that_becomes_something_else_is_not_read(local_runs, tmp_path):
+    write(tmp_path / "source", {"a": b"a", "b": b"b"})
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+
+    def swap(path):
+        if path == b"a":
+            os.unlink(tmp_path / "source" / "b")
+            os.symlink(secret, tmp_path / "source" / "b")
+
+    report, _ = local_runs.backup(tmp_path / "source", before_read=swap)
+    assert [issue.path for issue in report.issues] == [b"b"]
+
+
+class FailingCall:
+    """A store that stops taking chunks."""
+
+    def __init__(self, call, after):
+        self.inner = call
+        self.left = after
+
+    def call(self, operation):
+        if isinstance(operation, PutChunk):
+            self.left -= 1
+            if self.left < 0:
+                raise ServiceUnavailableException("no room")
+        return self.inner.call(operation)
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_failing_store_ends_the_run_and_leaves_no_recovery_point(local_runs, tmp_path, after):
+    write(tmp_path / "source", {str(n): noise(MIB, n) for n in range(6)})
+    call, local_runs.call = local_runs.call, FailingCall(local_runs.call, after)
+    with pytest.raises(ServiceUnavailableException, match="no room"):
+        local_runs.backup(tmp_path / "source")
+    local_runs.call = call
+    jobs = [job for job in pages.items(call, ListBackupJobs()) if job.resource_arn.endswith(f":{local_runs.resource}")]
+    assert [(job.state, job.status_message) for job in jobs] == [("FAILED", "no room")]
+    local_runs.backup(tmp_path / "source")
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_a_dry_run_counts_and_stores_nothing(local_runs, tmp_path):
+    write(tmp_path / "source", {"file": b"12345", "folder": {"other": b"123"}})
+    report, outcome = local_runs.backup(tmp_path / "source", dry_run=True)
+    assert (report.files, report.directories, report.file_bytes) == (2, 2, 8)
+    assert outcome.recovery_point_arn is None
+
+
+def test_a_folder_of_many_entries_is_cut_where_its_names_say(local_runs, tmp_path):
+    names = {f"{n:05}": b"" for n in range(5000)}
+    write(tmp_path / "source", names)
+    local_runs.backup(tmp_path / "source")
+    write(tmp_path / "source", {"02500b": b""})
+    report, _ = local_runs.backup(tmp_path / "source")
+    assert (report.new, report.unchanged) == (1, 5000)
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_only_what_was_named_is_backed_up(local_runs, tmp_path):
+    write(tmp_path / "source", {"a": {"x": b"x", "y": b"y"}, "b": {"z": b"z"}, "c": b"c"})
+    local_runs.backup(tmp_path / "source", only=frozenset({b"a/x", b"c"}))
+    local_runs.restore(tmp_path / "target")
+    assert set(seen(tmp_path / "target")) == {b"", b"a", b"a/x", b"c"}
+
+
+def test_markers_and_sockets_are_skipped_and_counted(local_runs, tmp_path):
+    import socket
+
+    write(tmp_path / "source", {"cache": {"CACHEDIR.TAG": b"", "much": b"much"}, "file": b""})
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(os.fsencode(tmp_path / "source" / "s"))
+    listener.close()
+    report, _ = local_runs.backup(tmp_path / "source", markers=frozenset({b"CACHEDIR.TAG"}))
+    assert report.skipped == {"marked as excluded": 1, "socket": 1}
+    local_runs.restore(tmp_path / "target")
+    assert set(seen(tmp_path / "target")) == {b"", b"cache", b"file"}
+
+
+def test_access_times_stay_as_they_are(local_runs, tmp_path):
+    write(tmp_path / "source", {"file": b"file"})
+    os.utime(tmp_path / "source" / "file", ns=(1, 2))
+    local_runs.backup(tmp_path / "source")
+    assert (tmp_path / "source" / "file").stat().st_atime_ns == 1
+
+
+def test_times_are_read_by_the_given_clock(local_runs, tmp_path):
+    write(tmp_path / "source", {"file": b"file"})
+    assert local_runs.backup(tmp_path / "source", now=in_an_hour)[1].recovery_point_arn

@@ -1,0 +1,183 @@
+"""The reserve: whole or absent, given up once, taken back when there is room, and looked at by every process."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import threading
+
+import pytest
+
+from cryostore.chunks import reserve as reserve_module
+from cryostore.chunks.blobs.local import LocalBlobs
+from cryostore.chunks.reserve import FILE, NO_RESERVE, Reserve
+from cryostore.core.errors import StorageFullError, StorageUnavailableError
+from cryostore.core.limits import KIB, MIB
+from support.small_disk import small_disk
+
+SIZE = 64 * KIB
+
+
+@pytest.fixture
+def reserve(tmp_path):
+    reserve = Reserve(tmp_path, SIZE)
+    assert reserve.take_back()
+    return reserve
+
+
+def full_once():
+    """An action that finds the disk full the first time."""
+    calls = []
+
+    def action():
+        calls.append(True)
+        if len(calls) == 1:
+            raise StorageFullError("no space")
+        return len(calls)
+
+    return action
+
+
+def test_it_is_really_allocated(reserve, tmp_path):
+    status = (tmp_path / FILE).stat()
+    assert (status.st_size, status.st_blocks * 512, status.st_mode & 0o777) == (SIZE, SIZE, 0o600)
+    assert list((tmp_path / "~staging").iterdir()) == []
+
+
+def test_ordinary_writes_are_taken_while_it_is_held_and_never_use_it(reserve):
+    assert reserve.spend(lambda: "written") == "written"
+    with pytest.raises(StorageFullError, match="no space"):
+        reserve.spend(full_once())
+    assert reserve.held
+
+
+def test_whoever_frees_space_uses_it_once(reserve):
+    with reserve.spending():
+        assert reserve.spend(full_once()) == 2
+        assert not reserve.held
+        assert not reserve.give_up()
+        with pytest.raises(StorageFullError):
+            reserve.spend(full_once())
+
+
+def test_whoever_met_the_full_disk_before_another_gave_it_up_tries_again(reserve):
+    def action(tried=full_once()):  # noqa: B008 - one for both attempts
+        reserve.give_up()  # another thread, just now
+        return tried()
+
+    with reserve.spending():
+        assert reserve.spend(action) == 2
+
+
+def test_while_it_is_gone_ordinary_writes_are_refused_in_every_process(reserve, tmp_path, monkeypatch):
+    other = Reserve(tmp_path, SIZE)
+    reserve.give_up()
+    monkeypatch.setattr(Reserve, "free_bytes", SIZE)
+    for each in (reserve, other):
+        with pytest.raises(StorageFullError, match=f"disk full, {SIZE} bytes needed"):
+            each.check()
+        with pytest.raises(StorageFullError):
+            each.spend(pytest.fail)
+        with each.spending():
+            assert each.spend(lambda: "freed") == "freed"
+
+
+def test_spending_is_of_one_thread_and_ends(reserve):
+    seen = []
+    with reserve.spending():
+        with reserve.spending():
+            pass
+        assert reserve.may_spend
+        thread = threading.Thread(target=lambda: seen.append(reserve.may_spend))
+        thread.start()
+        thread.join()
+    assert seen == [False]
+    assert not reserve.may_spend
+
+
+def test_it_is_taken_back_by_the_write_that_finds_room(reserve):
+    reserve.give_up()
+    reserve.check()
+    assert reserve.held
+
+
+def test_it_is_not_taken_back_without_as_much_room_again(reserve, monkeypatch):
+    reserve.give_up()
+    monkeypatch.setattr(Reserve, "free_bytes", 2 * SIZE - 1)
+    assert not reserve.take_back()
+    monkeypatch.setattr(Reserve, "free_bytes", 2 * SIZE)
+    assert reserve.take_back()
+
+
+@pytest.mark.parametrize("call", ["posix_fallocate", "fsync", "link"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_an_attempt_that_fails_leaves_nothing_and_says_why(reserve, tmp_path, monkeypatch, call, number):
+    reserve.give_up()
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        assert not reserve.take_back()
+        expected = "reserve cannot be made: Input/output error" if number == errno.EIO else "disk full"
+        with pytest.raises(StorageUnavailableError, match=expected):
+            reserve.check()
+    assert list((tmp_path / "~staging").iterdir()) == []
+    monkeypatch.setattr(reserve_module, "TRY_AGAIN_SECONDS", 0)
+    reserve.check()
+    assert reserve.held
+
+
+def test_what_a_crash_leaves_is_swept_and_no_reserve(tmp_path):
+    staging = tmp_path / "~staging"
+    staging.mkdir()
+    (staging / "~half").write_bytes(bytes(SIZE // 2))
+    reserve = Reserve(tmp_path, SIZE)
+    assert not reserve.held
+    LocalBlobs(tmp_path).close()
+    assert list(staging.iterdir()) == []
+
+
+def take_back(directory):
+    return Reserve(directory, SIZE).take_back()
+
+
+def test_processes_that_take_it_back_at_once_make_one(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(3) as processes:
+        assert processes.map(take_back, [tmp_path] * 12, chunksize=1) == [True] * 12
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [FILE]
+    assert list((tmp_path / "~staging").iterdir()) == []
+
+
+def test_a_small_disk_has_a_small_one(tmp_path):
+    with small_disk(tmp_path / "disk", 8) as disk:
+        reserve = Reserve(disk.path, 64 * MIB)
+        assert reserve.take_back()
+        assert (disk.path / FILE).stat().st_size == MIB
+        disk.fill()
+        with pytest.raises(OSError, match="No space left"):
+            (disk.path / "more").write_bytes(bytes(4 * KIB))
+        reserve.give_up()
+        (disk.path / "more").write_bytes(bytes(MIB - 64 * KIB))
+        assert not reserve.take_back()
+        disk.clear()
+        assert reserve.take_back()
+
+
+def test_without_a_size_nothing_is_refused_and_what_a_server_made_can_be_used(reserve, tmp_path):
+    tool = Reserve(tmp_path, 0)
+    tool.check()
+    with tool.spending():
+        assert tool.spend(full_once()) == 2
+    assert not reserve.held
+    tool.check()
+    assert tool.spend(lambda: 1) == 1
+
+
+def test_where_there_is_no_disk_there_is_none():
+    NO_RESERVE.check()
+    assert NO_RESERVE.held
+    assert not NO_RESERVE.has_disk
+    assert not NO_RESERVE.give_up()

@@ -1,0 +1,159 @@
+"""Keys of a real server: made, rotated beside it, taken away and brought back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from cryostore.cli.verbs import run
+from cryostore.model.errors import KMSInvalidKeyUsageException
+from cryostore.model.restores import GetChunk
+from cryostore.model.vaults import ListBackupVaults
+from support.api import Api
+from support.keyrings import BOTH, OLD_ALONE, write_keyring
+from support.scrutiny import check_log
+from support.serving import CRYO, serving
+from support.stores import opened
+
+DATA = b"what is in the backup"
+
+
+def key(*arguments):
+    """`cryo key`, as an operator runs it beside the server."""
+    assert run(["key", *map(str, arguments)]) == 0
+
+
+def said(log):
+    """What the server said of a keyring that it made."""
+    return [line["event"] for line in check_log(log) if "keyring" in line["event"] or "losing" in line["event"]]
+
+
+def test_a_new_keyring_is_explained_once_where_it_is_made(tmp_path):
+    keyring = tmp_path / "keys.json"
+    for workers in (2, 1):
+        with serving(tmp_path / "data", "--keyring", str(keyring), "--workers", str(workers)) as server:
+            lines = said(server.log)
+            assert len(lines) == 2
+            assert str(keyring) in lines[0]
+            assert "losing it loses every backup" in lines[1]
+    assert not (tmp_path / "data" / "keyring.json").exists()
+
+
+def test_keys_rotate_beside_a_server(tmp_path, capsys):
+    """With several workers, of which each has its own memory; afterwards the old key is gone and all can be read."""
+    data_dir = tmp_path / "data"
+    with serving(data_dir, "--workers", "2") as server, closing(server.client()) as client:
+        api = Api(client, data_dir)
+        arn = api.backup({"name": DATA})
+        (old,) = json.loads((data_dir / "keyring.json").read_text())["keys"]
+        key("rotate", "--data-dir", data_dir)
+        key("forget", "--data-dir", data_dir, old)
+        for _ in range(4):
+            api.new_vault()
+            assert api.restored(api.backup({"new": b"new"})) == {"new": b"new"}
+        api.vault = "Default"
+        key("rotate", "--data-dir", data_dir, "--vault", "Default")
+        assert api.restored(arn) == {"name": DATA}
+        key("rotate", "--data-dir", data_dir)
+    with serving(data_dir, "--workers", "2") as server, closing(server.client()) as client:
+        assert Api(client, data_dir).restored(arn) == {"name": DATA}
+    assert old not in (data_dir / "keyring.json").read_text()
+
+
+def test_a_server_whose_key_is_taken_away_serves_what_it_can_and_recovers(tmp_path, capsys):
+    data_dir, keyring, copy = tmp_path / "data", tmp_path / "keys.json", tmp_path / "copy.json"
+    options = ("--keyring", str(keyring), "--workers", "1")
+    with serving(data_dir, *options) as server, closing(server.client()) as client:
+        api = Api(client, data_dir)
+        known = api.backup({"name": DATA})
+        other = Api(client, data_dir)
+        other.new_vault()
+        unknown = other.backup({"name": b"of the other"})
+    with serving(data_dir, *options) as server, closing(server.client()) as client:
+        api._call = other._call = client
+        assert api.restored(known) == {"name": DATA}
+        shutil.copy(keyring, copy)
+        key("rotate", "--data-dir", data_dir, "--keyring", copy)
+        job = other.restore(unknown)
+        chunk = other.chunks(job, "name")[0]
+        refusal = other.refuses(
+            KMSInvalidKeyUsageException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token)
+        )
+        assert str(tmp_path) not in refusal.message
+        assert api.restored(known) == {"name": DATA}
+        assert len(api.call(ListBackupVaults()).backup_vault_list) == 2
+        shutil.copy(copy, keyring)
+        assert other.read(job) == {"name": b"of the other"}
+        lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+        told = [line for line in lines if "no master key" in json.dumps(line)]
+        assert told, "the log says which key is missing"
+        document = json.loads(copy.read_text())
+        assert not any(secret in server.log.read_text() for secret in document["keys"].values())
+
+
+def test_a_server_with_its_keyring_in_the_environment(tmp_path, monkeypatch):
+    """Each worker has it from its own environment, also when the server starts anew."""
+    monkeypatch.setenv("CRYOSTORE_TEST_KEYS", BOTH.encode().decode())
+    for _ in range(2):
+        with (
+            serving(tmp_path / "data", "--keyring", "env:CRYOSTORE_TEST_KEYS", "--workers", "2") as server,
+            closing(server.client()) as client,
+        ):
+            api = Api(client, tmp_path / "data")
+            assert api.restored(api.backup({"name": DATA})) == {"name": DATA}
+            check_log(server.log)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "workers"),
+    [("foreign", "1"), ("missing", "2"), ("open to others", "1"), ("garbage from a command", "2")],
+)
+def test_a_server_does_not_start_without_its_keyring(tmp_path, trouble, workers):
+    """It says what to do, in two lines, and reveals nothing; and it starts once the keyring is back."""
+    data_dir, keyring = tmp_path / "data", tmp_path / "keys.json"
+    write_keyring(keyring, BOTH)
+    with opened(data_dir, keyring=str(keyring)):
+        pass
+    place = str(keyring)
+    if trouble == "foreign":
+        write_keyring(keyring, OLD_ALONE)
+    elif trouble == "missing":
+        keyring.unlink()
+    elif trouble == "open to others":
+        keyring.chmod(0o644)
+    else:
+        place = "command:/bin/echo s3cret"
+    command = [*CRYO, "serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0", "--workers", workers]
+    done = subprocess.run([*command, "--keyring", place], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert [line.partition(":")[0] for line in lines] == ["error", "hint"]
+    assert "Traceback" not in done.stderr
+    assert "s3cret" not in done.stderr
+    write_keyring(keyring, BOTH)
+    if trouble == "foreign":
+        with serving(data_dir, "--keyring", str(keyring), "--workers", workers):
+            pass
+
+
+def test_a_commands_program_sees_no_secret(tmp_path):
+    """Neither in its arguments nor in its environment: it is the one that knows them."""
+    write_keyring(tmp_path / "document", BOTH)
+    program = tmp_path / "program"
+    program.write_text(
+        f"#!{sys.executable} -I\nimport os, sys\n"
+        f"open({str(tmp_path / 'seen')!r}, 'w').write(repr(sys.argv) + repr(os.environ))\n"
+        f"print(open({str(tmp_path / 'document')!r}).read())\n"
+    )
+    program.chmod(0o700)
+    with serving(tmp_path / "data", "--keyring", f"command:{program} fetch", "--workers", "1"):
+        pass
+    seen = (tmp_path / "seen").read_text()
+    assert "fetch" in seen
+    assert not any(secret in seen for secret in json.loads(BOTH.encode())["keys"].values())

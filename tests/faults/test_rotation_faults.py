@@ -1,0 +1,199 @@
+"""A rotation of the master key, with a failure at every call it makes: to the database, the blobs, the keyring's disk.
+
+After each the store is opened anew, all of it can be read, and the same command again finishes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import shutil
+
+import pytest
+
+from cryostore.chunks.keyring.file import FileKeyring
+from cryostore.core.errors import CryostoreError, StorageFullError
+from cryostore.maintenance.key_rotation import Rotated, forget, rotate, rotate_vault
+from cryostore.maintenance.key_uses import uses
+from support.faulty_blobs import FaultyBlobs
+from support.faulty_database import FaultyDatabase
+from support.integrity import problems
+from support.stores import Store, opened
+
+BLOB_CALLS = ["put", "get", "delete"]
+DISK_CALLS = ["open", "fsync", "pwritev", "replace", "fchmod", "stat"]
+
+
+class PowerCutError(BaseException):
+    """Nobody catches it."""
+
+
+class Rotation:
+    """A store with two vaults of which everything can fail, and a rotation of it."""
+
+    def __init__(self, template, data_dir):
+        shutil.copytree(template, data_dir)
+        self.store = Store(data_dir)
+        context = self.store.service.context
+        self.database = FaultyDatabase(context.database)
+        self.blobs = FaultyBlobs(context.records._blobs)
+        context.keys._database = context.keys.keyring._database = self.database
+        context.records._blobs = self.blobs
+        self.context = dataclasses.replace(context, database=self.database)
+
+    def run(self):
+        """Rotate the master key, and the data key of a vault."""
+        for _ in rotate(self.context, Rotated()):
+            pass
+        rotate_vault(self.context, "Default")
+
+    def check(self, points):
+        """Open the store anew: everything is there, and the next rotation finishes and needs the old key no more."""
+        self.store.reopen()
+        self.read(points)
+        outcome = Rotated()
+        for _ in rotate(self.store.service.context, outcome):
+            pass
+        assert outcome.is_finished
+        for key_id in set(FileKeyring(self.store.data_dir / "keyring.json").document().keys) - {outcome.key_id}:
+            forget(self.store.service.context, key_id)
+        self.store.reopen()
+        self.read(points)
+        assert uses(self.store.service.context).by_key.keys() == {outcome.key_id}
+        assert problems(self.store.data_dir) == []
+        assert list(self.store.data_dir.glob("~*.json")) == []
+        self.store.service.close()
+
+    def read(self, points):
+        """Every object of every point can be read, and more can be written."""
+        api = self.store.api()
+        for arn, content in points.items():
+            assert api.restored(arn) == content
+        assert api.restored(api.backup({"more": b"more"})) == {"more": b"more"}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A data directory, and what its recovery points hold."""
+    with opened(tmp_path_factory.mktemp("template") / "data") as store:
+        points = {}
+        for number in range(2):
+            api = store.api()
+            if number:
+                api.new_vault()
+            points[api.backup({"a": b"%d" % number, "b": b"same"})] = {"a": b"%d" % number, "b": b"same"}
+        store.service.close()
+        yield store.data_dir, points
+        store.service = store.open()
+
+
+@pytest.fixture
+def rotations(template, tmp_path):
+    """New stores, each a copy of the template."""
+    return (Rotation(template[0], tmp_path / f"{number}") for number in itertools.count())
+
+
+def each_fails(rotations, points, fail, struck):
+    """Rotate with a failure at each call: `fail(rotation, k)` plans one at the k-th, `struck` tells whether it came."""
+    for at in itertools.count(1):
+        rotation = next(rotations)
+        fail(rotation, at)
+        try:
+            rotation.run()
+        except CryostoreError:
+            pass
+        else:
+            if not struck(rotation):
+                rotation.store.service.close()
+                return at - 1
+        rotation.database.heal()
+        rotation.check(points)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("kind", ["read", "write", "answer lost"])
+def test_each_transaction_fails(rotations, template, kind):
+    def fail(rotation, at):
+        rotation.database.fail(at, kind="read" if kind == "read" else "write", answer_lost=kind == "answer lost")
+
+    count = each_fails(rotations, template[1], fail, lambda rotation: not rotation.database.faults_left)
+    assert count > 10
+
+
+@pytest.mark.parametrize("method", BLOB_CALLS)
+def test_each_call_to_the_blobs_fails(rotations, template, method):
+    def fail(rotation, at):
+        rotation.blobs.fail(method, at, StorageFullError("full") if method == "put" else None)
+
+    assert each_fails(rotations, template[1], fail, lambda rotation: not rotation.blobs.faults) > 2
+
+
+@pytest.mark.parametrize("call", DISK_CALLS)
+def test_each_operation_on_files_fails(rotations, template, monkeypatch, call):
+    """Of the keyring, of the blobs, of whatever is opened."""
+    real, numbers, struck = getattr(os, call), [0, 0], [False]
+
+    def failing(*arguments, **more):
+        numbers[0] += 1
+        if numbers[0] == numbers[1]:
+            struck[0] = True
+            raise OSError(5, "Input/output error")
+        return real(*arguments, **more)
+
+    def fail(_, at):
+        numbers[:], struck[0] = [0, at], False
+
+    monkeypatch.setattr(os, call, failing)
+
+    def came(_):
+        return struck[0]
+
+    each_fails(rotations, template[1], fail, came)
+
+
+def test_the_power_goes_before_each_transaction(rotations, template):
+    for at in itertools.count(1):
+        rotation, calls = next(rotations), itertools.count(1)
+
+        def cut(rotation=rotation, calls=calls, at=at):
+            if next(calls) == at:
+                rotation.database.die()
+                raise PowerCutError
+
+        rotation.database.on_write(cut)
+        try:
+            rotation.run()
+        except PowerCutError:
+            rotation.check(template[1])
+        else:
+            rotation.store.service.close()
+            break
+    assert at > 8
+
+
+def test_forgetting_fails_at_each_operation_on_files(rotations, template, monkeypatch):
+    """The key is in the keyring still, or gone; never is another one gone."""
+    for call in ("open", "fsync", "pwritev", "replace"):
+        for at in itertools.count(1):
+            rotation = next(rotations)
+            rotation.run()
+            document = FileKeyring(rotation.store.data_dir / "keyring.json").document()
+            (old,) = document.keys.keys() - {document.active.key_id}
+            real, numbers = getattr(os, call), itertools.count(1)
+
+            def failing(*arguments, real=real, numbers=numbers, at=at, **more):
+                if next(numbers) == at:
+                    raise OSError(5, "Input/output error")
+                return real(*arguments, **more)
+
+            failed = False
+            with monkeypatch.context() as patch:
+                patch.setattr(os, call, failing)
+                try:
+                    forget(rotation.context, old)
+                except CryostoreError:
+                    failed = True
+            rotation.check(template[1])
+            if not failed and next(numbers) <= at:
+                break

@@ -1,0 +1,152 @@
+"""The listener for whoever watches: what it answers, beside workers that live, hang and fall."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from cryostore.chunks.reserve import FILE
+from cryostore.core.errors import ConfigurationError
+from cryostore.server import probes as probes_module
+from cryostore.server.config import Configuration
+from cryostore.server.metrics import Page, create_page
+from cryostore.server.probes import Watch, probes
+from support.fake_process import fake_server, wait_for
+
+
+@pytest.fixture
+def page():
+    descriptor = create_page(1)
+    yield Page(descriptor)
+    os.close(descriptor)
+
+
+@pytest.fixture
+def ask(tmp_path, page):
+    """Asks a listener for a path; answers status, headers and text."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    def ask(path, method="GET"):
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url + path, method=method), timeout=10) as answer:
+                return answer.status, answer.headers, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers, error.read().decode()
+
+    with probes(listener, Watch(page, tmp_path, reserve_bytes=1)):
+        yield ask
+
+
+def test_paths(ask, page):
+    page.meter(0).show(connections=3)
+    status, headers, body = ask("/metrics")
+    assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert "cryostore_connections 3.0\n" in body
+    assert ask("/metrics?name=x")[0] == 200
+    assert ask("/")[0] == 404
+    assert ask("/-/health")[0] == 404
+    status, headers, body = ask("/metrics", "HEAD")
+    assert (status, body) == (200, "")
+    assert ask("/metrics", "POST")[0] == 501
+    assert "Python" not in headers["server"]
+
+
+def test_live_while_a_worker_shows_signs_of_life(ask, page):
+    assert ask("/-/live")[0] == 503
+    page.meter(0).show(connections=0)
+    assert ask("/-/live")[::2] == (200, "ok\n")
+    page.clear_gauges(0)
+    assert ask("/-/live")[0] == 503
+
+
+def test_ready_while_a_write_could_be_taken(ask, page, tmp_path, monkeypatch):
+    assert ask("/-/ready")[::2] == (503, "no worker shows a sign of life\n")
+    page.meter(0).show(connections=0)
+    assert ask("/-/ready")[::2] == (503, "the disk is full, and the reserve in use\n")
+    (tmp_path / FILE).touch()
+    assert ask("/-/ready")[::2] == (200, "ok\n")
+
+    def fail(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    assert ask("/-/ready")[::2] == (503, "the data directory takes no writes: Read-only file system\n")
+
+
+def test_a_client_that_says_nothing_holds_a_place_for_so_long_only(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(probes_module._Handler, "timeout", 0.1)
+    monkeypatch.setattr(probes_module, "CONNECTIONS_MAX", 1)
+    listener = socket.create_server(("127.0.0.1", 0))
+    with probes(listener, Watch(page, tmp_path, reserve_bytes=0)):
+        silent = socket.create_connection(listener.getsockname())
+        with socket.create_connection(listener.getsockname(), timeout=10) as other:
+            other.sendall(b"GET /-/live HTTP/1.0\r\n\r\n")
+            assert other.recv(100).startswith(b"HTTP/1.0 503")
+        assert silent.recv(1) == b""
+        silent.close()
+
+
+def test_without_descriptors_it_does_not_spin(page, tmp_path, monkeypatch):
+    naps = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    real = socket.socket.accept
+    failures = iter([OSError(errno.EMFILE, "too many open files")] * 2)
+
+    def accept(self):
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        return real(self)
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    monkeypatch.setattr(probes_module.time, "sleep", naps.append)
+    with probes(listener, Watch(page, tmp_path, reserve_bytes=0)):
+        with socket.create_connection(listener.getsockname(), timeout=10) as client:
+            client.sendall(b"GET /-/live HTTP/1.0\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.0 503")
+    assert naps == [probes_module.WITHOUT_DESCRIPTORS_SECONDS] * 2
+
+
+def children(server):
+    """The process ids of the workers."""
+    text = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+    return [int(number) for number in text.split()]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_beside_a_server(tmp_path, workers):
+    with fake_server(tmp_path, workers=workers, metrics_host="127.0.0.1") as server:
+        url = server.logged(event="metrics")["address"].removesuffix("/metrics")
+
+        def told(path):
+            with urllib.request.urlopen(url + path, timeout=10) as answer:
+                return answer.read().decode()
+
+        wait_for(lambda: f"cryostore_workers {workers}.0" in told("/metrics"))
+        server.exchange(b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n")
+        counted = 'cryostore_requests_total{operation="none",status="2xx"} 1.0'
+        wait_for(lambda: counted in told("/metrics"))
+        assert told("/-/live") == "ok\n"
+        if workers > 1:
+            for worker in children(server):
+                os.kill(worker, signal.SIGKILL)
+            wait_for(lambda: f"cryostore_workers {workers}.0" in told("/metrics"))
+            assert counted in told("/metrics")
+
+
+def test_the_address_keeps_the_rule_of_the_main_one():
+    with pytest.raises(ConfigurationError, match="metrics travel without TLS"):
+        Configuration(metrics_host="0.0.0.0")
+    assert Configuration(metrics_host="0.0.0.0", insecure_listen=True).metrics_host == "0.0.0.0"
+    assert Configuration(metrics_host="::1").metrics_host == "::1"
+    with pytest.raises(ConfigurationError, match="port"):
+        Configuration(metrics_host="::1", metrics_port=65536)

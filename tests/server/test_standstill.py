@@ -1,0 +1,69 @@
+"""A server that stood still for longer than its patience lasts: what others did meanwhile is not held against them.
+
+A process stands still when it is stopped, when its machine is frozen or moved, or when others take all of its time. The
+event loop then finds timers due that it would never have reached, and calls them before it looks at its sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from cryostore.core.limits import Limits
+from cryostore.server.config import ConnectionSettings
+from support.fake_process import fake_server
+from support.raw_http import head_bytes, put_object, signed, to_bytes
+
+PATIENCE_SECONDS = 0.4
+IMPATIENT = ConnectionSettings(body_idle_seconds_max=PATIENCE_SECONDS, write_idle_seconds_max=PATIENCE_SECONDS)
+LIMITS = Limits(chunk_bytes_max=32 * 1024 * 1024)
+SETTLE_SECONDS = 0.2
+
+
+@pytest.fixture(scope="module")
+def impatient_server(tmp_path_factory):
+    """A server of its own."""
+    with fake_server(tmp_path_factory.mktemp("impatient"), connection=IMPATIENT, limits=LIMITS) as server:
+        yield server
+
+
+@contextmanager
+def stopped(server):
+    """The process of the server does nothing within the block, which takes longer than its patience."""
+    time.sleep(SETTLE_SECONDS)  # it waits for what comes next
+    server.signal(signal.SIGSTOP)
+    try:
+        yield
+        time.sleep(2 * PATIENCE_SECONDS)
+    finally:
+        server.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("body_bytes", [700, 500_000], ids=["through the parser", "past it"])
+def test_a_body_that_came_meanwhile_is_read(impatient_server, body_bytes):
+    body = os.urandom(body_bytes)
+    with impatient_server.connect() as connection:
+        connection.send(head_bytes(put_object(f"late-{body_bytes}", body), ("content-length", str(body_bytes))))
+        with stopped(impatient_server):
+            connection.send(body[: body_bytes // 2])
+        connection.send(body[body_bytes // 2 :])
+        assert connection.answer().status == 200
+
+
+def test_a_reader_that_read_meanwhile_is_not_dropped(impatient_server):
+    body = os.urandom(30_000_000)
+    assert impatient_server.exchange(to_bytes(put_object("read-late", body))).status == 200
+    with impatient_server.connect() as connection:
+        connection.send(to_bytes(signed("GET", "/restore-jobs/job-1/chunk/read-late")))
+        connection.socket.recv(1)
+        with stopped(impatient_server):
+            received = 1
+            while received < 1_000_000:
+                received += len(connection.socket.recv(1 << 16))
+        while received < len(body) and (piece := connection.socket.recv(1 << 20)):
+            received += len(piece)
+    assert received > len(body)

@@ -1,0 +1,150 @@
+"""Which operations may use the reserve, and that each transaction and each blob is tried again by itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from conformance.blobstore import AppendableTests, BlobStoreTests
+from cryostore.chunks.blobs.memory import MemoryBlobs
+from cryostore.chunks.reserve import FILE, NO_RESERVE, Reserve
+from cryostore.core.errors import StorageFullError
+from cryostore.model.errors import ServiceUnavailableException
+from cryostore.model.jobs import CommitBackupJob, StopBackupJob
+from cryostore.model.recovery_points import DeleteRecoveryPoint
+from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
+from cryostore.service import HANDLERS, Settings
+from cryostore.service.reserve import BRINGING, ReservedBlobs, ReservedDatabase, brings_data
+from support.api import new_resource
+from support.faulty_blobs import FaultyBlobs
+from support.faulty_database import FaultyDatabase
+from support.memory_database import MemoryDatabase
+from support.stores import opened
+
+FULL = StorageFullError("no space")
+
+
+@pytest.fixture
+def reserve(tmp_path):
+    reserve = Reserve(tmp_path, 4096)
+    reserve.take_back()
+    return reserve
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store whose reserve, once gone, stays away: the disk is said to be full."""
+    with opened(tmp_path / "data", settings=Settings(reserve_bytes=4096)) as store:
+        yield store
+
+
+@pytest.fixture
+def full(store, monkeypatch):
+    """Gives the reserve up, and lets no room come back."""
+
+    def give_up():
+        monkeypatch.setattr(Reserve, "free_bytes", 0)
+        assert store.service.context.reserve.give_up()
+
+    return give_up
+
+
+def test_every_operation_that_brings_data_waits_and_no_other():
+    assert {operation.__name__ for operation in BRINGING} == {
+        "CreateBackupVault", "StartBackupJob", "StartObject", "PutChunk", "LinkChunks", "PutObject",
+        "NotifyObjectComplete",
+    }  # fmt: skip
+    assert set(HANDLERS) > BRINGING
+    assert brings_data(CommitBackupJob(backup_job_id="x"))
+    assert brings_data(CommitBackupJob(backup_job_id="x", outcome="COMPLETED"))
+    assert not brings_data(CommitBackupJob(backup_job_id="x", outcome="FAILED"))
+    assert not brings_data(StopBackupJob(backup_job_id="x"))
+
+
+def test_a_new_store_has_its_reserve(store):
+    assert (store.data_dir / FILE).stat().st_size == 4096
+
+
+def test_without_the_reserve_data_is_refused_and_all_else_goes_on(store, full):
+    api = store.api()
+    arn = api.backup({"a": b"1"})
+    second = api.backup({"a": b"2"})
+    api.resource = new_resource()
+    job = api.running_job()
+    upload = api.start(job, "up")
+    other = api.running_job(resource=new_resource())
+    api.call(CreateBackupVault(backup_vault_name="spare"))
+    full()
+    for refused in (
+        api.start_operation(resource=new_resource()),
+        api.chunk_operation(job, upload, 0, b"x"),
+        CommitBackupJob(backup_job_id=job, discard_open_uploads=True),
+        CreateBackupVault(backup_vault_name="another"),
+    ):
+        api.refuses(ServiceUnavailableException, refused, match="^disk full, 8192 bytes needed; retry later$")
+    assert api.restored(second) == {"a": b"2"}
+    api.delete_point(arn)
+    api.call(CommitBackupJob(backup_job_id=job, outcome="FAILED"))
+    api.stop(other)
+    api.call(DeleteBackupVault(backup_vault_name="spare"))
+    store.maintain()
+    assert api.restored(second) == {"a": b"2"}
+
+
+def test_a_refused_write_leaves_no_byte(store, full):
+    api = store.api()
+    job = api.running_job()
+    upload = api.start(job, "up")
+    full()
+    api.refuses_and_keeps(ServiceUnavailableException, api.chunk_operation(job, upload, 0, b"x" * 1000))
+
+
+def test_a_delete_that_meets_a_full_disk_at_any_of_its_writes_is_done_once(store):
+    """Each write of it is made again by itself: none sees what the delete did before."""
+    api = store.api()
+    context = store.service.context
+    count = 1
+    while True:
+        arn = api.backup({"a": b"1"})
+        faulty = FaultyDatabase(context.database._inner)
+        faulty.fail(at=count, error=FULL)
+        context.database._inner = faulty
+        context.reserve.take_back()
+        assert context.reserve.held
+        api.call(DeleteRecoveryPoint(backup_vault_name="Default", recovery_point_arn=arn))
+        context.database._inner = faulty.inner
+        if faulty.faults_left:
+            break
+        assert not context.reserve.held
+        count += 1
+    assert count > 2
+
+
+def test_reads_go_on_as_they_are(reserve):
+    database = ReservedDatabase(MemoryDatabase(), reserve)
+    reserve.give_up()
+    assert database.read(lambda _: 1) == 1
+
+
+def test_a_blob_is_put_again_in_the_room_of_the_reserve(reserve):
+    faulty = FaultyBlobs(MemoryBlobs())
+    blobs = ReservedBlobs(faulty, reserve)
+    faulty.fail("put", error=FULL)
+    with reserve.spending():
+        blobs.put("a", b"data")
+    assert blobs.get("a") == b"data"
+    assert not reserve.held
+
+
+class TestReservedBlobs(BlobStoreTests, AppendableTests):
+    """With room enough it is a blob store like any other."""
+
+    @pytest.fixture
+    def store(self):
+        return ReservedBlobs(MemoryBlobs(), NO_RESERVE)
+
+    def peek(self, store, key):
+        blob = store._inner._blobs.get(key)
+        return None if blob is None else bytes(blob)
+
+    def plant(self, store, key, data):
+        store._inner._blobs[key] = bytearray(data)
