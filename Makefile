@@ -47,9 +47,11 @@ types: $(READY) ## mypy, strict
 
 unit: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) ## the tests, under one Python
 	@echo "== the tests under $$($(IN)/python --version)"
+	@scripts/system-packages strace=strace || echo "skipped: the tests that trace system calls (need strace)"
 	$(PYTEST) -n 2 --dist loadfile
 
 stress: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) ## the tests that take minutes or load the machine
+	@scripts/system-packages strace=strace || echo "skipped: the tests that trace system calls (need strace)"
 	$(PYTEST) -m stress --hypothesis-profile=stress
 
 bench: $(READY) ## measure against the disk, nginx and rclone on this machine

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from cryostore.core.time import wall_clock
 from support.agent import Runs
 from support.serving import server  # noqa: F401 - a fixture
 from support.stores import opened
@@ -16,8 +17,6 @@ NUMBERS = itertools.count(1)
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
     """A store that all tests share, each with a resource of its own."""
-    from cryostore.core.time import wall_clock
-
     with opened(tmp_path_factory.mktemp("agent") / "data", clock=wall_clock) as store:
         yield store
 

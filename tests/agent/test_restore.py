@@ -12,7 +12,7 @@ from cryostore.agent.block import Extra, ExtraKind, Kind, encode
 from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.errors import ArchiveDamagedError, TargetError
 from cryostore.agent.header import CATALOG, Header, content_name
-from cryostore.agent.job import BackupJob
+from cryostore.agent.job import open_job
 from cryostore.agent.patterns import Patterns
 from cryostore.agent.upload import ObjectUpload
 from cryostore.core.digest import Payload, sha256
@@ -27,7 +27,7 @@ def noise(length, seed=1):
     return random.Random(seed).randbytes(length)
 
 
-# --- into what is there --------------------------------------------------------------------------------------------------
+# --- into what is there ---
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_full_target_ends_the_restore(local_runs, backed_up, tmp_path, monkeyp
     assert set(seen(tmp_path / "target")) <= {b"", b"folder", b"link"}
 
 
-# --- archives that no agent has written -----------------------------------------------------------------------------------
+# --- archives that no agent has written ---
 
 NOW_NS = 1_000_000_000_000_000_000
 FILE, FOLDER, LINK = 0o100644, 0o040755, 0o120777
@@ -214,8 +214,8 @@ ROOT = encode(Kind.ROOT, b"", b"\0", [row(FOLDER)], [NO_CONTENT.pack()], {})
 
 def put(runs, catalog, content=b"x", header=None):
     """Commit an archive made of these bytes."""
-    job = BackupJob(runs.call, "Default", runs.resource, {}, base="none")
-    job.base()
+    job = open_job(runs.call, "Default", runs.resource, {})
+    summaries = {}
     for name, data, blob in (
         (content_name(1), content, None),
         (CATALOG, catalog, plain_header() if header is None else header),
@@ -235,7 +235,8 @@ def put(runs, catalog, content=b"x", header=None):
             )
         )
         upload.complete(blob)
-    job.commit({}, 0)
+        summaries[name] = upload.summary()
+    job.commit(summaries, {}, 0)
 
 
 def plain_header():

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from cryostore.chunks.keyring import Document, MasterKey
 from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
@@ -123,6 +124,25 @@ def test_a_keyring_from_paper(cryo, data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(paper.encode())))
     assert cryo("import", "-")[1]["added"] == []
     assert readable(data_dir)
+
+
+def test_an_export_is_verified_against_what_the_store_needs(cryo, data_dir, tmp_path):
+    cryo("export", "--to", tmp_path / "copy")
+    cryo("export", "--paper", "--to", tmp_path / "paper")
+    for name in ("copy", "paper"):
+        code, found, _ = cryo("verify", tmp_path / name)
+        assert (code, len(found["needed"]), found["missing"], found["wrong"]) == (0, 1, [], [])
+    _, words, _ = cryo("verify", tmp_path / "copy", json_wanted=False)
+    assert words == "it has all 1 master keys that the store needs\n"
+    document = FileKeyring(tmp_path / "copy").document()
+    wrong = MasterKey(document.active.key_id, bytes(32))
+    write_keyring(tmp_path / "wrong", Document(wrong, {wrong.key_id: wrong}))
+    code, found, _ = cryo("verify", tmp_path / "wrong")
+    assert (code, found["wrong"]) == (1, [wrong.key_id])
+    cryo("rotate")
+    code, found, _ = cryo("verify", tmp_path / "copy")
+    assert (code, found["missing"]) == (1, found["needed"])
+    assert "it lacks master key" in cryo("verify", tmp_path / "copy", json_wanted=False)[1]
 
 
 def test_a_typing_mistake_is_told_by_its_line(cryo, tmp_path):

@@ -142,6 +142,25 @@ def test_a_server_does_not_start_without_its_keyring(tmp_path, trouble, workers)
             pass
 
 
+def test_a_running_server_asks_its_command_for_a_new_key(tmp_path, capsys):
+    """The owner puts a new document in place, and rotates: the server needs no new start."""
+    data_dir, document = tmp_path / "data", tmp_path / "document"
+    write_keyring(document, OLD_ALONE)
+    place = f"command:/bin/cat {document}"
+    with serving(data_dir, "--keyring", place, "--workers", "1") as server, closing(server.client()) as client:
+        api = Api(client, data_dir)
+        arn = api.backup({"name": DATA})
+        write_keyring(document, BOTH)
+        key("rotate", "--data-dir", data_dir, "--keyring", place)
+        api.new_vault()
+        assert api.restored(api.backup({"new": b"new"})) == {"new": b"new"}
+        assert api.restored(arn) == {"name": DATA}
+        check_log(server.log)
+    write_keyring(document, BOTH.without("old"))
+    with opened(data_dir, keyring=place) as store:
+        assert store.api().restored(arn) == {"name": DATA}
+
+
 def test_a_commands_program_sees_no_secret(tmp_path):
     """Neither in its arguments nor in its environment: it is the one that knows them."""
     write_keyring(tmp_path / "document", BOTH)

@@ -54,7 +54,7 @@ class Watched:
 
     def probe(self, path):
         """Status and text of a path of the listener for metrics."""
-        (line, *_) = self.logged(event="metrics")
+        line = self.logged(event="metrics")[-1]
         url = line["address"].removesuffix("/metrics") + path
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
@@ -157,6 +157,25 @@ def test_a_full_disk(tmp_path, workers):
         assert watch.metric("cryostore_reserve_held") == 1
         assert watch.probe("/-/ready") == (200, "ok\n")
         watch.everything_reads_back()
+
+
+def test_killed_on_a_full_disk_and_started_on_it_again(tmp_path):
+    with small_disk(tmp_path / "disk", 16) as disk:
+        with watched(disk.path, "--workers", "2") as watch:
+            watch.fill()
+            watch.server.kill()
+        disk.fill()
+        with watched(disk.path, "--workers", "2") as again:
+            again.points = watch.points
+            again.everything_reads_back()
+            for arn in list(again.points)[1:]:
+                again.api.delete_point(arn)
+                del again.points[arn]
+            again.gc()
+            disk.clear()
+            wait_for(lambda: again.metric("cryostore_reserve_held") == 1)
+            again.back_up()
+            again.everything_reads_back()
 
 
 def test_a_read_only_file_system(tmp_path):

@@ -22,7 +22,7 @@ from support.integrity import problems
 from support.stores import Store, opened
 
 BLOB_CALLS = ["put", "get", "delete"]
-DISK_CALLS = ["open", "fsync", "pwritev", "replace", "fchmod", "stat"]
+DISK_CALLS = ["open", "fsync", "pwritev", "replace", "fchmod"]
 
 
 class PowerCutError(BaseException):

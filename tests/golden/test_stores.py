@@ -15,8 +15,11 @@ import pytest
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import FrozenClock
 from cryostore.maintenance.gc import collect_all
+from cryostore.maintenance.rebuild import Rebuilt
+from cryostore.maintenance.rebuild_store import rebuild_store
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks
+from cryostore.service.keyring import existing_keyring
 from support.api import base64_of, hex_of
 from support.collecting import noise
 from support.golden_store import STORES
@@ -33,14 +36,22 @@ CHAIN = "arn:aws:cryo:local-1:000000000000:fileset:golden:chain"
 class Golden:
     """A copy of a golden directory, opened by the present code at the moment it was left."""
 
-    def __init__(self, golden, folder):
+    def __init__(self, golden, folder, *, without=(), before=lambda _data_dir: None):
         self.manifest = json.loads((golden / "manifest.json").read_text(encoding="utf-8"))
-        self.store = Store(
-            copied(golden / "data", folder / "data"),
-            clock=FrozenClock(self.manifest["now_ms"]),
-            new_id=counting_ids(FIRST_NEW_ID),
-        )
+        data_dir = copied(golden / "data", folder / "data", without=without)
+        before(data_dir)
+        clock = FrozenClock(self.manifest["now_ms"])
+        self.store = Store(data_dir, clock=clock, new_id=counting_ids(FIRST_NEW_ID))
         self.api = self.store.api()
+
+    def forget(self, *points):
+        """These points are gone, and those that had not been committed may be."""
+        shown = self.manifest["picture"]
+        for arn in [arn for arn, said in shown["points"].items() if said["listed"]["Status"] != "COMPLETED"]:
+            shown["point_tags"].pop(arn.rpartition(":")[2], None)
+            del shown["points"][arn]
+        for arn in points:
+            del shown["points"][arn]
 
     def differences(self, *parts):
         """Where the store does not say any more what it said, in these parts of the picture or in all."""
@@ -98,10 +109,7 @@ def test_backups_go_on_top_and_garbage_goes(golden):
     removed = sum(collect_all(golden.store.service.context, quarantine_ms=0).removed for _ in range(3))
     assert removed
     golden.store.reopen()
-    points = golden.manifest["picture"]["points"]
-    golden.manifest["picture"]["points"] = {
-        arn: said for arn, said in points.items() if said["listed"]["Status"] == "COMPLETED" and arn != doomed
-    }
+    golden.forget(doomed)
     assert golden.differences("points") == []
     found = api.restored(on_top)
     assert (found["new"], found["small"], "compressible" in found) == (noise(9000), noise(9001), False)
@@ -109,6 +117,25 @@ def test_backups_go_on_top_and_garbage_goes(golden):
     assert differences(before, view(api, restore)) == []
     assert set(found) == (set(before) | {"new"}) - {"compressible"}
     assert problems(golden.store.data_dir) == []
+
+
+@pytest.mark.parametrize(
+    "golden", [path for path in GOLDEN if (path / "data" / "records").is_dir()], ids=lambda p: p.name
+)
+def test_the_catalog_is_made_anew_from_what_was_recorded(golden, tmp_path):
+    """Old packs, records and keyring are enough, as on the day they were written: every point, tag and byte is back."""
+
+    def rebuild(data_dir):
+        for _ in rebuild_store(data_dir, existing_keyring(data_dir), outcome, clock=FrozenClock()):
+            pass
+
+    outcome = Rebuilt()
+    rebuilt = Golden(golden, tmp_path, without=("catalog.sqlite", "catalog.sqlite-wal"), before=rebuild)
+    rebuilt.forget()
+    assert rebuilt.differences("points", "point_tags", "vault_tags") == []
+    assert outcome.losses == []
+    rebuilt.store.service.close()
+    assert problems(rebuilt.store.data_dir) == []
 
 
 def test_the_newest_schema_has_a_golden_directory():

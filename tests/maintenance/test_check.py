@@ -9,9 +9,11 @@ import pytest
 from cryostore.chunks.envelope import HEADER_BYTES
 from cryostore.chunks.pack import PACK_HEADER_BYTES, pack_key
 from cryostore.core.digest import Payload
-from cryostore.maintenance import finding
+from cryostore.maintenance import check as check_module
+from cryostore.maintenance import finding, maintain
 from cryostore.maintenance.check import Checked, check
 from cryostore.maintenance.gc import collect_all
+from cryostore.service import uploads
 from support.api import new_resource, sha
 from support.collecting import REQUESTS, Scene
 from support.damaging import blob, damaged, noise, row_of, spoil, to_end
@@ -257,7 +259,7 @@ def test_each_kind_says_what_it_means_and_what_to_do():
 @pytest.mark.parametrize("request_", [*REQUESTS, None], ids=lambda request: request.__name__ if request else "nothing")
 def test_nothing_that_goes_on_meanwhile_is_found(request_, data):
     """Between any two steps come a request and a whole collection that moves, empties and deletes packs."""
-    for count in itertools.count():
+    for count in itertools.count(request_ is not None and REQUESTS.index(request_) % 6, 6):
         scene = Scene()
         outcome = Checked()
         steps = check(Process(scene.store).context, outcome, data=data)
@@ -271,3 +273,54 @@ def test_nothing_that_goes_on_meanwhile_is_found(request_, data):
         assert counts(outcome) == {}, count
         if len(taken) < count:
             break
+
+
+def stop_and_collect(scene):
+    """The open job ends, and with it its upload and what it wrote."""
+    scene.api.stop(scene.open_job)
+    scene.api.maintain()
+
+
+def delete_all_points(scene):
+    """Every object goes, row by row."""
+    for job in scene.restores:
+        scene.api.end_restore(job)
+    for point in scene.points:
+        scene.api.delete_point(point)
+
+
+@pytest.mark.parametrize("happens", [stop_and_collect, delete_all_points, REQUESTS[3]], ids=lambda one: one.__name__)
+def test_nothing_that_happens_between_any_two_reads_is_found(happens, monkeypatch):
+    """A request and two collections come before the first read of the catalog, before the second, and so on."""
+    monkeypatch.setattr(uploads, "PART_CHUNKS", 2)  # so that lists have parts, which go one by one
+    for at in itertools.count(1):
+        scene = Scene()
+        scene.api.maintain = lambda scene=scene: maintain(scene.writer.service)
+        job = scene.job()
+        scene.api.upload(job, "long", [noise(number) for number in range(400, 405)])
+        scene.points[scene.api.commit(job)] = {}
+        process = Process(scene.store)
+        reads, read = itertools.count(1), process.database.read
+
+        def interrupted(work, scene=scene, reads=reads, read=read, at=at):
+            if next(reads) == at:
+                happens(scene)
+                scene.close_packs()
+                for _ in range(2):
+                    collect_all(scene.collector.context, quarantine_ms=0)
+            return read(work)
+
+        process.database.read = interrupted
+        outcome = checked(process.context)
+        assert counts(outcome) == {}, at
+        if next(reads) <= at:
+            break
+
+
+def test_more_than_can_be_named_is_said(shop, monkeypatch):
+    monkeypatch.setattr(check_module, "BAD_CHUNKS_MAX", 1)
+    for data in (DATA[1], DATA[2]):
+        spoil(shop.store, data, 0)
+    outcome = checked(shop.context)
+    assert counts(outcome) == {"chunk-misplaced": 2}
+    assert (outcome.named, hurt_points(outcome)) == (False, {shop.point: ["object 1"]})

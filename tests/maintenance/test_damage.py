@@ -91,9 +91,14 @@ def test_who_is_hurt(seed):
             for data in model.contents:
                 mark(model.store, data)
                 assert hurt(model.process.context) == model.hurt_by(data)
-        query = "SELECT count(*) FROM lineage WHERE parent_lineage_id IS NOT NULL"
-        branched = max(branched, model.store.database.read(lambda transaction: transaction.row(query))[0])
+        branched = max(branched, branches(model.store))
     assert branched > 0
+
+
+def branches(store):
+    """How many lineages look through to another."""
+    query = "SELECT count(*) FROM lineage WHERE parent_lineage_id IS NOT NULL"
+    return store.database.read(lambda transaction: transaction.row(query))[0]
 
 
 def mark(store, data):
@@ -144,3 +149,11 @@ def test_names_are_bounded_and_counted(api):
     (one,) = damage.points
     assert (one.recovery_point_arn, one.objects, len(one.names)) == (point, damage.objects, NAMES_PER_ONE_MAX)
     assert damage.objects == NAMES_PER_ONE_MAX + 5
+
+
+def test_a_point_that_is_being_deleted_is_not_hurt(api):
+    api.backup({"a": b"bytes"})
+    mark(api._call.store, b"bytes")
+    assert len(hurt(api._call.context)) == 1
+    api._call.store.database.write(lambda t: t.run("UPDATE recovery_point SET status = 'DELETING'"))
+    assert hurt(api._call.context) == {}

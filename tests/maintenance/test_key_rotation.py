@@ -427,7 +427,7 @@ def old_keys(store):
 def test_rotations_beside_uploads(store):
     """Servers write, read and make vaults while keys rotate again and again: nothing fails and nothing is lost."""
     uploads = Uploads(store)
-    for turn in range(12):
+    for turn in range(8):
         assert not rotated(store).unreadable
         rotate_vault(store.service.context, "Default")
         for key_id in old_keys(store) if turn % 4 == 3 else ():

@@ -36,7 +36,7 @@ def shop():
 
 def test_the_places_are_those_of_the_fields():
     assert FIELDS.size == FIELD_PLACES["check"]
-    assert HEADER_BYTES == FIELD_PLACES["ciphertext"]
+    assert FIELD_PLACES["ciphertext"] == HEADER_BYTES
 
 
 def test_a_sound_store_is_clean(shop):
@@ -301,15 +301,7 @@ def test_what_changes_between_the_look_and_the_mark_is_no_damage(meanwhile):
             return
         place = row_of(shop.store, DATA[1])
         location = other.context.store.append([keep[place.pack_offset : place.pack_offset + place.sealed_length]])[0]
-        shop.store.database.write(
-            lambda t: t.run(
-                "UPDATE chunk SET pack_number = (SELECT pack_number FROM pack WHERE name = :name), pack_offset = :offset"
-                " WHERE digest = :digest",
-                name=api_pack(t, location.pack_id),
-                offset=location.offset,
-                digest=sha(DATA[1]),
-            )
-        )
+        shop.store.database.write(lambda transaction: move(transaction, DATA[1], location))
 
     shop.process.database.on_write(change)
     outcome = scrubbed(shop.context)
@@ -317,10 +309,34 @@ def test_what_changes_between_the_look_and_the_mark_is_no_damage(meanwhile):
     assert damaged(shop.store) == set()
 
 
-def api_pack(transaction, name):
-    """A pack's name, once it has a row."""
+def move(transaction, data, location):
+    """Point the row of a chunk elsewhere."""
+    name = location.pack_id
     transaction.run("INSERT INTO pack (name, open, created_ms) VALUES (:n, 1, 0) ON CONFLICT (name) DO NOTHING", n=name)
-    return name
+    transaction.run(
+        "UPDATE chunk SET pack_number = (SELECT pack_number FROM pack WHERE name = :name), pack_offset = :offset"
+        " WHERE digest = :digest",
+        name=name,
+        offset=location.offset,
+        digest=sha(data),
+    )
+
+
+def test_a_chunk_that_is_healed_between_a_read_and_its_mark_stays_sound(shop):
+    spoil(shop.store, DATA[4])
+    read = token_of(shop.api, shop.point, "object 4")
+    other = Api(Process(shop.store), None, clock=shop.store.clock)
+
+    def heal():
+        shop.process.database.on_write(None)
+        mark = "UPDATE chunk SET damaged_ms = 1 WHERE digest = :digest"
+        shop.store.database.write(lambda transaction: transaction.run(mark, digest=sha(DATA[4])))
+        other.backup({"again": DATA[4]}, resource=new_resource())
+
+    shop.process.database.on_write(heal)
+    shop.api.refuses(ServiceInternalException, read)
+    assert damaged(shop.store) == set()
+    assert bytes(shop.api.call(read).data.data) == DATA[4]
 
 
 def test_two_scrubs_at_once_do_no_harm(shop):

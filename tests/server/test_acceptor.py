@@ -174,6 +174,10 @@ def test_a_connection_that_another_took_is_no_error():
     with_place(scenario)
 
 
+def highest_descriptor():
+    return max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+
+
 def test_without_descriptors_connections_are_refused_and_later_ones_taken(monkeypatch):
     """With no descriptor left but the spare one; really so, since the acceptor counts on what the system does then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -183,7 +187,7 @@ def test_without_descriptors_connections_are_refused_and_later_ones_taken(monkey
         monkeypatch.setattr(place.acceptor, "_refused", lambda: refused.append(True))
         monkeypatch.setattr(acceptor_module, "connections_max", lambda: 1000)
         clients = [place.connect() for _ in range(3)]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest_descriptor() + 1, hard))
         fillers = []
         try:
             with contextlib.suppress(OSError):

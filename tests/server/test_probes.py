@@ -109,10 +109,10 @@ def test_without_descriptors_it_does_not_spin(page, tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "accept", accept)
     monkeypatch.setattr(probes_module.time, "sleep", naps.append)
-    with probes(listener, Watch(page, tmp_path, reserve_bytes=0)):
-        with socket.create_connection(listener.getsockname(), timeout=10) as client:
-            client.sendall(b"GET /-/live HTTP/1.0\r\n\r\n")
-            assert client.recv(100).startswith(b"HTTP/1.0 503")
+    watching = probes(listener, Watch(page, tmp_path, reserve_bytes=0))
+    with watching, socket.create_connection(listener.getsockname(), timeout=10) as client:
+        client.sendall(b"GET /-/live HTTP/1.0\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.0 503")
     assert naps == [probes_module.WITHOUT_DESCRIPTORS_SECONDS] * 2
 
 

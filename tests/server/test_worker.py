@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import socket
 import ssl
 import subprocess
@@ -17,9 +18,11 @@ from cryptography.x509.oid import NameOID
 
 from cryostore.server import worker
 from cryostore.server.config import Configuration, to_json
+from cryostore.server.metrics import Page, create_page
 from cryostore.server.worker import Report, raise_descriptor_limit
 from support.fake_process import environment, fake_server, wait_for
 from support.raw_http import PUT_OBJECT, put_object, to_bytes
+from support.stores import opened
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
 END_SECONDS_MAX = 20
@@ -143,3 +146,28 @@ def test_as_many_files_may_be_open_as_the_system_allows(monkeypatch):
 
 def test_paths_of_this_file_are_those_of_the_api():
     assert PUT_OBJECT.startswith("/backup-jobs/")
+
+
+def test_a_worker_publishes_what_its_service_counts_and_lets_go_of_what_others_delete(tmp_path):
+    with opened(tmp_path / "store") as store:
+        api = store.api()
+        service = worker.OwnService(store.service)
+        arn = api.backup({"a": b"1" * 100, "b": b"1" * 100, "c": b"22"})
+        descriptor = create_page(1)
+        page = Page(descriptor)
+        service.maintain()
+        service.publish(page.meter(0))
+        service.publish(page.meter(0))
+        (slot,) = page.slots
+        totals = {name: slot.value(name) for name in worker.TALLIED}
+        assert totals == {"chunks_stored": 2, "bytes_stored": 102, "chunks_shared": 1, "bytes_shared": 100}
+        assert slot.value("recovery_points") == 1
+        os.close(descriptor)
+        assert service.takes_writes
+        api.restored(arn)
+        files = store.service._blobs._inner._files._files
+        for path in (tmp_path / "store" / "packs").rglob("*.pack"):
+            path.unlink()
+        assert files
+        service.recover()
+        assert not files

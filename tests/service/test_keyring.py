@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from cryostore.catalog import records
 from cryostore.chunks.keyring import create_keyring
 from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
@@ -16,6 +17,7 @@ from cryostore.model.errors import KMSInvalidKeyUsageException
 from cryostore.model.restores import GetChunk
 from cryostore.service.keyring import existing_keyring
 from cryostore.service.open import open_service
+from cryostore.service.records import record_due
 from support.keyrings import BOTH, printing, program, write_keyring
 from support.stores import opened
 
@@ -202,6 +204,7 @@ def test_a_store_opens_although_the_key_of_one_vault_is_missing(store, inside):
     row = context.database.read(lambda t: t.row("SELECT wrapped FROM vault_key"))
     foreign = BOTH.active.wrap(b"x" * 32, b"")
     context.database.write(lambda t: t.run("UPDATE vault_key SET wrapped = :wrapped", wrapped=foreign))
+    context.database.write(lambda t: t.run("UPDATE record SET changes = changes + 1 WHERE noun = 'commit'"))
     store.reopen()
     assert api.point(arn).status == "COMPLETED"
     job = api.restore(arn)
@@ -211,6 +214,8 @@ def test_a_store_opens_although_the_key_of_one_vault_is_missing(store, inside):
     )
     store.service.context.database.write(lambda t: t.run("UPDATE vault_key SET wrapped = :wrapped", wrapped=row[0]))
     assert api.read(job) == {OBJECT: DATA}
+    assert record_due(store.service.context)
+    assert store.service.context.database.read(lambda t: records.due(t, 9)) == []
 
 
 def test_callers_go_on_while_their_key_is_away(store, inside):

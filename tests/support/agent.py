@@ -29,12 +29,13 @@ class Runs:
         self.call = call
         self.resource = resource
 
-    def backup(self, root, *, now=in_an_hour, before_read=None, **options):
-        """One run; answers its report, whose `outcome` is the outcome."""
+    def backup(self, root, *, now=in_an_hour, before_read=None, unfinished=None, **options):
+        """One run; answers its report and its outcome."""
         report = Report()
         arguments = {"vault": "Default", "resource": self.resource} | options
         wanted = BackupOptions(root=os.fsencode(root), **arguments)
-        return report, backup(self.call, wanted, report, now=now, before_read=before_read)
+        outcome = backup(self.call, wanted, report, unfinished=unfinished, now=now, before_read=before_read)
+        return report, outcome
 
     def restore(self, target, point="latest", **options):
         """Restore the newest recovery point, or another."""

@@ -8,7 +8,9 @@ from cryostore.catalog import chunks
 from cryostore.chunks.pack import pack_key
 from cryostore.maintenance.damage import name_damage
 from cryostore.maintenance.scrub import Scrubbed, scrub
+from support import audit
 from support.api import sha
+from support.collecting import Scene
 
 
 def noise(number, size=200):
@@ -60,3 +62,22 @@ def spoil(store, data, place=-1, *, vault_id=1):
     row = row_of(store, data, vault_id)
     at = row.pack_offset + (place if place >= 0 else row.sealed_length + place)
     blob(store, row.pack_name)[at] ^= 1
+
+
+def broken_scene():
+    """A scene of garbage and of what is needed, in which rows and a whole pack are forgotten that lie in packs."""
+    scene = Scene()
+    scene.restart(1.0)  # all packs are closed
+    lost = sorted(audit.references(scene.store.database))[::3]
+    name = scene.store.pack_names()[0]
+    number = "(SELECT pack_number FROM pack WHERE name = :name)"
+
+    def forget(transaction):
+        for vault_id, digest in lost:
+            statement = "DELETE FROM chunk WHERE vault_id = :vault_id AND digest = :digest"
+            transaction.run(statement, vault_id=vault_id, digest=digest)
+        transaction.run(f"DELETE FROM chunk WHERE pack_number = {number}", name=name)
+        transaction.run("DELETE FROM pack WHERE name = :name", name=name)
+
+    scene.store.database.write(forget)
+    return scene

@@ -18,6 +18,8 @@ from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS, MINUTE_MS, SECOND_MS
 from cryostore.maintenance import maintain
 from cryostore.maintenance.gc import collect_all
+from cryostore.maintenance.key_rotation import Rotated, rotate, rotate_vault
+from cryostore.maintenance.scrub import scrub_all
 from cryostore.model.jobs import CommitBackupJob, Lifecycle
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service.settings import Settings
@@ -30,7 +32,7 @@ from support.tree import ROOT
 
 STORES = ROOT / "tests" / "golden" / "stores"
 SETTINGS = Settings(pack_bytes_target=8000)
-LEFT_OUT = ("open.lock", "catalog.lock", "catalog.sqlite-shm")
+LEFT_OUT = ("open.lock", "catalog.lock", "in-use.lock", "catalog.sqlite-shm")
 LONG_CHUNKS = 1100
 TORN_BYTES = 77
 
@@ -65,6 +67,7 @@ class Story:
         self.chain()
         self.branch()
         self.second_vault()
+        self.other_keys()
         self.ended_jobs()
         self.restores()
         self.garbage()
@@ -156,6 +159,22 @@ class Story:
         self.commit("other", job, {"base64": parts})
         self.api.vault = "Default"
 
+    def other_keys(self):
+        """The master key is replaced, and a vault seals with another data key from now on; the old one opens."""
+        context = self.store.service.context
+        for _ in rotate(context, Rotated()):
+            pass
+        rotate_vault(context, "second")
+        self.store.reopen()
+        self.api.vault = "second"
+        self.resource("other")
+        job = self.api.start_job()
+        self.api.put(job, "under the new key", noise(61))
+        self.api.put(job, "in both", noise(10))
+        old = {"base64": [self.contents["other"]["base64"]]}
+        self.commit("other 2", job, old | {"under the new key": [noise(61)], "in both": [noise(10)]})
+        self.api.vault = "Default"
+
     def ended_jobs(self):
         """A job that failed, one that was stopped, and one that nobody wrote to."""
         for ending in ("failed", "stopped", "overdue"):
@@ -215,6 +234,7 @@ class Story:
         self.api.delete_point(arn)
         maintain(self.store.service)
         collect_all(self.store.service.context, quarantine_ms=DAY_MS)
+        assert scrub_all(self.store.service.context).is_clean
 
     def open_jobs(self):
         """Jobs that go on when the store is opened again, with uploads in several states."""

@@ -30,7 +30,7 @@ from support.store_copy import copied
 from support.stores import Store
 
 STORE = "store"
-SETTINGS = Settings(pack_bytes_target=6000)
+SETTINGS = Settings(pack_bytes_target=6000, reserve_bytes=20_000)
 WRITERS = 4
 RESTORE_METADATA = {"path": "/srv"}
 

@@ -8,6 +8,7 @@ random mixtures of all of these. Equal states are tried once.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -35,10 +36,23 @@ class Choice(NamedTuple):
     happened: dict[int, frozenset[int] | None]
 
 
-def states(trace: Trace, *, mixtures: int, seed: int = 0, without=lambda _sync: False) -> Iterator[State]:
-    """All that are tried. `without` says which flushes are left out, as if the program did not make them."""
+def states(
+    trace: Trace,
+    *,
+    mixtures: int = 0,
+    one_of: int = 1,
+    few: bool = False,
+    wanted=lambda _story: True,
+    without=lambda _sync: False,
+    seed: int = 0,
+) -> Iterator[State]:
+    """All that are tried, or every so many-th, whose story is `wanted`; of each moment only the simplest if `few`.
+
+    `without` says which flushes are left out, as if the program did not make them.
+    """
     chance = random.Random(seed)
     seen = set()
+    count = itertools.count()
     disk, pending, marks = Disk.of(trace), [], []
     for place, event in enumerate([*trace.events, None]):
         if isinstance(event, Operation):
@@ -46,7 +60,10 @@ def states(trace: Trace, *, mixtures: int, seed: int = 0, without=lambda _sync: 
         elif isinstance(event, Mark):
             marks.append(event.line)
         elif event is None or not without(event):
-            for choice in choices(pending, chance, mixtures):
+            tried = simple_choices(pending) if few else choices(pending, chance, mixtures)
+            for choice in tried:
+                if next(count) % one_of or not wanted(choice.story):
+                    continue
                 files = _files(disk, pending, choice)
                 key = digest(files), len(marks)
                 if key not in seen:
@@ -66,14 +83,20 @@ def _files(disk, pending, choice):
     return left.files()
 
 
-def choices(pending: list[Operation], chance: random.Random, mixtures: int) -> Iterator[Choice]:
-    """What may have happened of the operations, as far as it is tried."""
+def simple_choices(pending: list[Operation]) -> Iterator[Choice]:
+    """The choices that do not look at operations one by one."""
     everything = dict.fromkeys(range(len(pending)))
     names = {place for place, one in enumerate(pending) if one.kind in NAMING}
     yield Choice("nothing more", {})
     yield Choice("all", everything)
     yield Choice("names only", dict.fromkeys(names))
     yield Choice("no names", dict.fromkeys(everything.keys() - names))
+
+
+def choices(pending: list[Operation], chance: random.Random, mixtures: int) -> Iterator[Choice]:
+    """What may have happened of the operations, as far as it is tried."""
+    everything = dict.fromkeys(range(len(pending)))
+    yield from simple_choices(pending)
     yield Choice("sizes only", {place: _none_of(one) for place, one in enumerate(pending)})
     for place, one in enumerate(pending):
         what = f"{one.kind} at {one.at}"

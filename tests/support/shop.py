@@ -14,8 +14,8 @@ DATA = [noise(number) for number in range(6)]
 class Shop:
     """A process on a store in memory, with a point of six objects in packs of three."""
 
-    def __init__(self):
-        self.store = MemoryStore(Settings(pack_bytes_target=900))
+    def __init__(self, pack_bytes=900, **settings):
+        self.store = MemoryStore(Settings(pack_bytes_target=pack_bytes, **settings))
         self.process = Process(self.store)
         self.api = Api(self.process, None, clock=self.store.clock)
         self.contents = {f"object {number}": data for number, data in enumerate(DATA)}

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from cryostore.agent.archive_keys import checked
 from cryostore.agent.block import Block, decode
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.header import CATALOG, Header, content_name
+from cryostore.agent.keyed_call import key_of
+from cryostore.agent.sealed_archive import SealedArchive
 from cryostore.client import pages
-from cryostore.core.digest import Buffer, Checksum
+from cryostore.core.digest import Buffer, Checksum, sha256
 from cryostore.model.operation import Call
 from cryostore.model.restores import BackupObject, Chunk, GetChunk, GetObjectMetadata, ListChunks
 
@@ -31,14 +34,22 @@ class Archive:
         self.call = call
         self.job_id = job_id
         self._objects: dict[str, BackupObject] = {item.name: item for item in pages.objects(call, job_id)}
-        catalog = self._object(CATALOG)
-        blob = call.call(GetObjectMetadata(storage_job_id=job_id, object_token=catalog.object_token)).metadata_blob
+        key = checked(self._objects, key_of(call))
+        self.sealing = SealedArchive(call, job_id, self._objects, key) if key else None
+        self.header_bytes = self.sealing.head.header if self.sealing else self._plain_header()
+        self.header = Header.decode(self.header_bytes)
+        if self.sealing:
+            self.catalog_chunks, self.stored_catalog = self.sealing.catalog(self.header)
+        else:
+            self.catalog_chunks = self.stored_catalog = list(self._listed(CATALOG))
+        self._threads = ThreadPoolExecutor(AHEAD, "archive")
+
+    def _plain_header(self) -> bytes:
+        operation = GetObjectMetadata(storage_job_id=self.job_id, object_token=self._object(CATALOG).object_token)
+        blob = self.call.call(operation).metadata_blob
         if blob is None:
             raise ArchiveDamagedError("the archive has no header")
-        self.header_bytes = bytes(blob.data)
-        self.header = Header.decode(self.header_bytes)
-        self.catalog_chunks = list(pages.chunks(call, job_id, catalog.object_token))
-        self._threads = ThreadPoolExecutor(AHEAD, "archive")
+        return bytes(blob.data)
 
     def close(self) -> None:
         """End the threads."""
@@ -48,6 +59,10 @@ class Archive:
     def names(self) -> list[str]:
         """The names of all its objects."""
         return list(self._objects)
+
+    def summaries(self) -> dict[str, bytes]:
+        """The checksum of each of its objects."""
+        return {name: Checksum.parse(each.object_checksum).digest for name, each in self._objects.items()}
 
     def _object(self, name: str) -> BackupObject:
         if (found := self._objects.get(name)) is None:
@@ -81,20 +96,45 @@ class Archive:
     def get_buffer(self, chunk: Chunk) -> Buffer:
         """As `get`, in whatever buffer they came."""
         payload = self.call.call(GetChunk(storage_job_id=self.job_id, chunk_token=chunk.chunk_token)).data
+        if self.sealing:
+            return self.sealing.open(chunk, payload.data)
         if len(payload) != chunk.length or payload.sha256 != digest_of(chunk):
             raise ArchiveDamagedError(f"chunk {chunk.index} is not what its checksum says")
         return payload.data
 
     def content_pages(self, number: int, token: str | None = None) -> Iterator[tuple[list[Chunk], str | None]]:
         """The chunks of a content object, a page at a time from `token` on, and the token of the page behind."""
-        entry = self._object(content_name(number))
-        operation = ListChunks(storage_job_id=self.job_id, object_token=entry.object_token, next_token=token)
+        name = content_name(number)
+        operation = ListChunks(
+            storage_job_id=self.job_id, object_token=self._object(name).object_token, next_token=token
+        )
         for page in pages.pages(self.call, operation):
-            yield page.chunk_list, page.next_token
+            yield self._shown(name, page.chunk_list), page.next_token
+
+    def _shown(self, name: str, stored: list[Chunk]) -> list[Chunk]:
+        return self.sealing.shown(name, stored) if self.sealing else stored
+
+    def _listed(self, name: str) -> Iterator[Chunk]:
+        return pages.chunks(self.call, self.job_id, self._object(name).object_token)
+
+    def object_chunks(self, name: str) -> Iterator[Chunk]:
+        """The chunks of an object by its name, in ascending index order."""
+        return iter(self._shown(name, list(self._listed(name)))) if self.sealing else self._listed(name)
+
+    def stored_chunks(self) -> Iterator[Chunk]:
+        """All chunks of the catalog and the content as the store has them."""
+        yield from self.stored_catalog
+        for content in self.header.objects:
+            yield from self._listed(content_name(content.number))
+
+    def identity(self, data: Buffer) -> bytes:
+        """The digest that a listed chunk with these bytes has."""
+        return self.sealing.identity(data) if self.sealing else sha256(data)
 
     def chunks_count(self, number: int) -> int:
         """How many chunks a content object has."""
-        return self._object(content_name(number)).chunks_count or 0
+        name = content_name(number)
+        return len(self.sealing.table(name)) if self.sealing else self._object(name).chunks_count or 0
 
 
 def digest_of(chunk: Chunk) -> bytes:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Callable, Sequence
 
 from cryostore.agent.block import Extra, ExtraKind
 from cryostore.agent.entry import Row
 from cryostore.agent.header import Header
+from cryostore.agent.owners import local_groups, local_users
 
 OURS = ("user.", "system.posix_acl_", "security.capability")
 """The attributes that are removed where the archive has none: others belong to the machine."""
@@ -28,35 +27,29 @@ class Attributes:
 
     def __init__(self, header: Header, *, numeric_owner: bool = False) -> None:
         self._own = os.geteuid() == 0
-        named = not numeric_owner
-        self._users = _local(header.users, lambda name: pwd.getpwnam(name).pw_uid) if named else {}
-        self._groups = _local(header.groups, lambda name: grp.getgrnam(name).gr_gid) if named else {}
+        self._made_as = (os.geteuid(), os.getegid())
+        self._users = {} if numeric_owner else local_users(header.users)
+        self._groups = {} if numeric_owner else local_groups(header.groups)
 
     def apply(
-        self, place: int | bytes, row: Row, extras: Sequence[Extra], problem: Problem, *, times: bool = True
+        self, place: int | bytes, row: Row, extras: Sequence[Extra], problem: Problem, *, is_plain: bool = False
     ) -> None:
         """Set all attributes of an open file or directory, or of what is at a path, which is not followed.
 
-        Raises OSError; what only some file systems or users can do is told to `problem` instead.
+        `is_plain` says that it was just made in a directory that hands nothing down: it has this process's owner and
+        no extended attributes. Raises OSError; what only some file systems or users can do is told to `problem`.
         """
         link = stat.S_ISLNK(row.mode)
         follow = isinstance(place, int)
         if self._own:
             owner = (self._users.get(row.uid, row.uid), self._groups.get(row.gid, row.gid))
-            os.chown(place, *owner, follow_symlinks=follow)
+            if not is_plain or owner != self._made_as:
+                os.chown(place, *owner, follow_symlinks=follow)
         if not link:
             os.chmod(place, stat.S_IMODE(row.mode))  # at a path: nothing but what was just made is there
-        _set_xattrs(place, extras, problem)
-        if times:
-            os.utime(place, ns=(row.mtime_ns, row.mtime_ns), follow_symlinks=follow)
-
-
-def _local(names: dict[int, str], find: Callable[[str], int]) -> dict[int, int]:
-    found = {}
-    for number, name in names.items():
-        with contextlib.suppress(KeyError):
-            found[number] = find(name)
-    return found
+        if extras or not is_plain:
+            _set_xattrs(place, extras, problem)
+        os.utime(place, ns=(row.mtime_ns, row.mtime_ns), follow_symlinks=follow)
 
 
 def _set_xattrs(place: int | bytes, extras: Sequence[Extra], problem: Problem) -> None:

@@ -6,12 +6,9 @@ one chunk. As long as chunks are those of the base nothing is written, so that a
 
 from __future__ import annotations
 
-import zlib
-
 from cryostore.agent.archive import Archive, digest_of
 from cryostore.agent.block import order_key
 from cryostore.agent.upload import ObjectUpload, Uploader
-from cryostore.core.digest import sha256
 from cryostore.core.limits import KIB
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.operation import Call
@@ -42,7 +39,7 @@ class CatalogWriter:
         self._bytes += len(block)
         if self._bytes < CHUNK_BYTES_MIN:
             return
-        if self._bytes >= CHUNK_BYTES_MAX or not zlib.crc32(order_key(path)) & CUT_MASK:
+        if self._bytes >= CHUNK_BYTES_MAX or not self._upload.cut(order_key(path)) & CUT_MASK:
             self._end_chunk()
 
     def _end_chunk(self) -> None:
@@ -61,16 +58,16 @@ class CatalogWriter:
         if self._chunks >= len(self._base_chunks):
             return False
         chunk = self._base_chunks[self._chunks]
-        return chunk.length == len(data) and digest_of(chunk) == sha256(data)
+        return chunk.length == len(data) and digest_of(chunk) == self._upload.identity(data)
 
     def _differ(self) -> None:
         """From here on the catalog is another than the base's: write what they have in common."""
         self._same = False
         assert self._base is not None
         for first in range(0, self._chunks, LINKS_MAX):
-            chunks = self._base_chunks[first : min(first + LINKS_MAX, self._chunks)]
-            for chunk in chunks:
-                self._upload.set(self._upload.reserve(), digest_of(chunk))
+            chunks = self._base.stored_catalog[first : min(first + LINKS_MAX, self._chunks)]
+            for number, chunk in enumerate(chunks, first):
+                self._upload.inherit(self._upload.reserve(), self._base_chunks[number], chunk)
             linked = [
                 LinkedChunk(
                     index=first + number, length=chunk.length, checksum=chunk.checksum, checksum_algorithm="SHA256"

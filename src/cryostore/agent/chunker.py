@@ -26,14 +26,26 @@ class Chunker(Protocol):
     def cuts(self, data: memoryview) -> Iterator[int]:
         """The lengths of the chunks of `data`, as if it ended where it ends: the last one may be cut short."""
 
+    def chance(self, digest: bytes) -> int:
+        """32 bits that say whether a shared chunk ends behind the small file with this digest."""
+
 
 class ContentChunker:
     """FastCDC as published in 2020. Not for several threads at once."""
 
-    def __init__(self) -> None:
-        self.chunk_bytes_max = CHUNK_BYTES_MAX
-        self._cutter = FastCDC(CHUNK_BYTES_MEAN, min_size=CHUNK_BYTES_MIN, max_size=CHUNK_BYTES_MAX)
+    def __init__(
+        self,
+        bytes_mean: int = CHUNK_BYTES_MEAN,
+        bytes_min: int = CHUNK_BYTES_MIN,
+        bytes_max: int = CHUNK_BYTES_MAX,
+        seed: int = 0,
+    ) -> None:
+        self.chunk_bytes_max = bytes_max
+        self._cutter = FastCDC(bytes_mean, min_size=bytes_min, max_size=bytes_max, seed=seed)
 
     def cuts(self, data: memoryview) -> Iterator[int]:
         for chunk in self._cutter.cut_buf(data):
             yield chunk.length
+
+    def chance(self, digest: bytes) -> int:
+        return int.from_bytes(digest[8:12], "little")

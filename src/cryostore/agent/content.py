@@ -70,10 +70,9 @@ class ContentWriter:
             self._end_shared()
         return content, True
 
-    @staticmethod
-    def _ends_behind(digest: bytes, length: int) -> bool:
+    def _ends_behind(self, digest: bytes, length: int) -> bool:
         # Likelier behind a long file: the chance of an end is that of each byte, whatever the files' sizes.
-        return int.from_bytes(digest[8:12], "little") * SHARED_BYTES_SPREAD < length << 32
+        return self._chunker.chance(digest) * SHARED_BYTES_SPREAD < length << 32
 
     def _end_shared(self) -> None:
         if self._filled:
@@ -92,7 +91,7 @@ class ContentWriter:
         total = got = wanted = 0
         held: memoryview = memoryview(b"")
         while got == wanted:
-            wanted = max(min(READ_BYTES, length - total + 1), KIB)
+            wanted = min(READ_BYTES, length - total + 1) if total <= length else READ_BYTES
             buffer = memoryview(unfilled(len(held) + wanted))
             buffer[: len(held)] = held
             got = read(buffer[len(held) :])

@@ -12,6 +12,11 @@ from cryostore.agent.errors import ArchiveDamagedError
 FORMAT = 1
 CATALOG = "catalog"
 CONTENT_PREFIX = "content-"
+FILESET = "fileset"
+STREAM = "stream"
+DISK = "disk"
+KINDS = (FILESET, STREAM, DISK)
+"""A file tree; one file that was a stream; one file that is the image of a disk, in blocks."""
 
 
 def content_name(number: int) -> str:
@@ -19,19 +24,33 @@ def content_name(number: int) -> str:
     return f"{CONTENT_PREFIX}{number:08d}"
 
 
-class ContentObject(msgspec.Struct, frozen=True):
+class ContentObject(msgspec.Struct, frozen=True, omit_defaults=True):
     """A content object, the bytes in it, and how many of them the tree's files add up to."""
 
     number: int
     content_bytes: int
     live_bytes: int
+    mark: bytes = b""
+    """Of a sealed archive alone: by what the head of the object is known again."""
+
+
+class DiskLayout(msgspec.Struct, frozen=True):
+    """How a disk is cut: into segments, an object each, and those into blocks, a chunk each. A block of zeros has none.
+
+    `unread` are offset and length of what could not be read and is zeros for that reason: the first of them.
+    """
+
+    disk_bytes: int
+    block_bytes: int
+    segment_bytes: int
+    unread: list[tuple[int, int]]
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader must know before the catalog. Names and paths are bytes, written in base64."""
 
     format: int = FORMAT
-    kind: str = "fileset"
+    kind: str = FILESET
     root: bytes
     only: list[bytes] | None = None
     """The paths below the root that the tree was made of; all of it, if absent."""
@@ -41,6 +60,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     objects: list[ContentObject]
     users: dict[int, str]
     groups: dict[int, str]
+    disk: DiskLayout | msgspec.UnsetType = msgspec.UNSET
+    """Of a disk alone."""
 
     def encode(self) -> bytes:
         """The header as JSON."""
@@ -53,7 +74,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
             header = msgspec.json.decode(data, type=cls)
         except msgspec.DecodeError as error:
             raise ArchiveDamagedError(f"the archive's header is damaged: {error}") from None
-        if header.format != FORMAT or header.kind != "fileset":
+        if header.format != FORMAT or header.kind not in KINDS:
             raise ArchiveDamagedError(
                 f"the archive has format {header.format} of kind {header.kind!a}, unknown to this version",
                 hint="read it with the version that wrote it, or a later one",

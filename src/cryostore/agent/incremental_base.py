@@ -59,12 +59,8 @@ class Base:
 
     def load_chunks(self, table: DigestTable) -> None:
         """Add the digest of each chunk of the base."""
-        for chunk in self.archive.catalog_chunks:
+        for chunk in self.archive.stored_chunks():
             table.add(digest_of(chunk))
-        for content in self.archive.header.objects:
-            for page, _ in self.archive.content_pages(content.number):
-                for chunk in page:
-                    table.add(digest_of(chunk))
 
 
 class Entries:
@@ -75,13 +71,13 @@ class Entries:
         self._places = {name: (block, index) for block in blocks for index, name in enumerate(block.name_list())}
         self._extras: dict[int, dict[int, list[Extra]]] = {}
 
-    def unchanged(self, name: bytes, row: bytes) -> Known | None:
+    def unchanged(self, name: bytes, row: Row) -> Known | None:
         """What the base has under this name, if neither bytes nor attributes can have changed since."""
         if (place := self._places.get(name)) is None:
             return None
         block, index = place
         old = Row.unpack(block.rows, index)
-        if old.ctime_ns == UNTRUSTED_CTIME or _identity(old) != _identity(Row.unpack(row)):
+        if old.ctime_ns == UNTRUSTED_CTIME or _identity(old) != _identity(row):
             return None
         content = Content.unpack(block.contents, index)
         if content.object_number in self._retired:

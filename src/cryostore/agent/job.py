@@ -1,16 +1,24 @@
-"""A backup job of the agent: opened, given up or committed."""
+"""A backup job of the agent: opened or taken over, given up or committed."""
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 
+from cryostore.agent.header import FILESET
+from cryostore.agent.keyed_call import key_of
+from cryostore.agent.unfinished import Unfinished
+from cryostore.client import pages
+from cryostore.core.digest import Checksum
 from cryostore.core.errors import CryostoreError
+from cryostore.model.errors import ModelError, ServiceUnavailableException, ThrottlingException
 from cryostore.model.jobs import (
     CommitBackupJob,
     CommitBackupJobOutput,
     GetIncrementalBaseBackup,
     GetIncrementalBaseBackupOutput,
     StartBackupJob,
+    StopBackupJob,
 )
 from cryostore.model.operation import Call
 
@@ -18,47 +26,47 @@ ROLE_ARN = "arn:aws:iam::000000000000:role/cryo-agent"
 MESSAGE_CHARACTERS_MAX = 2000
 
 
-def resource_arn(name: str) -> str:
-    """The ARN of a file tree that is backed up under this name."""
-    return f"arn:aws:cryo:::fileset:{name}"
+def resource_arn(name: str, kind: str = FILESET) -> str:
+    """The ARN of what is backed up under this name: a file tree, a stream or a disk."""
+    return f"arn:aws:cryo:::{kind}:{name}"
 
 
 class BackupJob:
-    """An open backup job. Whoever opened one ends it, with `commit` or `give_up`."""
+    """An open backup job with its base. Whoever opened one ends it, with `commit` or `give_up`."""
 
-    def __init__(self, call: Call, vault: str, resource: str, tags: dict[str, str], base: str = "latest") -> None:
-        """Raises the store's errors."""
+    def __init__(self, call: Call, resource: str, base: GetIncrementalBaseBackupOutput) -> None:
         self._call = call
         self._resource = resource
-        started = call.call(
-            StartBackupJob(
-                backup_vault_name=vault,
-                resource_arn=resource_arn(resource),
-                iam_role_arn=ROLE_ARN,
-                recovery_point_tags=tags or None,
-                backup_options={"IncrementalBase": base},
-            )
-        )
-        assert started.backup_job_id is not None
-        self.job_id = started.backup_job_id
+        self.job_id = base.backup_job_id
+        self.base = base
 
-    def base(self) -> GetIncrementalBaseBackupOutput:
-        """The base of the job; starts the job. Raises ThrottlingException while another job of the resource runs."""
-        return self._call.call(GetIncrementalBaseBackup(backup_job_id=self.job_id))
+    def commit(
+        self, objects: dict[str, bytes], restore_metadata: dict[str, str], issue_count: int
+    ) -> CommitBackupJobOutput:
+        """Make what was written a recovery point.
 
-    def commit(self, restore_metadata: dict[str, str], issue_count: int) -> CommitBackupJobOutput:
-        """Make what was written a recovery point."""
+        `objects` are the checksums of all objects it must have. Raises IllegalArgumentException if it has others.
+        """
+        whole = hashlib.sha256()
+        for name in sorted(objects, key=str.encode):
+            whole.update(name.encode() + b"\0" + objects[name])
         return self._call.call(
             CommitBackupJob(
                 backup_job_id=self.job_id,
+                object_count=len(objects),
+                objects_checksum=whole.hexdigest(),
+                objects_checksum_algorithm="SUMMARY",
                 resource_name=self._resource,
                 issue_count=issue_count,
                 restore_metadata=restore_metadata,
+                discard_open_uploads=True,
             )
         )
 
     def give_up(self, reason: str) -> None:
         """End the job without a recovery point, as far as the store can still be told."""
+        if key_of(self._call):
+            reason = "failed"  # it may name a path
         message = "".join(character for character in reason if character.isprintable())[:MESSAGE_CHARACTERS_MAX]
         with suppress(CryostoreError):
             self._call.call(
@@ -66,3 +74,60 @@ class BackupJob:
                     backup_job_id=self.job_id, outcome="FAILED", status_message=message, discard_open_uploads=True
                 )
             )
+
+
+def open_job(
+    call: Call,
+    vault: str,
+    resource: str,
+    tags: dict[str, str],
+    unfinished: Unfinished | None = None,
+    kind: str = FILESET,
+) -> BackupJob:
+    """The job of a killed run if it can be gone on with, else a new one.
+
+    Raises what the store raises, and ServiceUnavailableException while another job of the resource is running.
+    """
+    if unfinished is not None and (job_id := unfinished.job_id()):
+        if (job := _taken_over(call, resource, job_id)) is not None:
+            return job
+        with suppress(ModelError):
+            call.call(StopBackupJob(backup_job_id=job_id))
+        unfinished.end()
+    started = call.call(
+        StartBackupJob(
+            backup_vault_name=vault,
+            resource_arn=resource_arn(resource, kind),
+            iam_role_arn=ROLE_ARN,
+            recovery_point_tags=tags or None,
+        )
+    )
+    job_id = started.backup_job_id or ""
+    if unfinished is not None:
+        unfinished.begin(job_id)
+    try:
+        return BackupJob(call, resource, call.call(GetIncrementalBaseBackup(backup_job_id=job_id)))
+    except ThrottlingException as error:
+        with suppress(CryostoreError):
+            call.call(StopBackupJob(backup_job_id=job_id))
+        raise ServiceUnavailableException(
+            "another backup of this resource is running",
+            hint="`cryo jobs` shows it; one whose agent is gone ends by itself within an hour",
+        ) from error
+
+
+def _taken_over(call: Call, resource: str, job_id: str) -> BackupJob | None:
+    """An unfinished job, if it is still open and nothing of its view differs from its base."""
+    try:
+        base = call.call(GetIncrementalBaseBackup(backup_job_id=job_id))
+        view = summaries(call, job_id)
+        old = summaries(call, base.storage_job_id) if base.storage_job_id else {}
+    except ModelError:
+        return None
+    return BackupJob(call, resource, base) if view == old else None
+
+
+def summaries(call: Call, storage_job_id: str) -> dict[str, bytes]:
+    """The checksum of each object that a storage job sees."""
+    listed = pages.objects(call, storage_job_id)
+    return {each.name: Checksum.parse(each.object_checksum).digest for each in listed}

@@ -224,22 +224,35 @@ class _Run:
         self._report.directories += 1
         standing = self._standing(number, name)
         if standing is not None and stat.S_ISDIR(standing.st_mode):
-            fresh = False
+            fresh = plain = False
             keep = self._options.overwrite == "never"
         elif standing is not None and self._options.overwrite == "never":
             self._report.issue(path, "is no directory in the target; what is in it was not restored")
             return
         else:
             fresh, keep = True, False
+            plain = False
             if not self._options.dry_run:
                 with self._target.at(number) as parent:
                     if standing is not None:
                         os.unlink(name, dir_fd=parent)
                     os.mkdir(name, 0o700, dir_fd=parent)
-        below = self._target.add(number, name, fresh=fresh)
+                    plain = self._is_plain(name, parent)
+        below = self._target.add(number, name, fresh=fresh, plain=fresh and plain)
         self._numbers[path] = below
         if not keep:
             self._ends.append(_DirectoryEnd(below, row, extras))
+
+    @staticmethod
+    def _is_plain(name: bytes, parent: int) -> bool:
+        """Whether a directory that was just made hands nothing down to what is made in it: no group, no ACL."""
+        if os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & stat.S_ISGID:
+            return False
+        try:
+            names = os.listxattr(b"/proc/self/fd/%d/%s" % (parent, name), follow_symlinks=False)
+        except OSError:
+            return False
+        return not any(attribute.startswith("system.posix_acl") for attribute in names)
 
     def _end_directory(self, end: _DirectoryEnd) -> None:
         path = self._target.path(end.number)

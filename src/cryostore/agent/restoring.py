@@ -150,7 +150,7 @@ class FileWriter:
                 os.close(fd)
         except OSError:
             return False
-        if len(data) != chunk.length or sha256(data).digest() != digest_of(chunk):
+        if len(data) != chunk.length or self._archive.identity(data) != digest_of(chunk):
             return False
         self._write(file, piece, memoryview(data))
         return True
@@ -186,7 +186,8 @@ class FileWriter:
     def _finish(self, file: RestoredFile) -> None:
         if file.holes:
             os.ftruncate(file.fd, file.row.size)
-        self._attributes.apply(file.fd, file.row, file.extras, lambda reason: self._issue(file, reason))
+        plain = self._target.plain(file.directory)
+        self._attributes.apply(file.fd, file.row, file.extras, lambda reason: self._issue(file, reason), is_plain=plain)
         fd, file.fd = file.fd, -1
         os.close(fd)
         with self._target.at(file.directory) as parent:

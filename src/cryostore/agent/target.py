@@ -43,19 +43,28 @@ class Target:
         self._parents = [-1]
         self._names = [b""]
         self._fresh = bytearray([self.made])
+        self._plain = bytearray([False])
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Open] = OrderedDict({ROOT: _Open(fd, 1)})
 
-    def add(self, parent: int, name: bytes, *, fresh: bool) -> int:
-        """Number a directory that exists in the one numbered `parent`."""
+    def add(self, parent: int, name: bytes, *, fresh: bool, plain: bool = False) -> int:
+        """Number a directory that exists in the one numbered `parent`.
+
+        A `plain` one was made by this restore and hands neither group nor ACL down to what is made in it.
+        """
         self._parents.append(parent)
         self._names.append(name)
         self._fresh.append(fresh)
+        self._plain.append(plain)
         return len(self._names) - 1
 
     def fresh(self, number: int) -> bool:
         """Whether this restore made the directory, so that nothing was in it."""
         return bool(self._fresh[number])
+
+    def plain(self, number: int) -> bool:
+        """Whether what is made in the directory gets nothing from it."""
+        return bool(self._plain[number])
 
     def path(self, number: int) -> bytes:
         """The path of a directory below the root, for people."""

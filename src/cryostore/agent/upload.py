@@ -1,25 +1,30 @@
 """Sending chunks: a few threads, a bound on the bytes that are under way, and the objects they make.
 
-A chunk whose digest is known is attached with LinkChunks, many in one request; what the store lacks is sent. The first
-failure ends everything: it is raised by the next call from outside.
+A chunk that the store may hold is attached with LinkChunks, many in one request; what it lacks is sent. It may hold
+what the base has and, as long as it proves so, anything else: the files of another machine, or what a killed run sent.
+The first failure ends everything: it is raised by the next call from outside.
 """
 
 from __future__ import annotations
 
 import threading
+import zlib
 from collections import deque
 from typing import NamedTuple
 
 from cryostore.agent.digest_table import DigestTable
-from cryostore.core.digest import DIGEST_BYTES, Buffer, Form, Payload, digest_text, sha256
+from cryostore.core.digest import DIGEST_BYTES, Buffer, Checksum, Payload, sha256
 from cryostore.core.limits import MIB
 from cryostore.model.chunks import LinkChunks, LinkedChunk, PutChunk
 from cryostore.model.objects import NotifyObjectComplete, StartObject
 from cryostore.model.operation import Call
+from cryostore.model.restores import Chunk
 
 THREADS = 4
-BYTES_UNDER_WAY_MAX = 24 * MIB
-LINKS_MAX = 64
+BYTES_UNDER_WAY_MAX = 16 * MIB
+LINKS_MAX = 32
+MISSES_MAX = 32
+PROBE_EVERY = 32
 
 
 class ObjectUpload:
@@ -56,6 +61,30 @@ class ObjectUpload:
         """The digest of a chunk that was reserved."""
         self.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = digest
 
+    def identity(self, data: Buffer) -> bytes:
+        """By what a listed chunk of an archive is known to hold these bytes."""
+        return sha256(data)
+
+    def cut(self, path: bytes) -> int:
+        """A number for a path, by which the catalog is cut."""
+        return zlib.crc32(path)
+
+    def made(self, index: int, data: Buffer) -> Buffer:  # noqa: ARG002 - for who seals it
+        """What is stored for the chunk at an index. Called by several threads."""
+        return data
+
+    def inherit(self, index: int, chunk: Chunk, stored: Chunk) -> None:  # noqa: ARG002 - as above
+        """Take a chunk of the base, listed as `chunk` and stored as `stored`, for one that was reserved."""
+        self.set(index, Checksum.parse(stored.checksum).digest)
+
+    def mark(self) -> bytes:
+        """By what the header knows the object again, once all of its chunks are set."""
+        return b""
+
+    def summary(self) -> bytes:
+        """The checksum of the object (Backup Storage B.4)."""
+        return sha256(self.digests)
+
     def complete(self, blob: bytes | None = None) -> None:
         """Make the object take its place; all of its chunks must be stored. May be repeated."""
         payload = None if blob is None else Payload(blob)
@@ -63,7 +92,7 @@ class ObjectUpload:
             NotifyObjectComplete(
                 backup_job_id=self.job_id,
                 upload_id=self.open(),
-                object_checksum=digest_text(sha256(self.digests), Form.HEX),
+                object_checksum=self.summary().hex(),
                 object_checksum_algorithm="SUMMARY",
                 metadata_blob=payload,
                 metadata_blob_length=None if payload is None else len(payload),
@@ -79,6 +108,8 @@ class _Item(NamedTuple):
     upload: ObjectUpload
     number: int
     data: Buffer
+    counted_bytes: int
+    """What of the bytes under way it is; sealed, it may be longer or shorter than that."""
 
 
 class Uploader:
@@ -94,6 +125,7 @@ class Uploader:
         self._items: deque[_Item] = deque()
         self._bytes_under_way = 0
         self._failure: BaseException | None = None
+        self._misses = 0
         self._closed = False
         self.bytes_sent = 0
         self.chunks_sent = 0
@@ -111,7 +143,7 @@ class Uploader:
                 self._changed.wait()
             self._raise_failure()
             self._bytes_under_way += len(data)
-            self._items.append(_Item(upload, index, data))
+            self._items.append(_Item(upload, index, data, len(data)))
             self._changed.notify_all()
 
     def flush(self) -> None:
@@ -139,9 +171,10 @@ class Uploader:
         while (item := self._next(wait=not links)) is not None or links:
             try:
                 if item is not None:
+                    item = item._replace(data=item.upload.made(item.number, item.data))
                     digest = sha256(item.data)
                     item.upload.set(item.number, digest)
-                    if digest not in self._known:
+                    if digest not in self._known and not self._probe(item.number):
                         self._put(item, digest)
                         continue
                     links.append((item, digest))
@@ -154,6 +187,10 @@ class Uploader:
                     self._items.clear()
                     self._changed.notify_all()
                 return
+
+    def _probe(self, number: int) -> bool:
+        """Whether to ask for a chunk that nothing is known of: not always, once the answer has been no for long."""
+        return self._misses < MISSES_MAX or number % PROBE_EVERY == 0
 
     def _next(self, *, wait: bool) -> _Item | None:
         with self._changed:
@@ -185,7 +222,7 @@ class Uploader:
             self._known.add(digest)
             self.bytes_sent += length
             self.chunks_sent += 1
-        self._done(length)
+        self._done(item.counted_bytes)
 
     def _link(self, links: list[tuple[_Item, bytes]]) -> None:
         """Attach chunks that are probably held; send those that are not. All of one upload but perhaps the last."""
@@ -197,12 +234,13 @@ class Uploader:
         ]
         answer = self._call.call(LinkChunks(backup_job_id=upload.job_id, upload_id=upload.open(), chunks=chunks))
         missing = set(answer.missing)
+        self._misses = self._misses + len(missing) if len(missing) == len(group) else 0
         for item, digest in group:
             if item.number in missing:
                 self._put(item, digest)
             else:
                 with self._changed:
                     self.chunks_linked += 1
-                self._done(len(item.data))
+                self._done(item.counted_bytes)
         if rest := links[len(group) :]:
             self._link(rest)

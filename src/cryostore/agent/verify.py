@@ -11,10 +11,12 @@ from hashlib import sha256
 from cryostore.agent.archive import Archive
 from cryostore.agent.entry import NO_DIGEST, Content
 from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.header import DISK
 from cryostore.agent.listing import entries
 from cryostore.agent.pieces import ChunkPages, Piece, chunks_of
 from cryostore.agent.report import Report
 from cryostore.agent.restoring import holes_of
+from cryostore.agent.verify_disk import verify_disk
 from cryostore.core.errors import CryostoreError
 from cryostore.model.restores import Chunk
 
@@ -37,6 +39,9 @@ def verify(archive: Archive, report: Report, *, data: bool) -> None:
 
     Raises what the store raises if it cannot be asked at all, ArchiveDamagedError if the catalog cannot be read.
     """
+    if archive.header.kind == DISK:
+        verify_disk(archive, report, data=data)
+        return
     pages = ChunkPages(archive)
     with ThreadPoolExecutor(THREADS, "verify") as threads:
         for window in _windows(archive, report):

@@ -273,6 +273,12 @@ def last_end(transaction: Transaction, pack_number: int) -> int:
     return int(row[0]) if row else 0
 
 
+def last_end_in(transaction: Transaction, pack_name: str) -> int:
+    """As `last_end`, of the pack of this name."""
+    row = transaction.row("SELECT pack_number FROM pack WHERE name = :pack_name", pack_name=pack_name)
+    return last_end(transaction, row[0]) if row else 0
+
+
 def save(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, pack_number: int) -> bool:
     """Point a damaged chunk's row, or a new one, to a sound copy of its bytes; answers whether it did.
 

@@ -151,6 +151,12 @@ def least_verified(
     return [VerifiedPack(row[0], row[1], bool(row[2]), row[3]) for row in rows]
 
 
+def verified_ms(transaction: Transaction, pack_number: int) -> int | None:
+    """When a pack was last verified; None if there is none of this number."""
+    row = transaction.row("SELECT verified_ms FROM pack WHERE pack_number = :pack_number", pack_number=pack_number)
+    return int(row[0]) if row else None
+
+
 def set_verified(transaction: Transaction, pack_number: int, *, now_ms: int) -> None:
     """Record that all of a pack was read and found right, if nobody writes to it any more."""
     transaction.run(

@@ -21,6 +21,8 @@ FIELDS = struct.Struct(">4sB3x16s4x")
 CHECK = struct.Struct(">I")
 PACK_HEADER_BYTES = FIELDS.size + CHECK.size
 
+ALL_BYTES = 1 << 62
+
 PREFIX = "packs/"
 SUFFIX = ".pack"
 
@@ -62,6 +64,11 @@ def scan_pack(blobs: BlobStore, pack_id: str) -> Iterator[tuple[int, Header]]:
     For rebuilding an index. Reads the pack into memory. A damaged pack header does not hide the envelopes.
     """
     return scan(blobs.get(pack_key(pack_id)))
+
+
+def settle(blobs: BlobStore, pack_id: str) -> bool:
+    """Make all of a pack durable, whatever became of its writer; false if that lives. Raises BlobNotFoundError."""
+    return isinstance(blobs, Appendable) and blobs.cut(pack_key(pack_id), ALL_BYTES)
 
 
 def cut_torn_tail(blobs: BlobStore, pack_id: str, *, keep_bytes: int = 0) -> int:

@@ -6,17 +6,16 @@ business here: no key is needed.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from cryostore.chunks.blobs import BlobStore
 from cryostore.chunks.envelope import HEADER_BYTES, MAGIC, Header
 from cryostore.chunks.pack import PACK_HEADER_BYTES, pack_key
-from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError
+from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import KIB, MIB
 
-WINDOW_BYTES = 4 * MIB
+WINDOW_BYTES = 8 * MIB
 """How much is read at once by whoever reads all of a pack."""
 HEADERS_WINDOW_BYTES = 16 * KIB
 """How much is read at once by whoever reads headers only: small envelopes then share a read, large ones are skipped."""
@@ -49,6 +48,8 @@ class PackReader:
         if size is None:
             raise BlobNotFoundError(f"pack {pack_id} does not exist")
         self.size = size
+        self.later_formats = 0
+        """How many envelopes of a later format walks have met; nobody here knows where these end."""
         self._window_bytes = window_bytes
         self._start = 0
         self._window = b""
@@ -75,8 +76,12 @@ class PackReader:
     def _next(self, offset: int) -> Placed | None:
         """The first whole envelope at `offset` or behind it."""
         while offset + HEADER_BYTES <= self.size:
-            with contextlib.suppress(DamagedDataError):
+            try:
                 return Placed(offset, self.header(offset))
+            except UnknownFormatError:
+                self.later_formats += 1
+            except DamagedDataError:
+                pass
             offset = self._find_magic(offset + 1)
         return None
 
@@ -104,12 +109,3 @@ class PackReader:
             if wanted == length:
                 raise
             self._window = self._blobs.get(self._key, offset, length)  # one bad sector hides no more than it must
-
-
-def torn_tail_begin(blobs: BlobStore, pack_id: str) -> int:
-    """Where the last whole envelope of a pack ends; what follows is its torn tail. Raises BlobNotFoundError."""
-    reader = PackReader(blobs, pack_id, window_bytes=HEADERS_WINDOW_BYTES)
-    end = min(PACK_HEADER_BYTES, reader.size)
-    for placed in reader.walk():
-        end = placed.end
-    return end

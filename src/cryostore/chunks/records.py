@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cryostore.chunks.blobs import BlobStore
 from cryostore.chunks.cipher import DataKey, Salts
 from cryostore.chunks.envelope import Header, Kind, open_envelope, seal
-from cryostore.chunks.keyring import Keyring, unwrap
+from cryostore.chunks.keyring import Keyring, wrapped_key_id
 from cryostore.core.digest import Payload
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError
 
@@ -81,8 +81,21 @@ class Records:
         return payload[len(label) :]
 
     def get_wrapped(self, name: RecordName) -> bytes:
-        """The data of a wrapped part. Raises as `get` does, KeyUnavailableError also for damage."""
-        return unwrap(self._keyring, self._blobs.get(name.key), CONTEXT + name.key.encode())
+        """The data of a wrapped part. Raises as `get` does, KeyUnavailableError if the keyring lacks the master key."""
+        wrapped = self._blobs.get(name.key)
+        try:
+            key_id = wrapped_key_id(wrapped)
+        except KeyUnavailableError as error:
+            raise DamagedDataError(f"{name.key}: {error.message}") from error
+        key = self._keyring.key(key_id)
+        try:
+            return key.unwrap(wrapped, CONTEXT + name.key.encode())
+        except KeyUnavailableError as error:
+            raise DamagedDataError(f"{name.key}: {error.message}") from error
+
+    def has(self, name: RecordName) -> bool:
+        """Whether there is such a part."""
+        return self._blobs.stat(name.key) is not None
 
     def wrapped(self, name: RecordName) -> bytes:
         """A wrapped part as it is stored: for whoever asks which master key wrapped it."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from cryostore.chunks.blobs import Appendable, BlobStore, Caching
 from cryostore.chunks.cipher import DataKey, Salts
 from cryostore.chunks.envelope import Kind, open_envelope, seal
-from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key, torn_tail
+from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key, settle, torn_tail
 from cryostore.chunks.pack_reader import WINDOW_BYTES, PackReader
 from cryostore.chunks.pack_writer import PACK_BYTES_TARGET, Location, PackWriter
 from cryostore.core.digest import Payload
@@ -19,9 +19,6 @@ from cryostore.core.errors import BlobNotFoundError, ConfigurationError, Damaged
 from cryostore.core.ids import NewId
 
 __all__ = ["ChunkStore", "Location"]
-
-ALL_BYTES = 1 << 62
-"""More than any pack has."""
 
 
 class ChunkStore:
@@ -66,14 +63,14 @@ class ChunkStore:
         """Write nothing more into this pack, if it is the one this process writes."""
         self._packs.roll(pack_id)
 
-    def close_pack(self, pack_id: str) -> bool:
-        """Whether nothing will be written to the pack any more; then its torn tail is cut off.
+    def close_pack(self, pack_id: str, *, keep_bytes: int = 0) -> bool:
+        """Whether nothing will be written to the pack any more; then its torn tail is cut off, behind `keep_bytes`.
 
         Raises BlobNotFoundError.
         """
         if isinstance(self._blobs, Appendable) and self._blobs.owned(pack_key(pack_id)):
             return False
-        cut_torn_tail(self._blobs, pack_id)
+        cut_torn_tail(self._blobs, pack_id, keep_bytes=keep_bytes)
         return True
 
     def pack_bytes(self, pack_id: str) -> int | None:
@@ -97,7 +94,7 @@ class ChunkStore:
 
         A process that died, or whose flush failed, leaves bytes that can be read and may be lost all the same.
         """
-        return isinstance(self._blobs, Appendable) and self._blobs.cut(pack_key(pack_id), ALL_BYTES)
+        return settle(self._blobs, pack_id)
 
     def torn_tail_bytes(self, pack_id: str, *, keep_bytes: int = 0) -> int:
         """How many bytes `cut_torn_tail` would cut. Raises BlobNotFoundError."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress
+from cryostore.cli import progress, single_file
 from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.single_file import single_file_options
 from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import ConfigurationError, CryostoreError
 
@@ -23,7 +24,8 @@ NAME_BYTES_MAX = 1024
 
 
 @click.command("backup", epilog=EPILOGUE)
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=bytes))
+@click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=bytes))
+@single_file_options
 @click.option("--vault", default="Default", show_default=True, help="Where the recovery point goes.")
 @click.option("--resource", default=None, metavar="NAME", help="What this is a backup of; HOST:PATH if left out.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, as .gitignore says it; repeatable.")
@@ -36,7 +38,7 @@ NAME_BYTES_MAX = 1024
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
 @place_options
 def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
-    """Back up each PATH into one recovery point.
+    """Back up each PATH into one recovery point; or a stream, the output of a command, a disk.
 
     Files that have not changed since the last one are not opened. What cannot be read is named, counted and left out;
     the rest is backed up, and the exit code is 1. If the store fails, no recovery point is made and the exit code is 2.
@@ -46,21 +48,43 @@ def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
     from cryostore.agent.errors import SourceError
     from cryostore.agent.errors import shown as shown_path
     from cryostore.agent.report import Report
+    from cryostore.agent.unfinished import noted
 
     place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"))
-    wanted = _options(paths, **options)
+    if single_file.asked(options):
+        report, outcome = single_file.back_up(paths, options, place, as_json=as_json)
+        return _said(report, outcome, as_json=as_json, dry_run=False)
+    wanted = _options(paths, **single_file.without(paths, options))
     report = Report()
     try:
-        with opened_call(place, create=not wanted.dry_run) as call, progress.shown(report, quiet=as_json):
-            outcome = backup(call, wanted, report)
+        with (
+            noted(notes_folder(), place.name, wanted.vault, wanted.resource) as unfinished,
+            opened_call(place, create=not wanted.dry_run) as call,
+            progress.shown(report, quiet=as_json),
+        ):
+            outcome = backup(call, wanted, report, unfinished=unfinished)
     except SourceError as error:
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}") from None
+    return _said(report, outcome, as_json=as_json, dry_run=wanted.dry_run)
+
+
+def _said(report: Report, outcome: Outcome, *, as_json: bool, dry_run: bool) -> int:
     progress.say_issues(report, as_json=as_json)
     if as_json:
         progress.say(facts(report, outcome))
     else:
-        print(words(report, outcome, dry_run=wanted.dry_run))
+        print(words(report, outcome, dry_run=dry_run))
     return WITH_ISSUES if report.issue_count else OK
+
+
+def notes_folder() -> str | None:
+    """Where this user's unfinished runs are noted."""
+    folder = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
+    try:
+        folder = folder.expanduser()
+    except RuntimeError:  # a user without a home
+        return None
+    return str(folder / "cryostore") if folder.is_absolute() else None
 
 
 def _options(
@@ -81,7 +105,7 @@ def _options(
 
     root, only = rooted(paths)
     lines = [*exclude, *(line for path in exclude_file for line in _lines(path))]
-    larger = None if exclude_larger_than is None else _bytes(exclude_larger_than)
+    larger = None if exclude_larger_than is None else bytes_of(exclude_larger_than)
     return Options(
         root=root,
         only=only,
@@ -90,7 +114,7 @@ def _options(
         select=Selection(root, lines, larger) if lines or larger is not None else None,
         markers=frozenset(map(os.fsencode, exclude_if_present)),
         one_file_system=one_file_system,
-        tags=dict(_tag(tag) for tag in tags),
+        tags=dict(tag_of(tag) for tag in tags),
         dry_run=dry_run,
     )
 
@@ -103,7 +127,8 @@ def _resource(root: bytes, only: frozenset[bytes] | None) -> str:
     return name
 
 
-def _tag(text: str) -> tuple[str, str]:
+def tag_of(text: str) -> tuple[str, str]:
+    """Key and value of a tag as the command line has it. Raises ConfigurationError."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigurationError(f"--tag {text!a} is not KEY=VALUE")
@@ -117,7 +142,8 @@ def _lines(path: Path) -> list[str]:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _bytes(text: str) -> int:
+def bytes_of(text: str) -> int:
+    """A number of bytes as people write it: 500K, 20M, 1.5G. Raises ConfigurationError."""
     units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
     number = text.upper().removesuffix("B").removesuffix("I")
     unit = number[-1:] if number[-1:].isalpha() else ""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from cryostore.model.operation import Call
 
 
+ENDPOINTS = ("AWS_ENDPOINT_URL_BACKUPSTORAGE", "AWS_ENDPOINT_URL_BACKUP", "AWS_ENDPOINT_URL")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """What the command line says about the store."""
@@ -26,6 +29,13 @@ class Place:
     data_dir: Path | None
     endpoint_url: str | None
     keyring: str | None
+
+    @property
+    def name(self) -> str:
+        """What tells this store from others on this machine."""
+        if self.data_dir:
+            return str(self.data_dir.absolute())
+        return self.endpoint_url or next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
 
 
 def place_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -44,7 +44,7 @@ def command(data_dir: Path, data: bool, as_json: bool) -> int:
 def _document(outcome: Checked) -> dict[str, Any]:
     findings = [found.kind._asdict() | {"count": found.count, "examples": found.examples} for found in outcome.findings]
     seen = asdict(outcome.packs) | {"objects": outcome.objects}
-    return seen | {"findings": findings, "damage": asdict(outcome.damage)}
+    return seen | {"findings": findings, "damage": asdict(outcome.damage), "named": outcome.named}
 
 
 def _words(outcome: Checked) -> Iterator[str]:
@@ -58,5 +58,7 @@ def _words(outcome: Checked) -> Iterator[str]:
             yield "  and more"
         yield f"  what to do: {found.kind.advice}"
     yield from lines(outcome.damage)
+    if not outcome.named:
+        yield "more is bad than is named here: `cryo scrub` marks it all, and names what it hurts"
     if outcome.is_clean:
         yield "nothing is wrong"

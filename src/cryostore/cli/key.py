@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from cryostore.cli.gc import show
 from cryostore.cli.verbs import EPILOGUE
 
 if TYPE_CHECKING:
-    from cryostore.chunks.keyring import Document, KeyringSource
+    from cryostore.chunks.keyring import Document, KeyringSource, MasterKey
     from cryostore.maintenance.key_rotation import Rotated
     from cryostore.maintenance.key_uses import Uses
 
@@ -164,6 +165,39 @@ def import_keys(data_dir: Path, source: Path, as_json: bool) -> None:
         print(json.dumps({"keyring": str(place.path), "added": added}))
     else:
         print(f"{place.path}: {len(added)} keys added")
+
+
+@command.command("verify", epilog=EPILOGUE)
+@data_dir_option("The store.")
+@click.argument("source", type=click.Path(allow_dash=True, path_type=Path))
+@JSON_OPTION
+def verify(data_dir: Path, source: Path, as_json: bool) -> int:
+    """Show whether an export would open the store, should its keyring be lost: a file, or typed lines; - is stdin.
+
+    Ends with 1 if it lacks a key that something is wrapped with, or has another one of that id.
+    """
+    from cryostore.chunks.keyring import KeyringSource
+    from cryostore.maintenance.key_uses import uses
+
+    document = _read(source)
+    with existing_store(data_dir) as service:
+        needed = sorted(uses(service.context).by_key)
+        keyring = service.context.keys.keyring.source
+        assert isinstance(keyring, KeyringSource)
+        known = keyring.document().keys
+    missing = [name for name in needed if name not in document.keys]
+    wrong = [name for name in needed if name in document.keys and not _agree(name, document, known)]
+    if as_json:
+        print(json.dumps({"needed": needed, "missing": missing, "wrong": wrong}))
+    else:
+        complaints = [f"it lacks master key {name}" for name in missing]
+        complaints += [f"its master key {name} is another one" for name in wrong]
+        print("\n".join(complaints) or f"it has all {len(needed)} master keys that the store needs")
+    return WITH_ISSUES if missing or wrong else DONE
+
+
+def _agree(name: str, document: Document, known: Mapping[str, MasterKey]) -> bool:
+    return name not in known or known[name].is_same(document.keys[name])
 
 
 @command.command("create", epilog=EPILOGUE)

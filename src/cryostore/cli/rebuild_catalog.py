@@ -37,7 +37,9 @@ def command(data_dir: Path, replace: bool, as_json: bool) -> int:
     from cryostore.service.keyring import existing_keyring
 
     outcome = Rebuilt()
-    show(rebuild_store(data_dir, existing_keyring(data_dir, named_keyring()), outcome, clock=wall_clock, replace=replace))
+    show(
+        rebuild_store(data_dir, existing_keyring(data_dir, named_keyring()), outcome, clock=wall_clock, replace=replace)
+    )
     print(json.dumps(asdict(outcome)) if as_json else words(outcome))
     return WITH_LOSSES if outcome.losses else DONE
 

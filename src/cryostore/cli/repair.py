@@ -44,6 +44,7 @@ def command(data_dir: Path, dry_run: bool, as_json: bool) -> int:
 def _document(outcome: Repaired) -> dict[str, Any]:
     left = [found.kind._asdict() | {"count": found.count, "examples": found.examples} for found in outcome.left]
     counts = {"marked": outcome.marked, "wanted": outcome.wanted, "lost": outcome.lost, "more": outcome.more}
+    counts["records"] = outcome.records
     return counts | asdict(outcome.salvaged) | {"left": left, "damage": asdict(outcome.damage)}
 
 
@@ -53,6 +54,7 @@ def _words(outcome: Repaired, *, dry_run: bool) -> Iterator[str]:
     yield f"{would}saved: {done.chunks_saved} chunks, from other copies"
     yield f"{would}taken up: {done.packs_adopted} packs with {done.chunks_adopted} chunks that had no row"
     yield f"{would}cut: {done.tails_cut} torn tails, {done.tail_bytes / MIB:.1f} MiB"
+    yield f"{would}written anew: {outcome.records} records"
     if outcome.lost:
         yield f"{outcome.lost} chunks are lost until they are uploaded again: back up again what is hurt"
     if outcome.more:

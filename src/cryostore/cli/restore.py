@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress
+from cryostore.cli import progress, single_file
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import CryostoreError
@@ -41,6 +41,8 @@ WITH_ISSUES = 1
 def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
     """Put what is at PATH in a recovery point, or all of it, into the folder TARGET.
 
+    A stream or a disk goes to the file or the device TARGET, as does any single file to `-`, which is stdout.
+
     POINT is an ARN, an id, the beginning of one, or `latest`; `cryo points` lists them. PATH is taken from the folder
     that was backed up, or from the top of the file system. Nothing is written outside of TARGET. A file takes its place
     when it is complete. What cannot be written is named and counted, and the exit code is 1.
@@ -59,17 +61,25 @@ def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
     name, path = split_point(point)
     try:
         with opened_call(place) as call, opened(call, find_point(call, name, vault, resource), "restore") as archive:
+            if single_file.restores_one(archive, target):
+                return _said(single_file.restore_one(archive, path, target, options, as_json=as_json), options, as_json)
             report.total_bytes = archive.header.file_bytes
             wanted = Options(target=target, path=path_in(archive, path), **options)
             with progress.shown(report, quiet=as_json):
                 restore(archive, wanted, report)
     except TargetError as error:
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}") from None
+    return _said(report, options, as_json)
+
+
+def _said(report: Report | None, options: dict[str, Any], as_json: bool) -> int:
+    if report is None:  # it went to stdout, and nothing else may
+        return OK
     progress.say_issues(report, as_json=as_json)
     if as_json:
         progress.say(facts(report))
     else:
-        print(words(report, dry_run=wanted.dry_run))
+        print(words(report, dry_run=options["dry_run"]))
     return WITH_ISSUES if report.issue_count else OK
 
 

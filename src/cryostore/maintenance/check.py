@@ -18,6 +18,7 @@ from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.damage import Damage, Naming
 from cryostore.maintenance.finding import Finding, Findings
 from cryostore.maintenance.pack_check import PackCheck, PacksSeen
+from cryostore.maintenance.record_check import RecordCheck
 from cryostore.maintenance.reference_check import ReferenceCheck
 from cryostore.service import Context
 
@@ -28,12 +29,16 @@ UNKNOWN_PACKS_MAX = 100_000
 
 @dataclass
 class Checked:
-    """What was seen and found. Garbage is normal: it waits to be collected."""
+    """What was seen and found. Garbage is normal: it waits to be collected.
+
+    `named` is false if so much is bad that `damage` does not have all it hurts.
+    """
 
     packs: PacksSeen = field(default_factory=PacksSeen)
     objects: int = 0
     findings: list[Finding] = field(default_factory=list)
     damage: Damage = field(default_factory=Damage)
+    named: bool = True
 
     @property
     def is_clean(self) -> bool:
@@ -51,6 +56,8 @@ def check(context: Context, outcome: Checked, *, data: bool = False) -> Iterator
     def on_bad(place: Place) -> None:
         if len(bad) < BAD_CHUNKS_MAX:
             bad.add((place.vault_id, place.digest))
+        else:
+            outcome.named = False
 
     try:
         yield from _check_catalog(context, findings)
@@ -59,6 +66,7 @@ def check(context: Context, outcome: Checked, *, data: bool = False) -> Iterator
         yield from pack_check.run()
         pack_check.say_missing_keys()
         yield from _check_unknown(context, findings)
+        yield from RecordCheck(context).check(findings)
         references = ReferenceCheck(context, findings, naming, bad=bad)
         yield from references.run()
         outcome.objects = references.objects

@@ -64,6 +64,17 @@ LIST_DAMAGED = Kind(
     "the chunk list of an object is damaged or contradicts the object",
     "stop the server, keep a copy of catalog.sqlite, then run `cryo rebuild-catalog`",
 )
+RECORD_DAMAGED = Kind(
+    "record-damaged",
+    "a record that the catalog would be rebuilt from is missing or damaged; the catalog itself is right",
+    "run `cryo repair`: it writes the record anew",
+)
+RECORD_UNKNOWN = Kind(
+    "record-unknown",
+    "there is a record of something that the catalog does not know",
+    "if catalog.sqlite was put back from an older copy, `cryo rebuild-catalog --replace` brings back what came after"
+    " it; otherwise a dying process left it, and it does no harm",
+)
 SUMMARY_DIFFERS = Kind(
     "summary-differs",
     "the checksum of an object is not the SUMMARY of its chunks: normal for clients that compute another",
@@ -90,6 +101,8 @@ KINDS = (
     CHUNK_DAMAGED,
     CHUNK_MISSING,
     LIST_DAMAGED,
+    RECORD_DAMAGED,
+    RECORD_UNKNOWN,
     NO_KEY,
     UNREADABLE,
     SUMMARY_DIFFERS,
@@ -117,6 +130,12 @@ class Findings:
         found.count += count
         if len(found.examples) < EXAMPLES_MAX:
             found.examples.append(example)
+
+    def take(self, others: Findings, *kinds: Kind) -> None:
+        """Add what was found elsewhere of these kinds."""
+        for kind in kinds:
+            if kind in others._found:
+                self._found[kind] = others._found[kind]
 
     def all(self) -> list[Finding]:
         """What was found, the worst first."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from cryostore.catalog import packs
+from cryostore.catalog import chunks, packs
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.packs import PackRow
 from cryostore.core.errors import BlobNotFoundError
@@ -27,7 +27,8 @@ def close(run: Run) -> Iterator[Progress]:
 def close_one(run: Run, name: str) -> bool:
     """Record that nobody writes to a pack any more, if so; answers whether so."""
     try:
-        closed = run.context.store.close_pack(name)
+        keep_bytes = run.read(partial(chunks.last_end_in, pack_name=name))
+        closed = run.context.store.close_pack(name, keep_bytes=keep_bytes)
     except BlobNotFoundError:
         return False  # a disk that is not there, perhaps: nothing is concluded from it
     if closed:

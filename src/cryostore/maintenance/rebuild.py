@@ -18,7 +18,6 @@ second rebuilding finds records. Jobs that had not been committed, uploads, rest
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,14 +46,14 @@ from cryostore.catalog.vaults import VaultRow
 from cryostore.chunks.blobs import BlobStore
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.keyring import Keyring
-from cryostore.chunks.pack import list_packs
+from cryostore.chunks.pack import list_packs, settle
 from cryostore.chunks.records import Records
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.pack_index import Found, sound_envelopes
 from cryostore.maintenance.recorded import READ_ERRORS, Held, Losses, Recorded
 from cryostore.service.keys import VaultKeys
-from cryostore.service.open import TOKEN_SECRET
+from cryostore.service.open import TOKEN_SECRET, new_token_secret
 from cryostore.service.records import CommitRecord
 
 ENVELOPES_PER_BATCH = 1000
@@ -86,7 +85,7 @@ class Rebuild:
         self._blobs = blobs
         self._keyring = keyring
         self._now_ms = now_ms
-        self._recorded = Recorded(Records(blobs, keyring), keyring, self.outcome.losses)
+        self._recorded = Recorded(Records(blobs, keyring), self.outcome.losses)
         self._keys: dict[bytes, tuple[int, int, DataKey]] = {}
         """By its id, each data key with its number and its vault."""
 
@@ -108,7 +107,7 @@ class Rebuild:
     # vaults and keys
 
     def _put_back_keys(self) -> None:
-        token_secret = self._keyring.active().wrap(secrets.token_bytes(32), TOKEN_SECRET.encode())
+        token_secret = new_token_secret(self._keyring.active())
         self._database.write(lambda transaction: _forget_first_rows(transaction, token_secret))
         vault_keys = VaultKeys(self._database, self._keyring)
         for held, vault in self._recorded.vaults():
@@ -236,10 +235,13 @@ class Rebuild:
 
     def _batches(self, pack_id: str) -> Iterator[list[Found]]:
         """The sound envelopes of a pack, some at a time; the last ones may be none."""
-        found = sound_envelopes(self._blobs, pack_id, self._key_of)
+        found: Iterator[Found] | None = None
         while True:
             batch: list[Found] = []
             try:
+                if found is None:
+                    settle(self._blobs, pack_id)
+                    found = sound_envelopes(self._blobs, pack_id, self._key_of)
                 for one in islice(found, ENVELOPES_PER_BATCH):
                     batch.append(one)  # noqa: PERF402 - what came before an error stays
             except READ_ERRORS as error:  # what a dying disk still gives is worth having

@@ -68,7 +68,8 @@ def _put_in_place(data_dir: Path) -> None:
     for part in PARTS:
         with contextlib.suppress(FileNotFoundError):
             (data_dir / f"{CATALOG}{part}").rename(data_dir / f"{CATALOG}{part}.{ASIDE}.{number}")
-    sync_directory(data_dir)  # before the new one stands there: the old log must never be beside it
+        # One by one: the old catalog must never stand there without its log, nor its log beside the new catalog.
+        sync_directory(data_dir)
     descriptor = os.open(data_dir / MAKING, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

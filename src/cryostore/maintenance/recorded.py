@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from cryostore.catalog.records import COMMIT, STORE, VAULT, RecordKey
 from cryostore.chunks.cipher import DataKey
-from cryostore.chunks.keyring import Keyring, wrapped_key_id
 from cryostore.chunks.records import RecordName, Records
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavailableError, StorageUnavailableError
 from cryostore.service.records import CommitRecord, StoreRecord, VaultRecord, decode
@@ -37,14 +36,13 @@ class Held(NamedTuple):
 
 
 class Recorded:
-    """The records of a store, read with its keyring.
+    """The records of a store.
 
     As parts turn out to be unreadable, `losses` says so, and `lost` has the commits they told of.
     """
 
-    def __init__(self, records: Records, keyring: Keyring, losses: Losses) -> None:
+    def __init__(self, records: Records, losses: Losses) -> None:
         self._records = records
-        self._keyring = keyring
         self._losses = losses
         self.lost: set[RecordKey] = set()
 
@@ -106,12 +104,7 @@ class Recorded:
         """The newest record of a noun that can be read. Raises KeyUnavailableError if the keyring lacks its key."""
         for change in sorted(numbers, reverse=True):
             name = RecordName(*key, change, 0)
-            try:
-                key_id = wrapped_key_id(self._records.wrapped(name))
-            except _UNREADABLE:
-                continue
-            self._keyring.key(key_id)
-            with contextlib.suppress(*_UNREADABLE):
+            with contextlib.suppress(*READ_ERRORS):
                 return Held(key, change, 1, max(numbers)), self._records.get_wrapped(name)
         return None
 

@@ -7,6 +7,7 @@ stands for itself, so that repair may be killed anywhere and repeated.
 2. Wanted are all chunks that are marked, and all that something refers to and that have no row (`reference_check`).
 3. All packs are searched for these; unknown packs are adopted, and torn tails cut (`salvage`).
 4. What is still wanted is lost until it is uploaded again, and what that hurts is named.
+5. Records that are not whole are written anew (`record_check`).
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from functools import partial
 from cryostore.catalog import damage
 from cryostore.catalog.damage import Place
 from cryostore.catalog.database import Transaction
+from cryostore.maintenance import finding
 from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.damage import Damage, Naming
 from cryostore.maintenance.finding import Finding, Findings
 from cryostore.maintenance.mark import ROWS_PER_PAGE, START
 from cryostore.maintenance.pack_check import PackCheck
+from cryostore.maintenance.record_check import RecordCheck
 from cryostore.maintenance.reference_check import ReferenceCheck
 from cryostore.maintenance.salvage import Salvage, Salvaged
 from cryostore.service import Context
@@ -37,13 +40,15 @@ class Repaired:
     """What was wrong, and what became of it; in a dry run, what would.
 
     `marked` rows were found to point to nothing of theirs. Of the `wanted` chunks, so many are still `lost`; `more`
-    says that there were too many to look for at once. `left` is what repair cannot or may not help.
+    says that there were too many to look for at once. So many `records` were written anew. `left` is what repair cannot
+    or may not help.
     """
 
     marked: int = 0
     wanted: int = 0
     lost: int = 0
     more: bool = False
+    records: int = 0
     salvaged: Salvaged = field(default_factory=Salvaged)
     left: list[Finding] = field(default_factory=list)
     damage: Damage = field(default_factory=Damage)
@@ -57,26 +62,34 @@ class Repaired:
 def repair(context: Context, outcome: Repaired, *, dry_run: bool = False) -> Iterator[Progress]:
     """Repair the store, step by step, and fill `outcome`. Raises StorageUnavailableError."""
     wanted: set[tuple[int, bytes]] = set()
-    yield from _mark(context, outcome, wanted, dry_run=dry_run)
+    left, seen = Findings(), Findings()
+    yield from _mark(context, outcome, seen, wanted, dry_run=dry_run)
     yield from _want_marked(context, wanted)
-    yield from ReferenceCheck(context, Findings(), Naming(context), wanted.add).run()
+    yield from ReferenceCheck(context, seen, Naming(context), wanted.add).run()
+    left.take(seen, finding.PACK_MISSING, finding.LIST_DAMAGED, finding.NO_KEY, finding.UNREADABLE)
     outcome.more = len(wanted) > WANTED_MAX
     while len(wanted) > WANTED_MAX:
         wanted.pop()
     outcome.wanted = len(wanted)
-    left = Findings()
     salvage = Salvage(context, left, wanted, dry_run=dry_run)
     outcome.salvaged = salvage.outcome
     yield from salvage.run()
     outcome.lost = len(wanted)
     naming = Naming(context)
     if wanted:
-        yield from ReferenceCheck(context, left, naming, bad=wanted).run()
+        lost = Findings()
+        yield from ReferenceCheck(context, lost, naming, bad=wanted).run()
+        left.take(lost, finding.CHUNK_MISSING)
+    for _ in RecordCheck(context).write_anew(dry_run=dry_run):
+        outcome.records += 1
+        yield Progress("records", outcome.records)
     outcome.left = left.all()
     outcome.damage = naming.result()
 
 
-def _mark(context: Context, outcome: Repaired, wanted: set[tuple[int, bytes]], *, dry_run: bool) -> Iterator[Progress]:
+def _mark(
+    context: Context, outcome: Repaired, seen: Findings, wanted: set[tuple[int, bytes]], *, dry_run: bool
+) -> Iterator[Progress]:
     """Mark the rows that point to no envelope of theirs; a dry run wants their chunks all the same."""
     places: list[Place] = []
 
@@ -90,11 +103,13 @@ def _mark(context: Context, outcome: Repaired, wanted: set[tuple[int, bytes]], *
                 outcome.marked += context.database.write(work)
         places.clear()
 
-    for step in PackCheck(context, Findings(), places.append).run():
+    pack_check = PackCheck(context, seen, places.append)
+    for step in pack_check.run():
         if len(places) >= PLACES_PER_BATCH:
             settle()
         yield step
     settle()
+    pack_check.say_missing_keys()
 
 
 def _mark_all(transaction: Transaction, places: tuple[Place, ...], now_ms: int) -> int:

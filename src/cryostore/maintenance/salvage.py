@@ -11,7 +11,9 @@ The rules, beside those of `gc`:
    a writer does with a pack of its own, and for the same reason (`packs.number_for`): when the pack was read in this
    epoch, it was there. Only a pack with a row is ever deleted, after the row was dropped; a row that is dropped in this
    epoch is still there, and takes no rows; and it is forgotten in a later epoch alone, in which we add nothing.
-5. A pack that is retired or dropped takes no rows. What is wanted of it is copied to a new pack. So is what is wanted
+5. The first transaction that gives a pack its row adds the rows of all that is wanted of it: from then on, the pack is
+   collected like any other.
+6. A pack that is retired or dropped takes no rows. What is wanted of it is copied to a new pack. So is what is wanted
    of an unknown pack that holds envelopes whose key is not at hand: known to the catalog, it would be collected once
    the rest of it is not needed, and those with it.
 """
@@ -117,7 +119,7 @@ class Salvage:
     def _batches(self, name: str, *, wanted_only: bool, keep: bool = False) -> Iterator[list[_Proved]]:
         """The sound envelopes of a pack, or those that are wanted; with their bytes if asked to `keep` them."""
         if not self._dry_run and not self._context.store.settle(name):
-            return
+            raise StorageUnavailableError("somebody else works on it at this moment")
         window_bytes = HEADERS_WINDOW_BYTES if wanted_only else WINDOW_BYTES
         reader = self._context.store.reader(name, window_bytes=window_bytes)
         batch: list[_Proved] = []
@@ -190,19 +192,19 @@ class Salvage:
             return
         self._cut_tail(name, 0)
         for _ in range(ATTEMPTS_MAX):
-            adopted = 0
             epoch = self._context.database.read(collections.epoch)  # before a byte is read: rule 4
-            for batch in self._batches_or_one(name):
-                yield
-                taken = self._take_up(name, epoch, batch)
-                if taken is None:
-                    break
-                adopted += taken
-            else:
+            # In one transaction, and first: once the pack has a row, it goes when nothing in it seems needed (rule 6).
+            wanted = [proved for batch in self._batches(name, wanted_only=True) for proved in batch]
+            yield
+            if self._take_up(name, epoch, wanted):
+                done = {proved.chunk for proved in wanted}
+                for batch in self._batches(name, wanted_only=False):
+                    yield
+                    if not self._take_up(name, epoch, [proved for proved in batch if proved.chunk not in done]):
+                        break  # it was emptied and collected; what it still has, nobody needs
                 self.outcome.packs_adopted += 1
-                self.outcome.chunks_adopted += adopted
                 return
-        self._findings.add(finding.PACK_UNKNOWN, f"pack {name} is left alone: it was being collected")
+        self._findings.add(finding.PACK_UNKNOWN, f"pack {name} is left alone: collections began meanwhile")
 
     def _why_left(self, name: str) -> str | None:
         """Why a pack is not to be known to the catalog; None if it may be."""
@@ -217,29 +219,22 @@ class Salvage:
             placed.header.kind not in KINDS or self._keys.of_id(placed.header.key_id) is None
             for placed in reader.walk()
         )
+        if reader.later_formats:
+            return "a later version wrote in it"
         return f"the keys of {unknown} envelopes in it are not at hand" if unknown else None
 
-    def _batches_or_one(self, name: str) -> Iterator[list[_Proved]]:
-        """As `_batches`, and an empty batch for a pack without a sound envelope, so that it gets its row as well."""
-        batch: list[_Proved] | None = None
-        for batch in self._batches(name, wanted_only=False):
-            yield batch
-        if batch is None:
-            yield []
-
-    def _take_up(self, name: str, epoch: int, batch: Sequence[_Proved]) -> int | None:
-        """Add rows for what has no sound one; answers how many nobody wanted, None if the pack takes no rows."""
+    def _take_up(self, name: str, epoch: int, batch: Sequence[_Proved]) -> bool:
+        """Give the pack a row, and rows to what has no sound one; false if the pack takes none."""
         if self._dry_run:
-            rowless = self._context.database.read(partial(_rowless, batch=batch))
+            taken: list[_Proved] | None = self._context.database.read(partial(_rowless, batch=batch))
         else:
             now_ms = self._context.clock()
             taken = self._write(partial(_point, batch=batch, name=name, epoch=epoch, now_ms=now_ms))
-            if taken is None:
-                return None
-            rowless = taken
-        unwanted = sum(proved.chunk not in self._wanted for proved in rowless)
+        if taken is None:
+            return False
+        self.outcome.chunks_adopted += sum(proved.chunk not in self._wanted for proved in taken)
         self._save(batch)
-        return unwanted
+        return True
 
 
 def _point(

@@ -108,7 +108,10 @@ def _least_verified(context: Context, before_ms: int) -> Iterator[VerifiedPack]:
     after = START
     page = partial(packs.least_verified, verified_before_ms=before_ms, limit=PACKS_PER_PAGE)
     while rows := context.database.read(partial(page, after=after)):
-        yield from rows
+        for row in rows:
+            # Not again what another scrub has verified meanwhile, nor what was collected.
+            if context.database.read(partial(packs.verified_ms, pack_number=row.pack_number)) == row.verified_ms:
+                yield row
         after = (rows[-1].verified_ms, rows[-1].pack_number)
 
 

@@ -33,7 +33,7 @@ from cryostore.core.ids import NewId, random_id
 from cryostore.core.limits import Limits
 from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
-from cryostore.maintenance import ScheduledCollection, maintain, reserve
+from cryostore.maintenance import ScheduledCollection, ScheduledScrub, maintain, reserve
 from cryostore.maintenance.figures import Figures, figures
 from cryostore.model.operation import Operation
 from cryostore.server.acceptor import BACKLOG, Acceptor
@@ -247,6 +247,7 @@ class OwnService:
         self._published = dict.fromkeys(TALLIED, 0)
         self._figures: Figures | None = None
         self._collection = ScheduledCollection(service.context)
+        self._scrub = ScheduledScrub(service.context)
         self.access: Access = service.access
 
     def call(self, operation: Operation[Any], caller: Any) -> Any:
@@ -277,11 +278,14 @@ class OwnService:
             reserve.keep(context)
 
     def maintain(self) -> None:
-        """One round of duties, and a portion of garbage collection if that is due."""
+        """One round of duties, and a portion of garbage collection and of scrubbing if these are due."""
         try:
             maintain(self._service)
         finally:
-            self._collection.go_on()
+            try:
+                self._collection.go_on()
+            finally:
+                self._scrub.go_on()
             self._figures = figures(self._service.context)
 
     def close(self) -> None:

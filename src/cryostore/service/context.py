@@ -31,7 +31,11 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts of the service that handlers share. Holds no state of any request."""
+    """The parts of the service that handlers share. Holds no state of any request.
+
+    `clock` tells the time of the database, by which leases, windows and quarantines end: one clock for all who share
+    it. With SQLite that is the machine's.
+    """
 
     database: Database
     store: ChunkStore

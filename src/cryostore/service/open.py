@@ -20,11 +20,11 @@ from pathlib import Path
 
 import msgspec
 
-from cryostore.catalog import keys, open_catalog, packs, vaults
+from cryostore.catalog import chunks, keys, open_catalog, packs, vaults
 from cryostore.catalog.database import Database, Transaction
 from cryostore.chunks.blobs import Appendable, BlobStore, open_blobs
 from cryostore.chunks.files import make_directory, storage_errors
-from cryostore.chunks.keyring import Keyring, KeyringSource, unwrap
+from cryostore.chunks.keyring import Keyring, KeyringSource, MasterKey, unwrap
 from cryostore.chunks.pack import PREFIX as PACKS_PREFIX
 from cryostore.chunks.pack import cut_torn_tail, pack_key
 from cryostore.chunks.records import PREFIX as RECORDS_PREFIX
@@ -44,7 +44,7 @@ from cryostore.service.access import AccessKeys, wrapping_context
 from cryostore.service.arns import Arns
 from cryostore.service.context import Context
 from cryostore.service.in_use import InUse
-from cryostore.service.keyring import KEYRING, existing_keyring, keyring_of
+from cryostore.service.keyring import KEYRING, keyring_of
 from cryostore.service.keys import TOKEN_SECRET, StoreKeyring, VaultKeys
 from cryostore.service.records import record_due, touch_store, touch_vault
 from cryostore.service.reserve import ReservedBlobs, ReservedDatabase
@@ -52,7 +52,7 @@ from cryostore.service.service import Service
 from cryostore.service.settings import Settings
 from cryostore.service.tokens import Tokens
 
-__all__ = ["CATALOG", "CREDENTIALS", "KEYRING", "TOKEN_SECRET", "existing_keyring", "open_service"]
+__all__ = ["CATALOG", "CREDENTIALS", "KEYRING", "TOKEN_SECRET", "open_service"]
 
 CATALOG = "catalog.sqlite"
 CREDENTIALS = "credentials"
@@ -173,8 +173,7 @@ def _fill(database: Database, keyring: Keyring, vault_keys: VaultKeys, clock: Cl
     def work(transaction: Transaction) -> None:
         if keys.secret(transaction, TOKEN_SECRET) is not None:
             return
-        token_secret = secrets.token_bytes(32)
-        keys.insert_secret(transaction, TOKEN_SECRET, active.wrap(token_secret, TOKEN_SECRET.encode()))
+        keys.insert_secret(transaction, TOKEN_SECRET, new_token_secret(active))
         access_key_id = "AKIA" + "".join(secrets.choice(ACCESS_KEY_ALPHABET) for _ in range(16))
         secret = secrets.token_urlsafe(30)
         wrapped = active.wrap(secret.encode(), wrapping_context(access_key_id))
@@ -193,6 +192,11 @@ def _fill(database: Database, keyring: Keyring, vault_keys: VaultKeys, clock: Cl
             touch_vault(transaction, vault.vault_id)
 
     database.write(work)
+
+
+def new_token_secret(key: MasterKey) -> bytes:
+    """A new secret to make tokens with, wrapped."""
+    return key.wrap(secrets.token_bytes(32), TOKEN_SECRET.encode())
 
 
 def _write_credentials(data_dir: Path, database: Database, keyring: Keyring, settings: Settings) -> None:
@@ -224,7 +228,9 @@ def _recover(database: Database, blobs: BlobStore) -> None:
         try:
             alive = isinstance(blobs, Appendable) and blobs.owned(pack_key(pack_id))
             if not alive:
-                cut_torn_tail(blobs, pack_id)
+                # What rows point to is damage, if it is not whole, and no torn tail.
+                keep_bytes = database.read(partial(chunks.last_end_in, pack_name=pack_id))
+                cut_torn_tail(blobs, pack_id, keep_bytes=keep_bytes)
         except BlobNotFoundError:
             continue  # readers of its chunks will be told; nothing here can help
         if not alive:

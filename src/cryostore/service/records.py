@@ -23,7 +23,7 @@ from cryostore.catalog.lineages import LineageRow, Segment
 from cryostore.catalog.objects import WrittenObject
 from cryostore.catalog.records import COMMIT, STORE, VAULT, RecordKey, RecordRow
 from cryostore.chunks.records import RecordName
-from cryostore.core.errors import BlobExistsError, ConfigurationError, DamagedDataError
+from cryostore.core.errors import BlobExistsError, ConfigurationError, DamagedDataError, KeyUnavailableError
 from cryostore.core.limits import MIB
 from cryostore.service.context import Context
 
@@ -125,8 +125,14 @@ def record_due(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
     Raises StorageUnavailableError, KeyUnavailableError.
     """
     rows = context.database.read(lambda transaction: records.due(transaction, limit))
+    missing: KeyUnavailableError | None = None
     for row in rows:
-        record(context, row.key)
+        try:
+            record(context, row.key)
+        except KeyUnavailableError as error:  # of one vault: the others need not wait for it
+            missing = missing or error
+    if missing is not None:
+        raise missing
     return len(rows) < limit
 
 

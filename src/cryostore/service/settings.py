@@ -34,3 +34,5 @@ class Settings:
     """How often a server collects garbage."""
     collection_lease_ms: int = 5 * MINUTE_MS
     """How long a collection may show no sign of life before another one may begin."""
+    scrub_period_ms: int = 30 * DAY_MS
+    """How long it takes a server to verify every pack once; 0: it verifies none by itself."""

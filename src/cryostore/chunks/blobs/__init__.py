@@ -102,7 +102,8 @@ class Appendable(BlobStore, Protocol):
         """Durably cut a blob nobody owns down to `size` bytes (a smaller blob stays as it is).
 
         All of its bytes are durable then, whatever became of its owner; later reads do not come from what only memory
-        holds, as far as the system lets us say so. False, and nothing is done, if its owner lives. Raises BlobNotFoundError.
+        holds, as far as the system lets us say so. False, and nothing is done, if its owner lives. Raises
+        BlobNotFoundError.
         """
 
 

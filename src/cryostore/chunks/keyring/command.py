@@ -49,7 +49,7 @@ class CommandKeyring:
         self._document = self._ask()
         self._failure = ""
         self._lock = threading.Lock()
-        self._begun = self._ended = now()
+        self._begun = self._ended = float("-inf")  # the first key that is missing is asked for at once
         self._run: threading.Thread | None = None
 
     def active(self) -> MasterKey:

@@ -1,0 +1,180 @@
+"""`python -m bench.backups`: whole backups of whole folders against restic and borg, on repositories in folders.
+
+Each program backs the same folder up, then again unchanged, restores it and verifies all it stored. The page cache is
+warmed once before the first. Wall time, processor seconds and the peak of resident memory are the kernel's figures for
+the program's processes. Progress goes to stderr, the tables to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.machine import describe
+from bench.peers.backup_tools import TOOLS, Command, Tool
+from bench.report import table
+
+OURS = "cryo"
+PIECE_BYTES = 1 << 20
+WANTED = {"first": 0.5, "again": 0.35, "restore": 0.6, "verify": 0.8, "stored": 1.0}
+MEMORY_MB_MAX = 250
+COLUMNS = ("case", "step", "program", "s", "CPU s", "peak MB", "stored MB", "cryo/fastest peer", "wanted")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One step of one program."""
+
+    case: str
+    step: str
+    tool: str
+    seconds: float
+    cpu_seconds: float
+    memory_peak_bytes: int
+    stored_bytes: int
+
+
+def tree(folder: Path) -> Path:
+    """The machine's own libraries: tens of thousands of files of all sizes."""
+    del folder
+    return Path("/usr/lib")
+
+
+def large(folder: Path) -> Path:
+    """One file of 4 GB, half of which cannot be compressed."""
+    folder.mkdir()
+    rng = random.Random(1)
+    with (folder / "large").open("wb") as file:
+        for _ in range(2_000):
+            file.write(rng.randbytes(PIECE_BYTES))
+            file.write((rng.randbytes(64) * (PIECE_BYTES // 64))[:PIECE_BYTES])
+    return folder
+
+
+def small(folder: Path) -> Path:
+    """200,000 files of 1 KB."""
+    rng = random.Random(2)
+    for directory in range(200):
+        place = folder / f"{directory:03}"
+        place.mkdir(parents=True)
+        for number in range(1_000):
+            (place / f"{number:04}").write_bytes(rng.randbytes(512) * 2)
+    return folder
+
+
+CASES: dict[str, Callable[[Path], Path]] = {"tree": tree, "large": large, "small": small}
+
+
+def run(command: Command, environment: dict[str, str]) -> tuple[float, float, int]:
+    """Runs a program to its end; answers wall seconds, processor seconds, and the peak of its memory in bytes."""
+    begun = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        os.chdir(command.folder)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1):
+            os.dup2(nowhere, stream)
+        os.execve(command.arguments[0], command.arguments, environment)  # noqa: S606 - by its full path
+    _, status, used = os.wait4(pid, 0)
+    seconds = time.monotonic() - begun
+    code = os.waitstatus_to_exitcode(status)
+    if code not in (0, 1):  # 1: some of the files may not be read
+        raise SystemExit(f"{command.arguments} ended with {code}")
+    return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
+
+
+def stored_bytes(folder: Path) -> int:
+    """What the files below a folder occupy."""
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
+def measure(case: str, tool: Tool, source: Path) -> Iterator[Figure]:
+    """All steps of one program on one folder."""
+    tool.folder.mkdir()
+    for command in tool.prepare():
+        run(command, tool.environment)
+    target = tool.folder / "restored"
+    steps: dict[str, Callable[[], Command]] = {
+        "first": lambda: tool.backup(source, 1),
+        "again": lambda: tool.backup(source, 2),
+        "restore": lambda: tool.restore(source, target),
+        "verify": tool.verify,
+    }
+    for step, command_of in steps.items():
+        seconds, cpu_seconds, memory = run(command_of(), tool.environment)
+        yield Figure(case, step, tool.name, seconds, cpu_seconds, memory, stored_bytes(tool.repository))
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def warm(source: Path) -> None:
+    """Reads everything once, so that the first program does not pay for the disk."""
+    for place, _, names in os.walk(source):
+        for name in names:
+            path = Path(place, name)
+            if path.is_file() and not path.is_symlink():
+                with path.open("rb") as file:
+                    while file.read(PIECE_BYTES):
+                        pass
+
+
+def fastest_peer(figures: Sequence[Figure], figure: Figure, value: Callable[[Figure], float]) -> float | None:
+    """The ratio of ours to the best of the others in this step; None if there is no other."""
+    others = [
+        value(each) for each in figures if (each.case, each.step) == (figure.case, figure.step) and each.tool != OURS
+    ]
+    return value(figure) / min(others) if others and figure.tool == OURS else None
+
+
+def rows(figures: Sequence[Figure]) -> Iterator[tuple[str, ...]]:
+    """The table's rows."""
+    for figure in figures:
+        ratio = fastest_peer(figures, figure, lambda each: each.seconds)
+        cells = (f"{figure.seconds:.1f}", f"{figure.cpu_seconds:.1f}", f"{figure.memory_peak_bytes / 1e6:.0f}")
+        wanted = f"{WANTED[figure.step]}" if ratio is not None else ""
+        shown = "" if ratio is None else f"{ratio:.2f}"
+        yield (figure.case, figure.step, figure.tool, *cells, f"{figure.stored_bytes / 1e6:,.0f}", shown, wanted)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0."""
+    parser = argparse.ArgumentParser(prog="python -m bench.backups", description=__doc__)
+    parser.add_argument("--dir", type=Path, default=Path(".build/bench"), help="where all is stored (%(default)s)")
+    parser.add_argument("--case", action="append", choices=CASES, help="only this; repeatable")
+    parser.add_argument("--tool", action="append", choices=[tool.name for tool in TOOLS], help="only this; repeatable")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    options = parser.parse_args(argv)
+    options.dir.mkdir(parents=True, exist_ok=True)
+    figures: list[Figure] = []
+    for case in options.case or CASES:
+        folder = Path(tempfile.mkdtemp(prefix="cryo-backups-", dir=options.dir)).absolute()
+        try:
+            source = CASES[case](folder / "source")
+            warm(source)
+            for kind in TOOLS:
+                tool = kind(folder / kind.name)
+                if tool.installed and (not options.tool or tool.name in options.tool):
+                    for figure in measure(case, tool, source):
+                        figures.append(figure)
+                        print(f"bench: {figure}", file=sys.stderr, flush=True)
+                    shutil.rmtree(tool.folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(table(("machine", ""), sorted(describe(options.dir).items())))
+    print()
+    print(table(COLUMNS, rows(figures)))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Programs that back up folders, each as its users start it: `cryo --data-dir`, restic, borg; with their defaults."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import program
+
+PASSWORD = "measured"  # noqa: S105 - of a repository that lives for a minute
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is run, and where."""
+
+    arguments: list[str]
+    folder: Path
+
+
+class Tool:
+    """A program and its repository below a folder. Commands are run one after the other."""
+
+    name = ""
+    program = ""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.repository = folder / "repository"
+
+    @property
+    def installed(self) -> bool:
+        """Whether the program is on this machine."""
+        return program(self.program) is not None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes see: caches and notes of this measurement alone."""
+        home = {"HOME": str(self.folder), "XDG_CACHE_HOME": str(self.folder / "cache")}
+        return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **home}
+
+    def prepare(self) -> list[Command]:
+        """Makes the repository."""
+        raise NotImplementedError
+
+    def backup(self, source: Path, number: int) -> Command:
+        """Backs a folder up, for the time of this number."""
+        raise NotImplementedError
+
+    def restore(self, source: Path, target: Path) -> Command:
+        """Restores the first backup into an empty folder."""
+        raise NotImplementedError
+
+    def verify(self) -> Command:
+        """Reads and checks all that is stored."""
+        raise NotImplementedError
+
+    def _command(self, *arguments: str | Path, folder: Path | None = None) -> Command:
+        return Command([program(self.program) or self.program, *map(str, arguments)], folder or self.folder)
+
+
+class Cryo(Tool):
+    """Ours, agent and store in one process."""
+
+    name = program = "cryo"
+
+    def prepare(self) -> list[Command]:
+        return []
+
+    def backup(self, source: Path, number: int) -> Command:  # noqa: ARG002 - a recovery point has an id of its own
+        return self._command("backup", source, "--data-dir", self.repository)
+
+    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - it knows where it was
+        return self._command("restore", "latest", target, "--data-dir", self.repository)
+
+    def verify(self) -> Command:
+        return self._command("verify", "latest", "--data", "--data-dir", self.repository)
+
+
+class Restic(Tool):
+    """restic on a local repository."""
+
+    name = program = "restic"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, "RESTIC_PASSWORD": PASSWORD}
+
+    def prepare(self) -> list[Command]:
+        return [self._command("-r", self.repository, "init")]
+
+    def backup(self, source: Path, number: int) -> Command:  # noqa: ARG002 - a snapshot has an id of its own
+        return self._command("-r", self.repository, "-q", "backup", source)
+
+    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - it knows where it was
+        return self._command("-r", self.repository, "-q", "restore", "latest", "--target", target)
+
+    def verify(self) -> Command:
+        return self._command("-r", self.repository, "-q", "check", "--read-data")
+
+
+class Borg(Tool):
+    """borg on a local repository, encrypted."""
+
+    name = program = "borg"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, "BORG_PASSPHRASE": PASSWORD, "BORG_BASE_DIR": str(self.folder)}
+
+    def prepare(self) -> list[Command]:
+        return [self._command("init", "-e", "repokey-blake2", self.repository)]
+
+    def backup(self, source: Path, number: int) -> Command:
+        return self._command("create", f"{self.repository}::{number}", source)
+
+    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - it knows where it was
+        target.mkdir()
+        return self._command("extract", f"{self.repository}::1", folder=target)
+
+    def verify(self) -> Command:
+        return self._command("check", "--verify-data", self.repository)
+
+
+TOOLS = (Cryo, Restic, Borg)

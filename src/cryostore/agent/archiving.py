@@ -1,0 +1,244 @@
+"""Writing an archive: directories as they are walked become blocks, the base's wherever nothing has changed.
+
+Works on a whole directory's bytes where it can, and looks at single entries only where something is new.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from cryostore.agent.archive import Archive
+from cryostore.agent.block import Block, Extra, Kind, encode, parts_of
+from cryostore.agent.catalog import CatalogWriter
+from cryostore.agent.census import Census
+from cryostore.agent.content import ContentWriter
+from cryostore.agent.digest_table import DigestTable
+from cryostore.agent.entry import NO_CONTENT, PACKED_NO_CONTENT, UNTRUSTED_CTIME, Row, row_of
+from cryostore.agent.errors import SourceError
+from cryostore.agent.header import CATALOG, ContentObject, Header, content_name
+from cryostore.agent.incremental_base import Base, Entries, Known
+from cryostore.agent.owners import group_names, user_names
+from cryostore.agent.report import Report
+from cryostore.agent.secrecy import Plain
+from cryostore.agent.source import Source
+from cryostore.agent.upload import Uploader
+from cryostore.agent.walk import DIRECTORY_FLAGS, Directory, Walk, join
+from cryostore.core.digest import DIGEST_BYTES
+from cryostore.model.objects import DeleteObject
+from cryostore.model.operation import Call
+
+TICK_NS = 2_000_000_000
+"""The coarsest step in which file systems count time: what changed within one may change again unseen."""
+
+
+class ArchiveWriter:
+    """Writes the archive of one tree into a backup job. `close` ends its threads.
+
+    `trusted_before_ns` is a moment: what was changed after it is read again by the next run.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        job_id: str,
+        root: bytes,
+        only: frozenset[bytes] | None,
+        archive: Archive | None,
+        report: Report,
+        *,
+        secrecy: Plain,
+        trusted_before_ns: int,
+        before_read: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._call = call
+        self._job_id = job_id
+        self._root = root
+        self._only = only
+        self._report = report
+        self._trusted_before_ns = trusted_before_ns
+        self._base = Base(archive, same_root=archive.header.root == root) if archive else None
+        self._old_objects = {each.number: each for each in archive.header.objects} if archive else {}
+        self._known_chunks = DigestTable(DIGEST_BYTES)
+        self._small_files = DigestTable()
+        self._loaded = archive is None
+        self._uploader = Uploader(call, self._known_chunks)
+        number = max(self._old_objects, default=0) + 1
+        self._secrecy = secrecy
+        self._content_upload = secrecy.upload(call, job_id, content_name(number))
+        self._catalog_upload = secrecy.upload(call, job_id, CATALOG)
+        content = ContentWriter(self._uploader, self._content_upload, number, secrecy.chunker(), self._small_files)
+        self._content = content
+        self._source = Source(content, before_read)
+        self._catalog = CatalogWriter(call, self._uploader, self._catalog_upload, archive)
+        self._hard_links: dict[tuple[int, int], Known] = {}
+        self._census = Census()
+
+    def close(self) -> None:
+        """End the threads; what is not stored yet may never be."""
+        self._uploader.close()
+
+    # --- blocks -------------------------------------------------------------------------------------------------------
+
+    def root(self, walk: Walk) -> None:
+        """Write the block of the root itself. Raises SourceError."""
+        status = walk.root_status
+        row = row_of(status, walk.device(status.st_dev)).pack()
+        try:
+            fd = os.open(self._root, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
+        except OSError as error:
+            raise SourceError.of(self._root, error) from error
+        try:
+            self._blocks(Kind.ROOT, Directory(b"", fd, [b""], [row]))
+        finally:
+            os.close(fd)
+
+    def directory(self, directory: Directory) -> None:
+        """Write the blocks of a directory."""
+        self._report.directories += 1
+        self._report.current = directory.path
+        self._blocks(Kind.DIRECTORY, directory)
+        self._report.files = self._census.files
+        self._report.file_bytes = self._census.file_bytes
+
+    def _blocks(self, kind: Kind, directory: Directory) -> None:
+        blocks = self._base.take(kind, directory.path) if self._base else []
+        entries: Entries | None = None
+        for part in parts_of(directory.names):
+            names = b"".join([name + b"\0" for name in directory.names[part.start : part.stop]])
+            rows = b"".join(directory.rows[part.start : part.stop])
+            same = next((block for block in blocks if block.rows == rows and block.names == names), None)
+            if same is not None and self._base is not None and self._base.usable(same):
+                self._report.unchanged += self._census.add(same.rows, same.contents)
+                self._catalog.add(directory.path, same.raw)
+                continue
+            if entries is None:
+                entries = self._entries_of(blocks)
+            self._new_block(kind, directory, part, entries)
+
+    def _entries_of(self, blocks: list[Block]) -> Entries:
+        return Entries(blocks, self._base.retired if self._base else frozenset())
+
+    def _new_block(self, kind: Kind, directory: Directory, part: range, old: Entries) -> None:
+        names: list[bytes] = []
+        rows: list[bytes] = []
+        contents: list[bytes] = []
+        extras: dict[int, list[Extra]] = {}
+        for index in part:
+            name = directory.names[index]
+            try:
+                entry = self._entry(directory, name, directory.rows[index], old)
+            except SourceError as problem:
+                self._report.issue(problem.path, problem.reason)
+                continue
+            if entry.extras:
+                extras[len(names)] = entry.extras
+            names.append(name + b"\0")
+            rows.append(entry.row.pack())
+            contents.append(entry.content.pack() if entry.content.object_number else PACKED_NO_CONTENT)
+        self._census.add(b"".join(rows), b"".join(contents))
+        self._catalog.add(directory.path, encode(kind, directory.path, b"".join(names), rows, contents, extras))
+
+    # --- entries ------------------------------------------------------------------------------------------------------
+
+    def _entry(self, directory: Directory, name: bytes, packed: bytes, old: Entries) -> Known:
+        """What the archive says of an entry. Raises SourceError."""
+        row = Row.unpack(packed)
+        if (known := old.unchanged(name, row)) is not None:
+            self._report.unchanged += row.is_file
+            return known._replace(row=row)
+        path = join(directory.path, name)
+        if not row.is_file:
+            extras = self._source.other(directory.fd, path, name or b".", row)
+            return Known(self._trusted(row), NO_CONTENT, extras)
+        link = (row.device, row.inode)
+        if row.links > 1 and (known := self._hard_links.get(link)) is not None:
+            return known
+        known = self._file(directory, path, name, row, is_new=name not in old)
+        if row.links > 1:
+            self._hard_links[link] = known
+        return known
+
+    def _file(self, directory: Directory, path: bytes, name: bytes, row: Row, *, is_new: bool) -> Known:
+        self._load_base()
+        stored = self._source.file(directory.fd, path, name, row)
+        report = self._report
+        if is_new:
+            report.new += 1
+        else:
+            report.changed += 1
+        report.read_bytes += stored.row.size
+        report.new_bytes += stored.new_bytes
+        if stored.steady:
+            return Known(self._trusted(stored.row), stored.content, stored.extras)
+        report.issue(path, "changed while it was read")
+        return Known(stored.row._replace(ctime_ns=UNTRUSTED_CTIME), stored.content, stored.extras)
+
+    def _trusted(self, row: Row) -> Row:
+        """The row, marked if the entry could change again without a trace."""
+        if max(row.mtime_ns, row.ctime_ns) < self._trusted_before_ns:
+            return row
+        return row._replace(ctime_ns=UNTRUSTED_CTIME)
+
+    def _load_base(self) -> None:
+        """Learn what the base has, when the first new file needs it."""
+        if not self._loaded and self._base is not None:
+            self._base.load_small_files(self._small_files)
+            self._base.load_chunks(self._known_chunks)
+        self._loaded = True
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> dict[str, bytes]:
+        """Complete the objects and drop those that nothing needs.
+
+        Answers the checksum of each object the recovery point has: only a view that is exactly this may be committed.
+        """
+        self._content.finish()
+        self._catalog.finish()
+        self._uploader.flush()
+        self._report.entries = self._census.entries
+        self._report.sent_bytes = self._uploader.bytes_sent
+        objects = self._objects()
+        catalog_is_new = self._catalog.complete(self._header(objects).encode())
+        old = self._base.archive.summaries() if self._base else {}
+        found = {name: old[name] for name in map(content_name, (each.number for each in objects)) if name in old}
+        if self._content_upload.chunks_count and self._content_upload.name not in found:
+            found |= self._complete_content(objects)
+        found[CATALOG] = self._catalog_upload.summary() if catalog_is_new else old[CATALOG]
+        found |= self._secrecy.store_keys(self._call, self._job_id, old)
+        for name in sorted(old.keys() - found.keys()):
+            self._call.call(DeleteObject(backup_job_id=self._job_id, object_name=name))
+        return found
+
+    def _complete_content(self, objects: list[ContentObject]) -> dict[str, bytes]:
+        """Complete the new content object, unless the files it was read for are not in the tree after all."""
+        upload = self._content_upload
+        if all(content_name(each.number) != upload.name for each in objects):
+            return {}
+        upload.complete()
+        return {upload.name: upload.summary()}
+
+    def _objects(self) -> list[ContentObject]:
+        """The content objects that any file needs."""
+        found = {number: each.content_bytes for number, each in self._old_objects.items()}
+        found[self._content.object_number] = self._content_upload.content_bytes
+        live = self._census.live_bytes
+        marks = {number: each.mark for number, each in self._old_objects.items()}
+        marks[self._content.object_number] = self._content_upload.mark()
+        return [
+            ContentObject(number, found[number], live[number], marks[number]) for number in sorted(found) if live[number]
+        ]
+
+    def _header(self, objects: list[ContentObject]) -> Header:
+        census = self._census
+        return Header(
+            root=self._root,
+            only=sorted(self._only) if self._only is not None else None,
+            entries=census.entries,
+            files=census.files,
+            file_bytes=census.file_bytes,
+            objects=objects,
+            users=user_names(census.users),
+            groups=group_names(census.groups),
+        )

@@ -1,0 +1,64 @@
+"""Chunks that were fetched and may be wanted again, or soon: the last used of them, up to a number of bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from cryostore.agent.archive import Archive, digest_of
+from cryostore.core.digest import Buffer
+from cryostore.core.limits import MIB
+from cryostore.model.restores import Chunk
+
+BYTES_MAX = 64 * MIB
+THREADS = 4
+
+
+class ChunkCache:
+    """Fetches chunks, each once for all who want it at a time. Thread safe. `close` ends its threads."""
+
+    def __init__(self, bytes_max: int = BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._held: OrderedDict[bytes, tuple[int, Future[Buffer]]] = OrderedDict()
+        self._threads = ThreadPoolExecutor(THREADS, "chunks")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def get(self, archive: Archive, chunk: Chunk) -> Buffer:
+        """The bytes of a chunk. Raises what the store raises; a failure is not kept."""
+        digest = digest_of(chunk)
+        future = self._future(digest, archive, chunk)
+        try:
+            return future.result()
+        except BaseException:
+            self._drop(digest, future)
+            raise
+
+    def ahead(self, archive: Archive, chunk: Chunk) -> None:
+        """Begin to fetch a chunk that will be wanted."""
+        self._future(digest_of(chunk), archive, chunk)
+
+    def _future(self, digest: bytes, archive: Archive, chunk: Chunk) -> Future[Buffer]:
+        with self._lock:
+            if (held := self._held.get(digest)) is not None:
+                self._held.move_to_end(digest)
+                return held[1]
+            future = self._threads.submit(archive.get_buffer, chunk)
+            self._held[digest] = (chunk.length, future)
+            self._bytes += chunk.length
+            while self._bytes > self._bytes_max and len(self._held) > 1:
+                _, (length, _) = self._held.popitem(last=False)
+                self._bytes -= length
+            return future
+
+    def _drop(self, digest: bytes, future: Future[Buffer]) -> None:
+        with self._lock:
+            held = self._held.get(digest)
+            if held is not None and held[1] is future:
+                del self._held[digest]
+                self._bytes -= held[0]

@@ -1,0 +1,273 @@
+"""A run of `cryo restore` for an archive of one file: to a file, a block device, or whatever takes bytes in order.
+
+A new file takes its place when it is complete. A device, and with it a disk's image that exists already, is written in
+place: only what differs, unless all is to be written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+
+from cryostore.agent.archive import digest_of
+from cryostore.agent.disk_blocks import DiskFile
+from cryostore.agent.errors import TargetError
+from cryostore.agent.files import Files
+from cryostore.agent.listing import Entry
+from cryostore.agent.punching import zero
+from cryostore.agent.reading import PART_BYTES, Readable, parts_of
+from cryostore.agent.report import Report
+from cryostore.agent.restore import Overwrite
+from cryostore.core.errors import ConfigurationError
+from cryostore.core.ids import NewId, random_id
+from cryostore.model.restores import Chunk
+
+THREADS = 4
+UNDER_WAY_MAX = 8
+NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Where the file goes, and what to do about what stands there."""
+
+    target: bytes
+    overwrite: Overwrite = "changed"
+    dry_run: bool = False
+
+
+def restore_file(files: Files, entry: Entry, options: Options, report: Report, *, new_id: NewId = random_id) -> None:
+    """Restore the file of an entry to a path, into a folder under its own name, or onto a device. Count in `report`.
+
+    Raises ConfigurationError if the target cannot hold it, TargetError if it cannot be written, and what the store
+    raises.
+    """
+    path = options.target
+    if os.path.isdir(path):
+        path = os.path.join(path, entry.path)
+    report.files = report.entries = 1
+    report.total_bytes = entry.row.size
+    report.current = entry.path
+    try:
+        standing = os.stat(path)
+    except FileNotFoundError:
+        standing = None
+    except OSError as error:
+        raise TargetError.of(path, error) from error
+    if standing is not None and not _replace(entry, standing, options.overwrite):
+        report.unchanged = 1
+        report.file_bytes = entry.row.size
+        return
+    report.new = 1
+    if options.dry_run:
+        report.file_bytes = report.new_bytes = entry.row.size
+        return
+    try:
+        _write(files.open(entry), entry, path, standing, options, report, new_id)
+    except OSError as error:
+        raise TargetError.of(path, error) from error
+
+
+def _replace(entry: Entry, standing: os.stat_result, overwrite: Overwrite) -> bool:
+    if overwrite == "never":
+        return False
+    if not stat.S_ISREG(standing.st_mode):
+        if overwrite == "newer":
+            raise ConfigurationError("a device has no time that says what is newer", hint="say --overwrite changed")
+        return True
+    if overwrite == "newer":
+        return entry.row.mtime_ns > standing.st_mtime_ns
+    return overwrite == "always" or (entry.row.size, entry.row.mtime_ns) != (standing.st_size, standing.st_mtime_ns)
+
+
+def _write(
+    file: Readable,
+    entry: Entry,
+    path: bytes,
+    standing: os.stat_result | None,
+    options: Options,
+    report: Report,
+    new_id: NewId,
+) -> None:
+    if standing is not None and stat.S_ISBLK(standing.st_mode):
+        _onto_device(file, path, options, report)
+    elif standing is not None and not stat.S_ISREG(standing.st_mode):
+        _into_pipe(file, path, report)
+    elif standing is not None and isinstance(file, DiskFile):
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.ftruncate(fd, file.size)
+            _blocks(file, fd, report, compare=options.overwrite != "always", fresh=False)
+            _settle(fd, entry)
+        finally:
+            os.close(fd)
+    else:
+        _to_new_file(file, entry, path, standing, report, new_id)
+
+
+def _onto_device(file: Readable, path: bytes, options: Options, report: Report) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_EXCL)  # refused while the device is mounted
+    try:
+        room = os.lseek(fd, 0, os.SEEK_END)
+        if file.size > room:
+            raise ConfigurationError(
+                f"{os.fsdecode(path)!a} has {room} bytes, and {file.size} are needed: nothing was written"
+            )
+        if isinstance(file, DiskFile):
+            _blocks(file, fd, report, compare=options.overwrite != "always", fresh=False)
+        else:
+            _sequence(file, fd, report)
+        os.fsync(fd)
+        if file.size < room:
+            report.skipped[f"bytes at the end of the device, which is larger, left as they are: {room - file.size}"] += 1
+    finally:
+        os.close(fd)
+
+
+def _into_pipe(file: Readable, path: bytes, report: Report) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        _sequence(file, fd, report)
+    finally:
+        os.close(fd)
+
+
+def _sequence(file: Readable, fd: int, report: Report) -> None:
+    for part in parts_of(file):
+        view = memoryview(part)
+        while view:
+            view = view[os.write(fd, view) :]
+        report.file_bytes += len(part)
+        report.new_bytes += len(part)
+
+
+def _to_new_file(
+    file: Readable, entry: Entry, path: bytes, standing: os.stat_result | None, report: Report, new_id: NewId
+) -> None:
+    if standing is not None:
+        path = os.path.realpath(path)  # what a symlink names is replaced, not the symlink
+    temporary = os.path.join(os.path.dirname(path), f".cryo-restore-{new_id()[:8].lower()}".encode())
+    fd = os.open(temporary, NEW_FLAGS, 0o600)
+    try:
+        try:
+            os.ftruncate(fd, file.size)
+            if isinstance(file, DiskFile):
+                _blocks(file, fd, report, compare=False, fresh=True)
+            else:
+                _segments(file, fd, report)
+            _settle(fd, entry)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _segments(file: Readable, fd: int, report: Report) -> None:
+    for start, length in file.segments():
+        for offset in range(start, start + length, PART_BYTES):
+            part = file.read(offset, min(PART_BYTES, start + length - offset))
+            _pwrite(fd, part, offset)
+            report.new_bytes += len(part)
+            report.file_bytes = offset + len(part)
+    report.file_bytes = file.size
+
+
+def _settle(fd: int, entry: Entry) -> None:
+    os.utime(fd, ns=(entry.row.mtime_ns, entry.row.mtime_ns))
+    os.fsync(fd)
+
+
+def _pwrite(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view = view[written:]
+        offset += written
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A block of a disk, or with no chunk a row of blocks that are zeros."""
+
+    offset: int
+    length: int
+    chunk: Chunk | None
+
+
+def _parts(file: DiskFile) -> Iterator[_Part]:
+    layout = file.layout
+    for start in range(0, file.size, layout.segment_bytes):
+        end = min(start + layout.segment_bytes, file.size)
+        at = start
+        for index, chunk in sorted(file.segment(start // layout.segment_bytes).items()):
+            offset = start + index * layout.block_bytes
+            if offset > at:
+                yield _Part(at, offset - at, None)
+            yield _Part(offset, chunk.length, chunk)
+            at = offset + chunk.length
+        if at < end:
+            yield _Part(at, end - at, None)
+
+
+def _blocks(file: DiskFile, fd: int, report: Report, *, compare: bool, fresh: bool) -> None:
+    """Write the blocks of a disk in place. `fresh` means that the target is zeros."""
+
+    def put(part: _Part) -> int:
+        if part.chunk is None:
+            if not fresh and not (compare and _is_zero(fd, part)):
+                zero(fd, part.offset, part.length)
+            return 0
+        if compare and sha256(_pread(fd, part.offset, part.length)).digest() == digest_of(part.chunk):
+            return 0
+        _pwrite(fd, file.read(part.offset, part.length), part.offset)
+        return part.length
+
+    with ThreadPoolExecutor(THREADS, "disk") as threads:
+        under_way: deque[tuple[_Part, Future[int]]] = deque()
+        try:
+            for part in _parts(file):
+                under_way.append((part, threads.submit(put, part)))
+                if len(under_way) >= UNDER_WAY_MAX:
+                    _done(report, *under_way.popleft())
+            while under_way:
+                _done(report, *under_way.popleft())
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _done(report: Report, part: _Part, future: Future[int]) -> None:
+    report.new_bytes += future.result()
+    report.file_bytes += part.length
+
+
+def _pread(fd: int, offset: int, length: int) -> bytes:
+    data = os.pread(fd, length, offset)
+    while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
+        data += more
+    return data
+
+
+def _is_zero(fd: int, part: _Part) -> bool:
+    """Whether a row of blocks is zeros already. What is in a hole is not read."""
+    at, end = part.offset, part.offset + part.length
+    while at < end:
+        try:
+            at = max(at, os.lseek(fd, at, os.SEEK_DATA))
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return True
+        data = _pread(fd, at, min(PART_BYTES, end - at)) if at < end else b""
+        if data.count(0) != len(data):
+            return False
+        at += len(data) or end
+    return True

@@ -1,0 +1,116 @@
+"""How a run hides what it stores: under which key, for whom, and what it says in the clear instead of what it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cryostore.agent.agent_key import AgentKey, PublicKey
+from cryostore.agent.archive import Archive
+from cryostore.agent.archive_key import ArchiveKey
+from cryostore.agent.chunker import Chunker, ContentChunker
+from cryostore.agent.cut_points import KeyedCutPoints
+from cryostore.agent.key_object import is_key_name, key_object_name, wrap
+from cryostore.agent.keyed_call import KeyedCall
+from cryostore.agent.sealed_head import Recipient
+from cryostore.agent.sealed_upload import SealedUpload
+from cryostore.agent.upload import ObjectUpload
+from cryostore.core.digest import Payload, sha256
+from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.model.objects import PutObject
+from cryostore.model.operation import Call
+
+OPAQUE = "cryo-agent-1"
+
+
+class Plain:
+    """Nothing is hidden: the store may read all."""
+
+    def upload(self, call: Call, job_id: str, name: str) -> ObjectUpload:
+        """An object of the archive that is to be written."""
+        return ObjectUpload(call, job_id, name)
+
+    def chunker(self) -> Chunker:
+        """Where content is cut."""
+        return ContentChunker()
+
+    def restore_metadata(self, facts: dict[str, str]) -> dict[str, str]:
+        """What the recovery point says of itself."""
+        return facts
+
+    def store_keys(self, call: Call, job_id: str, old: dict[str, bytes]) -> dict[str, bytes]:  # noqa: ARG002 - as above
+        """Store the key objects that `old` lacks; answers the checksum of each the archive is to have."""
+        return {}
+
+
+class Sealed(Plain):
+    """All but sizes and times is hidden: sealed under an archive key, which is wrapped for its recipients."""
+
+    def __init__(self, key: ArchiveKey, resource: str, recipients: Iterable[tuple[PublicKey, str]]) -> None:
+        self.key = key
+        self._resource = resource
+        self._recipients = {each.public: (each, name) for each, name in recipients}
+
+    def upload(self, call: Call, job_id: str, name: str) -> ObjectUpload:
+        """See Plain."""
+        recipients = [Recipient(each.public, name) for each, name in self._recipients.values()]
+        return SealedUpload(call, job_id, name, self.key, self._resource, recipients)
+
+    def chunker(self) -> Chunker:
+        """See Plain."""
+        return KeyedCutPoints(self.key.cut_secret)
+
+    def restore_metadata(self, facts: dict[str, str]) -> dict[str, str]:
+        """See Plain."""
+        return {name: facts[name] for name in ("kind", "catalogObject") if name in facts} | {"encryption": OPAQUE}
+
+    def store_keys(self, call: Call, job_id: str, old: dict[str, bytes]) -> dict[str, bytes]:
+        """See Plain."""
+        kept = {name: digest for name, digest in old.items() if is_key_name(name)}
+        for recipient, _ in self._recipients.values():
+            name = key_object_name(self.key.key_id, recipient)
+            if name not in kept:
+                kept[name] = store_small(call, job_id, name, wrap(self.key, recipient))
+        return kept
+
+
+def store_small(call: Call, job_id: str, name: str, data: bytes) -> bytes:
+    """Store a small object; answers its checksum."""
+    payload = Payload(data)
+    summary = sha256(payload.sha256)
+    call.call(
+        PutObject(
+            backup_job_id=job_id,
+            object_name=name,
+            inline_chunk=payload,
+            inline_chunk_length=len(data),
+            inline_chunk_checksum=payload.sha256.hex(),
+            inline_chunk_checksum_algorithm="SHA256",
+            object_checksum=summary.hex(),
+            object_checksum_algorithm="SUMMARY",
+        )
+    )
+    return summary
+
+
+def secrecy_for(call: Call, resource: str, base: Archive | None) -> Plain:
+    """What a run of this resource does, by the key that goes with `call` and by what its base is.
+
+    Raises KeyUnavailableError if the base is sealed under a key that cannot be trusted with new data.
+    """
+    if not isinstance(call, KeyedCall):
+        return Plain()
+    key = call.key
+    if base is not None and base.sealing is not None:
+        sealing = base.sealing
+        if sealing.head.resource != resource:
+            raise KeyUnavailableError(f"the store gave the archive of another resource as the base of {resource!a}")
+        if not sealing.is_owned:
+            raise KeyUnavailableError(
+                "nothing proves that this key's holder began this archive: the store could have made it up",
+                hint="`cryo agent-key accept` trusts it, once you know it for the right one; or say another --resource",
+            )
+        return Sealed(sealing.active, resource, [(PublicKey(each.public), each.name) for each in sealing.head.recipients])
+    if not isinstance(key, AgentKey):
+        raise ConfigurationError("only a whole key can do this here")
+    recipients = [(each, each.fingerprint) for each in (key, *call.recipients)]
+    return Sealed(ArchiveKey.first(key.archive_seed, resource), resource, recipients)

@@ -1,0 +1,63 @@
+"""Whether the disk of an archive can be restored: its segments are listed, and with `data` every block is read."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from cryostore.agent.archive import Archive
+from cryostore.agent.disk_blocks import layout_of, segment_blocks
+from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.listing import entries
+from cryostore.agent.report import Report
+from cryostore.core.errors import CryostoreError
+from cryostore.model.restores import Chunk
+
+THREADS = 4
+UNDER_WAY_MAX = 8
+
+
+def verify_disk(archive: Archive, report: Report, *, data: bool) -> None:
+    """Look at all segments; what is wrong is an issue. Raises as `verify` does."""
+    layout = layout_of(archive)
+    path = b""
+    for entry in entries(archive):
+        path = entry.path
+        report.entries += 1
+        report.files += 1
+    with ThreadPoolExecutor(THREADS, "verify") as threads:
+        for number in range(-(-layout.disk_bytes // layout.segment_bytes)):
+            try:
+                blocks = segment_blocks(archive, layout, number)
+            except ArchiveDamagedError as error:
+                report.issue(path, error.message)
+                continue
+            if data:
+                _read(archive, report, path, blocks, threads)
+            report.file_bytes = min((number + 1) * layout.segment_bytes, layout.disk_bytes)
+
+
+def _read(
+    archive: Archive, report: Report, path: bytes, blocks: dict[int, Chunk], threads: ThreadPoolExecutor
+) -> None:
+    under_way: deque[Future[str | None]] = deque()
+    for _, chunk in sorted(blocks.items()):
+        under_way.append(threads.submit(_look, archive, chunk))
+        report.read_bytes += chunk.length
+        if len(under_way) >= UNDER_WAY_MAX:
+            _judge(report, path, under_way.popleft().result())
+    while under_way:
+        _judge(report, path, under_way.popleft().result())
+
+
+def _judge(report: Report, path: bytes, wrong: str | None) -> None:
+    if wrong is not None:
+        report.issue(path, wrong)
+
+
+def _look(archive: Archive, chunk: Chunk) -> str | None:
+    try:
+        archive.get_buffer(chunk)
+    except CryostoreError as error:
+        return error.message
+    return None

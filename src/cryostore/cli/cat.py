@@ -1,0 +1,54 @@
+"""`cryo cat`: the content of one file, to stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE
+
+if TYPE_CHECKING:
+    from cryostore.agent.files import Files
+
+
+@click.command("cat", epilog=EPILOGUE)
+@click.argument("point", metavar="POINT[:PATH]")
+@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
+@click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
+@place_options
+def command(point: str, vault: str | None, resource: str | None, **place: Any) -> None:
+    """Write the file at PATH in a recovery point to stdout. A stream or a disk needs no PATH: it is one file.
+
+    Holes of a file are written as zeros.
+    """
+    from cryostore.agent.chunk_cache import ChunkCache
+    from cryostore.agent.files import Files
+    from cryostore.agent.points import find_point, opened, split_point
+
+    name, path = split_point(point)
+    with (
+        opened_call(Place(**place)) as call,
+        opened(call, find_point(call, name, vault, resource), "cat") as archive,
+        closing(ChunkCache()) as cache,
+    ):
+        files = Files(archive, cache)
+        write(files, path, sys.stdout.fileno())
+
+
+def write(files: Files, path: str, fd: int) -> None:
+    """Write a file to a descriptor. A reader that wants no more is no failure."""
+    from cryostore.agent.reading import parts_of
+
+    try:
+        for part in parts_of(files.open(files.file(path))):
+            view = memoryview(part)
+            while view:
+                view = view[os.write(fd, view) :]
+    except BrokenPipeError:
+        return

@@ -1,0 +1,99 @@
+"""`cryo find`: in which recovery points something is."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import progress
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE, OK
+
+if TYPE_CHECKING:
+    from cryostore.agent.points import Point
+
+WITH_ISSUES = 1
+
+
+@click.command("find", epilog=EPILOGUE)
+@click.argument("pattern", metavar="PATTERN", type=click.Path(path_type=bytes))
+@click.option("--point", default=None, metavar="POINT", help="Look in this recovery point; in all, if left out.")
+@click.option("--vault", default=None, help="Look in this vault alone.")
+@click.option("--resource", default=None, metavar="NAME", help="Look in the recovery points of this resource alone.")
+@click.option("--newer", default=None, metavar="WHEN", help="Changed after: 2026-01-31, or 7d, which is a week ago.")
+@click.option("--larger", default=None, metavar="SIZE", help="Larger than: 500K, 20M, 1.5G.")
+@click.option(
+    "--type", "kind", default=None, type=click.Choice(list("fdlpbc")), help="File, directory, link, pipe, device."
+)
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each entry.")
+@place_options
+def command(
+    pattern: bytes,
+    point: str | None,
+    vault: str | None,
+    resource: str | None,
+    newer: str | None,
+    larger: str | None,
+    kind: Any,
+    as_json: bool,
+    **place: Any,
+) -> int:
+    """Find what PATTERN names: `*.conf` is a name anywhere, `/etc/*.conf` a path from the top.
+
+    `*` stands for anything, `?` for one character, `[abc]` for one of these. Recovery points that hold no archive of
+    `cryo backup` are named on stderr, and the exit code is 1.
+    """
+    from cryostore.agent.errors import ArchiveDamagedError
+    from cryostore.agent.find import Finder, Wanted
+    from cryostore.agent.points import find_point, list_points, opened
+    from cryostore.cli.backup import bytes_of
+
+    larger_bytes = None if larger is None else bytes_of(larger)
+    finder = Finder(Wanted(pattern=pattern, newer_ns=_newer_ns(newer), larger_bytes=larger_bytes, kind=kind))
+    code = OK
+    with opened_call(Place(**place)) as call:
+        points = [find_point(call, point, vault, resource)] if point else list_points(call, vault, resource)
+        for each in points:
+            try:
+                with opened(call, each, "find") as archive:
+                    _say(each, finder.find(archive), as_json=as_json)
+            except ArchiveDamagedError as error:
+                print(f"{each.recovery_point_arn}: {error.message}", file=sys.stderr)
+                code = WITH_ISSUES
+    return code
+
+
+def _say(point: Point, found: Any, *, as_json: bool) -> None:
+    from cryostore.agent.errors import shown
+    from cryostore.cli.entry_facts import entry_facts, path_facts
+    from cryostore.cli.points import words
+
+    first = True
+    for entry in found:
+        if as_json:
+            where = {"RecoveryPointArn": point.recovery_point_arn, "CreationDate": point.creation_date}
+            progress.say(where | path_facts(entry.path) | entry_facts(entry))
+            continue
+        if first:
+            print(words(point))
+        first = False
+        print("  " + shown(entry.path) + ("/" if entry.row.is_directory else ""))
+
+
+def _newer_ns(text: str | None) -> int | None:
+    from cryostore.cli.duration import PATTERN, SECONDS
+    from cryostore.core.errors import ConfigurationError
+    from cryostore.core.time import parse_timestamp, wall_clock
+
+    if text is None:
+        return None
+    if match := PATTERN.fullmatch(text):
+        return wall_clock() * 1_000_000 - round(float(match[1]) * SECONDS[match[2]] * 1_000_000_000)
+    try:
+        return round(parse_timestamp(text) * 1000) * 1_000_000
+    except ValueError:
+        raise ConfigurationError(
+            f"{text!a} is no time", hint="a time is a date such as 2026-01-31T12:00, or a span such as 7d"
+        ) from None

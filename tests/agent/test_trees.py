@@ -1,0 +1,173 @@
+"""Any tree, backed up, changed, backed up again: each recovery point gives back what there was at its time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cryostore.agent.report import Report
+from cryostore.agent.verify import verify
+from cryostore.core.limits import KIB
+from support.agent import Runs, seen
+
+NUMBERS = itertools.count(1)
+EXAMPLES = 25
+
+NAMES = st.one_of(
+    st.sampled_from([b"a", b"b", b"c", b"a b", b"a.b", b"-", b"\n", b"\xff\xfe", b"n" * 255, b"...", b"\x1b[2J"]),
+    st.binary(min_size=1, max_size=12).filter(lambda name: b"/" not in name and b"\0" not in name),
+).filter(lambda name: name not in (b".", b".."))
+SIZES = st.sampled_from([0, 1, 100, 4 * KIB, 5000, 512 * KIB, 512 * KIB + 1, 700 * KIB, 1300 * KIB])
+CONTENTS = st.builds(lambda size, seed: random.Random(seed).randbytes(size), SIZES, st.integers(0, 3))
+ATTRIBUTES = st.dictionaries(st.sampled_from(["user.a", "user.b"]), st.binary(max_size=20), max_size=2)
+MODES = st.sampled_from([0o644, 0o600, 0o755, 0o4755, 0o2750, 0o1777, 0o400, 0])
+TIMES = st.integers(-(2**33) * 10**9, 2**33 * 10**9)
+FILES = st.tuples(st.just("file"), CONTENTS, MODES, TIMES, ATTRIBUTES)
+LINKS = st.tuples(st.just("link"), st.binary(min_size=1, max_size=50).filter(lambda target: b"\0" not in target))
+OTHERS = st.one_of(st.tuples(st.just("fifo")), st.tuples(st.just("again")), LINKS)
+TREES = st.recursive(
+    st.one_of(FILES, OTHERS),
+    lambda below: st.tuples(st.just("folder"), st.dictionaries(NAMES, below, max_size=5), MODES, TIMES, ATTRIBUTES),
+    max_leaves=12,
+)
+ROOTS = st.dictionaries(NAMES, TREES, max_size=6)
+
+
+class Maker:
+    """Makes entries on disk; `again` is another name for a file that is there."""
+
+    def __init__(self):
+        self.files = []
+
+    def make(self, parent, name, what):
+        path = os.path.join(parent, name)
+        kind = what[0]
+        if kind == "file":
+            with open(path, "wb") as file:
+                file.write(what[1])
+            self.files.append(path)
+            self.dress(path, *what[2:])
+        elif kind == "folder":
+            os.mkdir(path)
+            for below, entry in what[1].items():
+                self.make(path, below, entry)
+            self.dress(path, *what[2:])
+        elif kind == "link":
+            os.symlink(what[1], path)
+        elif kind == "again" and self.files:
+            os.link(self.files[-1], path)
+        else:
+            os.mkfifo(path)
+
+    def dress(self, path, mode, time_ns, attributes):
+        for name, value in attributes.items():
+            os.setxattr(path, name, value)
+        if os.geteuid() == 0:
+            os.chmod(path, mode)
+        os.utime(path, ns=(time_ns, time_ns))
+
+
+def remove(path):
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+CHANGES = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), NAMES, TREES),
+        st.tuples(st.just("remove"), st.integers(0, 50)),
+        st.tuples(st.just("rename"), st.integers(0, 50), NAMES),
+        st.tuples(st.just("append"), st.integers(0, 50), st.binary(min_size=1, max_size=10)),
+        st.tuples(st.just("mode"), st.integers(0, 50), MODES),
+    ),
+    max_size=5,
+)
+
+
+def change(root, changes):
+    """Apply changes to whatever is in a folder."""
+    for kind, which, *what in changes:
+        if kind == "put":
+            if os.path.lexists(os.path.join(root, which)):
+                remove(os.path.join(root, which))
+            Maker().make(root, which, what[0])
+            continue
+        paths = sorted(os.path.join(place, name) for place, below, files in os.walk(root) for name in below + files)
+        if not paths:
+            continue
+        path = paths[which % len(paths)]
+        if kind == "remove":
+            remove(path)
+        elif kind == "rename" and not os.path.lexists(os.path.join(root, what[0])):
+            if not os.path.join(root, what[0]).startswith(path + b"/"):
+                os.rename(path, os.path.join(root, what[0]))
+        elif kind == "append" and os.path.isfile(path) and not os.path.islink(path):
+            with open(path, "ab") as file:
+                file.write(what[0])
+        elif kind == "mode" and not os.path.islink(path) and os.geteuid() == 0:
+            os.chmod(path, what[0])
+
+
+def story(call, tree, rounds):
+    runs = Runs(call, f"story-{next(NUMBERS)}")
+    folder = Path(tempfile.mkdtemp(prefix="cryo-tree-"))
+    try:
+        root = os.fsencode(folder / "source")
+        os.mkdir(root)
+        maker = Maker()
+        for name, what in tree.items():
+            maker.make(root, name, what)
+        points = []
+        for changes in [[], *rounds]:
+            change(root, changes)
+            report, outcome = runs.backup(root)
+            assert report.issue_count == 0
+            points.append((outcome.recovery_point_arn, seen(root)))
+        _, outcome = runs.backup(root)
+        assert outcome.same
+        for number, (arn, expected) in enumerate(points):
+            assert runs.restore(folder / str(number), arn).issue_count == 0
+            assert seen(folder / str(number)) == expected
+            with runs.opened(arn) as archive:
+                report = Report()
+                verify(archive, report, data=True)
+                assert report.issue_count == 0
+        target = folder / "0"  # and each over the one before
+        for arn, expected in points:
+            assert runs.restore(target, arn, delete=True).issue_count == 0
+            assert without_links(seen(target)) == without_links(expected)
+    finally:
+        shutil.rmtree(folder)
+
+
+def without_links(facts):
+    """Which names are one file is left out: what is kept as it is keeps its names."""
+    return {path: {key: value for key, value in entry.items() if key != "names"} for path, entry in facts.items()}
+
+
+@settings(max_examples=EXAMPLES)
+@given(tree=ROOTS, rounds=st.lists(CHANGES, max_size=2))
+def test_every_recovery_point_is_what_there_was(store, tree, rounds):
+    story(store, tree, rounds)
+
+
+@pytest.mark.stress
+@given(tree=ROOTS, rounds=st.lists(CHANGES, max_size=4))
+def test_every_recovery_point_is_what_there_was_at_length(store, tree, rounds):
+    story(store, tree, rounds)
+
+
+@settings(max_examples=4)
+@given(tree=ROOTS, rounds=st.lists(CHANGES, max_size=1))
+def test_every_recovery_point_is_what_there_was_over_a_server(client, tree, rounds):
+    story(client, tree, rounds)

@@ -1,0 +1,240 @@
+"""`cryo backup`, `restore`, `points`, `ls` and `verify`, as they are called: exit codes, words, lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cryostore.cli.verbs import FAILED, OK, run
+from cryostore.core.limits import MIB
+from support.agent import seen, write
+from support.serving import CRYO, serving
+
+WITH_ISSUES = 1
+
+
+@pytest.fixture
+def cryo(tmp_path, monkeypatch, capsys):
+    """Carries out a command line on a store in a directory; answers its exit code, stdout and stderr."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("CRYO_DATA_DIR", str(tmp_path / "data"))
+
+    def call(*arguments):
+        code = run([os.fspath(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+def lines_of(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder to back up."""
+    write(tmp_path / "source", {"file": b"file", "folder": {"other": b"other"}, b"\x1b[2J\n": b"control"})
+    return tmp_path / "source"
+
+
+def test_there_and_back(cryo, source, tmp_path):
+    code, out, err = cryo("backup", source)
+    assert code == OK
+    assert "3 new, 0 changed, 0 unchanged" in out
+    assert "made a new store; nothing in it can be read without its keys: copy " in err
+    assert "made" not in cryo("backup", source)[2]
+    code, out, err = cryo("restore", "latest", tmp_path / "target")
+    assert (code, err) == (OK, "")
+    assert "3 restored, 0 left as they are, 0 deleted" in out
+    assert seen(tmp_path / "target") == seen(source)
+
+
+def test_programs_get_lines_of_json(cryo, source, tmp_path):
+    _, out, _ = cryo("backup", source, "--json")
+    (made,) = lines_of(out)
+    assert (made["type"], made["new"], made["issues"]) == ("summary", 3, 0)
+    (listed,) = lines_of(cryo("points", "--json")[1])
+    assert listed["RecoveryPointArn"] == made["RecoveryPointArn"]
+    assert listed["CreationDate"] > 0
+    (restored,) = lines_of(cryo("restore", "latest", tmp_path / "target", "--json")[1])
+    assert (restored["restored"], restored["issues"]) == (3, 0)
+    entries = lines_of(cryo("ls", "latest", "-R", "--json")[1])
+    assert [entry["path"] for entry in entries] == ["\x1b[2J\n", "file", "folder", "folder/other"]
+    (verified,) = lines_of(cryo("verify", "latest", "--data", "--json")[1])
+    assert (verified["files"], verified["issues"]) == (3, 0)
+
+
+def test_what_names_a_recovery_point(cryo, source, tmp_path):
+    arns = [lines_of(cryo("backup", source, "--json")[1])[0]["RecoveryPointArn"] for _ in range(2)]
+    ids = [arn.rpartition(":")[2] for arn in arns]
+    for name in (
+        arns[0],
+        ids[0],
+        ids[0].lower(),
+        ids[0][:12],
+        f"{arns[0]}:folder",
+        f"{ids[0]}:folder",
+        "latest:folder",
+    ):
+        assert cryo("ls", name)[0] == OK
+    assert cryo("ls", "latest:folder")[1] == "folder/other\n"
+    assert cryo("ls", f"latest:{source}/folder")[1] == "folder/other\n"
+    for name in ("", "nothing", "arn:aws:backup:local-1:000000000000:recovery-point:NONE"):
+        code, out, err = cryo("ls", name)
+        assert (code, out) == (FAILED, "")
+        assert "is no recovery point" in err or "beginning" in err
+
+
+def test_names_cannot_move_the_cursor(cryo, source):
+    cryo("backup", source)
+    out = cryo("ls", "latest")[1]
+    assert r"\x1b[2J\x0a" in out
+    assert "\x1b" not in out
+
+
+def test_the_long_form(cryo, source):
+    (source / "link").symlink_to("nowhere")
+    cryo("backup", source)
+    out = cryo("ls", "-l", "latest")[1]
+    assert "-> nowhere" in out
+    assert out.splitlines()[1].startswith("-rw")
+
+
+def test_issues_make_one(cryo, source, monkeypatch):
+    (source / "loop").symlink_to(source)
+    real = os.readlink
+
+    def unreadable(path, *, dir_fd=None):
+        if path == b"loop":
+            raise PermissionError(13, "Permission denied")
+        return real(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "readlink", unreadable)
+    code, out, err = cryo("backup", source)
+    assert code == WITH_ISSUES
+    assert "loop: Permission denied" in err
+    assert "1 issues: not all was backed up" in out
+    code, out, _ = cryo("backup", source, "--json")
+    assert code == WITH_ISSUES
+    assert lines_of(out)[0] == {"type": "issue", "path": "loop", "reason": "Permission denied"}
+    assert "1 items were skipped" in cryo("points")[1]
+
+
+def test_what_cannot_be_done_at_all_makes_two(cryo, source, tmp_path):
+    assert cryo("backup", tmp_path / "nowhere")[0] == FAILED
+    assert cryo("restore", "latest", tmp_path / "target")[0] == FAILED
+    assert "holds no store" in cryo("points")[2]
+    cryo("backup", source)
+    assert cryo("restore", "latest", source / "file")[0] == FAILED
+    assert cryo("restore", "latest:nowhere", tmp_path / "target")[0] == FAILED
+    assert cryo("backup", source, "--vault", "nowhere")[0] == FAILED
+    assert cryo("backup", source, "--tag", "no-value")[0] == FAILED
+    assert cryo("backup", source, "--exclude-larger-than", "much")[0] == FAILED
+    assert cryo("backup", source, "--endpoint-url", "http://127.0.0.1:1")[0] == FAILED
+
+
+def test_a_store_must_be_named(cryo, source, monkeypatch):
+    monkeypatch.delenv("CRYO_DATA_DIR")
+    code, _, err = cryo("backup", source)
+    assert code == FAILED
+    assert "hint: name a store with --data-dir DIR, or a server with --endpoint-url URL" in err
+
+
+def test_patterns_and_sizes_leave_out(cryo, source, tmp_path):
+    write(source, {"big": b"x" * 3000, "keep.o": b"", "drop.o": b"", "node_modules": {"deep": b""}})
+    patterns = tmp_path / "patterns"
+    patterns.write_text("# objects\n*.o\n!keep.o\n")
+    options = ("--exclude", "node_modules", "--exclude-file", patterns, "--exclude-larger-than", "2K")
+    assert cryo("backup", source, *options, "--exclude", f"{source}/folder/other")[0] == OK
+    cryo("restore", "latest", tmp_path / "target")
+    assert set(seen(tmp_path / "target")) == {b"", b"file", b"folder", b"keep.o", b"\x1b[2J\n"}
+
+
+def test_several_paths_make_one_tree(cryo, source, tmp_path):
+    assert cryo("backup", source / "file", source / "folder")[0] == OK
+    cryo("restore", "latest", tmp_path / "target")
+    assert set(seen(tmp_path / "target")) == {b"", b"file", b"folder", b"folder/other"}
+    assert cryo("backup", source / "file")[0] == OK
+    cryo("restore", "latest", tmp_path / "single")
+    assert set(seen(tmp_path / "single")) == {b"", b"file"}
+
+
+def test_a_dry_run_makes_no_store(cryo, source, tmp_path):
+    code, _, err = cryo("backup", source, "--dry-run")
+    assert code == FAILED
+    assert "holds no store" in err
+    assert not (tmp_path / "data").exists()
+    cryo("backup", source)
+    code, out, _ = cryo("backup", source, "--dry-run")
+    assert (code, out) == (OK, "3 files, 2 folders, 16 B\n")
+
+
+def test_a_damaged_file_is_named(cryo, source, tmp_path):
+    write(source, {"large": random.Random(1).randbytes(MIB)})
+    cryo("backup", source)
+    (pack,) = (tmp_path / "data" / "packs").rglob("*-*")
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.write_bytes(data)
+    assert cryo("verify", "latest")[0] == OK
+    code, out, err = cryo("verify", "latest", "--data")
+    assert code == WITH_ISSUES
+    assert "issues" in out
+    assert "large: " in err
+
+
+def test_the_same_over_a_server(source, tmp_path):
+    with serving(tmp_path / "served") as server:
+        environment = server.environment | {"XDG_STATE_HOME": str(tmp_path / "state")}
+        for arguments in (
+            ["backup", source],
+            ["restore", "latest", tmp_path / "target"],
+            ["verify", "latest", "--data"],
+        ):
+            done = subprocess.run([*CRYO, *arguments], env=environment, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (OK, "")
+    assert seen(tmp_path / "target") == seen(source)
+
+
+def killed_backups(tmp_path, kills):
+    """Back up while being killed at random moments, then to the end; answers what the last run said."""
+    rng = random.Random(5)
+    write(tmp_path / "source", {f"{n:03}": rng.randbytes(MIB // 2 + n) for n in range(60)})
+    data = tmp_path / "data"
+    environment = os.environ | {"XDG_STATE_HOME": str(tmp_path / "state")}
+    command = [sys.executable, "-m", "cryostore", "backup", str(tmp_path / "source"), "--data-dir", str(data), "--json"]
+    for _ in range(kills):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            process.communicate(timeout=rng.uniform(0.2, 1.2))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == OK, done.stderr
+    return lines_of(done.stdout)[-1]
+
+
+def check_after_kills(cryo, tmp_path, kills):
+    summary = killed_backups(tmp_path, kills)
+    assert summary["issues"] == 0
+    assert cryo("restore", "latest", tmp_path / "target")[0] == OK
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+    for point in lines_of(cryo("points", "--json")[1]):
+        assert cryo("verify", point["RecoveryPointArn"], "--data")[0] == OK
+
+
+def test_kills_leave_nothing_half_done(cryo, tmp_path):
+    check_after_kills(cryo, tmp_path, 3)
+
+
+@pytest.mark.stress
+def test_many_kills_leave_nothing_half_done(cryo, tmp_path):
+    check_after_kills(cryo, tmp_path, 60)
