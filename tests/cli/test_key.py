@@ -24,7 +24,7 @@ DATA = b"what is in the backup"
 @pytest.fixture(autouse=True)
 def _nobodys_keyring(monkeypatch):
     """No keyring is named but by the test."""
-    monkeypatch.delenv("CRYOSTORE_KEYRING", raising=False)
+    monkeypatch.delenv("CRYO_KEYRING", raising=False)
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_the_keyring_is_split_off(cryo, data_dir, tmp_path, monkeypatch):
     assert cryo("list", "--keyring", elsewhere)[0] == 0
     assert run(["gc", "--data-dir", str(data_dir)]) == 2
     assert run(["gc", "--data-dir", str(data_dir), "--keyring", f"file:{elsewhere}"]) == 0
-    monkeypatch.setenv("CRYOSTORE_KEYRING", str(elsewhere))
+    monkeypatch.setenv("CRYO_KEYRING", str(elsewhere))
     assert run(["jobs", "--data-dir", str(data_dir)]) == 0
     assert cryo("list")[1]["keyring"] == str(elsewhere)
     assert cryo("rotate")[1]["finished"]

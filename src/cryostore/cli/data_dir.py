@@ -38,7 +38,7 @@ def keyring_option(**more: Any) -> Callable[[Any], Any]:
         "--keyring",
         metavar="PLACE",
         default=None,
-        envvar="CRYOSTORE_KEYRING",
+        envvar="CRYO_KEYRING",
         show_envvar=True,
         help="The master keys, if not in the data directory: PATH, file:PATH, env:NAME or command:PROGRAM ARGUMENT...",
         **more,

@@ -72,6 +72,7 @@ def show(steps: Iterator[Progress]) -> None:
 def words(outcome: Outcome, *, dry_run: bool) -> str:
     """The outcome for people."""
     would = "would be " if dry_run else ""
+    skipped = (f"left for later: {outcome.packs_skipped} packs, for want of room",) if outcome.packs_skipped else ()
     return "\n".join(
         (
             f"{outcome.chunks} chunks",
@@ -80,6 +81,7 @@ def words(outcome: Outcome, *, dry_run: bool) -> str:
             f"{would}removed: {outcome.removed} chunks, {_mib(outcome.removed_bytes)}",
             f"{would}compacted: {outcome.packs_compacted} packs, {_mib(outcome.moved_bytes)} moved",
             f"{would}deleted: {outcome.packs_deleted} packs, {_mib(outcome.deleted_bytes)} given back",
+            *skipped,
         )
     )
 
