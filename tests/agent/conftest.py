@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from cryostore.agent.agent_key import AgentKey
 from cryostore.core.time import wall_clock
 from support.agent import Runs
 from support.serving import server  # noqa: F401 - a fixture
@@ -28,11 +29,12 @@ def client(server):  # noqa: F811 - as above
         yield client
 
 
-@pytest.fixture(params=["in process", "over a server"])
+@pytest.fixture(params=["in process", "over a server", "sealed"])
 def runs(request):
-    """The agent's runs for a resource of their own, over either."""
-    call = request.getfixturevalue("store" if request.param == "in process" else "client")
-    return Runs(call, f"tree-{next(NUMBERS)}")
+    """The agent's runs for a resource of their own, over either, and with a key."""
+    call = request.getfixturevalue("client" if request.param == "over a server" else "store")
+    key = AgentKey.generate() if request.param == "sealed" else None
+    return Runs(call, f"tree-{next(NUMBERS)}", key)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 from cryostore.agent.backup import Options as BackupOptions
 from cryostore.agent.backup import backup
+from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.points import find_point, opened
 from cryostore.agent.report import Report
 from cryostore.agent.restore import Options as RestoreOptions
@@ -23,18 +24,24 @@ def in_an_hour():
 
 
 class Runs:
-    """Backs up and restores through a `Call`, each resource by its own name."""
+    """Backs up and restores through a `Call`, each resource by its own name, sealed if there is a key."""
 
-    def __init__(self, call, resource="tree"):
+    def __init__(self, call, resource="tree", key=None):
         self.call = call
         self.resource = resource
+        self.key = key
+
+    @property
+    def keyed_call(self):
+        """The call with the key, if there is one."""
+        return KeyedCall(self.call, self.key) if self.key else self.call
 
     def backup(self, root, *, now=in_an_hour, before_read=None, unfinished=None, **options):
         """One run; answers its report and its outcome."""
         report = Report()
         arguments = {"vault": "Default", "resource": self.resource} | options
         wanted = BackupOptions(root=os.fsencode(root), **arguments)
-        outcome = backup(self.call, wanted, report, unfinished=unfinished, now=now, before_read=before_read)
+        outcome = backup(self.keyed_call, wanted, report, unfinished=unfinished, now=now, before_read=before_read)
         return report, outcome
 
     def restore(self, target, point="latest", **options):
@@ -46,7 +53,7 @@ class Runs:
 
     def opened(self, point="latest"):
         """The archive of a recovery point."""
-        return opened(self.call, find_point(self.call, point, resource=self.resource), "test")
+        return opened(self.keyed_call, find_point(self.call, point, resource=self.resource), "test")
 
     def latest(self):
         """The ARN of the newest recovery point."""

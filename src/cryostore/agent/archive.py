@@ -69,10 +69,10 @@ class Archive:
             raise ArchiveDamagedError(f"the archive has no object {name}")
         return found
 
-    def blocks(self) -> Iterator[Block]:
-        """All blocks, in order; the next chunks are fetched meanwhile."""
+    def blocks(self, *, check_names: bool = True) -> Iterator[Block]:
+        """All blocks, in order; the next chunks are fetched meanwhile. As to `check_names`, see `block.decode`."""
         for data in self.ahead(self.get, self.catalog_chunks):
-            yield from decode(data)
+            yield from decode(data, check_names=check_names)
 
     def ahead(self, work: Callable[[Given], Got], given: Iterable[Given]) -> Iterator[Got]:
         """The results in order, a few of them worked out in advance."""

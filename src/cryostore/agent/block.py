@@ -107,11 +107,16 @@ def encode(
     return b"".join((HEAD.pack(length, kind, 0, 0, len(path), len(rows), len(names), len(packed)), *parts))
 
 
-def decode(data: bytes) -> Iterator[Block]:
-    """The blocks in a chunk of a catalog. Raises ArchiveDamagedError unless they are all well formed."""
+def decode(data: bytes, *, check_names: bool = True) -> Iterator[Block]:
+    """The blocks in a chunk of a catalog. Raises ArchiveDamagedError unless they are all well formed.
+
+    Only who compares names with others, and uses none of them, may leave them unchecked.
+    """
     at = 0
     while at < len(data):
         block = _decode(data, at)
+        if check_names:
+            _check_names(block.kind, block.path, block.names, block.entries)
         yield block
         at += len(block.raw)
 
@@ -130,7 +135,6 @@ def _decode(data: bytes, at: int) -> Block:
         parts.append(raw[place : place + size])
         place += size
     path, names, rows, contents, extras = parts
-    _check_names(kind, path, names, count)
     return Block(kind, path, count, names, rows, contents, extras, raw)
 
 

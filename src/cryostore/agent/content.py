@@ -21,7 +21,7 @@ SHARED_BYTES_MIN = 1 * MIB
 SHARED_BYTES_MAX = 3 * MIB
 SHARED_BYTES_SPREAD = 1 * MIB
 """How far behind the minimum a shared chunk ends on average."""
-READ_BYTES = 8 * MIB
+READ_BYTES = 4 * MIB
 
 Read = Callable[[memoryview], int]
 """Reads into a buffer as much as there is room for and says how much it was; less only at the end."""

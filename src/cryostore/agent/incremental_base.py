@@ -31,17 +31,24 @@ class Base:
     def __init__(self, archive: Archive, *, same_root: bool) -> None:
         self.archive = archive
         self.retired = retired(archive.header.objects)
-        self._blocks: Iterator[Block] = archive.blocks() if same_root else iter(())
+        self._blocks: Iterator[Block] = archive.blocks(check_names=False) if same_root else iter(())
+        self._next: Block | None = None
+        self._next_key = (0, b"")
+        self._advance()
+
+    def _advance(self) -> None:
         self._next = next(self._blocks, None)
+        if self._next is not None:
+            self._next_key = (self._next.kind, order_key(self._next.path))
 
     def take(self, kind: Kind, path: bytes) -> list[Block]:
         """The blocks of a directory; none if the base does not have it."""
         wanted = (kind, order_key(path))
         found = []
-        while self._next is not None and (self._next.kind, order_key(self._next.path)) <= wanted:
-            if (self._next.kind, order_key(self._next.path)) == wanted:
+        while self._next is not None and self._next_key <= wanted:
+            if self._next_key == wanted:
                 found.append(self._next)
-            self._next = next(self._blocks, None)
+            self._advance()
         return found
 
     def usable(self, block: Block) -> bool:
@@ -52,7 +59,7 @@ class Base:
 
     def load_small_files(self, table: DigestTable) -> None:
         """Add where each small file of the base lies."""
-        for block in self.archive.blocks():
+        for block in self.archive.blocks(check_names=False):
             for number, chunk, offset, digest in CONTENT.iter_unpack(block.contents):
                 if digest != NO_DIGEST and number not in self.retired:
                     table.add(digest, number, chunk, offset)

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 from cryostore.agent.archive import Archive, digest_of
 from cryostore.agent.attributes import Attributes

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from cryostore.agent.backup import Outcome
-from cryostore.agent.chunker import ContentChunker
 from cryostore.agent.command import running
 from cryostore.agent.content import ContentWriter
 from cryostore.agent.digest_table import DigestTable
@@ -70,7 +69,7 @@ def backup_stream(
     with opened_writer(call, options, unfinished) as writer:
         number = max((each.number for each in writer.base.header.objects), default=0) + 1 if writer.base else 1
         upload = writer.object(content_name(number))
-        into = ContentWriter(writer.uploader, upload, number, ContentChunker(), DigestTable())
+        into = ContentWriter(writer.uploader, upload, number, writer.secrecy.chunker(), DigestTable())
         with producer as fd:
             content, size = into.large(_Reader(fd, options.name, report).read, BYTES_MAX)
         writer.uploader.flush()
@@ -85,7 +84,7 @@ def backup_stream(
             upload.complete()
             found[upload.name] = upload.summary()
             report.new = 1
-        objects = [ContentObject(content.object_number, size, size)] if size else []
+        objects = [ContentObject(content.object_number, size, size, upload.mark())] if size else []
         metadata = {"objectName": shown(options.name), "contentLength": str(size)}
         return writer.commit(found, size, now(), metadata, content=content, objects=objects)
 

@@ -6,8 +6,9 @@ Blocks stand in order, so that the chunk of the catalog that holds a directory i
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
+from typing import NamedTuple
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.block import Block, Kind, decode, order_key
@@ -20,18 +21,25 @@ CHUNKS_HELD = 8
 Key = tuple[int, bytes]
 
 
+class _Held(NamedTuple):
+    """The blocks of a chunk of the catalog, and what sorts them."""
+
+    keys: list[Key]
+    blocks: list[Block]
+
+
 class Tree:
     """Looks up paths in an archive. Thread safe. Raises what the store raises, and ArchiveDamagedError."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._lock = threading.Lock()
-        self._chunks: OrderedDict[int, list[Block]] = OrderedDict()
+        self._chunks: OrderedDict[int, _Held] = OrderedDict()
         self._first_keys: dict[int, Key] = {}
 
     def root(self) -> Entry:
         """The root itself."""
-        for block in self._blocks(0):
+        for block in self._held(0).blocks:
             if block.kind == Kind.ROOT:
                 return entry_of(block, 0)
         raise ArchiveDamagedError("the archive's catalog has no root")
@@ -51,14 +59,14 @@ class Tree:
     def directory(self, path: bytes) -> list[Block]:
         """The blocks of a directory; none if there is none."""
         wanted = (Kind.DIRECTORY.value, order_key(path))
-        found = []
+        found: list[Block] = []
         for number in range(max(self._first_not_before(wanted) - 1, 0), len(self._archive.catalog_chunks)):
-            for block in self._blocks(number):
-                key = _key(block)
-                if key == wanted:
-                    found.append(block)
-                elif key > wanted:
-                    return found
+            keys, blocks = self._held(number)
+            first = bisect_left(keys, wanted)
+            last = bisect_right(keys, wanted)
+            found += blocks[first:last]
+            if last < len(keys):
+                break
         return found
 
     def _first_not_before(self, wanted: Key) -> int:
@@ -75,9 +83,9 @@ class Tree:
     def _first_key(self, number: int) -> Key:
         with self._lock:
             key = self._first_keys.get(number)
-        return key if key is not None else _key(self._blocks(number)[0])
+        return key if key is not None else self._held(number).keys[0]
 
-    def _blocks(self, number: int) -> list[Block]:
+    def _held(self, number: int) -> _Held:
         with self._lock:
             if (held := self._chunks.get(number)) is not None:
                 self._chunks.move_to_end(number)
@@ -85,12 +93,13 @@ class Tree:
         blocks = list(decode(self._archive.get(self._archive.catalog_chunks[number])))
         if not blocks:
             raise ArchiveDamagedError("the archive's catalog has an empty chunk")
+        held = _Held([_key(block) for block in blocks], blocks)
         with self._lock:
-            self._first_keys[number] = _key(blocks[0])
-            self._chunks[number] = blocks
+            self._first_keys[number] = held.keys[0]
+            self._chunks[number] = held
             while len(self._chunks) > CHUNKS_HELD:
                 self._chunks.popitem(last=False)
-        return blocks
+        return held
 
 
 def _key(block: Block) -> Key:

@@ -6,9 +6,7 @@ Directories are opened relative to their parents and never through a symlink. No
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import NamedTuple
 
 from cryostore.agent.entry import ROW, UINT32_MAX
@@ -16,6 +14,9 @@ from cryostore.agent.errors import SourceError
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 NO_ATIME: int = getattr(os, "O_NOATIME", 0)
+
+FORMAT_BYTE = 0o170000 >> 8
+FOLDER_BYTE = 0o040000 >> 8
 
 Select = Callable[[bytes, int, int], bool]
 """Whether an entry is wanted, by its path, its mode and its size."""
@@ -84,8 +85,7 @@ class Walk:
                 fd, path = opened
                 directory = self._list(fd, path)
                 yield directory
-                below = iter([name for name, row in zip(directory.names, directory.rows, strict=True) if _descend(row)])
-                stack.append((fd, path, below))
+                stack.append((fd, path, iter(_folders(directory))))
                 opened = self._next(stack)
         finally:
             for fd, _, _ in stack:
@@ -133,14 +133,18 @@ class Walk:
                         self._on_problem(SourceError.of(join(path, encode(entry.name)), error))
                         continue
                     mode = status.st_mode
+                    form = mode & 0o170000
+                    if form == 0o140000:  # a socket means nothing without its process
+                        self._on_skip(Skipped(join(path, encode(entry.name)), "socket"))
+                        continue
                     device = devices.get(status.st_dev)
                     if device is None:
                         device = self.device(status.st_dev)
-                    if mode & 0o170000 == 0o040000:
+                    if form == 0o040000:
                         links = size = 0
                     else:
                         links = min(status.st_nlink, UINT32_MAX)
-                        size = status.st_size if mode & 0o170000 == 0o100000 else 0
+                        size = status.st_size if form == 0o100000 else 0
                     row = pack(
                         mode,
                         status.st_uid,
@@ -160,25 +164,25 @@ class Walk:
         return Directory(path, fd, [name for name, _ in found], [row for _, row in found])
 
     def _selected(self, path: bytes, found: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """What is wanted of the entries of a directory. Sockets are not: they mean nothing without their process."""
+        """What is wanted of the entries of a directory."""
         if self._only is not None and path in self._leading:
             wanted = self._only | self._leading
             found = [entry for entry in found if join(path, entry[0]) in wanted]
         if self._markers and any(name in self._markers for name, _ in found):
             self._on_skip(Skipped(path, "marked as excluded"))
             return []
-        kept = []
-        for name, row in found:
-            mode = int.from_bytes(row[:4], "little")
-            if stat.S_ISSOCK(mode):
-                self._on_skip(Skipped(join(path, name), "socket"))
-            elif self._select is None or self._select(join(path, name), mode, ROW.unpack(row)[5]):
-                kept.append((name, row))
-        return kept
+        select = self._select
+        if select is None:
+            return found
+        rows = [(name, row, ROW.unpack(row)) for name, row in found]
+        return [(name, row) for name, row, facts in rows if select(join(path, name), facts[0], facts[5])]
 
 
-def _descend(row: bytes) -> bool:
-    return stat.S_ISDIR(int.from_bytes(row[:4], "little"))
+def _folders(directory: Directory) -> list[bytes]:
+    # The second byte of a row has the bits of its mode that tell what it is.
+    return [
+        name for name, row in zip(directory.names, directory.rows, strict=True) if row[1] & FORMAT_BYTE == FOLDER_BYTE
+    ]
 
 
 def _above(path: bytes) -> Iterator[bytes]:
@@ -194,6 +198,7 @@ def join(path: bytes, name: bytes) -> bytes:
 
 def open_without_atime(name: bytes, flags: int, parent: int | None) -> int:
     """Open, and leave the access time as it is where that is allowed."""
-    with suppress(PermissionError):
+    try:
         return os.open(name, flags | NO_ATIME, dir_fd=parent)
-    return os.open(name, flags, dir_fd=parent)
+    except PermissionError:
+        return os.open(name, flags, dir_fd=parent)

@@ -282,7 +282,7 @@ def last_end_in(transaction: Transaction, pack_name: str) -> int:
 def save(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, pack_number: int) -> bool:
     """Point a damaged chunk's row, or a new one, to a sound copy of its bytes; answers whether it did.
 
-    A row that is not marked as damaged stays as it is. A new row counts as used now.
+    A row that is not marked as damaged stays as it is. A new row counts as used now. For repair, and for rebuilding.
     """
     saved = transaction.run(
         "INSERT INTO chunk (vault_id, digest, key_number, pack_number, pack_offset, sealed_length, length, used_epoch)"
@@ -315,23 +315,3 @@ def move(transaction: Transaction, chunk: PackedChunk, *, from_pack: int, to_pac
         to_offset=to_offset,
     )
     return moved == 1
-
-
-def put_back(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, pack_number: int) -> bool:
-    """Add a chunk that was found in a pack, unless the vault has its bytes already; answers whether it did.
-
-    For rebuilding the catalog.
-    """
-    added = transaction.run(
-        "INSERT INTO chunk (vault_id, digest, key_number, pack_number, pack_offset, sealed_length, length)"
-        " VALUES (:vault_id, :digest, :key_number, :pack_number, :pack_offset, :sealed_length, :length)"
-        " ON CONFLICT (vault_id, digest) DO NOTHING",
-        vault_id=vault_id,
-        digest=digest,
-        key_number=chunk.key_number,
-        pack_number=pack_number,
-        pack_offset=chunk.pack_offset,
-        sealed_length=chunk.sealed_length,
-        length=chunk.length,
-    )
-    return added == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ NAME_BYTES_MAX = 1024
 @click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=bytes))
 @single_file_options
 @click.option("--vault", default="Default", show_default=True, help="Where the recovery point goes.")
-@click.option("--resource", default=None, metavar="NAME", help="What this is a backup of; HOST:PATH if left out.")
+@click.option("--resource", default=None, metavar="NAME", help="What this is a backup of; HOST:PATH if left out, with --key a name that does not show that.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, as .gitignore says it; repeatable.")
 @click.option("--exclude-file", multiple=True, type=click.Path(path_type=Path), help="A file of such patterns.")
 @click.option("--exclude-if-present", multiple=True, metavar="NAME", help="Leave out what is beside a file NAME.")
@@ -47,13 +48,16 @@ def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
     from cryostore.agent.backup import backup
     from cryostore.agent.errors import SourceError
     from cryostore.agent.errors import shown as shown_path
+    from cryostore.agent.keyed_call import resource_for
     from cryostore.agent.report import Report
     from cryostore.agent.unfinished import noted
 
-    place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"))
+    place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"), options.pop("key"))
+    recommend_key(place)
     if single_file.asked(options):
         report, outcome = single_file.back_up(paths, options, place, as_json=as_json)
         return _said(report, outcome, as_json=as_json, dry_run=False)
+    named = options["resource"]
     wanted = _options(paths, **single_file.without(paths, options))
     report = Report()
     try:
@@ -62,6 +66,7 @@ def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
             opened_call(place, create=not wanted.dry_run) as call,
             progress.shown(report, quiet=as_json),
         ):
+            wanted = wanted if named else replace(wanted, resource=resource_for(call, wanted.resource))
             outcome = backup(call, wanted, report, unfinished=unfinished)
     except SourceError as error:
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}") from None

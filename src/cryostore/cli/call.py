@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -9,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
+from cryostore.cli.agent_key_option import key_option, read_key
 from cryostore.cli.data_dir import keyring_option
 from cryostore.core.errors import ConfigurationError
 
@@ -29,6 +32,7 @@ class Place:
     data_dir: Path | None
     endpoint_url: str | None
     keyring: str | None
+    key: Path | None = None
 
     @property
     def name(self) -> str:
@@ -38,8 +42,21 @@ class Place:
         return self.endpoint_url or next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
 
 
+def recommend_key(place: Place) -> None:
+    """Say in one line that a server elsewhere reads what is not encrypted."""
+    if place.key or place.data_dir:
+        return
+    host = urlsplit(place.name).hostname or ""
+    try:
+        is_here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_here = host in ("", "localhost") or host.endswith(".localhost")
+    if not is_here:
+        print(f"note: {host} can read this backup; `cryo init-key` and --key FILE encrypt it here", file=sys.stderr)
+
+
 def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options `--data-dir`, `--keyring` and `--endpoint-url`; the command takes them as `**place`."""
+    """The options `--data-dir`, `--keyring`, `--endpoint-url` and `--key`; the command takes them as `**place`."""
     data_dir = click.option(
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
@@ -51,16 +68,28 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     endpoint_url = click.option(
         "--endpoint-url", default=None, metavar="URL", help="A server; AWS_ENDPOINT_URL says it, too."
     )
-    optioned: Callable[..., Any] = data_dir(keyring_option()(endpoint_url(command)))
+    optioned: Callable[..., Any] = data_dir(keyring_option()(endpoint_url(key_option(command))))
     return optioned
 
 
 @contextmanager
 def opened_call(place: Place, *, create: bool = False) -> Iterator[Call]:
-    """The store as a `Call`. With `create`, a directory without a store becomes one.
+    """The store as a `Call`, with the key that archives are sealed with. `create` makes a directory a store.
 
-    Raises ConfigurationError unless exactly one store is named.
+    Raises ConfigurationError unless exactly one store is named, or if there is no such key.
     """
+    key = read_key(place.key)
+    with _opened(place, create=create) as call:
+        if key is None:
+            yield call
+            return
+        from cryostore.agent.keyed_call import KeyedCall
+
+        yield KeyedCall(call, key)
+
+
+@contextmanager
+def _opened(place: Place, *, create: bool) -> Iterator[Call]:
     if place.endpoint_url and place.data_dir:
         raise ConfigurationError(
             "both a directory and a server are named", hint="leave --data-dir or --endpoint-url out"

@@ -54,7 +54,7 @@ def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
     from cryostore.agent.report import Report
     from cryostore.agent.restore import Options, restore
 
-    place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"))
+    place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"), options.pop("key"))
     vault, resource = options.pop("vault"), options.pop("resource")
     options |= {name: _matches(options.pop(name)) for name in ("include", "exclude")}
     report = Report()

@@ -73,6 +73,7 @@ def back_up(
     """Carry out such a backup. Raises ConfigurationError for what cannot be meant, CryostoreError if it fails."""
     from cryostore.agent.errors import SourceError
     from cryostore.agent.errors import shown as shown_path
+    from cryostore.agent.keyed_call import resource_for
     from cryostore.agent.report import Report
     from cryostore.agent.unfinished import noted
     from cryostore.cli.backup import notes_folder
@@ -86,6 +87,8 @@ def back_up(
             progress.shown(report, quiet=as_json),
             terminated_as_interrupted(),
         ):
+            if not options["resource"]:
+                wanted.resource = resource_for(call, wanted.resource)
             return report, run(call, report, unfinished)
     except SourceError as error:
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}") from None

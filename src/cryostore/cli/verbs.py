@@ -19,6 +19,7 @@ INTERRUPTED = 130
 
 VERBS = {
     "check": ("cryostore.cli.check", "Compare the catalog with the packs."),
+    "agent-key": ("cryostore.cli.agent_key", "Look after the keys that backups are encrypted for."),
     "backup": ("cryostore.cli.backup", "Make a recovery point of files and folders."),
     "ls": ("cryostore.cli.ls", "List what is in a recovery point."),
     "cat": ("cryostore.cli.cat", "Write a file of a recovery point to stdout."),
@@ -28,6 +29,7 @@ VERBS = {
     "diff": ("cryostore.cli.diff", "List what differs between two recovery points."),
     "find": ("cryostore.cli.find", "Find files in all recovery points."),
     "gc": ("cryostore.cli.gc", "Give the space back that nothing needs any more."),
+    "init-key": ("cryostore.cli.init_key", "Make a key that backups are encrypted for."),
     "jobs": ("cryostore.cli.jobs", "Show the jobs that are open, and what they keep alive."),
     "key": ("cryostore.cli.key", "Rotate, copy and look after the keys."),
     "rebuild-catalog": ("cryostore.cli.rebuild_catalog", "Make a lost catalog anew from the data."),

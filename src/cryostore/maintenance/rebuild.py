@@ -256,7 +256,7 @@ class Rebuild:
             added = 0
             for found in batch:
                 key_number, vault_id, _ = self._keys[found.key_id]
-                added += chunks.put_back(
+                added += chunks.save(
                     transaction,
                     vault_id,
                     found.digest,

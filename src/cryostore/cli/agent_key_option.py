@@ -1,0 +1,65 @@
+"""The option `--key` of the agent's verbs, and where passphrases come from: never from the command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from cryostore.agent.agent_key import PublicKey
+
+PASSPHRASE_FILE = "CRYO_KEY_PASSPHRASE_FILE"
+PASSPHRASE_BYTES_MAX = 4096
+
+
+def key_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option `--key`; the command takes it as `key`."""
+    option = click.option(
+        "--key",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=None,
+        metavar="FILE",
+        envvar="CRYO_KEY_FILE",
+        show_envvar=True,
+        help="A key file: backups are encrypted before they are sent.",
+    )
+    optioned: Callable[..., Any] = option(command)
+    return optioned
+
+
+def read_key(path: Path | None) -> PublicKey | None:
+    """The key of a file; None without one. Asks for its passphrase if it has one."""
+    if path is None:
+        return None
+    from cryostore.agent.key_file import read
+
+    return read(str(path), lambda: passphrase(f"Passphrase of {path}: "))
+
+
+def passphrase(prompt: str, *, twice: bool = False) -> str:
+    """A passphrase: from the file that CRYO_KEY_PASSPHRASE_FILE names, else from the terminal.
+
+    Raises ConfigurationError if there is neither.
+    """
+    if name := os.environ.get(PASSPHRASE_FILE):
+        try:
+            with Path(name).open("rb") as file:
+                found = file.read(PASSPHRASE_BYTES_MAX).decode().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError):
+            raise ConfigurationError(f"the file that {PASSPHRASE_FILE} names cannot be read") from None
+    elif sys.stdin.isatty():
+        found = click.prompt(prompt.rstrip(": "), hide_input=True, confirmation_prompt=twice, err=True)
+    else:
+        raise ConfigurationError(
+            "a passphrase is needed, and nobody can be asked", hint=f"name a file that holds it in {PASSPHRASE_FILE}"
+        )
+    if not found:
+        raise ConfigurationError("the passphrase is empty")
+    return found
