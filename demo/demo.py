@@ -1,51 +1,48 @@
-"""Back up a real folder twice, restore both recovery points, compare, and print what it cost.
+"""Back up a real folder with `cryo`, change it, back it up again, restore both states, compare, and print what it cost.
 
     python demo/demo.py [FOLDER]
 
 It starts a server of its own on a temporary directory and stops it at the end; FOLDER (by default Python's standard
-library) is only read. The exit code is 0 if every restored file equals its original, byte for byte.
+library) is only read: the demo works on a copy. The exit code is 0 if all that was restored equals what was backed up:
+names, bytes, modes, owners, times, links and extended attributes.
 
-Two faces of the server are used. Jobs are made through `Client`, one method for every operation of both APIs. Objects
-go through the nine functions of `backupstorage`, which take address and access key from the usual AWS variables.
-
-How a folder becomes objects here: one object for each file, named by its path; small files in one request, large ones
-in chunks; mode, time and size in the object's metadata string, which also tells the next backup what is unchanged.
+Every command is shown as one would type it, with what it says.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryostore import backupstorage
 from cryostore.client.client import Client
 from cryostore.client.settings import resolve
-from cryostore.model.jobs import CommitBackupJob, DescribeBackupJob, StartBackupJob
-from cryostore.model.recovery_points import DeleteRecoveryPoint
-from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
+from cryostore.model.recovery_points import DeleteRecoveryPoint, ListRecoveryPointsByBackupVault
 
 VAULT = "Default"
-RESOURCE_ARN = "arn:aws:cryo:local-1:000000000000:fileset:demo:folder"
-ROLE_ARN = "arn:aws:iam::000000000000:role/backup-agent"
-CHUNK_BYTES = 1024 * 1024
-REQUESTS_IN_FLIGHT = 16
-COLUMNS = "files", "MB", "files sent", "MB sent", "MB new", "MB stored", "dedup", "compression", "requests", "seconds"
+COLUMNS = "files", "MB", "MB stored", "seconds"
 STOP_SECONDS_MAX = 30
+MOUNT_SECONDS_MAX = 10
+SETTLE_SECONDS = 2.5
+"""A file that has just been written is read again by the next run: its time alone could not tell a later change."""
+LINES_SHOWN = 12
 SKIPPED = ("__pycache__", "site-packages", "dist-packages")
+CRYO = str(Path(sys.executable).with_name("cryo"))
+
+State = dict[str, tuple[Any, ...]]
 
 
 def main() -> int:
@@ -54,238 +51,146 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is stopped then, too
     with tempfile.TemporaryDirectory(prefix="cryo-demo-") as temporary:
         place = Path(temporary)
-        first, second = place / "original-1", place / "original-2"
-        say(f"copying {folder}")
-        shutil.copytree(folder, first, ignore=shutil.ignore_patterns(*SKIPPED), ignore_dangling_symlinks=True)
-        shutil.copytree(first, second)
-        say(change_some_files(second))
-
-        with running_server(place / "data") as client:
-            demo = Demo(client, place / "data" / "packs")
-            point_1 = demo.back_up("first backup", first)
-            point_2 = demo.back_up("second, incremental", second)
-            differences = demo.restore("restore of the first", point_1, place / "restored-1", first)
-            differences += demo.restore("restore of the second", point_2, place / "restored-2", second)
-            say("deleting the first recovery point")
-            client.call(DeleteRecoveryPoint(backup_vault_name=VAULT, recovery_point_arn=point_1))
-            differences += demo.restore("second again", point_2, place / "restored-3", second)
-
+        with running_server(place / "data"):
+            say(f"copying {folder}")
+            shutil.copytree(
+                folder, place / "files", symlinks=True, ignore=shutil.ignore_patterns(*SKIPPED), dirs_exist_ok=True
+            )
+            add_odd_files(place / "files")
+            time.sleep(SETTLE_SECONDS)
+            demo = Demo(place)
+            differences = demo.story()
     print_figures(demo.figures)
     for difference in differences[:20]:
         say(f"DIFFERENT: {difference}")
-    say(f"{len(differences)} differences" if differences else "every restored file equals its original")
+    say(f"{len(differences)} differences" if differences else "everything restored equals what was backed up")
     return 1 if differences else 0
 
 
 @dataclass
 class Figures:
-    """What one backup or restore came to."""
+    """What one run came to."""
 
     name: str
-    files: int = 0
-    bytes: int = 0
-    files_sent: int | None = None
-    bytes_sent: int | None = None
-    bytes_unique: int | None = None
+    files: int
+    bytes: int
+    seconds: float
     bytes_stored: int | None = None
-    requests: int = 0
-    seconds: float = 0.0
 
 
 class Demo:
-    """Backups and restores against one server, and the figures of each."""
+    """Runs `cryo` in a folder that has `files` in it, and notes what each run came to."""
 
-    def __init__(self, client: Client, packs: Path) -> None:
-        self.client = client
-        self.packs = packs
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.files = place / "files"
         self.figures: list[Figures] = []
-        self.api = CountedApi()
-        self.chunks_known: set[bytes] = set()
 
-    @contextmanager
-    def measured(self, name: str) -> Iterator[Figures]:
-        """Figures with seconds and requests filled in at the end."""
-        figures = Figures(name)
-        started, requests = time.monotonic(), self.api.requests
-        yield figures
-        figures.seconds = time.monotonic() - started
-        figures.requests = self.api.requests - requests
-        self.figures.append(figures)
-        say(f"{name}: {figures.files} files, {megabytes(figures.bytes)} MB in {figures.seconds:.1f} s")
+    def story(self) -> list[str]:
+        """Two states of the folder, backed up and restored; answers how what came back differs."""
+        first = state_of(self.files)
+        self.back_up("first backup")
+        self.back_up("second, nothing changed")
+        say(f"\na day's work: {change_some_files(self.files)}")
+        second = state_of(self.files)
+        time.sleep(SETTLE_SECONDS)
+        self.back_up("third, incremental")
 
-    # --- backup ------------------------------------------------------------------------------------------------------
+        self.cryo("points")
+        newest, *_, oldest = self.point_ids()
+        self.cryo("diff", oldest, newest, shown=LINES_SHOWN)
+        self.cryo("ls", "-l", "latest:added")
+        differences = self.look_into_mount(second)
 
-    def back_up(self, name: str, folder: Path) -> str:
-        """Make a recovery point of `folder` and answer its ARN.
+        differences += self.restore("restore of the first", oldest, "restored-1", first)
+        differences += self.restore("restore of the third", "latest", "restored-2", second)
+        say("\nin the restored folder, a file is spoilt and one is lost; a restore writes only these")
+        spoil(self.place / "restored-2")
+        differences += self.restore("restore in place", "latest", "restored-2", second)
 
-        The job starts as a view of the newest recovery point of the same resource, if there is one: whatever this does
-        not touch is in the new point without a request.
-        """
-        stored_before = disk_bytes(self.packs)
-        with self.measured(name) as figures, requests_in_flight() as pool:
-            job_id = self.start_backup_job()
-            in_base = {found["Name"]: found.get("MetadataString") for found in self.list_objects(job_id)}
-            files = {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
-            changed = {name: path for name, path in files.items() if in_base.get(name) != describe(path)}
+        self.delete_first(oldest)
+        self.cryo("verify", "latest", "--data")
+        self.cryo("status", "--max-age", "26h")
+        return differences
 
-            chunks = self.send_files(pool, job_id, changed)
-            list(pool.map(lambda name: self.api.delete_object(job_id, name), in_base.keys() - files.keys()))
-            commit = CommitBackupJob(
-                backup_job_id=job_id, object_count=len(files), restore_metadata={"kind": "fileset"}
-            )
-            point = self.client.call(commit).recovery_point_arn
-            assert point is not None
-            job = self.client.call(DescribeBackupJob(backup_job_id=job_id))
-            new = {digest: size for digest, size in chunks if digest not in self.chunks_known}
-            self.chunks_known |= new.keys()
-            figures.files, figures.bytes = len(files), job.backup_size_in_bytes or 0
-            figures.files_sent, figures.bytes_sent = len(changed), job.bytes_transferred or 0
-            figures.bytes_unique, figures.bytes_stored = sum(new.values()), disk_bytes(self.packs) - stored_before
-        return point
+    def back_up(self, name: str) -> None:
+        """Make a recovery point."""
+        stored_before = disk_bytes(self.place / "data" / "packs")
+        seconds = self.cryo("backup", "files")
+        stored = disk_bytes(self.place / "data" / "packs") - stored_before
+        self.figures.append(Figures(name, *counted(state_of(self.files)), seconds, stored))
 
-    def start_backup_job(self) -> str:
-        """A job that takes the latest recovery point of this resource as its base."""
-        job = self.client.call(
-            StartBackupJob(
-                backup_vault_name=VAULT,
-                resource_arn=RESOURCE_ARN,
-                iam_role_arn=ROLE_ARN,
-                backup_options={"IncrementalBase": "latest"},
-            )
+    def restore(self, name: str, point: str, target: str, expected: State) -> list[str]:
+        """Restore a recovery point; answers how it differs from the state that was backed up."""
+        seconds = self.cryo("restore", point, target)
+        found = state_of(self.place / target)
+        self.figures.append(Figures(name, *counted(found), seconds))
+        return [f"{name}: {difference}" for difference in compare(expected, found)]
+
+    def cryo(self, *arguments: str, shown: int | None = None) -> float:
+        """Run a command line and show it with what it says; answers how long it took. Any failure ends the demo."""
+        say(f"\n$ cryo {shlex.join(arguments)}")
+        started = time.monotonic()
+        done = subprocess.run(
+            [CRYO, *arguments], cwd=self.place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
-        assert job.backup_job_id is not None
-        return job.backup_job_id
+        seconds = time.monotonic() - started
+        lines = done.stdout.splitlines()
+        for line in lines[:shown]:
+            say(f"  {line}")
+        if shown is not None and len(lines) > shown:
+            say(f"  ... {len(lines) - shown} more lines")
+        if done.returncode:
+            raise SystemExit(f"cryo {arguments[0]} ended with {done.returncode}")
+        return seconds
 
-    def send_files(self, pool: ThreadPoolExecutor, job_id: str, files: dict[str, Path]) -> list[tuple[bytes, int]]:
-        """Send files as objects, many requests at a time; answers digest and size of every chunk sent."""
-        small = [pool.submit(self.send_small, job_id, name, path) for name, path in files.items() if is_small(path)]
-        large: dict[str, tuple[str, list[Future[tuple[bytes, int]]]]] = {}
-        for name, path in files.items():
-            if not is_small(path):
-                upload_id = self.api.start_object(job_id, name)["UploadId"]
-                count = -(-path.stat().st_size // CHUNK_BYTES)
-                sent = [pool.submit(self.send_chunk, job_id, upload_id, path, index) for index in range(count)]
-                large[name] = upload_id, sent
-        chunks = [one.result() for one in small]
-        for name, (upload_id, sent) in large.items():
-            digests = [one.result() for one in sent]
-            self.complete(job_id, upload_id, [digest for digest, _ in digests], describe(files[name]))
-            chunks += digests
-        return chunks
+    def point_ids(self) -> list[str]:
+        """The ids of all recovery points, newest first, as `cryo points` shows them."""
+        done = subprocess.run([CRYO, "points"], capture_output=True, text=True, check=True)
+        return [line.split()[0] for line in done.stdout.splitlines()]
 
-    def send_small(self, job_id: str, name: str, path: Path) -> tuple[bytes, int]:
-        """A file of at most one chunk: one request. It is durable when the function returns."""
-        data = path.read_bytes()
-        digest = hashlib.sha256(data).digest()
-        params = {
-            "InlineChunk": data,
-            "length": len(data),
-            "checksum": digest.hex(),
-            "checksum-algorithm": "SHA256",
-            "metadata-string": describe(path),
-        }
-        self.api.put_object(job_id, name, params)
-        return digest, len(data)
+    def look_into_mount(self, expected: State) -> list[str]:
+        """Read the newest point as a folder, where this machine lets us mount one."""
+        folder = self.place / "mounted"
+        folder.mkdir()
+        say("\n$ cryo mount mounted latest")
+        with (self.place / "mount.log").open("w+", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                [CRYO, "mount", str(folder), "latest"], stdout=log, stderr=log, start_new_session=True
+            )
+            try:
+                root = mounted_root(process, folder)
+                if root is None:
+                    log.seek(0)
+                    say(f"  skipped: {log.readline().strip()}")
+                    return []
+                found = state_of(root)
+                say(f"  {counted(found)[0]} files are there to be read")
+                return [f"mount: {difference}" for difference in compare(expected, found)]
+            finally:
+                stop(process)
 
-    def send_chunk(self, job_id: str, upload_id: str, path: Path, index: int) -> tuple[bytes, int]:
-        """One chunk of a larger file. Chunks may arrive in any order."""
-        with path.open("rb") as file:
-            file.seek(index * CHUNK_BYTES)
-            data = file.read(CHUNK_BYTES)
-        digest = hashlib.sha256(data).digest()
-        self.api.put_chunk(data, digest.hex(), "SHA256", index, job_id, len(data), upload_id)
-        return digest, len(data)
-
-    def complete(self, job_id: str, upload_id: str, digests: list[bytes], metadata: str) -> None:
-        """The object's own checksum, SUMMARY, is the SHA-256 of its chunks' digests in order."""
-        summary = hashlib.sha256(b"".join(digests)).hexdigest()
-        self.api.notify_object_complete(summary, "SUMMARY", job_id, upload_id, {"metadata-string": metadata})
-
-    # --- restore -----------------------------------------------------------------------------------------------------
-
-    def restore(self, name: str, recovery_point_arn: str, target: Path, original: Path) -> list[str]:
-        """Restore a recovery point into `target`; answers how that differs from `original`."""
-        with self.measured(name) as figures, requests_in_flight() as pool:
-            start = StartRestoreJob(recovery_point_arn=recovery_point_arn, metadata={"targetPath": str(target)})
-            job_id = self.client.call(start).restore_job_id
-            assert job_id is not None
-            restored = [
-                pool.submit(self.restore_file, job_id, found["Name"], found["ObjectToken"], target)
-                for found in self.list_objects(job_id)
-            ]
-            sizes = [one.result() for one in restored]
-            self.client.call(CompleteRestoreJob(restore_job_id=job_id, status="COMPLETED"))
-            figures.files, figures.bytes = len(sizes), sum(sizes)
-        return [f"{name}: {difference}" for difference in compare(original, target)]
-
-    def restore_file(self, job_id: str, name: str, object_token: str, target: Path) -> int:
-        """Write one object to its file, with mode and time; answers its size."""
-        path = target / name
-        if not path.resolve().is_relative_to(target.resolve()):
-            raise ValueError(f"the object {name!r} would leave the target folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            for chunk in self.list_chunks(job_id, object_token):
-                data = self.api.get_chunk(chunk["ChunkToken"], job_id)["Data"]
-                if hashlib.sha256(data).hexdigest() != chunk["Checksum"]:
-                    raise ValueError(f"a chunk of {name!r} arrived damaged")
-                file.write(data)
-            size = file.tell()
-        metadata = self.api.get_object_metadata(job_id, object_token)["MetadataString"]
-        apply(path, metadata)
-        return size
-
-    # --- lists come in pages -----------------------------------------------------------------------------------------
-
-    def list_objects(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """All objects of a restore job, or of a backup job in progress."""
-        return self.pages("ObjectList", lambda params: self.api.list_objects(job_id, params))
-
-    def list_chunks(self, job_id: str, object_token: str) -> Iterator[dict[str, Any]]:
-        """All chunks of an object, in order."""
-        return self.pages("ChunkList", lambda params: self.api.list_chunks(job_id, object_token, params))
-
-    def pages(self, member: str, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Every item of a list, page by page."""
-        params: dict[str, Any] = {"max-results": 100}
-        while True:
-            page = ask(params)
-            yield from page[member]
-            if "NextToken" not in page:
-                return
-            params["next-token"] = page["NextToken"]
+    def delete_first(self, oldest: str) -> None:
+        """The same server by the API of AWS Backup, through this package's client; an AWS SDK does the same."""
+        say("\nby the AWS Backup API: ListRecoveryPointsByBackupVault, DeleteRecoveryPoint")
+        with Client.of(resolve(os.environ)) as client:
+            listed = client.call(ListRecoveryPointsByBackupVault(backup_vault_name=VAULT)).recovery_points
+            arn = next(each.recovery_point_arn for each in listed if oldest in (each.recovery_point_arn or ""))
+            client.call(DeleteRecoveryPoint(backup_vault_name=VAULT, recovery_point_arn=arn or ""))
+        say(f"  deleted {arn}; the others stay whole")
 
 
-class CountedApi:
-    """The nine functions of `backupstorage`, counted."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self._lock = threading.Lock()
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        function = getattr(backupstorage, name)
-
-        def counted(*arguments: object) -> Any:
-            with self._lock:
-                self.requests += 1
-            return function(*arguments)
-
-        return counted
-
-
-# --- the server ------------------------------------------------------------------------------------------------------
+# --- processes -------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def running_server(data_dir: Path) -> Iterator[Client]:
-    """`cryo serve` on `data_dir`, and a client for it; also points the AWS variables of this process to it."""
-    command = [str(Path(sys.executable).with_name("cryo")), "serve", "--data-dir", str(data_dir)]
+def running_server(data_dir: Path) -> Iterator[None]:
+    """`cryo serve` on `data_dir`; points this process, and what it starts, to it."""
+    say(f"$ cryo serve --data-dir {data_dir.name} &")
+    command = [CRYO, "serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0"]
     with (data_dir.parent / "server.log").open("w+", encoding="utf-8") as log:
         # In a session of its own, so that Ctrl-C reaches this program first, which then stops the server.
-        server = subprocess.Popen(
-            [*command, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
-        )
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
         try:
             assert server.stdout is not None
             line = server.stdout.readline()
@@ -293,86 +198,125 @@ def running_server(data_dir: Path) -> Iterator[Client]:
                 log.seek(0)
                 raise SystemExit(f"the server did not start:\n{log.read()}")
             say(line.strip())
-            for name in [name for name in os.environ if name.startswith("AWS_")]:
-                del os.environ[name]  # an AWS account of this machine's owner must not get into this
+            for name in [name for name in os.environ if name.startswith(("AWS_", "CRYO_"))]:
+                del os.environ[name]  # what this machine's owner has set up must not get into this
             os.environ["AWS_CONFIG_FILE"] = os.devnull
             os.environ["AWS_SHARED_CREDENTIALS_FILE"] = str(data_dir / "credentials")
             os.environ["AWS_ENDPOINT_URL"] = line.removeprefix("listening on ").strip()
-            with Client.of(resolve(os.environ)) as client:
-                yield client
+            os.environ["XDG_STATE_HOME"] = str(data_dir.parent / "state")
+            yield
         finally:
-            server.terminate()
-            try:
-                server.wait(STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                server.kill()
+            stop(server)
 
 
-@contextmanager
-def requests_in_flight() -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads, each with one request on its way; on failure, what has not begun never begins."""
-    pool = ThreadPoolExecutor(REQUESTS_IN_FLIGHT)
+def stop(process: subprocess.Popen[Any]) -> None:
+    """End a process by SIGTERM, and if that does not help in time, at once."""
+    process.terminate()
     try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+        process.wait(STOP_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def mounted_root(process: subprocess.Popen[Any], folder: Path) -> Path | None:
+    """Wait until something is mounted; answers the folder of the one recovery point, None if the process ends."""
+    deadline = time.monotonic() + MOUNT_SECONDS_MAX
+    while process.poll() is None and time.monotonic() < deadline:
+        if folder.is_mount():
+            return folder
+        time.sleep(0.05)
+    return None
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def files_below(folder: Path) -> list[Path]:
-    """Every regular file, in order."""
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def is_small(path: Path) -> bool:
-    """Whether a file fits into a single chunk."""
-    return path.stat().st_size <= CHUNK_BYTES
-
-
-def describe(path: Path) -> str:
-    """What is kept of a file beside its bytes."""
-    facts = path.stat()
-    return f"mode={facts.st_mode & 0o7777:o} mtime_ns={facts.st_mtime_ns} size={facts.st_size}"
-
-
-def apply(path: Path, metadata: str) -> None:
-    """Give a restored file its mode and time back."""
-    facts = dict(fact.split("=") for fact in metadata.split())
-    path.chmod(int(facts["mode"], 8))
-    os.utime(path, ns=(int(facts["mtime_ns"]),) * 2)
+def add_odd_files(folder: Path) -> None:
+    """What a simple copy loses: a sparse file, a hard link, a symlink, an attribute, a name that is no UTF-8."""
+    odd = folder / "odd"
+    odd.mkdir()
+    with (odd / "sparse").open("wb") as file:
+        file.truncate(16 * 1024 * 1024)
+        file.seek(8 * 1024 * 1024)
+        file.write(b"in the middle")
+    (odd / "one").write_text("one file, two names\n", encoding="utf-8")
+    os.link(odd / "one", odd / "two")
+    (odd / "to one").symlink_to("one")
+    (Path(os.fsdecode(os.fsencode(odd) + b"/latin-1 \xfc"))).touch(0o600)
+    with suppress(OSError):  # not every file system has them
+        os.setxattr(odd / "one", "user.colour", b"blue")
 
 
 def change_some_files(folder: Path) -> str:
-    """A day's work on a folder: some files changed, some added, some deleted. Says what it did."""
-    files = files_below(folder)
-    changed, deleted, copied = files[::23], files[5::37], files[7::41]
-    for number, path in enumerate(copied):
-        path.with_name(f"{path.name}.copy-{number}").write_bytes(path.read_bytes())
-    (folder / "added").mkdir(exist_ok=True)
-    (folder / "added" / "random ü.bin").write_bytes(os.urandom(3 * CHUNK_BYTES + 1))
-    (folder / "added" / "empty").touch()
+    """A day's work on a folder: some files changed, added and deleted, a folder renamed. Says what it did."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    changed, deleted = files[::23], set(files[5::37]) - set(files[::23])
     for path in changed:
         path.chmod(path.stat().st_mode | 0o200)  # the owner may write
         with path.open("r+b") as file:
             file.seek(path.stat().st_size // 2)
             file.write(b"changed\n")
-    for path in set(deleted) - set(changed):
+    for path in deleted:
         path.unlink()
-    return f"changed {len(changed)} files, added {len(copied) + 2}, deleted {len(set(deleted) - set(changed))}"
+    (folder / "added").mkdir(exist_ok=True)
+    (folder / "added" / "random ü.bin").write_bytes(os.urandom(3 * 1024 * 1024 + 1))
+    (folder / "added" / "empty").touch()
+    (folder / "odd").rename(folder / "odd, renamed")
+    return f"changed {len(changed)} files, added 2, deleted {len(deleted)}, renamed a folder"
 
 
-def compare(original: Path, restored: Path) -> list[str]:
-    """How two folders differ: names, bytes, modes, times."""
-    ours = {path.relative_to(original): path for path in files_below(original)}
-    theirs = {path.relative_to(restored): path for path in files_below(restored)}
-    differences = [f"{name} is in one of the two only" for name in ours.keys() ^ theirs.keys()]
-    for name in ours.keys() & theirs.keys():
-        if ours[name].read_bytes() != theirs[name].read_bytes():
-            differences.append(f"{name} has other bytes")
-        elif describe(ours[name]) != describe(theirs[name]):
-            differences.append(f"{name} has another mode or time")
+def spoil(folder: Path) -> None:
+    """Append to the largest file, and delete another."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    largest = max(files, key=lambda path: path.stat().st_size)
+    with largest.open("ab") as file:
+        file.write(b"spoilt")
+    next(path for path in files if path != largest).unlink()
+
+
+def state_of(folder: Path) -> State:
+    """All there is to know of what is below a folder, by path: kind, mode, owner, time, links, attributes, bytes."""
+    found: State = {}
+    names: dict[tuple[int, int], str] = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        name = str(path.relative_to(folder))
+        content: object = None
+        if stat.S_ISLNK(status.st_mode):
+            content = str(path.readlink())
+        elif stat.S_ISREG(status.st_mode):
+            content = status.st_size, digest_of(path), names.setdefault((status.st_dev, status.st_ino), name)
+        attributes = {one: os.getxattr(path, one, follow_symlinks=False) for one in attribute_names(path)}
+        found[name] = status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, attributes, content
+    return found
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def attribute_names(path: Path) -> list[str]:
+    """The names of a file's extended attributes; none where the file system has none."""
+    try:
+        return sorted(os.listxattr(path, follow_symlinks=False))
+    except OSError:
+        return []
+
+
+def counted(state: State) -> tuple[int, int]:
+    """How many files there are, and their bytes."""
+    sizes = [facts[-1][0] for facts in state.values() if stat.S_ISREG(facts[0])]
+    return len(sizes), sum(sizes)
+
+
+def compare(expected: State, found: State) -> list[str]:
+    """How two states differ."""
+    differences = [f"{name!a} is in one of the two only" for name in expected.keys() ^ found.keys()]
+    both = [name for name in expected.keys() & found.keys() if expected[name] != found[name]]
+    differences += [f"{name!a}: {expected[name]} and {found[name]}" for name in both]
     return sorted(differences)
 
 
@@ -388,46 +332,26 @@ def print_figures(all_figures: list[Figures]) -> None:
     """A table with a row for each backup and restore."""
     rows = [("", *COLUMNS)]
     for one in all_figures:
-        backup = one.bytes_stored is not None
-        rows.append(
-            (
-                one.name,
-                f"{one.files}",
-                megabytes(one.bytes),
-                f"{one.files_sent}" if backup else "",
-                megabytes(one.bytes_sent),
-                megabytes(one.bytes_unique),
-                megabytes(one.bytes_stored),
-                ratio(one.bytes, one.bytes_unique),
-                ratio(one.bytes_unique, one.bytes_stored),
-                f"{one.requests}",
-                f"{one.seconds:.1f}",
-            )
-        )
+        stored = "" if one.bytes_stored is None else megabytes(one.bytes_stored)
+        rows.append((one.name, f"{one.files}", megabytes(one.bytes), stored, f"{one.seconds:.1f}"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     say("")
     for name, *cells in rows:
         aligned = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
         say("  ".join([f"{name:<{widths[0]}}", *aligned]))
-    points = [one for one in all_figures if one.bytes_stored is not None]
-    held, stored = sum(one.bytes for one in points), sum(one.bytes_stored or 0 for one in points)
-    say(f"{len(points)} recovery points of {megabytes(held)} MB together took {megabytes(stored)} MB on disk")
-    say("dedup: bytes of the recovery point for each byte that was new; compression: new bytes for each byte on disk")
+    backups = [one for one in all_figures if one.bytes_stored is not None]
+    held, stored_bytes = sum(one.bytes for one in backups), sum(one.bytes_stored or 0 for one in backups)
+    say(f"{len(backups)} recovery points of {megabytes(held)} MB together took {megabytes(stored_bytes)} MB on disk")
 
 
-def megabytes(size: int | None) -> str:
-    """Millions of bytes; nothing for None."""
-    return "" if size is None else f"{size / 1e6:.1f}"
-
-
-def ratio(whole: int | None, part: int | None) -> str:
-    """How many times larger `whole` is; nothing where there is nothing to compare."""
-    return f"{whole / part:.1f}" if whole and part else ""
+def megabytes(size: int) -> str:
+    """Millions of bytes."""
+    return f"{size / 1e6:.1f}"
 
 
 def say(text: str) -> None:
-    """A line for the reader, at once."""
-    print(text, flush=True)
+    """A line for the reader, at once; what is no UTF-8 is escaped."""
+    print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
 
 
 if __name__ == "__main__":

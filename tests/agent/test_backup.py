@@ -9,6 +9,7 @@ import stat
 
 import pytest
 
+from cryostore.agent.key_object import is_key_name
 from cryostore.agent.listing import entries
 from cryostore.client import pages
 from cryostore.core.limits import KIB, MIB
@@ -16,7 +17,9 @@ from cryostore.core.time import wall_clock
 from cryostore.model.chunks import PutChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import ListBackupJobs
+from cryostore.model.restores import ListObjects
 from support.agent import in_an_hour, seen, write
+from support.small_disk import small_disk
 
 
 def noise(length, seed=1):
@@ -48,6 +51,7 @@ def everything(root):
     os.setxattr(root / "folder", "user.empty", b"")
     if os.geteuid() == 0:
         os.chown(root / "large", 1234, 5678)
+        os.chown(root / "folder" / "deep" / "er" / "file", 1234, 0)
         os.mknod(root / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
 
 
@@ -207,6 +211,21 @@ def test_a_file_that_becomes_something_else_is_not_read(local_runs, tmp_path):
     assert [issue.path for issue in report.issues] == [b"b"]
 
 
+def test_a_folder_that_becomes_a_link_is_not_followed(local_runs, tmp_path):
+    write(tmp_path / "source", {"a": b"a", "folder": {"inside": b""}})
+    write(tmp_path / "elsewhere", {"secret": b"secret"})
+
+    def swap(path):
+        if path == b"a":
+            os.rename(tmp_path / "source" / "folder", tmp_path / "moved")
+            os.symlink(tmp_path / "elsewhere", tmp_path / "source" / "folder")
+
+    report, _ = local_runs.backup(tmp_path / "source", before_read=swap)
+    assert [issue.path for issue in report.issues] == [b"folder"]
+    with local_runs.opened() as archive:
+        assert b"folder/secret" not in [entry.path for entry in entries(archive)]
+
+
 class FailingCall:
     """A store that stops taking chunks."""
 
@@ -282,3 +301,37 @@ def test_access_times_stay_as_they_are(local_runs, tmp_path):
 def test_times_are_read_by_the_given_clock(local_runs, tmp_path):
     write(tmp_path / "source", {"file": b"file"})
     assert local_runs.backup(tmp_path / "source", now=in_an_hour)[1].recovery_point_arn
+
+
+def test_another_file_system_is_left_alone_if_asked(local_runs, tmp_path):
+    """Below each folder that was named; a folder that was named may itself lie anywhere."""
+    write(tmp_path / "source", {"file": b"file", "other": {}})
+    mounted = tmp_path / "source" / "other" / "mounted"
+    with small_disk(mounted, 1):
+        write(mounted, {"there": b"there"})
+        report, _ = local_runs.backup(tmp_path / "source", one_file_system=True)
+        assert (report.skipped, report.files) == ({"another file system": 1}, 1)
+        report, _ = local_runs.backup(tmp_path / "source", only=frozenset({b"other/mounted"}), one_file_system=True)
+        assert (report.skipped, report.files) == ({}, 1)
+
+
+class Watched:
+    """A store that counts the questions that are only there to show that the run is alive."""
+
+    def __init__(self, call):
+        self.inner = call
+        self.signs = 0
+
+    def call(self, operation):
+        self.signs += isinstance(operation, ListObjects) and operation.max_results == 1
+        return self.inner.call(operation)
+
+
+def test_a_long_run_gives_signs_of_life(local_runs, tmp_path, monkeypatch):
+    write(tmp_path / "source", {"a": {}, "b": {}})
+    local_runs.call = watched = Watched(local_runs.call)
+    local_runs.backup(tmp_path / "source")
+    assert watched.signs == 0
+    monkeypatch.setattr("cryostore.agent.backup.SIGN_OF_LIFE_SECONDS", -1.0)
+    local_runs.backup(tmp_path / "source")
+    assert watched.signs == 3

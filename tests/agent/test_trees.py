@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cryostore.agent.agent_key import AgentKey, PublicKey
 from cryostore.agent.report import Report
 from cryostore.agent.verify import verify
 from cryostore.core.limits import KIB
@@ -118,9 +119,10 @@ def change(root, changes):
             os.chmod(path, what[0])
 
 
-def story(call, tree, rounds):
-    runs = Runs(call, f"story-{next(NUMBERS)}")
+def story(call, tree, rounds, key=None, writer_key=None):
     folder = Path(tempfile.mkdtemp(prefix="cryo-tree-"))
+    runs = Runs(call, f"story-{next(NUMBERS)}", key)
+    writer = Runs(call, runs.resource, writer_key, folder / "state") if writer_key else runs
     try:
         root = os.fsencode(folder / "source")
         os.mkdir(root)
@@ -130,11 +132,11 @@ def story(call, tree, rounds):
         points = []
         for changes in [[], *rounds]:
             change(root, changes)
-            report, outcome = runs.backup(root)
+            report, outcome = writer.backup(root)
             assert report.issue_count == 0
             points.append((outcome.recovery_point_arn, seen(root)))
-        _, outcome = runs.backup(root)
-        assert outcome.same
+        _, outcome = writer.backup(root)
+        assert outcome.same == (writer_key is None)
         for number, (arn, expected) in enumerate(points):
             assert runs.restore(folder / str(number), arn).issue_count == 0
             assert seen(folder / str(number)) == expected
@@ -171,3 +173,16 @@ def test_every_recovery_point_is_what_there_was_at_length(store, tree, rounds):
 @given(tree=ROOTS, rounds=st.lists(CHANGES, max_size=1))
 def test_every_recovery_point_is_what_there_was_over_a_server(client, tree, rounds):
     story(client, tree, rounds)
+
+
+@settings(max_examples=10)
+@given(tree=ROOTS, rounds=st.lists(CHANGES, max_size=2))
+def test_every_sealed_recovery_point_is_what_there_was(store, tree, rounds):
+    story(store, tree, rounds, AgentKey.generate())
+
+
+@settings(max_examples=8)
+@given(tree=ROOTS, rounds=st.lists(CHANGES, max_size=2))
+def test_every_recovery_point_of_a_machine_that_only_writes_is_what_there_was(store, tree, rounds):
+    key = AgentKey.generate()
+    story(store, tree, rounds, key, PublicKey(key.public))

@@ -176,6 +176,17 @@ def test_a_dry_run_makes_no_store(cryo, source, tmp_path):
     assert (code, out) == (OK, "3 files, 2 folders, 16 B\n")
 
 
+def test_a_store_in_the_folder_is_left_out(cryo, source, tmp_path):
+    (tmp_path / "alias").symlink_to(tmp_path)
+    assert cryo("backup", tmp_path / "alias" / "source", "--data-dir", source / "store")[0] == OK
+    code, out, _ = cryo("backup", source, "--data-dir", source / "store")
+    assert code == OK
+    assert "skipped: 1, the store itself" in out
+    cryo("restore", "latest", tmp_path / "target", "--data-dir", source / "store")
+    assert list((tmp_path / "target" / "store").iterdir()) == []
+    assert cryo("backup", source, "--data-dir", source)[0] == FAILED
+
+
 def test_a_damaged_file_is_named(cryo, source, tmp_path):
     write(source, {"large": random.Random(1).randbytes(MIB)})
     cryo("backup", source)

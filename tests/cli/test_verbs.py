@@ -57,7 +57,7 @@ def test_errors_as_json(capsys):
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (ConfigurationError("no"), 2, "error: no\n"),
+        (ConfigurationError("no"), 2, "error: no\nhint: cryo serve --help says what is possible\n"),
         (ConfigurationError("no", hint="yes"), 2, "error: no\nhint: yes\n"),
         (click.FileError("f", "unreadable"), 2, "error: Could not open file 'f': unreadable\n"),
         (click.Abort(), 130, ""),
@@ -94,3 +94,12 @@ def test_the_version_is_there_at_once():
     python = min(seconds("-c", "") for _ in range(5))
     ours = min(seconds("-m", "cryostore", "--version") for _ in range(5))
     assert ours - python < 0.15
+
+
+def test_a_verb_imports_what_it_needs_when_it_is_carried_out():
+    """To load all verbs, as `cryo man` does, loads no library; `serve` alone reads its defaults from the server."""
+    modules = [module for name, (module, _) in VERBS.items() if name != "serve"]
+    heavy = {"cryptography", "msgspec", "pathspec", "pyfastcdc", "sqlite3", "ssl", "uvicorn", "zstandard"}
+    probe = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())

@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,20 +25,27 @@ def server(tmp_path_factory):
     """The server of the quick start: its very options, on a free port."""
     folder = tmp_path_factory.mktemp("readme")
     program, verb, *options = shlex.split(fenced("README.md", "quick start: serve"))
-    assert (program, verb) == (".venv/bin/cryo", "serve")
+    assert (program, verb) == ("cryo", "serve")
     given = dict(zip(options[::2], options[1::2], strict=True))
     assert given == {"--data-dir": "./cryo-data", "--listen": URL.removeprefix("http://")}
     with serving(folder / "cryo-data") as running:
         yield running
 
 
-def shell(script, server, tools):
-    """Run a block of the README in the folder that holds the data directory, with the aws CLI on the PATH."""
-    cryo = f"{sys.executable} -m cryostore"
+def shell(script, server, *tools):
+    """Run a block of the README in the folder that holds the data directory, with `cryo` and tools on the PATH.
+
+    The folder is the home, too, and has documents in it.
+    """
+    home = server.data_dir.parent
+    (home / "documents" / "letters").mkdir(parents=True, exist_ok=True)
+    (home / "documents" / "letters" / "to mother").write_text("I am well.")
+    path = [*tools, Path(sys.executable).parent, os.environ["PATH"]]
     environment = {name: value for name, value in server.environment.items() if not name.startswith("AWS_")}
-    environment |= {"PATH": f"{tools}:{os.environ['PATH']}", "AWS_CONFIG_FILE": os.devnull, "PAGER": "cat"}
+    environment |= {"PATH": ":".join(map(str, path)), "AWS_CONFIG_FILE": os.devnull, "PAGER": "cat", "HOME": str(home)}
+    environment.pop("XDG_STATE_HOME", None)
     return subprocess.run(
-        ["bash", "-euc", script.replace(URL, server.url).replace(".venv/bin/cryo", cryo)],
+        ["bash", "-euc", script.replace(URL, server.url).replace("/mnt/backup", str(home / "backup"))],
         cwd=server.data_dir.parent,
         env=environment,
         capture_output=True,
@@ -45,6 +53,26 @@ def shell(script, server, tools):
         timeout=SECONDS_MAX,
         check=False,
     )
+
+
+def test_a_folder_is_backed_up_into_a_directory_and_restored(server):
+    """The block with the five commands: what it restores is what was backed up."""
+    run = shell(fenced("README.md", "quick start: folder"), server)
+    assert run.returncode == 0, run.stderr
+    home = server.data_dir.parent
+    assert f"copy {home}/backup/keyring.json elsewhere" in run.stderr
+    assert (home / "restored" / "letters" / "to mother").read_text() == "I am well."
+    assert "letters/to mother" in run.stdout
+    assert run.stdout.endswith("all is there\n")
+
+
+def test_a_folder_is_backed_up_to_the_server(server):
+    """The block with the doctor and the age of the last good backup."""
+    run = shell(fenced("README.md", "quick start: agent"), server)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "trial: written, read back, given up" in run.stdout
+    assert "recovery point" in run.stdout
+    assert "LAST GOOD" in run.stdout
 
 
 def test_any_aws_tool_finds_the_server_by_two_variables(server, sdk_current):

@@ -26,15 +26,16 @@ def in_an_hour():
 class Runs:
     """Backs up and restores through a `Call`, each resource by its own name, sealed if there is a key."""
 
-    def __init__(self, call, resource="tree", key=None):
+    def __init__(self, call, resource="tree", key=None, memory_folder=""):
         self.call = call
         self.resource = resource
         self.key = key
+        self.memory_folder = str(memory_folder)
 
     @property
     def keyed_call(self):
         """The call with the key, if there is one."""
-        return KeyedCall(self.call, self.key) if self.key else self.call
+        return KeyedCall(self.call, self.key, self.memory_folder) if self.key else self.call
 
     def backup(self, root, *, now=in_an_hour, before_read=None, unfinished=None, **options):
         """One run; answers its report and its outcome."""

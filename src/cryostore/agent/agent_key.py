@@ -82,11 +82,8 @@ class AgentKey(PublicKey):
 
     def opaque_name(self, text: str) -> str:
         """A name that stands for `text` and does not show it; always the same."""
-        return f"sealed-{keyed_digest(derive(self.seed, NAME_LABEL), text.encode('utf-8', 'surrogateescape')).hex()[:16]}"
-
-
-Key = PublicKey
-"""What a run is given: an AgentKey, or a PublicKey alone."""
+        digest = keyed_digest(derive(self.seed, NAME_LABEL), text.encode("utf-8", "surrogateescape"))
+        return f"sealed-{digest.hex()[:16]}"
 
 
 def whole(key: PublicKey) -> AgentKey:

@@ -11,7 +11,7 @@ from cryostore.agent.archive_keys import checked
 from cryostore.agent.block import Block, decode
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.header import CATALOG, Header, content_name
-from cryostore.agent.keyed_call import key_of
+from cryostore.agent.locked_key import key_for
 from cryostore.agent.sealed_archive import SealedArchive
 from cryostore.client import pages
 from cryostore.core.digest import Buffer, Checksum, sha256
@@ -34,7 +34,7 @@ class Archive:
         self.call = call
         self.job_id = job_id
         self._objects: dict[str, BackupObject] = {item.name: item for item in pages.objects(call, job_id)}
-        key = checked(self._objects, key_of(call))
+        key = checked(self._objects, key_for(call, job_id, self._objects))
         self.sealing = SealedArchive(call, job_id, self._objects, key) if key else None
         self.header_bytes = self.sealing.head.header if self.sealing else self._plain_header()
         self.header = Header.decode(self.header_bytes)
@@ -120,6 +120,10 @@ class Archive:
     def object_chunks(self, name: str) -> Iterator[Chunk]:
         """The chunks of an object by its name, in ascending index order."""
         return iter(self._shown(name, list(self._listed(name)))) if self.sealing else self._listed(name)
+
+    def stored(self, name: str) -> Iterator[Chunk]:
+        """The chunks of an object as the store has them."""
+        return self._listed(name)
 
     def stored_chunks(self) -> Iterator[Chunk]:
         """All chunks of the catalog and the content as the store has them."""

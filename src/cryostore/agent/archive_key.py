@@ -32,9 +32,10 @@ class ArchiveKey:
         return cls(random_bytes(KEY_ID_BYTES), random_bytes(SECRET_BYTES), identity or random_bytes(SECRET_BYTES))
 
     @classmethod
-    def first(cls, seed: bytes, resource: str) -> ArchiveKey:
-        """The key that an agent key begins an archive with: always the same one, so that a killed run is resumed."""
-        data = derive(seed, RESOURCE_LABEL + resource.encode(), KEY_ID_BYTES + 2 * SECRET_BYTES)
+    def first(cls, seed: bytes, resource: str, job_id: str) -> ArchiveKey:
+        """The key that an agent key begins an archive with: the same one in one job, so that a killed run goes on."""
+        label = RESOURCE_LABEL + job_id.encode() + b"\0" + resource.encode()
+        data = derive(seed, label, KEY_ID_BYTES + 2 * SECRET_BYTES)
         secrets = data[KEY_ID_BYTES:]
         return cls(data[:KEY_ID_BYTES], secrets[:SECRET_BYTES], secrets[SECRET_BYTES:])
 

@@ -36,7 +36,7 @@ def checked(names: Iterable[str], key: PublicKey | None) -> AgentKey | None:
     """
     if is_sealed_archive(names):
         if key is None:
-            raise KeyUnavailableError("this backup is encrypted", hint="give the key file: --key FILE, or CRYO_KEY_FILE")
+            raise KeyUnavailableError("this backup is encrypted", hint="give its key: --key FILE, or CRYO_KEY_FILE")
         return whole(key)
     if key is None:
         return None
@@ -46,9 +46,11 @@ def checked(names: Iterable[str], key: PublicKey | None) -> AgentKey | None:
     )
 
 
-def read_keys(call: Call, job_id: str, objects: dict[str, BackupObject], key: AgentKey) -> ArchiveKeys:
-    """Unwrap all that is wrapped for a key. Raises KeyUnavailableError if nothing is."""
-    found = ArchiveKeys()
+def read_keys(
+    call: Call, job_id: str, objects: dict[str, BackupObject], key: AgentKey, learned: ArchiveKeys
+) -> ArchiveKeys:
+    """What is wrapped for a key, and what was `learned` elsewhere. Raises KeyUnavailableError if there is nothing."""
+    found = ArchiveKeys(dict(learned.keys), set(learned.owned))
     ending = f"-{key.fingerprint}"
     for name, entry in objects.items():
         if name.startswith(PREFIX) and name.endswith(ending):
@@ -59,7 +61,7 @@ def read_keys(call: Call, job_id: str, objects: dict[str, BackupObject], key: Ag
     if not found.keys:
         raise KeyUnavailableError(
             f"this backup is not encrypted for key {key.fingerprint}",
-            hint="`cryo agent-key list` shows for which it is; a newer recovery point may be for this one, too",
+            hint="`cryo agent-key list` shows for which it is",
         )
     return found
 

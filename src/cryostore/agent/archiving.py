@@ -19,6 +19,7 @@ from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG, ContentObject, Header, content_name
 from cryostore.agent.incremental_base import Base, Entries, Known
 from cryostore.agent.owners import group_names, user_names
+from cryostore.agent.remembered_base import RememberedBase, RememberedEntries
 from cryostore.agent.report import Report
 from cryostore.agent.secrecy import Plain
 from cryostore.agent.source import Source
@@ -48,6 +49,7 @@ class ArchiveWriter:
         report: Report,
         *,
         secrecy: Plain,
+        remembered: RememberedBase | None = None,
         trusted_before_ns: int,
         before_read: Callable[[bytes], None] | None = None,
     ) -> None:
@@ -57,13 +59,16 @@ class ArchiveWriter:
         self._only = only
         self._report = report
         self._trusted_before_ns = trusted_before_ns
-        self._base = Base(archive, same_root=archive.header.root == root) if archive else None
-        self._old_objects = {each.number: each for each in archive.header.objects} if archive else {}
+        self._base: Base | RememberedBase | None = remembered
+        if archive is not None:
+            self._base = Base(archive, same_root=archive.header.root == root)
+        self._old_objects = {each.number: each for each in self._base.objects} if self._base else {}
+        self.objects: list[ContentObject] = []
         self._known_chunks = DigestTable(DIGEST_BYTES)
         self._small_files = DigestTable()
-        self._loaded = archive is None
+        self._loaded = self._base is None
         self._uploader = Uploader(call, self._known_chunks)
-        number = max(self._old_objects, default=0) + 1
+        number = (self._base.last_number if self._base else 0) + 1
         self._secrecy = secrecy
         self._content_upload = secrecy.upload(call, job_id, content_name(number))
         self._catalog_upload = secrecy.upload(call, job_id, CATALOG)
@@ -103,7 +108,7 @@ class ArchiveWriter:
 
     def _blocks(self, kind: Kind, directory: Directory) -> None:
         blocks = self._base.take(kind, directory.path) if self._base else []
-        entries: Entries | None = None
+        entries: Entries | RememberedEntries | None = None
         for part in parts_of(directory.names):
             names = b"".join([name + b"\0" for name in directory.names[part.start : part.stop]])
             rows = b"".join(directory.rows[part.start : part.stop])
@@ -113,13 +118,13 @@ class ArchiveWriter:
                 self._catalog.add(directory.path, same.raw)
                 continue
             if entries is None:
-                entries = self._entries_of(blocks)
+                entries = self._entries_of(directory.path, blocks)
             self._new_block(kind, directory, part, entries)
 
-    def _entries_of(self, blocks: list[Block]) -> Entries:
-        return Entries(blocks, self._base.retired if self._base else frozenset())
+    def _entries_of(self, path: bytes, blocks: list[Block]) -> Entries | RememberedEntries:
+        return self._base.entries(path, blocks) if self._base else Entries(blocks, frozenset())
 
-    def _new_block(self, kind: Kind, directory: Directory, part: range, old: Entries) -> None:
+    def _new_block(self, kind: Kind, directory: Directory, part: range, old: Entries | RememberedEntries) -> None:
         names: list[bytes] = []
         rows: list[bytes] = []
         contents: list[bytes] = []
@@ -131,6 +136,8 @@ class ArchiveWriter:
             except SourceError as problem:
                 self._report.issue(problem.path, problem.reason)
                 continue
+            if isinstance(self._base, RememberedBase):
+                self._base.remember(join(directory.path, name), entry)
             if entry.extras:
                 extras[len(names)] = entry.extras
             names.append(name + b"\0")
@@ -141,11 +148,14 @@ class ArchiveWriter:
 
     # --- entries ------------------------------------------------------------------------------------------------------
 
-    def _entry(self, directory: Directory, name: bytes, packed: bytes, old: Entries) -> Known:
+    def _entry(self, directory: Directory, name: bytes, packed: bytes, old: Entries | RememberedEntries) -> Known:
         """What the archive says of an entry. Raises SourceError."""
         row = Row.unpack(packed)
         if (known := old.unchanged(name, row)) is not None:
             self._report.unchanged += row.is_file
+            if isinstance(old, RememberedEntries):  # attributes are not remembered
+                others = self._source.other(directory.fd, join(directory.path, name), name, row)
+                known = known._replace(extras=[*others, *known.extras])
             return known._replace(row=row)
         path = join(directory.path, name)
         if not row.is_file:
@@ -199,14 +209,15 @@ class ArchiveWriter:
         self._uploader.flush()
         self._report.entries = self._census.entries
         self._report.sent_bytes = self._uploader.bytes_sent
-        objects = self._objects()
+        self.objects = objects = self._objects()
         catalog_is_new = self._catalog.complete(self._header(objects).encode())
-        old = self._base.archive.summaries() if self._base else {}
+        old = self._base.summaries() if self._base else {}
         found = {name: old[name] for name in map(content_name, (each.number for each in objects)) if name in old}
         if self._content_upload.chunks_count and self._content_upload.name not in found:
             found |= self._complete_content(objects)
         found[CATALOG] = self._catalog_upload.summary() if catalog_is_new else old[CATALOG]
-        found |= self._secrecy.store_keys(self._call, self._job_id, old)
+        numbers = {each.number for each in objects}
+        found |= self._secrecy.store_keys(self._call, self._job_id, old, numbers)
         for name in sorted(old.keys() - found.keys()):
             self._call.call(DeleteObject(backup_job_id=self._job_id, object_name=name))
         return found
@@ -226,9 +237,8 @@ class ArchiveWriter:
         live = self._census.live_bytes
         marks = {number: each.mark for number, each in self._old_objects.items()}
         marks[self._content.object_number] = self._content_upload.mark()
-        return [
-            ContentObject(number, found[number], live[number], marks[number]) for number in sorted(found) if live[number]
-        ]
+        numbers = [number for number in sorted(found) if live[number]]
+        return [ContentObject(number, found[number], live[number], marks[number]) for number in numbers]
 
     def _header(self, objects: list[ContentObject]) -> Header:
         census = self._census

@@ -18,7 +18,7 @@ from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG
 from cryostore.agent.job import BackupJob, open_job
 from cryostore.agent.report import Report
-from cryostore.agent.secrecy import secrecy_for
+from cryostore.agent.secret_runs import remembered_base, secrecy_for
 from cryostore.agent.unfinished import Unfinished
 from cryostore.agent.walk import Select, Skipped, Walk
 from cryostore.core.errors import CryostoreError
@@ -40,6 +40,8 @@ class Options:
     select: Select | None = None
     markers: frozenset[bytes] = frozenset()
     one_file_system: bool = False
+    stores: frozenset[bytes] = frozenset()
+    """Paths below the root where a backup is not to read what it writes."""
     tags: dict[str, str] = field(default_factory=dict)
     dry_run: bool = False
 
@@ -77,9 +79,10 @@ def backup(
     try:
         with ExitStack() as stack:
             archive = None
-            if job.base.storage_job_id:
+            remembered = remembered_base(call, job, options.vault, options.resource)
+            if job.base.storage_job_id and remembered is None:
                 archive = stack.enter_context(closing(Archive(call, job.base.storage_job_id)))
-            secrecy = secrecy_for(call, options.resource, archive)
+            secrecy = secrecy_for(call, options.resource, archive or remembered, job.job_id)
             writer = stack.enter_context(
                 closing(
                     ArchiveWriter(
@@ -90,6 +93,7 @@ def backup(
                         archive,
                         report,
                         secrecy=secrecy,
+                        remembered=remembered,
                         trusted_before_ns=began_ns - TICK_NS,
                         before_read=before_read,
                     )
@@ -105,6 +109,8 @@ def backup(
         raise
     if unfinished is not None:
         unfinished.end()
+    if remembered is not None:
+        remembered.save(committed.recovery_point_arn or "", writer.objects)
     return Outcome(committed.recovery_point_arn, job.base.base_recovery_point_arn, same)
 
 
@@ -121,6 +127,7 @@ def _walk(options: Options, report: Report) -> Walk:
         only=options.only,
         markers=options.markers,
         one_file_system=options.one_file_system,
+        stores=options.stores,
         on_problem=on_problem,
         on_skip=on_skip,
     )

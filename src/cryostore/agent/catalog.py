@@ -80,6 +80,11 @@ class CatalogWriter:
             for index in answer.missing:
                 self._uploader.submit(self._upload, index, self._base.get(self._base_chunks[index]))
 
+    def renew(self) -> None:
+        """Take all of the base's catalog; `complete` its upload afterwards."""
+        self._chunks = len(self._base_chunks)
+        self._differ()
+
     def finish(self) -> None:
         """Submit what is left."""
         self._end_chunk()

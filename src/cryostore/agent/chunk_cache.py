@@ -45,9 +45,12 @@ class ChunkCache:
 
     def _future(self, digest: bytes, archive: Archive, chunk: Chunk) -> Future[Buffer]:
         with self._lock:
-            if (held := self._held.get(digest)) is not None:
+            held = self._held.get(digest)
+            if held is not None and not _has_failed(held[1]):
                 self._held.move_to_end(digest)
                 return held[1]
+            if held is not None:
+                self._bytes -= held[0]
             future = self._threads.submit(archive.get_buffer, chunk)
             self._held[digest] = (chunk.length, future)
             self._bytes += chunk.length
@@ -62,3 +65,7 @@ class ChunkCache:
             if held is not None and held[1] is future:
                 del self._held[digest]
                 self._bytes -= held[0]
+
+
+def _has_failed(future: Future[Buffer]) -> bool:
+    return future.done() and (future.cancelled() or future.exception() is not None)

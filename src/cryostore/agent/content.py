@@ -12,7 +12,6 @@ from cryostore.agent.chunker import Chunker
 from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.entry import NO_CONTENT, Content
 from cryostore.agent.upload import ObjectUpload, Uploader
-from cryostore.core.digest import sha256
 from cryostore.core.limits import KIB, MIB
 from cryostore.core.memory import unfilled
 
@@ -56,7 +55,7 @@ class ContentWriter:
         """Take the first `length` bytes that were read into `room`; tells also whether they are new."""
         if not length:
             return NO_CONTENT, False
-        digest = sha256(self._view[self._filled : self._filled + length])[:16]
+        digest = self.upload.identity(self._view[self._filled : self._filled + length])[:16]
         known = self._small_files.find(digest)
         if known is not None:
             return Content(known.object_number, known.chunk, known.offset, digest), False

@@ -1,4 +1,4 @@
-"""A run of `cryo backup` over a block device or a disk image: all of it is read, and what differs from the base is sent.
+"""A run of `cryo backup` over a block device or a disk image: all of it is read, what differs from the base is sent.
 
 Blocks of zeros and holes have no chunk; segments that have not changed stay as the base has them. A block that cannot
 be read is read again sector by sector: what is still missing is zeros, and an issue of the report.
@@ -19,10 +19,11 @@ from typing import NamedTuple
 
 from cryostore.agent.archive import digest_of
 from cryostore.agent.backup import Outcome
-from cryostore.agent.disk_blocks import SEGMENT_PREFIX, segment_blocks, segment_name
-from cryostore.agent.errors import ArchiveDamagedError, SourceError, shown
-from cryostore.agent.header import CATALOG, DiskLayout
+from cryostore.agent.disk_blocks import SEGMENT_PREFIX, segment_blocks, segment_name, segment_number
+from cryostore.agent.errors import SourceError, shown
+from cryostore.agent.header import DiskLayout
 from cryostore.agent.report import Report
+from cryostore.agent.segment_upload import SealedSegment, SegmentUpload
 from cryostore.agent.single_file import Options, SingleFileWriter, opened_writer
 from cryostore.agent.unfinished import Unfinished
 from cryostore.agent.upload import ObjectUpload
@@ -75,7 +76,8 @@ def backup_device(
             run = _Run(writer, disk, report, threads, segment_bytes)
             found = run.go()
             report.sent_bytes = report.new_bytes = writer.uploader.bytes_sent
-            layout = DiskLayout(size, BLOCK_BYTES, segment_bytes, disk.unread[:UNREAD_MAX])
+            numbers = sorted(map(segment_number, found))
+            layout = DiskLayout(size, BLOCK_BYTES, segment_bytes, disk.unread[:UNREAD_MAX], numbers, run.marks)
             metadata = {
                 "diskIds": json.dumps([shown(options.name)]),
                 "sizeBytes": str(size),
@@ -171,20 +173,6 @@ class _Block(NamedTuple):
     unread: list[tuple[int, int]]
 
 
-class SegmentUpload(ObjectUpload):
-    """A segment that is being written: its chunks have the numbers of their blocks, with gaps."""
-
-    def __init__(self, call: Call, job_id: str, name: str) -> None:
-        super().__init__(call, job_id, name)
-        self._by_index: dict[int, bytes] = {}
-
-    def set(self, index: int, digest: bytes) -> None:
-        self._by_index[index] = digest
-
-    def summary(self) -> bytes:
-        return sha256(b"".join(self._by_index[index] for index in sorted(self._by_index)))
-
-
 class _Run:
     """What one run holds while it goes over the disk."""
 
@@ -198,6 +186,7 @@ class _Run:
         self._segment_bytes = segment_bytes
         self._old = writer.base.summaries() if writer.base else {}
         self._old_layout = self._comparable()
+        self.marks: dict[str, bytes] = {}
 
     def _comparable(self) -> DiskLayout | None:
         """The base's layout, if its blocks are those of this run."""
@@ -212,25 +201,31 @@ class _Run:
         for number in range(-(-self._disk.size // self._segment_bytes)):
             name = segment_name(number)
             result = self._segment(number)
-            if isinstance(result, SegmentUpload):
+            if isinstance(result, ObjectUpload):
                 self._writer.uploader.flush()
+                self._mark(name, result.mark())
                 result.complete()
                 found[name] = result.summary()
             elif result:
                 found[name] = self._old[name]
+                self._mark(name, self._old_layout.marks.get(name, b"") if self._old_layout else b"")
         if self._old_layout is None:
             self._report.new = 1
-        elif found == {name: digest for name, digest in self._old.items() if name != CATALOG}:
+        elif found == {name: digest for name, digest in self._old.items() if name.startswith(SEGMENT_PREFIX)}:
             self._report.unchanged = 1
         else:
             self._report.changed = 1
         return found
 
-    def _segment(self, number: int) -> SegmentUpload | bool:
+    def _mark(self, name: str, mark: bytes) -> None:
+        if mark:
+            self.marks[name] = mark
+
+    def _segment(self, number: int) -> SegmentUpload | SealedSegment | bool:
         """Read a segment. Answers its upload if it differs from the base's, else whether the base has it."""
         old = self._old_blocks(number)
         left = dict(old)
-        upload = SegmentUpload(self._writer.call, self._writer.job_id, segment_name(number))
+        upload = self._writer.secrecy.segment(self._writer.call, self._writer.job_id, segment_name(number))
         same: list[int] = []
         any_new = False
         for index, block in self._blocks(number, old):
@@ -249,7 +244,7 @@ class _Run:
             return bool(old)
         if not any_new and not same:
             return False  # all zeros now
-        self._link(upload, number, [(index, old[index]) for index in same])
+        self._link(upload, [(index, old[index]) for index in same])
         return upload
 
     def _old_blocks(self, number: int) -> dict[int, Chunk]:
@@ -291,26 +286,27 @@ class _Run:
         data, unread = self._disk.read(offset, length)
         if data == (ZEROS if length == BLOCK_BYTES else bytes(length)):
             return _Block(None, same=False, unread=unread)
-        same = old is not None and old.length == length and digest_of(old) == sha256(data)
+        same = old is not None and old.length == length and digest_of(old) == self._identity(data)
         return _Block(None if same else data, same, unread)
 
-    def _link(self, upload: SegmentUpload, number: int, blocks: list[tuple[int, Chunk]]) -> None:
-        """Attach the blocks that are the base's; one that the store does not give is read and sent again."""
+    def _identity(self, data: Buffer) -> bytes:
+        return self._writer.base.identity(data) if self._writer.base else sha256(data)
+
+    def _link(self, upload: SegmentUpload | SealedSegment, blocks: list[tuple[int, Chunk]]) -> None:
+        """Attach the blocks that are the base's; one that the store does not give so is sent again."""
+        base = self._writer.base
+        stored = {chunk.index: chunk for chunk in base.stored(upload.name)} if base and blocks else {}
         for first in range(0, len(blocks), LINKS_MAX):
             chunks = dict(blocks[first : first + LINKS_MAX])
             for index, chunk in chunks.items():
-                upload.set(index, digest_of(chunk))
+                upload.inherit(index, chunk, stored[index])
             linked = [
                 LinkedChunk(index=index, length=chunk.length, checksum=chunk.checksum, checksum_algorithm="SHA256")
-                for index, chunk in chunks.items()
+                for index, chunk in ((index, stored[index]) for index in chunks)
             ]
             answer = self._writer.call.call(
                 LinkChunks(backup_job_id=upload.job_id, upload_id=upload.open(), chunks=linked)
             )
             for index in answer.missing:
-                self._writer.uploader.submit(upload, index, self._held_by_base(chunks[index]))
-
-    def _held_by_base(self, chunk: Chunk) -> bytes:
-        if self._writer.base is None:
-            raise ArchiveDamagedError("there is no base")
-        return self._writer.base.get(chunk)
+                assert self._writer.base is not None  # it gave the chunks
+                self._writer.uploader.submit(upload, index, self._writer.base.get(chunks[index]))

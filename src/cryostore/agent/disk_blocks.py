@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from cryostore.agent.archive import Archive
+from cryostore.agent.archive import Archive, digest_of
 from cryostore.agent.chunk_cache import ChunkCache
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.header import DiskLayout
@@ -20,6 +20,11 @@ AHEAD_BLOCKS = 4
 def segment_name(number: int) -> str:
     """The name of the object that holds a segment."""
     return f"{SEGMENT_PREFIX}{number:08d}"
+
+
+def segment_number(name: str) -> int:
+    """The number of the segment in an object of this name."""
+    return int(name.removeprefix(SEGMENT_PREFIX))
 
 
 def layout_of(archive: Archive) -> DiskLayout:
@@ -36,11 +41,13 @@ def layout_of(archive: Archive) -> DiskLayout:
 def segment_blocks(archive: Archive, layout: DiskLayout, number: int) -> dict[int, Chunk]:
     """The blocks of a segment by their number in it; those of zeros are not there.
 
-    Raises ArchiveDamagedError for a block that is not as long as the disk is there.
+    Raises ArchiveDamagedError for a segment that is lost, and for a block that is not as long as the disk is there.
     """
     name = segment_name(number)
-    if name not in archive.names:
+    if number not in layout.segments:
         return {}
+    if name not in archive.names:
+        raise ArchiveDamagedError(f"segment {number} of the disk is lost")
     found = {}
     for chunk in archive.object_chunks(name):
         at = number * layout.segment_bytes + chunk.index * layout.block_bytes
@@ -72,6 +79,10 @@ class DiskFile:
                     self._segments.popitem(last=False)
             self._segments.move_to_end(number)
             return held
+
+    def holds(self, chunk: Chunk, data: bytes) -> bool:
+        """Whether a block has these bytes."""
+        return len(data) == chunk.length and self._archive.identity(data) == digest_of(chunk)
 
     def segments(self) -> Iterator[tuple[int, int]]:
         layout = self.layout

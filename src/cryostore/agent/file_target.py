@@ -14,9 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 
-from cryostore.agent.archive import digest_of
 from cryostore.agent.disk_blocks import DiskFile
 from cryostore.agent.errors import TargetError
 from cryostore.agent.files import Files
@@ -126,7 +124,7 @@ def _onto_device(file: Readable, path: bytes, options: Options, report: Report) 
             _sequence(file, fd, report)
         os.fsync(fd)
         if file.size < room:
-            report.skipped[f"bytes at the end of the device, which is larger, left as they are: {room - file.size}"] += 1
+            report.skipped[f"{room - file.size} bytes at the end of the device are left as they were"] += 1
     finally:
         os.close(fd)
 
@@ -227,7 +225,7 @@ def _blocks(file: DiskFile, fd: int, report: Report, *, compare: bool, fresh: bo
             if not fresh and not (compare and _is_zero(fd, part)):
                 zero(fd, part.offset, part.length)
             return 0
-        if compare and sha256(_pread(fd, part.offset, part.length)).digest() == digest_of(part.chunk):
+        if compare and file.holds(part.chunk, _pread(fd, part.offset, part.length)):
             return 0
         _pwrite(fd, file.read(part.offset, part.length), part.offset)
         return part.length

@@ -10,8 +10,7 @@ from cryostore.agent.disk_blocks import DiskFile
 from cryostore.agent.errors import shown
 from cryostore.agent.header import DISK, FILESET
 from cryostore.agent.listing import Entry, path_in
-from cryostore.agent.pieces import ChunkPages
-from cryostore.agent.reading import ContentFile, Readable
+from cryostore.agent.reading import ContentFile, HeldPages, Readable
 from cryostore.agent.tree import Tree
 from cryostore.core.errors import ConfigurationError
 
@@ -23,7 +22,7 @@ class Files:
         self.archive = archive
         self.tree = Tree(archive)
         self._cache = cache
-        self._pages = ChunkPages(archive)
+        self._pages = HeldPages(archive)
 
     def open(self, entry: Entry) -> Readable:
         """The content of a regular file."""

@@ -24,9 +24,12 @@ def mount(folder: str, *, allow_other: bool) -> int:
 
     With `allow_other` other users get in, too, and the modes of the files say what they may read.
     """
-    if not os.path.isdir(folder):
-        raise ConfigurationError(f"{folder!a} is no folder", hint="make an empty one first")
-    if os.listdir(folder):
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        hint = "an earlier mount was killed: `umount` it first" if error.errno == errno.ENOTCONN else ""
+        raise ConfigurationError(f"cannot mount on {folder!a}: {error.strerror}", hint=hint) from error
+    if names:
         raise ConfigurationError(f"{folder!a} is not empty", hint="what is in it would be hidden: take an empty one")
     if not os.path.exists(DEVICE):
         raise ConfigurationError(f"there is no {DEVICE}", hint="`modprobe fuse` as root; a container needs the device")
@@ -71,7 +74,7 @@ def _mount_by_helper(folder: str, options: list[str]) -> int:
     for level, kind, data in messages:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fd = array.array("i", data[:size])[0]
-            os.set_inheritable(fd, False)
+            os.set_inheritable(fd, False)  # noqa: FBT003 - the system's own signature
             return fd
     raise ConfigurationError(f"cannot mount {folder!a}: {helper} gave no descriptor")
 

@@ -104,9 +104,7 @@ def device_number(major: int, minor: int) -> int:
 
 def init_out(readahead: int, offered: int) -> bytes:
     """The answer to INIT."""
-    return INIT_OUT.pack(
-        MAJOR, MINOR, readahead, offered & WANTED, 16, 12, WRITE_BYTES_MAX, 1, READ_PAGES_MAX, 0, 0
-    )
+    return INIT_OUT.pack(MAJOR, MINOR, readahead, offered & WANTED, 16, 12, WRITE_BYTES_MAX, 1, READ_PAGES_MAX, 0, 0)
 
 
 def entry_out(node: int, attributes: Attributes | None, valid_seconds: int) -> bytes:

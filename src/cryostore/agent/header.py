@@ -34,7 +34,7 @@ class ContentObject(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of a sealed archive alone: by what the head of the object is known again."""
 
 
-class DiskLayout(msgspec.Struct, frozen=True):
+class DiskLayout(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a disk is cut: into segments, an object each, and those into blocks, a chunk each. A block of zeros has none.
 
     `unread` are offset and length of what could not be read and is zeros for that reason: the first of them.
@@ -44,6 +44,10 @@ class DiskLayout(msgspec.Struct, frozen=True):
     block_bytes: int
     segment_bytes: int
     unread: list[tuple[int, int]]
+    segments: list[int] = []
+    """The numbers of the segments that have an object: one of them that is missing is lost, and not zeros."""
+    marks: dict[str, bytes] = {}
+    """Of a sealed archive alone: those of the heads of its segments, by their names."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,24 @@ class Base:
         if self._next is not None:
             self._next_key = (self._next.kind, order_key(self._next.path))
 
+    @property
+    def objects(self) -> list[ContentObject]:
+        """The content objects of the archive."""
+        return self.archive.header.objects
+
+    @property
+    def last_number(self) -> int:
+        """The highest number that a content object has."""
+        return max((each.number for each in self.objects), default=0)
+
+    def summaries(self) -> dict[str, bytes]:
+        """The checksum of each object of the archive."""
+        return self.archive.summaries()
+
+    def entries(self, path: bytes, blocks: list[Block]) -> Entries:  # noqa: ARG002 - for a base without blocks
+        """The entries of a directory, of which `take` gave the blocks."""
+        return Entries(blocks, self.retired)
+
     def take(self, kind: Kind, path: bytes) -> list[Block]:
         """The blocks of a directory; none if the base does not have it."""
         wanted = (kind, order_key(path))
@@ -84,7 +102,7 @@ class Entries:
             return None
         block, index = place
         old = Row.unpack(block.rows, index)
-        if old.ctime_ns == UNTRUSTED_CTIME or _identity(old) != _identity(row):
+        if old.ctime_ns == UNTRUSTED_CTIME or identity_of(old) != identity_of(row):
             return None
         content = Content.unpack(block.contents, index)
         if content.object_number in self._retired:
@@ -97,7 +115,8 @@ class Entries:
         return name in self._places
 
 
-def _identity(row: Row) -> tuple[int, int, int, int, int]:
+def identity_of(row: Row) -> tuple[int, int, int, int, int]:
+    """What tells by stat alone that a file is the one it was."""
     return row.mode, row.size, row.mtime_ns, row.ctime_ns, row.inode
 
 

@@ -6,7 +6,7 @@ import hashlib
 from contextlib import suppress
 
 from cryostore.agent.header import FILESET
-from cryostore.agent.keyed_call import key_of
+from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.unfinished import Unfinished
 from cryostore.client import pages
 from cryostore.core.digest import Checksum
@@ -65,7 +65,7 @@ class BackupJob:
 
     def give_up(self, reason: str) -> None:
         """End the job without a recovery point, as far as the store can still be told."""
-        if key_of(self._call):
+        if isinstance(self._call, KeyedCall):
             reason = "failed"  # it may name a path
         message = "".join(character for character in reason if character.isprintable())[:MESSAGE_CHARACTERS_MAX]
         with suppress(CryostoreError):

@@ -31,10 +31,10 @@ PUBLIC_FORMAT = "cryostore agent public key 1"
 FILE_BYTES_MAX = 64 * 1024
 OTHERS = 0o077
 COMMENT = (
-    "A Cryostore agent key. Whoever has it and the archives sealed for it can read them; without it, or another key that "
-    "was added to them, nobody can. Keep a copy in a safe place away from the data."
+    "A Cryostore agent key. Whoever has it and the archives sealed for it can read them; without it, or another key "
+    "that was added to them, nobody can. Keep a copy in a safe place away from the data."
 )
-PUBLIC_COMMENT = "The public part of a Cryostore agent key: it writes archives that only the whole key reads. No secret."
+PUBLIC_COMMENT = "The public part of a Cryostore agent key, which is no secret: only the whole key reads what it wrote."
 
 Ask = Callable[[], str]
 """Answers a passphrase; called only if one is needed."""
@@ -63,7 +63,7 @@ def decode(data: bytes, ask: Ask, name: str = "this") -> PublicKey:
     Raises ConfigurationError if it is none, KeyUnavailableError for another passphrase.
     """
     try:
-        found = json.loads(data) if len(data) <= FILE_BYTES_MAX else None
+        found: Any = json.loads(data) if len(data) <= FILE_BYTES_MAX else None
         public = PublicKey(_bytes(found["public"]))
         if found["format"] == PUBLIC_FORMAT:
             return public
@@ -91,13 +91,15 @@ def _opened(public: PublicKey, how: Stretching, sealed: bytes, *, ask: Ask) -> A
 
 def _stretching(found: dict[str, Any]) -> Stretching:
     how = Stretching(_bytes(found["salt"]), found["iterations"], found["lanes"], found["memory_kib"])
-    if not all(isinstance(cost, int) and 0 < cost <= most for cost, most in zip(how[1:], STRETCHING_MAX[1:], strict=True)):
-        raise ValueError("costs out of bounds")
+    costs: list[Any] = [how.iterations, how.lanes, how.memory_kib]
+    for cost, most in zip(costs, STRETCHING_MAX[1:], strict=True):
+        if not isinstance(cost, int) or not 0 < cost <= most:
+            raise ValueError("costs out of bounds")
     return how
 
 
 def read(path: str, ask: Ask) -> PublicKey:
-    """The key of a file. Raises ConfigurationError if it is missing or no key file, or a secret that others can read."""
+    """The key of a file. Raises ConfigurationError if it is missing, no key file, or a secret that others can read."""
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())

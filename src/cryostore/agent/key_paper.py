@@ -30,7 +30,8 @@ COMMENT = (
 def print_paper(key: AgentKey) -> str:
     """The key as text for people."""
     pieces = [key.seed[start : start + LINE_BYTES] for start in range(0, SECRET_BYTES, LINE_BYTES)]
-    lines = [f"{number:02d}  {_grouped(_text(piece) + _check(number, piece))}" for number, piece in enumerate(pieces, 1)]
+    checked = [_text(piece) + _check(number, piece) for number, piece in enumerate(pieces, 1)]
+    lines = [f"{number:02d}  {_grouped(text)}" for number, text in enumerate(checked, 1)]
     return "\n".join((*COMMENT, TITLE, *lines, f"END {_grouped(_whole_check(key))}")) + "\n"
 
 

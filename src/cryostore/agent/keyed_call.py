@@ -5,19 +5,31 @@ from __future__ import annotations
 from typing import TypeVar
 
 from cryostore.agent.agent_key import AgentKey, PublicKey
+from cryostore.agent.archive_keys import ArchiveKeys
+from cryostore.agent.key_file import Ask
 from cryostore.core.errors import ConfigurationError
-from cryostore.model.operation import Call, Operation, Output
+from cryostore.model.operation import Call, Operation
 
-Out = TypeVar("Out", bound=Output)
+Out = TypeVar("Out")
+
+
+def _nobody() -> str:
+    raise ConfigurationError("there is no key")
 
 
 class KeyedCall:
-    """Hands every operation on. `recipients` are further keys that a new archive is sealed for."""
+    """Hands every operation on. `learned` are archive keys that newer recovery points have for older ones."""
 
-    def __init__(self, inner: Call, key: PublicKey, recipients: tuple[PublicKey, ...] = ()) -> None:
+    def __init__(self, inner: Call, key: PublicKey | None, memory_folder: str = "", ask: Ask = _nobody) -> None:
+        """`memory_folder` is where a machine that only writes keeps what it remembers of its runs.
+
+        Without a key, `ask` answers the passphrase of one that lies with the archives; the first one read sets `key`.
+        """
         self.inner = inner
         self.key = key
-        self.recipients = recipients
+        self.memory_folder = memory_folder
+        self.ask = ask
+        self.learned = ArchiveKeys()
 
     def call(self, operation: Operation[Out]) -> Out:
         """See Call."""
@@ -27,14 +39,14 @@ class KeyedCall:
 def resource_for(call: Call, name: str) -> str:
     """What a resource is called that its owner gave no name: with a key, nothing that shows host or path.
 
-    Raises ConfigurationError with the public part of a key alone: no name can be hidden with that.
+    Raises ConfigurationError without a whole key: no name can be hidden with less.
     """
     key = key_of(call)
-    if key is None:
+    if not isinstance(call, KeyedCall):
         return name
     if isinstance(key, AgentKey):
         return key.opaque_name(name)
-    raise ConfigurationError("a public key hides no names", hint="say a --resource NAME that may be seen")
+    raise ConfigurationError("only a whole key hides names", hint="say a --resource NAME that may be seen")
 
 
 def key_of(call: Call) -> PublicKey | None:

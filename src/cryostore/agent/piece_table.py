@@ -6,6 +6,7 @@ A store lists sealed chunks with their sealed lengths and digests; what a reader
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ class PieceTable:
         if len(data) % ENTRY.size:
             raise ArchiveDamagedError("the table of a sealed object is cut short")
         self._data = bytearray(data)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._data) // ENTRY.size
@@ -42,11 +44,12 @@ class PieceTable:
         return Entry._make(ENTRY.unpack_from(self._data, index * ENTRY.size))
 
     def set(self, index: int, entry: Entry) -> None:
-        """Note a chunk; those before it may follow later."""
-        missing = index + 1 - len(self)
-        if missing > 0:
-            self._data += bytes(missing * ENTRY.size)
-        ENTRY.pack_into(self._data, index * ENTRY.size, *entry)
+        """Note a chunk; those before it may follow later, or never, and are empty then. Thread safe."""
+        with self._lock:
+            missing = index + 1 - len(self)
+            if missing > 0:
+                self._data += bytes(missing * ENTRY.size)
+            ENTRY.pack_into(self._data, index * ENTRY.size, *entry)
 
     def parts(self) -> Iterator[bytes]:
         """The table in pieces that fit into a chunk each."""

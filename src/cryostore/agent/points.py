@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Literal
 
 from cryostore.agent.archive import Archive
+from cryostore.agent.archive_keys import checked, read_keys
+from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.job import ROLE_ARN
+from cryostore.agent.keyed_call import KeyedCall
+from cryostore.agent.locked_key import key_for
 from cryostore.client import pages
-from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.core.errors import ConfigurationError, CryostoreError, KeyUnavailableError
 from cryostore.model.operation import Call
 from cryostore.model.recovery_points import ListRecoveryPointsByBackupVault, RecoveryPointByBackupVault
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
 from cryostore.model.vaults import ListBackupVaults
 
-READABLE = ("COMPLETED", "EXPIRED", "AVAILABLE")
+READABLE = ("COMPLETED", "PARTIAL", "EXPIRED", "AVAILABLE")
 Point = RecoveryPointByBackupVault
 
 
@@ -61,9 +65,43 @@ def split_point(text: str) -> tuple[str, str]:
     return ":".join(parts[:colons]), parts[colons] if len(parts) > colons else ""
 
 
+def _archive(call: Call, job_id: str, point: Point) -> Archive:
+    """The archive that a restore job reads; what opens it may be wrapped in the newest one of the resource alone."""
+    try:
+        archive = Archive(call, job_id)
+    except KeyUnavailableError:
+        if not isinstance(call, KeyedCall) or not _learn_keys(call, point):
+            raise
+        archive = Archive(call, job_id)
+    if archive.sealing and not (point.resource_arn or "").endswith(f":{archive.sealing.head.resource}"):
+        archive.close()
+        raise ArchiveDamagedError("the store gave the archive of another resource")
+    return archive
+
+
+def _learn_keys(call: KeyedCall, point: Point) -> bool:
+    """Learn the keys of the newest recovery point of the same resource; tells whether there is a newer one."""
+    points = [each for each in list_points(call, point.backup_vault_name) if each.resource_arn == point.resource_arn]
+    newest = max(points, key=lambda each: each.completion_date or 0.0, default=point)
+    if newest.recovery_point_arn == point.recovery_point_arn:
+        return False
+    with _restore_job(call, newest, "keys") as job_id:
+        objects = {each.name: each for each in pages.objects(call, job_id)}
+        if (key := checked(objects, key_for(call, job_id, objects))) is not None:
+            call.learned = read_keys(call, job_id, objects, key, call.learned)
+    return True
+
+
 @contextmanager
 def opened(call: Call, point: Point, purpose: str) -> Iterator[Archive]:
     """The archive of a recovery point, which stays while it is read."""
+    with _restore_job(call, point, purpose) as job_id, closing(_archive(call, job_id, point)) as archive:
+        yield archive
+
+
+@contextmanager
+def _restore_job(call: Call, point: Point, purpose: str) -> Iterator[str]:
+    """The id of a restore job that is open for as long as the context."""
     started = call.call(
         StartRestoreJob(
             recovery_point_arn=point.recovery_point_arn or "", metadata={"purpose": purpose}, iam_role_arn=ROLE_ARN
@@ -72,11 +110,7 @@ def opened(call: Call, point: Point, purpose: str) -> Iterator[Archive]:
     job_id = started.restore_job_id or ""
     status: Literal["COMPLETED", "FAILED"] = "FAILED"
     try:
-        archive = Archive(call, job_id)
-        try:
-            yield archive
-        finally:
-            archive.close()
+        yield job_id
         status = "COMPLETED"
     finally:
         with suppress(CryostoreError):

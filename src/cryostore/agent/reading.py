@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -12,12 +13,13 @@ from cryostore.agent.chunk_cache import ChunkCache
 from cryostore.agent.entry import Content
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.listing import Entry
-from cryostore.agent.pieces import ChunkPages
+from cryostore.agent.pieces import PAGE_CHUNKS, ChunkPages
 from cryostore.agent.restoring import holes_of
 from cryostore.core.limits import MIB
 from cryostore.model.restores import Chunk
 
 AHEAD_CHUNKS = 4
+PAGES_HELD = 64
 PART_BYTES = 4 * MIB
 
 
@@ -34,6 +36,43 @@ class Readable(Protocol):
 
     def segments(self) -> Iterator[tuple[int, int]]:
         """Offset and length of what may hold other bytes than zeros, ascending."""
+
+
+class HeldPages(ChunkPages):
+    """As ChunkPages, for who asks in any order: the last used pages are kept. Thread safe."""
+
+    def __init__(self, archive: Archive) -> None:
+        super().__init__(archive)
+        self._of = archive
+        self._lock = threading.Lock()
+        self._pages: OrderedDict[tuple[int, int], list[Chunk]] = OrderedDict()
+
+    def from_chunk(self, number: int, index: int) -> Iterator[Chunk]:
+        page = index // PAGE_CHUNKS  # pages may be smaller, and then it is further on
+        while chunks := self._page(number, page):
+            for chunk in chunks:
+                if chunk.index >= index:
+                    yield chunk
+            page += 1
+
+    def _page(self, number: int, page: int) -> list[Chunk]:
+        with self._lock:
+            if (number, page) not in self._pages:
+                self._list_up_to(number, page)
+            return self._pages.get((number, page), [])
+
+    def _list_up_to(self, number: int, page: int) -> None:
+        tokens = self._tokens.setdefault(number, [None])
+        at = min(page, len(tokens) - 1)
+        for chunks, token in self._of.content_pages(number, tokens[at]):
+            self._pages[number, at] = chunks
+            if len(self._pages) > PAGES_HELD:
+                self._pages.popitem(last=False)
+            at += 1
+            if at == len(tokens) and token is not None:
+                tokens.append(token)
+            if at > page:
+                return
 
 
 class Extents:

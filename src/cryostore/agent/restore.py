@@ -23,16 +23,17 @@ from cryostore.agent.entry import Content, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.pieces import ChunkPages, chunks_of
 from cryostore.agent.report import Report
-from cryostore.agent.restoring import FileWriter, RestoredFile
+from cryostore.agent.restoring import FULL, FileWriter, RestoredFile
 from cryostore.agent.target import ROOT, Target
 from cryostore.agent.walk import join
-from cryostore.core.errors import ConfigurationError
+from cryostore.core.errors import ConfigurationError, StorageFullError
 from cryostore.core.ids import NewId, random_id
 
 Matches = Callable[[bytes, bool], bool]
 """Whether a pattern fits a path in the archive; tells also whether that is a directory."""
 Overwrite = Literal["never", "newer", "always", "changed"]
-WINDOW_FILES = 50_000
+WINDOW_FILES = 8_192
+"""How many files are put into the order of their chunks at a time. Meanwhile those before them are written."""
 THREADS = 4
 UNDER_WAY_MAX = 8
 
@@ -69,7 +70,10 @@ def restore(archive: Archive, options: Options, report: Report, *, new_id: NewId
     target = Target(options.target, create=not options.dry_run)
     try:
         run = _Run(archive, options, report, target, new_id)
-        run.go()
+        try:
+            run.go()
+        finally:
+            run.close()
     finally:
         target.close()
 
@@ -97,6 +101,8 @@ class _Run:
         self._links: list[tuple[int, bytes, tuple[int, int]]] = []
         self._wanted: dict[int, set[bytes]] = {}
         self._found = False
+        self._threads = ThreadPoolExecutor(THREADS, "restore")
+        self._under_way: deque[Future[None]] = deque()
 
     def go(self) -> None:
         """Restore all that is wanted."""
@@ -110,6 +116,7 @@ class _Run:
                 hint="`cryo ls POINT` shows what it has",
             )
         self._write_files()
+        self._wait(0)
         self._write_links()
         if self._options.delete:
             self._delete_others()
@@ -175,8 +182,18 @@ class _Run:
             else:
                 self._other(number, path, name, row, extras)
         except OSError as error:
-            with self._lock:
-                self._report.issue(path, error.strerror or str(error))
+            if error.errno in FULL:
+                raise StorageFullError(f"the target is full: {error.strerror}") from error
+            self._issue(path, error.strerror or str(error))
+
+    def _issue(self, path: bytes, reason: str) -> None:
+        with self._lock:
+            self._report.issue(path, reason)
+
+    def _count_new(self, file_bytes: int = 0) -> None:
+        with self._lock:
+            self._report.new += 1
+            self._report.new_bytes += file_bytes
 
     def _wants(self, path: bytes, is_directory: bool) -> bool:  # noqa: FBT001 - a fact about the path
         options = self._options
@@ -227,7 +244,7 @@ class _Run:
             fresh = plain = False
             keep = self._options.overwrite == "never"
         elif standing is not None and self._options.overwrite == "never":
-            self._report.issue(path, "is no directory in the target; what is in it was not restored")
+            self._issue(path, "is no directory in the target; what is in it was not restored")
             return
         else:
             fresh, keep = True, False
@@ -258,9 +275,9 @@ class _Run:
         path = self._target.path(end.number)
         try:
             with self._target.at(end.number) as fd:
-                self._attributes.apply(fd, end.row, end.extras, lambda reason: self._report.issue(path, reason))
+                self._attributes.apply(fd, end.row, end.extras, lambda reason: self._issue(path, reason))
         except OSError as error:
-            self._report.issue(path, error.strerror or str(error))
+            self._issue(path, error.strerror or str(error))
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -288,8 +305,7 @@ class _Run:
         if file.data_bytes and not content.object_number:
             raise ArchiveDamagedError("a file has no content")
         if self._options.dry_run:
-            report.new += 1
-            report.new_bytes += row.size
+            self._count_new(row.size)
         else:
             self._files.append(file)
 
@@ -298,7 +314,7 @@ class _Run:
         with self._target.at(number) as parent:
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
         try:
-            self._attributes.apply(fd, row, extras, lambda reason: self._report.issue(path, reason))
+            self._attributes.apply(fd, row, extras, lambda reason: self._issue(path, reason))
         finally:
             os.close(fd)
 
@@ -308,35 +324,36 @@ class _Run:
             if not file.data_bytes:
                 self._writer.empty(file)
         wanted = [file for file in files if file.data_bytes]
-        with ThreadPoolExecutor(THREADS, "restore") as threads:
-            under_way: deque[Future[None]] = deque()
-            try:
-                for chunk, pieces in chunks_of(self._pages, wanted):
-                    for piece in pieces:
-                        if piece.length < piece.wanted.data_bytes and piece.wanted.lock is None:
-                            piece.wanted.lock = threading.Lock()
-                    under_way.append(threads.submit(self._writer.chunk, chunk, pieces))
-                    if len(under_way) >= UNDER_WAY_MAX:
-                        under_way.popleft().result()
-                while under_way:
-                    under_way.popleft().result()
-            finally:
-                threads.shutdown(cancel_futures=True)
+        for chunk, pieces in chunks_of(self._pages, wanted):
+            for piece in pieces:
+                if piece.length < piece.wanted.data_bytes and piece.wanted.lock is None:
+                    piece.wanted.lock = threading.Lock()
+            self._under_way.append(self._threads.submit(self._writer.chunk, chunk, pieces))
+            self._wait(UNDER_WAY_MAX)
+
+    def _wait(self, left: int) -> None:
+        """Return when fewer than `left` chunks are under way, or none if that is 0. Raises what one of them raised."""
+        while self._under_way and len(self._under_way) >= left:
+            self._under_way.popleft().result()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
 
     def _write_links(self) -> None:
         for number, name, link in self._links:
             first, first_name = self._first_links[link]
             if self._options.dry_run:
-                self._report.new += 1
+                self._count_new()
                 continue
             temporary = self._writer.temporary()
             try:
                 with self._target.at(number) as parent, self._target.at(first) as origin:
                     os.link(first_name, temporary, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False)
                     self._take_place(parent, temporary, name)
-                self._report.new += 1
+                self._count_new()
             except OSError as error:
-                self._report.issue(join(self._target.path(number), name), error.strerror or str(error))
+                self._issue(join(self._target.path(number), name), error.strerror or str(error))
 
     @staticmethod
     def _take_place(parent: int, temporary: bytes, name: bytes) -> None:
@@ -357,7 +374,7 @@ class _Run:
             self._report.unchanged += 1
             return
         if self._options.dry_run:
-            self._report.new += 1
+            self._count_new()
             return
         if standing is not None and stat.S_ISDIR(standing.st_mode):
             self._remove_directory(number, name)
@@ -366,10 +383,10 @@ class _Run:
             make(temporary, parent)
             place = b"/proc/self/fd/%d/%s" % (parent, temporary)
             try:
-                self._attributes.apply(place, row, extras, lambda reason: self._report.issue(path, reason))
+                self._attributes.apply(place, row, extras, lambda reason: self._issue(path, reason))
             finally:
                 self._take_place(parent, temporary, name)
-        self._report.new += 1
+        self._count_new()
 
     def _remove_directory(self, number: int, name: bytes) -> None:
         """Make room for what is no directory. Raises OSError if something is in it and `delete` was not asked for."""
@@ -393,7 +410,7 @@ class _Run:
                         if name not in wanted and self._wants(join(self._options.path, path), is_directory=False):
                             self._report.deleted += 1 if self._options.dry_run else _remove_tree(parent, name)
             except OSError as error:
-                self._report.issue(self._target.path(number), error.strerror or str(error))
+                self._issue(self._target.path(number), error.strerror or str(error))
 
 
 def _maker(row: Row, extras: Sequence[Extra]) -> Callable[[bytes, int], None] | None:

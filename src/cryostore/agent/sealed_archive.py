@@ -13,9 +13,10 @@ from msgspec import structs
 
 from cryostore.agent.agent_key import AgentKey
 from cryostore.agent.archive_key import ArchiveKey
-from cryostore.agent.archive_keys import read_keys
+from cryostore.agent.archive_keys import ArchiveKeys, read_keys
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.header import CATALOG, Header, content_name
+from cryostore.agent.header import CATALOG, DiskLayout, Header, content_name
+from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.piece_table import PieceTable
 from cryostore.agent.sealed_chunk import Kind, is_sealed, key_id_of, open_chunk
 from cryostore.agent.sealed_head import SealedHead, mark_of
@@ -33,7 +34,8 @@ class SealedArchive:
         self._call = call
         self._job_id = job_id
         self._objects = objects
-        found = read_keys(call, job_id, objects, key)
+        learned = call.learned if isinstance(call, KeyedCall) else ArchiveKeys()
+        found = read_keys(call, job_id, objects, key, learned)
         self.keys = found.keys
         blob = self._blob(CATALOG)
         key_id = key_id_of(blob)
@@ -48,6 +50,8 @@ class SealedArchive:
     def catalog(self, header: Header) -> tuple[list[Chunk], list[Chunk]]:
         """The chunks of the catalog, and the same ones as they are stored; `header` vouches for all other objects."""
         self._marks = {content_name(each.number): each.mark for each in header.objects}
+        if isinstance(header.disk, DiskLayout):
+            self._marks |= header.disk.marks
         stored = list(pages.chunks(self._call, self._job_id, self._objects[CATALOG].object_token))
         table = self._table_of(self.head, stored)
         with self._lock:

@@ -39,7 +39,7 @@ class Kind(IntEnum):
     HEAD = 4
 
 
-QUANTA_BYTES = {Kind.CONTENT: 64 * KIB, Kind.CATALOG: 16 * KIB, Kind.TABLE: 4 * KIB, Kind.HEAD: 4 * KIB}
+QUANTA_BYTES = {Kind.CONTENT: 32 * KIB, Kind.CATALOG: 16 * KIB, Kind.TABLE: 4 * KIB, Kind.HEAD: 4 * KIB}
 """What the lengths of sealed chunks are multiples of, without head and tag."""
 
 

@@ -42,10 +42,14 @@ class SealedUpload(ObjectUpload):
         """See ObjectUpload."""
         return path_cut(self._key.cut_secret, path)
 
-    def made(self, index: int, data: Buffer) -> Buffer:
+    def note(self, index: int, data: Buffer, identity: bytes) -> None:
+        """Note in the table what the chunk at an index holds."""
+        self.table.set(index, Entry(len(data), identity))
+
+    def made(self, index: int, data: Buffer) -> Buffer | None:
         """See ObjectUpload."""
         identity = self._key.piece_id(data)
-        self.table.set(index, Entry(len(data), identity))
+        self.note(index, data, identity)
         return seal_chunk(self._key, self._kind, identity, data)
 
     def inherit(self, index: int, chunk: Chunk, stored: Chunk) -> None:
@@ -65,8 +69,8 @@ class SealedUpload(ObjectUpload):
     def complete(self, blob: bytes | None = None) -> None:
         """See ObjectUpload."""
         head = self._head(blob or b"")
-        for part in list(self.table.parts()):
-            self._put(super().reserve(), seal_chunk(self._key, Kind.TABLE, self._key.piece_id(part), part))
+        for index, part in enumerate(list(self.table.parts()), len(self.table)):
+            self._put(index, seal_chunk(self._key, Kind.TABLE, self._key.piece_id(part), part))
         super().complete(seal_chunk(self._key, Kind.HEAD, self.name.encode(), head))
 
     def _put(self, index: int, sealed: bytes) -> None:

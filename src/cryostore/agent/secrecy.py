@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cryostore.agent.agent_key import AgentKey, PublicKey
-from cryostore.agent.archive import Archive
+from cryostore.agent.agent_key import PublicKey
 from cryostore.agent.archive_key import ArchiveKey
 from cryostore.agent.chunker import Chunker, ContentChunker
 from cryostore.agent.cut_points import KeyedCutPoints
 from cryostore.agent.key_object import is_key_name, key_object_name, wrap
-from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.sealed_head import Recipient
 from cryostore.agent.sealed_upload import SealedUpload
+from cryostore.agent.segment_upload import SealedSegment, SegmentUpload
 from cryostore.agent.upload import ObjectUpload
 from cryostore.core.digest import Payload, sha256
-from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.model.objects import PutObject
 from cryostore.model.operation import Call
 
@@ -29,6 +27,10 @@ class Plain:
         """An object of the archive that is to be written."""
         return ObjectUpload(call, job_id, name)
 
+    def segment(self, call: Call, job_id: str, name: str) -> SegmentUpload | SealedSegment:
+        """A segment of a disk that is to be written."""
+        return SegmentUpload(call, job_id, name)
+
     def chunker(self) -> Chunker:
         """Where content is cut."""
         return ContentChunker()
@@ -37,8 +39,17 @@ class Plain:
         """What the recovery point says of itself."""
         return facts
 
-    def store_keys(self, call: Call, job_id: str, old: dict[str, bytes]) -> dict[str, bytes]:  # noqa: ARG002 - as above
-        """Store the key objects that `old` lacks; answers the checksum of each the archive is to have."""
+    def store_keys(
+        self,
+        call: Call,  # noqa: ARG002 - for who has keys, and so are the others
+        job_id: str,  # noqa: ARG002
+        old: dict[str, bytes],  # noqa: ARG002
+        numbers: set[int],  # noqa: ARG002
+    ) -> dict[str, bytes]:
+        """Store the key objects that `old` lacks; answers the checksum of each the archive is to have.
+
+        `numbers` are its content objects.
+        """
         return {}
 
 
@@ -55,6 +66,10 @@ class Sealed(Plain):
         recipients = [Recipient(each.public, name) for each, name in self._recipients.values()]
         return SealedUpload(call, job_id, name, self.key, self._resource, recipients)
 
+    def segment(self, call: Call, job_id: str, name: str) -> SegmentUpload | SealedSegment:
+        """See Plain."""
+        return SealedSegment(call, job_id, name, self.key, self._resource)
+
     def chunker(self) -> Chunker:
         """See Plain."""
         return KeyedCutPoints(self.key.cut_secret)
@@ -63,7 +78,13 @@ class Sealed(Plain):
         """See Plain."""
         return {name: facts[name] for name in ("kind", "catalogObject") if name in facts} | {"encryption": OPAQUE}
 
-    def store_keys(self, call: Call, job_id: str, old: dict[str, bytes]) -> dict[str, bytes]:
+    def store_keys(
+        self,
+        call: Call,
+        job_id: str,
+        old: dict[str, bytes],
+        numbers: set[int],  # noqa: ARG002 - all keys stay
+    ) -> dict[str, bytes]:
         """See Plain."""
         kept = {name: digest for name, digest in old.items() if is_key_name(name)}
         for recipient, _ in self._recipients.values():
@@ -90,27 +111,3 @@ def store_small(call: Call, job_id: str, name: str, data: bytes) -> bytes:
         )
     )
     return summary
-
-
-def secrecy_for(call: Call, resource: str, base: Archive | None) -> Plain:
-    """What a run of this resource does, by the key that goes with `call` and by what its base is.
-
-    Raises KeyUnavailableError if the base is sealed under a key that cannot be trusted with new data.
-    """
-    if not isinstance(call, KeyedCall):
-        return Plain()
-    key = call.key
-    if base is not None and base.sealing is not None:
-        sealing = base.sealing
-        if sealing.head.resource != resource:
-            raise KeyUnavailableError(f"the store gave the archive of another resource as the base of {resource!a}")
-        if not sealing.is_owned:
-            raise KeyUnavailableError(
-                "nothing proves that this key's holder began this archive: the store could have made it up",
-                hint="`cryo agent-key accept` trusts it, once you know it for the right one; or say another --resource",
-            )
-        return Sealed(sealing.active, resource, [(PublicKey(each.public), each.name) for each in sealing.head.recipients])
-    if not isinstance(key, AgentKey):
-        raise ConfigurationError("only a whole key can do this here")
-    recipients = [(each, each.fingerprint) for each in (key, *call.recipients)]
-    return Sealed(ArchiveKey.first(key.archive_seed, resource), resource, recipients)

@@ -21,12 +21,11 @@ from cryostore.agent.catalog import CatalogWriter
 from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.entry import NO_CONTENT, UNTRUSTED_CTIME, Content, Row
 from cryostore.agent.errors import SourceError
-from cryostore.agent.header import CATALOG, DISK, ContentObject, DiskLayout, Header
+from cryostore.agent.header import CATALOG, ContentObject, DiskLayout, Header
 from cryostore.agent.job import BackupJob, open_job
 from cryostore.agent.key_object import is_key_name
-from cryostore.agent.keyed_call import key_of
 from cryostore.agent.owners import group_names, user_names
-from cryostore.agent.secrecy import secrecy_for
+from cryostore.agent.secret_runs import secrecy_for
 from cryostore.agent.sign_of_life import alive
 from cryostore.agent.unfinished import Unfinished
 from cryostore.agent.upload import ObjectUpload, Uploader
@@ -63,9 +62,7 @@ class SingleFileWriter:
         self.uploader = Uploader(call, DigestTable(DIGEST_BYTES))
         self._options = options
         self._job = job
-        if options.kind == DISK and key_of(call):
-            raise ConfigurationError("disks cannot be encrypted yet", hint="leave the key out, or back files up")
-        self.secrecy = secrecy_for(call, options.resource, base)
+        self.secrecy = secrecy_for(call, options.resource, base, job.job_id)
         self._catalog_upload = self.object(CATALOG)
         self._catalog = CatalogWriter(call, self.uploader, self._catalog_upload, base)
 
@@ -115,15 +112,13 @@ class SingleFileWriter:
         self.uploader.flush()
         is_new = self._catalog.complete(header.encode())
         wanted = found | {CATALOG: self._catalog_upload.summary() if is_new else old[CATALOG]}
-        wanted |= self.secrecy.store_keys(self.call, self.job_id, old)
+        wanted |= self.secrecy.store_keys(self.call, self.job_id, old, set())
         for name in sorted(old.keys() - wanted.keys()):
             self.call.call(DeleteObject(backup_job_id=self.job_id, object_name=name))
         shared = {"kind": self._options.kind, "catalogObject": CATALOG, "hostname": platform.node()}
         committed = self._job.commit(wanted, self.secrecy.restore_metadata(shared | metadata), issue_count)
-        content_of_base = {
-            name: digest for name, digest in old.items() if name != CATALOG and not is_key_name(name)
-        }
-        same = content_of_base == found
+        content_of_base = {name: digest for name, digest in old.items() if name != CATALOG and not is_key_name(name)}
+        same = self.base is not None and content_of_base == found
         return Outcome(committed.recovery_point_arn, self._job.base.base_recovery_point_arn, same)
 
     def _write_entry(self, size: int, now_ms: int, content: Content, extras: list[Extra]) -> None:

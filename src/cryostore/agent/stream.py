@@ -18,6 +18,7 @@ from cryostore.agent.header import ContentObject, content_name
 from cryostore.agent.report import Report
 from cryostore.agent.single_file import Options, SingleFileWriter, opened_writer
 from cryostore.agent.unfinished import Unfinished
+from cryostore.agent.upload import ObjectUpload
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
 
@@ -76,9 +77,9 @@ def backup_stream(
         report.entries = report.files = 1
         report.new_bytes = report.sent_bytes = writer.uploader.bytes_sent
         found: dict[str, bytes] = {}
-        if size and (kept := _same_as_base(writer, upload.summary())) is not None:
+        if size and (kept := _same_as_base(writer, upload)) is not None:
             content = content._replace(object_number=kept)
-            found[content_name(kept)] = upload.summary()
+            found[content_name(kept)] = writer.base.summaries()[content_name(kept)] if writer.base else b""
             report.unchanged = 1
         elif size:
             upload.complete()
@@ -89,10 +90,13 @@ def backup_stream(
         return writer.commit(found, size, now(), metadata, content=content, objects=objects)
 
 
-def _same_as_base(writer: SingleFileWriter, summary: bytes) -> int | None:
-    """The number of the base's content object if it holds the same chunks: then it stays."""
+def _same_as_base(writer: SingleFileWriter, upload: ObjectUpload) -> int | None:
+    """The number of the base's content object if it holds the same chunks: then it stays. Sealed, its mark tells."""
     if writer.base is None:
         return None
     held = writer.base.summaries()
-    numbers = (each.number for each in writer.base.header.objects)
-    return next((number for number in numbers if held.get(content_name(number)) == summary), None)
+    for each in writer.base.header.objects:
+        mark = upload.mark()
+        if mark == each.mark if mark else held.get(content_name(each.number)) == upload.summary():
+            return each.number
+    return None

@@ -69,8 +69,8 @@ class ObjectUpload:
         """A number for a path, by which the catalog is cut."""
         return zlib.crc32(path)
 
-    def made(self, index: int, data: Buffer) -> Buffer:  # noqa: ARG002 - for who seals it
-        """What is stored for the chunk at an index. Called by several threads."""
+    def made(self, index: int, data: Buffer) -> Buffer | None:  # noqa: ARG002 - for who seals it
+        """What is stored for the chunk at an index; None if it is attached already. Called by several threads."""
         return data
 
     def inherit(self, index: int, chunk: Chunk, stored: Chunk) -> None:  # noqa: ARG002 - as above
@@ -121,7 +121,11 @@ class Uploader:
         self._call = call
         self._known = known
         self._bytes_max = bytes_max
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._ready = threading.Condition(self._lock)
+        """That there is something to send, or nothing more will come."""
+        self._room = threading.Condition(self._lock)
+        """That less is under way."""
         self._items: deque[_Item] = deque()
         self._bytes_under_way = 0
         self._failure: BaseException | None = None
@@ -138,27 +142,27 @@ class Uploader:
 
     def submit(self, upload: ObjectUpload, index: int, data: Buffer) -> None:
         """Send a chunk, soon; waits while too many bytes are under way. The data must not change any more."""
-        with self._changed:
+        with self._lock:
             while self._bytes_under_way and self._bytes_under_way + len(data) > self._bytes_max and not self._failure:
-                self._changed.wait()
+                self._room.wait()
             self._raise_failure()
             self._bytes_under_way += len(data)
             self._items.append(_Item(upload, index, data, len(data)))
-            self._changed.notify_all()
+            self._ready.notify()
 
     def flush(self) -> None:
         """Return when everything submitted is stored. Raises what went wrong with the first that is not."""
-        with self._changed:
+        with self._lock:
             while self._bytes_under_way and not self._failure:
-                self._changed.wait()
+                self._room.wait()
             self._raise_failure()
 
     def close(self) -> None:
         """End the threads; what is not stored yet may never be."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._items.clear()
-            self._changed.notify_all()
+            self._ready.notify_all()
         for thread in self._threads:
             thread.join()
 
@@ -171,7 +175,11 @@ class Uploader:
         while (item := self._next(wait=not links)) is not None or links:
             try:
                 if item is not None:
-                    item = item._replace(data=item.upload.made(item.number, item.data))
+                    made = item.upload.made(item.number, item.data)
+                    if made is None:
+                        self._done(item.counted_bytes)
+                        continue
+                    item = item._replace(data=made)
                     digest = sha256(item.data)
                     item.upload.set(item.number, digest)
                     if digest not in self._known and not self._probe(item.number):
@@ -182,10 +190,11 @@ class Uploader:
                     ready, links = links, []
                     self._link(ready)
             except BaseException as failure:  # noqa: BLE001 - raised again by who waits
-                with self._changed:
+                with self._lock:
                     self._failure = self._failure or failure
                     self._items.clear()
-                    self._changed.notify_all()
+                    self._ready.notify_all()
+                    self._room.notify_all()
                 return
 
     def _probe(self, number: int) -> bool:
@@ -193,17 +202,17 @@ class Uploader:
         return self._misses < MISSES_MAX or number % PROBE_EVERY == 0
 
     def _next(self, *, wait: bool) -> _Item | None:
-        with self._changed:
+        with self._lock:
             while not self._items:
                 if self._closed or self._failure or not wait:
                     return None
-                self._changed.wait()
+                self._ready.wait()
             return self._items.popleft()
 
     def _done(self, data_bytes: int) -> None:
-        with self._changed:
+        with self._lock:
             self._bytes_under_way -= data_bytes
-            self._changed.notify_all()
+            self._room.notify_all()
 
     def _put(self, item: _Item, digest: bytes) -> None:
         length = len(item.data)
@@ -218,7 +227,7 @@ class Uploader:
                 checksum_algorithm="SHA256",
             )
         )
-        with self._changed:
+        with self._lock:
             self._known.add(digest)
             self.bytes_sent += length
             self.chunks_sent += 1
@@ -239,7 +248,7 @@ class Uploader:
             if item.number in missing:
                 self._put(item, digest)
             else:
-                with self._changed:
+                with self._lock:
                     self.chunks_linked += 1
                 self._done(item.counted_bytes)
         if rest := links[len(group) :]:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.entry import NO_DIGEST, Content
@@ -102,6 +101,6 @@ def _look(archive: Archive, chunk: Chunk, pieces: Sequence[Piece[_File]]) -> str
         content = piece.wanted.content
         if content.digest != NO_DIGEST:
             part = data[piece.chunk_offset : piece.chunk_offset + piece.length]
-            if sha256(part).digest()[:16] != content.digest:
+            if archive.identity(part)[:16] != content.digest:
                 return f"{piece.wanted.path!a} is not what its digest says"
     return None

@@ -37,9 +37,7 @@ def verify_disk(archive: Archive, report: Report, *, data: bool) -> None:
             report.file_bytes = min((number + 1) * layout.segment_bytes, layout.disk_bytes)
 
 
-def _read(
-    archive: Archive, report: Report, path: bytes, blocks: dict[int, Chunk], threads: ThreadPoolExecutor
-) -> None:
+def _read(archive: Archive, report: Report, path: bytes, blocks: dict[int, Chunk], threads: ThreadPoolExecutor) -> None:
     under_way: deque[Future[str | None]] = deque()
     for _, chunk in sorted(blocks.items()):
         under_way.append(threads.submit(_look, archive, chunk))

@@ -49,16 +49,21 @@ class Walk:
         only: frozenset[bytes] | None = None,
         markers: frozenset[bytes] = frozenset(),
         one_file_system: bool = False,
+        stores: frozenset[bytes] = frozenset(),
         on_problem: Callable[[SourceError], None],
         on_skip: Callable[[Skipped], None],
     ) -> None:
-        """`only` are the paths below the root that are wanted; a directory that holds a marker is taken as empty."""
+        """`only` and `stores` are paths below the root.
+
+        Of the first nothing else is wanted; the second, and directories that hold a marker, are taken as empty.
+        """
         self._root = root
         self._select = select
         self._only = only
         self._leading = frozenset(above for path in only or () for above in _above(path))
         self._markers = markers
         self._one_file_system = one_file_system
+        self._stores = stores
         self._on_problem = on_problem
         self._on_skip = on_skip
         self._devices: dict[int, int] = {}
@@ -103,6 +108,9 @@ class Walk:
         return None
 
     def _open(self, name: bytes, path: bytes, parent: int | None) -> tuple[int, bytes] | None:
+        if path in self._stores:
+            self._on_skip(Skipped(path, "the store itself"))
+            return None
         flags = DIRECTORY_FLAGS if parent is not None else DIRECTORY_FLAGS & ~os.O_NOFOLLOW
         try:
             fd = open_without_atime(name, flags, parent)
@@ -111,11 +119,15 @@ class Walk:
                 raise SourceError.of(path, error) from error
             self._on_problem(SourceError.of(path, error))
             return None
-        if self._one_file_system and os.fstat(fd).st_dev != self.root_status.st_dev:
+        if self._one_file_system and parent is not None and not self._is_named(path) and _device(fd) != _device(parent):
             os.close(fd)
             self._on_skip(Skipped(path, "another file system"))
             return None
         return fd, path
+
+    def _is_named(self, path: bytes) -> bool:
+        """Whether the user named the directory, or one below it: then it may lie on any file system."""
+        return path in self._leading or (self._only is not None and path in self._only)
 
     def _list(self, fd: int, path: bytes) -> Directory:
         found: list[tuple[bytes, bytes]] = []
@@ -176,6 +188,10 @@ class Walk:
             return found
         rows = [(name, row, ROW.unpack(row)) for name, row in found]
         return [(name, row) for name, row, facts in rows if select(join(path, name), facts[0], facts[5])]
+
+
+def _device(fd: int) -> int:
+    return os.fstat(fd).st_dev
 
 
 def _folders(directory: Directory) -> list[bytes]:

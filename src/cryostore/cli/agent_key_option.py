@@ -14,8 +14,10 @@ from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from cryostore.agent.agent_key import PublicKey
+    from cryostore.agent.archive import Archive
 
-PASSPHRASE_FILE = "CRYO_KEY_PASSPHRASE_FILE"
+WITH_BACKUPS = "@passphrase"
+FILE_VARIABLE = "CRYO_KEY_PASSPHRASE_FILE"
 PASSPHRASE_BYTES_MAX = 4096
 
 
@@ -28,16 +30,19 @@ def key_option(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="FILE",
         envvar="CRYO_KEY_FILE",
         show_envvar=True,
-        help="A key file: backups are encrypted before they are sent.",
+        help="A key file: backups are encrypted before they are sent. @passphrase: a key that lies with them.",
     )
     optioned: Callable[..., Any] = option(command)
     return optioned
 
 
 def read_key(path: Path | None) -> PublicKey | None:
-    """The key of a file; None without one. Asks for its passphrase if it has one."""
-    if path is None:
-        return None
+    """What `--key` said; None if it said nothing, or that the key lies with the backups."""
+    return None if path is None or str(path) == WITH_BACKUPS else key_in(path)
+
+
+def key_in(path: Path) -> PublicKey:
+    """The key of a file. Asks for its passphrase if it has one."""
     from cryostore.agent.key_file import read
 
     return read(str(path), lambda: passphrase(f"Passphrase of {path}: "))
@@ -48,18 +53,24 @@ def passphrase(prompt: str, *, twice: bool = False) -> str:
 
     Raises ConfigurationError if there is neither.
     """
-    if name := os.environ.get(PASSPHRASE_FILE):
+    if name := os.environ.get(FILE_VARIABLE):
         try:
             with Path(name).open("rb") as file:
                 found = file.read(PASSPHRASE_BYTES_MAX).decode().rstrip("\r\n")
         except (OSError, UnicodeDecodeError):
-            raise ConfigurationError(f"the file that {PASSPHRASE_FILE} names cannot be read") from None
+            raise ConfigurationError(f"the file that {FILE_VARIABLE} names cannot be read") from None
     elif sys.stdin.isatty():
         found = click.prompt(prompt.rstrip(": "), hide_input=True, confirmation_prompt=twice, err=True)
     else:
         raise ConfigurationError(
-            "a passphrase is needed, and nobody can be asked", hint=f"name a file that holds it in {PASSPHRASE_FILE}"
+            "a passphrase is needed, and nobody can be asked", hint=f"name a file that holds it in {FILE_VARIABLE}"
         )
     if not found:
         raise ConfigurationError("the passphrase is empty")
     return found
+
+
+def note_unproved(archive: Archive) -> None:
+    """Say in one line if anybody who has the public part of the key could have made this archive."""
+    if archive.sealing is not None and not archive.sealing.is_owned:
+        print("note: a public key was enough to write this; nothing proves that your key's holder did", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import progress, single_file
-from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.call import Place, opened_call, place_options, recommend_key, state_folder
 from cryostore.cli.single_file import single_file_options
 from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import ConfigurationError, CryostoreError
@@ -19,6 +19,7 @@ from cryostore.core.errors import ConfigurationError, CryostoreError
 if TYPE_CHECKING:
     from cryostore.agent.backup import Options, Outcome
     from cryostore.agent.report import Report
+    from cryostore.agent.selection import Selection
 
 WITH_ISSUES = 1
 NAME_BYTES_MAX = 1024
@@ -28,12 +29,12 @@ NAME_BYTES_MAX = 1024
 @click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=bytes))
 @single_file_options
 @click.option("--vault", default="Default", show_default=True, help="Where the recovery point goes.")
-@click.option("--resource", default=None, metavar="NAME", help="What this is a backup of; HOST:PATH if left out, with --key a name that does not show that.")
+@click.option("--resource", default=None, metavar="NAME", help="What this is; HOST:PATH, or hidden, if left out.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, as .gitignore says it; repeatable.")
 @click.option("--exclude-file", multiple=True, type=click.Path(path_type=Path), help="A file of such patterns.")
 @click.option("--exclude-if-present", multiple=True, metavar="NAME", help="Leave out what is beside a file NAME.")
 @click.option("--exclude-larger-than", default=None, metavar="SIZE", help="Leave out larger files: 500K, 20M, 1.5G.")
-@click.option("--one-file-system", is_flag=True, help="Stay on the file system of the first folder.")
+@click.option("--one-file-system", is_flag=True, help="Stay on the file system of each PATH.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of the recovery point; repeatable.")
 @click.option("--dry-run", is_flag=True, help="Store nothing; only count.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
@@ -59,6 +60,7 @@ def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
         return _said(report, outcome, as_json=as_json, dry_run=False)
     named = options["resource"]
     wanted = _options(paths, **single_file.without(paths, options))
+    wanted = replace(wanted, stores=_stores(wanted.root, place.data_dir))
     report = Report()
     try:
         with (
@@ -69,7 +71,8 @@ def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
             wanted = wanted if named else replace(wanted, resource=resource_for(call, wanted.resource))
             outcome = backup(call, wanted, report, unfinished=unfinished)
     except SourceError as error:
-        raise CryostoreError(f"{shown_path(error.path)}: {error.reason}") from None
+        hint = "see whether it is there, and whether this user may read it"
+        raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
     return _said(report, outcome, as_json=as_json, dry_run=wanted.dry_run)
 
 
@@ -84,12 +87,8 @@ def _said(report: Report, outcome: Outcome, *, as_json: bool, dry_run: bool) -> 
 
 def notes_folder() -> str | None:
     """Where this user's unfinished runs are noted."""
-    folder = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
-    try:
-        folder = folder.expanduser()
-    except RuntimeError:  # a user without a home
-        return None
-    return str(folder / "cryostore") if folder.is_absolute() else None
+    folder = state_folder()
+    return str(folder) if folder else None
 
 
 def _options(
@@ -106,7 +105,7 @@ def _options(
     dry_run: bool,
 ) -> Options:
     from cryostore.agent.backup import Options
-    from cryostore.agent.selection import Selection, rooted
+    from cryostore.agent.roots import rooted
 
     root, only = rooted(paths)
     lines = [*exclude, *(line for path in exclude_file for line in _lines(path))]
@@ -116,12 +115,28 @@ def _options(
         only=only,
         vault=vault,
         resource=resource or _resource(root, only),
-        select=Selection(root, lines, larger) if lines or larger is not None else None,
+        select=_selection(root, lines, larger) if lines or larger is not None else None,
         markers=frozenset(map(os.fsencode, exclude_if_present)),
         one_file_system=one_file_system,
         tags=dict(tag_of(tag) for tag in tags),
         dry_run=dry_run,
     )
+
+
+def _stores(root: bytes, data_dir: Path | None) -> frozenset[bytes]:
+    """Where in the tree the store is: a run must not read what it writes itself."""
+    if data_dir is None:
+        return frozenset()
+    top, store = Path(os.fsdecode(root)).resolve(), data_dir.resolve()
+    if top == store:
+        raise ConfigurationError("a folder cannot be backed up into itself", hint="name another --data-dir")
+    return frozenset({os.fsencode(store.relative_to(top))}) if store.is_relative_to(top) else frozenset()
+
+
+def _selection(root: bytes, lines: list[str], larger: int | None) -> Selection:
+    from cryostore.agent.selection import Selection
+
+    return Selection(root, lines, larger)
 
 
 def _resource(root: bytes, only: frozenset[bytes] | None) -> str:

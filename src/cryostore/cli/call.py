@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import ipaddress
 import os
 import sys
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from cryostore.cli.agent_key_option import key_option, read_key
+from cryostore.cli.agent_key_option import key_option, passphrase, read_key
 from cryostore.cli.data_dir import keyring_option
 from cryostore.core.errors import ConfigurationError
 
@@ -55,6 +57,20 @@ def recommend_key(place: Place) -> None:
         print(f"note: {host} can read this backup; `cryo init-key` and --key FILE encrypt it here", file=sys.stderr)
 
 
+def state_folder() -> Path | None:
+    """Where what this user's runs note for the next ones lies."""
+    folder = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state")
+    try:
+        folder = folder.expanduser()
+    except RuntimeError:  # a user without a home
+        return None
+    return folder / "cryostore" if folder.is_absolute() else None
+
+
+def _short(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
 def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options `--data-dir`, `--keyring`, `--endpoint-url` and `--key`; the command takes them as `**place`."""
     data_dir = click.option(
@@ -78,18 +94,22 @@ def opened_call(place: Place, *, create: bool = False) -> Iterator[Call]:
 
     Raises ConfigurationError unless exactly one store is named, or if there is no such key.
     """
+    if place.key is None:
+        with _opened(place, create=create) as call:
+            yield call
+        return
+    from cryostore.agent.keyed_call import KeyedCall
+
     key = read_key(place.key)
     with _opened(place, create=create) as call:
-        if key is None:
-            yield call
-            return
-        from cryostore.agent.keyed_call import KeyedCall
-
-        yield KeyedCall(call, key)
+        folder = state_folder()
+        remembered = str(folder / "remembered" / _short(place.name)) if folder else ""
+        yield KeyedCall(call, key, remembered, lambda: passphrase("Passphrase: "))
 
 
 @contextmanager
 def _opened(place: Place, *, create: bool) -> Iterator[Call]:
+    _collect_seldom()
     if place.endpoint_url and place.data_dir:
         raise ConfigurationError(
             "both a directory and a server are named", hint="leave --data-dir or --endpoint-url out"
@@ -111,6 +131,12 @@ def _opened(place: Place, *, create: bool) -> Iterator[Call]:
         ) from None
     with Client.of(settings) as client:
         yield client
+
+
+def _collect_seldom() -> None:
+    """Look for garbage seldom: a run makes many small objects and next to no cycles, and every look costs time."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 @contextmanager

@@ -43,12 +43,13 @@ def command(
     """Find what PATTERN names: `*.conf` is a name anywhere, `/etc/*.conf` a path from the top.
 
     `*` stands for anything, `?` for one character, `[abc]` for one of these. Recovery points that hold no archive of
-    `cryo backup` are named on stderr, and the exit code is 1.
+    `cryo backup`, or one that no key opens, are named on stderr, and the exit code is 1.
     """
     from cryostore.agent.errors import ArchiveDamagedError
     from cryostore.agent.find import Finder, Wanted
     from cryostore.agent.points import find_point, list_points, opened
     from cryostore.cli.backup import bytes_of
+    from cryostore.core.errors import KeyUnavailableError
 
     larger_bytes = None if larger is None else bytes_of(larger)
     finder = Finder(Wanted(pattern=pattern, newer_ns=_newer_ns(newer), larger_bytes=larger_bytes, kind=kind))
@@ -59,7 +60,7 @@ def command(
             try:
                 with opened(call, each, "find") as archive:
                     _say(each, finder.find(archive), as_json=as_json)
-            except ArchiveDamagedError as error:
+            except (ArchiveDamagedError, KeyUnavailableError) as error:
                 print(f"{each.recovery_point_arn}: {error.message}", file=sys.stderr)
                 code = WITH_ISSUES
     return code

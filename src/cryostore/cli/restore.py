@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import progress, single_file
+from cryostore.cli.agent_key_option import note_unproved
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import CryostoreError
@@ -63,12 +64,14 @@ def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
         with opened_call(place) as call, opened(call, find_point(call, name, vault, resource), "restore") as archive:
             if single_file.restores_one(archive, target):
                 return _said(single_file.restore_one(archive, path, target, options, as_json=as_json), options, as_json)
+            note_unproved(archive)
             report.total_bytes = archive.header.file_bytes
             wanted = Options(target=target, path=path_in(archive, path), **options)
             with progress.shown(report, quiet=as_json):
                 restore(archive, wanted, report)
     except TargetError as error:
-        raise CryostoreError(f"{shown_path(error.path)}: {error.reason}") from None
+        hint = "see whether there is room, and whether this user may write there"
+        raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
     return _said(report, options, as_json)
 
 

@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +75,6 @@ def back_up(
     """Carry out such a backup. Raises ConfigurationError for what cannot be meant, CryostoreError if it fails."""
     from cryostore.agent.errors import SourceError
     from cryostore.agent.errors import shown as shown_path
-    from cryostore.agent.keyed_call import resource_for
     from cryostore.agent.report import Report
     from cryostore.agent.unfinished import noted
     from cryostore.cli.backup import notes_folder
@@ -87,11 +88,10 @@ def back_up(
             progress.shown(report, quiet=as_json),
             terminated_as_interrupted(),
         ):
-            if not options["resource"]:
-                wanted.resource = resource_for(call, wanted.resource)
             return report, run(call, report, unfinished)
     except SourceError as error:
-        raise CryostoreError(f"{shown_path(error.path)}: {error.reason}") from None
+        hint = "put that right, and repeat the backup: nothing was stored"
+        raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
 
 
 def _plan(paths: tuple[bytes, ...], options: dict[str, Any]) -> tuple[Options, Run]:
@@ -110,9 +110,10 @@ def _plan(paths: tuple[bytes, ...], options: dict[str, Any]) -> tuple[Options, R
     if device := options["device"]:
         from cryostore.agent.device import backup_device
 
-        path = os.fsencode(device)
-        wanted = _options(DISK, options, options["name"] or Path(device).absolute().name, device)
-        return wanted, lambda call, report, note: backup_device(call, wanted, path, report, unfinished=note)
+        path, place = os.fsencode(device), Path(device).absolute()
+        wanted = _options(DISK, options, options["name"] or place.name, str(place))
+        named = partial(_named, wanted, options)
+        return wanted, lambda call, report, note: backup_device(call, named(call), path, report, unfinished=note)
     if not options["name"]:
         raise ConfigurationError("a stream has no name of its own", hint="say --name dump.sql, for example")
     if options["stdin"] and sys.stdin.isatty():
@@ -123,7 +124,15 @@ def _plan(paths: tuple[bytes, ...], options: dict[str, Any]) -> tuple[Options, R
     elif options["shell_command"]:
         source = in_shell(options["shell_command"])
     wanted = _options(STREAM, options, options["name"], options["name"])
-    return wanted, lambda call, report, note: backup_stream(call, wanted, source, report, unfinished=note)
+    named = partial(_named, wanted, options)
+    return wanted, lambda call, report, note: backup_stream(call, named(call), source, report, unfinished=note)
+
+
+def _named(wanted: Options, options: dict[str, Any], call: Call) -> Options:
+    """The same, under a name that shows nothing if there is a key and no name was given."""
+    from cryostore.agent.keyed_call import resource_for
+
+    return wanted if options["resource"] else replace(wanted, resource=resource_for(call, wanted.resource))
 
 
 def _options(kind: str, options: dict[str, Any], name: str, of: str) -> Options:
@@ -144,9 +153,7 @@ def restores_one(archive: Archive, target: bytes) -> bool:
     return target == STDOUT or archive.header.kind != FILESET
 
 
-def restore_one(
-    archive: Archive, path: str, target: bytes, options: dict[str, Any], *, as_json: bool
-) -> Report | None:
+def restore_one(archive: Archive, path: str, target: bytes, options: dict[str, Any], *, as_json: bool) -> Report | None:
     """Restore one file to a file, a device or stdout; answers None for the last. Raises as a restore does."""
     from cryostore.agent.chunk_cache import ChunkCache
     from cryostore.agent.file_target import Options, restore_file
@@ -165,6 +172,8 @@ def restore_one(
         wanted = Options(target=target, overwrite=options["overwrite"], dry_run=options["dry_run"])
         with progress.shown(report, quiet=as_json):
             restore_file(files, files.file(path), wanted, report)
+    for reason in report.skipped:
+        print(reason, file=sys.stderr)
     return report
 
 

@@ -6,12 +6,15 @@ import importlib
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cryostore import __version__
 from cryostore.core.errors import CryostoreError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 OK = 0
 FAILED = 2
@@ -19,25 +22,31 @@ INTERRUPTED = 130
 
 VERBS = {
     "check": ("cryostore.cli.check", "Compare the catalog with the packs."),
+    "completion": ("cryostore.cli.completion", "Print the script that lets a shell complete."),
     "agent-key": ("cryostore.cli.agent_key", "Look after the keys that backups are encrypted for."),
     "backup": ("cryostore.cli.backup", "Make a recovery point of files and folders."),
     "ls": ("cryostore.cli.ls", "List what is in a recovery point."),
     "cat": ("cryostore.cli.cat", "Write a file of a recovery point to stdout."),
+    "mount": ("cryostore.cli.mount", "Show recovery points as folders."),
     "points": ("cryostore.cli.points", "List recovery points."),
     "restore": ("cryostore.cli.restore", "Put files and folders of a recovery point back."),
     "verify": ("cryostore.cli.verify", "See whether a recovery point can be restored."),
     "diff": ("cryostore.cli.diff", "List what differs between two recovery points."),
+    "doctor": ("cryostore.cli.doctor", "See whether all is set up for backups."),
     "find": ("cryostore.cli.find", "Find files in all recovery points."),
     "gc": ("cryostore.cli.gc", "Give the space back that nothing needs any more."),
     "init-key": ("cryostore.cli.init_key", "Make a key that backups are encrypted for."),
     "jobs": ("cryostore.cli.jobs", "Show the jobs that are open, and what they keep alive."),
     "key": ("cryostore.cli.key", "Rotate, copy and look after the keys."),
+    "man": ("cryostore.cli.man", "Print or write the manual pages."),
     "rebuild-catalog": ("cryostore.cli.rebuild_catalog", "Make a lost catalog anew from the data."),
     "openapi": ("cryostore.cli.openapi", "Print the OpenAPI document of the server's operations."),
     "repair": ("cryostore.cli.repair", "Put right what can be put right."),
     "scrub": ("cryostore.cli.scrub", "Read what is stored, and say what is damaged."),
     "sdk-model": ("cryostore.cli.sdk_model", "Write a botocore data folder for boto3 and the aws CLI."),
+    "serve-nbd": ("cryostore.cli.serve_nbd", "Let NBD clients read a disk of a recovery point."),
     "serve": ("cryostore.cli.serve", "Run the server on a data directory."),
+    "status": ("cryostore.cli.status", "Show how old the last good backup of each resource is."),
 }
 EPILOGUE = "Exit codes: 0 done, 1 done but with issues, 2 failed or wrongly asked, 130 interrupted."
 
@@ -55,6 +64,14 @@ class Verbs(click.Group):
             return None
         verb: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
         return verb
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell offers: the verbs, without importing them, and the options."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, (_, text) in sorted(VERBS.items())]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [item for item in found if item.value.startswith(incomplete)] + options
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
         """The list of verbs in the help text."""
@@ -87,7 +104,9 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         return _fail(error.format_message(), "", as_json=as_json)
     except CryostoreError as error:
-        return _fail(error.message, error.hint, as_json=as_json)
+        from cryostore.cli.advice import advice
+
+        return _fail(error.message, error.hint or advice(error, arguments), as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     return code if isinstance(code, int) else OK

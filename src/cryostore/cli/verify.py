@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import progress
+from cryostore.cli.agent_key_option import note_unproved
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE, OK
 
@@ -34,6 +35,7 @@ def command(point: str, vault: str | None, resource: str | None, data: bool, as_
         opened_call(Place(**place)) as call,
         opened(call, find_point(call, point, vault, resource), "verify") as archive,
     ):
+        note_unproved(archive)
         report.total_bytes = archive.header.file_bytes
         with progress.shown(report, quiet=as_json):
             verify(archive, report, data=data)

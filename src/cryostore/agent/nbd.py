@@ -1,0 +1,184 @@
+"""One file of a recovery point as a network block device that is only read: the server's side of the NBD protocol.
+
+Fixed newstyle handshake and simple replies, as https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
+writes them down. Whatever a client says, no more is read or held than the bounds below.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Protocol
+
+from cryostore.core.errors import CryostoreError
+from cryostore.core.limits import KIB, MIB
+
+GREETING = struct.Struct(">8s8sH")
+OPTION = struct.Struct(">8sII")
+OPTION_REPLY = struct.Struct(">QIII")
+REQUEST = struct.Struct(">IHHQQI")
+REPLY = struct.Struct(">IIQ")
+EXPORT = struct.Struct(">QH")
+INFO_EXPORT = struct.Struct(">HQH")
+INFO_BLOCK_SIZE = struct.Struct(">HIII")
+MAGIC, OPTION_MAGIC = b"NBDMAGIC", b"IHAVEOPT"
+OPTION_REPLY_MAGIC = 0x0003_E889_0455_65A9
+REQUEST_MAGIC, REPLY_MAGIC = 0x2560_9513, 0x6744_6698
+FIXED_NEWSTYLE, NO_ZEROES = 1, 2
+FLAGS = 1 | 2 | 1 << 8
+"""It has flags, is read-only, and says the same on every connection."""
+EXPORT_NAME, ABORT, LIST, INFO, GO = 1, 2, 3, 6, 7
+ACK, SERVER, IS_INFO = 1, 2, 3
+UNSUPPORTED, INVALID, UNKNOWN = (1 << 31 | number for number in (1, 3, 6))
+READ, WRITE, DISCONNECT, FLUSH = 0, 1, 2, 3
+OPTION_BYTES_MAX = 8 * KIB
+READ_BYTES_MAX = 32 * MIB
+WRITE_BYTES_MAX = 32 * MIB
+OPTIONS_MAX = 64
+
+
+class Content(Protocol):
+    """What is exported."""
+
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """As many bytes as are there from an offset on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A content under a name. Clients that ask for no name get it, too."""
+
+    name: bytes
+    content: Content
+
+
+class _EndedError(Exception):
+    """The client is gone, or says what makes no sense: the connection ends."""
+
+
+def serve_client(connection: socket.socket, export: Export) -> None:
+    """Talk with one client until it goes. Raises nothing for what a client does."""
+    try:
+        client = _Client(connection, export)
+        if client.negotiate():
+            client.transmit()
+    except (_EndedError, OSError):
+        return
+
+
+class _Client:
+    def __init__(self, connection: socket.socket, export: Export) -> None:
+        self._connection = connection
+        self._export = export
+        self._no_zeroes = False
+
+    def _receive(self, length: int) -> bytes:
+        data = bytearray()
+        while len(data) < length:
+            if not (part := self._connection.recv(min(length - len(data), 64 * KIB))):
+                raise _EndedError
+            data += part
+        return bytes(data)
+
+    # --- the handshake ------------------------------------------------------------------------------------------------
+
+    def negotiate(self) -> bool:
+        """Agree with the client; answers whether it now wants to read."""
+        self._connection.sendall(GREETING.pack(MAGIC, OPTION_MAGIC, FIXED_NEWSTYLE | NO_ZEROES))
+        flags = int.from_bytes(self._receive(4), "big")
+        if not flags & FIXED_NEWSTYLE or flags & ~(FIXED_NEWSTYLE | NO_ZEROES):
+            raise _EndedError
+        self._no_zeroes = bool(flags & NO_ZEROES)
+        for _ in range(OPTIONS_MAX):
+            magic, option, length = OPTION.unpack(self._receive(OPTION.size))
+            if magic != OPTION_MAGIC or length > OPTION_BYTES_MAX:
+                raise _EndedError
+            data = self._receive(length)
+            if option == EXPORT_NAME:
+                return self._export_name(data)
+            if option == ABORT:
+                self._reply(option, ACK)
+                return False
+            if self._answer(option, data):
+                return True
+        raise _EndedError
+
+    def _export_name(self, name: bytes) -> bool:
+        """The old way to choose, which knows no way to refuse but to hang up."""
+        if not self._is_ours(name):
+            raise _EndedError
+        zeroes = b"" if self._no_zeroes else bytes(124)
+        self._connection.sendall(EXPORT.pack(self._export.content.size, FLAGS) + zeroes)
+        return True
+
+    def _answer(self, option: int, data: bytes) -> bool:
+        """Answer an option; says whether the handshake ends with it."""
+        if option == LIST and not data:
+            self._reply(option, SERVER, len(self._export.name).to_bytes(4, "big") + self._export.name)
+            self._reply(option, ACK)
+        elif option == LIST:
+            self._reply(option, INVALID)
+        elif option in (INFO, GO):
+            return self._info(option, data)
+        else:
+            self._reply(option, UNSUPPORTED)
+        return False
+
+    def _info(self, option: int, data: bytes) -> bool:
+        length = int.from_bytes(data[:4], "big")
+        asked = int.from_bytes(data[4 + length : 6 + length], "big")
+        if len(data) != 6 + length + 2 * asked:
+            self._reply(option, INVALID)
+            return False
+        if not self._is_ours(data[4 : 4 + length]):
+            self._reply(option, UNKNOWN)
+            return False
+        self._reply(option, IS_INFO, INFO_EXPORT.pack(0, self._export.content.size, FLAGS))
+        self._reply(option, IS_INFO, INFO_BLOCK_SIZE.pack(3, 1, 64 * KIB, READ_BYTES_MAX))
+        self._reply(option, ACK)
+        return option == GO
+
+    def _is_ours(self, name: bytes) -> bool:
+        return name in (b"", self._export.name)
+
+    def _reply(self, option: int, kind: int, data: bytes = b"") -> None:
+        self._connection.sendall(OPTION_REPLY.pack(OPTION_REPLY_MAGIC, option, kind, len(data)) + data)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def transmit(self) -> None:
+        """Answer requests until the client goes."""
+        while True:
+            magic, _, kind, cookie, offset, length = REQUEST.unpack(self._receive(REQUEST.size))
+            if magic != REQUEST_MAGIC or kind == DISCONNECT:
+                return
+            if kind == WRITE:
+                self._skip(length)
+            data, number = b"", 0
+            if kind == READ:
+                data, number = self._read(offset, length)
+            elif kind != FLUSH:
+                number = errno.EPERM
+            self._connection.sendall(REPLY.pack(REPLY_MAGIC, number, cookie))
+            if data:
+                self._connection.sendall(data)
+
+    def _read(self, offset: int, length: int) -> tuple[bytes, int]:
+        """The bytes, or the error: a part of them is no answer."""
+        if length > READ_BYTES_MAX or offset + length > self._export.content.size:
+            return b"", errno.EINVAL
+        try:
+            data = self._export.content.read(offset, length)
+        except CryostoreError:
+            return b"", errno.EIO
+        return (data, 0) if len(data) == length else (b"", errno.EIO)
+
+    def _skip(self, length: int) -> None:
+        if length > WRITE_BYTES_MAX:
+            raise _EndedError
+        while length:
+            length -= len(self._receive(min(length, 64 * KIB)))

@@ -1,0 +1,72 @@
+"""A trial of a store: a small job that is written, read back and given up, so that no recovery point comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from cryostore.agent.job import ROLE_ARN
+from cryostore.client import pages
+from cryostore.core.digest import Payload
+from cryostore.core.errors import CryostoreError
+from cryostore.core.ids import NewId, random_id
+from cryostore.model.jobs import StartBackupJob, StopBackupJob
+from cryostore.model.objects import PutObject
+from cryostore.model.operation import Call
+from cryostore.model.restores import GetChunk
+
+RESOURCE_ARN = "arn:aws:cryo:::trial:{}"
+OBJECT = "trial"
+IDS = 100
+"""How many new ids the trial's bytes are made of: some KiB that no store has yet."""
+
+
+def try_store(call: Call, vault: str, new_id: NewId = random_id) -> None:
+    """Write a few KiB into a vault, read them back, and give the job up. What was written goes as garbage goes.
+
+    Raises what the store raises, and CryostoreError if other bytes come back.
+    """
+    data = "".join(new_id() for _ in range(IDS)).encode()
+    arn = RESOURCE_ARN.format(new_id())
+    started = call.call(
+        StartBackupJob(
+            backup_vault_name=vault,
+            resource_arn=arn,
+            iam_role_arn=ROLE_ARN,
+            backup_options={"IncrementalBase": "none"},
+        )
+    )
+    job_id = started.backup_job_id or ""
+    _and_then(lambda: _write_and_read(call, job_id, data), lambda: call.call(StopBackupJob(backup_job_id=job_id)))
+
+
+def _write_and_read(call: Call, job_id: str, data: bytes) -> None:
+    payload = Payload(data)
+    call.call(
+        PutObject(
+            backup_job_id=job_id,
+            object_name=OBJECT,
+            inline_chunk=payload,
+            inline_chunk_length=len(data),
+            inline_chunk_checksum=payload.sha256.hex(),
+            inline_chunk_checksum_algorithm="SHA256",
+        )
+    )
+    found = b"".join(
+        bytes(call.call(GetChunk(storage_job_id=job_id, chunk_token=chunk.chunk_token)).data.data)
+        for each in pages.objects(call, job_id)
+        for chunk in pages.chunks(call, job_id, each.object_token)
+    )
+    if found != data:
+        raise CryostoreError("what was written is not what is read back", hint="do not rely on this store")
+
+
+def _and_then(work: Callable[[], object], end: Callable[[], object]) -> None:
+    """Do the work, and end it in any case. Of two errors the work's is raised."""
+    try:
+        work()
+    except BaseException:
+        with suppress(CryostoreError):
+            end()
+        raise
+    end()

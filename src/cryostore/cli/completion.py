@@ -1,0 +1,32 @@
+"""`cryo completion`: what a shell needs to complete the words of a command line."""
+
+from __future__ import annotations
+
+import click
+
+from cryostore.cli.verbs import EPILOGUE
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command("completion", epilog=EPILOGUE)
+@click.argument("shell", type=click.Choice(SHELLS))
+def command(shell: str) -> None:
+    """Print the script that teaches a shell to complete `cryo`.
+
+    For this session: `source <(cryo completion bash)`, the same with zsh, and `cryo completion fish | source`.
+
+    \b
+    For good, in a file that the shell reads by itself:
+      bash  ~/.local/share/bash-completion/completions/cryo
+      zsh   _cryo in a folder of $fpath
+      fish  ~/.config/fish/completions/cryo.fish
+    """  # noqa: D301 - click's mark
+    from click.shell_completion import get_completion_class
+
+    from cryostore.cli.verbs import cryo
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    found = kind(cryo, {}, "cryo", "_CRYO_COMPLETE")
+    print(found.source_template % found.source_vars())

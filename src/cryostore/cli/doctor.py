@@ -1,0 +1,135 @@
+"""`cryo doctor`: whether all is set up for backups, and what to do where it is not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import progress
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.diagnosis import CODES, ERROR, Diagnoses, Diagnosis, failed, ok
+from cryostore.cli.verbs import EPILOGUE
+from cryostore.core.errors import CryostoreError
+
+if TYPE_CHECKING:
+    from cryostore.model.operation import Call
+
+FUSE = Path("/dev/fuse")
+FUSE_PROGRAMS = ("fusermount3", "fusermount")
+
+
+@click.command("doctor", epilog=EPILOGUE)
+@click.option("--vault", default="Default", show_default=True, help="The vault that backups go to.")
+@click.option(
+    "--keyring-copy",
+    "copy",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="A copy of the keyring of --data-dir, to be compared.",
+)
+@click.option("--no-write", is_flag=True, help="Only look; leave out the trial of writing.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
+@place_options
+def command(vault: str, copy: Path | None, no_write: bool, as_json: bool, **place: Any) -> int:
+    """See whether backups can be made and read from here: one line for each thing that was looked at.
+
+    A few KiB are written into the vault, read back and given up; no recovery point comes of it. Exits with 0 if all is
+    well, 1 if there are warnings, 2 if there is an error.
+    """
+    worst = 0
+    for each in _all(Place(**place), vault, copy, write=not no_write):
+        worst = max(worst, CODES[each.level])
+        if as_json:
+            progress.say(each._asdict())
+        else:
+            print(words(each))
+    return worst
+
+
+def words(each: Diagnosis) -> str:
+    """A line for people, and one below it that says what to do."""
+    line = f"{each.level:<8} {each.about}: {each.found}"
+    return f"{line}\n         -> {each.advice}" if each.advice else line
+
+
+def _all(place: Place, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
+    from cryostore.cli.doctor_directory import directory
+    from cryostore.cli.doctor_server import server
+
+    yield from _versions()
+    yield from _fuse()
+    if place.key is not None:
+        yield _key(place)
+    found = directory(place.data_dir, place.keyring, copy) if place.data_dir else server(place.endpoint_url)
+    usable = True
+    for each in found:
+        usable = usable and each.level != ERROR
+        yield each
+    if not usable:
+        return
+    try:
+        with opened_call(replace(place, key=None)) as call:
+            yield from _store(call, vault, write=write)
+    except CryostoreError as problem:
+        yield failed("store", problem, "put this right first")
+
+
+def _versions() -> Diagnoses:
+    from cryostore import __version__
+
+    yield ok("versions", f"cryo {__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}")
+
+
+def _fuse() -> Diagnoses:
+    """Whether `cryo mount` can work. If not, nothing is wrong with the backups."""
+    if not FUSE.exists():
+        yield ok("mount", "not possible: this system has no FUSE", "`modprobe fuse`; `cryo restore` does without")
+    elif os.geteuid() and not any(map(shutil.which, FUSE_PROGRAMS)):
+        yield ok("mount", "not possible: there is no fusermount3", "install the package fuse3")
+    elif not os.access(FUSE, os.R_OK | os.W_OK):
+        yield ok("mount", f"not possible: {FUSE} is not for this user", "`cryo restore` does without")
+    else:
+        yield ok("mount", "possible")
+
+
+def _key(place: Place) -> Diagnosis:
+    from cryostore.cli.agent_key_option import read_key
+
+    try:
+        read_key(place.key)
+    except CryostoreError as problem:
+        return failed("key", problem, "name a key file with --key")
+    return ok("key", f"{place.key} can be used", "keep a copy elsewhere: without it nothing can be restored")
+
+
+def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
+    from cryostore.agent.trial import try_store
+    from cryostore.model.errors import ModelError, ResourceNotFoundException
+    from cryostore.model.vaults import DescribeBackupVault
+
+    try:
+        call.call(DescribeBackupVault(backup_vault_name=vault))
+    except ResourceNotFoundException as problem:
+        yield failed(
+            "vault", problem, f"make it: aws backup create-backup-vault --backup-vault-name {vault}; or say --vault"
+        )
+        return
+    except ModelError as problem:
+        yield failed("credentials", problem, "use the access key of this server: its DIR/credentials")
+        return
+    yield ok("vault", f"{vault} is there, and the store answers")
+    if not write:
+        return
+    try:
+        try_store(call, vault)
+    except CryostoreError as problem:
+        yield failed("trial", problem, "see what the server's log says")
+        return
+    yield ok("trial", "written, read back, given up")

@@ -1,0 +1,39 @@
+"""Every error says what to do next: itself, or by its class, or where to read on."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.cli import advice as module
+from cryostore.cli.advice import advice
+from cryostore.client.transport import ConnectionFailedError
+from cryostore.core import errors as core_errors
+from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnavailableError
+from cryostore.model import errors as model_errors
+from cryostore.model.errors import InvalidSignatureException, ResourceNotFoundException
+
+
+def test_the_class_knows_and_the_nearest_knows_best():
+    assert "cryo gc" in advice(StorageFullError("full"), ["backup"])
+    assert "failing" in advice(StorageUnavailableError("broken"), ["backup"])
+    assert "access key" in advice(InvalidSignatureException("wrong"), ["backup"]), "by the class above"
+    assert "cryo doctor" in advice(ResourceNotFoundException("no vault"), ["backup"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["backup", "x"], "cryo backup --help says what is possible"),
+        (["--json", "backup"], "cryo backup --help says what is possible"),
+        ([], "cryo --help says what is possible"),
+    ],
+)
+def test_others_are_told_where_to_read_on(arguments, hint):
+    assert advice(CryostoreError("something"), arguments) == hint
+
+
+def test_every_class_named_is_there():
+    known = vars(core_errors) | vars(model_errors)
+    known |= {kind.__name__: kind for kind in (ArchiveDamagedError, ConnectionFailedError)}
+    assert set(module.BY_CLASS) <= set(known)

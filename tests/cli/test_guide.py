@@ -1,0 +1,62 @@
+"""Every command line that README.md and docs/agent.md tell their readers to type is one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import click
+import pytest
+
+from cryostore.cli.verbs import VERBS, cryo
+from support.tree import ROOT
+
+PAGES = ("README.md", "docs/agent.md")
+TYPED = re.compile(r"^(?:    )?((?:.*?[|(] *)?cryo (?!VERB).*?)(?: {2,}#.*)?$", re.MULTILINE)
+MENTIONED = re.compile(r"`(cryo (?!VERB)[^`]*)`")
+
+
+def pieces(line):
+    """The calls of `cryo` in a line of shell, as lists of arguments."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|<>()&;")
+    lexer.whitespace_split = True
+    call = None
+    for word in [*lexer, "|"]:
+        if set(word) <= set("|<>()&;"):
+            if call is not None and len(call) > 1:
+                yield call[1:]
+            call = None
+        elif call is not None:
+            call.append(word)
+        elif word == "cryo":
+            call = [word]
+
+
+def command_lines(page):
+    """All of a page: of its blocks, and between backquotes, where line breaks do not count."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = "\n".join(re.findall(r"^    .*$|^```sh\n(?:.*?)^```", text, re.MULTILINE | re.DOTALL))
+    typed = [line for line in TYPED.findall(blocks) if not line.startswith("<!--")]
+    mentioned = [" ".join(found.split()) for found in MENTIONED.findall(text)]
+    return [(line, True) for line in typed] + [(line, False) for line in mentioned]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_line_is_one(page):
+    seen = set()
+    for line, whole in command_lines(page):
+        for verb, *arguments in pieces(line):
+            assert verb in VERBS, line
+            seen.add(verb)
+            wanted = [argument for argument in arguments if argument != "--help"]
+            command, context = cryo, click.Context(cryo)
+            names = [verb, *wanted]
+            while isinstance(command, click.Group) and names:
+                name = names.pop(0)
+                command = command.get_command(context, name)
+                assert command is not None, line
+            try:
+                command.make_context(verb, names)
+            except (click.MissingParameter, click.BadOptionUsage, click.exceptions.NoArgsIsHelpError):
+                assert not whole, f"{line}: what is only mentioned may be incomplete, what is to be typed may not"
+    assert {"backup", "restore", "points", "status"} <= seen

@@ -1,0 +1,94 @@
+"""Streams and disks over any `Call`: backed up, read back, compared."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import closing, contextmanager
+
+from cryostore.agent.chunk_cache import ChunkCache
+from cryostore.agent.device import backup_device
+from cryostore.agent.file_target import Options as TargetOptions
+from cryostore.agent.file_target import restore_file
+from cryostore.agent.files import Files
+from cryostore.agent.header import DISK, STREAM
+from cryostore.agent.reading import parts_of
+from cryostore.agent.report import Report
+from cryostore.agent.single_file import Options
+from cryostore.agent.stream import backup_stream
+from cryostore.core.limits import MIB
+
+SEGMENT_BYTES = 4 * MIB
+
+
+class SingleRuns:
+    """Backs up and restores one stream or disk, by the runs of a resource."""
+
+    def __init__(self, runs, kind):
+        self.runs = runs
+        self.kind = kind
+
+    def options(self, name=b"file"):
+        return Options(kind=self.kind, name=name, vault="Default", resource=self.runs.resource)
+
+    def stream(self, source, **more):
+        """Back bytes up as if they came through a pipe, or what a command writes; answers report and outcome."""
+        report = Report()
+        if isinstance(source, list):
+            return report, backup_stream(self.runs.keyed_call, self.options(), source, report, **more)
+        with piped(source) as fd:
+            return report, backup_stream(self.runs.keyed_call, self.options(), fd, report, **more)
+
+    def disk(self, path, **more):
+        """Back a disk up, in small segments; answers report and outcome."""
+        report = Report()
+        arguments = {"segment_bytes": SEGMENT_BYTES} | more
+        return report, backup_device(self.runs.keyed_call, self.options(), os.fsencode(path), report, **arguments)
+
+    @contextmanager
+    def files(self, point="latest"):
+        """The files of a recovery point."""
+        with self.runs.opened(point) as archive, closing(ChunkCache()) as cache:
+            yield Files(archive, cache)
+
+    def content(self, point="latest"):
+        """All bytes of the one file."""
+        with self.files(point) as files:
+            return b"".join(parts_of(files.open(files.only())))
+
+    def restore(self, target, point="latest", **options):
+        """Restore it to a file or a device; answers the report."""
+        report = Report()
+        with self.files(point) as files:
+            restore_file(files, files.only(), TargetOptions(target=os.fsencode(target), **options), report)
+        return report
+
+
+@contextmanager
+def piped(data):
+    """A descriptor that gives these bytes in pieces of uneven sizes, as a pipe does."""
+    read_end, write_end = os.pipe()
+
+    def write():
+        with os.fdopen(write_end, "wb", buffering=0) as pipe:
+            view = memoryview(data)
+            step = 1
+            while view:
+                step = step * 3 % 100_003 + 1
+                view = view[pipe.write(view[:step]) :]
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield read_end
+    finally:
+        os.close(read_end)
+        thread.join()
+
+
+def streams(runs):
+    return SingleRuns(runs, STREAM)
+
+
+def disks(runs):
+    return SingleRuns(runs, DISK)
