@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from cryostore.agent import catalog
+from cryostore.agent import block, catalog
 from cryostore.agent.find import Finder, Wanted
 from cryostore.agent.listing import entries
 from cryostore.agent.tree import Tree
@@ -113,4 +113,16 @@ def test_every_path_is_found_and_no_other(many):
         for path in (b"b", b"a/c", b"a.b/c", b"021/", b"021/file", b"999", b"a/b/c/d", b"."):
             assert tree.find(path) is None
         assert tree.root().row.is_directory
-        assert sum(block.entries for block in tree.directory(b"021")) == 20
+        assert sum(each.entries for each in tree.directory(b"021")) == 20
+
+
+def test_a_folder_of_several_blocks(local_runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(block, "WHOLE_ENTRIES_MAX", 10)
+    monkeypatch.setattr(block, "PART_ENTRIES_MAX", 16)
+    write(tmp_path / "source", {"many": {f"{n:03}": b"" for n in range(100)}})
+    local_runs.backup(tmp_path / "source")
+    with local_runs.opened() as archive:
+        tree = Tree(archive)
+        assert len(tree.directory(b"many")) > 5
+        assert all(tree.find(b"many/%03d" % n).path == b"many/%03d" % n for n in range(100))
+        assert tree.find(b"many/100") is None

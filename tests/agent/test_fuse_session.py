@@ -90,13 +90,13 @@ def mounted(call, point=None, resource=None):
 
 
 @pytest.fixture
-def kernel(runs, tmp_path):
+def kernel(local_runs, tmp_path):
     tree = {"file": b"content", "many": {f"{n:04}": b"" for n in range(300)}, b"\xff": {}}
     write(tmp_path / "source", tree)
     os.symlink(b"\xfe", tmp_path / "source" / "link")
-    runs.backup(tmp_path / "source")
-    point = find_point(runs.call, "latest", resource=runs.resource)
-    with mounted(runs.keyed_call, point) as (kernel, said):
+    local_runs.backup(tmp_path / "source")
+    point = find_point(local_runs.call, "latest", resource=local_runs.resource)
+    with mounted(local_runs.call, point) as (kernel, said):
         yield kernel
         assert said == []
 

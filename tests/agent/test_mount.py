@@ -68,10 +68,8 @@ class Store:
 
 @pytest.fixture(params=["directory", "server"])
 def place(request, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CRYO"))}
-    environment["XDG_STATE_HOME"] = str(tmp_path / "state")
     if request.param == "directory":
-        return Store(["--data-dir", str(tmp_path / "store")], environment)
+        return over_directory(tmp_path)
     running = request.getfixturevalue("server")
     return Store([], running.environment | {"XDG_STATE_HOME": str(tmp_path / "state")})
 
@@ -81,6 +79,21 @@ def sparse(path):
         file.truncate(64 * MIB)
         file.seek(20 * MIB)
         file.write(noise(MIB, 4))
+
+
+@pytest.fixture
+def local_place(tmp_path):
+    """As `place`, over a directory alone: for what does not depend on how the store is reached."""
+    return over_directory(tmp_path)
+
+
+def over_directory(tmp_path):
+    return Store(["--data-dir", str(tmp_path / "store")], environment_of(tmp_path))
+
+
+def environment_of(tmp_path):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CRYO"))}
+    return kept | {"XDG_STATE_HOME": str(tmp_path / "state")}
 
 
 @pytest.fixture
@@ -165,23 +178,23 @@ def test_all_points_by_resource_and_time(place, source, tmp_path):
                 assert (root / folder / name).is_dir()
 
 
-def test_unmounting_from_outside_ends_it(place, source, tmp_path):
-    place.run("backup", source, "--resource", "outside")
+def test_unmounting_from_outside_ends_it(local_place, source, tmp_path):
+    local_place.run("backup", source, "--resource", "outside")
     folder = tmp_path / "mount"
     folder.mkdir()
-    with place.started("mount", folder) as process:
+    with local_place.started("mount", folder) as process:
         assert "mounted on" in process.stderr.readline()
         with (folder / "latest" / "large").open("rb") as file:
             assert file.read(10) == noise(5 * MIB)[:10]
             assert subprocess.run(["umount", folder], check=False, capture_output=True).returncode  # it is busy
         subprocess.run(["umount", folder], check=True)
         assert process.wait(SECONDS_MAX) == 0
-    assert not place.arguments or b"nothing is open" in place.run("jobs")
+    assert b"nothing is open" in local_place.run("jobs")
 
 
-def test_an_end_while_files_are_open(place, source, tmp_path):
-    place.run("backup", source, "--resource", "open files")
-    with place.mounted(tmp_path / "mount", "latest") as root:
+def test_an_end_while_files_are_open(local_place, source, tmp_path):
+    local_place.run("backup", source, "--resource", "open files")
+    with local_place.mounted(tmp_path / "mount", "latest") as root:
         fd = os.open(root / "large", os.O_RDONLY)
         assert os.read(fd, 10) == noise(5 * MIB)[:10]
     with pytest.raises(OSError, match="not connected|aborted|No such device"):
@@ -190,9 +203,9 @@ def test_an_end_while_files_are_open(place, source, tmp_path):
         os.close(fd)
 
 
-def test_what_cannot_be_mounted(place, source, tmp_path):
-    place.run("backup", source, "--resource", "none")
+def test_what_cannot_be_mounted(local_place, source, tmp_path):
+    local_place.run("backup", source, "--resource", "none")
     for folder in (source, tmp_path / "missing", source / "small"):
-        with place.started("mount", folder) as process:
+        with local_place.started("mount", folder) as process:
             assert process.wait(SECONDS_MAX) == 2
             assert process.stderr.read().startswith("error: ")

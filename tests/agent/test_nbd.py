@@ -96,13 +96,13 @@ class Client:
 
 
 @contextmanager
-def connected():
+def connected(export=EXPORT):
     """A client, and a server for it in a thread, which must end with it."""
     ours, theirs = socket.socketpair()
 
     def run():
         with theirs:
-            serve_client(theirs, EXPORT)
+            serve_client(theirs, export)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -167,6 +167,20 @@ def test_what_is_refused():
         assert client.read(len(DATA) - 1, 1) == DATA[-1:]
         client.send(">IHHQQI", 0x25609513, 0, 1, 0, 0, 0xFFFF_FFFF)
         assert client.is_over()
+
+
+def test_a_request_for_too_much_is_refused():
+    class Huge:
+        size = 1 << 40
+
+        def read(self, offset, length):
+            return bytes(length)
+
+    with connected(Export(b"", Huge())) as client:
+        client.greet()
+        client.go(b"")
+        assert client.request(0, 0, READ_BYTES_MAX + 1) == errno.EINVAL
+        assert client.read(1 << 39, READ_BYTES_MAX) == bytes(READ_BYTES_MAX)
 
 
 @settings(max_examples=60, deadline=None)

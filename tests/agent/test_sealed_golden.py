@@ -1,0 +1,102 @@
+"""A whole sealed archive as it was written once: later versions open it, list it and find every byte right."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from cryostore.agent.agent_key import AgentKey
+from cryostore.agent.archive import Archive
+from cryostore.agent.keyed_call import KeyedCall
+from cryostore.agent.listing import entries
+from cryostore.agent.report import Report
+from cryostore.agent.verify import verify
+from cryostore.core.digest import Payload, sha256
+from cryostore.core.errors import KeyUnavailableError
+from cryostore.model.restores import (
+    BackupObject,
+    Chunk,
+    GetChunk,
+    GetChunkOutput,
+    GetObjectMetadata,
+    GetObjectMetadataOutput,
+    ListChunksOutput,
+    ListObjects,
+    ListObjectsOutput,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "sealed-archive-1.json"
+KEY = AgentKey(bytes(range(32)))
+
+
+class Recorded:
+    """A store that has one archive: objects by name, each with its chunks and its metadata blob."""
+
+    def __init__(self):
+        found = json.loads(GOLDEN.read_text())
+        self.chunks = {name: [base64.b64decode(chunk) for chunk in each["chunks"]] for name, each in found.items()}
+        self.blobs = {name: base64.b64decode(each["blob"]) for name, each in found.items() if each["blob"]}
+
+    def call(self, operation):
+        if isinstance(operation, ListObjects):
+            return ListObjectsOutput(object_list=[self._object(name) for name in sorted(self.chunks)])
+        if isinstance(operation, GetObjectMetadata):
+            blob = self.blobs.get(operation.object_token)
+            return GetObjectMetadataOutput(metadata_blob=None if blob is None else Payload(blob))
+        if isinstance(operation, GetChunk):
+            name, index = operation.chunk_token.split(" ")
+            data = self.chunks[name][int(index)]
+            return GetChunkOutput(
+                data=Payload(data), length=len(data), checksum=sha256(data).hex(), checksum_algorithm="SHA256"
+            )
+        name = operation.object_token
+        return ListChunksOutput(
+            chunk_list=[self._chunk(name, index, data) for index, data in enumerate(self.chunks[name])]
+        )
+
+    def _object(self, name):
+        summary = sha256(b"".join(map(sha256, self.chunks[name]))).hex()
+        return BackupObject(
+            name=name,
+            chunks_count=len(self.chunks[name]),
+            object_checksum=summary,
+            object_checksum_algorithm="SUMMARY",
+            object_token=name,
+        )
+
+    def _chunk(self, name, index, data):
+        return Chunk(
+            index=index,
+            length=len(data),
+            checksum=sha256(data).hex(),
+            checksum_algorithm="SHA256",
+            chunk_token=f"{name} {index}",
+        )
+
+
+def test_it_is_read_as_it_was_written():
+    archive = Archive(KeyedCall(Recorded(), KEY), "job")
+    try:
+        assert archive.sealing.is_owned
+        assert archive.sealing.head.resource == "golden"
+        found = {entry.path: (entry.row.size, entry.row.is_directory) for entry in entries(archive)}
+        assert found == {
+            b"folder": (0, True),
+            b"folder/link": (0, False),
+            b"folder/second": (20_000, False),
+            b"first": (5, False),
+        }
+        report = Report()
+        verify(archive, report, data=True)
+        assert (report.issue_count, report.file_bytes) == (0, 20_005)
+        assert archive.get(next(iter(archive.content_pages(1)))[0][0]) == b"first" + b"0123456789" * 2000
+    finally:
+        archive.close()
+
+
+def test_another_key_does_not_open_it():
+    with pytest.raises(KeyUnavailableError):
+        Archive(KeyedCall(Recorded(), AgentKey(bytes(32))), "job")
