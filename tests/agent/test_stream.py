@@ -165,11 +165,11 @@ def test_a_name_may_hold_any_other_bytes(local_runs):
 
 
 def test_memory_does_not_grow_with_the_stream(local_runs):
-    """80 MiB of zeros: many chunks, little to store."""
+    """240 MiB of zeros: many chunks, little to store. How many are on their way at once depends on the machine."""
     tracemalloc.start()
     try:
-        streams(local_runs).stream(["head", "-c", str(80 * MIB), "/dev/zero"])
-        assert tracemalloc.get_traced_memory()[1] < 60 * MIB
+        streams(local_runs).stream(["head", "-c", str(240 * MIB), "/dev/zero"])
+        assert tracemalloc.get_traced_memory()[1] < 100 * MIB
     finally:
         tracemalloc.stop()
 

@@ -88,14 +88,14 @@ def test_life_goes_on(store):
     story = Story(store)
     story.tell()
     maintain(store.service)
-    for number in range(3):
+    for number in range(2):
         with rebuilt(store) as api:
             story.api = api
             story.resource("chain")
             job = api.running_job()
             names = set(api.names(job))
             assert len(names) > 3, "the base is the newest point"
-            api.upload(job, "long again", [bytes([number, index % 256]) * 40 for index in range(1500)])
+            api.upload(job, "long again", [bytes([number, index % 256]) * 40 for index in range(1100)])
             api.commit(job)
             for _ in range(2):
                 store.clock.advance(DAY_MS)
@@ -204,7 +204,8 @@ def test_damaged_records_cost_what_they_told_and_no_more(store, noun, damage):
     maintain(store.service)
     before = lasting(picture(store.api()))
     store.service.close()
-    for path in sorted((store.data_dir / "records" / noun).iterdir()):
+    paths = sorted((store.data_dir / "records" / noun).iterdir())
+    for path in paths if damage == "flipped" else paths[-2:]:
         data = path.read_bytes()
         if damage == "gone":
             path.unlink()
