@@ -16,6 +16,11 @@ endif
 IN := $(VENV)/bin
 PYTEST := $(IN)/python -m pytest
 
+# Under the second Python everything runs but what takes minutes and is about disks, processes and other clients, not about
+# Python; and properties are tried on fewer examples. `make unit PYTHON=...` runs all of it.
+BRIEF := --hypothesis-profile=brief $(addprefix --ignore=tests/,compat demo stateful faults/test_kill.py 	faults/test_power_loss.py faults/test_full_disk.py faults/test_disk_fills_up.py maintenance/test_rebuild.py)
+SELECTION :=
+
 READY := $(VENV)/.ready
 SDK_2024 := .venv-sdk-2024/.ready
 SDK_CURRENT := .venv-sdk-current/.ready
@@ -35,7 +40,7 @@ test: $(READY) lint types ## everything the continuous integration checks: lint,
 	  echo "skipped: the tests under a second Python (found none beside $$($(IN)/python --version))"; \
 	fi; \
 	$(MAKE) unit; \
-	if [ -n "$$other" ]; then $(MAKE) unit PYTHON="$$other"; fi
+	if [ -n "$$other" ]; then $(MAKE) unit PYTHON="$$other" SELECTION="$(BRIEF)"; fi
 
 lint: $(READY) ## style, formatting, import direction
 	$(IN)/ruff check .
@@ -48,7 +53,7 @@ types: $(READY) ## mypy, strict
 unit: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) ## the tests, under one Python
 	@echo "== the tests under $$($(IN)/python --version)"
 	@scripts/system-packages strace=strace || echo "skipped: the tests that trace system calls (need strace)"
-	$(PYTEST) -n 2 --dist loadfile
+	$(PYTEST) -n 2 --dist loadfile $(SELECTION)
 
 stress: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) ## the tests that take minutes or load the machine
 	@scripts/system-packages strace=strace || echo "skipped: the tests that trace system calls (need strace)"

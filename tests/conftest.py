@@ -16,7 +16,7 @@ settings.register_profile(
     "moderate",
     deadline=None,
     derandomize=True,
-    max_examples=50,
+    max_examples=30,
     stateful_step_count=30,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
@@ -24,6 +24,7 @@ settings.register_profile(
 settings.register_profile(
     "stress", settings.get_profile("moderate"), derandomize=False, max_examples=1000, print_blob=True
 )
+settings.register_profile("brief", settings.get_profile("moderate"), max_examples=10)
 settings.load_profile("moderate")
 
 AWS_NOWHERE = {

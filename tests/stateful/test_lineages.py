@@ -169,4 +169,4 @@ class LineagesMachine(RuleBasedStateMachine):
 
 
 TestLineages = LineagesMachine.TestCase
-TestLineages.settings = settings(max_examples=max(200, settings.default.max_examples), stateful_step_count=40)
+TestLineages.settings = settings(max_examples=max(100, settings.default.max_examples), stateful_step_count=40)
