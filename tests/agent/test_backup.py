@@ -103,6 +103,15 @@ def test_a_file_that_could_have_changed_unseen_is_read_again(local_runs, tmp_pat
     assert (opened, outcome.same) == ([], True)
 
 
+def test_a_file_dated_in_a_time_to_come_is_not_read_each_run(local_runs, tmp_path):
+    write(tmp_path / "source", {"file": noise(700 * KIB)})
+    os.utime(tmp_path / "source/file", ns=(2**33 * 10**9, 2**33 * 10**9))
+    local_runs.backup(tmp_path / "source")
+    opened = []
+    _, outcome = local_runs.backup(tmp_path / "source", before_read=opened.append)
+    assert (opened, outcome.same) == ([], True)
+
+
 def test_a_changed_byte_of_a_large_file_costs_about_a_chunk(runs, tmp_path):
     write(tmp_path / "source", {"large": noise(24 * MIB)})
     runs.backup(tmp_path / "source")

@@ -96,6 +96,7 @@ class JobsMachine(RuleBasedStateMachine):
         self.model_uploads = {}
         self.model_points = {}  # what is there: resource and view, in the order of the commits
         self.model_restores = {}  # what is open: point and last sign of life
+        self.set_back_ms = 0
         self.uploads, self.points, self.restores = [], [], []  # all there ever were: with their job, ARNs, ids
         for resource, changes in history:
             self.whole_backup(resource, changes)
@@ -446,6 +447,7 @@ class JobsMachine(RuleBasedStateMachine):
     def the_clock_is_set_back(self, duration_ms):
         """Nothing happens but that windows and leases last longer: order is not told by times."""
         self.store.clock.advance(-duration_ms)
+        self.set_back_ms += duration_ms
 
     @rule()
     def restart(self):
@@ -558,6 +560,7 @@ class JobsMachine(RuleBasedStateMachine):
         for arn in list(self.model_points)[::2] + list(self.model_points)[1::2]:
             self.api.delete_point(arn)
         self.store.maintain()
+        self.store.clock.advance(self.set_back_ms)  # what was condemned before it was set back counts
         for _ in range(ROUNDS_TO_COLLECT_ALL):
             collect_all(self.store.service.context, quarantine_ms=0)
         assert self.rows_left() == {}

@@ -185,8 +185,11 @@ class ArchiveWriter:
         return Known(stored.row._replace(ctime_ns=UNTRUSTED_CTIME), stored.content, stored.extras)
 
     def _trusted(self, row: Row) -> Row:
-        """The row, marked if the entry could change again without a trace."""
-        if max(row.mtime_ns, row.ctime_ns) < self._trusted_before_ns:
+        """The row, marked if the entry could change again without a trace.
+
+        Only the change time tells: the modification time is what its owner says it is, often a moment to come.
+        """
+        if row.ctime_ns < self._trusted_before_ns:
             return row
         return row._replace(ctime_ns=UNTRUSTED_CTIME)
 
