@@ -16,17 +16,22 @@ endif
 IN := $(VENV)/bin
 PYTEST := $(IN)/python -m pytest
 
-# Under the second Python everything runs but what takes minutes and is about disks, processes and other clients, not about
-# Python; and properties are tried on fewer examples. `make unit PYTHON=...` runs all of it.
-BRIEF := --hypothesis-profile=brief $(addprefix --ignore=tests/,compat demo stateful faults/test_kill.py 	faults/test_power_loss.py faults/test_full_disk.py faults/test_disk_fills_up.py maintenance/test_rebuild.py)
+# Under the second Python runs what is about Python: every layer by itself, with fewer examples for each property, and the
+# server and the command line as processes. `make unit PYTHON=...` runs all of it.
+BRIEF := --hypothesis-profile=brief $(addprefix --ignore=tests/,compat demo stateful faults fuzz e2e \
+	maintenance/test_rebuild.py maintenance/test_gc.py maintenance/test_gc_races.py agent/test_mount.py agent/test_trees.py \
+	cli/test_single_file.py)
 SELECTION :=
+SERVICES := scripts/services run .build/services
 
 READY := $(VENV)/.ready
 SDK_2024 := .venv-sdk-2024/.ready
 SDK_CURRENT := .venv-sdk-current/.ready
 SDK_JAVASCRIPT := tests/compat/javascript/node_modules/.ready
+LINTERS := .venv-linters/.ready
 
 .PHONY: help demo test lint types unit stress bench format docs clean
+.PHONY: pythons
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +40,9 @@ demo: $(READY) ## back up and restore a real folder against a server of its own,
 	@$(IN)/python demo/demo.py
 
 test: $(READY) lint types ## everything the continuous integration checks: lint, types, the tests on two Pythons
+	@$(SERVICES) $(MAKE) pythons
+
+pythons: $(READY)
 	@other=$$(scripts/find-python --other-than $(IN)/python); \
 	if [ -z "$$other" ]; then \
 	  echo "skipped: the tests under a second Python (found none beside $$($(IN)/python --version))"; \
@@ -50,14 +58,15 @@ lint: $(READY) ## style, formatting, import direction
 types: $(READY) ## mypy, strict
 	$(IN)/mypy --strict src
 
-unit: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) ## the tests, under one Python
+unit: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) $(LINTERS) ## the tests, under one Python
 	@echo "== the tests under $$($(IN)/python --version)"
 	@scripts/system-packages strace=strace || echo "skipped: the tests that trace system calls (need strace)"
-	$(PYTEST) -n 2 --dist loadfile $(SELECTION)
+	@scripts/system-packages haproxy=haproxy || echo "skipped: the tests behind a load balancer (need haproxy)"
+	$(SERVICES) $(PYTEST) -n 2 --dist loadfile $(SELECTION)
 
 stress: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) ## the tests that take minutes or load the machine
 	@scripts/system-packages strace=strace || echo "skipped: the tests that trace system calls (need strace)"
-	$(PYTEST) -m stress --hypothesis-profile=stress
+	$(SERVICES) $(PYTEST) -m stress --hypothesis-profile=stress
 
 bench: $(READY) ## measure against the disk, nginx and rclone on this machine
 	@scripts/system-packages fio=fio nginx=nginx-light rclone=rclone || echo "skipped: what needs the programs named above"
@@ -83,6 +92,9 @@ $(SDK_2024): constraints/sdk-2024.txt
 
 $(SDK_CURRENT): constraints/sdk-current.txt
 	@scripts/make-venv .venv-sdk-current "$(PYTHON)" constraints/sdk-current.txt
+
+$(LINTERS): constraints/linters.txt
+	@scripts/make-venv .venv-linters "$(PYTHON)" constraints/linters.txt
 
 $(SDK_JAVASCRIPT): tests/compat/javascript/package.json
 	@scripts/install-javascript-sdk

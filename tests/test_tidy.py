@@ -43,7 +43,7 @@ CLOCK_AND_RANDOMNESS_ALLOWED = {
     "cryostore.client.retry": "waits between attempts differ by chance, or all clients come back at once",
     "cryostore.core.ids": "the one source of identifiers",
     "cryostore.core.time": "the one clock",
-    "cryostore.service.open": "the secrets of a new store, made once in its life",
+    "cryostore.service.opening": "the secrets of a new store, made once in its life",
 }
 
 # Both are assembled, so that this file does not find itself.

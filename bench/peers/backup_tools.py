@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.peers.cryo import Cryostore
 from bench.processes import program
 
 PASSWORD = "measured"  # noqa: S105 - of a repository that lives for a minute
@@ -24,6 +27,7 @@ class Tool:
 
     name = ""
     program = ""
+    ours = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,6 +43,16 @@ class Tool:
         """What its processes see: caches and notes of this measurement alone."""
         home = {"HOME": str(self.folder), "XDG_CACHE_HOME": str(self.folder / "cache")}
         return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **home}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Whatever else has to run while it is measured."""
+        yield
+
+    @property
+    def memory_beside_bytes(self) -> int:
+        """The peak so far of what runs beside the commands."""
+        return 0
 
     def prepare(self) -> list[Command]:
         """Makes the repository."""
@@ -64,6 +78,7 @@ class Cryo(Tool):
     """Ours, agent and store in one process."""
 
     name = program = "cryo"
+    ours = True
 
     def prepare(self) -> list[Command]:
         return []
@@ -76,6 +91,48 @@ class Cryo(Tool):
 
     def verify(self) -> Command:
         return self._command("verify", "latest", "--data", "--data-dir", self.repository)
+
+
+class CryoServer(Tool):
+    """Ours against `cryo serve` on loopback. Its processes' time is not among the processor seconds."""
+
+    name = "cryo server"
+    program = "cryo"
+    ours = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._server = Cryostore()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._server.start(self.repository)
+        try:
+            yield
+        finally:
+            self._server.stop()
+
+    @property
+    def memory_beside_bytes(self) -> int:
+        return sum(self._server.usage().memory_peak_bytes.values())
+
+    @property
+    def environment(self) -> dict[str, str]:
+        credentials = str(self.repository / "data" / "credentials")
+        aws = {"AWS_ENDPOINT_URL": self._server.endpoint_url, "AWS_SHARED_CREDENTIALS_FILE": credentials}
+        return super().environment | aws | {"XDG_STATE_HOME": str(self.folder / "state")}
+
+    def prepare(self) -> list[Command]:
+        return []
+
+    def backup(self, source: Path, number: int) -> Command:  # noqa: ARG002 - a recovery point has an id of its own
+        return self._command("backup", source)
+
+    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - it knows where it was
+        return self._command("restore", "latest", target)
+
+    def verify(self) -> Command:
+        return self._command("verify", "latest", "--data")
 
 
 class Restic(Tool):
@@ -123,4 +180,11 @@ class Borg(Tool):
         return self._command("check", "--verify-data", self.repository)
 
 
-TOOLS = (Cryo, Restic, Borg)
+class BorgCurrent(Borg):
+    """borg's current release, which `scripts/install-borg` builds."""
+
+    name = "borg current"
+    program = str(Path(".build/borg/bin/borg").absolute())
+
+
+TOOLS = (Cryo, CryoServer, Restic, Borg, BorgCurrent)

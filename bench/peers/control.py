@@ -28,6 +28,10 @@ class Control:
         self.credentials = credentials
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
     def signer(self, service: str = "backup-storage") -> Signer:
         """A signer for now."""
         return Signer(self.credentials, self.host, service)

@@ -23,6 +23,7 @@ class Cryostore:
     name = "cryo"
 
     def __init__(self) -> None:
+        self.endpoint_url = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Control | None = None
         self._port = 0
@@ -42,12 +43,13 @@ class Cryostore:
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
         assert self._process.stdout is not None
-        line = _first_line(self._process.stdout)
+        line = first_line(self._process.stdout)
         if not line.startswith("listening on http://"):
             self.stop()
             raise StartError(f"cryo serve said {line!r}: {log_path.read_text(errors='replace')[-500:]}")
+        self.endpoint_url = line.removeprefix("listening on ").strip()
         self._port = int(line.rsplit(":", 1)[1])
-        self._control = Control(self._port, _credentials(data / "credentials"))
+        self._control = Control(self._port, credentials_of(data / "credentials"))
 
     def stop(self) -> None:
         """Stops the server."""
@@ -117,12 +119,14 @@ class Cryostore:
         return f"/backup-jobs/{self._job}/object/file-{index:08}/put-object"
 
 
-def _first_line(stream: IO[bytes]) -> str:
+def first_line(stream: IO[bytes]) -> str:
+    """What a server says when it is ready; empty if it ends or says nothing in time."""
     readable, _, _ = select.select([stream], [], [], START_SECONDS_MAX)
     return stream.readline().decode().strip() if readable else ""
 
 
-def _credentials(path: Path) -> Credentials:
+def credentials_of(path: Path) -> Credentials:
+    """The root access key in a credentials file."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(path)
     section = parser["default"]

@@ -14,9 +14,10 @@ from cryostore.agent.listing import entries
 from cryostore.client import pages
 from cryostore.core.limits import KIB, MIB
 from cryostore.core.time import wall_clock
-from cryostore.model.chunks import PutChunk
+from cryostore.model.chunks import LinkChunks, PutChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import ListBackupJobs
+from cryostore.model.objects import DeleteObject
 from cryostore.model.restores import ListObjects
 from support.agent import in_an_hour, seen, write
 from support.small_disk import small_disk
@@ -88,6 +89,7 @@ def test_an_unchanged_tree_opens_no_file_and_sends_nothing(runs, tmp_path):
     report, outcome = runs.backup(tmp_path / "source", before_read=opened.append)
     assert (opened, outcome.same, report.sent_bytes, report.read_bytes) == ([], True, 0, 0)
     assert report.unchanged == report.files
+    assert report.total_bytes == report.file_bytes
     runs.restore(tmp_path / "target")
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
@@ -101,6 +103,62 @@ def test_a_file_that_could_have_changed_unseen_is_read_again(local_runs, tmp_pat
     opened.clear()
     _, outcome = local_runs.backup(tmp_path / "source", before_read=opened.append)
     assert (opened, outcome.same) == ([], True)
+
+
+def an_hour_ago():
+    """A clock by which nothing that was just written is old enough to be trusted."""
+    return wall_clock() - 3_600_000
+
+
+def test_a_large_file_that_was_too_young_keeps_its_place_if_it_is_the_same(runs, tmp_path):
+    write(tmp_path / "source", {"large": noise(3 * MIB, runs.resource), "small": b"x", "sparse": b""})
+    os.truncate(tmp_path / "source" / "sparse", 4 * MIB)
+    runs.backup(tmp_path / "source", now=an_hour_ago)
+    opened = []
+    report, _ = runs.backup(tmp_path / "source", before_read=opened.append)
+    assert b"large" in opened
+    assert (report.unchanged, report.changed) == (1, 2)
+    with runs.opened() as archive:
+        assert [each.number for each in archive.header.objects] == [1]
+    report, outcome = runs.backup(tmp_path / "source")
+    assert (report.unchanged, report.read_bytes, outcome.same) == (3, 0, True)
+    runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+@pytest.mark.parametrize("at", [0, MIB, 3 * MIB - 1])
+def test_a_large_file_that_was_too_young_and_is_another_is_stored(local_runs, tmp_path, at):
+    """Its size and its time are those that it had."""
+    path = tmp_path / "source" / "large"
+    write(tmp_path / "source", {"large": noise(3 * MIB, local_runs.resource)})
+    local_runs.backup(tmp_path / "source", now=an_hour_ago)
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes([path.read_bytes()[at] ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    report, _ = local_runs.backup(tmp_path / "source")
+    assert (report.unchanged, report.changed) == (0, 1)
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_a_large_file_that_was_too_young_and_changes_again_is_stored(local_runs, tmp_path):
+    write(tmp_path / "source", {"large": noise(3 * MIB, local_runs.resource)})
+    local_runs.backup(tmp_path / "source", now=an_hour_ago)
+
+    reads = []
+
+    def change(path):
+        reads.append(path)
+        if len(reads) == 1:
+            with (tmp_path / "source" / os.fsdecode(path)).open("ab") as file:
+                file.write(b"more")
+
+    report, _ = local_runs.backup(tmp_path / "source", before_read=change)
+    assert (report.changed, report.issue_count) == (1, 0)
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
 def test_a_file_dated_in_a_time_to_come_is_not_read_each_run(local_runs, tmp_path):
@@ -262,6 +320,49 @@ def test_a_failing_store_ends_the_run_and_leaves_no_recovery_point(local_runs, t
     local_runs.backup(tmp_path / "source")
     local_runs.restore(tmp_path / "target")
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+@pytest.mark.parametrize("kind", [PutChunk, LinkChunks, ListObjects], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError(13, "no"), OSError(5, "broken")])
+def test_an_error_of_the_store_is_never_one_of_a_file(local_runs, tmp_path, kind, error):
+    """Even if it is of the very type that the operating system has for files."""
+
+    class Broken:
+        armed = False
+
+        def call(self, operation):
+            if self.armed and isinstance(operation, kind):
+                raise error
+            return call.call(operation)
+
+    call, local_runs.call = local_runs.call, Broken()
+    write(tmp_path / "source", {"small": noise(9000, local_runs.resource)})
+    local_runs.backup(tmp_path / "source")
+    before = local_runs.latest()
+    write(tmp_path / "source", {f"{n}": noise(MIB, f"{local_runs.resource} {n} {kind} {error}") for n in range(6)})
+    local_runs.call.armed = True
+    with pytest.raises(type(error)):
+        local_runs.backup(tmp_path / "source")
+    local_runs.call = call
+    assert local_runs.latest() == before
+
+
+def test_an_answer_that_is_lost_costs_nothing(local_runs, tmp_path):
+    """The object is gone when the request to delete it is repeated."""
+
+    class Forgetful:
+        def call(self, operation):
+            if isinstance(operation, DeleteObject):
+                call.call(operation)
+            return call.call(operation)
+
+    call, local_runs.call = local_runs.call, Forgetful()
+    write(tmp_path / "source", {"file": noise(MIB, local_runs.resource)})
+    local_runs.backup(tmp_path / "source")
+    write(tmp_path / "source", {"file": b"another"})
+    local_runs.backup(tmp_path / "source")
+    with local_runs.opened() as archive:
+        assert [each.number for each in archive.header.objects] == [2]
 
 
 def test_a_dry_run_counts_and_stores_nothing(local_runs, tmp_path):

@@ -16,7 +16,7 @@ from cryostore.agent.fuse_wire import Opcode
 from cryostore.agent.job import open_job
 from cryostore.agent.mount import Mounted
 from cryostore.agent.points import find_point
-from cryostore.agent.secrecy import store_small
+from cryostore.agent.small_object import store_small
 from support.agent import write
 
 HEADER = struct.Struct("<IIQQIIIHH")

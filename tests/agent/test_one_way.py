@@ -17,6 +17,7 @@ from cryostore.agent.sealed_chunk import Kind, open_chunk
 from cryostore.client import pages
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.core.limits import KIB, MIB
+from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restores import GetChunk, GetObjectMetadata
 from support.agent import Runs, seen, write
 
@@ -192,3 +193,23 @@ def test_no_name_and_no_content_stands_in_its_memory(writer, tmp_path):
     for word in (b"large", b"folder", b"target-of-the-link", b"attribute", noise(1000, "small")[:16]):
         assert word not in kept
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "state").iterdir())
+
+
+def test_nothing_is_taken_over_whose_key_is_gone(writer, reader, tmp_path):
+    """All recovery points are deleted, and with them the keys of their chunks, which the store may still offer."""
+    tree(tmp_path / "source")
+    writer.backup(tmp_path / "source")
+    call = DeleteRecoveryPoint(backup_vault_name="Default", recovery_point_arn=writer.latest())
+    writer.call.call(call)
+    report, _ = writer.backup(tmp_path / "source")
+    assert report.sent_bytes > 12 * MIB
+    reader.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_a_memory_that_cannot_be_written_is_an_issue_and_no_failure(writer, reader, tmp_path):
+    tree(tmp_path / "source")
+    (tmp_path / "state").write_bytes(b"no folder")
+    report, outcome = writer.backup(tmp_path / "source")
+    assert outcome.recovery_point_arn == reader.latest()
+    assert ["cannot be written" in issue.reason for issue in report.issues] == [True]

@@ -17,8 +17,9 @@ from cryostore.agent.patterns import Patterns
 from cryostore.agent.upload import ObjectUpload
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import ConfigurationError, StorageFullError
-from cryostore.core.limits import MIB
+from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import PutChunk
+from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
 from cryostore.model.restores import GetChunk
 from support.agent import seen, write
 
@@ -335,5 +336,228 @@ def test_a_damaged_catalog_is_told_as_such(local_runs, tmp_path, catalog):
 @pytest.mark.parametrize("header", [b"", b"{}", b"[]", b"\xff", plain_header().replace(b'"format":1', b'"format":2')])
 def test_a_damaged_header_is_told_as_such(local_runs, tmp_path, header):
     put(local_runs, ROOT, header=header)
+    with pytest.raises(ArchiveDamagedError):
+        local_runs.restore(tmp_path / "target")
+
+
+# --- files with several names ---
+
+
+def linked(root, first, *names):
+    for name in names:
+        os.link(root / first, root / name)
+
+
+def names_of(root):
+    """Which names are one file."""
+    found = {}
+    for entry in sorted(os.listdir(root)):
+        found.setdefault((root / entry).stat().st_ino, []).append(entry)
+    return sorted(found.values())
+
+
+def dated(root):
+    for name in os.listdir(root):
+        os.utime(root / name, ns=(1, OLDER))
+
+
+@pytest.fixture
+def two_names(local_runs, tmp_path):
+    """A file with the names a and b, and c, which is as long and as old; backed up."""
+    write(tmp_path / "source", {"a": b"same length", "c": b"other bytes"})
+    linked(tmp_path / "source", "a", "b")
+    dated(tmp_path / "source")
+    local_runs.backup(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def test_names_become_one_file_where_they_were_two(local_runs, two_names, tmp_path):
+    write(tmp_path / "target", {"a": b"same length", "b": b"same length", "c": b"other bytes"})
+    dated(tmp_path / "target")
+    report = local_runs.restore(tmp_path / "target")
+    assert names_of(tmp_path / "target") == [["a", "b"], ["c"]]
+    assert report.new == 1
+    assert local_runs.restore(tmp_path / "target").new == 0
+
+
+@pytest.mark.parametrize("joined", [["a", "c"], ["a", "b", "c"], ["b", "c"]])
+def test_names_become_two_files_where_they_were_one(local_runs, two_names, tmp_path, joined):
+    write(tmp_path / "target", {joined[0]: b"same length"})
+    linked(tmp_path / "target", *joined)
+    dated(tmp_path / "target")
+    local_runs.restore(tmp_path / "target")
+    assert names_of(tmp_path / "target") == [["a", "b"], ["c"]]
+    assert seen(tmp_path / "target") == seen(two_names)
+
+
+def test_what_has_a_name_outside_of_the_target_is_not_touched(local_runs, two_names, tmp_path):
+    write(tmp_path / "outside", {"kept": b"other bytes"})
+    os.chmod(tmp_path / "outside" / "kept", 0o600)
+    os.utime(tmp_path / "outside" / "kept", ns=(1, OLDER))
+    (tmp_path / "target").mkdir()
+    os.link(tmp_path / "outside" / "kept", tmp_path / "target" / "c")
+    before = seen(tmp_path / "outside")
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "outside")[b"kept"] == before[b"kept"] | {"names": 1}
+    assert seen(tmp_path / "target") == seen(two_names)
+
+
+@pytest.mark.parametrize("overwrite", ["never", "newer"])
+def test_no_name_is_linked_to_a_file_that_was_left_alone(local_runs, two_names, tmp_path, overwrite):
+    write(tmp_path / "target", {"a": b"somebody's own"})
+    local_runs.restore(tmp_path / "target", overwrite=overwrite)
+    assert (tmp_path / "target" / "a").read_bytes() == b"somebody's own"
+    assert (tmp_path / "target" / "b").read_bytes() == b"same length"
+
+
+def test_names_that_belong_to_two_files_are_parted(local_runs, two_names, tmp_path):
+    """a and c are one file in the target, and have a further name each in the archive."""
+    linked(two_names, "c", "d")
+    dated(two_names)
+    local_runs.backup(two_names)
+    write(tmp_path / "target", {"a": b"same length"})
+    linked(tmp_path / "target", "a", "c")
+    dated(tmp_path / "target")
+    local_runs.restore(tmp_path / "target")
+    assert names_of(tmp_path / "target") == [["a", "b"], ["c", "d"]]
+    assert seen(tmp_path / "target") == seen(two_names)
+
+
+class Damaged:
+    """A store that has lost all long chunks."""
+
+    def __init__(self, call):
+        self.inner = call
+
+    def call(self, operation):
+        answer = self.inner.call(operation)
+        if isinstance(operation, GetChunk) and answer.length > 64 * KIB:
+            raise ServiceInternalException("stored data fails its verification")
+        return answer
+
+
+def test_of_a_damaged_archive_all_else_is_restored(local_runs, tmp_path):
+    large = noise(9 * MIB, local_runs.resource)
+    write(tmp_path / "source", {"a": b"small", "large": large, "z": b"small, too"})
+    linked(tmp_path / "source", "large", "name")
+    local_runs.backup(tmp_path / "source")
+    write(tmp_path / "target", {"name": b"the old one"})
+    local_runs.call = Damaged(local_runs.call)
+    report = local_runs.restore(tmp_path / "target")
+    assert [(issue.path, issue.reason) for issue in report.issues] == [
+        (b"large", "stored data fails its verification"),
+        (b"name", "is another name of a file that was not restored"),
+    ]
+    assert sorted(os.listdir(tmp_path / "target")) == ["a", "name", "z"]
+    assert (tmp_path / "target" / "name").read_bytes() == b"the old one"
+
+
+# --- what is begun and not completed ---
+
+
+class Failing:
+    """A store that answers some chunks, and then no more."""
+
+    def __init__(self, call, answers):
+        self.inner = call
+        self.left = answers
+
+    def call(self, operation):
+        if isinstance(operation, GetChunk):
+            self.left -= 1
+            if self.left < 0:
+                raise ServiceUnavailableException("gone")
+        return self.inner.call(operation)
+
+
+def test_a_store_that_fails_leaves_what_was_there(local_runs, tmp_path):
+    write(tmp_path / "source", {"a": noise(16 * MIB, local_runs.resource), "b": b"new", "d": b"new"})
+    local_runs.backup(tmp_path / "source")
+    write(tmp_path / "target", {"a": b"old", "b": b"old", "d": {"precious": b"precious"}})
+    before = seen(tmp_path / "target")
+    local_runs.call = Failing(local_runs.call, 4)
+    with pytest.raises(ServiceUnavailableException):
+        local_runs.restore(tmp_path / "target", delete=True)
+    left = seen(tmp_path / "target")
+    assert left[b"a"] == before[b"a"]
+    assert not [path for path in left if b".cryo-restore" in path]
+    assert b"d/precious" in left or left[b"d"]["content"] == seen(tmp_path / "source")[b"d"]["content"]
+
+
+def test_what_takes_the_place_of_another_is_durable_before(local_runs, backed_up, tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_size), fsync(fd)))
+    standing(tmp_path / "target", NEWER)
+    local_runs.restore(tmp_path / "target")
+    assert len(b"archived a") in synced
+    synced.clear()
+    local_runs.restore(tmp_path / "new")
+    assert len(b"archived a") not in synced
+
+
+def test_a_dry_run_into_what_is_not_there_makes_nothing(local_runs, backed_up, tmp_path):
+    report = local_runs.restore(tmp_path / "not" / "there", delete=True, dry_run=True)
+    assert (report.new, report.directories, report.issue_count) == (3, 1, 0)
+    assert not (tmp_path / "not").exists()
+
+
+def test_never_leaves_the_target_itself_alone_too(local_runs, backed_up, tmp_path):
+    (tmp_path / "target").mkdir(mode=0o700)
+    local_runs.restore(tmp_path / "target", overwrite="never")
+    assert (tmp_path / "target").stat().st_mode & 0o7777 == 0o700
+    local_runs.restore(tmp_path / "target")
+    assert (tmp_path / "target").stat().st_mode == backed_up.stat().st_mode
+
+
+def test_an_empty_folder_is_emptied_if_delete_is_asked_for(local_runs, tmp_path):
+    write(tmp_path / "source", {"empty": {}})
+    local_runs.backup(tmp_path / "source")
+    write(tmp_path / "target", {"empty": {"extra": b""}})
+    assert local_runs.restore(tmp_path / "target", delete=True).deleted == 1
+    assert os.listdir(tmp_path / "target" / "empty") == []
+
+
+FIFO, DEVICE = 0o010600, 0o020600
+
+
+@pytest.mark.parametrize("mode", [FIFO, LINK], ids=["pipe", "link"])
+def test_what_was_just_made_is_not_confused_with_what_somebody_puts_there(local_runs, tmp_path, monkeypatch, mode):
+    """Whoever may write to the target puts a way out under the temporary name, before attributes are set."""
+    if os.geteuid():
+        pytest.skip("only root sets owners")
+    out = tmp_path / "out"
+    out.write_bytes(b"untouched")
+    before = os.lstat(out)
+    extras = {0: [Extra(ExtraKind.LINK_TARGET, b"x")]} if mode == LINK else {}
+    put(local_runs, ROOT + block(b"", [(b"a", mode)], extras))
+
+    def swapped(made):
+        def make(*arguments, dir_fd, **more):
+            made(*arguments, dir_fd=dir_fd, **more)
+            name = arguments[-1] if mode == LINK else arguments[0]
+            os.unlink(name, dir_fd=dir_fd)
+            os.link(out, name, dst_dir_fd=dir_fd)
+
+        return make
+
+    name = "symlink" if mode == LINK else "mkfifo"
+    monkeypatch.setattr(os, name, swapped(getattr(os, name)))
+    report = local_runs.restore(tmp_path / "target")
+    assert report.issue_count == 1
+    after = os.lstat(out)
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (before.st_mode, before.st_uid, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize(
+    ("mode", "extra"),
+    [
+        (LINK, Extra(ExtraKind.LINK_TARGET, b"a\0b")),
+        (DEVICE, Extra(ExtraKind.DEVICE_NUMBER, b"\xff" * 8)),
+    ],
+    ids=["a link with a zero byte", "a device that no machine has"],
+)
+def test_facts_that_cannot_be_are_told_as_damage(local_runs, tmp_path, mode, extra):
+    put(local_runs, ROOT + block(b"", [(b"a", mode)], {0: [extra]}))
     with pytest.raises(ArchiveDamagedError):
         local_runs.restore(tmp_path / "target")

@@ -203,3 +203,35 @@ def test_restoring_into_a_pipe(local_runs, tmp_path):
     runs.restore(tmp_path / "pipe")
     thread.join()
     assert got == [noise(MIB)]
+
+
+@pytest.mark.parametrize("overwrite", ["always", "changed", "newer"])
+def test_a_link_in_a_folder_leads_nowhere(local_runs, tmp_path, overwrite):
+    """The user named the folder; the name in it is out of the archive."""
+    out, folder = tmp_path / "out", tmp_path / "folder"
+    out.write_bytes(b"untouched")
+    os.utime(out, ns=(1, 1))
+    folder.mkdir()
+    os.symlink(out, folder / "file")
+    os.utime(folder / "file", ns=(1, 1), follow_symlinks=False)
+    streams(local_runs).stream(b"the dump")
+    streams(local_runs).restore(folder, overwrite=overwrite)
+    assert out.read_bytes() == b"untouched"
+    assert not (folder / "file").is_symlink()
+    assert (folder / "file").read_bytes() == b"the dump"
+
+
+def test_a_pipe_in_a_folder_is_replaced_and_not_written_into(local_runs, tmp_path):
+    os.mkfifo(tmp_path / "file")
+    streams(local_runs).stream(b"the dump")
+    streams(local_runs).restore(tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"the dump"
+
+
+def test_a_link_that_the_user_names_is_followed(local_runs, tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    os.symlink("real", tmp_path / "link")
+    streams(local_runs).stream(b"the dump")
+    streams(local_runs).restore(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"the dump"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 
 import pytest
@@ -116,3 +118,15 @@ def test_without_a_folder_there_is_no_note(tmp_path):
     for folder in (None, str(tmp_path / "file")):
         with noted(folder, "a") as note:
             assert note is None
+
+
+def test_a_note_that_cannot_be_written_is_done_without(local_runs, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write(tmp_path / "source", {"file": b"x"})
+    with noted(str(tmp_path / "notes"), "a") as note:
+        monkeypatch.setattr(os, "pwrite", full)
+        monkeypatch.setattr(os, "ftruncate", full)
+        _, outcome = local_runs.backup(tmp_path / "source", unfinished=note)
+    assert outcome.recovery_point_arn == local_runs.latest()

@@ -108,3 +108,22 @@ def test_a_failure_is_raised_and_ends_everything(watched):
     with pytest.raises(ServiceUnavailableException):
         send(call, job_id, [f"{name} {number}" for number in range(100)], bytes_max=16 * KIB)
     assert call.sent == []
+
+
+def test_what_is_known_is_looked_up_while_nobody_adds_to_it(watched):
+    call, job_id, name = watched
+    looked = []
+
+    class Watching(DigestTable):
+        def __contains__(self, digest):
+            looked.append(uploader._lock.locked())
+            return super().__contains__(digest)
+
+    upload = ObjectUpload(call, job_id, "object")
+    uploader = Uploader(call, Watching(32))
+    for number in range(8):
+        uploader.submit(upload, upload.reserve(), noise(f"{name} {number}"))
+    uploader.flush()
+    uploader.close()
+    assert looked
+    assert all(looked)

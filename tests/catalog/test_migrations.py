@@ -15,7 +15,8 @@ from importlib import resources
 import pytest
 
 from cryostore.catalog import open_catalog
-from cryostore.catalog.sqlite import SqliteDatabase, migrate_to_newest, statements
+from cryostore.catalog.migration import migrate_to_newest, statements
+from cryostore.catalog.sqlite import DIALECT, SqliteDatabase
 from cryostore.core.errors import ConfigurationError
 from cryostore.service.open import open_service
 from support.golden_store import STORES
@@ -64,7 +65,7 @@ def made_at(path, version):
         if version:
             connection.execute("CREATE TABLE schema_version (version INTEGER NOT NULL)")
         for number, entry in enumerate(ENTRIES[:version], start=1):
-            for statement in statements(entry.read_text()):
+            for statement in statements(entry.read_text(), DIALECT):
                 connection.execute(statement)
             connection.execute("INSERT INTO schema_version (version) VALUES (?)", (number,))
     return path
@@ -143,13 +144,13 @@ def test_a_statement_that_fails_leaves_the_old_version(tmp_path, newest, version
         while _breaks_off(database, at):
             assert content(path) == before
             at += 1
-        assert at > len(statements(ENTRIES[version].read_text()))
+        assert at > len(statements(ENTRIES[version].read_text(), DIALECT))
     assert schema(path) == newest
 
 
 def _breaks_off(database, at):
     try:
-        database.write(lambda transaction: migrate_to_newest(Breaking(transaction, at)))
+        database.write(lambda transaction: migrate_to_newest(Breaking(transaction, at), DIALECT))
     except BrokenOffError:
         return True
     return False

@@ -19,8 +19,10 @@ from pathlib import Path
 import pytest
 
 from conformance.database import DatabaseTests, FullDatabaseTests, GroupCommitTests, add, names
-from cryostore.catalog import open_catalog, sqlite
-from cryostore.catalog.sqlite import SqliteDatabase, SqliteTransaction, statements
+from cryostore.catalog import migration, open_catalog, sqlite
+from cryostore.catalog.group_commit import Pending
+from cryostore.catalog.migration import statements
+from cryostore.catalog.sqlite import DIALECT, SqliteDatabase, SqliteTransaction
 from cryostore.core.errors import DamagedDataError, StorageFullError, StorageUnavailableError
 from support.small_disk import small_disk
 
@@ -52,7 +54,7 @@ class TestSqliteDatabase(GroupCommitTests, FullDatabaseTests, DatabaseTests):
         return database.commits
 
     def wait_for_queue(self, database, length):
-        while database._queue.qsize() < length:
+        while database._group.waiting() < length:
             time.sleep(0)
 
 
@@ -201,7 +203,7 @@ def test_a_broken_commit_fails_all_that_shared_it(database):
         transaction._connection.execute("ROLLBACK")
         raise StorageUnavailableError("as on an I/O error")
 
-    batch = [sqlite._Pending(work) for work in (add(b"a"), rolled_back_by_the_engine, add(b"c"))]
+    batch = [Pending(work) for work in (add(b"a"), rolled_back_by_the_engine, add(b"c"))]
     database._write_batch(batch)
     assert [type(pending.error) for pending in batch] == [StorageUnavailableError] * 3
     assert database.read(names) == []
@@ -218,11 +220,11 @@ def test_a_batch_that_goes_well_runs_once_without_savepoints(database):
     def noted(name):
         return lambda transaction: (runs.append(name), add(name)(transaction))
 
-    database._write_batch([sqlite._Pending(noted(name)) for name in (b"a", b"b")])
+    database._write_batch([Pending(noted(name)) for name in (b"a", b"b")])
     assert runs == [b"a", b"b"]
     assert [said[0], said[-1]] == ["BEGIN IMMEDIATE", "COMMIT"]
     assert not any("SAVEPOINT" in statement for statement in said)
-    batch = [sqlite._Pending(noted(name)) for name in (b"c", b"a", b"d")]
+    batch = [Pending(noted(name)) for name in (b"c", b"a", b"d")]
     database._write_batch(batch)
     assert [pending.error is None for pending in batch] == [True, False, True]
     assert runs[2:] == [b"c", b"a", b"c", b"a", b"d"]
@@ -261,7 +263,7 @@ def test_a_locked_database_is_unavailable_for_now(path, database):
 def test_a_migration_is_all_or_nothing(path, monkeypatch):
     """One that fails in the middle leaves the database as it was, and can be made later."""
     honest = statements
-    monkeypatch.setattr(sqlite, "statements", lambda text: [*honest(text)[:5], "CREATE NONSENSE"])
+    monkeypatch.setattr(migration, "statements", lambda *of: [*honest(*of)[:5], "CREATE NONSENSE"])
     with closing(SqliteDatabase(path)) as database:
         with pytest.raises(StorageUnavailableError):
             database.migrate()
@@ -273,7 +275,7 @@ def test_a_migration_is_all_or_nothing(path, monkeypatch):
 
 def test_statements_are_told_apart():
     text = "-- a; comment\nCREATE TABLE one (\n  a {id},\n  b {blob}\n) {clustered};\n\nCREATE TABLE two (c TEXT);\n"
-    assert statements(text) == [
+    assert statements(text, DIALECT) == [
         "CREATE TABLE one (\n  a INTEGER PRIMARY KEY AUTOINCREMENT,\n  b BLOB\n) WITHOUT ROWID",
         "CREATE TABLE two (c TEXT);",
     ]

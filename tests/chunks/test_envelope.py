@@ -148,7 +148,7 @@ def test_a_later_format_is_named_as_such():
 
 def test_a_payload_that_does_not_survive_is_never_stored(monkeypatch):
     """A compressor that lies, as restic met one; a cipher or a memory that flips a bit looks the same."""
-    monkeypatch.setattr(module, "compress", lambda data: (0, b"!" + bytes(data[1:])))
+    monkeypatch.setattr(module.COMPRESSION, "compress", lambda data: (0, b"!" + bytes(data[1:])))
     with pytest.raises(DamagedDataError, match="did not survive"):
         seal(Payload(b"payload"), KEY, salt=SALT)
 

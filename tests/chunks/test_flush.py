@@ -153,3 +153,65 @@ def test_a_leader_that_is_interrupted_leaves_nobody_asleep():
     assert len(failures) == 1
     group._turn = turn
     group.join("later")
+
+
+def test_several_flushes_run_at_a_time_and_no_more():
+    gate = Gate()
+    group = GroupFlush(gate, flushes_max=3)
+    threads = []
+    for number in range(3):
+        threads.append(start(group.join, number))
+        assert gate.began.acquire(timeout=30)
+    threads += [start(group.join, number) for number in range(3, 10)]
+    until_gathering(group, 7)
+    assert gate.batches == [[0], [1], [2]]
+    gate.may_end.release(4)
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert sorted(gate.batches) == [[0], [1], [2], list(range(3, 10))]
+
+
+def test_a_batch_takes_no_more_than_it_has_room_for():
+    gate = Gate()
+    group = GroupFlush(gate, has_room=lambda items, item: len(items) < 2)
+    threads = [start(group.join, 0)]
+    assert gate.began.acquire(timeout=30)
+    for number in range(1, 6):
+        threads.append(start(group.join, number))
+        until_gathering(group, 2 - number % 2)
+    gate.may_end.release(4)
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert sorted(gate.batches) == [[0], [1, 2], [3, 4], [5]]
+
+
+def test_failures_stay_within_their_batch():
+    """Of two batches that waited, one fails: those in the other are not told."""
+    gate, outcomes = Gate(), {}
+
+    def flush(items):
+        gate(items)
+        if 1 in items:
+            raise OSError("one")
+
+    group = GroupFlush(flush, has_room=lambda items, item: len(items) < 2)
+
+    def join(item):
+        try:
+            group.join(item)
+        except OSError as error:
+            outcomes[item] = str(error)
+        else:
+            outcomes[item] = "done"
+
+    threads = [start(join, 0)]
+    assert gate.began.acquire(timeout=30)
+    for number in range(1, 5):
+        threads.append(start(join, number))
+        until_gathering(group, 2 - number % 2)
+    gate.may_end.release(3)
+    for thread in threads:
+        thread.join(30)
+    assert outcomes == {0: "done", 1: "one", 2: "one", 3: "done", 4: "done"}

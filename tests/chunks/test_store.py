@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.chunks.blobs import BlobStore, open_blobs
+from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import ENVELOPE_OVERHEAD_BYTES, Header, Kind
 from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key, scan_pack
 from cryostore.chunks.store import ChunkStore, Location
 from cryostore.core.digest import Payload, sha256
-from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError
+from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError
 from cryostore.core.ids import counting_ids, random_id
-from support.faulty_blobs import FaultyBlobs
+from support.faulty_blobs import FaultyBlobs, FaultyObjects
 
 KEY = DataKey(b"k" * 16, bytes(range(32)))
 NOISE = random.Random(5).randbytes(1 << 20)
@@ -150,13 +150,32 @@ def test_unreadable_is_not_damaged():
     assert get(store, location, b"x") == b"x"
 
 
-def test_a_store_that_cannot_append_is_refused():
-    class PutOnly:
-        put = get = stat = list = delete = close = None
+def test_where_blobs_do_not_grow_a_pack_is_whole_from_the_beginning():
+    blobs = FaultyObjects(MemoryBlobs())
+    store = ChunkStore(blobs, counting_ids())
+    assert not store.packs_grow
+    locations = [store.put(Payload(b"of %d" % number), KEY) for number in range(3)]
+    assert [get(store, location, b"of %d" % number) for number, location in enumerate(locations)]
+    pack_id = locations[0].pack_id
+    assert set(store.pack_ids()) == {location.pack_id for location in locations}
+    assert store.pack_bytes(pack_id) == locations[0].offset + locations[0].length
+    assert store.pack_sizes([pack_id, "00000000-0000-4000-8000-0000000000FF"]) == [store.pack_bytes(pack_id), None]
+    assert not store.is_owned(pack_id)
+    assert store.close_pack(pack_id)
+    assert store.settle(pack_id)
+    assert store.torn_tail_bytes(pack_id) == store.cut_torn_tail(pack_id) == 0
+    assert [placed.offset for placed in store.reader(pack_id).walk()] == [locations[0].offset]
+    store.roll(pack_id)
+    store.delete_pack(pack_id)
+    assert store.pack_bytes(pack_id) is None
+    with pytest.raises(BlobNotFoundError):
+        store.settle(pack_id)
 
-    store: BlobStore = PutOnly()
-    with pytest.raises(ConfigurationError):
-        ChunkStore(store, counting_ids())
+
+def test_packs_grow_where_blobs_do(store):
+    assert store.packs_grow
+    locations = store.append([b"one", b"two"]) + store.append([b"three"])
+    assert len({location.pack_id for location in locations}) == 1
 
 
 def test_writers_draw_new_salts(blobs):

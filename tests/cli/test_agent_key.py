@@ -204,3 +204,39 @@ def test_a_passphrase_alone_opens_backups_that_have_a_key_under_it(cryo, folder,
     (folder / "passphrase").write_text("another\n")
     code, _, error = cryo("ls", "latest", *place, "--key", "@passphrase")
     assert (code, "opens no key" in error) == (2, True)
+
+
+@pytest.fixture
+def both(cryo, folder):
+    """A store with a backup that is encrypted and one that is not, each with the same name in it."""
+    cryo("init-key", folder / "key")
+    cryo("backup", folder / "source", "--data-dir", folder / "data", "--resource", "plain")
+    cryo("backup", folder / "source", "--data-dir", folder / "data", "--resource", "sealed", "--key", folder / "key")
+    return ["--data-dir", folder / "data"]
+
+
+def arns(cryo, both):
+    points = map(json.loads, cryo("points", *both, "--json")[1].splitlines())
+    return {point["ResourceName"]: point["RecoveryPointArn"] for point in points}
+
+
+def test_find_searches_what_it_can_and_names_the_rest(cryo, folder, both):
+    arn = arns(cryo, both)
+    code, out, error = cryo("find", "telling*", *both)
+    assert code == 1
+    assert out.splitlines()[1:] == ["  telling-name"]
+    assert error.splitlines()[0] == f"{arn['sealed']}: not searched: this backup is encrypted"
+    assert "hint: give its key" in error
+    code, out, error = cryo("find", "telling*", *both, "--json")
+    assert (code, [json.loads(line)["RecoveryPointArn"] for line in out.splitlines()]) == (1, [arn["plain"]])
+    assert [json.loads(line)["RecoveryPointArn"] for line in error.splitlines()] == [arn["sealed"]]
+    code, out, error = cryo("find", "telling*", *both, "--key", folder / "key")
+    assert (code, len(out.splitlines())) == (1, 2)
+    assert arn["plain"] in error
+
+
+def test_find_fails_if_it_can_search_nothing(cryo, both):
+    code, out, error = cryo("find", "telling*", *both, "--resource", "sealed")
+    assert (code, out) == (2, "")
+    assert "hint: give its key" in error
+    assert cryo("find", "telling*", *both, "--resource", "plain")[0] == 0

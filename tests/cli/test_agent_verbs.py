@@ -201,6 +201,26 @@ def test_a_damaged_file_is_named(cryo, source, tmp_path):
     assert "large: " in err
 
 
+def test_what_is_damaged_is_healed_by_the_next_backup(cryo, source, tmp_path):
+    write(source, {"large": os.urandom(6 * MIB)})
+    cryo("backup", source)
+    pack = max((tmp_path / "data").rglob("*.pack"), key=lambda path: path.stat().st_size)
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.write_bytes(data)
+    assert cryo("scrub")[0] == WITH_ISSUES
+    code, out, err = cryo("restore", "latest", tmp_path / "target")
+    assert (code, err.splitlines()[-1].partition(":")[0]) == (WITH_ISSUES, "large")
+    assert {"file", "folder"} < {path.name for path in (tmp_path / "target").iterdir()}
+    code, out, _ = cryo("backup", source)
+    assert code == OK
+    assert "1 objects of the last backup are damaged in the store: sent again" in out
+    for point in lines_of(cryo("points", "--json")[1]):
+        assert cryo("verify", point["RecoveryPointArn"], "--data")[0] == OK
+    (summary,) = lines_of(cryo("backup", source, "--json")[1])
+    assert summary["damaged_objects"] == 0
+
+
 def test_the_same_over_a_server(source, tmp_path):
     with serving(tmp_path / "served") as server:
         environment = server.environment | {"XDG_STATE_HOME": str(tmp_path / "state")}
@@ -214,32 +234,35 @@ def test_the_same_over_a_server(source, tmp_path):
     assert seen(tmp_path / "target") == seen(source)
 
 
-def killed_backups(tmp_path, kills):
-    """Back up while being killed at random moments, then to the end; answers what the last run said."""
+def killed_backups(tmp_path, kills, more):
+    """Back up a tree that changes while being killed at random moments, then to the end; answers the last summary."""
     rng = random.Random(5)
     write(tmp_path / "source", {f"{n:03}": rng.randbytes(MIB // 2 + n) for n in range(60)})
     data = tmp_path / "data"
     environment = os.environ | {"XDG_STATE_HOME": str(tmp_path / "state")}
     command = [sys.executable, "-m", "cryostore", "backup", str(tmp_path / "source"), "--data-dir", str(data), "--json"]
-    for _ in range(kills):
+    command += more
+    for number in range(kills):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             process.communicate(timeout=rng.uniform(0.2, 1.2))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
+        write(tmp_path / "source", {f"{number % 60:03}": rng.randbytes(MIB // 2), f"new {number}": rng.randbytes(9000)})
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == OK, done.stderr
     return lines_of(done.stdout)[-1]
 
 
-def check_after_kills(cryo, tmp_path, kills):
-    summary = killed_backups(tmp_path, kills)
+def check_after_kills(cryo, tmp_path, kills, writer=(), reader=()):
+    summary = killed_backups(tmp_path, kills, [*map(str, writer)])
     assert summary["issues"] == 0
-    assert cryo("restore", "latest", tmp_path / "target")[0] == OK
+    assert cryo("restore", "latest", tmp_path / "target", *reader)[0] == OK
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
     for point in lines_of(cryo("points", "--json")[1]):
-        assert cryo("verify", point["RecoveryPointArn"], "--data")[0] == OK
+        assert cryo("verify", point["RecoveryPointArn"], "--data", *reader)[0] == OK
+    assert cryo("check")[0] == OK
 
 
 def test_kills_leave_nothing_half_done(cryo, tmp_path):
@@ -247,5 +270,13 @@ def test_kills_leave_nothing_half_done(cryo, tmp_path):
 
 
 @pytest.mark.stress
-def test_many_kills_leave_nothing_half_done(cryo, tmp_path):
-    check_after_kills(cryo, tmp_path, 60)
+@pytest.mark.parametrize("kind", ["plain", "sealed", "write-only"])
+def test_many_kills_leave_nothing_half_done(cryo, tmp_path, kind):
+    key, public = tmp_path / "key", tmp_path / "public"
+    cryo("init-key", key, "--public-to", public)
+    options = {
+        "plain": ([], []),
+        "sealed": (["--key", key], ["--key", key]),
+        "write-only": (["--key", public, "--resource", "tree"], ["--key", key]),
+    }
+    check_after_kills(cryo, tmp_path, 60, *options[kind])

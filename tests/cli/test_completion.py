@@ -55,3 +55,55 @@ def test_options_and_choices_are_offered():
     assert asked("cryo restore --over")[0] == ["--overwrite"]
     assert asked("cryo restore --overwrite n")[0] == ["never", "newer"]
     assert asked("cryo key ro")[0] == ["rotate"]
+
+
+@pytest.fixture
+def shell_folder(tmp_path):
+    """A folder for $PATH whose `cryo` is the one under test, and a place for what shells remember."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "cryo"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cryostore "$@"\n')
+    program.chmod(0o755)
+    return tmp_path
+
+
+def shell(folder, command):
+    """What a shell says that has the completion of cryo."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"this machine has no {command[0]}")
+    environment = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "HOME": str(folder), "TERM": "dumb"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=60, stdin=subprocess.DEVNULL
+    )
+    return done.stdout.replace("\r", "")
+
+
+def test_fish_completes(shell_folder):
+    script = "cryo completion fish | source; complete -C 'cryo rest'; complete -C 'cryo restore --overwrite n'"
+    said = shell(shell_folder, ["fish", "--private", "-c", script])
+    assert [line.partition("\t")[0] for line in said.splitlines()] == ["restore", "never", "newer"]
+
+
+ZSH = """
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell 'PS1= RPS1=; autoload -U compinit; compinit -u; source <(cryo completion zsh); echo R"EA"DY'
+zpty -r shell said '*READY*'
+zpty -w -n shell $'cryo resto\\t'
+zpty -r shell said '*restore*'
+print -r -- "$said"
+zpty -d shell
+"""
+
+
+def test_zsh_completes(shell_folder):
+    """Typed at a terminal, as completion needs one."""
+    assert "cryo restore" in shell(shell_folder, ["zsh", "-f", "-c", ZSH])
+
+
+def test_bash_completes(shell_folder):
+    script = (
+        "source <(cryo completion bash); COMP_WORDS=(cryo rest); COMP_CWORD=1; _cryo_completion cryo;"
+        ' printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    assert shell(shell_folder, ["bash", "-c", script]).split() == ["restore"]

@@ -9,6 +9,7 @@ import pytest
 from cryostore.cli.gc import show
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
+from cryostore.maintenance.claims import claimed, this_process
 from cryostore.maintenance.collection import Progress
 from support.stores import opened
 
@@ -42,6 +43,26 @@ def test_jobs_shows_what_is_open(data_dir, capsys):
     assert job["lapses_ms"] > job["active_ms"] >= job["begun_ms"]
     assert run(["jobs", "--data-dir", str(data_dir)]) == 0
     assert capsys.readouterr().out.startswith("backup ")
+
+
+def test_jobs_shows_who_does_what_in_the_background(tmp_path, capsys):
+    """Also one whose claim has lapsed, because its process is gone."""
+    with opened(tmp_path / "data", clock=wall_clock) as store:
+        run(["jobs", "--data-dir", str(tmp_path / "data")])
+        assert capsys.readouterr().out == "nothing is open\n"
+        with claimed(store.service.context, "scrub") as claim:
+            claim.doing = "scrub 3 of 9"
+            claim.renew()
+            assert run(["jobs", "--data-dir", str(tmp_path / "data")]) == 0
+            said = capsys.readouterr().out
+            assert said.startswith(f"claim scrub by {this_process()}: scrub 3 of 9 begun 0 s ago, lapses in 1 min 5")
+            store.service.context.database.write(lambda t: t.run("UPDATE claim SET until_ms = 0 WHERE work = 'scrub'"))
+            assert run(["jobs", "--data-dir", str(tmp_path / "data"), "--json"]) == 0
+            (shown,) = json.loads(capsys.readouterr().out)
+            assert (shown["kind"], shown["id"], shown["state"]) == ("claim", "scrub", "LAPSED")
+            assert (shown["holder"], shown["fence"], shown["doing"]) == (this_process(), 1, "scrub 3 of 9")
+            run(["jobs", "--data-dir", str(tmp_path / "data")])
+            assert capsys.readouterr().out.endswith("ago, LAPSED\n")
 
 
 @pytest.mark.parametrize("verb", ["gc", "jobs"])

@@ -23,6 +23,8 @@ def test_sizes_are_for_people(count, text):
 def test_a_line_tells_bytes_files_rate_time_and_place():
     report = Report(files=12, file_bytes=30 * MIB, current=b"a/\x1b[2J", total_bytes=90 * MIB)
     assert progress.line(report, 10.0) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  a/\\x1b[2J"
+    report.total_bytes = 29 * MIB  # an estimate that was wrong
+    assert "left" not in progress.line(report, 10.0)
     report.issue(b"x", "no")
     report.total_bytes = None
     assert progress.line(report, 0.0) == "30.0 MiB, 12 files, 0 B/s, 1 issues  a/\\x1b[2J"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
 from cryostore.cli.duration import duration_seconds
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
+from cryostore.maintenance.claims import SCRUB, claimed, this_process
+from cryostore.service.open import open_service
 from support.stores import opened
 
 
@@ -48,6 +53,27 @@ def test_damage_is_said_with_what_it_hurts(store, capsys):
     assert said[1] == "1 chunks were known to be damaged, and are"
     assert said[2] == f"hurt: {point}"
     assert said[4:] == ["  1 object:", "    'turn\\u202eed'"]
+
+
+def test_a_scrub_waits_for_what_a_server_is_at(store, capsys, monkeypatch):
+    """A portion of a pass, that is. Whoever is at more is named."""
+    data_dir, _ = store
+    service = open_service(data_dir)
+    waits = []
+    with claimed(service.context, SCRUB):
+        moments = itertools.count()
+        monkeypatch.setattr(
+            "cryostore.cli.scrub.time", SimpleNamespace(monotonic=lambda: next(moments), sleep=waits.append)
+        )
+        assert run(["scrub", "--data-dir", str(data_dir)]) == 2
+        assert f"scrub is done by {this_process()} since" in capsys.readouterr().err
+        assert len(waits) == 29
+    with ExitStack() as stack:
+        stack.enter_context(claimed(service.context, SCRUB))
+        monkeypatch.setattr("cryostore.cli.scrub.time.sleep", lambda _: stack.close())
+        assert run(["scrub", "--data-dir", str(data_dir)]) == 0
+    assert capsys.readouterr().out == "1 packs verified, 2 chunks, 0.0 MiB\n"
+    service.close()
 
 
 def test_a_span_of_time():

@@ -103,3 +103,24 @@ def test_a_verb_imports_what_it_needs_when_it_is_carried_out():
     probe = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())
+
+
+def main_with(run):
+    """The command as a process of its own, with another `run`, a lambda."""
+    code = f"import cryostore.cli as cli; cli.run = {run}; cli.main()"
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_what_nobody_foresaw_has_failed():
+    """1 would say that it was done, but with issues."""
+    process = main_with("lambda arguments: 1 / 0")
+    assert "ZeroDivisionError" in process.communicate()[1]
+    assert process.returncode == 2
+
+
+def test_a_reader_that_has_seen_enough_is_no_reason_to_complain():
+    process = main_with("lambda arguments: print('x' * 10_000_000)")
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait() == 2

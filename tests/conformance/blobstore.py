@@ -23,6 +23,9 @@ HONEST_KEYS = ["a", "a.b", "-", "_", "...", "..a", "a..", ".hidden", "x" * 255, 
 class BlobStoreTests:
     """Subclass, name it Test..., and give `store`, `peek` and `plant`."""
 
+    LISTED_ONE_IN = 1
+    """Where a listing takes long: of how many listings of one test one is made."""
+
     @pytest.fixture
     def store(self):
         """An empty store."""
@@ -142,9 +145,8 @@ class BlobStoreTests:
         for key in reversed(keys):
             self.plant(store, key, b"")
         assert list(store.list()) == keys
-        for prefix, after in itertools.product(
-            ["", "a", "a-", "b", "b/", "b/d", "packs/0", "zz"], ["", *keys, "b/", "0", "zz"]
-        ):
+        places = itertools.product(["", "a", "a-", "b", "b/", "b/d", "packs/0", "zz"], ["", *keys, "b/", "0", "zz"])
+        for prefix, after in itertools.islice(places, None, None, self.LISTED_ONE_IN):
             wanted = [key for key in keys if key.startswith(prefix) and key > after]
             assert list(store.list(prefix, after)) == wanted, (prefix, after)
 

@@ -6,9 +6,11 @@ import dataclasses
 
 import pytest
 
+from cryostore.chunks.blobs import Appendable
 from cryostore.chunks.store import ChunkStore
-from support.faulty_blobs import FaultyBlobs
+from support.faulty_blobs import FaultyBlobs, FaultyObjects
 from support.faulty_database import FaultyDatabase
+from support.shared_store import ON_SERVICES, opened_shared
 from support.stores import opened
 
 
@@ -25,7 +27,9 @@ class FaultyStore:
         service = self.store.service
         context = service.context
         context.store.close()
-        self.blobs = FaultyBlobs(service._blobs)
+        grows = isinstance(service._blobs, Appendable)
+        self.blobs = FaultyBlobs(service._blobs) if grows else FaultyObjects(service._blobs)
+        self.blob_methods = ("open_append", "append", "sync") if grows else ("put",)
         self.database = FaultyDatabase(context.database)
         service.context = dataclasses.replace(
             context, database=self.database, store=ChunkStore(self.blobs, context.new_id)
@@ -40,4 +44,11 @@ class FaultyStore:
 @pytest.fixture
 def faulty(tmp_path):
     with opened(tmp_path / "data") as store:
+        yield FaultyStore(store)
+
+
+@pytest.fixture
+def faulty_on_services(tmp_path):
+    """The same over PostgreSQL and S3."""
+    with opened_shared(tmp_path, ON_SERVICES) as store:
         yield FaultyStore(store)

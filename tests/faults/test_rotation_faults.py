@@ -14,6 +14,7 @@ import pytest
 
 from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.core.errors import CryostoreError, StorageFullError
+from cryostore.core.time import HOUR_MS
 from cryostore.maintenance.key_rotation import Rotated, forget, rotate, rotate_vault
 from cryostore.maintenance.key_uses import uses
 from support.faulty_blobs import FaultyBlobs
@@ -49,7 +50,11 @@ class Rotation:
         rotate_vault(self.context, "Default")
 
     def check(self, points):
-        """Open the store anew: everything is there, and the next rotation finishes and needs the old key no more."""
+        """Open the store anew: everything is there, and the next rotation finishes and needs the old key no more.
+
+        It comes once the claim of one that died has lapsed.
+        """
+        self.store.clock.advance(HOUR_MS)
         self.store.reopen()
         self.read(points)
         outcome = Rotated()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -47,6 +48,8 @@ class Request(NamedTuple):
 
 def attached(api, upload):
     """How many chunks an upload has."""
+    if not isinstance(api.data_dir, Path):
+        return api.data_dir.rows("SELECT chunk_count FROM upload WHERE upload_id = :upload", upload=upload)[0][0]
     with closing(sqlite3.connect(api.data_dir / "catalog.sqlite")) as connection:
         return connection.execute("SELECT chunk_count FROM upload WHERE upload_id = ?", (upload,)).fetchone()[0]
 
@@ -299,29 +302,32 @@ REQUESTS = [
     complete_upload_that_commits, put_object_that_commits, delete_object, commit, commit_with_checksum, give_up, stop,
     start_backup_job, bind, delete_recovery_point, start_restore_job, complete_restore_job, create_vault, delete_vault,
 ]  # fmt: skip
-BLOB_METHODS = ("open_append", "append", "sync")
+SOME = {put_chunk}
+"""What is tried on real services each time, the others by `make stress`."""
 
 
 def calls(faulty):
     """How often each part was called so far."""
-    counts = {method: faulty.blobs.calls.get(method, 0) for method in BLOB_METHODS}
+    counts = {method: faulty.blobs.calls.get(method, 0) for method in faulty.blob_methods}
     return counts | {"read": faulty.database.reads, "write": faulty.database.writes}
 
 
-def faults(used):
+def faults(used, blob_methods):
     """Every fault worth trying, for a request that used its parts so often: the part, which call, and how."""
     for kind in ("read", "write"):
         for at in range(1, used[kind] + 1):
             yield kind, at, {}
     for at in range(1, used["write"] + 1):
         yield "write", at, {"answer_lost": True}
-    for method in BLOB_METHODS:
+    for method in blob_methods:
         for at in range(1, used[method] + 1):
             yield method, at, {}
             if method != "sync":
                 yield method, at, {"error": StorageFullError("no space left")}
             if method == "append":
                 yield method, at, {"torn_bytes": 17}
+            if method == "put":
+                yield method, at, {"answer_lost": True}
 
 
 def inject(faulty, kind, at, how):
@@ -329,11 +335,25 @@ def inject(faulty, kind, at, how):
         faulty.database.fail(at, kind=kind, **how)
     else:
         error = how.get("error") or StorageUnavailableError("the disk fails")
-        faulty.blobs.fail(kind, at, error, torn_bytes=how.get("torn_bytes", 0))
+        lost = how.get("answer_lost", False)
+        faulty.blobs.fail(kind, at, error, torn_bytes=how.get("torn_bytes", 0), answer_lost=lost)
 
 
 @pytest.mark.parametrize("prepare", REQUESTS, ids=lambda prepare: prepare.__name__)
 def test_a_failure_at_any_call(faulty, prepare):
+    fail_everywhere(faulty, prepare)
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [pytest.param(one, marks=[] if one in SOME else [pytest.mark.stress], id=one.__name__) for one in REQUESTS],
+)
+def test_a_failure_at_any_call_on_services(faulty_on_services, prepare):
+    """The same on PostgreSQL and S3, where bytes go in whole blobs."""
+    fail_everywhere(faulty_on_services, prepare)
+
+
+def fail_everywhere(faulty, prepare):
     api = faulty.api
     faulty.reopen()  # so that the request opens a pack of its own
     request = prepare(api)
@@ -342,7 +362,7 @@ def test_a_failure_at_any_call(faulty, prepare):
     used = {part: count - before[part] for part, count in calls(faulty).items()}
     assert used["write"], "a write operation writes"
     tried = 0
-    for kind, at, how in faults(used):
+    for kind, at, how in faults(used, faulty.blob_methods):
         faulty.reopen()
         one_failure(faulty, prepare(api), kind, at, how)
         tried += 1
@@ -394,7 +414,7 @@ def test_a_failing_restart_does_not_lose_the_next_one(faulty, monkeypatch):
     api = faulty.api
     arn = api.backup({"a": b"1"})
     faulty.store.service.close()
-    monkeypatch.setattr("cryostore.service.open._recover", lambda *_: (_ for _ in ()).throw(StorageFullError("full")))
+    monkeypatch.setattr("cryostore.service.open.recover", lambda *_: (_ for _ in ()).throw(StorageFullError("full")))
     with pytest.raises(StorageFullError):
         faulty.store.open()
     monkeypatch.undo()

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
+from cryostore.catalog.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.time import HOUR_MS
-from cryostore.maintenance.collection import CollectionLostError, CollectionRunsError, Outcome
+from cryostore.maintenance.collection import Outcome
 from cryostore.maintenance.gc import collect, collect_all
 from support.collecting import REQUESTS, Scene, put_garbage_again
 
@@ -101,7 +102,7 @@ def test_one_run_at_a_time():
     scene = Scene()
     run = run_of(scene)
     next(run)
-    with pytest.raises(CollectionRunsError):
+    with pytest.raises(ClaimHeldError):
         collect_all(scene.writer.context)
     list(run)
     collect_all(scene.writer.context)
@@ -116,7 +117,7 @@ def test_a_run_that_was_outlived_changes_nothing_more(count):
     scene.store.clock.advance(HOUR_MS // 2)
     collect_all(scene.writer.context, quarantine_ms=0)
     put_garbage_again(scene)
-    with pytest.raises(CollectionLostError):
+    with pytest.raises(ClaimLostError):
         list(run)
     scene.check()
     scene.collect_the_rest()

@@ -181,13 +181,13 @@ def test_a_rotation_that_was_broken_off_anywhere_is_finished_by_the_next(store, 
 def test_a_key_is_durable_before_anything_is_wrapped_with_it(store, filled, monkeypatch):
     """Also one that an earlier rotation put into the file, which failed before it knew that it was durable."""
     database, steps = FaultyDatabase(store.service.context.database), []
-    database.on_write(lambda: steps.append("wrap"))
+    database.on_write(lambda: steps.append("write"))
     monkeypatch.setattr(FileKeyring, "sync", lambda _: steps.append("sync"))
     context = dataclasses.replace(store.service.context, database=database)
     FileKeyring(store.data_dir / "keyring.json").add(random_id)
     for _ in rotate(context, Rotated()):
         pass
-    assert steps[:2] == ["sync", "wrap"]
+    assert steps[:3] == ["write", "sync", "write"], "the claim comes first"
 
 
 def test_a_key_that_somebody_added_by_hand_is_brought_into_use(store, filled):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from functools import partial
+
 import pytest
 
-from cryostore.catalog import collections
+from cryostore.catalog import claims, collections
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import DAY_MS, HOUR_MS
-from cryostore.maintenance import ScheduledCollection, ScheduledScrub
+from cryostore.maintenance import ScheduledCollection, ScheduledRound, ScheduledScrub, duties
+from cryostore.maintenance.claims import COLLECTION, ROUND, SCRUB
+from cryostore.maintenance.scrub import Scrubbed, scrub
 from support.api import new_resource
 from support.collecting import Scene
 from support.damaging import spoil
@@ -18,6 +24,11 @@ from support.shop import DATA, Shop
 def epoch(scene):
     """How many runs were begun."""
     return scene.store.database.read(collections.epoch)
+
+
+def claim_row(store, work):
+    """What is known of a piece of work."""
+    return store.database.read(partial(claims.find, work=work))
 
 
 def test_a_run_is_made_whenever_the_period_is_over():
@@ -46,14 +57,14 @@ def test_a_run_goes_on_in_portions():
     schedule = ScheduledCollection(scene.collector.context)
     for _ in range(200):
         schedule.go_on(seconds=0)
-    state = scene.store.database.read(collections.state)
-    assert (state.epoch, state.holder, state.finished_ms) == (1, None, scene.store.clock())
+    row = claim_row(scene.store, COLLECTION)
+    assert (epoch(scene), row.holder, row.finished_ms) == (1, None, scene.store.clock())
 
 
 def test_a_run_that_failed_is_told_and_not_begun_again_at_once():
     scene = Scene()
     schedule = ScheduledCollection(scene.collector.context)
-    scene.collector.database.fail(2)
+    scene.collector.database.fail(3)
     with pytest.raises(StorageUnavailableError):
         schedule.go_on()
     schedule.go_on()
@@ -61,39 +72,108 @@ def test_a_run_that_failed_is_told_and_not_begun_again_at_once():
     scene.store.clock.advance(HOUR_MS)
     schedule.go_on()
     assert epoch(scene) == 2
-    assert scene.store.database.read(collections.state).holder is None
+    assert claim_row(scene.store, COLLECTION).holder is None
 
 
-def all_scrubbed(schedule):
-    """Go on until a pass ends; what it found."""
-    for _ in range(200):
-        if (outcome := schedule.go_on(seconds=0)) is not None:
-            return outcome
-    return None
+def test_a_run_that_stands_still_is_begun_anew_by_another_process():
+    scene = Scene()
+    still, other = ScheduledCollection(scene.collector.context), ScheduledCollection(scene.writer.context)
+    still.go_on(seconds=0)
+    other.go_on()
+    assert epoch(scene) == 1
+    scene.store.clock.advance(HOUR_MS)
+    other.go_on()
+    row = claim_row(scene.store, COLLECTION)
+    assert (epoch(scene), row.finished_ms) == (2, scene.store.clock())
+    still.go_on()
+    assert claim_row(scene.store, COLLECTION) == row
+    scene.check()
+
+
+# --- scrubbing -------------------------------------------------------------------------------------------------------
+
+
+def all_scrubbed(*schedules):
+    """Go on, a pack each time and each process in turn, until no pass is due; how many packs each time."""
+    turns = itertools.islice(itertools.cycle(schedules), 50)
+    outcomes = (schedule.go_on(seconds=0) for schedule in turns)
+    return [outcome.packs for outcome in itertools.takewhile(lambda outcome: outcome is not None, outcomes)]
 
 
 def test_every_pack_is_verified_once_in_the_period_and_new_ones_the_next_day():
     shop = Shop()
     shop.close_packs()
     schedule = ScheduledScrub(shop.context)
-    shop.store.clock.advance(DAY_MS)
-    assert all_scrubbed(schedule).packs == 2
-    assert all_scrubbed(schedule) is None, "the next pass is not due"
+    assert sum(all_scrubbed(schedule)) == 2
+    assert all_scrubbed(schedule) == [], "the next pass is not due"
     shop.api.backup({"new": b"new" * 100}, resource=new_resource())
     shop.close_packs()
     read = []
     for _ in range(31):
         shop.store.clock.advance(DAY_MS)
-        read.append(all_scrubbed(schedule).packs)
+        read.append(sum(all_scrubbed(schedule)))
     assert (read[0], sum(read[1:28]), sum(read)) == (1, 0, 4)
 
 
-def test_two_processes_share_the_verifying():
+@pytest.mark.parametrize("unreadable", [False, True], ids=["verified", "unreadable"])
+def test_processes_make_one_pass_together(unreadable):
+    """Each goes on where another stopped; a pack that cannot be verified is read once in a pass all the same."""
     shop = Shop()
     shop.close_packs()
-    schedules = [ScheduledScrub(Process(shop.store).context) for _ in range(2)]
-    shop.store.clock.advance(DAY_MS)
-    assert sum(all_scrubbed(schedule).packs for schedule in schedules) == 2
+    processes = [Process(shop.store) for _ in range(3)]
+    read = []
+    for process in processes:
+        reader = process.context.store.reader
+
+        def watched(name, reader=reader):
+            read.append(name)
+            if unreadable:
+                raise StorageUnavailableError("as told")
+            return reader(name)
+
+        process.context.store.reader = watched
+    schedules = [ScheduledScrub(process.context) for process in processes]
+    for count in range(1, 3):
+        assert sum(all_scrubbed(*schedules)) == (0 if unreadable else 2)
+        assert all_scrubbed(*schedules) == []
+        assert sorted(read) == sorted(shop.store.pack_names() * count)
+        shop.store.clock.advance(30 * DAY_MS)
+
+
+def test_a_rest_is_left_between_two_portions():
+    shop = Shop()
+    shop.close_packs()
+    first, second = ScheduledScrub(shop.context), ScheduledScrub(Process(shop.store).context)
+    assert first.go_on(seconds=0).packs == 1
+    assert second.go_on() is None
+    shop.store.clock.advance(5000)
+    assert second.go_on().packs == 1
+
+
+def test_a_server_leaves_it_to_whoever_scrubs_by_hand_and_goes_on_where_it_was():
+    shop = Shop()
+    shop.close_packs()
+    schedule = ScheduledScrub(shop.context)
+    assert schedule.go_on(seconds=0).packs == 1
+    place = claim_row(shop.store, SCRUB).place
+    by_hand = scrub(Process(shop.store).context, Scrubbed(), share=0.5)
+    next(by_hand)
+    assert schedule.go_on(seconds=0) is None
+    by_hand.close()
+    assert claim_row(shop.store, SCRUB).place == place
+    assert all_scrubbed(schedule) == [1, 0]
+
+
+def test_a_pass_whose_process_died_is_ended_by_another():
+    shop = Shop()
+    shop.close_packs()
+    shop.process.database.on_write(lambda: claim_row(shop.store, SCRUB).holder and shop.process.database.die())
+    dead, alive = ScheduledScrub(shop.context), ScheduledScrub(Process(shop.store).context)
+    with pytest.raises(StorageUnavailableError):
+        dead.go_on()
+    assert alive.go_on() is None
+    shop.store.clock.advance(HOUR_MS)
+    assert alive.go_on().packs == 2
 
 
 def test_damage_is_logged_once_it_is_found(caplog):
@@ -101,27 +181,78 @@ def test_damage_is_logged_once_it_is_found(caplog):
     shop.close_packs()
     spoil(shop.store, DATA[1])
     schedule = ScheduledScrub(shop.context)
-    shop.store.clock.advance(DAY_MS)
-    assert all_scrubbed(schedule).damaged == 1
+    all_scrubbed(schedule)
     (line,) = caplog.messages
     assert line.startswith("scrub: 1 chunks found damaged")
 
 
 def test_a_server_may_be_told_to_verify_nothing():
     shop = Shop(scrub_period_ms=0)
-    schedule = ScheduledScrub(shop.context)
-    shop.store.clock.advance(DAY_MS)
-    assert all_scrubbed(schedule) is None
+    assert all_scrubbed(ScheduledScrub(shop.context)) == []
 
 
-def test_a_pass_that_failed_is_told_and_made_again_the_next_day():
+def test_a_pass_that_failed_is_told_and_gone_on_with_later():
+    """What it failed at is passed over, or one bad pack would keep all others from being read; the next pass has it."""
     shop = Shop()
     shop.close_packs()
     schedule = ScheduledScrub(shop.context)
-    shop.store.clock.advance(DAY_MS)
-    shop.process.database.fail(3, kind="read")
+    shop.process.database.fail(4, kind="read")
     with pytest.raises(StorageUnavailableError):
         schedule.go_on()
     assert schedule.go_on() is None
+    shop.store.clock.advance(3 * HOUR_MS)
+    assert all_scrubbed(schedule) == [1, 0]
     shop.store.clock.advance(DAY_MS)
-    assert all_scrubbed(schedule).packs == 2
+    assert all_scrubbed(schedule) == [1, 0]
+
+
+# --- rounds of duties ------------------------------------------------------------------------------------------------
+
+
+def rounds(store):
+    """How many rounds were begun."""
+    return claim_row(store, ROUND).fence
+
+
+def test_of_many_processes_one_makes_the_rounds():
+    """And another one once that is gone."""
+    shop = Shop()
+    processes = [Process(shop.store) for _ in range(4)]
+    schedules = [ScheduledRound(process.service) for process in processes]
+    for count in range(1, 6):
+        for schedule in schedules:
+            shop.store.clock.advance(1000)
+            schedule.go_on()
+        assert rounds(shop.store) == count
+    for count in range(6, 10):  # without the one that made them
+        for schedule in schedules[1:]:
+            shop.store.clock.advance(1000)
+            schedule.go_on()
+        assert rounds(shop.store) == count
+
+
+def test_a_process_whose_rounds_fail_does_not_keep_others_from_making_them():
+    shop = Shop()
+    bad, good = Process(shop.store), Process(shop.store)
+    schedules = [ScheduledRound(bad.service), ScheduledRound(good.service)]
+    for _ in range(3):
+        before = claim_row(shop.store, ROUND).finished_ms
+        for schedule in schedules:
+            shop.store.clock.advance(1000)
+            bad.database.heal()
+            bad.database.fail(2)
+            with contextlib.suppress(ExceptionGroup):
+                schedule.go_on()
+        assert claim_row(shop.store, ROUND).finished_ms > before
+
+
+def test_what_a_process_owes_itself_is_done_by_each(monkeypatch):
+    shop = Shop()
+    done = []
+    monkeypatch.setattr(duties, "DUTIES", (lambda _: done.append("for all"),))
+    monkeypatch.setattr(duties, "OF_EACH_PROCESS", (lambda _: done.append("for itself"),))
+    schedules = [ScheduledRound(Process(shop.store).service) for _ in range(3)]
+    shop.store.clock.advance(1000)
+    for schedule in schedules:
+        schedule.go_on()
+    assert sorted(done) == ["for all", *["for itself"] * 3]

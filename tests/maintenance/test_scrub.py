@@ -6,10 +6,12 @@ import itertools
 
 import pytest
 
+from cryostore.catalog.claims import ClaimHeldError, ClaimLostError
 from cryostore.chunks.envelope import FIELDS, HEADER_BYTES
 from cryostore.chunks.pack import PACK_HEADER_BYTES, pack_key
 from cryostore.core.errors import StorageUnavailableError
-from cryostore.core.time import DAY_MS
+from cryostore.core.time import DAY_MS, HOUR_MS
+from cryostore.maintenance.claims import this_process
 from cryostore.maintenance.gc import collect_all
 from cryostore.maintenance.scrub import Scrubbed, scrub
 from cryostore.model.chunks import LinkChunks, LinkedChunk
@@ -339,15 +341,39 @@ def test_a_chunk_that_is_healed_between_a_read_and_its_mark_stays_sound(shop):
     assert bytes(shop.api.call(read).data.data) == DATA[4]
 
 
-def test_two_scrubs_at_once_do_no_harm(shop):
+def test_one_scrub_at_a_time(shop):
+    """The second one is told who is at it, and since when; it scrubs once the first one has ended, or is broken off."""
+    shop.close_packs()
+    other = Process(shop.store)
+    first = scrub(shop.context, Scrubbed())
+    next(first)
+    with pytest.raises(ClaimHeldError) as held:
+        scrubbed(other.context)
+    assert held.value.message == f"scrub is done by {this_process()} since 2023-11-14T22:13:20.000Z"
+    first.close()
+    assert scrubbed(other.context).packs == 2
+
+
+def test_a_scrub_that_was_outlived_marks_nothing(shop):
+    """It stands still with what it has read; another one finds the damage, and an upload heals it."""
     shop.close_packs()
     spoil(shop.store, DATA[1])
-    first, second = Scrubbed(), Scrubbed()
     other = Process(shop.store)
-    for _ in itertools.zip_longest(scrub(shop.context, first), scrub(other.context, second)):
-        pass
-    assert first.damaged + second.damaged == 1
-    assert damaged(shop.store) == {sha(DATA[1])}
+    found = []
+
+    def stall():
+        shop.process.database.on_write(None)
+        shop.store.clock.advance(HOUR_MS)
+        found.append(scrubbed(other.context))
+        Api(other, None, clock=shop.store.clock).backup({"again": DATA[1]}, resource=new_resource())
+
+    outcome = Scrubbed()
+    first = scrub(shop.context, outcome)
+    shop.process.database.on_write(lambda: shop.process.database.on_write(stall))  # not before it has claimed the work
+    with pytest.raises(ClaimLostError, match="stood still"):
+        list(first)
+    assert (found[0].packs, found[0].damaged, outcome.damaged) == (2, 1, 0)
+    assert damaged(shop.store) == set()
 
 
 def test_the_rows_of_a_deleted_vault_need_no_key(shop):

@@ -8,10 +8,9 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from uvicorn.server import ServerState
 
 from cryostore.server.config import ConnectionSettings
-from cryostore.server.connection import INTAKE_BYTES, Connection
+from cryostore.server.connection import INTAKE_BYTES, Connection, State
 from cryostore.server.exchange import READ_AHEAD_BYTES
 from support.raw_http import head_bytes, put_object, signed, to_bytes
 
@@ -164,7 +163,7 @@ class Line:
             new_id=lambda: "id",
             intake=memoryview(bytearray(INTAKE_BYTES)),
             config=SimpleNamespace(loaded_app=application or self._take),
-            server_state=ServerState(),
+            server_state=State(),
             app_state={},
             _loop=asyncio.get_running_loop(),
         )

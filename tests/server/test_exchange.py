@@ -24,6 +24,10 @@ class Wire:
         self.aborted = False
 
     @property
+    def goes_on(self):
+        return not self.closing
+
+    @property
     def loop(self):
         return asyncio.get_running_loop()
 

@@ -17,7 +17,7 @@ from cryostore.chunks.reserve import FILE
 from cryostore.core.errors import ConfigurationError
 from cryostore.server import probes as probes_module
 from cryostore.server.config import Configuration
-from cryostore.server.metrics import Page, create_page
+from cryostore.server.metrics import PLACES, Page, create_page
 from cryostore.server.probes import Watch, probes
 from support.fake_process import fake_server, wait_for
 
@@ -67,6 +67,40 @@ def test_live_while_a_worker_shows_signs_of_life(ask, page):
     assert ask("/-/live")[::2] == (200, "ok\n")
     page.clear_gauges(0)
     assert ask("/-/live")[0] == 503
+
+
+def test_a_server_that_ends_is_live_and_not_ready(ask, page, tmp_path):
+    """However long its last requests take: its event loop shows no more signs of life then."""
+    (tmp_path / FILE).touch()
+    meter = page.meter(0)
+    meter.show(connections=1)
+    assert ask("/-/ready")[0] == 200
+    meter.show(draining=True)
+    meter._numbers[PLACES["heartbeat"]] = 1.0
+    assert ask("/-/live")[::2] == (200, "ok\n")
+    assert ask("/-/ready")[::2] == (503, "the server was told to stop\n")
+    page.clear_gauges(0)
+    assert ask("/-/live")[0] == 503
+
+
+def test_a_server_without_its_catalog_is_live_and_not_ready(ask, page, tmp_path):
+    (tmp_path / FILE).touch()
+    meter = page.meter(0)
+    meter.show(store_away=True)
+    assert ask("/-/live")[0] == 200
+    assert ask("/-/ready")[::2] == (503, "the catalog does not answer, or does not go with this server any more\n")
+    meter.show(store_away=False)
+    assert ask("/-/ready")[0] == 200
+
+
+def test_a_node_of_a_shared_store_has_no_disk_to_look_at(page):
+    watch = Watch(page, None, reserve_bytes=0)
+    page.meter(0).show(connections=0)
+    assert watch.ready()[0] == 200
+    text = watch.metrics()[2].decode()
+    assert "cryostore_workers 1.0" in text
+    assert "cryostore_reserve_held" not in text
+    assert "cryostore_free_bytes" not in text
 
 
 def test_ready_while_a_write_could_be_taken(ask, page, tmp_path, monkeypatch):

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from support.stores import SMALL, opened
+
+ON_SERVICES = {"test_shared_api.py": 3, "test_shared_api_time.py": 1}
+"""Files whose tests have real services behind them, and take their time: one test of so many is made each time."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Leave the other tests on real services to `make stress`, and all but the first example of each."""
+    seen = set()
+    for item in items:
+        share = ON_SERVICES.get(item.path.name) if item.path.parent == Path(__file__).parent else None
+        if share is None:
+            continue
+        name = item.nodeid.partition("[")[0]
+        if name in seen or len(seen) % share:
+            item.add_marker(pytest.mark.stress)
+        seen.add(name)
 
 
 @pytest.fixture(scope="module")

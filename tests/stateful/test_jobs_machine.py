@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,6 @@ from cryostore.core.digest import Payload
 from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 from cryostore.maintenance.gc import collect_all
 from cryostore.maintenance.key_rotation import Rotated, rotate, rotate_vault
-from cryostore.maintenance.rebuild import Rebuilt
-from cryostore.maintenance.rebuild_store import rebuild_store
 from cryostore.maintenance.scrub import Scrubbed, scrub
 from cryostore.model.errors import (
     DataAlreadyExistsException,
@@ -35,9 +33,10 @@ from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
 from cryostore.model.restores import ListObjects
 from cryostore.service import Settings
-from cryostore.service.keyring import existing_keyring
 from support.api import BASE_SUFFIX, new_resource
 from support.integrity import problems
+from support.service_store import on_services
+from support.shared_store import ON_SERVICES, opened_shared
 from support.stores import Store
 
 MEMORY = Path("/dev/shm")
@@ -48,7 +47,7 @@ CHANGES = st.dictionaries(NAMES, DATA, min_size=1)
 PLACES = st.integers(1, 200)
 MOSTLY = st.sampled_from([True, True, True, True, True, False])
 TEXTS = st.sampled_from([None, "text", "größe"])
-PACK_BYTES_TARGET = 4096
+SETTINGS = Settings(pack_bytes_target=4096)
 ROUNDS_TO_COLLECT_ALL = 4
 """Condemned, removed, its pack deleted; and once more, for marks that were made by mistake."""
 START_WINDOW_MS = 480 * MINUTE_MS
@@ -89,7 +88,7 @@ class JobsMachine(RuleBasedStateMachine):
     @initialize(history=st.lists(st.tuples(st.sampled_from([0, 1]), CHANGES), min_size=1, max_size=4))
     def begin(self, history):
         self.directory = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
-        self.store = Store(Path(self.directory.name) / "data", settings=Settings(pack_bytes_target=PACK_BYTES_TARGET))
+        self.store = self.new_store(Path(self.directory.name) / "data")
         self.api = self.store.api()
         self.resources = [new_resource(), new_resource()]
         self.model_jobs = {}
@@ -100,6 +99,9 @@ class JobsMachine(RuleBasedStateMachine):
         self.uploads, self.points, self.restores = [], [], []  # all there ever were: with their job, ARNs, ids
         for resource, changes in history:
             self.whole_backup(resource, changes)
+
+    def new_store(self, folder):
+        return Store(folder, settings=SETTINGS)
 
     # --- which one a rule takes: mostly one that lives ---
 
@@ -456,27 +458,14 @@ class JobsMachine(RuleBasedStateMachine):
     @rule()
     def crash(self):
         """The processes are killed: what they had given to the system is on the disk, nothing else."""
-        data_dir = self.store.data_dir
-        left = data_dir.with_name("left")
-        shutil.copytree(data_dir, left, ignore=shutil.ignore_patterns("*-shm"))
-        self.store.service.close()
-        shutil.rmtree(data_dir)
-        left.rename(data_dir)
-        self.store.service = self.store.open()
+        self.store.crash()
 
     @precondition(lambda self: self.model_points)
     @rule()
     def lose_the_catalog(self):
         """It is made anew from what is beside it: every point is as it was, and what was open is gone."""
-        self.store.service.close()
-        for path in self.store.data_dir.glob("catalog*"):
-            path.unlink()
-        outcome = Rebuilt()
-        keyring = existing_keyring(self.store.data_dir)
-        for _ in rebuild_store(self.store.data_dir, keyring, outcome, clock=self.store.clock):
-            pass
+        outcome = self.store.rebuild()
         assert (outcome.losses, outcome.recovery_points) == ([], len(self.model_points))
-        self.store.service = self.store.open()
         kept = {self.point_of(job_id) for job_id in self.model_jobs}
         self.model_jobs = {
             job_id: job for job_id, job in self.model_jobs.items() if self.point_of(job_id) in self.model_points
@@ -564,7 +553,7 @@ class JobsMachine(RuleBasedStateMachine):
         for _ in range(ROUNDS_TO_COLLECT_ALL):
             collect_all(self.store.service.context, quarantine_ms=0)
         assert self.rows_left() == {}
-        assert len(list((self.store.data_dir / "packs").rglob("*.pack"))) <= 1, "the one that is open"
+        assert len(self.store.packs()) <= 1, "the one that is open"
 
     def rows_left(self):
         tables = ("object", "chunk_list", "lineage", "upload", "upload_chunk", "recovery_point", "chunk")
@@ -576,3 +565,19 @@ class JobsMachine(RuleBasedStateMachine):
 
 TestJobsMachine = JobsMachine.TestCase
 TestJobsMachine.settings = settings(max_examples=2 * settings.default.max_examples, stateful_step_count=50)
+
+
+class JobsMachineOnServices(JobsMachine):
+    """The same on PostgreSQL and S3."""
+
+    def new_store(self, folder):
+        self.opened = ExitStack()
+        return self.opened.enter_context(opened_shared(folder, ON_SERVICES, settings=SETTINGS))
+
+    def teardown(self):
+        if hasattr(self, "store"):
+            with self.opened:
+                super().teardown()
+
+
+TestJobsMachineOnServices = on_services(JobsMachineOnServices)

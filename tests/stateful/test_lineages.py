@@ -5,11 +5,16 @@ The rules are here; what they do, and what must hold after each of them, is in `
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from cryostore.catalog import open_catalog
 from support.catalog_model import NAMES, RESOURCES, CatalogModel, expected, scanned
+from support.postgres import new_database
+from support.service_store import on_services
 
 BYTES = st.sampled_from([b"", *NAMES, b"a\x00", b"zz", b"\xff\xff\xff"])
 BATCHES = st.sampled_from([0, 1, 2, 20])
@@ -26,10 +31,13 @@ class LineagesMachine(RuleBasedStateMachine):
 
     model: CatalogModel | None = None
 
+    def new_database(self):
+        """An empty catalog; None: one in memory."""
+
     @initialize(batch_rows=st.integers(1, 3), history=st.lists(CHANGES, max_size=4))
     def begin(self, batch_rows, history):
         """Some backups of one resource stand already."""
-        self.model = CatalogModel(batch_rows=batch_rows)
+        self.model = CatalogModel(batch_rows=batch_rows, database=self.new_database())
         for changes in history:
             self.whole(RESOURCES[0], "latest", changes, 0)
 
@@ -170,3 +178,19 @@ class LineagesMachine(RuleBasedStateMachine):
 
 TestLineages = LineagesMachine.TestCase
 TestLineages.settings = settings(max_examples=max(100, settings.default.max_examples), stateful_step_count=40)
+
+
+class LineagesMachineOnPostgres(LineagesMachine):
+    """The same on PostgreSQL."""
+
+    def new_database(self):
+        self.opened = ExitStack()
+        return open_catalog(self.opened.enter_context(new_database()))
+
+    def teardown(self):
+        if self.model is not None:
+            with self.opened:
+                super().teardown()
+
+
+TestLineagesOnPostgres = on_services(LineagesMachineOnPostgres)

@@ -249,7 +249,12 @@ class Api:
 
 
 def footprint(data_dir: Path):
-    """All that is stored: a digest of every table's rows, and the size of every pack."""
+    """All that is stored: a digest of every table's rows, and the size of every pack.
+
+    In the place of a directory there may be what knows its own footprint.
+    """
+    if not isinstance(data_dir, Path):
+        return data_dir.footprint()
     with closing(sqlite3.connect(f"file:{data_dir / 'catalog.sqlite'}?mode=ro", uri=True)) as connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         rows = {table: _digest_of_rows(connection, table) for table in tables if not table.startswith("sqlite_")}

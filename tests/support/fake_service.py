@@ -79,6 +79,7 @@ class FakeService:
         return getattr(self, f"_{declaration.name}", self._any)(operation)
 
     takes_writes = True
+    clock = None
 
     def publish(self, meter):
         pass
@@ -132,8 +133,9 @@ class FakeService:
         )
 
 
-def open_fake_service(data_dir, **_):
+def open_fake_service(configuration, **_):
     """Open the fake on an existing directory."""
+    data_dir = configuration.data_dir
     if not data_dir.is_dir():
         raise ConfigurationError(f"{data_dir} is no directory", hint="make one")
     return FakeService(data_dir)

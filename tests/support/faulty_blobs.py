@@ -10,11 +10,8 @@ from cryostore.core.errors import StorageUnavailableError
 ANSWER_LOST = -1
 
 
-class FaultyBlobs:
-    """Passes everything on to `inner`, except the calls that `fail` names.
-
-    Methods of an appender are counted as "append", "sync" and "close", over all appenders.
-    """
+class FaultyObjects:
+    """Passes everything on to `inner`, except the calls that `fail` names. Blobs do not grow in it, as in a cloud."""
 
     def __init__(self, inner):
         self.inner = inner
@@ -22,6 +19,7 @@ class FaultyBlobs:
         self.faults = {}
         self.lies = {}
         self.before = {}
+        self.listings = lambda keys: keys
         self._lock = threading.Lock()
 
     def fail(self, method, at=1, error=None, *, torn_bytes=0, answer_lost=False):
@@ -36,6 +34,10 @@ class FaultyBlobs:
     def lie(self, method, at, place):
         """Let the `at`-th answer from now have a flipped bit in its byte at `place`, if it is that long."""
         self.lies[method, self.calls.get(method, 0) + at] = place
+
+    def lie_in_listings(self, change):
+        """Let every listing be `change(keys)`: cut short, or as it was long ago."""
+        self.listings = change
 
     def on(self, method, action):
         """Call `action()` at the beginning of each call, outside of any lock of ours."""
@@ -73,13 +75,17 @@ class FaultyBlobs:
         return self._pass_on("stat", key)
 
     def list(self, prefix="", after=""):
-        return self._pass_on("list", prefix, after)
+        return iter(self.listings(list(self._pass_on("list", prefix, after))))
 
     def delete(self, key):
         self._pass_on("delete", key)
 
     def close(self):
         self._pass_on("close")
+
+
+class FaultyBlobs(FaultyObjects):
+    """The same for blobs that grow. Methods of an appender are counted as "append", "sync" and "close", over all."""
 
     def owned(self, key):
         return self._pass_on("owned", key)

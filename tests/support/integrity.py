@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 from cryostore.catalog import chunk_lists
 from cryostore.chunks.envelope import Header
@@ -47,7 +48,12 @@ REFERENCES = {
 
 
 def problems(data_dir):
-    """What is wrong with a store that nobody writes to at this moment; an empty list if nothing is."""
+    """What is wrong with a store that nobody writes to at this moment; an empty list if nothing is.
+
+    In the place of a directory there may be what finds its own problems.
+    """
+    if not isinstance(data_dir, Path):
+        return data_dir.problems()
     found = []
     with closing(sqlite3.connect(f"file:{data_dir / 'catalog.sqlite'}?mode=ro", uri=True)) as connection:
         for what, query in REFERENCES.items():

@@ -8,13 +8,14 @@ import threading
 import weakref
 
 from cryostore.catalog import sqlite
+from cryostore.catalog.migration import migrate_to_newest
 
 
 @functools.cache
 def migrated():
     """An empty catalog, to be copied."""
     database = MemoryDatabase(template=None)
-    database.write(sqlite.migrate_to_newest)
+    database.write(functools.partial(migrate_to_newest, dialect=sqlite.DIALECT))
     return database
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from cryostore.catalog import keys
+from cryostore.chunks.blobs import Appendable
 from cryostore.chunks.keyring import unwrap
 from cryostore.chunks.records import Records
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.ids import counting_ids
 from cryostore.core.limits import Limits
 from cryostore.core.time import FrozenClock
-from cryostore.service import Caller, Context, Service, Settings
-from cryostore.service import open as opening
+from cryostore.service import Caller, Context, Service, Settings, opening
 from cryostore.service.access import AccessKeys
 from cryostore.service.arns import Arns
-from cryostore.service.keys import VaultKeys
+from cryostore.service.keys import TOKEN_SECRET, VaultKeys
 from cryostore.service.tokens import Tokens
-from support.faulty_blobs import CrashingBlobs, FaultyBlobs
+from support.faulty_blobs import CrashingBlobs, FaultyBlobs, FaultyObjects
 from support.faulty_database import FaultyDatabase
 from support.memory_database import MemoryDatabase
 from support.memory_keyring import MemoryKeyring
@@ -26,15 +26,22 @@ ROOT = Caller("AKIATESTROOT", root=True)
 class MemoryStore:
     """What all processes share: the catalog, the packs, the keyring, the clock."""
 
-    def __init__(self, settings=None):
-        self.database = MemoryDatabase()
-        self.blobs = CrashingBlobs()
+    def __init__(self, settings=None, database=None, blobs=None):
+        self.database = database or MemoryDatabase()
+        self.blobs = blobs or CrashingBlobs()
         self.keyring = MemoryKeyring()
         self.clock = FrozenClock()
         self.new_id = counting_ids()
         self.settings = settings or Settings()
         vault_keys = VaultKeys(self.database, self.keyring)
-        opening._fill(self.database, self.keyring, vault_keys, self.clock, self.new_id)
+        opening.fill(self.database, vault_keys, self.clock, self.new_id)
+
+    def open_database(self):
+        """The database as another process has it."""
+        return self.database
+
+    def close(self):
+        """Let go of everything."""
 
     def crash(self, kept_share=0.0):
         """Cut the power. Every process must be started anew."""
@@ -50,16 +57,16 @@ class Process:
 
     def __init__(self, store):
         self.store = store
-        self.database = FaultyDatabase(store.database)
-        self.blobs = FaultyBlobs(store.blobs)
-        opening._recover(store.database, store.blobs)
-        token_secret = store.database.read(lambda transaction: keys.secret(transaction, opening.TOKEN_SECRET))
+        self.database = FaultyDatabase(store.open_database())
+        self.blobs = (FaultyBlobs if isinstance(store.blobs, Appendable) else FaultyObjects)(store.blobs)
+        opening.recover(store.database, store.blobs)
+        token_secret = store.database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET))
         self.context = Context(
             database=self.database,
             store=ChunkStore(self.blobs, store.new_id, pack_bytes_target=store.settings.pack_bytes_target),
             records=Records(self.blobs, store.keyring),
             keys=VaultKeys(self.database, store.keyring),
-            tokens=Tokens(unwrap(store.keyring, token_secret, opening.TOKEN_SECRET.encode())),
+            tokens=Tokens(unwrap(store.keyring, token_secret, TOKEN_SECRET.encode())),
             arns=Arns(store.settings),
             clock=store.clock,
             new_id=store.new_id,

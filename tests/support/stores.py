@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import contextmanager
 
 from cryostore.core.limits import Limits
 from cryostore.core.time import FrozenClock
 from cryostore.maintenance import maintain
+from cryostore.maintenance.rebuild import Rebuilt
+from cryostore.maintenance.rebuild_store import rebuild_store
 from cryostore.service import Caller
+from cryostore.service.keyring import existing_keyring
 from cryostore.service.open import open_service
 from support.api import Api
 
@@ -43,6 +47,30 @@ class Store:
         """Close the service and open it anew."""
         self.service.close()
         self.service = self.open()
+
+    def crash(self):
+        """Open it anew after the processes were killed: what they had given to the system is on the disk, no more."""
+        left = self.data_dir.with_name("left")
+        shutil.copytree(self.data_dir, left, ignore=shutil.ignore_patterns("*-shm"))
+        self.service.close()
+        shutil.rmtree(self.data_dir)
+        left.rename(self.data_dir)
+        self.service = self.open()
+
+    def rebuild(self):
+        """Lose the catalog, make it anew, and open the store with it; answers what came of it."""
+        self.service.close()
+        for path in self.data_dir.glob("catalog*"):
+            path.unlink()
+        outcome = Rebuilt()
+        for _ in rebuild_store(self.data_dir, existing_keyring(self.data_dir), outcome, clock=self.clock):
+            pass
+        self.service = self.open()
+        return outcome
+
+    def packs(self):
+        """The packs there are."""
+        return list((self.data_dir / "packs").rglob("*.pack"))
 
     def call(self, operation):
         """The store is a Call, whatever service is open."""

@@ -7,12 +7,12 @@ import time
 SECONDS_MAX = 30
 
 
-def until(condition):
+def until(condition, *, seconds_max=SECONDS_MAX, pause_seconds=0):
     """Spin until `condition()` holds; fail the test, rather than hang, if it never does."""
-    end = time.monotonic() + SECONDS_MAX
+    end = time.monotonic() + seconds_max
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0)  # let the other threads run
+        time.sleep(pause_seconds)  # let the other threads run
 
 
 def until_gathering(group, count):

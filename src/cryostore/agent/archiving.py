@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.block import Block, Extra, Kind, encode, parts_of
 from cryostore.agent.catalog import CatalogWriter
 from cryostore.agent.census import Census
-from cryostore.agent.content import ContentWriter
+from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter
 from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.entry import NO_CONTENT, PACKED_NO_CONTENT, UNTRUSTED_CTIME, Row, row_of
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG, ContentObject, Header, content_name
 from cryostore.agent.incremental_base import Base, Entries, Known
+from cryostore.agent.job import drop_objects
 from cryostore.agent.owners import group_names, user_names
 from cryostore.agent.remembered_base import RememberedBase, RememberedEntries
 from cryostore.agent.report import Report
@@ -26,7 +28,6 @@ from cryostore.agent.source import Source
 from cryostore.agent.upload import Uploader
 from cryostore.agent.walk import DIRECTORY_FLAGS, Directory, Walk, join
 from cryostore.core.digest import DIGEST_BYTES
-from cryostore.model.objects import DeleteObject
 from cryostore.model.operation import Call
 
 TICK_NS = 2_000_000_000
@@ -36,7 +37,8 @@ TICK_NS = 2_000_000_000
 class ArchiveWriter:
     """Writes the archive of one tree into a backup job. `close` ends its threads.
 
-    `trusted_before_ns` is a moment: what was changed after it is read again by the next run.
+    `trusted_before_ns` is a moment: what was changed after it is read again by the next run. `damaged` are content
+    objects of the base that the store has lost bytes of.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ArchiveWriter:
         *,
         secrecy: Plain,
         remembered: RememberedBase | None = None,
+        damaged: frozenset[int] = frozenset(),
         trusted_before_ns: int,
         before_read: Callable[[bytes], None] | None = None,
     ) -> None:
@@ -61,7 +64,7 @@ class ArchiveWriter:
         self._trusted_before_ns = trusted_before_ns
         self._base: Base | RememberedBase | None = remembered
         if archive is not None:
-            self._base = Base(archive, same_root=archive.header.root == root)
+            self._base = Base(archive, same_root=archive.header.root == root, damaged=damaged)
         self._old_objects = {each.number: each for each in self._base.objects} if self._base else {}
         self.objects: list[ContentObject] = []
         self._known_chunks = DigestTable(DIGEST_BYTES)
@@ -164,10 +167,27 @@ class ArchiveWriter:
         link = (row.device, row.inode)
         if row.links > 1 and (known := self._hard_links.get(link)) is not None:
             return known
-        known = self._file(directory, path, name, row, is_new=name not in old)
+        known = self._same_file(directory, path, name, row, old) or self._file(
+            directory, path, name, row, is_new=name not in old
+        )
         if row.links > 1:
             self._hard_links[link] = known
         return known
+
+    def _same_file(
+        self, directory: Directory, path: bytes, name: bytes, row: Row, old: Entries | RememberedEntries
+    ) -> Known | None:
+        """A large file that was too young to be trusted by the last run, if its bytes are still what they were then."""
+        if row.size <= SMALL_BYTES_MAX or not isinstance(base := self._base, Base) or not isinstance(old, Entries):
+            return None
+        if (content := old.alike(name, row)) is None:
+            return None
+        holds = partial(base.holds, content, row.size)
+        if (stored := self._source.same(directory.fd, path, name, row, content, holds)) is None:
+            return None
+        self._report.unchanged += 1
+        self._report.read_bytes += row.size
+        return Known(self._trusted(stored.row), stored.content, stored.extras)
 
     def _file(self, directory: Directory, path: bytes, name: bytes, row: Row, *, is_new: bool) -> Known:
         self._load_base()
@@ -221,8 +241,7 @@ class ArchiveWriter:
         found[CATALOG] = self._catalog_upload.summary() if catalog_is_new else old[CATALOG]
         numbers = {each.number for each in objects}
         found |= self._secrecy.store_keys(self._call, self._job_id, old, numbers)
-        for name in sorted(old.keys() - found.keys()):
-            self._call.call(DeleteObject(backup_job_id=self._job_id, object_name=name))
+        drop_objects(self._call, self._job_id, sorted(old.keys() - found.keys()))
         return found
 
     def _complete_content(self, objects: list[ContentObject]) -> dict[str, bytes]:

@@ -34,31 +34,42 @@ class Attributes:
     def apply(
         self, place: int | bytes, row: Row, extras: Sequence[Extra], problem: Problem, *, is_plain: bool = False
     ) -> None:
-        """Set all attributes of an open file or directory, or of what is at a path, which is not followed.
+        """Set all attributes of an open file or directory, or of what a link of /proc/self/fd leads to.
 
         `is_plain` says that it was just made in a directory that hands nothing down: it has this process's owner and
         no extended attributes. Raises OSError; what only some file systems or users can do is told to `problem`.
         """
-        link = stat.S_ISLNK(row.mode)
-        follow = isinstance(place, int)
         if self._own:
             owner = (self._users.get(row.uid, row.uid), self._groups.get(row.gid, row.gid))
             if not is_plain or owner != self._made_as:
-                os.chown(place, *owner, follow_symlinks=follow)
-        if not link:
-            os.chmod(place, stat.S_IMODE(row.mode))  # at a path: nothing but what was just made is there
+                os.chown(place, *owner)
+        if not stat.S_ISLNK(row.mode):
+            os.chmod(place, stat.S_IMODE(row.mode))
         if extras or not is_plain:
             _set_xattrs(place, extras, problem)
-        os.utime(place, ns=(row.mtime_ns, row.mtime_ns), follow_symlinks=follow)
+        os.utime(place, ns=(row.mtime_ns, row.mtime_ns))
+
+    def apply_to_made(self, parent: int, name: bytes, row: Row, extras: Sequence[Extra], problem: Problem) -> None:
+        """As `apply`, to what is no file and was just made under a name.
+
+        It is held while that is done: whoever changes the directory meanwhile cannot lead it to something else.
+        """
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            found = os.fstat(fd)
+            if stat.S_IFMT(found.st_mode) != stat.S_IFMT(row.mode) or found.st_nlink != 1:
+                raise OSError(errno.ESTALE, "somebody else changed it while it was restored")
+            self.apply(b"/proc/self/fd/%d" % fd, row, extras, problem)
+        finally:
+            os.close(fd)
 
 
 def _set_xattrs(place: int | bytes, extras: Sequence[Extra], problem: Problem) -> None:
-    follow = isinstance(place, int)
     wanted = dict(
         extra.data.split(b"\0", 1) for extra in extras if extra.kind == ExtraKind.XATTR and b"\0" in extra.data
     )
     try:
-        present = os.listxattr(place, follow_symlinks=follow)
+        present = os.listxattr(place)
     except OSError as error:
         if error.errno not in NOT_SUPPORTED:
             raise
@@ -66,11 +77,11 @@ def _set_xattrs(place: int | bytes, extras: Sequence[Extra], problem: Problem) -
     for name in present:
         if name.startswith(OURS) and os.fsencode(name) not in wanted:
             with contextlib.suppress(OSError):
-                os.removexattr(place, name, follow_symlinks=follow)
+                os.removexattr(place, name)
     for key, value in wanted.items():
         name = os.fsdecode(key)
         try:
-            if name not in present or os.getxattr(place, name, follow_symlinks=follow) != value:
-                os.setxattr(place, name, value, follow_symlinks=follow)
+            if name not in present or os.getxattr(place, name) != value:
+                os.setxattr(place, name, value)
         except OSError as error:
             problem(f"attribute {name!a} cannot be set: {error.strerror}")

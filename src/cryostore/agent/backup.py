@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.archiving import TICK_NS, ArchiveWriter
+from cryostore.agent.damaged_base import content_numbers
 from cryostore.agent.entry import Row
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG
@@ -21,7 +22,7 @@ from cryostore.agent.report import Report
 from cryostore.agent.secret_runs import remembered_base, secrecy_for
 from cryostore.agent.unfinished import Unfinished
 from cryostore.agent.walk import Select, Skipped, Walk
-from cryostore.core.errors import CryostoreError
+from cryostore.core.errors import CryostoreError, StorageUnavailableError
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
 from cryostore.model.restores import ListObjects
@@ -76,12 +77,14 @@ def backup(
         _count(walk, report)
         return Outcome(None, None, same=False)
     job = open_job(call, options.vault, options.resource, options.tags, unfinished)
+    report.damaged_objects = job.damaged_count
     try:
         with ExitStack() as stack:
             archive = None
             remembered = remembered_base(call, job, options.vault, options.resource)
             if job.base.storage_job_id and remembered is None:
                 archive = stack.enter_context(closing(Archive(call, job.base.storage_job_id)))
+                report.total_bytes = archive.header.file_bytes  # about as many as last time
             secrecy = secrecy_for(call, options.resource, archive or remembered, job.job_id)
             writer = stack.enter_context(
                 closing(
@@ -94,6 +97,7 @@ def backup(
                         report,
                         secrecy=secrecy,
                         remembered=remembered,
+                        damaged=content_numbers(job.damaged),
                         trusted_before_ns=began_ns - TICK_NS,
                         before_read=before_read,
                     )
@@ -110,7 +114,10 @@ def backup(
     if unfinished is not None:
         unfinished.end()
     if remembered is not None:
-        remembered.save(committed.recovery_point_arn or "", writer.objects)
+        try:
+            remembered.save(committed.recovery_point_arn or "", writer.objects)
+        except StorageUnavailableError as error:  # there is a recovery point: the run has not failed
+            report.issue(b"", f"{error.message}: {error.hint}")
     return Outcome(committed.recovery_point_arn, job.base.base_recovery_point_arn, same)
 
 

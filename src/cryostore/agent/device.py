@@ -73,6 +73,7 @@ def backup_device(
         report.entries = report.files = 1
         disk = Disk(fd, path, size, preadv)
         with opened_writer(call, options, unfinished) as writer, ThreadPoolExecutor(THREADS, "disk") as threads:
+            report.damaged_objects = writer.damaged_count
             run = _Run(writer, disk, report, threads, segment_bytes)
             found = run.go()
             report.sent_bytes = report.new_bytes = writer.uploader.bytes_sent
@@ -248,7 +249,7 @@ class _Run:
         return upload
 
     def _old_blocks(self, number: int) -> dict[int, Chunk]:
-        if self._writer.base is None or self._old_layout is None:
+        if self._writer.base is None or self._old_layout is None or segment_name(number) in self._writer.damaged:
             return {}
         return segment_blocks(self._writer.base, self._old_layout, number)
 

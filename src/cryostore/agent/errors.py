@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 
 from cryostore.core.errors import CryostoreError
+from cryostore.model.errors import ServiceInternalException
 
 
 class ArchiveDamagedError(CryostoreError):
     """An archive is not what an agent writes: damaged, hostile, or of a later format."""
+
+
+DAMAGE = (ArchiveDamagedError, ServiceInternalException)
+"""What it is when bytes of an archive are there no more, or are wrong. Anything else may pass."""
 
 
 class SourceError(Exception):

@@ -1,7 +1,8 @@
 """A run of `cryo restore` for an archive of one file: to a file, a block device, or whatever takes bytes in order.
 
 A new file takes its place when it is complete. A device, and with it a disk's image that exists already, is written in
-place: only what differs, unless all is to be written.
+place: only what differs, unless all is to be written. The user may name the target through a symlink, or name a pipe or
+a device; what has a name out of the archive in a folder is neither followed nor written into.
 """
 
 from __future__ import annotations
@@ -48,18 +49,19 @@ def restore_file(files: Files, entry: Entry, options: Options, report: Report, *
     raises.
     """
     path = options.target
-    if os.path.isdir(path):
-        path = os.path.join(path, entry.path)
+    in_folder = os.path.isdir(path)
+    if in_folder:
+        path = os.path.join(path, os.path.basename(entry.path))
     report.files = report.entries = 1
     report.total_bytes = entry.row.size
     report.current = entry.path
     try:
-        standing = os.stat(path)
+        standing = os.stat(path, follow_symlinks=not in_folder)
     except FileNotFoundError:
         standing = None
     except OSError as error:
         raise TargetError.of(path, error) from error
-    if standing is not None and not _replace(entry, standing, options.overwrite):
+    if standing is not None and not _replace(entry, standing, options.overwrite, in_folder=in_folder):
         report.unchanged = 1
         report.file_bytes = entry.row.size
         return
@@ -67,22 +69,28 @@ def restore_file(files: Files, entry: Entry, options: Options, report: Report, *
     if options.dry_run:
         report.file_bytes = report.new_bytes = entry.row.size
         return
+    if standing is not None and stat.S_ISREG(standing.st_mode):
+        path = path if in_folder else os.path.realpath(path)  # what a symlink names is replaced, not the symlink
+    elif in_folder:
+        standing = None  # whatever stands there makes room as a whole
+    file = files.open(entry)
     try:
-        _write(files.open(entry), entry, path, standing, options, report, new_id)
+        _write(file, entry, path, standing, options, report, new_id)
     except OSError as error:
         raise TargetError.of(path, error) from error
 
 
-def _replace(entry: Entry, standing: os.stat_result, overwrite: Overwrite) -> bool:
+def _replace(entry: Entry, standing: os.stat_result, overwrite: Overwrite, *, in_folder: bool) -> bool:
     if overwrite == "never":
         return False
-    if not stat.S_ISREG(standing.st_mode):
+    if not stat.S_ISREG(standing.st_mode) and not in_folder:
         if overwrite == "newer":
             raise ConfigurationError("a device has no time that says what is newer", hint="say --overwrite changed")
         return True
     if overwrite == "newer":
         return entry.row.mtime_ns > standing.st_mtime_ns
-    return overwrite == "always" or (entry.row.size, entry.row.mtime_ns) != (standing.st_size, standing.st_mtime_ns)
+    same = (entry.row.size, entry.row.mtime_ns) == (standing.st_size, standing.st_mtime_ns)
+    return overwrite == "always" or not same or not stat.S_ISREG(standing.st_mode)
 
 
 def _write(
@@ -99,7 +107,7 @@ def _write(
     elif standing is not None and not stat.S_ISREG(standing.st_mode):
         _into_pipe(file, path, report)
     elif standing is not None and isinstance(file, DiskFile):
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.ftruncate(fd, file.size)
             _blocks(file, fd, report, compare=options.overwrite != "always", fresh=False)
@@ -107,7 +115,7 @@ def _write(
         finally:
             os.close(fd)
     else:
-        _to_new_file(file, entry, path, standing, report, new_id)
+        _to_new_file(file, entry, path, report, new_id)
 
 
 def _onto_device(file: Readable, path: bytes, options: Options, report: Report) -> None:
@@ -146,11 +154,7 @@ def _sequence(file: Readable, fd: int, report: Report) -> None:
         report.new_bytes += len(part)
 
 
-def _to_new_file(
-    file: Readable, entry: Entry, path: bytes, standing: os.stat_result | None, report: Report, new_id: NewId
-) -> None:
-    if standing is not None:
-        path = os.path.realpath(path)  # what a symlink names is replaced, not the symlink
+def _to_new_file(file: Readable, entry: Entry, path: bytes, report: Report, new_id: NewId) -> None:
     temporary = os.path.join(os.path.dirname(path), f".cryo-restore-{new_id()[:8].lower()}".encode())
     fd = os.open(temporary, NEW_FLAGS, 0o600)
     try:
@@ -164,10 +168,23 @@ def _to_new_file(
         finally:
             os.close(fd)
         os.rename(temporary, path)
+        _sync_folder(path)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _sync_folder(path: bytes) -> None:
+    """Make a new name in a folder durable, if this user may read the folder."""
+    try:
+        fd = os.open(os.path.dirname(path) or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _segments(file: Readable, fd: int, report: Report) -> None:

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from cryostore.agent.archive import Archive, digest_of
-from cryostore.agent.block import Block, Extra, Kind, order_key
+from cryostore.agent.block import Block, Extra, ExtraKind, Kind, order_key
+from cryostore.agent.content import Read
 from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.entry import CONTENT, NO_DIGEST, UNTRUSTED_CTIME, Content, Row
 from cryostore.agent.header import ContentObject
+from cryostore.agent.pieces import ChunkPages
 from cryostore.core.limits import MIB
+from cryostore.core.memory import unfilled
 
 OBJECTS_MAX = 64
 DEAD_BYTES_MIN = 4 * MIB
@@ -28,12 +31,14 @@ class Known(NamedTuple):
 class Base:
     """The archive that a run starts from. Directories must be asked for in the order of the catalog."""
 
-    def __init__(self, archive: Archive, *, same_root: bool) -> None:
+    def __init__(self, archive: Archive, *, same_root: bool, damaged: frozenset[int] = frozenset()) -> None:
+        """What is in the content objects `damaged` is to be stored anew, too."""
         self.archive = archive
-        self.retired = retired(archive.header.objects)
+        self.retired = retired(archive.header.objects) | damaged
         self._blocks: Iterator[Block] = archive.blocks(check_names=False) if same_root else iter(())
         self._next: Block | None = None
         self._next_key = (0, b"")
+        self._pages = ChunkPages(archive)
         self._advance()
 
     def _advance(self) -> None:
@@ -75,6 +80,21 @@ class Base:
             return True
         return self.retired.isdisjoint(memoryview(block.contents).cast("I")[:: CONTENT.size // 4])
 
+    def holds(self, content: Content, size: int, read: Read) -> bool:
+        """Whether the chunks from `content` on are, one after the other, the next `size` bytes that `read` gives.
+
+        What `read` raises is raised here.
+        """
+        left = size
+        for chunk in self._pages.from_chunk(content.object_number, content.chunk):
+            data = memoryview(unfilled(chunk.length))
+            if chunk.length > left or read(data) != chunk.length or self.archive.identity(data) != digest_of(chunk):
+                return False
+            left -= chunk.length
+            if not left:
+                return True
+        return False
+
     def load_small_files(self, table: DigestTable) -> None:
         """Add where each small file of the base lies."""
         for block in self.archive.blocks(check_names=False):
@@ -110,6 +130,19 @@ class Entries:
         if id(block) not in self._extras:
             self._extras[id(block)] = block.extras_of()
         return Known(old, content, self._extras[id(block)].get(index, []))
+
+    def alike(self, name: bytes, row: Row) -> Content | None:
+        """Where a file lies that looks as it did, but was too young to be trusted then. Not if it had holes."""
+        if (place := self._places.get(name)) is None:
+            return None
+        block, index = place
+        old = Row.unpack(block.rows, index)
+        content = Content.unpack(block.contents, index)
+        looks = identity_of(old._replace(ctime_ns=row.ctime_ns)) == identity_of(row)
+        if not looks or not content.object_number or content.offset or content.object_number in self._retired:
+            return None
+        extras = block.extras_of().get(index, [])
+        return None if any(extra.kind == ExtraKind.HOLES for extra in extras) else content
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._places

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from contextlib import suppress
 
+from msgspec import structs
+
+from cryostore.agent.damaged_base import check_secrecy, is_unreadable
 from cryostore.agent.header import FILESET
 from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.unfinished import Unfinished
 from cryostore.client import pages
 from cryostore.core.digest import Checksum
 from cryostore.core.errors import CryostoreError
-from cryostore.model.errors import ModelError, ServiceUnavailableException, ThrottlingException
+from cryostore.model.errors import (
+    ModelError,
+    ResourceNotFoundException,
+    ServiceUnavailableException,
+    ThrottlingException,
+)
 from cryostore.model.jobs import (
     CommitBackupJob,
     CommitBackupJobOutput,
@@ -20,6 +29,7 @@ from cryostore.model.jobs import (
     StartBackupJob,
     StopBackupJob,
 )
+from cryostore.model.objects import DeleteObject
 from cryostore.model.operation import Call
 
 ROLE_ARN = "arn:aws:iam::000000000000:role/cryo-agent"
@@ -32,13 +42,19 @@ def resource_arn(name: str, kind: str = FILESET) -> str:
 
 
 class BackupJob:
-    """An open backup job with its base. Whoever opened one ends it, with `commit` or `give_up`."""
+    """An open backup job with its base. Whoever opened one ends it, with `commit` or `give_up`.
 
-    def __init__(self, call: Call, resource: str, base: GetIncrementalBaseBackupOutput) -> None:
+    `damaged` are the objects of the base that the store has lost bytes of, and `damaged_count` is their number, or that
+    of a base that could not be used for that reason.
+    """
+
+    def __init__(self, call: Call, resource: str, base: GetIncrementalBaseBackupOutput, *, without: int = 0) -> None:
         self._call = call
         self._resource = resource
         self.job_id = base.backup_job_id
         self.base = base
+        self.damaged = frozenset(base.damaged_objects or ())
+        self.damaged_count = without or len(self.damaged)
 
     def commit(
         self, objects: dict[str, bytes], restore_metadata: dict[str, str], issue_count: int
@@ -84,9 +100,10 @@ def open_job(
     unfinished: Unfinished | None = None,
     kind: str = FILESET,
 ) -> BackupJob:
-    """The job of a killed run if it can be gone on with, else a new one.
+    """The job of a killed run if it can be gone on with, else a new one. Without a base, if that cannot be read.
 
-    Raises what the store raises, and ServiceUnavailableException while another job of the resource is running.
+    Raises what the store raises, ServiceUnavailableException while another job of the resource is running, and
+    KeyUnavailableError if a base that cannot be read was sealed and this run would not seal, or the other way round.
     """
     if unfinished is not None and (job_id := unfinished.job_id()):
         if (job := _taken_over(call, resource, job_id)) is not None:
@@ -94,19 +111,31 @@ def open_job(
         with suppress(ModelError):
             call.call(StopBackupJob(backup_job_id=job_id))
         unfinished.end()
-    started = call.call(
-        StartBackupJob(
-            backup_vault_name=vault,
-            resource_arn=resource_arn(resource, kind),
-            iam_role_arn=ROLE_ARN,
-            recovery_point_tags=tags or None,
-        )
+    start = StartBackupJob(
+        backup_vault_name=vault,
+        resource_arn=resource_arn(resource, kind),
+        iam_role_arn=ROLE_ARN,
+        recovery_point_tags=tags or None,
     )
-    job_id = started.backup_job_id or ""
+    base = _begun(call, start, unfinished)
+    if not is_unreadable(base):
+        return BackupJob(call, resource, base)
+    try:
+        check_secrecy(call, base)
+    finally:
+        with suppress(ModelError):
+            call.call(StopBackupJob(backup_job_id=base.backup_job_id))
+    start = structs.replace(start, backup_options={"IncrementalBase": "none"})
+    return BackupJob(call, resource, _begun(call, start, unfinished), without=base.damaged_object_count or 0)
+
+
+def _begun(call: Call, start: StartBackupJob, unfinished: Unfinished | None) -> GetIncrementalBaseBackupOutput:
+    """Begin a job, note it, and learn its base."""
+    job_id = call.call(start).backup_job_id or ""
     if unfinished is not None:
         unfinished.begin(job_id)
     try:
-        return BackupJob(call, resource, call.call(GetIncrementalBaseBackup(backup_job_id=job_id)))
+        return call.call(GetIncrementalBaseBackup(backup_job_id=job_id))
     except ThrottlingException as error:
         with suppress(CryostoreError):
             call.call(StopBackupJob(backup_job_id=job_id))
@@ -114,6 +143,13 @@ def open_job(
             "another backup of this resource is running",
             hint="`cryo jobs` shows it; one whose agent is gone ends by itself within an hour",
         ) from error
+
+
+def drop_objects(call: Call, job_id: str, names: Iterable[str]) -> None:
+    """Take objects of the base out of a job. One that is gone already is one whose answer was lost the first time."""
+    for name in names:
+        with suppress(ResourceNotFoundException):
+            call.call(DeleteObject(backup_job_id=job_id, object_name=name))
 
 
 def _taken_over(call: Call, resource: str, job_id: str) -> BackupJob | None:
@@ -124,7 +160,7 @@ def _taken_over(call: Call, resource: str, job_id: str) -> BackupJob | None:
         old = summaries(call, base.storage_job_id) if base.storage_job_id else {}
     except ModelError:
         return None
-    return BackupJob(call, resource, base) if view == old else None
+    return BackupJob(call, resource, base) if view == old and not is_unreadable(base) else None
 
 
 def summaries(call: Call, storage_job_id: str) -> dict[str, bytes]:

@@ -16,17 +16,17 @@ from cryostore.agent.archive_key import ArchiveKey
 from cryostore.agent.catalog import CatalogWriter
 from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.header import CATALOG
-from cryostore.agent.job import BackupJob, open_job
+from cryostore.agent.job import BackupJob, drop_objects, open_job
 from cryostore.agent.key_object import is_key_name, key_object_name, lock_name, wrap
 from cryostore.agent.keyed_call import key_of
 from cryostore.agent.points import Point
 from cryostore.agent.sealed_archive import SealedArchive
 from cryostore.agent.sealed_head import Recipient
-from cryostore.agent.secrecy import Sealed, store_small
+from cryostore.agent.secrecy import Sealed
+from cryostore.agent.small_object import store_small
 from cryostore.agent.upload import Uploader
 from cryostore.core.digest import DIGEST_BYTES
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
-from cryostore.model.objects import DeleteObject
 from cryostore.model.operation import Call
 
 
@@ -83,7 +83,7 @@ def change(call: Call, point: Point, apply: Callable[[Access], None], *, accept:
     job = open_job(call, point.backup_vault_name or "Default", arn[6], {}, None, arn[5])
     try:
         with ExitStack() as stack:
-            archive = stack.enter_context(closing(Archive(call, job.base.storage_job_id or "")))
+            archive = stack.enter_context(closing(Archive(call, _base_of(job))))
             access = access_of(archive.sealing)
             if isinstance(own := key_of(call), AgentKey):
                 access.whole[own.fingerprint] = own
@@ -94,6 +94,13 @@ def change(call: Call, point: Point, apply: Callable[[Access], None], *, accept:
     except BaseException:
         job.give_up("failed")
         raise
+
+
+def _base_of(job: BackupJob) -> str:
+    if not job.base.storage_job_id:
+        hint = "make another one, then try again"
+        raise ConfigurationError("the newest backup is damaged in the store", hint=hint)
+    return job.base.storage_job_id
 
 
 def _check_owned(archive: Archive) -> None:
@@ -117,8 +124,7 @@ def _commit(call: Call, job: BackupJob, archive: Archive, access: Access, resour
         upload.complete(archive.header_bytes)
     found[CATALOG] = upload.summary()
     found |= _store_keys(call, job.job_id, old, access, [each for each, _ in pairs], accept=accept)
-    for name in sorted(old.keys() - found.keys()):
-        call.call(DeleteObject(backup_job_id=job.job_id, object_name=name))
+    drop_objects(call, job.job_id, sorted(old.keys() - found.keys()))
     facts = {"kind": archive.header.kind, "catalogObject": CATALOG}
     return job.commit(found, secrecy.restore_metadata(facts), 0).recovery_point_arn or ""
 

@@ -9,7 +9,8 @@ from cryostore.agent.key_object import key_object_name, wrap
 from cryostore.agent.remembered_base import CATALOG_NUMBER, RememberedBase, RememberedChunks, key_id_in
 from cryostore.agent.sealed_head import Recipient
 from cryostore.agent.sealed_upload import SealedUpload
-from cryostore.agent.secrecy import Sealed, store_small
+from cryostore.agent.secrecy import Sealed
+from cryostore.agent.small_object import store_small
 from cryostore.agent.upload import ObjectUpload
 from cryostore.core.digest import Buffer
 from cryostore.model.chunks import LinkChunks, LinkedChunk

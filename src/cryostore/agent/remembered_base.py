@@ -25,7 +25,9 @@ CATALOG_NUMBER = 0
 class RememberedBase:
     """As Base, of what was remembered. `summaries` are those of all objects the store's base has."""
 
-    def __init__(self, path: str, point: str | None, summaries: dict[str, bytes]) -> None:
+    def __init__(
+        self, path: str, point: str | None, summaries: dict[str, bytes], damaged: frozenset[int] = frozenset()
+    ) -> None:
         self._path = path
         self._memory = load(path)
         self._summaries = summaries
@@ -34,14 +36,15 @@ class RememberedBase:
             self._memory.entries = b""
         self.identity = self._memory.identity
         self.objects: list[ContentObject] = self._memory.objects
-        self.retired = retired(self.objects)
+        self.retired = retired(self.objects) | damaged
         self._path_key = derive(self.identity, PATH_LABEL)
         self._places = DigestTable(PATH_BYTES)
         for index, (path_digest, _, _) in enumerate(ENTRY.iter_unpack(self._memory.entries)):
             self._places.add(path_digest, index)
         self._new_entries = bytearray()
         self._new_holes: dict[bytes, bytes] = {}
-        self.chunks = RememberedChunks(self._memory)
+        opened_by = {key_id_in(name) for name in summaries if name.startswith(PREFIX)}
+        self.chunks = RememberedChunks(self._memory, opened_by)
 
     @property
     def last_number(self) -> int:
@@ -130,13 +133,16 @@ class RememberedEntries:
 class RememberedChunks:
     """The chunks of runs before, by identity: stored under other keys, and never opened again here. Thread safe."""
 
-    def __init__(self, memory: RunMemory) -> None:
+    def __init__(self, memory: RunMemory, opened_by: set[bytes]) -> None:
+        """`opened_by` are the ids of the keys that lie with the base: what is under another, nobody could open."""
         self._memory = memory
         self._lock = threading.Lock()
         self._rows = bytearray(memory.chunks)
         self._places = DigestTable(32)
-        for index, (identity, *_) in enumerate(CHUNK.iter_unpack(memory.chunks)):
-            self._places.add(identity, index)
+        usable = [key_id in opened_by for key_id in memory.keys]
+        for index, (identity, _, _, key, _) in enumerate(CHUNK.iter_unpack(memory.chunks)):
+            if key < len(usable) and usable[key]:
+                self._places.add(identity, index)
         self._writers = {number: memory.keys[index] for number, index in memory.writers.items()}
         self._keys = list(memory.keys)
 

@@ -33,6 +33,8 @@ class Report:
     """Content that no file had before; what of it the store had already is not counted again by the store."""
     sent_bytes: int = 0
     deleted: int = 0
+    damaged_objects: int = 0
+    """Objects of the base that the store has lost bytes of; what is in them was read again."""
     skipped: Counter[str] = field(default_factory=Counter)
     """What was left out on purpose, by reason."""
     issue_count: int = 0

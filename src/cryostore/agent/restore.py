@@ -10,9 +10,9 @@ import os
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,11 +23,13 @@ from cryostore.agent.entry import Content, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.pieces import ChunkPages, chunks_of
 from cryostore.agent.report import Report
-from cryostore.agent.restoring import FULL, FileWriter, RestoredFile
+from cryostore.agent.restored_links import OtherName, RestoredLinks
+from cryostore.agent.restoring import FULL, FileWriter, RestoredFile, remove_tree
 from cryostore.agent.target import ROOT, Target
 from cryostore.agent.walk import join
 from cryostore.core.errors import ConfigurationError, StorageFullError
 from cryostore.core.ids import NewId, random_id
+from cryostore.model.errors import ServiceInternalException
 
 Matches = Callable[[bytes, bool], bool]
 """Whether a pattern fits a path in the archive; tells also whether that is a directory."""
@@ -89,7 +91,7 @@ class _Run:
         self._lock = threading.Lock()
         self._attributes = Attributes(archive.header, numeric_owner=options.numeric_owner)
         prefix = f".cryo-restore-{new_id()[:8].lower()}-".encode()
-        self._writer = FileWriter(archive, target, self._attributes, report, self._lock, prefix)
+        self._writer = FileWriter(archive, target, self._attributes, report, self._lock, prefix, delete=options.delete)
         self._pages = ChunkPages(archive)
         self._numbers: dict[bytes, int] = {}
         """The numbers of the directories that are restored, by their paths in the archive."""
@@ -97,8 +99,7 @@ class _Run:
         """Directories that are made once something in them is wanted."""
         self._ends: list[_DirectoryEnd] = []
         self._files: list[RestoredFile] = []
-        self._first_links: dict[tuple[int, int], tuple[int, bytes]] = {}
-        self._links: list[tuple[int, bytes, tuple[int, int]]] = []
+        self._links = RestoredLinks()
         self._wanted: dict[int, set[bytes]] = {}
         self._found = False
         self._threads = ThreadPoolExecutor(THREADS, "restore")
@@ -149,7 +150,8 @@ class _Run:
     def _begin_root(self, path: bytes, row: Row, extras: Sequence[Extra]) -> None:
         self._found = True
         self._numbers[path] = ROOT
-        if self._target.made or (self._archive.header.only is None or path):
+        keep = self._options.overwrite == "never" or (self._archive.header.only is not None and not path)
+        if self._target.made or not keep:
             self._ends.append(_DirectoryEnd(ROOT, row, extras))
 
     def _look_for_path(self, block: Block, name: bytes) -> None:
@@ -172,7 +174,7 @@ class _Run:
                 self._pending[path] = (block.path, name, row, extras)
             return
         self._report.entries += 1
-        try:
+        with self._told(path):
             if number < 0:
                 number = self._make_pending(block.path)
             if row.is_directory:
@@ -181,6 +183,12 @@ class _Run:
                 self._file(number, path, name, row, Content.unpack(block.contents, index), extras)
             else:
                 self._other(number, path, name, row, extras)
+
+    @contextmanager
+    def _told(self, path: bytes) -> Iterator[None]:
+        """Make an error of the target an issue, or the end if the target is full. Only for calls on the target."""
+        try:
+            yield
         except OSError as error:
             if error.errno in FULL:
                 raise StorageFullError(f"the target is full: {error.strerror}") from error
@@ -232,7 +240,8 @@ class _Run:
         if overwrite == "newer":
             return row.mtime_ns > standing.st_mtime_ns
         if overwrite == "changed" and row.is_file and stat.S_ISREG(standing.st_mode):
-            return (row.size, row.mtime_ns) != (standing.st_size, standing.st_mtime_ns)
+            differs = (row.size, row.mtime_ns) != (standing.st_size, standing.st_mtime_ns)
+            return differs or self._links.parts(row, standing)
         return True
 
     # --- directories --------------------------------------------------------------------------------------------------
@@ -273,11 +282,8 @@ class _Run:
 
     def _end_directory(self, end: _DirectoryEnd) -> None:
         path = self._target.path(end.number)
-        try:
-            with self._target.at(end.number) as fd:
-                self._attributes.apply(fd, end.row, end.extras, lambda reason: self._issue(path, reason))
-        except OSError as error:
-            self._issue(path, error.strerror or str(error))
+        with self._told(path), self._target.at(end.number) as fd:
+            self._attributes.apply(fd, end.row, end.extras, lambda reason: self._issue(path, reason))
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -286,24 +292,22 @@ class _Run:
         report.files += 1
         report.file_bytes += row.size
         standing = self._standing(number, name)
-        link = (row.device, row.inode)
-        if row.links > 1 and link in self._first_links:
-            if self._replace(row, standing):
-                self._links.append((number, name, link))
+        changed = self._options.overwrite == "changed"
+        if self._links.has_first(row) and (changed or self._replace(row, standing)):
+            self._links.add_other(row, number, name, path)
             return
-        if row.links > 1:
-            self._first_links[link] = (number, name)
         if not self._replace(row, standing):
             report.unchanged += 1
-            if standing is not None and self._options.overwrite == "changed" and not self._options.dry_run:
+            if changed:  # else it may be another file, and no name must be linked to it
+                self._links.add_first(row, number, name, None)
+            if changed and not self._options.dry_run:
                 self._repair(number, path, name, row, extras)
             return
-        if standing is not None and stat.S_ISDIR(standing.st_mode):
-            self._remove_directory(number, name)
         old = standing is not None and stat.S_ISREG(standing.st_mode)
-        file = RestoredFile(number, name, row, content, extras, old)
+        file = RestoredFile(number, name, row, content, extras, old, standing is not None)
         if file.data_bytes and not content.object_number:
             raise ArchiveDamagedError("a file has no content")
+        self._links.add_first(row, number, name, file)
         if self._options.dry_run:
             self._count_new(row.size)
         else:
@@ -323,7 +327,19 @@ class _Run:
         for file in files:
             if not file.data_bytes:
                 self._writer.empty(file)
-        wanted = [file for file in files if file.data_bytes]
+        by_object: dict[int, list[RestoredFile]] = {}
+        for file in files:
+            if file.data_bytes:
+                by_object.setdefault(file.content.object_number, []).append(file)
+        for number in sorted(by_object):
+            try:
+                self._write_content(by_object[number])
+            except ServiceInternalException as error:  # what it holds is not known any more
+                self._wait(0)
+                self._writer.lose_rest(by_object[number], error.message)
+
+    def _write_content(self, wanted: list[RestoredFile]) -> None:
+        """Begin to write files that lie in one object."""
         for chunk, pieces in chunks_of(self._pages, wanted):
             for piece in pieces:
                 if piece.length < piece.wanted.data_bytes and piece.wanted.lock is None:
@@ -337,27 +353,42 @@ class _Run:
             self._under_way.popleft().result()
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and take away what they have begun and not completed."""
         self._threads.shutdown(cancel_futures=True)
+        self._writer.abandon()
 
     def _write_links(self) -> None:
-        for number, name, link in self._links:
-            first, first_name = self._first_links[link]
-            if self._options.dry_run:
-                self._count_new()
-                continue
-            temporary = self._writer.temporary()
-            try:
-                with self._target.at(number) as parent, self._target.at(first) as origin:
-                    os.link(first_name, temporary, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False)
-                    self._take_place(parent, temporary, name)
-                self._count_new()
-            except OSError as error:
-                self._issue(join(self._target.path(number), name), error.strerror or str(error))
+        for other in self._links.others():
+            with self._told(other.path):
+                self._write_link(other)
 
-    @staticmethod
-    def _take_place(parent: int, temporary: bytes, name: bytes) -> None:
+    def _write_link(self, other: OtherName) -> None:
+        first = other.first
+        if first.file is not None and first.file.failed:
+            self._issue(other.path, "is another name of a file that was not restored")
+        elif not (first.file and self._options.dry_run) and self._is_linked(other):
+            self._report.unchanged += 1
+        else:
+            if not self._options.dry_run:
+                self._link(other)
+            self._count_new()
+
+    def _is_linked(self, other: OtherName) -> bool:
+        here = self._standing(other.directory, other.name)
+        there = self._standing(other.first.directory, other.first.name)
+        return here is not None and there is not None and os.path.samestat(here, there)
+
+    def _link(self, other: OtherName) -> None:
+        first = other.first
+        temporary = self._writer.temporary()
+        with self._target.at(other.directory) as parent, self._target.at(first.directory) as origin:
+            os.link(first.name, temporary, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False)
+            self._take_place(parent, temporary, other.name)
+
+    def _take_place(self, parent: int, temporary: bytes, name: bytes) -> None:
+        """Let what is complete take its place, also that of a directory that may go. Raises OSError."""
         try:
+            self._writer.make_room(parent, name)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         finally:
             with suppress(FileNotFoundError):  # two names of one file stay as they are, and so does the temporary one
@@ -376,69 +407,46 @@ class _Run:
         if self._options.dry_run:
             self._count_new()
             return
-        if standing is not None and stat.S_ISDIR(standing.st_mode):
-            self._remove_directory(number, name)
         temporary = self._writer.temporary()
         with self._target.at(number) as parent:
             make(temporary, parent)
-            place = b"/proc/self/fd/%d/%s" % (parent, temporary)
             try:
-                self._attributes.apply(place, row, extras, lambda reason: self._issue(path, reason))
+                self._attributes.apply_to_made(parent, temporary, row, extras, lambda reason: self._issue(path, reason))
             finally:
                 self._take_place(parent, temporary, name)
         self._count_new()
-
-    def _remove_directory(self, number: int, name: bytes) -> None:
-        """Make room for what is no directory. Raises OSError if something is in it and `delete` was not asked for."""
-        if self._options.dry_run:
-            return
-        with self._target.at(number) as parent:
-            if self._options.delete:
-                self._report.deleted += _remove_tree(parent, name)
-            else:
-                os.rmdir(name, dir_fd=parent)
 
     def _delete_others(self) -> None:
         """Remove what the archive does not have from the directories that were restored."""
         for number, wanted in self._wanted.items():
             if self._target.fresh(number):
                 continue
-            try:
-                with self._target.at(number) as parent:
-                    for name in [os.fsencode(entry) for entry in os.listdir(parent)]:
-                        path = join(self._target.path(number), name)
-                        if name not in wanted and self._wants(join(self._options.path, path), is_directory=False):
-                            self._report.deleted += 1 if self._options.dry_run else _remove_tree(parent, name)
-            except OSError as error:
-                self._issue(self._target.path(number), error.strerror or str(error))
+            with self._told(self._target.path(number)), self._target.at(number) as parent:
+                for name in [os.fsencode(entry) for entry in os.listdir(parent)]:
+                    path = join(self._target.path(number), name)
+                    if name not in wanted and self._wants(join(self._options.path, path), is_directory=False):
+                        self._report.deleted += 1 if self._options.dry_run else remove_tree(parent, name)
 
 
 def _maker(row: Row, extras: Sequence[Extra]) -> Callable[[bytes, int], None] | None:
     """What makes an entry that is neither file nor directory, in a directory and under a name."""
     data = {extra.kind: extra.data for extra in extras}
-    if stat.S_ISLNK(row.mode) and ExtraKind.LINK_TARGET in data:
+    if stat.S_ISLNK(row.mode) and b"\0" not in data.get(ExtraKind.LINK_TARGET, b"\0"):
         return lambda name, parent: os.symlink(data[ExtraKind.LINK_TARGET], name, dir_fd=parent)
     if stat.S_ISFIFO(row.mode):
         return lambda name, parent: os.mkfifo(name, 0o600, dir_fd=parent)
     number = data.get(ExtraKind.DEVICE_NUMBER, b"")
     if (stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode)) and len(number) == 8:
-        device = os.makedev(int.from_bytes(number[:4], "little"), int.from_bytes(number[4:], "little"))
+        device = _device_of(number)
         return lambda name, parent: os.mknod(name, stat.S_IFMT(row.mode) | 0o600, device, dir_fd=parent)
     return None
 
 
-def _remove_tree(parent: int, name: bytes) -> int:
-    """Remove what a name stands for, without following a symlink; answers how many entries that were."""
+def _device_of(number: bytes) -> int:
     try:
-        os.unlink(name, dir_fd=parent)
-    except IsADirectoryError:
-        pass
-    else:
-        return 1
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        removed = sum(_remove_tree(fd, os.fsencode(below)) for below in os.listdir(fd))
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent)
-    return removed + 1
+        device = os.makedev(int.from_bytes(number[:4], "little"), int.from_bytes(number[4:], "little"))
+    except OverflowError:
+        device = -1
+    if device < 0:
+        raise ArchiveDamagedError("a device has a number that no machine gives")
+    return device

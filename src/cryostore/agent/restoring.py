@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 
 from cryostore.agent.archive import Archive, digest_of
 from cryostore.agent.attributes import Attributes
 from cryostore.agent.block import Extra, ExtraKind
 from cryostore.agent.entry import Content, Row
-from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.pieces import Piece
 from cryostore.agent.report import Report
 from cryostore.agent.target import Target
@@ -29,7 +30,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(slots=True, eq=False)
 class RestoredFile:
-    """A regular file on its way. `old` means that a file stands in its place, whose bytes may serve again."""
+    """A regular file on its way. `old` means that a file stands in its place, whose bytes may serve again.
+
+    `standing` means that anything does.
+    """
 
     directory: int
     name: bytes
@@ -37,6 +41,7 @@ class RestoredFile:
     content: Content
     extras: Sequence[Extra]
     old: bool = False
+    standing: bool = False
     data_bytes: int = 0
     holes: list[tuple[int, int]] = field(default_factory=list)
     left: int = 0
@@ -100,6 +105,8 @@ class FileWriter:
         report: Report,
         lock: threading.Lock,
         prefix: bytes,
+        *,
+        delete: bool = False,
     ) -> None:
         self._archive = archive
         self._target = target
@@ -107,7 +114,9 @@ class FileWriter:
         self._report = report
         self._lock = lock
         self._prefix = prefix
+        self._delete = delete
         self._count = 0
+        self._begun: set[RestoredFile] = set()
 
     def temporary(self) -> bytes:
         """A name that nothing has yet."""
@@ -122,7 +131,10 @@ class FileWriter:
             self._finish(file)
 
     def chunk(self, chunk: Chunk, pieces: Sequence[Piece[RestoredFile]]) -> None:
-        """Fetch a chunk and write all that is wanted of it. Raises what the store raises."""
+        """Fetch a chunk and write all that is wanted of it. Raises what the store raises.
+
+        A chunk that is damaged is an issue of each file that needs it: the others can still be restored.
+        """
         if (
             len(pieces) == 1
             and pieces[0].wanted.old
@@ -130,7 +142,12 @@ class FileWriter:
             and self._reuse(chunk, pieces[0])
         ):
             return
-        data = memoryview(self._archive.get_buffer(chunk))
+        try:
+            data = memoryview(self._archive.get_buffer(chunk))
+        except DAMAGE as error:
+            for piece in pieces:
+                self._lose(piece.wanted, error.message)
+            return
         for piece in pieces:
             self._write(piece.wanted, piece, data[piece.chunk_offset : piece.chunk_offset + piece.length])
 
@@ -155,8 +172,6 @@ class FileWriter:
         return True
 
     def _write(self, file: RestoredFile, piece: Piece[RestoredFile], data: memoryview) -> None:
-        if file.failed:
-            return
         if file.lock is None:  # all of it is in this piece
             with self._guarded(file):
                 self._begin(file)
@@ -164,6 +179,8 @@ class FileWriter:
                 self._finish(file)
             return
         with file.lock, self._guarded(file):
+            if file.failed:
+                return
             if file.fd < 0:
                 self._begin(file)
             self._put(file, piece, data)
@@ -181,17 +198,25 @@ class FileWriter:
         file.temporary = self.temporary()
         with self._target.at(file.directory) as parent:
             file.fd = os.open(file.temporary, FLAGS, 0o600, dir_fd=parent)
+        with self._lock:
+            self._begun.add(file)
 
     def _finish(self, file: RestoredFile) -> None:
         if file.holes:
             os.ftruncate(file.fd, file.row.size)
         plain = self._target.plain(file.directory)
         self._attributes.apply(file.fd, file.row, file.extras, lambda reason: self._issue(file, reason), is_plain=plain)
+        if file.old:
+            os.fsync(file.fd)  # or a loss of power could leave neither this one nor the one before
         fd, file.fd = file.fd, -1
         os.close(fd)
         with self._target.at(file.directory) as parent:
+            if file.standing and not file.old:
+                self.make_room(parent, file.name)
             os.rename(file.temporary, file.name, src_dir_fd=parent, dst_dir_fd=parent)
+        file.left = 0
         with self._lock:
+            self._begun.discard(file)
             self._report.new += 1
             self._report.new_bytes += file.row.size
 
@@ -204,14 +229,55 @@ class FileWriter:
 
     def fail(self, file: RestoredFile, error: OSError) -> None:
         """Give a file up: what was written of it goes, what stood in its place stays."""
+        self._give_up(file)
+        self._issue(file, error.strerror or str(error))
+
+    def _lose(self, file: RestoredFile, reason: str) -> None:
+        """Give a file up whose content is damaged."""
+        with file.lock or nullcontext():
+            if not file.failed:
+                self._give_up(file)
+                self._issue(file, reason)
+
+    def lose_rest(self, files: Sequence[RestoredFile], reason: str) -> None:
+        """Give those files up that are not complete. Nothing of them may be under way."""
+        for file in files:
+            if file.left:
+                self._lose(file, reason)
+
+    def _give_up(self, file: RestoredFile) -> None:
         file.failed = True
+        with self._lock:
+            self._begun.discard(file)
         with suppress(OSError):
             if file.fd >= 0:
                 os.close(file.fd)
             file.fd = -1
-            with self._target.at(file.directory) as parent:
-                os.unlink(file.temporary, dir_fd=parent)
-        self._issue(file, error.strerror or str(error))
+            if file.temporary:
+                with self._target.at(file.directory) as parent:
+                    os.unlink(file.temporary, dir_fd=parent)
+
+    def abandon(self) -> None:
+        """Take away what was begun and not completed. Nothing else may be under way any more."""
+        for file in list(self._begun):
+            self._give_up(file)
+
+    def make_room(self, parent: int, name: bytes) -> None:
+        """Remove a directory that stands where something else is about to take its place.
+
+        Raises OSError if anything is in it and deleting was not asked for.
+        """
+        try:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                return
+        except FileNotFoundError:
+            return
+        if not self._delete:
+            os.rmdir(name, dir_fd=parent)
+            return
+        removed = remove_tree(parent, name)
+        with self._lock:
+            self._report.deleted += removed
 
 
 class _Guard:
@@ -239,3 +305,20 @@ def _pwrite_all(fd: int, data: Buffer, offset: int) -> None:
         written = os.pwrite(fd, view, offset)
         view = view[written:]
         offset += written
+
+
+def remove_tree(parent: int, name: bytes) -> int:
+    """Remove what a name stands for, without following a symlink; answers how many entries that were."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except IsADirectoryError:
+        pass
+    else:
+        return 1
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        removed = sum(remove_tree(fd, os.fsencode(below)) for below in os.listdir(fd))
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent)
+    return removed + 1

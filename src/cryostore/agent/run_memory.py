@@ -77,5 +77,5 @@ def save(path: str, memory: RunMemory) -> None:
     except OSError as error:
         raise StorageUnavailableError(
             f"what the next run needs to know cannot be written: {error.strerror}",
-            hint="the recovery point was made; the next run reads everything again",
+            hint="the next run reads everything again",
         ) from error

@@ -13,9 +13,9 @@ from enum import IntEnum
 
 from cryostore.agent.archive_key import ArchiveKey
 from cryostore.agent.cipher import KEY_ID_BYTES, NONCE_BYTES, keyed_digest, seal, unseal
-from cryostore.agent.compression import compress, decompress
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.padding import padded_length
+from cryostore.core.compression import Compression, decompress
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError
 from cryostore.core.limits import KIB
@@ -28,6 +28,7 @@ HEAD = struct.Struct("<4sBBxx16s12s")
 INNER = struct.Struct("<BxxxII")
 """codec, 0, bytes of the payload, bytes of it as encoded; then these, then zeros"""
 PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
+COMPRESSION = Compression(level=3)  # before it is sealed, since nothing compresses it afterwards
 
 
 class Kind(IntEnum):
@@ -101,7 +102,7 @@ def _head(kind: Kind, sealed: Buffer) -> tuple[bytes, bytes]:
 
 
 def _padded(kind: Kind, payload: Buffer) -> bytearray:
-    codec, encoded = compress(payload)
+    codec, encoded = COMPRESSION.compress(payload)
     used = INNER.size + len(encoded)
     length = padded_length(used, QUANTA_BYTES[kind])
     inner = unfilled(length)

@@ -12,9 +12,8 @@ from cryostore.agent.key_object import is_key_name, key_object_name, wrap
 from cryostore.agent.sealed_head import Recipient
 from cryostore.agent.sealed_upload import SealedUpload
 from cryostore.agent.segment_upload import SealedSegment, SegmentUpload
+from cryostore.agent.small_object import store_small
 from cryostore.agent.upload import ObjectUpload
-from cryostore.core.digest import Payload, sha256
-from cryostore.model.objects import PutObject
 from cryostore.model.operation import Call
 
 OPAQUE = "cryo-agent-1"
@@ -92,22 +91,3 @@ class Sealed(Plain):
             if name not in kept:
                 kept[name] = store_small(call, job_id, name, wrap(self.key, recipient))
         return kept
-
-
-def store_small(call: Call, job_id: str, name: str, data: bytes) -> bytes:
-    """Store a small object; answers its checksum."""
-    payload = Payload(data)
-    summary = sha256(payload.sha256)
-    call.call(
-        PutObject(
-            backup_job_id=job_id,
-            object_name=name,
-            inline_chunk=payload,
-            inline_chunk_length=len(data),
-            inline_chunk_checksum=payload.sha256.hex(),
-            inline_chunk_checksum_algorithm="SHA256",
-            object_checksum=summary.hex(),
-            object_checksum_algorithm="SUMMARY",
-        )
-    )
-    return summary

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cryostore.agent.agent_key import AgentKey, PublicKey
 from cryostore.agent.archive import Archive
 from cryostore.agent.archive_key import ArchiveKey
+from cryostore.agent.damaged_base import content_numbers
 from cryostore.agent.job import BackupJob, summaries
 from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.one_way import OneWay
@@ -23,7 +24,7 @@ def remembered_base(call: Call, job: BackupJob, vault: str, resource: str) -> Re
         raise ConfigurationError("there is no folder to remember this run in", hint="set XDG_STATE_HOME, or HOME")
     old = summaries(call, job.base.storage_job_id) if job.base.storage_job_id else {}
     path = memory_path(call.memory_folder, vault, resource)
-    return RememberedBase(path, job.base.base_recovery_point_arn, old)
+    return RememberedBase(path, job.base.base_recovery_point_arn, old, content_numbers(job.damaged))
 
 
 def secrecy_for(call: Call, resource: str, base: Archive | RememberedBase | None, job_id: str) -> Plain:

@@ -22,7 +22,7 @@ from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.entry import NO_CONTENT, UNTRUSTED_CTIME, Content, Row
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG, ContentObject, DiskLayout, Header
-from cryostore.agent.job import BackupJob, open_job
+from cryostore.agent.job import BackupJob, drop_objects, open_job
 from cryostore.agent.key_object import is_key_name
 from cryostore.agent.owners import group_names, user_names
 from cryostore.agent.secret_runs import secrecy_for
@@ -31,7 +31,6 @@ from cryostore.agent.unfinished import Unfinished
 from cryostore.agent.upload import ObjectUpload, Uploader
 from cryostore.core.digest import DIGEST_BYTES
 from cryostore.core.errors import ConfigurationError, CryostoreError
-from cryostore.model.objects import DeleteObject
 from cryostore.model.operation import Call
 
 FILE_MODE = stat.S_IFREG | 0o600
@@ -54,7 +53,10 @@ class Options:
 
 
 class SingleFileWriter:
-    """An open job that writes one file. `base` is the archive it starts from, None without one."""
+    """An open job that writes one file. `base` is the archive it starts from, None without one.
+
+    `damaged` are the objects of the base that the store has lost bytes of: they must not stay as they are.
+    """
 
     def __init__(self, call: Call, options: Options, job: BackupJob, base: Archive | None) -> None:
         self.call = call
@@ -62,6 +64,8 @@ class SingleFileWriter:
         self.uploader = Uploader(call, DigestTable(DIGEST_BYTES))
         self._options = options
         self._job = job
+        self.damaged = job.damaged
+        self.damaged_count = job.damaged_count
         self.secrecy = secrecy_for(call, options.resource, base, job.job_id)
         self._catalog_upload = self.object(CATALOG)
         self._catalog = CatalogWriter(call, self.uploader, self._catalog_upload, base)
@@ -113,8 +117,7 @@ class SingleFileWriter:
         is_new = self._catalog.complete(header.encode())
         wanted = found | {CATALOG: self._catalog_upload.summary() if is_new else old[CATALOG]}
         wanted |= self.secrecy.store_keys(self.call, self.job_id, old, set())
-        for name in sorted(old.keys() - wanted.keys()):
-            self.call.call(DeleteObject(backup_job_id=self.job_id, object_name=name))
+        drop_objects(self.call, self.job_id, sorted(old.keys() - wanted.keys()))
         shared = {"kind": self._options.kind, "catalogObject": CATALOG, "hostname": platform.node()}
         committed = self._job.commit(wanted, self.secrecy.restore_metadata(shared | metadata), issue_count)
         content_of_base = {name: digest for name, digest in old.items() if name != CATALOG and not is_key_name(name)}

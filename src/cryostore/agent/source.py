@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from cryostore.agent.block import Extra, ExtraKind
-from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter
+from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter, Read
 from cryostore.agent.entry import Content, Row, row_of
 from cryostore.agent.errors import SourceError, VanishedError
 from cryostore.agent.walk import open_without_atime
@@ -65,6 +65,31 @@ class Source:
                     os.lseek(fd, 0, os.SEEK_SET)
             changed = Extra(ExtraKind.CHANGED, b"")
             return stored._replace(extras=[*stored.extras, changed], steady=False)
+        finally:
+            os.close(fd)
+
+    def same(
+        self, parent: int, path: bytes, name: bytes, row: Row, content: Content, holds: Callable[[Read], bool]
+    ) -> Stored | None:
+        """The file, if `holds` says of its bytes that they are `content`, and it holds still meanwhile; else None.
+
+        Raises as `file`.
+        """
+        fd = _open(parent, path, name)
+        try:
+            with translated(path):
+                before = os.fstat(fd)
+                extras = _xattrs(fd)
+            if not stat.S_ISREG(before.st_mode) or before.st_size != row.size:
+                return None
+            if self._before_read is not None:
+                self._before_read(path)
+            if not holds(lambda view: _fill_of(fd, path, view)):
+                return None
+            with translated(path):
+                after = os.fstat(fd)
+            stored = Stored(row_of(before, row.device), content, extras, steady=True, new_bytes=0)
+            return stored if _same(before, after) else None
         finally:
             os.close(fd)
 

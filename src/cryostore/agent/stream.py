@@ -75,6 +75,7 @@ def backup_stream(
             content, size = into.large(_Reader(fd, options.name, report).read, BYTES_MAX)
         writer.uploader.flush()
         report.entries = report.files = 1
+        report.damaged_objects = writer.damaged_count
         report.new_bytes = report.sent_bytes = writer.uploader.bytes_sent
         found: dict[str, bytes] = {}
         if size and (kept := _same_as_base(writer, upload)) is not None:
@@ -97,6 +98,8 @@ def _same_as_base(writer: SingleFileWriter, upload: ObjectUpload) -> int | None:
     held = writer.base.summaries()
     for each in writer.base.header.objects:
         mark = upload.mark()
+        if content_name(each.number) in writer.damaged:
+            continue
         if mark == each.mark if mark else held.get(content_name(each.number)) == upload.summary():
             return each.number
     return None

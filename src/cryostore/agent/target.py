@@ -32,12 +32,15 @@ class Target:
     """Directories by number, the root being 0. Thread safe. `fresh` ones were made by this restore."""
 
     def __init__(self, root: bytes, *, create: bool = True) -> None:
-        """Raises TargetError if the root is no directory and cannot be made one."""
+        """Raises TargetError if the root is no directory and cannot be made one.
+
+        Without `create` a root that is not there counts as made; then nothing in it may be opened.
+        """
         try:
-            self.made = create and not os.path.lexists(root)
-            if self.made:
+            self.made = not os.path.lexists(root)
+            if self.made and create:
                 os.makedirs(root, mode=0o700)
-            fd = os.open(root, FLAGS & ~os.O_NOFOLLOW)
+            fd = os.open(root, FLAGS & ~os.O_NOFOLLOW) if create or not self.made else -1
         except OSError as error:
             raise TargetError.of(root, error) from error
         self._parents = [-1]
@@ -45,7 +48,7 @@ class Target:
         self._fresh = bytearray([self.made])
         self._plain = bytearray([False])
         self._lock = threading.Lock()
-        self._open: OrderedDict[int, _Open] = OrderedDict({ROOT: _Open(fd, 1)})
+        self._open: OrderedDict[int, _Open] = OrderedDict({ROOT: _Open(fd, 1)} if fd >= 0 else {})
 
     def add(self, parent: int, name: bytes, *, fresh: bool, plain: bool = False) -> int:
         """Number a directory that exists in the one numbered `parent`.

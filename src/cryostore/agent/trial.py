@@ -6,12 +6,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from cryostore.agent.job import ROLE_ARN
+from cryostore.agent.small_object import store_small
 from cryostore.client import pages
-from cryostore.core.digest import Payload
 from cryostore.core.errors import CryostoreError
 from cryostore.core.ids import NewId, random_id
 from cryostore.model.jobs import StartBackupJob, StopBackupJob
-from cryostore.model.objects import PutObject
 from cryostore.model.operation import Call
 from cryostore.model.restores import GetChunk
 
@@ -41,17 +40,7 @@ def try_store(call: Call, vault: str, new_id: NewId = random_id) -> None:
 
 
 def _write_and_read(call: Call, job_id: str, data: bytes) -> None:
-    payload = Payload(data)
-    call.call(
-        PutObject(
-            backup_job_id=job_id,
-            object_name=OBJECT,
-            inline_chunk=payload,
-            inline_chunk_length=len(data),
-            inline_chunk_checksum=payload.sha256.hex(),
-            inline_chunk_checksum_algorithm="SHA256",
-        )
-    )
+    store_small(call, job_id, OBJECT, data)
     found = b"".join(
         bytes(call.call(GetChunk(storage_job_id=job_id, chunk_token=chunk.chunk_token)).data.data)
         for each in pages.objects(call, job_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 
 from cryostore.core.errors import ConfigurationError
@@ -29,13 +29,15 @@ class Unfinished:
         return note.decode("ascii", "replace").strip()
 
     def begin(self, job_id: str) -> None:
-        """Note that a job is under way."""
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, job_id.encode(), 0)
+        """Note that a job is under way, if there is room for a note."""
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, job_id.encode(), 0)
 
     def end(self) -> None:
-        """Note that it has ended."""
-        os.ftruncate(self._fd, 0)
+        """Note that it has ended. If that fails, the next run finds that the job is no longer open."""
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
 
 
 @contextmanager

@@ -182,7 +182,7 @@ class Uploader:
                     item = item._replace(data=made)
                     digest = sha256(item.data)
                     item.upload.set(item.number, digest)
-                    if digest not in self._known and not self._probe(item.number):
+                    if not self._may_be_held(digest, item.number):
                         self._put(item, digest)
                         continue
                     links.append((item, digest))
@@ -197,8 +197,11 @@ class Uploader:
                     self._room.notify_all()
                 return
 
-    def _probe(self, number: int) -> bool:
-        """Whether to ask for a chunk that nothing is known of: not always, once the answer has been no for long."""
+    def _may_be_held(self, digest: bytes, number: int) -> bool:
+        """Whether to ask for a chunk: if it is known, and not always if not, once the answer has been no for long."""
+        with self._lock:  # another thread may be adding to the table
+            if digest in self._known:
+                return True
         return self._misses < MISSES_MAX or number % PROBE_EVERY == 0
 
     def _next(self, *, wait: bool) -> _Item | None:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.entry import NO_DIGEST, Content
-from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.errors import DAMAGE
 from cryostore.agent.header import DISK
 from cryostore.agent.listing import entries
 from cryostore.agent.pieces import ChunkPages, Piece, chunks_of
 from cryostore.agent.report import Report
 from cryostore.agent.restoring import holes_of
 from cryostore.agent.verify_disk import verify_disk
-from cryostore.core.errors import CryostoreError
+from cryostore.core.errors import KeyUnavailableError
 from cryostore.model.restores import Chunk
 
 WINDOW_FILES = 50_000
@@ -46,7 +46,7 @@ def verify(archive: Archive, report: Report, *, data: bool) -> None:
         for window in _windows(archive, report):
             try:
                 _verify(archive, report, pages, window, threads if data else None)
-            except ArchiveDamagedError as error:
+            except DAMAGE as error:
                 report.issue(window[0].path, error.message)
 
 
@@ -95,7 +95,7 @@ def _look(archive: Archive, chunk: Chunk, pieces: Sequence[Piece[_File]]) -> str
     """What is wrong with a chunk, if anything is. The store has verified it; small files have digests of their own."""
     try:
         data = memoryview(archive.get_buffer(chunk))
-    except CryostoreError as error:
+    except (*DAMAGE, KeyUnavailableError) as error:
         return error.message
     for piece in pieces:
         content = piece.wanted.content

@@ -7,10 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.disk_blocks import layout_of, segment_blocks
-from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.errors import DAMAGE
 from cryostore.agent.listing import entries
 from cryostore.agent.report import Report
-from cryostore.core.errors import CryostoreError
+from cryostore.core.errors import KeyUnavailableError
 from cryostore.model.restores import Chunk
 
 THREADS = 4
@@ -29,7 +29,7 @@ def verify_disk(archive: Archive, report: Report, *, data: bool) -> None:
         for number in range(-(-layout.disk_bytes // layout.segment_bytes)):
             try:
                 blocks = segment_blocks(archive, layout, number)
-            except ArchiveDamagedError as error:
+            except DAMAGE as error:
                 report.issue(path, error.message)
                 continue
             if data:
@@ -56,6 +56,6 @@ def _judge(report: Report, path: bytes, wrong: str | None) -> None:
 def _look(archive: Archive, chunk: Chunk) -> str | None:
     try:
         archive.get_buffer(chunk)
-    except CryostoreError as error:
+    except (*DAMAGE, KeyUnavailableError) as error:
         return error.message
     return None

@@ -6,18 +6,45 @@ Liveness is decided by rows here, never by file times, clocks of clients or list
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryostore.catalog.database import Database
+from cryostore.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from cryostore.catalog.postgres import PostgresDatabase
+    from cryostore.catalog.sqlite import SqliteDatabase
+
+POSTGRES = ("postgresql://", "postgres://")
 
 
-def open_catalog(path: Path) -> Database:
-    """Open the catalog in the SQLite file at `path`, create it if absent, and bring its schema up to date."""
-    from cryostore.catalog.sqlite import SqliteDatabase  # noqa: PLC0415 - engines are imported where they are opened
+def open_catalog(place: Path | str, *, create: bool = True) -> Database:
+    """Open the catalog at `place`, make it if it is absent, and bring its schema up to date.
 
-    database = SqliteDatabase(path)
+    Without `create` a database that holds no catalog is refused, and stays as it is.
+
+    A path names a file of SQLite, a `postgresql://` URL a database of PostgreSQL, which must exist. Raises
+    ConfigurationError, StorageUnavailableError, DamagedDataError.
+    """
+    database: PostgresDatabase | SqliteDatabase
+    if isinstance(place, str) and place.startswith(POSTGRES):
+        from cryostore.catalog.postgres import PostgresDatabase  # noqa: PLC0415 - engines are imported where opened
+
+        database = PostgresDatabase(place)
+    else:
+        from cryostore.catalog.sqlite import SqliteDatabase  # noqa: PLC0415 - as above
+
+        database = SqliteDatabase(Path(place))
     try:
+        if not create:
+            _require_schema(database)
         database.migrate()
     except BaseException:
         database.close()  # whoever tries again opens the file anew, and must be the only one in this process
         raise
     return database
+
+
+def _require_schema(database: PostgresDatabase | SqliteDatabase) -> None:
+    if not database.has_schema():
+        raise ConfigurationError("the database holds no catalog", hint="prepare the store once: cryo init --help")

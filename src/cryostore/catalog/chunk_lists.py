@@ -148,3 +148,4 @@ def reserve(transaction: Transaction, chunk_list_id: int) -> None:
         name=b"",
     )
     transaction.run("DELETE FROM upload WHERE upload_number = :chunk_list_id", chunk_list_id=chunk_list_id)
+    transaction.pass_number("upload", "upload_number", chunk_list_id)

@@ -134,13 +134,22 @@ def known_lengths(transaction: Transaction, vault_id: int, digests: Sequence[byt
     return found
 
 
-def insert(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, epoch: int, now_ms: int) -> bool:
+def insert(
+    transaction: Transaction,
+    vault_id: int,
+    digest: bytes,
+    chunk: ChunkRow,
+    *,
+    epoch: int,
+    now_ms: int,
+    pack_is_open: bool = True,
+) -> bool:
     """Record durable bytes that were written in `epoch` or later, and refer to them as `use` does.
 
     If the vault holds the same bytes elsewhere and offers them, that place stays. False if the pack was given up
     meanwhile: then the bytes must be stored anew.
     """
-    number = packs.number_for(transaction, chunk.pack_name, epoch=epoch, now_ms=now_ms)
+    number = packs.number_for(transaction, chunk.pack_name, epoch=epoch, now_ms=now_ms, is_open=pack_is_open)
     if number is None:
         return False
     recorded = transaction.run(
@@ -192,12 +201,6 @@ def count_step(transaction: Transaction, after: tuple[int, bytes]) -> tuple[int,
         step=COUNT_STEP - 1,
     )
     return None if row is None else (row[0], row[1])
-
-
-def count_damaged(transaction: Transaction) -> int:
-    """How many chunks are known to be damaged."""
-    row = transaction.row("SELECT count(*) FROM chunk WHERE damaged_ms IS NOT NULL")
-    return int(row[0]) if row else 0
 
 
 def page(transaction: Transaction, *, after: tuple[int, bytes], limit: int) -> list[SweptChunk]:

@@ -1,12 +1,17 @@
 """The seam between Cryostore and the database that holds its catalog.
 
-Lives here: what a database must do. Does not live here: any engine (`sqlite`), any statement (one file per noun).
+Lives here: what a database must do. Does not live here: any engine (`sqlite`, `postgres`), any statement (one file per
+noun).
 
 A unit of work is a function of a transaction. The database decides when it runs, may run it several times until it
 commits, and answers what it answered the time it committed; so the function does nothing but statements. No unit of
 work waits for anything outside the database.
 
-Statements are written once for all engines: named parameters (`:name`), `INSERT ... ON CONFLICT`, `RETURNING`.
+Statements are written once for all engines: named parameters (`:name`), `INSERT ... ON CONFLICT`, `RETURNING`. Values
+are whole numbers, text, bytes or None; what is true or false is 1 or 0.
+
+All transactions of a database, those that only read among them, happen as if one after the other (they are
+serializable): whoever reads in one transaction, and then in another, may conclude from both.
 """
 
 from __future__ import annotations
@@ -32,6 +37,18 @@ class Transaction(Protocol):
 
     def rows(self, statement: str, **values: Any) -> list[Row]:
         """Run a statement and answer all of its rows."""
+
+    def pass_number(self, table: str, column: str, number: int) -> None:
+        """Count on from `number` at the least in a column that the database counts up by itself.
+
+        For whoever has put in a row with a number of its own: that one is never given out again.
+        """
+
+    def problems(self, limit: int) -> list[str]:
+        """At most about `limit` things that are wrong with the database itself; reads all of it.
+
+        Raises DamagedDataError if it cannot even be read.
+        """
 
 
 class Database(Protocol):

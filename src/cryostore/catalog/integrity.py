@@ -1,7 +1,4 @@
-"""What the database says of itself: the one place with statements of a single engine, SQLite.
-
-Another engine brings its own words here; all it must answer is a list that is empty if nothing is wrong.
-"""
+"""What the database says of itself. Each engine has words of its own for that: see its `problems`."""
 
 from __future__ import annotations
 
@@ -15,8 +12,4 @@ def problems(transaction: Transaction) -> list[str]:
 
     Reads all of it, in the snapshot of one transaction. Raises DamagedDataError if it cannot even be read.
     """
-    found = [row[0] for row in transaction.rows(f"PRAGMA integrity_check({PROBLEMS_MAX})")]
-    if found == ["ok"]:
-        found = []
-    broken = transaction.rows("PRAGMA foreign_key_check")
-    return found + [f"a row of {row[0]} refers to a row of {row[2]} that is not there" for row in broken[:PROBLEMS_MAX]]
+    return transaction.problems(PROBLEMS_MAX)

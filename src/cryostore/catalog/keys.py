@@ -78,6 +78,11 @@ def insert_secret(transaction: Transaction, name: str, wrapped: bytes) -> None:
     )
 
 
+def delete_secret(transaction: Transaction, name: str) -> None:
+    """Remove a wrapped secret; absent is not an error."""
+    transaction.run("DELETE FROM secret WHERE name = :name", name=name)
+
+
 def access_key(transaction: Transaction, access_key_id: str) -> AccessKeyRow | None:
     """The access key of this id."""
     row = transaction.row(
@@ -141,6 +146,7 @@ def access_keys_in_full(transaction: Transaction) -> list[dict[str, Any]]:
 def put_back_vault_key(transaction: Transaction, row: dict[str, Any]) -> None:
     """Add a data key with every column as `vault_keys_in_full` gave it."""
     _put_back(transaction, "vault_key", VAULT_KEY_COLUMNS, row)
+    transaction.pass_number("vault_key", "key_number", row["key_number"])
 
 
 def put_back_access_key(transaction: Transaction, row: dict[str, Any]) -> None:

@@ -198,6 +198,7 @@ def put_back(transaction: Transaction, lineage_id: int, vault_id: int, parent: S
         parent_lineage_id=parent.lineage_id if parent else None,
         parent_generation=parent.generation if parent else None,
     )
+    transaction.pass_number("lineage", "lineage_id", lineage_id)
 
 
 def reserve(transaction: Transaction, lineage_id: int, generation: int) -> None:

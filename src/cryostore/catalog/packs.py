@@ -20,19 +20,21 @@ COLUMNS = ", ".join(PackRow._fields)
 EMPTY = "NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.pack_number = pack.pack_number)"
 
 
-def number_for(transaction: Transaction, name: str, *, epoch: int, now_ms: int) -> int | None:
+def number_for(transaction: Transaction, name: str, *, epoch: int, now_ms: int, is_open: bool = True) -> int | None:
     """The number of the pack for a row of bytes that were written to it in `epoch` or later.
 
-    A pack met for the first time is recorded. None if the pack is given up, or may have been: one without a row
-    counts as new only while the epoch is the one the bytes were written in, since rows are forgotten between epochs.
+    A pack met for the first time is recorded, `is_open` if more may be written to it. None if the pack is given up, or
+    may have been: one without a row counts as new only while the epoch is the one the bytes were written in, since rows
+    are forgotten between epochs.
     """
     row = transaction.row("SELECT pack_number, retired_ms FROM pack WHERE name = :name", name=name)
     if row is not None:
         return None if row[1] is not None else int(row[0])
     row = transaction.row(
-        "INSERT INTO pack (name, open, created_ms) SELECT :name, 1, :now_ms FROM collection WHERE epoch = :epoch"
+        "INSERT INTO pack (name, open, created_ms) SELECT :name, :open, :now_ms FROM collection WHERE epoch = :epoch"
         " RETURNING pack_number",
         name=name,
+        open=int(is_open),
         now_ms=now_ms,
         epoch=epoch,
     )

@@ -47,6 +47,8 @@ class RecordRow(NamedTuple):
         return RecordKey(self.noun, self.number, self.generation)
 
 
+FIRST = RecordKey("")
+"""Comes before every key."""
 COLUMNS = ", ".join(RecordRow._fields)
 DUE = "recorded < changes"
 """Word for word the condition of the partial index `record_due`."""
@@ -90,9 +92,14 @@ def find(transaction: Transaction, key: RecordKey) -> RecordRow | None:
     return RecordRow(*row) if row else None
 
 
-def due(transaction: Transaction, limit: int) -> list[RecordRow]:
-    """Nouns with changes that are not on record."""
-    rows = transaction.rows(f"SELECT {COLUMNS} FROM record WHERE {DUE} LIMIT :limit", limit=limit)
+def due(transaction: Transaction, limit: int, *, after: RecordKey = FIRST) -> list[RecordRow]:
+    """Nouns with changes that are not on record, in the order of their keys, after `after`."""
+    rows = transaction.rows(
+        f"SELECT {COLUMNS} FROM record WHERE {DUE} AND (noun, number, generation) > (:noun, :number, :generation)"
+        " ORDER BY noun, number, generation LIMIT :limit",
+        limit=limit,
+        **after._asdict(),
+    )
     return [RecordRow(*row) for row in rows]
 
 

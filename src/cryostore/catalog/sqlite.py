@@ -1,8 +1,8 @@
 """The catalog on SQLite: one file, any number of processes on one machine.
 
-Writes of one process are queued to one thread, which commits all that is waiting as one transaction (group commit): a
-durable write costs a share of an fsync. Between processes an flock taken before BEGIN IMMEDIATE keeps turns fair, where
-SQLite's own busy handler would sleep. Reads take connections from a pool and never wait for writers (WAL).
+Writes of one process share commits (`group_commit`): a durable write costs a share of an fsync. Between processes an
+flock taken before BEGIN IMMEDIATE keeps turns fair, where SQLite's own busy handler would sleep. Reads take connections
+from a pool and never wait for writers (WAL).
 """
 
 from __future__ import annotations
@@ -11,30 +11,28 @@ import contextlib
 import errno
 import fcntl
 import os
-import queue
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
-from importlib import resources
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cryostore.catalog.database import Answer, Row, Transaction
-from cryostore.core.errors import (
-    ConfigurationError,
-    DamagedDataError,
-    StorageFullError,
-    StorageUnavailableError,
-)
+from cryostore.catalog.group_commit import GroupCommit, Pending, run_batch
+from cryostore.catalog.migration import migrate_to_newest
+from cryostore.core.errors import DamagedDataError, StorageFullError, StorageUnavailableError
 
-BATCH_MAX = 512
 BUSY_WAIT_MS = 60_000
 DIALECT = {
-    "{id}": "INTEGER PRIMARY KEY AUTOINCREMENT",
-    "{blob}": "BLOB",
-    "{clustered}": "WITHOUT ROWID",
+    r"\{id\}": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    r"\{blob\}": "BLOB",
+    r"\{clustered\}": "WITHOUT ROWID",
+    r"\{, \w+\}": "",
+    r"\{- (\w+)\}": r", \1",
+    r"\{small\}": "BIGINT",
 }
 SETTINGS = ("synchronous = FULL", "foreign_keys = ON", "cache_size = -4096", "wal_autocheckpoint = 4000")
+HAS_SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'schema_version'"
 SHRINK_WAIT_MS = 200
 """How long giving the log's room back waits for readers."""
 FULL = {sqlite3.SQLITE_FULL}
@@ -64,18 +62,15 @@ class SqliteTransaction:
     def rows(self, statement: str, **values: Any) -> list[Row]:
         return self._connection.execute(statement, values).fetchall()
 
+    def pass_number(self, table: str, column: str, number: int) -> None:
+        """SQLite does so by itself, by the highest number there ever was in a table."""
 
-class _Pending:
-    """A unit of work on its way through the writer thread."""
-
-    __slots__ = ("answer", "done", "error", "work")
-
-    def __init__(self, work: Callable[[Transaction], Any]) -> None:
-        self.work = work
-        self.answer: Any = None
-        self.error: BaseException | None = None
-        self.done = threading.Lock()
-        self.done.acquire()
+    def problems(self, limit: int) -> list[str]:
+        found = [row[0] for row in self.rows(f"PRAGMA integrity_check({limit})")]
+        broken = self.rows("PRAGMA foreign_key_check")
+        return [problem for problem in found if problem != "ok"] + [
+            f"a row of {row[0]} refers to a row of {row[2]} that is not there" for row in broken[:limit]
+        ]
 
 
 class SqliteDatabase:
@@ -88,11 +83,7 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._idle: list[sqlite3.Connection] = []
-        self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._log_in_the_way = False
-        self._closed = False
-        self._closing = threading.Lock()
-        """Held to look at `_closed` and act on it."""
         with self._translated():
             lock_path = path.with_suffix(".lock")
             self._lock_descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -101,8 +92,7 @@ class SqliteDatabase:
             except BaseException:
                 os.close(self._lock_descriptor)
                 raise
-        self._writer = threading.Thread(target=self._write_batches, name="catalog-writer", daemon=True)
-        self._writer.start()
+        self._group = GroupCommit(self._write_batch)
 
     def read(self, work: Callable[[Transaction], Answer]) -> Answer:
         try:
@@ -116,30 +106,20 @@ class SqliteDatabase:
             raise self._translate(error) from error
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
-        assert threading.current_thread() is not self._writer, "a unit of work asks for another"
-        pending = _Pending(work)
-        with self._closing:
-            self._check_open()
-            self._queue.put(pending)
-        pending.done.acquire()
-        if pending.error is not None:
-            raise pending.error
-        answer: Answer = pending.answer
-        return answer
+        return self._group.write(work)
+
+    def has_schema(self) -> bool:
+        """Whether a catalog was ever made here."""
+        return self.read(lambda transaction: transaction.row(HAS_SCHEMA)) is not None
 
     def migrate(self) -> None:
-        self.write(migrate_to_newest)
+        self.write(partial(migrate_to_newest, dialect=DIALECT))
 
     def close(self) -> None:
-        with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-            self._queue.put(None)
-        self._writer.join()
-        for connection in (*self._idle, self._writing):
-            connection.close()
-        os.close(self._lock_descriptor)
+        if self._group.close():
+            for connection in (*self._idle, self._writing):
+                connection.close()
+            os.close(self._lock_descriptor)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -167,10 +147,6 @@ class SqliteDatabase:
         kind = StorageFullError if cause.errno in FULL_NUMBERS else StorageUnavailableError
         return kind(f"the catalog cannot be used: {error} ({cause.strerror})")
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StorageUnavailableError("the catalog is closed")
-
     def _open(self) -> sqlite3.Connection:
         """The connection that writes, and with it the file."""
         with contextlib.suppress(FileExistsError):
@@ -197,8 +173,8 @@ class SqliteDatabase:
 
     def _borrow(self) -> sqlite3.Connection:
         """A connection to read with, for one thread at a time."""
-        with self._closing:
-            self._check_open()
+        with self._group.closing:
+            self._group.check_open()
             if self._idle:
                 return self._idle.pop()
         return self._connect("query_only = ON")
@@ -210,8 +186,8 @@ class SqliteDatabase:
         except sqlite3.Error:
             connection.close()
             return
-        with self._closing:
-            if not self._closed:
+        with self._group.closing:
+            if not self._group.closed:
                 self._idle.append(connection)
                 return
         connection.close()
@@ -224,23 +200,7 @@ class SqliteDatabase:
         finally:
             fcntl.flock(self._lock_descriptor, fcntl.LOCK_UN)
 
-    def _write_batches(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch = [first]
-            last = False
-            while len(batch) < BATCH_MAX and not self._queue.empty():
-                pending = self._queue.get()
-                if pending is None:
-                    last = True
-                    break
-                batch.append(pending)
-            self._write_batch(batch)
-            for pending in batch:
-                pending.done.release()
-            if last:
-                return
-
-    def _write_batch(self, batch: list[_Pending]) -> None:
+    def _write_batch(self, batch: list[Pending]) -> None:
         """Run and commit the batch as one transaction; on a full disk once more, if the log's room comes back.
 
         The log can only be moved into the file if that may grow. So whoever made a little room after a failure has it
@@ -273,16 +233,13 @@ class SqliteDatabase:
         self._log_in_the_way = after > 0
         return after < before
 
-    def _try_batch(self, batch: list[_Pending]) -> BaseException | None:
-        """Run and commit the batch, first as if all would go well: that is usual, and cheaper. Answers what failed."""
+    def _try_batch(self, batch: list[Pending]) -> BaseException | None:
+        """Run and commit the batch. Answers what failed."""
         connection = self._writing
         try:
             with self._translated(), self._turn():
                 try:
-                    if not self._run_together(connection, batch):
-                        connection.execute("BEGIN IMMEDIATE")
-                        for pending in batch:
-                            self._run_in_savepoint(connection, pending)
+                    run_batch(_WritingSession(connection, self._translate), batch, alone_may_fail=True)
                     connection.execute("COMMIT")
                 finally:
                     if connection.in_transaction:
@@ -291,32 +248,26 @@ class SqliteDatabase:
             return error
         return None
 
-    @staticmethod
-    def _run_together(connection: sqlite3.Connection, batch: list[_Pending]) -> bool:
-        """Begin, and run the batch; if a unit of work fails, take all back and answer false. What is alone may fail."""
-        transaction = SqliteTransaction(connection)
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for pending in batch:
-                pending.answer = pending.work(transaction)
-        except BaseException:
-            if len(batch) == 1 or not connection.in_transaction:
-                raise  # there is nobody to save from it, or SQLite itself has taken all back
-            connection.execute("ROLLBACK")
-            return False
-        return True
 
-    def _run_in_savepoint(self, connection: sqlite3.Connection, pending: _Pending) -> None:
-        connection.execute("SAVEPOINT work")
-        try:
-            with self._translated():
-                pending.answer = pending.work(SqliteTransaction(connection))
-        except BaseException as error:
-            pending.error = error
-            if not connection.in_transaction:
-                raise  # SQLite has rolled back the whole batch, as it may on a full disk or an I/O error
-            connection.execute("ROLLBACK TO work")
-        connection.execute("RELEASE work")
+class _WritingSession:
+    """The connection that writes, while it is its process's turn; see `WritingSession`."""
+
+    def __init__(self, connection: sqlite3.Connection, translate: Callable[[sqlite3.Error], Exception]) -> None:
+        self._connection = connection
+        self._translate = translate
+
+    def begin(self) -> Transaction:
+        self._connection.execute("BEGIN IMMEDIATE")
+        return SqliteTransaction(self._connection)
+
+    def say(self, command: str) -> None:
+        self._connection.execute(command)
+
+    def stands(self, error: BaseException) -> bool:  # noqa: ARG002 - the connection knows
+        return self._connection.in_transaction
+
+    def translate(self, error: BaseException) -> BaseException:
+        return self._translate(error) if isinstance(error, sqlite3.Error) else error
 
 
 def _system_error(directory: Path, code: int) -> OSError | None:
@@ -332,34 +283,3 @@ def _system_error(directory: Path, code: int) -> OSError | None:
     elif status.f_bavail * status.f_frsize < NEEDED_BYTES or (status.f_files and not status.f_favail):
         number = errno.ENOSPC
     return None if number is None else OSError(number, os.strerror(number))
-
-
-def migrate_to_newest(transaction: Transaction) -> None:
-    """Bring the schema up to date; raises ConfigurationError if a newer program made it."""
-    transaction.run("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
-    row = transaction.row("SELECT max(version) FROM schema_version")
-    version = (row and row[0]) or 0
-    migrations = sorted(
-        (entry for entry in resources.files("cryostore.catalog.migrations").iterdir() if entry.name.endswith(".sql")),
-        key=lambda entry: entry.name,
-    )
-    if version > len(migrations):
-        raise ConfigurationError(
-            f"the catalog has schema version {version}, this program knows versions up to {len(migrations)}",
-            hint="start a newer Cryostore; a catalog is never taken back to an older version",
-        )
-    for number, entry in enumerate(migrations[version:], start=version + 1):
-        for statement in statements(entry.read_text()):
-            transaction.run(statement)
-        transaction.run("INSERT INTO schema_version (version) VALUES (:version)", version=number)
-
-
-def statements(text: str) -> list[str]:
-    """The statements of a migration in SQLite's dialect."""
-    for placeholder, words in DIALECT.items():
-        text = text.replace(placeholder, words)
-    lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
-    return [statement.strip() for statement in "\n".join(lines).split(";\n") if statement.strip()]
-
-
-__all__ = ["SqliteDatabase", "SqliteTransaction", "migrate_to_newest", "statements"]

@@ -48,6 +48,7 @@ def put_back(transaction: Transaction, vault: VaultRow) -> None:
     """Add a vault with its old id; for rebuilding the catalog."""
     values = ", ".join(f":{field}" for field in VaultRow._fields)
     transaction.run(f"INSERT INTO vault ({COLUMNS}) VALUES ({values})", **vault._asdict())
+    transaction.pass_number("vault", "vault_id", vault.vault_id)
 
 
 def by_name(transaction: Transaction, name: str) -> VaultRow | None:

@@ -1,13 +1,14 @@
 """Group flush: many threads that each need a flush share one. Knows nothing of files.
 
 Items that arrive while a flush runs gather in the next batch; the first of them leads it. Every thread sleeps and
-wakes once at most, and a thread alone flushes at once.
+wakes once at most, and a thread alone flushes at once. Where several flushes may run at a time, items gather while as
+many do.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -21,23 +22,31 @@ class _Batch(Generic[Item]):
 
 
 class GroupFlush(Generic[Item]):
-    """Calls `flush(items)`, one call at a time, such that each joining item is in exactly one call.
+    """Calls `flush(items)`, `flushes_max` calls at a time, such that each joining item is in exactly one call.
 
-    `flush` reports what goes wrong with an item on the item itself; if it raises all the same, everybody in the
-    batch gets that exception.
+    An item for which `has_room(items, item)` sees no room in a batch begins the next one. `flush` reports what goes
+    wrong with an item on the item itself; if it raises all the same, everybody in the batch gets that exception.
     """
 
-    def __init__(self, flush: Callable[[list[Item]], None]) -> None:
+    def __init__(
+        self,
+        flush: Callable[[list[Item]], None],
+        *,
+        flushes_max: int = 1,
+        has_room: Callable[[Sequence[Item], Item], bool] = lambda _items, _item: True,
+    ) -> None:
         self._flush = flush
+        self._has_room = has_room
         self._gate = threading.Lock()
-        self._turn = threading.Lock()  # at most one leader waits for it: batches form meanwhile
+        # At most one leader waits for it, and one for each batch that was full: batches form meanwhile.
+        self._turn = threading.Lock() if flushes_max == 1 else threading.Semaphore(flushes_max)
         self._gathering: _Batch[Item] | None = None
 
     def join(self, item: Item) -> None:
         """Return when a call of `flush` that began after this one, and had the item, has ended."""
         with self._gate:
             batch = self._gathering
-            if batch is None:
+            if batch is None or not self._has_room(batch.items, item):
                 batch = self._gathering = _Batch(item)
                 sleeper = None
             else:

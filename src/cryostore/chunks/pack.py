@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from cryostore.chunks.blobs import Appendable, BlobStore
 from cryostore.chunks.envelope import HEADER_BYTES, Header, scan
 from cryostore.chunks.envelope import MAGIC as ENVELOPE_MAGIC
-from cryostore.core.errors import DamagedDataError, UnknownFormatError
+from cryostore.core.errors import BlobNotFoundError, DamagedDataError, UnknownFormatError
 
 MAGIC = b"CRYP"
 VERSION = 1
@@ -68,7 +68,11 @@ def scan_pack(blobs: BlobStore, pack_id: str) -> Iterator[tuple[int, Header]]:
 
 def settle(blobs: BlobStore, pack_id: str) -> bool:
     """Make all of a pack durable, whatever became of its writer; false if that lives. Raises BlobNotFoundError."""
-    return isinstance(blobs, Appendable) and blobs.cut(pack_key(pack_id), ALL_BYTES)
+    if isinstance(blobs, Appendable):
+        return blobs.cut(pack_key(pack_id), ALL_BYTES)
+    if blobs.stat(pack_key(pack_id)) is None:
+        raise BlobNotFoundError(f"pack {pack_id} does not exist")
+    return True
 
 
 def cut_torn_tail(blobs: BlobStore, pack_id: str, *, keep_bytes: int = 0) -> int:

@@ -34,6 +34,15 @@ class Location(NamedTuple):
     length: int
 
 
+def failed(failure: CryostoreError) -> StorageUnavailableError:
+    """The error that one of several appends raises for a failure they share.
+
+    A new exception for each thread: they would fight over one traceback.
+    """
+    kind = type(failure) if isinstance(failure, StorageUnavailableError) else StorageUnavailableError
+    return kind(failure.message, hint=failure.hint)
+
+
 class _OpenPack:
     """A pack being written. Owned until it is retired and nobody waits for a flush of it."""
 
@@ -102,9 +111,7 @@ class PackWriter:
         if entry.failure is None:
             self._flushes.join(entry)
         if (failure := entry.failure) is not None:
-            # A new exception for each thread: they would fight over one traceback.
-            kind = type(failure) if isinstance(failure, StorageUnavailableError) else StorageUnavailableError
-            raise kind(failure.message, hint=failure.hint) from failure
+            raise failed(failure) from failure
         assert entry.pack is not None
         ends = accumulate(map(len, envelopes), initial=entry.offset)
         pack_id = entry.pack.pack_id

@@ -7,18 +7,23 @@ the ones that were put.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from cryostore.chunks.blobs import Appendable, BlobStore, Caching
 from cryostore.chunks.cipher import DataKey, Salts
 from cryostore.chunks.envelope import Kind, open_envelope, seal
 from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key, settle, torn_tail
+from cryostore.chunks.pack_put import PackPutter
 from cryostore.chunks.pack_reader import WINDOW_BYTES, PackReader
 from cryostore.chunks.pack_writer import PACK_BYTES_TARGET, Location, PackWriter
 from cryostore.core.digest import Payload
-from cryostore.core.errors import BlobNotFoundError, ConfigurationError, DamagedDataError
+from cryostore.core.errors import BlobNotFoundError, DamagedDataError
 from cryostore.core.ids import NewId
 
 __all__ = ["ChunkStore", "Location"]
+
+LOOKS_MAX = 16
+"""How many packs that do not grow are looked at at a time: each look is a request to somewhere else."""
 
 
 class ChunkStore:
@@ -28,11 +33,15 @@ class ChunkStore:
     """
 
     def __init__(self, blobs: BlobStore, new_id: NewId, *, pack_bytes_target: int = PACK_BYTES_TARGET) -> None:
-        if not isinstance(blobs, Appendable):  # then: one immutable blob for each group flush
-            raise ConfigurationError("chunks cannot be kept in a blob store that does not append")
-        self._blobs: BlobStore = blobs
+        self._blobs = blobs
         self.pack_bytes_target = pack_bytes_target
-        self._packs = PackWriter(blobs, new_id, pack_bytes_target=pack_bytes_target)
+        self.packs_grow = isinstance(blobs, Appendable)
+        """Whether a pack takes more after the first location in it is known. If not, it is whole from the beginning."""
+        self._packs: PackWriter | PackPutter
+        if isinstance(blobs, Appendable):
+            self._packs = PackWriter(blobs, new_id, pack_bytes_target=pack_bytes_target)
+        else:
+            self._packs = PackPutter(blobs, new_id, pack_bytes_target=pack_bytes_target)
         self._salts = Salts()
 
     def put(self, payload: Payload, key: DataKey, kind: Kind = Kind.CHUNK) -> Location:
@@ -66,9 +75,11 @@ class ChunkStore:
     def close_pack(self, pack_id: str, *, keep_bytes: int = 0) -> bool:
         """Whether nothing will be written to the pack any more; then its torn tail is cut off, behind `keep_bytes`.
 
-        Raises BlobNotFoundError.
+        Of packs that do not grow this is true without a look. Raises BlobNotFoundError.
         """
-        if isinstance(self._blobs, Appendable) and self._blobs.owned(pack_key(pack_id)):
+        if not isinstance(self._blobs, Appendable):
+            return True
+        if self._blobs.owned(pack_key(pack_id)):
             return False
         cut_torn_tail(self._blobs, pack_id, keep_bytes=keep_bytes)
         return True
@@ -76,6 +87,13 @@ class ChunkStore:
     def pack_bytes(self, pack_id: str) -> int | None:
         """How large the pack is; None if it does not exist."""
         return self._blobs.stat(pack_key(pack_id))
+
+    def pack_sizes(self, pack_ids: Sequence[str]) -> list[int | None]:
+        """How large each of these packs is, None if it does not exist; in little more time than the slowest takes."""
+        if self.packs_grow:
+            return [self.pack_bytes(pack_id) for pack_id in pack_ids]
+        with ThreadPoolExecutor(LOOKS_MAX) as pool:
+            return list(pool.map(self.pack_bytes, pack_ids))
 
     def pack_ids(self) -> Iterator[str]:
         """All packs there are, whether anybody knows them or not."""

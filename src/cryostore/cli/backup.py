@@ -186,6 +186,8 @@ def words(report: Report, outcome: Outcome, *, dry_run: bool) -> str:
         read, new, sent = map(progress.size, (report.read_bytes, report.new_bytes, report.sent_bytes))
         lines.append(f"{read} read, {new} of it new, {sent} sent")
     lines += [f"skipped: {count}, {reason}" for reason, count in sorted(report.skipped.items())]
+    if report.damaged_objects:
+        lines.append(f"{report.damaged_objects} objects of the last backup are damaged in the store: sent again")
     if report.issue_count:
         lines.append(f"{report.issue_count} issues: not all was backed up")
     return "\n".join(lines)
@@ -208,5 +210,6 @@ def facts(report: Report, outcome: Outcome) -> dict[str, Any]:
         "new_bytes": report.new_bytes,
         "sent_bytes": report.sent_bytes,
         "skipped": dict(report.skipped),
+        "damaged_objects": report.damaged_objects,
         "issues": report.issue_count,
     }

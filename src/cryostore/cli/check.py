@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli.data_dir import data_dir_option, existing_store
 from cryostore.cli.gc import show
 from cryostore.cli.hurt import lines
+from cryostore.cli.store_place import StorePlace, existing_store, store_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.limits import MIB
 
@@ -23,10 +22,10 @@ WITH_ISSUES = 1
 
 
 @click.command("check", epilog=EPILOGUE)
-@data_dir_option("The store.")
+@store_options("The store.")
 @click.option("--data", is_flag=True, help="Read and prove every byte of every chunk, too.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
-def command(data_dir: Path, data: bool, as_json: bool) -> int:
+def command(place: StorePlace, data: bool, as_json: bool) -> int:
     """Compare the catalog with the packs, both ways, and say what does not fit and what that hurts.
 
     Changes nothing. Backups, restores and a server may go on meanwhile. Each kind of finding comes with what it means
@@ -35,7 +34,7 @@ def command(data_dir: Path, data: bool, as_json: bool) -> int:
     from cryostore.maintenance.check import Checked, check
 
     outcome = Checked()
-    with existing_store(data_dir) as service:
+    with existing_store(place) as service:
         show(check(service.context, outcome, data=data))
     print(json.dumps(_document(outcome)) if as_json else "\n".join(_words(outcome)))
     return 0 if outcome.is_clean else WITH_ISSUES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from cryostore.cli import progress
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.core.errors import CryostoreError
 
 if TYPE_CHECKING:
     from cryostore.agent.points import Point
@@ -43,27 +45,43 @@ def command(
     """Find what PATTERN names: `*.conf` is a name anywhere, `/etc/*.conf` a path from the top.
 
     `*` stands for anything, `?` for one character, `[abc]` for one of these. Recovery points that hold no archive of
-    `cryo backup`, or one that no key opens, are named on stderr, and the exit code is 1.
+    `cryo backup`, or one that is damaged or that no key opens, are named on stderr, and the exit code is 1; it is 2 if
+    none could be searched.
     """
-    from cryostore.agent.errors import ArchiveDamagedError
+    from cryostore.agent.errors import DAMAGE
     from cryostore.agent.find import Finder, Wanted
     from cryostore.agent.points import find_point, list_points, opened
     from cryostore.cli.backup import bytes_of
     from cryostore.core.errors import KeyUnavailableError
+    from cryostore.model.errors import ResourceNotFoundException
 
     larger_bytes = None if larger is None else bytes_of(larger)
     finder = Finder(Wanted(pattern=pattern, newer_ns=_newer_ns(newer), larger_bytes=larger_bytes, kind=kind))
-    code = OK
+    searched = 0
+    missed: dict[str, CryostoreError] = {}
     with opened_call(Place(**place)) as call:
         points = [find_point(call, point, vault, resource)] if point else list_points(call, vault, resource)
         for each in points:
             try:
                 with opened(call, each, "find") as archive:
                     _say(each, finder.find(archive), as_json=as_json)
-            except (ArchiveDamagedError, KeyUnavailableError) as error:
-                print(f"{each.recovery_point_arn}: {error.message}", file=sys.stderr)
-                code = WITH_ISSUES
-    return code
+                searched += 1
+            except (*DAMAGE, KeyUnavailableError, ResourceNotFoundException) as error:
+                missed[each.recovery_point_arn or ""] = error
+    return _missed(missed, searched, as_json=as_json)
+
+
+def _missed(missed: dict[str, CryostoreError], searched: int, *, as_json: bool) -> int:
+    """Name what could not be searched; answers the exit code. Raises the error if that is all there was."""
+    if missed and not searched:
+        raise next(iter(missed.values()))
+    for arn, error in missed.items():
+        fact = {"RecoveryPointArn": arn, "error": error.message} | ({"hint": error.hint} if error.hint else {})
+        print(json.dumps(fact) if as_json else f"{arn}: not searched: {error.message}", file=sys.stderr)
+    if not as_json:
+        for hint in dict.fromkeys(error.hint for error in missed.values() if error.hint):
+            print(f"hint: {hint}", file=sys.stderr)
+    return WITH_ISSUES if missed else OK
 
 
 def _say(point: Point, found: Any, *, as_json: bool) -> None:

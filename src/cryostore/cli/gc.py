@@ -7,12 +7,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cryostore.cli.data_dir import data_dir_option, existing_store
+from cryostore.cli.store_place import StorePlace, existing_store, store_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.limits import MIB
 from cryostore.core.time import HOUR_MS
@@ -25,7 +24,7 @@ SECONDS_BETWEEN_LINES = 0.2
 
 
 @click.command("gc", epilog=EPILOGUE)
-@data_dir_option("The store.")
+@store_options("The store.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; only count.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
 @click.option(
@@ -36,7 +35,7 @@ SECONDS_BETWEEN_LINES = 0.2
     metavar="HOURS",
     help="How long garbage waits before it is removed; 24 if left out.",
 )
-def command(data_dir: Path, dry_run: bool, as_json: bool, quarantine_hours: float | None) -> None:
+def command(place: StorePlace, dry_run: bool, as_json: bool, quarantine_hours: float | None) -> None:
     """Give the space back that nothing needs any more.
 
     Backups, restores and a server may go on meanwhile. What is found is condemned first, and removed by a run that
@@ -48,7 +47,7 @@ def command(data_dir: Path, dry_run: bool, as_json: bool, quarantine_hours: floa
 
     quarantine_ms = None if quarantine_hours is None else round(quarantine_hours * HOUR_MS)
     outcome = Outcome()
-    with existing_store(data_dir) as service:
+    with existing_store(place) as service:
         if not dry_run:
             maintain(service)
         show(collect(service.context, outcome, quarantine_ms=quarantine_ms, dry_run=dry_run))

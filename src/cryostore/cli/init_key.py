@@ -59,12 +59,12 @@ def command(
 
 
 def _lines(path: Path) -> bytes:
-    from cryostore.agent.key_paper import PAPER_BYTES_MAX
+    from cryostore.core.paper import TEXT_BYTES_MAX
 
     try:
         if str(path) == "-":
-            return sys.stdin.buffer.read(PAPER_BYTES_MAX)
+            return sys.stdin.buffer.read(TEXT_BYTES_MAX)
         with path.open("rb") as file:
-            return file.read(PAPER_BYTES_MAX)
+            return file.read(TEXT_BYTES_MAX)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,36 +1,44 @@
-"""`cryo jobs`: what is open, since when, and what it keeps alive."""
+"""`cryo jobs`: what is open, since when, and what it keeps alive; and which process does what in the background."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli.data_dir import data_dir_option, existing_store
+from cryostore.cli.store_place import StorePlace, existing_store, store_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.time import SECOND_MS
 
+if TYPE_CHECKING:
+    from cryostore.catalog.claims import ClaimRow
+
 
 @click.command("jobs", epilog=EPILOGUE)
-@data_dir_option("The store.")
+@store_options("The store.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array; times in milliseconds since 1970.")
-def command(data_dir: Path, as_json: bool) -> None:
-    """Show backup and restore jobs that have not ended, and a garbage collection that runs.
+def command(place: StorePlace, as_json: bool) -> None:
+    """Show backup and restore jobs that have not ended, and who does what in the background.
 
     A job keeps alive what it has written and, while it is open, its base or the recovery point it restores. One that
     gives no sign of life ends by itself.
+
+    Background work is claimed, so that one process does it: which one (machine/process), what it said last, since when,
+    and when another one may take over if it gives no further sign of life.
     """
-    from cryostore.core.time import wall_clock
+    from cryostore.catalog import claims
     from cryostore.maintenance.pins import pins
 
-    with existing_store(data_dir) as service:
+    with existing_store(place) as service:
         found = pins(service.context)
+        held = service.context.database.read(claims.held)
+        now_ms = service.context.clock()
     if as_json:
-        print(json.dumps([asdict(pin) for pin in found], indent=2))
+        shown = [asdict(pin) for pin in found]
+        print(json.dumps([*shown, *(_claim(row, now_ms) for row in held)], indent=2))
         return
-    now_ms = wall_clock()
     for pin in found:
         times = f"begun {_span(now_ms - pin.begun_ms)} ago, idle {_span(now_ms - pin.active_ms)}"
         keeps = f", keeps {pin.point_id}" if pin.point_id else ""
@@ -38,8 +46,25 @@ def command(data_dir: Path, as_json: bool) -> None:
         where = f" {pin.vault} {pin.resource_arn}" if pin.vault else ""
         lapses = f"lapses in {_span(pin.lapses_ms - now_ms)}"
         print(f"{pin.kind} {pin.id} {pin.state}{where}: {times}, {lapses}{keeps}{uploads}")
-    if not found:
+    for row in held:
+        lapses = f"lapses in {_span(row.until_ms - now_ms)}" if row.until_ms >= now_ms else "LAPSED"
+        doing = f" {row.doing}" if row.doing else ""
+        print(f"claim {row.work} by {row.holder}:{doing} begun {_span(now_ms - row.begun_ms)} ago, {lapses}")
+    if not found and not held:
         print("nothing is open")
+
+
+def _claim(row: ClaimRow, now_ms: int) -> dict[str, Any]:
+    return {
+        "kind": "claim",
+        "id": row.work,
+        "state": "RUNNING" if row.until_ms >= now_ms else "LAPSED",
+        "holder": row.holder,
+        "fence": row.fence,
+        "doing": row.doing,
+        "begun_ms": row.begun_ms,
+        "lapses_ms": row.until_ms,
+    }
 
 
 def _span(milliseconds: int) -> str:

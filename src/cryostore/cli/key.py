@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli.data_dir import data_dir_option, existing_store, named_keyring
 from cryostore.cli.gc import show
+from cryostore.cli.store_place import StorePlace, existing_store, store_options
 from cryostore.cli.verbs import EPILOGUE
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def command() -> None:
 
 
 @command.command("list", epilog=EPILOGUE)
-@data_dir_option("The store.")
+@store_options("The store.")
 @JSON_OPTION
-def list_keys(data_dir: Path, as_json: bool) -> int:
+def list_keys(place: StorePlace, as_json: bool) -> int:
     """Show the master keys of the keyring, and what each is needed for.
 
     The active key is in use once `cryo key rotate` has begun with it. Ends with 1 if something is wrapped with a key
@@ -47,7 +47,7 @@ def list_keys(data_dir: Path, as_json: bool) -> int:
     from cryostore.chunks.keyring import KeyringSource
     from cryostore.maintenance.key_uses import uses
 
-    with existing_store(data_dir) as service:
+    with existing_store(place) as service:
         found = uses(service.context)
         source = service.context.keys.keyring.source
         assert isinstance(source, KeyringSource)
@@ -61,10 +61,10 @@ def list_keys(data_dir: Path, as_json: bool) -> int:
 
 
 @command.command("rotate", epilog=EPILOGUE)
-@data_dir_option("The store.")
+@store_options("The store.")
 @click.option("--vault", default=None, metavar="NAME", help="Give this vault a new data key instead.")
 @JSON_OPTION
-def rotate(data_dir: Path, vault: str | None, as_json: bool) -> int:
+def rotate(place: StorePlace, vault: str | None, as_json: bool) -> int:
     """Bring a new master key into use, and wrap with it all that older ones have wrapped.
 
     No backup is rewritten, and servers go on meanwhile. Broken off, it is finished by doing it again. Old keys stay in
@@ -78,7 +78,7 @@ def rotate(data_dir: Path, vault: str | None, as_json: bool) -> int:
     """
     from cryostore.maintenance.key_rotation import Rotated, rotate, rotate_vault
 
-    with existing_store(data_dir) as service:
+    with existing_store(place) as service:
         if vault is not None:
             number = rotate_vault(service.context, vault)
             print(json.dumps({"vault": vault, "keys": number}) if as_json else f"vault {vault} has {number} data keys")
@@ -90,10 +90,10 @@ def rotate(data_dir: Path, vault: str | None, as_json: bool) -> int:
 
 
 @command.command("forget", epilog=EPILOGUE)
-@data_dir_option("The store.")
+@store_options("The store.")
 @click.argument("key_id")
 @JSON_OPTION
-def forget(data_dir: Path, key_id: str, as_json: bool) -> None:
+def forget(place: StorePlace, key_id: str, as_json: bool) -> None:
     """Remove an old master key from the keyring, if nothing in this store is wrapped with it.
 
     Copies of the catalog from before the rotation need it still, and so does any other store with the same keyring:
@@ -101,18 +101,18 @@ def forget(data_dir: Path, key_id: str, as_json: bool) -> None:
     """
     from cryostore.maintenance.key_rotation import forget
 
-    with existing_store(data_dir) as service:
+    with existing_store(place) as service:
         forget(service.context, key_id)
     print(json.dumps({"forgotten": key_id}) if as_json else f"master key {key_id} is no longer in the keyring")
 
 
 @command.command("export", epilog=EPILOGUE)
-@data_dir_option("The store whose keyring it is.")
+@store_options("The store whose keyring it is.")
 @click.option("--to", "target", type=click.Path(path_type=Path), default=None, help="The new file.")
 @click.option("--paper", is_flag=True, help="As lines with checksums, to print; to stdout, if there is no --to.")
 @click.option("--with-new-key", is_flag=True, help="Add a new active key to what is exported; the keyring stays.")
 @JSON_OPTION
-def export(data_dir: Path, target: Path | None, paper: bool, with_new_key: bool, as_json: bool) -> None:
+def export(place: StorePlace, target: Path | None, paper: bool, with_new_key: bool, as_json: bool) -> None:
     """Write a copy of the keyring, to keep away from the data.
 
     The file can be read by its owner only, is read back and compared, and is a keyring file itself. Whoever has it and
@@ -121,11 +121,10 @@ def export(data_dir: Path, target: Path | None, paper: bool, with_new_key: bool,
     from cryostore.chunks.keyring.paper import print_paper
     from cryostore.core.errors import ConfigurationError
     from cryostore.core.ids import random_id
-    from cryostore.service.keyring import existing_keyring
 
     if target is None and not paper:
         raise ConfigurationError("nothing says where to", hint="give --to FILE, or --paper to print it")
-    document = existing_keyring(data_dir, named_keyring()).document()
+    document = place.open_keyring().document()
     if with_new_key:
         document = document.with_new_key(random_id())
     if target is None:
@@ -136,10 +135,10 @@ def export(data_dir: Path, target: Path | None, paper: bool, with_new_key: bool,
 
 
 @command.command("import", epilog=EPILOGUE)
-@data_dir_option("The store whose keyring it is to be; it need not be there yet.")
+@store_options("The store whose keyring it is to be; it need not be there yet.")
 @click.argument("source", type=click.Path(allow_dash=True, path_type=Path))
 @JSON_OPTION
-def import_keys(data_dir: Path, source: Path, as_json: bool) -> None:
+def import_keys(place: StorePlace, source: Path, as_json: bool) -> None:
     """Put a keyring back from an export: a file, or the lines of --paper as they were typed in; - is stdin.
 
     Makes the keyring file if it is missing. If it is there, it gets the keys it lacks, and its active key stays. No key
@@ -148,30 +147,29 @@ def import_keys(data_dir: Path, source: Path, as_json: bool) -> None:
     from cryostore.chunks.keyring import EditableKeyring, create_keyring, open_keyring
     from cryostore.core.errors import ConfigurationError
     from cryostore.core.ids import random_id
-    from cryostore.service.keyring import place_of
 
     document = _read(source)
-    place = place_of(data_dir, named_keyring())
-    if place.path is None:
+    path = place.keyring_place.path
+    if path is None:
         raise ConfigurationError("only a keyring file can be written", hint="name a file with --keyring")
-    if place.path.exists():
-        keyring = open_keyring(place)
+    if path.exists():
+        keyring = open_keyring(place.keyring_place)
         assert isinstance(keyring, EditableKeyring)
         added = keyring.merge(document)
     else:
-        create_keyring(place.path, random_id, document)
+        create_keyring(path, random_id, document)
         added = list(document.keys)
     if as_json:
-        print(json.dumps({"keyring": str(place.path), "added": added}))
+        print(json.dumps({"keyring": str(path), "added": added}))
     else:
-        print(f"{place.path}: {len(added)} keys added")
+        print(f"{path}: {len(added)} keys added")
 
 
 @command.command("verify", epilog=EPILOGUE)
-@data_dir_option("The store.")
+@store_options("The store.")
 @click.argument("source", type=click.Path(allow_dash=True, path_type=Path))
 @JSON_OPTION
-def verify(data_dir: Path, source: Path, as_json: bool) -> int:
+def verify(place: StorePlace, source: Path, as_json: bool) -> int:
     """Show whether an export would open the store, should its keyring be lost: a file, or typed lines; - is stdin.
 
     Ends with 1 if it lacks a key that something is wrapped with, or has another one of that id.
@@ -180,7 +178,7 @@ def verify(data_dir: Path, source: Path, as_json: bool) -> int:
     from cryostore.maintenance.key_uses import uses
 
     document = _read(source)
-    with existing_store(data_dir) as service:
+    with existing_store(place) as service:
         needed = sorted(uses(service.context).by_key)
         keyring = service.context.keys.keyring.source
         assert isinstance(keyring, KeyringSource)

@@ -54,8 +54,8 @@ def line(report: Report, seconds: float) -> str:
 
     rate = report.file_bytes / seconds if seconds else 0.0
     left = ""
-    if report.total_bytes and rate:
-        left = f", {_span(max(report.total_bytes - report.file_bytes, 0) / rate)} left"
+    if report.total_bytes and rate and report.total_bytes >= report.file_bytes:
+        left = f", {_span((report.total_bytes - report.file_bytes) / rate)} left"
     issues = f", {report.issue_count} issues" if report.issue_count else ""
     path = shown_path(report.current)[-PATH_CHARACTERS:]
     return f"{size(report.file_bytes)}, {report.files} files, {size(rate)}/s{left}{issues}  {path}"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli.data_dir import data_dir_option, existing_store
 from cryostore.cli.gc import show
 from cryostore.cli.hurt import lines
+from cryostore.cli.store_place import StorePlace, existing_store, store_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.limits import MIB
 
@@ -23,10 +22,10 @@ WITH_ISSUES = 1
 
 
 @click.command("repair", epilog=EPILOGUE)
-@data_dir_option("The store.")
+@store_options("The store.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; only say what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
-def command(data_dir: Path, dry_run: bool, as_json: bool) -> int:
+def command(place: StorePlace, dry_run: bool, as_json: bool) -> int:
     """Look in all packs for chunks that are damaged or missing, and take up packs that the catalog does not know.
 
     Deletes nothing but the unfinished ends of packs. Backups, restores and a server may go on meanwhile. Helps only
@@ -35,7 +34,7 @@ def command(data_dir: Path, dry_run: bool, as_json: bool) -> int:
     from cryostore.maintenance.repair import Repaired, repair
 
     outcome = Repaired()
-    with existing_store(data_dir) as service:
+    with existing_store(place) as service:
         show(repair(service.context, outcome, dry_run=dry_run))
     print(json.dumps(_document(outcome)) if as_json else "\n".join(_words(outcome, dry_run=dry_run)))
     return 0 if outcome.is_done else WITH_ISSUES

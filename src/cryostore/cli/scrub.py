@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from cryostore.cli.data_dir import data_dir_option, existing_store
 from cryostore.cli.duration import duration_seconds
 from cryostore.cli.gc import show
 from cryostore.cli.hurt import lines
+from cryostore.cli.store_place import StorePlace, existing_store, store_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.limits import MIB
 
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
     from cryostore.service import Context
 
 WITH_ISSUES = 1
+TURN_SECONDS_MAX = 30.0
+"""How long what a server is at is waited for: several times what it reads at once."""
+TURN_WAIT_SECONDS = 0.2
 
 
 @click.command("scrub", epilog=EPILOGUE)
-@data_dir_option("The store.")
+@store_options("The store.")
 @click.option(
     "--sample",
     "percent",
@@ -45,18 +49,19 @@ WITH_ISSUES = 1
     help="Begin no pack after so long: 90s, 30m, 2h, 1d.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
-def command(data_dir: Path, percent: float, seconds_max: float | None, as_json: bool) -> int:
+def command(place: StorePlace, percent: float, seconds_max: float | None, as_json: bool) -> int:
     """Read what is stored, prove every byte, and say what is damaged and what that hurts.
 
-    Packs that were not verified for longest come first, so that short runs add up to all. Backups, restores and a
-    server may go on meanwhile; a server scrubs by itself as well. What is damaged is healed by the next upload of the
+    Packs that were not verified for longest come first, so that short runs add up to all. Backups, restores and
+    servers may go on meanwhile; servers scrub by themselves as well, and leave it to this command while it runs. One
+    process of a store scrubs at a time: `cryo jobs` says which. What is damaged is healed by the next upload of the
     same bytes: after damage to a recovery point, make another backup of its resource.
     """
     from cryostore.maintenance.damage import Damage
     from cryostore.maintenance.scrub import Scrubbed
 
     outcome, damage = Scrubbed(), Damage()
-    with existing_store(data_dir) as service:
+    with existing_store(place) as service:
         show(_steps(service.context, outcome, damage, share=percent / 100, seconds_max=seconds_max))
     if as_json:
         print(json.dumps(asdict(outcome) | {"damage": asdict(damage)}))
@@ -71,9 +76,26 @@ def _steps(
     from cryostore.maintenance.damage import name_damage
     from cryostore.maintenance.scrub import scrub
 
-    yield from scrub(context, outcome, share=share, seconds_max=seconds_max)
+    scrubbing = partial(scrub, context, outcome, share=share, seconds_max=seconds_max)
+    yield from _in_turn(scrubbing)
     found = yield from name_damage(context)
     damage.objects, damage.points, damage.jobs = found.objects, found.points, found.jobs
+
+
+def _in_turn(begin: Callable[[], Iterator[Progress]]) -> Iterator[Progress]:
+    """The steps of a scrub, once the portion ends that a server is at. Raises ClaimHeldError if somebody is at more."""
+    from cryostore.catalog.claims import ClaimHeldError
+
+    end = time.monotonic() + TURN_SECONDS_MAX
+    while True:
+        try:
+            yield from begin()
+        except ClaimHeldError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(TURN_WAIT_SECONDS)
+        else:
+            return
 
 
 def _words(outcome: Scrubbed) -> Iterator[str]:

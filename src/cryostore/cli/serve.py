@@ -2,66 +2,46 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cryostore.cli.data_dir import keyring_option
+from cryostore.cli.option_words import click_option, config_option
 from cryostore.cli.verbs import EPILOGUE
-from cryostore.core.limits import MIB
-from cryostore.server.config import PORT_DEFAULT, Configuration, parse_listen, workers_default
-from cryostore.server.log import LEVELS
+from cryostore.server.config_file import merged, read_command_line, read_environment, read_file
+from cryostore.server.options import OPTIONS, configuration_of
+
+
+def _options(verb: Callable[..., None]) -> Any:
+    """Every option that the command line has."""
+    optioned: Any = config_option()(verb)
+    for option in reversed(tuple(OPTIONS.values())):
+        if option.on_command_line:
+            optioned = click_option(option)(optioned)
+    return optioned
 
 
 @click.command("serve", epilog=EPILOGUE)
-@click.option(
-    "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("cryo-data"),
-    envvar="CRYO_DATA_DIR",
-    show_default="./cryo-data",
-    show_envvar=True,
-    help="Where everything is stored; made if it is missing.",
-)
-@keyring_option()
-@click.option("--listen", default=f"127.0.0.1:{PORT_DEFAULT}", show_default=True, help="HOST:PORT; port 0 picks one.")
-@click.option(
-    "--workers",
-    type=int,
-    default=workers_default,
-    show_default="2, or 1 on one processor",
-    help="Processes that share the work.",
-)
-@click.option("--region", default=None, help="The only region that signatures may name; any, if left out.")
-@click.option("--tls-cert", type=click.Path(path_type=Path), default=None, help="Certificate chain, PEM.")
-@click.option("--tls-key", type=click.Path(path_type=Path), default=None, help="Its private key, PEM.")
-@click.option("--insecure-listen", is_flag=True, help="Allow other machines to connect without TLS.")
-@click.option("--metrics", default=None, metavar="HOST:PORT", help="Where /metrics, /-/live and /-/ready are answered.")
-@click.option(
-    "--reserve",
-    "reserve_mib",
-    type=click.IntRange(min=0),
-    default=64,
-    show_default=True,
-    metavar="MIB",
-    help="Room kept back on the disk for deletes and garbage collection; an eighth of the disk at most.",
-)
-@click.option("--log-level", type=click.Choice(list(LEVELS)), default="info", show_default=True)
-def command(listen: str, metrics: str | None, reserve_mib: int, **options: Any) -> None:
+@_options
+def command(config: Path | None, **texts: Any) -> None:
     """Run the server until it is told to stop.
 
-    The first start makes the data directory, the vault Default, and DIR/credentials with the root access key, a shared
-    credentials file for the AWS SDKs. It makes the keyring, too, and says so: losing that loses every backup. When
-    requests are answered, one line on stdout says where; logs go to stderr, as JSON. SIGTERM or Ctrl-C lets requests
-    under way finish; a second one does not.
+    On a data directory, the first start makes it, the vault Default, and DIR/credentials with the root access key, a
+    shared credentials file for the AWS SDKs. It makes the keyring, too, and says so: losing that loses every backup. A
+    shared store, named by --catalog, --blobs and --keyring, is prepared by `cryo init`, and any number of servers
+    run on it.
+
+    When requests are answered, one line on stdout says where; logs go to stderr, as JSON. SIGTERM or Ctrl-C lets
+    requests under way finish; a second one does not. More options can be given in the file and in the environment.
     """
     from cryostore.server.run import serve
 
-    host, port = parse_listen(listen)
-    if metrics is not None:
-        options["metrics_host"], options["metrics_port"] = parse_listen(metrics, "--metrics")
-    serve(Configuration(host=host, port=port, reserve_bytes=reserve_mib * MIB, **options), announce)
+    file = read_file(config) if config is not None else {}
+    values = merged(read_command_line(texts), read_environment(os.environ), file)
+    serve(configuration_of(values), announce)
 
 
 def announce(line: str) -> None:

@@ -6,6 +6,6 @@ Every duty is safe at any moment, from any process, any number of times; none re
 from __future__ import annotations
 
 from cryostore.maintenance.duties import maintain
-from cryostore.maintenance.schedule import ScheduledCollection, ScheduledScrub
+from cryostore.maintenance.schedule import ScheduledCollection, ScheduledRound, ScheduledScrub
 
-__all__ = ["ScheduledCollection", "ScheduledScrub", "maintain"]
+__all__ = ["ScheduledCollection", "ScheduledRound", "ScheduledScrub", "maintain"]

@@ -2,6 +2,9 @@
 
 The rules: `gc`, where rule 7 is this module. An envelope is copied as it is, once it has proved to be readable; one
 that is not stays where it is, and with it its pack.
+
+Packs that grow are emptied one by one, since what is appended meets in one pack anyway. Where a pack is put whole, one
+batch of envelopes is one pack: batches then go across packs, or small ones would be copied to small ones for ever.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ GARBAGE_PER_LIVE = 16
 """Garbage up to one byte in so many live ones is left where it is."""
 WORTH_PER_PACK = 16
 """Garbage of less than this part of a pack, in the whole store, is left where it is."""
+WHOLE_BYTES_TARGET = 4 * MIB
+"""Packs that do not grow are merged if they have less than half of this: more is worth an object of its own."""
 
 
 class PackUse(NamedTuple):
@@ -49,11 +54,19 @@ def compact(run: Run, live_bytes: dict[int, int]) -> Iterator[Progress]:
     yield Progress("measure", len(uses))
     reserve = run.context.reserve
     free_bytes = reserve.free_bytes if reserve.has_disk else None
-    chosen = worthwhile(uses, run.context.settings.pack_bytes_target, free_bytes=free_bytes)
+    target = run.context.settings.pack_bytes_target
+    grow = run.context.store.packs_grow
+    merged_bytes_min = target if grow else min(target, WHOLE_BYTES_TARGET)
+    chosen = worthwhile(uses, target, merged_bytes_min=merged_bytes_min, free_bytes=free_bytes)
     if run.dry_run:
         run.outcome.packs_compacted = len(chosen)
         run.outcome.moved_bytes = sum(pack.live_bytes for pack in chosen)
         return
+    yield from _empty_each(run, chosen) if grow else _merge(run, chosen)
+
+
+def _empty_each(run: Run, chosen: Sequence[PackUse]) -> Iterator[Progress]:
+    """Empty packs one by one, into those that this process appends to."""
     for pack in chosen:
         run.context.store.roll(pack.name)  # all of them first: none is to be filled with what another one held
     # What needs least room goes first. Without a quarantine each pack leaves more room to the next than it needed.
@@ -74,6 +87,41 @@ def compact(run: Run, live_bytes: dict[int, int]) -> Iterator[Progress]:
         if not run.quarantine_ms:
             yield from retire(run)
             yield from drop(run)
+
+
+def _merge(run: Run, chosen: Sequence[PackUse]) -> Iterator[Progress]:
+    """Empty packs together, into new ones that are put whole."""
+    batch: list[tuple[PackUse, PackedChunk]] = []
+    size = 0
+    try:
+        for done, pack in enumerate(chosen):
+            for chunk in _chunks(run, pack):
+                if batch and (size + chunk.sealed_length > BYTES_PER_BATCH or len(batch) == CHUNKS_PER_BATCH):
+                    _move(run, batch)
+                    batch, size = [], 0
+                    yield Progress("compact", done, len(chosen))
+                batch.append((pack, chunk))
+                size += chunk.sealed_length
+        _move(run, batch)
+    except StorageFullError:
+        run.outcome.packs_skipped += 1
+        return  # what was moved is moved; a later run does the rest
+    run.outcome.packs_compacted += len(chosen)
+    if not run.quarantine_ms:
+        yield from retire(run)
+        yield from drop(run)
+
+
+def _chunks(run: Run, pack: PackUse) -> Iterator[PackedChunk]:
+    """All that rows point to in a closed pack."""
+    offset = 0
+    while _is_closed(run, pack) and (
+        found := run.read(
+            partial(chunks.in_pack, pack_number=pack.pack_number, from_offset=offset, limit=CHUNKS_PER_BATCH)
+        )
+    ):
+        yield from found
+        offset = found[-1].pack_offset + 1
 
 
 def _has_room(run: Run, pack: PackUse) -> bool:
@@ -100,18 +148,26 @@ def _uses(run: Run, live_bytes: dict[int, int]) -> Iterator[PackUse]:
     """Every pack that holds something and exists."""
     after = 0
     while rows := run.read(partial(packs.standing, after=after, limit=PACKS_PER_BATCH)):
-        for row in rows:
-            size = run.context.store.pack_bytes(row.name) if row.pack_number in live_bytes else None
+        used = [row for row in rows if row.pack_number in live_bytes]
+        for row, size in zip(used, run.context.store.pack_sizes([row.name for row in used]), strict=True):
             if size is not None:
                 yield PackUse(row.pack_number, row.name, size, live_bytes[row.pack_number])
         after = rows[-1].pack_number
 
 
-def worthwhile(uses: Sequence[PackUse], pack_bytes_target: int, *, free_bytes: int | None = None) -> list[PackUse]:
+def worthwhile(
+    uses: Sequence[PackUse],
+    pack_bytes_target: int,
+    *,
+    merged_bytes_min: int | None = None,
+    free_bytes: int | None = None,
+) -> list[PackUse]:
     """The packs to compact: those whose garbage is too much, those of mostly garbage, and small ones that fill one.
 
-    On a disk with only `free_bytes` left, less garbage is too much.
+    Small are those of less than half of `merged_bytes_min`, a whole pack if left out. On a disk with only `free_bytes`
+    left, less garbage is too much.
     """
+    merged_bytes_min = merged_bytes_min or pack_bytes_target
     live = sum(use.live_bytes for use in uses)
     left = sum(use.garbage_bytes for use in uses)
     chosen: list[PackUse] = []
@@ -123,8 +179,8 @@ def worthwhile(uses: Sequence[PackUse], pack_bytes_target: int, *, free_bytes: i
     worth = pack_bytes_target // WORTH_PER_PACK
     if sum(use.garbage_bytes for use in chosen) < (worth if free_bytes is None else min(worth, free_bytes)):
         chosen = []
-    small = [use for use in uses if use.size_bytes * 2 < pack_bytes_target and use not in chosen]
-    return chosen + (small if sum(use.live_bytes for use in small) >= pack_bytes_target else [])
+    small = [use for use in uses if use.size_bytes * 2 < merged_bytes_min and use not in chosen]
+    return chosen + (small if sum(use.live_bytes for use in small) >= merged_bytes_min else [])
 
 
 def _empty(run: Run, pack: PackUse) -> Iterator[None]:
@@ -134,7 +190,7 @@ def _empty(run: Run, pack: PackUse) -> Iterator[None]:
         partial(chunks.in_pack, pack_number=pack.pack_number, from_offset=offset, limit=CHUNKS_PER_BATCH)
     ):
         batch = _first(found)
-        _move(run, pack, batch)
+        _move(run, [(pack, chunk) for chunk in batch])
         offset = batch[-1].pack_offset + 1
         yield
 
@@ -149,20 +205,24 @@ def _first(found: Sequence[PackedChunk]) -> Sequence[PackedChunk]:
     return found
 
 
-def _move(run: Run, pack: PackUse, batch: Sequence[PackedChunk]) -> None:
-    envelopes = [(chunk, envelope) for chunk in batch if (envelope := _envelope(run, pack, chunk)) is not None]
+def _move(run: Run, batch: Sequence[tuple[PackUse, PackedChunk]]) -> None:
+    """Copy the sound ones of these chunks into one pack, and let their rows point there."""
+    envelopes = [
+        (pack, chunk, envelope) for pack, chunk in batch if (envelope := _envelope(run, pack, chunk)) is not None
+    ]
     if not envelopes:
         return
-    locations = run.context.store.append([envelope for _, envelope in envelopes])
+    locations = run.context.store.append([envelope for *_, envelope in envelopes])
     name = locations[0].pack_id
+    is_open = run.context.store.packs_grow
 
     def work(transaction: Transaction) -> int:
-        number = packs.number_for(transaction, name, epoch=run.epoch, now_ms=run.context.clock())
+        number = packs.number_for(transaction, name, epoch=run.epoch, now_ms=run.context.clock(), is_open=is_open)
         if number is None:
             return 0
         return sum(
             chunks.move(transaction, chunk, from_pack=pack.pack_number, to_pack=number, to_offset=location.offset)
-            for (chunk, _), location in zip(envelopes, locations, strict=True)
+            for (pack, chunk, _), location in zip(envelopes, locations, strict=True)
         )
 
     run.outcome.moved += run.write(work)

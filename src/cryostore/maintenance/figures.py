@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cryostore.catalog import chunks, collections, recovery_points
+from cryostore.catalog import claims, damage, recovery_points
 from cryostore.catalog.database import Transaction
 from cryostore.core.time import seconds
+from cryostore.maintenance.claims import COLLECTION
 from cryostore.service import Context
 
 
@@ -24,8 +25,8 @@ def figures(context: Context) -> Figures:
     def work(transaction: Transaction) -> Figures:
         return Figures(
             recovery_points.count(transaction),
-            chunks.count_damaged(transaction),
-            seconds(collections.state(transaction).finished_ms),
+            damage.count(transaction),
+            seconds(claims.find(transaction, COLLECTION).finished_ms),
         )
 
     return context.database.read(work)

@@ -2,8 +2,9 @@
 
 The rules, on which the safety of every byte rests:
 
-1. A run begins by raising the epoch, in a transaction. There is one run at a time: it holds a lease, and each of its
-   writes makes sure that it still does (`collection`). A run that has lost it changes nothing any more.
+1. A run begins by raising the epoch, in a transaction. There is one run at a time: it has claimed the work, and each
+   of its writes makes sure that it still has it (`claims`). A run that has lost it changes nothing any more in the
+   catalog; what it may still do beside the catalog, late, is in rule 8.
 2. Every write that refers to a chunk does so in one transaction with `chunks.insert` or `chunks.use`, which note the
    current epoch on the chunk's row. To such a write a condemned chunk is an unknown one: its bytes are stored anew,
    and the row is a sound one again, at the new place.
@@ -18,6 +19,11 @@ The rules, on which the safety of every byte rests:
    is gone. A pack without a row is new only to a writer whose bytes were written in the current epoch.
 7. Before that, compaction copies what is left in packs of mostly garbage into new packs and moves the rows
    (`compaction`). Readers that looked up the old place look again.
+8. A file is deleted only behind the transaction that drops its row, and nothing takes that back: a retired pack takes
+   no rows, a dropped one stays dropped until its file is seen to be gone, and names are never used again. So it does
+   not matter when the file goes, who deletes it, or how often: also not if that is a run that was outlived, after a
+   later one has deleted the file and forgotten the row. The other thing done beside the catalog is cutting torn tails,
+   of packs nobody writes to, behind the last whole envelope: to do so late cuts the same bytes or none.
 
 Nothing is decided by a listing or a file's time; a clock that goes wrong changes how long garbage waits, nothing else.
 No transaction changes more than a few hundred rows, and none spans a read or write of a file.
@@ -25,9 +31,10 @@ No transaction changes more than a few hundred rows, and none spans a read or wr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from cryostore.maintenance import compaction, packs, records
+from cryostore.maintenance.claims import COLLECTION, claimed
 from cryostore.maintenance.collection import Outcome, Progress, Run
 from cryostore.maintenance.mark import mark
 from cryostore.maintenance.sweep import sweep
@@ -42,23 +49,27 @@ def collect(
     Counts into `outcome`. May be broken off between any two steps, for good too: a later run does the rest. A dry run
     only counts; a write that comes meanwhile may be counted as garbage.
 
-    Raises CollectionRunsError if another run is under way, CollectionLostError if another one took over.
+    Raises ClaimHeldError if another run is under way, ClaimLostError if another one took over.
     """
     quarantine_ms = context.settings.quarantine_ms if quarantine_ms is None else quarantine_ms
-    run = Run.begin(context, outcome, quarantine_ms=quarantine_ms, dry_run=dry_run)
-    try:
-        marked = yield from mark(run)
-        live_bytes = yield from sweep(run, marked)
-        yield from packs.close(run)
-        yield from packs.retire(run)
-        yield from packs.drop(run)  # before anything is copied: on a full disk this is where the room comes from
-        yield from compaction.compact(run, live_bytes)
-        yield from packs.retire(run)
-        yield from packs.drop(run)
-        yield from records.shrink(run)
-        run.end(finished=True)
-    finally:
-        run.end(finished=False)
+    if dry_run:
+        yield from _steps(Run.begin(context, outcome, quarantine_ms=quarantine_ms, dry_run=True))
+        return
+    with claimed(context, COLLECTION) as claim:
+        run = Run.begin(claim.context, outcome, quarantine_ms=quarantine_ms, dry_run=False)
+        yield from claim.saying(_steps(run))
+
+
+def _steps(run: Run) -> Generator[Progress, None, None]:
+    marked = yield from mark(run)
+    live_bytes = yield from sweep(run, marked)
+    yield from packs.close(run)
+    yield from packs.retire(run)
+    yield from packs.drop(run)  # before anything is copied: on a full disk this is where the room comes from
+    yield from compaction.compact(run, live_bytes)
+    yield from packs.retire(run)
+    yield from packs.drop(run)
+    yield from records.shrink(run)
 
 
 def collect_all(context: Context, *, quarantine_ms: int | None = None, dry_run: bool = False) -> Outcome:

@@ -11,6 +11,10 @@ The rules, on which it rests that no key is ever needed that is not there:
 4. It is finished when nothing is wrapped with another key, neither a row nor a record (`key_uses`). Only such a key may
    leave the keyring.
 
+5. One process at a time rotates, or takes a key out of the keyring: it has claimed the work (`claims`). So no rotation
+   that stood still begins with a key that was forgotten meanwhile. To take a key out late does no harm: by rule 2, and
+   since nothing but a rotation makes a key that is not in use one that is, nobody has begun to need it.
+
 Broken off anywhere, the store opens with the keys there are, and another run does the rest.
 """
 
@@ -18,7 +22,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +32,7 @@ from cryostore.catalog.keys import WRAPPED, WrappedRow
 from cryostore.catalog.records import VAULT, RecordKey
 from cryostore.chunks.keyring import EditableKeyring, Keyring, KeyringSource, MasterKey, unwrap
 from cryostore.core.errors import ConfigurationError, CryostoreError, KeyUnavailableError
+from cryostore.maintenance.claims import KEY_ROTATION, claimed
 from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.key_uses import (
     DAMAGED,
@@ -82,8 +87,14 @@ def rotate(context: Context, outcome: Rotated) -> Iterator[Progress]:
 
     The new key is the active one of the keyring. If that one is in use, and nothing is left of an older rotation, then
     a keyring that Cryostore may edit gets another one, and any other is for its owner to change: ConfigurationError.
-    Raises RotationSupersededError, StorageUnavailableError, KeyUnavailableError.
+    Raises ClaimHeldError if another process rotates, ClaimLostError if one took over, RotationSupersededError,
+    StorageUnavailableError, KeyUnavailableError.
     """
+    with claimed(context, KEY_ROTATION) as claim:
+        yield from claim.saying(_rotate(claim.context, outcome))
+
+
+def _rotate(context: Context, outcome: Rotated) -> Generator[Progress, None, None]:
     source = context.keys.keyring.source
     if isinstance(source, EditableKeyring):
         source.sync()
@@ -126,8 +137,15 @@ def rotate_vault(context: Context, vault_name: str) -> int:
 def forget(context: Context, key_id: str) -> None:
     """Remove a master key from the keyring, if nothing of this store needs it.
 
-    Raises ConfigurationError if something does, or if the keyring is for its owner to change; StorageUnavailableError.
+    Raises ConfigurationError if something does, or if the keyring is for its owner to change; ClaimHeldError while a
+    rotation is under way; StorageUnavailableError.
     """
+    with claimed(context, KEY_ROTATION) as claim:
+        claim.doing = f"forget {key_id}"
+        _forget(claim.context, key_id)
+
+
+def _forget(context: Context, key_id: str) -> None:
     source = context.keys.keyring.source
     if isinstance(source, KeyringSource):
         document = source.document()
@@ -151,6 +169,7 @@ def forget(context: Context, key_id: str) -> None:
             f"nothing in this store needs master key {key_id}, but its keyring cannot be changed from here",
             hint="take the key out of the keyring document where that is kept",
         )
+    context.database.write(lambda _: None)  # makes sure of the claim
     source.remove(key_id)
 
 

@@ -1,10 +1,10 @@
-"""What keeps recovery points and chunks alive beside themselves: jobs that have not ended, and who collects garbage."""
+"""What keeps recovery points and chunks alive beside themselves: jobs that have not ended."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cryostore.catalog import collections, jobs, restore_jobs, uploads, vaults
+from cryostore.catalog import jobs, restore_jobs, uploads, vaults
 from cryostore.catalog.database import Transaction
 from cryostore.service import Context
 
@@ -13,8 +13,8 @@ from cryostore.service import Context
 class Pin:
     """One that holds on to something. Times in milliseconds since 1970.
 
-    `kind` is backup, restore or collection. `point_id` is the recovery point it keeps: the base of a backup, the one
-    that is restored. `lapses_ms` says when it ends if it gives no further sign of life.
+    `kind` is backup or restore. `point_id` is the recovery point it keeps: the base of a backup, the one that is
+    restored. `lapses_ms` says when it ends if it gives no further sign of life.
     """
 
     kind: str
@@ -68,28 +68,7 @@ def _pins(context: Context, transaction: Transaction) -> list[Pin]:
         )
         for job in restore_jobs.not_ended(transaction)
     ]
-    return found + _collection(context, transaction)
-
-
-def _collection(context: Context, transaction: Transaction) -> list[Pin]:
-    state = collections.state(transaction)
-    if state.holder is None:
-        return []
-    active_ms = state.lease_until_ms - context.settings.collection_lease_ms
-    return [
-        Pin(
-            kind="collection",
-            id=state.holder,
-            state="RUNNING" if state.lease_until_ms >= context.clock() else "LAPSED",
-            vault=None,
-            resource_arn=None,
-            point_id=None,
-            open_uploads=0,
-            begun_ms=state.started_ms,
-            active_ms=active_ms,
-            lapses_ms=state.lease_until_ms,
-        )
-    ]
+    return found
 
 
 def _vault(transaction: Transaction, vault_id: int) -> str | None:

@@ -173,7 +173,14 @@ class Salvage:
                 epoch = self._context.database.read(collections.epoch)
                 locations = self._context.store.append([proved.envelope for proved in batch])
                 now_ms = self._context.clock()
-                point = partial(_point_to_copies, batch=batch, locations=locations, epoch=epoch, now_ms=now_ms)
+                point = partial(
+                    _point_to_copies,
+                    batch=batch,
+                    locations=locations,
+                    epoch=epoch,
+                    now_ms=now_ms,
+                    is_open=self._context.store.packs_grow,
+                )
                 if self._write(point) is None:
                     continue  # a collection began and took the new pack: the next repair copies them again
             self._save(batch)
@@ -256,11 +263,17 @@ def _point(
 
 
 def _point_to_copies(
-    transaction: Transaction, batch: Sequence[_Proved], locations: Sequence[Location], epoch: int, now_ms: int
+    transaction: Transaction,
+    batch: Sequence[_Proved],
+    locations: Sequence[Location],
+    epoch: int,
+    now_ms: int,
+    *,
+    is_open: bool,
 ) -> list[_Proved] | None:
     """As `_point`, for copies that this process has just written."""
     name = locations[0].pack_id
-    number = packs.number_for(transaction, name, epoch=epoch, now_ms=now_ms)
+    number = packs.number_for(transaction, name, epoch=epoch, now_ms=now_ms, is_open=is_open)
     if number is None:
         return None
     return [

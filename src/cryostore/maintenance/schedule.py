@@ -1,4 +1,7 @@
-"""When garbage is collected and packs are verified without being asked: in small portions of time."""
+"""When garbage is collected, packs are verified and duties are done without being asked: in small portions of time.
+
+Every process of a store asks for all of it. Who does it is a matter of claims: see `claims`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,18 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from functools import partial
 
-from cryostore.catalog import collections
+from cryostore.catalog import claims
+from cryostore.catalog.claims import ClaimHeldError, ClaimLostError, ClaimRow
 from cryostore.core.digest import sha256
-from cryostore.maintenance.collection import CollectionLostError, CollectionRunsError, Outcome, Progress
+from cryostore.core.time import SECOND_MS
+from cryostore.maintenance import duties, scrub
+from cryostore.maintenance.claims import COLLECTION, ROUND, SCRUB, is_free
+from cryostore.maintenance.collection import Outcome, Progress
 from cryostore.maintenance.gc import collect
-from cryostore.maintenance.scrub import Scrubbed, scrub
-from cryostore.service import Context
+from cryostore.maintenance.scrub import Scrubbed
+from cryostore.service import Context, Service
 
 SECONDS_PER_ROUND = 5.0
 JITTER_SHARE = 8
@@ -20,6 +28,30 @@ RETRY_SHARE = 12
 PASSES_PER_PERIOD = 30
 """A scrub's period has so many passes: each verifies what would be overdue before the next, new packs first."""
 _log = logging.getLogger(__name__)
+
+
+class ScheduledRound:
+    """Makes the round of duties, unless another process of the store makes rounds.
+
+    It does if it came to the end of one since this process last looked. So one makes them all, at its own pace; if it
+    is gone, or its rounds fail, the next one to look takes its place. What each process owes itself is done in any
+    case.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._seen_ms = self._finished_ms()
+
+    def go_on(self) -> None:
+        """Do what is due. Raises as `duties.maintain` does."""
+        others = self._finished_ms() != self._seen_ms
+        try:
+            duties.maintain(self._service, others=others)
+        finally:
+            self._seen_ms = self._finished_ms()
+
+    def _finished_ms(self) -> int:
+        return _row(self._service.context, ROUND).finished_ms
 
 
 class ScheduledCollection:
@@ -47,7 +79,7 @@ class ScheduledCollection:
         steps, self._steps = self._steps, None
         now_ms, end = self._context.clock(), time.monotonic() + seconds
         self._not_before_ms = now_ms + self._context.settings.collection_period_ms // RETRY_SHARE
-        with contextlib.suppress(CollectionRunsError, CollectionLostError):  # another process does it
+        with contextlib.suppress(ClaimHeldError, ClaimLostError):  # another process does it
             for _ in steps:
                 if time.monotonic() >= end:
                     self._steps = steps
@@ -56,61 +88,65 @@ class ScheduledCollection:
     def _is_due(self) -> bool:
         if self._context.clock() < self._not_before_ms:
             return False
-        state = self._context.database.read(collections.state)
-        since_ms = self._context.clock() - state.finished_ms
-        return (
-            since_ms >= self._context.settings.collection_period_ms + self._jitter_ms or since_ms < 0
-        )  # the clock went back
+        row = _row(self._context, COLLECTION)
+        since_ms = self._context.clock() - row.finished_ms
+        is_time = since_ms >= self._context.settings.collection_period_ms + self._jitter_ms
+        return is_free(self._context, row) and (is_time or since_ms < 0)  # the clock went back
 
 
 class ScheduledScrub:
     """Verifies packs so that each is read about once in `scrub_period_ms`, and each new one soon after it was written.
 
-    One thread at a time. Several processes may do this: each leaves out what another has verified since its pass began.
+    One thread at a time. The processes of a store make one pass together: any of them goes on where one stopped.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._period_ms = context.settings.scrub_period_ms
         self._pass_ms = max(self._period_ms // PASSES_PER_PERIOD, 1)
-        self._steps: Iterator[Progress] | None = None
-        self._outcome = Scrubbed()
-        # The processes of one server do not begin together.
-        self._not_before_ms = context.clock() + int.from_bytes(sha256(context.new_id().encode())[:8]) % self._pass_ms
+        self._failed_ms: int | None = None
 
     def go_on(self, *, seconds: float = SECONDS_PER_ROUND) -> Scrubbed | None:
-        """Begin a pass if one is due, and work on it for at most about so many seconds.
+        """Go on with the pass for about so many seconds, if one is due or under way; answers what was found, if so.
 
-        Answers what a pass found when it has come to its end. What is wrong is logged as soon as it is found. What goes
-        wrong in itself is raised, and the pass not begun again at once.
+        As long a rest is left between two portions, whoever made the first: for whoever scrubs by hand. What is wrong
+        is logged. What goes wrong in itself is raised, and this process does not try again at once.
         """
-        now_ms, end = self._context.clock(), time.monotonic() + seconds
-        steps, self._steps = self._steps, None
-        if steps is None:
-            ahead_ms = self._not_before_ms - now_ms
-            if not self._period_ms or 0 < ahead_ms <= self._pass_ms:  # further ahead: the clock went back
-                return None
-            self._not_before_ms, self._outcome = now_ms + self._pass_ms, Scrubbed()
-            before_ms = now_ms - self._period_ms + self._pass_ms
-            steps = scrub(self._context, self._outcome, verified_before_ms=before_ms)
-        before = self._trouble()
-        for _ in steps:
-            if time.monotonic() >= end:
-                self._steps = steps
-                break
-        self._say(before)
-        return self._outcome if self._steps is None else None
+        now_ms = self._context.clock()
+        if not self._period_ms or not self._is_due(now_ms, rest_ms=round(seconds * SECOND_MS)):
+            return None
+        outcome = Scrubbed()
+        before_ms = now_ms - self._period_ms + self._pass_ms
+        try:
+            scrub.go_on(self._context, outcome, before_ms=before_ms, seconds=seconds)
+        except (ClaimHeldError, ClaimLostError):
+            pass  # another process does it
+        except Exception:
+            self._failed_ms = now_ms
+            raise
+        finally:
+            _say(outcome)
+        return outcome
 
-    def _trouble(self) -> tuple[int, int, int, int]:
-        outcome = self._outcome
-        return outcome.damaged, outcome.packs_missing, outcome.no_key, outcome.unreadable
+    def _is_due(self, now_ms: int, *, rest_ms: int) -> bool:
+        if self._failed_ms is not None and 0 <= now_ms - self._failed_ms < self._pass_ms // RETRY_SHARE:
+            return False
+        row = _row(self._context, SCRUB)
+        rests = 0 <= now_ms - row.until_ms < rest_ms
+        is_under_way = bool(row.place) or not 0 <= now_ms - row.finished_ms < self._pass_ms
+        return is_under_way and not rests and is_free(self._context, row)
 
-    def _say(self, before: tuple[int, int, int, int]) -> None:
-        """Log what is wrong that was not before."""
-        new = [now - then for now, then in zip(self._trouble(), before, strict=True)]
-        if any(new):
-            _log.error(
-                "scrub: %d chunks found damaged, %d packs missing, %d chunks without their key, %d that cannot be read:"
-                " `cryo scrub` names what is hurt",
-                *new,
-            )
+
+def _row(context: Context, work: str) -> ClaimRow:
+    return context.database.read(partial(claims.find, work=work))
+
+
+def _say(outcome: Scrubbed) -> None:
+    """Log what is wrong."""
+    found = (outcome.damaged, outcome.packs_missing, outcome.no_key, outcome.unreadable)
+    if any(found):
+        _log.error(
+            "scrub: %d chunks found damaged, %d packs missing, %d chunks without their key, %d that cannot be read:"
+            " `cryo scrub` names what is hurt",
+            *found,
+        )

@@ -9,14 +9,17 @@ The rules:
    loses its mark: its disk may have been away.
 3. A missing pack damages all its chunks. A missing key and a read that fails damage nothing: both are counted.
 4. A pack counts as verified once all of it was read and nobody writes to it any more.
+5. One process reads at a time: it has claimed the work (`claims`), and one that was outlived marks nothing any more.
+   The servers of a store make one pass together, in portions: each goes on where the one before stopped, behind the
+   pack that was read last. So no pack is read twice in a pass, unless whoever read it died.
 
-Nothing is held between steps: a scrub may be broken off anywhere, run beside everything else, and twice at once.
+Nothing else is held between steps: a scrub may be broken off anywhere, and run beside everything else.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
@@ -33,6 +36,7 @@ from cryostore.chunks.pack_reader import PackReader
 from cryostore.chunks.store import Location
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import MIB
+from cryostore.maintenance.claims import SCRUB, Claim, claimed
 from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.opened_keys import OpenedKeys
 from cryostore.service import Context
@@ -88,15 +92,25 @@ def scrub(
     """Verify packs, step by step, each at most some 16 MiB of reading. Counts into `outcome`.
 
     Of all packs only this share, the least recently verified; none is begun after so many seconds, but one is always
-    verified to its end; none that was verified at `verified_before_ms` or later. Raises StorageUnavailableError if the
+    verified to its end; none that was verified at `verified_before_ms` or later. The servers' pass is not touched.
+
+    Raises ClaimHeldError if another process scrubs, ClaimLostError if one took over, StorageUnavailableError if the
     catalog cannot be used.
     """
     before_ms = context.clock() + 1 if verified_before_ms is None else verified_before_ms
+    with claimed(context, SCRUB) as claim:
+        claim.finishes = False
+        yield from claim.saying(_scrub(claim.context, outcome, before_ms, share=share, seconds_max=seconds_max))
+
+
+def _scrub(
+    context: Context, outcome: Scrubbed, before_ms: int, *, share: float, seconds_max: float | None
+) -> Generator[Progress, None, None]:
     end = None if seconds_max is None else time.monotonic() + seconds_max
     total = context.database.read(partial(packs.count, verified_before_ms=before_ms))
     total = -int(-total * share // 1)  # rounded up
     keys = OpenedKeys(context)
-    for done, pack in enumerate(_least_verified(context, before_ms)):
+    for done, pack in enumerate(_least_verified(context, before_ms, START)):
         if done >= total or (end is not None and done and time.monotonic() >= end):
             return
         for _ in _verify(context, outcome, keys, pack):
@@ -104,12 +118,56 @@ def scrub(
         yield Progress("scrub", done + 1, total)
 
 
-def _least_verified(context: Context, before_ms: int) -> Iterator[VerifiedPack]:
-    after = START
+class Pass(NamedTuple):
+    """A pass of the servers, and how far it is: packs last verified before a moment, behind one by that and number."""
+
+    before_ms: int
+    after: tuple[int, int] = START
+
+    @classmethod
+    def of_place(cls, place: str) -> Pass | None:
+        """The pass that a claim's `place` tells of; None if it tells of none."""
+        numbers = [int(word) for word in place.split()]
+        return cls(numbers[0], (numbers[1], numbers[2])) if len(numbers) == 3 else None
+
+    @property
+    def place(self) -> str:
+        """The inverse of `of_place`."""
+        return f"{self.before_ms} {self.after[0]} {self.after[1]}"
+
+
+def go_on(context: Context, outcome: Scrubbed, *, before_ms: int, seconds: float) -> bool:
+    """Go on with the servers' pass for about so long; answers whether it came to its end. Raises as `scrub` does.
+
+    Begins one over the packs that were last verified before `before_ms`, if none is under way. One pack at least is
+    read, and the last one to its end. What raises is passed over the next time, until the next pass.
+    """
+    end = time.monotonic() + seconds
+    with claimed(context, SCRUB) as claim:
+        here = Pass.of_place(claim.place) or Pass(before_ms)
+        claim.place, claim.finishes = here.place, False
+        for _ in claim.saying(_portion(claim, outcome, here)):
+            if time.monotonic() >= end:
+                return False
+        claim.place, claim.finishes = "", True
+    return True
+
+
+def _portion(claim: Claim, outcome: Scrubbed, here: Pass) -> Generator[Progress, None, None]:
+    """The rest of a pass; a step is a pack."""
+    keys = OpenedKeys(claim.context)
+    for done, pack in enumerate(_least_verified(claim.context, here.before_ms, here.after)):
+        claim.place = here._replace(after=(pack.verified_ms, pack.pack_number)).place
+        for _ in _verify(claim.context, outcome, keys, pack):
+            pass
+        yield Progress("scrub", done + 1)
+
+
+def _least_verified(context: Context, before_ms: int, after: tuple[int, int]) -> Iterator[VerifiedPack]:
     page = partial(packs.least_verified, verified_before_ms=before_ms, limit=PACKS_PER_PAGE)
     while rows := context.database.read(partial(page, after=after)):
         for row in rows:
-            # Not again what another scrub has verified meanwhile, nor what was collected.
+            # Not what was collected meanwhile, nor again what somebody has verified.
             if context.database.read(partial(packs.verified_ms, pack_number=row.pack_number)) == row.verified_ms:
                 yield row
         after = (rows[-1].verified_ms, rows[-1].pack_number)

@@ -288,7 +288,11 @@ class CommitBackupJob(Operation[CommitBackupJobOutput], frozen=True, kw_only=Tru
 
 
 class GetIncrementalBaseBackupOutput(Output, frozen=True, kw_only=True):
-    """The base of the job; of a job without one, only the first two members."""
+    """The base of the job; of a job without one, only the first two members.
+
+    The last two are there if bytes that the base needs are known to be damaged: how many of its objects need them, and
+    the names of the first of these. Whoever sends such bytes again heals the base as well.
+    """
 
     backup_job_id: str
     base_selection: Literal["LATEST", "EXPLICIT", "NONE"]
@@ -298,6 +302,8 @@ class GetIncrementalBaseBackupOutput(Output, frozen=True, kw_only=True):
     object_count: int | None = None
     base_restore_metadata: Annotated[dict[str, str] | None, Sensitive()] = None
     storage_job_id: str | None = None
+    damaged_object_count: int | None = None
+    damaged_objects: list[str] | None = None
 
 
 @operation(

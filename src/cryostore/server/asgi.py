@@ -77,6 +77,11 @@ class Service(Protocol):
         """Who may call."""
         ...
 
+    @property
+    def clock(self) -> Clock | None:
+        """The time by which signatures are judged, where it is not this machine's. Quick."""
+        ...
+
     def call(self, operation: Operation[Any], caller: Any) -> Any:
         """Carry out an operation. Thread safe; may block."""
         ...

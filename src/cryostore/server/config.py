@@ -1,7 +1,7 @@
 """What the operator may decide, in one frozen structure that is made once and handed down.
 
-Below this file nothing reads the environment. Contradictions and unsafe wishes are refused when the structure is made,
-with a hint what to do instead.
+Below this file nothing of the server reads the environment. Contradictions and unsafe wishes are refused when the
+structure is made, with a hint what to do instead.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import KIB, MIB, Limits
 from cryostore.server.log import LEVELS
+from cryostore.service.settings import Settings
 
 PORT_DEFAULT = 8734
 WORKERS_MAX = 64
@@ -52,7 +53,10 @@ class ConnectionSettings:
 class Configuration:
     """All of `cryo serve`. Making one raises ConfigurationError for what is impossible, contradictory or unsafe."""
 
-    data_dir: Path = Path("cryo-data")
+    data_dir: Path | None = Path("cryo-data")
+    """The store, if it is a directory; None: a shared store, which `catalog`, `blobs` and `keyring` name together."""
+    catalog: str | None = field(default=None, repr=False)
+    blobs: str | None = None
     keyring: str | None = None
     """Where the master keys are (`chunks.keyring.parse_place`); None: in the data directory."""
     host: str = "127.0.0.1"
@@ -80,9 +84,14 @@ class Configuration:
     """How long a body waits for its share of them."""
     shutdown_seconds_max: float = 30.0
     """How long requests under way may take once the server was told to stop."""
+    drain_seconds: float = 0.0
+    """How long the server goes on taking requests once it was told to stop, while its readiness says that it leaves."""
     maintenance_seconds: float = 30.0
+    settings: Settings = field(default_factory=Settings)
+    """How the service behaves; its reserve is `reserve_bytes`."""
 
     def __post_init__(self) -> None:
+        self._check_store()
         _check_port(self.port)
         if not 1 <= self.workers <= WORKERS_MAX:
             raise ConfigurationError(f"--workers is {self.workers}: it must be between 1 and {WORKERS_MAX}")
@@ -95,11 +104,29 @@ class Configuration:
         _check_port(self.metrics_port)
         if self.reserve_bytes < 0:
             raise ConfigurationError("--reserve is below 0")
+        if self.drain_seconds < 0:
+            raise ConfigurationError("drain_seconds is below 0")
         self._check_tls()
         if self.metrics_host is not None and not self.insecure_listen and not is_loopback(self.metrics_host):
             raise ConfigurationError(
                 f"{self.metrics_host} can be reached from other machines, and metrics travel without TLS",
                 hint="give --metrics a loopback address, or --insecure-listen if something in between encrypts",
+            )
+
+    def _check_store(self) -> None:
+        if self.catalog is None and self.blobs is None:
+            if self.data_dir is None:
+                raise ConfigurationError(
+                    "no store is named", hint="give --data-dir, or --catalog, --blobs and --keyring"
+                )
+            return
+        if self.data_dir is not None:
+            raise ConfigurationError(
+                "a data directory and a shared store are named", hint="give --data-dir, or --catalog and --blobs"
+            )
+        if missing := [name for name in ("catalog", "blobs", "keyring") if getattr(self, name) is None]:
+            raise ConfigurationError(
+                f"a shared store needs --catalog, --blobs and --keyring, and {' and '.join(missing)} is not given"
             )
 
     def _check_tls(self) -> None:

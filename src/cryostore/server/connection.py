@@ -46,6 +46,13 @@ class HeadRefusedError(Exception):
         self.message = message
 
 
+class State(ServerState):
+    """What all connections of a server share with it."""
+
+    leaving = False
+    """The server was told to stop: an answer says that it is the last on its connection, unless others wait in line."""
+
+
 class Connection(asyncio.BufferedProtocol):
     """A connection, made as uvicorn makes its protocols, with the arguments before `config` bound beforehand.
 
@@ -62,7 +69,7 @@ class Connection(asyncio.BufferedProtocol):
         new_id: NewId,
         intake: memoryview,
         config: Config,
-        server_state: ServerState,
+        server_state: State,
         app_state: dict[str, Any],  # noqa: ARG002 - uvicorn gives it to every protocol
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
@@ -274,6 +281,11 @@ class Connection(asyncio.BufferedProtocol):
             self.resume_reading()
             drained = exchange.body_complete
             self._arm(self.settings.keep_alive_seconds_max if drained else self.settings.drain_seconds_max, self.close)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another exchange may follow the present one."""
+        return not self.closing and (bool(self._line) or not self._server_state.leaving)
 
     def default_lines(self) -> list[bytes]:
         """The header lines of every answer."""

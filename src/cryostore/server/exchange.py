@@ -166,7 +166,7 @@ class Exchange:
             return
         if self.answered or message.get("more_body"):
             raise RuntimeError("an answer has one body message")
-        keep_alive = self.keep_alive and not self._connection.closing and (self.body_complete or self._can_be_drained())
+        keep_alive = self.keep_alive and self._connection.goes_on and (self.body_complete or self._can_be_drained())
         head = self._head(keep_alive=keep_alive)
         self.answered = True
         self._let_go()

@@ -32,6 +32,11 @@ def living(page: Page) -> list[Slot]:
     return [slot for slot in page.slots if 0 < slot.value("heartbeat") >= now - FRESH_SECONDS]
 
 
+def draining(page: Page) -> bool:
+    """Whether a worker was told to stop and has not ended."""
+    return any(slot.value("draining") for slot in page.slots)
+
+
 def text(page: Page, disk: DiskState) -> bytes:
     """Everything there is to show."""
     registry = CollectorRegistry()
@@ -92,6 +97,8 @@ def _storage(slots: list[Slot]) -> Iterator[Metric]:
 
 
 LOAD = {
+    "draining": ("cryostore_workers_draining", "Of these, the ones that were told to stop."),
+    "store_away": ("cryostore_workers_without_store", "Of these, the ones that do not reach the store."),
     "connections": ("cryostore_connections", "Open connections of clients."),
     "requests_running": ("cryostore_requests_running", "Operations being carried out."),
     "requests_waiting": ("cryostore_requests_waiting", "Operations that wait for a thread."),

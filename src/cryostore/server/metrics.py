@@ -27,6 +27,8 @@ FAILURES = ("full", "read-only", "input/output", "open files", "other")
 TOTALS = ("chunks_stored", "bytes_stored", "chunks_shared", "bytes_shared", "connections_refused")
 GAUGES = (
     "heartbeat",
+    "draining",
+    "store_away",
     "connections",
     "requests_running",
     "requests_waiting",

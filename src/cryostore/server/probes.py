@@ -17,9 +17,9 @@ from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 
-from cryostore.chunks.reserve import Reserve
+from cryostore.chunks.reserve import NO_RESERVE, Reserve
 from cryostore.core.errors import CryostoreError
-from cryostore.server.exposition import CONTENT_TYPE, DiskState, living, text
+from cryostore.server.exposition import CONTENT_TYPE, DiskState, draining, living, text
 from cryostore.server.metrics import Page
 
 REQUEST_SECONDS_MAX = 5.0
@@ -30,35 +30,55 @@ PLAIN = "text/plain; charset=utf-8"
 
 
 class Watch:
-    """What there is to see of one server: its page, and the disk under its data directory."""
+    """What there is to see of one server: its page, and the disk under its data directory, if it has one."""
 
-    def __init__(self, page: Page, data_dir: Path, *, reserve_bytes: int) -> None:
+    def __init__(self, page: Page, data_dir: Path | None, *, reserve_bytes: int) -> None:
         self._page = page
         self._data_dir = data_dir
-        self._reserve = Reserve(data_dir, reserve_bytes)
+        self._reserve = NO_RESERVE if data_dir is None else Reserve(data_dir, reserve_bytes)
 
     def metrics(self) -> tuple[int, str, bytes]:
         """Status, type and body of `/metrics`."""
         return 200, CONTENT_TYPE, text(self._page, self._disk())
 
     def live(self) -> tuple[int, str, bytes]:
-        """As above: whether a worker's event loop turns. What is not live should be started anew."""
-        return _verdict(None if living(self._page) else "no worker shows a sign of life")
+        """As above: whether a worker's event loop turns. What is not live should be started anew.
+
+        A server that was told to stop is live until it has ended: it finishes what is under way, and its end is sure.
+        """
+        return _verdict(None if living(self._page) or draining(self._page) else "no worker shows a sign of life")
 
     def ready(self) -> tuple[int, str, bytes]:
-        """As above: whether a write could be taken now."""
-        if not living(self._page):
-            return _verdict("no worker shows a sign of life")
+        """As above: whether requests should be sent here, for a write could be taken now."""
+        return _verdict(self._trouble() or self._disk_trouble())
+
+    def _trouble(self) -> str | None:
+        """Why no requests should be sent here, as far as the workers tell."""
+        workers = living(self._page)
+        if draining(self._page):
+            return "the server was told to stop"
+        if not workers:
+            return "no worker shows a sign of life"
+        if any(slot.value("store_away") for slot in workers):
+            return "the catalog does not answer, or does not go with this server any more"
+        return None
+
+    def _disk_trouble(self) -> str | None:
+        """Why the data directory takes no writes; None if it does, or there is none."""
+        if self._data_dir is None:
+            return None
         if not self._reserve.held:
-            return _verdict("the disk is full, and the reserve in use")
+            return "the disk is full, and the reserve in use"
         try:
             with tempfile.TemporaryFile(dir=self._data_dir, buffering=0) as file:  # it never gets a name
                 file.write(bytes(PROBE_BYTES))
         except OSError as error:
-            return _verdict(f"the data directory takes no writes: {error.strerror}")
-        return _verdict(None)
+            return f"the data directory takes no writes: {error.strerror}"
+        return None
 
     def _disk(self) -> DiskState:
+        if self._data_dir is None:
+            return DiskState()
         try:
             return DiskState(self._reserve.free_bytes, self._reserve.held)
         except CryostoreError:

@@ -55,14 +55,7 @@ def serve(
                 supervisor.run()
                 return
             keep_buffers()
-            service = open_service(
-                configuration.data_dir,
-                keyring=configuration.keyring,
-                clock=clock,
-                new_id=new_id,
-                limits=configuration.limits,
-                reserve_bytes=configuration.reserve_bytes,
-            )
+            service = open_service(configuration, clock=clock, new_id=new_id)
             worker = Worker(
                 configuration,
                 listener,

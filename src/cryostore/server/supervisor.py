@@ -176,7 +176,8 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stopping = True
-        self._deadline = monotonic() + self._configuration.shutdown_seconds_max + KILL_AFTER_SECONDS
+        grace_seconds = self._configuration.drain_seconds + self._configuration.shutdown_seconds_max
+        self._deadline = monotonic() + grace_seconds + KILL_AFTER_SECONDS
         self._listener.close()
         for process in self._processes:
             process.tell(b"stop\n")

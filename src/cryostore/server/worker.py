@@ -21,19 +21,20 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, BinaryIO, Protocol, cast
 
 import msgspec
 import uvicorn
 
-from cryostore.core.errors import CryostoreError
+from cryostore.core.errors import ConfigurationError, CryostoreError, StorageUnavailableError
 from cryostore.core.ids import NewId, random_id
-from cryostore.core.limits import Limits
 from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
-from cryostore.maintenance import ScheduledCollection, ScheduledScrub, maintain, reserve
+from cryostore.maintenance import ScheduledCollection, ScheduledRound, ScheduledScrub, reserve
 from cryostore.maintenance.figures import Figures, figures
 from cryostore.model.operation import Operation
 from cryostore.server.acceptor import BACKLOG, Acceptor
@@ -41,7 +42,7 @@ from cryostore.server.asgi import Access, Application, Service
 from cryostore.server.board import Board
 from cryostore.server.budget import Budget
 from cryostore.server.config import Configuration, from_json
-from cryostore.server.connection import INTAKE_BYTES, Connection
+from cryostore.server.connection import INTAKE_BYTES, Connection, State
 from cryostore.server.failure import ADVICE, Failures
 from cryostore.server.log import Log, capture_libraries
 from cryostore.server.maintenance import Maintenance
@@ -49,6 +50,7 @@ from cryostore.server.metrics import Meter, Page, private_meter
 from cryostore.server.pool import Pool
 from cryostore.service import Service as CryostoreService
 from cryostore.service.open import open_service
+from cryostore.service.open_shared import SharedPlace, open_shared_service
 from cryostore.service.settings import Settings
 
 STDERR = 2
@@ -57,19 +59,10 @@ POOL_CLOSE_SECONDS = 1.0
 
 
 class OpenService(Protocol):
-    """How a service is opened on its data directory."""
+    """How a service is opened on the store that a configuration names."""
 
-    def __call__(
-        self,
-        data_dir: Path,
-        *,
-        keyring: str | None,
-        clock: Clock,
-        new_id: NewId,
-        limits: Limits,
-        reserve_bytes: int,
-    ) -> Service:
-        """Open, and create what is missing. `keyring` as in the configuration. Raises CryostoreError."""
+    def __call__(self, configuration: Configuration, *, clock: Clock, new_id: NewId) -> Service:
+        """Open it; a directory's, and create what is missing. Raises CryostoreError."""
         ...
 
 
@@ -112,7 +105,7 @@ class Worker:
             pool=self._pool,
             budget=budget,
             log=log,
-            clock=clock,
+            clock=service.clock or clock,
             new_id=new_id,
             limits=configuration.limits,
             region=configuration.region,
@@ -134,8 +127,11 @@ class Worker:
                 self._service.close()
 
     def stop(self) -> None:
-        """Ask `run` to finish. May be called from any thread or signal handler, and again."""
-        self._server.should_exit = True
+        """Ask `run` to finish: to go on for `drain_seconds`, and to end with what is under way then.
+
+        May be called from any thread or signal handler, and again.
+        """
+        self._server.leave(self._configuration.drain_seconds)
 
 
 class _Signs:
@@ -147,13 +143,20 @@ class _Signs:
         self._budget = budget
         self._log = log
         self._took_writes = True
+        self._draining = False
         self.meter = meter
+
+    def leave(self) -> None:
+        """Show from now on that the worker was told to stop."""
+        self._draining = True
+        self.meter.show(draining=True)
 
     def show(self, connections: int) -> None:
         """Show the present state; log a line when new data begins to be refused, and when it is taken again."""
         self._service.publish(self.meter)
         self.meter.show(
             connections=connections,
+            draining=self._draining,
             requests_running=self._pool.running,
             requests_waiting=self._pool.waiting,
             body_bytes_held=self._budget.bytes_max - self._budget.free_bytes,
@@ -174,10 +177,18 @@ class _Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None], board: Board | None, signs: _Signs) -> None:
         super().__init__(config)
+        self.server_state: State = State()
         self._signs = signs
         self._ready = ready
         self._board = board
         self._acceptor: Acceptor | None = None
+        self._leaves_at = float("inf")
+
+    def leave(self, after_seconds: float) -> None:
+        """Say that this worker ends, and end after so long; later calls change nothing."""
+        self._signs.leave()
+        self.server_state.leaving = True
+        self._leaves_at = min(self._leaves_at, monotonic() + after_seconds)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self._board is None or not sockets:
@@ -202,6 +213,8 @@ class _Server(uvicorn.Server):
         if self._acceptor is not None:
             self._acceptor.report()
         self._signs.show(len(self.server_state.connections))
+        if self._leaves_at < float("inf"):
+            self.should_exit = monotonic() >= self._leaves_at
         return await super().on_tick(counter)
 
     def _new_connection(self) -> asyncio.BaseProtocol:
@@ -246,6 +259,8 @@ class OwnService:
         self._service = service
         self._published = dict.fromkeys(TALLIED, 0)
         self._figures: Figures | None = None
+        self._catalog_away = False
+        self._round = ScheduledRound(service)
         self._collection = ScheduledCollection(service.context)
         self._scrub = ScheduledScrub(service.context)
         self.access: Access = service.access
@@ -266,9 +281,15 @@ class OwnService:
             if now != before:
                 meter.add(name, now - before)
                 self._published[name] = now
+        meter.show(store_away=self._catalog_away or self._service.outdated)
         seen, self._figures = self._figures, None
         if seen is not None:
             meter.show_store(**seen._asdict())
+
+    @property
+    def clock(self) -> Clock:
+        """See asgi.Service."""
+        return self._service.context.clock
 
     def recover(self) -> None:
         """See asgi.Service."""
@@ -276,11 +297,22 @@ class OwnService:
         context.store.forget_deleted()
         if not self.takes_writes:
             reserve.keep(context)
+        self._ask_catalog()
+
+    def _ask_catalog(self) -> None:
+        """See whether the catalog answers, for whoever asks if requests should be sent here."""
+        try:
+            self._service.context.database.read(lambda _: None)
+        except StorageUnavailableError:
+            self._catalog_away = True
+            raise
+        self._catalog_away = False
 
     def maintain(self) -> None:
-        """One round of duties, and a portion of garbage collection and of scrubbing if these are due."""
+        """One round of duties, and a portion of garbage collection and of scrubbing, if it falls to this process."""
+        self._service.look_around()
         try:
-            maintain(self._service)
+            self._round.go_on()
         finally:
             try:
                 self._collection.go_on()
@@ -293,10 +325,12 @@ class OwnService:
         self._service.close()
 
 
-def open_default(
-    data_dir: Path, *, keyring: str | None, clock: Clock, new_id: NewId, limits: Limits, reserve_bytes: int
-) -> Service:
-    """Open Cryostore's own service."""
+def open_default(configuration: Configuration, *, clock: Clock, new_id: NewId) -> Service:
+    """Open Cryostore's own service. A shared store goes by its catalog's time, not by `clock`."""
+    settings = replace(configuration.settings, reserve_bytes=configuration.reserve_bytes)
+    if configuration.data_dir is None:
+        return OwnService(_open_shared(configuration, settings, new_id))
+    data_dir = configuration.data_dir
 
     def on_keyring_created(path: Path) -> None:
         log = Log(STDERR, clock=clock)  # whatever level is asked for: this is said once in a store's life
@@ -306,14 +340,28 @@ def open_default(
 
     service = open_service(
         data_dir,
-        keyring=keyring,
+        keyring=configuration.keyring,
         clock=clock,
         new_id=new_id,
-        limits=limits,
-        settings=Settings(reserve_bytes=reserve_bytes),
+        limits=configuration.limits,
+        settings=settings,
         on_keyring_created=on_keyring_created,
     )
     return OwnService(service)
+
+
+def _open_shared(configuration: Configuration, settings: Settings, new_id: NewId) -> CryostoreService:
+    """The service on a shared store, whose region is the only one that signatures may be bound to name."""
+    place = SharedPlace(configuration.catalog or "", configuration.blobs or "", configuration.keyring or "")
+    service = open_shared_service(place, new_id=new_id, limits=configuration.limits, settings=settings)
+    region = service.context.settings.region
+    if configuration.region not in (None, region):
+        service.close()
+        raise ConfigurationError(
+            f"--region is {configuration.region}, and the store's region is {region}",
+            hint="it is the same on all nodes, and was chosen by `cryo init`",
+        )
+    return service
 
 
 def raise_descriptor_limit() -> None:
@@ -341,14 +389,7 @@ def main(opener: OpenService = open_default) -> int:
         slot = int(sys.argv[2])
         board, meter = Board(int(sys.argv[3]), slot), Page(int(sys.argv[4])).meter(slot)
     try:
-        service = opener(
-            configuration.data_dir,
-            keyring=configuration.keyring,
-            clock=wall_clock,
-            new_id=random_id,
-            limits=configuration.limits,
-            reserve_bytes=configuration.reserve_bytes,
-        )
+        service = opener(configuration, clock=wall_clock, new_id=random_id)
     except CryostoreError as error:
         _report(Report(ready=False, message=error.message, hint=error.hint))
         return 2

@@ -24,6 +24,7 @@ from cryostore.model.jobs import (
 )
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
+from cryostore.service.damage import damaged_objects
 from cryostore.service.jobs import arguments_digest, find_job
 from cryostore.service.lineages import bind, clean, delete_uploads, end, restore_metadata
 from cryostore.service.records import record, touch_commit
@@ -256,6 +257,7 @@ def get_incremental_base_backup(
     base = context.database.read(lambda transaction: recovery_points.find(transaction, base_id)) if base_id else None
     if base is None:
         return GetIncrementalBaseBackupOutput(backup_job_id=job.job_id, base_selection="NONE")
+    hurt = damaged_objects(context, base)
     return GetIncrementalBaseBackupOutput(
         backup_job_id=job.job_id,
         base_selection="EXPLICIT" if job.base_selection == "EXPLICIT" else "LATEST",
@@ -265,4 +267,6 @@ def get_incremental_base_backup(
         object_count=base.object_count,
         base_restore_metadata=restore_metadata(base.restore_metadata),
         storage_job_id=job.job_id + BASE_SUFFIX,
+        damaged_object_count=hurt.count or None,
+        damaged_objects=hurt.names or None,
     )

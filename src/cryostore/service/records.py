@@ -122,18 +122,24 @@ def touch_commit(transaction: Transaction, lineage: LineageRow, segment: Segment
 def record_due(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
     """Write what is due, at most `limit` records; answers whether that was all. May be repeated, by several at once.
 
-    Raises StorageUnavailableError, KeyUnavailableError.
+    What needs a key that is missing is passed over: the others need not wait for it. Raises StorageUnavailableError;
+    KeyUnavailableError once there is nothing else that is due.
     """
-    rows = context.database.read(lambda transaction: records.due(transaction, limit))
+    after, done = records.FIRST, 0
     missing: KeyUnavailableError | None = None
-    for row in rows:
-        try:
-            record(context, row.key)
-        except KeyUnavailableError as error:  # of one vault: the others need not wait for it
-            missing = missing or error
-    if missing is not None:
+    while done < limit and (
+        rows := context.database.read(lambda transaction: records.due(transaction, limit - done, after=after))  # noqa: B023 - runs at once
+    ):
+        for row in rows:
+            try:
+                record(context, row.key)
+                done += 1
+            except KeyUnavailableError as error:
+                missing = missing or error
+        after = rows[-1].key
+    if missing is not None and done < limit:
         raise missing
-    return len(rows) < limit
+    return done < limit
 
 
 def record(context: Context, key: RecordKey) -> None:

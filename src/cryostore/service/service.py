@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+from cryostore.catalog.migration import require_readable
 from cryostore.chunks.blobs import BlobStore
-from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError, StorageUnavailableError
+from cryostore.core.errors import (
+    ConfigurationError,
+    DamagedDataError,
+    KeyUnavailableError,
+    StorageFullError,
+    StorageUnavailableError,
+)
 from cryostore.model.chunks import LinkChunks, PutChunk
 from cryostore.model.errors import (
     KMSInvalidKeyUsageException,
@@ -72,13 +80,26 @@ HANDLERS: dict[type[Operation[Any]], Handler] = {
 
 
 class Service:
-    """All operations, in process. Thread safe; holds a store's files open until `close`."""
+    """All operations, in process. Thread safe; holds a store's files open until `close`.
 
-    def __init__(self, context: Context, access: AccessKeys, blobs: BlobStore, in_use: InUse | None = None) -> None:
+    `is_current` says whether no other catalog has taken over the store's blobs; it asks those.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        access: AccessKeys,
+        blobs: BlobStore,
+        in_use: InUse | None = None,
+        is_current: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.context = context
         self.access = access
         self._blobs = blobs
         self._in_use = in_use
+        self._is_current = is_current
+        self.outdated = False
+        """Whether this program may not go on with this catalog: then it answers nothing. Found out by `look_around`."""
 
     def call(self, operation: Operation[Out], caller: Caller) -> Out:
         """Carry out an operation for a caller. Raises a `ModelError`; anything else is a defect.
@@ -87,6 +108,8 @@ class Service:
         its places and keys, is the cause of the error and not in its message: that is for the operator's log.
         """
         operation.declaration.check(operation, self.context.limits)
+        if self.outdated:
+            raise ServiceUnavailableException("this server is out of date, and answers no more")
         try:
             return self._carry_out(operation, caller)
         except StorageFullError as error:
@@ -113,6 +136,26 @@ class Service:
             return cast("Out", handler(self.context, operation, caller))
         with reserve.spending():
             return cast("Out", handler(self.context, operation, caller))
+
+    def look_around(self) -> None:
+        """Find out whether this program may go on with this catalog. Raises ConfigurationError if not.
+
+        Another catalog may have taken over the blobs: who goes by an old one deletes what the new one needs. Or a newer
+        program may have made a schema that leaves no room for this one. To be called from time to time, before any
+        duty. Raises StorageUnavailableError if it cannot be known now.
+        """
+        if not self.outdated and self._is_current():
+            try:
+                self.context.database.read(require_readable)
+            except ConfigurationError:
+                self.outdated = True
+                raise
+            return
+        self.outdated = True
+        raise ConfigurationError(
+            "another catalog has taken over this store's blobs; nothing is answered from here any more",
+            hint="start with the catalog that was rebuilt or moved last",
+        )
 
     def as_caller(self, caller: Caller) -> CallAs:
         """The service as a `Call` that one caller makes."""

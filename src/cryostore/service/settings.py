@@ -32,7 +32,7 @@ class Settings:
     """How long garbage waits, first in its pack, then as a pack, before it is removed."""
     collection_period_ms: int = 6 * HOUR_MS
     """How often a server collects garbage."""
-    collection_lease_ms: int = 5 * MINUTE_MS
-    """How long a collection may show no sign of life before another one may begin."""
+    claim_lease_ms: int = 2 * MINUTE_MS
+    """How long a process may show no sign of life before another one may take over its background work."""
     scrub_period_ms: int = 30 * DAY_MS
     """How long it takes a server to verify every pack once; 0: it verifies none by itself."""

@@ -159,8 +159,15 @@ def _record(context: Context, transaction: Transaction, vault_id: int, stored: _
     """Record bytes, or that they are used again; False if they were given up meanwhile."""
     if stored.row is None:
         return chunks.use(transaction, vault_id, stored.digest)
-    now_ms = context.clock()
-    return chunks.insert(transaction, vault_id, stored.digest, stored.row, epoch=stored.epoch, now_ms=now_ms)
+    return chunks.insert(
+        transaction,
+        vault_id,
+        stored.digest,
+        stored.row,
+        epoch=stored.epoch,
+        now_ms=context.clock(),
+        pack_is_open=context.store.packs_grow,
+    )
 
 
 def look_up(transaction: Transaction, vault_id: int, payload: Payload) -> Known:

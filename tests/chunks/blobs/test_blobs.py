@@ -31,7 +31,9 @@ def test_memory_starts_empty_each_time():
     assert second.stat("key") is None
 
 
-@pytest.mark.parametrize("place", ["s3://bucket", "file:relative", "file://host/path", "memory:x", "http://x"])
+@pytest.mark.parametrize(
+    "place", ["s3:bucket", "ftp://bucket", "file:relative", "file://host/path", "memory:x", "http://x"]
+)
 def test_other_schemes_are_refused_with_a_hint(place):
     with pytest.raises(ConfigurationError) as caught:
         open_blobs(place)

@@ -6,7 +6,7 @@ import pytest
 
 from conformance.blobstore import AppendableTests, BlobStoreTests
 from cryostore.chunks.blobs.memory import MemoryBlobs
-from support.faulty_blobs import CrashingBlobs, FaultyBlobs
+from support.faulty_blobs import CrashingBlobs, FaultyBlobs, FaultyObjects
 
 
 class TestMemoryBlobs(BlobStoreTests, AppendableTests):
@@ -28,13 +28,19 @@ class TestCrashingBlobs(TestMemoryBlobs):
         return CrashingBlobs()
 
 
-class TestFaultyBlobs(TestMemoryBlobs):
+class TestFaultyObjects(BlobStoreTests):
+    @pytest.fixture
+    def store(self):
+        return FaultyObjects(MemoryBlobs())
+
+    def peek(self, store, key):
+        return TestMemoryBlobs.peek(self, store.inner, key)
+
+    def plant(self, store, key, data):
+        TestMemoryBlobs.plant(self, store.inner, key, data)
+
+
+class TestFaultyBlobs(TestFaultyObjects, AppendableTests):
     @pytest.fixture
     def store(self):
         return FaultyBlobs(MemoryBlobs())
-
-    def peek(self, store, key):
-        return super().peek(store.inner, key)
-
-    def plant(self, store, key, data):
-        super().plant(store.inner, key, data)

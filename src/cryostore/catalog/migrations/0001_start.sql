@@ -1,4 +1,6 @@
 -- Times are milliseconds since 1970, UTC. JSON columns are TEXT. Generations: see docs/formats.md, Catalog.
+-- {, id}: a last column of an index that some engines put there by themselves. {- column}: one that some engines do
+-- better without. {small}: a number below 2^31, of which there are so many that its bytes count.
 
 CREATE TABLE vault (
     vault_id {id},
@@ -17,7 +19,7 @@ CREATE TABLE vault_key (
     wrapped {blob} NOT NULL,
     created_ms BIGINT NOT NULL
 );
-CREATE INDEX vault_key_vault ON vault_key (vault_id);
+CREATE INDEX vault_key_vault ON vault_key (vault_id{, key_number});
 
 -- Secrets of the whole store, wrapped by the master key.
 CREATE TABLE secret (
@@ -155,8 +157,8 @@ CREATE TABLE object (
     chunks {blob}
 );
 CREATE UNIQUE INDEX object_name ON object (lineage_id, name, from_generation);
-CREATE INDEX object_from ON object (lineage_id, from_generation);
-CREATE INDEX object_to ON object (lineage_id, to_generation, from_generation)
+CREATE INDEX object_from ON object (lineage_id, from_generation{, object_id});
+CREATE INDEX object_to ON object (lineage_id, to_generation, from_generation{, object_id})
     WHERE to_generation <> 9223372036854775807;
 CREATE INDEX object_chunk_list ON object (chunk_list_id) WHERE chunk_list_id IS NOT NULL;
 
@@ -178,7 +180,7 @@ CREATE TABLE upload (
     chunk_count BIGINT NOT NULL,
     completion_digest {blob}
 );
-CREATE INDEX upload_job ON upload (job_id);
+CREATE INDEX upload_job ON upload (job_id{, upload_number});
 
 CREATE TABLE upload_chunk (
     upload_number BIGINT NOT NULL,
@@ -198,16 +200,16 @@ CREATE TABLE pack (
 
 -- Where the bytes with this digest lie, sealed under a key of this vault.
 CREATE TABLE chunk (
-    vault_id BIGINT NOT NULL,
+    vault_id {small} NOT NULL,
     digest {blob} NOT NULL,
-    key_number BIGINT NOT NULL,
+    key_number {small} NOT NULL,
     pack_number BIGINT NOT NULL,
-    pack_offset BIGINT NOT NULL,
-    sealed_length BIGINT NOT NULL,
-    length BIGINT NOT NULL,
+    pack_offset {small} NOT NULL,
+    sealed_length {small} NOT NULL,
+    length {small} NOT NULL,
     PRIMARY KEY (vault_id, digest)
 ) {clustered};
-CREATE INDEX chunk_pack ON chunk (pack_number, pack_offset);
+CREATE INDEX chunk_pack ON chunk (pack_number{- pack_offset});
 
 CREATE TABLE idempotency (
     operation TEXT NOT NULL,

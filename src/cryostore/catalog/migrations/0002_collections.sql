@@ -13,7 +13,7 @@ INSERT INTO collection (epoch, holder, lease_until_ms, started_ms, finished_ms) 
 -- wrong. used_epoch: the last epoch in which a write referred to it.
 ALTER TABLE chunk ADD COLUMN condemned_ms BIGINT;
 ALTER TABLE chunk ADD COLUMN damaged_ms BIGINT;
-ALTER TABLE chunk ADD COLUMN used_epoch BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE chunk ADD COLUMN used_epoch {small} NOT NULL DEFAULT 0;
 CREATE INDEX chunk_damaged ON chunk (vault_id, digest) WHERE damaged_ms IS NOT NULL;
 
 -- retired_ms: since when a pack is empty and takes no rows. dropped_epoch: when its file was to be deleted.

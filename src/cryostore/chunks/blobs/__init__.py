@@ -14,7 +14,9 @@ from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import ConfigurationError
 
-__all__ = ["Appendable", "Appender", "BlobStore", "Caching", "open_blobs"]
+__all__ = ["Appendable", "Appender", "BlobStore", "Caching", "Gathering", "open_blobs"]
+
+CLOUD_SCHEMES = frozenset({"s3", "gs", "az"})
 
 
 class BlobStore(Protocol):
@@ -108,6 +110,14 @@ class Appendable(BlobStore, Protocol):
 
 
 @runtime_checkable
+class Gathering(BlobStore, Protocol):
+    """A BlobStore that makes one blob of several buffers without copying them together first."""
+
+    def put_all(self, key: str, buffers: Sequence[Buffer]) -> None:
+        """As `put`, for the buffers one behind the other."""
+
+
+@runtime_checkable
 class Caching(Protocol):
     """A BlobStore that keeps blobs open between reads."""
 
@@ -116,17 +126,28 @@ class Caching(Protocol):
 
 
 def open_blobs(place: str | Path) -> BlobStore:
-    """Open the store at `place`: a directory, as path or `file://` URL (made if missing), or `memory:`.
+    """Open the store at `place`: a directory, as path or `file://` URL (made if missing), a cloud's URL, or `memory:`.
 
-    Raises ConfigurationError for a URL of any other scheme.
+    Of a cloud, `s3://`, `gs://` or `az://`, nothing is touched before it is used (`cloud_place`). Raises
+    ConfigurationError for a URL of any other scheme, or one that says something impossible or unsafe.
     """
     scheme, colon, rest = str(place).partition(":")
     if isinstance(place, str) and colon and "/" not in scheme:
         if place == "memory:":
             return MemoryBlobs()
+        if scheme in CLOUD_SCHEMES and rest.startswith("//"):
+            return _open_cloud(place)
         if scheme != "file" or not rest.startswith("///"):
             raise ConfigurationError(
-                f"blobs cannot be kept at {place!r}", hint="Give a directory, a file:/// URL or memory:"
+                f"blobs cannot be kept at {place!r}", hint="Give a directory, a file:///, s3://, gs:// or az:// URL"
             )
         place = rest[2:]
     return LocalBlobs(Path(place))
+
+
+def _open_cloud(url: str) -> BlobStore:
+    # Here alone, so that only who keeps blobs there pays for loading the library
+    from cryostore.chunks.blobs.cloud import CloudBlobs  # noqa: PLC0415
+    from cryostore.chunks.blobs.cloud_place import CloudPlace  # noqa: PLC0415
+
+    return CloudBlobs(CloudPlace.parse(url))

@@ -1,41 +1,31 @@
-"""A keyring as lines of text to be printed, locked away, and typed in again (docs/formats.md, "Keyring on paper").
-
-Each line has a checksum of its own, so that a mistake in typing is found in its line.
-"""
+"""A keyring as lines of text to be printed, locked away, and typed in again (docs/formats.md, "Keyring on paper")."""
 
 from __future__ import annotations
 
-import base64
-
 from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, Document
 from cryostore.chunks.keyring.master_key import MasterKey
-from cryostore.core.digest import sha256
 from cryostore.core.errors import ConfigurationError
+from cryostore.core.paper import Paper
 
 TITLE = "CRYOSTORE KEYRING 1"
-LINE_BYTES = 20
-GROUP_CHARACTERS = 4
-LINE_CHECK_CHARACTERS = 4
-WHOLE_CHECK_CHARACTERS = 16
 SECRET_BYTES = 32
-MISREAD = str.maketrans("018", "OIB")
-"""Digits that base32 does not have, and the letters they look like."""
-COMMENT = (
-    "# Whoever has these lines and the data can read every backup; without them, or the keyring file, nobody can.",
-    "# To put them back: type all lines from CRYOSTORE KEYRING on into a file, then: cryo key import FILE",
-    "# The letters are A to Z and the digits 2 to 7. Spaces and the size of letters do not matter.",
+PAPER = Paper(
+    title=TITLE,
+    name="keyring",
+    comment=(
+        "# Whoever has these lines and the data can read every backup; without them, or the keyring file, nobody can.",
+        "# To put them back: type all lines from CRYOSTORE KEYRING on into a file, then: cryo key import FILE",
+        "# The letters are A to Z and the digits 2 to 7. Spaces and the size of letters do not matter.",
+    ),
+    line_bytes=20,
+    end_characters=16,
 )
 
 
 def print_paper(document: Document) -> str:
     """The keyring as text for people."""
     data = _pack(document)
-    pieces = [data[start : start + LINE_BYTES] for start in range(0, len(data), LINE_BYTES)]
-    lines = [
-        f"{number:02d}  {_grouped(_text(piece) + _line_check(number, piece))}"
-        for number, piece in enumerate(pieces, start=1)
-    ]
-    return "\n".join((*COMMENT, TITLE, *lines, f"END {_grouped(_whole_check(data))}")) + "\n"
+    return PAPER.write(data, data)
 
 
 def is_paper(data: bytes) -> bool:
@@ -44,37 +34,8 @@ def is_paper(data: bytes) -> bool:
 
 
 def read_paper(data: bytes) -> Document:
-    """The keyring of `print_paper`'s text as somebody typed it in.
-
-    Raises ConfigurationError, which names the line that is wrong and never repeats it.
-    """
-    lines = [line.strip().upper() for line in data[:DOCUMENT_BYTES_MAX].decode("ascii", "replace").splitlines()]
-    start = next((place for place, line in enumerate(lines) if line.startswith("CRYOSTORE KEYRING")), None)
-    if start is None or " ".join(lines[start].split()) != TITLE:
-        raise ConfigurationError(f"there is no line {TITLE!r}, with which the lines of a keyring begin")
-    content = bytearray()
-    for number, line in enumerate(filter(None, lines[start + 1 :]), start=1):
-        label, _, rest = line.partition(" ")
-        text = "".join(rest.split()).translate(MISREAD)
-        if label == "END":
-            if text != _whole_check(bytes(content)):
-                raise ConfigurationError("the lines do not fit the line END", hint="is a line missing before it?")
-            return _unpack(bytes(content))
-        content += _read_line(number, label, text)
-    raise ConfigurationError("the line END is missing", hint="it is the last one")
-
-
-def _read_line(number: int, label: str, text: str) -> bytes:
-    if not label.isdigit() or int(label) != number:
-        raise ConfigurationError(f"line {number:02d} is missing, or out of its place")
-    piece, check = text[:-LINE_CHECK_CHARACTERS], text[-LINE_CHECK_CHARACTERS:]
-    try:
-        data = base64.b32decode(piece + "=" * (-len(piece) % 8))
-    except ValueError:
-        data = b""
-    if not data or check != _line_check(number, data) or piece != _text(data):
-        raise ConfigurationError(f"line {number:02d} has a mistake", hint="compare it with the paper, letter by letter")
-    return data
+    """The keyring of `print_paper`'s text as somebody typed it in. Raises ConfigurationError, as `Paper.read`."""
+    return _unpack(PAPER.read(data, lambda content: content))
 
 
 def _pack(document: Document) -> bytes:
@@ -95,19 +56,3 @@ def _unpack(data: bytes) -> Document:
     except (ValueError, IndexError):
         pass  # outside of the block, so that no cause that quotes the keys goes with the error
     raise ConfigurationError("the lines hold no keyring")
-
-
-def _text(data: bytes) -> str:
-    return base64.b32encode(data).decode().rstrip("=")
-
-
-def _line_check(number: int, piece: bytes) -> str:
-    return _text(sha256(b"keyring line %d\0" % number + piece))[:LINE_CHECK_CHARACTERS]
-
-
-def _whole_check(data: bytes) -> str:
-    return _text(sha256(b"keyring\0" + data))[:WHOLE_CHECK_CHARACTERS]
-
-
-def _grouped(text: str) -> str:
-    return " ".join(text[start : start + GROUP_CHARACTERS] for start in range(0, len(text), GROUP_CHARACTERS))

@@ -10,10 +10,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.chunks import compression
-from cryostore.chunks.compression import Codec, compress, decompress
+from cryostore.core.compression import Codec, Compression, decompress
 from cryostore.core.errors import DamagedDataError
 
+COMPRESSION = Compression(level=2, bytes_min=64)
 NOISE = random.Random(7).randbytes(4 << 20)
 TEXT = b"".join(b"line %d of a text, and so on\n" % number for number in range(200_000))[: 4 << 20]
 
@@ -26,14 +26,14 @@ TEXT = b"".join(b"line %d of a text, and so on\n" % number for number in range(2
     )
 )
 def test_what_was_encoded_decodes(data):
-    codec, encoded = compress(data)
+    codec, encoded = COMPRESSION.compress(data)
     assert len(encoded) <= len(data)
     assert decompress(codec, bytes(encoded), len(data)) == data
 
 
 @pytest.mark.parametrize("size", [64, 1000, 16 << 10, (16 << 10) + 1, 100_000, 4 << 20])
 def test_text_shrinks(size):
-    codec, encoded = compress(TEXT[:size])
+    codec, encoded = COMPRESSION.compress(TEXT[:size])
     assert codec is Codec.ZSTD
     assert len(encoded) < size * 0.9
 
@@ -41,13 +41,14 @@ def test_text_shrinks(size):
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 1000, 16 << 10, (16 << 10) + 1, 100_000, 4 << 20])
 def test_noise_stays_the_very_same_object(size):
     data = NOISE[:size]
-    assert compress(data) == (Codec.STORED, data)
-    assert compress(data)[1] is data
+    assert COMPRESSION.compress(data) == (Codec.STORED, data)
+    assert COMPRESSION.compress(data)[1] is data
 
 
-def test_tiny_payloads_are_never_tried(monkeypatch):
-    monkeypatch.setattr(compression, "_engines", None)
-    assert compress(bytes(63))[0] is Codec.STORED
+def test_what_is_below_the_minimum_is_never_tried(monkeypatch):
+    assert Compression(level=2).compress(bytes(63))[0] is Codec.ZSTD
+    monkeypatch.setattr(COMPRESSION, "_engines", None)
+    assert COMPRESSION.compress(bytes(63))[0] is Codec.STORED
 
 
 def test_large_noise_is_probed_and_not_compressed_in_vain(monkeypatch):
@@ -63,8 +64,8 @@ def test_large_noise_is_probed_and_not_compressed_in_vain(monkeypatch):
                 probed.append(len(data))
                 return data
 
-    monkeypatch.setattr(compression, "_engines", Engines)
-    assert compress(NOISE)[0] is Codec.STORED
+    monkeypatch.setattr(COMPRESSION, "_engines", Engines)
+    assert COMPRESSION.compress(NOISE)[0] is Codec.STORED
     assert probed == [32 << 10]
 
 
@@ -72,7 +73,7 @@ def test_large_noise_is_probed_and_not_compressed_in_vain(monkeypatch):
 def test_the_probe_sees_a_compressible_half_wherever_it_lies(start):
     data = bytearray(NOISE)
     data[start : start + (2 << 20)] = TEXT[: 2 << 20]
-    codec, encoded = compress(data)
+    codec, encoded = COMPRESSION.compress(data)
     assert codec is Codec.ZSTD
     assert len(encoded) < 3 << 20
 
@@ -84,17 +85,17 @@ def test_gain_of_less_than_a_share_is_not_worth_it(monkeypatch):
             def compress(data):
                 return data[:-gain]
 
-    monkeypatch.setattr(compression, "_engines", Engines)
+    monkeypatch.setattr(COMPRESSION, "_engines", Engines)
     gain = 100
-    assert compress(bytes(3200))[0] is Codec.STORED
+    assert COMPRESSION.compress(bytes(3200))[0] is Codec.STORED
     gain = 101
-    assert compress(bytes(3200))[0] is Codec.ZSTD
+    assert COMPRESSION.compress(bytes(3200))[0] is Codec.ZSTD
 
 
 @pytest.mark.parametrize("form", [bytes, bytearray, memoryview])
 @pytest.mark.parametrize("data", [TEXT[:100_000], NOISE[:100_000], TEXT[:100]], ids=["text", "noise", "short"])
 def test_any_buffer_is_accepted(form, data):
-    codec, encoded = compress(form(data))
+    codec, encoded = COMPRESSION.compress(form(data))
     assert decompress(codec, bytes(encoded), len(data)) == data
 
 
@@ -127,3 +128,15 @@ def test_a_damaged_frame_is_refused_or_of_the_right_length():
         damaged[position] ^= 0x55
         with contextlib.suppress(DamagedDataError):
             assert len(decompress(Codec.ZSTD, damaged, 5000)) == 5000
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 9])
+def test_every_level_is_decoded_by_the_same(level):
+    codec, encoded = Compression(level=level).compress(TEXT[:50_000])
+    assert codec is Codec.ZSTD
+    assert decompress(codec, bytes(encoded), 50_000) == TEXT[:50_000]
+
+
+def test_a_codec_that_there_is_not_is_refused():
+    with pytest.raises(DamagedDataError, match="codec 2"):
+        decompress(2, bytes(100), 100)

@@ -1,0 +1,153 @@
+"""A store whose catalog has as many rows as one that has grown for years, and the calls on it that are timed."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.peers import made_rows
+from cryostore.client.pages import chunks, objects
+from cryostore.core.digest import Payload
+from cryostore.model.chunks import PutChunk
+from cryostore.model.jobs import CommitBackupJob, StartBackupJob
+from cryostore.model.objects import NotifyObjectComplete, PutObject, StartObject
+from cryostore.model.restore_jobs import StartRestoreJob
+from cryostore.model.restores import GetChunk, ListObjects
+from cryostore.service import Caller
+from cryostore.service.init import init
+from cryostore.service.open_shared import SharedPlace, open_shared_service
+
+CHUNK_BYTES = 4096
+READABLE_CHUNKS = 200
+PAGE_OBJECTS = 100
+CHANGES = 10
+ROLE = "arn:aws:iam::000000000000:role/backup-agent"
+GROWN, OTHER = (f"arn:aws:cryo:local-1:000000000000:fileset:host:{name}" for name in ("grown", "other"))
+ROOT = Caller(access_key_id="measured", root=True)
+
+
+class GrownStore:
+    """A store in `folder`, which is made, with its catalog there or at a URL. Close it.
+
+    What is timed is asked for as a function: whatever leads up to the call is done before.
+    """
+
+    def __init__(self, catalog: str, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.place = SharedPlace(catalog, str(folder / "blobs"), str(folder / "keyring.json"))
+        self.made_chunk_bytes: dict[str, float] = {}
+        """What each made chunk has added to tables and indexes."""
+        init(self.place, folder / "credentials")
+        self._service = open_shared_service(self.place)
+        self._readable = [secrets.token_bytes(CHUNK_BYTES) for _ in range(READABLE_CHUNKS)]
+        self._count = 0
+        self._objects = 0
+        self._point = self._write_point()
+
+    def grow(self, *, chunk_rows: int, object_rows: int) -> None:
+        """Make the rows, and go on as after a restart. The objects are added to the recovery point."""
+        self._service.close()
+        catalog = self.place.catalog
+        before = made_rows.sizes_bytes(catalog)
+        made_rows.make_chunks(catalog, chunk_rows)
+        after = made_rows.sizes_bytes(catalog)
+        self.made_chunk_bytes = {name: (after[name] - before[name]) / chunk_rows for name in after}
+        made_rows.make_objects(catalog, object_rows, chunk=self._readable[0])
+        self._objects = object_rows
+        made_rows.settle(catalog)
+        self._service = open_shared_service(self.place)
+        self._begin()
+
+    def close(self) -> None:
+        """Close the store."""
+        self._service.close()
+
+    def call(self, operation: Any) -> Any:
+        """Carry out an operation."""
+        return self._service.call(operation, ROOT)
+
+    # --- what is timed
+
+    def put_chunk(self) -> Callable[[], object]:
+        """A chunk of bytes that nobody has seen before."""
+        operation = self._chunk(self._job, self._upload, self._counted(), secrets.token_bytes(CHUNK_BYTES))
+        return lambda: self.call(operation)
+
+    def get_chunk(self) -> Callable[[], object]:
+        """One of the chunks that were written before the rows were made."""
+        token = self._tokens[self._counted() % len(self._tokens)]
+        return lambda: self.call(GetChunk(storage_job_id=self._restore_job, chunk_token=token))
+
+    def list_objects(self) -> Callable[[], object]:
+        """A page of objects from somewhere in the middle."""
+        name = f"file-{secrets.randbelow(max(self._objects - PAGE_OBJECTS, 1)):09}"
+        operation = ListObjects(storage_job_id=self._restore_job, starting_object_name=name, max_results=PAGE_OBJECTS)
+        return lambda: self.call(operation)
+
+    def put_object(self) -> Callable[[], object]:
+        """An object in place of an inherited one, in a job that goes on from the recovery point."""
+        operation = self._changed(self._job, f"file-{secrets.randbelow(self._objects):09}")
+        return lambda: self.call(operation)
+
+    def commit(self) -> Callable[[], object]:
+        """The commit of ten changes onto what was committed last: five objects replaced, five new."""
+        job = self._start(GROWN)
+        for number in range(CHANGES):
+            known = f"file-{secrets.randbelow(self._objects):09}"
+            self.call(self._changed(job, known if number % 2 else f"new-{secrets.token_hex(8)}"))
+        return lambda: self.call(CommitBackupJob(backup_job_id=job))
+
+    # --- what leads up to it
+
+    def _write_point(self) -> str:
+        """A recovery point with the chunks that can be read."""
+        job = self._start(GROWN)
+        upload = self.call(StartObject(backup_job_id=job, object_name="a-readable")).upload_id
+        for index, data in enumerate(self._readable):
+            self.call(self._chunk(job, upload, index, data))
+        digests = b"".join(hashlib.sha256(data).digest() for data in self._readable)
+        self.call(
+            NotifyObjectComplete(
+                backup_job_id=job,
+                upload_id=upload,
+                object_checksum=hashlib.sha256(digests).hexdigest(),
+                object_checksum_algorithm="SUMMARY",
+            )
+        )
+        return str(self.call(CommitBackupJob(backup_job_id=job)).recovery_point_arn)
+
+    def _begin(self) -> None:
+        """The jobs that are written to and read from."""
+        self._job = self._start(OTHER, backup_options={"IncrementalBase": self._point.rpartition(":")[2]})
+        self._upload = self.call(StartObject(backup_job_id=self._job, object_name="measured")).upload_id
+        start = StartRestoreJob(recovery_point_arn=self._point, metadata={})
+        self._restore_job = self.call(start).restore_job_id
+        caller = self._service.as_caller(ROOT)
+        readable = next(iter(objects(caller, self._restore_job)))
+        self._tokens = [chunk.chunk_token for chunk in chunks(caller, self._restore_job, readable.object_token)]
+
+    def _start(self, resource: str, **more: Any) -> str:
+        start = StartBackupJob(backup_vault_name="Default", resource_arn=resource, iam_role_arn=ROLE, **more)
+        return str(self.call(start).backup_job_id)
+
+    def _changed(self, job: str, name: str) -> PutObject:
+        data = Payload(secrets.token_bytes(CHUNK_BYTES))
+        return PutObject(backup_job_id=job, object_name=name, inline_chunk=data)
+
+    def _chunk(self, job: str, upload: str, index: int, data: bytes) -> PutChunk:
+        return PutChunk(
+            backup_job_id=job,
+            upload_id=upload,
+            chunk_index=index,
+            data=Payload(data),
+            length=len(data),
+            checksum=hashlib.sha256(data).hexdigest(),
+            checksum_algorithm="SHA256",
+        )
+
+    def _counted(self) -> int:
+        self._count += 1
+        return self._count

@@ -1,0 +1,81 @@
+"""S3 without us: the same bodies, put by the library that we use, each as an object that must not be there yet.
+
+Signed over the payload's SHA-256 as ours are; not encrypted, not packed, not recorded anywhere.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import obstore
+
+from bench.payload import SUFFIX_BYTES, Payload
+from bench.plan import Load, percentile
+from cryostore.chunks.blobs.cloud_place import CloudPlace
+
+
+def put_all(url: str, payload: Payload, count: int, connections: int) -> Load:
+    """Put the first `count` bodies, so many at a time, in a process of its own. They stay there."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as process:
+        suffixes = [payload.suffix(index) for index in range(count)]
+        return process.apply(_put_all, (url, payload.base, suffixes, connections))
+
+
+def delete_all(url: str) -> None:
+    """Remove what lies at a place, so that a small service does not fill up."""
+    place = CloudPlace.parse(url)
+    store: Any = place.open()
+    for page in obstore.list(store, prefix=place.prefix):
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda path: obstore.delete(store, path), [found["path"] for found in page]))
+
+
+def _put_all(url: str, base: bytes, suffixes: list[bytes], connections: int) -> Load:
+    place = CloudPlace.parse(url)
+    store: Any = place.open()
+    bodies: SimpleQueue[bytes] = SimpleQueue()
+    for suffix in suffixes:
+        bodies.put(base + suffix)
+    latencies: list[float] = []
+    failures: list[str] = []
+
+    def put(body: bytes) -> None:
+        begun = time.perf_counter()
+        try:
+            path = f"{place.prefix}/raw/{body[-SUFFIX_BYTES:].hex()}"
+            obstore.put(store, path, body, mode="create", use_multipart=False)
+        except Exception as error:  # noqa: BLE001 - whatever the library raises is a failure to be shown
+            failures.append(str(error))
+            return
+        latencies.append(time.perf_counter() - begun)
+
+    cpu, start = time.process_time(), time.perf_counter()
+    with ThreadPoolExecutor(connections) as threads:
+        for _ in range(connections):
+            threads.submit(_drain, bodies, put)
+    seconds = time.perf_counter() - start
+    return Load(
+        requests=len(latencies),
+        payload_bytes=len(latencies) * (len(base) + len(suffixes[0])),
+        seconds=seconds,
+        latency_p50_seconds=percentile(latencies, 0.5),
+        latency_p99_seconds=percentile(latencies, 0.99),
+        client_cpu_seconds=time.process_time() - cpu,
+        failures=len(failures),
+        first_failure=failures[0] if failures else "",
+    )
+
+
+def _drain(bodies: SimpleQueue[bytes], put: Callable[[bytes], None]) -> None:
+    while True:
+        try:
+            body = bodies.get_nowait()
+        except Empty:
+            return
+        put(body)

@@ -1,0 +1,81 @@
+"""The schema of an engine, step by step to the newest. The steps are written once, in `migrations`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+
+from cryostore.catalog.database import Transaction
+from cryostore.core.errors import ConfigurationError
+
+Dialect = Mapping[str, str]
+"""An engine's words, by patterns of what a step writes instead: `{id}`, `{blob}`, `{clustered}` and the like."""
+
+
+READABLE_BY = re.compile(r"^-- readable by: (\d+)$", re.MULTILINE | re.ASCII)
+"""What a step says in its first lines: the oldest schema whose programs may work on after it, beside newer ones."""
+
+
+def migrate_to_newest(transaction: Transaction, dialect: Dialect) -> None:
+    """Bring the schema up to date; raises ConfigurationError if a newer program made it, and left no room for this one.
+
+    A newer schema that says it is readable by this program's stays as it is: during an upgrade nodes of two versions
+    work on one catalog.
+    """
+    transaction.run("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+    transaction.run(
+        "CREATE TABLE IF NOT EXISTS schema_reader (version INTEGER PRIMARY KEY, readable_by INTEGER NOT NULL)"
+    )
+    row = transaction.row("SELECT max(version) FROM schema_version")
+    version = (row and row[0]) or 0
+    known = steps()
+    if version > len(known):
+        require_readable(transaction)
+        return
+    for number, text in enumerate(known[version:], start=version + 1):
+        for statement in statements(text, dialect):
+            transaction.run(statement)
+        transaction.run("INSERT INTO schema_version (version) VALUES (:version)", version=number)
+        transaction.run(
+            "INSERT INTO schema_reader (version, readable_by) VALUES (:version, :readable_by)",
+            version=number,
+            readable_by=readable_by(number, text),
+        )
+
+
+def steps() -> list[str]:
+    """The texts of all steps, the first one first."""
+    entries = resources.files("cryostore.catalog.migrations").iterdir()
+    found = sorted((entry for entry in entries if entry.name.endswith(".sql")), key=lambda entry: entry.name)
+    return [entry.read_text() for entry in found]
+
+
+def readable_by(number: int, text: str) -> int:
+    """The oldest schema whose programs may work on a catalog after this step; its own, if the step does not say."""
+    match = READABLE_BY.search(text)
+    return int(match[1]) if match else number
+
+
+def require_readable(transaction: Transaction) -> None:
+    """Raise ConfigurationError if the catalog has a newer schema by now, that leaves no room for this program's."""
+    row = transaction.row("SELECT max(version) FROM schema_version")
+    version, known = (row and row[0]) or 0, len(steps())
+    if version <= known:
+        return
+    # A version without a row here was made by a program that says nothing, and leaves no room.
+    row = transaction.row("SELECT max(readable_by) FROM schema_reader WHERE version > :known", known=known)
+    if ((row and row[0]) or version) > known:
+        raise ConfigurationError(
+            f"the catalog has schema version {version}, this program knows versions up to {known}",
+            hint="start a newer Cryostore; a catalog is never taken back to an older version",
+        )
+
+
+def statements(text: str, dialect: Dialect) -> list[str]:
+    """The statements of a step in an engine's dialect."""
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
+    text = "\n".join(lines)
+    for pattern, words in dialect.items():
+        text = re.sub(pattern, words, text)
+    return [statement.strip() for statement in text.split(";\n") if statement.strip()]

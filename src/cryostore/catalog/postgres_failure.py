@@ -1,0 +1,105 @@
+"""What an error of PostgreSQL means to the engine, and what the caller is told of it."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+import psycopg
+from psycopg import errors
+
+from cryostore.core.errors import (
+    ConfigurationError,
+    CryostoreError,
+    DamagedDataError,
+    StorageFullError,
+    StorageUnavailableError,
+)
+
+CONFLICTS = ("40001", "40P01", "55P03")
+"""Serialization failure, deadlock, and a lock that was not to be waited for: others were in the way."""
+GONE = ("08", "57P", "25P03", "25P04")
+"""Classes and codes of errors with which the server gives up on a session."""
+STANDBY = "25006"
+"""Read only: as the answer to a write, it comes from a server that is not, or not yet, the one to write to."""
+FULL = ("53100",)
+MEMORY = ("53200",)
+STORAGE = ("53", "54", "57014", "58")
+DAMAGED = ("XX001", "XX002")
+PASSING = ("starting up", "shutting down", "in recovery", "too many clients", "connection slots", "not yet accepting")
+"""What a server says that refuses a session now and may not a moment later: codes do not come with a refusal."""
+
+
+class Reason(Enum):
+    """Why a transaction failed."""
+
+    CONFLICT = auto()
+    """Others were in the way: the same may go well the next time."""
+    RULE = auto()
+    """A rule of the schema: either the transaction's own doing, or that of another that came first."""
+    LOST = auto()
+    """The session is gone."""
+    STORAGE = auto()
+    """The server cannot, for now."""
+    OWN = auto()
+    """A statement that is wrong wherever and whenever it runs."""
+
+
+def reason(error: psycopg.Error, *, writing: bool) -> Reason:
+    """Why a transaction failed, by the error that one of its statements got."""
+    code = error.sqlstate or ""
+    if code in CONFLICTS:
+        return Reason.CONFLICT
+    if code.startswith("23"):
+        return Reason.RULE
+    if code.startswith(GONE) or (writing and code == STANDBY):
+        return Reason.LOST
+    if code.startswith((*STORAGE, *DAMAGED)):
+        return Reason.STORAGE
+    if not code and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return Reason.LOST
+    return Reason.OWN
+
+
+def translate(error: psycopg.Error) -> Exception:
+    """The error as callers know it."""
+    code = error.sqlstate or ""
+    said = error.diag.message_primary or _first_line(error)
+    if code.startswith(DAMAGED):
+        return DamagedDataError(f"the catalog is damaged: {said}")
+    if code in FULL:
+        return StorageFullError(f"the catalog cannot be used: {said}")
+    if code in MEMORY:
+        return StorageUnavailableError(f"the catalog cannot be used: {said}", hint=error.diag.message_hint or "")
+    if reason(error, writing=False) in {Reason.RULE, Reason.OWN}:
+        return error
+    return StorageUnavailableError(f"the catalog cannot be used: {said}")
+
+
+def refusal(error: psycopg.Error, shown: str) -> CryostoreError:
+    """Why a session could not be had; ConfigurationError if waiting does not help."""
+    said = error.diag.message_primary or _first_line(error)
+    if isinstance(error, errors.InsufficientPrivilege):
+        return ConfigurationError(
+            f"{shown}: {said}", hint="let the role own the database: ALTER DATABASE ... OWNER TO ..."
+        )
+    if is_refused_for_good(error):
+        return ConfigurationError(
+            f"{shown} lets nobody in: {said}",
+            hint="see whether the database and the role exist, and the password (PGPASSWORD, PGPASSFILE or in the URL)",
+        )
+    return StorageUnavailableError(f"{shown} cannot be reached: {said}")
+
+
+def is_refused_for_good(error: psycopg.Error) -> bool:
+    """Whether the server was reached, and wants another name, password or database."""
+    text = str(error)
+    if error.sqlstate is not None:
+        return error.sqlstate.startswith(("28", "3D", "42"))
+    refused = "FATAL:" in text or "no password supplied" in text or "SSL" in text
+    return refused and not any(passing in text for passing in PASSING)
+
+
+def _first_line(error: psycopg.Error) -> str:
+    """What went wrong, in a line; never what libpq was told to connect to beyond names."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

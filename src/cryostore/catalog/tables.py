@@ -1,0 +1,187 @@
+"""The tables of the catalog, for whoever copies it row by row: their columns, their keys, and in which order they go.
+
+Lives here: one declaration of every table, and the statements that are the same for all of them. A test holds it
+against the schema of each engine, so that a new table cannot be forgotten. Does not live here: what a row means (one
+file per noun).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cryostore.catalog.database import Row, Transaction
+
+VALUES_PER_STATEMENT = 5_000
+"""Fewer than any engine takes; with more, taking the statement apart costs more than a round trip."""
+
+
+class Table(NamedTuple):
+    """A table whose rows say something of the store.
+
+    `key` are the columns that tell one row from all others. `number` is the one that the database counts up by itself,
+    if it has one: what was given out once is never given out again. `link` refers to an earlier row of the same table.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    others: tuple[str, ...]
+    number: str | None = None
+    link: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns, those of the key first."""
+        return self.key + self.others
+
+    def key_of(self, row: Row) -> Row:
+        """What tells this row from all others."""
+        return row[: len(self.key)]
+
+
+def _numbered(name: str, number: str, others: str, link: str | None = None) -> Table:
+    return Table(name, (number,), tuple(others.split()), number, link)
+
+
+def _keyed(name: str, key: str, others: str) -> Table:
+    return Table(name, tuple(key.split()), tuple(others.split()))
+
+
+TABLES = (
+    _numbered("vault", "vault_id", "name creator_request_id encryption_key_arn tags created_ms"),
+    _numbered("vault_key", "key_number", "key_id vault_id wrapped created_ms"),
+    _keyed("secret", "name", "wrapped"),
+    _keyed("access_key", "access_key_id", "wrapped root enabled created_ms"),
+    _numbered(
+        "lineage",
+        "lineage_id",
+        "vault_id parent_lineage_id parent_generation next_generation tip_generation dirty_generation retired",
+        link="parent_lineage_id",
+    ),
+    _keyed(
+        "backup_job",
+        "job_id",
+        "vault_id point_id resource_arn resource_type resource_name role_arn state status_message message_category"
+        " created_ms initiated_ms start_by_ms complete_by_ms completed_ms active_ms lifecycle options base_selection"
+        " base_point_id lineage_id generation revision bytes_transferred size_bytes commit_digest",
+    ),
+    _keyed(
+        "recovery_point",
+        "point_id",
+        "vault_id job_id lineage_id generation resource_arn resource_type resource_name role_arn status status_message"
+        " created_ms initiated_ms completed_ms last_restore_ms size_bytes object_count lifecycle restore_metadata tags",
+    ),
+    _keyed(
+        "restore_job",
+        "job_id",
+        "point_id vault_id lineage_id generation resource_arn resource_type role_arn status status_message metadata"
+        " created_ms completed_ms active_ms point_created_ms size_bytes created_resource_arn completion_digest",
+    ),
+    _numbered(
+        "object",
+        "object_id",
+        "lineage_id name from_generation to_generation removed created_ms length chunk_count summary summary_form"
+        " metadata_string metadata_digest metadata_length metadata_form chunk_list_id chunks",
+    ),
+    _keyed("chunk_list", "chunk_list_id part", "first_index chunks"),
+    _numbered(
+        "upload",
+        "upload_number",
+        "upload_id job_id name throw_on_duplicate created_ms chunk_count completion_digest",
+    ),
+    _keyed("upload_chunk", "upload_number chunk_index", "length form digest"),
+    _numbered("pack", "pack_number", "name open created_ms retired_ms dropped_epoch verified_ms"),
+    _keyed(
+        "chunk",
+        "vault_id digest",
+        "key_number pack_number pack_offset sealed_length length condemned_ms damaged_ms used_epoch",
+    ),
+    _keyed("collection", "epoch", ""),
+    _keyed("idempotency", "operation token", "request_digest answer created_ms"),
+    _keyed("record", "noun number generation", "changes recorded parts entries gone previous"),
+)
+"""Every table that says something of the store. What a row refers to stands in a table before its own."""
+
+NOT_OF_THE_STORE = {
+    "claim": "who is at work at this moment: nobody is at work on a copy",
+    "schema_version": "each catalog says of itself how far it was migrated",
+    "schema_reader": "as above: and which programs may work with it",
+    "catalog_writer": "PostgreSQL's: which batches of its writers are committed",
+}
+"""The other tables, and why they are not copied."""
+
+
+def page(transaction: Transaction, table: Table, after: Row | None, limit: int) -> list[Row]:
+    """Rows in the order of their keys, behind the key `after` (None: from the first)."""
+    behind, values = _behind(table, after)
+    return transaction.rows(
+        f"SELECT {', '.join(table.columns)} FROM {table.name}{behind} ORDER BY {', '.join(table.key)} LIMIT :limit",
+        limit=limit,
+        **values,
+    )
+
+
+def insert(transaction: Transaction, table: Table, rows: Sequence[Row]) -> None:
+    """Add whole rows."""
+    per_statement = VALUES_PER_STATEMENT // len(table.columns)
+    for start in range(0, len(rows), per_statement):
+        some = [_named(f"r{place}_", row) for place, row in enumerate(rows[start : start + per_statement])]
+        places = ", ".join(f"({_places(values)})" for values in some)
+        merged = {name: value for values in some for name, value in values.items()}
+        transaction.run(f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES {places}", **merged)
+
+
+def replace(transaction: Transaction, table: Table, row: Row) -> None:
+    """Let the row with this key say what `row` says."""
+    values = _named("v", row)
+    pairs = [f"{column} = :v{place}" for place, column in enumerate(table.columns)]
+    key, others = pairs[: len(table.key)], pairs[len(table.key) :]
+    transaction.run(f"UPDATE {table.name} SET {', '.join(others)} WHERE {' AND '.join(key)}", **values)
+
+
+def unlink(transaction: Transaction, table: Table, key: Row) -> None:
+    """Let the row with this key refer to no other row of its table."""
+    pairs = [f"{column} = :v{place}" for place, column in enumerate(table.key)]
+    transaction.run(f"UPDATE {table.name} SET {table.link} = NULL WHERE {' AND '.join(pairs)}", **_named("v", key))
+
+
+def delete(transaction: Transaction, table: Table, key: Row) -> None:
+    """Remove the row with this key."""
+    pairs = [f"{column} = :v{place}" for place, column in enumerate(table.key)]
+    transaction.run(f"DELETE FROM {table.name} WHERE {' AND '.join(pairs)}", **_named("v", key))
+
+
+def clear(transaction: Transaction, table: Table) -> None:
+    """Remove all rows. Nothing may refer to them."""
+    transaction.run(f"DELETE FROM {table.name}")
+
+
+def step(transaction: Transaction, table: Table, after: Row | None, rows: int) -> Row | None:
+    """The key of the row that is `rows` rows behind the key `after` (None: the first ones); None if there are fewer."""
+    names = ", ".join(table.key)
+    behind, values = _behind(table, after)
+    return transaction.row(
+        f"SELECT {names} FROM {table.name}{behind} ORDER BY {names} LIMIT 1 OFFSET :skipped", skipped=rows - 1, **values
+    )
+
+
+def count_behind(transaction: Transaction, table: Table, after: Row | None) -> int:
+    """How many rows there are behind the key `after` (None: all)."""
+    behind, values = _behind(table, after)
+    row = transaction.row(f"SELECT count(*) FROM {table.name}{behind}", **values)
+    return int(row[0]) if row else 0
+
+
+def _behind(table: Table, after: Row | None) -> tuple[str, dict[str, object]]:
+    if after is None:
+        return "", {}
+    values = _named("k", after)
+    return f" WHERE ({', '.join(table.key)}) > ({_places(values)})", values
+
+
+def _named(prefix: str, row: Row) -> dict[str, object]:
+    return {f"{prefix}{place}": value for place, value in enumerate(row)}
+
+
+def _places(values: dict[str, object]) -> str:
+    return ", ".join(f":{name}" for name in values)

@@ -1,0 +1,266 @@
+"""Blobs as objects of a cloud: S3 and what speaks like it, Google Cloud Storage, Azure. The home of obstore.
+
+The rules of this file:
+
+- A blob is one conditional PUT: whole or not there, and never over another one. No upload in parts is ever begun, so
+  that none can be left behind.
+- Tries are made here, not by the library. A PUT whose answer got lost may have arrived: if the key is taken afterwards,
+  what lies there is read and compared.
+- "There is no such blob" is believed if the service says it of the blob itself. A bucket that is gone, or a 404 of
+  something that stands between, is an outage: else every blob would count as lost.
+- Bytes are given out if they are as many as were asked for. Whether they are the right ones, their reader can tell.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import obstore
+from obstore.exceptions import BaseError
+
+from cryostore.chunks.blobs.cloud_place import CONNECTIONS_MAX, CloudPlace
+from cryostore.chunks.blobs.key import KEY_PATTERN, check_key
+from cryostore.chunks.blobs.patience import Patience
+from cryostore.chunks.blobs.refusal import Refusal, Verdict, judge
+from cryostore.core.digest import Buffer
+from cryostore.core.errors import DamagedDataError
+
+TRY_AGAIN_SHARE = 1.2
+"""No try begins later than so many times the longest request: after one that fell silent there is always another."""
+KEYS_PER_PAGE = 1000
+
+Answer = TypeVar("Answer")
+
+
+class CloudBlobs:
+    """A BlobStore, Gathering, in a cloud. Connects when it is first used, and holds nothing but connections."""
+
+    def __init__(self, place: CloudPlace, *, patience: Patience | None = None) -> None:
+        self.store = place.open()
+        self._name = f"{place.scheme}://{place.bucket}"
+        self._folder = f"{place.prefix}/" if place.prefix else ""
+        self._patience = patience or Patience(place.request_seconds_max * TRY_AGAIN_SHARE)
+        self._connections = threading.BoundedSemaphore(CONNECTIONS_MAX)
+
+    def put(self, key: str, data: Buffer) -> None:
+        """See BlobStore. One that failed for a reason that may pass can still arrive later."""
+        self.put_all(key, [data])
+
+    def put_all(self, key: str, buffers: Sequence[Buffer]) -> None:
+        """See Gathering."""
+        self._patiently(f"blob {key}", _Put(self, check_key(key), buffers).attempt)
+
+    def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See BlobStore."""
+        check_key(key)
+        if offset < 0 or (length or 0) < 0:
+            raise ValueError("offset and length are not negative")
+        if length is None:
+            return self._patiently(f"blob {key}", lambda: self.rest(key, offset))
+        return self._patiently(f"blob {key}", lambda: self._range(key, offset, length))
+
+    def stat(self, key: str) -> int | None:
+        """See BlobStore."""
+        check_key(key)
+        return self._patiently(f"blob {key}", lambda: self.size(key))
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[str]:
+        """See BlobStore."""
+        listing = _Listing(self, prefix, after)
+        while not listing.ended:
+            yield from self._patiently(f"blobs under {prefix!r} in {self._name}", listing.page)
+
+    def delete(self, key: str) -> None:
+        """See BlobStore. A key deleted after an unclear answer must not be used again: the first try may come late."""
+        check_key(key)
+        self._patiently(f"blob {key}", lambda: self._delete(key))
+
+    def close(self) -> None:
+        """See BlobStore. Connections close by themselves when they have been idle for a while."""
+
+    def path(self, key: str) -> str:
+        """The name of the object that a key stands for."""
+        return self._folder + key
+
+    def key(self, path: str) -> str | None:
+        """The key of an object, None if it is no blob of this store."""
+        key = path.removeprefix(self._folder)
+        return key if path.startswith(self._folder) and KEY_PATTERN.fullmatch(key) else None
+
+    def request(self, call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
+        """One request of the library, on one of a bounded number of connections. Raises Refusal."""
+        try:
+            with self._connections:
+                return call(*arguments, **options)
+        except (BaseError, OSError, ValueError) as error:
+            raise judge(error) from None
+
+    def rest(self, key: str, offset: int = 0) -> bytes:
+        """All of a blob from `offset` on, in one try. Raises Refusal, DamagedDataError if it ends before.
+
+        Asked for as a range, since such an answer says how much there is, whatever arrives of it.
+        """
+
+        def read() -> tuple[int, bytes]:
+            found = obstore.get(self.store, self.path(key), options={"range": {"offset": offset}})
+            return found.meta["size"] - offset, bytes(found.bytes())
+
+        try:
+            length, data = self.request(read)
+        except Refusal as refusal:
+            if refusal.verdict is Verdict.LASTING and self._size_reaching(key, offset, offset) == offset:
+                return b""  # no range of nothing can be asked for
+            raise
+        if len(data) != length:
+            raise Refusal(Verdict.PASSING, f"an answer had {len(data)} of {length} bytes")
+        return data
+
+    def size(self, key: str) -> int | None:
+        """Size of a blob, None if there is none, in one try. Raises Refusal."""
+        path = self.path(key)
+        try:
+            return self.request(obstore.head, self.store, path)["size"]
+        except Refusal as refusal:
+            if refusal.verdict not in {Verdict.ABSENT, Verdict.UNPROVED}:
+                raise
+        try:  # the answer to HEAD has no words: it may also mean that the bucket is gone
+            return self.request(lambda: obstore.get(self.store, path).meta["size"])
+        except Refusal as refusal:
+            if refusal.verdict is Verdict.ABSENT:
+                return None
+            raise
+
+    def _range(self, key: str, offset: int, length: int) -> bytes:
+        if not length:
+            self._size_reaching(key, offset, offset)
+            return b""
+        try:
+            found = self.request(obstore.get_range, self.store, self.path(key), start=offset, length=length)
+        except Refusal as refusal:
+            if refusal.verdict is Verdict.LASTING:
+                self._size_reaching(key, offset, offset + length)  # perhaps that was what it could not give
+            raise
+        data = bytes(found)
+        if len(data) != length:
+            self._size_reaching(key, offset, offset + length)
+            raise Refusal(Verdict.PASSING, f"an answer had {len(data)} of {length} bytes")
+        return data
+
+    def _size_reaching(self, key: str, offset: int, end: int) -> int:
+        """The size of a blob. Raises Refusal, DamagedDataError if it ends before `end`."""
+        size = self.size(key)
+        if size is None:
+            raise Refusal(Verdict.ABSENT, "")
+        if size < end:
+            raise DamagedDataError(f"blob {key} ends at {size}, before the range {offset}..{end}")
+        return size
+
+    def _delete(self, key: str) -> None:
+        try:
+            self.request(obstore.delete, self.store, self.path(key))
+        except Refusal as refusal:  # some services say that there was nothing to delete, and some do not
+            if refusal.verdict is Verdict.ABSENT or (refusal.verdict is Verdict.UNPROVED and self.size(key) is None):
+                return
+            raise
+
+    def _patiently(self, what: str, attempt: Callable[[], Answer]) -> Answer:
+        """The answer of the first try that gets one. Raises the error of a refusal that lasts, or of the last try."""
+        for last in self._patience.tries(what):
+            try:
+                return attempt()
+            except Refusal as refusal:
+                if last or refusal.verdict is not Verdict.PASSING:
+                    raise refusal.error(what) from None
+        raise AssertionError("there is always a last try")
+
+
+class _Put:
+    """The tries to create one blob, and whether one of them may have arrived although nobody said so."""
+
+    def __init__(self, blobs: CloudBlobs, key: str, buffers: Sequence[Buffer]) -> None:
+        self._blobs = blobs
+        self._key = key
+        self._buffers = buffers
+        self._may_have_arrived = False
+
+    def attempt(self) -> None:
+        """One try. Raises Refusal."""
+        blobs = self._blobs
+        path = blobs.path(self._key)
+        try:
+            # Taken apart anew for each try: the library sends the buffers as they are, without a copy of their bytes.
+            blobs.request(obstore.put, blobs.store, path, iter(self._buffers), mode="create", use_multipart=False)
+        except Refusal as refusal:
+            if refusal.verdict is Verdict.EXISTS:
+                self._look()
+                return
+            self._may_have_arrived = True
+            raise
+
+    def _look(self) -> None:
+        """Return if what has the key is ours. Raises Refusal."""
+        if not self._may_have_arrived:
+            found = self._blobs.size(self._key) is not None
+        else:
+            try:
+                if self._blobs.rest(self._key) == b"".join(self._buffers):
+                    return
+                found = True
+            except Refusal as refusal:
+                if refusal.verdict is not Verdict.ABSENT:
+                    raise
+                found = False
+        if found:
+            raise Refusal(Verdict.EXISTS, "")
+        raise Refusal(Verdict.PASSING, "the key was taken, and then it was not")  # another PUT or delete was under way
+
+
+class _Listing:
+    """A listing page by page, which goes on behind the last key after a page that failed."""
+
+    def __init__(self, blobs: CloudBlobs, prefix: str, after: str) -> None:
+        self.ended = False
+        self._blobs = blobs
+        self._prefix = prefix
+        self._after = after
+        self._last = ""
+        self._stream: Iterator[Any] | None = None
+
+    def page(self) -> list[str]:
+        """The next keys, perhaps none. Raises Refusal."""
+        blobs = self._blobs
+        stream = self._stream or blobs.request(self._begin)
+        self._stream = None  # one that failed is not used again
+        page = blobs.request(next, stream, None)
+        self._stream = stream
+        if page is None:
+            self.ended = True
+            return []
+        return list(self._keys(meta["path"] for meta in page))
+
+    def _begin(self) -> Iterator[Any]:
+        """The library lists folders and begins behind names: the nearest of both that leaves nothing out."""
+        folder = self._blobs.path(self._prefix.rpartition("/")[0])
+        begin = KEY_PATTERN.match(max(self._last, self._after, self._prefix[:-1]))
+        offset = self._blobs.path(begin[0]) if begin else None
+        stream: Iterator[Any] = obstore.list(
+            self._blobs.store, prefix=folder or None, offset=offset, chunk_size=KEYS_PER_PAGE
+        )
+        return stream
+
+    def _keys(self, paths: Iterator[str]) -> Iterator[str]:
+        """The keys among the names of one page. Raises Refusal if they are in no order: some could be left out."""
+        for path in paths:
+            key = self._blobs.key(path)
+            if key is None or key == self._last:  # the name of a folder, perhaps, which somebody made by hand
+                continue
+            if key < self._last:
+                raise Refusal(Verdict.LASTING, "a listing came in no order")
+            self._last = key
+            if key.startswith(self._prefix) and key > self._after:
+                yield key
+            elif key > self._prefix and not key.startswith(self._prefix):
+                self.ended = True
+                return

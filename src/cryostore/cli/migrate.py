@@ -1,0 +1,199 @@
+"""`cryo migrate`: move a store from a directory to where many nodes share it, and back."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli.option_words import click_option, config_option
+from cryostore.cli.store_place import place_of_options
+from cryostore.cli.verbs import EPILOGUE
+from cryostore.core.errors import ConfigurationError
+from cryostore.core.limits import MIB
+from cryostore.server.option import STORE
+
+if TYPE_CHECKING:
+    from cryostore.maintenance.migrate import Moved, Plan
+    from cryostore.maintenance.migrate_place import DirectoryPlace, NodesPlace
+    from cryostore.maintenance.migrate_side import Step
+    from cryostore.service.open_shared import SharedPlace
+
+WITH_ISSUES = 1
+QUIET_SECONDS = 1.0
+SECONDS_BETWEEN_LINES = 0.2
+SHOWN_MAX = 20
+STORE_OPTIONS = {option.key: option for option in STORE}
+KEYRING = replace(STORE_OPTIONS["keyring"], unsaid="")
+"""There is no default: the copy of the keyring is to be made before."""
+
+
+@click.command("migrate", epilog=EPILOGUE)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    envvar="CRYO_DATA_DIR",
+    show_envvar=True,
+    help="The directory: what is moved, or with --back where to.",
+)
+@click_option(STORE_OPTIONS["catalog"])
+@click_option(STORE_OPTIONS["blobs"])
+@click_option(KEYRING, help_text="The keyring that the store has at its new place: a copy, made before.")
+@config_option()
+@click.option("--back", is_flag=True, help="Move the shared store to the directory.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be copied.")
+@click.option("--verify-data", is_flag=True, help="Read everything again at its new place, not only samples.")
+@click.option("--take-back", is_flag=True, help="Let a store be used again that was moved away; not its copy, too.")
+@click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
+def command(
+    data_dir: Path | None, back: bool, dry_run: bool, verify_data: bool, take_back: bool, as_json: bool, **texts: Any
+) -> int:
+    """Move a store with its whole history, from a directory to a catalog and blobs that many nodes share, or back.
+
+    Stop every server before. The new place must hold nothing; what is there in the end is verified row by row, and
+    nobody can open it before that. Whatever stops the move, repeat the command: it goes on where it was. The old store
+    is kept as it is, and cannot be opened any more; --take-back lets it be used again.
+    """
+    shared = _shared(texts)
+    if take_back:
+        return _take_back(data_dir, shared, as_json=as_json)
+    if data_dir is None or shared is None:
+        missing = "--data-dir" if data_dir is None else "--catalog, --blobs and --keyring"
+        raise ConfigurationError(f"{missing} must say where the store is, and where it is to be")
+    return _move(data_dir, shared, back=back, dry_run=dry_run, verify_data=verify_data, as_json=as_json)
+
+
+def _shared(texts: dict[str, Any]) -> SharedPlace | None:
+    """The shared store that options name; None if they name none. Raises ConfigurationError if a part is missing."""
+    config = texts.pop("config")
+    return place_of_options({"data_dir": None, **texts}, config).shared
+
+
+def _move(data_dir: Path, shared: SharedPlace, *, back: bool, dry_run: bool, verify_data: bool, as_json: bool) -> int:
+    from cryostore.core.ids import random_id
+    from cryostore.core.time import wall_clock
+    from cryostore.maintenance.migrate import Moved
+    from cryostore.maintenance.migrate_place import DirectoryPlace, NodesPlace, migrate_store
+
+    directory, nodes = DirectoryPlace(data_dir, shared.keyring), NodesPlace(shared)
+    source, target = (nodes, directory) if back else (directory, nodes)
+    if dry_run:
+        return _say_plan(source, as_json=as_json)
+    keyring, outcome = shared.open_keyring(), Moved()
+    steps = migrate_store(source, target, keyring, outcome, clock=wall_clock, new_id=random_id, everything=verify_data)
+    show(steps)
+    words = (*_words(outcome), *_next(outcome, shared, keyring.place, back=back))
+    print(json.dumps(_document(outcome)) if as_json else "\n".join(words))
+    return 0 if outcome.is_clean else WITH_ISSUES
+
+
+def _take_back(data_dir: Path | None, shared: SharedPlace | None, *, as_json: bool) -> int:
+    from cryostore.maintenance.migrate_place import DirectoryPlace, NodesPlace, take_back_store
+
+    if data_dir is not None:
+        place: DirectoryPlace | NodesPlace = DirectoryPlace(data_dir)
+        other = take_back_store(place, None)
+    elif shared is not None:
+        place = NodesPlace(shared)
+        other = take_back_store(place, shared.open_keyring())
+    else:
+        raise ConfigurationError("nothing says which store is to be taken back", hint="name it with --data-dir")
+    if as_json:
+        print(json.dumps({"taken_back": place.name, "was_moved_to": other}))
+    else:
+        print(f"{place.name} can be used again")
+        print(f"never serve {other}, too: from now on the two differ, and what is written there is only there")
+    return 0
+
+
+def _say_plan(source: DirectoryPlace | NodesPlace, *, as_json: bool) -> int:
+    from cryostore.maintenance.migrate import plan
+    from cryostore.maintenance.migrate_place import require_store
+
+    require_store(source)
+    with source.looked_at() as side:
+        found = plan(side)
+    print(json.dumps(asdict(found)) if as_json else "\n".join(_plan_words(found)))
+    return 0
+
+
+def _plan_words(found: Plan) -> Iterator[str]:
+    yield f"would be copied: {found.blobs} blobs with at least {found.chunk_bytes / MIB:.1f} MiB"
+    yield f"{sum(found.rows.values())} rows: {', '.join(f'{name} {rows}' for name, rows in found.rows.items() if rows)}"
+
+
+def show(steps: Iterator[Step]) -> None:
+    """Take the steps; on a terminal, and once they take longer than a second, say how far they are and how long yet."""
+    begun, said, stage, stage_begun = time.monotonic(), 0.0, "", 0.0
+    terminal = sys.stderr.isatty()
+    for step in steps:
+        now = time.monotonic()
+        if step.stage != stage:
+            stage, stage_begun = step.stage, now
+        if terminal and now - begun > QUIET_SECONDS and now - said > SECONDS_BETWEEN_LINES:
+            print(f"\r\x1b[K{progress_words(step, now - stage_begun)}", end="", file=sys.stderr, flush=True)
+            said = now
+    if said:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def progress_words(step: Step, seconds: float) -> str:
+    """How far a stage is that began so many seconds ago, and about how long it takes yet."""
+    words = f"{step.stage} {step.done}" + (f" of {step.total}" if step.total else "")
+    if step.bytes_done:
+        words += f", {step.bytes_done / MIB:.0f} MiB"
+        if seconds >= 1:
+            words += f", {step.bytes_done / MIB / seconds:.1f} MiB/s"
+    if step.total and step.done and seconds >= 1:
+        left = round(seconds * max(step.total - step.done, 0) / step.done)
+        words += f", about {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+    return words
+
+
+def _document(outcome: Moved) -> dict[str, Any]:
+    tables = {name: digested._asdict() for name, digested in outcome.tables.items()}
+    return asdict(outcome) | {"tables": tables, "clean": outcome.is_clean}
+
+
+def _words(outcome: Moved) -> Iterator[str]:
+    if outcome.done_before:
+        yield f"{outcome.source} was moved to {outcome.target} before: nothing is left to be done"
+        return
+    carried, verified = outcome.carried, outcome.verified
+    yield f"moved: {outcome.source} to {outcome.target}"
+    yield (
+        f"{carried.packs} packs and {carried.records} records: {carried.copied} copied now,"
+        f" {carried.copied_bytes / MIB:.1f} MiB, and {carried.known} before"
+    )
+    rows = sum(table.rows for table in outcome.tables.values())
+    read = f"{verified.read} of them read, {verified.read_bytes / MIB:.1f} MiB"
+    yield f"verified: {rows} rows, {verified.blobs} blobs, {read}"
+    found = {
+        "chunks are damaged, and are marked so": carried.damaged,
+        "packs were missing already": carried.packs_missing,
+        "chunks or records could not be judged: their key is missing, or a later version wrote them": carried.unjudged,
+        "records are missing or damaged: `cryo repair` at the new place writes them anew": carried.records_bad,
+        "records are due and could not be written, for want of a key": outcome.records_due,
+        "keys cannot be opened with this keyring": len(outcome.keys_missing),
+    }
+    yield from (f"{count} {what}" for what, count in found.items() if count)
+    yield from (f"  {example}" for example in (carried.examples + outcome.keys_missing)[:SHOWN_MAX])
+
+
+def _next(outcome: Moved, shared: SharedPlace, keyring: str, *, back: bool) -> Iterator[str]:
+    if back:
+        yield f"next: copy the keyring ({keyring}) to {outcome.target}/keyring.json, or name it with --keyring; then"
+        yield f"  cryo serve --data-dir {outcome.target}"
+    else:
+        yield f"next: give every node the same keyring ({keyring}) and start it; access keys are what they were:"
+        catalog, blobs = shlex.quote(shared.shown_catalog), shlex.quote(shared.shown_blobs)
+        yield f"  cryo serve --catalog {catalog} --blobs {blobs} --keyring PLACE"
+    yield f"{outcome.source} is kept and cannot be opened any more: remove it once you are sure"

@@ -1,0 +1,93 @@
+"""zstd where it pays, nothing where it does not, and a cheap way to tell. The only home of the compression library.
+
+The store compresses what it seals, and the agent what it seals before it sends: each with a level of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from enum import IntEnum
+from typing import TypeVar
+
+import zstandard
+
+from cryostore.core.digest import Buffer
+from cryostore.core.errors import DamagedDataError
+
+PROBE_LEVEL = 1
+PROBE_BYTES_MIN = 16 * 1024 + 1  # below, trying costs no more than probing
+SAMPLE_BYTES = 4096
+SAMPLES_MAX = 8
+GAIN_SHARE = 32  # worth it if at least one byte in 32 is saved
+
+Encoded = TypeVar("Encoded", bound=Buffer)
+
+
+class Codec(IntEnum):
+    """How a payload is encoded. The values are part of the formats of envelopes and of sealed chunks."""
+
+    STORED = 0
+    ZSTD = 1
+
+
+class _Engines(threading.local):
+    """The library's objects, one set per thread: they are not safe to share."""
+
+    def __init__(self, level: int) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=level)
+        self.prober = zstandard.ZstdCompressor(level=PROBE_LEVEL)
+
+
+class _Decoders(threading.local):
+    """As above: a decoder takes what any level made."""
+
+    def __init__(self) -> None:
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_decoders = _Decoders()
+
+
+class Compression:
+    """Compresses at one level; leaves what is shorter than `bytes_min` as it is. Thread safe."""
+
+    def __init__(self, *, level: int, bytes_min: int = 0) -> None:
+        self._engines = _Engines(level)
+        self._bytes_min = bytes_min
+
+    def compress(self, data: Buffer) -> tuple[Codec, Buffer]:
+        """Encode with zstd if that shrinks the data noticeably, else give the same object back."""
+        size = len(data)
+        if size >= self._bytes_min and (size < PROBE_BYTES_MIN or self._looks_compressible(data)):
+            encoded = self._engines.compressor.compress(data)
+            if _pays(len(encoded), size):
+                return Codec.ZSTD, encoded
+        return Codec.STORED, data
+
+    def _looks_compressible(self, data: Buffer) -> bool:
+        """Try a fast level on samples spread evenly over the data: 32 KiB at most, whatever its size."""
+        view = memoryview(data)
+        count = min(SAMPLES_MAX, len(view) // SAMPLE_BYTES)
+        step = len(view) // count
+        sample = b"".join(view[start : start + SAMPLE_BYTES] for start in range(0, count * step, step))
+        return _pays(len(self._engines.prober.compress(sample)), len(sample))
+
+
+def decompress(codec: int, data: Encoded, length: int) -> Encoded | bytes:
+    """Decode exactly `length` bytes, never allocating more; DamagedDataError if the data says otherwise."""
+    if codec == Codec.STORED:
+        if len(data) != length:
+            raise DamagedDataError(f"{len(data)} bytes are stored, not {length}")
+        return data
+    if codec != Codec.ZSTD:
+        raise DamagedDataError(f"there is no codec {codec}")
+    try:
+        if zstandard.frame_content_size(data) != length:
+            raise DamagedDataError(f"the compressed bytes are not {length} bytes of payload")
+        return _decoders.decompressor.decompress(data)
+    except zstandard.ZstdError as error:
+        raise DamagedDataError(f"the compressed bytes cannot be decoded: {error}") from None
+
+
+def _pays(encoded_bytes: int, size: int) -> bool:
+    return encoded_bytes + size // GAIN_SHARE < size

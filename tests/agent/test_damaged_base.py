@@ -1,0 +1,195 @@
+"""A base that the store has lost bytes of: the next run of the same tree reads and sends them again, and heals."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from cryostore.agent.agent_key import AgentKey, PublicKey
+from cryostore.agent.key_changes import change
+from cryostore.agent.points import find_point
+from cryostore.agent.report import Report
+from cryostore.agent.verify import verify
+from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.core.limits import KIB, MIB
+from cryostore.core.time import wall_clock
+from cryostore.model.errors import ServiceInternalException
+from support.agent import Runs, seen, write
+from support.damaging import scrubbed
+from support.single_file import disks, streams
+from support.stores import opened
+
+
+def noise(length, seed=1):
+    return random.Random(seed).randbytes(length)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store of its own, which is going to be hurt."""
+    with opened(tmp_path / "data", clock=wall_clock) as store:
+        yield store
+
+
+@pytest.fixture
+def key():
+    return AgentKey.generate()
+
+
+@pytest.fixture(params=["plain", "sealed"])
+def runs(request, store, key):
+    return Runs(store, "tree", key if request.param == "sealed" else None)
+
+
+@pytest.fixture
+def source(tmp_path):
+    tree = {
+        "large": noise(6 * MIB),
+        "folder": {f"{n:03}": noise(20 * KIB, n) for n in range(200)},
+        "z": noise(2 * MIB, 2),
+    }
+    write(tmp_path / "source", tree)
+    return tmp_path / "source"
+
+
+def spoil(store, runs, name, which=0, point="latest"):
+    """Flip a bit of a chunk of an object, in the packs; and let scrub find it."""
+    with runs.opened(point) as archive:
+        digest = bytes.fromhex(list(archive.stored(name))[which].checksum)
+    flip(store, digest)
+
+
+def flip(store, digest):
+    def look(transaction):
+        return transaction.row(
+            "SELECT name, pack_offset, sealed_length FROM chunk JOIN pack ON pack.pack_number = chunk.pack_number"
+            " WHERE digest = :digest",
+            digest=digest,
+        )
+
+    name, offset, length = store.service.context.database.read(look)
+    (path,) = [path for path in store.data_dir.rglob("*") if name in path.name and path.is_file()]
+    with path.open("r+b") as file:
+        file.seek(offset + length - 1)
+        byte = file.read(1)[0]
+        file.seek(offset + length - 1)
+        file.write(bytes([byte ^ 1]))
+    scrubbed(store.service.context)
+
+
+def whole(runs, point):
+    report = Report()
+    with runs.opened(point) as archive:
+        verify(archive, report, data=True)
+    return report.issue_count == 0
+
+
+@pytest.mark.parametrize("which", [1, -1])
+def test_the_same_tree_heals_all_points(store, runs, source, tmp_path, which):
+    runs.backup(source)
+    first = runs.latest()
+    spoil(store, runs, "content-00000001", which)
+    assert not whole(runs, first)
+    assert 0 < runs.restore(tmp_path / "rescued").issue_count < 204
+    assert not [name for name in os.listdir(tmp_path / "rescued") if name.startswith(".cryo")]
+    report, outcome = runs.backup(source)
+    assert (report.damaged_objects, report.issue_count) == (1, 0)
+    assert report.sent_bytes < 5 * MIB
+    assert outcome.recovery_point_arn != first
+    assert whole(runs, first)
+    assert whole(runs, "latest")
+    assert runs.restore(tmp_path / "target").issue_count == 0
+    assert seen(tmp_path / "target") == seen(source)
+    report, outcome = runs.backup(source)
+    assert (report.damaged_objects, report.read_bytes, outcome.same) == (0, 0, True)
+
+
+def test_of_several_objects_only_the_damaged_one_is_read_again(store, runs, source, tmp_path):
+    runs.backup(source)
+    write(source, {"new": noise(3 * MIB, 3)})
+    runs.backup(source)
+    second = runs.latest()
+    spoil(store, runs, "content-00000002")
+    read = []
+    report, _ = runs.backup(source, before_read=read.append)
+    assert (report.damaged_objects, read) == (1, [b"new"])
+    assert whole(runs, second)
+    assert whole(runs, "latest")
+
+
+def test_what_has_changed_meanwhile_cannot_be_healed_and_the_new_point_is_whole(store, runs, source, tmp_path):
+    runs.backup(source)
+    spoil(store, runs, "content-00000001")
+    write(source, {"large": noise(6 * MIB, 9), "folder": {"000": b"changed"}})
+    report, _ = runs.backup(source)
+    assert report.damaged_objects == 1
+    assert whole(runs, "latest")
+    runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(source)
+
+
+def test_a_catalog_that_is_damaged_does_not_stand_in_the_way(store, runs, source, tmp_path):
+    runs.backup(source)
+    first = runs.latest()
+    spoil(store, runs, "catalog")
+    with pytest.raises(ServiceInternalException):
+        whole(runs, first)
+    report, outcome = runs.backup(source)
+    assert report.damaged_objects >= 1
+    assert outcome.base_arn is None
+    assert whole(runs, "latest")
+    runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(source)
+    report, outcome = runs.backup(source)
+    assert (report.damaged_objects, outcome.same) == (0, True)
+
+
+def test_a_sealed_resource_stays_sealed_whatever_is_damaged(store, source, key):
+    sealed = Runs(store, "tree", key)
+    sealed.backup(source)
+    spoil(store, sealed, "catalog")
+    with pytest.raises(KeyUnavailableError):
+        Runs(store, "tree").backup(source)
+    with pytest.raises(ConfigurationError, match="damaged"):
+        change(sealed.keyed_call, find_point(store, "latest"), lambda access: access.rotate())
+    sealed.backup(source)
+    assert whole(sealed, "latest")
+
+
+def test_a_machine_that_only_writes_sends_it_again(store, source, key, tmp_path):
+    writer = Runs(store, "tree", PublicKey(key.public), tmp_path / "state")
+    reader = Runs(store, "tree", key)
+    writer.backup(source)
+    spoil(store, reader, "content-00000001", 1)
+    report, _ = writer.backup(source)
+    assert report.damaged_objects == 1
+    assert whole(reader, "latest")
+    reader.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(source)
+
+
+@pytest.mark.parametrize("which", [0, -1])
+def test_a_stream_heals_whatever_it_says_again(store, runs, which):
+    """The last chunk of a sealed object is its table."""
+    streams(runs).stream(noise(6 * MIB))
+    first = runs.latest()
+    spoil(store, runs, "content-00000001", which)
+    report, _ = streams(runs).stream(noise(6 * MIB))
+    assert report.damaged_objects == 1
+    assert whole(runs, first)
+    assert whole(runs, "latest")
+
+
+def test_a_disk_of_which_a_segment_is_damaged(store, runs, tmp_path):
+    path = tmp_path / "disk.raw"
+    path.write_bytes(noise(3 * MIB) + bytes(MIB) + noise(4 * MIB, 2))
+    disks(runs).disk(path)
+    first = runs.latest()
+    spoil(store, runs, "disk-00000000", 1)
+    report, _ = disks(runs).disk(path)
+    assert report.damaged_objects == 1
+    assert MIB <= report.sent_bytes < 2 * MIB
+    assert whole(runs, first)
+    assert whole(runs, "latest")

@@ -1,0 +1,114 @@
+"""Nodes of two versions on one catalog: a newer schema that leaves room for the version before it is worked with."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.catalog import migration, open_catalog
+from cryostore.core.errors import ConfigurationError
+from cryostore.model.errors import ServiceUnavailableException
+from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, prepared
+
+KNOWN = len(migration.steps())
+ADDS = "ALTER TABLE vault ADD COLUMN pretended TEXT;\n"
+ADDS_MORE = "CREATE TABLE pretended_too (name TEXT PRIMARY KEY);\n"
+
+
+@pytest.fixture(params=[ON_PATHS, ON_SERVICES])
+def place(request, tmp_path):
+    """A store of this version."""
+    with prepared(tmp_path, request.param) as place:
+        yield place
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Open a store as a program with further steps would."""
+    known = migration.steps()
+
+    def opened(place, *further):
+        with monkeypatch.context() as patch:
+            patch.setattr(migration, "steps", lambda: [*known, *further])
+            return SharedStore(place)
+
+    return opened
+
+
+def test_two_adjacent_versions_work_side_by_side(place, later):
+    """The newer one is started first; the older one opens what that made, and both back up and restore."""
+    running = SharedStore(place)
+    newer = later(place, f"-- Pretended.\n-- readable by: {KNOWN}\n{ADDS}")
+    older = SharedStore(place)
+    try:
+        for one, other in ((newer, older), (older, newer), (running, newer)):
+            api = one.api()
+            point = api.backup({"name": b"1"})
+            assert other.api().restored(point) == {"name": b"1"}
+            one.maintain()
+    finally:
+        for one in (running, newer, older):
+            one.service.close()
+
+
+def test_an_older_version_does_not_take_the_schema_back(place, later):
+    """What the newer one added is there when it comes again, and is not added twice."""
+    step = f"-- readable by: {KNOWN}\n{ADDS}"
+    later(place, step).service.close()
+    SharedStore(place).service.close()
+    newer = later(place, step)
+    try:
+        newer.service.context.database.read(lambda transaction: transaction.rows("SELECT pretended FROM vault"))
+    finally:
+        newer.service.close()
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        [f"-- readable by: {KNOWN}\n{ADDS}", f"-- readable by: {KNOWN + 1}\n{ADDS_MORE}"],
+        [ADDS],
+        [f"-- readable by: {KNOWN + 1}\n{ADDS}"],
+        [ADDS, f"-- readable by: {KNOWN}\n{ADDS_MORE}"],
+    ],
+    ids=["two versions newer", "says nothing", "for itself alone", "a step before it left no room"],
+)
+def test_a_version_that_is_too_old_is_refused(place, later, further):
+    later(place, *further).service.close()
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=f"schema version {KNOWN + len(further)}.*up to {KNOWN}"):
+            SharedStore(place)
+
+
+def test_a_node_that_runs_notices_that_it_is_too_old(place, later):
+    """Two versions later it answers no more, whatever it holds in memory."""
+    running = SharedStore(place)
+    try:
+        later(place, f"-- readable by: {KNOWN}\n{ADDS}").service.close()
+        running.service.look_around()
+        later(place, f"-- readable by: {KNOWN}\n{ADDS}", ADDS_MORE).service.close()
+        with pytest.raises(ConfigurationError, match="up to"):
+            running.service.look_around()
+        with pytest.raises(ServiceUnavailableException):
+            running.api().start_job()
+    finally:
+        running.service.close()
+
+
+def test_each_step_says_for_which_older_versions_it_leaves_room():
+    """A step says nothing, or names a version before its own, and not one that an earlier step has shut out."""
+    least = 0
+    for number, text in enumerate(migration.steps(), start=1):
+        readable_by = migration.readable_by(number, text)
+        assert least <= readable_by <= number
+        least = readable_by
+
+
+def test_a_catalog_from_before_that_was_said(tmp_path):
+    """It has no table of readers: it gets one with the next step."""
+    path = tmp_path / "catalog.sqlite"
+    database = open_catalog(path)
+    database.write(lambda transaction: transaction.run("DROP TABLE schema_reader"))
+    database.close()
+    database = open_catalog(path)
+    assert database.read(lambda transaction: transaction.rows("SELECT * FROM schema_reader")) == []
+    database.close()

@@ -1,0 +1,211 @@
+"""The blob store in S3 keeps the contract over a real service, and what only a cloud has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from conformance.blobstore import BlobStoreTests
+from cryostore.chunks.blobs import Appendable, Gathering, open_blobs
+from cryostore.chunks.blobs.cloud import KEYS_PER_PAGE, CloudBlobs
+from cryostore.chunks.blobs.cloud_place import CloudPlace
+from cryostore.chunks.blobs.trial import try_out
+from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFullError, StorageUnavailableError
+from support import s3
+
+
+@pytest.fixture
+def url(monkeypatch):
+    for name, value in s3.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return s3.fresh_url()
+
+
+@pytest.fixture
+def store(url):
+    store = open_blobs(url)
+    store.back_door = s3.BackDoor(url)
+    return store
+
+
+class TestCloudBlobs(BlobStoreTests):
+    LISTED_ONE_IN = 4
+
+    @pytest.fixture
+    def store(self, url):
+        store = open_blobs(url)
+        store.back_door = s3.BackDoor(url)
+        return store
+
+    def peek(self, store, key):
+        return store.back_door.peek(key)
+
+    def plant(self, store, key, data):
+        store.back_door.plant(key, data)
+
+
+def test_it_does_not_say_that_blobs_grow(store):
+    assert isinstance(store, CloudBlobs)
+    assert not isinstance(store, Appendable)
+
+
+def test_two_prefixes_of_one_bucket_do_not_see_each_other(url):
+    inner, outer = open_blobs(url.replace("?", "/inner?")), open_blobs(url)
+    beside = open_blobs(url.replace("?", "2?"))
+    inner.put("a", b"inner")
+    outer.put("a", b"outer")
+    beside.put("a", b"beside")
+    assert list(inner.list()) == ["a"]
+    assert list(outer.list()) == ["a", "inner/a"]
+    assert list(beside.list()) == ["a"]
+    outer.delete("a")
+    assert (inner.get("a"), beside.get("a")) == (b"inner", b"beside")
+
+
+def test_a_listing_goes_over_many_pages(store, monkeypatch):
+    """As many keys as take three pages, of the library's and of the service's."""
+    monkeypatch.setattr("cryostore.chunks.blobs.cloud.KEYS_PER_PAGE", 7)
+    keys = sorted(f"packs/{number % 3}/{number:03}" for number in range(20))
+    for key in keys:
+        store.put(key, b"")
+    assert list(store.list("packs/")) == keys
+    assert list(store.list("packs/1/", "packs/1/007")) == [
+        key for key in keys if key.startswith("packs/1/") and key > "packs/1/007"
+    ]
+    assert KEYS_PER_PAGE == 1000
+
+
+def test_what_others_left_in_the_bucket_is_passed_over(store):
+    store.put("a/b", b"x")
+    for name in ("a/~temporary", "a/b/", "name with spaces", "a/%41", "é"):
+        store.back_door.plant(name, b"foreign")
+    assert list(store.list()) == ["a/b"]
+    assert list(store.list("a/")) == ["a/b"]
+
+
+@pytest.mark.parametrize("bytes_count", [0, 1, 6 * 1024 * 1024])
+def test_no_upload_in_parts_is_begun(store, bytes_count):
+    """Six MiB are more than the library puts in one part when it may choose."""
+    store.put("a", bytes(bytes_count))
+    assert store.stat("a") == bytes_count
+    found = store.back_door.client.head_object(Bucket=store.back_door.bucket, Key=store.back_door.prefix + "a")
+    assert "-" not in found["ETag"], "the tag of an object put in parts says how many"
+    assert store.back_door.unfinished_uploads() == []
+
+
+WRITER = """
+import sys, threading
+from cryostore.chunks.blobs import open_blobs
+store = open_blobs(sys.argv[1])
+lock = threading.Lock()
+def work(base):
+    for number in range(base, 10_000, 4):
+        store.put(f"{number:05}", b"%05d" % number * 1_000_000)
+        with lock:
+            print(f"{number:05}", flush=True)
+for base in range(4):
+    threading.Thread(target=work, args=(base,)).start()
+"""
+
+
+def test_after_kill_9_each_blob_is_whole_or_not_there(url):
+    """A process that puts blobs of 5 MB from four threads is killed; nothing half-finished is left."""
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True)
+    lines = [writer.stdout.readline().strip() for _ in range(6)]
+    os.kill(writer.pid, signal.SIGKILL)
+    lines += [line.strip() for line in writer.stdout if line.endswith("\n")]
+    writer.stdout.close()
+    writer.wait()
+    store, back_door = open_blobs(url), s3.BackDoor(url)
+    there = list(store.list())
+    assert set(lines) <= set(there)
+    assert len(there) <= len(lines) + 4
+    for key in there:
+        assert store.get(key) == key.encode() * 1_000_000
+    assert back_door.unfinished_uploads() == []
+
+
+def test_a_bucket_that_is_not_there_is_an_outage_and_no_loss(url):
+    """Nothing in it counts as missing, and a listing of it is not empty."""
+    store = open_blobs("s3://no-such-bucket" + url[url.index("?") :])
+    for call in (
+        lambda: store.get("a"),
+        lambda: store.get("a", 1, 2),
+        lambda: store.get("a", 1),
+        lambda: store.stat("a"),
+        lambda: list(store.list()),
+        lambda: store.put("a", b"x"),
+        lambda: store.delete("a"),
+    ):
+        with pytest.raises(StorageUnavailableError) as caught:
+            call()
+        assert "NoSuchBucket" in caught.value.message
+        assert "bucket" in caught.value.hint
+
+
+def test_wrong_credentials_are_an_outage_with_a_hint(url, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    store = open_blobs(url)
+    for call in (
+        lambda: store.put("a", b"x"),
+        lambda: store.get("a"),
+        lambda: store.stat("a"),
+        lambda: list(store.list()),
+    ):
+        with pytest.raises(StorageUnavailableError) as caught:
+            call()
+        assert "credentials" in caught.value.hint
+        assert "wrong" not in caught.value.message
+
+
+def test_nobody_there_is_an_outage_within_the_time_given(monkeypatch):
+    for name, value in s3.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    store = CloudBlobs(CloudPlace.parse("s3://bucket?endpoint=http://127.0.0.1:9&timeout=0.3"))
+    for call in (lambda: store.put("a", b"x"), lambda: store.get("a"), lambda: list(store.list())):
+        with pytest.raises(StorageUnavailableError) as caught:
+            call()
+        assert "reached" in caught.value.hint
+
+
+def test_a_put_of_the_same_bytes_is_a_conflict_all_the_same(store):
+    """That the bytes are equal counts only after a try of ours that may have arrived."""
+    store.put("a", b"same")
+    with pytest.raises(BlobExistsError):
+        store.put("a", b"same")
+
+
+def test_a_range_of_a_blob_that_is_not_there(store):
+    for offset, length in ((0, 5), (5, 5), (5, None), (5, 0)):
+        with pytest.raises(BlobNotFoundError):
+            store.get("a", offset, length)
+
+
+def test_several_buffers_make_one_blob(store):
+    assert isinstance(store, Gathering)
+    buffers = [b"one", bytearray(b"two"), memoryview(b"three"), b"", b"x" * 3_000_000]
+    store.put_all("a", buffers)
+    assert store.get("a") == b"".join(buffers)
+    with pytest.raises(BlobExistsError):
+        store.put_all("a", buffers)
+
+
+def test_the_service_keeps_its_promises(store):
+    try_out(store, "a")
+    assert list(store.list()) == []
+
+
+def test_a_full_bucket_is_full_and_gives_room_back(url):
+    store = open_blobs(s3.small_bucket(1_000_000))
+    store.put("a", bytes(600_000))
+    with pytest.raises(StorageFullError) as caught:
+        store.put("b", bytes(600_000))
+    assert "quota" in caught.value.hint
+    assert list(store.list()) == ["a"]
+    store.delete("a")
+    store.put("b", bytes(600_000))
+    assert store.stat("b") == 600_000

@@ -1,0 +1,101 @@
+"""What a cloud's URL means, what it must not say, and what the environment must not change."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.chunks.blobs import open_blobs
+from cryostore.chunks.blobs.cloud import CloudBlobs
+from cryostore.chunks.blobs.cloud_place import REQUEST_SECONDS_MAX, CloudPlace
+from cryostore.core.errors import ConfigurationError
+
+
+def test_an_s3_url_names_bucket_prefix_endpoint_and_region():
+    place = CloudPlace.parse("s3://bucket/a/b.c/?endpoint=https://host:8443/&region=eu-central-1&timeout=5")
+    assert (place.scheme, place.bucket, place.prefix) == ("s3", "bucket", "a/b.c")
+    assert (place.endpoint, place.region, place.request_seconds_max) == ("https://host:8443", "eu-central-1", 5)
+    place = CloudPlace.parse("s3://bucket")
+    assert (place.prefix, place.endpoint, place.request_seconds_max) == ("", "", REQUEST_SECONDS_MAX)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3:///prefix", "s3://bucket/a//b", "s3://bucket/a b", "s3://bucket/../a", "s3://bucket#part",
+        "s3://bucket?regoin=x", "s3://bucket?account=x", "s3://bucket?region=a&region=b", "s3://bucket?insecure=yes",
+        "s3://bucket?timeout=soon", "s3://bucket?timeout=0", "s3://bucket?timeout=nan", "s3://bucket?timeout=1e9",
+        "s3://bucket?endpoint=host", "s3://bucket?endpoint=ftp://host", "s3://bucket?endpoint=https://",
+        "gs://bucket?region=x", "az://container?region=x",
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(url):
+    with pytest.raises(ConfigurationError):
+        open_blobs(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://AKIA:hush@bucket", "s3://bucket?endpoint=https://AKIA:hush@host", "az://x:hush@y"]
+)
+def test_secrets_in_a_url_are_refused_and_not_repeated(url):
+    with pytest.raises(ConfigurationError) as caught:
+        open_blobs(url)
+    assert "hush" not in caught.value.message + caught.value.hint
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "[::1]"])
+def test_plain_http_is_spoken_to_this_machine(host):
+    assert CloudPlace.parse(f"s3://bucket?endpoint=http://{host}:9000").endpoint == f"http://{host}:9000"
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "minio", "localhost.example", "[fe80::1]"])
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_plain_http_to_others_must_be_asked_for(scheme, host):
+    url = f"{scheme}://bucket?endpoint=http://{host}:9000"
+    with pytest.raises(ConfigurationError, match="without encryption"):
+        open_blobs(url)
+    assert CloudPlace.parse(f"{url}&insecure=1").endpoint == f"http://{host}:9000"
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"])
+def test_an_endpoint_of_the_environment_is_held_to_the_same_rules(monkeypatch, name):
+    monkeypatch.setenv(name, "http://minio:9000")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    with pytest.raises(ConfigurationError, match="without encryption"):
+        open_blobs("s3://bucket")
+    assert CloudPlace.parse("s3://bucket?insecure=1").endpoint == "http://minio:9000"
+    assert CloudPlace.parse("s3://bucket?endpoint=https://other").endpoint == "https://other"
+
+
+def test_the_environment_does_not_weaken_anything(monkeypatch):
+    for name, value in {
+        "AWS_CONDITIONAL_PUT": "disabled",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ALLOW_INVALID_CERTIFICATES": "true",
+        "AWS_UNSIGNED_PAYLOAD": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    store = CloudPlace.parse("s3://bucket").open()
+    assert store.config["conditional_put"] == "etag"
+    assert store.config["unsigned_payload"] in {False, "false"}
+    assert store.client_options["allow_http"] in {False, "false"}
+    assert store.client_options["allow_invalid_certificates"] in {False, "false"}
+    assert store.retry_config["max_retries"] == 0
+
+
+def test_the_region_is_that_of_the_url_then_of_the_environment(monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert CloudPlace.parse("s3://bucket?region=eu-north-1").open().config["region"] == "eu-north-1"
+    assert CloudPlace.parse("s3://bucket").open().config["region"] == "eu-west-1"
+    monkeypatch.delenv("AWS_REGION")
+    assert CloudPlace.parse("s3://bucket").open().config["region"] == "us-east-1"
+
+
+def test_the_other_clouds_are_opened_too(monkeypatch):
+    """Offline, no more than this can be shown of them: the library takes what we give it."""
+    monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
+    assert isinstance(open_blobs("gs://bucket/prefix"), CloudBlobs)
+    assert isinstance(open_blobs("gs://bucket?endpoint=http://127.0.0.1:4443"), CloudBlobs)
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
+    assert isinstance(open_blobs("az://container/prefix?account=name"), CloudBlobs)
+    with pytest.raises(ConfigurationError, match="az://container"):
+        open_blobs("az://container/prefix")

@@ -1,0 +1,95 @@
+"""What a failure of the library means, by its class and by what it says."""
+
+from __future__ import annotations
+
+import pytest
+from obstore.exceptions import (
+    AlreadyExistsError,
+    GenericError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+
+from cryostore.chunks.blobs.refusal import Verdict, judge
+from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFullError, StorageUnavailableError
+
+SAYS = (
+    "Generic S3 error: Error performing PUT https://host/bucket/key in 1ms - Server returned non-2xx status code: "
+    "{status}: <Error><Code>{code}</Code><Message>words</Message></Error>"
+)
+
+
+def says(kind, status, code):
+    return judge(kind(SAYS.format(status=status, code=code)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code", "verdict"),
+    [
+        (GenericError, "503 Service Unavailable", "SlowDown", Verdict.PASSING),
+        (GenericError, "500 Internal Server Error", "InternalError", Verdict.PASSING),
+        (GenericError, "429 Too Many Requests", "TooManyRequests", Verdict.PASSING),
+        (GenericError, "400 Bad Request", "RequestTimeout", Verdict.PASSING),
+        (GenericError, "400 Bad Request", "XAmzContentSHA256Mismatch", Verdict.PASSING),
+        (GenericError, "400 Bad Request", "InvalidArgument", Verdict.LASTING),
+        (AlreadyExistsError, "412 Precondition Failed", "PreconditionFailed", Verdict.EXISTS),
+        (AlreadyExistsError, "409 Conflict", "BlobAlreadyExists", Verdict.EXISTS),
+        (AlreadyExistsError, "409 Conflict", "ConditionalRequestConflict", Verdict.PASSING),
+        (PreconditionError, "412 Precondition Failed", "PreconditionFailed", Verdict.EXISTS),
+        (PermissionDeniedError, "403 Forbidden", "SignatureDoesNotMatch", Verdict.LASTING),
+        (PermissionDeniedError, "403 Forbidden", "QuotaExceeded", Verdict.FULL),
+        (UnauthenticatedError, "401 Unauthorized", "", Verdict.LASTING),
+        (GenericError, "507 Insufficient Storage", "XMinioStorageFull", Verdict.FULL),
+        (GenericError, "507 Insufficient Storage", "", Verdict.FULL),
+        (FileNotFoundError, "404 Not Found", "NoSuchKey", Verdict.ABSENT),
+        (FileNotFoundError, "404 Not Found", "BlobNotFound", Verdict.ABSENT),
+        (FileNotFoundError, "404 Not Found", "NoSuchBucket", Verdict.LASTING),
+        (FileNotFoundError, "404 Not Found", "ContainerNotFound", Verdict.LASTING),
+        (FileNotFoundError, "404 Not Found", "", Verdict.UNPROVED),
+    ],
+)  # fmt: skip
+def test_what_the_service_says_decides(kind, status, code, verdict):
+    assert says(kind, status, code).verdict is verdict
+
+
+def test_what_is_not_an_answer_may_pass():
+    refusal = judge(
+        GenericError("Generic S3 error: Error performing PUT http://h/b/k - HTTP error: error sending request")
+    )
+    assert refusal.verdict is Verdict.PASSING
+    assert "reached" in refusal.hint
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kind"),
+    [
+        (says(AlreadyExistsError, "412 Precondition Failed", "PreconditionFailed"), BlobExistsError),
+        (says(FileNotFoundError, "404 Not Found", "NoSuchKey"), BlobNotFoundError),
+        (says(FileNotFoundError, "404 Not Found", "NoSuchBucket"), StorageUnavailableError),
+        (says(FileNotFoundError, "404 Not Found", ""), StorageUnavailableError),
+        (says(PermissionDeniedError, "403 Forbidden", "QuotaExceeded"), StorageFullError),
+        (says(GenericError, "503 Service Unavailable", "SlowDown"), StorageUnavailableError),
+    ],
+)
+def test_errors_of_our_own_tree(verdict, kind):
+    error = verdict.error("blob a/b")
+    assert type(error) is kind
+    assert error.message.startswith("blob a/b")
+
+
+def test_words_are_one_line_without_secrets():
+    text = (
+        "Generic error: Error performing GET https://host/c/k?sv=1&sig=hush%2F%3D&X-Amz-Signature=hush&x=1 failed\n"
+        "Debug source: hush"
+    )
+    message = judge(GenericError(text)).message
+    assert "hush" not in message
+    assert "\n" not in message
+    assert says(GenericError, "503 Service Unavailable", "SlowDown").message == "the service answered 503 SlowDown"
+
+
+def test_a_refused_signature_tells_what_to_look_at():
+    refusal = says(PermissionDeniedError, "403 Forbidden", "SignatureDoesNotMatch")
+    assert "credentials" in refusal.hint
+    assert refusal.message == "the service answered 403 SignatureDoesNotMatch"

@@ -1,0 +1,55 @@
+"""The trial finds the promises that a service breaks, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.chunks.blobs.memory import MemoryBlobs
+from cryostore.chunks.blobs.trial import try_out
+from cryostore.core.errors import ConfigurationError, StorageUnavailableError
+from support.faulty_blobs import FaultyObjects
+
+
+class Replacing(MemoryBlobs):
+    """A service that takes the condition and ignores it."""
+
+    def put(self, key, data):
+        self._blobs[key] = bytearray(data)
+
+
+class Forgetful(MemoryBlobs):
+    """A service whose listings come late."""
+
+    def list(self, prefix="", after=""):
+        return iter(())
+
+
+class Whole(MemoryBlobs):
+    """A service that does not know ranges."""
+
+    def get(self, key, offset=0, length=None):
+        return super().get(key)
+
+
+def test_a_sound_store_passes():
+    blobs = MemoryBlobs()
+    try_out(blobs, "a")
+    assert list(blobs.list()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(Replacing, "replaces"), (Forgetful, "does not show"), (Whole, "other bytes")]
+)
+def test_a_broken_promise_is_named(kind, words):
+    blobs = kind()
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        try_out(blobs, "a")
+    assert "conditional" in caught.value.hint
+    assert blobs._blobs == {}
+
+
+def test_an_outage_is_an_outage():
+    blobs = FaultyObjects(MemoryBlobs())
+    blobs.fail("put", at=2)
+    with pytest.raises(StorageUnavailableError):
+        try_out(blobs, "a")

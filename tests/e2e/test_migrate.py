@@ -1,0 +1,128 @@
+"""`cryo migrate` killed at any moment, again and again: the last run finishes, and the store is what it was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from cryostore.core.time import wall_clock
+from cryostore.service.settings import Settings
+from support import postgres, s3
+from support.collecting import noise
+from support.moving import DirectoryPlace, opened_at, shared
+from support.serving import CRYO
+from support.stores import opened
+from support.waiting import until
+
+POINTS = 6
+RUN_SECONDS_MAX = 300
+
+
+class Moving:
+    """A store of many small packs, and `cryo migrate` as a process."""
+
+    def __init__(self, folder, **where):
+        self.folder, self.data_dir = folder, folder / "data"
+        with opened(self.data_dir, clock=wall_clock, settings=Settings(pack_bytes_target=20_000)) as store:
+            api = store.api()
+            self.contents = {}
+            for point in range(POINTS):
+                contents = {f"object {number}": noise(100 * point + number, 2000) for number in range(40)}
+                self.contents[api.backup(contents)] = contents
+        self.keyring = folder / "keyring.json"
+        self.keyring.write_bytes((self.data_dir / "keyring.json").read_bytes())
+        self.keyring.chmod(0o600)
+        self.nodes = shared(folder / "shared", self.keyring, **where)
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("CRYO_")}
+        self.environment |= {"CRYO_CATALOG": self.nodes.place.catalog, "CRYO_BLOBS": self.nodes.place.blobs}
+
+    def start(self, *more):
+        return subprocess.Popen(
+            [*CRYO, "migrate", "--data-dir", str(self.data_dir), "--keyring", str(self.keyring), *more],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *more):
+        """A run to its end; answers how long it took."""
+        begun = time.monotonic()
+        process = self.start(*more)
+        _, said = process.communicate(timeout=RUN_SECONDS_MAX)
+        assert process.returncode == 0, said
+        return time.monotonic() - begun
+
+    def kill_after(self, seconds):
+        """A run that is killed, unless it ends before; answers whether it was."""
+        process = self.start()
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=RUN_SECONDS_MAX)
+        assert process.returncode in (0, -signal.SIGKILL)
+        return process.returncode != 0
+
+    def kill_at(self, packs):
+        """A run that is killed once so many packs are at the new place, unless it has ended by then."""
+        process = self.start()
+        place = self.folder / "shared" / "blobs" / "packs"
+        until(
+            lambda: process.poll() is not None or len(list(place.glob("*/*"))) >= packs,
+            seconds_max=RUN_SECONDS_MAX,
+            pause_seconds=0.002,
+        )
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=RUN_SECONDS_MAX)
+
+    def is_whole(self, place):
+        with opened_at(place, wall_clock) as store:
+            for arn, contents in self.contents.items():
+                assert store.api.restored(arn) == contents
+
+
+def survives_kills(moving, kills, seed):
+    """Kill run after run at random moments, then let one finish."""
+    chance = random.Random(seed)
+    seconds_max = 3.0
+    for _ in range(kills):
+        if not moving.kill_after(chance.uniform(0.3, seconds_max)):
+            seconds_max = max(seconds_max / 1.5, 0.5)
+    moving.run("--verify-data")
+    moving.is_whole(moving.nodes)
+
+
+def test_a_killed_move_leaves_the_old_place_as_it_was(tmp_path):
+    """Work goes on there; what it writes is moved by the next run, and what it removes is removed."""
+    moving = Moving(tmp_path)
+    moving.kill_at(packs=2)
+    with opened_at(DirectoryPlace(moving.data_dir), wall_clock) as store:
+        first = next(iter(moving.contents))
+        store.api.delete_point(first)
+        del moving.contents[first]
+        moving.contents[store.api.backup({"late": noise(7)})] = {"late": noise(7)}
+    moving.kill_at(packs=8)
+    moving.run("--verify-data")
+    moving.is_whole(moving.nodes)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("seed", range(10))
+def test_a_move_survives_being_killed_often(tmp_path, seed):
+    survives_kills(Moving(tmp_path), 20, seed)
+
+
+@pytest.mark.stress
+def test_a_move_to_real_parts_survives_being_killed_often(tmp_path, monkeypatch):
+    for name, value in s3.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with ExitStack() as entered:
+        catalog = entered.enter_context(postgres.new_database())
+        survives_kills(Moving(tmp_path, catalog=catalog, blobs=s3.fresh_url()), 20, seed=3)

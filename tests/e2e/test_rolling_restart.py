@@ -1,0 +1,147 @@
+"""Nodes behind a load balancer start anew, one after the other, and a client that tries everything once sees no error.
+
+The load balancer is HAProxy with the configuration of contrib/compose, the client botocore, neither with retries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import botocore.exceptions
+import pytest
+from botocore.config import Config
+
+from cryostore.client.client import Client
+from cryostore.client.pages import chunks, objects
+from cryostore.client.settings import resolve
+from cryostore.model.jobs import CommitBackupJob, StartBackupJob
+from cryostore.model.restores import GetChunk
+from support import postgres, s3, sdk_folder
+from support.fake_process import wait_for
+from support.load_balancer import load_balancer
+from support.nodes import Nodes
+from support.serving import CRYO
+
+DRAIN = "1s"
+WRITERS = 4
+READERS = 8
+START = StartBackupJob(
+    backup_vault_name="Default",
+    resource_arn="arn:aws:cryo:local-1:000000000000:fileset:host:rolling",
+    iam_role_arn="arn:aws:iam::000000000000:role/backup-agent",
+)
+
+
+def body(writer, number):
+    """Small ones, and some that do not fit into the buffers of a load balancer."""
+    return b"%d of %d " % (number, writer) * (20_000 if number % 8 == 0 else 1)
+
+
+class Writers:
+    """Clients that write object after object while the block runs; what was acknowledged, and what went wrong."""
+
+    def __init__(self, clients, job_id):
+        self._job_id = job_id
+        self._enough = threading.Event()
+        self._threads = [threading.Thread(target=self._write, args=each) for each in enumerate(clients)]
+        self.acknowledged = {}
+        self.errors = []
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._enough.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _write(self, writer, client):
+        number = 0
+        while not self._enough.is_set() and not self.errors:
+            name, data = f"{writer}/{number}", body(writer, number)
+            try:
+                client.put_object(BackupJobId=self._job_id, ObjectName=name, InlineChunk=data)
+            except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+                self.errors.append(f"{name}: {error!r}")
+            else:
+                self.acknowledged[name] = data
+                number += 1
+
+    def go_on(self):
+        """Wait until some more was written."""
+        before = len(self.acknowledged)
+        wait_for(lambda: len(self.acknowledged) > before + 10 * WRITERS or self.errors)
+        assert self.errors == []
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """A shared store of one machine: its catalog a file, its blobs a directory."""
+    (tmp_path / "blobs").mkdir()
+    return {"CRYO_CATALOG": str(tmp_path / "catalog.sqlite"), "CRYO_BLOBS": str(tmp_path / "blobs")}
+
+
+@pytest.fixture
+def services():
+    """PostgreSQL and S3, if they are here."""
+    blobs = s3.fresh_url()
+    with postgres.new_database(migrated=False) as catalog:
+        yield {"CRYO_CATALOG": catalog, "CRYO_BLOBS": blobs} | s3.CREDENTIALS
+
+
+@pytest.mark.parametrize("place", ["paths", pytest.param("services", marks=pytest.mark.stress)])
+def test_a_rolling_restart_shows_no_client_an_error(tmp_path, place, request):
+    place = request.getfixturevalue(place)
+    environment = os.environ | place | {"CRYO_KEYRING": str(tmp_path / "keyring.json"), "CRYO_DRAIN": DRAIN}
+    credentials = tmp_path / "credentials"
+    subprocess.run([*CRYO, "init", "--credentials", credentials], env=environment, check=True, capture_output=True)
+    with contextlib.ExitStack() as stack:
+        nodes = stack.enter_context(Nodes(tmp_path, environment, count=2))
+        balancer = stack.enter_context(load_balancer(tmp_path, nodes.places))
+        client = stack.enter_context(Client.of(settings(balancer.url, credentials)))
+        job_id = client.call(START).backup_job_id
+        writers = [stock_client(tmp_path, balancer.url, credentials) for _ in range(WRITERS)]
+        with Writers(writers, job_id) as writing:
+            for number in (0, 1):
+                writing.go_on()
+                nodes.stop(number)
+                writing.go_on()
+                nodes.start(number)
+                wait_for(lambda number=number: balancer.sees(number + 1, "UP"))
+            writing.go_on()
+        assert writing.errors == []
+        assert read_back(client, job_id) == writing.acknowledged
+        client.call(CommitBackupJob(backup_job_id=job_id, object_count=len(writing.acknowledged)))
+
+
+def settings(url, credentials):
+    return resolve({"AWS_ENDPOINT_URL": url, "AWS_SHARED_CREDENTIALS_FILE": str(credentials)})
+
+
+def stock_client(folder: Path, url, credentials):
+    """A client of botocore's, which never repeats a request."""
+    key = settings(url, credentials).credentials
+    session = sdk_folder.session(sdk_folder.write(folder / "sdk"), key.access_key_id, key.secret_access_key)
+    config = Config(retries={"total_max_attempts": 1})
+    return session.create_client("backupstorage", region_name="local-1", endpoint_url=url, config=config)
+
+
+def read_back(client, job_id):
+    """Every object of a job."""
+
+    def read(one):
+        pieces = [
+            client.call(GetChunk(storage_job_id=job_id, chunk_token=chunk.chunk_token)).data.data
+            for chunk in chunks(client, job_id, one.object_token)
+        ]
+        return one.name, b"".join(pieces)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(pool.map(read, objects(client, job_id)))

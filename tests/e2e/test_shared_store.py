@@ -1,0 +1,87 @@
+"""A shared store from `cryo init` on: two servers that have nothing but the same three places."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+
+import pytest
+
+from cryostore.core.errors import ConfigurationError
+from cryostore.service.open_shared import open_shared_service
+from support.api import Api
+from support.shared_serving import cryo, node
+from support.shared_store import ON_PATHS, ON_SERVICES, fresh_place
+from support.store_picture import view
+
+CONTENTS = [bytes([number]) * 1000 * (number + 1) for number in range(6)]
+
+
+@pytest.fixture(params=[ON_PATHS, ON_SERVICES])
+def place(request, tmp_path):
+    """Where nothing is yet."""
+    with fresh_place(tmp_path, request.param) as place:
+        yield place
+
+
+def test_two_nodes_are_one_store(place, tmp_path):
+    """Chunks of one object go to both in any order; it is completed on one, committed on the other, read from both.
+
+    The root access key of `cryo init` is good on both. The nodes leave nothing where they run.
+    """
+    said = json.loads(cryo(place, "init", "--credentials", tmp_path / "credentials", "--json").stdout)
+    assert (said["made_store"], said["made_keyring"]) == (True, True)
+    before = {path.name for path in tmp_path.iterdir()}
+    with ExitStack() as opened:
+        servers = [opened.enter_context(node(place, tmp_path, name=name)) for name in ("first", "second")]
+        first, second = (Api(opened.enter_context(server.client()), tmp_path) for server in servers)
+        job = first.start_job()
+        upload = second.start(job, "shared")
+        for index in (3, 0, 5, 2, 4, 1):
+            (first, second)[index % 2].chunk(job, upload, index, CONTENTS[index])
+        second.put(job, "other", b"1")
+        first.complete(job, upload, CONTENTS)
+        assert second.read(job) == first.read(job) == {"shared": b"".join(CONTENTS), "other": b"1"}
+        point = second.commit(job)
+        assert first.restored(point) == second.restored(point) == {"shared": b"".join(CONTENTS), "other": b"1"}
+        servers[0].kill()
+        assert second.restored(point)["other"] == b"1"
+        (found,) = json.loads(cryo(place, "jobs", "--json").stdout) or [None]
+        assert found is None
+    left = {path.name for path in tmp_path.iterdir() if "catalog" not in path.name} - before
+    assert left == {"first.log", "second.log"}
+    again = cryo(place, "init", "--credentials", tmp_path / "credentials")
+    assert "was prepared before" in again.stdout
+
+
+def test_a_node_refuses_a_store_that_was_not_prepared(place, tmp_path):
+    """And makes nothing in it: it may be somebody else's database."""
+    cryo(place, "key", "create", "--to", place.keyring)
+    for _ in range(2):
+        refused = cryo(place, "serve", "--listen", "127.0.0.1:0", code=2)
+        assert "hint: prepare the store once: cryo init" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert "holds no catalog" in refused.stderr or "there is no catalog" in refused.stderr
+
+
+def test_the_catalog_is_rebuilt_from_the_blobs_alone(place, tmp_path):
+    """Into another, empty place; who goes by the old one is shut out, and all is as it was."""
+    cryo(place, "init", "--credentials", tmp_path / "credentials", "--region", "eu-7")
+    with node(place, tmp_path, name="before") as server, server.client() as client:
+        api = Api(client, tmp_path)
+        points = [api.backup({"a": b"1" * 5000, "b": b"2"}), api.backup({"b": None, "c": b"3"})]
+        assert ":eu-7:" in points[0]
+        before = [view(api, api.restore(point)) for point in points]
+    (tmp_path / "new").mkdir()
+    with fresh_place(tmp_path / "new", ON_SERVICES if place.catalog.startswith("postgresql") else ON_PATHS) as new:
+        rebuilt = place._replace(catalog=new.catalog)
+        outcome = json.loads(cryo(rebuilt, "rebuild-catalog", "--json").stdout)
+        assert (outcome["recovery_points"], outcome["losses"]) == (2, [])
+        assert "there is a catalog in" in cryo(rebuilt, "rebuild-catalog", code=2).stderr
+        with pytest.raises(ConfigurationError, match="out of date"):
+            open_shared_service(place)
+        with node(rebuilt, tmp_path, name="after") as server, server.client() as client:
+            api = Api(client, tmp_path)
+            assert [view(api, api.restore(point)) for point in points] == before
+        assert "nothing is wrong" in cryo(rebuilt, "check").stdout
+        assert cryo(rebuilt, "init", "--credentials", tmp_path / "credentials").returncode == 0

@@ -1,0 +1,215 @@
+"""Three nodes under load, and everything around them fails: nothing acknowledged is lost, and no client gives up.
+
+The clients are stock ones behind a load balancer that asks nothing again by itself. Garbage is collected meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from cryostore.client.pages import objects
+from cryostore.client.retry import Retry
+from cryostore.model.errors import ResourceNotFoundException, ServiceUnavailableException
+from cryostore.model.objects import PutObject
+from cryostore.model.restore_jobs import StartRestoreJob
+from support.cluster import Cluster
+from support.http_proxy import Fault
+from support.tcp_proxy import CutError
+
+NODES = 3
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with contextlib.ExitStack() as opened:
+        yield Cluster(tmp_path_factory.mktemp("cluster"), opened, count=NODES)
+
+
+# --- a node that dies
+
+
+def kill_again_and_again(cluster, kills):
+    moments = random.Random(kills)
+    with cluster.load() as load:
+        for turn in range(kills):
+            load.go_on(moments.randrange(1, 12))
+            cluster.nodes.kill(turn % NODES)
+            load.go_on(3)
+            cluster.nodes.start(turn % NODES)
+        load.go_on()
+
+
+def test_nodes_that_are_killed_in_turn_lose_nothing(cluster):
+    kill_again_and_again(cluster, NODES)
+
+
+@pytest.mark.stress
+def test_nodes_that_are_killed_a_hundred_times_lose_nothing(cluster):
+    kill_again_and_again(cluster, 100)
+
+
+# --- the catalog is away
+
+
+def restart(cluster, verb):
+    """Stop PostgreSQL, in order or at once, and start it again."""
+    cluster.postgres.run(verb)
+    cluster.postgres.run("up")
+
+
+def test_a_catalog_that_restarts_costs_nothing_but_time(cluster):
+    """Stopped in order, as a failover does it, and killed with all its sessions."""
+    with cluster.load() as load:
+        for verb in ("down", "kill"):
+            load.go_on(3)
+            restart(cluster, verb)
+        load.go_on()
+
+
+class CommitCutter:
+    """Cuts every so-many-th COMMIT: before it arrives, or the connection with its answer after it did."""
+
+    def __init__(self, proxy, every):
+        self._proxy = proxy
+        self._numbers = itertools.count(1)
+        self._every = every
+        self._deaf = set()
+        self.cuts = [0, 0]
+
+    def __enter__(self):
+        self._proxy.on_request, self._proxy.on_answer = self._on_request, self._on_answer
+        return self
+
+    def __exit__(self, *_):
+        self._proxy.on_request = self._proxy.on_answer = lambda _, piece: piece
+
+    def _on_request(self, connection, piece):
+        if b"COMMIT" not in piece:
+            return piece
+        number = next(self._numbers)
+        if number % self._every == 0:
+            late = number // self._every % 2
+            self.cuts[late] += 1
+            if not late:
+                raise CutError
+            self._deaf.add(connection)
+        return piece
+
+    def _on_answer(self, connection, piece):
+        if connection in self._deaf:
+            raise CutError
+        return piece
+
+
+def test_commits_that_are_cut_happen_once(cluster):
+    with cluster.load() as load, CommitCutter(cluster.to_catalog, every=25) as cutter:
+        while min(cutter.cuts) < 3:
+            load.go_on(5)
+
+
+@pytest.mark.stress
+def test_a_long_outage_is_told_and_passes(cluster):
+    """Who asks once is told 503 and nothing else; then all goes on by itself, also what was waiting."""
+    with cluster.load() as load:
+        load.go_on(3)
+        asking = [cluster.api(number, retry=Retry(attempts_max=1)) for number in range(NODES)]
+        jobs = [api.start_job() for api in asking]
+        cluster.to_catalog.hold()
+        cluster.to_catalog.refuses = True
+        cluster.to_catalog.cut()
+        for api, job in zip(asking, jobs, strict=True):
+            api.refuses(ServiceUnavailableException, PutObject(backup_job_id=job, object_name="a"))
+        cluster.to_catalog.refuses = False
+        cluster.to_catalog.go_on()
+        for api, job in zip(asking, jobs, strict=True):
+            api.put(job, "a", b"again")
+        load.go_on()
+
+
+# --- S3 in trouble
+
+
+def trouble(seed):
+    """What becomes of each request in turn: most go well, some meet each of the faults."""
+    moments = random.Random(seed)
+    faults = [Fault.THROTTLED, Fault.THROTTLED_AFTER, Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.TORN]
+    while True:
+        yield moments.choice(faults) if moments.random() < 0.15 else None
+
+
+@contextlib.contextmanager
+def troubled(proxy, seed):
+    """Puts and reads meet faults, while the block runs; gives the faults that were met."""
+    met = []
+    drawn = trouble(seed)
+    calm = proxy.next_fault
+
+    def next_fault(kind):
+        with proxy._lock:
+            fault = next(drawn)
+        if fault is not None:
+            met.append((kind, fault))
+        return fault
+
+    proxy.next_fault = next_fault
+    try:
+        yield met
+    finally:
+        proxy.next_fault = calm
+
+
+def test_a_store_of_blobs_in_trouble_loses_nothing(cluster):
+    """It is busy, tears connections, and loses answers to what it did."""
+    with cluster.load() as load:
+        with troubled(cluster.to_blobs, 7) as met:
+            while len({fault for kind, fault in met if kind == "put"}) < 5:
+                load.go_on(3)
+        load.go_on()
+
+
+# --- several nodes at one object
+
+
+def test_an_object_goes_through_all_nodes_and_is_seen_everywhere_at_once(cluster):
+    """Chunks in any order, each to another node, some twice at once; what is acknowledged every node shows."""
+    apis = [cluster.api(number) for number in range(NODES)]
+    order = random.Random(1)
+    job = apis[0].start_job()
+    for turn in range(NODES):
+        name, contents = f"object-{turn}", [order.randbytes(20_000) for _ in range(9)]
+        upload = apis[turn].start(job, name)
+        places = [(index, node) for index in range(9) for node in (index % NODES, (index + turn) % NODES)]
+        order.shuffle(places)
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(lambda place: apis[place[1]].chunk(job, upload, place[0], contents[place[0]]), places))
+        apis[(turn + 1) % NODES].complete(job, upload, contents)
+        for api in apis:
+            assert [one.name for one in objects(api, job)] == [f"object-{number}" for number in range(turn + 1)]
+            assert list(api.read_chunks(job, api.found(job, name).object_token).values()) == contents
+    view = apis[0].read(job)
+    point = apis[1].commit(job)
+    for api in apis:
+        assert api.point(point).status == "COMPLETED"
+        assert api.restored(point) == view
+    apis[2].delete_point(point)
+    for api in apis:
+        api.refuses(ResourceNotFoundException, StartRestoreJob(recovery_point_arn=point, metadata={}))
+
+
+def test_no_node_shows_what_was_before_an_acknowledgement(cluster):
+    """Put on one, replaced on the next, deleted on the third: each time all others know of it."""
+    apis = [cluster.api(number) for number in range(NODES)]
+    job = apis[0].start_job()
+    for turn in range(12):
+        writer, readers = apis[turn % NODES], (apis[(turn + 1) % NODES], apis[(turn + 2) % NODES])
+        if turn % 4 == 3:
+            writer.delete(job, "one")
+            assert [reader.names(job) for reader in readers] == [[], []]
+        else:
+            writer.put(job, "one", b"%d" % turn)
+            assert [reader.read(job) for reader in readers] == [{"one": b"%d" % turn}] * 2

@@ -1,0 +1,344 @@
+"""PostgreSQL, and the way to it, in trouble: cut anywhere, held, away, restarted, full. Nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import threading
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from conformance.database import add, numbers
+from cryostore.catalog import postgres, postgres_session
+from cryostore.catalog.postgres import PostgresDatabase
+from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
+from support.postgres import at, new_database, required
+from support.small_disk import small_disk
+from support.tcp_proxy import CutError, TcpProxy
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "postgres"
+TABLE = "CREATE TABLE thing (name BYTEA NOT NULL UNIQUE, number BIGINT NOT NULL)"
+
+
+def count_up(transaction):
+    """Counts, in statements that depend on each other."""
+    (number,) = transaction.row("SELECT number FROM thing WHERE name = :name", name=b"hot")
+    transaction.run("UPDATE thing SET number = :number WHERE name = :name", number=number + 1, name=b"hot")
+    return number + 1
+
+
+class Far:
+    """A database behind a proxy, and the same one seen from beside it."""
+
+    def __init__(self, url, proxy, database, near):
+        self.url, self.proxy, self.database, self.near = url, proxy, database, near
+
+    def number(self):
+        """What is counted so far, as the server says it."""
+        (number,) = self.near.read(numbers)
+        return number
+
+    def cut_at(self, number, side):
+        """Cut the connection of the next message but so many; answers what tells whether that happened."""
+        left, done = itertools.count(number, -1), threading.Event()
+
+        def look(_, piece):
+            if next(left) == 1:
+                done.set()
+                raise CutError
+            return piece
+
+        setattr(self.proxy, side, look)
+        return done
+
+    def calm(self):
+        """Let everything through again."""
+        self.proxy.on_request = self.proxy.on_answer = lambda _, piece: piece
+
+
+@pytest.fixture
+def far():
+    with new_database(migrated=False) as url:
+        given = conninfo_to_dict(url)
+        with (
+            TcpProxy(given["host"], given["port"]) as proxy,
+            closing(PostgresDatabase(at(url, given["dbname"], proxy.port))) as database,
+            closing(PostgresDatabase(url)) as near,
+        ):
+            near.write(lambda t: t.run(TABLE))
+            near.write(add(b"hot"))
+            yield Far(url, proxy, database, near)
+
+
+# --- a connection that is cut
+
+
+@pytest.mark.parametrize("side", ["on_request", "on_answer"])
+def test_a_write_that_is_cut_anywhere_happens_once(far, side):
+    """At each message of a transaction, the COMMIT and its answer among them: it is answered, and counts once."""
+    for at_message in itertools.count(1):
+        struck = far.cut_at(at_message, side)
+        assert far.database.write(count_up) == far.number() == at_message
+        far.calm()
+        if not struck.is_set():
+            break
+    assert at_message > 4, "it begins, reads, writes and commits, at the least"
+
+
+@pytest.mark.parametrize("side", ["on_request", "on_answer"])
+def test_a_read_that_is_cut_anywhere_is_answered(far, side):
+    for at_message in itertools.count(1):
+        struck = far.cut_at(at_message, side)
+        assert far.database.read(numbers) == [0]
+        far.calm()
+        if not struck.is_set():
+            break
+    assert at_message > 3
+
+
+def on_commit(action):
+    """Looks at requests; the first COMMIT is handed to `action`."""
+    met = threading.Event()
+
+    def look(_, piece):
+        if b"COMMIT" in piece and not met.is_set():
+            met.set()
+            return action(piece)
+        return piece
+
+    return look
+
+
+def test_a_commit_that_arrives_late_does_not_count_a_second_time(far):
+    """The writer took it for lost, and ran the batch again: the server does nothing more for the old connection."""
+    cut, arrived = threading.Event(), threading.Event()
+
+    def late(piece):
+        far.proxy.cut_clients()
+        cut.set()
+        assert arrived.wait(60)
+        return piece
+
+    far.proxy.on_request = on_commit(late)
+    assert far.database.write(count_up) == 1
+    assert cut.is_set()
+    arrived.set()
+    assert far.number() == 1
+    assert far.database.write(count_up) == far.number() == 2
+
+
+@pytest.mark.parametrize("rounds", [20, pytest.param(1000, marks=pytest.mark.stress)])
+def test_many_writers_on_a_line_that_is_cut_again_and_again(far, rounds):
+    """Two nodes, one of them far: each increment that was answered counts once, and all are answered."""
+    messages = itertools.count(1)
+
+    def look(_, piece):
+        if next(messages) % 23 == 0:
+            raise CutError
+        return piece
+
+    far.proxy.on_request = look
+    nodes = [far.database] * 3 + [far.near]
+    threads = [
+        threading.Thread(target=lambda node=node: [node.write(count_up) for _ in range(rounds)]) for node in nodes
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert far.number() == 4 * rounds
+    assert far.proxy.connections > 5
+
+
+# --- a server that is away
+
+
+def test_an_outage_is_waited_out_and_then_told(far, monkeypatch):
+    monkeypatch.setattr(postgres, "OUTAGE_SECONDS", 0.3)
+    far.proxy.refuses = True
+    far.proxy.cut()
+    for call in (lambda: far.database.write(count_up), lambda: far.database.read(numbers)):
+        with pytest.raises(StorageUnavailableError) as told:
+            call()
+        assert type(told.value) is StorageUnavailableError
+    assert far.number() == 0
+    far.proxy.refuses = False
+    assert far.database.write(count_up) == far.number() == 1
+    assert far.database.read(numbers) == [1]
+
+
+@pytest.mark.parametrize("side", ["on_request", "on_answer"])
+def test_doubt_that_nobody_ends_is_told_as_such(far, monkeypatch, side):
+    """The connection is lost in a COMMIT, and the server stays away: it may have happened, or not; but not half."""
+    monkeypatch.setattr(postgres, "DOUBT_SECONDS", 0.3)
+
+    def lost(piece):
+        far.proxy.refuses = True
+        if side == "on_request":
+            raise CutError
+        far.proxy.on_answer = _cut
+        return piece
+
+    far.proxy.on_request = on_commit(lost)
+    with pytest.raises(StorageUnavailableError, match="may or may not"):
+        far.database.write(count_up)
+    far.proxy.refuses = False
+    far.calm()
+    before = far.number()
+    assert before == (side == "on_answer")
+    assert far.database.write(count_up) == far.number() == before + 1
+
+
+def _cut(_, piece):
+    raise CutError
+
+
+def test_a_server_that_does_not_answer_is_given_up(far, monkeypatch):
+    """Held without a word, as by a cable that was pulled: after a while the connection is taken for lost."""
+    monkeypatch.setattr(postgres_session.Session, "answer_seconds", 0.3)
+    monkeypatch.setattr(postgres, "OUTAGE_SECONDS", 0.5)
+    far.database._place.parameters["connect_timeout"] = 2
+    far.proxy.hold()
+    with pytest.raises(StorageUnavailableError):
+        far.database.write(count_up)
+    far.proxy.cut()
+    far.proxy.go_on()
+    assert far.database.write(count_up) == far.number() == 1
+
+
+def test_what_a_dead_node_left_open_ends_with_its_session(far):
+    """A node that is gone in the middle of a batch does not keep others waiting once the server knows."""
+    url = far.url
+    with psycopg.connect(url) as dead:
+        dead.execute("UPDATE thing SET number = number + 100")
+        pid = dead.info.backend_pid
+        done = []
+        writer = threading.Thread(target=lambda: done.append(far.database.write(count_up)))
+        writer.start()
+        far.near.read(lambda t: t.row("SELECT pg_terminate_backend(CAST(:pid AS INTEGER))", pid=pid))
+        writer.join()
+        assert done == [1]
+        with pytest.raises(psycopg.OperationalError):
+            dead.execute("SELECT 1")
+
+
+# --- a server of its own
+
+
+def script(verb, folder, *more):
+    done = subprocess.run([SCRIPT, verb, folder, *more], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def own_server():
+    """A server that a test may stop: its folder and its URL."""
+    required()
+    folder = Path("/tmp") / f"cryo-postgres-{threading.get_native_id()}"  # the server must be able to get there
+    url = script("up", folder, str(_free_port()))
+    try:
+        yield folder, url
+    finally:
+        subprocess.run([SCRIPT, "down", folder], check=False)
+        shutil.rmtree(folder)
+
+
+def _free_port():
+    with TcpProxy("127.0.0.1", 1) as proxy:
+        return proxy.port
+
+
+def test_a_server_that_restarts_under_load_costs_nothing_but_time(own_server):
+    """Stopped in order, and killed: every increment that was answered counts once, no read sees one taken back."""
+    folder, url = own_server
+    with closing(PostgresDatabase(url)) as database, closing(PostgresDatabase(url)) as other:
+        database.write(lambda t: t.run(TABLE))
+        database.write(add(b"hot"))
+        over, answered, seen = threading.Event(), itertools.count(), []
+
+        def write(node):
+            while not over.is_set():
+                node.write(count_up)
+                next(answered)
+
+        def read():
+            while not over.is_set():
+                seen.append(database.read(numbers)[0])
+
+        threads = [threading.Thread(target=write, args=(node,)) for node in (database, other, database)]
+        threads.append(threading.Thread(target=read))
+        for thread in threads:
+            thread.start()
+        for verb in ("down", "kill"):
+            script(verb, folder)
+            script("up", folder)
+            before = len(seen)
+            while len(seen) < before + 5:
+                assert any(thread.is_alive() for thread in threads)
+        over.set()
+        for thread in threads:
+            thread.join()
+        assert database.read(numbers) == [next(answered)]
+        assert seen == sorted(seen)
+
+
+def test_a_wrong_password_is_the_operators_to_put_right(own_server):
+    """And is told without the password."""
+    folder, url = own_server
+    rules = folder / "data" / "pg_hba.conf"
+    rules.write_text("host all locked 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE locked LOGIN PASSWORD 'richtig'")
+        connection.execute("GRANT pg_read_all_settings TO cryo")
+    script("down", folder)
+    script("up", folder)
+    given = conninfo_to_dict(url)
+    for password in (":falsch", ""):
+        with pytest.raises(ConfigurationError, match="password") as told:
+            PostgresDatabase(f"postgresql://locked{password}@127.0.0.1:{given['port']}/cryo")
+        assert "falsch" not in told.value.message + told.value.hint
+    with pytest.raises(ConfigurationError, match="permission denied") as told:
+        PostgresDatabase(f"postgresql://locked:richtig@127.0.0.1:{given['port']}/postgres").migrate()
+    assert "OWNER" in told.value.hint
+
+
+@contextmanager
+def tablespace(own_server, tmp_path):
+    """A tablespace on a disk of a few MiB."""
+    folder, url = own_server
+    with small_disk(tmp_path / "disk", 4) as disk:
+        for path in (*tmp_path.parents[:3], tmp_path, disk.path):
+            path.chmod(0o755)
+        place = disk.path / "space"
+        place.mkdir()
+        shutil.chown(place, (folder / "data").owner())
+        port = conninfo_to_dict(url)["port"]
+        administrator = psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", autocommit=True)
+        with closing(administrator):
+            administrator.execute(f"CREATE TABLESPACE small OWNER cryo LOCATION '{place}'")
+            yield disk
+            administrator.execute("DROP TABLESPACE small")
+
+
+def test_a_full_disk_is_told_and_passes(own_server, tmp_path):
+    """What does not fit leaves nothing; with room again all goes on."""
+    _, url = own_server
+    with tablespace(own_server, tmp_path) as disk, closing(PostgresDatabase(url)) as database:
+        database.write(lambda t: t.run("CREATE TABLE large (name BYTEA) TABLESPACE small"))
+        database.write(lambda t: t.run("ALTER TABLE large ALTER COLUMN name SET STORAGE EXTERNAL"))
+        insert = "INSERT INTO large (name) VALUES (:name)"
+        database.write(lambda t: t.run(insert, name=b"before"))
+        disk.fill()
+        for _ in range(2):
+            with pytest.raises(StorageFullError):
+                database.write(lambda t: t.run(insert, name=bytes(1 << 20)))
+            assert database.read(lambda t: t.row("SELECT count(*) FROM large")) == (1,)
+        disk.clear()
+        database.write(lambda t: t.run(insert, name=bytes(1 << 20)))
+        assert database.read(lambda t: t.row("SELECT count(*) FROM large")) == (2,)
+        database.write(lambda t: t.run("DROP TABLE large"))

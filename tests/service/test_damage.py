@@ -1,0 +1,143 @@
+"""A writer is told which objects of its base need damaged bytes: those, no others, and no longer than they do."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.model.jobs import GetIncrementalBaseBackup
+from cryostore.service import Settings, damage
+from support.api import Api, hex_of, new_resource
+from support.damaging import noise, scrubbed, spoil
+from support.memory_store import MemoryStore, Process
+
+ONE, TWO, THREE, BLOB = (noise(number) for number in range(4))
+
+
+@pytest.fixture
+def store():
+    return MemoryStore(Settings())
+
+
+@pytest.fixture
+def api(store):
+    return Api(Process(store), None, clock=store.clock)
+
+
+def told(api, **more):
+    """What a new job of the resource is told of its base: how many objects, and which. The job is stopped."""
+    job = api.start_job(**more)
+    answer = api.call(GetIncrementalBaseBackup(backup_job_id=job))
+    assert api.call(GetIncrementalBaseBackup(backup_job_id=job)) == answer
+    api.stop(job)
+    return answer.damaged_object_count, answer.damaged_objects
+
+
+def hurt(store, api, *contents, **more):
+    for data in contents:
+        spoil(store, data, **more)
+    scrubbed(api._call.context)
+
+
+def test_a_sound_base_is_not_talked_of(store, api):
+    assert told(api) == (None, None)
+    api.backup({"a": ONE, "b": TWO})
+    assert told(api) == (None, None)
+
+
+def test_the_objects_that_need_damaged_chunks_are_named(store, api):
+    api.backup({"a": ONE, "b": TWO, "c": ONE, "d": THREE})
+    hurt(store, api, ONE)
+    assert told(api) == (2, ["a", "c"])
+
+
+def test_what_other_points_need_is_not_talked_of(store, api):
+    other = new_resource()
+    api.backup({"a": ONE}, resource=other)
+    first = api.backup({"a": ONE, "b": TWO})
+    api.backup({"a": THREE})
+    hurt(store, api, ONE)
+    assert told(api) == (None, None)
+    assert told(api, resource=other) == (1, ["a"])
+    assert told(api, backup_options={"IncrementalBase": first.rpartition(":")[2]}) == (1, ["a"])
+    assert told(api, backup_options={"IncrementalBase": "none"}) == (None, None)
+
+
+def test_another_vault_has_the_same_bytes_and_they_are_sound(store, api):
+    api.backup({"a": ONE})
+    hurt(store, api, ONE)
+    api.new_vault()
+    api.backup({"a": ONE})
+    assert told(api) == (None, None)
+
+
+def test_damage_in_a_younger_vault_is_none_of_ours(store, api):
+    api.backup({"a": ONE})
+    api.new_vault()
+    api.backup({"a": ONE})
+    hurt(store, api, ONE, vault_id=2)
+    assert told(api) == (1, ["a"])
+    api.vault = "Default"
+    assert told(api) == (None, None)
+
+
+def test_a_damaged_blob_of_metadata_counts(store, api):
+    job = api.running_job()
+    upload = api.start(job, "a")
+    api.chunk(job, upload, 0, ONE)
+    api.complete(job, upload, [ONE], blob=BLOB)
+    api.commit(job)
+    hurt(store, api, BLOB)
+    assert told(api) == (1, ["a"])
+
+
+def test_a_chunk_far_behind_in_a_long_object(store, api):
+    """Its list of chunks has several parts."""
+    contents = [*[ONE] * 2400, TWO, *[ONE] * 99]
+    job = api.running_job()
+    upload = api.start(job, "long")
+    api.chunk(job, upload, 0, ONE)
+    api.chunk(job, upload, 2400, TWO)
+    for start in range(0, 2500, 500):
+        linked = [
+            LinkedChunk(index=index, length=len(ONE), checksum=hex_of(contents[index]), checksum_algorithm="SHA256")
+            for index in range(start, start + 500)
+        ]
+        api.call(LinkChunks(backup_job_id=job, upload_id=upload, chunks=linked))
+    api.complete(job, upload, contents)
+    api.commit(job)
+    hurt(store, api, TWO)
+    assert told(api) == (1, ["long"])
+
+
+def test_what_was_sent_again_is_sound(store, api):
+    api.backup({"a": ONE, "b": TWO})
+    hurt(store, api, ONE, TWO)
+    assert told(api) == (2, ["a", "b"])
+    api.backup({"c": ONE})
+    assert told(api) == (1, ["b"])
+
+
+def test_names_are_counted_if_there_are_too_many(store, api, monkeypatch):
+    monkeypatch.setattr(damage, "NAMES_MAX", 2)
+    api.backup(dict.fromkeys("abcde", ONE))
+    hurt(store, api, ONE)
+    assert told(api) == (5, ["a", "b"])
+
+
+def test_of_too_much_damage_everything_counts_as_hurt(store, api, monkeypatch):
+    monkeypatch.setattr(damage, "DIGESTS_MAX", 1)
+    api.backup({"a": ONE, "b": TWO, "c": THREE})
+    hurt(store, api, ONE)
+    assert told(api) == (1, ["a"])
+    hurt(store, api, TWO)
+    assert told(api) == (3, ["a", "b", "c"])
+
+
+def test_pages_of_damage_and_of_objects_are_gone_through(store, api, monkeypatch):
+    for name in ("DIGESTS_PER_PAGE", "OBJECTS_PER_PAGE", "PARTS_PER_PAGE"):
+        monkeypatch.setattr(damage, name, 2)
+    contents = {f"{number}": noise(100 + number) for number in range(9)}
+    api.backup(contents)
+    hurt(store, api, *(contents[name] for name in "01234567"))
+    assert told(api) == (8, list("01234567"))

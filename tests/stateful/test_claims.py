@@ -1,0 +1,229 @@
+"""Claims among processes that stall, die, lose answers and have clocks that are wrong, against a model in a few words.
+
+What must hold: at most one process has the work, nothing of a fenced one is ever committed, and all that is committed
+is in the order of the fence numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cryostore.catalog import claims
+from cryostore.catalog.claims import ClaimHeldError, ClaimLostError
+from cryostore.core.errors import StorageUnavailableError
+from cryostore.core.time import HOUR_MS, SECOND_MS
+from cryostore.maintenance.claims import claimed
+from support.catalog_model import catalog_context
+from support.faulty_database import FaultyDatabase
+from support.memory_database import MemoryDatabase
+
+WORK = "work"
+PROCESSES = 3
+WHO = st.sampled_from(range(PROCESSES))
+
+
+class StopError(Exception):
+    """What breaks a piece of work off."""
+
+
+class Worker:
+    """A process, with a clock that may be wrong, and the claim it thinks it has."""
+
+    def __init__(self, machine):
+        self.machine = machine
+        self.wrong_ms = 0
+        self.database = FaultyDatabase(machine.database)
+        self.open()
+
+    def open(self):
+        """Begin anew, knowing nothing; whatever was under way is cut off."""
+        self.database.die()
+        self.database = FaultyDatabase(self.machine.database)
+        self.context = dataclasses.replace(
+            self.machine.context, database=self.database, clock=lambda: self.machine.now_ms + self.wrong_ms
+        )
+        self.block = self.claim = None
+
+
+class ClaimsMachine(RuleBasedStateMachine):
+    """`fence` is the number of the last claim, `held` says whether that was given back."""
+
+    @initialize()
+    def begin(self):
+        self.database = MemoryDatabase()
+        self.context = catalog_context(self.database)
+        self.now_ms = 1_700_000_000_000
+        self.database.write(lambda t: t.run("CREATE TABLE done (place INTEGER PRIMARY KEY AUTOINCREMENT, fence INT)"))
+        self.workers = [Worker(self) for _ in range(PROCESSES)]
+        self.fence, self.held = 0, False
+        self.done = []
+
+    # --- what processes do
+
+    def row(self):
+        return self.database.read(lambda t: claims.find(t, WORK))
+
+    def take(self, worker):
+        """Let a process that thinks it has nothing claim the work."""
+        row, now_ms = self.row(), worker.context.clock()
+        lease_ms = worker.context.settings.claim_lease_ms
+        block = claimed(worker.context, WORK)
+        try:
+            worker.claim = block.__enter__()
+        except ClaimHeldError:
+            assert self.held
+            assert now_ms <= row.until_ms <= now_ms + 2 * lease_ms
+        except StorageUnavailableError:
+            if self.row().fence > self.fence:  # the answer was lost
+                self.fence, self.held = self.fence + 1, True
+        else:
+            assert not self.held or not now_ms <= row.until_ms <= now_ms + 2 * lease_ms
+            worker.block = block
+            self.fence, self.held = self.fence + 1, True
+            assert worker.claim._fence == self.fence
+
+    @precondition(lambda self: any(worker.claim is None for worker in self.workers))
+    @rule(data=st.data())
+    def claim(self, data):
+        self.take(data.draw(st.sampled_from([worker for worker in self.workers if worker.claim is None])))
+
+    def holds(self, worker):
+        return self.held and worker.claim._fence == self.fence
+
+    def do(self, worker, work):
+        """A transaction of the work, which succeeds if the process has it; answers whether."""
+        try:
+            work()
+        except ClaimLostError:
+            assert not self.holds(worker)
+            worker.block.__exit__(StopError, StopError(), None)
+            worker.claim = None
+        except StorageUnavailableError:
+            pass
+        else:
+            return True
+        return False
+
+    def write(self, worker):
+        def work(transaction):
+            transaction.run("INSERT INTO done (fence) VALUES (:fence)", fence=worker.claim._fence)
+
+        before = self.holds(worker)
+        if self.do(worker, lambda: worker.claim.context.database.write(work)):
+            assert before
+            assert self.holds(worker)
+        return before
+
+    @precondition(lambda self: any(worker.claim for worker in self.workers))
+    @rule(data=st.data(), steps=st.integers(1, 3))
+    def work(self, data, steps):
+        worker = data.draw(st.sampled_from([worker for worker in self.workers if worker.claim]))
+        for _ in range(steps):
+            if worker.claim:
+                worker.claim.doing = "at work"
+                self.write(worker)
+
+    @precondition(lambda self: any(worker.claim for worker in self.workers))
+    @rule(data=st.data(), stall_ms=st.sampled_from([0, SECOND_MS, HOUR_MS]), at=st.integers(1, 2))
+    def meet(self, data, stall_ms, at):
+        """In the middle of a write, before its renewal or behind it, the process stands still and others go on."""
+        worker = data.draw(st.sampled_from([worker for worker in self.workers if worker.claim]))
+        others = [other for other in self.workers if other is not worker]
+        other = data.draw(st.sampled_from(others))
+        calls = []
+
+        def pause():
+            calls.append(1)
+            if len(calls) == at:
+                self.now_ms += stall_ms
+                if other.claim is None:
+                    self.take(other)
+                if other.claim is not None:
+                    self.write(other)
+
+        worker.database.on_write(pause)
+
+        def work(transaction):
+            transaction.run("INSERT INTO done (fence) VALUES (:fence)", fence=worker.claim._fence)
+
+        if self.do(worker, lambda: worker.claim.context.database.write(work)):
+            assert self.holds(worker)
+        worker.database.on_write(None)
+
+    @precondition(lambda self: any(worker.claim for worker in self.workers))
+    @rule(data=st.data(), finished=st.booleans())
+    def end(self, data, finished):
+        worker = data.draw(st.sampled_from([worker for worker in self.workers if worker.claim]))
+        before, holds = self.row(), self.holds(worker)
+        try:
+            worker.block.__exit__(*((None,) * 3 if finished else (StopError, StopError(), None)))
+        except ClaimLostError:
+            assert finished
+            assert not holds
+        except (StorageUnavailableError, StopError):
+            pass
+        worker.claim = None
+        after = self.row()
+        if holds:
+            self.held = after.holder is not None
+        else:
+            assert after == before, "a fenced process finishes nothing"
+        assert (after.finished_ms != before.finished_ms) <= (finished and holds)
+
+    # --- what happens to them
+
+    @rule(data=st.data())
+    def die(self, data):
+        worker = data.draw(st.sampled_from(self.workers))
+        worker.open()
+
+    @rule(milliseconds=st.sampled_from([1, 10 * SECOND_MS, 60 * SECOND_MS, 121 * SECOND_MS, HOUR_MS]))
+    def time_passes(self, milliseconds):
+        self.now_ms += milliseconds
+
+    @rule(who=WHO, wrong_ms=st.sampled_from([0, 0, 30 * SECOND_MS, -30 * SECOND_MS, 5 * HOUR_MS, -5 * HOUR_MS]))
+    def a_clock_goes_wrong(self, who, wrong_ms):
+        """Seconds are how far two may be apart; hours are a database whose time was set."""
+        self.workers[who].wrong_ms = wrong_ms
+
+    @rule(who=WHO, at=st.integers(1, 2), answer_lost=st.booleans())
+    def will_fail(self, who, at, answer_lost):
+        self.workers[who].database.fail(at, answer_lost=answer_lost)
+
+    def teardown(self):
+        for worker in self.workers:
+            worker.open()
+
+    # --- what must hold
+
+    @invariant()
+    def at_most_one_can_write(self):
+        able = []
+        for worker in self.workers:
+            if worker.claim is not None:
+                try:
+                    self.database.write(worker.claim.hold)
+                except ClaimLostError:
+                    continue
+                able.append(worker)
+        assert len(able) <= 1
+        assert all(self.holds(worker) for worker in able)
+
+    @invariant()
+    def what_was_done_is_in_order(self):
+        """And of each number at a time when it was the last one: nothing came later."""
+        fences = [fence for (fence,) in self.database.read(lambda t: t.rows("SELECT fence FROM done ORDER BY place"))]
+        assert fences == sorted(fences)
+        assert all(fence <= self.fence for fence in fences)
+        assert fences[: len(self.done)] == self.done
+        assert set(fences[len(self.done) :]) <= {self.fence - 1, self.fence}
+        self.done = fences
+        row = self.row()
+        assert row.fence == self.fence
+        assert (row.holder is not None) == self.held
+
+
+TestClaims = ClaimsMachine.TestCase
