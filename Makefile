@@ -61,11 +61,13 @@ types: $(READY) ## mypy, strict
 unit: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) $(LINTERS) ## the tests, under one Python
 	@echo "== the tests under $$($(IN)/python --version)"
 	@scripts/system-packages strace=strace || echo "skipped: the tests that trace system calls (need strace)"
+	@scripts/system-packages faketime=faketime || echo "skipped: the tests of wrong clocks (need faketime)"
 	@scripts/system-packages haproxy=haproxy || echo "skipped: the tests behind a load balancer (need haproxy)"
 	$(SERVICES) $(PYTEST) -n 2 --dist loadfile $(SELECTION)
 
 stress: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) ## the tests that take minutes or load the machine
 	@scripts/system-packages strace=strace || echo "skipped: the tests that trace system calls (need strace)"
+	@scripts/system-packages faketime=faketime || echo "skipped: the tests of wrong clocks (need faketime)"
 	$(SERVICES) $(PYTEST) -m stress --hypothesis-profile=stress
 
 bench: $(READY) ## measure against the disk, nginx and rclone on this machine

@@ -51,7 +51,7 @@ class Case:
 
 
 CASES = (
-    Case("PutChunk 4 MiB x16", "put-chunk", 4 * MIB, 16, 96),
+    Case("PutChunk 4 MiB x16", "put-chunk", 4 * MIB, 16, 64),
     Case("PutObject 4 KiB x32", "put-object", 4 * KIB, 32, 1_500),
 )
 
@@ -207,7 +207,7 @@ def trip_rows(trips: Sequence[Trips]) -> Iterator[tuple[str, ...]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 1 if a request to ours failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.nodes", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds, whose median counts (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds, each of 2 GB, whose median counts (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="one short round, and coarser figures")
     parser.add_argument("--trips", action="store_true", help="only count round trips")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")

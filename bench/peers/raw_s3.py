@@ -5,6 +5,7 @@ Signed over the payload's SHA-256 as ours are; not encrypted, not packed, not re
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import obstore
+from obstore.exceptions import BaseError
 
 from bench.payload import SUFFIX_BYTES, Payload
 from bench.plan import Load, percentile
@@ -28,11 +30,11 @@ def put_all(url: str, payload: Payload, count: int, connections: int) -> Load:
 
 
 def delete_all(url: str) -> None:
-    """Remove what lies at a place, so that a small service does not fill up."""
+    """Remove what lies at a place, so that a small service does not fill up. What it does not remove in time stays."""
     place = CloudPlace.parse(url)
     store: Any = place.open()
-    for page in obstore.list(store, prefix=place.prefix):
-        with ThreadPoolExecutor(8) as threads:
+    with contextlib.suppress(BaseError), ThreadPoolExecutor(8) as threads:
+        for page in obstore.list(store, prefix=place.prefix):
             list(threads.map(lambda path: obstore.delete(store, path), [found["path"] for found in page]))
 
 

@@ -147,6 +147,16 @@ FILLED = """
 """
 
 
+ONE_GENERATION = """
+    INSERT INTO object (lineage_id, name, from_generation, to_generation, removed, created_ms, length, chunk_count,
+        summary_form) SELECT 1, decode(md5(n::text), 'hex'), 1, 9223372036854775807, 0, 0, 1, 1, 0
+        FROM generate_series(1, 5000) AS n;
+    INSERT INTO upload (upload_id, job_id, name, throw_on_duplicate, created_ms, chunk_count)
+        SELECT 'U' || n, 'J1', '', 0, 0, 0 FROM generate_series(1, 5000) AS n;
+    ANALYZE
+"""
+
+
 @pytest.fixture(scope="module")
 def urls():
     """A catalog without rows that was never analysed, and one with rows that was."""
@@ -180,6 +190,25 @@ def plans(transaction, work):
             values = f"({', '.join(['NULL'] * count)})" if count else ""
             (row,) = transaction.session.say(f'EXPLAIN (FORMAT JSON) EXECUTE "{name}"{values}').fetchall()
             yield statement, row[0][0]["Plan"]
+
+
+def test_a_commit_does_not_read_the_base_it_was_made_on():
+    """Statistics from when there was one generation must not make what looks for another read all of the first."""
+    with postgres.new_database() as url, closing(PostgresDatabase(url)) as database:
+        database.write(lambda t: t.session.say(ONE_GENERATION))
+        found = []
+
+        def look(transaction):
+            work = lambda t: objects.written(t, Segment(1, 2), after=0, limit=10)  # noqa: E731 - as in HOT
+            found.extend(node.get("Index Name") for _, plan in plans(transaction, work) for node in nodes(plan))
+            work = lambda t: uploads.delete_of_job(t, "J2", 10)  # noqa: E731 - as above
+            found.extend(node.get("Index Name") for _, plan in plans(transaction, work) for node in nodes(plan))
+            raise UndoneError
+
+        with pytest.raises(UndoneError):
+            database.write(look)
+    assert {"object_from", "upload_job"} <= set(found)
+    assert not {"object_pkey", "upload_pkey"} & set(found)
 
 
 @pytest.mark.parametrize("content", ["empty", "filled"])

@@ -52,7 +52,10 @@ def test_there_and_back_it_says_what_to_do_next(places):
     there = places.migrate().out
     assert "cryo serve --catalog" in there
     assert "is kept and cannot be opened any more" in there
-    assert "this store was moved" in places.cryo("check", "--data-dir", places.data_dir, code=2).err
+    refusal = places.cryo("check", "--data-dir", places.data_dir, code=2).err
+    assert "this store was moved" in refusal
+    assert "cryo migrate --help" in refusal
+    assert "put the keyring" not in refusal
     places.cryo("check", *places.shared)
     back = places.migrate("--back", "--verify-data", data_dir=places.other_dir).out
     assert f"cryo serve --data-dir {places.other_dir}" in back

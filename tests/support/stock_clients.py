@@ -71,6 +71,9 @@ class StockWitness(Witness):
         """What was answered besides what was wanted, counted."""
         return self._retry.errors
 
+    def data(self):
+        return self.random.randbytes(self.random.choice(SIZES))
+
     def has_asked_again(self):
         return self._retry.attempts > 1
 

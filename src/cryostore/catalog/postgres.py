@@ -35,6 +35,7 @@ DIALECT = {
     r"\{(, \w+)\}": r"\1",
     r"\{- \w+\}": "",
     r"\{small\}": "INTEGER",
+    r"\{selective (\w+)\.(\w+)\}": r"ALTER TABLE \1 ALTER \2 SET (n_distinct = 10000)",
     r"\bTEXT\b": 'TEXT COLLATE "C"',
 }
 READERS_MAX = 8

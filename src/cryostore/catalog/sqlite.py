@@ -30,6 +30,7 @@ DIALECT = {
     r"\{, \w+\}": "",
     r"\{- (\w+)\}": r", \1",
     r"\{small\}": "BIGINT",
+    r"\{selective [\w.]+\}": "",
 }
 SETTINGS = ("synchronous = FULL", "foreign_keys = ON", "cache_size = -4096", "wal_autocheckpoint = 4000")
 HAS_SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'schema_version'"

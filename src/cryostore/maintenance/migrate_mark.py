@@ -19,12 +19,10 @@ from cryostore.catalog.database import Transaction
 from cryostore.catalog.keys import WrappedRow
 from cryostore.chunks.keyring import MAGIC, Keyring, unwrap
 from cryostore.core.digest import sha256
-from cryostore.service.keys import TOKEN_SECRET
+from cryostore.service.keys import MOVED, TOKEN_SECRET
 
 TOKEN_BEFORE = "token before the move"  # noqa: S105 - the name of a secret, not one
 HEAD = MAGIC + b"\x01"
-NONE = "NONE: "
-"""No master key has such a name: they are named by UUIDs, or by whoever writes keyrings by hand."""
 NAME_BYTES_MAX = 250
 WORDS = {
     "into": "a store is being copied to here, and `cryo migrate` was not done yet; it comes from ",
@@ -42,14 +40,14 @@ class Mark(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         """The mark in the form of a wrapped key that nothing opens."""
-        name = (NONE + WORDS[self.kind] + self.other).encode()[:NAME_BYTES_MAX].decode(errors="ignore").encode()
+        name = (MOVED + WORDS[self.kind] + self.other).encode()[:NAME_BYTES_MAX].decode(errors="ignore").encode()
         return HEAD + bytes([len(name)]) + name + msgspec.json.encode(self)
 
 
 def decode(wrapped: bytes | None) -> Mark | None:
     """The mark that stands in the place of a wrapped secret; None if none does."""
     start = len(HEAD) + 1
-    if wrapped is None or not (wrapped.startswith(HEAD) and wrapped[start:].startswith(NONE.encode())):
+    if wrapped is None or not (wrapped.startswith(HEAD) and wrapped[start:].startswith(MOVED.encode())):
         return None
     return msgspec.json.decode(wrapped[start + wrapped[start - 1] :], type=Mark)
 

@@ -16,6 +16,10 @@ from cryostore.core.errors import KeyUnavailableError
 Row = TypeVar("Row")
 Plain = TypeVar("Plain")
 TOKEN_SECRET = "token"  # noqa: S105 - the name of a secret, not one
+MOVED = "NONE: "
+"""What the name of the master key begins with that the token secret of a store names while it may not be opened, since
+it is copied into, or was moved away (`maintenance.migrate_mark`). No master key has such a name: they are named by
+UUIDs, or by whoever writes keyrings by hand."""
 SEALING_SECONDS_MAX = 10.0
 """How long a vault's newest data key may go unnoticed."""
 

@@ -29,7 +29,7 @@ from cryostore.service.credentials import root_key, write_credentials
 from cryostore.service.in_use import InUse
 from cryostore.service.keyring import KEYRING, keyring_of
 from cryostore.service.keys import TOKEN_SECRET, StoreKeyring, VaultKeys
-from cryostore.service.opening import context_over, fill, new_token_secret, recover
+from cryostore.service.opening import context_over, fill, keyring_refused, new_token_secret, recover
 from cryostore.service.reserve import ReservedBlobs, ReservedDatabase
 from cryostore.service.service import Service
 from cryostore.service.settings import Settings
@@ -130,10 +130,7 @@ def _explained(data_dir: Path, source: KeyringSource) -> Iterator[None]:
     try:
         yield
     except KeyUnavailableError as error:
-        raise ConfigurationError(
-            f"the keyring ({source.place}) does not open the store in {data_dir}: {error.message}",
-            hint="put the keyring of this store there, or name it with --keyring; a new one would open nothing",
-        ) from None
+        raise keyring_refused(str(data_dir), source.place, error) from None
 
 
 def _write_credentials(data_dir: Path, database: Database, keyring: StoreKeyring, settings: Settings) -> None:

@@ -26,7 +26,7 @@ from cryostore.service.access import AccessKeys
 from cryostore.service.fence import fenced
 from cryostore.service.identity import INIT_HINT, Identity, require_identity
 from cryostore.service.keys import StoreKeyring, VaultKeys
-from cryostore.service.opening import context_over, recover
+from cryostore.service.opening import context_over, keyring_refused, recover
 from cryostore.service.service import Service
 from cryostore.service.settings import Settings
 
@@ -158,10 +158,7 @@ def explained(place: SharedPlace, source: KeyringSource) -> Iterator[None]:
     try:
         yield
     except KeyUnavailableError as error:
-        raise ConfigurationError(
-            f"the keyring ({source.place}) does not open the store in {place.shown_catalog}: {error.message}",
-            hint="name the keyring of this store with --keyring; a new one would open nothing",
-        ) from None
+        raise keyring_refused(place.shown_catalog, source.place, error) from None
     except BlobNotFoundError as error:
         raise ConfigurationError(f"{place.shown_blobs} cannot be used: {error.message}") from None
 

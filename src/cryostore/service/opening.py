@@ -23,20 +23,39 @@ from cryostore.chunks.pack import cut_torn_tail, pack_key
 from cryostore.chunks.records import Records
 from cryostore.chunks.reserve import NO_RESERVE, Reserve
 from cryostore.chunks.store import ChunkStore
-from cryostore.core.errors import BlobNotFoundError, KeyUnavailableError, StorageUnavailableError
+from cryostore.core.errors import (
+    BlobNotFoundError,
+    ConfigurationError,
+    KeyUnavailableError,
+    StorageUnavailableError,
+)
 from cryostore.core.ids import NewId
 from cryostore.core.limits import Limits
 from cryostore.core.time import Clock
 from cryostore.service.access import wrapping_context
 from cryostore.service.arns import Arns
 from cryostore.service.context import Context
-from cryostore.service.keys import TOKEN_SECRET, StoreKeyring, VaultKeys
+from cryostore.service.keys import MOVED, TOKEN_SECRET, StoreKeyring, VaultKeys
 from cryostore.service.records import record_due, touch_store, touch_vault
 from cryostore.service.settings import Settings
 from cryostore.service.tokens import Tokens
 
 DEFAULT_VAULT = "Default"
 ACCESS_KEY_ALPHABET = string.ascii_uppercase + "234567"
+
+
+def keyring_refused(place: str, keyring: str, error: KeyUnavailableError) -> ConfigurationError:
+    """What to tell the operator who opens the store at `place` with a keyring that lacks its key, or a moved store."""
+    _, moved, words = error.message.partition(MOVED)
+    if moved:
+        return ConfigurationError(
+            f"{place} cannot be opened: {words}",
+            hint="finish that with `cryo migrate`, use the other store, or take it back (`cryo migrate --help`)",
+        )
+    return ConfigurationError(
+        f"the keyring ({keyring}) does not open the store in {place}: {error.message}",
+        hint="put the keyring of this store there, or name it with --keyring; a new one would open nothing",
+    )
 
 
 def fill(

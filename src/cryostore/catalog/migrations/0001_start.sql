@@ -1,6 +1,7 @@
 -- Times are milliseconds since 1970, UTC. JSON columns are TEXT. Generations: see docs/formats.md, Catalog.
 -- {, id}: a last column of an index that some engines put there by themselves. {- column}: one that some engines do
--- better without. {small}: a number below 2^31, of which there are so many that its bytes count.
+-- better without. {small}: a number below 2^31, of which there are so many that its bytes count. {selective}: an engine
+-- that plans by statistics is to take it that one value of the column finds few rows, whatever it has seen so far.
 
 CREATE TABLE vault (
     vault_id {id},
@@ -161,6 +162,8 @@ CREATE INDEX object_from ON object (lineage_id, from_generation{, object_id});
 CREATE INDEX object_to ON object (lineage_id, to_generation, from_generation{, object_id})
     WHERE to_generation <> 9223372036854775807;
 CREATE INDEX object_chunk_list ON object (chunk_list_id) WHERE chunk_list_id IS NOT NULL;
+{selective object.lineage_id};
+{selective object.from_generation};
 
 CREATE TABLE chunk_list (
     chunk_list_id BIGINT NOT NULL,
@@ -181,6 +184,7 @@ CREATE TABLE upload (
     completion_digest {blob}
 );
 CREATE INDEX upload_job ON upload (job_id{, upload_number});
+{selective upload.job_id};
 
 CREATE TABLE upload_chunk (
     upload_number BIGINT NOT NULL,

@@ -1,0 +1,76 @@
+"""Nodes on machines whose clocks are hours wrong: the store goes by the catalog's clock, and by no other.
+
+What S3 thinks of a node's clock is another matter: it takes signatures within minutes alone, so nodes need NTP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from cryostore.core.time import HOUR_MS, SECOND_MS
+from support.api import new_resource
+from support.cluster import Cluster
+from support.serving import CRYO
+
+LIBRARY = "*/faketime/libfaketimeMT.so.1"
+HOURS = (7, -7, 0)
+APART_SECONDS_MAX = 60
+
+
+def wrong_by(hours):
+    """What gives a process a clock that is wrong by so many hours."""
+    found = list(Path("/usr/lib").glob(LIBRARY))
+    if not found:
+        pytest.skip("libfaketime is not here (Debian: faketime): nodes with wrong clocks were not tried")
+    return {"LD_PRELOAD": str(found[0]), "FAKETIME": f"{hours:+d}h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
+def test_nodes_with_wrong_clocks_serve_as_one(tmp_path):
+    """Under load and garbage collection, and with one of them killed: all that was acknowledged is there."""
+    own = {number: wrong_by(hours) for number, hours in enumerate(HOURS) if hours}
+    (tmp_path / "blobs").mkdir()
+    with contextlib.ExitStack() as opened:
+        cluster = Cluster(tmp_path, opened, own=own, blobs=str(tmp_path / "blobs"))
+        apis = [cluster.api(number) for number in range(len(HOURS))]
+        with cluster.load() as load:
+            load.go_on()
+            for number, hours in enumerate(HOURS):
+                lines = cluster.nodes.logged(number)
+                assert [line for line in lines if line["level"] == "error"] == []
+                shown_ms = _moment_ms(lines[0]["time"])
+                assert abs(shown_ms - time.time() * SECOND_MS - hours * HOUR_MS) < HOUR_MS, "its clock is wrong indeed"
+            cluster.nodes.kill(0)
+            load.go_on(2)
+            cluster.nodes.start(0)
+        start = apis[0].start_operation(resource=new_resource(), idempotency_token="one")
+        (job,) = {api.call(start).backup_job_id for api in apis}
+        began = [api.job(job).creation_date for api in apis]
+        assert len(set(began)) == 1
+        assert abs(began[0] - time.time()) < APART_SECONDS_MAX
+        for api in apis:  # no window and no idleness has passed for any of them
+            api.put(job, "one", b"1")
+            assert api.job(job).state == "RUNNING"
+        assert cluster.problems() == []
+
+
+def test_s3_refuses_a_node_whose_clock_is_wrong_and_the_operator_is_told(tmp_path):
+    with contextlib.ExitStack() as opened:
+        cluster = Cluster(tmp_path, opened, count=0)
+        ended = subprocess.run(
+            [*CRYO, "serve", "--listen", "127.0.0.1:0", "--workers", "1"],
+            env=cluster.environment | wrong_by(7),
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "clock" in ended.stderr or "Skewed" in ended.stderr, ended.stderr
+
+
+def _moment_ms(text):
+    return datetime.fromisoformat(text).timestamp() * SECOND_MS

@@ -1,0 +1,134 @@
+"""A process that holds background work dies or stands still: another takes over, and it finishes nothing any more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from cryostore.catalog.claims import ClaimHeldError
+from cryostore.core.time import SECOND_MS
+from cryostore.maintenance.gc import collect_all
+from cryostore.service import Settings
+from support.shared_serving import environment
+from support.shared_store import ON_SERVICES, SharedStore, prepared
+from support.waiting import until
+
+LEASE_MS = 2 * SECOND_MS
+SETTINGS = Settings(claim_lease_ms=LEASE_MS)
+WORDS = f"""
+import os
+from cryostore.catalog.claims import ClaimLostError
+from cryostore.maintenance.collection import Outcome
+from cryostore.maintenance.gc import collect
+from cryostore.service import Settings
+from cryostore.service.open_shared import SharedPlace, open_shared_service
+
+place = SharedPlace(*(os.environ[f"CRYO_{{name}}"] for name in ("CATALOG", "BLOBS", "KEYRING")))
+service = open_shared_service(place, settings=Settings(claim_lease_ms={LEASE_MS}))
+try:
+    for step in collect(service.context, Outcome(), quarantine_ms=0):
+        print("a step", flush=True)
+        input()
+    print("finished", flush=True)
+except ClaimLostError:
+    print("lost", flush=True)
+"""
+
+
+class Scene:
+    """A store with garbage, and a recovery point that needs some of the same packs."""
+
+    def __init__(self, store):
+        self.store = store
+        self.api = store.api()
+        self.kept = {f"kept-{number}": b"kept %d" % number * 100 for number in range(3)}
+        job = self.api.start_job()
+        for name, data in (self.kept | {"gone": b"gone" * 1000}).items():
+            self.api.put(job, name, data)
+        self.api.delete(job, "gone")
+        self.point = self.api.commit(job)
+        self.job = self.api.start_job()
+
+    def take_over(self):
+        """Collect as soon as nobody else does; what came of it."""
+        outcomes = []
+
+        def collected():
+            try:
+                outcomes.append(collect_all(self.store.service.context, quarantine_ms=0))
+            except ClaimHeldError:
+                return False
+            return True
+
+        until(collected, pause_seconds=0.05)
+        return outcomes[0]
+
+    def check(self):
+        """Nothing is wrong, and all that was stored can be read."""
+        assert self.api.restored(self.point) == self.kept
+        assert self.store.problems() == []
+
+
+@pytest.fixture
+def scene(tmp_path):
+    with prepared(tmp_path, ON_SERVICES) as place:
+        store = SharedStore(place, clock=None, settings=SETTINGS)
+        store.service.close()
+        store.clock = None  # the catalog's
+        store.service = store.open()
+        try:
+            yield Scene(store)
+        finally:
+            store.close()
+
+
+@contextmanager
+def collecting(scene, steps):
+    """A process that has made so many steps of a collection, and waits for a line before each further one."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORDS],
+        env=environment(scene.store.place),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "a step\n"
+        for _ in range(steps - 1):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "a step\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_collection_that_stood_still_past_its_lease_finishes_nothing(scene, steps):
+    with collecting(scene, steps) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        with pytest.raises(ClaimHeldError):
+            collect_all(scene.store.service.context, quarantine_ms=0)
+        scene.take_over()
+        scene.api.put(scene.job, "again", b"gone" * 1000)
+        os.kill(process.pid, signal.SIGCONT)
+        said, _ = process.communicate("\n" * 1000)
+        assert said.endswith("lost\n")
+        assert "finished" not in said
+    assert scene.api.read(scene.job)["again"] == b"gone" * 1000
+    scene.check()
+
+
+def test_the_work_of_a_process_that_died_is_taken_over(scene):
+    with collecting(scene, 2) as process:
+        with pytest.raises(ClaimHeldError):
+            collect_all(scene.store.service.context, quarantine_ms=0)
+        process.kill()
+        scene.take_over()
+    scene.check()
