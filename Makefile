@@ -18,9 +18,10 @@ PYTEST := $(IN)/python -m pytest
 
 # Under the second Python runs what is about Python: every layer by itself, with fewer examples for each property, and the
 # server and the command line as processes. `make unit PYTHON=...` runs all of it.
-BRIEF := --hypothesis-profile=brief $(addprefix --ignore=tests/,compat demo stateful faults fuzz e2e \
-	maintenance/test_rebuild.py maintenance/test_gc.py maintenance/test_gc_races.py agent/test_mount.py agent/test_trees.py \
-	cli/test_single_file.py)
+BRIEF := --hypothesis-profile=brief $(addprefix --ignore=tests/,compat demo stateful faults fuzz e2e bench golden \
+	maintenance/test_rebuild.py maintenance/test_gc.py maintenance/test_gc_races.py cli/test_single_file.py cli/test_agent_key.py \
+	agent/test_mount.py agent/test_trees.py agent/test_damaged_base.py agent/test_device.py agent/test_stream.py \
+	service/test_shared_api.py service/test_shared_api_time.py catalog/test_rolling_upgrade.py)
 SELECTION :=
 SERVICES := scripts/services run .build/services
 
@@ -63,7 +64,7 @@ unit: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) $(LINTERS) ## the te
 	@scripts/system-packages strace=strace || echo "skipped: the tests that trace system calls (need strace)"
 	@scripts/system-packages faketime=faketime || echo "skipped: the tests of wrong clocks (need faketime)"
 	@scripts/system-packages haproxy=haproxy || echo "skipped: the tests behind a load balancer (need haproxy)"
-	$(SERVICES) $(PYTEST) -n 2 --dist loadfile $(SELECTION)
+	$(SERVICES) $(PYTEST) -n 3 --dist loadfile $(SELECTION)
 
 stress: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) ## the tests that take minutes or load the machine
 	@scripts/system-packages strace=strace || echo "skipped: the tests that trace system calls (need strace)"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,12 +29,44 @@ settings.register_profile(
 settings.register_profile("brief", settings.get_profile("moderate"), max_examples=10)
 settings.load_profile("moderate")
 
+TESTS = Path(__file__).parent
 AWS_NOWHERE = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_PAGER": "",
 }
+
+
+SHARES = {
+    "agent/test_damaged_base.py": 2,
+    "agent/test_mount.py": 2,
+    "cli/test_single_file.py": 2,
+    "e2e/test_api_over_http.py": 3,
+    "faults/test_clock_skew.py": 2,
+    "faults/test_cloud_faults.py": 2,
+    "faults/test_gc_faults.py": 2,
+    "faults/test_power_loss.py": 2,
+    "faults/test_rotation_faults.py": 2,
+    "faults/test_service_faults.py": 2,
+    "fuzz/test_openapi.py": 2,
+    "maintenance/test_gc_races.py": 2,
+    "maintenance/test_rebuild.py": 2,
+}
+"""Files whose tests are many and take their time: one of so many is made each time, the others by `make stress`."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Leave some of the tests of large files to `make stress`: always the same."""
+    seen = Counter()
+    for item in items:
+        if not item.path.is_relative_to(TESTS):
+            continue
+        name = item.path.relative_to(TESTS).as_posix()
+        if seen[name] % SHARES.get(name, 1):
+            item.add_marker(pytest.mark.stress)
+        seen[name] += 1
 
 
 def pytest_configure(config):

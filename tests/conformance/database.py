@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from cryostore.catalog.database import Statement
 from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -245,6 +246,34 @@ class DatabaseTests:
         (number,) = transaction.row("SELECT number FROM thing")
         transaction.run("UPDATE thing SET number = :number", number=number + 1)
 
+    def test_statements_run_at_once_count_each_for_itself(self, database):
+        add_one = "INSERT INTO thing (name, number) VALUES (:name, 0)"
+
+        def work(transaction):
+            statements = [
+                Statement(add_one, {"name": b"one"}),
+                Statement("UPDATE thing SET number = 7 WHERE name = :name", {"name": b"nobody"}),
+                Statement(add_one, {"name": b"two"}),
+                Statement("UPDATE thing SET number = number + 1 WHERE number = 0", {}),
+            ]
+            return transaction.run_all(statements)
+
+        assert database.write(work) == [1, 0, 1, 2]
+        assert database.read(names) == [b"one", b"two"]
+
+    def test_of_statements_run_at_once_all_stay_or_none(self, database):
+        def work(transaction):
+            transaction.run_all(
+                [
+                    Statement("INSERT INTO thing (name, number) VALUES (:name, 0)", {"name": name})
+                    for name in (b"x", b"x")
+                ]
+            )
+
+        with pytest.raises(Exception, match=r"(?i)unique"):
+            database.write(work)
+        assert database.read(names) == []
+
     # --- reads
 
     def test_a_read_sees_one_snapshot(self, database):
@@ -252,6 +281,7 @@ class DatabaseTests:
         database.write(add(b"a"))
 
         def work(transaction):
+            names(transaction)  # a unit of work may be begun anew when it asks for a second answer
             before = names(transaction)
             thread = threading.Thread(target=database.write, args=(add(b"b"),))
             thread.start()

@@ -98,7 +98,7 @@ def test_a_read_that_is_cut_anywhere_is_answered(far, side):
         far.calm()
         if not struck.is_set():
             break
-    assert at_message > 3
+    assert at_message > 1, "the first one is not all"
 
 
 def on_commit(action):

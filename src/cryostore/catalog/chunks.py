@@ -10,12 +10,24 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from cryostore.catalog import packs
-from cryostore.catalog.database import Transaction
+from cryostore.catalog.database import Statement, Transaction
 
 DIGESTS_PER_QUERY = 200
 COUNT_STEP = 100_000
 SOUND = "condemned_ms IS NULL AND damaged_ms IS NULL"
 EPOCH = "(SELECT epoch FROM collection)"
+PLACED_ANEW = (
+    " ON CONFLICT (vault_id, digest) DO UPDATE SET key_number = excluded.key_number,"
+    " pack_number = excluded.pack_number, pack_offset = excluded.pack_offset,"
+    " sealed_length = excluded.sealed_length, length = excluded.length, used_epoch = excluded.used_epoch,"
+    " condemned_ms = NULL, damaged_ms = NULL"
+    " WHERE chunk.condemned_ms IS NOT NULL OR chunk.damaged_ms IS NOT NULL"
+)
+INSERT_BY_NAME = (
+    "INSERT INTO chunk (vault_id, digest, key_number, pack_number, pack_offset, sealed_length, length, used_epoch)"
+    " SELECT :vault_id, :digest, :key_number, pack_number, :pack_offset, :sealed_length, :length,"
+    f" {EPOCH} FROM pack WHERE name = :pack_name AND retired_ms IS NULL" + PLACED_ANEW
+)
 
 
 class ChunkRow(NamedTuple):
@@ -155,11 +167,7 @@ def insert(
     recorded = transaction.run(
         "INSERT INTO chunk (vault_id, digest, key_number, pack_number, pack_offset, sealed_length, length, used_epoch)"
         f" VALUES (:vault_id, :digest, :key_number, :number, :pack_offset, :sealed_length, :length, {EPOCH})"
-        " ON CONFLICT (vault_id, digest) DO UPDATE SET key_number = excluded.key_number,"
-        " pack_number = excluded.pack_number, pack_offset = excluded.pack_offset,"
-        " sealed_length = excluded.sealed_length, length = excluded.length, used_epoch = excluded.used_epoch,"
-        " condemned_ms = NULL, damaged_ms = NULL"
-        " WHERE chunk.condemned_ms IS NOT NULL OR chunk.damaged_ms IS NOT NULL",
+        + PLACED_ANEW,
         vault_id=vault_id,
         digest=digest,
         key_number=chunk.key_number,
@@ -169,6 +177,18 @@ def insert(
         length=chunk.length,
     )
     return recorded == 1 or use(transaction, vault_id, digest)
+
+
+def insertion(
+    vault_id: int, digest: bytes, chunk: ChunkRow, *, epoch: int, now_ms: int, pack_is_open: bool
+) -> tuple[Statement, Statement]:
+    """What `insert` does, if all is as expected, as a statement for the pack and one for the chunk.
+
+    If the latter changes no row, somebody stored the same bytes, or the pack was given up: ask `insert`.
+    """
+    pack = packs.insertion(chunk.pack_name, epoch=epoch, now_ms=now_ms, is_open=pack_is_open)
+    values = {"vault_id": vault_id, "digest": digest, **chunk._asdict()}
+    return pack, Statement(INSERT_BY_NAME, values)
 
 
 def vault_ids(transaction: Transaction) -> Iterator[int]:

@@ -16,8 +16,8 @@ serializable): whoever reads in one transaction, and then in another, may conclu
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 Answer = TypeVar("Answer")
 Row = tuple[Any, ...]
@@ -26,11 +26,24 @@ GENERATION_MAX = 2**63 - 1
 """The end of an object version that nothing has replaced or removed."""
 
 
+class Statement(NamedTuple):
+    """A statement and its values, to be run with others at once."""
+
+    text: str
+    values: Mapping[str, Any]
+
+
 class Transaction(Protocol):
     """The statements a unit of work may run. Valid only inside that unit of work."""
 
     def run(self, statement: str, **values: Any) -> int:
         """Run a statement and answer how many rows it changed."""
+
+    def run_all(self, statements: Sequence[Statement]) -> list[int]:
+        """Run statements in their order, whatever each of them finds; answers how many rows each changed.
+
+        For statements that need no answer of each other: together they cost one round trip.
+        """
 
     def row(self, statement: str, **values: Any) -> Row | None:
         """Run a statement and answer its first row, or None."""

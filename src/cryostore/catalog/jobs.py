@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from cryostore.catalog.database import Transaction
+from cryostore.catalog.database import Statement, Transaction
 from cryostore.catalog.lineages import Segment
 
 
@@ -64,15 +64,17 @@ def find(transaction: Transaction, job_id: str) -> JobRow | None:
 
 def touch(transaction: Transaction, job_id: str, *, bytes_transferred: int, now_ms: int, changes: int = 0) -> bool:
     """Count a write to a running job; answers whether the job is running, which fences every write against its end."""
-    touched = transaction.run(
+    statement = touching(job_id, bytes_transferred=bytes_transferred, now_ms=now_ms, changes=changes)
+    return transaction.run(statement.text, **statement.values) == 1
+
+
+def touching(job_id: str, *, bytes_transferred: int, now_ms: int, changes: int = 0) -> Statement:
+    """The statement of `touch`: it changes one row, or the job is not running."""
+    return Statement(
         "UPDATE backup_job SET bytes_transferred = bytes_transferred + :bytes_transferred, active_ms = :now_ms,"
         " revision = revision + :changes WHERE job_id = :job_id AND state = 'RUNNING'",
-        job_id=job_id,
-        bytes_transferred=bytes_transferred,
-        now_ms=now_ms,
-        changes=changes,
+        {"job_id": job_id, "bytes_transferred": bytes_transferred, "now_ms": now_ms, "changes": changes},
     )
-    return touched == 1
 
 
 def is_running(transaction: Transaction, vault_id: int, resource_arn: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cryostore.catalog.database import Transaction
+from cryostore.catalog.database import Statement, Transaction
 
 
 class PackRow(NamedTuple):
@@ -39,6 +39,15 @@ def number_for(transaction: Transaction, name: str, *, epoch: int, now_ms: int, 
         epoch=epoch,
     )
     return None if row is None else int(row[0])
+
+
+def insertion(name: str, *, epoch: int, now_ms: int, is_open: bool) -> Statement:
+    """The statement that records a pack as `number_for` does, if it is met for the first time."""
+    return Statement(
+        "INSERT INTO pack (name, open, created_ms) SELECT :name, :open, :now_ms FROM collection WHERE epoch = :epoch"
+        " ON CONFLICT (name) DO NOTHING",
+        {"name": name, "open": int(is_open), "now_ms": now_ms, "epoch": epoch},
+    )
 
 
 def open_packs(transaction: Transaction) -> list[str]:

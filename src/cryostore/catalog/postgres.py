@@ -12,6 +12,7 @@ So when a connection is lost in the middle of a COMMIT, the answer is looked up,
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import threading
 import time
@@ -24,7 +25,7 @@ from cryostore.catalog.group_commit import GroupCommit, Pending, run_batch
 from cryostore.catalog.migration import migrate_to_newest
 from cryostore.catalog.postgres_clock import DatabaseClock
 from cryostore.catalog.postgres_failure import Reason, reason, refusal, translate
-from cryostore.catalog.postgres_session import Place, PostgresTransaction, Session
+from cryostore.catalog.postgres_session import MoreStatementsError, OneStatement, Place, PostgresTransaction, Session
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from cryostore.core.ids import NewId, random_id
 
@@ -155,6 +156,8 @@ class PostgresDatabase:
         self._backend: tuple[int, str] | None = None
         self._idle: list[Session] = []
         self._readers = threading.BoundedSemaphore(READERS_MAX)
+        self._longer: set[object] = set()
+        """The code of units of work that have asked for more than one statement: they begin with BEGIN."""
         self._writing: Session | None = self._first_session()
         self._group = GroupCommit(self._write_batch)
 
@@ -178,6 +181,10 @@ class PostgresDatabase:
 
     def _read_once(self, work: Callable[[Transaction], Answer], *, wait: bool) -> Answer:
         with self._reader() as session:
+            if not wait and (code := _code(work)) not in self._longer:
+                with contextlib.suppress(MoreStatementsError):
+                    return work(OneStatement(session))
+                self._longer.add(code)
             session.say("BEGIN READ ONLY DEFERRABLE" if wait else "BEGIN READ ONLY")
             try:
                 answer = work(PostgresTransaction(session))
@@ -204,6 +211,7 @@ class PostgresDatabase:
                 session = self._idle.pop() if self._idle else None
             if session is None:
                 session = Session.open(self._place)
+                session.say("SET default_transaction_read_only = on")
             try:
                 yield session
             finally:
@@ -382,6 +390,13 @@ class PostgresDatabase:
             with contextlib.suppress(psycopg.Error):
                 self._writing.say(f"DELETE FROM catalog_writer WHERE writer_id = '{self._writer_id}'")
             self._writing.close()
+
+
+def _code(work: Callable[..., object]) -> object:
+    """What tells units of work apart that do different things."""
+    while isinstance(work, functools.partial):
+        work = work.func
+    return getattr(work, "__code__", work)
 
 
 def _backend(session: Session) -> tuple[int, str]:

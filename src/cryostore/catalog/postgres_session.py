@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -17,7 +18,7 @@ from psycopg.pq import Format, TransactionStatus
 from psycopg.types.numeric import Int8BinaryDumper, NumericBinaryLoader
 from psycopg.types.string import StrBinaryDumper, TextBinaryLoader
 
-from cryostore.catalog.database import Row
+from cryostore.catalog.database import Row, Statement
 from cryostore.core.errors import ConfigurationError
 
 Value = TypeVar("Value")
@@ -215,13 +216,23 @@ class PostgresTransaction:
         self._cursor = session.cursor(binary=True)
 
     def run(self, statement: str, **values: Any) -> int:
-        return self._cursor.execute(translated(statement), values).rowcount
+        return self._execute(statement, values).rowcount
+
+    def run_all(self, statements: Sequence[Statement]) -> list[int]:
+        with self.session.pipeline():
+            cursors = [self.session.cursor(binary=True) for _ in statements]
+            for cursor, statement in zip(cursors, statements, strict=True):
+                cursor.execute(translated(statement.text), statement.values)
+        return [cursor.rowcount for cursor in cursors]
 
     def row(self, statement: str, **values: Any) -> Row | None:
-        return self._cursor.execute(translated(statement), values).fetchone()
+        return self._execute(statement, values).fetchone()
 
     def rows(self, statement: str, **values: Any) -> list[Row]:
-        return self._cursor.execute(translated(statement), values).fetchall()
+        return self._execute(statement, values).fetchall()
+
+    def _execute(self, statement: str, values: Mapping[str, Any]) -> psycopg.Cursor[Row]:
+        return self._cursor.execute(translated(statement), values)
 
     def pass_number(self, table: str, column: str, number: int) -> None:
         self.row(
@@ -242,3 +253,29 @@ class PostgresTransaction:
             if alone and alone[0]:
                 found.append(f"{alone[0]} rows of {table} refer to rows of {other} that are not there")
         return found[:limit]
+
+
+class MoreStatementsError(Exception):
+    """A unit of work wants more than the one statement that it gets without a transaction of its own."""
+
+
+class OneStatement(PostgresTransaction):
+    """One statement, which is a transaction by itself. Raises MoreStatementsError at the next one."""
+
+    __slots__ = ("_is_used",)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._is_used = False
+
+    def _execute(self, statement: str, values: Mapping[str, Any]) -> psycopg.Cursor[Row]:
+        if self._is_used:
+            raise MoreStatementsError
+        self._is_used = True
+        return super()._execute(statement, values)
+
+    def run_all(self, _statements: Sequence[Statement]) -> list[int]:
+        raise MoreStatementsError
+
+    def problems(self, _limit: int) -> list[str]:
+        raise MoreStatementsError

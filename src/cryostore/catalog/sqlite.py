@@ -12,12 +12,12 @@ import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cryostore.catalog.database import Answer, Row, Transaction
+from cryostore.catalog.database import Answer, Row, Statement, Transaction
 from cryostore.catalog.group_commit import GroupCommit, Pending, run_batch
 from cryostore.catalog.migration import migrate_to_newest
 from cryostore.core.errors import DamagedDataError, StorageFullError, StorageUnavailableError
@@ -54,6 +54,9 @@ class SqliteTransaction:
 
     def run(self, statement: str, **values: Any) -> int:
         return self._connection.execute(statement, values).rowcount
+
+    def run_all(self, statements: Sequence[Statement]) -> list[int]:
+        return [self.run(statement.text, **statement.values) for statement in statements]
 
     def row(self, statement: str, **values: Any) -> Row | None:
         # All rows are fetched, so that no statement stays open past the transaction.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cryostore.catalog import chunk_lists
 from cryostore.catalog.chunk_lists import ChunkEntry
-from cryostore.catalog.database import Transaction
+from cryostore.catalog.database import Statement, Transaction
 
 CHUNKS_AT_COMPLETION = 5000
 
@@ -124,25 +124,34 @@ def chunk(transaction: Transaction, upload_number: int, index: int) -> ChunkEntr
 
 def add_chunk(transaction: Transaction, upload_number: int, entry: ChunkEntry) -> ChunkEntry | None:
     """Attach a chunk. None if it is attached now, else the chunk that stands at its index already."""
-    added = transaction.run(
+    statement = adding(upload_number, entry)
+    added = transaction.run(statement.text, **statement.values)
+    return None if added == 1 else chunk(transaction, upload_number, entry.chunk_index)
+
+
+def adding(upload_number: int, entry: ChunkEntry) -> Statement:
+    """The statement of `add_chunk`: it changes one row, or a chunk stands at that index already."""
+    return Statement(
         "INSERT INTO upload_chunk (upload_number, chunk_index, length, form, digest)"
         " VALUES (:upload_number, :chunk_index, :length, :form, :digest)"
         " ON CONFLICT (upload_number, chunk_index) DO NOTHING",
-        upload_number=upload_number,
-        **entry._asdict(),
+        {"upload_number": upload_number, **entry._asdict()},
     )
-    return None if added == 1 else chunk(transaction, upload_number, entry.chunk_index)
 
 
 def count_chunk(transaction: Transaction, upload_number: int, *, chunks_max: int) -> bool:
     """Count an attached chunk; answers whether the upload is open and may have it."""
-    counted = transaction.run(
+    statement = counting(upload_number, chunks_max=chunks_max)
+    return transaction.run(statement.text, **statement.values) == 1
+
+
+def counting(upload_number: int, *, chunks_max: int) -> Statement:
+    """The statement of `count_chunk`: it changes one row, or the upload is not open or full."""
+    return Statement(
         "UPDATE upload SET chunk_count = chunk_count + 1"
         " WHERE upload_number = :upload_number AND completion_digest IS NULL AND chunk_count < :chunks_max",
-        upload_number=upload_number,
-        chunks_max=chunks_max,
+        {"upload_number": upload_number, "chunks_max": chunks_max},
     )
-    return counted == 1
 
 
 def chunk_page(transaction: Transaction, upload_number: int, *, after: int, limit: int) -> Sequence[ChunkEntry]:

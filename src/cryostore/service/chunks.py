@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from cryostore.catalog import chunks, uploads
+from cryostore.catalog import arrivals, chunks, jobs, uploads
+from cryostore.catalog.arrivals import Arrival
 from cryostore.catalog.chunk_lists import ChunkEntry
-from cryostore.catalog.database import Transaction
+from cryostore.catalog.database import Statement, Transaction
 from cryostore.catalog.jobs import JobRow
 from cryostore.catalog.uploads import UploadRow
 from cryostore.core.digest import Checksum, digest_text
@@ -14,14 +13,14 @@ from cryostore.model.chunks import LinkChunks, LinkChunksOutput, LinkedChunk, Pu
 from cryostore.model.errors import DataAlreadyExistsException, IllegalArgumentException, ResourceNotFoundException
 from cryostore.service.access import allows
 from cryostore.service.context import Caller, Context
+from cryostore.service.jobs import no_job
 from cryostore.service.storing import (
     Known,
     check_payload,
     fence,
-    look_up,
     require_running,
     running_job,
-    started_job_and,
+    started_and_seen,
     write,
 )
 from cryostore.service.vaults import vault_name
@@ -30,12 +29,8 @@ from cryostore.service.vaults import vault_name
 def put_chunk(context: Context, operation: PutChunk, caller: Caller) -> PutChunkOutput:
     """Store a chunk under its index. Durable when answered; the same chunk again changes nothing."""
     operation.data.sha256  # noqa: B018 - worked out here, so that the snapshot below is short
-    job, seen = started_job_and(
-        context,
-        operation.backup_job_id,
-        operation.declaration.action,
-        caller,
-        lambda transaction, job: _seen(transaction, job, operation),
+    job, seen = started_and_seen(
+        context, operation.declaration.action, caller, lambda transaction: _seen(transaction, operation)
     )
     require_running(job)
     checksum = check_payload(operation.data, ("Length", "Checksum"), operation.length, operation.checksum)
@@ -55,22 +50,25 @@ def put_chunk(context: Context, operation: PutChunk, caller: Caller) -> PutChunk
         fence(context, transaction, job, bytes_transferred=operation.length)
         attach(context, transaction, upload, entry)
 
-    write(context, job.vault_id, operation.data, work, known=seen.known)
+    def at_once() -> list[Statement]:
+        return [
+            jobs.touching(job.job_id, bytes_transferred=operation.length, now_ms=context.clock()),
+            uploads.adding(upload.upload_number, entry),
+            uploads.counting(upload.upload_number, chunks_max=context.limits.chunks_per_object_max),
+        ]
+
+    known = Known(seen.held, seen.epoch)
+    write(context, job.vault_id, operation.data, work, known=known, at_once=at_once)
     return answer
 
 
-class _Seen(NamedTuple):
-    """What the catalog says before a chunk is stored: of its upload, of what stands at its index, and of its bytes."""
-
-    upload: UploadRow | None
-    present: ChunkEntry | None
-    known: Known
-
-
-def _seen(transaction: Transaction, job: JobRow, operation: PutChunk) -> _Seen:
-    upload = uploads.find(transaction, job.job_id, operation.upload_id)
-    present = upload and uploads.chunk(transaction, upload.upload_number, operation.chunk_index)
-    return _Seen(upload, present, look_up(transaction, job.vault_id, operation.data))
+def _seen(transaction: Transaction, operation: PutChunk) -> tuple[JobRow, Arrival]:
+    """What the catalog says before the chunk is stored. Raises ResourceNotFoundException if there is no such job."""
+    job_id, digest = operation.backup_job_id.upper(), operation.data.sha256
+    seen = arrivals.find(transaction, job_id, operation.upload_id, operation.chunk_index, digest)
+    if seen is None:
+        raise no_job(operation.backup_job_id)
+    return seen.job, seen
 
 
 def find_upload(transaction: Transaction, job: JobRow, upload_id: str) -> UploadRow:

@@ -219,8 +219,13 @@ def _new_point(operation: StartBackupJob, job: JobRow) -> PointRow:
 def find_job(transaction: Transaction, job_id: str) -> JobRow:
     """The backup job with this id. Raises ResourceNotFoundException."""
     if (job := jobs.find(transaction, job_id.upper())) is None:
-        raise ResourceNotFoundException(f"Backup job {job_id!a} does not exist.")
+        raise no_job(job_id)
     return job
+
+
+def no_job(job_id: str) -> ResourceNotFoundException:
+    """The error for a backup job that is not there."""
+    return ResourceNotFoundException(f"Backup job {job_id!a} does not exist.")
 
 
 def describe_backup_job(context: Context, operation: DescribeBackupJob, caller: Caller) -> DescribeBackupJobOutput:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cryostore.catalog import chunks, jobs
 from cryostore.catalog.chunks import ChunkRow
-from cryostore.catalog.database import Answer, Transaction
+from cryostore.catalog.database import Answer, Statement, Transaction
 from cryostore.catalog.jobs import JobRow
 from cryostore.chunks.envelope import Kind
 from cryostore.core.digest import Checksum, Payload
@@ -38,6 +38,10 @@ class _Stored(NamedTuple):
     digest: bytes
     row: ChunkRow | None
     epoch: int
+
+
+class _OtherwiseError(Exception):
+    """Something is not as usual: what was to be written at once is to be written step by step. Never leaves here."""
 
 
 class _ChunkVanishedError(Exception):
@@ -70,11 +74,23 @@ def started_job_and(
 ) -> tuple[JobRow, Answer]:
     """The job, as `started_job` gives it, and what `look` finds in the snapshot the job was found in."""
 
-    def work(transaction: Transaction) -> tuple[JobRow, Answer]:
+    def find(transaction: Transaction) -> tuple[JobRow, Answer]:
         job = find_job(transaction, job_id)
+        return job, look(transaction, job)
+
+    return started_and_seen(context, action, caller, find)
+
+
+def started_and_seen(
+    context: Context, action: str, caller: Caller, find: Callable[[Transaction], tuple[JobRow, Answer]]
+) -> tuple[JobRow, Answer]:
+    """As `started_job_and`, for a job and what goes with it that are found together."""
+
+    def work(transaction: Transaction) -> tuple[JobRow, Answer]:
+        job, answer = find(transaction)
         if not caller.root:
             authorise(caller, action, vault_name(transaction, job.vault_id))
-        return job, look(transaction, job)
+        return job, answer
 
     job, answer = context.database.read(work)
     return bind(context, job) if job.state in ("CREATED", "PENDING") else job, answer
@@ -124,18 +140,22 @@ def write(
     kind: Kind = Kind.CHUNK,
     *,
     known: Known | None = None,
+    at_once: Callable[[], list[Statement]] | None = None,
 ) -> None:
     """Make a payload durable, then run `work`, which refers to it, in the transaction that records it.
 
     A payload the vault holds already is not stored again; should it vanish before the transaction, it is. `work` may
     run several times; what it raises is raised here, and then nothing has happened. `known` is what `look_up` said of
     the payload, if whoever calls has asked already.
+    `at_once` gives what `work` does as statements that change one row each if all is as usual: where that spares round
+    trips, they take its place.
     """
     while True:
         stored = None if payload is None else _store(context, vault_id, payload, kind, known)
         known = None
+        recording = _Recording(context, vault_id, stored, work, at_once)
         try:
-            context.database.write(lambda transaction: _record_and_work(context, transaction, vault_id, stored, work))  # noqa: B023 - run before the loop goes on
+            recording.write()
         except _ChunkVanishedError:
             continue
         if stored is not None and payload is not None:
@@ -143,16 +163,54 @@ def write(
         return
 
 
-def _record_and_work(
-    context: Context,
-    transaction: Transaction,
-    vault_id: int,
-    stored: _Stored | None,
-    work: Callable[[Transaction], None],
-) -> None:
-    if stored is not None and not _record(context, transaction, vault_id, stored):
-        raise _ChunkVanishedError
-    work(transaction)
+class _Recording:
+    """The transaction that records what was stored, and does what refers to it."""
+
+    def __init__(
+        self,
+        context: Context,
+        vault_id: int,
+        stored: _Stored | None,
+        work: Callable[[Transaction], None],
+        at_once: Callable[[], list[Statement]] | None,
+    ) -> None:
+        self._context = context
+        self._vault_id = vault_id
+        self._stored = stored
+        self._work = work
+        self._at_once = None if context.store.packs_grow else at_once  # a pack that grows has its row, mostly
+
+    def write(self) -> None:
+        """Raises _ChunkVanishedError, or what `work` raises; then nothing has happened."""
+        try:
+            self._context.database.write(self._run)
+        except _OtherwiseError:  # else the database has run it again already
+            self._context.database.write(self._run)
+
+    def _run(self, transaction: Transaction) -> None:
+        stored = self._stored
+        if self._at_once is not None and stored is not None and stored.row is not None:
+            self._run_at_once(transaction, stored, stored.row, self._at_once())
+            return
+        if stored is not None and not _record(self._context, transaction, self._vault_id, stored):
+            raise _ChunkVanishedError
+        self._work(transaction)
+
+    def _run_at_once(
+        self, transaction: Transaction, stored: _Stored, row: ChunkRow, statements: list[Statement]
+    ) -> None:
+        pack, chunk = chunks.insertion(
+            self._vault_id,
+            stored.digest,
+            row,
+            epoch=stored.epoch,
+            now_ms=self._context.clock(),
+            pack_is_open=False,
+        )
+        _, *counts = transaction.run_all([pack, chunk, *statements])  # the pack may be on record already
+        if counts != [1] * len(counts):
+            self._at_once = None
+            raise _OtherwiseError
 
 
 def _record(context: Context, transaction: Transaction, vault_id: int, stored: _Stored) -> bool:
