@@ -30,8 +30,8 @@ class Usage:
 
 
 def program(name: str) -> str | None:
-    """The path of a program, beside this Python or on the PATH; None if it is not installed."""
-    beside = Path(sys.executable).with_name(name)
+    """The path of a program, by its path or beside this Python or on the PATH; None if it is not installed."""
+    beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else shutil.which(name)
 
 
