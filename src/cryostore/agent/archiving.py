@@ -191,18 +191,18 @@ class ArchiveWriter:
 
     def _file(self, directory: Directory, path: bytes, name: bytes, row: Row, *, is_new: bool) -> Known:
         self._load_base()
-        stored = self._source.file(directory.fd, path, name, row)
+        stored, content, extras, steady, new_bytes = self._source.file(directory.fd, path, name, row)
         report = self._report
         if is_new:
             report.new += 1
         else:
             report.changed += 1
-        report.read_bytes += stored.row.size
-        report.new_bytes += stored.new_bytes
-        if stored.steady:
-            return Known(self._trusted(stored.row), stored.content, stored.extras)
+        report.read_bytes += stored.size
+        report.new_bytes += new_bytes
+        if steady:
+            return Known(self._trusted(stored), content, extras)
         report.issue(path, "changed while it was read")
-        return Known(stored.row._replace(ctime_ns=UNTRUSTED_CTIME), stored.content, stored.extras)
+        return Known(stored._replace(ctime_ns=UNTRUSTED_CTIME), content, extras)
 
     def _trusted(self, row: Row) -> Row:
         """The row, marked if the entry could change again without a trace.

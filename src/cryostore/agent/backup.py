@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import stat
 import time
 from collections.abc import Callable
@@ -168,7 +167,7 @@ def _restore_metadata(options: Options) -> dict[str, str]:
         "rootPaths": json.dumps([os.fsdecode(options.root).encode("utf-8", "replace").decode()]),
         "catalogObject": CATALOG,
         "pathEncoding": "bytes",
-        "hostname": platform.node(),
-        "os": platform.system(),
+        "hostname": os.uname().nodename,
+        "os": os.uname().sysname,
         "features": "xattr,acl,sparse,hardlink",
     }

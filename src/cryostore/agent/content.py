@@ -55,15 +55,16 @@ class ContentWriter:
         """Take the first `length` bytes that were read into `room`; tells also whether they are new."""
         if not length:
             return NO_CONTENT, False
-        digest = self.upload.identity(self._view[self._filled : self._filled + length])[:16]
-        known = self._small_files.find(digest)
+        filled = self._filled
+        digest = self.upload.identity(self._view[filled : filled + length])[:16]
+        index = self._shared_index if self._shared_index >= 0 else self.upload.chunks_count
+        known = self._small_files.find_or_add(digest, self.object_number, index, filled)
         if known is not None:
             return Content(known.object_number, known.chunk, known.offset, digest), False
         if self._shared_index < 0:
             self._shared_index = self.upload.reserve()
-        content = Content(self.object_number, self._shared_index, self._filled, digest)
-        self._small_files.add(digest, self.object_number, self._shared_index, self._filled)
-        self._filled += length
+        content = Content(self.object_number, index, filled, digest)
+        self._filled = filled + length
         self.upload.content_bytes += length
         if self._filled >= SHARED_BYTES_MIN and self._ends_behind(digest, length):
             self._end_shared()

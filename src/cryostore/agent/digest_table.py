@@ -42,9 +42,13 @@ class DigestTable:
 
     def add(self, digest: bytes, object_number: int = 0, chunk: int = 0, offset: int = 0) -> None:
         """Remember a place; an earlier one of the same digest stays."""
+        self.find_or_add(digest, object_number, chunk, offset)
+
+    def find_or_add(self, digest: bytes, object_number: int, chunk: int, offset: int) -> Place | None:
+        """The place of the digest if it is here; else None, and from now on it is here with this one."""
         slot = self._slot(digest)
-        if self._slots[slot]:
-            return
+        if entry := self._slots[slot]:
+            return Place(self._objects[entry - 1], self._chunks[entry - 1], self._offsets[entry - 1])
         self._digests += digest
         self._objects.append(object_number)
         self._chunks.append(chunk)
@@ -52,6 +56,7 @@ class DigestTable:
         self._slots[slot] = len(self._objects)
         if 2 * len(self._objects) > len(self._slots):
             self._grow()
+        return None
 
     def _slot(self, digest: bytes) -> int:
         """The slot of the digest, or the free one where it would go."""

@@ -30,10 +30,6 @@ class SourceError(Exception):
         return cls(path, error.strerror or str(error))
 
 
-class VanishedError(SourceError):
-    """Something of the source is gone since its directory was listed."""
-
-
 class TargetError(Exception):
     """Something cannot be written at the target of a restore. The restore goes on without it."""
 

@@ -6,7 +6,6 @@ So whatever lists, compares, verifies or restores a tree of files does it to the
 from __future__ import annotations
 
 import os
-import platform
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -118,7 +117,7 @@ class SingleFileWriter:
         wanted = found | {CATALOG: self._catalog_upload.summary() if is_new else old[CATALOG]}
         wanted |= self.secrecy.store_keys(self.call, self.job_id, old, set())
         drop_objects(self.call, self.job_id, sorted(old.keys() - wanted.keys()))
-        shared = {"kind": self._options.kind, "catalogObject": CATALOG, "hostname": platform.node()}
+        shared = {"kind": self._options.kind, "catalogObject": CATALOG, "hostname": os.uname().nodename}
         committed = self._job.commit(wanted, self.secrecy.restore_metadata(shared | metadata), issue_count)
         content_of_base = {name: digest for name, digest in old.items() if name != CATALOG and not is_key_name(name)}
         same = self.base is not None and content_of_base == found

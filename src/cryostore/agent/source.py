@@ -10,13 +10,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from cryostore.agent.block import Extra, ExtraKind
 from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter, Read
 from cryostore.agent.entry import Content, Row, row_of
-from cryostore.agent.errors import SourceError, VanishedError
+from cryostore.agent.errors import SourceError
 from cryostore.agent.walk import open_without_atime
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -46,23 +45,19 @@ class Source:
         """Read a regular file. Raises SourceError; what the store raises is raised as it is."""
         fd = _open(parent, path, name)
         try:
-            with translated(path):
-                before = os.fstat(fd)
+            if row.size <= SMALL_BYTES_MAX and (small := self._read_small(fd, path, row)) is not None:
+                return small
+            before = _status(fd, path)
             if not stat.S_ISREG(before.st_mode):
                 raise SourceError(path, "is no regular file any more")
-            attempt = 1
-            while True:
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    _rewind(fd, path)
                 stored = self._read(fd, path, before, row.device)
-                with translated(path):
-                    after = os.fstat(fd)
+                after = _status(fd, path)
                 if _same(before, after) and stored.row.size == after.st_size:
                     return stored
-                if attempt == ATTEMPTS:
-                    break
-                attempt += 1
                 before = after
-                with translated(path):
-                    os.lseek(fd, 0, os.SEEK_SET)
             changed = Extra(ExtraKind.CHANGED, b"")
             return stored._replace(extras=[*stored.extras, changed], steady=False)
         finally:
@@ -77,46 +72,61 @@ class Source:
         """
         fd = _open(parent, path, name)
         try:
-            with translated(path):
-                before = os.fstat(fd)
-                extras = _xattrs(fd)
+            before = _status(fd, path)
+            extras = _xattrs(fd, path)
             if not stat.S_ISREG(before.st_mode) or before.st_size != row.size:
                 return None
             if self._before_read is not None:
                 self._before_read(path)
-            if not holds(lambda view: _fill_of(fd, path, view)):
+            if not holds(lambda view: _fill(fd, path, view)):
                 return None
-            with translated(path):
-                after = os.fstat(fd)
+            after = _status(fd, path)
             stored = Stored(row_of(before, row.device), content, extras, steady=True, new_bytes=0)
             return stored if _same(before, after) else None
         finally:
             os.close(fd)
 
+    def _read_small(self, fd: int, path: bytes, row: Row) -> Stored | None:
+        """A small file, if after it was read it is what was listed: most are, and one look tells. Else None.
+
+        What is no regular file any more loses nothing by it: a pipe or a terminal cannot be read from an offset.
+        """
+        if self._before_read is not None:
+            self._before_read(path)
+        extras = _xattrs(fd, path)
+        try:
+            length = os.preadv(fd, [self._content.room(row.size)], 0)
+        except OSError:
+            return None
+        if length != row.size or not _is_listed(_status(fd, path), row):
+            return None
+        content, new = self._content.small(length)
+        return Stored(row, content, extras, steady=True, new_bytes=length if new else 0)
+
     def _read(self, fd: int, path: bytes, before: os.stat_result, device: int) -> Stored:
         if self._before_read is not None:
             self._before_read(path)
         row = row_of(before, device)
-        with translated(path):
-            extras = _xattrs(fd)
-        if row.size > SMALL_BYTES_MAX and before.st_blocks * SECTOR_BYTES < row.size:
+        extras = _xattrs(fd, path)
+        size = row.size
+        if size > SMALL_BYTES_MAX and before.st_blocks * SECTOR_BYTES < size:
             return self._read_sparse(fd, path, row, extras)
-        if row.size <= SMALL_BYTES_MAX:
-            room = self._content.room(row.size)
-            with translated(path):
-                length = _fill(fd, room)
-            if length <= row.size:
+        if size <= SMALL_BYTES_MAX:
+            length = _fill(fd, path, self._content.room(size))
+            if length <= size:
                 content, new = self._content.small(length)
-                return Stored(row._replace(size=length), content, extras, steady=True, new_bytes=length if new else 0)
-            with translated(path):
-                os.lseek(fd, 0, os.SEEK_SET)  # it has grown: as a large one
-        content, length = self._content.large(lambda view: _fill_of(fd, path, view), row.size)
+                row = row._replace(size=length)
+                return Stored(row, content, extras, steady=True, new_bytes=length if new else 0)
+            _rewind(fd, path)  # it has grown: as a large one
+        content, length = self._content.large(lambda view: _fill(fd, path, view), size)
         return Stored(row._replace(size=length), content, extras, steady=True, new_bytes=length)
 
     def _read_sparse(self, fd: int, path: bytes, row: Row, extras: list[Extra]) -> Stored:
         """A file with holes: its content is what lies between them."""
-        with translated(path):
+        try:
             segments = list(_segments(fd, row.size))
+        except OSError as error:
+            raise SourceError.of(path, error) from error
         pieces = _Pieces(fd, path, list(segments))
         content, length = self._content.large(pieces.read, sum(size for _, size in segments))
         holes = _holes(segments, row.size)
@@ -128,35 +138,48 @@ class Source:
     def other(self, parent: int, path: bytes, name: bytes, row: Row) -> list[Extra]:
         """The extras of what is not a regular file; it is not opened. Raises SourceError."""
         extras: list[Extra] = []
-        with translated(path):
+        try:
             if stat.S_ISLNK(row.mode):
                 extras.append(Extra(ExtraKind.LINK_TARGET, os.readlink(name, dir_fd=parent)))
             elif stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode):
                 number = os.stat(name, dir_fd=parent, follow_symlinks=False).st_rdev
                 data = os.major(number).to_bytes(4, "little") + os.minor(number).to_bytes(4, "little")
                 extras.append(Extra(ExtraKind.DEVICE_NUMBER, data))
-            extras += _xattrs(b"/proc/self/fd/%d/%s" % (parent, name))
-        return extras
-
-
-@contextmanager
-def translated(path: bytes) -> Iterator[None]:
-    """Turn the operating system's errors into SourceError. Only for calls on the source."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise VanishedError.of(path, error) from error
-    except OSError as error:
-        raise SourceError.of(path, error) from error
+        except OSError as error:
+            raise SourceError.of(path, error) from error
+        return extras + _xattrs(b"/proc/self/fd/%d/%s" % (parent, name), path)
 
 
 def _open(parent: int, path: bytes, name: bytes) -> int:
     try:
         return open_without_atime(name, FILE_FLAGS, parent)
-    except FileNotFoundError as error:
-        raise VanishedError.of(path, error) from error
     except OSError as error:
         raise SourceError.of(path, error) from error
+
+
+def _status(fd: int, path: bytes) -> os.stat_result:
+    try:
+        return os.fstat(fd)
+    except OSError as error:
+        raise SourceError.of(path, error) from error
+
+
+def _rewind(fd: int, path: bytes) -> None:
+    try:
+        os.lseek(fd, 0, os.SEEK_SET)
+    except OSError as error:
+        raise SourceError.of(path, error) from error
+
+
+def _is_listed(status: os.stat_result, row: Row) -> bool:
+    """Whether this is the regular file of the row, unchanged: whatever changes in a row changes the change time."""
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_ctime_ns == row.ctime_ns
+        and status.st_mtime_ns == row.mtime_ns
+        and status.st_size == row.size
+        and status.st_ino == row.inode
+    )
 
 
 def _same(before: os.stat_result, after: os.stat_result) -> bool:
@@ -167,41 +190,41 @@ def _same(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
-def _fill(fd: int, view: memoryview) -> int:
+def _fill(fd: int, path: bytes, view: memoryview) -> int:
     """Read until the view is full or the file ends."""
-    filled = os.readv(fd, [view])
-    while 0 < filled < len(view):
-        got = os.readv(fd, [view[filled:]])
-        if not got:
-            break
-        filled += got
+    try:
+        filled = os.readv(fd, [view])
+        while 0 < filled < len(view):
+            got = os.readv(fd, [view[filled:]])
+            if not got:
+                break
+            filled += got
+    except OSError as error:
+        raise SourceError.of(path, error) from error
     return filled
 
 
-def _fill_of(fd: int, path: bytes, view: memoryview) -> int:
-    with translated(path):
-        return _fill(fd, view)
-
-
-def _xattrs(place: int | bytes) -> list[Extra]:
+def _xattrs(place: int | bytes, path: bytes) -> list[Extra]:
     """All extended attributes, ACLs and capabilities among them, sorted."""
     follow = isinstance(place, int)
     try:
         names = os.listxattr(place, follow_symlinks=follow)
+        return [] if not names else list(_xattrs_named(place, sorted(names), follow_symlinks=follow))
     except OSError as error:
         if error.errno in NO_XATTRS:
             return []
-        raise
-    found = []
-    for name in sorted(names):
+        raise SourceError.of(path, error) from error
+
+
+def _xattrs_named(place: int | bytes, names: list[str], *, follow_symlinks: bool) -> Iterator[Extra]:
+    for name in names:
         try:
-            value = os.getxattr(place, name, follow_symlinks=follow)
+            value = os.getxattr(place, name, follow_symlinks=follow_symlinks)
         except OSError as error:
             if error.errno in NO_XATTRS:
                 continue  # removed meanwhile
             raise
-        found.append(Extra(ExtraKind.XATTR, os.fsencode(name) + b"\0" + value))
-    return found
+        yield Extra(ExtraKind.XATTR, os.fsencode(name) + b"\0" + value)
 
 
 def _segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
@@ -245,8 +268,10 @@ class _Pieces:
         while self._segments and filled < len(view):
             offset, length = self._segments[0]
             part = view[filled : filled + length]
-            with translated(self._path):
+            try:
                 got = os.preadv(self._fd, [part], offset)
+            except OSError as error:
+                raise SourceError.of(self._path, error) from error
             if not got:
                 self.whole = False
                 got = len(part)

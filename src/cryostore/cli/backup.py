@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +140,7 @@ def _selection(root: bytes, lines: list[str], larger: int | None) -> Selection:
 
 def _resource(root: bytes, only: frozenset[bytes] | None) -> str:
     names = "" if only is None else ":" + ",".join(sorted(map(os.fsdecode, only)))
-    name = f"{platform.node()}:{os.fsdecode(root)}{names}"
+    name = f"{os.uname().nodename}:{os.fsdecode(root)}{names}"
     if not name.isprintable() or len(name.encode()) > NAME_BYTES_MAX:
         raise ConfigurationError("these paths give no name that can be written down", hint="say --resource NAME")
     return name

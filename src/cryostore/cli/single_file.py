@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -139,7 +138,7 @@ def _options(kind: str, options: dict[str, Any], name: str, of: str) -> Options:
     from cryostore.agent.single_file import Options
     from cryostore.cli.backup import tag_of
 
-    resource = options["resource"] or f"{platform.node()}:{of}"
+    resource = options["resource"] or f"{os.uname().nodename}:{of}"
     if not resource.isprintable():
         raise ConfigurationError("this name cannot be written down", hint="say --resource NAME")
     tags = dict(tag_of(text) for text in options["tags"])

@@ -16,6 +16,7 @@ from cryostore.core.errors import DamagedDataError
 
 PROBE_LEVEL = 1
 PROBE_BYTES_MIN = 16 * 1024 + 1  # below, trying costs no more than probing
+LARGE_BYTES_MIN = 256 * 1024
 SAMPLE_BYTES = 4096
 SAMPLES_MAX = 8
 GAIN_SHARE = 32  # worth it if at least one byte in 32 is saved
@@ -33,8 +34,11 @@ class Codec(IntEnum):
 class _Engines(threading.local):
     """The library's objects, one set per thread: they are not safe to share."""
 
-    def __init__(self, level: int) -> None:
-        self.compressor = zstandard.ZstdCompressor(level=level)
+    def __init__(self, level: int, large_hash_log: int | None) -> None:
+        self.compressor = self.large_compressor = zstandard.ZstdCompressor(level=level)
+        if large_hash_log is not None:
+            parameters = zstandard.ZstdCompressionParameters.from_level(level, hash_log=large_hash_log)
+            self.large_compressor = zstandard.ZstdCompressor(compression_params=parameters)
         self.prober = zstandard.ZstdCompressor(level=PROBE_LEVEL)
 
 
@@ -49,17 +53,22 @@ _decoders = _Decoders()
 
 
 class Compression:
-    """Compresses at one level; leaves what is shorter than `bytes_min` as it is. Thread safe."""
+    """Compresses at one level; leaves what is shorter than `bytes_min` as it is. Thread safe.
 
-    def __init__(self, *, level: int, bytes_min: int = 0) -> None:
-        self._engines = _Engines(level)
+    `large_hash_log` is the size of the library's table for large data, as a power of two, in place of the level's.
+    """
+
+    def __init__(self, *, level: int, bytes_min: int = 0, large_hash_log: int | None = None) -> None:
+        self._engines = _Engines(level, large_hash_log)
         self._bytes_min = bytes_min
 
     def compress(self, data: Buffer) -> tuple[Codec, Buffer]:
         """Encode with zstd if that shrinks the data noticeably, else give the same object back."""
         size = len(data)
         if size >= self._bytes_min and (size < PROBE_BYTES_MIN or self._looks_compressible(data)):
-            encoded = self._engines.compressor.compress(data)
+            engines = self._engines
+            compressor = engines.large_compressor if size >= LARGE_BYTES_MIN else engines.compressor
+            encoded = compressor.compress(data)
             if _pays(len(encoded), size):
                 return Codec.ZSTD, encoded
         return Codec.STORED, data

@@ -158,8 +158,16 @@ class Declaration:
     unsigned_payload: bool
     extension: bool
     doc: str
-    members: tuple[Member, ...]
-    output_members: tuple[Member, ...]
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The input members, in declared order. Worked out when first asked for, as most processes use few operations."""
+        return members_of(self.input)
+
+    @property
+    def output_members(self) -> tuple[Member, ...]:
+        """The output members, in declared order."""
+        return members_of(self.output)
 
     def at(self, place: type[Place]) -> tuple[Member, ...]:
         """The input members that travel at `place`, in declared order."""
@@ -210,8 +218,6 @@ def operation(
             unsigned_payload=unsigned_payload,
             extension=extension,
             doc=(cls.__doc__ or "").strip(),
-            members=members_of(cls),
-            output_members=members_of(output),
         )
         return cls
 
