@@ -109,7 +109,7 @@ def measure(case: str, tool: Tool, source: Path) -> Iterator[Figure]:
 def _measure_steps(case: str, tool: Tool, source: Path) -> Iterator[Figure]:
     for command in tool.prepare():
         run(command, tool.environment)
-    target = tool.folder / "restored"
+    target = tool.folder / "restored"  # kept: a file system that has just deleted much is slow to make files
     steps: dict[str, Callable[[], Command]] = {
         "first": lambda: tool.backup(source, 1),
         "again": lambda: tool.backup(source, 2),
@@ -120,7 +120,6 @@ def _measure_steps(case: str, tool: Tool, source: Path) -> Iterator[Figure]:
         seconds, cpu_seconds, memory = run(command_of(), tool.environment)
         memory += tool.memory_beside_bytes
         yield Figure(case, step, tool.name, seconds, cpu_seconds, memory, stored_bytes(tool.repository))
-        shutil.rmtree(target, ignore_errors=True)
 
 
 def warm(source: Path) -> None:
@@ -176,7 +175,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                     for figure in measure(case, tool, source):
                         figures.append(figure)
                         print(f"bench: {figure}", file=sys.stderr, flush=True)
-                    shutil.rmtree(tool.folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     print(table(("machine", ""), sorted(describe(options.dir).items())))

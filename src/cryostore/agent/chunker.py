@@ -13,8 +13,8 @@ from pyfastcdc import FastCDC
 
 from cryostore.core.limits import KIB, MIB
 
-CHUNK_BYTES_MIN = 256 * KIB
-CHUNK_BYTES_MEAN = 1 * MIB
+CHUNK_BYTES_MIN = 512 * KIB
+CHUNK_BYTES_MEAN = 2 * MIB
 CHUNK_BYTES_MAX = 4 * MIB
 
 

@@ -12,6 +12,10 @@ import sys
 GARBAGE_OBJECTS_MIN = 50_000
 """How many more objects there are before cycles are looked for: at 700, a tenth of the time to start goes into that."""
 gc.set_threshold(GARBAGE_OBJECTS_MIN)
+SWITCH_SECONDS = 0.0005
+"""How long a thread that is back from a system call waits for one that computes: at 5 ms, the one that reads the source
+stands still while chunks are sent."""
+sys.setswitchinterval(SWITCH_SECONDS)
 
 from cryostore.cli.verbs import FAILED, run  # noqa: E402 - what is imported is most of those objects
 
