@@ -107,8 +107,8 @@ def backup(
             same = archive is not None and archive.summaries() == objects
         committed = job.commit(objects, secrecy.restore_metadata(_restore_metadata(options)), report.issue_count)
     except BaseException as error:
-        job.give_up(error.message if isinstance(error, CryostoreError) else type(error).__name__)
-        if unfinished is not None:
+        ended = job.give_up(error.message if isinstance(error, CryostoreError) else type(error).__name__)
+        if ended and unfinished is not None:  # else the job is open, and stays noted: the next run goes on with it
             unfinished.end()
         raise
     if unfinished is not None:
