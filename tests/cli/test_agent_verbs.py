@@ -166,14 +166,62 @@ def test_several_paths_make_one_tree(cryo, source, tmp_path):
     assert set(seen(tmp_path / "single")) == {b"", b"file"}
 
 
-def test_a_dry_run_makes_no_store(cryo, source, tmp_path):
-    code, _, err = cryo("backup", source, "--dry-run")
-    assert code == FAILED
-    assert "holds no store" in err
+def test_a_dry_run_makes_no_store_and_needs_none(cryo, source, tmp_path):
+    assert cryo("backup", source, "--dry-run") == (OK, "3 files, 2 folders, 16 B\n", "")
     assert not (tmp_path / "data").exists()
     cryo("backup", source)
-    code, out, _ = cryo("backup", source, "--dry-run")
-    assert (code, out) == (OK, "3 files, 2 folders, 16 B\n")
+    assert cryo("backup", source, "--dry-run") == (OK, "3 files, 2 folders, 16 B\n", "")
+
+
+def test_a_dry_run_names_what_would_be_backed_up(cryo, source):
+    write(source, {b"bad\xff": b""})
+    _, out, _ = cryo("backup", source, "--dry-run", "--list", "--exclude", "other")
+    assert out.splitlines()[:4] == ["\\x1b[2J\\x0a", "bad\\xff", "file", "folder"]
+    assert "skipped: 1, excluded by a pattern" in out
+    _, out, _ = cryo("backup", source, "--dry-run", "--list", "--json")
+    assert {"type": "entry", "path": "bad\udcff", "path_base64": "YmFk/w=="} in lines_of(out)
+    assert cryo("backup", source, "--list")[0] == FAILED
+
+
+def test_what_is_left_out_is_counted_by_reason(cryo, source):
+    write(source, {"big": b"x" * 3000, "a.o": b"", "folder": {"b.o": b""}})
+    _, out, _ = cryo("backup", source, "--exclude", "*.o", "--exclude-larger-than", "2K")
+    assert "skipped: 2, excluded by a pattern\nskipped: 1, larger than wanted" in out
+    _, out, _ = cryo("backup", source, "--exclude", "*.o", "--json")
+    assert lines_of(out)[0]["skipped"] == {"excluded by a pattern": 2}
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (("--exclude", "[z-a]"), "a pattern cannot be read"),
+        (("--exclude-larger-than", "-5"), "'-5' is no size"),
+        (("",), "a PATH is empty"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(cryo, source, option, says):
+    code, _, err = cryo("backup", source, *option)
+    assert code == FAILED
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_programs_learn_the_exact_path_of_an_issue(cryo, source, monkeypatch):
+    write(source, {b"a\\b\xff": b"secret"})
+    monkeypatch.setattr(os, "open", _refusing(b"a\\b\xff"))
+    code, out, _ = cryo("backup", source, "--json")
+    assert code == WITH_ISSUES
+    issue = lines_of(out)[0]
+    assert (issue["path"], issue["path_base64"]) == ("a\\b\udcff", "YVxi/w==")
+
+
+def _refusing(refused, opening=os.open):
+    def opened(path, *arguments, **options):
+        if path == refused:
+            raise PermissionError(13, "Permission denied")
+        return opening(path, *arguments, **options)
+
+    return opened
 
 
 def test_a_store_in_the_folder_is_left_out(cryo, source, tmp_path):

@@ -21,7 +21,7 @@ from cryostore.agent.job import BackupJob, open_job
 from cryostore.agent.report import Report
 from cryostore.agent.secret_runs import remembered_base, secrecy_for
 from cryostore.agent.unfinished import Unfinished
-from cryostore.agent.walk import Select, Skipped, Walk
+from cryostore.agent.walk import Select, Skipped, Walk, join
 from cryostore.core.errors import CryostoreError, StorageUnavailableError
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
@@ -71,11 +71,10 @@ def backup(
     point. Everything else that goes wrong is an issue of the report. A run that is killed can be gone on with if the
     next one gets the same `unfinished`. `before_read` is for tests.
     """
+    if options.dry_run:
+        return dry_run(options, report)
     began_ns = now() * 1_000_000
     walk = _walk(options, report)
-    if options.dry_run:
-        _count(walk, report)
-        return Outcome(None, None, same=False)
     job = open_job(call, options.vault, options.resource, options.tags, unfinished)
     report.damaged_objects = job.damaged_count
     try:
@@ -121,6 +120,20 @@ def backup(
     return Outcome(committed.recovery_point_arn, job.base.base_recovery_point_arn, same)
 
 
+def dry_run(options: Options, report: Report, on_entry: Callable[[bytes], None] | None = None) -> Outcome:
+    """Count what would be backed up, and tell the path of each entry. Needs no store. Raises SourceError as `backup`."""
+    for directory in _walk(options, report):
+        report.directories += 1
+        report.entries += len(directory.names)
+        for name, row in zip(directory.names, map(Row.unpack, directory.rows), strict=True):
+            if on_entry is not None:
+                on_entry(join(directory.path, name))
+            if stat.S_ISREG(row.mode):
+                report.files += 1
+                report.file_bytes += row.size
+    return Outcome(None, None, same=False)
+
+
 def _walk(options: Options, report: Report) -> Walk:
     def on_problem(problem: SourceError) -> None:
         report.issue(problem.path, problem.reason)
@@ -150,16 +163,6 @@ def _write(call: Call, job: BackupJob, walk: Walk, writer: ArchiveWriter) -> dic
             call.call(ListObjects(storage_job_id=job.job_id, max_results=1))
             alive = time.monotonic()
     return writer.finish()
-
-
-def _count(walk: Walk, report: Report) -> None:
-    for directory in walk:
-        report.directories += 1
-        report.entries += len(directory.names)
-        for row in map(Row.unpack, directory.rows):
-            if stat.S_ISREG(row.mode):
-                report.files += 1
-                report.file_bytes += row.size
 
 
 def _restore_metadata(options: Options) -> dict[str, str]:

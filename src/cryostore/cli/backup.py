@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cryostore.cli import progress, single_file
+from cryostore.cli.entry_facts import path_facts
 from cryostore.cli.call import Place, opened_call, place_options, recommend_key, state_folder
 from cryostore.cli.single_file import single_file_options
 from cryostore.cli.verbs import EPILOGUE, OK
@@ -36,17 +38,18 @@ NAME_BYTES_MAX = 1024
 @click.option("--exclude-larger-than", default=None, metavar="SIZE", help="Leave out larger files: 500K, 20M, 1.5G.")
 @click.option("--one-file-system", is_flag=True, help="Stay on the file system of each PATH.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of the recovery point; repeatable.")
-@click.option("--dry-run", is_flag=True, help="Store nothing; only count.")
+@click.option("--dry-run", is_flag=True, help="Store nothing; only count. Needs no store.")
+@click.option("--list", "listed", is_flag=True, help="With --dry-run: name all that would be backed up.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
 @place_options
-def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
+def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: Any) -> int:
     """Back up each PATH into one recovery point; or a stream, the output of a command, a disk.
 
     Files that have not changed since the last one are not opened. What cannot be read is named, counted and left out;
     the rest is backed up, and the exit code is 1. If the store fails, no recovery point is made and the exit code is 2.
     A directory given with --data-dir becomes a store if it is none.
     """
-    from cryostore.agent.backup import backup
+    from cryostore.agent.backup import backup, dry_run
     from cryostore.agent.errors import SourceError
     from cryostore.agent.errors import shown as shown_path
     from cryostore.agent.keyed_call import resource_for
@@ -54,18 +57,23 @@ def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
     from cryostore.agent.unfinished import noted
 
     place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"), options.pop("key"))
+    if listed and not options["dry_run"]:
+        raise click.UsageError("--list goes with --dry-run")
     recommend_key(place)
     if single_file.asked(options):
         report, outcome = single_file.back_up(paths, options, place, as_json=as_json)
         return _said(report, outcome, as_json=as_json, dry_run=False)
     named = options["resource"]
-    wanted = _options(paths, **single_file.without(paths, options))
-    wanted = replace(wanted, stores=_stores(wanted.root, place.data_dir))
     report = Report()
+    wanted = _options(paths, report, **single_file.without(paths, options))
+    wanted = replace(wanted, stores=_stores(wanted.root, place.data_dir))
     try:
+        if wanted.dry_run:
+            outcome = dry_run(wanted, report, partial(_name, as_json=as_json) if listed else None)
+            return _said(report, outcome, as_json=as_json, dry_run=True)
         with (
             noted(notes_folder(), place.name, wanted.vault, wanted.resource) as unfinished,
-            opened_call(place, create=not wanted.dry_run) as call,
+            opened_call(place, create=True) as call,
             progress.shown(report, quiet=as_json),
         ):
             wanted = wanted if named else replace(wanted, resource=resource_for(call, wanted.resource))
@@ -73,7 +81,17 @@ def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
     except SourceError as error:
         hint = "see whether it is there, and whether this user may read it"
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
-    return _said(report, outcome, as_json=as_json, dry_run=wanted.dry_run)
+    return _said(report, outcome, as_json=as_json, dry_run=False)
+
+
+def _name(path: bytes, *, as_json: bool) -> None:
+    """Name an entry that would be backed up."""
+    from cryostore.agent.errors import shown as shown_path
+
+    if as_json:
+        progress.say({"type": "entry"} | path_facts(path))
+    else:
+        print(shown_path(path))
 
 
 def _said(report: Report, outcome: Outcome, *, as_json: bool, dry_run: bool) -> int:
@@ -93,6 +111,7 @@ def notes_folder() -> str | None:
 
 def _options(
     paths: tuple[bytes, ...],
+    report: Report,
     *,
     vault: str,
     resource: str | None,
@@ -115,7 +134,7 @@ def _options(
         only=only,
         vault=vault,
         resource=resource or _resource(root, only),
-        select=_selection(root, lines, larger) if lines or larger is not None else None,
+        select=_selection(root, lines, larger, report) if lines or larger is not None else None,
         markers=frozenset(map(os.fsencode, exclude_if_present)),
         one_file_system=one_file_system,
         tags=dict(tag_of(tag) for tag in tags),
@@ -133,10 +152,10 @@ def _stores(root: bytes, data_dir: Path | None) -> frozenset[bytes]:
     return frozenset({os.fsencode(store.relative_to(top))}) if store.is_relative_to(top) else frozenset()
 
 
-def _selection(root: bytes, lines: list[str], larger: int | None) -> Selection:
+def _selection(root: bytes, lines: list[str], larger: int | None, report: Report) -> Selection:
     from cryostore.agent.selection import Selection
 
-    return Selection(root, lines, larger)
+    return Selection(root, lines, larger, report.skipped)
 
 
 def _resource(root: bytes, only: frozenset[bytes] | None) -> str:
@@ -168,11 +187,12 @@ def bytes_of(text: str) -> int:
     number = text.upper().removesuffix("B").removesuffix("I")
     unit = number[-1:] if number[-1:].isalpha() else ""
     try:
-        return round(float(number.removesuffix(unit)) * units[unit])
+        count = round(float(number.removesuffix(unit)) * units[unit])
     except (KeyError, ValueError, OverflowError):
-        raise ConfigurationError(
-            f"{text!a} is no size", hint="a size is a number with K, M, G or T behind it"
-        ) from None
+        count = -1
+    if count < 0:
+        raise ConfigurationError(f"{text!a} is no size", hint="a size is a number with K, M, G or T behind it")
+    return count
 
 
 def words(report: Report, outcome: Outcome, *, dry_run: bool) -> str:

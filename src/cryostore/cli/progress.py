@@ -78,10 +78,11 @@ def _span(seconds: float) -> str:
 def say_issues(report: Report, *, as_json: bool) -> None:
     """Each issue in a line of its own: on stderr for people, among the results for programs."""
     from cryostore.agent.errors import shown as shown_path
+    from cryostore.cli.entry_facts import path_facts
 
     for issue in report.issues:
         if as_json:
-            say({"type": "issue", "path": shown_path(issue.path), "reason": issue.reason})
+            say({"type": "issue"} | path_facts(issue.path) | {"reason": issue.reason})
         else:
             print(f"{shown_path(issue.path) or '.'}: {issue.reason}", file=sys.stderr)
     if not as_json and (more := report.issue_count - len(report.issues)):
