@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from cryostore.cli.verbs import FAILED, OK, run
+from cryostore.cli.verbs import FAILED, INTERRUPTED, OK, run
 from cryostore.core.limits import MIB
 from support.agent import seen, write
 from support.serving import CRYO, serving
@@ -213,6 +213,70 @@ def test_programs_learn_the_exact_path_of_an_issue(cryo, source, monkeypatch):
     assert code == WITH_ISSUES
     issue = lines_of(out)[0]
     assert (issue["path"], issue["path_base64"]) == ("a\\b\udcff", "YVxi/w==")
+
+
+def test_a_file_goes_into_its_own_place(cryo, source, tmp_path):
+    cryo("backup", source)
+    (source / "folder" / "other").write_bytes(b"changed")
+    assert cryo("restore", "latest:folder/other", source / "folder" / "other")[0] == OK
+    assert (source / "folder" / "other").read_bytes() == b"other"
+    (source / "folder" / "other").unlink()
+    assert cryo("restore", "latest:folder/other", source / "folder" / "other")[0] == OK
+    assert (source / "folder" / "other").read_bytes() == b"other"
+    assert cryo("restore", "latest:folder/other", source / "folder")[0] == OK
+    assert cryo("restore", "latest:folder/other", tmp_path / "new")[0] == OK
+    assert (tmp_path / "new" / "other").read_bytes() == b"other"
+    code, _, err = cryo("restore", "latest:folder/other", source / "file")
+    assert code == FAILED
+    assert "is no folder, and has another name than the file" in err
+    assert (source / "file").read_bytes() == b"file"
+
+
+def test_what_was_never_backed_up_is_not_deleted(cryo, tmp_path):
+    write(tmp_path / "top", {"etc": {"a": b"a"}, "home": {"user": {"b": b"b"}, "other": {}}, "usr": {"c": b"c"}})
+    cryo("backup", tmp_path / "top" / "etc", tmp_path / "top" / "home" / "user")
+    for point, target in (("latest", "top"), ("latest:home", "top/home")):
+        code, _, err = cryo("restore", point, tmp_path / target, "--delete")
+        assert code == FAILED
+        assert "only parts of this folder were backed up" in err
+    assert (tmp_path / "top" / "usr" / "c").exists()
+    assert (tmp_path / "top" / "home" / "other").exists()
+    write(tmp_path / "top" / "etc", {"new": b""})
+    assert cryo("restore", "latest:etc", tmp_path / "top" / "etc", "--delete")[0] == OK
+    assert not (tmp_path / "top" / "etc" / "new").exists()
+
+
+def test_a_folder_with_something_in_it_becomes_no_store(cryo, source, tmp_path):
+    code, _, err = cryo("backup", source / "folder", "--data-dir", tmp_path / "source")
+    assert code == FAILED
+    assert "is no store, and something is in it" in err
+    assert sorted(os.listdir(source)) == ["\x1b[2J\n", "file", "folder"]
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)
+    assert cryo("backup", source, "--data-dir", tmp_path / "disk")[0] == OK
+
+
+def test_a_tree_may_be_deeper_than_a_shell_lets_files_be_open(source, tmp_path):
+    os.makedirs(source.joinpath(*["d"] * 60))
+    line = [*CRYO, "backup", source, "--data-dir", tmp_path / "data"]
+    limited = ["/bin/sh", "-c", 'ulimit -Sn 50; exec "$@"', "sh", *map(os.fspath, line)]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert (done.returncode, "62 folders" in done.stdout) == (OK, True), done.stderr
+
+
+def test_a_restore_that_is_terminated_leaves_no_half_written_file(cryo, source, tmp_path):
+    write(source, {f"{number}": random.Random(number).randbytes(8 * MIB) for number in range(8)})
+    cryo("backup", source)
+    line = [*CRYO, "restore", "latest", tmp_path / "target", "--data-dir", tmp_path / "data"]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob("target/.cryo-restore-*")):  # held as soon as a file is half written
+            process.send_signal(signal.SIGCONT)
+            assert process.poll() is None
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        process.terminate()
+        process.send_signal(signal.SIGCONT)
+    assert process.returncode == INTERRUPTED
+    assert not list(tmp_path.glob("target/.cryo-restore-*"))
 
 
 def _refusing(refused, opening=os.open):

@@ -13,7 +13,14 @@ import click
 
 from cryostore.cli import progress, single_file
 from cryostore.cli.entry_facts import path_facts
-from cryostore.cli.call import Place, opened_call, place_options, recommend_key, state_folder
+from cryostore.cli.call import (
+    Place,
+    open_as_many_files_as_allowed,
+    opened_call,
+    place_options,
+    recommend_key,
+    state_folder,
+)
 from cryostore.cli.single_file import single_file_options
 from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import ConfigurationError, CryostoreError
@@ -67,6 +74,7 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
     report = Report()
     wanted = _options(paths, report, **single_file.without(paths, options))
     wanted = replace(wanted, stores=_stores(wanted.root, place.data_dir))
+    open_as_many_files_as_allowed()
     try:
         if wanted.dry_run:
             outcome = dry_run(wanted, report, partial(_name, as_json=as_json) if listed else None)
