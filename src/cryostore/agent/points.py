@@ -45,6 +45,9 @@ def find_point(call: Call, text: str, vault: str | None = None, resource: str | 
     """The one recovery point that `text` names. Raises ConfigurationError if there is none, or more than one."""
     points = list(list_points(call, vault, resource))
     if text == "latest":
+        if not points and resource is not None:
+            hint = "`cryo points` lists them, each with its resource"
+            raise ConfigurationError(f"the resource {resource!a} has no recovery point", hint=hint)
         if not points:
             raise ConfigurationError("there is no recovery point yet", hint="`cryo backup PATH` makes one")
         return max(points, key=lambda point: point.completion_date or point.creation_date or 0.0)

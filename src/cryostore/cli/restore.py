@@ -68,12 +68,13 @@ def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
             if single_file.restores_one(archive, target):
                 return _said(single_file.restore_one(archive, path, target, options, as_json=as_json), options, as_json)
             note_unproved(archive)
-            report.total_bytes = archive.header.file_bytes
+            if not (path or options["include"] or options["exclude"]):
+                report.total_bytes = archive.header.file_bytes
             wanted = Options(target=target, path=path_in(archive, path), **options)
             if wanted.delete:
                 _refuse_to_delete_around(archive, wanted.path)
             wanted = replace(wanted, target=_folder(archive, wanted.path, target))
-            with progress.shown(report, quiet=as_json), single_file.terminated_as_interrupted():
+            with progress.shown(report, quiet=as_json, done=progress.written), single_file.terminated_as_interrupted():
                 restore(archive, wanted, report)
     except TargetError as error:
         hint = "see whether there is room, and whether this user may write there"
