@@ -206,6 +206,13 @@ def test_what_cannot_be_meant_is_refused(cryo, source, option, says):
     assert "Traceback" not in err
 
 
+def test_a_path_on_another_file_system_is_not_left_out_unsaid(cryo, source):
+    code, _, err = cryo("backup", "/", "/proc", "--one-file-system", "--dry-run")
+    assert code == FAILED
+    assert "'/proc' lies in another PATH, where --one-file-system leaves it out" in err
+    assert cryo("backup", source, source / "folder", "--one-file-system", "--dry-run")[0] == OK
+
+
 def test_programs_learn_the_exact_path_of_an_issue(cryo, source, monkeypatch):
     write(source, {b"a\\b\xff": b"secret"})
     monkeypatch.setattr(os, "open", _refusing(b"a\\b\xff"))

@@ -135,6 +135,8 @@ def _options(
     from cryostore.agent.roots import rooted
 
     root, only = rooted(paths)
+    if one_file_system and only is None:
+        _refuse_what_would_be_left_out(root, paths)
     lines = [*exclude, *(line for path in exclude_file for line in _lines(path))]
     larger = None if exclude_larger_than is None else bytes_of(exclude_larger_than)
     return Options(
@@ -148,6 +150,17 @@ def _options(
         tags=dict(tag_of(tag) for tag in tags),
         dry_run=dry_run,
     )
+
+
+def _refuse_what_would_be_left_out(root: bytes, paths: tuple[bytes, ...]) -> None:
+    """Raise ConfigurationError if a PATH lies in another one and on another file system: it was named to be backed up.
+    """
+    for path in paths:
+        if os.lstat(path).st_dev != os.stat(root).st_dev:
+            raise ConfigurationError(
+                f"{os.fsdecode(path)!a} lies in another PATH, where --one-file-system leaves it out",
+                hint="back it up by itself",
+            )
 
 
 def _stores(root: bytes, data_dir: Path | None) -> frozenset[bytes]:
