@@ -206,6 +206,23 @@ def test_what_cannot_be_meant_is_refused(cryo, source, option, says):
     assert "Traceback" not in err
 
 
+def test_paths_come_from_a_file(cryo, source, tmp_path, monkeypatch):
+    lines, ended = tmp_path / "lines", tmp_path / "ended"
+    lines.write_text(f"{source}/file\n\n{source}/folder\n")
+    assert cryo("backup", "--files-from", lines, "--resource", "lines")[0] == OK
+    assert cryo("ls", "latest", "--resource", "lines")[1] == "file\nfolder/\n"
+    ended.write_bytes(os.fsencode(source) + b"/\x1b[2J\n\0")
+    monkeypatch.chdir(source)
+    assert cryo("backup", "file", "--files-from", ended, "--resource", "ended")[0] == OK
+    assert cryo("ls", "latest", "--resource", "ended")[1] == "\\x1b[2J\\x0a\nfile\n"
+    (tmp_path / "empty").write_bytes(b"\n")
+    for wrong in (tmp_path / "empty", tmp_path / "not there"):
+        code, _, err = cryo("backup", "file", "--files-from", wrong)
+        assert code == FAILED
+        assert "names no PATH" in err or "cannot read" in err
+    assert cryo("backup", "--stdin", "--name", "x", "--files-from", lines)[0] == FAILED
+
+
 def test_a_path_on_another_file_system_is_not_left_out_unsaid(cryo, source):
     code, _, err = cryo("backup", "/", "/proc", "--one-file-system", "--dry-run")
     assert code == FAILED

@@ -37,6 +37,7 @@ NAME_BYTES_MAX = 1024
 @click.command("backup", epilog=EPILOGUE)
 @click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=bytes))
 @single_file_options
+@click.option("--files-from", multiple=True, metavar="FILE", help="The paths in FILE, too: a line each, or ended by NUL.")
 @click.option("--vault", default="Default", show_default=True, help="Where the recovery point goes.")
 @click.option("--resource", default=None, metavar="NAME", help="What this is; HOST:PATH, or hidden, if left out.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, as .gitignore says it; repeatable.")
@@ -72,6 +73,7 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
         return _said(report, outcome, as_json=as_json, dry_run=False)
     named = options["resource"]
     report = Report()
+    paths = (*paths, *(path for file in options.pop("files_from") for path in _paths(file)))
     wanted = _options(paths, report, **single_file.without(paths, options))
     wanted = replace(wanted, stores=_stores(wanted.root, place.data_dir))
     open_as_many_files_as_allowed()
@@ -200,6 +202,19 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _paths(file: str) -> list[bytes]:
+    """The paths in a file, or on stdin if it is `-`: ended by NUL as `find -print0` has them, else by line."""
+    try:
+        with click.open_file(file, "rb") as opened:
+            data: bytes = opened.read()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file!a}: {error.strerror}") from error
+    found = [path for path in data.split(b"\0" if b"\0" in data else b"\n") if path]
+    if not found:
+        raise ConfigurationError(f"{file!a} names no PATH", hint="nothing would be backed up")
+    return found
 
 
 def bytes_of(text: str) -> int:
