@@ -121,7 +121,7 @@ def backup(
 
 
 def dry_run(options: Options, report: Report, on_entry: Callable[[bytes], None] | None = None) -> Outcome:
-    """Count what would be backed up, and tell the path of each entry. Needs no store. Raises SourceError as `backup`."""
+    """Count what would be backed up, and tell the path of each entry. Needs no store. Raises as `backup`."""
     for directory in _walk(options, report):
         report.directories += 1
         report.entries += len(directory.names)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import progress, single_file
-from cryostore.cli.entry_facts import path_facts
 from cryostore.cli.call import (
     Place,
     open_as_many_files_as_allowed,
@@ -21,6 +20,7 @@ from cryostore.cli.call import (
     recommend_key,
     state_folder,
 )
+from cryostore.cli.entry_facts import path_facts
 from cryostore.cli.single_file import single_file_options
 from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import ConfigurationError, CryostoreError
@@ -37,7 +37,7 @@ NAME_BYTES_MAX = 1024
 @click.command("backup", epilog=EPILOGUE)
 @click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=bytes))
 @single_file_options
-@click.option("--files-from", multiple=True, metavar="FILE", help="The paths in FILE, too: a line each, or ended by NUL.")
+@click.option("--files-from", multiple=True, metavar="FILE", help="The paths in FILE, too: in lines, or ended by NUL.")
 @click.option("--vault", default="Default", show_default=True, help="Where the recovery point goes.")
 @click.option("--resource", default=None, metavar="NAME", help="What this is; HOST:PATH, or hidden, if left out.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, as .gitignore says it; repeatable.")
@@ -155,10 +155,10 @@ def _options(
 
 
 def _refuse_what_would_be_left_out(root: bytes, paths: tuple[bytes, ...]) -> None:
-    """Raise ConfigurationError if a PATH lies in another one and on another file system: it was named to be backed up.
-    """
+    """Raise ConfigurationError if a PATH lies in another one, and on another file system."""
+    top = Path(os.fsdecode(root)).stat()
     for path in paths:
-        if os.lstat(path).st_dev != os.stat(root).st_dev:
+        if os.lstat(path).st_dev != top.st_dev:
             raise ConfigurationError(
                 f"{os.fsdecode(path)!a} lies in another PATH, where --one-file-system leaves it out",
                 hint="back it up by itself",

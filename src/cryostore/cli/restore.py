@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,17 +90,17 @@ def _folder(archive: Archive, path: bytes, target: bytes) -> bytes:
     """
     from cryostore.agent.tree import Tree
 
-    if not path or os.path.isdir(target):
+    place = Path(os.fsdecode(target))
+    if not path or place.is_dir():
         return target
-    folder, name = os.path.split(target.rstrip(b"/"))
-    is_same_name = name == os.path.basename(path) and not target.endswith(b"/")
+    is_same_name = os.fsencode(place.name) == path.rpartition(b"/")[2] and not target.endswith(b"/")
     if not is_same_name and not os.path.lexists(target):
         return target
     entry = Tree(archive).find(path)
     if entry is None or entry.row.is_directory:
         return target
     if is_same_name:
-        return folder or b"."
+        return os.fsencode(place.parent)
     raise ConfigurationError(
         f"{os.fsdecode(target)!a} is no folder, and has another name than the file",
         hint="name the folder it goes into, or its own place; `cryo cat POINT:PATH` writes it to stdout",
