@@ -8,12 +8,15 @@ import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from cryostore.agent.job import open_job
+from cryostore.cli.call import Place, opened_call
 from cryostore.cli.verbs import FAILED, INTERRUPTED, OK, run
 from cryostore.core.limits import MIB
-from support.agent import seen, write
+from support.agent import Runs, seen, write
 from support.serving import CRYO, serving
 
 WITH_ISSUES = 1
@@ -221,6 +224,40 @@ def test_paths_come_from_a_file(cryo, source, tmp_path, monkeypatch):
         assert code == FAILED
         assert "names no PATH" in err or "cannot read" in err
     assert cryo("backup", "--stdin", "--name", "x", "--files-from", lines)[0] == FAILED
+
+
+def test_names_of_others_cannot_move_the_cursor(cryo, tmp_path):
+    """A job may be begun under any name, also by a machine that means no good; the commit alone is refused."""
+    with opened_call(Place(tmp_path / "data", None, None), create=True) as call:
+        open_job(call, "Default", "evil\x9b31m\u202e", {}).give_up("no")
+    code, out, _ = cryo("status")
+    assert code == OK
+    assert "evil\\x9b31m\\u202e" in out
+    assert out.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("name", ["", "evil\x9b31m"])
+def test_a_resource_is_refused_before_anything_is_read(cryo, source, tmp_path, name):
+    code, _, err = cryo("backup", source, "--resource", name)
+    assert code == FAILED
+    assert "is no name that can be written down" in err
+    assert not (tmp_path / "data").exists()
+
+
+def test_no_recovery_point_is_said(cryo, source):
+    cryo("backup", source, "--resource", "tree")
+    assert cryo("points", "--resource", "other") == (OK, "", "there is no such recovery point\n")
+    assert cryo("points", "--resource", "other", "--json") == (OK, "", "")
+
+
+def test_a_full_disk_behind_stdout_is_named(source, tmp_path):
+    with opened_call(Place(tmp_path / "data", None, None), create=True) as call:
+        Runs(call).backup(source)
+    line = [*CRYO, "cat", "latest:file", "--data-dir", tmp_path / "data"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == FAILED
+    assert done.stderr.startswith("error: stdout: No space left on device\n")
 
 
 def test_a_path_on_another_file_system_is_not_left_out_unsaid(cryo, source):

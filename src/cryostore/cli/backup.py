@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 import click
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 WITH_ISSUES = 1
 NAME_BYTES_MAX = 1024
+NO_NAMES_HAVE = ("Cc", "Cs")
+"""Control characters, and bytes that are no UTF-8: the store refuses them, but only when all has been sent."""
 
 
 @click.command("backup", epilog=EPILOGUE)
@@ -136,6 +139,8 @@ def _options(
     from cryostore.agent.backup import Options
     from cryostore.agent.roots import rooted
 
+    if resource is not None and (not resource or any(category(each) in NO_NAMES_HAVE for each in resource)):
+        raise ConfigurationError(f"--resource {resource!a} is no name that can be written down")
     root, only = rooted(paths)
     if one_file_system and only is None:
         _refuse_what_would_be_left_out(root, paths)

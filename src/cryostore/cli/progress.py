@@ -111,6 +111,11 @@ def _span(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def printable(text: str) -> str:
+    """A text of the store that others may have written: whatever could move a terminal's cursor is escaped."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def say_issues(report: Report, *, as_json: bool) -> None:
     """Each issue in a line of its own: on stderr for people, among the results for programs."""
     from cryostore.agent.errors import shown as shown_path
