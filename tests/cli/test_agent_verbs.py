@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -314,6 +316,27 @@ def test_a_folder_with_something_in_it_becomes_no_store(cryo, source, tmp_path):
     assert {path.name for path in source.iterdir()} == {"\x1b[2J\n", "file", "folder"}
     (tmp_path / "disk" / "lost+found").mkdir(parents=True)
     assert cryo("backup", source, "--data-dir", tmp_path / "disk")[0] == OK
+
+
+def test_a_store_whose_disk_is_not_mounted_is_not_made_anew(cryo, source, tmp_path):
+    """A link to another file system stands for the mounted disk, an empty folder for the place without it."""
+    memory, mount_point = Path("/dev/shm"), tmp_path / "disk"
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with TemporaryDirectory(dir=memory) as disk:
+        mount_point.symlink_to(disk)
+        assert cryo("backup", source, "--data-dir", mount_point / "store")[0] == OK
+        mount_point.unlink()
+        mount_point.mkdir()
+        code, _, err = cryo("backup", source, "--data-dir", mount_point / "store")
+        assert code == FAILED
+        assert "there was a store in" in err
+        assert not list(mount_point.iterdir())
+        mount_point.rmdir()
+        mount_point.symlink_to(disk)
+        assert "made a new store" not in cryo("backup", source, "--data-dir", mount_point / "store")[2]
+        shutil.rmtree(mount_point / "store")  # deleted on purpose
+        assert "made a new store" in cryo("backup", source, "--data-dir", mount_point / "store")[2]
 
 
 def test_a_tree_may_be_deeper_than_a_shell_lets_files_be_open(source, tmp_path):

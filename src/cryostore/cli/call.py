@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from cryostore.cli import known_stores
 from cryostore.cli.agent_key_option import key_option, passphrase, read_key
 from cryostore.cli.data_dir import keyring_option
 from cryostore.core.errors import ConfigurationError
@@ -158,26 +159,35 @@ def _in_process(data_dir: Path, keyring: str | None, *, create: bool) -> Iterato
 
     if not create and not (data_dir / CATALOG).exists():
         raise ConfigurationError(f"{data_dir} holds no store", hint="`cryo backup --data-dir` makes one")
-    if create:
+    mark = _mark(data_dir) if create else None
+    if create and not (data_dir / CATALOG).exists():
         _refuse_among_strangers(data_dir)
+        if mark is not None:
+            known_stores.check(mark, data_dir)
     keep_buffers()
     service = open_service(data_dir, keyring=keyring, on_keyring_created=_tell_keyring)
+    if mark is not None:
+        known_stores.note(mark, data_dir)
     try:
         yield service.as_caller(Caller(access_key_id="local", root=True))
     finally:
         service.close()
 
 
+def _mark(data_dir: Path) -> Path | None:
+    folder = state_folder()
+    return folder / "stores" / _short(str(data_dir.absolute())) if folder else None
+
+
 def _refuse_among_strangers(data_dir: Path) -> None:
-    """Raise ConfigurationError for a directory that is no store and has something in it: it was hardly meant."""
+    """Raise ConfigurationError if something is in a directory that is to become a store: it was hardly meant."""
     from cryostore.chunks.files import TEMPORARY_PREFIX
-    from cryostore.service.open import CATALOG
 
     try:
         names = {path.name for path in data_dir.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)}
     except OSError:  # it is not there, or opening it will say why it cannot be used
         return
-    if names - OF_A_NEW_STORE and not names & {CATALOG, "packs"}:  # of packs without a catalog opening says more
+    if names - OF_A_NEW_STORE and "packs" not in names:  # of packs without a catalog opening says more
         raise ConfigurationError(
             f"{data_dir} is no store, and something is in it",
             hint="name an empty directory, or one that does not exist yet: it becomes a store",
