@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import random
+import sys
 
 import pytest
 
+from cryostore.agent.header import STREAM
 from cryostore.agent.job import open_job
+from cryostore.agent.report import Report
+from cryostore.agent.single_file import Options
+from cryostore.agent.stream import backup_stream
 from cryostore.agent.unfinished import noted
 from cryostore.agent.upload import THREADS
+from cryostore.client.transport import ConnectionFailedError
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB
 from cryostore.model.chunks import PutChunk
@@ -76,6 +82,45 @@ class Deaf:
 
     def end(self):
         """Not told."""
+
+
+class Away:
+    """A store that is away once it took some chunks, as a server that was killed."""
+
+    def __init__(self, call, chunks):
+        self.inner = call
+        self.left = chunks
+
+    def call(self, operation):
+        self.left -= isinstance(operation, PutChunk)
+        if self.left < 0:
+            raise ConnectionFailedError("connection refused")
+        return self.inner.call(operation)
+
+
+def test_a_store_that_was_away_is_gone_on_with(local_runs, tmp_path):
+    write(tmp_path / "source", {f"{n:02}": noise(MIB, f"{local_runs.resource} {n}") for n in range(30)})
+    call, local_runs.call = local_runs.call, Away(local_runs.call, 20)
+    with noted(str(tmp_path / "notes"), "a") as note, pytest.raises(ConnectionFailedError):
+        local_runs.backup(tmp_path / "source", unfinished=note)
+    local_runs.call = counting = Counting(call)
+    with noted(str(tmp_path / "notes"), "a") as note:
+        local_runs.backup(tmp_path / "source", unfinished=note)
+        assert not note.job_id()
+    with local_runs.opened() as archive:
+        chunks = sum(archive.chunks_count(each.number) for each in archive.header.objects)
+    assert counting.chunks <= chunks - 20 + THREADS + 1
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_a_stream_whose_store_was_away_is_repeated(local_runs, tmp_path):
+    wanted = Options(kind=STREAM, name=b"dump", vault="Default", resource=local_runs.resource)
+    line = [sys.executable, "-c", "import os; os.write(1, os.urandom(1 << 22))"]
+    with noted(str(tmp_path / "notes"), "a") as note, pytest.raises(ConnectionFailedError):
+        backup_stream(Away(local_runs.call, 1), wanted, line, Report(), unfinished=note)
+    with noted(str(tmp_path / "notes"), "a") as note:
+        assert backup_stream(local_runs.call, wanted, line, Report(), unfinished=note).recovery_point_arn
 
 
 def test_a_job_whose_view_has_changed_is_not_gone_on_with(local_runs, tmp_path):

@@ -11,7 +11,11 @@ from cryostore.client.transport import ConnectionFailedError
 from cryostore.core import errors as core_errors
 from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnavailableError
 from cryostore.model import errors as model_errors
-from cryostore.model.errors import InvalidSignatureException, ResourceNotFoundException
+from cryostore.model.errors import (
+    InvalidSignatureException,
+    ResourceNotFoundException,
+    ServiceUnavailableException,
+)
 
 
 def test_the_class_knows_and_the_nearest_knows_best():
@@ -19,6 +23,15 @@ def test_the_class_knows_and_the_nearest_knows_best():
     assert "failing" in advice(StorageUnavailableError("broken"), ["backup"])
     assert "access key" in advice(InvalidSignatureException("wrong"), ["backup"]), "by the class above"
     assert "cryo doctor" in advice(ResourceNotFoundException("no vault"), ["backup"])
+
+
+def test_what_stood_in_the_way_knows_better_than_what_it_became():
+    error = ServiceUnavailableException("the storage is full; retry later")
+    assert "server" in advice(error, ["backup"])
+    error.__cause__ = StorageFullError("full")
+    assert advice(error, ["backup"]) == advice(StorageFullError("full"), ["backup"])
+    error.__cause__ = OSError("of no class that is known")
+    assert "server" in advice(error, ["backup"])
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,7 @@ def test_a_passphrase_alone_opens_backups_that_have_a_key_under_it(cryo, folder,
     (folder / "passphrase").write_text("another\n")
     code, _, error = cryo("ls", "latest", *place, "--key", "@passphrase")
     assert (code, "opens no key" in error) == (2, True)
+    assert "cryo key list" not in error, "that is about the master keys of the store"
 
 
 @pytest.fixture

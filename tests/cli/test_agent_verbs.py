@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from cryostore.cli.verbs import FAILED, OK, run
+from cryostore.agent.job import open_job
+from cryostore.cli.call import Place, opened_call
+from cryostore.cli.verbs import FAILED, INTERRUPTED, OK, run
 from cryostore.core.limits import MIB
-from support.agent import seen, write
+from support.agent import Runs, seen, write
 from support.serving import CRYO, serving
 
 WITH_ISSUES = 1
@@ -166,14 +171,205 @@ def test_several_paths_make_one_tree(cryo, source, tmp_path):
     assert set(seen(tmp_path / "single")) == {b"", b"file"}
 
 
-def test_a_dry_run_makes_no_store(cryo, source, tmp_path):
-    code, _, err = cryo("backup", source, "--dry-run")
-    assert code == FAILED
-    assert "holds no store" in err
+def test_a_dry_run_makes_no_store_and_needs_none(cryo, source, tmp_path):
+    assert cryo("backup", source, "--dry-run") == (OK, "3 files, 2 folders, 16 B\n", "")
     assert not (tmp_path / "data").exists()
     cryo("backup", source)
-    code, out, _ = cryo("backup", source, "--dry-run")
-    assert (code, out) == (OK, "3 files, 2 folders, 16 B\n")
+    assert cryo("backup", source, "--dry-run") == (OK, "3 files, 2 folders, 16 B\n", "")
+
+
+def test_a_dry_run_names_what_would_be_backed_up(cryo, source):
+    write(source, {b"bad\xff": b""})
+    _, out, _ = cryo("backup", source, "--dry-run", "--list", "--exclude", "other")
+    assert out.splitlines()[:4] == ["\\x1b[2J\\x0a", "bad\\xff", "file", "folder"]
+    assert "skipped: 1, excluded by a pattern" in out
+    _, out, _ = cryo("backup", source, "--dry-run", "--list", "--json")
+    assert {"type": "entry", "path": "bad\udcff", "path_base64": "YmFk/w=="} in lines_of(out)
+    assert cryo("backup", source, "--list")[0] == FAILED
+
+
+def test_what_is_left_out_is_counted_by_reason(cryo, source):
+    write(source, {"big": b"x" * 3000, "a.o": b"", "folder": {"b.o": b""}})
+    _, out, _ = cryo("backup", source, "--exclude", "*.o", "--exclude-larger-than", "2K")
+    assert "skipped: 2, excluded by a pattern\nskipped: 1, larger than wanted" in out
+    _, out, _ = cryo("backup", source, "--exclude", "*.o", "--json")
+    assert lines_of(out)[0]["skipped"] == {"excluded by a pattern": 2}
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (("--exclude", "[z-a]"), "a pattern cannot be read"),
+        (("--exclude-larger-than", "-5"), "'-5' is no size"),
+        (("",), "a PATH is empty"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(cryo, source, option, says):
+    code, _, err = cryo("backup", source, *option)
+    assert code == FAILED
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_paths_come_from_a_file(cryo, source, tmp_path, monkeypatch):
+    lines, ended = tmp_path / "lines", tmp_path / "ended"
+    lines.write_text(f"{source}/file\n\n{source}/folder\n")
+    assert cryo("backup", "--files-from", lines, "--resource", "lines")[0] == OK
+    assert cryo("ls", "latest", "--resource", "lines")[1] == "file\nfolder/\n"
+    ended.write_bytes(os.fsencode(source) + b"/\x1b[2J\n\0")
+    monkeypatch.chdir(source)
+    assert cryo("backup", "file", "--files-from", ended, "--resource", "ended")[0] == OK
+    assert cryo("ls", "latest", "--resource", "ended")[1] == "\\x1b[2J\\x0a\nfile\n"
+    (tmp_path / "empty").write_bytes(b"\n")
+    for wrong in (tmp_path / "empty", tmp_path / "not there"):
+        code, _, err = cryo("backup", "file", "--files-from", wrong)
+        assert code == FAILED
+        assert "names no PATH" in err or "cannot read" in err
+    assert cryo("backup", "--stdin", "--name", "x", "--files-from", lines)[0] == FAILED
+
+
+def test_names_of_others_cannot_move_the_cursor(cryo, tmp_path):
+    """A job may be begun under any name, also by a machine that means no good; the commit alone is refused."""
+    with opened_call(Place(tmp_path / "data", None, None), create=True) as call:
+        open_job(call, "Default", "evil\x9b31m\u202e", {}).give_up("no")
+    code, out, _ = cryo("status")
+    assert code == OK
+    assert "evil\\x9b31m\\u202e" in out
+    assert out.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("name", ["", "evil\x9b31m"])
+def test_a_resource_is_refused_before_anything_is_read(cryo, source, tmp_path, name):
+    code, _, err = cryo("backup", source, "--resource", name)
+    assert code == FAILED
+    assert "is no name that can be written down" in err
+    assert not (tmp_path / "data").exists()
+
+
+def test_no_recovery_point_is_said(cryo, source):
+    cryo("backup", source, "--resource", "tree")
+    assert cryo("points", "--resource", "other") == (OK, "", "there is no such recovery point\n")
+    assert cryo("points", "--resource", "other", "--json") == (OK, "", "")
+
+
+def test_a_full_disk_behind_stdout_is_named(source, tmp_path):
+    with opened_call(Place(tmp_path / "data", None, None), create=True) as call:
+        Runs(call).backup(source)
+    line = [*CRYO, "cat", "latest:file", "--data-dir", tmp_path / "data"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == FAILED
+    assert done.stderr.startswith("error: stdout: No space left on device\n")
+
+
+def test_a_path_on_another_file_system_is_not_left_out_unsaid(cryo, source):
+    code, _, err = cryo("backup", "/", "/proc", "--one-file-system", "--dry-run")
+    assert code == FAILED
+    assert "'/proc' lies in another PATH, where --one-file-system leaves it out" in err
+    assert cryo("backup", source, source / "folder", "--one-file-system", "--dry-run")[0] == OK
+
+
+def test_programs_learn_the_exact_path_of_an_issue(cryo, source, monkeypatch):
+    write(source, {b"a\\b\xff": b"secret"})
+    monkeypatch.setattr(os, "open", _refusing(b"a\\b\xff"))
+    code, out, _ = cryo("backup", source, "--json")
+    assert code == WITH_ISSUES
+    issue = lines_of(out)[0]
+    assert (issue["path"], issue["path_base64"]) == ("a\\b\udcff", "YVxi/w==")
+
+
+def test_a_file_goes_into_its_own_place(cryo, source, tmp_path):
+    cryo("backup", source)
+    (source / "folder" / "other").write_bytes(b"changed")
+    assert cryo("restore", "latest:folder/other", source / "folder" / "other")[0] == OK
+    assert (source / "folder" / "other").read_bytes() == b"other"
+    (source / "folder" / "other").unlink()
+    assert cryo("restore", "latest:folder/other", source / "folder" / "other")[0] == OK
+    assert (source / "folder" / "other").read_bytes() == b"other"
+    assert cryo("restore", "latest:folder/other", source / "folder")[0] == OK
+    assert cryo("restore", "latest:folder/other", tmp_path / "new")[0] == OK
+    assert (tmp_path / "new" / "other").read_bytes() == b"other"
+    code, _, err = cryo("restore", "latest:folder/other", source / "file")
+    assert code == FAILED
+    assert "is no folder, and has another name than the file" in err
+    assert (source / "file").read_bytes() == b"file"
+
+
+def test_what_was_never_backed_up_is_not_deleted(cryo, tmp_path):
+    write(tmp_path / "top", {"etc": {"a": b"a"}, "home": {"user": {"b": b"b"}, "other": {}}, "usr": {"c": b"c"}})
+    cryo("backup", tmp_path / "top" / "etc", tmp_path / "top" / "home" / "user")
+    for point, target in (("latest", "top"), ("latest:home", "top/home")):
+        code, _, err = cryo("restore", point, tmp_path / target, "--delete")
+        assert code == FAILED
+        assert "only parts of this folder were backed up" in err
+    assert (tmp_path / "top" / "usr" / "c").exists()
+    assert (tmp_path / "top" / "home" / "other").exists()
+    write(tmp_path / "top" / "etc", {"new": b""})
+    assert cryo("restore", "latest:etc", tmp_path / "top" / "etc", "--delete")[0] == OK
+    assert not (tmp_path / "top" / "etc" / "new").exists()
+
+
+def test_a_folder_with_something_in_it_becomes_no_store(cryo, source, tmp_path):
+    code, _, err = cryo("backup", source / "folder", "--data-dir", tmp_path / "source")
+    assert code == FAILED
+    assert "is no store, and something is in it" in err
+    assert {path.name for path in source.iterdir()} == {"\x1b[2J\n", "file", "folder"}
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)
+    assert cryo("backup", source, "--data-dir", tmp_path / "disk")[0] == OK
+
+
+def test_a_store_whose_disk_is_not_mounted_is_not_made_anew(cryo, source, tmp_path):
+    """A link to another file system stands for the mounted disk, an empty folder for the place without it."""
+    memory, mount_point = Path("/dev/shm"), tmp_path / "disk"
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with TemporaryDirectory(dir=memory) as disk:
+        mount_point.symlink_to(disk)
+        assert cryo("backup", source, "--data-dir", mount_point / "store")[0] == OK
+        mount_point.unlink()
+        mount_point.mkdir()
+        code, _, err = cryo("backup", source, "--data-dir", mount_point / "store")
+        assert code == FAILED
+        assert "there was a store in" in err
+        assert not list(mount_point.iterdir())
+        mount_point.rmdir()
+        mount_point.symlink_to(disk)
+        assert "made a new store" not in cryo("backup", source, "--data-dir", mount_point / "store")[2]
+        shutil.rmtree(mount_point / "store")  # deleted on purpose
+        assert "made a new store" in cryo("backup", source, "--data-dir", mount_point / "store")[2]
+
+
+def test_a_tree_may_be_deeper_than_a_shell_lets_files_be_open(source, tmp_path):
+    source.joinpath(*["d"] * 60).mkdir(parents=True)
+    line = [*CRYO, "backup", source, "--data-dir", tmp_path / "data"]
+    limited = ["/bin/sh", "-c", 'ulimit -Sn 50; exec "$@"', "sh", *map(os.fspath, line)]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False)
+    assert (done.returncode, "62 folders" in done.stdout) == (OK, True), done.stderr
+
+
+def test_a_restore_that_is_terminated_leaves_no_half_written_file(cryo, source, tmp_path):
+    write(source, {f"{number}": random.Random(number).randbytes(8 * MIB) for number in range(8)})
+    cryo("backup", source)
+    line = [*CRYO, "restore", "latest", tmp_path / "target", "--data-dir", tmp_path / "data"]
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob("target/.cryo-restore-*")):  # held as soon as a file is half written
+            process.send_signal(signal.SIGCONT)
+            assert process.poll() is None
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        process.terminate()
+        process.send_signal(signal.SIGCONT)
+    assert process.returncode == INTERRUPTED
+    assert not list(tmp_path.glob("target/.cryo-restore-*"))
+
+
+def _refusing(refused, opening=os.open):
+    def opened(path, *arguments, **options):
+        if path == refused:
+            raise PermissionError(13, "Permission denied")
+        return opening(path, *arguments, **options)
+
+    return opened
 
 
 def test_a_store_in_the_folder_is_left_out(cryo, source, tmp_path):

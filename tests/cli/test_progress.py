@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import struct
+import subprocess
 import sys
+import termios
 import threading
 
 import pytest
@@ -28,6 +34,48 @@ def test_a_line_tells_bytes_files_rate_time_and_place():
     report.issue(b"x", "no")
     report.total_bytes = None
     assert progress.line(report, 0.0) == "30.0 MiB, 12 files, 0 B/s, 1 issues  a/\\x1b[2J"
+
+
+def test_a_large_file_counts_while_its_folder_is_not_done():
+    report = Report(file_bytes=1 * MIB, read_bytes=30 * MIB)
+    assert progress.line(report, 10.0).startswith("30.0 MiB, 0 files, 3.0 MiB/s")
+
+
+def test_what_a_restore_has_yet_to_write_is_ahead_of_it():
+    report = Report(files=12, file_bytes=90 * MIB, new_bytes=30 * MIB, total_bytes=90 * MIB)
+    assert progress.line(report, 10.0, progress.written) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  "
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "shown"), [("abc", 3, "abc"), ("abcd", 3, "abc"), ("\u6587\u6587", 3, "\u6587"), ("", 0, "")]
+)
+def test_a_line_fits_its_terminal(text, columns, shown):
+    assert progress.fitted(text, columns) == shown
+
+
+def test_a_narrow_terminal_gets_lines_that_do_not_wrap():
+    """On a real terminal, in a folder whose name is longer than the line."""
+    columns = 30
+    program = (
+        "from cryostore.agent.report import Report; from cryostore.cli import progress; import sys\n"
+        "progress.QUIET_SECONDS = progress.SECONDS_BETWEEN_LINES = 0.01\n"
+        "report = Report(files=1, file_bytes=1 << 30, current=b'long' * 20, total_bytes=1 << 40)\n"
+        "with progress.shown(report, quiet=False):\n"
+        "    sys.stdin.readline()\n"
+    )
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    arguments = [sys.executable, "-c", program]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=theirs) as process:
+        seen = b""
+        while seen.count(b"\r\x1b[K") < 3:
+            seen += os.read(ours, 4096)
+        process.communicate(b"\n")
+    os.close(theirs)
+    os.close(ours)
+    lines = seen.split(b"\r\x1b[K")[1:-1]
+    assert lines
+    assert all(line.startswith(b"1.0 GiB, 1 files") and len(line) < columns for line in lines)
 
 
 def test_a_pipe_gets_nothing(capsys, monkeypatch):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 
 import pytest
 
 from cryostore.agent.job import ROLE_ARN, resource_arn
+from cryostore.agent.point_folders import folders_of
+from cryostore.agent.points import list_points
 from cryostore.agent.status import status
 from cryostore.agent.trial import try_store
 from cryostore.cli.call import Place, opened_call
@@ -15,7 +18,9 @@ from cryostore.cli.status import span
 from cryostore.cli.verbs import FAILED, OK, run
 from cryostore.core.time import DAY_MS, HOUR_MS, milliseconds, wall_clock
 from cryostore.model.jobs import CommitBackupJob, GetIncrementalBaseBackup, StartBackupJob, StopBackupJob
-from support.agent import write
+from cryostore.service import Caller
+from cryostore.service.open import open_service
+from support.agent import Runs, write
 from support.serving import serving
 
 WITH_ISSUES = 1
@@ -98,6 +103,23 @@ def test_the_age_counts_from_the_newest_good_point(store):
     assert each.age_ms(begun - HOUR_MS) == 0, "a clock that is behind makes no age below zero"
     assert each.is_older(begun + 5 * HOUR_MS, 5 * HOUR_MS - 1)
     assert not each.is_older(begun + 5 * HOUR_MS, 5 * HOUR_MS)
+
+
+def test_a_run_whose_clock_was_ahead_does_not_hide_that_none_came_since(tmp_path):
+    ahead_ms = wall_clock() + 30 * DAY_MS
+    write(tmp_path / "source", {"file": b"file"})
+    for clock in (lambda: ahead_ms, wall_clock):
+        service = open_service(tmp_path / "data", clock=clock)
+        with closing(service):
+            runs = Runs(service.as_caller(Caller(access_key_id="local", root=True)))
+            runs.backup(tmp_path / "source")
+            (each,) = status(runs.call, wall_clock())
+            assert each.is_ahead(wall_clock()) is (clock is not wall_clock)
+            assert each.is_older(wall_clock(), 26 * HOUR_MS) is (clock is not wall_clock)
+            assert each.last.recovery_point_arn == runs.latest()
+            top = folders_of(list_points(runs.call))
+            resource, name = top.entries[b"latest"].target.split(b"/")[1:]
+            assert top.entries[b"resources"].entries[resource].entries[name] == each.last
 
 
 def test_a_resource_without_any_good_point_is_older_than_any_age(store):

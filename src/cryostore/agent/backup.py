@@ -20,7 +20,7 @@ from cryostore.agent.job import BackupJob, open_job
 from cryostore.agent.report import Report
 from cryostore.agent.secret_runs import remembered_base, secrecy_for
 from cryostore.agent.unfinished import Unfinished
-from cryostore.agent.walk import Select, Skipped, Walk
+from cryostore.agent.walk import Select, Skipped, Walk, join
 from cryostore.core.errors import CryostoreError, StorageUnavailableError
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
@@ -70,11 +70,10 @@ def backup(
     point. Everything else that goes wrong is an issue of the report. A run that is killed can be gone on with if the
     next one gets the same `unfinished`. `before_read` is for tests.
     """
+    if options.dry_run:
+        return dry_run(options, report)
     began_ns = now() * 1_000_000
     walk = _walk(options, report)
-    if options.dry_run:
-        _count(walk, report)
-        return Outcome(None, None, same=False)
     job = open_job(call, options.vault, options.resource, options.tags, unfinished)
     report.damaged_objects = job.damaged_count
     try:
@@ -106,8 +105,8 @@ def backup(
             same = archive is not None and archive.summaries() == objects
         committed = job.commit(objects, secrecy.restore_metadata(_restore_metadata(options)), report.issue_count)
     except BaseException as error:
-        job.give_up(error.message if isinstance(error, CryostoreError) else type(error).__name__)
-        if unfinished is not None:
+        ended = job.give_up(error.message if isinstance(error, CryostoreError) else type(error).__name__)
+        if ended and unfinished is not None:  # else the job is open, and stays noted: the next run goes on with it
             unfinished.end()
         raise
     if unfinished is not None:
@@ -118,6 +117,20 @@ def backup(
         except StorageUnavailableError as error:  # there is a recovery point: the run has not failed
             report.issue(b"", f"{error.message}: {error.hint}")
     return Outcome(committed.recovery_point_arn, job.base.base_recovery_point_arn, same)
+
+
+def dry_run(options: Options, report: Report, on_entry: Callable[[bytes], None] | None = None) -> Outcome:
+    """Count what would be backed up, and tell the path of each entry. Needs no store. Raises as `backup`."""
+    for directory in _walk(options, report):
+        report.directories += 1
+        report.entries += len(directory.names)
+        for name, row in zip(directory.names, map(Row.unpack, directory.rows), strict=True):
+            if on_entry is not None:
+                on_entry(join(directory.path, name))
+            if stat.S_ISREG(row.mode):
+                report.files += 1
+                report.file_bytes += row.size
+    return Outcome(None, None, same=False)
 
 
 def _walk(options: Options, report: Report) -> Walk:
@@ -149,16 +162,6 @@ def _write(call: Call, job: BackupJob, walk: Walk, writer: ArchiveWriter) -> dic
             call.call(ListObjects(storage_job_id=job.job_id, max_results=1))
             alive = time.monotonic()
     return writer.finish()
-
-
-def _count(walk: Walk, report: Report) -> None:
-    for directory in walk:
-        report.directories += 1
-        report.entries += len(directory.names)
-        for row in map(Row.unpack, directory.rows):
-            if stat.S_ISREG(row.mode):
-                report.files += 1
-                report.file_bytes += row.size
 
 
 def _restore_metadata(options: Options) -> dict[str, str]:

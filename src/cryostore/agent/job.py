@@ -79,17 +79,20 @@ class BackupJob:
             )
         )
 
-    def give_up(self, reason: str) -> None:
-        """End the job without a recovery point, as far as the store can still be told."""
+    def give_up(self, reason: str) -> bool:
+        """End the job without a recovery point; tells whether the store could still be told."""
         if isinstance(self._call, KeyedCall):
             reason = "failed"  # it may name a path
         message = "".join(character for character in reason if character.isprintable())[:MESSAGE_CHARACTERS_MAX]
-        with suppress(CryostoreError):
+        try:
             self._call.call(
                 CommitBackupJob(
                     backup_job_id=self.job_id, outcome="FAILED", status_message=message, discard_open_uploads=True
                 )
             )
+        except CryostoreError:
+            return False
+        return True
 
 
 def open_job(
@@ -141,7 +144,7 @@ def _begun(call: Call, start: StartBackupJob, unfinished: Unfinished | None) -> 
             call.call(StopBackupJob(backup_job_id=job_id))
         raise ServiceUnavailableException(
             "another backup of this resource is running",
-            hint="`cryo jobs` shows it; one whose agent is gone ends by itself within an hour",
+            hint="`cryo status` shows it; one whose agent is gone ends by itself within an hour",
         ) from error
 
 

@@ -86,7 +86,7 @@ def _opened(public: PublicKey, how: Stretching, sealed: bytes, *, ask: Ask) -> A
         )
     except DamagedDataError:
         pass
-    raise KeyUnavailableError("the passphrase does not open the key")
+    raise KeyUnavailableError("the passphrase does not open the key", hint="repeat the command with the right one")
 
 
 def _stretching(found: dict[str, Any]) -> Stretching:

@@ -37,4 +37,6 @@ def _unlocked(call: KeyedCall, job_id: str, locks: list[BackupObject]) -> AgentK
             continue
         if isinstance(key, AgentKey):
             return key
-    raise KeyUnavailableError("the passphrase opens no key of this backup")
+    raise KeyUnavailableError(
+        "the passphrase opens no key of this backup", hint="repeat the command with the right one, or give a key file"
+    )

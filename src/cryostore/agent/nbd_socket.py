@@ -28,7 +28,7 @@ def listening(path: str) -> Iterator[socket.socket]:
         try:
             server.bind(path)
         except OSError as error:
-            raise ConfigurationError(f"cannot listen on {path!a}: {error.strerror}") from error
+            raise ConfigurationError(f"cannot listen on {path!a}: {error.strerror or error}") from error
         finally:
             os.umask(before)
         server.listen(CLIENTS_MAX)

@@ -7,6 +7,7 @@ with `!` takes back what an earlier one named.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 
 from pathspec import GitIgnoreSpec
@@ -21,8 +22,9 @@ class Patterns:
         kept = [_anywhere(line) for line in lines]
         try:
             self._spec = GitIgnoreSpec.from_lines(kept)
-        except ValueError as error:
-            raise ConfigurationError(f"a pattern cannot be read: {error}") from None
+        except (ValueError, re.error) as error:
+            hint = "patterns are written as .gitignore has them"
+            raise ConfigurationError(f"a pattern cannot be read: {error}", hint=hint) from None
 
     def fit(self, path: bytes, *, is_directory: bool) -> bool:
         """Whether they name this path, or a directory that it is in. A leading slash makes no difference."""

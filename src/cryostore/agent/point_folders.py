@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from cryostore.agent.points import Point, point_id
+from cryostore.agent.points import Point, completed, point_id
 
 REFRESH_SECONDS = 2.0
 NAME_BYTES_MAX = 200
@@ -43,7 +43,7 @@ def folders_of(points: Iterable[Point]) -> Folder:
     top = Folder()
     resources, times, ids = (top.folder(name) for name in (b"resources", b"times", b"ids"))
     names: dict[tuple[str, str], bytes] = {}
-    for point in sorted(points, key=lambda each: (each.creation_date or 0.0, each.recovery_point_arn or "")):
+    for point in sorted(points, key=lambda each: (completed(each), each.recovery_point_arn or "")):
         resource = _folder_name(point, names, resources)
         inside = resources.folder(resource)
         made = point.creation_date or 0.0

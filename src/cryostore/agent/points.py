@@ -28,6 +28,11 @@ def point_id(point: Point) -> str:
     return (point.recovery_point_arn or "").rpartition(":")[2]
 
 
+def completed(point: Point) -> float:
+    """When a recovery point was completed. The store lets that only grow, whatever becomes of clocks."""
+    return point.completion_date or point.creation_date or 0.0
+
+
 def list_points(call: Call, vault: str | None = None, resource: str | None = None) -> Iterator[Point]:
     """The recovery points that can be read, of one vault or of all, newest first in each."""
     for name in [vault] if vault else _vaults(call):
@@ -45,9 +50,12 @@ def find_point(call: Call, text: str, vault: str | None = None, resource: str | 
     """The one recovery point that `text` names. Raises ConfigurationError if there is none, or more than one."""
     points = list(list_points(call, vault, resource))
     if text == "latest":
+        if not points and resource is not None:
+            hint = "`cryo points` lists them, each with its resource"
+            raise ConfigurationError(f"the resource {resource!a} has no recovery point", hint=hint)
         if not points:
             raise ConfigurationError("there is no recovery point yet", hint="`cryo backup PATH` makes one")
-        return max(points, key=lambda point: point.completion_date or point.creation_date or 0.0)
+        return max(points, key=completed)
     wanted = text.rpartition(":")[2].upper()
     found = [point for point in points if point.recovery_point_arn == text or point_id(point) == wanted]
     if not found and not text.startswith("arn:"):
@@ -82,7 +90,7 @@ def _archive(call: Call, job_id: str, point: Point) -> Archive:
 def _learn_keys(call: KeyedCall, point: Point) -> bool:
     """Learn the keys of the newest recovery point of the same resource; tells whether there is a newer one."""
     points = [each for each in list_points(call, point.backup_vault_name) if each.resource_arn == point.resource_arn]
-    newest = max(points, key=lambda each: each.completion_date or 0.0, default=point)
+    newest = max(points, key=completed, default=point)
     if newest.recovery_point_arn == point.recovery_point_arn:
         return False
     with _restore_job(call, newest, "keys") as job_id:

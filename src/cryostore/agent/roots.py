@@ -13,6 +13,8 @@ def rooted(paths: Sequence[bytes]) -> tuple[bytes, frozenset[bytes] | None]:
 
     One folder is its own root. Raises ConfigurationError for a path that does not exist.
     """
+    if b"" in paths:  # an unset variable of a script, which must not become the current directory
+        raise ConfigurationError("a PATH is empty", hint="`.` is the current directory")
     whole = sorted({os.path.abspath(path) for path in paths})
     for path in whole:
         if not os.path.lexists(path):

@@ -146,8 +146,8 @@ def opened_writer(call: Call, options: Options, unfinished: Unfinished | None) -
             stack.enter_context(alive(call, job.job_id))
             yield stack.enter_context(closing(SingleFileWriter(call, options, job, base)))
     except BaseException as error:
-        job.give_up(_reason(error))
-        if unfinished is not None:
+        ended = job.give_up(_reason(error))
+        if ended and unfinished is not None:  # else the job is open, and stays noted: the next run ends it
             unfinished.end()
         raise
     if unfinished is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cryostore.agent.points import Point, list_points
+from cryostore.agent.points import Point, completed, list_points
 from cryostore.agent.trial import RESOURCE_ARN
 from cryostore.client import pages
 from cryostore.core.time import DAY_MS, milliseconds, seconds
@@ -14,6 +14,8 @@ from cryostore.model.operation import Call
 OPEN: tuple[BackupJobState, ...] = ("CREATED", "PENDING", "RUNNING", "ABORTING")
 FAILED: tuple[BackupJobState, ...] = ("FAILED", "ABORTED", "EXPIRED")
 GOOD = ("COMPLETED", "AVAILABLE")
+AHEAD_MS_MAX = DAY_MS
+"""So far no two clocks are apart that go at all."""
 FAILURES_MS = 7 * DAY_MS
 """Failed jobs that are older are not looked for."""
 
@@ -39,10 +41,14 @@ class ResourceStatus:
             return None
         return max(now_ms - milliseconds(self.last.creation_date or 0.0), 0)
 
+    def is_ahead(self, now_ms: int) -> bool:
+        """Whether the newest good run began so far in the future that its age tells nothing: a clock was wrong."""
+        return self.last is not None and milliseconds(self.last.creation_date or 0.0) - now_ms > AHEAD_MS_MAX
+
     def is_older(self, now_ms: int, age_ms_max: int) -> bool:
-        """Whether the newest good point is older than that, or missing."""
+        """Whether the newest good point is older than that, of no age that can be known, or missing."""
         age = self.age_ms(now_ms)
-        return age is None or age > age_ms_max
+        return age is None or age > age_ms_max or self.is_ahead(now_ms)
 
 
 def status(call: Call, now_ms: int, vault: str | None = None, resource: str | None = None) -> list[ResourceStatus]:
@@ -87,7 +93,7 @@ def _name(item: Point | BackupJob) -> str:
 
 def _count(each: ResourceStatus, point: Point) -> None:
     each.points += 1
-    if each.last is None or (point.creation_date or 0.0) > (each.last.creation_date or 0.0):
+    if each.last is None or completed(point) > completed(each.last):
         each.last, each.name = point, _name(point)
 
 

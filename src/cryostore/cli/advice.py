@@ -27,9 +27,13 @@ BY_CLASS = {
 
 
 def advice(error: BaseException, arguments: Sequence[str]) -> str:
-    """A hint for an error without one: of its class, else of the nearest class above; else where to read on."""
-    for kind in type(error).__mro__:
-        if kind.__name__ in BY_CLASS:
-            return BY_CLASS[kind.__name__]
+    """A hint for an error without one: of its class, else of the nearest class above; else where to read on.
+
+    What a store in this process could not do is told by what stood in its way: there is no server to ask.
+    """
+    for each in (error.__cause__, error):
+        for kind in type(each).__mro__:
+            if kind.__name__ in BY_CLASS:
+                return BY_CLASS[kind.__name__]
     verb = next((word for word in arguments if not word.startswith("-")), "")
     return f"{f'cryo {verb}'.strip()} --help says what is possible"

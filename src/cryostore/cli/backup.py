@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 import click
 
 from cryostore.cli import progress, single_file
-from cryostore.cli.call import Place, opened_call, place_options, recommend_key, state_folder
+from cryostore.cli.call import (
+    Place,
+    open_as_many_files_as_allowed,
+    opened_call,
+    place_options,
+    recommend_key,
+    state_folder,
+)
+from cryostore.cli.entry_facts import path_facts
 from cryostore.cli.single_file import single_file_options
 from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import ConfigurationError, CryostoreError
@@ -22,11 +32,14 @@ if TYPE_CHECKING:
 
 WITH_ISSUES = 1
 NAME_BYTES_MAX = 1024
+NO_NAMES_HAVE = ("Cc", "Cs")
+"""Control characters, and bytes that are no UTF-8: the store refuses them, but only when all has been sent."""
 
 
 @click.command("backup", epilog=EPILOGUE)
 @click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=bytes))
 @single_file_options
+@click.option("--files-from", multiple=True, metavar="FILE", help="The paths in FILE, too: in lines, or ended by NUL.")
 @click.option("--vault", default="Default", show_default=True, help="Where the recovery point goes.")
 @click.option("--resource", default=None, metavar="NAME", help="What this is; HOST:PATH, or hidden, if left out.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, as .gitignore says it; repeatable.")
@@ -35,17 +48,18 @@ NAME_BYTES_MAX = 1024
 @click.option("--exclude-larger-than", default=None, metavar="SIZE", help="Leave out larger files: 500K, 20M, 1.5G.")
 @click.option("--one-file-system", is_flag=True, help="Stay on the file system of each PATH.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of the recovery point; repeatable.")
-@click.option("--dry-run", is_flag=True, help="Store nothing; only count.")
+@click.option("--dry-run", is_flag=True, help="Store nothing; only count. Needs no store.")
+@click.option("--list", "listed", is_flag=True, help="With --dry-run: name all that would be backed up.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
 @place_options
-def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
+def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: Any) -> int:
     """Back up each PATH into one recovery point; or a stream, the output of a command, a disk.
 
     Files that have not changed since the last one are not opened. What cannot be read is named, counted and left out;
     the rest is backed up, and the exit code is 1. If the store fails, no recovery point is made and the exit code is 2.
     A directory given with --data-dir becomes a store if it is none.
     """
-    from cryostore.agent.backup import backup
+    from cryostore.agent.backup import backup, dry_run
     from cryostore.agent.errors import SourceError
     from cryostore.agent.errors import shown as shown_path
     from cryostore.agent.keyed_call import resource_for
@@ -53,18 +67,25 @@ def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
     from cryostore.agent.unfinished import noted
 
     place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"), options.pop("key"))
+    if listed and not options["dry_run"]:
+        raise click.UsageError("--list goes with --dry-run")
     recommend_key(place)
     if single_file.asked(options):
         report, outcome = single_file.back_up(paths, options, place, as_json=as_json)
         return _said(report, outcome, as_json=as_json, dry_run=False)
     named = options["resource"]
-    wanted = _options(paths, **single_file.without(paths, options))
-    wanted = replace(wanted, stores=_stores(wanted.root, place.data_dir))
     report = Report()
+    paths = (*paths, *(path for file in options.pop("files_from") for path in _paths(file)))
+    wanted = _options(paths, report, **single_file.without(paths, options))
+    wanted = replace(wanted, stores=_stores(wanted.root, place.data_dir))
+    open_as_many_files_as_allowed()
     try:
+        if wanted.dry_run:
+            outcome = dry_run(wanted, report, partial(_name, as_json=as_json) if listed else None)
+            return _said(report, outcome, as_json=as_json, dry_run=True)
         with (
             noted(notes_folder(), place.name, wanted.vault, wanted.resource) as unfinished,
-            opened_call(place, create=not wanted.dry_run) as call,
+            opened_call(place, create=True) as call,
             progress.shown(report, quiet=as_json),
         ):
             wanted = wanted if named else replace(wanted, resource=resource_for(call, wanted.resource))
@@ -72,7 +93,17 @@ def command(paths: tuple[bytes, ...], as_json: bool, **options: Any) -> int:
     except SourceError as error:
         hint = "see whether it is there, and whether this user may read it"
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
-    return _said(report, outcome, as_json=as_json, dry_run=wanted.dry_run)
+    return _said(report, outcome, as_json=as_json, dry_run=False)
+
+
+def _name(path: bytes, *, as_json: bool) -> None:
+    """Name an entry that would be backed up."""
+    from cryostore.agent.errors import shown as shown_path
+
+    if as_json:
+        progress.say({"type": "entry"} | path_facts(path))
+    else:
+        print(shown_path(path))
 
 
 def _said(report: Report, outcome: Outcome, *, as_json: bool, dry_run: bool) -> int:
@@ -92,6 +123,7 @@ def notes_folder() -> str | None:
 
 def _options(
     paths: tuple[bytes, ...],
+    report: Report,
     *,
     vault: str,
     resource: str | None,
@@ -106,7 +138,11 @@ def _options(
     from cryostore.agent.backup import Options
     from cryostore.agent.roots import rooted
 
+    if resource is not None and (not resource or any(category(each) in NO_NAMES_HAVE for each in resource)):
+        raise ConfigurationError(f"--resource {resource!a} is no name that can be written down")
     root, only = rooted(paths)
+    if one_file_system and only is None:
+        _refuse_what_would_be_left_out(root, paths)
     lines = [*exclude, *(line for path in exclude_file for line in _lines(path))]
     larger = None if exclude_larger_than is None else bytes_of(exclude_larger_than)
     return Options(
@@ -114,12 +150,23 @@ def _options(
         only=only,
         vault=vault,
         resource=resource or _resource(root, only),
-        select=_selection(root, lines, larger) if lines or larger is not None else None,
+        select=_selection(root, lines, larger, report) if lines or larger is not None else None,
         markers=frozenset(map(os.fsencode, exclude_if_present)),
         one_file_system=one_file_system,
         tags=dict(tag_of(tag) for tag in tags),
         dry_run=dry_run,
     )
+
+
+def _refuse_what_would_be_left_out(root: bytes, paths: tuple[bytes, ...]) -> None:
+    """Raise ConfigurationError if a PATH lies in another one, and on another file system."""
+    top = Path(os.fsdecode(root)).stat()
+    for path in paths:
+        if os.lstat(path).st_dev != top.st_dev:
+            raise ConfigurationError(
+                f"{os.fsdecode(path)!a} lies in another PATH, where --one-file-system leaves it out",
+                hint="back it up by itself",
+            )
 
 
 def _stores(root: bytes, data_dir: Path | None) -> frozenset[bytes]:
@@ -132,10 +179,10 @@ def _stores(root: bytes, data_dir: Path | None) -> frozenset[bytes]:
     return frozenset({os.fsencode(store.relative_to(top))}) if store.is_relative_to(top) else frozenset()
 
 
-def _selection(root: bytes, lines: list[str], larger: int | None) -> Selection:
+def _selection(root: bytes, lines: list[str], larger: int | None, report: Report) -> Selection:
     from cryostore.agent.selection import Selection
 
-    return Selection(root, lines, larger)
+    return Selection(root, lines, larger, report.skipped)
 
 
 def _resource(root: bytes, only: frozenset[bytes] | None) -> str:
@@ -161,17 +208,31 @@ def _lines(path: Path) -> list[str]:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
 
 
+def _paths(file: str) -> list[bytes]:
+    """The paths in a file, or on stdin if it is `-`: ended by NUL as `find -print0` has them, else by line."""
+    try:
+        with click.open_file(file, "rb") as opened:
+            data: bytes = opened.read()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file!a}: {error.strerror}") from error
+    found = [path for path in data.split(b"\0" if b"\0" in data else b"\n") if path]
+    if not found:
+        raise ConfigurationError(f"{file!a} names no PATH", hint="nothing would be backed up")
+    return found
+
+
 def bytes_of(text: str) -> int:
     """A number of bytes as people write it: 500K, 20M, 1.5G. Raises ConfigurationError."""
     units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
     number = text.upper().removesuffix("B").removesuffix("I")
     unit = number[-1:] if number[-1:].isalpha() else ""
     try:
-        return round(float(number.removesuffix(unit)) * units[unit])
+        count = round(float(number.removesuffix(unit)) * units[unit])
     except (KeyError, ValueError, OverflowError):
-        raise ConfigurationError(
-            f"{text!a} is no size", hint="a size is a number with K, M, G or T behind it"
-        ) from None
+        count = -1
+    if count < 0:
+        raise ConfigurationError(f"{text!a} is no size", hint="a size is a number with K, M, G or T behind it")
+    return count
 
 
 def words(report: Report, outcome: Outcome, *, dry_run: bool) -> str:

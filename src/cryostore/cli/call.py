@@ -8,7 +8,7 @@ import ipaddress
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from cryostore.cli import known_stores
 from cryostore.cli.agent_key_option import key_option, passphrase, read_key
 from cryostore.cli.data_dir import keyring_option
 from cryostore.core.errors import ConfigurationError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from cryostore.model.operation import Call
 
 
+OF_A_NEW_STORE = frozenset({"lost+found", "keyring.json", "credentials", "open.lock", "in-use.lock", "catalog.lock"})
+"""What may be in a directory that becomes a store: on a new disk, after a failed start, or a keyring put there."""
 ENDPOINTS = ("AWS_ENDPOINT_URL_BACKUPSTORAGE", "AWS_ENDPOINT_URL_BACKUP", "AWS_ENDPOINT_URL")
 
 
@@ -124,13 +127,22 @@ def _opened(place: Place, *, create: bool) -> Iterator[Call]:
     try:
         settings = resolve(os.environ, endpoint_url=place.endpoint_url)
     except ConfigurationError as error:
-        if place.endpoint_url:
+        if place.name:  # a server is named, and something else is missing
             raise
         raise ConfigurationError(
             error.message, hint="name a store with --data-dir DIR, or a server with --endpoint-url URL"
         ) from None
     with Client.of(settings) as client:
         yield client
+
+
+def open_as_many_files_as_allowed() -> None:
+    """Let this process hold more open files than a shell lets it: a walk holds the folders that it is in."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _collect_seldom() -> None:
@@ -147,12 +159,39 @@ def _in_process(data_dir: Path, keyring: str | None, *, create: bool) -> Iterato
 
     if not create and not (data_dir / CATALOG).exists():
         raise ConfigurationError(f"{data_dir} holds no store", hint="`cryo backup --data-dir` makes one")
+    mark = _mark(data_dir) if create else None
+    if create and not (data_dir / CATALOG).exists():
+        _refuse_among_strangers(data_dir)
+        if mark is not None:
+            known_stores.check(mark, data_dir)
     keep_buffers()
     service = open_service(data_dir, keyring=keyring, on_keyring_created=_tell_keyring)
+    if mark is not None:
+        known_stores.note(mark, data_dir)
     try:
         yield service.as_caller(Caller(access_key_id="local", root=True))
     finally:
         service.close()
+
+
+def _mark(data_dir: Path) -> Path | None:
+    folder = state_folder()
+    return folder / "stores" / _short(str(data_dir.absolute())) if folder else None
+
+
+def _refuse_among_strangers(data_dir: Path) -> None:
+    """Raise ConfigurationError if something is in a directory that is to become a store: it was hardly meant."""
+    from cryostore.chunks.files import TEMPORARY_PREFIX
+
+    try:
+        names = {path.name for path in data_dir.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)}
+    except OSError:  # it is not there, or opening it will say why it cannot be used
+        return
+    if names - OF_A_NEW_STORE and "packs" not in names:  # of packs without a catalog opening says more
+        raise ConfigurationError(
+            f"{data_dir} is no store, and something is in it",
+            hint="name an empty directory, or one that does not exist yet: it becomes a store",
+        )
 
 
 def _tell_keyring(path: Path) -> None:

@@ -11,6 +11,7 @@ import click
 
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
+from cryostore.core.errors import CryostoreError
 
 if TYPE_CHECKING:
     from cryostore.agent.files import Files
@@ -42,13 +43,16 @@ def command(point: str, vault: str | None, resource: str | None, **place: Any) -
 
 
 def write(files: Files, path: str, fd: int) -> None:
-    """Write a file to a descriptor. A reader that wants no more is no failure."""
+    """Write a file to a descriptor. A reader that wants no more is no failure, a full disk is CryostoreError."""
     from cryostore.agent.reading import parts_of
 
-    try:
-        for part in parts_of(files.open(files.file(path))):
+    for part in parts_of(files.open(files.file(path))):
+        try:
             view = memoryview(part)
             while view:
                 view = view[os.write(fd, view) :]
-    except BrokenPipeError:
-        return
+        except BrokenPipeError:
+            return
+        except OSError as error:
+            hint = "see whether there is room where it is written"
+            raise CryostoreError(f"stdout: {error.strerror}", hint=hint) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,12 +27,15 @@ def command(vault: str | None, resource: str | None, as_json: bool, **place: Any
     """
     from cryostore.agent.points import list_points
 
+    point: Point | None = None
     with opened_call(Place(**place)) as call:
         for point in list_points(call, vault, resource):
             if as_json:
                 progress.say(facts(point))
             else:
                 print(words(point))
+    if point is None and not as_json:
+        print("there is no such recovery point" if vault or resource else "no recovery point yet", file=sys.stderr)
 
 
 def words(point: Point) -> str:
@@ -44,7 +48,7 @@ def words(point: Point) -> str:
     name = point.resource_name or point.resource_arn or ""
     message = f"  ({point.status_message})" if point.status_message else ""
     size = progress.size(point.backup_size_in_bytes or 0)
-    return f"{point_id(point)}  {moment:%Y-%m-%d %H:%M:%S}  {size:>10}  {name}{message}"
+    return progress.printable(f"{point_id(point)}  {moment:%Y-%m-%d %H:%M:%S}  {size:>10}  {name}{message}")
 
 
 def facts(point: Point) -> dict[str, Any]:

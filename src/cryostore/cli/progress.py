@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +20,32 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 1.0
 SECONDS_BETWEEN_LINES = 0.25
 PATH_CHARACTERS = 40
+COLUMNS = 80
+"""Of a terminal that does not say how wide it is."""
 UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
 
 
+Done = Callable[["Report"], int]
+
+
+def looked_at(report: Report) -> int:
+    """How many bytes a run has behind it that reads: whole folders are counted, and single files while they last."""
+    return max(report.file_bytes, report.read_bytes)
+
+
+def written(report: Report) -> int:
+    """How many bytes a run has behind it that writes files, and knows of them long before."""
+    return report.new_bytes
+
+
 @contextmanager
-def shown(report: Report, *, quiet: bool) -> Iterator[None]:
+def shown(report: Report, *, quiet: bool, done: Done = looked_at) -> Iterator[None]:
     """While the context lasts, say on a terminal how far the run is, once it takes longer than a second."""
     if quiet or not sys.stderr.isatty():
         yield
         return
     ended = threading.Event()
-    thread = threading.Thread(target=_show, args=(report, ended), name="progress", daemon=True)
+    thread = threading.Thread(target=_show, args=(report, ended, done), name="progress", daemon=True)
     thread.start()
     try:
         yield
@@ -37,28 +54,47 @@ def shown(report: Report, *, quiet: bool) -> Iterator[None]:
         thread.join()
 
 
-def _show(report: Report, ended: threading.Event) -> None:
+def _show(report: Report, ended: threading.Event, done: Done) -> None:
     begun = time.monotonic()
     wait = QUIET_SECONDS
     said = False
     while not ended.wait(wait):
-        print(f"\r\x1b[K{line(report, time.monotonic() - begun)}", end="", file=sys.stderr, flush=True)
+        text = fitted(line(report, time.monotonic() - begun, done), _columns() - 1)
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         wait, said = SECONDS_BETWEEN_LINES, True
     if said:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def line(report: Report, seconds: float) -> str:
+def line(report: Report, seconds: float, done: Done = looked_at) -> str:
     """One line of progress."""
     from cryostore.agent.errors import shown as shown_path
 
-    rate = report.file_bytes / seconds if seconds else 0.0
+    count = done(report)
+    rate = count / seconds if seconds else 0.0
     left = ""
-    if report.total_bytes and rate and report.total_bytes >= report.file_bytes:
-        left = f", {_span((report.total_bytes - report.file_bytes) / rate)} left"
+    if report.total_bytes and rate and report.total_bytes >= count:
+        left = f", {_span((report.total_bytes - count) / rate)} left"
     issues = f", {report.issue_count} issues" if report.issue_count else ""
     path = shown_path(report.current)[-PATH_CHARACTERS:]
-    return f"{size(report.file_bytes)}, {report.files} files, {size(rate)}/s{left}{issues}  {path}"
+    return f"{size(count)}, {report.files} files, {size(rate)}/s{left}{issues}  {path}"
+
+
+def fitted(text: str, columns: int) -> str:
+    """As much of a text as so many columns show: a line that wraps could not be taken back."""
+    used = 0
+    for index, character in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if used > columns:
+            return text[:index]
+    return text
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or COLUMNS
+    except (OSError, ValueError):
+        return COLUMNS
 
 
 def size(count: float) -> str:
@@ -75,13 +111,19 @@ def _span(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def printable(text: str) -> str:
+    """A text of the store that others may have written: whatever could move a terminal's cursor is escaped."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def say_issues(report: Report, *, as_json: bool) -> None:
     """Each issue in a line of its own: on stderr for people, among the results for programs."""
     from cryostore.agent.errors import shown as shown_path
+    from cryostore.cli.entry_facts import path_facts
 
     for issue in report.issues:
         if as_json:
-            say({"type": "issue", "path": shown_path(issue.path), "reason": issue.reason})
+            say({"type": "issue"} | path_facts(issue.path) | {"reason": issue.reason})
         else:
             print(f"{shown_path(issue.path) or '.'}: {issue.reason}", file=sys.stderr)
     if not as_json and (more := report.issue_count - len(report.issues)):

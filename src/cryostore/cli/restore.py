@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,9 +13,10 @@ from cryostore.cli import progress, single_file
 from cryostore.cli.agent_key_option import note_unproved
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE, OK
-from cryostore.core.errors import CryostoreError
+from cryostore.core.errors import ConfigurationError, CryostoreError
 
 if TYPE_CHECKING:
+    from cryostore.agent.archive import Archive
     from cryostore.agent.report import Report
     from cryostore.agent.restore import Matches
 
@@ -42,7 +45,8 @@ WITH_ISSUES = 1
 def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
     """Put what is at PATH in a recovery point, or all of it, into the folder TARGET.
 
-    A stream or a disk goes to the file or the device TARGET, as does any single file to `-`, which is stdout.
+    If PATH is a file, TARGET is the folder it goes into, or its own place: DIR/NAME, with the same NAME. A stream or a
+    disk goes to the file or the device TARGET, as does any single file to `-`, which is stdout.
 
     POINT is an ARN, an id, the beginning of one, or `latest`; `cryo points` lists them. PATH is taken from the folder
     that was backed up, or from the top of the file system. Nothing is written outside of TARGET. A file takes its place
@@ -65,14 +69,57 @@ def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
             if single_file.restores_one(archive, target):
                 return _said(single_file.restore_one(archive, path, target, options, as_json=as_json), options, as_json)
             note_unproved(archive)
-            report.total_bytes = archive.header.file_bytes
+            if not (path or options["include"] or options["exclude"]):
+                report.total_bytes = archive.header.file_bytes
             wanted = Options(target=target, path=path_in(archive, path), **options)
-            with progress.shown(report, quiet=as_json):
+            if wanted.delete:
+                _refuse_to_delete_around(archive, wanted.path)
+            wanted = replace(wanted, target=_folder(archive, wanted.path, target))
+            with progress.shown(report, quiet=as_json, done=progress.written), single_file.terminated_as_interrupted():
                 restore(archive, wanted, report)
     except TargetError as error:
         hint = "see whether there is room, and whether this user may write there"
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
     return _said(report, options, as_json)
+
+
+def _folder(archive: Archive, path: bytes, target: bytes) -> bytes:
+    """The folder that something is restored into: of a file whose own place is named, the folder that has this place.
+
+    Raises ConfigurationError if a file is to go where something else stands.
+    """
+    from cryostore.agent.tree import Tree
+
+    place = Path(os.fsdecode(target))
+    if not path or place.is_dir():
+        return target
+    is_same_name = os.fsencode(place.name) == path.rpartition(b"/")[2] and not target.endswith(b"/")
+    if not is_same_name and not os.path.lexists(target):
+        return target
+    entry = Tree(archive).find(path)
+    if entry is None or entry.row.is_directory:
+        return target
+    if is_same_name:
+        return os.fsencode(place.parent)
+    raise ConfigurationError(
+        f"{os.fsdecode(target)!a} is no folder, and has another name than the file",
+        hint="name the folder it goes into, or its own place; `cryo cat POINT:PATH` writes it to stdout",
+    )
+
+
+def _refuse_to_delete_around(archive: Archive, path: bytes) -> None:
+    """Raise ConfigurationError if a folder is to be restored of which only parts were backed up.
+
+    What else is in it was never asked about: it is not what somebody removed since.
+    """
+    from cryostore.agent.errors import shown
+
+    for part in archive.header.only or ():
+        if not path or part.startswith(path + b"/"):
+            raise ConfigurationError(
+                "only parts of this folder were backed up, and --delete would remove all else",
+                hint=f"restore each of them by itself: POINT:{shown(part)}, and so on",
+            )
 
 
 def _said(report: Report | None, options: dict[str, Any], as_json: bool) -> int:

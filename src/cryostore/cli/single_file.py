@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
 SOURCES = ("stdin", "shell_command", "from_command", "device")
 STDOUT = b"-"
-OF_TREES = ("exclude", "exclude_file", "exclude_if_present", "exclude_larger_than", "one_file_system", "dry_run")
+OF_TREES = (
+    "files_from",
+    "exclude",
+    "exclude_file",
+    "exclude_if_present",
+    "exclude_larger_than",
+    "one_file_system",
+    "dry_run",
+)
 
 
 def single_file_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,8 +69,10 @@ def words(found: list[ResourceStatus], old: list[ResourceStatus], now_ms: int) -
         if each.failed is not None:
             why = each.failed.status_message or (each.failed.state or "").lower()
             lines.append(f"{each.name}: the run of {_moment(each.failed.creation_date)} failed: {why}")
+        if each.is_ahead(now_ms):
+            lines.append(f"{each.name}: the last good run began in the future: a clock is wrong, or was")
     lines += [f"{each.name}: too old" if each.last else f"{each.name}: no good recovery point" for each in old]
-    return "\n".join(lines)
+    return "\n".join(map(progress.printable, lines))
 
 
 def _row(each: ResourceStatus, now_ms: int) -> tuple[str, ...]:
