@@ -174,15 +174,17 @@ class _Run:
                 self._pending[path] = (block.path, name, row, extras)
             return
         self._report.entries += 1
-        with self._told(path):
+        try:
             if number < 0:
                 number = self._make_pending(block.path)
-            if row.is_directory:
-                self._directory(number, path, name, row, extras)
-            elif row.is_file:
+            if row.is_file:
                 self._file(number, path, name, row, Content.unpack(block.contents, index), extras)
+            elif row.is_directory:
+                self._directory(number, path, name, row, extras)
             else:
                 self._other(number, path, name, row, extras)
+        except OSError as error:
+            self._tell(path, error)
 
     @contextmanager
     def _told(self, path: bytes) -> Iterator[None]:
@@ -190,9 +192,12 @@ class _Run:
         try:
             yield
         except OSError as error:
-            if error.errno in FULL:
-                raise StorageFullError(f"the target is full: {error.strerror}") from error
-            self._issue(path, error.strerror or str(error))
+            self._tell(path, error)
+
+    def _tell(self, path: bytes, error: OSError) -> None:
+        if error.errno in FULL:
+            raise StorageFullError(f"the target is full: {error.strerror}") from error
+        self._issue(path, error.strerror or str(error))
 
     def _issue(self, path: bytes, reason: str) -> None:
         with self._lock:
@@ -305,6 +310,7 @@ class _Run:
             return
         old = standing is not None and stat.S_ISREG(standing.st_mode)
         file = RestoredFile(number, name, row, content, extras, old, standing is not None)
+        file.temporary = self._writer.temporary()
         if file.data_bytes and not content.object_number:
             raise ArchiveDamagedError("a file has no content")
         self._links.add_first(row, number, name, file)
@@ -324,9 +330,7 @@ class _Run:
 
     def _write_files(self) -> None:
         files, self._files = self._files, []
-        for file in files:
-            if not file.data_bytes:
-                self._writer.empty(file)
+        self._writer.empty([file for file in files if not file.data_bytes])
         by_object: dict[int, list[RestoredFile]] = {}
         for file in files:
             if file.data_bytes:

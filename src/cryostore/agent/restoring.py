@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from cryostore.agent.archive import Archive, digest_of
 from cryostore.agent.attributes import Attributes
@@ -47,6 +48,7 @@ class RestoredFile:
     left: int = 0
     fd: int = -1
     temporary: bytes = b""
+    """The name that it is written under."""
     failed: bool = False
     lock: threading.Lock | None = None
 
@@ -119,16 +121,13 @@ class FileWriter:
         self._begun: set[RestoredFile] = set()
 
     def temporary(self) -> bytes:
-        """A name that nothing has yet."""
-        with self._lock:
-            self._count += 1
-            return b"%s%x" % (self._prefix, self._count)
+        """A name that nothing has yet. For one thread alone."""
+        self._count += 1
+        return b"%s%x" % (self._prefix, self._count)
 
-    def empty(self, file: RestoredFile) -> None:
-        """Write a file that needs no bytes of the content."""
-        with self._guarded(file):
-            self._begin(file)
-            self._finish(file)
+    def empty(self, files: Sequence[RestoredFile]) -> None:
+        """Write files that need no bytes of the content."""
+        self._whole([Piece(file, 0, 0, 0) for file in files], memoryview(b""))
 
     def chunk(self, chunk: Chunk, pieces: Sequence[Piece[RestoredFile]]) -> None:
         """Fetch a chunk and write all that is wanted of it. Raises what the store raises.
@@ -149,7 +148,9 @@ class FileWriter:
                 self._lose(piece.wanted, error.message)
             return
         for piece in pieces:
-            self._write(piece.wanted, piece, data[piece.chunk_offset : piece.chunk_offset + piece.length])
+            if piece.wanted.lock is not None:
+                self._part(piece.wanted, piece, data)
+        self._whole([piece for piece in pieces if piece.wanted.lock is None], data)
 
     def _reuse(self, chunk: Chunk, piece: Piece[RestoredFile]) -> bool:
         """Take a chunk from the file that stands in the place of the restored one, if it is there."""
@@ -168,40 +169,64 @@ class FileWriter:
             return False
         if len(data) != chunk.length or self._archive.identity(data) != digest_of(chunk):
             return False
-        self._write(file, piece, memoryview(data))
+        if file.lock is None:
+            self._whole([piece], memoryview(data))
+        else:
+            self._part(file, piece, memoryview(data))
         return True
 
-    def _write(self, file: RestoredFile, piece: Piece[RestoredFile], data: memoryview) -> None:
-        if file.lock is None:  # all of it is in this piece
-            with self._guarded(file):
-                self._begin(file)
-                self._put(file, piece, data)
-                self._finish(file)
-            return
+    def _whole(self, pieces: Sequence[Piece[RestoredFile]], data: memoryview) -> None:
+        """Write files of which a chunk has all the bytes, a directory at a time."""
+        for directory, group in groupby(pieces, key=lambda piece: piece.wanted.directory):
+            in_directory = list(group)
+            try:
+                with self._target.at(directory) as parent:
+                    self._whole_in(parent, in_directory, data)
+            except OSError as error:  # of the directory: those of a file are its guard's
+                for piece in in_directory:
+                    self.fail(piece.wanted, error)
+
+    def _whole_in(self, parent: int, pieces: Sequence[Piece[RestoredFile]], data: memoryview) -> None:
+        done: list[RestoredFile] = []
+        try:
+            for piece in pieces:
+                file = piece.wanted
+                with self._guarded(file):
+                    self._begin(file, parent)
+                    if piece.length:
+                        self._put(file, piece, data)
+                    self._finish(file, parent)
+                    done.append(file)
+        finally:
+            self._count_new(done)
+
+    def _part(self, file: RestoredFile, piece: Piece[RestoredFile], data: memoryview) -> None:
+        """Write a part of a file that needs several chunks; the last one completes it."""
+        assert file.lock is not None
         with file.lock, self._guarded(file):
             if file.failed:
                 return
             if file.fd < 0:
-                self._begin(file)
+                with self._target.at(file.directory) as parent:
+                    self._begin(file, parent)
             self._put(file, piece, data)
             file.left -= piece.length
             if not file.left:
-                self._finish(file)
+                with self._target.at(file.directory) as parent:
+                    self._finish(file, parent)
+                self._count_new([file])
 
     def _put(self, file: RestoredFile, piece: Piece[RestoredFile], data: memoryview) -> None:
-        done = 0
+        start = piece.chunk_offset
         for offset, length in file.places(piece.data_offset, piece.length):
-            _pwrite_all(file.fd, data[done : done + length], offset)
-            done += length
+            _pwrite_all(file.fd, data[start : start + length], offset)
+            start += length
 
-    def _begin(self, file: RestoredFile) -> None:
-        file.temporary = self.temporary()
-        with self._target.at(file.directory) as parent:
-            file.fd = os.open(file.temporary, FLAGS, 0o600, dir_fd=parent)
-        with self._lock:
-            self._begun.add(file)
+    def _begin(self, file: RestoredFile, parent: int) -> None:
+        file.fd = os.open(file.temporary, FLAGS, 0o600, dir_fd=parent)
+        self._begun.add(file)
 
-    def _finish(self, file: RestoredFile) -> None:
+    def _finish(self, file: RestoredFile, parent: int) -> None:
         if file.holes:
             os.ftruncate(file.fd, file.row.size)
         plain = self._target.plain(file.directory)
@@ -210,15 +235,16 @@ class FileWriter:
             os.fsync(file.fd)  # or a loss of power could leave neither this one nor the one before
         fd, file.fd = file.fd, -1
         os.close(fd)
-        with self._target.at(file.directory) as parent:
-            if file.standing and not file.old:
-                self.make_room(parent, file.name)
-            os.rename(file.temporary, file.name, src_dir_fd=parent, dst_dir_fd=parent)
+        if file.standing and not file.old:
+            self.make_room(parent, file.name)
+        os.rename(file.temporary, file.name, src_dir_fd=parent, dst_dir_fd=parent)
         file.left = 0
+        self._begun.discard(file)
+
+    def _count_new(self, files: Sequence[RestoredFile]) -> None:
         with self._lock:
-            self._begun.discard(file)
-            self._report.new += 1
-            self._report.new_bytes += file.row.size
+            self._report.new += len(files)
+            self._report.new_bytes += sum(file.row.size for file in files)
 
     def _issue(self, file: RestoredFile, reason: str) -> None:
         with self._lock:
@@ -247,15 +273,15 @@ class FileWriter:
 
     def _give_up(self, file: RestoredFile) -> None:
         file.failed = True
-        with self._lock:
-            self._begun.discard(file)
+        if file not in self._begun:
+            return
+        self._begun.discard(file)
         with suppress(OSError):
             if file.fd >= 0:
                 os.close(file.fd)
             file.fd = -1
-            if file.temporary:
-                with self._target.at(file.directory) as parent:
-                    os.unlink(file.temporary, dir_fd=parent)
+            with self._target.at(file.directory) as parent:
+                os.unlink(file.temporary, dir_fd=parent)
 
     def abandon(self) -> None:
         """Take away what was begun and not completed. Nothing else may be under way any more."""
