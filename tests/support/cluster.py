@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -47,8 +49,7 @@ class OwnPostgres:
     def __enter__(self):
         postgres.required()
         self.folder = Path(tempfile.mkdtemp(prefix="cryo-postgres-", dir="/tmp"))  # the server must be able to get here
-        with TcpProxy("127.0.0.1", 1) as free:
-            port = str(free.port)
+        port = str(_free_port())
         self.url = self.run("up", port) if self._of is None else self.run("standby", self._of.folder, port)
         return self
 
@@ -58,8 +59,17 @@ class OwnPostgres:
 
     def run(self, verb, *more):
         """up, down (in order), kill, or promote."""
-        done = subprocess.run([SCRIPT, verb, self.folder, *more], capture_output=True, text=True, check=True)
+        done = subprocess.run([SCRIPT, verb, self.folder, *more], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{done.stderr}{(self.folder / 'log').read_text()[-2000:]}"
         return done.stdout.strip()
+
+
+def _free_port():
+    """One that the system gives to nobody by itself, while its server is dead and will come back."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Cluster:

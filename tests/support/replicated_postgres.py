@@ -60,7 +60,9 @@ class ReplicatedPostgres:
         for one in (pid, *map(int, children)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one, signal.SIGKILL)
-        (self.first.folder / "data" / "postmaster.pid").unlink()  # nobody may take another process for it
+        for left in ("data/postmaster.pid", ".s.PGSQL.*"):  # its number may live on as that of another process
+            for path in self.first.folder.glob(left):
+                path.unlink()
 
     def fail_over(self):
         """The first one dies, unless it is dead, and the second takes its place."""
