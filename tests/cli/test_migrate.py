@@ -89,6 +89,9 @@ def test_where_a_shared_store_goes_is_said_in_full(places, tmp_path):
     assert "together must say" in places.cryo("migrate", *places.shared, *catalog, code=2).err
     assert "together must say" in places.cryo("migrate", *places.shared, *blobs, code=2).err
     assert "--catalog, --blobs and --keyring must say" in places.cryo("migrate", *catalog, *blobs, code=2).err
+    secret = ["--to-catalog", "postgresql://u:geheim@a:1,[::1]:2/db", *blobs]
+    assert "CRYO_TO_CATALOG" in (told := places.cryo("migrate", *places.shared, *secret, code=2).err)
+    assert "geheim" not in told
     assert "a directory is moved to --catalog" in places.migrate(*catalog, *blobs, code=2).err
 
 

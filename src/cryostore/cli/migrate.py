@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -33,6 +34,8 @@ SHOWN_MAX = 20
 STORE_OPTIONS = {option.key: option for option in STORE}
 KEYRING = replace(STORE_OPTIONS["keyring"], unsaid="")
 """There is no default: the copy of the keyring is to be made before."""
+TO_CATALOG = "CRYO_TO_CATALOG"
+TO_BLOBS = "CRYO_TO_BLOBS"
 
 
 @click.command("migrate", epilog=EPILOGUE)
@@ -52,15 +55,13 @@ KEYRING = replace(STORE_OPTIONS["keyring"], unsaid="")
     "--to-catalog",
     metavar="URL",
     default=None,
-    envvar="CRYO_TO_CATALOG",
-    show_envvar=True,
-    help="Move the shared store to this catalog, an empty one, and to --to-blobs.",
+    help=f"Move the shared store to this catalog, an empty one, and to --to-blobs.  [env var: {TO_CATALOG}]",
 )
 @click.option(
     "--to-blobs",
     metavar="URL",
     default=None,
-    envvar="CRYO_TO_BLOBS",
+    envvar=TO_BLOBS,
     show_envvar=True,
     help="Where nothing is yet: for the blobs of a shared store that is moved to --to-catalog.",
 )
@@ -91,6 +92,7 @@ def command(
     shared = _shared(texts)
     if take_back:
         return _take_back(data_dir, shared, as_json=as_json)
+    to_catalog = _to_catalog(to_catalog)
     if to_catalog or to_blobs:
         source, target = _between(data_dir, shared, to_catalog, to_blobs)
     else:
@@ -105,6 +107,15 @@ def _shared(texts: dict[str, Any]) -> SharedPlace | None:
     """The shared store that options name; None if they name none. Raises ConfigurationError if a part is missing."""
     config = texts.pop("config")
     return place_of_options({"data_dir": None, **texts}, config).shared
+
+
+def _to_catalog(given: str | None) -> str | None:
+    """The option, or the variable, which alone may hold a password. Raises ConfigurationError."""
+    from cryostore.server.config_file import require_no_password
+
+    if given is not None:
+        require_no_password(given, "--to-catalog", TO_CATALOG)
+    return given or os.environ.get(TO_CATALOG)
 
 
 def _there_or_back(data_dir: Path | None, shared: SharedPlace | None, *, back: bool) -> tuple[StorePlace, StorePlace]:
