@@ -27,6 +27,7 @@ from cryostore.catalog.postgres import PostgresDatabase
 from cryostore.catalog.postgres_clock import DatabaseClock
 from cryostore.catalog.postgres_session import Place, translated
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
+from cryostore.service.open_shared import without_secrets
 from support.postgres import at, new_database, required
 
 DIGEST = b"d" * 32
@@ -47,7 +48,7 @@ class TestPostgresDatabase(GroupCommitTests, DatabaseTests):
         return PostgresDatabase(place)
 
     def commits(self, database):
-        return database._batch
+        return database._row.batch
 
     def wait_for_queue(self, database, length):
         while database._group.waiting() < length:
@@ -408,7 +409,38 @@ def test_a_url_that_cannot_be_read_is_not_repeated(url):
 
 def test_a_place_is_shown_without_its_password():
     place = Place("postgresql://u:geheim@a.example:1,b.example:2/db?sslmode=require")
-    assert place.shown == "postgresql://u@a.example,b.example:1,2/db"
+    assert place.shown == "postgresql://u@a.example:1,b.example:2/db"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "shown"),
+    [
+        ("a,b,c", "a,b,c"),
+        ("[::1]", "[::1]"),
+        ("[2001:db8::1]:5433,b,[2001:db8::2]", "[2001:db8::1]:5433,b,[2001:db8::2]"),
+        ("a:1,[::1]:2", "a:1,[::1]:2"),
+    ],
+)
+def test_several_hosts_are_shown_as_they_are_named(hosts, shown):
+    assert Place(f"postgresql://u:geheim@{hosts}/db").shown == f"postgresql://u@{shown}/db"
+    assert without_secrets(f"postgresql://u:geheim@{hosts}/db?password=geheim") == f"postgresql://u@{shown}/db"
+
+
+@pytest.mark.parametrize("wanted", ["any", "standby", "prefer-standby", "read-only"])
+def test_a_replica_is_no_catalog(wanted):
+    with pytest.raises(ConfigurationError, match="replica"):
+        Place(f"postgresql://u@a,b/db?target_session_attrs={wanted}")
+    Place("postgresql://u@a,b/db?target_session_attrs=primary")
+
+
+def test_what_is_wrong_with_each_of_several_hosts_is_told(monkeypatch):
+    monkeypatch.setattr(postgres, "OUTAGE_SECONDS", 0.1)
+    with pytest.raises(StorageUnavailableError) as told:
+        PostgresDatabase("postgresql://u:geheim@127.0.0.1:1,[::1]:2/db")
+    for host in ('"127.0.0.1", port 1', '"::1", port 2'):
+        assert f"connection to server at {host} failed" in told.value.message
+    assert "geheim" not in told.value.message
+    assert "\n" not in told.value.message
 
 
 def test_a_database_that_does_not_exist_is_the_operators_to_make(postgres_url):
@@ -437,7 +469,7 @@ def test_writers_leave_no_row_behind_when_they_end(postgres_url):
             other = PostgresDatabase(postgres_url)
             other.write(lambda t: t.row("SELECT 1"))
             other.close()
-        assert database.read(lambda t: t.row("SELECT count(*) FROM catalog_writer")) == (0,)
+        assert database.read(lambda t: t.row("SELECT count(*) FROM catalog_writer")) == (1,)  # its own
 
 
 def test_required_names_what_is_missing(monkeypatch):

@@ -14,7 +14,9 @@ from cryostore.service.in_use import InUse
 from support.collecting import noise
 from support.stores import opened
 
-NAMES = ("CRYO_DATA_DIR", "CRYO_CATALOG", "CRYO_BLOBS", "CRYO_KEYRING", "CRYO_CONFIG")
+NAMES = (
+    "CRYO_DATA_DIR", "CRYO_CATALOG", "CRYO_BLOBS", "CRYO_KEYRING", "CRYO_CONFIG", "CRYO_TO_CATALOG", "CRYO_TO_BLOBS",
+)  # fmt: skip
 
 
 class Places:
@@ -65,6 +67,32 @@ def test_there_and_back_it_says_what_to_do_next(places):
     (places.other_dir / "keyring.json").chmod(0o600)
     with opened(places.other_dir) as store:
         assert store.api().restored(places.point) == {"a": noise(1, 3000), "b": b"2"}
+
+
+def test_a_shared_store_is_moved_to_another_shared_place(places, tmp_path):
+    places.migrate()
+    there = ["--to-catalog", tmp_path / "next.sqlite", "--to-blobs", tmp_path / "next"]
+    assert "would be copied" in places.cryo("migrate", *places.shared, *there, "--dry-run").out
+    assert not (tmp_path / "next").exists()
+    said = places.cryo("migrate", *places.shared, *there, "--verify-data").out
+    assert f"cryo serve --catalog {tmp_path / 'next.sqlite'} --blobs {tmp_path / 'next'}" in said
+    assert "was moved" in places.cryo("migrate", *places.shared, *there).out
+    assert "moved last" in places.cryo("check", *places.shared, code=2).err
+    moved = ["--catalog", tmp_path / "next.sqlite", "--blobs", tmp_path / "next", "--keyring", places.keyring]
+    places.cryo("check", *moved)
+    elsewhere = ["--to-catalog", tmp_path / "other.sqlite", "--to-blobs", tmp_path / "other"]
+    assert "was moved to" in places.cryo("migrate", *places.shared, *elsewhere, code=2).err
+
+
+def test_where_a_shared_store_goes_is_said_in_full(places, tmp_path):
+    catalog, blobs = ["--to-catalog", tmp_path / "c"], ["--to-blobs", tmp_path / "b"]
+    assert "together must say" in places.cryo("migrate", *places.shared, *catalog, code=2).err
+    assert "together must say" in places.cryo("migrate", *places.shared, *blobs, code=2).err
+    assert "--catalog, --blobs and --keyring must say" in places.cryo("migrate", *catalog, *blobs, code=2).err
+    secret = ["--to-catalog", "postgresql://u:geheim@a:1,[::1]:2/db", *blobs]
+    assert "CRYO_TO_CATALOG" in (told := places.cryo("migrate", *places.shared, *secret, code=2).err)
+    assert "geheim" not in told
+    assert "a directory is moved to --catalog" in places.migrate(*catalog, *blobs, code=2).err
 
 
 def test_it_says_the_outcome_as_json_and_a_second_time_that_it_was_done(places):

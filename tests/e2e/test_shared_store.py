@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +19,7 @@ from support.api import Api
 from support.shared_serving import cryo, node
 from support.shared_store import ON_PATHS, ON_SERVICES, fresh_place
 from support.store_picture import view
+from support.waiting import until
 
 CONTENTS = [bytes([number]) * 1000 * (number + 1) for number in range(6)]
 
@@ -52,6 +59,55 @@ def test_two_nodes_are_one_store(place, tmp_path):
     assert left == {"first.log", "second.log"}
     again = cryo(place, "init", "--credentials", tmp_path / "credentials")
     assert "was prepared before" in again.stdout
+
+
+def workers_of(server):
+    """The process ids of a node's workers."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+    return [int(number) for number in children.split()]
+
+
+def logged(server, event):
+    """The lines of its log about something."""
+    lines = [json.loads(line) for line in server.log.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line["event"] == event]
+
+
+def serving_workers(server):
+    """How many of them serve, as the node says it."""
+    (where,) = logged(server, "metrics")
+    with urllib.request.urlopen(where["address"], timeout=10) as answer:
+        text = answer.read().decode()
+    (number,) = re.findall(r"^cryostore_workers (.*)$", text, re.MULTILINE)
+    return float(number)
+
+
+def test_workers_of_a_node_are_one_store_and_each_may_die(tmp_path):
+    """On PostgreSQL and S3, with nothing on the node: each serves alone for a while, when the other was killed."""
+    with fresh_place(tmp_path, ON_SERVICES) as place, ExitStack() as opened:
+        cryo(place, "init", "--credentials", tmp_path / "credentials")
+        server = opened.enter_context(node(place, tmp_path, "--metrics", "127.0.0.1:0", workers=2))
+        apis = [Api(opened.enter_context(server.client()), tmp_path) for _ in range(4)]  # each with its connection
+        pool = opened.enter_context(ThreadPoolExecutor())
+        job = apis[0].start_job()
+        upload = apis[1].start(job, "shared")
+
+        def send(indexes):
+            list(pool.map(lambda index: apis[index % 4].chunk(job, upload, index, CONTENTS[index]), indexes))
+
+        send((5, 1))
+        first, second = workers_of(server)
+        os.kill(first, signal.SIGKILL)
+        send((0, 4))
+        until(lambda: logged(server, "worker fell") and serving_workers(server) == 2, pause_seconds=0.05)
+        os.kill(second, signal.SIGKILL)
+        send((3, 2))
+        apis[2].complete(job, upload, CONTENTS)
+        point = apis[3].commit(job)
+        assert [api.restored(point) for api in apis] == [{"shared": b"".join(CONTENTS)}] * 4
+        assert [line["pid"] for line in logged(server, "worker fell")] == [first, second]
+        assert {path.name for path in tmp_path.iterdir()} == {"credentials", "keyring.json", "node.log"}
+        assert "nothing is wrong" in cryo(place, "check").stdout
 
 
 def test_a_node_refuses_a_store_that_was_not_prepared(place, tmp_path):

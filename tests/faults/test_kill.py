@@ -21,8 +21,7 @@ from cryostore.client.settings import resolve
 from cryostore.client.transport import ConnectionFailedError
 from cryostore.maintenance.gc import collect_all
 from cryostore.maintenance.scrub import Scrubbed, scrub
-from cryostore.model.errors import NotReadableInputStreamException, ServiceUnavailableException
-from cryostore.server.config import ConnectionSettings
+from cryostore.model.errors import ServiceUnavailableException
 from cryostore.service.open import open_service
 from support import serving
 from support.api import Api
@@ -32,7 +31,6 @@ from support.witness import Witness
 WRITERS = 4
 RESTART_SECONDS_MAX = 60
 UP_SECONDS_MAX = 120
-PATIENCE_SECONDS = ConnectionSettings().body_idle_seconds_max
 
 
 class KilledServer:
@@ -71,7 +69,10 @@ class KilledServer:
 
 
 class Writer(Witness):
-    """A witness that tries everything once, and goes on when the server is back."""
+    """A witness that tries everything once, and goes on when the server is back.
+
+    A server that dies answers nothing: least of all that a body broke off which was sent whole.
+    """
 
     def __init__(self, server, seed, stop):
         super().__init__(Api(server.client(), server.data_dir), seed, stop)
@@ -79,15 +80,9 @@ class Writer(Witness):
 
     def attempt(self, operation):
         assert self.server.up.wait(UP_SECONDS_MAX)
-        began = time.monotonic()
         try:
             return super().attempt(operation)
         except (ConnectionFailedError, ServiceUnavailableException):
-            return None
-        except NotReadableInputStreamException:
-            # Nobody here breaks a body off, and a server that dies answers nothing: only where this process stood
-            # still for so long, between the head of a request and its body, may a server have lost its patience.
-            assert time.monotonic() - began >= PATIENCE_SECONDS
             return None
 
 

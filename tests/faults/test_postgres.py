@@ -6,6 +6,7 @@ import itertools
 import shutil
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cryostore.core.errors import ConfigurationError, StorageFullError, StorageU
 from support.postgres import at, new_database, required
 from support.small_disk import small_disk
 from support.tcp_proxy import CutError, TcpProxy
+from support.waiting import until
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "postgres"
 TABLE = "CREATE TABLE thing (name BYTEA NOT NULL UNIQUE, number BIGINT NOT NULL)"
@@ -285,6 +287,33 @@ def test_a_server_that_restarts_under_load_costs_nothing_but_time(own_server):
             thread.join()
         assert database.read(numbers) == [next(answered)]
         assert seen == sorted(seen)
+
+
+def test_a_server_that_takes_no_writes_any_more_is_left(own_server):
+    """Demoted under its sessions: the one that writes is opened anew once there is a server to write to."""
+    _, url = own_server
+    port = conninfo_to_dict(url)["port"]
+
+    def demote(value):
+        with psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres", autocommit=True) as administrator:
+            administrator.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+            administrator.execute("SELECT pg_reload_conf()")
+
+    with closing(PostgresDatabase(url)) as database:
+        before = database.write(lambda t: t.row("SELECT pg_backend_pid()"))
+        demote("on")
+        until(lambda: database._writing.say("SHOW transaction_read_only").fetchone() == ("on",))
+        met = []
+
+        def write(transaction):
+            met.append(transaction.row("SELECT pg_backend_pid()"))
+            return met[-1]
+
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(database.write, write)
+            until(lambda: database._writing is None)
+            demote("off")
+            assert answer.result() == met[-1] != before
 
 
 def test_a_wrong_password_is_the_operators_to_put_right(own_server):

@@ -13,11 +13,13 @@ import pytest
 from cryostore.catalog import open_catalog
 from cryostore.chunks.marker import newest_marker, put_marker
 from cryostore.core.errors import ConfigurationError, StorageFullError
+from cryostore.core.ids import counting_ids
 from cryostore.core.limits import MIB
 from cryostore.core.time import FrozenClock
 from cryostore.maintenance import migrate_place
 from cryostore.maintenance.gc import collect_all
-from cryostore.maintenance.migrate_place import take_back_store
+from cryostore.maintenance.migrate import Moved
+from cryostore.maintenance.migrate_place import migrate_store, take_back_store
 from cryostore.maintenance.scrub import scrub_all
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob
@@ -25,6 +27,7 @@ from cryostore.model.restores import GetChunk, GetObjectMetadata
 from cryostore.model.vaults import ListBackupVaults
 from cryostore.service.init import init
 from cryostore.service.open import open_service
+from cryostore.service.open_shared import open_shared_service
 from support import moving, postgres, s3
 from support.collecting import noise
 from support.golden_store import SETTINGS, STORES
@@ -88,16 +91,46 @@ def test_there_and_back_it_says_what_it_said(scene):
     assert problems(scene.end.data_dir) == []
 
 
-def test_there_and_back_on_real_parts(real_scene):
-    """By way of PostgreSQL and S3, where a backup is made on top."""
-    assert real_scene.there(everything=True).is_clean
-    with opened_at(real_scene.nodes, real_scene.clock) as store:
-        on_top = store.api.backup({"new": noise(9000)})
-    assert real_scene.back().is_clean
-    assert [line for line in real_scene.differences(real_scene.end) if "NumberOfRecoveryPoints" not in line] == []
-    with opened_at(real_scene.end, real_scene.clock) as store:
-        assert store.api.restored(on_top)["new"] == noise(9000)
-    assert problems(real_scene.end.data_dir) == []
+def moves_on(scene, other):
+    """From the shared place to another, broken off once, and from there to a directory; a backup is made at each."""
+    assert scene.there().is_clean
+    with opened_at(scene.nodes, scene.clock) as store:
+        points = {store.api.backup({"new": noise(9000)}): noise(9000)}
+    first, scene.nodes = scene.nodes, other
+    with closing(
+        migrate_store(first, other, scene.keyring, Moved(), clock=scene.clock, new_id=counting_ids(900))
+    ) as cut:
+        for step in cut:
+            if step.stage == "rows":
+                break
+    for place in (first, other):
+        with pytest.raises(ConfigurationError):
+            open_shared_service(place.place)
+    assert move(first, other, scene.keyring, clock=scene.clock, everything=True).is_clean
+    assert move(first, other, scene.keyring, clock=scene.clock).done_before
+    with pytest.raises(ConfigurationError, match="taken over"):
+        open_shared_service(first.place)
+    with opened_at(other, scene.clock) as store:
+        points[store.api.backup({"new": noise(9001)})] = noise(9001)
+        collect_all(store.service.context, quarantine_ms=0)
+    assert scene.back().is_clean
+    assert [line for line in scene.differences(scene.end) if "NumberOfRecoveryPoints" not in line] == []
+    with opened_at(scene.end, scene.clock) as store:
+        assert {point: store.api.restored(point)["new"] for point in points} == points
+    assert problems(scene.end.data_dir) == []
+
+
+def test_from_one_shared_place_to_another(scene, tmp_path):
+    moves_on(scene, moving.shared(tmp_path / "other", scene.end.keyring))
+
+
+def test_from_one_shared_place_to_another_on_real_parts(real_scene, tmp_path):
+    """Another database on the same server, another prefix in the same bucket."""
+    with postgres.new_database(migrated=False) as catalog:
+        moves_on(
+            real_scene,
+            moving.shared(tmp_path / "other", real_scene.end.keyring, catalog=catalog, blobs=s3.fresh_url()),
+        )
 
 
 def goes_on(scene, place):

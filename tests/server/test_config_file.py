@@ -200,6 +200,9 @@ def test_a_password_in_a_file_that_others_may_read(file):
         ("postgresql://h/d?sslmode=require", False),
         ("/a/path", False),
         ("postgresql://[", False),
+        ("postgresql://u:p@a:1,[::1]:2/d", True),
+        ("postgresql://u@a:1,[::1]:2/d", False),
+        ("postgresql://a:1,b:2/d", False),
     ],
 )
 def test_a_password_in_a_url(url, has):

@@ -146,6 +146,52 @@ async def test_a_slow_but_steady_sender_is_waited_for_and_one_that_stops_is_not(
     assert (await waiting)["type"] == "http.disconnect"
 
 
+class FrozenWire(Wire):
+    """One whose event loop stood still while the first period of a body passed, for as long again."""
+
+    def __init__(self, loop):
+        super().__init__()
+        self.settings = ConnectionSettings(body_idle_seconds_max=30)
+        self.timers = []
+        self.passed = 0
+        self._loop = loop
+
+    @property
+    def loop(self):
+        return self
+
+    def create_future(self):
+        return self._loop.create_future()
+
+    def time(self):
+        return self.passed
+
+    def call_later(self, delay_seconds, then):
+        self.timers.append((delay_seconds, then))
+        return self._loop.call_later(1000, lambda: None)
+
+    def pass_time(self, seconds):
+        """So many seconds pass, then the one timer that is set comes."""
+        self.passed += seconds
+        (_, then), self.timers = self.timers[-1], []
+        then()
+
+
+@scenario
+async def test_a_sender_that_may_have_stood_still_with_the_server_gets_its_time_again():
+    """As on a machine that was frozen between the head of a request and its body. It gets no more than that."""
+    wire = FrozenWire(asyncio.get_running_loop())
+    exchange = exchange_on(wire, 100)
+    waiting = asyncio.create_task(exchange.receive())
+    await asyncio.sleep(0)
+    wire.pass_time(60)
+    assert [seconds for seconds, _ in wire.timers] == [30]
+    wire.pass_time(30)
+    wire.pass_time(0.1)
+    assert exchange.broken
+    assert (await waiting)["type"] == "http.disconnect"
+
+
 @scenario
 async def test_100_continue_is_sent_once_and_only_to_who_expects_it():
     for expects in (True, False):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -36,14 +38,19 @@ OPTIONS = {"CRYO_MAINTENANCE_PERIOD": "1s", "CRYO_DRAIN": "0s"}
 
 
 class OwnPostgres:
-    """A PostgreSQL server that a test may stop; a context manager. Skips where there is none."""
+    """A PostgreSQL server that a test may stop; a context manager. Skips where there is none.
+
+    `of`: one to follow, as a replica.
+    """
+
+    def __init__(self, of=None):
+        self._of = of
 
     def __enter__(self):
         postgres.required()
         self.folder = Path(tempfile.mkdtemp(prefix="cryo-postgres-", dir="/tmp"))  # the server must be able to get here
-        with TcpProxy("127.0.0.1", 1) as free:
-            port = free.port
-        self.url = self.run("up", str(port))
+        port = str(_free_port())
+        self.url = self.run("up", port) if self._of is None else self.run("standby", self._of.folder, port)
         return self
 
     def __exit__(self, *_):
@@ -51,21 +58,33 @@ class OwnPostgres:
         shutil.rmtree(self.folder)
 
     def run(self, verb, *more):
-        """up, down (in order) or kill."""
-        done = subprocess.run([SCRIPT, verb, self.folder, *more], capture_output=True, text=True, check=True)
+        """up, down (in order), kill, or promote."""
+        done = subprocess.run([SCRIPT, verb, self.folder, *more], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{done.stderr}{(self.folder / 'log').read_text()[-2000:]}"
         return done.stdout.strip()
+
+
+def _free_port():
+    """One that the system gives to nobody by itself, while its server is dead and will come back."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Cluster:
     """Nodes between a balancer on one side and proxies to PostgreSQL and S3 on the other."""
 
-    def __init__(self, folder, opened, *, count=3, own=None, blobs=None):
-        """`blobs`: a path in place of S3. `own`: see Nodes."""
+    def __init__(self, folder, opened, *, count=3, own=None, blobs=None, servers=None):
+        """`blobs`: a path in place of S3. `servers`: those of the catalog, which get no proxy. `own`: see Nodes."""
         self.folder = folder
         self._opened = opened
-        self.postgres = opened.enter_context(OwnPostgres())
-        given = conninfo_to_dict(self.postgres.url)
-        self.to_catalog = opened.enter_context(TcpProxy(given["host"], given["port"]))
+        self.postgres = servers or opened.enter_context(OwnPostgres())
+        catalog = self.postgres.url
+        if servers is None:
+            given = conninfo_to_dict(catalog)
+            self.to_catalog = opened.enter_context(TcpProxy(given["host"], given["port"]))
+            catalog = postgres.at(catalog, given["dbname"], self.to_catalog.port)
         through = blobs
         if blobs is None:
             blobs = opened.enter_context(s3_in_environment())
@@ -75,7 +94,7 @@ class Cluster:
         """As it is seen from beside the proxies."""
         self.credentials = folder / "credentials"
         environment = os.environ | OPTIONS | {
-            "CRYO_CATALOG": postgres.at(self.postgres.url, given["dbname"], self.to_catalog.port),
+            "CRYO_CATALOG": catalog,
             "CRYO_BLOBS": through,
             "CRYO_KEYRING": self.place.keyring,
         }  # fmt: skip

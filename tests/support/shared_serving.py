@@ -25,12 +25,12 @@ def cryo(place, *arguments, code=0):
 
 
 @contextmanager
-def node(place, folder, *options, name="node"):
+def node(place, folder, *options, name="node", workers=1):
     """A `cryo serve` on the store, with no directory of its own; the root access key is in `folder`."""
     log = folder / f"{name}.log"
     with log.open("a", encoding="utf-8") as log_file:
         process = subprocess.Popen(
-            [*CRYO, "serve", "--listen", "127.0.0.1:0", "--workers", "1", *options],
+            [*CRYO, "serve", "--listen", "127.0.0.1:0", "--workers", str(workers), *options],
             cwd=folder,
             env=environment(place),
             stdout=subprocess.PIPE,

@@ -9,8 +9,10 @@ from botocore.config import Config
 from botocore.exceptions import IncompleteReadError, ResponseStreamingError
 
 from cryostore.client.client import Client
+from cryostore.client.connection import HttpTransport
 from cryostore.client.retry import Retry
 from cryostore.client.settings import resolve
+from cryostore.client.transport import Endpoint
 from support import sdk_folder
 from support.api import Api, hex_of, new_resource, summary_hex
 from support.witness import Witness
@@ -20,25 +22,32 @@ SIZES = (1, 1000, 40_000)
 
 
 class WatchedRetry:
-    """The stock retries, and what they hide: the errors that were answered, and how often the last call asked."""
+    """The stock retries, and what they hide: the errors that were answered."""
 
     def __init__(self):
         self.errors = collections.Counter()
-        self.attempts = 0
         self._retry = Retry()
 
     def run(self, attempt):
         """See Retry."""
-        self.attempts = 0
 
         def watched():
-            self.attempts += 1
             response = attempt()
             if response.status >= 400:
                 self.errors[_said(response.status, response.header("x-amzn-errortype"))] += 1
             return response
 
         return self._retry.run(watched)
+
+
+class WatchedTransport(HttpTransport):
+    """The stock transport, and how often it has sent something: twice, too, for a kept connection that broke."""
+
+    sent = 0
+
+    def _exchange(self, connection, request):
+        self.sent += 1
+        return super()._exchange(connection, request)
 
 
 def _said(status, name):
@@ -63,7 +72,8 @@ class StockWitness(Witness):
 
     def __init__(self, url, credentials, seed, stop):
         self._retry = WatchedRetry()
-        self.client = client(url, credentials, retry=self._retry)
+        self._transport = WatchedTransport(Endpoint.parse(url))
+        self.client = client(url, credentials, retry=self._retry, transport=self._transport)
         super().__init__(Api(self.client, None), seed, stop)
 
     @property
@@ -74,8 +84,12 @@ class StockWitness(Witness):
     def data(self):
         return self.random.randbytes(self.random.choice(SIZES))
 
+    def attempt(self, operation):
+        self._transport.sent = 0
+        return super().attempt(operation)
+
     def has_asked_again(self):
-        return self._retry.attempts > 1
+        return self._transport.sent > 1
 
     def close(self):
         """End its connections."""

@@ -5,8 +5,9 @@ to the next (`maintenance.gc`). Writes of one process share commits (`group_comm
 another process is run again, alone among all writers: it takes a lock on the table `catalog_writer` before its
 snapshot, which lets those before it finish and those after it wait.
 
-Each process that writes has a row in `catalog_writer` with the number of its last batch, written by the batch itself.
-So when a connection is lost in the middle of a COMMIT, the answer is looked up, not guessed.
+When a connection is lost in the middle of a COMMIT, the answer is looked up, not guessed, in the row that each process
+has (`postgres_writer`). Sessions that are lost are opened anew with whichever server of those in the URL takes writes,
+and only if it has what was acknowledged before.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 
+from cryostore.catalog import postgres_writer
 from cryostore.catalog.database import Answer, Transaction
 from cryostore.catalog.group_commit import GroupCommit, Pending, run_batch
 from cryostore.catalog.migration import migrate_to_newest
 from cryostore.catalog.postgres_clock import DatabaseClock
 from cryostore.catalog.postgres_failure import Reason, reason, refusal, translate
 from cryostore.catalog.postgres_session import MoreStatementsError, OneStatement, Place, PostgresTransaction, Session
+from cryostore.catalog.postgres_writer import WriterRow
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from cryostore.core.ids import NewId, random_id
 
@@ -56,38 +59,16 @@ LOCK_WAIT_MS = 20
 """Longer than this a batch does not wait for rows that another one has changed: it would have to run again anyway."""
 BATCHES_IN_TURN = 32
 """So many batches after one that met another process's take their turn at once."""
-WRITER_DAYS = 30
-"""Rows of processes that have written nothing for so long, and did not end in order, are removed."""
-SCHEMA_LOCK = 0x6372796F
-
-MAKE_WRITERS = f"""
-    BEGIN ISOLATION LEVEL READ COMMITTED;
-    SELECT pg_advisory_xact_lock({SCHEMA_LOCK});
-    CREATE TABLE IF NOT EXISTS catalog_writer (
-        writer_id TEXT PRIMARY KEY,
-        batch BIGINT NOT NULL,
-        used_at TIMESTAMPTZ NOT NULL DEFAULT now()
-    ) WITH (fillfactor = 50);
-    COMMIT
-"""
 HAS_SCHEMA = "SELECT 1 WHERE to_regclass('schema_version') IS NOT NULL"
-HAS_WRITERS = "SELECT to_regclass('catalog_writer')::text"
-FORGET_WRITERS = f"DELETE FROM catalog_writer WHERE used_at < now() - interval '{WRITER_DAYS} days'"
-NUMBER_BATCH = (
-    "INSERT INTO catalog_writer (writer_id, batch) VALUES ('{writer_id}', {batch})"
-    " ON CONFLICT (writer_id) DO UPDATE SET batch = excluded.batch, used_at = now()"
-)
-TRY = f"BEGIN; LOCK TABLE catalog_writer IN ROW EXCLUSIVE MODE; SET LOCAL lock_timeout = {LOCK_WAIT_MS}; {NUMBER_BATCH}"
+TRY = f"BEGIN; LOCK TABLE catalog_writer IN ROW EXCLUSIVE MODE; SET LOCAL lock_timeout = {LOCK_WAIT_MS}; {{number}}"
 """To take the lock needs no snapshot. So the transaction's is from after the wait."""
-IN_TURN = f"BEGIN; LOCK TABLE catalog_writer IN EXCLUSIVE MODE; {NUMBER_BATCH}"
-LAST_BATCH = (
-    "INSERT INTO catalog_writer (writer_id, batch) VALUES ('{writer_id}', 0)"
-    " ON CONFLICT (writer_id) DO UPDATE SET used_at = now() RETURNING batch"
-)
-"""In READ COMMITTED: waits for whoever is writing the row, and reads what is there then. It writes, so that its own
-COMMIT waits for replicas where there are any: then the batch it read of is there, too."""
+IN_TURN = "BEGIN; LOCK TABLE catalog_writer IN EXCLUSIVE MODE; {number}"
 WHICH_BACKEND = "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-END_BACKEND = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = {pid} AND backend_start = '{started}'"
+END_BACKEND = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = {pid} AND backend_start = '{started}'"
+    " AND wait_event IS DISTINCT FROM 'SyncRep'"
+)
+"""One that waits for a replica has committed, and shows that to nobody before the replica has it. Ended, it would."""
 TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 
@@ -149,8 +130,9 @@ class PostgresDatabase:
     def __init__(self, url: str, *, new_id: NewId = random_id) -> None:
         self._place = Place(url)
         self._clock = DatabaseClock()
-        self._writer_id = new_id()
-        self._batch = 0
+        self._row = WriterRow(new_id())
+        self._losses = 0
+        """How many sessions were lost."""
         self._in_doubt = False
         self._turns = 0
         self._backend: tuple[int, str] | None = None
@@ -210,8 +192,7 @@ class PostgresDatabase:
                 self._group.check_open()
                 session = self._idle.pop() if self._idle else None
             if session is None:
-                session = Session.open(self._place)
-                session.say("SET default_transaction_read_only = on")
+                session = self._open_reader()
             try:
                 yield session
             finally:
@@ -219,12 +200,24 @@ class PostgresDatabase:
         finally:
             self._readers.release()
 
+    def _open_reader(self) -> Session:
+        losses = self._losses
+        session = Session.open(self._place)
+        try:
+            self._row.confirm(session, losses)
+            session.say("SET default_transaction_read_only = on")
+        except BaseException:
+            session.close()
+            raise
+        return session
+
     def _give_back(self, session: Session) -> None:
         with contextlib.suppress(psycopg.Error):
             session.leave()
         if session.closed or session.info.transaction_status:
             session.close()
             with self._group.closing:
+                self._losses += 1
                 gone, self._idle = self._idle, []
             for other in gone:  # they went the same way, most likely
                 other.close()
@@ -279,8 +272,8 @@ class PostgresDatabase:
             try:
                 self._attempt(batch, in_turn=in_turn)
             except psycopg.Error as error:
-                self._leave_writing()
                 why = reason(error, writing=True)
+                self._leave_writing(lost=why is Reason.LOST)
                 if why is Reason.LOST and self._in_doubt and self._is_committed():
                     return
                 if why is Reason.LOST and patience.is_left():
@@ -295,14 +288,14 @@ class PostgresDatabase:
     def _attempt(self, batch: list[Pending], *, in_turn: bool) -> None:
         self._in_doubt = False
         session = self._writing_session()
-        self._batch += 1
-        begin = (IN_TURN if in_turn else TRY).format(writer_id=self._writer_id, batch=self._batch)
+        begin = (IN_TURN if in_turn else TRY).format(number=self._row.next_batch())
         session.answer_seconds = Session.answer_seconds
         try:
             run_batch(_WritingSession(session, begin, in_turn=in_turn), batch, alone_may_fail=False)
             self._in_doubt = True
             session.commit_now()
             self._in_doubt = False
+            self._row.acknowledge()
         except psycopg.Error as error:
             if reason(error, writing=True) is not Reason.LOST:
                 self._in_doubt = False
@@ -314,28 +307,32 @@ class PostgresDatabase:
     def _writing_session(self) -> Session:
         """The session that writes. A new one makes sure that the server does nothing for the old one any more."""
         if self._writing is None:
+            losses = self._losses
             session = Session.open(self._place)
             try:
                 if self._backend is not None:
                     pid, started = self._backend
                     session.say(END_BACKEND.format(pid=pid, started=started))
                 self._backend = _backend(session)
+                self._row.confirm(session, losses)
             except BaseException:
                 session.close()
                 raise
             self._writing = session
         return self._writing
 
-    def _leave_writing(self) -> None:
-        """Take back what is open; a session that cannot do that any more is closed."""
+    def _leave_writing(self, *, lost: bool = False) -> None:
+        """Take back what is open; a session is closed that cannot do that any more, or whose server is not the one."""
         session = self._writing
         if session is None:
             return
         with contextlib.suppress(psycopg.Error):
             session.leave()
-        if session.closed or session.info.transaction_status:
+        if lost or session.closed or session.info.transaction_status:
             session.close()
             self._writing = None
+            with self._group.closing:
+                self._losses += 1
 
     def _is_committed(self) -> bool:
         """Whether the batch whose COMMIT got no answer is committed. Raises StorageUnavailableError if nobody tells."""
@@ -344,14 +341,13 @@ class PostgresDatabase:
             with contextlib.suppress(psycopg.Error):
                 session = self._writing_session()
                 try:
-                    session.say("BEGIN ISOLATION LEVEL READ COMMITTED")
-                    row = session.say(LAST_BATCH.format(writer_id=self._writer_id)).fetchone()
-                    session.say("COMMIT")
+                    is_committed = self._row.last_batch(session) == self._row.batch
                 finally:
                     self._leave_writing()
-                assert row is not None
                 self._in_doubt = False
-                return bool(row[0] == self._batch)
+                if is_committed:
+                    self._row.acknowledge()
+                return is_committed
         raise StorageUnavailableError("the catalog cannot be reached, and the last writes may or may not have happened")
 
     # --- opening and closing
@@ -368,14 +364,15 @@ class PostgresDatabase:
                     raise told from None  # libpq's own words may hold more than is to be told
 
     def _prepared_session(self) -> Session:
+        losses = self._losses
         session = Session.open(self._place)
         try:
-            if session.say(HAS_WRITERS).fetchone() == (None,):
-                session.say(MAKE_WRITERS)
+            self._row.make_table(session)
             self._backend = _backend(session)
+            self._row.confirm(session, losses)
             self._measure_time(session)
             with contextlib.suppress(psycopg.errors.SerializationFailure):
-                session.say(FORGET_WRITERS)
+                session.say(postgres_writer.FORGET)
         except BaseException:
             session.close()
             raise
@@ -388,7 +385,7 @@ class PostgresDatabase:
             session.close()
         if self._writing is not None:
             with contextlib.suppress(psycopg.Error):
-                self._writing.say(f"DELETE FROM catalog_writer WHERE writer_id = '{self._writer_id}'")
+                self._row.remove(self._writing)
             self._writing.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
 
 import psycopg
@@ -25,8 +26,25 @@ FULL = ("53100",)
 MEMORY = ("53200",)
 STORAGE = ("53", "54", "57014", "58")
 DAMAGED = ("XX001", "XX002")
-PASSING = ("starting up", "shutting down", "in recovery", "too many clients", "connection slots", "not yet accepting")
-"""What a server says that refuses a session now and may not a moment later: codes do not come with a refusal."""
+PASSING = (
+    "starting up",
+    "shutting down",
+    "in recovery",
+    "too many clients",
+    "connection slots",
+    "accepting connections",
+    "SSL SYSCALL",
+)
+"""What is said of a session that is refused now and may not be a moment later: codes do not come with a refusal."""
+OF_ONE_HOST = re.compile(r"^- host: .*?, hostaddr: [^:]*(?:'[^']*'|None): (?:connection failed: )?(.*)", re.MULTILINE)
+"""What psycopg says of each host of several, a line each."""
+
+
+class BehindError(psycopg.OperationalError):
+    """A server lacks batches that were acknowledged to this process."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__(f"the server lacks {batches} writes of this process that were acknowledged")
 
 
 class Reason(Enum):
@@ -62,8 +80,13 @@ def reason(error: psycopg.Error, *, writing: bool) -> Reason:
 
 def translate(error: psycopg.Error) -> Exception:
     """The error as callers know it."""
+    if isinstance(error, BehindError):
+        return StorageUnavailableError(
+            f"the catalog cannot be used: {error}",
+            hint="a replica took over that did not have them: see PostgreSQL in docs/operations.md before you go on",
+        )
     code = error.sqlstate or ""
-    said = error.diag.message_primary or _first_line(error)
+    said = error.diag.message_primary or _in_a_line(error)
     if code.startswith(DAMAGED):
         return DamagedDataError(f"the catalog is damaged: {said}")
     if code in FULL:
@@ -77,7 +100,7 @@ def translate(error: psycopg.Error) -> Exception:
 
 def refusal(error: psycopg.Error, shown: str) -> CryostoreError:
     """Why a session could not be had; ConfigurationError if waiting does not help."""
-    said = error.diag.message_primary or _first_line(error)
+    said = error.diag.message_primary or _in_a_line(error)
     if isinstance(error, errors.InsufficientPrivilege):
         return ConfigurationError(
             f"{shown}: {said}", hint="let the role own the database: ALTER DATABASE ... OWNER TO ..."
@@ -99,7 +122,8 @@ def is_refused_for_good(error: psycopg.Error) -> bool:
     return refused and not any(passing in text for passing in PASSING)
 
 
-def _first_line(error: psycopg.Error) -> str:
-    """What went wrong, in a line; never what libpq was told to connect to beyond names."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _in_a_line(error: psycopg.Error) -> str:
+    """What went wrong, with each of several hosts; never what libpq was told to connect to beyond names."""
+    text = str(error).strip()
+    lines = OF_ONE_HOST.findall(text) or text.splitlines()[:1]
+    return "; ".join(dict.fromkeys(lines)) or type(error).__name__

@@ -42,6 +42,7 @@ NETWORK = {
     "application_name": "cryostore",
 }
 """For libpq, where the URL does not say otherwise: a peer that is silent for 20 seconds is gone."""
+WRITABLE = ("read-write", "primary")
 SETTINGS = f"""
     SET client_encoding = 'UTF8';
     SET default_transaction_isolation = 'serializable';
@@ -130,10 +131,11 @@ def translated(statement: str) -> bytes:
 
 
 class Place:
-    """Where a catalog is, from its URL. `shown` names it without its password.
+    """Where a catalog is, from its URL: a host, or several of which one takes writes. `shown` names it, no password.
 
-    Raises ConfigurationError if the URL cannot be read. What it holds is not told then: a character of a password that
-    is not written as it must be (`%40` for `@`) moves the password to another part of the URL.
+    Raises ConfigurationError if the URL cannot be read, or would do with a server that takes no writes. What it holds
+    is not told then: a character of a password that is not written as it must be (`%40` for `@`) moves the password to
+    another part of the URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -154,7 +156,21 @@ class Place:
             )
         self.parameters: dict[str, Any] = {**NETWORK, **given}
         user = f"{given['user']}@" if "user" in given else ""
-        self.shown = f"postgresql://{user}{host}{f':{port}' if port else ''}/{given.get('dbname', '')}"
+        self.shown = f"postgresql://{user}{_shown_hosts(host, port)}/{given.get('dbname', '')}"
+        if self.parameters["target_session_attrs"] not in WRITABLE:
+            raise ConfigurationError(
+                f"{self.shown} with that target_session_attrs may be a replica, and behind",
+                hint="leave target_session_attrs out: of several hosts, the one that takes writes is used",
+            )
+
+
+def _shown_hosts(host: str, port: str) -> str:
+    """The hosts as a URL has them."""
+    hosts, ports = host.split(","), port.split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    shown = (f"[{name}]" if ":" in name else name for name in hosts)
+    return ",".join(f"{name}:{number}" if number else name for name, number in zip(shown, ports, strict=False))
 
 
 class Session(psycopg.Connection[Row]):

@@ -1,8 +1,9 @@
-"""`cryo migrate`: move a store from a directory to where many nodes share it, and back."""
+"""`cryo migrate`: move a store from a directory to where many nodes share it, and back, or from there elsewhere."""
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -22,7 +23,7 @@ from cryostore.server.option import STORE
 
 if TYPE_CHECKING:
     from cryostore.maintenance.migrate import Moved, Plan
-    from cryostore.maintenance.migrate_place import DirectoryPlace, NodesPlace
+    from cryostore.maintenance.migrate_place import StorePlace
     from cryostore.maintenance.migrate_side import Step
     from cryostore.service.open_shared import SharedPlace
 
@@ -33,6 +34,8 @@ SHOWN_MAX = 20
 STORE_OPTIONS = {option.key: option for option in STORE}
 KEYRING = replace(STORE_OPTIONS["keyring"], unsaid="")
 """There is no default: the copy of the keyring is to be made before."""
+TO_CATALOG = "CRYO_TO_CATALOG"
+TO_BLOBS = "CRYO_TO_BLOBS"
 
 
 @click.command("migrate", epilog=EPILOGUE)
@@ -48,15 +51,39 @@ KEYRING = replace(STORE_OPTIONS["keyring"], unsaid="")
 @click_option(STORE_OPTIONS["blobs"])
 @click_option(KEYRING, help_text="The keyring that the store has at its new place: a copy, made before.")
 @config_option()
+@click.option(
+    "--to-catalog",
+    metavar="URL",
+    default=None,
+    help=f"Move the shared store to this catalog, an empty one, and to --to-blobs.  [env var: {TO_CATALOG}]",
+)
+@click.option(
+    "--to-blobs",
+    metavar="URL",
+    default=None,
+    envvar=TO_BLOBS,
+    show_envvar=True,
+    help="Where nothing is yet: for the blobs of a shared store that is moved to --to-catalog.",
+)
 @click.option("--back", is_flag=True, help="Move the shared store to the directory.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would be copied.")
 @click.option("--verify-data", is_flag=True, help="Read everything again at its new place, not only samples.")
 @click.option("--take-back", is_flag=True, help="Let a store be used again that was moved away; not its copy, too.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
 def command(
-    data_dir: Path | None, back: bool, dry_run: bool, verify_data: bool, take_back: bool, as_json: bool, **texts: Any
+    data_dir: Path | None,
+    to_catalog: str | None,
+    to_blobs: str | None,
+    back: bool,
+    dry_run: bool,
+    verify_data: bool,
+    take_back: bool,
+    as_json: bool,
+    **texts: Any,
 ) -> int:
-    """Move a store with its whole history, from a directory to a catalog and blobs that many nodes share, or back.
+    """Move a store with its whole history: from a directory to a catalog and blobs that many nodes share, or back.
+
+    With --to-catalog and --to-blobs a shared store is moved there.
 
     Stop every server before. The new place must hold nothing; what is there in the end is verified row by row, and
     nobody can open it before that. Whatever stops the move, repeat the command: it goes on where it was. The old store
@@ -65,10 +92,15 @@ def command(
     shared = _shared(texts)
     if take_back:
         return _take_back(data_dir, shared, as_json=as_json)
-    if data_dir is None or shared is None:
-        missing = "--data-dir" if data_dir is None else "--catalog, --blobs and --keyring"
-        raise ConfigurationError(f"{missing} must say where the store is, and where it is to be")
-    return _move(data_dir, shared, back=back, dry_run=dry_run, verify_data=verify_data, as_json=as_json)
+    to_catalog = _to_catalog(to_catalog)
+    if to_catalog or to_blobs:
+        source, target = _between(data_dir, shared, to_catalog, to_blobs)
+    else:
+        source, target = _there_or_back(data_dir, shared, back=back)
+    if dry_run:
+        return _say_plan(source, as_json=as_json)
+    assert shared is not None
+    return _move(source, target, shared, verify_data=verify_data, as_json=as_json)
 
 
 def _shared(texts: dict[str, Any]) -> SharedPlace | None:
@@ -77,20 +109,53 @@ def _shared(texts: dict[str, Any]) -> SharedPlace | None:
     return place_of_options({"data_dir": None, **texts}, config).shared
 
 
-def _move(data_dir: Path, shared: SharedPlace, *, back: bool, dry_run: bool, verify_data: bool, as_json: bool) -> int:
+def _to_catalog(given: str | None) -> str | None:
+    """The option, or the variable, which alone may hold a password. Raises ConfigurationError."""
+    from cryostore.server.config_file import require_no_password
+
+    if given is not None:
+        require_no_password(given, "--to-catalog", TO_CATALOG)
+    return given or os.environ.get(TO_CATALOG)
+
+
+def _there_or_back(data_dir: Path | None, shared: SharedPlace | None, *, back: bool) -> tuple[StorePlace, StorePlace]:
+    """What is moved, and where to, if one of the two is a directory."""
+    from cryostore.maintenance.migrate_place import DirectoryPlace, NodesPlace
+
+    if data_dir is None or shared is None:
+        missing = "--data-dir" if data_dir is None else "--catalog, --blobs and --keyring"
+        raise ConfigurationError(f"{missing} must say where the store is, and where it is to be")
+    directory, nodes = DirectoryPlace(data_dir, shared.keyring), NodesPlace(shared)
+    return (nodes, directory) if back else (directory, nodes)
+
+
+def _between(
+    data_dir: Path | None, shared: SharedPlace | None, to_catalog: str | None, to_blobs: str | None
+) -> tuple[StorePlace, StorePlace]:
+    """The same, if both are shared stores."""
+    from cryostore.maintenance.migrate_place import NodesPlace
+
+    if data_dir is not None:
+        raise ConfigurationError(
+            "--to-catalog and --to-blobs are where a shared store is moved to",
+            hint="a directory is moved to --catalog and --blobs",
+        )
+    if shared is None or to_catalog is None or to_blobs is None:
+        missing = "--catalog, --blobs and --keyring" if shared is None else "--to-catalog and --to-blobs together"
+        raise ConfigurationError(f"{missing} must say where the store is, and where it is to be")
+    return NodesPlace(shared), NodesPlace(shared._replace(catalog=to_catalog, blobs=to_blobs))
+
+
+def _move(source: StorePlace, target: StorePlace, shared: SharedPlace, *, verify_data: bool, as_json: bool) -> int:
     from cryostore.core.ids import random_id
     from cryostore.core.time import wall_clock
     from cryostore.maintenance.migrate import Moved
-    from cryostore.maintenance.migrate_place import DirectoryPlace, NodesPlace, migrate_store
+    from cryostore.maintenance.migrate_place import migrate_store
 
-    directory, nodes = DirectoryPlace(data_dir, shared.keyring), NodesPlace(shared)
-    source, target = (nodes, directory) if back else (directory, nodes)
-    if dry_run:
-        return _say_plan(source, as_json=as_json)
     keyring, outcome = shared.open_keyring(), Moved()
     steps = migrate_store(source, target, keyring, outcome, clock=wall_clock, new_id=random_id, everything=verify_data)
     show(steps)
-    words = (*_words(outcome), *_next(outcome, shared, keyring.place, back=back))
+    words = (*_words(outcome), *_next(outcome, target, keyring.place))
     print(json.dumps(_document(outcome)) if as_json else "\n".join(words))
     return 0 if outcome.is_clean else WITH_ISSUES
 
@@ -99,7 +164,7 @@ def _take_back(data_dir: Path | None, shared: SharedPlace | None, *, as_json: bo
     from cryostore.maintenance.migrate_place import DirectoryPlace, NodesPlace, take_back_store
 
     if data_dir is not None:
-        place: DirectoryPlace | NodesPlace = DirectoryPlace(data_dir)
+        place: StorePlace = DirectoryPlace(data_dir)
         other = take_back_store(place, None)
     elif shared is not None:
         place = NodesPlace(shared)
@@ -114,7 +179,7 @@ def _take_back(data_dir: Path | None, shared: SharedPlace | None, *, as_json: bo
     return 0
 
 
-def _say_plan(source: DirectoryPlace | NodesPlace, *, as_json: bool) -> int:
+def _say_plan(source: StorePlace, *, as_json: bool) -> int:
     from cryostore.maintenance.migrate import plan
     from cryostore.maintenance.migrate_place import require_store
 
@@ -188,12 +253,14 @@ def _words(outcome: Moved) -> Iterator[str]:
     yield from (f"  {example}" for example in (carried.examples + outcome.keys_missing)[:SHOWN_MAX])
 
 
-def _next(outcome: Moved, shared: SharedPlace, keyring: str, *, back: bool) -> Iterator[str]:
-    if back:
+def _next(outcome: Moved, target: StorePlace, keyring: str) -> Iterator[str]:
+    from cryostore.maintenance.migrate_place import DirectoryPlace
+
+    if isinstance(target, DirectoryPlace):
         yield f"next: copy the keyring ({keyring}) to {outcome.target}/keyring.json, or name it with --keyring; then"
         yield f"  cryo serve --data-dir {outcome.target}"
     else:
         yield f"next: give every node the same keyring ({keyring}) and start it; access keys are what they were:"
-        catalog, blobs = shlex.quote(shared.shown_catalog), shlex.quote(shared.shown_blobs)
+        catalog, blobs = shlex.quote(target.place.shown_catalog), shlex.quote(target.place.shown_blobs)
         yield f"  cryo serve --catalog {catalog} --blobs {blobs} --keyring PLACE"
     yield f"{outcome.source} is kept and cannot be opened any more: remove it once you are sure"

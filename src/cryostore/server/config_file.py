@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.server.option import Option
@@ -101,11 +101,8 @@ def read_command_line(texts: Mapping[str, Any]) -> dict[str, Given]:
         option = OPTIONS[key]
         if value is None:
             continue
-        if key == "catalog" and has_password(value):
-            raise ConfigurationError(
-                "--catalog holds a password, which every user of this machine can see",
-                hint="give it as PGPASSWORD or in a passfile, or the whole URL as CRYO_CATALOG",
-            )
+        if key == "catalog":
+            require_no_password(value, option.flag, option.variable)
         found[key] = Given(read_as(option.kind, value, option.flag), option.flag)
     return found
 
@@ -127,10 +124,17 @@ def merged(*levels: Mapping[str, Given]) -> dict[str, Any]:
     return {key: given.value for key, given in found.items()}
 
 
+def require_no_password(url: str, flag: str, variable: str) -> None:
+    """Refuse a password on a command line. Raises ConfigurationError."""
+    if has_password(url):
+        raise ConfigurationError(
+            f"{flag} holds a password, which every user of this machine can see",
+            hint=f"give it as PGPASSWORD or in a passfile, or the whole URL as {variable}",
+        )
+
+
 def has_password(url: str) -> bool:
     """Whether the URL of a catalog has a password in it."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.password is not None or any(name in SECRET_PARAMETERS for name, _ in parse_qsl(parts.query))
+    where, _, options = url.partition("://")[2].partition("?")  # by hand: `urlsplit` knows nothing of several hosts
+    user = where.rpartition("@")[0]
+    return ":" in user or any(name in SECRET_PARAMETERS for name, _ in parse_qsl(options))

@@ -35,6 +35,8 @@ JOINED_BYTES_MAX = 64 * 1024
 LOOK_SECONDS = 0.1
 """The event loop calls timers that are due before it looks at its sockets. After a standstill of this process, of the
 whole machine perhaps, what the other side has sent long ago shows only then."""
+STANDSTILL_PART = 10
+"""A timer that is late by more than this part of its period was not just waiting for its turn."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 DISCONNECT: Message = {"type": "http.disconnect"}
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -47,6 +49,7 @@ class Exchange:
         "_body",
         "_connection",
         "_declared_bytes",
+        "_due",
         "_expects_continue",
         "_headers",
         "_progress_bytes",
@@ -88,6 +91,7 @@ class Exchange:
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._progress_bytes = 0
+        self._due = 0.0
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
 
@@ -237,11 +241,22 @@ class Exchange:
                 self._timer = None
 
     def _watch(self) -> None:
-        self._later(self._connection.settings.body_idle_seconds_max, self._check_progress)
+        seconds = self._connection.settings.body_idle_seconds_max
+        self._due = self._connection.loop.time() + seconds
+        self._later(seconds, self._check_progress)
 
     def _check_progress(self) -> None:
-        """The period is over; if nothing came, look at the socket once more: it may be we who stood still."""
-        if not self._go_on_watching():
+        """The period is over; if nothing came, look at the socket once more: it may be we who stood still.
+
+        If it was, for long, the sender may have stood still with us, as where a whole machine is frozen between the
+        head of a request and its body: it gets another period.
+        """
+        if self._go_on_watching():
+            return
+        late_seconds = self._connection.loop.time() - self._due
+        if late_seconds > self._connection.settings.body_idle_seconds_max / STANDSTILL_PART:
+            self._watch()
+        else:
             self._later(LOOK_SECONDS, self._give_up_waiting)
 
     def _give_up_waiting(self) -> None:

@@ -52,7 +52,12 @@ def quiet(key: str, kind: Kind, help_text: str, unsaid: str, *targets: str) -> O
 
 STORE = (
     main("data_dir", path(), "The store, if it is a directory of this machine; made if it is missing.", "./cryo-data"),
-    main("catalog", text("URL", "a URL or a path"), "The catalog of a shared store: postgresql://USER@HOST/NAME.", ""),
+    main(
+        "catalog",
+        text("URL", "a URL or a path"),
+        "The catalog of a shared store: postgresql://USER@HOST[,HOST...]/NAME.",
+        "",
+    ),
     main("blobs", text("URL", "a URL or a path"), "The blobs of a shared store: s3://BUCKET/PREFIX?endpoint=URL.", ""),
     main(
         "keyring",

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from cryostore.catalog import open_catalog
 from cryostore.catalog.database import Database
@@ -30,7 +30,7 @@ from cryostore.service.opening import context_over, keyring_refused, recover
 from cryostore.service.service import Service
 from cryostore.service.settings import Settings
 
-TELLING = ("endpoint", "account")
+TELLING = ("endpoint", "account", "host", "hostaddr", "port", "dbname", "service")
 """The options of a URL without which one place may be taken for another. None of them is secret."""
 
 
@@ -173,8 +173,10 @@ def without_secrets(place: str) -> str:
     """A place for people: a URL without its password, and of its options those alone that tell places apart."""
     if not is_url(place):
         return str(Path(place).absolute())
-    parts = urlsplit(place)
-    host = parts.netloc.rpartition("@")[2]
-    user = parts.netloc.rpartition("@")[0].partition(":")[0]
-    query = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] in TELLING], safe=":/")
-    return f"{parts.scheme}://{f'{user}@' if user else ''}{host}{parts.path}{f'?{query}' if query else ''}"
+    scheme, _, rest = place.partition("://")  # by hand: `urlsplit` knows nothing of several hosts
+    where, _, options = rest.partition("?")
+    authority, slash, path = where.partition("/")
+    named, _, hosts = authority.rpartition("@")
+    user = named.partition(":")[0]
+    query = urlencode([pair for pair in parse_qsl(options) if pair[0] in TELLING], safe=":/,")
+    return f"{scheme}://{f'{user}@' if user else ''}{hosts}{slash}{path}{f'?{query}' if query else ''}"
