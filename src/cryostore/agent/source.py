@@ -50,14 +50,17 @@ class Source:
             before = _status(fd, path)
             if not stat.S_ISREG(before.st_mode):
                 raise SourceError(path, "is no regular file any more")
-            for attempt in range(ATTEMPTS):
-                if attempt:
-                    _rewind(fd, path)
+            attempt = 1
+            while True:
                 stored = self._read(fd, path, before, row.device)
                 after = _status(fd, path)
                 if _same(before, after) and stored.row.size == after.st_size:
                     return stored
+                if attempt == ATTEMPTS:
+                    break
+                attempt += 1
                 before = after
+                _rewind(fd, path)
             changed = Extra(ExtraKind.CHANGED, b"")
             return stored._replace(extras=[*stored.extras, changed], steady=False)
         finally:

@@ -161,7 +161,7 @@ class Declaration:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """The input members, in declared order. Worked out when first asked for, as most processes use few operations."""
+        """The input members, in declared order. Worked out when first asked for: most processes use few operations."""
         return members_of(self.input)
 
     @property
