@@ -34,6 +34,7 @@ class _Entry:
     length: int
     pack_id: str = ""
     offset: int = 0
+    pack_bytes: int = 0
     failure: CryostoreError | None = None
 
 
@@ -72,7 +73,10 @@ class PackPutter:
         if entry.failure is not None:
             raise failed(entry.failure) from entry.failure
         ends = accumulate(map(len, envelopes), initial=entry.offset)
-        return [Location(entry.pack_id, start, len(envelope)) for start, envelope in zip(ends, envelopes, strict=False)]
+        return [
+            Location(entry.pack_id, start, len(envelope), entry.pack_bytes)
+            for start, envelope in zip(ends, envelopes, strict=False)
+        ]
 
     def roll(self, pack_id: str) -> None:
         """Append nothing more to this pack: nothing ever is."""
@@ -94,9 +98,10 @@ class PackPutter:
             for entry in entries:
                 entry.failure = failure
             return
+        pack_bytes = sum(map(len, buffers))
         offset = PACK_HEADER_BYTES
         for entry in entries:
-            entry.pack_id, entry.offset = pack_id, offset
+            entry.pack_id, entry.offset, entry.pack_bytes = pack_id, offset, pack_bytes
             offset += entry.length
 
 

@@ -20,7 +20,7 @@ from cryostore.chunks.store import Location
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError
 from cryostore.core.limits import KIB, MIB
 from cryostore.maintenance.collection import Progress, Run
-from cryostore.maintenance.packs import PACKS_PER_BATCH, close_one, drop, retire
+from cryostore.maintenance.packs import PACKS_PER_BATCH, close_one, drop, retire, sizes
 
 CHUNKS_PER_BATCH = 500
 BYTES_PER_BATCH = 16 * MIB
@@ -149,7 +149,7 @@ def _uses(run: Run, live_bytes: dict[int, int]) -> Iterator[PackUse]:
     after = 0
     while rows := run.read(partial(packs.standing, after=after, limit=PACKS_PER_BATCH)):
         used = [row for row in rows if row.pack_number in live_bytes]
-        for row, size in zip(used, run.context.store.pack_sizes([row.name for row in used]), strict=True):
+        for row, size in zip(used, sizes(run, used), strict=True):
             if size is not None:
                 yield PackUse(row.pack_number, row.name, size, live_bytes[row.pack_number])
         after = rows[-1].pack_number
@@ -213,11 +213,10 @@ def _move(run: Run, batch: Sequence[tuple[PackUse, PackedChunk]]) -> None:
     if not envelopes:
         return
     locations = run.context.store.append([envelope for *_, envelope in envelopes])
-    name = locations[0].pack_id
-    is_open = run.context.store.packs_grow
+    name, size_bytes = locations[0].pack_id, locations[0].pack_bytes
 
     def work(transaction: Transaction) -> int:
-        number = packs.number_for(transaction, name, epoch=run.epoch, now_ms=run.context.clock(), is_open=is_open)
+        number = packs.number_for(transaction, name, epoch=run.epoch, now_ms=run.context.clock(), size_bytes=size_bytes)
         if number is None:
             return 0
         return sum(

@@ -32,12 +32,13 @@ class Known(NamedTuple):
 class _Stored(NamedTuple):
     """Bytes that are durable: `row` says where if they were stored just now, None if the vault had them.
 
-    `epoch` is one that was current before they were stored.
+    `epoch` is one that was current before they were stored, `pack_bytes` the size of their pack unless it grows.
     """
 
     digest: bytes
     row: ChunkRow | None
     epoch: int
+    pack_bytes: int | None = None
 
 
 class _OtherwiseError(Exception):
@@ -205,7 +206,7 @@ class _Recording:
             row,
             epoch=stored.epoch,
             now_ms=self._context.clock(),
-            pack_is_open=False,
+            pack_bytes=stored.pack_bytes,
         )
         _, *counts = transaction.run_all([pack, chunk, *statements])  # the pack may be on record already
         if counts != [1] * len(counts):
@@ -224,7 +225,7 @@ def _record(context: Context, transaction: Transaction, vault_id: int, stored: _
         stored.row,
         epoch=stored.epoch,
         now_ms=context.clock(),
-        pack_is_open=context.store.packs_grow,
+        pack_bytes=stored.pack_bytes,
     )
 
 
@@ -241,6 +242,5 @@ def _store(context: Context, vault_id: int, payload: Payload, kind: Kind, known:
         return _Stored(digest, None, known.epoch)
     key_number, key = context.keys.sealing(vault_id)
     location = context.store.put(payload, key, kind)
-    return _Stored(
-        digest, ChunkRow(key_number, location.pack_id, location.offset, location.length, len(payload)), known.epoch
-    )
+    row = ChunkRow(key_number, location.pack_id, location.offset, location.length, len(payload))
+    return _Stored(digest, row, known.epoch, location.pack_bytes)
