@@ -47,7 +47,8 @@ def number_for(
 
 def insertion(name: str, *, epoch: int, now_ms: int, size_bytes: int | None) -> Statement:
     """The statement that records a pack as `number_for` does, if it is met for the first time."""
-    return Statement(f"{INSERT} ON CONFLICT (name) DO NOTHING", _inserted(name, epoch, now_ms, size_bytes))
+    values = _inserted(name, epoch, now_ms, size_bytes)
+    return Statement(f"{INSERT} ON CONFLICT (name) DO NOTHING", values, may_change_none=True)
 
 
 def _inserted(name: str, epoch: int, now_ms: int, size_bytes: int | None) -> dict[str, object]:

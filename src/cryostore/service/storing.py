@@ -5,12 +5,13 @@ Shared by the handlers that write objects and chunks.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 from cryostore.catalog import chunks, jobs
 from cryostore.catalog.chunks import ChunkRow
-from cryostore.catalog.database import Answer, Statement, Transaction
+from cryostore.catalog.database import Answer, AtOnce, NotAsUsualError, Statement, Transaction
 from cryostore.catalog.jobs import JobRow
 from cryostore.chunks.envelope import Kind
 from cryostore.core.digest import Checksum, Payload
@@ -39,10 +40,6 @@ class _Stored(NamedTuple):
     row: ChunkRow | None
     epoch: int
     pack_bytes: int | None = None
-
-
-class _OtherwiseError(Exception):
-    """Something is not as usual: what was to be written at once is to be written step by step. Never leaves here."""
 
 
 class _ChunkVanishedError(Exception):
@@ -183,24 +180,22 @@ class _Recording:
 
     def write(self) -> None:
         """Raises _ChunkVanishedError, or what `work` raises; then nothing has happened."""
-        try:
-            self._context.database.write(self._run)
-        except _OtherwiseError:  # else the database has run it again already
-            self._context.database.write(self._run)
+        stored = self._stored
+        if self._at_once is not None and stored is not None and stored.row is not None:
+            statements = [*self._insertion(stored, stored.row), *self._at_once()]
+            with contextlib.suppress(NotAsUsualError):  # step by step, then
+                self._context.database.write(AtOnce(statements))
+                return
+        self._context.database.write(self._run)
 
     def _run(self, transaction: Transaction) -> None:
         stored = self._stored
-        if self._at_once is not None and stored is not None and stored.row is not None:
-            self._run_at_once(transaction, stored, stored.row, self._at_once())
-            return
         if stored is not None and not _record(self._context, transaction, self._vault_id, stored):
             raise _ChunkVanishedError
         self._work(transaction)
 
-    def _run_at_once(
-        self, transaction: Transaction, stored: _Stored, row: ChunkRow, statements: list[Statement]
-    ) -> None:
-        pack, chunk = chunks.insertion(
+    def _insertion(self, stored: _Stored, row: ChunkRow) -> tuple[Statement, Statement]:
+        return chunks.insertion(
             self._vault_id,
             stored.digest,
             row,
@@ -208,10 +203,6 @@ class _Recording:
             now_ms=self._context.clock(),
             pack_bytes=stored.pack_bytes,
         )
-        _, *counts = transaction.run_all([pack, chunk, *statements])  # the pack may be on record already
-        if counts != [1] * len(counts):
-            self._at_once = None
-            raise _OtherwiseError
 
 
 def _record(context: Context, transaction: Transaction, vault_id: int, stored: _Stored) -> bool:
