@@ -16,6 +16,7 @@ from typing import NamedTuple
 from cryostore.catalog import chunks, packs
 from cryostore.catalog.chunks import PackedChunk
 from cryostore.catalog.database import Transaction
+from cryostore.chunks.pack_put import WHOLE_BYTES_MIN
 from cryostore.chunks.store import Location
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError
 from cryostore.core.limits import KIB, MIB
@@ -30,7 +31,7 @@ GARBAGE_PER_LIVE = 16
 """Garbage up to one byte in so many live ones is left where it is."""
 WORTH_PER_PACK = 16
 """Garbage of less than this part of a pack, in the whole store, is left where it is."""
-WHOLE_BYTES_TARGET = 4 * MIB
+WHOLE_BYTES_TARGET = 2 * WHOLE_BYTES_MIN
 """Packs that do not grow are merged if they have less than half of this: more is worth an object of its own."""
 
 
