@@ -50,19 +50,19 @@ def _rights(found: SetUp) -> Diagnoses:
 
 def _settings(found: SetUp) -> Diagnoses:
     about = "catalog settings"
-    before = True
+    as_wanted = True
     if not found.is_flushed:
-        before = False
-        yield error(about, "fsync or full_page_writes is off: a power cut would lose the catalog", "set both to on")
+        as_wanted = False
+        yield warning(about, "fsync or full_page_writes is off: a power cut would lose the catalog", "set both to on")
     if found.predicate_locks < PREDICATE_LOCKS_MIN:
-        before = False
+        as_wanted = False
         advice = f"set it to {PREDICATE_LOCKS_MIN} and restart the server: else more writes have to be repeated"
         yield warning(about, f"max_pred_locks_per_transaction is {found.predicate_locks}", advice)
     if found.sessions > found.sessions_max * SESSIONS_SHARE_MAX:
-        before = False
+        as_wanted = False
         advice = "raise max_connections: 9 for each worker of each node, a node more, and 20"
         yield warning(about, f"{found.sessions} of {found.sessions_max} connections are in use", advice)
-    if before:
+    if as_wanted:
         advice = "" if found.has_checksums else "pg_checksums --enable, while it is stopped, lets it notice a bad disk"
         yield ok(about, "as they should be", advice)
 
