@@ -9,7 +9,7 @@ batch of envelopes is one pack: batches then go across packs, or small ones woul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -58,12 +58,29 @@ def compact(run: Run, live_bytes: dict[int, int]) -> Iterator[Progress]:
     target = run.context.settings.pack_bytes_target
     grow = run.context.store.packs_grow
     merged_bytes_min = target if grow else min(target, WHOLE_BYTES_TARGET)
-    chosen = worthwhile(uses, target, merged_bytes_min=merged_bytes_min, free_bytes=free_bytes)
+    choose = partial(worthwhile, pack_bytes_target=target, merged_bytes_min=merged_bytes_min, free_bytes=free_bytes)
+    chosen = choose(uses) if grow else _there(run, uses, choose)
     if run.dry_run:
         run.outcome.packs_compacted = len(chosen)
         run.outcome.moved_bytes = sum(pack.live_bytes for pack in chosen)
         return
     yield from _empty_each(run, chosen) if grow else _merge(run, chosen)
+
+
+def _there(run: Run, uses: Sequence[PackUse], choose: Callable[[Sequence[PackUse]], list[PackUse]]) -> list[PackUse]:
+    """The packs to compact, of those that exist: their rows say their sizes even if somebody has taken them away.
+
+    One that is missing would be chosen by every run, and others with it.
+    """
+    seen: set[int] = set()
+    chosen = choose(uses)
+    while unseen := [use for use in chosen if use.pack_number not in seen]:
+        sizes_now = run.context.store.pack_sizes([use.name for use in unseen])
+        missing = {use.pack_number for use, size in zip(unseen, sizes_now, strict=True) if size is None}
+        seen.update(use.pack_number for use in unseen)
+        uses = [use for use in uses if use.pack_number not in missing]
+        chosen = choose(uses)
+    return chosen
 
 
 def _empty_each(run: Run, chosen: Sequence[PackUse]) -> Iterator[Progress]:
@@ -146,7 +163,7 @@ def _is_closed(run: Run, pack: PackUse) -> bool:
 
 
 def _uses(run: Run, live_bytes: dict[int, int]) -> Iterator[PackUse]:
-    """Every pack that holds something and exists."""
+    """Every pack that holds something and, as far as anybody has looked, exists."""
     after = 0
     while rows := run.read(partial(packs.standing, after=after, limit=PACKS_PER_BATCH)):
         used = [row for row in rows if row.pack_number in live_bytes]
