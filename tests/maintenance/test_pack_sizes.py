@@ -76,8 +76,7 @@ def test_what_an_older_version_did_not_note_is_asked_for_once(scene):
 
 
 def test_packs_that_are_missing_let_nothing_be_merged_again_and_again(scene):
-    collect_all(scene.collector.context, quarantine_ms=0)
-    for name in scene.store.pack_names()[:-1]:
+    for name in scene.store.pack_names()[2:]:
         scene.store.blobs.delete(pack_key(name))
     for _ in range(3):
         outcome = collect_all(scene.collector.context, quarantine_ms=0)
