@@ -27,6 +27,7 @@ from bench.report import table
 MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108 - a memory file system is what is wanted
 CHUNKS_PER_OBJECT = 10
 """So many times fewer objects than chunks are made."""
+CHUNKS_PER_PACK = 16
 RATIO_MAX = 1.5
 CHUNK_BYTES_MAX = 200
 WARM_UP = 3
@@ -58,8 +59,8 @@ class Growth:
 
 
 @contextmanager
-def grown(engine: str, folder: Path, chunk_rows: int) -> Iterator[GrownStore]:
-    """A store with so many chunks and a tenth of that in objects; gone afterwards."""
+def grown(engine: str, folder: Path, chunk_rows: int, per_pack: int = CHUNKS_PER_PACK) -> Iterator[GrownStore]:
+    """A store with so many chunks, so many of them in a pack, and a tenth of that in objects; gone afterwards."""
     with ExitStack() as opened:
         catalog = str(folder / "catalog.sqlite")
         if engine == "postgres":
@@ -67,7 +68,7 @@ def grown(engine: str, folder: Path, chunk_rows: int) -> Iterator[GrownStore]:
         opened.callback(shutil.rmtree, folder)
         store = GrownStore(catalog, folder)
         opened.callback(store.close)
-        store.grow(chunk_rows=chunk_rows, object_rows=chunk_rows // CHUNKS_PER_OBJECT)
+        store.grow(chunk_rows=chunk_rows, per_pack=per_pack, object_rows=chunk_rows // CHUNKS_PER_OBJECT)
         yield store
 
 
@@ -84,11 +85,11 @@ def times_ms(stores: Sequence[GrownStore], call: Call, times: int) -> list[float
 
 
 def measure(
-    engine: str, folder: Path, rows: tuple[int, int], share: float = 1.0
+    engine: str, folder: Path, rows: tuple[int, int], share: float = 1.0, per_pack: int = CHUNKS_PER_PACK
 ) -> tuple[list[Growth], dict[int, dict[str, float]]]:
     """The times of all calls, each taken `share` times as often as usual; and the bytes of a chunk by rows."""
     with ExitStack() as opened:
-        stores = [opened.enter_context(grown(engine, folder / f"{count}-rows", count)) for count in rows]
+        stores = [opened.enter_context(grown(engine, folder / f"{count}-rows", count, per_pack)) for count in rows]
         growths = []
         for name, (call, times) in CALLS.items():
             counted = max(1, round(times * share))
@@ -109,7 +110,7 @@ def time_rows(growths: Sequence[Growth]) -> Iterator[tuple[str, ...]]:
 def byte_rows(engine: str, by_rows: dict[int, dict[str, float]]) -> Iterator[tuple[str, ...]]:
     """The rows of the table of bytes."""
     for count, sizes in by_rows.items():
-        of_chunk = sum(size for name, size in sizes.items() if name.startswith(("chunk", "file")))
+        of_chunk = sum(size for name, size in sizes.items() if name.startswith(("chunk", "pack", "file")))
         parts = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items() if size >= 0.05)
         verdict = "holds" if of_chunk <= CHUNK_BYTES_MAX else "MISSED"
         yield (engine, f"{count:,}", f"{of_chunk:.0f}", f"<= {CHUNK_BYTES_MAX}", verdict, parts)
@@ -120,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
     parser.add_argument("--rows", type=int, nargs=2, default=[10_000, 10_000_000], metavar=("SMALL", "LARGE"))
     parser.add_argument("--engine", choices=("postgres", "sqlite"), default="postgres", help="(%(default)s)")
+    parser.add_argument("--per-pack", type=int, default=CHUNKS_PER_PACK, help="chunks in a pack (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument("--quick", action="store_true", help="fewer rows, and coarser figures")
     options = parser.parse_args(argv)
@@ -128,13 +130,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = (1_000, 100_000) if options.quick else (options.rows[0], options.rows[1])
     folder = Path(tempfile.mkdtemp(prefix="cryo-growth-", dir=MEMORY_DIRECTORY))
     try:
-        growths, by_rows = measure(options.engine, folder, rows, 0.3 if options.quick else 1.0)
+        growths, by_rows = measure(options.engine, folder, rows, 0.3 if options.quick else 1.0, options.per_pack)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     small, large = (f"{count:,} chunks, ms" for count in rows)
     print(table(("engine", "call", small, large, "ratio", "wanted", ""), time_rows(growths)))
     print()
-    columns = ("engine", "chunks", "bytes each", "wanted", "", "of which, and of others for each chunk")
+    columns = (
+        "engine",
+        "chunks",
+        "bytes each, with its pack's",
+        "wanted",
+        "",
+        "of which, and of others for each chunk",
+    )
     print(table(columns, byte_rows(options.engine, by_rows)))
     if options.json:
         document = {"times": [asdict(growth) for growth in growths], "bytes": by_rows}

@@ -47,12 +47,12 @@ class GrownStore:
         self._objects = 0
         self._point = self._write_point()
 
-    def grow(self, *, chunk_rows: int, object_rows: int) -> None:
+    def grow(self, *, chunk_rows: int, per_pack: int, object_rows: int) -> None:
         """Make the rows, and go on as after a restart. The objects are added to the recovery point."""
         self._service.close()
         catalog = self.place.catalog
         before = made_rows.sizes_bytes(catalog)
-        made_rows.make_chunks(catalog, chunk_rows)
+        made_rows.make_chunks(catalog, chunk_rows, per_pack=per_pack)
         after = made_rows.sizes_bytes(catalog)
         self.made_chunk_bytes = {name: (after[name] - before[name]) / chunk_rows for name in after}
         made_rows.make_objects(catalog, object_rows, chunk=self._readable[0])

@@ -23,7 +23,6 @@ Run = Callable[..., list[Any]]
 
 PAYLOAD_BYTES, SEALED_BYTES = 4_194_304, 4_194_400
 """Of a made chunk: as if it did not compress."""
-CHUNKS_PER_PACK = 16
 ROWS_IN_PLACE_MAX = 1_000_000
 """So many rows are put in one after the other, as in life. More are put in before PostgreSQL makes their indexes."""
 RANDOM_FILL_PERCENT = 69
@@ -46,7 +45,9 @@ WORDS = {
         "name": "CAST(printf('file-%09d', n) AS BLOB)",
     },
 }
-MAKE_PACKS = "INSERT INTO pack (name, open, created_ms) SELECT {uuid}, 0, 0 FROM ({numbers}) AS made"
+MAKE_PACKS = (
+    "INSERT INTO pack (name, open, created_ms, size_bytes) SELECT {uuid}, 0, 0, :size_bytes FROM ({numbers}) AS made"
+)
 MAKE_CHUNKS = (
     "INSERT INTO chunk (vault_id, digest, key_number, pack_number, pack_offset, sealed_length, length)"
     " SELECT :vault_id, {digest}, :key_number, :pack_number + n / :per_pack, (n - n / :per_pack * :per_pack) * :sealed,"
@@ -86,12 +87,12 @@ def statements(catalog: str) -> Iterator[Run]:
         yield run
 
 
-def make_chunks(catalog: str, rows: int) -> None:
+def make_chunks(catalog: str, rows: int, *, per_pack: int) -> None:
     """Chunks, and the packs they would lie in, of the vault and under the key of those that are there."""
     with statements(catalog) as run:
         ((vault_id, key_number),) = run("SELECT vault_id, key_number FROM chunk LIMIT 1")
         ((pack_number,),) = run("SELECT max(pack_number) + 1 FROM pack")
-        _make(run, catalog, MAKE_PACKS, rows // CHUNKS_PER_PACK + 1)
+        _make(run, catalog, MAKE_PACKS, rows // per_pack + 1, size_bytes=SEALED_BYTES * per_pack)
         with _indexes_later(run, later=rows > ROWS_IN_PLACE_MAX and engine_of(catalog) == "postgres"):
             _make(
                 run,
@@ -101,7 +102,7 @@ def make_chunks(catalog: str, rows: int) -> None:
                 vault_id=vault_id,
                 key_number=key_number,
                 pack_number=pack_number,
-                per_pack=CHUNKS_PER_PACK,
+                per_pack=per_pack,
                 sealed=SEALED_BYTES,
                 length=PAYLOAD_BYTES,
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ S3_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}
 SCRIPT = Path(__file__).parents[2] / "scripts" / "services"
 SERVICES_FOLDER = Path(".build/services-bench")
 POSTGRES_PROCESS = "postgres/data/postmaster.pid"
+S3_SECONDS_MAX = 180
 CEPH_PROCESSES = "ceph-rgw/*.pid"
 
 
@@ -31,11 +33,23 @@ def start_if_missing(module: str, arguments: list[str], *needed: str) -> None:
     A PostgreSQL that is started here waits for the disk at each commit.
     """
     if all(os.environ.get(name) for name in needed):
+        if S3 in needed and FOLDER in os.environ:
+            _wait_for_s3(Path(os.environ[FOLDER]))
         return
     if FOLDER in os.environ:
         raise SystemExit(f"bench: {' and '.join(needed)} could not be started; see above")
     command = [str(SCRIPT), "run", str(SERVICES_FOLDER), sys.executable, "-m", module, *arguments]
     os.execve(command[0], command, {**os.environ, "CRYO_POSTGRES_FSYNC": "on"})  # noqa: S606 - our own script
+
+
+def _wait_for_s3(folder: Path) -> None:
+    """Until Ceph and its bucket are there: `scripts/services` does not wait for them."""
+    up, failed = (folder / f"ceph-rgw.{outcome}" for outcome in ("up", "failed"))
+    end = time.monotonic() + S3_SECONDS_MAX
+    while not up.exists():
+        if failed.exists() or time.monotonic() > end:
+            raise SystemExit(f"bench: Ceph did not start; see {folder}/ceph-rgw.log")
+        time.sleep(0.1)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def test_every_call_is_timed_on_both_catalogs(tmp_path, engine, monkeypatch):
     assert [each.call for each in growths] == list(CALLS)
     assert all(each.small_ms > 0 and each.large_ms > 0 for each in growths)
     assert list(by_rows) == [200, 2_000]
-    of_chunks = sum(size for name, size in by_rows[2_000].items() if name.startswith(("chunk", "file")))
+    of_chunks = sum(size for name, size in by_rows[2_000].items() if name.startswith(("chunk", "pack", "file")))
     assert 80 < of_chunks < 400
     assert list(tmp_path.iterdir()) == []
 
@@ -28,5 +28,7 @@ def test_every_call_is_timed_on_both_catalogs(tmp_path, engine, monkeypatch):
 def test_what_takes_too_long_or_too_much_is_said():
     rows = list(time_rows([Growth("e", "a", 3, 1.0, 1.5), Growth("e", "b", 3, 1.0, 1.6)]))
     assert [row[-1] for row in rows] == ["holds", "MISSED"]
-    rows = list(byte_rows("e", {10: {"chunk": 150.0, "chunk_pkey": 50.0, "pack": 9.0}, 20: {"chunk": 201.0}}))
+    rows = list(
+        byte_rows("e", {10: {"chunk": 150.0, "chunk_pkey": 41.0, "pack": 9.0, "object": 5.0}, 20: {"chunk": 201.0}})
+    )
     assert [(row[2], row[4]) for row in rows] == [("200", "holds"), ("201", "MISSED")]

@@ -9,14 +9,14 @@ import pytest
 from cryostore.chunks.blobs import Appendable
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.pack import PACK_HEADER_BYTES, decode_header, list_packs, pack_key
-from cryostore.chunks.pack_put import SMALL_PUTS_MAX, PackPutter
+from cryostore.chunks.pack_put import HALF_PUTS_MAX, SMALL_PUTS_MAX, WHOLE_BYTES_MIN, PackPutter
 from cryostore.chunks.pack_writer import EAGER_BYTES_MIN
 from cryostore.core.errors import BlobExistsError, StorageFullError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
 from support.faulty_blobs import FaultyObjects
 from support.waiting import until, until_gathering
 
-SMALL, LARGE = 100, EAGER_BYTES_MIN
+SMALL, HALF, LARGE = 100, EAGER_BYTES_MIN, WHOLE_BYTES_MIN
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ class Held:
             assert self.began.acquire(timeout=30)
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("size", [SMALL, HALF, LARGE])
 def test_one_alone_is_a_pack_of_its_own(putter, blobs, size):
     locations = [putter.append(bytes([number]) * size) for number in range(3)]
     assert [location.offset for location in locations] == [PACK_HEADER_BYTES] * 3
@@ -121,6 +121,27 @@ def test_large_ones_go_at_once_and_small_ones_gather(blobs):
     assert stored(blobs, first_outcomes[0]) + stored(blobs, second_outcomes[0]) == b"a" * SMALL + b"b" * SMALL
 
 
+@pytest.mark.parametrize("size", [HALF, LARGE - 1])
+def test_half_ones_gather_behind_four_puts(blobs, size):
+    """What a collection would merge lies together from the beginning; whoever is alone waits for nobody."""
+    putter = PackPutter(blobs, counting_ids())
+    held = Held(blobs)
+    first, alone = [], []
+    for number in range(HALF_PUTS_MAX):
+        threads, outcomes = in_threads(putter, [bytes([number]) * size])
+        held.wait(1)
+        first, alone = first + threads, [*alone, outcomes]
+    others, together = in_threads(putter, [bytes([number]) * size for number in range(12)])
+    until_gathering(putter._half, 12)
+    whole, _ = in_threads(putter, [b"w" * LARGE])
+    held.wait(1)
+    held.may_end.release(HALF_PUTS_MAX + 2)
+    join(first + others + whole)
+    assert len({location.pack_id for outcomes in alone for location in outcomes}) == HALF_PUTS_MAX
+    assert len({location.pack_id for location in together}) == 1
+    assert [stored(blobs, location)[0] for location in together] == list(range(12))
+
+
 def test_large_ones_that_must_wait_share_packs_of_the_size_wanted(blobs):
     """One put is under way; seven wait, in packs of at most three each."""
     putter = PackPutter(blobs, counting_ids(), puts_max=1, pack_bytes_target=3 * LARGE)
@@ -128,7 +149,7 @@ def test_large_ones_that_must_wait_share_packs_of_the_size_wanted(blobs):
     first, _ = in_threads(putter, [b"f" * LARGE])
     held.wait(1)
     others, outcomes = in_threads(putter, [bytes([number]) * LARGE for number in range(7)])
-    until(lambda: putter._large._gathering is not None and len(putter._large._gathering.items) == 1)
+    until(lambda: putter._whole._gathering is not None and len(putter._whole._gathering.items) == 1)
     held.may_end.release(4)
     join(first + others)
     assert blobs.calls["put"] == 4

@@ -247,7 +247,7 @@ def test_after_kill_9_all_that_was_acknowledged_is_there(blobs):
         cut_torn_tail(blobs, pack_id)
     store = ChunkStore(blobs, random_id)
     for line in lines:
-        number, pack_id, offset, length = line.split()
+        number, pack_id, offset, length, _ = line.split()
         data = b"payload %d " % int(number) * (int(number) % 300)
         assert get(store, Location(pack_id, int(offset), int(length)), data) == data
     indexed = sum(1 for pack_id in list_packs(blobs) for _ in scan_pack(blobs, pack_id))

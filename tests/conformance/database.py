@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from cryostore.catalog.database import Statement
+from cryostore.catalog.database import AtOnce, NotAsUsualError, Statement
 from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -36,6 +36,17 @@ def add(name, number=0):
     return lambda transaction: transaction.run(
         "INSERT INTO thing (name, number) VALUES (:name, :number)", name=name, number=number
     )
+
+
+def adding(name):
+    """A statement: one more row."""
+    return Statement("INSERT INTO thing (name, number) VALUES (:name, 0)", {"name": name})
+
+
+def numbering(name, number, *, or_none=False):
+    """A statement: a row gets a number, or no row does."""
+    text = "UPDATE thing SET number = :number WHERE name = :name"
+    return Statement(text, {"name": name, "number": number}, or_none)
 
 
 def names(transaction):
@@ -275,6 +286,46 @@ class DatabaseTests:
         assert database.read(names) == []
 
     # --- reads
+
+    def test_a_unit_of_known_statements_stands_if_all_is_as_usual(self, database):
+        database.write(AtOnce([adding(b"a"), adding(b"b"), numbering(b"a", 1), numbering(b"none", 1, or_none=True)]))
+        assert database.read(numbers) == [0, 1]
+
+    def test_of_a_unit_of_known_statements_nothing_stays_if_one_changes_no_row(self, database):
+        with pytest.raises(NotAsUsualError):
+            database.write(AtOnce([adding(b"a"), numbering(b"none", 1), adding(b"b")]))
+        assert database.read(names) == []
+        database.write(AtOnce([adding(b"a")]))
+        assert database.read(names) == [b"a"]
+
+    def test_a_unit_of_known_statements_that_breaks_a_rule_leaves_nothing(self, database):
+        database.write(add(b"a"))
+        with pytest.raises(Exception, match="(?i)unique"):
+            database.write(AtOnce([adding(b"b"), adding(b"a")]))
+        assert database.read(names) == [b"a"]
+
+    def test_units_of_known_statements_stand_and_fall_alone(self, database):
+        """Whichever of them share a commit, and whatever else is in it."""
+        refused = []
+
+        def action(number):
+            name = b"%d" % number
+            try:
+                if number % 3 == 0:
+                    database.write(AtOnce([adding(name), numbering(b"none", 1)]))
+                elif number % 3 == 1:
+                    database.write(AtOnce([adding(name)]))
+                elif number % 4:
+                    database.write(add(name))
+                else:
+                    database.write(AtOnce([adding(name), numbering(name, number)]))
+            except NotAsUsualError:
+                refused.append(number)
+
+        together(24, action)
+        assert sorted(refused) == [number for number in range(24) if number % 3 == 0]
+        assert len(database.read(names)) == 16
+        assert sum(database.read(numbers)) == sum(n for n in range(24) if n % 3 == 2 and n % 4 == 0)
 
     def test_a_read_sees_one_snapshot(self, database):
         """What is committed while a read goes on is not seen by it, and is by the next."""

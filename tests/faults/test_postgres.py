@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from conformance.database import add, numbers
 from cryostore.catalog import postgres, postgres_session
+from cryostore.catalog.database import AtOnce, Statement
 from cryostore.catalog.postgres import PostgresDatabase
 from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
 from support.postgres import at, new_database, required
@@ -56,6 +57,20 @@ class Far:
             return piece
 
         setattr(self.proxy, side, look)
+        return done
+
+    def cut_behind(self, arrived_bytes):
+        """Cut the connection when so many bytes of what is asked have arrived; answers what tells whether it was."""
+        left, done = [arrived_bytes], threading.Event()
+
+        def look(_, piece):
+            if not done.is_set() and len(piece) > left[0]:
+                done.set()
+                raise CutError(piece[: left[0]])
+            left[0] -= len(piece)
+            return piece
+
+        self.proxy.on_request = look
         return done
 
     def calm(self):
@@ -104,7 +119,7 @@ def test_a_read_that_is_cut_anywhere_is_answered(far, side):
 
 
 def on_commit(action):
-    """Looks at requests; the first COMMIT is handed to `action`."""
+    """Looks at what passes; the first COMMIT is handed to `action`."""
     met = threading.Event()
 
     def look(_, piece):
@@ -114,6 +129,25 @@ def on_commit(action):
         return piece
 
     return look
+
+
+COUNT_UP = Statement("UPDATE thing SET number = number + 1 WHERE name = :name", {"name": b"hot"})
+SHARE_BYTES = 41
+
+
+def test_a_write_whose_statements_are_known_is_cut_anywhere_and_happens_once(far):
+    """All of it goes at once, COMMIT too: whatever of it arrives, or if only its answer is lost, it counts once."""
+    for count in itertools.count(1):
+        struck = far.cut_behind((count - 1) * SHARE_BYTES)
+        far.database.write(AtOnce([COUNT_UP]))
+        assert far.number() == count
+        far.calm()
+        if not struck.is_set():
+            break
+    assert count > 5
+    far.proxy.on_answer = on_commit(lambda piece: _cut(0, piece))
+    far.database.write(AtOnce([COUNT_UP]))
+    assert far.number() == count + 1
 
 
 def test_a_commit_that_arrives_late_does_not_count_a_second_time(far):

@@ -41,12 +41,12 @@ def store(*pieces):
 
 def digests(blobs):
     """What is found, by digest, in order."""
-    return [found.digest for found in sound_envelopes(blobs, PACK, KEYS.get)]
+    return [found.digest for found in sound_envelopes(PackReader(blobs, PACK), KEYS.get)]
 
 
 def test_all_that_an_index_needs_is_found():
     one, two = sealed(PAYLOADS[0]), sealed(PAYLOADS[1], OTHER, Kind.METADATA)
-    first, second = sound_envelopes(store(one, two), PACK, KEYS.get)
+    first, second = sound_envelopes(PackReader(store(one, two), PACK), KEYS.get)
     assert first == (PACK_HEADER_BYTES, len(one), KEY.key_id, sha(PAYLOADS[0]), len(PAYLOADS[0]), Kind.CHUNK)
     assert second[:3] == (PACK_HEADER_BYTES + len(one), len(two), OTHER.key_id)
     assert second[3:] == (sha(PAYLOADS[1]), len(PAYLOADS[1]), Kind.METADATA)
@@ -54,7 +54,7 @@ def test_all_that_an_index_needs_is_found():
 
 def test_a_pack_that_is_not_there():
     with pytest.raises(BlobNotFoundError):
-        list(sound_envelopes(MemoryBlobs(), PACK, KEYS.get))
+        list(sound_envelopes(PackReader(MemoryBlobs(), PACK), KEYS.get))
 
 
 def test_a_key_that_nobody_has_hides_its_envelopes_and_no_others():

@@ -52,6 +52,15 @@ def _parts(url):
     return parts.netloc, parse_qs(parts.query)["endpoint"][0]
 
 
+def versioned_bucket():
+    """The URL of a bucket of its own that keeps old versions."""
+    name = f"versioned-{uuid.uuid4().hex}"
+    client = _client(endpoint())
+    client.create_bucket(Bucket=name)
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    return f"s3://{name}?endpoint={endpoint()}"
+
+
 def small_bucket(bytes_max):
     """The URL of a bucket of its own that takes so many bytes. Skips where the service is not ours to set up."""
     folder = os.environ.get("CRYO_TEST_SERVICES")

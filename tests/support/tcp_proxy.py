@@ -97,15 +97,23 @@ class TcpProxy:
         self._start(self._pass_on, self.connections, server, client, "on_answer")
 
     def _pass_on(self, number, source, sink, look):
-        with contextlib.suppress(OSError, CutError):
+        with contextlib.suppress(OSError):
             while piece := source.recv(PIECE_BYTES):
                 self._going.wait()
-                sink.sendall(getattr(self, look)(number, piece))
+                try:
+                    sink.sendall(getattr(self, look)(number, piece))
+                except CutError as cut:
+                    sink.sendall(cut.last)
+                    break
         _close(source, sink)
 
 
 class CutError(Exception):
-    """Raised by `on_request` or `on_answer`: the connection ends here."""
+    """Raised by `on_request` or `on_answer`: the connection ends here. What is `last` still arrives."""
+
+    def __init__(self, last=b""):
+        super().__init__()
+        self.last = last
 
 
 def _close(*ends):

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 POSTGRES = ("postgresql://", "postgres://")
 
 
-def open_catalog(place: Path | str, *, create: bool = True) -> Database:
+def open_catalog(place: Path | str, *, create: bool = True, migrate: bool = True) -> Database:
     """Open the catalog at `place`, make it if it is absent, and bring its schema up to date.
 
-    Without `create` a database that holds no catalog is refused, and stays as it is.
+    Without `create` a database that holds no catalog is refused, and stays as it is. Without `migrate` the schema stays
+    as it is, too: for whoever only looks.
 
     A path names a file of SQLite, a `postgresql://` URL a database of PostgreSQL, which must exist. Raises
     ConfigurationError, StorageUnavailableError, DamagedDataError.
@@ -38,7 +39,8 @@ def open_catalog(place: Path | str, *, create: bool = True) -> Database:
     try:
         if not create:
             _require_schema(database)
-        database.migrate()
+        if migrate:
+            database.migrate()
     except BaseException:
         database.close()  # whoever tries again opens the file anew, and must be the only one in this process
         raise

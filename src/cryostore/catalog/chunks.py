@@ -154,14 +154,14 @@ def insert(
     *,
     epoch: int,
     now_ms: int,
-    pack_is_open: bool = True,
+    pack_bytes: int | None = None,
 ) -> bool:
     """Record durable bytes that were written in `epoch` or later, and refer to them as `use` does.
 
-    If the vault holds the same bytes elsewhere and offers them, that place stays. False if the pack was given up
-    meanwhile: then the bytes must be stored anew.
+    `pack_bytes` is the size of their pack, if it does not grow any more. If the vault holds the same bytes elsewhere
+    and offers them, that place stays. False if the pack was given up meanwhile: then the bytes must be stored anew.
     """
-    number = packs.number_for(transaction, chunk.pack_name, epoch=epoch, now_ms=now_ms, is_open=pack_is_open)
+    number = packs.number_for(transaction, chunk.pack_name, epoch=epoch, now_ms=now_ms, size_bytes=pack_bytes)
     if number is None:
         return False
     recorded = transaction.run(
@@ -180,13 +180,13 @@ def insert(
 
 
 def insertion(
-    vault_id: int, digest: bytes, chunk: ChunkRow, *, epoch: int, now_ms: int, pack_is_open: bool
+    vault_id: int, digest: bytes, chunk: ChunkRow, *, epoch: int, now_ms: int, pack_bytes: int | None
 ) -> tuple[Statement, Statement]:
     """What `insert` does, if all is as expected, as a statement for the pack and one for the chunk.
 
     If the latter changes no row, somebody stored the same bytes, or the pack was given up: ask `insert`.
     """
-    pack = packs.insertion(chunk.pack_name, epoch=epoch, now_ms=now_ms, is_open=pack_is_open)
+    pack = packs.insertion(chunk.pack_name, epoch=epoch, now_ms=now_ms, size_bytes=pack_bytes)
     values = {"vault_id": vault_id, "digest": digest, **chunk._asdict()}
     return pack, Statement(INSERT_BY_NAME, values)
 

@@ -27,10 +27,12 @@ GENERATION_MAX = 2**63 - 1
 
 
 class Statement(NamedTuple):
-    """A statement and its values, to be run with others at once."""
+    """A statement and its values, to be run with others at once. It adds or changes a row, with no RETURNING."""
 
     text: str
     values: Mapping[str, Any]
+    may_change_none: bool = False
+    """Whether it is in order if no row is changed."""
 
 
 class Transaction(Protocol):
@@ -62,6 +64,27 @@ class Transaction(Protocol):
 
         Raises DamagedDataError if it cannot even be read.
         """
+
+
+class NotAsUsualError(Exception):
+    """A statement changed no row that was to change one. Whoever wrote the statements goes step by step then."""
+
+
+class AtOnce:
+    """A unit of work that is nothing but statements, each of which changes one row if all is as usual.
+
+    An engine may send the whole transaction at once. Raises NotAsUsualError if it is not so; then nothing has happened.
+    """
+
+    def __init__(self, statements: Sequence[Statement]) -> None:
+        self.statements = statements
+
+    def __call__(self, transaction: Transaction) -> None:
+        """Run them, as any unit of work."""
+        counts = transaction.run_all(self.statements)
+        for statement, count in zip(self.statements, counts, strict=True):
+            if count != 1 and not (count == 0 and statement.may_change_none):
+                raise NotAsUsualError
 
 
 class Database(Protocol):

@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from cryostore.catalog.database import Statement, Transaction
 
 
 class PackRow(NamedTuple):
-    """A pack. A retired one takes no rows any more; a dropped one has no file any more, or soon not."""
+    """A pack. A retired one takes no rows any more; a dropped one has no file any more, or soon not.
+
+    `size_bytes` is None if nobody has noted it yet, or the pack is one that grows, or did: then the disk knows.
+    """
 
     pack_number: int
     name: str
     retired_ms: int | None
     dropped_epoch: int | None
+    size_bytes: int | None
 
 
 COLUMNS = ", ".join(PackRow._fields)
+INSERT = (
+    "INSERT INTO pack (name, open, created_ms, size_bytes)"
+    " SELECT :name, :open, :now_ms, :size_bytes FROM collection WHERE epoch = :epoch"
+)
 EMPTY = "NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.pack_number = pack.pack_number)"
 
 
-def number_for(transaction: Transaction, name: str, *, epoch: int, now_ms: int, is_open: bool = True) -> int | None:
+def number_for(
+    transaction: Transaction, name: str, *, epoch: int, now_ms: int, size_bytes: int | None = None
+) -> int | None:
     """The number of the pack for a row of bytes that were written to it in `epoch` or later.
 
-    A pack met for the first time is recorded, `is_open` if more may be written to it. None if the pack is given up, or
-    may have been: one without a row counts as new only while the epoch is the one the bytes were written in, since rows
-    are forgotten between epochs.
+    A pack met for the first time is recorded with the size it has for good, or as one to which more may be written if
+    `size_bytes` is left out. None if the pack is given up, or may have been: one without a row counts as new only while
+    the epoch is the one the bytes were written in, since rows are forgotten between epochs.
     """
     row = transaction.row("SELECT pack_number, retired_ms FROM pack WHERE name = :name", name=name)
     if row is not None:
         return None if row[1] is not None else int(row[0])
-    row = transaction.row(
-        "INSERT INTO pack (name, open, created_ms) SELECT :name, :open, :now_ms FROM collection WHERE epoch = :epoch"
-        " RETURNING pack_number",
-        name=name,
-        open=int(is_open),
-        now_ms=now_ms,
-        epoch=epoch,
-    )
+    row = transaction.row(f"{INSERT} RETURNING pack_number", **_inserted(name, epoch, now_ms, size_bytes))
     return None if row is None else int(row[0])
 
 
-def insertion(name: str, *, epoch: int, now_ms: int, is_open: bool) -> Statement:
+def insertion(name: str, *, epoch: int, now_ms: int, size_bytes: int | None) -> Statement:
     """The statement that records a pack as `number_for` does, if it is met for the first time."""
-    return Statement(
-        "INSERT INTO pack (name, open, created_ms) SELECT :name, :open, :now_ms FROM collection WHERE epoch = :epoch"
-        " ON CONFLICT (name) DO NOTHING",
-        {"name": name, "open": int(is_open), "now_ms": now_ms, "epoch": epoch},
-    )
+    values = _inserted(name, epoch, now_ms, size_bytes)
+    return Statement(f"{INSERT} ON CONFLICT (name) DO NOTHING", values, may_change_none=True)
+
+
+def _inserted(name: str, epoch: int, now_ms: int, size_bytes: int | None) -> dict[str, object]:
+    is_open = int(size_bytes is None)
+    return {"name": name, "open": is_open, "now_ms": now_ms, "size_bytes": size_bytes, "epoch": epoch}
 
 
 def open_packs(transaction: Transaction) -> list[str]:
@@ -58,6 +64,20 @@ def open_packs(transaction: Transaction) -> list[str]:
 def close(transaction: Transaction, name: str) -> None:
     """Record that nothing will be appended to the pack any more."""
     transaction.run("UPDATE pack SET open = 0 WHERE name = :name", name=name)
+
+
+def set_sizes(transaction: Transaction, sizes: Mapping[int, int]) -> None:
+    """Record how large packs are that do not grow, by their numbers."""
+    transaction.run_all(
+        [
+            Statement(
+                "UPDATE pack SET size_bytes = :size_bytes WHERE pack_number = :pack_number"
+                " AND (size_bytes IS NULL OR size_bytes <> :size_bytes)",
+                {"pack_number": pack_number, "size_bytes": size_bytes},
+            )
+            for pack_number, size_bytes in sizes.items()
+        ]
+    )
 
 
 def standing(transaction: Transaction, *, after: int, limit: int) -> list[PackRow]:
@@ -186,12 +206,14 @@ def forget(transaction: Transaction, pack_number: int, *, epoch: int) -> None:
     )
 
 
-def put_back(transaction: Transaction, name: str, *, now_ms: int) -> int:
+def put_back(transaction: Transaction, name: str, *, now_ms: int, size_bytes: int | None) -> int:
     """The number of a closed pack that exists, added if need be; for rebuilding the catalog."""
     transaction.run(
-        "INSERT INTO pack (name, open, created_ms) VALUES (:name, 0, :now_ms) ON CONFLICT (name) DO NOTHING",
+        "INSERT INTO pack (name, open, created_ms, size_bytes) VALUES (:name, 0, :now_ms, :size_bytes)"
+        " ON CONFLICT (name) DO NOTHING",
         name=name,
         now_ms=now_ms,
+        size_bytes=size_bytes,
     )
     row = transaction.row("SELECT pack_number FROM pack WHERE name = :name", name=name)
     assert row is not None

@@ -22,9 +22,10 @@ from collections.abc import Callable, Iterator
 import psycopg
 
 from cryostore.catalog import postgres_writer
-from cryostore.catalog.database import Answer, Transaction
+from cryostore.catalog.database import Answer, Statement, Transaction
 from cryostore.catalog.group_commit import GroupCommit, Pending, run_batch
 from cryostore.catalog.migration import migrate_to_newest
+from cryostore.catalog.postgres_at_once import commit_at_once, statements_of
 from cryostore.catalog.postgres_clock import DatabaseClock
 from cryostore.catalog.postgres_failure import Reason, reason, refusal, translate
 from cryostore.catalog.postgres_session import MoreStatementsError, OneStatement, Place, PostgresTransaction, Session
@@ -266,17 +267,21 @@ class PostgresDatabase:
         Only when it is unknown for `DOUBT_SECONDS` whether the batch is committed, it may be, too.
         """
         patience = _Patience(OUTAGE_SECONDS)
+        known = statements_of(batch)
         in_turn = self._turns > 0 or any(pending.work == self._migrate for pending in batch)
         self._turns = max(self._turns - 1, 0)
         for attempt in itertools.count(1):
             try:
-                self._attempt(batch, in_turn=in_turn)
+                self._attempt(batch, known, in_turn=in_turn)
             except psycopg.Error as error:
                 why = reason(error, writing=True)
                 self._leave_writing(lost=why is Reason.LOST)
                 if why is Reason.LOST and self._in_doubt and self._is_committed():
                     return
                 if why is Reason.LOST and patience.is_left():
+                    continue
+                if known is not None and why in {Reason.OWN, Reason.RULE}:
+                    known = None  # step by step each of them tells by itself whether it can stand
                     continue
                 others = why is Reason.CONFLICT or (why is Reason.RULE and not in_turn)
                 if not others or attempt >= WRITES_MAX:
@@ -285,15 +290,20 @@ class PostgresDatabase:
             else:
                 return
 
-    def _attempt(self, batch: list[Pending], *, in_turn: bool) -> None:
+    def _attempt(self, batch: list[Pending], known: list[Statement] | None, *, in_turn: bool) -> None:
+        """Run and commit the batch, at once if all its statements are `known`."""
         self._in_doubt = False
         session = self._writing_session()
         begin = (IN_TURN if in_turn else TRY).format(number=self._row.next_batch())
         session.answer_seconds = Session.answer_seconds
         try:
-            run_batch(_WritingSession(session, begin, in_turn=in_turn), batch, alone_may_fail=False)
-            self._in_doubt = True
-            session.commit_now()
+            if known is not None:
+                self._in_doubt = True
+                commit_at_once(session, begin, known)
+            else:
+                run_batch(_WritingSession(session, begin, in_turn=in_turn), batch, alone_may_fail=False)
+                self._in_doubt = True
+                session.commit_now()
             self._in_doubt = False
             self._row.acknowledge()
         except psycopg.Error as error:

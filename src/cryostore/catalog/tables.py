@@ -90,7 +90,7 @@ TABLES = (
         "upload_id job_id name throw_on_duplicate created_ms chunk_count completion_digest",
     ),
     _keyed("upload_chunk", "upload_number chunk_index", "length form digest"),
-    _numbered("pack", "pack_number", "name open created_ms retired_ms dropped_epoch verified_ms"),
+    _numbered("pack", "pack_number", "name open created_ms retired_ms dropped_epoch verified_ms size_bytes"),
     _keyed(
         "chunk",
         "vault_id digest",

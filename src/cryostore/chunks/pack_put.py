@@ -3,8 +3,10 @@
 Rules: a location is given out only when the blob that holds it was put. A put that failed fails the envelopes in it and
 nobody else; its pack's name is never used again, so that whatever arrives late is garbage and nothing else.
 
-A large envelope goes at once, in a pack of its own, while fewer than `puts_max` are on their way; when as many are, the
-next ones gather and share one. Small ones gather behind two puts at most: a blob each would cost more than they hold.
+A whole envelope, one that is worth a blob of its own, goes at once while fewer than `puts_max` are on their way; when
+as many are, the next ones gather and share one. Half ones would be merged by a later collection, which is another read
+and write of each: they gather behind four puts, so that they lie together from the beginning where many come at a time.
+Small ones gather behind two: a blob each would cost more than they hold.
 """
 
 from __future__ import annotations
@@ -21,9 +23,13 @@ from cryostore.chunks.pack_writer import EAGER_BYTES_MIN, PACK_BYTES_TARGET, Loc
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import CryostoreError, StorageUnavailableError
 from cryostore.core.ids import NewId
+from cryostore.core.limits import MIB
 
 PUTS_MAX = 16
+HALF_PUTS_MAX = 4
 SMALL_PUTS_MAX = 2
+WHOLE_BYTES_MIN = 2 * MIB
+"""A blob of so many bytes stands alone: to merge it with others costs more than it saves."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +40,7 @@ class _Entry:
     length: int
     pack_id: str = ""
     offset: int = 0
+    pack_bytes: int = 0
     failure: CryostoreError | None = None
 
 
@@ -52,7 +59,8 @@ class PackPutter:
         self._new_id = new_id
         self._pack_bytes_target = pack_bytes_target
         self._closed = False
-        self._large = GroupFlush(self._put, flushes_max=puts_max, has_room=self._has_room)
+        self._whole = GroupFlush(self._put, flushes_max=puts_max, has_room=self._has_room)
+        self._half = GroupFlush(self._put, flushes_max=min(HALF_PUTS_MAX, puts_max), has_room=self._has_room)
         self._small = GroupFlush(self._put, flushes_max=min(SMALL_PUTS_MAX, puts_max), has_room=self._has_room)
 
     def append(self, envelope: Buffer) -> Location:
@@ -68,11 +76,14 @@ class PackPutter:
         if self._closed:
             raise StorageUnavailableError("the chunk store is closed")
         entry = _Entry(envelopes, sum(map(len, envelopes)))
-        (self._large if entry.length >= EAGER_BYTES_MIN else self._small).join(entry)
+        self._group_of(entry).join(entry)
         if entry.failure is not None:
             raise failed(entry.failure) from entry.failure
         ends = accumulate(map(len, envelopes), initial=entry.offset)
-        return [Location(entry.pack_id, start, len(envelope)) for start, envelope in zip(ends, envelopes, strict=False)]
+        return [
+            Location(entry.pack_id, start, len(envelope), entry.pack_bytes)
+            for start, envelope in zip(ends, envelopes, strict=False)
+        ]
 
     def roll(self, pack_id: str) -> None:
         """Append nothing more to this pack: nothing ever is."""
@@ -80,6 +91,11 @@ class PackPutter:
     def close(self) -> None:
         """Take no more envelopes; those on their way are still finished. May be called twice."""
         self._closed = True
+
+    def _group_of(self, entry: _Entry) -> GroupFlush[_Entry]:
+        if entry.length >= WHOLE_BYTES_MIN:
+            return self._whole
+        return self._half if entry.length >= EAGER_BYTES_MIN else self._small
 
     def _has_room(self, entries: Sequence[_Entry], entry: _Entry) -> bool:
         """Whether a pack of these may take one more."""
@@ -94,9 +110,10 @@ class PackPutter:
             for entry in entries:
                 entry.failure = failure
             return
+        pack_bytes = sum(map(len, buffers))
         offset = PACK_HEADER_BYTES
         for entry in entries:
-            entry.pack_id, entry.offset = pack_id, offset
+            entry.pack_id, entry.offset, entry.pack_bytes = pack_id, offset, pack_bytes
             offset += entry.length
 
 

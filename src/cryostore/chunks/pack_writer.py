@@ -27,11 +27,15 @@ EAGER_BYTES_MIN = 256 * KIB
 
 
 class Location(NamedTuple):
-    """Where an envelope lies. `length` counts the whole envelope, header included."""
+    """Where an envelope lies. `length` counts the whole envelope, header included.
+
+    `pack_bytes` is said of what was just put, if its pack does not grow any more: how large that is.
+    """
 
     pack_id: str
     offset: int
     length: int
+    pack_bytes: int | None = None
 
 
 def failed(failure: CryostoreError) -> StorageUnavailableError:

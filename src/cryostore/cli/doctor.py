@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +15,19 @@ import click
 
 from cryostore.cli import progress
 from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.diagnosis import CODES, ERROR, Diagnoses, Diagnosis, failed, ok
+from cryostore.cli.diagnosis import CODES, ERROR, OK, Diagnoses, Diagnosis, failed, ok
+from cryostore.cli.option_words import click_option, config_option
+from cryostore.cli.store_place import StorePlace, existing_store, place_of_options
 from cryostore.cli.verbs import EPILOGUE
-from cryostore.core.errors import CryostoreError
+from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.server.option import STORE
 
 if TYPE_CHECKING:
     from cryostore.model.operation import Call
 
 FUSE = Path("/dev/fuse")
 FUSE_PROGRAMS = ("fusermount3", "fusermount")
+CATALOG, BLOBS = (option for option in STORE if option.key in ("catalog", "blobs"))
 
 
 @click.command("doctor", epilog=EPILOGUE)
@@ -36,15 +42,30 @@ FUSE_PROGRAMS = ("fusermount3", "fusermount")
 )
 @click.option("--no-write", is_flag=True, help="Only look; leave out the trial of writing.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
+@click_option(CATALOG)
+@click_option(BLOBS)
+@config_option()
 @place_options
-def command(vault: str, copy: Path | None, no_write: bool, as_json: bool, **place: Any) -> int:
+def command(
+    vault: str,
+    copy: Path | None,
+    no_write: bool,
+    as_json: bool,
+    catalog: str | None,
+    blobs: str | None,
+    config: Path | None,
+    **place: Any,
+) -> int:
     """See whether backups can be made and read from here: one line for each thing that was looked at.
 
-    A few KiB are written into the vault, read back and given up; no recovery point comes of it. Exits with 0 if all is
-    well, 1 if there are warnings, 2 if there is an error.
+    A few KiB are written into the vault, read back and given up; no recovery point comes of it. Of a shared store
+    (--catalog, --blobs and --keyring, or a configuration file) all parts are looked at, and whether they belong
+    together. Exits with 0 if all is well, 1 if there are warnings, 2 if there is an error.
     """
     worst = 0
-    for each in _all(Place(**place), vault, copy, write=not no_write):
+    named = Place(**place)
+    store = _shared_store(named, {"catalog": catalog, "blobs": blobs, "keyring": named.keyring}, config)
+    for each in _all(named, store, vault, copy, write=not no_write):
         worst = max(worst, CODES[each.level])
         if as_json:
             progress.say(each._asdict())
@@ -59,26 +80,60 @@ def words(each: Diagnosis) -> str:
     return f"{line}\n         -> {each.advice}" if each.advice else line
 
 
-def _all(place: Place, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
+def _shared_store(place: Place, texts: dict[str, str | None], config: Path | None) -> StorePlace | None:
+    """The shared store that is meant; None if it is another kind. Raises ConfigurationError."""
+    named = texts["catalog"] or texts["blobs"]
+    if place.endpoint_url and named:
+        raise ConfigurationError("both a shared store and a server are named", hint="leave out one of them")
+    if place.endpoint_url or (place.data_dir and not named):
+        return None
+    if place.data_dir:
+        raise ConfigurationError("both a shared store and a directory are named", hint="leave out one of them")
+    store = place_of_options({"data_dir": None, **texts}, config)
+    if config is not None and store.shared is None:
+        raise ConfigurationError(f"{config} names no shared store", hint="of a directory: cryo doctor --data-dir DIR")
+    return store if store.shared is not None else None
+
+
+def _all(place: Place, store: StorePlace | None, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
     from cryostore.cli.doctor_directory import directory
     from cryostore.cli.doctor_server import server
+    from cryostore.cli.doctor_shared import shared
 
     yield from _versions()
     yield from _fuse()
     if place.key is not None:
         yield _key(place)
-    found = directory(place.data_dir, place.keyring, copy) if place.data_dir else server(place.endpoint_url)
+    if store is not None and store.shared is not None:
+        found = shared(store.shared, write=write)
+    elif place.data_dir:
+        found = directory(place.data_dir, place.keyring, copy)
+    else:
+        found = server(place.endpoint_url)
     usable = True
     for each in found:
-        usable = usable and each.level != ERROR
+        # To open a store would upgrade it: that is the operator's to begin.
+        usable = usable and each.level != ERROR and not (each.about == "schema" and each.level != OK)
         yield each
     if not usable:
         return
     try:
-        with opened_call(replace(place, key=None)) as call:
+        with _call(place, store) as call:
             yield from _store(call, vault, write=write)
     except CryostoreError as problem:
         yield failed("store", problem, "put this right first")
+
+
+@contextmanager
+def _call(place: Place, store: StorePlace | None) -> Iterator[Call]:
+    if store is None:
+        with opened_call(replace(place, key=None)) as call:
+            yield call
+        return
+    from cryostore.service import Caller
+
+    with existing_store(store) as service:
+        yield service.as_caller(Caller(access_key_id="local", root=True))
 
 
 def _versions() -> Diagnoses:

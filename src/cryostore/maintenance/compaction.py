@@ -9,18 +9,19 @@ batch of envelopes is one pack: batches then go across packs, or small ones woul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from cryostore.catalog import chunks, packs
 from cryostore.catalog.chunks import PackedChunk
 from cryostore.catalog.database import Transaction
+from cryostore.chunks.pack_put import WHOLE_BYTES_MIN
 from cryostore.chunks.store import Location
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError
 from cryostore.core.limits import KIB, MIB
 from cryostore.maintenance.collection import Progress, Run
-from cryostore.maintenance.packs import PACKS_PER_BATCH, close_one, drop, retire
+from cryostore.maintenance.packs import PACKS_PER_BATCH, close_one, drop, retire, sizes
 
 CHUNKS_PER_BATCH = 500
 BYTES_PER_BATCH = 16 * MIB
@@ -30,7 +31,7 @@ GARBAGE_PER_LIVE = 16
 """Garbage up to one byte in so many live ones is left where it is."""
 WORTH_PER_PACK = 16
 """Garbage of less than this part of a pack, in the whole store, is left where it is."""
-WHOLE_BYTES_TARGET = 4 * MIB
+WHOLE_BYTES_TARGET = 2 * WHOLE_BYTES_MIN
 """Packs that do not grow are merged if they have less than half of this: more is worth an object of its own."""
 
 
@@ -57,12 +58,29 @@ def compact(run: Run, live_bytes: dict[int, int]) -> Iterator[Progress]:
     target = run.context.settings.pack_bytes_target
     grow = run.context.store.packs_grow
     merged_bytes_min = target if grow else min(target, WHOLE_BYTES_TARGET)
-    chosen = worthwhile(uses, target, merged_bytes_min=merged_bytes_min, free_bytes=free_bytes)
+    choose = partial(worthwhile, pack_bytes_target=target, merged_bytes_min=merged_bytes_min, free_bytes=free_bytes)
+    chosen = choose(uses) if grow else _there(run, uses, choose)
     if run.dry_run:
         run.outcome.packs_compacted = len(chosen)
         run.outcome.moved_bytes = sum(pack.live_bytes for pack in chosen)
         return
     yield from _empty_each(run, chosen) if grow else _merge(run, chosen)
+
+
+def _there(run: Run, uses: Sequence[PackUse], choose: Callable[[Sequence[PackUse]], list[PackUse]]) -> list[PackUse]:
+    """The packs to compact, of those that exist: their rows say their sizes even if somebody has taken them away.
+
+    One that is missing would be chosen by every run, and others with it.
+    """
+    seen: set[int] = set()
+    chosen = choose(uses)
+    while unseen := [use for use in chosen if use.pack_number not in seen]:
+        sizes_now = run.context.store.pack_sizes([use.name for use in unseen])
+        missing = {use.pack_number for use, size in zip(unseen, sizes_now, strict=True) if size is None}
+        seen.update(use.pack_number for use in unseen)
+        uses = [use for use in uses if use.pack_number not in missing]
+        chosen = choose(uses)
+    return chosen
 
 
 def _empty_each(run: Run, chosen: Sequence[PackUse]) -> Iterator[Progress]:
@@ -145,11 +163,11 @@ def _is_closed(run: Run, pack: PackUse) -> bool:
 
 
 def _uses(run: Run, live_bytes: dict[int, int]) -> Iterator[PackUse]:
-    """Every pack that holds something and exists."""
+    """Every pack that holds something and, as far as anybody has looked, exists."""
     after = 0
     while rows := run.read(partial(packs.standing, after=after, limit=PACKS_PER_BATCH)):
         used = [row for row in rows if row.pack_number in live_bytes]
-        for row, size in zip(used, run.context.store.pack_sizes([row.name for row in used]), strict=True):
+        for row, size in zip(used, sizes(run, used), strict=True):
             if size is not None:
                 yield PackUse(row.pack_number, row.name, size, live_bytes[row.pack_number])
         after = rows[-1].pack_number
@@ -213,11 +231,10 @@ def _move(run: Run, batch: Sequence[tuple[PackUse, PackedChunk]]) -> None:
     if not envelopes:
         return
     locations = run.context.store.append([envelope for *_, envelope in envelopes])
-    name = locations[0].pack_id
-    is_open = run.context.store.packs_grow
+    name, size_bytes = locations[0].pack_id, locations[0].pack_bytes
 
     def work(transaction: Transaction) -> int:
-        number = packs.number_for(transaction, name, epoch=run.epoch, now_ms=run.context.clock(), is_open=is_open)
+        number = packs.number_for(transaction, name, epoch=run.epoch, now_ms=run.context.clock(), size_bytes=size_bytes)
         if number is None:
             return 0
         return sum(

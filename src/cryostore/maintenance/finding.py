@@ -34,6 +34,11 @@ PACK_HEADER = Kind(
     "the first bytes of a pack are damaged, are of another pack, or were written by a later version",
     "no restore needs them; find out with `cryo scrub` what else the disk has lost",
 )
+PACK_SIZE = Kind(
+    "pack-size",
+    "a pack is not as large as it was when it was put: it was cut short, or replaced",
+    "what chunks that hurts is said below; `cryo repair` looks for other copies and takes down the size it has now",
+)
 PACK_UNKNOWN = Kind(
     "pack-unknown",
     "there is a pack that the catalog does not know, and nobody writes to it; a crash can leave one",
@@ -95,6 +100,7 @@ KINDS = (
     CATALOG_DAMAGED,
     PACK_MISSING,
     PACK_HEADER,
+    PACK_SIZE,
     PACK_UNKNOWN,
     TORN_TAIL,
     CHUNK_MISPLACED,

@@ -76,6 +76,7 @@ class PackCheck:
             window_bytes = WINDOW_BYTES if self._data else HEADERS_WINDOW_BYTES
             reader = store.reader(pack.name, window_bytes=window_bytes)
             self._check_header(pack, reader)
+            self._check_size(pack, reader)
         except BlobNotFoundError:
             yield from self._check_missing(pack)
             return
@@ -93,6 +94,12 @@ class PackCheck:
         else:
             if name != pack.name:
                 self._findings.add(finding.PACK_HEADER, f"pack {pack.name} says that it is {name}")
+
+    def _check_size(self, pack: PackRow, reader: PackReader) -> None:
+        if self._context.store.packs_grow or pack.size_bytes in (None, reader.size):
+            return
+        words = f"pack {pack.name} had {pack.size_bytes} bytes and has {reader.size}"
+        self._findings.add(finding.PACK_SIZE, words)
 
     def _check_missing(self, pack: PackRow) -> Iterator[Progress]:
         lost = 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from cryostore.chunks.blobs import BlobStore
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import open_envelope
 from cryostore.chunks.pack_reader import PackReader, Placed
@@ -38,13 +37,13 @@ class Unopened(NamedTuple):
     damaged: bool
 
 
-def sound_envelopes(blobs: BlobStore, pack_id: str, key_of: KeyOf) -> Iterator[Found]:
+def sound_envelopes(reader: PackReader, key_of: KeyOf) -> Iterator[Found]:
     """Every sound envelope of a pack, in order; each has been opened. What cannot be opened is left out.
 
     Holds one window of the pack, or one envelope if that is larger, and what it opens to. Raises BlobNotFoundError if
-    there is no such pack (any more), StorageUnavailableError if it cannot be read now.
+    there is no such pack any more, StorageUnavailableError if it cannot be read now.
     """
-    return (found for found in envelopes(PackReader(blobs, pack_id), key_of) if isinstance(found, Found))
+    return (found for found in envelopes(reader, key_of) if isinstance(found, Found))
 
 
 def envelopes(reader: PackReader, key_of: KeyOf) -> Iterator[Found | Unopened]:

@@ -5,7 +5,7 @@ The rules: `gc`, where rule 6 is this module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from cryostore.catalog import chunks, packs
@@ -36,6 +36,24 @@ def close_one(run: Run, name: str) -> bool:
     return closed
 
 
+def sizes(run: Run, rows: Sequence[PackRow]) -> list[int | None]:
+    """How large each of these packs is, None if it does not exist.
+
+    Where packs do not grow, their rows say so: of each only the first run has to ask, if nobody noted it before. Where
+    they grow the disk is asked, which costs next to nothing and knows of tails that were cut.
+    """
+    store = run.context.store
+    if store.packs_grow:
+        return store.pack_sizes([row.name for row in rows])
+    known = {row.pack_number: row.size_bytes for row in rows if row.size_bytes is not None}
+    unknown = [row for row in rows if row.pack_number not in known]
+    answers = zip(unknown, store.pack_sizes([row.name for row in unknown]), strict=True) if unknown else ()
+    asked = {row.pack_number: size for row, size in answers if size is not None}
+    if asked and not run.dry_run:
+        run.write(partial(packs.set_sizes, sizes=asked))
+    return [(known | asked).get(row.pack_number) for row in rows]
+
+
 def retire(run: Run) -> Iterator[Progress]:
     """Retire the closed packs that no row points into."""
 
@@ -61,13 +79,15 @@ def drop(run: Run) -> Iterator[Progress]:
 
 def _drop(run: Run, row: PackRow) -> Iterator[Progress]:
     store = run.context.store
+    known = None
     if row.dropped_epoch is None:
         before_ms = run.before_ms
         dropped = partial(packs.drop, pack_number=row.pack_number, epoch=run.epoch, before_ms=before_ms)
         if row.retired_ms is None or row.retired_ms > before_ms or not run.write(dropped):
             return
         yield Progress("drop", run.outcome.packs_deleted)
-    size = store.pack_bytes(row.name)
+        known = None if store.packs_grow else row.size_bytes
+    size = store.pack_bytes(row.name) if known is None else known
     if size is not None:
         store.delete_pack(row.name)
         run.outcome.packs_deleted += 1

@@ -43,10 +43,11 @@ from cryostore.catalog.objects import ObjectContent, WrittenObject
 from cryostore.catalog.records import RecordRow
 from cryostore.catalog.recovery_points import PointRow
 from cryostore.catalog.vaults import VaultRow
-from cryostore.chunks.blobs import BlobStore
+from cryostore.chunks.blobs import Appendable, BlobStore
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.keyring import Keyring
 from cryostore.chunks.pack import list_packs, settle
+from cryostore.chunks.pack_reader import PackReader
 from cryostore.chunks.records import Records
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance.collection import Progress
@@ -228,31 +229,34 @@ class Rebuild:
     def _put_back_chunks(self) -> Iterator[Progress]:
         for pack_id in list_packs(self._blobs):
             yield Progress("packs", self.outcome.packs)
-            for batch in self._batches(pack_id):
-                self._put_back_pack(pack_id, batch)
+            for size_bytes, batch in self._batches(pack_id):
+                self._put_back_pack(pack_id, size_bytes, batch)
                 yield Progress("packs", self.outcome.packs)
             self.outcome.packs += 1
 
-    def _batches(self, pack_id: str) -> Iterator[list[Found]]:
-        """The sound envelopes of a pack, some at a time; the last ones may be none."""
+    def _batches(self, pack_id: str) -> Iterator[tuple[int | None, list[Found]]]:
+        """The size of a pack that does not grow, and its sound envelopes, some at a time; the last ones may be none."""
         found: Iterator[Found] | None = None
+        size_bytes: int | None = None
         while True:
             batch: list[Found] = []
             try:
                 if found is None:
                     settle(self._blobs, pack_id)
-                    found = sound_envelopes(self._blobs, pack_id, self._key_of)
+                    reader = PackReader(self._blobs, pack_id)
+                    size_bytes = None if isinstance(self._blobs, Appendable) else reader.size
+                    found = sound_envelopes(reader, self._key_of)
                 for one in islice(found, ENVELOPES_PER_BATCH):
                     batch.append(one)  # noqa: PERF402 - what came before an error stays
             except READ_ERRORS as error:  # what a dying disk still gives is worth having
                 self.outcome.losses.append(f"pack {pack_id}: {error.message}")
-            yield batch
+            yield size_bytes, batch
             if len(batch) < ENVELOPES_PER_BATCH:
                 return
 
-    def _put_back_pack(self, pack_id: str, batch: Iterable[Found]) -> None:
+    def _put_back_pack(self, pack_id: str, size_bytes: int | None, batch: Iterable[Found]) -> None:
         def work(transaction: Transaction) -> int:
-            number = packs.put_back(transaction, pack_id, now_ms=self._now_ms)
+            number = packs.put_back(transaction, pack_id, now_ms=self._now_ms, size_bytes=size_bytes)
             added = 0
             for found in batch:
                 key_number, vault_id, _ = self._keys[found.key_id]

@@ -99,7 +99,7 @@ class Salvage:
 
     def _search(self, name: str) -> Iterator[None]:
         store = self._context.store
-        if store.is_owned(name) or not store.pack_bytes(name):
+        if store.is_owned(name) or not (size_bytes := store.pack_bytes(name)):
             return
         row = self._context.database.read(partial(packs.find, name=name))
         if row is None:
@@ -107,6 +107,8 @@ class Salvage:
         else:
             keep_bytes = self._context.database.read(partial(chunks.last_end, pack_number=row.pack_number))
             self._cut_tail(name, keep_bytes)
+            if not store.packs_grow and not self._dry_run and row.size_bytes != size_bytes:
+                self._write(partial(packs.set_sizes, sizes={row.pack_number: size_bytes}))
             if self._wanted:
                 yield from self._use(name, takes_rows=row.retired_ms is None)
 
@@ -173,14 +175,7 @@ class Salvage:
                 epoch = self._context.database.read(collections.epoch)
                 locations = self._context.store.append([proved.envelope for proved in batch])
                 now_ms = self._context.clock()
-                point = partial(
-                    _point_to_copies,
-                    batch=batch,
-                    locations=locations,
-                    epoch=epoch,
-                    now_ms=now_ms,
-                    is_open=self._context.store.packs_grow,
-                )
+                point = partial(_point_to_copies, batch=batch, locations=locations, epoch=epoch, now_ms=now_ms)
                 if self._write(point) is None:
                     continue  # a collection began and took the new pack: the next repair copies them again
             self._save(batch)
@@ -236,7 +231,10 @@ class Salvage:
             taken: list[_Proved] | None = self._context.database.read(partial(_rowless, batch=batch))
         else:
             now_ms = self._context.clock()
-            taken = self._write(partial(_point, batch=batch, name=name, epoch=epoch, now_ms=now_ms))
+            store = self._context.store
+            size_bytes = None if store.packs_grow else store.pack_bytes(name)
+            point = partial(_point, batch=batch, name=name, epoch=epoch, now_ms=now_ms, size_bytes=size_bytes)
+            taken = self._write(point)
         if taken is None:
             return False
         self.outcome.chunks_adopted += sum(proved.chunk not in self._wanted for proved in taken)
@@ -245,7 +243,13 @@ class Salvage:
 
 
 def _point(
-    transaction: Transaction, batch: Sequence[_Proved], name: str, *, epoch: int | None = None, now_ms: int = 0
+    transaction: Transaction,
+    batch: Sequence[_Proved],
+    name: str,
+    *,
+    epoch: int | None = None,
+    now_ms: int = 0,
+    size_bytes: int | None = None,
 ) -> list[_Proved] | None:
     """Point rows to a pack's envelopes; answers which had no sound row. None if the pack takes no rows.
 
@@ -255,7 +259,7 @@ def _point(
         row = packs.find(transaction, name)
         number = None if row is None or row.retired_ms is not None else row.pack_number
     else:
-        number = packs.number_for(transaction, name, epoch=epoch, now_ms=now_ms)
+        number = packs.number_for(transaction, name, epoch=epoch, now_ms=now_ms, size_bytes=size_bytes)
         packs.close(transaction, name)
     if number is None:
         return None
@@ -268,12 +272,10 @@ def _point_to_copies(
     locations: Sequence[Location],
     epoch: int,
     now_ms: int,
-    *,
-    is_open: bool,
 ) -> list[_Proved] | None:
     """As `_point`, for copies that this process has just written."""
-    name = locations[0].pack_id
-    number = packs.number_for(transaction, name, epoch=epoch, now_ms=now_ms, is_open=is_open)
+    name, size_bytes = locations[0].pack_id, locations[0].pack_bytes
+    number = packs.number_for(transaction, name, epoch=epoch, now_ms=now_ms, size_bytes=size_bytes)
     if number is None:
         return None
     return [

@@ -54,15 +54,15 @@ class SharedPlace(NamedTuple):
         """The blobs' URL without anything secret."""
         return without_secrets(self.blobs)
 
-    def open_catalog(self, *, create: bool = True) -> Database:
-        """Open the catalog, and make one that is not there, or refuse it.
+    def open_catalog(self, *, create: bool = True, migrate: bool = True) -> Database:
+        """Open the catalog, and make one that is not there, or refuse it. Without `migrate` its schema stays as it is.
 
         Raises ConfigurationError, StorageUnavailableError.
         """
         path = None if is_url(self.catalog) else Path(self.catalog)
         if not create and path is not None and not path.exists():
             raise ConfigurationError(f"there is no catalog at {path}", hint=INIT_HINT)
-        return open_catalog(path or self.catalog, create=create)
+        return open_catalog(path or self.catalog, create=create, migrate=migrate)
 
     def open_blobs(self) -> BlobStore:
         """Open the place of the blobs. Raises ConfigurationError, StorageUnavailableError."""

@@ -5,12 +5,13 @@ Shared by the handlers that write objects and chunks.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 from cryostore.catalog import chunks, jobs
 from cryostore.catalog.chunks import ChunkRow
-from cryostore.catalog.database import Answer, Statement, Transaction
+from cryostore.catalog.database import Answer, AtOnce, NotAsUsualError, Statement, Transaction
 from cryostore.catalog.jobs import JobRow
 from cryostore.chunks.envelope import Kind
 from cryostore.core.digest import Checksum, Payload
@@ -32,16 +33,13 @@ class Known(NamedTuple):
 class _Stored(NamedTuple):
     """Bytes that are durable: `row` says where if they were stored just now, None if the vault had them.
 
-    `epoch` is one that was current before they were stored.
+    `epoch` is one that was current before they were stored, `pack_bytes` the size of their pack unless it grows.
     """
 
     digest: bytes
     row: ChunkRow | None
     epoch: int
-
-
-class _OtherwiseError(Exception):
-    """Something is not as usual: what was to be written at once is to be written step by step. Never leaves here."""
+    pack_bytes: int | None = None
 
 
 class _ChunkVanishedError(Exception):
@@ -182,35 +180,29 @@ class _Recording:
 
     def write(self) -> None:
         """Raises _ChunkVanishedError, or what `work` raises; then nothing has happened."""
-        try:
-            self._context.database.write(self._run)
-        except _OtherwiseError:  # else the database has run it again already
-            self._context.database.write(self._run)
+        stored = self._stored
+        if self._at_once is not None and stored is not None and stored.row is not None:
+            statements = [*self._insertion(stored, stored.row), *self._at_once()]
+            with contextlib.suppress(NotAsUsualError):  # step by step, then
+                self._context.database.write(AtOnce(statements))
+                return
+        self._context.database.write(self._run)
 
     def _run(self, transaction: Transaction) -> None:
         stored = self._stored
-        if self._at_once is not None and stored is not None and stored.row is not None:
-            self._run_at_once(transaction, stored, stored.row, self._at_once())
-            return
         if stored is not None and not _record(self._context, transaction, self._vault_id, stored):
             raise _ChunkVanishedError
         self._work(transaction)
 
-    def _run_at_once(
-        self, transaction: Transaction, stored: _Stored, row: ChunkRow, statements: list[Statement]
-    ) -> None:
-        pack, chunk = chunks.insertion(
+    def _insertion(self, stored: _Stored, row: ChunkRow) -> tuple[Statement, Statement]:
+        return chunks.insertion(
             self._vault_id,
             stored.digest,
             row,
             epoch=stored.epoch,
             now_ms=self._context.clock(),
-            pack_is_open=False,
+            pack_bytes=stored.pack_bytes,
         )
-        _, *counts = transaction.run_all([pack, chunk, *statements])  # the pack may be on record already
-        if counts != [1] * len(counts):
-            self._at_once = None
-            raise _OtherwiseError
 
 
 def _record(context: Context, transaction: Transaction, vault_id: int, stored: _Stored) -> bool:
@@ -224,7 +216,7 @@ def _record(context: Context, transaction: Transaction, vault_id: int, stored: _
         stored.row,
         epoch=stored.epoch,
         now_ms=context.clock(),
-        pack_is_open=context.store.packs_grow,
+        pack_bytes=stored.pack_bytes,
     )
 
 
@@ -241,6 +233,5 @@ def _store(context: Context, vault_id: int, payload: Payload, kind: Kind, known:
         return _Stored(digest, None, known.epoch)
     key_number, key = context.keys.sealing(vault_id)
     location = context.store.put(payload, key, kind)
-    return _Stored(
-        digest, ChunkRow(key_number, location.pack_id, location.offset, location.length, len(payload)), known.epoch
-    )
+    row = ChunkRow(key_number, location.pack_id, location.offset, location.length, len(payload))
+    return _Stored(digest, row, known.epoch, location.pack_bytes)

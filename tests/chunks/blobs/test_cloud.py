@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from conformance.blobstore import BlobStoreTests
-from cryostore.chunks.blobs import Appendable, Gathering, open_blobs
+from cryostore.chunks.blobs import Appendable, Gathering, Versioning, open_blobs
 from cryostore.chunks.blobs.cloud import KEYS_PER_PAGE, CloudBlobs
 from cryostore.chunks.blobs.cloud_place import CloudPlace
 from cryostore.chunks.blobs.trial import try_out
@@ -51,6 +51,17 @@ class TestCloudBlobs(BlobStoreTests):
 def test_it_does_not_say_that_blobs_grow(store):
     assert isinstance(store, CloudBlobs)
     assert not isinstance(store, Appendable)
+
+
+def test_a_bucket_that_keeps_old_versions_shows_it(store):
+    assert isinstance(store, Versioning)
+    store.put("a", b"plain")
+    assert not store.has_versions("a")
+    versioned = open_blobs(s3.versioned_bucket())
+    versioned.put("a", b"kept")
+    assert versioned.has_versions("a")
+    versioned.delete("a")
+    assert versioned.stat("a") is None
 
 
 def test_two_prefixes_of_one_bucket_do_not_see_each_other(url):

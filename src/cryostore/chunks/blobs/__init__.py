@@ -125,6 +125,14 @@ class Caching(Protocol):
         """Let go of blobs that another process has deleted: only then is their room given back. Does no harm."""
 
 
+@runtime_checkable
+class Versioning(Protocol):
+    """A BlobStore whose service may keep what was deleted."""
+
+    def has_versions(self, key: str) -> bool:
+        """Whether the service gave this blob a version when it was put. Raises StorageUnavailableError."""
+
+
 def open_blobs(place: str | Path) -> BlobStore:
     """Open the store at `place`: a directory, as path or `file://` URL (made if missing), a cloud's URL, or `memory:`.
 

@@ -77,6 +77,12 @@ class CloudBlobs:
         check_key(key)
         self._patiently(f"blob {key}", lambda: self._delete(key))
 
+    def has_versions(self, key: str) -> bool:
+        """See Versioning. One that was there before versions were kept has none."""
+        path = self.path(check_key(key))
+        found = self._patiently(f"blob {key}", lambda: self.request(obstore.head, self.store, path))
+        return found.get("version") not in {None, "", "null"}
+
     def close(self) -> None:
         """See BlobStore. Connections close by themselves when they have been idle for a while."""
 

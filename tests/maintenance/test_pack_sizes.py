@@ -1,0 +1,110 @@
+"""The sizes of packs that do not grow: in their rows from the beginning, asked for once where they are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.catalog import packs
+from cryostore.chunks.pack import pack_key
+from cryostore.maintenance import finding
+from cryostore.maintenance.check import Checked, check
+from cryostore.maintenance.collection import Outcome
+from cryostore.maintenance.gc import collect, collect_all
+from cryostore.maintenance.rebuild import Rebuild, Rebuilt
+from cryostore.maintenance.repair import Repaired, repair
+from support.collecting import Scene
+from support.faulty_blobs import FaultyObjects
+from support.memory_database import MemoryDatabase
+
+
+@pytest.fixture
+def scene(monkeypatch):
+    """Every process of it has blobs that do not grow."""
+    monkeypatch.setattr("support.memory_store.FaultyBlobs", FaultyObjects)
+    return Scene()
+
+
+def noted(database):
+    """By name, what the rows say of packs that are not given up."""
+    rows = database.read(lambda transaction: packs.standing(transaction, after=0, limit=1000))
+    return {row.name: row.size_bytes for row in rows}
+
+
+def there(scene):
+    """By name, the packs there are and their sizes."""
+    return {name: scene.store.blobs.stat(pack_key(name)) for name in scene.store.pack_names()}
+
+
+def forget_sizes(scene):
+    """As a catalog from before they were noted."""
+    scene.store.database.write(lambda transaction: transaction.run("UPDATE pack SET size_bytes = NULL"))
+
+
+def asked(scene, **options):
+    """How often a collection asks for the size of a blob, beside those that it compacts."""
+    before = scene.collector.blobs.calls.get("stat", 0)
+    outcome = Outcome()
+    for _ in collect(scene.collector.context, outcome, **options):
+        pass
+    return scene.collector.blobs.calls.get("stat", 0) - before - outcome.packs_compacted
+
+
+def found(scene):
+    outcome = Checked()
+    for _ in check(scene.collector.context, outcome):
+        pass
+    return {each.kind for each in outcome.findings}
+
+
+def test_rows_say_how_large_packs_are_and_a_collection_asks_for_none(scene):
+    assert noted(scene.store.database) == there(scene)
+    before = noted(scene.store.database)
+    assert asked(scene) == 0
+    after = noted(scene.store.database)
+    assert after.keys() - before.keys(), "packs were merged"
+    assert after.items() <= there(scene).items()
+
+
+def test_what_an_older_version_did_not_note_is_asked_for_once(scene):
+    forget_sizes(scene)
+    count = len(there(scene))
+    assert 0 < asked(scene, dry_run=True) <= count
+    assert set(noted(scene.store.database).values()) == {None}, "a dry run writes nothing"
+    assert 0 < asked(scene) <= count
+    assert asked(scene) == 0
+    scene.check()
+
+
+def test_packs_that_are_missing_let_nothing_be_merged_again_and_again(scene):
+    for name in scene.store.pack_names()[2:]:
+        scene.store.blobs.delete(pack_key(name))
+    for _ in range(3):
+        outcome = collect_all(scene.collector.context, quarantine_ms=0)
+    assert (outcome.moved, outcome.unreadable, outcome.packs_compacted) == (0, 0, 0)
+
+
+def test_packs_that_grow_are_asked_each_time():
+    scene = Scene()
+    collect_all(scene.collector.context, quarantine_ms=0)
+    assert set(noted(scene.store.database).values()) == {None}
+    scene.check()
+
+
+def test_a_pack_that_was_cut_short_is_found_and_its_new_size_taken_down(scene):
+    name = scene.store.pack_names()[0]
+    blobs = scene.store.blobs
+    data = blobs.get(pack_key(name))
+    blobs.delete(pack_key(name))
+    blobs.put(pack_key(name), data[:-1])
+    assert finding.PACK_SIZE in found(scene)
+    for _ in repair(scene.collector.context, Repaired(), dry_run=False):
+        pass
+    assert noted(scene.store.database)[name] == len(data) - 1
+    assert finding.PACK_SIZE not in found(scene)
+
+
+def test_a_rebuilt_catalog_says_it_too(scene):
+    database = MemoryDatabase()
+    for _ in Rebuild(database, scene.collector.blobs, scene.store.keyring, Rebuilt(), now_ms=1).run():
+        pass
+    assert noted(database) == there(scene)
