@@ -99,17 +99,16 @@ def stored_bytes(folder: Path) -> int:
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
 
 
-def measure(case: str, tool: Tool, source: Path) -> Iterator[Figure]:
-    """All steps of one program on one folder."""
+def measure(case: str, tool: Tool, source: Path, target: Path) -> Iterator[Figure]:
+    """All steps of one program on one folder, which is restored to `target`."""
     tool.folder.mkdir()
     with tool.running():
-        yield from _measure_steps(case, tool, source)
+        yield from _measure_steps(case, tool, source, target)
 
 
-def _measure_steps(case: str, tool: Tool, source: Path) -> Iterator[Figure]:
+def _measure_steps(case: str, tool: Tool, source: Path, target: Path) -> Iterator[Figure]:
     for command in tool.prepare():
         run(command, tool.environment)
-    target = tool.folder / "restored"  # kept: a file system that has just deleted much is slow to make files
     steps: dict[str, Callable[[], Command]] = {
         "first": lambda: tool.backup(source, 1),
         "again": lambda: tool.backup(source, 2),
@@ -120,6 +119,7 @@ def _measure_steps(case: str, tool: Tool, source: Path) -> Iterator[Figure]:
         seconds, cpu_seconds, memory = run(command_of(), tool.environment)
         memory += tool.memory_beside_bytes
         yield Figure(case, step, tool.name, seconds, cpu_seconds, memory, stored_bytes(tool.repository))
+        shutil.rmtree(target, ignore_errors=True)
 
 
 def warm(source: Path) -> None:
@@ -157,6 +157,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.backups", description=__doc__)
     parser.add_argument("--dir", type=Path, default=Path(".build/bench"), help="where all is stored (%(default)s)")
+    parser.add_argument(
+        "--restore-dir",
+        type=Path,
+        metavar="DIR",
+        help="where to restore to; /dev/shm, if the disk's own file system is what one would measure",
+    )
     parser.add_argument("--case", action="append", choices=CASES, help="only this; repeatable")
     parser.add_argument("--tool", action="append", choices=[tool.name for tool in TOOLS], help="only this; repeatable")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
@@ -172,9 +178,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             for kind in TOOLS:
                 tool = kind(folder / kind.name)
                 if tool.installed and (not options.tool or tool.name in options.tool):
-                    for figure in measure(case, tool, source):
+                    target = Path(tempfile.mkdtemp(prefix="cryo-restored-", dir=options.restore_dir or folder))
+                    for figure in measure(case, tool, source, target / "tree"):
                         figures.append(figure)
                         print(f"bench: {figure}", file=sys.stderr, flush=True)
+                    target.rmdir()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     print(table(("machine", ""), sorted(describe(options.dir).items())))
