@@ -268,7 +268,8 @@ class _Run:
                     if standing is not None:
                         os.unlink(name, dir_fd=parent)
                     os.mkdir(name, 0o700, dir_fd=parent)
-                    plain = self._is_plain(name, parent)
+                    # Below a plain one there are none but plain ones: it has nothing to hand down.
+                    plain = self._target.plain(number) or self._is_plain(name, parent)
         below = self._target.add(number, name, fresh=fresh, plain=fresh and plain)
         self._numbers[path] = below
         if not keep:
@@ -286,9 +287,18 @@ class _Run:
         return not any(attribute.startswith("system.posix_acl") for attribute in names)
 
     def _end_directory(self, end: _DirectoryEnd) -> None:
-        path = self._target.path(end.number)
-        with self._told(path), self._target.at(end.number) as fd:
-            self._attributes.apply(fd, end.row, end.extras, lambda reason: self._issue(path, reason))
+        number = end.number
+        try:
+            with self._target.at(number) as fd:
+                self._attributes.apply(
+                    fd,
+                    end.row,
+                    end.extras,
+                    lambda reason: self._issue(self._target.path(number), reason),
+                    is_plain=self._target.plain(number),
+                )
+        except OSError as error:
+            self._tell(self._target.path(number), error)
 
     # --- files --------------------------------------------------------------------------------------------------------
 

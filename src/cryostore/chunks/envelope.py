@@ -113,6 +113,12 @@ def open_envelope(envelope: Buffer, key: DataKey, digest: bytes, length: int) ->
 
     The digest is not computed again: the envelope's tag covers it together with the payload it was computed from.
     """
+    codec, body = unseal(envelope, key, digest, length)
+    return decompress(codec, body, length)
+
+
+def unseal(envelope: Buffer, key: DataKey, digest: bytes, length: int) -> tuple[int, bytes | bytearray]:
+    """As `open_envelope`, but the payload as it is encoded, and by which codec: its bytes are proved, not decoded."""
     header = Header.decode(envelope)
     if header.envelope_bytes != len(envelope):
         raise DamagedDataError(f"an envelope of {header.envelope_bytes} bytes was looked for in {len(envelope)}")
@@ -122,8 +128,7 @@ def open_envelope(envelope: Buffer, key: DataKey, digest: bytes, length: int) ->
         raise DamagedDataError(f"an envelope holds {header.payload_bytes} bytes, not {length}")
     view = memoryview(envelope)
     head = bytes(view[:HEADER_BYTES])
-    body = key.cipher(header.salt).open(header.nonce, view[HEADER_BYTES:], head + digest)
-    return decompress(header.codec, body, length)
+    return header.codec, key.cipher(header.salt).open(header.nonce, view[HEADER_BYTES:], head + digest)
 
 
 def scan(data: bytes | bytearray, offset: int = 0) -> Iterator[tuple[int, Header]]:

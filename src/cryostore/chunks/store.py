@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from cryostore.chunks.blobs import Appendable, BlobStore, Caching
 from cryostore.chunks.cipher import DataKey, Salts
-from cryostore.chunks.envelope import Kind, open_envelope, seal
+from cryostore.chunks.envelope import Kind, open_envelope, seal, unseal
 from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key, settle, torn_tail
 from cryostore.chunks.pack_put import PackPutter
 from cryostore.chunks.pack_reader import WINDOW_BYTES, PackReader
 from cryostore.chunks.pack_writer import PACK_BYTES_TARGET, Location, PackWriter
+from cryostore.core.compression import Codec, CompressedPayload
 from cryostore.core.digest import Payload
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError
 from cryostore.core.ids import NewId
@@ -58,11 +60,21 @@ class ChunkStore:
         Raises DamagedDataError, which names the place, if the pack is missing or its bytes are not what was put,
         StorageUnavailableError if they cannot be read now.
         """
-        return self._open(location, key, digest, length)[1]
+        with self._placed(location):
+            return open_envelope(self._envelope(location), key, digest, length)
+
+    def get_compressed(self, location: Location, key: DataKey, digest: bytes, length: int) -> Payload:
+        """As `get`, but compressed if it is stored so: proved to be what was written, for the reader to decode."""
+        with self._placed(location):
+            codec, body = unseal(self._envelope(location), key, digest, length)
+        return CompressedPayload(body, sha256=digest) if codec == Codec.ZSTD else Payload(body, sha256=digest)
 
     def envelope(self, location: Location, key: DataKey, digest: bytes, length: int) -> bytes:
         """The envelope at `location`, once it is proved to hold the payload of this digest. Raises as `get` does."""
-        return self._open(location, key, digest, length)[0]
+        with self._placed(location):
+            envelope = self._envelope(location)
+            open_envelope(envelope, key, digest, length)
+            return envelope
 
     def append(self, envelopes: Sequence[bytes]) -> list[Location]:
         """Store envelopes that exist already, as they are; durable when the call returns. Raises as `put` does."""
@@ -135,10 +147,15 @@ class ChunkStore:
         if isinstance(self._blobs, Caching):
             self._blobs.forget_deleted()
 
-    def _open(self, location: Location, key: DataKey, digest: bytes, length: int) -> tuple[bytes, bytes | bytearray]:
+    def _envelope(self, location: Location) -> bytes:
+        return self._blobs.get(pack_key(location.pack_id), location.offset, location.length)
+
+    @staticmethod
+    @contextmanager
+    def _placed(location: Location) -> Iterator[None]:
+        """Say of damage where it is."""
         try:
-            envelope = self._blobs.get(pack_key(location.pack_id), location.offset, location.length)
-            return envelope, open_envelope(envelope, key, digest, length)
+            yield
         except (BlobNotFoundError, DamagedDataError) as error:
             place = f"pack {location.pack_id} at {location.offset}, {location.length} bytes"
             raise DamagedDataError(f"{place}: {error.message}") from error

@@ -22,6 +22,7 @@ from cryostore.wire import response as wire_response
 from cryostore.wire import sigv4
 from cryostore.wire.message import Request, Response
 
+ACCEPT_ENCODING = ("accept-encoding", wire_response.ZSTD)
 Out = TypeVar("Out")
 
 
@@ -74,7 +75,9 @@ class Client:
             payload_hash = sigv4.UNSIGNED_PAYLOAD  # TLS protects the body on its way; length and checksum are signed
 
         def attempt() -> Response:
-            return self._transport.send(self._signed(unsigned_request, declaration.api.value, payload_hash))
+            signed = self._signed(unsigned_request, declaration.api.value, payload_hash)
+            signed.headers.append(ACCEPT_ENCODING)  # not signed: whatever stands in between may have its own way
+            return self._transport.send(signed)
 
         response = self._retry.run(attempt)
         try:

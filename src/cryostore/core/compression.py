@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import zstandard
 
-from cryostore.core.digest import Buffer
+from cryostore.core.digest import Buffer, Payload
 from cryostore.core.errors import DamagedDataError
 
 PROBE_LEVEL = 1
@@ -29,6 +29,13 @@ class Codec(IntEnum):
 
     STORED = 0
     ZSTD = 1
+
+
+class CompressedPayload(Payload):
+    """A payload whose `data` and length are those of a zstd frame; `sha256` is that of what it holds."""
+
+    def __init__(self, data: Buffer, *, sha256: bytes) -> None:
+        super().__init__(data, sha256=sha256)
 
 
 class _Engines(threading.local):
@@ -96,6 +103,17 @@ def decompress(codec: int, data: Encoded, length: int) -> Encoded | bytes:
         return _decoders.decompressor.decompress(data)
     except zstandard.ZstdError as error:
         raise DamagedDataError(f"the compressed bytes cannot be decoded: {error}") from None
+
+
+def decompress_whole(data: Buffer, bytes_max: int) -> bytes:
+    """Decode a zstd frame that says its length; DamagedDataError if it is none, or longer than `bytes_max`."""
+    try:
+        length = zstandard.frame_content_size(data)
+    except zstandard.ZstdError as error:
+        raise DamagedDataError(f"no compressed bytes: {error}") from None
+    if not 0 <= length <= bytes_max:
+        raise DamagedDataError(f"the compressed bytes claim to hold {length} bytes, where {bytes_max} are the most")
+    return bytes(decompress(Codec.ZSTD, data, length))
 
 
 def _pays(encoded_bytes: int, size: int) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Protocol
 
@@ -232,7 +232,10 @@ class Application:
             raise head
         sigv4.verify_payload(signature, head.declaration, payload)
         operation = head.finish(payload)
-        output = self._service.call(operation, self._service.access.caller(signature.access_key_id))
+        caller = self._service.access.caller(signature.access_key_id)
+        if wire_response.accepts_zstd(request.header("accept-encoding")):
+            caller = replace(caller, takes_zstd=True)
+        output = self._service.call(operation, caller)
         return wire_response.encode(head.declaration, output)
 
     def _verify(

@@ -23,10 +23,14 @@ from cryostore.service.tokens import Tokens
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request, as the signature proved. `root` may do everything."""
+    """Who makes a request, as the signature proved. `root` may do everything.
+
+    `takes_zstd`: bytes of chunks may be answered as CompressedPayload.
+    """
 
     access_key_id: str
     root: bool = False
+    takes_zstd: bool = False
 
 
 @dataclass(frozen=True, slots=True)

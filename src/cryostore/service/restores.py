@@ -252,20 +252,33 @@ def get_chunk(context: Context, operation: GetChunk, caller: Caller) -> GetChunk
     if token is None:
         raise _not_given_out("ChunkToken")
     return GetChunkOutput(
-        data=_read(context, job, digest, length, row),
+        data=_read(context, job, digest, length, row, compressed=caller.takes_zstd),
         length=length,
         checksum=digest_text(digest, form),
         checksum_algorithm="SHA256",
     )
 
 
-def _read(context: Context, job: StorageJob, digest: bytes, length: int, row: ChunkRow | None = None) -> Payload:
-    """The bytes with this digest, which lie at `row` if whoever calls has looked already."""
+def _read(
+    context: Context,
+    job: StorageJob,
+    digest: bytes,
+    length: int,
+    row: ChunkRow | None = None,
+    *,
+    compressed: bool = False,
+) -> Payload:
+    """The bytes with this digest, which lie at `row` if whoever calls has looked already.
+
+    With `compressed` as they are stored, if that is compressed.
+    """
     row = row or _chunk_row(context, job, digest)
     while True:
         key = context.keys.opening(row.key_number)
         location = Location(row.pack_name, row.pack_offset, row.sealed_length)
         try:
+            if compressed:
+                return context.store.get_compressed(location, key, digest, length)
             return Payload(context.store.get(location, key, digest, length), sha256=digest)
         except DamagedDataError as error:
             moved = _chunk_row(context, job, digest)  # compaction may have moved it, and its old pack be gone

@@ -6,11 +6,15 @@ wrong. An output is either a JSON document, or headers and a raw body; an empty 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
+from cryostore.core.compression import CompressedPayload, decompress_whole
 from cryostore.core.digest import Payload
+from cryostore.core.errors import DamagedDataError
+from cryostore.core.limits import MIB
 from cryostore.model.errors import ServiceInternalException
 from cryostore.model.operation import Body, Declaration, Document, Header, Member, Output
 from cryostore.wire import error, scalar
@@ -18,6 +22,10 @@ from cryostore.wire.message import Response, header_text, header_value
 
 JSON_HEADER = ("content-type", "application/json")
 BYTES_HEADER = ("content-type", "application/octet-stream")
+ENCODING_HEADER = "content-encoding"
+ZSTD = "zstd"
+BODY_BYTES_MAX = 128 * MIB
+"""Twice the largest chunk: what claims to be longer is not decoded."""
 ENCODER = msgspec.json.Encoder()
 
 
@@ -56,6 +64,8 @@ def encode(declaration: Declaration, output: Output) -> Response:
         if value is not None:
             headers.append((member.wire_name, header_text(scalar.written(member.type, value))))
     body = getattr(output, plan.body.attribute) if plan.body else None
+    if isinstance(body, CompressedPayload):
+        headers.append((ENCODING_HEADER, ZSTD))
     return Response(declaration.status, headers, body or Payload())
 
 
@@ -72,7 +82,7 @@ def decode(declaration: Declaration, response: Response) -> Output:
         if plan.raw:
             return _raw(declaration, plan, response)
         return plan.decoder.decode(response.body.data if len(response.body) else b"{}")
-    except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as failure:
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError, DamagedDataError) as failure:
         raise ServiceInternalException(f"the answer to {declaration.name} cannot be read: {failure}") from failure
 
 
@@ -83,8 +93,25 @@ def _raw(declaration: Declaration, plan: Plan, response: Response) -> Output:
         if (text := headers.get(member.wire_name)) is not None:
             found[member.attribute] = _value(member, header_value(text))
     if plan.body and (len(response.body) or plan.body.required or plan.body_length in found):
-        found[plan.body.attribute] = response.body
+        found[plan.body.attribute] = _decoded(response.body, headers.get(ENCODING_HEADER))
     return declaration.output(**found)
+
+
+def accepts_zstd(accept_encoding: str | None) -> bool:
+    """Whether whoever sent this Accept-Encoding takes zstd (RFC 9110, 12.5.3); only one that names it does."""
+    for choice in (accept_encoding or "").lower().split(","):
+        coding, _, parameters = choice.partition(";")
+        if coding.strip() == ZSTD:
+            return not re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", parameters)
+    return False
+
+
+def _decoded(body: Payload, encoding: str | None) -> Payload:
+    if encoding in (None, "identity"):
+        return body
+    if encoding != ZSTD:
+        raise ValueError(f"its body is encoded as {encoding!a}")
+    return Payload(decompress_whole(body.data, BODY_BYTES_MAX))
 
 
 def _value(member: Member, text: str) -> scalar.Value:
