@@ -19,6 +19,7 @@ from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import ENVELOPE_OVERHEAD_BYTES, Header, Kind
 from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key, scan_pack
 from cryostore.chunks.store import ChunkStore, Location
+from cryostore.core.compression import CompressedPayload, decompress_whole
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError
 from cryostore.core.ids import counting_ids, random_id
@@ -102,6 +103,26 @@ def test_a_missing_pack_is_damage_that_names_it(store, blobs):
     blobs.delete(pack_key(location.pack_id))
     with pytest.raises(DamagedDataError, match=location.pack_id):
         get(store, location, b"x")
+
+
+@pytest.mark.parametrize(("data", "is_compressed"), [(NOISE, False), (b"text " * 100_000, True)], ids=["noise", "text"])
+def test_what_is_stored_compressed_can_be_got_so(store, data, is_compressed):
+    location = store.put(Payload(data), KEY)
+    found = store.get_compressed(location, KEY, sha256(data), len(data))
+    assert isinstance(found, CompressedPayload) is is_compressed
+    assert found.sha256 == sha256(data)
+    assert bytes(decompress_whole(found.data, len(data)) if is_compressed else found.data) == data
+
+
+def test_damage_is_noticed_in_compressed_bytes_too(store, blobs):
+    data = b"text " * 1_000
+    location = store.put(Payload(data), KEY)
+    path = blobs._root / pack_key(location.pack_id)
+    written = bytearray(path.read_bytes())
+    written[location.offset + location.length - 20] ^= 1
+    path.write_bytes(written)
+    with pytest.raises(DamagedDataError, match=location.pack_id):
+        store.get_compressed(location, KEY, sha256(data), len(data))
 
 
 @pytest.mark.parametrize("change", [(1, 0), (-1, 0), (0, 1), (0, -1), (10_000, 0), (0, 10_000)])

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.core.digest import Payload
+from cryostore.core.compression import Codec, Compression, CompressedPayload
+from cryostore.core.digest import Payload, sha256
+from cryostore.core.limits import MIB
 from cryostore.model import OPERATIONS
 from cryostore.model.errors import ResourceNotFoundException, ServiceInternalException
 from cryostore.model.jobs import CommitBackupJobOutput
@@ -16,7 +18,7 @@ from cryostore.model.operation import Nothing
 from cryostore.model.restores import GetChunkOutput, GetObjectMetadataOutput, ListObjectsOutput
 from cryostore.wire import error
 from cryostore.wire.message import Response
-from cryostore.wire.response import decode, encode
+from cryostore.wire.response import accepts_zstd, decode, encode
 from support import strategies
 
 outputs = st.sampled_from(list(OPERATIONS.values())).flatmap(
@@ -69,6 +71,64 @@ def test_a_chunk_is_a_raw_body_with_headers():
         ("x-amz-checksum", "c"),
         ("x-amz-checksum-algorithm", "SHA256"),
     ]
+
+
+def compressed(data: bytes) -> CompressedPayload:
+    codec, encoded = Compression(level=2).compress(data)
+    assert codec == Codec.ZSTD
+    return CompressedPayload(encoded, sha256=sha256(data))
+
+
+def test_a_compressed_chunk_travels_as_it_is_and_is_decoded_at_the_other_end():
+    data = b"chunk " * 10_000
+    output = GetChunkOutput(data=compressed(data), length=len(data), checksum="c", checksum_algorithm="SHA256")
+    response = encode(OPERATIONS["GetChunk"], output)
+    assert response.header("content-encoding") == "zstd"
+    assert len(response.body) < len(data)
+    answer = decode(OPERATIONS["GetChunk"], response)
+    assert bytes(answer.data.data) == data
+    assert answer.data.sha256 == sha256(data)
+
+
+@pytest.mark.parametrize(
+    ("header", "taken"),
+    [
+        (None, False),
+        ("", False),
+        ("identity", False),
+        ("gzip, deflate", False),
+        ("*", False),
+        ("zstd", True),
+        ("gzip;q=0.5, ZSTD", True),
+        ("zstd;q=0.3", True),
+        ("gzip, zstd; q=0", False),
+        ("zstd;q=0.000", False),
+        ("zstdx", False),
+    ],
+)
+def test_only_who_names_zstd_gets_it(header, taken):
+    assert accepts_zstd(header) is taken
+
+
+def chunk_answer(body: bytes, encoding: str) -> Response:
+    headers = [("x-amz-data-length", "3"), ("x-amz-checksum", "c"), ("x-amz-checksum-algorithm", "SHA256")]
+    return Response(200, [*headers, ("content-encoding", encoding)], Payload(body))
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b"abc", "zstd"),
+        (b"", "zstd"),
+        (b"abc", "gzip"),
+        (bytes(compressed(bytes(129 * MIB)).data), "zstd"),
+        (bytes(compressed(b"a" * 1000).data[:-3]), "zstd"),
+    ],
+    ids=["no frame", "nothing", "another encoding", "a bomb", "cut short"],
+)
+def test_a_body_that_cannot_be_decoded_is_a_failure_of_the_server(body, encoding):
+    with pytest.raises(ServiceInternalException, match="the answer to GetChunk cannot be read"):
+        decode(OPERATIONS["GetChunk"], chunk_answer(body, encoding))
 
 
 def test_a_metadata_string_travels_as_utf8_in_its_header():

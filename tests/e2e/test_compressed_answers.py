@@ -1,0 +1,51 @@
+"""Chunks travel compressed to whoever takes that, and as they are to everybody else: the same bytes for both."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cryostore.client.client import Client
+from cryostore.client.connection import HttpTransport
+from cryostore.client.transport import Endpoint
+from support.api import Api
+
+TEXT = b"".join(b"line %d of a log\n" % number for number in range(20_000))
+NOISE = random.Random(7).randbytes(50_000)
+
+
+class Seen:
+    """A transport that keeps the last answer, and may keep silent about what the client takes."""
+
+    def __init__(self, endpoint_url, *, takes_zstd):
+        self._transport = HttpTransport(Endpoint.parse(endpoint_url))
+        self._takes_zstd = takes_zstd
+        self.answer = None
+
+    def send(self, request):
+        if not self._takes_zstd:
+            request.headers = [header for header in request.headers if header[0] != "accept-encoding"]
+        self.answer = self._transport.send(request)
+        return self.answer
+
+    def close(self):
+        self._transport.close()
+
+
+@pytest.mark.parametrize("takes_zstd", [True, False], ids=["takes zstd", "says nothing"])
+@pytest.mark.parametrize("data", [TEXT, NOISE], ids=["text", "noise"])
+def test_a_chunk_is_answered_as_the_client_takes_it(server, data, takes_zstd):
+    settings = server.settings
+    seen = Seen(settings.endpoint_url, takes_zstd=takes_zstd)
+    with Client(settings.endpoint_url, settings.region, settings.credentials, transport=seen) as client:
+        api = Api(client, server.data_dir)
+        job = api.start_job()
+        upload = api.start(job, "object")
+        api.chunk(job, upload, 0, data)
+        api.complete(job, upload, [data])
+        assert api.read_chunks(job, api.found(job, "object").object_token) == {0: data}
+    is_compressed = takes_zstd and data is TEXT
+    assert seen.answer.header("content-encoding") == ("zstd" if is_compressed else None)
+    assert seen.answer.header("x-amz-data-length") == f"{len(data)}"
+    assert (len(seen.answer.body) < len(data) // 3) is is_compressed
