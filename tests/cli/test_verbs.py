@@ -107,7 +107,7 @@ def test_a_verb_imports_what_it_needs_when_it_is_carried_out():
 
 def main_with(run):
     """The command as a process of its own, with another `run`, a lambda."""
-    code = f"import cryostore.cli as cli; cli.run = {run}; cli.main()"
+    code = f"import cryostore.cli.verbs as verbs; from cryostore.cli import main; verbs.run = {run}; main()"
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -124,3 +124,34 @@ def test_a_reader_that_has_seen_enough_is_no_reason_to_complain():
     with process.stderr:
         assert process.stderr.read() == ""
     assert process.wait() == 2
+
+
+def test_a_full_disk_behind_stdout_is_said_in_a_line():
+    code = "import cryostore.cli.verbs as verbs; from cryostore.cli import main; verbs.run = lambda _: print('x'); main()"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: stdout: No space left on device\n")
+
+
+def test_other_full_disks_are_not_taken_for_stdout():
+    process = main_with("lambda arguments: (_ for _ in ()).throw(OSError(28, 'full', 'somewhere'))")
+    assert "OSError" in process.communicate()[1]
+    assert process.returncode == 2
+
+
+def test_closed_standard_streams_are_nobody_elses():
+    """The first file that is opened would be stdout, and be printed into."""
+    code = (
+        "import cryostore.cli.verbs as verbs; from cryostore.cli import main; import os, sys;"
+        "verbs.run = lambda _: print('x') or sys.exit(os.open('/', os.O_RDONLY)); main()"
+    )
+    done = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code], check=False)
+    assert done.returncode > 2
+
+
+def test_a_ctrl_c_while_it_starts_shows_no_traceback(tmp_path):
+    (tmp_path / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from cryostore.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
