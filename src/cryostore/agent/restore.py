@@ -22,9 +22,10 @@ from cryostore.agent.block import Block, Extra, ExtraKind, Kind
 from cryostore.agent.entry import Content, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.pieces import ChunkPages, chunks_of
+from cryostore.agent.removal import remove_tree
 from cryostore.agent.report import Report
 from cryostore.agent.restored_links import OtherName, RestoredLinks
-from cryostore.agent.restoring import FULL, FileWriter, RestoredFile, remove_tree
+from cryostore.agent.restoring import FULL, TARGET_FULL_HINT, FileWriter, RestoredFile
 from cryostore.agent.target import ROOT, Target
 from cryostore.agent.walk import join
 from cryostore.core.errors import ConfigurationError, StorageFullError
@@ -196,7 +197,7 @@ class _Run:
 
     def _tell(self, path: bytes, error: OSError) -> None:
         if error.errno in FULL:
-            raise StorageFullError(f"the target is full: {error.strerror}") from error
+            raise StorageFullError(f"the target is full: {error.strerror}", hint=TARGET_FULL_HINT) from error
         self._issue(path, error.strerror or str(error))
 
     def _issue(self, path: bytes, reason: str) -> None:
@@ -304,7 +305,7 @@ class _Run:
         if not self._replace(row, standing):
             report.unchanged += 1
             if changed:  # else it may be another file, and no name must be linked to it
-                self._links.add_first(row, number, name, None)
+                self._links.add_first(row, number, name, made=False)
             if changed and not self._options.dry_run:
                 self._repair(number, path, name, row, extras)
             return
@@ -313,7 +314,7 @@ class _Run:
         file.temporary = self._writer.temporary()
         if file.data_bytes and not content.object_number:
             raise ArchiveDamagedError("a file has no content")
-        self._links.add_first(row, number, name, file)
+        self._links.add_first(row, number, name, file, made=True)
         if self._options.dry_run:
             self._count_new(row.size)
         else:
@@ -370,7 +371,7 @@ class _Run:
         first = other.first
         if first.file is not None and first.file.failed:
             self._issue(other.path, "is another name of a file that was not restored")
-        elif not (first.file and self._options.dry_run) and self._is_linked(other):
+        elif not (first.made and self._options.dry_run) and self._is_linked(other):
             self._report.unchanged += 1
         else:
             if not self._options.dry_run:
@@ -405,10 +406,19 @@ class _Run:
         if make is None:
             raise ArchiveDamagedError(f"an entry has the mode {row.mode:o}, which is of no kind")
         standing = self._standing(number, name)
+        changed = self._options.overwrite == "changed"
+        if self._links.has_first(row) and (changed or self._replace(row, standing)):
+            self._links.add_other(row, number, name, path)
+            return
+        if changed and standing is not None and self._is_as_archived(number, name, row, extras, standing):
+            self._report.unchanged += 1
+            self._links.add_first(row, number, name, made=False)
+            return
         if not self._replace(row, standing):
             self._report.unchanged += 1
             return
         if self._options.dry_run:
+            self._links.add_first(row, number, name, made=True)
             self._count_new()
             return
         temporary = self._writer.temporary()
@@ -418,7 +428,24 @@ class _Run:
                 self._attributes.apply_to_made(parent, temporary, row, extras, lambda reason: self._issue(path, reason))
             finally:
                 self._take_place(parent, temporary, name)
+        self._links.add_first(row, number, name, made=True)
         self._count_new()
+
+    def _is_as_archived(
+        self, number: int, name: bytes, row: Row, extras: Sequence[Extra], standing: os.stat_result
+    ) -> bool:
+        """Whether a symlink, fifo or device is there already, with all that a restore would give it. Raises OSError."""
+        if stat.S_IFMT(standing.st_mode) != stat.S_IFMT(row.mode):
+            return False
+        data = {extra.kind: extra.data for extra in extras}
+        with self._target.at(number) as parent:
+            place = b"/proc/self/fd/%d/%s" % (parent, name)
+            if stat.S_ISLNK(row.mode) and os.readlink(place) != data[ExtraKind.LINK_TARGET]:
+                return False
+            is_device = stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode)
+            if is_device and standing.st_rdev != _device_of(data[ExtraKind.DEVICE_NUMBER]):
+                return False
+            return self._attributes.fit(place, standing, row, extras) and not self._links.parts(row, standing)
 
     def _delete_others(self) -> None:
         """Remove what the archive does not have from the directories that were restored."""
