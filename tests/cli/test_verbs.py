@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -127,8 +128,10 @@ def test_a_reader_that_has_seen_enough_is_no_reason_to_complain():
 
 
 def test_a_full_disk_behind_stdout_is_said_in_a_line():
-    code = "import cryostore.cli.verbs as verbs; from cryostore.cli import main; verbs.run = lambda _: print('x'); main()"
-    with open("/dev/full", "w") as full:
+    code = (
+        "import cryostore.cli.verbs as verbs; from cryostore.cli import main; verbs.run = lambda _: print('x'); main()"
+    )
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "error: stdout: No space left on device\n")
 

@@ -18,7 +18,7 @@ class _Level(NamedTuple):
 
 
 def remove_tree(parent: int, name: bytes) -> int:
-    """Remove what a name stands for, without following a symlink; answers how many entries that were. Raises OSError."""
+    """Remove what a name stands for, without following a symlink; answers how many that were. Raises OSError."""
     if _is_unlinked(parent, name):
         return 1
     removed = 0

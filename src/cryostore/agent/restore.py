@@ -209,6 +209,11 @@ class _Run:
             self._report.new += 1
             self._report.new_bytes += file_bytes
 
+    def _pass(self, row: Row) -> None:
+        """Count a file of which nothing has to be written."""
+        with self._lock:
+            self._report.done_bytes += row.size
+
     def _wants(self, path: bytes, is_directory: bool) -> bool:  # noqa: FBT001 - a fact about the path
         options = self._options
         if options.exclude is not None and options.exclude(path, is_directory):
@@ -301,9 +306,11 @@ class _Run:
         changed = self._options.overwrite == "changed"
         if self._links.has_first(row) and (changed or self._replace(row, standing)):
             self._links.add_other(row, number, name, path)
+            self._pass(row)
             return
         if not self._replace(row, standing):
             report.unchanged += 1
+            self._pass(row)
             if changed:  # else it may be another file, and no name must be linked to it
                 self._links.add_first(row, number, name, made=False)
             if changed and not self._options.dry_run:

@@ -44,9 +44,7 @@ class RestoredLinks:
         self._others: list[OtherName] = []
         self._claimed: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def add_first(
-        self, row: Row, directory: int, name: bytes, file: RestoredFile | None = None, *, made: bool
-    ) -> None:
+    def add_first(self, row: Row, directory: int, name: bytes, file: RestoredFile | None = None, *, made: bool) -> None:
         """Note a file that this restore makes, or that stands in its place already."""
         if row.links > 1:
             self._first[row.device, row.inode] = FirstName(directory, name, file, made)

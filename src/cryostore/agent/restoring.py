@@ -213,6 +213,8 @@ class FileWriter:
                     self._begin(file, parent)
             self._put(file, piece, data)
             file.left -= piece.length
+            with self._lock:
+                self._report.done_bytes += piece.length
             if not file.left:
                 with self._target.at(file.directory) as parent:
                     self._finish(file, parent)
@@ -247,6 +249,9 @@ class FileWriter:
         with self._lock:
             self._report.new += len(files)
             self._report.new_bytes += sum(file.row.size for file in files)
+            self._report.done_bytes += sum(
+                file.row.size - (file.data_bytes if file.lock is not None else 0) for file in files
+            )
 
     def _issue(self, file: RestoredFile, reason: str) -> None:
         with self._lock:

@@ -51,7 +51,7 @@ def main() -> None:
 def _open_standard_streams() -> None:
     """Open what the caller closed (`>&-`): else the first file of a store would be stdout, and be printed into."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
+        os.set_inheritable(fd, True)  # noqa: FBT003 - it takes no name
     os.close(fd)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

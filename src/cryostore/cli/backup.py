@@ -86,7 +86,7 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
         with (
             noted(notes_folder(), place.name, wanted.vault, wanted.resource) as unfinished,
             opened_call(place, create=True) as call,
-            progress.shown(report, quiet=as_json),
+            progress.shown(report, quiet=as_json, done=progress.gone_through),
         ):
             wanted = wanted if named else replace(wanted, resource=resource_for(call, wanted.resource))
             outcome = backup(call, wanted, report, unfinished=unfinished)
@@ -243,8 +243,8 @@ def words(report: Report, outcome: Outcome, *, dry_run: bool) -> str:
     lines.append(f"{report.files} files, {report.directories} folders, {progress.size(report.file_bytes)}")
     if not dry_run:
         lines.append(f"{report.new} new, {report.changed} changed, {report.unchanged} unchanged")
-        read, new, sent = map(progress.size, (report.read_bytes, report.new_bytes, report.sent_bytes))
-        lines.append(f"{read} read, {new} of it new, {sent} sent")
+        read, sent = map(progress.size, (report.read_bytes, report.sent_bytes))
+        lines.append(f"{read} read, {sent} new to the store and sent")
     lines += [f"skipped: {count}, {reason}" for reason, count in sorted(report.skipped.items())]
     if report.damaged_objects:
         lines.append(f"{report.damaged_objects} objects of the last backup are damaged in the store: sent again")
@@ -267,7 +267,6 @@ def facts(report: Report, outcome: Outcome) -> dict[str, Any]:
         "changed": report.changed,
         "unchanged": report.unchanged,
         "read_bytes": report.read_bytes,
-        "new_bytes": report.new_bytes,
         "sent_bytes": report.sent_bytes,
         "skipped": dict(report.skipped),
         "damaged_objects": report.damaged_objects,

@@ -75,7 +75,10 @@ def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
             if wanted.delete:
                 _refuse_to_delete_around(archive, wanted.path)
             wanted = replace(wanted, target=_folder(archive, wanted.path, target))
-            with progress.shown(report, quiet=as_json, done=progress.written), single_file.terminated_as_interrupted():
+            with (
+                progress.shown(report, quiet=as_json, done=progress.gone_through),
+                single_file.terminated_as_interrupted(),
+            ):
                 restore(archive, wanted, report)
     except TargetError as error:
         hint = "see whether there is room, and whether this user may write there"
