@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import random
+import stat
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,6 +17,8 @@ from cryostore.agent.errors import ArchiveDamagedError, TargetError
 from cryostore.agent.header import CATALOG, Header, content_name
 from cryostore.agent.job import open_job
 from cryostore.agent.patterns import Patterns
+from cryostore.agent.report import Report
+from cryostore.agent.restore import Options, restore
 from cryostore.agent.upload import ObjectUpload
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import ConfigurationError, StorageFullError
@@ -21,7 +26,7 @@ from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import PutChunk
 from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
 from cryostore.model.restores import GetChunk
-from support.agent import seen, write
+from support.agent import Runs, seen, write
 
 
 def noise(length, seed=1):
@@ -629,3 +634,70 @@ def test_what_is_no_file_and_differs_is_made_anew(local_runs, tmp_path, spoiler)
     assert (tried.new, tried.unchanged) == (report.new, report.unchanged)
     assert report.new
     assert seen(target) == seen(source)
+
+
+# --- who is not root ---
+
+
+@pytest.fixture
+def as_nobody():
+    """Makes this process a user who owns what it makes and nothing else; a folder of theirs."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    nobody = 65534
+    with TemporaryDirectory() as folder:
+        os.chown(folder, nobody, nobody)
+        os.setegid(nobody)
+        os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o500, 0o300, 0o000])
+def test_the_owner_of_a_folder_that_nobody_may_write_in_can_repair_it(client, as_nobody, mode):
+    runs = Runs(client, f"nobody-{mode:o}")
+    source, target = as_nobody / "source", as_nobody / "target"
+    write(source, {"kept": b"kept", "shut": {"changed": b"changed", "shut": {"lost": b"lost"}}})
+    runs.backup(source)
+    for deep in ("shut/shut", "shut"):
+        (source / deep).chmod(0o555)
+    runs.backup(source)
+    runs.restore(target)
+    for folder in ("shut", "shut/shut"):
+        (target / folder).chmod(0o755)
+    (target / "shut" / "changed").write_bytes(b"by mistake")
+    (target / "shut" / "shut" / "lost").unlink()
+    write(target / "shut" / "shut", {"extra": b""})
+    for folder in ("shut/shut", "shut"):
+        (target / folder).chmod(mode)
+    assert runs.restore(target, overwrite="never").issue_count == 0
+    assert stat.S_IMODE((target / "shut").stat().st_mode) == mode
+    report = runs.restore(target, delete=True)
+    assert (report.issue_count, report.new, report.deleted) == (0, 1, 1)
+    assert seen(target) == seen(source)
+
+
+# --- what a dry run tells ---
+
+
+def test_a_dry_run_tells_what_it_would_write_and_delete(local_runs, backed_up, tmp_path):
+    target = tmp_path / "target"
+    standing(target, NEWER)
+    os.mkfifo(target / "link")
+    os.unlink(target / "folder" / "b")
+    os.rmdir(target / "folder")
+    told = []
+    with local_runs.opened() as archive:
+        options = Options(target=os.fsencode(target), delete=True, dry_run=True)
+        restore(archive, options, Report(), on_entry=lambda mark, path: told.append((mark, path)))
+    assert sorted(told) == [
+        ("+", b"folder"),
+        ("+", b"folder/b"),
+        ("-", b"extra"),
+        ("-", b"more"),
+        ("C", b"a"),
+        ("C", b"link"),
+    ]

@@ -476,3 +476,16 @@ def test_many_kills_leave_nothing_half_done(cryo, tmp_path, kind):
         "write-only": (["--key", public, "--resource", "tree"], ["--key", key]),
     }
     check_after_kills(cryo, tmp_path, 60, *options[kind])
+
+
+def test_a_dry_run_of_a_restore_names_what_it_would_do(cryo, source, tmp_path):
+    cryo("backup", source)
+    target = tmp_path / "target"
+    write(target, {"file": b"another", "extra": b""})
+    code, out, _ = cryo("restore", "latest", target, "--dry-run", "--list", "--delete")
+    assert code == OK
+    assert out.splitlines()[:5] == ["+ \\x1b[2J\\x0a", "C file", "+ folder", "+ folder/other", "- extra"]
+    told = lines_of(cryo("restore", "latest", target, "--dry-run", "--list", "--delete", "--json")[1])
+    assert [(each["action"], each["path"]) for each in told[1:3]] == [("replace", "file"), ("create", "folder")]
+    assert cryo("restore", "latest", target, "--list")[0] == FAILED
+    assert not (target / "folder").exists()

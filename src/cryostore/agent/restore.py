@@ -35,6 +35,9 @@ from cryostore.model.errors import ServiceInternalException
 Matches = Callable[[bytes, bool], bool]
 """Whether a pattern fits a path in the archive; tells also whether that is a directory."""
 Overwrite = Literal["never", "newer", "always", "changed"]
+Mark = Literal["+", "C", "-"]
+"""What would be done to an entry: made, put in the place of what is there, or removed."""
+OnEntry = Callable[[Mark, bytes], None]
 WINDOW_FILES = 8_192
 """How many files are put into the order of their chunks at a time. Meanwhile those before them are written."""
 THREADS = 4
@@ -64,15 +67,22 @@ class _DirectoryEnd:
     extras: Sequence[Extra]
 
 
-def restore(archive: Archive, options: Options, report: Report, *, new_id: NewId = random_id) -> None:
-    """Restore, and count in `report`.
+def restore(
+    archive: Archive,
+    options: Options,
+    report: Report,
+    *,
+    new_id: NewId = random_id,
+    on_entry: OnEntry | None = None,
+) -> None:
+    """Restore, and count in `report`. A dry run tells `on_entry` what it would do, by paths in the archive.
 
     Raises ConfigurationError if the archive does not have the path, TargetError if the target is no directory and
     cannot be made one, ArchiveDamagedError and whatever the store raises.
     """
     target = Target(options.target, create=not options.dry_run)
     try:
-        run = _Run(archive, options, report, target, new_id)
+        run = _Run(archive, options, report, target, new_id, on_entry)
         try:
             run.go()
         finally:
@@ -84,8 +94,17 @@ def restore(archive: Archive, options: Options, report: Report, *, new_id: NewId
 class _Run:
     """What one restore holds while it goes through the archive."""
 
-    def __init__(self, archive: Archive, options: Options, report: Report, target: Target, new_id: NewId) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        options: Options,
+        report: Report,
+        target: Target,
+        new_id: NewId,
+        on_entry: OnEntry | None,
+    ) -> None:
         self._archive = archive
+        self._on_entry = on_entry
         self._options = options
         self._report = report
         self._target = target
@@ -99,6 +118,8 @@ class _Run:
         self._pending: dict[bytes, tuple[bytes, bytes, Row, Sequence[Extra]]] = {}
         """Directories that are made once something in them is wanted."""
         self._ends: list[_DirectoryEnd] = []
+        self._opened_up: dict[int, int] = {}
+        """The modes of directories whose owner, who restores, was not allowed to write in them."""
         self._files: list[RestoredFile] = []
         self._links = RestoredLinks()
         self._wanted: dict[int, set[bytes]] = {}
@@ -151,6 +172,9 @@ class _Run:
     def _begin_root(self, path: bytes, row: Row, extras: Sequence[Extra]) -> None:
         self._found = True
         self._numbers[path] = ROOT
+        if not self._options.dry_run:
+            with self._target.at(ROOT) as fd:
+                self._open_up(ROOT, fd, b".")
         keep = self._options.overwrite == "never" or (self._archive.header.only is not None and not path)
         if self._target.made or not keep:
             self._ends.append(_DirectoryEnd(ROOT, row, extras))
@@ -208,6 +232,11 @@ class _Run:
         with self._lock:
             self._report.new += 1
             self._report.new_bytes += file_bytes
+
+    def _would(self, path: bytes, standing: os.stat_result | None) -> None:
+        """Say of an entry that it would be restored."""
+        if self._on_entry is not None:
+            self._on_entry("+" if standing is None else "C", path)
 
     def _pass(self, row: Row) -> None:
         """Count a file of which nothing has to be written."""
@@ -269,7 +298,9 @@ class _Run:
         else:
             fresh, keep = True, False
             plain = False
-            if not self._options.dry_run:
+            if self._options.dry_run:
+                self._would(path, standing)
+            else:
                 with self._target.at(number) as parent:
                     if standing is not None:
                         os.unlink(name, dir_fd=parent)
@@ -277,8 +308,25 @@ class _Run:
                     plain = self._is_plain(name, parent)
         below = self._target.add(number, name, fresh=fresh, plain=fresh and plain)
         self._numbers[path] = below
+        if not fresh:
+            with self._target.at(number) as parent:
+                self._open_up(below, parent, name)
         if not keep:
             self._ends.append(_DirectoryEnd(below, row, extras))
+
+    def _open_up(self, number: int, parent: int, name: bytes) -> None:
+        """Let the owner of a directory write in it, for as long as the restore lasts. Root needs no such thing."""
+        if self._attributes.sets_owners or self._options.dry_run:
+            return
+        fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            standing = os.fstat(fd)
+            mode = stat.S_IMODE(standing.st_mode)
+            if standing.st_uid == os.geteuid() and mode & stat.S_IRWXU != stat.S_IRWXU:
+                os.chmod(b"/proc/self/fd/%d" % fd, mode | stat.S_IRWXU)
+                self._opened_up[number] = mode
+        finally:
+            os.close(fd)
 
     @staticmethod
     def _is_plain(name: bytes, parent: int) -> bool:
@@ -295,6 +343,7 @@ class _Run:
         path = self._target.path(end.number)
         with self._told(path), self._target.at(end.number) as fd:
             self._attributes.apply(fd, end.row, end.extras, lambda reason: self._issue(path, reason))
+            self._opened_up.pop(end.number, None)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -323,6 +372,7 @@ class _Run:
             raise ArchiveDamagedError("a file has no content")
         self._links.add_first(row, number, name, file, made=True)
         if self._options.dry_run:
+            self._would(path, standing)
             self._count_new(row.size)
         else:
             self._files.append(file)
@@ -368,6 +418,9 @@ class _Run:
         """End the threads, and take away what they have begun and not completed."""
         self._threads.shutdown(cancel_futures=True)
         self._writer.abandon()
+        for number, mode in reversed(self._opened_up.items()):
+            with suppress(OSError), self._target.at(number) as fd:
+                os.chmod(fd, mode)
 
     def _write_links(self) -> None:
         for other in self._links.others():
@@ -381,7 +434,9 @@ class _Run:
         elif not (first.made and self._options.dry_run) and self._is_linked(other):
             self._report.unchanged += 1
         else:
-            if not self._options.dry_run:
+            if self._options.dry_run:
+                self._would(other.path, self._standing(other.directory, other.name))
+            else:
                 self._link(other)
             self._count_new()
 
@@ -426,6 +481,7 @@ class _Run:
             return
         if self._options.dry_run:
             self._links.add_first(row, number, name, made=True)
+            self._would(path, standing)
             self._count_new()
             return
         temporary = self._writer.temporary()
@@ -461,9 +517,12 @@ class _Run:
                 continue
             with self._told(self._target.path(number)), self._target.at(number) as parent:
                 for name in [os.fsencode(entry) for entry in os.listdir(parent)]:
-                    path = join(self._target.path(number), name)
-                    if name not in wanted and self._wants(join(self._options.path, path), is_directory=False):
-                        self._report.deleted += 1 if self._options.dry_run else remove_tree(parent, name)
+                    path = join(self._options.path, join(self._target.path(number), name))
+                    if name in wanted or not self._wants(path, is_directory=False):
+                        continue
+                    if self._options.dry_run and self._on_entry is not None:
+                        self._on_entry("-", path)
+                    self._report.deleted += 1 if self._options.dry_run else remove_tree(parent, name)
 
 
 def _maker(row: Row, extras: Sequence[Extra]) -> Callable[[bytes, int], None] | None:
