@@ -351,7 +351,7 @@ def test_a_restore_that_is_terminated_leaves_no_half_written_file(cryo, source, 
     write(source, {f"{number}": random.Random(number).randbytes(8 * MIB) for number in range(8)})
     cryo("backup", source)
     line = [*CRYO, "restore", "latest", tmp_path / "target", "--data-dir", tmp_path / "data"]
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.glob("target/.cryo-restore-*")):  # held as soon as a file is half written
             process.send_signal(signal.SIGCONT)
             assert process.poll() is None
@@ -359,7 +359,9 @@ def test_a_restore_that_is_terminated_leaves_no_half_written_file(cryo, source, 
             os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         process.terminate()
         process.send_signal(signal.SIGCONT)
+        said = process.stderr.read()
     assert process.returncode == INTERRUPTED
+    assert said.strip() == "interrupted: files that are complete stay; the next run goes on from there"
     assert not list(tmp_path.glob("target/.cryo-restore-*"))
 
 

@@ -61,8 +61,8 @@ def test_errors_as_json(capsys):
         (ConfigurationError("no"), 2, "error: no\nhint: cryo serve --help says what is possible\n"),
         (ConfigurationError("no", hint="yes"), 2, "error: no\nhint: yes\n"),
         (click.FileError("f", "unreadable"), 2, "error: Could not open file 'f': unreadable\n"),
-        (click.Abort(), 130, ""),
-        (KeyboardInterrupt(), 130, ""),
+        (click.Abort(), 130, "interrupted\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
 def test_how_errors_end(monkeypatch, capsys, error, code, said):

@@ -89,7 +89,8 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
             progress.shown(report, quiet=as_json, done=progress.gone_through),
         ):
             wanted = wanted if named else replace(wanted, resource=resource_for(call, wanted.resource))
-            outcome = backup(call, wanted, report, unfinished=unfinished)
+            with progress.interrupted("no recovery point was made; the next run goes on from what the store has"):
+                outcome = backup(call, wanted, report, unfinished=unfinished)
     except SourceError as error:
         hint = "see whether it is there, and whether this user may read it"
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None

@@ -54,6 +54,16 @@ def shown(report: Report, *, quiet: bool, done: Done = looked_at) -> Iterator[No
         thread.join()
 
 
+@contextmanager
+def interrupted(meaning: str) -> Iterator[None]:
+    """Say of a Ctrl-C while the context lasts what it means."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(meaning)
+        raise
+
+
 def _show(report: Report, ended: threading.Event, done: Done) -> None:
     begun = time.monotonic()
     wait = QUIET_SECONDS

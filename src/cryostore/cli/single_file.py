@@ -94,6 +94,7 @@ def back_up(
             opened_call(place, create=True) as call,
             progress.shown(report, quiet=as_json),
             terminated_as_interrupted(),
+            progress.interrupted("no recovery point was made"),
         ):
             return report, run(call, report, unfinished)
     except SourceError as error:
