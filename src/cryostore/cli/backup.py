@@ -45,6 +45,7 @@ NO_NAMES_HAVE = ("Cc", "Cs")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, as .gitignore says it; repeatable.")
 @click.option("--exclude-file", multiple=True, type=click.Path(path_type=Path), help="A file of such patterns.")
 @click.option("--exclude-if-present", multiple=True, metavar="NAME", help="Leave out what is beside a file NAME.")
+@click.option("--exclude-caches", is_flag=True, help="Leave out what is beside a CACHEDIR.TAG with its signature.")
 @click.option("--exclude-larger-than", default=None, metavar="SIZE", help="Leave out larger files: 500K, 20M, 1.5G.")
 @click.option("--one-file-system", is_flag=True, help="Stay on the file system of each PATH.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of the recovery point; repeatable.")
@@ -131,6 +132,7 @@ def _options(
     exclude: tuple[str, ...],
     exclude_file: tuple[Path, ...],
     exclude_if_present: tuple[str, ...],
+    exclude_caches: bool,
     exclude_larger_than: str | None,
     one_file_system: bool,
     tags: tuple[str, ...],
@@ -153,6 +155,7 @@ def _options(
         resource=resource or _resource(root, only),
         select=_selection(root, lines, larger, report) if lines or larger is not None else None,
         markers=frozenset(map(os.fsencode, exclude_if_present)),
+        without_caches=exclude_caches,
         one_file_system=one_file_system,
         tags=dict(tag_of(tag) for tag in tags),
         dry_run=dry_run,

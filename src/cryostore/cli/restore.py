@@ -88,9 +88,9 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
             with (
                 progress.shown(report, quiet=as_json, done=progress.gone_through),
                 single_file.terminated_as_interrupted(),
+                progress.interrupted("files that are complete stay; the next run goes on from there"),
             ):
-                with progress.interrupted("files that are complete stay; the next run goes on from there"):
-                    restore(archive, wanted, report, on_entry=partial(_name, as_json=as_json) if listed else None)
+                restore(archive, wanted, report, on_entry=partial(_name, as_json=as_json) if listed else None)
     except TargetError as error:
         hint = "see whether there is room, and whether this user may write there"
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None

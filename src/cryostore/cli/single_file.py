@@ -35,6 +35,7 @@ OF_TREES = (
     "exclude",
     "exclude_file",
     "exclude_if_present",
+    "exclude_caches",
     "exclude_larger_than",
     "one_file_system",
     "dry_run",
