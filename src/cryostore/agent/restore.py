@@ -18,14 +18,16 @@ from typing import Literal
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.attributes import Attributes
-from cryostore.agent.block import Block, Extra, ExtraKind, Kind
+from cryostore.agent.block import Block, Extra, Kind
 from cryostore.agent.entry import Content, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.pieces import ChunkPages, chunks_of
 from cryostore.agent.removal import remove_tree
 from cryostore.agent.report import Report
 from cryostore.agent.restored_links import OtherName, RestoredLinks
+from cryostore.agent.restored_others import is_as_archived, maker_of
 from cryostore.agent.restoring import FULL, TARGET_FULL_HINT, FileWriter, RestoredFile
+from cryostore.agent.shut_directories import ShutDirectories
 from cryostore.agent.target import ROOT, Target
 from cryostore.agent.walk import join
 from cryostore.core.errors import ConfigurationError, StorageFullError
@@ -118,8 +120,7 @@ class _Run:
         self._pending: dict[bytes, tuple[bytes, bytes, Row, Sequence[Extra]]] = {}
         """Directories that are made once something in them is wanted."""
         self._ends: list[_DirectoryEnd] = []
-        self._opened_up: dict[int, int] = {}
-        """The modes of directories whose owner, who restores, was not allowed to write in them."""
+        self._shut = ShutDirectories(target)
         self._files: list[RestoredFile] = []
         self._links = RestoredLinks()
         self._wanted: dict[int, set[bytes]] = {}
@@ -174,7 +175,7 @@ class _Run:
         self._numbers[path] = ROOT
         if not self._options.dry_run:
             with self._target.at(ROOT) as fd:
-                self._open_up(ROOT, fd, b".")
+                self._shut.open_up(ROOT, fd, b".")
         keep = self._options.overwrite == "never" or (self._archive.header.only is not None and not path)
         if self._target.made or not keep:
             self._ends.append(_DirectoryEnd(ROOT, row, extras))
@@ -308,25 +309,11 @@ class _Run:
                     plain = self._is_plain(name, parent)
         below = self._target.add(number, name, fresh=fresh, plain=fresh and plain)
         self._numbers[path] = below
-        if not fresh:
+        if not fresh and not self._options.dry_run:
             with self._target.at(number) as parent:
-                self._open_up(below, parent, name)
+                self._shut.open_up(below, parent, name)
         if not keep:
             self._ends.append(_DirectoryEnd(below, row, extras))
-
-    def _open_up(self, number: int, parent: int, name: bytes) -> None:
-        """Let the owner of a directory write in it, for as long as the restore lasts. Root needs no such thing."""
-        if self._attributes.sets_owners or self._options.dry_run:
-            return
-        fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            standing = os.fstat(fd)
-            mode = stat.S_IMODE(standing.st_mode)
-            if standing.st_uid == os.geteuid() and mode & stat.S_IRWXU != stat.S_IRWXU:
-                os.chmod(b"/proc/self/fd/%d" % fd, mode | stat.S_IRWXU)
-                self._opened_up[number] = mode
-        finally:
-            os.close(fd)
 
     @staticmethod
     def _is_plain(name: bytes, parent: int) -> bool:
@@ -343,7 +330,7 @@ class _Run:
         path = self._target.path(end.number)
         with self._told(path), self._target.at(end.number) as fd:
             self._attributes.apply(fd, end.row, end.extras, lambda reason: self._issue(path, reason))
-            self._opened_up.pop(end.number, None)
+            self._shut.ended(end.number)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -418,9 +405,7 @@ class _Run:
         """End the threads, and take away what they have begun and not completed."""
         self._threads.shutdown(cancel_futures=True)
         self._writer.abandon()
-        for number, mode in reversed(self._opened_up.items()):
-            with suppress(OSError), self._target.at(number) as fd:
-                os.chmod(fd, mode)
+        self._shut.close()
 
     def _write_links(self) -> None:
         for other in self._links.others():
@@ -464,7 +449,7 @@ class _Run:
     # --- everything else ----------------------------------------------------------------------------------------------
 
     def _other(self, number: int, path: bytes, name: bytes, row: Row, extras: Sequence[Extra]) -> None:
-        make = _maker(row, extras)
+        make = maker_of(row, extras)
         if make is None:
             raise ArchiveDamagedError(f"an entry has the mode {row.mode:o}, which is of no kind")
         standing = self._standing(number, name)
@@ -472,10 +457,13 @@ class _Run:
         if self._links.has_first(row) and (changed or self._replace(row, standing)):
             self._links.add_other(row, number, name, path)
             return
-        if changed and standing is not None and self._is_as_archived(number, name, row, extras, standing):
-            self._report.unchanged += 1
-            self._links.add_first(row, number, name, made=False)
-            return
+        if changed and standing is not None and not self._links.parts(row, standing):
+            with self._target.at(number) as parent:
+                is_there = is_as_archived(parent, name, standing, row, extras, self._attributes)
+            if is_there:
+                self._report.unchanged += 1
+                self._links.add_first(row, number, name, made=False)
+                return
         if not self._replace(row, standing):
             self._report.unchanged += 1
             return
@@ -494,22 +482,6 @@ class _Run:
         self._links.add_first(row, number, name, made=True)
         self._count_new()
 
-    def _is_as_archived(
-        self, number: int, name: bytes, row: Row, extras: Sequence[Extra], standing: os.stat_result
-    ) -> bool:
-        """Whether a symlink, fifo or device is there already, with all that a restore would give it. Raises OSError."""
-        if stat.S_IFMT(standing.st_mode) != stat.S_IFMT(row.mode):
-            return False
-        data = {extra.kind: extra.data for extra in extras}
-        with self._target.at(number) as parent:
-            place = b"/proc/self/fd/%d/%s" % (parent, name)
-            if stat.S_ISLNK(row.mode) and os.readlink(place) != data[ExtraKind.LINK_TARGET]:
-                return False
-            is_device = stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode)
-            if is_device and standing.st_rdev != _device_of(data[ExtraKind.DEVICE_NUMBER]):
-                return False
-            return self._attributes.fit(place, standing, row, extras) and not self._links.parts(row, standing)
-
     def _delete_others(self) -> None:
         """Remove what the archive does not have from the directories that were restored."""
         for number, wanted in self._wanted.items():
@@ -523,27 +495,3 @@ class _Run:
                     if self._options.dry_run and self._on_entry is not None:
                         self._on_entry("-", path)
                     self._report.deleted += 1 if self._options.dry_run else remove_tree(parent, name)
-
-
-def _maker(row: Row, extras: Sequence[Extra]) -> Callable[[bytes, int], None] | None:
-    """What makes an entry that is neither file nor directory, in a directory and under a name."""
-    data = {extra.kind: extra.data for extra in extras}
-    if stat.S_ISLNK(row.mode) and b"\0" not in data.get(ExtraKind.LINK_TARGET, b"\0"):
-        return lambda name, parent: os.symlink(data[ExtraKind.LINK_TARGET], name, dir_fd=parent)
-    if stat.S_ISFIFO(row.mode):
-        return lambda name, parent: os.mkfifo(name, 0o600, dir_fd=parent)
-    number = data.get(ExtraKind.DEVICE_NUMBER, b"")
-    if (stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode)) and len(number) == 8:
-        device = _device_of(number)
-        return lambda name, parent: os.mknod(name, stat.S_IFMT(row.mode) | 0o600, device, dir_fd=parent)
-    return None
-
-
-def _device_of(number: bytes) -> int:
-    try:
-        device = os.makedev(int.from_bytes(number[:4], "little"), int.from_bytes(number[4:], "little"))
-    except OverflowError:
-        device = -1
-    if device < 0:
-        raise ArchiveDamagedError("a device has a number that no machine gives")
-    return device
