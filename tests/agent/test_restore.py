@@ -192,8 +192,9 @@ def test_a_full_target_ends_the_restore(local_runs, backed_up, tmp_path, monkeyp
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(StorageFullError):
+    with pytest.raises(StorageFullError) as failure:
         local_runs.restore(tmp_path / "target")
+    assert "make room there" in failure.value.hint
     assert set(seen(tmp_path / "target")) <= {b"", b"folder", b"link"}
 
 

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from cryostore import __version__
-from cryostore.cli import verbs
+from cryostore.cli import progress, verbs
 from cryostore.cli.verbs import VERBS, run
 from cryostore.core.errors import ConfigurationError
 
@@ -158,3 +158,18 @@ def test_a_ctrl_c_while_it_starts_shows_no_traceback(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
+
+
+def test_a_ctrl_c_says_what_it_means(monkeypatch, capsys):
+    """What click makes of it included: it raises another error from it."""
+
+    def interrupt(*_, **__):
+        try:
+            with progress.interrupted("nothing was done"):
+                raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
+
+    monkeypatch.setattr(verbs.cryo, "main", interrupt)
+    assert run(["backup"]) == 130
+    assert capsys.readouterr().err == "interrupted: nothing was done\n"
