@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -166,7 +167,7 @@ def test_a_ctrl_c_says_what_it_means(monkeypatch, capsys):
     def interrupt(*_, **__):
         try:
             with progress.interrupted("nothing was done"):
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt as error:
             raise click.Abort from error
 
