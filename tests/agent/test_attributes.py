@@ -100,3 +100,25 @@ def test_an_attribute_that_cannot_be_set_is_told(tmp_path, monkeypatch):
     Attributes(header()).apply(os.fsencode(tmp_path / "file"), row(), extras, problems.append)
     assert problems == ["attribute 'trusted.x' cannot be set: Operation not permitted"]
     assert (tmp_path / "file").stat().st_mtime_ns == 1_000_000_001
+
+
+@needs_root
+def test_a_setuid_program_of_somebody_else_is_none_of_who_restores_it(tmp_path):
+    """Not root, so it becomes theirs: it must not let others run it as them."""
+    write(tmp_path, {"file": b""})
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    nobody = 65534
+    os.fchown(fd, nobody, nobody)
+    os.setegid(nobody)
+    os.seteuid(nobody)
+    try:
+        attributes = Attributes(header())
+        found = []
+        for uid, gid in ((0, 0), (nobody, 0), (nobody, nobody)):
+            attributes.apply(fd, row(0o106755, uid, gid), [], pytest.fail)
+            found.append(os.fstat(fd).st_mode & 0o7777)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.close(fd)
+    assert found == [0o755, 0o4755, 0o6755]

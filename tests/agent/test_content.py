@@ -10,6 +10,7 @@ import pytest
 from cryostore.agent.chunker import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, ContentChunker
 from cryostore.agent.content import READ_BYTES, SHARED_BYTES_MAX, SHARED_BYTES_MIN, ContentWriter
 from cryostore.agent.digest_table import DigestTable
+from cryostore.agent.entry import NO_CONTENT
 from cryostore.agent.upload import ObjectUpload
 from cryostore.core.limits import KIB, MIB
 
@@ -47,7 +48,7 @@ def read_back(kept, content, length):
 def test_small_files_share_chunks():
     kept, content = writer()
     files = [noise(random.Random(seed).randrange(1, 100 * KIB), seed) for seed in range(200)]
-    places = [small(content, data)[0] for data in files]
+    places = [small(content, data) for data in files]
     content.finish()
     assert [read_back(kept, place, len(data)) for place, data in zip(places, files, strict=True)] == files
     assert all(len(chunk) <= SHARED_BYTES_MAX for chunk in kept.chunks.values())
@@ -56,10 +57,9 @@ def test_small_files_share_chunks():
 
 def test_a_small_file_that_is_known_takes_no_room():
     kept, content = writer()
-    first, is_new = small(content, b"same")
-    assert is_new
-    assert small(content, b"same") == (first, False)
-    assert not small(content, b"")[1]
+    first = small(content, b"same")
+    assert small(content, b"same") == first
+    assert small(content, b"") == NO_CONTENT
     content.finish()
     assert kept.chunks == {0: b"same"}
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import random
+import stat
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,6 +17,8 @@ from cryostore.agent.errors import ArchiveDamagedError, TargetError
 from cryostore.agent.header import CATALOG, Header, content_name
 from cryostore.agent.job import open_job
 from cryostore.agent.patterns import Patterns
+from cryostore.agent.report import Report
+from cryostore.agent.restore import Options, restore
 from cryostore.agent.upload import ObjectUpload
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import ConfigurationError, StorageFullError
@@ -21,7 +26,7 @@ from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import PutChunk
 from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
 from cryostore.model.restores import GetChunk
-from support.agent import seen, write
+from support.agent import Runs, seen, write
 
 
 def noise(length, seed=1):
@@ -80,7 +85,7 @@ def test_what_has_not_changed_is_not_written(local_runs, backed_up, tmp_path):
     inode = (target / "a").stat().st_ino
     os.chmod(target / "a", 0o600)
     report = local_runs.restore(target)
-    assert (report.new, report.unchanged) == (1, 2)  # the symlink is made anew: it costs no more than to compare it
+    assert (report.new, report.unchanged) == (0, 3)
     assert (target / "a").stat().st_ino == inode
     assert seen(target) == seen(backed_up)
 
@@ -187,8 +192,9 @@ def test_a_full_target_ends_the_restore(local_runs, backed_up, tmp_path, monkeyp
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(StorageFullError):
+    with pytest.raises(StorageFullError) as failure:
         local_runs.restore(tmp_path / "target")
+    assert "make room there" in failure.value.hint
     assert set(seen(tmp_path / "target")) <= {b"", b"folder", b"link"}
 
 
@@ -561,3 +567,138 @@ def test_facts_that_cannot_be_are_told_as_damage(local_runs, tmp_path, mode, ext
     put(local_runs, ROOT + block(b"", [(b"a", mode)], {0: [extra]}))
     with pytest.raises(ArchiveDamagedError):
         local_runs.restore(tmp_path / "target")
+
+
+# --- what is neither file nor directory ---
+
+
+def others(path):
+    """A symlink, a fifo and a device, each with two names."""
+    tree = {
+        "link": lambda place: os.symlink("somewhere", place),
+        "fifo": lambda place: os.mkfifo(place, 0o640),
+    }
+    if os.geteuid() == 0:
+        tree["device"] = lambda place: os.mknod(place, 0o020640, os.makedev(1, 5))
+    write(path, {"first": tree, "second": {}})
+    for name in tree:
+        os.link(path / "first" / name, path / "second" / name, follow_symlinks=False)
+    return len(tree)
+
+
+def test_what_is_no_file_keeps_its_names_and_is_left_alone_while_it_is_the_same(local_runs, tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    count = others(source)
+    local_runs.backup(source)
+    report = local_runs.restore(target)
+    assert (report.new, report.unchanged, report.issue_count) == (2 * count, 0, 0)
+    assert seen(target) == seen(source)
+    inodes = [(target / folder / "fifo").stat().st_ino for folder in ("first", "second")]
+    assert len(set(inodes)) == 1
+    report = local_runs.restore(target)
+    assert (report.new, report.unchanged) == (0, 2 * count)
+    assert (target / "first" / "fifo").stat().st_ino == inodes[0]
+
+
+def another_link(target):
+    (target / "second" / "link").unlink()
+    os.symlink("elsewhere", target / "second" / "link")
+
+
+def another_device(target):
+    (target / "first" / "device").unlink()
+    os.mknod(target / "first" / "device", 0o020640, os.makedev(1, 3))
+
+
+SPOILERS = {
+    "mode": lambda target: (target / "first" / "fifo").chmod(0o600),
+    "time": lambda target: os.utime(target / "first" / "fifo", ns=(1, 1)),
+    "name elsewhere": lambda target: os.link(target / "first" / "fifo", target.parent / "elsewhere"),
+    "kind": lambda target: (target / "first" / "fifo").unlink() or (target / "first" / "fifo").write_bytes(b""),
+    "link": another_link,
+    "owner": lambda target: os.chown(target / "first" / "link", 1, 1, follow_symlinks=False),
+    "device": another_device,
+}
+
+
+@pytest.mark.parametrize("spoiler", SPOILERS)
+def test_what_is_no_file_and_differs_is_made_anew(local_runs, tmp_path, spoiler):
+    source, target = tmp_path / "source", tmp_path / "target"
+    others(source)
+    local_runs.backup(source)
+    local_runs.restore(target)
+    if spoiler in ("owner", "device") and os.geteuid() != 0:
+        pytest.skip("only root may do this")
+    SPOILERS[spoiler](target)
+    tried = local_runs.restore(target, dry_run=True)
+    report = local_runs.restore(target)
+    assert (tried.new, tried.unchanged) == (report.new, report.unchanged)
+    assert report.new
+    assert seen(target) == seen(source)
+
+
+# --- who is not root ---
+
+
+@pytest.fixture
+def as_nobody():
+    """Makes this process a user who owns what it makes and nothing else; a folder of theirs."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    nobody = 65534
+    with TemporaryDirectory() as folder:
+        os.chown(folder, nobody, nobody)
+        os.setegid(nobody)
+        os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o500, 0o300, 0o000])
+def test_the_owner_of_a_folder_that_nobody_may_write_in_can_repair_it(client, as_nobody, mode):
+    runs = Runs(client, f"nobody-{mode:o}")
+    source, target = as_nobody / "source", as_nobody / "target"
+    write(source, {"kept": b"kept", "shut": {"changed": b"changed", "shut": {"lost": b"lost"}}})
+    runs.backup(source)
+    for deep in ("shut/shut", "shut"):
+        (source / deep).chmod(0o555)
+    runs.backup(source)
+    runs.restore(target)
+    for folder in ("shut", "shut/shut"):
+        (target / folder).chmod(0o755)
+    (target / "shut" / "changed").write_bytes(b"by mistake")
+    (target / "shut" / "shut" / "lost").unlink()
+    write(target / "shut" / "shut", {"extra": b""})
+    for folder in ("shut/shut", "shut"):
+        (target / folder).chmod(mode)
+    assert runs.restore(target, overwrite="never").issue_count == 0
+    assert stat.S_IMODE((target / "shut").stat().st_mode) == mode
+    report = runs.restore(target, delete=True)
+    assert (report.issue_count, report.new, report.deleted) == (0, 1, 1)
+    assert seen(target) == seen(source)
+
+
+# --- what a dry run tells ---
+
+
+def test_a_dry_run_tells_what_it_would_write_and_delete(local_runs, backed_up, tmp_path):
+    target = tmp_path / "target"
+    standing(target, NEWER)
+    os.mkfifo(target / "link")
+    os.unlink(target / "folder" / "b")
+    os.rmdir(target / "folder")
+    told = []
+    with local_runs.opened() as archive:
+        options = Options(target=os.fsencode(target), delete=True, dry_run=True)
+        restore(archive, options, Report(), on_entry=lambda mark, path: told.append((mark, path)))
+    assert sorted(told) == [
+        ("+", b"folder"),
+        ("+", b"folder/b"),
+        ("-", b"extra"),
+        ("-", b"more"),
+        ("C", b"a"),
+        ("C", b"link"),
+    ]

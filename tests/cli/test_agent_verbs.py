@@ -351,7 +351,7 @@ def test_a_restore_that_is_terminated_leaves_no_half_written_file(cryo, source, 
     write(source, {f"{number}": random.Random(number).randbytes(8 * MIB) for number in range(8)})
     cryo("backup", source)
     line = [*CRYO, "restore", "latest", tmp_path / "target", "--data-dir", tmp_path / "data"]
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not list(tmp_path.glob("target/.cryo-restore-*")):  # held as soon as a file is half written
             process.send_signal(signal.SIGCONT)
             assert process.poll() is None
@@ -359,7 +359,9 @@ def test_a_restore_that_is_terminated_leaves_no_half_written_file(cryo, source, 
             os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         process.terminate()
         process.send_signal(signal.SIGCONT)
+        said = process.stderr.read()
     assert process.returncode == INTERRUPTED
+    assert said.strip() == "interrupted: files that are complete stay; the next run goes on from there"
     assert not list(tmp_path.glob("target/.cryo-restore-*"))
 
 
@@ -476,3 +478,16 @@ def test_many_kills_leave_nothing_half_done(cryo, tmp_path, kind):
         "write-only": (["--key", public, "--resource", "tree"], ["--key", key]),
     }
     check_after_kills(cryo, tmp_path, 60, *options[kind])
+
+
+def test_a_dry_run_of_a_restore_names_what_it_would_do(cryo, source, tmp_path):
+    cryo("backup", source)
+    target = tmp_path / "target"
+    write(target, {"file": b"another", "extra": b""})
+    code, out, _ = cryo("restore", "latest", target, "--dry-run", "--list", "--delete")
+    assert code == OK
+    assert out.splitlines()[:5] == ["+ \\x1b[2J\\x0a", "C file", "+ folder", "+ folder/other", "- extra"]
+    told = lines_of(cryo("restore", "latest", target, "--dry-run", "--list", "--delete", "--json")[1])
+    assert [(each["action"], each["path"]) for each in told[1:3]] == [("replace", "file"), ("create", "folder")]
+    assert cryo("restore", "latest", target, "--list")[0] == FAILED
+    assert not (target / "folder").exists()

@@ -42,8 +42,8 @@ def test_a_large_file_counts_while_its_folder_is_not_done():
 
 
 def test_what_a_restore_has_yet_to_write_is_ahead_of_it():
-    report = Report(files=12, file_bytes=90 * MIB, new_bytes=30 * MIB, total_bytes=90 * MIB)
-    assert progress.line(report, 10.0, progress.written) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  "
+    report = Report(files=12, file_bytes=90 * MIB, done_bytes=30 * MIB, total_bytes=90 * MIB)
+    assert progress.line(report, 10.0, progress.gone_through) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  "
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
 
 from cryostore import __version__
-from cryostore.cli import verbs
+from cryostore.cli import progress, verbs
 from cryostore.cli.verbs import VERBS, run
 from cryostore.core.errors import ConfigurationError
 
@@ -60,8 +62,8 @@ def test_errors_as_json(capsys):
         (ConfigurationError("no"), 2, "error: no\nhint: cryo serve --help says what is possible\n"),
         (ConfigurationError("no", hint="yes"), 2, "error: no\nhint: yes\n"),
         (click.FileError("f", "unreadable"), 2, "error: Could not open file 'f': unreadable\n"),
-        (click.Abort(), 130, ""),
-        (KeyboardInterrupt(), 130, ""),
+        (click.Abort(), 130, "interrupted\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
 def test_how_errors_end(monkeypatch, capsys, error, code, said):
@@ -107,7 +109,7 @@ def test_a_verb_imports_what_it_needs_when_it_is_carried_out():
 
 def main_with(run):
     """The command as a process of its own, with another `run`, a lambda."""
-    code = f"import cryostore.cli as cli; cli.run = {run}; cli.main()"
+    code = f"import cryostore.cli.verbs as verbs; from cryostore.cli import main; verbs.run = {run}; main()"
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -124,3 +126,51 @@ def test_a_reader_that_has_seen_enough_is_no_reason_to_complain():
     with process.stderr:
         assert process.stderr.read() == ""
     assert process.wait() == 2
+
+
+def test_a_full_disk_behind_stdout_is_said_in_a_line():
+    code = (
+        "import cryostore.cli.verbs as verbs; from cryostore.cli import main; verbs.run = lambda _: print('x'); main()"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: stdout: No space left on device\n")
+
+
+def test_other_full_disks_are_not_taken_for_stdout():
+    process = main_with("lambda arguments: (_ for _ in ()).throw(OSError(28, 'full', 'somewhere'))")
+    assert "OSError" in process.communicate()[1]
+    assert process.returncode == 2
+
+
+def test_closed_standard_streams_are_nobody_elses():
+    """The first file that is opened would be stdout, and be printed into."""
+    code = (
+        "import cryostore.cli.verbs as verbs; from cryostore.cli import main; import os, sys;"
+        "verbs.run = lambda _: print('x') or sys.exit(os.open('/', os.O_RDONLY)); main()"
+    )
+    done = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code], check=False)
+    assert done.returncode > 2
+
+
+def test_a_ctrl_c_while_it_starts_shows_no_traceback(tmp_path):
+    (tmp_path / "click.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from cryostore.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+
+
+def test_a_ctrl_c_says_what_it_means(monkeypatch, capsys):
+    """What click makes of it included: it raises another error from it."""
+
+    def interrupt(*_, **__):
+        try:
+            with progress.interrupted("nothing was done"):
+                signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise click.Abort from error
+
+    monkeypatch.setattr(verbs.cryo, "main", interrupt)
+    assert run(["backup"]) == 130
+    assert capsys.readouterr().err == "interrupted: nothing was done\n"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.core.compression import Codec, Compression, CompressedPayload
+from cryostore.core.compression import Codec, CompressedPayload, Compression
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.limits import MIB
 from cryostore.model import OPERATIONS

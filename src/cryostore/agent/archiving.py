@@ -77,7 +77,7 @@ class ArchiveWriter:
         self._catalog_upload = secrecy.upload(call, job_id, CATALOG)
         content = ContentWriter(self._uploader, self._content_upload, number, secrecy.chunker(), self._small_files)
         self._content = content
-        self._source = Source(content, before_read)
+        self._source = Source(content, report, before_read)
         self._catalog = CatalogWriter(call, self._uploader, self._catalog_upload, archive)
         self._hard_links: dict[tuple[int, int], Known] = {}
         self._census = Census()
@@ -107,7 +107,7 @@ class ArchiveWriter:
         self._report.current = directory.path
         self._blocks(Kind.DIRECTORY, directory)
         self._report.files = self._census.files
-        self._report.file_bytes = self._census.file_bytes
+        self._report.file_bytes = self._report.done_bytes = self._census.file_bytes
 
     def _blocks(self, kind: Kind, directory: Directory) -> None:
         blocks = self._base.take(kind, directory.path) if self._base else []
@@ -186,19 +186,16 @@ class ArchiveWriter:
         if (stored := self._source.same(directory.fd, path, name, row, content, holds)) is None:
             return None
         self._report.unchanged += 1
-        self._report.read_bytes += row.size
         return Known(self._trusted(stored.row), stored.content, stored.extras)
 
     def _file(self, directory: Directory, path: bytes, name: bytes, row: Row, *, is_new: bool) -> Known:
         self._load_base()
-        stored, content, extras, steady, new_bytes = self._source.file(directory.fd, path, name, row)
+        stored, content, extras, steady = self._source.file(directory.fd, path, name, row)
         report = self._report
         if is_new:
             report.new += 1
         else:
             report.changed += 1
-        report.read_bytes += stored.size
-        report.new_bytes += new_bytes
         if steady:
             return Known(self._trusted(stored), content, extras)
         report.issue(path, "changed while it was read")

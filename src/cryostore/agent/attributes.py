@@ -26,10 +26,47 @@ class Attributes:
     """Sets attributes as this process may: owners only as root, by name where this machine knows it."""
 
     def __init__(self, header: Header, *, numeric_owner: bool = False) -> None:
-        self._own = os.geteuid() == 0
+        self.sets_owners = os.geteuid() == 0
         self._made_as = (os.geteuid(), os.getegid())
         self._users = {} if numeric_owner else local_users(header.users)
         self._groups = {} if numeric_owner else local_groups(header.groups)
+
+    def owner(self, row: Row) -> tuple[int, int]:
+        """Who has it on this machine, by the names in the archive."""
+        return self._users.get(row.uid, row.uid), self._groups.get(row.gid, row.gid)
+
+    def mode(self, row: Row) -> int:
+        """The mode. Without the right to set owners, setuid and setgid are kept for who has them already.
+
+        A program that was to run as somebody else must not run as whoever restored it. Of a directory they only say
+        what is inherited.
+        """
+        mode = stat.S_IMODE(row.mode)
+        if self.sets_owners or stat.S_ISDIR(row.mode):
+            return mode
+        user, group = self.owner(row)
+        if user != self._made_as[0]:
+            mode &= ~stat.S_ISUID
+        if group != self._made_as[1]:
+            mode &= ~stat.S_ISGID
+        return mode
+
+    def fit(self, place: bytes, standing: os.stat_result, row: Row, extras: Sequence[Extra]) -> bool:
+        """Whether what stands at a place has what `apply` would set. Raises OSError."""
+        if self.sets_owners and (standing.st_uid, standing.st_gid) != self.owner(row):
+            return False
+        if not stat.S_ISLNK(row.mode) and stat.S_IMODE(standing.st_mode) != self.mode(row):
+            return False
+        if standing.st_mtime_ns != row.mtime_ns:
+            return False
+        wanted = _xattrs_of(extras)
+        present = _present_xattrs(place, follow_symlinks=False)
+        if any(name.startswith(OURS) and os.fsencode(name) not in wanted for name in present):
+            return False
+        return all(
+            os.fsdecode(key) in present and os.getxattr(place, key, follow_symlinks=False) == value
+            for key, value in wanted.items()
+        )
 
     def apply(
         self, place: int | bytes, row: Row, extras: Sequence[Extra], problem: Problem, *, is_plain: bool = False
@@ -39,12 +76,12 @@ class Attributes:
         `is_plain` says that it was just made in a directory that hands nothing down: it has this process's owner and
         no extended attributes. Raises OSError; what only some file systems or users can do is told to `problem`.
         """
-        if self._own:
-            owner = (self._users.get(row.uid, row.uid), self._groups.get(row.gid, row.gid))
+        if self.sets_owners:
+            owner = self.owner(row)
             if not is_plain or owner != self._made_as:
                 os.chown(place, *owner)
         if not stat.S_ISLNK(row.mode):
-            os.chmod(place, stat.S_IMODE(row.mode))
+            os.chmod(place, self.mode(row))
         if extras or not is_plain:
             _set_xattrs(place, extras, problem)
         os.utime(place, ns=(row.mtime_ns, row.mtime_ns))
@@ -65,15 +102,8 @@ class Attributes:
 
 
 def _set_xattrs(place: int | bytes, extras: Sequence[Extra], problem: Problem) -> None:
-    wanted = dict(
-        extra.data.split(b"\0", 1) for extra in extras if extra.kind == ExtraKind.XATTR and b"\0" in extra.data
-    )
-    try:
-        present = os.listxattr(place)
-    except OSError as error:
-        if error.errno not in NOT_SUPPORTED:
-            raise
-        present = []
+    wanted = _xattrs_of(extras)
+    present = _present_xattrs(place)
     for name in present:
         if name.startswith(OURS) and os.fsencode(name) not in wanted:
             with contextlib.suppress(OSError):
@@ -85,3 +115,17 @@ def _set_xattrs(place: int | bytes, extras: Sequence[Extra], problem: Problem) -
                 os.setxattr(place, name, value)
         except OSError as error:
             problem(f"attribute {name!a} cannot be set: {error.strerror}")
+
+
+def _xattrs_of(extras: Sequence[Extra]) -> dict[bytes, bytes]:
+    found = [extra.data.split(b"\0", 1) for extra in extras if extra.kind == ExtraKind.XATTR and b"\0" in extra.data]
+    return dict(found)
+
+
+def _present_xattrs(place: int | bytes, *, follow_symlinks: bool = True) -> list[str]:
+    try:
+        return os.listxattr(place, follow_symlinks=follow_symlinks)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        return []

@@ -39,6 +39,7 @@ class Options:
     resource: str
     select: Select | None = None
     markers: frozenset[bytes] = frozenset()
+    without_caches: bool = False
     one_file_system: bool = False
     stores: frozenset[bytes] = frozenset()
     """Paths below the root where a backup is not to read what it writes."""
@@ -145,6 +146,7 @@ def _walk(options: Options, report: Report) -> Walk:
         select=options.select,
         only=options.only,
         markers=options.markers,
+        without_caches=options.without_caches,
         one_file_system=options.one_file_system,
         stores=options.stores,
         on_problem=on_problem,

@@ -51,16 +51,16 @@ class ContentWriter:
             self._view = memoryview(self._shared)
         return self._view[self._filled : self._filled + length + 1]
 
-    def small(self, length: int) -> tuple[Content, bool]:
-        """Take the first `length` bytes that were read into `room`; tells also whether they are new."""
+    def small(self, length: int) -> Content:
+        """Take the first `length` bytes that were read into `room`."""
         if not length:
-            return NO_CONTENT, False
+            return NO_CONTENT
         filled = self._filled
         digest = self.upload.identity(self._view[filled : filled + length])[:16]
         index = self._shared_index if self._shared_index >= 0 else self.upload.chunks_count
         known = self._small_files.find_or_add(digest, self.object_number, index, filled)
         if known is not None:
-            return Content(known.object_number, known.chunk, known.offset, digest), False
+            return Content(known.object_number, known.chunk, known.offset, digest)
         if self._shared_index < 0:
             self._shared_index = self.upload.reserve()
         content = Content(self.object_number, index, filled, digest)
@@ -68,7 +68,7 @@ class ContentWriter:
         self.upload.content_bytes += length
         if self._filled >= SHARED_BYTES_MIN and self._ends_behind(digest, length):
             self._end_shared()
-        return content, True
+        return content
 
     def _ends_behind(self, digest: bytes, length: int) -> bool:
         # Likelier behind a long file: the chance of an end is that of each byte, whatever the files' sizes.

@@ -76,7 +76,7 @@ def backup_device(
             report.damaged_objects = writer.damaged_count
             run = _Run(writer, disk, report, threads, segment_bytes)
             found = run.go()
-            report.sent_bytes = report.new_bytes = writer.uploader.bytes_sent
+            report.sent_bytes = writer.uploader.bytes_sent
             numbers = sorted(map(segment_number, found))
             layout = DiskLayout(size, BLOCK_BYTES, segment_bytes, disk.unread[:UNREAD_MAX], numbers, run.marks)
             metadata = {

@@ -29,9 +29,13 @@ class Report:
     changed: int = 0
     unchanged: int = 0
     read_bytes: int = 0
-    new_bytes: int = 0
-    """Content that no file had before; what of it the store had already is not counted again by the store."""
+    """What was really read: no holes, and twice what had to be read again."""
     sent_bytes: int = 0
+    """What the store did not have yet, the catalog included."""
+    new_bytes: int = 0
+    """Of the files that a restore wrote."""
+    done_bytes: int = 0
+    """How far a run is that goes through files of `total_bytes`: grows while a large one lasts."""
     deleted: int = 0
     damaged_objects: int = 0
     """Objects of the base that the store has lost bytes of; what is in them was read again."""

@@ -18,13 +18,16 @@ from typing import Literal
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.attributes import Attributes
-from cryostore.agent.block import Block, Extra, ExtraKind, Kind
+from cryostore.agent.block import Block, Extra, Kind
 from cryostore.agent.entry import Content, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.pieces import ChunkPages, chunks_of
+from cryostore.agent.removal import remove_tree
 from cryostore.agent.report import Report
 from cryostore.agent.restored_links import OtherName, RestoredLinks
-from cryostore.agent.restoring import FULL, FileWriter, RestoredFile, remove_tree
+from cryostore.agent.restored_others import is_as_archived, maker_of
+from cryostore.agent.restoring import FULL, TARGET_FULL_HINT, FileWriter, RestoredFile
+from cryostore.agent.shut_directories import ShutDirectories
 from cryostore.agent.target import ROOT, Target
 from cryostore.agent.walk import join
 from cryostore.core.errors import ConfigurationError, StorageFullError
@@ -34,6 +37,9 @@ from cryostore.model.errors import ServiceInternalException
 Matches = Callable[[bytes, bool], bool]
 """Whether a pattern fits a path in the archive; tells also whether that is a directory."""
 Overwrite = Literal["never", "newer", "always", "changed"]
+Mark = Literal["+", "C", "-"]
+"""What would be done to an entry: made, put in the place of what is there, or removed."""
+OnEntry = Callable[[Mark, bytes], None]
 WINDOW_FILES = 8_192
 """How many files are put into the order of their chunks at a time. Meanwhile those before them are written."""
 THREADS = 4
@@ -63,15 +69,22 @@ class _DirectoryEnd:
     extras: Sequence[Extra]
 
 
-def restore(archive: Archive, options: Options, report: Report, *, new_id: NewId = random_id) -> None:
-    """Restore, and count in `report`.
+def restore(
+    archive: Archive,
+    options: Options,
+    report: Report,
+    *,
+    new_id: NewId = random_id,
+    on_entry: OnEntry | None = None,
+) -> None:
+    """Restore, and count in `report`. A dry run tells `on_entry` what it would do, by paths in the archive.
 
     Raises ConfigurationError if the archive does not have the path, TargetError if the target is no directory and
     cannot be made one, ArchiveDamagedError and whatever the store raises.
     """
     target = Target(options.target, create=not options.dry_run)
     try:
-        run = _Run(archive, options, report, target, new_id)
+        run = _Run(archive, options, report, target, new_id, on_entry)
         try:
             run.go()
         finally:
@@ -83,8 +96,17 @@ def restore(archive: Archive, options: Options, report: Report, *, new_id: NewId
 class _Run:
     """What one restore holds while it goes through the archive."""
 
-    def __init__(self, archive: Archive, options: Options, report: Report, target: Target, new_id: NewId) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        options: Options,
+        report: Report,
+        target: Target,
+        new_id: NewId,
+        on_entry: OnEntry | None,
+    ) -> None:
         self._archive = archive
+        self._on_entry = on_entry
         self._options = options
         self._report = report
         self._target = target
@@ -98,6 +120,7 @@ class _Run:
         self._pending: dict[bytes, tuple[bytes, bytes, Row, Sequence[Extra]]] = {}
         """Directories that are made once something in them is wanted."""
         self._ends: list[_DirectoryEnd] = []
+        self._shut = ShutDirectories(target)
         self._files: list[RestoredFile] = []
         self._links = RestoredLinks()
         self._wanted: dict[int, set[bytes]] = {}
@@ -150,6 +173,9 @@ class _Run:
     def _begin_root(self, path: bytes, row: Row, extras: Sequence[Extra]) -> None:
         self._found = True
         self._numbers[path] = ROOT
+        if not self._options.dry_run:
+            with self._target.at(ROOT) as fd:
+                self._shut.open_up(ROOT, fd, b".")
         keep = self._options.overwrite == "never" or (self._archive.header.only is not None and not path)
         if self._target.made or not keep:
             self._ends.append(_DirectoryEnd(ROOT, row, extras))
@@ -196,7 +222,7 @@ class _Run:
 
     def _tell(self, path: bytes, error: OSError) -> None:
         if error.errno in FULL:
-            raise StorageFullError(f"the target is full: {error.strerror}") from error
+            raise StorageFullError(f"the target is full: {error.strerror}", hint=TARGET_FULL_HINT) from error
         self._issue(path, error.strerror or str(error))
 
     def _issue(self, path: bytes, reason: str) -> None:
@@ -207,6 +233,16 @@ class _Run:
         with self._lock:
             self._report.new += 1
             self._report.new_bytes += file_bytes
+
+    def _would(self, path: bytes, standing: os.stat_result | None) -> None:
+        """Say of an entry that it would be restored."""
+        if self._on_entry is not None:
+            self._on_entry("+" if standing is None else "C", path)
+
+    def _pass(self, row: Row) -> None:
+        """Count a file of which nothing has to be written."""
+        with self._lock:
+            self._report.done_bytes += row.size
 
     def _wants(self, path: bytes, is_directory: bool) -> bool:  # noqa: FBT001 - a fact about the path
         options = self._options
@@ -263,7 +299,9 @@ class _Run:
         else:
             fresh, keep = True, False
             plain = False
-            if not self._options.dry_run:
+            if self._options.dry_run:
+                self._would(path, standing)
+            else:
                 with self._target.at(number) as parent:
                     if standing is not None:
                         os.unlink(name, dir_fd=parent)
@@ -272,6 +310,9 @@ class _Run:
                     plain = self._target.plain(number) or self._is_plain(name, parent)
         below = self._target.add(number, name, fresh=fresh, plain=fresh and plain)
         self._numbers[path] = below
+        if not fresh and not self._options.dry_run:
+            with self._target.at(number) as parent:
+                self._shut.open_up(below, parent, name)
         if not keep:
             self._ends.append(_DirectoryEnd(below, row, extras))
 
@@ -297,6 +338,7 @@ class _Run:
                     lambda reason: self._issue(self._target.path(number), reason),
                     is_plain=self._target.plain(number),
                 )
+                self._shut.ended(number)
         except OSError as error:
             self._tell(self._target.path(number), error)
 
@@ -310,11 +352,13 @@ class _Run:
         changed = self._options.overwrite == "changed"
         if self._links.has_first(row) and (changed or self._replace(row, standing)):
             self._links.add_other(row, number, name, path)
+            self._pass(row)
             return
         if not self._replace(row, standing):
             report.unchanged += 1
+            self._pass(row)
             if changed:  # else it may be another file, and no name must be linked to it
-                self._links.add_first(row, number, name, None)
+                self._links.add_first(row, number, name, made=False)
             if changed and not self._options.dry_run:
                 self._repair(number, path, name, row, extras)
             return
@@ -323,8 +367,9 @@ class _Run:
         file.temporary = self._writer.temporary()
         if file.data_bytes and not content.object_number:
             raise ArchiveDamagedError("a file has no content")
-        self._links.add_first(row, number, name, file)
+        self._links.add_first(row, number, name, file, made=True)
         if self._options.dry_run:
+            self._would(path, standing)
             self._count_new(row.size)
         else:
             self._files.append(file)
@@ -370,6 +415,7 @@ class _Run:
         """End the threads, and take away what they have begun and not completed."""
         self._threads.shutdown(cancel_futures=True)
         self._writer.abandon()
+        self._shut.close()
 
     def _write_links(self) -> None:
         for other in self._links.others():
@@ -380,10 +426,12 @@ class _Run:
         first = other.first
         if first.file is not None and first.file.failed:
             self._issue(other.path, "is another name of a file that was not restored")
-        elif not (first.file and self._options.dry_run) and self._is_linked(other):
+        elif not (first.made and self._options.dry_run) and self._is_linked(other):
             self._report.unchanged += 1
         else:
-            if not self._options.dry_run:
+            if self._options.dry_run:
+                self._would(other.path, self._standing(other.directory, other.name))
+            else:
                 self._link(other)
             self._count_new()
 
@@ -411,14 +459,27 @@ class _Run:
     # --- everything else ----------------------------------------------------------------------------------------------
 
     def _other(self, number: int, path: bytes, name: bytes, row: Row, extras: Sequence[Extra]) -> None:
-        make = _maker(row, extras)
+        make = maker_of(row, extras)
         if make is None:
             raise ArchiveDamagedError(f"an entry has the mode {row.mode:o}, which is of no kind")
         standing = self._standing(number, name)
+        changed = self._options.overwrite == "changed"
+        if self._links.has_first(row) and (changed or self._replace(row, standing)):
+            self._links.add_other(row, number, name, path)
+            return
+        if changed and standing is not None and not self._links.parts(row, standing):
+            with self._target.at(number) as parent:
+                is_there = is_as_archived(parent, name, standing, row, extras, self._attributes)
+            if is_there:
+                self._report.unchanged += 1
+                self._links.add_first(row, number, name, made=False)
+                return
         if not self._replace(row, standing):
             self._report.unchanged += 1
             return
         if self._options.dry_run:
+            self._links.add_first(row, number, name, made=True)
+            self._would(path, standing)
             self._count_new()
             return
         temporary = self._writer.temporary()
@@ -428,6 +489,7 @@ class _Run:
                 self._attributes.apply_to_made(parent, temporary, row, extras, lambda reason: self._issue(path, reason))
             finally:
                 self._take_place(parent, temporary, name)
+        self._links.add_first(row, number, name, made=True)
         self._count_new()
 
     def _delete_others(self) -> None:
@@ -437,30 +499,9 @@ class _Run:
                 continue
             with self._told(self._target.path(number)), self._target.at(number) as parent:
                 for name in [os.fsencode(entry) for entry in os.listdir(parent)]:
-                    path = join(self._target.path(number), name)
-                    if name not in wanted and self._wants(join(self._options.path, path), is_directory=False):
-                        self._report.deleted += 1 if self._options.dry_run else remove_tree(parent, name)
-
-
-def _maker(row: Row, extras: Sequence[Extra]) -> Callable[[bytes, int], None] | None:
-    """What makes an entry that is neither file nor directory, in a directory and under a name."""
-    data = {extra.kind: extra.data for extra in extras}
-    if stat.S_ISLNK(row.mode) and b"\0" not in data.get(ExtraKind.LINK_TARGET, b"\0"):
-        return lambda name, parent: os.symlink(data[ExtraKind.LINK_TARGET], name, dir_fd=parent)
-    if stat.S_ISFIFO(row.mode):
-        return lambda name, parent: os.mkfifo(name, 0o600, dir_fd=parent)
-    number = data.get(ExtraKind.DEVICE_NUMBER, b"")
-    if (stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode)) and len(number) == 8:
-        device = _device_of(number)
-        return lambda name, parent: os.mknod(name, stat.S_IFMT(row.mode) | 0o600, device, dir_fd=parent)
-    return None
-
-
-def _device_of(number: bytes) -> int:
-    try:
-        device = os.makedev(int.from_bytes(number[:4], "little"), int.from_bytes(number[4:], "little"))
-    except OverflowError:
-        device = -1
-    if device < 0:
-        raise ArchiveDamagedError("a device has a number that no machine gives")
-    return device
+                    path = join(self._options.path, join(self._target.path(number), name))
+                    if name in wanted or not self._wants(path, is_directory=False):
+                        continue
+                    if self._options.dry_run and self._on_entry is not None:
+                        self._on_entry("-", path)
+                    self._report.deleted += 1 if self._options.dry_run else remove_tree(parent, name)

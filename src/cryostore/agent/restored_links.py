@@ -1,4 +1,7 @@
-"""Files with several names: the first name that a restore comes to gets the content, the others are linked to it."""
+"""Files with several names: the first name that a restore comes to gets the content, the others are linked to it.
+
+So are symlinks, fifos and devices: they have no content, and are there at once.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,15 @@ from cryostore.agent.restoring import RestoredFile
 
 @dataclass(frozen=True, slots=True)
 class FirstName:
-    """Where the first name of a file is. `file` is None if what stands there is the file already."""
+    """Where the first name of a file is. `file` is it as long as it has yet to be written.
+
+    `made` means that this restore makes it: what was there before it is something else.
+    """
 
     directory: int
     name: bytes
     file: RestoredFile | None
+    made: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +44,10 @@ class RestoredLinks:
         self._others: list[OtherName] = []
         self._claimed: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def add_first(self, row: Row, directory: int, name: bytes, file: RestoredFile | None) -> None:
-        """Note a file that is written, or that stands in its place already."""
+    def add_first(self, row: Row, directory: int, name: bytes, file: RestoredFile | None = None, *, made: bool) -> None:
+        """Note a file that this restore makes, or that stands in its place already."""
         if row.links > 1:
-            self._first[row.device, row.inode] = FirstName(directory, name, file)
+            self._first[row.device, row.inode] = FirstName(directory, name, file, made)
 
     def has_first(self, row: Row) -> bool:
         """Whether this is a further name of a file that was noted."""

@@ -17,6 +17,7 @@ from cryostore.agent.block import Extra, ExtraKind
 from cryostore.agent.entry import Content, Row
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.pieces import Piece
+from cryostore.agent.removal import remove_tree
 from cryostore.agent.report import Report
 from cryostore.agent.target import Target
 from cryostore.agent.walk import join
@@ -27,6 +28,7 @@ from cryostore.model.restores import Chunk
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 OLD_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 FULL = (errno.ENOSPC, errno.EDQUOT)
+TARGET_FULL_HINT = "make room there, or restore to another place: what is complete stays, and the next run goes on"
 
 
 @dataclass(slots=True, eq=False)
@@ -211,6 +213,8 @@ class FileWriter:
                     self._begin(file, parent)
             self._put(file, piece, data)
             file.left -= piece.length
+            with self._lock:
+                self._report.done_bytes += piece.length
             if not file.left:
                 with self._target.at(file.directory) as parent:
                     self._finish(file, parent)
@@ -245,6 +249,9 @@ class FileWriter:
         with self._lock:
             self._report.new += len(files)
             self._report.new_bytes += sum(file.row.size for file in files)
+            self._report.done_bytes += sum(
+                file.row.size - (file.data_bytes if file.lock is not None else 0) for file in files
+            )
 
     def _issue(self, file: RestoredFile, reason: str) -> None:
         with self._lock:
@@ -321,7 +328,7 @@ class _Guard:
             return False
         self._writer.fail(self._file, error)
         if error.errno in FULL:
-            raise StorageFullError(f"the target is full: {error.strerror}") from error
+            raise StorageFullError(f"the target is full: {error.strerror}", hint=TARGET_FULL_HINT) from error
         return True
 
 
@@ -331,20 +338,3 @@ def _pwrite_all(fd: int, data: Buffer, offset: int) -> None:
         written = os.pwrite(fd, view, offset)
         view = view[written:]
         offset += written
-
-
-def remove_tree(parent: int, name: bytes) -> int:
-    """Remove what a name stands for, without following a symlink; answers how many entries that were."""
-    try:
-        os.unlink(name, dir_fd=parent)
-    except IsADirectoryError:
-        pass
-    else:
-        return 1
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        removed = sum(remove_tree(fd, os.fsencode(below)) for below in os.listdir(fd))
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent)
-    return removed + 1

@@ -16,6 +16,7 @@ from cryostore.agent.block import Extra, ExtraKind
 from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter, Read
 from cryostore.agent.entry import Content, Row, row_of
 from cryostore.agent.errors import SourceError
+from cryostore.agent.report import Report
 from cryostore.agent.walk import open_without_atime
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -25,20 +26,25 @@ NO_XATTRS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA, errno.ENOSYS)
 
 
 class Stored(NamedTuple):
-    """A file as it was read: its row, its content, its extras, whether it held still, and its bytes that are new."""
+    """A file as it was read: its row, its content, its extras, and whether it held still."""
 
     row: Row
     content: Content
     extras: list[Extra]
     steady: bool
-    new_bytes: int
 
 
 class Source:
-    """Entries of one tree. `before_read` is called with a path each time a file is about to be read: for tests."""
+    """Entries of one tree; counts in `report` what it reads, while it does.
 
-    def __init__(self, content: ContentWriter, before_read: Callable[[bytes], None] | None = None) -> None:
+    `before_read` is called with a path each time a file is about to be read: for tests.
+    """
+
+    def __init__(
+        self, content: ContentWriter, report: Report, before_read: Callable[[bytes], None] | None = None
+    ) -> None:
         self._content = content
+        self._report = report
         self._before_read = before_read
 
     def file(self, parent: int, path: bytes, name: bytes, row: Row) -> Stored:
@@ -81,10 +87,10 @@ class Source:
                 return None
             if self._before_read is not None:
                 self._before_read(path)
-            if not holds(lambda view: _fill(fd, path, view)):
+            if not holds(lambda view: self._filled(fd, path, view)):
                 return None
             after = _status(fd, path)
-            stored = Stored(row_of(before, row.device), content, extras, steady=True, new_bytes=0)
+            stored = Stored(row_of(before, row.device), content, extras, steady=True)
             return stored if _same(before, after) else None
         finally:
             os.close(fd)
@@ -101,10 +107,12 @@ class Source:
             length = os.preadv(fd, [self._content.room(row.size)], 0)
         except OSError:
             return None
+        report = self._report
+        report.read_bytes += length
+        report.done_bytes += length
         if length != row.size or not _is_listed(_status(fd, path), row):
             return None
-        content, new = self._content.small(length)
-        return Stored(row, content, extras, steady=True, new_bytes=length if new else 0)
+        return Stored(row, self._content.small(length), extras, steady=True)
 
     def _read(self, fd: int, path: bytes, before: os.stat_result, device: int) -> Stored:
         if self._before_read is not None:
@@ -115,14 +123,12 @@ class Source:
         if size > SMALL_BYTES_MAX and before.st_blocks * SECTOR_BYTES < size:
             return self._read_sparse(fd, path, row, extras)
         if size <= SMALL_BYTES_MAX:
-            length = _fill(fd, path, self._content.room(size))
+            length = self._filled(fd, path, self._content.room(size))
             if length <= size:
-                content, new = self._content.small(length)
-                row = row._replace(size=length)
-                return Stored(row, content, extras, steady=True, new_bytes=length if new else 0)
+                return Stored(row._replace(size=length), self._content.small(length), extras, steady=True)
             _rewind(fd, path)  # it has grown: as a large one
-        content, length = self._content.large(lambda view: _fill(fd, path, view), size)
-        return Stored(row._replace(size=length), content, extras, steady=True, new_bytes=length)
+        content, length = self._content.large(lambda view: self._filled(fd, path, view), size)
+        return Stored(row._replace(size=length), content, extras, steady=True)
 
     def _read_sparse(self, fd: int, path: bytes, row: Row, extras: list[Extra]) -> Stored:
         """A file with holes: its content is what lies between them."""
@@ -130,13 +136,22 @@ class Source:
             segments = list(_segments(fd, row.size))
         except OSError as error:
             raise SourceError.of(path, error) from error
-        pieces = _Pieces(fd, path, list(segments))
-        content, length = self._content.large(pieces.read, sum(size for _, size in segments))
+        pieces = _Pieces(fd, path, list(segments), self._count)
+        content, _ = self._content.large(pieces.read, sum(size for _, size in segments))
         holes = _holes(segments, row.size)
         if holes:
             data = b"".join(offset.to_bytes(8, "little") + size.to_bytes(8, "little") for offset, size in holes)
             extras = [*extras, Extra(ExtraKind.HOLES, data)]
-        return Stored(row, content, extras, pieces.whole, length)
+        return Stored(row, content, extras, pieces.whole)
+
+    def _filled(self, fd: int, path: bytes, view: memoryview) -> int:
+        got = _fill(fd, path, view)
+        self._count(got)
+        return got
+
+    def _count(self, read_bytes: int) -> None:
+        self._report.read_bytes += read_bytes
+        self._report.done_bytes += read_bytes
 
     def other(self, parent: int, path: bytes, name: bytes, row: Row) -> list[Extra]:
         """The extras of what is not a regular file; it is not opened. Raises SourceError."""
@@ -260,7 +275,8 @@ def _holes(segments: list[tuple[int, int]], size: int) -> list[tuple[int, int]]:
 class _Pieces:
     """What lies between the holes, read as if it lay in one piece. What the file lost meanwhile is zeros."""
 
-    def __init__(self, fd: int, path: bytes, segments: list[tuple[int, int]]) -> None:
+    def __init__(self, fd: int, path: bytes, segments: list[tuple[int, int]], count: Callable[[int], None]) -> None:
+        self._count = count
         self._fd = fd
         self._path = path
         self._segments = segments
@@ -275,6 +291,7 @@ class _Pieces:
                 got = os.preadv(self._fd, [part], offset)
             except OSError as error:
                 raise SourceError.of(self._path, error) from error
+            self._count(got)
             if not got:
                 self.whole = False
                 got = len(part)

@@ -76,7 +76,7 @@ def backup_stream(
         writer.uploader.flush()
         report.entries = report.files = 1
         report.damaged_objects = writer.damaged_count
-        report.new_bytes = report.sent_bytes = writer.uploader.bytes_sent
+        report.sent_bytes = writer.uploader.bytes_sent
         found: dict[str, bytes] = {}
         if size and (kept := _same_as_base(writer, upload)) is not None:
             content = content._replace(object_number=kept)

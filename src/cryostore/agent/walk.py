@@ -1,11 +1,13 @@
 """The source tree as it is found: directories in the order of the archive, each with its sorted entries.
 
-Directories are opened relative to their parents and never through a symlink. Nothing but directories is opened here.
+Directories are opened relative to their parents and never through a symlink. Nothing but directories, and tags
+of caches if those are to be left out, is opened here.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -15,6 +17,9 @@ from cryostore.agent.errors import SourceError
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 NO_ATIME: int = getattr(os, "O_NOATIME", 0)
 
+CACHE_TAG = b"CACHEDIR.TAG"
+CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
+CACHE_TAG_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 FORMAT_BYTE = 0o170000 >> 8
 FOLDER_BYTE = 0o040000 >> 8
 
@@ -48,6 +53,7 @@ class Walk:
         select: Select | None = None,
         only: frozenset[bytes] | None = None,
         markers: frozenset[bytes] = frozenset(),
+        without_caches: bool = False,
         one_file_system: bool = False,
         stores: frozenset[bytes] = frozenset(),
         on_problem: Callable[[SourceError], None],
@@ -55,13 +61,15 @@ class Walk:
     ) -> None:
         """`only` and `stores` are paths below the root.
 
-        Of the first nothing else is wanted; the second, and directories that hold a marker, are taken as empty.
+        Of the first nothing else is wanted; the second, and directories that hold a marker, are taken as empty, and
+        `without_caches` those whose owners declare that all in them can be made again.
         """
         self._root = root
         self._select = select
         self._only = only
         self._leading = frozenset(above for path in only or () for above in _above(path))
         self._markers = markers
+        self._without_caches = without_caches
         self._one_file_system = one_file_system
         self._stores = stores
         self._on_problem = on_problem
@@ -171,11 +179,11 @@ class Walk:
                     found.append((encode(entry.name), row))
         except OSError as error:
             self._on_problem(SourceError.of(path, error))
-        found = self._selected(path, found)
+        found = self._selected(path, fd, found)
         found.sort()
         return Directory(path, fd, [name for name, _ in found], [row for _, row in found])
 
-    def _selected(self, path: bytes, found: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def _selected(self, path: bytes, fd: int, found: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """What is wanted of the entries of a directory."""
         if self._only is not None and path in self._leading:
             wanted = self._only | self._leading
@@ -183,11 +191,26 @@ class Walk:
         if self._markers and any(name in self._markers for name, _ in found):
             self._on_skip(Skipped(path, "marked as excluded"))
             return []
+        if self._without_caches and any(name == CACHE_TAG for name, _ in found) and _is_cache(fd):
+            self._on_skip(Skipped(path, "a cache"))
+            return []
         select = self._select
         if select is None:
             return found
         rows = [(name, row, ROW.unpack(row)) for name, row in found]
         return [(name, row) for name, row, facts in rows if select(join(path, name), facts[0], facts[5])]
+
+
+def _is_cache(fd: int) -> bool:
+    """Whether the tag in a directory is one: a regular file that begins with the signature."""
+    try:
+        tag = os.open(CACHE_TAG, CACHE_TAG_FLAGS, dir_fd=fd)
+        try:
+            return stat.S_ISREG(os.fstat(tag).st_mode) and os.pread(tag, len(CACHE_SIGNATURE), 0) == CACHE_SIGNATURE
+        finally:
+            os.close(tag)
+    except OSError:
+        return False  # what is in it is backed up
 
 
 def _device(fd: int) -> int:

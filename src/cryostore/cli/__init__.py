@@ -5,6 +5,7 @@ Data goes to stdout, everything else to stderr. Exit codes: see `EPILOGUE`.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -17,18 +18,41 @@ SWITCH_SECONDS = 0.0005
 stands still while chunks are sent."""
 sys.setswitchinterval(SWITCH_SECONDS)
 
-from cryostore.cli.verbs import FAILED, run  # noqa: E402 - what is imported is most of those objects
+FAILED = 2
+INTERRUPTED = 130
 
 
 def main() -> None:
     """The command `cryo`. What nobody foresaw has failed, too: Python's own exit code would say that it was done."""
+    _open_standard_streams()
     try:
+        from cryostore.cli.verbs import run  # most of the objects; and a Ctrl-C meanwhile ends without a traceback
+
         code = run(sys.argv[1:])
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except BrokenPipeError:  # whoever reads what is printed has seen enough, and the interpreter would complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = FAILED
+    except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:  # of stores and targets the verbs tell themselves
+            print(f"error: stdout: {error.strerror}", file=sys.stderr)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
+            sys.excepthook(*sys.exc_info())
         code = FAILED
     except Exception:  # noqa: BLE001 - it is shown as the interpreter would
         sys.excepthook(*sys.exc_info())
         code = FAILED
     sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Open what the caller closed (`>&-`): else the first file of a store would be stdout, and be printed into."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)  # noqa: FBT003 - it takes no name
+    os.close(fd)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - to the end of the process

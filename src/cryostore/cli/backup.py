@@ -45,6 +45,7 @@ NO_NAMES_HAVE = ("Cc", "Cs")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out, as .gitignore says it; repeatable.")
 @click.option("--exclude-file", multiple=True, type=click.Path(path_type=Path), help="A file of such patterns.")
 @click.option("--exclude-if-present", multiple=True, metavar="NAME", help="Leave out what is beside a file NAME.")
+@click.option("--exclude-caches", is_flag=True, help="Leave out what is beside a CACHEDIR.TAG with its signature.")
 @click.option("--exclude-larger-than", default=None, metavar="SIZE", help="Leave out larger files: 500K, 20M, 1.5G.")
 @click.option("--one-file-system", is_flag=True, help="Stay on the file system of each PATH.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of the recovery point; repeatable.")
@@ -86,10 +87,11 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
         with (
             noted(notes_folder(), place.name, wanted.vault, wanted.resource) as unfinished,
             opened_call(place, create=True) as call,
-            progress.shown(report, quiet=as_json),
+            progress.shown(report, quiet=as_json, done=progress.gone_through),
         ):
             wanted = wanted if named else replace(wanted, resource=resource_for(call, wanted.resource))
-            outcome = backup(call, wanted, report, unfinished=unfinished)
+            with progress.interrupted("no recovery point was made; the next run goes on from what the store has"):
+                outcome = backup(call, wanted, report, unfinished=unfinished)
     except SourceError as error:
         hint = "see whether it is there, and whether this user may read it"
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
@@ -130,6 +132,7 @@ def _options(
     exclude: tuple[str, ...],
     exclude_file: tuple[Path, ...],
     exclude_if_present: tuple[str, ...],
+    exclude_caches: bool,
     exclude_larger_than: str | None,
     one_file_system: bool,
     tags: tuple[str, ...],
@@ -152,6 +155,7 @@ def _options(
         resource=resource or _resource(root, only),
         select=_selection(root, lines, larger, report) if lines or larger is not None else None,
         markers=frozenset(map(os.fsencode, exclude_if_present)),
+        without_caches=exclude_caches,
         one_file_system=one_file_system,
         tags=dict(tag_of(tag) for tag in tags),
         dry_run=dry_run,
@@ -243,8 +247,8 @@ def words(report: Report, outcome: Outcome, *, dry_run: bool) -> str:
     lines.append(f"{report.files} files, {report.directories} folders, {progress.size(report.file_bytes)}")
     if not dry_run:
         lines.append(f"{report.new} new, {report.changed} changed, {report.unchanged} unchanged")
-        read, new, sent = map(progress.size, (report.read_bytes, report.new_bytes, report.sent_bytes))
-        lines.append(f"{read} read, {new} of it new, {sent} sent")
+        read, sent = map(progress.size, (report.read_bytes, report.sent_bytes))
+        lines.append(f"{read} read, {sent} new to the store and sent")
     lines += [f"skipped: {count}, {reason}" for reason, count in sorted(report.skipped.items())]
     if report.damaged_objects:
         lines.append(f"{report.damaged_objects} objects of the last backup are damaged in the store: sent again")
@@ -267,7 +271,6 @@ def facts(report: Report, outcome: Outcome) -> dict[str, Any]:
         "changed": report.changed,
         "unchanged": report.unchanged,
         "read_bytes": report.read_bytes,
-        "new_bytes": report.new_bytes,
         "sent_bytes": report.sent_bytes,
         "skipped": dict(report.skipped),
         "damaged_objects": report.damaged_objects,

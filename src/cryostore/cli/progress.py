@@ -29,13 +29,13 @@ Done = Callable[["Report"], int]
 
 
 def looked_at(report: Report) -> int:
-    """How many bytes a run has behind it that reads: whole folders are counted, and single files while they last."""
+    """How many bytes a run has behind it that reads: of files that were counted, or in order."""
     return max(report.file_bytes, report.read_bytes)
 
 
-def written(report: Report) -> int:
-    """How many bytes a run has behind it that writes files, and knows of them long before."""
-    return report.new_bytes
+def gone_through(report: Report) -> int:
+    """How many bytes of files a run has behind it, whether it read or wrote them or found them as they are to be."""
+    return report.done_bytes
 
 
 @contextmanager
@@ -52,6 +52,16 @@ def shown(report: Report, *, quiet: bool, done: Done = looked_at) -> Iterator[No
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def interrupted(meaning: str) -> Iterator[None]:
+    """Say of a Ctrl-C while the context lasts what it means."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(meaning)
+        raise
 
 
 def _show(report: Report, ended: threading.Event, done: Done) -> None:

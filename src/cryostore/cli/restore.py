@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,17 @@ import click
 from cryostore.cli import progress, single_file
 from cryostore.cli.agent_key_option import note_unproved
 from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.entry_facts import path_facts
 from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import ConfigurationError, CryostoreError
 
 if TYPE_CHECKING:
     from cryostore.agent.archive import Archive
     from cryostore.agent.report import Report
-    from cryostore.agent.restore import Matches
+    from cryostore.agent.restore import Mark, Matches
 
 WITH_ISSUES = 1
+ACTIONS = {"+": "create", "C": "replace", "-": "delete"}
 
 
 @click.command("restore", epilog=EPILOGUE)
@@ -40,9 +43,10 @@ WITH_ISSUES = 1
 @click.option("--delete", is_flag=True, help="Remove what the recovery point does not have from restored folders.")
 @click.option("--numeric-owner", is_flag=True, help="Owners by number, not by name.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; only count.")
+@click.option("--list", "listed", is_flag=True, help="With --dry-run: name all that would be written or deleted.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
 @place_options
-def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
+def command(point: str, target: bytes, as_json: bool, listed: bool, **options: Any) -> int:
     """Put what is at PATH in a recovery point, or all of it, into the folder TARGET.
 
     If PATH is a file, TARGET is the folder it goes into, or its own place: DIR/NAME, with the same NAME. A stream or a
@@ -51,6 +55,8 @@ def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
     POINT is an ARN, an id, the beginning of one, or `latest`; `cryo points` lists them. PATH is taken from the folder
     that was backed up, or from the top of the file system. Nothing is written outside of TARGET. A file takes its place
     when it is complete. What cannot be written is named and counted, and the exit code is 1.
+
+    --list says `+` of what would be made, `C` of what would take the place of what is there, `-` of what would go.
     """
     from cryostore.agent.errors import TargetError
     from cryostore.agent.errors import shown as shown_path
@@ -59,6 +65,8 @@ def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
     from cryostore.agent.report import Report
     from cryostore.agent.restore import Options, restore
 
+    if listed and not options["dry_run"]:
+        raise click.UsageError("--list goes with --dry-run")
     place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"), options.pop("key"))
     vault, resource = options.pop("vault"), options.pop("resource")
     options |= {name: _matches(options.pop(name)) for name in ("include", "exclude")}
@@ -67,6 +75,8 @@ def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
     try:
         with opened_call(place) as call, opened(call, find_point(call, name, vault, resource), "restore") as archive:
             if single_file.restores_one(archive, target):
+                if listed:
+                    raise ConfigurationError("--list is for files and folders alone")
                 return _said(single_file.restore_one(archive, path, target, options, as_json=as_json), options, as_json)
             note_unproved(archive)
             if not (path or options["include"] or options["exclude"]):
@@ -75,12 +85,26 @@ def command(point: str, target: bytes, as_json: bool, **options: Any) -> int:
             if wanted.delete:
                 _refuse_to_delete_around(archive, wanted.path)
             wanted = replace(wanted, target=_folder(archive, wanted.path, target))
-            with progress.shown(report, quiet=as_json, done=progress.written), single_file.terminated_as_interrupted():
-                restore(archive, wanted, report)
+            with (
+                progress.shown(report, quiet=as_json, done=progress.gone_through),
+                single_file.terminated_as_interrupted(),
+                progress.interrupted("files that are complete stay; the next run goes on from there"),
+            ):
+                restore(archive, wanted, report, on_entry=partial(_name, as_json=as_json) if listed else None)
     except TargetError as error:
         hint = "see whether there is room, and whether this user may write there"
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
     return _said(report, options, as_json)
+
+
+def _name(mark: Mark, path: bytes, *, as_json: bool) -> None:
+    """Name an entry that would be written or deleted."""
+    from cryostore.agent.errors import shown as shown_path
+
+    if as_json:
+        progress.say({"type": "entry", "action": ACTIONS[mark]} | path_facts(path))
+    else:
+        print(f"{mark} {shown_path(path)}")
 
 
 def _folder(archive: Archive, path: bytes, target: bytes) -> bytes:

@@ -35,6 +35,7 @@ OF_TREES = (
     "exclude",
     "exclude_file",
     "exclude_if_present",
+    "exclude_caches",
     "exclude_larger_than",
     "one_file_system",
     "dry_run",
@@ -94,6 +95,7 @@ def back_up(
             opened_call(place, create=True) as call,
             progress.shown(report, quiet=as_json),
             terminated_as_interrupted(),
+            progress.interrupted("no recovery point was made"),
         ):
             return report, run(call, report, unfinished)
     except SourceError as error:

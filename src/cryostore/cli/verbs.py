@@ -31,6 +31,7 @@ VERBS = {
     "points": ("cryostore.cli.points", "List recovery points."),
     "restore": ("cryostore.cli.restore", "Put files and folders of a recovery point back."),
     "verify": ("cryostore.cli.verify", "See whether a recovery point can be restored."),
+    "delete": ("cryostore.cli.delete", "Delete recovery points."),
     "diff": ("cryostore.cli.diff", "List what differs between two recovery points."),
     "doctor": ("cryostore.cli.doctor", "See whether all is set up for backups."),
     "find": ("cryostore.cli.find", "Find files in all recovery points."),
@@ -109,7 +110,9 @@ def run(arguments: Sequence[str]) -> int:
         from cryostore.cli.advice import advice
 
         return _fail(error.message, error.hint or advice(error, arguments), as_json=as_json)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        cause = error.__cause__ if isinstance(error, click.Abort) else error
+        print(": ".join(["interrupted", *getattr(cause, "__notes__", ())]), file=sys.stderr)
         return INTERRUPTED
     return code if isinstance(code, int) else OK
 

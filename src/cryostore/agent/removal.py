@@ -1,0 +1,65 @@
+"""Removing a tree from a target, however deep it is: one directory of it is open at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import NamedTuple
+
+FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class _Level(NamedTuple):
+    """A directory that is about to be removed: what it is, and the names in it that are left."""
+
+    name: bytes
+    status: os.stat_result
+    left: list[bytes]
+
+
+def remove_tree(parent: int, name: bytes) -> int:
+    """Remove what a name stands for, without following a symlink; answers how many that were. Raises OSError."""
+    if _is_unlinked(parent, name):
+        return 1
+    removed = 0
+    fd = os.open(name, FLAGS, dir_fd=parent)
+    try:
+        levels = [_level(fd, name)]
+        while levels:
+            here = levels[-1]
+            if here.left:
+                below = here.left.pop()
+                if _is_unlinked(fd, below):
+                    removed += 1
+                else:
+                    fd = _instead(fd, os.open(below, FLAGS, dir_fd=fd))
+                    levels.append(_level(fd, below))
+                continue
+            levels.pop()
+            if levels:
+                fd = _instead(fd, os.open("..", FLAGS, dir_fd=fd))
+                if not os.path.samestat(os.fstat(fd), levels[-1].status):  # somebody moved it meanwhile
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            os.rmdir(here.name, dir_fd=fd if levels else parent)
+            removed += 1
+    finally:
+        os.close(fd)
+    return removed
+
+
+def _is_unlinked(parent: int, name: bytes) -> bool:
+    """Remove what is no directory; tells whether it was none."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except IsADirectoryError:
+        return False
+    return True
+
+
+def _level(fd: int, name: bytes) -> _Level:
+    return _Level(name, os.fstat(fd), [os.fsencode(below) for below in os.listdir(fd)])
+
+
+def _instead(old: int, new: int) -> int:
+    os.close(old)
+    return new
