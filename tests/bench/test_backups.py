@@ -11,7 +11,7 @@ def test_ours_goes_through_all_steps(tmp_path):
     source.mkdir()
     (source / "file").write_bytes(b"x" * 10_000)
     warm(source)
-    figures = list(measure("tiny", Cryo(tmp_path / "cryo"), source))
+    figures = list(measure("tiny", Cryo(tmp_path / "cryo"), source, tmp_path / "restored"))
     assert [figure.step for figure in figures] == ["first", "again", "restore", "verify"]
     assert all(figure.seconds > 0 and figure.memory_peak_bytes > 1_000_000 for figure in figures)
     assert stored_bytes(tmp_path / "cryo" / "repository") > 0

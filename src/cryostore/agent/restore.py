@@ -28,7 +28,7 @@ from cryostore.agent.restored_links import OtherName, RestoredLinks
 from cryostore.agent.restored_others import is_as_archived, maker_of
 from cryostore.agent.restoring import FULL, TARGET_FULL_HINT, FileWriter, RestoredFile
 from cryostore.agent.shut_directories import ShutDirectories
-from cryostore.agent.target import ROOT, Target
+from cryostore.agent.target import ROOT, Target, is_plain
 from cryostore.agent.walk import join
 from cryostore.core.errors import ConfigurationError, StorageFullError
 from cryostore.core.ids import NewId, random_id
@@ -307,7 +307,7 @@ class _Run:
                         os.unlink(name, dir_fd=parent)
                     os.mkdir(name, 0o700, dir_fd=parent)
                     # Below a plain one there are none but plain ones: it has nothing to hand down.
-                    plain = self._target.plain(number) or self._is_plain(name, parent)
+                    plain = self._target.plain(number) or is_plain(name, parent)
         below = self._target.add(number, name, fresh=fresh, plain=fresh and plain)
         self._numbers[path] = below
         if not fresh and not self._options.dry_run:
@@ -315,17 +315,6 @@ class _Run:
                 self._shut.open_up(below, parent, name)
         if not keep:
             self._ends.append(_DirectoryEnd(below, row, extras))
-
-    @staticmethod
-    def _is_plain(name: bytes, parent: int) -> bool:
-        """Whether a directory that was just made hands nothing down to what is made in it: no group, no ACL."""
-        if os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode & stat.S_ISGID:
-            return False
-        try:
-            names = os.listxattr(b"/proc/self/fd/%d/%s" % (parent, name), follow_symlinks=False)
-        except OSError:
-            return False
-        return not any(attribute.startswith("system.posix_acl") for attribute in names)
 
     def _end_directory(self, end: _DirectoryEnd) -> None:
         number = end.number

@@ -7,6 +7,7 @@ who changes the target meanwhile, leads the restore out of it.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -18,6 +19,23 @@ from cryostore.agent.errors import TargetError
 OPEN_MAX = 256
 FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 ROOT = 0
+
+
+def is_plain(name: bytes, parent: int) -> bool:
+    """Whether a directory that was just made hands nothing down to what is made in it: no group, no ACL.
+
+    Raises OSError.
+    """
+    made = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if (
+        made.st_mode & stat.S_ISGID or made.st_gid != os.getegid()
+    ):  # some file systems hand the group down by themselves
+        return False
+    try:
+        names = os.listxattr(b"/proc/self/fd/%d/%s" % (parent, name), follow_symlinks=False)
+    except OSError:
+        return False
+    return not any(attribute.startswith("system.posix_acl") for attribute in names)
 
 
 @dataclass(slots=True)

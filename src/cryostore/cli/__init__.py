@@ -10,14 +10,13 @@ import gc
 import os
 import sys
 
+GARBAGE_THRESHOLDS = gc.get_threshold()
+"""Python's own: for what runs long and holds much."""
 GARBAGE_OBJECTS_MIN = 50_000
 """How many more objects there are before cycles are looked for: at 700, a tenth of the time to start goes into that."""
-gc.set_threshold(GARBAGE_OBJECTS_MIN)
 SWITCH_SECONDS = 0.0005
 """How long a thread that is back from a system call waits for one that computes: at 5 ms, the one that reads the source
 stands still while chunks are sent."""
-sys.setswitchinterval(SWITCH_SECONDS)
-
 FAILED = 2
 INTERRUPTED = 130
 
@@ -25,6 +24,8 @@ INTERRUPTED = 130
 def main() -> None:
     """The command `cryo`. What nobody foresaw has failed, too: Python's own exit code would say that it was done."""
     _open_standard_streams()
+    gc.set_threshold(GARBAGE_OBJECTS_MIN)
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         from cryostore.cli.verbs import run  # most of the objects; and a Ctrl-C meanwhile ends without a traceback
 

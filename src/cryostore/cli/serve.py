@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from cryostore.cli import GARBAGE_THRESHOLDS
 from cryostore.cli.option_words import click_option, config_option
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.server.config_file import merged, read_command_line, read_environment, read_file
@@ -39,6 +41,7 @@ def command(config: Path | None, **texts: Any) -> None:
     """
     from cryostore.server.run import serve
 
+    gc.set_threshold(*GARBAGE_THRESHOLDS)  # a failure may leave a cycle that holds a chunk, and there are many failures
     file = read_file(config) if config is not None else {}
     values = merged(read_command_line(texts), read_environment(os.environ), file)
     serve(configuration_of(values), announce)
