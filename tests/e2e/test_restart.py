@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 
 import pytest
 
@@ -83,6 +84,15 @@ def test_a_backup_goes_on_over_three_deaths_of_the_server(restarts):
     assert restarts.count == 4
 
 
+@contextlib.contextmanager
+def kept_from_others(endpoint):
+    """The address of a server that is gone: nobody answers there, not even a server of another test."""
+    with socket.socket() as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        place.bind((endpoint.host, endpoint.port))
+        yield
+
+
 def test_a_server_that_stays_away_is_an_error_in_the_end(restarts):
     settings = restarts.running.settings
     waits = []
@@ -90,6 +100,6 @@ def test_a_server_that_stays_away_is_an_error_in_the_end(restarts):
     with Client(settings.endpoint_url, settings.region, settings.credentials, retry=retry) as client:
         client.call(START)
         restarts.running.kill()
-        with pytest.raises(ConnectionFailedError, match="refused"):
+        with kept_from_others(client.endpoint), pytest.raises(ConnectionFailedError, match="refused"):
             client.call(START)
     assert len(waits) == 4
