@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 
 import pytest
@@ -17,6 +18,7 @@ from cryostore.model.objects import PutObject
 from cryostore.model.restore_jobs import StartRestoreJob
 from cryostore.model.restores import GetChunk
 from support.serving import serving
+from support.waiting import until
 
 START = StartBackupJob(
     backup_vault_name="Default",
@@ -84,13 +86,10 @@ def test_a_backup_goes_on_over_three_deaths_of_the_server(restarts):
     assert restarts.count == 4
 
 
-@contextlib.contextmanager
-def kept_from_others(endpoint):
-    """The address of a server that is gone: nobody answers there, not even a server of another test."""
-    with socket.socket() as place:
-        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        place.bind((endpoint.host, endpoint.port))
-        yield
+def refuses(endpoint):
+    """Whether nobody listens there."""
+    with socket.socket() as connection:
+        return connection.connect_ex((endpoint.host, endpoint.port)) == errno.ECONNREFUSED
 
 
 def test_a_server_that_stays_away_is_an_error_in_the_end(restarts):
@@ -100,6 +99,7 @@ def test_a_server_that_stays_away_is_an_error_in_the_end(restarts):
     with Client(settings.endpoint_url, settings.region, settings.credentials, retry=retry) as client:
         client.call(START)
         restarts.running.kill()
-        with kept_from_others(client.endpoint), pytest.raises(ConnectionFailedError, match="refused"):
+        until(lambda: refuses(client.endpoint))  # its workers notice that it is gone, and end
+        with pytest.raises(ConnectionFailedError, match="refused"):
             client.call(START)
     assert len(waits) == 4
