@@ -352,9 +352,13 @@ def test_a_restore_that_is_terminated_leaves_no_half_written_file(cryo, source, 
     cryo("backup", source)
     line = [*CRYO, "restore", "latest", tmp_path / "target", "--data-dir", tmp_path / "data"]
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not list(tmp_path.glob("target/.cryo-restore-*")):  # as soon as a file is half written
+        while not list(tmp_path.glob("target/.cryo-restore-*")):  # held as soon as a file is half written
+            process.send_signal(signal.SIGCONT)
             assert process.poll() is None
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         process.terminate()
+        process.send_signal(signal.SIGCONT)
         said = process.stderr.read()
     assert process.returncode == INTERRUPTED
     assert said.strip() == "interrupted: files that are complete stay; the next run goes on from there"
