@@ -12,14 +12,16 @@ import pytest
 
 from cryostore.agent.command import in_shell, running
 from cryostore.agent.errors import SourceError
+from cryostore.agent.job import MAY_BE_MADE
 from cryostore.agent.report import Report
 from cryostore.agent.stream import backup_stream
+from cryostore.cli import progress
 from cryostore.client import pages
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB
 from cryostore.model.chunks import PutChunk
 from cryostore.model.errors import ServiceUnavailableException
-from cryostore.model.jobs import ListBackupJobs
+from cryostore.model.jobs import CommitBackupJob, ListBackupJobs
 from support.single_file import piped, streams
 
 
@@ -147,6 +149,25 @@ def test_an_interrupt_gives_the_job_up(local_runs):
         streams(local_runs).stream(noise(9 * MIB))
     local_runs.call = call
     assert [job.state for job in jobs_of(local_runs)] == ["FAILED"]
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_an_interrupt_of_the_commit_says_that_it_may_be_made(local_runs, is_made):
+    class Interrupted:
+        def call(self, operation):
+            if not isinstance(operation, CommitBackupJob) or operation.outcome is not None:
+                return call.call(operation)
+            if is_made:
+                call.call(operation)
+            raise KeyboardInterrupt
+
+    call = local_runs.call
+    local_runs.call = Interrupted()
+    with pytest.raises(KeyboardInterrupt) as raised, progress.interrupted("no recovery point was made"):
+        streams(local_runs).stream(noise(MIB))
+    assert raised.value.__notes__ == [MAY_BE_MADE]
+    local_runs.call = call
+    assert [job.state for job in jobs_of(local_runs)] == ["COMPLETED" if is_made else "FAILED"]
 
 
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"a\0b"])

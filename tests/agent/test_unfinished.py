@@ -17,7 +17,7 @@ from cryostore.agent.stream import backup_stream
 from cryostore.agent.unfinished import noted
 from cryostore.agent.upload import THREADS
 from cryostore.client.transport import ConnectionFailedError
-from cryostore.core.errors import ConfigurationError
+from cryostore.core.errors import ConfigurationError, CryostoreError
 from cryostore.core.limits import MIB
 from cryostore.model.chunks import PutChunk
 from cryostore.model.errors import ServiceUnavailableException
@@ -140,7 +140,7 @@ def test_a_job_of_somebody_else_is_left_alone(local_runs, tmp_path):
     job = open_job(local_runs.call, "Default", local_runs.resource, {})
     with pytest.raises(ServiceUnavailableException, match="another backup of this resource is running"):
         local_runs.backup(tmp_path / "source")
-    job.give_up("test")
+    job.give_up(CryostoreError("test"))
     assert local_runs.backup(tmp_path / "source")[1].recovery_point_arn
 
 

@@ -10,6 +10,7 @@ import pytest
 from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.job import open_job
 from cryostore.agent.upload import LINKS_MAX, MISSES_MAX, THREADS, ObjectUpload, Uploader
+from cryostore.core.errors import CryostoreError
 from cryostore.core.limits import KIB
 from cryostore.model.chunks import LinkChunks, PutChunk
 from cryostore.model.errors import ServiceUnavailableException
@@ -47,7 +48,7 @@ def watched(local_runs):
     call = Watched(local_runs.call)
     job = open_job(call, "Default", local_runs.resource, {})
     yield call, job.job_id, local_runs.resource
-    job.give_up("test")
+    job.give_up(CryostoreError("test"))
 
 
 def send(call, job_id, seeds, **options):

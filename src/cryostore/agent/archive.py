@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 from cryostore.agent.archive_keys import checked
@@ -13,6 +13,7 @@ from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.header import CATALOG, Header, content_name
 from cryostore.agent.locked_key import key_for
 from cryostore.agent.sealed_archive import SealedArchive
+from cryostore.agent.threads import Threads, result
 from cryostore.client import pages
 from cryostore.core.digest import Buffer, Checksum, sha256
 from cryostore.model.operation import Call
@@ -42,7 +43,7 @@ class Archive:
             self.catalog_chunks, self.stored_catalog = self.sealing.catalog(self.header)
         else:
             self.catalog_chunks = self.stored_catalog = list(self._listed(CATALOG))
-        self._threads = ThreadPoolExecutor(AHEAD, "archive")
+        self._threads = Threads(AHEAD, "archive")
 
     def _plain_header(self) -> bytes:
         operation = GetObjectMetadata(storage_job_id=self.job_id, object_token=self._object(CATALOG).object_token)
@@ -53,7 +54,7 @@ class Archive:
 
     def close(self) -> None:
         """End the threads."""
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown()
 
     @property
     def names(self) -> list[str]:
@@ -81,9 +82,9 @@ class Archive:
             for one in given:
                 under_way.append(self._threads.submit(work, one))
                 if len(under_way) >= AHEAD:
-                    yield under_way.popleft().result()
+                    yield result(under_way.popleft())
             while under_way:
-                yield under_way.popleft().result()
+                yield result(under_way.popleft())
         finally:
             for future in under_way:
                 future.cancel()

@@ -16,12 +16,12 @@ from cryostore.agent.damaged_base import content_numbers
 from cryostore.agent.entry import Row
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG
-from cryostore.agent.job import BackupJob, open_job
+from cryostore.agent.job import BackupJob, committing, open_job
 from cryostore.agent.report import Report
 from cryostore.agent.secret_runs import remembered_base, secrecy_for
 from cryostore.agent.unfinished import Unfinished
 from cryostore.agent.walk import Select, Skipped, Walk, join
-from cryostore.core.errors import CryostoreError, StorageUnavailableError
+from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
 from cryostore.model.restores import ListObjects
@@ -106,17 +106,18 @@ def backup(
             same = archive is not None and archive.summaries() == objects
         committed = job.commit(objects, secrecy.restore_metadata(_restore_metadata(options)), report.issue_count)
     except BaseException as error:
-        ended = job.give_up(error.message if isinstance(error, CryostoreError) else type(error).__name__)
+        ended = job.give_up(error)
         if ended and unfinished is not None:  # else the job is open, and stays noted: the next run goes on with it
             unfinished.end()
         raise
-    if unfinished is not None:
-        unfinished.end()
-    if remembered is not None:
-        try:
-            remembered.save(committed.recovery_point_arn or "", writer.objects)
-        except StorageUnavailableError as error:  # there is a recovery point: the run has not failed
-            report.issue(b"", f"{error.message}: {error.hint}")
+    with committing():
+        if unfinished is not None:
+            unfinished.end()
+        if remembered is not None:
+            try:
+                remembered.save(committed.recovery_point_arn or "", writer.objects)
+            except StorageUnavailableError as error:  # there is a recovery point: the run has not failed
+                report.issue(b"", f"{error.message}: {error.hint}")
     return Outcome(committed.recovery_point_arn, job.base.base_recovery_point_arn, same)
 
 

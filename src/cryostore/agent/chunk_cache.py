@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 from cryostore.agent.archive import Archive, digest_of
+from cryostore.agent.threads import Threads, result
 from cryostore.core.digest import Buffer
 from cryostore.core.limits import MIB
 from cryostore.model.restores import Chunk
@@ -23,18 +24,18 @@ class ChunkCache:
         self._bytes = 0
         self._lock = threading.Lock()
         self._held: OrderedDict[bytes, tuple[int, Future[Buffer]]] = OrderedDict()
-        self._threads = ThreadPoolExecutor(THREADS, "chunks")
+        self._threads = Threads(THREADS, "chunks")
 
     def close(self) -> None:
         """End the threads."""
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown()
 
     def get(self, archive: Archive, chunk: Chunk) -> Buffer:
         """The bytes of a chunk. Raises what the store raises; a failure is not kept."""
         digest = digest_of(chunk)
         future = self._future(digest, archive, chunk)
         try:
-            return future.result()
+            return result(future)
         except BaseException:
             self._drop(digest, future)
             raise

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from cryostore.agent.errors import SourceError
+from cryostore.core.interrupts import waiting
 
 STOP_SECONDS = 5.0
 SHELL = "/bin/sh"
@@ -40,14 +41,14 @@ def running(arguments: Sequence[str]) -> Iterator[int]:
     except OSError as error:
         raise SourceError(name, f"cannot be run: {error.strerror}") from error
     assert process.stdout is not None
-    with process.stdout:
-        try:
+    try:
+        with process.stdout:
             yield process.stdout.fileno()
-        except BaseException:
-            process.stdout.close()
-            _stop(process)
-            raise
-    code = process.wait()
+        with waiting:
+            code = process.wait()
+    except BaseException:
+        _stop(process)
+        raise
     if code:
         raise SourceError(name, f"{_ending(code)}: no recovery point is made")
 

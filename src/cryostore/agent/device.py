@@ -12,7 +12,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from cryostore.agent.header import DiskLayout
 from cryostore.agent.report import Report
 from cryostore.agent.segment_upload import SealedSegment, SegmentUpload
 from cryostore.agent.single_file import Options, SingleFileWriter, opened_writer
+from cryostore.agent.threads import Threads, result
 from cryostore.agent.unfinished import Unfinished
 from cryostore.agent.upload import ObjectUpload
 from cryostore.core.digest import Buffer, sha256
@@ -72,7 +73,7 @@ def backup_device(
         report.total_bytes = size
         report.entries = report.files = 1
         disk = Disk(fd, path, size, preadv)
-        with opened_writer(call, options, unfinished) as writer, ThreadPoolExecutor(THREADS, "disk") as threads:
+        with opened_writer(call, options, unfinished) as writer, Threads(THREADS, "disk") as threads:
             report.damaged_objects = writer.damaged_count
             run = _Run(writer, disk, report, threads, segment_bytes)
             found = run.go()
@@ -178,7 +179,7 @@ class _Run:
     """What one run holds while it goes over the disk."""
 
     def __init__(
-        self, writer: SingleFileWriter, disk: Disk, report: Report, threads: ThreadPoolExecutor, segment_bytes: int
+        self, writer: SingleFileWriter, disk: Disk, report: Report, threads: Threads, segment_bytes: int
     ) -> None:
         self._writer = writer
         self._disk = disk
@@ -273,7 +274,7 @@ class _Run:
                         at += length
                     continue
                 index, length, future = under_way.popleft()
-                yield index, future.result()
+                yield index, result(future)
                 self._count(length)
                 self._report.read_bytes += length
         finally:

@@ -12,7 +12,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -24,8 +24,10 @@ from cryostore.agent.punching import zero
 from cryostore.agent.reading import PART_BYTES, Readable, parts_of
 from cryostore.agent.report import Report
 from cryostore.agent.restore import Overwrite
+from cryostore.agent.threads import Threads, result
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
+from cryostore.core.interrupts import waiting
 from cryostore.model.restores import Chunk
 
 THREADS = 4
@@ -138,7 +140,8 @@ def _onto_device(file: Readable, path: bytes, options: Options, report: Report) 
 
 
 def _into_pipe(file: Readable, path: bytes, report: Report) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    with waiting:  # for somebody who reads
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         _sequence(file, fd, report)
     finally:
@@ -149,15 +152,17 @@ def _sequence(file: Readable, fd: int, report: Report) -> None:
     for part in parts_of(file):
         view = memoryview(part)
         while view:
-            view = view[os.write(fd, view) :]
+            with waiting:
+                written = os.write(fd, view)
+            view = view[written:]
         report.file_bytes += len(part)
         report.new_bytes += len(part)
 
 
 def _to_new_file(file: Readable, entry: Entry, path: bytes, report: Report, new_id: NewId) -> None:
     temporary = os.path.join(os.path.dirname(path), f".cryo-restore-{new_id()[:8].lower()}".encode())
-    fd = os.open(temporary, NEW_FLAGS, 0o600)
     try:
+        fd = os.open(temporary, NEW_FLAGS, 0o600)
         try:
             os.ftruncate(fd, file.size)
             if isinstance(file, DiskFile):
@@ -247,21 +252,18 @@ def _blocks(file: DiskFile, fd: int, report: Report, *, compare: bool, fresh: bo
         _pwrite(fd, file.read(part.offset, part.length), part.offset)
         return part.length
 
-    with ThreadPoolExecutor(THREADS, "disk") as threads:
+    with Threads(THREADS, "disk") as threads:
         under_way: deque[tuple[_Part, Future[int]]] = deque()
-        try:
-            for part in _parts(file):
-                under_way.append((part, threads.submit(put, part)))
-                if len(under_way) >= UNDER_WAY_MAX:
-                    _done(report, *under_way.popleft())
-            while under_way:
+        for part in _parts(file):
+            under_way.append((part, threads.submit(put, part)))
+            if len(under_way) >= UNDER_WAY_MAX:
                 _done(report, *under_way.popleft())
-        finally:
-            threads.shutdown(cancel_futures=True)
+        while under_way:
+            _done(report, *under_way.popleft())
 
 
 def _done(report: Report, part: _Part, future: Future[int]) -> None:
-    report.new_bytes += future.result()
+    report.new_bytes += result(future)
     report.file_bytes += part.length
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from msgspec import structs
 
 from cryostore.agent.damaged_base import check_secrecy, is_unreadable
+from cryostore.agent.errors import SourceError
 from cryostore.agent.header import FILESET
 from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.unfinished import Unfinished
@@ -34,11 +35,22 @@ from cryostore.model.operation import Call
 
 ROLE_ARN = "arn:aws:iam::000000000000:role/cryo-agent"
 MESSAGE_CHARACTERS_MAX = 2000
+MAY_BE_MADE = "the recovery point may have been made all the same; `cryo points` shows whether"
 
 
 def resource_arn(name: str, kind: str = FILESET) -> str:
     """The ARN of what is backed up under this name: a file tree, a stream or a disk."""
     return f"arn:aws:cryo:::{kind}:{name}"
+
+
+@contextmanager
+def committing() -> Iterator[None]:
+    """Around a commit and what follows on it: a Ctrl-C here does not mean that there is no recovery point."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(MAY_BE_MADE)
+        raise
 
 
 class BackupJob:
@@ -66,21 +78,22 @@ class BackupJob:
         whole = hashlib.sha256()
         for name in sorted(objects, key=str.encode):
             whole.update(name.encode() + b"\0" + objects[name])
-        return self._call.call(
-            CommitBackupJob(
-                backup_job_id=self.job_id,
-                object_count=len(objects),
-                objects_checksum=whole.hexdigest(),
-                objects_checksum_algorithm="SUMMARY",
-                resource_name=self._resource,
-                issue_count=issue_count,
-                restore_metadata=restore_metadata,
-                discard_open_uploads=True,
-            )
+        operation = CommitBackupJob(
+            backup_job_id=self.job_id,
+            object_count=len(objects),
+            objects_checksum=whole.hexdigest(),
+            objects_checksum_algorithm="SUMMARY",
+            resource_name=self._resource,
+            issue_count=issue_count,
+            restore_metadata=restore_metadata,
+            discard_open_uploads=True,
         )
+        with committing():
+            return self._call.call(operation)
 
-    def give_up(self, reason: str) -> bool:
-        """End the job without a recovery point; tells whether the store could still be told."""
+    def give_up(self, error: BaseException) -> bool:
+        """End the job without a recovery point, for this reason; tells whether the store could still be told."""
+        reason = _reason(error)
         if isinstance(self._call, KeyedCall):
             reason = "failed"  # it may name a path
         message = "".join(character for character in reason if character.isprintable())[:MESSAGE_CHARACTERS_MAX]
@@ -93,6 +106,14 @@ class BackupJob:
         except CryostoreError:
             return False
         return True
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, CryostoreError):
+        return error.message
+    if isinstance(error, SourceError):
+        return error.reason
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
 
 
 def open_job(

@@ -91,8 +91,8 @@ def change(call: Call, point: Point, apply: Callable[[Access], None], *, accept:
                 _check_owned(archive)
             apply(access)
             return _commit(call, job, archive, access, arn[6], accept=accept)
-    except BaseException:
-        job.give_up("failed")
+    except BaseException as error:
+        job.give_up(error)
         raise
 
 

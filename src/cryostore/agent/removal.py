@@ -1,9 +1,11 @@
-"""Removing a tree from a target, however deep it is: one directory of it is open at a time."""
+"""Removing from a target: a tree, however deep it is, of which one directory is open at a time; what is half made."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,6 +47,16 @@ def remove_tree(parent: int, name: bytes) -> int:
     finally:
         os.close(fd)
     return removed
+
+
+@contextmanager
+def passing(parent: int, name: bytes) -> Iterator[None]:
+    """After the context the name stands for nothing, whatever was made under it; unless it took another one by then."""
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):  # two names of one file stay as they are, and so does the passing one
+            os.unlink(name, dir_fd=parent)
 
 
 def _is_unlinked(parent: int, name: bytes) -> bool:

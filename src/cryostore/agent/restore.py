@@ -11,8 +11,8 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,14 +22,16 @@ from cryostore.agent.block import Block, Extra, Kind
 from cryostore.agent.entry import Content, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.pieces import ChunkPages, chunks_of
-from cryostore.agent.removal import remove_tree
+from cryostore.agent.removal import passing, remove_tree
 from cryostore.agent.report import Report
 from cryostore.agent.restored_links import OtherName, RestoredLinks
 from cryostore.agent.restored_others import is_as_archived, maker_of
 from cryostore.agent.restoring import FULL, TARGET_FULL_HINT, FileWriter, RestoredFile
 from cryostore.agent.shut_directories import ShutDirectories
 from cryostore.agent.target import ROOT, Target, is_plain
+from cryostore.agent.threads import Threads, result
 from cryostore.agent.walk import join
+from cryostore.core import interrupts
 from cryostore.core.errors import ConfigurationError, StorageFullError
 from cryostore.core.ids import NewId, random_id
 from cryostore.model.errors import ServiceInternalException
@@ -125,7 +127,7 @@ class _Run:
         self._links = RestoredLinks()
         self._wanted: dict[int, set[bytes]] = {}
         self._found = False
-        self._threads = ThreadPoolExecutor(THREADS, "restore")
+        self._threads = Threads(THREADS, "restore")
         self._under_way: deque[Future[None]] = deque()
 
     def go(self) -> None:
@@ -398,11 +400,11 @@ class _Run:
     def _wait(self, left: int) -> None:
         """Return when fewer than `left` chunks are under way, or none if that is 0. Raises what one of them raised."""
         while self._under_way and len(self._under_way) >= left:
-            self._under_way.popleft().result()
+            result(self._under_way.popleft())
 
     def close(self) -> None:
         """End the threads, and take away what they have begun and not completed."""
-        self._threads.shutdown(cancel_futures=True)
+        self._threads.shutdown()
         self._writer.abandon()
         self._shut.close()
 
@@ -432,18 +434,18 @@ class _Run:
     def _link(self, other: OtherName) -> None:
         first = other.first
         temporary = self._writer.temporary()
-        with self._target.at(other.directory) as parent, self._target.at(first.directory) as origin:
+        with (
+            self._target.at(other.directory) as parent,
+            self._target.at(first.directory) as origin,
+            passing(parent, temporary),
+        ):
             os.link(first.name, temporary, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False)
             self._take_place(parent, temporary, other.name)
 
     def _take_place(self, parent: int, temporary: bytes, name: bytes) -> None:
         """Let what is complete take its place, also that of a directory that may go. Raises OSError."""
-        try:
-            self._writer.make_room(parent, name)
-            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-        finally:
-            with suppress(FileNotFoundError):  # two names of one file stay as they are, and so does the temporary one
-                os.unlink(temporary, dir_fd=parent)
+        self._writer.make_room(parent, name)
+        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 
     # --- everything else ----------------------------------------------------------------------------------------------
 
@@ -472,7 +474,7 @@ class _Run:
             self._count_new()
             return
         temporary = self._writer.temporary()
-        with self._target.at(number) as parent:
+        with self._target.at(number) as parent, passing(parent, temporary):
             make(temporary, parent)
             try:
                 self._attributes.apply_to_made(parent, temporary, row, extras, lambda reason: self._issue(path, reason))
@@ -486,6 +488,7 @@ class _Run:
         for number, wanted in self._wanted.items():
             if self._target.fresh(number):
                 continue
+            interrupts.check()
             with self._told(self._target.path(number)), self._target.at(number) as parent:
                 for name in [os.fsencode(entry) for entry in os.listdir(parent)]:
                     path = join(self._options.path, join(self._target.path(number), name))

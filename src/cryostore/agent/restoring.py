@@ -227,8 +227,8 @@ class FileWriter:
             start += length
 
     def _begin(self, file: RestoredFile, parent: int) -> None:
+        self._begun.add(file)  # first: whatever comes in between, the file is taken away
         file.fd = os.open(file.temporary, FLAGS, 0o600, dir_fd=parent)
-        self._begun.add(file)
 
     def _finish(self, file: RestoredFile, parent: int) -> None:
         if file.holes:

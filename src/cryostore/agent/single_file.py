@@ -19,9 +19,8 @@ from cryostore.agent.block import Extra, Kind, encode, is_name
 from cryostore.agent.catalog import CatalogWriter
 from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.entry import NO_CONTENT, UNTRUSTED_CTIME, Content, Row
-from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG, ContentObject, DiskLayout, Header
-from cryostore.agent.job import BackupJob, drop_objects, open_job
+from cryostore.agent.job import BackupJob, committing, drop_objects, open_job
 from cryostore.agent.key_object import is_key_name
 from cryostore.agent.owners import group_names, user_names
 from cryostore.agent.secret_runs import secrecy_for
@@ -29,7 +28,7 @@ from cryostore.agent.sign_of_life import alive
 from cryostore.agent.unfinished import Unfinished
 from cryostore.agent.upload import ObjectUpload, Uploader
 from cryostore.core.digest import DIGEST_BYTES
-from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.core.errors import ConfigurationError
 from cryostore.model.operation import Call
 
 FILE_MODE = stat.S_IFREG | 0o600
@@ -146,15 +145,10 @@ def opened_writer(call: Call, options: Options, unfinished: Unfinished | None) -
             stack.enter_context(alive(call, job.job_id))
             yield stack.enter_context(closing(SingleFileWriter(call, options, job, base)))
     except BaseException as error:
-        ended = job.give_up(_reason(error))
+        ended = job.give_up(error)
         if ended and unfinished is not None:  # else the job is open, and stays noted: the next run ends it
             unfinished.end()
         raise
     if unfinished is not None:
-        unfinished.end()
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, CryostoreError):
-        return error.message
-    return error.reason if isinstance(error, SourceError) else type(error).__name__
+        with committing():
+            unfinished.end()

@@ -19,6 +19,7 @@ from cryostore.agent.report import Report
 from cryostore.agent.single_file import Options, SingleFileWriter, opened_writer
 from cryostore.agent.unfinished import Unfinished
 from cryostore.agent.upload import ObjectUpload
+from cryostore.core.interrupts import waiting
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
 
@@ -39,7 +40,8 @@ class _Reader:
         filled = 0
         while filled < len(view):
             try:
-                got = os.readv(self._fd, [view[filled:]])
+                with waiting:
+                    got = os.readv(self._fd, [view[filled:]])
             except OSError as error:
                 raise SourceError.of(self._name, error) from error
             if not got:

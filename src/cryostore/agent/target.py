@@ -6,6 +6,7 @@ who changes the target meanwhile, leads the restore out of it.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -110,6 +111,8 @@ class Target:
         missing = []
         place = number
         while place not in self._open:
+            if place < ROOT:
+                raise OSError(errno.EBADF, "the target is closed")
             missing.append(place)
             place = self._parents[place]
         opened = self._open[place]

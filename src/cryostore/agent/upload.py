@@ -13,6 +13,8 @@ from collections import deque
 from typing import NamedTuple
 
 from cryostore.agent.digest_table import DigestTable
+from cryostore.agent.threads import LOOK_SECONDS
+from cryostore.core import interrupts
 from cryostore.core.digest import DIGEST_BYTES, Buffer, Checksum, Payload, sha256
 from cryostore.core.limits import MIB
 from cryostore.model.chunks import LinkChunks, LinkedChunk, PutChunk
@@ -142,9 +144,11 @@ class Uploader:
 
     def submit(self, upload: ObjectUpload, index: int, data: Buffer) -> None:
         """Send a chunk, soon; waits while too many bytes are under way. The data must not change any more."""
+        interrupts.check()
         with self._lock:
             while self._bytes_under_way and self._bytes_under_way + len(data) > self._bytes_max and not self._failure:
-                self._room.wait()
+                self._room.wait(LOOK_SECONDS)
+                interrupts.check()
             self._raise_failure()
             self._bytes_under_way += len(data)
             self._items.append(_Item(upload, index, data, len(data)))
@@ -154,7 +158,8 @@ class Uploader:
         """Return when everything submitted is stored. Raises what went wrong with the first that is not."""
         with self._lock:
             while self._bytes_under_way and not self._failure:
-                self._room.wait()
+                self._room.wait(LOOK_SECONDS)
+                interrupts.check()
             self._raise_failure()
 
     def close(self) -> None:

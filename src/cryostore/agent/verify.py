@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from cryostore.agent.archive import Archive
@@ -15,6 +15,7 @@ from cryostore.agent.listing import entries
 from cryostore.agent.pieces import ChunkPages, Piece, chunks_of
 from cryostore.agent.report import Report
 from cryostore.agent.restoring import holes_of
+from cryostore.agent.threads import Threads, result
 from cryostore.agent.verify_disk import verify_disk
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.model.restores import Chunk
@@ -42,7 +43,7 @@ def verify(archive: Archive, report: Report, *, data: bool) -> None:
         verify_disk(archive, report, data=data)
         return
     pages = ChunkPages(archive)
-    with ThreadPoolExecutor(THREADS, "verify") as threads:
+    with Threads(THREADS, "verify") as threads:
         for window in _windows(archive, report):
             try:
                 _verify(archive, report, pages, window, threads if data else None)
@@ -70,9 +71,7 @@ def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
         yield window
 
 
-def _verify(
-    archive: Archive, report: Report, pages: ChunkPages, files: list[_File], threads: ThreadPoolExecutor | None
-) -> None:
+def _verify(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], threads: Threads | None) -> None:
     under_way: deque[tuple[Sequence[Piece[_File]], Future[str | None]]] = deque()
     for chunk, pieces in chunks_of(pages, files):
         if threads is None:
@@ -86,7 +85,7 @@ def _verify(
 
 
 def _judge(report: Report, pieces: Sequence[Piece[_File]], future: Future[str | None]) -> None:
-    if (wrong := future.result()) is not None:
+    if (wrong := result(future)) is not None:
         for piece in pieces:
             report.issue(piece.wanted.path, wrong)
 

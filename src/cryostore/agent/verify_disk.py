@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.disk_blocks import layout_of, segment_blocks
 from cryostore.agent.errors import DAMAGE
 from cryostore.agent.listing import entries
 from cryostore.agent.report import Report
+from cryostore.agent.threads import Threads, result
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.model.restores import Chunk
 
@@ -25,7 +26,7 @@ def verify_disk(archive: Archive, report: Report, *, data: bool) -> None:
         path = entry.path
         report.entries += 1
         report.files += 1
-    with ThreadPoolExecutor(THREADS, "verify") as threads:
+    with Threads(THREADS, "verify") as threads:
         for number in range(-(-layout.disk_bytes // layout.segment_bytes)):
             try:
                 blocks = segment_blocks(archive, layout, number)
@@ -37,15 +38,15 @@ def verify_disk(archive: Archive, report: Report, *, data: bool) -> None:
             report.file_bytes = min((number + 1) * layout.segment_bytes, layout.disk_bytes)
 
 
-def _read(archive: Archive, report: Report, path: bytes, blocks: dict[int, Chunk], threads: ThreadPoolExecutor) -> None:
+def _read(archive: Archive, report: Report, path: bytes, blocks: dict[int, Chunk], threads: Threads) -> None:
     under_way: deque[Future[str | None]] = deque()
     for _, chunk in sorted(blocks.items()):
         under_way.append(threads.submit(_look, archive, chunk))
         report.read_bytes += chunk.length
         if len(under_way) >= UNDER_WAY_MAX:
-            _judge(report, path, under_way.popleft().result())
+            _judge(report, path, result(under_way.popleft()))
     while under_way:
-        _judge(report, path, under_way.popleft().result())
+        _judge(report, path, result(under_way.popleft()))
 
 
 def _judge(report: Report, path: bytes, wrong: str | None) -> None:

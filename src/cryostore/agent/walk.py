@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from cryostore.agent.entry import ROW, UINT32_MAX
 from cryostore.agent.errors import SourceError
+from cryostore.core import interrupts
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 NO_ATIME: int = getattr(os, "O_NOATIME", 0)
@@ -95,6 +96,7 @@ class Walk:
             # The root may be named through a symlink, because its owner says so; nothing below it may.
             opened = self._open(self._root, b"", None)
             while opened is not None:
+                interrupts.check()
                 fd, path = opened
                 directory = self._list(fd, path)
                 yield directory

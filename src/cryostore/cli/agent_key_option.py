@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.core.errors import ConfigurationError
+from cryostore.core.interrupts import waiting
 
 if TYPE_CHECKING:
     from cryostore.agent.agent_key import PublicKey
@@ -60,7 +61,8 @@ def passphrase(prompt: str, *, twice: bool = False) -> str:
         except (OSError, UnicodeDecodeError):
             raise ConfigurationError(f"the file that {FILE_VARIABLE} names cannot be read") from None
     elif sys.stdin.isatty():
-        found = click.prompt(prompt.rstrip(": "), hide_input=True, confirmation_prompt=twice, err=True)
+        with waiting:
+            found = click.prompt(prompt.rstrip(": "), hide_input=True, confirmation_prompt=twice, err=True)
     else:
         raise ConfigurationError(
             "a passphrase is needed, and nobody can be asked", hint=f"name a file that holds it in {FILE_VARIABLE}"

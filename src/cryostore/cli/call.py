@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -19,11 +19,13 @@ import click
 from cryostore.cli import known_stores
 from cryostore.cli.agent_key_option import key_option, passphrase, read_key
 from cryostore.cli.data_dir import keyring_option
+from cryostore.core import interrupts
 from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cryostore.model.operation import Call
+    from cryostore.model.operation import Call, Operation
 
+Out = TypeVar("Out")
 
 OF_A_NEW_STORE = frozenset({"lost+found", "keyring.json", "credentials", "open.lock", "in-use.lock", "catalog.lock"})
 """What may be in a directory that becomes a store: on a new disk, after a failed start, or a keyring put there."""
@@ -95,16 +97,17 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def opened_call(place: Place, *, create: bool = False) -> Iterator[Call]:
     """The store as a `Call`, with the key that archives are sealed with. `create` makes a directory a store.
 
+    While the context lasts, Ctrl-C, SIGTERM and SIGHUP end the run where nothing is half done.
     Raises ConfigurationError unless exactly one store is named, or if there is no such key.
     """
     if place.key is None:
-        with _opened(place, create=create) as call:
+        with interrupts.heeded(), _opened(place, create=create) as call:
             yield call
         return
     from cryostore.agent.keyed_call import KeyedCall
 
     key = read_key(place.key)
-    with _opened(place, create=create) as call:
+    with interrupts.heeded(), _opened(place, create=create) as call:
         folder = state_folder()
         remembered = str(folder / "remembered" / _short(place.name)) if folder else ""
         yield KeyedCall(call, key, remembered, lambda: passphrase("Passphrase: "))
@@ -119,7 +122,7 @@ def _opened(place: Place, *, create: bool) -> Iterator[Call]:
         )
     if place.data_dir:
         with _in_process(place.data_dir, place.keyring, create=create) as call:
-            yield call
+            yield _Heeding(call)
         return
     from cryostore.client.client import Client
     from cryostore.client.settings import resolve
@@ -134,6 +137,18 @@ def _opened(place: Place, *, create: bool) -> Iterator[Call]:
         ) from None
     with Client.of(settings) as client:
         yield client
+
+
+class _Heeding:
+    """A store in this process: a run that was told to end begins no more operations."""
+
+    def __init__(self, inner: Call) -> None:
+        self._inner = inner
+
+    def call(self, operation: Operation[Out]) -> Out:
+        """See Call."""
+        interrupts.check()
+        return self._inner.call(operation)
 
 
 def open_as_many_files_as_allowed() -> None:

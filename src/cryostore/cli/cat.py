@@ -12,6 +12,7 @@ import click
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import CryostoreError
+from cryostore.core.interrupts import waiting
 
 if TYPE_CHECKING:
     from cryostore.agent.files import Files
@@ -50,7 +51,9 @@ def write(files: Files, path: str, fd: int) -> None:
         try:
             view = memoryview(part)
             while view:
-                view = view[os.write(fd, view) :]
+                with waiting:
+                    written = os.write(fd, view)
+                view = view[written:]
         except BrokenPipeError:
             return
         except OSError as error:

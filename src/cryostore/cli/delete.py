@@ -11,6 +11,7 @@ from cryostore.cli import progress
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
+from cryostore.core.interrupts import waiting
 
 if TYPE_CHECKING:
     from cryostore.agent.points import Point
@@ -64,7 +65,8 @@ def _ask(wanted: list[Point]) -> None:
         raise ConfigurationError("nothing was deleted: there is nobody to ask", hint="say --yes, or try --dry-run")
     for point in wanted:
         print(words(point), file=sys.stderr)
-    click.confirm("Delete for good?", abort=True, err=True)
+    with waiting:
+        click.confirm("Delete for good?", abort=True, err=True)
 
 
 def _delete(call: Call, point: Point) -> None:

@@ -14,6 +14,7 @@ import click
 
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
+from cryostore.core import interrupts
 
 END_SECONDS = 1.0
 """How long what is being read may take at the end. Who has a file open keeps the rest, until this process is gone."""
@@ -50,6 +51,7 @@ def command(
                 threads = Session(fd, mounted, _say_once()).start(ended.set)
                 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, lambda *_: ended.set())
+                interrupts.check()
                 how = "umount" if os.geteuid() == 0 else "fusermount3 -u"
                 print(f"mounted on {folder}: Ctrl-C or `{how} {folder}` ends it", file=sys.stderr, flush=True)
                 ended.wait()

@@ -56,11 +56,12 @@ def shown(report: Report, *, quiet: bool, done: Done = looked_at) -> Iterator[No
 
 @contextmanager
 def interrupted(meaning: str) -> Iterator[None]:
-    """Say of a Ctrl-C while the context lasts what it means."""
+    """Say of a Ctrl-C while the context lasts what it means, unless that was said where it came."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        interrupt.add_note(meaning)
+        if not getattr(interrupt, "__notes__", None):
+            interrupt.add_note(meaning)
         raise
 
 

@@ -87,7 +87,6 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
             wanted = replace(wanted, target=_folder(archive, wanted.path, target))
             with (
                 progress.shown(report, quiet=as_json, done=progress.gone_through),
-                single_file.terminated_as_interrupted(),
                 progress.interrupted("files that are complete stay; the next run goes on from there"),
             ):
                 restore(archive, wanted, report, on_entry=partial(_name, as_json=as_json) if listed else None)

@@ -13,6 +13,7 @@ import click
 
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
+from cryostore.core import interrupts
 
 
 @click.command("serve-nbd", epilog=EPILOGUE)
@@ -41,6 +42,7 @@ def command(point: str, path: str, vault: str | None, resource: str | None, **pl
         with listening(path) as server:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, lambda *_: ended.set())
+            interrupts.check()
             export = Export(entry.path, OpenFile(points, found, entry))
             threading.Thread(target=serve, args=(server, export), name="nbd", daemon=True).start()
             print(f"serving {entry.row.size} bytes on {path}: Ctrl-C ends it", file=sys.stderr, flush=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -94,7 +93,6 @@ def back_up(
             noted(notes_folder(), place.name, wanted.vault, f"{wanted.kind}:{wanted.resource}") as unfinished,
             opened_call(place, create=True) as call,
             progress.shown(report, quiet=as_json),
-            terminated_as_interrupted(),
             progress.interrupted("no recovery point was made"),
         ):
             return report, run(call, report, unfinished)
@@ -184,20 +182,3 @@ def restore_one(archive: Archive, path: str, target: bytes, options: dict[str, A
     for reason in report.skipped:
         print(reason, file=sys.stderr)
     return report
-
-
-@contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """While the context lasts, SIGTERM and SIGHUP end the run as Ctrl-C does: the job is given up, not left behind."""
-
-    def interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - the shape of a handler
-        raise KeyboardInterrupt
-
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)

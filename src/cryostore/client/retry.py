@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryostore.client.transport import ConnectionFailedError
+from cryostore.core.interrupts import told
 from cryostore.wire.message import Response
 
 RETRYABLE_NAMES = frozenset({"NotReadableInputStreamException", "ThrottlingException"})
@@ -43,16 +44,19 @@ class Retry:
     sleep: Callable[[float], None] = time.sleep
 
     def run(self, attempt: Callable[[], Response]) -> Response:
-        """The first answer that is not worth a repetition, or the last; the last attempt's ConnectionFailedError."""
+        """The first answer that is not worth a repetition, or the last; the last attempt's ConnectionFailedError.
+
+        The last is the one during which the process was told to end.
+        """
         for number in range(1, self.attempts_max):
             at_least_seconds = 0.0
             try:
                 response = attempt()
-                if not is_retryable(response):
+                if not is_retryable(response) or told():
                     return response
                 at_least_seconds = _retry_after_seconds(response)
             except ConnectionFailedError as error:
-                if not error.retryable:
+                if not error.retryable or told():
                     raise
             self.sleep(self.delay_seconds(number, at_least_seconds))
         return attempt()

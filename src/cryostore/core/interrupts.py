@@ -1,0 +1,103 @@
+"""Being told to end, by Ctrl-C or a signal: heeded where nothing is half done.
+
+Python raises KeyboardInterrupt between any two instructions of the main thread. In the midst of a condition's own code
+it leaves a lock held for ever, behind the call that makes a file it leaves that file. So while `heeded` lasts, it is
+only noted. `check` stands where a run may end, and `waiting` around calls that may take long and hold nothing:
+there it is raised at once. Every run must come by one of them often. Outside of `heeded`, and in a program that uses
+Cryostore as a library, nothing here has any effect.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TOGETHER_SECONDS = 1.0
+"""Two signals within this time are one: a terminal that closes may send its own and its shell's."""
+
+
+class _Notice:
+    """What the process was told. Signals are for all of it, so there is one."""
+
+    def __init__(self) -> None:
+        self.told_seconds: float | None = None
+        """When, by the monotonic clock."""
+        self.is_raised = False
+        self.is_waiting = False
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the shape of a handler
+        now = time.monotonic()
+        if self.told_seconds is None:
+            self.told_seconds = now
+            if self.is_waiting:
+                self.raise_once()
+        elif now - self.told_seconds > TOGETHER_SECONDS:  # whoever insists has it wherever the run is
+            self.is_raised = True
+            raise KeyboardInterrupt
+
+    def raise_once(self) -> None:
+        if self.told_seconds is not None and not self.is_raised:
+            self.is_raised = True
+            self.is_waiting = False
+            raise KeyboardInterrupt
+
+
+_notice = _Notice()
+_main = threading.main_thread().ident
+
+
+@contextmanager
+def heeded() -> Iterator[None]:
+    """While the context lasts, SIGINT, SIGTERM and SIGHUP end the run where it may end. For the main thread.
+
+    Signals that are ignored, or that somebody else handles, stay so.
+    """
+    global _notice  # noqa: PLW0603 - as the handlers are
+    before, _notice = _notice, _Notice()
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {n: old for n, old in handlers.items() if old in (signal.SIG_DFL, signal.default_int_handler)}
+    for number in handlers:
+        signal.signal(number, _notice.on_signal)
+    try:
+        yield
+    finally:
+        for number, old in handlers.items():
+            signal.signal(number, old)
+        _notice = before
+
+
+def told() -> bool:
+    """Whether the run was told to end: what would be begun anew is not any more. For every thread."""
+    return _notice.told_seconds is not None
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if the run was told to end; once, so that what cleans up is left in peace.
+
+    Does nothing in other threads: the main one ends them.
+    """
+    if _notice.told_seconds is not None and threading.get_ident() == _main:
+        _notice.raise_once()
+
+
+class _Waiting:
+    """See `waiting`."""
+
+    def __enter__(self) -> None:
+        if threading.get_ident() == _main:
+            _notice.is_waiting = True  # first: a signal that comes in between is not to be slept over
+            _notice.raise_once()
+
+    def __exit__(self, *_: object) -> None:
+        if threading.get_ident() == _main:
+            _notice.is_waiting = False
+
+
+waiting = _Waiting()
+"""A context in which KeyboardInterrupt is raised at once. What is in it may be cut off anywhere: a system call, or an
+exchange that closes what it has opened, and never a lock of Python's own."""

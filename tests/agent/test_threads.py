@@ -1,0 +1,86 @@
+"""A pool at rest: nothing runs any more once it was shut down, whenever an interrupt came."""
+
+import signal
+import threading
+
+import pytest
+
+from cryostore.agent.target import Target
+from cryostore.agent.threads import Threads, result
+from cryostore.core.interrupts import heeded
+
+
+def test_a_thread_that_an_interrupt_came_upon_has_ended_too(monkeypatch):
+    begin = threading.Thread.start
+    ran, go_on = threading.Event(), threading.Event()
+    started = []
+
+    def interrupted(thread):
+        begin(thread)
+        started.append(thread)
+        assert ran.wait(10)
+        raise KeyboardInterrupt
+
+    def work():
+        ran.set()
+        assert go_on.wait(10)
+
+    pool = Threads(2, "test")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(work)
+    closing = threading.Thread(target=pool.shutdown)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()  # it waits for the one that is at work
+    go_on.set()
+    closing.join(10)
+    assert not closing.is_alive()
+    assert not started[0].is_alive()
+
+
+def test_what_was_not_begun_never_is():
+    done, go_on, at_work = [], threading.Event(), threading.Event()
+
+    def work(number):
+        at_work.set()
+        assert go_on.wait(10)
+        done.append(number)
+
+    with Threads(1, "test") as pool:
+        futures = [pool.submit(work, number) for number in range(3)]
+        assert at_work.wait(10)
+        threading.Timer(0.02, go_on.set).start()
+    assert done == [0]
+    assert [future.cancelled() for future in futures] == [False, True, True]
+
+
+def test_a_target_that_is_closed_refuses(tmp_path):
+    target = Target(bytes(tmp_path))
+    number = target.add(0, b"below", fresh=True)
+    target.close()
+    for wanted in (0, number):
+        with pytest.raises(OSError, match="the target is closed"), target.at(wanted):
+            pass
+
+
+def test_a_run_that_was_told_to_end_does_not_wait_for_what_is_under_way():
+    go_on = threading.Event()
+    with heeded(), Threads(1, "test") as pool:
+        future = pool.submit(go_on.wait, 10)
+        teller = threading.Timer(0.02, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+        teller.start()
+        with pytest.raises(KeyboardInterrupt):
+            result(future)
+        go_on.set()
+        teller.join()
+        assert result(future) is True
+
+
+def test_a_task_that_ran_out_of_its_own_time_says_so():
+    def late():
+        raise TimeoutError("its own")
+
+    with Threads(1, "test") as pool, pytest.raises(TimeoutError, match="its own"):
+        result(pool.submit(late))

@@ -1,0 +1,125 @@
+"""Being told to end: noted everywhere, raised where a run may end, and once."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from cryostore.core import interrupts
+from cryostore.core.interrupts import check, heeded, told, waiting
+
+
+def tell(number=signal.SIGINT):
+    signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", interrupts.SIGNALS)
+def test_a_signal_is_raised_where_the_run_may_end_and_once(number):
+    with heeded():
+        check()
+        assert not told()
+        tell(number)
+        assert told()
+        with pytest.raises(KeyboardInterrupt):
+            check()
+        check()  # what cleans up is left in peace
+        with waiting:
+            pass
+        assert told()
+    assert not told()
+
+
+def test_who_waits_is_told_at_once():
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as source, os.fdopen(write, "wb"), heeded():
+        main = threading.get_ident()
+        teller = threading.Timer(0.05, lambda: signal.pthread_kill(main, signal.SIGTERM))
+        teller.start()
+        with pytest.raises(KeyboardInterrupt), waiting:
+            os.read(source.fileno(), 1)
+        teller.join()
+        check()
+
+
+def test_who_was_told_does_not_begin_to_wait():
+    with heeded():
+        tell()
+        with pytest.raises(KeyboardInterrupt), waiting:
+            pytest.fail("it waits")
+        tell()  # the same again: what cleans up is not waiting any more
+
+
+def test_who_insists_is_heard_at_once(monkeypatch):
+    now = 1.0
+    monkeypatch.setattr(interrupts.time, "monotonic", lambda: now)
+    with heeded():
+        tell()
+        now += interrupts.TOGETHER_SECONDS
+        tell(signal.SIGHUP)  # a terminal and its shell say the same
+        now += 0.1
+        with pytest.raises(KeyboardInterrupt):
+            tell()
+
+
+def test_other_threads_are_ended_by_the_main_one():
+    raised = []
+
+    def run():
+        try:
+            check()
+            with waiting:
+                assert told()
+        except KeyboardInterrupt as error:
+            raised.append(error)
+
+    with heeded():
+        tell()
+        other = threading.Thread(target=run)
+        other.start()
+        other.join()
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert raised == []
+
+
+def test_a_thread_that_waits_does_not_make_the_main_one_wait():
+    inside, leave = threading.Event(), threading.Event()
+
+    def run():
+        with waiting:
+            inside.set()
+            leave.wait(10)
+
+    with heeded():
+        other = threading.Thread(target=run)
+        other.start()
+        assert inside.wait(10)
+        tell()
+        leave.set()
+        other.join()
+        with pytest.raises(KeyboardInterrupt):
+            check()
+
+
+def test_handlers_are_as_before_afterwards_and_those_of_others_stay(monkeypatch):
+    mine = [signal.SIG_IGN, lambda *_: None]
+    before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+    try:
+        for handler in mine:
+            signal.signal(signal.SIGHUP, handler)
+            with heeded():
+                assert signal.getsignal(signal.SIGHUP) is handler
+                assert signal.getsignal(signal.SIGTERM) is not before[signal.SIGTERM]
+            assert signal.getsignal(signal.SIGTERM) is before[signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_without_a_context_nothing_has_an_effect():
+    check()
+    with waiting:
+        assert not told()
+    with pytest.raises(KeyboardInterrupt):
+        tell()
