@@ -12,10 +12,10 @@ from functools import partial
 from cryostore.agent.archive import Archive
 from cryostore.agent.block import Block, Extra, Kind, encode, parts_of
 from cryostore.agent.catalog import CatalogWriter
-from cryostore.agent.census import Census
+from cryostore.agent.census import FORMAT_BITS, REGULAR, Census
 from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter
 from cryostore.agent.digest_table import DigestTable
-from cryostore.agent.entry import NO_CONTENT, PACKED_NO_CONTENT, UNTRUSTED_CTIME, Row, row_of
+from cryostore.agent.entry import NO_CONTENT, PACKED_NO_CONTENT, ROW, UNTRUSTED_CTIME, Row, row_of
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG, ContentObject, Header, content_name
 from cryostore.agent.incremental_base import Base, Entries, Known
@@ -134,8 +134,17 @@ class ArchiveWriter:
         extras: dict[int, list[Extra]] = {}
         for index in part:
             name = directory.names[index]
+            packed = directory.rows[index]
+            if (small := self._new_small_file(directory, name, packed, old)) is not None:
+                content, found = small
+                if found:
+                    extras[len(names)] = found
+                names.append(name + b"\0")
+                rows.append(packed)
+                contents.append(content)
+                continue
             try:
-                entry = self._entry(directory, name, directory.rows[index], old)
+                entry = self._entry(directory, name, packed, old)
             except SourceError as problem:
                 self._report.issue(problem.path, problem.reason)
                 continue
@@ -148,6 +157,28 @@ class ArchiveWriter:
             contents.append(entry.content.pack() if entry.content.object_number else PACKED_NO_CONTENT)
         self._census.add(b"".join(rows), b"".join(contents))
         self._catalog.add(directory.path, encode(kind, directory.path, b"".join(names), rows, contents, extras))
+
+    def _new_small_file(
+        self, directory: Directory, name: bytes, packed: bytes, old: Entries | RememberedEntries
+    ) -> tuple[bytes, list[Extra]] | None:
+        """The packed content and the extras of such a file, on the short way; None if `_entry` is to say what it is."""
+        row = ROW.unpack(packed)
+        mode, _, _, links, _, size, _, ctime_ns, _ = row
+        if (
+            mode & FORMAT_BITS != REGULAR
+            or size > SMALL_BYTES_MAX
+            or links > 1
+            or ctime_ns >= self._trusted_before_ns
+            or not isinstance(old, Entries)
+            or name in old
+        ):
+            return None
+        if not self._loaded:
+            self._load_base()
+        small = self._source.small(directory, name, row)
+        if small is not None:
+            self._report.new += 1
+        return small
 
     # --- entries ------------------------------------------------------------------------------------------------------
 

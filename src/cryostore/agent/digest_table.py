@@ -60,11 +60,11 @@ class DigestTable:
 
     def _slot(self, digest: bytes) -> int:
         """The slot of the digest, or the free one where it would go."""
-        mask = len(self._slots) - 1
+        slots = self._slots
+        mask = len(slots) - 1
         slot = int.from_bytes(digest[:8], "little") & mask
-        size = self._digest_bytes
-        while entry := self._slots[slot]:
-            if self._digests.startswith(digest, (entry - 1) * size):
+        while entry := slots[slot]:
+            if self._digests.startswith(digest, (entry - 1) * self._digest_bytes):
                 return slot
             slot = (slot + 1) & mask
         return slot

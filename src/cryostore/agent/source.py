@@ -17,7 +17,7 @@ from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter, Read
 from cryostore.agent.entry import Content, Row, row_of
 from cryostore.agent.errors import SourceError
 from cryostore.agent.report import Report
-from cryostore.agent.walk import open_without_atime
+from cryostore.agent.walk import NO_ATIME, Directory, join, open_without_atime
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 ATTEMPTS = 2
@@ -47,12 +47,47 @@ class Source:
         self._report = report
         self._before_read = before_read
 
+    def small(self, directory: Directory, name: bytes, row: tuple[int, ...]) -> tuple[bytes, list[Extra]] | None:
+        """The packed content of a small file and its extras, if after it was read it is what was listed; else None.
+
+        Most are, so this is the short way: one look tells, afterwards. None says nothing more: `file` finds out what it
+        is. What is no regular file any more loses nothing by it: a pipe or a terminal cannot be read from an offset.
+        """
+        _, _, _, _, _, size, mtime_ns, ctime_ns, inode = row
+        if self._before_read is not None:
+            self._before_read(join(directory.path, name))
+        try:
+            try:
+                fd = os.open(name, FILE_FLAGS | NO_ATIME, dir_fd=directory.fd)
+            except PermissionError:
+                fd = os.open(name, FILE_FLAGS, dir_fd=directory.fd)
+            try:
+                names = os.listxattr(fd)
+                extras = list(_xattrs_named(fd, sorted(names), follow_symlinks=True)) if names else []
+                length = os.preadv(fd, [self._content.room(size)], 0)
+                status = os.fstat(fd)
+            finally:
+                os.close(fd)
+        except OSError:
+            return None
+        report = self._report
+        report.read_bytes += length
+        report.done_bytes += length
+        if (
+            length != size
+            or status.st_ctime_ns != ctime_ns  # whatever changes in a row changes the change time
+            or status.st_mtime_ns != mtime_ns
+            or status.st_size != size
+            or status.st_ino != inode
+            or not stat.S_ISREG(status.st_mode)
+        ):
+            return None
+        return self._content.small(length).pack(), extras
+
     def file(self, parent: int, path: bytes, name: bytes, row: Row) -> Stored:
         """Read a regular file. Raises SourceError; what the store raises is raised as it is."""
         fd = _open(parent, path, name)
         try:
-            if row.size <= SMALL_BYTES_MAX and (small := self._read_small(fd, path, row)) is not None:
-                return small
             before = _status(fd, path)
             if not stat.S_ISREG(before.st_mode):
                 raise SourceError(path, "is no regular file any more")
@@ -94,25 +129,6 @@ class Source:
             return stored if _same(before, after) else None
         finally:
             os.close(fd)
-
-    def _read_small(self, fd: int, path: bytes, row: Row) -> Stored | None:
-        """A small file, if after it was read it is what was listed: most are, and one look tells. Else None.
-
-        What is no regular file any more loses nothing by it: a pipe or a terminal cannot be read from an offset.
-        """
-        if self._before_read is not None:
-            self._before_read(path)
-        extras = _xattrs(fd, path)
-        try:
-            length = os.preadv(fd, [self._content.room(row.size)], 0)
-        except OSError:
-            return None
-        report = self._report
-        report.read_bytes += length
-        report.done_bytes += length
-        if length != row.size or not _is_listed(_status(fd, path), row):
-            return None
-        return Stored(row, self._content.small(length), extras, steady=True)
 
     def _read(self, fd: int, path: bytes, before: os.stat_result, device: int) -> Stored:
         if self._before_read is not None:
@@ -187,17 +203,6 @@ def _rewind(fd: int, path: bytes) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
     except OSError as error:
         raise SourceError.of(path, error) from error
-
-
-def _is_listed(status: os.stat_result, row: Row) -> bool:
-    """Whether this is the regular file of the row, unchanged: whatever changes in a row changes the change time."""
-    return (
-        stat.S_ISREG(status.st_mode)
-        and status.st_ctime_ns == row.ctime_ns
-        and status.st_mtime_ns == row.mtime_ns
-        and status.st_size == row.size
-        and status.st_ino == row.inode
-    )
 
 
 def _same(before: os.stat_result, after: os.stat_result) -> bool:

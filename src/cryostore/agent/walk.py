@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ from cryostore.agent.errors import SourceError
 from cryostore.core import interrupts
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+NAME_ENCODING = sys.getfilesystemencoding()
+NAME_ERRORS = sys.getfilesystemencodeerrors()
+"""As `os.fsencode` does it, which asks for both each time."""
 NO_ATIME: int = getattr(os, "O_NOATIME", 0)
 
 CACHE_TAG = b"CACHEDIR.TAG"
@@ -142,7 +146,6 @@ class Walk:
     def _list(self, fd: int, path: bytes) -> Directory:
         found: list[tuple[bytes, bytes]] = []
         pack = ROW.pack
-        encode = os.fsencode
         devices = self._devices
         try:
             with os.scandir(fd) as entries:
@@ -152,12 +155,12 @@ class Walk:
                     except FileNotFoundError:
                         continue  # gone before it was seen
                     except OSError as error:
-                        self._on_problem(SourceError.of(join(path, encode(entry.name)), error))
+                        self._on_problem(SourceError.of(join(path, os.fsencode(entry.name)), error))
                         continue
                     mode = status.st_mode
                     form = mode & 0o170000
                     if form == 0o140000:  # a socket means nothing without its process
-                        self._on_skip(Skipped(join(path, encode(entry.name)), "socket"))
+                        self._on_skip(Skipped(join(path, os.fsencode(entry.name)), "socket"))
                         continue
                     device = devices.get(status.st_dev)
                     if device is None:
@@ -178,7 +181,7 @@ class Walk:
                         status.st_ctime_ns,
                         status.st_ino,
                     )
-                    found.append((encode(entry.name), row))
+                    found.append((entry.name.encode(NAME_ENCODING, NAME_ERRORS), row))
         except OSError as error:
             self._on_problem(SourceError.of(path, error))
         found = self._selected(path, fd, found)
