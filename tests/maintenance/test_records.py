@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from cryostore.catalog import records
+from cryostore.chunks.records import RecordName
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance import records as maintenance_records
 from cryostore.maintenance.records import write_due
@@ -62,3 +63,21 @@ def test_without_a_lost_key_all_is_written(monkeypatch):
     assert not record_due(shop.context, limit=1)
     assert record_due(shop.context)
     assert due(shop) == []
+
+
+def last_commit(shop):
+    """How far the recording of the newest commit is."""
+    rows = shop.store.database.read(lambda t: records.page(t, records.FIRST, 1000))
+    return [row for row in rows if row.noun == records.COMMIT][-1]
+
+
+def test_a_commit_is_recorded_under_its_own_number_and_again_if_that_is_taken():
+    shop = Shop()
+    shop.api.backup({"a": b"1"})
+    row = last_commit(shop)
+    assert (row.changes, row.recorded) == (1, 1)
+    name = RecordName(*row.key._replace(generation=row.generation + 1), 1, 0)
+    shop.context.records.put(name, b"of an older copy of the catalog", shop.context.keys.sealing(1).key)
+    shop.api.backup({"a": b"2"})
+    row = last_commit(shop)
+    assert (row.generation, row.changes, row.recorded) == (name.generation, 2, 2)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 
 from cryostore.catalog.database import Transaction
 from cryostore.core.errors import ConfigurationError
 
+STEPS = Path(__file__).parent / "migrations"
 Dialect = Mapping[str, str]
 """An engine's words, by patterns of what a step writes instead: `{id}`, `{blob}`, `{clustered}` and the like."""
 
@@ -46,9 +47,7 @@ def migrate_to_newest(transaction: Transaction, dialect: Dialect) -> None:
 
 def steps() -> list[str]:
     """The texts of all steps, the first one first."""
-    entries = resources.files("cryostore.catalog.migrations").iterdir()
-    found = sorted((entry for entry in entries if entry.name.endswith(".sql")), key=lambda entry: entry.name)
-    return [entry.read_text() for entry in found]
+    return [path.read_text(encoding="utf-8") for path in sorted(STEPS.glob("*.sql"))]
 
 
 def readable_by(number: int, text: str) -> int:

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -99,7 +98,7 @@ def create_file(path: Path, data: Buffer, *, staging: Path) -> None:
     `staging` is a directory of the same file system; a crash may leave a file there, which `sweep_staging` removes.
     Raises OSError, FileExistsError among them; unless it is that one, the file may exist all the same.
     """
-    descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=staging)
+    descriptor, temporary = staged_file(staging)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # the sweeper sees by this that we live
         write_all(descriptor, [data], 0)
@@ -109,7 +108,13 @@ def create_file(path: Path, data: Buffer, *, staging: Path) -> None:
     finally:
         os.close(descriptor)
         with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
+            temporary.unlink()
+
+
+def staged_file(staging: Path) -> tuple[int, Path]:
+    """A new file, mode 0600, open for writing; the caller removes it. Raises OSError."""
+    path = staging / f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE), path
 
 
 def sweep_staging(staging: Path) -> None:

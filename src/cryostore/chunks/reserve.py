@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from cryostore.chunks.files import (
     STAGING,
     TEMPORARY_PREFIX,
     make_directory,
+    staged_file,
     storage_errors,
     sync_directory,
 )
@@ -171,7 +171,7 @@ class Reserve:
         """Allocate a file of this size and give it its name. Raises OSError."""
         staging = self._directory / STAGING
         make_directory(staging)
-        descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=staging)
+        descriptor, temporary = staged_file(staging)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # `sweep_staging` sees by this that we live
             os.posix_fallocate(descriptor, 0, max(size, 1))
@@ -182,7 +182,7 @@ class Reserve:
         finally:
             os.close(descriptor)
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)  # noqa: PTH108 - tempfile gives a string
+                temporary.unlink()
 
 
 NO_RESERVE = Reserve(Path(os.devnull), 0)

@@ -69,16 +69,17 @@ def commit_after(
     counted = None if operation.objects_checksum is None else _objects_checksum(context, job)
     now_ms = context.clock()
 
-    def work(transaction: Transaction) -> JobRow:
+    def work(transaction: Transaction) -> tuple[JobRow, int | None]:
         current = find_job(transaction, job.job_id)
+        change = None
         if current.state == "RUNNING":
             first(transaction)
-            _commit(context, transaction, current, operation, counted, digest, now_ms)
-        return find_job(transaction, job.job_id)
+            change = _commit(context, transaction, current, operation, counted, digest, now_ms)
+        return find_job(transaction, job.job_id), change
 
-    job = context.database.write(work)
+    job, change = context.database.write(work)
     delete_uploads(context, job.job_id)
-    return _ended(context, job, digest)
+    return _ended(context, job, digest, change)
 
 
 def _job_for(context: Context, job_id: str, action: str, caller: Caller) -> JobRow:
@@ -90,15 +91,15 @@ def _job_for(context: Context, job_id: str, action: str, caller: Caller) -> JobR
     return context.database.read(work)
 
 
-def _ended(context: Context, job: JobRow, digest: bytes) -> CommitBackupJobOutput:
-    """The answer to the request that ended the job, given again if it is repeated."""
+def _ended(context: Context, job: JobRow, digest: bytes, change: int | None = None) -> CommitBackupJobOutput:
+    """The answer to the request that ended the job, given again if it is repeated. `change` is of its record."""
     if job.commit_digest != digest or job.completed_ms is None:
         raise JobStateConflictException(
             f"BackupJobId: {job.job_id} is {job.state} and cannot be committed", state=job.state
         )
     done = job.state == "COMPLETED"
     if done and job.segment is not None:
-        record(context, of_commit(job.segment))
+        record(context, of_commit(job.segment), change)
     return CommitBackupJobOutput(
         backup_job_id=job.job_id,
         recovery_point_arn=context.arns.point(job.point_id) if done else None,
@@ -161,7 +162,8 @@ def _commit(
     counted: _Counted | None,
     digest: bytes,
     now_ms: int,
-) -> None:
+) -> int:
+    """Make the job a recovery point; answers the number that its record is written under."""
     assert job.segment is not None
     view = lineages.view(transaction, job.segment)
     base = recovery_points.find(transaction, job.base_point_id) if job.base_point_id else None
@@ -193,7 +195,7 @@ def _commit(
     )
     lineage = lineages.find(transaction, job.segment.lineage_id)
     assert lineage is not None
-    touch_commit(transaction, lineage, job.segment)
+    number = touch_commit(transaction, lineage, job.segment)
     lineages.set_tip(transaction, job.segment)
     jobs.end(
         transaction,
@@ -206,6 +208,7 @@ def _commit(
         size_bytes=totals.size_bytes,
         commit_digest=digest,
     )
+    return number
 
 
 def _check_commit(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from cryostore.catalog import keys
 from cryostore.catalog.database import Database
-from cryostore.chunks.files import storage_errors, sync_directory
+from cryostore.chunks.files import staged_file, storage_errors, sync_directory
 from cryostore.chunks.keyring import Keyring, unwrap
 from cryostore.service.access import wrapping_context
 
@@ -37,13 +36,13 @@ def write_credentials(path: Path, key: RootKey, region: str) -> None:
         f"region = {region}\n"
     )
     with storage_errors(f"{path}"):
-        descriptor, temporary = tempfile.mkstemp(prefix=".credentials-", dir=path.parent)  # made with mode 0600
+        descriptor, temporary = staged_file(path.parent)
         try:
             with os.fdopen(descriptor, "w") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).replace(path)
+            temporary.replace(path)
             sync_directory(path.parent)
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)

@@ -105,7 +105,12 @@ def _directory_lock(data_dir: Path) -> Iterator[None]:
 
 
 def _make_directory(data_dir: Path) -> None:
-    """Make the directory, mode 0700, so that a power cut right after the first 200 leaves its name behind too."""
+    """Make the directory, mode 0700, so that a power cut right after the first 200 leaves its name behind too.
+
+    Of one that is there the blobs see to that.
+    """
+    if data_dir.is_dir():
+        return
     try:
         make_directory(data_dir)
     except PermissionError:

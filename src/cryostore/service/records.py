@@ -114,9 +114,12 @@ def touch_vault(transaction: Transaction, vault_id: int) -> None:
     records.touch(transaction, RecordKey(VAULT, vault_id))
 
 
-def touch_commit(transaction: Transaction, lineage: LineageRow, segment: Segment) -> None:
-    """Note a commit to a lineage, which is given as it was before, in the transaction of the commit."""
-    records.touch(transaction, records.of_commit(segment), previous=lineage.tip_generation)
+def touch_commit(transaction: Transaction, lineage: LineageRow, segment: Segment) -> int:
+    """Note a commit to a lineage, which is given as it was before, in the transaction of the commit.
+
+    Answers the number that its record may be written under, by whoever commits and nobody else.
+    """
+    return records.touch(transaction, records.of_commit(segment), previous=lineage.tip_generation)
 
 
 def record_due(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
@@ -142,8 +145,11 @@ def record_due(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
     return done < limit
 
 
-def record(context: Context, key: RecordKey) -> None:
-    """Bring the record of one noun up to date. What it says is durable when this returns. Raises as `record_due`."""
+def record(context: Context, key: RecordKey, change: int | None = None) -> None:
+    """Bring the record of one noun up to date. What it says is durable when this returns. Raises as `record_due`.
+
+    `change` is a number that the caller's own transaction got, so that nobody else writes under it.
+    """
     row = context.database.read(lambda transaction: records.find(transaction, key))
     if row is None or row.recorded >= row.changes:
         return
@@ -152,13 +158,15 @@ def record(context: Context, key: RecordKey) -> None:
         return
     for _ in range(NUMBERS_TRIED_MAX):
         # Under a number of its own: nobody knows how far another writer of this record came, or whether it lives.
-        change = context.database.write(lambda transaction: records.touch_known(transaction, key))
+        if change is None:
+            change = context.database.write(lambda transaction: records.touch_known(transaction, key))
         if change is None:
             return
         try:
             _write(context, row, change)
         except BlobExistsError:
-            continue  # the catalog was put back from an older copy: its numbers have been used since
+            change = None  # the catalog was put back from an older copy: its numbers have been used since
+            continue
         return
     raise BlobExistsError(f"{key.noun} {key.number}.{key.generation} has records that the catalog does not know of")
 

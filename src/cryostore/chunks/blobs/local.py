@@ -15,6 +15,7 @@ from cryostore.chunks.blobs.local_append import LocalAppender, cut_file, file_ow
 from cryostore.chunks.blobs.local_read import OpenFiles
 from cryostore.chunks.files import (
     ABSENT,
+    DIRECTORY_MODE,
     STAGING,
     create_file,
     make_directory,
@@ -39,7 +40,7 @@ class LocalBlobs:
                     sync_directory(root.parent)  # whoever made it may not have
             else:
                 make_directory(root)
-            make_directory(self._staging)
+            self._staging.mkdir(mode=DIRECTORY_MODE, exist_ok=True)  # nothing in it needs to outlive a power cut
             sweep_staging(self._staging)
 
     def put(self, key: str, data: Buffer) -> None:
