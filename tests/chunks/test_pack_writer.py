@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -67,6 +68,33 @@ def test_a_full_pack_is_closed_and_a_new_one_begun(blobs, size):
     assert [blobs.owned(pack_key(pack_id)) for pack_id in packs(blobs)] == [False, False, True]
     writer.close()
     assert not any(blobs.owned(pack_key(pack_id)) for pack_id in packs(blobs))
+
+
+def test_packs_that_were_written_to_their_end_are_told_once(blobs):
+    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=2 * SMALL)
+    locations = [writer.append(bytes(SMALL)) for _ in range(5)]
+    first, second, third = dict.fromkeys(location.pack_id for location in locations)
+    assert writer.take_whole() == [first, second]
+    writer.close()
+    assert writer.take_whole() == [third]
+    assert writer.take_whole() == []
+
+
+@pytest.mark.parametrize("method", ["append", "sync"])
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_a_pack_that_is_told_to_be_whole_is_sound_to_its_last_byte(blobs, method, at, size):
+    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=3 * size)
+    blobs.fail(method, at=at, torn_bytes=7)
+    ends = {}
+    for _ in range(7):
+        with suppress(StorageUnavailableError):
+            location = writer.append(bytes(size))
+            ends[location.pack_id] = location.offset + location.length
+    writer.close()
+    whole = writer.take_whole()
+    assert len(packs(blobs).keys() - whole) <= 1  # that of the fault, if it was not taken away
+    assert all(len(packs(blobs)[pack_id]) == ends[pack_id] for pack_id in whole)
 
 
 def test_a_closed_writer_takes_nothing(writer):

@@ -16,8 +16,9 @@ from cryostore.chunks.envelope import ENVELOPE_OVERHEAD_BYTES
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
 from cryostore.model.vaults import ListBackupVaults
-from cryostore.service import Caller
+from cryostore.service import Caller, opening
 from cryostore.service.open import open_service
+from cryostore.service.settings import Settings
 from support.api import new_resource
 from support.integrity import problems
 from support.stores import opened
@@ -28,7 +29,7 @@ from pathlib import Path
 from cryostore.core.digest import Payload
 from cryostore.model.jobs import CommitBackupJob, StartBackupJob
 from cryostore.model.objects import PutObject
-from cryostore.service import Caller
+from cryostore.service import Caller, opening
 from cryostore.service.open import open_service
 service = open_service(Path(sys.argv[1]))
 call = service.as_caller(Caller("AKIA", root=True)).call
@@ -138,14 +139,31 @@ def test_a_torn_tail_is_cut_and_what_lies_before_it_stays(store):
     api = store.api()
     data = random.Random(1).randbytes(1000)
     arn = api.backup({"name": data})
-    store.service.close()
     (pack,) = (store.data_dir / "packs").rglob("*.pack")
     whole = pack.read_bytes()
     envelope = whole[-len(data) - ENVELOPE_OVERHEAD_BYTES :]
     pack.write_bytes(whole + envelope[:-1])
-    store.service = store.open()
+    store.crash()
     assert pack.read_bytes() == whole
     assert api.restored(arn) == {"name": data}
+
+
+@pytest.mark.parametrize("pack_bytes", [1000, 1 << 20])
+def test_packs_that_were_written_to_their_end_are_not_looked_through_again(tmp_path, monkeypatch, pack_bytes):
+    """However many a long run left: only the last one may be torn, and after a clean end not even that."""
+    looked = []
+    monkeypatch.setattr(opening, "cut_torn_tail", lambda _, pack_id, **__: looked.append(pack_id))
+    with opened(tmp_path / "data", settings=Settings(pack_bytes_target=pack_bytes)) as store:
+        files = {f"{number}": random.Random(number).randbytes(700) for number in range(9)}
+        arn = store.api().backup(files)
+        assert len(list((store.data_dir / "packs").rglob("*.pack"))) == (5 if pack_bytes == 1000 else 1)
+        store.crash()
+        assert len(looked) <= 1
+        looked.clear()
+        store.api().backup({"more": b"more"})
+        store.reopen()
+        assert looked == []
+        assert store.api().restored(arn) == files
 
 
 def test_a_pack_that_is_gone_does_not_keep_the_store_from_opening(store):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from cryostore.catalog.database import Statement, Transaction
@@ -64,6 +64,12 @@ def open_packs(transaction: Transaction) -> list[str]:
 def close(transaction: Transaction, name: str) -> None:
     """Record that nothing will be appended to the pack any more."""
     transaction.run("UPDATE pack SET open = 0 WHERE name = :name", name=name)
+
+
+def close_all(transaction: Transaction, names: Sequence[str]) -> None:
+    """As `close`, for several packs."""
+    for name in names:
+        close(transaction, name)
 
 
 def set_sizes(transaction: Transaction, sizes: Mapping[int, int]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -50,9 +51,12 @@ def failed(failure: CryostoreError) -> StorageUnavailableError:
 class _OpenPack:
     """A pack being written. Owned until it is retired and nobody waits for a flush of it."""
 
-    def __init__(self, pack_id: str, appender: Appender) -> None:
+    def __init__(self, pack_id: str, appender: Appender, whole: deque[str]) -> None:
+        """`whole` gets the id once all of the pack is durable and nothing more will come."""
         self.pack_id = pack_id
         self.appender = appender
+        self.is_sound = True
+        self._whole = whole
         self.flushed_bytes = 0  # changed by the flush alone, as is `failure`
         self.failure: CryostoreError | None = None
         self._waiting = 0
@@ -73,7 +77,10 @@ class _OpenPack:
 
     def _close_if_done(self) -> None:
         if self._retired and not self._waiting:
+            is_flushed = self.failure is None and self.flushed_bytes == self.appender.size
             self.appender.close()
+            if self.is_sound and is_flushed:
+                self._whole.append(self.pack_id)
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +103,7 @@ class PackWriter:
         self._pack_bytes_target = pack_bytes_target
         self._lock = threading.Lock()
         self._current: _OpenPack | None = None
+        self._whole: deque[str] = deque()
         self._closed = False
         self._flushes = GroupFlush(self._flush)
 
@@ -127,6 +135,14 @@ class PackWriter:
             if self._current and self._current.pack_id == pack_id:
                 self._retire()
 
+    def take_whole(self) -> list[str]:
+        """The packs that ended since the last call, every byte of them durable and none behind the last envelope."""
+        found = []
+        with contextlib.suppress(IndexError):  # another thread takes them, too
+            while True:
+                found.append(self._whole.popleft())
+        return found
+
     def close(self) -> None:
         """Take no more envelopes; those on their way are still finished. May be called twice."""
         with self._lock:
@@ -155,6 +171,8 @@ class PackWriter:
             except CryostoreError as failure:
                 for entry in entries:
                     entry.failure = failure
+                if self._current is not None:
+                    self._current.is_sound = False  # something may stand behind its last envelope
                 # On a full disk too: garbage collection can only free what nobody is about to write to. A pack that
                 # is empty stays, or each attempt would leave another one.
                 empty = self._current is not None and self._current.appender.size <= PACK_HEADER_BYTES
@@ -196,7 +214,7 @@ class PackWriter:
                 with contextlib.suppress(CryostoreError):
                     self._blobs.delete(pack_key(pack_id))  # else a full disk would fill with empty packs
                 raise
-            self._current = _OpenPack(pack_id, appender)
+            self._current = _OpenPack(pack_id, appender, self._whole)
         return self._current
 
     def _retire(self) -> None:

@@ -160,6 +160,10 @@ class ChunkStore:
             place = f"pack {location.pack_id} at {location.offset}, {location.length} bytes"
             raise DamagedDataError(f"{place}: {error.message}") from error
 
+    def take_whole(self) -> list[str]:
+        """The growing packs that this process wrote to their end since the last call: there is nothing to cut off."""
+        return self._packs.take_whole() if isinstance(self._packs, PackWriter) else []
+
     def close(self) -> None:
         """Finish the open pack. May be called twice."""
         self._packs.close()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar, cast
 
+from cryostore.catalog import packs
 from cryostore.catalog.migration import require_readable
 from cryostore.chunks.blobs import BlobStore
 from cryostore.core.errors import (
     ConfigurationError,
+    CryostoreError,
     DamagedDataError,
     KeyUnavailableError,
     StorageFullError,
@@ -164,6 +168,9 @@ class Service:
     def close(self) -> None:
         """Finish what is being written and let go of everything. The service must not be called any more."""
         self.context.store.close()
+        if whole := self.context.store.take_whole():
+            with suppress(CryostoreError):  # who opens the store next finds out, as after a crash
+                self.context.database.write(partial(packs.close_all, names=whole))
         self.context.database.close()
         self._blobs.close()
         if self._in_use is not None:

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cryostore.catalog import chunks, jobs
+from cryostore.catalog import chunks, jobs, packs
 from cryostore.catalog.chunks import ChunkRow
 from cryostore.catalog.database import Answer, AtOnce, NotAsUsualError, Statement, Transaction
 from cryostore.catalog.jobs import JobRow
@@ -193,6 +193,8 @@ class _Recording:
         if stored is not None and not _record(self._context, transaction, self._vault_id, stored):
             raise _ChunkVanishedError
         self._work(transaction)
+        if whole := self._context.store.take_whole():  # else who opens the store next would look through each
+            packs.close_all(transaction, whole)
 
     def _insertion(self, stored: _Stored, row: ChunkRow) -> tuple[Statement, Statement]:
         return chunks.insertion(
