@@ -20,6 +20,7 @@ from cryostore.core.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
+from cryostore.core.ids import random_id
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -113,7 +114,7 @@ def create_file(path: Path, data: Buffer, *, staging: Path) -> None:
 
 def staged_file(staging: Path) -> tuple[int, Path]:
     """A new file, mode 0600, open for writing; the caller removes it. Raises OSError."""
-    path = staging / f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
+    path = staging / f"{TEMPORARY_PREFIX}{random_id()}"
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE), path
 
 
