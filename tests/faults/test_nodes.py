@@ -227,8 +227,9 @@ def test_a_long_outage_is_told_and_passes(cluster):
         cluster.to_catalog.hold()
         cluster.to_catalog.refuses = True
         cluster.to_catalog.cut()
-        for api, job in zip(asking, jobs, strict=True):
-            api.refuses(ServiceUnavailableException, PutObject(backup_job_id=job, object_name="a"))
+        refused = [PutObject(backup_job_id=job, object_name="a") for job in jobs]
+        with ThreadPoolExecutor(NODES) as at_once:  # one after the other they take longer than botocore goes on trying
+            list(at_once.map(lambda api, put: api.refuses(ServiceUnavailableException, put), asking, refused))
         cluster.to_catalog.refuses = False
         cluster.to_catalog.go_on()
         for api, job in zip(asking, jobs, strict=True):
