@@ -10,7 +10,7 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from conformance.database import DatabaseTests, GroupCommitTests, add, names, numbers, together
+from conformance.database import DatabaseTests, GroupCommitTests, add, adding, names, numbering, numbers, together
 from cryostore.catalog import (
     chunks,
     collections,
@@ -23,6 +23,7 @@ from cryostore.catalog import (
 )
 from cryostore.catalog.chunk_lists import ChunkEntry
 from cryostore.catalog.chunks import ChunkRow
+from cryostore.catalog.database import AtOnce, NotAsUsualError
 from cryostore.catalog.postgres import PostgresDatabase
 from cryostore.catalog.postgres_clock import DatabaseClock
 from cryostore.catalog.postgres_session import Place, translated
@@ -285,6 +286,39 @@ def test_reads_that_are_in_the_way_again_and_again_wait_for_their_turn(database,
 def count_up(transaction):
     (number,) = transaction.row("SELECT number FROM thing WHERE name = :name", name=b"hot")
     transaction.run("UPDATE thing SET number = :number WHERE name = :name", number=number + 1, name=b"hot")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.usefixtures("thing")
+def test_a_statement_that_was_passed_over_is_not_taken_for_prepared(database, at_once):
+    """One before it failed just when it was to be prepared, in a session that was to forget once before, when nothing
+    was prepared. It would fail for as long as the session lasts."""
+
+    def write(name):
+        unit = AtOnce([adding(name), numbering(b"hot", 1)])
+        database.write(unit if at_once else lambda transaction: unit(transaction))
+
+    def fail():
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            write(b"hot")
+
+    fail()
+    for number in range(postgres_session.PREPARE_AFTER):
+        write(b"%d" % number)
+    fail()
+    for name in (b"a", b"b"):
+        attempts = database._row.batch
+        write(name)
+        assert database._row.batch == attempts + 1
+
+
+@pytest.mark.usefixtures("thing")
+def test_a_batch_that_runs_again_is_nothing_for_the_log(database, caplog):
+    """The library warns of what was passed over; with many nodes that would be a line for every few writes."""
+    for _ in range(5):  # it depends on how fast the server is
+        with pytest.raises(NotAsUsualError):
+            database.write(AtOnce([numbering(b"none", 1), *[adding(b"%d" % number) for number in range(50)]]))
+    assert caplog.records == []
 
 
 def test_every_increment_of_a_hot_row_counts_once(database, other, thing):

@@ -107,7 +107,10 @@ class _WritingSession:
         return self._transaction
 
     def say(self, command: str) -> None:
-        self._session.say(command)
+        if command.startswith("ROLLBACK"):
+            self._session.take_back(command)
+        else:
+            self._session.say(command)
 
     def stands(self, error: BaseException) -> bool:
         if not isinstance(error, psycopg.Error):

@@ -6,6 +6,8 @@ Does not live here: transactions that are tried again, and who uses which sessio
 from __future__ import annotations
 
 import functools
+import itertools
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -60,6 +62,7 @@ answered is on the disk, whatever the server was set to."""
 QUOTED_OR_PARAMETER = re.compile(r"('(?:[^']|'')*')|(?<!:):([a-z_][a-z0-9_]*)")
 PREPARE_AFTER = 3
 PREPARED_MAX = 400
+ROLLBACKS = itertools.count()
 WRONG_PAGES = (
     "SELECT checksum_failures FROM pg_stat_database WHERE datname = current_database() AND checksum_failures > 0"
 )
@@ -69,6 +72,7 @@ FOREIGN_KEYS = (
     " JOIN pg_attribute AS other ON other.attrelid = confrelid AND other.attnum = confkey[1]"
     " WHERE contype = 'f' AND connamespace = current_schema()::regnamespace ORDER BY conname"
 )
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what was passed over when a statement failed
 NOT_TEXT = re.compile("[\0\1]")
 ESCAPED = re.compile("\1([\1\2])")
 
@@ -204,10 +208,18 @@ class Session(psycopg.Connection[Row]):
         assert self.info.transaction_status == TransactionStatus.INTRANS, "a statement failed and its error was dropped"
         self.say("COMMIT")
 
+    def take_back(self, command: str = "ROLLBACK") -> None:
+        """Roll back, to a savepoint perhaps, and forget which statements are prepared.
+
+        Of those that were passed over since one before them failed, the library does not know that they are not. It
+        forgets all of them at a ROLLBACK, but only if it has never seen its text: so each is numbered.
+        """
+        self.say(f"{command} -- {next(ROLLBACKS)}")
+
     def leave(self) -> None:
         """Take back what is open, if anything is and the session still stands."""
         if self.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
-            self.say("ROLLBACK")
+            self.take_back()
 
 
 def _check_server(session: Session, place: Place) -> None:
