@@ -33,6 +33,8 @@ MAKE_TABLE = f"""
     COMMIT
 """
 HAS_TABLE = "SELECT to_regclass('catalog_writer')::text"
+WHICH_SERVER = "SELECT pg_postmaster_start_time()::text"
+"""To the microsecond: no two servers that stand in for each other were started in the same one."""
 FORGET = f"DELETE FROM catalog_writer WHERE used_at < now() - interval '{DAYS} days'"
 NUMBER_BATCH = (
     "INSERT INTO catalog_writer (writer_id, batch) VALUES ('{writer_id}', {batch})"
@@ -56,7 +58,7 @@ class WriterRow:
         """The number of the last batch that was begun."""
         self._acknowledged = 0
         self._acknowledged_at = 0.0
-        self._confirmed: int | None = None
+        self._confirmed: tuple[int, object] | None = None
 
     @staticmethod
     def make_table(session: Session) -> None:
@@ -76,11 +78,13 @@ class WriterRow:
     def confirm(self, session: Session, losses: int) -> None:
         """Make sure that a server has what was acknowledged, and its replicas what it shows.
 
-        That is so until a session is lost: `losses` were, before this one was opened. Raises BehindError.
+        That is so until a session is lost, of which `losses` were before this one was opened, or this one is with
+        another server than the one before: then those that are lost have not been noticed yet. Raises BehindError.
         """
-        if self._confirmed != losses:
+        seen = losses, session.say(WHICH_SERVER).fetchone()
+        if self._confirmed != seen:
             self.last_batch(session)
-            self._confirmed = losses
+            self._confirmed = seen
 
     def last_batch(self, session: Session) -> int:
         """The number of our last batch that is committed. Raises BehindError if one is not that was before."""
