@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,8 +11,9 @@ from cryostore.catalog import records
 from cryostore.chunks.records import RecordName
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance import records as maintenance_records
+from cryostore.maintenance.opened_keys import OpenedKeys
 from cryostore.maintenance.records import write_due
-from cryostore.service.records import record_due
+from cryostore.service.records import CommitRecord, decode, record, record_due
 from support.api import new_resource
 from support.shop import Shop
 
@@ -81,3 +83,32 @@ def test_a_commit_is_recorded_under_its_own_number_and_again_if_that_is_taken():
     shop.api.backup({"a": b"2"})
     row = last_commit(shop)
     assert (row.generation, row.changes, row.recorded) == (name.generation, 2, 2)
+
+
+class Interrupted:
+    """A database between whose first read and first write others do something."""
+
+    def __init__(self, database, meanwhile):
+        self._database = database
+        self._meanwhile = [meanwhile]
+        self.read = database.read
+
+    def write(self, work):
+        while self._meanwhile:
+            self._meanwhile.pop()()
+        return self._database.write(work)
+
+
+def test_a_record_that_is_written_while_the_commit_before_it_goes_does_not_name_that():
+    """Whoever rebuilds the catalog would miss that commit, and doubt every later point."""
+    shop = Shop()
+    first = shop.api.backup({"a": b"1"}, resource=(resource := new_resource()))
+    shop.api.backup({"a": b"2"}, resource=resource)
+    key = last_commit(shop).key
+    shop.store.database.write(lambda t: records.touch_known(t, key))
+    database = Interrupted(shop.context.database, lambda: shop.api.delete_point(first))
+    record(replace(shop.context, database=database), key)
+    row = last_commit(shop)
+    assert row.recorded == row.changes
+    sealed = shop.context.records.get(RecordName(*key, row.recorded, 0), OpenedKeys(shop.context).key_of)
+    assert (decode(sealed, CommitRecord).previous, row.previous) == (0, 0)

@@ -73,12 +73,12 @@ def touch(transaction: Transaction, key: RecordKey, *, previous: int | None = No
     return int(row[0])
 
 
-def touch_known(transaction: Transaction, key: RecordKey) -> int | None:
-    """As `touch`, for a noun that is on record or waits to be; None if it is not."""
+def touch_known(transaction: Transaction, key: RecordKey) -> RecordRow | None:
+    """As `touch`, for a noun that is on record or waits to be: its row, with the number; None if it is not."""
     row = transaction.row(
-        f"UPDATE record SET changes = changes + 1 WHERE {IS_KEY} AND gone = 0 RETURNING changes", **key._asdict()
+        f"UPDATE record SET changes = changes + 1 WHERE {IS_KEY} AND gone = 0 RETURNING {COLUMNS}", **key._asdict()
     )
-    return int(row[0]) if row else None
+    return RecordRow(*row) if row else None
 
 
 def end(transaction: Transaction, key: RecordKey) -> None:

@@ -157,11 +157,13 @@ def record(context: Context, key: RecordKey, change: int | None = None) -> None:
         _remove(context, row)
         return
     for _ in range(NUMBERS_TRIED_MAX):
-        # Under a number of its own: nobody knows how far another writer of this record came, or whether it lives.
+        # Under a number of its own: nobody knows how far another writer of this record came, or whether it lives. Its
+        # row must not be older than the number: whoever changes it later counts it up, and sees to it that it is due.
         if change is None:
-            change = context.database.write(lambda transaction: records.touch_known(transaction, key))
-        if change is None:
-            return
+            row = context.database.write(lambda transaction: records.touch_known(transaction, key))
+            if row is None:
+                return
+            change = row.changes
         try:
             _write(context, row, change)
         except BlobExistsError:
