@@ -430,6 +430,7 @@ def test_a_catalog_is_opened_by_its_url():
     [
         "postgresql://u:geh@eim@host/db",
         "postgresql://u:geh/eim@host/db",
+        "postgresql://u:1/geheim@host/db",
         "postgresql://u:geheim@host:geheim/db",
         "postgresql://u:geheim@host/db?nonsense=geheim",
     ],

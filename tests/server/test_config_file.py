@@ -196,6 +196,9 @@ def test_a_password_in_a_file_that_others_may_read(file):
     [
         ("postgresql://u:p@h/d", True),
         ("postgresql://u@h/d", False),
+        ("postgresql://u:p?w@h/d", True),
+        ("postgresql://u:1/w@h/d", True),
+        ("postgresql://u@h:1/d?options=a:@b", False),
         ("postgresql://h/d?password=x", True),
         ("postgresql://h/d?sslmode=require", False),
         ("/a/path", False),

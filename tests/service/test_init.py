@@ -304,6 +304,10 @@ def test_a_master_key_rotation_wraps_the_identity_anew(tmp_path):
 
 def test_places_are_shown_without_secrets():
     assert without_secrets("postgresql://u:pw@h:5/db?password=pw&sslmode=require") == "postgresql://u@h:5/db"
+    assert without_secrets("postgresql://u:ge?heim@h:5/db?password=pw") == "postgresql://u@h:5/db"
+    assert without_secrets("postgresql://u:1/geheim@h/db") == "postgresql://u@h/db", "libpq takes all of it for names"
+    assert without_secrets("postgresql://h/db?options=a@b") == "postgresql://h/db"
+    assert without_secrets("s3://b?token=geheim@x") == "s3://b"
     assert without_secrets("s3://b/p?endpoint=http://h:1&region=x") == "s3://b/p?endpoint=http://h:1"
     assert without_secrets("/a/b") == "/a/b"
 

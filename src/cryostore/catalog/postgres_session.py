@@ -60,6 +60,7 @@ SETTINGS = f"""
 """Plans do not depend on when the tables were last analysed: whatever an index serves is read by it. A commit that is
 answered is on the disk, whatever the server was set to."""
 QUOTED_OR_PARAMETER = re.compile(r"('(?:[^']|'')*')|(?<!:):([a-z_][a-z0-9_]*)")
+AT_IN_NAME = re.compile("[a-z]*://[^/]*/[^?]*@")
 PREPARE_AFTER = 3
 PREPARED_MAX = 400
 ROLLBACKS = itertools.count()
@@ -151,6 +152,7 @@ class Place:
         if (
             not given
             or "@" in host
+            or AT_IN_NAME.match(url)
             or re.search(r"[^0-9,]", port)
             or not url.startswith(("postgres://", "postgresql://"))
         ):

@@ -135,6 +135,13 @@ def require_no_password(url: str, flag: str, variable: str) -> None:
 
 def has_password(url: str) -> bool:
     """Whether the URL of a catalog has a password in it."""
-    where, _, options = url.partition("://")[2].partition("?")  # by hand: `urlsplit` knows nothing of several hosts
-    user = where.rpartition("@")[0]
-    return ":" in user or any(name in SECRET_PARAMETERS for name, _ in parse_qsl(options))
+    rest = url.partition("://")[2]  # by hand: `urlsplit` knows nothing of several hosts
+    named, at, after = rest.partition("@")  # as libpq, which also takes what has a "?" in it
+    if at and "/" not in named:
+        rest = after
+    else:
+        named = ""
+    where, _, options = rest.partition("?")
+    if ":" in named or ":" in where.rpartition("@")[0]:
+        return True
+    return any(name in SECRET_PARAMETERS for name, _ in parse_qsl(options))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
-from cryostore.catalog import open_catalog
+from cryostore.catalog import POSTGRES, open_catalog
 from cryostore.catalog.database import Database
 from cryostore.chunks.blobs import BlobStore, open_blobs
 from cryostore.chunks.keyring import KeyringSource, open_keyring, parse_place
@@ -174,9 +174,13 @@ def without_secrets(place: str) -> str:
     if not is_url(place):
         return str(Path(place).absolute())
     scheme, _, rest = place.partition("://")  # by hand: `urlsplit` knows nothing of several hosts
+    named, at, after = rest.partition("@")
+    if place.startswith(POSTGRES) and at and "/" not in named:
+        rest = after  # libpq takes for names all up to here, also what has a "?" in it
+    else:
+        named = ""
     where, _, options = rest.partition("?")
-    authority, slash, path = where.partition("/")
-    named, _, hosts = authority.rpartition("@")
-    user = named.partition(":")[0]
+    misread, _, where = where.rpartition("@")
+    user = (named or misread).partition(":")[0]
     query = urlencode([pair for pair in parse_qsl(options) if pair[0] in TELLING], safe=":/,")
-    return f"{scheme}://{f'{user}@' if user else ''}{hosts}{slash}{path}{f'?{query}' if query else ''}"
+    return f"{scheme}://{f'{user}@' if user else ''}{where}{f'?{query}' if query else ''}"
