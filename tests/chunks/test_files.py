@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -46,6 +47,21 @@ def test_sweeping_an_empty_or_racing_directory_is_quiet(tmp_path, monkeypatch):
     sweep_staging(tmp_path)
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_swept_before_it_shows_that_its_maker_lives_is_made_all_the_same(tmp_path, monkeypatch):
+    """Another process opens the store between the two."""
+    really_lock = fcntl.flock
+
+    def lock_late(descriptor, how):
+        monkeypatch.undo()
+        sweep_staging(tmp_path)
+        really_lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    create_file(tmp_path / "file", b"x", staging=tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"x"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_make_directory_flushes_even_what_exists(tmp_path, monkeypatch):

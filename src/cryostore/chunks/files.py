@@ -101,7 +101,6 @@ def create_file(path: Path, data: Buffer, *, staging: Path) -> None:
     """
     descriptor, temporary = staged_file(staging)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # the sweeper sees by this that we live
         write_all(descriptor, [data], 0)
         os.fsync(descriptor)
         os.link(temporary, path)  # unlike rename, never replaces
@@ -113,9 +112,18 @@ def create_file(path: Path, data: Buffer, *, staging: Path) -> None:
 
 
 def staged_file(staging: Path) -> tuple[int, Path]:
-    """A new file, mode 0600, open for writing; the caller removes it. Raises OSError."""
-    path = staging / f"{TEMPORARY_PREFIX}{random_id()}"
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE), path
+    """A new file, mode 0600, open for writing, which no sweeper takes; the caller removes it. Raises OSError."""
+    while True:
+        path = staging / f"{TEMPORARY_PREFIX}{random_id()}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the sweeper sees by this that we live
+            if os.fstat(descriptor).st_nlink:
+                return descriptor, path
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # it was quicker than the lock
 
 
 def sweep_staging(staging: Path) -> None:

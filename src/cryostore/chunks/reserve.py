@@ -11,7 +11,6 @@ here: which writes are ordinary (`service.reserve`).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -173,7 +172,6 @@ class Reserve:
         make_directory(staging)
         descriptor, temporary = staged_file(staging)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # `sweep_staging` sees by this that we live
             os.posix_fallocate(descriptor, 0, max(size, 1))
             os.fsync(descriptor)
             with contextlib.suppress(FileExistsError):  # another process was quicker: one reserve is enough
