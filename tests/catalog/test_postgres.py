@@ -291,12 +291,14 @@ def count_up(transaction):
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.usefixtures("thing")
 def test_a_statement_that_was_passed_over_is_not_taken_for_prepared(database, at_once):
-    """One before it failed just when it was to be prepared, in a session that was to forget once before, when nothing
-    was prepared. It would fail for as long as the session lasts."""
+    """One before it failed just when it was to be prepared, in a session that had rolled back before it prepared any.
+
+    It would fail for as long as the session lasts.
+    """
 
     def write(name):
         unit = AtOnce([adding(name), numbering(b"hot", 1)])
-        database.write(unit if at_once else lambda transaction: unit(transaction))
+        database.write(unit if at_once else unit.__call__)  # which is not known beforehand
 
     def fail():
         with pytest.raises(psycopg.errors.UniqueViolation):

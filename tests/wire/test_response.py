@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -129,6 +130,25 @@ def chunk_answer(body: bytes, encoding: str) -> Response:
 def test_a_body_that_cannot_be_decoded_is_a_failure_of_the_server(body, encoding):
     with pytest.raises(ServiceInternalException, match="the answer to GetChunk cannot be read"):
         decode(OPERATIONS["GetChunk"], chunk_answer(body, encoding))
+
+
+def of_a_proxy(response: Response) -> Response:
+    """As a proxy passes it on that compresses for whoever takes it, without saying how long the content is."""
+    encoder = zstandard.ZstdCompressor().compressobj()
+    body = encoder.compress(response.body.data) + encoder.flush()
+    return Response(response.status, [*response.headers, ("content-encoding", "zstd")], Payload(body))
+
+
+def test_what_a_proxy_compressed_is_decoded_whatever_it_is():
+    listing = ListObjectsOutput(object_list=[], next_token="token")
+    answer = of_a_proxy(encode(OPERATIONS["ListObjects"], listing))
+    assert decode(OPERATIONS["ListObjects"], answer) == listing
+    failure = of_a_proxy(error.encode(ResourceNotFoundException("there is no such job"), None, "id"))
+    with pytest.raises(ResourceNotFoundException, match="there is no such job"):
+        decode(OPERATIONS["ListObjects"], failure)
+    cut = Response(200, answer.headers, Payload(answer.body.data[:-3]))
+    with pytest.raises(ServiceInternalException, match="the answer to ListObjects cannot be read"):
+        decode(OPERATIONS["ListObjects"], cut)
 
 
 def test_a_metadata_string_travels_as_utf8_in_its_header():

@@ -106,12 +106,14 @@ def decompress(codec: int, data: Encoded, length: int) -> Encoded | bytes:
 
 
 def decompress_whole(data: Buffer, bytes_max: int) -> bytes:
-    """Decode a zstd frame that says its length; DamagedDataError if it is none, or longer than `bytes_max`."""
+    """Decode a zstd frame; DamagedDataError if it is none, cut short, or holds more than `bytes_max`."""
     try:
         length = zstandard.frame_content_size(data)
+        if length < 0:  # it does not say
+            return _decoders.decompressor.decompress(data, max_output_size=bytes_max)
     except zstandard.ZstdError as error:
         raise DamagedDataError(f"no compressed bytes: {error}") from None
-    if not 0 <= length <= bytes_max:
+    if length > bytes_max:
         raise DamagedDataError(f"the compressed bytes claim to hold {length} bytes, where {bytes_max} are the most")
     return bytes(decompress(Codec.ZSTD, data, length))
 

@@ -6,7 +6,9 @@ wrong. An output is either a JSON document, or headers and a raw body; an empty 
 
 from __future__ import annotations
 
+import contextlib
 import re
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -73,12 +75,15 @@ def decode(declaration: Declaration, response: Response) -> Output:
     """The output a response says.
 
     Raises the modelled error for any status but a success, and ServiceInternalException for a success that cannot be
-    read, which a caller may retry like any other failure of a server.
+    read, which a caller may retry like any other failure of a server. Takes whatever a proxy has compressed.
     """
     if not 200 <= response.status < 300:
+        with contextlib.suppress(ValueError, DamagedDataError):  # else the status tells
+            response = _decoded(response)
         raise error.decode(response)
     plan = _plan(declaration)
     try:
+        response = _decoded(response)
         if plan.raw:
             return _raw(declaration, plan, response)
         return plan.decoder.decode(response.body.data if len(response.body) else b"{}")
@@ -93,7 +98,7 @@ def _raw(declaration: Declaration, plan: Plan, response: Response) -> Output:
         if (text := headers.get(member.wire_name)) is not None:
             found[member.attribute] = _value(member, header_value(text))
     if plan.body and (len(response.body) or plan.body.required or plan.body_length in found):
-        found[plan.body.attribute] = _decoded(response.body, headers.get(ENCODING_HEADER))
+        found[plan.body.attribute] = response.body
     return declaration.output(**found)
 
 
@@ -106,12 +111,14 @@ def accepts_zstd(accept_encoding: str | None) -> bool:
     return False
 
 
-def _decoded(body: Payload, encoding: str | None) -> Payload:
+def _decoded(response: Response) -> Response:
+    """With its body as it was before it was encoded for the way. Raises ValueError, DamagedDataError."""
+    encoding = response.header(ENCODING_HEADER)
     if encoding in (None, "identity"):
-        return body
+        return response
     if encoding != ZSTD:
         raise ValueError(f"its body is encoded as {encoding!a}")
-    return Payload(decompress_whole(body.data, BODY_BYTES_MAX))
+    return replace(response, body=Payload(decompress_whole(response.body.data, BODY_BYTES_MAX)))
 
 
 def _value(member: Member, text: str) -> scalar.Value:
