@@ -9,7 +9,7 @@ import pytest
 
 from cryostore.catalog import records
 from cryostore.chunks.records import RecordName
-from cryostore.core.errors import KeyUnavailableError
+from cryostore.core.errors import KeyUnavailableError, StorageUnavailableError
 from cryostore.maintenance import records as maintenance_records
 from cryostore.maintenance.opened_keys import OpenedKeys
 from cryostore.maintenance.records import write_due
@@ -112,3 +112,21 @@ def test_a_record_that_is_written_while_the_commit_before_it_goes_does_not_name_
     assert row.recorded == row.changes
     sealed = shop.context.records.get(RecordName(*key, row.recorded, 0), OpenedKeys(shop.context).key_of)
     assert (decode(sealed, CommitRecord).previous, row.previous) == (0, 0)
+
+
+def test_what_a_writer_that_died_left_goes_with_the_point():
+    """Else the point would come back, without most of its bytes, when the catalog is rebuilt."""
+    shop = Shop()
+    point = shop.api.backup({"a": b"1"}, resource=new_resource())
+    key = last_commit(shop).key
+    change = shop.store.database.write(lambda t: records.touch_known(t, key)).changes
+
+    def die():
+        raise StorageUnavailableError("the process is gone before it said that the record is finished")
+
+    with pytest.raises(StorageUnavailableError):
+        record(replace(shop.context, database=Interrupted(shop.context.database, die)), key, change)
+    write_due(shop.context)
+    assert last_commit(shop).recorded > change
+    shop.api.delete_point(point)
+    assert [name for name in shop.context.records.names() if name[:3] == key] == []

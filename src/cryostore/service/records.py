@@ -185,9 +185,18 @@ def void_above(context: Context, segment: Segment) -> None:
 
 
 def _remove(context: Context, row: RecordRow) -> None:
-    """Remove the record of a noun that is no more, then its row."""
-    _delete(context, row.key, row.recorded, row.parts)
+    """Remove the record of a noun that is no more, and what writers left that died; then its row."""
+    for change in range(1, row.changes + 1):
+        parts = row.parts if change == row.recorded else _parts_there(context, row.key, change)
+        _delete(context, row.key, change, parts)
     context.database.write(lambda transaction: records.delete(transaction, row))
+
+
+def _parts_there(context: Context, key: RecordKey, change: int) -> int:
+    parts = 0
+    while context.records.has(RecordName(*key, change, parts)):
+        parts += 1
+    return parts
 
 
 def _delete(context: Context, key: RecordKey, change: int, parts: int) -> None:
