@@ -25,6 +25,12 @@ def result(future: Future[T]) -> T:
                 return future.result()
 
 
+def wait(event: threading.Event) -> None:
+    """Return once an event is set. Raises KeyboardInterrupt if told to end."""
+    while not event.wait(LOOK_SECONDS):
+        interrupts.check()
+
+
 class Threads(ThreadPoolExecutor):
     """A pool that is at rest once it was shut down: what was not begun by then never is, and no thread is left.
 
