@@ -117,6 +117,15 @@ def test_handlers_are_as_before_afterwards_and_those_of_others_stay(monkeypatch)
             signal.signal(number, handler)
 
 
+def test_a_context_within_another_is_the_same():
+    with heeded():
+        with heeded(), pytest.raises(KeyboardInterrupt), waiting:
+            tell()
+        assert told()
+        check()
+    assert not told()
+
+
 def test_without_a_context_nothing_has_an_effect():
     check()
     with waiting:

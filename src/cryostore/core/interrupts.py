@@ -29,6 +29,8 @@ class _Notice:
         """When, by the monotonic clock."""
         self.is_raised = False
         self.is_waiting = False
+        self.is_heeded = False
+        """Whether signals come here."""
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the shape of a handler
         now = time.monotonic()
@@ -55,10 +57,14 @@ _main = threading.main_thread().ident
 def heeded() -> Iterator[None]:
     """While the context lasts, SIGINT, SIGTERM and SIGHUP end the run where it may end. For the main thread.
 
-    Signals that are ignored, or that somebody else handles, stay so.
+    Signals that are ignored, or that somebody else handles, stay so. Within another such context it does nothing.
     """
     global _notice  # noqa: PLW0603 - as the handlers are
+    if _notice.is_heeded:
+        yield
+        return
     before, _notice = _notice, _Notice()
+    _notice.is_heeded = True
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     handlers = {n: old for n, old in handlers.items() if old in (signal.SIG_DFL, signal.default_int_handler)}
     for number in handlers:
