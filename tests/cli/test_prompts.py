@@ -34,7 +34,7 @@ def asked(tmp_path, *arguments):
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
-        preexec_fn=own_terminal,
+        preexec_fn=own_terminal,  # noqa: PLW1509 - it takes no lock
     ) as process:
         os.close(terminal)
         said = b""

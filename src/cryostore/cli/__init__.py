@@ -11,6 +11,7 @@ import os
 import sys
 
 from cryostore.cli.output import open_output
+from cryostore.core import interrupts
 
 GARBAGE_THRESHOLDS = gc.get_threshold()
 """Python's own: for what runs long and holds much."""
@@ -51,6 +52,7 @@ def main() -> None:
     except Exception:  # noqa: BLE001 - it is shown as the interpreter would
         sys.excepthook(*sys.exc_info())
         code = FAILED
+    interrupts.ignore()
     sys.exit(code)
 
 

@@ -6,8 +6,12 @@ import io
 import os
 import select
 import sys
+from typing import TYPE_CHECKING, cast
 
 from cryostore.core.interrupts import waiting
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 READER_MS = 100
 """How long, at the end of such a run, its reader has for each part of what was printed until then."""
@@ -36,7 +40,7 @@ class Output(io.RawIOBase):
         """Whether it is a terminal."""
         return os.isatty(self._fd)
 
-    def write(self, data: bytes | memoryview, /) -> int | None:
+    def write(self, data: ReadableBuffer, /) -> int | None:
         """Write some of the data; answers how much, None if it would have to wait and must not."""
         view = memoryview(data).cast("B")
         if self.ends:
@@ -52,7 +56,7 @@ class Output(io.RawIOBase):
 
 def open_output() -> Output:
     """Put such a standard output in the place of Python's own; once in a process."""
-    old = sys.stdout
+    old = cast("io.TextIOWrapper", sys.stdout)
     output = Output(old.fileno())
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(output),
