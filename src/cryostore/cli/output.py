@@ -6,12 +6,9 @@ import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 from cryostore.core.interrupts import waiting
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 READER_MS = 100
 """How long, at the end of such a run, its reader has for each part of what was printed until then."""
@@ -40,7 +37,7 @@ class Output(io.RawIOBase):
         """Whether it is a terminal."""
         return os.isatty(self._fd)
 
-    def write(self, data: ReadableBuffer, /) -> int | None:
+    def write(self, data: Any, /) -> int | None:
         """Write some of the data; answers how much, None if it would have to wait and must not."""
         view = memoryview(data).cast("B")
         if self.ends:
