@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cryostore.core import interrupts
 from support import tree
 
 # A run of `make test` tries the same examples every time, so that a red run means a change; `make stress` explores.
@@ -54,6 +55,13 @@ SHARES = {
     "maintenance/test_rebuild.py": 2,
 }
 """Files whose tests are many and take their time: one of so many is made each time, the others by `make stress`."""
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """Signals are what they were, after a test that told a run in this process to end."""
+    yield
+    interrupts.restore()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
 import stat
 
@@ -17,6 +18,7 @@ from cryostore.agent.report import Report
 from cryostore.agent.restore import Options as RestoreOptions
 from cryostore.agent.restore import restore
 from cryostore.client import pages
+from cryostore.core.interrupts import heeded
 from cryostore.core.limits import KIB, MIB
 from cryostore.core.time import wall_clock
 from cryostore.model.chunks import LinkChunks, PutChunk
@@ -209,6 +211,34 @@ def test_content_that_nothing_needs_any_more_is_dropped(runs, tmp_path):
         assert [name for name in archive.names if not is_key_name(name)] == ["catalog", "content-00000002"]
     runs.restore(tmp_path / "target")
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_each_name_of_a_file_counts(local_runs, tmp_path):
+    write(tmp_path / "source", {"a": b"content"})
+    os.link(tmp_path / "source" / "a", tmp_path / "source" / "b")
+    report, _ = local_runs.backup(tmp_path / "source")
+    assert (report.files, report.new, report.changed, report.unchanged) == (2, 2, 0, 0)
+    os.link(tmp_path / "source" / "a", tmp_path / "source" / "c")
+    (tmp_path / "source" / "a").write_bytes(b"another")
+    report, _ = local_runs.backup(tmp_path / "source")
+    assert (report.files, report.new, report.changed, report.unchanged) == (3, 1, 2, 0)
+    report, _ = local_runs.backup(tmp_path / "source")
+    assert (report.files, report.new, report.changed, report.unchanged) == (3, 0, 0, 3)
+
+
+@pytest.mark.parametrize("size", [0, 9])
+def test_a_run_is_ended_amid_a_folder_of_small_files(local_runs, tmp_path, size):
+    """Also if they are all the same, so that nothing is sent."""
+    write(tmp_path / "source", {f"{number}": b"x" * size for number in range(100)})
+    read = []
+
+    def tell(path):
+        read.append(path)
+        signal.raise_signal(signal.SIGINT)
+
+    with heeded(), pytest.raises(KeyboardInterrupt):
+        local_runs.backup(tmp_path / "source", before_read=tell)
+    assert len(read) == 1
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -209,3 +209,51 @@ def test_what_cannot_be_mounted(local_place, source, tmp_path):
         with local_place.started("mount", folder) as process:
             assert process.wait(SECONDS_MAX) == 2
             assert process.stderr.read().startswith("error: ")
+
+
+def all_at_once(process):
+    """Tell a process in every way to end, in one moment."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
+        process.send_signal(number)
+
+
+def test_several_signals_at_once_end_it(local_place, source, tmp_path):
+    local_place.run("backup", source, "--resource", "signals")
+    folder = tmp_path / "mount"
+    folder.mkdir()
+    socket = tmp_path / "socket"
+    for _ in range(3):
+        for arguments in (["mount", folder], ["serve-nbd", "latest:large", "--socket", socket]):
+            with local_place.started(*arguments) as process:
+                assert "ends it" in process.stderr.readline()
+                all_at_once(process)
+                assert process.wait(SECONDS_MAX) == 0
+        assert not os.path.ismount(folder)
+        assert not socket.exists()
+
+
+def ignored(process):
+    """The signals that a process ignores."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    mask = int(status.partition("SigIgn:")[2].split()[0], 16)
+    return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
+
+
+def test_a_signal_that_is_ignored_stays_so(local_place, source, tmp_path):
+    """As `nohup` has it, and a shell for what it runs in the background."""
+    local_place.run("backup", source, "--resource", "nohup")
+    (tmp_path / "mount").mkdir()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT)}
+    try:
+        for arguments in (
+            ["mount", tmp_path / "mount"],
+            ["serve-nbd", "latest:large", "--socket", tmp_path / "socket"],
+        ):
+            with local_place.started(*arguments) as process:
+                assert "ends it" in process.stderr.readline()
+                assert {signal.SIGHUP, signal.SIGINT} <= ignored(process)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

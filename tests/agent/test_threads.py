@@ -8,6 +8,7 @@ import pytest
 from cryostore.agent.target import Target
 from cryostore.agent.threads import Threads, result
 from cryostore.core.interrupts import heeded
+from cryostore.model.errors import ServiceUnavailableException
 
 
 def test_a_thread_that_an_interrupt_came_upon_has_ended_too(monkeypatch):
@@ -84,3 +85,18 @@ def test_a_task_that_ran_out_of_its_own_time_says_so():
 
     with Threads(1, "test") as pool, pytest.raises(TimeoutError, match="its own"):
         result(pool.submit(late))
+
+
+def test_what_fails_since_the_run_is_to_end_is_no_failure():
+    """A request that is not repeated any more, for example."""
+
+    def ended():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        raise ServiceUnavailableException("not tried again")
+
+    with heeded(), Threads(1, "test") as pool:
+        future = pool.submit(ended)
+        with pytest.raises(KeyboardInterrupt):
+            result(future)
+        with pytest.raises(ServiceUnavailableException):
+            result(future)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 
 import pytest
@@ -11,9 +12,11 @@ from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.job import open_job
 from cryostore.agent.upload import LINKS_MAX, MISSES_MAX, THREADS, ObjectUpload, Uploader
 from cryostore.core.errors import CryostoreError
+from cryostore.core.interrupts import heeded
 from cryostore.core.limits import KIB
 from cryostore.model.chunks import LinkChunks, PutChunk
 from cryostore.model.errors import ServiceUnavailableException
+from support.waiting import until
 
 
 def noise(seed):
@@ -62,6 +65,24 @@ def send(call, job_id, seeds, **options):
     finally:
         uploader.close()
     return uploader
+
+
+def test_what_fails_since_the_run_is_to_end_is_no_failure(watched):
+    call, job_id, _ = watched
+    call.fail = True
+    uploader = Uploader(call, DigestTable(32))
+    try:
+        upload = ObjectUpload(call, job_id, "object")
+        uploader.submit(upload, upload.reserve(), noise(1))
+        until(lambda: uploader._failure)
+        with heeded():
+            signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(KeyboardInterrupt):
+                uploader.flush()
+        with pytest.raises(ServiceUnavailableException):
+            uploader.flush()
+    finally:
+        uploader.close()
 
 
 def test_what_the_store_has_is_not_sent(watched):

@@ -526,3 +526,19 @@ def test_a_dry_run_of_a_restore_names_what_it_would_do(cryo, source, tmp_path):
     assert [(each["action"], each["path"]) for each in told[1:3]] == [("replace", "file"), ("create", "folder")]
     assert cryo("restore", "latest", target, "--list")[0] == FAILED
     assert not (target / "folder").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="takes a right away from root")
+def test_a_root_that_may_not_give_files_away_restores_them_all_the_same(cryo, source, tmp_path):
+    """As in many a container."""
+    (source / "program").write_bytes(b"program")
+    os.chown(source / "program", 1234, 1234)
+    (source / "program").chmod(0o6755)
+    cryo("backup", source)
+    command = ["setpriv", "--bounding-set=-chown", "--inh-caps=-chown", *CRYO, "restore", "latest"]
+    done = subprocess.run([*command, tmp_path / "target"], capture_output=True, text=True, check=False)
+    assert done.returncode == WITH_ISSUES
+    assert done.stderr == "program: the owner 1234:1234 cannot be set: Operation not permitted\n"
+    made = (tmp_path / "target" / "program").stat()
+    assert (made.st_uid, made.st_mode & 0o7777) == (0, 0o755)  # nobody's program runs as root
+    assert (tmp_path / "target" / "program").read_bytes() == b"program"

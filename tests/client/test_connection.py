@@ -25,6 +25,7 @@ from cryostore.core.digest import Payload
 from cryostore.core.errors import ConfigurationError
 from cryostore.wire.message import Request
 from support.faulty_server import answer, cut, cut_in_body, faulty_server, garbage, stall
+from support.waiting import until
 
 
 def get(path="/x", query=""):
@@ -138,6 +139,23 @@ def test_a_broken_answer_is_a_failed_connection(transport_to, fault):
 def test_a_slow_head_times_out(transport_to):
     with faulty_server(stall) as server:
         transport = transport_to(server, timeouts=Timeouts(read_seconds=0.05))
+        with pytest.raises(ConnectionFailedError, match="no answer in time"):
+            transport.send(get())
+
+
+def test_what_is_cut_off_ends_at_once_and_what_comes_later_soon(transport_to):
+    def silent(handler):
+        handler.server.released.wait()
+        handler.close_connection = True
+
+    with faulty_server(answer(), silent, silent) as server, ThreadPoolExecutor(1) as pool:
+        transport = transport_to(server)
+        transport.send(get())
+        waiting = pool.submit(transport.send, get())  # on the kept connection: it is not sent again on a new one
+        until(lambda: len(server.received) == 2)
+        transport.cut_off(0.05)
+        with pytest.raises(ConnectionFailedError):
+            waiting.result(10)
         with pytest.raises(ConnectionFailedError, match="no answer in time"):
             transport.send(get())
 

@@ -1,13 +1,15 @@
 """Being told to end: noted everywhere, raised where a run may end, and once."""
 
 import os
+import queue
 import signal
 import threading
+import time
 
 import pytest
 
 from cryostore.core import interrupts
-from cryostore.core.interrupts import check, heeded, told, waiting
+from cryostore.core.interrupts import check, check_task, heeded, limited, told, waiting
 
 
 def tell(number=signal.SIGINT):
@@ -115,6 +117,91 @@ def test_handlers_are_as_before_afterwards_and_those_of_others_stay(monkeypatch)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def test_a_context_within_another_is_the_same():
+    with heeded():
+        with heeded(), pytest.raises(KeyboardInterrupt), waiting:
+            tell()
+        assert told()
+        check()
+    assert not told()
+
+
+def test_nobody_sleeps_on_who_was_told():
+    with heeded():
+        interrupts.sleep(0.001)
+        tell()
+        begun = time.monotonic()
+        interrupts.sleep(60)
+        assert time.monotonic() - begun < 30
+
+
+def test_what_is_under_way_may_go_on_for_a_moment(monkeypatch):
+    monkeypatch.setattr(interrupts, "UNDER_WAY_SECONDS", 0.05)
+    cut_off = queue.Queue()
+    with heeded(), limited(cut_off.put):
+        assert cut_off.empty()
+        tell()
+        assert cut_off.get(timeout=10) == 0.05
+    with heeded(), limited(cut_off.put):
+        pass
+    while not cut_off.empty():  # at the end of the context once more, if it was told
+        assert cut_off.get() == 0.05
+
+
+def test_nothing_is_under_way_behind_the_end_of_a_run_that_was_told():
+    cut_off = []
+    with heeded():
+        with limited(cut_off.append):
+            tell()
+        assert cut_off == [interrupts.UNDER_WAY_SECONDS]
+
+
+def test_a_task_ends_in_its_own_thread_too():
+    raised = []
+
+    def run():
+        try:
+            check_task()
+        except KeyboardInterrupt as error:
+            raised.append(error)
+
+    def begin():
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+
+    with heeded():
+        begin()
+        assert not raised
+        tell()
+        begin()
+        assert raised
+        with pytest.raises(KeyboardInterrupt):
+            check_task()
+        check_task()
+
+
+def test_the_second_of_two_signals_does_not_kill_what_is_ending(monkeypatch):
+    now = 1.0
+    monkeypatch.setattr(interrupts.time, "monotonic", lambda: now)
+    with heeded():
+        tell()
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    tell(signal.SIGTERM)  # with Python's own handler it would be the end of the tests
+    now += 2.0
+    with pytest.raises(KeyboardInterrupt):
+        tell(signal.SIGTERM)
+    with heeded():  # whoever begins anew is not told
+        check()
+        tell(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    interrupts.restore()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_without_a_context_nothing_has_an_effect():

@@ -27,6 +27,7 @@ from cryostore.agent.secrecy import Plain
 from cryostore.agent.source import Source
 from cryostore.agent.upload import Uploader
 from cryostore.agent.walk import DIRECTORY_FLAGS, Directory, Walk, join
+from cryostore.core import interrupts
 from cryostore.core.digest import DIGEST_BYTES
 from cryostore.model.operation import Call
 
@@ -133,6 +134,7 @@ class ArchiveWriter:
         contents: list[bytes] = []
         extras: dict[int, list[Extra]] = {}
         for index in part:
+            interrupts.check()
             name = directory.names[index]
             packed = directory.rows[index]
             if (small := self._new_small_file(directory, name, packed, old)) is not None:
@@ -197,6 +199,7 @@ class ArchiveWriter:
             return Known(self._trusted(row), NO_CONTENT, extras)
         link = (row.device, row.inode)
         if row.links > 1 and (known := self._hard_links.get(link)) is not None:
+            self._count_read(is_new=name not in old)
             return known
         known = self._same_file(directory, path, name, row, old) or self._file(
             directory, path, name, row, is_new=name not in old
@@ -222,15 +225,17 @@ class ArchiveWriter:
     def _file(self, directory: Directory, path: bytes, name: bytes, row: Row, *, is_new: bool) -> Known:
         self._load_base()
         stored, content, extras, steady = self._source.file(directory.fd, path, name, row)
-        report = self._report
-        if is_new:
-            report.new += 1
-        else:
-            report.changed += 1
+        self._count_read(is_new=is_new)
         if steady:
             return Known(self._trusted(stored), content, extras)
-        report.issue(path, "changed while it was read")
+        self._report.issue(path, "changed while it was read")
         return Known(stored._replace(ctime_ns=UNTRUSTED_CTIME), content, extras)
+
+    def _count_read(self, *, is_new: bool) -> None:
+        if is_new:
+            self._report.new += 1
+        else:
+            self._report.changed += 1
 
     def _trusted(self, row: Row) -> Row:
         """The row, marked if the entry could change again without a trace.

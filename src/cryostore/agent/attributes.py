@@ -19,6 +19,8 @@ from cryostore.agent.owners import local_groups, local_users
 OURS = ("user.", "system.posix_acl_", "security.capability")
 """The attributes that are removed where the archive has none: others belong to the machine."""
 NOT_SUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP)
+NOT_ALLOWED = (errno.EPERM, errno.EINVAL)
+"""What a kernel says of an owner that this process may not give, or that its namespace does not have."""
 Problem = Callable[[str], None]
 
 
@@ -76,12 +78,13 @@ class Attributes:
         `is_plain` says that it was just made in a directory that hands nothing down: it has this process's owner and
         no extended attributes. Raises OSError; what only some file systems or users can do is told to `problem`.
         """
+        mode = self.mode(row)
         if self.sets_owners:
             owner = self.owner(row)
-            if not is_plain or owner != self._made_as:
-                os.chown(place, *owner)
+            if (not is_plain or owner != self._made_as) and not _give(place, owner, problem):
+                mode = mode if stat.S_ISDIR(row.mode) else mode & ~(stat.S_ISUID | stat.S_ISGID)
         if not stat.S_ISLNK(row.mode):
-            os.chmod(place, self.mode(row))
+            os.chmod(place, mode)
         if extras or not is_plain:
             _set_xattrs(place, extras, problem)
         os.utime(place, ns=(row.mtime_ns, row.mtime_ns))
@@ -99,6 +102,18 @@ class Attributes:
             self.apply(b"/proc/self/fd/%d" % fd, row, extras, problem)
         finally:
             os.close(fd)
+
+
+def _give(place: int | bytes, owner: tuple[int, int], problem: Problem) -> bool:
+    """Set the owner; tells whether that could be done. Root may not do it, or not for all, in a container."""
+    try:
+        os.chown(place, *owner)
+    except OSError as error:
+        if error.errno not in NOT_ALLOWED:
+            raise
+        problem(f"the owner {owner[0]}:{owner[1]} cannot be set: {error.strerror}")
+        return False
+    return True
 
 
 def _set_xattrs(place: int | bytes, extras: Sequence[Extra], problem: Problem) -> None:

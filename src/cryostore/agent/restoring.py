@@ -21,6 +21,7 @@ from cryostore.agent.removal import remove_tree
 from cryostore.agent.report import Report
 from cryostore.agent.target import Target
 from cryostore.agent.walk import join
+from cryostore.core import interrupts
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import StorageFullError
 from cryostore.model.restores import Chunk
@@ -192,6 +193,7 @@ class FileWriter:
         done: list[RestoredFile] = []
         try:
             for piece in pieces:
+                interrupts.check_task()  # a thousand files may be left, each with a flush if it replaces one
                 file = piece.wanted
                 with self._guarded(file):
                     self._begin(file, parent)

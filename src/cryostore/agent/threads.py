@@ -8,10 +8,9 @@ from concurrent.futures import TimeoutError as NotYet
 from typing import TypeVar
 
 from cryostore.core import interrupts
+from cryostore.core.interrupts import LOOK_SECONDS
 
 T = TypeVar("T")
-LOOK_SECONDS = 0.1
-"""How often who waits looks whether the run was told to end."""
 
 
 def result(future: Future[T]) -> T:
@@ -23,6 +22,15 @@ def result(future: Future[T]) -> T:
         except NotYet:
             if future.done():  # it is the task's own error, or came just now
                 return future.result()
+        except BaseException:
+            interrupts.check()  # it may have ended only since the run is to
+            raise
+
+
+def wait(event: threading.Event) -> None:
+    """Return once an event is set. Raises KeyboardInterrupt if told to end."""
+    while not event.wait(LOOK_SECONDS):
+        interrupts.check()
 
 
 class Threads(ThreadPoolExecutor):

@@ -13,9 +13,9 @@ from collections import deque
 from typing import NamedTuple
 
 from cryostore.agent.digest_table import DigestTable
-from cryostore.agent.threads import LOOK_SECONDS
 from cryostore.core import interrupts
 from cryostore.core.digest import DIGEST_BYTES, Buffer, Checksum, Payload, sha256
+from cryostore.core.interrupts import LOOK_SECONDS
 from cryostore.core.limits import MIB
 from cryostore.model.chunks import LinkChunks, LinkedChunk, PutChunk
 from cryostore.model.objects import NotifyObjectComplete, StartObject
@@ -173,6 +173,7 @@ class Uploader:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
+            interrupts.check()  # it may have failed only since nothing is tried again any more
             raise self._failure
 
     def _work(self) -> None:

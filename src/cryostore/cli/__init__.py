@@ -10,6 +10,9 @@ import gc
 import os
 import sys
 
+from cryostore.cli.output import open_output
+from cryostore.core import interrupts
+
 GARBAGE_THRESHOLDS = gc.get_threshold()
 """Python's own: for what runs long and holds much."""
 GARBAGE_OBJECTS_MIN = 50_000
@@ -24,15 +27,18 @@ INTERRUPTED = 130
 def main() -> None:
     """The command `cryo`. What nobody foresaw has failed, too: Python's own exit code would say that it was done."""
     _open_standard_streams()
+    output = open_output()
     gc.set_threshold(GARBAGE_OBJECTS_MIN)
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         from cryostore.cli.verbs import run  # most of the objects; and a Ctrl-C meanwhile ends without a traceback
 
         code = run(sys.argv[1:])
+        output.ends = code == INTERRUPTED
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
+        output.ends = True
     except BrokenPipeError:  # whoever reads what is printed has seen enough, and the interpreter would complain
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = FAILED
@@ -46,6 +52,7 @@ def main() -> None:
     except Exception:  # noqa: BLE001 - it is shown as the interpreter would
         sys.excepthook(*sys.exc_info())
         code = FAILED
+    interrupts.ignore()
     sys.exit(code)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.core.errors import ConfigurationError
-from cryostore.core.interrupts import waiting
+from cryostore.core.interrupts import heeded, waiting
 
 if TYPE_CHECKING:
     from cryostore.agent.agent_key import PublicKey
@@ -61,8 +61,11 @@ def passphrase(prompt: str, *, twice: bool = False) -> str:
         except (OSError, UnicodeDecodeError):
             raise ConfigurationError(f"the file that {FILE_VARIABLE} names cannot be read") from None
     elif sys.stdin.isatty():
-        with waiting:
-            found = click.prompt(prompt.rstrip(": "), hide_input=True, confirmation_prompt=twice, err=True)
+        try:
+            with heeded(), waiting:  # a SIGTERM, too, must not leave the terminal without its echo
+                found = click.prompt(prompt.rstrip(": "), hide_input=True, confirmation_prompt=twice, err=True)
+        except OSError as error:  # the terminal is gone
+            raise click.Abort from error
     else:
         raise ConfigurationError(
             "a passphrase is needed, and nobody can be asked", hint=f"name a file that holds it in {FILE_VARIABLE}"

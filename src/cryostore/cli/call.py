@@ -135,7 +135,7 @@ def _opened(place: Place, *, create: bool) -> Iterator[Call]:
         raise ConfigurationError(
             error.message, hint="name a store with --data-dir DIR, or a server with --endpoint-url URL"
         ) from None
-    with Client.of(settings) as client:
+    with Client.of(settings) as client, interrupts.limited(client.cut_off):
         yield client
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import click
@@ -40,6 +39,7 @@ def command(
     from cryostore.agent.fuse_session import Session
     from cryostore.agent.mount import Mounted
     from cryostore.agent.points import find_point
+    from cryostore.agent.threads import wait
 
     ended = threading.Event()
     folder = os.path.abspath(folder)  # noqa: PTH100 - symlinks stay as they are named
@@ -49,12 +49,11 @@ def command(
             fd = mount(folder, allow_other=allow_other)
             try:
                 threads = Session(fd, mounted, _say_once()).start(ended.set)
-                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                    signal.signal(number, lambda *_: ended.set())
                 interrupts.check()
                 how = "umount" if os.geteuid() == 0 else "fusermount3 -u"
                 print(f"mounted on {folder}: Ctrl-C or `{how} {folder}` ends it", file=sys.stderr, flush=True)
-                ended.wait()
+                with suppress(KeyboardInterrupt):  # it is how a mount ends
+                    wait(ended)
                 unmount(folder)
                 deadline = time.monotonic() + END_SECONDS
                 for thread in threads:

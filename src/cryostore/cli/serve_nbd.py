@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import click
@@ -33,18 +32,17 @@ def command(point: str, path: str, vault: str | None, resource: str | None, **pl
     from cryostore.agent.nbd_socket import listening, serve
     from cryostore.agent.open_points import OpenFile, OpenPoints
     from cryostore.agent.points import find_point, split_point
+    from cryostore.agent.threads import wait
 
-    ended = threading.Event()
     name, wanted = split_point(point)
     with opened_call(Place(**place)) as call, closing(OpenPoints(call)) as points:
         found = find_point(call, name, vault, resource)
         entry = points.run(found, lambda files: files.file(wanted))
         with listening(path) as server:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, lambda *_: ended.set())
             interrupts.check()
             export = Export(entry.path, OpenFile(points, found, entry))
             threading.Thread(target=serve, args=(server, export), name="nbd", daemon=True).start()
             print(f"serving {entry.row.size} bytes on {path}: Ctrl-C ends it", file=sys.stderr, flush=True)
-            ended.wait()
+            with suppress(KeyboardInterrupt):  # it is how serving ends
+                wait(threading.Event())
             server.shutdown(socket.SHUT_RDWR)

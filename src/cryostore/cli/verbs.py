@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -112,7 +113,8 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(error.message, error.hint or advice(error, arguments), as_json=as_json)
     except (click.Abort, KeyboardInterrupt) as error:
         cause = error.__cause__ if isinstance(error, click.Abort) else error
-        print(": ".join(["interrupted", *getattr(cause, "__notes__", ())]), file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
+            print(": ".join(["interrupted", *getattr(cause, "__notes__", ())]), file=sys.stderr)
         return INTERRUPTED
     return code if isinstance(code, int) else OK
 

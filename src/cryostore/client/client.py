@@ -92,6 +92,10 @@ class Client:
         """Close idle connections. A later call opens new ones."""
         self._transport.close()
 
+    def cut_off(self, seconds: float) -> None:
+        """End all calls that are under way; any later one waits no longer than this for each step of it."""
+        self._transport.cut_off(seconds)
+
     def __enter__(self) -> Self:
         return self
 

@@ -5,6 +5,7 @@ Rules of this file:
 - A kept connection that turns out to be broken is replaced once, silently: servers close idle ones at any moment.
 - Everything that goes wrong leaves as ConnectionFailedError.
 - A forked child never uses its parent's connections.
+- Once it was cut off, nothing waits long any more, and nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class HttpTransport:
         self.timeouts = timeouts or Timeouts()
         self._tls = trust(ca_bundle) if endpoint.scheme == "https" else None
         self._idle: deque[HTTPConnection] = deque()
+        self._busy: set[HTTPConnection] = set()
+        self._is_cut_off = False
         self._process_id = os.getpid()
         weakref.finalize(self, _close_all, self._idle)
 
@@ -59,7 +62,9 @@ class HttpTransport:
                 try:
                     return self._exchange(kept, request)
                 except ConnectionError:
-                    pass  # closed by the server while idle, most likely: once more on a new one
+                    if self._is_cut_off:
+                        raise
+                    # closed by the server while idle, most likely: once more on a new one
             return self._exchange(self._connect(), request)
         except ssl.SSLCertVerificationError as error:
             raise ConnectionFailedError(
@@ -78,6 +83,14 @@ class HttpTransport:
     def close(self) -> None:
         """See `Transport.close`."""
         _close_all(self._idle)
+
+    def cut_off(self, seconds: float) -> None:
+        """End all requests that are under way; any later one waits no longer than this for each step of it."""
+        self.timeouts = Timeouts(seconds, seconds)
+        self._is_cut_off = True
+        for connection in list(self._busy):
+            with contextlib.suppress(OSError):  # it has come to its end meanwhile
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # of TLS, too: nothing is said any more
 
     def _take(self) -> HTTPConnection | None:
         """A kept connection that is still open as far as this side can tell."""
@@ -104,11 +117,12 @@ class HttpTransport:
         except BaseException:
             connection.close()
             raise
-        connection.sock.settimeout(self.timeouts.read_seconds)
         return connection
 
     def _exchange(self, connection: HTTPConnection, request: Request) -> Response:
+        self._busy.add(connection)
         try:
+            connection.sock.settimeout(self.timeouts.read_seconds)
             # A server may answer and close before it has read the whole body: its answer is what counts.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 _write(connection, request)
@@ -117,6 +131,8 @@ class HttpTransport:
         except BaseException:
             connection.close()
             raise
+        finally:
+            self._busy.discard(connection)
         if answer.will_close or len(self._idle) >= CONNECTIONS_IDLE_MAX:
             connection.close()
         else:

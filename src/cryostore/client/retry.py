@@ -11,12 +11,11 @@ What a repetition can still show, when the first request was carried out and onl
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryostore.client.transport import ConnectionFailedError
-from cryostore.core.interrupts import told
+from cryostore.core.interrupts import sleep, told
 from cryostore.wire.message import Response
 
 RETRYABLE_NAMES = frozenset({"NotReadableInputStreamException", "ThrottlingException"})
@@ -41,7 +40,7 @@ class Retry:
     delay_first_seconds: float = 0.5
     delay_seconds_max: float = 20.0
     random: Callable[[], float] = random.random
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] = sleep
 
     def run(self, attempt: Callable[[], Response]) -> Response:
         """The first answer that is not worth a repetition, or the last; the last attempt's ConnectionFailedError.

@@ -39,6 +39,10 @@ class Transport(Protocol):
         """Let go of idle connections. A later `send` opens new ones."""
         ...
 
+    def cut_off(self, seconds: float) -> None:
+        """End all requests that are under way; any later one waits no longer than this for each step of it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

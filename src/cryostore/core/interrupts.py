@@ -12,13 +12,18 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TOGETHER_SECONDS = 1.0
 """Two signals within this time are one: a terminal that closes may send its own and its shell's."""
+LOOK_SECONDS = 0.1
+"""How often who waits looks whether the run was told to end."""
+UNDER_WAY_SECONDS = 3.0
+"""How long what is under way may go on once the run was told to end."""
 
 
 class _Notice:
@@ -29,6 +34,8 @@ class _Notice:
         """When, by the monotonic clock."""
         self.is_raised = False
         self.is_waiting = False
+        self.is_heeded = False
+        """Whether signals come here."""
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the shape of a handler
         now = time.monotonic()
@@ -48,6 +55,8 @@ class _Notice:
 
 
 _notice = _Notice()
+_left: dict[signal.Signals, Any] = {}
+"""What was in the place of handlers that were left when a run was told to end."""
 _main = threading.main_thread().ident
 
 
@@ -55,25 +64,83 @@ _main = threading.main_thread().ident
 def heeded() -> Iterator[None]:
     """While the context lasts, SIGINT, SIGTERM and SIGHUP end the run where it may end. For the main thread.
 
-    Signals that are ignored, or that somebody else handles, stay so.
+    Signals that are ignored, or that somebody else handles, stay so. Within another such context it does nothing.
+    Once the run was told to end, the handlers stay beyond the context, so that the second of two signals does not kill
+    the process in between; `restore` takes them away.
     """
     global _notice  # noqa: PLW0603 - as the handlers are
+    if _notice.is_heeded:
+        yield
+        return
     before, _notice = _notice, _Notice()
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    _notice.is_heeded = True
+    handlers = {number: _left.pop(number, signal.getsignal(number)) for number in SIGNALS}
     handlers = {n: old for n, old in handlers.items() if old in (signal.SIG_DFL, signal.default_int_handler)}
     for number in handlers:
         signal.signal(number, _notice.on_signal)
     try:
         yield
     finally:
-        for number, old in handlers.items():
-            signal.signal(number, old)
+        if told():
+            _left.update(handlers)
+        else:
+            _restore(handlers)
         _notice = before
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    for number, old in handlers.items():
+        signal.signal(number, old)
+
+
+def restore() -> None:
+    """Make signals again what they were before a run that was told to end."""
+    _restore(_left)
+    _left.clear()
+
+
+def ignore() -> None:
+    """Let no signal come upon the end of a process whose exit code is decided."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def told() -> bool:
     """Whether the run was told to end: what would be begun anew is not any more. For every thread."""
     return _notice.told_seconds is not None
+
+
+def sleep(seconds: float) -> None:
+    """Sleep, and not on once the run was told to end. For every thread."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 and not told():
+        time.sleep(min(left, LOOK_SECONDS))
+
+
+@contextmanager
+def limited(cut_off: Callable[[float], None]) -> Iterator[None]:
+    """While the context lasts, what is under way ends soon after the run was told to: `cut_off` ends it then.
+
+    It is called by a thread of its own, with the seconds that whatever is begun later may wait.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            if told():
+                if not ended.wait(UNDER_WAY_SECONDS):
+                    cut_off(UNDER_WAY_SECONDS)
+                return
+
+    thread = threading.Thread(target=watch, name="end", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        if told():  # by whoever insisted, it may be: a thread that waits would keep the process
+            cut_off(UNDER_WAY_SECONDS)
 
 
 def check() -> None:
@@ -83,6 +150,13 @@ def check() -> None:
     """
     if _notice.told_seconds is not None and threading.get_ident() == _main:
         _notice.raise_once()
+
+
+def check_task() -> None:
+    """As `check`, in every thread: for tasks of which the main one raises what they raise."""
+    check()
+    if told() and threading.get_ident() != _main:
+        raise KeyboardInterrupt
 
 
 class _Waiting:
