@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -19,9 +20,13 @@ class _Level(NamedTuple):
     left: list[bytes]
 
 
-def remove_tree(parent: int, name: bytes) -> int:
-    """Remove what a name stands for, without following a symlink; answers how many that were. Raises OSError."""
-    if _is_unlinked(parent, name):
+def remove_tree(parent: int, name: bytes, *, dry_run: bool = False) -> int:
+    """Remove what a name stands for, without following a symlink; answers how many that were. Raises OSError.
+
+    A dry run only counts.
+    """
+    is_leaf = _is_other if dry_run else _is_unlinked
+    if is_leaf(parent, name):
         return 1
     removed = 0
     fd = os.open(name, FLAGS, dir_fd=parent)
@@ -31,7 +36,7 @@ def remove_tree(parent: int, name: bytes) -> int:
             here = levels[-1]
             if here.left:
                 below = here.left.pop()
-                if _is_unlinked(fd, below):
+                if is_leaf(fd, below):
                     removed += 1
                 else:
                     fd = _instead(fd, os.open(below, FLAGS, dir_fd=fd))
@@ -42,7 +47,8 @@ def remove_tree(parent: int, name: bytes) -> int:
                 fd = _instead(fd, os.open("..", FLAGS, dir_fd=fd))
                 if not os.path.samestat(os.fstat(fd), levels[-1].status):  # somebody moved it meanwhile
                     raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-            os.rmdir(here.name, dir_fd=fd if levels else parent)
+            if not dry_run:
+                os.rmdir(here.name, dir_fd=fd if levels else parent)
             removed += 1
     finally:
         os.close(fd)
@@ -66,6 +72,11 @@ def _is_unlinked(parent: int, name: bytes) -> bool:
     except IsADirectoryError:
         return False
     return True
+
+
+def _is_other(parent: int, name: bytes) -> bool:
+    """Whether a name stands for no directory."""
+    return not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
 
 
 def _level(fd: int, name: bytes) -> _Level:

@@ -496,4 +496,4 @@ class _Run:
                         continue
                     if self._options.dry_run and self._on_entry is not None:
                         self._on_entry("-", path)
-                    self._report.deleted += 1 if self._options.dry_run else remove_tree(parent, name)
+                    self._report.deleted += remove_tree(parent, name, dry_run=self._options.dry_run)
