@@ -495,7 +495,11 @@ def check_after_kills(cryo, tmp_path, kills, writer=(), reader=()):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
     for point in lines_of(cryo("points", "--json")[1]):
         assert cryo("verify", point["RecoveryPointArn"], "--data", *reader)[0] == OK
-    assert cryo("check")[0] == OK
+    (found,) = lines_of(cryo("check", "--json")[1])
+    if found["findings"]:  # a kill between the first bytes of a pack and the first row of it
+        assert [finding["name"] for finding in found["findings"]] == ["pack-unknown"], found
+        assert cryo("repair")[0] == OK
+        assert cryo("check")[0] == OK
 
 
 def test_kills_leave_nothing_half_done(cryo, tmp_path):
