@@ -24,6 +24,7 @@ def test_duties_are_repeated_although_they_fail(tmp_path):
         log = Log(os.dup(file.fileno()), clock=FrozenClock())
         with Maintenance(maintain, period_seconds=0.001, log=log):
             assert enough.wait(10)
+        calls[0].join(10)  # leaving waits for a period alone, which is a thousandth of a second here
         log.close()
     assert not calls[0].is_alive()
     assert (tmp_path / "log").read_text().count("maintenance failed") == len(calls)
