@@ -175,8 +175,7 @@ class ArchiveWriter:
             or name in old
         ):
             return None
-        if not self._loaded:
-            self._load_base()
+        self._load_base()
         small = self._source.small(directory, name, row)
         if small is not None:
             self._report.new += 1

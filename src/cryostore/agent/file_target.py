@@ -150,13 +150,18 @@ def _into_pipe(file: Readable, path: bytes, report: Report) -> None:
 
 def _sequence(file: Readable, fd: int, report: Report) -> None:
     for part in parts_of(file):
-        view = memoryview(part)
-        while view:
-            with waiting:
-                written = os.write(fd, view)
-            view = view[written:]
+        write_out(fd, part)
         report.file_bytes += len(part)
         report.new_bytes += len(part)
+
+
+def write_out(fd: int, data: bytes) -> None:
+    """Write all of the data to what may let us wait: an interrupt comes at once. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        with waiting:
+            written = os.write(fd, view)
+        view = view[written:]
 
 
 def _to_new_file(file: Readable, entry: Entry, path: bytes, report: Report, new_id: NewId) -> None:

@@ -14,6 +14,7 @@ from cryostore.agent.header import FILESET
 from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.unfinished import Unfinished
 from cryostore.client import pages
+from cryostore.core import interrupts
 from cryostore.core.digest import Checksum
 from cryostore.core.errors import CryostoreError
 from cryostore.model.errors import (
@@ -88,6 +89,7 @@ class BackupJob:
             restore_metadata=restore_metadata,
             discard_open_uploads=True,
         )
+        interrupts.check()  # the last moment at which it is sure that there will be none
         with committing():
             return self._call.call(operation)
 

@@ -17,7 +17,7 @@ from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter, Read
 from cryostore.agent.entry import Content, Row, row_of
 from cryostore.agent.errors import SourceError
 from cryostore.agent.report import Report
-from cryostore.agent.walk import NO_ATIME, Directory, join, open_without_atime
+from cryostore.agent.walk import Directory, join, open_without_atime
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 ATTEMPTS = 2
@@ -56,23 +56,18 @@ class Source:
         _, _, _, _, _, size, mtime_ns, ctime_ns, inode = row
         if self._before_read is not None:
             self._before_read(join(directory.path, name))
+        room = self._content.room(size)  # out here: an error of the store is none of the source
         try:
+            fd = open_without_atime(name, FILE_FLAGS, directory.fd)
             try:
-                fd = os.open(name, FILE_FLAGS | NO_ATIME, dir_fd=directory.fd)
-            except PermissionError:
-                fd = os.open(name, FILE_FLAGS, dir_fd=directory.fd)
-            try:
-                names = os.listxattr(fd)
-                extras = list(_xattrs_named(fd, sorted(names), follow_symlinks=True)) if names else []
-                length = os.preadv(fd, [self._content.room(size)], 0)
+                extras = _xattrs(fd, name)
+                length = os.preadv(fd, [room], 0)
                 status = os.fstat(fd)
             finally:
                 os.close(fd)
-        except OSError:
+        except (OSError, SourceError):
             return None
-        report = self._report
-        report.read_bytes += length
-        report.done_bytes += length
+        self._count(length)
         if (
             length != size
             or status.st_ctime_ns != ctime_ns  # whatever changes in a row changes the change time

@@ -28,9 +28,7 @@ def is_plain(name: bytes, parent: int) -> bool:
     Raises OSError.
     """
     made = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    if (
-        made.st_mode & stat.S_ISGID or made.st_gid != os.getegid()
-    ):  # some file systems hand the group down by themselves
+    if made.st_mode & stat.S_ISGID or made.st_gid != os.getegid():  # some file systems hand it down by themselves
         return False
     try:
         names = os.listxattr(b"/proc/self/fd/%d/%s" % (parent, name), follow_symlinks=False)

@@ -139,7 +139,7 @@ class PackWriter:
         """The packs that ended since the last call, every byte of them durable and none behind the last envelope."""
         found = []
         with contextlib.suppress(IndexError):  # another thread takes them, too
-            while True:
+            while self._whole:
                 found.append(self._whole.popleft())
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ import click
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import CryostoreError
-from cryostore.core.interrupts import waiting
 
 if TYPE_CHECKING:
     from cryostore.agent.files import Files
@@ -45,15 +43,12 @@ def command(point: str, vault: str | None, resource: str | None, **place: Any) -
 
 def write(files: Files, path: str, fd: int) -> None:
     """Write a file to a descriptor. A reader that wants no more is no failure, a full disk is CryostoreError."""
+    from cryostore.agent.file_target import write_out
     from cryostore.agent.reading import parts_of
 
     for part in parts_of(files.open(files.file(path))):
         try:
-            view = memoryview(part)
-            while view:
-                with waiting:
-                    written = os.write(fd, view)
-                view = view[written:]
+            write_out(fd, part)
         except BrokenPipeError:
             return
         except OSError as error:

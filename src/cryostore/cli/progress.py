@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from cryostore.core.companion import companion
 from cryostore.core.limits import KIB, MIB
 
 if TYPE_CHECKING:
@@ -44,14 +45,8 @@ def shown(report: Report, *, quiet: bool, done: Done = looked_at) -> Iterator[No
     if quiet or not sys.stderr.isatty():
         yield
         return
-    ended = threading.Event()
-    thread = threading.Thread(target=_show, args=(report, ended, done), name="progress", daemon=True)
-    thread.start()
-    try:
+    with companion("progress", lambda ended: _show(report, ended, done)):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextmanager

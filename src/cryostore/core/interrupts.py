@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from cryostore.core.companion import companion
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TOGETHER_SECONDS = 1.0
 """Two signals within this time are one: a terminal that closes may send its own and its shell's."""
@@ -123,22 +125,18 @@ def limited(cut_off: Callable[[float], None]) -> Iterator[None]:
 
     It is called by a thread of its own, with the seconds that whatever is begun later may wait.
     """
-    ended = threading.Event()
 
-    def watch() -> None:
+    def watch(ended: threading.Event) -> None:
         while not ended.wait(LOOK_SECONDS):
             if told():
                 if not ended.wait(UNDER_WAY_SECONDS):
                     cut_off(UNDER_WAY_SECONDS)
                 return
 
-    thread = threading.Thread(target=watch, name="end", daemon=True)
-    thread.start()
     try:
-        yield
+        with companion("end", watch):
+            yield
     finally:
-        ended.set()
-        thread.join()
         if told():  # by whoever insisted, it may be: a thread that waits would keep the process
             cut_off(UNDER_WAY_SECONDS)
 
