@@ -7,16 +7,19 @@ import random
 import signal
 import socket
 import stat
+import threading
 
 import pytest
 
 from cryostore.agent.backup import Options, backup
+from cryostore.agent.job import open_job
 from cryostore.agent.key_object import is_key_name
 from cryostore.agent.listing import entries
 from cryostore.agent.points import find_point, opened
 from cryostore.agent.report import Report
 from cryostore.agent.restore import Options as RestoreOptions
 from cryostore.agent.restore import restore
+from cryostore.agent.sign_of_life import alive
 from cryostore.client import pages
 from cryostore.core.interrupts import heeded
 from cryostore.core.limits import KIB, MIB
@@ -28,6 +31,7 @@ from cryostore.model.objects import DeleteObject
 from cryostore.model.restores import GetChunk, ListObjects
 from support.agent import in_an_hour, seen, write
 from support.small_disk import small_disk
+from support.waiting import until
 
 
 def noise(length, seed=1):
@@ -471,14 +475,22 @@ class Watched:
         return self.inner.call(operation)
 
 
-def test_a_long_run_gives_signs_of_life(local_runs, tmp_path, monkeypatch):
-    write(tmp_path / "source", {"a": {}, "b": {}})
-    local_runs.call = watched = Watched(local_runs.call)
-    local_runs.backup(tmp_path / "source")
-    assert watched.signs == 0
-    monkeypatch.setattr("cryostore.agent.backup.SIGN_OF_LIFE_SECONDS", -1.0)
-    local_runs.backup(tmp_path / "source")
-    assert watched.signs == 3
+def test_heartbeats_reach_the_job(local_runs):
+    """A run that sends nothing for long is known to live."""
+    watched = Watched(local_runs.call)
+    job = open_job(watched, "Default", "heartbeats", {})
+    with alive(watched, job.job_id, seconds_between=0.001):
+        until(lambda: watched.signs >= 3)
+    job.give_up(RuntimeError())
+
+
+def test_a_run_has_a_heartbeat_from_its_first_file_on(local_runs, tmp_path):
+    """Once the run ends, so does the heartbeat."""
+    write(tmp_path / "source", {"a": b"a"})
+    names = []
+    local_runs.backup(tmp_path / "source", before_read=lambda _: names.extend(t.name for t in threading.enumerate()))
+    assert "heartbeat" in names
+    assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
 
 
 class Looked:

@@ -62,9 +62,9 @@ def test_only_a_running_job_is_touched(catalog, before):
 @pytest.mark.parametrize("other", STATES)
 def test_a_resource_is_busy_while_a_job_of_it_runs_or_is_taken_back(catalog, other):
     add(catalog, "J", other)
-    assert catalog.read(lambda t: jobs.is_running(t, 1, "arn:r")) == (other in {"RUNNING", "ABORTING"})
-    assert not catalog.read(lambda t: jobs.is_running(t, 2, "arn:r"))
-    assert not catalog.read(lambda t: jobs.is_running(t, 1, "arn:other"))
+    assert (catalog.read(lambda t: jobs.running(t, 1, "arn:r")) is not None) == (other in {"RUNNING", "ABORTING"})
+    assert catalog.read(lambda t: jobs.running(t, 2, "arn:r")) is None
+    assert catalog.read(lambda t: jobs.running(t, 1, "arn:other")) is None
 
 
 @pytest.mark.parametrize("other", STATES)

@@ -70,6 +70,16 @@ class Catalog:
             self.database.connection.set_progress_handler(None, 0)
         return next(count)
 
+    def statements(self, work):
+        """How many statements a unit of work runs, those that begin and end its transaction among them."""
+        said = []
+        self.database.connection.set_trace_callback(said.append)
+        try:
+            self.database.write(work)
+        finally:
+            self.database.connection.set_trace_callback(None)
+        return len(said)
+
 
 @pytest.fixture
 def catalog():
@@ -222,6 +232,17 @@ def test_totals_of_a_branch_cost_what_it_changed(catalog, large):
     totals = []
     assert catalog.steps(lambda t: totals.append(objects.change(t, view))) < 20
     assert totals == [Totals(-1, 200 - 10 - 10 - 1)]
+
+
+def test_totals_of_a_branch_ask_for_many_names_at_a_time(catalog, large):
+    """The transaction of a commit does not ask once for each name that the branch changed."""
+    _, second = large
+    branch = catalog.lineage(second)
+    catalog.put(branch, *(b"%06d" % number for number in range(0, 20_000, 2)), length=2)
+    view = catalog.view(branch)
+    totals = []
+    assert catalog.statements(lambda t: totals.append(objects.change(t, view))) < 40
+    assert totals == [Totals(0, 2 * 10_000 - (9_999 + 10))], "one of the objects that the branch replaced had 10 bytes"
 
 
 def test_forgetting_costs_what_goes_not_what_stays(catalog, large):

@@ -73,7 +73,7 @@ HOT = {
     "idempotency.delete_before": lambda t: idempotency.delete_before(t, 0, 10),
     "jobs.find": lambda t: jobs.find(t, "J"),
     "jobs.touch": lambda t: jobs.touch(t, "J", bytes_transferred=1, now_ms=0),
-    "jobs.is_running": lambda t: jobs.is_running(t, 1, "arn"),
+    "jobs.running": lambda t: jobs.running(t, 1, "arn"),
     "jobs.page": lambda t: jobs.page(t, conditions={}, before=(5, "J"), limit=10),
     "keys.newest_vault_keys": lambda t: keys.newest_vault_keys(t, 1, 2),
     "keys.access_key": lambda t: keys.access_key(t, "A"),

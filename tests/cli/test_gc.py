@@ -55,7 +55,7 @@ def test_jobs_shows_who_does_what_in_the_background(tmp_path, capsys):
             claim.renew()
             assert run(["jobs", "--data-dir", str(tmp_path / "data")]) == 0
             said = capsys.readouterr().out
-            assert said.startswith(f"claim scrub by {this_process()}: scrub 3 of 9 begun 0 s ago, lapses in 1 min 5")
+            assert said.startswith(f"claim scrub by {this_process()}: scrub 3 of 9 begun 0 s ago, lapses in 11")
             store.service.context.database.write(lambda t: t.run("UPDATE claim SET until_ms = 0 WHERE work = 'scrub'"))
             assert run(["jobs", "--data-dir", str(tmp_path / "data"), "--json"]) == 0
             (shown,) = json.loads(capsys.readouterr().out)

@@ -14,9 +14,8 @@ from cryostore.agent.points import list_points
 from cryostore.agent.status import status
 from cryostore.agent.trial import try_store
 from cryostore.cli.call import Place, opened_call
-from cryostore.cli.status import span
 from cryostore.cli.verbs import FAILED, OK, run
-from cryostore.core.time import DAY_MS, HOUR_MS, milliseconds, wall_clock
+from cryostore.core.time import DAY_MS, HOUR_MS, milliseconds, span, wall_clock
 from cryostore.model.jobs import CommitBackupJob, GetIncrementalBaseBackup, StartBackupJob, StopBackupJob
 from cryostore.service import Caller
 from cryostore.service.open import open_service

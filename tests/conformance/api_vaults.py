@@ -10,6 +10,7 @@ from cryostore.model.errors import (
     InvalidRequestException,
     ResourceNotFoundException,
 )
+from cryostore.model.recovery_points import ListRecoveryPointsByBackupVault
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, DescribeBackupVault, ListBackupVaults
 from support.api import new_resource
 
@@ -102,6 +103,8 @@ class VaultTests:
         name = api.new_vault()
         delete = DeleteBackupVault(backup_vault_name=name)
         job = api.start_job()
+        listed = api.call(ListRecoveryPointsByBackupVault(backup_vault_name=name)).recovery_points
+        assert self.describe(api, name).number_of_recovery_points == len(listed) == 1, "the list and the count agree"
         api.refuses_and_keeps(InvalidRequestException, delete)
         api.put(job, "a", b"1")
         api.chunk(job, api.start(job, "open"), 0, b"1")

@@ -208,4 +208,4 @@ def test_a_job_that_is_gone_is_told(model):
     job = model.row(model.start())
     with pytest.raises(ResourceNotFoundException):
         lineages.bind(model.context, job._replace(job_id="nobody's"))
-    assert model.database.read(lambda t: job_rows.is_running(t, job.vault_id, job.resource_arn)) is False
+    assert model.database.read(lambda t: job_rows.running(t, job.vault_id, job.resource_arn)) is None

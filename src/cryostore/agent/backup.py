@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -16,17 +15,15 @@ from cryostore.agent.damaged_base import content_numbers
 from cryostore.agent.entry import Row
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG
-from cryostore.agent.job import BackupJob, committing, open_job
+from cryostore.agent.job import committing, open_job
 from cryostore.agent.report import Report
 from cryostore.agent.secret_runs import remembered_base, secrecy_for
+from cryostore.agent.sign_of_life import alive
 from cryostore.agent.unfinished import Unfinished
 from cryostore.agent.walk import Select, Skipped, Walk, join
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
-from cryostore.model.restores import ListObjects
-
-SIGN_OF_LIFE_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +99,8 @@ def backup(
                     )
                 )
             )
-            objects = _write(call, job, walk, writer)
+            stack.enter_context(alive(call, job.job_id))
+            objects = _write(walk, writer)
             same = archive is not None and archive.summaries() == objects
         committed = job.commit(objects, secrecy.restore_metadata(_restore_metadata(options)), report.issue_count)
     except BaseException as error:
@@ -155,15 +153,10 @@ def _walk(options: Options, report: Report) -> Walk:
     )
 
 
-def _write(call: Call, job: BackupJob, walk: Walk, writer: ArchiveWriter) -> dict[str, bytes]:
-    """Write all of the tree, and give the store a sign of life while nothing is sent."""
+def _write(walk: Walk, writer: ArchiveWriter) -> dict[str, bytes]:
     writer.root(walk)
-    alive = time.monotonic()
     for directory in walk:
         writer.directory(directory)
-        if time.monotonic() - alive > SIGN_OF_LIFE_SECONDS:
-            call.call(ListObjects(storage_job_id=job.job_id, max_results=1))
-            alive = time.monotonic()
     return writer.finish()
 
 

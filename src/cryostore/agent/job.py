@@ -12,6 +12,7 @@ from cryostore.agent.damaged_base import check_secrecy, is_unreadable
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import FILESET
 from cryostore.agent.keyed_call import KeyedCall
+from cryostore.agent.sign_of_life import HEARTBEAT_SECONDS
 from cryostore.agent.unfinished import Unfinished
 from cryostore.client import pages
 from cryostore.core import interrupts
@@ -142,6 +143,7 @@ def open_job(
         resource_arn=resource_arn(resource, kind),
         iam_role_arn=ROLE_ARN,
         recovery_point_tags=tags or None,
+        backup_options={"HeartbeatSeconds": str(HEARTBEAT_SECONDS)},
     )
     base = _begun(call, start, unfinished)
     if not is_unreadable(base):
@@ -151,7 +153,7 @@ def open_job(
     finally:
         with suppress(ModelError):
             call.call(StopBackupJob(backup_job_id=base.backup_job_id))
-    start = structs.replace(start, backup_options={"IncrementalBase": "none"})
+    start = structs.replace(start, backup_options=(start.backup_options or {}) | {"IncrementalBase": "none"})
     return BackupJob(call, resource, _begun(call, start, unfinished), without=base.damaged_object_count or 0)
 
 
@@ -166,8 +168,8 @@ def _begun(call: Call, start: StartBackupJob, unfinished: Unfinished | None) -> 
         with suppress(CryostoreError):
             call.call(StopBackupJob(backup_job_id=job_id))
         raise ServiceUnavailableException(
-            "another backup of this resource is running",
-            hint="`cryo status` shows it; one whose agent is gone ends by itself within an hour",
+            f"another backup of this resource is running: {error.message}",
+            hint="wait for it; if its agent is dead, a run 3 minutes after its last request takes its place",
         ) from error
 
 

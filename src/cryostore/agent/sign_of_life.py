@@ -1,4 +1,4 @@
-"""Telling the store that a job goes on while nothing is sent: a stream may pause, a disk may hold nothing new."""
+"""Heartbeat of an open backup job: the store learns that the agent lives while it sends nothing."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from cryostore.core.errors import CryostoreError
 from cryostore.model.operation import Call
 from cryostore.model.restores import ListObjects
 
-SECONDS_BETWEEN = 300.0
+HEARTBEAT_SECONDS = 60
+"""A job of the agent promises one request at least this often (the backup option `HeartbeatSeconds`)."""
 
 
 @contextmanager
-def alive(call: Call, storage_job_id: str, seconds_between: float = SECONDS_BETWEEN) -> Iterator[None]:
-    """While the context lasts, ask the job for something small now and then. A failure shows where bytes are sent."""
+def alive(call: Call, storage_job_id: str, seconds_between: float = HEARTBEAT_SECONDS / 2) -> Iterator[None]:
+    """Send the job a small request every `seconds_between` while the context lasts.
+
+    Ignores errors: the run meets them where it sends bytes. A store needs a request within twice that time.
+    """
 
     def run(ended: threading.Event) -> None:
         while not ended.wait(seconds_between):
             with suppress(CryostoreError):
                 call.call(ListObjects(storage_job_id=storage_job_id, max_results=1))
 
-    with companion("sign of life", run):
+    with companion("heartbeat", run):
         yield

@@ -77,15 +77,15 @@ def touching(job_id: str, *, bytes_transferred: int, now_ms: int, changes: int =
     )
 
 
-def is_running(transaction: Transaction, vault_id: int, resource_arn: str) -> bool:
-    """Whether a job of this resource is running, or being taken back, in this vault."""
+def running(transaction: Transaction, vault_id: int, resource_arn: str) -> JobRow | None:
+    """The job of this resource that is running or aborting in this vault; there is at most one."""
     row = transaction.row(
-        "SELECT 1 FROM backup_job WHERE vault_id = :vault_id AND resource_arn = :resource_arn"
+        f"SELECT {COLUMNS} FROM backup_job WHERE vault_id = :vault_id AND resource_arn = :resource_arn"
         " AND completed_ms IS NULL AND state IN ('RUNNING', 'ABORTING')",
         vault_id=vault_id,
         resource_arn=resource_arn,
     )
-    return row is not None
+    return JobRow(*row) if row else None
 
 
 def pins(transaction: Transaction, point_id: str) -> str | None:

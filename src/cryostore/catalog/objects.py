@@ -67,6 +67,7 @@ CONTENT_COLUMNS = ", ".join(ObjectContent._fields)
 CONTENT_VALUES = ", ".join(f":{field}" for field in ObjectContent._fields)
 SEEN = "lineage_id = :lineage_id AND from_generation <= :generation AND to_generation > :generation"
 ROWS_PER_STEP = 1000
+NAMES_PER_QUERY = 500
 CLOSED = f"to_generation <> {GENERATION_MAX}"
 """Word for word the condition of the partial index `object_to`, without which engines do not use it."""
 
@@ -272,8 +273,31 @@ def _hidden(transaction: Transaction, view: View) -> Totals:
         " AND earlier.name = here.name AND earlier.to_generation = :generation)",
         **view[0]._asdict(),
     )
-    hidden = [row for (name,) in names if (row := find(transaction, view[1:], name)) is not None]
-    return Totals(len(hidden), sum(row.length for row in hidden))
+    lengths = _lengths(transaction, view[1:], [name for (name,) in names])
+    return Totals(len(lengths), sum(lengths))
+
+
+def _lengths(transaction: Transaction, view: View, names: Sequence[bytes]) -> list[int]:
+    """The lengths of the objects in the view that have one of these names.
+
+    Runs one query per segment of the view for every `NAMES_PER_QUERY` names.
+    """
+    lengths: list[int] = []
+    for start in range(0, len(names), NAMES_PER_QUERY):
+        wanted = set(names[start : start + NAMES_PER_QUERY])
+        for segment in view:
+            some = {f"n{place}": name for place, name in enumerate(sorted(wanted))}
+            places = ", ".join(f":{place}" for place in some)
+            rows = transaction.rows(
+                f"SELECT name, length, removed FROM object WHERE {SEEN} AND name IN ({places})",
+                **segment._asdict(),
+                **some,
+            )
+            lengths += [length for _, length, removed in rows if not removed]
+            wanted.difference_update(name for name, _, _ in rows)
+            if not wanted:
+                break
+    return lengths
 
 
 def written(transaction: Transaction, segment: Segment, *, after: int, limit: int) -> list[WrittenObject]:

@@ -125,11 +125,8 @@ def delete(transaction: Transaction, point_id: str) -> None:
 
 
 def count_in_vault(transaction: Transaction, vault_id: int) -> int:
-    """How many complete points the vault holds."""
-    row = transaction.row(
-        "SELECT count(*) FROM recovery_point WHERE vault_id = :vault_id AND status IN ('COMPLETED', 'PARTIAL')",
-        vault_id=vault_id,
-    )
+    """How many points a list of the vault shows, those being created or deleted included."""
+    row = transaction.row("SELECT count(*) FROM recovery_point WHERE vault_id = :vault_id", vault_id=vault_id)
     return int(row[0]) if row else 0
 
 

@@ -10,7 +10,7 @@ import click
 
 from cryostore.cli.store_place import StorePlace, existing_store, store_options
 from cryostore.cli.verbs import EPILOGUE
-from cryostore.core.time import SECOND_MS
+from cryostore.core.time import span
 
 if TYPE_CHECKING:
     from cryostore.catalog.claims import ClaimRow
@@ -40,16 +40,16 @@ def command(place: StorePlace, as_json: bool) -> None:
         print(json.dumps([*shown, *(_claim(row, now_ms) for row in held)], indent=2))
         return
     for pin in found:
-        times = f"begun {_span(now_ms - pin.begun_ms)} ago, idle {_span(now_ms - pin.active_ms)}"
+        times = f"begun {span(now_ms - pin.begun_ms)} ago, idle {span(now_ms - pin.active_ms)}"
         keeps = f", keeps {pin.point_id}" if pin.point_id else ""
         uploads = f", {pin.open_uploads} open uploads" if pin.open_uploads else ""
         where = f" {pin.vault} {pin.resource_arn}" if pin.vault else ""
-        lapses = f"lapses in {_span(pin.lapses_ms - now_ms)}"
+        lapses = f"lapses in {span(pin.lapses_ms - now_ms)}"
         print(f"{pin.kind} {pin.id} {pin.state}{where}: {times}, {lapses}{keeps}{uploads}")
     for row in held:
-        lapses = f"lapses in {_span(row.until_ms - now_ms)}" if row.until_ms >= now_ms else "LAPSED"
+        lapses = f"lapses in {span(row.until_ms - now_ms)}" if row.until_ms >= now_ms else "LAPSED"
         doing = f" {row.doing}" if row.doing else ""
-        print(f"claim {row.work} by {row.holder}:{doing} begun {_span(now_ms - row.begun_ms)} ago, {lapses}")
+        print(f"claim {row.work} by {row.holder}:{doing} begun {span(now_ms - row.begun_ms)} ago, {lapses}")
     if not found and not held:
         print("nothing is open")
 
@@ -65,12 +65,3 @@ def _claim(row: ClaimRow, now_ms: int) -> dict[str, Any]:
         "begun_ms": row.begun_ms,
         "lapses_ms": row.until_ms,
     }
-
-
-def _span(milliseconds: int) -> str:
-    """A time span in its two largest units."""
-    seconds = max(milliseconds, 0) // SECOND_MS
-    parts = [(seconds // 86_400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s")]
-    while len(parts) > 1 and not parts[0][0]:
-        del parts[0]
-    return " ".join(f"{number} {unit}" for number, unit in parts[:2])

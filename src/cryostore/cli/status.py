@@ -11,7 +11,7 @@ from cryostore.cli import progress
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.duration import duration_seconds
 from cryostore.cli.verbs import EPILOGUE, OK
-from cryostore.core.time import SECOND_MS
+from cryostore.core.time import SECOND_MS, span
 
 if TYPE_CHECKING:
     from cryostore.agent.status import ResourceStatus
@@ -88,15 +88,6 @@ def _moment(seconds: float | None) -> str:
     from datetime import UTC, datetime
 
     return f"{datetime.fromtimestamp(seconds or 0.0, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def span(milliseconds: int) -> str:
-    """A time span in the unit that says most."""
-    seconds = milliseconds // SECOND_MS
-    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * unit:
-            return f"{seconds // unit} {name}"
-    return f"{seconds} s"
 
 
 def facts(each: ResourceStatus, now_ms: int, *, too_old: bool) -> dict[str, Any]:

@@ -57,6 +57,15 @@ def milliseconds(seconds: float) -> int:
     return round(seconds * SECOND_MS)
 
 
+def span(milliseconds: int) -> str:
+    """A time span as text, in the largest unit of which it has at least two: `90 s`, `3 h`."""
+    whole = milliseconds // SECOND_MS
+    for unit, name in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if whole >= 2 * unit:
+            return f"{whole // unit} {name}"
+    return f"{whole} s"
+
+
 def parse_timestamp(text: str) -> float:
     """Epoch seconds of an ISO 8601 text or of a number written as text (A.4); a missing zone is UTC.
 

@@ -35,14 +35,16 @@ from cryostore.model.restore_jobs import StartRestoreJob
 from cryostore.service.access import authorise
 from cryostore.service.arns import resource_type
 from cryostore.service.context import Caller, Context
-from cryostore.service.lineages import clean, delete_uploads, end
+from cryostore.service.lineages import HEARTBEAT_SECONDS, clean, delete_uploads, end
 from cryostore.service.pages import asked, cut
 from cryostore.service.vaults import check_tags, vault_by_name, vault_name
 
 COLD_STORAGE_DAYS_MIN = 90
 BASES = {"latest": "LATEST", "none": "NONE"}
-OPTIONS = ("IncrementalBase", "CommitOnObject", "WindowsVSS")
+OPTIONS = ("IncrementalBase", "CommitOnObject", "WindowsVSS", HEARTBEAT_SECONDS)
 OPTION_PATTERN = re.compile(r"[a-zA-Z0-9\-_.]{1,50}", re.ASCII)
+HEARTBEAT_SECONDS_MIN = 10
+HEARTBEAT_SECONDS_MAX = 3600
 CLEAN_BATCHES_MAX = 20
 Started = TypeVar("Started")
 
@@ -90,6 +92,16 @@ def _check_start(context: Context, operation: StartBackupJob) -> None:
             raise InvalidParameterValueException(f"BackupOptions: {name!a} must be one of {', '.join(OPTIONS)}")
         if not OPTION_PATTERN.fullmatch(value):
             raise InvalidParameterValueException(f"BackupOptions.{name}: {value!a} must match {OPTION_PATTERN.pattern}")
+        if name == HEARTBEAT_SECONDS:
+            _check_heartbeat(value)
+
+
+def _check_heartbeat(value: str) -> None:
+    if not value.isdecimal() or not HEARTBEAT_SECONDS_MIN <= int(value) <= HEARTBEAT_SECONDS_MAX:
+        raise InvalidParameterValueException(
+            f"BackupOptions.{HEARTBEAT_SECONDS}: {value!a} must be a whole number of seconds from"
+            f" {HEARTBEAT_SECONDS_MIN} to {HEARTBEAT_SECONDS_MAX}"
+        )
 
 
 def check_lifecycle(lifecycle: Lifecycle | None) -> None:

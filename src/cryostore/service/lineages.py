@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,6 +13,7 @@ from cryostore.catalog.jobs import JobRow
 from cryostore.catalog.lineages import Segment
 from cryostore.catalog.records import of_commit
 from cryostore.catalog.recovery_points import PointRow
+from cryostore.core.time import SECOND_MS, span
 from cryostore.model.errors import ResourceNotFoundException, ThrottlingException
 from cryostore.service.context import Context
 from cryostore.service.records import record, void_above
@@ -23,26 +24,50 @@ BATCHES_BEFORE_START = 50
 """Transactions a job's first request spends at most on what an earlier job left; the client comes back for more."""
 
 
-class _Queued(Enum):
-    """Says that another job of the resource is running."""
+HEARTBEAT_SECONDS = "HeartbeatSeconds"
+"""The backup option by which an agent promises a call at least every so many seconds while its job is open."""
+HEARTBEATS_MISSED_MAX = 3
+"""After so many missed heartbeats in a row the next job of the resource ends the silent one."""
 
-    QUEUED = "queued"
+
+class _Queued(NamedTuple):
+    """Another job of the resource is running."""
+
+    other: JobRow
 
 
 def bind(context: Context, job: JobRow) -> JobRow:
     """Start a waiting job on its base (control plane 3.4), in one transaction that also pins the base.
 
-    Answers the job as it is then, started or ended meanwhile. Raises ThrottlingException while another job of the
-    resource runs, or what one left is being taken back. May be repeated.
+    Answers the job as it is then, started or ended meanwhile. Ends a job of the same resource that missed its
+    heartbeats. Raises ThrottlingException while another job of the resource runs, or while the rows of an ended one are
+    being removed. May be repeated.
     """
     while True:
         bound = context.database.write(lambda transaction: _bind(transaction, job.job_id, context.clock()))
         if isinstance(bound, JobRow):
             return bound
         if isinstance(bound, _Queued):
-            raise ThrottlingException(f"BackupJobId: {job.job_id} waits for another job of its resource; retry later")
+            raise ThrottlingException(_waiting(job, bound.other, context.clock()))
         if not clean(context, bound, batches_max=BATCHES_BEFORE_START):
             raise ThrottlingException(f"BackupJobId: {job.job_id} waits for an ended job to be taken back; retry later")
+
+
+def _waiting(job: JobRow, other: JobRow, now_ms: int) -> str:
+    """Why a job waits: the id and age of the job that runs, and how to end that one."""
+    began = span(now_ms - (other.initiated_ms or other.created_ms))
+    return (
+        f"BackupJobId: {job.job_id} waits for backup job {other.job_id} of the same resource, which started {began} ago"
+        f" and sent its last request {span(now_ms - other.active_ms)} ago; retry later. If the client of that job is"
+        f" dead, end the job with StopBackupJob"
+    )
+
+
+def _missed_heartbeats(job: JobRow, now_ms: int) -> bool:
+    """Whether an agent that promised heartbeats has been silent for too long. A job without that promise never is."""
+    promised = restore_metadata(job.options).get(HEARTBEAT_SECONDS)
+    silent_ms_max = int(promised or 0) * HEARTBEATS_MISSED_MAX * SECOND_MS
+    return promised is not None and now_ms - job.active_ms > silent_ms_max
 
 
 def _bind(transaction: Transaction, job_id: str, now_ms: int) -> JobRow | _Queued | Segment:
@@ -55,9 +80,14 @@ def _bind(transaction: Transaction, job_id: str, now_ms: int) -> JobRow | _Queue
     if job.start_by_ms < now_ms:
         end(transaction, job, "EXPIRED", "The job did not start within its start window.", "Timeout", now_ms=now_ms)
         return job._replace(state="EXPIRED")
-    if jobs.is_running(transaction, job.vault_id, job.resource_arn):
+    other = jobs.running(transaction, job.vault_id, job.resource_arn)
+    if other is not None and other.state == "RUNNING" and _missed_heartbeats(other, now_ms):
+        message = f"The agent sent no heartbeat; job {job_id} of the same resource took its place."
+        end(transaction, other, "FAILED", message, "Timeout", now_ms=now_ms)
+        other = None
+    if other is not None:
         jobs.queue(transaction, job_id)
-        return _Queued.QUEUED
+        return _Queued(other)
     base = _base(transaction, job)
     lineage = lineages.find(transaction, base.segment.lineage_id) if base and base.segment else None
     goes_on = (
