@@ -236,10 +236,14 @@ def page(transaction: Transaction, *, after: tuple[int, bytes], limit: int) -> l
 
 
 def condemn(transaction: Transaction, vault_id: int, digest: bytes, *, epoch: int, now_ms: int) -> bool:
-    """Give a chunk up, unless a write referred to it in `epoch` or later; answers whether it did."""
+    """Give a chunk up, unless a write referred to it in `epoch` or later; answers whether it did.
+
+    One that was given up later than now was so by a wrong clock, and is given up now.
+    """
     condemned = transaction.run(
         "UPDATE chunk SET condemned_ms = :now_ms"
-        " WHERE vault_id = :vault_id AND digest = :digest AND condemned_ms IS NULL AND used_epoch < :epoch",
+        " WHERE vault_id = :vault_id AND digest = :digest AND (condemned_ms IS NULL OR condemned_ms > :now_ms)"
+        " AND used_epoch < :epoch",
         vault_id=vault_id,
         digest=digest,
         epoch=epoch,

@@ -159,10 +159,14 @@ def aborting_in(transaction: Transaction, lineage_id: int) -> list[str]:
 
 
 def overdue(transaction: Transaction, *, now_ms: int, idle_before_ms: int, limit: int) -> list[JobRow]:
-    """Jobs past their start window, their completion window, or without a sign of life since `idle_before_ms`."""
+    """Jobs past their start window, their completion window, or without a sign of life since `idle_before_ms`.
+
+    The start window of a job that was created in the future begins with its last sign of life (`stamps`).
+    """
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM backup_job WHERE completed_ms IS NULL AND ("
-        " (state IN ('CREATED', 'PENDING') AND start_by_ms < :now_ms)"
+        " (state IN ('CREATED', 'PENDING') AND (start_by_ms < :now_ms"
+        " OR created_ms > :now_ms AND active_ms + start_by_ms - created_ms < :now_ms))"
         " OR (state = 'RUNNING' AND (complete_by_ms < :now_ms OR active_ms < :idle_before_ms))) LIMIT :limit",
         now_ms=now_ms,
         idle_before_ms=idle_before_ms,

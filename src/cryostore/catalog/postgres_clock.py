@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 import time
 
+from cryostore.core.time import MINUTE_MS
+
 MEASURED_EVERY_SECONDS = 30
+STEP_BACK_MS = MINUTE_MS
+"""The clocks of a database and its replicas may be apart by less. Further back goes one that was wrong before."""
 
 
 def _elapsed_seconds() -> float:
@@ -14,9 +18,10 @@ def _elapsed_seconds() -> float:
 
 
 class DatabaseClock:
-    """A `Clock` that counts on from the database's time as it was last measured, and never goes back.
+    """A `Clock` that counts on from the database's time as it was last measured.
 
-    The clock of this machine is not looked at.
+    It does not go back by less than `STEP_BACK_MS`: then it stands still instead. The clock of this machine is not
+    looked at.
     """
 
     def __init__(self) -> None:
@@ -39,6 +44,8 @@ class DatabaseClock:
         with self._lock:
             self._measured_at = (began + _elapsed_seconds()) / 2
             self._measured_ms = database_ms
+            if self._last_ms - database_ms >= STEP_BACK_MS:
+                self._last_ms = 0
 
     def __call__(self) -> int:
         with self._lock:

@@ -29,15 +29,17 @@ def command(place: StorePlace, as_json: bool) -> None:
     and when another one may take over if it gives no further sign of life.
     """
     from cryostore.catalog import claims
+    from cryostore.maintenance.claims import is_free
     from cryostore.maintenance.pins import pins
 
     with existing_store(place) as service:
         found = pins(service.context)
         held = service.context.database.read(claims.held)
+        lapsed = [row for row in held if is_free(service.context, row)]
         now_ms = service.context.clock()
     if as_json:
         shown = [asdict(pin) for pin in found]
-        print(json.dumps([*shown, *(_claim(row, now_ms) for row in held)], indent=2))
+        print(json.dumps([*shown, *(_claim(row, lapsed=row in lapsed) for row in held)], indent=2))
         return
     for pin in found:
         times = f"begun {span(now_ms - pin.begun_ms)} ago, idle {span(now_ms - pin.active_ms)}"
@@ -47,18 +49,18 @@ def command(place: StorePlace, as_json: bool) -> None:
         lapses = f"lapses in {span(pin.lapses_ms - now_ms)}"
         print(f"{pin.kind} {pin.id} {pin.state}{where}: {times}, {lapses}{keeps}{uploads}")
     for row in held:
-        lapses = f"lapses in {span(row.until_ms - now_ms)}" if row.until_ms >= now_ms else "LAPSED"
+        lapses = f"lapses in {span(row.until_ms - now_ms)}" if row not in lapsed else "LAPSED"
         doing = f" {row.doing}" if row.doing else ""
         print(f"claim {row.work} by {row.holder}:{doing} begun {span(now_ms - row.begun_ms)} ago, {lapses}")
     if not found and not held:
         print("nothing is open")
 
 
-def _claim(row: ClaimRow, now_ms: int) -> dict[str, Any]:
+def _claim(row: ClaimRow, *, lapsed: bool) -> dict[str, Any]:
     return {
         "kind": "claim",
         "id": row.work,
-        "state": "RUNNING" if row.until_ms >= now_ms else "LAPSED",
+        "state": "LAPSED" if lapsed else "RUNNING",
         "holder": row.holder,
         "fence": row.fence,
         "doing": row.doing,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
-from cryostore.catalog import collections
+from cryostore.catalog import collections, stamps
 from cryostore.catalog.database import Answer, Transaction
 from cryostore.service import Context
 
@@ -65,7 +66,7 @@ class Run:
             epoch = context.database.read(collections.epoch)
         else:
             with context.reserve.spending():
-                epoch = context.database.write(collections.next_epoch)
+                epoch = context.database.write(partial(_next_epoch, now_ms=context.clock()))
         return cls(context, outcome, quarantine_ms, dry_run, epoch)
 
     @property
@@ -82,3 +83,8 @@ class Run:
         assert not self.dry_run
         with self.context.reserve.spending():
             return self.context.database.write(work)
+
+
+def _next_epoch(transaction: Transaction, now_ms: int) -> int:
+    stamps.correct_future(transaction, now_ms=now_ms)
+    return collections.next_epoch(transaction)

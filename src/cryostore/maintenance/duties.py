@@ -19,6 +19,7 @@ from cryostore.maintenance import (
     recovery_points,
     reserve,
     restore_jobs,
+    stamps,
     uploads,
     vaults,
 )
@@ -27,6 +28,7 @@ from cryostore.service import Context, Service
 
 Duty: TypeAlias = Callable[[Context], None]
 DUTIES: tuple[Duty, ...] = (
+    stamps.correct_future,
     records.write_due,
     jobs.end_overdue,
     lineages.clean_dirty,

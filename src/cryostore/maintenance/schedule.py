@@ -63,7 +63,8 @@ class ScheduledCollection:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._steps: Iterator[Progress] | None = None
-        self._not_before_ms = 0
+        self._tried_ms: int | None = None
+        self._retry_ms = context.settings.collection_period_ms // RETRY_SHARE
         share_ms = max(context.settings.collection_period_ms // JITTER_SHARE, 1)
         self._jitter_ms = int.from_bytes(sha256(context.new_id().encode())[:8]) % share_ms
 
@@ -78,7 +79,7 @@ class ScheduledCollection:
             self._steps = collect(self._context, Outcome())
         steps, self._steps = self._steps, None
         now_ms, end = self._context.clock(), time.monotonic() + seconds
-        self._not_before_ms = now_ms + self._context.settings.collection_period_ms // RETRY_SHARE
+        self._tried_ms = now_ms
         with contextlib.suppress(ClaimHeldError, ClaimLostError):  # another process does it
             for _ in steps:
                 if time.monotonic() >= end:
@@ -86,10 +87,11 @@ class ScheduledCollection:
                     break
 
     def _is_due(self) -> bool:
-        if self._context.clock() < self._not_before_ms:
+        now_ms = self._context.clock()
+        if self._tried_ms is not None and 0 <= now_ms - self._tried_ms < self._retry_ms:
             return False
         row = _row(self._context, COLLECTION)
-        since_ms = self._context.clock() - row.finished_ms
+        since_ms = now_ms - row.finished_ms
         is_time = since_ms >= self._context.settings.collection_period_ms + self._jitter_ms
         return is_free(self._context, row) and (is_time or since_ms < 0)  # the clock went back
 

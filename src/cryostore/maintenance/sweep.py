@@ -39,11 +39,14 @@ def _give_up(run: Run, unmarked: list[SweptChunk]) -> set[SweptChunk]:
     """Condemn or remove what may be; answers what is removed."""
     now_ms, before_ms = run.context.clock(), run.before_ms
 
+    def is_new(chunk: SweptChunk) -> bool:
+        return chunk.condemned_ms is None or chunk.condemned_ms > now_ms  # given up in the future: by a wrong clock
+
     def work(transaction: Transaction) -> tuple[list[SweptChunk], list[SweptChunk]]:
         condemned = [
             chunk
             for chunk in unmarked
-            if chunk.condemned_ms is None
+            if is_new(chunk)
             and chunks.condemn(transaction, chunk.vault_id, chunk.digest, epoch=run.epoch, now_ms=now_ms)
         ]
         removed = [
@@ -54,7 +57,7 @@ def _give_up(run: Run, unmarked: list[SweptChunk]) -> set[SweptChunk]:
         return condemned, removed
 
     if run.dry_run:
-        condemned = [chunk for chunk in unmarked if chunk.condemned_ms is None]
+        condemned = [chunk for chunk in unmarked if is_new(chunk)]
         removed = [chunk for chunk in unmarked if chunk.condemned_ms is not None and chunk.condemned_ms <= before_ms]
     elif any(chunk.used_epoch < run.epoch for chunk in unmarked):
         condemned, removed = run.write(work)

@@ -99,14 +99,14 @@ def _find(
     restore = restore_jobs.find(transaction, job_id)
     if restore is not None and restore.completed_ms is None:
         _authorise(transaction, caller, action, restore.vault_id)
-        due = restore.status == "PENDING" or now_ms - restore.active_ms > TOUCH_MS
+        due = restore.status == "PENDING" or _is_due(restore.active_ms, now_ms)
         sign: Touch = partial(restore_jobs.touch, job_id=job_id, now_ms=now_ms)
         return StorageJob(job_id, restore.vault_id, restore.segment, frozen=True), sign if due else None
     job = jobs.find(transaction, job_id.removesuffix(BASE_SUFFIX))
     if restore is not None or job is None or job.state not in ("CREATED", "PENDING", "RUNNING"):
         raise _no_job(job_id)
     _authorise(transaction, caller, action, job.vault_id)
-    due = now_ms - job.active_ms > TOUCH_MS
+    due = _is_due(job.active_ms, now_ms)
     sign = partial(jobs.touch, job_id=job.job_id, bytes_transferred=0, now_ms=now_ms)
     touch = sign if due else None
     if not job_id.endswith(BASE_SUFFIX):
@@ -116,6 +116,11 @@ def _find(
     if base is None or base.segment is None or job.state != "RUNNING":
         raise _no_job(job_id)
     return StorageJob(job_id, job.vault_id, base.segment, frozen=True), touch
+
+
+def _is_due(active_ms: int, now_ms: int) -> bool:
+    """Whether a job needs a sign of life; always if the last one lies in the future."""
+    return not 0 <= now_ms - active_ms <= TOUCH_MS
 
 
 def _authorise(transaction: Transaction, caller: Caller, action: str, vault_id: int) -> None:
