@@ -22,7 +22,8 @@ from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFul
 def test_each_error_of_the_system_has_its_kind(number, kind):
     error = storage_error(OSError(number, "the system's words"), "blob a/b")
     assert type(error) is kind
-    assert error.message == "blob a/b: the system's words"
+    full = f"disk full on {os.uname().nodename}: blob a/b: no space left"
+    assert error.message == (full if kind is StorageFullError else "blob a/b: the system's words")
 
 
 def test_create_file_never_follows_a_dangling_link(tmp_path):

@@ -75,7 +75,7 @@ def test_while_it_is_gone_ordinary_writes_are_refused_in_every_process(reserve, 
     reserve.give_up()
     monkeypatch.setattr(Reserve, "free_bytes", SIZE)
     for each in (reserve, other):
-        with pytest.raises(StorageFullError, match=f"disk full, {SIZE} bytes needed"):
+        with pytest.raises(StorageFullError, match=f"disk full on {os.uname().nodename}: {tmp_path}: 1 MiB needed"):
             each.check()
         with pytest.raises(StorageFullError):
             each.spend(pytest.fail)

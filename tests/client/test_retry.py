@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cryostore.client.outage import Outage
 from cryostore.client.retry import Retry, is_retryable
 from cryostore.client.transport import ConnectionFailedError
 from cryostore.core.digest import Payload
@@ -31,6 +32,11 @@ class Script:
 
     def run(self, chance=1.0, **options):
         return Retry(random=lambda: chance, sleep=self.waits.append, **options).run(self.attempt)
+
+    def outage(self, wait_seconds):
+        """An outage whose clock advances by what was slept."""
+        self.said = []
+        return Outage(wait_seconds, say=self.said.append, now=lambda: sum(self.waits))
 
 
 def test_success_is_answered_at_once():
@@ -103,3 +109,51 @@ def test_errors_retryable_by_name(name):
 @pytest.mark.parametrize("status", [200, 202, 301, 400, 403, 404, 409])
 def test_all_else_is_not(status):
     assert not is_retryable(response(status, x_amzn_errortype="IllegalArgumentException"))
+
+
+AWAY = [ConnectionFailedError("refused"), response(502), response(503), response(504)]
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_a_server_that_answered_before_is_waited_for(away):
+    script = Script(response(200), *[away] * 12, response(200), response(200))
+    outage = script.outage(300)
+    assert script.run(outage=outage).status == 200
+    assert script.run(outage=outage).status == 200
+    assert sum(script.waits) > 100
+    assert "waiting for it, up to 300 s" in script.said[0]
+    assert script.said[1].startswith("the server answers again after ")
+    assert script.run(outage=outage).status == 200
+    assert len(script.said) == 2
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_the_wait_has_an_end_and_what_follows_it_does_not_wait_again(away):
+    script = Script(response(200), *[away] * 1000)
+    outage = script.outage(300)
+    script.run(outage=outage)
+    for seconds in (320, 40):
+        before = sum(script.waits)
+        try:
+            assert script.run(outage=outage) is away
+        except ConnectionFailedError as error:
+            assert error is away
+        assert sum(script.waits) - before <= seconds
+    assert sum(script.waits) >= 300
+    assert len(script.said) == 1
+
+
+def test_a_server_that_never_answered_is_not_waited_for():
+    script = Script(*[AWAY[0]] * 5)
+    with pytest.raises(ConnectionFailedError):
+        script.run(outage=script.outage(300))
+    assert script.said == []
+
+
+def test_an_answer_of_the_server_itself_is_no_outage():
+    full = response(503, x_amzn_errortype="ServiceUnavailableException")
+    script = Script(response(200), *[full] * 5)
+    outage = script.outage(300)
+    script.run(outage=outage)
+    assert script.run(outage=outage) is full
+    assert script.said == []

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
+import subprocess
+import threading
 
 import pytest
 
@@ -17,7 +20,7 @@ from cryostore.model.jobs import CommitBackupJob, StartBackupJob
 from cryostore.model.objects import PutObject
 from cryostore.model.restore_jobs import StartRestoreJob
 from cryostore.model.restores import GetChunk
-from support.serving import serving
+from support.serving import CRYO, serving
 from support.waiting import until
 
 START = StartBackupJob(
@@ -103,3 +106,37 @@ def test_a_server_that_stays_away_is_an_error_in_the_end(restarts):
         with pytest.raises(ConnectionFailedError, match="refused"):
             client.call(START)
     assert len(waits) == 4
+
+
+def test_a_running_backup_waits_for_its_server(restarts, tmp_path):
+    """The server is gone for longer than the ordinary attempts last; the run says so, waits, and makes its point."""
+    process = subprocess.Popen(
+        [*CRYO, "backup", "--stdin", "--name", "stream", "--resource", "stream"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=False,
+        env=restarts.running.environment | {"XDG_STATE_HOME": str(tmp_path / "state")},
+    )
+    parts = [os.urandom(24_000_000) for _ in range(2)]
+    process.stdin.write(parts[0])
+    process.stdin.flush()
+    restarts.running.kill()
+    writer = threading.Thread(target=lambda: (process.stdin.write(parts[1]), process.stdin.close()), daemon=True)
+    writer.start()  # it waits for the run, which waits for its server
+    assert b"the server is away" in process.stderr.readline()
+    restarts.start_again()
+    assert b"the server answers again" in process.stderr.readline()
+    out = process.stdout.read()
+    writer.join()
+    assert process.wait() == 0, process.stderr.read()
+    process.stdout.close()
+    process.stderr.close()
+    assert b"recovery point" in out
+    got = subprocess.run(
+        [*CRYO, "restore", "latest", "-", "--resource", "stream"],
+        capture_output=True,
+        check=True,
+        env=restarts.running.environment,
+    )
+    assert got.stdout == b"".join(parts)

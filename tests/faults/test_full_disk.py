@@ -143,7 +143,7 @@ def test_a_full_disk(tmp_path, workers):
         watch.points = kept
         assert watch.metric("cryostore_reserve_held") == 0
         assert watch.probe("/-/ready")[0] == 503
-        with pytest.raises(ServiceUnavailableException, match="disk full, [0-9]+ bytes needed"):
+        with pytest.raises(ServiceUnavailableException, match="disk full on .+: [0-9]+ MiB needed"):
             watch.back_up()
         wait_for(lambda: watch.logged(event="writes are refused", level="error"))
 

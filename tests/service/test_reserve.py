@@ -80,7 +80,7 @@ def test_without_the_reserve_data_is_refused_and_all_else_goes_on(store, full):
         CommitBackupJob(backup_job_id=job, discard_open_uploads=True),
         CreateBackupVault(backup_vault_name="another"),
     ):
-        api.refuses(ServiceUnavailableException, refused, match="^disk full, 8192 bytes needed; retry later$")
+        api.refuses(ServiceUnavailableException, refused, match=r"^disk full on \S+: /.+: 1 MiB needed; retry later$")
     assert api.restored(second) == {"a": b"2"}
     api.delete_point(arn)
     api.call(CommitBackupJob(backup_job_id=job, outcome="FAILED"))

@@ -26,13 +26,13 @@ from cryostore.agent.removal import passing, remove_tree
 from cryostore.agent.report import Report
 from cryostore.agent.restored_links import OtherName, RestoredLinks
 from cryostore.agent.restored_others import is_as_archived, maker_of
-from cryostore.agent.restoring import FULL, TARGET_FULL_HINT, FileWriter, RestoredFile
+from cryostore.agent.restoring import FULL, FileWriter, RestoredFile, full_target
 from cryostore.agent.shut_directories import ShutDirectories
 from cryostore.agent.target import ROOT, Target, is_plain
 from cryostore.agent.threads import Threads, result
 from cryostore.agent.walk import join
 from cryostore.core import interrupts
-from cryostore.core.errors import ConfigurationError, StorageFullError
+from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.model.errors import ServiceInternalException
 
@@ -224,7 +224,7 @@ class _Run:
 
     def _tell(self, path: bytes, error: OSError) -> None:
         if error.errno in FULL:
-            raise StorageFullError(f"the target is full: {error.strerror}", hint=TARGET_FULL_HINT) from error
+            raise full_target(self._target.name) from error
         self._issue(path, error.strerror or str(error))
 
     def _issue(self, path: bytes, reason: str) -> None:

@@ -120,6 +120,7 @@ class FileWriter:
         self._lock = lock
         self._prefix = prefix
         self._delete = delete
+        self.target_name = target.name
         self._count = 0
         self._begun: set[RestoredFile] = set()
 
@@ -330,8 +331,13 @@ class _Guard:
             return False
         self._writer.fail(self._file, error)
         if error.errno in FULL:
-            raise StorageFullError(f"the target is full: {error.strerror}", hint=TARGET_FULL_HINT) from error
+            raise full_target(self._writer.target_name) from error
         return True
+
+
+def full_target(name: str) -> StorageFullError:
+    """The error of a target without space."""
+    return StorageFullError.of_disk(f"target {os.path.abspath(name)!a}", hint=TARGET_FULL_HINT)
 
 
 def _pwrite_all(fd: int, data: Buffer, offset: int) -> None:

@@ -53,6 +53,7 @@ class Target:
 
         Without `create` a root that is not there counts as made; then nothing in it may be opened.
         """
+        self.name = os.fsdecode(root)
         try:
             self.made = not os.path.lexists(root)
             if self.made and create:

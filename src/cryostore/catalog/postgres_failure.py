@@ -90,7 +90,7 @@ def translate(error: psycopg.Error) -> Exception:
     if code.startswith(DAMAGED):
         return DamagedDataError(f"the catalog is damaged: {said}")
     if code in FULL:
-        return StorageFullError(f"the catalog cannot be used: {said}")
+        return StorageFullError(f"disk full on the catalog's PostgreSQL server: {said}")
     if code in MEMORY:
         return StorageUnavailableError(f"the catalog cannot be used: {said}", hint=error.diag.message_hint or "")
     if reason(error, writing=False) in {Reason.RULE, Reason.OWN}:

@@ -133,8 +133,9 @@ class SqliteDatabase:
         except sqlite3.Error as error:
             raise self._translate(error) from error
         except OSError as error:
-            kind = StorageFullError if error.errno in FULL_NUMBERS else StorageUnavailableError
-            raise kind(f"the catalog cannot be used: {error.strerror}") from error
+            if error.errno in FULL_NUMBERS:
+                raise StorageFullError.of_disk(f"catalog {self._path.absolute()}") from error
+            raise StorageUnavailableError(f"the catalog cannot be used: {error.strerror}") from error
 
     def _translate(self, error: sqlite3.Error) -> Exception:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -148,8 +149,9 @@ class SqliteDatabase:
         if cause is None:
             return StorageUnavailableError(f"the catalog cannot be used: {error}")
         error.__cause__ = cause
-        kind = StorageFullError if cause.errno in FULL_NUMBERS else StorageUnavailableError
-        return kind(f"the catalog cannot be used: {error} ({cause.strerror})")
+        if cause.errno in FULL_NUMBERS:
+            return StorageFullError.of_disk(f"catalog {self._path.absolute()}")
+        return StorageUnavailableError(f"the catalog cannot be used: {error} ({cause.strerror})")
 
     def _open(self) -> sqlite3.Connection:
         """The connection that writes, and with it the file."""

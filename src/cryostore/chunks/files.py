@@ -41,7 +41,7 @@ def storage_error(error: OSError, what: str) -> CryostoreError:
     elif isinstance(error, FileExistsError):
         kind = BlobExistsError
     elif error.errno in FULL:
-        kind = StorageFullError
+        return StorageFullError.of_disk(what)
     return kind(f"{what}: {error.strerror or error}")
 
 

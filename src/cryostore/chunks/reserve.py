@@ -96,8 +96,10 @@ class Reserve:
         if failure is not None:
             raise StorageUnavailableError(f"the reserve cannot be made: {failure.strerror}") from failure
         lacking = max(2 * self.size_bytes - self.free_bytes, 1)
-        raise StorageFullError(
-            f"disk full, {lacking} bytes needed", hint="delete recovery points and run `cryo gc`, or enlarge the disk"
+        raise StorageFullError.of_disk(
+            str(self._directory.absolute()),
+            lacking,
+            hint="delete recovery points and run `cryo gc`, or enlarge the disk",
         )
 
     @contextlib.contextmanager

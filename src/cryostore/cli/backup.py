@@ -13,6 +13,7 @@ import click
 
 from cryostore.cli import progress, single_file
 from cryostore.cli.call import (
+    PLACE_OPTIONS,
     Place,
     open_as_many_files_as_allowed,
     opened_call,
@@ -67,7 +68,7 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
     from cryostore.agent.report import Report
     from cryostore.agent.unfinished import noted
 
-    place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"), options.pop("key"))
+    place = Place(**{name: options.pop(name) for name in PLACE_OPTIONS})
     if listed and not options["dry_run"]:
         raise click.UsageError("--list goes with --dry-run")
     recommend_key(place)

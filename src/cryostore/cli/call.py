@@ -19,6 +19,7 @@ import click
 from cryostore.cli import known_stores
 from cryostore.cli.agent_key_option import key_option, passphrase, read_key
 from cryostore.cli.data_dir import keyring_option
+from cryostore.cli.duration import duration_seconds
 from cryostore.core import interrupts
 from cryostore.core.errors import ConfigurationError
 
@@ -29,6 +30,8 @@ Out = TypeVar("Out")
 
 OF_A_NEW_STORE = frozenset({"lost+found", "keyring.json", "credentials", "open.lock", "in-use.lock", "catalog.lock"})
 """What may be in a directory that becomes a store: on a new disk, after a failed start, or a keyring put there."""
+PLACE_OPTIONS = ("data_dir", "endpoint_url", "keyring", "key", "wait")
+"""The parameters that `place_options` adds; each is a field of `Place`."""
 ENDPOINTS = ("AWS_ENDPOINT_URL_BACKUPSTORAGE", "AWS_ENDPOINT_URL_BACKUP", "AWS_ENDPOINT_URL")
 
 
@@ -40,6 +43,8 @@ class Place:
     endpoint_url: str | None
     keyring: str | None
     key: Path | None = None
+    wait: float = 0.0
+    """For how many seconds a run waits for a server that answered before and is away now."""
 
     @property
     def name(self) -> str:
@@ -77,7 +82,7 @@ def _short(name: str) -> str:
 
 
 def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options `--data-dir`, `--keyring`, `--endpoint-url` and `--key`; the command takes them as `**place`."""
+    """The options of a `Place`, as `PLACE_OPTIONS` lists them; the command takes them as `**place`."""
     data_dir = click.option(
         "--data-dir",
         type=click.Path(file_okay=False, path_type=Path),
@@ -89,7 +94,15 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     endpoint_url = click.option(
         "--endpoint-url", default=None, metavar="URL", help="A server; AWS_ENDPOINT_URL says it, too."
     )
-    optioned: Callable[..., Any] = data_dir(keyring_option()(endpoint_url(key_option(command))))
+    wait = click.option(
+        "--wait",
+        default="5m",
+        show_default=True,
+        metavar="TIME",
+        callback=duration_seconds,
+        help="How long to wait for a server that goes away during the run: 30s, 5m; 0s: do not wait.",
+    )
+    optioned: Callable[..., Any] = data_dir(keyring_option()(endpoint_url(key_option(wait(command)))))
     return optioned
 
 
@@ -125,6 +138,8 @@ def _opened(place: Place, *, create: bool) -> Iterator[Call]:
             yield _Heeding(call)
         return
     from cryostore.client.client import Client
+    from cryostore.client.outage import Outage
+    from cryostore.client.retry import Retry
     from cryostore.client.settings import resolve
 
     try:
@@ -135,8 +150,14 @@ def _opened(place: Place, *, create: bool) -> Iterator[Call]:
         raise ConfigurationError(
             error.message, hint="name a store with --data-dir DIR, or a server with --endpoint-url URL"
         ) from None
-    with Client.of(settings) as client, interrupts.limited(client.cut_off):
+    retry = Retry(outage=Outage(place.wait, say=_tell_outage))
+    with Client.of(settings, retry=retry) as client, interrupts.limited(client.cut_off):
         yield client
+
+
+def _tell_outage(text: str) -> None:
+    start = "\r\x1b[K" if sys.stderr.isatty() else ""  # in place of a line of progress, which is drawn again below
+    print(f"{start}{text}", file=sys.stderr, flush=True)
 
 
 class _Heeding:

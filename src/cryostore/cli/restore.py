@@ -12,7 +12,7 @@ import click
 
 from cryostore.cli import progress, single_file
 from cryostore.cli.agent_key_option import note_unproved
-from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.call import PLACE_OPTIONS, Place, opened_call, place_options
 from cryostore.cli.entry_facts import path_facts
 from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import ConfigurationError, CryostoreError
@@ -67,7 +67,7 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
 
     if listed and not options["dry_run"]:
         raise click.UsageError("--list goes with --dry-run")
-    place = Place(options.pop("data_dir"), options.pop("endpoint_url"), options.pop("keyring"), options.pop("key"))
+    place = Place(**{name: options.pop(name) for name in PLACE_OPTIONS})
     vault, resource = options.pop("vault"), options.pop("resource")
     options |= {name: _matches(options.pop(name)) for name in ("include", "exclude")}
     report = Report()

@@ -56,9 +56,11 @@ class Client:
         self._new_id = new_id
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def of(cls, settings: Settings, *, retry: Retry | None = None) -> Self:
         """A client for resolved settings."""
-        return cls(settings.endpoint_url, settings.region, settings.credentials, ca_bundle=settings.ca_bundle)
+        return cls(
+            settings.endpoint_url, settings.region, settings.credentials, ca_bundle=settings.ca_bundle, retry=retry
+        )
 
     def call(self, operation: Operation[Out]) -> Out:
         """Carry out one operation and answer its output.

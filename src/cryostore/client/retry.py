@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 
+from cryostore.client.outage import Outage
 from cryostore.client.transport import ConnectionFailedError
 from cryostore.core.interrupts import sleep, told
 from cryostore.wire.message import Response
@@ -41,24 +43,31 @@ class Retry:
     delay_seconds_max: float = 20.0
     random: Callable[[], float] = random.random
     sleep: Callable[[float], None] = sleep
+    outage: Outage = field(default_factory=Outage)
 
     def run(self, attempt: Callable[[], Response]) -> Response:
         """The first answer that is not worth a repetition, or the last; the last attempt's ConnectionFailedError.
 
-        The last is the one during which the process was told to end.
+        The last is the one during which the process was told to end. While the server is away, there are more
+        attempts than `attempts_max`, as long as `outage` says so.
         """
-        for number in range(1, self.attempts_max):
+        for number in count(1):
             at_least_seconds = 0.0
             try:
                 response = attempt()
-                if not is_retryable(response) or told():
+                self.outage.note(response)
+                if not is_retryable(response) or self._is_last(number, response):
                     return response
                 at_least_seconds = _retry_after_seconds(response)
             except ConnectionFailedError as error:
-                if not error.retryable or told():
+                self.outage.note(error)
+                if not error.retryable or self._is_last(number, error):
                     raise
             self.sleep(self.delay_seconds(number, at_least_seconds))
-        return attempt()
+        raise AssertionError("unreachable: count() does not end")
+
+    def _is_last(self, number: int, outcome: Response | ConnectionFailedError) -> bool:
+        return told() or (number >= self.attempts_max and not self.outage.goes_on(outcome))
 
     def delay_seconds(self, number: int, at_least_seconds: float = 0.0) -> float:
         """How long to wait after attempt `number`, counted from 1."""

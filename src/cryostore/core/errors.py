@@ -16,6 +16,11 @@ errors of the API (`cryostore.model.errors`), which also derive from `CryostoreE
 
 from __future__ import annotations
 
+import os
+from typing import Self
+
+from cryostore.core.limits import MIB
+
 
 class CryostoreError(Exception):
     """Base of all errors Cryostore raises on purpose.
@@ -35,6 +40,12 @@ class StorageUnavailableError(CryostoreError):
 
 class StorageFullError(StorageUnavailableError):
     """No space is left where the bytes should go."""
+
+    @classmethod
+    def of_disk(cls, place: str, bytes_needed: int | None = None, *, hint: str = "") -> Self:
+        """The error of a full disk of this machine: says which machine, which path, and what is needed if known."""
+        needed = "no space left" if bytes_needed is None else f"{max(-(-bytes_needed // MIB), 1)} MiB needed"
+        return cls(f"disk full on {os.uname().nodename}: {place}: {needed}", hint=hint)
 
 
 class BlobNotFoundError(CryostoreError):

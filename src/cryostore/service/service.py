@@ -117,7 +117,7 @@ class Service:
         try:
             return self._carry_out(operation, caller)
         except StorageFullError as error:
-            raise ServiceUnavailableException("the storage is full; retry later") from error
+            raise ServiceUnavailableException(f"{error.message}; retry later") from error
         except StorageUnavailableError as error:
             raise ServiceUnavailableException("the storage cannot take or give bytes now; retry later") from error
         except OSError as error:

@@ -46,7 +46,7 @@ class LocalBlobs:
     def put(self, key: str, data: Buffer) -> None:
         """See BlobStore."""
         path = self._root / check_key(key)
-        with storage_errors(f"blob {key}"):
+        with storage_errors(f"blob {path}"):
             self._make_durable(path.parent)
             create_file(path, data, staging=self._staging)
 
@@ -86,7 +86,7 @@ class LocalBlobs:
     def open_append(self, key: str) -> LocalAppender:
         """See Appendable."""
         path = self._root / check_key(key)
-        with storage_errors(f"blob {key}"):
+        with storage_errors(f"blob {path}"):
             self._make_durable(path.parent)
             return LocalAppender(path, key)
 

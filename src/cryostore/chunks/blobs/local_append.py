@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryostore.chunks.files import FILE_MODE, FULL, storage_error, sync_directory, write_all
 from cryostore.core.digest import Buffer
-from cryostore.core.errors import StorageFullError, StorageUnavailableError
+from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.limits import MIB
 
 sync_data = getattr(os, "fdatasync", os.fsync)
@@ -23,6 +23,7 @@ class LocalAppender:
 
     def __init__(self, path: Path, key: str) -> None:
         self._key = key
+        self._path = path.absolute()
         self._size = 0
         self._dropped = 0
         self._failure: OSError | None = None
@@ -48,7 +49,7 @@ class LocalAppender:
             end = write_all(self._descriptor, buffers, offset)
         except OSError as error:
             self._cut_back(offset)
-            raise storage_error(error, f"blob {self._key}") from error
+            raise storage_error(error, f"blob {self._path}") from error
         self._size = end
         return offset
 
@@ -61,8 +62,9 @@ class LocalAppender:
         except OSError as error:
             # The kernel has dropped the pages and forgotten the failure: a second fdatasync would lie.
             self._failure = error
-            kind = StorageFullError if error.errno in FULL else StorageUnavailableError  # some find room only now
-            raise kind(f"blob {self._key} could not be flushed: {error.strerror}") from error
+            if error.errno in FULL:  # some file systems look for room only now
+                raise storage_error(error, f"blob {self._path}") from error
+            raise StorageUnavailableError(f"blob {self._key} could not be flushed: {error.strerror}") from error
         if size - self._dropped >= DROPPED_BYTES_MIN:
             self._drop_cached(size)
 
