@@ -48,11 +48,11 @@ def test_what_another_process_deleted_gives_its_room_back(tmp_path):
 
 def test_figures(tmp_path):
     with opened(tmp_path / "data") as store:
-        assert figures(store.service.context) == Figures(0, 0, 0.0)
+        assert figures(store.service.context) == Figures(0, 0, 0.0, 0, 0.0)
         store.api().backup({"a": b"1"})
         collect_all(store.service.context)
         seen = figures(store.service.context)
-        assert seen == Figures(1, 0, store.clock() / 1000)
+        assert seen == Figures(1, 0, store.clock() / 1000, 1, 0.0)
 
 
 def half_dead(store):

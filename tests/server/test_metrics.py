@@ -120,11 +120,12 @@ def test_the_store_is_shown_as_who_looked_last_saw_it(page, monkeypatch):
     page.meter(0).show_store(recovery_points=9, chunks_damaged=1, collected_seconds=1.7e9)
     now[0] += 1
     page.meter(1).show(connections=0)
-    page.meter(1).show_store(recovery_points=8, chunks_damaged=2, collected_seconds=1.8e9)
+    page.meter(1).show_store(recovery_points=8, chunks_damaged=2, collected_seconds=1.8e9, collection_passes=3)
     found = samples(page)
     assert found["cryostore_recovery_points",] == 8
     assert found["cryostore_chunks_damaged",] == 2
     assert found["cryostore_garbage_collection_finished_timestamp_seconds",] == 1.8e9
+    assert found["cryostore_garbage_collection_passes",] == 3
 
 
 def test_the_disk(page):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from cryostore.core.limits import KIB
 from cryostore.core.time import DAY_MS
 from cryostore.maintenance import maintain
 from cryostore.maintenance.gc import collect_all
@@ -27,11 +28,11 @@ NEW = noise(3)
 class Scene:
     """Two processes on a store: a point, a restore, a job and an upload that need chunks, between chunks nobody needs.
 
-    `writer` has rows of garbage in the pack it writes to, and in packs that are full.
+    Collections mark in two passes. `writer` has rows of garbage in the pack it writes to, and in packs that are full.
     """
 
     def __init__(self):
-        self.store = MemoryStore(Settings(pack_bytes_target=2000))
+        self.store = MemoryStore(Settings(pack_bytes_target=2000, collection_memory_bytes=64 * KIB))
         self.writer, self.collector = Process(self.store), Process(self.store)
         self.api, self.other = self.words(self.writer), self.words(self.collector)
         kept = {f"kept {number}": noise(100 + number) for number in range(6)}

@@ -106,10 +106,13 @@ def is_closed(transaction: Transaction, pack_number: int) -> bool:
     return row is not None
 
 
-def empty(transaction: Transaction, limit: int) -> list[int]:
-    """Closed packs, not retired yet, without a row that points into them."""
+def empty(transaction: Transaction, *, after: int, limit: int) -> list[int]:
+    """Closed packs, not retired yet, without a row that points into them, by number after `after`."""
     rows = transaction.rows(
-        f"SELECT pack_number FROM pack WHERE open = 0 AND retired_ms IS NULL AND {EMPTY} LIMIT :limit", limit=limit
+        f"SELECT pack_number FROM pack WHERE pack_number > :after AND open = 0 AND retired_ms IS NULL AND {EMPTY}"
+        " ORDER BY pack_number LIMIT :limit",
+        after=after,
+        limit=limit,
     )
     return [row[0] for row in rows]
 

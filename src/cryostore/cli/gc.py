@@ -81,8 +81,15 @@ def words(outcome: Outcome, *, dry_run: bool) -> str:
             f"{would}compacted: {outcome.packs_compacted} packs, {_mib(outcome.moved_bytes)} moved",
             f"{would}deleted: {outcome.packs_deleted} packs, {_mib(outcome.deleted_bytes)} given back",
             *skipped,
+            *_marking(outcome),
         )
     )
+
+
+def _marking(outcome: Outcome) -> Iterator[str]:
+    if outcome.passes > 1:
+        kept = 100 * outcome.false_share
+        yield f"marked in {outcome.passes} passes; up to {kept:.1f} % of the garbage waits for the next run"
 
 
 def _mib(size: int) -> str:

@@ -47,6 +47,35 @@ class Outcome:
     packs_retired: int = 0
     packs_deleted: int = 0
     deleted_bytes: int = 0
+    passes: int = 0
+    false_share: float = 0.0
+    """The part of the garbage that the run took for needed, in the worst of its passes."""
+
+    @property
+    def marking(self) -> Marking:
+        """How the run marked."""
+        return Marking(self.passes, self.false_share)
+
+
+class Marking(NamedTuple):
+    """How the last run marked; zeros before the first one."""
+
+    passes: int = 0
+    false_share: float = 0.0
+
+    @property
+    def place(self) -> str:
+        """The same as a text, which the row of the claim keeps until the next run ends."""
+        return f"{self.passes} {self.false_share:.6f}"
+
+    @classmethod
+    def of_place(cls, place: str) -> Marking:
+        """Read such a text; what is none counts as nothing."""
+        try:
+            passes, false_share = place.split()
+            return cls(int(passes), float(false_share))
+        except ValueError:
+            return cls()
 
 
 @dataclass

@@ -9,7 +9,7 @@ batch of envelopes is one pack: batches then go across packs, or small ones woul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from cryostore.chunks.store import Location
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError
 from cryostore.core.limits import KIB, MIB
 from cryostore.maintenance.collection import Progress, Run
-from cryostore.maintenance.packs import PACKS_PER_BATCH, close_one, drop, retire, sizes
+from cryostore.maintenance.packs import PACKS_PER_BATCH, close_one, give_back, sizes
 
 CHUNKS_PER_BATCH = 500
 BYTES_PER_BATCH = 16 * MIB
@@ -49,7 +49,7 @@ class PackUse(NamedTuple):
         return self.size_bytes - self.live_bytes
 
 
-def compact(run: Run, live_bytes: dict[int, int]) -> Iterator[Progress]:
+def compact(run: Run, live_bytes: dict[int, int]) -> Generator[Progress, None, None]:
     """Empty the packs that pay. `live_bytes` says how much of each pack rows point to."""
     uses = list(_uses(run, live_bytes))
     yield Progress("measure", len(uses))
@@ -59,7 +59,7 @@ def compact(run: Run, live_bytes: dict[int, int]) -> Iterator[Progress]:
     grow = run.context.store.packs_grow
     merged_bytes_min = target if grow else min(target, WHOLE_BYTES_TARGET)
     choose = partial(worthwhile, pack_bytes_target=target, merged_bytes_min=merged_bytes_min, free_bytes=free_bytes)
-    chosen = choose(uses) if grow else _there(run, uses, choose)
+    chosen = choose(uses) if grow else (yield from _there(run, uses, choose))
     if run.dry_run:
         run.outcome.packs_compacted = len(chosen)
         run.outcome.moved_bytes = sum(pack.live_bytes for pack in chosen)
@@ -67,17 +67,25 @@ def compact(run: Run, live_bytes: dict[int, int]) -> Iterator[Progress]:
     yield from _empty_each(run, chosen) if grow else _merge(run, chosen)
 
 
-def _there(run: Run, uses: Sequence[PackUse], choose: Callable[[Sequence[PackUse]], list[PackUse]]) -> list[PackUse]:
-    """The packs to compact, of those that exist: their rows say their sizes even if somebody has taken them away.
+def _there(
+    run: Run, uses: Sequence[PackUse], choose: Callable[[Sequence[PackUse]], list[PackUse]]
+) -> Generator[Progress, None, list[PackUse]]:
+    """Choose among the packs that exist: a row states the size of its pack even if the pack is missing.
 
-    One that is missing would be chosen by every run, and others with it.
+    Otherwise each run would choose the missing packs, and others with them. Asks once for each pack.
     """
-    seen: set[int] = set()
+    asked: set[int] = set()
     chosen = choose(uses)
-    while unseen := [use for use in chosen if use.pack_number not in seen]:
-        sizes_now = run.context.store.pack_sizes([use.name for use in unseen])
-        missing = {use.pack_number for use, size in zip(unseen, sizes_now, strict=True) if size is None}
-        seen.update(use.pack_number for use in unseen)
+    while unasked := [use for use in chosen if use.pack_number not in asked]:
+        missing: set[int] = set()
+        for first in range(0, len(unasked), PACKS_PER_BATCH):
+            batch = unasked[first : first + PACKS_PER_BATCH]
+            sizes_now = run.context.store.pack_sizes([use.name for use in batch])
+            missing.update(use.pack_number for use, size in zip(batch, sizes_now, strict=True) if size is None)
+            yield Progress("choose", len(asked) + first + len(batch))
+        asked.update(use.pack_number for use in unasked)
+        if not missing:
+            break
         uses = [use for use in uses if use.pack_number not in missing]
         chosen = choose(uses)
     return chosen
@@ -103,8 +111,7 @@ def _empty_each(run: Run, chosen: Sequence[PackUse]) -> Iterator[Progress]:
             continue  # what was moved is moved; a later run does the rest
         run.outcome.packs_compacted += 1
         if not run.quarantine_ms:
-            yield from retire(run)
-            yield from drop(run)
+            yield from give_back(run, pack.name)
 
 
 def _merge(run: Run, chosen: Sequence[PackUse]) -> Iterator[Progress]:
@@ -125,9 +132,6 @@ def _merge(run: Run, chosen: Sequence[PackUse]) -> Iterator[Progress]:
         run.outcome.packs_skipped += 1
         return  # what was moved is moved; a later run does the rest
     run.outcome.packs_compacted += len(chosen)
-    if not run.quarantine_ms:
-        yield from retire(run)
-        yield from drop(run)
 
 
 def _chunks(run: Run, pack: PackUse) -> Iterator[PackedChunk]:
@@ -197,7 +201,8 @@ def worthwhile(
     worth = pack_bytes_target // WORTH_PER_PACK
     if sum(use.garbage_bytes for use in chosen) < (worth if free_bytes is None else min(worth, free_bytes)):
         chosen = []
-    small = [use for use in uses if use.size_bytes * 2 < merged_bytes_min and use not in chosen]
+    numbers = {use.pack_number for use in chosen}
+    small = [use for use in uses if use.size_bytes * 2 < merged_bytes_min and use.pack_number not in numbers]
     return chosen + (small if sum(use.live_bytes for use in small) >= merged_bytes_min else [])
 
 

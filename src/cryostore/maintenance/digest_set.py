@@ -1,40 +1,62 @@
-"""A set of chunks in little memory: a Bloom filter over digests, which are random bits already and need no hashing.
+"""Bloom filter over chunk digests.
 
-May claim to hold what it does not, one time in 400 while it has 16 bits for each chunk; never the other way round.
+Digests are random bits already and need no hashing. A filter may claim to hold what it does not (`false_share`), never
+the other way round. Where a store has more chunks than the memory of one filter serves, `shares` splits the digests
+into ranges, and a collection marks and sweeps one range after the other.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from itertools import pairwise
 
 from cryostore.core.digest import DIGEST_BYTES, sha256
 from cryostore.core.limits import KIB, MIB
 
 BYTES_PER_CHUNK = 2
+"""What a filter takes if memory allows: then 1 claim in 400 is false."""
+BYTES_PER_CHUNK_MIN = 1
+"""What it takes at least, by splitting: then 1 claim in 40 is false."""
 BYTES_MIN = 64 * KIB
 BYTES_MAX = 128 * MIB
+FIRST_BYTES = 256
 _WORDS = struct.Struct("<4Q")
 
 
-class DigestSet:
-    """Chunks by vault and digest, room for `expected` of them and, with more false claims, for any number.
+def shares(expected: int, bytes_max: int) -> list[range]:
+    """Split all digests by their first byte, so that a filter of `bytes_max` bytes serves each range.
 
-    `seed` decides which false claims: what one set claims falsely, a set with another seed does most likely not.
+    `expected` is the number of chunks in the store.
+    """
+    count = min(max(-(-expected * BYTES_PER_CHUNK_MIN // _power_of_two(bytes_max)), 1), FIRST_BYTES)
+    bounds = [FIRST_BYTES * number // count for number in range(count + 1)]
+    return [range(first, end) for first, end in pairwise(bounds)]
+
+
+class DigestSet:
+    """Chunks by vault and digest, as far as the first byte of the digest is in `share`.
+
+    Has room for `expected` chunks within `bytes_max` bytes and takes any number, with more false claims. `seed` decides
+    which claims are false: what one set claims falsely, a set with another seed most likely does not.
     """
 
-    def __init__(self, expected: int, seed: int) -> None:
-        wanted = min(max(expected * BYTES_PER_CHUNK, BYTES_MIN), BYTES_MAX)
-        self._bits = bytearray(1 << (wanted - 1).bit_length())
+    def __init__(
+        self, expected: int, seed: int, *, bytes_max: int = BYTES_MAX, share: range = range(FIRST_BYTES)
+    ) -> None:
+        wanted = min(max(expected * BYTES_PER_CHUNK, BYTES_MIN), bytes_max)
+        self._bits = bytearray(min(1 << (wanted - 1).bit_length(), _power_of_two(bytes_max)))
         self._mask = len(self._bits) * 8 - 1
         self._seed = seed
         self._words: dict[int, tuple[int, ...]] = {}
+        self.share = share
 
     def add(self, vault_id: int, digests: bytes) -> None:
-        """Add the chunks with these digests, which stand one behind the other."""
+        """Add the chunks with these digests, which stand one behind the other. Leaves out those of other shares."""
         bits, mask = self._bits, self._mask
         one, two, three, four = self._vault(vault_id)
-        for a, b, c, d in _WORDS.iter_unpack(digests):
-            bit = (a ^ one) & mask
+        for a, b, c, d in self._own(digests):
+            bit = (a >> 8 ^ one) & mask  # all digests of a share have much the same first byte
             bits[bit >> 3] |= 1 << (bit & 7)
             bit = (b ^ two) & mask
             bits[bit >> 3] |= 1 << (bit & 7)
@@ -43,20 +65,40 @@ class DigestSet:
             bit = (d ^ four) & mask
             bits[bit >> 3] |= 1 << (bit & 7)
 
+    def _own(self, digests: bytes) -> Iterator[tuple[int, ...]]:
+        words = _WORDS.iter_unpack(digests)
+        if len(self.share) == FIRST_BYTES:
+            return words
+        first, end = self.share.start, self.share.stop
+        return (each for each in words if first <= each[0] & 0xFF < end)
+
     def holds(self, vault_id: int, digest: bytes) -> bool:
-        """Whether the set holds the chunk, or claims to."""
+        """Whether the set holds the chunk, or claims to. Only for digests of its share."""
         bits, mask = self._bits, self._mask
-        for word, seed in zip(_WORDS.unpack(digest), self._vault(vault_id), strict=True):
+        a, b, c, d = _WORDS.unpack(digest)
+        for word, seed in zip((a >> 8, b, c, d), self._vault(vault_id), strict=True):
             bit = (word ^ seed) & mask
             if not bits[bit >> 3] >> (bit & 7) & 1:
                 return False
         return True
+
+    def false_share(self) -> float:
+        """The part of all other chunks that the set claims to hold."""
+        bits = memoryview(self._bits)
+        parts = (bits[start : start + BYTES_MIN] for start in range(0, len(bits), BYTES_MIN))
+        bits_set = sum(int.from_bytes(part, "little").bit_count() for part in parts)
+        return float((bits_set / (len(self._bits) * 8)) ** 4)
 
     def _vault(self, vault_id: int) -> tuple[int, ...]:
         """What tells a vault's chunks from the same bytes in another."""
         if (words := self._words.get(vault_id)) is None:
             words = self._words[vault_id] = _WORDS.unpack(sha256(f"{self._seed} {vault_id}".encode()))
         return words
+
+
+def _power_of_two(size: int) -> int:
+    """The largest power of two up to `size`."""
+    return 1 << (size.bit_length() - 1)
 
 
 assert _WORDS.size == DIGEST_BYTES

@@ -8,8 +8,9 @@ The rules, on which the safety of every byte rests:
 2. Every write that refers to a chunk does so in one transaction with `chunks.insert` or `chunks.use`, which note the
    current epoch on the chunk's row. To such a write a condemned chunk is an unknown one: its bytes are stored anew,
    and the row is a sound one again, at the new place.
-3. After that, the run marks what is referred to, in one pass (`mark`): first the chunks of all uploads, then all
-   objects, since references move only that way. A set that cannot be completed is not used.
+3. After that, the run marks what is referred to (`mark`): first the chunks of all uploads, then all objects, since
+   references move only that way. A set that cannot be completed is not used. If the chunks are too many for one set,
+   the run marks and sweeps one range of digests after the other, and reads all references for each.
 4. It condemns chunks that are not marked and that no write referred to since the run began (`sweep`). What was referred
    to when the run began is marked, or nobody sees it any more; what was referred to since carries the epoch.
 5. A chunk's row is removed if it was condemned at least the quarantine ago and, again, is neither marked nor used.
@@ -31,14 +32,21 @@ No transaction changes more than a few hundred rows, and none spans a read or wr
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 
 from cryostore.maintenance import compaction, packs, records
 from cryostore.maintenance.claims import COLLECTION, claimed
 from cryostore.maintenance.collection import Outcome, Progress, Run
-from cryostore.maintenance.mark import mark
+from cryostore.maintenance.digest_set import shares
+from cryostore.maintenance.mark import count_chunks, mark
 from cryostore.maintenance.sweep import sweep
 from cryostore.service import Context
+
+FALSE_SHARE_MAX = 0.05
+"""A run that keeps more of the garbage by mistake says so."""
+_log = logging.getLogger(__name__)
 
 
 def collect(
@@ -58,11 +66,20 @@ def collect(
     with claimed(context, COLLECTION) as claim:
         run = Run.begin(claim.context, outcome, quarantine_ms=quarantine_ms, dry_run=False)
         yield from claim.saying(_steps(run))
+        claim.place = outcome.marking.place
 
 
 def _steps(run: Run) -> Generator[Progress, None, None]:
-    marked = yield from mark(run)
-    live_bytes = yield from sweep(run, marked)
+    live_bytes: dict[int, int] = defaultdict(int)
+    count = yield from count_chunks(run)
+    passes = shares(count, run.context.settings.collection_memory_bytes)
+    for share in passes:
+        marked = yield from mark(run, count, share)
+        run.outcome.false_share = max(run.outcome.false_share, marked.false_share())
+        yield from sweep(run, marked, live_bytes)
+        del marked  # before the next one is made: memory is bounded
+        run.outcome.passes += 1
+    _warn(run.outcome)
     yield from packs.close(run)
     yield from packs.retire(run)
     yield from packs.drop(run)  # before anything is copied: on a full disk this is where the room comes from
@@ -70,6 +87,24 @@ def _steps(run: Run) -> Generator[Progress, None, None]:
     yield from packs.retire(run)
     yield from packs.drop(run)
     yield from records.shrink(run)
+
+
+def _warn(outcome: Outcome) -> None:
+    """Log what an operator can change about the memory of collections."""
+    if outcome.false_share > FALSE_SHARE_MAX:
+        _log.warning(
+            "garbage collection kept %.0f %% of the garbage among %d chunks by mistake, in %d passes:"
+            " raise collection_memory",
+            100 * outcome.false_share,
+            outcome.chunks,
+            outcome.passes,
+        )
+    elif outcome.passes > 1:
+        _log.info(
+            "garbage collection read all references %d times for %d chunks: a larger collection_memory saves time",
+            outcome.passes,
+            outcome.chunks,
+        )
 
 
 def collect_all(context: Context, *, quarantine_ms: int | None = None, dry_run: bool = False) -> Outcome:

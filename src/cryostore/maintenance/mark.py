@@ -10,7 +10,7 @@ from cryostore.catalog import chunk_lists, chunks, references
 from cryostore.catalog.references import ObjectReferences
 from cryostore.core.errors import DamagedDataError
 from cryostore.maintenance.collection import Progress, Run
-from cryostore.maintenance.digest_set import DigestSet
+from cryostore.maintenance.digest_set import FIRST_BYTES, DigestSet
 
 ROWS_PER_PAGE = 2000
 OBJECTS_PER_PAGE = 500
@@ -18,16 +18,20 @@ PARTS_PER_PAGE = 50
 START = (0, b"")
 
 
-def mark(run: Run) -> Generator[Progress, None, DigestSet]:
-    """The set of all chunks that anything refers to. Raises DamagedDataError if the catalog does not tell."""
-    marked = DigestSet((yield from _count(run)), run.epoch)
+def mark(run: Run, count: int, share: range) -> Generator[Progress, None, DigestSet]:
+    """The set of all chunks of a share that anything refers to, in a store of `count` chunks.
+
+    Raises DamagedDataError if the catalog does not tell.
+    """
+    expected = count * len(share) // FIRST_BYTES
+    marked = DigestSet(expected, run.epoch, bytes_max=run.context.settings.collection_memory_bytes, share=share)
     yield from _mark_uploads(run, marked)
     yield Progress("mark", 0)
     yield from _mark_objects(run, marked)
     return marked
 
 
-def _count(run: Run) -> Generator[Progress, None, int]:
+def count_chunks(run: Run) -> Generator[Progress, None, int]:
     """How many chunks there are, rounded up."""
     count, after = chunks.COUNT_STEP, START
     while (found := run.read(partial(chunks.count_step, after=after))) is not None:

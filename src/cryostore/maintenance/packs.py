@@ -55,16 +55,30 @@ def sizes(run: Run, rows: Sequence[PackRow]) -> list[int | None]:
 
 
 def retire(run: Run) -> Iterator[Progress]:
-    """Retire the closed packs that no row points into."""
-
-    def work(transaction: Transaction) -> int:
-        now_ms = run.context.clock()
-        numbers = packs.empty(transaction, PACKS_PER_BATCH)
-        return sum(packs.retire(transaction, number, now_ms=now_ms) for number in numbers)
-
-    while not run.dry_run and (count := run.write(work)):
-        run.outcome.packs_retired += count
+    """Retire the closed packs that no row points into. Looks at each pack once."""
+    after = 0
+    while not run.dry_run:
+        numbers = run.read(partial(packs.empty, after=after, limit=PACKS_PER_BATCH))
+        if not numbers:
+            return
+        run.outcome.packs_retired += run.write(partial(_retire_all, run=run, numbers=numbers))
+        after = numbers[-1]
         yield Progress("retire", run.outcome.packs_retired)
+
+
+def _retire_all(transaction: Transaction, *, run: Run, numbers: Sequence[int]) -> int:
+    now_ms = run.context.clock()
+    return sum(packs.retire(transaction, number, now_ms=now_ms) for number in numbers)
+
+
+def give_back(run: Run, name: str) -> Iterator[Progress]:
+    """Retire one pack if it is empty, and delete its file if its quarantine is over."""
+    row = run.read(partial(packs.find, name=name))
+    if row is None or not run.write(partial(_retire_all, run=run, numbers=[row.pack_number])):
+        return
+    run.outcome.packs_retired += 1
+    if (row := run.read(partial(packs.find, name=name))) is not None:
+        yield from _drop(run, row)
 
 
 def drop(run: Run) -> Iterator[Progress]:
@@ -78,6 +92,8 @@ def drop(run: Run) -> Iterator[Progress]:
 
 
 def _drop(run: Run, row: PackRow) -> Iterator[Progress]:
+    if row.dropped_epoch == run.epoch:
+        return  # this run has deleted the file
     store = run.context.store
     known = None
     if row.dropped_epoch is None:
@@ -92,6 +108,6 @@ def _drop(run: Run, row: PackRow) -> Iterator[Progress]:
         store.delete_pack(row.name)
         run.outcome.packs_deleted += 1
         run.outcome.deleted_bytes += size
-    elif row.dropped_epoch is not None and row.dropped_epoch < run.epoch:
+    elif row.dropped_epoch is not None:
         run.write(partial(packs.forget, pack_number=row.pack_number, epoch=run.epoch))
     yield Progress("drop", run.outcome.packs_deleted)

@@ -5,34 +5,49 @@ The rules: `gc`, where rules 4 and 5 are this module.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from functools import partial
 
 from cryostore.catalog import chunks
 from cryostore.catalog.chunks import SweptChunk
 from cryostore.catalog.database import Transaction
+from cryostore.core.digest import DIGEST_BYTES
 from cryostore.maintenance.collection import Outcome, Progress, Run
 from cryostore.maintenance.digest_set import DigestSet
-from cryostore.maintenance.mark import START
 
 CHUNKS_PER_PAGE = 500
+LAST_DIGEST = b"\xff" * DIGEST_BYTES
 
 
-def sweep(run: Run, marked: DigestSet) -> Generator[Progress, None, dict[int, int]]:
-    """Look at every chunk once. Answers how many bytes of each pack rows still point to, condemned ones included."""
-    live_bytes: dict[int, int] = defaultdict(int)
-    after = START
-    while page := run.read(partial(chunks.page, after=after, limit=CHUNKS_PER_PAGE)):
+def sweep(run: Run, marked: DigestSet, live_bytes: dict[int, int]) -> Generator[Progress, None, None]:
+    """Look at every chunk of the set's share once.
+
+    Adds to `live_bytes` how many bytes of each pack rows still point to, condemned chunks included.
+    """
+    for page in _pages(run, marked.share):
         unmarked = [chunk for chunk in page if not marked.holds(chunk.vault_id, chunk.digest)]
         yield Progress("sweep", run.outcome.chunks)  # a place to be interrupted between looking and acting
         gone = _give_up(run, unmarked) if unmarked else set()
         for chunk in page:
             if chunk not in gone:
                 live_bytes[chunk.pack_number] += chunk.sealed_length
-        after = (page[-1].vault_id, page[-1].digest)
         run.outcome.chunks += len(page)
-    return live_bytes
+
+
+def _pages(run: Run, share: range) -> Iterator[list[SweptChunk]]:
+    """The chunks whose digest has a first byte of the share, vault by vault."""
+    below = (share.start - 1).to_bytes() + LAST_DIGEST[1:] if share.start else b""
+    after = (0, below)
+    while page := run.read(partial(chunks.page, after=after, limit=CHUNKS_PER_PAGE)):
+        last = page[-1]
+        if last.digest[0] < share.start:  # of the next vault: up to here it may have nothing of the share
+            after = (last.vault_id, below)
+        elif last.digest[0] in share:
+            after = (last.vault_id, last.digest)
+        else:
+            after = (last.vault_id, LAST_DIGEST)
+        if own := [chunk for chunk in page if chunk.digest[0] in share]:
+            yield own
 
 
 def _give_up(run: Run, unmarked: list[SweptChunk]) -> set[SweptChunk]:

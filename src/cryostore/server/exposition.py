@@ -112,6 +112,14 @@ STORE = {
         "cryostore_garbage_collection_finished_timestamp_seconds",
         "When garbage collection last came to its end; 0 if it never did.",
     ),
+    "collection_passes": (
+        "cryostore_garbage_collection_passes",
+        "How often the last garbage collection read all references.",
+    ),
+    "collection_false_share": (
+        "cryostore_garbage_collection_false_share",
+        "The part of the garbage that the last garbage collection kept by mistake.",
+    ),
 }
 
 

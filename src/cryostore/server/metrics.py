@@ -35,7 +35,14 @@ GAUGES = (
     "body_bytes_held",
     "body_bytes_max",
 )
-STORE_GAUGES = ("store_seen", "recovery_points", "chunks_damaged", "collected_seconds")
+STORE_GAUGES = (
+    "store_seen",
+    "recovery_points",
+    "chunks_damaged",
+    "collected_seconds",
+    "collection_passes",
+    "collection_false_share",
+)
 PER_OPERATION = len(STATUSES) + 3 + len(SECONDS_BOUNDS) + 1
 """Requests by status; bytes in, bytes out, seconds; requests by duration, the last of them longer than all bounds."""
 _IN, _OUT, _SECONDS, _BUCKETS = (len(STATUSES) + place for place in range(4))

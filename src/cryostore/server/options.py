@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from cryostore.core.limits import MIB, Limits
+from cryostore.core.limits import KIB, MIB, Limits
 from cryostore.server import option_kinds
 from cryostore.server.config import PORT_DEFAULT, WORKERS_MAX, Configuration, ConnectionSettings
 from cryostore.server.log import LEVELS
@@ -132,6 +132,13 @@ UPKEEP = (
         "How large a pack becomes before the next is begun.",
         "64MiB",
         "settings.pack_bytes_target",
+    ),
+    quiet(
+        "collection_memory",
+        size(64 * KIB),
+        "Memory of a garbage collection for marking; a store of more chunks than bytes is marked in several passes.",
+        "128MiB",
+        "settings.collection_memory_bytes",
     ),
     quiet(
         "maintenance_period",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryostore.chunks.pack_writer import PACK_BYTES_TARGET
+from cryostore.core.limits import MIB
 from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 
 
@@ -32,6 +33,8 @@ class Settings:
     """How long garbage waits, first in its pack, then as a pack, before it is removed."""
     collection_period_ms: int = 6 * HOUR_MS
     """How often a server collects garbage."""
+    collection_memory_bytes: int = 128 * MIB
+    """How much memory marking may take. A store of more chunks than bytes is marked in several passes."""
     claim_lease_ms: int = 2 * MINUTE_MS
     """How long a process may show no sign of life before another one may take over its background work."""
     scrub_period_ms: int = 30 * DAY_MS
