@@ -513,3 +513,12 @@ def test_required_names_what_is_missing(monkeypatch):
     monkeypatch.delenv("CRYO_TEST_POSTGRES", raising=False)
     with pytest.raises(pytest.skip.Exception, match="CRYO_TEST_POSTGRES"):
         required()
+
+
+def test_the_certificates_of_the_system_need_a_libpq_that_knows_them(monkeypatch):
+    """What is bundled does; an older one would look for a file named `system`."""
+    url = "postgresql://cryostore@catalog.example/cryostore?sslmode=verify-full&sslrootcert=system"
+    assert postgres_session.Place(url).parameters["sslrootcert"] == "system"
+    monkeypatch.setattr(psycopg.pq, "version", lambda: 150_004)
+    with pytest.raises(ConfigurationError, match="needs libpq 16 or later, and psycopg uses libpq 15 here"):
+        postgres_session.Place(url)

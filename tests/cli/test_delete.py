@@ -12,6 +12,12 @@ from support.agent import seen, write
 from support.serving import server  # noqa: F401 - a fixture
 
 
+def test_without_a_terminal_and_without_yes_the_store_is_not_asked(capsys):
+    """Nobody listens at that address: what comes first is that there is nobody to confirm."""
+    assert run(["delete", "latest", "--resource", "r", "--endpoint-url", "http://127.0.0.1:9"]) == FAILED
+    assert "--yes" in capsys.readouterr().err
+
+
 @pytest.fixture(params=["in a directory", "on a server"])
 def cryo(request, tmp_path, monkeypatch, capsys):
     """Carries out a command line on a store; answers its exit code, stdout and stderr."""
@@ -40,7 +46,7 @@ def test_recovery_points_are_deleted_and_the_others_stay(cryo, tmp_path):
     assert (code, [line.split()[3] for line in out.splitlines()]) == (OK, [ids[0], ids[2]])
     code, out, err = cryo("delete", ids[0])
     assert (code, out) == (FAILED, "")
-    assert "nobody to ask" in err
+    assert "no terminal" in err
     assert cryo("delete", ids[0], "no-such-point", "--yes")[0] == FAILED  # and nothing goes if one is not there
     assert len([line for line in cryo("points")[1].splitlines() if line.split()[0] in ids]) == 3
     code, out, _ = cryo("delete", ids[0], ids[2].lower(), ids[0], "--yes", "--json")

@@ -130,7 +130,7 @@ def test_the_table_of_mounts(tmp_path):
     assert mount_of(tmp_path, tmp_path / "none") is None
 
 
-def test_a_server(doctored, tmp_path, monkeypatch):
+def test_a_server(doctored, tmp_path, monkeypatch, capsys):
     with serving(tmp_path / "served") as server:
         for name in ("AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
             monkeypatch.setenv(name, server.environment[name])
@@ -139,10 +139,19 @@ def test_a_server(doctored, tmp_path, monkeypatch):
         assert said.keys() >= {"credentials", "endpoint", "clock", "connection", "vault", "trial"}
         (server.data_dir / "credentials").chmod(0o644)
         assert doctored()[0] == 1
+        (server.data_dir / "credentials").chmod(0o600)
+        _, said = doctored()
+        assert str(server.data_dir / "credentials") in said["credentials"]["found"]
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAUNKNOWN")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         code, said = doctored()
         assert (code, said["credentials"]["level"]) == (2, ERROR)
+        run(["doctor", "--json"])
+        told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        source = next(line for line in told if line["about"] == "credentials")
+        assert source["level"] == WARNING
+        assert "AKIAUNKNOWN from the environment; it overrides" in source["found"]
+        assert "unset AWS_ACCESS_KEY_ID" in source["advice"]
     code, said = doctored()
     assert (code, said["endpoint"]["level"]) == (2, ERROR)
     assert not said.keys() & {"store", "vault", "trial"}, "what cannot be known is not said"

@@ -12,7 +12,7 @@ from cryostore.cli.diagnosis import ERROR, OK, WARNING
 from cryostore.cli.doctor_shared import shared
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
-from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, missing_services, prepared
+from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, fresh_place, missing_services, prepared
 
 
 @pytest.fixture(params=[ON_PATHS, ON_SERVICES])
@@ -77,6 +77,20 @@ def test_a_configuration_file_names_it_too(doctored, tmp_path, monkeypatch):
         assert run(["doctor", "--json", "--config", str(config)]) == 0
         config.write_text(f'data_dir = "{tmp_path}"\n')
         assert run(["doctor", "--config", str(config)]) != 0
+
+
+@pytest.mark.parametrize("kind", [ON_PATHS, ON_SERVICES])
+@pytest.mark.parametrize("more", [[], ["--no-write"]], ids=["write", "no write"])
+def test_before_init_the_advice_is_init(doctored, tmp_path, kind, more):
+    """A keyring, catalog and blobs that are not there yet are no three errors: the store is not prepared."""
+    if kind == ON_SERVICES and missing_services():
+        pytest.skip(missing_services())
+    with fresh_place(tmp_path, kind) as place:
+        code, said = doctored(place, *more)
+        assert code == 2
+        assert [about for about, line in said.items() if line["level"] != OK] == ["store"]
+        assert "cryo init" in said["store"]["advice"]
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_each_part_that_is_away_is_named_and_the_others_are_looked_at(doctored, tmp_path):

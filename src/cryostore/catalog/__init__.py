@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 POSTGRES = ("postgresql://", "postgres://")
 
 
+class NoCatalogError(ConfigurationError):
+    """The place can be reached, and holds no catalog."""
+
+
 def open_catalog(place: Path | str, *, create: bool = True, migrate: bool = True) -> Database:
     """Open the catalog at `place`, make it if it is absent, and bring its schema up to date.
 
@@ -49,4 +53,4 @@ def open_catalog(place: Path | str, *, create: bool = True, migrate: bool = True
 
 def _require_schema(database: PostgresDatabase | SqliteDatabase) -> None:
     if not database.has_schema():
-        raise ConfigurationError("the database holds no catalog", hint="prepare the store once: cryo init --help")
+        raise NoCatalogError("the database holds no catalog", hint="prepare the store once: cryo init --help")

@@ -26,6 +26,8 @@ from cryostore.core.errors import ConfigurationError
 Value = TypeVar("Value")
 
 VERSION_MIN = 15
+LIBPQ_WITH_SYSTEM_ROOTS = 160_000
+"""The first libpq for which `sslrootcert=system` is no file name; the wheels of psycopg bundle a later one."""
 CONNECT_SECONDS = 5
 STATEMENT_SECONDS = 60
 """The longest that a statement may take: counting the objects of the largest backups takes some seconds."""
@@ -159,6 +161,13 @@ class Place:
             raise ConfigurationError(
                 "the URL of the catalog cannot be read",
                 hint="postgresql://USER@HOST:PORT/DATABASE, special characters of a password written as %40 for @",
+            )
+        if given.get("sslrootcert") == "system" and psycopg.pq.version() < LIBPQ_WITH_SYSTEM_ROOTS:
+            version = psycopg.pq.version() // 10_000
+            raise ConfigurationError(
+                f"sslrootcert=system needs libpq 16 or later, and psycopg uses libpq {version} here",
+                hint="name a file of certificates instead, such as sslrootcert=/etc/ssl/certs/ca-certificates.crt; "
+                "or install psycopg[binary], which brings its own libpq",
             )
         self.parameters: dict[str, Any] = {**NETWORK, **given}
         user = f"{given['user']}@" if "user" in given else ""

@@ -40,9 +40,14 @@ def command(
     POINT is an ARN, an id, the beginning of one, or `latest`; `cryo points` lists them. On a terminal you are asked
     first; elsewhere --yes is needed. The space comes back by garbage collection: `cryo gc`, or the server by itself.
     """
+    asks = not (yes or dry_run)
+    if asks and not sys.stdin.isatty():  # before the points are looked for, which may take long
+        raise ConfigurationError(
+            "nothing was deleted: standard input is no terminal to confirm on", hint="say --yes, or try --dry-run"
+        )
     with opened_call(Place(**place)) as call:
         wanted = _wanted(call, points, vault, resource)
-        if not (yes or dry_run):
+        if asks:
             _ask(wanted)
         for point in wanted:
             if not dry_run:
@@ -61,8 +66,6 @@ def _wanted(call: Call, names: tuple[str, ...], vault: str | None, resource: str
 def _ask(wanted: list[Point]) -> None:
     from cryostore.cli.points import words
 
-    if not sys.stdin.isatty():
-        raise ConfigurationError("nothing was deleted: there is nobody to ask", hint="say --yes, or try --dry-run")
     for point in wanted:
         print(words(point), file=sys.stderr)
     with waiting:

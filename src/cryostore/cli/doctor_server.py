@@ -30,7 +30,7 @@ def server(endpoint_url: str | None, *, now: Clock = wall_clock) -> Diagnoses:
     except CryostoreError as problem:
         yield failed("settings", problem, "say --endpoint-url and set AWS_SHARED_CREDENTIALS_FILE")
         return
-    yield ok("credentials", f"access key {settings.credentials.access_key_id} found")
+    yield _access_key(settings)
     yield from _credentials_file()
     try:
         answer = _health(settings)
@@ -40,6 +40,17 @@ def server(endpoint_url: str | None, *, now: Clock = wall_clock) -> Diagnoses:
     yield _endpoint(settings.endpoint_url, answer)
     yield _clock(answer, now())
     yield _way(settings.endpoint_url)
+
+
+def _access_key(settings: Settings) -> Diagnosis:
+    found = f"access key {settings.credentials.access_key_id} from {settings.credentials_source}"
+    if settings.credentials_unused:
+        return warning(
+            "credentials",
+            f"{found}; it overrides the one in {settings.credentials_unused}",
+            "if it is not this server's: unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN",
+        )
+    return ok("credentials", found)
 
 
 def _health(settings: Settings) -> Response:

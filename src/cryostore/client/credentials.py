@@ -6,6 +6,7 @@ Roles, single sign-on, instance metadata and credential processes are AWS's own 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from cryostore.client.shared_files import Profile
 from cryostore.core.errors import ConfigurationError
@@ -14,18 +15,28 @@ from cryostore.wire.sigv4 import Credentials
 ENVIRONMENT = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 
 
-def find_credentials(environ: Mapping[str, str], profile: Profile, *, profile_only: bool = False) -> Credentials:
+class FoundCredentials(NamedTuple):
+    """An access key, where it was found, and where another one stands that therefore does not count, if anywhere."""
+
+    credentials: Credentials
+    source: str
+    unused: str = ""
+
+
+def find_credentials(environ: Mapping[str, str], profile: Profile, *, profile_only: bool = False) -> FoundCredentials:
     """The access key of the environment, else of the profile; of the profile alone with `profile_only`.
 
     Raises ConfigurationError, which names the places that were looked at, if there is none or only half of one.
     """
-    places = [(f"the profile {profile.name!r} of the shared files", profile.values)]
+    files = f"the profile {profile.name!r} of {profile.credentials_file}"
+    places = [(files, profile.values)]
     if not profile_only:
         places.insert(0, ("the environment", _environment_values(environ)))
     for place, values in places:
         credentials = _credentials(place, values)
         if credentials is not None:
-            return credentials
+            others = [other for other, more in places[1:] if other != place and more.get("aws_access_key_id")]
+            return FoundCredentials(credentials, place, *others)
     raise ConfigurationError(
         f"no access key in {' nor in '.join(place for place, _ in places)}",
         hint="set AWS_SHARED_CREDENTIALS_FILE to the server's DIR/credentials, or AWS_ACCESS_KEY_ID and "

@@ -33,6 +33,10 @@ class Settings:
     region: str
     credentials: Credentials
     ca_bundle: str | None = None
+    credentials_source: str = ""
+    """Where the access key was found; empty if it was given."""
+    credentials_unused: str = ""
+    """Where another access key stands that does not count, because this one comes first."""
 
 
 def resolve(
@@ -57,10 +61,15 @@ def resolve(
         raise ConfigurationError(
             "no endpoint URL is configured", hint="set AWS_ENDPOINT_URL to the address that `cryo serve` prints"
         )
+    found = access_keys.FoundCredentials(credentials, "") if credentials else None
+    if found is None:
+        found = access_keys.find_credentials(environ, values, profile_only=profile is not None)
     return Settings(
         endpoint_url=endpoint_url,
         region=region or _first(environ, REGION_ENVIRONMENT) or values.values.get("region") or REGION_DEFAULT,
-        credentials=credentials or access_keys.find_credentials(environ, values, profile_only=profile is not None),
+        credentials=found.credentials,
+        credentials_source=found.source,
+        credentials_unused=found.unused,
         ca_bundle=ca_bundle or environ.get("AWS_CA_BUNDLE") or values.values.get("ca_bundle") or None,
     )
 

@@ -29,6 +29,8 @@ class Profile:
     name: str
     values: Mapping[str, str] = field(repr=False)
     services: Mapping[str, Mapping[str, str]] = field(repr=False)
+    credentials_file: str = CREDENTIALS_FILE
+    """Where its access key stands, unless in the configuration file."""
 
 
 def read_profile(environ: Mapping[str, str], name: str | None = None) -> Profile:
@@ -52,7 +54,12 @@ def read_profile(environ: Mapping[str, str], name: str | None = None) -> Profile
         )
     values = {key: value for section in found for key, value in section.items()}
     services = config.get(f"services {values.get('services', '')}", {})
-    return Profile(chosen, values, {service: _nested(text) for service, text in services.items()})
+    return Profile(
+        chosen,
+        values,
+        {service: _nested(text) for service, text in services.items()},
+        environ.get("AWS_SHARED_CREDENTIALS_FILE") or CREDENTIALS_FILE,
+    )
 
 
 def _read(environ: Mapping[str, str], variable: str, default: str) -> Sections:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
-from cryostore.catalog import POSTGRES, open_catalog
+from cryostore.catalog import POSTGRES, NoCatalogError, open_catalog
 from cryostore.catalog.database import Database
 from cryostore.chunks.blobs import BlobStore, open_blobs
 from cryostore.chunks.keyring import KeyringSource, open_keyring, parse_place
@@ -61,7 +61,7 @@ class SharedPlace(NamedTuple):
         """
         path = None if is_url(self.catalog) else Path(self.catalog)
         if not create and path is not None and not path.exists():
-            raise ConfigurationError(f"there is no catalog at {path}", hint=INIT_HINT)
+            raise NoCatalogError(f"there is no catalog at {path}", hint=INIT_HINT)
         return open_catalog(path or self.catalog, create=create, migrate=migrate)
 
     def open_blobs(self) -> BlobStore:
