@@ -41,11 +41,11 @@ def test_the_latest_is_the_one_completed_last(catalog):
     assert catalog.read(lambda t: recovery_points.latest(t, 1, "arn:none")) is None
 
 
-def test_complete_points_are_counted_per_vault(catalog):
+def test_points_are_counted_per_vault_as_they_are_listed(catalog):
     for number, status in enumerate(["COMPLETED", "COMPLETED", "DELETING", "CREATING"]):
         add(catalog, str(number), status=status)
     add(catalog, "elsewhere", status="COMPLETED", vault_id=2)
-    assert catalog.read(lambda t: recovery_points.count_in_vault(t, 1)) == 2
+    assert catalog.read(lambda t: recovery_points.count_in_vault(t, 1)) == 4
 
 
 def test_lists_are_newest_first_and_go_on_where_they_stopped(catalog):

@@ -78,7 +78,7 @@ def test_open_uploads_are_counted_per_job(catalog):
     open_upload(catalog, "2", job_id="K")
     done = open_upload(catalog, "3").upload_number
     catalog.write(lambda t: uploads.complete(t, done, b"digest"))
-    assert [catalog.read(lambda t, job=job: uploads.open_count(t, job)) for job in "JKL"] == [1, 1, 0]
+    assert [catalog.read(lambda t, job=job: uploads.counts(t, job)).open for job in "JKL"] == [1, 1, 0]
 
 
 def test_a_completed_upload_keeps_what_it_was_completed_with_and_no_chunks(catalog):

@@ -57,7 +57,12 @@ def lasting(shown):
     ids = {arn.rpartition(":")[2] for arn in points}
     assert arns >= set(points)
     tags = {point: tags for point, tags in shown["point_tags"].items() if point in ids}
-    return {"vaults": shown["vaults"], "vault_tags": shown["vault_tags"], "points": points, "jobs": jobs, "tags": tags}
+    vaults = {
+        name: vault
+        | {"NumberOfRecoveryPoints": sum(point["described"]["BackupVaultName"] == name for point in points.values())}
+        for name, vault in shown["vaults"].items()
+    }
+    return {"vaults": vaults, "vault_tags": shown["vault_tags"], "points": points, "jobs": jobs, "tags": tags}
 
 
 @pytest.fixture

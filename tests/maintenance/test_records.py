@@ -86,16 +86,18 @@ def test_a_commit_is_recorded_under_its_own_number_and_again_if_that_is_taken():
 
 
 class Interrupted:
-    """A database between whose first read and first write others do something."""
+    """A database before whose first write others do something, or before the one after `writes` of them."""
 
-    def __init__(self, database, meanwhile):
+    def __init__(self, database, meanwhile, writes=0):
         self._database = database
+        self._writes_left = writes
         self._meanwhile = [meanwhile]
         self.read = database.read
 
     def write(self, work):
-        while self._meanwhile:
+        while self._meanwhile and not self._writes_left:
             self._meanwhile.pop()()
+        self._writes_left -= 1
         return self._database.write(work)
 
 
@@ -119,13 +121,13 @@ def test_what_a_writer_that_died_left_goes_with_the_point():
     shop = Shop()
     point = shop.api.backup({"a": b"1"}, resource=new_resource())
     key = last_commit(shop).key
-    change = shop.store.database.write(lambda t: records.touch_known(t, key)).changes
+    change = shop.store.database.write(lambda t: records.touch_known(t, key)).changes + 1
 
     def die():
         raise StorageUnavailableError("the process is gone before it said that the record is finished")
 
     with pytest.raises(StorageUnavailableError):
-        record(replace(shop.context, database=Interrupted(shop.context.database, die)), key, change)
+        record(replace(shop.context, database=Interrupted(shop.context.database, die, writes=1)), key)
     write_due(shop.context)
     assert last_commit(shop).recorded > change
     shop.api.delete_point(point)

@@ -62,6 +62,16 @@ def find(transaction: Transaction, job_id: str) -> JobRow | None:
     return JobRow(*row) if row else None
 
 
+def find_with_vault(transaction: Transaction, job_id: str) -> tuple[JobRow, str] | None:
+    """The job with this id and the name of its vault, with one statement."""
+    row = transaction.row(
+        f"SELECT {COLUMNS}, (SELECT name FROM vault WHERE vault.vault_id = backup_job.vault_id)"
+        " FROM backup_job WHERE job_id = :job_id",
+        job_id=job_id,
+    )
+    return (JobRow(*row[:-1]), row[-1]) if row else None
+
+
 def touch(transaction: Transaction, job_id: str, *, bytes_transferred: int, now_ms: int, changes: int = 0) -> bool:
     """Count a write to a running job; answers whether the job is running, which fences every write against its end."""
     statement = touching(job_id, bytes_transferred=bytes_transferred, now_ms=now_ms, changes=changes)

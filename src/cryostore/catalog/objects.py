@@ -244,17 +244,13 @@ def change(transaction: Transaction, view: View) -> Totals:
 
     Costs work in proportion to what the job changed.
     """
-    own = view[0]._asdict()
-    added = transaction.row(
+    added, closed = transaction.rows(
         "SELECT count(*), coalesce(sum(length), 0) FROM object"
-        " WHERE lineage_id = :lineage_id AND from_generation = :generation AND removed = 0",
-        **own,
-    ) or (0, 0)
-    closed = transaction.row(
-        "SELECT count(*), coalesce(sum(length), 0) FROM object"
+        " WHERE lineage_id = :lineage_id AND from_generation = :generation AND removed = 0"
+        " UNION ALL SELECT count(*), coalesce(sum(length), 0) FROM object"
         f" WHERE lineage_id = :lineage_id AND to_generation = :generation AND {CLOSED} AND removed = 0",
-        **own,
-    ) or (0, 0)
+        **view[0]._asdict(),
+    )
     hidden = _hidden(transaction, view)
     return Totals(int(added[0] - closed[0] - hidden.object_count), int(added[1] - closed[1] - hidden.size_bytes))
 

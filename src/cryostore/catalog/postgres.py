@@ -43,8 +43,8 @@ DIALECT = {
     r"\{selective (\w+)\.(\w+)\}": r"ALTER TABLE \1 ALTER \2 SET (n_distinct = 10000)",
     r"\bTEXT\b": 'TEXT COLLATE "C"',
 }
-READERS_MAX = 8
-"""Connections that one process reads with."""
+READERS_MAX = 3
+"""Connections that one process reads with. With the one that writes, ten nodes of two workers fit 100 connections."""
 READER_WAIT_SECONDS = 30
 OUTAGE_SECONDS = 10
 """How long a server that restarts, or hands over to another, is waited for."""

@@ -73,6 +73,19 @@ def touch(transaction: Transaction, key: RecordKey, *, previous: int | None = No
     return int(row[0])
 
 
+def begin_commit(transaction: Transaction, segment: Segment) -> RecordRow:
+    """Note a commit to a lineage, before its tip moves. The record to write has the number `changes` of the row."""
+    row = transaction.row(
+        "INSERT INTO record (noun, number, generation, changes, previous) VALUES"
+        " (:noun, :number, :generation, 1, (SELECT tip_generation FROM lineage WHERE lineage_id = :number))"
+        " ON CONFLICT (noun, number, generation) DO UPDATE SET changes = record.changes + 1"
+        f" RETURNING {COLUMNS}",
+        **of_commit(segment)._asdict(),
+    )
+    assert row is not None
+    return RecordRow(*row)
+
+
 def touch_known(transaction: Transaction, key: RecordKey) -> RecordRow | None:
     """As `touch`, for a noun that is on record or waits to be: its row, with the number; None if it is not."""
     row = transaction.row(
@@ -145,17 +158,18 @@ def settle(transaction: Transaction, key: RecordKey, change: int, *, parts: int,
 
     Nobody does if the noun is no more, or a record with a higher number was finished before.
     """
-    before = find(transaction, key)
-    if before is None or before.gone or before.recorded >= change:
-        return None
-    transaction.run(
-        f"UPDATE record SET recorded = :change, parts = :parts, entries = :entries WHERE {IS_KEY}",
+    before = None if change == 1 else find(transaction, key)  # the first record has none before it
+    row = transaction.row(
+        f"UPDATE record SET recorded = :change, parts = :parts, entries = :entries WHERE {IS_KEY}"
+        f" AND gone = 0 AND recorded < :change RETURNING {COLUMNS}",
         change=change,
         parts=parts,
         entries=entries,
         **key._asdict(),
     )
-    return before
+    if row is None:
+        return None
+    return before or RecordRow(*row)._replace(recorded=0, parts=0, entries=0)
 
 
 def delete(transaction: Transaction, row: RecordRow) -> bool:

@@ -74,16 +74,18 @@ def latest(transaction: Transaction, vault_id: int, resource_arn: str) -> PointR
     return PointRow(*row) if row else None
 
 
-def complete(transaction: Transaction, point_id: str, segment: Segment, **values: Any) -> None:
-    """Freeze a segment as the point, and set further columns by name."""
+def complete(transaction: Transaction, point_id: str, segment: Segment, **values: Any) -> PointRow:
+    """Freeze a segment as the point, and set further columns by name; answers the point as it is then."""
     columns = "".join(f", {column} = :{column}" for column in values)
-    transaction.run(
+    row = transaction.row(
         "UPDATE recovery_point SET status = 'COMPLETED', lineage_id = :lineage_id, generation = :generation"
-        f"{columns} WHERE point_id = :point_id",
+        f"{columns} WHERE point_id = :point_id RETURNING {COLUMNS}",
         point_id=point_id,
         **segment._asdict(),
         **values,
     )
+    assert row is not None
+    return PointRow(*row)
 
 
 def mark_deleting(transaction: Transaction, point_id: str) -> None:

@@ -62,12 +62,21 @@ def complete(transaction: Transaction, upload_number: int, completion_digest: by
     _delete_chunks(transaction, upload_number, CHUNKS_AT_COMPLETION)
 
 
-def open_count(transaction: Transaction, job_id: str) -> int:
-    """How many of the job's uploads are not complete."""
+class UploadCounts(NamedTuple):
+    """How many uploads a job has: open ones, and complete ones whose rows are not deleted yet."""
+
+    open: int
+    complete: int
+
+
+def counts(transaction: Transaction, job_id: str) -> UploadCounts:
+    """How many uploads the job has."""
     row = transaction.row(
-        "SELECT count(*) FROM upload WHERE job_id = :job_id AND completion_digest IS NULL", job_id=job_id
+        "SELECT count(*) - count(completion_digest), count(completion_digest) FROM upload WHERE job_id = :job_id",
+        job_id=job_id,
     )
-    return int(row[0]) if row else 0
+    assert row is not None
+    return UploadCounts(*row)
 
 
 def jobs_with_uploads(transaction: Transaction) -> Iterator[str]:
@@ -78,9 +87,25 @@ def jobs_with_uploads(transaction: Transaction) -> Iterator[str]:
         yield job_id
 
 
+def delete_complete(transaction: Transaction, job_id: str, limit: int) -> int:
+    """Delete at most `limit` complete uploads of a job that have no rows of their own left; answers how many.
+
+    An upload keeps its row while it has chunk rows, or parts of a chunk list that no object took over.
+    """
+    return transaction.run(
+        "DELETE FROM upload WHERE upload_number IN (SELECT upload_number FROM upload AS complete"
+        " WHERE job_id = :job_id AND completion_digest IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM upload_chunk WHERE upload_chunk.upload_number = complete.upload_number)"
+        " AND (NOT EXISTS (SELECT 1 FROM chunk_list WHERE chunk_list.chunk_list_id = complete.upload_number)"
+        " OR EXISTS (SELECT 1 FROM object WHERE object.chunk_list_id = complete.upload_number)) LIMIT :limit)",
+        job_id=job_id,
+        limit=limit,
+    )
+
+
 def delete_of_job(transaction: Transaction, job_id: str, limit: int) -> bool:
     """Remove at most `limit` rows of an ended job's uploads and what hangs on them; answers whether none are left."""
-    left = limit
+    left = limit - delete_complete(transaction, job_id, limit)
     while left > 0:
         row = transaction.row(
             "SELECT upload_number FROM upload WHERE job_id = :job_id ORDER BY upload_number LIMIT 1", job_id=job_id

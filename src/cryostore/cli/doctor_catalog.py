@@ -60,7 +60,7 @@ def _settings(found: SetUp) -> Diagnoses:
         yield warning(about, f"max_pred_locks_per_transaction is {found.predicate_locks}", advice)
     if found.sessions > found.sessions_max * SESSIONS_SHARE_MAX:
         as_wanted = False
-        advice = "raise max_connections: 9 for each worker of each node, a node more, and 20"
+        advice = "raise max_connections: 4 for each worker of each node, one node more, and 8 for commands"
         yield warning(about, f"{found.sessions} of {found.sessions_max} connections are in use", advice)
     if as_wanted:
         advice = "" if found.has_checksums else "pg_checksums --enable, while it is stopped, lets it notice a bad disk"

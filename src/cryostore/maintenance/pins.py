@@ -44,7 +44,7 @@ def _pins(context: Context, transaction: Transaction) -> list[Pin]:
             vault=_vault(transaction, job.vault_id),
             resource_arn=job.resource_arn,
             point_id=job.base_point_id,
-            open_uploads=uploads.open_count(transaction, job.job_id),
+            open_uploads=uploads.counts(transaction, job.job_id).open,
             begun_ms=job.created_ms,
             active_ms=job.active_ms,
             lapses_ms=min(job.complete_by_ms, job.active_ms + settings.idle_job_ms)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from cryostore.catalog import jobs, lineages, objects, recovery_points, uploads
+from cryostore.catalog import jobs, lineages, objects, records, recovery_points, uploads
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.jobs import JobRow
+from cryostore.catalog.lineages import View
 from cryostore.catalog.objects import Totals
-from cryostore.catalog.records import of_commit
+from cryostore.catalog.records import RecordRow, of_commit
+from cryostore.catalog.recovery_points import PointRow
 from cryostore.core.digest import Checksum
 from cryostore.core.time import seconds
 from cryostore.model.errors import IllegalArgumentException, JobStateConflictException
@@ -25,11 +27,10 @@ from cryostore.model.jobs import (
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.damage import damaged_objects
-from cryostore.service.jobs import arguments_digest, find_job
-from cryostore.service.lineages import bind, clean, delete_uploads, end, restore_metadata
-from cryostore.service.records import record, touch_commit
+from cryostore.service.jobs import arguments_digest, find_job, no_job
+from cryostore.service.lineages import BATCH_ROWS, bind, clean, delete_uploads, end, restore_metadata
+from cryostore.service.records import record, record_commit
 from cryostore.service.text_maps import check_map
-from cryostore.service.vaults import vault_name
 
 BASE_SUFFIX = "-BASE"
 """What makes a backup job's id the id to read its base with."""
@@ -42,6 +43,15 @@ class _Counted(NamedTuple):
 
     checksum: bytes
     revision: int
+
+
+class _Committed(NamedTuple):
+    """What the transaction of a commit wrote."""
+
+    job: JobRow
+    point: PointRow
+    record: RecordRow
+    uploads_left: bool
 
 
 def commit_backup_job(context: Context, operation: CommitBackupJob, caller: Caller) -> CommitBackupJobOutput:
@@ -65,41 +75,53 @@ def commit_after(
         return _ended(context, job, digest)
     if operation.outcome == "FAILED":
         return _give_up(context, job, operation, digest)
-    job = bind(context, job)
-    counted = None if operation.objects_checksum is None else _objects_checksum(context, job)
+    if job.state != "RUNNING":
+        job = bind(context, job)
+    segment = job.segment
+    view = context.database.read(lambda transaction: lineages.view(transaction, segment)) if segment else ()
+    counted = None if operation.objects_checksum is None else _objects_checksum(context, job, view)
     now_ms = context.clock()
 
-    def work(transaction: Transaction) -> tuple[JobRow, int | None]:
+    def work(transaction: Transaction) -> JobRow | _Committed:
         current = find_job(transaction, job.job_id)
-        change = None
-        if current.state == "RUNNING":
-            first(transaction)
-            change = _commit(context, transaction, current, operation, counted, digest, now_ms)
-        return find_job(transaction, job.job_id), change
+        if current.state != "RUNNING":
+            return current
+        first(transaction)
+        return _commit(context, transaction, current, view, operation, counted, digest, now_ms)
 
-    job, change = context.database.write(work)
-    delete_uploads(context, job.job_id)
-    return _ended(context, job, digest, change)
+    committed = context.database.write(work)
+    if isinstance(committed, JobRow):
+        delete_uploads(context, job.job_id)
+        return _ended(context, committed, digest)
+    if committed.uploads_left:
+        delete_uploads(context, job.job_id)
+    record_commit(context, committed.record, committed.point, committed.job, view)
+    return _answer(context, committed.job)
 
 
 def _job_for(context: Context, job_id: str, action: str, caller: Caller) -> JobRow:
-    def work(transaction: Transaction) -> JobRow:
-        job = find_job(transaction, job_id)
-        authorise(caller, action, vault_name(transaction, job.vault_id))
-        return job
+    found = context.database.read(lambda transaction: jobs.find_with_vault(transaction, job_id.upper()))
+    if found is None:
+        raise no_job(job_id)
+    job, name = found
+    authorise(caller, action, name)
+    return job
 
-    return context.database.read(work)
 
-
-def _ended(context: Context, job: JobRow, digest: bytes, change: int | None = None) -> CommitBackupJobOutput:
-    """The answer to the request that ended the job, given again if it is repeated. `change` is of its record."""
+def _ended(context: Context, job: JobRow, digest: bytes) -> CommitBackupJobOutput:
+    """The answer to the request that ended the job, given again if it is repeated."""
     if job.commit_digest != digest or job.completed_ms is None:
         raise JobStateConflictException(
             f"BackupJobId: {job.job_id} is {job.state} and cannot be committed", state=job.state
         )
+    if job.state == "COMPLETED" and job.segment is not None:
+        record(context, of_commit(job.segment))
+    return _answer(context, job)
+
+
+def _answer(context: Context, job: JobRow) -> CommitBackupJobOutput:
+    assert job.completed_ms is not None
     done = job.state == "COMPLETED"
-    if done and job.segment is not None:
-        record(context, of_commit(job.segment), change)
     return CommitBackupJobOutput(
         backup_job_id=job.job_id,
         recovery_point_arn=context.arns.point(job.point_id) if done else None,
@@ -135,53 +157,56 @@ def _check_metadata(context: Context, metadata: dict[str, str]) -> None:
     check_map("RestoreMetadata", metadata, limits.restore_metadata_bytes_max, IllegalArgumentException)
 
 
-def _objects_checksum(context: Context, job: JobRow) -> _Counted:
-    """SHA-256 over each object's name, a zero byte and its raw checksum, in ascending order of names."""
-    if job.segment is None:
-        return _Counted(b"", job.revision)
-    segment = job.segment
+def _objects_checksum(context: Context, job: JobRow, view: View) -> _Counted:
+    """SHA-256 over each object's name, a zero byte and its raw checksum, in ascending order of names.
 
-    def work(transaction: Transaction) -> _Counted:
-        view = lineages.view(transaction, segment)
-        whole = hashlib.sha256()
-        start = b""
-        while rows := objects.page(transaction, view, start=start, prefix=b"", limit=PAGE_OBJECTS):
-            for row in rows:
-                whole.update(row.name + b"\0" + row.summary)
+    The pages are read one by one. That the job's revision is still the same at the commit proves that they belong
+    together.
+    """
+    whole = hashlib.sha256()
+    start, more = b"", bool(view)
+    while more:
+        rows = context.database.read(
+            lambda transaction: objects.page(transaction, view, start=start, prefix=b"", limit=PAGE_OBJECTS)  # noqa: B023 - runs at once
+        )
+        for row in rows:
+            whole.update(row.name + b"\0" + row.summary)
+        if more := len(rows) == PAGE_OBJECTS:
             start = rows[-1].name + b"\0"
-        return _Counted(whole.digest(), find_job(transaction, job.job_id).revision)
-
-    return context.database.read(work)
+    return _Counted(whole.digest(), job.revision)
 
 
 def _commit(
     context: Context,
     transaction: Transaction,
     job: JobRow,
+    view: View,
     operation: CommitBackupJob,
     counted: _Counted | None,
     digest: bytes,
     now_ms: int,
-) -> int:
-    """Make the job a recovery point; answers the number that its record is written under."""
+) -> _Committed:
+    """Make the job a recovery point."""
     assert job.segment is not None
-    view = lineages.view(transaction, job.segment)
-    base = recovery_points.find(transaction, job.base_point_id) if job.base_point_id else None
+    latest = recovery_points.latest(transaction, job.vault_id, job.resource_arn)
+    base = latest if latest and latest.point_id == job.base_point_id else None
+    if base is None and job.base_point_id:
+        base = recovery_points.find(transaction, job.base_point_id)
     change = objects.change(transaction, view)
     totals = Totals(
         change.object_count + (base.object_count if base else 0), change.size_bytes + (base.size_bytes if base else 0)
     )
-    _check_commit(transaction, job, operation, totals, counted)
+    upload_counts = uploads.counts(transaction, job.job_id)
+    _check_commit(job, operation, totals, upload_counts.open, counted)
     issues = operation.issue_count or 0
     message = operation.status_message or (f"{issues} items were skipped." if issues else None)
     metadata = operation.restore_metadata
     if metadata is None:
         metadata = _metadata_of_objects(context, transaction, view)
     # The newest point is the next job's base, so it must also count as the newest if the clock was set back.
-    latest = recovery_points.latest(transaction, job.vault_id, job.resource_arn)
     if latest is not None and latest.completed_ms is not None:
         now_ms = max(now_ms, latest.completed_ms + 1)
-    recovery_points.complete(
+    point = recovery_points.complete(
         transaction,
         job.point_id,
         job.segment,
@@ -193,28 +218,25 @@ def _commit(
         object_count=totals.object_count,
         restore_metadata=msgspec.json.encode(metadata).decode(),
     )
-    lineage = lineages.find(transaction, job.segment.lineage_id)
-    assert lineage is not None
-    number = touch_commit(transaction, lineage, job.segment)
+    row = records.begin_commit(transaction, job.segment)
     lineages.set_tip(transaction, job.segment)
-    jobs.end(
-        transaction,
-        job.job_id,
-        "COMPLETED",
-        now_ms=now_ms,
-        resource_name=operation.resource_name,
-        status_message=message,
-        message_category=operation.message_category or ("CompletedWithIssues" if issues else "SUCCESS"),
-        size_bytes=totals.size_bytes,
-        commit_digest=digest,
+    ended: dict[str, Any] = {
+        "resource_name": operation.resource_name,
+        "status_message": message,
+        "message_category": operation.message_category or ("CompletedWithIssues" if issues else "SUCCESS"),
+        "size_bytes": totals.size_bytes,
+        "commit_digest": digest,
+    }
+    jobs.end(transaction, job.job_id, "COMPLETED", now_ms=now_ms, **ended)
+    deleted = uploads.delete_complete(transaction, job.job_id, BATCH_ROWS) if upload_counts.complete else 0
+    return _Committed(
+        job._replace(state="COMPLETED", completed_ms=now_ms, **ended), point, row, deleted < sum(upload_counts)
     )
-    return number
 
 
 def _check_commit(
-    transaction: Transaction, job: JobRow, operation: CommitBackupJob, totals: Totals, counted: _Counted | None
+    job: JobRow, operation: CommitBackupJob, totals: Totals, open_uploads: int, counted: _Counted | None
 ) -> None:
-    open_uploads = uploads.open_count(transaction, job.job_id)
     if open_uploads and not operation.discard_open_uploads:
         raise IllegalArgumentException(
             f"BackupJobId: {open_uploads} uploads are not complete; complete them or set DiscardOpenUploads"

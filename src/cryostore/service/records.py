@@ -19,9 +19,11 @@ import msgspec
 
 from cryostore.catalog import chunk_lists, jobs, keys, lineages, objects, records, recovery_points, vaults
 from cryostore.catalog.database import Transaction
-from cryostore.catalog.lineages import LineageRow, Segment
+from cryostore.catalog.jobs import JobRow
+from cryostore.catalog.lineages import Segment, View
 from cryostore.catalog.objects import WrittenObject
 from cryostore.catalog.records import COMMIT, STORE, VAULT, RecordKey, RecordRow
+from cryostore.catalog.recovery_points import PointRow
 from cryostore.chunks.records import RecordName
 from cryostore.core.errors import BlobExistsError, ConfigurationError, DamagedDataError, KeyUnavailableError
 from cryostore.core.limits import MIB
@@ -114,14 +116,6 @@ def touch_vault(transaction: Transaction, vault_id: int) -> None:
     records.touch(transaction, RecordKey(VAULT, vault_id))
 
 
-def touch_commit(transaction: Transaction, lineage: LineageRow, segment: Segment) -> int:
-    """Note a commit to a lineage, which is given as it was before, in the transaction of the commit.
-
-    Answers the number that its record may be written under, by whoever commits and nobody else.
-    """
-    return records.touch(transaction, records.of_commit(segment), previous=lineage.tip_generation)
-
-
 def record_due(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
     """Write what is due, at most `limit` records; answers whether that was all. May be repeated, by several at once.
 
@@ -145,11 +139,27 @@ def record_due(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
     return done < limit
 
 
-def record(context: Context, key: RecordKey, change: int | None = None) -> None:
-    """Bring the record of one noun up to date. What it says is durable when this returns. Raises as `record_due`.
+def record_commit(context: Context, row: RecordRow, point: PointRow, job: JobRow, view: View) -> None:
+    """Write the record of a commit whose transaction got `row` and wrote `point` and `job`.
 
-    `change` is a number that the caller's own transaction got, so that nobody else writes under it.
+    The number in `row` belongs to that transaction, so no other process writes under it. What the record says is
+    durable when this returns. Raises as `record_due`.
     """
+    first = CommitRecord(
+        vault_id=job.vault_id,
+        parents=[(parent.lineage_id, parent.generation) for parent in view[1:]],
+        previous=row.previous,
+        point=point._asdict(),
+        job=job._asdict(),
+    )
+    try:
+        _write(context, row, _commit_parts(context, row, row.changes, first), row.changes)
+    except BlobExistsError:  # the catalog was put back from an older copy: its numbers have been used since
+        record(context, row.key)
+
+
+def record(context: Context, key: RecordKey) -> None:
+    """Bring the record of one noun up to date. What it says is durable when this returns. Raises as `record_due`."""
     row = context.database.read(lambda transaction: records.find(transaction, key))
     if row is None or row.recorded >= row.changes:
         return
@@ -159,16 +169,13 @@ def record(context: Context, key: RecordKey, change: int | None = None) -> None:
     for _ in range(NUMBERS_TRIED_MAX):
         # Under a number of its own: nobody knows how far another writer of this record came, or whether it lives. Its
         # row must not be older than the number: whoever changes it later counts it up, and sees to it that it is due.
-        if change is None:
-            row = context.database.write(lambda transaction: records.touch_known(transaction, key))
-            if row is None:
-                return
-            change = row.changes
+        row = context.database.write(lambda transaction: records.touch_known(transaction, key))
+        if row is None:
+            return
         try:
-            _write(context, row, change)
+            _write(context, row, _PARTS[key.noun](context, row, row.changes), row.changes)
         except BlobExistsError:
-            change = None  # the catalog was put back from an older copy: its numbers have been used since
-            continue
+            continue  # the catalog was put back from an older copy: its numbers have been used since
         return
     raise BlobExistsError(f"{key.noun} {key.number}.{key.generation} has records that the catalog does not know of")
 
@@ -204,10 +211,10 @@ def _delete(context: Context, key: RecordKey, change: int, parts: int) -> None:
         context.records.delete(RecordName(*key, change, part))
 
 
-def _write(context: Context, row: RecordRow, change: int) -> None:
-    """Write the record with this number, and remove the one before it."""
+def _write(context: Context, row: RecordRow, written: Iterator[_Part], change: int) -> None:
+    """Take the parts of the record with this number as they are written, and remove the record before it."""
     key, parts, entries = row.key, 0, 0
-    for part in _PARTS[key.noun](context, row, change):
+    for part in written:
         parts, entries = parts + 1, entries + part.entries
     if not parts:
         for follower in context.database.write(lambda transaction: records.pass_over(transaction, row)):
@@ -245,11 +252,15 @@ def _put_vault(context: Context, row: RecordRow, change: int) -> Iterator[_Part]
 
 
 def _put_commit(context: Context, row: RecordRow, change: int) -> Iterator[_Part]:
-    """The parts as they are put. Rows that nobody sees may go meanwhile, none is added: any moment's rows will do."""
     segment = Segment(row.number, row.generation)
     first = context.database.read(lambda transaction: _first(transaction, segment, row.previous))
-    if first is None:
-        return
+    if first is not None:
+        yield from _commit_parts(context, row, change, first)
+
+
+def _commit_parts(context: Context, row: RecordRow, change: int, first: CommitRecord) -> Iterator[_Part]:
+    """The parts as they are put. Rows that nobody sees may go meanwhile, none is added: any moment's rows will do."""
+    segment = Segment(row.number, row.generation)
     key = context.keys.sealing(first.vault_id).key
     parts = _parts(first, chain(_written(context, segment), _closed(context, segment)))
     waiting: CommitRecord | None = None
@@ -317,6 +328,8 @@ def _written(context: Context, segment: Segment) -> Iterator[_Entry]:
             if row.content.chunk_list_id is not None:
                 yield from _chunk_list(context, row.content.chunk_list_id)
             yield row
+        if len(rows) < ROWS_PER_READ:
+            return
         after = rows[-1].object_id
 
 
@@ -335,6 +348,8 @@ def _closed(context: Context, segment: Segment) -> Iterator[_Entry]:
         lambda transaction: objects.closed(transaction, segment, after=after, limit=ROWS_PER_READ)  # noqa: B023 - at once
     ):
         yield from (name for _, name in rows)
+        if len(rows) < ROWS_PER_READ:
+            return
         after = rows[-1][0]
 
 
