@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from cryostore import __version__
 from cryostore.core.digest import sha256
 from cryostore.core.ids import counting_ids
 from cryostore.core.limits import MIB, Limits
@@ -52,7 +53,7 @@ class Face:
             region=self.region,
         )
 
-    def answer(self, request: Request, *, declare: bool = True, body: bytes | None = None) -> Answer:
+    def answer(self, request: Request, *, declare: bool = True, body: bytes | None = None, **more_scope) -> Answer:
         """One request through an application of its own."""
         data = bytes(request.body.data) if body is None else body
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
@@ -63,6 +64,7 @@ class Face:
             "raw_path": request.path.encode("latin-1"),
             "query_string": request.query.encode("latin-1"),
             "headers": headers,
+            **more_scope,
         }
         sent = []
 
@@ -244,8 +246,58 @@ def test_a_region_may_be_pinned(face):
 def test_health_needs_nothing(face):
     for method in ("GET", "HEAD"):
         answer = face.answer(Request(method, "/-/health", "", []), body=b"")
-        assert (answer.status, json.loads(answer.body)["status"]) == (200, "ok")
+        assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
     assert face.answer(Request("PUT", "/-/health", "", []), body=b"").error == "MissingAuthenticationTokenException"
+
+
+def test_health_tells_its_version_to_who_signs(face):
+    answer = face.answer(signed("GET", "/-/health", service="backup", now_ms=NOW_MS))
+    assert json.loads(answer.body) == {"status": "ok", "version": __version__}
+    wrong = signed("GET", "/-/health", service="backup", now_ms=NOW_MS, credentials=WRONG)
+    assert face.answer(wrong).error == "InvalidSignatureException"
+
+
+LINES = {
+    "loopback": ({"scheme": "http", "server": ("127.0.0.1", 80)}, True),
+    "loopback, IPv6": ({"scheme": "http", "server": ("::1", 80, 0, 0)}, True),
+    "loopback, mapped": ({"scheme": "http", "server": ("::ffff:127.0.0.1", 80, 0, 0)}, True),
+    "TLS": ({"scheme": "https", "server": ("192.0.2.1", 443)}, True),
+    "open": ({"scheme": "http", "server": ("192.0.2.1", 80)}, False),
+    "open, IPv6": ({"scheme": "http", "server": ("2001:db8::1", 80, 0, 0)}, False),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_an_unsigned_body_needs_a_checksum_where_it_may_be_altered(face, line):
+    scope, taken = LINES[line]
+    answer = face.answer(put("n", b"abc"), **scope)
+    assert (answer.status == 200) is taken
+    assert taken or "checksum" in answer.message
+    assert face.answer(put("n", b"abc", payload_hash=sha256(b"abc").hex()), **scope).status == 200
+    assert face.answer(put("n", b"abc", ("content-md5", "kAFQmDzST7DWlj99KOF/cg==")), **scope).status == 200
+    assert face.answer(put("n", b"abd", ("content-md5", "kAFQmDzST7DWlj99KOF/cg==")), **scope).status == 400
+
+
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_only_a_signed_content_type_decides_how_a_body_is_read(face, is_signed):
+    header, body = ("content-type", "application/json"), b'{"InlineChunk":"x"}'
+    request = put("n", body, *([header] if is_signed else []), payload_hash=sha256(body).hex())
+    if not is_signed:
+        request.headers.append(header)
+    assert face.answer(request).status == 200
+    assert face.service.objects["n"] == (b"x" if is_signed else body)
+
+
+@pytest.mark.parametrize("method", ["UNSIGNED-PAYLOAD", None])
+def test_a_signature_that_can_be_verified_without_the_body_is(face, method):
+    """An SDK may sign UNSIGNED-PAYLOAD without saying so, and the hash of nothing where there is nothing."""
+    wrong = put("n", b"abc" if method else b"", credentials=WRONG, payload_hash=method, send_hash=False)
+    assert face.answer(wrong).error == "InvalidSignatureException"
+    right = put("n", b"abc" if method else b"", payload_hash=method, send_hash=False)
+    face.budget.take(8 * MIB)
+    assert face.answer(right).status == (429 if method else 200)  # before a byte of the body
+    face.budget.release(8 * MIB)
+    assert face.answer(right).status == 200
 
 
 @pytest.mark.parametrize("declare", [True, False], ids=["declared", "chunked"])

@@ -302,3 +302,15 @@ def test_a_reader_that_stopped_reading_is_dropped(quick_server):
 
 def test_the_path_of_an_operation_is_what_the_tests_think():
     assert PUT_OBJECT.format("x") == "/backup-jobs/job-1/object/x/put-object"
+
+
+def test_a_client_that_sends_all_before_it_reads_learns_that_it_was_too_much(server):
+    """As Java's HTTP clients do; the body is many times what an unread one is otherwise read past."""
+    too_long = 65 * 1024 * 1024
+    with server.connect() as connection:
+        connection.send(head_bytes(put_object("n"), ("content-length", str(too_long))))
+        for _ in range(65):
+            connection.send(bytes(1024 * 1024))
+        answer = connection.answer()
+    assert (answer.status, answer.error) == (400, "IllegalArgumentException")
+    assert "must be at most 67108864 bytes" in answer.message

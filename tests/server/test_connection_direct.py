@@ -276,7 +276,7 @@ def test_an_early_answer_in_the_middle_of_a_long_body_is_followed_by_the_next():
 def test_an_early_answer_to_a_long_body_ends_the_connection_if_too_much_is_missing():
     async def run():
         reading = asyncio.Event()
-        line = Line(early(reading), drain_bytes_max=300_000)
+        line = Line(early(reading), drain_bytes_max=300_000, linger_bytes_max=300_000)
         request = put(body_of(1_000_000))
         await line.feed(request[:500_000])
         reading.set()

@@ -27,7 +27,7 @@ BLOBS = ("PutChunk", "PutObject", "NotifyObjectComplete")
 
 def decoded(method, path, body, *, query="", headers=JSON, limits=LIMITS):
     request = Request(method, path, query, headers)
-    head = decode_head(match(method, path), request, limits)
+    head = decode_head(match(method, path), request, limits, content_type=request.header("content-type"))
     assert len(body) <= head.body_bytes_max
     return head.finish(Payload(body))
 
@@ -244,4 +244,5 @@ def test_any_body_is_an_operation_or_an_error_of_the_api(body):
 def test_the_body_may_be_as_long_as_the_limit_for_this_form():
     request = Request("PUT", "/backup-jobs/J/chunk/U/0", "", JSON)
     limits = Limits(request_document_blob_bytes_max=77)
-    assert decode_head(match(request.method, request.path), request, limits).body_bytes_max == 77
+    head = decode_head(match(request.method, request.path), request, limits, content_type=JSON[0][1])
+    assert head.body_bytes_max == 77

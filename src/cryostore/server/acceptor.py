@@ -50,7 +50,9 @@ class Acceptor:
         connections: Callable[[], int],
         tls: SSLContext | None,
         refused: Callable[[], None] = lambda: None,
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._make_room = make_room
         self._refused = refused
         self._spare = -1
         self._take_spare()
@@ -117,7 +119,7 @@ class Acceptor:
         connection.settimeout(0)
         if self._spare < 0:
             self._take_spare()
-        if self._connections() + len(self._arriving) >= connections_max():
+        if self._connections() + len(self._arriving) >= connections_max() and not self._make_room():
             self._refuse(connection)
             return
         task = self._loop.create_task(self._welcome(connection))

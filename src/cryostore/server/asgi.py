@@ -1,10 +1,11 @@
 """The path of every request, as one sequence: `Application._answer`.
 
-    request id -> health -> signature head -> route -> signature -> head -> body, within the memory budget
-        -> in a thread of the pool: late signature, payload hash, operation, service, response -> answer -> log line
+    request id -> health -> signature head -> secret -> route -> signature -> head -> body, within a memory budget
+        -> in a thread of the pool: payload hash, checksums, operation, service, response -> answer -> log line
 
 Signature failures come before anything else is looked at. Where the body's hash was signed but not sent, the signature
-can only be checked once the body is here; until then every other failure is held back.
+can only be checked once the body is here; until then every other failure is held back, and the body has to make do
+with what senders that nobody knows may have (`unverified`).
 """
 
 from __future__ import annotations
@@ -23,19 +24,22 @@ from cryostore.core.ids import NewId
 from cryostore.core.limits import KIB, MIB, Limits
 from cryostore.core.time import Clock
 from cryostore.model import OPERATIONS
-from cryostore.model.errors import ModelError, UnrecognizedClientException
+from cryostore.model.errors import ModelError, UnknownOperationException, UnrecognizedClientException
 from cryostore.model.operation import Api, Body, Operation
 from cryostore.server import body, failure
 from cryostore.server.budget import Budget
+from cryostore.server.callers import ACCESS_KEY_CHARACTERS_MAX, Callers, Secrets
+from cryostore.server.config import is_loopback
 from cryostore.server.exchange import Receive, Scope, Send
 from cryostore.server.failure import Failures
 from cryostore.server.log import Log
 from cryostore.server.metrics import Meter, private_meter
 from cryostore.server.pool import Pool
+from cryostore.server.unverified import Unverified, site
 from cryostore.wire import error as wire_error
+from cryostore.wire import integrity, sigv4
 from cryostore.wire import request as wire_request
 from cryostore.wire import response as wire_response
-from cryostore.wire import sigv4
 from cryostore.wire.message import Request, Response
 from cryostore.wire.request import Head
 from cryostore.wire.route import Route, match
@@ -53,16 +57,10 @@ HASHED_HERE_BYTES_MAX = 16 * KIB
 HASH_PIECE_BYTES = 2047
 READ_BYTES = 4 * MIB
 """What a read is taken to need before its size is known."""
-ACCESS_KEY_CHARACTERS_LOGGED_MAX = 128
-"""How much of what somebody says to be an access key goes into the log: as much as one can have."""
 
 
-class Access(Protocol):
+class Access(Secrets, Protocol):
     """Who may call."""
-
-    def secret(self, access_key_id: str) -> str | None:
-        """The secret of an access key, None if it is unknown or disabled. Quick: answered on the event loop."""
-        ...
 
     def caller(self, access_key_id: str) -> Any:
         """Who an access key stands for."""
@@ -130,6 +128,8 @@ class Admitted:
     signature: sigv4.Signature
     secret: str
     head: Head | ModelError
+    covered: str | None
+    """The hash of the body that was signed, or that there is none; None: the signature is not verified yet."""
 
 
 class Application:
@@ -147,8 +147,11 @@ class Application:
         limits: Limits,
         region: str | None = None,
         failures: Failures | None = None,
+        unverified: Unverified | None = None,
     ) -> None:
         self._service = service
+        self._callers = Callers(service.access, pool)
+        self._unverified = unverified or Unverified()
         self._failures = failures or Failures(log, private_meter())
         self._meter = self._failures.meter
         self._pool = pool
@@ -165,7 +168,7 @@ class Application:
         entry = Entry(f"{self._id_prefix}{next(self._numbers):012X}", monotonic())
         try:
             try:
-                response = await self._answer(_request(scope), receive, entry)
+                response = await self._answer(scope, receive, entry)
             except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer and the log a line
                 response = self._refusal(error, entry)
             await _send(send, response, entry.request_id)
@@ -178,43 +181,58 @@ class Application:
             if entry.held_bytes:
                 self._budget.release(entry.held_bytes)
 
-    async def _answer(self, request: Request, receive: Receive, entry: Entry) -> Response:
+    async def _answer(self, scope: Scope, receive: Receive, entry: Entry) -> Response:
+        request = _request(scope)
         if request.path == HEALTH_PATH and request.method in ("GET", "HEAD"):
-            return _health()
-        admitted = self._admit(request, entry)
-        payload = await self._receive(admitted, receive, entry)
-        response = await self._pool.run(self._carry_out, admitted, payload)
+            return await self._health(request, scope, entry)
+        admitted = await self._admit(request, scope, entry)
+        if admitted.covered is not None:
+            scope.get("verified", _ignore)()
+            payload = await self._receive(admitted, receive, entry)
+        else:
+            admitted, payload = await self._receive_unverified(admitted, scope, receive, entry)
+        if isinstance(admitted.head, Head):
+            self._hold(admitted.head.values_bytes_max(payload), entry)
+        response = await self._pool.run(self._carry_out, admitted, payload, scope)
         self._hold(len(response.body) - READ_BYTES, entry)
         return response
 
-    def _admit(self, request: Request, entry: Entry) -> Admitted:
+    async def _admit(self, request: Request, scope: Scope, entry: Entry) -> Admitted:
         """All that can be checked before a byte of the body is read."""
-        signature = sigv4.read_signature(request)
-        entry.access_key_id = signature.access_key_id[:ACCESS_KEY_CHARACTERS_LOGGED_MAX]
-        secret = self._service.access.secret(signature.access_key_id)
-        if secret is None:
-            raise UnrecognizedClientException("the access key is unknown or disabled")
+        signature, secret = await self._known(request, scope, entry)
         found = _routed(request)
         if isinstance(found, Route):
             entry.operation, entry.api = found.declaration.name, found.declaration.api
-        if not signature.needs_body:
-            self._verify(request, signature, secret, found)
-        head = self._decoded(request, found)
-        if isinstance(head, ModelError) and not signature.needs_body:
+        nothing = Payload() if _says_empty(request) else None
+        covered = self._verify(request, signature, secret, found, nothing)
+        head = self._decoded(request, signature, found)
+        if isinstance(head, ModelError) and covered is not None:
             raise head
-        return Admitted(request, signature, secret, head)
+        return Admitted(request, signature, secret, head, covered)
 
-    async def _receive(self, admitted: Admitted, receive: Receive, entry: Entry) -> Payload:
-        """The body, once there is room for it."""
+    async def _known(self, request: Request, scope: Scope, entry: Entry) -> tuple[sigv4.Signature, str]:
+        """What a request says of its signature, and the secret that it should have been made with."""
+        signature = sigv4.read_signature(request)
+        entry.access_key_id = signature.access_key_id[:ACCESS_KEY_CHARACTERS_MAX]
+        secret = await self._callers.secret(signature.access_key_id, site(scope.get("client")))
+        if secret is None:
+            raise UnrecognizedClientException("the access key is unknown or disabled")
+        return signature, secret
+
+    def _body_bounds(self, admitted: Admitted, entry: Entry) -> tuple[str, int, int | None]:
+        """The API to answer by, how long the body may be and, if it is said, is."""
         head = admitted.head
         signing_name = entry.api.value if entry.api else admitted.signature.service
         bytes_max = head.body_bytes_max if isinstance(head, Head) else self._limits.request_document_bytes_max
         declared = body.declared_bytes(admitted.request, signing_name)
         if declared is not None and declared > bytes_max:
             raise body.too_long(signing_name, bytes_max)
-        wanted = bytes_max if declared is None else declared
-        if entry.operation in READS:
-            wanted += READ_BYTES
+        return signing_name, bytes_max, declared
+
+    async def _receive(self, admitted: Admitted, receive: Receive, entry: Entry) -> Payload:
+        """The body of a sender who is known, once there is room for it."""
+        signing_name, bytes_max, declared = self._body_bounds(admitted, entry)
+        wanted = self._wanted(admitted.head, bytes_max if declared is None else declared, entry)
         if wanted:
             entry.held_bytes = await self._budget.acquire(wanted)
         if declared == 0:
@@ -223,20 +241,53 @@ class Application:
         entry.bytes_in = len(data)
         return Payload(data, sha256=_digest(data)) if len(data) <= HASHED_HERE_BYTES_MAX else Payload(data)
 
-    def _carry_out(self, admitted: Admitted, payload: Payload) -> Response:
+    async def _receive_unverified(
+        self, admitted: Admitted, scope: Scope, receive: Receive, entry: Entry
+    ) -> tuple[Admitted, Payload]:
+        """The body of a sender who may be anybody until its signature is verified with it."""
+        signing_name, bytes_max, declared = self._body_bounds(admitted, entry)
+        scope["piecewise"] = True
+        claim = self._unverified.claim(scope.get("client"))
+        try:
+            data = await claim.read(receive, signing_name, bytes_max, declared)
+            entry.bytes_in = len(data)
+            payload = Payload(data)
+            if len(data) <= HASHED_HERE_BYTES_MAX:
+                payload = Payload(data, sha256=_digest(data))
+                covered = self._verify_late(admitted, payload)
+            else:
+                covered = await self._pool.run(self._verify_late, admitted, payload)
+            scope.get("verified", _ignore)()
+            if isinstance(admitted.head, ModelError):
+                raise admitted.head
+            entry.held_bytes = await self._budget.acquire(self._wanted(admitted.head, len(data), entry))
+        finally:
+            claim.release()
+        return replace(admitted, covered=covered), payload
+
+    def _wanted(self, head: Head | ModelError, body_bytes: int, entry: Entry) -> int:
+        """How much of the budget a request needs whose body is so long."""
+        wanted = body_bytes + (head.blob_bytes_max(body_bytes) if isinstance(head, Head) else 0)
+        return wanted + READ_BYTES if entry.operation in READS else wanted
+
+    def _carry_out(self, admitted: Admitted, payload: Payload, scope: Scope) -> Response:
         """All that takes its time or blocks; runs in a thread of the pool."""
         request, signature, head = admitted.request, admitted.signature, admitted.head
-        if signature.needs_body:
-            self._verify(request, signature, admitted.secret, head, payload)
-        if isinstance(head, ModelError):
-            raise head
+        assert isinstance(head, Head)
+        assert admitted.covered is not None
         sigv4.verify_payload(signature, head.declaration, payload)
+        integrity.check_headers(request, head.plan.signing_name, payload)
+        if _is_open(scope):
+            integrity.check_covered(request, signature, admitted.covered, head, payload)
         operation = head.finish(payload)
         caller = self._service.access.caller(signature.access_key_id)
         if wire_response.accepts_zstd(request.header("accept-encoding")):
             caller = replace(caller, takes_zstd=True)
         output = self._service.call(operation, caller)
         return wire_response.encode(head.declaration, output)
+
+    def _verify_late(self, admitted: Admitted, payload: Payload) -> str | None:
+        return self._verify(admitted.request, admitted.signature, admitted.secret, admitted.head, payload)
 
     def _verify(
         self,
@@ -245,8 +296,8 @@ class Application:
         secret: str,
         found: Route | Head | ModelError,
         payload: Payload | None = None,
-    ) -> None:
-        sigv4.verify(
+    ) -> str | None:
+        return sigv4.verify(
             request,
             signature,
             secret,
@@ -256,11 +307,22 @@ class Application:
             body=payload,
         )
 
-    def _decoded(self, request: Request, found: Route | ModelError) -> Head | ModelError:
+    async def _health(self, request: Request, scope: Scope, entry: Entry) -> Response:
+        """That requests are answered; the version is for callers who sign."""
+        told = {"status": "ok"}
+        if request.header("authorization") is not None:
+            signature, secret = await self._known(request, scope, entry)
+            self._verify(request, signature, secret, UnknownOperationException(""), Payload())
+            told["version"] = __version__
+        headers = [("content-type", "application/json"), ("cache-control", "no-store")]
+        return Response(200, headers, Payload(msgspec.json.encode(told)))
+
+    def _decoded(self, request: Request, signature: sigv4.Signature, found: Route | ModelError) -> Head | ModelError:
         if isinstance(found, ModelError):
             return found
+        content_type = request.header("content-type") if "content-type" in signature.signed_headers else None
         try:
-            return wire_request.decode_head(found, request, self._limits)
+            return wire_request.decode_head(found, request, self._limits, content_type=content_type)
         except ModelError as error:
             return error
 
@@ -321,9 +383,19 @@ def _routed(request: Request) -> Route | ModelError:
         return error
 
 
-def _health() -> Response:
-    document = msgspec.json.encode({"status": "ok", "version": __version__})
-    return Response(200, [("content-type", "application/json"), ("cache-control", "no-store")], Payload(document))
+def _says_empty(request: Request) -> bool:
+    """Whether the head says that no body follows."""
+    return request.header("transfer-encoding") is None and request.header("content-length") in (None, "0")
+
+
+def _is_open(scope: Scope) -> bool:
+    """Whether others than this machine may have had the bytes of a request in their hands, and nothing encrypts."""
+    server = scope.get("server")
+    return server is not None and scope.get("scheme") != "https" and not is_loopback(str(server[0]))
+
+
+def _ignore() -> None:
+    """For who does not want to know that a sender is known now."""
 
 
 async def _send(send: Send, response: Response, request_id: str) -> None:

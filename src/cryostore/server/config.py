@@ -42,11 +42,18 @@ class ConnectionSettings:
     body_idle_seconds_max: float = 30.0
     """In every such period a sender must bring `body_progress_bytes_min`."""
     body_progress_bytes_min: int = 16 * KIB
+    unverified_seconds_max: float = 10.0
+    """How long a body may take that must be here before its signature can be verified, and longer for what came."""
+    unverified_bytes_per_second_min: int = 512 * KIB
     write_idle_seconds_max: float = 30.0
     """In every such period a reader must take something."""
     drain_bytes_max: int = 8 * MIB
-    """How much of an unread body is read past after an early answer."""
-    drain_seconds_max: float = 5.0
+    """How much of an unread body is read past after an early answer, so that the connection stays useful."""
+    linger_bytes_max: int = 192 * MIB
+    """How much is read past on a connection that ends, so that a client that sends first and reads then gets its
+    answer: twice the longest body."""
+    drain_seconds_max: float = 30.0
+    """How long either may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +87,8 @@ class Configuration:
     """Operations carried out at once in one worker."""
     body_bytes_in_flight_max: int = 192 * MIB
     """Bytes of bodies held at once in one worker."""
+    unverified_body_bytes_max: int = 64 * MIB
+    """Bytes of bodies held at once in one worker whose senders are not known yet; beside the others."""
     body_wait_seconds_max: float = 20.0
     """How long a body waits for its share of them."""
     shutdown_seconds_max: float = 30.0
@@ -167,7 +176,9 @@ def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return (mapped or address).is_loopback
     except ValueError:
         return False
 

@@ -16,7 +16,6 @@ The rules of this file:
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
@@ -29,12 +28,14 @@ from cryostore.core.ids import NewId
 from cryostore.model.errors import IllegalArgumentException, ModelError, ServiceUnavailableException
 from cryostore.server.config import ConnectionSettings
 from cryostore.server.exchange import LOOK_SECONDS, STATUS_LINES, Application, Exchange, Scope
+from cryostore.server.places import Places
+from cryostore.server.request_line import disguised, revealed
 from cryostore.wire import error as wire_error
 
 INTAKE_BYTES = 64 * 1024
+LAST_LINGER_SECONDS = 5.0
+"""How long a connection may still linger once the server stops."""
 REQUEST_LINE_REST = len(b"  HTTP/1.1\r\n") + len(b"\r\n")
-NOT_ASCII = re.compile(rb"[\x80-\xff]")
-DISGUISED = re.compile(rb"%~([89A-F][0-9A-F])")
 
 
 class HeadRefusedError(Exception):
@@ -48,6 +49,10 @@ class HeadRefusedError(Exception):
 
 class State(ServerState):
     """What all connections of a server share with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = Places()
 
     leaving = False
     """The server was told to stop: an answer says that it is the last on its connection, unless others wait in line."""
@@ -85,6 +90,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parser: Any = self._new_parser()
         self._scheme = "http"
         self._client: Any = None
+        self._server: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._write_waiter: asyncio.Future[None] | None = None
@@ -114,15 +120,20 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         self._scheme = "https" if transport.get_extra_info("sslcontext") else "http"
         self._client = transport.get_extra_info("peername")
-        self._server_state.connections.add(self)  # type: ignore[arg-type] # names uvicorn's own
-        if len(self._server_state.connections) > self.settings.connections_max:
+        self._server = transport.get_extra_info("sockname")
+        state, now = self._server_state, self.loop.time()
+        state.connections.add(self)  # type: ignore[arg-type] # names uvicorn's own
+        full = len(state.connections) > self.settings.connections_max
+        if full and not state.places.make_room(now):
             self._refuse(503, ServiceUnavailableException("too many connections are open; retry later"))
         else:
+            state.places.take(self, now)
             self._arm(self.settings.head_seconds_max, self.close)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the same for whatever reason
         """Let go of everything; exchanges under way see their body broken off."""
         self._server_state.connections.discard(self)
+        self._server_state.places.prove(self)
         self.closing = True
         for exchange in (self._active, *self._line):
             if exchange is not None and not exchange.body_complete:
@@ -176,7 +187,9 @@ class Connection(asyncio.BufferedProtocol):
         """Called by uvicorn when the server stops: finish the exchange under way, begin no other."""
         self.closing = self._deaf = True
         self._line.clear()
-        if self._active is None and self._lingering_bytes is None:
+        if self._lingering_bytes is not None:
+            self._arm(min(LAST_LINGER_SECONDS, self.settings.drain_seconds_max), self.close)
+        elif self._active is None:
             self.close()
 
     # --- the parser's side ----------------------------------------------------------------------------------------
@@ -283,6 +296,11 @@ class Connection(asyncio.BufferedProtocol):
             self._arm(self.settings.keep_alive_seconds_max if drained else self.settings.drain_seconds_max, self.close)
 
     @property
+    def is_answering(self) -> bool:
+        """Whether an exchange is under way."""
+        return self._active is not None
+
+    @property
     def goes_on(self) -> bool:
         """Whether another exchange may follow the present one."""
         return not self.closing and (bool(self._line) or not self._server_state.leaving)
@@ -317,6 +335,9 @@ class Connection(asyncio.BufferedProtocol):
         self.closing = True
         self._disarm()
         self._transport.abort()
+
+    def _prove(self) -> None:
+        self._server_state.places.prove(self)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -365,6 +386,8 @@ class Connection(asyncio.BufferedProtocol):
             "root_path": "",
             "headers": self._headers,
             "client": self._client,
+            "server": self._server,
+            "verified": self._prove,
         }
 
     def _begin(self, exchange: Exchange) -> None:
@@ -419,7 +442,10 @@ class Connection(asyncio.BufferedProtocol):
         if self._peer_ended or (exchange is not None and exchange.body_complete):
             self.close()
             return
-        self._lingering_bytes = self.settings.drain_bytes_max
+        settings = self.settings
+        self._lingering_bytes = (
+            settings.linger_bytes_max if exchange is not None and not exchange.broken else settings.drain_bytes_max
+        )
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self.resume_reading()
@@ -466,23 +492,3 @@ class Connection(asyncio.BufferedProtocol):
             self._write_timer = None
         if self._write_waiter is not None and not self._write_waiter.done():
             self._write_waiter.set_result(None)
-
-
-def disguised(data: bytes) -> bytes:
-    """The bytes that begin a request, with those beyond ASCII in their first line in a form the parser lets pass."""
-    end = data.find(b"\n")
-    line = data if end < 0 else data[:end]
-    return data if line.isascii() else NOT_ASCII.sub(_disguise, line) + data[len(line) :]
-
-
-def revealed(url: bytes) -> bytes:
-    """The path and query as they came in."""
-    return DISGUISED.sub(_reveal, url) if b"%~" in url else url
-
-
-def _disguise(match: re.Match[bytes]) -> bytes:
-    return b"%%~%02X" % match[0][0]
-
-
-def _reveal(match: re.Match[bytes]) -> bytes:
-    return bytes.fromhex(match[1].decode())

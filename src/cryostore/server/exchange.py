@@ -5,8 +5,10 @@ parsing, order and timers between exchanges (`connection`), and what a request m
 
 Within ASGI, two promises beyond it:
 
-- A body whose length was declared arrives as one message, whole; hardly anything of it is read before `receive` is
-  first called, so whoever calls decides when memory is spent.
+- A body whose length was declared arrives as one message, whole, unless the application sets `piecewise` in the scope
+  before it first calls `receive`; hardly anything of it is read before that, so whoever calls decides when memory is
+  spent.
+- An application that knows the sender calls `verified`, which it finds in the scope.
 - `http.disconnect` also stands for a sender that stopped sending. An answer may still be sent then, and is, if there is
   anybody to read it.
 """
@@ -191,7 +193,7 @@ class Exchange:
         """Let what is missing of a long body come straight to where it will stay."""
         if self._declared_bytes is None or self._declared_bytes <= READ_AHEAD_BYTES:
             return
-        if self.direct or self.broken or self.answered:
+        if self.direct or self.broken or self.answered or self.scope.get("piecewise"):
             return
         whole = unfilled(self._declared_bytes)  # nobody gets it unless the body comes to its end
         whole[: len(self._body)] = self._body
@@ -224,7 +226,8 @@ class Exchange:
         return self.body_complete or self.broken or self._piece_is_ready()
 
     def _piece_is_ready(self) -> bool:
-        return self._declared_bytes is None and len(self._body) >= PIECE_BYTES
+        whole = self._declared_bytes is not None and not self.scope.get("piecewise")
+        return not whole and len(self._body) >= PIECE_BYTES
 
     async def _wait(self) -> None:
         loop = self._connection.loop

@@ -159,6 +159,13 @@ RESOURCES = (
         "body_bytes_in_flight_max",
     ),
     quiet(
+        "unverified_body_memory",
+        size(MIB),
+        "Bytes of bodies held at once in one worker whose signature is not verified yet; beside the others.",
+        "64MiB",
+        "unverified_body_bytes_max",
+    ),
+    quiet(
         "body_wait",
         duration(1, whole=False),
         "How long a body waits for its share of them.",
@@ -183,9 +190,12 @@ def _connection() -> Iterator[Option]:
         "keep_alive_seconds_max": "Idleness between two requests.",
         "body_idle_seconds_max": "In every such period a sender must bring `body_progress_bytes_min`.",
         "body_progress_bytes_min": "See above.",
+        "unverified_seconds_max": "How long a body may take whose signature can only be verified with it.",
+        "unverified_bytes_per_second_min": "It may take longer if it comes at least so fast.",
         "write_idle_seconds_max": "In every such period a reader must take something.",
         "drain_bytes_max": "How much of an unread body is read past after an early answer.",
-        "drain_seconds_max": "How long that may take.",
+        "linger_bytes_max": "How much of it is read past where the connection ends with the answer.",
+        "drain_seconds_max": "How long either may take.",
     }
     for field in fields(ConnectionSettings):
         unsaid = _default(field)

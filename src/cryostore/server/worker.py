@@ -48,6 +48,7 @@ from cryostore.server.log import Log, capture_libraries
 from cryostore.server.maintenance import Maintenance
 from cryostore.server.metrics import Meter, Page, private_meter
 from cryostore.server.pool import Pool
+from cryostore.server.unverified import Patience, Unverified
 from cryostore.service import Service as CryostoreService
 from cryostore.service.open import open_service
 from cryostore.service.open_shared import SharedPlace, open_shared_service
@@ -110,6 +111,7 @@ class Worker:
             limits=configuration.limits,
             region=configuration.region,
             failures=self._failures,
+            unverified=_unverified(configuration),
         )
         signs = _Signs(service, self._pool, budget, meter, log)
         self._server = _Server(_uvicorn_config(configuration, application, new_id), ready, board, signs)
@@ -132,6 +134,18 @@ class Worker:
         May be called from any thread or signal handler, and again.
         """
         self._server.leave(self._configuration.drain_seconds)
+
+
+def _unverified(configuration: Configuration) -> Unverified:
+    patience = Patience(
+        seconds_max=configuration.connection.unverified_seconds_max,
+        bytes_per_second_min=configuration.connection.unverified_bytes_per_second_min,
+    )
+    return Unverified(
+        configuration.unverified_body_bytes_max,
+        wait_seconds_max=configuration.body_wait_seconds_max,
+        patience=patience,
+    )
 
 
 class _Signs:
@@ -202,6 +216,7 @@ class _Server(uvicorn.Server):
                 connections=lambda: len(self.server_state.connections),
                 tls=self.config.ssl,
                 refused=lambda: self._signs.meter.add("connections_refused", 1),
+                make_room=lambda: self.server_state.places.make_room(asyncio.get_running_loop().time()),
             )
             self.servers.append(self._acceptor)  # type: ignore[arg-type] # it is closed as uvicorn closes its own
         gc.collect()

@@ -47,6 +47,11 @@ class AccessKeys:
         self._known: dict[str, tuple[int, str, Caller]] = {}
         self._lock = threading.Lock()
 
+    def known(self, access_key_id: str) -> str | None:
+        """The secret of an access key that was enabled when it was looked up, lately. Answers from memory alone."""
+        found = self._in_memory(access_key_id, self._clock())
+        return found[1] if found else None
+
     def secret(self, access_key_id: str) -> str | None:
         """The secret of an enabled access key; None if it is unknown or disabled."""
         found = self._find(access_key_id)
@@ -66,10 +71,10 @@ class AccessKeys:
 
     def _find(self, access_key_id: str) -> tuple[int, str, Caller] | None:
         now_ms = self._clock()
-        found = self._known.get(access_key_id)
-        if found is not None and now_ms - KEY_CACHE_MS <= found[0] <= now_ms:
+        if found := self._in_memory(access_key_id, now_ms):
             return found
-        known = found[1] if found else None
+        kept = self._known.get(access_key_id)
+        known = kept[1] if kept else None
         found = still(
             lambda: self._database.read(lambda transaction: keys.access_key(transaction, access_key_id)),
             lambda row: self._opened(row, known, now_ms),
@@ -82,6 +87,10 @@ class AccessKeys:
                 self._known.clear()
             self._known[access_key_id] = found
         return found
+
+    def _in_memory(self, access_key_id: str, now_ms: int) -> tuple[int, str, Caller] | None:
+        found = self._known.get(access_key_id)
+        return found if found is not None and now_ms - KEY_CACHE_MS <= found[0] <= now_ms else None
 
     def _opened(self, row: AccessKeyRow | None, known: str | None, now_ms: int) -> tuple[int, str, Caller] | None:
         """What is kept of an enabled access key, whose secret may be known."""

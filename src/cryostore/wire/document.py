@@ -7,20 +7,22 @@ to name the member, its value and the rule. Null is absent; unknown members are 
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 import msgspec
 
 from cryostore.core.digest import Buffer
-from cryostore.model.errors import ModelError, invalid_argument, missing_argument
+from cryostore.model.errors import invalid_argument, missing_argument
 from cryostore.model.operation import Member, Shape, Timestamp, members_of
 from cryostore.wire import scalar
 
 NOT_AN_OBJECT = "must be a JSON object"
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+VALUES_MAX = 65_536
+"""Of one document. The largest that is of use, a LinkChunks, has some 5,000."""
+VALUE_BYTES_MAX = 200
+CHARACTER_BYTES_MAX = 4
+"""Memory that a value takes beside its characters, and each of these."""
 
 Json = Any
 """What a JSON text says: a dict, list, text, number, boolean or None."""
@@ -39,6 +41,7 @@ class Documents:
         """The values by attribute, absent ones left out. Raises the API's error for a wrong argument."""
         if not data:
             return {}
+        require_few_values(self.signing_name, data)
         try:
             found = msgspec.structs.asdict(self.typed.decode(data))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -55,6 +58,7 @@ class Documents:
 
 def parse(signing_name: str, data: Buffer) -> dict[str, Any]:
     """The JSON object in `data`; empty data is an empty object. Raises the API's error for a wrong argument."""
+    require_few_values(signing_name, data)
     try:
         document = msgspec.json.decode(data) if data else {}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -64,21 +68,30 @@ def parse(signing_name: str, data: Buffer) -> dict[str, Any]:
     return document
 
 
-def parse_bytes(signing_name: str, data: Buffer) -> dict[str, Any]:
-    """As `parse`, but bytes that are not UTF-8 stay in their strings as lone surrogates (surrogateescape)."""
+def decoded(signing_name: str, value: msgspec.Raw, where: str) -> Json:
+    """One value of a document. Raises the API's error, which names it as `where`."""
+    require_few_values(signing_name, memoryview(value))
     try:
-        return parse(signing_name, data)
-    except ModelError:
-        text = bytes(data).decode("utf-8", "surrogateescape")
-        if not LONE_SURROGATE.search(text):
-            raise
-    try:
-        document = json.loads(text, strict=False)
-    except (ValueError, RecursionError) as error:
-        raise invalid_argument(signing_name, "the body", None, f"{NOT_AN_OBJECT}: {error}") from None
-    if not isinstance(document, dict):
-        raise invalid_argument(signing_name, "the body", None, NOT_AN_OBJECT)
-    return document
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid_argument(signing_name, where, None, f"must be a JSON value: {error}") from None
+
+
+def decoded_bytes_max(data: Buffer) -> int:
+    """How much memory the values of a document may take, whatever it says."""
+    return len(data) * CHARACTER_BYTES_MAX + _values_max(data) * VALUE_BYTES_MAX
+
+
+def require_few_values(signing_name: str, data: Buffer) -> None:
+    """Raise the API's error for a document of more than VALUES_MAX values: built, it would be many times as large."""
+    if _values_max(data) > VALUES_MAX:
+        raise invalid_argument(signing_name, "the body", None, f"must have at most {VALUES_MAX} values")
+
+
+def _values_max(data: Buffer) -> int:
+    """At least as many as there are values: each but the first stands behind one of these, which texts may hold too."""
+    text = data if isinstance(data, (bytes, bytearray)) else bytes(data)
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def converted(signing_name: str, member: Member, value: Json, where: str) -> Json:

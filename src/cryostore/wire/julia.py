@@ -1,24 +1,30 @@
 """The request form of AWS.jl: every member but the labels in one JSON object (Backup Storage A.5).
 
 Keys are the query names, and the API name for the raw body. A blob is an array of integers, which has one reading, or a
-string, which has up to three: the text itself, the bytes that base64 spells, or (for a client that put one character
-per byte) Latin-1. The right one is the one that has the length and the SHA-256 given beside it. With neither given, or
-none that fits, it is the text itself, and the service refuses what does not fit.
+string, which has up to three (`json_blob`). The right one is the one that has the length and the SHA-256 given beside
+it. With neither given, or none that fits, it is the text itself, and the service refuses what does not fit.
+
+The object may be as long as a blob, so nothing is built of it that was not declared: the decoder checks its syntax,
+refuses an unknown key, and hands over each value as a slice of the body.
 """
 
 from __future__ import annotations
 
-import binascii
-import contextlib
-from collections.abc import Iterator
+import re
 from typing import Any
 
+import msgspec
+
 from cryostore.core.digest import Checksum, Payload
-from cryostore.model.errors import invalid_argument
+from cryostore.core.limits import Limits
+from cryostore.model.errors import ModelError, invalid_argument
 from cryostore.model.operation import Declaration, Document, Member, Query
-from cryostore.wire.document import Json, converted, parse, parse_bytes
+from cryostore.wire.document import NOT_AN_OBJECT, Json, converted, decoded, parse
+from cryostore.wire.json_blob import payload
 
 Values = dict[str, Any]
+UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+UNKNOWN_KEY_RULE = "is no argument; a raw body must not have Content-Type application/json"
 
 
 class JuliaForm:
@@ -32,28 +38,49 @@ class JuliaForm:
         attributes = {member.attribute for member in declaration.members}
         prefix = f"{self.blob.attribute}_" if self.blob and f"{self.blob.attribute}_length" in attributes else ""
         self.length, self.checksum = f"{prefix}length", f"{prefix}checksum"
+        self.slices = _slices([*self.members, self.blob.name]) if self.blob else None
 
-    def decode(self, body: Payload, head: Values) -> Values:
+    def decode(self, body: Payload, head: Values, limits: Limits, *, blob_bytes_max: int) -> Values:
         """The values of the object by attribute, absent ones left out.
 
         Raises the API's error for a wrong argument, for one that contradicts `head`, and on an operation with a raw
-        body for an unknown key: that may be somebody's data under the wrong Content-Type.
+        body for an unknown key: that may be somebody's data under the wrong Content-Type. A blob is built up to one
+        byte more than `blob_bytes_max`.
         """
-        document = (parse_bytes if self.blob else parse)(self.signing_name, body.data)
-        values: Values = {}
         blob = None
+        if self.slices:
+            found = self._sliced(self.slices, body)
+            blob = found.pop(self.blob.name, None) if self.blob else None
+            if sum(len(memoryview(value)) for value in found.values()) > limits.request_document_bytes_max:
+                rule = f"must be at most {limits.request_document_bytes_max} bytes long without its blob"
+                raise invalid_argument(self.signing_name, "the body", None, rule)
+            document = {key: decoded(self.signing_name, value, key) for key, value in found.items()}
+        else:
+            document = parse(self.signing_name, body.data)
+        values: Values = {}
         for key, value in document.items():
-            if value is None:
-                continue
-            if self.blob and key == self.blob.name:
-                blob = value
-            elif member := self.members.get(key):
+            member = self.members.get(key)
+            if member is not None and value is not None:
                 values[member.attribute] = self._converted(member, value, head)
-            elif self.blob:
-                raise invalid_argument(self.signing_name, "the body", key, self._unknown_rule())
-        if self.blob and blob is not None:
-            values[self.blob.attribute] = self._payload(self.blob, blob, values)
+        if self.blob and blob is not None and bytes(memoryview(blob)[:1]) != b"n":
+            values[self.blob.attribute] = self._payload(self.blob, blob, values, blob_bytes_max)
         return values
+
+    def _sliced(self, slices: msgspec.json.Decoder[Any], body: Payload) -> dict[str, msgspec.Raw]:
+        """The values that are there, unread, by their keys."""
+        try:
+            found = slices.decode(body.data or b"{}")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._not_this_form(error) from None
+        names = {field.name: field.encode_name for field in msgspec.structs.fields(found)}
+        return {
+            names[name]: value for name, value in msgspec.structs.asdict(found).items() if value is not msgspec.UNSET
+        }
+
+    def _not_this_form(self, error: Exception) -> ModelError:
+        if unknown := UNKNOWN_KEY.fullmatch(str(error)):
+            return invalid_argument(self.signing_name, "the body", unknown[1], UNKNOWN_KEY_RULE)
+        return invalid_argument(self.signing_name, "the body", None, f"{NOT_AN_OBJECT}: {error}")
 
     def _converted(self, member: Member, value: Json, head: Values) -> Json:
         found = converted(self.signing_name, member, value, member.name)
@@ -61,42 +88,21 @@ class JuliaForm:
             raise invalid_argument(self.signing_name, member.name, value, "must be the same in query and body")
         return found
 
-    def _unknown_rule(self) -> str:
-        return "is no argument; a raw body must not have Content-Type application/json"
-
-    def _payload(self, member: Member, value: Json, values: Values) -> Payload:
-        if isinstance(value, list):
-            try:
-                return Payload(bytes(value))
-            except (ValueError, TypeError):
-                raise invalid_argument(
-                    self.signing_name, member.name, None, "must be an array of integers 0 to 255"
-                ) from None
-        if not isinstance(value, str):
-            raise invalid_argument(self.signing_name, member.name, None, "must be a text or an array of integers")
-        return _fitting(list(readings(value)), values.get(self.length), _digest(values.get(self.checksum)))
+    def _payload(self, member: Member, value: msgspec.Raw, values: Values, bytes_max: int) -> Payload:
+        try:
+            return payload(
+                value, length=values.get(self.length), digest=_digest(values.get(self.checksum)), bytes_max=bytes_max
+            )
+        except ValueError as error:
+            raise invalid_argument(self.signing_name, member.name, None, str(error)) from None
 
 
-def readings(text: str) -> Iterator[bytes]:
-    """The bytes a string may stand for, the most likely first."""
-    yield text.encode("utf-8", "surrogateescape" if _escaped(text) else "surrogatepass")
-    with contextlib.suppress(ValueError):
-        yield binascii.a2b_base64(text, strict_mode=True)
-    with contextlib.suppress(UnicodeEncodeError):
-        if not text.isascii():
-            yield text.encode("latin-1")
-
-
-def _escaped(text: str) -> bool:
-    return all(not "\ud800" <= character <= "\udfff" or "\udc80" <= character <= "\udcff" for character in text)
-
-
-def _fitting(candidates: list[bytes], length: int | None, digest: bytes | None) -> Payload:
-    for data in candidates:
-        payload = Payload(data)
-        if length in (None, len(data)) and digest in (None, payload.sha256 if digest else None):
-            return payload
-    return Payload(candidates[0])
+def _slices(names: list[str]) -> msgspec.json.Decoder[Any]:
+    """A decoder of an object with these keys and no others; it hands over the values unread."""
+    attributes = {f"member_{index}": name for index, name in enumerate(names)}
+    fields = [(attribute, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for attribute in attributes]
+    kind = msgspec.defstruct("Slices", fields, rename=attributes, forbid_unknown_fields=True)
+    return msgspec.json.Decoder(kind)
 
 
 def _digest(checksum: str | None) -> bytes | None:

@@ -7,8 +7,8 @@ Two forms of one request are accepted (Backup Storage A.4, A.5):
 
 - The form of the SDKs: labels, query members, and a body that is either raw bytes or a JSON document.
 - The form of AWS.jl: everything but the labels in one JSON object, whose keys are the query names. It is recognised by
-  `Content-Type: application/json` on an operation that has a raw body and none of its members in the query (so that a
-  raw body that happens to be labelled JSON stays raw bytes), or that has query members and no raw body.
+  a signed `Content-Type: application/json` on an operation that has a raw body and none of its members in the query
+  (so that a raw body that happens to be labelled JSON stays raw bytes), or that has query members and no raw body.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cryostore.model.errors import invalid_argument, missing_argument
 from cryostore.model.operation import Body, Declaration, Document, Label, Member, Operation, Query, check_member
 from cryostore.model.rules import Length
 from cryostore.wire import percent, scalar
-from cryostore.wire.document import Documents
+from cryostore.wire.document import Documents, decoded_bytes_max
 from cryostore.wire.julia import JuliaForm
 from cryostore.wire.message import Request, media_type
 from cryostore.wire.route import Route
@@ -47,6 +47,7 @@ class Plan:
         self.document_members = declaration.at(Document)
         self.body = declaration.body
         self.body_length = body_length(declaration.members, self.body)
+        self.body_prefix = (self.body_length or "length").removesuffix("length")
         self.julia = JuliaForm(declaration) if self.query or self.body else None
         self.head_members = tuple(m for m in declaration.members if isinstance(m.place, (Label, Query)))
         self.rest_members = tuple(m for m in declaration.members if isinstance(m.place, (Document, Body)))
@@ -56,8 +57,12 @@ class Plan:
         """How long the body of a request in one of the two forms may be."""
         if self.body is None:
             return limits.request_document_bytes_max if julia or self.documents else IGNORED_BODY_BYTES_MAX
-        if julia:
-            return limits.request_document_blob_bytes_max
+        return limits.request_document_blob_bytes_max if julia else self.raw_bytes_max(limits)
+
+    def raw_bytes_max(self, limits: Limits) -> int:
+        """How long the raw body may be; 0 for an operation that has none."""
+        if self.body is None:
+            return 0
         high = next(rule.high for rule in self.body.rules if isinstance(rule, Length))
         return high if isinstance(high, int) else int(getattr(limits, high))
 
@@ -91,12 +96,24 @@ class Head:
     limits: Limits
     julia: bool
 
+    def blob_bytes_max(self, body_bytes: int) -> int:
+        """How much memory a blob takes beside a body of this length that holds it as JSON."""
+        return min(body_bytes, self.plan.raw_bytes_max(self.limits)) if self.julia else 0
+
+    def values_bytes_max(self, body: Payload) -> int:
+        """How much memory the values of a JSON document take beside it."""
+        if self.julia:
+            return 0 if self.plan.body else decoded_bytes_max(body.data)
+        return decoded_bytes_max(body.data) if self.plan.documents else 0
+
     def finish(self, body: Payload) -> Operation[Any]:
         """The operation, complete and checked. Raises the API's error for a wrong or missing argument."""
         plan, values = self.plan, self.values
         checked = plan.rest_members
         if self.julia and plan.julia:
-            values = values | plan.julia.decode(body, values)
+            values = values | plan.julia.decode(
+                body, values, self.limits, blob_bytes_max=plan.raw_bytes_max(self.limits)
+            )
             checked = self.declaration.members
         elif plan.documents:
             values = values | plan.documents.decode(body.data)
@@ -106,8 +123,10 @@ class Head:
         return self.declaration.input(**values)
 
 
-def decode_head(route: Route, request: Request, limits: Limits) -> Head:
+def decode_head(route: Route, request: Request, limits: Limits, *, content_type: str | None = None) -> Head:
     """Read and check all of a request but its body.
+
+    `content_type` is the one that is signed: what may be altered on the way does not decide how a body is read.
 
     Raises the API's error for a wrong or missing argument, which names the member, its value and the rule. In AWS.jl's
     form a missing member may still be in the body.
@@ -119,7 +138,7 @@ def decode_head(route: Route, request: Request, limits: Limits) -> Head:
     given = _query(plan, request.query, values) if request.query and plan.query else False
     julia = False
     if plan.julia and not (plan.body and given):
-        julia = media_type(request.header("content-type")) == "application/json"
+        julia = media_type(content_type) == "application/json"
     _check(plan, plan.head_members, values, limits, partial=julia)
     return Head(route.declaration, plan.body_bytes_max(limits, julia=julia), plan, values, limits, julia)
 

@@ -11,7 +11,8 @@ The rules of this file:
 - Comparison takes the same time whatever differs.
 - A body is covered in one of three ways (`Signature.payload_hash`): a hash that is sent, which `verify_payload`
   compares with the body; UNSIGNED-PAYLOAD, where the operation allows it or the request is presigned; or a hash that is
-  signed without being sent, as botocore does, so that `verify` itself needs the body (`Signature.needs_body`).
+  signed without being sent, as botocore does, so that `verify` itself needs the body (`Signature.needs_body`), unless
+  it turns out that UNSIGNED-PAYLOAD was signed.
 """
 
 from __future__ import annotations
@@ -171,10 +172,11 @@ def verify(
     skew_seconds: int = SKEW_SECONDS,
     declaration: Declaration | None = None,
     body: Payload | None = None,
-) -> None:
+) -> str | None:
     """Check that whoever holds `secret` signed this request now, for this service and region (None: any).
 
-    `body` is required if `signature.needs_body`; with `declaration` the service, and whether the operation may leave
+    Answers the hash that the signature covers: 64 hex digits or UNSIGNED-PAYLOAD. None: nobody can tell yet, since
+    `signature.needs_body` and `body` is not given. With `declaration` the service, and whether the operation may leave
     its payload unsigned, are checked too. Raises InvalidSignatureException, which says what is wrong, and the API's
     error for a wrong argument if the signature is right only without the path's empty and dot segments: its sender is
     genuine, but no such path is served.
@@ -183,11 +185,13 @@ def verify(
     _check_time(signature, now_ms, skew_seconds * SECOND_MS)
     _check_signed_headers(request, signature)
     query = _without_signature(request.query) if signature.presigned else request.query
-    if _signed(request, signature, secret, request.path, query, declaration, body):
-        return
+    if covered := _covered(request, signature, secret, request.path, query, declaration, body):
+        return covered
     normalised = canonical.normalised_path(request.path)
-    if normalised != request.path and _signed(request, signature, secret, normalised, query, declaration, body):
+    if normalised != request.path and _covered(request, signature, secret, normalised, query, declaration, body):
         raise invalid_argument(signature.service, "the path", request.path, "must not have empty or dot segments")
+    if signature.needs_body and body is None:
+        return None
     raise InvalidSignatureException(
         "the signature does not match: check the secret access key, and that nothing on the way changes method, path, "
         "query or signed headers"
@@ -251,7 +255,7 @@ def _check_signed_headers(request: Request, signature: Signature) -> None:
             raise InvalidSignatureException(f"the signed header {name!a} is not in the request")
 
 
-def _signed(
+def _covered(
     request: Request,
     signature: Signature,
     secret: str,
@@ -259,15 +263,16 @@ def _signed(
     query: str,
     declaration: Declaration | None,
     body: Payload | None,
-) -> bool:
+) -> str | None:
+    """The hash with which the signature is right, None if it is with none."""
     hashes = _payload_hashes(signature, declaration, body)
     for payload_hash, spelling in itertools.product(hashes, canonical.path_spellings(path)):
         text = canonical.request_text(
             request.method, spelling, query, request.headers, signature.signed_headers, payload_hash
         )
         if hmac.compare_digest(_calculate(secret, signature.timestamp, signature.scope, text), signature.signature):
-            return True
-    return False
+            return payload_hash
+    return None
 
 
 def _payload_hashes(signature: Signature, declaration: Declaration | None, body: Payload | None) -> list[str]:
@@ -277,7 +282,6 @@ def _payload_hashes(signature: Signature, declaration: Declaration | None, body:
     hashes = [UNSIGNED_PAYLOAD] if declaration is not None and declaration.unsigned_payload else []
     if body is not None:
         hashes.append(body.sha256.hex())
-    assert hashes, "this signature can be verified only with the body"
     return hashes
 
 
