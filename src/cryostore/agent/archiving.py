@@ -9,14 +9,15 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+from cryostore.agent.ancestry import Ancestry
 from cryostore.agent.archive import Archive
-from cryostore.agent.block import Block, Extra, Kind, encode, parts_of
+from cryostore.agent.block import Block, BlockBuilder, Extra, Kind, parts_of
 from cryostore.agent.catalog import CatalogWriter
 from cryostore.agent.census import FORMAT_BITS, REGULAR, Census
 from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter
 from cryostore.agent.digest_table import DigestTable
-from cryostore.agent.entry import NO_CONTENT, PACKED_NO_CONTENT, ROW, UNTRUSTED_CTIME, Row, row_of
-from cryostore.agent.errors import SourceError
+from cryostore.agent.entry import NO_CONTENT, PACKED_NO_CONTENT, ROW, UNTRUSTED_CTIME, Row, is_held, row_of
+from cryostore.agent.errors import ArchiveDamagedError, SourceError, shown
 from cryostore.agent.header import CATALOG, ContentObject, Header, content_name
 from cryostore.agent.incremental_base import Base, Entries, Known
 from cryostore.agent.job import drop_objects
@@ -80,6 +81,9 @@ class ArchiveWriter:
         self._content = content
         self._source = Source(content, report, before_read)
         self._catalog = CatalogWriter(call, self._uploader, self._catalog_upload, archive)
+        self._ancestry = Ancestry()
+        self._gone: set[bytes] = set()
+        """Directories that were not there when their attributes were to be read."""
         self._hard_links: dict[tuple[int, int], Known] = {}
         self._census = Census()
 
@@ -106,59 +110,80 @@ class ArchiveWriter:
         """Write the blocks of a directory."""
         self._report.directories += 1
         self._report.current = directory.path
+        if directory.path in self._gone:
+            self._report.issue(directory.path, "its extended attributes were not read: it was gone for a moment")
         self._blocks(Kind.DIRECTORY, directory)
         self._report.files = self._census.files
         self._report.file_bytes = self._report.done_bytes = self._census.file_bytes
 
     def _blocks(self, kind: Kind, directory: Directory) -> None:
         blocks = self._base.take(kind, directory.path) if self._base else []
+        old = {_first_name(block): block for block in blocks}
         entries: Entries | RememberedEntries | None = None
         for part in parts_of(directory.names):
-            names = b"".join([name + b"\0" for name in directory.names[part.start : part.stop]])
-            rows = b"".join(directory.rows[part.start : part.stop])
-            same = next((block for block in blocks if block.rows == rows and block.names == names), None)
-            if same is not None and self._base is not None and self._base.usable(same):
+            start = part.start
+            while (same := self._same_block(directory, start, part.stop, old)) is not None:
                 self._report.unchanged += self._census.add(same.rows, same.contents)
-                self._catalog.add(directory.path, same.raw)
-                continue
-            if entries is None:
-                entries = self._entries_of(directory.path, blocks)
-            self._new_block(kind, directory, part, entries)
+                self._add(same)
+                start += same.entries
+                if start == part.stop:
+                    break
+            else:
+                if entries is None:
+                    entries = self._entries_of(directory.path, blocks)
+                self._new_blocks(kind, directory, range(start, part.stop), entries)
+
+    def _same_block(self, directory: Directory, start: int, stop: int, old: dict[bytes | None, Block]) -> Block | None:
+        """The block of the base that begins with an entry, if nothing in it has changed."""
+        block = old.get(directory.names[start] if start < stop else None)
+        if block is None or start + block.entries > stop:
+            return None
+        stop = start + block.entries
+        if block.rows != b"".join(directory.rows[start:stop]):
+            return None
+        if block.names != b"".join([name + b"\0" for name in directory.names[start:stop]]):
+            return None
+        return block if self._base is not None and self._base.usable(block) else None
+
+    def _add(self, block: Block) -> None:
+        """Add a block to the catalog. Raises ArchiveDamagedError if the tree would not be whole."""
+        if (fault := self._ancestry.add(block)) is not None:
+            raise ArchiveDamagedError(
+                f"the archive would not be a whole tree: {shown(block.path)} {fault}",
+                hint="no recovery point was made; run the backup again and report this",
+            )
+        self._catalog.add(block.path, block.raw)
 
     def _entries_of(self, path: bytes, blocks: list[Block]) -> Entries | RememberedEntries:
         return self._base.entries(path, blocks) if self._base else Entries(blocks, frozenset())
 
-    def _new_block(self, kind: Kind, directory: Directory, part: range, old: Entries | RememberedEntries) -> None:
-        names: list[bytes] = []
-        rows: list[bytes] = []
-        contents: list[bytes] = []
-        extras: dict[int, list[Extra]] = {}
+    def _new_blocks(self, kind: Kind, directory: Directory, part: range, old: Entries | RememberedEntries) -> None:
+        builder = BlockBuilder(kind, directory.path)
         for index in part:
             interrupts.check()
             name = directory.names[index]
             packed = directory.rows[index]
             if (small := self._new_small_file(directory, name, packed, old)) is not None:
-                content, found = small
-                if found:
-                    extras[len(names)] = found
-                names.append(name + b"\0")
-                rows.append(packed)
-                contents.append(content)
-                continue
-            try:
-                entry = self._entry(directory, name, packed, old)
-            except SourceError as problem:
-                self._report.issue(problem.path, problem.reason)
-                continue
-            if isinstance(self._base, RememberedBase):
-                self._base.remember(join(directory.path, name), entry)
-            if entry.extras:
-                extras[len(names)] = entry.extras
-            names.append(name + b"\0")
-            rows.append(entry.row.pack())
-            contents.append(entry.content.pack() if entry.content.object_number else PACKED_NO_CONTENT)
-        self._census.add(b"".join(rows), b"".join(contents))
-        self._catalog.add(directory.path, encode(kind, directory.path, b"".join(names), rows, contents, extras))
+                content, extras = small
+            else:
+                try:
+                    entry = self._entry(directory, name, packed, old)
+                except SourceError as problem:
+                    self._report.issue(problem.path, problem.reason)
+                    continue
+                if isinstance(self._base, RememberedBase):
+                    self._base.remember(join(directory.path, name), entry)
+                packed, extras = entry.row.pack(), entry.extras
+                content = entry.content.pack() if entry.content.object_number else PACKED_NO_CONTENT
+            if not builder.has_room(extras):
+                self._add_new(builder.block())
+                builder = BlockBuilder(kind, directory.path)
+            builder.add(name, packed, content, extras)
+        self._add_new(builder.block())
+
+    def _add_new(self, block: Block) -> None:
+        self._census.add(block.rows, block.contents)
+        self._add(block)
 
     def _new_small_file(
         self, directory: Directory, name: bytes, packed: bytes, old: Entries | RememberedEntries
@@ -171,6 +196,7 @@ class ArchiveWriter:
             or size > SMALL_BYTES_MAX
             or links > 1
             or ctime_ns >= self._trusted_before_ns
+            or not is_held(ctime_ns)
             or not isinstance(old, Entries)
             or name in old
         ):
@@ -188,14 +214,13 @@ class ArchiveWriter:
         row = Row.unpack(packed)
         if (known := old.unchanged(name, row)) is not None:
             self._report.unchanged += row.is_file
+            known = known._replace(row=row)
             if isinstance(old, RememberedEntries):  # attributes are not remembered
-                others = self._source.other(directory.fd, join(directory.path, name), name, row)
-                known = known._replace(extras=[*others, *known.extras])
-            return known._replace(row=row)
+                return self._with_attributes(directory, name, known)
+            return known
         path = join(directory.path, name)
         if not row.is_file:
-            extras = self._source.other(directory.fd, path, name or b".", row)
-            return Known(self._trusted(row), NO_CONTENT, extras)
+            return self._with_attributes(directory, name, Known(self._trusted(row), NO_CONTENT, []))
         link = (row.device, row.inode)
         if row.links > 1 and (known := self._hard_links.get(link)) is not None:
             self._count_read(is_new=name not in old)
@@ -206,6 +231,21 @@ class ArchiveWriter:
         if row.links > 1:
             self._hard_links[link] = known
         return known
+
+    def _with_attributes(self, directory: Directory, name: bytes, known: Known) -> Known:
+        """An entry with the extras that are read without its content. Raises SourceError."""
+        path = join(directory.path, name)
+        extras, missing, gone = self._source.other(directory.fd, path, name or b".", known.row)
+        if gone:
+            self._gone.add(path)
+        known = known._replace(extras=[*extras, *known.extras])
+        return self._incomplete(path, missing, known) if missing or gone else known
+
+    def _incomplete(self, path: bytes, missing: list[str], known: Known) -> Known:
+        """An entry of which something could not be read: the next run tries again."""
+        for reason in missing:
+            self._report.issue(path, reason)
+        return known._replace(row=known.row._replace(ctime_ns=UNTRUSTED_CTIME))
 
     def _same_file(
         self, directory: Directory, path: bytes, name: bytes, row: Row, old: Entries | RememberedEntries
@@ -219,16 +259,16 @@ class ArchiveWriter:
         if (stored := self._source.same(directory.fd, path, name, row, content, holds)) is None:
             return None
         self._report.unchanged += 1
-        return Known(self._trusted(stored.row), stored.content, stored.extras)
+        known = Known(self._trusted(stored.row), stored.content, stored.extras)
+        return self._incomplete(path, stored.missing, known) if stored.missing else known
 
     def _file(self, directory: Directory, path: bytes, name: bytes, row: Row, *, is_new: bool) -> Known:
         self._load_base()
-        stored, content, extras, steady = self._source.file(directory.fd, path, name, row)
+        stored = self._source.file(directory.fd, path, name, row)
         self._count_read(is_new=is_new)
-        if steady:
-            return Known(self._trusted(stored), content, extras)
-        self._report.issue(path, "changed while it was read")
-        return Known(stored._replace(ctime_ns=UNTRUSTED_CTIME), content, extras)
+        known = Known(self._trusted(stored.row), stored.content, stored.extras)
+        missing = stored.missing if stored.steady else [*stored.missing, "changed while it was read"]
+        return self._incomplete(path, missing, known) if missing else known
 
     def _count_read(self, *, is_new: bool) -> None:
         if is_new:
@@ -241,7 +281,7 @@ class ArchiveWriter:
 
         Only the change time tells: the modification time is what its owner says it is, often a moment to come.
         """
-        if row.ctime_ns < self._trusted_before_ns:
+        if row.ctime_ns < self._trusted_before_ns and is_held(row.ctime_ns):
             return row
         return row._replace(ctime_ns=UNTRUSTED_CTIME)
 
@@ -306,3 +346,8 @@ class ArchiveWriter:
             users=user_names(census.users),
             groups=group_names(census.groups),
         )
+
+
+def _first_name(block: Block) -> bytes | None:
+    """What a block begins with; None if it has no entry."""
+    return block.names.partition(b"\0")[0] if block.entries else None

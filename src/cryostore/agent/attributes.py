@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 
-from cryostore.agent.block import Extra, ExtraKind
+from cryostore.agent.block import Extra, ExtraKind, mtime_of
 from cryostore.agent.entry import Row
 from cryostore.agent.header import Header
 from cryostore.agent.owners import local_groups, local_users
@@ -59,7 +59,7 @@ class Attributes:
             return False
         if not stat.S_ISLNK(row.mode) and stat.S_IMODE(standing.st_mode) != self.mode(row):
             return False
-        if standing.st_mtime_ns != row.mtime_ns:
+        if standing.st_mtime_ns != mtime_of(row, extras):
             return False
         wanted = _xattrs_of(extras)
         present = _present_xattrs(place, follow_symlinks=False)
@@ -87,7 +87,7 @@ class Attributes:
             os.chmod(place, mode)
         if extras or not is_plain:
             _set_xattrs(place, extras, problem)
-        os.utime(place, ns=(row.mtime_ns, row.mtime_ns))
+        os.utime(place, ns=(mtime_of(row, extras),) * 2)
 
     def apply_to_made(self, parent: int, name: bytes, row: Row, extras: Sequence[Extra], problem: Problem) -> None:
         """As `apply`, to what is no file and was just made under a name.

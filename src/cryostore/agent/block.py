@@ -13,14 +13,19 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import NamedTuple
 
-from cryostore.agent.entry import CONTENT, ROW
+from cryostore.agent.entry import CONTENT, ROW, Row, is_held
 from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.core.limits import MIB
 
+FAR_TIME = struct.Struct("<qI")
 HEAD = struct.Struct("<IBBHIIII")
 """length of the block, kind, flags, 0, bytes of the path, entries, bytes of names, bytes of extras"""
 EXTRA = struct.Struct("<IBxxxI")
 """entry, kind, bytes"""
-BLOCK_BYTES_MAX = 32 * 1024 * 1024
+BLOCK_BYTES_MAX = 8 * MIB
+"""A block of several entries ends before the entry that would make it longer."""
+ENTRY_BYTES_MAX = 16 * MIB
+"""How many bytes the extended attributes of one entry, and its list of holes, may each have."""
 WHOLE_ENTRIES_MAX = 2048
 PART_ENTRIES_MAX = 8192
 CUT_MASK = 1023
@@ -47,6 +52,8 @@ class ExtraKind(IntEnum):
     """Major and minor number, 4 bytes each."""
     CHANGED = 5
     """No bytes: the file changed while it was read."""
+    FAR_TIME = 6
+    """The modification time, if a row cannot hold it: seconds since 1970, 8 bytes signed, and nanoseconds, 4 bytes."""
 
 
 class Extra(NamedTuple):
@@ -71,6 +78,10 @@ class Block(NamedTuple):
     def name_list(self) -> list[bytes]:
         """The names, in ascending order."""
         return self.names.split(b"\0")[:-1]
+
+    def check_names(self) -> None:
+        """Raise ArchiveDamagedError for names that may stand in no block."""
+        _check_names(self.kind, self.path, self.names, self.entries)
 
     def extras_of(self) -> dict[int, list[Extra]]:
         """The extras by the number of their entry. Raises ArchiveDamagedError."""
@@ -116,7 +127,7 @@ def decode(data: bytes, *, check_names: bool = True) -> Iterator[Block]:
     while at < len(data):
         block = _decode(data, at)
         if check_names:
-            _check_names(block.kind, block.path, block.names, block.entries)
+            block.check_names()
         yield block
         at += len(block.raw)
 
@@ -141,7 +152,7 @@ def _decode(data: bytes, at: int) -> Block:
 def _check_names(kind: int, path: bytes, names: bytes, count: int) -> None:
     """Names that an attacker could have chosen go no further: no separators, no way up, none twice."""
     if kind == Kind.ROOT:
-        if path or names != b"\0" or count != 1:
+        if path or names not in (b"", b"\0") or count != len(names):  # some versions lost the root's own entry
             raise _damaged(path)
         return
     if kind != Kind.DIRECTORY:
@@ -160,6 +171,52 @@ def _check_names(kind: int, path: bytes, names: bytes, count: int) -> None:
 def is_name(name: bytes) -> bool:
     """Whether this can be the name of an entry in a directory, and of that directory alone."""
     return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
+
+
+class BlockBuilder:
+    """Entries of one directory on their way into a block, added in the order of their names."""
+
+    def __init__(self, kind: Kind, path: bytes) -> None:
+        self._kind = kind
+        self._path = path
+        self._names: list[bytes] = []
+        self._rows: list[bytes] = []
+        self._contents: list[bytes] = []
+        self._extras: dict[int, list[Extra]] = {}
+        self._extras_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def has_room(self, extras: Sequence[Extra]) -> bool:
+        """Whether the block stays short enough with one more entry; an empty one takes any."""
+        length = sum(EXTRA.size + len(extra.data) for extra in extras)
+        return not self._names or self._extras_bytes + length <= BLOCK_BYTES_MAX
+
+    def add(self, name: bytes, row: bytes, content: bytes, extras: list[Extra]) -> None:
+        """Add an entry; row and content are packed."""
+        if extras:
+            self._extras[len(self._names)] = extras
+            self._extras_bytes += sum(EXTRA.size + len(extra.data) for extra in extras)
+        self._names.append(name + b"\0")
+        self._rows.append(row)
+        self._contents.append(content)
+
+    def block(self) -> Block:
+        """The block of what was added."""
+        names = b"".join(self._names)
+        return next(decode(encode(self._kind, self._path, names, self._rows, self._contents, self._extras)))
+
+
+def mtime_of(row: Row, extras: Sequence[Extra]) -> int:
+    """The modification time of an entry, in nanoseconds since 1970, also one that its row cannot hold."""
+    if is_held(row.mtime_ns):
+        return row.mtime_ns
+    for extra in extras:
+        if extra.kind == ExtraKind.FAR_TIME and len(extra.data) == FAR_TIME.size:
+            seconds, nanoseconds = FAR_TIME.unpack(extra.data)
+            return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return row.mtime_ns
 
 
 def parts_of(names: Sequence[bytes]) -> Iterator[range]:

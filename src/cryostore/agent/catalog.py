@@ -9,12 +9,14 @@ from __future__ import annotations
 from cryostore.agent.archive import Archive, digest_of
 from cryostore.agent.block import order_key
 from cryostore.agent.upload import ObjectUpload, Uploader
-from cryostore.core.limits import KIB
+from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.operation import Call
 
 CHUNK_BYTES_MIN = 128 * KIB
 CHUNK_BYTES_MAX = 1024 * KIB
+CHUNK_BYTES_BOUND = 48 * MIB
+"""No chunk of several blocks is longer: a store takes no more than 64 MiB at a time."""
 CUT_MASK = 127
 LINKS_MAX = 1000
 
@@ -35,6 +37,8 @@ class CatalogWriter:
 
     def add(self, path: bytes, block: bytes) -> None:
         """Take the next block, which is of the directory at `path`."""
+        if self._bytes + len(block) > CHUNK_BYTES_BOUND:
+            self._end_chunk()
         self._blocks.append(block)
         self._bytes += len(block)
         if self._bytes < CHUNK_BYTES_MIN:

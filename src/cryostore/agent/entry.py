@@ -19,6 +19,8 @@ NO_DIGEST = bytes(16)
 UINT32_MAX = 0xFFFF_FFFF
 UNTRUSTED_CTIME = 0
 """In a row: whatever stat will say, the entry is to be read again by the next run."""
+TIME_NS_MIN, TIME_NS_MAX = -(1 << 63), (1 << 63) - 1
+"""The times that a row can hold: years 1677 to 2262."""
 
 
 class Row(NamedTuple):
@@ -84,6 +86,17 @@ def row_of(status: os.stat_result, device: int) -> Row:
     else:
         links = min(status.st_nlink, UINT32_MAX)
         size = status.st_size if stat.S_ISREG(mode) else 0
-    return Row(
-        mode, status.st_uid, status.st_gid, links, device, size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-    )
+    # A change time of 0 is one that a file system does not have; in a row, 0 means something else.
+    ctime_ns = held_time(status.st_ctime_ns) or 1
+    mtime_ns = held_time(status.st_mtime_ns)
+    return Row(mode, status.st_uid, status.st_gid, links, device, size, mtime_ns, ctime_ns, status.st_ino)
+
+
+def held_time(time_ns: int) -> int:
+    """The time, or the nearest that a row can hold."""
+    return min(max(time_ns, TIME_NS_MIN), TIME_NS_MAX)
+
+
+def is_held(time_ns: int) -> bool:
+    """Whether a time in a row is the time that stat gave, and not the nearest that a row can hold."""
+    return TIME_NS_MIN < time_ns < TIME_NS_MAX

@@ -12,25 +12,46 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from cryostore.agent.block import Extra, ExtraKind
+from cryostore.agent.block import ENTRY_BYTES_MAX, FAR_TIME, Extra, ExtraKind
 from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter, Read
-from cryostore.agent.entry import Content, Row, row_of
+from cryostore.agent.entry import NO_CONTENT, Content, Row, is_held, row_of
 from cryostore.agent.errors import SourceError
 from cryostore.agent.report import Report
-from cryostore.agent.walk import Directory, join, open_without_atime
+from cryostore.agent.walk import DIRECTORY_FLAGS, Directory, join, open_without_atime
+from cryostore.core import interrupts
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 ATTEMPTS = 2
 SECTOR_BYTES = 512
 NO_XATTRS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA, errno.ENOSYS)
+"""What a file system says that has no extended attributes."""
+COMMON_XATTRS = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
+"""Asked for by name where the names cannot be listed."""
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+HOLES_MAX = ENTRY_BYTES_MAX // 16
+
+
+class Attributes(NamedTuple):
+    """Extended attributes of an entry, and what of them could not be read, in words.
+
+    `gone` says of a directory that it is not there any more: if it comes back, its attributes are missing.
+    """
+
+    extras: list[Extra]
+    missing: list[str]
+    gone: bool = False
 
 
 class Stored(NamedTuple):
-    """A file as it was read: its row, its content, its extras, and whether it held still."""
+    """A file as it was read: its row, its content, its extras, and whether it held still.
+
+    `missing` says which of its attributes could not be read.
+    """
 
     row: Row
     content: Content
     extras: list[Extra]
+    missing: list[str]
     steady: bool
 
 
@@ -60,16 +81,17 @@ class Source:
         try:
             fd = open_without_atime(name, FILE_FLAGS, directory.fd)
             try:
-                extras = _xattrs(fd, name)
+                extras, missing, _ = _attributes(fd)
                 length = os.preadv(fd, [room], 0)
                 status = os.fstat(fd)
             finally:
                 os.close(fd)
-        except (OSError, SourceError):
+        except OSError:
             return None
         self._count(length)
         if (
             length != size
+            or missing
             or status.st_ctime_ns != ctime_ns  # whatever changes in a row changes the change time
             or status.st_mtime_ns != mtime_ns
             or status.st_size != size
@@ -112,7 +134,7 @@ class Source:
         fd = _open(parent, path, name)
         try:
             before = _status(fd, path)
-            extras = _xattrs(fd, path)
+            extras, missing, _ = _attributes(fd)
             if not stat.S_ISREG(before.st_mode) or before.st_size != row.size:
                 return None
             if self._before_read is not None:
@@ -120,7 +142,7 @@ class Source:
             if not holds(lambda view: self._filled(fd, path, view)):
                 return None
             after = _status(fd, path)
-            stored = Stored(row_of(before, row.device), content, extras, steady=True)
+            stored = Stored(row_of(before, row.device), content, [*_far_time(before), *extras], missing, steady=True)
             return stored if _same(before, after) else None
         finally:
             os.close(fd)
@@ -129,31 +151,29 @@ class Source:
         if self._before_read is not None:
             self._before_read(path)
         row = row_of(before, device)
-        extras = _xattrs(fd, path)
+        attributes = _attributes(fd)
+        extras, missing = [*_far_time(before), *attributes.extras], attributes.missing
         size = row.size
-        if size > SMALL_BYTES_MAX and before.st_blocks * SECTOR_BYTES < size:
-            return self._read_sparse(fd, path, row, extras)
+        may_have_holes = size > SMALL_BYTES_MAX and before.st_blocks * SECTOR_BYTES < size
+        if may_have_holes and (segments := _segments(fd, size)) is not None:
+            return self._read_sparse(fd, path, segments, Stored(row, NO_CONTENT, extras, missing, steady=True))
         if size <= SMALL_BYTES_MAX:
             length = self._filled(fd, path, self._content.room(size))
             if length <= size:
-                return Stored(row._replace(size=length), self._content.small(length), extras, steady=True)
+                return Stored(row._replace(size=length), self._content.small(length), extras, missing, steady=True)
             _rewind(fd, path)  # it has grown: as a large one
         content, length = self._content.large(lambda view: self._filled(fd, path, view), size)
-        return Stored(row._replace(size=length), content, extras, steady=True)
+        return Stored(row._replace(size=length), content, extras, missing, steady=True)
 
-    def _read_sparse(self, fd: int, path: bytes, row: Row, extras: list[Extra]) -> Stored:
+    def _read_sparse(self, fd: int, path: bytes, segments: list[tuple[int, int]], stored: Stored) -> Stored:
         """A file with holes: its content is what lies between them."""
-        try:
-            segments = list(_segments(fd, row.size))
-        except OSError as error:
-            raise SourceError.of(path, error) from error
         pieces = _Pieces(fd, path, list(segments), self._count)
         content, _ = self._content.large(pieces.read, sum(size for _, size in segments))
-        holes = _holes(segments, row.size)
+        holes = _holes(segments, stored.row.size)
         if holes:
             data = b"".join(offset.to_bytes(8, "little") + size.to_bytes(8, "little") for offset, size in holes)
-            extras = [*extras, Extra(ExtraKind.HOLES, data)]
-        return Stored(row, content, extras, pieces.whole)
+            stored = stored._replace(extras=[*stored.extras, Extra(ExtraKind.HOLES, data)])
+        return stored._replace(content=content, steady=pieces.whole)
 
     def _filled(self, fd: int, path: bytes, view: memoryview) -> int:
         got = _fill(fd, path, view)
@@ -164,8 +184,12 @@ class Source:
         self._report.read_bytes += read_bytes
         self._report.done_bytes += read_bytes
 
-    def other(self, parent: int, path: bytes, name: bytes, row: Row) -> list[Extra]:
-        """The extras of what is not a regular file; it is not opened. Raises SourceError."""
+    def other(self, parent: int, path: bytes, name: bytes, row: Row) -> Attributes:
+        """The extras of what is not a regular file; nothing but a directory is opened.
+
+        Raises SourceError for a symlink of which there is no target, and a device without a number. A directory always
+        has an entry.
+        """
         extras: list[Extra] = []
         try:
             if stat.S_ISLNK(row.mode):
@@ -176,7 +200,16 @@ class Source:
                 extras.append(Extra(ExtraKind.DEVICE_NUMBER, data))
         except OSError as error:
             raise SourceError.of(path, error) from error
-        return extras + _xattrs(b"/proc/self/fd/%d/%s" % (parent, name), path)
+        missing: list[str] = []
+        if not is_held(row.mtime_ns):
+            try:
+                extras += _far_time(os.stat(name, dir_fd=parent, follow_symlinks=False))
+            except OSError as error:
+                missing.append(f"its modification time cannot be read: {error.strerror}")
+        found = _attributes(b"/proc/self/fd/%d/%s" % (parent, name))
+        if found.missing and row.is_directory:  # there may be no /proc
+            found = _directory_attributes(parent, name)
+        return Attributes(extras + found.extras, missing + found.missing, found.gone)
 
 
 def _open(parent: int, path: bytes, name: bytes) -> int:
@@ -222,31 +255,87 @@ def _fill(fd: int, path: bytes, view: memoryview) -> int:
     return filled
 
 
-def _xattrs(place: int | bytes, path: bytes) -> list[Extra]:
+def _attributes(place: int | bytes) -> Attributes:
     """All extended attributes, ACLs and capabilities among them, sorted."""
     follow = isinstance(place, int)
+    missing: list[str] = []
+    listed = True
     try:
         names = os.listxattr(place, follow_symlinks=follow)
-        return [] if not names else list(_xattrs_named(place, sorted(names), follow_symlinks=follow))
     except OSError as error:
         if error.errno in NO_XATTRS:
-            return []
-        raise SourceError.of(path, error) from error
-
-
-def _xattrs_named(place: int | bytes, names: list[str], *, follow_symlinks: bool) -> Iterator[Extra]:
-    for name in names:
+            return Attributes([], [])
+        missing.append(f"its extended attributes cannot be listed: {error.strerror}")
+        names = list(COMMON_XATTRS)
+        listed = False
+    extras: list[Extra] = []
+    length = 0
+    for name in sorted(names) if names else ():
         try:
-            value = os.getxattr(place, name, follow_symlinks=follow_symlinks)
+            value = os.getxattr(place, name, follow_symlinks=follow)
         except OSError as error:
-            if error.errno in NO_XATTRS:
-                continue  # removed meanwhile
-            raise
-        yield Extra(ExtraKind.XATTR, os.fsencode(name) + b"\0" + value)
+            if listed and error.errno != errno.ENODATA:  # else it was removed meanwhile, or there never was one
+                missing.append(f"attribute {name!a} cannot be read: {error.strerror}")
+            continue
+        length += len(value) + len(name)
+        if length > ENTRY_BYTES_MAX:
+            missing.append(f"attribute {name!a} and those after it are left out: together they are too long")
+            break
+        extras.append(Extra(ExtraKind.XATTR, os.fsencode(name) + b"\0" + value))
+    return Attributes(extras, missing)
 
 
-def _segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Offset and length of what lies between the holes of a file."""
+def _directory_attributes(parent: int, name: bytes) -> Attributes:
+    """As `_attributes`, of a directory that is opened for that."""
+    try:
+        fd = open_without_atime(name, DIRECTORY_FLAGS, parent)
+    except OSError as error:
+        gone = error.errno in GONE
+        return Attributes([], [] if gone else [f"its extended attributes cannot be listed: {error.strerror}"], gone)
+    try:
+        return _attributes(fd)
+    finally:
+        os.close(fd)
+
+
+def _far_time(status: os.stat_result) -> list[Extra]:
+    """The modification time, if a row cannot hold it."""
+    if is_held(status.st_mtime_ns):
+        return []
+    return [Extra(ExtraKind.FAR_TIME, FAR_TIME.pack(*divmod(status.st_mtime_ns, 1_000_000_000)))]
+
+
+def _segments(fd: int, size: int) -> list[tuple[int, int]] | None:
+    """Offset and length of what lies between the holes of a file; None if the file system does not tell.
+
+    Where there are too many holes, the shorter ones are taken for data.
+    """
+    found: list[tuple[int, int]] = []
+    hole_bytes_min = 1
+    try:
+        for offset, length in _seek_segments(fd, size):
+            interrupts.check()
+            _append(found, offset, length, hole_bytes_min)
+            while len(found) > HOLES_MAX:
+                hole_bytes_min *= 2
+                held, found = found, []
+                for each in held:
+                    _append(found, *each, hole_bytes_min)
+    except OSError:
+        return None  # its bytes can be read all the same
+    return found
+
+
+def _append(segments: list[tuple[int, int]], offset: int, length: int, hole_bytes_min: int) -> None:
+    """Add a segment, to the last one if the hole between them is shorter than that."""
+    if segments and offset - sum(segments[-1]) < hole_bytes_min:
+        start = segments.pop()[0]
+        length += offset - start
+        offset = start
+    segments.append((offset, length))
+
+
+def _seek_segments(fd: int, size: int) -> Iterator[tuple[int, int]]:
     at = 0
     while at < size:
         try:

@@ -6,13 +6,16 @@ of caches if those are to be left out, is opened here.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from cryostore.agent.entry import ROW, UINT32_MAX
+from cryostore.agent.entry import ROW, UINT32_MAX, row_of
 from cryostore.agent.errors import SourceError
 from cryostore.core import interrupts
 
@@ -27,6 +30,11 @@ CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 CACHE_TAG_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 FORMAT_BYTE = 0o170000 >> 8
 FOLDER_BYTE = 0o040000 >> 8
+FORMAT, FOLDER, FILE, SOCKET = 0o170000, 0o040000, 0o100000, 0o140000
+OTHERS = frozenset({0o120000, 0o010000, 0o020000, 0o060000})
+"""Symlinks, FIFOs and devices."""
+OPEN_LEVELS_MAX = 16
+"""How many directories, one in the other, are open at a time, the root apart."""
 
 Select = Callable[[bytes, int, int], bool]
 """Whether an entry is wanted, by its path, its mode and its size."""
@@ -46,6 +54,17 @@ class Skipped(NamedTuple):
 
     path: bytes
     reason: str
+
+
+@dataclass(slots=True)
+class _Level:
+    """A directory on the way from the root to where the walk is. `fd` is -1 while it is closed."""
+
+    path: bytes
+    fd: int
+    below: Iterator[bytes]
+    identity: tuple[int, int] = (0, 0)
+    """Device and inode, of a closed one."""
 
 
 class Walk:
@@ -73,11 +92,18 @@ class Walk:
         self._select = select
         self._only = only
         self._leading = frozenset(above for path in only or () for above in _above(path))
+        self._named: dict[bytes, set[bytes]] = {}
+        """By directory, the names of what is wanted in it, or leads to that."""
+        for path in (self._leading | (only or frozenset())) - {b""}:
+            parent, _, name = path.rpartition(b"/")
+            self._named.setdefault(parent, set()).add(name)
         self._markers = markers
         self._without_caches = without_caches
         self._one_file_system = one_file_system
         self._stores = stores
         self._on_problem = on_problem
+        self._told: set[bytes] = set()
+        """Where a problem was told, of paths that were named and lead to such."""
         self._on_skip = on_skip
         self._devices: dict[int, int] = {}
         self.root_status = self._stat_root()
@@ -85,6 +111,11 @@ class Walk:
     def device(self, number: int) -> int:
         """The small number of a file system: they are counted as they are met."""
         return self._devices.setdefault(number, len(self._devices))
+
+    def _tell(self, problem: SourceError) -> None:
+        if self._named:
+            self._told.add(problem.path)
+        self._on_problem(problem)
 
     def _stat_root(self) -> os.stat_result:
         try:
@@ -95,31 +126,62 @@ class Walk:
     def __iter__(self) -> Iterator[Directory]:
         """Each directory, open while it is looked at: parents first, then their directories by name."""
         self.device(self.root_status.st_dev)
-        stack: list[tuple[int, bytes, Iterator[bytes]]] = []
+        stack: list[_Level] = []
         try:
             # The root may be named through a symlink, because its owner says so; nothing below it may.
             opened = self._open(self._root, b"", None)
             while opened is not None:
                 interrupts.check()
                 fd, path = opened
+                level = _Level(path, fd, iter(()))
+                stack.append(level)
+                if len(stack) > OPEN_LEVELS_MAX + 1:
+                    _close(stack[-1 - OPEN_LEVELS_MAX])
                 directory = self._list(fd, path)
                 yield directory
-                stack.append((fd, path, iter(_folders(directory))))
+                level.below = iter(_folders(directory))
                 opened = self._next(stack)
         finally:
-            for fd, _, _ in stack:
-                os.close(fd)
+            for level in stack:
+                if level.fd >= 0:
+                    os.close(level.fd)
 
-    def _next(self, stack: list[tuple[int, bytes, Iterator[bytes]]]) -> tuple[int, bytes] | None:
+    def _next(self, stack: list[_Level]) -> tuple[int, bytes] | None:
         while stack:
-            fd, path, below = stack[-1]
-            for name in below:
-                child = path + b"/" + name if path else name
-                if (opened := self._open(name, child, fd)) is not None:
+            level = stack[-1]
+            for name in level.below:
+                child = level.path + b"/" + name if level.path else name
+                if (opened := self._open(name, child, level.fd)) is not None:
                     return opened
-            os.close(fd)
             stack.pop()
+            try:
+                if stack and stack[-1].fd < 0:
+                    self._open_again(stack, level.fd)
+            finally:
+                if level.fd >= 0:
+                    os.close(level.fd)
         return None
+
+    def _open_again(self, stack: list[_Level], below: int) -> None:
+        """Open the last directory of the stack, which was closed: from one in it, or by its path from the root.
+
+        It must be the same directory. If it is not there any more, the rest of it is left out.
+        """
+        level = stack[-1]
+        reason = "moved while it was read: the rest of it is left out"
+        for start, way in ((below, [b".."]), (stack[0].fd, level.path.split(b"/"))):
+            if start < 0:
+                continue
+            try:
+                fd = _opened_along(start, way)
+                if _identity(fd) == level.identity:
+                    level.fd = fd
+                    return
+                os.close(fd)
+            except OSError as error:
+                reason = f"cannot be opened again, the rest of it is left out: {error.strerror}"
+        level.below = iter(())
+        self._tell(SourceError(level.path, reason))
 
     def _open(self, name: bytes, path: bytes, parent: int | None) -> tuple[int, bytes] | None:
         if path in self._stores:
@@ -131,20 +193,26 @@ class Walk:
         except OSError as error:
             if parent is None:
                 raise SourceError.of(path, error) from error
-            self._on_problem(SourceError.of(path, error))
+            self._tell(SourceError.of(path, error))
             return None
-        if self._one_file_system and parent is not None and not self._is_named(path) and _device(fd) != _device(parent):
-            os.close(fd)
+        if parent is None or not self._one_file_system or self._is_named(path):
+            return fd, path
+        try:
+            if _identity(fd)[0] == _identity(parent)[0]:
+                return fd, path
             self._on_skip(Skipped(path, "another file system"))
-            return None
-        return fd, path
+        except OSError as error:
+            self._tell(SourceError.of(path, error))
+        os.close(fd)
+        return None
 
     def _is_named(self, path: bytes) -> bool:
         """Whether the user named the directory, or one below it: then it may lie on any file system."""
         return path in self._leading or (self._only is not None and path in self._only)
 
     def _list(self, fd: int, path: bytes) -> Directory:
-        found: list[tuple[bytes, bytes]] = []
+        found: dict[bytes, bytes] = {}  # some file systems list a name twice
+        missed: list[bytes] = []
         pack = ROW.pack
         devices = self._devices
         try:
@@ -152,47 +220,83 @@ class Walk:
                 for entry in entries:
                     try:
                         status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue  # gone before it was seen
-                    except OSError as error:
-                        self._on_problem(SourceError.of(join(path, os.fsencode(entry.name)), error))
+                    except OSError:
+                        missed.append(os.fsencode(entry.name))
                         continue
                     mode = status.st_mode
-                    form = mode & 0o170000
-                    if form == 0o140000:  # a socket means nothing without its process
-                        self._on_skip(Skipped(join(path, os.fsencode(entry.name)), "socket"))
-                        continue
+                    form = mode & FORMAT
                     device = devices.get(status.st_dev)
                     if device is None:
                         device = self.device(status.st_dev)
-                    if form == 0o040000:
+                    if form == FOLDER:
                         links = size = 0
-                    else:
+                    elif form in OTHERS or (form == FILE and status.st_size >= 0):
                         links = min(status.st_nlink, UINT32_MAX)
-                        size = status.st_size if form == 0o100000 else 0
-                    row = pack(
-                        mode,
-                        status.st_uid,
-                        status.st_gid,
-                        links,
-                        device,
-                        size,
-                        status.st_mtime_ns,
-                        status.st_ctime_ns,
-                        status.st_ino,
-                    )
-                    found.append((entry.name.encode(NAME_ENCODING, NAME_ERRORS), row))
+                        size = status.st_size if form == FILE else 0
+                    else:
+                        self._leave_out(join(path, os.fsencode(entry.name)), status)
+                        continue
+                    try:
+                        row = pack(
+                            mode,
+                            status.st_uid,
+                            status.st_gid,
+                            links,
+                            device,
+                            size,
+                            status.st_mtime_ns,
+                            status.st_ctime_ns or 1,  # as `row_of` does it
+                            status.st_ino,
+                        )
+                    except struct.error:  # a time that a row cannot hold
+                        row = row_of(status, device).pack()
+                    found[entry.name.encode(NAME_ENCODING, NAME_ERRORS)] = row
         except OSError as error:
-            self._on_problem(SourceError.of(path, error))
-        found = self._selected(path, fd, found)
-        found.sort()
-        return Directory(path, fd, [name for name, _ in found], [row for _, row in found])
+            self._tell(SourceError.of(path, error))
+        if missed:
+            self._look_again(path, fd, missed, found)
+        selected = self._selected(path, fd, found)
+        return Directory(path, fd, [name for name, _ in selected], [row for _, row in selected])
 
-    def _selected(self, path: bytes, fd: int, found: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """What is wanted of the entries of a directory."""
-        if self._only is not None and path in self._leading:
-            wanted = self._only | self._leading
-            found = [entry for entry in found if join(path, entry[0]) in wanted]
+    def _leave_out(self, path: bytes, status: os.stat_result) -> None:
+        """Tell of an entry that cannot be stored: of no kind that an archive has, or of no size that a file has."""
+        mode = status.st_mode
+        if mode & FORMAT == FILE:
+            self._tell(SourceError(path, f"has the size {status.st_size}"))
+        elif mode & FORMAT != SOCKET:
+            self._tell(SourceError(path, f"has the mode {mode:o}, which is of no kind that can be stored"))
+        elif self._only is not None and path in self._only:
+            self._tell(SourceError(path, "is a socket, which has no content"))
+        else:  # it means nothing without its process
+            self._on_skip(Skipped(path, "socket"))
+
+    def _look_again(self, path: bytes, fd: int, missed: list[bytes], found: dict[bytes, bytes]) -> None:
+        """Tell files that were removed while the directory was read from those that it lists and cannot show."""
+        listed: set[bytes] | None = None
+        for name in missed:
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    listed = _names(fd) if listed is None else listed
+                    if name not in listed:
+                        continue
+                self._tell(SourceError.of(join(path, name), error))
+                continue
+            if status.st_mode & FORMAT in {FOLDER, FILE} | OTHERS and status.st_size >= 0:
+                found[name] = row_of(status, self.device(status.st_dev)).pack()
+            else:
+                self._leave_out(join(path, name), status)
+
+    def _selected(self, path: bytes, fd: int, entries: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+        """What is wanted of the entries of a directory, in the order of their names."""
+        if (named := self._named.get(path)) is not None:
+            for name in sorted(named - entries.keys()):
+                if self._told.isdisjoint((path, join(path, name))):
+                    self._tell(SourceError(join(path, name), os.strerror(errno.ENOENT)))
+            if self._only is not None and self._only.isdisjoint((path, *_above(path))):  # else all of it is wanted
+                entries = {name: row for name, row in entries.items() if name in named}
+        found = sorted(entries.items())
         if self._markers and any(name in self._markers for name, _ in found):
             self._on_skip(Skipped(path, "marked as excluded"))
             return []
@@ -204,6 +308,39 @@ class Walk:
             return found
         rows = [(name, row, ROW.unpack(row)) for name, row in found]
         return [(name, row) for name, row, facts in rows if select(join(path, name), facts[0], facts[5])]
+
+
+def _names(fd: int) -> set[bytes]:
+    """What a directory lists; nothing, if it does not do so any more."""
+    try:
+        return set(map(os.fsencode, os.listdir(fd)))
+    except OSError:
+        return set()
+
+
+def _close(level: _Level) -> None:
+    """Close a directory, and note what tells that it is the same one when it is opened again."""
+    try:
+        level.identity = _identity(level.fd)
+    except OSError:
+        return  # it stays open
+    os.close(level.fd)
+    level.fd = -1
+
+
+def _opened_along(start: int, names: Iterable[bytes]) -> int:
+    """Open a directory by the names that lead to it from an open one. Raises OSError."""
+    fd = -1
+    try:
+        for name in names:
+            above, fd = fd, open_without_atime(name, DIRECTORY_FLAGS, fd if fd >= 0 else start)
+            if above >= 0:
+                os.close(above)
+    except OSError:
+        if fd >= 0:
+            os.close(fd)
+        raise
+    return fd
 
 
 def _is_cache(fd: int) -> bool:
@@ -218,8 +355,10 @@ def _is_cache(fd: int) -> bool:
         return False  # what is in it is backed up
 
 
-def _device(fd: int) -> int:
-    return os.fstat(fd).st_dev
+def _identity(fd: int) -> tuple[int, int]:
+    """Device and inode of what is open."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def _folders(directory: Directory) -> list[bytes]:

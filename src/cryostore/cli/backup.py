@@ -144,7 +144,9 @@ def _options(
 
     if resource is not None and (not resource or any(category(each) in NO_NAMES_HAVE for each in resource)):
         raise ConfigurationError(f"--resource {resource!a} is no name that can be written down")
-    root, only = rooted(paths)
+    root, only, missing = rooted(paths)
+    for problem in missing:
+        report.issue(problem.path, problem.reason)
     if one_file_system and only is None:
         _refuse_what_would_be_left_out(root, paths)
     lines = [*exclude, *(line for path in exclude_file for line in _lines(path))]
@@ -167,7 +169,7 @@ def _refuse_what_would_be_left_out(root: bytes, paths: tuple[bytes, ...]) -> Non
     """Raise ConfigurationError if a PATH lies in another one, and on another file system."""
     top = Path(os.fsdecode(root)).stat()
     for path in paths:
-        if os.lstat(path).st_dev != top.st_dev:
+        if os.path.lexists(path) and os.lstat(path).st_dev != top.st_dev:
             raise ConfigurationError(
                 f"{os.fsdecode(path)!a} lies in another PATH, where --one-file-system leaves it out",
                 hint="back it up by itself",

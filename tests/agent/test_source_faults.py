@@ -1,0 +1,121 @@
+"""No entry of the source ends a run or takes others along, whatever the system says when it is read."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import random
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cryostore.agent.errors import SourceError
+from cryostore.agent.report import Report
+from cryostore.agent.verify import verify
+from cryostore.core.limits import KIB, MIB
+from support.agent import Runs, seen, write
+from support.refusing_source import CALLS, RefusingSource
+
+NUMBERS = itertools.count(1)
+ERRNOS = [
+    errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE, errno.EMFILE,
+    errno.ENOMEM, errno.E2BIG, errno.ERANGE, errno.EINVAL, errno.ENOTSUP, errno.ENODATA, errno.ENOSYS, errno.ENXIO,
+    errno.EBUSY, errno.EOVERFLOW, errno.ENAMETOOLONG, errno.ETIMEDOUT, errno.EINTR, errno.EREMOTEIO,
+]  # fmt: skip
+ANSWERS = {("lseek", errno.ENXIO), ("getxattr", errno.ENODATA)}
+"""What is no failure but an answer: there is no data behind that place, and no such attribute."""
+ANSWERS |= {("listxattr", number) for number in (errno.ENOTSUP, errno.ENODATA, errno.ENOSYS)}
+ENTRIES = ["", "small", "large", "sparse", "folder", "folder/in it", "empty folder", "link", "fifo"]
+if os.geteuid() == 0:
+    ENTRIES.append("device")
+
+
+def tree(root):
+    """A tree with an entry of each kind, and with attributes wherever there may be some."""
+    write(
+        root,
+        {
+            "small": b"small",
+            "large": random.Random(1).randbytes(700 * KIB),
+            "sparse": b"",
+            "folder": {"in it": b"in it", "below": {"file": b"below"}},
+            "empty folder": {},
+            "link": lambda path: os.symlink(b"nowhere", path),
+            "fifo": os.mkfifo,
+            "sibling": b"sibling",
+        },
+    )
+    with (root / "sparse").open("r+b") as file:
+        file.seek(MIB)
+        file.write(b"behind a hole")
+    if os.geteuid() == 0:
+        os.mknod(root / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    for name in ("", "small", "large", "sparse", "folder", "empty folder"):
+        os.setxattr(root / name, "user.note", name.encode())
+
+
+def story(store, call, number, entry, times):
+    folder = Path(tempfile.mkdtemp(prefix="cryo-faults-"))
+    try:
+        tree(folder / "source")
+        target = folder / "source" / entry
+        source = RefusingSource(target, call, number, times)
+        runs = Runs(store, f"faults-{next(NUMBERS)}")
+        try:
+            with source.refusing():
+                report, _ = runs.backup(folder / "source")
+        except SourceError:
+            assert not entry  # without its root there is no tree
+            return
+        with runs.opened() as archive:
+            checked = Report()
+            verify(archive, checked, data=True)
+        assert checked.issue_count == 0
+        assert runs.restore(folder / "target").issue_count == 0
+        expected, found = seen(folder / "source"), seen(folder / "target")
+        below = {
+            path for path in expected if path == entry.encode() or path.startswith(f"{entry}/".encode()) or not entry
+        }
+        assert {path: expected[path] for path in expected.keys() - below} == {
+            path: found[path] for path in found.keys() - below
+        }
+        if not entry:
+            assert b"" in found
+        if found != expected and (call, number) not in ANSWERS:
+            assert [issue.path for issue in report.issues] == [entry.encode()]
+        assert report.issue_count <= 1
+        again, _ = runs.backup(folder / "source")  # what was missed is not taken for unchanged
+        assert again.issue_count == 0
+        shutil.rmtree(folder / "target")
+        runs.restore(folder / "target")
+        if (call, number) not in ANSWERS:
+            assert seen(folder / "target") == expected
+    finally:
+        shutil.rmtree(folder)
+
+
+FAULTS = {
+    "call": st.sampled_from(CALLS),
+    "number": st.sampled_from(ERRNOS),
+    "entry": st.sampled_from(ENTRIES),
+    "times": st.sampled_from([1, -1]),
+}
+
+
+@settings(max_examples=40)
+@given(**FAULTS)
+def test_one_refused_call_costs_one_entry_at_most(store, call, number, entry, times):
+    story(store, call, number, entry, times)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("call", CALLS)
+def test_each_refused_call_costs_one_entry_at_most(store, call):
+    for number, entry, times in itertools.product(ERRNOS, ENTRIES, [1, -1]):
+        story(store, call, number, entry, times)
