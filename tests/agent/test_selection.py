@@ -8,37 +8,11 @@ import pytest
 
 from cryostore.agent.errors import shown
 from cryostore.agent.listing import entries, path_in
-from cryostore.agent.patterns import Patterns
 from cryostore.agent.points import split_point
 from cryostore.agent.roots import rooted
 from cryostore.agent.selection import Selection
 from cryostore.core.errors import ConfigurationError
 from support.agent import write
-
-
-@pytest.mark.parametrize(
-    ("pattern", "path", "is_directory", "fits"),
-    [
-        ("*.o", b"a/b/c.o", False, True),
-        ("*.o", b"a/b/c.c", False, False),
-        ("cache", b"a/cache/b", False, True),
-        ("cache/", b"a/cache", True, True),
-        ("cache/", b"a/cache", False, False),
-        ("a/b", b"x/a/b", False, True),
-        ("/a/b", b"x/a/b", False, False),
-        ("/a/b", b"a/b/c", False, True),
-        ("a/*/c", b"a/b/c", False, True),
-        ("*\udcff", b"name\xff", False, True),
-    ],
-)
-def test_patterns_fit_as_gitignore_says(pattern, path, is_directory, fits):
-    assert Patterns([pattern]).fit(path, is_directory=is_directory) is fits
-
-
-def test_a_later_pattern_takes_back():
-    patterns = Patterns(["# all objects", "*.o", "", "!a/keep.o"])
-    assert patterns.fit(b"x.o", is_directory=False)
-    assert not patterns.fit(b"x/a/keep.o", is_directory=False)
 
 
 def test_selections_see_the_whole_path_and_the_size():
@@ -49,6 +23,14 @@ def test_selections_see_the_whole_path_and_the_size():
     assert select(b"file", 0o100644, 1000)
     assert not select(b"file", 0o100644, 1001)
     assert select(b"link", 0o120777, 5000)
+
+
+def test_a_path_and_what_is_above_it_are_never_left_out():
+    select = Selection(b"/srv", ["lib", "*.o", "/srv", "/srv/app"], only=frozenset({b"lib/app", b"x.o"}))
+    assert all(select(path, 0o040755, 0) for path in (b"lib", b"lib/app", b"lib/app/srv"))
+    assert select(b"x.o", 0o100644, 0)
+    assert not select(b"lib/app/lib", 0o040755, 0)
+    assert not select(b"lib/app/x.o", 0o100644, 0)
 
 
 def test_the_root_of_several_paths_is_the_folder_that_has_them(tmp_path):

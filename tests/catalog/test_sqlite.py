@@ -337,6 +337,7 @@ def test_room_for_the_file_is_found_in_the_log(tmp_path):
         disk.fill()
         with pytest.raises(StorageFullError):
             fill_table(database, 1000)
+        assert database._writing.execute("PRAGMA busy_timeout").fetchone() == (sqlite.BUSY_WAIT_MS,)
         disk.clear()
         disk.fill(but_bytes=400_000)
         database.write(lambda transaction: transaction.run("DELETE FROM thing"))

@@ -67,3 +67,14 @@ def test_a_directory_without_a_keyring_is_no_store(cryo, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "keyring" in cryo("rebuild-catalog", "--data-dir", tmp_path / "empty", code=2).err
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_an_operator_s_own_copies_do_not_stop_the_last_step(cryo, data_dir):
+    for name in ("catalog.sqlite.replaced.1.gz", "catalog.sqlite.replaced.7.gz", "catalog.sqlite.replaced.x"):
+        (data_dir / name).write_bytes(b"kept")
+    (data_dir / "catalog.sqlite.replaced.old").mkdir()
+    cryo("rebuild-catalog", "--data-dir", data_dir, "--replace")
+    assert (data_dir / "catalog.sqlite.replaced.8").exists()
+    assert (data_dir / "catalog.sqlite.replaced.1.gz").read_bytes() == b"kept"
+    cryo("rebuild-catalog", "--data-dir", data_dir, "--replace")
+    assert (data_dir / "catalog.sqlite.replaced.9").exists()

@@ -81,6 +81,19 @@ def test_a_worker_that_falls_is_started_again(parent, tmp_path):
     assert starts() >= 7
 
 
+@pytest.mark.parametrize("stray", ["echo hello", r"printf '\377\n'", "echo '{}'", "head -c 200000 /dev/zero; echo"])
+def test_a_line_that_is_no_report_changes_nothing(parent, tmp_path, stray):
+    """The fall of a worker is still seen: all start a second time."""
+    fall_at_first = f"[ $(wc -l < {tmp_path}/starts) -le 2 ] && exit 7; "
+    once_all_are_ready = f"while [ ! -e {tmp_path}/ready ]; do sleep 0.01; done; "
+    script = f"echo x >> {tmp_path}/starts; {stray}; {READY}{stray}; {once_all_are_ready}{fall_at_first}{UNTIL_STOP}"
+    (tmp_path / "starts").touch()
+    thread = signal_when(lambda: len((tmp_path / "starts").read_text().splitlines()) >= 4)
+    parent(script, ready=(tmp_path / "ready").touch).run()
+    thread.join()
+    assert "worker printed a line" in (tmp_path / "log").read_text()
+
+
 def test_a_worker_that_cannot_start_ends_the_others(parent):
     script = """echo '{"ready":false,"message":"no","hint":"yes"}'; """
     with pytest.raises(ConfigurationError) as refused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ from cryostore.agent.report import Report
 from cryostore.agent.secret_runs import remembered_base, secrecy_for
 from cryostore.agent.sign_of_life import alive
 from cryostore.agent.unfinished import Unfinished
-from cryostore.agent.walk import Select, Skipped, Walk, join
+from cryostore.agent.walk import Directory, Select, Skipped, Walk, is_folder, join
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
@@ -100,7 +100,7 @@ def backup(
                 )
             )
             stack.enter_context(alive(call, job.job_id))
-            objects = _write(walk, writer)
+            objects = _write(walk, _noting_emptiness(walk, options, report), writer)
             same = archive is not None and archive.summaries() == objects
         committed = job.commit(objects, secrecy.restore_metadata(_restore_metadata(options)), report.issue_count)
     except BaseException as error:
@@ -121,7 +121,7 @@ def backup(
 
 def dry_run(options: Options, report: Report, on_entry: Callable[[bytes], None] | None = None) -> Outcome:
     """Count what would be backed up, and tell the path of each entry. Needs no store. Raises as `backup`."""
-    for directory in _walk(options, report):
+    for directory in _noting_emptiness(_walk(options, report), options, report):
         report.directories += 1
         report.entries += len(directory.names)
         for name, row in zip(directory.names, map(Row.unpack, directory.rows), strict=True):
@@ -153,9 +153,36 @@ def _walk(options: Options, report: Report) -> Walk:
     )
 
 
-def _write(walk: Walk, writer: ArchiveWriter) -> dict[str, bytes]:
-    writer.root(walk)
+def _noting_emptiness(walk: Walk, options: Options, report: Report) -> Iterator[Directory]:
+    """The directories of the walk; at its end it is an issue if all that the PATHs hold was left out."""
+    is_empty = True
     for directory in walk:
+        is_empty = is_empty and not _has_content(directory, options.only)
+        yield directory
+    if is_empty and report.skipped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.skipped.items()))
+        report.issue(b"", f"the recovery point is empty, the source is not: everything in it is left out ({reasons})")
+
+
+def _has_content(directory: Directory, only: frozenset[bytes] | None) -> bool:
+    """Whether something of a PATH is in this directory, beside the PATHs that are folders and those above them."""
+    if only is None or _is_below(directory.path, only):
+        return bool(directory.names)
+    return any(
+        not is_folder(row) and join(directory.path, name) in only
+        for name, row in zip(directory.names, directory.rows, strict=True)
+    )
+
+
+def _is_below(path: bytes, only: frozenset[bytes]) -> bool:
+    while path and path not in only:
+        path = path.rpartition(b"/")[0]
+    return bool(path)
+
+
+def _write(walk: Walk, directories: Iterator[Directory], writer: ArchiveWriter) -> dict[str, bytes]:
+    writer.root(walk)
+    for directory in directories:
         writer.directory(directory)
     return writer.finish()
 

@@ -362,10 +362,12 @@ def _identity(fd: int) -> tuple[int, int]:
 
 
 def _folders(directory: Directory) -> list[bytes]:
-    # The second byte of a row has the bits of its mode that tell what it is.
-    return [
-        name for name, row in zip(directory.names, directory.rows, strict=True) if row[1] & FORMAT_BYTE == FOLDER_BYTE
-    ]
+    return [name for name, row in zip(directory.names, directory.rows, strict=True) if is_folder(row)]
+
+
+def is_folder(row: bytes) -> bool:
+    """Whether a packed row is that of a directory: its second byte has the bits of the mode that tell the kind."""
+    return row[1] & FORMAT_BYTE == FOLDER_BYTE
 
 
 def _above(path: bytes) -> Iterator[bytes]:

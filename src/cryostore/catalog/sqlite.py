@@ -231,8 +231,10 @@ class SqliteDatabase:
             before = log.stat().st_size
             with self._turn():
                 self._writing.execute(f"PRAGMA busy_timeout = {SHRINK_WAIT_MS}")
-                self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                self._writing.execute(f"PRAGMA busy_timeout = {BUSY_WAIT_MS}")
+                try:
+                    self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                finally:
+                    self._writing.execute(f"PRAGMA busy_timeout = {BUSY_WAIT_MS}")
             after = log.stat().st_size
         except (sqlite3.Error, OSError):
             return False

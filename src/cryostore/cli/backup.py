@@ -140,6 +140,7 @@ def _options(
     dry_run: bool,
 ) -> Options:
     from cryostore.agent.backup import Options
+    from cryostore.agent.patterns import literal_start
     from cryostore.agent.roots import rooted
 
     if resource is not None and (not resource or any(category(each) in NO_NAMES_HAVE for each in resource)):
@@ -149,14 +150,14 @@ def _options(
         report.issue(problem.path, problem.reason)
     if one_file_system and only is None:
         _refuse_what_would_be_left_out(root, paths)
-    lines = [*exclude, *(line for path in exclude_file for line in _lines(path))]
+    lines = [*map(literal_start, exclude), *(line for path in exclude_file for line in _lines(path))]
     larger = None if exclude_larger_than is None else bytes_of(exclude_larger_than)
     return Options(
         root=root,
         only=only,
         vault=vault,
         resource=resource or _resource(root, only),
-        select=_selection(root, lines, larger, report) if lines or larger is not None else None,
+        select=_selection(root, only, lines, larger, report) if lines or larger is not None else None,
         markers=frozenset(map(os.fsencode, exclude_if_present)),
         without_caches=exclude_caches,
         one_file_system=one_file_system,
@@ -186,10 +187,12 @@ def _stores(root: bytes, data_dir: Path | None) -> frozenset[bytes]:
     return frozenset({os.fsencode(store.relative_to(top))}) if store.is_relative_to(top) else frozenset()
 
 
-def _selection(root: bytes, lines: list[str], larger: int | None, report: Report) -> Selection:
+def _selection(
+    root: bytes, only: frozenset[bytes] | None, lines: list[str], larger: int | None, report: Report
+) -> Selection:
     from cryostore.agent.selection import Selection
 
-    return Selection(root, lines, larger, report.skipped)
+    return Selection(root, lines, larger, report.skipped, only=only)
 
 
 def _resource(root: bytes, only: frozenset[bytes] | None) -> str:
@@ -209,8 +212,10 @@ def tag_of(text: str) -> tuple[str, str]:
 
 
 def _lines(path: Path) -> list[str]:
+    """The patterns in a file, a line each as git splits them: no other character than LF ends one."""
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        return [os.fsdecode(line.removesuffix(b"\r")) for line in data.split(b"\n")]
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
 

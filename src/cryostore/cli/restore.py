@@ -157,12 +157,12 @@ def _said(report: Report | None, options: dict[str, Any], as_json: bool) -> int:
 
 
 def _matches(lines: tuple[str, ...]) -> Matches | None:
-    from cryostore.agent.patterns import Patterns
+    from cryostore.agent.patterns import Patterns, literal_start
 
     if not lines:
         return None
-    patterns = Patterns(lines)
-    return lambda path, is_directory: patterns.fit(os.fsencode("/") + path, is_directory=is_directory)
+    patterns = Patterns(map(literal_start, lines))
+    return lambda path, is_directory: patterns.fit(path, is_directory=is_directory)
 
 
 def words(report: Report, *, dry_run: bool) -> str:

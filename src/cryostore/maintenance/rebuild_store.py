@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from cryostore.service.open import CATALOG
 
 MAKING = "catalog.rebuilding"
 ASIDE = "replaced"
+NUMBERED = re.compile(rf"{re.escape(CATALOG)}(?:-wal|-shm)?\.{ASIDE}\.([0-9]{{1,9}})(?![0-9])")
+"""Names that begin so are taken, whatever follows."""
 PARTS = ("", "-wal", "-shm")
 """What SQLite adds to the name of a database. A log left behind would be taken for the new catalog's own."""
 
@@ -61,10 +64,17 @@ def _remove(data_dir: Path) -> None:
             (data_dir / f"{MAKING}{part}").unlink()
 
 
+def _numbers_aside(data_dir: Path) -> Iterator[int]:
+    """The numbers that earlier catalogs were kept under, with whatever else an operator added to their names."""
+    for path in data_dir.glob(f"{CATALOG}*.{ASIDE}.*"):
+        if found := re.match(NUMBERED, path.name):
+            yield int(found[1])
+
+
 def _put_in_place(data_dir: Path) -> None:
     if (data_dir / f"{MAKING}-wal").exists():
         raise ConfigurationError(f"{data_dir / MAKING} is used by another program", hint="end it and try again")
-    number = 1 + max((int(path.suffix[1:]) for path in data_dir.glob(f"{CATALOG}*.{ASIDE}.*")), default=0)
+    number = 1 + max(_numbers_aside(data_dir), default=0)
     for part in PARTS:
         with contextlib.suppress(FileNotFoundError):
             (data_dir / f"{CATALOG}{part}").rename(data_dir / f"{CATALOG}{part}.{ASIDE}.{number}")

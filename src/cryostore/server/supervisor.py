@@ -33,6 +33,10 @@ STEADY_SECONDS = 60.0
 """A worker that ran this long fell for a new reason: it is started again without delay."""
 LOOK_SECONDS = 0.2
 """A signal that comes between two waits is seen after the second one only."""
+LINE_BYTES_MAX = 64 * 1024
+"""Of what a worker says. A longer line is read in parts."""
+STRAY_BYTES_MAX = 200
+"""How much of a line that is no report is logged."""
 KILL_AFTER_SECONDS = 10.0
 """How much longer than its own grace a worker may take to end."""
 
@@ -123,10 +127,16 @@ class Supervisor:
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()
 
     def _watch(self, process: _Process) -> None:
+        """Hand on what a worker says until it ends. A line that is no report changes nothing."""
         assert process.process.stdout is not None
-        for line in process.process.stdout:
-            report = msgspec.json.decode(line, type=Report)
-            self._events.put(lambda report=report: self._on_report(process, report))  # type: ignore[misc]
+        while line := process.process.stdout.readline(LINE_BYTES_MAX):
+            try:
+                report = msgspec.json.decode(line, type=Report)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                text = line[:STRAY_BYTES_MAX].decode(errors="backslashreplace").strip()
+                self._log.write("warning", "worker printed a line", pid=process.process.pid, text=text)
+            else:
+                self._events.put(lambda report=report: self._on_report(process, report))  # type: ignore[misc]
         process.process.wait()
         self._events.put(lambda: self._on_end(process))
 

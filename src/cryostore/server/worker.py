@@ -54,6 +54,7 @@ from cryostore.service.open import open_service
 from cryostore.service.open_shared import SharedPlace, open_shared_service
 from cryostore.service.settings import Settings
 
+STDOUT = 1
 STDERR = 2
 TALLIED = ("chunks_stored", "bytes_stored", "chunks_shared", "bytes_shared")
 POOL_CLOSE_SECONDS = 1.0
@@ -393,6 +394,7 @@ def main(opener: OpenService = open_default) -> int:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides what it means
     parent = open(0, "rb", buffering=0)  # noqa: SIM115 - a descriptor; unbuffered, for a thread will wait on it
+    report = _reporting()
     configuration = from_json(parent.readline())
     log = Log(STDERR, clock=wall_clock, level=configuration.log_level)
     capture_libraries(log)
@@ -406,7 +408,7 @@ def main(opener: OpenService = open_default) -> int:
     try:
         service = opener(configuration, clock=wall_clock, new_id=random_id)
     except CryostoreError as error:
-        _report(Report(ready=False, message=error.message, hint=error.hint))
+        report(Report(ready=False, message=error.message, hint=error.hint))
         return 2
     worker = Worker(
         configuration,
@@ -415,7 +417,7 @@ def main(opener: OpenService = open_default) -> int:
         log=log,
         clock=wall_clock,
         new_id=random_id,
-        ready=lambda: _report(Report(ready=True)),
+        ready=lambda: report(Report(ready=True)),
         board=board,
         meter=meter,
     )
@@ -433,9 +435,18 @@ def _follow_parent(parent: BinaryIO, worker: Worker) -> None:
     os._exit(1)  # the parent is gone; whatever is under way was not acknowledged
 
 
-def _report(report: Report) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
-    sys.stdout.buffer.flush()
+def _reporting() -> Callable[[Report], None]:
+    """A function that tells the parent. The pipe to it is ours alone: what else prints to stdout prints to stderr.
+
+    A library or a program that this process starts would otherwise write into it, or keep it open.
+    """
+    pipe = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
+
+    def report(report: Report) -> None:
+        os.write(pipe, msgspec.json.encode(report) + b"\n")
+
+    return report
 
 
 if __name__ == "__main__":
