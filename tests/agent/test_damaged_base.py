@@ -15,7 +15,7 @@ from cryostore.agent.verify import verify
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.limits import KIB, MIB
 from cryostore.core.time import wall_clock
-from cryostore.model.errors import ServiceInternalException
+from cryostore.model.errors import DamagedDataException
 from support.agent import Runs, seen, write
 from support.damaging import scrubbed
 from support.single_file import disks, streams
@@ -134,7 +134,7 @@ def test_a_catalog_that_is_damaged_does_not_stand_in_the_way(store, runs, source
     runs.backup(source)
     first = runs.latest()
     spoil(store, runs, "catalog")
-    with pytest.raises(ServiceInternalException):
+    with pytest.raises(DamagedDataException):
         whole(runs, first)
     report, outcome = runs.backup(source)
     assert report.damaged_objects >= 1

@@ -48,13 +48,13 @@ def test_findings_say_what_they_mean_and_what_to_do(store, capsys):
     before = picture(data_dir)
     assert run(["check", "--data-dir", str(data_dir)]) == 1
     said = capsys.readouterr().out.splitlines()
-    assert said[2].startswith("chunk-misplaced: 1: the catalog points to")
+    assert said[2].startswith("chunk-damaged: 1: the bytes of a chunk are damaged")
     assert said[4].startswith("  what to do: run `cryo repair`")
     assert said[5] == f"hurt: {point}"
     assert run(["check", "--data-dir", str(data_dir), "--json"]) == 1
     outcome = json.loads(capsys.readouterr().out)
     (found,) = outcome["findings"]
-    assert (found["name"], found["count"], found["harmless"]) == ("chunk-misplaced", 1, False)
+    assert (found["name"], found["count"], found["harmless"]) == ("chunk-damaged", 1, False)
     assert [one["recovery_point_arn"] for one in outcome["damage"]["points"]] == [point]
     assert picture(data_dir) == before
 

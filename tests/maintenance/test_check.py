@@ -9,7 +9,7 @@ import pytest
 from cryostore.chunks.envelope import HEADER_BYTES
 from cryostore.chunks.pack import PACK_HEADER_BYTES, pack_key
 from cryostore.core.digest import Payload
-from cryostore.maintenance import check as check_module
+from cryostore.core.errors import StorageUnavailableError
 from cryostore.maintenance import finding, maintain
 from cryostore.maintenance.check import Checked, check
 from cryostore.maintenance.gc import collect_all
@@ -75,7 +75,7 @@ def test_a_flipped_bit_in_an_envelopes_header(shop, place):
     for data in (DATA[1], DATA[2], DATA[5]):
         spoil(shop.store, data, place)
     outcome = checked(shop.context)
-    assert counts(outcome) == {"chunk-misplaced": 3}
+    assert counts(outcome) == {"chunk-damaged": 3}
     assert hurt_points(outcome) == {shop.point: ["object 1", "object 2", "object 5"]}
     assert not outcome.is_clean
 
@@ -85,7 +85,7 @@ def test_a_flipped_bit_in_the_sealed_bytes_is_found_with_data(shop, place):
     spoil(shop.store, DATA[1], place)
     assert counts(checked(shop.context)) == {}
     outcome = checked(shop.context, data=True)
-    assert counts(outcome) == {"chunk-misplaced": 1}
+    assert counts(outcome) == {"chunk-damaged": 1}
     assert hurt_points(outcome) == {shop.point: ["object 1"]}
 
 
@@ -115,7 +115,7 @@ def test_a_pack_that_is_too_short(shop):
     row = row_of(shop.store, DATA[1])
     del blob(shop.store, row.pack_name)[row.pack_offset + 50 :]
     outcome = checked(shop.context)
-    assert counts(outcome) == {"chunk-misplaced": 2}  # and no torn tail, since rows point to it
+    assert counts(outcome) == {"chunk-damaged": 2}  # and no torn tail, since rows point to it
     assert hurt_points(outcome) == {shop.point: ["object 1", "object 2"]}
 
 
@@ -317,10 +317,35 @@ def test_nothing_that_happens_between_any_two_reads_is_found(happens, monkeypatc
             break
 
 
-def test_more_than_can_be_named_is_said(shop, monkeypatch):
-    monkeypatch.setattr(check_module, "BAD_CHUNKS_MAX", 1)
+@pytest.mark.parametrize("place", [0, -1])
+def test_what_is_found_damaged_is_marked_and_the_next_upload_heals_it(shop, place):
+    spoil(shop.store, DATA[1], place)
+    assert checked(shop.context, data=True).marked == 1
+    assert damaged(shop.store) == {sha(DATA[1])}
+    again = checked(shop.context, data=True)
+    assert (counts(again), again.marked, hurt_points(again)) == ({"chunk-damaged": 1}, 0, {shop.point: ["object 1"]})
+    shop.api.backup({"again": DATA[1]}, resource=new_resource())
+    assert checked(shop.context, data=True).is_clean
+    assert shop.api.restored(shop.point) == shop.contents
+
+
+def test_a_missing_pack_is_marked_and_healed(shop):
+    shop.store.blobs.delete(pack_key(row_of(shop.store, DATA[0]).pack_name))
+    assert checked(shop.context).marked == 3
+    shop.api.backup(shop.contents, resource=new_resource())
+    assert checked(shop.context).is_clean
+    assert shop.api.restored(shop.point) == shop.contents
+
+
+def test_damage_is_named_also_if_it_cannot_be_marked(shop):
+    """The catalog may be on a disk that takes no more writes."""
     for data in (DATA[1], DATA[2]):
         spoil(shop.store, data, 0)
+
+    def refuse():
+        raise StorageUnavailableError("read-only")
+
+    shop.process.database.on_write(refuse)
     outcome = checked(shop.context)
-    assert counts(outcome) == {"chunk-misplaced": 2}
-    assert (outcome.named, hurt_points(outcome)) == (False, {shop.point: ["object 1"]})
+    assert (counts(outcome), outcome.marked, outcome.not_marked) == ({"chunk-damaged": 2}, 0, "read-only")
+    assert hurt_points(outcome) == {shop.point: ["object 1", "object 2"]}

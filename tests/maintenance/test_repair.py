@@ -389,3 +389,19 @@ def test_a_repair_that_dies_between_two_steps_has_taken_up_all_that_is_needed_of
         assert scene.api.restored(scene.point) == scene.contents
         if len(taken) < count:
             break
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_nothing_is_left_to_do_once_every_chunk_of_a_missing_pack_is_saved(shop, is_open):
+    """Neither for repair nor for check, before or after a collection."""
+    name, new = row_of(shop.store, DATA[0]).pack_name, shop.store.new_id()
+    blobs = shop.store.blobs._blobs
+    blobs[pack_key(new)] = bytearray(encode_header(new)) + blobs.pop(pack_key(name))[PACK_HEADER_BYTES:]
+    if is_open:
+        run(shop, "UPDATE pack SET open = 1 WHERE name = :name", name=name)
+    outcome = repaired(shop.context)
+    assert (outcome.lost, outcome.left, outcome.is_done) == (0, [], True)
+    is_whole(shop)
+    collect_all(shop.context, quarantine_ms=0)
+    is_whole(shop)
+    assert repaired(shop.context) == Repaired()

@@ -16,7 +16,7 @@ from cryostore.maintenance.claims import this_process
 from cryostore.maintenance.gc import collect_all
 from cryostore.maintenance.scrub import Scrubbed, scrub
 from cryostore.model.chunks import LinkChunks, LinkedChunk
-from cryostore.model.errors import ServiceInternalException
+from cryostore.model.errors import DamagedDataException
 from cryostore.model.restores import GetChunk
 from support import audit
 from support.api import Api, hex_of, new_resource, sha
@@ -109,7 +109,7 @@ def test_the_same_bytes_of_another_vault_are_not_mine(shop):
 def test_an_upload_of_the_same_bytes_heals(shop, name):
     spoil(shop.store, DATA[1])
     scrubbed(shop.context)
-    shop.api.refuses(ServiceInternalException, token_of(shop.api, shop.point, "object 1"))
+    shop.api.refuses(DamagedDataException, token_of(shop.api, shop.point, "object 1"))
     shop.api.backup({name: DATA[1]}, resource=new_resource())
     assert damaged(shop.store) == set()
     assert shop.api.restored(shop.point) == shop.contents
@@ -140,7 +140,7 @@ def test_a_chunk_put_again_heals_and_a_linked_one_asks_for_it(shop):
 def test_a_read_that_meets_damage_marks_it_and_an_upload_heals_it(shop):
     spoil(shop.store, DATA[4])
     read = token_of(shop.api, shop.point, "object 4")
-    shop.api.refuses(ServiceInternalException, read)
+    shop.api.refuses(DamagedDataException, read)
     assert damaged(shop.store) == {sha(DATA[4])}
     shop.api.backup({"object 4": DATA[4]})
     assert bytes(shop.api.call(read).data.data) == DATA[4]
@@ -153,7 +153,7 @@ def test_metadata_that_is_damaged_is_an_error_marked_and_named(shop):
     point = shop.api.commit(job)
     spoil(shop.store, blob_bytes)
     restore = shop.api.restore(point)
-    with pytest.raises(ServiceInternalException):
+    with pytest.raises(DamagedDataException):
         shop.api.metadata(restore, "with blob")
     assert damaged(shop.store) == {sha(blob_bytes)}
     assert hurt(shop.context) == {point: ["with blob"]}
@@ -171,7 +171,7 @@ def test_a_read_that_fails_otherwise_marks_nothing(shop, why, monkeypatch):
         shop.api._call = shop.process
     else:
         shop.process.database.fail(1)
-    with pytest.raises(Exception, match=r"storage|key|verification"):
+    with pytest.raises(Exception, match=r"storage|key|damaged"):
         shop.api.call(read)
     assert damaged(shop.store) == set()
 
@@ -339,7 +339,7 @@ def test_a_chunk_that_is_healed_between_a_read_and_its_mark_stays_sound(shop):
         other.backup({"again": DATA[4]}, resource=new_resource())
 
     shop.process.database.on_write(heal)
-    shop.api.refuses(ServiceInternalException, read)
+    shop.api.refuses(DamagedDataException, read)
     assert damaged(shop.store) == set()
     assert bytes(shop.api.call(read).data.data) == DATA[4]
 

@@ -335,8 +335,6 @@ def test_a_streaming_signature_is_refused(face):
     ("name", "status", "error"),
     [
         ("explode", 500, "ServiceInternalException"),
-        ("no-key", 400, "KMSInvalidKeyUsageException"),
-        ("damaged", 500, "ServiceInternalException"),
     ],
 )
 def test_a_failing_service_is_answered_for_and_logged(face, name, status, error):
@@ -348,6 +346,18 @@ def test_a_failing_service_is_answered_for_and_logged(face, name, status, error)
     assert failure["traceback"].startswith("Traceback")
     assert failure["request_id"] == line["request_id"] == FIRST_ID
     assert (line["status"], line["error"], line["operation"]) == (status, error, "PutObject")
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "error", "kind"),
+    [("no-key", 400, "KMSInvalidKeyUsageException", "key"), ("damaged", 410, "DamagedDataException", "damaged")],
+)
+def test_a_foreseen_failure_is_told_without_a_traceback(face, name, status, error, kind):
+    answer = face.answer(put(name))
+    assert (answer.status, answer.error) == (status, error)
+    failure, line = face.lines()
+    assert (failure["kind"], "traceback" in failure) == (kind, False)
+    assert failure["request_id"] == line["request_id"] == FIRST_ID
 
 
 def test_a_failure_of_the_storage_is_told_in_one_line_without_a_traceback(face):

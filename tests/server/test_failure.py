@@ -14,7 +14,7 @@ from cryostore.core.errors import (
     StorageUnavailableError,
 )
 from cryostore.model.errors import ThrottlingException
-from cryostore.server.failure import ADVICE, Failures, modelled, storage_kind
+from cryostore.server.failure import ADVICE, Failures, kind_of, modelled
 from cryostore.server.metrics import FAILURES, Slot, private_meter
 
 
@@ -24,7 +24,7 @@ from cryostore.server.metrics import FAILURES, Slot, private_meter
         (StorageUnavailableError("secret"), "ServiceUnavailableException"),
         (StorageFullError("secret"), "ServiceUnavailableException"),
         (KeyUnavailableError("secret"), "KMSInvalidKeyUsageException"),
-        (DamagedDataError("secret"), "ServiceInternalException"),
+        (DamagedDataError("secret"), "DamagedDataException"),
         (RuntimeError("secret"), "ServiceInternalException"),
     ],
 )
@@ -62,10 +62,12 @@ def caused(kind, number, *between):
         (caused(StorageUnavailableError, errno.ENFILE, StorageUnavailableError("again")), "open files"),
         (caused(StorageUnavailableError, errno.EACCES), "other"),
         (StorageUnavailableError("closed"), "other"),
+        (DamagedDataError("pack x at 5, 7 bytes: no"), "damaged"),
+        (KeyUnavailableError("no key k"), "key"),
     ],
 )
 def test_kinds(error, kind):
-    assert storage_kind(error) == kind
+    assert kind_of(error) == kind
     assert kind in FAILURES
     assert ADVICE[kind]
 
@@ -121,6 +123,21 @@ def test_a_flood_is_counted_and_told_in_few_lines(told):
     assert "held_back" not in lines[0]
     assert lines[1]["held_back"] == 99
     assert counted(told, "full") == 1000
+
+
+def test_damage_that_is_met_a_thousand_times_is_a_few_lines_that_name_a_place(told):
+    """Known damage is an answer like any other: no traceback, and no flood."""
+    for number in range(1000):
+        told.failure("failure", DamagedDataError(f"pack x at {number}, 7 bytes: no"), operation="GetChunk")
+        told.seconds += 0.01
+    (line,) = told._log.lines
+    assert (line["event"], line["message"], line["operation"]) == (
+        "damaged data",
+        "pack x at 0, 7 bytes: no",
+        "GetChunk",
+    )
+    assert told._log.failures == []
+    assert counted(told, "damaged") == 1000
 
 
 def test_one_kind_does_not_hold_back_another(told):

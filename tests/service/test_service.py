@@ -14,9 +14,9 @@ from cryostore.model import OPERATIONS, jobs, objects, recovery_points, restore_
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.errors import (
     AccessDeniedException,
+    DamagedDataException,
     KMSInvalidKeyUsageException,
     ModelError,
-    ServiceInternalException,
     ServiceUnavailableException,
 )
 from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks
@@ -86,7 +86,7 @@ def test_a_caller_without_leave_reaches_nothing_that_exists(store):
     [
         (StorageFullError("no space left on /secret/path"), ServiceUnavailableException),
         (KeyUnavailableError("key /secret/path is missing"), KMSInvalidKeyUsageException),
-        (DamagedDataError("pack /secret/path is damaged"), ServiceInternalException),
+        (DamagedDataError("pack /secret/path is damaged"), DamagedDataException),
     ],
 )
 def test_failures_inside_become_errors_that_tell_no_place(shared_store, monkeypatch, failure, told):
@@ -130,9 +130,9 @@ def test_a_damaged_chunk_is_never_given_out(store):
     data = bytearray(pack.read_bytes())
     data[-1] ^= 1
     pack.write_bytes(data)
-    api.refuses(ServiceInternalException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
+    api.refuses(DamagedDataException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
     pack.unlink()
-    api.refuses(ServiceInternalException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
+    api.refuses(DamagedDataException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
 
 
 def test_a_chunk_the_catalog_lacks_is_a_failure_not_an_absence(store):
@@ -142,7 +142,7 @@ def test_a_chunk_the_catalog_lacks_is_a_failure_not_an_absence(store):
     (chunk,) = api.chunks(job, "name")
     with closing(sqlite3.connect(store.data_dir / "catalog.sqlite")) as connection, connection:
         connection.execute("DELETE FROM chunk")
-    api.refuses(ServiceInternalException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
+    api.refuses(DamagedDataException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
 
 
 def test_a_summary_is_kept_as_given_if_so_decided(tmp_path):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 
 from cryostore.core.errors import CryostoreError
-from cryostore.model.errors import ServiceInternalException
+from cryostore.model.errors import DamagedDataException, ServiceInternalException
 
 
 class ArchiveDamagedError(CryostoreError):
     """An archive is not what an agent writes: damaged, hostile, or of a later format."""
 
 
-DAMAGE = (ArchiveDamagedError, ServiceInternalException)
-"""What it is when bytes of an archive are there no more, or are wrong. Anything else may pass."""
+DAMAGE = (ArchiveDamagedError, DamagedDataException, ServiceInternalException)
+"""Bytes of an archive are lost or wrong. Anything else may pass. Older servers answer the last."""
 
 
 class SourceError(Exception):

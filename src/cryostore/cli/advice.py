@@ -21,6 +21,7 @@ BY_CLASS = {
     "ThrottlingException": "repeat the command a little later",
     "ServiceUnavailableException": "repeat the command later; the server's log says more",
     "RetryableException": "repeat the command later; the server's log says more",
+    "DamagedDataException": "`cryo verify POINT` names the affected files; another backup heals what it reads again",
     "ServiceInternalException": "repeat the command; the server's log says more",
     "KMSInvalidKeyUsageException": "on the server, `cryo key list` shows which keys are missing",
 }

@@ -28,8 +28,8 @@ WITH_ISSUES = 1
 def command(place: StorePlace, data: bool, as_json: bool) -> int:
     """Compare the catalog with the packs, both ways, and say what does not fit and what that hurts.
 
-    Changes nothing. Backups, restores and a server may go on meanwhile. Each kind of finding comes with what it means
-    and what to do next.
+    Marks chunks that it finds damaged, so that the next backup of the same data heals them, and changes nothing else.
+    Backups, restores and a server may go on meanwhile. Each kind of finding comes with its meaning and what to do next.
     """
     from cryostore.maintenance.check import Checked, check
 
@@ -43,7 +43,7 @@ def command(place: StorePlace, data: bool, as_json: bool) -> int:
 def _document(outcome: Checked) -> dict[str, Any]:
     findings = [found.kind._asdict() | {"count": found.count, "examples": found.examples} for found in outcome.findings]
     seen = asdict(outcome.packs) | {"objects": outcome.objects}
-    return seen | {"findings": findings, "damage": asdict(outcome.damage), "named": outcome.named}
+    return seen | {"findings": findings, "damage": asdict(outcome.damage), "marked": outcome.marked}
 
 
 def _words(outcome: Checked) -> Iterator[str]:
@@ -57,7 +57,9 @@ def _words(outcome: Checked) -> Iterator[str]:
             yield "  and more"
         yield f"  what to do: {found.kind.advice}"
     yield from lines(outcome.damage)
-    if not outcome.named:
-        yield "more is bad than is named here: `cryo scrub` marks it all, and names what it hurts"
+    if outcome.marked:
+        yield f"{outcome.marked} chunks marked as damaged: the next backup of the same data heals them"
+    if outcome.not_marked:
+        yield f"damaged chunks could not be marked, so that backups do not heal them: {outcome.not_marked}"
     if outcome.is_clean:
         yield "nothing is wrong"

@@ -1,29 +1,28 @@
-"""Checking: the catalog against the packs, both ways, and against itself. Changes nothing.
+"""Checking: the catalog against the packs, both ways, and against itself.
 
-Lives here: the order of the work. What can be found: `finding`; the packs: `pack_check`; what refers to chunks:
-`reference_check`. Everything else may go on meanwhile: what looks wrong is looked at again in a new snapshot.
+Marks the chunks that are found damaged, so that the next upload heals them, and changes nothing else. Lives here: the
+order of the work. What can be found: `finding`; the packs: `pack_check`; what refers to chunks: `reference_check`.
+Everything else may go on meanwhile: what looks wrong is looked at again in a new snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 from cryostore.catalog import damage, integrity, packs
-from cryostore.catalog.damage import Place
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError
 from cryostore.maintenance import finding
 from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.damage import Damage, Naming
 from cryostore.maintenance.finding import Finding, Findings
+from cryostore.maintenance.marking import Marking
 from cryostore.maintenance.pack_check import PackCheck, PacksSeen
 from cryostore.maintenance.record_check import RecordCheck
 from cryostore.maintenance.reference_check import ReferenceCheck
 from cryostore.service import Context
 
-BAD_CHUNKS_MAX = 200_000
-"""So many chunks that are found bad are named with what they hurt; a scrub marks and names any number."""
 UNKNOWN_PACKS_MAX = 100_000
 
 
@@ -31,14 +30,15 @@ UNKNOWN_PACKS_MAX = 100_000
 class Checked:
     """What was seen and found. Garbage is normal: it waits to be collected.
 
-    `named` is false if so much is bad that `damage` does not have all it hurts.
+    `marked` chunks were found damaged and not marked before; `not_marked` says why the others could not be.
     """
 
     packs: PacksSeen = field(default_factory=PacksSeen)
     objects: int = 0
     findings: list[Finding] = field(default_factory=list)
     damage: Damage = field(default_factory=Damage)
-    named: bool = True
+    marked: int = 0
+    not_marked: str = ""
 
     @property
     def is_clean(self) -> bool:
@@ -51,31 +51,37 @@ def check(context: Context, outcome: Checked, *, data: bool = False) -> Iterator
 
     Raises StorageUnavailableError if the catalog cannot be read now.
     """
-    findings, naming, bad = Findings(), Naming(context), set[tuple[int, bytes]]()
-
-    def on_bad(place: Place) -> None:
-        if len(bad) < BAD_CHUNKS_MAX:
-            bad.add((place.vault_id, place.digest))
-        else:
-            outcome.named = False
-
+    findings, naming = Findings(), Naming(context)
     try:
         yield from _check_catalog(context, findings)
-        pack_check = PackCheck(context, findings, on_bad, data=data)
-        outcome.packs = pack_check.seen
-        yield from pack_check.run()
-        pack_check.say_missing_keys()
+        if known := context.database.read(damage.count):
+            findings.add(finding.CHUNK_DAMAGED, "marked by a scrub, a check or a read before", count=known)
+        bad = yield from _check_packs(context, findings, outcome, data=data)
         yield from _check_unknown(context, findings)
         yield from RecordCheck(context).check(findings)
         references = ReferenceCheck(context, findings, naming, bad=bad)
         yield from references.run()
         outcome.objects = references.objects
-        if marked := context.database.read(damage.count):
-            findings.add(finding.CHUNK_DAMAGED, "marked by a scrub or a read", count=marked)
     except DamagedDataError as error:  # the catalog itself cannot be read any further
         findings.add(finding.CATALOG_DAMAGED, error.message)
     outcome.findings = findings.all()
     outcome.damage = naming.result()
+
+
+def _check_packs(
+    context: Context, findings: Findings, outcome: Checked, *, data: bool
+) -> Generator[Progress, None, set[tuple[int, bytes]]]:
+    """Look at the packs, and mark what is damaged. Returns the first of the chunks that could not be marked."""
+    marking = Marking(context)
+    pack_check = PackCheck(context, findings, marking.add, data=data)
+    outcome.packs = pack_check.seen
+    for step in pack_check.run():
+        marking.settle_if_due()
+        yield step
+    marking.settle()
+    pack_check.say_missing_keys()
+    outcome.marked, outcome.not_marked = marking.marked, marking.problem
+    return marking.left
 
 
 def _check_catalog(context: Context, findings: Findings) -> Iterator[Progress]:

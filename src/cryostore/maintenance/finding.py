@@ -51,7 +51,7 @@ TORN_TAIL = Kind(
 )
 CHUNK_MISPLACED = Kind(
     "chunk-misplaced",
-    "the catalog points to a place in a pack where another envelope lies, or none",
+    "the catalog points to a place in a pack where another chunk lies",
     "run `cryo repair`: it looks for another copy; if it finds none, " + BACK_UP_AGAIN,
 )
 CHUNK_DAMAGED = Kind(

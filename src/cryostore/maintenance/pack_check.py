@@ -20,7 +20,7 @@ from cryostore.chunks.pack_reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, Pac
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.maintenance import finding
 from cryostore.maintenance.collection import Progress
-from cryostore.maintenance.finding import Findings, Kind
+from cryostore.maintenance.finding import Findings
 from cryostore.maintenance.opened_keys import OpenedKeys
 from cryostore.service import Context
 
@@ -104,10 +104,9 @@ class PackCheck:
     def _check_missing(self, pack: PackRow) -> Iterator[Progress]:
         lost = 0
         for row in self._rows(pack):
-            lost += self._is_bad(pack, row, finding.PACK_MISSING, said=False)
+            lost += self._is_bad(pack, row, said=False)
             yield Progress("packs", self.seen.packs)
-        standing = self._context.database.read(partial(packs.find, name=pack.name))
-        if lost or (standing is not None and standing.retired_ms is None):
+        if lost:  # else nothing was in it, or all has sound copies: collections forget it
             self._findings.add(finding.PACK_MISSING, f"pack {pack.name} with {lost} chunks")
 
     def _rows(self, pack: PackRow) -> Iterator[PlacedChunk]:
@@ -126,7 +125,7 @@ class PackCheck:
             except (DamagedDataError, BlobNotFoundError, StorageUnavailableError):
                 placed = None
             if placed is None or not self._fits(reader, row, placed):
-                self._is_bad(pack, row, finding.CHUNK_MISPLACED)
+                self._is_bad(pack, row)
             self.seen.chunks += 1
             yield Progress("packs", self.seen.packs)
         try:
@@ -151,14 +150,17 @@ class PackCheck:
             return False
         return True
 
-    def _is_bad(self, pack: PackRow, row: PlacedChunk, kind: Kind, *, said: bool = True) -> bool:
+    def _is_bad(self, pack: PackRow, row: PlacedChunk, *, said: bool = True) -> bool:
         """Look a second time, at this place alone; tell of it if the row still points there in vain."""
         error: DamagedDataError | None = None
+        kind = finding.CHUNK_DAMAGED
         try:
             self._look_again(pack, row)
         except UnknownFormatError as unknown:
             self._findings.add(finding.PACK_HEADER, f"pack {pack.name} at {row.pack_offset}: {unknown.message}")
             return False
+        except _MisplacedError as misplaced:
+            error, kind = misplaced, finding.CHUNK_MISPLACED
         except DamagedDataError as damaged:
             error = damaged
         except BlobNotFoundError:
@@ -175,11 +177,11 @@ class PackCheck:
         return True
 
     def _look_again(self, pack: PackRow, row: PlacedChunk) -> None:
-        """Raises DamagedDataError if the envelope at the row's place is not the one it means."""
+        """Raise DamagedDataError if the bytes at the row's place are damaged, _MisplacedError if they are others."""
         reader = self._context.store.reader(pack.name, window_bytes=HEADERS_WINDOW_BYTES)
         key = self._keys.of_number(row.key_number)
         if not _is_meant(reader.header(row.pack_offset), row, key):
-            raise DamagedDataError("another envelope lies there")
+            raise _MisplacedError("another envelope lies there")
         if self._data and key is not None:
             open_envelope(reader.range(row.pack_offset, row.sealed_length), key, row.digest, row.length)
 
@@ -209,6 +211,10 @@ def _is_meant(header: Header, row: PlacedChunk, key: DataKey | None) -> bool:
     if (header.envelope_bytes, header.payload_bytes) != (row.sealed_length, row.length):
         return False
     return key is None or (header.key_id == key.key_id and header.digest(key) == row.digest)
+
+
+class _MisplacedError(DamagedDataError):
+    """A sound envelope lies there, and not the one that the row means."""
 
 
 class _Walk:

@@ -18,12 +18,12 @@ from functools import partial
 
 from cryostore.catalog import damage
 from cryostore.catalog.damage import Place
-from cryostore.catalog.database import Transaction
 from cryostore.maintenance import finding
 from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.damage import Damage, Naming
 from cryostore.maintenance.finding import Finding, Findings
 from cryostore.maintenance.mark import ROWS_PER_PAGE, START
+from cryostore.maintenance.marking import Marking
 from cryostore.maintenance.pack_check import PackCheck
 from cryostore.maintenance.record_check import RecordCheck
 from cryostore.maintenance.reference_check import ReferenceCheck
@@ -32,7 +32,6 @@ from cryostore.service import Context
 
 WANTED_MAX = 500_000
 """So many chunks are looked for at once, in at most some 100 MB."""
-PLACES_PER_BATCH = 500
 
 
 @dataclass
@@ -66,7 +65,7 @@ def repair(context: Context, outcome: Repaired, *, dry_run: bool = False) -> Ite
     yield from _mark(context, outcome, seen, wanted, dry_run=dry_run)
     yield from _want_marked(context, wanted)
     yield from ReferenceCheck(context, seen, Naming(context), wanted.add).run()
-    left.take(seen, finding.PACK_MISSING, finding.LIST_DAMAGED, finding.NO_KEY, finding.UNREADABLE)
+    left.take(seen, finding.LIST_DAMAGED, finding.NO_KEY, finding.UNREADABLE)
     outcome.more = len(wanted) > WANTED_MAX
     while len(wanted) > WANTED_MAX:
         wanted.pop()
@@ -75,6 +74,8 @@ def repair(context: Context, outcome: Repaired, *, dry_run: bool = False) -> Ite
     outcome.salvaged = salvage.outcome
     yield from salvage.run()
     outcome.lost = len(wanted)
+    if outcome.lost or outcome.more:
+        left.take(seen, finding.PACK_MISSING)
     naming = Naming(context)
     if wanted:
         lost = Findings()
@@ -91,29 +92,23 @@ def _mark(
     context: Context, outcome: Repaired, seen: Findings, wanted: set[tuple[int, bytes]], *, dry_run: bool
 ) -> Iterator[Progress]:
     """Mark the rows that point to no envelope of theirs; a dry run wants their chunks all the same."""
-    places: list[Place] = []
+    marking = Marking(context)
 
-    def settle() -> None:
+    def on_bad(place: Place) -> None:
         if dry_run:
-            outcome.marked += len(places)
-            wanted.update(place[:2] for place in places)
-        elif places:
-            work = partial(_mark_all, places=tuple(places), now_ms=context.clock())
-            with context.reserve.spending():
-                outcome.marked += context.database.write(work)
-        places.clear()
+            outcome.marked += 1
+            wanted.add((place.vault_id, place.digest))
+        else:
+            marking.add(place)
 
-    pack_check = PackCheck(context, seen, places.append)
+    pack_check = PackCheck(context, seen, on_bad)
     for step in pack_check.run():
-        if len(places) >= PLACES_PER_BATCH:
-            settle()
+        marking.settle_if_due()
         yield step
-    settle()
+    marking.settle()
+    outcome.marked += marking.marked
+    wanted.update(marking.left)
     pack_check.say_missing_keys()
-
-
-def _mark_all(transaction: Transaction, places: tuple[Place, ...], now_ms: int) -> int:
-    return sum(damage.mark(transaction, place, now_ms=now_ms) for place in places)
 
 
 def _want_marked(context: Context, wanted: set[tuple[int, bytes]]) -> Iterator[Progress]:

@@ -8,6 +8,7 @@ class carries both.
     +-- IllegalArgumentException, DataAlreadyExistsException, KMSInvalidKeyUsageException, ...   Backup Storage
     +-- InvalidParameterValueException, MissingParameterValueException, ...                      AWS Backup
     +-- AccessDeniedException, ResourceNotFoundException, ThrottlingException, ...               both
+    +-- DamagedDataException                                                                     ours
     +-- SignatureError: who is calling could not be established
 """
 
@@ -67,6 +68,15 @@ class ServiceInternalException(ModelError):
     """An internal failure."""
 
     status = 500
+
+
+class DamagedDataException(ModelError):
+    """Stored bytes are damaged or lost, and another attempt gives the same answer. Our own: AWS has none like it.
+
+    A client error by its status, so that no SDK retries it and no load balancer takes the server for broken.
+    """
+
+    status = 410
 
 
 class ServiceUnavailableException(ModelError):

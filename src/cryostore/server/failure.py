@@ -1,7 +1,8 @@
 """What a caller is told when the service fails in a way the API does not model. The details go to the log alone.
 
-Failures of the storage come in floods: each request meets the same full disk. They are all counted, and told in few
-lines: one for each kind and period, which says how many were held back since the one before.
+Foreseen failures come in floods: each request meets the same full disk, the same damaged pack. They are all counted,
+and told in few lines without tracebacks: one for each kind and period, which says how many were held back since the
+one before. A traceback is for what nobody foresaw.
 """
 
 from __future__ import annotations
@@ -12,8 +13,15 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
-from cryostore.core.errors import CryostoreError, KeyUnavailableError, StorageFullError, StorageUnavailableError
+from cryostore.core.errors import (
+    CryostoreError,
+    DamagedDataError,
+    KeyUnavailableError,
+    StorageFullError,
+    StorageUnavailableError,
+)
 from cryostore.model.errors import (
+    DamagedDataException,
     KMSInvalidKeyUsageException,
     ModelError,
     ServiceInternalException,
@@ -22,6 +30,7 @@ from cryostore.model.errors import (
 from cryostore.server.log import Log
 from cryostore.server.metrics import Meter
 
+FORESEEN = (StorageUnavailableError, DamagedDataError, KeyUnavailableError)
 LINE_SECONDS = 10.0
 """How often a failure of one kind gets a line in the log of one process."""
 KINDS = {
@@ -38,8 +47,12 @@ ADVICE = {
     "read-only": "find out why the file system is read-only, check it, and mount it writable again",
     "input/output": "look at the system's log; if the disk is failing, stop writing to it and restore from your copy",
     "open files": "raise the limit of open files (ulimit -n, LimitNOFILE), or connect fewer clients at once",
+    "damaged": "run `cryo check`, which names what is hurt; another backup heals what it reads again",
+    "key": "run `cryo key list`, which shows the keys that are missing, and start with the right keyring",
     "other": "look at the message; the request may be repeated",
 }
+EVENTS = {"damaged": "damaged data", "key": "key not available"}
+"""What a line is called; of the other kinds `storage failure`."""
 
 
 def modelled(error: Exception) -> ModelError:
@@ -50,6 +63,8 @@ def modelled(error: Exception) -> ModelError:
         return ServiceUnavailableException("the storage cannot take or give bytes now; retry later")
     if isinstance(error, KeyUnavailableError):
         return KMSInvalidKeyUsageException("the key that protects this data cannot be used")
+    if isinstance(error, DamagedDataError):
+        return DamagedDataException("stored data is damaged or lost")
     return ServiceInternalException("an internal failure; the server's log has the details under this request id")
 
 
@@ -69,8 +84,12 @@ def system_error(error: BaseException) -> OSError | None:
     return found
 
 
-def storage_kind(error: StorageUnavailableError) -> str:
+def kind_of(error: CryostoreError) -> str:
     """Which of `metrics.FAILURES` it is."""
+    if isinstance(error, DamagedDataError):
+        return "damaged"
+    if isinstance(error, KeyUnavailableError):
+        return "key"
     if isinstance(error, StorageFullError):
         return "full"
     inside = system_error(error)
@@ -98,15 +117,15 @@ class Failures:
         self._held_back: dict[str, int] = {}
 
     def failure(self, event: str, error: BaseException, **fields: Any) -> None:
-        """Tell of an error: in few words and rarely of one of the storage, with its traceback of any other."""
+        """Tell of an error: in few words and rarely of one that was foreseen, with its traceback of any other."""
         for one in leaves(error):
-            if isinstance(one, StorageUnavailableError):
-                self._report_storage(one, fields)
+            if isinstance(one, FORESEEN):
+                self._report(one, fields)
             else:
                 self._log.failure(event, one, **fields)
 
-    def _report_storage(self, error: StorageUnavailableError, fields: dict[str, Any]) -> None:
-        kind = storage_kind(error)
+    def _report(self, error: CryostoreError, fields: dict[str, Any]) -> None:
+        kind = kind_of(error)
         self.meter.failure(kind)
         with self._lock:
             now = self._now()
@@ -118,7 +137,7 @@ class Failures:
         inside = system_error(error)
         self._log.write(
             "error",
-            "storage failure",
+            EVENTS.get(kind, "storage failure"),
             kind=kind,
             message=error.message,
             cause=None if inside is None else inside.strerror,

@@ -17,6 +17,8 @@ from cryostore.core.digest import DIGEST_BYTES
 from cryostore.core.errors import CryostoreError, DamagedDataError, UnknownFormatError
 from cryostore.service.context import Context
 
+DAMAGED = "stored data is damaged or lost; the next backup of the same data heals it"
+"""What a caller is told. Which pack it is in is for the operator: `cryo check` says so."""
 DIGESTS_PER_PAGE = 1000
 DIGESTS_MAX = 100_000
 """More damaged chunks than these are not told apart: then every object counts as hurt."""

@@ -20,6 +20,7 @@ from cryostore.core.errors import (
 )
 from cryostore.model.chunks import LinkChunks, PutChunk
 from cryostore.model.errors import (
+    DamagedDataException,
     KMSInvalidKeyUsageException,
     ServiceInternalException,
     ServiceUnavailableException,
@@ -46,6 +47,7 @@ from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, Describ
 from cryostore.service import chunks, commits, jobs, objects, recovery_points, restore_jobs, restores, uploads, vaults
 from cryostore.service.access import AccessKeys
 from cryostore.service.context import Caller, Context, Handler
+from cryostore.service.damage import DAMAGED
 from cryostore.service.in_use import InUse
 from cryostore.service.reserve import brings_data
 
@@ -127,7 +129,9 @@ class Service:
         except KeyUnavailableError as error:
             raise KMSInvalidKeyUsageException("the key that protects this data cannot be used") from error
         except DamagedDataError as error:
-            raise ServiceInternalException("stored data fails its verification; the server's log says which") from error
+            if brings_data(operation):  # what it sealed did not open again: another attempt may get past that
+                raise ServiceInternalException("the data could not be stored; the server's log says why") from error
+            raise DamagedDataException(DAMAGED) from error
 
     def _carry_out(self, operation: Operation[Out], caller: Caller) -> Out:
         """Let the handler do it, and use the reserve if it brings no new data."""
