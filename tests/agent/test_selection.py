@@ -11,6 +11,7 @@ from cryostore.agent.listing import entries, path_in
 from cryostore.agent.points import split_point
 from cryostore.agent.roots import rooted
 from cryostore.agent.selection import Selection
+from cryostore.agent.tree import Tree
 from cryostore.core.errors import ConfigurationError
 from support.agent import write
 
@@ -61,12 +62,14 @@ def test_paths_are_taken_from_the_root_or_from_the_top(local_runs, tmp_path):
             assert path_in(archive, text) == b"a"
         for text in ("", ".", "/", f"{tmp_path}/source"):
             assert path_in(archive, text) == b""
-        assert [entry.path for entry in entries(archive, b"a")] == [b"a/b"]
-        assert [entry.path for entry in entries(archive, b"a/b")] == [b"a/b"]
-        assert [entry.path for entry in entries(archive, recursive=False)] == [b"a", b"c"]
-        assert [entry.path for entry in entries(archive)] == [b"a", b"c", b"a/b"]
+        tree = Tree(archive)
+        assert [entry.path for entry in tree.entries(b"a")] == [b"a/b"]
+        assert [entry.path for entry in tree.entries(b"a/b")] == [b"a/b"]
+        assert [entry.path for entry in tree.entries(recursive=False)] == [b"a", b"c"]
+        assert [entry.path for entry in tree.entries()] == [b"a", b"c", b"a/b"]
+        assert list(tree.entries()) == list(entries(archive))
         with pytest.raises(ConfigurationError, match="has no 'd'"):
-            list(entries(archive, b"d"))
+            list(tree.entries(b"d"))
 
 
 def test_names_are_shown_so_that_they_do_nothing():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -75,7 +75,7 @@ class Archive:
         for data in self.ahead(self.get, self.catalog_chunks):
             yield from decode(data, check_names=check_names)
 
-    def ahead(self, work: Callable[[Given], Got], given: Iterable[Given]) -> Iterator[Got]:
+    def ahead(self, work: Callable[[Given], Got], given: Iterable[Given]) -> Generator[Got, None, None]:
         """The results in order, a few of them worked out in advance."""
         under_way: deque[Future[Got]] = deque()
         try:

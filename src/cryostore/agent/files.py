@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from cryostore.agent.archive import Archive
 from cryostore.agent.chunk_cache import ChunkCache
 from cryostore.agent.disk_blocks import DiskFile
@@ -43,10 +41,7 @@ class Files:
         if not text:
             return self.only()
         path = path_in(self.archive, text)
-        entry = self.tree.find(path)
-        if entry is None:
-            hint = "`cryo ls POINT` shows what it has"
-            raise ConfigurationError(f"the recovery point has no {os.fsdecode(path)!a}", hint=hint)
+        entry = self.tree.existing(path)
         if not entry.row.is_file:
             raise ConfigurationError(f"{shown(path)} is no regular file")
         return entry

@@ -5,6 +5,7 @@ Archives of one resource share most of their catalog's chunks: what was found in
 
 from __future__ import annotations
 
+import re
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -16,10 +17,13 @@ from cryostore.agent.archive import Archive, digest_of
 from cryostore.agent.block import Block, Kind, decode
 from cryostore.agent.entry import Row
 from cryostore.agent.listing import Entry
-from cryostore.agent.tree import entry_of
+from cryostore.agent.tree import Tree, entry_of
 from cryostore.agent.walk import join
+from cryostore.model.restores import Chunk
 
 FOUND_HELD_MAX = 100_000
+READ_WHOLE_MAX = 16
+"""So many chunks of a catalog are read sooner than the folder that is wanted is looked for among them."""
 KINDS: dict[str, int] = {
     "f": stat.S_IFREG,
     "d": stat.S_IFDIR,
@@ -51,6 +55,20 @@ class Wanted:
             b"/" + below, b"/" + self.pattern.lstrip(b"/")
         )
 
+    def folders(self, root: bytes) -> list[bytes] | None:
+        """The folders of an archive that everything wanted lies below; None if it may be anywhere."""
+        if b"/" not in self.pattern:
+            return None
+        literal = re.split(rb"[*?\[]", self.pattern, maxsplit=1)[0]
+        above = root.rstrip(b"/") + b"/"
+        starts = [literal.lstrip(b"/")]
+        if literal.startswith(above):
+            starts.append(literal[len(above) :])
+        elif above.startswith(literal):
+            starts.append(b"")
+        found = [start.rpartition(b"/")[0] for start in starts]
+        return None if b"" in found else found
+
     def fits(self, row: Row) -> bool:
         """Whether an entry is one, its name apart."""
         if self.kind is not None and stat.S_IFMT(row.mode) != KINDS[self.kind]:
@@ -71,7 +89,8 @@ class Finder:
     def find(self, archive: Archive) -> Iterator[Entry]:
         """What is wanted of an archive, in its order."""
         root = archive.header.root
-        plan = [(chunk, self._found.get((root, digest_of(chunk)))) for chunk in archive.catalog_chunks]
+        chunks = self._chunks(archive, root)
+        plan = [(chunk, self._found.get((root, digest_of(chunk)))) for chunk in chunks]
         fetched = archive.ahead(archive.get, [chunk for chunk, held in plan if held is None])
         for chunk, held in plan:
             if held is not None:
@@ -80,6 +99,16 @@ class Finder:
             found = [entry for block in decode(next(fetched)) for entry in self._in(block, root)]
             self._keep((root, digest_of(chunk)), found)
             yield from found
+
+    def _chunks(self, archive: Archive, root: bytes) -> list[Chunk]:
+        """The chunks of a catalog that may hold something wanted."""
+        chunks = archive.catalog_chunks
+        folders = self._wanted.folders(root)
+        if folders is None or len(chunks) <= READ_WHOLE_MAX:
+            return chunks
+        tree = Tree(archive)
+        numbers = {number for folder in folders for number in tree.chunks_below(folder)}
+        return [chunks[number] for number in sorted(numbers)]
 
     def _in(self, block: Block, root: bytes) -> Iterator[Entry]:
         if block.kind == Kind.ROOT:

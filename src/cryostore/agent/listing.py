@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from cryostore.agent.archive import Archive
-from cryostore.agent.block import Extra, Kind
+from cryostore.agent.block import Block, Extra, Kind
 from cryostore.agent.entry import Content, Row
 from cryostore.agent.walk import join
-from cryostore.core.errors import ConfigurationError
 
 
 class Entry(NamedTuple):
@@ -22,35 +21,19 @@ class Entry(NamedTuple):
     extras: list[Extra]
 
 
-def entries(archive: Archive, path: bytes = b"", *, recursive: bool = True) -> Iterator[Entry]:
-    """What is at a path and, of a directory, in it, in the order of the archive; the root itself is left out.
-
-    Raises ConfigurationError if there is nothing at the path.
-    """
-    parent = path.rpartition(b"/")[0]
-    found = not path
+def entries(archive: Archive) -> Iterator[Entry]:
+    """All entries of an archive, in its order; the root itself is left out."""
     for block in archive.blocks():
-        if block.kind == Kind.ROOT:
-            continue
-        inside = not path or block.path == path or block.path.startswith(path + b"/")
-        if inside and (recursive or block.path == path):
-            found = True
-            extras = block.extras_of()
-            for index, name in enumerate(block.name_list()):
-                yield _entry(join(block.path, name), block.rows, block.contents, index, extras)
-        elif path and block.path == parent and (name := path.rpartition(b"/")[2]) in block.name_list():
-            found = True
-            index = block.name_list().index(name)
-            if not Row.unpack(block.rows, index).is_directory:
-                yield _entry(path, block.rows, block.contents, index, block.extras_of())
-    if not found:
-        raise ConfigurationError(
-            f"the recovery point has no {os.fsdecode(path)!a}", hint="`cryo ls POINT` shows what it has"
-        )
+        if block.kind != Kind.ROOT:
+            yield from entries_of(block)
 
 
-def _entry(path: bytes, rows: bytes, contents: bytes, index: int, extras: dict[int, list[Extra]]) -> Entry:
-    return Entry(path, Row.unpack(rows, index), Content.unpack(contents, index), extras.get(index, []))
+def entries_of(block: Block) -> Iterator[Entry]:
+    """The entries of a block."""
+    extras = block.extras_of()
+    for index, name in enumerate(block.name_list()):
+        row, content = Row.unpack(block.rows, index), Content.unpack(block.contents, index)
+        yield Entry(join(block.path, name), row, content, extras.get(index, []))
 
 
 def path_in(archive: Archive, text: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Literal
@@ -14,11 +15,17 @@ from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.locked_key import key_for
 from cryostore.client import pages
 from cryostore.core.errors import ConfigurationError, CryostoreError, KeyUnavailableError
+from cryostore.model.errors import InvalidParameterValueException, ResourceNotFoundException
 from cryostore.model.operation import Call
-from cryostore.model.recovery_points import ListRecoveryPointsByBackupVault, RecoveryPointByBackupVault
+from cryostore.model.recovery_points import (
+    DescribeRecoveryPoint,
+    ListRecoveryPointsByBackupVault,
+    RecoveryPointByBackupVault,
+)
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
-from cryostore.model.vaults import ListBackupVaults
+from cryostore.model.vaults import DescribeBackupVault, ListBackupVaults
 
+ID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 READABLE = ("COMPLETED", "PARTIAL", "EXPIRED", "AVAILABLE")
 Point = RecoveryPointByBackupVault
 
@@ -37,8 +44,12 @@ def list_points(call: Call, vault: str | None = None, resource: str | None = Non
     """The recovery points that can be read, of one vault or of all, newest first in each."""
     for name in [vault] if vault else _vaults(call):
         for point in pages.items(call, ListRecoveryPointsByBackupVault(backup_vault_name=name)):
-            if point.status in READABLE and resource in (None, point.resource_name, point.resource_arn):
+            if point.status in READABLE and _is_of(point, resource):
                 yield point
+
+
+def _is_of(point: Point, resource: str | None) -> bool:
+    return resource in (None, point.resource_name, point.resource_arn)
 
 
 def _vaults(call: Call) -> list[str]:
@@ -47,7 +58,16 @@ def _vaults(call: Call) -> list[str]:
 
 
 def find_point(call: Call, text: str, vault: str | None = None, resource: str | None = None) -> Point:
-    """The one recovery point that `text` names. Raises ConfigurationError if there is none, or more than one."""
+    """The one recovery point that `text` names. Raises ConfigurationError if there is none, or more than one.
+
+    A full ARN or id is looked up; anything else is looked for among all recovery points.
+    """
+    unknown = ConfigurationError(f"{text!a} is no recovery point", hint="`cryo points` lists them")
+    if text.startswith("arn:") or ID.fullmatch(text):
+        point = _described(call, text, vault)
+        if point is not None and point.status in READABLE and _is_of(point, resource):
+            return point
+        raise unknown
     points = list(list_points(call, vault, resource))
     if text == "latest":
         if not points and resource is not None:
@@ -56,14 +76,28 @@ def find_point(call: Call, text: str, vault: str | None = None, resource: str | 
         if not points:
             raise ConfigurationError("there is no recovery point yet", hint="`cryo backup PATH` makes one")
         return max(points, key=completed)
-    wanted = text.rpartition(":")[2].upper()
-    found = [point for point in points if point.recovery_point_arn == text or point_id(point) == wanted]
-    if not found and not text.startswith("arn:"):
-        found = [point for point in points if wanted and point_id(point).startswith(wanted)]
+    wanted = text.upper()
+    found = [point for point in points if wanted and point_id(point).startswith(wanted)]
     if len(found) == 1:
         return found[0]
-    what = "is the beginning of several recovery points" if found else "is no recovery point"
-    raise ConfigurationError(f"{text!a} {what}", hint="`cryo points` lists them")
+    if not found:
+        raise unknown
+    raise ConfigurationError(f"{text!a} is the beginning of several recovery points", hint="`cryo points` lists them")
+
+
+def _described(call: Call, text: str, vault: str | None) -> Point | None:
+    """The recovery point with this ARN or id, whichever vault it is in; None if the store does not find it."""
+    for each in [vault] if vault else _vaults(call):
+        arn = text
+        if not text.startswith("arn:"):
+            vault_arn = call.call(DescribeBackupVault(backup_vault_name=each)).backup_vault_arn or ""
+            arn = f"{vault_arn.partition(':backup-vault:')[0]}:recovery-point:{text.upper()}"
+        try:
+            found = call.call(DescribeRecoveryPoint(backup_vault_name=each, recovery_point_arn=arn))
+        except (ResourceNotFoundException, InvalidParameterValueException):
+            continue
+        return Point(**{name: getattr(found, name, None) for name in Point.__struct_fields__})
+    return None
 
 
 def split_point(text: str) -> tuple[str, str]:

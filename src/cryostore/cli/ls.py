@@ -31,12 +31,13 @@ def command(
 
     Names are shown so that they cannot move the cursor: what is no printable text is escaped.
     """
-    from cryostore.agent.listing import entries, path_in
+    from cryostore.agent.listing import path_in
     from cryostore.agent.points import find_point, opened, split_point
+    from cryostore.agent.tree import Tree
 
     name, path = split_point(point)
     with opened_call(Place(**place)) as call, opened(call, find_point(call, name, vault, resource), "list") as archive:
-        for entry in entries(archive, path_in(archive, path), recursive=recursive):
+        for entry in Tree(archive).entries(path_in(archive, path), recursive=recursive):
             if as_json:
                 progress.say(facts(entry))
             else:
