@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -41,3 +44,20 @@ def runs(request):
 def local_runs(store):
     """As `runs`, in this process alone: for what does not depend on how the store is reached."""
     return Runs(store, f"tree-{next(NUMBERS)}")
+
+
+@pytest.fixture
+def as_nobody():
+    """Makes this process a user who owns what it makes and nothing else; a folder of theirs."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    nobody = 65534
+    with TemporaryDirectory() as folder:
+        os.chown(folder, nobody, nobody)
+        os.setegid(nobody)
+        os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(0)
+            os.setegid(0)

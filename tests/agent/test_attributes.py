@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import stat
 import struct
 
 import pytest
@@ -14,6 +15,7 @@ from cryostore.agent.block import Extra, ExtraKind
 from cryostore.agent.entry import Row
 from cryostore.agent.header import Header
 from support.agent import seen, write
+from support.os_calls import failing
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 
@@ -34,6 +36,10 @@ def header(users=None, groups=None):
 
 def row(mode=0o100644, uid=0, gid=0):
     return Row(mode, uid, gid, 1, 0, 0, 1_000_000_001, 1, 1)
+
+
+def untold(kind, reason):
+    pytest.fail(f"{kind}: {reason}")
 
 
 @needs_root
@@ -70,13 +76,27 @@ def test_what_a_folder_of_the_target_hands_down_does_not_stay(local_runs, tmp_pa
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
+def test_without_its_acl_a_file_does_not_get_the_group_rights_of_the_mask(local_runs, tmp_path, monkeypatch):
+    source, target = tmp_path / "source", tmp_path / "target"
+    write(source, {"a": b"a"})
+    try:
+        os.setxattr(source / "a", "system.posix_acl_access", ACCESS)
+    except OSError as error:
+        pytest.skip(f"not on this file system: {error}")
+    local_runs.backup(source)
+    with failing(monkeypatch, "setxattr", errno.ENOTSUP):
+        report = local_runs.restore(target)
+    assert report.issue_count == 1
+    assert stat.S_IMODE((target / "a").stat().st_mode) == 0o600
+
+
 @needs_root
 def test_owners_are_found_by_name(tmp_path):
     write(tmp_path, {"file": b""})
     daemon = pwd.getpwnam("daemon")
     there = header(users={77: "daemon", 78: "nobody-has-this-name"}, groups={77: "daemon"})
     for numeric, uid, owner in ((False, 77, daemon.pw_uid), (True, 77, 77), (False, 78, 78)):
-        Attributes(there, numeric_owner=numeric).apply(os.fsencode(tmp_path / "file"), row(uid=uid), [], pytest.fail)
+        Attributes(there, numeric_owner=numeric).apply(os.fsencode(tmp_path / "file"), row(uid=uid), [], untold)
         assert (tmp_path / "file").stat().st_uid == owner
 
 
@@ -84,7 +104,7 @@ def test_attributes_that_the_archive_does_not_have_go(tmp_path):
     write(tmp_path, {"file": b""})
     os.setxattr(tmp_path / "file", "user.old", b"old")
     fd = os.open(tmp_path / "file", os.O_RDONLY)
-    Attributes(header()).apply(fd, row(), [Extra(ExtraKind.XATTR, b"user.new\0new")], pytest.fail)
+    Attributes(header()).apply(fd, row(), [Extra(ExtraKind.XATTR, b"user.new\0new")], untold)
     os.close(fd)
     assert os.listxattr(tmp_path / "file") == ["user.new"]
 
@@ -97,7 +117,8 @@ def test_an_attribute_that_cannot_be_set_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "setxattr", refuse)
     problems = []
     extras = [Extra(ExtraKind.XATTR, b"trusted.x\0value")]
-    Attributes(header()).apply(os.fsencode(tmp_path / "file"), row(), extras, problems.append)
+    place = os.fsencode(tmp_path / "file")
+    Attributes(header()).apply(place, row(), extras, lambda kind, reason: problems.append(reason))
     assert problems == ["attribute 'trusted.x' cannot be set: Operation not permitted"]
     assert (tmp_path / "file").stat().st_mtime_ns == 1_000_000_001
 
@@ -115,7 +136,7 @@ def test_a_setuid_program_of_somebody_else_is_none_of_who_restores_it(tmp_path):
         attributes = Attributes(header())
         found = []
         for uid, gid in ((0, 0), (nobody, 0), (nobody, nobody)):
-            attributes.apply(fd, row(0o106755, uid, gid), [], pytest.fail)
+            attributes.apply(fd, row(0o106755, uid, gid), [], untold)
             found.append(os.fstat(fd).st_mode & 0o7777)
     finally:
         os.seteuid(0)

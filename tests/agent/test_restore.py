@@ -6,12 +6,10 @@ import errno
 import os
 import random
 import stat
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from cryostore.agent.block import Extra, ExtraKind, Kind, encode
+from cryostore.agent.block import Extra, ExtraKind, Kind, decode, encode
 from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.errors import ArchiveDamagedError, TargetError
 from cryostore.agent.header import CATALOG, Header, content_name
@@ -308,7 +306,7 @@ def test_a_target_that_becomes_a_link_while_it_is_restored_is_not_followed(local
     assert os.listdir(out) == []
 
 
-DAMAGED = {
+DAMAGED_ENTRIES = {
     "no content object": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [Content(9, 0, 0).pack()], {}),
     "no such chunk": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [Content(1, 7, 0).pack()], {}),
     "behind the chunk": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [Content(1, 0, 5).pack()], {}),
@@ -325,6 +323,8 @@ DAMAGED = {
         [NO_CONTENT.pack()],
         {0: [Extra(ExtraKind.HOLES, b"".join(n.to_bytes(8, "little") for n in (0, 60, 40, 60)))]},
     ),
+}
+DAMAGED = {
     "cut short": ROOT[:-1],
     "a length that lies": (len(ROOT) + 1).to_bytes(4, "little") + ROOT[4:],
     "an unknown kind": ROOT + ROOT[:4] + b"\7" + ROOT[5:],
@@ -338,6 +338,21 @@ def test_a_damaged_catalog_is_told_as_such(local_runs, tmp_path, catalog):
     put(local_runs, catalog)
     with pytest.raises(ArchiveDamagedError):
         local_runs.restore(tmp_path / "target")
+
+
+@pytest.mark.parametrize("catalog", DAMAGED_ENTRIES.values(), ids=DAMAGED_ENTRIES)
+def test_a_damaged_entry_is_an_issue_and_the_others_are_restored(local_runs, tmp_path, catalog):
+    put(local_runs, ROOT + with_sibling(catalog[len(ROOT) :]))
+    report = local_runs.restore(tmp_path / "target")
+    assert [issue.path for issue in report.issues] == [b"a"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "target").iterdir()} == {"b": b"x"}
+
+
+def with_sibling(data):
+    """A block with one more entry: a sound file of one byte."""
+    (found,) = decode(data)
+    rows, contents = [found.rows, row(FILE, 1)], [found.contents, Content(1, 0, 0).pack()]
+    return encode(Kind.DIRECTORY, b"", found.names + b"b\0", rows, contents, found.extras_of())
 
 
 @pytest.mark.parametrize("header", [b"", b"{}", b"[]", b"\xff", plain_header().replace(b'"format":1', b'"format":2')])
@@ -565,9 +580,10 @@ def test_what_was_just_made_is_not_confused_with_what_somebody_puts_there(local_
     ids=["a link with a zero byte", "a device that no machine has"],
 )
 def test_facts_that_cannot_be_are_told_as_damage(local_runs, tmp_path, mode, extra):
-    put(local_runs, ROOT + block(b"", [(b"a", mode)], {0: [extra]}))
-    with pytest.raises(ArchiveDamagedError):
-        local_runs.restore(tmp_path / "target")
+    put(local_runs, ROOT + block(b"", [(b"a", mode), (b"b", FILE)], {0: [extra]}))
+    report = local_runs.restore(tmp_path / "target")
+    assert [issue.path for issue in report.issues] == [b"a"]
+    assert os.listdir(tmp_path / "target") == ["b"]
 
 
 # --- what is neither file nor directory ---
@@ -639,23 +655,6 @@ def test_what_is_no_file_and_differs_is_made_anew(local_runs, tmp_path, spoiler)
 
 
 # --- who is not root ---
-
-
-@pytest.fixture
-def as_nobody():
-    """Makes this process a user who owns what it makes and nothing else; a folder of theirs."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can be somebody else")
-    nobody = 65534
-    with TemporaryDirectory() as folder:
-        os.chown(folder, nobody, nobody)
-        os.setegid(nobody)
-        os.seteuid(nobody)
-        try:
-            yield Path(folder)
-        finally:
-            os.seteuid(0)
-            os.setegid(0)
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o500, 0o300, 0o000])

@@ -327,8 +327,8 @@ def test_a_store_that_alters_what_it_gives_is_found_out(sealed, tmp_path, lie):
     write(tmp_path / "source", {"large": noise(9 * MIB), "small": noise(1000)})
     sealed.backup(tmp_path / "source")
     sealed.call = Lying(sealed.call, lie)
-    if lie is swapped:  # no more than the chunks of one file
-        assert [issue.path for issue in sealed.restore(tmp_path / "target").issues] == [b"large"]
+    if lie in (swapped, short):  # no more than the chunks of one file, or the list of one object's
+        assert b"large" in [issue.path for issue in sealed.restore(tmp_path / "target").issues]
     else:
         with pytest.raises((ArchiveDamagedError, KeyUnavailableError)):
             sealed.restore(tmp_path / "target")

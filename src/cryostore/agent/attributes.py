@@ -9,19 +9,51 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from cryostore.agent.block import Extra, ExtraKind, mtime_of
 from cryostore.agent.entry import Row
 from cryostore.agent.header import Header
 from cryostore.agent.owners import local_groups, local_users
+from cryostore.agent.report import Report
 
 OURS = ("user.", "system.posix_acl_", "security.capability")
 """The attributes that are removed where the archive has none: others belong to the machine."""
 NOT_SUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP)
-NOT_ALLOWED = (errno.EPERM, errno.EINVAL)
-"""What a kernel says of an owner that this process may not give, or that its namespace does not have."""
-Problem = Callable[[str], None]
+CHANGED = "somebody else changed it while it was restored"
+GROUP_RIGHTS = stat.S_IRWXG
+ACCESS_ACL = b"system.posix_acl_access"
+Problem = Callable[[str, str], None]
+"""Takes the kind of an attribute that could not be set, and what to say about it."""
+
+
+class Refusals:
+    """Attributes that a target does not take, told once per kind: such a target refuses them for every file."""
+
+    def __init__(self, report: Report, lock: threading.Lock) -> None:
+        self._report = report
+        self._lock = lock
+        self._seen: dict[str, tuple[bytes, str, int]] = {}
+
+    def of(self, path: bytes) -> Problem:
+        """Take the problems of one entry."""
+
+        def note(kind: str, reason: str) -> None:
+            with self._lock:
+                first, text, count = self._seen.get(kind, (path, reason, 0))
+                self._seen[kind] = (first, text, count + 1)
+
+        return note
+
+    def tell(self) -> None:
+        """Make each kind an issue, at the first entry that it was refused for."""
+        with self._lock:
+            for path, reason, count in self._seen.values():
+                more = f" (and for {count - 1} more)" if count > 1 else ""
+                self._report.issue(path, reason + more)
+            self._seen.clear()
 
 
 class Attributes:
@@ -54,7 +86,7 @@ class Attributes:
         return mode
 
     def fit(self, place: bytes, standing: os.stat_result, row: Row, extras: Sequence[Extra]) -> bool:
-        """Whether what stands at a place has what `apply` would set. Raises OSError."""
+        """Whether what stands at a place has what `apply` would set, as far as this process may see that."""
         if self.sets_owners and (standing.st_uid, standing.st_gid) != self.owner(row):
             return False
         if not stat.S_ISLNK(row.mode) and stat.S_IMODE(standing.st_mode) != self.mode(row):
@@ -62,13 +94,34 @@ class Attributes:
         if standing.st_mtime_ns != mtime_of(row, extras):
             return False
         wanted = _xattrs_of(extras)
-        present = _present_xattrs(place, follow_symlinks=False)
-        if any(name.startswith(OURS) and os.fsencode(name) not in wanted for name in present):
+        try:
+            present = _present_xattrs(place, follow_symlinks=False)
+            if any(name.startswith(OURS) and os.fsencode(name) not in wanted for name in present):
+                return False
+            return all(
+                os.fsdecode(key) in present and os.getxattr(place, key, follow_symlinks=False) == value
+                for key, value in wanted.items()
+            )
+        except OSError:
             return False
-        return all(
-            os.fsdecode(key) in present and os.getxattr(place, key, follow_symlinks=False) == value
-            for key, value in wanted.items()
-        )
+
+    def hands_over(self, standing: os.stat_result, row: Row, extras: Sequence[Extra], masters: frozenset[int]) -> bool:
+        """Whether changing what stands in the target could give somebody what is neither theirs nor the archive's.
+
+        `masters` are the users who could have put it there under this name: root's own file or folder, say, so that
+        root makes it theirs; or a program of their own, so that root makes it run as somebody else.
+        """
+        if not self.sets_owners:
+            return False
+        user, group = self.owner(row)
+        is_directory = stat.S_ISDIR(standing.st_mode)
+        is_same_owner = standing.st_uid == user and (standing.st_gid == group or (is_directory and user != 0))
+        if not masters:
+            return standing.st_uid != 0 and not is_same_owner and not is_directory
+        if not is_same_owner:
+            return True
+        is_looser = bool(self.mode(row) & ~stat.S_IMODE(standing.st_mode)) or bool(_xattrs_of(extras))
+        return user == 0 and is_looser
 
     def apply(
         self, place: int | bytes, row: Row, extras: Sequence[Extra], problem: Problem, *, is_plain: bool = False
@@ -76,7 +129,7 @@ class Attributes:
         """Set all attributes of an open file or directory, or of what a link of /proc/self/fd leads to.
 
         `is_plain` says that it was just made in a directory that hands nothing down: it has this process's owner and
-        no extended attributes. Raises OSError; what only some file systems or users can do is told to `problem`.
+        no extended attributes. What cannot be set is told to `problem`, and all else is set.
         """
         mode = self.mode(row)
         if self.sets_owners:
@@ -84,24 +137,50 @@ class Attributes:
             if (not is_plain or owner != self._made_as) and not _give(place, owner, problem):
                 mode = mode if stat.S_ISDIR(row.mode) else mode & ~(stat.S_ISUID | stat.S_ISGID)
         if not stat.S_ISLNK(row.mode):
-            os.chmod(place, mode)
-        if extras or not is_plain:
-            _set_xattrs(place, extras, problem)
-        os.utime(place, ns=(mtime_of(row, extras),) * 2)
+            _set_mode(place, mode, problem)
+        if (extras or not is_plain) and ACCESS_ACL in _set_xattrs(place, extras, problem):
+            # Beside an ACL the mode's group rights are its mask: without it they would be everybody's in the group.
+            _set_mode(place, mode & ~GROUP_RIGHTS, problem)
+        try:
+            os.utime(place, ns=(mtime_of(row, extras),) * 2)
+        except (OSError, OverflowError) as error:
+            _refused(problem, "time", "the modification time", error)
 
     def apply_to_made(self, parent: int, name: bytes, row: Row, extras: Sequence[Extra], problem: Problem) -> None:
         """As `apply`, to what is no file and was just made under a name.
 
         It is held while that is done: whoever changes the directory meanwhile cannot lead it to something else.
+        Raises OSError if the name stands for something else by now.
         """
-        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            found = os.fstat(fd)
+        with held(parent, name) as (place, found):
             if stat.S_IFMT(found.st_mode) != stat.S_IFMT(row.mode) or found.st_nlink != 1:
-                raise OSError(errno.ESTALE, "somebody else changed it while it was restored")
-            self.apply(b"/proc/self/fd/%d" % fd, row, extras, problem)
-        finally:
-            os.close(fd)
+                raise OSError(errno.ESTALE, CHANGED)
+            self.apply(place, row, extras, problem)
+
+    def apply_to_standing(
+        self,
+        parent: int,
+        name: bytes,
+        standing: os.stat_result,
+        row: Row,
+        extras: Sequence[Extra],
+        problem: Problem,
+    ) -> None:
+        """As `apply`, to what was found under a name. Raises OSError if the name stands for something else by now."""
+        with held(parent, name) as (place, found):
+            if not os.path.samestat(found, standing):
+                raise OSError(errno.ESTALE, CHANGED)
+            self.apply(place, row, extras, problem)
+
+
+@contextmanager
+def held(parent: int, name: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Hold what a name stands for without opening it: a path that leads to it alone, and its status. Raises OSError."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        yield b"/proc/self/fd/%d" % fd, os.fstat(fd)
+    finally:
+        os.close(fd)
 
 
 def _give(place: int | bytes, owner: tuple[int, int], problem: Problem) -> bool:
@@ -109,27 +188,55 @@ def _give(place: int | bytes, owner: tuple[int, int], problem: Problem) -> bool:
     try:
         os.chown(place, *owner)
     except OSError as error:
-        if error.errno not in NOT_ALLOWED:
-            raise
-        problem(f"the owner {owner[0]}:{owner[1]} cannot be set: {error.strerror}")
-        return False
+        found = os.stat(place)
+        if (found.st_uid, found.st_gid) != owner:  # some file systems refuse even what is so already
+            _refused(problem, "owner", f"the owner {owner[0]}:{owner[1]}", error)
+            return False
     return True
 
 
-def _set_xattrs(place: int | bytes, extras: Sequence[Extra], problem: Problem) -> None:
+def _set_mode(place: int | bytes, mode: int, problem: Problem) -> None:
+    try:
+        os.chmod(place, mode)
+    except OSError as error:
+        if stat.S_IMODE(os.stat(place).st_mode) != mode:
+            _refused(problem, "mode", f"the mode {mode:04o}", error)
+
+
+def _set_xattrs(place: int | bytes, extras: Sequence[Extra], problem: Problem) -> set[bytes]:
+    """Set extended attributes and remove others that are ours to remove; return the names of those not set."""
     wanted = _xattrs_of(extras)
-    present = _present_xattrs(place)
+    try:
+        present = _present_xattrs(place)
+    except OSError as error:
+        _refused(problem, "attributes", "which attributes there are", error, "read")
+        present = []
     for name in present:
         if name.startswith(OURS) and os.fsencode(name) not in wanted:
             with contextlib.suppress(OSError):
                 os.removexattr(place, name)
+    refused = set()
     for key, value in wanted.items():
         name = os.fsdecode(key)
         try:
-            if name not in present or os.getxattr(place, name) != value:
+            if name not in present or not _has_xattr(place, name, value):
                 os.setxattr(place, name, value)
         except OSError as error:
-            problem(f"attribute {name!a} cannot be set: {error.strerror}")
+            _refused(problem, f"attribute {name.partition('.')[0]}", f"attribute {name!a}", error)
+            refused.add(key)
+    return refused
+
+
+def _has_xattr(place: int | bytes, name: str, value: bytes) -> bool:
+    try:
+        return os.getxattr(place, name) == value
+    except OSError:  # who may not read a file can still write its attributes
+        return False
+
+
+def _refused(problem: Problem, kind: str, what: str, error: OSError | OverflowError, verb: str = "set") -> None:
+    number, reason = (error.errno, error.strerror) if isinstance(error, OSError) else (0, str(error))
+    problem(f"{kind} {number}", f"{what} cannot be {verb}: {reason}")
 
 
 def _xattrs_of(extras: Sequence[Extra]) -> dict[bytes, bytes]:

@@ -1,58 +1,172 @@
-"""Removing from a target: a tree, however deep it is, of which one directory is open at a time; what is half made."""
+"""Removal of trees from the target of a restore: any depth, one open directory at a time, never across a mount."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 
-FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+from cryostore.agent.walk import join
+
+FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+MOUNTED = "another file system is mounted here; --delete left it alone"
+Problem = Callable[[bytes, str], None]
+"""Takes the path of an entry that was not removed, from the removed name on, and the reason."""
+Spares = Callable[[bytes, bool], bool]
+"""Whether an entry is to stay, by its path and whether it is a directory."""
 
 
-class _Level(NamedTuple):
-    """A directory that is about to be removed: what it is, and the names in it that are left."""
+class Mount(NamedTuple):
+    """What tells mounts apart. The id is 0 where the kernel does not say it; then a bind mount is not noticed."""
+
+    device: int
+    mount_id: int
+
+    @classmethod
+    def of(cls, fd: int) -> Mount:
+        """The mount of an open directory."""
+        return cls(os.fstat(fd).st_dev, _mount_id(fd))
+
+
+@dataclass(slots=True)
+class _Level:
+    """A directory that is about to be removed: what it is, the names still to look at, whether something stays."""
 
     name: bytes
+    path: bytes
     status: os.stat_result
     left: list[bytes]
+    keeps: bool = False
 
 
-def remove_tree(parent: int, name: bytes, *, dry_run: bool = False) -> int:
-    """Remove what a name stands for, without following a symlink; answers how many that were. Raises OSError.
+def remove_tree(
+    parent: int, name: bytes, problem: Problem, *, spares: Spares | None = None, dry_run: bool = False
+) -> int:
+    """Remove an entry of the directory `parent` and all below it; return how many entries were removed.
 
-    A dry run only counts.
+    Symlinks are not followed. An entry that cannot be removed, or on which a file system is mounted, is told to
+    `problem`; all others are removed. A dry run only counts.
     """
-    is_leaf = _is_other if dry_run else _is_unlinked
-    if is_leaf(parent, name):
-        return 1
-    removed = 0
-    fd = os.open(name, FLAGS, dir_fd=parent)
-    try:
-        levels = [_level(fd, name)]
-        while levels:
-            here = levels[-1]
-            if here.left:
-                below = here.left.pop()
-                if is_leaf(fd, below):
-                    removed += 1
-                else:
-                    fd = _instead(fd, os.open(below, FLAGS, dir_fd=fd))
-                    levels.append(_level(fd, below))
-                continue
-            levels.pop()
-            if levels:
-                fd = _instead(fd, os.open("..", FLAGS, dir_fd=fd))
-                if not os.path.samestat(os.fstat(fd), levels[-1].status):  # somebody moved it meanwhile
-                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-            if not dry_run:
-                os.rmdir(here.name, dir_fd=fd if levels else parent)
-            removed += 1
-    finally:
+    return _Removal(parent, problem, spares, dry_run=dry_run).remove(name)
+
+
+class _Removal:
+    """One call of `remove_tree`."""
+
+    def __init__(self, parent: int, problem: Problem, spares: Spares | None, *, dry_run: bool) -> None:
+        self._parent = parent
+        self._mount = Mount.of(parent)
+        self._problem = problem
+        self._spares = spares
+        self._dry_run = dry_run
+        self._removed = 0
+
+    def remove(self, name: bytes) -> int:
+        fd, _ = self._begin(self._parent, name, name)
+        if fd is None:
+            return self._removed
+        levels = [self._level(fd, name, name)]
+        try:
+            while levels:
+                here = levels[-1]
+                if here.left:
+                    below = here.left.pop()
+                    path = join(here.path, below)
+                    child, is_kept = self._begin(fd, below, path)
+                    here.keeps |= is_kept
+                    if child is not None:
+                        os.close(fd)
+                        fd = child
+                        levels.append(self._level(fd, below, path))
+                    continue
+                levels.pop()
+                if levels:
+                    fd = self._up(fd, levels)
+                is_kept = here.keeps or not self._end(fd if levels else self._parent, here)
+                if levels:
+                    levels[-1].keeps |= is_kept
+        except OSError as error:
+            self._problem(levels[-1].path if levels else name, error.strerror or str(error))
+        finally:
+            os.close(fd)
+        return self._removed
+
+    def _begin(self, parent: int, name: bytes, path: bytes) -> tuple[int | None, bool]:
+        """Remove an entry that is not a directory, or open a directory; tells also whether the entry stays."""
+        try:
+            is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+            if self._spares is not None and self._spares(path, is_directory):
+                return None, True
+            if not is_directory:
+                if not self._dry_run:
+                    os.unlink(name, dir_fd=parent)
+                self._removed += 1
+                return None, False
+            fd = os.open(name, FLAGS, dir_fd=parent)
+        except FileNotFoundError:  # somebody else removed it
+            return None, False
+        except OSError as error:
+            self._problem(path, error.strerror or str(error))
+            return None, True
+        if Mount.of(fd) != self._mount:
+            os.close(fd)
+            self._problem(path, MOUNTED)
+            return None, True
+        return fd, False
+
+    def _level(self, fd: int, name: bytes, path: bytes) -> _Level:
+        level = _Level(name, path, os.fstat(fd), [])
+        try:
+            level.left = [os.fsencode(below) for below in os.listdir(fd)]
+        except OSError as error:
+            self._problem(path, error.strerror or str(error))
+            level.keeps = True
+        return level
+
+    def _up(self, fd: int, levels: list[_Level]) -> int:
+        """The directory above an open one, which is closed."""
+        try:
+            above = os.open("..", FLAGS, dir_fd=fd)
+        except OSError:  # a directory that may not be searched does not even lead out of itself
+            above = self._down(levels)
+        if not os.path.samestat(os.fstat(above), levels[-1].status):
+            os.close(above)
+            raise OSError(errno.ESTALE, "somebody moved the folder while it was removed")
         os.close(fd)
-    return removed
+        return above
+
+    def _down(self, levels: list[_Level]) -> int:
+        fd = os.dup(self._parent)
+        for level in levels:
+            try:
+                below = os.open(level.name, FLAGS, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = below
+        return fd
+
+    def _end(self, parent: int, level: _Level) -> bool:
+        """Remove an empty directory; tells whether it is gone."""
+        try:
+            if not self._dry_run:
+                os.rmdir(level.name, dir_fd=parent)
+        except OSError as error:
+            self._problem(level.path, error.strerror or str(error))
+            return False
+        self._removed += 1
+        return True
+
+
+def _mount_id(fd: int) -> int:
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
+            return next((int(line[7:]) for line in lines if line.startswith(b"mnt_id:")), 0)
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -63,26 +177,3 @@ def passing(parent: int, name: bytes) -> Iterator[None]:
     finally:
         with suppress(FileNotFoundError):  # two names of one file stay as they are, and so does the passing one
             os.unlink(name, dir_fd=parent)
-
-
-def _is_unlinked(parent: int, name: bytes) -> bool:
-    """Remove what is no directory; tells whether it was none."""
-    try:
-        os.unlink(name, dir_fd=parent)
-    except IsADirectoryError:
-        return False
-    return True
-
-
-def _is_other(parent: int, name: bytes) -> bool:
-    """Whether a name stands for no directory."""
-    return not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-
-
-def _level(fd: int, name: bytes) -> _Level:
-    return _Level(name, os.fstat(fd), [os.fsencode(below) for below in os.listdir(fd)])
-
-
-def _instead(old: int, new: int) -> int:
-    os.close(old)
-    return new

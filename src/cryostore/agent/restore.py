@@ -6,6 +6,7 @@ only in directories that this restore made or found itself, on the way down from
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -17,22 +18,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryostore.agent.archive import Archive
-from cryostore.agent.attributes import Attributes
-from cryostore.agent.block import Block, Extra, Kind
-from cryostore.agent.entry import Content, Row
-from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.attributes import Attributes, Refusals
+from cryostore.agent.block import Block, Extra, Kind, mtime_of
+from cryostore.agent.entry import Row
+from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
+from cryostore.agent.listing import Entry, entries_of
 from cryostore.agent.pieces import ChunkPages, chunks_of
-from cryostore.agent.removal import passing, remove_tree
+from cryostore.agent.places import Places
+from cryostore.agent.removal import passing
 from cryostore.agent.report import Report
+from cryostore.agent.restored_directories import RestoredDirectories
 from cryostore.agent.restored_links import OtherName, RestoredLinks
 from cryostore.agent.restored_others import is_as_archived, maker_of
 from cryostore.agent.restoring import FULL, FileWriter, RestoredFile, full_target
-from cryostore.agent.shut_directories import ShutDirectories
-from cryostore.agent.target import ROOT, Target, is_plain
+from cryostore.agent.surplus import Surplus
+from cryostore.agent.target import ROOT, Target
 from cryostore.agent.threads import Threads, result
+from cryostore.agent.tree import Tree
 from cryostore.agent.walk import join
-from cryostore.core import interrupts
-from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.model.errors import ServiceInternalException
 
@@ -60,15 +63,6 @@ class Options:
     delete: bool = False
     dry_run: bool = False
     numeric_owner: bool = False
-
-
-@dataclass(slots=True)
-class _DirectoryEnd:
-    """What is done to a directory when all else is done."""
-
-    number: int
-    row: Row
-    extras: Sequence[Extra]
 
 
 def restore(
@@ -115,104 +109,102 @@ class _Run:
         self._lock = threading.Lock()
         self._attributes = Attributes(archive.header, numeric_owner=options.numeric_owner)
         prefix = f".cryo-restore-{new_id()[:8].lower()}-".encode()
-        self._writer = FileWriter(archive, target, self._attributes, report, self._lock, prefix, delete=options.delete)
+        self._refusals = Refusals(report, self._lock)
+        self._places = Places(
+            target, report, self._lock, delete=options.delete, keep_claims=options.include is not None
+        )
+        self._writer = FileWriter(
+            archive, target, self._places, self._attributes, self._refusals, report, self._lock, prefix
+        )
+        self._surplus = Surplus(
+            target,
+            self._places,
+            lambda path, is_directory: self._wants(join(options.path, path), is_directory),
+            dry_run=options.dry_run,
+        )
         self._pages = ChunkPages(archive)
-        self._numbers: dict[bytes, int] = {}
-        """The numbers of the directories that are restored, by their paths in the archive."""
-        self._pending: dict[bytes, tuple[bytes, bytes, Row, Sequence[Extra]]] = {}
+        self._directories = RestoredDirectories(
+            target, self._places, self._attributes, self._refusals, self._issue, never=options.overwrite == "never"
+        )
+        self._pending: dict[bytes, Entry] = {}
         """Directories that are made once something in them is wanted."""
-        self._ends: list[_DirectoryEnd] = []
-        self._shut = ShutDirectories(target)
         self._files: list[RestoredFile] = []
         self._links = RestoredLinks()
-        self._wanted: dict[int, set[bytes]] = {}
-        self._found = False
         self._threads = Threads(THREADS, "restore")
         self._under_way: deque[Future[None]] = deque()
 
     def go(self) -> None:
         """Restore all that is wanted."""
-        for block in self._archive.blocks():
+        for block in self._wanted_blocks():
             self._block(block)
             if len(self._files) >= WINDOW_FILES:
                 self._write_files()
-        if not self._found:
-            raise ConfigurationError(
-                f"the recovery point has no {os.fsdecode(self._options.path)!a}",
-                hint="`cryo ls POINT` shows what it has",
-            )
         self._write_files()
         self._wait(0)
         self._write_links()
         if self._options.delete:
             self._delete_others()
         if not self._options.dry_run:
-            for end in reversed(self._ends):
-                self._end_directory(end)
+            for number in self._directories.ends():
+                with self._told(self._target.path(number)):
+                    self._directories.end_last()
 
     # --- the entries of a block ---------------------------------------------------------------------------------------
 
-    def _block(self, block: Block) -> None:
+    def _wanted_blocks(self) -> Iterator[Block]:
+        """The blocks of what is restored; of a part of an archive, no others are read than lead to it."""
         path = self._options.path
+        if not path:
+            yield from self._archive.blocks()
+            return
+        tree = Tree(self._archive)
+        entry = tree.existing(path)
+        if entry.row.is_directory:
+            self._begin_root(path, entry.row, entry.extras)
+            yield from tree.below(path)
+        else:
+            self._entry(ROOT, entry)
+
+    def _block(self, block: Block) -> None:
         if block.kind == Kind.ROOT:
-            if not path:
-                self._begin_root(b"", Row.unpack(block.rows), block.extras_of().get(0, []))
+            self._begin_root(b"", Row.unpack(block.rows), block.extras_of().get(0, []))
             return
-        number = self._numbers.get(block.path, -1 if block.path in self._pending else None)
-        if number is None and path and block.path == path.rpartition(b"/")[0]:
-            self._look_for_path(block, path.rpartition(b"/")[2])
-            return
+        number = self._directories.number(block.path)
+        if number is None and block.path in self._pending:
+            number = -1
         if number is None:
             return
         self._report.current = block.path
-        extras = block.extras_of()
-        names = block.name_list()
         if self._options.delete and number >= 0:
-            self._wanted.setdefault(number, set()).update(names)
-        for index, name in enumerate(names):
-            self._entry(number, join(block.path, name), name, block, index, extras.get(index, []))
+            self._surplus.keep(number, block.name_list())
+        for entry in entries_of(block):
+            self._entry(number, entry)
 
     def _begin_root(self, path: bytes, row: Row, extras: Sequence[Extra]) -> None:
-        self._found = True
-        self._numbers[path] = ROOT
-        if not self._options.dry_run:
-            with self._target.at(ROOT) as fd:
-                self._shut.open_up(ROOT, fd, b".")
-        keep = self._options.overwrite == "never" or (self._archive.header.only is not None and not path)
-        if self._target.made or not keep:
-            self._ends.append(_DirectoryEnd(ROOT, row, extras))
+        keep = self._archive.header.only is not None and not path
+        self._directories.begin_root(path, row, extras, dry_run=self._options.dry_run, keep=keep)
 
-    def _look_for_path(self, block: Block, name: bytes) -> None:
-        names = block.name_list()
-        if name not in names:
-            return
-        index = names.index(name)
-        row = Row.unpack(block.rows, index)
-        extras = block.extras_of().get(index, [])
-        if row.is_directory:
-            self._begin_root(self._options.path, row, extras)
-        else:
-            self._found = True
-            self._entry(ROOT, self._options.path, name, block, index, extras)
-
-    def _entry(self, number: int, path: bytes, name: bytes, block: Block, index: int, extras: Sequence[Extra]) -> None:
-        row = Row.unpack(block.rows, index)
+    def _entry(self, number: int, entry: Entry) -> None:
+        path, row = entry.path, entry.row
+        above, _, name = path.rpartition(b"/")
         if not self._wants(path, row.is_directory):
             if row.is_directory and self._options.include is not None:
-                self._pending[path] = (block.path, name, row, extras)
+                self._pending[path] = entry
             return
         self._report.entries += 1
         try:
             if number < 0:
-                number = self._make_pending(block.path)
+                number = self._make_pending(above)
             if row.is_file:
-                self._file(number, path, name, row, Content.unpack(block.contents, index), extras)
+                self._file(number, name, entry)
             elif row.is_directory:
-                self._directory(number, path, name, row, extras)
+                self._directory(number, name, entry)
             else:
-                self._other(number, path, name, row, extras)
+                self._other(number, name, entry)
         except OSError as error:
             self._tell(path, error)
+        except ArchiveDamagedError as error:
+            self._issue(path, error.message)
 
     @contextmanager
     def _told(self, path: bytes) -> Iterator[None]:
@@ -242,7 +234,7 @@ class _Run:
             self._on_entry("+" if standing is None else "C", path)
 
     def _pass(self, row: Row) -> None:
-        """Count a file of which nothing has to be written."""
+        """Count a file whose bytes need not be written."""
         with self._lock:
             self._report.done_bytes += row.size
 
@@ -255,25 +247,19 @@ class _Run:
     def _make_pending(self, path: bytes) -> int:
         """Make a directory that is only there for what is in it, and those above it. Raises OSError."""
         chain = []
-        while path not in self._numbers:
-            chain.append(path)
-            path = self._pending[path][0]
+        above = path
+        while self._directories.number(above) is None and above in self._pending:
+            chain.append(above)
+            above = above.rpartition(b"/")[0]
         for below in reversed(chain):
-            parent, name, row, extras = self._pending.pop(below)
-            self._directory(self._numbers[parent], below, name, row, extras)
-        return self._numbers[chain[0]] if chain else self._numbers[path]
+            above, _, name = below.rpartition(b"/")
+            if (number := self._directories.number(above)) is not None:
+                self._directory(number, name, self._pending.pop(below))
+        if (number := self._directories.number(path)) is None:
+            raise OSError(errno.ENOTDIR, "the folder that it is in was not restored")
+        return number
 
-    def _standing(self, number: int, name: bytes) -> os.stat_result | None:
-        """What stands in an entry's place. Raises OSError."""
-        if number < 0 or self._target.fresh(number):
-            return None
-        try:
-            with self._target.at(number) as parent:
-                return os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-
-    def _replace(self, row: Row, standing: os.stat_result | None) -> bool:
+    def _replace(self, entry: Entry, standing: os.stat_result | None) -> bool:
         """Whether an entry is to be written at all."""
         if standing is None:
             return True
@@ -281,98 +267,68 @@ class _Run:
         if overwrite == "never":
             return False
         if overwrite == "newer":
-            return row.mtime_ns > standing.st_mtime_ns
-        if overwrite == "changed" and row.is_file and stat.S_ISREG(standing.st_mode):
-            differs = (row.size, row.mtime_ns) != (standing.st_size, standing.st_mtime_ns)
-            return differs or self._links.parts(row, standing)
+            return mtime_of(entry.row, entry.extras) > standing.st_mtime_ns
+        if overwrite == "changed" and entry.row.is_file and stat.S_ISREG(standing.st_mode):
+            wanted = (entry.row.size, mtime_of(entry.row, entry.extras))
+            return wanted != (standing.st_size, standing.st_mtime_ns) or self._links.parts(entry.row, standing)
         return True
 
-    # --- directories --------------------------------------------------------------------------------------------------
-
-    def _directory(self, number: int, path: bytes, name: bytes, row: Row, extras: Sequence[Extra]) -> None:
+    def _directory(self, number: int, name: bytes, entry: Entry) -> None:
         self._report.directories += 1
-        standing = self._standing(number, name)
-        if standing is not None and stat.S_ISDIR(standing.st_mode):
-            fresh = plain = False
-            keep = self._options.overwrite == "never"
-        elif standing is not None and self._options.overwrite == "never":
-            self._issue(path, "is no directory in the target; what is in it was not restored")
+        if not self._options.dry_run:
+            self._directories.add(number, name, entry)
             return
-        else:
-            fresh, keep = True, False
-            plain = False
-            if self._options.dry_run:
-                self._would(path, standing)
-            else:
-                with self._target.at(number) as parent:
-                    if standing is not None:
-                        os.unlink(name, dir_fd=parent)
-                    os.mkdir(name, 0o700, dir_fd=parent)
-                    # Below a plain one there are none but plain ones: it has nothing to hand down.
-                    plain = self._target.plain(number) or is_plain(name, parent)
-        below = self._target.add(number, name, fresh=fresh, plain=fresh and plain)
-        self._numbers[path] = below
-        if not fresh and not self._options.dry_run:
-            with self._target.at(number) as parent:
-                self._shut.open_up(below, parent, name)
-        if not keep:
-            self._ends.append(_DirectoryEnd(below, row, extras))
-
-    def _end_directory(self, end: _DirectoryEnd) -> None:
-        number = end.number
-        try:
-            with self._target.at(number) as fd:
-                self._attributes.apply(
-                    fd,
-                    end.row,
-                    end.extras,
-                    lambda reason: self._issue(self._target.path(number), reason),
-                    is_plain=self._target.plain(number),
-                )
-                self._shut.ended(number)
-        except OSError as error:
-            self._tell(self._target.path(number), error)
+        is_made, standing = self._directories.try_one(number, name, entry)
+        if is_made:
+            self._would(entry.path, standing)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
-    def _file(self, number: int, path: bytes, name: bytes, row: Row, content: Content, extras: Sequence[Extra]) -> None:
+    def _file(self, number: int, name: bytes, entry: Entry) -> None:
+        row, extras = entry.row, entry.extras
         report = self._report
         report.files += 1
         report.file_bytes += row.size
-        standing = self._standing(number, name)
+        standing = self._places.standing(number, name)
         changed = self._options.overwrite == "changed"
-        if self._links.has_first(row) and (changed or self._replace(row, standing)):
-            self._links.add_other(row, number, name, path)
+        replace = self._replace(entry, standing)
+        self._places.claim(number, name, standing)
+        if self._links.has_first(row) and (changed or replace):
+            self._links.add_other(row, number, name, entry.path, standing)
             self._pass(row)
             return
-        if not self._replace(row, standing):
+        if standing is not None and not replace and (not changed or self._keep(number, name, entry, standing)):
             report.unchanged += 1
             self._pass(row)
             if changed:  # else it may be another file, and no name must be linked to it
                 self._links.add_first(row, number, name, made=False)
-            if changed and not self._options.dry_run:
-                self._repair(number, path, name, row, extras)
             return
-        old = standing is not None and stat.S_ISREG(standing.st_mode)
-        file = RestoredFile(number, name, row, content, extras, old, standing is not None)
+        file = RestoredFile(number, name, row, entry.content, extras, standing)
         file.temporary = self._writer.temporary()
-        if file.data_bytes and not content.object_number:
+        if file.data_bytes and not entry.content.object_number:
             raise ArchiveDamagedError("a file has no content")
         self._links.add_first(row, number, name, file, made=True)
         if self._options.dry_run:
-            self._would(path, standing)
+            self._would(entry.path, standing)
             self._count_new(row.size)
         else:
             self._files.append(file)
 
-    def _repair(self, number: int, path: bytes, name: bytes, row: Row, extras: Sequence[Extra]) -> None:
-        """Set the attributes of a file whose content is right."""
+    def _keep(self, number: int, name: bytes, entry: Entry, standing: os.stat_result) -> bool:
+        """Set the attributes of a file whose content is right; False if it must be written anew for their sake.
+
+        Raises OSError.
+        """
+        row, extras = entry.row, entry.extras
         with self._target.at(number) as parent:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
-        try:
-            self._attributes.apply(fd, row, extras, lambda reason: self._issue(path, reason))
-        finally:
-            os.close(fd)
+            if self._attributes.fit(b"/proc/self/fd/%d/%s" % (parent, name), standing, row, extras):
+                return True
+            if self._attributes.hands_over(standing, row, extras, self._target.masters(number)):
+                return False
+            if not self._options.dry_run:
+                problem = self._refusals.of(entry.path)
+                self._attributes.apply_to_standing(parent, name, standing, row, extras, problem)
+            return True
 
     def _write_files(self) -> None:
         files, self._files = self._files, []
@@ -387,6 +343,21 @@ class _Run:
             except ServiceInternalException as error:  # what it holds is not known any more
                 self._wait(0)
                 self._writer.lose_rest(by_object[number], error.message)
+            except ArchiveDamagedError:  # of one of them: each is tried by itself
+                self._wait(0)
+                self._write_each(by_object[number])
+
+    def _write_each(self, wanted: list[RestoredFile]) -> None:
+        """Write the files that are not complete, one after the other."""
+        for file in wanted:
+            if file.left and not file.failed:
+                file.left = file.data_bytes
+                try:
+                    self._write_content([file])
+                    self._wait(0)
+                except DAMAGE as error:
+                    self._wait(0)
+                    self._writer.lose_rest([file], error.message)
 
     def _write_content(self, wanted: list[RestoredFile]) -> None:
         """Begin to write files that lie in one object."""
@@ -406,7 +377,8 @@ class _Run:
         """End the threads, and take away what they have begun and not completed."""
         self._threads.shutdown()
         self._writer.abandon()
-        self._shut.close()
+        self._directories.close()
+        self._refusals.tell()
 
     def _write_links(self) -> None:
         for other in self._links.others():
@@ -421,14 +393,14 @@ class _Run:
             self._report.unchanged += 1
         else:
             if self._options.dry_run:
-                self._would(other.path, self._standing(other.directory, other.name))
+                self._would(other.path, other.standing)
             else:
                 self._link(other)
             self._count_new()
 
     def _is_linked(self, other: OtherName) -> bool:
-        here = self._standing(other.directory, other.name)
-        there = self._standing(other.first.directory, other.first.name)
+        here = self._places.standing(other.directory, other.name)
+        there = self._places.standing(other.first.directory, other.first.name)
         return here is not None and there is not None and os.path.samestat(here, there)
 
     def _link(self, other: OtherName) -> None:
@@ -440,23 +412,21 @@ class _Run:
             passing(parent, temporary),
         ):
             os.link(first.name, temporary, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False)
-            self._take_place(parent, temporary, other.name)
-
-    def _take_place(self, parent: int, temporary: bytes, name: bytes) -> None:
-        """Let what is complete take its place, also that of a directory that may go. Raises OSError."""
-        self._writer.make_room(parent, name)
-        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+            self._places.take(other.directory, parent, temporary, other.name, other.standing)
 
     # --- everything else ----------------------------------------------------------------------------------------------
 
-    def _other(self, number: int, path: bytes, name: bytes, row: Row, extras: Sequence[Extra]) -> None:
+    def _other(self, number: int, name: bytes, entry: Entry) -> None:
+        path, row, extras = entry.path, entry.row, entry.extras
         make = maker_of(row, extras)
         if make is None:
             raise ArchiveDamagedError(f"an entry has the mode {row.mode:o}, which is of no kind")
-        standing = self._standing(number, name)
+        standing = self._places.standing(number, name)
         changed = self._options.overwrite == "changed"
-        if self._links.has_first(row) and (changed or self._replace(row, standing)):
-            self._links.add_other(row, number, name, path)
+        replace = self._replace(entry, standing)
+        self._places.claim(number, name, standing)
+        if self._links.has_first(row) and (changed or replace):
+            self._links.add_other(row, number, name, path, standing)
             return
         if changed and standing is not None and not self._links.parts(row, standing):
             with self._target.at(number) as parent:
@@ -465,7 +435,7 @@ class _Run:
                 self._report.unchanged += 1
                 self._links.add_first(row, number, name, made=False)
                 return
-        if not self._replace(row, standing):
+        if not replace:
             self._report.unchanged += 1
             return
         if self._options.dry_run:
@@ -477,23 +447,19 @@ class _Run:
         with self._target.at(number) as parent, passing(parent, temporary):
             make(temporary, parent)
             try:
-                self._attributes.apply_to_made(parent, temporary, row, extras, lambda reason: self._issue(path, reason))
+                self._attributes.apply_to_made(parent, temporary, row, extras, self._refusals.of(path))
             finally:
-                self._take_place(parent, temporary, name)
+                self._places.take(number, parent, temporary, name, standing)
+            self._places.made(number, parent, name)
         self._links.add_first(row, number, name, made=True)
         self._count_new()
 
     def _delete_others(self) -> None:
         """Remove what the archive does not have from the directories that were restored."""
-        for number, wanted in self._wanted.items():
-            if self._target.fresh(number):
-                continue
-            interrupts.check()
-            with self._told(self._target.path(number)), self._target.at(number) as parent:
-                for name in [os.fsencode(entry) for entry in os.listdir(parent)]:
-                    path = join(self._options.path, join(self._target.path(number), name))
-                    if name in wanted or not self._wants(path, is_directory=False):
-                        continue
-                    if self._options.dry_run and self._on_entry is not None:
-                        self._on_entry("-", path)
-                    self._report.deleted += remove_tree(parent, name, dry_run=self._options.dry_run)
+        for number in self._surplus.directories():
+            with self._told(self._target.path(number)):
+                self._report.deleted += self._surplus.remove(number, self._would_delete)
+
+    def _would_delete(self, path: bytes) -> None:
+        if self._options.dry_run and self._on_entry is not None:
+            self._on_entry("-", join(self._options.path, path))

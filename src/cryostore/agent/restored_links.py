@@ -34,6 +34,8 @@ class OtherName:
     name: bytes
     path: bytes
     first: FirstName
+    standing: os.stat_result | None
+    """What stood in its place."""
 
 
 class RestoredLinks:
@@ -53,9 +55,9 @@ class RestoredLinks:
         """Whether this is a further name of a file that was noted."""
         return row.links > 1 and (row.device, row.inode) in self._first
 
-    def add_other(self, row: Row, directory: int, name: bytes, path: bytes) -> None:
+    def add_other(self, row: Row, directory: int, name: bytes, path: bytes, standing: os.stat_result | None) -> None:
         """Note a further name."""
-        self._others.append(OtherName(directory, name, path, self._first[row.device, row.inode]))
+        self._others.append(OtherName(directory, name, path, self._first[row.device, row.inode], standing))
 
     def others(self) -> Iterator[OtherName]:
         """The further names, in the order of the archive."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from cryostore.agent.archive import Archive, digest_of
-from cryostore.agent.attributes import Attributes
+from cryostore.agent.attributes import Attributes, Refusals
 from cryostore.agent.block import Extra, ExtraKind
 from cryostore.agent.entry import Content, Row
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.pieces import Piece
-from cryostore.agent.removal import remove_tree
+from cryostore.agent.places import Places
 from cryostore.agent.report import Report
 from cryostore.agent.target import Target
 from cryostore.agent.walk import join
@@ -34,18 +34,14 @@ TARGET_FULL_HINT = "make room there, or restore to another place: what is comple
 
 @dataclass(slots=True, eq=False)
 class RestoredFile:
-    """A regular file on its way. `old` means that a file stands in its place, whose bytes may serve again.
-
-    `standing` means that anything does.
-    """
+    """A regular file on its way. `standing` is what stands in its place."""
 
     directory: int
     name: bytes
     row: Row
     content: Content
     extras: Sequence[Extra]
-    old: bool = False
-    standing: bool = False
+    standing: os.stat_result | None = None
     data_bytes: int = 0
     holes: list[tuple[int, int]] = field(default_factory=list)
     left: int = 0
@@ -58,6 +54,11 @@ class RestoredFile:
     def __post_init__(self) -> None:
         self.holes = holes_of(self.extras, self.row.size)
         self.data_bytes = self.left = self.row.size - sum(length for _, length in self.holes)
+
+    @property
+    def old(self) -> bool:
+        """Whether a file stands in its place, whose bytes may serve again."""
+        return self.standing is not None and stat.S_ISREG(self.standing.st_mode)
 
     def places(self, data_offset: int, length: int) -> Iterator[tuple[int, int]]:
         """Where in the file, and how long, the parts of `length` bytes at `data_offset` of its data are."""
@@ -106,20 +107,21 @@ class FileWriter:
         self,
         archive: Archive,
         target: Target,
+        places: Places,
         attributes: Attributes,
+        refusals: Refusals,
         report: Report,
         lock: threading.Lock,
         prefix: bytes,
-        *,
-        delete: bool = False,
     ) -> None:
         self._archive = archive
         self._target = target
+        self._places = places
         self._attributes = attributes
+        self._refusals = refusals
         self._report = report
         self._lock = lock
         self._prefix = prefix
-        self._delete = delete
         self.target_name = target.name
         self._count = 0
         self._begun: set[RestoredFile] = set()
@@ -166,6 +168,8 @@ class FileWriter:
             with self._target.at(file.directory) as parent:
                 fd = os.open(file.name, OLD_FLAGS, dir_fd=parent)
             try:
+                if file.standing is None or not os.path.samestat(os.fstat(fd), file.standing):
+                    return False
                 data = os.pread(fd, chunk.length, places[0][0])
             finally:
                 os.close(fd)
@@ -237,14 +241,13 @@ class FileWriter:
         if file.holes:
             os.ftruncate(file.fd, file.row.size)
         plain = self._target.plain(file.directory)
-        self._attributes.apply(file.fd, file.row, file.extras, lambda reason: self._issue(file, reason), is_plain=plain)
+        problem = self._refusals.of(self._path(file))
+        self._attributes.apply(file.fd, file.row, file.extras, problem, is_plain=plain)
         if file.old:
             os.fsync(file.fd)  # or a loss of power could leave neither this one nor the one before
         fd, file.fd = file.fd, -1
         os.close(fd)
-        if file.standing and not file.old:
-            self.make_room(parent, file.name)
-        os.rename(file.temporary, file.name, src_dir_fd=parent, dst_dir_fd=parent)
+        self._places.take(file.directory, parent, file.temporary, file.name, file.standing)
         file.left = 0
         self._begun.discard(file)
 
@@ -258,7 +261,10 @@ class FileWriter:
 
     def _issue(self, file: RestoredFile, reason: str) -> None:
         with self._lock:
-            self._report.issue(join(self._target.path(file.directory), file.name), reason)
+            self._report.issue(self._path(file), reason)
+
+    def _path(self, file: RestoredFile) -> bytes:
+        return join(self._target.path(file.directory), file.name)
 
     def _guarded(self, file: RestoredFile) -> _Guard:
         return _Guard(self, file)
@@ -297,23 +303,6 @@ class FileWriter:
         """Take away what was begun and not completed. Nothing else may be under way any more."""
         for file in list(self._begun):
             self._give_up(file)
-
-    def make_room(self, parent: int, name: bytes) -> None:
-        """Remove a directory that stands where something else is about to take its place.
-
-        Raises OSError if anything is in it and deleting was not asked for.
-        """
-        try:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                return
-        except FileNotFoundError:
-            return
-        if not self._delete:
-            os.rmdir(name, dir_fd=parent)
-            return
-        removed = remove_tree(parent, name)
-        with self._lock:
-            self._report.deleted += removed
 
 
 class _Guard:

@@ -1,15 +1,18 @@
 """The directories of a restore's target.
 
-Nothing is reached by a path: each is opened in its parent, and never through a symlink, so that no archive, and no one
-who changes the target meanwhile, leads the restore out of it.
+Nothing is reached by a path: each is opened in its parent, and never through a symlink, so that neither an archive nor
+somebody who changes the target meanwhile leads the restore out of it. A directory that somebody else could have
+replaced is compared, each time that it is opened, with the one that the restore made or found.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +21,22 @@ from dataclasses import dataclass
 from cryostore.agent.errors import TargetError
 
 OPEN_MAX = 256
-FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+OPEN_MIN = 8
+FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 ROOT = 0
+ANYBODY = frozenset({-1})
+"""As the masters of a directory: its mode lets others than its owner change it."""
 
 
-def is_plain(name: bytes, parent: int) -> bool:
-    """Whether a directory that was just made hands nothing down to what is made in it: no group, no ACL.
+def masters_of(directory: os.stat_result) -> frozenset[int]:
+    """The users who can rename or replace what is in a directory; root can everywhere and is left out."""
+    if directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not directory.st_mode & stat.S_ISVTX:
+        return ANYBODY
+    return frozenset({directory.st_uid} - {0})
 
-    Raises OSError.
-    """
-    made = os.stat(name, dir_fd=parent, follow_symlinks=False)
+
+def is_plain(made: os.stat_result, name: bytes, parent: int) -> bool:
+    """Whether a directory that was just made hands nothing down to what is made in it: no group, no ACL."""
     if made.st_mode & stat.S_ISGID or made.st_gid != os.getegid():  # some file systems hand it down by themselves
         return False
     try:
@@ -35,6 +44,19 @@ def is_plain(name: bytes, parent: int) -> bool:
     except OSError:
         return False
     return not any(attribute.startswith("system.posix_acl") for attribute in names)
+
+
+def is_new(made: os.stat_result, name: bytes, parent: int) -> bool:
+    """Whether a directory is one that this user just made and not another one that somebody put there. Raises OSError.
+
+    An empty one of this user would not be told apart, and nothing is lost if it is taken for the new one.
+    """
+    fd = os.open(name, FLAGS, dir_fd=parent)
+    try:
+        found = os.fstat(fd)
+        return os.path.samestat(found, made) and found.st_uid == os.geteuid() and not os.listdir(fd)
+    finally:
+        os.close(fd)
 
 
 @dataclass(slots=True)
@@ -65,11 +87,18 @@ class Target:
         self._names = [b""]
         self._fresh = bytearray([self.made])
         self._plain = bytearray([False])
+        self._user = frozenset({os.geteuid()})
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Open] = OrderedDict({ROOT: _Open(fd, 1)} if fd >= 0 else {})
+        status = os.fstat(fd) if fd >= 0 else None
+        self._devices = array("Q", [status.st_dev if status else 0])
+        self._inodes = array("Q", [status.st_ino if status else 0])
+        self._masters = [masters_of(status) - self._user if status else frozenset()]
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._open_max = max(min(OPEN_MAX, soft // 4), OPEN_MIN) if soft > 0 else OPEN_MAX
 
-    def add(self, parent: int, name: bytes, *, fresh: bool, plain: bool = False) -> int:
-        """Number a directory that exists in the one numbered `parent`.
+    def add(self, parent: int, name: bytes, status: os.stat_result | None, *, fresh: bool, plain: bool = False) -> int:
+        """Number a directory that exists in the one numbered `parent`; in a dry run it may be yet to be made.
 
         A `plain` one was made by this restore and hands neither group nor ACL down to what is made in it.
         """
@@ -77,7 +106,20 @@ class Target:
         self._names.append(name)
         self._fresh.append(fresh)
         self._plain.append(plain)
+        self._devices.append(status.st_dev if status else 0)
+        self._inodes.append(status.st_ino if status else 0)
+        own = masters_of(status) - self._user if status else frozenset()
+        masters = self._masters[parent]
+        self._masters.append(masters if own <= masters else masters | own)
         return len(self._names) - 1
+
+    def parent(self, number: int) -> int:
+        """The number of the directory that a directory is in."""
+        return self._parents[number]
+
+    def masters(self, number: int) -> frozenset[int]:
+        """The users, beside root and this one, who can replace what is in a directory, or the directory itself."""
+        return self._masters[number]
 
     def fresh(self, number: int) -> bool:
         """Whether this restore made the directory, so that nothing was in it."""
@@ -119,7 +161,7 @@ class Target:
             opened.users += 1  # so that making room cannot close it
             try:
                 self._make_room()
-                child = _Open(os.open(self._names[below], FLAGS, dir_fd=opened.fd))
+                child = _Open(self._checked(below, self._opened(self._names[below], opened.fd)))
             finally:
                 opened.users -= 1
             self._open[below] = opened = child
@@ -127,14 +169,37 @@ class Target:
         opened.users += 1
         return opened
 
+    def _opened(self, name: bytes, parent: int) -> int:
+        try:
+            return os.open(name, FLAGS, dir_fd=parent)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        self._open_max = max(len(self._open) // 2, OPEN_MIN)
+        while len(self._open) >= self._open_max and self._close_one():
+            pass
+        return os.open(name, FLAGS, dir_fd=parent)
+
+    def _checked(self, number: int, fd: int) -> int:
+        """The descriptor, of the directory that has this number. Raises OSError if it is another one."""
+        if self._masters[self._parents[number]]:
+            found = os.fstat(fd)
+            if (found.st_dev, found.st_ino) != (self._devices[number], self._inodes[number]):
+                os.close(fd)
+                raise OSError(errno.ESTALE, "somebody replaced the folder while it was restored")
+        return fd
+
     def _make_room(self) -> None:
-        if len(self._open) < OPEN_MAX:
-            return
+        if len(self._open) >= self._open_max:
+            self._close_one()
+
+    def _close_one(self) -> bool:
         for number, opened in self._open.items():
             if not opened.users:
                 os.close(opened.fd)
                 del self._open[number]
-                return
+                return True
+        return False
 
     def close(self) -> None:
         """Close all that is open."""

@@ -1,0 +1,96 @@
+"""The calls that a restore makes to its target, changed on the way: a case-blind file system, calls that fail."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+
+REAL = {
+    name: getattr(os, name)
+    for name in (
+        "open",
+        "stat",
+        "mkdir",
+        "unlink",
+        "rmdir",
+        "rename",
+        "link",
+        "symlink",
+        "mkfifo",
+        "mknod",
+        "readlink",
+        "listdir",
+        "listxattr",
+        "getxattr",
+        "setxattr",
+        "removexattr",
+        "chown",
+        "chmod",
+        "utime",
+        "pwrite",
+        "pread",
+        "ftruncate",
+        "fsync",
+        "fstat",
+    )
+}
+NAMED = ("open", "stat", "mkdir", "unlink", "rmdir", "rename", "link", "symlink", "mkfifo", "mknod", "readlink")
+"""Those that take names in a directory."""
+
+
+def _found(name, directory):
+    """The name that a case-blind directory lists for this one."""
+    if directory is None:
+        return name
+    listed = map(os.fsencode, REAL["listdir"](directory))
+    wanted = os.fsencode(name)
+    return next((each for each in listed if each.lower() == wanted.lower()), wanted)
+
+
+@contextmanager
+def case_blind(monkeypatch):
+    """While the context lasts, directories that are reached by a descriptor do not tell upper from lower case."""
+    lock = threading.RLock()
+
+    def changed(name):
+        def call(*arguments, **named):
+            with lock:
+                given = list(arguments)
+                if name in ("rename", "link"):
+                    given[0] = _found(given[0], named.get("src_dir_fd"))
+                    given[1] = _found(given[1], named.get("dst_dir_fd"))
+                elif name == "symlink":
+                    given[1] = _found(given[1], named.get("dir_fd"))
+                elif "dir_fd" in named:
+                    given[0] = _found(given[0], named["dir_fd"])
+                return REAL[name](*given, **named)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in NAMED:
+            patch.setattr(os, name, changed(name))
+        yield
+
+
+@contextmanager
+def failing(monkeypatch, name, code, *, at=None):
+    """While the context lasts, call number `at` of this name fails with an error number, all of them without `at`.
+
+    Gives a list of the arguments of all calls.
+    """
+    calls = []
+    lock = threading.Lock()
+
+    def call(*arguments, **named):
+        with lock:
+            number = len(calls)
+            calls.append(arguments)
+        if at is None or number == at:
+            raise OSError(code, os.strerror(code))
+        return REAL[name](*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, call)
+        yield calls
