@@ -92,9 +92,8 @@ HOT = {
     "objects.remove": lambda t: objects.remove(t, VIEW, b"n", now_ms=0),
     "objects.change": lambda t: objects.change(t, VIEW),
     "objects.totals": lambda t: objects.totals(t, (HERE,)),
-    "objects.written": lambda t: objects.written(t, HERE, after=0, limit=10),
-    "objects.count_written": lambda t: objects.count_written(t, HERE),
-    "objects.closed": lambda t: objects.closed(t, HERE, after=(0, 0), limit=10),
+    "objects.written": lambda t: objects.written(t, HERE, below=1, after=None, limit=10),
+    "objects.closed": lambda t: objects.closed(t, HERE, below=1, after=None, limit=10),
     "objects.truncate": lambda t: objects.truncate(t, 1, 1, 10),
     "objects.forget": lambda t: objects.forget(t, 1, 1, 3, 10),
     "packs.number_for": lambda t: packs.number_for(t, "p", epoch=0, now_ms=0),
@@ -105,6 +104,7 @@ HOT = {
     "packs.drop": lambda t: packs.drop(t, 1, epoch=1, before_ms=0),
     "packs.least_verified": lambda t: packs.least_verified(t, after=(0, 0), verified_before_ms=9, limit=10),
     "records.due": lambda t: records.due(t, 10),
+    "records.between": lambda t: records.between(t, 1, 1, 9),
     "records.above": lambda t: records.above(t, HERE, 10),
     "records.page": lambda t: records.page(t, RecordKey("commit", 1, 1), 10),
     "records.begin_commit": lambda t: records.begin_commit(t, Segment(1, 1)),
@@ -202,7 +202,7 @@ def test_a_commit_does_not_read_the_base_it_was_made_on():
         found = []
 
         def look(transaction):
-            work = lambda t: objects.written(t, Segment(1, 2), after=0, limit=10)  # noqa: E731 - as in HOT
+            work = lambda t: objects.written(t, Segment(1, 2), below=1, after=None, limit=10)  # noqa: E731 - as in HOT
             found.extend(node for _, plan in plans(transaction, work) for node in nodes(plan))
             work = lambda t: uploads.delete_of_job(t, "J2", 10)  # noqa: E731 - as above
             found.extend(node for _, plan in plans(transaction, work) for node in nodes(plan))

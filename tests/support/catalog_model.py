@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -57,14 +58,14 @@ NAMES = [b"a", b"a\x7f", b"a/", b"aa", b"b", "é".encode(), "\U0010ffff".encode(
 OPEN = ("CREATED", "PENDING", "RUNNING", "ABORTING")
 
 
-def catalog_context(database=None, clock=None):
+def catalog_context(database=None, clock=None, blobs=None):
     """A context for handlers that touch the catalog alone: its chunk store is empty. One vault exists."""
     database = database or MemoryDatabase()
     keyring = MemoryKeyring()
     context = Context(
         database=database,
         store=ChunkStore(MemoryBlobs(), counting_ids()),
-        records=Records(MemoryBlobs(), keyring),
+        records=Records(blobs or MemoryBlobs(), keyring),
         keys=VaultKeys(database, keyring),
         tokens=Tokens(b"secret"),
         arns=Arns(Settings()),
@@ -176,8 +177,8 @@ class CatalogModel:
     Requests take nothing away by themselves: that is for `clean`, `forget`, `settle` and `maintain`.
     """
 
-    def __init__(self, *, batch_rows=1, database=None):
-        self.context = catalog_context(database)
+    def __init__(self, *, batch_rows=1, database=None, blobs=None):
+        self.context = catalog_context(database, blobs=blobs)
         self.database, self.clock = self.context.database, self.context.clock
         self.jobs, self.points, self.number = {}, {}, 0
         self._patches = ExitStack()
@@ -427,6 +428,7 @@ class CatalogModel:
         self.see_forgotten()
         assert not any(point.deleting for point in self.points.values())
         self.nothing_is_kept_for_nobody()
+        self.no_record_is_kept_for_nobody()
 
     def _restoring(self, job_id):
         row = self.database.read(lambda t: restore_jobs.find_restore_job(t, job_id))
@@ -434,12 +436,13 @@ class CatalogModel:
 
     def lose_the_catalog(self):
         """The catalog is made anew from what is beside it: points are back as they were, what was open is gone."""
-        records, database, outcome = self.context.records, MemoryDatabase(), Rebuilt()
-        for _ in Rebuild(database, records._blobs, records._keyring, outcome, now_ms=self.clock()).run():
-            pass
+        database = MemoryDatabase()
+        outcome = self._rebuild_into(database)
         self.database.close()
         self.database = database
-        self.context = dataclasses.replace(self.context, database=database, keys=VaultKeys(database, records._keyring))
+        self.context = dataclasses.replace(
+            self.context, database=database, keys=VaultKeys(database, self.context.records._keyring)
+        )
         self.jobs = {job_id: job for job_id, job in self.jobs.items() if self.row(job) is not None}
         assert all(job.state == "COMPLETED" for job in self.jobs.values())
         self.points = {point.point_id: point for point in self.live()}
@@ -453,7 +456,39 @@ class CatalogModel:
         self.check()
         self.nothing_is_kept_for_nobody()
 
+    def _rebuild_into(self, database):
+        records, outcome = self.context.records, Rebuilt()
+        for _ in Rebuild(database, records._blobs, records._keyring, outcome, now_ms=self.clock()).run():
+            pass
+        return outcome
+
     # --- what must hold
+
+    def the_records_describe_the_points(self, database=None):
+        """A catalog made from the records has each live point, object by object, and nothing else."""
+        with closing(database or MemoryDatabase()) as made:
+            outcome = self._rebuild_into(made)
+            live = {point.point_id: point for point in self.live()}
+            found = made.read(lambda t: t.rows("SELECT point_id, status, lineage_id, generation FROM recovery_point"))
+            assert outcome.losses == []
+            assert {row[0]: row[1] for row in found} == dict.fromkeys(live, "COMPLETED")
+            for point_id, _, *segment in found:
+                made.read(partial(self._sees, segment=lineages.Segment(*segment), view=live[point_id].view))
+
+    def no_record_is_kept_for_nobody(self):
+        """Every record is of a generation that is seen, and builds on the nearest one below it that is."""
+        rows = self.database.read(
+            lambda t: t.rows(
+                "SELECT number, generation, previous, recorded = changes FROM record WHERE noun = 'commit'"
+            )
+        )
+        for lineage_id, generation, previous, recorded in rows:
+            seen = self.database.read(lambda t, lineage_id=lineage_id: lineages.seen(t, lineage_id))
+            assert generation in seen
+            assert previous == max((other for other in seen if other < generation), default=0)
+            assert recorded
+        names = {name[1:3] for name in self.context.records.names("commit")}
+        assert names == {(lineage_id, generation) for lineage_id, generation, *_ in rows}
 
     def check(self):
         """What must hold at any moment."""

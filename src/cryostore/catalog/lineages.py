@@ -164,6 +164,12 @@ def neighbours(transaction: Transaction, segment: Segment) -> tuple[int, int | N
     return below or 0, above
 
 
+def is_seen(transaction: Transaction, segment: Segment) -> bool:
+    """Whether somebody sees this generation of its lineage, as in `neighbours`."""
+    below, _ = neighbours(transaction, segment)
+    return below == segment.generation
+
+
 def is_needed(transaction: Transaction, lineage_id: int) -> bool:
     """Whether a point, a job that has not ended or another lineage needs the lineage, or it holds rows."""
     row = transaction.row(

@@ -47,9 +47,9 @@ class ObjectRow(NamedTuple):
 
 
 class WrittenObject(NamedTuple):
-    """An object version as the commit that wrote it put it, or the removal of a name."""
+    """An object version as a record has it, or the removal of a name. `place`: its first generation, and its id."""
 
-    object_id: int
+    place: tuple[int, int]
     name: bytes
     removed: int
     content: ObjectContent
@@ -296,43 +296,45 @@ def _lengths(transaction: Transaction, view: View, names: Sequence[bytes]) -> li
     return lengths
 
 
-def written(transaction: Transaction, segment: Segment, *, after: int, limit: int) -> list[WrittenObject]:
-    """The versions that a generation added to its lineage and that are still there, by id, after `after`."""
+def written(
+    transaction: Transaction, segment: Segment, *, below: int, after: tuple[int, int] | None, limit: int
+) -> list[WrittenObject]:
+    """The versions that a generation sees and the generation `below` does not, in the order of their `place`."""
+    begin, object_id = after or (below, GENERATION_MAX)
     rows = transaction.rows(
-        f"SELECT object_id, name, removed, {CONTENT_COLUMNS} FROM object WHERE lineage_id = :lineage_id"
-        " AND from_generation = :generation AND object_id > :after ORDER BY object_id LIMIT :limit",
-        after=after,
+        f"SELECT object_id, from_generation, name, removed, {CONTENT_COLUMNS} FROM object"
+        " WHERE lineage_id = :lineage_id AND (from_generation, object_id) > (:begin, :object_id)"
+        " AND from_generation <= :generation AND to_generation > :generation"
+        " ORDER BY from_generation, object_id LIMIT :limit",
+        begin=begin,
+        object_id=object_id,
         limit=limit,
         **segment._asdict(),
     )
-    return [WrittenObject(row[0], row[1], row[2], ObjectContent(*row[3:])) for row in rows]
-
-
-def count_written(transaction: Transaction, segment: Segment) -> int:
-    """How many versions that a generation added are still there."""
-    row = transaction.row(
-        "SELECT count(*) FROM object WHERE lineage_id = :lineage_id AND from_generation = :generation",
-        **segment._asdict(),
-    )
-    return int(row[0]) if row else 0
+    return [WrittenObject((row[1], row[0]), row[2], row[3], ObjectContent(*row[4:])) for row in rows]
 
 
 def closed(
-    transaction: Transaction, segment: Segment, *, after: tuple[int, int], limit: int
-) -> list[tuple[tuple[int, int], bytes]]:
-    """The names whose versions ended with a generation that has none itself, each behind its place in the order."""
+    transaction: Transaction, segment: Segment, *, below: int, after: tuple[int, int, int] | None, limit: int
+) -> list[tuple[tuple[int, int, int], bytes]]:
+    """The names that the generation `below` has a version of and this one has none, each behind its place."""
+    end, begin, object_id = after or (below, GENERATION_MAX, 0)
     rows = transaction.rows(
-        f"SELECT from_generation, object_id, name FROM object AS here WHERE lineage_id = :lineage_id"
-        f" AND to_generation = :generation AND {CLOSED} AND (from_generation, object_id) > (:begin, :object_id)"
+        "SELECT to_generation, from_generation, object_id, name FROM object AS here WHERE lineage_id = :lineage_id"
+        f" AND {CLOSED} AND (to_generation, from_generation, object_id) > (:end, :begin, :object_id)"
+        " AND to_generation <= :generation AND from_generation <= :below"
         " AND NOT EXISTS (SELECT 1 FROM object AS next WHERE next.lineage_id = :lineage_id"
-        " AND next.name = here.name AND next.from_generation = :generation)"
-        " ORDER BY from_generation, object_id LIMIT :limit",
-        begin=after[0],
-        object_id=after[1],
+        " AND next.name = here.name AND next.from_generation > :below AND next.from_generation <= :generation"
+        " AND next.to_generation > :generation)"
+        " ORDER BY to_generation, from_generation, object_id LIMIT :limit",
+        end=end,
+        begin=begin,
+        object_id=object_id,
+        below=below,
         limit=limit,
         **segment._asdict(),
     )
-    return [((row[0], row[1]), row[2]) for row in rows]
+    return [((row[0], row[1], row[2]), row[3]) for row in rows]
 
 
 def close(transaction: Transaction, segment: Segment, name: bytes) -> None:

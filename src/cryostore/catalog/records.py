@@ -28,7 +28,7 @@ class RecordKey(NamedTuple):
 class RecordRow(NamedTuple):
     """How far the recording of a noun is. `entries` are those of the finished record.
 
-    `previous` is the tip that a commit went on from: what its lineage has between the two was taken back.
+    `previous` is the generation that the record of a commit builds on, 0 if on none. Nobody sees what is in between.
     """
 
     noun: str
@@ -86,6 +86,17 @@ def begin_commit(transaction: Transaction, segment: Segment) -> RecordRow:
     return RecordRow(*row)
 
 
+def touch_unseen(transaction: Transaction) -> int:
+    """Note that the commits which nobody sees any more have changed: what they say goes; answers how many."""
+    return transaction.run(
+        "UPDATE record SET changes = changes + 1 WHERE noun = 'commit' AND gone = 0 AND recorded = changes"
+        " AND NOT EXISTS (SELECT 1 FROM recovery_point AS point WHERE point.lineage_id = record.number"
+        " AND point.generation = record.generation AND point.status <> 'DELETING')"
+        " AND NOT EXISTS (SELECT 1 FROM lineage WHERE lineage.parent_lineage_id = record.number"
+        " AND lineage.parent_generation = record.generation AND lineage.retired = 0)"
+    )
+
+
 def touch_known(transaction: Transaction, key: RecordKey) -> RecordRow | None:
     """As `touch`, for a noun that is on record or waits to be: its row, with the number; None if it is not."""
     row = transaction.row(
@@ -117,14 +128,30 @@ def due(transaction: Transaction, limit: int, *, after: RecordKey = FIRST) -> li
 
 
 def above(transaction: Transaction, segment: Segment, limit: int) -> list[RecordRow]:
-    """The rows of commits to a lineage above a generation."""
+    """The rows of commits to a lineage above a generation, the newest first."""
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM record WHERE noun = 'commit' AND number = :lineage_id AND generation > :generation"
-        " ORDER BY generation LIMIT :limit",
+        " ORDER BY generation DESC LIMIT :limit",
         limit=limit,
         **segment._asdict(),
     )
     return [RecordRow(*row) for row in rows]
+
+
+def between(transaction: Transaction, lineage_id: int, below: int, above: int) -> list[RecordKey]:
+    """What keeps rows on record that no generation from `below` to `above` sees, these two left out.
+
+    That is a record of a generation between the two, and the record of `above` if it builds on one of them.
+    """
+    rows = transaction.rows(
+        "SELECT generation FROM record WHERE noun = 'commit' AND number = :lineage_id AND (generation > :below"
+        " AND generation < :above OR generation = :above AND gone = 0 AND (previous > :below OR recorded = 0))"
+        " ORDER BY generation",
+        lineage_id=lineage_id,
+        below=below,
+        above=above,
+    )
+    return [RecordKey(COMMIT, lineage_id, generation) for (generation,) in rows]
 
 
 def page(transaction: Transaction, after: RecordKey, limit: int) -> list[RecordRow]:
@@ -138,30 +165,28 @@ def page(transaction: Transaction, after: RecordKey, limit: int) -> list[RecordR
     return [RecordRow(*row) for row in rows]
 
 
-def pass_over(transaction: Transaction, row: RecordRow) -> list[RecordKey]:
-    """Let the commits that went on from this one follow on the one before it; answers which these are.
-
-    Their records are to be written anew before this one's goes: whoever rebuilds would miss it otherwise.
-    """
+def touch_following(transaction: Transaction, key: RecordKey) -> list[RecordKey]:
+    """Note that the commits whose records build on this one have changed; answers which these are."""
     rows = transaction.rows(
-        "UPDATE record SET previous = :previous, changes = changes + 1 WHERE noun = 'commit' AND number = :number"
+        "UPDATE record SET changes = changes + 1 WHERE noun = 'commit' AND noun = :noun AND number = :number"
         " AND generation > :generation AND previous = :generation AND gone = 0 RETURNING generation",
-        previous=row.previous,
-        number=row.number,
-        generation=row.generation,
+        **key._asdict(),
     )
-    return [RecordKey(COMMIT, row.number, generation) for (generation,) in rows]
+    return [RecordKey(COMMIT, key.number, generation) for (generation,) in rows]
 
 
-def settle(transaction: Transaction, key: RecordKey, change: int, *, parts: int, entries: int) -> RecordRow | None:
+def settle(
+    transaction: Transaction, key: RecordKey, change: int, *, parts: int, entries: int, previous: int | None
+) -> RecordRow | None:
     """Note that the record with this number is finished; answers the row as it was, or None if nobody wants it.
 
     Nobody does if the noun is no more, or a record with a higher number was finished before.
     """
     before = None if change == 1 else find(transaction, key)  # the first record has none before it
     row = transaction.row(
-        f"UPDATE record SET recorded = :change, parts = :parts, entries = :entries WHERE {IS_KEY}"
-        f" AND gone = 0 AND recorded < :change RETURNING {COLUMNS}",
+        "UPDATE record SET recorded = :change, parts = :parts, entries = :entries, previous = :previous"
+        f" WHERE {IS_KEY} AND gone = 0 AND recorded < :change RETURNING {COLUMNS}",
+        previous=previous,
         change=change,
         parts=parts,
         entries=entries,

@@ -96,7 +96,7 @@ TABLES = (
         "vault_id digest",
         "key_number pack_number pack_offset sealed_length length condemned_ms damaged_ms used_epoch",
     ),
-    _keyed("collection", "epoch", ""),
+    _keyed("collection", "epoch", "unknown_commits"),
     _keyed("idempotency", "operation token", "request_digest answer created_ms"),
     _keyed("record", "noun number generation", "changes recorded parts entries gone previous"),
 )

@@ -86,7 +86,7 @@ def _steps(run: Run) -> Generator[Progress, None, None]:
     yield from compaction.compact(run, live_bytes)
     yield from packs.retire(run)
     yield from packs.drop(run)
-    yield from records.shrink(run)
+    yield from records.drop_unseen(run)
 
 
 def _warn(outcome: Outcome) -> None:

@@ -36,7 +36,7 @@ from cryostore.catalog import (
     recovery_points,
     vaults,
 )
-from cryostore.catalog.database import Database, Transaction
+from cryostore.catalog.database import GENERATION_MAX, Database, Transaction
 from cryostore.catalog.jobs import JobRow
 from cryostore.catalog.lineages import Segment
 from cryostore.catalog.objects import ObjectContent, WrittenObject
@@ -131,17 +131,19 @@ class Rebuild:
         commits = self._recorded.commits(self._key_of)
         for lineage_id, some in groupby(commits, key=lambda held: held.key.number):
             losses = len(self.outcome.losses)
-            valid, void = self._sorted_out(list(some))
+            all_of_it = list(some)
+            valid, void = self._sorted_out(all_of_it)
             for held in valid:
                 yield Progress("commits", self.outcome.recovery_points)
                 self._put_back_commit(held)
             if len(self.outcome.losses) == losses:  # else void may be what is only not read
                 for held in void:
                     self._database.write(partial(_put_back_record, held=held, gone=True))
-            last = valid[-1].key.generation
+            last = all_of_it[-1].key.generation
             self._database.write(partial(lineages.reserve, lineage_id=lineage_id, generation=last))
         yield Progress("lineages", 0)
         self._take_back_unseen()
+        self._database.write(records.touch_unseen)
 
     def _sorted_out(self, commits: list[Held]) -> tuple[list[Held], list[Held]]:
         """A lineage's commits in order, without those that were taken back, which come second."""
@@ -152,13 +154,16 @@ class Rebuild:
             if from_generation is not None and held.key.generation > from_generation:
                 void.append(held)
                 continue
+            if not held.parts:
+                self._recorded.lose(held.key, "the record")
+                continue
             if from_generation and held.key.generation < from_generation:
                 self._recorded.lose(held.key._replace(generation=from_generation), "the record")
             valid.insert(0, held)
             first = next(self._recorded.parts(held, self._key_of), None)
             from_generation = first.previous if first else None
         if from_generation:
-            self._recorded.lose(valid[0].key._replace(generation=from_generation), "the record")
+            self._recorded.lose(commits[0].key._replace(generation=from_generation), "the record")
         return valid, void
 
     def _put_back_commit(self, held: Held) -> None:
@@ -316,7 +321,7 @@ def _put_back_part(transaction: Transaction, segment: Segment, part: CommitRecor
         chunk_lists.insert_parts(transaction, chunk_list_id, [(number, first_index, packed)])
         chunk_lists.reserve(transaction, chunk_list_id)
     for name, removed, *content in part.objects:
-        objects.restore(transaction, segment, WrittenObject(0, name, removed, ObjectContent(*content)))
+        objects.restore(transaction, segment, WrittenObject((0, 0), name, removed, ObjectContent(*content)))
     if part.point is not None:
         recovery_points.insert(transaction, _row(PointRow, part.point))
     if part.job is not None:
@@ -325,6 +330,6 @@ def _put_back_part(transaction: Transaction, segment: Segment, part: CommitRecor
 
 def _drop_lineage(transaction: Transaction, lineage_id: int) -> None:
     """Remove a lineage that nobody sees; its records are to follow."""
-    for row in records.above(transaction, Segment(lineage_id, 0), -1):
+    for row in records.above(transaction, Segment(lineage_id, 0), GENERATION_MAX):
         records.end(transaction, row.key)
     lineages.delete(transaction, lineage_id)

@@ -22,7 +22,7 @@ _UNREADABLE = (KeyUnavailableError, *READ_ERRORS)
 class Held(NamedTuple):
     """The record of a noun that holds: its highest number that is complete, and how many parts that has.
 
-    `number_max` is the highest there is, complete or not.
+    `number_max` is the highest there is, complete or not. Of a noun without a complete record `parts` is 0.
     """
 
     key: RecordKey
@@ -57,7 +57,10 @@ class Recorded:
             yield held, decode(data, VaultRecord)
 
     def commits(self, key_of: Callable[[bytes], DataKey | None]) -> Iterator[Held]:
-        """The records of commits that are complete, by lineage and generation."""
+        """The records of commits, by lineage and generation: the one that is complete, or none.
+
+        One may be incomplete and not be needed: it is being removed, or was never finished.
+        """
         for key, numbers in self._numbers(COMMIT):
             number_max = max(numbers)
             for change in sorted(numbers, reverse=True):
@@ -67,7 +70,7 @@ class Recorded:
                     yield held
                     break
             else:
-                self.lose(key, "the record")
+                yield Held(key, 0, 0, number_max)
 
     def parts(self, held: Held, key_of: Callable[[bytes], DataKey | None]) -> Iterator[CommitRecord]:
         """The parts of a commit's record, in order; what cannot be read is left out and counted as lost."""

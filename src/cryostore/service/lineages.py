@@ -11,12 +11,12 @@ from cryostore.catalog import jobs, lineages, objects, records, recovery_points,
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.jobs import JobRow
 from cryostore.catalog.lineages import Segment
-from cryostore.catalog.records import of_commit
+from cryostore.catalog.records import RecordKey, of_commit
 from cryostore.catalog.recovery_points import PointRow
 from cryostore.core.time import SECOND_MS, span
 from cryostore.model.errors import ResourceNotFoundException, ThrottlingException
 from cryostore.service.context import Context
-from cryostore.service.records import record, void_above
+from cryostore.service.records import record, record_anew, void_above
 
 BATCH_ROWS = 500
 """Rows one transaction takes away at most, so that no other writer waits long."""
@@ -166,9 +166,9 @@ def forget(context: Context, point: PointRow, *, batches_max: int) -> bool:
     The point is off the record when this returns. Answers whether all is done; stops early after `batches_max`
     transactions. May be repeated, by several at once.
     """
-    done = _repeat_voiding(context, lambda transaction: _free(transaction, point.point_id), batches_max)
     if point.segment is not None:
         record(context, of_commit(point.segment))
+    done = _repeat_voiding(context, lambda transaction: _free(transaction, point.point_id), batches_max)
     if done:
         context.database.write(lambda transaction: _delete(transaction, point.point_id))
     settle(context, batches_max=batches_max)
@@ -183,14 +183,25 @@ class _OnRecordError(Exception):
         self.segment = segment
 
 
+class _BuiltOnError(Exception):
+    """What is to be taken away is in these records, or they build on it: they are to be written anew first."""
+
+    def __init__(self, keys: list[RecordKey]) -> None:
+        super().__init__(keys)
+        self.keys = keys
+
+
 def _repeat_voiding(context: Context, step: Callable[[Transaction], bool], batches_max: int) -> bool:
-    """As `repeat`, for a step that may ask for records to be removed."""
+    """As `repeat`, for a step that may ask for records to be removed, or written anew."""
     for _ in range(batches_max):
         try:
             if context.database.write(step):
                 return True
         except _OnRecordError as error:
             void_above(context, error.segment)
+        except _BuiltOnError as error:
+            for key in error.keys:
+                record_anew(context, key)
     return False
 
 
@@ -216,10 +227,12 @@ def _delete(transaction: Transaction, point_id: str) -> None:
 def _release(transaction: Transaction, segment: Segment) -> bool:
     """Take away a batch of what only `segment` could see, unless somebody else does; answers whether that was all.
 
-    Raises _OnRecordError.
+    Raises _OnRecordError, _BuiltOnError.
     """
     below, above = lineages.neighbours(transaction, segment)
     if above is not None:
+        if keys := records.between(transaction, segment.lineage_id, below, above):
+            raise _BuiltOnError(keys)
         return objects.forget(transaction, segment.lineage_id, below, above, BATCH_ROWS)
     _require_off_record(transaction, segment._replace(generation=below))
     if not objects.truncate(transaction, segment.lineage_id, below, BATCH_ROWS):

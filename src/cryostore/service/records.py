@@ -1,9 +1,17 @@
 """What is written down of the catalog beside it, so that it can be rebuilt from the blobs and the keyring alone.
 
 There are three kinds of record: of the store (its access keys), of each vault (with its wrapped data keys), and of each
-commit: the recovery point, its job, and what the commit added to its lineage and took away. A record is written
-after the transaction that changes what it tells, and before that change is acknowledged. Nothing here is read
-again until `maintenance.rebuild` does.
+commit: the recovery point, its job, and what its generation of the lineage has otherwise than the one it builds on. A
+record is written after the transaction that changes what it tells, and before that change is acknowledged. Nothing
+here is read again until `maintenance.rebuild` does.
+
+The records of a lineage describe the generations that somebody sees, and no others (`catalog.lineages`):
+
+1. Each is the difference between its generation and the nearest one below that is seen, worked out from the rows of
+   the catalog alone. So any of them can be written again at any time.
+2. When a generation is not seen any more, the record of the next one above is written again, on what is below, and
+   is durable. From then on the record between the two is void, and goes.
+3. Only then the rows go that nobody sees any more: until then either record may be needed with all it says.
 
 Lives here: when records are written and what they say. Does not live here: their sealed form (`chunks.records`), and
 how far the recording is (`catalog.records`).
@@ -53,9 +61,10 @@ class VaultRecord(msgspec.Struct):
 class CommitRecord(msgspec.Struct, omit_defaults=True):
     """A part of the record of a commit. Only the first has `point` and `job`, only the `last` one says so.
 
-    `point` is missing once the recovery point is deleted and others need what its commit wrote. `closed` are names
-    whose versions end here without another one. Each of `chunk_lists` is the id of a list, the number of a part, its
-    first index and its bytes. `parents` are the segments the lineage looks through to, the nearest first.
+    `previous` is the generation that it builds on, 0 if on none. `point` is missing once the recovery point is deleted
+    and a lineage goes on from it. `closed` are names that `previous` has and this generation has not. Each of
+    `chunk_lists` is the id of a list, the number of a part, its first index and its bytes. `parents` are the segments
+    the lineage looks through to, the nearest first.
     """
 
     vault_id: int
@@ -75,10 +84,10 @@ class CommitRecord(msgspec.Struct, omit_defaults=True):
 
 
 class _Part(NamedTuple):
-    """A part on its way into a record."""
+    """A part on its way into a record. `previous` is what a commit's builds on."""
 
-    data: bytes
     entries: int
+    previous: int | None = None
 
 
 _Entry: TypeAlias = "WrittenObject | bytes | tuple[int, int, int, bytes]"
@@ -180,6 +189,12 @@ def record(context: Context, key: RecordKey) -> None:
     raise BlobExistsError(f"{key.noun} {key.number}.{key.generation} has records that the catalog does not know of")
 
 
+def record_anew(context: Context, key: RecordKey) -> None:
+    """Write the record of a noun again, if there is one; that of an unseen commit goes. Raises as `record_due`."""
+    context.database.write(lambda transaction: records.touch_known(transaction, key))
+    record(context, key)
+
+
 def void_above(context: Context, segment: Segment) -> None:
     """Remove the records of all commits to a lineage above a generation, before their rows are taken back.
 
@@ -212,18 +227,23 @@ def _delete(context: Context, key: RecordKey, change: int, parts: int) -> None:
 
 
 def _write(context: Context, row: RecordRow, written: Iterator[_Part], change: int) -> None:
-    """Take the parts of the record with this number as they are written, and remove the record before it."""
+    """Take the parts of the record with this number as they are written, and remove the record before it.
+
+    Without any the noun is no more, and all of its records are removed.
+    """
     key, parts, entries = row.key, 0, 0
+    previous: int | None = None
     for part in written:
-        parts, entries = parts + 1, entries + part.entries
+        parts, entries, previous = parts + 1, entries + part.entries, part.previous
     if not parts:
-        for follower in context.database.write(lambda transaction: records.pass_over(transaction, row)):
-            record(context, follower)
+        # Those that build on it come first, since it is void only once they build on another one.
+        for following in context.database.write(lambda transaction: records.touch_following(transaction, key)):
+            record(context, following)
         context.database.write(lambda transaction: records.end(transaction, key))
         _remove(context, row)
         return
     before = context.database.write(
-        lambda transaction: records.settle(transaction, key, change, parts=parts, entries=entries)
+        lambda transaction: records.settle(transaction, key, change, parts=parts, entries=entries, previous=previous)
     )
     if before is None:
         _delete(context, key, change, parts)
@@ -235,7 +255,7 @@ def _put_store(context: Context, row: RecordRow, change: int) -> Iterator[_Part]
     access_keys = context.database.read(keys.access_keys_in_full)
     data = encode(StoreRecord(access_keys))
     context.records.put_wrapped(RecordName(*row.key, change, 0), data)
-    yield _Part(data, 1)
+    yield _Part(1)
 
 
 def _put_vault(context: Context, row: RecordRow, change: int) -> Iterator[_Part]:
@@ -248,38 +268,51 @@ def _put_vault(context: Context, row: RecordRow, change: int) -> Iterator[_Part]
     if found is not None:
         data = encode(found)
         context.records.put_wrapped(RecordName(*row.key, change, 0), data)
-        yield _Part(data, 1)
+        yield _Part(1)
 
 
 def _put_commit(context: Context, row: RecordRow, change: int) -> Iterator[_Part]:
     segment = Segment(row.number, row.generation)
-    first = context.database.read(lambda transaction: _first(transaction, segment, row.previous))
+    first = context.database.read(lambda transaction: _first(transaction, segment))
     if first is not None:
+        _require_recorded(context, segment, first)
         yield from _commit_parts(context, row, change, first)
 
 
 def _commit_parts(context: Context, row: RecordRow, change: int, first: CommitRecord) -> Iterator[_Part]:
-    """The parts as they are put. Rows that nobody sees may go meanwhile, none is added: any moment's rows will do."""
+    """The parts as they are put.
+
+    Rows that the generation or the one it builds on sees stay, unless one of them is seen no more: then this record is
+    written again first, under a higher number. So the rows may be read in many transactions.
+    """
     segment = Segment(row.number, row.generation)
     key = context.keys.sealing(first.vault_id).key
-    parts = _parts(first, chain(_written(context, segment), _closed(context, segment)))
+    below = first.previous or 0
+    parts = _parts(first, chain(_written(context, segment, below), _closed(context, segment, below)))
     waiting: CommitRecord | None = None
     for number, part in enumerate(chain(parts, (None,)), start=-1):
         if waiting is not None:
             waiting.last = part is None
-            if not number and waiting.last and not waiting.entries and waiting.point is None:
-                return  # nothing is left of the commit
-            data = encode(waiting)
-            context.records.put(RecordName(*row.key, change, number), data, key)
-            yield _Part(data, waiting.entries)
+            context.records.put(RecordName(*row.key, change, number), encode(waiting), key)
+            yield _Part(waiting.entries, below)
         waiting = part
 
 
-def _first(transaction: Transaction, segment: Segment, previous: int | None) -> CommitRecord | None:
-    """The first part of a commit's record without its entries; None if the lineage is gone."""
+def _require_recorded(context: Context, segment: Segment, first: CommitRecord) -> None:
+    """See to it that what a record builds on is on record before it: a commit that was not acknowledged may not be."""
+    bases = [Segment(segment.lineage_id, first.previous)] if first.previous else []
+    for base in (*bases, *(Segment(*parent) for parent in first.parents[:1])):
+        found = context.database.read(lambda transaction: records.find(transaction, records.of_commit(base)))  # noqa: B023 - runs at once
+        if found is not None and not found.recorded:
+            record(context, found.key)
+
+
+def _first(transaction: Transaction, segment: Segment) -> CommitRecord | None:
+    """The first part of a commit's record without its entries; None if nobody sees the commit."""
     lineage = lineages.find(transaction, segment.lineage_id)
-    if lineage is None:
+    if lineage is None or not lineages.is_seen(transaction, segment):
         return None
+    previous, _ = lineages.neighbours(transaction, segment._replace(generation=segment.generation - 1))
     point = recovery_points.at(transaction, segment)
     if point is not None and point.status == "DELETING":
         point = None
@@ -318,11 +351,11 @@ def _append(part: CommitRecord, entry: _Entry) -> int:
     return len(entry[3])
 
 
-def _written(context: Context, segment: Segment) -> Iterator[_Entry]:
-    """The versions that a commit added and that are there still, each behind the parts of its chunk list."""
-    after = 0
+def _written(context: Context, segment: Segment, below: int) -> Iterator[_Entry]:
+    """The versions that a commit has and the generation `below` has not, each behind the parts of its chunk list."""
+    after: tuple[int, int] | None = None
     while rows := context.database.read(
-        lambda transaction: objects.written(transaction, segment, after=after, limit=ROWS_PER_READ)  # noqa: B023 - at once
+        lambda transaction: objects.written(transaction, segment, below=below, after=after, limit=ROWS_PER_READ)  # noqa: B023 - at once
     ):
         for row in rows:
             if row.content.chunk_list_id is not None:
@@ -330,7 +363,7 @@ def _written(context: Context, segment: Segment) -> Iterator[_Entry]:
             yield row
         if len(rows) < ROWS_PER_READ:
             return
-        after = rows[-1].object_id
+        after = rows[-1].place
 
 
 def _chunk_list(context: Context, chunk_list_id: int) -> Iterator[_Entry]:
@@ -342,10 +375,10 @@ def _chunk_list(context: Context, chunk_list_id: int) -> Iterator[_Entry]:
         part += 1
 
 
-def _closed(context: Context, segment: Segment) -> Iterator[_Entry]:
-    after = (0, 0)
+def _closed(context: Context, segment: Segment, below: int) -> Iterator[_Entry]:
+    after: tuple[int, int, int] | None = None
     while rows := context.database.read(
-        lambda transaction: objects.closed(transaction, segment, after=after, limit=ROWS_PER_READ)  # noqa: B023 - at once
+        lambda transaction: objects.closed(transaction, segment, below=below, after=after, limit=ROWS_PER_READ)  # noqa: B023 - at once
     ):
         yield from (name for _, name in rows)
         if len(rows) < ROWS_PER_READ:

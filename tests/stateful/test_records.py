@@ -1,0 +1,151 @@
+"""The records of lineages while points are deleted in any order: after every step the catalog is made anew from them.
+
+What comes of it is compared with what each point held when it was committed, object by object.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cryostore.catalog import open_catalog
+from cryostore.chunks.blobs import open_blobs
+from support.catalog_model import NAMES, RESOURCES, CatalogModel
+from support.postgres import new_database
+from support.service_store import on_services
+from support.shared_store import s3_in_environment
+
+FEW_NAMES = NAMES[:4]
+"""So few that most changes replace or remove what an earlier point wrote."""
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(FEW_NAMES), st.sampled_from([1, None]), st.sampled_from([0, 0, 2])), max_size=3
+)
+BATCHES = st.sampled_from([0, 1, 2, 20])
+POINTS_MAX = 8
+
+
+class RecordsMachine(RuleBasedStateMachine):
+    """Backups, branches, failures and deletions, each of which may be left half done."""
+
+    model: CatalogModel | None = None
+
+    def new_places(self):
+        """An empty catalog and an empty place for blobs; None: in memory."""
+        return None, None
+
+    @initialize(batch_rows=st.integers(1, 3), history=st.lists(CHANGES, min_size=3, max_size=6))
+    def begin(self, batch_rows, history):
+        """Some backups of one resource stand already."""
+        database, blobs = self.new_places()
+        self.model = CatalogModel(batch_rows=batch_rows, database=database, blobs=blobs)
+        for changes in [[(FEW_NAMES[0], 1, 0)], *history]:
+            self.back_up(RESOURCES[0], "latest", changes, fails=False)
+
+    def teardown(self):
+        if self.model is not None:
+            self.model.close()
+
+    def back_up(self, resource, base, changes, *, fails):
+        job = self.model.change(self.model.run(resource, base), changes)
+        if fails or not (job.view or job.base):
+            self.model.end(job)
+        else:
+            self.model.commit(job)
+
+    @precondition(lambda self: len(self.model.points) < POINTS_MAX)
+    @rule(
+        data=st.data(),
+        resource=st.sampled_from(RESOURCES),
+        changes=CHANGES,
+        fails=st.sampled_from([False] * 3 + [True]),
+    )
+    def a_backup(self, data, resource, changes, fails):
+        base = data.draw(st.sampled_from(["latest", "latest", *self.model.live()]))
+        self.back_up(resource, base, changes, fails=fails)
+
+    @precondition(lambda self: self.model.live())
+    @rule(data=st.data(), batches=BATCHES)
+    def delete(self, data, batches):
+        """What only the point saw goes at once, in part, or later."""
+        self.model.delete(data.draw(st.sampled_from(self.model.live())))
+        for row in self.model.deleting():
+            self.model.forget(row, batches)
+
+    @precondition(lambda self: self.model.live())
+    @rule()
+    def delete_the_oldest(self):
+        """As retention does it."""
+        self.model.delete(self.model.live()[0])
+
+    @precondition(lambda self: self.model.retired())
+    @rule(batches=BATCHES)
+    def settle_a_little(self, batches):
+        self.model.settle(batches)
+
+    @rule()
+    def maintain(self):
+        self.model.maintain()
+
+    @rule()
+    def lose_the_catalog(self):
+        """Life goes on with the catalog that was made anew."""
+        self.model.lose_the_catalog()
+
+    @invariant()
+    def the_records_describe_the_points(self):
+        if self.model is not None:
+            self.model.the_records_describe_the_points()
+
+
+TestRecords = RecordsMachine.TestCase
+TestRecords.settings = settings(max_examples=max(30, settings.default.max_examples // 2), stateful_step_count=15)
+
+
+class RecordsMachineOnServices(RecordsMachine):
+    """The same on PostgreSQL and S3; in the end the catalog is made anew on PostgreSQL, too."""
+
+    def new_places(self):
+        self.opened = ExitStack()
+        catalog = open_catalog(self.opened.enter_context(new_database()))
+        blobs = open_blobs(self.opened.enter_context(s3_in_environment()))
+        self.opened.callback(blobs.close)
+        return catalog, blobs
+
+    def teardown(self):
+        if self.model is not None:
+            with self.opened:
+                with new_database() as url:
+                    self.model.the_records_describe_the_points(open_catalog(url))
+                super().teardown()
+
+
+TestRecordsOnServices = on_services(RecordsMachineOnServices)
+
+
+def test_ordinary_retention_leaves_what_the_points_had():
+    """A name is written, seen by two points, and removed; the points go, the oldest first."""
+    with CatalogModel() as model:
+        job = model.put(model.run(), b"a", b"gone")
+        points = [model.commit(job)]
+        later = [[(b"b", 1, 0)], [(b"gone", None, 0)], [(b"b", None, 0), (b"c", 1, 0)]]
+        points += [model.commit(model.change(model.run(), changes)) for changes in later]
+        for point in points[:3]:
+            model.delete(point)
+            model.the_records_describe_the_points()
+            model.maintain()
+            model.the_records_describe_the_points()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 2, 0, 3), (2, 0, 3, 1)])
+def test_records_of_deleted_points_go(order):
+    """However many points there were, there is one record for each that is left."""
+    with CatalogModel() as model:
+        points = [model.commit(model.put(model.run(), b"a", b"%d" % number)) for number in range(4)]
+        for left, number in enumerate(reversed(order)):
+            assert len(list(model.context.records.names("commit"))) == 4 - left
+            model.delete(points[number])
+            model.maintain()
