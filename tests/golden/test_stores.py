@@ -38,6 +38,10 @@ class Golden:
 
     def __init__(self, golden, folder, *, without=(), before=lambda _data_dir: None):
         self.manifest = json.loads((golden / "manifest.json").read_text(encoding="utf-8"))
+        shown = self.manifest["picture"]
+        for name, vault in shown["vaults"].items():  # which by now counts all points that it lists
+            listed = [point["listed"] for point in shown["points"].values()]
+            vault["NumberOfRecoveryPoints"] = sum(point["BackupVaultName"] == name for point in listed)
         data_dir = copied(golden / "data", folder / "data", without=without)
         before(data_dir)
         clock = FrozenClock(self.manifest["now_ms"])

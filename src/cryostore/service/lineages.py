@@ -49,7 +49,9 @@ def bind(context: Context, job: JobRow) -> JobRow:
             return bound
         if isinstance(bound, _Queued):
             raise ThrottlingException(_waiting(job, bound.other, context.clock()))
-        if not clean(context, bound, batches_max=BATCHES_BEFORE_START):
+        if isinstance(bound, RecordKey):
+            record(context, bound)
+        elif not clean(context, bound, batches_max=BATCHES_BEFORE_START):
             raise ThrottlingException(f"BackupJobId: {job.job_id} waits for an ended job to be taken back; retry later")
 
 
@@ -70,8 +72,11 @@ def _missed_heartbeats(job: JobRow, now_ms: int) -> bool:
     return promised is not None and now_ms - job.active_ms > silent_ms_max
 
 
-def _bind(transaction: Transaction, job_id: str, now_ms: int) -> JobRow | _Queued | Segment:
-    """The started job; or why it did not start: it is queued, or a segment must be cleaned first."""
+def _bind(transaction: Transaction, job_id: str, now_ms: int) -> JobRow | _Queued | Segment | RecordKey:
+    """The started job; or why it did not start: it is queued, or a segment must be cleaned or its base recorded first.
+
+    What a record builds on must be on record before it, and the commit of a base may have failed at that.
+    """
     job = jobs.find(transaction, job_id)
     if job is None:
         raise ResourceNotFoundException(f"BackupJobId: {job_id} does not exist")
@@ -89,6 +94,9 @@ def _bind(transaction: Transaction, job_id: str, now_ms: int) -> JobRow | _Queue
         jobs.queue(transaction, job_id)
         return _Queued(other)
     base = _base(transaction, job)
+    on_record = records.find(transaction, of_commit(base.segment)) if base and base.segment else None
+    if on_record is not None and not on_record.recorded:
+        return on_record.key
     lineage = lineages.find(transaction, base.segment.lineage_id) if base and base.segment else None
     goes_on = (
         base is not None
