@@ -9,6 +9,7 @@ import pytest
 
 from cryostore.agent.agent_key import AgentKey, PublicKey
 from cryostore.agent.key_changes import change
+from cryostore.agent.known_damage import known_damage
 from cryostore.agent.points import find_point
 from cryostore.agent.report import Report
 from cryostore.agent.verify import verify
@@ -84,6 +85,26 @@ def whole(runs, point):
     with runs.opened(point) as archive:
         verify(archive, report, data=True)
     return report.issue_count == 0
+
+
+def known(runs, point):
+    """The paths that a verify without reading names, by what the store knows."""
+    report = Report()
+    with runs.opened(point) as archive:
+        verify(archive, report, data=False, damage=known_damage(runs.call, find_point(runs.call, point)))
+    return {issue.path for issue in report.issues}
+
+
+def test_verify_names_the_files_of_known_damage_without_reading(store, runs, source):
+    runs.backup(source)
+    first = runs.latest()
+    assert known(runs, first) == set()
+    spoil(store, runs, "content-00000001", -1)
+    hurt = known(runs, first)
+    assert hurt
+    assert hurt < {b"large", b"z", *(b"folder/%03d" % number for number in range(200))}
+    runs.backup(source)
+    assert known(runs, first) == known(runs, "latest") == set()
 
 
 @pytest.mark.parametrize("which", [1, -1])

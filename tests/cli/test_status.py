@@ -181,3 +181,22 @@ def test_no_key_is_needed(cryo, store, monkeypatch, tmp_path):
     """A monitor has no key of the agent, and nobody to type its passphrase."""
     monkeypatch.setenv("CRYO_KEY_FILE", str(tmp_path / "nowhere"))
     assert cryo("status", "--max-age", "1h")[0] == OK
+
+
+def test_a_damaged_point_is_no_good_backup_until_the_next_one(cryo, store, tmp_path):
+    """However the damage was found; `cryo verify` names the file, and reads nothing for it."""
+    (pack,) = (tmp_path / "data" / "packs").rglob("*.pack")
+    content = pack.read_bytes()
+    pack.unlink()
+    assert cryo("status", "--max-age", "1h")[0] == OK, "nobody knows of it yet"
+    assert cryo("check")[0] == WITH_ISSUES
+    code, said = cryo("status", "--max-age", "1h")
+    assert code == WITH_ISSUES
+    assert "tree: the last good recovery point is damaged" in said
+    assert lines_of(cryo("status", "--json")[1])[0]["damaged"] is True
+    assert cryo("verify", "latest")[0] == WITH_ISSUES
+    pack.write_bytes(content)
+    assert cryo("scrub")[0] == OK
+    assert cryo("verify", "latest")[0] == OK
+    assert cryo("status", "--max-age", "1h")[0] == OK
+    assert lines_of(cryo("status", "--json")[1])[0]["damaged"] is False

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cryostore.agent.known_damage import is_damaged
 from cryostore.agent.points import Point, completed, list_points
 from cryostore.agent.trial import RESOURCE_ARN
 from cryostore.client import pages
@@ -24,7 +26,8 @@ FAILURES_MS = 7 * DAY_MS
 class ResourceStatus:
     """How far one resource is backed up into one vault. `running` and `failed` are the newest such jobs.
 
-    `failed` is only set if it began after the newest good point did.
+    `failed` is only set if it began after the newest good point did. `damaged` says whether the store knows damage of
+    the newest good point; None if the store does not say.
     """
 
     vault: str
@@ -34,6 +37,7 @@ class ResourceStatus:
     last: Point | None = None
     running: BackupJob | None = None
     failed: BackupJob | None = None
+    damaged: bool | None = None
 
     def age_ms(self, now_ms: int) -> int | None:
         """How old what would be restored is: since the newest good run began. None if there is none."""
@@ -66,13 +70,20 @@ def status(call: Call, now_ms: int, vault: str | None = None, resource: str | No
             if _asked(job, resource):
                 each = _of(found, job)
                 each.running = _newer(each.running, job)
+    for job in _failed(call, now_ms, vault):
+        if _asked(job, resource):
+            _fail(_of(found, job), job)
+    for each in found.values():
+        if each.last is not None:
+            each.damaged = is_damaged(call, each.last)
+    return sorted(found.values(), key=lambda each: (each.name, each.vault))
+
+
+def _failed(call: Call, now_ms: int, vault: str | None) -> Iterator[BackupJob]:
     since = seconds(max(now_ms - FAILURES_MS, 0))
     for state in FAILED:
         asked = ListBackupJobs(by_state=state, by_backup_vault_name=vault, by_created_after=since)
-        for job in pages.items(call, asked):
-            if _asked(job, resource):
-                _fail(_of(found, job), job)
-    return sorted(found.values(), key=lambda each: (each.name, each.vault))
+        yield from pages.items(call, asked)
 
 
 def _asked(job: BackupJob, resource: str | None) -> bool:

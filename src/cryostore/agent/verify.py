@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from cryostore.agent.archive import Archive
 from cryostore.agent.entry import NO_DIGEST, Content
 from cryostore.agent.errors import DAMAGE
-from cryostore.agent.header import DISK
+from cryostore.agent.header import DISK, content_name
+from cryostore.agent.known_damage import KnownDamage
 from cryostore.agent.listing import entries
 from cryostore.agent.pieces import ChunkPages, Piece, chunks_of
 from cryostore.agent.report import Report
@@ -23,6 +24,7 @@ from cryostore.model.restores import Chunk
 WINDOW_FILES = 50_000
 THREADS = 4
 UNDER_WAY_MAX = 8
+DAMAGED = "the store knows that its data is damaged or lost"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,19 +36,23 @@ class _File:
     data_bytes: int
 
 
-def verify(archive: Archive, report: Report, *, data: bool) -> None:
+def verify(archive: Archive, report: Report, *, data: bool, damage: KnownDamage | None = None) -> None:
     """Look at every entry; with `data`, read every byte, each chunk once for many files. What is wrong is an issue.
 
-    Raises what the store raises if it cannot be asked at all, ArchiveDamagedError if the catalog cannot be read.
+    Without `data`, the chunks in `damage` are wrong. Raises what the store raises if it cannot be asked at all,
+    ArchiveDamagedError if the catalog cannot be read.
     """
     if archive.header.kind == DISK:
-        verify_disk(archive, report, data=data)
+        verify_disk(archive, report, data=data, damage=damage or KnownDamage())
         return
     pages = ChunkPages(archive)
     with Threads(THREADS, "verify") as threads:
         for window in _windows(archive, report):
             try:
-                _verify(archive, report, pages, window, threads if data else None)
+                if data:
+                    _read(archive, report, pages, window, threads)
+                else:
+                    _look_up(report, pages, window, damage or KnownDamage())
             except DAMAGE as error:
                 report.issue(window[0].path, error.message)
 
@@ -71,11 +77,19 @@ def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
         yield window
 
 
-def _verify(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], threads: Threads | None) -> None:
+def _look_up(report: Report, pages: ChunkPages, files: list[_File], damage: KnownDamage) -> None:
+    """See that all chunks are listed, and none of them is known to be damaged."""
+    affected: dict[bytes, None] = {}
+    for chunk, pieces in chunks_of(pages, files):
+        if damage.holds(content_name(pieces[0].wanted.content.object_number), chunk.index):
+            affected.update((piece.wanted.path, None) for piece in pieces)
+    for path in affected:
+        report.issue(path, DAMAGED)
+
+
+def _read(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], threads: Threads) -> None:
     under_way: deque[tuple[Sequence[Piece[_File]], Future[str | None]]] = deque()
     for chunk, pieces in chunks_of(pages, files):
-        if threads is None:
-            continue
         under_way.append((pieces, threads.submit(_look, archive, chunk, pieces)))
         report.read_bytes += chunk.length
         if len(under_way) >= UNDER_WAY_MAX:

@@ -6,8 +6,9 @@ from collections import deque
 from concurrent.futures import Future
 
 from cryostore.agent.archive import Archive
-from cryostore.agent.disk_blocks import layout_of, segment_blocks
+from cryostore.agent.disk_blocks import layout_of, segment_blocks, segment_name
 from cryostore.agent.errors import DAMAGE
+from cryostore.agent.known_damage import KnownDamage
 from cryostore.agent.listing import entries
 from cryostore.agent.report import Report
 from cryostore.agent.threads import Threads, result
@@ -18,7 +19,7 @@ THREADS = 4
 UNDER_WAY_MAX = 8
 
 
-def verify_disk(archive: Archive, report: Report, *, data: bool) -> None:
+def verify_disk(archive: Archive, report: Report, *, data: bool, damage: KnownDamage) -> None:
     """Look at all segments; what is wrong is an issue. Raises as `verify` does."""
     layout = layout_of(archive)
     path = b""
@@ -35,6 +36,11 @@ def verify_disk(archive: Archive, report: Report, *, data: bool) -> None:
                 continue
             if data:
                 _read(archive, report, path, blocks, threads)
+            else:
+                for index in blocks:
+                    if damage.holds(segment_name(number), index):
+                        offset = number * layout.segment_bytes + index * layout.block_bytes
+                        report.issue(path, f"block at byte {offset} is damaged or lost, as the store knows")
             report.file_bytes = min((number + 1) * layout.segment_bytes, layout.disk_bytes)
 
 

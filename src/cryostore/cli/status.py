@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cryostore.agent.status import ResourceStatus
 
 WITH_ISSUES = 1
+DAMAGED = "the last good recovery point is damaged in the store: `cryo verify` names the files, another backup heals it"
 TITLES = ("RESOURCE", "VAULT", "LAST GOOD", "AGE", "SIZE", "POINTS", "NOW")
 
 
@@ -29,7 +30,7 @@ TITLES = ("RESOURCE", "VAULT", "LAST GOOD", "AGE", "SIZE", "POINTS", "NOW")
     callback=duration_seconds,
     default=None,
     metavar="AGE",
-    help="Exit with 1 if a resource has no good recovery point, or one that is older: 26h, 3d.",
+    help="Exit with 1 if a resource has no good recovery point, or one that is damaged or older: 26h, 3d.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each; times in seconds since 1970.")
 @place_options
@@ -53,7 +54,8 @@ def command(vault: str | None, resource: str | None, max_age_seconds: float | No
     else:
         print(words(found, old, now_ms))
     missing = not found and (age_ms_max is not None or resource is not None)
-    return WITH_ISSUES if old or missing else OK
+    damaged = age_ms_max is not None and any(each.damaged for each in found)
+    return WITH_ISSUES if old or missing or damaged else OK
 
 
 def words(found: list[ResourceStatus], old: list[ResourceStatus], now_ms: int) -> str:
@@ -69,6 +71,8 @@ def words(found: list[ResourceStatus], old: list[ResourceStatus], now_ms: int) -
         if each.failed is not None:
             why = each.failed.status_message or (each.failed.state or "").lower()
             lines.append(f"{each.name}: the run of {_moment(each.failed.creation_date)} failed: {why}")
+        if each.damaged:
+            lines.append(f"{each.name}: {DAMAGED}")
         if each.is_ahead(now_ms):
             lines.append(f"{each.name}: the last good run began in the future: a clock is wrong, or was")
     lines += [f"{each.name}: too old" if each.last else f"{each.name}: no good recovery point" for each in old]
@@ -104,6 +108,7 @@ def facts(each: ResourceStatus, now_ms: int, *, too_old: bool) -> dict[str, Any]
         "age_seconds": None if age is None else age // SECOND_MS,
         "recovery_points": each.points,
         "too_old": too_old,
+        "damaged": each.damaged,
         "running_job_id": each.running.backup_job_id if each.running else None,
         "failed_job_id": failed.backup_job_id if failed else None,
         "failed_message": failed.status_message if failed else None,

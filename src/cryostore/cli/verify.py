@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE, OK
 
 if TYPE_CHECKING:
+    from cryostore.agent.known_damage import KnownDamage
     from cryostore.agent.report import Report
 
 WITH_ISSUES = 1
@@ -21,30 +23,47 @@ WITH_ISSUES = 1
 @click.argument("point", metavar="POINT")
 @click.option("--vault", default=None, help="Look for POINT in this vault alone.")
 @click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
-@click.option("--data", is_flag=True, help="Read every byte; without, only see that it is recorded.")
+@click.option("--data", is_flag=True, help="Read every byte. Without, ask the store for known damage.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
 @place_options
 def command(point: str, vault: str | None, resource: str | None, data: bool, as_json: bool, **place: Any) -> int:
-    """Read the catalog of a recovery point and see that all it needs is there. Files that are not whole are named."""
+    """Read the catalog of a recovery point and see that all it needs is there. Files that are not whole are named.
+
+    Without --data, damage that neither a scrub nor a check nor a read has found is not found either.
+    """
+    from cryostore.agent.errors import DAMAGE
+    from cryostore.agent.known_damage import known_damage
     from cryostore.agent.points import find_point, opened
     from cryostore.agent.report import Report
     from cryostore.agent.verify import verify
 
     report = Report()
-    with (
-        opened_call(Place(**place)) as call,
-        opened(call, find_point(call, point, vault, resource), "verify") as archive,
-    ):
-        note_unproved(archive)
-        report.total_bytes = archive.header.file_bytes
-        with progress.shown(report, quiet=as_json):
-            verify(archive, report, data=data)
+    with opened_call(Place(**place)) as call:
+        found = find_point(call, point, vault, resource)
+        try:
+            with opened(call, found, "verify") as archive:
+                note_unproved(archive)
+                report.total_bytes = archive.header.file_bytes
+                damage = known_damage(call, found)
+                with progress.shown(report, quiet=as_json):
+                    verify(archive, report, data=data, damage=damage)
+                _note(damage, report, data=data)
+        except DAMAGE as error:
+            report.issue(b"", f"the catalog of the recovery point cannot be read: {error.message}")
     progress.say_issues(report, as_json=as_json)
     if as_json:
         progress.say(facts(report))
     else:
         print(words(report))
     return WITH_ISSUES if report.issue_count else OK
+
+
+def _note(damage: KnownDamage, report: Report, *, data: bool) -> None:
+    """Say on stderr what the outcome does not: damage of bytes that no file needs, or that nobody could be asked."""
+    if damage.count and not report.issue_count:
+        print(f"note: {damage.count} damaged chunks hold nothing that these files need", file=sys.stderr)
+    if not (damage.is_known or data):
+        print("note: the server does not say what damage it knows; --data reads every byte", file=sys.stderr)
 
 
 def words(report: Report) -> str:

@@ -184,3 +184,35 @@ class GetObjectMetadata(Operation[GetObjectMetadataOutput], frozen=True, kw_only
 
     storage_job_id: StorageJobId
     object_token: ObjectToken
+
+
+class DamagedChunk(Shape, frozen=True, kw_only=True):
+    """A chunk of a recovery point that is known to be damaged. Without an index it is the metadata of the object."""
+
+    object_name: Annotated[str, "Object name."]
+    chunk_index: Annotated[int | None, "Chunk index within the object."] = None
+
+
+class ListDamagedChunksOutput(Output, frozen=True, kw_only=True):
+    """A page of damaged chunks; it may be empty although another one follows."""
+
+    next_token: str | None = None
+    damaged_chunks: list[DamagedChunk]
+
+
+@operation(
+    Api.BACKUP_STORAGE,
+    "GET",
+    "/backup-vaults/{backupVaultName}/recovery-points/{recoveryPointArn}/damaged-chunks",
+    output=ListDamagedChunksOutput,
+    errors=LIST_ERRORS,
+    action="backup-storage:ListDamagedChunks",
+    extension=True,
+)
+class ListDamagedChunks(Operation[ListDamagedChunksOutput], frozen=True, kw_only=True):
+    """List the chunks of a recovery point that are known to be damaged, by object name and index."""
+
+    backup_vault_name: Annotated[str, Label("backupVaultName"), Length(1, 50), "The vault of the recovery point."]
+    recovery_point_arn: Annotated[str, Label("recoveryPointArn"), Length(1, 2048), "The recovery point."]
+    next_token: NextToken = None
+    max_results: MaxResults = None

@@ -42,12 +42,22 @@ from cryostore.model.recovery_points import (
     ListRecoveryPointsByBackupVault,
 )
 from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob, ListRestoreJobs, StartRestoreJob
-from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks, ListObjects
+from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks, ListDamagedChunks, ListObjects
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, DescribeBackupVault, ListBackupVaults
-from cryostore.service import chunks, commits, jobs, objects, recovery_points, restore_jobs, restores, uploads, vaults
+from cryostore.service import (
+    chunks,
+    commits,
+    damage,
+    jobs,
+    objects,
+    recovery_points,
+    restore_jobs,
+    restores,
+    uploads,
+    vaults,
+)
 from cryostore.service.access import AccessKeys
 from cryostore.service.context import Caller, Context, Handler
-from cryostore.service.damage import DAMAGED
 from cryostore.service.in_use import InUse
 from cryostore.service.reserve import brings_data
 
@@ -78,6 +88,7 @@ HANDLERS: dict[type[Operation[Any]], Handler] = {
     DescribeRecoveryPoint: recovery_points.describe_recovery_point,
     DeleteRecoveryPoint: recovery_points.delete_recovery_point,
     GetRecoveryPointRestoreMetadata: recovery_points.get_recovery_point_restore_metadata,
+    ListDamagedChunks: damage.list_damaged_chunks,
     StartRestoreJob: restore_jobs.start_restore_job,
     DescribeRestoreJob: restore_jobs.describe_restore_job,
     ListRestoreJobs: restore_jobs.list_restore_jobs,
@@ -131,7 +142,7 @@ class Service:
         except DamagedDataError as error:
             if brings_data(operation):  # what it sealed did not open again: another attempt may get past that
                 raise ServiceInternalException("the data could not be stored; the server's log says why") from error
-            raise DamagedDataException(DAMAGED) from error
+            raise DamagedDataException(damage.DAMAGED) from error
 
     def _carry_out(self, operation: Operation[Out], caller: Caller) -> Out:
         """Let the handler do it, and use the reserve if it brings no new data."""
