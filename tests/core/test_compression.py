@@ -14,6 +14,7 @@ from cryostore.core.compression import Codec, Compression, decompress
 from cryostore.core.errors import DamagedDataError
 
 COMPRESSION = Compression(level=2, bytes_min=64)
+STORE = Compression(level=2, bytes_min=64, large_hash_log=15)
 NOISE = random.Random(7).randbytes(4 << 20)
 TEXT = b"".join(b"line %d of a text, and so on\n" % number for number in range(200_000))[: 4 << 20]
 
@@ -51,45 +52,49 @@ def test_what_is_below_the_minimum_is_never_tried(monkeypatch):
     assert COMPRESSION.compress(bytes(63))[0] is Codec.STORED
 
 
-def test_large_noise_is_probed_and_not_compressed_in_vain(monkeypatch):
-    """Of 4 MiB, the probe reads 32 KiB."""
-    probed = []
-
-    class Engines:
-        compressor = None
-
-        class prober:  # noqa: N801 - stands for an object
-            @staticmethod
-            def compress(data):
-                probed.append(len(data))
-                return data
-
-    monkeypatch.setattr(COMPRESSION, "_engines", Engines)
-    assert COMPRESSION.compress(NOISE)[0] is Codec.STORED
-    assert probed == [32 << 10]
+def records(size, seed=3):
+    """Words of random bytes from a vocabulary of 24 KiB: nothing in a sample of it repeats."""
+    chance = random.Random(seed)
+    words = [chance.randbytes(12) for _ in range(2048)]
+    return b"".join(chance.choices(words, k=size // 12 + 1))[:size]
 
 
-@pytest.mark.parametrize("start", [0, 1 << 20, 2 << 20])
-def test_the_probe_sees_a_compressible_half_wherever_it_lies(start):
-    data = bytearray(NOISE)
-    data[start : start + (2 << 20)] = TEXT[: 2 << 20]
-    codec, encoded = COMPRESSION.compress(data)
+@pytest.mark.parametrize("compression", [COMPRESSION, Compression(level=3), STORE], ids=["2", "3", "store"])
+@pytest.mark.parametrize("piece", [16 << 10, 64 << 10, 1 << 20])
+@pytest.mark.parametrize("compressible", [records(2 << 20), TEXT], ids=["records", "text"])
+def test_what_repeats_between_noise_shrinks_whatever_samples_show(compression, piece, compressible):
+    pieces = range(0, 2 << 20, piece)
+    data = b"".join(part[start : start + piece] for start in pieces for part in (NOISE, compressible))
+    codec, encoded = compression.compress(data)
     assert codec is Codec.ZSTD
-    assert len(encoded) < 3 << 20
+    assert len(encoded) < len(data) * 0.72
+    assert decompress(codec, bytes(encoded), len(data)) == data
 
 
-def test_gain_of_less_than_a_share_is_not_worth_it(monkeypatch):
+@pytest.mark.parametrize("start", range(0, 4 << 20, 512 << 10))
+def test_a_compressible_eighth_shrinks_wherever_it_lies(start):
+    data = bytearray(NOISE)
+    data[start : start + (512 << 10)] = TEXT[: 512 << 10]
+    codec, encoded = STORE.compress(data)
+    assert codec is Codec.ZSTD
+    assert len(encoded) < 3.7 * (1 << 20)
+
+
+@pytest.mark.parametrize(("data", "kind"), [(TEXT, "text"), (NOISE, "dense"), (bytes(range(256)) * 4096, "code")])
+def test_large_data_is_compressed_by_what_it_is(data, kind):
+    assert STORE._chosen(data) is getattr(STORE._engines, kind)
+
+
+@pytest.mark.parametrize(("gain", "codec"), [(12, Codec.STORED), (13, Codec.ZSTD)])
+def test_gain_of_less_than_a_share_is_not_worth_it(monkeypatch, gain, codec):
     class Engines:
-        class compressor:  # noqa: N801 - stands for an object
+        class small:  # noqa: N801 - stands for an object
             @staticmethod
             def compress(data):
                 return data[:-gain]
 
     monkeypatch.setattr(COMPRESSION, "_engines", Engines)
-    gain = 100
-    assert COMPRESSION.compress(bytes(3200))[0] is Codec.STORED
-    gain = 101
-    assert COMPRESSION.compress(bytes(3200))[0] is Codec.ZSTD
+    assert COMPRESSION.compress(bytes(3200))[0] is codec
 
 
 @pytest.mark.parametrize("form", [bytes, bytearray, memoryview])

@@ -1,4 +1,4 @@
-"""zstd where it pays, nothing where it does not, and a cheap way to tell. The only home of the compression library.
+"""Compression with zstd, where that shrinks the data. The only home of the compression library.
 
 The store compresses what it seals, and the agent what it seals before it sends: each with a level of its own.
 """
@@ -13,13 +13,21 @@ import zstandard
 
 from cryostore.core.digest import Buffer, Payload
 from cryostore.core.errors import DamagedDataError
+from cryostore.core.limits import KIB
 
-PROBE_LEVEL = 1
-PROBE_BYTES_MIN = 16 * 1024 + 1  # below, trying costs no more than probing
-LARGE_BYTES_MIN = 256 * 1024
-SAMPLE_BYTES = 4096
-SAMPLES_MAX = 8
-GAIN_SHARE = 32  # worth it if at least one byte in 32 is saved
+LARGE_BYTES_MIN = 256 * KIB
+WINDOW_LOG = 22
+"""Matches reach back 4 MiB: as far as chunks of files go."""
+SAMPLE_BYTES = 1024
+SAMPLES = 8
+SAMPLE_LEVEL = 1
+GAIN_SHARE = 256
+"""Worth it if at least one byte in so many is saved."""
+DENSE_SHARE = 4
+"""Dense is what saves less than one byte in so many of its samples."""
+TEXT_SHARE = 32
+"""Text is what has at most one other byte in so many of its samples."""
+TEXT = bytes(byte for byte in range(256) if byte in b"\t\n\r" or 0x20 <= byte < 0x7F)
 
 Encoded = TypeVar("Encoded", bound=Buffer)
 
@@ -42,11 +50,29 @@ class _Engines(threading.local):
     """The library's objects, one set per thread: they are not safe to share."""
 
     def __init__(self, level: int, large_hash_log: int | None) -> None:
-        self.compressor = self.large_compressor = zstandard.ZstdCompressor(level=level)
+        self.small = zstandard.ZstdCompressor(level=level)
+        self.code = self.text = self.dense = self.small
         if large_hash_log is not None:
-            parameters = zstandard.ZstdCompressionParameters.from_level(level, hash_log=large_hash_log)
-            self.large_compressor = zstandard.ZstdCompressor(compression_params=parameters)
-        self.prober = zstandard.ZstdCompressor(level=PROBE_LEVEL)
+            code = zstandard.ZstdCompressionParameters.from_level(level, hash_log=large_hash_log)
+            self.code = zstandard.ZstdCompressor(compression_params=code)
+            self.text = _fast(hash_log=17)
+            self.dense = _fast(hash_log=16)
+        self.sampler = zstandard.ZstdCompressor(level=SAMPLE_LEVEL)
+
+
+def _fast(*, hash_log: int) -> zstandard.ZstdCompressor:
+    """A fast compressor that takes short matches: words of a text, records among noise."""
+    return zstandard.ZstdCompressor(
+        compression_params=zstandard.ZstdCompressionParameters(
+            strategy=zstandard.STRATEGY_FAST,
+            window_log=WINDOW_LOG,
+            hash_log=hash_log,
+            chain_log=hash_log,
+            search_log=1,
+            min_match=5,
+            target_length=0,
+        )
+    )
 
 
 class _Decoders(threading.local):
@@ -62,31 +88,36 @@ _decoders = _Decoders()
 class Compression:
     """Compresses at one level; leaves what is shorter than `bytes_min` as it is. Thread safe.
 
-    `large_hash_log` is the size of the library's table for large data, as a power of two, in place of the level's.
+    Everything else is tried as a whole: a sample cannot tell that nothing repeats at a distance. The library leaves
+    stretches that do not shrink as they are, and passes over them at some GB/s. With `large_hash_log`, large data is
+    compressed by what its samples show: text and dense data with shorter matches, everything else at the level with a
+    table of this size, as a power of two.
     """
 
     def __init__(self, *, level: int, bytes_min: int = 0, large_hash_log: int | None = None) -> None:
         self._engines = _Engines(level, large_hash_log)
+        self._chooses = large_hash_log is not None
         self._bytes_min = bytes_min
 
     def compress(self, data: Buffer) -> tuple[Codec, Buffer]:
-        """Encode with zstd if that shrinks the data noticeably, else give the same object back."""
+        """Encode with zstd if that shrinks the data, else give the same object back."""
         size = len(data)
-        if size >= self._bytes_min and (size < PROBE_BYTES_MIN or self._looks_compressible(data)):
-            engines = self._engines
-            compressor = engines.large_compressor if size >= LARGE_BYTES_MIN else engines.compressor
-            encoded = compressor.compress(data)
-            if _pays(len(encoded), size):
+        if size >= self._bytes_min:
+            large = self._chooses and size >= LARGE_BYTES_MIN
+            encoded = (self._chosen(data) if large else self._engines.small).compress(data)
+            if _pays(len(encoded), size, GAIN_SHARE):
                 return Codec.ZSTD, encoded
         return Codec.STORED, data
 
-    def _looks_compressible(self, data: Buffer) -> bool:
-        """Try a fast level on samples spread evenly over the data: 32 KiB at most, whatever its size."""
+    def _chosen(self, data: Buffer) -> zstandard.ZstdCompressor:
+        """The compressor for large data."""
         view = memoryview(data)
-        count = min(SAMPLES_MAX, len(view) // SAMPLE_BYTES)
-        step = len(view) // count
-        sample = b"".join(view[start : start + SAMPLE_BYTES] for start in range(0, count * step, step))
-        return _pays(len(self._engines.prober.compress(sample)), len(sample))
+        step = len(view) // SAMPLES
+        sample = b"".join(view[start : start + SAMPLE_BYTES] for start in range(0, SAMPLES * step, step))
+        if len(sample.translate(None, TEXT)) * TEXT_SHARE <= len(sample):
+            return self._engines.text
+        dense = not _pays(len(self._engines.sampler.compress(sample)), len(sample), DENSE_SHARE)
+        return self._engines.dense if dense else self._engines.code
 
 
 def decompress(codec: int, data: Encoded, length: int) -> Encoded | bytes:
@@ -118,5 +149,5 @@ def decompress_whole(data: Buffer, bytes_max: int) -> bytes:
     return bytes(decompress(Codec.ZSTD, data, length))
 
 
-def _pays(encoded_bytes: int, size: int) -> bool:
-    return encoded_bytes + size // GAIN_SHARE < size
+def _pays(encoded_bytes: int, size: int, share: int) -> bool:
+    return encoded_bytes + size // share < size
