@@ -29,7 +29,6 @@ CLASSES = {
     "xdigit": "0-9A-Fa-f",
 }
 NOT_A_SLASH = "[^/]"
-NEVER = "(?!)"
 
 
 class _Pattern(NamedTuple):
@@ -100,7 +99,7 @@ def _read(line: str) -> _Pattern | None:
         expression = _expression(text.removeprefix("/"))
     except ValueError as error:
         hint = "patterns are written as .gitignore has them; a backslash makes the next character literal"
-        raise ConfigurationError(f"the pattern {line!a} cannot be read: {error}", hint=hint) from None
+        raise ConfigurationError(f"a pattern cannot be read: {line!a}: {error}", hint=hint) from None
     return _Pattern(re.compile(expression, re.DOTALL), takes_back, only_directories, has_slash, is_anchored)
 
 
@@ -158,14 +157,13 @@ def _bracket(text: str, at: int) -> tuple[str, int]:
             previous, at = "", end + 1
         elif previous and text[at : at + 1] == "-" and text[at + 1 : at + 2] not in ("", "]"):
             last, at = _member(text, at + 1)
-            if previous <= last:
-                members.append(f"{re.escape(previous)}-{re.escape(last)}")
+            if previous > last:
+                raise ValueError(f"the range {previous}-{last} ends before it begins")
+            members.append(f"{re.escape(previous)}-{re.escape(last)}")
             previous = ""
         else:
             previous, at = _member(text, at)
             members.append(re.escape(previous))
-    if not members:
-        return (NOT_A_SLASH if is_negated else NEVER), at + 1
     return f"(?!/)[{'^' if is_negated else ''}{''.join(members)}]", at + 1
 
 
