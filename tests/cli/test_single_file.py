@@ -7,8 +7,11 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
+from hashlib import sha256
 
 import pytest
 
@@ -191,3 +194,70 @@ def test_differences_and_finds_in_words_and_as_json(cryo, tmp_path):
 )
 def test_what_cannot_be_meant(cryo, arguments, said):
     assert said in cryo("backup", *arguments, code=2)[1]
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def spoil_in_the_middle(cryo, digest):
+    """Flip a bit of one chunk, which no scrub has found."""
+    with closing(sqlite3.connect(cryo.folder / "store" / "catalog.sqlite")) as catalog:
+        query = "SELECT name, pack_offset, sealed_length FROM chunk JOIN pack USING (pack_number) WHERE digest = ?"
+        name, offset, length = catalog.execute(query, (digest,)).fetchone()
+    (pack,) = (cryo.folder / "store" / "packs").rglob(f"{name}.pack")
+    content = bytearray(pack.read_bytes())
+    content[offset + length // 2] ^= 1
+    pack.write_bytes(content)
+
+
+def test_a_damaged_stream_is_an_issue_that_names_the_place(cryo, tmp_path):
+    """Exit code 1, whatever it is restored to; nothing half-written takes a place."""
+    data = noise(12 * MIB)
+    cryo("backup", "--stdin", "--name", "dump.sql", stdin=data)
+    with closing(sqlite3.connect(tmp_path / "store" / "catalog.sqlite")) as catalog:
+        rows = catalog.execute("SELECT digest, length FROM chunk WHERE length > 100000").fetchall()
+    chunks = {digest: length for digest, length in rows if length <= len(data)}
+    sizes, place = [], 0
+    while place < len(data):
+        found = next(length for digest, length in rows if sha256(data[place : place + length]).digest() == digest)
+        sizes.append((place, found))
+        place += found
+    place, length = sizes[-2]
+    assert len(sizes) == len(chunks)
+    spoil_in_the_middle(cryo, sha256(data[place : place + length]).digest())
+    words = f"dump.sql: byte {place} and what follows cannot be read: stored data is damaged"
+    out, err = cryo("cat", "latest", code=1)
+    assert words in err
+    assert data.startswith(out)
+    out, err = cryo("restore", "latest", "-", code=1)
+    assert words in err
+    assert data.startswith(out)
+    (tmp_path / "old").write_bytes(b"old")
+    for target in ("out", "old"):
+        _, err = cryo("restore", "latest", tmp_path / target, code=1)
+        assert words in err
+        assert "repeat" not in err
+    assert (tmp_path / "old").read_bytes() == b"old"
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".cryo-restore-*"))
+    _, err = cryo("verify", "latest", code=1)
+    assert "dump.sql" in err, "the read has marked it"
+
+
+def test_a_disk_with_a_damaged_block_is_restored_in_place_but_for_that(cryo, tmp_path):
+    """Onto a new file it is not: a disk that lacks a block must not look like a whole one."""
+    data = noise(24 * MIB)
+    (tmp_path / "disk").write_bytes(data)
+    cryo("backup", "--device", tmp_path / "disk", "--name", "disk")
+    block = 4 * MIB
+    spoil_in_the_middle(cryo, sha256(data[2 * block : 3 * block]).digest())
+    words = f"disk: {block} bytes from byte {2 * block} on cannot be read: stored data is damaged"
+    _, err = cryo("restore", "latest", tmp_path / "new", code=1)
+    assert words in err
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "image").write_bytes(bytes(len(data)))
+    _, err = cryo("restore", "latest", tmp_path / "image", code=1)
+    assert words in err
+    assert (tmp_path / "image").read_bytes() == data[: 2 * block] + bytes(block) + data[3 * block :]
+    _, err = cryo("verify", "latest", code=1)
+    assert f"block at byte {2 * block} is damaged" in err

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from cryostore.agent.archive import Archive, digest_of
 from cryostore.agent.chunk_cache import ChunkCache
-from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.header import DiskLayout
 from cryostore.model.restores import Chunk
 
@@ -106,7 +106,12 @@ class DiskFile:
             if (chunk := self._block(block)) is None:
                 parts.append(bytes(size))
             else:
-                parts.append(bytes(memoryview(self._cache.get(self._archive, chunk))[skipped : skipped + size]))
+                try:
+                    data = memoryview(self._cache.get(self._archive, chunk))
+                except DAMAGE as error:
+                    words = f"{size} bytes from byte {offset} on cannot be read: {error.message}"
+                    raise ArchiveDamagedError(words) from error
+                parts.append(bytes(data[skipped : skipped + size]))
             offset += size
         return b"".join(parts)
 

@@ -11,13 +11,13 @@ import errno
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
 from cryostore.agent.disk_blocks import DiskFile
-from cryostore.agent.errors import TargetError
+from cryostore.agent.errors import DAMAGE, TargetError
 from cryostore.agent.files import Files
 from cryostore.agent.listing import Entry
 from cryostore.agent.punching import zero
@@ -47,6 +47,9 @@ class Options:
 def restore_file(files: Files, entry: Entry, options: Options, report: Report, *, new_id: NewId = random_id) -> None:
     """Restore the file of an entry to a path, into a folder under its own name, or onto a device. Count in `report`.
 
+    Damage is an issue that names the byte: no new file takes its place then, a pipe or a stream on a device ends there,
+    and a disk that is written in place keeps its old bytes in the damaged blocks alone.
+
     Raises ConfigurationError if the target cannot hold it, TargetError if it cannot be written, and what the store
     raises.
     """
@@ -75,11 +78,13 @@ def restore_file(files: Files, entry: Entry, options: Options, report: Report, *
         path = path if in_folder else os.path.realpath(path)  # what a symlink names is replaced, not the symlink
     elif in_folder:
         standing = None  # whatever stands there makes room as a whole
-    file = files.open(entry)
     try:
-        _write(file, entry, path, standing, options, report, new_id)
+        _write(files.open(entry), entry, path, standing, options, report, new_id)
     except OSError as error:
         raise TargetError.of(path, error) from error
+    except DAMAGE as error:
+        report.new = 0
+        report.issue(entry.path, error.message)
 
 
 def _replace(entry: Entry, standing: os.stat_result, overwrite: Overwrite, *, in_folder: bool) -> bool:
@@ -105,14 +110,14 @@ def _write(
     new_id: NewId,
 ) -> None:
     if standing is not None and stat.S_ISBLK(standing.st_mode):
-        _onto_device(file, path, options, report)
+        _onto_device(file, entry, path, options, report)
     elif standing is not None and not stat.S_ISREG(standing.st_mode):
         _into_pipe(file, path, report)
     elif standing is not None and isinstance(file, DiskFile):
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.ftruncate(fd, file.size)
-            _blocks(file, fd, report, compare=options.overwrite != "always", fresh=False)
+            _blocks(file, entry, fd, report, compare=options.overwrite != "always", fresh=False)
             _settle(fd, entry)
         finally:
             os.close(fd)
@@ -120,7 +125,7 @@ def _write(
         _to_new_file(file, entry, path, report, new_id)
 
 
-def _onto_device(file: Readable, path: bytes, options: Options, report: Report) -> None:
+def _onto_device(file: Readable, entry: Entry, path: bytes, options: Options, report: Report) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_EXCL)  # refused while the device is mounted
     try:
         room = os.lseek(fd, 0, os.SEEK_END)
@@ -129,7 +134,7 @@ def _onto_device(file: Readable, path: bytes, options: Options, report: Report) 
                 f"{os.fsdecode(path)!a} has {room} bytes, and {file.size} are needed: nothing was written"
             )
         if isinstance(file, DiskFile):
-            _blocks(file, fd, report, compare=options.overwrite != "always", fresh=False)
+            _blocks(file, entry, fd, report, compare=options.overwrite != "always", fresh=False)
         else:
             _sequence(file, fd, report)
         os.fsync(fd)
@@ -171,7 +176,7 @@ def _to_new_file(file: Readable, entry: Entry, path: bytes, report: Report, new_
         try:
             os.ftruncate(fd, file.size)
             if isinstance(file, DiskFile):
-                _blocks(file, fd, report, compare=False, fresh=True)
+                _blocks(file, entry, fd, report, compare=False, fresh=True)
             else:
                 _segments(file, fd, report)
             _settle(fd, entry)
@@ -244,8 +249,8 @@ def _parts(file: DiskFile) -> Iterator[_Part]:
             yield _Part(at, end - at, None)
 
 
-def _blocks(file: DiskFile, fd: int, report: Report, *, compare: bool, fresh: bool) -> None:
-    """Write the blocks of a disk in place. `fresh` means that the target is zeros."""
+def _blocks(file: DiskFile, entry: Entry, fd: int, report: Report, *, compare: bool, fresh: bool) -> None:
+    """Write the blocks of a disk in place. `fresh` means that the target is zeros, and goes if a block is damaged."""
 
     def put(part: _Part) -> int:
         if part.chunk is None:
@@ -257,19 +262,29 @@ def _blocks(file: DiskFile, fd: int, report: Report, *, compare: bool, fresh: bo
         _pwrite(fd, file.read(part.offset, part.length), part.offset)
         return part.length
 
+    def done(part: _Part, future: Future[int]) -> None:
+        try:
+            report.new_bytes += result(future)
+        except DAMAGE as error:
+            if fresh:
+                raise
+            report.issue(entry.path, error.message)
+            return
+        report.file_bytes += part.length
+
+    _each_part(file, put, done)
+
+
+def _each_part(file: DiskFile, put: Callable[[_Part], int], done: Callable[[_Part, Future[int]], None]) -> None:
+    """Put the parts of a disk by several threads; tell of each that is done in this one."""
     with Threads(THREADS, "disk") as threads:
         under_way: deque[tuple[_Part, Future[int]]] = deque()
         for part in _parts(file):
             under_way.append((part, threads.submit(put, part)))
             if len(under_way) >= UNDER_WAY_MAX:
-                _done(report, *under_way.popleft())
+                done(*under_way.popleft())
         while under_way:
-            _done(report, *under_way.popleft())
-
-
-def _done(report: Report, part: _Part, future: Future[int]) -> None:
-    report.new_bytes += result(future)
-    report.file_bytes += part.length
+            done(*under_way.popleft())
 
 
 def _pread(fd: int, offset: int, length: int) -> bytes:

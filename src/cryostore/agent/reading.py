@@ -11,7 +11,7 @@ from typing import Protocol
 from cryostore.agent.archive import Archive
 from cryostore.agent.chunk_cache import ChunkCache
 from cryostore.agent.entry import Content
-from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.listing import Entry
 from cryostore.agent.pieces import PAGE_CHUNKS, ChunkPages
 from cryostore.agent.restoring import holes_of
@@ -150,8 +150,13 @@ class ContentFile:
                 break
             if begin < end:
                 parts.append(bytes(begin - at))
-                parts += self._data(data + begin - start, end - begin)
-                at = end
+                at = begin
+                try:
+                    for part in self._data(data + begin - start, end - begin):
+                        parts.append(part)
+                        at += len(part)
+                except DAMAGE as error:
+                    raise ArchiveDamagedError(f"byte {at} and what follows cannot be read: {error.message}") from error
         parts.append(bytes(offset + length - at))
         return parts[1] if len(parts) == 3 and len(parts[1]) == length else b"".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import CryostoreError
 
 if TYPE_CHECKING:
     from cryostore.agent.files import Files
+    from cryostore.agent.listing import Entry
+
+WITH_ISSUES = 1
 
 
 @click.command("cat", epilog=EPILOGUE)
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
 @click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
 @place_options
-def command(point: str, vault: str | None, resource: str | None, **place: Any) -> None:
+def command(point: str, vault: str | None, resource: str | None, **place: Any) -> int:
     """Write the file at PATH in a recovery point to stdout. A stream or a disk needs no PATH: it is one file.
 
     Holes of a file are written as zeros.
@@ -38,15 +42,33 @@ def command(point: str, vault: str | None, resource: str | None, **place: Any) -
         closing(ChunkCache()) as cache,
     ):
         files = Files(archive, cache)
-        write(files, path, sys.stdout.fileno())
+        return write(files, path, sys.stdout.fileno())
 
 
-def write(files: Files, path: str, fd: int) -> None:
-    """Write a file to a descriptor. A reader that wants no more is no failure, a full disk is CryostoreError."""
+def write(files: Files, path: str, fd: int) -> int:
+    """Write a file to a descriptor, and return the exit code: 1 if the file is damaged and the output ends early.
+
+    A reader that wants no more is no failure, a full disk is CryostoreError.
+    """
+    from cryostore.agent.errors import DAMAGE, shown
+
+    name = os.fsencode(path)
+    try:
+        entry = files.file(path)
+        name = entry.path
+        _write(files, entry, fd)
+    except DAMAGE as error:
+        print(f"{shown(name)}: {error.message}", file=sys.stderr)
+        return WITH_ISSUES
+    return OK
+
+
+def _write(files: Files, entry: Entry, fd: int) -> None:
+    """Write a file to a descriptor. Raises CryostoreError if it takes no more."""
     from cryostore.agent.file_target import write_out
     from cryostore.agent.reading import parts_of
 
-    for part in parts_of(files.open(files.file(path))):
+    for part in parts_of(files.open(entry)):
         try:
             write_out(fd, part)
         except BrokenPipeError:

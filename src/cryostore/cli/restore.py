@@ -58,7 +58,7 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
 
     --list says `+` of what would be made, `C` of what would take the place of what is there, `-` of what would go.
     """
-    from cryostore.agent.errors import TargetError
+    from cryostore.agent.errors import DAMAGE, TargetError
     from cryostore.agent.errors import shown as shown_path
     from cryostore.agent.listing import path_in
     from cryostore.agent.points import find_point, opened, split_point
@@ -89,7 +89,10 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
                 progress.shown(report, quiet=as_json, done=progress.gone_through),
                 progress.interrupted("files that are complete stay; the next run goes on from there"),
             ):
-                restore(archive, wanted, report, on_entry=partial(_name, as_json=as_json) if listed else None)
+                try:
+                    restore(archive, wanted, report, on_entry=partial(_name, as_json=as_json) if listed else None)
+                except DAMAGE as error:
+                    report.issue(wanted.path, f"its catalog cannot be read any further: {error.message}")
     except TargetError as error:
         hint = "see whether there is room, and whether this user may write there"
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
@@ -145,9 +148,9 @@ def _refuse_to_delete_around(archive: Archive, path: bytes) -> None:
             )
 
 
-def _said(report: Report | None, options: dict[str, Any], as_json: bool) -> int:
-    if report is None:  # it went to stdout, and nothing else may
-        return OK
+def _said(report: Report | int, options: dict[str, Any], as_json: bool) -> int:
+    if isinstance(report, int):  # it went to stdout, and nothing else may
+        return report
     progress.say_issues(report, as_json=as_json)
     if as_json:
         progress.say(facts(report))

@@ -160,8 +160,8 @@ def restores_one(archive: Archive, target: bytes) -> bool:
     return target == STDOUT or archive.header.kind != FILESET
 
 
-def restore_one(archive: Archive, path: str, target: bytes, options: dict[str, Any], *, as_json: bool) -> Report | None:
-    """Restore one file to a file, a device or stdout; answers None for the last. Raises as a restore does."""
+def restore_one(archive: Archive, path: str, target: bytes, options: dict[str, Any], *, as_json: bool) -> Report | int:
+    """Restore one file to a file, a device or stdout; for the last, return the exit code. Raises as a restore does."""
     from cryostore.agent.chunk_cache import ChunkCache
     from cryostore.agent.file_target import Options, restore_file
     from cryostore.agent.files import Files
@@ -174,8 +174,7 @@ def restore_one(archive: Archive, path: str, target: bytes, options: dict[str, A
     with closing(ChunkCache()) as cache:
         files = Files(archive, cache)
         if target == STDOUT:
-            write(files, path, sys.stdout.fileno())
-            return None
+            return write(files, path, sys.stdout.fileno())
         wanted = Options(target=target, overwrite=options["overwrite"], dry_run=options["dry_run"])
         with progress.shown(report, quiet=as_json):
             restore_file(files, files.file(path), wanted, report)
