@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from cryostore.cli.verbs import run
-from cryostore.model.errors import KMSInvalidKeyUsageException
+from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.restores import GetChunk
 from cryostore.model.vaults import ListBackupVaults
 from support.api import Api
@@ -82,7 +82,7 @@ def test_a_server_whose_key_is_taken_away_serves_what_it_can_and_recovers(tmp_pa
         job = other.restore(unknown)
         chunk = other.chunks(job, "name")[0]
         refusal = other.refuses(
-            KMSInvalidKeyUsageException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token)
+            ServiceUnavailableException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token)
         )
         assert str(tmp_path) not in refusal.message
         assert api.restored(known) == {"name": DATA}

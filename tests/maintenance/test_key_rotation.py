@@ -10,8 +10,9 @@ import threading
 
 import pytest
 
-from cryostore.catalog import keys, records
+from cryostore.catalog import keys, nodes, records
 from cryostore.catalog.keys import WRAPPED
+from cryostore.catalog.nodes import NodeReport
 from cryostore.catalog.records import RecordKey
 from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.core.errors import ConfigurationError
@@ -21,7 +22,7 @@ from cryostore.maintenance.key_rotation import Rotated, RotationSupersededError,
 from cryostore.maintenance.key_uses import RECORD, uses
 from cryostore.maintenance.rebuild import Rebuilt
 from cryostore.maintenance.rebuild_store import rebuild_store
-from cryostore.model.errors import KMSInvalidKeyUsageException, ResourceNotFoundException
+from cryostore.model.errors import ResourceNotFoundException, ServiceUnavailableException
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service import CallAs
 from cryostore.service.keyring import existing_keyring
@@ -148,7 +149,7 @@ def test_whoever_reads_the_old_key_from_elsewhere_makes_no_vault_with_it(store, 
     service.context.keys.keyring.source = FileKeyring(tmp_path / "copy")
     old = only_user(store)
     outcome = rotated(store)
-    with pytest.raises(KMSInvalidKeyUsageException):
+    with pytest.raises(ServiceUnavailableException, match="lacks master key"):
         service.call(CreateBackupVault(backup_vault_name="made-there"), ROOT)
     forget(store.service.context, old)
     assert only_user(store) == outcome.key_id
@@ -188,6 +189,67 @@ def test_a_key_is_durable_before_anything_is_wrapped_with_it(store, filled, monk
     for _ in rotate(context, Rotated()):
         pass
     assert steps[:3] == ["write", "sync", "write"], "the claim comes first"
+
+
+def report(store, *, name, keys, trouble=""):
+    """Report as a node would that holds these keys."""
+    row = NodeReport(name, frozenset(keys), trouble, store.clock())
+    store.service.context.database.write(lambda transaction: nodes.put(transaction, row))
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """No rotation waits for a report: the tests write them."""
+    monkeypatch.setattr(key_rotation, "WAIT_FOR_REPORTS_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_key_is_used_only_once_all_live_nodes_hold_it(store, filled):
+    old = only_user(store)
+    report(store, name="a/1", keys=[old])
+    report(store, name="b/1", keys=[old])
+    first = rotated(store)
+    assert (first.lacking, first.added, first.rewrapped) == (["a/1", "b/1"], True, {})
+    assert not first.is_finished
+    assert only_user(store) == old, "the key is in the keyring, and not in use"
+    report(store, name="a/1", keys=[old, first.key_id])
+    second = rotated(store)
+    assert (second.lacking, second.key_id, second.added) == (["b/1"], first.key_id, False)
+    assert only_user(store) == old
+    report(store, name="b/1", keys=[old, first.key_id])
+    third = rotated(store)
+    assert third.is_finished
+    assert third.key_id == first.key_id == only_user(store)
+    filled()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_node_that_is_gone_holds_up_no_rotation(store, filled):
+    """Neither one that gave no report for a while, nor one whose report is of a clock that was ahead."""
+    report(store, name="gone/1", keys=[])
+    store.clock.advance(2 * nodes.LIVE_MS)
+    assert rotated(store).is_finished
+    store.maintain()
+    report(store, name="ahead/1", keys=[])
+    store.clock.advance(-2 * nodes.LIVE_MS)
+    assert rotated(store).is_finished
+    store.maintain()
+    assert store.service.context.database.read(lambda t: t.rows("SELECT name FROM node")) == []
+    filled()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_node_that_reports_between_the_look_and_the_begin_is_waited_for(store, monkeypatch):
+    old = only_user(store)
+    really = key_rotation.begin
+
+    def begin(context, key, outcome):
+        report(store, name="late/1", keys=[old])
+        really(context, key, outcome)
+
+    monkeypatch.setattr(key_rotation, "begin", begin)
+    assert rotated(store).lacking == ["late/1"]
+    assert only_user(store) == old
 
 
 def test_a_key_that_somebody_added_by_hand_is_brought_into_use(store, filled):

@@ -11,6 +11,7 @@ from cryostore.catalog import records
 from cryostore.catalog.records import RecordKey
 from cryostore.chunks.pack import pack_key
 from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError
+from cryostore.maintenance import migrate_blobs
 from cryostore.maintenance.migrate_envelopes import SALVAGED_BYTES
 from cryostore.maintenance.records import write_due
 from support.api import Api
@@ -139,6 +140,27 @@ def pair_stats(pair):
     model = Pair().live()
     model.move()
     return model.target.blobs.calls["stat"] - 1
+
+
+def test_a_killed_run_copies_again_only_what_was_under_way(pair, monkeypatch):
+    """What was put is noted as the run goes, long before as much is copied as may be in memory together."""
+    monkeypatch.setattr(migrate_blobs, "NOTED_BYTES", 1)
+    monkeypatch.setattr(migrate_blobs, "WORKERS", 1)
+    put = []
+
+    def kill():
+        put.append(None)
+        if len(put) == 4:
+            raise KeyboardInterrupt
+
+    pair.target.blobs.on("put", kill)
+    with pytest.raises(KeyboardInterrupt):
+        pair.move()
+    pair.heal()
+    carried = pair.move().carried
+    assert carried.known == 3
+    assert carried.copied > 3
+    pair.is_moved()
 
 
 def test_a_blob_of_somebody_else_is_left_alone_and_ends_the_run(pair):

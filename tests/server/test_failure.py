@@ -9,6 +9,7 @@ import pytest
 
 from cryostore.core.errors import (
     DamagedDataError,
+    KeyMissingError,
     KeyUnavailableError,
     StorageFullError,
     StorageUnavailableError,
@@ -25,6 +26,7 @@ from cryostore.server.metrics import FAILURES, Slot, private_meter
         (StorageFullError("secret"), "ServiceUnavailableException"),
         (KeyUnavailableError("secret"), "KMSInvalidKeyUsageException"),
         (DamagedDataError("secret"), "DamagedDataException"),
+        (KeyMissingError("id"), "ServiceUnavailableException"),
         (RuntimeError("secret"), "ServiceInternalException"),
     ],
 )
@@ -60,8 +62,11 @@ def caused(kind, number, *between):
         (caused(StorageUnavailableError, errno.EIO), "input/output"),
         (caused(StorageUnavailableError, errno.EMFILE), "open files"),
         (caused(StorageUnavailableError, errno.ENFILE, StorageUnavailableError("again")), "open files"),
-        (caused(StorageUnavailableError, errno.EACCES), "other"),
-        (StorageUnavailableError("closed"), "other"),
+        (caused(StorageUnavailableError, errno.EACCES), "permission"),
+        (caused(StorageUnavailableError, errno.ENXIO), "input/output"),
+        (StorageUnavailableError("closed"), "unavailable"),
+        (StorageUnavailableError("away", part="catalog"), "catalog"),
+        (StorageUnavailableError("away", part="blobs"), "blobs"),
         (DamagedDataError("pack x at 5, 7 bytes: no"), "damaged"),
         (KeyUnavailableError("no key k"), "key"),
     ],
@@ -111,6 +116,16 @@ def test_a_line_says_cause_place_and_what_to_do(told):
         "operation": "GetChunk",
         "request_id": "r",
     }
+
+
+def test_a_missing_key_is_told_in_few_lines_by_its_id(told):
+    for key_id in ("one", "two") * 500:
+        told.failure("failure", KeyMissingError(key_id, hint="put it there"), operation="GetChunk")
+    assert [line["key_id"] for line in told._log.lines] == ["one", "two"]
+    assert told._log.lines[0]["event"] == "key not available"
+    assert told._log.lines[0]["hint"] == "put it there"
+    assert told._log.failures == []
+    assert counted(told, "key") == 1000
 
 
 def test_a_flood_is_counted_and_told_in_few_lines(told):

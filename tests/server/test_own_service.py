@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.core.errors import StorageUnavailableError
+from cryostore.core.errors import KeyMissingError, StorageUnavailableError
 from cryostore.core.time import DAY_MS
+from cryostore.maintenance.nodes import Node, live_nodes
 from cryostore.server.metrics import Slot, private_meter
 from cryostore.server.worker import OwnService
+from support.keyrings import BOTH, write_keyring
+from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, missing_services, prepared
 from support.stores import opened
 
 
@@ -50,3 +53,71 @@ def test_a_server_notices_that_its_catalog_is_away_and_back(tmp_path, monkeypatc
         assert seen() == 0
         store.service.outdated = True
         assert seen() == 1
+
+
+def test_a_server_notices_that_its_keyring_lacks_the_key_in_use_and_has_it_again(tmp_path):
+    with opened(tmp_path / "data") as store:
+        service = OwnService(store.service)
+        meter = private_meter()
+        shown = Slot(meter._numbers)
+        path = store.data_dir / "keyring.json"
+        kept = path.read_bytes()
+        write_keyring(path, BOTH)
+        with pytest.raises(KeyMissingError):
+            service.recover()
+        service.publish(meter)
+        assert (shown.value("key_away"), shown.value("store_away")) == (1, 0)
+        path.write_bytes(kept)
+        service.recover()
+        service.publish(meter)
+        assert shown.value("key_away") == 0
+
+
+@pytest.mark.parametrize("kind", [ON_PATHS, ON_SERVICES])
+def test_a_node_that_alone_cannot_use_the_blobs_leaves_the_balancer(tmp_path, kind):
+    """It compares itself with the others; if none can use the blobs, none is alone."""
+    if kind == ON_SERVICES and missing_services():
+        pytest.skip(missing_services())
+    away = set()
+
+    def node(store, name):
+        def try_blobs():
+            if name in away:
+                raise StorageUnavailableError(f"refused: {name}")
+            store.service.try_blobs()
+
+        return Node(store.service.context, try_blobs, name=name)
+
+    def report(*nodes):
+        for each in nodes:
+            store.clock.advance(1000)
+            if each.name in away:
+                with pytest.raises(StorageUnavailableError, match="refused"):
+                    each.report()
+            else:
+                each.report()
+
+    with prepared(tmp_path / "store", kind) as place:
+        store = SharedStore(place)
+        one, two = node(store, "one/1"), node(store, "two/1")
+        service, meter = OwnService(store.service, one), private_meter()
+        report(one, two)
+        assert not one.alone
+        away.add("one/1")
+        report(one)
+        assert not one.alone, "what another node reported before is not known to hold still"
+        report(two, one)
+        assert one.alone
+        service.publish(meter)
+        assert Slot(meter._numbers).value("blobs_away") == 1
+        assert [each.trouble for each in live_nodes(store.service.context)] == ["refused: one/1", ""]
+        away.add("two/1")
+        report(two, one)
+        assert not one.alone
+        assert not two.alone
+        away.clear()
+        report(two, one)
+        assert not one.alone
+        one.leave()
+        assert [each.name for each in live_nodes(store.service.context)] == ["two/1"]
+        store.service.close()

@@ -93,6 +93,18 @@ def test_a_server_without_its_catalog_is_live_and_not_ready(ask, page, tmp_path)
     assert ask("/-/ready")[0] == 200
 
 
+@pytest.mark.parametrize(("gauge", "said"), [("key_away", "lacks the master key"), ("blobs_away", "others can")])
+def test_a_server_that_lacks_what_others_have_is_live_and_not_ready(ask, page, tmp_path, gauge, said):
+    (tmp_path / FILE).touch()
+    meter = page.meter(0)
+    meter.show(**{gauge: True})
+    assert ask("/-/live")[0] == 200
+    status, _, text = ask("/-/ready")
+    assert (status, said in text) == (503, True)
+    meter.show(**{gauge: False})
+    assert ask("/-/ready")[0] == 200
+
+
 def test_a_node_of_a_shared_store_has_no_disk_to_look_at(page):
     watch = Watch(page, None, reserve_bytes=0)
     page.meter(0).show(connections=0)

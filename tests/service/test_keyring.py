@@ -10,10 +10,10 @@ import pytest
 from cryostore.catalog import records
 from cryostore.chunks.keyring import create_keyring
 from cryostore.chunks.keyring.file import FileKeyring
-from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.core.errors import ConfigurationError, KeyMissingError, KeyUnavailableError
 from cryostore.core.ids import random_id
 from cryostore.maintenance.key_rotation import Rotated, rotate
-from cryostore.model.errors import KMSInvalidKeyUsageException
+from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.restores import GetChunk
 from cryostore.service.keyring import existing_keyring
 from cryostore.service.open import open_service
@@ -181,12 +181,12 @@ def test_without_its_key_a_vault_refuses_and_others_go_on_and_it_comes_back(stor
     job = other.restore(arns[1])
     chunk = other.chunks(job, OBJECT)[0]
     operation = GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token)
-    refusal = other.refuses(KMSInvalidKeyUsageException, operation)
-    assert "key" in refusal.message
-    assert isinstance(refusal.__cause__, KeyUnavailableError)
+    refusal = other.refuses(ServiceUnavailableException, operation)
+    assert isinstance(refusal.__cause__, KeyMissingError)
+    assert f"lacks master key {refusal.__cause__.key_id}" in refusal.message
     assert str(inside) in refusal.__cause__.hint
     new = other.running_job()
-    with pytest.raises(KMSInvalidKeyUsageException):
+    with pytest.raises(ServiceUnavailableException):
         other.put(new, "more", b"more of the other")
     assert known.restored(arns[0]) == {OBJECT: DATA}
     assert known.restored(known.backup({"more": b"more"}))["more"] == b"more"
@@ -209,7 +209,7 @@ def test_a_store_opens_although_the_key_of_one_vault_is_missing(store, inside):
     assert api.point(arn).status == "COMPLETED"
     job = api.restore(arn)
     api.refuses(
-        KMSInvalidKeyUsageException,
+        ServiceUnavailableException,
         GetChunk(storage_job_id=job, chunk_token=api.chunks(job, OBJECT)[0].chunk_token),
     )
     store.service.context.database.write(lambda t: t.run("UPDATE vault_key SET wrapped = :wrapped", wrapped=row[0]))

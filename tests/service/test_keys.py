@@ -10,7 +10,7 @@ from cryostore.chunks.keyring import wrapped_key_id
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance.key_rotation import Rotated, forget, rotate
 from cryostore.maintenance.keys import drop_destroyed
-from cryostore.model.errors import KMSInvalidKeyUsageException
+from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service.keys import SEALING_SECONDS_MAX, TOKEN_SECRET, StoreKeyring, VaultKeys, master_key_id
 from cryostore.service.records import record, touch_vault
@@ -214,7 +214,7 @@ def test_no_vault_is_made_without_the_key_in_use(store):
     kept = path.read_bytes()
     write_keyring(path, BOTH)
     api = store.api()
-    api.refuses(KMSInvalidKeyUsageException, CreateBackupVault(backup_vault_name="new-vault"))
+    api.refuses(ServiceUnavailableException, CreateBackupVault(backup_vault_name="new-vault"))
     path.write_bytes(kept)
     api.call(CreateBackupVault(backup_vault_name="new-vault"))
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 from hypothesis import given, settings
 
-from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError
+from cryostore.core.errors import DamagedDataError, KeyMissingError, KeyUnavailableError, StorageFullError
 from cryostore.model import OPERATIONS, jobs, objects, recovery_points, restore_jobs
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.errors import (
@@ -87,6 +87,7 @@ def test_a_caller_without_leave_reaches_nothing_that_exists(store):
         (StorageFullError("no space left on /secret/path"), ServiceUnavailableException),
         (KeyUnavailableError("key /secret/path is missing"), KMSInvalidKeyUsageException),
         (DamagedDataError("pack /secret/path is damaged"), DamagedDataException),
+        (KeyMissingError("id", hint="/secret/path"), ServiceUnavailableException),
     ],
 )
 def test_failures_inside_become_errors_that_tell_no_place(shared_store, monkeypatch, failure, told):

@@ -89,6 +89,9 @@ class FakeService:
     def recover(self):
         pass
 
+    def report(self):
+        """Nothing to tell."""
+
     def maintain(self):
         self.maintained.set()
         (self.data_dir / "maintained").touch()

@@ -84,18 +84,21 @@ def translate(error: psycopg.Error) -> Exception:
         return StorageUnavailableError(
             f"the catalog cannot be used: {error}",
             hint="a replica took over that did not have them: see PostgreSQL in docs/operations.md before you go on",
+            part="catalog",
         )
     code = error.sqlstate or ""
     said = error.diag.message_primary or _in_a_line(error)
     if code.startswith(DAMAGED):
         return DamagedDataError(f"the catalog is damaged: {said}")
     if code in FULL:
-        return StorageFullError(f"disk full on the catalog's PostgreSQL server: {said}")
+        return StorageFullError(f"disk full on the catalog's PostgreSQL server: {said}", part="catalog")
     if code in MEMORY:
-        return StorageUnavailableError(f"the catalog cannot be used: {said}", hint=error.diag.message_hint or "")
+        return StorageUnavailableError(
+            f"the catalog cannot be used: {said}", hint=error.diag.message_hint or "", part="catalog"
+        )
     if reason(error, writing=False) in {Reason.RULE, Reason.OWN}:
         return error
-    return StorageUnavailableError(f"the catalog cannot be used: {said}")
+    return StorageUnavailableError(f"the catalog cannot be used: {said}", part="catalog")
 
 
 def refusal(error: psycopg.Error, shown: str) -> CryostoreError:

@@ -104,6 +104,7 @@ TABLES = (
 
 NOT_OF_THE_STORE = {
     "claim": "who is at work at this moment: nobody is at work on a copy",
+    "node": "which processes serve at this moment: none serves a copy",
     "schema_version": "each catalog says of itself how far it was migrated",
     "schema_reader": "as above: and which programs may work with it",
     "catalog_writer": "PostgreSQL's: which batches of its writers are committed",

@@ -19,10 +19,12 @@ BY_CLASS = {
     "AccessDeniedException": "use an access key that may do this",
     "ResourceNotFoundException": "`cryo points` lists what there is; `cryo doctor` checks the vault",
     "ThrottlingException": "repeat the command a little later",
-    "ServiceUnavailableException": "repeat the command later; the server's log says more",
+    "ServiceUnavailableException": "repeat the command later; the server's operator finds the cause in its log and"
+    " with `cryo doctor` there",
     "RetryableException": "repeat the command later; the server's log says more",
     "DamagedDataException": "`cryo verify POINT` names the affected files; another backup heals what it reads again",
     "ServiceInternalException": "repeat the command; the server's log says more",
+    "KeyMissingError": "put the keyring that has this key in its place; `cryo key list` shows which keys are needed",
     "KMSInvalidKeyUsageException": "on the server, `cryo key list` shows which keys are missing",
 }
 

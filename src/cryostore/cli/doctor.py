@@ -166,7 +166,8 @@ def _key(place: Place) -> Diagnosis:
 
 def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
     from cryostore.agent.trial import try_store
-    from cryostore.model.errors import ModelError, ResourceNotFoundException
+    from cryostore.cli.advice import advice
+    from cryostore.model.errors import AccessDeniedException, ModelError, ResourceNotFoundException, SignatureError
     from cryostore.model.vaults import DescribeBackupVault
 
     try:
@@ -176,8 +177,11 @@ def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
             "vault", problem, f"make it: aws backup create-backup-vault --backup-vault-name {vault}; or say --vault"
         )
         return
-    except ModelError as problem:
+    except (SignatureError, AccessDeniedException) as problem:
         yield failed("credentials", problem, "use the access key of this server: its DIR/credentials")
+        return
+    except ModelError as problem:
+        yield failed("server", problem, advice(problem, ["doctor"]))
         return
     yield ok("vault", f"{vault} is there, and the store answers")
     if not write:
@@ -185,6 +189,6 @@ def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
     try:
         try_store(call, vault)
     except CryostoreError as problem:
-        yield failed("trial", problem, "see what the server's log says")
+        yield failed("trial", problem, advice(problem, ["doctor"]))
         return
     yield ok("trial", "written, read back, given up")

@@ -242,6 +242,12 @@ def _line(key: dict[str, Any]) -> str:
 
 def _words(outcome: Rotated) -> str:
     done = ", ".join(f"{number} {kind}" for kind, number in sorted(outcome.rewrapped.items())) or "nothing"
+    if outcome.lacking:
+        new = ", and is new" if outcome.added else ""
+        lines = [f"master key {outcome.key_id} is in this keyring{new}; it is not used yet: these nodes do not hold it"]
+        lines += [f"  {name}" for name in outcome.lacking]
+        advice = "copy the keyring to them, restart those that read it from a variable, and repeat this"
+        return "\n".join([*lines, f"not finished: {advice}"])
     lines = [f"master key {outcome.key_id} is in use{', and is new' if outcome.added else ''}", f"wrapped anew: {done}"]
     if outcome.is_finished:
         return "\n".join([*lines, "finished: nothing is wrapped with another key"])

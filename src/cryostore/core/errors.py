@@ -10,7 +10,8 @@ errors of the API (`cryostore.model.errors`), which also derive from `CryostoreE
     +-- BlobExistsError           a blob with this key exists already
     +-- DamagedDataError          stored bytes fail their verification: never handed to a reader
     |   +-- UnknownFormatError    they are of a later format: not damaged, and to be left as they are
-    +-- KeyUnavailableError       the keyring lacks a key, or the key does not open what it should
+    +-- KeyUnavailableError       a key is missing, or does not open what it should
+    |   +-- KeyMissingError       the keyring of this process lacks a master key that another process may have
     +-- ConfigurationError        the operator asked for something impossible or unsafe
 """
 
@@ -35,7 +36,14 @@ class CryostoreError(Exception):
 
 
 class StorageUnavailableError(CryostoreError):
-    """Bytes could not be stored or read for a reason that may pass."""
+    """Bytes could not be stored or read for a reason that may pass.
+
+    `part` says which part of a shared store failed, "catalog" or "blobs"; empty for a disk of this machine.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", part: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.part = part
 
 
 class StorageFullError(StorageUnavailableError):
@@ -69,6 +77,14 @@ class UnknownFormatError(DamagedDataError):
 
 class KeyUnavailableError(CryostoreError):
     """A key is missing, or does not open what it should open."""
+
+
+class KeyMissingError(KeyUnavailableError):
+    """The keyring of this process lacks a master key. Another node may have it; the operator can put it there."""
+
+    def __init__(self, key_id: str, reason: str = "", *, hint: str = "") -> None:
+        super().__init__(f"the keyring has no master key {key_id}{reason}", hint=hint)
+        self.key_id = key_id
 
 
 class ConfigurationError(CryostoreError):

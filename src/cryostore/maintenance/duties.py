@@ -15,6 +15,7 @@ from cryostore.maintenance import (
     jobs,
     keys,
     lineages,
+    nodes,
     records,
     recovery_points,
     reserve,
@@ -38,6 +39,7 @@ DUTIES: tuple[Duty, ...] = (
     lineages.settle_retired,
     vaults.delete_chunks_of_deleted,
     idempotency.forget_lapsed,
+    nodes.forget_dead,
 )
 """What is done once in a store."""
 OF_EACH_PROCESS: tuple[Duty, ...] = (keys.drop_destroyed, reserve.keep)

@@ -11,7 +11,11 @@ The rules, on which it rests that no key is ever needed that is not there:
 4. It is finished when nothing is wrapped with another key, neither a row nor a record (`key_uses`). Only such a key may
    leave the keyring.
 
-5. One process at a time rotates, or takes a key out of the keyring: it has claimed the work (`claims`). So no rotation
+5. On a shared store a key comes into use only when every live node holds it. Until then the rotation ends behind
+   its first phase, and names the nodes that lack the key. The transaction of rule 2 asks once more; a node reports
+   before it serves.
+
+6. One process at a time rotates, or takes a key out of the keyring: it has claimed the work (`claims`). So no rotation
    that stood still begins with a key that was forgotten meanwhile. To take a key out late does no harm: by rule 2, and
    since nothing but a rotation makes a key that is not in use one that is, nobody has begun to need it.
 
@@ -25,12 +29,14 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 
-from cryostore.catalog import keys, records
+from cryostore.catalog import keys, nodes, records
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.keys import WRAPPED, WrappedRow
 from cryostore.catalog.records import VAULT, RecordKey
 from cryostore.chunks.keyring import EditableKeyring, Keyring, KeyringSource, MasterKey, unwrap
+from cryostore.core import interrupts
 from cryostore.core.errors import ConfigurationError, CryostoreError, KeyUnavailableError
 from cryostore.maintenance.claims import KEY_ROTATION, claimed
 from cryostore.maintenance.collection import Progress
@@ -45,6 +51,7 @@ from cryostore.maintenance.key_uses import (
     wrapped_by,
     wrapped_records,
 )
+from cryostore.maintenance.nodes import REPORT_SECONDS, live_nodes
 from cryostore.service import Context
 from cryostore.service.access import wrapping_context as access_key_context
 from cryostore.service.keys import TOKEN_SECRET, master_key_id
@@ -52,6 +59,8 @@ from cryostore.service.keys import wrapping_context as vault_key_context
 from cryostore.service.records import record, touch_store, touch_vault
 from cryostore.service.vaults import vault_by_name
 
+POLL_SECONDS = 0.5
+WAIT_FOR_REPORTS_SECONDS = 1.5 * REPORT_SECONDS
 CONTEXTS: dict[str, Callable[[bytes], bytes]] = {
     "secret": bytes,
     "access_key": lambda label: access_key_context(label.decode()),
@@ -75,11 +84,13 @@ class Rotated:
     """How many things other keys have wrapped still, by the id of the key; empty once the rotation is finished."""
     due: int = 0
     """Records that are to be written anew still."""
+    lacking: list[str] = field(default_factory=list)
+    """The live nodes that do not hold the new key; it is not used before all do."""
 
     @property
     def is_finished(self) -> bool:
         """Whether no other key is needed any more."""
-        return not self.left and not self.due
+        return not self.left and not self.due and not self.lacking
 
 
 def rotate(context: Context, outcome: Rotated) -> Iterator[Progress]:
@@ -102,14 +113,29 @@ def _rotate(context: Context, outcome: Rotated) -> Generator[Progress, None, Non
     if not any(name != key.key_id and _has(source, name) for name in uses(context).by_key):
         key, outcome.added = _new_key(context, source), True
     outcome.key_id = key.key_id
+    yield from _wait_for_nodes(context, key, outcome)
     yield Progress("begin", 0)
-    begin(context, key, outcome)
+    if not outcome.lacking:
+        begin(context, key, outcome)
+    if outcome.lacking:
+        return
     for table in WRAPPED:
         yield from _rewrap(context, table, key, outcome)
     yield from _record(context, key, outcome)
     found = uses(context)
     outcome.left = {name: counts.total() for name, counts in found.by_key.items() if name != key.key_id}
     outcome.due = found.due
+
+
+def _wait_for_nodes(context: Context, key: MasterKey, outcome: Rotated) -> Iterator[Progress]:
+    """Wait until all live nodes hold a key, as long as one that can read it by itself takes to report it."""
+    end = monotonic() + WAIT_FOR_REPORTS_SECONDS
+    while True:
+        outcome.lacking = nodes.lacking(live_nodes(context), key.key_id)
+        if not outcome.lacking or monotonic() >= end or interrupts.told():
+            return
+        yield Progress("wait for nodes", len(outcome.lacking))
+        interrupts.sleep(POLL_SECONDS)
 
 
 def rotate_vault(context: Context, vault_name: str) -> int:
@@ -191,14 +217,22 @@ def _new_key(context: Context, source: Keyring) -> MasterKey:
 
 
 def begin(context: Context, key: MasterKey, outcome: Rotated) -> None:
-    """Bring a master key into use: from now on it wraps whatever is wrapped."""
+    """Bring a master key into use: from now on it wraps whatever is wrapped. Not while a live node lacks it."""
     while True:
         (row,) = (one for one in context.database.read(_secrets) if one.name == TOKEN_SECRET)
         if wrapped_by(row.wrapped) == key.key_id:
             return
         wrapped = key.wrap(unwrap(context.keys.keyring, row.wrapped, _context(row)), _context(row))
-        if context.database.write(partial(keys.rewrap, row=row, wrapped=wrapped)):
+        now_ms = context.clock()
+
+        def work(transaction: Transaction) -> bool:
+            outcome.lacking = nodes.lacking(nodes.live(transaction, now_ms=now_ms), key.key_id)  # noqa: B023 - at once
+            return not outcome.lacking and keys.rewrap(transaction, row, wrapped)  # noqa: B023 - as above
+
+        if context.database.write(work):
             _count(outcome.rewrapped, row.table, 1)
+            return
+        if outcome.lacking:
             return
 
 

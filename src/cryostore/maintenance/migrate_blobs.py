@@ -40,6 +40,8 @@ WORKERS = 8
 BLOBS_PER_BATCH = 256
 BYTES_IN_HAND_MAX = 128 * MIB
 """How much of what is on its way may be in memory at once; one blob may be larger."""
+NOTED_BYTES = 8 * MIB
+"""After so many bytes what was copied is noted: a run that is killed copies little again."""
 ROWS_PER_PAGE = 200
 EXAMPLES_MAX = 20
 Thing = TypeVar("Thing")
@@ -176,7 +178,17 @@ class Blobs:
         begun = [Note(one.wanted.key, one.size or 0) for one in new if one.note is None and not one.foreign]
         if begun:
             self._target.write(partial(moves.note, some=begun))
-        put = [done for done in pool.map(self._carry, new) if done is not None]
+        put: list[_Put] = []
+        for done in pool.map(self._carry, new):
+            if done is not None:
+                put.append(done)
+            if sum(each.note.size for each in put) >= NOTED_BYTES:
+                self._note(put)
+                put = []
+        self._note(put)
+
+    def _note(self, put: Sequence[_Put]) -> None:
+        """Note what was put, so that the next run need not copy it if this one is killed now."""
         damaged = [place for done in put for place in done.looked.damaged]
         if damaged:
             self._mark(damaged)

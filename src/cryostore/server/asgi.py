@@ -97,6 +97,10 @@ class Service(Protocol):
         """Find out whether trouble with the disk is over. Quick if there is none; safe at any time."""
         ...
 
+    def report(self) -> None:
+        """Tell the other nodes of a shared store how this one is, and compare. May take as long as its store does."""
+        ...
+
     def maintain(self) -> None:
         """Periodic duties. Safe at any time, from any process."""
         ...

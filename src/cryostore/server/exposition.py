@@ -99,6 +99,8 @@ def _storage(slots: list[Slot]) -> Iterator[Metric]:
 LOAD = {
     "draining": ("cryostore_workers_draining", "Of these, the ones that were told to stop."),
     "store_away": ("cryostore_workers_without_store", "Of these, the ones that do not reach the store."),
+    "key_away": ("cryostore_workers_without_key", "Of these, the ones whose keyring lacks the master key in use."),
+    "blobs_away": ("cryostore_workers_without_blobs", "Of these, the ones that alone cannot use the blob store."),
     "connections": ("cryostore_connections", "Open connections of clients."),
     "requests_running": ("cryostore_requests_running", "Operations being carried out."),
     "requests_waiting": ("cryostore_requests_waiting", "Operations that wait for a thread."),

@@ -16,6 +16,7 @@ from typing import Any
 from cryostore.core.errors import (
     CryostoreError,
     DamagedDataError,
+    KeyMissingError,
     KeyUnavailableError,
     StorageFullError,
     StorageUnavailableError,
@@ -41,6 +42,8 @@ KINDS = {
     errno.EMFILE: "open files",
     errno.ENFILE: "open files",
     errno.EIO: "input/output",
+    errno.EACCES: "permission",
+    errno.EPERM: "permission",
 }
 ADVICE = {
     "full": "delete recovery points and run `cryo gc`, or enlarge the disk; writes go on by themselves",
@@ -49,7 +52,10 @@ ADVICE = {
     "open files": "raise the limit of open files (ulimit -n, LimitNOFILE), or connect fewer clients at once",
     "damaged": "run `cryo check`, which names what is hurt; another backup heals what it reads again",
     "key": "run `cryo key list`, which shows the keys that are missing, and start with the right keyring",
-    "other": "look at the message; the request may be repeated",
+    "permission": "let the user of the server read and write its data directory",
+    "catalog": "see whether the database runs and can be reached from here; `cryo doctor` looks at it",
+    "blobs": "see whether the blob store answers, and this machine's clock, credentials and route; `cryo doctor` does",
+    "unavailable": "look at the message; the request may be repeated",
 }
 EVENTS = {"damaged": "damaged data", "key": "key not available"}
 """What a line is called; of the other kinds `storage failure`."""
@@ -61,6 +67,10 @@ def modelled(error: Exception) -> ModelError:
         return error
     if isinstance(error, StorageUnavailableError):
         return ServiceUnavailableException("the storage cannot take or give bytes now; retry later")
+    if isinstance(error, KeyMissingError):
+        return ServiceUnavailableException(
+            f"this server lacks master key {error.key_id}, which another server may have; retry later"
+        )
     if isinstance(error, KeyUnavailableError):
         return KMSInvalidKeyUsageException("the key that protects this data cannot be used")
     if isinstance(error, DamagedDataError):
@@ -93,7 +103,11 @@ def kind_of(error: CryostoreError) -> str:
     if isinstance(error, StorageFullError):
         return "full"
     inside = system_error(error)
-    return KINDS.get(inside.errno or 0, "other") if inside is not None else "other"
+    if inside is not None and inside.errno in KINDS:
+        return KINDS[inside.errno]
+    if isinstance(error, StorageUnavailableError) and error.part:
+        return error.part
+    return "unavailable" if inside is None else "input/output"
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
@@ -127,13 +141,16 @@ class Failures:
     def _report(self, error: CryostoreError, fields: dict[str, Any]) -> None:
         kind = kind_of(error)
         self.meter.failure(kind)
+        subject = kind
+        if isinstance(error, KeyMissingError):  # each missing key has a line of its own
+            subject, fields = f"key {error.key_id}", fields | {"key_id": error.key_id}
         with self._lock:
             now = self._now()
-            if now - self._said.get(kind, float("-inf")) < LINE_SECONDS:
-                self._held_back[kind] = self._held_back.get(kind, 0) + 1
+            if now - self._said.get(subject, float("-inf")) < LINE_SECONDS:
+                self._held_back[subject] = self._held_back.get(subject, 0) + 1
                 return
-            self._said[kind] = now
-            held_back = self._held_back.pop(kind, 0)
+            self._said[subject] = now
+            held_back = self._held_back.pop(subject, 0)
         inside = system_error(error)
         self._log.write(
             "error",

@@ -23,12 +23,25 @@ NONE = "none"
 OPERATION_NAMES = (*sorted(OPERATIONS), NONE)
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 SECONDS_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-FAILURES = ("full", "read-only", "input/output", "open files", "damaged", "key", "other")
+FAILURES = (
+    "full",
+    "read-only",
+    "input/output",
+    "open files",
+    "permission",
+    "catalog",
+    "blobs",
+    "damaged",
+    "key",
+    "unavailable",
+)
 TOTALS = ("chunks_stored", "bytes_stored", "chunks_shared", "bytes_shared", "connections_refused")
 GAUGES = (
     "heartbeat",
     "draining",
     "store_away",
+    "key_away",
+    "blobs_away",
     "connections",
     "requests_running",
     "requests_waiting",

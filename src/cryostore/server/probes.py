@@ -61,6 +61,10 @@ class Watch:
             return "no worker shows a sign of life"
         if any(slot.value("store_away") for slot in workers):
             return "the catalog does not answer, or does not go with this server any more"
+        if any(slot.value("key_away") for slot in workers):
+            return "the keyring of this server lacks the master key in use: the log says which"
+        if any(slot.value("blobs_away") for slot in workers):
+            return "this server cannot use the blob store, and others can: see its clock, credentials and route"
         return None
 
     def _disk_trouble(self) -> str | None:

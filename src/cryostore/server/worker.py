@@ -30,12 +30,13 @@ from typing import Any, BinaryIO, Protocol, cast
 import msgspec
 import uvicorn
 
-from cryostore.core.errors import ConfigurationError, CryostoreError, StorageUnavailableError
+from cryostore.core.errors import ConfigurationError, CryostoreError, KeyMissingError, StorageUnavailableError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
 from cryostore.maintenance import ScheduledCollection, ScheduledRound, ScheduledScrub, reserve
 from cryostore.maintenance.figures import Figures, figures
+from cryostore.maintenance.nodes import REPORT_SECONDS, Node
 from cryostore.model.operation import Operation
 from cryostore.server.acceptor import BACKLOG, Acceptor
 from cryostore.server.asgi import Access, Application, Service
@@ -121,8 +122,11 @@ class Worker:
         """Serve; returns when all that was under way is finished, or its time is over."""
         period_seconds = self._configuration.maintenance_seconds
         try:
-            with Maintenance(
-                self._service.maintain, self._service.recover, period_seconds=period_seconds, log=self._failures
+            with (
+                Maintenance(
+                    self._service.maintain, self._service.recover, period_seconds=period_seconds, log=self._failures
+                ),
+                Maintenance(self._service.report, period_seconds=REPORT_SECONDS, log=self._failures),
             ):
                 self._server.run(sockets=[self._listener])
         finally:
@@ -271,8 +275,11 @@ def _uvicorn_config(configuration: Configuration, application: Application, new_
 class OwnService:
     """Cryostore's own service, with the periodic duties that a server owes it."""
 
-    def __init__(self, service: CryostoreService) -> None:
+    def __init__(self, service: CryostoreService, node: Node | None = None) -> None:
+        """`node` is this process among those of a shared store, and has reported."""
         self._service = service
+        self._node = node
+        self._key_away = False
         self._published = dict.fromkeys(TALLIED, 0)
         self._figures: Figures | None = None
         self._catalog_away = False
@@ -297,7 +304,11 @@ class OwnService:
             if now != before:
                 meter.add(name, now - before)
                 self._published[name] = now
-        meter.show(store_away=self._catalog_away or self._service.outdated)
+        meter.show(
+            store_away=self._catalog_away or self._service.outdated,
+            key_away=self._key_away,
+            blobs_away=self._node is not None and self._node.alone,
+        )
         seen, self._figures = self._figures, None
         if seen is not None:
             meter.show_store(**seen._asdict())
@@ -315,14 +326,23 @@ class OwnService:
             reserve.keep(context)
         self._ask_catalog()
 
+    def report(self) -> None:
+        """See asgi.Service."""
+        if self._node is not None:
+            self._node.report()
+
     def _ask_catalog(self) -> None:
-        """See whether the catalog answers, for whoever asks if requests should be sent here."""
+        """See whether the catalog answers, and the keyring has the key in use: else no requests should be sent here."""
+        keyring = self._service.context.keys.keyring
         try:
-            self._service.context.database.read(lambda _: None)
+            keyring.active()
         except StorageUnavailableError:
             self._catalog_away = True
             raise
-        self._catalog_away = False
+        except KeyMissingError:
+            self._catalog_away, self._key_away = False, True
+            raise
+        self._catalog_away = self._key_away = False
 
     def maintain(self) -> None:
         """One round of duties, and a portion of garbage collection and of scrubbing, if it falls to this process."""
@@ -338,6 +358,9 @@ class OwnService:
 
     def close(self) -> None:
         """See `Service.close`."""
+        if self._node is not None:
+            with contextlib.suppress(StorageUnavailableError):  # else its report grows old
+                self._node.leave()
         self._service.close()
 
 
@@ -345,7 +368,11 @@ def open_default(configuration: Configuration, *, clock: Clock, new_id: NewId) -
     """Open Cryostore's own service. A shared store goes by its catalog's time, not by `clock`."""
     settings = replace(configuration.settings, reserve_bytes=configuration.reserve_bytes)
     if configuration.data_dir is None:
-        return OwnService(_open_shared(configuration, settings, new_id))
+        shared = _open_shared(configuration, settings, new_id)
+        node = Node(shared.context, shared.try_blobs)
+        with contextlib.suppress(StorageUnavailableError):  # it is tried again
+            node.report()
+        return OwnService(shared, node)
     data_dir = configuration.data_dir
 
     def on_keyring_created(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -14,6 +15,7 @@ from cryostore.core.errors import (
     ConfigurationError,
     CryostoreError,
     DamagedDataError,
+    KeyMissingError,
     KeyUnavailableError,
     StorageFullError,
     StorageUnavailableError,
@@ -130,13 +132,17 @@ class Service:
         try:
             return self._carry_out(operation, caller)
         except StorageFullError as error:
-            raise ServiceUnavailableException(f"{error.message}; retry later") from error
+            raise ServiceUnavailableException(f"disk full on {os.uname().nodename}; retry later") from error
         except StorageUnavailableError as error:
             raise ServiceUnavailableException("the storage cannot take or give bytes now; retry later") from error
         except OSError as error:
             failure = StorageUnavailableError(f"{type(operation).__name__}: {error.strerror or error}")
             failure.__cause__ = error
             raise ServiceUnavailableException("the storage cannot take or give bytes now; retry later") from failure
+        except KeyMissingError as error:
+            raise ServiceUnavailableException(
+                f"this server lacks master key {error.key_id}, which another server may have; retry later"
+            ) from error
         except KeyUnavailableError as error:
             raise KMSInvalidKeyUsageException("the key that protects this data cannot be used") from error
         except DamagedDataError as error:
@@ -175,6 +181,10 @@ class Service:
             "another catalog has taken over this store's blobs; nothing is answered from here any more",
             hint="start with the catalog that was rebuilt or moved last",
         )
+
+    def try_blobs(self) -> None:
+        """Ask the place of the blobs for something small. Raises StorageUnavailableError if it cannot be used."""
+        self._is_current()
 
     def as_caller(self, caller: Caller) -> CallAs:
         """The service as a `Call` that one caller makes."""

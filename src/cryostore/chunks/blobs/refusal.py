@@ -83,7 +83,7 @@ class Refusal(Exception):  # noqa: N818 - a refusal, which becomes an error once
         if self.verdict is Verdict.ABSENT:
             return BlobNotFoundError(f"{what} does not exist")
         kind = StorageFullError if self.verdict is Verdict.FULL else StorageUnavailableError
-        return kind(f"{what}: {self.message}", hint=self.hint)
+        return kind(f"{what}: {self.message}", hint=self.hint, part="blobs")
 
 
 def judge(error: Exception) -> Refusal:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, Document, NoDocumentError, decode_text
 from cryostore.chunks.keyring.master_key import MasterKey
-from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.core.errors import ConfigurationError, KeyMissingError
 
 RUN_SECONDS_MAX = 30.0
 WAIT_SECONDS_MAX = 5.0
@@ -63,9 +63,7 @@ class CommandKeyring:
         try:
             return self._document.keys[key_id]
         except KeyError:
-            raise KeyUnavailableError(
-                f"the keyring of {self.place} has no master key {key_id}{self._failure}", hint=HINT
-            ) from None
+            raise KeyMissingError(key_id, self._failure, hint=HINT) from None
 
     def document(self) -> Document:
         """See KeyringSource. As it was printed last."""

@@ -6,7 +6,7 @@ import os
 
 from cryostore.chunks.keyring.document import Document, NoDocumentError, decode_text
 from cryostore.chunks.keyring.master_key import MasterKey
-from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.core.errors import ConfigurationError, KeyMissingError
 
 
 class EnvironmentKeyring:
@@ -40,8 +40,8 @@ class EnvironmentKeyring:
         try:
             return self._document.keys[key_id]
         except KeyError:
-            raise KeyUnavailableError(
-                f"the keyring has no master key {key_id}",
+            raise KeyMissingError(
+                key_id,
                 hint=f"set the {self.place} to a document that has it, and start the server anew",
             ) from None
 

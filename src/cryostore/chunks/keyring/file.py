@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cryostore.chunks.files import TEMPORARY_PREFIX, create_file, storage_errors, sync_directory, write_all
 from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, Document, NoDocumentError, decode
 from cryostore.chunks.keyring.master_key import MasterKey
-from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.core.errors import ConfigurationError, KeyMissingError
 from cryostore.core.ids import NewId
 
 OTHERS = 0o077
@@ -49,10 +49,8 @@ class FileKeyring:
         try:
             return self._seen.document.keys[key_id]
         except KeyError:
-            raise KeyUnavailableError(
-                f"the keyring has no master key {key_id}{self._failure}",
-                hint=f"Put the keyring that has it at {self._path}.",
-            ) from None
+            hint = f"put the keyring that has it at {self._path}"
+            raise KeyMissingError(key_id, self._failure, hint=hint) from None
 
     def document(self) -> Document:
         """See KeyringSource."""
