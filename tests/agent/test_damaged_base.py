@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import closing
 
 import pytest
 
 from cryostore.agent.agent_key import AgentKey, PublicKey
+from cryostore.agent.chunk_cache import ChunkCache
+from cryostore.agent.files import Files
 from cryostore.agent.key_changes import change
 from cryostore.agent.known_damage import known_damage
 from cryostore.agent.points import find_point
@@ -214,3 +217,55 @@ def test_a_disk_of_which_a_segment_is_damaged(store, runs, tmp_path):
     assert MIB <= report.sent_bytes < 2 * MIB
     assert whole(runs, first)
     assert whole(runs, "latest")
+
+
+# --- chunks that several files share ----------------------------------------------------------------------------------
+
+
+def shared(runs, tmp_path):
+    """Two points of small files that share a chunk; one file is gone in the second. The source, and both points."""
+    folder = tmp_path / "shared"
+    write(folder, {name: noise(20 * KIB, number) for number, name in enumerate("abc")})
+    runs.backup(folder)
+    first = runs.latest()
+    (folder / "c").unlink()
+    runs.backup(folder)
+    return folder, first, runs.latest()
+
+
+def issues(runs, point, **options):
+    report = Report()
+    with runs.opened(point) as archive:
+        verify(archive, report, **options)
+    return sorted(issue.path for issue in report.issues)
+
+
+def test_files_that_are_still_there_are_healed_although_one_of_their_chunk_is_gone(store, runs, tmp_path):
+    """In every point that has them, for every reader; of the point that has the lost file, that is named."""
+    folder, first, second = shared(runs, tmp_path)
+    spoil(store, runs, "content-00000001")
+    assert issues(runs, second, data=True) == [b"a", b"b"]
+    assert issues(runs, first, data=True) == [b"a", b"b", b"c"]
+    runs.backup(folder)
+    for point, lost in ((first, [b"c"]), (second, []), (runs.latest(), [])):
+        assert issues(runs, point, data=True) == lost
+        damage = known_damage(runs.call, find_point(runs.call, point))
+        assert issues(runs, point, data=False, damage=damage) == lost
+        target = tmp_path / point[-12:]
+        report = runs.restore(target, point)
+        assert [issue.path for issue in report.issues] == lost
+        assert seen(target)[b"a"] == seen(folder)[b"a"]
+        assert seen(target)[b"b"] == seen(folder)[b"b"]
+        with runs.opened(point) as archive, closing(ChunkCache()) as cache:
+            files = Files(archive, cache)
+            assert files.open(files.file("b")).read(5, 100) == noise(20 * KIB, 1)[5:105]
+
+
+def test_a_copy_that_is_another_file_or_damaged_itself_is_none(store, runs, tmp_path):
+    folder, _, second = shared(runs, tmp_path)
+    spoil(store, runs, "content-00000001")
+    (folder / "a").write_bytes(noise(20 * KIB, 9))
+    runs.backup(folder)
+    assert issues(runs, second, data=True) == [b"a"]
+    spoil(store, runs, "content-00000002")
+    assert issues(runs, second, data=True) == [b"a", b"b"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from cryostore.agent.archive_keys import checked
 from cryostore.agent.block import Block, decode
+from cryostore.agent.entry import NO_DIGEST, Content
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.header import CATALOG, Header, content_name
 from cryostore.agent.locked_key import key_for
@@ -23,6 +24,16 @@ AHEAD = 4
 HEADER_BYTES_MAX = 4 * 1024 * 1024
 Given = TypeVar("Given")
 Got = TypeVar("Got")
+
+
+class Copies(Protocol):
+    """Small files elsewhere: see `sound_copies`."""
+
+    def find(self, digest: bytes, length: int) -> bytes | None:
+        """The bytes with this digest, or None."""
+
+    def close(self) -> None:
+        """Let go of everything."""
 
 
 class Archive:
@@ -44,6 +55,8 @@ class Archive:
         else:
             self.catalog_chunks = self.stored_catalog = list(self._listed(CATALOG))
         self._threads = Threads(AHEAD, "archive")
+        self.copies: Copies | None = None
+        """Where small files are looked for whose chunk is damaged."""
 
     def _plain_header(self) -> bytes:
         operation = GetObjectMetadata(storage_job_id=self.job_id, object_token=self._object(CATALOG).object_token)
@@ -55,6 +68,14 @@ class Archive:
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown()
+        if self.copies is not None:
+            self.copies.close()
+
+    def copy(self, content: Content, length: int) -> bytes | None:
+        """A sound copy of a small file whose chunk is damaged; None if there is none."""
+        if self.copies is None or content.digest == NO_DIGEST:
+            return None
+        return self.copies.find(content.digest, length)
 
     @property
     def names(self) -> list[str]:

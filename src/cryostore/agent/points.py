@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from functools import partial
 from typing import Literal
 
 from cryostore.agent.archive import Archive
@@ -13,6 +14,7 @@ from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.job import ROLE_ARN
 from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.locked_key import key_for
+from cryostore.agent.sound_copies import SoundCopies
 from cryostore.client import pages
 from cryostore.core.errors import ConfigurationError, CryostoreError, KeyUnavailableError
 from cryostore.model.errors import InvalidParameterValueException, ResourceNotFoundException
@@ -33,6 +35,10 @@ Point = RecoveryPointByBackupVault
 def point_id(point: Point) -> str:
     """The id of a recovery point: the last part of its ARN."""
     return (point.recovery_point_arn or "").rpartition(":")[2]
+
+
+NEWER_MAX = 3
+"""So many newer recovery points are asked for sound copies of damaged files."""
 
 
 def completed(point: Point) -> float:
@@ -136,9 +142,24 @@ def _learn_keys(call: KeyedCall, point: Point) -> bool:
 
 @contextmanager
 def opened(call: Call, point: Point, purpose: str) -> Iterator[Archive]:
-    """The archive of a recovery point, which stays while it is read."""
+    """The archive of a recovery point, which stays while it is read. Damaged files may come from newer points."""
+    with _opened(call, point, purpose) as archive:
+        archive.copies = SoundCopies(archive, partial(_newer, call, point))
+        yield archive
+
+
+@contextmanager
+def _opened(call: Call, point: Point, purpose: str) -> Iterator[Archive]:
     with _restore_job(call, point, purpose) as job_id, closing(_archive(call, job_id, point)) as archive:
         yield archive
+
+
+def _newer(call: Call, point: Point) -> Iterator[AbstractContextManager[Archive]]:
+    """The archives of newer recovery points of the same resource, to be opened: a few, the newest first."""
+    points = [each for each in list_points(call, point.backup_vault_name) if each.resource_arn == point.resource_arn]
+    newer = [each for each in points if completed(each) > completed(point)]
+    for each in sorted(newer, key=completed, reverse=True)[:NEWER_MAX]:
+        yield _opened(call, each, "copies")
 
 
 @contextmanager

@@ -130,6 +130,7 @@ class ContentFile:
             at = offset + length
         if data and not entry.content.object_number:
             raise ArchiveDamagedError("a file has no content")
+        self._content, self._data_bytes = entry.content, data
         self._extents = Extents(pages, entry.content, data)
         self._next = 0
 
@@ -170,8 +171,14 @@ class ContentFile:
             chunk, skipped, start = found
             if sequential:
                 self._read_ahead(number)
-            data = self._cache.get(self._archive, chunk)
             begin = skipped + offset - start
+            try:
+                data = self._cache.get(self._archive, chunk)
+            except DAMAGE:
+                copy = self._archive.copy(self._content, self._data_bytes)
+                if copy is None:
+                    raise
+                data, begin = copy, offset
             part = bytes(memoryview(data)[begin : begin + end - offset])
             yield part
             offset += len(part)

@@ -151,12 +151,20 @@ class FileWriter:
             data = memoryview(self._archive.get_buffer(chunk))
         except DAMAGE as error:
             for piece in pieces:
-                self._lose(piece.wanted, error.message)
+                self._take_copy(piece, error.message)
             return
         for piece in pieces:
             if piece.wanted.lock is not None:
                 self._part(piece.wanted, piece, data)
         self._whole([piece for piece in pieces if piece.wanted.lock is None], data)
+
+    def _take_copy(self, piece: Piece[RestoredFile], reason: str) -> None:
+        """Write a file whose chunk is damaged from a sound copy, or give it up if there is none."""
+        copy = None if piece.wanted.lock else self._archive.copy(piece.wanted.content, piece.wanted.data_bytes)
+        if copy is None:
+            self._lose(piece.wanted, reason)
+        else:
+            self._whole([piece._replace(chunk_offset=0)], memoryview(copy))
 
     def _reuse(self, chunk: Chunk, piece: Piece[RestoredFile]) -> bool:
         """Take a chunk from the file that stands in the place of the restored one, if it is there."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.entry import NO_DIGEST, Content
@@ -52,7 +53,7 @@ def verify(archive: Archive, report: Report, *, data: bool, damage: KnownDamage 
                 if data:
                     _read(archive, report, pages, window, threads)
                 else:
-                    _look_up(report, pages, window, damage or KnownDamage())
+                    _look_up(archive, report, pages, window, damage or KnownDamage())
             except DAMAGE as error:
                 report.issue(window[0].path, error.message)
 
@@ -77,43 +78,56 @@ def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
         yield window
 
 
-def _look_up(report: Report, pages: ChunkPages, files: list[_File], damage: KnownDamage) -> None:
+def _look_up(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], damage: KnownDamage) -> None:
     """See that all chunks are listed, and none of them is known to be damaged."""
     affected: dict[bytes, None] = {}
     for chunk, pieces in chunks_of(pages, files):
         if damage.holds(content_name(pieces[0].wanted.content.object_number), chunk.index):
-            affected.update((piece.wanted.path, None) for piece in pieces)
+            affected.update((piece.wanted.path, None) for piece in pieces if not _has_copy(archive, piece))
     for path in affected:
         report.issue(path, DAMAGED)
 
 
 def _read(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], threads: Threads) -> None:
-    under_way: deque[tuple[Sequence[Piece[_File]], Future[str | None]]] = deque()
+    under_way: deque[Future[list[_Wrong]]] = deque()
     for chunk, pieces in chunks_of(pages, files):
-        under_way.append((pieces, threads.submit(_look, archive, chunk, pieces)))
+        under_way.append(threads.submit(_look, archive, chunk, pieces))
         report.read_bytes += chunk.length
         if len(under_way) >= UNDER_WAY_MAX:
-            _judge(report, *under_way.popleft())
+            _judge(report, under_way.popleft())
     while under_way:
-        _judge(report, *under_way.popleft())
+        _judge(report, under_way.popleft())
 
 
-def _judge(report: Report, pieces: Sequence[Piece[_File]], future: Future[str | None]) -> None:
-    if (wrong := result(future)) is not None:
-        for piece in pieces:
-            report.issue(piece.wanted.path, wrong)
+class _Wrong(NamedTuple):
+    """A file that is not whole, and why."""
+
+    path: bytes
+    reason: str
 
 
-def _look(archive: Archive, chunk: Chunk, pieces: Sequence[Piece[_File]]) -> str | None:
-    """What is wrong with a chunk, if anything is. The store has verified it; small files have digests of their own."""
+def _judge(report: Report, future: Future[list[_Wrong]]) -> None:
+    for wrong in result(future):
+        report.issue(wrong.path, wrong.reason)
+
+
+def _look(archive: Archive, chunk: Chunk, pieces: Sequence[Piece[_File]]) -> list[_Wrong]:
+    """The files of a chunk that are not whole. The store has verified it; small files have digests of their own."""
     try:
         data = memoryview(archive.get_buffer(chunk))
-    except (*DAMAGE, KeyUnavailableError) as error:
-        return error.message
+    except DAMAGE as error:
+        return [_Wrong(piece.wanted.path, error.message) for piece in pieces if not _has_copy(archive, piece)]
+    except KeyUnavailableError as error:
+        return [_Wrong(piece.wanted.path, error.message) for piece in pieces]
+    wrong = []
     for piece in pieces:
         content = piece.wanted.content
         if content.digest != NO_DIGEST:
             part = data[piece.chunk_offset : piece.chunk_offset + piece.length]
             if archive.identity(part)[:16] != content.digest:
-                return f"{piece.wanted.path!a} is not what its digest says"
-    return None
+                wrong.append(_Wrong(piece.wanted.path, "is not what its digest says"))
+    return wrong
+
+
+def _has_copy(archive: Archive, piece: Piece[_File]) -> bool:
+    return archive.copy(piece.wanted.content, piece.wanted.data_bytes) is not None
