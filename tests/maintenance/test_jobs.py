@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cryostore.catalog import recovery_points
-from cryostore.core.time import MINUTE_MS
+from cryostore.core.time import DAY_MS, MINUTE_MS
 from cryostore.maintenance import jobs
 from cryostore.service import lineages as service_lineages
+from support.stores import opened
 
 START_MS = 480 * MINUTE_MS
 COMPLETE_MS = 10_080 * MINUTE_MS
@@ -138,3 +139,25 @@ def test_a_write_that_comes_before_the_round_keeps_the_job_alive(model):
     jobs.end_overdue(model.context)
     assert model.row(job).state == "RUNNING"
     assert service_lineages.bind(model.context, model.row(job)).state == "RUNNING"
+
+
+def test_ended_jobs_are_forgotten_once_they_are_not_listed(tmp_path):
+    """Backup jobs, failed ones, and restore jobs. The points stay."""
+    with opened(tmp_path / "data") as store:
+        api = store.api()
+        arn = api.backup({"a": b"1"})
+        api.end_restore(api.restore(arn))
+        api.stop(api.running_job())
+        days = store.service.context.settings.listed_jobs_ms // DAY_MS
+        for left in (3, 0):
+            store.clock.advance(days // 2 * DAY_MS + DAY_MS)
+            store.maintain()
+            ended = store.service.context.database.read(
+                lambda t: t.rows(
+                    "SELECT job_id FROM backup_job WHERE completed_ms IS NOT NULL"
+                    " UNION ALL SELECT job_id FROM restore_job WHERE completed_ms IS NOT NULL"
+                )
+            )
+            assert len(ended) == left
+        assert store.rebuild().losses == []
+        assert store.api().restored(arn) == {"a": b"1"}

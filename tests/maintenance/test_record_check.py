@@ -73,11 +73,12 @@ def test_records_of_what_the_catalog_does_not_know(store):
     for name, data in before.items():
         (store.data_dir / name).write_bytes(data)
     store.service = store.open()
-    (example,) = found(store)["record-unknown"]
+    (example,) = found(store)["commit-unknown"]
     assert example.startswith("the record of commit")
     maintain(store.service)
     repaired(store)
-    assert found(store)["record-unknown"] == [example]
+    assert found(store)["commit-unknown"] == [example]
+    assert "record-unknown" not in found(store)
 
 
 def test_without_a_key_nothing_is_called_damaged(store, monkeypatch):

@@ -1,4 +1,7 @@
-"""The garbage collector's epoch in the catalog. Its rules: `maintenance.gc`. Who collects: `claims`."""
+"""What collections go by: their epoch, and whether the catalog is older than the store. The rules: `maintenance.gc`.
+
+Who collects: `claims`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,18 @@ def epoch(transaction: Transaction) -> int:
     row = transaction.row("SELECT epoch FROM collection")
     assert row is not None
     return int(row[0])
+
+
+def unknown_commits(transaction: Transaction) -> int:
+    """How many commits are on record that the catalog does not have, as far as anybody found."""
+    row = transaction.row("SELECT unknown_commits FROM collection")
+    assert row is not None
+    return int(row[0])
+
+
+def set_unknown_commits(transaction: Transaction, count: int) -> None:
+    """Note how many there are."""
+    transaction.run("UPDATE collection SET unknown_commits = :count", count=count)
 
 
 def next_epoch(transaction: Transaction) -> int:

@@ -196,6 +196,16 @@ def has_ended(transaction: Transaction, job_id: str) -> bool:
     return row is None
 
 
+def delete_ended(transaction: Transaction, before_ms: int, limit: int) -> int:
+    """Forget at most `limit` jobs that began and ended before a moment; answers how many."""
+    return transaction.run(
+        "DELETE FROM backup_job WHERE job_id IN (SELECT job_id FROM backup_job"
+        " WHERE created_ms < :before_ms AND completed_ms < :before_ms ORDER BY created_ms LIMIT :limit)",
+        before_ms=before_ms,
+        limit=limit,
+    )
+
+
 def page(
     transaction: Transaction, *, conditions: dict[str, tuple[str, Any]], before: tuple[int, str] | None, limit: int
 ) -> list[JobRow]:

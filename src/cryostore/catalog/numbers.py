@@ -78,6 +78,12 @@ def count_from(transaction: Transaction, table: Table, number: int) -> None:
     transaction.pass_number(table.name, table.number, number)
 
 
+def highest(transaction: Transaction, table: Table) -> int:
+    """The highest number that a row has; 0 if there is none."""
+    row = transaction.row(f"SELECT max({table.number}) FROM {table.name}")
+    return int(row[0] or 0) if row else 0
+
+
 def _insert(transaction: Transaction, table: str, values: dict[str, Any]) -> None:
     columns, places = _written(values)
     transaction.run(f"INSERT INTO {table} ({columns}) VALUES ({places})", **values)

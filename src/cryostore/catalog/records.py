@@ -87,10 +87,13 @@ def begin_commit(transaction: Transaction, segment: Segment) -> RecordRow:
 
 
 def touch_unseen(transaction: Transaction) -> int:
-    """Note that the commits which nobody sees any more have changed: what they say goes; answers how many."""
+    """Note that the commits which nobody sees any more have changed: what they say goes; answers how many.
+
+    A record that could not be read when the catalog was rebuilt has a row without a number, and stays.
+    """
     return transaction.run(
         "UPDATE record SET changes = changes + 1 WHERE noun = 'commit' AND gone = 0 AND recorded = changes"
-        " AND NOT EXISTS (SELECT 1 FROM recovery_point AS point WHERE point.lineage_id = record.number"
+        " AND recorded > 0 AND NOT EXISTS (SELECT 1 FROM recovery_point AS point WHERE point.lineage_id = record.number"
         " AND point.generation = record.generation AND point.status <> 'DELETING')"
         " AND NOT EXISTS (SELECT 1 FROM lineage WHERE lineage.parent_lineage_id = record.number"
         " AND lineage.parent_generation = record.generation AND lineage.retired = 0)"
@@ -152,6 +155,19 @@ def between(transaction: Transaction, lineage_id: int, below: int, above: int) -
         above=above,
     )
     return [RecordKey(COMMIT, lineage_id, generation) for (generation,) in rows]
+
+
+def between_keys(transaction: Transaction, first: RecordKey, last: RecordKey) -> list[RecordKey]:
+    """The keys of all rows from one key to another, both included."""
+    rows = transaction.rows(
+        "SELECT noun, number, generation FROM record WHERE (noun, number, generation) >= (:noun, :number, :generation)"
+        " AND (noun, number, generation) <= (:last_noun, :last_number, :last_generation)",
+        last_noun=last.noun,
+        last_number=last.number,
+        last_generation=last.generation,
+        **first._asdict(),
+    )
+    return [RecordKey(*row) for row in rows]
 
 
 def page(transaction: Transaction, after: RecordKey, limit: int) -> list[RecordRow]:

@@ -99,6 +99,16 @@ def not_ended(transaction: Transaction) -> list[RestoreJobRow]:
     return [RestoreJobRow(*row) for row in rows]
 
 
+def delete_ended(transaction: Transaction, before_ms: int, limit: int) -> int:
+    """Forget at most `limit` jobs that began and ended before a moment; answers how many."""
+    return transaction.run(
+        "DELETE FROM restore_job WHERE job_id IN (SELECT job_id FROM restore_job"
+        " WHERE created_ms < :before_ms AND completed_ms < :before_ms ORDER BY created_ms LIMIT :limit)",
+        before_ms=before_ms,
+        limit=limit,
+    )
+
+
 def page(
     transaction: Transaction, *, conditions: dict[str, tuple[str, Any]], before: tuple[int, str] | None, limit: int
 ) -> list[RestoreJobRow]:

@@ -97,6 +97,11 @@ class Records:
         """Whether there is such a part."""
         return self._blobs.stat(name.key) is not None
 
+    def holds(self, noun: str, number: int, generation: int) -> bool:
+        """Whether there is any part of any record of a noun."""
+        of_noun = RecordName(noun, number, generation, 0, 0).key.rsplit(".", 2)[0]
+        return next(self._blobs.list(f"{of_noun}."), None) is not None
+
     def wrapped(self, name: RecordName) -> bytes:
         """A wrapped part as it is stored: for whoever asks which master key wrapped it."""
         return self._blobs.get(name.key)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cryostore.core.errors import CryostoreError
+
+if TYPE_CHECKING:
+    from cryostore.catalog.database import Database
+    from cryostore.chunks.blobs import BlobStore
+    from cryostore.chunks.keyring import KeyringSource
 
 OK = "ok"
 WARNING = "warning"
@@ -38,6 +43,19 @@ def warning(about: str, found: str, advice: str) -> Diagnosis:
 def error(about: str, found: str, advice: str) -> Diagnosis:
     """Backups cannot be made or read like this."""
     return Diagnosis(ERROR, about, found, advice)
+
+
+def known_commits(database: Database, blobs: BlobStore, keyring: KeyringSource) -> Diagnosis:
+    """Whether the catalog has all commits that are on record beside the blobs. Changes nothing."""
+    from cryostore.chunks.records import Records
+    from cryostore.service.unknown_commits import HINT, unknown_commits, words
+
+    about = "commits"
+    try:
+        count = sum(1 for _ in unknown_commits(database, Records(blobs, keyring)))
+    except CryostoreError as problem:
+        return failed(about, problem, "see above")
+    return error(about, words(count), HINT) if count else ok(about, "the catalog has all that are on record")
 
 
 def failed(about: str, problem: CryostoreError, advice: str) -> Diagnosis:

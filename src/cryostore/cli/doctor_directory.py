@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
-from cryostore.cli.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
+from cryostore.cli.diagnosis import Diagnoses, Diagnosis, error, failed, known_commits, ok, warning
 from cryostore.cli.mount_table import MountPoint, mount_of
 from cryostore.core.errors import CryostoreError
 from cryostore.core.limits import MIB
@@ -29,6 +30,7 @@ def directory(data_dir: Path, keyring: str | None, copy: Path | None) -> Diagnos
     yield _file_system(mount_of(data_dir))
     yield _room(data_dir)
     yield from _keyring(data_dir, keyring, copy)
+    yield from _commits(data_dir, keyring)
 
 
 def _rights(data_dir: Path) -> Diagnosis:
@@ -96,6 +98,24 @@ def _keyring(data_dir: Path, keyring: str | None, copy: Path | None) -> Diagnose
         yield ok("copy of the keyring", "whether there is one elsewhere cannot be seen from here", advice)
     else:
         yield _copy(data_dir, keyring, copy)
+
+
+def _commits(data_dir: Path, keyring: str | None) -> Diagnoses:
+    from cryostore.catalog import open_catalog
+    from cryostore.chunks.blobs import open_blobs
+    from cryostore.service.keyring import existing_keyring
+    from cryostore.service.open import CATALOG
+
+    with ExitStack() as opened:
+        try:
+            source = existing_keyring(data_dir, keyring)
+            database = open_catalog(data_dir / CATALOG, create=False, migrate=False)
+            opened.callback(database.close)
+            store = open_blobs(data_dir)
+            opened.callback(store.close)
+        except CryostoreError:
+            return  # what is wrong is said by what looks at that part
+        yield known_commits(database, store, source)
 
 
 def _copy(data_dir: Path, keyring: str | None, copy: Path) -> Diagnosis:

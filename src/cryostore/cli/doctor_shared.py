@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cryostore.cli.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
+from cryostore.cli.diagnosis import Diagnoses, Diagnosis, error, failed, known_commits, ok, warning
 from cryostore.core.errors import ConfigurationError, CryostoreError
 from cryostore.core.ids import random_id
 from cryostore.core.time import Clock, wall_clock
@@ -54,6 +54,7 @@ def shared(place: SharedPlace, *, write: bool, now: Clock = wall_clock) -> Diagn
             and not isinstance(store, CryostoreError)
         ):
             yield _together(place, source, database, store)
+            yield known_commits(database, store, source)
 
 
 def _try(open_part: Callable[[], Part]) -> Part | CryostoreError:

@@ -40,6 +40,7 @@ DUTIES: tuple[Duty, ...] = (
     vaults.delete_chunks_of_deleted,
     idempotency.forget_lapsed,
     nodes.forget_dead,
+    jobs.forget_ended,
 )
 """What is done once in a store."""
 OF_EACH_PROCESS: tuple[Duty, ...] = (keys.drop_destroyed, reserve.keep)

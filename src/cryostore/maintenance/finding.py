@@ -74,6 +74,12 @@ RECORD_DAMAGED = Kind(
     "a record that the catalog would be rebuilt from is missing or damaged; the catalog itself is right",
     "run `cryo repair`: it writes the record anew",
 )
+COMMIT_UNKNOWN = Kind(
+    "commit-unknown",
+    "so many commits are in the store and not in this catalog, which was put back from an older copy;"
+    " nothing is deleted or collected meanwhile",
+    "run `cryo rebuild-catalog` (--replace in a directory, an empty database for a shared store): it brings them back",
+)
 RECORD_UNKNOWN = Kind(
     "record-unknown",
     "there is a record of something that the catalog does not know",
@@ -108,6 +114,7 @@ KINDS = (
     CHUNK_MISSING,
     LIST_DAMAGED,
     RECORD_DAMAGED,
+    COMMIT_UNKNOWN,
     RECORD_UNKNOWN,
     NO_KEY,
     UNREADABLE,

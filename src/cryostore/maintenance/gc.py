@@ -43,6 +43,7 @@ from cryostore.maintenance.digest_set import shares
 from cryostore.maintenance.mark import count_chunks, mark
 from cryostore.maintenance.sweep import sweep
 from cryostore.service import Context
+from cryostore.service.unknown_commits import OutdatedCatalogError, compare, require_none
 
 FALSE_SHARE_MAX = 0.05
 """A run that keeps more of the garbage by mistake says so."""
@@ -57,13 +58,17 @@ def collect(
     Counts into `outcome`. May be broken off between any two steps, for good too: a later run does the rest. A dry run
     only counts; a write that comes meanwhile may be counted as garbage.
 
-    Raises ClaimHeldError if another run is under way, ClaimLostError if another one took over.
+    Raises ClaimHeldError if another run is under way, ClaimLostError if another one took over, OutdatedCatalogError if
+    commits are on record that the catalog does not have.
     """
     quarantine_ms = context.settings.quarantine_ms if quarantine_ms is None else quarantine_ms
     if dry_run:
+        context.database.read(require_none)
         yield from _steps(Run.begin(context, outcome, quarantine_ms=quarantine_ms, dry_run=True))
         return
     with claimed(context, COLLECTION) as claim:
+        if count := compare(claim.context.database, context.records):
+            raise OutdatedCatalogError(count)
         run = Run.begin(claim.context, outcome, quarantine_ms=quarantine_ms, dry_run=False)
         yield from claim.saying(_steps(run))
         claim.place = outcome.marking.place

@@ -1,13 +1,26 @@
-"""Backup jobs as time passes: windows close, silent agents time out."""
+"""Backup jobs as time passes: windows close, silent agents time out, ended jobs are forgotten."""
 
 from __future__ import annotations
 
-from cryostore.catalog import jobs
+from functools import partial
+
+from cryostore.catalog import jobs, restore_jobs
 from cryostore.catalog.database import Transaction
 from cryostore.service import Context
 from cryostore.service.lineages import end
 
 JOBS_PER_ROUND = 100
+JOBS_PER_BATCH = 500
+BATCHES_PER_ROUND = 20
+
+
+def forget_ended(context: Context) -> None:
+    """Forget backup and restore jobs once they are not listed any more. Recovery points stay."""
+    before_ms = context.clock() - context.settings.listed_jobs_ms
+    for forget in (jobs.delete_ended, restore_jobs.delete_ended):
+        for _ in range(BATCHES_PER_ROUND):
+            if context.database.write(partial(forget, before_ms=before_ms, limit=JOBS_PER_BATCH)) < JOBS_PER_BATCH:
+                break
 
 
 def end_overdue(context: Context) -> None:

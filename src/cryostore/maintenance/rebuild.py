@@ -143,7 +143,8 @@ class Rebuild:
             self._database.write(partial(lineages.reserve, lineage_id=lineage_id, generation=last))
         yield Progress("lineages", 0)
         self._take_back_unseen()
-        self._database.write(records.touch_unseen)
+        if not self.outcome.losses:
+            self._database.write(records.touch_unseen)
 
     def _sorted_out(self, commits: list[Held]) -> tuple[list[Held], list[Held]]:
         """A lineage's commits in order, without those that were taken back, which come second."""
@@ -156,6 +157,7 @@ class Rebuild:
                 continue
             if not held.parts:
                 self._recorded.lose(held.key, "the record")
+                self._database.write(partial(_put_back_unread, held=held))
                 continue
             if from_generation and held.key.generation < from_generation:
                 self._recorded.lose(held.key._replace(generation=from_generation), "the record")
@@ -173,6 +175,7 @@ class Rebuild:
         for part in self._recorded.parts(held, self._key_of):
             if not self._database.read(partial(vaults.exists, vault_id=part.vault_id)):
                 self.outcome.losses.append(f"commit {segment.lineage_id}.{segment.generation} is of a lost vault")
+                self._database.write(partial(_put_back_unread, held=held))
                 return
             self._database.write(partial(_put_back_part, segment=segment, part=part))
             entries, previous = entries + part.entries, part.previous
@@ -308,6 +311,11 @@ def _put_back_record(
     changes = held.number_max + gone  # one that is gone is due
     row = RecordRow(*held.key, changes, held.change, held.parts, entries, int(gone), previous)
     records.insert(transaction, row)
+
+
+def _put_back_unread(transaction: Transaction, held: Held) -> None:
+    """Note that there is a record which cannot be used now: it stays, and is not of an unknown commit."""
+    records.insert(transaction, RecordRow(*held.key, 0, 0, 0, 0, 0, None))
 
 
 def _put_back_part(transaction: Transaction, segment: Segment, part: CommitRecord) -> None:

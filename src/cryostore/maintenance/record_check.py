@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from cryostore.catalog import records
+from cryostore.catalog import collections, records
 from cryostore.catalog.records import COMMIT, STORE, VAULT, RecordKey, RecordRow
 from cryostore.chunks.records import RecordName
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavailableError, StorageUnavailableError
@@ -19,6 +19,7 @@ from cryostore.maintenance.finding import Findings
 from cryostore.maintenance.opened_keys import OpenedKeys
 from cryostore.service import Context
 from cryostore.service.records import CommitRecord, StoreRecord, VaultRecord, decode, record
+from cryostore.service.unknown_commits import unknown_commits
 
 ROWS_PER_PAGE = 200
 KINDS: dict[str, Any] = {STORE: StoreRecord, VAULT: VaultRecord, COMMIT: CommitRecord}
@@ -38,13 +39,23 @@ class RecordCheck:
             problem = self._problem(row)
             if problem is not None and self._find(row.key) == row:  # else it was written anew, or is no more
                 findings.add(finding.RECORD_DAMAGED, f"{_words(row.key)}: {problem}")
+        unknown = set(unknown_commits(self._context.database, self._context.records))
+        for key in sorted(unknown):
+            findings.add(finding.COMMIT_UNKNOWN, _words(key))
         for name in self._context.records.names():
             # A record is removed before its row: one that is still there without a row is nobody's.
-            if not name.part and self._find(RecordKey(*name[:3])) is None and self._context.records.has(name):
+            if (
+                not name.part
+                and name[:3] not in unknown
+                and self._find(RecordKey(*name[:3])) is None
+                and self._context.records.has(name)
+            ):
                 findings.add(finding.RECORD_UNKNOWN, _words(RecordKey(*name[:3])))
 
     def write_anew(self, *, dry_run: bool) -> Iterator[RecordKey]:
         """Write each record that is not whole anew from the catalog, and tell whose it is. Raises as `record` does."""
+        if self._context.database.read(collections.unknown_commits):
+            return  # a rebuild needs them as they are
         for row in self._rows():
             if self._problem(row) is None:
                 continue

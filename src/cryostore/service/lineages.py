@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from cryostore.catalog import jobs, lineages, objects, records, recovery_points, uploads
+from cryostore.catalog import collections, jobs, lineages, objects, records, recovery_points, uploads
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.jobs import JobRow
 from cryostore.catalog.lineages import Segment
@@ -99,7 +99,8 @@ def _bind(transaction: Transaction, job_id: str, now_ms: int) -> JobRow | _Queue
         return on_record.key
     lineage = lineages.find(transaction, base.segment.lineage_id) if base and base.segment else None
     goes_on = (
-        base is not None
+        not collections.unknown_commits(transaction)  # which the lineage may go on with
+        and base is not None
         and lineage is not None
         and base.segment == Segment(lineage.lineage_id, lineage.tip_generation)
         and base.resource_arn == job.resource_arn
@@ -174,6 +175,8 @@ def forget(context: Context, point: PointRow, *, batches_max: int) -> bool:
     The point is off the record when this returns. Answers whether all is done; stops early after `batches_max`
     transactions. May be repeated, by several at once.
     """
+    if context.database.read(collections.unknown_commits):
+        return False
     if point.segment is not None:
         record(context, of_commit(point.segment))
     done = _repeat_voiding(context, lambda transaction: _free(transaction, point.point_id), batches_max)
@@ -262,6 +265,8 @@ def settle(context: Context, *, batches_max: int) -> bool:
     """
     if context.database.read(lineages.first_retired) is None:
         return True
+    if context.database.read(collections.unknown_commits):
+        return False
     return _repeat_voiding(context, _settle, batches_max)
 
 

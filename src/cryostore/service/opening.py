@@ -39,6 +39,7 @@ from cryostore.service.keys import MOVED, TOKEN_SECRET, StoreKeyring, VaultKeys
 from cryostore.service.records import record_due, touch_store, touch_vault
 from cryostore.service.settings import Settings
 from cryostore.service.tokens import Tokens
+from cryostore.service.unknown_commits import NAMES_AT_OPENING, compare
 
 DEFAULT_VAULT = "Default"
 ACCESS_KEY_ALPHABET = string.ascii_uppercase + "234567"
@@ -149,6 +150,8 @@ def context_over(
         settings=settings,
         reserve=reserve,
     )
+    with contextlib.suppress(StorageUnavailableError):
+        compare(database, context.records, limit=NAMES_AT_OPENING)
     # To be read, a store needs no room, and not the keys of all vaults; the duties try again.
     with contextlib.suppress(StorageUnavailableError, KeyUnavailableError):
         record_due(context)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
-from cryostore.catalog import chunk_lists, jobs, keys, lineages, objects, records, recovery_points, vaults
+from cryostore.catalog import chunk_lists, collections, jobs, keys, lineages, objects, records, recovery_points, vaults
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.jobs import JobRow
 from cryostore.catalog.lineages import Segment, View
@@ -36,6 +36,7 @@ from cryostore.chunks.records import RecordName
 from cryostore.core.errors import BlobExistsError, ConfigurationError, DamagedDataError, KeyUnavailableError
 from cryostore.core.limits import MIB
 from cryostore.service.context import Context
+from cryostore.service.unknown_commits import compare, refuse_taken, require_none
 
 PART_BYTES_TARGET = 4 * MIB
 ROWS_PER_READ = 100
@@ -131,6 +132,8 @@ def record_due(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
     What needs a key that is missing is passed over: the others need not wait for it. Raises StorageUnavailableError;
     KeyUnavailableError once there is nothing else that is due.
     """
+    if context.database.read(collections.unknown_commits):
+        return True  # a rebuild needs the records as they are
     after, done = records.FIRST, 0
     missing: KeyUnavailableError | None = None
     while done < limit and (
@@ -163,8 +166,8 @@ def record_commit(context: Context, row: RecordRow, point: PointRow, job: JobRow
     )
     try:
         _write(context, row, _commit_parts(context, row, row.changes, first), row.changes)
-    except BlobExistsError:  # the catalog was put back from an older copy: its numbers have been used since
-        record(context, row.key)
+    except BlobExistsError:
+        refuse_taken(context.database, context.records)
 
 
 def record(context: Context, key: RecordKey) -> None:
@@ -175,6 +178,8 @@ def record(context: Context, key: RecordKey) -> None:
     if row.gone:
         _remove(context, row)
         return
+    if key.noun == COMMIT and (row.recorded or context.records.holds(*key)):
+        context.database.read(require_none)
     for _ in range(NUMBERS_TRIED_MAX):
         # Under a number of its own: nobody knows how far another writer of this record came, or whether it lives. Its
         # row must not be older than the number: whoever changes it later counts it up, and sees to it that it is due.
@@ -183,8 +188,10 @@ def record(context: Context, key: RecordKey) -> None:
             return
         try:
             _write(context, row, _PARTS[key.noun](context, row, row.changes), row.changes)
-        except BlobExistsError:
-            continue  # the catalog was put back from an older copy: its numbers have been used since
+        except BlobExistsError:  # the catalog was put back from an older copy: its numbers have been used since
+            if compare(context.database, context.records) or (key.noun == COMMIT and not row.recorded):
+                refuse_taken(context.database, context.records)
+            continue
         return
     raise BlobExistsError(f"{key.noun} {key.number}.{key.generation} has records that the catalog does not know of")
 

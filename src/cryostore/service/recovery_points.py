@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from cryostore.catalog import jobs, records, recovery_points, restore_jobs
+from cryostore.catalog import collections, jobs, records, recovery_points, restore_jobs
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.records import of_commit
 from cryostore.catalog.recovery_points import PointRow
@@ -35,6 +35,7 @@ from cryostore.service.context import Caller, Context
 from cryostore.service.jobs import times
 from cryostore.service.lineages import forget, restore_metadata
 from cryostore.service.pages import asked, cut
+from cryostore.service.unknown_commits import HINT, words
 from cryostore.service.vaults import check_account, key_type, vault_by_name
 
 FORGET_BATCHES_MAX = 20
@@ -102,6 +103,8 @@ def delete_recovery_point(context: Context, operation: DeleteRecoveryPoint, call
     def work(transaction: Transaction) -> PointRow:
         vault = vault_by_name(transaction, operation.backup_vault_name)
         point = find_point(context, transaction, vault, operation.recovery_point_arn)
+        if count := collections.unknown_commits(transaction):
+            raise InvalidResourceStateException(f"Nothing can be deleted: {words(count)}; {HINT}")
         if point.status == "CREATING":
             raise InvalidRequestException("The recovery point is still being created; stop its backup job instead.")
         base_of = jobs.pins(transaction, point.point_id)

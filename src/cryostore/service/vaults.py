@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cryostore.catalog import keys, records, recovery_points, vaults
+from cryostore.catalog import collections, keys, records, recovery_points, vaults
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.records import VAULT, RecordKey
 from cryostore.catalog.vaults import VaultRow
@@ -34,6 +34,7 @@ from cryostore.service.context import Caller, Context
 from cryostore.service.pages import asked, cut
 from cryostore.service.records import record, touch_vault
 from cryostore.service.text_maps import map_bytes
+from cryostore.service.unknown_commits import HINT, words
 
 TAG_KEY_CHARACTERS_MAX = 128
 TAG_VALUE_CHARACTERS_MAX = 256
@@ -110,6 +111,8 @@ def delete_backup_vault(context: Context, operation: DeleteBackupVault, caller: 
 
     def work(transaction: Transaction) -> tuple[RecordKey, list[int]]:
         vault = vault_by_name(transaction, operation.backup_vault_name)
+        if count := collections.unknown_commits(transaction):
+            raise InvalidRequestException(f"Nothing can be deleted: {words(count)}; {HINT}")
         if vaults.is_used(transaction, vault.vault_id):
             raise InvalidRequestException(
                 "Backup vault cannot be deleted because it contains recovery points or its jobs are still open."
