@@ -13,7 +13,7 @@ import click
 
 from cryostore.cli.duration import duration_seconds
 from cryostore.cli.gc import show
-from cryostore.cli.hurt import lines
+from cryostore.cli.hurt import files_hurt, lines
 from cryostore.cli.store_place import StorePlace, existing_store, store_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.limits import MIB
@@ -59,14 +59,16 @@ def command(place: StorePlace, percent: float, seconds_max: float | None, as_jso
     """
     from cryostore.maintenance.damage import Damage
     from cryostore.maintenance.scrub import Scrubbed
+    from cryostore.service import Caller
 
     outcome, damage = Scrubbed(), Damage()
     with existing_store(place) as service:
         show(_steps(service.context, outcome, damage, share=percent / 100, seconds_max=seconds_max))
+        files = files_hurt(service.as_caller(Caller(access_key_id="local", root=True)), damage)
     if as_json:
-        print(json.dumps(asdict(outcome) | {"damage": asdict(damage)}))
+        print(json.dumps(asdict(outcome) | {"damage": asdict(damage), "files": files}))
     else:
-        print("\n".join((*_words(outcome), *lines(damage))))
+        print("\n".join((*_words(outcome), *lines(damage, files))))
     return 0 if outcome.is_clean and not damage.objects else WITH_ISSUES
 
 
