@@ -9,7 +9,9 @@ import contextlib
 import os
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import botocore.exceptions
@@ -30,6 +32,8 @@ from support.serving import CRYO
 DRAIN = "1s"
 WRITERS = 4
 READERS = 8
+STANDS_STILL_SECONDS_MAX = 20
+"""A check takes up to 2 s; clients wait for 60."""
 START = StartBackupJob(
     backup_vault_name="Default",
     resource_arn="arn:aws:cryo:local-1:000000000000:fileset:host:rolling",
@@ -119,6 +123,40 @@ def test_a_rolling_restart_shows_no_client_an_error(tmp_path, place, request):
         assert writing.errors == []
         assert read_back(client, job_id) == writing.acknowledged
         client.call(CommitBackupJob(backup_job_id=job_id, object_count=len(writing.acknowledged)))
+
+
+def test_a_node_that_stands_still_holds_no_request_for_long(tmp_path, paths):
+    """The load balancer cuts its connections once it does not answer, however long a client would have waited."""
+    environment = os.environ | paths | {"CRYO_KEYRING": str(tmp_path / "keyring.json")}
+    credentials = tmp_path / "credentials"
+    subprocess.run([*CRYO, "init", "--credentials", credentials], env=environment, check=True, capture_output=True)
+    with contextlib.ExitStack() as stack:
+        nodes = stack.enter_context(Nodes(tmp_path, environment, count=2))
+        balancer = stack.enter_context(load_balancer(tmp_path, nodes.places))
+        host, _, port = balancer.url.removeprefix("http://").partition(":")
+
+        def status(_):
+            """What a request is answered, or 0 if its connection is cut."""
+            connection = HTTPConnection(host, int(port), timeout=60)
+            with contextlib.closing(connection):
+                try:
+                    connection.request("GET", "/-/health")
+                    return connection.getresponse().status
+                except (HTTPException, ConnectionError):
+                    return 0
+
+        nodes.freeze(0)
+        try:
+            began = time.monotonic()
+            with ThreadPoolExecutor(8) as pool:
+                found = list(pool.map(status, range(8)))
+            assert time.monotonic() - began < STANDS_STILL_SECONDS_MAX
+            assert found.count(200) >= 1
+            assert found.count(200) < 8, "some went to the node that stands still"
+            wait_for(lambda: balancer.sees(1, "DOWN"))
+            assert {status(0) for _ in range(8)} == {200}
+        finally:
+            nodes.thaw(0)
 
 
 def settings(url, credentials):

@@ -6,6 +6,7 @@ import os
 
 from cryostore.chunks.reserve import Reserve
 from cryostore.core.errors import StorageFullError
+from cryostore.maintenance.claims import SCRUB, claimed
 from cryostore.maintenance.figures import Figures, figures
 from cryostore.maintenance.gc import collect_all
 from cryostore.service import Settings
@@ -48,11 +49,29 @@ def test_what_another_process_deleted_gives_its_room_back(tmp_path):
 
 def test_figures(tmp_path):
     with opened(tmp_path / "data") as store:
-        assert figures(store.service.context) == Figures(0, 0, 0.0, 0, 0.0)
+        assert figures(store.service.context) == Figures(0, 0, 0.0, 0, 0.0, 0, 0.0, 0, 0, 0, 0)
         store.api().backup({"a": b"1"})
         collect_all(store.service.context)
         seen = figures(store.service.context)
-        assert seen == Figures(1, 0, store.clock() / 1000, 1, 0.0)
+        assert seen == Figures(1, 0, store.clock() / 1000, 1, 0.0, 0, 0.0, seen.store_bytes, 0, 0, 0)
+
+
+def test_figures_of_work_and_garbage(tmp_path):
+    with opened(tmp_path / "data") as store:
+        api = store.api()
+        arn = api.backup({"a": os.urandom(5000)})
+        api.delete_point(arn)
+        other = store.api()
+        other.restore(other.backup({"b": b"1"}))
+        other.running_job()
+        store.maintain()
+        collect_all(store.service.context)
+        with claimed(store.service.context, SCRUB):
+            seen = figures(store.service.context)
+        assert seen.garbage_bytes >= 5000, "in quarantine"
+        assert (seen.claims_held, seen.backup_jobs_open, seen.restore_jobs_open) == (1, 1, 1)
+        assert seen.scrubbed_seconds == 0
+        assert figures(store.service.context).scrubbed_seconds == store.clock() / 1000
 
 
 def half_dead(store):

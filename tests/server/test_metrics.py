@@ -8,6 +8,8 @@ import threading
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cryostore.core import traffic as traffic_module
+from cryostore.core.traffic import Traffic
 from cryostore.model import OPERATIONS
 from cryostore.server import exposition, metrics
 from cryostore.server.exposition import DiskState, text
@@ -80,6 +82,41 @@ def test_failures_and_totals(page):
     }  # fmt: skip
     assert found["cryostore_chunks_stored_total",] == 10
     assert found["cryostore_chunks_deduplicated_total",] == 0
+
+
+def test_traffic_to_the_parts_of_a_shared_store(page):
+    """Nothing is shown of a part that nothing went to: a directory has none."""
+    assert not [name for name, *_ in samples(page) if name.startswith("cryostore_store_request")]
+    for slot in (0, 1):
+        traffic = Traffic("blob store")
+        with traffic.request():
+            pass
+        traffic.failed("passing")
+        traffic.retried("it broke")
+        for number, value in traffic.numbers().items():
+            page.meter(slot).add(f"blobs {number}", value)
+    found = samples(page)
+    assert found["cryostore_store_requests_total", "blobs"] == 2
+    assert found["cryostore_store_request_failures_total", "blobs", "passing"] == 2
+    assert found["cryostore_store_request_failures_total", "blobs", "refused"] == 0
+    assert found["cryostore_store_request_retries_total", "blobs"] == 2
+    assert found["cryostore_store_request_seconds_count", "blobs"] == 2
+
+
+def test_retries_are_logged_once_in_a_while(caplog, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(traffic_module, "monotonic", lambda: now[0])
+    traffic = Traffic("blob store")
+    for _ in range(100):
+        traffic.retried("it broke")
+        traffic.retried()
+    now[0] += traffic_module.LINE_SECONDS
+    traffic.retried("it broke")
+    assert [line.rpartition("(")[2] for line in caplog.messages] == [
+        "0 such lines held back)",
+        "99 such lines held back)",
+    ]
+    assert traffic.numbers()["retries"] == 201
 
 
 def test_threads_lose_no_count():

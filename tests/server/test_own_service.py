@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import obstore
 import pytest
 
 from cryostore.core.errors import KeyMissingError, StorageUnavailableError
 from cryostore.core.time import DAY_MS
+from cryostore.core.traffic import BUCKETS
 from cryostore.maintenance.nodes import Node, live_nodes
 from cryostore.server.metrics import Slot, private_meter
 from cryostore.server.worker import OwnService
@@ -121,3 +123,35 @@ def test_a_node_that_alone_cannot_use_the_blobs_leaves_the_balancer(tmp_path, ki
         one.leave()
         assert [each.name for each in live_nodes(store.service.context)] == ["two/1"]
         store.service.close()
+
+
+def test_what_goes_to_catalog_and_blob_store_is_counted_with_what_retries_hide(tmp_path, monkeypatch, caplog):
+    if missing_services():
+        pytest.skip(missing_services())
+    with prepared(tmp_path / "store", ON_SERVICES) as place:
+        store = SharedStore(place)
+        service, meter = OwnService(store.service), private_meter()
+        shown = Slot(meter._numbers)
+        store.api().backup({"a": b"1"})
+        service.publish(meter)
+        assert shown.value("catalog requests") > 0
+        assert shown.value("catalog_connections") > 0
+        before = {number: shown.value(f"blobs {number}") for number in ("requests", "retries", "failure passing")}
+        assert before["requests"] == sum(shown.value(f"blobs {bucket}") for bucket in BUCKETS) > 0
+        fail_once = iter([OSError("the connection broke")])
+        really = obstore.head
+
+        def head(*arguments):
+            for error in fail_once:
+                raise error
+            return really(*arguments)
+
+        monkeypatch.setattr(obstore, "head", head)
+        store.service.try_blobs()
+        service.publish(meter)
+        after = {number: shown.value(f"blobs {number}") for number in before}
+        assert after["retries"] == before["retries"] + 1
+        assert after["failure passing"] == before["failure passing"] + 1
+        (line,) = [line for line in caplog.messages if "trying again" in line]
+        assert line.startswith("blob store: ")
+        service.close()

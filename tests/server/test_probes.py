@@ -79,6 +79,7 @@ def test_a_server_that_ends_is_live_and_not_ready(ask, page, tmp_path):
     meter._numbers[PLACES["heartbeat"]] = 1.0
     assert ask("/-/live")[::2] == (200, "ok\n")
     assert ask("/-/ready")[::2] == (503, "the server was told to stop\n")
+    assert ask("/-/serving")[0] == 404, "its connections are not to be cut"
     page.clear_gauges(0)
     assert ask("/-/live")[0] == 503
 
@@ -88,6 +89,7 @@ def test_a_server_without_its_catalog_is_live_and_not_ready(ask, page, tmp_path)
     meter = page.meter(0)
     meter.show(store_away=True)
     assert ask("/-/live")[0] == 200
+    assert ask("/-/serving")[0] == 503, "its connections may be cut"
     assert ask("/-/ready")[::2] == (503, "the catalog does not answer, or does not go with this server any more\n")
     meter.show(store_away=False)
     assert ask("/-/ready")[0] == 200

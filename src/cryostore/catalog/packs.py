@@ -72,6 +72,12 @@ def close_all(transaction: Transaction, names: Sequence[str]) -> None:
         close(transaction, name)
 
 
+def noted_bytes(transaction: Transaction) -> int:
+    """How large all packs are together whose size is noted and whose file is not given up."""
+    row = transaction.row("SELECT coalesce(sum(size_bytes), 0) FROM pack WHERE dropped_epoch IS NULL")
+    return int(row[0]) if row else 0
+
+
 def set_sizes(transaction: Transaction, sizes: Mapping[int, int]) -> None:
     """Record how large packs are that do not grow, by their numbers."""
     transaction.run_all(

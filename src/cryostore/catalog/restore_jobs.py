@@ -109,6 +109,12 @@ def delete_ended(transaction: Transaction, before_ms: int, limit: int) -> int:
     )
 
 
+def count_open(transaction: Transaction) -> int:
+    """How many jobs have not ended."""
+    row = transaction.row("SELECT count(*) FROM restore_job WHERE completed_ms IS NULL")
+    return int(row[0]) if row else 0
+
+
 def page(
     transaction: Transaction, *, conditions: dict[str, tuple[str, Any]], before: tuple[int, str] | None, limit: int
 ) -> list[RestoreJobRow]:

@@ -54,26 +54,27 @@ class Outcome:
     @property
     def marking(self) -> Marking:
         """How the run marked."""
-        return Marking(self.passes, self.false_share)
+        return Marking(self.passes, self.false_share, self.waiting_bytes)
 
 
 class Marking(NamedTuple):
-    """How the last run marked; zeros before the first one."""
+    """How the last run marked, and how many bytes of garbage it left in quarantine; zeros before the first one."""
 
     passes: int = 0
     false_share: float = 0.0
+    garbage_bytes: int = 0
 
     @property
     def place(self) -> str:
         """The same as a text, which the row of the claim keeps until the next run ends."""
-        return f"{self.passes} {self.false_share:.6f}"
+        return f"{self.passes} {self.false_share:.6f} {self.garbage_bytes}"
 
     @classmethod
     def of_place(cls, place: str) -> Marking:
         """Read such a text; what is none counts as nothing."""
         try:
-            passes, false_share = place.split()
-            return cls(int(passes), float(false_share))
+            passes, false_share, *garbage = place.split()
+            return cls(int(passes), float(false_share), *map(int, garbage[:1]))
         except ValueError:
             return cls()
 

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cryostore.catalog import claims, damage, recovery_points
+from cryostore.catalog import claims, damage, jobs, packs, recovery_points, restore_jobs
 from cryostore.catalog.database import Transaction
 from cryostore.core.time import seconds
-from cryostore.maintenance.claims import COLLECTION
+from cryostore.maintenance.claims import COLLECTION, SCRUB
 from cryostore.maintenance.collection import Marking
 from cryostore.service import Context
 
 
 class Figures(NamedTuple):
-    """`collected_seconds`: when garbage collection last came to its end, 0 if it never did."""
+    """`collected_seconds` and `scrubbed_seconds`: when the last run came to its end, 0 if none did.
+
+    `store_bytes` are those of the packs whose size is noted; `garbage_bytes` those that the last collection left in
+    quarantine.
+    """
 
     recovery_points: int
     chunks_damaged: int
     collected_seconds: float
     collection_passes: int
     collection_false_share: float
+    garbage_bytes: int
+    scrubbed_seconds: float
+    store_bytes: int
+    claims_held: int
+    backup_jobs_open: int
+    restore_jobs_open: int
 
 
 def figures(context: Context) -> Figures:
@@ -32,6 +42,11 @@ def figures(context: Context) -> Figures:
             damage.count(transaction),
             seconds(collection.finished_ms),
             *Marking.of_place(collection.place),
+            seconds(claims.find(transaction, SCRUB).finished_ms),
+            packs.noted_bytes(transaction),
+            len(claims.held(transaction)),
+            jobs.count_open(transaction),
+            restore_jobs.count_open(transaction),
         )
 
     return context.database.read(work)

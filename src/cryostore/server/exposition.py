@@ -11,7 +11,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
-from cryostore.server.metrics import FAILURES, OPERATION_NAMES, SECONDS_BOUNDS, STATUSES, Page, Slot
+from cryostore.core.traffic import BUCKETS, KINDS, NUMBERS, SECONDS_BOUNDS
+from cryostore.server.metrics import FAILURES, OPERATION_NAMES, PARTS, STATUSES, Page, Slot
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 FRESH_SECONDS = 30.0
@@ -40,7 +41,9 @@ def draining(page: Page) -> bool:
 def text(page: Page, disk: DiskState) -> bytes:
     """Everything there is to show."""
     registry = CollectorRegistry()
-    registry.register(_Numbers([*_requests(page.slots), *_storage(page.slots), *_state(page, disk)]))
+    registry.register(
+        _Numbers([*_requests(page.slots), *_storage(page.slots), *_traffic(page.slots), *_state(page, disk)])
+    )
     return generate_latest(registry)
 
 
@@ -96,12 +99,36 @@ def _storage(slots: list[Slot]) -> Iterator[Metric]:
         yield CounterMetricFamily(name, words, value=sum(slot.value(total) for slot in slots))
 
 
+def _traffic(slots: list[Slot]) -> Iterator[Metric]:
+    """What goes to the parts of a shared store; nothing for a directory."""
+    about = "to the catalog or the blob store of a shared store"
+    count = CounterMetricFamily("cryostore_store_requests", f"Requests {about}.", labels=["part"])
+    failures = CounterMetricFamily(
+        "cryostore_store_request_failures", f"Requests {about} that failed, retried ones too.", labels=["part", "kind"]
+    )
+    retries = CounterMetricFamily("cryostore_store_request_retries", f"Requests {about} made again.", labels=["part"])
+    duration = HistogramMetricFamily("cryostore_store_request_seconds", f"Of requests {about}.", labels=["part"])
+    for part in PARTS:
+        total = {number: sum(slot.value(f"{part} {number}") for slot in slots) for number in NUMBERS}
+        if not total["requests"]:
+            continue
+        count.add_metric([part], total["requests"])
+        retries.add_metric([part], total["retries"])
+        for kind in KINDS:
+            failures.add_metric([part, kind], total[f"failure {kind}"])
+        bounds = (*map(str, SECONDS_BOUNDS), "+Inf")
+        buckets = accumulate(total[name] for name in BUCKETS)
+        duration.add_metric([part], list(zip(bounds, buckets, strict=True)), total["seconds"])
+    return iter((count, failures, retries, duration))
+
+
 LOAD = {
     "draining": ("cryostore_workers_draining", "Of these, the ones that were told to stop."),
     "store_away": ("cryostore_workers_without_store", "Of these, the ones that do not reach the store."),
     "key_away": ("cryostore_workers_without_key", "Of these, the ones whose keyring lacks the master key in use."),
     "blobs_away": ("cryostore_workers_without_blobs", "Of these, the ones that alone cannot use the blob store."),
     "connections": ("cryostore_connections", "Open connections of clients."),
+    "catalog_connections": ("cryostore_catalog_connections", "Open connections to the catalog's database."),
     "requests_running": ("cryostore_requests_running", "Operations being carried out."),
     "requests_waiting": ("cryostore_requests_waiting", "Operations that wait for a thread."),
     "body_bytes_held": ("cryostore_body_bytes_held", "Bytes of bodies held in memory."),
@@ -122,6 +149,15 @@ STORE = {
         "cryostore_garbage_collection_false_share",
         "The part of the garbage that the last garbage collection kept by mistake.",
     ),
+    "garbage_bytes": ("cryostore_garbage_bytes", "Bytes that the last garbage collection left in quarantine."),
+    "scrubbed_seconds": (
+        "cryostore_scrub_finished_timestamp_seconds",
+        "When a pass of scrubbing last came to its end; 0 if none did.",
+    ),
+    "store_bytes": ("cryostore_store_bytes", "Bytes of the packs whose size is noted in the catalog."),
+    "claims_held": ("cryostore_claims_held", "Pieces of background work that a process has claimed."),
+    "backup_jobs_open": ("cryostore_backup_jobs_open", "Backup jobs that have not ended."),
+    "restore_jobs_open": ("cryostore_restore_jobs_open", "Restore jobs that have not ended."),
 }
 
 

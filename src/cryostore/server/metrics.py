@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from time import monotonic
 
+from cryostore.core.traffic import NUMBERS, SECONDS_BOUNDS
 from cryostore.model import OPERATIONS
 
 NUMBER_BYTES = 8
@@ -22,7 +23,8 @@ NONE = "none"
 """Stands for the operation of a request that named none."""
 OPERATION_NAMES = (*sorted(OPERATIONS), NONE)
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
-SECONDS_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+PARTS = ("catalog", "blobs")
+"""The parts of a shared store that are reached over a network."""
 FAILURES = (
     "full",
     "read-only",
@@ -43,6 +45,7 @@ GAUGES = (
     "key_away",
     "blobs_away",
     "connections",
+    "catalog_connections",
     "requests_running",
     "requests_waiting",
     "body_bytes_held",
@@ -55,6 +58,12 @@ STORE_GAUGES = (
     "collected_seconds",
     "collection_passes",
     "collection_false_share",
+    "garbage_bytes",
+    "scrubbed_seconds",
+    "store_bytes",
+    "claims_held",
+    "backup_jobs_open",
+    "restore_jobs_open",
 )
 PER_OPERATION = len(STATUSES) + 3 + len(SECONDS_BOUNDS) + 1
 """Requests by status; bytes in, bytes out, seconds; requests by duration, the last of them longer than all bounds."""
@@ -64,7 +73,8 @@ _IN, _OUT, _SECONDS, _BUCKETS = (len(STATUSES) + place for place in range(4))
 def _places() -> Iterator[tuple[str, int]]:
     """Every number of a slot that is no operation's, with its place."""
     start = PER_OPERATION * len(OPERATION_NAMES)
-    names = (*(f"failure {kind}" for kind in FAILURES), *TOTALS, *GAUGES, *STORE_GAUGES)
+    traffic = (f"{part} {number}" for part in PARTS for number in NUMBERS)
+    names = (*(f"failure {kind}" for kind in FAILURES), *traffic, *TOTALS, *GAUGES, *STORE_GAUGES)
     yield from zip(names, range(start, start + len(names)), strict=True)
 
 

@@ -1,4 +1,4 @@
-"""The listener for whoever watches a server: `/metrics`, `/-/live` and `/-/ready`, on an address of its own.
+"""The listener for whoever watches a server: `/metrics`, `/-/live`, `/-/ready`, `/-/serving`, on an address of its own.
 
 It needs no signature and gives no data away: numbers only, none of them from what a client sent. It runs in threads of
 the process that was started, beside its workers, and answers when they do not.
@@ -52,6 +52,15 @@ class Watch:
         """As above: whether requests should be sent here, for a write could be taken now."""
         return _verdict(self._trouble() or self._disk_trouble())
 
+    def serving(self) -> tuple[int, str, bytes]:
+        """As `ready`, but 404 while the server was told to stop and goes on with what is under way.
+
+        For load balancers that cut the connections of a node that is down, and not of one that leaves.
+        """
+        if draining(self._page):
+            return 404, PLAIN, b"the server was told to stop, and serves what it has\n"
+        return self.ready()
+
     def _trouble(self) -> str | None:
         """Why no requests should be sent here, as far as the workers tell."""
         workers = living(self._page)
@@ -102,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one request."""
         answer = self.server.answers.get(self.path.partition("?")[0])
-        status, kind, body = answer() if answer else (404, PLAIN, b"/metrics, /-/live or /-/ready\n")
+        status, kind, body = answer() if answer else (404, PLAIN, b"/metrics, /-/live, /-/ready or /-/serving\n")
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
@@ -135,6 +144,7 @@ class _Server(ThreadingMixIn, HTTPServer):
             "/metrics": watch.metrics,
             "/-/live": watch.live,
             "/-/ready": watch.ready,
+            "/-/serving": watch.serving,
         }
         self._places = threading.BoundedSemaphore(CONNECTIONS_MAX)
         self.server_activate()

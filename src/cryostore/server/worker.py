@@ -280,7 +280,7 @@ class OwnService:
         self._service = service
         self._node = node
         self._key_away = False
-        self._published = dict.fromkeys(TALLIED, 0)
+        self._published: dict[str, float] = dict.fromkeys(TALLIED, 0)
         self._figures: Figures | None = None
         self._catalog_away = False
         self._round = ScheduledRound(service)
@@ -299,12 +299,19 @@ class OwnService:
 
     def publish(self, meter: Meter) -> None:
         """See asgi.Service."""
-        for name, before in self._published.items():
-            now = getattr(self._service.context.tally, name)
+        for name in TALLIED:
+            before, now = self._published[name], getattr(self._service.context.tally, name)
             if now != before:
                 meter.add(name, now - before)
                 self._published[name] = now
+        for part, traffic in self._service.context.tally.traffic.items():
+            for number, now in traffic.numbers().items():
+                name = f"{part} {number}"
+                if more := now - self._published.get(name, 0):
+                    meter.add(name, more)
+                    self._published[name] = now
         meter.show(
+            catalog_connections=getattr(self._service.context.database, "connections", 0),
             store_away=self._catalog_away or self._service.outdated,
             key_away=self._key_away,
             blobs_away=self._node is not None and self._node.alone,

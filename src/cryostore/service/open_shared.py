@@ -22,6 +22,7 @@ from cryostore.core.errors import BlobNotFoundError, ConfigurationError, KeyUnav
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.limits import Limits
 from cryostore.core.time import Clock, wall_clock
+from cryostore.core.traffic import Traffic
 from cryostore.service.access import AccessKeys
 from cryostore.service.fence import fenced
 from cryostore.service.identity import INIT_HINT, Identity, require_identity
@@ -139,6 +140,11 @@ def service_over(
         limits=limits,
         settings=replace(settings, region=identity.region, account_id=identity.account_id, reserve_bytes=0),
     )
+
+    for part, name in ((database, "catalog"), (blobs, "blobs")):
+        traffic = getattr(part, "traffic", None)
+        if isinstance(traffic, Traffic):  # one on a path has none
+            context.tally.traffic[name] = traffic
 
     def is_current() -> bool:
         return not is_superseded(blobs, identity.number)

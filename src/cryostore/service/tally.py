@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import threading
 
+from cryostore.core.traffic import Traffic
+
 
 class Tally:
-    """Totals since the process began. Thread safe."""
+    """Totals since the process began. Thread safe.
+
+    `traffic` is that to the parts of a shared store, by "catalog" and "blobs"; empty for a directory.
+    """
 
     def __init__(self) -> None:
+        self.traffic: dict[str, Traffic] = {}
         self.chunks_stored = 0
         self.bytes_stored = 0
         self.chunks_shared = 0

@@ -26,10 +26,13 @@ from cryostore.chunks.blobs.patience import Patience
 from cryostore.chunks.blobs.refusal import Refusal, Verdict, judge
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import DamagedDataError
+from cryostore.core.traffic import Traffic
 
 TRY_AGAIN_SHARE = 1.2
 """No try begins later than so many times the longest request: after one that fell silent there is always another."""
 KEYS_PER_PAGE = 1000
+FAILURES = {Verdict.PASSING: "passing", Verdict.LASTING: "refused", Verdict.UNPROVED: "refused", Verdict.FULL: "full"}
+"""What the verdicts that tell of trouble are counted as."""
 
 Answer = TypeVar("Answer")
 
@@ -42,6 +45,7 @@ class CloudBlobs:
         self._name = f"{place.scheme}://{place.bucket}"
         self._folder = f"{place.prefix}/" if place.prefix else ""
         self._patience = patience or Patience(place.request_seconds_max * TRY_AGAIN_SHARE)
+        self.traffic = Traffic("blob store")
         self._connections = threading.BoundedSemaphore(CONNECTIONS_MAX)
 
     def put(self, key: str, data: Buffer) -> None:
@@ -98,10 +102,13 @@ class CloudBlobs:
     def request(self, call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
         """One request of the library, on one of a bounded number of connections. Raises Refusal."""
         try:
-            with self._connections:
+            with self._connections, self.traffic.request():
                 return call(*arguments, **options)
         except (BaseError, OSError, ValueError) as error:
-            raise judge(error) from None
+            refusal = judge(error)
+            if refusal.verdict in FAILURES:
+                self.traffic.failed(FAILURES[refusal.verdict])
+            raise refusal from None
 
     def rest(self, key: str, offset: int = 0) -> bytes:
         """All of a blob from `offset` on, in one try. Raises Refusal, DamagedDataError if it ends before.
@@ -179,6 +186,7 @@ class CloudBlobs:
             except Refusal as refusal:
                 if last or refusal.verdict is not Verdict.PASSING:
                     raise refusal.error(what) from None
+                self.traffic.retried(f"{what}: {refusal.message}")
         raise AssertionError("there is always a last try")
 
 
