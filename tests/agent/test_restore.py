@@ -12,19 +12,15 @@ import pytest
 from cryostore.agent.block import Extra, ExtraKind, Kind, decode, encode
 from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.errors import ArchiveDamagedError, TargetError
-from cryostore.agent.header import CATALOG, Header, content_name
-from cryostore.agent.job import open_job
 from cryostore.agent.patterns import Patterns
 from cryostore.agent.report import Report
 from cryostore.agent.restore import Options, restore
-from cryostore.agent.upload import ObjectUpload
-from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import ConfigurationError, StorageFullError
 from cryostore.core.limits import KIB, MIB
-from cryostore.model.chunks import PutChunk
 from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
 from cryostore.model.restores import GetChunk
 from support.agent import Runs, seen, write
+from support.made_archive import plain_header, put
 
 
 def noise(length, seed=1):
@@ -218,37 +214,6 @@ def block(path, entries, extras=None):
 ROOT = encode(Kind.ROOT, b"", b"\0", [row(FOLDER)], [NO_CONTENT.pack()], {})
 
 
-def put(runs, catalog, content=b"x", header=None):
-    """Commit an archive made of these bytes."""
-    job = open_job(runs.call, "Default", runs.resource, {})
-    summaries = {}
-    for name, data, blob in (
-        (content_name(1), content, None),
-        (CATALOG, catalog, plain_header() if header is None else header),
-    ):
-        upload = ObjectUpload(runs.call, job.job_id, name)
-        upload.set(upload.reserve(), sha256(data))
-        chunk = Payload(data)
-        runs.call.call(
-            PutChunk(
-                backup_job_id=job.job_id,
-                upload_id=upload.open(),
-                chunk_index=0,
-                data=chunk,
-                length=len(chunk),
-                checksum=chunk.sha256.hex(),
-                checksum_algorithm="SHA256",
-            )
-        )
-        upload.complete(blob)
-        summaries[name] = upload.summary()
-    job.commit(summaries, {}, 0)
-
-
-def plain_header():
-    return Header(root=b"/x", entries=0, files=0, file_bytes=0, objects=[], users={}, groups={}).encode()
-
-
 HOSTILE_NAMES = {
     "the folder above": [(b"..", FILE)],
     "the folder itself": [(b".", FILE)],
@@ -264,8 +229,8 @@ HOSTILE_NAMES = {
 def test_hostile_names_are_refused(local_runs, tmp_path, entries):
     put(local_runs, ROOT + block(b"", entries))
     before = set(os.listdir(tmp_path))
-    with pytest.raises(ArchiveDamagedError):
-        local_runs.restore(tmp_path / "target")
+    report = local_runs.restore(tmp_path / "target")
+    assert "catalog is damaged" in report.issues[0].reason
     assert set(os.listdir(tmp_path)) - before == {"target"}
     assert os.listdir(tmp_path / "target") == []
 
@@ -273,8 +238,9 @@ def test_hostile_names_are_refused(local_runs, tmp_path, entries):
 @pytest.mark.parametrize("path", [b"..", b"../out", b"/etc", b"a/../../out", b"a//b", b"."], ids=repr)
 def test_hostile_paths_are_refused(local_runs, tmp_path, path):
     put(local_runs, ROOT + block(b"", [(b"a", FOLDER)]) + block(path, [(b"file", FILE)]))
-    with pytest.raises(ArchiveDamagedError):
-        local_runs.restore(tmp_path / "target")
+    report = local_runs.restore(tmp_path / "target")
+    assert "catalog is damaged" in report.issues[0].reason
+    assert os.listdir(tmp_path / "target") == ["a"]
     assert not (tmp_path / "out").exists()
 
 
@@ -324,12 +290,25 @@ DAMAGED_ENTRIES = {
         {0: [Extra(ExtraKind.HOLES, b"".join(n.to_bytes(8, "little") for n in (0, 60, 40, 60)))]},
     ),
 }
+PARTLY_DAMAGED = {
+    "an unknown kind": ROOT[:4] + b"\7" + ROOT[5:],
+    "extras that lie": encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE)], [NO_CONTENT.pack()], {5: [Extra(1, b"")]}),
+    "a name that leads out": block(b"c", [(b"..", FILE)]),
+}
+
+
+@pytest.mark.parametrize("damaged", PARTLY_DAMAGED.values(), ids=PARTLY_DAMAGED)
+def test_a_damaged_block_is_an_issue_and_the_others_are_restored(local_runs, tmp_path, damaged):
+    put(local_runs, ROOT + damaged + block(b"d", [(b"file", FILE)]))
+    report = local_runs.restore(tmp_path / "target")
+    assert [issue.path for issue in report.issues] == [b"", b"d"]
+    assert (tmp_path / "target" / "d" / "file").read_bytes() == b"x"
+
+
 DAMAGED = {
+    "nothing": b"",
     "cut short": ROOT[:-1],
     "a length that lies": (len(ROOT) + 1).to_bytes(4, "little") + ROOT[4:],
-    "an unknown kind": ROOT + ROOT[:4] + b"\7" + ROOT[5:],
-    "extras that lie": ROOT
-    + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE)], [NO_CONTENT.pack()], {5: [Extra(1, b"")]}),
 }
 
 

@@ -20,9 +20,10 @@ class Ancestry:
     Holds the names of the folders in those directories alone that lead to the last one.
     """
 
-    def __init__(self) -> None:
-        self._above: list[tuple[bytes, set[bytes]]] = []
-        self._last: tuple[int, bytes] | None = None
+    def __init__(self, top: bytes | None = None) -> None:
+        """`top` is the directory whose block is the first one; without, that is the root's."""
+        self._above: list[tuple[bytes, set[bytes]]] = [] if top is None else [(top, set())]
+        self._last: tuple[int, bytes] | None = None if top is None else (Kind.ROOT, b"")
         self._last_name = b""
 
     def add(self, block: Block) -> str | None:

@@ -8,15 +8,17 @@ from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
 from cryostore.agent.archive_keys import checked
-from cryostore.agent.block import Block, decode
+from cryostore.agent.block import Block, decode, decode_readable
 from cryostore.agent.entry import NO_DIGEST, Content
-from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.header import CATALOG, Header, content_name
 from cryostore.agent.locked_key import key_for
 from cryostore.agent.sealed_archive import SealedArchive
 from cryostore.agent.threads import Threads, result
+from cryostore.agent.whole_tree import Tell, ignore, whole
 from cryostore.client import pages
 from cryostore.core.digest import Buffer, Checksum, sha256
+from cryostore.core.errors import CryostoreError
 from cryostore.model.operation import Call
 from cryostore.model.restores import BackupObject, Chunk, GetChunk, GetObjectMetadata, ListChunks
 
@@ -91,10 +93,46 @@ class Archive:
             raise ArchiveDamagedError(f"the archive has no object {name}")
         return found
 
-    def blocks(self, *, check_names: bool = True) -> Iterator[Block]:
-        """All blocks, in order; the next chunks are fetched meanwhile. As to `check_names`, see `block.decode`."""
+    def blocks(self, tell: Tell | None = None) -> Iterator[Block]:
+        """All blocks of a whole tree, in order: see `whole_tree`. The next chunks are fetched meanwhile.
+
+        With `tell` the blocks that can be read are there, whatever others are damaged. Raises ArchiveDamagedError, or
+        what the store raises, if there are none, and without `tell`.
+        """
+        if tell is None:
+            return whole(self._decoded(), ignore)
+        return whole(self._readable(tell), tell)
+
+    def _decoded(self) -> Iterator[Block]:
         for data in self.ahead(self.get, self.catalog_chunks):
-            yield from decode(data, check_names=check_names)
+            yield from decode(data)
+
+    def raw_blocks(self) -> Iterator[Block]:
+        """All blocks as they stand, in order, for who compares names with others and uses none of them."""
+        for data in self.ahead(self.get, self.catalog_chunks):
+            yield from decode(data, check_names=False)
+
+    def _readable(self, tell: Tell) -> Iterator[Block]:
+        last: Block | None = None
+        problem: CryostoreError | None = None
+        for data in self.ahead(self._got, self.catalog_chunks):
+            for block in decode_readable(data) if isinstance(data, bytes) else (data,):
+                if isinstance(block, CryostoreError):
+                    problem = block
+                    reason = f"the catalog is damaged behind this folder; what it lists there is lost: {block.message}"
+                    tell(last.path if last is not None else b"", reason)
+                else:
+                    last = block
+                    yield block
+        if last is None and problem is not None:
+            raise problem
+
+    def _got(self, chunk: Chunk) -> bytes | CryostoreError:
+        """The bytes of a chunk, or what is wrong with it."""
+        try:
+            return self.get(chunk)
+        except DAMAGE as error:
+            return error
 
     def ahead(self, work: Callable[[Given], Got], given: Iterable[Given]) -> Generator[Got, None, None]:
         """The results in order, a few of them worked out in advance."""

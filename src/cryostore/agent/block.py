@@ -132,6 +132,22 @@ def decode(data: bytes, *, check_names: bool = True) -> Iterator[Block]:
         at += len(block.raw)
 
 
+def decode_readable(data: bytes) -> Iterator[Block | ArchiveDamagedError]:
+    """As `decode`, with what is wrong in the place of a block that may not be used. Ends behind what is no block."""
+    blocks = decode(data, check_names=False)
+    while True:
+        try:
+            block = next(blocks, None)
+            if block is None:
+                return
+            block.check_names()
+            block.extras_of()
+        except ArchiveDamagedError as error:
+            yield error
+        else:
+            yield block
+
+
 def _decode(data: bytes, at: int) -> Block:
     if at + HEAD.size > len(data):
         raise _damaged(b"")

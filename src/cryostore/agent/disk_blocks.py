@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import pairwise
 
 from cryostore.agent.archive import Archive, digest_of
 from cryostore.agent.chunk_cache import ChunkCache
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.header import DiskLayout
+from cryostore.core.limits import MIB
 from cryostore.model.restores import Chunk
 
 SEGMENT_PREFIX = "disk-"
 SEGMENTS_HELD = 16
 AHEAD_BLOCKS = 4
+DISK_BYTES_MAX = (1 << 63) - 1
+BLOCK_BYTES_MAX = 64 * MIB
+"""No chunk is longer."""
 
 
 def segment_name(number: int) -> str:
@@ -32,10 +38,18 @@ def layout_of(archive: Archive) -> DiskLayout:
     layout = archive.header.disk
     if not isinstance(layout, DiskLayout):
         raise ArchiveDamagedError("the archive has no disk")
-    block = layout.block_bytes
-    if layout.disk_bytes < 0 or block <= 0 or layout.segment_bytes <= 0 or layout.segment_bytes % block:
-        raise ArchiveDamagedError("the archive's disk is cut in a senseless way")
+    block, segment = layout.block_bytes, layout.segment_bytes
+    if not (0 <= layout.disk_bytes <= DISK_BYTES_MAX and 0 < block <= BLOCK_BYTES_MAX and block <= segment):
+        raise ArchiveDamagedError(f"the archive's disk is cut in a senseless way: {_numbers(layout)}")
+    if segment > DISK_BYTES_MAX or segment % block:
+        raise ArchiveDamagedError(f"the archive's disk is cut in a senseless way: {_numbers(layout)}")
+    if any(left >= right for left, right in pairwise((-1, *layout.segments, -(-layout.disk_bytes // segment)))):
+        raise ArchiveDamagedError(f"the archive's disk has segments behind its end or out of order: {_numbers(layout)}")
     return layout
+
+
+def _numbers(layout: DiskLayout) -> str:
+    return f"{layout.disk_bytes} bytes in segments of {layout.segment_bytes} and blocks of {layout.block_bytes}"
 
 
 def segment_blocks(archive: Archive, layout: DiskLayout, number: int) -> dict[int, Chunk]:
@@ -44,7 +58,8 @@ def segment_blocks(archive: Archive, layout: DiskLayout, number: int) -> dict[in
     Raises ArchiveDamagedError for a segment that is lost, and for a block that is not as long as the disk is there.
     """
     name = segment_name(number)
-    if number not in layout.segments:
+    place = bisect_left(layout.segments, number)
+    if place == len(layout.segments) or layout.segments[place] != number:
         return {}
     if name not in archive.names:
         raise ArchiveDamagedError(f"segment {number} of the disk is lost")
@@ -86,7 +101,7 @@ class DiskFile:
 
     def segments(self) -> Iterator[tuple[int, int]]:
         layout = self.layout
-        for number in range(-(-self.size // layout.segment_bytes)):
+        for number in layout.segments:  # of the others there is nothing
             for index, chunk in sorted(self.segment(number).items()):
                 yield number * layout.segment_bytes + index * layout.block_bytes, chunk.length
 

@@ -28,10 +28,13 @@ from cryostore.agent.threads import Threads, result
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.interrupts import waiting
+from cryostore.core.limits import MIB
 from cryostore.model.restores import Chunk
 
 THREADS = 4
 UNDER_WAY_MAX = 8
+ZEROS_BYTES = 1024 * MIB
+ZEROS_PARTS = 65536
 NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -236,17 +239,21 @@ class _Part:
 
 def _parts(file: DiskFile) -> Iterator[_Part]:
     layout = file.layout
-    for start in range(0, file.size, layout.segment_bytes):
-        end = min(start + layout.segment_bytes, file.size)
-        at = start
-        for index, chunk in sorted(file.segment(start // layout.segment_bytes).items()):
-            offset = start + index * layout.block_bytes
-            if offset > at:
-                yield _Part(at, offset - at, None)
+    at = 0
+    for number in layout.segments:
+        for index, chunk in sorted(file.segment(number).items()):
+            offset = number * layout.segment_bytes + index * layout.block_bytes
+            yield from _zeros(file, at, offset)
             yield _Part(offset, chunk.length, chunk)
             at = offset + chunk.length
-        if at < end:
-            yield _Part(at, end - at, None)
+    yield from _zeros(file, at, file.size)
+
+
+def _zeros(file: DiskFile, start: int, end: int) -> Iterator[_Part]:
+    """A row of zeros in parts: not so long that an interrupt waits, and not more than there is time for."""
+    step = max(ZEROS_BYTES, file.size // ZEROS_PARTS)
+    for at in range(start, end, step):
+        yield _Part(at, min(step, end - at), None)
 
 
 def _blocks(file: DiskFile, entry: Entry, fd: int, report: Report, *, compare: bool, fresh: bool) -> None:

@@ -35,7 +35,7 @@ class Base:
         """What is in the content objects `damaged` is to be stored anew, too."""
         self.archive = archive
         self.retired = retired(archive.header.objects) | damaged
-        self._blocks: Iterator[Block] = archive.blocks(check_names=False) if same_root else iter(())
+        self._blocks: Iterator[Block] = archive.raw_blocks() if same_root else iter(())
         self._next: Block | None = None
         self._next_key = (0, b"")
         self._pages = ChunkPages(archive)
@@ -97,7 +97,7 @@ class Base:
 
     def load_small_files(self, table: DigestTable) -> None:
         """Add where each small file of the base lies."""
-        for block in self.archive.blocks(check_names=False):
+        for block in self.archive.raw_blocks():
             for number, chunk, offset, digest in CONTENT.iter_unpack(block.contents):
                 if digest != NO_DIGEST and number not in self.retired:
                     table.add(digest, number, chunk, offset)

@@ -21,7 +21,7 @@ from cryostore.agent.archive import Archive
 from cryostore.agent.attributes import Attributes, Refusals
 from cryostore.agent.block import Block, Extra, Kind, mtime_of
 from cryostore.agent.entry import Row
-from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
+from cryostore.agent.entry_fault import attributes_fault, fault_of
 from cryostore.agent.listing import Entry, entries_of
 from cryostore.agent.pieces import ChunkPages, chunks_of
 from cryostore.agent.places import Places
@@ -36,8 +36,8 @@ from cryostore.agent.target import ROOT, Target
 from cryostore.agent.threads import Threads, result
 from cryostore.agent.tree import Tree
 from cryostore.agent.walk import join
+from cryostore.agent.whole_tree import LOST, LOST_FOLDER, whole
 from cryostore.core.ids import NewId, random_id
-from cryostore.model.errors import ServiceInternalException
 
 Matches = Callable[[bytes, bool], bool]
 """Whether a pattern fits a path in the archive; tells also whether that is a directory."""
@@ -122,6 +122,7 @@ class _Run:
             lambda path, is_directory: self._wants(join(options.path, path), is_directory),
             dry_run=options.dry_run,
         )
+        self._is_whole = True
         self._pages = ChunkPages(archive)
         self._directories = RestoredDirectories(
             target, self._places, self._attributes, self._refusals, self._issue, never=options.overwrite == "never"
@@ -142,7 +143,7 @@ class _Run:
         self._write_files()
         self._wait(0)
         self._write_links()
-        if self._options.delete:
+        if self._options.delete and self._is_whole:
             self._delete_others()
         if not self._options.dry_run:
             for number in self._directories.ends():
@@ -155,13 +156,15 @@ class _Run:
         """The blocks of what is restored; of a part of an archive, no others are read than lead to it."""
         path = self._options.path
         if not path:
-            yield from self._archive.blocks()
+            yield from self._archive.blocks(self._damaged)
             return
         tree = Tree(self._archive)
         entry = tree.existing(path)
+        if entry.row is LOST:
+            self._damaged(path, LOST_FOLDER)
         if entry.row.is_directory:
             self._begin_root(path, entry.row, entry.extras)
-            yield from tree.below(path)
+            yield from whole(tree.below(path), self._damaged, path)
         else:
             self._entry(ROOT, entry)
 
@@ -192,6 +195,10 @@ class _Run:
                 self._pending[path] = entry
             return
         self._report.entries += 1
+        for fault in filter(None, (fault_of(entry), attributes_fault(entry))):
+            self._issue(path, fault)
+        if fault_of(entry) is not None:
+            return
         try:
             if number < 0:
                 number = self._make_pending(above)
@@ -203,8 +210,6 @@ class _Run:
                 self._other(number, name, entry)
         except OSError as error:
             self._tell(path, error)
-        except ArchiveDamagedError as error:
-            self._issue(path, error.message)
 
     @contextmanager
     def _told(self, path: bytes) -> Iterator[None]:
@@ -218,6 +223,13 @@ class _Run:
         if error.errno in FULL:
             raise full_target(self._target.name) from error
         self._issue(path, error.strerror or str(error))
+
+    def _damaged(self, path: bytes, reason: str) -> None:
+        """Name what is wrong with the catalog. It may have listed more than it does: nothing is deleted."""
+        self._issue(path, reason)
+        if self._options.delete and self._is_whole:
+            self._issue(self._options.path, "the catalog of the recovery point is damaged: nothing is deleted")
+        self._is_whole = False
 
     def _issue(self, path: bytes, reason: str) -> None:
         with self._lock:
@@ -305,8 +317,6 @@ class _Run:
             return
         file = RestoredFile(number, name, row, entry.content, extras, standing)
         file.temporary = self._writer.temporary()
-        if file.data_bytes and not entry.content.object_number:
-            raise ArchiveDamagedError("a file has no content")
         self._links.add_first(row, number, name, file, made=True)
         if self._options.dry_run:
             self._would(entry.path, standing)
@@ -333,35 +343,11 @@ class _Run:
     def _write_files(self) -> None:
         files, self._files = self._files, []
         self._writer.empty([file for file in files if not file.data_bytes])
-        by_object: dict[int, list[RestoredFile]] = {}
-        for file in files:
-            if file.data_bytes:
-                by_object.setdefault(file.content.object_number, []).append(file)
-        for number in sorted(by_object):
-            try:
-                self._write_content(by_object[number])
-            except ServiceInternalException as error:  # what it holds is not known any more
-                self._wait(0)
-                self._writer.lose_rest(by_object[number], error.message)
-            except ArchiveDamagedError:  # of one of them: each is tried by itself
-                self._wait(0)
-                self._write_each(by_object[number])
-
-    def _write_each(self, wanted: list[RestoredFile]) -> None:
-        """Write the files that are not complete, one after the other."""
-        for file in wanted:
-            if file.left and not file.failed:
-                file.left = file.data_bytes
-                try:
-                    self._write_content([file])
-                    self._wait(0)
-                except DAMAGE as error:
-                    self._wait(0)
-                    self._writer.lose_rest([file], error.message)
+        self._write_content([file for file in files if file.data_bytes])
 
     def _write_content(self, wanted: list[RestoredFile]) -> None:
-        """Begin to write files that lie in one object."""
-        for chunk, pieces in chunks_of(self._pages, wanted):
+        """Begin to write files."""
+        for chunk, pieces in chunks_of(self._pages, wanted, self._writer.lose):
             for piece in pieces:
                 if piece.length < piece.wanted.data_bytes and piece.wanted.lock is None:
                     piece.wanted.lock = threading.Lock()
@@ -419,8 +405,7 @@ class _Run:
     def _other(self, number: int, name: bytes, entry: Entry) -> None:
         path, row, extras = entry.path, entry.row, entry.extras
         make = maker_of(row, extras)
-        if make is None:
-            raise ArchiveDamagedError(f"an entry has the mode {row.mode:o}, which is of no kind")
+        assert make is not None  # see `fault_of`
         standing = self._places.standing(number, name)
         changed = self._options.overwrite == "changed"
         replace = self._replace(entry, standing)

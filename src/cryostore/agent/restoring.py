@@ -162,7 +162,7 @@ class FileWriter:
         """Write a file whose chunk is damaged from a sound copy, or give it up if there is none."""
         copy = None if piece.wanted.lock else self._archive.copy(piece.wanted.content, piece.wanted.data_bytes)
         if copy is None:
-            self._lose(piece.wanted, reason)
+            self.lose(piece.wanted, reason)
         else:
             self._whole([piece._replace(chunk_offset=0)], memoryview(copy))
 
@@ -282,18 +282,12 @@ class FileWriter:
         self._give_up(file)
         self._issue(file, error.strerror or str(error))
 
-    def _lose(self, file: RestoredFile, reason: str) -> None:
+    def lose(self, file: RestoredFile, reason: str) -> None:
         """Give a file up whose content is damaged."""
         with file.lock or nullcontext():
             if not file.failed:
                 self._give_up(file)
                 self._issue(file, reason)
-
-    def lose_rest(self, files: Sequence[RestoredFile], reason: str) -> None:
-        """Give those files up that are not complete. Nothing of them may be under way."""
-        for file in files:
-            if file.left:
-                self._lose(file, reason)
 
     def _give_up(self, file: RestoredFile) -> None:
         file.failed = True

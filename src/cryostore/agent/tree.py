@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.block import Block, Kind, decode, order_key
-from cryostore.agent.entry import Content, Row
+from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.listing import Entry, entries_of
 from cryostore.agent.walk import join
+from cryostore.agent.whole_tree import LOST
 from cryostore.core.errors import ConfigurationError
 
 CHUNKS_HELD = 8
@@ -45,9 +46,9 @@ class Tree:
     def root(self) -> Entry:
         """The root itself."""
         for block in self._held(0).blocks:
-            if block.kind == Kind.ROOT:
+            if block.kind == Kind.ROOT and block.entries:
                 return entry_of(block, 0)
-        raise ArchiveDamagedError("the archive's catalog has no root")
+        return Entry(b"", LOST, NO_CONTENT, [])
 
     def find(self, path: bytes) -> Entry | None:
         """The entry at a path, None if there is none."""
@@ -57,12 +58,14 @@ class Tree:
         behind = (Kind.DIRECTORY.value, order_key(parent), name + b"\0")
         held = self._held(self._chunk_with(behind))
         place = bisect_left(held.keys, behind) - 1
-        if place < 0 or held.keys[place][:2] != behind[:2]:
-            return None
-        block = held.blocks[place]
-        names = block.name_list()
-        index = bisect_left(names, name)
-        return entry_of(block, index) if index < len(names) and names[index] == name else None
+        if place >= 0 and held.keys[place][:2] == behind[:2]:
+            block = held.blocks[place]
+            names = block.name_list()
+            index = bisect_left(names, name)
+            if index < len(names) and names[index] == name:
+                return entry_of(block, index)
+        # See `whole_tree`: there may be a folder without an entry.
+        return Entry(path, LOST, NO_CONTENT, []) if self.directory(path) else None
 
     def directory(self, path: bytes) -> list[Block]:
         """The blocks of a directory; none if there is none."""
@@ -134,6 +137,8 @@ class Tree:
             if (held := self._chunks.get(number)) is not None:
                 self._chunks.move_to_end(number)
                 return held
+        if not self._archive.catalog_chunks:
+            raise ArchiveDamagedError("the catalog of the archive is empty")
         blocks = list(decode(self._archive.get(self._archive.catalog_chunks[number])))
         if not blocks:
             raise ArchiveDamagedError("the archive's catalog has an empty chunk")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future
+from itertools import islice
 
 from cryostore.agent.archive import Archive
 from cryostore.agent.disk_blocks import layout_of, segment_blocks, segment_name
@@ -23,12 +24,15 @@ def verify_disk(archive: Archive, report: Report, *, data: bool, damage: KnownDa
     """Look at all segments; what is wrong is an issue. Raises as `verify` does."""
     layout = layout_of(archive)
     path = b""
-    for entry in entries(archive):
+    found = list(islice(entries(archive), 2))
+    for entry in found:
         path = entry.path
         report.entries += 1
-        report.files += 1
+        report.files += entry.row.is_file
+    if len(found) != 1 or not found[0].row.is_file or found[0].row.size != layout.disk_bytes:
+        report.issue(path, f"the archive of a disk of {layout.disk_bytes} bytes does not have one file of that size")
     with Threads(THREADS, "verify") as threads:
-        for number in range(-(-layout.disk_bytes // layout.segment_bytes)):
+        for number in layout.segments:
             try:
                 blocks = segment_blocks(archive, layout, number)
             except DAMAGE as error:
@@ -42,6 +46,7 @@ def verify_disk(archive: Archive, report: Report, *, data: bool, damage: KnownDa
                         offset = number * layout.segment_bytes + index * layout.block_bytes
                         report.issue(path, f"block at byte {offset} is damaged or lost, as the store knows")
             report.file_bytes = min((number + 1) * layout.segment_bytes, layout.disk_bytes)
+    report.file_bytes = layout.disk_bytes
 
 
 def _read(archive: Archive, report: Report, path: bytes, blocks: dict[int, Chunk], threads: Threads) -> None:
