@@ -349,3 +349,16 @@ def test_damage_is_named_also_if_it_cannot_be_marked(shop):
     outcome = checked(shop.context)
     assert (counts(outcome), outcome.marked, outcome.not_marked) == ({"chunk-damaged": 2}, 0, "read-only")
     assert hurt_points(outcome) == {shop.point: ["object 1", "object 2"]}
+
+
+def test_marks_go_when_the_bytes_prove_sound(shop):
+    """The disk of a pack may have been away. Only a look at all bytes proves that."""
+    name = row_of(shop.store, DATA[0]).pack_name
+    content = shop.store.blobs._blobs.pop(pack_key(name))
+    assert checked(shop.context, data=True).marked == 3
+    shop.store.blobs._blobs[pack_key(name)] = content
+    spoil(shop.store, DATA[1])
+    assert counts(checked(shop.context)) == {"chunk-damaged": 3}
+    outcome = checked(shop.context, data=True)
+    assert (counts(outcome), hurt_points(outcome)) == ({"chunk-damaged": 1}, {shop.point: ["object 1"]})
+    assert damaged(shop.store) == {sha(DATA[1])}

@@ -1,8 +1,9 @@
 """Checking: the catalog against the packs, both ways, and against itself.
 
-Marks the chunks that are found damaged, so that the next upload heals them, and changes nothing else. Lives here: the
-order of the work. What can be found: `finding`; the packs: `pack_check`; what refers to chunks: `reference_check`.
-Everything else may go on meanwhile: what looks wrong is looked at again in a new snapshot.
+Marks the chunks that are found damaged, so that the next upload heals them, and takes the marks off those that prove
+sound. Changes nothing else. Lives here: the order of the work. What can be found: `finding`; the packs: `pack_check`;
+what refers to chunks: `reference_check`. Everything else may go on meanwhile: what looks wrong is looked at again in a
+new snapshot.
 """
 
 from __future__ import annotations
@@ -54,9 +55,10 @@ def check(context: Context, outcome: Checked, *, data: bool = False) -> Iterator
     findings, naming = Findings(), Naming(context)
     try:
         yield from _check_catalog(context, findings)
-        if known := context.database.read(damage.count):
-            findings.add(finding.CHUNK_DAMAGED, "marked by a scrub, a check or a read before", count=known)
         bad = yield from _check_packs(context, findings, outcome, data=data)
+        known = context.database.read(damage.count) - outcome.marked
+        if known > 0:
+            findings.add(finding.CHUNK_DAMAGED, "marked by a scrub, a check or a read before", count=known)
         yield from _check_unknown(context, findings)
         yield from RecordCheck(context).check(findings)
         references = ReferenceCheck(context, findings, naming, bad=bad)
@@ -73,7 +75,7 @@ def _check_packs(
 ) -> Generator[Progress, None, set[tuple[int, bytes]]]:
     """Look at the packs, and mark what is damaged. Returns the first of the chunks that could not be marked."""
     marking = Marking(context)
-    pack_check = PackCheck(context, findings, marking.add, data=data)
+    pack_check = PackCheck(context, findings, marking.add, marking.add_sound, data=data)
     outcome.packs = pack_check.seen
     for step in pack_check.run():
         marking.settle_if_due()

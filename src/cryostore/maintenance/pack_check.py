@@ -39,7 +39,10 @@ class PacksSeen:
 
 
 class PackCheck:
-    """One look at all packs the catalog knows. `on_bad` is told of each place that a row points to in vain.
+    """One look at all packs the catalog knows.
+
+    `on_bad` is told of each place that a row points to in vain, `on_sound` of each that is marked as damaged and proves
+    sound, which takes `data`.
 
     With `data`, envelopes are opened, too; without, their headers are compared with the rows.
     """
@@ -49,6 +52,7 @@ class PackCheck:
         context: Context,
         findings: Findings,
         on_bad: Callable[[Place], None] = lambda _: None,
+        on_sound: Callable[[Place], None] = lambda _: None,
         *,
         data: bool = False,
     ) -> None:
@@ -56,6 +60,7 @@ class PackCheck:
         self._context = context
         self._findings = findings
         self._on_bad = on_bad
+        self._on_sound = on_sound
         self._data = data
         self._keys = OpenedKeys(context)
 
@@ -126,6 +131,8 @@ class PackCheck:
                 placed = None
             if placed is None or not self._fits(reader, row, placed):
                 self._is_bad(pack, row)
+            elif self._data and row.damaged_ms is not None and self._keys.of_number(row.key_number) is not None:
+                self._on_sound(Place(row.vault_id, row.digest, pack.pack_number, row.pack_offset))
             self.seen.chunks += 1
             yield Progress("packs", self.seen.packs)
         try:
