@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -23,13 +24,14 @@ from cryostore.client.connection import HttpTransport, Timeouts
 from cryostore.client.transport import ConnectionFailedError, Endpoint
 from cryostore.core.digest import Payload
 from cryostore.core.errors import ConfigurationError
+from cryostore.core.limits import MIB
 from cryostore.wire.message import Request
 from support.faulty_server import answer, cut, cut_in_body, faulty_server, garbage, stall
 from support.waiting import until
 
 
-def get(path="/x", query=""):
-    return Request("GET", path, query, [("host", "test")])
+def get(path="/x", query="", **more):
+    return Request("GET", path, query, [("host", "test")], **more)
 
 
 def put(data):
@@ -160,14 +162,45 @@ def test_what_is_cut_off_ends_at_once_and_what_comes_later_soon(transport_to):
             transport.send(get())
 
 
-def test_an_answer_beyond_the_limit_is_not_read(transport_to, monkeypatch):
-    monkeypatch.setattr(connection, "ANSWER_BYTES_MAX", 10)
+def test_an_answer_beyond_the_limit_is_not_read(transport_to):
     with faulty_server(answer(body=b"12345678901"), answer(body=b"1234567890")) as server:
         transport = transport_to(server)
         with pytest.raises(ConnectionFailedError, match="11 bytes is too long"):
-            transport.send(get())
-        assert len(transport.send(get()).body) == 10
+            transport.send(get(answer_bytes_max=10))
+        assert len(transport.send(get(answer_bytes_max=10)).body) == 10
         transport.close()
+
+
+@pytest.mark.parametrize("kind", ["chunked", "chunked in one piece", "until the end"])
+def test_an_answer_without_a_length_is_read_up_to_the_limit(kind):
+    """A server that never ends its answer must not fill this machine's memory. It is not asked again."""
+    sent = []
+
+    def serve(listener):
+        accepted, _ = listener.accept()
+        with accepted, contextlib.suppress(OSError):
+            accepted.recv(65536)
+            form = b"transfer-encoding: chunked" if "chunked" in kind else b"x: y"
+            accepted.sendall(b"HTTP/1.1 200 OK\r\n" + form + b"\r\n\r\n")
+            piece = b" " * 2**16
+            if kind == "chunked":
+                piece = b"10000\r\n" + piece + b"\r\n"
+            elif kind == "chunked in one piece":
+                accepted.sendall(b"ffffffffff\r\n")
+            while True:
+                accepted.sendall(piece)
+                sent.append(len(piece))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        transport = HttpTransport(Endpoint("http", "127.0.0.1", listener.getsockname()[1]))
+        with pytest.raises(ConnectionFailedError, match="too long") as refused:
+            transport.send(get(answer_bytes_max=MIB))
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not refused.value.retryable
+    assert sum(sent) < 16 * MIB
 
 
 def test_an_answer_sent_before_the_body_was_read_is_what_counts():

@@ -41,6 +41,11 @@ class Stretching(NamedTuple):
     lanes: int = 4
     memory_kib: int = 256 * 1024
 
+    @property
+    def work(self) -> int:
+        """How many KiB it goes through."""
+        return self.iterations * self.memory_kib
+
 
 STRETCHING_MAX = Stretching(bytes(SALT_BYTES), 64, 64, 4 * 1024 * 1024)
 """What a file may ask for: more would only stop the machine."""

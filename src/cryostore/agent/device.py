@@ -91,17 +91,24 @@ def backup_device(
 
 @contextmanager
 def _opened(path: bytes) -> Iterator[int]:
+    """The disk, open to be read. Its kind is checked before the open, which some kinds let wait, and after it."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        _check_kind(os.stat(path), path)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise SourceError.of(path, error) from error
     try:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
-            raise SourceError(path, "is neither a block device nor a file")
+        _check_kind(os.fstat(fd), path)
         yield fd
     finally:
         os.close(fd)
+
+
+def _check_kind(status: os.stat_result, path: bytes) -> None:
+    if stat.S_ISFIFO(status.st_mode):
+        raise SourceError(path, "a FIFO is no disk; --stdin backs up a stream")
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISBLK(status.st_mode):
+        raise SourceError(path, "is neither a block device nor a file")
 
 
 def _size(fd: int, path: bytes) -> int:

@@ -149,7 +149,7 @@ def _onto_device(file: Readable, entry: Entry, path: bytes, options: Options, re
 
 def _into_pipe(file: Readable, path: bytes, report: Report) -> None:
     with waiting:  # for somebody who reads
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         _sequence(file, fd, report)
     finally:

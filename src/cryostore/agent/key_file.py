@@ -57,6 +57,19 @@ def encode_public(key: PublicKey) -> bytes:
     return _json({"comment": PUBLIC_COMMENT, "format": PUBLIC_FORMAT, "public": _text(key.public)})
 
 
+def stretching_of(data: bytes) -> Stretching | None:
+    """How the passphrase of a key file is stretched; None if it has none. Raises ConfigurationError as `decode`."""
+    how: Stretching | None = None
+    try:
+        found: Any = json.loads(data) if len(data) <= FILE_BYTES_MAX else None
+        how = _stretching(found["argon2id"]) if "argon2id" in found else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
+        found = None
+    if found is None:
+        raise ConfigurationError("this is no key file of the agent")
+    return how
+
+
 def decode(data: bytes, ask: Ask, name: str = "this") -> PublicKey:
     """The key in a file: an AgentKey, unless it is a public part. `name` is what errors call it.
 

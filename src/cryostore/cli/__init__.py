@@ -5,12 +5,11 @@ Data goes to stdout, everything else to stderr. Exit codes: see `EPILOGUE`.
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import sys
 
-from cryostore.cli.output import open_output
+from cryostore.cli.output import open_outputs, tell_unexpected, unwritten
 from cryostore.core import interrupts
 
 GARBAGE_THRESHOLDS = gc.get_threshold()
@@ -20,47 +19,45 @@ GARBAGE_OBJECTS_MIN = 50_000
 SWITCH_SECONDS = 0.0005
 """How long a thread that is back from a system call waits for one that computes: at 5 ms, the one that reads the source
 stands still while chunks are sent."""
+OK = 0
+WITH_ISSUES = 1
 FAILED = 2
 INTERRUPTED = 130
 
 
 def main() -> None:
-    """The command `cryo`. What nobody foresaw has failed, too: Python's own exit code would say that it was done."""
+    """The command `cryo`.
+
+    The exit code tells what became of the run. A result that could not be written makes 1 of a 0, and nothing else. An
+    error that nobody foresaw is a failure, too: Python's own exit code for it would say that the run had issues.
+    """
     _open_standard_streams()
-    output = open_output()
+    outputs = open_outputs()
     gc.set_threshold(GARBAGE_OBJECTS_MIN)
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         from cryostore.cli.verbs import run  # most of the objects; and a Ctrl-C meanwhile ends without a traceback
 
         code = run(sys.argv[1:])
-        output.ends = code == INTERRUPTED
-        sys.stdout.flush()
+        for output in outputs:
+            output.ends = code == INTERRUPTED
+        if unwritten() and code == OK:
+            code = WITH_ISSUES
     except KeyboardInterrupt:
         code = INTERRUPTED
-        output.ends = True
-    except BrokenPipeError:  # whoever reads what is printed has seen enough, and the interpreter would complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = FAILED
-    except OSError as error:
-        if error.errno == errno.ENOSPC and error.filename is None:  # of stores and targets the verbs tell themselves
-            print(f"error: stdout: {error.strerror}", file=sys.stderr)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        else:
-            sys.excepthook(*sys.exc_info())
-        code = FAILED
-    except Exception:  # noqa: BLE001 - it is shown as the interpreter would
-        sys.excepthook(*sys.exc_info())
+        for output in outputs:
+            output.ends = True
+    except Exception:  # noqa: BLE001 - whatever it is, the run has failed
+        tell_unexpected()
         code = FAILED
     interrupts.ignore()
     sys.exit(code)
 
 
 def _open_standard_streams() -> None:
-    """Open what the caller closed (`>&-`): else the first file of a store would be stdout, and be printed into."""
+    """Take the descriptors of closed streams (`>&-`): else the first file of a store would be stdout."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)  # noqa: FBT003 - it takes no name
     os.close(fd)
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123 - to the end of the process
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123 - to the end of the process

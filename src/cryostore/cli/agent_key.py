@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.agent_key_option import key_in, note_unproved, passphrase
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
@@ -59,11 +59,11 @@ def list_keys(vault: str | None, resource: str | None, as_json: bool, **place: A
     found = [{"key": PublicKey(each.public).fingerprint, "name": each.name} for each in access.recipients.values()]
     if as_json:
         facts = {"resource": point.resource_name, "keys": found, "archive_keys": len(access.keys), "own": own}
-        print(json.dumps(facts))
+        output.say(facts)
         return
-    print(f"resource: {point.resource_name}")
+    output.show(f"resource: {point.resource_name}")
     for each in found:
-        print(f"{each['key']}  {each['name']}")
+        output.show(f"{each['key']}  {each['name']}")
 
 
 @command.command("add", epilog=EPILOGUE)
@@ -100,8 +100,8 @@ def remove(fingerprint: str, **options: Any) -> None:
 
     Nothing can be taken back: whoever had the key can have kept what it opened.
     """
-    words = f"what comes is not for key {fingerprint}\n{ACCESS_REMAINS}"
-    _change(lambda access: access.remove(fingerprint), words, **options)
+    words = f"what comes is not for key {fingerprint}"
+    _change(lambda access: access.remove(fingerprint), words, ACCESS_REMAINS, **options)
 
 
 @command.command("rotate", epilog=EPILOGUE)
@@ -131,7 +131,7 @@ def public(file: Path, to: Path) -> None:
 
     key = key_in(file)
     create(str(to), encode_public(key), 0o644)
-    print(f"{to}: public part of key {key.fingerprint}")
+    output.show(f"{to}: public part of key {key.fingerprint}")
 
 
 @command.command("paper", epilog=EPILOGUE)
@@ -142,7 +142,7 @@ def paper(file: Path) -> None:
     from cryostore.agent.key_paper import print_paper
 
     key = key_in(file)
-    print(print_paper(whole(key)), end="")
+    output.document(print_paper(whole(key)))
 
 
 @command.command("lock", epilog=EPILOGUE)
@@ -155,7 +155,7 @@ def lock(file: Path, to: Path) -> None:
 
     key = key_in(file)
     create(str(to), encode(whole(key), passphrase("New passphrase: ", twice=True)))
-    print(f"{to}: key {key.fingerprint}, under a passphrase")
+    output.show(f"{to}: key {key.fingerprint}, under a passphrase")
 
 
 @contextmanager
@@ -171,7 +171,7 @@ def _newest(place: Place, vault: str | None, resource: str | None) -> Iterator[t
 def _change(
     apply: Callable[[Access], None],
     said: str,
-    *,
+    *more: str,
     vault: str | None,
     resource: str | None,
     as_json: bool,
@@ -183,6 +183,6 @@ def _change(
     with _newest(Place(**place), vault, resource) as (call, point):
         arn = change(call, point, apply, accept=accept)
     if as_json:
-        print(json.dumps({"RecoveryPointArn": arn, "resource": point.resource_name}))
+        output.say({"RecoveryPointArn": arn, "resource": point.resource_name})
     else:
-        print(f"recovery point {arn.rpartition(':')[2]} of {point.resource_name}: {said}")
+        output.show(f"recovery point {arn.rpartition(':')[2]} of {point.resource_name}: {said}", *more)

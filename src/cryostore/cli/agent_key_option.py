@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryostore.cli import output
 from cryostore.core.errors import ConfigurationError
-from cryostore.core.interrupts import heeded, waiting
+from cryostore.core.interrupts import waiting
 
 if TYPE_CHECKING:
     from cryostore.agent.agent_key import PublicKey
@@ -56,16 +57,12 @@ def passphrase(prompt: str, *, twice: bool = False) -> str:
     """
     if name := os.environ.get(FILE_VARIABLE):
         try:
-            with Path(name).open("rb") as file:
+            with waiting, Path(name).open("rb") as file:  # it may be a pipe that nobody writes to
                 found = file.read(PASSPHRASE_BYTES_MAX).decode().rstrip("\r\n")
         except (OSError, UnicodeDecodeError):
             raise ConfigurationError(f"the file that {FILE_VARIABLE} names cannot be read") from None
     elif sys.stdin.isatty():
-        try:
-            with heeded(), waiting:  # a SIGTERM, too, must not leave the terminal without its echo
-                found = click.prompt(prompt.rstrip(": "), hide_input=True, confirmation_prompt=twice, err=True)
-        except OSError as error:  # the terminal is gone
-            raise click.Abort from error
+        found = output.ask_secret(prompt.rstrip(": "), twice=twice)
     else:
         raise ConfigurationError(
             "a passphrase is needed, and nobody can be asked", hint=f"name a file that holds it in {FILE_VARIABLE}"
@@ -78,4 +75,4 @@ def passphrase(prompt: str, *, twice: bool = False) -> str:
 def note_unproved(archive: Archive) -> None:
     """Say in one line if anybody who has the public part of the key could have made this archive."""
     if archive.sealing is not None and not archive.sealing.is_owned:
-        print("note: a public key was enough to write this; nothing proves that your key's holder did", file=sys.stderr)
+        output.tell("note: a public key was enough to write this; nothing proves that your key's holder did")

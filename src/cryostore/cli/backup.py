@@ -11,7 +11,7 @@ from unicodedata import category
 
 import click
 
-from cryostore.cli import progress, single_file
+from cryostore.cli import output, progress, single_file
 from cryostore.cli.call import (
     PLACE_OPTIONS,
     Place,
@@ -104,17 +104,17 @@ def _name(path: bytes, *, as_json: bool) -> None:
     from cryostore.agent.errors import shown as shown_path
 
     if as_json:
-        progress.say({"type": "entry"} | path_facts(path))
+        output.say({"type": "entry"} | path_facts(path))
     else:
-        print(shown_path(path))
+        output.show(shown_path(path))
 
 
 def _said(report: Report, outcome: Outcome, *, as_json: bool, dry_run: bool) -> int:
     progress.say_issues(report, as_json=as_json)
     if as_json:
-        progress.say(facts(report, outcome))
+        output.say(facts(report, outcome))
     else:
-        print(words(report, outcome, dry_run=dry_run))
+        output.show_text(words(report, outcome, dry_run=dry_run))
     return WITH_ISSUES if report.issue_count else OK
 
 
@@ -262,7 +262,7 @@ def words(report: Report, outcome: Outcome, *, dry_run: bool) -> str:
         lines.append(f"{report.damaged_objects} objects of the last backup are damaged in the store: sent again")
     if report.issue_count:
         lines.append(f"{report.issue_count} issues: not all was backed up")
-    return "\n".join(lines)
+    return output.paragraph(lines)
 
 
 def facts(report: Report, outcome: Outcome) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import gc
 import hashlib
 import ipaddress
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from cryostore.cli import known_stores
+from cryostore.cli import known_stores, output
 from cryostore.cli.agent_key_option import key_option, passphrase, read_key
 from cryostore.cli.data_dir import keyring_option
 from cryostore.cli.duration import duration_seconds
@@ -64,7 +63,7 @@ def recommend_key(place: Place) -> None:
     except ValueError:
         is_here = host in ("", "localhost") or host.endswith(".localhost")
     if not is_here:
-        print(f"note: {host} can read this backup; `cryo init-key` and --key FILE encrypt it here", file=sys.stderr)
+        output.tell(f"note: {host} can read this backup; `cryo init-key` and --key FILE encrypt it here")
 
 
 def state_folder() -> Path | None:
@@ -143,21 +142,17 @@ def _opened(place: Place, *, create: bool) -> Iterator[Call]:
     from cryostore.client.settings import resolve
 
     try:
-        settings = resolve(os.environ, endpoint_url=place.endpoint_url)
+        with interrupts.waiting:  # a file may be a pipe that nobody writes to
+            settings = resolve(os.environ, endpoint_url=place.endpoint_url)
     except ConfigurationError as error:
         if place.name:  # a server is named, and something else is missing
             raise
         raise ConfigurationError(
             error.message, hint="name a store with --data-dir DIR, or a server with --endpoint-url URL"
         ) from None
-    retry = Retry(outage=Outage(place.wait, say=_tell_outage))
+    retry = Retry(outage=Outage(place.wait, say=output.tell_over_progress))
     with Client.of(settings, retry=retry) as client, interrupts.limited(client.cut_off):
         yield client
-
-
-def _tell_outage(text: str) -> None:
-    start = "\r\x1b[K" if sys.stderr.isatty() else ""  # in place of a line of progress, which is drawn again below
-    print(f"{start}{text}", file=sys.stderr, flush=True)
 
 
 class _Heeding:
@@ -231,4 +226,4 @@ def _refuse_among_strangers(data_dir: Path) -> None:
 
 
 def _tell_keyring(path: Path) -> None:
-    print(f"made a new store; nothing in it can be read without its keys: copy {path} elsewhere", file=sys.stderr)
+    output.tell(f"made a new store; nothing in it can be read without its keys: copy {path} elsewhere")

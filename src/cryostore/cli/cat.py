@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import CryostoreError
@@ -58,7 +59,7 @@ def write(files: Files, path: str, fd: int) -> int:
         name = entry.path
         _write(files, entry, fd)
     except DAMAGE as error:
-        print(f"{shown(name)}: {error.message}", file=sys.stderr)
+        output.tell(f"{shown(name)}: {error.message}")
         return WITH_ISSUES
     return OK
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.verbs import EPILOGUE
 
 SHELLS = ("bash", "zsh", "fish")
@@ -29,4 +30,4 @@ def command(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     found = kind(cryo, {}, "cryo", "_CRYO_COMPLETE")
-    print(found.source_template % found.source_vars())
+    output.document(found.source_template % found.source_vars() + "\n")

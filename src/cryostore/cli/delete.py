@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress
+from cryostore.cli import output
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
-from cryostore.core.interrupts import waiting
 
 if TYPE_CHECKING:
     from cryostore.agent.points import Point
@@ -67,9 +66,8 @@ def _ask(wanted: list[Point]) -> None:
     from cryostore.cli.points import words
 
     for point in wanted:
-        print(words(point), file=sys.stderr)
-    with waiting:
-        click.confirm("Delete for good?", abort=True, err=True)
+        output.tell(words(point))
+    output.confirm("Delete for good?")
 
 
 def _delete(call: Call, point: Point) -> None:
@@ -83,6 +81,6 @@ def _say(point: Point, *, dry_run: bool, as_json: bool) -> None:
     from cryostore.cli.points import facts, words
 
     if as_json:
-        progress.say({"type": "point", "deleted": not dry_run} | facts(point))
+        output.say({"type": "point", "deleted": not dry_run} | facts(point))
     else:
-        print(f"{'would be deleted' if dry_run else 'deleted'}: {words(point)}", flush=True)
+        output.show_now(f"{'would be deleted' if dry_run else 'deleted'}: {words(point)}")

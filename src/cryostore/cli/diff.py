@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress
+from cryostore.cli import output
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
 
@@ -37,16 +37,16 @@ def command(old: str, new: str, vault: str | None, resource: str | None, as_json
         opened(call, find_point(call, old, vault, resource), "diff") as before,
         opened(call, find_point(call, new, vault, resource), "diff") as after,
     ):
-        for difference in diff(before, after):
+        for difference in output.while_read(diff(before, after)):
             counts[difference.change.value] += 1
             if as_json:
-                progress.say(facts(difference))
+                output.say(facts(difference))
             else:
-                print(words(difference))
+                output.show(words(difference))
     if as_json:
-        progress.say({"type": "summary"} | counts)
+        output.say({"type": "summary"} | counts)
     else:
-        print(", ".join(f"{count} {what}" for what, count in counts.items()))
+        output.show(", ".join(f"{count} {what}" for what, count in counts.items()))
 
 
 def words(difference: Difference) -> str:

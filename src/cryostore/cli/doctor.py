@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress
+from cryostore.cli import output
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.diagnosis import CODES, ERROR, OK, Diagnoses, Diagnosis, failed, ok
 from cryostore.cli.option_words import click_option, config_option
@@ -68,16 +68,16 @@ def command(
     for each in _all(named, store, vault, copy, write=not no_write):
         worst = max(worst, CODES[each.level])
         if as_json:
-            progress.say(each._asdict())
+            output.say(each._asdict())
         else:
-            print(words(each))
+            output.show_text(words(each))
     return worst
 
 
 def words(each: Diagnosis) -> str:
     """A line for people, and one below it that says what to do."""
     line = f"{each.level:<8} {each.about}: {each.found}"
-    return f"{line}\n         -> {each.advice}" if each.advice else line
+    return output.paragraph([line, f"         -> {each.advice}"] if each.advice else [line])
 
 
 def _shared_store(place: Place, texts: dict[str, str | None], config: Path | None) -> StorePlace | None:

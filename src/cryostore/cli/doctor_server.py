@@ -124,10 +124,11 @@ def _way(url: str) -> Diagnosis:
 def _credentials_file() -> Diagnoses:
     if os.environ.get("AWS_ACCESS_KEY_ID"):
         return
-    path = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
+    path = Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials")
     try:
+        path = path.expanduser()
         mode = path.stat().st_mode & 0o777
-    except OSError:
+    except (OSError, RuntimeError):  # it is not there, or this user has no home
         return
     if mode & 0o077:
         yield warning("credentials", f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")

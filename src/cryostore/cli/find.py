@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress
+from cryostore.cli import output
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import CryostoreError
@@ -61,7 +59,7 @@ def command(
     missed: dict[str, CryostoreError] = {}
     with opened_call(Place(**place)) as call:
         points = [find_point(call, point, vault, resource)] if point else list_points(call, vault, resource)
-        for each in points:
+        for each in output.while_read(points):
             try:
                 with opened(call, each, "find") as archive:
                     _say(each, finder.find(archive), as_json=as_json)
@@ -77,10 +75,13 @@ def _missed(missed: dict[str, CryostoreError], searched: int, *, as_json: bool) 
         raise next(iter(missed.values()))
     for arn, error in missed.items():
         fact = {"RecoveryPointArn": arn, "error": error.message} | ({"hint": error.hint} if error.hint else {})
-        print(json.dumps(fact) if as_json else f"{arn}: not searched: {error.message}", file=sys.stderr)
+        if as_json:
+            output.tell_fact(fact)
+        else:
+            output.tell(f"{arn}: not searched: {error.message}")
     if not as_json:
         for hint in dict.fromkeys(error.hint for error in missed.values() if error.hint):
-            print(f"hint: {hint}", file=sys.stderr)
+            output.tell(f"hint: {hint}")
     return WITH_ISSUES if missed else OK
 
 
@@ -90,15 +91,15 @@ def _say(point: Point, found: Any, *, as_json: bool) -> None:
     from cryostore.cli.points import words
 
     first = True
-    for entry in found:
+    for entry in output.while_read(found):
         if as_json:
             where = {"RecoveryPointArn": point.recovery_point_arn, "CreationDate": point.creation_date}
-            progress.say(where | path_facts(entry.path) | entry_facts(entry))
+            output.say(where | path_facts(entry.path) | entry_facts(entry))
             continue
         if first:
-            print(words(point))
+            output.show(words(point))
         first = False
-        print("  " + shown(entry.path) + ("/" if entry.row.is_directory else ""))
+        output.show("  " + shown(entry.path) + ("/" if entry.row.is_directory else ""))
 
 
 def _newer_ns(text: str | None) -> int | None:

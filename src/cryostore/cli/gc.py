@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.store_place import StorePlace, existing_store, store_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.limits import MIB
@@ -51,7 +51,7 @@ def command(place: StorePlace, dry_run: bool, as_json: bool, quarantine_hours: f
         if not dry_run:
             maintain(service)
         show(collect(service.context, outcome, quarantine_ms=quarantine_ms, dry_run=dry_run))
-    print(json.dumps(asdict(outcome)) if as_json else words(outcome, dry_run=dry_run))
+    output.outcome(asdict(outcome), words(outcome, dry_run=dry_run), as_json=as_json)
 
 
 def show(steps: Iterator[Progress]) -> None:
@@ -62,17 +62,17 @@ def show(steps: Iterator[Progress]) -> None:
         now = time.monotonic()
         if terminal and now - begun > QUIET_SECONDS and now - said > SECONDS_BETWEEN_LINES:
             total = "" if step.total is None else f" of {step.total}"
-            print(f"\r\x1b[K{step.stage} {step.done}{total}", end="", file=sys.stderr, flush=True)
+            output.progress(f"{step.stage} {step.done}{total}")
             said = now
     if said:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        output.progress("")
 
 
 def words(outcome: Outcome, *, dry_run: bool) -> str:
     """The outcome for people."""
     would = "would be " if dry_run else ""
     skipped = (f"left for later: {outcome.packs_skipped} packs, for want of room",) if outcome.packs_skipped else ()
-    return "\n".join(
+    return output.paragraph(
         (
             f"{outcome.chunks} chunks",
             f"{would}condemned: {outcome.condemned} chunks, {_mib(outcome.condemned_bytes)}",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.store_place import StorePlace, store_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
@@ -56,10 +55,9 @@ def command(
         raise ConfigurationError("nothing says where the root access key goes", hint="give --credentials FILE")
 
     def tell_keyring(path: Path) -> None:
-        print(
+        output.tell(
             f"made the keyring {path.resolve()}: LOSING IT LOSES EVERY BACKUP. Copy it away from the data now, and to"
-            " each node (`cryo key export --help`)",
-            file=sys.stderr,
+            " each node (`cryo key export --help`)"
         )
 
     outcome = init(
@@ -70,7 +68,7 @@ def command(
         upgrade=upgrade,
         on_keyring_created=tell_keyring,
     )
-    print(json.dumps(asdict(outcome)) if as_json else words(outcome, credentials))
+    output.outcome(asdict(outcome), words(outcome, credentials), as_json=as_json)
 
 
 def words(outcome: Initialised, credentials: Path | None) -> str:
@@ -80,4 +78,4 @@ def words(outcome: Initialised, credentials: Path | None) -> str:
     if credentials is not None:
         done = "written to" if outcome.made_credentials else "stands already in"
         lines.append(f"root access key {outcome.access_key_id}: {done} {credentials}")
-    return "\n".join(lines)
+    return output.paragraph(lines)

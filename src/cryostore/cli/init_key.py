@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.agent_key_option import passphrase
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
 WARNING = (
     "Whoever loses this key, and has added no other, loses every backup that is encrypted for it: there is no second "
-    "way in.\nKeep a copy away from this machine; `cryo agent-key paper FILE` prints one."
+    "way in. Keep a copy away from this machine; `cryo agent-key paper FILE` prints one."
 )
 
 
@@ -50,12 +50,12 @@ def command(
     if public_to is not None:
         create(str(public_to), encode_public(key), 0o644)
     if as_json:
-        print(json.dumps({"file": str(file), "key": key.fingerprint, "passphrase": bool(secret)}))
+        output.say({"file": str(file), "key": key.fingerprint, "passphrase": bool(secret)})
     else:
-        print(f"{file}: key {key.fingerprint}")
-        print(WARNING, file=sys.stderr)
+        output.show(f"{file}: key {key.fingerprint}")
+        output.tell(WARNING)
     if paper:
-        print(print_paper(key), end="")
+        output.document(print_paper(key))
 
 
 def _lines(path: Path) -> bytes:

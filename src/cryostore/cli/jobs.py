@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.store_place import StorePlace, existing_store, store_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.time import span
@@ -39,7 +39,7 @@ def command(place: StorePlace, as_json: bool) -> None:
         now_ms = service.context.clock()
     if as_json:
         shown = [asdict(pin) for pin in found]
-        print(json.dumps([*shown, *(_claim(row, lapsed=row in lapsed) for row in held)], indent=2))
+        output.say([*shown, *(_claim(row, lapsed=row in lapsed) for row in held)], indent=2)
         return
     for pin in found:
         times = f"begun {span(now_ms - pin.begun_ms)} ago, idle {span(now_ms - pin.active_ms)}"
@@ -47,13 +47,13 @@ def command(place: StorePlace, as_json: bool) -> None:
         uploads = f", {pin.open_uploads} open uploads" if pin.open_uploads else ""
         where = f" {pin.vault} {pin.resource_arn}" if pin.vault else ""
         lapses = f"lapses in {span(pin.lapses_ms - now_ms)}"
-        print(f"{pin.kind} {pin.id} {pin.state}{where}: {times}, {lapses}{keeps}{uploads}")
+        output.show(f"{pin.kind} {pin.id} {pin.state}{where}: {times}, {lapses}{keeps}{uploads}")
     for row in held:
         lapses = f"lapses in {span(row.until_ms - now_ms)}" if row not in lapsed else "LAPSED"
         doing = f" {row.doing}" if row.doing else ""
-        print(f"claim {row.work} by {row.holder}:{doing} begun {span(now_ms - row.begun_ms)} ago, {lapses}")
+        output.show(f"claim {row.work} by {row.holder}:{doing} begun {span(now_ms - row.begun_ms)} ago, {lapses}")
     if not found and not held:
-        print("nothing is open")
+        output.show("nothing is open")
 
 
 def _claim(row: ClaimRow, *, lapsed: bool) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.gc import show
 from cryostore.cli.store_place import StorePlace, existing_store, store_options
 from cryostore.cli.verbs import EPILOGUE
@@ -54,9 +54,9 @@ def list_keys(place: StorePlace, as_json: bool) -> int:
         in_use = service.context.keys.keyring.active().key_id
     keys = _listed(source, found, in_use)
     if as_json:
-        print(json.dumps({"keyring": source.place, "keys": keys, "records_due": found.due}, indent=2))
+        output.say({"keyring": source.place, "keys": keys, "records_due": found.due}, indent=2)
     else:
-        print("\n".join([f"keyring: {source.place}", *map(_line, keys)]))
+        output.show(f"keyring: {source.place}", *map(_line, keys))
     return WITH_ISSUES if any(not key["in_keyring"] for key in keys) else DONE
 
 
@@ -81,11 +81,12 @@ def rotate(place: StorePlace, vault: str | None, as_json: bool) -> int:
     with existing_store(place) as service:
         if vault is not None:
             number = rotate_vault(service.context, vault)
-            print(json.dumps({"vault": vault, "keys": number}) if as_json else f"vault {vault} has {number} data keys")
+            said = f"vault {vault} has {number} data keys"
+            output.outcome({"vault": vault, "keys": number}, output.paragraph([said]), as_json=as_json)
             return DONE
         outcome = Rotated()
         show(rotate(service.context, outcome))
-    print(json.dumps(asdict(outcome) | {"finished": outcome.is_finished}) if as_json else _words(outcome))
+    output.outcome(asdict(outcome) | {"finished": outcome.is_finished}, _words(outcome), as_json=as_json)
     return DONE if outcome.is_finished else WITH_ISSUES
 
 
@@ -103,7 +104,8 @@ def forget(place: StorePlace, key_id: str, as_json: bool) -> None:
 
     with existing_store(place) as service:
         forget(service.context, key_id)
-    print(json.dumps({"forgotten": key_id}) if as_json else f"master key {key_id} is no longer in the keyring")
+    said = f"master key {key_id} is no longer in the keyring"
+    output.outcome({"forgotten": key_id}, output.paragraph([said]), as_json=as_json)
 
 
 @command.command("export", epilog=EPILOGUE)
@@ -128,7 +130,7 @@ def export(place: StorePlace, target: Path | None, paper: bool, with_new_key: bo
     if with_new_key:
         document = document.with_new_key(random_id())
     if target is None:
-        print(print_paper(document), end="")
+        output.document(print_paper(document))
         return
     _write(target, print_paper(document).encode() if paper else document.encode(), document)
     _tell(document, target, "copy", as_json=as_json)
@@ -160,9 +162,9 @@ def import_keys(place: StorePlace, source: Path, as_json: bool) -> None:
         create_keyring(path, random_id, document)
         added = list(document.keys)
     if as_json:
-        print(json.dumps({"keyring": str(path), "added": added}))
+        output.say({"keyring": str(path), "added": added})
     else:
-        print(f"{path}: {len(added)} keys added")
+        output.show(f"{path}: {len(added)} keys added")
 
 
 @command.command("verify", epilog=EPILOGUE)
@@ -186,11 +188,11 @@ def verify(place: StorePlace, source: Path, as_json: bool) -> int:
     missing = [name for name in needed if name not in document.keys]
     wrong = [name for name in needed if name in document.keys and not _agree(name, document, known)]
     if as_json:
-        print(json.dumps({"needed": needed, "missing": missing, "wrong": wrong}))
+        output.say({"needed": needed, "missing": missing, "wrong": wrong})
     else:
         complaints = [f"it lacks master key {name}" for name in missing]
         complaints += [f"its master key {name} is another one" for name in wrong]
-        print("\n".join(complaints) or f"it has all {len(needed)} master keys that the store needs")
+        output.show(*complaints or [f"it has all {len(needed)} master keys that the store needs"])
     return WITH_ISSUES if missing or wrong else DONE
 
 
@@ -247,13 +249,13 @@ def _words(outcome: Rotated) -> str:
         lines = [f"master key {outcome.key_id} is in this keyring{new}; it is not used yet: these nodes do not hold it"]
         lines += [f"  {name}" for name in outcome.lacking]
         advice = "copy the keyring to them, restart those that read it from a variable, and repeat this"
-        return "\n".join([*lines, f"not finished: {advice}"])
+        return output.paragraph([*lines, f"not finished: {advice}"])
     lines = [f"master key {outcome.key_id} is in use{', and is new' if outcome.added else ''}", f"wrapped anew: {done}"]
     if outcome.is_finished:
-        return "\n".join([*lines, "finished: nothing is wrapped with another key"])
+        return output.paragraph([*lines, "finished: nothing is wrapped with another key"])
     left = [f"left: {number} wrapped with {key_id or 'nobody knows what'}" for key_id, number in outcome.left.items()]
     due = [f"left: {outcome.due} records to be written"] if outcome.due else []
-    return "\n".join([*lines, *left, *due, "not finished: repeat it, with a keyring that has these keys"])
+    return output.paragraph([*lines, *left, *due, "not finished: repeat it, with a keyring that has these keys"])
 
 
 def _read(path: Path) -> Document:
@@ -291,7 +293,7 @@ def _write(path: Path, data: bytes, document: Document) -> None:
 
 def _tell(document: Document, path: Path, what: str, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"file": str(path), "active": document.active.key_id, "keys": sorted(document.keys)}))
+        output.say({"file": str(path), "active": document.active.key_id, "keys": sorted(document.keys)})
     else:
-        print(f"{path}: {what} with {len(document.keys)} master keys, {document.active.key_id} is active")
-        print(AWAY if what == "keyring" else "it is a secret: whoever has it and the data can read every backup")
+        output.show(f"{path}: {what} with {len(document.keys)} master keys, {document.active.key_id} is active")
+        output.show(AWAY if what == "keyring" else "it is a secret: whoever has it and the data can read every backup")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress
+from cryostore.cli import output, progress
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
 
@@ -37,17 +37,15 @@ def command(
 
     name, path = split_point(point)
     with opened_call(Place(**place)) as call, opened(call, find_point(call, name, vault, resource), "list") as archive:
-        for entry in Tree(archive).entries(path_in(archive, path), recursive=recursive):
+        for entry in output.while_read(Tree(archive).entries(path_in(archive, path), recursive=recursive)):
             if as_json:
-                progress.say(facts(entry))
+                output.say(facts(entry))
             else:
-                print(words(entry, long=long))
+                output.show(words(entry, long=long))
 
 
 def words(entry: Entry, *, long: bool) -> str:
     """An entry for people."""
-    from datetime import UTC, datetime
-
     from cryostore.agent.errors import shown
 
     target = _target(entry)
@@ -57,8 +55,8 @@ def words(entry: Entry, *, long: bool) -> str:
     if not long:
         return name
     row = entry.row
-    moment = datetime.fromtimestamp(row.mtime_ns // 1_000_000_000, UTC).astimezone()
-    return f"{stat.filemode(row.mode)} {row.uid:>5} {row.gid:>5} {row.size:>12} {moment:%Y-%m-%d %H:%M:%S} {name}"
+    moment = progress.moment(row.mtime_ns // 1_000_000_000)
+    return f"{stat.filemode(row.mode)} {row.uid:>5} {row.gid:>5} {row.size:>12} {moment} {name}"
 
 
 def facts(entry: Entry) -> dict[str, Any]:

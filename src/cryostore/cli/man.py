@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cryostore import __version__
-from cryostore.cli import roff
+from cryostore.cli import output, roff
 from cryostore.cli.verbs import EPILOGUE, VERBS
 from cryostore.core.errors import ConfigurationError
 
@@ -28,7 +28,7 @@ def command(words: tuple[str, ...], folder: Path | None) -> None:
             raise click.UsageError("--to writes the pages of all verbs")
         _write(folder)
         return
-    print(page(_asked(words)), end="")
+    output.document(page(_asked(words)))
 
 
 def _asked(words: tuple[str, ...]) -> click.Context:
@@ -54,7 +54,7 @@ def _write(folder: Path) -> None:
         raise ConfigurationError(
             f"{error.filename or folder} cannot be written: {error.strerror}", hint="name a folder that is yours"
         ) from error
-    print(f"{folder}: {written} pages")
+    output.show(f"{folder}: {written} pages")
 
 
 def every_command() -> Iterator[click.Context]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.option_words import click_option, config_option
 from cryostore.cli.store_place import place_of_options
 from cryostore.cli.verbs import EPILOGUE
@@ -156,7 +156,7 @@ def _move(source: StorePlace, target: StorePlace, shared: SharedPlace, *, verify
     steps = migrate_store(source, target, keyring, outcome, clock=wall_clock, new_id=random_id, everything=verify_data)
     show(steps)
     words = (*_words(outcome), *_next(outcome, target, keyring.place))
-    print(json.dumps(_document(outcome)) if as_json else "\n".join(words))
+    output.outcome(_document(outcome), output.paragraph(words), as_json=as_json)
     return 0 if outcome.is_clean else WITH_ISSUES
 
 
@@ -172,10 +172,10 @@ def _take_back(data_dir: Path | None, shared: SharedPlace | None, *, as_json: bo
     else:
         raise ConfigurationError("nothing says which store is to be taken back", hint="name it with --data-dir")
     if as_json:
-        print(json.dumps({"taken_back": place.name, "was_moved_to": other}))
+        output.say({"taken_back": place.name, "was_moved_to": other})
     else:
-        print(f"{place.name} can be used again")
-        print(f"never serve {other}, too: from now on the two differ, and what is written there is only there")
+        output.show(f"{place.name} can be used again")
+        output.show(f"never serve {other}, too: from now on the two differ, and what is written there is only there")
     return 0
 
 
@@ -186,7 +186,7 @@ def _say_plan(source: StorePlace, *, as_json: bool) -> int:
     require_store(source)
     with source.looked_at() as side:
         found = plan(side)
-    print(json.dumps(asdict(found)) if as_json else "\n".join(_plan_words(found)))
+    output.outcome(asdict(found), output.paragraph(_plan_words(found)), as_json=as_json)
     return 0
 
 
@@ -204,10 +204,10 @@ def show(steps: Iterator[Step]) -> None:
         if step.stage != stage:
             stage, stage_begun = step.stage, now
         if terminal and now - begun > QUIET_SECONDS and now - said > SECONDS_BETWEEN_LINES:
-            print(f"\r\x1b[K{progress_words(step, now - stage_begun)}", end="", file=sys.stderr, flush=True)
+            output.progress(progress_words(step, now - stage_begun))
             said = now
     if said:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        output.progress("")
 
 
 def progress_words(step: Step, seconds: float) -> str:

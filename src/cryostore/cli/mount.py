@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from contextlib import closing, suppress
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core import interrupts
@@ -51,7 +51,7 @@ def command(
                 threads = Session(fd, mounted, _say_once()).start(ended.set)
                 interrupts.check()
                 how = "umount" if os.geteuid() == 0 else "fusermount3 -u"
-                print(f"mounted on {folder}: Ctrl-C or `{how} {folder}` ends it", file=sys.stderr, flush=True)
+                output.tell(f"mounted on {folder}: Ctrl-C or `{how} {folder}` ends it")
                 with suppress(KeyboardInterrupt):  # it is how a mount ends
                     wait(ended)
                 unmount(folder)
@@ -69,6 +69,6 @@ def _say_once() -> Any:
     def say(message: str) -> None:
         if message not in said:
             said.add(message)
-            print(f"cannot be read: {message}", file=sys.stderr, flush=True)
+            output.tell(f"cannot be read: {message}")
 
     return say

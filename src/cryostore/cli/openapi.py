@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from cryostore.cli import output
 from cryostore.cli.verbs import EPILOGUE
 
 
@@ -14,4 +13,4 @@ def command() -> None:
     """Print the OpenAPI 3.1 document of every operation this server has."""
     from cryostore.wire import openapi
 
-    print(json.dumps(openapi.render(), indent=2))
+    output.say(openapi.render(), indent=2)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress
+from cryostore.cli import output, progress
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
 
@@ -29,26 +28,23 @@ def command(vault: str | None, resource: str | None, as_json: bool, **place: Any
 
     point: Point | None = None
     with opened_call(Place(**place)) as call:
-        for point in list_points(call, vault, resource):
+        for point in output.while_read(list_points(call, vault, resource)):
             if as_json:
-                progress.say(facts(point))
+                output.say(facts(point))
             else:
-                print(words(point))
+                output.show(words(point))
     if point is None and not as_json:
-        print("there is no such recovery point" if vault or resource else "no recovery point yet", file=sys.stderr)
+        output.tell("there is no such recovery point" if vault or resource else "no recovery point yet")
 
 
 def words(point: Point) -> str:
     """A recovery point for people."""
-    from datetime import UTC, datetime
-
     from cryostore.agent.points import point_id
 
-    moment = datetime.fromtimestamp(point.creation_date or 0.0, UTC).astimezone()
     name = point.resource_name or point.resource_arn or ""
     message = f"  ({point.status_message})" if point.status_message else ""
     size = progress.size(point.backup_size_in_bytes or 0)
-    return progress.printable(f"{point_id(point)}  {moment:%Y-%m-%d %H:%M:%S}  {size:>10}  {name}{message}")
+    return output.visible(f"{point_id(point)}  {progress.moment(point.creation_date)}  {size:>10}  {name}{message}")
 
 
 def facts(point: Point) -> dict[str, Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
+from cryostore.cli import output
 from cryostore.core.companion import companion
 from cryostore.core.limits import KIB, MIB
 
@@ -66,10 +66,10 @@ def _show(report: Report, ended: threading.Event, done: Done) -> None:
     said = False
     while not ended.wait(wait):
         text = fitted(line(report, time.monotonic() - begun, done), _columns() - 1)
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        output.progress(text)
         wait, said = SECONDS_BETWEEN_LINES, True
     if said:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        output.progress("")
 
 
 def line(report: Report, seconds: float, done: Done = looked_at) -> str:
@@ -111,15 +111,20 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def moment(seconds: float | None) -> str:
+    """A time of the API in this machine's zone; in UTC at the ends of the calendar."""
+    from datetime import UTC, datetime
+
+    found = datetime.fromtimestamp(seconds or 0.0, UTC)
+    with suppress(OverflowError):
+        found = found.astimezone()
+    return f"{found:%Y-%m-%d %H:%M:%S}"
+
+
 def _span(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def printable(text: str) -> str:
-    """A text of the store that others may have written: whatever could move a terminal's cursor is escaped."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def say_issues(report: Report, *, as_json: bool) -> None:
@@ -129,13 +134,8 @@ def say_issues(report: Report, *, as_json: bool) -> None:
 
     for issue in report.issues:
         if as_json:
-            say({"type": "issue"} | path_facts(issue.path) | {"reason": issue.reason})
+            output.say({"type": "issue"} | path_facts(issue.path) | {"reason": issue.reason})
         else:
-            print(f"{shown_path(issue.path) or '.'}: {issue.reason}", file=sys.stderr)
+            output.tell(f"{shown_path(issue.path) or '.'}: {issue.reason}")
     if not as_json and (more := report.issue_count - len(report.issues)):
-        print(f"and {more} more", file=sys.stderr)
-
-
-def say(fact: dict[str, Any]) -> None:
-    """One line of JSON."""
-    print(json.dumps(fact))
+        output.tell(f"and {more} more")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.gc import show
 from cryostore.cli.store_place import StorePlace, store_options
 from cryostore.cli.verbs import EPILOGUE
@@ -40,7 +40,7 @@ def command(place: StorePlace, replace: bool, as_json: bool) -> int:
 
     outcome = Rebuilt()
     show(_steps(place, outcome, replace=replace))
-    print(json.dumps(asdict(outcome)) if as_json else words(outcome))
+    output.outcome(asdict(outcome), words(outcome), as_json=as_json)
     return WITH_LOSSES if outcome.losses else DONE
 
 
@@ -59,7 +59,7 @@ def _steps(place: StorePlace, outcome: Rebuilt, *, replace: bool) -> Iterator[Pr
 
 def words(outcome: Rebuilt) -> str:
     """The outcome for people."""
-    return "\n".join(
+    return output.paragraph(
         (
             f"{outcome.vaults} vaults, {outcome.recovery_points} recovery points, {outcome.objects} objects",
             f"{outcome.packs} packs, {outcome.chunks} chunks",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.gc import show
 from cryostore.cli.hurt import lines
 from cryostore.cli.store_place import StorePlace, existing_store, store_options
@@ -36,7 +36,7 @@ def command(place: StorePlace, dry_run: bool, as_json: bool) -> int:
     outcome = Repaired()
     with existing_store(place) as service:
         show(repair(service.context, outcome, dry_run=dry_run))
-    print(json.dumps(_document(outcome)) if as_json else "\n".join(_words(outcome, dry_run=dry_run)))
+    output.outcome(_document(outcome), output.paragraph(_words(outcome, dry_run=dry_run)), as_json=as_json)
     return 0 if outcome.is_done else WITH_ISSUES
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress, single_file
+from cryostore.cli import output, progress, single_file
 from cryostore.cli.agent_key_option import note_unproved
 from cryostore.cli.call import PLACE_OPTIONS, Place, opened_call, place_options
 from cryostore.cli.entry_facts import path_facts
@@ -104,9 +104,9 @@ def _name(mark: Mark, path: bytes, *, as_json: bool) -> None:
     from cryostore.agent.errors import shown as shown_path
 
     if as_json:
-        progress.say({"type": "entry", "action": ACTIONS[mark]} | path_facts(path))
+        output.say({"type": "entry", "action": ACTIONS[mark]} | path_facts(path))
     else:
-        print(f"{mark} {shown_path(path)}")
+        output.show(f"{mark} {shown_path(path)}")
 
 
 def _folder(archive: Archive, path: bytes, target: bytes) -> bytes:
@@ -153,9 +153,9 @@ def _said(report: Report | int, options: dict[str, Any], as_json: bool) -> int:
         return report
     progress.say_issues(report, as_json=as_json)
     if as_json:
-        progress.say(facts(report))
+        output.say(facts(report))
     else:
-        print(words(report, dry_run=options["dry_run"]))
+        output.show_text(words(report, dry_run=options["dry_run"]))
     return WITH_ISSUES if report.issue_count else OK
 
 
@@ -177,7 +177,7 @@ def words(report: Report, *, dry_run: bool) -> str:
     ]
     if report.issue_count:
         lines.append(f"{report.issue_count} issues: not all was restored")
-    return "\n".join(lines)
+    return output.paragraph(lines)
 
 
 def facts(report: Report) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.duration import duration_seconds
 from cryostore.cli.gc import show
 from cryostore.cli.hurt import files_hurt, lines
@@ -65,10 +65,8 @@ def command(place: StorePlace, percent: float, seconds_max: float | None, as_jso
     with existing_store(place) as service:
         show(_steps(service.context, outcome, damage, share=percent / 100, seconds_max=seconds_max))
         files = files_hurt(service.as_caller(Caller(access_key_id="local", root=True)), damage)
-    if as_json:
-        print(json.dumps(asdict(outcome) | {"damage": asdict(damage), "files": files}))
-    else:
-        print("\n".join((*_words(outcome), *lines(damage, files))))
+    facts = asdict(outcome) | {"damage": asdict(damage), "files": files}
+    output.outcome(facts, output.paragraph((*_words(outcome), *lines(damage, files))), as_json=as_json)
     return 0 if outcome.is_clean and not damage.objects else WITH_ISSUES
 
 

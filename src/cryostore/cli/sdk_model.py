@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
@@ -29,4 +30,4 @@ def command(folder: Path, extensions: bool) -> None:
             path.write_bytes(data)
         except OSError as error:
             raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
-    print(f"AWS_DATA_PATH={folder.absolute()}")
+    output.show(f"AWS_DATA_PATH={folder.absolute()}")

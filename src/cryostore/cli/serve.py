@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cryostore.cli import GARBAGE_THRESHOLDS
+from cryostore.cli import GARBAGE_THRESHOLDS, output
 from cryostore.cli.option_words import click_option, config_option
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.server.config_file import merged, read_command_line, read_environment, read_file
@@ -49,4 +49,4 @@ def command(config: Path | None, **texts: Any) -> None:
 
 def announce(line: str) -> None:
     """Say the one line on stdout."""
-    print(line, flush=True)
+    output.show_now(line)

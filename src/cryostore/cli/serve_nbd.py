@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import sys
 import threading
 from contextlib import closing, suppress
 from typing import Any
 
 import click
 
+from cryostore.cli import output
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core import interrupts
@@ -42,7 +42,7 @@ def command(point: str, path: str, vault: str | None, resource: str | None, **pl
             interrupts.check()
             export = Export(entry.path, OpenFile(points, found, entry))
             threading.Thread(target=serve, args=(server, export), name="nbd", daemon=True).start()
-            print(f"serving {entry.row.size} bytes on {path}: Ctrl-C ends it", file=sys.stderr, flush=True)
+            output.tell(f"serving {entry.row.size} bytes on {path}: Ctrl-C ends it")
             with suppress(KeyboardInterrupt):  # it is how serving ends
                 wait(threading.Event())
             server.shutdown(socket.SHUT_RDWR)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress
+from cryostore.cli import output, progress
 from cryostore.cli.call import Place, opened_call
 from cryostore.core.errors import ConfigurationError, CryostoreError
 
@@ -179,5 +179,5 @@ def restore_one(archive: Archive, path: str, target: bytes, options: dict[str, A
         with progress.shown(report, quiet=as_json):
             restore_file(files, files.file(path), wanted, report)
     for reason in report.skipped:
-        print(reason, file=sys.stderr)
+        output.tell(reason)
     return report

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress
+from cryostore.cli import output, progress
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.duration import duration_seconds
 from cryostore.cli.verbs import EPILOGUE, OK
@@ -50,9 +50,9 @@ def command(vault: str | None, resource: str | None, max_age_seconds: float | No
     old = [each for each in found if age_ms_max is not None and each.is_older(now_ms, age_ms_max)]
     if as_json:
         for each in found:
-            progress.say(facts(each, now_ms, too_old=each in old))
+            output.say(facts(each, now_ms, too_old=each in old))
     else:
-        print(words(found, old, now_ms))
+        output.show_text(words(found, old, now_ms))
     missing = not found and (age_ms_max is not None or resource is not None)
     damaged = age_ms_max is not None and any(each.damaged for each in found)
     return WITH_ISSUES if old or missing or damaged else OK
@@ -70,28 +70,22 @@ def words(found: list[ResourceStatus], old: list[ResourceStatus], now_ms: int) -
             lines.append(f"{each.name}: {each.last.status_message}")
         if each.failed is not None:
             why = each.failed.status_message or (each.failed.state or "").lower()
-            lines.append(f"{each.name}: the run of {_moment(each.failed.creation_date)} failed: {why}")
+            lines.append(f"{each.name}: the run of {progress.moment(each.failed.creation_date)} failed: {why}")
         if each.damaged:
             lines.append(f"{each.name}: {DAMAGED}")
         if each.is_ahead(now_ms):
             lines.append(f"{each.name}: the last good run began in the future: a clock is wrong, or was")
     lines += [f"{each.name}: too old" if each.last else f"{each.name}: no good recovery point" for each in old]
-    return "\n".join(map(progress.printable, lines))
+    return output.paragraph(lines)
 
 
 def _row(each: ResourceStatus, now_ms: int) -> tuple[str, ...]:
-    now = "" if each.running is None else f"running since {_moment(each.running.creation_date)}"
+    now = "" if each.running is None else f"running since {progress.moment(each.running.creation_date)}"
     age = each.age_ms(now_ms)
     if each.last is None or age is None:
         return each.name, each.vault, "never", "", "", str(each.points), now
     size = progress.size(each.last.backup_size_in_bytes or 0)
-    return each.name, each.vault, _moment(each.last.creation_date), span(age), size, str(each.points), now
-
-
-def _moment(seconds: float | None) -> str:
-    from datetime import UTC, datetime
-
-    return f"{datetime.fromtimestamp(seconds or 0.0, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+    return each.name, each.vault, progress.moment(each.last.creation_date), span(age), size, str(each.points), now
 
 
 def facts(each: ResourceStatus, now_ms: int, *, too_old: bool) -> dict[str, Any]:

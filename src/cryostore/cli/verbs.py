@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
-import json
-import sys
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore import __version__
+from cryostore.cli import output
 from cryostore.core.errors import CryostoreError
 
 if TYPE_CHECKING:
@@ -102,28 +103,54 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         code: Any = cryo.main(list(arguments), prog_name="cryo", standalone_mode=False)
-    except click.UsageError as error:
-        context = error.ctx.command_path if error.ctx else "cryo"
-        return _fail(error.format_message(), f"{context} --help says what is possible", as_json=as_json)
     except click.ClickException as error:
-        return _fail(error.format_message(), "", as_json=as_json)
+        return _fail(error.format_message(), _usage_hint(error), as_json=as_json)
     except CryostoreError as error:
         from cryostore.cli.advice import advice
 
         return _fail(error.message, error.hint or advice(error, arguments), as_json=as_json)
+    except (OSError, MemoryError) as error:
+        return _fail(*_system_words(error), as_json=as_json)
     except (click.Abort, KeyboardInterrupt) as error:
         cause = error.__cause__ if isinstance(error, click.Abort) else error
         with suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
-            print(": ".join(["interrupted", *getattr(cause, "__notes__", ())]), file=sys.stderr)
+            output.tell(": ".join(["interrupted", *getattr(cause, "__notes__", ())]))
         return INTERRUPTED
     return code if isinstance(code, int) else OK
 
 
+def _usage_hint(error: click.ClickException) -> str:
+    if not isinstance(error, click.UsageError):
+        return ""
+    return f"{error.ctx.command_path if error.ctx else 'cryo'} --help says what is possible"
+
+
+def _system_words(error: OSError | MemoryError) -> tuple[str, str]:
+    """What the system refused to a verb that did not expect it, and what may help."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory", "free some, or raise the limit of this process"
+    if error.errno == errno.ENOENT and not _is_directory_there():
+        return "the current directory does not exist any more", "change to one that exists"
+    what = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    hints = {
+        errno.EMFILE: "raise the limit of open files of this process (`ulimit -n`)",
+        errno.ENFILE: "too many files are open on this machine",
+        errno.ENOSPC: "make room on this file system",
+    }
+    return f"{what}{error.strerror or error}", hints.get(error.errno or 0, "")
+
+
+def _is_directory_there() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 - pathlib asks the same
+    except OSError:
+        return False
+    return True
+
+
 def _fail(message: str, hint: str, *, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"error": message} | ({"hint": hint} if hint else {})), file=sys.stderr)
+        output.tell_fact({"error": message} | ({"hint": hint} if hint else {}))
     else:
-        print(f"error: {message}", file=sys.stderr)
-        if hint:
-            print(f"hint: {hint}", file=sys.stderr)
+        output.tell(f"error: {message}", *([f"hint: {hint}"] if hint else []))
     return FAILED

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import progress
+from cryostore.cli import output, progress
 from cryostore.cli.agent_key_option import note_unproved
 from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE, OK
@@ -52,18 +51,18 @@ def command(point: str, vault: str | None, resource: str | None, data: bool, as_
             report.issue(b"", f"the catalog of the recovery point cannot be read: {error.message}")
     progress.say_issues(report, as_json=as_json)
     if as_json:
-        progress.say(facts(report))
+        output.say(facts(report))
     else:
-        print(words(report))
+        output.show_text(words(report))
     return WITH_ISSUES if report.issue_count else OK
 
 
 def _note(damage: KnownDamage, report: Report, *, data: bool) -> None:
     """Say on stderr what the outcome does not: damage of bytes that no file needs, or that nobody could be asked."""
     if damage.count and not report.issue_count:
-        print(f"note: {damage.count} damaged chunks hold nothing that these files need", file=sys.stderr)
+        output.tell(f"note: {damage.count} damaged chunks hold nothing that these files need")
     if not (damage.is_known or data):
-        print("note: the server does not say what damage it knows; --data reads every byte", file=sys.stderr)
+        output.tell("note: the server does not say what damage it knows; --data reads every byte")
 
 
 def words(report: Report) -> str:
@@ -72,7 +71,7 @@ def words(report: Report) -> str:
     if report.read_bytes:
         lines.append(f"{progress.size(report.read_bytes)} read")
     lines.append(f"{report.issue_count} issues" if report.issue_count else "all is there")
-    return "\n".join(lines)
+    return output.paragraph(lines)
 
 
 def facts(report: Report) -> dict[str, Any]:

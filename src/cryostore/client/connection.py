@@ -24,12 +24,9 @@ from pathlib import Path
 from cryostore.client.transport import ConnectionFailedError, Endpoint
 from cryostore.core.digest import Payload
 from cryostore.core.errors import ConfigurationError
-from cryostore.core.limits import MIB
 from cryostore.wire.message import Request, Response
 
 CONNECTIONS_IDLE_MAX = 64
-ANSWER_BYTES_MAX = 128 * MIB
-"""Twice the largest chunk: an announced answer beyond it is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +35,10 @@ class Timeouts:
 
     connect_seconds: float = 10.0
     read_seconds: float = 60.0
+
+
+class _AnswerTooLongError(HTTPException):
+    """An answer is longer than anything that the request asks for."""
 
 
 class HttpTransport:
@@ -71,6 +72,10 @@ class HttpTransport:
                 f"{self.endpoint}: {error.verify_message}",
                 hint="name the file of the certificate authority to trust (ca_bundle, or AWS_CA_BUNDLE)",
                 retryable=False,
+            ) from error
+        except _AnswerTooLongError as error:
+            raise ConnectionFailedError(
+                f"{self.endpoint}: {error}", hint="is this the address of a Cryostore server?", retryable=False
             ) from error
         except TimeoutError as error:
             raise ConnectionFailedError(f"{self.endpoint}: no answer in time") from error
@@ -126,8 +131,8 @@ class HttpTransport:
             # A server may answer and close before it has read the whole body: its answer is what counts.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 _write(connection, request)
-            answer = connection.getresponse()
-            body = _read(answer)
+            with connection.getresponse() as answer:  # which owns the socket if the server is to close it
+                body = _read(answer, request.answer_bytes_max)
         except BaseException:
             connection.close()
             raise
@@ -165,10 +170,14 @@ def _write(connection: HTTPConnection, request: Request) -> None:
     connection.endheaders(body.data if body else None)
 
 
-def _read(answer: HTTPResponse) -> bytes:
-    if (answer.length or 0) > ANSWER_BYTES_MAX:
-        raise HTTPException(f"an answer of {answer.length} bytes is too long")
-    return answer.read()
+def _read(answer: HTTPResponse, bytes_max: int) -> bytes:
+    """The body of an answer, never more of it than `bytes_max`, whatever length the server announces, if any."""
+    if answer.length is not None and answer.length <= bytes_max:
+        return answer.read()
+    body = b"" if answer.length is not None else answer.read(bytes_max + 1)
+    if answer.length is not None or len(body) > bytes_max:
+        raise _AnswerTooLongError(f"an answer of {answer.length or f'over {bytes_max}'} bytes is too long")
+    return body
 
 
 def _readable(open_socket: socket.socket) -> bool:

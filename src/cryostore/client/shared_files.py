@@ -67,8 +67,14 @@ def _read(environ: Mapping[str, str], variable: str, default: str) -> Sections:
     parser = configparser.RawConfigParser(default_section="", strict=False)
     try:
         parser.read_string(path.expanduser().read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except RuntimeError:  # a user without a home
+        if not environ.get(variable):
+            return {}
+        raise ConfigurationError(
+            f"{variable} names {path}, and this user has no home directory", hint="give an absolute path, or set HOME"
+        ) from None
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     except (configparser.Error, UnicodeDecodeError):

@@ -25,6 +25,7 @@ ISO_PATTERN = re.compile(
 )
 EPOCH_PATTERN = re.compile(r"-?\d{1,12}(\.\d{1,18})?([eE]\+?\d{1,2})?", re.ASCII)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH_SECONDS_MIN = -62_135_596_800.0  # the first of the year 1
 EPOCH_SECONDS_MAX = 253_402_300_799.999  # the last millisecond of the year 9999
 
 

@@ -1,12 +1,13 @@
 """Log lines: one JSON object each, written to one file descriptor by a thread of its own.
 
 Whoever logs never waits for the reader of the log: lines queue up, and when too many do, they are counted instead of
-kept. JSON escapes control characters, so no value can forge a line. Lines hold no secrets because nobody hands any
-over: no headers, no query strings, no paths (chunk tokens travel there), no bodies.
+kept. What could act on a terminal is escaped, so no value can forge a line. Lines hold no secrets because nobody hands
+any over: no headers, no query strings, no paths (chunk tokens travel there), no bodies.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -50,7 +51,7 @@ class Log:
         if len(self._lines) >= LINES_WAITING_MAX:
             self._dropped += 1
             return
-        self._lines.append(self._encode(line))
+        self._lines.append(_visible(self._encode(line)))
         if not self._wake.is_set():
             self._wake.set()
 
@@ -91,6 +92,14 @@ class Log:
             self._torn = 0 < len(view) < len(batch) and batch[-len(view) - 1] != ord("\n")
         else:
             self._torn = False
+
+
+def _visible(line: bytes) -> bytes:
+    """A line of JSON in which what could act on a terminal is escaped: C1, DEL, marks that reverse the writing."""
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    text = line.decode()
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text).encode()
 
 
 class LibraryHandler(logging.Handler):

@@ -18,6 +18,9 @@ from cryostore.model.operation import Api
 from cryostore.wire.message import Response
 
 JSON = "application/json"
+DOCUMENT_BYTES_MAX = 1024 * 1024
+"""Of an error that is read: decoded it takes many times as much."""
+MESSAGE_CHARACTERS_MAX = 4096
 
 
 def member_names(kind: type[ModelError]) -> dict[str, str]:
@@ -56,12 +59,18 @@ def decode(response: Response) -> ModelError:
     message = document.get("Message") or document.get("message") or f"the server answered {response.status}"
     known = ERRORS.get(name)
     if known is None:
-        return UnmodelledError(str(message), code=name or str(response.status), status=response.status)
+        return UnmodelledError(_short(message), code=name or str(response.status), status=response.status)
     members = {attribute: document[key] for key, attribute in MEMBERS[known].items() if key in document}
-    return known(str(message), **members)
+    return known(_short(message), **members)
+
+
+def _short(message: object) -> str:
+    return str(message)[:MESSAGE_CHARACTERS_MAX]
 
 
 def _document(response: Response) -> dict[str, Any]:
+    if len(response.body) > DOCUMENT_BYTES_MAX:
+        return {}
     try:
         document = msgspec.json.decode(response.body.data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -9,15 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryostore.core.digest import Payload
+from cryostore.core.limits import MIB
 
 Headers = list[tuple[str, str]]
+
+ANSWER_BYTES_MAX = 128 * MIB
+"""Twice the largest chunk."""
 
 
 @dataclass(slots=True)
 class Request:
     """A request. `path` is raw, `query` has no question mark, header names are lower case.
 
-    `body` is None while it is not read yet.
+    `body` is None while it is not read yet. A client reads no answer that is longer than `answer_bytes_max`.
     """
 
     method: str
@@ -25,6 +29,7 @@ class Request:
     query: str
     headers: Headers
     body: Payload | None = None
+    answer_bytes_max: int = ANSWER_BYTES_MAX
 
     def header(self, name: str) -> str | None:
         """The first value of this header, None if there is none. `name` is lower case."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,17 +18,19 @@ from cryostore.core.compression import CompressedPayload, decompress_whole
 from cryostore.core.digest import Payload
 from cryostore.core.errors import DamagedDataError
 from cryostore.core.limits import MIB
+from cryostore.core.time import EPOCH_SECONDS_MAX, EPOCH_SECONDS_MIN
 from cryostore.model.errors import ServiceInternalException
-from cryostore.model.operation import Body, Declaration, Document, Header, Member, Output
+from cryostore.model.operation import Body, Declaration, Document, Header, Member, Output, Timestamp, members_of
 from cryostore.wire import error, scalar
-from cryostore.wire.message import Response, header_text, header_value
+from cryostore.wire.message import ANSWER_BYTES_MAX, Response, header_text, header_value
 
 JSON_HEADER = ("content-type", "application/json")
 BYTES_HEADER = ("content-type", "application/octet-stream")
 ENCODING_HEADER = "content-encoding"
 ZSTD = "zstd"
-BODY_BYTES_MAX = 128 * MIB
-"""Twice the largest chunk: what claims to be longer is not decoded."""
+DOCUMENT_BYTES_MAX = 8 * MIB
+"""Of an answer in JSON: a page has 100 items, and the longest text or blob in one is 4 MiB. Decoded it takes more."""
+INTEGER_MAX = 2**63 - 1
 ENCODER = msgspec.json.Encoder()
 
 
@@ -43,6 +46,7 @@ class Plan:
         self.body_length = f"{self.body.attribute}_length" if self.body else ""
         self.raw = bool(self.headers or self.body)
         self.decoder = msgspec.json.Decoder(declaration.output)
+        self.bytes_max = ANSWER_BYTES_MAX if self.raw else DOCUMENT_BYTES_MAX
 
 
 PLANS: dict[str, Plan] = {}
@@ -53,6 +57,11 @@ def _plan(declaration: Declaration) -> Plan:
     if plan is None:
         plan = PLANS[declaration.name] = Plan(declaration)
     return plan
+
+
+def bytes_max(declaration: Declaration) -> int:
+    """How long an answer to an operation may be."""
+    return _plan(declaration).bytes_max
 
 
 def encode(declaration: Declaration, output: Output) -> Response:
@@ -79,14 +88,16 @@ def decode(declaration: Declaration, response: Response) -> Output:
     """
     if not 200 <= response.status < 300:
         with contextlib.suppress(ValueError, DamagedDataError):  # else the status tells
-            response = _decoded(response)
+            response = _decoded(response, error.DOCUMENT_BYTES_MAX)
         raise error.decode(response)
     plan = _plan(declaration)
     try:
-        response = _decoded(response)
+        response = _decoded(response, plan.bytes_max)
         if plan.raw:
             return _raw(declaration, plan, response)
-        return plan.decoder.decode(response.body.data if len(response.body) else b"{}")
+        output = plan.decoder.decode(response.body.data if len(response.body) else b"{}")
+        _check(declaration.output_members, output)
+        return output
     except (msgspec.DecodeError, ValueError, TypeError, RecursionError, DamagedDataError) as failure:
         raise ServiceInternalException(f"the answer to {declaration.name} cannot be read: {failure}") from failure
 
@@ -111,14 +122,31 @@ def accepts_zstd(accept_encoding: str | None) -> bool:
     return False
 
 
-def _decoded(response: Response) -> Response:
+def _check(members: Sequence[Member], found: Any) -> None:
+    """Raise ValueError for a number or a time that no server can mean and no calendar has."""
+    for member in members:
+        value = getattr(found, member.attribute)
+        if value is None:
+            continue
+        if member.type is Timestamp and not EPOCH_SECONDS_MIN <= value <= EPOCH_SECONDS_MAX:
+            raise ValueError(f"{member.name} is {value!r}, which is no time between the years 1 and 9999")
+        if member.type is int and abs(value) > INTEGER_MAX:
+            raise ValueError(f"{member.name} has more than 63 bits")
+        if member.shape is not None:
+            for each in value if isinstance(value, list) else [value]:
+                _check(members_of(member.shape), each)
+
+
+def _decoded(response: Response, bytes_max: int) -> Response:
     """With its body as it was before it was encoded for the way. Raises ValueError, DamagedDataError."""
     encoding = response.header(ENCODING_HEADER)
+    if len(response.body) > bytes_max:
+        raise ValueError(f"{len(response.body)} bytes are too many")
     if encoding in (None, "identity"):
         return response
     if encoding != ZSTD:
         raise ValueError(f"its body is encoded as {encoding!a}")
-    return replace(response, body=Payload(decompress_whole(response.body.data, BODY_BYTES_MAX)))
+    return replace(response, body=Payload(decompress_whole(response.body.data, bytes_max)))
 
 
 def _value(member: Member, text: str) -> scalar.Value:

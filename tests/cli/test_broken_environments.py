@@ -1,0 +1,254 @@
+"""Every verb in broken environments: no traceback, and an exit code that tells what became of the run."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cryostore.cli.verbs import VERBS
+from support.agent import write
+from support.serving import CRYO
+
+OK, WITH_ISSUES, FAILED = 0, 1, 2
+SECONDS_MAX = 120
+SHARE = 12
+"""In an ordinary run each environment meets one verb in so many, another one in each; a stress run takes all."""
+NO_USER = 1_234_567
+CLONE_NEWNS = 0x00020000
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What is broken. `fails`: verbs may fail in it. `mute`: what is printed on these streams cannot be written."""
+
+    name: str
+    variables: dict[str, str | None] = field(default_factory=dict)
+    streams: dict[str, str] = field(default_factory=dict)
+    prepare: Callable[[], object] = lambda: None
+    fails: bool = False
+    mute: tuple[str, ...] = ()
+    needs_root: bool = False
+
+
+def close(*fds):
+    for fd in fds:
+        os.close(fd)
+
+
+def limit(kind, number):
+    resource.setrlimit(kind, (number, number))
+
+
+def leave_a_deleted_directory():
+    place = Path("gone")
+    place.mkdir()
+    os.chdir(place)
+    Path("../gone").rmdir()
+
+
+def be_nobody():
+    os.setgroups([])
+    os.setgid(NO_USER)
+    os.setuid(NO_USER)
+
+
+def hide(folder):
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+
+
+def without_proc():
+    """In mounts of its own; Python has the call from 3.12 on."""
+    if LIBC.unshare(CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    hide("/proc")
+
+
+IN_ORDER = Environment("in order")
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+ENVIRONMENTS = [
+    Environment("no HOME", {"HOME": None}),
+    Environment("HOME is missing", {"HOME": "/nowhere/at/all"}),
+    Environment("HOME is empty", {"HOME": ""}),
+    Environment("HOME is a file", {"HOME": "/dev/null", "XDG_STATE_HOME": None}),
+    Environment("HOME is no UTF-8", {"HOME": "/nowhere/\udcff", "XDG_STATE_HOME": None}),
+    Environment("a state folder that cannot be made", {"XDG_STATE_HOME": "/dev/null/state"}),
+    Environment("no user", {"HOME": None, "XDG_STATE_HOME": None}, prepare=be_nobody, needs_root=True),
+    Environment("stdin closed", prepare=partial(close, 0)),
+    Environment("stdout closed", prepare=partial(close, 1), mute=("stdout",)),
+    Environment("stderr closed", prepare=partial(close, 2), mute=("stderr",)),
+    Environment("all streams closed", prepare=partial(close, 0, 1, 2), mute=("stdout", "stderr")),
+    Environment("stdout full", streams={"stdout": "/dev/full"}, mute=("stdout",)),
+    Environment("stderr full", streams={"stderr": "/dev/full"}, mute=("stderr",)),
+    Environment("both full", streams={"stdout": "/dev/full", "stderr": "/dev/full"}, mute=("stdout", "stderr")),
+    Environment("stdout without a reader", streams={"stdout": "pipe"}, mute=("stdout",)),
+    Environment("ASCII", ASCII),
+    Environment("a locale that is none", {"LC_ALL": "xx_YY.none", "LANG": "xx", "TZ": "No/Where", "TERM": "none"}),
+    Environment("no variables", {name: None for name in os.environ if name not in ("PYTHONPATH", "CRYO_DATA_DIR")}),
+    Environment("no PATH", {"PATH": ""}),
+    Environment("TMPDIR is a file", {"TMPDIR": "/dev/null"}),
+    Environment("32 open files", prepare=partial(limit, resource.RLIMIT_NOFILE, 32), fails=True),
+    Environment("files may hold nothing", prepare=partial(limit, resource.RLIMIT_FSIZE, 0), fails=True),
+    Environment("files may hold 100 KB", prepare=partial(limit, resource.RLIMIT_FSIZE, 100_000), fails=True),
+    Environment("a directory that is deleted", prepare=leave_a_deleted_directory),
+    Environment("umask 777", prepare=partial(os.umask, 0o777), fails=True),
+    Environment("no /proc", prepare=without_proc, needs_root=True),
+]
+
+COMMANDS = [
+    "check", "completion bash", "agent-key list", "agent-key public {at}/key {at}/public", "agent-key paper {at}/key",
+    "backup {at}/source --resource made", "backup --stdin --name x --resource made", "ls -lR latest",
+    "cat latest:file", "mount {at}/missing latest", "points", "points --json", "restore latest {at}/target",
+    "restore latest {at}/target --delete", "verify latest --data", "diff latest latest", "doctor", "find *",
+    "gc", "init", "init-key {at}/made", "jobs", "key list", "key export --to {at}/export", "key rotate",
+    "key verify {at}/data/keyring.json", "man backup", "rebuild-catalog", "migrate", "openapi", "repair", "scrub",
+    "sdk-model {at}/model", "serve-nbd --socket {at}/missing/socket latest", "serve --config {at}/missing", "status",
+    "delete latest --yes",
+]  # fmt: skip
+
+
+def test_every_verb_is_run():
+    assert {command.split()[0] for command in COMMANDS} == set(VERBS)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A store with a recovery point, its source, and an agent key."""
+    at = tmp_path_factory.mktemp("template")
+    write(at / "source", {"file": b"file", "ä": {"other": b"other"}, b"\xff\x1b[2J": b"raw"})
+    for command in ("backup {at}/source --resource first", "init-key {at}/key"):
+        done = carry_out(command, at, IN_ORDER)
+        assert done.code == OK, done.error
+    return at
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    printed: str
+    error: str
+
+
+def carry_out(command, at, environment):
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AWS_", "CRYO_", "XDG_", "PG")) or name == "CRYO_PYTHON"
+    }
+    variables |= {"CRYO_DATA_DIR": str(at / "data"), "XDG_STATE_HOME": str(at / "state")}
+    for name, value in environment.variables.items():
+        variables.pop(name, None)
+        if value is not None:
+            variables[name] = value
+    arguments = [word.replace("{at}", str(at)) for word in command.split()]
+    opened = {}
+    for stream in ("stdout", "stderr"):
+        kind = environment.streams.get(stream)
+        opened[stream] = subprocess.PIPE if kind is None else unread() if kind == "pipe" else os.open(kind, os.O_WRONLY)
+    command_line, stdin = [*CRYO, *arguments], subprocess.DEVNULL
+    with subprocess.Popen(
+        command_line,
+        env=variables,
+        cwd=at,
+        stdin=stdin,
+        preexec_fn=environment.prepare,  # noqa: PLW1509 - there is no other thread
+        **opened,
+    ) as process:
+        printed, error = process.communicate(timeout=SECONDS_MAX)
+    for stream in opened.values():
+        if stream != subprocess.PIPE:
+            os.close(stream)
+    decode = partial(bytes.decode, errors="backslashreplace")
+    return Done(process.returncode, decode(printed or b""), decode(error or b""))
+
+
+def unread():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+USUAL: dict[str, Done] = {}
+"""How each command ends where all is in order; asked once."""
+
+
+def usual_of(command, template, tmp_path):
+    if command not in USUAL:
+        USUAL[command] = carry_out(command, copy_of(template, tmp_path / "usual"), IN_ORDER)
+        shutil.rmtree(tmp_path / "usual")
+    return USUAL[command]
+
+
+def copy_of(template, place):
+    shutil.copytree(template, place, symlinks=True)
+    return place
+
+
+def made(at):
+    """How many recovery points the verb made, as a run in order sees it."""
+    done = carry_out("points --json --resource made", at, IN_ORDER)
+    return len([json.loads(line) for line in done.printed.splitlines()])
+
+
+def wrongs(command, template, tmp_path, environment):
+    """What is wrong with a run of a command, compared with one in order."""
+    at = copy_of(template, tmp_path / "broken")
+    if environment.prepare is be_nobody:
+        for path in (at, *at.rglob("*")):
+            os.chown(path, NO_USER, NO_USER, follow_symlinks=False)
+    done = carry_out(command, at, environment)
+    if "ermission denied" in done.error and environment.prepare is be_nobody and "cryostore" in done.error:
+        return  # this user may not read the program
+    if "Traceback" in done.error + done.printed or done.code not in (OK, WITH_ISSUES, FAILED):
+        yield f"{command}: {done.code}: {done.error[-2000:]}"
+        return
+    usual = usual_of(command, template, tmp_path)
+    wanted = {usual.code}
+    lost = ("stdout" in environment.mute and usual.printed) or ("stderr" in environment.mute and usual.error)
+    if usual.code == OK and lost:
+        wanted = {WITH_ISSUES, FAILED} if command.startswith("cat") else {WITH_ISSUES}
+    if environment.fails:
+        wanted |= {WITH_ISSUES, FAILED}
+    if done.code not in wanted:
+        yield f"{command}: {done.code} instead of {sorted(wanted)}: {done.error or done.printed}"
+    if command.startswith("backup") and (made(at) == 1) != (done.code != FAILED):
+        yield f"{command}: {done.code}, and there are {made(at)} recovery points: {done.error}"
+    shutil.rmtree(at)
+
+
+def check(template, tmp_path, environment, commands):
+    if environment.needs_root and os.geteuid():
+        pytest.skip("needs root")
+    if environment.needs_root:
+        for path in (tmp_path, *tmp_path.parents[:-1]):
+            if not path.stat().st_mode & 0o001:
+                path.chmod(path.stat().st_mode | 0o111)
+    found = []
+    for number, command in enumerate(commands):
+        place = tmp_path / str(number)
+        place.mkdir()
+        found += wrongs(command, template, place, environment)
+    assert found == []
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda environment: environment.name)
+def test_a_verb_in_a_broken_environment(template, tmp_path, environment):
+    first = ENVIRONMENTS.index(environment) % SHARE
+    check(template, tmp_path, environment, COMMANDS[first::SHARE])
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda environment: environment.name)
+def test_every_verb_in_a_broken_environment(template, tmp_path, environment):
+    check(template, tmp_path, environment, COMMANDS)
