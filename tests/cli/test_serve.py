@@ -33,7 +33,7 @@ def test_without_options_everything_has_its_default(configured, capsys):
 
 def test_options(configured, tmp_path):
     (tmp_path / "cert").touch()
-    (tmp_path / "key").touch()
+    (tmp_path / "key").touch(mode=0o600)
     options = {
         "--data-dir": tmp_path,
         "--listen": "[::]:443",

@@ -62,7 +62,10 @@ def test_tls_needs_both_files_and_makes_any_address_good(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Configuration(tls_cert=cert, tls_key=key)
     cert.touch()
-    key.touch()
+    key.touch(mode=0o644)
+    with pytest.raises(ConfigurationError, match="0644"):
+        Configuration(tls_cert=cert, tls_key=key)
+    key.chmod(0o600)
     assert Configuration(host="0.0.0.0", tls_cert=cert, tls_key=key).scheme == "https"
     assert Configuration().scheme == "http"
 

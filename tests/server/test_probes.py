@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import os
 import signal
 import socket
 import tempfile
+import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,6 +21,7 @@ from cryostore.chunks.reserve import FILE
 from cryostore.core.errors import ConfigurationError
 from cryostore.server import probes as probes_module
 from cryostore.server.config import Configuration
+from cryostore.server.exposition import PROMPT_SECONDS
 from cryostore.server.metrics import PLACES, Page, create_page
 from cryostore.server.probes import Watch, probes
 from support.fake_process import fake_server, wait_for
@@ -131,36 +136,95 @@ def test_ready_while_a_write_could_be_taken(ask, page, tmp_path, monkeypatch):
     assert ask("/-/ready")[::2] == (503, "the data directory takes no writes: Read-only file system\n")
 
 
-def test_a_client_that_says_nothing_holds_a_place_for_so_long_only(page, tmp_path, monkeypatch):
-    monkeypatch.setattr(probes_module._Handler, "timeout", 0.1)
-    monkeypatch.setattr(probes_module, "CONNECTIONS_MAX", 1)
+def test_a_worker_that_stands_still_or_is_full_is_not_ready(ask, page, tmp_path):
+    (tmp_path / FILE).touch()
+    meter = page.meter(0)
+    meter.show(full=True)
+    assert ask("/-/ready")[::2] == (503, "no connections are taken: all places are in use\n")
+    meter.show(full=False)
+    assert ask("/-/ready")[0] == 200
+    meter._numbers[PLACES["heartbeat"]] -= PROMPT_SECONDS
+    assert ask("/-/ready")[::2] == (503, "no worker shows a sign of life\n")
+    assert ask("/-/live")[0] == 200
+
+
+@contextlib.contextmanager
+def listening(watch):
+    """The address of a listener."""
     listener = socket.create_server(("127.0.0.1", 0))
-    with probes(listener, Watch(page, tmp_path, reserve_bytes=0)):
-        silent = socket.create_connection(listener.getsockname())
-        with socket.create_connection(listener.getsockname(), timeout=10) as other:
-            other.sendall(b"GET /-/live HTTP/1.0\r\n\r\n")
-            assert other.recv(100).startswith(b"HTTP/1.0 503")
-        assert silent.recv(1) == b""
-        silent.close()
+    with probes(listener, watch):
+        yield listener.getsockname()
+
+
+def first_line(address, path):
+    with socket.create_connection(address, timeout=10) as client:
+        client.sendall(b"GET %b HTTP/1.0\r\n\r\n" % path.encode())
+        return client.makefile("rb").readline()
+
+
+def test_slow_clients_delay_nobody_and_no_end(page, tmp_path):
+    """More of them than there are places, each with a part of a request; and some that read nothing."""
+    page.meter(0).show()
+    began = time.monotonic()
+    slow = []
+    with listening(Watch(page, tmp_path, reserve_bytes=0)) as address:
+        for number in range(3 * probes_module.CONNECTIONS_MAX):
+            slow.append(socket.create_connection(address, timeout=10))
+            slow[-1].sendall(b"GET /metrics HTTP/1.0\r\n" + (b"\r\n" if number % 2 else b"x: "))
+        for path in ("/-/live", "/-/ready", "/metrics"):
+            assert first_line(address, path).startswith(b"HTTP/1.0 ")
+        with contextlib.suppress(ConnectionResetError):
+            assert slow[0].recv(1) == b""  # the oldest made way
+    assert time.monotonic() - began < probes_module.REQUEST_SECONDS_MAX
+    for client in slow:
+        client.close()
+
+
+def test_a_request_has_so_long_in_all(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(probes_module, "REQUEST_SECONDS_MAX", 0.2)
+    with listening(Watch(page, tmp_path, reserve_bytes=0)) as address:
+        with socket.create_connection(address, timeout=10) as client:
+            client.sendall(b"GET /metrics")
+            assert client.recv(1) == b""
+        with socket.create_connection(address, timeout=10) as client:
+            with contextlib.suppress(OSError):
+                client.sendall(b"x" * 3 * probes_module.HEAD_BYTES_MAX)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+
+
+def test_a_disk_that_does_not_answer_stops_neither_live_nor_the_end(page, tmp_path, monkeypatch):
+    monkeypatch.setattr(probes_module, "LOOK_SECONDS_MAX", 0.1)
+    answers = threading.Event()
+    watch = Watch(page, tmp_path, reserve_bytes=0)
+    page.meter(0).show()
+    monkeypatch.setattr(watch, "_disk_trouble", lambda: str(answers.wait(60)))
+    with listening(watch) as address:
+        for _ in range(probes_module.LOOKS_MAX + 1):
+            assert first_line(address, "/-/ready").startswith(b"HTTP/1.0 503")
+        assert first_line(address, "/-/live").startswith(b"HTTP/1.0 200")
+        assert first_line(address, "/metrics").startswith(b"HTTP/1.0 200")
+    answers.set()
 
 
 def test_without_descriptors_it_does_not_spin(page, tmp_path, monkeypatch):
+    failures = [OSError(errno.EMFILE, "too many open files")] * 2
     naps = []
-    listener = socket.create_server(("127.0.0.1", 0))
-    real = socket.socket.accept
-    failures = iter([OSError(errno.EMFILE, "too many open files")] * 2)
+    real_accept, real_sleep = asyncio.SelectorEventLoop.sock_accept, asyncio.sleep
 
-    def accept(self):
-        if (failure := next(failures, None)) is not None:
-            raise failure
-        return real(self)
+    async def accept(self, listener):
+        if failures:
+            raise failures.pop()
+        return await real_accept(self, listener)
 
-    monkeypatch.setattr(socket.socket, "accept", accept)
-    monkeypatch.setattr(probes_module.time, "sleep", naps.append)
-    watching = probes(listener, Watch(page, tmp_path, reserve_bytes=0))
-    with watching, socket.create_connection(listener.getsockname(), timeout=10) as client:
-        client.sendall(b"GET /-/live HTTP/1.0\r\n\r\n")
-        assert client.recv(100).startswith(b"HTTP/1.0 503")
+    async def sleep(seconds):
+        naps.append(seconds)
+        await real_sleep(0)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_accept", accept)
+    monkeypatch.setattr(probes_module.asyncio, "sleep", sleep)
+    with listening(Watch(page, tmp_path, reserve_bytes=0)) as address:
+        assert first_line(address, "/-/live").startswith(b"HTTP/1.0 503")
     assert naps == [probes_module.WITHOUT_DESCRIPTORS_SECONDS] * 2
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import KIB, MIB, Limits
+from cryostore.server.file_modes import require_own_key
 from cryostore.server.log import LEVELS
 from cryostore.service.settings import Settings
 
@@ -146,6 +147,8 @@ class Configuration:
         for option, path in (("--tls-cert", self.tls_cert), ("--tls-key", self.tls_key)):
             if path is not None and not os.access(path, os.R_OK):
                 raise ConfigurationError(f"{option} names a file that cannot be read: {path}")
+        if self.tls_key is not None:
+            require_own_key(self.tls_key, "--tls-key")
         if self.tls_cert is None and not self.insecure_listen and not is_loopback(self.host):
             raise ConfigurationError(
                 f"{self.host} can be reached from other machines, and without TLS they could read what travels there",

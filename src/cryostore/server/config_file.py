@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from cryostore.core.errors import ConfigurationError
+from cryostore.server.file_modes import require_own_configuration
 from cryostore.server.option import Option
 from cryostore.server.option_kinds import read_as
 from cryostore.server.options import OPTIONS
@@ -35,7 +36,7 @@ def read_file(path: Path) -> dict[str, Given]:
     """What a TOML file says, by the keys of options.
 
     Raises ConfigurationError, which names file, key, value and rule, for what is no option or breaks its rule, and for
-    a file with a password in it that others may read.
+    a file that others may write, or read if there is a password in it.
     """
     try:
         with path.open("rb") as file:
@@ -53,6 +54,8 @@ def read_file(path: Path) -> dict[str, Given]:
     for key, value in _flat(document, path):
         option = _option(key, path)
         found[key] = Given(read_as(option.kind, value, key, source=f"{path}: "), f"{key} in {path}")
+    keyring = str(found["keyring"].value) if "keyring" in found else ""
+    require_own_configuration(path, mode, names_command=keyring.startswith("command:"))
     if "catalog" in found and has_password(found["catalog"].value) and stat.S_IMODE(mode) & OTHERS:
         raise ConfigurationError(
             f"{path} holds a password, and other users may read it",

@@ -17,6 +17,8 @@ from cryostore.server.metrics import FAILURES, OPERATION_NAMES, PARTS, STATUSES,
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 FRESH_SECONDS = 30.0
 """A worker that has not said for so long that it lives is taken to hang."""
+PROMPT_SECONDS = 3.0
+"""One that has not for so long takes no connections, whatever the reason. They say it ten times a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,10 @@ class DiskState:
     reserve_held: bool | None = None
 
 
-def living(page: Page) -> list[Slot]:
-    """The slots of workers that have shown a sign of life lately."""
+def living(page: Page, seconds: float = FRESH_SECONDS) -> list[Slot]:
+    """The slots of workers that have shown a sign of life within so long."""
     now = monotonic()
-    return [slot for slot in page.slots if 0 < slot.value("heartbeat") >= now - FRESH_SECONDS]
+    return [slot for slot in page.slots if 0 < slot.value("heartbeat") >= now - seconds]
 
 
 def draining(page: Page) -> bool:
@@ -127,6 +129,7 @@ LOAD = {
     "store_away": ("cryostore_workers_without_store", "Of these, the ones that do not reach the store."),
     "key_away": ("cryostore_workers_without_key", "Of these, the ones whose keyring lacks the master key in use."),
     "blobs_away": ("cryostore_workers_without_blobs", "Of these, the ones that alone cannot use the blob store."),
+    "full": ("cryostore_workers_full", "Of these, the ones that take no connections: all places are in use."),
     "connections": ("cryostore_connections", "Open connections of clients."),
     "catalog_connections": ("cryostore_catalog_connections", "Open connections to the catalog's database."),
     "requests_running": ("cryostore_requests_running", "Operations being carried out."),

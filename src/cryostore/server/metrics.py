@@ -44,6 +44,7 @@ GAUGES = (
     "store_away",
     "key_away",
     "blobs_away",
+    "full",
     "connections",
     "catalog_connections",
     "requests_running",

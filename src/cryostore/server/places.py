@@ -39,6 +39,11 @@ class Places:
         """The client of a connection is known, or the connection is gone. May be repeated."""
         self._unproven.pop(occupant, None)
 
+    @property
+    def can_make_room(self) -> bool:
+        """Whether a newcomer gets a place, now or in a moment, though all are taken."""
+        return bool(self._unproven)
+
     def make_room(self, now: float) -> bool:
         """End the oldest unproven connection, rather one on which no request is under way; false if there is none."""
         old = [occupant for occupant, came in self._unproven.items() if now - came >= GRACE_SECONDS]

@@ -14,12 +14,14 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
+from cryostore.server.acceptor import raise_descriptor_limit
 from cryostore.server.board import Board, create_board
 from cryostore.server.config import Configuration
+from cryostore.server.file_modes import require_own_directory
 from cryostore.server.log import Log, capture_libraries
 from cryostore.server.metrics import Page, create_page
 from cryostore.server.supervisor import COMMAND, Supervisor
-from cryostore.server.worker import STDERR, OpenService, Worker, open_default, raise_descriptor_limit
+from cryostore.server.worker import STDERR, OpenService, Worker, open_default
 
 BIND_SECONDS_MAX = 3.0
 """How long an address may stay taken: the workers of a killed server need a moment to end."""
@@ -37,9 +39,13 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, finish what is under way and return; a second signal ends the process at once.
 
+    SIGHUP loads the TLS certificate anew.
+
     `announce` is called once with the line that says where, when requests are answered. Raises CryostoreError if the
     server cannot start.
     """
+    if configuration.data_dir is not None:
+        require_own_directory(configuration.data_dir)
     listener = bind(configuration.host, configuration.port)
     line = f"listening on {address(configuration, listener)}"
     log = Log(STDERR, clock=clock, level=configuration.log_level)
@@ -132,3 +138,4 @@ def _stop_on_signals(worker: Worker) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    signal.signal(signal.SIGHUP, lambda *_: worker.load_certificate())

@@ -99,6 +99,7 @@ class Supervisor:
         """Serve until told to stop and every worker has ended. Raises ConfigurationError if they cannot start."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._events.put(self._on_signal))
+        signal.signal(signal.SIGHUP, lambda *_: self._events.put(self._on_hangup))
         self._board = create_board(self._configuration.workers)
         try:
             self._supervise()
@@ -183,6 +184,10 @@ class Supervisor:
             self._kill()
         else:
             self._stop()
+
+    def _on_hangup(self) -> None:
+        for process in self._processes:
+            process.tell(b"certificate\n")
 
     def _stop(self) -> None:
         self._stopping = True

@@ -20,6 +20,7 @@ from typing import Any
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.errors import NotReadableInputStreamException, ThrottlingException
 from cryostore.server import body
+from cryostore.server.config import Configuration
 from cryostore.server.exchange import Receive
 
 STEP_BYTES_MIN = 16 * KIB
@@ -55,6 +56,16 @@ class Unverified:
         self._patience = patience
         self._claims: dict[Claim, None] = {}  # in the order in which they began
         self._by_address: Counter[str] = Counter()
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> Unverified:
+        """The budget that a configuration says."""
+        patience = Patience(
+            seconds_max=configuration.connection.unverified_seconds_max,
+            bytes_per_second_min=configuration.connection.unverified_bytes_per_second_min,
+        )
+        wait_seconds_max = configuration.body_wait_seconds_max
+        return cls(configuration.unverified_body_bytes_max, wait_seconds_max=wait_seconds_max, patience=patience)
 
     def claim(self, client: Any) -> Claim:
         """A claim of the sender at this end of a connection, as asyncio gives it. To be released."""

@@ -3,7 +3,8 @@
 With one worker it runs in the process of `cryo serve` itself. With several, each is a process of its own, which this
 module's `main` begins; then standard input is the line to the parent:
 
-- its first line is the configuration, a line `stop` asks to finish what is under way and end;
+- its first line is the configuration, a line `stop` asks to finish what is under way and end, `certificate` to load
+  the TLS certificate anew;
 - its end means that the parent is gone, however it went: the worker ends at once, and the port is free.
 
 Standard output tells the parent one thing as JSON: that this worker is ready, or why it will not be.
@@ -15,7 +16,6 @@ import asyncio
 import contextlib
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -38,10 +38,11 @@ from cryostore.maintenance import ScheduledCollection, ScheduledRound, Scheduled
 from cryostore.maintenance.figures import Figures, figures
 from cryostore.maintenance.nodes import REPORT_SECONDS, Node
 from cryostore.model.operation import Operation
-from cryostore.server.acceptor import BACKLOG, Acceptor
+from cryostore.server.acceptor import BACKLOG, Acceptor, connections_max, raise_descriptor_limit
 from cryostore.server.asgi import Access, Application, Service
 from cryostore.server.board import Board
 from cryostore.server.budget import Budget
+from cryostore.server.certificate import Certificate
 from cryostore.server.config import Configuration, from_json
 from cryostore.server.connection import INTAKE_BYTES, Connection, State
 from cryostore.server.failure import ADVICE, Failures
@@ -49,7 +50,7 @@ from cryostore.server.log import Log, capture_libraries
 from cryostore.server.maintenance import Maintenance
 from cryostore.server.metrics import Meter, Page, private_meter
 from cryostore.server.pool import Pool
-from cryostore.server.unverified import Patience, Unverified
+from cryostore.server.unverified import Unverified
 from cryostore.service import Service as CryostoreService
 from cryostore.service.open import open_service
 from cryostore.service.open_shared import SharedPlace, open_shared_service
@@ -113,10 +114,17 @@ class Worker:
             limits=configuration.limits,
             region=configuration.region,
             failures=self._failures,
-            unverified=_unverified(configuration),
+            unverified=Unverified.of(configuration),
         )
-        signs = _Signs(service, self._pool, budget, meter, log)
-        self._server = _Server(_uvicorn_config(configuration, application, new_id), ready, board, signs)
+        signs = _Signs(service, self._pool, budget, meter, log, configuration.connection.connections_max)
+        self._certificate = Certificate(configuration.tls_cert, configuration.tls_key, log)
+        self._server = _Server(
+            _uvicorn_config(configuration, application, new_id),
+            ready,
+            board,
+            signs,
+            self._certificate,
+        )
 
     def run(self) -> None:
         """Serve; returns when all that was under way is finished, or its time is over."""
@@ -140,23 +148,18 @@ class Worker:
         """
         self._server.leave(self._configuration.drain_seconds)
 
-
-def _unverified(configuration: Configuration) -> Unverified:
-    patience = Patience(
-        seconds_max=configuration.connection.unverified_seconds_max,
-        bytes_per_second_min=configuration.connection.unverified_bytes_per_second_min,
-    )
-    return Unverified(
-        configuration.unverified_body_bytes_max,
-        wait_seconds_max=configuration.body_wait_seconds_max,
-        patience=patience,
-    )
+    def load_certificate(self) -> None:
+        """Load the TLS certificate anew, if there is one. As `stop`."""
+        self._certificate.asked = True
 
 
 class _Signs:
     """What a worker shows of itself several times a second."""
 
-    def __init__(self, service: Service, pool: Pool, budget: Budget, meter: Meter, log: Log) -> None:
+    def __init__(
+        self, service: Service, pool: Pool, budget: Budget, meter: Meter, log: Log, connections_most: int
+    ) -> None:
+        self._connections_max = connections_most
         self._service = service
         self._pool = pool
         self._budget = budget
@@ -170,11 +173,12 @@ class _Signs:
         self._draining = True
         self.meter.show(draining=True)
 
-    def show(self, connections: int) -> None:
+    def show(self, connections: int, *, can_make_room: bool = True) -> None:
         """Show the present state; log a line when new data begins to be refused, and when it is taken again."""
         self._service.publish(self.meter)
         self.meter.show(
             connections=connections,
+            full=not can_make_room and connections >= min(self._connections_max, connections_max()),
             draining=self._draining,
             requests_running=self._pool.running,
             requests_waiting=self._pool.waiting,
@@ -194,8 +198,16 @@ class _Signs:
 class _Server(uvicorn.Server):
     """uvicorn's server, with the signals left to the process, a call when it is ready, and listeners to share."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], board: Board | None, signs: _Signs) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        ready: Callable[[], None],
+        board: Board | None,
+        signs: _Signs,
+        certificate: Certificate,
+    ) -> None:
         super().__init__(config)
+        self._certificate = certificate
         self.server_state: State = State()
         self._signs = signs
         self._ready = ready
@@ -232,7 +244,8 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._acceptor is not None:
             self._acceptor.report()
-        self._signs.show(len(self.server_state.connections))
+        self._signs.show(len(self.server_state.connections), can_make_room=self.server_state.places.can_make_room)
+        self._certificate.look_now_and_then(self.config.ssl, counter)
         if self._leaves_at < float("inf"):
             self.should_exit = monotonic() >= self._leaves_at
         return await super().on_tick(counter)
@@ -414,19 +427,13 @@ def _open_shared(configuration: Configuration, settings: Settings, new_id: NewId
     return service
 
 
-def raise_descriptor_limit() -> None:
-    """Let this process have as many connections and files open as the system allows it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def main(opener: OpenService = open_default) -> int:
     """A worker process: `python -m cryostore.server.worker DESCRIPTOR`, begun by the supervisor.
 
     Behind the listener's descriptor may come the worker's place, and the descriptors of the board and of the page.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides what it means
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a terminal sends it to all; the parent decides what it means
     parent = open(0, "rb", buffering=0)  # noqa: SIM115 - a descriptor; unbuffered, for a thread will wait on it
     report = _reporting()
     configuration = from_json(parent.readline())
@@ -466,6 +473,8 @@ def _follow_parent(parent: BinaryIO, worker: Worker) -> None:
     for line in parent:
         if line == b"stop\n":
             worker.stop()
+        elif line == b"certificate\n":
+            worker.load_certificate()
     os._exit(1)  # the parent is gone; whatever is under way was not acknowledged
 
 
