@@ -267,5 +267,5 @@ def test_a_copy_that_is_another_file_or_damaged_itself_is_none(store, runs, tmp_
     (folder / "a").write_bytes(noise(20 * KIB, 9))
     runs.backup(folder)
     assert issues(runs, second, data=True) == [b"a"]
-    spoil(store, runs, "content-00000002")
+    spoil(store, runs, "content-00000002", 1)  # that of b: what has changed has a chunk of its own
     assert issues(runs, second, data=True) == [b"a", b"b"]

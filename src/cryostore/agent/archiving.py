@@ -26,6 +26,7 @@ from cryostore.agent.remembered_base import RememberedBase, RememberedEntries
 from cryostore.agent.report import Report
 from cryostore.agent.secrecy import Plain
 from cryostore.agent.source import Source
+from cryostore.agent.trimming import Trimmed, trim, worth_trimming
 from cryostore.agent.upload import Uploader
 from cryostore.agent.walk import DIRECTORY_FLAGS, Directory, Walk, join
 from cryostore.core import interrupts
@@ -225,9 +226,7 @@ class ArchiveWriter:
         if row.links > 1 and (known := self._hard_links.get(link)) is not None:
             self._count_read(is_new=name not in old)
             return known
-        known = self._same_file(directory, path, name, row, old) or self._file(
-            directory, path, name, row, is_new=name not in old
-        )
+        known = self._same_file(directory, path, name, row, old) or self._file(directory, path, name, row, old)
         if row.links > 1:
             self._hard_links[link] = known
         return known
@@ -262,10 +261,12 @@ class ArchiveWriter:
         known = Known(self._trusted(stored.row), stored.content, stored.extras)
         return self._incomplete(path, stored.missing, known) if stored.missing else known
 
-    def _file(self, directory: Directory, path: bytes, name: bytes, row: Row, *, is_new: bool) -> Known:
+    def _file(
+        self, directory: Directory, path: bytes, name: bytes, row: Row, old: Entries | RememberedEntries
+    ) -> Known:
         self._load_base()
-        stored = self._source.file(directory.fd, path, name, row)
-        self._count_read(is_new=is_new)
+        stored = self._source.file(directory.fd, path, name, row, old.digest(name))
+        self._count_read(is_new=name not in old)
         known = Known(self._trusted(stored.row), stored.content, stored.extras)
         missing = stored.missing if stored.steady else [*stored.missing, "changed while it was read"]
         return self._incomplete(path, missing, known) if missing else known
@@ -302,14 +303,18 @@ class ArchiveWriter:
         self._content.finish()
         self._catalog.finish()
         self._uploader.flush()
+        trimmed = self._trim()
         self._report.entries = self._census.entries
         self._report.sent_bytes = self._uploader.bytes_sent
-        self.objects = objects = self._objects()
+        self.objects = objects = self._objects(trimmed)
         catalog_is_new = self._catalog.complete(self._header(objects).encode())
         old = self._base.summaries() if self._base else {}
         found = {name: old[name] for name in map(content_name, (each.number for each in objects)) if name in old}
         if self._content_upload.chunks_count and self._content_upload.name not in found:
             found |= self._complete_content(objects)
+        for number, each in trimmed.items():
+            each.upload.complete()
+            found[content_name(number)] = each.upload.summary()
         found[CATALOG] = self._catalog_upload.summary() if catalog_is_new else old[CATALOG]
         numbers = {each.number for each in objects}
         found |= self._secrecy.store_keys(self._call, self._job_id, old, numbers)
@@ -324,13 +329,33 @@ class ArchiveWriter:
         upload.complete()
         return {upload.name: upload.summary()}
 
-    def _objects(self) -> list[ContentObject]:
+    def _trim(self) -> dict[int, Trimmed]:
+        """The base's objects that are listed anew without their dead chunks, by number."""
+        found: dict[int, Trimmed] = {}
+        if not isinstance(base := self._base, Base):
+            return found
+        census = self._census
+        for each in base.objects:
+            number = each.number
+            if number in census.unplaced or not census.live_bytes[number]:
+                continue
+            if not worth_trimming(each, census.live_bytes[number]):
+                continue
+            trimmed = trim(self._call, self._job_id, self._secrecy, base.archive, each, census.ends[number])
+            if trimmed is not None:
+                found[number] = trimmed
+        return found
+
+    def _objects(self, trimmed: dict[int, Trimmed]) -> list[ContentObject]:
         """The content objects that any file needs."""
         found = {number: each.content_bytes for number, each in self._old_objects.items()}
         found[self._content.object_number] = self._content_upload.content_bytes
         live = self._census.live_bytes
         marks = {number: each.mark for number, each in self._old_objects.items()}
         marks[self._content.object_number] = self._content_upload.mark()
+        for number, each in trimmed.items():
+            found[number] = each.content_bytes
+            marks[number] = each.upload.mark()
         numbers = [number for number in sorted(found) if live[number]]
         return [ContentObject(number, found[number], live[number], marks[number]) for number in numbers]
 

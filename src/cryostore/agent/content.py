@@ -10,12 +10,15 @@ from collections.abc import Callable
 
 from cryostore.agent.chunker import Chunker
 from cryostore.agent.digest_table import DigestTable
-from cryostore.agent.entry import NO_CONTENT, Content
+from cryostore.agent.entry import NO_CONTENT, NO_DIGEST, Content
 from cryostore.agent.upload import ObjectUpload, Uploader
 from cryostore.core.limits import KIB, MIB
 from cryostore.core.memory import unfilled
 
 SMALL_BYTES_MAX = 512 * KIB
+ALONE_BYTES_MIN = 128 * KIB
+CHANGED_ALONE_BYTES_MIN = 16 * KIB
+"""Files of so many bytes, or so many if they have changed before, share no chunk: the others in it would keep it."""
 SHARED_BYTES_MIN = 1 * MIB
 SHARED_BYTES_MAX = 3 * MIB
 SHARED_BYTES_SPREAD = 1 * MIB
@@ -51,16 +54,23 @@ class ContentWriter:
             self._view = memoryview(self._shared)
         return self._view[self._filled : self._filled + length + 1]
 
-    def small(self, length: int) -> Content:
-        """Take the first `length` bytes that were read into `room`."""
+    def small(self, length: int, *, base_digest: bytes = NO_DIGEST) -> Content:
+        """Take the first `length` bytes that were read into `room`; `base_digest` is what the base has for the file."""
         if not length:
             return NO_CONTENT
         filled = self._filled
         digest = self.upload.identity(self._view[filled : filled + length])[:16]
-        index = self._shared_index if self._shared_index >= 0 else self.upload.chunks_count
-        known = self._small_files.find_or_add(digest, self.object_number, index, filled)
+        changed = base_digest not in (NO_DIGEST, digest)  # one that is stored again makes the chunks that it had
+        alone = length >= (CHANGED_ALONE_BYTES_MIN if changed else ALONE_BYTES_MIN)
+        begins = alone or self._shared_index < 0
+        index = self.upload.chunks_count if begins else self._shared_index
+        known = self._small_files.find_or_add(digest, self.object_number, index, 0 if alone else filled)
         if known is not None:
             return Content(known.object_number, known.chunk, known.offset, digest)
+        if alone:
+            self._uploader.submit(self.upload, self.upload.reserve(), bytes(self._view[filled : filled + length]))
+            self.upload.content_bytes += length
+            return Content(self.object_number, index, 0, digest)
         if self._shared_index < 0:
             self._shared_index = self.upload.reserve()
         content = Content(self.object_number, index, filled, digest)

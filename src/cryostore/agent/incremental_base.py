@@ -144,6 +144,13 @@ class Entries:
         extras = block.extras_of().get(index, [])
         return None if any(extra.kind == ExtraKind.HOLES for extra in extras) else content
 
+    def digest(self, name: bytes) -> bytes:
+        """The digest of a small file's content; zeros if the base has none."""
+        if (place := self._places.get(name)) is None:
+            return NO_DIGEST
+        block, index = place
+        return Content.unpack(block.contents, index).digest
+
     def __contains__(self, name: bytes) -> bool:
         return name in self._places
 

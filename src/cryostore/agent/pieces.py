@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
@@ -40,23 +41,37 @@ class Piece(NamedTuple, Generic[Want]):
 
 
 class ChunkPages:
-    """Pages of chunk lists by number, with the tokens that lead to them kept."""
+    """Pages of chunk lists, with the tokens that lead to them kept.
+
+    A page is found by the index that it begins with: pages have any size, and indexes have gaps.
+    """
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._tokens: dict[int, list[str | None]] = {}
+        self._starts: dict[int, list[int]] = {}
 
     def from_chunk(self, number: int, index: int) -> Iterator[Chunk]:
         """The chunks of a content object from an index on."""
-        tokens = self._tokens.setdefault(number, [None])
-        page = min(index // PAGE_CHUNKS, len(tokens) - 1)
-        for chunks, token in self._archive.content_pages(number, tokens[page]):
+        page = self._page_of(number, index)
+        for chunks, token in self._archive.content_pages(number, self._tokens[number][page]):
+            self._note(number, page, chunks, token)
             page += 1
-            if page == len(tokens) and token is not None:
-                tokens.append(token)
             for chunk in chunks:
                 if chunk.index >= index:
                     yield chunk
+
+    def _page_of(self, number: int, index: int) -> int:
+        """The last page known to begin at or before a chunk."""
+        self._tokens.setdefault(number, [None])
+        return bisect_right(self._starts.setdefault(number, [0]), index) - 1
+
+    def _note(self, number: int, page: int, chunks: list[Chunk], token: str | None) -> None:
+        """Note what leads to the page behind this one."""
+        tokens, starts = self._tokens[number], self._starts[number]
+        if page + 1 == len(tokens) and token is not None:
+            tokens.append(token)
+            starts.append(chunks[-1].index + 1 if chunks else starts[-1])
 
 
 def chunks_of(

@@ -13,7 +13,7 @@ from cryostore.agent.chunk_cache import ChunkCache
 from cryostore.agent.entry import Content
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.listing import Entry
-from cryostore.agent.pieces import PAGE_CHUNKS, ChunkPages
+from cryostore.agent.pieces import ChunkPages
 from cryostore.agent.restoring import holes_of
 from cryostore.core.limits import MIB
 from cryostore.model.restores import Chunk
@@ -48,7 +48,8 @@ class HeldPages(ChunkPages):
         self._pages: OrderedDict[tuple[int, int], list[Chunk]] = OrderedDict()
 
     def from_chunk(self, number: int, index: int) -> Iterator[Chunk]:
-        page = index // PAGE_CHUNKS  # pages may be smaller, and then it is further on
+        with self._lock:
+            page = self._page_of(number, index)
         while chunks := self._page(number, page):
             for chunk in chunks:
                 if chunk.index >= index:
@@ -62,15 +63,14 @@ class HeldPages(ChunkPages):
             return self._pages.get((number, page), [])
 
     def _list_up_to(self, number: int, page: int) -> None:
-        tokens = self._tokens.setdefault(number, [None])
+        tokens = self._tokens[number]
         at = min(page, len(tokens) - 1)
         for chunks, token in self._of.content_pages(number, tokens[at]):
             self._pages[number, at] = chunks
             if len(self._pages) > PAGES_HELD:
                 self._pages.popitem(last=False)
+            self._note(number, at, chunks, token)
             at += 1
-            if at == len(tokens) and token is not None:
-                tokens.append(token)
             if at > page:
                 return
 

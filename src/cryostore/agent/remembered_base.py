@@ -126,6 +126,11 @@ class RememberedEntries:
             return None
         return None if known.content.object_number in self._base.retired else known
 
+    def digest(self, name: bytes) -> bytes:
+        """See Entries."""
+        known = self._base.find(join(self._directory, name))
+        return NO_DIGEST if known is None else known.content.digest
+
     def __contains__(self, name: bytes) -> bool:
         return self._base.find(join(self._directory, name)) is not None
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cryostore.agent.block import ENTRY_BYTES_MAX, FAR_TIME, Extra, ExtraKind
 from cryostore.agent.content import SMALL_BYTES_MAX, ContentWriter, Read
-from cryostore.agent.entry import NO_CONTENT, Content, Row, is_held, row_of
+from cryostore.agent.entry import NO_CONTENT, NO_DIGEST, Content, Row, is_held, row_of
 from cryostore.agent.errors import SourceError
 from cryostore.agent.report import Report
 from cryostore.agent.walk import DIRECTORY_FLAGS, Directory, join, open_without_atime
@@ -101,7 +101,7 @@ class Source:
             return None
         return self._content.small(length).pack(), extras
 
-    def file(self, parent: int, path: bytes, name: bytes, row: Row) -> Stored:
+    def file(self, parent: int, path: bytes, name: bytes, row: Row, base_digest: bytes = NO_DIGEST) -> Stored:
         """Read a regular file. Raises SourceError; what the store raises is raised as it is."""
         fd = _open(parent, path, name)
         try:
@@ -110,7 +110,7 @@ class Source:
                 raise SourceError(path, "is no regular file any more")
             attempt = 1
             while True:
-                stored = self._read(fd, path, before, row.device)
+                stored = self._read(fd, path, before, row.device, base_digest)
                 after = _status(fd, path)
                 if _same(before, after) and stored.row.size == after.st_size:
                     return stored
@@ -147,7 +147,7 @@ class Source:
         finally:
             os.close(fd)
 
-    def _read(self, fd: int, path: bytes, before: os.stat_result, device: int) -> Stored:
+    def _read(self, fd: int, path: bytes, before: os.stat_result, device: int, base_digest: bytes) -> Stored:
         if self._before_read is not None:
             self._before_read(path)
         row = row_of(before, device)
@@ -160,7 +160,8 @@ class Source:
         if size <= SMALL_BYTES_MAX:
             length = self._filled(fd, path, self._content.room(size))
             if length <= size:
-                return Stored(row._replace(size=length), self._content.small(length), extras, missing, steady=True)
+                content = self._content.small(length, base_digest=base_digest)
+                return Stored(row._replace(size=length), content, extras, missing, steady=True)
             _rewind(fd, path)  # it has grown: as a large one
         content, length = self._content.large(lambda view: self._filled(fd, path, view), size)
         return Stored(row._replace(size=length), content, extras, missing, steady=True)

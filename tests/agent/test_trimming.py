@@ -1,0 +1,193 @@
+"""Trimmed content objects: a store that ages takes about the room of a fresh one, and every point stays whole."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from array import array
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cryostore.agent.entry import Content
+from cryostore.agent.header import content_name
+from cryostore.agent.pieces import ChunkPages
+from cryostore.agent.reading import HeldPages
+from cryostore.agent.trimming import living_chunks
+from cryostore.core.limits import KIB, Limits
+from cryostore.maintenance.gc import collect_all
+from cryostore.model.recovery_points import DeleteRecoveryPoint
+from cryostore.model.restores import Chunk
+from support.agent import Runs, seen, write
+from support.stores import opened
+
+
+def noise(length, seed=1):
+    return random.Random(seed).randbytes(length)
+
+
+def chunk(index, length):
+    return Chunk(index=index, length=length, checksum="", checksum_algorithm="SHA256", chunk_token="")
+
+
+LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=12)
+
+
+@given(LENGTHS, st.lists(st.tuples(st.integers(0, 11), st.integers(0, 9), st.integers(1, 40)), max_size=6))
+def test_a_chunk_lives_if_a_byte_of_a_file_lies_in_it(lengths, files):
+    ends = array("Q", bytes(8 * len(lengths)))
+    needed = set()
+    for first, offset, size in files:
+        room = sum(lengths[first:])
+        if first >= len(lengths) or offset >= lengths[first] or offset + size > room:
+            continue
+        ends[first] = max(ends[first], offset + size)
+        at = 0
+        for index in range(first, len(lengths)):
+            if at < offset + size:
+                needed.add(index)
+            at += lengths[index]
+    chunks = [chunk(index, length) for index, length in enumerate(lengths)]
+    assert {each.index for each in living_chunks(chunks, ends)} == needed
+
+
+def test_nothing_is_dropped_where_a_file_is_not_whole():
+    chunks = [chunk(0, 10), chunk(1, 10), chunk(3, 10)]
+    assert living_chunks(chunks, array("Q", [0, 15, 0, 0])) == chunks
+    assert living_chunks(chunks, array("Q", [0, 0, 0, 11])) == chunks
+
+
+def objects(runs):
+    """The content objects of the newest point: by number, the indexes of their chunks."""
+    with runs.opened() as archive:
+        numbers = [each.number for each in archive.header.objects]
+        return {number: [each.index for each in archive.object_chunks(content_name(number))] for number in numbers}
+
+
+def test_what_no_file_needs_any_more_is_left_out_of_the_next_point(runs, tmp_path):
+    write(tmp_path / "source", {f"{n:02}": noise(700 * KIB, n) for n in range(12)})
+    write(tmp_path / "source", {f"small {n}": noise(9 * KIB, n) for n in range(10)})
+    runs.backup(tmp_path / "source")
+    before, first = objects(runs), runs.latest()
+    was = seen(tmp_path / "source")
+    for n in (0, 1, 2, 5, 9):
+        (tmp_path / "source" / f"{n:02}").unlink()
+    report, _ = runs.backup(tmp_path / "source")
+    assert report.sent_bytes < 256 * KIB
+    after = objects(runs)
+    assert set(after[1]) < set(before[1])
+    assert len(after[1]) <= len(before[1]) - 5
+    assert runs.backup(tmp_path / "source")[1].same
+    runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+    runs.restore(tmp_path / "first", first)
+    assert seen(tmp_path / "first") == was
+
+
+def test_a_trimmed_object_is_read_from_any_place_and_trimmed_again(tmp_path):
+    with opened(tmp_path / "data", limits=Limits(page_items_max=5)) as store:
+        runs = Runs(store)
+        for round_ in range(4):
+            names = [f"{n:03}" for n in range(60) if n % 7 >= round_]
+            write(tmp_path / "source", {name: noise(150 * KIB, name) for name in names})
+            for path in (tmp_path / "source").iterdir():
+                if path.name not in names:
+                    path.unlink()
+            runs.backup(tmp_path / "source")
+        indexes = objects(runs)[1]
+        assert len(indexes) == len(names) < indexes[-1]
+        with runs.opened() as archive:
+            for order in (indexes, indexes[::-1], random.Random(1).sample(indexes, len(indexes))):
+                for pages in (ChunkPages(archive), HeldPages(archive)):
+                    for index in order:
+                        assert next(iter(pages.from_chunk(1, index))).index == index
+        runs.restore(tmp_path / "target")
+        assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_a_file_that_changes_shares_no_chunk(local_runs, tmp_path):
+    contents = {f"{n}": noise(20 * KIB, n) for n in range(8)}
+    write(tmp_path / "source", contents)
+    local_runs.backup(tmp_path / "source")
+    assert objects(local_runs) == {1: [0]}
+    write(tmp_path / "source", {f"{n}": noise(20 * KIB, 100 + n) for n in range(3)})
+    local_runs.backup(tmp_path / "source")
+    assert objects(local_runs) == {1: [0], 2: [0, 1, 2]}
+    with local_runs.opened() as archive:
+        places = [Content.unpack(block.contents, n) for block in archive.blocks() for n in range(block.entries)]
+    assert {each.offset for each in places if each.object_number == 2} == {0}
+
+
+class Churn:
+    """A tree that changes at random between runs, of which some points are kept."""
+
+    def __init__(self, folder, seed):
+        self.chance = random.Random(seed)
+        self.folder = folder / "source"
+        self.names = []
+        self.kept = []
+        for _ in range(80):
+            self.add()
+
+    def size(self):
+        kind = self.chance.random()
+        if kind < 0.5:
+            return self.chance.randrange(20 * KIB)
+        return self.chance.randrange(400 * KIB) if kind < 0.93 else self.chance.randrange(600 * KIB, 3000 * KIB)
+
+    def add(self):
+        name = f"{len(self.names)} {self.chance.getrandbits(40)}"
+        self.names.append(name)
+        self.change(name)
+
+    def change(self, name):
+        write(self.folder, {name: self.chance.randbytes(self.size())})
+
+    def step(self):
+        for name in self.chance.sample(self.names, len(self.names) // 8):
+            kind = self.chance.random()
+            if kind < 0.2:
+                (self.folder / name).unlink()
+                self.names.remove(name)
+            elif kind < 0.8:
+                self.change(name)
+            else:
+                self.add()
+
+
+def contents_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def stored_bytes(store):
+    return sum(path.stat().st_size for path in store.packs())
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_store_that_ages_takes_about_the_room_of_a_fresh_one(tmp_path, seed):
+    churn = Churn(tmp_path, seed)
+    with opened(tmp_path / "aged") as aged, opened(tmp_path / "fresh") as fresh:
+        runs = Runs(aged)
+        for number in range(16):
+            churn.step()
+            runs.backup(churn.folder)
+            shutil.copytree(churn.folder, tmp_path / f"{number}", symlinks=True)
+            churn.kept.append((runs.latest(), tmp_path / f"{number}"))
+            while len(churn.kept) > 4:
+                point, copy = churn.kept.pop(churn.chance.randrange(3))
+                aged.call(DeleteRecoveryPoint(backup_vault_name="Default", recovery_point_arn=point))
+                shutil.rmtree(copy)
+            if number % 5 == 0:
+                collect_all(aged.service.context, quarantine_ms=0)
+        aged.maintain()
+        for _ in range(2):
+            collect_all(aged.service.context, quarantine_ms=0)
+        anew = Runs(fresh)
+        for number, (point, copy) in enumerate(churn.kept):
+            runs.restore(tmp_path / "restored" / f"{number}", point)
+            assert contents_of(tmp_path / "restored" / f"{number}") == contents_of(copy)
+            shutil.rmtree(churn.folder)
+            shutil.copytree(copy, churn.folder, symlinks=True)
+            anew.backup(churn.folder)
+        assert stored_bytes(aged) <= 1.10 * stored_bytes(fresh)
