@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from contextlib import closing
 
 import pytest
@@ -15,7 +18,9 @@ from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.restores import GetChunk
 from cryostore.model.vaults import ListBackupVaults
 from support.api import Api
+from support.fake_process import wait_for
 from support.keyrings import BOTH, OLD_ALONE, write_keyring
+from support.nodes import Nodes
 from support.scrutiny import check_log
 from support.serving import CRYO, serving
 from support.stores import opened
@@ -176,3 +181,48 @@ def test_a_commands_program_sees_no_secret(tmp_path):
     seen = (tmp_path / "seen").read_text()
     assert "fetch" in seen
     assert not any(secret in seen for secret in json.loads(BOTH.encode())["keys"].values())
+
+
+@pytest.mark.stress
+def test_a_rotation_of_a_shared_store_waits_for_every_node(tmp_path):
+    """Each node has a keyring of its own; a node without the key in use is not ready, and says which key it lacks."""
+    (tmp_path / "blobs").mkdir()
+    rings = [tmp_path / "ring0.json", tmp_path / "ring1.json"]
+    place = {"CRYO_CATALOG": str(tmp_path / "catalog.sqlite"), "CRYO_BLOBS": str(tmp_path / "blobs")}
+    environment = os.environ | place | {"CRYO_KEYRING": str(rings[0])}
+
+    def cryo(*arguments):
+        return subprocess.run([*CRYO, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+    assert cryo("init", "--credentials", str(tmp_path / "credentials")).returncode == 0
+    shutil.copy(rings[0], rings[1])
+    own = {number: {"CRYO_KEYRING": str(ring)} for number, ring in enumerate(rings)}
+    with Nodes(tmp_path, environment, count=2, own=own) as nodes:
+
+        def is_ready(number):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{nodes.places[number].watch_port}/-/ready", timeout=10):
+                    return True
+            except urllib.error.HTTPError as error:
+                with error:
+                    assert "lacks the master key in use" in error.read().decode()
+                return False
+
+        first = cryo("key", "rotate")
+        assert first.returncode == 1
+        assert "it is not used yet: these nodes do not hold it" in first.stdout
+        assert is_ready(0)
+        assert is_ready(1)
+        old = rings[1].read_bytes()
+        shutil.copy(rings[0], rings[1])
+        second = cryo("key", "rotate")
+        assert (second.returncode, "finished" in second.stdout) == (0, True)
+        rings[1].write_bytes(old)
+        wait_for(lambda: not is_ready(1))
+        assert is_ready(0)
+        shutil.copy(rings[0], rings[1])
+        wait_for(lambda: is_ready(1))
+        key_id = json.loads(rings[0].read_text())["active"]
+        lines = [line for line in nodes.logged(1) if line["event"] == "key not available"]
+        assert lines
+        assert {line["key_id"] for line in lines} == {key_id}
