@@ -465,6 +465,8 @@ class JobListTests:
 
         assert found(by_resource_arn=api.resource) == {0, 2, 4, 5}
         assert found(by_state="COMPLETED") == {0}
+        assert found(by_message_category="CompletedWithIssues") == {0}
+        assert found(by_message_category="*") == found(by_message_category="AGGREGATE_ALL") == found()
         assert found(by_state="ABORTED") == {1}
         assert found(by_state="RUNNING") == {2}
         assert found(by_state="CREATED", by_resource_arn=api.resource) == {4, 5}

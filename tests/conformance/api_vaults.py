@@ -43,11 +43,13 @@ class VaultTests:
         assert (vault.encryption_key_type, vault.encryption_key_arn) == ("AWS_OWNED_KMS_KEY", None)
         assert vault.number_of_recovery_points == 0
 
-    def test_a_vault_with_a_key_of_the_customers(self, api):
+    @pytest.mark.parametrize("arn", [KEY, "arn:aws:kms:local-1:000000000000:key/", "alias/x", "1"])
+    def test_a_key_that_is_none_of_the_keyring_is_refused(self, api, arn):
         name = new_name()
-        api.call(CreateBackupVault(backup_vault_name=name, encryption_key_arn=KEY))
-        vault = self.describe(api, name)
-        assert (vault.encryption_key_arn, vault.encryption_key_type) == (KEY, "CUSTOMER_MANAGED_KMS_KEY")
+        operation = CreateBackupVault(backup_vault_name=name, encryption_key_arn=arn)
+        api.refuses_and_keeps(InvalidParameterValueException, operation)
+        with pytest.raises(ResourceNotFoundException):
+            self.describe(api, name)
 
     def test_the_same_request_again_answers_the_same(self, api):
         operation = CreateBackupVault(backup_vault_name=new_name(), creator_request_id="request-1")
@@ -76,6 +78,8 @@ class VaultTests:
             {"creator_request_id": "a b"},
             {"backup_vault_tags": {str(number): "" for number in range(51)}},
             {"backup_vault_tags": {"": ""}},
+            {"backup_vault_tags": {"aws:key": ""}},
+            {"backup_vault_tags": {"AWS:key": ""}},
             {"backup_vault_tags": {"k" * 129: ""}},
             {"backup_vault_tags": {"k": "v" * 257}},
         ],

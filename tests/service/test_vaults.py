@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conformance import api_vaults
+from cryostore.model.vaults import CreateBackupVault, DescribeBackupVault
 
 
 class TestVault(api_vaults.VaultTests):
@@ -11,3 +12,16 @@ class TestVault(api_vaults.VaultTests):
 
 class TestVaultList(api_vaults.VaultListTests):
     pass
+
+
+def test_the_key_of_a_vault_is_told_while_it_is_true(api, shared_store):
+    """Of the keyring's key in use; after a rotation the ARN names a key that wraps nothing of the vault any more."""
+    key_id = shared_store.service.context.keys.keyring.active().key_id
+    arn = f"arn:aws:kms:local-1:000000000000:key/{key_id}"
+    api.call(CreateBackupVault(backup_vault_name="keyed", encryption_key_arn=arn))
+    vault = api.call(DescribeBackupVault(backup_vault_name="keyed"))
+    assert (vault.encryption_key_arn, vault.encryption_key_type) == (arn, "CUSTOMER_MANAGED_KMS_KEY")
+    invented = "UPDATE vault SET encryption_key_arn = :arn WHERE name = 'keyed'"
+    shared_store.service.context.database.write(lambda t: t.run(invented, arn=arn + "0"))
+    vault = api.call(DescribeBackupVault(backup_vault_name="keyed"))
+    assert (vault.encryption_key_arn, vault.encryption_key_type) == (None, "AWS_OWNED_KMS_KEY")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import botocore.session
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from cryostore.model.errors import (
     ModelError,
     UnknownOperationException,
 )
+from cryostore.model.operation import members_of
 from cryostore.wire import percent
 from cryostore.wire.request import encode
 from cryostore.wire.route import match
@@ -199,3 +203,43 @@ def test_no_two_operations_share_a_method_and_path():
 
 def _shape(path):
     return tuple("{}" if segment.startswith("{") else segment for segment in path.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        ("PUT", "/backup/plans/", "CreateBackupPlan"),
+        ("GET", "/backup/plans/p/versions/", "ListBackupPlanVersions"),
+        ("POST", "/tags/arn%3Aaws%3Abackup%3Ax", "TagResource"),
+        ("PUT", "/backup-vaults/v/vault-lock", "PutBackupVaultLockConfiguration"),
+        ("GET", "/indexes/recovery-point/", "ListIndexedRecoveryPoints"),
+        ("PATCH", "/backup/plans/", "this method and path"),
+    ],
+)
+def test_what_is_not_served_is_refused_by_name(method, path, name):
+    with pytest.raises(InvalidRequestException, match=f"^{name}: not supported by this server"):
+        match(method, path)
+
+
+def test_every_operation_of_the_newest_sdk_is_served_or_named():
+    model = botocore.session.get_session().get_service_model("backup")
+    for name in model.operation_names:
+        operation = model.operation_model(name)
+        path = re.sub(r"\{[^}]*\}", "x", operation.http["requestUri"].partition("?")[0])
+        try:
+            assert match(operation.http["method"], path).declaration.name == name
+        except InvalidRequestException as refusal:
+            assert refusal.message.startswith(f"{name}: "), name
+
+
+def test_every_argument_of_the_newest_sdk_is_known_where_the_operation_is_served():
+    model = botocore.session.get_session().get_service_model("backup")
+    for name in set(model.operation_names) & set(OPERATIONS):
+        shape = model.operation_model(name).input_shape
+        members = {member.name: member for member in OPERATIONS[name].members}
+        assert set(shape.members if shape else ()) <= set(members), name
+        for key, member in shape.members.items() if shape else ():
+            if members[key].shape is not None:
+                assert set(member.members) <= {one.name for one in members_of(members[key].shape)}, key
+            if getattr(member, "enum", None) and members[key].choices:
+                assert set(member.enum) <= set(members[key].choices), key

@@ -39,6 +39,8 @@ from cryostore.service.lineages import HEARTBEAT_SECONDS, clean, delete_uploads,
 from cryostore.service.pages import asked, cut
 from cryostore.service.vaults import check_tags, vault_by_name, vault_name
 
+ALL_CATEGORIES = ("*", "AGGREGATE_ALL")
+"""What ByMessageCategory says for any category."""
 COLD_STORAGE_DAYS_MIN = 90
 BASES = {"latest": "LATEST", "none": "NONE"}
 OPTIONS = ("IncrementalBase", "CommitOnObject", "WindowsVSS", HEARTBEAT_SECONDS)
@@ -273,12 +275,13 @@ def list_backup_jobs(context: Context, operation: ListBackupJobs, caller: Caller
 def _conditions(context: Context, transaction: Transaction, operation: ListBackupJobs) -> dict[str, tuple[str, Any]]:
     vault = operation.by_backup_vault_name and vaults.by_name(transaction, operation.by_backup_vault_name)
     listed_from_ms = context.clock() - context.settings.listed_jobs_ms
+    category = None if operation.by_message_category in ALL_CATEGORIES else operation.by_message_category
     wanted: dict[str, tuple[str, Any]] = {
         "listed_from_ms": ("created_ms >= :listed_from_ms", listed_from_ms),
         "resource_arn": ("resource_arn = :resource_arn", operation.by_resource_arn),
         "state": ("state = :state", operation.by_state),
         "resource_type": ("resource_type = :resource_type", operation.by_resource_type),
-        "category": ("message_category = :category", operation.by_message_category),
+        "category": ("message_category = :category", category),
         **times(
             operation.by_created_after,
             operation.by_created_before,

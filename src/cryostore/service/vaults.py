@@ -11,6 +11,7 @@ from cryostore.catalog import collections, keys, records, recovery_points, vault
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.records import VAULT, RecordKey
 from cryostore.catalog.vaults import VaultRow
+from cryostore.chunks.keyring import wrapped_key_id
 from cryostore.core.time import seconds
 from cryostore.model.errors import (
     AlreadyExistsException,
@@ -38,6 +39,8 @@ from cryostore.service.unknown_commits import HINT, words
 
 TAG_KEY_CHARACTERS_MAX = 128
 TAG_VALUE_CHARACTERS_MAX = 256
+TAG_KEYS_RESERVED = "aws:"
+"""In any case of letters: only AWS itself sets those."""
 
 
 def create_backup_vault(context: Context, operation: CreateBackupVault, caller: Caller) -> CreateBackupVaultOutput:
@@ -59,6 +62,7 @@ def create_backup_vault(context: Context, operation: CreateBackupVault, caller: 
         )
         if created is None:
             return vault_by_name(transaction, name), False
+        _check_key(operation.encryption_key_arn, context.keys.keyring.master_key(transaction).key_id)
         context.keys.create(transaction, created.vault_id, uuid.UUID(context.new_id()).bytes, now_ms=now_ms)
         touch_vault(transaction, created.vault_id)
         return created, True
@@ -99,7 +103,7 @@ def list_backup_vaults(context: Context, operation: ListBackupVaults, caller: Ca
 
     def work(transaction: Transaction) -> list[BackupVaultListMember]:
         rows = vaults.page(transaction, after=page.after or "", limit=page.limit + 1)
-        return [BackupVaultListMember(**_facts(context, transaction, row)) for row in rows]
+        return [BackupVaultListMember(**_facts(context, transaction, _with_true_key(transaction, row))) for row in rows]
 
     members, token = cut(context, page, context.database.read(work), lambda member: member.backup_vault_name)
     return ListBackupVaultsOutput(backup_vault_list=list(members), next_token=token)
@@ -132,7 +136,7 @@ def vault_by_name(transaction: Transaction, name: str) -> VaultRow:
     """The vault of this name. Raises ResourceNotFoundException."""
     if (vault := vaults.by_name(transaction, name)) is None:
         raise ResourceNotFoundException(f"Backup vault {name} does not exist.")
-    return vault
+    return _with_true_key(transaction, vault)
 
 
 def vault_name(transaction: Transaction, vault_id: int) -> str:
@@ -148,10 +152,36 @@ def check_account(context: Context, account_id: str | None) -> None:
         raise InvalidParameterValueException(f"BackupVaultAccountId: must be {context.settings.account_id}")
 
 
+def _check_key(arn: str | None, key_id: str) -> None:
+    """Raise InvalidParameterValueException unless an ARN, if given, names the master key that a vault's keys get."""
+    if arn is not None and _key_id(arn) != key_id:
+        raise InvalidParameterValueException(
+            f"EncryptionKeyArn: {arn[:200]!a} selects no key that this server wraps with: end it with key/{key_id},"
+            " or leave it out for the server's own"
+        )
+
+
+def _key_id(arn: str) -> str:
+    """The id of a master key by its ARN; empty for anything else."""
+    return arn.partition(":key/")[2] if arn.startswith("arn:") else ""
+
+
+def _with_true_key(transaction: Transaction, vault: VaultRow) -> VaultRow:
+    """A vault with the ARN of its key only while that key is what wraps the vault's: keys are rotated."""
+    if vault.encryption_key_arn is None:
+        return vault
+    newest = keys.newest_vault_keys(transaction, vault.vault_id, 1)
+    if newest and wrapped_key_id(newest[0].wrapped) == _key_id(vault.encryption_key_arn):
+        return vault
+    return vault._replace(encryption_key_arn=None)
+
+
 def check_tags(name: str, tags: dict[str, str] | None) -> None:
-    """Raise InvalidParameterValueException for a tag that is too long, or no text. Never shows a value."""
+    """Raise InvalidParameterValueException for a tag that is too long, reserved, or no text. Never shows a value."""
     map_bytes(name, tags or {}, InvalidParameterValueException)
     for key, value in (tags or {}).items():
+        if key.lower().startswith(TAG_KEYS_RESERVED):
+            raise InvalidParameterValueException(f"{name}: {key[:TAG_KEY_CHARACTERS_MAX]!a} must not begin with aws:")
         if not 1 <= len(key) <= TAG_KEY_CHARACTERS_MAX or len(value) > TAG_VALUE_CHARACTERS_MAX:
             raise InvalidParameterValueException(
                 f"{name}: a key must be 1 to {TAG_KEY_CHARACTERS_MAX} characters long,"

@@ -17,6 +17,7 @@ from cryostore.model import OPERATIONS
 from cryostore.model.errors import InvalidRequestException, UnknownOperationException, invalid_argument
 from cryostore.model.operation import Api, Declaration
 from cryostore.wire import percent
+from cryostore.wire.unserved import unserved_name
 
 OBJECT_NAME = "objectName"
 """The label that may hold raw slashes."""
@@ -98,7 +99,8 @@ def match(method: str, path: str) -> Route:
         if (joined := template.slashed_name(raw)) is not None:
             return _route(template, joined)
     if raw and raw[0] in BACKUP_ROOTS:
-        raise InvalidRequestException(f"this method and path are not supported by this server: {method} {path[:200]!a}")
+        name = unserved_name(method, raw[:-1] if raw[-1] == "" else raw) or "this method and path"
+        raise InvalidRequestException(f"{name}: not supported by this server: {method} {path[:200]!a}")
     raise UnknownOperationException(f"no operation has this method and path: {method} {path[:200]!a}")
 
 
