@@ -295,3 +295,16 @@ def test_ancestry_knows_order_and_parents():
         swapped = [*right[:number], right[number + 1], right[number], *right[number + 2 :]]
         ancestry = Ancestry()
         assert [fault for block in swapped if (fault := ancestry.add(block))]
+
+
+def test_of_many_paths_the_header_names_one_in_each_folder(local_runs, tmp_path, monkeypatch):
+    """Else a store would refuse it, after all was read. `--delete` is refused for each of those folders by it."""
+    monkeypatch.setattr("cryostore.agent.archiving.ONLY_BYTES_MAX", 900)
+    write(tmp_path / "source", {folder: {f"{number:03}": b"" for number in range(200)} for folder in ("a", "b")})
+    named = frozenset(f"{folder}/{number:03}".encode() for folder in ("a", "b") for number in range(100))
+    report, _ = local_runs.backup(tmp_path / "source", only=named)
+    assert (report.issue_count, report.files) == (0, 200)
+    with local_runs.opened() as archive:
+        assert archive.header.only == [b"a/000", b"b/000"]
+    _, outcome = local_runs.backup(tmp_path / "source", only=named)
+    assert outcome.same

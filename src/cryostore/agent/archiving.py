@@ -31,8 +31,11 @@ from cryostore.agent.upload import Uploader
 from cryostore.agent.walk import DIRECTORY_FLAGS, Directory, Walk, join
 from cryostore.core import interrupts
 from cryostore.core.digest import DIGEST_BYTES
+from cryostore.core.limits import MIB
 from cryostore.model.operation import Call
 
+ONLY_BYTES_MAX = 1 * MIB
+"""How long the paths in a header may be together: a store takes no more than 4 MiB with a catalog, in base64."""
 TICK_NS = 2_000_000_000
 """The coarsest step in which file systems count time: what changed within one may change again unseen."""
 
@@ -363,7 +366,7 @@ class ArchiveWriter:
         census = self._census
         return Header(
             root=self._root,
-            only=sorted(self._only) if self._only is not None else None,
+            only=_noted(self._only) if self._only is not None else None,
             entries=census.entries,
             files=census.files,
             file_bytes=census.file_bytes,
@@ -376,3 +379,22 @@ class ArchiveWriter:
 def _first_name(block: Block) -> bytes | None:
     """What a block begins with; None if it has no entry."""
     return block.names.partition(b"\0")[0] if block.entries else None
+
+
+def _noted(only: frozenset[bytes]) -> list[bytes]:
+    """What a header says of the paths that were named: all, or of too many those that tell which folders are partial.
+
+    One path in each folder is enough for that, then the folders nearest to the root.
+    """
+    if sum(map(len, only)) <= ONLY_BYTES_MAX:
+        return sorted(only)
+    first: dict[bytes, bytes] = {}
+    for path in sorted(only):
+        first.setdefault(path.rpartition(b"/")[0], path)
+    found = sorted(first.values(), key=lambda path: (path.count(b"/"), path))
+    length = 0
+    for index, path in enumerate(found):
+        length += len(path)
+        if length > ONLY_BYTES_MAX:
+            return sorted(found[: max(index, 1)])
+    return sorted(found)

@@ -19,6 +19,8 @@ GARBAGE_OBJECTS_MIN = 50_000
 SWITCH_SECONDS = 0.0005
 """How long a thread that is back from a system call waits for one that computes: at 5 ms, the one that reads the source
 stands still while chunks are sent."""
+OWNER_BITS = 0o700
+"""What a umask must not take away: else a store, a key or a note is made that its own owner cannot open."""
 OK = 0
 WITH_ISSUES = 1
 FAILED = 2
@@ -32,6 +34,7 @@ def main() -> None:
     error that nobody foresaw is a failure, too: Python's own exit code for it would say that the run had issues.
     """
     _open_standard_streams()
+    os.umask(os.umask(0o077) & ~OWNER_BITS)
     outputs = open_outputs()
     gc.set_threshold(GARBAGE_OBJECTS_MIN)
     sys.setswitchinterval(SWITCH_SECONDS)
