@@ -1,5 +1,6 @@
 """Make a golden data directory of the present schema version: `PYTHONPATH=tests python -m support.golden_store`.
 
+`python -m support.golden_store retention` makes `stores/retention-N` instead, whose points went the oldest first.
 It lies under `tests/golden/stores/schema-N` as it was when its last process died: the log of the catalog is not folded
 in, and a pack has a torn tail. Beside it, `manifest.json` says all that the store said through its API then. A
 directory that is there is never made anew: what was released stays as it was.
@@ -254,6 +255,53 @@ class Story:
         self.waiting_job = self.api.start_job(idempotency_token="waiting")
 
 
+def retain(store):
+    """Backups of one resource and a branch, of which the last three points stay; answers what these hold.
+
+    Each version of an object is seen by a few points, and gone in a later one; then the points go, the oldest first.
+    """
+    api, points, contents = store.api(), [], {}
+    api.resource = "arn:aws:cryo:local-1:000000000000:fileset:golden:retained"
+    for number in range(9):
+        store.clock.advance(DAY_MS)
+        job = api.start_job()
+        for name in {f"for two {number}", f"for three {number}", "always anew"}:
+            api.put(job, name, noise(2000 + number, 300))
+            contents[name] = noise(2000 + number, 300)
+        for name in {f"for two {number - 2}", f"for three {number - 3}"} & contents.keys():
+            api.delete(job, name)
+            del contents[name]
+        points.append((api.commit(job), dict(contents)))
+    api.resource += "-branch"
+    job = api.start_job(backup_options={"IncrementalBase": points[-2][0].rpartition(":")[2]})
+    api.put(job, "always anew", noise(3000))
+    branch = api.commit(job), points[-2][1] | {"always anew": noise(3000)}
+    for arn, _ in points[:-2]:
+        api.delete_point(arn)
+        maintain(store.service)
+    return dict([*points[-2:], branch])
+
+
+def make_retention(stores):
+    """Make the directory of points that went the oldest first; answers its path."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "data", new_id=counting_ids(), settings=SETTINGS)
+        kept = retain(store)
+        versions = store.service.context.database.read(lambda t: t.row("SELECT max(version) FROM schema_version"))
+        made = copied(store.data_dir, Path(folder) / "made", without=LEFT_OUT)
+        store.service.close()
+        target = stores / f"retention-{versions[0]}"
+        target.mkdir()
+        shutil.copytree(made, target / "data")
+    points = {
+        arn: {name: base64.b64encode(data).decode() for name, data in contents.items()}
+        for arn, contents in kept.items()
+    }
+    text = json.dumps({"now_ms": store.clock(), "points": points}, indent=1, sort_keys=True) + "\n"
+    (target / "manifest.json").write_text(text, encoding="utf-8")
+    return target
+
+
 def tear(data_dir):
     """Half an envelope at the end of the pack that is written to, as a dying process leaves it."""
     newest = max(data_dir.rglob("*.pack"), key=lambda path: path.stem)
@@ -299,4 +347,4 @@ def make(stores):
 
 
 if __name__ == "__main__":
-    print(make(Path(sys.argv[1]) if len(sys.argv) > 1 else STORES))
+    print(make_retention(STORES) if sys.argv[1:] == ["retention"] else make(STORES))
