@@ -73,11 +73,12 @@ def test_records_of_what_the_catalog_does_not_know(store):
     for name, data in before.items():
         (store.data_dir / name).write_bytes(data)
     store.service = store.open()
-    (example,) = found(store)["commit-unknown"]
-    assert example.startswith("the record of commit")
+    said = found(store)["commit-unknown"]
+    assert said[0].startswith("1 commits are in the store and not in this catalog")
+    assert said[1].startswith("the record of commit")
     maintain(store.service)
     repaired(store)
-    assert found(store)["commit-unknown"] == [example]
+    assert found(store)["commit-unknown"] == said
     assert "record-unknown" not in found(store)
 
 

@@ -288,8 +288,8 @@ def make_retention(stores):
         store = Store(Path(folder) / "data", new_id=counting_ids(), settings=SETTINGS)
         kept = retain(store)
         versions = store.service.context.database.read(lambda t: t.row("SELECT max(version) FROM schema_version"))
+        store.service.close()  # which folds the log into the catalog
         made = copied(store.data_dir, Path(folder) / "made", without=LEFT_OUT)
-        store.service.close()
         target = stores / f"retention-{versions[0]}"
         target.mkdir()
         shutil.copytree(made, target / "data")

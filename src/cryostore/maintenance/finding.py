@@ -76,8 +76,7 @@ RECORD_DAMAGED = Kind(
 )
 COMMIT_UNKNOWN = Kind(
     "commit-unknown",
-    "so many commits are in the store and not in this catalog, which was put back from an older copy;"
-    " nothing is deleted or collected meanwhile",
+    "the catalog was put back from an older copy and lacks commits; nothing is deleted or collected meanwhile",
     "run `cryo rebuild-catalog` (--replace in a directory, an empty database for a shared store): it brings them back",
 )
 RECORD_UNKNOWN = Kind(
@@ -104,6 +103,7 @@ UNREADABLE = Kind(
 )
 KINDS = (
     CATALOG_DAMAGED,
+    COMMIT_UNKNOWN,
     PACK_MISSING,
     PACK_HEADER,
     PACK_SIZE,
@@ -114,7 +114,6 @@ KINDS = (
     CHUNK_MISSING,
     LIST_DAMAGED,
     RECORD_DAMAGED,
-    COMMIT_UNKNOWN,
     RECORD_UNKNOWN,
     NO_KEY,
     UNREADABLE,

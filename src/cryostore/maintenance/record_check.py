@@ -19,7 +19,7 @@ from cryostore.maintenance.finding import Findings
 from cryostore.maintenance.opened_keys import OpenedKeys
 from cryostore.service import Context
 from cryostore.service.records import CommitRecord, StoreRecord, VaultRecord, decode, record
-from cryostore.service.unknown_commits import unknown_commits
+from cryostore.service.unknown_commits import unknown_commits, words
 
 ROWS_PER_PAGE = 200
 KINDS: dict[str, Any] = {STORE: StoreRecord, VAULT: VaultRecord, COMMIT: CommitRecord}
@@ -40,6 +40,8 @@ class RecordCheck:
             if problem is not None and self._find(row.key) == row:  # else it was written anew, or is no more
                 findings.add(finding.RECORD_DAMAGED, f"{_words(row.key)}: {problem}")
         unknown = set(unknown_commits(self._context.database, self._context.records))
+        if unknown:
+            findings.add(finding.COMMIT_UNKNOWN, words(len(unknown)), count=0)
         for key in sorted(unknown):
             findings.add(finding.COMMIT_UNKNOWN, _words(key))
         for name in self._context.records.names():
