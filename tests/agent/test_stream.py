@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sys
@@ -11,7 +12,7 @@ import tracemalloc
 import pytest
 
 from cryostore.agent.command import in_shell, running
-from cryostore.agent.errors import SourceError
+from cryostore.agent.errors import SourceError, TargetError
 from cryostore.agent.job import MAY_BE_MADE
 from cryostore.agent.report import Report
 from cryostore.agent.stream import backup_stream
@@ -22,6 +23,7 @@ from cryostore.core.limits import MIB
 from cryostore.model.chunks import PutChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob, ListBackupJobs
+from support.os_calls import REAL, failing
 from support.single_file import piped, streams
 
 
@@ -212,6 +214,36 @@ def test_restoring_onto_what_stands_there(local_runs, tmp_path):
     assert runs.restore(tmp_path).new == 1
     assert (tmp_path / "file").read_bytes() == b"stream"
     assert sorted(os.listdir(tmp_path)) == ["file", "out"]
+
+
+@pytest.mark.parametrize("call", ["utime", "fsync"])
+def test_a_target_that_refuses_times_gets_the_content(local_runs, tmp_path, monkeypatch, call):
+    runs = streams(local_runs)
+    runs.stream(b"stream")
+    calls = 1 if call == "fsync" else 0  # of the folder, which some file systems cannot flush
+    with failing(monkeypatch, call, errno.EINVAL, at=calls):
+        report = runs.restore(tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"stream"
+    assert report.issue_count == (call == "utime")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_pipe_that_becomes_a_file_before_it_is_opened_is_not_written_into(local_runs, tmp_path, monkeypatch):
+    runs = streams(local_runs)
+    runs.stream(b"stream")
+    target, secret = tmp_path / "pipe", tmp_path / "secret"
+    os.mkfifo(target)
+    secret.write_bytes(b"secret")
+
+    def swapping(path, *arguments, **named):
+        if path == os.fsencode(target):
+            os.replace(secret, target)
+        return REAL["open"](path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", swapping)
+    with pytest.raises(TargetError, match="somebody else changed it"):
+        runs.restore(target)
+    assert target.read_bytes() == b"secret"
 
 
 def test_restoring_into_a_pipe(local_runs, tmp_path):

@@ -39,13 +39,13 @@ class Refusals:
 
     def of(self, path: bytes) -> Problem:
         """Take the problems of one entry."""
+        return lambda kind, reason: self.note(path, kind, reason)
 
-        def note(kind: str, reason: str) -> None:
-            with self._lock:
-                first, text, count = self._seen.get(kind, (path, reason, 0))
-                self._seen[kind] = (first, text, count + 1)
-
-        return note
+    def note(self, path: bytes, kind: str, reason: str) -> None:
+        """Take a problem of an entry."""
+        with self._lock:
+            first, text, count = self._seen.get(kind, (path, reason, 0))
+            self._seen[kind] = (first, text, count + 1)
 
     def tell(self) -> None:
         """Make each kind an issue, at the first entry that it was refused for."""

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
+from cryostore.agent.attributes import CHANGED
 from cryostore.agent.disk_blocks import DiskFile
 from cryostore.agent.errors import DAMAGE, TargetError
 from cryostore.agent.files import Files
@@ -113,23 +114,35 @@ def _write(
     new_id: NewId,
 ) -> None:
     if standing is not None and stat.S_ISBLK(standing.st_mode):
-        _onto_device(file, entry, path, options, report)
+        _onto_device(file, entry, path, standing, options, report)
     elif standing is not None and not stat.S_ISREG(standing.st_mode):
-        _into_pipe(file, path, report)
+        _into_pipe(file, path, standing, report)
     elif standing is not None and isinstance(file, DiskFile):
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = _opened(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, standing)
         try:
             os.ftruncate(fd, file.size)
             _blocks(file, entry, fd, report, compare=options.overwrite != "always", fresh=False)
-            _settle(fd, entry)
+            _settle(fd, entry, report)
         finally:
             os.close(fd)
     else:
         _to_new_file(file, entry, path, report, new_id)
 
 
-def _onto_device(file: Readable, entry: Entry, path: bytes, options: Options, report: Report) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_EXCL)  # refused while the device is mounted
+def _opened(path: bytes, flags: int, standing: os.stat_result) -> int:
+    """Open what was found at a path. Raises OSError if it is something else by now."""
+    fd = os.open(path, flags | os.O_CLOEXEC)
+    found = os.fstat(fd)
+    if not os.path.samestat(found, standing):
+        os.close(fd)
+        raise OSError(errno.ESTALE, CHANGED)
+    return fd
+
+
+def _onto_device(
+    file: Readable, entry: Entry, path: bytes, standing: os.stat_result, options: Options, report: Report
+) -> None:
+    fd = _opened(path, os.O_RDWR | os.O_EXCL, standing)  # refused while the device is mounted
     try:
         room = os.lseek(fd, 0, os.SEEK_END)
         if file.size > room:
@@ -147,9 +160,9 @@ def _onto_device(file: Readable, entry: Entry, path: bytes, options: Options, re
         os.close(fd)
 
 
-def _into_pipe(file: Readable, path: bytes, report: Report) -> None:
+def _into_pipe(file: Readable, path: bytes, standing: os.stat_result, report: Report) -> None:
     with waiting:  # for somebody who reads
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        fd = _opened(path, os.O_WRONLY | os.O_NOCTTY, standing)
     try:
         _sequence(file, fd, report)
     finally:
@@ -173,34 +186,41 @@ def write_out(fd: int, data: bytes) -> None:
 
 
 def _to_new_file(file: Readable, entry: Entry, path: bytes, report: Report, new_id: NewId) -> None:
-    temporary = os.path.join(os.path.dirname(path), f".cryo-restore-{new_id()[:8].lower()}".encode())
+    above, name = os.path.split(path)
+    temporary = f".cryo-restore-{new_id()[:8].lower()}".encode()
+    folder = os.open(above or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = os.open(temporary, NEW_FLAGS, 0o600)
+        fd = os.open(temporary, NEW_FLAGS, 0o600, dir_fd=folder)
         try:
             os.ftruncate(fd, file.size)
             if isinstance(file, DiskFile):
                 _blocks(file, entry, fd, report, compare=False, fresh=True)
             else:
                 _segments(file, fd, report)
-            _settle(fd, entry)
+            _settle(fd, entry, report)
         finally:
             os.close(fd)
-        os.rename(temporary, path)
-        _sync_folder(path)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        _sync_folder(folder)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            os.unlink(temporary, dir_fd=folder)
         raise
+    finally:
+        os.close(folder)
 
 
-def _sync_folder(path: bytes) -> None:
-    """Make a new name in a folder durable, if this user may read the folder."""
+def _sync_folder(folder: int) -> None:
+    """Make a new name in a folder durable, if this user may read the folder and its file system can do that."""
     try:
-        fd = os.open(os.path.dirname(path) or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     except PermissionError:
         return
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(fd)
 
@@ -215,8 +235,11 @@ def _segments(file: Readable, fd: int, report: Report) -> None:
     report.file_bytes = file.size
 
 
-def _settle(fd: int, entry: Entry) -> None:
-    os.utime(fd, ns=(entry.row.mtime_ns, entry.row.mtime_ns))
+def _settle(fd: int, entry: Entry, report: Report) -> None:
+    try:
+        os.utime(fd, ns=(entry.row.mtime_ns, entry.row.mtime_ns))
+    except OSError as error:  # the content counts first
+        report.issue(entry.path, f"the modification time cannot be set: {error.strerror}")
     os.fsync(fd)
 
 

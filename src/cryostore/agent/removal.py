@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,22 +66,21 @@ class _Removal:
         self._removed = 0
 
     def remove(self, name: bytes) -> int:
-        fd, _ = self._begin(self._parent, name, name)
-        if fd is None:
+        opened = self._begin(self._parent, name, name, None)
+        if opened is None:
             return self._removed
-        levels = [self._level(fd, name, name)]
+        fd, level = opened
+        levels = [level]
         try:
             while levels:
                 here = levels[-1]
                 if here.left:
                     below = here.left.pop()
-                    path = join(here.path, below)
-                    child, is_kept = self._begin(fd, below, path)
-                    here.keeps |= is_kept
-                    if child is not None:
+                    opened = self._begin(fd, below, join(here.path, below), here)
+                    if opened is not None:
                         os.close(fd)
-                        fd = child
-                        levels.append(self._level(fd, below, path))
+                        fd, level = opened
+                        levels.append(level)
                     continue
                 levels.pop()
                 if levels:
@@ -95,37 +94,36 @@ class _Removal:
             os.close(fd)
         return self._removed
 
-    def _begin(self, parent: int, name: bytes, path: bytes) -> tuple[int | None, bool]:
-        """Remove an entry that is not a directory, or open a directory; tells also whether the entry stays."""
+    def _begin(self, parent: int, name: bytes, path: bytes, above: _Level | None) -> tuple[int, _Level] | None:
+        """Remove an entry that is not a directory, or open a directory; note in `above` if the entry stays."""
+        fd = -1
         try:
             is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-            if self._spares is not None and self._spares(path, is_directory):
-                return None, True
-            if not is_directory:
-                if not self._dry_run:
-                    os.unlink(name, dir_fd=parent)
-                self._removed += 1
-                return None, False
-            fd = os.open(name, FLAGS, dir_fd=parent)
-        except FileNotFoundError:  # somebody else removed it
-            return None, False
+            reason = None
+            if self._spares is None or not self._spares(path, is_directory):
+                if not is_directory:
+                    if not self._dry_run:
+                        os.unlink(name, dir_fd=parent)
+                    self._removed += 1
+                    return None
+                fd = os.open(name, FLAGS, dir_fd=parent)
+                if Mount.of(fd) == self._mount:
+                    return fd, self._level(fd, name, path)
+                reason = MOUNTED
         except OSError as error:
-            self._problem(path, error.strerror or str(error))
-            return None, True
-        if Mount.of(fd) != self._mount:
+            if fd < 0 and error.errno == errno.ENOENT:  # somebody else removed it
+                return None
+            reason = error.strerror or str(error)
+        if fd >= 0:
             os.close(fd)
-            self._problem(path, MOUNTED)
-            return None, True
-        return fd, False
+        if reason is not None:
+            self._problem(path, reason)
+        if above is not None:
+            above.keeps = True
+        return None
 
     def _level(self, fd: int, name: bytes, path: bytes) -> _Level:
-        level = _Level(name, path, os.fstat(fd), [])
-        try:
-            level.left = [os.fsencode(below) for below in os.listdir(fd)]
-        except OSError as error:
-            self._problem(path, error.strerror or str(error))
-            level.keeps = True
-        return level
+        return _Level(name, path, os.fstat(fd), [os.fsencode(below) for below in os.listdir(fd)])
 
     def _up(self, fd: int, levels: list[_Level]) -> int:
         """The directory above an open one, which is closed."""
@@ -133,9 +131,11 @@ class _Removal:
             above = os.open("..", FLAGS, dir_fd=fd)
         except OSError:  # a directory that may not be searched does not even lead out of itself
             above = self._down(levels)
-        if not os.path.samestat(os.fstat(above), levels[-1].status):
-            os.close(above)
-            raise OSError(errno.ESTALE, "somebody moved the folder while it was removed")
+        with ExitStack() as stack:
+            stack.callback(os.close, above)
+            if not os.path.samestat(os.fstat(above), levels[-1].status):
+                raise OSError(errno.ESTALE, "somebody moved the folder while it was removed")
+            stack.pop_all()
         os.close(fd)
         return above
 

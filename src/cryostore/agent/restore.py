@@ -22,6 +22,7 @@ from cryostore.agent.attributes import Attributes, Refusals
 from cryostore.agent.block import Block, Extra, Kind, mtime_of
 from cryostore.agent.entry import Row
 from cryostore.agent.entry_fault import attributes_fault, fault_of
+from cryostore.agent.errors import TargetError
 from cryostore.agent.listing import Entry, entries_of
 from cryostore.agent.pieces import ChunkPages, chunks_of
 from cryostore.agent.places import Places
@@ -185,7 +186,10 @@ class _Run:
 
     def _begin_root(self, path: bytes, row: Row, extras: Sequence[Extra]) -> None:
         keep = self._archive.header.only is not None and not path
-        self._directories.begin_root(path, row, extras, dry_run=self._options.dry_run, keep=keep)
+        try:
+            self._directories.begin_root(path, row, extras, dry_run=self._options.dry_run, keep=keep)
+        except OSError as error:  # nothing at all can be restored
+            raise TargetError.of(self._options.target, error) from error
 
     def _entry(self, number: int, entry: Entry) -> None:
         path, row = entry.path, entry.row

@@ -249,8 +249,13 @@ class FileWriter:
         if file.holes:
             os.ftruncate(file.fd, file.row.size)
         plain = self._target.plain(file.directory)
-        problem = self._refusals.of(self._path(file))
-        self._attributes.apply(file.fd, file.row, file.extras, problem, is_plain=plain)
+        self._attributes.apply(
+            file.fd,
+            file.row,
+            file.extras,
+            lambda kind, reason: self._refusals.note(self._path(file), kind, reason),
+            is_plain=plain,
+        )
         if file.old:
             os.fsync(file.fd)  # or a loss of power could leave neither this one nor the one before
         fd, file.fd = file.fd, -1

@@ -83,6 +83,11 @@ class Target:
             fd = os.open(root, FLAGS & ~os.O_NOFOLLOW) if create or not self.made else -1
         except OSError as error:
             raise TargetError.of(root, error) from error
+        try:
+            status = os.fstat(fd) if fd >= 0 else None
+        except OSError as error:
+            os.close(fd)
+            raise TargetError.of(root, error) from error
         self._parents = [-1]
         self._names = [b""]
         self._fresh = bytearray([self.made])
@@ -90,7 +95,6 @@ class Target:
         self._user = frozenset({os.geteuid()})
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Open] = OrderedDict({ROOT: _Open(fd, 1)} if fd >= 0 else {})
-        status = os.fstat(fd) if fd >= 0 else None
         self._devices = array("Q", [status.st_dev if status else 0])
         self._inodes = array("Q", [status.st_ino if status else 0])
         self._masters = [masters_of(status) - self._user if status else frozenset()]
@@ -182,11 +186,14 @@ class Target:
 
     def _checked(self, number: int, fd: int) -> int:
         """The descriptor, of the directory that has this number. Raises OSError if it is another one."""
-        if self._masters[self._parents[number]]:
-            found = os.fstat(fd)
-            if (found.st_dev, found.st_ino) != (self._devices[number], self._inodes[number]):
-                os.close(fd)
-                raise OSError(errno.ESTALE, "somebody replaced the folder while it was restored")
+        try:
+            found = os.fstat(fd) if self._masters[self._parents[number]] else None
+        except OSError:
+            os.close(fd)
+            raise
+        if found and (found.st_dev, found.st_ino) != (self._devices[number], self._inodes[number]):
+            os.close(fd)
+            raise OSError(errno.ESTALE, "somebody replaced the folder while it was restored")
         return fd
 
     def _make_room(self) -> None:
