@@ -10,7 +10,7 @@ from cryostore.cli.gc import show
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
 from cryostore.maintenance.claims import claimed, this_process
-from cryostore.maintenance.collection import Progress
+from cryostore.maintenance.progress import Progress
 from support.stores import opened
 
 

@@ -8,9 +8,9 @@ from contextlib import closing
 
 import pytest
 
-from cryostore.agent.job import ROLE_ARN, resource_arn
 from cryostore.agent.point_folders import folders_of
 from cryostore.agent.points import list_points
+from cryostore.agent.resources import ROLE_ARN, resource_arn
 from cryostore.agent.status import status
 from cryostore.agent.trial import try_store
 from cryostore.cli.call import Place, opened_call

@@ -254,3 +254,21 @@ def order_key(path: bytes) -> bytes:
 
 def _damaged(path: bytes) -> ArchiveDamagedError:
     return ArchiveDamagedError(f"the archive's catalog is damaged at {path!a}")
+
+
+def holes_of(extras: Sequence[Extra], size: int) -> list[tuple[int, int]]:
+    """The holes of a file of this size. Raises ArchiveDamagedError unless they ascend and end within it."""
+    found: list[tuple[int, int]] = []
+    for extra in extras:
+        if extra.kind == ExtraKind.HOLES:
+            words = memoryview(extra.data)
+            if len(words) % 16:
+                raise ArchiveDamagedError("a file's holes are damaged")
+            numbers = [int.from_bytes(words[at : at + 8], "little") for at in range(0, len(words), 8)]
+            found = list(zip(numbers[::2], numbers[1::2], strict=True))
+    at = 0
+    for offset, length in found:
+        if offset < at or offset + length > size:
+            raise ArchiveDamagedError("a file's holes are damaged")
+        at = offset + length
+    return found

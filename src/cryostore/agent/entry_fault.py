@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import stat
 
-from cryostore.agent.block import ExtraKind
+from cryostore.agent.block import ExtraKind, holes_of
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.listing import Entry
 from cryostore.agent.restored_others import maker_of
-from cryostore.agent.restoring import holes_of
 
 LINK_TARGET_BYTES_MAX = 4095
 XATTR_NAME_BYTES_MAX = 255

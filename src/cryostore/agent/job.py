@@ -12,6 +12,7 @@ from cryostore.agent.damaged_base import check_secrecy, is_unreadable
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import FILESET
 from cryostore.agent.keyed_call import KeyedCall
+from cryostore.agent.resources import ROLE_ARN, resource_arn
 from cryostore.agent.sign_of_life import HEARTBEAT_SECONDS
 from cryostore.agent.unfinished import Unfinished
 from cryostore.client import pages
@@ -35,14 +36,8 @@ from cryostore.model.jobs import (
 from cryostore.model.objects import DeleteObject
 from cryostore.model.operation import Call
 
-ROLE_ARN = "arn:aws:iam::000000000000:role/cryo-agent"
 MESSAGE_CHARACTERS_MAX = 2000
 MAY_BE_MADE = "the recovery point may have been made all the same; `cryo points` shows whether"
-
-
-def resource_arn(name: str, kind: str = FILESET) -> str:
-    """The ARN of what is backed up under this name: a file tree, a stream or a disk."""
-    return f"arn:aws:cryo:::{kind}:{name}"
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from typing import Literal
 from cryostore.agent.archive import Archive
 from cryostore.agent.archive_keys import checked, read_keys
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.job import ROLE_ARN
 from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.locked_key import key_for
+from cryostore.agent.resources import ROLE_ARN
 from cryostore.agent.sound_copies import SoundCopies
 from cryostore.client import pages
 from cryostore.core.errors import ConfigurationError, CryostoreError, KeyUnavailableError

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from cryostore.agent.archive import Archive
+from cryostore.agent.block import holes_of
 from cryostore.agent.chunk_cache import ChunkCache
 from cryostore.agent.entry import Content
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.listing import Entry
 from cryostore.agent.pieces import ChunkPages
-from cryostore.agent.restoring import holes_of
 from cryostore.core.limits import MIB
 from cryostore.model.restores import Chunk
 

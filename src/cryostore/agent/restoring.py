@@ -13,9 +13,9 @@ from itertools import groupby
 
 from cryostore.agent.archive import Archive, digest_of
 from cryostore.agent.attributes import Attributes, Refusals
-from cryostore.agent.block import Extra, ExtraKind
+from cryostore.agent.block import Extra, holes_of
 from cryostore.agent.entry import Content, Row
-from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
+from cryostore.agent.errors import DAMAGE
 from cryostore.agent.pieces import Piece
 from cryostore.agent.places import Places
 from cryostore.agent.report import Report
@@ -80,24 +80,6 @@ class RestoredFile:
                 yield at, data, offset - at
                 data += offset - at
             at = offset + length
-
-
-def holes_of(extras: Sequence[Extra], size: int) -> list[tuple[int, int]]:
-    """The holes of a file of this size. Raises ArchiveDamagedError unless they ascend and end within it."""
-    found: list[tuple[int, int]] = []
-    for extra in extras:
-        if extra.kind == ExtraKind.HOLES:
-            words = memoryview(extra.data)
-            if len(words) % 16:
-                raise ArchiveDamagedError("a file's holes are damaged")
-            numbers = [int.from_bytes(words[at : at + 8], "little") for at in range(0, len(words), 8)]
-            found = list(zip(numbers[::2], numbers[1::2], strict=True))
-    at = 0
-    for offset, length in found:
-        if offset < at or offset + length > size:
-            raise ArchiveDamagedError("a file's holes are damaged")
-        at = offset + length
-    return found
 
 
 class FileWriter:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cryostore.agent.archive import Archive
-from cryostore.agent.block import Kind
+from cryostore.agent.block import Kind, holes_of
 from cryostore.agent.entry import NO_DIGEST, Content
 from cryostore.agent.entry_fault import attributes_fault, fault_of
 from cryostore.agent.errors import DAMAGE
@@ -19,7 +19,6 @@ from cryostore.agent.known_damage import KnownDamage
 from cryostore.agent.listing import Entry, entries_of
 from cryostore.agent.pieces import ChunkPages, Piece, chunks_of
 from cryostore.agent.report import Report
-from cryostore.agent.restoring import holes_of
 from cryostore.agent.threads import Threads, result
 from cryostore.agent.verify_disk import verify_disk
 from cryostore.core.errors import KeyUnavailableError

@@ -15,7 +15,7 @@ from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cryostore.maintenance.collection import Progress
+    from cryostore.maintenance.progress import Progress
     from cryostore.maintenance.rebuild import Rebuilt
 
 DONE = 0

@@ -19,8 +19,8 @@ from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.limits import MIB
 
 if TYPE_CHECKING:
-    from cryostore.maintenance.collection import Progress
     from cryostore.maintenance.damage import Damage
+    from cryostore.maintenance.progress import Progress
     from cryostore.maintenance.scrub import Scrubbed
     from cryostore.service import Context
 

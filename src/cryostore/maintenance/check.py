@@ -15,11 +15,11 @@ from functools import partial
 from cryostore.catalog import damage, integrity, packs
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError
 from cryostore.maintenance import finding
-from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.damage import Damage, Naming
 from cryostore.maintenance.finding import Finding, Findings
 from cryostore.maintenance.marking import Marking
 from cryostore.maintenance.pack_check import PackCheck, PacksSeen
+from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.record_check import RecordCheck
 from cryostore.maintenance.reference_check import ReferenceCheck
 from cryostore.service import Context

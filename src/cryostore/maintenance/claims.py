@@ -17,7 +17,7 @@ from cryostore.catalog import claims
 from cryostore.catalog.claims import ClaimRow
 from cryostore.catalog.database import Answer, Database, Transaction
 from cryostore.core.errors import CryostoreError
-from cryostore.maintenance.collection import Progress
+from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 
 ROUND = "round of duties"

@@ -12,19 +12,6 @@ from cryostore.catalog.database import Answer, Transaction
 from cryostore.service import Context
 
 
-class Progress(NamedTuple):
-    """How far a stage is. `total` is None where nobody knows it."""
-
-    stage: str
-    done: int
-    total: int | None = None
-
-    @property
-    def words(self) -> str:
-        """The same for people."""
-        return f"{self.stage} {self.done}" + ("" if self.total is None else f" of {self.total}")
-
-
 @dataclass
 class Outcome:
     """What a run found and did. `waiting` chunks are condemned, in their quarantine.

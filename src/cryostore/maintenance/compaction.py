@@ -20,8 +20,9 @@ from cryostore.chunks.pack_put import WHOLE_BYTES_MIN
 from cryostore.chunks.store import Location
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError
 from cryostore.core.limits import KIB, MIB
-from cryostore.maintenance.collection import Progress, Run
+from cryostore.maintenance.collection import Run
 from cryostore.maintenance.packs import PACKS_PER_BATCH, close_one, give_back, sizes
+from cryostore.maintenance.progress import Progress
 
 CHUNKS_PER_BATCH = 500
 BYTES_PER_BATCH = 16 * MIB

@@ -18,9 +18,9 @@ from cryostore.catalog.database import GENERATION_MAX, Transaction
 from cryostore.catalog.references import ObjectReferences
 from cryostore.core.digest import DIGEST_BYTES
 from cryostore.core.errors import DamagedDataError
-from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.digest_set import DigestSet
 from cryostore.maintenance.mark import OBJECTS_PER_PAGE, PARTS_PER_PAGE, ROWS_PER_PAGE, START
+from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 
 NAMES_PER_ONE_MAX = 20

@@ -38,9 +38,10 @@ from collections.abc import Generator, Iterator
 
 from cryostore.maintenance import compaction, packs, records
 from cryostore.maintenance.claims import COLLECTION, claimed
-from cryostore.maintenance.collection import Outcome, Progress, Run
+from cryostore.maintenance.collection import Outcome, Run
 from cryostore.maintenance.digest_set import shares
 from cryostore.maintenance.mark import count_chunks, mark
+from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.sweep import sweep
 from cryostore.service import Context
 from cryostore.service.unknown_commits import OutdatedCatalogError, compare, require_none

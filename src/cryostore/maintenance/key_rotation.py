@@ -39,7 +39,6 @@ from cryostore.chunks.keyring import EditableKeyring, Keyring, KeyringSource, Ma
 from cryostore.core import interrupts
 from cryostore.core.errors import ConfigurationError, CryostoreError, KeyUnavailableError
 from cryostore.maintenance.claims import KEY_ROTATION, claimed
-from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.key_uses import (
     DAMAGED,
     RECORD,
@@ -52,6 +51,7 @@ from cryostore.maintenance.key_uses import (
     wrapped_records,
 )
 from cryostore.maintenance.nodes import REPORT_SECONDS, live_nodes
+from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 from cryostore.service.access import wrapping_context as access_key_context
 from cryostore.service.keys import TOKEN_SECRET, master_key_id

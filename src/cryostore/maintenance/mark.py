@@ -9,8 +9,9 @@ from itertools import groupby
 from cryostore.catalog import chunk_lists, chunks, references
 from cryostore.catalog.references import ObjectReferences
 from cryostore.core.errors import DamagedDataError
-from cryostore.maintenance.collection import Progress, Run
+from cryostore.maintenance.collection import Run
 from cryostore.maintenance.digest_set import FIRST_BYTES, DigestSet
+from cryostore.maintenance.progress import Progress
 
 ROWS_PER_PAGE = 2000
 OBJECTS_PER_PAGE = 500

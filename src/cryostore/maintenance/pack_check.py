@@ -19,9 +19,9 @@ from cryostore.chunks.pack import PACK_HEADER_BYTES, decode_header
 from cryostore.chunks.pack_reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, Placed
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.maintenance import finding
-from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.finding import Findings
 from cryostore.maintenance.opened_keys import OpenedKeys
+from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 
 ROWS_PER_PAGE = 1000

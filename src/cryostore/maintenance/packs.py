@@ -12,7 +12,8 @@ from cryostore.catalog import chunks, packs
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.packs import PackRow
 from cryostore.core.errors import BlobNotFoundError
-from cryostore.maintenance.collection import Progress, Run
+from cryostore.maintenance.collection import Run
+from cryostore.maintenance.progress import Progress
 
 PACKS_PER_BATCH = 100
 

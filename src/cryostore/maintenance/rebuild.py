@@ -50,8 +50,8 @@ from cryostore.chunks.pack import list_packs, settle
 from cryostore.chunks.pack_reader import PackReader
 from cryostore.chunks.records import Records
 from cryostore.core.errors import KeyUnavailableError
-from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.pack_index import Found, sound_envelopes
+from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.recorded import READ_ERRORS, Held, Losses, Recorded
 from cryostore.service.keys import VaultKeys
 from cryostore.service.open import TOKEN_SECRET, new_token_secret

@@ -29,7 +29,7 @@ from cryostore.chunks.records import Records
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError, DamagedDataError, KeyUnavailableError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.time import Clock
-from cryostore.maintenance.collection import Progress
+from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.rebuild import Rebuild, Rebuilt
 from cryostore.service.identity import Identity, insert_identity, wrapped_identity
 from cryostore.service.keys import TOKEN_SECRET, StoreKeyring

@@ -14,7 +14,7 @@ from cryostore.chunks.files import storage_errors, sync_directory
 from cryostore.chunks.keyring import Keyring
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.time import Clock
-from cryostore.maintenance.collection import Progress
+from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.rebuild import Rebuild, Rebuilt
 from cryostore.service.in_use import sole_use
 from cryostore.service.open import CATALOG

@@ -14,9 +14,9 @@ from cryostore.catalog.records import COMMIT, STORE, VAULT, RecordKey, RecordRow
 from cryostore.chunks.records import RecordName
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavailableError, StorageUnavailableError
 from cryostore.maintenance import finding
-from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.finding import Findings
 from cryostore.maintenance.opened_keys import OpenedKeys
+from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 from cryostore.service.records import CommitRecord, StoreRecord, VaultRecord, decode, record
 from cryostore.service.unknown_commits import unknown_commits, words

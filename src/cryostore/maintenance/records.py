@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cryostore.catalog import records
-from cryostore.maintenance.collection import Progress, Run
+from cryostore.maintenance.collection import Run
+from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 from cryostore.service.records import record_due
 

@@ -17,10 +17,10 @@ from cryostore.catalog.objects import ObjectRow
 from cryostore.catalog.references import ObjectReferences, UploadedChunk
 from cryostore.core.errors import DamagedDataError
 from cryostore.maintenance import finding
-from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.damage import Naming, packed_parts
 from cryostore.maintenance.finding import Findings
 from cryostore.maintenance.mark import OBJECTS_PER_PAGE, ROWS_PER_PAGE
+from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 
 Chunk = tuple[int, bytes]

@@ -19,12 +19,12 @@ from functools import partial
 from cryostore.catalog import damage
 from cryostore.catalog.damage import Place
 from cryostore.maintenance import finding
-from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.damage import Damage, Naming
 from cryostore.maintenance.finding import Finding, Findings
 from cryostore.maintenance.mark import ROWS_PER_PAGE, START
 from cryostore.maintenance.marking import Marking
 from cryostore.maintenance.pack_check import PackCheck
+from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.record_check import RecordCheck
 from cryostore.maintenance.reference_check import ReferenceCheck
 from cryostore.maintenance.salvage import Salvage, Salvaged

@@ -35,10 +35,10 @@ from cryostore.chunks.store import Location
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import MIB
 from cryostore.maintenance import finding
-from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.finding import Findings
 from cryostore.maintenance.opened_keys import OpenedKeys, OwnedKey
 from cryostore.maintenance.pack_index import Found, open_placed
+from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 
 KINDS = frozenset((Kind.CHUNK, Kind.METADATA))

@@ -17,8 +17,9 @@ from cryostore.core.digest import sha256
 from cryostore.core.time import SECOND_MS
 from cryostore.maintenance import duties, scrub
 from cryostore.maintenance.claims import COLLECTION, ROUND, SCRUB, is_free
-from cryostore.maintenance.collection import Outcome, Progress
+from cryostore.maintenance.collection import Outcome
 from cryostore.maintenance.gc import collect
+from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.scrub import Scrubbed
 from cryostore.service import Context, Service
 

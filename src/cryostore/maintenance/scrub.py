@@ -38,8 +38,8 @@ from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUn
 from cryostore.core.limits import MIB
 from cryostore.maintenance import stamps
 from cryostore.maintenance.claims import SCRUB, Claim, claimed
-from cryostore.maintenance.collection import Progress
 from cryostore.maintenance.opened_keys import OpenedKeys
+from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 
 PACKS_PER_PAGE = 100

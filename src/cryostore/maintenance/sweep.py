@@ -12,8 +12,9 @@ from cryostore.catalog import chunks
 from cryostore.catalog.chunks import SweptChunk
 from cryostore.catalog.database import Transaction
 from cryostore.core.digest import DIGEST_BYTES
-from cryostore.maintenance.collection import Outcome, Progress, Run
+from cryostore.maintenance.collection import Outcome, Run
 from cryostore.maintenance.digest_set import DigestSet
+from cryostore.maintenance.progress import Progress
 
 CHUNKS_PER_PAGE = 500
 LAST_DIGEST = b"\xff" * DIGEST_BYTES
