@@ -37,11 +37,11 @@ def test_a_path_and_what_is_above_it_are_never_left_out():
 def test_the_root_of_several_paths_is_the_folder_that_has_them(tmp_path):
     write(tmp_path, {"a": {"x": b"", "y": {}}, "b": b""})
     root = os.fsencode(tmp_path)
-    assert rooted([root + b"/a"]) == (root + b"/a", None, [])
-    assert rooted([root + b"/a/x"]) == (root + b"/a", frozenset({b"x"}), [])
-    assert rooted([root + b"/a/x", root + b"/b"]) == (root, frozenset({b"a/x", b"b"}), [])
-    assert rooted([root + b"/a", root + b"/a/y"]) == (root + b"/a", None, [])
-    assert rooted([b"/"]) == (b"/", None, [])
+    assert rooted([root + b"/a"]) == (root + b"/a", None)
+    assert rooted([root + b"/a/x"]) == (root + b"/a", frozenset({b"x"}))
+    assert rooted([root + b"/a/x", root + b"/b"]) == (root, frozenset({b"a/x", b"b"}))
+    assert rooted([root + b"/a", root + b"/a/y"]) == (root + b"/a", frozenset({b"", b"y"}))
+    assert rooted([b"/"]) == (b"/", None)
     with pytest.raises(ConfigurationError, match="does not exist"):
         rooted([root + b"/c"])
 

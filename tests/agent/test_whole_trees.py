@@ -214,8 +214,8 @@ def test_a_deep_folder_that_is_moved_is_named_and_never_read_in_the_place_of_ano
 def test_a_path_that_is_gone_is_an_issue_and_the_others_are_backed_up(local_runs, tmp_path, one_file_system):
     write(tmp_path / "source", {"a": {"1": b"1", "3": b"3"}, "b": b"b", "c": b"c"})
     named = [os.fsencode(tmp_path / "source" / name) for name in ("a/1", "a/2", "b", "gone/x", "gone/y")]
-    root, only, missing = rooted(named)
-    assert (root, missing) == (os.fsencode(tmp_path / "source"), [])
+    root, only = rooted(named)
+    assert root == os.fsencode(tmp_path / "source")
     report, _ = local_runs.backup(root, only=only, one_file_system=one_file_system)
     assert issues(report) == [(path, "No such file or directory") for path in (b"gone", b"a/2")]
     local_runs.restore(tmp_path / "target")
@@ -230,16 +230,19 @@ def test_where_files_lie_does_not_depend_on_which_paths_are_there(tmp_path):
     assert rooted(paths) == before
 
 
-def test_a_path_that_is_gone_below_another_is_an_issue(tmp_path):
-    write(tmp_path, {"a": b""})
-    root, only, missing = rooted([os.fsencode(tmp_path), os.fsencode(tmp_path / "gone")])
-    assert (root, only) == (os.fsencode(tmp_path), None)
-    assert [(problem.path, problem.reason) for problem in missing] == [(b"gone", "does not exist")]
+def test_a_path_that_is_gone_below_another_is_an_issue(local_runs, tmp_path):
+    write(tmp_path / "source", {"a": b"a"})
+    root, only = rooted([os.fsencode(tmp_path / "source" / name) for name in ("", "gone")])
+    assert root == os.fsencode(tmp_path / "source")
+    report, _ = local_runs.backup(root, only=only)
+    assert issues(report) == [(b"gone", "No such file or directory")]
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
 def test_a_path_within_another_takes_nothing_away(local_runs, tmp_path):
     write(tmp_path / "source", {"a": {"b": {"c": b"c"}, "d": b"d"}, "e": b"e", "f": b"f"})
-    root, only, _ = rooted([os.fsencode(tmp_path / "source" / name) for name in ("a", "a/b/c", "e")])
+    root, only = rooted([os.fsencode(tmp_path / "source" / name) for name in ("a", "a/b/c", "e")])
     local_runs.backup(root, only=only)
     local_runs.restore(tmp_path / "target")
     assert set(seen(tmp_path / "target")) == {b"", b"a", b"a/b", b"a/b/c", b"a/d", b"e"}
@@ -253,7 +256,7 @@ def test_a_socket_is_no_path_to_back_up(local_runs, tmp_path):
     with pytest.raises(ConfigurationError, match="is a socket"):
         rooted([path])
     write(tmp_path / "source", {"a": b"a"})
-    root, only, _ = rooted([path, os.fsencode(tmp_path / "source" / "a")])
+    root, only = rooted([path, os.fsencode(tmp_path / "source" / "a")])
     report, _ = local_runs.backup(root, only=only)
     listener.close()
     assert issues(report) == [(b"socket", "is a socket, which has no content")]

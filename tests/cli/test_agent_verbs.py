@@ -231,6 +231,19 @@ def test_paths_come_from_a_file(cryo, source, tmp_path, monkeypatch):
     assert cryo("backup", "--stdin", "--name", "x", "--files-from", lines)[0] == FAILED
 
 
+def test_a_path_behind_a_symlink_comes_back(cryo, source, tmp_path):
+    (tmp_path / "link").symlink_to(source / "folder")
+    assert cryo("backup", tmp_path / "link" / "other", source / "file", "--resource", "behind")[0] == OK
+    assert cryo("restore", "latest", tmp_path / "target", "--resource", "behind")[0] == OK
+    assert (tmp_path / "target" / "folder" / "other").read_bytes() == b"other"
+    (tmp_path / "links").write_text(f"{tmp_path}/link\n{source}/file\n{tmp_path}/link/gone\n")
+    code, _, err = cryo("backup", "--files-from", tmp_path / "links", "--resource", "listed")
+    assert code == WITH_ISSUES
+    assert "folder/gone" in err
+    assert cryo("restore", "latest", tmp_path / "listed", "--resource", "listed")[0] == OK
+    assert (tmp_path / "listed" / "link").is_symlink()
+
+
 def test_names_of_others_cannot_move_the_cursor(cryo, tmp_path):
     """A job may be begun under any name, also by a machine that means no good; the commit alone is refused."""
     with opened_call(Place(tmp_path / "data", None, None), create=True) as call:

@@ -366,7 +366,7 @@ class ArchiveWriter:
         census = self._census
         return Header(
             root=self._root,
-            only=_noted(self._only) if self._only is not None else None,
+            only=None if self._only is None or b"" in self._only else _noted(self._only),
             entries=census.entries,
             files=census.files,
             file_bytes=census.file_bytes,

@@ -177,7 +177,7 @@ def _has_content(directory: Directory, only: frozenset[bytes] | None) -> bool:
 def _is_below(path: bytes, only: frozenset[bytes]) -> bool:
     while path and path not in only:
         path = path.rpartition(b"/")[0]
-    return bool(path)
+    return path in only
 
 
 def _write(walk: Walk, directories: Iterator[Directory], writer: ArchiveWriter) -> dict[str, bytes]:

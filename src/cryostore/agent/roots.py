@@ -4,45 +4,87 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from cryostore.agent.errors import SourceError
 from cryostore.core.errors import ConfigurationError
+
+FOLDER_NAMES = (b"", b".", b"..")
+"""Last components of a path that names a folder, also behind a symlink."""
 
 
 class Roots(NamedTuple):
-    """The root of a tree, what of it is wanted (all of it, if None), and the paths that cannot be backed up.
+    """The root of a tree, and the paths below it that are wanted: all of the tree, if None.
 
-    A walk names what it misses of `only` by itself: `missing` are the others.
+    `only` has the empty path if the root is wanted as a whole and paths below it were named as well.
     """
 
     root: bytes
     only: frozenset[bytes] | None
-    missing: list[SourceError]
 
 
-def rooted(paths: Sequence[bytes]) -> Roots:
-    """The tree that holds all of the paths. One folder is its own root.
+def rooted(paths: Sequence[bytes], listed: Sequence[bytes] = ()) -> Roots:
+    """Return the tree that holds all of the paths. One folder is its own root.
 
-    A path that is not there counts, too: neither the name of a recovery point nor the place of a file in it depends on
-    that. Raises ConfigurationError if nothing is there.
+    A walk follows no symlink below its root. So where a symlink leads to a path, or a path of `paths` is a symlink to a
+    folder, the place behind it is taken; the symlink is kept as well if it was named. `listed` are paths that a program
+    listed: a symlink among them is kept as one, unless a slash follows it.
+
+    A path that does not exist counts too: neither the name of a recovery point nor the place of a file in it depends on
+    that, and the walk reports the path. Raises ConfigurationError if nothing is there.
     """
     if b"" in paths:  # an unset variable of a script, which must not become the current directory
         raise ConfigurationError("a PATH is empty", hint="`.` is the current directory")
-    whole = sorted({os.path.abspath(path) for path in paths})
-    missing = {path: reason for path in whole if (reason := _fault(path)) is not None}
-    if len(missing) == len(whole):
-        path = whole[0]
-        raise ConfigurationError(f"{os.fsdecode(path)!a} {missing[path]}", hint="there is nothing to back up")
+    whole = {_absolute(path) for path in (*paths, *listed)}
     root = os.path.commonpath(whole)
-    if root in whole and os.path.isdir(root):
-        left = [SourceError(path[len(root.rstrip(b"/")) + 1 :], reason) for path, reason in missing.items()]
-        return Roots(root, None, left)
-    if root in whole:
+    if len(whole) > 1:
+        folders = {path for path in _folders(paths, listed) if os.path.islink(path) and os.path.isdir(path)}
+        if folders - {root} or _symlink_between(root, whole):
+            whole = {_resolved(path) for path in whole} | {os.path.realpath(path) for path in folders}
+            root = os.path.commonpath(whole)
+    _require_something(whole)
+    if whole == {root} and os.path.isdir(root):
+        return Roots(root, None)
+    if root in whole and not os.path.isdir(root):
         root = os.path.dirname(root)
-    only = frozenset(path[len(root.rstrip(b"/")) + 1 :] for path in whole)
-    return Roots(root, only, [])
+    return Roots(root, frozenset(path[len(root.rstrip(b"/")) + 1 :] for path in whole))
+
+
+def _absolute(path: bytes) -> bytes:
+    """The path from the top. `..` means what it means to the system: the folder above what a symlink names."""
+    return os.path.abspath(_resolved(path) if b".." in path.split(b"/") else path)
+
+
+def _resolved(path: bytes) -> bytes:
+    """The path without a symlink in the folder that holds it. Its last component is kept as it is."""
+    above, name = os.path.split(path)
+    return os.path.realpath(path) if name in FOLDER_NAMES else os.path.join(os.path.realpath(above), name)
+
+
+def _folders(paths: Iterable[bytes], listed: Iterable[bytes]) -> set[bytes]:
+    """The paths that stand for a folder if they are a symlink to one."""
+    return {
+        *map(_absolute, paths),
+        *(_absolute(path) for path in listed if os.path.basename(path) in FOLDER_NAMES),
+    }
+
+
+def _symlink_between(root: bytes, whole: Iterable[bytes]) -> bool:
+    """Whether a symlink below the root leads to one of the paths."""
+    top = os.path.realpath(root)
+    above = {os.path.dirname(path) for path in whole if path != root}
+    return any(os.path.realpath(path) != os.path.join(top, os.path.relpath(path, root)) for path in above - {root})
+
+
+def _require_something(whole: Iterable[bytes]) -> None:
+    """Raise ConfigurationError if none of the paths can be backed up."""
+    first = ""
+    for path in sorted(whole):
+        reason = _fault(path)
+        if reason is None:
+            return
+        first = first or f"{os.fsdecode(path)!a} {reason}"
+    raise ConfigurationError(first, hint="there is nothing to back up")
 
 
 def _fault(path: bytes) -> str | None:

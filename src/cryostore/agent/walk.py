@@ -86,12 +86,17 @@ class Walk:
         """`only` and `stores` are paths below the root.
 
         Of the first nothing else is wanted; the second, and directories that hold a marker, are taken as empty, and
-        `without_caches` those whose owners declare that all in them can be made again.
+        `without_caches` those whose owners declare that all in them can be made again. A path of `only` that is below
+        such a directory, or below one that `select` leaves out, is wanted all the same; if it is not met, that is a
+        problem.
         """
         self._root = root
         self._select = select
         self._only = only
         self._leading = frozenset(above for path in only or () for above in _above(path))
+        self._unmet = set(only or ()) - {b""}
+        self._left_out: set[bytes] = set()
+        """Directories on the way to a path of `only` of which nothing else is wanted."""
         self._named: dict[bytes, set[bytes]] = {}
         """By directory, the names of what is wanted in it, or leads to that."""
         for path in (self._leading | (only or frozenset())) - {b""}:
@@ -141,10 +146,16 @@ class Walk:
                 yield directory
                 level.below = iter(_folders(directory))
                 opened = self._next(stack)
+            self._tell_of_unmet()
         finally:
             for level in stack:
                 if level.fd >= 0:
                     os.close(level.fd)
+
+    def _tell_of_unmet(self) -> None:
+        for path in sorted(self._unmet):
+            if self._told.isdisjoint((path, *_above(path))):
+                self._tell(SourceError(path, "cannot be reached: a folder above it is gone, or is no folder any more"))
 
     def _next(self, stack: list[_Level]) -> tuple[int, bytes] | None:
         while stack:
@@ -185,7 +196,10 @@ class Walk:
 
     def _open(self, name: bytes, path: bytes, parent: int | None) -> tuple[int, bytes] | None:
         if path in self._stores:
-            self._on_skip(Skipped(path, "the store itself"))
+            if self._is_named(path):
+                self._tell(SourceError(path, "holds the store itself, which is not backed up into itself"))
+            else:
+                self._on_skip(Skipped(path, "the store itself"))
             return None
         flags = DIRECTORY_FLAGS if parent is not None else DIRECTORY_FLAGS & ~os.O_NOFOLLOW
         try:
@@ -290,24 +304,49 @@ class Walk:
 
     def _selected(self, path: bytes, fd: int, entries: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
         """What is wanted of the entries of a directory, in the order of their names."""
-        if (named := self._named.get(path)) is not None:
-            for name in sorted(named - entries.keys()):
-                if self._told.isdisjoint((path, join(path, name))):
-                    self._tell(SourceError(join(path, name), os.strerror(errno.ENOENT)))
-            if self._only is not None and self._only.isdisjoint((path, *_above(path))):  # else all of it is wanted
-                entries = {name: row for name, row in entries.items() if name in named}
+        named = self._named.get(path, set())
+        for name in sorted(named - entries.keys()):
+            if self._told.isdisjoint((path, join(path, name))):
+                self._tell(SourceError(join(path, name), os.strerror(errno.ENOENT)))
+        whole = self._only is None or not self._only.isdisjoint((path, *_above(path)))
+        whole = whole and path not in self._left_out
+        reason = self._reason_to_empty(fd, entries) if whole else None
+        if reason is not None:
+            self._on_skip(Skipped(path, reason))
+        if not whole or reason is not None:
+            entries = {name: row for name, row in entries.items() if name in named}
         found = sorted(entries.items())
-        if self._markers and any(name in self._markers for name, _ in found):
-            self._on_skip(Skipped(path, "marked as excluded"))
-            return []
-        if self._without_caches and any(name == CACHE_TAG for name, _ in found) and _is_cache(fd):
-            self._on_skip(Skipped(path, "a cache"))
-            return []
+        if named:
+            return [each for each in found if self._meets(path, each, whole=whole and reason is None)]
         select = self._select
         if select is None:
             return found
         rows = [(name, row, ROW.unpack(row)) for name, row in found]
         return [(name, row) for name, row, facts in rows if select(join(path, name), facts[0], facts[5])]
+
+    def _reason_to_empty(self, fd: int, entries: dict[bytes, bytes]) -> str | None:
+        """Why a directory is taken as empty; None if it is not."""
+        if not self._markers.isdisjoint(entries):
+            return "marked as excluded"
+        if self._without_caches and CACHE_TAG in entries and _is_cache(fd):
+            return "a cache"
+        return None
+
+    def _meets(self, path: bytes, found: tuple[bytes, bytes], *, whole: bool) -> bool:
+        """Whether an entry is wanted of a directory that has a path of `only` below it. Notes what is met.
+
+        `whole` says that all of the directory is wanted, but for what `select` leaves out.
+        """
+        name, row = found
+        child = join(path, name)
+        self._unmet.discard(child)
+        facts = ROW.unpack(row)
+        selected = self._select is None or self._select(child, facts[0], facts[5])
+        if child not in self._leading or (self._only is not None and child in self._only):
+            return selected
+        if not (whole and selected):
+            self._left_out.add(child)
+        return True
 
 
 def _names(fd: int) -> set[bytes]:

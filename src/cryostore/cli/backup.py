@@ -77,8 +77,8 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
         return _said(report, outcome, as_json=as_json, dry_run=False)
     named = options["resource"]
     report = Report()
-    paths = (*paths, *(path for file in options.pop("files_from") for path in _paths(file)))
-    wanted = _options(paths, report, **single_file.without(paths, options))
+    from_files = tuple(path for file in options.pop("files_from") for path in _paths(file))
+    wanted = _options(paths, from_files, report, **single_file.without((*paths, *from_files), options))
     wanted = replace(wanted, stores=_stores(wanted.root, place.data_dir))
     open_as_many_files_as_allowed()
     try:
@@ -126,6 +126,7 @@ def notes_folder() -> str | None:
 
 def _options(
     paths: tuple[bytes, ...],
+    listed: tuple[bytes, ...],
     report: Report,
     *,
     vault: str,
@@ -145,11 +146,9 @@ def _options(
 
     if resource is not None and (not resource or any(category(each) in NO_NAMES_HAVE for each in resource)):
         raise ConfigurationError(f"--resource {resource!a} is no name that can be written down")
-    root, only, missing = rooted(paths)
-    for problem in missing:
-        report.issue(problem.path, problem.reason)
-    if one_file_system and only is None:
-        _refuse_what_would_be_left_out(root, paths)
+    root, only = rooted(paths, listed)
+    if one_file_system and only is not None and b"" in only:
+        _refuse_what_would_be_left_out(root, (*paths, *listed))
     lines = [*map(literal_start, exclude), *(line for path in exclude_file for line in _lines(path))]
     larger = None if exclude_larger_than is None else bytes_of(exclude_larger_than)
     return Options(
@@ -196,7 +195,7 @@ def _selection(
 
 
 def _resource(root: bytes, only: frozenset[bytes] | None) -> str:
-    names = "" if only is None else ":" + ",".join(sorted(map(os.fsdecode, only)))
+    names = "" if only is None or b"" in only else ":" + ",".join(sorted(map(os.fsdecode, only)))
     name = f"{os.uname().nodename}:{os.fsdecode(root)}{names}"
     if not name.isprintable() or len(name.encode()) > NAME_BYTES_MAX:
         raise ConfigurationError("these paths give no name that can be written down", hint="say --resource NAME")
