@@ -6,6 +6,7 @@ The load balancer is HAProxy with the configuration of contrib/compose, the clie
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 import threading
@@ -24,6 +25,7 @@ from cryostore.client.settings import resolve
 from cryostore.model.jobs import CommitBackupJob, StartBackupJob
 from cryostore.model.restores import GetChunk
 from support import postgres, s3, sdk_folder
+from support.api import Api
 from support.fake_process import wait_for
 from support.load_balancer import load_balancer
 from support.nodes import Nodes
@@ -157,6 +159,50 @@ def test_a_node_that_stands_still_holds_no_request_for_long(tmp_path, paths):
             assert {status(0) for _ in range(8)} == {200}
         finally:
             nodes.thaw(0)
+
+
+@pytest.mark.stress
+def test_a_chunk_on_its_way_to_a_node_that_stands_still_arrives_within_seconds(tmp_path, services):
+    """With the shipped file, PostgreSQL and S3: the client repeats it, and the other node takes it."""
+    environment = os.environ | services | {"CRYO_KEYRING": str(tmp_path / "keyring.json")}
+    credentials = tmp_path / "credentials"
+    subprocess.run([*CRYO, "init", "--credentials", credentials], env=environment, check=True, capture_output=True)
+    with contextlib.ExitStack() as stack:
+        nodes = stack.enter_context(Nodes(tmp_path, environment, count=2))
+        balancer = stack.enter_context(load_balancer(tmp_path, nodes.places, as_shipped=True))
+        api = Api(stack.enter_context(Client.of(settings(balancer.url, credentials))), tmp_path)
+        job = api.start_job()
+        upload = api.start(job, "one")
+        numbers, is_enough = itertools.count(), threading.Event()
+        sent, taken = {}, []
+
+        def send():
+            while not is_enough.is_set():
+                index = next(numbers)
+                data = b"%d " % index * 100_000
+                began = time.monotonic()
+                api.chunk(job, upload, index, data)
+                taken.append(time.monotonic() - began)
+                sent[index] = data
+
+        with ThreadPoolExecutor(WRITERS) as pool:
+            writing = [pool.submit(send) for _ in range(WRITERS)]
+            try:
+                wait_for(lambda: balancer.in_flight(1))
+                nodes.freeze(0)
+                wait_for(lambda: balancer.in_flight(1))
+                wait_for(lambda: balancer.sees(1, "DOWN"))
+                before = len(taken)
+                wait_for(lambda: len(taken) > before + 2 * WRITERS)
+            finally:
+                is_enough.set()
+                nodes.thaw(0)
+            for each in writing:
+                each.result()
+        assert max(taken) < STANDS_STILL_SECONDS_MAX
+        contents = [sent[index] for index in sorted(sent)]
+        api.complete(job, upload, contents)
+        assert api.read(job) == {"one": b"".join(contents)}
 
 
 def settings(url, credentials):

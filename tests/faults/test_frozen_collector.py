@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -38,6 +39,31 @@ try:
 except ClaimLostError:
     print("lost", flush=True)
 """
+
+
+IN_A_TRANSACTION = """
+import os
+from cryostore.maintenance.gc import collect_all
+from cryostore.service.open_shared import SharedPlace, open_shared_service
+
+service = open_shared_service(SharedPlace(*(os.environ[f"CRYO_{name}"] for name in ("CATALOG", "BLOBS", "KEYRING"))))
+database = service.context.database
+really = database.write
+
+def write(work):
+    def held(transaction):
+        answer = work(transaction)
+        print("before the commit", flush=True)
+        input()
+        return answer
+    return really(held)
+
+database.write = write
+collect_all(service.context, quarantine_ms=0)
+print("finished", flush=True)
+"""
+HELD_SECONDS_MAX = 6
+"""The database waits 3 s for a process that does not go on; the rest is for a busy machine."""
 
 
 class Scene:
@@ -88,21 +114,21 @@ def scene(tmp_path):
 
 
 @contextmanager
-def collecting(scene, steps):
+def collecting(scene, steps, words=WORDS, says="a step"):
     """A process that has made so many steps of a collection, and waits for a line before each further one."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WORDS],
+        [sys.executable, "-c", words],
         env=environment(scene.store.place),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
-        assert process.stdout.readline() == "a step\n"
+        assert process.stdout.readline() == f"{says}\n"
         for _ in range(steps - 1):
             process.stdin.write("\n")
             process.stdin.flush()
-            assert process.stdout.readline() == "a step\n"
+            assert process.stdout.readline() == f"{says}\n"
         yield process
     finally:
         process.kill()
@@ -131,4 +157,23 @@ def test_the_work_of_a_process_that_died_is_taken_over(scene):
             collect_all(scene.store.service.context, quarantine_ms=0)
         process.kill()
         scene.take_over()
+    scene.check()
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("transactions", range(1, 7))
+def test_a_collection_that_stops_within_a_transaction_holds_writers_up_for_seconds_only(scene, transactions):
+    """In whichever of its transactions it stops. Then it goes on, and finishes if nobody took over."""
+    with collecting(scene, transactions, IN_A_TRANSACTION, "before the commit") as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        taken = []
+        for name, data in (("again", b"gone" * 1000), ("new", b"new" * 1000), ("kept", scene.kept["kept-0"])):
+            began = time.monotonic()
+            scene.api.put(scene.job, name, data)
+            taken.append(time.monotonic() - began)
+        assert max(taken) < HELD_SECONDS_MAX, taken
+        os.kill(process.pid, signal.SIGCONT)
+        said, _ = process.communicate("\n" * 1000)
+        assert said.endswith("finished\n"), said
+    assert {"again", "new", "kept"} <= set(scene.api.read(scene.job))
     scene.check()

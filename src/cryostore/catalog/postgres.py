@@ -28,7 +28,14 @@ from cryostore.catalog.migration import migrate_to_newest
 from cryostore.catalog.postgres_at_once import commit_at_once, statements_of
 from cryostore.catalog.postgres_clock import DatabaseClock
 from cryostore.catalog.postgres_failure import Reason, reason, refusal, translate
-from cryostore.catalog.postgres_session import MoreStatementsError, OneStatement, Place, PostgresTransaction, Session
+from cryostore.catalog.postgres_session import (
+    READER_IDLE_SECONDS,
+    MoreStatementsError,
+    OneStatement,
+    Place,
+    PostgresTransaction,
+    Session,
+)
 from cryostore.catalog.postgres_writer import WriterRow
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from cryostore.core.ids import NewId, random_id
@@ -67,6 +74,10 @@ HAS_SCHEMA = "SELECT 1 WHERE to_regclass('schema_version') IS NOT NULL"
 TRY = f"BEGIN; LOCK TABLE catalog_writer IN ROW EXCLUSIVE MODE; SET LOCAL lock_timeout = {LOCK_WAIT_MS}; {{number}}"
 """To take the lock needs no snapshot. So the transaction's is from after the wait."""
 IN_TURN = "BEGIN; LOCK TABLE catalog_writer IN EXCLUSIVE MODE; {number}"
+READER_SETTINGS = f"""
+    SET default_transaction_read_only = on;
+    SET idle_in_transaction_session_timeout = '{READER_IDLE_SECONDS}s';
+"""
 WHICH_BACKEND = "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 END_BACKEND = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = {pid} AND backend_start = '{started}'"
@@ -215,7 +226,7 @@ class PostgresDatabase:
         session = Session.open(self._place)
         try:
             self._row.confirm(session, losses)
-            session.say("SET default_transaction_read_only = on")
+            session.say(READER_SETTINGS)
         except BaseException:
             session.close()
             raise
@@ -267,6 +278,7 @@ class PostgresDatabase:
         assert isinstance(transaction, PostgresTransaction)
         transaction.session.answer_seconds = None  # an index of a large table takes the time it takes
         transaction.run("SET LOCAL statement_timeout = 0")
+        transaction.run(f"SET LOCAL idle_in_transaction_session_timeout = '{READER_IDLE_SECONDS}s'")
         migrate_to_newest(transaction, DIALECT)
 
     def _write_batch(self, batch: list[Pending]) -> None:

@@ -33,9 +33,12 @@ STATEMENT_SECONDS = 60
 """The longest that a statement may take: counting the objects of the largest backups takes some seconds."""
 ANSWER_SECONDS = STATEMENT_SECONDS + 15
 """The longest that an answer is waited for. What comes later is taken for lost, and the session with it."""
-IDLE_SECONDS = 10
-"""The longest that the server waits for the next statement of a transaction, while others wait for its locks: so long
-a process that is stopped in the midst of one holds the others up."""
+IDLE_SECONDS = 3
+"""The longest that the server waits for the next statement of a transaction that writes. Others wait for its locks: so
+long does a process that stops in the middle of a transaction hold them up. A process that was only slow runs the
+transaction again."""
+READER_IDLE_SECONDS = 10
+"""The same for a transaction that reads: nobody waits for it."""
 NETWORK = {
     "connect_timeout": CONNECT_SECONDS,
     "keepalives": 1,
