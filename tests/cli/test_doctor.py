@@ -23,6 +23,7 @@ from cryostore.model.jobs import ListBackupJobs
 from cryostore.model.recovery_points import ListRecoveryPointsByBackupVault
 from cryostore.model.restores import GetChunk
 from cryostore.wire.message import Response
+from support.keyrings import BOTH, write_keyring
 from support.serving import serving
 
 
@@ -155,6 +156,19 @@ def test_a_server(doctored, tmp_path, monkeypatch, capsys):
     code, said = doctored()
     assert (code, said["endpoint"]["level"]) == (2, ERROR)
     assert not said.keys() & {"store", "vault", "trial"}, "what cannot be known is not said"
+
+
+def test_a_server_without_its_key_is_named_for_that(doctored, tmp_path, monkeypatch):
+    """The client's credentials are not to blame, nor can the client put it right."""
+    with serving(tmp_path / "served") as server:
+        for name in ("AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+            monkeypatch.setenv(name, server.environment[name])
+        write_keyring(server.data_dir / "keyring.json", BOTH)
+        code, said = doctored()
+        (wrong,) = [line for line in said.values() if line["level"] != OK]
+        assert (code, wrong["level"], wrong["about"]) == (2, ERROR, "server")
+        assert "this server lacks master key" in wrong["found"]
+        assert "the server's operator" in wrong["advice"]
 
 
 def test_no_store_is_named(doctored, monkeypatch):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
+
 import obstore
 import pytest
 
+from cryostore.catalog import keys
+from cryostore.chunks.keyring import open_keyring, parse_place, unwrap
 from cryostore.core.errors import KeyMissingError, StorageUnavailableError
 from cryostore.core.time import DAY_MS
 from cryostore.core.traffic import BUCKETS
+from cryostore.maintenance.key_uses import pages
 from cryostore.maintenance.nodes import Node, live_nodes
 from cryostore.server.metrics import Slot, private_meter
 from cryostore.server.worker import OwnService
+from cryostore.service.keys import wrapping_context
 from support.keyrings import BOTH, write_keyring
-from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, missing_services, prepared
+from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, missing_services, opened_shared, prepared
 from support.stores import opened
 
 
@@ -123,6 +130,63 @@ def test_a_node_that_alone_cannot_use_the_blobs_leaves_the_balancer(tmp_path, ki
         one.leave()
         assert [each.name for each in live_nodes(store.service.context)] == ["two/1"]
         store.service.close()
+
+
+def test_a_blob_store_that_does_not_answer_is_trouble_at_once(tmp_path):
+    """However long its client would go on trying; what has begun is not begun again."""
+    begun, answers = [], threading.Event()
+
+    def try_blobs():
+        begun.append(1)
+        assert answers.wait(60)
+
+    with prepared(tmp_path / "store", ON_PATHS) as place:
+        store = SharedStore(place)
+        one = Node(store.service.context, try_blobs, name="one/1", try_seconds_max=0.01)
+        two = Node(store.service.context, store.service.try_blobs, name="two/1")
+        for node in (one, two, one):
+            store.clock.advance(1000)
+            if node is one:
+                with pytest.raises(StorageUnavailableError, match="has not answered"):
+                    node.report()
+            else:
+                node.report()
+        assert (one.alone, len(begun)) == (True, 1)
+        answers.set()
+        one._trial.join()
+        one.report()
+        assert not one.alone
+        store.service.close()
+
+
+def test_a_node_that_lacks_an_older_key_of_some_vault_leaves_the_balancer(tmp_path):
+    """As after a keyring that was not copied to every node. Only if another node can take its place."""
+    with opened_shared(tmp_path / "store", ON_PATHS) as store:
+        context = store.service.context
+        shutil.copy(tmp_path / "store" / "keyring.json", tmp_path / "full.json")
+        full = open_keyring(parse_place(str(tmp_path / "full.json")))
+        key = full.add(lambda: "second")
+        ((row,),) = pages(context, "vault_key")
+        secret = unwrap(context.keys.keyring, row.wrapped, wrapping_context(row.label))
+        two = SharedStore(store.place._replace(keyring=str(tmp_path / "full.json")))
+        one = Node(context, store.service.try_blobs, name="one/1")
+        other = Node(two.service.context, two.service.try_blobs, name="two/1")
+        service, meter = OwnService(store.service, one), private_meter()
+        other.report()
+        one.report()
+        assert one.lacking_key is None, "nothing needs the second key"
+        wrapped = key.wrap(secret, wrapping_context(row.label))
+        assert context.database.write(lambda transaction: keys.rewrap(transaction, row, wrapped))
+        with pytest.raises(KeyMissingError, match="second"):
+            one.report()
+        service.publish(meter)
+        assert (one.lacking_key, Slot(meter._numbers).value("key_away")) == ("second", 1)
+        other.report()
+        assert other.lacking_key is None
+        other.leave()
+        one.report()
+        assert one.lacking_key is None, "no other node could take its place"
+        two.service.close()
 
 
 def test_what_goes_to_catalog_and_blob_store_is_counted_with_what_retries_hide(tmp_path, monkeypatch, caplog):

@@ -49,6 +49,8 @@ class HttpProxy:
         """By kind, what becomes of a request's body on its way."""
         self.answers = {}
         """By kind, what becomes of an answer's body on its way."""
+        self.head = lambda _name, value: value
+        """What becomes of the value of a request's header on its way."""
         self.seen = []
         self.closing = threading.Event()
         self._lock = threading.Lock()
@@ -131,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                connection.putheader(name, value)
+                connection.putheader(name, self.proxy.head(name, value))
             connection.endheaders(body)
             answer = connection.getresponse()
             headers = {name: value for name, value in answer.getheaders() if name.lower() not in DROPPED}

@@ -127,7 +127,10 @@ def _traffic(slots: list[Slot]) -> Iterator[Metric]:
 LOAD = {
     "draining": ("cryostore_workers_draining", "Of these, the ones that were told to stop."),
     "store_away": ("cryostore_workers_without_store", "Of these, the ones that do not reach the store."),
-    "key_away": ("cryostore_workers_without_key", "Of these, the ones whose keyring lacks the master key in use."),
+    "key_away": (
+        "cryostore_workers_without_key",
+        "Of these, the ones whose keyring lacks a master key that is needed.",
+    ),
     "blobs_away": ("cryostore_workers_without_blobs", "Of these, the ones that alone cannot use the blob store."),
     "full": ("cryostore_workers_full", "Of these, the ones that take no connections: all places are in use."),
     "connections": ("cryostore_connections", "Open connections of clients."),

@@ -39,7 +39,7 @@ PROBE_BYTES = 4096
 PLAIN = "text/plain; charset=utf-8"
 TROUBLES = {
     "store_away": "the catalog does not answer, or does not go with this server any more",
-    "key_away": "the keyring of this server lacks the master key in use: the log says which",
+    "key_away": "the keyring of this server lacks the master key in use, or one that others have: the log says which",
     "blobs_away": "this server cannot use the blob store, and others can: see its clock, credentials and route",
 }
 """Why no requests should be sent here, by what a worker shows."""

@@ -326,7 +326,7 @@ class OwnService:
         meter.show(
             catalog_connections=getattr(self._service.context.database, "connections", 0),
             store_away=self._catalog_away or self._service.outdated,
-            key_away=self._key_away,
+            key_away=self._key_away or (self._node is not None and self._node.lacking_key is not None),
             blobs_away=self._node is not None and self._node.alone,
         )
         seen, self._figures = self._figures, None
@@ -390,7 +390,7 @@ def open_default(configuration: Configuration, *, clock: Clock, new_id: NewId) -
     if configuration.data_dir is None:
         shared = _open_shared(configuration, settings, new_id)
         node = Node(shared.context, shared.try_blobs)
-        with contextlib.suppress(StorageUnavailableError):  # it is tried again
+        with contextlib.suppress(StorageUnavailableError, KeyMissingError):  # it is tried again, and logged
             node.report()
         return OwnService(shared, node)
     data_dir = configuration.data_dir

@@ -1,0 +1,126 @@
+"""A node that cannot use S3 while another one can leaves the load balancer; if none can, none leaves.
+
+Two real nodes on PostgreSQL and S3, behind HAProxy with the configuration of contrib/compose. The faults are real ones:
+S3 itself refuses a wrong clock and a key that it does not know, and a dead route answers nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cryostore.catalog import nodes as reports
+from cryostore.catalog.postgres import PostgresDatabase
+from support import postgres, s3
+from support.http_proxy import Fault, HttpProxy
+from support.load_balancer import load_balancer
+from support.nodes import Nodes
+from support.serving import CRYO
+from support.waiting import until
+
+LIBRARY = "*/faketime/libfaketimeMT.so.1"
+LEAVES_SECONDS_MAX = 75
+"""Three reports at most, 10 s apart, each of which waits 10 s for the blob store at most; and a busy machine."""
+BACK_SECONDS_MAX = 150
+"""The client of a dead route goes on trying for up to a minute before it opens another connection."""
+KINDS = ("delete", "get", "list", "put", "stat")
+
+
+def faketime(offset):
+    """What gives a process a clock that goes by the file `offset`, which may change."""
+    found = list(Path("/usr/lib").glob(LIBRARY))
+    if not found:
+        pytest.skip("libfaketime is not here (Debian: faketime): a node with a wrong clock was not tried")
+    return {
+        "LD_PRELOAD": str(found[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+class Scene:
+    """Two nodes, each with a clock and a way to S3 of its own."""
+
+    def __init__(self, folder, opened):
+        self._offsets = [folder / "clock1", folder / "clock2"]
+        for path in self._offsets:
+            path.write_text("+0s")
+        blobs = s3.fresh_url()
+        self.ways = [opened.enter_context(HttpProxy(s3.endpoint())) for _ in range(2)]
+        catalog = opened.enter_context(postgres.new_database(migrated=False))
+        environment = os.environ | s3.CREDENTIALS | {
+            "CRYO_CATALOG": catalog, "CRYO_BLOBS": blobs, "CRYO_KEYRING": str(folder / "keyring.json"),
+        }  # fmt: skip
+        command = [*CRYO, "init", "--credentials", folder / "credentials"]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        own = {
+            number: {"CRYO_BLOBS": f"{blobs.partition('?')[0]}?endpoint={way.address}"} | faketime(path)
+            for number, (way, path) in enumerate(zip(self.ways, self._offsets, strict=True))
+        }
+        nodes = opened.enter_context(Nodes(folder, environment, count=2, own=own))
+        self.balancer = opened.enter_context(load_balancer(folder, nodes.places))
+        self.database = opened.enter_context(contextlib.closing(PostgresDatabase(catalog)))
+
+    def wrong_clock(self, number):
+        """Let the clock of a node be 7 hours ahead from now on."""
+        self._offsets[number].write_text("+7h")
+
+    def wrong_keys(self, number):
+        """Let S3 see a key from this node that it does not know."""
+        self.ways[number].head = lambda _, value: value.replace("Credential=", "Credential=NOT")
+
+    def dead_route(self, number):
+        """Let nothing come through from this node to S3."""
+        for kind in KINDS:
+            self.ways[number].fail(kind, Fault.SILENT_BEFORE, 10_000)
+
+    def heal(self, number):
+        """End all of this node's trouble."""
+        self._offsets[number].write_text("+0s")
+        self.ways[number].head = lambda _, value: value
+        for kind in KINDS:
+            self.ways[number].fail(kind, Fault.SILENT_BEFORE, 0)
+
+    def troubles(self):
+        """What the nodes say of themselves."""
+        rows = self.database.read(lambda transaction: reports.live(transaction, now_ms=self.database.now_ms()))
+        return [row.trouble for row in rows]
+
+
+@pytest.fixture
+def scene(tmp_path):
+    with contextlib.ExitStack() as opened:
+        yield Scene(tmp_path, opened)
+
+
+def eventually(condition, seconds_max=LEAVES_SECONDS_MAX):
+    """Wait until it is so."""
+    until(condition, seconds_max=seconds_max, pause_seconds=0.1)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("trouble", ["wrong_clock", "wrong_keys", "dead_route"])
+def test_one_node_in_trouble_leaves_and_comes_back(scene, trouble):
+    getattr(scene, trouble)(0)
+    eventually(lambda: scene.balancer.sees(1, "DOWN"))
+    assert scene.balancer.sees(2, "UP")
+    assert len(scene.troubles()) == 2
+    scene.heal(0)
+    eventually(lambda: scene.balancer.sees(1, "UP"), BACK_SECONDS_MAX)
+    assert scene.balancer.sees(2, "UP")
+
+
+@pytest.mark.stress
+def test_of_two_nodes_in_trouble_none_leaves(scene):
+    """However their troubles came: here one leaves first, and comes back when the other one is no better."""
+    scene.wrong_keys(0)
+    eventually(lambda: scene.balancer.sees(1, "DOWN"))
+    scene.wrong_keys(1)
+    eventually(lambda: len([trouble for trouble in scene.troubles() if trouble]) == 2)
+    eventually(lambda: scene.balancer.sees(1, "UP"))
+    assert scene.balancer.sees(2, "UP")
