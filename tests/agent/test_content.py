@@ -7,11 +7,12 @@ import random
 
 import pytest
 
-from cryostore.agent.chunker import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, ContentChunker
+from cryostore.agent.chunker import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, DISK_MARKS, ContentChunker
 from cryostore.agent.content import READ_BYTES, SHARED_BYTES_MAX, SHARED_BYTES_MIN, ContentWriter
 from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.entry import NO_CONTENT
 from cryostore.agent.upload import ObjectUpload
+from cryostore.core.compression import BLOCK_BYTES
 from cryostore.core.limits import KIB, MIB
 
 
@@ -107,3 +108,38 @@ def test_an_insertion_moves_the_cuts_around_it_alone():
         content.large(io.BytesIO(each).readinto, len(each))
         chunks.append(set(kept.chunks.values()))
     assert len(chunks[1] - chunks[0]) <= 3
+
+
+def cut(data, read=None, expected=None):
+    kept, content = writer()
+    content.large(read or io.BytesIO(data).readinto, len(data) if expected is None else expected)
+    return [kept.chunks[index] for index in sorted(kept.chunks)]
+
+
+def image(length, seed=1, mark=(1080, b"\x53\xef")):
+    data = bytearray(noise(length, seed))
+    data[mark[0] : mark[0] + len(mark[1])] = mark[1]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("mark", DISK_MARKS)
+@pytest.mark.parametrize("length", [CHUNK_BYTES_MIN + 1, 3 * READ_BYTES, 3 * READ_BYTES + 700])
+def test_the_image_of_a_disk_is_cut_between_its_blocks(mark, length):
+    data = image(length, mark=mark)
+    chunks = cut(data)
+    assert b"".join(chunks) == data
+    assert all(len(chunk) % BLOCK_BYTES == 0 for chunk in chunks[:-1])
+    assert all(len(chunk) <= CHUNK_BYTES_MAX for chunk in chunks)
+    assert cut(data, expected=1 << 50) == chunks  # a stream does not say how long it is
+
+
+def test_a_changed_block_of_an_image_moves_the_cuts_around_it_alone():
+    data = image(32 * MIB)
+    changed = data[: 12 * MIB] + noise(BLOCK_BYTES, 2) + data[12 * MIB + BLOCK_BYTES :]
+    chunks = [set(cut(each)) for each in (data, changed)]
+    assert 1 <= len(chunks[1] - chunks[0]) <= 3
+
+
+@pytest.mark.parametrize("beginning", [b"", b"XFS", b"XFSB", bytes(510) + b"\x55", bytes(1080) + b"\x53"])
+def test_content_that_is_shorter_than_the_mark_of_a_disk_is_cut_whole(beginning):
+    assert b"".join(cut(beginning)) == beginning

@@ -80,7 +80,12 @@ def test_a_compressible_eighth_shrinks_wherever_it_lies(start):
     assert len(encoded) < 3.7 * (1 << 20)
 
 
-@pytest.mark.parametrize(("data", "kind"), [(TEXT, "text"), (NOISE, "dense"), (bytes(range(256)) * 4096, "code")])
+TABLE = bytes(range(256)) * 4096
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"), [(TEXT, "text"), (NOISE, "dense"), (TABLE, "blocks"), (TABLE[1:], "code"), (TABLE[:-512], "code")]
+)
 def test_large_data_is_compressed_by_what_it_is(data, kind):
     assert STORE._chosen(data) is getattr(STORE._engines, kind)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cryostore.agent.chunker import Chunker
+from cryostore.agent.chunker import Chunker, is_disk
 from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.entry import NO_CONTENT, NO_DIGEST, Content
 from cryostore.agent.upload import ObjectUpload, Uploader
@@ -99,21 +99,23 @@ class ContentWriter:
         """
         first = self.upload.chunks_count
         total = got = wanted = 0
+        of_disk = False
         held: memoryview = memoryview(b"")
         while got == wanted:
             wanted = min(READ_BYTES, length - total + 1) if total <= length else READ_BYTES
             buffer = memoryview(unfilled(len(held) + wanted))
             buffer[: len(held)] = held
             got = read(buffer[len(held) :])
+            of_disk = of_disk if total else is_disk(buffer[:got])
             total += got
-            held = self._cut(buffer[: len(held) + got], at_end=got < wanted)
+            held = self._cut(buffer[: len(held) + got], of_disk=of_disk, at_end=got < wanted)
         self.upload.content_bytes += total
         return (Content(self.object_number, first, 0) if total else NO_CONTENT), total
 
-    def _cut(self, data: memoryview, *, at_end: bool) -> memoryview:
+    def _cut(self, data: memoryview, *, of_disk: bool, at_end: bool) -> memoryview:
         """Submit the chunks of `data` but one that may go on; answers that one."""
         start = 0
-        for length in self._chunker.cuts(data):
+        for length in self._chunker.cuts(data, of_disk=of_disk):
             if start + length == len(data) and not at_end:
                 break
             self._uploader.submit(self.upload, self.upload.reserve(), data[start : start + length])

@@ -40,8 +40,8 @@ class KeyedCutPoints:
         self._small_key = derive(secret, SMALL_LABEL)
         self._piece_key = derive(secret, PIECE_LABEL)
 
-    def cuts(self, data: memoryview) -> Iterator[int]:
-        """See Chunker."""
+    def cuts(self, data: memoryview, *, of_disk: bool = False) -> Iterator[int]:  # noqa: ARG002 - see below
+        """See Chunker. A disk is cut as everything else: the agent compresses what it seals."""
         hidden = memoryview(bytes(data).translate(self._permutation))
         start = end = 0
         for length in self._pieces.cuts(hidden):
