@@ -7,11 +7,13 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import time
 from contextlib import closing
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +99,55 @@ def test_an_interrupted_stream_is_given_up(cryo, number):
     assert process.returncode == 130
     assert cryo.points() == []
     assert b"nothing is open" in cryo("jobs")[0]
+
+
+@pytest.mark.parametrize("kind", ["stream", "disk"])
+@pytest.mark.parametrize("is_link", [False, True], ids=["pipe", "link to a pipe"])
+def test_a_pipe_that_nobody_reads_does_not_keep_a_restore(cryo, tmp_path, kind, is_link):
+    (tmp_path / "disk").write_bytes(noise(MIB))
+    source = {"stream": ("--stdin", "--name", "a"), "disk": ("--device", tmp_path / "disk")}[kind]
+    cryo("backup", *source, stdin=b"stream")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    process = cryo.start("restore", "latest", tmp_path / ("link" if is_link else "pipe"))
+    wait_for_handler(process.pid, signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == 130
+
+
+def wait_for_handler(pid, number):
+    """Wait until a process handles a signal."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while True:
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        if int(status["SigCgt"], 16) & 1 << (number - 1):
+            return
+        assert time.monotonic() < deadline
+
+
+def test_a_source_or_target_of_a_wrong_kind_is_refused_at_once(cryo, tmp_path):
+    """Nothing of the kind is opened: an open of a FIFO would wait for somebody who writes."""
+    (tmp_path / "disk").write_bytes(noise(MIB))
+    cryo("backup", "--device", tmp_path / "disk", "--resource", "disk")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to pipe").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for source in ("pipe", "to pipe"):
+            assert "a FIFO is no disk; --stdin backs up" in cryo("backup", "--device", tmp_path / source, code=2)[1]
+        for source in ("socket", ".", "/dev/null"):
+            assert "is neither a block device nor a file" in cryo("backup", "--device", source, code=2)[1]
+        assert "is a socket, which cannot be opened" in cryo("restore", "latest", tmp_path / "socket", code=2)[1]
+        assert (tmp_path / "socket").is_socket()
+    cryo("backup", tmp_path / "disk", "--resource", "tree")
+    for target in ("pipe", "socket", "disk"):
+        for point in ("latest", "latest:disk") if target != "disk" else ("latest",):
+            _, err = cryo("restore", point, target, "--resource", "tree", code=2)
+            assert "Not a directory" in err or "is no folder" in err
+    (tmp_path / "folder").mkdir()
+    cryo("restore", "latest", tmp_path / "folder", "--resource", "disk")
+    assert (tmp_path / "folder" / "disk").read_bytes() == noise(MIB)
 
 
 def test_a_killed_stream_leaves_nothing_and_is_not_sent_again(cryo):

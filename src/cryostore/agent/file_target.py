@@ -64,12 +64,7 @@ def restore_file(files: Files, entry: Entry, options: Options, report: Report, *
     report.files = report.entries = 1
     report.total_bytes = entry.row.size
     report.current = entry.path
-    try:
-        standing = os.stat(path, follow_symlinks=not in_folder)
-    except FileNotFoundError:
-        standing = None
-    except OSError as error:
-        raise TargetError.of(path, error) from error
+    standing = _standing(path, in_folder=in_folder)
     if standing is not None and not _replace(entry, standing, options.overwrite, in_folder=in_folder):
         report.unchanged = 1
         report.file_bytes = entry.row.size
@@ -89,6 +84,22 @@ def restore_file(files: Files, entry: Entry, options: Options, report: Report, *
     except DAMAGE as error:
         report.new = 0
         report.issue(entry.path, error.message)
+
+
+def _standing(path: bytes, *, in_folder: bool) -> os.stat_result | None:
+    """The status of what is at the path. Raises ConfigurationError if the user named what can never be opened."""
+    try:
+        standing = os.stat(path, follow_symlinks=not in_folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TargetError.of(path, error) from error
+    if not in_folder and stat.S_ISSOCK(standing.st_mode):
+        raise ConfigurationError(
+            f"{os.fsdecode(path)!a} is a socket, which cannot be opened",
+            hint="name a file, a folder, a pipe or a block device",
+        )
+    return standing
 
 
 def _replace(entry: Entry, standing: os.stat_result, overwrite: Overwrite, *, in_folder: bool) -> bool:
@@ -142,7 +153,7 @@ def _opened(path: bytes, flags: int, standing: os.stat_result) -> int:
 def _onto_device(
     file: Readable, entry: Entry, path: bytes, standing: os.stat_result, options: Options, report: Report
 ) -> None:
-    fd = _opened(path, os.O_RDWR | os.O_EXCL, standing)  # refused while the device is mounted
+    fd = _opened(path, os.O_RDWR | os.O_EXCL | os.O_NONBLOCK, standing)  # refused while the device is mounted
     try:
         room = os.lseek(fd, 0, os.SEEK_END)
         if file.size > room:
