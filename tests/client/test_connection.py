@@ -203,6 +203,68 @@ def test_an_answer_without_a_length_is_read_up_to_the_limit(kind):
     assert sum(sent) < 16 * MIB
 
 
+ENDLESS = {
+    "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "100 Continue with headers": (b"", b"HTTP/1.1 100 Continue\r\na: b\r\n\r\n"),
+    "extensions of chunks": (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"1;" + b"x" * 9000 + b"\r\n1\r\n",
+    ),
+    "trailers": (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+}
+
+
+@contextmanager
+def endless(begin, more, pause=lambda: None):
+    """A server that begins an answer and sends `more` for ever; a transport to it, and what was sent."""
+    sent = []
+
+    def serve(listener):
+        accepted, _ = listener.accept()
+        with accepted, contextlib.suppress(OSError):
+            accepted.recv(65536)
+            accepted.sendall(begin)
+            while True:
+                accepted.sendall(more)
+                sent.append(len(more))
+                pause()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        yield listener.getsockname()[1], sent
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_an_answer_whose_envelope_never_ends_is_refused(kind):
+    begin, more = ENDLESS[kind]
+    with endless(begin, more * (1 + 65536 // len(more))) as (port, sent):
+        transport = HttpTransport(Endpoint("http", "127.0.0.1", port))
+        with pytest.raises(ConnectionFailedError, match=r"too long|chunk|more than|LineTooLong") as refused:
+            transport.send(get(answer_bytes_max=MIB))
+    assert sum(sent) < 32 * MIB
+    assert refused.value.message
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"], ids=["head", "body"])
+def test_an_answer_that_arrives_byte_by_byte_ends_in_time(begin, monkeypatch):
+    """Each byte comes in time. The answer as a whole does not."""
+    clock = [0.0]
+    monkeypatch.setattr(connection.time, "monotonic", lambda: clock[0])
+
+    def an_hour_a_kilobyte():
+        clock[0] += 3.6
+
+    with endless(begin, b"H", an_hour_a_kilobyte) as (port, sent):
+        transport = HttpTransport(Endpoint("http", "127.0.0.1", port))
+        with pytest.raises(ConnectionFailedError, match="was not complete after 900 seconds") as refused:
+            transport.send(get())
+    assert not refused.value.retryable
+    assert sent
+
+
 def test_an_answer_sent_before_the_body_was_read_is_what_counts():
     """A server that refuses a large upload answers at once and closes."""
     listener = socket.create_server(("127.0.0.1", 0))

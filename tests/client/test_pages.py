@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cryostore.client import pages as pages_module
 from cryostore.client.pages import chunks, items, objects, pages
 from cryostore.core.errors import CryostoreError
 from cryostore.model import OPERATIONS
@@ -101,3 +102,44 @@ def test_every_list_operation_has_one_list_and_a_token_both_ways():
         if "next_token" in attributes:
             assert len(attributes) == 2, declaration.name
             assert "next_token" in {member.attribute for member in declaration.members}, declaration.name
+
+
+class Endless:
+    """A Call that answers ever new tokens, each after some seconds."""
+
+    def __init__(self, count, seconds=0.0):
+        self.count = count
+        self.seconds = seconds
+        self.now = 0.0
+        self.asked = 0
+
+    def call(self, operation):
+        self.asked += 1
+        self.now += self.seconds
+        return jobs_page(range(self.count), str(self.asked))
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("server", "says", "most"),
+    [
+        (Endless(1), "there are more than 50 pages", 50),
+        (Endless(0), "7 pages in a row are empty", 7),
+        (Endless(1, seconds=3600), "7 pages took 25200 seconds", 7),
+    ],
+)
+def test_a_list_that_never_ends_is_an_error(server, says, most, monkeypatch):
+    monkeypatch.setattr(pages_module, "PAGES_MAX", 50)
+    monkeypatch.setattr(pages_module, "EMPTY_PAGES_MAX", 7)
+    with pytest.raises(CryostoreError, match=f"the list that ListBackupJobs answers does not end: {says}"):
+        for _ in pages(server, ListBackupJobs(), monotonic=server.monotonic):
+            pass
+    assert server.asked == most
+
+
+def test_what_its_reader_does_meanwhile_is_not_time_that_a_list_takes():
+    lister = Lister([1, 1, 1], jobs_page)
+    clock = iter([0, 1, 100_000, 100_001, 200_000, 200_001])
+    assert len(list(pages(lister, ListBackupJobs(), monotonic=lambda: next(clock)))) == 3

@@ -5,40 +5,92 @@ Rules of this file:
 - A kept connection that turns out to be broken is replaced once, silently: servers close idle ones at any moment.
 - Everything that goes wrong leaves as ConnectionFailedError.
 - A forked child never uses its parent's connections.
+- What is read of one answer is bounded in bytes, all that is no body included, and in time as a whole.
 - Once it was cut off, nothing waits long any more, and nothing is sent twice.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import socket
 import ssl
+import time
 import weakref
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
+from typing import Any, cast
 
 from cryostore.client.transport import ConnectionFailedError, Endpoint
 from cryostore.core.digest import Payload
 from cryostore.core.errors import ConfigurationError
+from cryostore.core.limits import MIB
 from cryostore.wire.message import Request, Response
 
 CONNECTIONS_IDLE_MAX = 64
+ENVELOPE_BYTES_MAX = 4 * MIB
+"""The most of an answer that is no body: status lines, headers, sizes of chunks, trailers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long to wait for a connection, and for the next bytes on one."""
+    """How long to wait for a connection, for the next bytes on one, and for the end of an answer."""
 
     connect_seconds: float = 10.0
     read_seconds: float = 60.0
+    answer_seconds: float = 900.0
 
 
-class _AnswerTooLongError(HTTPException):
-    """An answer is longer than anything that the request asks for."""
+class _EndlessAnswerError(HTTPException):
+    """An answer is longer than anything that the request asks for, or takes longer to arrive."""
+
+
+class _Arriving(io.RawIOBase):
+    """The bytes of one answer as they arrive: no more of them, and no longer, than an answer may take."""
+
+    def __init__(self, connected: socket.socket, timeouts: Timeouts, bytes_max: int) -> None:
+        self._socket = connected
+        self._raw = connected.makefile("rb", buffering=0)  # keeps the socket open until this is closed
+        self._timeouts = timeouts
+        self._bytes_max = self._bytes_left = bytes_max
+        self._ends = time.monotonic() + timeouts.answer_seconds
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        """Read what has arrived. Raises _EndlessAnswerError, and OSError as a socket does."""
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise _EndlessAnswerError(f"an answer was not complete after {self._timeouts.answer_seconds:g} seconds")
+        self._socket.settimeout(min(left, self._timeouts.read_seconds))
+        count = self._raw.readinto(buffer)
+        self._bytes_left -= count or 0
+        if self._bytes_left < 0:
+            raise _EndlessAnswerError(f"an answer of over {self._bytes_max} bytes is too long")
+        return count
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._raw.close()
+        super().close()
+
+
+class _Answering:
+    """The part of a socket that an HTTPResponse uses: the file it reads."""
+
+    def __init__(self, connected: socket.socket, timeouts: Timeouts, bytes_max: int) -> None:
+        self._file = io.BufferedReader(_Arriving(connected, timeouts, bytes_max))
+
+    def makefile(self, mode: str) -> io.BufferedReader[Any]:  # noqa: ARG002 - the shape of a socket's
+        """The answer, to be read."""
+        return self._file
 
 
 class HttpTransport:
@@ -73,7 +125,7 @@ class HttpTransport:
                 hint="name the file of the certificate authority to trust (ca_bundle, or AWS_CA_BUNDLE)",
                 retryable=False,
             ) from error
-        except _AnswerTooLongError as error:
+        except _EndlessAnswerError as error:
             raise ConnectionFailedError(
                 f"{self.endpoint}: {error}", hint="is this the address of a Cryostore server?", retryable=False
             ) from error
@@ -91,7 +143,7 @@ class HttpTransport:
 
     def cut_off(self, seconds: float) -> None:
         """End all requests that are under way; any later one waits no longer than this for each step of it."""
-        self.timeouts = Timeouts(seconds, seconds)
+        self.timeouts = Timeouts(seconds, seconds, seconds)
         self._is_cut_off = True
         for connection in list(self._busy):
             with contextlib.suppress(OSError):  # it has come to its end meanwhile
@@ -131,6 +183,7 @@ class HttpTransport:
             # A server may answer and close before it has read the whole body: its answer is what counts.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 _write(connection, request)
+            connection.response_class = partial(_answer, self.timeouts, request.answer_bytes_max)  # type: ignore[assignment]
             with connection.getresponse() as answer:  # which owns the socket if the server is to close it
                 body = _read(answer, request.answer_bytes_max)
         except BaseException:
@@ -144,6 +197,12 @@ class HttpTransport:
             self._idle.append(connection)
         headers = [(name.lower(), value) for name, value in answer.getheaders()]
         return Response(answer.status, headers, Payload(body))
+
+
+def _answer(timeouts: Timeouts, bytes_max: int, connected: socket.socket, method: str) -> HTTPResponse:
+    """What reads an answer, within its bounds."""
+    arriving = _Answering(connected, timeouts, bytes_max + ENVELOPE_BYTES_MAX)
+    return HTTPResponse(cast("socket.socket", arriving), method=method)
 
 
 def trust(ca_bundle: str | None) -> ssl.SSLContext:
@@ -176,7 +235,7 @@ def _read(answer: HTTPResponse, bytes_max: int) -> bytes:
         return answer.read()
     body = b"" if answer.length is not None else answer.read(bytes_max + 1)
     if answer.length is not None or len(body) > bytes_max:
-        raise _AnswerTooLongError(f"an answer of {answer.length or f'over {bytes_max}'} bytes is too long")
+        raise _EndlessAnswerError(f"an answer of {answer.length or f'over {bytes_max}'} bytes is too long")
     return body
 
 

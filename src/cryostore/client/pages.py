@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,29 +14,62 @@ from cryostore.model.restores import BackupObject, Chunk, ListChunks, ListObject
 
 Out = TypeVar("Out", bound=Output)
 
+PAGES_MAX = 1_000_000
+"""No list is longer: 100 chunks a page are an object of 400 TB."""
+EMPTY_PAGES_MAX = 10_000
+"""How many pages in a row may have no item: a server that filters may have some."""
+WAIT_SECONDS_MAX = 6 * 3600
+"""How long all pages of a list may be waited for."""
 
-def pages(call: Call, operation: Operation[Out]) -> Iterator[Out]:
+
+def pages(call: Call, operation: Operation[Out], *, monotonic: Callable[[], float] = time.monotonic) -> Iterator[Out]:
     """Each page of a list, from where `operation` starts; asks for a page only when it is wanted.
 
-    Raises TypeError for an operation whose answer has no pages, and CryostoreError if the server gives one token twice
-    in a row, because that would never end.
+    Raises TypeError for an operation whose answer has no pages, and CryostoreError for a list that does not end: the
+    server repeats a token, or the list has more pages, or takes longer, than any list does.
     """
-    if not any(member.attribute == "next_token" for member in operation.declaration.output_members):
-        raise TypeError(f"{operation.declaration.name} does not answer in pages")
-    while True:
+    name = operation.declaration.name
+    items_of = _items_name(operation)
+    waited = 0.0
+    empty = 0
+    for number in range(1, PAGES_MAX + 1):
+        began = monotonic()
         page = call.call(operation)
+        waited += monotonic() - began
         yield page
-        token = page.next_token  # type: ignore[attr-defined] # checked above
+        token = page.next_token  # type: ignore[attr-defined] # checked by _items_name
         if not token:
             return
         if token == operation.next_token:  # type: ignore[attr-defined] # every paged operation has it
-            raise CryostoreError(f"{operation.declaration.name} answered the same NextToken twice")
+            raise CryostoreError(f"{name} answered the same NextToken twice")
+        empty = 0 if getattr(page, items_of) else empty + 1
+        if empty >= EMPTY_PAGES_MAX:
+            raise _endless(name, f"{empty} pages in a row are empty")
+        if waited > WAIT_SECONDS_MAX:
+            raise _endless(name, f"{number} pages took {waited:.0f} seconds")
         operation = msgspec.structs.replace(operation, next_token=token)
+    raise _endless(name, f"there are more than {PAGES_MAX} pages")
+
+
+def _endless(name: str, reason: str) -> CryostoreError:
+    return CryostoreError(
+        f"the list that {name} answers does not end: {reason}", hint="is this the address of a Cryostore server?"
+    )
+
+
+def _items_name(operation: Operation[Any]) -> str:
+    """The member of a page that has the items. Raises TypeError for an operation whose answer has no pages."""
+    names = [member.attribute for member in operation.declaration.output_members]
+    if "next_token" not in names:
+        raise TypeError(f"{operation.declaration.name} does not answer in pages")
+    names.remove("next_token")
+    (name,) = names
+    return name
 
 
 def items(call: Call, operation: Operation[Any]) -> Iterator[Any]:
     """Each item of a list over all its pages. See `pages`."""
-    (name,) = (member.attribute for member in operation.declaration.output_members if member.attribute != "next_token")
+    name = _items_name(operation)
     for page in pages(call, operation):
         yield from getattr(page, name)
 
