@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from cryostore.agent.device import BLOCK_BYTES
 from cryostore.core.limits import MIB
 from support.serving import CRYO
 
@@ -300,7 +301,7 @@ def test_a_disk_with_a_damaged_block_is_restored_in_place_but_for_that(cryo, tmp
     data = noise(24 * MIB)
     (tmp_path / "disk").write_bytes(data)
     cryo("backup", "--device", tmp_path / "disk", "--name", "disk")
-    block = 4 * MIB
+    block = BLOCK_BYTES
     spoil_in_the_middle(cryo, sha256(data[2 * block : 3 * block]).digest())
     words = f"disk: {block} bytes from byte {2 * block} on cannot be read: stored data is damaged"
     _, err = cryo("restore", "latest", tmp_path / "new", code=1)
