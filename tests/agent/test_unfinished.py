@@ -12,6 +12,7 @@ import pytest
 from cryostore.agent.header import STREAM
 from cryostore.agent.job import open_job
 from cryostore.agent.report import Report
+from cryostore.agent.sign_of_life import HEARTBEAT_SECONDS
 from cryostore.agent.single_file import Options
 from cryostore.agent.stream import backup_stream
 from cryostore.agent.unfinished import noted
@@ -23,6 +24,7 @@ from cryostore.model.chunks import PutChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.objects import DeleteObject
 from support.agent import seen, write
+from support.stores import opened
 
 
 def noise(length, seed):
@@ -142,6 +144,18 @@ def test_a_job_of_somebody_else_is_left_alone(local_runs, tmp_path):
         local_runs.backup(tmp_path / "source")
     job.give_up(CryostoreError("test"))
     assert local_runs.backup(tmp_path / "source")[1].recovery_point_arn
+
+
+@pytest.mark.parametrize("wait_seconds", [0, 300, 301, 3600])
+def test_a_run_that_waits_for_its_server_keeps_its_job(tmp_path, wait_seconds):
+    """The store saw nothing of it meanwhile. A run that is silent for longer makes way."""
+    with opened(tmp_path / "data") as store:
+        open_job(store, "Default", "tree", {}, wait_seconds=wait_seconds)
+        store.clock.advance(wait_seconds * 1000 + 2 * HEARTBEAT_SECONDS * 1000)
+        with pytest.raises(ServiceUnavailableException, match="another backup of this resource is running"):
+            open_job(store, "Default", "tree", {})
+        store.clock.advance(2 * HEARTBEAT_SECONDS * 1000)
+        open_job(store, "Default", "tree", {})
 
 
 def test_two_runs_of_one_resource_do_not_share_a_note(tmp_path):

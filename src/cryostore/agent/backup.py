@@ -42,6 +42,8 @@ class Options:
     """Paths below the root where a backup is not to read what it writes."""
     tags: dict[str, str] = field(default_factory=dict)
     dry_run: bool = False
+    wait_seconds: float = 0.0
+    """How long the call waits for a server that is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def backup(
         return dry_run(options, report)
     began_ns = now() * 1_000_000
     walk = _walk(options, report)
-    job = open_job(call, options.vault, options.resource, options.tags, unfinished)
+    job = open_job(call, options.vault, options.resource, options.tags, unfinished, wait_seconds=options.wait_seconds)
     report.damaged_objects = job.damaged_count
     try:
         with ExitStack() as stack:

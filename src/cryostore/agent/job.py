@@ -13,7 +13,7 @@ from cryostore.agent.errors import SourceError
 from cryostore.agent.header import FILESET
 from cryostore.agent.keyed_call import KeyedCall
 from cryostore.agent.resources import ROLE_ARN, resource_arn
-from cryostore.agent.sign_of_life import HEARTBEAT_SECONDS
+from cryostore.agent.sign_of_life import promised_seconds
 from cryostore.agent.unfinished import Unfinished
 from cryostore.client import pages
 from cryostore.core import interrupts
@@ -121,8 +121,12 @@ def open_job(
     tags: dict[str, str],
     unfinished: Unfinished | None = None,
     kind: str = FILESET,
+    *,
+    wait_seconds: float = 0.0,
 ) -> BackupJob:
     """The job of a killed run if it can be gone on with, else a new one. Without a base, if that cannot be read.
+
+    `wait_seconds` is how long the run waits for a server that is away: its job stays its own for that time.
 
     Raises what the store raises, ServiceUnavailableException while another job of the resource is running, and
     KeyUnavailableError if a base that cannot be read was sealed and this run would not seal, or the other way round.
@@ -138,7 +142,7 @@ def open_job(
         resource_arn=resource_arn(resource, kind),
         iam_role_arn=ROLE_ARN,
         recovery_point_tags=tags or None,
-        backup_options={"HeartbeatSeconds": str(HEARTBEAT_SECONDS)},
+        backup_options={"HeartbeatSeconds": str(promised_seconds(wait_seconds))},
     )
     base = _begun(call, start, unfinished)
     if not is_unreadable(base):
@@ -164,7 +168,8 @@ def _begun(call: Call, start: StartBackupJob, unfinished: Unfinished | None) -> 
             call.call(StopBackupJob(backup_job_id=job_id))
         raise ServiceUnavailableException(
             f"another backup of this resource is running: {error.message}",
-            hint="wait for it; if its agent is dead, a run 3 minutes after its last request takes its place",
+            hint="wait for it; if its agent is dead, a later run takes its place: 3 minutes and its --wait (together 8"
+            " minutes by default) after its last request",
         ) from error
 
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from cryostore.core.companion import companion
 from cryostore.core.errors import CryostoreError
+from cryostore.model.jobs import HEARTBEATS_MISSED_MAX
 from cryostore.model.operation import Call
 from cryostore.model.restores import ListObjects
 
 HEARTBEAT_SECONDS = 60
-"""A job of the agent promises one request at least this often (the backup option `HeartbeatSeconds`)."""
+"""A run sends a request at least this often while its server answers."""
+PROMISED_SECONDS_MAX = 3600
+
+
+def promised_seconds(wait_seconds: float) -> int:
+    """The backup option `HeartbeatSeconds` of a run that waits for so long for a server that is away.
+
+    Three of them are longer than the run may be silent and still alive. Otherwise another run that starts when the
+    server is back would end the job of a run that still waits.
+    """
+    return min(HEARTBEAT_SECONDS + math.ceil(wait_seconds / HEARTBEATS_MISSED_MAX), PROMISED_SECONDS_MAX)
 
 
 @contextmanager

@@ -44,6 +44,8 @@ class Options:
     vault: str
     resource: str
     tags: dict[str, str] = field(default_factory=dict)
+    wait_seconds: float = 0.0
+    """How long the call waits for a server that is away."""
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -136,7 +138,15 @@ class SingleFileWriter:
 @contextmanager
 def opened_writer(call: Call, options: Options, unfinished: Unfinished | None) -> Iterator[SingleFileWriter]:
     """A writer in a job of its own. If the context ends with an error the job is given up: nothing is kept of it."""
-    job = open_job(call, options.vault, options.resource, options.tags, unfinished, options.kind)
+    job = open_job(
+        call,
+        options.vault,
+        options.resource,
+        options.tags,
+        unfinished,
+        options.kind,
+        wait_seconds=options.wait_seconds,
+    )
     try:
         with ExitStack() as stack:
             base = None

@@ -90,6 +90,7 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
             opened_call(place, create=True) as call,
             progress.shown(report, quiet=as_json, done=progress.gone_through),
         ):
+            wanted = replace(wanted, wait_seconds=place.server_wait)
             wanted = wanted if named else replace(wanted, resource=resource_for(call, wanted.resource))
             with progress.interrupted("no recovery point was made; the next run goes on from what the store has"):
                 outcome = backup(call, wanted, report, unfinished=unfinished)

@@ -46,6 +46,11 @@ class Place:
     """For how many seconds a run waits for a server that answered before and is away now."""
 
     @property
+    def server_wait(self) -> float:
+        """The same; 0 for a directory, which has no server."""
+        return 0.0 if self.data_dir else self.wait
+
+    @property
     def name(self) -> str:
         """What tells this store from others on this machine."""
         if self.data_dir:

@@ -86,7 +86,7 @@ def back_up(
     from cryostore.agent.unfinished import noted
     from cryostore.cli.backup import notes_folder
 
-    wanted, run = _plan(paths, options)
+    wanted, run = _plan(paths, options, place)
     report = Report()
     try:
         with (
@@ -101,7 +101,7 @@ def back_up(
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
 
 
-def _plan(paths: tuple[bytes, ...], options: dict[str, Any]) -> tuple[Options, Run]:
+def _plan(paths: tuple[bytes, ...], options: dict[str, Any], store: Place) -> tuple[Options, Run]:
     from cryostore.agent.command import in_shell
     from cryostore.agent.header import DISK, STREAM
     from cryostore.agent.stream import backup_stream
@@ -118,7 +118,7 @@ def _plan(paths: tuple[bytes, ...], options: dict[str, Any]) -> tuple[Options, R
         from cryostore.agent.device import backup_device
 
         path, place = os.fsencode(device), Path(device).absolute()
-        wanted = _options(DISK, options, options["name"] or place.name, str(place))
+        wanted = _options(DISK, options, options["name"] or place.name, str(place), store)
         named = partial(_named, wanted, options)
         return wanted, lambda call, report, note: backup_device(call, named(call), path, report, unfinished=note)
     if not options["name"]:
@@ -130,7 +130,7 @@ def _plan(paths: tuple[bytes, ...], options: dict[str, Any]) -> tuple[Options, R
         source = [os.fsdecode(path) for path in paths]
     elif options["shell_command"]:
         source = in_shell(options["shell_command"])
-    wanted = _options(STREAM, options, options["name"], options["name"])
+    wanted = _options(STREAM, options, options["name"], options["name"], store)
     named = partial(_named, wanted, options)
     return wanted, lambda call, report, note: backup_stream(call, named(call), source, report, unfinished=note)
 
@@ -142,7 +142,7 @@ def _named(wanted: Options, options: dict[str, Any], call: Call) -> Options:
     return wanted if options["resource"] else replace(wanted, resource=resource_for(call, wanted.resource))
 
 
-def _options(kind: str, options: dict[str, Any], name: str, of: str) -> Options:
+def _options(kind: str, options: dict[str, Any], name: str, of: str, store: Place) -> Options:
     from cryostore.agent.single_file import Options
     from cryostore.cli.backup import tag_of
 
@@ -150,7 +150,14 @@ def _options(kind: str, options: dict[str, Any], name: str, of: str) -> Options:
     if not resource.isprintable():
         raise ConfigurationError("this name cannot be written down", hint="say --resource NAME")
     tags = dict(tag_of(text) for text in options["tags"])
-    return Options(kind=kind, name=os.fsencode(name), vault=options["vault"], resource=resource, tags=tags)
+    return Options(
+        kind=kind,
+        name=os.fsencode(name),
+        vault=options["vault"],
+        resource=resource,
+        tags=tags,
+        wait_seconds=store.server_wait,
+    )
 
 
 def restores_one(archive: Archive, target: bytes) -> bool:

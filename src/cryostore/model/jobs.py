@@ -62,6 +62,9 @@ JOB_ERRORS = (
     ServiceUnavailableException,
 )
 
+HEARTBEATS_MISSED_MAX = 3
+"""After so many missed heartbeats (`HeartbeatSeconds`) the next job of the resource ends the silent one."""
+
 
 class Lifecycle(Shape, frozen=True, kw_only=True):
     """When a recovery point moves to cold storage and when it is deleted, in days after its creation."""

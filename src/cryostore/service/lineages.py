@@ -15,6 +15,7 @@ from cryostore.catalog.records import RecordKey, of_commit
 from cryostore.catalog.recovery_points import PointRow
 from cryostore.core.time import SECOND_MS, span
 from cryostore.model.errors import ResourceNotFoundException, ThrottlingException
+from cryostore.model.jobs import HEARTBEATS_MISSED_MAX
 from cryostore.service.context import Context
 from cryostore.service.records import record, record_anew, void_above
 
@@ -26,8 +27,6 @@ BATCHES_BEFORE_START = 50
 
 HEARTBEAT_SECONDS = "HeartbeatSeconds"
 """The backup option by which an agent promises a call at least every so many seconds while its job is open."""
-HEARTBEATS_MISSED_MAX = 3
-"""After so many missed heartbeats in a row the next job of the resource ends the silent one."""
 
 
 class _Queued(NamedTuple):
