@@ -302,42 +302,6 @@ class JobStateTests:
         found = api.job(job)
         assert (found.bytes_transferred, found.backup_size_in_bytes, found.percent_done) == (8, 108, "100.0")
 
-    def test_a_job_that_waits_names_the_one_that_runs(self, api):
-        """The error has the id of the running job, its age, and the operation that ends it."""
-        running, waiting = api.running_job(), api.start_job()
-        api.clock.advance(50 * MINUTE_MS)
-        error = api.refuses(ThrottlingException, GetIncrementalBaseBackup(backup_job_id=waiting), match=running)
-        assert "started 50 min ago" in error.message
-        assert "last request 50 min ago" in error.message
-        assert "StopBackupJob" in error.message
-        api.call(StopBackupJob(backup_job_id=running))
-        assert api.call(GetIncrementalBaseBackup(backup_job_id=waiting)).base_selection == "NONE"
-
-    def test_a_job_that_missed_its_heartbeats_makes_way(self, api):
-        """A client that crashed does not hold its resource for an hour, if it promised heartbeats."""
-        base = api.backup({"name": b"1"})
-        crashed = api.running_job(backup_options={"HeartbeatSeconds": "60"})
-        api.put(crashed, "half done", b"2")
-        waiting = api.start_job()
-        asks = GetIncrementalBaseBackup(backup_job_id=waiting)
-        api.clock.advance(3 * MINUTE_MS)
-        api.refuses(ThrottlingException, asks, match=crashed)
-        api.clock.advance(1)
-        assert api.call(asks).base_recovery_point_arn == base
-        found = api.job(crashed)
-        assert (found.state, found.message_category) == ("FAILED", "Timeout")
-        assert waiting in found.status_message
-        assert api.read(waiting) == {"name": b"1"}
-        api.refuses(JobStateConflictException, CommitBackupJob(backup_job_id=crashed))
-
-    def test_heartbeats_keep_a_job(self, api):
-        """So does any other request; and a job that never promised any keeps its hour."""
-        running, waiting = api.running_job(backup_options={"HeartbeatSeconds": "60"}), api.start_job()
-        for _ in range(4):
-            api.clock.advance(3 * MINUTE_MS)
-            api.names(running)
-            api.refuses(ThrottlingException, GetIncrementalBaseBackup(backup_job_id=waiting), match=running)
-
     def test_a_repeated_start_takes_its_own_job_over(self, api):
         """A client that crashed and names its run by a token goes on with the job that it had."""
         first = api.start_job(idempotency_token="nightly of 1 May")
@@ -604,6 +568,42 @@ class JobTimeTests:
             }[sign]()
             api.maintain()
         assert api.job(job).state == "RUNNING"
+
+    def test_a_job_that_waits_names_the_one_that_runs(self, api):
+        """The error has the id of the running job, its age, and the operation that ends it."""
+        running, waiting = api.running_job(), api.start_job()
+        api.clock.advance(50 * MINUTE_MS)
+        error = api.refuses(ThrottlingException, GetIncrementalBaseBackup(backup_job_id=waiting), match=running)
+        assert "started 50 min ago" in error.message
+        assert "last request 50 min ago" in error.message
+        assert "StopBackupJob" in error.message
+        api.call(StopBackupJob(backup_job_id=running))
+        assert api.call(GetIncrementalBaseBackup(backup_job_id=waiting)).base_selection == "NONE"
+
+    def test_a_job_that_missed_its_heartbeats_makes_way(self, api):
+        """A client that crashed does not hold its resource for an hour, if it promised heartbeats."""
+        base = api.backup({"name": b"1"})
+        crashed = api.running_job(backup_options={"HeartbeatSeconds": "60"})
+        api.put(crashed, "half done", b"2")
+        waiting = api.start_job()
+        asks = GetIncrementalBaseBackup(backup_job_id=waiting)
+        api.clock.advance(3 * MINUTE_MS)
+        api.refuses(ThrottlingException, asks, match=crashed)
+        api.clock.advance(1)
+        assert api.call(asks).base_recovery_point_arn == base
+        found = api.job(crashed)
+        assert (found.state, found.message_category) == ("FAILED", "Timeout")
+        assert waiting in found.status_message
+        assert api.read(waiting) == {"name": b"1"}
+        api.refuses(JobStateConflictException, CommitBackupJob(backup_job_id=crashed))
+
+    def test_heartbeats_keep_a_job(self, api):
+        """So does any other request; and a job that never promised any keeps its hour."""
+        running, waiting = api.running_job(backup_options={"HeartbeatSeconds": "60"}), api.start_job()
+        for _ in range(4):
+            api.clock.advance(3 * MINUTE_MS)
+            api.names(running)
+            api.refuses(ThrottlingException, GetIncrementalBaseBackup(backup_job_id=waiting), match=running)
 
     def test_the_default_windows(self, api):
         job = api.start_job()
