@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
+import subprocess
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from cryostore.core.errors import ConfigurationError
 from cryostore.service.open_shared import open_shared_service
 from support.api import Api
+from support.serving import CRYO
 from support.shared_serving import cryo, node
 from support.shared_store import ON_PATHS, ON_SERVICES, fresh_place
 from support.store_picture import view
@@ -118,6 +121,36 @@ def test_a_node_refuses_a_store_that_was_not_prepared(place, tmp_path):
         assert "hint: prepare the store once: cryo init" in refused.stderr
         assert "Traceback" not in refused.stderr
         assert "holds no catalog" in refused.stderr or "there is no catalog" in refused.stderr
+
+
+def test_damage_that_one_tool_finds_is_told_to_all_clients(tmp_path):
+    """`cryo verify` and `cryo status` ask a node for the marks, and read nothing for it. The next backup heals."""
+    (tmp_path / "source").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "source" / name).write_bytes(random.Random(name).randbytes(3_000_000))
+    with fresh_place(tmp_path, ON_SERVICES) as place, ExitStack() as opened:
+        cryo(place, "init", "--credentials", tmp_path / "credentials")
+        server = opened.enter_context(node(place, tmp_path))
+        environment = server.environment | {"XDG_STATE_HOME": str(tmp_path / "state")}
+
+        def agent(*arguments):
+            command = [*CRYO, *map(str, arguments), "--resource", "tree"]
+            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+        assert agent("backup", tmp_path / "source").returncode == 0
+        assert agent("verify", "latest").returncode == 0
+        with closing(place.open_blobs()) as blobs:
+            sizes = {key: blobs.stat(key) for key in blobs.list("packs/")}
+            blobs.delete(max(sizes, key=lambda key: (sizes[key], key)))
+        cryo(place, "check", code=1)
+        verified, seen = agent("verify", "latest"), agent("status", "--max-age", "1h")
+        assert (verified.returncode, seen.returncode) == (1, 1)
+        assert re.search("one|two", verified.stderr)
+        assert "the last good recovery point is damaged" in seen.stdout
+        for path in (tmp_path / "source").iterdir():
+            path.touch()
+        assert agent("backup", tmp_path / "source").returncode == 0
+        assert (agent("verify", "latest").returncode, agent("status", "--max-age", "1h").returncode) == (0, 0)
 
 
 def test_the_catalog_is_rebuilt_from_the_blobs_alone(place, tmp_path):
