@@ -51,7 +51,7 @@ def test_core_needs_only_the_standard_library_and_zstd():
     assert found == {"cryostore.core.compression": {"zstandard"}}
 
 
-@pytest.mark.parametrize("module", ["cryostore", "cryostore.core", "cryostore.cli"])
+@pytest.mark.parametrize("module", ["cryostore", "cryostore.core", "cryostore.cli", "cryostore.cli.verbs"])
 def test_starting_up_loads_no_library_but_the_command_line(module):
     """`cryo --version` answers at once, because nothing heavy is imported before a verb needs it."""
     probe = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"

@@ -104,6 +104,21 @@ def test_what_leaves_a_folder_out_spares_a_path_in_it(local_runs, source, tmp_pa
         assert "left" not in found
 
 
+def test_a_path_in_a_folder_that_is_left_out_takes_nothing_else_along(local_runs, source, tmp_path):
+    """Folders between an excluded one and the PATH in it are stored; what is beside them is not."""
+    write(source / "source" / "other" / "sub" / "between" / "named", {"in": b"in"})
+    write(source / "source" / "other" / "sub" / "between", {"beside": b"beside"})
+    root, issues = backed_up(local_runs, ["other", "other/sub/between/named"], patterns=("sub",))
+    assert issues == []
+    assert restored(local_runs, tmp_path / "target", root) == {"o", "sub/between/named/in"}
+
+
+def test_a_path_that_is_a_file_beside_a_marker_is_stored(local_runs, source, tmp_path):
+    root, issues = backed_up(local_runs, ["other/o", "other/sub/deep"], markers=frozenset({b"o", b"deep"}))
+    assert issues == []
+    assert restored(local_runs, tmp_path / "target", root) == {"o", "sub/deep"}
+
+
 def test_a_folder_above_a_path_that_changes_during_the_run_is_an_issue(local_runs, source, tmp_path):
     def replace(path):
         if path == b"c":
