@@ -227,17 +227,22 @@ def wrongs(command, template, tmp_path, environment):
     shutil.rmtree(at)
 
 
+def make_reachable(place):
+    """Let other users reach a folder. Each run of pytest takes that from the folder of all runs."""
+    for path in (place, *place.parents[:-1]):
+        if not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o111)
+
+
 def check(template, tmp_path, environment, commands):
     if environment.needs_root and os.geteuid():
         pytest.skip("needs root")
     if environment.command and shutil.which(environment.command[0]) is None:
         pytest.skip(f"needs {environment.command[0]}")
-    if environment.needs_root:
-        for path in (tmp_path, *tmp_path.parents[:-1]):
-            if not path.stat().st_mode & 0o001:
-                path.chmod(path.stat().st_mode | 0o111)
     found = []
     for number, command in enumerate(commands):
+        if environment.needs_root:
+            make_reachable(tmp_path)
         place = tmp_path / str(number)
         place.mkdir()
         found += wrongs(command, template, place, environment)

@@ -127,6 +127,17 @@ def wait_for_handler(pid, number):
         assert time.monotonic() < deadline
 
 
+def test_content_for_a_reader_that_closes_its_pipe_is_not_reported_as_written(cryo):
+    cryo("backup", "--stdin", "--name", "a", stdin=noise(2 * MIB))
+    for arguments in (("cat", "latest"), ("restore", "latest", "-")):
+        process = cryo.start(*arguments)
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.stderr.close()
+        assert process.wait(SECONDS_MAX) == 1
+
+
 def test_a_source_or_target_of_a_wrong_kind_is_refused_at_once(cryo, tmp_path):
     """Nothing of the kind is opened: an open of a FIFO would wait for somebody who writes."""
     (tmp_path / "disk").write_bytes(noise(MIB))

@@ -47,9 +47,10 @@ def command(point: str, vault: str | None, resource: str | None, **place: Any) -
 
 
 def write(files: Files, path: str, fd: int) -> int:
-    """Write a file to a descriptor, and return the exit code: 1 if the file is damaged and the output ends early.
+    """Write a file to a descriptor, and return the exit code: 1 if not all was written.
 
-    A reader that wants no more is no failure, a full disk is CryostoreError.
+    So it is of a damaged file, and of a reader that closes its pipe early, as for any result. A full disk is
+    CryostoreError.
     """
     from cryostore.agent.errors import DAMAGE, shown
 
@@ -58,6 +59,8 @@ def write(files: Files, path: str, fd: int) -> int:
         entry = files.file(path)
         name = entry.path
         _write(files, entry, fd)
+    except BrokenPipeError:  # a reader that has seen enough needs no word
+        return WITH_ISSUES
     except DAMAGE as error:
         output.tell(f"{shown(name)}: {error.message}")
         return WITH_ISSUES
@@ -65,7 +68,7 @@ def write(files: Files, path: str, fd: int) -> int:
 
 
 def _write(files: Files, entry: Entry, fd: int) -> None:
-    """Write a file to a descriptor. Raises CryostoreError if it takes no more."""
+    """Write a file to a descriptor. Raises BrokenPipeError, and CryostoreError if it takes no more."""
     from cryostore.agent.file_target import write_out
     from cryostore.agent.reading import parts_of
 
@@ -73,7 +76,7 @@ def _write(files: Files, entry: Entry, fd: int) -> None:
         try:
             write_out(fd, part)
         except BrokenPipeError:
-            return
+            raise
         except OSError as error:
             hint = "see whether there is room where it is written"
             raise CryostoreError(f"stdout: {error.strerror}", hint=hint) from error
