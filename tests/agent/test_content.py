@@ -48,7 +48,7 @@ def read_back(kept, content, length):
 
 def test_small_files_share_chunks():
     kept, content = writer()
-    files = [noise(random.Random(seed).randrange(1, 100 * KIB), seed) for seed in range(200)]
+    files = [noise(random.Random(seed).randrange(1, 60 * KIB), seed) for seed in range(200)]
     places = [small(content, data) for data in files]
     content.finish()
     assert [read_back(kept, place, len(data)) for place, data in zip(places, files, strict=True)] == files

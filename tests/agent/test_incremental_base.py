@@ -34,15 +34,15 @@ def test_of_too_many_objects_the_smallest_are_retired():
 
 
 def test_a_retired_object_is_gone_after_the_next_run(runs, tmp_path):
-    write(tmp_path / "source", {f"{n:03}": noise(90 * KIB, n) for n in range(96)})
+    write(tmp_path / "source", {f"{n:03}": noise(40 * KIB, n) for n in range(192)})
     runs.backup(tmp_path / "source")
-    for n in range(96):
+    for n in range(192):
         if n % 8:
             (tmp_path / "source" / f"{n:03}").unlink()
     runs.backup(tmp_path / "source")  # sees that most of it is dead, in chunks that others still need
     opened = []
     report, _ = runs.backup(tmp_path / "source", before_read=opened.append)
-    assert len(opened) == 12
+    assert len(opened) == 24
     assert report.sent_bytes < 1500 * KIB  # the files that are left, and a catalog
     with runs.opened() as archive:
         assert [each.number for each in archive.header.objects] == [2]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cryostore.agent import incremental_base
 from cryostore.agent.entry import Content
 from cryostore.agent.header import content_name
 from cryostore.agent.pieces import ChunkPages
@@ -191,3 +192,52 @@ def test_a_store_that_ages_takes_about_the_room_of_a_fresh_one(tmp_path, seed):
             shutil.copytree(copy, churn.folder, symlinks=True)
             anew.backup(churn.folder)
         assert stored_bytes(aged) <= 1.10 * stored_bytes(fresh)
+
+
+def small_files(names):
+    return {f"small {n:03}": noise(9 * KIB, n) for n in names}
+
+
+def test_the_files_of_a_chunk_that_is_mostly_dead_are_stored_anew(runs, tmp_path):
+    source = tmp_path / "source"
+    write(source, {"large": noise(6000 * KIB)} | small_files(range(300)))
+    runs.backup(source)
+    was, first = seen(source), runs.latest()
+    for n in range(300):
+        if n % 4:
+            (source / f"small {n:03}").unlink()
+    assert runs.backup(source)[0].sent_bytes < 256 * KIB  # sees what is dead
+    opened = []
+    report, _ = runs.backup(source, before_read=opened.append)
+    assert sorted(map(bytes, opened)) == [f"small {n:03}".encode() for n in range(0, 300, 4)]
+    assert report.sent_bytes < 75 * 9 * KIB + 256 * KIB
+    with runs.opened() as archive:
+        held = sum(each.content_bytes for each in archive.header.objects)
+        assert held == sum(each.live_bytes for each in archive.header.objects)
+    assert runs.backup(source)[1].same
+    runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(source)
+    runs.restore(tmp_path / "first", first)
+    assert seen(tmp_path / "first") == was
+
+
+@pytest.mark.parametrize("bound", [100 * KIB, 1200 * KIB])
+def test_a_run_stores_no_more_anew_than_its_bound(local_runs, tmp_path, monkeypatch, bound):
+    monkeypatch.setattr(incremental_base, "MOVED_BYTES_MIN", bound)
+    source = tmp_path / "source"
+    write(source, small_files(range(900)))
+    local_runs.backup(source)
+    for n in range(900):
+        if n % 3:
+            (source / f"small {n:03}").unlink()
+    local_runs.backup(source)
+    monkeypatch.setattr(incremental_base, "retired", lambda _: frozenset())
+    moved = []
+    for _ in range(6):
+        report, outcome = local_runs.backup(source, before_read=moved.append)
+        assert report.sent_bytes <= bound + 256 * KIB
+        if outcome.same:
+            break
+    assert len(moved) == len(set(moved)) == (0 if bound < 300 * KIB else 300)
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(source)

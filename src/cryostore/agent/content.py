@@ -16,7 +16,7 @@ from cryostore.core.limits import KIB, MIB
 from cryostore.core.memory import unfilled
 
 SMALL_BYTES_MAX = 512 * KIB
-ALONE_BYTES_MIN = 128 * KIB
+ALONE_BYTES_MIN = 64 * KIB
 CHANGED_ALONE_BYTES_MIN = 16 * KIB
 """Files of so many bytes, or so many if they have changed before, share no chunk: the others in it would keep it."""
 SHARED_BYTES_MIN = 1 * MIB

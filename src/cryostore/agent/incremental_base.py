@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,15 +10,24 @@ from cryostore.agent.archive import Archive, digest_of
 from cryostore.agent.block import Block, Extra, ExtraKind, Kind, order_key
 from cryostore.agent.content import Read
 from cryostore.agent.digest_table import DigestTable
-from cryostore.agent.entry import CONTENT, NO_DIGEST, UNTRUSTED_CTIME, Content, Row
-from cryostore.agent.header import ContentObject
+from cryostore.agent.entry import CONTENT, NO_DIGEST, ROW, UNTRUSTED_CTIME, Content, Row
+from cryostore.agent.header import ContentObject, content_name
 from cryostore.agent.pieces import ChunkPages
-from cryostore.core.limits import MIB
+from cryostore.core.limits import KIB, MIB
 from cryostore.core.memory import unfilled
 
 OBJECTS_MAX = 64
 DEAD_BYTES_MIN = 4 * MIB
 MERGED_BYTES_MAX = 64 * MIB
+SIZE = Row._fields.index("size")
+SPARSE_DEAD_BYTES_MIN = 512 * KIB
+SPARSE_DEAD_SHARE = 8
+"""Sparse chunks are looked for where more than this, and more than one byte in so many of an object, is dead."""
+MOVED_SHARE = 16
+MOVED_BYTES_MIN = 2 * MIB
+"""A run stores files of sparse chunks anew up to one byte in so many of all files, or up to so many bytes."""
+MOVED_DIGEST = b"\xff" * len(NO_DIGEST)
+"""For a file that lay in a sparse chunk: as if it had changed, so that it need not share a chunk again."""
 
 
 class Known(NamedTuple):
@@ -35,6 +45,8 @@ class Base:
         """What is in the content objects `damaged` is to be stored anew, too."""
         self.archive = archive
         self.retired = retired(archive.header.objects) | damaged
+        self._sparse = sparse_chunks(archive, self.retired)
+        self._sparse_objects = frozenset(number for number, _ in self._sparse)
         self._blocks: Iterator[Block] = archive.raw_blocks() if same_root else iter(())
         self._next: Block | None = None
         self._next_key = (0, b"")
@@ -62,7 +74,7 @@ class Base:
 
     def entries(self, path: bytes, blocks: list[Block]) -> Entries:  # noqa: ARG002 - for a base without blocks
         """The entries of a directory, of which `take` gave the blocks."""
-        return Entries(blocks, self.retired)
+        return Entries(blocks, self.retired, self._sparse)
 
     def take(self, kind: Kind, path: bytes) -> list[Block]:
         """The blocks of a directory; none if the base does not have it."""
@@ -75,10 +87,16 @@ class Base:
         return found
 
     def usable(self, block: Block) -> bool:
-        """Whether a block may be taken over as it is: nothing in it lies in an object that is to go."""
-        if not self.retired or not block.contents:
+        """Whether a block may be taken over as it is: nothing in it lies in an object or a chunk that is to go."""
+        if not block.contents or not (self.retired or self._sparse):
             return True
-        return self.retired.isdisjoint(memoryview(block.contents).cast("I")[:: CONTENT.size // 4])
+        words = memoryview(block.contents).cast("I")
+        numbers = words[:: CONTENT.size // 4]
+        if not self.retired.isdisjoint(numbers):
+            return False
+        if self._sparse_objects.isdisjoint(numbers):
+            return True
+        return self._sparse.isdisjoint(zip(numbers, words[1 :: CONTENT.size // 4], strict=True))
 
     def holds(self, content: Content, size: int, read: Read) -> bool:
         """Whether the chunks from `content` on are, one after the other, the next `size` bytes that `read` gives.
@@ -99,7 +117,7 @@ class Base:
         """Add where each small file of the base lies."""
         for block in self.archive.raw_blocks():
             for number, chunk, offset, digest in CONTENT.iter_unpack(block.contents):
-                if digest != NO_DIGEST and number not in self.retired:
+                if digest != NO_DIGEST and number not in self.retired and (number, chunk) not in self._sparse:
                     table.add(digest, number, chunk, offset)
 
     def load_chunks(self, table: DigestTable) -> None:
@@ -111,8 +129,11 @@ class Base:
 class Entries:
     """The entries of a directory of the base, by name."""
 
-    def __init__(self, blocks: list[Block], retired: frozenset[int]) -> None:
+    def __init__(
+        self, blocks: list[Block], retired: frozenset[int], sparse: frozenset[tuple[int, int]] = frozenset()
+    ) -> None:
         self._retired = retired
+        self._sparse = sparse
         self._places = {name: (block, index) for block in blocks for index, name in enumerate(block.name_list())}
         self._extras: dict[int, dict[int, list[Extra]]] = {}
 
@@ -125,7 +146,7 @@ class Entries:
         if old.ctime_ns == UNTRUSTED_CTIME or identity_of(old) != identity_of(row):
             return None
         content = Content.unpack(block.contents, index)
-        if content.object_number in self._retired:
+        if content.object_number in self._retired or (content.object_number, content.chunk) in self._sparse:
             return None
         if id(block) not in self._extras:
             self._extras[id(block)] = block.extras_of()
@@ -145,11 +166,12 @@ class Entries:
         return None if any(extra.kind == ExtraKind.HOLES for extra in extras) else content
 
     def digest(self, name: bytes) -> bytes:
-        """The digest of a small file's content; zeros if the base has none."""
+        """The digest of a small file's content; zeros if the base has none, MOVED_DIGEST if it is to lie elsewhere."""
         if (place := self._places.get(name)) is None:
             return NO_DIGEST
         block, index = place
-        return Content.unpack(block.contents, index).digest
+        content = Content.unpack(block.contents, index)
+        return MOVED_DIGEST if (content.object_number, content.chunk) in self._sparse else content.digest
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._places
@@ -175,3 +197,45 @@ def retired(objects: list[ContentObject]) -> frozenset[int]:
             break
         going.add(each.number)
     return frozenset(going)
+
+
+def sparse_chunks(archive: Archive, retired: frozenset[int]) -> frozenset[tuple[int, int]]:
+    """The chunks, by object and index, whose small files are to be stored anew: less than half of each is needed.
+
+    The sparsest come first, as far as the bound for one run goes. A file that lies in a chunk twice counts twice.
+    """
+    objects = archive.header.objects
+    worn = {
+        each.number
+        for each in objects
+        if each.number not in retired
+        and each.content_bytes - each.live_bytes > max(SPARSE_DEAD_BYTES_MIN, each.content_bytes // SPARSE_DEAD_SHARE)
+    }
+    if not worn:
+        return frozenset()
+    live_bytes = _small_bytes(archive, worn)
+    found = []
+    for number in sorted(worn):
+        for chunk in archive.object_chunks(content_name(number)):
+            needed = live_bytes[number, chunk.index]
+            if 0 < 2 * needed < chunk.length:
+                found.append((needed / chunk.length, needed, (number, chunk.index)))
+    sparse: set[tuple[int, int]] = set()
+    left = max(sum(each.live_bytes for each in objects) // MOVED_SHARE, MOVED_BYTES_MIN)
+    for _, needed, place in sorted(found):
+        if needed <= left:
+            left -= needed
+            sparse.add(place)
+    return frozenset(sparse)
+
+
+def _small_bytes(archive: Archive, numbers: set[int]) -> Counter[tuple[int, int]]:
+    """How many bytes of small files begin in each chunk of some objects."""
+    found: Counter[tuple[int, int]] = Counter()
+    for block in archive.raw_blocks():
+        if not numbers.isdisjoint(memoryview(block.contents).cast("I")[:: CONTENT.size // 4]):
+            rows = ROW.iter_unpack(block.rows)
+            for (number, chunk, _, digest), row in zip(CONTENT.iter_unpack(block.contents), rows, strict=True):
+                if number in numbers and digest != NO_DIGEST:
+                    found[number, chunk] += row[SIZE]
+    return found
