@@ -23,6 +23,8 @@ BRIEF := --hypothesis-profile=brief $(addprefix --ignore=tests/,compat demo stat
 	agent/test_mount.py agent/test_trees.py agent/test_damaged_base.py agent/test_device.py agent/test_stream.py \
 	service/test_shared_api.py service/test_shared_api_time.py catalog/test_rolling_upgrade.py)
 SELECTION :=
+# What `make quick` runs: tests that need no service and take seconds. Those among them that do need one are skipped.
+QUICK := $(addprefix tests/,test_house.py test_tidy.py test_docs.py core model wire client chunks cli/test_guide.py)
 SERVICES := scripts/services run .build/services
 
 READY := $(VENV)/.ready
@@ -31,7 +33,7 @@ SDK_CURRENT := .venv-sdk-current/.ready
 SDK_JAVASCRIPT := tests/compat/javascript/node_modules/.ready
 LINTERS := .venv-linters/.ready
 
-.PHONY: help demo test lint types unit stress bench format docs clean
+.PHONY: help demo quick test lint types unit stress bench format docs clean
 .PHONY: pythons
 
 help: ## list these commands
@@ -39,6 +41,10 @@ help: ## list these commands
 
 demo: $(READY) ## back up and restore a real folder against a server of its own, and print the figures
 	@$(IN)/python demo/demo.py
+
+quick: $(READY) lint types ## lint, types, and the tests that need neither PostgreSQL nor Ceph: a few minutes at most
+	env -u CRYO_TEST_POSTGRES -u CRYO_TEST_S3 -u CRYO_TEST_SERVICES \
+	  $(PYTEST) -q -r fE -n 2 --dist loadfile --hypothesis-profile=brief $(QUICK)
 
 test: $(READY) lint types ## everything the continuous integration checks: lint, types, the tests on two Pythons
 	@$(SERVICES) $(MAKE) pythons

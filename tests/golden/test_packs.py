@@ -1,7 +1,8 @@
 """The bytes of envelopes, packs and wrapped keys as released. They never change: old data must open for ever.
 
 `*.hex` were written once. A test that fails here means a new format: give it a new version number and new files, and
-keep these readable. The reference below is written from docs/formats.md alone, with none of the product's code.
+keep these readable. The reference below is written from docs/reference/formats.md alone,
+with none of the product's code.
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ def test_old_wrapped_keys_unwrap():
 
 
 def table(title):
-    """The rows (offset, size) of the byte table under a heading of docs/formats.md; sizes in words are left out."""
-    text = (tree.ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    """The rows (offset, size) of a byte table in docs/reference/formats.md, by heading; sizes in words are left out."""
+    text = (tree.ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
     section = re.split(r"^## ", text.partition(f"\n## {title}\n")[2], flags=re.MULTILINE)[0]
     return [tuple(map(int, row)) for row in re.findall(r"^\| (\d+) +\| (\d+) +\|", section, re.MULTILINE)]
 

@@ -1,4 +1,4 @@
-"""The block: the packed form of one directory's entries, or of a part of them. Byte table: docs/archive.md.
+"""The block: the packed form of one directory's entries, or of a part of them. Byte table: docs/reference/archive.md.
 
 Names and rows of a block are compared as bytes, and a block that is equal to the base's is taken over as it is. A
 directory of many entries has several blocks, cut where the names say, so that one new name changes one block.

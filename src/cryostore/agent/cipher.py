@@ -1,7 +1,8 @@
 """Everything of the agent that depends on a secret: its only home of the cipher library.
 
 `chunks.cipher` is the store's, and the agent does not see it: who gives a store no key must not need its code either.
-The rule of this file: no secret ever appears in a repr, a message or a log. What is built of what: docs/archive.md.
+The rule of this file: no secret ever appears in a repr, a message or a log.
+Key derivation: docs/reference/archive.md.
 """
 
 from __future__ import annotations

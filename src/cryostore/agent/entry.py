@@ -1,7 +1,7 @@
 """One entry of a tree in its packed form: the row of what stat said, and where its content lies.
 
-Byte tables: docs/archive.md. Rows are compared as bytes: an entry whose row is equal to that of the base has not
-changed.
+Byte tables: docs/reference/archive.md. Rows are compared as bytes: an entry whose row is equal to that of the base has
+not changed.
 """
 
 from __future__ import annotations

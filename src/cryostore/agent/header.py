@@ -1,4 +1,4 @@
-"""The header of an archive: what stands beside its catalog, as JSON. Table: docs/archive.md.
+"""The header of an archive: what stands beside its catalog, as JSON. Table: docs/reference/archive.md.
 
 It holds no time and no id, so that the header of an unchanged tree is unchanged, too.
 """

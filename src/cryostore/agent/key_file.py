@@ -1,4 +1,6 @@
-"""Key files of the agent: a whole key, bare or under a passphrase, or a public part. JSON; table: docs/archive.md.
+"""Key files of the agent: a whole key, bare or under a passphrase, or a public part.
+
+JSON; table: docs/reference/archive.md.
 
 The rule of this file: whatever is wrong with a key file, nothing of it is repeated in an error.
 """

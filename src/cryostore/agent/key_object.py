@@ -1,4 +1,4 @@
-"""Key objects: the keys of an archive, each wrapped for each of its recipients. Byte table: docs/archive.md.
+"""Key objects: the keys of an archive, each wrapped for each of its recipients. Byte table: docs/reference/archive.md.
 
 A small object each, so that recovery points inherit them and a recipient comes or goes without touching anything else.
 """

@@ -1,4 +1,7 @@
-"""An agent key as lines of text to be printed, locked away, and typed in again (docs/archive.md, "Key on paper")."""
+"""An agent key as lines of text to be printed, locked away, and typed in again.
+
+Format: docs/reference/archive.md, "Key on paper".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The table of a sealed object: the length and the identity of each of its chunks. Byte table: docs/archive.md.
+"""The table of a sealed object: the length and the identity of each of its chunks.
+
+Byte table: docs/reference/archive.md.
 
 A store lists sealed chunks with their sealed lengths and digests; what a reader needs instead stands here, sealed too.
 """

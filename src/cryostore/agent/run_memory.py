@@ -23,7 +23,7 @@ CHUNK = struct.Struct("<32s32sIII")
 
 
 class RunMemory(msgspec.Struct, kw_only=True):
-    """The memory of the last run. `entries` and `chunks` are packed; tables: docs/archive.md."""
+    """The memory of the last run. `entries` and `chunks` are packed; tables: docs/reference/archive.md."""
 
     format: int = FORMAT
     identity: bytes

@@ -1,4 +1,6 @@
-"""A sealed chunk: what the agent sends to a store that is to learn nothing from it. Byte table: docs/archive.md.
+"""A sealed chunk: what the agent sends to a store that is to learn nothing from it.
+
+Byte table: docs/reference/archive.md.
 
 Sealing is deterministic: equal bytes at an equal place, under one key, make equal chunks, so that a store has them once
 and a killed run need not send them again. Each place has an AES key of its own, and the nonce is a keyed digest of what

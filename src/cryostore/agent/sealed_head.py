@@ -1,4 +1,6 @@
-"""The head of a sealed object: what stands beside its chunks, sealed with all the rest. Table: docs/archive.md.
+"""The head of a sealed object: what stands beside its chunks, sealed with all the rest.
+
+Table: docs/reference/archive.md.
 
 The head of the catalog is where trust in an archive begins: it has the header, which has the marks of the heads of all
 content objects; a head has the identities of its table's chunks, and a table those of the content's. So nothing of

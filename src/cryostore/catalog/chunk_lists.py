@@ -1,7 +1,7 @@
 """The compact form of an object's chunk list, in parts of at most `PART_CHUNKS` chunks.
 
-Lives here: the bytes (see docs/formats.md, Chunk list) and the tables that hold them. A list of one part lies in the
-object's own row; one of several lies in `chunk_list`. There is never a row per chunk once an upload is complete.
+Lives here: the bytes (docs/reference/formats.md, "Chunk list") and the tables that hold them. A list of one part lies
+in the object's own row; one of several lies in `chunk_list`. There is never a row per chunk once an upload is complete.
 """
 
 from __future__ import annotations

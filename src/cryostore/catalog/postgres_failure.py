@@ -83,7 +83,8 @@ def translate(error: psycopg.Error) -> Exception:
     if isinstance(error, BehindError):
         return StorageUnavailableError(
             f"the catalog cannot be used: {error}",
-            hint="a replica took over that did not have them: see PostgreSQL in docs/operations.md before you go on",
+            hint="a replica took over that did not have them: "
+            'see "Replicas and failover" in docs/operations/many-servers.md before you go on',
             part="catalog",
         )
     code = error.sqlstate or ""

@@ -1,4 +1,4 @@
-"""The sealed form of one payload. Byte table: docs/formats.md, "Envelope".
+"""The sealed form of one payload. Byte table: docs/reference/formats.md, "Envelope".
 
 An envelope stands alone: with its data key it opens wherever it lies. Without any key a pack can be walked; without
 the data key not even the digest of the content shows.

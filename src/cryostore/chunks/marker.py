@@ -1,4 +1,4 @@
-"""Markers: blobs that say to which store the blobs beside them belong. Byte table: docs/formats.md, "Marker".
+"""Markers: blobs that say to which store the blobs beside them belong. Byte table: docs/reference/formats.md, "Marker".
 
 A shared store has its catalog in one place and its blobs in another; a marker and a row of the catalog name each
 other, so that two halves that do not belong together never meet. Markers are numbered from 1, and the newest holds:

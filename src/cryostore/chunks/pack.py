@@ -1,4 +1,4 @@
-"""The pack: a header and envelopes one behind the other. Byte table: docs/formats.md, "Pack".
+"""The pack: a header and envelopes one behind the other. Byte table: docs/reference/formats.md, "Pack".
 
 Lives here: names, header, and what recovery asks of packs. Writing them: `pack_writer.py`.
 """

@@ -1,4 +1,6 @@
-"""Records: blobs that say what the catalog says, so that it can be rebuilt. Byte table: docs/formats.md, "Record".
+"""Records: blobs that say what the catalog says, so that it can be rebuilt.
+
+Byte table: docs/reference/formats.md, "Record".
 
 Lives here: their names and their sealed form. Does not live here: what they say (`service.records`).
 """

@@ -2,7 +2,7 @@
 
 The C library's habit is to map each buffer above 128 KiB anew and to give it back at once. A process that handles
 chunks of some megabytes all day then spends as long on fresh, zeroed pages as on the bytes themselves. Python's own
-habit is to fill each buffer with zeros, which are then overwritten. See docs/performance.md.
+habit is to fill each buffer with zeros, which are then overwritten. See docs/explanation/performance.md.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def _option(key: str, path: Path) -> Option:
     near = difflib.get_close_matches(key, OPTIONS, 1)
     raise ConfigurationError(
         f"{path}: there is no option {key}",
-        hint=f"did you mean {near[0]}?" if near else "docs/configuration.md has all",
+        hint=f"did you mean {near[0]}?" if near else "docs/reference/configuration.md has all",
     )
 
 

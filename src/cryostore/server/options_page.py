@@ -1,4 +1,4 @@
-"""The page that documents every option of a server, from their declarations: docs/configuration.md."""
+"""The page that documents every option of a server, from their declarations: docs/reference/configuration.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page that says which operations are served: `docs/api-coverage.md`, from the declarations."""
+"""The page that says which operations are served: `docs/reference/api-coverage.md`, from the declarations."""
 
 from __future__ import annotations
 

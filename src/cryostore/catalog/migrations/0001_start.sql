@@ -1,4 +1,4 @@
--- Times are milliseconds since 1970, UTC. JSON columns are TEXT. Generations: see docs/formats.md, Catalog.
+-- Times are milliseconds since 1970, UTC. JSON columns are TEXT. Generations: see docs/reference/formats.md, Catalog.
 -- {, id}: a last column of an index that some engines put there by themselves. {- column}: one that some engines do
 -- better without. {small}: a number below 2^31, of which there are so many that its bytes count. {selective}: an engine
 -- that plans by statistics is to take it that one value of the column finds few rows, whatever it has seen so far.

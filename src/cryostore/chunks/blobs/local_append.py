@@ -79,7 +79,7 @@ class LocalAppender:
         """Tell the kernel that what is flushed need not stay in memory.
 
         Backups are read rarely and much later; their pages are better used for the next chunks, which saves the kernel
-        finding and clearing fresh ones: see docs/performance.md.
+        finding and clearing fresh ones: see docs/explanation/performance.md.
         """
         with contextlib.suppress(AttributeError, OSError):  # advice: not every system takes it
             os.posix_fadvise(self._descriptor, self._dropped, size - self._dropped, os.POSIX_FADV_DONTNEED)

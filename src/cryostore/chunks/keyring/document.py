@@ -1,4 +1,4 @@
-"""The keyring document: all master keys of a keyring as JSON (docs/formats.md, "Keyring file").
+"""The keyring document: all master keys of a keyring as JSON (docs/reference/formats.md, "Keyring file").
 
 The rule of this file: whatever is wrong with a document, nothing of it is repeated in an error.
 """

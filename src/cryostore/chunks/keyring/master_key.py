@@ -1,4 +1,4 @@
-"""One master key, and the wrapped form of what it protects (docs/formats.md, "Wrapped key")."""
+"""One master key, and the wrapped form of what it protects (docs/reference/formats.md, "Wrapped key")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A keyring as lines of text to be printed, locked away, and typed in again (docs/formats.md, "Keyring on paper")."""
+"""A keyring as lines of text to be printed, locked away, and typed in again.
+
+Format: docs/reference/formats.md, "Keyring on paper".
+"""
 
 from __future__ import annotations
 
