@@ -7,20 +7,23 @@ import re
 import shlex
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from cryostore import backupstorage
 from support import compatibility
 from support.compatibility import start_job
 from support.serving import serving
-from support.tree import fenced
+from support.tree import ROOT, fenced
 
 pytestmark = pytest.mark.compat
 URL = "http://127.0.0.1:8734"
 SECONDS_MAX = 120
 SERVER_PAGE = "docs/guide/server.md"
 AWS_PAGE = "docs/guide/aws-tools.md"
+FUNCTIONS_PAGE = "docs/reference/backupstorage.md"
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +117,20 @@ def test_python_block_stores_an_object(server, monkeypatch):
         listed = names["backupstorage"].list_objects(job_id)
         assert [item["Name"] for item in listed["ObjectList"]] == ["notes.txt"]
         compatibility.commit_and_restore(client, job_id)
+
+
+def test_the_example_of_each_function_works(server, monkeypatch):
+    """In the order of their use; the page has them in the order in which they were published."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, server.environment[name])
+    used = ["start_object", "put_chunk", "notify_object_complete", "put_object", "list_objects", "list_chunks"]
+    used += ["get_chunk", "get_object_metadata", "delete_object"]
+    page = (ROOT / FUNCTIONS_PAGE).read_text(encoding="utf-8")
+    assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == sorted(used)
+    with server.client() as client:
+        names = {"backupstorage": backupstorage, "sha256": sha256, "job_id": start_job(client)}
+        for function in used:
+            exec(compile(fenced(FUNCTIONS_PAGE, f"example: {function}"), FUNCTIONS_PAGE, "exec"), names)
+        listed = backupstorage.list_objects(names["job_id"])
+        assert [item["Name"] for item in listed["ObjectList"]] == ["disk.img"]
+        compatibility.commit_and_restore(client, names["job_id"])
