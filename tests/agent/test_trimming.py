@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import shutil
 from array import array
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryostore.agent import incremental_base
+from cryostore.agent.agent_key import AgentKey, PublicKey
 from cryostore.agent.entry import Content
 from cryostore.agent.header import content_name
 from cryostore.agent.pieces import ChunkPages
@@ -21,6 +24,7 @@ from cryostore.maintenance.gc import collect_all
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restores import Chunk
 from support.agent import Runs, seen, write
+from support.refusing_source import RefusingSource
 from support.stores import opened
 
 
@@ -241,3 +245,103 @@ def test_a_run_stores_no_more_anew_than_its_bound(local_runs, tmp_path, monkeypa
     assert len(moved) == len(set(moved)) == (0 if bound < 300 * KIB else 300)
     local_runs.restore(tmp_path / "target")
     assert seen(tmp_path / "target") == seen(source)
+
+
+class Aged:
+    """A store with a tree of which the next run reads unchanged files, only to store them anew."""
+
+    def __init__(self, folder, store, secrecy):
+        key = None if secrecy == "plain" else AgentKey.generate()
+        self.store = store
+        self.reader = Runs(store, "tree", key)
+        self.runs = (
+            Runs(store, "tree", PublicKey(key.public), folder / "state") if secrecy == "one way" else self.reader
+        )
+        self.source, self.target = folder / "source", folder / "target"
+        self.points = []
+
+    def backup(self, **options):
+        report, _ = self.runs.backup(self.source, **options)
+        self.points.append(self.reader.latest())
+        return report
+
+    def make(self, length, count, every):
+        write(self.source, {"large": noise(2000 * KIB)} | {f"{n:03}": noise(length, n) for n in range(count)})
+        os.setxattr(self.source / "000", "user.note", b"note")
+        os.link(self.source / "000", self.source / "a link")
+        self.backup()
+        for n in range(count):
+            if n % every:
+                (self.source / f"{n:03}").unlink()
+        self.backup()  # sees what is dead
+
+    def check(self):
+        """Whether the newest point has the whole tree, also when it is the only one and the garbage is collected."""
+        *old, latest = dict.fromkeys(self.points)
+        for point in old:
+            self.store.call(DeleteRecoveryPoint(backup_vault_name="Default", recovery_point_arn=point))
+        for _ in range(2):
+            collect_all(self.store.service.context, quarantine_ms=0)
+        assert self.reader.restore(self.target, latest).issue_count == 0
+        assert seen(self.target) == seen(self.source)
+        shutil.rmtree(self.target)
+        self.points = [latest]
+
+
+MOVING = {"a sparse chunk": (9 * KIB, 300, 4), "a retired object": (40 * KIB, 192, 8)}
+AGED = [
+    ("a sparse chunk", "plain"),
+    ("a sparse chunk", "sealed"),
+    ("a retired object", "plain"),
+    ("a retired object", "sealed"),
+    ("a retired object", "one way"),
+]
+UNREADABLE = [("open", errno.EACCES), ("readv", errno.EIO), ("getxattr", errno.EIO)]
+
+
+@pytest.mark.parametrize(("call", "number"), UNREADABLE, ids=["open", "read", "attribute"])
+@pytest.mark.parametrize(("moving", "secrecy"), AGED)
+def test_an_unchanged_file_that_cannot_be_stored_anew_is_kept(tmp_path, moving, call, number, secrecy):
+    if call == "getxattr" and secrecy == "one way":
+        pytest.skip("attributes are not remembered")
+    with opened(tmp_path / "data") as store:
+        aged = Aged(tmp_path, store, secrecy)
+        aged.make(*MOVING[moving])
+        source = RefusingSource(aged.source / "000", call, number, -1)
+        with source.refusing():
+            report = aged.backup()
+        assert source.refused
+        assert [issue.path for issue in report.issues] == [b"000"]
+        assert "its copy in the last recovery point is kept" in report.issues[0].reason
+        aged.check()
+        assert aged.backup().issue_count == 0
+        aged.check()
+
+
+def test_where_no_file_can_be_read_each_unchanged_one_is_kept(tmp_path, monkeypatch):
+    with opened(tmp_path / "data") as store:
+        aged = Aged(tmp_path, store, "plain")
+        aged.make(*MOVING["a sparse chunk"])
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "readv", refused)
+            report = aged.backup()
+        assert report.issue_count == 75
+        aged.check()
+
+
+def test_an_unchanged_file_that_is_removed_before_it_is_stored_anew_is_no_longer_there(tmp_path):
+    with opened(tmp_path / "data") as store:
+        aged = Aged(tmp_path, store, "plain")
+        aged.make(*MOVING["a sparse chunk"])
+        with RefusingSource(aged.source / "008", "open", errno.ENOENT, -1).refusing():
+            report = aged.backup()
+        assert [(issue.path, issue.reason) for issue in report.issues] == [(b"008", os.strerror(errno.ENOENT))]
+        (aged.source / "008").unlink()
+        os.utime(aged.source, ns=(0, 0))
+        aged.reader.restore(aged.target)
+        os.utime(aged.target, ns=(0, 0))
+        assert seen(aged.target) == seen(aged.source)
+
+
+def refused(*_):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -19,13 +19,13 @@ from cryostore.agent.digest_table import DigestTable
 from cryostore.agent.entry import NO_CONTENT, PACKED_NO_CONTENT, ROW, UNTRUSTED_CTIME, Row, is_held, row_of
 from cryostore.agent.errors import ArchiveDamagedError, SourceError, shown
 from cryostore.agent.header import CATALOG, ContentObject, Header, content_name
-from cryostore.agent.incremental_base import Base, Entries, Known
+from cryostore.agent.incremental_base import Base, Entries, Known, identity_of
 from cryostore.agent.job import drop_objects
 from cryostore.agent.owners import group_names, user_names
 from cryostore.agent.remembered_base import RememberedBase, RememberedEntries
 from cryostore.agent.report import Report
 from cryostore.agent.secrecy import Plain
-from cryostore.agent.source import Source
+from cryostore.agent.source import REPLACED, Source
 from cryostore.agent.trimming import Trimmed, trim, worth_trimming
 from cryostore.agent.upload import Uploader
 from cryostore.agent.walk import DIRECTORY_FLAGS, Directory, Walk, join
@@ -217,11 +217,7 @@ class ArchiveWriter:
         """What the archive says of an entry. Raises SourceError."""
         row = Row.unpack(packed)
         if (known := old.unchanged(name, row)) is not None:
-            self._report.unchanged += row.is_file
-            known = known._replace(row=row)
-            if isinstance(old, RememberedEntries):  # attributes are not remembered
-                return self._with_attributes(directory, name, known)
-            return known
+            return self._unchanged(directory, name, known._replace(row=row), old)
         path = join(directory.path, name)
         if not row.is_file:
             return self._with_attributes(directory, name, Known(self._trusted(row), NO_CONTENT, []))
@@ -229,10 +225,43 @@ class ArchiveWriter:
         if row.links > 1 and (known := self._hard_links.get(link)) is not None:
             self._count_read(is_new=name not in old)
             return known
-        known = self._same_file(directory, path, name, row, old) or self._file(directory, path, name, row, old)
+        known = self._read(directory, path, name, row, old)
         if row.links > 1:
             self._hard_links[link] = known
         return known
+
+    def _unchanged(self, directory: Directory, name: bytes, known: Known, old: Entries | RememberedEntries) -> Known:
+        """An entry as the base has it. Raises SourceError."""
+        self._report.unchanged += known.row.is_file
+        if isinstance(old, RememberedEntries):  # attributes are not remembered
+            return self._with_attributes(directory, name, known)
+        return known
+
+    def _read(
+        self, directory: Directory, path: bytes, name: bytes, row: Row, old: Entries | RememberedEntries
+    ) -> Known:
+        """The entry of a file that is read. Raises SourceError.
+
+        An unchanged file is read only to give its content a better place. If that fails, the entry of the base stays:
+        the object that holds the content is then needed, so it is neither dropped nor trimmed of it.
+        """
+        held = old.held(name, row)
+        try:
+            known = self._same_file(directory, path, name, row, old)
+            return known or self._file(directory, path, name, row, old, held)
+        except SourceError as problem:
+            if held is None or problem.errno in REPLACED:
+                raise
+            return self._kept(directory, name, held._replace(row=row), [problem.reason], old)
+
+    def _kept(
+        self, directory: Directory, name: bytes, held: Known, reasons: list[str], old: Entries | RememberedEntries
+    ) -> Known:
+        """An unchanged entry as the base has it, since it could not be read."""
+        for reason in reasons:
+            kept = f"{reason}; the file is unchanged, and its copy in the last recovery point is kept"
+            self._report.issue(join(directory.path, name), kept)
+        return self._unchanged(directory, name, held, old)
 
     def _with_attributes(self, directory: Directory, name: bytes, known: Known) -> Known:
         """An entry with the extras that are read without its content. Raises SourceError."""
@@ -265,10 +294,23 @@ class ArchiveWriter:
         return self._incomplete(path, stored.missing, known) if stored.missing else known
 
     def _file(
-        self, directory: Directory, path: bytes, name: bytes, row: Row, old: Entries | RememberedEntries
+        self,
+        directory: Directory,
+        path: bytes,
+        name: bytes,
+        row: Row,
+        old: Entries | RememberedEntries,
+        held: Known | None,
     ) -> Known:
         self._load_base()
         stored = self._source.file(directory.fd, path, name, row, old.digest(name))
+        if (
+            held is not None
+            and stored.missing
+            and isinstance(old, Entries)
+            and identity_of(stored.row) == identity_of(row)
+        ):
+            return self._kept(directory, name, held._replace(row=row), stored.missing, old)
         self._count_read(is_new=name not in old)
         known = Known(self._trusted(stored.row), stored.content, stored.extras)
         missing = stored.missing if stored.steady else [*stored.missing, "changed while it was read"]

@@ -19,15 +19,16 @@ DAMAGE = (ArchiveDamagedError, DamagedDataException, ServiceInternalException)
 class SourceError(Exception):
     """Something of the source cannot be read. Never raised for the store; the run goes on without it."""
 
-    def __init__(self, path: bytes, reason: str) -> None:
+    def __init__(self, path: bytes, reason: str, errno: int | None = None) -> None:
         super().__init__(path, reason)
         self.path = path
         self.reason = reason
+        self.errno = errno
 
     @classmethod
     def of(cls, path: bytes, error: OSError) -> SourceError:
         """The words for an operating system's error."""
-        return cls(path, error.strerror or str(error))
+        return cls(path, error.strerror or str(error), error.errno)
 
 
 class TargetError(Exception):

@@ -45,6 +45,7 @@ class Base:
         """What is in the content objects `damaged` is to be stored anew, too."""
         self.archive = archive
         self.retired = retired(archive.header.objects) | damaged
+        self._damaged = damaged
         self._sparse = sparse_chunks(archive, self.retired)
         self._sparse_objects = frozenset(number for number, _ in self._sparse)
         self._blocks: Iterator[Block] = archive.raw_blocks() if same_root else iter(())
@@ -74,7 +75,7 @@ class Base:
 
     def entries(self, path: bytes, blocks: list[Block]) -> Entries:  # noqa: ARG002 - for a base without blocks
         """The entries of a directory, of which `take` gave the blocks."""
-        return Entries(blocks, self.retired, self._sparse)
+        return Entries(blocks, self.retired, self._sparse, self._damaged)
 
     def take(self, kind: Kind, path: bytes) -> list[Block]:
         """The blocks of a directory; none if the base does not have it."""
@@ -130,15 +131,30 @@ class Entries:
     """The entries of a directory of the base, by name."""
 
     def __init__(
-        self, blocks: list[Block], retired: frozenset[int], sparse: frozenset[tuple[int, int]] = frozenset()
+        self,
+        blocks: list[Block],
+        retired: frozenset[int],
+        sparse: frozenset[tuple[int, int]] = frozenset(),
+        damaged: frozenset[int] = frozenset(),
     ) -> None:
         self._retired = retired
         self._sparse = sparse
+        self._damaged = damaged
         self._places = {name: (block, index) for block in blocks for index, name in enumerate(block.name_list())}
         self._extras: dict[int, dict[int, list[Extra]]] = {}
 
     def unchanged(self, name: bytes, row: Row) -> Known | None:
-        """What the base has under this name, if neither bytes nor attributes can have changed since."""
+        """The entry of the base under this name, if nothing changed since and its content may stay where it is."""
+        if (known := self.held(name, row)) is None:
+            return None
+        number, chunk = known.content.object_number, known.content.chunk
+        return None if number in self._retired or (number, chunk) in self._sparse else known
+
+    def held(self, name: bytes, row: Row) -> Known | None:
+        """The entry of the base under this name, if neither bytes nor attributes can have changed since.
+
+        Its content may be about to be stored anew. None if the store has lost bytes of the content object.
+        """
         if (place := self._places.get(name)) is None:
             return None
         block, index = place
@@ -146,7 +162,7 @@ class Entries:
         if old.ctime_ns == UNTRUSTED_CTIME or identity_of(old) != identity_of(row):
             return None
         content = Content.unpack(block.contents, index)
-        if content.object_number in self._retired or (content.object_number, content.chunk) in self._sparse:
+        if content.object_number in self._damaged:
             return None
         if id(block) not in self._extras:
             self._extras[id(block)] = block.extras_of()

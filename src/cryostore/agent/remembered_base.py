@@ -37,6 +37,7 @@ class RememberedBase:
         self.identity = self._memory.identity
         self.objects: list[ContentObject] = self._memory.objects
         self.retired = retired(self.objects) | damaged
+        self.damaged = damaged
         self._path_key = derive(self.identity, PATH_LABEL)
         self._places = DigestTable(PATH_BYTES)
         for index, (path_digest, _, _) in enumerate(ENTRY.iter_unpack(self._memory.entries)):
@@ -118,13 +119,18 @@ class RememberedEntries:
         self._directory = directory
 
     def unchanged(self, name: bytes, row: Row) -> Known | None:
-        """See Entries. For files alone: what else there is costs little to look at again."""
+        """See Entries."""
+        known = self.held(name, row)
+        return None if known is None or known.content.object_number in self._base.retired else known
+
+    def held(self, name: bytes, row: Row) -> Known | None:
+        """See Entries. For files alone: other entries cost little to read again."""
         if not row.is_file:
             return None
         known = self._base.find(join(self._directory, name))
         if known is None or known.row.ctime_ns == UNTRUSTED_CTIME or identity_of(known.row) != identity_of(row):
             return None
-        return None if known.content.object_number in self._base.retired else known
+        return None if known.content.object_number in self._base.damaged else known
 
     def digest(self, name: bytes) -> bytes:
         """See Entries."""

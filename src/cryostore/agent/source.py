@@ -28,6 +28,8 @@ NO_XATTRS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA, errno.ENOSYS)
 COMMON_XATTRS = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
 """Asked for by name where the names cannot be listed."""
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+REPLACED = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""The errno of a SourceError which says that the file was removed, or that something else took its name."""
 HOLES_MAX = ENTRY_BYTES_MAX // 16
 
 
