@@ -15,6 +15,9 @@ from support import tree
 
 ARCHITECTURE = (tree.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 PAGES = [path for path in tree.files() if path.suffix == ".md"]
+GUIDES = [path for path in PAGES if path.parent.name in {"guide", "operations"} or path == tree.ROOT / "README.md"]
+COLUMNS_MAX = 100
+README_LINES_MAX = 100
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -76,6 +79,19 @@ def test_every_file_named_in_a_page_exists(page):
     words = CODE_WORD.findall(FENCED.sub("", page.read_text(encoding="utf-8")))
     named = [word for word in words if word.startswith(roots) and not re.search(r"[*<>{}]|NNNN", word)]
     assert [word for word in named if not (tree.ROOT / word).exists()] == []
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=tree.shown)
+def test_prose_fits_a_terminal(page):
+    """Tables and blocks of code are as wide as they need to be."""
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    lines = [line for line in text.splitlines() if not line.startswith(("|", "    ", "<!--"))]
+    assert [line for line in lines if len(line) > COLUMNS_MAX] == []
+
+
+def test_the_readme_is_short():
+    lines = (tree.ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= README_LINES_MAX
 
 
 def test_decisions_are_numbered_without_gaps():
