@@ -18,7 +18,7 @@ from cryostore.core.time import HOUR_MS
 
 if TYPE_CHECKING:
     from cryostore.maintenance.collection import Outcome
-from cryostore.maintenance.progress import Progress
+    from cryostore.maintenance.progress import Progress
 
 QUIET_SECONDS = 1.0
 SECONDS_BETWEEN_LINES = 0.2
