@@ -51,8 +51,8 @@ def command(
                 threads = Session(fd, mounted, _say_once()).start(ended.set)
                 interrupts.check()
                 how = "umount" if os.geteuid() == 0 else "fusermount3 -u"
-                output.tell(f"mounted on {folder}: Ctrl-C or `{how} {folder}` ends it")
-                with suppress(KeyboardInterrupt):  # it is how a mount ends
+                with suppress(KeyboardInterrupt):  # it is how a mount ends, from the moment that this line says so
+                    output.tell(f"mounted on {folder}: Ctrl-C or `{how} {folder}` ends it")
                     wait(ended)
                 unmount(folder)
                 deadline = time.monotonic() + END_SECONDS

@@ -42,7 +42,7 @@ def command(point: str, path: str, vault: str | None, resource: str | None, **pl
             interrupts.check()
             export = Export(entry.path, OpenFile(points, found, entry))
             threading.Thread(target=serve, args=(server, export), name="nbd", daemon=True).start()
-            output.tell(f"serving {entry.row.size} bytes on {path}: Ctrl-C ends it")
-            with suppress(KeyboardInterrupt):  # it is how serving ends
+            with suppress(KeyboardInterrupt):  # it is how serving ends, from the moment that this line says so
+                output.tell(f"serving {entry.row.size} bytes on {path}: Ctrl-C ends it")
                 wait(threading.Event())
             server.shutdown(socket.SHUT_RDWR)
