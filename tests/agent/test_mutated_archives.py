@@ -201,7 +201,7 @@ def test_what_verify_passes_can_be_restored(store, mutations):
 
 
 @pytest.mark.stress
-@settings(max_examples=5000)
+@settings(max_examples=1000)
 @given(st.lists(MUTATIONS, max_size=4))
 def test_what_verify_passes_can_be_restored_at_length(store, mutations):
     story(store, mutations)
