@@ -12,17 +12,14 @@ from hypothesis import strategies as st
 from cryostore.agent.block import Kind, decode, encode, order_key
 from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.find import Finder, Wanted
-from cryostore.agent.header import CATALOG, Header, content_name
-from cryostore.agent.job import open_job
+from cryostore.agent.header import Header
 from cryostore.agent.listing import entries_of
 from cryostore.agent.points import find_point, opened, point_id
 from cryostore.agent.report import Report
 from cryostore.agent.restore import Options, restore
 from cryostore.agent.tree import Tree
-from cryostore.agent.upload import ObjectUpload
-from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import ConfigurationError
-from cryostore.model.chunks import PutChunk
+from support.made_archive import put
 
 FOLDER, FILE = 0o040755, 0o100644
 NAMES = (
@@ -132,28 +129,7 @@ def large(local_runs):
     blocks = list(blocks_of(folders, part=CHUNKS))
     chunks = [blocks[0] + blocks[1], *blocks[2:]]
     header = Header(root=b"/x", entries=0, files=0, file_bytes=0, objects=[], users={}, groups={}).encode()
-    job = open_job(local_runs.call, "Default", local_runs.resource, {})
-    summaries = {}
-    for name, parts, blob in ((content_name(1), [b"x"], None), (CATALOG, chunks, header)):
-        upload = ObjectUpload(local_runs.call, job.job_id, name)
-        for index, data in enumerate(parts):
-            assert upload.reserve() == index
-            upload.set(index, sha256(data))
-            chunk = Payload(data)
-            local_runs.call.call(
-                PutChunk(
-                    backup_job_id=job.job_id,
-                    upload_id=upload.open(),
-                    chunk_index=index,
-                    data=chunk,
-                    length=len(chunk),
-                    checksum=chunk.sha256.hex(),
-                    checksum_algorithm="SHA256",
-                )
-            )
-        upload.complete(blob)
-        summaries[name] = upload.summary()
-    job.commit(summaries, {}, 0)
+    put(local_runs, chunks, header=header)
     local_runs.call = Counting(local_runs.call)
     return local_runs
 
