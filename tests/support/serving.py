@@ -19,7 +19,8 @@ from cryostore.client.settings import Settings, resolve
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
-CRYO = (sys.executable, "-c", "from cryostore.cli import main; main()")
+# -P: as the installed script, which does not look for modules in the current directory.
+CRYO = (sys.executable, "-P", "-c", "from cryostore.cli import main; main()")
 LISTENING = "listening on "
 
 

@@ -98,9 +98,6 @@ def cryo() -> None:
     """Cryostore: a backup storage service that speaks the AWS Backup Storage and AWS Backup APIs."""
 
 
-NO_DIRECTORY = ("the current directory does not exist any more", "change to one that exists")
-
-
 def run(arguments: Sequence[str]) -> int:
     """Carry out a command line and answer its exit code."""
     as_json = "--json" in arguments
@@ -114,10 +111,6 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(error.message, error.hint or advice(error, arguments), as_json=as_json)
     except (OSError, MemoryError) as error:
         return _fail(*_system_words(error), as_json=as_json)
-    except SystemError:  # a library in native code, loaded where there is no current directory
-        if _is_directory_there():
-            raise
-        return _fail(*NO_DIRECTORY, as_json=as_json)
     except (click.Abort, KeyboardInterrupt) as error:
         cause = error.__cause__ if isinstance(error, click.Abort) else error
         with suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
@@ -137,7 +130,7 @@ def _system_words(error: OSError | MemoryError) -> tuple[str, str]:
     if isinstance(error, MemoryError):
         return "there is not enough memory", "free some, or raise the limit of this process"
     if error.errno == errno.ENOENT and not _is_directory_there():
-        return NO_DIRECTORY
+        return "the current directory does not exist any more", "change to one that exists"
     what = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     hints = {
         errno.EMFILE: "raise the limit of open files of this process (`ulimit -n`)",
