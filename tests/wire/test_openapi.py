@@ -47,6 +47,12 @@ def test_every_error_of_an_operation_is_at_its_status(name):
     assert "default" in responses
 
 
+@pytest.mark.parametrize("name", FOUND)
+def test_every_operation_may_refuse_a_signature(name):
+    described = FOUND[name][2]["responses"]["403"]["description"]
+    assert "InvalidSignatureException" in described.split(", ")
+
+
 def test_every_reference_leads_somewhere():
     for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(DOCUMENT)):
         found = DOCUMENT

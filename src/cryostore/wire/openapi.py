@@ -8,7 +8,7 @@ from cryostore import __version__
 from cryostore.core.digest import Payload
 from cryostore.core.limits import Limits
 from cryostore.model import OPERATIONS
-from cryostore.model.errors import ModelError
+from cryostore.model.errors import ERRORS, ModelError, SignatureError
 from cryostore.model.operation import (
     Api,
     Body,
@@ -108,9 +108,13 @@ def _answer(declaration: Declaration, schemas: _Schemas) -> Json:
     return rendered
 
 
+SIGNATURE_ERRORS = [kind for kind in ERRORS.values() if issubclass(kind, SignatureError) and kind is not SignatureError]
+"""What every operation may answer, whatever its declaration says, under a status that declarations name, too."""
+
+
 def _errors(declaration: Declaration, schemas: _Schemas) -> Json:
     by_status: dict[str, list[type[ModelError]]] = {}
-    for kind in declaration.errors:
+    for kind in dict.fromkeys((*declaration.errors, *SIGNATURE_ERRORS)):
         status = kind.status_control if declaration.api is Api.BACKUP and kind.status_control else kind.status
         by_status.setdefault(str(status), []).append(kind)
     return {
@@ -127,7 +131,7 @@ def _any_of(schemas: list[Json]) -> Json:
 
 
 ANY_ERROR = {
-    "description": "Any other error, of the signature for instance; named in x-amzn-ErrorType and in the body.",
+    "description": "Any other error; named in x-amzn-ErrorType and in the body.",
     "content": {"application/json": {"schema": {"type": "object", "required": ["Code", "Message"]}}},
 }
 
