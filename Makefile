@@ -19,8 +19,8 @@ PYTEST := $(IN)/python -m pytest
 # Under the second Python runs what is about Python: every layer by itself, with fewer examples for each property, and the
 # server and the command line as processes. `make unit PYTHON=...` runs all of it.
 BRIEF := --hypothesis-profile=brief $(addprefix --ignore=tests/,compat demo stateful faults fuzz e2e bench golden \
-	maintenance/test_rebuild.py maintenance/test_gc.py maintenance/test_gc_races.py cli/test_single_file.py cli/test_agent_key.py \
-	agent/test_mount.py agent/test_trees.py agent/test_damaged_base.py agent/test_device.py agent/test_stream.py \
+	maintenance/rebuild/test_run.py maintenance/gc/test_collect.py maintenance/test_gc_races.py cli/agent/test_stream_options.py cli/agent_keys/test_agent_key.py \
+	agent/mount/test_tree.py agent/test_trees.py agent/backup/test_damaged_base.py agent/streams/test_device.py agent/streams/test_stream.py \
 	service/test_shared_api.py service/test_shared_api_time.py catalog/test_rolling_upgrade.py)
 SELECTION :=
 # What `make quick` runs: tests that need no service and take seconds. Those among them that do need one are skipped.

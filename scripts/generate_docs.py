@@ -18,8 +18,8 @@ SOURCE = ROOT / "src" / "cryostore"
 
 # Each page is what `render()` of its module returns.
 PAGES = {
-    "docs/reference/api-coverage.md": "cryostore.wire.coverage",
-    "docs/reference/configuration.md": "cryostore.server.options_page",
+    "docs/reference/api-coverage.md": "cryostore.wire.reference.coverage",
+    "docs/reference/configuration.md": "cryostore.server.options.options_page",
 }
 BEGIN = "<!-- modules: written by `make docs` from the first sentence of each module -->\n"
 END = "<!-- end of modules -->\n"

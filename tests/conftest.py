@@ -40,9 +40,9 @@ AWS_NOWHERE = {
 
 
 SHARES = {
-    "agent/test_damaged_base.py": 2,
-    "agent/test_mount.py": 2,
-    "cli/test_single_file.py": 2,
+    "agent/backup/test_damaged_base.py": 2,
+    "agent/mount/test_tree.py": 2,
+    "cli/agent/test_stream_options.py": 2,
     "e2e/test_api_over_http.py": 3,
     "faults/test_clock_skew.py": 2,
     "faults/test_cloud_faults.py": 2,
@@ -52,7 +52,7 @@ SHARES = {
     "faults/test_service_faults.py": 2,
     "fuzz/test_openapi.py": 2,
     "maintenance/test_gc_races.py": 2,
-    "maintenance/test_rebuild.py": 2,
+    "maintenance/rebuild/test_run.py": 2,
 }
 """Files whose tests are many and take their time: one of so many is made each time, the others by `make stress`."""
 

@@ -37,13 +37,13 @@ CLOCK_AND_RANDOMNESS = {
     "uuid.uuid4",
 }
 CLOCK_AND_RANDOMNESS_ALLOWED = {
-    "cryostore.agent.cipher": "keys of archives and of their owners: as in the store's cipher",
+    "cryostore.agent.keys.cipher": "keys of archives and of their owners: as in the store's cipher",
     "cryostore.chunks.cipher": "nonces: a nonce that a caller could choose is a nonce that a caller could repeat",
     "cryostore.chunks.keyring.master_key": "new keys: the same, and worse",
     "cryostore.client.retry": "waits between attempts differ by chance, or all clients come back at once",
     "cryostore.core.ids": "the one source of identifiers",
     "cryostore.core.time": "the one clock",
-    "cryostore.service.opening": "the secrets of a new store, made once in its life",
+    "cryostore.service.opening.assembly": "the secrets of a new store, made once in its life",
 }
 
 # Both are assembled, so that this file does not find itself.

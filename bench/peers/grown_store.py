@@ -17,8 +17,8 @@ from cryostore.model.objects import NotifyObjectComplete, PutObject, StartObject
 from cryostore.model.restore_jobs import StartRestoreJob
 from cryostore.model.restores import GetChunk, ListObjects
 from cryostore.service import Caller
-from cryostore.service.init import init
-from cryostore.service.open_shared import SharedPlace, open_shared_service
+from cryostore.service.opening.init import init
+from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
 
 CHUNK_BYTES = 4096
 READABLE_CHUNKS = 200

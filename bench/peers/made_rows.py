@@ -14,10 +14,10 @@ from typing import Any
 
 import psycopg
 
-from cryostore.catalog import chunk_lists
-from cryostore.catalog.chunk_lists import ChunkEntry
 from cryostore.catalog.database import GENERATION_MAX
-from cryostore.service.open_shared import is_url
+from cryostore.catalog.rows import chunk_lists
+from cryostore.catalog.rows.chunk_lists import ChunkEntry
+from cryostore.service.opening.open_shared import is_url
 
 Run = Callable[..., list[Any]]
 

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cryostore.agent.archive.chunk_cache import ChunkCache
+from cryostore.agent.archive.files import Files
+from cryostore.agent.archive.listing import entries
 from cryostore.agent.block import Extra, ExtraKind, Kind, encode
-from cryostore.agent.chunk_cache import ChunkCache
 from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.file_target import Options as FileOptions
-from cryostore.agent.file_target import restore_file
-from cryostore.agent.files import Files
 from cryostore.agent.header import DISK, DiskLayout
-from cryostore.agent.listing import entries
 from cryostore.agent.report import Report
-from cryostore.agent.verify import verify
+from cryostore.agent.restore.file_target import Options as FileOptions
+from cryostore.agent.restore.file_target import restore_file
+from cryostore.agent.verification.run import verify
 from cryostore.core.limits import MIB
 from support.agent import Runs, write
 from support.made_archive import plain_header, put

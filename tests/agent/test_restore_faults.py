@@ -12,8 +12,8 @@ import pytest
 
 from cryostore.agent.errors import TargetError
 from cryostore.agent.report import Report
-from cryostore.agent.restore import Options, restore
-from cryostore.agent.restoring import FULL
+from cryostore.agent.restore.file_writer import FULL
+from cryostore.agent.restore.run import Options, restore
 from cryostore.core.errors import StorageFullError
 from support.agent import seen, write
 from support.os_calls import REAL, failing

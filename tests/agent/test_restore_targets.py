@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from cryostore.agent.patterns import Patterns
+from cryostore.agent.source.patterns import Patterns
 from support.agent import Runs, seen, write
 from support.os_calls import REAL, case_blind, failing
 from support.small_disk import can_mount

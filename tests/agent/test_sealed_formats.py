@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.agent import key_file, key_paper
-from cryostore.agent.agent_key import AgentKey, PublicKey
-from cryostore.agent.archive_key import ArchiveKey
-from cryostore.agent.cipher import Stretching, seal
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.key_object import OBJECT_BYTES, unwrap, wrap
-from cryostore.agent.padding import padded_length
-from cryostore.agent.piece_table import ENTRIES_MAX, Entry, PieceTable
-from cryostore.agent.sealed_chunk import HEAD, INNER, Kind, open_chunk, seal_chunk
-from cryostore.agent.sealed_head import Recipient, SealedHead, mark_of
+from cryostore.agent.formats.padding import padded_length
+from cryostore.agent.formats.piece_table import ENTRIES_MAX, Entry, PieceTable
+from cryostore.agent.formats.sealed_chunk import HEAD, INNER, Kind, open_chunk, seal_chunk
+from cryostore.agent.formats.sealed_head import Recipient, SealedHead, mark_of
+from cryostore.agent.keys import key_file, key_paper
+from cryostore.agent.keys.agent_key import AgentKey, PublicKey
+from cryostore.agent.keys.archive_key import ArchiveKey
+from cryostore.agent.keys.cipher import Stretching, seal
+from cryostore.agent.keys.key_object import OBJECT_BYTES, unwrap, wrap
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cryostore.agent.agent_key import AgentKey
-from cryostore.agent.archive import Archive
-from cryostore.agent.keyed_call import KeyedCall
-from cryostore.agent.listing import entries
+from cryostore.agent.archive.listing import entries
+from cryostore.agent.archive.reader import Archive
+from cryostore.agent.keys.agent_key import AgentKey
+from cryostore.agent.keys.keyed_call import KeyedCall
 from cryostore.agent.report import Report
-from cryostore.agent.verify import verify
+from cryostore.agent.verification.run import verify
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.model.restores import (

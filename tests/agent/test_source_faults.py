@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cryostore.agent.errors import SourceError
 from cryostore.agent.report import Report
-from cryostore.agent.verify import verify
+from cryostore.agent.verification.run import verify
 from cryostore.core.limits import KIB, MIB
 from support.agent import Runs, seen, write
 from support.refusing_source import CALLS, RefusingSource

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from cryostore.agent.target import Target
+from cryostore.agent.restore.target import Target
 from cryostore.agent.threads import Threads, result
 from cryostore.core.interrupts import heeded
 from cryostore.model.errors import ServiceUnavailableException

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryostore.agent.agent_key import AgentKey, PublicKey
+from cryostore.agent.keys.agent_key import AgentKey, PublicKey
 from cryostore.agent.report import Report
-from cryostore.agent.verify import verify
+from cryostore.agent.verification.run import verify
 from cryostore.core.limits import KIB
 from support.agent import Runs, in_an_hour, seen
 

@@ -11,16 +11,16 @@ import subprocess
 
 import pytest
 
-from cryostore.agent.ancestry import Ancestry
-from cryostore.agent.archiving import ArchiveWriter
+from cryostore.agent.archive.listing import entries
+from cryostore.agent.backup.archive_writer import ArchiveWriter
 from cryostore.agent.block import BLOCK_BYTES_MAX, ENTRY_BYTES_MAX, BlockBuilder, ExtraKind, Kind
 from cryostore.agent.entry import NO_CONTENT, Row
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.listing import entries
+from cryostore.agent.formats.ancestry import Ancestry
 from cryostore.agent.report import Report
-from cryostore.agent.roots import rooted
-from cryostore.agent.verify import verify
-from cryostore.agent.walk import OPEN_LEVELS_MAX, Walk
+from cryostore.agent.source.roots import rooted
+from cryostore.agent.source.walk import OPEN_LEVELS_MAX, Walk
+from cryostore.agent.verification.run import verify
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import KIB, MIB
 from support.agent import seen, write
@@ -270,7 +270,7 @@ def test_a_tree_that_would_not_be_whole_is_never_committed(local_runs, tmp_path)
             return (directory for directory in super().__iter__() if directory.path != b"a")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cryostore.agent.backup.Walk", Leaping)
+        patch.setattr("cryostore.agent.backup.run.Walk", Leaping)
         with pytest.raises(ArchiveDamagedError, match="a/b has no entry in the folder above it"):
             local_runs.backup(tmp_path / "source")
     with pytest.raises(ConfigurationError):
@@ -302,7 +302,7 @@ def test_ancestry_knows_order_and_parents():
 
 def test_of_many_paths_the_header_names_one_in_each_folder(local_runs, tmp_path, monkeypatch):
     """Else a store would refuse it, after all was read. `--delete` is refused for each of those folders by it."""
-    monkeypatch.setattr("cryostore.agent.archiving.ONLY_BYTES_MAX", 900)
+    monkeypatch.setattr("cryostore.agent.backup.archive_writer.ONLY_BYTES_MAX", 900)
     write(tmp_path / "source", {folder: {f"{number:03}": b"" for number in range(200)} for folder in ("a", "b")})
     named = frozenset(f"{folder}/{number:03}".encode() for folder in ("a", "b") for number in range(100))
     report, _ = local_runs.backup(tmp_path / "source", only=named)

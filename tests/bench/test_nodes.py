@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from bench import nodes
 from cryostore.catalog.database import AtOnce, Statement
-from cryostore.catalog.postgres import PostgresDatabase
+from cryostore.catalog.postgres.engine import PostgresDatabase
 from support import postgres, s3
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.catalog import vaults
-from cryostore.catalog.postgres import PostgresDatabase
+from cryostore.catalog.postgres.engine import PostgresDatabase
+from cryostore.catalog.rows import vaults
 from support import postgres
 from support.memory_database import MemoryDatabase
 

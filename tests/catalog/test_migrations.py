@@ -18,7 +18,7 @@ from cryostore.catalog import open_catalog
 from cryostore.catalog.migration import migrate_to_newest, statements
 from cryostore.catalog.sqlite import DIALECT, SqliteDatabase
 from cryostore.core.errors import ConfigurationError
-from cryostore.service.open import open_service
+from cryostore.service.opening.open import open_service
 from support.golden_store import STORES
 from support.store_copy import copied
 

@@ -6,10 +6,13 @@ from contextlib import closing
 
 import pytest
 
-from cryostore.catalog import (
+from cryostore.catalog.postgres.engine import PostgresDatabase
+from cryostore.catalog.postgres.session import PREPARE_AFTER
+from cryostore.catalog.queries import damage, references
+from cryostore.catalog.queries.damage import Place
+from cryostore.catalog.rows import (
     chunk_lists,
     chunks,
-    damage,
     idempotency,
     jobs,
     keys,
@@ -18,19 +21,15 @@ from cryostore.catalog import (
     packs,
     records,
     recovery_points,
-    references,
     restore_jobs,
     uploads,
     vaults,
 )
-from cryostore.catalog.chunk_lists import ChunkEntry
-from cryostore.catalog.chunks import ChunkRow, PackedChunk
-from cryostore.catalog.damage import Place
-from cryostore.catalog.lineages import Segment
-from cryostore.catalog.objects import ObjectContent
-from cryostore.catalog.postgres import PostgresDatabase
-from cryostore.catalog.postgres_session import PREPARE_AFTER
-from cryostore.catalog.records import RecordKey
+from cryostore.catalog.rows.chunk_lists import ChunkEntry
+from cryostore.catalog.rows.chunks import ChunkRow, PackedChunk
+from cryostore.catalog.rows.lineages import Segment
+from cryostore.catalog.rows.objects import ObjectContent
+from cryostore.catalog.rows.records import RecordKey
 from support import postgres
 
 DIGEST = b"d" * 32

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from cryostore.agent.job import open_job
-from cryostore.agent.walk import Walk
+from cryostore.agent.backup.job import open_job
+from cryostore.agent.source.walk import Walk
 from cryostore.cli.call import Place, opened_call
 from cryostore.cli.verbs import FAILED, INTERRUPTED, OK, run
 from cryostore.core.errors import CryostoreError

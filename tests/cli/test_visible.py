@@ -15,7 +15,7 @@ from cryostore.cli import output
 from cryostore.cli.verbs import run
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.time import FrozenClock
-from cryostore.server.log import Log
+from cryostore.server.watching.log import Log
 from support import tree
 
 PRINTS = {"print", "input", "breakpoint"}
@@ -51,7 +51,7 @@ def test_texts_of_several_lines_are_made_in_one_place():
     joined = [
         f"{name}:{node.lineno}"
         for name, path in tree.source_modules().items()
-        if name.startswith("cryostore.cli.") and name not in ("cryostore.cli.output", "cryostore.cli.man")
+        if name.startswith("cryostore.cli.") and name not in ("cryostore.cli.output", "cryostore.cli.reference.man")
         for node in ast.walk(tree.syntax(path))
         if isinstance(node, ast.Attribute)
         and node.attr == "join"

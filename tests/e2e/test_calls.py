@@ -14,7 +14,7 @@ from cryostore.model.jobs import CommitBackupJob, DescribeBackupJob, StartBackup
 from cryostore.model.objects import DeleteObject, PutObject, StartObject
 from cryostore.model.restore_jobs import StartRestoreJob
 from cryostore.model.restores import GetChunk, GetObjectMetadata
-from cryostore.service.open import open_service
+from cryostore.service.opening.open import open_service
 from support.calls import in_process, over_asgi
 
 START = StartBackupJob(

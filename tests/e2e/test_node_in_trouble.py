@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cryostore.catalog import nodes as reports
-from cryostore.catalog.postgres import PostgresDatabase
+from cryostore.catalog.postgres.engine import PostgresDatabase
+from cryostore.catalog.processes import nodes as reports
 from support import postgres, s3
 from support.http_proxy import Fault, HttpProxy
 from support.load_balancer import load_balancer

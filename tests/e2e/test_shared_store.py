@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cryostore.core.errors import ConfigurationError
-from cryostore.service.open_shared import open_shared_service
+from cryostore.service.opening.open_shared import open_shared_service
 from support.api import Api
 from support.serving import CRYO
 from support.shared_serving import cryo, node

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from conformance.database import add, numbers
-from cryostore.catalog import postgres, postgres_session
-from cryostore.catalog.postgres import PostgresDatabase
+from cryostore.catalog.postgres import engine as postgres
+from cryostore.catalog.postgres import session as postgres_session
+from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.core.errors import StorageUnavailableError
 from support.cluster import Cluster
 from support.replicated_postgres import ReplicatedPostgres

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from cryostore.catalog.claims import ClaimHeldError
+from cryostore.catalog.processes.claims import ClaimHeldError
 from cryostore.core.time import SECOND_MS
-from cryostore.maintenance.gc import collect_all
+from cryostore.maintenance.gc.collect import collect_all
 from cryostore.service import Settings
 from support.shared_serving import environment
 from support.shared_store import ON_SERVICES, SharedStore, prepared
@@ -23,11 +23,11 @@ LEASE_MS = 2 * SECOND_MS
 SETTINGS = Settings(claim_lease_ms=LEASE_MS)
 WORDS = f"""
 import os
-from cryostore.catalog.claims import ClaimLostError
-from cryostore.maintenance.collection import Outcome
-from cryostore.maintenance.gc import collect
+from cryostore.catalog.processes.claims import ClaimLostError
+from cryostore.maintenance.gc.run import Outcome
+from cryostore.maintenance.gc.collect import collect
 from cryostore.service import Settings
-from cryostore.service.open_shared import SharedPlace, open_shared_service
+from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
 
 place = SharedPlace(*(os.environ[f"CRYO_{{name}}"] for name in ("CATALOG", "BLOBS", "KEYRING")))
 service = open_shared_service(place, settings=Settings(claim_lease_ms={LEASE_MS}))
@@ -43,8 +43,8 @@ except ClaimLostError:
 
 IN_A_TRANSACTION = """
 import os
-from cryostore.maintenance.gc import collect_all
-from cryostore.service.open_shared import SharedPlace, open_shared_service
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
 
 service = open_shared_service(SharedPlace(*(os.environ[f"CRYO_{name}"] for name in ("CATALOG", "BLOBS", "KEYRING"))))
 database = service.context.database

@@ -19,10 +19,10 @@ from cryostore.client.client import Client
 from cryostore.client.retry import Retry
 from cryostore.client.settings import resolve
 from cryostore.client.transport import ConnectionFailedError
-from cryostore.maintenance.gc import collect_all
-from cryostore.maintenance.scrub import Scrubbed, scrub
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.verification.scrub import Scrubbed, scrub
 from cryostore.model.errors import ServiceUnavailableException
-from cryostore.service.open import open_service
+from cryostore.service.opening.open import open_service
 from support import serving
 from support.api import Api
 from support.integrity import problems

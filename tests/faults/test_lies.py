@@ -11,9 +11,9 @@ import itertools
 import pytest
 
 from cryostore.core.errors import CryostoreError
-from cryostore.maintenance.gc import collect_all
-from cryostore.maintenance.rebuild import Rebuild, Rebuilt
-from cryostore.maintenance.scrub import Scrubbed, scrub
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
+from cryostore.maintenance.verification.scrub import Scrubbed, scrub
 from support.api import Api
 from support.collecting import Scene
 from support.faulty_blobs import FaultyBlobs

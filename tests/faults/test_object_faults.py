@@ -9,11 +9,11 @@ import itertools
 
 import pytest
 
-from cryostore.catalog import packs
+from cryostore.catalog.rows import packs
 from cryostore.chunks.pack import pack_key
 from cryostore.core.errors import CryostoreError
-from cryostore.maintenance.gc import collect_all
-from cryostore.maintenance.repair import Repaired, repair
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.verification.repair import Repaired, repair
 from cryostore.model.errors import ServiceUnavailableException
 from support import audit
 from support.collecting import NEW, Scene, put_new

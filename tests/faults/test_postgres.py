@@ -15,9 +15,10 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from conformance.database import add, numbers
-from cryostore.catalog import postgres, postgres_session
 from cryostore.catalog.database import AtOnce, Statement
-from cryostore.catalog.postgres import PostgresDatabase
+from cryostore.catalog.postgres import engine as postgres
+from cryostore.catalog.postgres import session as postgres_session
+from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
 from support.postgres import at, new_database, required
 from support.small_disk import small_disk

@@ -12,7 +12,7 @@ import pytest
 
 from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnavailableError
 from cryostore.maintenance import maintain
-from cryostore.maintenance.rebuild import Rebuild, Rebuilt
+from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, ListBackupVaults
 from support.api import Api
 from support.faulty_blobs import FaultyBlobs

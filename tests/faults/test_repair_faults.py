@@ -8,8 +8,8 @@ import itertools
 import pytest
 
 from cryostore.core.errors import CryostoreError, StorageFullError
-from cryostore.maintenance.gc import collect_all
-from cryostore.maintenance.repair import Repaired, repair
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.verification.repair import Repaired, repair
 from support import audit
 from support.damaging import broken_scene, to_end
 

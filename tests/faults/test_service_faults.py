@@ -414,7 +414,9 @@ def test_a_failing_restart_does_not_lose_the_next_one(faulty, monkeypatch):
     api = faulty.api
     arn = api.backup({"a": b"1"})
     faulty.store.service.close()
-    monkeypatch.setattr("cryostore.service.open.recover", lambda *_: (_ for _ in ()).throw(StorageFullError("full")))
+    monkeypatch.setattr(
+        "cryostore.service.opening.open.recover", lambda *_: (_ for _ in ()).throw(StorageFullError("full"))
+    )
     with pytest.raises(StorageFullError):
         faulty.store.open()
     monkeypatch.undo()

@@ -18,8 +18,8 @@ from cryostore.core.time import wall_clock
 from cryostore.model import OPERATIONS
 from cryostore.model.errors import ERRORS
 from cryostore.model.operation import Api as ServedApi
-from cryostore.wire import openapi
 from cryostore.wire.message import Request
+from cryostore.wire.reference import openapi
 from cryostore.wire.sigv4 import sign
 from support.belongings import Belongings
 from support.raw_http import WAIT_SECONDS_MAX

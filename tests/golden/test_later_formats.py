@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from cryostore.catalog import chunk_lists
+from cryostore.catalog.rows import chunk_lists
 from cryostore.chunks import pack
 from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.cipher import DataKey

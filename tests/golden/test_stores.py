@@ -14,12 +14,12 @@ import pytest
 
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import FrozenClock
-from cryostore.maintenance.gc import collect_all
-from cryostore.maintenance.rebuild import Rebuilt
-from cryostore.maintenance.rebuild_store import rebuild_store
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
+from cryostore.maintenance.rebuild.run import Rebuilt
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks
-from cryostore.service.keyring import existing_keyring
+from cryostore.service.opening.keyring import existing_keyring
 from support.api import base64_of, hex_of
 from support.collecting import noise
 from support.golden_store import STORES

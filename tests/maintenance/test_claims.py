@@ -11,17 +11,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from cryostore.catalog import claims
-from cryostore.catalog.claims import ClaimHeldError, ClaimLostError
-from cryostore.catalog.postgres import PostgresDatabase
+from cryostore.catalog.postgres.engine import PostgresDatabase
+from cryostore.catalog.processes import claims
+from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import random_id
 from cryostore.core.time import HOUR_MS, MINUTE_MS, SECOND_MS
 from cryostore.maintenance import maintain
 from cryostore.maintenance.claims import COLLECTION, ROUND, claimed
-from cryostore.maintenance.collection import Outcome
-from cryostore.maintenance.gc import collect, collect_all
+from cryostore.maintenance.gc.collect import collect, collect_all
+from cryostore.maintenance.gc.run import Outcome
 from cryostore.maintenance.key_rotation import Rotated, forget, rotate
 from cryostore.maintenance.key_uses import uses
 from support import postgres

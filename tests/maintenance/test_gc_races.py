@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from cryostore.catalog.claims import ClaimHeldError, ClaimLostError
+from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.time import HOUR_MS
-from cryostore.maintenance.collection import Outcome
-from cryostore.maintenance.gc import collect, collect_all
+from cryostore.maintenance.gc.collect import collect, collect_all
+from cryostore.maintenance.gc.run import Outcome
 from support.collecting import REQUESTS, Scene, put_garbage_again
 
 

@@ -10,24 +10,25 @@ import threading
 
 import pytest
 
-from cryostore.catalog import keys, nodes, records
-from cryostore.catalog.keys import WRAPPED
-from cryostore.catalog.nodes import NodeReport
-from cryostore.catalog.records import RecordKey
+from cryostore.catalog.processes import nodes
+from cryostore.catalog.processes.nodes import NodeReport
+from cryostore.catalog.rows import keys, records
+from cryostore.catalog.rows.keys import WRAPPED
+from cryostore.catalog.rows.records import RecordKey
 from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import random_id
 from cryostore.maintenance import key_rotation
 from cryostore.maintenance.key_rotation import Rotated, RotationSupersededError, begin, forget, rotate, rotate_vault
 from cryostore.maintenance.key_uses import RECORD, uses
-from cryostore.maintenance.rebuild import Rebuilt
-from cryostore.maintenance.rebuild_store import rebuild_store
+from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
+from cryostore.maintenance.rebuild.run import Rebuilt
 from cryostore.model.errors import ResourceNotFoundException, ServiceUnavailableException
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service import CallAs
-from cryostore.service.keyring import existing_keyring
 from cryostore.service.keys import SEALING_SECONDS_MAX
-from cryostore.service.records import record_due
+from cryostore.service.lineage.records import record_due
+from cryostore.service.opening.keyring import existing_keyring
 from support.api import Api
 from support.faulty_database import FaultyDatabase
 from support.integrity import problems

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.catalog import packs
+from cryostore.catalog.rows import packs
 from cryostore.chunks.pack import pack_key
-from cryostore.maintenance import finding
-from cryostore.maintenance.check import Checked, check
-from cryostore.maintenance.collection import Outcome
-from cryostore.maintenance.gc import collect, collect_all
-from cryostore.maintenance.rebuild import Rebuild, Rebuilt
-from cryostore.maintenance.repair import Repaired, repair
+from cryostore.maintenance.gc.collect import collect, collect_all
+from cryostore.maintenance.gc.run import Outcome
+from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
+from cryostore.maintenance.verification import finding
+from cryostore.maintenance.verification.check import Checked, check
+from cryostore.maintenance.verification.repair import Repaired, repair
 from support.collecting import Scene
 from support.faulty_blobs import FaultyObjects
 from support.memory_database import MemoryDatabase

@@ -8,12 +8,14 @@ from functools import partial
 
 import pytest
 
-from cryostore.catalog import claims, collections
+from cryostore.catalog.processes import claims
+from cryostore.catalog.processes import epoch as collections
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import DAY_MS, HOUR_MS
-from cryostore.maintenance import ScheduledCollection, ScheduledRound, ScheduledScrub, duties
+from cryostore.maintenance import ScheduledCollection, ScheduledRound, ScheduledScrub
 from cryostore.maintenance.claims import COLLECTION, ROUND, SCRUB
-from cryostore.maintenance.scrub import Scrubbed, scrub
+from cryostore.maintenance.duties import run as duties
+from cryostore.maintenance.verification.scrub import Scrubbed, scrub
 from support.api import new_resource
 from support.collecting import Scene
 from support.damaging import spoil

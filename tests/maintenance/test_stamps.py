@@ -7,14 +7,15 @@ from functools import partial
 
 import pytest
 
-from cryostore.catalog import claims, stamps
-from cryostore.catalog.claims import ClaimHeldError
-from cryostore.catalog.postgres_clock import DatabaseClock
+from cryostore.catalog.postgres.clock import DatabaseClock
+from cryostore.catalog.processes import claims
+from cryostore.catalog.processes.claims import ClaimHeldError
+from cryostore.catalog.queries import stamps
 from cryostore.catalog.tables import TABLES
 from cryostore.core.time import DAY_MS, HOUR_MS
 from cryostore.maintenance import ScheduledCollection, ScheduledScrub, maintain
 from cryostore.maintenance.claims import COLLECTION, SCRUB, claimed
-from cryostore.maintenance.gc import collect_all
+from cryostore.maintenance.gc.collect import collect_all
 from support.api import new_resource
 from support.damaging import damaged, scrubbed, spoil
 from support.memory_store import Process
@@ -223,7 +224,7 @@ def test_a_point_of_a_clock_ahead_is_the_base_only_until_the_next(shop):
 def test_the_clock_of_a_database_that_was_ahead_goes_back(monkeypatch):
     """By little it stands still, so that it may be taken from a replica; by much it was wrong before."""
     elapsed = itertools.count()
-    monkeypatch.setattr("cryostore.catalog.postgres_clock._elapsed_seconds", lambda: next(elapsed))
+    monkeypatch.setattr("cryostore.catalog.postgres.clock._elapsed_seconds", lambda: next(elapsed))
     clock = DatabaseClock()
     clock.end(clock.begin(), AHEAD_MS)
     assert clock() > AHEAD_MS

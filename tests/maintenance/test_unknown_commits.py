@@ -9,18 +9,19 @@ import pytest
 
 from cryostore.catalog import numbers, tables
 from cryostore.catalog.tables import TABLES
-from cryostore.cli import doctor_directory, doctor_shared
-from cryostore.cli.diagnosis import ERROR
+from cryostore.cli.doctor import directory as doctor_directory
+from cryostore.cli.doctor import shared as doctor_shared
+from cryostore.cli.doctor.diagnosis import ERROR
 from cryostore.core.time import DAY_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.check import Checked, check
-from cryostore.maintenance.gc import collect_all
-from cryostore.maintenance.repair import Repaired, repair
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.verification.check import Checked, check
+from cryostore.maintenance.verification.repair import Repaired, repair
 from cryostore.model.errors import InvalidRequestException, InvalidResourceStateException
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
-from cryostore.service import unknown_commits
-from cryostore.service.unknown_commits import OutdatedCatalogError
+from cryostore.service.lineage import unknown_commits
+from cryostore.service.lineage.unknown_commits import OutdatedCatalogError
 from support.api import new_resource
 from support.shared_store import ON_SERVICES, missing_services, opened_shared
 from support.stores import opened
@@ -177,7 +178,7 @@ def test_a_large_store_compares_a_part_when_it_is_opened_and_all_when_it_collect
             api.backup({"a": b"%d" % number}, resource=new_resource())
         older = place.copy()
         api.backup({"late": b"1"}, resource=new_resource())
-        monkeypatch.setattr("cryostore.service.opening.NAMES_AT_OPENING", 2)
+        monkeypatch.setattr("cryostore.service.opening.assembly.NAMES_AT_OPENING", 2)
         place.put_back(older)
         database = store.service.context.database
         assert database.read(unknown_commits.require_none) is None

@@ -17,8 +17,8 @@ from cryostore.core.time import FrozenClock
 from cryostore.model.operation import Api
 from cryostore.server.asgi import READ_BYTES, READS, Application
 from cryostore.server.budget import Budget
-from cryostore.server.log import Log
 from cryostore.server.pool import Pool
+from cryostore.server.watching.log import Log
 from cryostore.wire.message import Request
 from cryostore.wire.sigv4 import Credentials
 from support.fake_service import CREDENTIALS, METADATA, TOKEN, FakeService

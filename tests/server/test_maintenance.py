@@ -6,8 +6,8 @@ import os
 import threading
 
 from cryostore.core.time import FrozenClock
-from cryostore.server.log import Log
 from cryostore.server.maintenance import Maintenance
+from cryostore.server.watching.log import Log
 
 
 def test_duties_are_repeated_although_they_fail(tmp_path):

@@ -8,14 +8,14 @@ import threading
 import obstore
 import pytest
 
-from cryostore.catalog import keys
+from cryostore.catalog.rows import keys
 from cryostore.chunks.keyring import open_keyring, parse_place, unwrap
 from cryostore.core.errors import KeyMissingError, StorageUnavailableError
 from cryostore.core.time import DAY_MS
 from cryostore.core.traffic import BUCKETS
 from cryostore.maintenance.key_uses import pages
 from cryostore.maintenance.nodes import Node, live_nodes
-from cryostore.server.metrics import Slot, private_meter
+from cryostore.server.watching.metrics import Slot, private_meter
 from cryostore.server.worker import OwnService
 from cryostore.service.keys import wrapping_context
 from support.keyrings import BOTH, write_keyring

@@ -14,7 +14,7 @@ import pytest
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.server import run
-from cryostore.server.config import Configuration, to_json
+from cryostore.server.options.config import Configuration, to_json
 from support.fake_process import environment, fake_server, wait_for
 from support.raw_http import RawConnection, put_object, to_bytes
 

@@ -12,10 +12,10 @@ import pytest
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.time import FrozenClock
 from cryostore.server import supervisor
-from cryostore.server.config import Configuration
-from cryostore.server.log import Log
-from cryostore.server.metrics import create_page
+from cryostore.server.options.config import Configuration
 from cryostore.server.supervisor import Supervisor
+from cryostore.server.watching.log import Log
+from cryostore.server.watching.metrics import create_page
 from support.fake_process import wait_for
 
 READY = """echo '{"ready":true}'; """

@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cryostore.server import acceptor, worker
-from cryostore.server.acceptor import raise_descriptor_limit
-from cryostore.server.config import Configuration, to_json
-from cryostore.server.metrics import Page, create_page
+from cryostore.server import worker
+from cryostore.server.http import acceptor
+from cryostore.server.http.acceptor import raise_descriptor_limit
+from cryostore.server.options.config import Configuration, to_json
+from cryostore.server.watching.metrics import Page, create_page
 from cryostore.server.worker import Report
 from support.fake_process import environment, fake_server, wait_for
 from support.raw_http import PUT_OBJECT, put_object, to_bytes

@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items):
     """Leave the other tests on real services to `make stress`, and all but the first example of each."""
     seen = set()
     for item in items:
-        share = ON_SERVICES.get(item.path.name) if item.path.parent == Path(__file__).parent else None
+        share = ON_SERVICES.get(item.path.name) if item.path.is_relative_to(Path(__file__).parent) else None
         if share is None:
             continue
         name = item.nodeid.partition("[")[0]

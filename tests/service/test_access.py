@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.catalog import keys
+from cryostore.catalog.rows import keys
 from cryostore.core.time import SECOND_MS
 from cryostore.model.errors import AccessDeniedException
 from cryostore.service import Caller

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.catalog import keys, records
-from cryostore.catalog.records import VAULT, RecordKey
+from cryostore.catalog.rows import keys, records
+from cryostore.catalog.rows.records import VAULT, RecordKey
 from cryostore.chunks.keyring import wrapped_key_id
 from cryostore.core.errors import KeyUnavailableError
+from cryostore.maintenance.duties.keys import drop_destroyed
 from cryostore.maintenance.key_rotation import Rotated, forget, rotate
-from cryostore.maintenance.keys import drop_destroyed
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service.keys import SEALING_SECONDS_MAX, TOKEN_SECRET, StoreKeyring, VaultKeys, master_key_id
-from cryostore.service.records import record, touch_vault
+from cryostore.service.lineage.records import record, touch_vault
 from support.keyrings import BOTH, NEW, OLD, OLD_ALONE, write_keyring
 from support.memory_database import MemoryDatabase
 

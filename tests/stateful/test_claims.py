@@ -11,8 +11,8 @@ import dataclasses
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cryostore.catalog import claims
-from cryostore.catalog.claims import ClaimHeldError, ClaimLostError
+from cryostore.catalog.processes import claims
+from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import HOUR_MS, SECOND_MS
 from cryostore.maintenance.claims import claimed

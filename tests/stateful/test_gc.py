@@ -14,12 +14,12 @@ from functools import partial
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cryostore.catalog.claims import ClaimHeldError, ClaimLostError
+from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import DAY_MS, HOUR_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.collection import Outcome
-from cryostore.maintenance.gc import collect, collect_all
+from cryostore.maintenance.gc.collect import collect, collect_all
+from cryostore.maintenance.gc.run import Outcome
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.service import Settings
 from support import audit

@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cryostore.client.pages import objects
 from cryostore.core.digest import Payload
 from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
-from cryostore.maintenance.gc import collect_all
+from cryostore.maintenance.gc.collect import collect_all
 from cryostore.maintenance.key_rotation import Rotated, rotate, rotate_vault
-from cryostore.maintenance.scrub import Scrubbed, scrub
+from cryostore.maintenance.verification.scrub import Scrubbed, scrub
 from cryostore.model.errors import (
     DataAlreadyExistsException,
     IllegalArgumentException,

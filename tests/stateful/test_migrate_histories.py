@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS, HOUR_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc import collect_all
-from cryostore.maintenance.migrate import Moved, migrate
-from cryostore.maintenance.migrate_gate import take_back
-from cryostore.maintenance.migrate_side import Side
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.migrate.gate import take_back
+from cryostore.maintenance.migrate.run import Moved, migrate
+from cryostore.maintenance.migrate.side import Side
 from cryostore.model.errors import AlreadyExistsException, InvalidRequestException
 from cryostore.model.jobs import CommitBackupJob, Lifecycle
 from cryostore.model.vaults import CreateBackupVault

@@ -6,13 +6,13 @@ import os
 import stat
 from hashlib import sha256
 
-from cryostore.agent.backup import Options as BackupOptions
-from cryostore.agent.backup import backup
-from cryostore.agent.keyed_call import KeyedCall
-from cryostore.agent.points import find_point, opened
+from cryostore.agent.archive.points import find_point, opened
+from cryostore.agent.backup.run import Options as BackupOptions
+from cryostore.agent.backup.run import backup
+from cryostore.agent.keys.keyed_call import KeyedCall
 from cryostore.agent.report import Report
-from cryostore.agent.restore import Options as RestoreOptions
-from cryostore.agent.restore import restore
+from cryostore.agent.restore.run import Options as RestoreOptions
+from cryostore.agent.restore.run import restore
 from cryostore.core.time import wall_clock
 
 LATER_MS = 3_600_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryostore.catalog import chunk_lists, chunks
+from cryostore.catalog.rows import chunk_lists, chunks
 from cryostore.chunks.store import Location
 
 

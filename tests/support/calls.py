@@ -18,8 +18,8 @@ from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
 from cryostore.server.asgi import Application
 from cryostore.server.budget import Budget
-from cryostore.server.log import Log
 from cryostore.server.pool import Pool
+from cryostore.server.watching.log import Log
 from cryostore.service import Service
 from support.asgi_transport import AsgiTransport
 

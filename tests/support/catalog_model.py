@@ -16,11 +16,11 @@ from unittest import mock
 
 import pytest
 
-from cryostore.catalog import chunk_lists, lineages, objects, vaults
-from cryostore.catalog import jobs as job_rows
-from cryostore.catalog import recovery_points as point_rows
-from cryostore.catalog.chunk_lists import ChunkEntry
-from cryostore.catalog.objects import ObjectContent
+from cryostore.catalog.rows import chunk_lists, lineages, objects, vaults
+from cryostore.catalog.rows import jobs as job_rows
+from cryostore.catalog.rows import recovery_points as point_rows
+from cryostore.catalog.rows.chunk_lists import ChunkEntry
+from cryostore.catalog.rows.objects import ObjectContent
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.records import Records
 from cryostore.chunks.store import ChunkStore
@@ -28,8 +28,8 @@ from cryostore.core.digest import sha256
 from cryostore.core.ids import counting_ids
 from cryostore.core.limits import Limits
 from cryostore.core.time import HOUR_MS, MINUTE_MS, FrozenClock
-from cryostore.maintenance.duties import DUTIES
-from cryostore.maintenance.rebuild import Rebuild, Rebuilt
+from cryostore.maintenance.duties.run import DUTIES
+from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
 from cryostore.model.errors import (
     IllegalArgumentException,
     InvalidRequestException,
@@ -40,12 +40,13 @@ from cryostore.model.errors import (
 from cryostore.model.jobs import CommitBackupJob, StartBackupJob, StopBackupJob
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
-from cryostore.service import Caller, Context, Settings, commits, jobs, recovery_points, restore_jobs
-from cryostore.service import lineages as service_lineages
+from cryostore.service import Caller, Context, Settings
 from cryostore.service.arns import Arns
 from cryostore.service.keys import VaultKeys
-from cryostore.service.records import record_due, touch_vault
-from cryostore.service.storing import fence
+from cryostore.service.lineage import lineages as service_lineages
+from cryostore.service.lineage.records import record_due, touch_vault
+from cryostore.service.operations import commits, jobs, recovery_points, restore_jobs
+from cryostore.service.operations.storing import fence
 from cryostore.service.tokens import Tokens
 from support.memory_database import MemoryDatabase
 from support.memory_keyring import MemoryKeyring

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cryostore.catalog.jobs import JobRow
-from cryostore.catalog.recovery_points import PointRow
-from cryostore.catalog.restore_jobs import RestoreJobRow
+from cryostore.catalog.rows.jobs import JobRow
+from cryostore.catalog.rows.recovery_points import PointRow
+from cryostore.catalog.rows.restore_jobs import RestoreJobRow
 
 DEFAULTS = {
     "vault_id": 1, "point_id": "P", "job_id": "J", "resource_arn": "arn:r", "resource_type": "Generic",

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
 
-from cryostore.catalog.claims import ClaimHeldError, ClaimLostError
+from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.errors import StorageUnavailableError
-from cryostore.maintenance.collection import Outcome
-from cryostore.maintenance.gc import collect, collect_all
-from cryostore.service.open_shared import SharedPlace, open_shared_service
+from cryostore.maintenance.gc.collect import collect, collect_all
+from cryostore.maintenance.gc.run import Outcome
+from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
 from support import audit, postgres, s3
 from support.api import Api
 from support.http_proxy import HttpProxy

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-from cryostore.catalog import chunks
+from cryostore.catalog.rows import chunks
 from cryostore.chunks.pack import pack_key
-from cryostore.maintenance.damage import name_damage
-from cryostore.maintenance.scrub import Scrubbed, scrub
+from cryostore.maintenance.verification.damage import name_damage
+from cryostore.maintenance.verification.scrub import Scrubbed, scrub
 from support import audit
 from support.api import sha
 from support.collecting import Scene

@@ -6,7 +6,7 @@ import sys
 
 from cryostore.core.errors import CryostoreError
 from cryostore.server import worker
-from cryostore.server.config import from_json
+from cryostore.server.options.config import from_json
 from cryostore.server.run import serve
 from support.fake_service import open_fake_service
 

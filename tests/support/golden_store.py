@@ -18,9 +18,9 @@ from pathlib import Path
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS, MINUTE_MS, SECOND_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc import collect_all
+from cryostore.maintenance.gc.collect import collect_all
 from cryostore.maintenance.key_rotation import Rotated, rotate, rotate_vault
-from cryostore.maintenance.scrub import scrub_all
+from cryostore.maintenance.verification.scrub import scrub_all
 from cryostore.model.jobs import CommitBackupJob, Lifecycle
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service.settings import Settings

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from cryostore.catalog import chunk_lists
+from cryostore.catalog.rows import chunk_lists
 from cryostore.chunks.envelope import Header
 from cryostore.chunks.pack import pack_key
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cryostore.agent.backup.job import open_job
 from cryostore.agent.header import CATALOG, Header, content_name
-from cryostore.agent.job import open_job
-from cryostore.agent.upload import ObjectUpload
+from cryostore.agent.upload.queue import ObjectUpload
 from cryostore.core.digest import Payload, sha256
 from cryostore.model.chunks import PutChunk
 

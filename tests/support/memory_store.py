@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryostore.catalog import keys
+from cryostore.catalog.rows import keys
 from cryostore.chunks.blobs import Appendable
 from cryostore.chunks.keyring import unwrap
 from cryostore.chunks.records import Records
@@ -10,10 +10,11 @@ from cryostore.chunks.store import ChunkStore
 from cryostore.core.ids import counting_ids
 from cryostore.core.limits import Limits
 from cryostore.core.time import FrozenClock
-from cryostore.service import Caller, Context, Service, Settings, opening
+from cryostore.service import Caller, Context, Service, Settings
 from cryostore.service.access import AccessKeys
 from cryostore.service.arns import Arns
 from cryostore.service.keys import TOKEN_SECRET, VaultKeys
+from cryostore.service.opening import assembly as opening
 from cryostore.service.tokens import Tokens
 from support.faulty_blobs import CrashingBlobs, FaultyBlobs, FaultyObjects
 from support.faulty_database import FaultyDatabase

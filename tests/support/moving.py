@@ -7,11 +7,11 @@ from contextlib import closing, contextmanager
 from unittest.mock import patch
 
 from cryostore.core.ids import counting_ids
-from cryostore.maintenance.migrate import Moved
-from cryostore.maintenance.migrate_place import DirectoryPlace, NodesPlace, migrate_store
-from cryostore.service.keyring import existing_keyring
-from cryostore.service.open import open_service
-from cryostore.service.open_shared import SharedPlace, open_shared_service
+from cryostore.maintenance.migrate.place import DirectoryPlace, NodesPlace, migrate_store
+from cryostore.maintenance.migrate.run import Moved
+from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.opening.open import open_service
+from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
 from support import store_picture
 from support.api import Api
 from support.golden_store import SETTINGS

@@ -6,17 +6,18 @@ from functools import partial
 
 import pytest
 
-from cryostore.catalog import keys, tables
+from cryostore.catalog import tables
+from cryostore.catalog.rows import keys
 from cryostore.catalog.tables import TABLES
 from cryostore.chunks.keyring import wrapped_key_id
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc import collect_all
-from cryostore.maintenance.migrate import Moved, migrate
-from cryostore.maintenance.migrate_mark import TOKEN_BEFORE, standing, take_back
-from cryostore.maintenance.migrate_side import Side
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.migrate.mark import TOKEN_BEFORE, standing, take_back
+from cryostore.maintenance.migrate.run import Moved, migrate
+from cryostore.maintenance.migrate.side import Side
 from cryostore.service import Settings
 from cryostore.service.keys import TOKEN_SECRET
 from support import audit

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from cryostore.catalog.postgres import PostgresDatabase
+from cryostore.catalog.postgres.engine import PostgresDatabase
 
 VARIABLE = "CRYO_TEST_POSTGRES"
 NUMBERS = itertools.count(1)

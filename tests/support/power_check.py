@@ -10,12 +10,12 @@ import pytest
 from cryostore.client.pages import items
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.time import FrozenClock
-from cryostore.maintenance.rebuild import Rebuilt
-from cryostore.maintenance.rebuild_store import rebuild_store
+from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
+from cryostore.maintenance.rebuild.run import Rebuilt
 from cryostore.model.errors import ResourceNotFoundException
 from cryostore.model.recovery_points import GetRecoveryPointRestoreMetadata, ListRecoveryPointsByBackupVault
-from cryostore.service.keyring import existing_keyring
-from cryostore.service.open import CATALOG
+from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.opening.open import CATALOG
 from support import audit, integrity
 from support.api import new_resource
 from support.collecting import noise

@@ -17,12 +17,12 @@ from pathlib import Path
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import FrozenClock
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc import collect_all
+from cryostore.maintenance.gc.collect import collect_all
 from cryostore.maintenance.key_rotation import Rotated, forget, rotate, rotate_vault
-from cryostore.maintenance.rebuild import Rebuilt
-from cryostore.maintenance.rebuild_store import rebuild_store
-from cryostore.maintenance.scrub import scrub_all
-from cryostore.service.keyring import existing_keyring
+from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
+from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.maintenance.verification.scrub import scrub_all
+from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.settings import Settings
 from support.api import new_resource
 from support.collecting import noise

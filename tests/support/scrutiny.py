@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cryostore.model.errors import ERRORS
-from cryostore.server.config import Configuration, to_json
-from cryostore.server.log import LEVELS
+from cryostore.server.options.config import Configuration, to_json
+from cryostore.server.watching.log import LEVELS
 from support import serving
 from support.raw_http import WAIT_SECONDS_MAX, Answer, RawConnection
 from support.tree import ROOT
@@ -27,7 +27,7 @@ LEAKS = (b"Traceback", b'File "', b"site-packages", b"<frame", b" object at 0x",
 HEAD_TOO_LONG = 431
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
 WORDS = (
-    "import sys; from cryostore.server.config import from_json; from cryostore.server.run import serve;"
+    "import sys; from cryostore.server.options.config import from_json; from cryostore.server.run import serve;"
     "serve(from_json(sys.argv[1].encode()), lambda line: print(line, flush=True))"
 )
 

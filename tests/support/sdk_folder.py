@@ -5,7 +5,7 @@ from __future__ import annotations
 import botocore.session
 from botocore.config import Config
 
-from cryostore.wire import sdk_model
+from cryostore.wire.reference import sdk_model
 
 
 def write(folder, *, extensions=True):

@@ -7,10 +7,10 @@ import os
 from contextlib import ExitStack, contextmanager
 
 from cryostore.catalog.tables import TABLES
-from cryostore.maintenance.rebuild import Rebuilt
-from cryostore.maintenance.rebuild_shared import rebuild_shared
-from cryostore.service.init import init
-from cryostore.service.open_shared import SharedPlace, is_url, open_shared_service
+from cryostore.maintenance.rebuild.rebuild_shared import rebuild_shared
+from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.service.opening.init import init
+from cryostore.service.opening.open_shared import SharedPlace, is_url, open_shared_service
 from support import audit, postgres, s3
 from support.integrity import REFERENCES
 from support.stores import Store

@@ -6,16 +6,16 @@ import os
 import threading
 from contextlib import closing, contextmanager
 
-from cryostore.agent.chunk_cache import ChunkCache
-from cryostore.agent.device import backup_device
-from cryostore.agent.file_target import Options as TargetOptions
-from cryostore.agent.file_target import restore_file
-from cryostore.agent.files import Files
+from cryostore.agent.archive.chunk_cache import ChunkCache
+from cryostore.agent.archive.files import Files
+from cryostore.agent.archive.reading import parts_of
 from cryostore.agent.header import DISK, STREAM
-from cryostore.agent.reading import parts_of
 from cryostore.agent.report import Report
-from cryostore.agent.single_file import Options
-from cryostore.agent.stream import backup_stream
+from cryostore.agent.restore.file_target import Options as TargetOptions
+from cryostore.agent.restore.file_target import restore_file
+from cryostore.agent.streams.device import backup_device
+from cryostore.agent.streams.single_file import Options
+from cryostore.agent.streams.stream import backup_stream
 from cryostore.core.limits import MIB
 
 SEGMENT_BYTES = 4 * MIB

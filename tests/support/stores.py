@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from cryostore.core.limits import Limits
 from cryostore.core.time import FrozenClock
 from cryostore.maintenance import maintain
-from cryostore.maintenance.rebuild import Rebuilt
-from cryostore.maintenance.rebuild_store import rebuild_store
+from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
+from cryostore.maintenance.rebuild.run import Rebuilt
 from cryostore.service import Caller
-from cryostore.service.keyring import existing_keyring
-from cryostore.service.open import open_service
+from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.opening.open import open_service
 from support.api import Api
 
 ROOT = Caller(access_key_id="AKIATESTROOT", root=True)

@@ -17,7 +17,7 @@ from cryostore.model import OPERATIONS, Api
 from cryostore.model.errors import ERRORS
 from cryostore.model.operation import Timestamp, members_of
 from cryostore.wire import error
-from cryostore.wire.sdk_model import LOCATIONS
+from cryostore.wire.reference.sdk_model import LOCATIONS
 
 FACTS = json.loads((Path(__file__).parent / "backupstorage-2018-04-10.json").read_text())
 TYPES = {

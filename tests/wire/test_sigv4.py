@@ -349,7 +349,7 @@ def test_a_name_with_raw_slashes_is_signed_as_it_stands():
 def test_a_tilde_may_be_encoded_as_awsjl_does(path):
     request = Request("PUT", path, "", [HOST], Payload(b"{}"))
     as_awsjl = lambda raw: quote(raw.encode("latin-1"), safe="/-_.").replace("~", "%7E")  # noqa: E731 - one expression
-    with mock.patch("cryostore.wire.canonical.path_text", as_awsjl):
+    with mock.patch("cryostore.wire.signature.canonical.path_text", as_awsjl):
         signed = sigv4.sign(request, OURS, region="local-1", service="backup-storage", now_ms=NOW)
     assert signed != sigv4.sign(request, OURS, region="local-1", service="backup-storage", now_ms=NOW)
     check(signed, START_OBJECT.declaration)

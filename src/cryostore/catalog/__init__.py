@@ -12,7 +12,7 @@ from cryostore.catalog.database import Database
 from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cryostore.catalog.postgres import PostgresDatabase
+    from cryostore.catalog.postgres.engine import PostgresDatabase
     from cryostore.catalog.sqlite import SqliteDatabase
 
 POSTGRES = ("postgresql://", "postgres://")
@@ -33,7 +33,7 @@ def open_catalog(place: Path | str, *, create: bool = True, migrate: bool = True
     """
     database: PostgresDatabase | SqliteDatabase
     if isinstance(place, str) and place.startswith(POSTGRES):
-        from cryostore.catalog.postgres import PostgresDatabase  # noqa: PLC0415 - engines are imported where opened
+        from cryostore.catalog.postgres.engine import PostgresDatabase  # noqa: PLC0415 - engines are imported where opened
 
         database = PostgresDatabase(place)
     else:

@@ -4,7 +4,7 @@ A shared store has its catalog in one place and its blobs in another; a marker a
 other, so that two halves that do not belong together never meet. Markers are numbered from 1, and the newest holds:
 whoever makes another catalog for the same blobs puts the next one, and who goes by an older one is shut out.
 
-Does not live here: the row of the catalog (`service.identity`).
+Does not live here: the row of the catalog (`service.opening.identity`).
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def opened_call(place: Place, *, create: bool = False) -> Iterator[Call]:
         with interrupts.heeded(), _opened(place, create=create) as call:
             yield call
         return
-    from cryostore.agent.keyed_call import KeyedCall
+    from cryostore.agent.keys.keyed_call import KeyedCall
 
     key = read_key(place.key)
     with interrupts.heeded(), _opened(place, create=create) as call:
@@ -191,7 +191,7 @@ def _collect_seldom() -> None:
 def _in_process(data_dir: Path, keyring: str | None, *, create: bool) -> Iterator[Call]:
     from cryostore.core.memory import keep_buffers
     from cryostore.service import Caller
-    from cryostore.service.open import CATALOG, open_service
+    from cryostore.service.opening.open import CATALOG, open_service
 
     if not create and not (data_dir / CATALOG).exists():
         raise ConfigurationError(f"{data_dir} holds no store", hint="`cryo backup --data-dir` makes one")

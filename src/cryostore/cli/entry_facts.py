@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cryostore.agent.listing import Entry
+    from cryostore.agent.archive.listing import Entry
 
 
 def path_facts(path: bytes) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""Claiming background work, so that of all processes on a store one does it. The rows and the rules: `catalog.claims`.
+"""Claims on background work: of all processes on a store, one does it.
+
+The rows and the rules: `catalog.processes.claims`.
 
 Whoever has claimed a piece of work does all of it with the context of the claim: each transaction there makes sure that
 the claim still stands, and the lease is renewed by reading and writing. What is done outside the catalog is not fenced,
@@ -13,9 +15,9 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 
-from cryostore.catalog import claims
-from cryostore.catalog.claims import ClaimRow
 from cryostore.catalog.database import Answer, Database, Transaction
+from cryostore.catalog.processes import claims
+from cryostore.catalog.processes.claims import ClaimRow
 from cryostore.core.errors import CryostoreError
 from cryostore.maintenance.progress import Progress
 from cryostore.service import Context

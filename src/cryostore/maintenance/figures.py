@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cryostore.catalog import claims, damage, jobs, packs, recovery_points, restore_jobs
 from cryostore.catalog.database import Transaction
+from cryostore.catalog.processes import claims
+from cryostore.catalog.queries import damage
+from cryostore.catalog.rows import jobs, packs, recovery_points, restore_jobs
 from cryostore.core.time import seconds
 from cryostore.maintenance.claims import COLLECTION, SCRUB
-from cryostore.maintenance.collection import Marking
+from cryostore.maintenance.gc.run import Marking
 from cryostore.service import Context
 
 

@@ -31,10 +31,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 
-from cryostore.catalog import keys, nodes, records
 from cryostore.catalog.database import Transaction
-from cryostore.catalog.keys import WRAPPED, WrappedRow
-from cryostore.catalog.records import VAULT, RecordKey
+from cryostore.catalog.processes import nodes
+from cryostore.catalog.rows import keys, records
+from cryostore.catalog.rows.keys import WRAPPED, WrappedRow
+from cryostore.catalog.rows.records import VAULT, RecordKey
 from cryostore.chunks.keyring import EditableKeyring, Keyring, KeyringSource, MasterKey, unwrap
 from cryostore.core import interrupts
 from cryostore.core.errors import ConfigurationError, CryostoreError, KeyUnavailableError
@@ -56,8 +57,8 @@ from cryostore.service import Context
 from cryostore.service.access import wrapping_context as access_key_context
 from cryostore.service.keys import TOKEN_SECRET, master_key_id
 from cryostore.service.keys import wrapping_context as vault_key_context
-from cryostore.service.records import record, touch_store, touch_vault
-from cryostore.service.vaults import vault_by_name
+from cryostore.service.lineage.records import record, touch_store, touch_vault
+from cryostore.service.operations.vaults import vault_by_name
 
 POLL_SECONDS = 0.5
 WAIT_FOR_REPORTS_SECONDS = 1.5 * REPORT_SECONDS

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from cryostore.catalog import keys, records
-from cryostore.catalog.keys import WRAPPED, WrappedRow
-from cryostore.catalog.records import COMMIT, RecordKey, RecordRow
+from cryostore.catalog.rows import keys, records
+from cryostore.catalog.rows.keys import WRAPPED, WrappedRow
+from cryostore.catalog.rows.records import COMMIT, RecordKey, RecordRow
 from cryostore.chunks.keyring import wrapped_key_id
 from cryostore.chunks.records import RecordName
 from cryostore.core.errors import BlobNotFoundError, KeyUnavailableError

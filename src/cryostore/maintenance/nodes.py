@@ -18,9 +18,9 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from cryostore.catalog import nodes
-from cryostore.catalog.keys import WRAPPED
-from cryostore.catalog.nodes import NodeReport
+from cryostore.catalog.processes import nodes
+from cryostore.catalog.processes.nodes import NodeReport
+from cryostore.catalog.rows.keys import WRAPPED
 from cryostore.chunks.keyring import KeyringSource
 from cryostore.core.errors import (
     ConfigurationError,

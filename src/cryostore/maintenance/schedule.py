@@ -11,16 +11,17 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from cryostore.catalog import claims
-from cryostore.catalog.claims import ClaimHeldError, ClaimLostError, ClaimRow
+from cryostore.catalog.processes import claims
+from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError, ClaimRow
 from cryostore.core.digest import sha256
 from cryostore.core.time import SECOND_MS
-from cryostore.maintenance import duties, scrub
 from cryostore.maintenance.claims import COLLECTION, ROUND, SCRUB, is_free
-from cryostore.maintenance.collection import Outcome
-from cryostore.maintenance.gc import collect
+from cryostore.maintenance.duties import run as duties
+from cryostore.maintenance.gc.collect import collect
+from cryostore.maintenance.gc.run import Outcome
 from cryostore.maintenance.progress import Progress
-from cryostore.maintenance.scrub import Scrubbed
+from cryostore.maintenance.verification import scrub
+from cryostore.maintenance.verification.scrub import Scrubbed
 from cryostore.service import Context, Service
 
 SECONDS_PER_ROUND = 5.0

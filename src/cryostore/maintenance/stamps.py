@@ -1,11 +1,11 @@
-"""Stamps of a wrong clock, corrected before something is decided by them. Which ones: `catalog.stamps`."""
+"""Stamps of a wrong clock, corrected before something is decided by them. Which ones: `catalog.queries.stamps`."""
 
 from __future__ import annotations
 
 import logging
 from functools import partial
 
-from cryostore.catalog import stamps
+from cryostore.catalog.queries import stamps
 from cryostore.service import Context
 
 _log = logging.getLogger(__name__)

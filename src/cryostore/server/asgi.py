@@ -26,16 +26,17 @@ from cryostore.core.time import Clock
 from cryostore.model import OPERATIONS
 from cryostore.model.errors import ModelError, UnknownOperationException, UnrecognizedClientException
 from cryostore.model.operation import Api, Body, Operation
-from cryostore.server import body, failure
 from cryostore.server.budget import Budget
 from cryostore.server.callers import ACCESS_KEY_CHARACTERS_MAX, Callers, Secrets
-from cryostore.server.config import is_loopback
-from cryostore.server.exchange import Receive, Scope, Send
-from cryostore.server.failure import Failures
-from cryostore.server.log import Log
-from cryostore.server.metrics import Meter, private_meter
+from cryostore.server.http import body
+from cryostore.server.http.exchange import Receive, Scope, Send
+from cryostore.server.options.config import is_loopback
 from cryostore.server.pool import Pool
 from cryostore.server.unverified import Unverified, site
+from cryostore.server.watching import failure
+from cryostore.server.watching.failure import Failures
+from cryostore.server.watching.log import Log
+from cryostore.server.watching.metrics import Meter, private_meter
 from cryostore.wire import error as wire_error
 from cryostore.wire import integrity, sigv4
 from cryostore.wire import request as wire_request

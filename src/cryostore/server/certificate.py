@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.server.file_modes import require_own_key
-from cryostore.server.log import Log
+from cryostore.server.watching.log import Log
 
 TICKS = 10
 Version = tuple[int, int, int] | None

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
-from cryostore.server.failure import Failures
-from cryostore.server.log import Log
+from cryostore.server.watching.failure import Failures
+from cryostore.server.watching.log import Log
 
 RECOVERY_SECONDS = 1.0
 

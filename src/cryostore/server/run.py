@@ -14,13 +14,13 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
-from cryostore.server.acceptor import raise_descriptor_limit
-from cryostore.server.board import Board, create_board
-from cryostore.server.config import Configuration
 from cryostore.server.file_modes import require_own_directory
-from cryostore.server.log import Log, capture_libraries
-from cryostore.server.metrics import Page, create_page
+from cryostore.server.http.acceptor import raise_descriptor_limit
+from cryostore.server.http.board import Board, create_board
+from cryostore.server.options.config import Configuration
 from cryostore.server.supervisor import COMMAND, Supervisor
+from cryostore.server.watching.log import Log, capture_libraries
+from cryostore.server.watching.metrics import Page, create_page
 from cryostore.server.worker import STDERR, OpenService, Worker, open_default
 
 BIND_SECONDS_MAX = 3.0
@@ -86,7 +86,7 @@ def _watched(configuration: Configuration, log: Log, page: int) -> Iterator[None
     if configuration.metrics_host is None:
         yield
         return
-    from cryostore.server.probes import Watch, probes  # noqa: PLC0415 - HTTP and text formats that few servers need
+    from cryostore.server.watching.probes import Watch, probes  # noqa: PLC0415 - HTTP and text formats that few servers need
 
     listener = bind(configuration.metrics_host, configuration.metrics_port, option="--metrics")
     log.write("info", "metrics", address=f"http://{_place(configuration.metrics_host, listener)}/metrics")

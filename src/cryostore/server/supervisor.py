@@ -20,10 +20,10 @@ from time import monotonic
 import msgspec
 
 from cryostore.core.errors import ConfigurationError
-from cryostore.server.board import clear_slot, create_board
-from cryostore.server.config import Configuration, to_json
-from cryostore.server.log import Log
-from cryostore.server.metrics import Page
+from cryostore.server.http.board import clear_slot, create_board
+from cryostore.server.options.config import Configuration, to_json
+from cryostore.server.watching.log import Log
+from cryostore.server.watching.metrics import Page
 from cryostore.server.worker import Report
 
 COMMAND = (sys.executable, "-m", "cryostore.server.worker")

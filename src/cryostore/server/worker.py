@@ -34,26 +34,27 @@ from cryostore.core.errors import ConfigurationError, CryostoreError, KeyMissing
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
-from cryostore.maintenance import ScheduledCollection, ScheduledRound, ScheduledScrub, reserve
+from cryostore.maintenance import ScheduledCollection, ScheduledRound, ScheduledScrub
+from cryostore.maintenance.duties import reserve
 from cryostore.maintenance.figures import Figures, figures
 from cryostore.maintenance.nodes import REPORT_SECONDS, Node
 from cryostore.model.operation import Operation
-from cryostore.server.acceptor import BACKLOG, Acceptor, connections_max, raise_descriptor_limit
 from cryostore.server.asgi import Access, Application, Service
-from cryostore.server.board import Board
 from cryostore.server.budget import Budget
 from cryostore.server.certificate import Certificate
-from cryostore.server.config import Configuration, from_json
-from cryostore.server.connection import INTAKE_BYTES, Connection, State
-from cryostore.server.failure import ADVICE, Failures
-from cryostore.server.log import Log, capture_libraries
+from cryostore.server.http.acceptor import BACKLOG, Acceptor, connections_max, raise_descriptor_limit
+from cryostore.server.http.board import Board
+from cryostore.server.http.connection import INTAKE_BYTES, Connection, State
 from cryostore.server.maintenance import Maintenance
-from cryostore.server.metrics import Meter, Page, private_meter
+from cryostore.server.options.config import Configuration, from_json
 from cryostore.server.pool import Pool
 from cryostore.server.unverified import Unverified
+from cryostore.server.watching.failure import ADVICE, Failures
+from cryostore.server.watching.log import Log, capture_libraries
+from cryostore.server.watching.metrics import Meter, Page, private_meter
 from cryostore.service import Service as CryostoreService
-from cryostore.service.open import open_service
-from cryostore.service.open_shared import SharedPlace, open_shared_service
+from cryostore.service.opening.open import open_service
+from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
 from cryostore.service.settings import Settings
 
 STDOUT = 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from cryostore.catalog import keys
 from cryostore.catalog.database import Database
-from cryostore.catalog.keys import AccessKeyRow
+from cryostore.catalog.rows import keys
+from cryostore.catalog.rows.keys import AccessKeyRow
 from cryostore.chunks.keyring import Keyring, unwrap
 from cryostore.core.time import SECOND_MS, Clock
 from cryostore.model.errors import AccessDeniedException

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Collection
 from typing import NamedTuple, TypeVar
 
-from cryostore.catalog import keys, records
 from cryostore.catalog.database import Database, Transaction
-from cryostore.catalog.records import VAULT, RecordKey
+from cryostore.catalog.rows import keys, records
+from cryostore.catalog.rows.records import VAULT, RecordKey
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.keyring import Keyring, MasterKey, unwrap, wrapped_key_id
 from cryostore.core.errors import KeyUnavailableError
@@ -18,7 +18,7 @@ Plain = TypeVar("Plain")
 TOKEN_SECRET = "token"  # noqa: S105 - the name of a secret, not one
 MOVED = "NONE: "
 """What the name of the master key begins with that the token secret of a store names while it may not be opened, since
-it is copied into, or was moved away (`maintenance.migrate_mark`). No master key has such a name: they are named by
+it is copied into, or was moved away (`maintenance.migrate.mark`). No master key has such a name: they are named by
 UUIDs, or by whoever writes keyrings by hand."""
 SEALING_SECONDS_MAX = 10.0
 """How long a vault's newest data key may go unnoticed."""

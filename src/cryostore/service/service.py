@@ -8,8 +8,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from cryostore.catalog import packs
 from cryostore.catalog.migration import require_readable
+from cryostore.catalog.rows import packs
 from cryostore.chunks.blobs import BlobStore
 from cryostore.core.errors import (
     ConfigurationError,
@@ -46,7 +46,10 @@ from cryostore.model.recovery_points import (
 from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob, ListRestoreJobs, StartRestoreJob
 from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks, ListDamagedChunks, ListObjects
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, DescribeBackupVault, ListBackupVaults
-from cryostore.service import (
+from cryostore.service.access import AccessKeys
+from cryostore.service.context import Caller, Context, Handler
+from cryostore.service.in_use import InUse
+from cryostore.service.operations import (
     chunks,
     commits,
     damage,
@@ -58,9 +61,6 @@ from cryostore.service import (
     uploads,
     vaults,
 )
-from cryostore.service.access import AccessKeys
-from cryostore.service.context import Caller, Context, Handler
-from cryostore.service.in_use import InUse
 from cryostore.service.reserve import brings_data
 
 Out = TypeVar("Out")

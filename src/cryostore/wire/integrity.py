@@ -15,9 +15,9 @@ from collections.abc import Callable
 from cryostore.core.digest import Buffer, Payload
 from cryostore.model.errors import ModelError, invalid_argument
 from cryostore.model.operation import Declaration
-from cryostore.wire.authorization import UNSIGNED_PAYLOAD, Signature
 from cryostore.wire.message import Request
 from cryostore.wire.request import Head
+from cryostore.wire.signature.authorization import UNSIGNED_PAYLOAD, Signature
 
 PREFIX = "x-amz-checksum-"
 NO_CHECKSUMS = frozenset(f"{PREFIX}{name}" for name in ("algorithm", "mode", "type"))

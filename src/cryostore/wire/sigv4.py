@@ -26,8 +26,10 @@ from cryostore.core.digest import Payload, sha256
 from cryostore.core.time import SECOND_MS
 from cryostore.model.errors import InvalidSignatureException, invalid_argument
 from cryostore.model.operation import Declaration
-from cryostore.wire import canonical, percent
-from cryostore.wire.authorization import (
+from cryostore.wire import percent
+from cryostore.wire.message import Headers, Request
+from cryostore.wire.signature import canonical
+from cryostore.wire.signature.authorization import (
     ALGORITHM,
     EMPTY_HASH,
     TERMINATOR,
@@ -35,8 +37,7 @@ from cryostore.wire.authorization import (
     Signature,
     read_signature,
 )
-from cryostore.wire.message import Headers, Request
-from cryostore.wire.moment import basic_text
+from cryostore.wire.signature.moment import basic_text
 
 __all__ = [
     "UNSIGNED_PAYLOAD",

@@ -1,0 +1,125 @@
+"""What differs between two archives, by their catalogs alone: two sorted lists that are read side by side.
+
+Large files of one size that lie elsewhere are told apart by the digests of their chunks. No content is read.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from enum import Enum
+from typing import NamedTuple
+
+from cryostore.agent.archive.listing import Entry, entries
+from cryostore.agent.archive.pieces import ChunkPages
+from cryostore.agent.archive.reader import Archive, digest_of
+from cryostore.agent.block import ExtraKind, order_key
+from cryostore.agent.entry import NO_DIGEST, Content
+from cryostore.agent.header import CATALOG, DISK, content_name
+
+CONTENT_EXTRAS = (ExtraKind.LINK_TARGET, ExtraKind.DEVICE_NUMBER)
+ATTRIBUTES = (ExtraKind.XATTR,)
+
+
+class Change(Enum):
+    """What became of an entry."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+    """It is of another kind, or its content, link target or device number is another."""
+    METADATA = "metadata"
+    """Its mode, owner, time or attributes alone. The time of a directory says only that something in it changed."""
+
+
+class Difference(NamedTuple):
+    """An entry that is not the same in both; `old` or `new` is None if it is not in that one."""
+
+    change: Change
+    path: bytes
+    old: Entry | None
+    new: Entry | None
+
+
+def diff(old: Archive, new: Archive) -> Iterator[Difference]:
+    """All that differs, in the order of an archive: directories after what is above them, each sorted by name."""
+    compared = _Compared(old, new)
+    left, right = entries(old), entries(new)
+    a, b = next(left, None), next(right, None)
+    while a is not None or b is not None:
+        if b is None or (a is not None and _place(a) < _place(b)):
+            assert a is not None
+            yield Difference(Change.REMOVED, a.path, a, None)
+            a = next(left, None)
+        elif a is None or _place(b) < _place(a):
+            yield Difference(Change.ADDED, b.path, None, b)
+            b = next(right, None)
+        else:
+            if (change := compared.change(a, b)) is not None:
+                yield Difference(change, b.path, a, b)
+            a, b = next(left, None), next(right, None)
+
+
+def _place(entry: Entry) -> tuple[bytes, bytes]:
+    parent, _, name = entry.path.rpartition(b"/")
+    return order_key(parent), name
+
+
+class _Compared:
+    """Compares entries of two archives that have the same path."""
+
+    def __init__(self, old: Archive, new: Archive) -> None:
+        self._archives = (old, new)
+        self._pages = (ChunkPages(old), ChunkPages(new))
+        self._objects = (old.summaries(), new.summaries())
+
+    def change(self, old: Entry, new: Entry) -> Change | None:
+        if stat.S_IFMT(old.row.mode) != stat.S_IFMT(new.row.mode) or old.row.size != new.row.size:
+            return Change.CHANGED
+        if _extras(old, CONTENT_EXTRAS) != _extras(new, CONTENT_EXTRAS):
+            return Change.CHANGED
+        if old.row.is_file and old.row.size and not self._same_content(old, new):
+            return Change.CHANGED
+        same_time = old.row.mtime_ns == new.row.mtime_ns or new.row.is_directory
+        if (old.row.mode, old.row.uid, old.row.gid) != (new.row.mode, new.row.uid, new.row.gid) or not same_time:
+            return Change.METADATA
+        return None if _extras(old, ATTRIBUTES) == _extras(new, ATTRIBUTES) else Change.METADATA
+
+    def _same_content(self, old: Entry, new: Entry) -> bool:
+        if DISK in {archive.header.kind for archive in self._archives}:
+            segments = [{name: found[name] for name in found if name != CATALOG} for found in self._objects]
+            return segments[0] == segments[1]
+        if old.content.digest != NO_DIGEST or new.content.digest != NO_DIGEST:
+            return old.content.digest == new.content.digest
+        if _extras(old, (ExtraKind.HOLES,)) != _extras(new, (ExtraKind.HOLES,)):
+            return False
+        name = content_name(new.content.object_number)
+        same_object = self._objects[0].get(name) == self._objects[1].get(name)
+        if old.content == new.content and same_object:
+            return True
+        return self._same_chunks(old.content, new.content, data_bytes(new))
+
+    def _same_chunks(self, old: Content, new: Content, length: int) -> bool:
+        if not old.object_number or not new.object_number:
+            return old.object_number == new.object_number
+        left, right = (
+            pages.from_chunk(content.object_number, content.chunk)
+            for pages, content in zip(self._pages, (old, new), strict=True)
+        )
+        for a, b in zip(left, right, strict=False):
+            if digest_of(a) != digest_of(b):
+                return False
+            length -= a.length
+            if length <= 0:
+                return True
+        return False
+
+
+def data_bytes(entry: Entry) -> int:
+    """How many bytes of a file lie in its content: all but its holes."""
+    holes = b"".join(extra.data for extra in entry.extras if extra.kind == ExtraKind.HOLES)
+    return entry.row.size - sum(int.from_bytes(holes[at + 8 : at + 16], "little") for at in range(0, len(holes), 16))
+
+
+def _extras(entry: Entry, kinds: tuple[ExtraKind, ...]) -> list[tuple[int, bytes]]:
+    return sorted((extra.kind, extra.data) for extra in entry.extras if extra.kind in kinds)

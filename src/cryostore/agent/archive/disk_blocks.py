@@ -1,0 +1,140 @@
+"""A disk in an archive: which blocks it has, and reading it from any offset. A block that is not there is zeros."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import pairwise
+
+from cryostore.agent.archive.chunk_cache import ChunkCache
+from cryostore.agent.archive.reader import Archive, digest_of
+from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
+from cryostore.agent.header import DiskLayout
+from cryostore.core.limits import MIB
+from cryostore.model.restores import Chunk
+
+SEGMENT_PREFIX = "disk-"
+SEGMENTS_HELD = 16
+AHEAD_BLOCKS = 4
+DISK_BYTES_MAX = (1 << 63) - 1
+BLOCK_BYTES_MAX = 64 * MIB
+"""No chunk is longer."""
+
+
+def segment_name(number: int) -> str:
+    """The name of the object that holds a segment."""
+    return f"{SEGMENT_PREFIX}{number:08d}"
+
+
+def segment_number(name: str) -> int:
+    """The number of the segment in an object of this name."""
+    return int(name.removeprefix(SEGMENT_PREFIX))
+
+
+def layout_of(archive: Archive) -> DiskLayout:
+    """How the disk of an archive is cut. Raises ArchiveDamagedError if it is none, or cut in a senseless way."""
+    layout = archive.header.disk
+    if not isinstance(layout, DiskLayout):
+        raise ArchiveDamagedError("the archive has no disk")
+    block, segment = layout.block_bytes, layout.segment_bytes
+    if not (0 <= layout.disk_bytes <= DISK_BYTES_MAX and 0 < block <= BLOCK_BYTES_MAX and block <= segment):
+        raise ArchiveDamagedError(f"the archive's disk is cut in a senseless way: {_numbers(layout)}")
+    if segment > DISK_BYTES_MAX or segment % block:
+        raise ArchiveDamagedError(f"the archive's disk is cut in a senseless way: {_numbers(layout)}")
+    if any(left >= right for left, right in pairwise((-1, *layout.segments, -(-layout.disk_bytes // segment)))):
+        raise ArchiveDamagedError(f"the archive's disk has segments behind its end or out of order: {_numbers(layout)}")
+    return layout
+
+
+def _numbers(layout: DiskLayout) -> str:
+    return f"{layout.disk_bytes} bytes in segments of {layout.segment_bytes} and blocks of {layout.block_bytes}"
+
+
+def segment_blocks(archive: Archive, layout: DiskLayout, number: int) -> dict[int, Chunk]:
+    """The blocks of a segment by their number in it; those of zeros are not there.
+
+    Raises ArchiveDamagedError for a segment that is lost, and for a block that is not as long as the disk is there.
+    """
+    name = segment_name(number)
+    place = bisect_left(layout.segments, number)
+    if place == len(layout.segments) or layout.segments[place] != number:
+        return {}
+    if name not in archive.names:
+        raise ArchiveDamagedError(f"segment {number} of the disk is lost")
+    found = {}
+    for chunk in archive.object_chunks(name):
+        at = number * layout.segment_bytes + chunk.index * layout.block_bytes
+        inside = 0 <= chunk.index < layout.segment_bytes // layout.block_bytes
+        if not inside or chunk.length != min(layout.block_bytes, layout.disk_bytes - at):
+            raise ArchiveDamagedError(f"segment {number} of the disk has a block {chunk.index} that does not fit")
+        found[chunk.index] = chunk
+    return found
+
+
+class DiskFile:
+    """The disk of an archive as a file."""
+
+    def __init__(self, archive: Archive, cache: ChunkCache) -> None:
+        self.layout = layout_of(archive)
+        self.size = self.layout.disk_bytes
+        self._archive = archive
+        self._cache = cache
+        self._lock = threading.Lock()
+        self._segments: OrderedDict[int, dict[int, Chunk]] = OrderedDict()
+        self._next = 0
+
+    def segment(self, number: int) -> dict[int, Chunk]:
+        """The blocks of a segment by their number in it."""
+        with self._lock:
+            if (held := self._segments.get(number)) is None:
+                held = self._segments[number] = segment_blocks(self._archive, self.layout, number)
+                while len(self._segments) > SEGMENTS_HELD:
+                    self._segments.popitem(last=False)
+            self._segments.move_to_end(number)
+            return held
+
+    def holds(self, chunk: Chunk, data: bytes) -> bool:
+        """Whether a block has these bytes."""
+        return len(data) == chunk.length and self._archive.identity(data) == digest_of(chunk)
+
+    def segments(self) -> Iterator[tuple[int, int]]:
+        layout = self.layout
+        for number in layout.segments:  # of the others there is nothing
+            for index, chunk in sorted(self.segment(number).items()):
+                yield number * layout.segment_bytes + index * layout.block_bytes, chunk.length
+
+    def read(self, offset: int, length: int) -> bytes:
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        block_bytes = self.layout.block_bytes
+        sequential = offset == self._next or not offset
+        end = self._next = offset + length
+        parts = []
+        while offset < end:
+            block, skipped = divmod(offset, block_bytes)
+            size = min(block_bytes - skipped, end - offset)
+            if sequential:
+                self._read_ahead(block)
+            if (chunk := self._block(block)) is None:
+                parts.append(bytes(size))
+            else:
+                try:
+                    data = memoryview(self._cache.get(self._archive, chunk))
+                except DAMAGE as error:
+                    words = f"{size} bytes from byte {offset} on cannot be read: {error.message}"
+                    raise ArchiveDamagedError(words) from error
+                parts.append(bytes(data[skipped : skipped + size]))
+            offset += size
+        return b"".join(parts)
+
+    def _read_ahead(self, block: int) -> None:
+        for ahead in range(block, min(block + AHEAD_BLOCKS, -(-self.size // self.layout.block_bytes))):
+            if (chunk := self._block(ahead)) is not None:
+                self._cache.ahead(self._archive, chunk)
+
+    def _block(self, block: int) -> Chunk | None:
+        number, index = divmod(block, self.layout.segment_bytes // self.layout.block_bytes)
+        return self.segment(number).get(index)

@@ -1,0 +1,125 @@
+"""Looking for entries by name, kind, time and size, in one archive after the other.
+
+Archives of one resource share most of their catalog's chunks: what was found in one is not looked for again.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from cryostore.agent.archive.listing import Entry
+from cryostore.agent.archive.reader import Archive, digest_of
+from cryostore.agent.archive.tree import Tree, entry_of
+from cryostore.agent.block import Block, Kind, decode
+from cryostore.agent.entry import Row
+from cryostore.agent.source.walk import join
+from cryostore.model.restores import Chunk
+
+FOUND_HELD_MAX = 100_000
+READ_WHOLE_MAX = 16
+"""So many chunks of a catalog are read sooner than the folder that is wanted is looked for among them."""
+KINDS: dict[str, int] = {
+    "f": stat.S_IFREG,
+    "d": stat.S_IFDIR,
+    "l": stat.S_IFLNK,
+    "p": stat.S_IFIFO,
+    "b": stat.S_IFBLK,
+    "c": stat.S_IFCHR,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is looked for. A pattern with a slash is one of the whole path, from the top; any other is one of the name.
+
+    `*` stands for any bytes, `?` for one, `[...]` for one of some; in the pattern of a path they stand for slashes too.
+    """
+
+    pattern: bytes
+    newer_ns: int | None = None
+    larger_bytes: int | None = None
+    kind: Literal["f", "d", "l", "p", "b", "c"] | None = None
+
+    def names(self, root: bytes, path: bytes, name: bytes) -> bool:
+        """Whether the pattern fits an entry of a directory at `path`."""
+        if b"/" not in self.pattern:
+            return fnmatchcase(name, self.pattern)
+        below = join(path, name)
+        return fnmatchcase(root.rstrip(b"/") + b"/" + below, self.pattern) or fnmatchcase(
+            b"/" + below, b"/" + self.pattern.lstrip(b"/")
+        )
+
+    def folders(self, root: bytes) -> list[bytes] | None:
+        """The folders of an archive that everything wanted lies below; None if it may be anywhere."""
+        if b"/" not in self.pattern:
+            return None
+        literal = re.split(rb"[*?\[]", self.pattern, maxsplit=1)[0]
+        above = root.rstrip(b"/") + b"/"
+        starts = [literal.lstrip(b"/")]
+        if literal.startswith(above):
+            starts.append(literal[len(above) :])
+        elif above.startswith(literal):
+            starts.append(b"")
+        found = [start.rpartition(b"/")[0] for start in starts]
+        return None if b"" in found else found
+
+    def fits(self, row: Row) -> bool:
+        """Whether an entry is one, its name apart."""
+        if self.kind is not None and stat.S_IFMT(row.mode) != KINDS[self.kind]:
+            return False
+        if self.newer_ns is not None and row.mtime_ns <= self.newer_ns:
+            return False
+        return self.larger_bytes is None or row.size > self.larger_bytes
+
+
+class Finder:
+    """Looks for one thing in several archives."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._found: OrderedDict[tuple[bytes, bytes], list[Entry]] = OrderedDict()
+        self._held = 0
+
+    def find(self, archive: Archive) -> Iterator[Entry]:
+        """What is wanted of an archive, in its order."""
+        root = archive.header.root
+        chunks = self._chunks(archive, root)
+        plan = [(chunk, self._found.get((root, digest_of(chunk)))) for chunk in chunks]
+        fetched = archive.ahead(archive.get, [chunk for chunk, held in plan if held is None])
+        for chunk, held in plan:
+            if held is not None:
+                yield from held
+                continue
+            found = [entry for block in decode(next(fetched)) for entry in self._in(block, root)]
+            self._keep((root, digest_of(chunk)), found)
+            yield from found
+
+    def _chunks(self, archive: Archive, root: bytes) -> list[Chunk]:
+        """The chunks of a catalog that may hold something wanted."""
+        chunks = archive.catalog_chunks
+        folders = self._wanted.folders(root)
+        if folders is None or len(chunks) <= READ_WHOLE_MAX:
+            return chunks
+        tree = Tree(archive)
+        numbers = {number for folder in folders for number in tree.chunks_below(folder)}
+        return [chunks[number] for number in sorted(numbers)]
+
+    def _in(self, block: Block, root: bytes) -> Iterator[Entry]:
+        if block.kind == Kind.ROOT:
+            return
+        for index, name in enumerate(block.name_list()):
+            if self._wanted.names(root, block.path, name) and self._wanted.fits(Row.unpack(block.rows, index)):
+                yield entry_of(block, index)
+
+    def _keep(self, key: tuple[bytes, bytes], found: list[Entry]) -> None:
+        self._found[key] = found
+        self._held += len(found) + 1
+        while self._held > FOUND_HELD_MAX and len(self._found) > 1:
+            _, dropped = self._found.popitem(last=False)
+            self._held -= len(dropped) + 1

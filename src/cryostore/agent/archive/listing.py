@@ -1,0 +1,48 @@
+"""The entries of an archive, one by one: for who lists, compares or searches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from cryostore.agent.archive.reader import Archive
+from cryostore.agent.block import Block, Extra, Kind
+from cryostore.agent.entry import Content, Row
+from cryostore.agent.source.walk import join
+
+
+class Entry(NamedTuple):
+    """An entry of an archive with all that is known of it."""
+
+    path: bytes
+    row: Row
+    content: Content
+    extras: list[Extra]
+
+
+def entries(archive: Archive) -> Iterator[Entry]:
+    """All entries of an archive, in its order; the root itself is left out."""
+    for block in archive.blocks():
+        if block.kind != Kind.ROOT:
+            yield from entries_of(block)
+
+
+def entries_of(block: Block) -> Iterator[Entry]:
+    """The entries of a block."""
+    extras = block.extras_of()
+    for index, name in enumerate(block.name_list()):
+        row, content = Row.unpack(block.rows, index), Content.unpack(block.contents, index)
+        yield Entry(join(block.path, name), row, content, extras.get(index, []))
+
+
+def path_in(archive: Archive, text: str) -> bytes:
+    """A path as people write it, below the root of the archive: from there, or from the top of the file system."""
+    path = os.path.normpath(os.fsencode(text)) if text else b"."
+    root = archive.header.root
+    if path.startswith(b"/"):
+        if path != root and not path.startswith(root.rstrip(b"/") + b"/"):
+            path = path.lstrip(b"/")
+        else:
+            path = path[len(root.rstrip(b"/")) :].lstrip(b"/")
+    return b"" if path in (b".", b"") else path

@@ -1,0 +1,103 @@
+"""Sound copies of small files: what newer recovery points of a resource hold of files whose shared chunk is damaged.
+
+Small files share chunks. If one of the files is gone when the chunk is damaged, no run can upload the same chunk again.
+The next backup stores the other files anew, in other chunks. A reader of an older recovery point takes them from there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+
+from cryostore.agent.archive.chunk_cache import ChunkCache
+from cryostore.agent.archive.reader import Archive
+from cryostore.agent.archive.reading import HeldPages
+from cryostore.agent.entry import CONTENT, NO_DIGEST
+from cryostore.agent.errors import DAMAGE
+from cryostore.agent.header import content_name
+from cryostore.agent.upload.digest_table import DigestTable
+from cryostore.core.errors import KeyUnavailableError
+from cryostore.core.limits import MIB
+from cryostore.model.errors import AccessDeniedException, ResourceNotFoundException
+
+CACHE_BYTES = 32 * MIB
+FILES_MAX = 4_000_000
+"""So many small files of a newer recovery point are known by their digests, in at most some 160 MB."""
+
+
+class SoundCopies:
+    """Looks for small files by digest in archives of newer recovery points, which are opened when one is wanted.
+
+    `newer` gives a few of them, the newest first. Thread safe. `close` closes what was opened.
+    """
+
+    def __init__(self, archive: Archive, newer: Callable[[], Iterator[AbstractContextManager[Archive]]]) -> None:
+        self._archive = archive
+        self._newer = newer
+        self._lock = threading.Lock()
+        self._stack = ExitStack()
+        self._opened: list[_Newer] | None = None
+
+    def find(self, digest: bytes, length: int) -> bytes | None:
+        """The bytes of a small file, proved by its digest; None if no newer recovery point has them."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = list(self._open())
+            for each in self._opened:
+                data = each.find(digest, length)
+                if data is not None and self._archive.identity(data)[:16] == digest:
+                    return data
+        return None
+
+    def close(self) -> None:
+        """Close the archives that were opened."""
+        self._stack.close()
+
+    def _open(self) -> Iterator[_Newer]:
+        for opening in self._newer():
+            try:
+                newer = _Newer(self._stack.enter_context(opening), self._archive)
+            except (*DAMAGE, AccessDeniedException, KeyUnavailableError, ResourceNotFoundException):
+                continue  # it cannot help
+            self._stack.callback(newer.close)
+            yield newer
+
+
+class _Newer:
+    """The small files of an archive that it does not share with an older one."""
+
+    def __init__(self, archive: Archive, older: Archive) -> None:
+        self._archive = archive
+        self._pages = HeldPages(archive)
+        self._cache = ChunkCache(CACHE_BYTES)
+        self._table = DigestTable()
+        ours, theirs = archive.summaries(), older.summaries()
+        numbers = [each.number for each in archive.header.objects]
+        shared = {number for number in numbers if _is_same(content_name(number), ours, theirs)}
+        for block in archive.blocks():
+            for number, chunk, offset, digest in CONTENT.iter_unpack(block.contents):
+                if digest != NO_DIGEST and number not in shared and len(self._table) < FILES_MAX:
+                    self._table.add(digest, number, chunk, offset)
+
+    def find(self, digest: bytes, length: int) -> bytes | None:
+        """The bytes of a small file, not proved yet."""
+        place = self._table.find(digest)
+        if place is None:
+            return None
+        chunk = next(self._pages.from_chunk(place.object_number, place.chunk), None)
+        if chunk is None or chunk.index != place.chunk:
+            return None
+        try:
+            data = memoryview(self._cache.get(self._archive, chunk))
+        except DAMAGE:
+            return None
+        return bytes(data[place.offset : place.offset + length])
+
+    def close(self) -> None:
+        """End the threads."""
+        self._cache.close()
+
+
+def _is_same(name: str, ours: dict[str, bytes], theirs: dict[str, bytes]) -> bool:
+    return name in ours and ours[name] == theirs.get(name)

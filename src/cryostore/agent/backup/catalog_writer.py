@@ -1,0 +1,107 @@
+"""Writing the catalog of an archive: blocks to chunks, and no chunk that the base's catalog has already.
+
+A chunk is a number of whole blocks and ends behind a block whose path says so: what changes in one directory changes
+one chunk. As long as chunks are those of the base nothing is written, so that an unchanged tree costs nothing.
+"""
+
+from __future__ import annotations
+
+from cryostore.agent.archive.reader import Archive, digest_of
+from cryostore.agent.block import order_key
+from cryostore.agent.upload.queue import ObjectUpload, Uploader
+from cryostore.core.limits import KIB, MIB
+from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.model.operation import Call
+
+CHUNK_BYTES_MIN = 128 * KIB
+CHUNK_BYTES_MAX = 1024 * KIB
+CHUNK_BYTES_BOUND = 48 * MIB
+"""No chunk of several blocks is longer: a store takes no more than 64 MiB at a time."""
+CUT_MASK = 127
+LINKS_MAX = 1000
+
+
+class CatalogWriter:
+    """Takes blocks in order and makes them the object `catalog`."""
+
+    def __init__(self, call: Call, uploader: Uploader, upload: ObjectUpload, base: Archive | None) -> None:
+        self._call = call
+        self._uploader = uploader
+        self._upload = upload
+        self._base = base
+        self._base_chunks = base.catalog_chunks if base else []
+        self._same = base is not None
+        self._blocks: list[bytes] = []
+        self._bytes = 0
+        self._chunks = 0
+
+    def add(self, path: bytes, block: bytes) -> None:
+        """Take the next block, which is of the directory at `path`."""
+        if self._bytes + len(block) > CHUNK_BYTES_BOUND:
+            self._end_chunk()
+        self._blocks.append(block)
+        self._bytes += len(block)
+        if self._bytes < CHUNK_BYTES_MIN:
+            return
+        if self._bytes >= CHUNK_BYTES_MAX or not self._upload.cut(order_key(path)) & CUT_MASK:
+            self._end_chunk()
+
+    def _end_chunk(self) -> None:
+        if not self._blocks:
+            return
+        data = b"".join(self._blocks)
+        self._blocks = []
+        self._bytes = 0
+        if self._same and not self._is_next_of_base(data):
+            self._differ()
+        if not self._same:
+            self._uploader.submit(self._upload, self._upload.reserve(), data)
+        self._chunks += 1
+
+    def _is_next_of_base(self, data: bytes) -> bool:
+        if self._chunks >= len(self._base_chunks):
+            return False
+        chunk = self._base_chunks[self._chunks]
+        return chunk.length == len(data) and digest_of(chunk) == self._upload.identity(data)
+
+    def _differ(self) -> None:
+        """From here on the catalog is another than the base's: write what they have in common."""
+        self._same = False
+        assert self._base is not None
+        for first in range(0, self._chunks, LINKS_MAX):
+            chunks = self._base.stored_catalog[first : min(first + LINKS_MAX, self._chunks)]
+            for number, chunk in enumerate(chunks, first):
+                self._upload.inherit(self._upload.reserve(), self._base_chunks[number], chunk)
+            linked = [
+                LinkedChunk(
+                    index=first + number, length=chunk.length, checksum=chunk.checksum, checksum_algorithm="SHA256"
+                )
+                for number, chunk in enumerate(chunks)
+            ]
+            answer = self._call.call(
+                LinkChunks(backup_job_id=self._upload.job_id, upload_id=self._upload.open(), chunks=linked)
+            )
+            for index in answer.missing:
+                self._uploader.submit(self._upload, index, self._base.get(self._base_chunks[index]))
+
+    def renew(self) -> None:
+        """Take all of the base's catalog; `complete` its upload afterwards."""
+        self._chunks = len(self._base_chunks)
+        self._differ()
+
+    def finish(self) -> None:
+        """Submit what is left."""
+        self._end_chunk()
+
+    def complete(self, header: bytes) -> bool:
+        """Make the catalog take its place, unless it is the base's; answers whether it did.
+
+        Everything submitted must be stored by now.
+        """
+        if self._same and self._base is not None:
+            if self._chunks == len(self._base_chunks) and header == self._base.header_bytes:
+                return False
+            self._differ()
+            self._uploader.flush()
+        self._upload.complete(header)
+        return True

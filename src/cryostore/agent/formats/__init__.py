@@ -1,0 +1,1 @@
+"""Bytes of an archive: blocks, rows, headers, and their sealed forms."""

@@ -1,0 +1,1 @@
+"""Recovery points as a read-only file system and as block devices."""

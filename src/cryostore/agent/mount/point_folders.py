@@ -1,0 +1,101 @@
+"""The folders above recovery points in a mount: by resource and time, and links to the same by time alone and by id."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from cryostore.agent.archive.points import Point, completed, point_id
+
+REFRESH_SECONDS = 2.0
+NAME_BYTES_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A symlink to another place in the mount, where a recovery point is that was made then."""
+
+    target: bytes
+    newest: float
+
+
+@dataclass(slots=True)
+class Folder:
+    """A folder that is in no recovery point."""
+
+    entries: dict[bytes, Folder | Link | Point] = field(default_factory=dict)
+    newest: float = 0.0
+    """When the newest recovery point below it was made."""
+
+    def folder(self, name: bytes) -> Folder:
+        """A folder in it, made if need be."""
+        found = self.entries.setdefault(name, Folder())
+        assert isinstance(found, Folder)
+        return found
+
+
+def folders_of(points: Iterable[Point]) -> Folder:
+    """All folders, down to the points themselves."""
+    top = Folder()
+    resources, times, ids = (top.folder(name) for name in (b"resources", b"times", b"ids"))
+    names: dict[tuple[str, str], bytes] = {}
+    for point in sorted(points, key=lambda each: (completed(each), each.recovery_point_arn or "")):
+        resource = _folder_name(point, names, resources)
+        inside = resources.folder(resource)
+        made = point.creation_date or 0.0
+        for folder in (top, resources, times, ids, inside):
+            folder.newest = made
+        moment = datetime.fromtimestamp(made, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+        name = _free(inside, moment)
+        inside.entries[name] = point
+        inside.entries[b"latest"] = Link(name, made)
+        place = b"resources/" + resource + b"/" + name
+        times.entries[_free(times, moment)] = Link(b"../" + place, made)
+        ids.entries[point_id(point).encode()] = Link(b"../" + place, made)
+        top.entries[b"latest"] = Link(place, made)
+    return top
+
+
+def _folder_name(point: Point, names: dict[tuple[str, str], bytes], resources: Folder) -> bytes:
+    """The folder of a resource: its name, in which no slash can stand. What would be called alike gets a mark."""
+    key = (point.backup_vault_name or "", point.resource_arn or "")
+    if key not in names:
+        text = (point.resource_name or point.resource_arn or "unnamed").replace("/", "_")
+        name = text.encode("utf-8", "surrogateescape")[:NAME_BYTES_MAX]
+        if name in (b".", b"..", b"") or name in resources.entries or len(text.encode()) > NAME_BYTES_MAX:
+            name += b"~" + sha256("\0".join(key).encode()).hexdigest()[:8].encode()
+        names[key] = name
+    return names[key]
+
+
+def _free(folder: Folder, name: bytes) -> bytes:
+    found, number = name, 1
+    while found in folder.entries:
+        number += 1
+        found = b"%s-%d" % (name, number)
+    return found
+
+
+class PointFolders:
+    """The folders as they are now: listed again when they were not for some seconds. Thread safe."""
+
+    def __init__(self, list_points: Callable[[], Iterable[Point]]) -> None:
+        self._list_points = list_points
+        self._lock = threading.Lock()
+        self._top = Folder()
+        self._listed = -REFRESH_SECONDS
+
+    def find(self, path: bytes) -> Folder | Link | Point | None:
+        """What is at a path, which does not lead into a point. Raises what the store raises."""
+        with self._lock:
+            if time.monotonic() - self._listed >= REFRESH_SECONDS or not self._top.entries:
+                self._top = folders_of(self._list_points())
+                self._listed = time.monotonic()
+            found: Folder | Link | Point | None = self._top
+        for name in path.split(b"/") if path else []:
+            found = found.entries.get(name) if isinstance(found, Folder) else None
+        return found

@@ -1,0 +1,1 @@
+"""A restore run: the target, file writers, links, attributes, and removal."""

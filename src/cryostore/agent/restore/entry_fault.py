@@ -1,0 +1,52 @@
+"""What makes an entry of an archive one that cannot be restored."""
+
+from __future__ import annotations
+
+import stat
+
+from cryostore.agent.archive.listing import Entry
+from cryostore.agent.block import ExtraKind, holes_of
+from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.restore.special_files import maker_of
+
+LINK_TARGET_BYTES_MAX = 4095
+XATTR_NAME_BYTES_MAX = 255
+XATTR_BYTES_MAX = 64 * 1024
+
+
+def fault_of(entry: Entry) -> str | None:
+    """What is wrong with an entry, None if nothing is. Whether its bytes are there is not looked at."""
+    try:
+        if entry.row.is_file:
+            return _fault_of_file(entry)
+        return None if entry.row.is_directory else _fault_of_other(entry)
+    except ArchiveDamagedError as error:
+        return error.message
+
+
+def _fault_of_file(entry: Entry) -> str | None:
+    size = entry.row.size
+    if size < 0:
+        return f"has the size {size}"
+    data_bytes = size - sum(length for _, length in holes_of(entry.extras, size))
+    return "has no content" if data_bytes and not entry.content.object_number else None
+
+
+def _fault_of_other(entry: Entry) -> str | None:
+    if stat.S_ISLNK(entry.row.mode):
+        targets = [extra.data for extra in entry.extras if extra.kind == ExtraKind.LINK_TARGET]
+        if not targets or not 0 < len(targets[-1]) <= LINK_TARGET_BYTES_MAX or b"\0" in targets[-1]:
+            return "is a symlink without a target"
+    if maker_of(entry.row, entry.extras) is None:
+        return f"has the mode {entry.row.mode:o}, which is of no kind that can be restored"
+    return None
+
+
+def attributes_fault(entry: Entry) -> str | None:
+    """What is wrong with the extended attributes of an entry: the rest of it can be restored."""
+    for extra in entry.extras:
+        if extra.kind == ExtraKind.XATTR:
+            name, zero, value = extra.data.partition(b"\0")
+            if not zero or not 0 < len(name) <= XATTR_NAME_BYTES_MAX or len(value) > XATTR_BYTES_MAX:
+                return "an extended attribute is damaged"
+    return None

@@ -1,0 +1,54 @@
+"""Symlinks, fifos and devices in a target: made, and compared with what stands there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+
+from cryostore.agent.block import Extra, ExtraKind
+from cryostore.agent.entry import Row
+from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.restore.attributes import Attributes
+
+
+def is_as_archived(
+    parent: int, name: bytes, standing: os.stat_result, row: Row, extras: Sequence[Extra], attributes: Attributes
+) -> bool:
+    """Whether what stands under a name is the entry, with all that a restore would give it. Raises OSError.
+
+    Only for an entry that can be made.
+    """
+    if stat.S_IFMT(standing.st_mode) != stat.S_IFMT(row.mode):
+        return False
+    data = {extra.kind: extra.data for extra in extras}
+    if stat.S_ISLNK(row.mode) and os.readlink(name, dir_fd=parent) != data[ExtraKind.LINK_TARGET]:
+        return False
+    is_device = stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode)
+    if is_device and standing.st_rdev != _device_of(data[ExtraKind.DEVICE_NUMBER]):
+        return False
+    return attributes.fit(b"/proc/self/fd/%d/%s" % (parent, name), standing, row, extras)
+
+
+def maker_of(row: Row, extras: Sequence[Extra]) -> Callable[[bytes, int], None] | None:
+    """What makes an entry that is neither file nor directory, in a directory and under a name."""
+    data = {extra.kind: extra.data for extra in extras}
+    if stat.S_ISLNK(row.mode) and b"\0" not in data.get(ExtraKind.LINK_TARGET, b"\0"):
+        return lambda name, parent: os.symlink(data[ExtraKind.LINK_TARGET], name, dir_fd=parent)
+    if stat.S_ISFIFO(row.mode):
+        return lambda name, parent: os.mkfifo(name, 0o600, dir_fd=parent)
+    number = data.get(ExtraKind.DEVICE_NUMBER, b"")
+    if (stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode)) and len(number) == 8:
+        device = _device_of(number)
+        return lambda name, parent: os.mknod(name, stat.S_IFMT(row.mode) | 0o600, device, dir_fd=parent)
+    return None
+
+
+def _device_of(number: bytes) -> int:
+    try:
+        device = os.makedev(int.from_bytes(number[:4], "little"), int.from_bytes(number[4:], "little"))
+    except OverflowError:
+        device = -1
+    if device < 0:
+        raise ArchiveDamagedError("a device has a number that no machine gives")
+    return device

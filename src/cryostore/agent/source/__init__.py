@@ -1,0 +1,1 @@
+"""Reading the source tree: walk, entries, patterns."""

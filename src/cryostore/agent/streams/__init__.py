@@ -1,0 +1,1 @@
+"""Backups of a stream, a command's output, or a disk."""

@@ -1,0 +1,164 @@
+"""Archives of one file, a stream or a disk: the job around them, and a catalog of one entry.
+
+So whatever lists, compares, verifies or restores a tree of files does it to these as well.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+
+from msgspec import UNSET
+
+from cryostore.agent.archive.reader import Archive
+from cryostore.agent.backup.catalog_writer import CatalogWriter
+from cryostore.agent.backup.choose_policy import secrecy_for
+from cryostore.agent.backup.job import BackupJob, committing, drop_objects, open_job
+from cryostore.agent.backup.run import Outcome
+from cryostore.agent.backup.unfinished import Unfinished
+from cryostore.agent.block import Extra, Kind, encode, is_name
+from cryostore.agent.entry import NO_CONTENT, UNTRUSTED_CTIME, Content, Row
+from cryostore.agent.formats.owners import group_names, user_names
+from cryostore.agent.header import CATALOG, ContentObject, DiskLayout, Header
+from cryostore.agent.keys.key_object import is_key_name
+from cryostore.agent.sign_of_life import alive
+from cryostore.agent.upload.digest_table import DigestTable
+from cryostore.agent.upload.queue import ObjectUpload, Uploader
+from cryostore.core.digest import DIGEST_BYTES
+from cryostore.core.errors import ConfigurationError
+from cryostore.model.operation import Call
+
+FILE_MODE = stat.S_IFREG | 0o600
+ROOT_MODE = stat.S_IFDIR | 0o700
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the one file is called in its archive, and where the recovery point goes."""
+
+    kind: str
+    name: bytes
+    vault: str
+    resource: str
+    tags: dict[str, str] = field(default_factory=dict)
+    wait_seconds: float = 0.0
+    """How long the call waits for a server that is away."""
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise ConfigurationError(f"{os.fsdecode(self.name)!a} is no name for a file")
+
+
+class SingleFileWriter:
+    """An open job that writes one file. `base` is the archive it starts from, None without one.
+
+    `damaged` are the objects of the base that the store has lost bytes of: they must not stay as they are.
+    """
+
+    def __init__(self, call: Call, options: Options, job: BackupJob, base: Archive | None) -> None:
+        self.call = call
+        self.base = base
+        self.uploader = Uploader(call, DigestTable(DIGEST_BYTES))
+        self._options = options
+        self._job = job
+        self.damaged = job.damaged
+        self.damaged_count = job.damaged_count
+        self.secrecy = secrecy_for(call, options.resource, base, job.job_id)
+        self._catalog_upload = self.object(CATALOG)
+        self._catalog = CatalogWriter(call, self.uploader, self._catalog_upload, base)
+
+    def close(self) -> None:
+        """End the threads; what is not stored yet may never be."""
+        self.uploader.close()
+
+    def object(self, name: str) -> ObjectUpload:
+        """An object of the job that is to be written."""
+        return self.secrecy.upload(self.call, self.job_id, name)
+
+    @property
+    def job_id(self) -> str:
+        """The job."""
+        return self._job.job_id
+
+    def commit(
+        self,
+        found: dict[str, bytes],
+        size: int,
+        now_ms: int,
+        metadata: dict[str, str],
+        *,
+        content: Content = NO_CONTENT,
+        extras: list[Extra] | None = None,
+        objects: list[ContentObject] | None = None,
+        disk: DiskLayout | None = None,
+        issue_count: int = 0,
+    ) -> Outcome:
+        """Write the catalog, drop the base's objects that are not in `found`, and make all of it a recovery point.
+
+        `found` are the checksums of the objects of the content, all complete or inherited by now.
+        """
+        header = Header(
+            kind=self._options.kind,
+            root=b"/",
+            entries=2,
+            files=1,
+            file_bytes=size,
+            objects=objects or [],
+            users=user_names([os.geteuid()]),
+            groups=group_names([os.getegid()]),
+            disk=disk or UNSET,
+        )
+        old = self.base.summaries() if self.base else {}
+        self._write_entry(size, now_ms, content, extras or [])
+        self.uploader.flush()
+        is_new = self._catalog.complete(header.encode())
+        wanted = found | {CATALOG: self._catalog_upload.summary() if is_new else old[CATALOG]}
+        wanted |= self.secrecy.store_keys(self.call, self.job_id, old, set())
+        drop_objects(self.call, self.job_id, sorted(old.keys() - wanted.keys()))
+        shared = {"kind": self._options.kind, "catalogObject": CATALOG, "hostname": os.uname().nodename}
+        committed = self._job.commit(wanted, self.secrecy.restore_metadata(shared | metadata), issue_count)
+        content_of_base = {name: digest for name, digest in old.items() if name != CATALOG and not is_key_name(name)}
+        same = self.base is not None and content_of_base == found
+        return Outcome(committed.recovery_point_arn, self._job.base.base_recovery_point_arn, same)
+
+    def _write_entry(self, size: int, now_ms: int, content: Content, extras: list[Extra]) -> None:
+        owner = (os.geteuid(), os.getegid())
+        root = Row(ROOT_MODE, *owner, 0, 0, 0, now_ms * 1_000_000, UNTRUSTED_CTIME, 1)
+        entry = Row(FILE_MODE, *owner, 1, 0, size, now_ms * 1_000_000, UNTRUSTED_CTIME, 2)
+        known = {0: extras} if extras else {}
+        self._catalog.add(b"", encode(Kind.ROOT, b"", b"\0", [root.pack()], [NO_CONTENT.pack()], {}))
+        names = self._options.name + b"\0"
+        self._catalog.add(b"", encode(Kind.DIRECTORY, b"", names, [entry.pack()], [content.pack()], known))
+        self._catalog.finish()
+
+
+@contextmanager
+def opened_writer(call: Call, options: Options, unfinished: Unfinished | None) -> Iterator[SingleFileWriter]:
+    """A writer in a job of its own. If the context ends with an error the job is given up: nothing is kept of it."""
+    job = open_job(
+        call,
+        options.vault,
+        options.resource,
+        options.tags,
+        unfinished,
+        options.kind,
+        wait_seconds=options.wait_seconds,
+    )
+    try:
+        with ExitStack() as stack:
+            base = None
+            if job.base.storage_job_id:
+                base = stack.enter_context(closing(Archive(call, job.base.storage_job_id)))
+            stack.enter_context(alive(call, job.job_id))
+            yield stack.enter_context(closing(SingleFileWriter(call, options, job, base)))
+    except BaseException as error:
+        ended = job.give_up(error)
+        if ended and unfinished is not None:  # else the job is open, and stays noted: the next run ends it
+            unfinished.end()
+        raise
+    if unfinished is not None:
+        with committing():
+            unfinished.end()

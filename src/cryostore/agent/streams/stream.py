@@ -1,0 +1,107 @@
+"""A run of `cryo backup` over a stream: what comes is cut by what it holds and becomes the content of one file.
+
+A stream has no size before it ends, and it cannot be read twice: a source that fails leaves no recovery point.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from cryostore.agent.backup.run import Outcome
+from cryostore.agent.backup.unfinished import Unfinished
+from cryostore.agent.errors import SourceError, shown
+from cryostore.agent.header import ContentObject, content_name
+from cryostore.agent.report import Report
+from cryostore.agent.streams.command import running
+from cryostore.agent.streams.single_file import Options, SingleFileWriter, opened_writer
+from cryostore.agent.upload.content import ContentWriter
+from cryostore.agent.upload.digest_table import DigestTable
+from cryostore.agent.upload.queue import ObjectUpload
+from cryostore.core.interrupts import waiting
+from cryostore.core.time import Clock, wall_clock
+from cryostore.model.operation import Call
+
+BYTES_MAX = 1 << 62
+"""More than any stream has: its length is not known before its end."""
+
+
+class _Reader:
+    """Reads a descriptor and counts. Raises SourceError."""
+
+    def __init__(self, fd: int, name: bytes, report: Report) -> None:
+        self._fd = fd
+        self._name = name
+        self._report = report
+
+    def read(self, view: memoryview) -> int:
+        """Fill a buffer, as far as the stream goes."""
+        filled = 0
+        while filled < len(view):
+            try:
+                with waiting:
+                    got = os.readv(self._fd, [view[filled:]])
+            except OSError as error:
+                raise SourceError.of(self._name, error) from error
+            if not got:
+                break
+            filled += got
+            self._report.file_bytes += got
+            self._report.read_bytes += got
+        return filled
+
+
+def backup_stream(
+    call: Call,
+    options: Options,
+    source: int | Sequence[str],
+    report: Report,
+    *,
+    unfinished: Unfinished | None = None,
+    now: Clock = wall_clock,
+) -> Outcome:
+    """Back up what a descriptor gives, or what a command writes to its stdout, and count in `report`.
+
+    Raises SourceError if the descriptor cannot be read or the command cannot be run or fails, and whatever the store
+    raises. In each case, and if it is interrupted, no recovery point is made. One that is killed can be gone on with if
+    the next one gets the same `unfinished`: what was sent is not sent again.
+    """
+    report.current = options.name
+    producer: AbstractContextManager[int] = nullcontext(source) if isinstance(source, int) else running(source)
+    with opened_writer(call, options, unfinished) as writer:
+        number = max((each.number for each in writer.base.header.objects), default=0) + 1 if writer.base else 1
+        upload = writer.object(content_name(number))
+        into = ContentWriter(writer.uploader, upload, number, writer.secrecy.chunker(), DigestTable())
+        with producer as fd:
+            content, size = into.large(_Reader(fd, options.name, report).read, BYTES_MAX)
+        writer.uploader.flush()
+        report.entries = report.files = 1
+        report.damaged_objects = writer.damaged_count
+        report.sent_bytes = writer.uploader.bytes_sent
+        found: dict[str, bytes] = {}
+        if size and (kept := _same_as_base(writer, upload)) is not None:
+            content = content._replace(object_number=kept)
+            found[content_name(kept)] = writer.base.summaries()[content_name(kept)] if writer.base else b""
+            report.unchanged = 1
+        elif size:
+            upload.complete()
+            found[upload.name] = upload.summary()
+            report.new = 1
+        objects = [ContentObject(content.object_number, size, size, upload.mark())] if size else []
+        metadata = {"objectName": shown(options.name), "contentLength": str(size)}
+        return writer.commit(found, size, now(), metadata, content=content, objects=objects)
+
+
+def _same_as_base(writer: SingleFileWriter, upload: ObjectUpload) -> int | None:
+    """The number of the base's content object if it holds the same chunks: then it stays. Sealed, its mark tells."""
+    if writer.base is None:
+        return None
+    held = writer.base.summaries()
+    for each in writer.base.header.objects:
+        mark = upload.mark()
+        if content_name(each.number) in writer.damaged:
+            continue
+        if mark == each.mark if mark else held.get(content_name(each.number)) == upload.summary():
+            return each.number
+    return None

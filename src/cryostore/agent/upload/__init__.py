@@ -1,0 +1,1 @@
+"""Sending content: chunking, deduplication, and the objects that chunks make."""

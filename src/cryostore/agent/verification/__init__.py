@@ -1,0 +1,1 @@
+"""Whether recovery points can be restored, and how current they are."""

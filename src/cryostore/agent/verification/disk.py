@@ -1,0 +1,73 @@
+"""Whether the disk of an archive can be restored: its segments are listed, and with `data` every block is read."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future
+from itertools import islice
+
+from cryostore.agent.archive.disk_blocks import layout_of, segment_blocks, segment_name
+from cryostore.agent.archive.known_damage import KnownDamage
+from cryostore.agent.archive.listing import entries
+from cryostore.agent.archive.reader import Archive
+from cryostore.agent.errors import DAMAGE
+from cryostore.agent.report import Report
+from cryostore.agent.threads import Threads, result
+from cryostore.core.errors import KeyUnavailableError
+from cryostore.model.restores import Chunk
+
+THREADS = 4
+UNDER_WAY_MAX = 8
+
+
+def verify_disk(archive: Archive, report: Report, *, data: bool, damage: KnownDamage) -> None:
+    """Look at all segments; what is wrong is an issue. Raises as `verify` does."""
+    layout = layout_of(archive)
+    path = b""
+    found = list(islice(entries(archive), 2))
+    for entry in found:
+        path = entry.path
+        report.entries += 1
+        report.files += entry.row.is_file
+    if len(found) != 1 or not found[0].row.is_file or found[0].row.size != layout.disk_bytes:
+        report.issue(path, f"the archive of a disk of {layout.disk_bytes} bytes does not have one file of that size")
+    with Threads(THREADS, "verify") as threads:
+        for number in layout.segments:
+            try:
+                blocks = segment_blocks(archive, layout, number)
+            except DAMAGE as error:
+                report.issue(path, error.message)
+                continue
+            if data:
+                _read(archive, report, path, blocks, threads)
+            else:
+                for index in blocks:
+                    if damage.holds(segment_name(number), index):
+                        offset = number * layout.segment_bytes + index * layout.block_bytes
+                        report.issue(path, f"block at byte {offset} is damaged or lost, as the store knows")
+            report.file_bytes = min((number + 1) * layout.segment_bytes, layout.disk_bytes)
+    report.file_bytes = layout.disk_bytes
+
+
+def _read(archive: Archive, report: Report, path: bytes, blocks: dict[int, Chunk], threads: Threads) -> None:
+    under_way: deque[Future[str | None]] = deque()
+    for _, chunk in sorted(blocks.items()):
+        under_way.append(threads.submit(_look, archive, chunk))
+        report.read_bytes += chunk.length
+        if len(under_way) >= UNDER_WAY_MAX:
+            _judge(report, path, result(under_way.popleft()))
+    while under_way:
+        _judge(report, path, result(under_way.popleft()))
+
+
+def _judge(report: Report, path: bytes, wrong: str | None) -> None:
+    if wrong is not None:
+        report.issue(path, wrong)
+
+
+def _look(archive: Archive, chunk: Chunk) -> str | None:
+    try:
+        archive.get_buffer(chunk)
+    except (*DAMAGE, KeyUnavailableError) as error:
+        return error.message
+    return None

@@ -1,0 +1,117 @@
+"""How far each resource is backed up: its newest good recovery point, and what is tried or has failed since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cryostore.agent.archive.known_damage import is_damaged
+from cryostore.agent.archive.points import Point, completed, list_points
+from cryostore.agent.verification.trial import RESOURCE_ARN
+from cryostore.client import pages
+from cryostore.core.time import DAY_MS, milliseconds, seconds
+from cryostore.model.jobs import BackupJob, BackupJobState, ListBackupJobs
+from cryostore.model.operation import Call
+
+OPEN: tuple[BackupJobState, ...] = ("CREATED", "PENDING", "RUNNING", "ABORTING")
+FAILED: tuple[BackupJobState, ...] = ("FAILED", "ABORTED", "EXPIRED")
+GOOD = ("COMPLETED", "AVAILABLE")
+AHEAD_MS_MAX = DAY_MS
+"""So far no two clocks are apart that go at all."""
+FAILURES_MS = 7 * DAY_MS
+"""Failed jobs that are older are not looked for."""
+
+
+@dataclass(slots=True)
+class ResourceStatus:
+    """How far one resource is backed up into one vault. `running` and `failed` are the newest such jobs.
+
+    `failed` is only set if it began after the newest good point did. `damaged` says whether the store knows damage of
+    the newest good point; None if the store does not say.
+    """
+
+    vault: str
+    resource_arn: str
+    name: str
+    points: int = 0
+    last: Point | None = None
+    running: BackupJob | None = None
+    failed: BackupJob | None = None
+    damaged: bool | None = None
+
+    def age_ms(self, now_ms: int) -> int | None:
+        """How old what would be restored is: since the newest good run began. None if there is none."""
+        if self.last is None:
+            return None
+        return max(now_ms - milliseconds(self.last.creation_date or 0.0), 0)
+
+    def is_ahead(self, now_ms: int) -> bool:
+        """Whether the newest good run began so far in the future that its age tells nothing: a clock was wrong."""
+        return self.last is not None and milliseconds(self.last.creation_date or 0.0) - now_ms > AHEAD_MS_MAX
+
+    def is_older(self, now_ms: int, age_ms_max: int) -> bool:
+        """Whether the newest good point is older than that, of no age that can be known, or missing."""
+        age = self.age_ms(now_ms)
+        return age is None or age > age_ms_max or self.is_ahead(now_ms)
+
+
+def status(call: Call, now_ms: int, vault: str | None = None, resource: str | None = None) -> list[ResourceStatus]:
+    """Each resource that has recovery points, an open job, or a job that failed in the last week, by name.
+
+    Of one vault or of all, of one resource or of all. Points that are not whole count as none. Raises what the store
+    raises.
+    """
+    found: dict[tuple[str, str], ResourceStatus] = {}
+    for point in list_points(call, vault, resource):
+        if point.status in GOOD:
+            _count(_of(found, point), point)
+    for state in OPEN:
+        for job in pages.items(call, ListBackupJobs(by_state=state, by_backup_vault_name=vault)):
+            if _asked(job, resource):
+                each = _of(found, job)
+                each.running = _newer(each.running, job)
+    for job in _failed(call, now_ms, vault):
+        if _asked(job, resource):
+            _fail(_of(found, job), job)
+    for each in found.values():
+        if each.last is not None:
+            each.damaged = is_damaged(call, each.last)
+    return sorted(found.values(), key=lambda each: (each.name, each.vault))
+
+
+def _failed(call: Call, now_ms: int, vault: str | None) -> Iterator[BackupJob]:
+    since = seconds(max(now_ms - FAILURES_MS, 0))
+    for state in FAILED:
+        asked = ListBackupJobs(by_state=state, by_backup_vault_name=vault, by_created_after=since)
+        yield from pages.items(call, asked)
+
+
+def _asked(job: BackupJob, resource: str | None) -> bool:
+    """Whether a job counts: of the resource that was asked for, and no trial, which is always given up."""
+    arn = job.resource_arn or ""
+    return not arn.startswith(RESOURCE_ARN.format("")) and resource in (None, arn, _name(job))
+
+
+def _of(found: dict[tuple[str, str], ResourceStatus], item: Point | BackupJob) -> ResourceStatus:
+    key = (item.backup_vault_name or "", item.resource_arn or "")
+    return found.setdefault(key, ResourceStatus(*key, name=_name(item)))
+
+
+def _name(item: Point | BackupJob) -> str:
+    """What the resource is called: an open job does not know it yet, but the ARN ends with it."""
+    return item.resource_name or (item.resource_arn or "").split(":", 6)[-1]
+
+
+def _count(each: ResourceStatus, point: Point) -> None:
+    each.points += 1
+    if each.last is None or completed(point) > completed(each.last):
+        each.last, each.name = point, _name(point)
+
+
+def _fail(each: ResourceStatus, job: BackupJob) -> None:
+    if each.last is None or (job.creation_date or 0.0) > (each.last.creation_date or 0.0):
+        each.failed = _newer(each.failed, job)
+
+
+def _newer(one: BackupJob | None, other: BackupJob) -> BackupJob:
+    return other if one is None or (other.creation_date or 0.0) > (one.creation_date or 0.0) else one

@@ -1,0 +1,1 @@
+"""Coordination of the processes on one store: claims, nodes, the collection's epoch."""

@@ -1,0 +1,1 @@
+"""Tables of the catalog: one file for each noun."""

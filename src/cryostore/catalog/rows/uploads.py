@@ -1,0 +1,191 @@
+"""Open uploads in the catalog, and the chunks that have arrived for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from cryostore.catalog.database import Statement, Transaction
+from cryostore.catalog.rows import chunk_lists
+from cryostore.catalog.rows.chunk_lists import ChunkEntry
+
+CHUNKS_AT_COMPLETION = 5000
+
+
+class UploadRow(NamedTuple):
+    """An upload. `completion_digest` is set once it is complete: the digest of the arguments that completed it."""
+
+    upload_number: int
+    upload_id: str
+    job_id: str
+    name: bytes
+    throw_on_duplicate: bool
+    chunk_count: int
+    completion_digest: bytes | None
+
+
+COLUMNS = ", ".join(UploadRow._fields)
+
+
+def insert(
+    transaction: Transaction, *, upload_id: str, job_id: str, name: bytes, throw_on_duplicate: bool, now_ms: int
+) -> None:
+    """Open an upload."""
+    transaction.run(
+        "INSERT INTO upload (upload_id, job_id, name, throw_on_duplicate, created_ms, chunk_count)"
+        " VALUES (:upload_id, :job_id, :name, :throw_on_duplicate, :now_ms, 0)",
+        upload_id=upload_id,
+        job_id=job_id,
+        name=name,
+        throw_on_duplicate=int(throw_on_duplicate),
+        now_ms=now_ms,
+    )
+
+
+def find(transaction: Transaction, job_id: str, upload_id: str) -> UploadRow | None:
+    """The job's upload with this id."""
+    row = transaction.row(
+        f"SELECT {COLUMNS} FROM upload WHERE upload_id = :upload_id AND job_id = :job_id",
+        upload_id=upload_id,
+        job_id=job_id,
+    )
+    return UploadRow(*row) if row else None
+
+
+def complete(transaction: Transaction, upload_number: int, completion_digest: bytes) -> None:
+    """Close an upload whose object stands. Its chunk rows are not needed any more: few go now, many with the job."""
+    transaction.run(
+        "UPDATE upload SET completion_digest = :completion_digest WHERE upload_number = :upload_number",
+        upload_number=upload_number,
+        completion_digest=completion_digest,
+    )
+    _delete_chunks(transaction, upload_number, CHUNKS_AT_COMPLETION)
+
+
+class UploadCounts(NamedTuple):
+    """How many uploads a job has: open ones, and complete ones whose rows are not deleted yet."""
+
+    open: int
+    complete: int
+
+
+def counts(transaction: Transaction, job_id: str) -> UploadCounts:
+    """How many uploads the job has."""
+    row = transaction.row(
+        "SELECT count(*) - count(completion_digest), count(completion_digest) FROM upload WHERE job_id = :job_id",
+        job_id=job_id,
+    )
+    assert row is not None
+    return UploadCounts(*row)
+
+
+def jobs_with_uploads(transaction: Transaction) -> Iterator[str]:
+    """The jobs that have uploads, ended or not, by id. Costs work in proportion to their number, not to the uploads."""
+    job_id = ""
+    while (row := transaction.row("SELECT min(job_id) FROM upload WHERE job_id > :job_id", job_id=job_id)) and row[0]:
+        job_id = row[0]
+        yield job_id
+
+
+def delete_complete(transaction: Transaction, job_id: str, limit: int) -> int:
+    """Delete at most `limit` complete uploads of a job that have no rows of their own left; answers how many.
+
+    An upload keeps its row while it has chunk rows, or parts of a chunk list that no object took over.
+    """
+    return transaction.run(
+        "DELETE FROM upload WHERE upload_number IN (SELECT upload_number FROM upload AS complete"
+        " WHERE job_id = :job_id AND completion_digest IS NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM upload_chunk WHERE upload_chunk.upload_number = complete.upload_number)"
+        " AND (NOT EXISTS (SELECT 1 FROM chunk_list WHERE chunk_list.chunk_list_id = complete.upload_number)"
+        " OR EXISTS (SELECT 1 FROM object WHERE object.chunk_list_id = complete.upload_number)) LIMIT :limit)",
+        job_id=job_id,
+        limit=limit,
+    )
+
+
+def delete_of_job(transaction: Transaction, job_id: str, limit: int) -> bool:
+    """Remove at most `limit` rows of an ended job's uploads and what hangs on them; answers whether none are left."""
+    left = limit - delete_complete(transaction, job_id, limit)
+    while left > 0:
+        row = transaction.row(
+            "SELECT upload_number FROM upload WHERE job_id = :job_id ORDER BY upload_number LIMIT 1", job_id=job_id
+        )
+        if row is None:
+            return True
+        (number,) = row
+        left -= _delete_chunks(transaction, number, left)
+        if left > 0 and not _has_object(transaction, number):
+            left -= chunk_lists.delete_some(transaction, number, left)
+        if left > 0:
+            transaction.run("DELETE FROM upload WHERE upload_number = :number", number=number)
+            left -= 1
+    return False
+
+
+def _delete_chunks(transaction: Transaction, upload_number: int, limit: int) -> int:
+    return transaction.run(
+        "DELETE FROM upload_chunk WHERE upload_number = :upload_number AND chunk_index IN"
+        " (SELECT chunk_index FROM upload_chunk WHERE upload_number = :upload_number LIMIT :limit)",
+        upload_number=upload_number,
+        limit=limit,
+    )
+
+
+def _has_object(transaction: Transaction, upload_number: int) -> bool:
+    """Whether the parts of a chunk list that were written for an upload belong to an object now."""
+    return transaction.row("SELECT 1 FROM object WHERE chunk_list_id = :number", number=upload_number) is not None
+
+
+def chunk(transaction: Transaction, upload_number: int, index: int) -> ChunkEntry | None:
+    """The upload's chunk at this index."""
+    row = transaction.row(
+        "SELECT chunk_index, length, digest, form FROM upload_chunk"
+        " WHERE upload_number = :upload_number AND chunk_index = :chunk_index",
+        upload_number=upload_number,
+        chunk_index=index,
+    )
+    return ChunkEntry(*row) if row else None
+
+
+def add_chunk(transaction: Transaction, upload_number: int, entry: ChunkEntry) -> ChunkEntry | None:
+    """Attach a chunk. None if it is attached now, else the chunk that stands at its index already."""
+    statement = adding(upload_number, entry)
+    added = transaction.run(statement.text, **statement.values)
+    return None if added == 1 else chunk(transaction, upload_number, entry.chunk_index)
+
+
+def adding(upload_number: int, entry: ChunkEntry) -> Statement:
+    """The statement of `add_chunk`: it changes one row, or a chunk stands at that index already."""
+    return Statement(
+        "INSERT INTO upload_chunk (upload_number, chunk_index, length, form, digest)"
+        " VALUES (:upload_number, :chunk_index, :length, :form, :digest)"
+        " ON CONFLICT (upload_number, chunk_index) DO NOTHING",
+        {"upload_number": upload_number, **entry._asdict()},
+    )
+
+
+def count_chunk(transaction: Transaction, upload_number: int, *, chunks_max: int) -> bool:
+    """Count an attached chunk; answers whether the upload is open and may have it."""
+    statement = counting(upload_number, chunks_max=chunks_max)
+    return transaction.run(statement.text, **statement.values) == 1
+
+
+def counting(upload_number: int, *, chunks_max: int) -> Statement:
+    """The statement of `count_chunk`: it changes one row, or the upload is not open or full."""
+    return Statement(
+        "UPDATE upload SET chunk_count = chunk_count + 1"
+        " WHERE upload_number = :upload_number AND completion_digest IS NULL AND chunk_count < :chunks_max",
+        {"upload_number": upload_number, "chunks_max": chunks_max},
+    )
+
+
+def chunk_page(transaction: Transaction, upload_number: int, *, after: int, limit: int) -> Sequence[ChunkEntry]:
+    """Chunks in ascending index order, after index `after`."""
+    rows = transaction.rows(
+        "SELECT chunk_index, length, digest, form FROM upload_chunk"
+        " WHERE upload_number = :upload_number AND chunk_index > :after ORDER BY chunk_index LIMIT :limit",
+        upload_number=upload_number,
+        after=after,
+        limit=limit,
+    )
+    return [ChunkEntry(*row) for row in rows]

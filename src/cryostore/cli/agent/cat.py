@@ -1,0 +1,82 @@
+"""`cryo cat`: the content of one file, to stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import output
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.core.errors import CryostoreError
+
+if TYPE_CHECKING:
+    from cryostore.agent.archive.files import Files
+    from cryostore.agent.archive.listing import Entry
+
+WITH_ISSUES = 1
+
+
+@click.command("cat", epilog=EPILOGUE)
+@click.argument("point", metavar="POINT[:PATH]")
+@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
+@click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
+@place_options
+def command(point: str, vault: str | None, resource: str | None, **place: Any) -> int:
+    """Write the file at PATH in a recovery point to stdout. A stream or a disk needs no PATH: it is one file.
+
+    Holes of a file are written as zeros.
+    """
+    from cryostore.agent.archive.chunk_cache import ChunkCache
+    from cryostore.agent.archive.files import Files
+    from cryostore.agent.archive.points import find_point, opened, split_point
+
+    name, path = split_point(point)
+    with (
+        opened_call(Place(**place)) as call,
+        opened(call, find_point(call, name, vault, resource), "cat") as archive,
+        closing(ChunkCache()) as cache,
+    ):
+        files = Files(archive, cache)
+        return write(files, path, sys.stdout.fileno())
+
+
+def write(files: Files, path: str, fd: int) -> int:
+    """Write a file to a descriptor, and return the exit code: 1 if not all was written.
+
+    So it is of a damaged file, and of a reader that closes its pipe early, as for any result. A full disk is
+    CryostoreError.
+    """
+    from cryostore.agent.errors import DAMAGE, shown
+
+    name = os.fsencode(path)
+    try:
+        entry = files.file(path)
+        name = entry.path
+        _write(files, entry, fd)
+    except BrokenPipeError:  # a reader that has seen enough needs no word
+        return WITH_ISSUES
+    except DAMAGE as error:
+        output.tell(f"{shown(name)}: {error.message}")
+        return WITH_ISSUES
+    return OK
+
+
+def _write(files: Files, entry: Entry, fd: int) -> None:
+    """Write a file to a descriptor. Raises BrokenPipeError, and CryostoreError if it takes no more."""
+    from cryostore.agent.archive.reading import parts_of
+    from cryostore.agent.restore.file_target import write_out
+
+    for part in parts_of(files.open(entry)):
+        try:
+            write_out(fd, part)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            hint = "see whether there is room where it is written"
+            raise CryostoreError(f"stdout: {error.strerror}", hint=hint) from error

@@ -1,0 +1,86 @@
+"""`cryo delete`: delete recovery points."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import output
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE
+from cryostore.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from cryostore.agent.archive.points import Point
+    from cryostore.model.operation import Call
+
+
+@click.command("delete", epilog=EPILOGUE)
+@click.argument("points", metavar="POINT...", nargs=-1, required=True)
+@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Delete nothing; only say what would be.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
+@place_options
+def command(
+    points: tuple[str, ...],
+    vault: str | None,
+    resource: str | None,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+    **place: Any,
+) -> None:
+    """Delete recovery points for good, in any order; every other stays whole.
+
+    POINT is an ARN, an id, the beginning of one, or `latest`; `cryo points` lists them. On a terminal you are asked
+    first; elsewhere --yes is needed. The space comes back by garbage collection: `cryo gc`, or the server by itself.
+    """
+    asks = not (yes or dry_run)
+    if asks and not sys.stdin.isatty():  # before the points are looked for, which may take long
+        raise ConfigurationError(
+            "nothing was deleted: standard input is no terminal to confirm on", hint="say --yes, or try --dry-run"
+        )
+    with opened_call(Place(**place)) as call:
+        wanted = _wanted(call, points, vault, resource)
+        if asks:
+            _ask(wanted)
+        for point in wanted:
+            if not dry_run:
+                _delete(call, point)
+            _say(point, dry_run=dry_run, as_json=as_json)
+
+
+def _wanted(call: Call, names: tuple[str, ...], vault: str | None, resource: str | None) -> list[Point]:
+    """The recovery points, each once. All names must be right before anything goes."""
+    from cryostore.agent.archive.points import find_point
+
+    found = [find_point(call, name, vault, resource) for name in names]
+    return list({point.recovery_point_arn: point for point in found}.values())
+
+
+def _ask(wanted: list[Point]) -> None:
+    from cryostore.cli.agent.points import words
+
+    for point in wanted:
+        output.tell(words(point))
+    output.confirm("Delete for good?")
+
+
+def _delete(call: Call, point: Point) -> None:
+    from cryostore.model.recovery_points import DeleteRecoveryPoint
+
+    name, arn = point.backup_vault_name or "", point.recovery_point_arn or ""
+    call.call(DeleteRecoveryPoint(backup_vault_name=name, recovery_point_arn=arn))
+
+
+def _say(point: Point, *, dry_run: bool, as_json: bool) -> None:
+    from cryostore.cli.agent.points import facts, words
+
+    if as_json:
+        output.say({"type": "point", "deleted": not dry_run} | facts(point))
+    else:
+        output.show_now(f"{'would be deleted' if dry_run else 'deleted'}: {words(point)}")

@@ -1,0 +1,69 @@
+"""`cryo diff`: what differs between two recovery points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import output
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE
+
+if TYPE_CHECKING:
+    from cryostore.agent.archive.diff import Difference
+
+MARKS = {"added": "+", "removed": "-", "changed": "C", "metadata": "m"}
+
+
+@click.command("diff", epilog=EPILOGUE)
+@click.argument("old", metavar="POINT")
+@click.argument("new", metavar="POINT")
+@click.option("--vault", default=None, help="Look for the points in this vault alone.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for the points among those of this resource.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each difference, and one for all.")
+@place_options
+def command(old: str, new: str, vault: str | None, resource: str | None, as_json: bool, **place: Any) -> None:
+    """List what the second recovery point has otherwise than the first.
+
+    `+` is added, `-` removed, `C` changed; `m` has another mode, owner, time or attribute alone. No content is read.
+    """
+    from cryostore.agent.archive.diff import Change, diff
+    from cryostore.agent.archive.points import find_point, opened
+
+    counts = dict.fromkeys((change.value for change in Change), 0)
+    with (
+        opened_call(Place(**place)) as call,
+        opened(call, find_point(call, old, vault, resource), "diff") as before,
+        opened(call, find_point(call, new, vault, resource), "diff") as after,
+    ):
+        for difference in output.while_read(diff(before, after)):
+            counts[difference.change.value] += 1
+            if as_json:
+                output.say(facts(difference))
+            else:
+                output.show(words(difference))
+    if as_json:
+        output.say({"type": "summary"} | counts)
+    else:
+        output.show(", ".join(f"{count} {what}" for what, count in counts.items()))
+
+
+def words(difference: Difference) -> str:
+    """A difference for people."""
+    from cryostore.agent.errors import shown
+
+    entry = difference.new or difference.old
+    end = "/" if entry is not None and entry.row.is_directory else ""
+    return f"{MARKS[difference.change.value]} {shown(difference.path)}{end}"
+
+
+def facts(difference: Difference) -> dict[str, Any]:
+    """A difference for programs: what the entry was, and what it is."""
+    from cryostore.cli.entry_facts import entry_facts, path_facts
+
+    found: dict[str, Any] = {"type": "difference", "change": difference.change.value} | path_facts(difference.path)
+    for name, entry in (("old", difference.old), ("new", difference.new)):
+        if entry is not None:
+            found[name] = entry_facts(entry)
+    return found

@@ -1,0 +1,119 @@
+"""`cryo find`: in which recovery points something is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import output
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.core.errors import CryostoreError
+
+if TYPE_CHECKING:
+    from cryostore.agent.archive.points import Point
+
+WITH_ISSUES = 1
+
+
+@click.command("find", epilog=EPILOGUE)
+@click.argument("pattern", metavar="PATTERN", type=click.Path(path_type=bytes))
+@click.option("--point", default=None, metavar="POINT", help="Look in this recovery point; in all, if left out.")
+@click.option("--vault", default=None, help="Look in this vault alone.")
+@click.option("--resource", default=None, metavar="NAME", help="Look in the recovery points of this resource alone.")
+@click.option("--newer", default=None, metavar="WHEN", help="Changed after: 2026-01-31, or 7d, which is a week ago.")
+@click.option("--larger", default=None, metavar="SIZE", help="Larger than: 500K, 20M, 1.5G.")
+@click.option(
+    "--type", "kind", default=None, type=click.Choice(list("fdlpbc")), help="File, directory, link, pipe, device."
+)
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each entry.")
+@place_options
+def command(
+    pattern: bytes,
+    point: str | None,
+    vault: str | None,
+    resource: str | None,
+    newer: str | None,
+    larger: str | None,
+    kind: Any,
+    as_json: bool,
+    **place: Any,
+) -> int:
+    """Find what PATTERN names: `*.conf` is a name anywhere, `/etc/*.conf` a path from the top.
+
+    `*` stands for anything, `?` for one character, `[abc]` for one of these. Recovery points that hold no archive of
+    `cryo backup`, or one that is damaged or that no key opens, are named on stderr, and the exit code is 1; it is 2 if
+    none could be searched.
+    """
+    from cryostore.agent.archive.find import Finder, Wanted
+    from cryostore.agent.archive.points import find_point, list_points, opened
+    from cryostore.agent.errors import DAMAGE
+    from cryostore.cli.agent.backup import bytes_of
+    from cryostore.core.errors import KeyUnavailableError
+    from cryostore.model.errors import ResourceNotFoundException
+
+    larger_bytes = None if larger is None else bytes_of(larger)
+    finder = Finder(Wanted(pattern=pattern, newer_ns=_newer_ns(newer), larger_bytes=larger_bytes, kind=kind))
+    searched = 0
+    missed: dict[str, CryostoreError] = {}
+    with opened_call(Place(**place)) as call:
+        points = [find_point(call, point, vault, resource)] if point else list_points(call, vault, resource)
+        for each in output.while_read(points):
+            try:
+                with opened(call, each, "find") as archive:
+                    _say(each, finder.find(archive), as_json=as_json)
+                searched += 1
+            except (*DAMAGE, KeyUnavailableError, ResourceNotFoundException) as error:
+                missed[each.recovery_point_arn or ""] = error
+    return _missed(missed, searched, as_json=as_json)
+
+
+def _missed(missed: dict[str, CryostoreError], searched: int, *, as_json: bool) -> int:
+    """Name what could not be searched; answers the exit code. Raises the error if that is all there was."""
+    if missed and not searched:
+        raise next(iter(missed.values()))
+    for arn, error in missed.items():
+        fact = {"RecoveryPointArn": arn, "error": error.message} | ({"hint": error.hint} if error.hint else {})
+        if as_json:
+            output.tell_fact(fact)
+        else:
+            output.tell(f"{arn}: not searched: {error.message}")
+    if not as_json:
+        for hint in dict.fromkeys(error.hint for error in missed.values() if error.hint):
+            output.tell(f"hint: {hint}")
+    return WITH_ISSUES if missed else OK
+
+
+def _say(point: Point, found: Any, *, as_json: bool) -> None:
+    from cryostore.agent.errors import shown
+    from cryostore.cli.agent.points import words
+    from cryostore.cli.entry_facts import entry_facts, path_facts
+
+    first = True
+    for entry in output.while_read(found):
+        if as_json:
+            where = {"RecoveryPointArn": point.recovery_point_arn, "CreationDate": point.creation_date}
+            output.say(where | path_facts(entry.path) | entry_facts(entry))
+            continue
+        if first:
+            output.show(words(point))
+        first = False
+        output.show("  " + shown(entry.path) + ("/" if entry.row.is_directory else ""))
+
+
+def _newer_ns(text: str | None) -> int | None:
+    from cryostore.cli.duration import PATTERN, SECONDS
+    from cryostore.core.errors import ConfigurationError
+    from cryostore.core.time import parse_timestamp, wall_clock
+
+    if text is None:
+        return None
+    if match := PATTERN.fullmatch(text):
+        return wall_clock() * 1_000_000 - round(float(match[1]) * SECONDS[match[2]] * 1_000_000_000)
+    try:
+        return round(parse_timestamp(text) * 1000) * 1_000_000
+    except ValueError:
+        raise ConfigurationError(
+            f"{text!a} is no time", hint="a time is a date such as 2026-01-31T12:00, or a span such as 7d"
+        ) from None

@@ -1,0 +1,82 @@
+"""`cryo ls`: what is in a recovery point."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import output, progress
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE
+
+if TYPE_CHECKING:
+    from cryostore.agent.archive.listing import Entry
+
+
+@click.command("ls", epilog=EPILOGUE)
+@click.argument("point", metavar="POINT[:PATH]")
+@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
+@click.option("-l", "--long", is_flag=True, help="With mode, owner, size and time.")
+@click.option("-R", "--recursive", is_flag=True, help="With what is in the folders.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each entry.")
+@place_options
+def command(
+    point: str, vault: str | None, resource: str | None, long: bool, recursive: bool, as_json: bool, **place: Any
+) -> None:
+    """List what is at PATH in a recovery point.
+
+    Names are shown so that they cannot move the cursor: what is no printable text is escaped.
+    """
+    from cryostore.agent.archive.listing import path_in
+    from cryostore.agent.archive.points import find_point, opened, split_point
+    from cryostore.agent.archive.tree import Tree
+
+    name, path = split_point(point)
+    with opened_call(Place(**place)) as call, opened(call, find_point(call, name, vault, resource), "list") as archive:
+        for entry in output.while_read(Tree(archive).entries(path_in(archive, path), recursive=recursive)):
+            if as_json:
+                output.say(facts(entry))
+            else:
+                output.show(words(entry, long=long))
+
+
+def words(entry: Entry, *, long: bool) -> str:
+    """An entry for people."""
+    from cryostore.agent.errors import shown
+
+    target = _target(entry)
+    name = shown(entry.path) + (f" -> {shown(target)}" if target is not None and long else "")
+    if entry.row.is_directory:
+        name += "/"
+    if not long:
+        return name
+    row = entry.row
+    moment = progress.moment(row.mtime_ns // 1_000_000_000)
+    return f"{stat.filemode(row.mode)} {row.uid:>5} {row.gid:>5} {row.size:>12} {moment} {name}"
+
+
+def facts(entry: Entry) -> dict[str, Any]:
+    """An entry for programs. Bytes that are no UTF-8 are lone surrogates, as in Python."""
+    row = entry.row
+    target = _target(entry)
+    found: dict[str, Any] = {
+        "path": os.fsdecode(entry.path),
+        "mode": stat.filemode(row.mode),
+        "uid": row.uid,
+        "gid": row.gid,
+        "size": row.size,
+        "mtime_ns": row.mtime_ns,
+        "inode": row.inode,
+        "links": row.links,
+    }
+    return found if target is None else found | {"target": os.fsdecode(target)}
+
+
+def _target(entry: Entry) -> bytes | None:
+    from cryostore.agent.block import ExtraKind
+
+    return next((extra.data for extra in entry.extras if extra.kind == ExtraKind.LINK_TARGET), None)

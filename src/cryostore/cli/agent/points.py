@@ -1,0 +1,54 @@
+"""`cryo points`: the recovery points there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import output, progress
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE
+
+if TYPE_CHECKING:
+    from cryostore.agent.archive.points import Point
+
+
+@click.command("points", epilog=EPILOGUE)
+@click.option("--vault", default=None, help="Only of this vault; of all, if left out.")
+@click.option("--resource", default=None, metavar="NAME", help="Only of this resource.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
+@place_options
+def command(vault: str | None, resource: str | None, as_json: bool, **place: Any) -> None:
+    """List recovery points, newest first in each vault.
+
+    The id, or its beginning if no other begins so, names a recovery point for other commands; so does `latest`.
+    """
+    from cryostore.agent.archive.points import list_points
+
+    point: Point | None = None
+    with opened_call(Place(**place)) as call:
+        for point in output.while_read(list_points(call, vault, resource)):
+            if as_json:
+                output.say(facts(point))
+            else:
+                output.show(words(point))
+    if point is None and not as_json:
+        output.tell("there is no such recovery point" if vault or resource else "no recovery point yet")
+
+
+def words(point: Point) -> str:
+    """A recovery point for people."""
+    from cryostore.agent.archive.points import point_id
+
+    name = point.resource_name or point.resource_arn or ""
+    message = f"  ({point.status_message})" if point.status_message else ""
+    size = progress.size(point.backup_size_in_bytes or 0)
+    return output.visible(f"{point_id(point)}  {progress.moment(point.creation_date)}  {size:>10}  {name}{message}")
+
+
+def facts(point: Point) -> dict[str, Any]:
+    """A recovery point for programs: names as in the API."""
+    import msgspec
+
+    return dict(msgspec.to_builtins(point))

@@ -1,0 +1,48 @@
+"""`cryo serve-nbd`: a disk of a recovery point as a block device."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import closing, suppress
+from typing import Any
+
+import click
+
+from cryostore.cli import output
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE
+from cryostore.core import interrupts
+
+
+@click.command("serve-nbd", epilog=EPILOGUE)
+@click.argument("point", metavar="POINT[:PATH]")
+@click.option("--socket", "path", required=True, type=click.Path(), metavar="PATH", help="The Unix socket to make.")
+@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
+@click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
+@place_options
+def command(point: str, path: str, vault: str | None, resource: str | None, **place: Any) -> None:
+    """Let NBD clients of this machine read a disk of a recovery point, or another file of it, without restoring it.
+
+    For example: `nbd-client -unix PATH /dev/nbd0`, `qemu-img convert nbd+unix:///?socket=PATH disk.qcow2`, `nbdcopy`.
+    Goes on until Ctrl-C or SIGTERM.
+    """
+    from cryostore.agent.archive.points import find_point, split_point
+    from cryostore.agent.mount.nbd import Export
+    from cryostore.agent.mount.nbd_socket import listening, serve
+    from cryostore.agent.mount.open_points import OpenFile, OpenPoints
+    from cryostore.agent.threads import wait
+
+    name, wanted = split_point(point)
+    with opened_call(Place(**place)) as call, closing(OpenPoints(call)) as points:
+        found = find_point(call, name, vault, resource)
+        entry = points.run(found, lambda files: files.file(wanted))
+        with listening(path) as server:
+            interrupts.check()
+            export = Export(entry.path, OpenFile(points, found, entry))
+            threading.Thread(target=serve, args=(server, export), name="nbd", daemon=True).start()
+            with suppress(KeyboardInterrupt):  # it is how serving ends, from the moment that this line says so
+                output.tell(f"serving {entry.row.size} bytes on {path}: Ctrl-C ends it")
+                wait(threading.Event())
+            server.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,109 @@
+"""`cryo status`: how far each resource is backed up, for people and for whatever watches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import output, progress
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.duration import duration_seconds
+from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.core.time import SECOND_MS, span
+
+if TYPE_CHECKING:
+    from cryostore.agent.verification.status import ResourceStatus
+
+WITH_ISSUES = 1
+DAMAGED = "the last good recovery point is damaged in the store: `cryo verify` names the files, another backup heals it"
+TITLES = ("RESOURCE", "VAULT", "LAST GOOD", "AGE", "SIZE", "POINTS", "NOW")
+
+
+@click.command("status", epilog=EPILOGUE)
+@click.option("--vault", default=None, help="Only of this vault; of all, if left out.")
+@click.option("--resource", default=None, metavar="NAME", help="Only this resource, which must have a recovery point.")
+@click.option(
+    "--max-age",
+    "max_age_seconds",
+    callback=duration_seconds,
+    default=None,
+    metavar="AGE",
+    help="Exit with 1 if a resource has no good recovery point, or one that is damaged or older: 26h, 3d.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each; times in seconds since 1970.")
+@place_options
+def command(vault: str | None, resource: str | None, max_age_seconds: float | None, as_json: bool, **place: Any) -> int:
+    """Show the last good recovery point of each resource, its age, and whether a backup is running.
+
+    The age is that of what would be restored: the time since the run that made it began. With --max-age this is a check
+    for monitoring. Then a store without any recovery point is an issue, too, and so is a --resource that has none.
+    """
+    from cryostore.agent.verification.status import status
+    from cryostore.core.time import wall_clock
+
+    with opened_call(replace(Place(**place), key=None)) as call:  # no archive is opened: no passphrase is asked for
+        now_ms = wall_clock()
+        found = status(call, now_ms, vault, resource)
+    age_ms_max = None if max_age_seconds is None else round(max_age_seconds * SECOND_MS)
+    old = [each for each in found if age_ms_max is not None and each.is_older(now_ms, age_ms_max)]
+    if as_json:
+        for each in found:
+            output.say(facts(each, now_ms, too_old=each in old))
+    else:
+        output.show_text(words(found, old, now_ms))
+    missing = not found and (age_ms_max is not None or resource is not None)
+    damaged = age_ms_max is not None and any(each.damaged for each in found)
+    return WITH_ISSUES if old or missing or damaged else OK
+
+
+def words(found: list[ResourceStatus], old: list[ResourceStatus], now_ms: int) -> str:
+    """A table, and what should worry people below it."""
+    if not found:
+        return "no recovery point yet: `cryo backup PATH` makes one"
+    rows = [TITLES, *(_row(each, now_ms) for each in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(TITLES))]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for each in found:
+        if each.last is not None and each.last.status_message:
+            lines.append(f"{each.name}: {each.last.status_message}")
+        if each.failed is not None:
+            why = each.failed.status_message or (each.failed.state or "").lower()
+            lines.append(f"{each.name}: the run of {progress.moment(each.failed.creation_date)} failed: {why}")
+        if each.damaged:
+            lines.append(f"{each.name}: {DAMAGED}")
+        if each.is_ahead(now_ms):
+            lines.append(f"{each.name}: the last good run began in the future: a clock is wrong, or was")
+    lines += [f"{each.name}: too old" if each.last else f"{each.name}: no good recovery point" for each in old]
+    return output.paragraph(lines)
+
+
+def _row(each: ResourceStatus, now_ms: int) -> tuple[str, ...]:
+    now = "" if each.running is None else f"running since {progress.moment(each.running.creation_date)}"
+    age = each.age_ms(now_ms)
+    if each.last is None or age is None:
+        return each.name, each.vault, "never", "", "", str(each.points), now
+    size = progress.size(each.last.backup_size_in_bytes or 0)
+    return each.name, each.vault, progress.moment(each.last.creation_date), span(age), size, str(each.points), now
+
+
+def facts(each: ResourceStatus, now_ms: int, *, too_old: bool) -> dict[str, Any]:
+    """A resource for programs: names as in the API where it has them."""
+    age, last, failed = each.age_ms(now_ms), each.last, each.failed
+    return {
+        "ResourceName": each.name,
+        "ResourceArn": each.resource_arn,
+        "BackupVaultName": each.vault,
+        "RecoveryPointArn": last.recovery_point_arn if last else None,
+        "CreationDate": last.creation_date if last else None,
+        "StatusMessage": last.status_message if last else None,
+        "BackupSizeInBytes": last.backup_size_in_bytes if last else None,
+        "age_seconds": None if age is None else age // SECOND_MS,
+        "recovery_points": each.points,
+        "too_old": too_old,
+        "damaged": each.damaged,
+        "running_job_id": each.running.backup_job_id if each.running else None,
+        "failed_job_id": failed.backup_job_id if failed else None,
+        "failed_message": failed.status_message if failed else None,
+    }

@@ -1,0 +1,86 @@
+"""`cryo verify`: whether a recovery point can be restored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import output, progress
+from cryostore.cli.agent_key_option import note_unproved
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.verbs import EPILOGUE, OK
+
+if TYPE_CHECKING:
+    from cryostore.agent.archive.known_damage import KnownDamage
+    from cryostore.agent.report import Report
+
+WITH_ISSUES = 1
+
+
+@click.command("verify", epilog=EPILOGUE)
+@click.argument("point", metavar="POINT")
+@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
+@click.option("--data", is_flag=True, help="Read every byte. Without, ask the store for known damage.")
+@click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
+@place_options
+def command(point: str, vault: str | None, resource: str | None, data: bool, as_json: bool, **place: Any) -> int:
+    """Read the catalog of a recovery point and see that all it needs is there. Files that are not whole are named.
+
+    Without --data, damage that neither a scrub nor a check nor a read has found is not found either.
+    """
+    from cryostore.agent.archive.known_damage import known_damage
+    from cryostore.agent.archive.points import find_point, opened
+    from cryostore.agent.errors import DAMAGE
+    from cryostore.agent.report import Report
+    from cryostore.agent.verification.run import verify
+
+    report = Report()
+    with opened_call(Place(**place)) as call:
+        found = find_point(call, point, vault, resource)
+        try:
+            with opened(call, found, "verify") as archive:
+                note_unproved(archive)
+                report.total_bytes = archive.header.file_bytes
+                damage = known_damage(call, found)
+                with progress.shown(report, quiet=as_json):
+                    verify(archive, report, data=data, damage=damage)
+                _note(damage, report, data=data)
+        except DAMAGE as error:
+            report.issue(b"", f"the catalog of the recovery point cannot be read: {error.message}")
+    progress.say_issues(report, as_json=as_json)
+    if as_json:
+        output.say(facts(report))
+    else:
+        output.show_text(words(report))
+    return WITH_ISSUES if report.issue_count else OK
+
+
+def _note(damage: KnownDamage, report: Report, *, data: bool) -> None:
+    """Say on stderr what the outcome does not: damage of bytes that no file needs, or that nobody could be asked."""
+    if damage.count and not report.issue_count:
+        output.tell(f"note: {damage.count} damaged chunks hold nothing that these files need")
+    if not (damage.is_known or data):
+        output.tell("note: the server does not say what damage it knows; --data reads every byte")
+
+
+def words(report: Report) -> str:
+    """The outcome for people."""
+    lines = [f"{report.entries} entries, {report.files} files, {progress.size(report.file_bytes)}"]
+    if report.read_bytes:
+        lines.append(f"{progress.size(report.read_bytes)} read")
+    lines.append(f"{report.issue_count} issues" if report.issue_count else "all is there")
+    return output.paragraph(lines)
+
+
+def facts(report: Report) -> dict[str, Any]:
+    """The outcome for programs."""
+    return {
+        "type": "summary",
+        "entries": report.entries,
+        "files": report.files,
+        "bytes": report.file_bytes,
+        "read_bytes": report.read_bytes,
+        "issues": report.issue_count,
+    }

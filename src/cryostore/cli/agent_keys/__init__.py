@@ -1,0 +1,1 @@
+"""Verbs for the agent's own keys."""

@@ -1,0 +1,194 @@
+"""`cryo doctor`: whether all is set up for backups, and what to do where it is not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import output
+from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.doctor.diagnosis import CODES, ERROR, OK, Diagnoses, Diagnosis, failed, ok
+from cryostore.cli.store.option_words import click_option, config_option
+from cryostore.cli.store.store_place import StorePlace, existing_store, place_of_options
+from cryostore.cli.verbs import EPILOGUE
+from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.server.options.option import STORE
+
+if TYPE_CHECKING:
+    from cryostore.model.operation import Call
+
+FUSE = Path("/dev/fuse")
+FUSE_PROGRAMS = ("fusermount3", "fusermount")
+CATALOG, BLOBS = (option for option in STORE if option.key in ("catalog", "blobs"))
+
+
+@click.command("doctor", epilog=EPILOGUE)
+@click.option("--vault", default="Default", show_default=True, help="The vault that backups go to.")
+@click.option(
+    "--keyring-copy",
+    "copy",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="A copy of the keyring of --data-dir, to be compared.",
+)
+@click.option("--no-write", is_flag=True, help="Only look; leave out the trial of writing.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
+@click_option(CATALOG)
+@click_option(BLOBS)
+@config_option()
+@place_options
+def command(
+    vault: str,
+    copy: Path | None,
+    no_write: bool,
+    as_json: bool,
+    catalog: str | None,
+    blobs: str | None,
+    config: Path | None,
+    **place: Any,
+) -> int:
+    """See whether backups can be made and read from here: one line for each thing that was looked at.
+
+    A few KiB are written into the vault, read back and given up; no recovery point comes of it. Of a shared store
+    (--catalog, --blobs and --keyring, or a configuration file) all parts are looked at, and whether they belong
+    together. Exits with 0 if all is well, 1 if there are warnings, 2 if there is an error.
+    """
+    worst = 0
+    named = Place(**place)
+    store = _shared_store(named, {"catalog": catalog, "blobs": blobs, "keyring": named.keyring}, config)
+    for each in _all(named, store, vault, copy, write=not no_write):
+        worst = max(worst, CODES[each.level])
+        if as_json:
+            output.say(each._asdict())
+        else:
+            output.show_text(words(each))
+    return worst
+
+
+def words(each: Diagnosis) -> str:
+    """A line for people, and one below it that says what to do."""
+    line = f"{each.level:<8} {each.about}: {each.found}"
+    return output.paragraph([line, f"         -> {each.advice}"] if each.advice else [line])
+
+
+def _shared_store(place: Place, texts: dict[str, str | None], config: Path | None) -> StorePlace | None:
+    """The shared store that is meant; None if it is another kind. Raises ConfigurationError."""
+    named = texts["catalog"] or texts["blobs"]
+    if place.endpoint_url and named:
+        raise ConfigurationError("both a shared store and a server are named", hint="leave out one of them")
+    if place.endpoint_url or (place.data_dir and not named):
+        return None
+    if place.data_dir:
+        raise ConfigurationError("both a shared store and a directory are named", hint="leave out one of them")
+    store = place_of_options({"data_dir": None, **texts}, config)
+    if config is not None and store.shared is None:
+        raise ConfigurationError(f"{config} names no shared store", hint="of a directory: cryo doctor --data-dir DIR")
+    return store if store.shared is not None else None
+
+
+def _all(place: Place, store: StorePlace | None, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
+    from cryostore.cli.doctor.directory import directory
+    from cryostore.cli.doctor.server import server
+    from cryostore.cli.doctor.shared import shared
+
+    yield from _versions()
+    yield from _fuse()
+    if place.key is not None:
+        yield _key(place)
+    if store is not None and store.shared is not None:
+        found = shared(store.shared, write=write)
+    elif place.data_dir:
+        found = directory(place.data_dir, place.keyring, copy)
+    else:
+        found = server(place.endpoint_url)
+    usable = True
+    for each in found:
+        # To open a store would upgrade it: that is the operator's to begin.
+        usable = usable and each.level != ERROR and not (each.about == "schema" and each.level != OK)
+        yield each
+    if not usable:
+        return
+    try:
+        with _call(place, store) as call:
+            yield from _store(call, vault, write=write)
+    except CryostoreError as problem:
+        yield failed("store", problem, "put this right first")
+
+
+@contextmanager
+def _call(place: Place, store: StorePlace | None) -> Iterator[Call]:
+    if store is None:
+        with opened_call(replace(place, key=None)) as call:
+            yield call
+        return
+    from cryostore.service import Caller
+
+    with existing_store(store) as service:
+        yield service.as_caller(Caller(access_key_id="local", root=True))
+
+
+def _versions() -> Diagnoses:
+    from cryostore import __version__
+
+    yield ok("versions", f"cryo {__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}")
+
+
+def _fuse() -> Diagnoses:
+    """Whether `cryo mount` can work. If not, nothing is wrong with the backups."""
+    if not FUSE.exists():
+        yield ok("mount", "not possible: this system has no FUSE", "`modprobe fuse`; `cryo restore` does without")
+    elif os.geteuid() and not any(map(shutil.which, FUSE_PROGRAMS)):
+        yield ok("mount", "not possible: there is no fusermount3", "install the package fuse3")
+    elif not os.access(FUSE, os.R_OK | os.W_OK):
+        yield ok("mount", f"not possible: {FUSE} is not for this user", "`cryo restore` does without")
+    else:
+        yield ok("mount", "possible")
+
+
+def _key(place: Place) -> Diagnosis:
+    from cryostore.cli.agent_key_option import read_key
+
+    try:
+        read_key(place.key)
+    except CryostoreError as problem:
+        return failed("key", problem, "name a key file with --key")
+    return ok("key", f"{place.key} can be used", "keep a copy elsewhere: without it nothing can be restored")
+
+
+def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
+    from cryostore.agent.verification.trial import try_store
+    from cryostore.cli.advice import advice
+    from cryostore.model.errors import AccessDeniedException, ModelError, ResourceNotFoundException, SignatureError
+    from cryostore.model.vaults import DescribeBackupVault
+
+    try:
+        call.call(DescribeBackupVault(backup_vault_name=vault))
+    except ResourceNotFoundException as problem:
+        yield failed(
+            "vault", problem, f"make it: aws backup create-backup-vault --backup-vault-name {vault}; or say --vault"
+        )
+        return
+    except (SignatureError, AccessDeniedException) as problem:
+        yield failed("credentials", problem, "use the access key of this server: its DIR/credentials")
+        return
+    except ModelError as problem:
+        yield failed("server", problem, advice(problem, ["doctor"]))
+        return
+    yield ok("vault", f"{vault} is there, and the store answers")
+    if not write:
+        return
+    try:
+        try_store(call, vault)
+    except CryostoreError as problem:
+        yield failed("trial", problem, advice(problem, ["doctor"]))
+        return
+    yield ok("trial", "written, read back, given up")

@@ -1,0 +1,1 @@
+"""Verbs that print references: manual pages, completion, OpenAPI, the SDK model."""

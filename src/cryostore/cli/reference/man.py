@@ -1,0 +1,142 @@
+"""`cryo man`: the manual pages, from the declarations of the verbs: nothing in them is written twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from cryostore import __version__
+from cryostore.cli import output
+from cryostore.cli.reference import roff
+from cryostore.cli.verbs import EPILOGUE, VERBS
+from cryostore.core.errors import ConfigurationError
+
+PROGRAM = "cryo"
+
+
+@click.command("man", epilog=EPILOGUE)
+@click.argument("words", metavar="[VERB]...", nargs=-1)
+@click.option("--to", "folder", type=click.Path(path_type=Path), default=None, help="Write all pages into this folder.")
+def command(words: tuple[str, ...], folder: Path | None) -> None:
+    """Print the manual page of VERB, or of `cryo` itself; or write all pages.
+
+    `cryo man backup | man -l -` shows one. `cryo man --to ~/.local/share/man/man1` is for good: `man cryo-backup`.
+    """
+    if folder is not None:
+        if words:
+            raise click.UsageError("--to writes the pages of all verbs")
+        _write(folder)
+        return
+    output.document(page(_asked(words)))
+
+
+def _asked(words: tuple[str, ...]) -> click.Context:
+    """The command that is called so: `backup`, `key rotate`. Raises UsageError."""
+    context = _top()
+    for word in words:
+        group = context.command
+        inner = group.get_command(context, word) if isinstance(group, click.Group) else None
+        if inner is None:
+            raise click.UsageError(f"there is no verb {' '.join(words)!a}")
+        context = click.Context(inner, parent=context, info_name=word)
+    return context
+
+
+def _write(folder: Path) -> None:
+    written = 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for context in every_command():
+            (folder / f"{page_name(context)}.1").write_text(page(context), encoding="utf-8")
+            written += 1
+    except OSError as error:
+        raise ConfigurationError(
+            f"{error.filename or folder} cannot be written: {error.strerror}", hint="name a folder that is yours"
+        ) from error
+    output.show(f"{folder}: {written} pages")
+
+
+def every_command() -> Iterator[click.Context]:
+    """`cryo`, each verb, and what verbs have below them."""
+    yield from _below(_top())
+
+
+def _top() -> click.Context:
+    from cryostore.cli.verbs import cryo
+
+    return click.Context(cryo, info_name=PROGRAM, **cryo.context_settings)
+
+
+def _below(context: click.Context) -> Iterator[click.Context]:
+    yield context
+    if isinstance(context.command, click.Group):
+        for name in context.command.list_commands(context):
+            inner = context.command.get_command(context, name)
+            if inner is not None:
+                yield from _below(click.Context(inner, parent=context, info_name=name))
+
+
+def page_name(context: click.Context) -> str:
+    """What `man` is asked for: cryo-key-rotate."""
+    return context.command_path.replace(" ", "-")
+
+
+def page(context: click.Context) -> str:
+    """One manual page."""
+    verb = context.command
+    lines = [roff.title(page_name(context), f"cryostore {__version__}")]
+    lines += [roff.section("NAME"), rf"{roff.text(page_name(context))} \- {roff.text(_summary(context))}"]
+    lines += [roff.section("SYNOPSIS"), rf"\fB{roff.text(context.command_path)}\fR {roff.text(_usage(context))}"]
+    lines += [roff.section("DESCRIPTION"), *roff.paragraphs(verb.help or _summary(context))]
+    if isinstance(verb, click.Group):
+        lines += [roff.section("COMMANDS"), *_commands(context, verb)]
+    lines += [roff.section("OPTIONS"), *_options(context)]
+    if variables := list(_environment(context)):
+        lines += [roff.section("ENVIRONMENT"), *variables]
+    lines += [roff.section("EXIT STATUS"), *_exit_codes(), roff.section("SEE ALSO"), _see_also(context)]
+    return "\n".join(lines) + "\n"
+
+
+def _summary(context: click.Context) -> str:
+    known = VERBS.get(context.info_name or "") if context.parent and context.parent.parent is None else None
+    words = known[1] if known else context.command.get_short_help_str(limit=200)
+    return words[:1].lower() + words[1:].rstrip(".")
+
+
+def _usage(context: click.Context) -> str:
+    return " ".join(context.command.collect_usage_pieces(context))
+
+
+def _options(context: click.Context) -> Iterator[str]:
+    for parameter in context.command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None and isinstance(parameter, click.Option):  # arguments stand in the synopsis
+            yield from roff.item(*record)
+
+
+def _commands(context: click.Context, group: click.Group) -> Iterator[str]:
+    for name in group.list_commands(context):
+        inner = group.get_command(context, name)
+        if inner is not None:
+            inside = click.Context(inner, parent=context, info_name=name)
+            yield from roff.item(f"{page_name(inside)}(1)", _summary(inside).capitalize() + ".")
+
+
+def _environment(context: click.Context) -> Iterator[str]:
+    for parameter in context.command.get_params(context):
+        if isinstance(parameter, click.Option) and isinstance(parameter.envvar, str):
+            yield from roff.item(parameter.envvar, f"The same as {max(parameter.opts, key=len)}.")
+
+
+def _exit_codes() -> Iterator[str]:
+    for code in EPILOGUE.removeprefix("Exit codes: ").rstrip(".").split(", "):
+        number, _, words = code.partition(" ")
+        yield from roff.item(number, f"{words}.")
+
+
+def _see_also(context: click.Context) -> str:
+    if context.parent is None:
+        return r"\fBcryo\-backup\fR(1), \fBcryo\-restore\fR(1), \fBcryo\-serve\fR(1)"
+    return rf"\fB{roff.text(page_name(context.parent))}\fR(1)"

@@ -1,0 +1,1 @@
+"""Verbs that run a server or work on a store themselves."""

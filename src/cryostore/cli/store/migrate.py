@@ -1,0 +1,266 @@
+"""`cryo migrate`: move a store from a directory to where many nodes share it, and back, or from there elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cryostore.cli import output
+from cryostore.cli.store.option_words import click_option, config_option
+from cryostore.cli.store.store_place import place_of_options
+from cryostore.cli.verbs import EPILOGUE
+from cryostore.core.errors import ConfigurationError
+from cryostore.core.limits import MIB
+from cryostore.server.options.option import STORE
+
+if TYPE_CHECKING:
+    from cryostore.maintenance.migrate.place import StorePlace
+    from cryostore.maintenance.migrate.run import Moved, Plan
+    from cryostore.maintenance.migrate.side import Step
+    from cryostore.service.opening.open_shared import SharedPlace
+
+WITH_ISSUES = 1
+QUIET_SECONDS = 1.0
+SECONDS_BETWEEN_LINES = 0.2
+SHOWN_MAX = 20
+STORE_OPTIONS = {option.key: option for option in STORE}
+KEYRING = replace(STORE_OPTIONS["keyring"], unsaid="")
+"""There is no default: the copy of the keyring is to be made before."""
+TO_CATALOG = "CRYO_TO_CATALOG"
+TO_BLOBS = "CRYO_TO_BLOBS"
+
+
+@click.command("migrate", epilog=EPILOGUE)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    envvar="CRYO_DATA_DIR",
+    show_envvar=True,
+    help="The directory: what is moved, or with --back where to.",
+)
+@click_option(STORE_OPTIONS["catalog"])
+@click_option(STORE_OPTIONS["blobs"])
+@click_option(KEYRING, help_text="The keyring that the store has at its new place: a copy, made before.")
+@config_option()
+@click.option(
+    "--to-catalog",
+    metavar="URL",
+    default=None,
+    help=f"Move the shared store to this catalog, an empty one, and to --to-blobs.  [env var: {TO_CATALOG}]",
+)
+@click.option(
+    "--to-blobs",
+    metavar="URL",
+    default=None,
+    envvar=TO_BLOBS,
+    show_envvar=True,
+    help="Where nothing is yet: for the blobs of a shared store that is moved to --to-catalog.",
+)
+@click.option("--back", is_flag=True, help="Move the shared store to the directory.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be copied.")
+@click.option("--verify-data", is_flag=True, help="Read everything again at its new place, not only samples.")
+@click.option("--take-back", is_flag=True, help="Let a store be used again that was moved away; not its copy, too.")
+@click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
+def command(
+    data_dir: Path | None,
+    to_catalog: str | None,
+    to_blobs: str | None,
+    back: bool,
+    dry_run: bool,
+    verify_data: bool,
+    take_back: bool,
+    as_json: bool,
+    **texts: Any,
+) -> int:
+    """Move a store with its whole history: from a directory to a catalog and blobs that many nodes share, or back.
+
+    With --to-catalog and --to-blobs a shared store is moved there.
+
+    Stop every server before. The new place must hold nothing; what is there in the end is verified row by row, and
+    nobody can open it before that. Whatever stops the move, repeat the command: it goes on where it was. The old store
+    is kept as it is, and cannot be opened any more; --take-back lets it be used again.
+    """
+    shared = _shared(texts)
+    if take_back:
+        return _take_back(data_dir, shared, as_json=as_json)
+    to_catalog = _to_catalog(to_catalog)
+    if to_catalog or to_blobs:
+        source, target = _between(data_dir, shared, to_catalog, to_blobs)
+    else:
+        source, target = _there_or_back(data_dir, shared, back=back)
+    if dry_run:
+        return _say_plan(source, as_json=as_json)
+    assert shared is not None
+    return _move(source, target, shared, verify_data=verify_data, as_json=as_json)
+
+
+def _shared(texts: dict[str, Any]) -> SharedPlace | None:
+    """The shared store that options name; None if they name none. Raises ConfigurationError if a part is missing."""
+    config = texts.pop("config")
+    return place_of_options({"data_dir": None, **texts}, config).shared
+
+
+def _to_catalog(given: str | None) -> str | None:
+    """The option, or the variable, which alone may hold a password. Raises ConfigurationError."""
+    from cryostore.server.options.config_file import require_no_password
+
+    if given is not None:
+        require_no_password(given, "--to-catalog", TO_CATALOG)
+    return given or os.environ.get(TO_CATALOG)
+
+
+def _there_or_back(data_dir: Path | None, shared: SharedPlace | None, *, back: bool) -> tuple[StorePlace, StorePlace]:
+    """What is moved, and where to, if one of the two is a directory."""
+    from cryostore.maintenance.migrate.place import DirectoryPlace, NodesPlace
+
+    if data_dir is None or shared is None:
+        missing = "--data-dir" if data_dir is None else "--catalog, --blobs and --keyring"
+        raise ConfigurationError(f"{missing} must say where the store is, and where it is to be")
+    directory, nodes = DirectoryPlace(data_dir, shared.keyring), NodesPlace(shared)
+    return (nodes, directory) if back else (directory, nodes)
+
+
+def _between(
+    data_dir: Path | None, shared: SharedPlace | None, to_catalog: str | None, to_blobs: str | None
+) -> tuple[StorePlace, StorePlace]:
+    """The same, if both are shared stores."""
+    from cryostore.maintenance.migrate.place import NodesPlace
+
+    if data_dir is not None:
+        raise ConfigurationError(
+            "--to-catalog and --to-blobs are where a shared store is moved to",
+            hint="a directory is moved to --catalog and --blobs",
+        )
+    if shared is None or to_catalog is None or to_blobs is None:
+        missing = "--catalog, --blobs and --keyring" if shared is None else "--to-catalog and --to-blobs together"
+        raise ConfigurationError(f"{missing} must say where the store is, and where it is to be")
+    return NodesPlace(shared), NodesPlace(shared._replace(catalog=to_catalog, blobs=to_blobs))
+
+
+def _move(source: StorePlace, target: StorePlace, shared: SharedPlace, *, verify_data: bool, as_json: bool) -> int:
+    from cryostore.core.ids import random_id
+    from cryostore.core.time import wall_clock
+    from cryostore.maintenance.migrate.place import migrate_store
+    from cryostore.maintenance.migrate.run import Moved
+
+    keyring, outcome = shared.open_keyring(), Moved()
+    steps = migrate_store(source, target, keyring, outcome, clock=wall_clock, new_id=random_id, everything=verify_data)
+    show(steps)
+    words = (*_words(outcome), *_next(outcome, target, keyring.place))
+    output.outcome(_document(outcome), output.paragraph(words), as_json=as_json)
+    return 0 if outcome.is_clean else WITH_ISSUES
+
+
+def _take_back(data_dir: Path | None, shared: SharedPlace | None, *, as_json: bool) -> int:
+    from cryostore.maintenance.migrate.place import DirectoryPlace, NodesPlace, take_back_store
+
+    if data_dir is not None:
+        place: StorePlace = DirectoryPlace(data_dir)
+        other = take_back_store(place, None)
+    elif shared is not None:
+        place = NodesPlace(shared)
+        other = take_back_store(place, shared.open_keyring())
+    else:
+        raise ConfigurationError("nothing says which store is to be taken back", hint="name it with --data-dir")
+    if as_json:
+        output.say({"taken_back": place.name, "was_moved_to": other})
+    else:
+        output.show(f"{place.name} can be used again")
+        output.show(f"never serve {other}, too: from now on the two differ, and what is written there is only there")
+    return 0
+
+
+def _say_plan(source: StorePlace, *, as_json: bool) -> int:
+    from cryostore.maintenance.migrate.place import require_store
+    from cryostore.maintenance.migrate.run import plan
+
+    require_store(source)
+    with source.looked_at() as side:
+        found = plan(side)
+    output.outcome(asdict(found), output.paragraph(_plan_words(found)), as_json=as_json)
+    return 0
+
+
+def _plan_words(found: Plan) -> Iterator[str]:
+    yield f"would be copied: {found.blobs} blobs with at least {found.chunk_bytes / MIB:.1f} MiB"
+    yield f"{sum(found.rows.values())} rows: {', '.join(f'{name} {rows}' for name, rows in found.rows.items() if rows)}"
+
+
+def show(steps: Iterator[Step]) -> None:
+    """Take the steps; on a terminal, and once they take longer than a second, say how far they are and how long yet."""
+    begun, said, stage, stage_begun = time.monotonic(), 0.0, "", 0.0
+    terminal = sys.stderr.isatty()
+    for step in steps:
+        now = time.monotonic()
+        if step.stage != stage:
+            stage, stage_begun = step.stage, now
+        if terminal and now - begun > QUIET_SECONDS and now - said > SECONDS_BETWEEN_LINES:
+            output.progress(progress_words(step, now - stage_begun))
+            said = now
+    if said:
+        output.progress("")
+
+
+def progress_words(step: Step, seconds: float) -> str:
+    """How far a stage is that began so many seconds ago, and about how long it takes yet."""
+    words = f"{step.stage} {step.done}" + (f" of {step.total}" if step.total else "")
+    if step.bytes_done:
+        words += f", {step.bytes_done / MIB:.0f} MiB"
+        if seconds >= 1:
+            words += f", {step.bytes_done / MIB / seconds:.1f} MiB/s"
+    if step.total and step.done and seconds >= 1:
+        left = round(seconds * max(step.total - step.done, 0) / step.done)
+        words += f", about {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+    return words
+
+
+def _document(outcome: Moved) -> dict[str, Any]:
+    tables = {name: digested._asdict() for name, digested in outcome.tables.items()}
+    return asdict(outcome) | {"tables": tables, "clean": outcome.is_clean}
+
+
+def _words(outcome: Moved) -> Iterator[str]:
+    if outcome.done_before:
+        yield f"{outcome.source} was moved to {outcome.target} before: nothing is left to be done"
+        return
+    carried, verified = outcome.carried, outcome.verified
+    yield f"moved: {outcome.source} to {outcome.target}"
+    yield (
+        f"{carried.packs} packs and {carried.records} records: {carried.copied} copied now,"
+        f" {carried.copied_bytes / MIB:.1f} MiB, and {carried.known} before"
+    )
+    rows = sum(table.rows for table in outcome.tables.values())
+    read = f"{verified.read} of them read, {verified.read_bytes / MIB:.1f} MiB"
+    yield f"verified: {rows} rows, {verified.blobs} blobs, {read}"
+    found = {
+        "chunks are damaged, and are marked so": carried.damaged,
+        "packs were missing already": carried.packs_missing,
+        "chunks or records could not be judged: their key is missing, or a later version wrote them": carried.unjudged,
+        "records are missing or damaged: `cryo repair` at the new place writes them anew": carried.records_bad,
+        "records are due and could not be written, for want of a key": outcome.records_due,
+        "keys cannot be opened with this keyring": len(outcome.keys_missing),
+    }
+    yield from (f"{count} {what}" for what, count in found.items() if count)
+    yield from (f"  {example}" for example in (carried.examples + outcome.keys_missing)[:SHOWN_MAX])
+
+
+def _next(outcome: Moved, target: StorePlace, keyring: str) -> Iterator[str]:
+    from cryostore.maintenance.migrate.place import DirectoryPlace
+
+    if isinstance(target, DirectoryPlace):
+        yield f"next: copy the keyring ({keyring}) to {outcome.target}/keyring.json, or name it with --keyring; then"
+        yield f"  cryo serve --data-dir {outcome.target}"
+    else:
+        yield f"next: give every node the same keyring ({keyring}) and start it; access keys are what they were:"
+        catalog, blobs = shlex.quote(target.place.shown_catalog), shlex.quote(target.place.shown_blobs)
+        yield f"  cryo serve --catalog {catalog} --blobs {blobs} --keyring PLACE"
+    yield f"{outcome.source} is kept and cannot be opened any more: remove it once you are sure"

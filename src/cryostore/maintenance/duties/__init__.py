@@ -1,0 +1,1 @@
+"""Periodic duties: one file for each noun whose rows change with time."""

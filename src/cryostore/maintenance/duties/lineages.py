@@ -1,0 +1,21 @@
+"""Lineages as time passes: what ended jobs wrote is taken back, and what nobody needs any more goes."""
+
+from __future__ import annotations
+
+from cryostore.catalog.rows import lineages
+from cryostore.service import Context
+from cryostore.service.lineage.lineages import clean, settle
+
+LINEAGES_PER_ROUND = 100
+BATCHES_PER_LINEAGE = 200
+
+
+def clean_dirty(context: Context) -> None:
+    """Take back what jobs wrote that ended without a commit."""
+    for segment in context.database.read(lambda transaction: lineages.dirty(transaction, LINEAGES_PER_ROUND)):
+        clean(context, segment, batches_max=BATCHES_PER_LINEAGE)
+
+
+def settle_retired(context: Context) -> None:
+    """Remove lineages that nobody needs."""
+    settle(context, batches_max=BATCHES_PER_LINEAGE)

@@ -1,0 +1,165 @@
+"""Blobs on their way from one store to another: read whatever the disk still gives, and each envelope opened.
+
+Damage neither stops a move nor is hidden by it: bytes go as they are, what a second look does not heal is said. Does
+not live here: what follows from it (`migrate_blobs`).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
+
+from cryostore.catalog.queries import damage
+from cryostore.catalog.queries.damage import Place
+from cryostore.catalog.queries.moves import NamedPack
+from cryostore.catalog.rows import chunks
+from cryostore.catalog.rows.chunks import PlacedChunk
+from cryostore.catalog.rows.records import COMMIT
+from cryostore.chunks.blobs import open_blobs
+from cryostore.chunks.cipher import DataKey
+from cryostore.chunks.envelope import open_envelope
+from cryostore.chunks.keyring import Keyring
+from cryostore.chunks.pack import pack_key
+from cryostore.chunks.records import RecordName, Records
+from cryostore.core.digest import Buffer
+from cryostore.core.errors import (
+    BlobNotFoundError,
+    DamagedDataError,
+    KeyUnavailableError,
+    StorageUnavailableError,
+    UnknownFormatError,
+)
+from cryostore.core.limits import KIB
+from cryostore.maintenance.migrate.side import Side
+from cryostore.service.keys import VaultKeys
+
+ROWS_PER_PAGE = 1000
+SALVAGED_BYTES = 4 * KIB
+"""How much of a blob is given up where the disk cannot read it."""
+
+
+class Looked(NamedTuple):
+    """What a look at a blob found: where damaged chunks lie, how many could not be judged, or what is wrong with it."""
+
+    damaged: list[Place]
+    unjudged: int = 0
+    flaw: str = ""
+
+
+class Envelopes:
+    """Reads and judges the blobs of a source. Safe to call from many threads."""
+
+    def __init__(self, source: Side, keyring: Keyring) -> None:
+        self._source = source
+        self._keyring = keyring
+        self._keys = VaultKeys(source, keyring)
+
+    def read(self, key: str, size: int) -> bytearray:
+        """All of a blob; zeros where the disk says that it cannot read it any more.
+
+        Raises BlobNotFoundError, StorageUnavailableError if it cannot be read for a reason that may pass.
+        """
+        try:
+            return bytearray(self._source.get(key))
+        except StorageUnavailableError as error:
+            if not _is_lost(error):
+                raise
+        data = bytearray(size)
+        for offset in range(0, size, SALVAGED_BYTES):
+            length = min(SALVAGED_BYTES, size - offset)
+            try:
+                data[offset : offset + length] = self._source.get(key, offset, length)
+            except StorageUnavailableError as error:
+                if not _is_lost(error):
+                    raise
+        return data
+
+    def look_at_pack(self, pack: NamedPack, data: bytearray) -> Looked:
+        """Open every envelope that a row points to. One that does not open is read again, alone, into `data`."""
+        damaged: list[Place] = []
+        unjudged = 0
+        for row in self._rows(pack):
+            key = self._key(row.key_number)
+            if key is None:
+                unjudged += 1
+                continue
+            try:
+                if not _opens(memoryview(data)[row.pack_offset : row.end], key, row):
+                    again = self._read_again(pack, row)
+                    if again is None or not _opens(again, key, row):
+                        damaged.append(Place(row.vault_id, row.digest, pack.pack_number, row.pack_offset))
+                    else:
+                        data[row.pack_offset : row.end] = again
+            except UnknownFormatError:
+                unjudged += 1
+        return Looked(damaged, unjudged)
+
+    def look_at_missing(self, pack: NamedPack) -> Looked:
+        """What rows point to in a pack that is not there."""
+        return Looked([Place(row.vault_id, row.digest, pack.pack_number, row.pack_offset) for row in self._rows(pack)])
+
+    def look_at_record(self, name: RecordName, data: Buffer) -> Looked:
+        """Open a part of a record."""
+        held = open_blobs("memory:")
+        held.put(name.key, data)
+        records = Records(held, self._keyring)
+        try:
+            if name.noun == COMMIT:
+                records.get(name, self._key_of)
+            else:
+                records.get_wrapped(name)
+        except (KeyUnavailableError, UnknownFormatError):
+            return Looked([], unjudged=1)
+        except DamagedDataError as error:
+            return Looked([], flaw=error.message)
+        return Looked([])
+
+    def _rows(self, pack: NamedPack) -> Iterator[PlacedChunk]:
+        offset = 0
+        page = partial(chunks.placed, pack_number=pack.pack_number, limit=ROWS_PER_PAGE)
+        while rows := self._source.read(partial(page, from_offset=offset)):
+            yield from rows
+            offset = rows[-1].pack_offset + 1
+
+    def _key(self, key_number: int) -> DataKey | None:
+        try:
+            return self._keys.opening(key_number)
+        except KeyUnavailableError:
+            return None
+
+    def _key_of(self, key_id: bytes) -> DataKey | None:
+        owner = self._source.read(partial(damage.key_owner, key_id=key_id))
+        return None if owner is None else self._key(owner[0])
+
+    def _read_again(self, pack: NamedPack, row: PlacedChunk) -> bytes | None:
+        """The envelope of a row, read by itself; None if it is not there, or lost."""
+        try:
+            return self._source.get(pack_key(pack.name), row.pack_offset, row.sealed_length)
+        except (BlobNotFoundError, DamagedDataError):
+            return None
+        except StorageUnavailableError as error:
+            if not _is_lost(error):
+                raise
+            return None
+
+
+def _opens(envelope: Buffer, key: DataKey, row: PlacedChunk) -> bool:
+    """Whether an envelope is the one that a row means. Raises UnknownFormatError."""
+    try:
+        open_envelope(envelope, key, row.digest, row.length)
+    except UnknownFormatError:
+        raise
+    except DamagedDataError:
+        return False
+    return True
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    """Whether the disk itself says that it cannot read what it has: that does not pass, as outages do."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno == errno.EIO
+        error = error.__cause__
+    return False

@@ -1,0 +1,1 @@
+"""Rebuilding a lost catalog from packs and records."""

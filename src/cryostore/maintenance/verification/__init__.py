@@ -1,0 +1,1 @@
+"""Check, scrub, repair, and the recovery points that damage affects."""

@@ -1,0 +1,127 @@
+"""Checking: the catalog against the packs, both ways, and against itself.
+
+Marks the chunks that are found damaged, so that the next upload heals them, and takes the marks off those that prove
+sound. Changes nothing else. Lives here: the order of the work. What can be found: `finding`; the packs: `pack_check`;
+what refers to chunks: `reference_check`. Everything else may go on meanwhile: what looks wrong is looked at again in a
+new snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+from cryostore.catalog import integrity
+from cryostore.catalog.queries import damage
+from cryostore.catalog.rows import packs
+from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError
+from cryostore.maintenance.gc.marking import Marking
+from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.verification import finding
+from cryostore.maintenance.verification.damage import Damage, Naming
+from cryostore.maintenance.verification.finding import Finding, Findings
+from cryostore.maintenance.verification.pack_check import PackCheck, PacksSeen
+from cryostore.maintenance.verification.record_check import RecordCheck
+from cryostore.maintenance.verification.reference_check import ReferenceCheck
+from cryostore.service import Context
+
+UNKNOWN_PACKS_MAX = 100_000
+
+
+@dataclass
+class Checked:
+    """What was seen and found. Garbage is normal: it waits to be collected.
+
+    `marked` chunks were found damaged and not marked before; `not_marked` says why the others could not be.
+    """
+
+    packs: PacksSeen = field(default_factory=PacksSeen)
+    objects: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    damage: Damage = field(default_factory=Damage)
+    marked: int = 0
+    not_marked: str = ""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there is nothing to see to."""
+        return all(found.kind.harmless for found in self.findings)
+
+
+def check(context: Context, outcome: Checked, *, data: bool = False) -> Iterator[Progress]:
+    """Look at all of the store, step by step; with `data` at every byte. Fills `outcome` by the end.
+
+    Raises StorageUnavailableError if the catalog cannot be read now.
+    """
+    findings, naming = Findings(), Naming(context)
+    try:
+        yield from _check_catalog(context, findings)
+        bad = yield from _check_packs(context, findings, outcome, data=data)
+        known = context.database.read(damage.count) - outcome.marked
+        if known > 0:
+            findings.add(finding.CHUNK_DAMAGED, "marked by a scrub, a check or a read before", count=known)
+        yield from _check_unknown(context, findings)
+        yield from RecordCheck(context).check(findings)
+        references = ReferenceCheck(context, findings, naming, bad=bad)
+        yield from references.run()
+        outcome.objects = references.objects
+    except DamagedDataError as error:  # the catalog itself cannot be read any further
+        findings.add(finding.CATALOG_DAMAGED, error.message)
+    outcome.findings = findings.all()
+    outcome.damage = naming.result()
+
+
+def _check_packs(
+    context: Context, findings: Findings, outcome: Checked, *, data: bool
+) -> Generator[Progress, None, set[tuple[int, bytes]]]:
+    """Look at the packs, and mark what is damaged. Returns the first of the chunks that could not be marked."""
+    marking = Marking(context)
+    pack_check = PackCheck(context, findings, marking.add, marking.add_sound, data=data)
+    outcome.packs = pack_check.seen
+    for step in pack_check.run():
+        marking.settle_if_due()
+        yield step
+    marking.settle()
+    pack_check.say_missing_keys()
+    outcome.marked, outcome.not_marked = marking.marked, marking.problem
+    return marking.left
+
+
+def _check_catalog(context: Context, findings: Findings) -> Iterator[Progress]:
+    yield Progress("catalog", 0)
+    for problem in context.database.read(integrity.problems):
+        findings.add(finding.CATALOG_DAMAGED, problem)
+
+
+def unknown_packs(context: Context) -> Iterator[Progress | str]:
+    """The names of packs without a row that nobody writes to and that hold something; progress in between."""
+    for done, name in enumerate(context.store.pack_ids()):
+        yield Progress("files", done)
+        if _is_unknown(context, name):
+            yield name
+
+
+def _is_unknown(context: Context, name: str) -> bool:
+    try:
+        # A writer's pack has no row until its first chunk is recorded; an empty one is being made at this moment.
+        if context.store.is_owned(name) or not context.store.pack_bytes(name):
+            return False
+    except BlobNotFoundError:
+        return False
+    return context.database.read(partial(packs.find, name=name)) is None
+
+
+def _check_unknown(context: Context, findings: Findings) -> Iterator[Progress]:
+    names: list[str] = []
+    try:
+        for step in unknown_packs(context):
+            if isinstance(step, Progress):
+                yield step
+            elif len(names) < UNKNOWN_PACKS_MAX:
+                names.append(step)
+        for name in names:
+            if _is_unknown(context, name):  # its writer may just have recorded it, and a collection removed it
+                findings.add(finding.PACK_UNKNOWN, f"pack {name}, {context.store.pack_bytes(name) or 0} bytes")
+    except StorageUnavailableError as error:
+        findings.add(finding.UNREADABLE, error.message)

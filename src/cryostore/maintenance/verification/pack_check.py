@@ -1,0 +1,260 @@
+"""Packs against the catalog, both ways: what rows point to, and what lies in packs without a row.
+
+Reads only. A finding counts if it still is so after a second look: rows move and packs go while this runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from cryostore.catalog.queries import damage
+from cryostore.catalog.queries.damage import Place
+from cryostore.catalog.rows import chunks, packs
+from cryostore.catalog.rows.chunks import PlacedChunk
+from cryostore.catalog.rows.packs import PackRow
+from cryostore.chunks.cipher import DataKey
+from cryostore.chunks.envelope import Header, open_envelope
+from cryostore.chunks.pack import PACK_HEADER_BYTES, decode_header
+from cryostore.chunks.pack_reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, Placed
+from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
+from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.verification import finding
+from cryostore.maintenance.verification.finding import Findings
+from cryostore.maintenance.verification.opened_keys import OpenedKeys
+from cryostore.service import Context
+
+ROWS_PER_PAGE = 1000
+PACKS_PER_PAGE = 100
+
+
+@dataclass
+class PacksSeen:
+    """What lies in packs. Garbage are whole envelopes that no row points to."""
+
+    packs: int = 0
+    chunks: int = 0
+    garbage: int = 0
+    garbage_bytes: int = 0
+
+
+class PackCheck:
+    """One look at all packs the catalog knows.
+
+    `on_bad` is told of each place that a row points to in vain, `on_sound` of each that is marked as damaged and proves
+    sound, which takes `data`.
+
+    With `data`, envelopes are opened, too; without, their headers are compared with the rows.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        findings: Findings,
+        on_bad: Callable[[Place], None] = lambda _: None,
+        on_sound: Callable[[Place], None] = lambda _: None,
+        *,
+        data: bool = False,
+    ) -> None:
+        self.seen = PacksSeen()
+        self._context = context
+        self._findings = findings
+        self._on_bad = on_bad
+        self._on_sound = on_sound
+        self._data = data
+        self._keys = OpenedKeys(context)
+
+    def run(self) -> Iterator[Progress]:
+        """Look at each pack, step by step. Raises StorageUnavailableError if the catalog cannot be read."""
+        after = 0
+        while rows := self._context.database.read(partial(packs.standing, after=after, limit=PACKS_PER_PAGE)):
+            for row in rows:
+                yield Progress("packs", self.seen.packs)
+                yield from self._check(row)
+                self.seen.packs += 1
+            after = rows[-1].pack_number
+
+    def _check(self, pack: PackRow) -> Iterator[Progress]:
+        store = self._context.store
+        try:
+            owned = store.is_owned(pack.name)  # asked first: what nobody owns then does not grow any more
+            window_bytes = WINDOW_BYTES if self._data else HEADERS_WINDOW_BYTES
+            reader = store.reader(pack.name, window_bytes=window_bytes)
+            self._check_header(pack, reader)
+            self._check_size(pack, reader)
+        except BlobNotFoundError:
+            yield from self._check_missing(pack)
+            return
+        except StorageUnavailableError as error:
+            self._findings.add(finding.UNREADABLE, error.message)
+            return
+        yield from self._compare(pack, reader)
+        self._check_tail(pack, owned=owned)
+
+    def _check_header(self, pack: PackRow, reader: PackReader) -> None:
+        try:
+            name = decode_header(bytes(reader.range(0, PACK_HEADER_BYTES)))
+        except DamagedDataError as error:
+            self._findings.add(finding.PACK_HEADER, f"pack {pack.name}: {error.message}")
+        else:
+            if name != pack.name:
+                self._findings.add(finding.PACK_HEADER, f"pack {pack.name} says that it is {name}")
+
+    def _check_size(self, pack: PackRow, reader: PackReader) -> None:
+        if self._context.store.packs_grow or pack.size_bytes in (None, reader.size):
+            return
+        words = f"pack {pack.name} had {pack.size_bytes} bytes and has {reader.size}"
+        self._findings.add(finding.PACK_SIZE, words)
+
+    def _check_missing(self, pack: PackRow) -> Iterator[Progress]:
+        lost = 0
+        for row in self._rows(pack):
+            lost += self._is_bad(pack, row, said=False)
+            yield Progress("packs", self.seen.packs)
+        if lost:  # else nothing was in it, or all has sound copies: collections forget it
+            self._findings.add(finding.PACK_MISSING, f"pack {pack.name} with {lost} chunks")
+
+    def _rows(self, pack: PackRow) -> Iterator[PlacedChunk]:
+        offset = 0
+        page = partial(chunks.placed, pack_number=pack.pack_number, limit=ROWS_PER_PAGE)
+        while rows := self._context.database.read(partial(page, from_offset=offset)):
+            yield from rows
+            offset = rows[-1].pack_offset + 1
+
+    def _compare(self, pack: PackRow, reader: PackReader) -> Iterator[Progress]:
+        """Go through rows and envelopes side by side."""
+        walk = _Walk(reader)
+        for row in self._rows(pack):
+            try:
+                placed = walk.to(row.pack_offset)
+            except (DamagedDataError, BlobNotFoundError, StorageUnavailableError):
+                placed = None
+            if placed is None or not self._fits(reader, row, placed):
+                self._is_bad(pack, row)
+            elif self._data and row.damaged_ms is not None and self._keys.of_number(row.key_number) is not None:
+                self._on_sound(Place(row.vault_id, row.digest, pack.pack_number, row.pack_offset))
+            self.seen.chunks += 1
+            yield Progress("packs", self.seen.packs)
+        try:
+            walk.to_end()
+        except (BlobNotFoundError, DamagedDataError):
+            return  # deleted, or cut meanwhile
+        except StorageUnavailableError as error:
+            self._findings.add(finding.UNREADABLE, error.message)
+        self.seen.garbage += walk.passed
+        self.seen.garbage_bytes += walk.passed_bytes
+
+    def _fits(self, reader: PackReader, row: PlacedChunk, placed: Placed) -> bool:
+        """Whether the envelope is the one the row means; without the key as far as can be seen."""
+        key = self._keys.of_number(row.key_number)
+        if not _is_meant(placed.header, row, key):
+            return False
+        if not self._data or key is None:
+            return True
+        try:
+            open_envelope(reader.range(row.pack_offset, row.sealed_length), key, row.digest, row.length)
+        except (DamagedDataError, BlobNotFoundError, StorageUnavailableError):
+            return False
+        return True
+
+    def _is_bad(self, pack: PackRow, row: PlacedChunk, *, said: bool = True) -> bool:
+        """Look a second time, at this place alone; tell of it if the row still points there in vain."""
+        error: DamagedDataError | None = None
+        kind = finding.CHUNK_DAMAGED
+        try:
+            self._look_again(pack, row)
+        except UnknownFormatError as unknown:
+            self._findings.add(finding.PACK_HEADER, f"pack {pack.name} at {row.pack_offset}: {unknown.message}")
+            return False
+        except _MisplacedError as misplaced:
+            error, kind = misplaced, finding.CHUNK_MISPLACED
+        except DamagedDataError as damaged:
+            error = damaged
+        except BlobNotFoundError:
+            error = DamagedDataError("the pack is missing")
+        except StorageUnavailableError as failure:
+            self._findings.add(finding.UNREADABLE, f"pack {pack.name} at {row.pack_offset}: {failure.message}")
+            return False
+        place = Place(row.vault_id, row.digest, pack.pack_number, row.pack_offset)
+        if error is None or not self._context.database.read(partial(damage.stands, place=place)):
+            return False
+        self._on_bad(place)
+        if said and row.damaged_ms is None:  # what is marked is counted as such
+            self._findings.add(kind, f"pack {pack.name} at {row.pack_offset}: {error.message}")
+        return True
+
+    def _look_again(self, pack: PackRow, row: PlacedChunk) -> None:
+        """Raise DamagedDataError if the bytes at the row's place are damaged, _MisplacedError if they are others."""
+        reader = self._context.store.reader(pack.name, window_bytes=HEADERS_WINDOW_BYTES)
+        key = self._keys.of_number(row.key_number)
+        if not _is_meant(reader.header(row.pack_offset), row, key):
+            raise _MisplacedError("another envelope lies there")
+        if self._data and key is not None:
+            open_envelope(reader.range(row.pack_offset, row.sealed_length), key, row.digest, row.length)
+
+    def _check_tail(self, pack: PackRow, *, owned: bool) -> None:
+        """What follows the last envelope, if nobody writes there and no row claims it."""
+        if owned:
+            return
+        keep_bytes = self._context.database.read(partial(chunks.last_end, pack_number=pack.pack_number))
+        try:
+            size = self._context.store.torn_tail_bytes(pack.name, keep_bytes=keep_bytes)
+        except (BlobNotFoundError, DamagedDataError):
+            return
+        except StorageUnavailableError as error:
+            self._findings.add(finding.UNREADABLE, error.message)
+            return
+        if size:
+            self._findings.add(finding.TORN_TAIL, f"pack {pack.name}, {size} bytes")
+
+    def say_missing_keys(self) -> None:
+        """Tell of the keys that could not be had."""
+        for number, reason in self._keys.missing.items():
+            if self._context.database.read(partial(damage.is_key_used, key_number=number)):
+                self._findings.add(finding.NO_KEY, f"data key {number}: {reason}")
+
+
+def _is_meant(header: Header, row: PlacedChunk, key: DataKey | None) -> bool:
+    if (header.envelope_bytes, header.payload_bytes) != (row.sealed_length, row.length):
+        return False
+    return key is None or (header.key_id == key.key_id and header.digest(key) == row.digest)
+
+
+class _MisplacedError(DamagedDataError):
+    """A sound envelope lies there, and not the one that the row means."""
+
+
+class _Walk:
+    """The envelopes of a pack, taken in order, and which of them were passed over."""
+
+    def __init__(self, reader: PackReader) -> None:
+        self.passed = 0
+        self.passed_bytes = 0
+        self._envelopes = reader.walk()
+        self._here: Placed | None = None
+        self._wanted = True
+
+    def to(self, offset: int) -> Placed | None:
+        """The envelope that begins at `offset`; those before are passed over."""
+        while self._here is None or self._here.offset < offset:
+            self._pass()
+            if (here := next(self._envelopes, None)) is None:
+                self._here = None
+                return None
+            self._here, self._wanted = here, False
+        self._wanted = self._wanted or self._here.offset == offset
+        return self._here if self._here.offset == offset else None
+
+    def to_end(self) -> None:
+        """Pass over the rest."""
+        self._pass()
+        for placed in self._envelopes:
+            self._here, self._wanted = placed, False
+            self._pass()
+
+    def _pass(self) -> None:
+        if self._here is not None and not self._wanted:
+            self.passed += 1
+            self.passed_bytes += self._here.header.envelope_bytes
+        self._wanted = True

@@ -1,0 +1,104 @@
+"""Checking the records: the catalog against what it would be rebuilt from, both ways.
+
+A record that is missing or damaged can be written anew for as long as there is a catalog to write it from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from cryostore.catalog.processes import epoch as collections
+from cryostore.catalog.rows import records
+from cryostore.catalog.rows.records import COMMIT, STORE, VAULT, RecordKey, RecordRow
+from cryostore.chunks.records import RecordName
+from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavailableError, StorageUnavailableError
+from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.verification import finding
+from cryostore.maintenance.verification.finding import Findings
+from cryostore.maintenance.verification.opened_keys import OpenedKeys
+from cryostore.service import Context
+from cryostore.service.lineage.records import CommitRecord, StoreRecord, VaultRecord, decode, record
+from cryostore.service.lineage.unknown_commits import unknown_commits, words
+
+ROWS_PER_PAGE = 200
+KINDS: dict[str, Any] = {STORE: StoreRecord, VAULT: VaultRecord, COMMIT: CommitRecord}
+
+
+class RecordCheck:
+    """A look at all records of a store. Changes nothing but by `write_anew`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._keys = OpenedKeys(context)
+
+    def check(self, findings: Findings) -> Iterator[Progress]:
+        """Find records that are not whole, and such as the catalog does not know."""
+        for done, row in enumerate(self._rows()):
+            yield Progress("records", done)
+            problem = self._problem(row)
+            if problem is not None and self._find(row.key) == row:  # else it was written anew, or is no more
+                findings.add(finding.RECORD_DAMAGED, f"{_words(row.key)}: {problem}")
+        unknown = set(unknown_commits(self._context.database, self._context.records))
+        if unknown:
+            findings.add(finding.COMMIT_UNKNOWN, words(len(unknown)), count=0)
+        for key in sorted(unknown):
+            findings.add(finding.COMMIT_UNKNOWN, _words(key))
+        for name in self._context.records.names():
+            # A record is removed before its row: one that is still there without a row is nobody's.
+            if (
+                not name.part
+                and name[:3] not in unknown
+                and self._find(RecordKey(*name[:3])) is None
+                and self._context.records.has(name)
+            ):
+                findings.add(finding.RECORD_UNKNOWN, _words(RecordKey(*name[:3])))
+
+    def write_anew(self, *, dry_run: bool) -> Iterator[RecordKey]:
+        """Write each record that is not whole anew from the catalog, and tell whose it is. Raises as `record` does."""
+        if self._context.database.read(collections.unknown_commits):
+            return  # a rebuild needs them as they are
+        for row in self._rows():
+            if self._problem(row) is None:
+                continue
+            if not dry_run:
+                self._context.database.write(partial(records.touch_known, key=row.key))
+                record(self._context, row.key)
+            yield row.key
+
+    def _rows(self) -> Iterator[RecordRow]:
+        after = RecordKey("")
+        while rows := self._context.database.read(partial(records.page, after=after, limit=ROWS_PER_PAGE)):
+            yield from (row for row in rows if row.recorded and not row.gone)
+            after = rows[-1].key
+
+    def _find(self, key: RecordKey) -> RecordRow | None:
+        return self._context.database.read(partial(records.find, key=key))
+
+    def _problem(self, row: RecordRow) -> str | None:
+        """What is wrong with the finished record of a noun; None if nothing is, or nobody can tell now."""
+        for part in range(row.parts):
+            name = RecordName(*row.key, row.recorded, part)
+            try:
+                decode(self._data(name), KINDS[row.noun])
+            except BlobNotFoundError:
+                return "it is missing"
+            except DamagedDataError as error:
+                return error.message
+            except (KeyUnavailableError, StorageUnavailableError):
+                return None
+        return None
+
+    def _data(self, name: RecordName) -> bytes:
+        if name.noun != COMMIT:
+            return self._context.records.get_wrapped(name)
+        return self._context.records.get(name, self._keys.key_of)
+
+
+def _words(key: RecordKey) -> str:
+    return {
+        STORE: "the record of the store",
+        VAULT: f"the record of vault {key.number}",
+        COMMIT: f"the record of commit {key.number}.{key.generation}",
+    }.get(key.noun, f"a record of {key.noun!a} {key.number}")

@@ -1,0 +1,196 @@
+"""References against the catalog's chunks: every chunk list is whole, and every chunk that anything needs has a row.
+
+Reads only. What is wrong counts if the object or upload is still there at a second look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from functools import partial
+
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.queries import damage, references
+from cryostore.catalog.queries.damage import State
+from cryostore.catalog.queries.references import ObjectReferences, UploadedChunk
+from cryostore.catalog.rows import chunk_lists, objects
+from cryostore.catalog.rows.chunk_lists import ChunkEntry
+from cryostore.catalog.rows.objects import ObjectRow
+from cryostore.core.errors import DamagedDataError
+from cryostore.maintenance.gc.mark import OBJECTS_PER_PAGE, ROWS_PER_PAGE
+from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.verification import finding
+from cryostore.maintenance.verification.damage import Naming, packed_parts
+from cryostore.maintenance.verification.finding import Findings
+from cryostore.service import Context
+
+Chunk = tuple[int, bytes]
+"""A chunk by its vault and digest."""
+
+
+class ReferenceCheck:
+    """One look at all that refers to chunks, uploads first: references move from them to objects.
+
+    `on_missing` is told of each chunk that is needed and has no row. `bad` chunks count as damaged, like those that are
+    marked; all of them hurt what refers to them, and `naming` hears of that.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        findings: Findings,
+        naming: Naming,
+        on_missing: Callable[[Chunk], None] = lambda _: None,
+        *,
+        bad: Container[Chunk] = frozenset(),
+    ) -> None:
+        self.objects = 0
+        self._context = context
+        self._findings = findings
+        self._naming = naming
+        self._on_missing = on_missing
+        self._bad = bad
+
+    def run(self) -> Iterator[Progress]:
+        """Look at everything, step by step. Raises StorageUnavailableError if the catalog cannot be read."""
+        yield from self._check_uploads()
+        yield from self._check_objects()
+
+    def _check_uploads(self) -> Iterator[Progress]:
+        after, done = (0, -1), 0
+        read = self._context.database.read
+        while rows := read(partial(references.upload_chunks, after=after, limit=ROWS_PER_PAGE)):
+            wanted: dict[int, list[UploadedChunk]] = {}
+            for row in rows:
+                if row.vault_id is not None:
+                    wanted.setdefault(row.vault_id, []).append(row)
+            for vault_id, some in wanted.items():
+                states = read(partial(damage.states, vault_id=vault_id, digests=[row.digest for row in some]))
+                for row in some:
+                    self._check_upload(vault_id, row, states.get(row.digest))
+            after, done = rows[-1][:2], done + len(rows)
+            yield Progress("uploads", done)
+
+    def _check_upload(self, vault_id: int, row: UploadedChunk, state: State | None) -> None:
+        is_hurt = state is None or state.damaged or (vault_id, row.digest) in self._bad
+        if is_hurt and state is None:
+            after = (row.upload_number, row.chunk_index - 1)
+            still = partial(_is_upload_chunk_missing, vault_id=vault_id, after=after, row=row)
+            is_hurt = self._context.database.read(still)
+            if is_hurt:
+                self._findings.add(finding.CHUNK_MISSING, f"upload {row.upload_number} needs chunk {row.digest.hex()}")
+                self._on_missing((vault_id, row.digest))
+        if is_hurt:
+            self._naming.add_upload(row.upload_number)
+
+    def _check_objects(self) -> Iterator[Progress]:
+        after = 0
+        read = self._context.database.read
+        while rows := read(partial(references.objects, after=after, limit=OBJECTS_PER_PAGE)):
+            for row in rows:
+                yield Progress("objects", self.objects)
+                self._check_object(row)
+                self.objects += 1
+            after = rows[-1].object_id
+
+    def _check_object(self, row: ObjectReferences) -> None:
+        if row.vault_id is None:
+            self._say(row, "belongs to no vault")
+            return
+        hurt = row.metadata_digest is not None and self._is_any_hurt(row.vault_id, row, {row.metadata_digest: None})
+        tally = _Tally()
+        try:
+            for packed in packed_parts(self._context, row):
+                entries = chunk_lists.unpack(packed)
+                tally.add(entries)
+                lengths = {entry.digest: entry.length for entry in entries}
+                hurt = self._is_any_hurt(row.vault_id, row, lengths) or hurt
+        except DamagedDataError as error:
+            self._say(row, error.message)
+            self._naming.add_object(row.object_id)
+            return
+        self._compare(row, tally)
+        if hurt:
+            self._naming.add_object(row.object_id)
+
+    def _is_any_hurt(self, vault_id: int, row: ObjectReferences, lengths: Mapping[bytes, int | None]) -> bool:
+        """Whether any of these chunks is missing or damaged, or not as long as the object says."""
+        states = self._context.database.read(partial(damage.states, vault_id=vault_id, digests=list(lengths)))
+        missing = [digest for digest in lengths if digest not in states]
+        if missing:
+            missing = self._context.database.read(
+                partial(_still_missing, vault_id=vault_id, object_id=row.object_id, digests=missing)
+            )
+        for digest in missing:
+            self._findings.add(finding.CHUNK_MISSING, f"object {row.object_id} needs chunk {digest.hex()}")
+            self._on_missing((vault_id, digest))
+        if any(lengths[digest] not in (None, state.length) for digest, state in states.items()):
+            self._say(row, "a chunk is not as long as the list says")
+        return bool(missing) or any(
+            state.damaged or (vault_id, digest) in self._bad for digest, state in states.items()
+        )
+
+    def _compare(self, row: ObjectReferences, tally: _Tally) -> None:
+        """The list as a whole against the object's row."""
+        found = self._context.database.read(partial(objects.by_id, object_id=row.object_id))
+        if found is None or found.removed:
+            return
+        if problem := tally.problem(found):
+            self._say(row, problem)
+        elif tally.summary != found.summary:
+            self._findings.add(finding.SUMMARY_DIFFERS, f"object {row.object_id}")
+
+    def _say(self, row: ObjectReferences, problem: str) -> None:
+        """Tell of a list, if its object is still there."""
+        if self._context.database.read(partial(damage.version, object_id=row.object_id)) is not None:
+            self._findings.add(finding.LIST_DAMAGED, f"object {row.object_id}: {problem}")
+
+
+class _Tally:
+    """What the parts of a chunk list come to."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._length = 0
+        self._last = -1
+        self._ascending = True
+        self._digests = hashlib.sha256()
+
+    def add(self, entries: Sequence[ChunkEntry]) -> None:
+        """The next part."""
+        for entry in entries:
+            self._ascending = self._ascending and entry.chunk_index > self._last
+            self._last = entry.chunk_index
+            self._length += entry.length
+            self._digests.update(entry.digest)
+        self._count += len(entries)
+
+    @property
+    def summary(self) -> bytes:
+        """SUMMARY of the list."""
+        return self._digests.digest()
+
+    def problem(self, row: ObjectRow) -> str:
+        """How the list contradicts the object; empty if it does not."""
+        if self._count != row.chunk_count:
+            return f"{self._count} chunks are listed, not {row.chunk_count}"
+        if self._length != row.length:
+            return f"{self._length} bytes are listed, not {row.length}"
+        return "" if self._ascending else "the chunks are not in the order of their indexes"
+
+
+def _still_missing(transaction: Transaction, vault_id: int, object_id: int, digests: list[bytes]) -> list[bytes]:
+    """Which chunks are missing while the object that needs them is there."""
+    if damage.version(transaction, object_id) is None:
+        return []
+    states = damage.states(transaction, vault_id, digests)
+    return [digest for digest in digests if digest not in states]
+
+
+def _is_upload_chunk_missing(
+    transaction: Transaction, vault_id: int, after: tuple[int, int], row: UploadedChunk
+) -> bool:
+    """Whether the upload still has this chunk, and the vault still lacks it."""
+    return references.upload_chunks(transaction, after=after, limit=1) == [row] and not damage.states(
+        transaction, vault_id, [row.digest]
+    )

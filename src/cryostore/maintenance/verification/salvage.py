@@ -1,0 +1,304 @@
+"""Salvage: the search of all packs for sound copies of chunks that are damaged or missing, and of packs nobody knows.
+
+The rules, beside those of `gc`:
+
+1. A pack that somebody writes to is left alone: what its writer has not flushed is not safe.
+2. A pack is made durable before it is read, and each envelope is proved by opening it before a row points to it. A
+   writer that died, or whose flush failed, leaves bytes that can be read and that nobody ever promised.
+3. A row is added, or pointed elsewhere, only if none is there or the one there is marked as damaged, in the
+   transaction that does it.
+4. A pack without a row gets one only while the epoch is the one that was current before the pack was read. That is what
+   a writer does with a pack of its own, and for the same reason (`packs.number_for`): when the pack was read in this
+   epoch, it was there. Only a pack with a row is ever deleted, after the row was dropped; a row that is dropped in this
+   epoch is still there, and takes no rows; and it is forgotten in a later epoch alone, in which we add nothing.
+5. The first transaction that gives a pack its row adds the rows of all that is wanted of it: from then on, the pack is
+   collected like any other.
+6. A pack that is retired or dropped takes no rows. What is wanted of it is copied to a new pack. So is what is wanted
+   of an unknown pack that holds envelopes whose key is not at hand: known to the catalog, it would be collected once
+   the rest of it is not needed, and those with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from cryostore.catalog.database import Answer, Transaction
+from cryostore.catalog.processes import epoch as collections
+from cryostore.catalog.queries import damage
+from cryostore.catalog.rows import chunks, packs
+from cryostore.catalog.rows.chunks import ChunkRow
+from cryostore.chunks.envelope import Kind
+from cryostore.chunks.pack import PACK_HEADER_BYTES, decode_header
+from cryostore.chunks.pack_reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, Placed
+from cryostore.chunks.store import Location
+from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
+from cryostore.core.limits import MIB
+from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.verification import finding
+from cryostore.maintenance.verification.finding import Findings
+from cryostore.maintenance.verification.opened_keys import OpenedKeys, OwnedKey
+from cryostore.maintenance.verification.pack_index import Found, open_placed
+from cryostore.service import Context
+
+KINDS = frozenset((Kind.CHUNK, Kind.METADATA))
+CHUNKS_PER_BATCH = 500
+BYTES_PER_BATCH = 16 * MIB
+ATTEMPTS_MAX = 3
+"""So often an unknown pack is read anew because a collection began meanwhile."""
+
+
+@dataclass
+class Salvaged:
+    """What was done, or in a dry run would be: chunks that have a sound row again, packs and chunks taken up."""
+
+    chunks_saved: int = 0
+    packs_adopted: int = 0
+    chunks_adopted: int = 0
+    tails_cut: int = 0
+    tail_bytes: int = 0
+
+
+class _Proved(NamedTuple):
+    """A sound envelope, whose it is, and, if it is to be copied, its bytes."""
+
+    found: Found
+    owner: OwnedKey
+    envelope: bytes
+
+    @property
+    def chunk(self) -> tuple[int, bytes]:
+        """What it holds."""
+        return self.owner.vault_id, self.found.digest
+
+
+class Salvage:
+    """One search. What is found of `wanted`, chunks by vault and digest, is taken out of it."""
+
+    def __init__(
+        self, context: Context, findings: Findings, wanted: set[tuple[int, bytes]], *, dry_run: bool = False
+    ) -> None:
+        self.outcome = Salvaged()
+        self._context = context
+        self._findings = findings
+        self._wanted = wanted
+        self._dry_run = dry_run
+        self._keys = OpenedKeys(context)
+
+    def run(self) -> Iterator[Progress]:
+        """Go through all packs, step by step. Raises StorageUnavailableError if they cannot be listed."""
+        for done, name in enumerate(self._context.store.pack_ids()):
+            yield Progress("packs", done)
+            try:
+                for _ in self._search(name):
+                    yield Progress("packs", done)
+            except (BlobNotFoundError, DamagedDataError):
+                pass  # collected or cut meanwhile
+            except StorageUnavailableError as error:
+                self._findings.add(finding.UNREADABLE, f"pack {name}: {error.message}")
+
+    def _search(self, name: str) -> Iterator[None]:
+        store = self._context.store
+        if store.is_owned(name) or not (size_bytes := store.pack_bytes(name)):
+            return
+        row = self._context.database.read(partial(packs.find, name=name))
+        if row is None:
+            yield from self._adopt(name)
+        else:
+            keep_bytes = self._context.database.read(partial(chunks.last_end, pack_number=row.pack_number))
+            self._cut_tail(name, keep_bytes)
+            if not store.packs_grow and not self._dry_run and row.size_bytes != size_bytes:
+                self._write(partial(packs.set_sizes, sizes={row.pack_number: size_bytes}))
+            if self._wanted:
+                yield from self._use(name, takes_rows=row.retired_ms is None)
+
+    def _cut_tail(self, name: str, keep_bytes: int) -> None:
+        act = self._context.store.torn_tail_bytes if self._dry_run else self._context.store.cut_torn_tail
+        size = act(name, keep_bytes=keep_bytes)
+        self.outcome.tails_cut += bool(size)
+        self.outcome.tail_bytes += size
+
+    def _batches(self, name: str, *, wanted_only: bool, keep: bool = False) -> Iterator[list[_Proved]]:
+        """The sound envelopes of a pack, or those that are wanted; with their bytes if asked to `keep` them."""
+        if not self._dry_run and not self._context.store.settle(name):
+            raise StorageUnavailableError("somebody else works on it at this moment")
+        window_bytes = HEADERS_WINDOW_BYTES if wanted_only else WINDOW_BYTES
+        reader = self._context.store.reader(name, window_bytes=window_bytes)
+        batch: list[_Proved] = []
+        size = 0
+        for placed in reader.walk():
+            proved = self._prove(reader, placed, wanted_only=wanted_only, keep=keep)
+            if proved is not None:
+                batch.append(proved)
+                size += len(proved.envelope)
+            if len(batch) >= CHUNKS_PER_BATCH or size >= BYTES_PER_BATCH:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _prove(self, reader: PackReader, placed: Placed, *, wanted_only: bool, keep: bool) -> _Proved | None:
+        owner = self._keys.of_id(placed.header.key_id)
+        if owner is None or placed.header.kind not in KINDS:
+            return None
+        if wanted_only and (owner.vault_id, placed.header.digest(owner.key)) not in self._wanted:
+            return None
+        found = open_placed(reader, placed, owner.key)
+        if not isinstance(found, Found):
+            return None
+        envelope = bytes(reader.range(found.offset, found.envelope_bytes)) if keep else b""
+        return _Proved(found, owner, envelope)
+
+    # packs with a row
+
+    def _use(self, name: str, *, takes_rows: bool) -> Iterator[None]:
+        """Point rows to what is wanted of a pack."""
+        if not takes_rows:
+            yield from self._copy(name)
+            return
+        for batch in self._batches(name, wanted_only=True):
+            yield
+            if self._dry_run or self._write(partial(_point, batch=batch, name=name)) is not None:
+                self._save(batch)
+
+    def _save(self, batch: Sequence[_Proved]) -> None:
+        """Count what is not wanted any more."""
+        before = len(self._wanted)
+        self._wanted.difference_update(proved.chunk for proved in batch)
+        self.outcome.chunks_saved += before - len(self._wanted)
+
+    def _copy(self, name: str) -> Iterator[None]:
+        """Copy what is wanted of a pack that takes no rows."""
+        for batch in self._batches(name, wanted_only=True, keep=True):
+            yield
+            if not self._dry_run:
+                epoch = self._context.database.read(collections.epoch)
+                locations = self._context.store.append([proved.envelope for proved in batch])
+                now_ms = self._context.clock()
+                point = partial(_point_to_copies, batch=batch, locations=locations, epoch=epoch, now_ms=now_ms)
+                if self._write(point) is None:
+                    continue  # a collection began and took the new pack: the next repair copies them again
+            self._save(batch)
+
+    def _write(self, work: Callable[[Transaction], Answer]) -> Answer:
+        with self._context.reserve.spending():
+            return self._context.database.write(work)
+
+    # packs without a row
+
+    def _adopt(self, name: str) -> Iterator[None]:
+        """Give a pack its row, and the chunks in it theirs."""
+        if (why := self._why_left(name)) is not None:
+            self._findings.add(finding.PACK_UNKNOWN, f"pack {name} is left alone: {why}")
+            yield from self._copy(name)
+            return
+        self._cut_tail(name, 0)
+        for _ in range(ATTEMPTS_MAX):
+            epoch = self._context.database.read(collections.epoch)  # before a byte is read: rule 4
+            # In one transaction, and first: once the pack has a row, it goes when nothing in it seems needed (rule 6).
+            wanted = [proved for batch in self._batches(name, wanted_only=True) for proved in batch]
+            yield
+            if self._take_up(name, epoch, wanted):
+                done = {proved.chunk for proved in wanted}
+                for batch in self._batches(name, wanted_only=False):
+                    yield
+                    if not self._take_up(name, epoch, [proved for proved in batch if proved.chunk not in done]):
+                        break  # it was emptied and collected; what it still has, nobody needs
+                self.outcome.packs_adopted += 1
+                return
+        self._findings.add(finding.PACK_UNKNOWN, f"pack {name} is left alone: collections began meanwhile")
+
+    def _why_left(self, name: str) -> str | None:
+        """Why a pack is not to be known to the catalog; None if it may be."""
+        reader = self._context.store.reader(name, window_bytes=HEADERS_WINDOW_BYTES)
+        try:
+            decode_header(bytes(reader.range(0, min(PACK_HEADER_BYTES, reader.size))))
+        except UnknownFormatError as error:
+            return error.message
+        except DamagedDataError:
+            pass  # envelopes stand alone
+        unknown = sum(
+            placed.header.kind not in KINDS or self._keys.of_id(placed.header.key_id) is None
+            for placed in reader.walk()
+        )
+        if reader.later_formats:
+            return "a later version wrote in it"
+        return f"the keys of {unknown} envelopes in it are not at hand" if unknown else None
+
+    def _take_up(self, name: str, epoch: int, batch: Sequence[_Proved]) -> bool:
+        """Give the pack a row, and rows to what has no sound one; false if the pack takes none."""
+        if self._dry_run:
+            taken: list[_Proved] | None = self._context.database.read(partial(_rowless, batch=batch))
+        else:
+            now_ms = self._context.clock()
+            store = self._context.store
+            size_bytes = None if store.packs_grow else store.pack_bytes(name)
+            point = partial(_point, batch=batch, name=name, epoch=epoch, now_ms=now_ms, size_bytes=size_bytes)
+            taken = self._write(point)
+        if taken is None:
+            return False
+        self.outcome.chunks_adopted += sum(proved.chunk not in self._wanted for proved in taken)
+        self._save(batch)
+        return True
+
+
+def _point(
+    transaction: Transaction,
+    batch: Sequence[_Proved],
+    name: str,
+    *,
+    epoch: int | None = None,
+    now_ms: int = 0,
+    size_bytes: int | None = None,
+) -> list[_Proved] | None:
+    """Point rows to a pack's envelopes; answers which had no sound row. None if the pack takes no rows.
+
+    With `epoch`, the pack gets a row if it has none, as one that nobody writes to.
+    """
+    if epoch is None:
+        row = packs.find(transaction, name)
+        number = None if row is None or row.retired_ms is not None else row.pack_number
+    else:
+        number = packs.number_for(transaction, name, epoch=epoch, now_ms=now_ms, size_bytes=size_bytes)
+        packs.close(transaction, name)
+    if number is None:
+        return None
+    return [proved for proved in batch if _point_one(transaction, proved, name, number, proved.found.offset)]
+
+
+def _point_to_copies(
+    transaction: Transaction,
+    batch: Sequence[_Proved],
+    locations: Sequence[Location],
+    epoch: int,
+    now_ms: int,
+) -> list[_Proved] | None:
+    """As `_point`, for copies that this process has just written."""
+    name, size_bytes = locations[0].pack_id, locations[0].pack_bytes
+    number = packs.number_for(transaction, name, epoch=epoch, now_ms=now_ms, size_bytes=size_bytes)
+    if number is None:
+        return None
+    return [
+        proved
+        for proved, location in zip(batch, locations, strict=True)
+        if _point_one(transaction, proved, name, number, location.offset)
+    ]
+
+
+def _point_one(transaction: Transaction, proved: _Proved, name: str, number: int, offset: int) -> bool:
+    found, owner = proved.found, proved.owner
+    row = ChunkRow(owner.key_number, name, offset, found.envelope_bytes, found.payload_bytes)
+    return chunks.save(transaction, owner.vault_id, found.digest, row, pack_number=number)
+
+
+def _rowless(transaction: Transaction, batch: Sequence[_Proved]) -> list[_Proved]:
+    """What `_point` would answer."""
+    rowless = []
+    for proved in batch:
+        vault_id, digest = proved.chunk
+        state = damage.states(transaction, vault_id, [digest]).get(digest)
+        if state is None or state.damaged:
+            rowless.append(proved)
+    return rowless

@@ -1,0 +1,308 @@
+"""Scrubbing: every envelope that the catalog points to is opened, and what is damaged is marked.
+
+The rules:
+
+1. Packs are taken least recently verified first, and read from front to back in large steps. An envelope is proved by
+   opening it. One that does not open is read a second time, alone: memory and cables err, too.
+2. A chunk is marked as damaged only while its row points to the place that was read. So what compaction moved or a
+   writer stored anew meanwhile is no damage, and a pack that was deleted had no rows. A marked chunk that proves sound
+   loses its mark: its disk may have been away.
+3. A missing pack damages all its chunks. A missing key and a read that fails damage nothing: both are counted.
+4. A pack counts as verified once all of it was read and nobody writes to it any more.
+5. One process reads at a time: it has claimed the work (`claims`), and one that was outlived marks nothing any more.
+   The servers of a store make one pass together, in portions: each goes on where the one before stopped, behind the
+   pack that was read last. So no pack is read twice in a pass, unless whoever read it died.
+
+Nothing else is held between steps: a scrub may be broken off anywhere, and run beside everything else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from typing import NamedTuple
+
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.queries import damage
+from cryostore.catalog.queries.damage import Place
+from cryostore.catalog.rows import chunks, packs
+from cryostore.catalog.rows.chunks import PlacedChunk
+from cryostore.catalog.rows.packs import VerifiedPack
+from cryostore.chunks.cipher import DataKey
+from cryostore.chunks.envelope import open_envelope
+from cryostore.chunks.pack_reader import PackReader
+from cryostore.chunks.store import Location
+from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
+from cryostore.core.limits import MIB
+from cryostore.maintenance import stamps
+from cryostore.maintenance.claims import SCRUB, Claim, claimed
+from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.verification.opened_keys import OpenedKeys
+from cryostore.service import Context
+
+PACKS_PER_PAGE = 100
+CHUNKS_PER_PAGE = 1000
+BYTES_PER_STEP = 16 * MIB
+START = (-1, 0)
+
+
+@dataclass
+class Scrubbed:
+    """What a scrub read and found.
+
+    `damaged` chunks were found so now, `damaged_before` were known to be; `sound_again` were, and proved sound.
+    `no_key` and `unreadable` ones could not be judged: the keyring lacks their key; the disk did not give their bytes,
+    or a later version wrote them.
+    """
+
+    packs: int = 0
+    packs_missing: int = 0
+    chunks: int = 0
+    read_bytes: int = 0
+    damaged: int = 0
+    damaged_before: int = 0
+    sound_again: int = 0
+    no_key: int = 0
+    unreadable: int = 0
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether all that was looked at could be judged, and nothing of it is damaged."""
+        return not (self.damaged or self.damaged_before or self.no_key or self.unreadable)
+
+
+class Verdict(Enum):
+    """What a look at an envelope said."""
+
+    SOUND = auto()
+    DAMAGED = auto()
+    NO_KEY = auto()
+    UNREADABLE = auto()
+
+
+def scrub(
+    context: Context,
+    outcome: Scrubbed,
+    *,
+    share: float = 1.0,
+    seconds_max: float | None = None,
+    verified_before_ms: int | None = None,
+) -> Iterator[Progress]:
+    """Verify packs, step by step, each at most some 16 MiB of reading. Counts into `outcome`.
+
+    Of all packs only this share, the least recently verified; none is begun after so many seconds, but one is always
+    verified to its end; none that was verified at `verified_before_ms` or later. The servers' pass is not touched.
+
+    Raises ClaimHeldError if another process scrubs, ClaimLostError if one took over, StorageUnavailableError if the
+    catalog cannot be used.
+    """
+    before_ms = context.clock() + 1 if verified_before_ms is None else verified_before_ms
+    with claimed(context, SCRUB) as claim:
+        claim.finishes = False
+        _correct_stamps(claim)
+        yield from claim.saying(_scrub(claim.context, outcome, before_ms, share=share, seconds_max=seconds_max))
+
+
+def _scrub(
+    context: Context, outcome: Scrubbed, before_ms: int, *, share: float, seconds_max: float | None
+) -> Generator[Progress, None, None]:
+    end = None if seconds_max is None else time.monotonic() + seconds_max
+    total = context.database.read(partial(packs.count, verified_before_ms=before_ms))
+    total = -int(-total * share // 1)  # rounded up
+    keys = OpenedKeys(context)
+    for done, pack in enumerate(_least_verified(context, before_ms, START)):
+        if done >= total or (end is not None and done and time.monotonic() >= end):
+            return
+        for _ in _verify(context, outcome, keys, pack):
+            yield Progress("scrub", done, total)
+        yield Progress("scrub", done + 1, total)
+
+
+class Pass(NamedTuple):
+    """A pass of the servers, and how far it is: packs last verified before a moment, behind one by that and number."""
+
+    before_ms: int
+    after: tuple[int, int] = START
+
+    @classmethod
+    def of_place(cls, place: str) -> Pass | None:
+        """The pass that a claim's `place` tells of; None if it tells of none."""
+        numbers = [int(word) for word in place.split()]
+        return cls(numbers[0], (numbers[1], numbers[2])) if len(numbers) == 3 else None
+
+    @property
+    def place(self) -> str:
+        """The inverse of `of_place`."""
+        return f"{self.before_ms} {self.after[0]} {self.after[1]}"
+
+
+def go_on(context: Context, outcome: Scrubbed, *, before_ms: int, seconds: float) -> bool:
+    """Go on with the servers' pass for about so long; answers whether it came to its end. Raises as `scrub` does.
+
+    Begins one over the packs that were last verified before `before_ms`, if none is under way. One pack at least is
+    read, and the last one to its end. What raises is passed over the next time, until the next pass.
+    """
+    end = time.monotonic() + seconds
+    with claimed(context, SCRUB) as claim:
+        _correct_stamps(claim)
+        here = Pass.of_place(claim.place)
+        if here is None or here.before_ms > context.clock():  # begun by a clock that was ahead: it would not end
+            here = Pass(before_ms)
+        claim.place, claim.finishes = here.place, False
+        for _ in claim.saying(_portion(claim, outcome, here)):
+            if time.monotonic() >= end:
+                return False
+        claim.place, claim.finishes = "", True
+    return True
+
+
+def _correct_stamps(claim: Claim) -> None:
+    """Let a pack that was verified in the future count as one that was not."""
+    with claim.context.reserve.spending():
+        stamps.correct_future(claim.context)
+
+
+def _portion(claim: Claim, outcome: Scrubbed, here: Pass) -> Generator[Progress, None, None]:
+    """The rest of a pass; a step is a pack."""
+    keys = OpenedKeys(claim.context)
+    for done, pack in enumerate(_least_verified(claim.context, here.before_ms, here.after)):
+        claim.place = here._replace(after=(pack.verified_ms, pack.pack_number)).place
+        for _ in _verify(claim.context, outcome, keys, pack):
+            pass
+        yield Progress("scrub", done + 1)
+
+
+def _least_verified(context: Context, before_ms: int, after: tuple[int, int]) -> Iterator[VerifiedPack]:
+    page = partial(packs.least_verified, verified_before_ms=before_ms, limit=PACKS_PER_PAGE)
+    while rows := context.database.read(partial(page, after=after)):
+        for row in rows:
+            # Not what was collected meanwhile, nor again what somebody has verified.
+            if context.database.read(partial(packs.verified_ms, pack_number=row.pack_number)) == row.verified_ms:
+                yield row
+        after = (rows[-1].verified_ms, rows[-1].pack_number)
+
+
+def _verify(context: Context, outcome: Scrubbed, keys: OpenedKeys, pack: VerifiedPack) -> Iterator[None]:
+    """Read a pack as far as rows point into it."""
+    reader = _reader(context, pack.name)
+    complete = isinstance(reader, PackReader)
+    missing, offset = reader is None, 0
+    page = partial(chunks.placed, pack_number=pack.pack_number, limit=CHUNKS_PER_PAGE)
+    while found_rows := context.database.read(partial(page, from_offset=offset)):
+        rows = _first(found_rows)
+        verdicts = [(row, _judge(context, keys, pack.name, reader, row)) for row in rows]
+        found = _settle(context, outcome, pack.pack_number, verdicts)
+        outcome.packs_missing += missing and found
+        missing = missing and not found
+        complete = complete and not any(verdict in (Verdict.NO_KEY, Verdict.UNREADABLE) for _, verdict in verdicts)
+        offset = rows[-1].pack_offset + 1
+        yield
+    if complete:
+        now_ms = context.clock()
+        with context.reserve.spending():
+            context.database.write(partial(packs.set_verified, pack_number=pack.pack_number, now_ms=now_ms))
+        outcome.packs += 1
+
+
+def _reader(context: Context, name: str) -> PackReader | Verdict | None:
+    """The pack; None if it is missing, UNREADABLE if nobody knows."""
+    try:
+        return context.store.reader(name)
+    except BlobNotFoundError:
+        return None
+    except StorageUnavailableError:
+        return Verdict.UNREADABLE
+
+
+def _first(rows: Sequence[PlacedChunk]) -> Sequence[PlacedChunk]:
+    """As many chunks, one at least, as one step may read."""
+    total = 0
+    for place, row in enumerate(rows):
+        total += row.sealed_length
+        if total > BYTES_PER_STEP and place:
+            return rows[:place]
+    return rows
+
+
+def _judge(
+    context: Context, keys: OpenedKeys, name: str, reader: PackReader | Verdict | None, row: PlacedChunk
+) -> Verdict:
+    key = keys.of_number(row.key_number)
+    if key is None:
+        return Verdict.NO_KEY
+    if not isinstance(reader, PackReader):
+        return reader or Verdict.DAMAGED
+    try:
+        open_envelope(reader.range(row.pack_offset, row.sealed_length), key, row.digest, row.length)
+    except UnknownFormatError:
+        return Verdict.UNREADABLE
+    except (DamagedDataError, BlobNotFoundError, StorageUnavailableError):
+        return _judge_again(context, Location(name, row.pack_offset, row.sealed_length), key, row)
+    return Verdict.SOUND
+
+
+def _judge_again(context: Context, location: Location, key: DataKey, row: PlacedChunk) -> Verdict:
+    """The verdict of a read of this envelope alone."""
+    try:
+        context.store.get(location, key, row.digest, row.length)
+    except DamagedDataError:
+        return Verdict.DAMAGED
+    except StorageUnavailableError:
+        return Verdict.UNREADABLE
+    return Verdict.SOUND
+
+
+class _Settled(NamedTuple):
+    """What of the verdicts on some chunks still stands."""
+
+    marked: int
+    known: int
+    cleared: int
+    no_key: int
+    unreadable: int
+
+
+def _settle(
+    context: Context, outcome: Scrubbed, pack_number: int, verdicts: Sequence[tuple[PlacedChunk, Verdict]]
+) -> bool:
+    """Write down what was found, if it still is so, and count it; answers whether anything is damaged."""
+    now_ms = context.clock()
+    outcome.chunks += len(verdicts)
+    outcome.read_bytes += sum(row.sealed_length for row, verdict in verdicts if verdict is Verdict.SOUND)
+    places = [
+        (Place(row.vault_id, row.digest, pack_number, row.pack_offset), verdict)
+        for row, verdict in verdicts
+        if verdict is not Verdict.SOUND or row.damaged_ms is not None
+    ]
+    if not places:
+        return False
+
+    def work(transaction: Transaction) -> _Settled:
+        standing = [(place, verdict) for place, verdict in places if damage.stands(transaction, place)]
+        bad = [place for place, verdict in standing if verdict is Verdict.DAMAGED]
+        marked = sum(damage.mark(transaction, place, now_ms=now_ms) for place in bad)
+        cleared = sum(damage.clear(transaction, place) for place, verdict in standing if verdict is Verdict.SOUND)
+        no_key, unreadable = (
+            sum(verdict is kind for _, verdict in standing) for kind in (Verdict.NO_KEY, Verdict.UNREADABLE)
+        )
+        return _Settled(marked, len(bad) - marked, cleared, no_key, unreadable)
+
+    with context.reserve.spending():
+        settled = context.database.write(work)
+    outcome.damaged += settled.marked
+    outcome.damaged_before += settled.known
+    outcome.sound_again += settled.cleared
+    outcome.no_key += settled.no_key
+    outcome.unreadable += settled.unreadable
+    return bool(settled.marked or settled.known)
+
+
+def scrub_all(context: Context) -> Scrubbed:
+    """Verify every pack."""
+    outcome = Scrubbed()
+    for _ in scrub(context, outcome):
+        pass
+    return outcome

@@ -1,0 +1,1 @@
+"""HTTP/1.1 connections: parsing, exchanges, and sharing connections among workers."""

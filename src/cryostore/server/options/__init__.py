@@ -1,0 +1,1 @@
+"""Options of the server: declarations, configuration file, reference page."""

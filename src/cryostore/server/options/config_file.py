@@ -1,0 +1,150 @@
+"""Where options are said: in a file, in the environment, on a command line; and which of them counts.
+
+The command line comes before the environment, that before the file, and the defaults last. Lives here: the file, and
+putting the three together. Does not live here: which options there are (`options`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from cryostore.core.errors import ConfigurationError
+from cryostore.server.file_modes import require_own_configuration
+from cryostore.server.options.declared import OPTIONS
+from cryostore.server.options.option import Option
+from cryostore.server.options.option_kinds import read_as
+
+FILE_BYTES_MAX = 1 << 20
+SECRET_PARAMETERS = {"password", "sslpassword"}
+OTHERS = 0o077
+
+
+class Given(NamedTuple):
+    """The value of an option, and where it was said, in words."""
+
+    value: Any
+    source: str
+
+
+def read_file(path: Path) -> dict[str, Given]:
+    """What a TOML file says, by the keys of options.
+
+    Raises ConfigurationError, which names file, key, value and rule, for what is no option or breaks its rule, and for
+    a file that others may write, or read if there is a password in it.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > FILE_BYTES_MAX:
+        raise ConfigurationError(f"{path} is longer than any configuration")
+    try:
+        document = tomllib.loads(data.decode())
+    except ValueError as error:  # of the text, or of what it says
+        raise ConfigurationError(f"{path} is no TOML: {error}") from None
+    found = {}
+    for key, value in _flat(document, path):
+        option = _option(key, path)
+        found[key] = Given(read_as(option.kind, value, key, source=f"{path}: "), f"{key} in {path}")
+    keyring = str(found["keyring"].value) if "keyring" in found else ""
+    require_own_configuration(path, mode, names_command=keyring.startswith("command:"))
+    if "catalog" in found and has_password(found["catalog"].value) and stat.S_IMODE(mode) & OTHERS:
+        raise ConfigurationError(
+            f"{path} holds a password, and other users may read it",
+            hint=f"chmod 600 {path}; or leave the password out, and give it as PGPASSWORD",
+        )
+    return found
+
+
+def _flat(document: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
+    """What stands in the document, those in tables with the name of the table."""
+    tables = {option.table for option in OPTIONS.values()} - {""}
+    for key, value in document.items():
+        if key in tables:
+            if not isinstance(value, dict):
+                raise ConfigurationError(f"{path}: {key} must be a table: [{key}]")
+            yield from ((f"{key}.{name}", one) for name, one in value.items())
+        else:
+            yield key, value
+
+
+def _option(key: str, path: Path) -> Option:
+    if key in OPTIONS:
+        return OPTIONS[key]
+    import difflib  # noqa: PLC0415 - seldom needed
+
+    near = difflib.get_close_matches(key, OPTIONS, 1)
+    raise ConfigurationError(
+        f"{path}: there is no option {key}",
+        hint=f"did you mean {near[0]}?" if near else "docs/reference/configuration.md has all",
+    )
+
+
+def read_environment(environment: Mapping[str, str], keys: Collection[str] = OPTIONS) -> dict[str, Given]:
+    """What variables say, by the keys of options; an empty one says nothing. Raises ConfigurationError."""
+    return {
+        key: Given(read_as(OPTIONS[key].kind, text, OPTIONS[key].variable), OPTIONS[key].variable)
+        for key in keys
+        if (text := environment.get(OPTIONS[key].variable))
+    }
+
+
+def read_command_line(texts: Mapping[str, Any]) -> dict[str, Given]:
+    """What options of the command line say, by their keys; None: it was left out. Raises ConfigurationError."""
+    found = {}
+    for key, value in texts.items():
+        option = OPTIONS[key]
+        if value is None:
+            continue
+        if key == "catalog":
+            require_no_password(value, option.flag, option.variable)
+        found[key] = Given(read_as(option.kind, value, option.flag), option.flag)
+    return found
+
+
+def merged(*levels: Mapping[str, Given]) -> dict[str, Any]:
+    """The values that count, of levels of which the first counts most.
+
+    Raises ConfigurationError if a data directory and a shared store are named, wherever they are.
+    """
+    found: dict[str, Given] = {}
+    for level in reversed(levels):
+        found |= level
+    shared = [found[key].source for key in ("catalog", "blobs") if key in found]
+    if shared and "data_dir" in found:
+        raise ConfigurationError(
+            f"{found['data_dir'].source} and {' and '.join(shared)} exclude each other",
+            hint="a store is a data directory, or a catalog and a place of blobs",
+        )
+    return {key: given.value for key, given in found.items()}
+
+
+def require_no_password(url: str, flag: str, variable: str) -> None:
+    """Refuse a password on a command line. Raises ConfigurationError."""
+    if has_password(url):
+        raise ConfigurationError(
+            f"{flag} holds a password, which every user of this machine can see",
+            hint=f"give it as PGPASSWORD or in a passfile, or the whole URL as {variable}",
+        )
+
+
+def has_password(url: str) -> bool:
+    """Whether the URL of a catalog has a password in it."""
+    rest = url.partition("://")[2]  # by hand: `urlsplit` knows nothing of several hosts
+    named, at, after = rest.partition("@")  # as libpq, which also takes what has a "?" in it
+    if at and "/" not in named:
+        rest = after
+    else:
+        named = ""
+    where, _, options = rest.partition("?")
+    if ":" in named or ":" in where.rpartition("@")[0]:
+        return True
+    return any(name in SECRET_PARAMETERS for name, _ in parse_qsl(options))

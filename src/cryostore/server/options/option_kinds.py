@@ -1,0 +1,163 @@
+"""What the value of an option may be: how it is written on a command line, in a variable and in a file, and its rule.
+
+A text of the command line or of the environment means the same as the value of the file. Does not live here: which
+options there are (`options`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryostore.core.errors import ConfigurationError
+
+SIZE = re.compile(r"(\d{1,12}) ?(B|KiB|MiB|GiB|TiB)", re.ASCII)
+SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?(ms|s|m|h|d)", re.ASCII)
+DURATION_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of value. `read` takes what a file says, or a text, and raises ValueError if the rule is broken.
+
+    `choices` are all the values there are, if they are few; `is_path` values are completed as paths, an `is_flag` is
+    given without a value on the command line.
+    """
+
+    metavar: str
+    rule: str
+    read: Callable[[Any], Any]
+    choices: Sequence[str] = ()
+    is_path: bool = False
+    is_flag: bool = False
+
+
+def _require_text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(value)
+    return value
+
+
+def text(metavar: str, rule: str) -> Kind:
+    """Any text but the empty one."""
+    return Kind(metavar, rule, _require_text)
+
+
+def path() -> Kind:
+    """A path; a relative one begins in the working directory."""
+    return Kind(
+        "PATH",
+        "a path",
+        lambda value: Path(_require_text(str(value) if isinstance(value, Path) else value)),
+        is_path=True,
+    )
+
+
+def flag() -> Kind:
+    """True or false."""
+
+    def read(value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in TRUTH:
+            return TRUTH[value.lower()]
+        raise ValueError(value)
+
+    return Kind("", "true or false", read, is_flag=True)
+
+
+def choice(*choices: str) -> Kind:
+    """One of some words."""
+
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(value)
+        return str(value)
+
+    return Kind(choices[0].upper(), f"one of {', '.join(choices)}", read, choices=choices)
+
+
+def number(least: int, most: int | None = None, metavar: str = "NUMBER") -> Kind:
+    """A whole number within bounds."""
+    rule = f"a whole number from {least} to {most}" if most is not None else f"a whole number, {least} or more"
+
+    def read(value: Any) -> int:
+        whole = int(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}", value, re.ASCII) else value
+        if isinstance(whole, bool) or not isinstance(whole, int) or not _within(whole, least, most):
+            raise ValueError(value)
+        return whole
+
+    return Kind(metavar, rule, read)
+
+
+def size(least: int, most: int | None = None) -> Kind:
+    """A number of bytes: a whole number, or a text with a unit."""
+    bounds = f" from {least} to {most}" if most is not None else f", {least} or more"
+
+    def read(value: Any) -> int:
+        count = value
+        if isinstance(value, str):
+            match = SIZE.fullmatch(value) or SIZE.fullmatch(f"{value}B")
+            if match is None:
+                raise ValueError(value)
+            count = int(match[1]) * SIZE_UNITS[match[2]]
+        if isinstance(count, bool) or not isinstance(count, int) or not _within(count, least, most):
+            raise ValueError(value)
+        return count
+
+    return Kind("SIZE", f'a number of bytes{bounds}, or a text such as "64MiB"', read)
+
+
+def duration(unit_seconds: float, *, least_seconds: float = 0, whole: bool = True) -> Kind:
+    """A span of time, as a text with its unit; read as a number of units, a whole one unless told otherwise."""
+
+    def read(value: Any) -> float:
+        if value == 0 and not isinstance(value, bool):
+            value = "0s"
+        match = DURATION.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(value)
+        seconds = float(match[1]) * DURATION_SECONDS[match[2]]
+        if seconds < least_seconds:
+            raise ValueError(value)
+        return round(seconds / unit_seconds) if whole else seconds / unit_seconds
+
+    bound = f", at least {least_seconds:g}s" if least_seconds else ""
+    return Kind("DURATION", f'a span of time such as "90s", "30m", "24h" or "30d"{bound}', read)
+
+
+def address(option: str) -> Kind:
+    """HOST:PORT, read as a host and a port."""
+
+    def read(value: Any) -> tuple[str, int]:
+        from cryostore.server.options.config import parse_listen  # noqa: PLC0415 - for servers alone, and it loads much
+
+        return parse_listen(_require_text(value), option)
+
+    return Kind("HOST:PORT", "HOST:PORT, an IPv6 host in brackets", read)
+
+
+def _within(value: int, least: int, most: int | None) -> bool:
+    return least <= value and (most is None or value <= most)
+
+
+def read_as(kind: Kind, value: Any, name: str, *, source: str = "") -> Any:
+    """The value of an option. Raises ConfigurationError with source, name, value and rule."""
+    try:
+        return kind.read(value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{source}{error.message}", hint=error.hint) from None
+    except (ValueError, TypeError):
+        raise ConfigurationError(f"{source}{name} is {shown(value)}: it must be {kind.rule}") from None
+
+
+def shown(value: Any) -> str:
+    """A value in an error message: short, and without what may be a password."""
+    text = repr(value)
+    text = re.sub(r"//[^/@\s]*@", "//...@", text)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,1 @@
+"""Lineages of jobs and the records that describe their commits."""

@@ -1,0 +1,158 @@
+"""What opening a store takes, wherever its catalog and its blobs are: first rows, recovery, and the service on them.
+
+Lives here: what a directory (`open`) and a shared store (`open_shared`) have in common. Does not live here: which place
+is a store that may be opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import string
+import uuid
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from cryostore.catalog.database import Database, Transaction
+from cryostore.catalog.rows import chunks, keys, packs, vaults
+from cryostore.chunks.blobs import Appendable, BlobStore
+from cryostore.chunks.keyring import MasterKey, unwrap
+from cryostore.chunks.pack import cut_torn_tail, pack_key
+from cryostore.chunks.records import Records
+from cryostore.chunks.reserve import NO_RESERVE, Reserve
+from cryostore.chunks.store import ChunkStore
+from cryostore.core.errors import (
+    BlobNotFoundError,
+    ConfigurationError,
+    KeyUnavailableError,
+    StorageUnavailableError,
+)
+from cryostore.core.ids import NewId
+from cryostore.core.limits import Limits
+from cryostore.core.time import Clock
+from cryostore.service.access import wrapping_context
+from cryostore.service.arns import Arns
+from cryostore.service.context import Context
+from cryostore.service.keys import MOVED, TOKEN_SECRET, StoreKeyring, VaultKeys
+from cryostore.service.lineage.records import record_due, touch_store, touch_vault
+from cryostore.service.lineage.unknown_commits import NAMES_AT_OPENING, compare
+from cryostore.service.settings import Settings
+from cryostore.service.tokens import Tokens
+
+DEFAULT_VAULT = "Default"
+ACCESS_KEY_ALPHABET = string.ascii_uppercase + "234567"
+
+
+def keyring_refused(place: str, keyring: str, error: KeyUnavailableError) -> ConfigurationError:
+    """What to tell the operator who opens the store at `place` with a keyring that lacks its key, or a moved store."""
+    _, moved, words = error.message.partition(MOVED)
+    if moved:
+        return ConfigurationError(
+            f"{place} cannot be opened: {words}",
+            hint="finish that with `cryo migrate`, use the other store, or take it back (`cryo migrate --help`)",
+        )
+    return ConfigurationError(
+        f"the keyring ({keyring}) does not open the store in {place}: {error.message}",
+        hint="put the keyring of this store there, or name it with --keyring; a new one would open nothing",
+    )
+
+
+def fill(
+    database: Database,
+    vault_keys: VaultKeys,
+    clock: Clock,
+    new_id: NewId,
+    more: Callable[[Transaction], None] = lambda _: None,
+) -> None:
+    """Give a new store its secrets, its root access key and its first vault, and what `more` writes beside them.
+
+    All in one transaction; leaves an old store as it is. Raises KeyUnavailableError, StorageUnavailableError.
+    """
+    now_ms = clock()
+    if database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET)) is not None:
+        return
+    active = vault_keys.keyring.active()
+
+    def work(transaction: Transaction) -> None:
+        if keys.secret(transaction, TOKEN_SECRET) is not None:
+            return
+        keys.insert_secret(transaction, TOKEN_SECRET, new_token_secret(active))
+        access_key_id = "AKIA" + "".join(secrets.choice(ACCESS_KEY_ALPHABET) for _ in range(16))
+        secret = secrets.token_urlsafe(30)
+        wrapped = active.wrap(secret.encode(), wrapping_context(access_key_id))
+        keys.insert_access_key(transaction, access_key_id=access_key_id, wrapped=wrapped, root=True, created_ms=now_ms)
+        vault = vaults.insert(
+            transaction,
+            name=DEFAULT_VAULT,
+            creator_request_id=None,
+            encryption_key_arn=None,
+            tags=msgspec.json.encode({}).decode(),
+            created_ms=now_ms,
+        )
+        touch_store(transaction)
+        if vault is not None:
+            vault_keys.create(transaction, vault.vault_id, uuid.UUID(new_id()).bytes, now_ms=now_ms)
+            touch_vault(transaction, vault.vault_id)
+        more(transaction)
+
+    database.write(work)
+
+
+def new_token_secret(key: MasterKey) -> bytes:
+    """A new secret to make tokens with, wrapped."""
+    return key.wrap(secrets.token_bytes(32), TOKEN_SECRET.encode())
+
+
+def recover(database: Database, blobs: BlobStore) -> None:
+    """Close the packs of processes that are gone, and cut off envelopes they did not finish."""
+    for pack_id in database.read(packs.open_packs):
+        try:
+            alive = isinstance(blobs, Appendable) and blobs.owned(pack_key(pack_id))
+            if not alive:
+                # What rows point to is damage, if it is not whole, and no torn tail.
+                keep_bytes = database.read(partial(chunks.last_end_in, pack_name=pack_id))
+                cut_torn_tail(blobs, pack_id, keep_bytes=keep_bytes)
+        except BlobNotFoundError:
+            continue  # readers of its chunks will be told; nothing here can help
+        if not alive:
+            database.write(partial(packs.close, name=pack_id))
+
+
+def context_over(
+    database: Database,
+    blobs: BlobStore,
+    vault_keys: VaultKeys,
+    *,
+    clock: Clock,
+    new_id: NewId,
+    limits: Limits | None,
+    settings: Settings,
+    reserve: Reserve = NO_RESERVE,
+) -> Context:
+    """The parts that handlers share, over a store that is filled. Writes what is due of the records, as far as it goes.
+
+    Raises KeyUnavailableError, StorageUnavailableError.
+    """
+    ring: StoreKeyring = vault_keys.keyring
+    token_secret = database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET))
+    context = Context(
+        database=database,
+        store=ChunkStore(blobs, new_id, pack_bytes_target=settings.pack_bytes_target),
+        records=Records(blobs, ring),
+        keys=vault_keys,
+        tokens=Tokens(unwrap(ring, token_secret or b"", TOKEN_SECRET.encode())),
+        arns=Arns(settings),
+        clock=clock,
+        new_id=new_id,
+        limits=limits or Limits(),
+        settings=settings,
+        reserve=reserve,
+    )
+    with contextlib.suppress(StorageUnavailableError):
+        compare(database, context.records, limit=NAMES_AT_OPENING)
+    # To be read, a store needs no room, and not the keys of all vaults; the duties try again.
+    with contextlib.suppress(StorageUnavailableError, KeyUnavailableError):
+        record_due(context)
+    return context

@@ -1,0 +1,1 @@
+"""Behaviour of the operations: one file for each noun of the API."""

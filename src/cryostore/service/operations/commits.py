@@ -1,0 +1,297 @@
+"""What the extension operations on backup jobs mean: commit, and the incremental base (control plane 3.2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.rows import jobs, lineages, objects, records, recovery_points, uploads
+from cryostore.catalog.rows.jobs import JobRow
+from cryostore.catalog.rows.lineages import View
+from cryostore.catalog.rows.objects import Totals
+from cryostore.catalog.rows.records import RecordRow, of_commit
+from cryostore.catalog.rows.recovery_points import PointRow
+from cryostore.core.digest import Checksum
+from cryostore.core.time import seconds
+from cryostore.model.errors import IllegalArgumentException, JobStateConflictException
+from cryostore.model.jobs import (
+    CommitBackupJob,
+    CommitBackupJobOutput,
+    GetIncrementalBaseBackup,
+    GetIncrementalBaseBackupOutput,
+)
+from cryostore.service.access import authorise
+from cryostore.service.context import Caller, Context
+from cryostore.service.lineage.lineages import BATCH_ROWS, bind, clean, delete_uploads, end, restore_metadata
+from cryostore.service.lineage.records import record, record_commit
+from cryostore.service.operations.damage import damaged_objects
+from cryostore.service.operations.jobs import arguments_digest, find_job, no_job
+from cryostore.service.text_maps import check_map
+
+BASE_SUFFIX = "-BASE"
+"""What makes a backup job's id the id to read its base with."""
+PAGE_OBJECTS = 1000
+CLEAN_BATCHES_MAX = 20
+
+
+class _Counted(NamedTuple):
+    """The checksum over a job's objects, and the revision of the view it was computed over."""
+
+    checksum: bytes
+    revision: int
+
+
+class _Committed(NamedTuple):
+    """What the transaction of a commit wrote."""
+
+    job: JobRow
+    point: PointRow
+    record: RecordRow
+    uploads_left: bool
+
+
+def commit_backup_job(context: Context, operation: CommitBackupJob, caller: Caller) -> CommitBackupJobOutput:
+    """End a job. Costs work in proportion to what the job changed, never to what it inherited."""
+    return commit_after(context, operation, caller, lambda _: None)
+
+
+def commit_digest(operation: CommitBackupJob) -> bytes:
+    """What tells a repeated commit of a job from another one."""
+    return arguments_digest(operation, "backup_job_id", "commit_token")
+
+
+def commit_after(
+    context: Context, operation: CommitBackupJob, caller: Caller, first: Callable[[Transaction], None]
+) -> CommitBackupJobOutput:
+    """End a job, with `first` as the last thing that happens in it, in the transaction of the commit itself."""
+    _check_metadata(context, operation.restore_metadata or {})
+    digest = commit_digest(operation)
+    job = _job_for(context, operation.backup_job_id, operation.declaration.action, caller)
+    if job.completed_ms is not None or job.state == "ABORTING":
+        return _ended(context, job, digest)
+    if operation.outcome == "FAILED":
+        return _give_up(context, job, operation, digest)
+    if job.state != "RUNNING":
+        job = bind(context, job)
+    segment = job.segment
+    view = context.database.read(lambda transaction: lineages.view(transaction, segment)) if segment else ()
+    counted = None if operation.objects_checksum is None else _objects_checksum(context, job, view)
+    now_ms = context.clock()
+
+    def work(transaction: Transaction) -> JobRow | _Committed:
+        current = find_job(transaction, job.job_id)
+        if current.state != "RUNNING":
+            return current
+        first(transaction)
+        return _commit(context, transaction, current, view, operation, counted, digest, now_ms)
+
+    committed = context.database.write(work)
+    if isinstance(committed, JobRow):
+        delete_uploads(context, job.job_id)
+        return _ended(context, committed, digest)
+    if committed.uploads_left:
+        delete_uploads(context, job.job_id)
+    record_commit(context, committed.record, committed.point, committed.job, view)
+    return _answer(context, committed.job)
+
+
+def _job_for(context: Context, job_id: str, action: str, caller: Caller) -> JobRow:
+    found = context.database.read(lambda transaction: jobs.find_with_vault(transaction, job_id.upper()))
+    if found is None:
+        raise no_job(job_id)
+    job, name = found
+    authorise(caller, action, name)
+    return job
+
+
+def _ended(context: Context, job: JobRow, digest: bytes) -> CommitBackupJobOutput:
+    """The answer to the request that ended the job, given again if it is repeated."""
+    if job.commit_digest != digest or job.completed_ms is None:
+        raise JobStateConflictException(
+            f"BackupJobId: {job.job_id} is {job.state} and cannot be committed", state=job.state
+        )
+    if job.state == "COMPLETED" and job.segment is not None:
+        record(context, of_commit(job.segment))
+    return _answer(context, job)
+
+
+def _answer(context: Context, job: JobRow) -> CommitBackupJobOutput:
+    assert job.completed_ms is not None
+    done = job.state == "COMPLETED"
+    return CommitBackupJobOutput(
+        backup_job_id=job.job_id,
+        recovery_point_arn=context.arns.point(job.point_id) if done else None,
+        state="COMPLETED" if done else "FAILED",
+        backup_size_in_bytes=job.size_bytes if done else None,
+        completion_date=seconds(job.completed_ms),
+    )
+
+
+def _give_up(context: Context, job: JobRow, operation: CommitBackupJob, digest: bytes) -> CommitBackupJobOutput:
+    def work(transaction: Transaction) -> JobRow:
+        current = find_job(transaction, job.job_id)
+        if current.state in ("CREATED", "PENDING", "RUNNING"):
+            message = operation.status_message or "The agent gave the job up."
+            category = operation.message_category or "AgentError"
+            end(transaction, current, "FAILED", message, category, now_ms=context.clock())
+            jobs.set_commit_digest(transaction, job.job_id, digest)
+        return find_job(transaction, job.job_id)
+
+    current = context.database.write(work)
+    if current.segment is not None:
+        clean(context, current.segment, batches_max=CLEAN_BATCHES_MAX)
+    delete_uploads(context, current.job_id)
+    return _ended(context, current, digest)
+
+
+def _check_metadata(context: Context, metadata: dict[str, str]) -> None:
+    limits = context.limits
+    if len(metadata) > limits.restore_metadata_items_max:
+        raise IllegalArgumentException(
+            f"RestoreMetadata: {len(metadata)} items must be at most {limits.restore_metadata_items_max}"
+        )
+    check_map("RestoreMetadata", metadata, limits.restore_metadata_bytes_max, IllegalArgumentException)
+
+
+def _objects_checksum(context: Context, job: JobRow, view: View) -> _Counted:
+    """SHA-256 over each object's name, a zero byte and its raw checksum, in ascending order of names.
+
+    The pages are read one by one. That the job's revision is still the same at the commit proves that they belong
+    together.
+    """
+    whole = hashlib.sha256()
+    start, more = b"", bool(view)
+    while more:
+        rows = context.database.read(
+            lambda transaction: objects.page(transaction, view, start=start, prefix=b"", limit=PAGE_OBJECTS)  # noqa: B023 - runs at once
+        )
+        for row in rows:
+            whole.update(row.name + b"\0" + row.summary)
+        if more := len(rows) == PAGE_OBJECTS:
+            start = rows[-1].name + b"\0"
+    return _Counted(whole.digest(), job.revision)
+
+
+def _commit(
+    context: Context,
+    transaction: Transaction,
+    job: JobRow,
+    view: View,
+    operation: CommitBackupJob,
+    counted: _Counted | None,
+    digest: bytes,
+    now_ms: int,
+) -> _Committed:
+    """Make the job a recovery point."""
+    assert job.segment is not None
+    latest = recovery_points.latest(transaction, job.vault_id, job.resource_arn)
+    base = latest if latest and latest.point_id == job.base_point_id else None
+    if base is None and job.base_point_id:
+        base = recovery_points.find(transaction, job.base_point_id)
+    change = objects.change(transaction, view)
+    totals = Totals(
+        change.object_count + (base.object_count if base else 0), change.size_bytes + (base.size_bytes if base else 0)
+    )
+    upload_counts = uploads.counts(transaction, job.job_id)
+    _check_commit(job, operation, totals, upload_counts.open, counted)
+    issues = operation.issue_count or 0
+    message = operation.status_message or (f"{issues} items were skipped." if issues else None)
+    metadata = operation.restore_metadata
+    if metadata is None:
+        metadata = _metadata_of_objects(context, transaction, view)
+    # The newest point is the next job's base, so it must also count as the newest if the clock was set back.
+    if latest is not None and latest.completed_ms is not None:
+        now_ms = max(now_ms, latest.completed_ms + 1)
+    point = recovery_points.complete(
+        transaction,
+        job.point_id,
+        job.segment,
+        resource_name=operation.resource_name,
+        status_message=message,
+        initiated_ms=job.initiated_ms,
+        completed_ms=now_ms,
+        size_bytes=totals.size_bytes,
+        object_count=totals.object_count,
+        restore_metadata=msgspec.json.encode(metadata).decode(),
+    )
+    row = records.begin_commit(transaction, job.segment)
+    lineages.set_tip(transaction, job.segment)
+    ended: dict[str, Any] = {
+        "resource_name": operation.resource_name,
+        "status_message": message,
+        "message_category": operation.message_category or ("CompletedWithIssues" if issues else "SUCCESS"),
+        "size_bytes": totals.size_bytes,
+        "commit_digest": digest,
+    }
+    jobs.end(transaction, job.job_id, "COMPLETED", now_ms=now_ms, **ended)
+    deleted = uploads.delete_complete(transaction, job.job_id, BATCH_ROWS) if upload_counts.complete else 0
+    return _Committed(
+        job._replace(state="COMPLETED", completed_ms=now_ms, **ended), point, row, deleted < sum(upload_counts)
+    )
+
+
+def _check_commit(
+    job: JobRow, operation: CommitBackupJob, totals: Totals, open_uploads: int, counted: _Counted | None
+) -> None:
+    if open_uploads and not operation.discard_open_uploads:
+        raise IllegalArgumentException(
+            f"BackupJobId: {open_uploads} uploads are not complete; complete them or set DiscardOpenUploads"
+        )
+    if operation.object_count not in (None, totals.object_count):
+        raise IllegalArgumentException(f"ObjectCount: {operation.object_count}, but the job has {totals.object_count}")
+    if totals.object_count == 0 and job.base_point_id is None:
+        raise IllegalArgumentException("BackupJobId: the job has no objects and no base to inherit any from")
+    if operation.objects_checksum is None or counted is None:
+        return
+    if counted.revision != job.revision:
+        raise IllegalArgumentException("ObjectsChecksum: objects were written while the job was being committed")
+    given = Checksum.parse(operation.objects_checksum)
+    if given.digest != counted.checksum:
+        present = Checksum(counted.checksum, given.form).text()
+        raise IllegalArgumentException(f"ObjectsChecksum: {operation.objects_checksum}, but the objects give {present}")
+
+
+def _metadata_of_objects(context: Context, transaction: Transaction, view: lineages.View) -> dict[str, str]:
+    """Restore metadata for a commit that gave none: the metadata strings of the first objects, by name (3.4)."""
+    limits = context.limits
+    metadata: dict[str, str] = {}
+    size = 0
+    for row in objects.page(transaction, view, start=b"", prefix=b"", limit=limits.restore_metadata_items_max):
+        if row.metadata_string:
+            size += len(row.name) + len(row.metadata_string.encode())
+            if size > limits.restore_metadata_bytes_max:
+                break
+            metadata[row.name.decode()] = row.metadata_string
+    return metadata
+
+
+def get_incremental_base_backup(
+    context: Context, operation: GetIncrementalBaseBackup, caller: Caller
+) -> GetIncrementalBaseBackupOutput:
+    """Choose and pin the job's base if that has not happened, and tell which it is."""
+    job = _job_for(context, operation.backup_job_id, operation.declaration.action, caller)
+    if job.completed_ms is None:
+        job = bind(context, job)
+    if job.state != "RUNNING":
+        raise JobStateConflictException(f"BackupJobId: {job.job_id} is {job.state}", state=job.state)
+    base_id = job.base_point_id
+    base = context.database.read(lambda transaction: recovery_points.find(transaction, base_id)) if base_id else None
+    if base is None:
+        return GetIncrementalBaseBackupOutput(backup_job_id=job.job_id, base_selection="NONE")
+    hurt = damaged_objects(context, base)
+    return GetIncrementalBaseBackupOutput(
+        backup_job_id=job.job_id,
+        base_selection="EXPLICIT" if job.base_selection == "EXPLICIT" else "LATEST",
+        base_recovery_point_arn=context.arns.point(base.point_id),
+        base_backup_job_id=base.job_id,
+        base_creation_date=seconds(base.created_ms),
+        object_count=base.object_count,
+        base_restore_metadata=restore_metadata(base.restore_metadata),
+        storage_job_id=job.job_id + BASE_SUFFIX,
+        damaged_object_count=hurt.count or None,
+        damaged_objects=hurt.names or None,
+    )

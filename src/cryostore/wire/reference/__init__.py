@@ -1,0 +1,1 @@
+"""Documents made from the declarations: API coverage, OpenAPI, the SDK model."""

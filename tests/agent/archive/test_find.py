@@ -1,0 +1,129 @@
+"""Finding by name, path, kind, time and size; and looking up single paths without reading a whole catalog."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from cryostore.agent import block
+from cryostore.agent.archive.find import Finder, Wanted
+from cryostore.agent.archive.listing import entries
+from cryostore.agent.archive.tree import Tree
+from cryostore.agent.backup import catalog_writer as catalog
+from cryostore.core.limits import KIB
+from cryostore.model.restores import GetChunk
+from support.agent import write
+
+
+def found(runs, pattern, **more):
+    with runs.opened() as archive:
+        return [entry.path for entry in Finder(Wanted(pattern=pattern, **more)).find(archive)]
+
+
+@pytest.fixture
+def source(tmp_path):
+    root = tmp_path / "source"
+    write(root, {"a.conf": b"1", "etc": {"a.conf": b"12345", "b": {"a.conf": b"", "new": b""}}, b"\xff.conf": b""})
+    os.symlink("a.conf", root / "link.conf")
+    for path in ("a.conf", "etc/a.conf", "etc/b/a.conf", "etc/b/new"):
+        os.utime(root / path, ns=(1, 10**18))
+    os.utime(root / "etc" / "b" / "new", ns=(1, 2 * 10**18))
+    return root
+
+
+def test_names_and_paths(runs, source):
+    runs.backup(source)
+    every = [b"a.conf", b"link.conf", b"\xff.conf", b"etc/a.conf", b"etc/b/a.conf"]
+    assert found(runs, b"*.conf") == every
+    assert found(runs, b"a.con?") == [b"a.conf", b"etc/a.conf", b"etc/b/a.conf"]
+    assert found(runs, b"[!a]*.conf", kind="f") == [b"\xff.conf"]
+    assert found(runs, b"/etc/*.conf") == [b"etc/a.conf", b"etc/b/a.conf"]
+    assert found(runs, os.fsencode(source) + b"/a.conf") == [b"a.conf"]
+    assert found(runs, b"\xff*") == [b"\xff.conf"]
+    assert found(runs, b"A.CONF") == []
+
+
+def test_kinds_times_and_sizes(local_runs, source):
+    local_runs.backup(source)
+    assert found(local_runs, b"*", kind="d") == [b"etc", b"etc/b"]
+    assert found(local_runs, b"*", kind="l") == [b"link.conf"]
+    assert found(local_runs, b"*.conf", larger_bytes=1) == [b"etc/a.conf"]
+    assert found(local_runs, b"new", newer_ns=10**18) == [b"etc/b/new"]
+    assert found(local_runs, b"new", newer_ns=2 * 10**18) == []
+
+
+class Counting:
+    """Counts the chunks that are fetched."""
+
+    def __init__(self, call):
+        self.inner = call
+        self.fetched = 0
+
+    def call(self, operation):
+        self.fetched += isinstance(operation, GetChunk)
+        return self.inner.call(operation)
+
+
+@pytest.fixture
+def many(local_runs, tmp_path, monkeypatch):
+    """Backed up: a catalog of many chunks, which are cut smaller than they would be."""
+    monkeypatch.setattr(catalog, "CHUNK_BYTES_MIN", 4 * KIB)
+    monkeypatch.setattr(catalog, "CHUNK_BYTES_MAX", 16 * KIB)
+    tree = {f"{n:03}": {f"file-{m:03}": b"" for m in range(20)} for n in range(100)}
+    write(tmp_path / "source", tree)
+    write(tmp_path / "source", {"a": {"b": {"c": b"deep"}}, "a.b": {"d": b""}, "a-b": {}})
+    local_runs.backup(tmp_path / "source")
+    return local_runs
+
+
+def test_what_recovery_points_share_is_read_once(many, tmp_path):
+    write(tmp_path / "source" / "050", {"needle": b""})
+    first = many.latest()
+    many.backup(tmp_path / "source")
+    finder = Finder(Wanted(pattern=b"needle"))
+    with many.opened() as archive:
+        assert len(archive.catalog_chunks) > 5
+        assert [entry.path for entry in finder.find(archive)] == [b"050/needle"]
+    call = many.call = Counting(many.call)
+    with many.opened(first) as archive:
+        assert list(finder.find(archive)) == []
+    assert call.fetched <= 2
+    finder = Finder(Wanted(pattern=b"file-007"))
+    for point in (first, "latest", first):
+        with many.opened(point) as archive:
+            assert [entry.path for entry in finder.find(archive)] == [b"%03d/file-007" % n for n in range(100)]
+
+
+def test_a_path_is_looked_up_without_reading_all(many):
+    call = many.call = Counting(many.call)
+    with many.opened() as archive:
+        tree = Tree(archive)
+        entry = tree.find(b"021/file-007")
+        assert entry.path == b"021/file-007"
+        assert call.fetched < len(archive.catalog_chunks)
+
+
+def test_every_path_is_found_and_no_other(many):
+    with many.opened() as archive:
+        tree = Tree(archive)
+        listed = list(entries(archive))
+        assert len(listed) > 2_000
+        for entry in listed[::97] + [each for each in listed if each.path.startswith(b"a")]:
+            assert tree.find(entry.path) == entry
+        for path in (b"b", b"a/c", b"a.b/c", b"021/", b"021/file", b"999", b"a/b/c/d", b"."):
+            assert tree.find(path) is None
+        assert tree.root().row.is_directory
+        assert sum(each.entries for each in tree.directory(b"021")) == 20
+
+
+def test_a_folder_of_several_blocks(local_runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(block, "WHOLE_ENTRIES_MAX", 10)
+    monkeypatch.setattr(block, "PART_ENTRIES_MAX", 16)
+    write(tmp_path / "source", {"many": {f"{n:03}": b"" for n in range(100)}})
+    local_runs.backup(tmp_path / "source")
+    with local_runs.opened() as archive:
+        tree = Tree(archive)
+        assert len(tree.directory(b"many")) > 5
+        assert all(tree.find(b"many/%03d" % n).path == b"many/%03d" % n for n in range(100))
+        assert tree.find(b"many/100") is None

@@ -1,0 +1,205 @@
+"""The catalog as a tree: what is looked up is what a whole reading finds, and few chunks are read for it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cryostore.agent.archive.find import Finder, Wanted
+from cryostore.agent.archive.listing import entries_of
+from cryostore.agent.archive.points import find_point, opened, point_id
+from cryostore.agent.archive.tree import Tree
+from cryostore.agent.block import Kind, decode, encode, order_key
+from cryostore.agent.entry import NO_CONTENT, Content, Row
+from cryostore.agent.header import Header
+from cryostore.agent.report import Report
+from cryostore.agent.restore.run import Options, restore
+from cryostore.core.errors import ConfigurationError
+from support.made_archive import put
+
+FOLDER, FILE = 0o040755, 0o100644
+NAMES = (
+    st.binary(min_size=1, max_size=3)
+    .filter(lambda name: not {b"/", b"\0"} & {bytes([b]) for b in name})
+    .filter(lambda name: name not in (b".", b".."))
+)
+
+
+def row(mode, inode=1):
+    return Row(mode, 0, 0, 1, 0, 1 if mode == FILE else 0, 0, 0, inode).pack()
+
+
+ROOT = encode(Kind.ROOT, b"", b"\0", [row(FOLDER)], [NO_CONTENT.pack()], {})
+
+
+def blocks_of(tree, part=3):
+    """The blocks of folders, given as paths with the modes of their names, at most `part` entries in each."""
+    yield ROOT
+    for path in sorted(tree, key=order_key):
+        names = sorted(tree[path])
+        for first in range(0, max(len(names), 1), part):
+            some = names[first : first + part]
+            contents = [(Content(1, 0, 0) if tree[path][name] == FILE else NO_CONTENT).pack() for name in some]
+            rows = [row(tree[path][name]) for name in some]
+            yield encode(Kind.DIRECTORY, path, b"".join(name + b"\0" for name in some), rows, contents, {})
+
+
+class Cut:
+    """A catalog cut into chunks, read as an archive's is."""
+
+    def __init__(self, blocks, sizes):
+        self.catalog_chunks = []
+        while blocks:
+            count = sizes[len(self.catalog_chunks) % len(sizes)]
+            self.catalog_chunks.append(b"".join(blocks[:count]))
+            blocks = blocks[count:]
+
+    def get(self, chunk):
+        return chunk
+
+    def ahead(self, work, given):
+        yield from map(work, given)
+
+
+@st.composite
+def trees(draw):
+    """Folders by path, each with its names and their modes."""
+    tree = {b"": {}}
+    for _ in range(draw(st.integers(0, 25))):
+        above = draw(st.sampled_from(sorted(tree)))
+        name = draw(NAMES)
+        path = above + b"/" + name if above else name
+        if path not in tree and name not in tree[above]:
+            mode = draw(st.sampled_from([FOLDER, FILE]))
+            tree[above][name] = mode
+            if mode == FOLDER:
+                tree[path] = {}
+    return tree
+
+
+@given(trees(), st.lists(st.integers(1, 4), min_size=1, max_size=5), NAMES)
+def test_what_is_looked_up_is_what_reading_all_finds(folders, sizes, other):
+    cut = Cut(list(blocks_of(folders)), sizes)
+    tree = Tree(cut)
+    everything = [entry for chunk in cut.catalog_chunks for block in decode(chunk) for entry in entries_of(block)]
+    listed = [entry for entry in everything if entry.path]
+    for entry in listed:
+        assert tree.find(entry.path) == entry
+        if not entry.row.is_directory:
+            assert list(tree.entries(entry.path)) == [entry]
+    for path in folders:
+        inside = [entry for entry in listed if not path or entry.path.startswith(path + b"/")]
+        direct = [entry for entry in inside if entry.path.rpartition(b"/")[0] == path]
+        assert list(tree.entries(path)) == inside
+        assert list(tree.entries(path, recursive=False)) == direct
+        if other not in folders[path]:
+            missing = path + b"/" + other if path else other
+            assert tree.find(missing) is None
+            assert tree.directory(missing) == []
+            with pytest.raises(ConfigurationError):
+                list(tree.entries(missing))
+
+
+# --- how much is read ---
+
+CHUNKS = 500
+
+
+class Counting:
+    """Counts the calls by the names of their operations."""
+
+    def __init__(self, inner):
+        self._inner = inner
+        self.counts = Counter()
+
+    def call(self, operation):
+        self.counts[type(operation).__name__] += 1
+        return self._inner.call(operation)
+
+
+@pytest.fixture
+def large(local_runs):
+    """A recovery point whose catalog has many chunks, a folder of three files in each; counts the calls."""
+    folders = {b"": {b"d%04d" % number: FOLDER for number in range(CHUNKS)}}
+    folders |= {path: dict.fromkeys((b"a", b"b", b"c"), FILE) for path in folders[b""]}
+    blocks = list(blocks_of(folders, part=CHUNKS))
+    chunks = [blocks[0] + blocks[1], *blocks[2:]]
+    header = Header(root=b"/x", entries=0, files=0, file_bytes=0, objects=[], users={}, groups={}).encode()
+    put(local_runs, chunks, header=header)
+    local_runs.call = Counting(local_runs.call)
+    return local_runs
+
+
+def test_one_folder_is_restored_by_reading_little_of_the_catalog(large, tmp_path):
+    report = Report()
+    with large.opened() as archive:
+        large.call.counts.clear()
+        restore(archive, Options(target=os.fsencode(tmp_path / "target"), path=b"d0321"), report)
+    assert sorted(os.listdir(tmp_path / "target")) == ["a", "b", "c"]
+    assert report.issue_count == 0
+    assert large.call.counts["GetChunk"] <= 2 * CHUNKS.bit_length() + 6
+
+
+def test_one_file_is_restored_by_reading_little_of_the_catalog(large, tmp_path):
+    with large.opened() as archive:
+        large.call.counts.clear()
+        restore(archive, Options(target=os.fsencode(tmp_path / "target"), path=b"d0321/b"), Report())
+    assert (tmp_path / "target" / "b").read_bytes() == b"x"
+    assert large.call.counts["GetChunk"] <= 2 * CHUNKS.bit_length() + 6
+
+
+@pytest.mark.parametrize("path", [b"d0321", b"d0000/a", b"d0499", b"d0499/c", b""])
+def test_one_path_is_listed_by_reading_little_of_the_catalog(large, path):
+    with large.opened() as archive:
+        large.call.counts.clear()
+        found = list(Tree(archive).entries(path, recursive=False))
+    assert len(found) == {b"": CHUNKS}.get(path, 1 if b"/" in path else 3)
+    assert large.call.counts["GetChunk"] <= 2 * CHUNKS.bit_length() + 6
+
+
+@pytest.mark.parametrize("pattern", [b"/x/d0321/*", b"d0321/[ab]*", b"/d0321/?"])
+def test_a_pattern_below_one_folder_is_found_by_reading_little_of_the_catalog(large, pattern):
+    with large.opened() as archive:
+        large.call.counts.clear()
+        found = [entry.path for entry in Finder(Wanted(pattern=pattern)).find(archive)]
+    assert found[:2] == [b"d0321/a", b"d0321/b"]
+    assert large.call.counts["GetChunk"] <= 4 * CHUNKS.bit_length() + 8
+
+
+@given(
+    st.sampled_from([b"/", b"/r", b"/r/s"]),
+    st.lists(st.sampled_from([b"r", b"s", b"a", b"b", b"*", b"?", b"[ab]", b"/", b"/"]), min_size=1, max_size=8),
+    trees(),
+)
+def test_what_a_pattern_names_lies_in_the_folders_that_are_read(root, parts, folders):
+    wanted = Wanted(pattern=b"".join(parts))
+    below = wanted.folders(root)
+    for path, names in folders.items():
+        for name in names:
+            if below is not None and wanted.names(root, path, name):
+                assert any(path == folder or path.startswith(folder + b"/") for folder in below)
+
+
+@pytest.mark.parametrize("shape", ["arn", "id"])
+def test_a_full_name_of_a_recovery_point_is_not_looked_for_in_lists(local_runs, tmp_path, shape):
+    (tmp_path / "source").mkdir()
+    for _ in range(3):
+        local_runs.backup(tmp_path / "source")
+    listed = find_point(local_runs.call, "latest", resource=local_runs.resource)
+    name = listed.recovery_point_arn if shape == "arn" else point_id(listed).lower()
+    call = Counting(local_runs.call)
+    assert find_point(call, name) == listed
+    assert find_point(call, name, resource=local_runs.resource) == listed
+    assert find_point(call, name, vault="Default") == listed
+    assert call.counts["ListRecoveryPointsByBackupVault"] == 0
+    with pytest.raises(ConfigurationError, match="is no recovery point"):
+        find_point(call, name[:-1] + ("0" if name[-1] != "0" else "1"))
+    with pytest.raises(ConfigurationError, match="is no recovery point"):
+        find_point(call, name, resource="another")
+    assert call.counts["ListRecoveryPointsByBackupVault"] == 0
+    with opened(call, listed, "test"):
+        pass

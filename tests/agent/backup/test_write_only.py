@@ -1,0 +1,215 @@
+"""Write-only: a machine with a public key alone makes backups that it cannot read, and need not send all again."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from cryostore.agent.backup.run_memory import load
+from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.formats.sealed_chunk import Kind, open_chunk
+from cryostore.agent.keys.agent_key import AgentKey, PublicKey
+from cryostore.agent.keys.archive_key import ArchiveKey
+from cryostore.agent.keys.cipher import derive
+from cryostore.agent.keys.key_object import is_key_name
+from cryostore.client import pages
+from cryostore.core.errors import KeyUnavailableError
+from cryostore.core.limits import KIB, MIB
+from cryostore.model.recovery_points import DeleteRecoveryPoint
+from cryostore.model.restores import GetChunk, GetObjectMetadata
+from support.agent import Runs, seen, write
+
+
+def noise(length, seed=1):
+    return random.Random(seed).randbytes(length)
+
+
+@pytest.fixture
+def key():
+    return AgentKey.generate()
+
+
+@pytest.fixture
+def writer(local_runs, key, tmp_path):
+    """Runs of a machine that has the public part alone."""
+    return Runs(local_runs.call, local_runs.resource, PublicKey(key.public), tmp_path / "state")
+
+
+@pytest.fixture
+def reader(local_runs, key):
+    """Runs of whoever has the whole key."""
+    return Runs(local_runs.call, local_runs.resource, key)
+
+
+def tree(root):
+    write(
+        root,
+        {
+            "small": noise(1000, "small"),
+            "large": noise(12 * MIB, "large"),
+            "folder": {f"{n}": noise(3000, n) for n in range(100)},
+            "link": lambda path: os.symlink("target-of-the-link", path),
+            "sparse": b"",
+        },
+    )
+    os.truncate(root / "sparse", 8 * MIB)
+    with (root / "sparse").open("r+b") as file:
+        file.seek(3 * MIB)
+        file.write(noise(MIB, "sparse"))
+    os.setxattr(root / "small", "user.note", b"attribute")
+
+
+def test_it_cannot_read_what_it_wrote_and_the_whole_key_can(writer, reader, tmp_path):
+    tree(tmp_path / "source")
+    writer.backup(tmp_path / "source")
+    with pytest.raises(KeyUnavailableError, match="public part"):
+        writer.restore(tmp_path / "target")
+    reader.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_an_unchanged_tree_is_not_read_again(writer, reader, tmp_path):
+    tree(tmp_path / "source")
+    writer.backup(tmp_path / "source")
+    opened = []
+    report, _ = writer.backup(tmp_path / "source", before_read=opened.append)
+    assert opened == []
+    assert report.unchanged == report.files
+    assert report.sent_bytes < 64 * KIB
+    reader.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_changes_renames_and_copies_cost_what_is_new(writer, reader, tmp_path):
+    tree(tmp_path / "source")
+    writer.backup(tmp_path / "source")
+    os.rename(tmp_path / "source" / "folder", tmp_path / "source" / "renamed")
+    write(tmp_path / "source", {"copy of large": noise(12 * MIB, "large"), "new": noise(2000, "new")})
+    with (tmp_path / "source" / "large").open("r+b") as file:
+        file.seek(6 * MIB)
+        file.write(b"changed")
+    report, _ = writer.backup(tmp_path / "source")
+    assert report.sent_bytes < 5 * MIB
+    reader.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_keys_of_runs_of_which_nothing_is_left_go(writer, reader, tmp_path):
+    for number in range(4):
+        write(tmp_path / "source", {"file": noise(MIB, number)})
+        writer.backup(tmp_path / "source")
+    with reader.opened() as archive:
+        assert sum(map(is_key_name, archive.names)) <= 2
+    for number in range(3):
+        write(tmp_path / "source", {f"file {number}": noise(MIB, 100 + number)})
+        writer.backup(tmp_path / "source")
+    with reader.opened() as archive:
+        assert sum(map(is_key_name, archive.names)) >= 4
+    reader.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def forget(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def spoil(folder):
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize("lose", [forget, spoil])
+def test_without_its_memory_a_run_is_a_full_one(writer, reader, tmp_path, lose):
+    tree(tmp_path / "source")
+    writer.backup(tmp_path / "source")
+    lose(tmp_path / "state")
+    report, _ = writer.backup(tmp_path / "source")
+    assert report.sent_bytes > 12 * MIB
+    reader.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_a_memory_of_another_point_is_good_for_chunks_alone(writer, reader, tmp_path):
+    tree(tmp_path / "source")
+    writer.backup(tmp_path / "source")
+    before = {path: path.read_bytes() for path in (tmp_path / "state").iterdir()}
+    write(tmp_path / "source", {"new": noise(2000, "new")})
+    writer.backup(tmp_path / "source")
+    for path, data in before.items():
+        path.write_bytes(data)
+    opened = []
+    report, _ = writer.backup(tmp_path / "source", before_read=opened.append)
+    assert b"large" in opened
+    assert report.sent_bytes < 2 * MIB
+    reader.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def stored(call, job_id):
+    """All that the store has of an archive: chunks and heads."""
+    for item in pages.objects(call, job_id):
+        blob = call.call(GetObjectMetadata(storage_job_id=job_id, object_token=item.object_token)).metadata_blob
+        if blob is not None:
+            yield Kind.HEAD, item.name.encode(), bytes(blob.data)
+        for chunk in pages.chunks(call, job_id, item.object_token):
+            data = call.call(GetChunk(storage_job_id=job_id, chunk_token=chunk.chunk_token)).data
+            yield None, item.name.encode(), bytes(data.data)
+
+
+def test_nothing_that_the_machine_has_on_disk_decrypts_the_archive(writer, reader, tmp_path):
+    """Every 32 bytes that lie anywhere in its files are tried, as an archive's key and as an agent's."""
+    tree(tmp_path / "source")
+    writer.backup(tmp_path / "source")
+    with reader.opened() as archive:
+        things = list(stored(reader.call, archive.job_id))
+        secret = archive.sealing.active.secret
+        chunks = archive.catalog_chunks
+        identities = [bytes.fromhex(chunk.checksum) for chunk in chunks]
+        key_id = archive.sealing.active.key_id
+    heads = [(place, data) for kind, place, data in things if kind == Kind.HEAD]
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir()) + writer.key.public
+    assert heads
+    assert identities
+    assert secret not in kept
+    candidates = {kept[at : at + 32] for at in range(len(kept) - 31)}
+    memory = load(str(next((tmp_path / "state").iterdir())))
+    candidates.add(derive(memory.identity, b"cryostore agent seal 1"))
+    for candidate in candidates:
+        key = ArchiveKey(key_id, candidate, memory.identity)
+        place, data = heads[0]
+        with pytest.raises((ArchiveDamagedError, KeyUnavailableError)):
+            open_chunk({key_id: key}, Kind.HEAD, place, data)
+    # The right one, given the same way, opens it: so that this test can fail.
+    assert open_chunk({key_id: ArchiveKey(key_id, secret, memory.identity)}, Kind.HEAD, *heads[0])
+
+
+def test_no_name_and_no_content_stands_in_its_memory(writer, tmp_path):
+    tree(tmp_path / "source")
+    writer.backup(tmp_path / "source")
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
+    for word in (b"large", b"folder", b"target-of-the-link", b"attribute", noise(1000, "small")[:16]):
+        assert word not in kept
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "state").iterdir())
+
+
+def test_nothing_is_taken_over_whose_key_is_gone(writer, reader, tmp_path):
+    """All recovery points are deleted, and with them the keys of their chunks, which the store may still offer."""
+    tree(tmp_path / "source")
+    writer.backup(tmp_path / "source")
+    call = DeleteRecoveryPoint(backup_vault_name="Default", recovery_point_arn=writer.latest())
+    writer.call.call(call)
+    report, _ = writer.backup(tmp_path / "source")
+    assert report.sent_bytes > 12 * MIB
+    reader.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_a_memory_that_cannot_be_written_is_an_issue_and_no_failure(writer, reader, tmp_path):
+    tree(tmp_path / "source")
+    (tmp_path / "state").write_bytes(b"no folder")
+    report, outcome = writer.backup(tmp_path / "source")
+    assert outcome.recovery_point_arn == reader.latest()
+    assert ["cannot be written" in issue.reason for issue in report.issues] == [True]

@@ -1,0 +1,93 @@
+"""Keys that lie with an archive under a passphrase: what somebody else put there costs little and hides nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cryostore.agent.archive.points import find_point, opened
+from cryostore.agent.archive.reader import Archive
+from cryostore.agent.backup.key_changes import change
+from cryostore.agent.keys import key_file, locked_key
+from cryostore.agent.keys.agent_key import AgentKey
+from cryostore.agent.keys.cipher import SALT_BYTES, Stretching
+from cryostore.agent.keys.keyed_call import KeyedCall
+from cryostore.core.errors import KeyUnavailableError
+from support.agent import Runs, write
+
+CHEAP = Stretching(bytes(SALT_BYTES), 1, 1, 64)
+
+
+def lock(passphrase="right", stretching=CHEAP):
+    return key_file.encode(AgentKey.generate(), passphrase, stretching)
+
+
+def with_costs(data, **costs):
+    document = json.loads(data)
+    document["argon2id"] |= costs
+    return json.dumps(document).encode()
+
+
+@pytest.fixture
+def opened_with(local_runs, tmp_path, monkeypatch):
+    """Opens an archive with these locks by a passphrase; answers how each that was tried is stretched."""
+    runs = Runs(local_runs.call, local_runs.resource, AgentKey.generate())
+    write(tmp_path / "source", {"file": b"file"})
+    runs.backup(tmp_path / "source")
+    whole = AgentKey.generate()
+
+    def call(locks, right=True, stretching=CHEAP):
+        point = find_point(local_runs.call, "latest", None, runs.resource)
+
+        def add(access):
+            access.add(whole, "mine", key_file.encode(whole, "right", stretching) if right else b"")
+            access.locks |= locks
+
+        change(runs.keyed_call, point, add)
+        tried = []
+        stretched = key_file.stretched
+        monkeypatch.setattr(key_file, "stretched", lambda secret, how: tried.append(how) or stretched(secret, how))
+        inner = KeyedCall(local_runs.call, None, ask=lambda: "right")
+        with opened(inner, find_point(inner, "latest", None, runs.resource), "list") as archive:
+            assert isinstance(archive, Archive)
+        assert inner.key.fingerprint == whole.fingerprint
+        return tried
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b"x" * 100_000,
+        lock("another"),
+        with_costs(lock(), lanes=0),
+        with_costs(lock(), salt="!"),
+    ],
+)
+def test_a_lock_that_is_malformed_hides_no_other(opened_with, bad):
+    opened_with({f"lock-{number:032x}": bad for number in range(3)})
+
+
+@pytest.mark.parametrize("costs", [{"memory_kib": 4 * 1024 * 1024}, {"iterations": 64, "memory_kib": 512 * 1024}])
+def test_a_lock_that_costs_too_much_is_not_tried(opened_with, costs):
+    tried = opened_with({f"lock-{number:032x}": with_costs(lock(), **costs) for number in range(3)})
+    assert tried == [CHEAP._replace(salt=tried[0].salt)]
+
+
+def test_the_cheapest_is_tried_first(opened_with):
+    dear = {f"lock-{number:032x}": with_costs(lock(), iterations=50 - number, memory_kib=1024) for number in range(3)}
+    mine = CHEAP._replace(iterations=49, memory_kib=1024)
+    assert [how.iterations for how in opened_with(dear, stretching=mine)] == [48, 49]
+
+
+def test_all_locks_together_cost_no_more_than_the_bound(opened_with, monkeypatch):
+    monkeypatch.setattr(locked_key, "ALL_WORK_MAX", 10 * CHEAP.work)
+    locks = {f"lock-{number:032x}": lock("another") for number in range(20)}
+    with pytest.raises(KeyUnavailableError, match="opens no key"):
+        opened_with(locks, right=False)

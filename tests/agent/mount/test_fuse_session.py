@@ -1,0 +1,171 @@
+"""The FUSE protocol without a kernel: its messages over a socket, for where nothing can be mounted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import struct
+from contextlib import closing, contextmanager
+
+import pytest
+
+from cryostore.agent.archive.points import find_point
+from cryostore.agent.backup.job import open_job
+from cryostore.agent.mount.fuse_session import THREADS, Session
+from cryostore.agent.mount.fuse_wire import Opcode
+from cryostore.agent.mount.tree import Mounted
+from cryostore.agent.small_object import store_small
+from support.agent import write
+
+HEADER = struct.Struct("<IIQQIIIHH")
+
+
+class Kernel:
+    """Asks as a kernel does."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.unique = 0
+
+    def send(self, opcode, node, data=b""):
+        self.unique += 2
+        self.connection.send(HEADER.pack(HEADER.size + len(data), opcode, self.unique, node, 0, 0, 0, 0, 0) + data)
+
+    def ask(self, opcode, node=1, data=b""):
+        """The body of the answer. Raises OSError with its number."""
+        self.send(opcode, node, data)
+        answer = self.connection.recv(1 << 20)
+        length, error, unique = struct.unpack_from("<IiQ", answer)
+        assert (length, unique) == (len(answer), self.unique)
+        if error:
+            assert len(answer) == 16
+            raise OSError(-error, os.strerror(-error))
+        return answer[16:]
+
+    def look_up(self, *names, node=1):
+        """The number and the mode of what is at a path."""
+        mode = 0
+        for name in names:
+            answer = self.ask(Opcode.LOOKUP, node, name + b"\0")
+            node, mode = struct.unpack_from("<Q", answer)[0], struct.unpack_from("<I", answer, 40 + 60)[0]
+        return node, mode
+
+    def names(self, node, opcode=Opcode.READDIR, size=4096):
+        """The names in a directory, read in answers of at most `size` bytes."""
+        (handle,) = struct.unpack_from("<Q", self.ask(Opcode.OPENDIR, node, bytes(8)))
+        found, position = [], 0
+        while data := self.ask(opcode, node, struct.pack("<QQI20x", handle, position, size)):
+            assert len(data) <= size
+            while data:
+                data = data[128 if opcode == Opcode.READDIRPLUS else 0 :]
+                _, position, length, _ = struct.unpack_from("<QQII", data)
+                found.append(data[24 : 24 + length])
+                data = data[24 + (length + 7) // 8 * 8 :]
+        self.ask(Opcode.RELEASEDIR, node, struct.pack("<QIIQ", handle, 0, 0, 0))
+        return found
+
+
+@contextmanager
+def mounted(call, point=None, resource=None):
+    """A kernel that talks with a session, and what the session says of failures."""
+    said = []
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with closing(Mounted(call, point, None, resource)) as files:
+        threads = Session(theirs.fileno(), files, said.append).start(lambda: None)
+        assert len(threads) == THREADS
+        try:
+            ours.settimeout(30)
+            kernel = Kernel(ours)
+            assert (
+                struct.unpack_from("<IIII", kernel.ask(Opcode.INIT, 0, struct.pack("<IIII", 7, 40, 1 << 20, 0)))[0] == 7
+            )
+            yield kernel, said
+        finally:
+            ours.close()
+            for thread in threads:
+                thread.join(30)
+            theirs.close()
+
+
+@pytest.fixture
+def kernel(local_runs, tmp_path):
+    tree = {"file": b"content", "many": {f"{n:04}": b"" for n in range(300)}, b"\xff": {}}
+    write(tmp_path / "source", tree)
+    os.symlink(b"\xfe", tmp_path / "source" / "link")
+    local_runs.backup(tmp_path / "source")
+    point = find_point(local_runs.call, "latest", resource=local_runs.resource)
+    with mounted(local_runs.call, point) as (kernel, said):
+        yield kernel
+        assert said == []
+
+
+def test_looking_and_reading(kernel):
+    node, mode = kernel.look_up(b"file")
+    assert stat.S_ISREG(mode)
+    (handle,) = struct.unpack_from("<Q", kernel.ask(Opcode.OPEN, node, struct.pack("<II", os.O_RDONLY, 0)))
+    assert kernel.ask(Opcode.READ, node, struct.pack("<QQI20x", handle, 2, 3)) == b"nte"
+    assert kernel.ask(Opcode.READ, node, struct.pack("<QQI20x", handle, 7, 3)) == b""
+    assert struct.unpack_from("<Q", kernel.ask(Opcode.LSEEK, node, struct.pack("<QQII", handle, 0, 4, 0))) == (7,)
+    assert kernel.ask(Opcode.READLINK, kernel.look_up(b"link")[0]) == b"\xfe"
+    assert stat.S_ISDIR(kernel.look_up(b"\xff")[1])
+    with pytest.raises(OSError, match="No such file"):
+        kernel.look_up(b"none")
+    with pytest.raises(OSError, match="No such file"):
+        kernel.look_up(b"many", b"..")
+
+
+@pytest.mark.parametrize("opcode", [Opcode.READDIR, Opcode.READDIRPLUS])
+@pytest.mark.parametrize("size", [200, 4096, 100_000])
+def test_listing_in_small_and_large_answers(kernel, opcode, size):
+    assert kernel.names(1, opcode, size) == [b".", b"..", b"file", b"link", b"many", b"\xff"]
+    node, _ = kernel.look_up(b"many")
+    assert kernel.names(node, opcode, size) == [b".", b"..", *(b"%04d" % n for n in range(300))]
+
+
+def test_what_is_refused(kernel):
+    node, _ = kernel.look_up(b"file")
+    with pytest.raises(OSError, match="Read-only"):
+        kernel.ask(Opcode.OPEN, node, struct.pack("<II", os.O_WRONLY, 0))
+    for opcode in (4, 9, 10, 11, 12, 16):
+        with pytest.raises(OSError, match="Read-only"):
+            kernel.ask(opcode, node, bytes(64))
+    for opcode in (36, 99, 4096):
+        with pytest.raises(OSError, match="not implemented"):
+            kernel.ask(opcode, node, bytes(64))
+    with pytest.raises(OSError, match="No such file"):
+        kernel.ask(Opcode.GETATTR, 12345, bytes(16))
+    with pytest.raises(OSError, match="No data"):
+        kernel.ask(Opcode.GETXATTR, node, struct.pack("<II", 0, 0) + b"user.x\0")
+
+
+def test_what_is_forgotten_is_gone(kernel):
+    node, _ = kernel.look_up(b"file")
+    assert kernel.look_up(b"file")[0] == node
+    kernel.send(Opcode.FORGET, node, struct.pack("<Q", 1))
+    assert kernel.ask(Opcode.GETATTR, node, bytes(16))
+    kernel.send(Opcode.BATCH_FORGET, 0, struct.pack("<IIQQ", 1, 0, node, 1))
+    assert any(is_gone(kernel, node) for _ in range(1000))  # another thread may answer before the one that forgets
+
+
+def is_gone(kernel, node):
+    try:
+        kernel.ask(Opcode.GETATTR, node, bytes(16))
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def test_a_point_that_is_no_archive_stands_there_and_cannot_be_entered(local_runs, tmp_path):
+    job = open_job(local_runs.call, "Default", local_runs.resource, {})
+    job.commit({"object": store_small(local_runs.call, job.job_id, "object", b"data")}, {}, 0)
+    with mounted(local_runs.call, resource=local_runs.resource) as (kernel, said):
+        folder, _ = kernel.look_up(b"resources", local_runs.resource.encode())
+        name = next(name for name in kernel.names(folder) if name.startswith(b"2"))
+        node, mode = kernel.look_up(name, node=folder)
+        assert mode == stat.S_IFDIR
+        with pytest.raises(OSError) as raised:
+            kernel.names(node)
+        assert raised.value.errno == errno.EIO
+        assert said == ["the archive has no object catalog"]

@@ -1,0 +1,145 @@
+"""Attributes that few files have: ACLs, capabilities, owners that have other numbers here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import stat
+import struct
+
+import pytest
+
+from cryostore.agent.block import Extra, ExtraKind
+from cryostore.agent.entry import Row
+from cryostore.agent.header import Header
+from cryostore.agent.restore.attributes import Attributes
+from support.agent import seen, write
+from support.os_calls import failing
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
+
+
+def acl(*entries):
+    """The bytes of an ACL: tag, permissions, number."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+NOBODY = 0xFFFFFFFF
+ACCESS = acl((1, 6, NOBODY), (2, 4, 1234), (4, 4, NOBODY), (16, 6, NOBODY), (32, 0, NOBODY))
+CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # may bind low ports
+
+
+def header(users=None, groups=None):
+    return Header(root=b"/", entries=0, files=0, file_bytes=0, objects=[], users=users or {}, groups=groups or {})
+
+
+def row(mode=0o100644, uid=0, gid=0):
+    return Row(mode, uid, gid, 1, 0, 0, 1_000_000_001, 1, 1)
+
+
+def untold(kind, reason):
+    pytest.fail(f"{kind}: {reason}")
+
+
+@needs_root
+def test_acls_and_capabilities_come_back(local_runs, tmp_path):
+    write(tmp_path / "source", {"acl": b"", "program": b"", "folder": {"inside": b""}})
+    try:
+        os.setxattr(tmp_path / "source" / "acl", "system.posix_acl_access", ACCESS)
+        os.setxattr(tmp_path / "source" / "folder", "system.posix_acl_default", ACCESS)
+        os.setxattr(tmp_path / "source" / "program", "security.capability", CAPABILITY)
+    except OSError as error:
+        pytest.skip(f"not on this file system: {error}")
+    os.chown(tmp_path / "source" / "program", 1, 1)
+    os.setxattr(tmp_path / "source" / "program", "security.capability", CAPABILITY)
+    os.chmod(tmp_path / "source" / "acl", 0o664)
+    local_runs.backup(tmp_path / "source")
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+    assert "security.capability" in os.listxattr(tmp_path / "target" / "program")
+    assert os.listxattr(tmp_path / "target" / "folder" / "inside") == []
+
+
+@needs_root
+def test_what_a_folder_of_the_target_hands_down_does_not_stay(local_runs, tmp_path):
+    write(tmp_path / "source", {"file": b"", "folder": {"deep": {"file": b""}}})
+    local_runs.backup(tmp_path / "source")
+    (tmp_path / "target").mkdir()
+    try:
+        os.setxattr(tmp_path / "target", "system.posix_acl_default", ACCESS)
+    except OSError as error:
+        pytest.skip(f"not on this file system: {error}")
+    os.chown(tmp_path / "target", 0, 4321)
+    os.chmod(tmp_path / "target", 0o2755)
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_without_its_acl_a_file_does_not_get_the_group_rights_of_the_mask(local_runs, tmp_path, monkeypatch):
+    source, target = tmp_path / "source", tmp_path / "target"
+    write(source, {"a": b"a"})
+    try:
+        os.setxattr(source / "a", "system.posix_acl_access", ACCESS)
+    except OSError as error:
+        pytest.skip(f"not on this file system: {error}")
+    local_runs.backup(source)
+    with failing(monkeypatch, "setxattr", errno.ENOTSUP):
+        report = local_runs.restore(target)
+    assert report.issue_count == 1
+    assert stat.S_IMODE((target / "a").stat().st_mode) == 0o600
+
+
+@needs_root
+def test_owners_are_found_by_name(tmp_path):
+    write(tmp_path, {"file": b""})
+    daemon = pwd.getpwnam("daemon")
+    there = header(users={77: "daemon", 78: "nobody-has-this-name"}, groups={77: "daemon"})
+    for numeric, uid, owner in ((False, 77, daemon.pw_uid), (True, 77, 77), (False, 78, 78)):
+        Attributes(there, numeric_owner=numeric).apply(os.fsencode(tmp_path / "file"), row(uid=uid), [], untold)
+        assert (tmp_path / "file").stat().st_uid == owner
+
+
+def test_attributes_that_the_archive_does_not_have_go(tmp_path):
+    write(tmp_path, {"file": b""})
+    os.setxattr(tmp_path / "file", "user.old", b"old")
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    Attributes(header()).apply(fd, row(), [Extra(ExtraKind.XATTR, b"user.new\0new")], untold)
+    os.close(fd)
+    assert os.listxattr(tmp_path / "file") == ["user.new"]
+
+
+def test_an_attribute_that_cannot_be_set_is_told(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    write(tmp_path, {"file": b""})
+    monkeypatch.setattr(os, "setxattr", refuse)
+    problems = []
+    extras = [Extra(ExtraKind.XATTR, b"trusted.x\0value")]
+    place = os.fsencode(tmp_path / "file")
+    Attributes(header()).apply(place, row(), extras, lambda kind, reason: problems.append(reason))
+    assert problems == ["attribute 'trusted.x' cannot be set: Operation not permitted"]
+    assert (tmp_path / "file").stat().st_mtime_ns == 1_000_000_001
+
+
+@needs_root
+def test_a_setuid_program_of_somebody_else_is_none_of_who_restores_it(tmp_path):
+    """Not root, so it becomes theirs: it must not let others run it as them."""
+    write(tmp_path, {"file": b""})
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    nobody = 65534
+    os.fchown(fd, nobody, nobody)
+    os.setegid(nobody)
+    os.seteuid(nobody)
+    try:
+        attributes = Attributes(header())
+        found = []
+        for uid, gid in ((0, 0), (nobody, 0), (nobody, nobody)):
+            attributes.apply(fd, row(0o106755, uid, gid), [], untold)
+            found.append(os.fstat(fd).st_mode & 0o7777)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.close(fd)
+    assert found == [0o755, 0o4755, 0o6755]

@@ -1,0 +1,110 @@
+"""Removing trees from a target."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+
+import pytest
+
+from cryostore.agent.restore.removal import MOUNTED, remove_tree
+from support.agent import seen, write
+from support.os_calls import failing
+from support.small_disk import can_mount
+
+LEVELS = 3000
+
+
+def untold(path, reason):
+    pytest.fail(f"{path!a}: {reason}")
+
+
+def test_a_tree_deeper_than_any_stack_or_limit_of_descriptors_goes(tmp_path):
+    fd = os.open(tmp_path, os.O_RDONLY)
+    parent = os.dup(fd)
+    os.mkdir("top", dir_fd=fd)
+    for _ in range(LEVELS):
+        below = os.open("top", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+        os.mkdir("top", dir_fd=fd)
+        os.mkdir("beside", dir_fd=fd)
+    os.close(fd)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
+    try:
+        assert remove_tree(parent, b"top", untold, dry_run=True) == 2 * LEVELS + 1
+        assert remove_tree(parent, b"top", untold) == 2 * LEVELS + 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(parent)
+    assert os.listdir(tmp_path) == []
+
+
+def test_nothing_behind_a_symlink_goes(tmp_path):
+    write(tmp_path / "outside", {"kept": b""})
+    before = seen(tmp_path / "outside")
+    write(tmp_path / "tree", {"a": {"way out": lambda path: os.symlink(tmp_path / "outside", path), "b": b""}})
+    parent = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert remove_tree(parent, b"tree", untold, dry_run=True) == 4
+        assert remove_tree(parent, b"tree", untold) == 4
+    finally:
+        os.close(parent)
+    assert os.listdir(tmp_path) == ["outside"]
+    assert seen(tmp_path / "outside") == before
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree in a folder, and the descriptor of the folder."""
+    write(tmp_path / "in" / "tree", {"a": {"b": {"c": b""}, "d": b""}, "e": b"", "f": {"g": b""}})
+    fd = os.open(tmp_path / "in", os.O_RDONLY)
+    yield tmp_path / "in" / "tree", fd
+    os.close(fd)
+
+
+@pytest.mark.skipif(not can_mount(), reason="only root may mount")
+@pytest.mark.parametrize("how", [["-t", "tmpfs", "tmpfs"], ["--bind", "{other}"]], ids=["a disk", "a folder"])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_mount_in_the_tree_is_spared(tree, tmp_path, how, dry_run):
+    path, fd = tree
+    write(tmp_path / "other", {})
+    subprocess.run(["mount", *[part.format(other=tmp_path / "other") for part in how], path / "a" / "b"], check=True)
+    told = []
+    try:
+        write(path / "a" / "b", {"precious": b"", "folder": {"deep": b""}})
+        removed = remove_tree(fd, b"tree", lambda *issue: told.append(issue), dry_run=dry_run)
+        assert sorted(os.listdir(path / "a" / "b")) == ["folder", "precious"]
+    finally:
+        subprocess.run(["umount", path / "a" / "b"], check=True)
+    assert told == [(b"tree/a/b", MOUNTED)]
+    assert removed == 4
+    if not dry_run:
+        assert set(seen(path)) == {b"", b"a", b"a/b", b"a/b/c"}
+
+
+@pytest.mark.parametrize("call", ["unlink", "rmdir", "listdir", "stat", "open"])
+def test_what_cannot_be_removed_is_told_and_all_else_goes(tree, monkeypatch, call):
+    path, fd = tree
+    before = set(seen(path))
+    for at in range(20):
+        write(path, {"a": {"b": {"c": b""}, "d": b""}, "e": b"", "f": {"g": b""}})
+        told = {}
+        with failing(monkeypatch, call, errno.EPERM, at=at) as calls:
+            removed = remove_tree(fd, b"tree", told.__setitem__)
+        if not told:
+            assert not path.exists()
+            if len(calls) <= at:
+                break
+            continue
+        assert len(told) == 1
+        stays = set(seen(path))
+        assert removed == len(before) - len(stays)
+        culprit = next(iter(told)).removeprefix(b"tree").lstrip(b"/")
+        for each in stays - {b"", culprit}:  # what stays is in the one that could not be removed, or above it
+            assert not culprit or each.startswith(culprit + b"/") or culprit.startswith(each + b"/")
+    else:
+        pytest.fail("more calls than expected")

@@ -1,0 +1,683 @@
+"""Restoring: into what is there already, only what is wanted, never out of the target, whatever the archive says."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import stat
+
+import pytest
+
+from cryostore.agent.block import Extra, ExtraKind, Kind, decode, encode
+from cryostore.agent.entry import NO_CONTENT, Content, Row
+from cryostore.agent.errors import ArchiveDamagedError, TargetError
+from cryostore.agent.report import Report
+from cryostore.agent.restore.run import Options, restore
+from cryostore.agent.source.patterns import Patterns
+from cryostore.core.errors import ConfigurationError, StorageFullError
+from cryostore.core.limits import KIB, MIB
+from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
+from cryostore.model.restores import GetChunk
+from support.agent import Runs, seen, write
+from support.made_archive import plain_header, put
+
+
+def noise(length, seed=1):
+    return random.Random(seed).randbytes(length)
+
+
+# --- into what is there ---
+
+
+@pytest.fixture
+def backed_up(local_runs, tmp_path):
+    """A small tree that is backed up; its folder."""
+    write(
+        tmp_path / "source",
+        {"a": b"archived a", "folder": {"b": b"archived b"}, "link": lambda path: os.symlink("a", path)},
+    )
+    for name in ("a", "folder/b"):
+        os.utime(tmp_path / "source" / name, ns=(1, 1_000_000_000_000_000_000))
+    local_runs.backup(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def standing(target, mtime_ns):
+    write(target, {"a": b"other", "folder": {"b": b"archived b"}, "extra": b"extra", "more": {"extra": b""}})
+    os.utime(target / "a", ns=(1, mtime_ns))
+    os.utime(target / "folder" / "b", ns=(1, 1_000_000_000_000_000_000))
+
+
+OLDER, NEWER = 900_000_000_000_000_000, 1_100_000_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "mtime_ns", "replaced"),
+    [
+        ("never", OLDER, False),
+        ("newer", OLDER, True),
+        ("newer", NEWER, False),
+        ("always", NEWER, True),
+        ("changed", OLDER, True),
+        ("changed", NEWER, True),
+    ],
+)
+def test_what_is_there_is_treated_as_asked(local_runs, backed_up, tmp_path, overwrite, mtime_ns, replaced):
+    target = tmp_path / "target"
+    standing(target, mtime_ns)
+    report = local_runs.restore(target, overwrite=overwrite)
+    assert (target / "a").read_bytes() == (b"archived a" if replaced else b"other")
+    assert (target / "extra").read_bytes() == b"extra"
+    assert report.issue_count == 0
+    assert os.readlink(target / "link") == "a"
+
+
+def test_what_has_not_changed_is_not_written(local_runs, backed_up, tmp_path):
+    target = tmp_path / "target"
+    local_runs.restore(target)
+    inode = (target / "a").stat().st_ino
+    os.chmod(target / "a", 0o600)
+    report = local_runs.restore(target)
+    assert (report.new, report.unchanged) == (0, 3)
+    assert (target / "a").stat().st_ino == inode
+    assert seen(target) == seen(backed_up)
+
+
+def test_delete_makes_the_target_what_the_recovery_point_is(local_runs, backed_up, tmp_path):
+    target = tmp_path / "target"
+    standing(target, NEWER)
+    outside = tmp_path / "outside"
+    write(outside, {"kept": b"kept"})
+    os.symlink(outside, target / "more" / "way out")
+    report = local_runs.restore(target, delete=True)
+    assert report.deleted == 4
+    assert seen(target) == seen(backed_up)
+    assert (outside / "kept").read_bytes() == b"kept"
+
+
+def test_a_dry_run_changes_nothing(local_runs, backed_up, tmp_path):
+    target = tmp_path / "target"
+    standing(target, NEWER)
+    before = seen(target)
+    report = local_runs.restore(target, delete=True, dry_run=True)
+    assert seen(target) == before
+    real = local_runs.restore(target, delete=True)
+    assert (report.new, report.unchanged, report.deleted) == (real.new, real.unchanged, real.deleted) == (2, 1, 3)
+
+
+def test_only_what_is_at_a_path_is_restored(local_runs, backed_up, tmp_path):
+    local_runs.restore(tmp_path / "one", path=b"folder")
+    assert set(seen(tmp_path / "one")) == {b"", b"b"}
+    local_runs.restore(tmp_path / "two", path=b"folder/b")
+    assert set(seen(tmp_path / "two")) == {b"", b"b"}
+    with pytest.raises(ConfigurationError, match="has no 'folder/c'"):
+        local_runs.restore(tmp_path / "three", path=b"folder/c")
+
+
+def patterns(*lines):
+    found = Patterns(lines)
+    return lambda path, is_directory: found.fit(path, is_directory=is_directory)
+
+
+def test_include_and_exclude_choose(local_runs, tmp_path):
+    write(tmp_path / "source", {"a": {"x.txt": b"", "y": {"z.txt": b"", "z.bin": b""}}, "b": {"c.bin": b""}})
+    local_runs.backup(tmp_path / "source")
+    local_runs.restore(tmp_path / "one", include=patterns("*.txt"))
+    assert set(seen(tmp_path / "one")) == {b"", b"a", b"a/x.txt", b"a/y", b"a/y/z.txt"}
+    local_runs.restore(tmp_path / "two", exclude=patterns("y", "*.bin"))
+    assert set(seen(tmp_path / "two")) == {b"", b"a", b"a/x.txt", b"b"}
+    source, target = seen(tmp_path / "source"), seen(tmp_path / "one")
+    assert target[b"a/y"] == source[b"a/y"]
+
+
+def test_a_folder_in_the_place_of_a_file_goes_only_if_it_is_empty_or_delete_is_asked_for(
+    local_runs, backed_up, tmp_path
+):
+    target = tmp_path / "target"
+    write(target, {"a": {"precious": b"precious"}})
+    report = local_runs.restore(target)
+    assert [(issue.path, issue.reason) for issue in report.issues] == [(b"a", os.strerror(errno.ENOTEMPTY))]
+    assert (target / "a" / "precious").exists()
+    assert local_runs.restore(target, delete=True).issue_count == 0
+    assert seen(target) == seen(backed_up)
+
+
+@pytest.mark.parametrize("overwrite", ["never", "newer", "always", "changed"])
+def test_a_symlink_in_the_target_is_never_followed(local_runs, backed_up, tmp_path, overwrite):
+    target, outside = tmp_path / "target", tmp_path / "outside"
+    write(outside, {"a": b"untouched"})
+    target.mkdir()
+    os.symlink(outside, target / "folder")
+    os.symlink(outside / "a", target / "a")
+    before = seen(outside)
+    local_runs.restore(target, overwrite=overwrite)
+    assert seen(outside) == before
+
+
+def test_chunks_that_the_target_has_are_not_fetched(runs, tmp_path):
+    write(tmp_path / "source", {"large": noise(12 * MIB)})
+    runs.backup(tmp_path / "source")
+    data = bytearray(noise(12 * MIB))
+    data[6 * MIB] ^= 1
+    write(tmp_path / "target", {"large": bytes(data)})
+    fetched = []
+
+    class Counting:
+        def call(self, operation):
+            answer = call.call(operation)
+            if isinstance(operation, GetChunk):
+                fetched.append(answer.length)
+            return answer
+
+    call, runs.call = runs.call, Counting()
+    runs.restore(tmp_path / "target")
+    assert sum(fetched) < 5 * MIB
+    assert seen(tmp_path / "target") == seen(tmp_path / "source")
+
+
+def test_a_target_that_is_no_folder_is_refused(local_runs, backed_up, tmp_path):
+    write(tmp_path, {"file": b""})
+    with pytest.raises(TargetError):
+        local_runs.restore(tmp_path / "file")
+
+
+def test_a_full_target_ends_the_restore(local_runs, backed_up, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(StorageFullError) as failure:
+        local_runs.restore(tmp_path / "target")
+    assert "make room there" in failure.value.hint
+    assert set(seen(tmp_path / "target")) <= {b"", b"folder", b"link"}
+
+
+# --- archives that no agent has written ---
+
+NOW_NS = 1_000_000_000_000_000_000
+FILE, FOLDER, LINK = 0o100644, 0o040755, 0o120777
+
+
+def row(mode, size=0, links=1, inode=1):
+    return Row(mode, 0, 0, links, 0, size, NOW_NS, NOW_NS, inode).pack()
+
+
+def block(path, entries, extras=None):
+    """A block of names with their modes; the files hold the first byte of the content."""
+    names = b"".join(name + b"\0" for name, _ in entries)
+    rows = [row(mode, size=1 if mode == FILE else 0, inode=index) for index, (_, mode) in enumerate(entries)]
+    contents = [(Content(1, 0, 0) if mode == FILE else NO_CONTENT).pack() for _, mode in entries]
+    return encode(Kind.DIRECTORY, path, names, rows, contents, extras or {})
+
+
+ROOT = encode(Kind.ROOT, b"", b"\0", [row(FOLDER)], [NO_CONTENT.pack()], {})
+
+
+HOSTILE_NAMES = {
+    "the folder above": [(b"..", FILE)],
+    "the folder itself": [(b".", FILE)],
+    "a path": [(b"../out", FILE)],
+    "an absolute path": [(b"/tmp/out", FILE)],
+    "no name": [(b"", FILE)],
+    "twice": [(b"a", FILE), (b"a", FILE)],
+    "unsorted": [(b"b", FILE), (b"a", FILE)],
+}
+
+
+@pytest.mark.parametrize("entries", HOSTILE_NAMES.values(), ids=HOSTILE_NAMES)
+def test_hostile_names_are_refused(local_runs, tmp_path, entries):
+    put(local_runs, ROOT + block(b"", entries))
+    before = set(os.listdir(tmp_path))
+    report = local_runs.restore(tmp_path / "target")
+    assert "catalog is damaged" in report.issues[0].reason
+    assert set(os.listdir(tmp_path)) - before == {"target"}
+    assert os.listdir(tmp_path / "target") == []
+
+
+@pytest.mark.parametrize("path", [b"..", b"../out", b"/etc", b"a/../../out", b"a//b", b"."], ids=repr)
+def test_hostile_paths_are_refused(local_runs, tmp_path, path):
+    put(local_runs, ROOT + block(b"", [(b"a", FOLDER)]) + block(path, [(b"file", FILE)]))
+    report = local_runs.restore(tmp_path / "target")
+    assert "catalog is damaged" in report.issues[0].reason
+    assert os.listdir(tmp_path / "target") == ["a"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_and_then_what_should_be_behind_it(local_runs, tmp_path):
+    """The classic: a symlink that leads out, then a folder of the same name with a file in it."""
+    out = tmp_path / "out"
+    out.mkdir()
+    link = {0: [Extra(ExtraKind.LINK_TARGET, os.fsencode(out))]}
+    put(local_runs, ROOT + block(b"", [(b"a", LINK)], link) + block(b"a", [(b"file", FILE)]))
+    local_runs.restore(tmp_path / "target")
+    assert os.listdir(out) == []
+
+
+def test_a_target_that_becomes_a_link_while_it_is_restored_is_not_followed(local_runs, tmp_path):
+    out, target = tmp_path / "out", tmp_path / "target"
+    out.mkdir()
+    write(tmp_path / "source", {"a": {"file": b"file"}})
+    local_runs.backup(tmp_path / "source")
+
+    class Racing:
+        def call(self, operation):
+            if isinstance(operation, GetChunk) and (target / "a").is_dir() and not (target / "a").is_symlink():
+                (target / "a").rename(target / "moved")
+                os.symlink(out, target / "a")
+            return call.call(operation)
+
+    call, local_runs.call = local_runs.call, Racing()
+    local_runs.restore(target)
+    assert os.listdir(out) == []
+
+
+DAMAGED_ENTRIES = {
+    "no content object": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [Content(9, 0, 0).pack()], {}),
+    "no such chunk": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [Content(1, 7, 0).pack()], {}),
+    "behind the chunk": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [Content(1, 0, 5).pack()], {}),
+    "longer than the object": ROOT
+    + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 99)], [Content(1, 0, 0).pack()], {}),
+    "no content": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [NO_CONTENT.pack()], {}),
+    "of no kind": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(0o777)], [NO_CONTENT.pack()], {}),
+    "holes that overlap": ROOT
+    + encode(
+        Kind.DIRECTORY,
+        b"",
+        b"a\0",
+        [row(FILE, 100)],
+        [NO_CONTENT.pack()],
+        {0: [Extra(ExtraKind.HOLES, b"".join(n.to_bytes(8, "little") for n in (0, 60, 40, 60)))]},
+    ),
+}
+PARTLY_DAMAGED = {
+    "an unknown kind": ROOT[:4] + b"\7" + ROOT[5:],
+    "extras that lie": encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE)], [NO_CONTENT.pack()], {5: [Extra(1, b"")]}),
+    "a name that leads out": block(b"c", [(b"..", FILE)]),
+}
+
+
+@pytest.mark.parametrize("damaged", PARTLY_DAMAGED.values(), ids=PARTLY_DAMAGED)
+def test_a_damaged_block_is_an_issue_and_the_others_are_restored(local_runs, tmp_path, damaged):
+    put(local_runs, ROOT + damaged + block(b"d", [(b"file", FILE)]))
+    report = local_runs.restore(tmp_path / "target")
+    assert [issue.path for issue in report.issues] == [b"", b"d"]
+    assert (tmp_path / "target" / "d" / "file").read_bytes() == b"x"
+
+
+DAMAGED = {
+    "nothing": b"",
+    "cut short": ROOT[:-1],
+    "a length that lies": (len(ROOT) + 1).to_bytes(4, "little") + ROOT[4:],
+}
+
+
+@pytest.mark.parametrize("catalog", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_catalog_is_told_as_such(local_runs, tmp_path, catalog):
+    put(local_runs, catalog)
+    with pytest.raises(ArchiveDamagedError):
+        local_runs.restore(tmp_path / "target")
+
+
+@pytest.mark.parametrize("catalog", DAMAGED_ENTRIES.values(), ids=DAMAGED_ENTRIES)
+def test_a_damaged_entry_is_an_issue_and_the_others_are_restored(local_runs, tmp_path, catalog):
+    put(local_runs, ROOT + with_sibling(catalog[len(ROOT) :]))
+    report = local_runs.restore(tmp_path / "target")
+    assert [issue.path for issue in report.issues] == [b"a"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "target").iterdir()} == {"b": b"x"}
+
+
+def with_sibling(data):
+    """A block with one more entry: a sound file of one byte."""
+    (found,) = decode(data)
+    rows, contents = [found.rows, row(FILE, 1)], [found.contents, Content(1, 0, 0).pack()]
+    return encode(Kind.DIRECTORY, b"", found.names + b"b\0", rows, contents, found.extras_of())
+
+
+@pytest.mark.parametrize("header", [b"", b"{}", b"[]", b"\xff", plain_header().replace(b'"format":1', b'"format":2')])
+def test_a_damaged_header_is_told_as_such(local_runs, tmp_path, header):
+    put(local_runs, ROOT, header=header)
+    with pytest.raises(ArchiveDamagedError):
+        local_runs.restore(tmp_path / "target")
+
+
+# --- files with several names ---
+
+
+def linked(root, first, *names):
+    for name in names:
+        os.link(root / first, root / name)
+
+
+def names_of(root):
+    """Which names are one file."""
+    found = {}
+    for entry in sorted(os.listdir(root)):
+        found.setdefault((root / entry).stat().st_ino, []).append(entry)
+    return sorted(found.values())
+
+
+def dated(root):
+    for name in os.listdir(root):
+        os.utime(root / name, ns=(1, OLDER))
+
+
+@pytest.fixture
+def two_names(local_runs, tmp_path):
+    """A file with the names a and b, and c, which is as long and as old; backed up."""
+    write(tmp_path / "source", {"a": b"same length", "c": b"other bytes"})
+    linked(tmp_path / "source", "a", "b")
+    dated(tmp_path / "source")
+    local_runs.backup(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def test_names_become_one_file_where_they_were_two(local_runs, two_names, tmp_path):
+    write(tmp_path / "target", {"a": b"same length", "b": b"same length", "c": b"other bytes"})
+    dated(tmp_path / "target")
+    report = local_runs.restore(tmp_path / "target")
+    assert names_of(tmp_path / "target") == [["a", "b"], ["c"]]
+    assert report.new == 1
+    assert local_runs.restore(tmp_path / "target").new == 0
+
+
+@pytest.mark.parametrize("joined", [["a", "c"], ["a", "b", "c"], ["b", "c"]])
+def test_names_become_two_files_where_they_were_one(local_runs, two_names, tmp_path, joined):
+    write(tmp_path / "target", {joined[0]: b"same length"})
+    linked(tmp_path / "target", *joined)
+    dated(tmp_path / "target")
+    local_runs.restore(tmp_path / "target")
+    assert names_of(tmp_path / "target") == [["a", "b"], ["c"]]
+    assert seen(tmp_path / "target") == seen(two_names)
+
+
+def test_what_has_a_name_outside_of_the_target_is_not_touched(local_runs, two_names, tmp_path):
+    write(tmp_path / "outside", {"kept": b"other bytes"})
+    os.chmod(tmp_path / "outside" / "kept", 0o600)
+    os.utime(tmp_path / "outside" / "kept", ns=(1, OLDER))
+    (tmp_path / "target").mkdir()
+    os.link(tmp_path / "outside" / "kept", tmp_path / "target" / "c")
+    before = seen(tmp_path / "outside")
+    local_runs.restore(tmp_path / "target")
+    assert seen(tmp_path / "outside")[b"kept"] == before[b"kept"] | {"names": 1}
+    assert seen(tmp_path / "target") == seen(two_names)
+
+
+@pytest.mark.parametrize("overwrite", ["never", "newer"])
+def test_no_name_is_linked_to_a_file_that_was_left_alone(local_runs, two_names, tmp_path, overwrite):
+    write(tmp_path / "target", {"a": b"somebody's own"})
+    local_runs.restore(tmp_path / "target", overwrite=overwrite)
+    assert (tmp_path / "target" / "a").read_bytes() == b"somebody's own"
+    assert (tmp_path / "target" / "b").read_bytes() == b"same length"
+
+
+def test_names_that_belong_to_two_files_are_parted(local_runs, two_names, tmp_path):
+    """a and c are one file in the target, and have a further name each in the archive."""
+    linked(two_names, "c", "d")
+    dated(two_names)
+    local_runs.backup(two_names)
+    write(tmp_path / "target", {"a": b"same length"})
+    linked(tmp_path / "target", "a", "c")
+    dated(tmp_path / "target")
+    local_runs.restore(tmp_path / "target")
+    assert names_of(tmp_path / "target") == [["a", "b"], ["c", "d"]]
+    assert seen(tmp_path / "target") == seen(two_names)
+
+
+class Damaged:
+    """A store that has lost all long chunks."""
+
+    def __init__(self, call):
+        self.inner = call
+
+    def call(self, operation):
+        answer = self.inner.call(operation)
+        if isinstance(operation, GetChunk) and answer.length > 64 * KIB:
+            raise ServiceInternalException("stored data fails its verification")
+        return answer
+
+
+def test_of_a_damaged_archive_all_else_is_restored(local_runs, tmp_path):
+    large = noise(9 * MIB, local_runs.resource)
+    write(tmp_path / "source", {"a": b"small", "large": large, "z": b"small, too"})
+    linked(tmp_path / "source", "large", "name")
+    local_runs.backup(tmp_path / "source")
+    write(tmp_path / "target", {"name": b"the old one"})
+    local_runs.call = Damaged(local_runs.call)
+    report = local_runs.restore(tmp_path / "target")
+    assert [(issue.path, issue.reason) for issue in report.issues] == [
+        (b"large", "stored data fails its verification"),
+        (b"name", "is another name of a file that was not restored"),
+    ]
+    assert sorted(os.listdir(tmp_path / "target")) == ["a", "name", "z"]
+    assert (tmp_path / "target" / "name").read_bytes() == b"the old one"
+
+
+# --- what is begun and not completed ---
+
+
+class Failing:
+    """A store that answers some chunks, and then no more."""
+
+    def __init__(self, call, answers):
+        self.inner = call
+        self.left = answers
+
+    def call(self, operation):
+        if isinstance(operation, GetChunk):
+            self.left -= 1
+            if self.left < 0:
+                raise ServiceUnavailableException("gone")
+        return self.inner.call(operation)
+
+
+def test_a_store_that_fails_leaves_what_was_there(local_runs, tmp_path):
+    write(tmp_path / "source", {"a": noise(16 * MIB, local_runs.resource), "b": b"new", "d": b"new"})
+    local_runs.backup(tmp_path / "source")
+    write(tmp_path / "target", {"a": b"old", "b": b"old", "d": {"precious": b"precious"}})
+    before = seen(tmp_path / "target")
+    local_runs.call = Failing(local_runs.call, 4)
+    with pytest.raises(ServiceUnavailableException):
+        local_runs.restore(tmp_path / "target", delete=True)
+    left = seen(tmp_path / "target")
+    assert left[b"a"] == before[b"a"]
+    assert not [path for path in left if b".cryo-restore" in path]
+    assert b"d/precious" in left or left[b"d"]["content"] == seen(tmp_path / "source")[b"d"]["content"]
+
+
+def test_what_takes_the_place_of_another_is_durable_before(local_runs, backed_up, tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_size), fsync(fd)))
+    standing(tmp_path / "target", NEWER)
+    local_runs.restore(tmp_path / "target")
+    assert len(b"archived a") in synced
+    synced.clear()
+    local_runs.restore(tmp_path / "new")
+    assert len(b"archived a") not in synced
+
+
+def test_a_dry_run_into_what_is_not_there_makes_nothing(local_runs, backed_up, tmp_path):
+    report = local_runs.restore(tmp_path / "not" / "there", delete=True, dry_run=True)
+    assert (report.new, report.directories, report.issue_count) == (3, 1, 0)
+    assert not (tmp_path / "not").exists()
+
+
+def test_never_leaves_the_target_itself_alone_too(local_runs, backed_up, tmp_path):
+    (tmp_path / "target").mkdir(mode=0o700)
+    local_runs.restore(tmp_path / "target", overwrite="never")
+    assert (tmp_path / "target").stat().st_mode & 0o7777 == 0o700
+    local_runs.restore(tmp_path / "target")
+    assert (tmp_path / "target").stat().st_mode == backed_up.stat().st_mode
+
+
+def test_an_empty_folder_is_emptied_if_delete_is_asked_for(local_runs, tmp_path):
+    write(tmp_path / "source", {"empty": {}})
+    local_runs.backup(tmp_path / "source")
+    write(tmp_path / "target", {"empty": {"extra": b""}})
+    assert local_runs.restore(tmp_path / "target", delete=True).deleted == 1
+    assert os.listdir(tmp_path / "target" / "empty") == []
+
+
+FIFO, DEVICE = 0o010600, 0o020600
+
+
+@pytest.mark.parametrize("mode", [FIFO, LINK], ids=["pipe", "link"])
+def test_what_was_just_made_is_not_confused_with_what_somebody_puts_there(local_runs, tmp_path, monkeypatch, mode):
+    """Whoever may write to the target puts a way out under the temporary name, before attributes are set."""
+    if os.geteuid():
+        pytest.skip("only root sets owners")
+    out = tmp_path / "out"
+    out.write_bytes(b"untouched")
+    before = os.lstat(out)
+    extras = {0: [Extra(ExtraKind.LINK_TARGET, b"x")]} if mode == LINK else {}
+    put(local_runs, ROOT + block(b"", [(b"a", mode)], extras))
+
+    def swapped(made):
+        def make(*arguments, dir_fd, **more):
+            made(*arguments, dir_fd=dir_fd, **more)
+            name = arguments[-1] if mode == LINK else arguments[0]
+            os.unlink(name, dir_fd=dir_fd)
+            os.link(out, name, dst_dir_fd=dir_fd)
+
+        return make
+
+    name = "symlink" if mode == LINK else "mkfifo"
+    monkeypatch.setattr(os, name, swapped(getattr(os, name)))
+    report = local_runs.restore(tmp_path / "target")
+    assert report.issue_count == 1
+    after = os.lstat(out)
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (before.st_mode, before.st_uid, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize(
+    ("mode", "extra"),
+    [
+        (LINK, Extra(ExtraKind.LINK_TARGET, b"a\0b")),
+        (DEVICE, Extra(ExtraKind.DEVICE_NUMBER, b"\xff" * 8)),
+    ],
+    ids=["a link with a zero byte", "a device that no machine has"],
+)
+def test_facts_that_cannot_be_are_told_as_damage(local_runs, tmp_path, mode, extra):
+    put(local_runs, ROOT + block(b"", [(b"a", mode), (b"b", FILE)], {0: [extra]}))
+    report = local_runs.restore(tmp_path / "target")
+    assert [issue.path for issue in report.issues] == [b"a"]
+    assert os.listdir(tmp_path / "target") == ["b"]
+
+
+# --- what is neither file nor directory ---
+
+
+def others(path):
+    """A symlink, a fifo and a device, each with two names."""
+    tree = {
+        "link": lambda place: os.symlink("somewhere", place),
+        "fifo": lambda place: os.mkfifo(place, 0o640),
+    }
+    if os.geteuid() == 0:
+        tree["device"] = lambda place: os.mknod(place, 0o020640, os.makedev(1, 5))
+    write(path, {"first": tree, "second": {}})
+    for name in tree:
+        os.link(path / "first" / name, path / "second" / name, follow_symlinks=False)
+    return len(tree)
+
+
+def test_what_is_no_file_keeps_its_names_and_is_left_alone_while_it_is_the_same(local_runs, tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    count = others(source)
+    local_runs.backup(source)
+    report = local_runs.restore(target)
+    assert (report.new, report.unchanged, report.issue_count) == (2 * count, 0, 0)
+    assert seen(target) == seen(source)
+    inodes = [(target / folder / "fifo").stat().st_ino for folder in ("first", "second")]
+    assert len(set(inodes)) == 1
+    report = local_runs.restore(target)
+    assert (report.new, report.unchanged) == (0, 2 * count)
+    assert (target / "first" / "fifo").stat().st_ino == inodes[0]
+
+
+def another_link(target):
+    (target / "second" / "link").unlink()
+    os.symlink("elsewhere", target / "second" / "link")
+
+
+def another_device(target):
+    (target / "first" / "device").unlink()
+    os.mknod(target / "first" / "device", 0o020640, os.makedev(1, 3))
+
+
+SPOILERS = {
+    "mode": lambda target: (target / "first" / "fifo").chmod(0o600),
+    "time": lambda target: os.utime(target / "first" / "fifo", ns=(1, 1)),
+    "name elsewhere": lambda target: os.link(target / "first" / "fifo", target.parent / "elsewhere"),
+    "kind": lambda target: (target / "first" / "fifo").unlink() or (target / "first" / "fifo").write_bytes(b""),
+    "link": another_link,
+    "owner": lambda target: os.chown(target / "first" / "link", 1, 1, follow_symlinks=False),
+    "device": another_device,
+}
+
+
+@pytest.mark.parametrize("spoiler", SPOILERS)
+def test_what_is_no_file_and_differs_is_made_anew(local_runs, tmp_path, spoiler):
+    source, target = tmp_path / "source", tmp_path / "target"
+    others(source)
+    local_runs.backup(source)
+    local_runs.restore(target)
+    if spoiler in ("owner", "device") and os.geteuid() != 0:
+        pytest.skip("only root may do this")
+    SPOILERS[spoiler](target)
+    tried = local_runs.restore(target, dry_run=True)
+    report = local_runs.restore(target)
+    assert (tried.new, tried.unchanged) == (report.new, report.unchanged)
+    assert report.new
+    assert seen(target) == seen(source)
+
+
+# --- who is not root ---
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o500, 0o300, 0o000])
+def test_the_owner_of_a_folder_that_nobody_may_write_in_can_repair_it(client, as_nobody, mode):
+    runs = Runs(client, f"nobody-{mode:o}")
+    source, target = as_nobody / "source", as_nobody / "target"
+    write(source, {"kept": b"kept", "shut": {"changed": b"changed", "shut": {"lost": b"lost"}}})
+    runs.backup(source)
+    for deep in ("shut/shut", "shut"):
+        (source / deep).chmod(0o555)
+    runs.backup(source)
+    runs.restore(target)
+    for folder in ("shut", "shut/shut"):
+        (target / folder).chmod(0o755)
+    (target / "shut" / "changed").write_bytes(b"by mistake")
+    (target / "shut" / "shut" / "lost").unlink()
+    write(target / "shut" / "shut", {"extra": b""})
+    for folder in ("shut/shut", "shut"):
+        (target / folder).chmod(mode)
+    assert runs.restore(target, overwrite="never").issue_count == 0
+    assert stat.S_IMODE((target / "shut").stat().st_mode) == mode
+    report = runs.restore(target, delete=True)
+    assert (report.issue_count, report.new, report.deleted) == (0, 1, 1)
+    assert seen(target) == seen(source)
+
+
+# --- what a dry run tells ---
+
+
+def test_a_dry_run_tells_what_it_would_write_and_delete(local_runs, backed_up, tmp_path):
+    target = tmp_path / "target"
+    standing(target, NEWER)
+    os.mkfifo(target / "link")
+    os.unlink(target / "folder" / "b")
+    os.rmdir(target / "folder")
+    told = []
+    with local_runs.opened() as archive:
+        options = Options(target=os.fsencode(target), delete=True, dry_run=True)
+        restore(archive, options, Report(), on_entry=lambda mark, path: told.append((mark, path)))
+    assert sorted(told) == [
+        ("+", b"folder"),
+        ("+", b"folder/b"),
+        ("-", b"extra"),
+        ("-", b"more"),
+        ("C", b"a"),
+        ("C", b"link"),
+    ]

@@ -1,0 +1,343 @@
+"""Disks: images and real block devices come back as they were, and only what differs is read from, sent or written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cryostore.agent.archive.disk_blocks import layout_of, segment_blocks
+from cryostore.agent.archive.reading import parts_of
+from cryostore.agent.errors import ArchiveDamagedError, SourceError, TargetError
+from cryostore.agent.header import DiskLayout
+from cryostore.agent.keys.key_object import is_key_name
+from cryostore.agent.report import Report
+from cryostore.agent.restore import file_target
+from cryostore.agent.verification.run import verify
+from cryostore.core.errors import ConfigurationError
+from cryostore.core.limits import KIB, MIB
+from cryostore.model.objects import StartObject
+from cryostore.model.restores import Chunk
+from support.agent import Runs
+from support.single_file import SEGMENT_BYTES, disks
+
+
+def noise(length, seed=1):
+    return random.Random(seed).randbytes(length)
+
+
+def write_at(path, offset, data):
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+@pytest.fixture
+def image(tmp_path):
+    """11.5 MiB in three segments: data, a hole, data across a segment's end, a hole, and a short last block."""
+    path = tmp_path / "disk.raw"
+    path.touch()
+    os.truncate(path, 11 * MIB + 5)
+    write_at(path, 0, noise(MIB + 100))
+    write_at(path, SEGMENT_BYTES - MIB, noise(2 * MIB, 2))
+    write_at(path, 11 * MIB, b"12345")
+    return path
+
+
+@pytest.fixture
+def store_runs(runs):
+    """As `runs`, with the disk's own beside them."""
+    return runs
+
+
+def blocks_of(runs):
+    """The blocks that a recovery point has, by segment."""
+    with disks(runs).files() as files:
+        disk = files.open(files.only())
+        count = -(-disk.size // SEGMENT_BYTES)
+        return [sorted(disk.segment(number)) for number in range(count)]
+
+
+def test_an_image_comes_back_with_its_holes(store_runs, image, tmp_path):
+    runs = disks(store_runs)
+    report, _ = runs.disk(image)
+    assert (report.file_bytes, report.total_bytes, report.issue_count) == (11 * MIB + 5, 11 * MIB + 5, 0)
+    assert report.read_bytes <= 5 * MIB
+    assert blocks_of(store_runs) == [[0, 1, 3], [0], [3]]
+    assert runs.content() == image.read_bytes()
+    runs.restore(tmp_path / "out.raw")
+    assert (tmp_path / "out.raw").read_bytes() == image.read_bytes()
+    assert (tmp_path / "out.raw").stat().st_blocks * 512 <= 5 * MIB
+
+
+def test_an_unchanged_image_sends_nothing_and_inherits_all(store_runs, image):
+    disks(store_runs).disk(image)
+    report, outcome = disks(store_runs).disk(image)
+    assert outcome.same
+    assert report.sent_bytes < (64 * KIB if store_runs.key else 4096)
+    assert report.unchanged == 1
+
+
+def test_a_segment_that_has_not_changed_is_not_written_again(local_runs, image):
+    disks(local_runs).disk(image)
+    write_at(image, 5 * MIB, b"changed")
+    begun = []
+
+    class Watching:
+        def call(self, operation):
+            if isinstance(operation, StartObject):
+                begun.append(operation.object_name)
+            return call.call(operation)
+
+    call, local_runs.call = local_runs.call, Watching()
+    disks(local_runs).disk(image)
+    assert sorted(begun) == ["catalog", "disk-00000001"]
+
+
+def test_a_changed_block_costs_itself_and_other_segments_are_inherited(store_runs, image):
+    runs = disks(store_runs)
+    runs.disk(image)
+    write_at(image, 3 * MIB + 7, b"changed")
+    with store_runs.opened() as archive:
+        before = archive.summaries()
+    report, outcome = runs.disk(image)
+    assert not outcome.same
+    assert MIB <= report.sent_bytes < MIB + (64 * KIB if store_runs.key else 4096)
+    with store_runs.opened() as archive:
+        after = archive.summaries()
+    assert {name for name in after if after[name] != before[name]} == {"catalog", "disk-00000000"}
+    assert runs.content() == image.read_bytes()
+
+
+def test_zeros_have_no_block_and_take_one_away(store_runs, image):
+    runs = disks(store_runs)
+    runs.disk(image)
+    write_at(image, 0, bytes(2 * MIB))
+    write_at(image, 11 * MIB, bytes(5))
+    runs.disk(image)
+    assert blocks_of(store_runs) == [[3], [0], []]
+    with store_runs.opened() as archive:
+        names = [name for name in archive.names if not is_key_name(name)]
+    assert names == ["catalog", "disk-00000000", "disk-00000001"]
+    assert runs.content() == image.read_bytes()
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB, 3 * MIB + 1, SEGMENT_BYTES, 11 * MIB, 11 * MIB + 6, 30 * MIB])
+def test_an_image_of_another_size(local_runs, image, size):
+    runs = disks(local_runs)
+    runs.disk(image)
+    first = local_runs.latest()
+    before = image.read_bytes()
+    os.truncate(image, size)
+    runs.disk(image)
+    assert runs.content() == image.read_bytes()
+    assert runs.content(first) == before
+
+
+def test_restoring_writes_only_what_differs(local_runs, image, tmp_path):
+    runs = disks(local_runs)
+    runs.disk(image)
+    target = tmp_path / "target"
+    runs.restore(target)
+    os.utime(target)
+    assert runs.restore(target).new_bytes == 0
+    write_at(target, MIB + 1, b"y")
+    write_at(target, 9 * MIB, b"in a hole")
+    os.truncate(target, 20 * MIB)
+    assert runs.restore(target).new_bytes == MIB
+    assert target.read_bytes() == image.read_bytes()
+    assert target.stat().st_blocks * 512 <= 5 * MIB
+    os.utime(target)
+    assert runs.restore(target, overwrite="always").new_bytes == 4 * MIB + 5
+    assert target.read_bytes() == image.read_bytes()
+    assert runs.restore(target, overwrite="never").unchanged == 1
+
+
+def test_a_restore_that_fails_leaves_nothing_behind(local_runs, image, tmp_path, monkeypatch):
+    disks(local_runs).disk(image)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(file_target, "_pwrite", full)
+    with pytest.raises(TargetError, match="No space left"):
+        disks(local_runs).restore(tmp_path / "out.raw")
+    assert sorted(os.listdir(tmp_path)) == ["disk.raw"]
+
+
+def test_bad_sectors_are_zeros_and_named(local_runs, image):
+    """A disk that cannot read two sectors; and, worse, one whose every read fails with another error."""
+    data = image.read_bytes()
+    bad = {MIB // 512 + 1, MIB // 512 + 2}
+
+    def preadv(fd, buffers, offset):
+        (view,) = buffers
+        if bad & set(range(offset // 512, (offset + len(view) - 1) // 512 + 1)):
+            raise OSError(errno.EIO, "Input/output error")
+        return os.preadv(fd, buffers, offset)
+
+    report, _ = disks(local_runs).disk(image, preadv=preadv)
+    assert [issue.reason for issue in report.issues] == [f"1024 bytes at {MIB + 512} cannot be read: stored as zeros"]
+    assert disks(local_runs).content() == data[: MIB + 512] + bytes(1024) + data[MIB + 1536 :]
+    with local_runs.opened() as archive:
+        assert archive.header.disk.unread == [(MIB + 512, 1024)]
+
+    def gone(fd, buffers, offset):
+        raise OSError(errno.ENXIO, "No such device or address")
+
+    with pytest.raises(SourceError, match="No such device"):
+        disks(local_runs).disk(image, preadv=gone)
+
+
+def test_what_is_no_disk(local_runs, tmp_path):
+    with pytest.raises(SourceError, match="neither a block device nor a file"):
+        disks(local_runs).disk(tmp_path)
+    with pytest.raises(SourceError, match="No such file"):
+        disks(local_runs).disk(tmp_path / "missing")
+
+
+def test_verifying_a_disk(local_runs, image):
+    disks(local_runs).disk(image)
+    report = Report()
+    with local_runs.opened() as archive:
+        verify(archive, report, data=True)
+    assert (report.issue_count, report.files, report.read_bytes) == (0, 1, 4 * MIB + 5)
+
+
+class Listed:
+    """As much of an archive as its disk's blocks need."""
+
+    def __init__(self, layout, chunks):
+        self.header = SimpleNamespace(disk=layout)
+        self.names = list(chunks)
+        self._chunks = chunks
+
+    def object_chunks(self, name):
+        return [
+            Chunk(index=index, length=length, checksum="", checksum_algorithm="SHA256", chunk_token="")
+            for index, length in self._chunks[name]
+        ]
+
+
+@pytest.mark.parametrize("chunks", [[(0, 4), (2, 3)], [(4, 4)], [(0, 5)], [(1, 3)], [(-1, 4)], [(2, 1), (3, 1)]])
+def test_blocks_that_do_not_fit_the_disk(chunks):
+    layout = DiskLayout(10, 4, 16, [], [0])
+    with pytest.raises(ArchiveDamagedError, match="does not fit"):
+        segment_blocks(Listed(layout, {"disk-00000000": chunks}), layout, 0)
+
+
+def test_a_segment_that_is_lost_is_not_zeros():
+    layout = DiskLayout(40, 4, 16, [], [0, 2])
+    archive = Listed(layout, {"disk-00000000": [(1, 4)]})
+    assert list(segment_blocks(archive, layout, 0)) == [1]
+    assert segment_blocks(archive, layout, 1) == {}
+    with pytest.raises(ArchiveDamagedError, match="segment 2 of the disk is lost"):
+        segment_blocks(archive, layout, 2)
+
+
+@pytest.mark.parametrize("numbers", [(-1, 4, 16), (10, 0, 16), (10, 4, 0), (10, 4, 15), (10, -4, 16)])
+def test_a_disk_that_is_cut_in_a_senseless_way(numbers):
+    with pytest.raises(ArchiveDamagedError, match="senseless"):
+        layout_of(Listed(DiskLayout(*numbers, []), {}))
+
+
+def test_reading_from_anywhere(local_runs, image):
+    disks(local_runs).disk(image)
+    data = image.read_bytes()
+    chance = random.Random(3)
+    with disks(local_runs).files() as files:
+        disk = files.open(files.only())
+        for _ in range(50):
+            offset, length = chance.randrange(len(data) + 10), chance.randrange(3 * MIB)
+            assert disk.read(offset, length) == data[offset : offset + length]
+
+
+class TestAgainstAModel:
+    """Writes, holes and sizes by chance; each recovery point stays what it was."""
+
+    step = st.tuples(st.integers(0, 9 * MIB), st.integers(0, 3 * MIB), st.sampled_from(["noise", "zeros", "truncate"]))
+
+    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(steps=st.lists(step, min_size=1, max_size=4), number=st.uuids())
+    def test_each_point_is_the_disk_as_it_was(self, store, tmp_path, steps, number):
+        runs = disks(Runs(store, f"model-{number}"))
+        image = tmp_path / f"{number}.raw"
+        image.touch()
+        seen = {}
+        for seed, (offset, length, what) in enumerate(steps):
+            if what == "truncate":
+                os.truncate(image, offset)
+            else:
+                write_at(image, offset, bytes(length) if what == "zeros" else noise(length, seed))
+            runs.disk(image)
+            seen[runs.runs.latest()] = image.read_bytes()
+        for point, data in seen.items():
+            with runs.files(point) as files:
+                assert b"".join(parts_of(files.open(files.only()))) == data
+
+
+@contextmanager
+def loop_device(path):
+    """A block device that is this file."""
+    made = subprocess.run(["losetup", "-f", "--show", path], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"no loop device: {made.stderr.strip()}")
+    try:
+        yield Path(made.stdout.strip())
+    finally:
+        subprocess.run(["losetup", "-d", made.stdout.strip()], check=True)
+
+
+needs_loop = pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/dev/loop-control").exists() or not shutil.which("losetup"),
+    reason="loop devices need root, /dev/loop-control and losetup",
+)
+
+
+@needs_loop
+def test_a_block_device_from_and_to(local_runs, image, tmp_path):
+    os.truncate(image, 12 * MIB)
+    target = tmp_path / "target.raw"
+    target.write_bytes(noise(13 * MIB, 9))
+    runs = disks(local_runs)
+    with loop_device(image) as source:
+        report, _ = runs.disk(source)
+    assert report.file_bytes == 12 * MIB
+    assert runs.content() == image.read_bytes()
+    with loop_device(target) as device:
+        report = runs.restore(device)
+        assert report.new_bytes == 5 * MIB
+        assert report.skipped == {f"{MIB} bytes at the end of the device are left as they were": 1}
+        assert runs.restore(device).new_bytes == 0
+    assert target.read_bytes() == image.read_bytes() + noise(13 * MIB, 9)[12 * MIB :]
+
+
+@needs_loop
+def test_a_device_that_is_too_small_is_not_touched(local_runs, image, tmp_path):
+    disks(local_runs).disk(image)
+    target = tmp_path / "target.raw"
+    target.write_bytes(noise(MIB))
+    with loop_device(target) as device, pytest.raises(ConfigurationError, match="nothing was written"):
+        disks(local_runs).restore(device)
+    assert target.read_bytes() == noise(MIB)
+
+
+@needs_loop
+def test_sectors_that_a_real_device_does_not_give(local_runs, image):
+    """A loop device whose file has become shorter fails where nothing is behind it any more."""
+    os.truncate(image, 12 * MIB)
+    data = image.read_bytes()
+    with loop_device(image) as source:
+        os.truncate(image, 4 * MIB)
+        report, _ = disks(local_runs).disk(source)
+    assert report.issue_count >= 1
+    assert disks(local_runs).content() == data[: 4 * MIB] + bytes(8 * MIB)

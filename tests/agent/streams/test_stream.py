@@ -1,0 +1,290 @@
+"""Streams: what comes out is what went in, what is known is not sent again, what fails leaves no recovery point."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import sys
+import threading
+import tracemalloc
+
+import pytest
+
+from cryostore.agent.backup.job import MAY_BE_MADE
+from cryostore.agent.errors import SourceError, TargetError
+from cryostore.agent.report import Report
+from cryostore.agent.streams.command import in_shell, running
+from cryostore.agent.streams.stream import backup_stream
+from cryostore.cli import progress
+from cryostore.client import pages
+from cryostore.core.errors import ConfigurationError
+from cryostore.core.limits import MIB
+from cryostore.model.chunks import PutChunk
+from cryostore.model.errors import ServiceUnavailableException
+from cryostore.model.jobs import CommitBackupJob, ListBackupJobs
+from support.os_calls import REAL, failing
+from support.single_file import piped, streams
+
+
+def noise(length, seed=1):
+    return random.Random(seed).randbytes(length)
+
+
+def python(code):
+    return [sys.executable, "-c", code]
+
+
+def jobs_of(runs):
+    found = pages.items(runs.call, ListBackupJobs())
+    return [job for job in found if job.resource_arn == f"arn:aws:cryo:::stream:{runs.resource}"]
+
+
+@pytest.mark.parametrize("length", [0, 1, 5 * MIB + 3, 20 * MIB])
+def test_a_stream_comes_back(runs, tmp_path, length):
+    data = noise(length)
+    report, outcome = streams(runs).stream(data)
+    assert (report.file_bytes, report.files, outcome.same) == (length, 1, False)
+    assert streams(runs).content() == data
+    streams(runs).restore(tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+
+
+def test_an_unchanged_stream_sends_a_catalog_at_most(runs):
+    data = noise(20 * MIB)
+    streams(runs).stream(data)
+    report, outcome = streams(runs).stream(data)
+    assert outcome.same
+    assert report.unchanged == 1
+    assert report.sent_bytes < 4096
+    assert streams(runs).content() == data
+
+
+def test_a_changed_byte_and_an_insertion_cost_about_a_chunk_each(runs):
+    data = noise(24 * MIB)
+    streams(runs).stream(data)
+    changed = data[: 8 * MIB] + b"inserted" + data[8 * MIB : -1] + b"x"
+    report, outcome = streams(runs).stream(changed)
+    assert not outcome.same
+    assert report.sent_bytes < 9 * MIB
+    assert streams(runs).content() == changed
+
+
+def test_an_earlier_stream_stays_what_it_was(runs):
+    streams(runs).stream(b"one")
+    first = runs.latest()
+    streams(runs).stream(b"two")
+    assert (streams(runs).content(first), streams(runs).content()) == (b"one", b"two")
+
+
+def test_the_base_is_replaced_and_not_added_to(local_runs):
+    for seed in range(3):
+        streams(local_runs).stream(noise(MIB, seed))
+    with local_runs.opened() as archive:
+        assert len(archive.names) == 2
+
+
+def test_what_a_command_writes(runs):
+    report, _ = streams(runs).stream(python("print('x' * 100_000)"))
+    assert report.file_bytes == 100_001
+    assert streams(runs).content() == b"x" * 100_000 + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("print('x' * 9_000_000); raise SystemExit(3)", "ended with exit code 3"),
+        ("import os; print('x', flush=True); os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
+        ("raise SystemExit(143)", r"ended with exit code 143 \(SIGTERM\)"),
+    ],
+)
+def test_a_command_that_fails_makes_no_recovery_point(runs, code, said):
+    with pytest.raises(SourceError, match=said):
+        streams(runs).stream(python(code))
+    assert [job.state for job in jobs_of(runs)] == ["FAILED"]
+    message = jobs_of(runs)[0].status_message
+    assert message == "failed" if runs.key else "no recovery point is made" in message
+    with pytest.raises(ConfigurationError, match="no recovery point"):
+        runs.latest()
+
+
+def test_a_command_that_does_not_exist(local_runs):
+    with pytest.raises(SourceError, match="cannot be run"):
+        streams(local_runs).stream(["/nonexistent/command"])
+    assert [job.state for job in jobs_of(local_runs)] == ["FAILED"]
+
+
+def test_any_part_of_a_pipe_may_fail():
+    if in_shell("")[0] == "/bin/sh":
+        pytest.skip("there is no bash, which alone can tell")
+    with pytest.raises(SourceError, match="exit code 1"), running(in_shell("false | cat")) as fd:
+        assert os.read(fd, 1) == b""
+
+
+def test_a_command_is_ended_with_its_run(local_runs):
+    """The store fails while the command would go on for ever."""
+
+    class Failing:
+        def call(self, operation):
+            if isinstance(operation, PutChunk):
+                raise ServiceUnavailableException("no room")
+            return call.call(operation)
+
+    call = local_runs.call
+    local_runs.call = Failing()
+    with pytest.raises(ServiceUnavailableException, match="no room"):
+        streams(local_runs).stream(python("while True: print('x' * 1_000_000)"))
+    local_runs.call = call
+    assert [(job.state, job.status_message) for job in jobs_of(local_runs)] == [("FAILED", "no room")]
+
+
+def test_an_interrupt_gives_the_job_up(local_runs):
+    class Interrupted:
+        def call(self, operation):
+            if isinstance(operation, PutChunk):
+                raise KeyboardInterrupt
+            return call.call(operation)
+
+    call = local_runs.call
+    local_runs.call = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        streams(local_runs).stream(noise(9 * MIB))
+    local_runs.call = call
+    assert [job.state for job in jobs_of(local_runs)] == ["FAILED"]
+
+
+@pytest.mark.parametrize("is_made", [False, True])
+def test_an_interrupt_of_the_commit_says_that_it_may_be_made(local_runs, is_made):
+    class Interrupted:
+        def call(self, operation):
+            if not isinstance(operation, CommitBackupJob) or operation.outcome is not None:
+                return call.call(operation)
+            if is_made:
+                call.call(operation)
+            raise KeyboardInterrupt
+
+    call = local_runs.call
+    local_runs.call = Interrupted()
+    with pytest.raises(KeyboardInterrupt) as raised, progress.interrupted("no recovery point was made"):
+        streams(local_runs).stream(noise(MIB))
+    assert raised.value.__notes__ == [MAY_BE_MADE]
+    local_runs.call = call
+    assert [job.state for job in jobs_of(local_runs)] == ["COMPLETED" if is_made else "FAILED"]
+
+
+@pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"a\0b"])
+def test_a_name_that_is_none(local_runs, name):
+    with pytest.raises(ConfigurationError, match="no name for a file"):
+        streams(local_runs).options(name)
+
+
+def test_a_name_may_hold_any_other_bytes(local_runs):
+    runs = streams(local_runs)
+    with piped(b"data") as fd:
+        backup_stream(local_runs.call, runs.options(b"\xff\n\x1b[2J"), fd, Report())
+    with runs.files() as files:
+        assert files.only().path == b"\xff\n\x1b[2J"
+    assert runs.content() == b"data"
+
+
+def test_memory_does_not_grow_with_the_stream(local_runs):
+    """240 MiB of zeros: many chunks, little to store. How many are on their way at once depends on the machine."""
+    tracemalloc.start()
+    try:
+        streams(local_runs).stream(["head", "-c", str(240 * MIB), "/dev/zero"])
+        assert tracemalloc.get_traced_memory()[1] < 100 * MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_restoring_onto_what_stands_there(local_runs, tmp_path):
+    runs = streams(local_runs)
+    runs.stream(b"stream")
+    target = tmp_path / "out"
+    target.write_bytes(b"other")
+    assert runs.restore(target, overwrite="never").unchanged == 1
+    assert target.read_bytes() == b"other"
+    assert runs.restore(target, dry_run=True).new == 1
+    assert target.read_bytes() == b"other"
+    assert runs.restore(target).new == 1
+    assert target.read_bytes() == b"stream"
+    assert runs.restore(target).unchanged == 1
+    target.write_bytes(b"later!")
+    assert runs.restore(target, overwrite="newer").unchanged == 1
+    assert runs.restore(tmp_path).new == 1
+    assert (tmp_path / "file").read_bytes() == b"stream"
+    assert sorted(os.listdir(tmp_path)) == ["file", "out"]
+
+
+@pytest.mark.parametrize("call", ["utime", "fsync"])
+def test_a_target_that_refuses_times_gets_the_content(local_runs, tmp_path, monkeypatch, call):
+    runs = streams(local_runs)
+    runs.stream(b"stream")
+    calls = 1 if call == "fsync" else 0  # of the folder, which some file systems cannot flush
+    with failing(monkeypatch, call, errno.EINVAL, at=calls):
+        report = runs.restore(tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b"stream"
+    assert report.issue_count == (call == "utime")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_pipe_that_becomes_a_file_before_it_is_opened_is_not_written_into(local_runs, tmp_path, monkeypatch):
+    runs = streams(local_runs)
+    runs.stream(b"stream")
+    target, secret = tmp_path / "pipe", tmp_path / "secret"
+    os.mkfifo(target)
+    secret.write_bytes(b"secret")
+
+    def swapping(path, *arguments, **named):
+        if path == os.fsencode(target):
+            os.replace(secret, target)
+        return REAL["open"](path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", swapping)
+    with pytest.raises(TargetError, match="somebody else changed it"):
+        runs.restore(target)
+    assert target.read_bytes() == b"secret"
+
+
+def test_restoring_into_a_pipe(local_runs, tmp_path):
+    runs = streams(local_runs)
+    runs.stream(noise(MIB))
+    os.mkfifo(tmp_path / "pipe")
+    got = []
+    thread = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
+    thread.start()
+    runs.restore(tmp_path / "pipe")
+    thread.join()
+    assert got == [noise(MIB)]
+
+
+@pytest.mark.parametrize("overwrite", ["always", "changed", "newer"])
+def test_a_link_in_a_folder_leads_nowhere(local_runs, tmp_path, overwrite):
+    """The user named the folder; the name in it is out of the archive."""
+    out, folder = tmp_path / "out", tmp_path / "folder"
+    out.write_bytes(b"untouched")
+    os.utime(out, ns=(1, 1))
+    folder.mkdir()
+    os.symlink(out, folder / "file")
+    os.utime(folder / "file", ns=(1, 1), follow_symlinks=False)
+    streams(local_runs).stream(b"the dump")
+    streams(local_runs).restore(folder, overwrite=overwrite)
+    assert out.read_bytes() == b"untouched"
+    assert not (folder / "file").is_symlink()
+    assert (folder / "file").read_bytes() == b"the dump"
+
+
+def test_a_pipe_in_a_folder_is_replaced_and_not_written_into(local_runs, tmp_path):
+    os.mkfifo(tmp_path / "file")
+    streams(local_runs).stream(b"the dump")
+    streams(local_runs).restore(tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"the dump"
+
+
+def test_a_link_that_the_user_names_is_followed(local_runs, tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    os.symlink("real", tmp_path / "link")
+    streams(local_runs).stream(b"the dump")
+    streams(local_runs).restore(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"the dump"

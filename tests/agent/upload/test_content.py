@@ -1,0 +1,145 @@
+"""Content: small files share chunks that end where a file says, large ones are cut where their bytes say."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+
+from cryostore.agent.entry import NO_CONTENT
+from cryostore.agent.upload.chunker import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, DISK_MARKS, ContentChunker
+from cryostore.agent.upload.content import READ_BYTES, SHARED_BYTES_MAX, SHARED_BYTES_MIN, ContentWriter
+from cryostore.agent.upload.digest_table import DigestTable
+from cryostore.agent.upload.queue import ObjectUpload
+from cryostore.core.compression import BLOCK_BYTES
+from cryostore.core.limits import KIB, MIB
+
+
+class Kept:
+    """Takes chunks where an uploader would."""
+
+    def __init__(self):
+        self.chunks = {}
+
+    def submit(self, upload, index, data):
+        self.chunks[index] = bytes(data)
+
+
+def writer():
+    kept = Kept()
+    upload = ObjectUpload(None, "job", "content-00000001")
+    return kept, ContentWriter(kept, upload, 1, ContentChunker(), DigestTable())
+
+
+def small(content, data):
+    content.room(len(data))[: len(data)] = data
+    return content.small(len(data))
+
+
+def noise(length, seed=1):
+    return random.Random(seed).randbytes(length)
+
+
+def read_back(kept, content, length):
+    data = b"".join(kept.chunks[index] for index in sorted(kept.chunks) if index >= content.chunk)
+    return data[content.offset : content.offset + length]
+
+
+def test_small_files_share_chunks():
+    kept, content = writer()
+    files = [noise(random.Random(seed).randrange(1, 60 * KIB), seed) for seed in range(200)]
+    places = [small(content, data) for data in files]
+    content.finish()
+    assert [read_back(kept, place, len(data)) for place, data in zip(places, files, strict=True)] == files
+    assert all(len(chunk) <= SHARED_BYTES_MAX for chunk in kept.chunks.values())
+    assert all(len(kept.chunks[index]) >= SHARED_BYTES_MIN for index in sorted(kept.chunks)[:-1])
+
+
+def test_a_small_file_that_is_known_takes_no_room():
+    kept, content = writer()
+    first = small(content, b"same")
+    assert small(content, b"same") == first
+    assert small(content, b"") == NO_CONTENT
+    content.finish()
+    assert kept.chunks == {0: b"same"}
+
+
+def test_the_same_files_make_the_same_chunks_after_a_while():
+    files = [noise(40 * KIB, seed) for seed in range(300)]
+    chunks = []
+    for start in (0, 7):
+        kept, content = writer()
+        for data in files[start:]:
+            small(content, data)
+        content.finish()
+        chunks.append(set(kept.chunks.values()))
+    assert len(chunks[0] & chunks[1]) >= len(chunks[0]) - 4
+
+
+@pytest.mark.parametrize("length", [CHUNK_BYTES_MIN, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, 3 * READ_BYTES + 5])
+@pytest.mark.parametrize("expected", ["right", "too little", "too much"])
+def test_a_large_file_is_cut_whole(length, expected):
+    kept, content = writer()
+    small(content, b"before")
+    data = noise(length)
+    told = {"right": length, "too little": length // 3, "too much": 2 * length}[expected]
+    place, total = content.large(io.BytesIO(data).readinto, told)
+    content.finish()
+    assert total == length
+    assert read_back(kept, place, length) == data
+    assert all(len(chunk) <= CHUNK_BYTES_MAX for chunk in kept.chunks.values())
+
+
+def test_where_a_file_is_cut_does_not_depend_on_how_it_is_read():
+    data = noise(20 * MIB)
+    kept, content = writer()
+    content.large(io.BytesIO(data).readinto, len(data))
+    lengths = list(ContentChunker().cuts(memoryview(data)))
+    assert [len(kept.chunks[index]) for index in sorted(kept.chunks)] == lengths
+
+
+def test_an_insertion_moves_the_cuts_around_it_alone():
+    data = noise(24 * MIB)
+    changed = data[: 12 * MIB] + b"inserted" + data[12 * MIB :]
+    chunks = []
+    for each in (data, changed):
+        kept, content = writer()
+        content.large(io.BytesIO(each).readinto, len(each))
+        chunks.append(set(kept.chunks.values()))
+    assert len(chunks[1] - chunks[0]) <= 3
+
+
+def cut(data, read=None, expected=None):
+    kept, content = writer()
+    content.large(read or io.BytesIO(data).readinto, len(data) if expected is None else expected)
+    return [kept.chunks[index] for index in sorted(kept.chunks)]
+
+
+def image(length, seed=1, mark=(1080, b"\x53\xef")):
+    data = bytearray(noise(length, seed))
+    data[mark[0] : mark[0] + len(mark[1])] = mark[1]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("mark", DISK_MARKS)
+@pytest.mark.parametrize("length", [CHUNK_BYTES_MIN + 1, 3 * READ_BYTES, 3 * READ_BYTES + 700])
+def test_the_image_of_a_disk_is_cut_between_its_blocks(mark, length):
+    data = image(length, mark=mark)
+    chunks = cut(data)
+    assert b"".join(chunks) == data
+    assert all(len(chunk) % BLOCK_BYTES == 0 for chunk in chunks[:-1])
+    assert all(len(chunk) <= CHUNK_BYTES_MAX for chunk in chunks)
+    assert cut(data, expected=1 << 50) == chunks  # a stream does not say how long it is
+
+
+def test_a_changed_block_of_an_image_moves_the_cuts_around_it_alone():
+    data = image(32 * MIB)
+    changed = data[: 12 * MIB] + noise(BLOCK_BYTES, 2) + data[12 * MIB + BLOCK_BYTES :]
+    chunks = [set(cut(each)) for each in (data, changed)]
+    assert 1 <= len(chunks[1] - chunks[0]) <= 3
+
+
+@pytest.mark.parametrize("beginning", [b"", b"XFS", b"XFSB", bytes(510) + b"\x55", bytes(1080) + b"\x53"])
+def test_content_that_is_shorter_than_the_mark_of_a_disk_is_cut_whole(beginning):
+    assert b"".join(cut(beginning)) == beginning

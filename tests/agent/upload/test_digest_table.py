@@ -1,0 +1,34 @@
+"""The table of places by digest, against a dict."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cryostore.agent.upload.digest_table import DigestTable, Place
+
+# Few values for the bytes that choose a slot, so that slots are wanted twice.
+SLOTS = st.integers(0, 3).map(lambda slot: bytes([slot]) + bytes(7))
+DIGESTS = st.builds(bytes.__add__, SLOTS, st.binary(min_size=8, max_size=8))
+
+
+@given(st.lists(st.tuples(DIGESTS, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))))
+def test_it_is_a_dict_that_keeps_the_first(entries):
+    table, expected = DigestTable(), {}
+    for digest, *place in entries:
+        table.add(digest, *place)
+        expected.setdefault(digest, Place(*place))
+    assert len(table) == len(expected)
+    assert {digest: table.find(digest) for digest in expected} == expected
+    assert table.find(bytes(15) + b"\7") is None
+
+
+def test_it_grows():
+    table = DigestTable(32)
+    digests = [sha256(b"%d" % number).digest() for number in range(5000)]
+    for number, digest in enumerate(digests):
+        table.add(digest, 1, number, 2)
+    assert all(table.find(digest) == Place(1, number, 2) for number, digest in enumerate(digests))
+    assert sha256(b"other").digest() not in table

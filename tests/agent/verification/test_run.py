@@ -1,0 +1,57 @@
+"""Verifying: what is damaged is named, and a store that cannot be asked is no damage."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cryostore.agent.report import Report
+from cryostore.agent.verification.run import verify
+from cryostore.core.limits import MIB
+from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
+from cryostore.model.restores import GetChunk
+from support.agent import write
+from support.single_file import disks
+
+
+class Refusing:
+    """A store that refuses the content, once the catalog was read, in one way or another."""
+
+    def __init__(self, call, error):
+        self.inner = call
+        self.error = error
+
+    def call(self, operation):
+        answer = self.inner.call(operation)
+        if isinstance(operation, GetChunk) and answer.length > MIB // 2:
+            raise self.error
+        return answer
+
+
+def noise(length, seed=1):
+    return random.Random(seed).randbytes(length)
+
+
+def backed_up_tree(runs, tmp_path):
+    write(tmp_path / "source", {"large": noise(2 * MIB), "small": b"x"})
+    runs.backup(tmp_path / "source")
+
+
+def backed_up_disk(runs, tmp_path):
+    (tmp_path / "disk").write_bytes(noise(2 * MIB))
+    disks(runs).disk(tmp_path / "disk")
+
+
+@pytest.mark.parametrize("back_up", [backed_up_tree, backed_up_disk])
+def test_what_is_damaged_is_named_and_a_store_that_is_gone_ends_it(local_runs, tmp_path, back_up):
+    back_up(local_runs, tmp_path)
+    local_runs.call = Refusing(local_runs.call, ServiceInternalException("stored data fails its verification"))
+    report = Report()
+    with local_runs.opened() as archive:
+        verify(archive, report, data=True)
+    assert report.issue_count
+    assert {issue.reason for issue in report.issues} == {"stored data fails its verification"}
+    local_runs.call.error = ServiceUnavailableException("gone")
+    with local_runs.opened() as archive, pytest.raises(ServiceUnavailableException):
+        verify(archive, Report(), data=True)

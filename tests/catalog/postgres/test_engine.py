@@ -1,0 +1,521 @@
+"""The PostgreSQL engine against what every Database must do, and what only it can be asked."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from conformance.database import DatabaseTests, GroupCommitTests, add, adding, names, numbering, numbers, together
+from cryostore.catalog import open_catalog
+from cryostore.catalog.database import AtOnce, NotAsUsualError
+from cryostore.catalog.postgres import clock as postgres_clock
+from cryostore.catalog.postgres import engine as postgres
+from cryostore.catalog.postgres import session as postgres_session
+from cryostore.catalog.postgres.clock import DatabaseClock
+from cryostore.catalog.postgres.engine import PostgresDatabase
+from cryostore.catalog.postgres.session import Place, translated
+from cryostore.catalog.processes import epoch as collections
+from cryostore.catalog.queries import references
+from cryostore.catalog.rows import chunks, uploads
+from cryostore.catalog.rows.chunk_lists import ChunkEntry
+from cryostore.catalog.rows.chunks import ChunkRow
+from cryostore.core.errors import ConfigurationError, StorageUnavailableError
+from cryostore.service.opening.open_shared import without_secrets
+from support.postgres import at, new_database, required
+
+DIGEST = b"d" * 32
+
+
+class TestPostgresDatabase(GroupCommitTests, DatabaseTests):
+    """A database on a server; several openings stand for several nodes."""
+
+    blob = "BYTEA"
+
+    @pytest.fixture
+    def place(self):
+        with new_database(migrated=False) as url:
+            yield url
+
+    @staticmethod
+    def open_database(place):
+        return PostgresDatabase(place)
+
+    def commits(self, database):
+        return database._row.batch
+
+    def wait_for_queue(self, database, length):
+        while database._group.waiting() < length:
+            time.sleep(0)
+
+
+@pytest.fixture
+def database(postgres_url):
+    with closing(PostgresDatabase(postgres_url)) as database:
+        yield database
+
+
+@pytest.fixture
+def other(postgres_url):
+    """Another node."""
+    with closing(PostgresDatabase(postgres_url)) as database:
+        yield database
+
+
+@pytest.fixture
+def thing(database):
+    """A table to write to, with a row that everybody writes."""
+    database.write(lambda t: t.run("CREATE TABLE thing (name BYTEA NOT NULL UNIQUE, number BIGINT NOT NULL)"))
+    database.write(add(b"hot"))
+
+
+# --- values and statements
+
+
+def test_named_values_are_translated_and_nothing_else():
+    assert translated("SELECT ':a', b::text, 5 % 2 WHERE c = :c_1 AND d = :c_1") == (
+        b"SELECT ':a', b::text, 5 %% 2 WHERE c = %(c_1)s AND d = %(c_1)s"
+    )
+
+
+def test_texts_keep_their_order_whatever_is_in_them(database):
+    """U+0000, which PostgreSQL has no place for, among them; and whatever language the server sorts by."""
+    texts = ["".join(some) for some in itertools.product(["", "\0", "\1", "\2", "a", "B", "é"], repeat=3)]
+    texts = sorted(set(texts))
+    database.write(lambda t: t.run('CREATE TABLE texts (value TEXT COLLATE "C" UNIQUE)'))
+    database.write(lambda t: [t.run("INSERT INTO texts (value) VALUES (:v)", v=text) for text in reversed(texts)])
+    assert [row[0] for row in database.read(lambda t: t.rows("SELECT value FROM texts ORDER BY value"))] == texts
+    for text in texts[::20]:
+        assert database.read(lambda t, text=text: t.row("SELECT count(*) FROM texts WHERE value < :v", v=text)) == (
+            texts.index(text),
+        )
+
+
+def test_every_text_of_the_schema_is_in_the_order_of_bytes(database):
+    statement = (
+        "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = 'public'"
+        " AND data_type = 'text' AND coalesce(collation_name, '') <> 'C' AND table_name <> 'catalog_writer'"
+    )
+    assert database.read(lambda t: t.rows(statement)) == []
+
+
+def test_sums_and_truths_are_whole_numbers(database):
+    statement = "SELECT sum(n), n = 2, count(*) FROM (SELECT CAST(:n AS BIGINT) AS n) AS one GROUP BY n"
+    (found,) = database.read(lambda t: t.rows(statement, n=2))
+    assert found == (2, 1, 1)
+    assert {type(value) for value in found} == {int}
+
+
+def test_a_statement_has_one_plan_whatever_its_numbers(database):
+    def work(transaction):
+        for number in (1, 1 << 20, 1 << 40, True, -(2**63)):
+            transaction.row("SELECT pack_number FROM pack WHERE pack_number = :n", n=number)
+        return transaction.rows("SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%FROM pack %'")
+
+    assert len(database.read(work)) == 1
+
+
+def test_numbers_are_not_given_out_again(database):
+    """Neither one that was put in by hand nor those below it, even if its row is gone."""
+
+    def upload(number):
+        return lambda t: (
+            t.run(
+                "INSERT INTO upload (upload_number, upload_id, job_id, name, throw_on_duplicate, created_ms,"
+                " chunk_count) VALUES (:n, :i, '', :name, 0, 0, 0)",
+                n=number,
+                i=str(number),
+                name=b"",
+            ),
+            t.pass_number("upload", "upload_number", number),
+            t.run("DELETE FROM upload"),
+        )
+
+    def next_number():
+        database.write(
+            lambda t: uploads.insert(t, upload_id="x", job_id="J", name=b"", throw_on_duplicate=False, now_ms=0)
+        )
+        (number,) = database.write(lambda t: t.row("DELETE FROM upload RETURNING upload_number"))
+        return number
+
+    database.write(upload(7))
+    assert next_number() == 8
+    database.write(upload(3))
+    assert next_number() > 8
+
+
+# --- one order of all transactions
+
+
+class Steps:
+    """Halts a unit of work between two of its statements, each time it runs."""
+
+    def __init__(self):
+        self.runs = 0
+        self.halted, self.go_on = threading.Event(), threading.Event()
+
+    def halt(self):
+        """Count a run; the first one waits here."""
+        self.runs += 1
+        if self.runs == 1:
+            self.halted.set()
+            assert self.go_on.wait(60)
+
+
+@pytest.fixture
+def steps(database, other):
+    """The writer's steps; it goes on at the end, whatever became of the test."""
+    steps = Steps()
+    yield steps
+    steps.go_on.set()
+
+
+def refer(transaction, steps=None):
+    """What PutChunk does: refer to a chunk that the vault holds, noting the epoch; may halt between the two."""
+    assert chunks.use(transaction, 1, DIGEST)
+    if steps is not None:
+        steps.halt()
+    uploads.add_chunk(transaction, 1, ChunkEntry(0, 5, DIGEST, 0))
+
+
+def marked(transaction):
+    """What a page of the collector's marking pass reads."""
+    return [row.digest for row in references.upload_chunks(transaction, after=(0, -1), limit=100)]
+
+
+def used_epoch(transaction):
+    return transaction.row("SELECT used_epoch FROM chunk")[0]
+
+
+@pytest.fixture
+def chunk(database):
+    """A chunk that nothing refers to, last used in the epoch before the first collection."""
+    row = ChunkRow(1, "pack", 0, 10, 5)
+    assert database.write(lambda t: chunks.insert(t, 1, DIGEST, row, epoch=0, now_ms=0))
+
+
+def in_thread(action):
+    thread = threading.Thread(target=action)
+    thread.start()
+    return thread
+
+
+def test_a_writer_of_the_old_epoch_does_not_commit_behind_the_marking_pass(database, other, chunk, steps):
+    """The writer reads the epoch; a run begins, and marks where the writer is about to write; the writer goes on.
+
+    It may not be committed with the old epoch: its chunk would be neither marked nor used. It runs again.
+    """
+    writer = in_thread(lambda: database.write(lambda t: refer(t, steps)))
+    assert steps.halted.wait(60)
+    epoch = other.write(collections.next_epoch)
+    assert other.read(marked) == []
+    steps.go_on.set()
+    writer.join()
+    assert steps.runs == 2
+    assert other.read(used_epoch) == epoch == 1
+    assert not other.write(lambda t: chunks.condemn(t, 1, DIGEST, epoch=epoch, now_ms=2))
+    assert other.read(marked) == [DIGEST]
+
+
+def test_a_marking_pass_does_not_overlook_a_writer_of_the_old_epoch(database, other, chunk, steps):
+    """As above, but the writer is committed between the snapshot of the pass and its reading: somebody runs again."""
+    pages = Steps()
+    writer = in_thread(lambda: database.write(lambda t: refer(t, steps)))
+    assert steps.halted.wait(60)
+    assert other.write(collections.next_epoch) == 1
+    found = []
+
+    def page(transaction):
+        transaction.row("SELECT 1 FROM vault")
+        pages.halt()
+        return marked(transaction)
+
+    reader = in_thread(lambda: found.append(other.read(page)))
+    assert pages.halted.wait(60)
+    steps.go_on.set()
+    writer.join()
+    pages.go_on.set()
+    reader.join()
+    assert steps.runs + pages.runs > 2, "somebody had to run again"
+    assert other.read(used_epoch) == 1 or found == [[DIGEST]]
+
+
+def test_one_that_only_reads_counts_even_if_its_work_raises(database, other, chunk, steps):
+    """What a refusal rests on was seen in some order of all transactions, too: the writer must run again."""
+    writer = in_thread(lambda: database.write(lambda t: refer(t, steps)))
+    assert steps.halted.wait(60)
+    other.write(collections.next_epoch)
+
+    def work(transaction):
+        raise LookupError(marked(transaction))
+
+    with pytest.raises(LookupError):
+        other.read(work)
+    steps.go_on.set()
+    writer.join()
+    assert steps.runs == 2
+
+
+def test_reads_that_are_in_the_way_again_and_again_wait_for_their_turn(database, other, chunk, monkeypatch):
+    """At last a read runs when nothing can be in its way: it is answered, however busy the others are."""
+    said = []
+    honest = postgres_session.Session.say
+    monkeypatch.setattr(postgres_session.Session, "say", lambda self, text: (said.append(text), honest(self, text))[1])
+    runs = itertools.count(1)
+
+    def work(transaction):
+        if next(runs) <= postgres.READS_AT_ONCE:
+            raise psycopg.errors.SerializationFailure
+        return marked(transaction)
+
+    assert other.read(work) == []
+    assert next(runs) == postgres.READS_AT_ONCE + 2
+    assert [text for text in said if text.startswith("BEGIN")] == ["BEGIN READ ONLY DEFERRABLE"]
+
+
+# --- writers that meet
+
+
+def count_up(transaction):
+    (number,) = transaction.row("SELECT number FROM thing WHERE name = :name", name=b"hot")
+    transaction.run("UPDATE thing SET number = :number WHERE name = :name", number=number + 1, name=b"hot")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.usefixtures("thing")
+def test_a_statement_that_was_passed_over_is_not_taken_for_prepared(database, at_once):
+    """One before it failed just when it was to be prepared, in a session that had rolled back before it prepared any.
+
+    It would fail for as long as the session lasts.
+    """
+
+    def write(name):
+        unit = AtOnce([adding(name), numbering(b"hot", 1)])
+        database.write(unit if at_once else unit.__call__)  # which is not known beforehand
+
+    def fail():
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            write(b"hot")
+
+    fail()
+    for number in range(postgres_session.PREPARE_AFTER):
+        write(b"%d" % number)
+    fail()
+    for name in (b"a", b"b"):
+        attempts = database._row.batch
+        write(name)
+        assert database._row.batch == attempts + 1
+
+
+@pytest.mark.usefixtures("thing")
+def test_a_batch_that_runs_again_is_nothing_for_the_log(database, caplog):
+    """The library warns of what was passed over; with many nodes that would be a line for every few writes."""
+    for _ in range(5):  # it depends on how fast the server is
+        with pytest.raises(NotAsUsualError):
+            database.write(AtOnce([numbering(b"none", 1), *[adding(b"%d" % number) for number in range(50)]]))
+    assert caplog.records == []
+
+
+def test_every_increment_of_a_hot_row_counts_once(database, other, thing):
+    """Two nodes, many threads, one row."""
+    nodes = (database, other)
+    together(8, lambda number: [nodes[number % 2].write(count_up) for _ in range(25)])
+    assert database.read(numbers) == [200]
+
+
+def test_a_batch_that_met_another_takes_its_turn_alone(database, other, thing, steps):
+    """The second attempt lets nobody else write: it goes through, whatever the others do."""
+
+    def work(transaction):
+        (number,) = transaction.row("SELECT number FROM thing WHERE name = :name", name=b"hot")
+        steps.halt()
+        transaction.run("UPDATE thing SET number = :number WHERE name = :name", number=number + 1, name=b"hot")
+        return transaction.rows(
+            "SELECT mode FROM pg_locks JOIN pg_class ON pg_class.oid = relation"
+            " WHERE relname = 'catalog_writer' AND pid = pg_backend_pid() AND mode = 'ExclusiveLock'"
+        )
+
+    answers = []
+    writer = in_thread(lambda: answers.append(database.write(work)))
+    assert steps.halted.wait(60)
+    other.write(count_up)
+    steps.go_on.set()
+    writer.join()
+    assert (steps.runs, answers) == (2, [[("ExclusiveLock",)]])
+    assert database.read(numbers) == [2]
+
+
+def test_a_row_that_another_was_quicker_to_add_is_seen_the_second_time(database, other, thing, steps):
+    """A rule of the schema that only the other's row breaks is no error of this unit of work."""
+
+    def blind(transaction):
+        transaction.row("SELECT 1")
+        steps.halt()
+        if steps.runs == 1:
+            add(b"new")(transaction)
+
+    writer = in_thread(lambda: database.write(blind))
+    assert steps.halted.wait(60)
+    other.write(add(b"new"))
+    steps.go_on.set()
+    writer.join()
+    assert steps.runs == 2
+    assert database.read(names) == [b"hot", b"new"]
+
+
+def test_a_refusal_is_checked_like_an_answer(database, thing):
+    """A unit of work that refuses is run again in a transaction that is then committed, alone or with others."""
+    runs = []
+
+    def refuse(transaction):
+        runs.append(transaction.row("SELECT number FROM thing"))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        database.write(refuse)
+    assert len(runs) == 2
+
+
+def test_a_statement_whose_error_is_dropped_fails_its_unit_of_work(database, thing):
+    """And nothing of it is taken for committed."""
+
+    def work(transaction):
+        add(b"a")(transaction)
+        with pytest.raises(psycopg.Error):
+            transaction.run("NONSENSE")
+
+    with pytest.raises(AssertionError):
+        database.write(work)
+    assert database.read(names) == [b"hot"]
+
+
+# --- time
+
+
+def test_time_is_that_of_the_database(database):
+    (before,) = database.read(lambda t: t.row(postgres.TIME))
+    now = database.now_ms()
+    (after,) = database.read(lambda t: t.row(postgres.TIME))
+    assert before - 1000 <= now <= after + 1000
+
+
+def test_time_never_goes_back(monkeypatch):
+    """Not when the database's does, as after a failover; and it does not stand still for longer than that."""
+    elapsed = itertools.count(100)
+    monkeypatch.setattr(postgres_clock, "_elapsed_seconds", lambda: next(elapsed))
+    clock = DatabaseClock()
+    assert clock.is_due
+    clock.end(clock.begin(), 50_000)
+    assert [clock(), clock()] == [51_500, 52_500]
+    clock.end(clock.begin(), 50_000)
+    assert [clock(), clock(), clock()] == [52_500, 52_500, 53_500]
+
+
+# --- opening
+
+
+def test_a_catalog_is_opened_by_its_url():
+    with new_database(migrated=False) as url, closing(open_catalog(url)) as catalog:
+        assert isinstance(catalog, PostgresDatabase)
+        assert catalog.read(lambda t: t.row("SELECT count(*) FROM vault")) == (0,)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:geh@eim@host/db",
+        "postgresql://u:geh/eim@host/db",
+        "postgresql://u:1/geheim@host/db",
+        "postgresql://u:geheim@host:geheim/db",
+        "postgresql://u:geheim@host/db?nonsense=geheim",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_not_repeated(url):
+    with pytest.raises(ConfigurationError) as refused:
+        Place(url)
+    assert "eim" not in refused.value.message + refused.value.hint
+    assert "%40" in refused.value.hint
+
+
+def test_a_place_is_shown_without_its_password():
+    place = Place("postgresql://u:geheim@a.example:1,b.example:2/db?sslmode=require")
+    assert place.shown == "postgresql://u@a.example:1,b.example:2/db"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "shown"),
+    [
+        ("a,b,c", "a,b,c"),
+        ("[::1]", "[::1]"),
+        ("[2001:db8::1]:5433,b,[2001:db8::2]", "[2001:db8::1]:5433,b,[2001:db8::2]"),
+        ("a:1,[::1]:2", "a:1,[::1]:2"),
+    ],
+)
+def test_several_hosts_are_shown_as_they_are_named(hosts, shown):
+    assert Place(f"postgresql://u:geheim@{hosts}/db").shown == f"postgresql://u@{shown}/db"
+    assert without_secrets(f"postgresql://u:geheim@{hosts}/db?password=geheim") == f"postgresql://u@{shown}/db"
+
+
+@pytest.mark.parametrize("wanted", ["any", "standby", "prefer-standby", "read-only"])
+def test_a_replica_is_no_catalog(wanted):
+    with pytest.raises(ConfigurationError, match="replica"):
+        Place(f"postgresql://u@a,b/db?target_session_attrs={wanted}")
+    Place("postgresql://u@a,b/db?target_session_attrs=primary")
+
+
+def test_what_is_wrong_with_each_of_several_hosts_is_told(monkeypatch):
+    monkeypatch.setattr(postgres, "OUTAGE_SECONDS", 0.1)
+    with pytest.raises(StorageUnavailableError) as told:
+        PostgresDatabase("postgresql://u:geheim@127.0.0.1:1,[::1]:2/db")
+    for host in ('"127.0.0.1", port 1', '"::1", port 2'):
+        assert f"connection to server at {host} failed" in told.value.message
+    assert "geheim" not in told.value.message
+    assert "\n" not in told.value.message
+
+
+def test_a_database_that_does_not_exist_is_the_operators_to_make(postgres_url):
+    with pytest.raises(ConfigurationError, match="does not exist") as refused:
+        PostgresDatabase(at(postgres_url, "nowhere"))
+    assert "PGPASSWORD" in refused.value.hint
+
+
+def test_a_server_that_cannot_be_reached_is_waited_for_and_told(monkeypatch):
+    monkeypatch.setattr(postgres, "OUTAGE_SECONDS", 0.2)
+    with pytest.raises(StorageUnavailableError, match="refused") as told:
+        PostgresDatabase("postgresql://u:geheim@127.0.0.1:1/db")
+    assert "geheim" not in str(told.value)
+
+
+def test_the_server_is_asked_for_what_the_catalog_rests_on(database):
+    wanted = {"transaction_isolation": "serializable", "synchronous_commit": "on", "client_encoding": "UTF8"}
+    for name, value in wanted.items():
+        assert database.read(lambda t, name=name: t.row(f"SHOW {name}")) == (value,)
+        assert database.write(lambda t, name=name: t.row(f"SHOW {name}")) == (value,)
+
+
+def test_writers_leave_no_row_behind_when_they_end(postgres_url):
+    with closing(PostgresDatabase(postgres_url)) as database:
+        for _ in range(3):
+            other = PostgresDatabase(postgres_url)
+            other.write(lambda t: t.row("SELECT 1"))
+            other.close()
+        assert database.read(lambda t: t.row("SELECT count(*) FROM catalog_writer")) == (1,)  # its own
+
+
+def test_required_names_what_is_missing(monkeypatch):
+    monkeypatch.delenv("CRYO_TEST_POSTGRES", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="CRYO_TEST_POSTGRES"):
+        required()
+
+
+def test_the_certificates_of_the_system_need_a_libpq_that_knows_them(monkeypatch):
+    """What is bundled does; an older one would look for a file named `system`."""
+    url = "postgresql://cryostore@catalog.example/cryostore?sslmode=verify-full&sslrootcert=system"
+    assert postgres_session.Place(url).parameters["sslrootcert"] == "system"
+    monkeypatch.setattr(psycopg.pq, "version", lambda: 150_004)
+    with pytest.raises(ConfigurationError, match="needs libpq 16 or later, and psycopg uses libpq 15 here"):
+        postgres_session.Place(url)

@@ -1,0 +1,161 @@
+"""Uploads and their chunks in the catalog, and how they go."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.catalog.rows import chunk_lists, jobs, objects, uploads
+from cryostore.catalog.rows.chunk_lists import ChunkEntry
+from cryostore.catalog.rows.lineages import Segment
+from cryostore.catalog.rows.objects import ObjectContent
+from support.catalog_rows import job_row
+
+
+def entry(index, filler=0):
+    return ChunkEntry(index, 5, bytes([filler]) * 32, 1)
+
+
+def open_upload(catalog, upload_id="U", job_id="J", chunks=()):
+    """An upload with chunks at these indexes."""
+
+    def work(transaction):
+        uploads.insert(transaction, upload_id=upload_id, job_id=job_id, name=b"n", throw_on_duplicate=False, now_ms=1)
+        upload = uploads.find(transaction, job_id, upload_id)
+        for index in chunks:
+            uploads.add_chunk(transaction, upload.upload_number, entry(index))
+            uploads.count_chunk(transaction, upload.upload_number, chunks_max=10**6)
+        return uploads.find(transaction, job_id, upload_id)
+
+    return catalog.write(work)
+
+
+def rows(catalog):
+    """How many rows of uploads, chunks of uploads and parts of lists there are."""
+    return tuple(
+        catalog.read(lambda t, table=table: t.row(f"SELECT count(*) FROM {table}"))[0]
+        for table in ("upload", "upload_chunk", "chunk_list")
+    )
+
+
+def test_an_upload_is_found_by_its_job_alone(catalog):
+    upload = open_upload(catalog)
+    assert (upload.name, upload.chunk_count, upload.completion_digest) == (b"n", 0, None)
+    assert catalog.read(lambda t: uploads.find(t, "J", "U")) == upload
+    assert catalog.read(lambda t: uploads.find(t, "other", "U")) is None
+    assert catalog.read(lambda t: uploads.find(t, "J", "other")) is None
+
+
+def test_the_first_chunk_at_an_index_stays(catalog):
+    number = open_upload(catalog).upload_number
+    assert catalog.write(lambda t: uploads.add_chunk(t, number, entry(7, 1))) is None
+    assert catalog.write(lambda t: uploads.add_chunk(t, number, entry(7, 2))) == entry(7, 1)
+    assert catalog.read(lambda t: uploads.chunk(t, number, 7)) == entry(7, 1)
+    assert catalog.read(lambda t: uploads.chunk(t, number, 8)) is None
+
+
+def test_chunks_are_counted_up_to_the_limit_while_the_upload_is_open(catalog):
+    number = open_upload(catalog).upload_number
+    counted = [catalog.write(lambda t: uploads.count_chunk(t, number, chunks_max=2)) for _ in range(3)]
+    assert counted == [True, True, False]
+    catalog.write(lambda t: uploads.complete(t, number, b"digest"))
+    assert not catalog.write(lambda t: uploads.count_chunk(t, number, chunks_max=10))
+    assert catalog.read(lambda t: uploads.find(t, "J", "U")).chunk_count == 2
+
+
+def test_pages_of_chunks_are_in_index_order(catalog):
+    indexes = [2**63 - 1, 5, 0, 1000, 6]
+    number = open_upload(catalog, chunks=indexes).upload_number
+    open_upload(catalog, "other", chunks=[3])
+    found, after = [], -1
+    while page := catalog.read(lambda t, after=after: uploads.chunk_page(t, number, after=after, limit=2)):
+        found += [one.chunk_index for one in page]
+        after = found[-1]
+    assert found == sorted(indexes)
+
+
+def test_open_uploads_are_counted_per_job(catalog):
+    open_upload(catalog, "1")
+    open_upload(catalog, "2", job_id="K")
+    done = open_upload(catalog, "3").upload_number
+    catalog.write(lambda t: uploads.complete(t, done, b"digest"))
+    assert [catalog.read(lambda t, job=job: uploads.counts(t, job)).open for job in "JKL"] == [1, 1, 0]
+
+
+def test_a_completed_upload_keeps_what_it_was_completed_with_and_no_chunks(catalog):
+    upload = open_upload(catalog, chunks=range(10))
+    catalog.write(lambda t: uploads.complete(t, upload.upload_number, b"digest"))
+    after = catalog.read(lambda t: uploads.find(t, "J", "U"))
+    assert (after.completion_digest, after.chunk_count) == (b"digest", 10)
+    assert rows(catalog) == (1, 0, 0)
+
+
+def test_of_a_large_completed_upload_the_rest_goes_with_its_job(catalog, monkeypatch):
+    """Completion holds the database up for a bounded number of rows."""
+    monkeypatch.setattr(uploads, "CHUNKS_AT_COMPLETION", 4)
+    upload = open_upload(catalog, chunks=range(10))
+    catalog.write(lambda t: uploads.complete(t, upload.upload_number, b"digest"))
+    assert rows(catalog) == (1, 6, 0)
+    assert catalog.write(lambda t: uploads.delete_of_job(t, "J", 100))
+    assert rows(catalog) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 1000])
+def test_uploads_of_a_job_go_by_at_most_so_many_rows(catalog, limit):
+    """Chunks, parts written ahead of a completion that never came, uploads: each counts; another job's stay."""
+    for upload_id in "123":
+        number = open_upload(catalog, upload_id, chunks=range(4)).upload_number
+        catalog.write(lambda t, number=number: chunk_lists.insert_parts(t, number, [(0, 0, b""), (1, 9, b"")]))
+    open_upload(catalog, "other", job_id="K", chunks=[1])
+    left, done = sum(rows(catalog)), False
+    while not done:
+        done = catalog.write(lambda t: uploads.delete_of_job(t, "J", limit))
+        now = sum(rows(catalog))
+        assert left - limit <= now
+        assert now < left or done
+        left = now
+    assert rows(catalog) == (1, 1, 0)
+
+
+def test_a_chunk_list_that_belongs_to_an_object_outlives_its_upload(catalog):
+    number = open_upload(catalog).upload_number
+
+    def complete(transaction):
+        chunk_lists.insert_parts(transaction, number, [(0, 0, b""), (1, 9, b"")])
+        objects.put(transaction, Segment(1, 1), b"n", ObjectContent(0, 0, 2, bytes(32), 0, chunk_list_id=number))
+        uploads.complete(transaction, number, b"digest")
+
+    catalog.write(complete)
+    assert catalog.write(lambda t: uploads.delete_of_job(t, "J", 100))
+    assert rows(catalog) == (0, 0, 2)
+
+
+def test_a_chunk_list_that_no_object_took_goes_with_its_upload(catalog):
+    """As when the object's completion committed the job instead."""
+    number = open_upload(catalog).upload_number
+
+    def complete(transaction):
+        chunk_lists.insert_parts(transaction, number, [(0, 0, b"")])
+        uploads.complete(transaction, number, b"digest")
+
+    catalog.write(complete)
+    assert catalog.write(lambda t: uploads.delete_of_job(t, "J", 100))
+    assert rows(catalog) == (0, 0, 0)
+
+
+def test_upload_numbers_are_never_used_twice(catalog):
+    """They name chunk lists."""
+    first = open_upload(catalog).upload_number
+    catalog.write(lambda t: uploads.delete_of_job(t, "J", 100))
+    assert open_upload(catalog).upload_number > first
+
+
+def test_jobs_with_uploads_are_told_once_each(catalog):
+    for job in ("J", "K", "L"):
+        catalog.write(lambda t, job=job: jobs.insert(t, job_row(job, completed_ms=None if job == "K" else 5)))
+        for number in range(3):
+            open_upload(catalog, f"{job}{number}", job_id=job)
+    open_upload(catalog, "M", job_id="gone")
+    with_uploads = catalog.read(lambda t: list(uploads.jobs_with_uploads(t)))
+    assert sorted(with_uploads) == ["J", "K", "L", "gone"]
+    ended = catalog.read(lambda t: [job for job in with_uploads if jobs.has_ended(t, job)])
+    assert sorted(ended) == ["J", "L", "gone"]

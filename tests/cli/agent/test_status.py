@@ -1,0 +1,202 @@
+"""`cryo status`: the age of the last good recovery point of each resource, as people and monitors ask for it."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import closing
+
+import pytest
+
+from cryostore.agent.archive.points import list_points
+from cryostore.agent.mount.point_folders import folders_of
+from cryostore.agent.resources import ROLE_ARN, resource_arn
+from cryostore.agent.verification.status import status
+from cryostore.agent.verification.trial import try_store
+from cryostore.cli.call import Place, opened_call
+from cryostore.cli.verbs import FAILED, OK, run
+from cryostore.core.time import DAY_MS, HOUR_MS, milliseconds, span, wall_clock
+from cryostore.model.jobs import CommitBackupJob, GetIncrementalBaseBackup, StartBackupJob, StopBackupJob
+from cryostore.service import Caller
+from cryostore.service.opening.open import open_service
+from support.agent import Runs, write
+from support.serving import serving
+
+WITH_ISSUES = 1
+
+
+@pytest.fixture
+def cryo(tmp_path, monkeypatch, capsys):
+    """Carries out a command line on a store in a directory; answers its exit code and stdout."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("CRYO_DATA_DIR", str(tmp_path / "data"))
+    write(tmp_path / "source", {"file": b"file"})
+
+    def call(*arguments):
+        code = run([os.fspath(argument) for argument in arguments])
+        return code, capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def store(cryo, tmp_path):
+    """The store in process, with one recovery point of the resource `tree`."""
+    assert cryo("backup", tmp_path / "source", "--resource", "tree")[0] == OK
+    with opened_call(Place(tmp_path / "data", None, None)) as call:
+        yield call
+
+
+def started(store, name="tree"):
+    """Open a job of a resource and begin it; answers its id."""
+    operation = StartBackupJob(backup_vault_name="Default", resource_arn=resource_arn(name), iam_role_arn=ROLE_ARN)
+    job_id = store.call(operation).backup_job_id
+    store.call(GetIncrementalBaseBackup(backup_job_id=job_id))
+    return job_id
+
+
+def lines_of(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_people_see_a_table(cryo, store):
+    code, out = cryo("status")
+    assert code == OK
+    titles, row = out.splitlines()
+    assert titles.split()[:2] == ["RESOURCE", "VAULT"]
+    assert row.split()[:2] == ["tree", "Default"]
+    started(store)
+    assert "running since" in cryo("status")[1]
+
+
+def test_an_empty_store_is_no_issue_until_somebody_asks_for_an_age(cryo, tmp_path):
+    assert cryo("status")[0] == FAILED, "nothing is made by asking"
+    with opened_call(Place(tmp_path / "data", None, None), create=True):
+        pass
+    assert cryo("status") == (OK, "no recovery point yet: `cryo backup PATH` makes one\n")
+    assert cryo("status", "--max-age", "1h")[0] == WITH_ISSUES
+    assert cryo("status", "--resource", "tree")[0] == WITH_ISSUES
+
+
+def test_an_age_that_is_too_high_is_an_issue(cryo, store):
+    assert cryo("status", "--max-age", "26h")[0] == OK
+    code, out = cryo("status", "--max-age", "0s")
+    assert code == WITH_ISSUES
+    assert "tree: too old" in out
+    code, out = cryo("status", "--max-age", "0s", "--json")
+    assert code == WITH_ISSUES
+    assert [line["too_old"] for line in lines_of(out)] == [True]
+    assert cryo("status", "--max-age", "soon")[0] == FAILED
+
+
+def test_one_resource_or_vault_alone(cryo, store):
+    assert cryo("status", "--resource", "tree", "--max-age", "1h")[0] == OK
+    assert cryo("status", "--resource", "other")[0] == WITH_ISSUES
+    assert cryo("status", "--vault", "nowhere")[0] == FAILED
+
+
+def test_the_age_counts_from_the_newest_good_point(store):
+    (each,) = status(store, wall_clock())
+    begun = milliseconds(each.last.creation_date)
+    assert each.age_ms(begun + 5 * HOUR_MS) == 5 * HOUR_MS
+    assert each.age_ms(begun - HOUR_MS) == 0, "a clock that is behind makes no age below zero"
+    assert each.is_older(begun + 5 * HOUR_MS, 5 * HOUR_MS - 1)
+    assert not each.is_older(begun + 5 * HOUR_MS, 5 * HOUR_MS)
+
+
+def test_a_run_whose_clock_was_ahead_does_not_hide_that_none_came_since(tmp_path):
+    ahead_ms = wall_clock() + 30 * DAY_MS
+    write(tmp_path / "source", {"file": b"file"})
+    for clock in (lambda: ahead_ms, wall_clock):
+        service = open_service(tmp_path / "data", clock=clock)
+        with closing(service):
+            runs = Runs(service.as_caller(Caller(access_key_id="local", root=True)))
+            runs.backup(tmp_path / "source")
+            (each,) = status(runs.call, wall_clock())
+            assert each.is_ahead(wall_clock()) is (clock is not wall_clock)
+            assert each.is_older(wall_clock(), 26 * HOUR_MS) is (clock is not wall_clock)
+            assert each.last.recovery_point_arn == runs.latest()
+            top = folders_of(list_points(runs.call))
+            resource, name = top.entries[b"latest"].target.split(b"/")[1:]
+            assert top.entries[b"resources"].entries[resource].entries[name] == each.last
+
+
+def test_a_resource_without_any_good_point_is_older_than_any_age(store):
+    job_id = started(store, "other")
+    other, tree = status(store, wall_clock())
+    assert (other.name, other.last, other.running.backup_job_id) == ("other", None, job_id)
+    assert other.is_older(wall_clock(), 1000 * DAY_MS)
+    assert not tree.is_older(wall_clock(), DAY_MS)
+
+
+def test_a_failed_run_is_told_until_a_good_one_comes(cryo, store, tmp_path):
+    job_id = started(store)
+    store.call(CommitBackupJob(backup_job_id=job_id, outcome="FAILED", status_message="the disk hums"))
+    assert "failed: the disk hums" in cryo("status")[1]
+    (line,) = lines_of(cryo("status", "--json")[1])
+    assert (line["failed_job_id"], line["failed_message"]) == (job_id, "the disk hums")
+    assert cryo("backup", tmp_path / "source", "--resource", "tree")[0] == OK
+    assert "failed" not in cryo("status")[1]
+    (line,) = lines_of(cryo("status", "--json")[1])
+    assert (line["failed_job_id"], line["recovery_points"]) == (None, 2)
+
+
+def test_what_the_last_good_run_left_out_is_told(cryo, store):
+    store.call(CommitBackupJob(backup_job_id=started(store), issue_count=2))
+    code, out = cryo("status", "--max-age", "1h")
+    assert (code, out.splitlines()[-1]) == (OK, "tree: 2 items were skipped.")
+
+
+def test_a_stopped_run_counts_as_failed_and_an_old_failure_is_forgotten(store):
+    store.call(StopBackupJob(backup_job_id=started(store)))
+    assert status(store, wall_clock())[0].failed is not None
+    assert status(store, wall_clock() + 8 * DAY_MS)[0].failed is None
+
+
+def test_a_trial_of_the_store_is_no_resource(store):
+    try_store(store, "Default")
+    assert [each.name for each in status(store, wall_clock())] == ["tree"]
+
+
+def test_the_same_over_a_server(cryo, tmp_path, monkeypatch):
+    monkeypatch.delenv("CRYO_DATA_DIR")
+    with serving(tmp_path / "served") as server:
+        for name in ("AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+            monkeypatch.setenv(name, server.environment[name])
+        assert cryo("backup", tmp_path / "source", "--resource", "tree")[0] == OK
+        code, out = cryo("status", "--json", "--max-age", "1h")
+        assert code == OK
+        assert [line["ResourceName"] for line in lines_of(out)] == ["tree"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172_800, "2 d"), (-1, "-1 s")],
+)
+def test_spans(seconds, words):
+    assert span(seconds * 1000) == words
+
+
+def test_no_key_is_needed(cryo, store, monkeypatch, tmp_path):
+    """A monitor has no key of the agent, and nobody to type its passphrase."""
+    monkeypatch.setenv("CRYO_KEY_FILE", str(tmp_path / "nowhere"))
+    assert cryo("status", "--max-age", "1h")[0] == OK
+
+
+def test_a_damaged_point_is_no_good_backup_until_the_next_one(cryo, store, tmp_path):
+    """However the damage was found; `cryo verify` names the file, and reads nothing for it."""
+    (pack,) = (tmp_path / "data" / "packs").rglob("*.pack")
+    content = pack.read_bytes()
+    pack.unlink()
+    assert cryo("status", "--max-age", "1h")[0] == OK, "nobody knows of it yet"
+    assert cryo("check")[0] == WITH_ISSUES
+    code, said = cryo("status", "--max-age", "1h")
+    assert code == WITH_ISSUES
+    assert "tree: the last good recovery point is damaged" in said
+    assert lines_of(cryo("status", "--json")[1])[0]["damaged"] is True
+    assert cryo("verify", "latest")[0] == WITH_ISSUES
+    pack.write_bytes(content)
+    assert cryo("scrub")[0] == OK
+    assert cryo("verify", "latest")[0] == OK
+    assert cryo("status", "--max-age", "1h")[0] == OK
+    assert lines_of(cryo("status", "--json")[1])[0]["damaged"] is False

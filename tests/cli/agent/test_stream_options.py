@@ -1,0 +1,326 @@
+"""`cryo backup` of streams, commands and disks, `cryo cat` and `cryo restore` of them, as processes, killed too."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from cryostore.agent.streams.device import BLOCK_BYTES
+from cryostore.core.limits import MIB
+from support.serving import CRYO
+
+SECONDS_MAX = 60
+
+
+def noise(length, seed=1):
+    return random.Random(seed).randbytes(length)
+
+
+class Cryo:
+    """`cryo` on a store of its own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CRYO"))}
+        self.environment = kept | {"XDG_STATE_HOME": str(folder / "state"), "CRYO_DATA_DIR": str(folder / "store")}
+
+    def start(self, *arguments, **more):
+        more |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": self.environment, "cwd": self.folder}
+        return subprocess.Popen([*CRYO, *map(os.fspath, arguments)], **more)
+
+    def __call__(self, *arguments, code=0, stdin=b""):
+        process = self.start(*arguments, stdin=subprocess.PIPE)
+        out, err = process.communicate(stdin, timeout=SECONDS_MAX)
+        assert process.returncode == code, err.decode()
+        return out, err.decode()
+
+    def summary(self, *arguments, **more):
+        return json.loads(self("backup", "--json", *arguments, **more)[0])
+
+    def points(self):
+        return self("points", "--json")[0].splitlines()
+
+
+@pytest.fixture
+def cryo(tmp_path):
+    return Cryo(tmp_path)
+
+
+def test_standard_input_and_back(cryo, tmp_path):
+    data = noise(3 * MIB)
+    summary = cryo.summary("--stdin", "--name", "dump.sql", stdin=data)
+    assert (summary["bytes"], summary["files"], summary["issues"]) == (len(data), 1, 0)
+    assert cryo("cat", "latest")[0] == data
+    assert cryo("cat", "latest:dump.sql")[0] == data
+    assert cryo("restore", "latest", "-")[0] == data
+    cryo("restore", "latest", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == data
+    assert cryo("ls", "latest")[0] == b"dump.sql\n"
+    assert b"all is there" in cryo("verify", "latest", "--data")[0]
+    assert cryo.summary("--stdin", "--name", "dump.sql", stdin=data)["same"]
+
+
+def test_a_command_in_a_line_of_shell_or_as_arguments(cryo):
+    cryo("backup", "--command", "echo one; echo $HOME | wc -l", "--name", "a")
+    assert cryo("cat", "latest")[0].split() == [b"one", b"1"]
+    cryo("backup", "--stdin-from-command", "--name", "b", "--", "printf", "%s|", "a b", "--json", "*")
+    assert cryo("cat", "latest")[0] == b"a b|--json|*|"
+
+
+def test_a_command_that_fails(cryo):
+    for line in ("echo x; exit 3", "kill -9 $$"):
+        _, err = cryo("backup", "--command", f"echo said >&2; {line}", "--name", "a", code=2)
+        assert err.startswith("made a new store") or "said\n" in err
+        assert "no recovery point is made" in err
+    if shutil.which("bash"):
+        cryo("backup", "--command", "false | cat", "--name", "a", code=2)
+    assert cryo.points() == []
+    assert b"nothing is open" in cryo("jobs")[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_stream_is_given_up(cryo, number):
+    process = cryo.start("backup", "--stdin", "--name", "a", stdin=subprocess.PIPE)
+    process.stdin.write(noise(10 * MIB))
+    process.stdin.flush()
+    process.send_signal(number)
+    process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == 130
+    assert cryo.points() == []
+    assert b"nothing is open" in cryo("jobs")[0]
+
+
+@pytest.mark.parametrize("kind", ["stream", "disk"])
+@pytest.mark.parametrize("is_link", [False, True], ids=["pipe", "link to a pipe"])
+def test_a_pipe_that_nobody_reads_does_not_keep_a_restore(cryo, tmp_path, kind, is_link):
+    (tmp_path / "disk").write_bytes(noise(MIB))
+    source = {"stream": ("--stdin", "--name", "a"), "disk": ("--device", tmp_path / "disk")}[kind]
+    cryo("backup", *source, stdin=b"stream")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    process = cryo.start("restore", "latest", tmp_path / ("link" if is_link else "pipe"))
+    wait_for_handler(process.pid, signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=SECONDS_MAX)
+    assert process.returncode == 130
+
+
+def wait_for_handler(pid, number):
+    """Wait until a process handles a signal."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while True:
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        if int(status["SigCgt"], 16) & 1 << (number - 1):
+            return
+        assert time.monotonic() < deadline
+
+
+def test_content_for_a_reader_that_closes_its_pipe_is_not_reported_as_written(cryo):
+    cryo("backup", "--stdin", "--name", "a", stdin=noise(2 * MIB))
+    for arguments in (("cat", "latest"), ("restore", "latest", "-")):
+        process = cryo.start(*arguments)
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        process.stderr.close()
+        assert process.wait(SECONDS_MAX) == 1
+
+
+def test_a_source_or_target_of_a_wrong_kind_is_refused_at_once(cryo, tmp_path):
+    """Nothing of the kind is opened: an open of a FIFO would wait for somebody who writes."""
+    (tmp_path / "disk").write_bytes(noise(MIB))
+    cryo("backup", "--device", tmp_path / "disk", "--resource", "disk")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "to pipe").symlink_to("pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for source in ("pipe", "to pipe"):
+            assert "a FIFO is no disk; --stdin backs up" in cryo("backup", "--device", tmp_path / source, code=2)[1]
+        for source in ("socket", ".", "/dev/null"):
+            assert "is neither a block device nor a file" in cryo("backup", "--device", source, code=2)[1]
+        assert "is a socket, which cannot be opened" in cryo("restore", "latest", tmp_path / "socket", code=2)[1]
+        assert (tmp_path / "socket").is_socket()
+    cryo("backup", tmp_path / "disk", "--resource", "tree")
+    for target in ("pipe", "socket", "disk"):
+        for point in ("latest", "latest:disk") if target != "disk" else ("latest",):
+            _, err = cryo("restore", point, target, "--resource", "tree", code=2)
+            assert "Not a directory" in err or "is no folder" in err
+    (tmp_path / "folder").mkdir()
+    cryo("restore", "latest", tmp_path / "folder", "--resource", "disk")
+    assert (tmp_path / "folder" / "disk").read_bytes() == noise(MIB)
+
+
+def test_a_killed_stream_leaves_nothing_and_is_not_sent_again(cryo):
+    data = noise(40 * MIB)
+    process = cryo.start("backup", "--stdin", "--name", "a", stdin=subprocess.PIPE)
+    process.stdin.write(data[: 36 * MIB])
+    process.stdin.flush()
+    wait_for_bytes(cryo.folder / "store", 20 * MIB)
+    process.kill()
+    process.communicate()
+    assert cryo.points() == []
+    summary = cryo.summary("--stdin", "--name", "a", stdin=data)
+    assert summary["sent_bytes"] < 30 * MIB
+    assert cryo("cat", "latest")[0] == data
+    assert len(cryo.points()) == 1
+    assert b"all is there" in cryo("verify", "latest", "--data")[0]
+
+
+def wait_for_bytes(folder, count):
+    deadline = time.monotonic() + SECONDS_MAX
+    while sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < count:
+        assert time.monotonic() < deadline
+
+
+def test_a_disk_image_and_back(cryo, tmp_path):
+    image = tmp_path / "disk.raw"
+    image.write_bytes(noise(2 * MIB) + bytes(3 * MIB) + b"end")
+    summary = cryo.summary("--device", image)
+    assert summary["bytes"] == 5 * MIB + 3
+    assert summary["sent_bytes"] < 3 * MIB + 4096
+    assert cryo.summary("--device", image)["same"]
+    assert cryo("cat", "latest:disk.raw")[0] == image.read_bytes()
+    cryo("restore", "latest", tmp_path / "out.raw")
+    assert (tmp_path / "out.raw").read_bytes() == image.read_bytes()
+    assert b"1 left as they are" in cryo("restore", "latest", tmp_path / "out.raw")[0]
+    assert b"all is there" in cryo("verify", "latest", "--data")[0]
+
+
+def test_a_file_of_a_tree_to_stdout(cryo, tmp_path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_bytes(b"content")
+    (tmp_path / "tree" / b"\xff\x1b[2J".decode("utf-8", "surrogateescape")).write_bytes(b"named")
+    cryo("backup", "tree")
+    assert cryo("cat", "latest:file")[0] == b"content"
+    assert cryo("cat", f"latest:{tmp_path}/tree/file")[0] == b"content"
+    assert cryo("cat", os.fsencode("latest:") + b"\xff\x1b[2J")[0] == b"named"
+    assert "has no 'x'" in cryo("cat", "latest:x", code=2)[1]
+    assert "name one of them" in cryo("cat", "latest", code=2)[1]
+    cryo("backup", "--stdin", "--name", "s", stdin=b"")
+    _, err = cryo("restore", "latest", tmp_path / "out", "--delete", code=2)
+    assert "for files and folders alone" in err
+
+
+def test_differences_and_finds_in_words_and_as_json(cryo, tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    name = os.fsdecode(b"\xff\n\x1b[2J")
+    (tree / "old").touch()
+    cryo("backup", tree)
+    (tree / "old").unlink()
+    (tree / name).write_bytes(b"x")
+    cryo("backup", tree)
+    new, old = (json.loads(line)["RecoveryPointArn"] for line in cryo.points())
+    out, _ = cryo("diff", old, new)
+    assert out.decode().splitlines() == [
+        "- old",
+        "+ \\xff\\x0a\\x1b[2J",
+        "1 added, 1 removed, 0 changed, 0 metadata",
+    ]
+    lines = [json.loads(line) for line in cryo("diff", old, new, "--json")[0].splitlines()]
+    assert [line["type"] for line in lines] == ["difference", "difference", "summary"]
+    assert os.fsencode(lines[1]["path"]) == b"\xff\n\x1b[2J"
+    assert lines[1]["path_base64"] == "/wobWzJK"
+    assert lines[2] == {"type": "summary", "added": 1, "removed": 1, "changed": 0, "metadata": 0}
+    assert b"  \\xff\\x0a\\x1b[2J\n" in cryo("find", "*2J")[0]
+    assert json.loads(cryo("find", "old", "--json")[0])["RecoveryPointArn"] == old
+    assert cryo("find", "old", "--point", new) == (b"", "")
+    assert len(cryo("find", "*", "--newer", "1d", "--larger", "0", "--type", "f", "--json")[0].splitlines()) == 1
+    assert "is no time" in cryo("find", "*", "--newer", "soon", code=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "nothing to back up"),
+        (("--stdin",), "no name of its own"),
+        (("--stdin", "--command", "true", "--name", "a"), "exclude each other"),
+        (("--stdin", "--name", "a", "path"), "without PATH"),
+        (("--stdin-from-command", "--name", "a"), "without PATH"),
+        (("--stdin", "--name", "a", "--exclude", "b"), "--exclude is for files and folders alone"),
+        (("--stdin", "--name", "a/b"), "no name for a file"),
+        (("--device", "missing"), "missing: No such file"),
+        (("--name", "a", "."), "--name is for a stream or a disk"),
+    ],
+)
+def test_what_cannot_be_meant(cryo, arguments, said):
+    assert said in cryo("backup", *arguments, code=2)[1]
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def spoil_in_the_middle(cryo, digest):
+    """Flip a bit of one chunk, which no scrub has found."""
+    with closing(sqlite3.connect(cryo.folder / "store" / "catalog.sqlite")) as catalog:
+        query = "SELECT name, pack_offset, sealed_length FROM chunk JOIN pack USING (pack_number) WHERE digest = ?"
+        name, offset, length = catalog.execute(query, (digest,)).fetchone()
+    (pack,) = (cryo.folder / "store" / "packs").rglob(f"{name}.pack")
+    content = bytearray(pack.read_bytes())
+    content[offset + length // 2] ^= 1
+    pack.write_bytes(content)
+
+
+def test_a_damaged_stream_is_an_issue_that_names_the_place(cryo, tmp_path):
+    """Exit code 1, whatever it is restored to; nothing half-written takes a place."""
+    data = noise(12 * MIB)
+    cryo("backup", "--stdin", "--name", "dump.sql", stdin=data)
+    with closing(sqlite3.connect(tmp_path / "store" / "catalog.sqlite")) as catalog:
+        rows = catalog.execute("SELECT digest, length FROM chunk WHERE length > 100000").fetchall()
+    chunks = {digest: length for digest, length in rows if length <= len(data)}
+    sizes, place = [], 0
+    while place < len(data):
+        found = next(length for digest, length in rows if sha256(data[place : place + length]).digest() == digest)
+        sizes.append((place, found))
+        place += found
+    place, length = sizes[-2]
+    assert len(sizes) == len(chunks)
+    spoil_in_the_middle(cryo, sha256(data[place : place + length]).digest())
+    words = f"dump.sql: byte {place} and what follows cannot be read: stored data is damaged"
+    out, err = cryo("cat", "latest", code=1)
+    assert words in err
+    assert data.startswith(out)
+    out, err = cryo("restore", "latest", "-", code=1)
+    assert words in err
+    assert data.startswith(out)
+    (tmp_path / "old").write_bytes(b"old")
+    for target in ("out", "old"):
+        _, err = cryo("restore", "latest", tmp_path / target, code=1)
+        assert words in err
+        assert "repeat" not in err
+    assert (tmp_path / "old").read_bytes() == b"old"
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".cryo-restore-*"))
+    _, err = cryo("verify", "latest", code=1)
+    assert "dump.sql" in err, "the read has marked it"
+
+
+def test_a_disk_with_a_damaged_block_is_restored_in_place_but_for_that(cryo, tmp_path):
+    """Onto a new file it is not: a disk that lacks a block must not look like a whole one."""
+    data = noise(24 * MIB)
+    (tmp_path / "disk").write_bytes(data)
+    cryo("backup", "--device", tmp_path / "disk", "--name", "disk")
+    block = BLOCK_BYTES
+    spoil_in_the_middle(cryo, sha256(data[2 * block : 3 * block]).digest())
+    words = f"disk: {block} bytes from byte {2 * block} on cannot be read: stored data is damaged"
+    _, err = cryo("restore", "latest", tmp_path / "new", code=1)
+    assert words in err
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "image").write_bytes(bytes(len(data)))
+    _, err = cryo("restore", "latest", tmp_path / "image", code=1)
+    assert words in err
+    assert (tmp_path / "image").read_bytes() == data[: 2 * block] + bytes(block) + data[3 * block :]
+    _, err = cryo("verify", "latest", code=1)
+    assert f"block at byte {2 * block} is damaged" in err

@@ -1,0 +1,271 @@
+"""Blobs on their way: what is damaged goes along and is said, what is strange stops the run, strays go."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from cryostore.catalog.rows import records
+from cryostore.catalog.rows.records import RecordKey
+from cryostore.chunks.pack import pack_key
+from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError
+from cryostore.maintenance.gc.records import write_due
+from cryostore.maintenance.migrate import blobs as migrate_blobs
+from cryostore.maintenance.migrate.envelopes import SALVAGED_BYTES
+from support.api import Api
+from support.collecting import noise
+from support.memory_store import Process
+from support.pair import Pair, rows
+
+
+@pytest.fixture
+def pair():
+    return Pair().live()
+
+
+def packs_with_rows(pair):
+    """The numbers and names of packs that chunks lie in, and by number the chunks as rows."""
+    names = {row[0]: row[1] for row in rows(pair.source)["pack"]}
+    placed = {}
+    for row in rows(pair.source)["chunk"]:
+        placed.setdefault(row[3], []).append(row)
+    return names, placed
+
+
+def blob(pair, key):
+    return pair.store.blobs._blobs[key]
+
+
+def damaged(side):
+    return {row[1] for row in rows(side)["chunk"] if row[8] is not None}
+
+
+def test_a_damaged_chunk_goes_along_and_stays_marked(pair):
+    names, placed = packs_with_rows(pair)
+    number, chunks = max(placed.items(), key=lambda item: len(item[1]))
+    hurt = chunks[0]
+    blob(pair, pack_key(names[number]))[hurt[4] + 100] ^= 1
+    outcome = pair.move(everything=True)
+    assert not outcome.is_clean
+    assert (outcome.carried.damaged, len(outcome.carried.examples)) == (1, 1)
+    assert hurt[1].hex() in outcome.carried.examples[0]
+    assert damaged(pair.source) == damaged(pair.target) == {hurt[1]}
+    assert pair.there.blobs.get(pack_key(names[number])) == bytes(blob(pair, pack_key(names[number])))
+    assert pair.move().done_before
+
+
+def test_memory_that_errs_once_is_not_believed(pair):
+    """A bit that flips on the way in is looked at again, and what is put is right."""
+    names, placed = packs_with_rows(pair)
+    pair.source.blobs.lie("get", 1, 150)
+    assert pair.move(everything=True).is_clean
+    pair.is_moved()
+    assert names
+    assert placed
+
+
+def test_a_missing_pack_hurts_its_chunks_alone(pair):
+    names, placed = packs_with_rows(pair)
+    number, chunks = min(placed.items())
+    pair.store.blobs.delete(pack_key(names[number]))
+    outcome = pair.move()
+    assert (outcome.carried.packs_missing, outcome.carried.damaged) == (1, len(chunks))
+    assert damaged(pair.target) == {row[1] for row in chunks}
+
+
+class BadSector:
+    """Blobs in which one stretch of one blob cannot be read, as a disk says it."""
+
+    def __init__(self, inner, key, start, end):
+        self.__dict__.update(vars(inner))
+        self.inner, self.key, self.start, self.end = inner, key, start, end
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def get(self, key, offset=0, length=None):
+        end = 1 << 60 if length is None else offset + length
+        if key == self.key and offset < self.end and end > self.start:
+            raise StorageUnavailableError("cannot be read") from OSError(errno.EIO, os.strerror(errno.EIO))
+        return self.inner.get(key, offset, length)
+
+
+def test_where_a_disk_cannot_read_the_rest_is_saved(pair):
+    big = Api(Process(pair.store), None, clock=pair.store.clock)
+    arn = big.backup({f"big {number}": noise(500 + number, 3 * SALVAGED_BYTES) for number in range(3)})
+    pair.settle()
+    names, placed = packs_with_rows(pair)
+    large = {number: [row for row in some if row[5] > 2 * SALVAGED_BYTES] for number, some in placed.items()}
+    number, (hurt, *_) = next((number, some) for number, some in large.items() if some)
+    key, place = pack_key(names[number]), hurt[4] + SALVAGED_BYTES
+    broken = BadSector(pair.source.blobs.inner, key, place, place + 1)
+    pair.source.blobs.inner = broken
+    outcome = pair.move()
+    assert outcome.carried.damaged == 1
+    assert damaged(pair.target) == {hurt[1]}
+    there, here = pair.there.blobs.get(key), bytes(blob(pair, key))
+    assert [byte for byte in range(len(here)) if here[byte] != there[byte]][-1] - place < SALVAGED_BYTES
+    assert there[: place - SALVAGED_BYTES] == here[: place - SALVAGED_BYTES]
+    assert arn
+
+
+def test_an_outage_is_no_bad_sector(pair):
+    pair.source.blobs.fail("get", 1)
+    with pytest.raises(StorageUnavailableError, match="the old place"):
+        pair.move()
+    pair.move()
+    pair.is_moved()
+
+
+@pytest.mark.parametrize("how", ["missing", "flipped"])
+def test_a_bad_record_is_said_also_by_a_later_run(pair, how):
+    key = next(iter(pair.store.blobs.list("records/commit/")))
+    if how == "missing":
+        pair.store.blobs.delete(key)
+    else:
+        blob(pair, key)[120] ^= 1
+    pair.target.blobs.fail("stat", pair_stats(pair))
+    with pytest.raises(StorageUnavailableError):
+        pair.move()
+    outcome = pair.move()
+    assert outcome.carried.records_bad == 1
+    assert outcome.carried.examples[0].startswith(key)
+    assert not outcome.is_clean
+
+
+def pair_stats(pair):
+    """How often a move asks the target for the size of a blob, less one: when all is copied, and not all verified."""
+    model = Pair().live()
+    model.move()
+    return model.target.blobs.calls["stat"] - 1
+
+
+def test_a_killed_run_copies_again_only_what_was_under_way(pair, monkeypatch):
+    """What was put is noted as the run goes, long before as much is copied as may be in memory together."""
+    monkeypatch.setattr(migrate_blobs, "NOTED_BYTES", 1)
+    monkeypatch.setattr(migrate_blobs, "WORKERS", 1)
+    put = []
+
+    def kill():
+        put.append(None)
+        if len(put) == 4:
+            raise KeyboardInterrupt
+
+    pair.target.blobs.on("put", kill)
+    with pytest.raises(KeyboardInterrupt):
+        pair.move()
+    pair.heal()
+    carried = pair.move().carried
+    assert carried.known == 3
+    assert carried.copied > 3
+    pair.is_moved()
+
+
+def test_a_blob_of_somebody_else_is_left_alone_and_ends_the_run(pair):
+    names, placed = packs_with_rows(pair)
+    key = pack_key(names[min(placed)])
+    pair.target.blobs.on("put", lambda: None)
+    pair.target.database.fail(2)
+    with pytest.raises(StorageUnavailableError):
+        pair.move()
+    pair.target.blobs.inner.put(key, b"not ours")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="has another blob at"):
+            pair.move()
+    assert pair.there.blobs.get(key) == b"not ours"
+    pair.there.blobs.delete(key)
+    pair.move()
+    pair.is_moved()
+
+
+def test_a_blob_that_is_there_with_the_same_bytes_is_taken(pair):
+    names, placed = packs_with_rows(pair)
+    key = pack_key(names[min(placed)])
+    pair.target.database.fail(2)
+    with pytest.raises(StorageUnavailableError):
+        pair.move()
+    pair.target.blobs.inner.put(key, bytes(blob(pair, key)))
+    assert pair.move().is_clean
+    pair.is_moved()
+
+
+def test_what_rots_at_the_new_place_is_found_and_copied_again(pair):
+    names, placed = packs_with_rows(pair)
+    key = pack_key(names[min(placed)])
+    pair.target.database.fail(pair_writes(pair))
+    with pytest.raises(StorageUnavailableError):
+        pair.move()
+    pair.there.blobs._blobs[key][60] ^= 1
+    with pytest.raises(DamagedDataError, match="has other bytes"):
+        pair.move(everything=True)
+    assert pair.move(everything=True).carried.copied == 1
+    pair.is_moved()
+
+
+@pytest.mark.parametrize("how", ["missing", "short"])
+def test_what_goes_at_the_new_place_while_it_is_verified_is_found(pair, how):
+    names, placed = packs_with_rows(pair)
+    key = pack_key(names[min(placed)])
+
+    def spoil():
+        blobs = pair.there.blobs._blobs
+        blobs.pop(key) if how == "missing" else blobs[key].pop()
+
+    steps = iter(pair.steps())
+    while next(steps).stage != "verify rows":
+        pass
+    spoil()
+    with pytest.raises(DamagedDataError, match=f"{key} (is missing|has)"):
+        list(steps)
+    assert pair.move().carried.copied == 1
+    pair.is_moved()
+
+
+def pair_writes(pair):
+    """Which write of the target is the last of a move: that which opens it."""
+    model = Pair().live()
+    model.move()
+    return model.target.database.writes - pair.target.database.writes
+
+
+def test_what_the_source_has_no_more_goes_at_the_new_place(pair):
+    """A deleted point's record, and packs that were collected, between two runs."""
+    pair.target.database.fail(pair_writes(pair))
+    with pytest.raises(StorageUnavailableError):
+        pair.move()
+    pair.go_on()
+    outcome = pair.move()
+    assert outcome.carried.removed
+    assert sorted(pair.there.blobs.list("")) == sorted(key for key in pair.store.blobs.list(""))
+    pair.is_moved()
+
+
+def test_a_pack_that_was_copied_is_not_lost_when_the_old_place_loses_it(pair):
+    names, placed = packs_with_rows(pair)
+    pair.target.database.fail(pair_writes(pair))
+    with pytest.raises(StorageUnavailableError):
+        pair.move()
+    pair.store.blobs.delete(pack_key(names[min(placed)]))
+    assert pair.move(everything=True).is_clean
+    pair.is_moved()
+
+
+def test_a_record_that_is_to_go_is_not_missed(pair):
+    """Its blob may be gone already, and its row goes at the new place."""
+
+    def end(transaction):
+        row = transaction.row("SELECT number, generation FROM record WHERE noun = 'commit' LIMIT 1")
+        records.end(transaction, RecordKey("commit", *row))
+        return f"records/commit/{row[0]:019d}.{row[1]:019d}"
+
+    prefix = pair.store.database.write(end)
+    for key in list(pair.store.blobs.list(prefix)):
+        pair.store.blobs.delete(key)
+    outcome = pair.move()
+    assert outcome.carried.records_bad == 0
+    assert outcome.records_due == 1
+    process = Process(pair.there)
+    write_due(process.context)
+    assert rows(pair.target)["record"] != rows(pair.source)["record"]

@@ -1,0 +1,384 @@
+"""The catalog is lost, and made anew from the packs, the records and the keyring: what comes back, what does not."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import contextmanager
+
+import pytest
+
+from cryostore.catalog.rows import records
+from cryostore.chunks.blobs.memory import MemoryBlobs
+from cryostore.chunks.records import RecordName
+from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.core.ids import counting_ids
+from cryostore.core.time import DAY_MS, MINUTE_MS
+from cryostore.maintenance import maintain
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
+from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
+from cryostore.service.lineage import records as service_records
+from cryostore.service.opening.keyring import existing_keyring
+from support.catalog_model import RESOURCES, CatalogModel
+from support.golden_store import SETTINGS, Story
+from support.integrity import problems
+from support.memory_database import MemoryDatabase
+from support.memory_keyring import MemoryKeyring
+from support.store_picture import differences, picture
+from support.stores import opened
+
+KEPT = ("COMPLETED", "PARTIAL")
+
+
+def rebuild(data_dir, clock, **more):
+    """Lose the catalog and make it anew; answers what came of it."""
+    for path in data_dir.glob("catalog*"):
+        path.unlink()
+    outcome = Rebuilt()
+    for _ in rebuild_store(data_dir, existing_keyring(data_dir), outcome, clock=clock, **more):
+        pass
+    return outcome
+
+
+@contextmanager
+def rebuilt(store):
+    """The store with its catalog made anew; what came of it is its `outcome`."""
+    store.service.close()
+    store.outcome = rebuild(store.data_dir, store.clock)
+    store.service = store.open()
+    yield store.api()
+
+
+def lasting(shown):
+    """Of all a store says, what must outlive its catalog: everything but jobs without a point, and restore jobs."""
+    arns = set(shown["points"])
+    points = {arn: point for arn, point in shown["points"].items() if point["described"]["Status"] in KEPT}
+    jobs = {name: job for name, job in shown["jobs"].items() if job.get("RecoveryPointArn") in points}
+    ids = {arn.rpartition(":")[2] for arn in points}
+    assert arns >= set(points)
+    tags = {point: tags for point, tags in shown["point_tags"].items() if point in ids}
+    vaults = {
+        name: vault
+        | {"NumberOfRecoveryPoints": sum(point["described"]["BackupVaultName"] == name for point in points.values())}
+        for name, vault in shown["vaults"].items()
+    }
+    return {"vaults": vaults, "vault_tags": shown["vault_tags"], "points": points, "jobs": jobs, "tags": tags}
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store in which everything has happened that can."""
+    with opened(tmp_path / "data", new_id=counting_ids(), settings=SETTINGS) as store:
+        yield store
+
+
+@pytest.mark.parametrize("part_bytes", [1, 500, 4 << 20], ids=["a part per entry", "several parts", "one part"])
+def test_everything_committed_comes_back(store, monkeypatch, part_bytes):
+    """Points, objects, chunk lists, bytes, metadata, tags, lifecycles, vaults and jobs, however records are cut."""
+    monkeypatch.setattr(service_records, "PART_BYTES_TARGET", part_bytes)
+    Story(store).tell()
+    maintain(store.service)
+    before = lasting(picture(store.api()))
+    assert len(before["points"]) > 5
+    assert before["tags"]
+    with rebuilt(store) as api:
+        assert store.outcome.losses == []
+        assert problems(store.data_dir) == []
+        after = lasting(picture(api))
+    assert differences(before, after) == differences(after, before) == []
+
+
+def test_life_goes_on(store):
+    """After it, backups go on from the old points, garbage goes, and the catalog can be lost again."""
+    story = Story(store)
+    story.tell()
+    maintain(store.service)
+    for number in range(2):
+        with rebuilt(store) as api:
+            story.api = api
+            story.resource("chain")
+            job = api.running_job()
+            names = set(api.names(job))
+            assert len(names) > 3, "the base is the newest point"
+            api.upload(job, "long again", [bytes([number, index % 256]) * 40 for index in range(1100)])
+            api.commit(job)
+            for _ in range(2):
+                store.clock.advance(DAY_MS)
+                maintain(store.service)
+                collect_all(store.service.context, quarantine_ms=0)
+            assert problems(store.data_dir) == []
+    before = lasting(picture(store.api()))
+    with rebuilt(store) as api:
+        assert differences(before, lasting(picture(api))) == []
+
+
+def test_without_the_keyring_nothing_is_revealed(store, tmp_path):
+    """A missing keyring and a foreign one are refused before anything is written."""
+    Story(store).chain()
+    store.service.close()
+    own = store.data_dir / "keyring.json"
+    with opened(tmp_path / "other"):
+        foreign = (tmp_path / "other" / "keyring.json").read_bytes()
+    kept = own.read_bytes()
+    own.write_bytes(foreign)
+    with pytest.raises(KeyUnavailableError, match="no master key"):
+        rebuild(store.data_dir, store.clock)
+    assert not (store.data_dir / "catalog.sqlite").exists()
+    own.unlink()
+    with pytest.raises(ConfigurationError, match="without it nothing"):
+        rebuild(store.data_dir, store.clock)
+    own.write_bytes(kept)
+    own.chmod(0o600)
+    assert rebuild(store.data_dir, store.clock).losses == []
+    store.service = store.open()
+
+
+def test_a_lost_catalog_is_not_replaced_by_an_empty_one(store):
+    """A server that finds data without a catalog says what to do, and touches nothing."""
+    Story(store).chain()
+    store.service.close()
+    for path in store.data_dir.glob("catalog*"):
+        path.unlink()
+    with pytest.raises(ConfigurationError) as refused:
+        store.open()
+    assert "cryo rebuild-catalog" in refused.value.hint
+    assert not (store.data_dir / "catalog.sqlite").exists()
+    rebuild(store.data_dir, store.clock)
+    store.service = store.open()
+
+
+def test_it_waits_for_nobody_and_lets_nobody_in(store):
+    """While a server uses the directory it is refused; while it runs, servers are."""
+    Story(store).chain()
+    steps = rebuild_store(store.data_dir, existing_keyring(store.data_dir), Rebuilt(), clock=store.clock, replace=True)
+    with pytest.raises(ConfigurationError, match="a server or another program uses it"):
+        next(steps)
+    store.service.close()
+    steps = rebuild_store(store.data_dir, existing_keyring(store.data_dir), Rebuilt(), clock=store.clock, replace=True)
+    next(steps)
+    with pytest.raises(ConfigurationError, match="is being rebuilt"):
+        store.open()
+    for _ in steps:
+        pass
+    store.service = store.open()
+
+
+def test_a_catalog_that_is_there_is_kept(store):
+    """Nothing replaces a catalog without being told so; then the old one stands, with its log, beside the new one."""
+    Story(store).chain()
+    store.service.close()
+    keyring = existing_keyring(store.data_dir)
+    with pytest.raises(ConfigurationError, match="is there"):
+        next(rebuild_store(store.data_dir, keyring, Rebuilt(), clock=store.clock))
+    old = (store.data_dir / "catalog.sqlite").read_bytes()
+    (store.data_dir / "catalog.sqlite-wal").write_bytes(b"a log of the old one")
+    for _ in rebuild_store(store.data_dir, keyring, Rebuilt(), clock=store.clock, replace=True):
+        pass
+    assert (store.data_dir / "catalog.sqlite.replaced.1").read_bytes() == old
+    assert (store.data_dir / "catalog.sqlite-wal.replaced.1").read_bytes() == b"a log of the old one"
+    assert not (store.data_dir / "catalog.sqlite-wal").exists()
+    store.service = store.open()
+    assert problems(store.data_dir) == []
+
+
+def test_it_may_be_broken_off_at_any_step(store):
+    """Nothing has changed then, and the next one does it all."""
+    Story(store).chain()
+    before = lasting(picture(store.api()))
+    store.service.close()
+    for path in store.data_dir.glob("catalog*"):
+        path.unlink()
+    broken_off = 0
+    while True:
+        steps = rebuild_store(store.data_dir, existing_keyring(store.data_dir), Rebuilt(), clock=store.clock)
+        if sum(1 for _, _ in zip(range(broken_off + 1), steps, strict=False)) <= broken_off:
+            break
+        assert not (store.data_dir / "catalog.sqlite").exists()
+        broken_off += 1
+        steps.close()
+    assert broken_off > 5
+    store.service = store.open()
+    assert differences(before, lasting(picture(store.api()))) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+@pytest.mark.parametrize("noun", ["commit", "vault", "store"])
+def test_damaged_records_cost_what_they_told_and_no_more(store, noun, damage):
+    """What is lost is said; everything else comes back; nothing wrong comes back."""
+    Story(store).tell()
+    maintain(store.service)
+    before = lasting(picture(store.api()))
+    store.service.close()
+    paths = sorted((store.data_dir / "records" / noun).iterdir())
+    for path in paths if damage == "flipped" else paths[-2:]:
+        data = path.read_bytes()
+        if damage == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(data[: len(data) // 2] if damage == "cut" else data[:-1] + bytes([data[-1] ^ 1]))
+        outcome = rebuild(store.data_dir, store.clock)
+        assert damage == "gone" or outcome.losses
+        store.service = store.open()
+        after = lasting(picture(store.api()))
+        whole = [arn for arn, point in after["points"].items() if point["described"]["Status"] == "COMPLETED"]
+        for arn in whole:
+            assert after["points"][arn] == before["points"][arn], "what is called complete is as it was"
+        assert set(after["points"]) <= set(before["points"])
+        store.service.close()
+        path.write_bytes(data)
+        path.chmod(0o600)
+        for other in (store.data_dir / "records" / noun).iterdir():
+            assert other.exists()
+    store.outcome = rebuild(store.data_dir, store.clock)
+    store.service = store.open()
+    assert differences(before, lasting(picture(store.api()))) == []
+
+
+def test_records_may_not_change_places(store):
+    """A record under the name of another is damage: nobody passes one point off as another."""
+    Story(store).tell()
+    store.service.close()
+    one, other, *_ = sorted((store.data_dir / "records" / "commit").iterdir())
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    assert rebuild(store.data_dir, store.clock).losses
+    one.write_bytes(first)
+    other.write_bytes(second)
+    rebuild(store.data_dir, store.clock)
+    store.service = store.open()
+
+
+def test_the_root_access_key_is_the_same(store):
+    """The file `credentials` stays true."""
+    root = store.service.access
+    access_key_id = (store.data_dir / "credentials").read_text().split("aws_access_key_id = ")[1].split()[0]
+    secret = root.secret(access_key_id)
+    with rebuilt(store):
+        assert store.service.access.secret(access_key_id) == secret is not None
+
+
+def test_old_tokens_are_worthless(store):
+    """A token names rows of the old catalog: the new one does not take it for one of its own."""
+    api = store.api()
+    arn = api.backup({"one": b"1"})
+    token = api.found(api.restore(arn), "one").object_token
+    with rebuilt(store) as api:
+        api.resource = "arn:aws:cryo:local-1:000000000000:fileset:another"
+        restore = api.restore(arn)
+        with pytest.raises(Exception, match="ObjectToken"):
+            api.read_chunks(restore, token)
+
+
+# --- stories of lineages, by the model of the catalog
+
+
+@pytest.fixture(params=[1, 3])
+def model(request):
+    with CatalogModel(batch_rows=request.param) as model:
+        yield model
+
+
+def point(model, *names, base="latest", remove=(), resource=RESOURCES[0], parts=0):
+    """A committed point whose job put and removed these names."""
+    job = model.run(resource, base)
+    return model.commit(model.remove(model.put(job, *names, parts=parts), *remove))
+
+
+def test_what_a_deleted_tip_wrote_does_not_come_back(model):
+    """The lineage goes on from the point below it, and does not know what the tip had."""
+    point(model, b"a", b"b")
+    model.delete(point(model, b"a", b"aa", remove=[b"b"]))
+    model.maintain()
+    point(model, b"a/")
+    model.lose_the_catalog()
+
+
+def test_a_record_that_comes_back_is_passed_over(model):
+    """Even if a dying process left the record of a deleted tip, the next commit tells that it is void."""
+    blobs = model.context.records._blobs
+    point(model, b"a", b"b")
+    tip = point(model, b"aa", remove=[b"b"])
+    kept = {key: blobs.get(key) for key in blobs.list("records/commit/")}
+    model.delete(tip)
+    model.maintain()
+    gone = {key: data for key, data in kept.items() if blobs.stat(key) is None}
+    assert gone
+    point(model, b"a/")
+    for key, data in gone.items():
+        blobs.put(key, data)
+    model.lose_the_catalog()
+    model.maintain()
+    assert [key for key in gone if blobs.stat(key) is not None] == [], "it is removed, now that its turn has come"
+
+
+def test_a_branch_outlives_the_points_it_began_on(model):
+    """Each point of a chain of branches looks through lineages that have no point of their own any more."""
+    first = point(model, b"a", b"b", b"aa")
+    second = point(model, b"b", base=first, resource=RESOURCES[1])
+    third = point(model, b"aa", base=second)
+    model.delete(first)
+    model.delete(second)
+    model.maintain()
+    assert third.view.keys() == {b"a", b"b", b"aa"}
+    model.lose_the_catalog()
+    model.lose_the_catalog()
+
+
+def test_a_point_between_two_goes(model):
+    """What only it saw is gone; what it wrote and the next one sees is there."""
+    point(model, b"a", b"b")
+    middle = point(model, b"aa", b"a/", remove=[b"a"], parts=2)
+    point(model, b"aa", remove=[b"b"])
+    model.delete(middle)
+    model.maintain()
+    model.lose_the_catalog()
+
+
+def test_records_say_nothing_that_is_gone():
+    """What only deleted points had is in no record any more, whichever of them wrote it."""
+    with CatalogModel() as model:
+        names = [b"%03d" % number for number in range(80)]
+        keeps = point(model, *names, b"keeps"), point(model, b"x")
+        point(model, *names)
+        for gone in keeps:  # rows of the first are seen until the second goes, whose record they were not in
+            model.delete(gone)
+            model.maintain()
+        rows = model.database.read(lambda t: records.page(t, records.FIRST, 99))
+        assert [row.entries for row in rows if row.noun == records.COMMIT] == [82]
+        model.lose_the_catalog()
+
+
+def test_every_record_is_as_it_was_before_a_failure():
+    """A commit whose record cannot be written is not acknowledged; asked again, it is, once it is on record."""
+    blobs = MemoryBlobs()
+    put, failures = blobs.put, [ConfigurationError("no")]
+
+    def fail_once(key, data):
+        if failures and "commit" in key:
+            raise failures.pop()
+        put(key, data)
+
+    with CatalogModel() as model:
+        model.context = dataclasses.replace(model.context, records=type(model.context.records)(blobs, MemoryKeyring()))
+        blobs.put = fail_once
+        job = model.put(model.run(), b"a")
+        with pytest.raises(ConfigurationError):
+            model.commit(job)
+        assert list(blobs.list("records/commit/")) == []
+        model.commit(job)
+        assert len(list(blobs.list("records/commit/"))) == 1
+
+
+def test_the_names_of_records_sort_as_they_were_written():
+    names = [RecordName("commit", 1, 2, 3, 4), RecordName("commit", 1, 2, 10, 0), RecordName("commit", 10, 1, 1, 1)]
+    assert sorted(names, key=lambda name: name.key) == names
+
+
+def test_nothing_comes_of_nothing():
+    """A store without records has no vaults; nothing is invented."""
+    database, outcome = MemoryDatabase(), Rebuilt()
+    for _ in Rebuild(database, MemoryBlobs(), MemoryKeyring(), outcome, now_ms=MINUTE_MS).run():
+        pass
+    assert outcome == Rebuilt()
+    database.close()

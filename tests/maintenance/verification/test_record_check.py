@@ -1,0 +1,88 @@
+"""Records against the catalog: what is missing or damaged is said, and written anew; what is unknown is said."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.maintenance import maintain
+from cryostore.maintenance.verification.check import Checked, check
+from cryostore.maintenance.verification.repair import Repaired, repair
+from support.stores import opened
+
+
+@pytest.fixture
+def store(tmp_path):
+    with opened(tmp_path / "data") as store:
+        api = store.api()
+        api.backup({"a": b"1", "b": b"2"})
+        api.backup({"a": b"3"})
+        maintain(store.service)
+        yield store
+
+
+def found(store):
+    """The findings, by the name of their kind."""
+    outcome = Checked()
+    for _ in check(store.service.context, outcome):
+        pass
+    return {finding.kind.name: finding.examples for finding in outcome.findings}
+
+
+def repaired(store, **more):
+    outcome = Repaired()
+    for _ in repair(store.service.context, outcome, **more):
+        pass
+    return outcome
+
+
+def parts(store):
+    return sorted(path for path in (store.data_dir / "records").rglob("*") if path.is_file())
+
+
+def test_all_is_well(store):
+    assert len(parts(store)) == 4
+    assert found(store) == {}
+    assert repaired(store).records == 0
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "flipped"])
+def test_each_record_is_missed_and_written_anew(store, damage):
+    for path in parts(store):
+        data = path.read_bytes()
+        if damage == "gone":
+            path.unlink()
+        else:
+            path.write_bytes(data[:-1] if damage == "cut" else data[:-1] + bytes([data[-1] ^ 1]))
+        (example,) = found(store)["record-damaged"]
+        assert example.startswith("the record of")
+        assert repaired(store, dry_run=True).records == 1
+        assert found(store)["record-damaged"] == [example]
+        assert repaired(store).records == 1
+        assert found(store) == {}
+
+
+def test_records_of_what_the_catalog_does_not_know(store):
+    """As after an old copy of the catalog was put back: nothing is deleted, and what to do is said."""
+    store.service.close()
+    before = {path.name: path.read_bytes() for path in store.data_dir.glob("catalog*")}
+    store.service = store.open()
+    store.api().backup({"later": b"4"})
+    store.service.close()
+    for path in store.data_dir.glob("catalog*"):
+        path.unlink()
+    for name, data in before.items():
+        (store.data_dir / name).write_bytes(data)
+    store.service = store.open()
+    said = found(store)["commit-unknown"]
+    assert said[0].startswith("1 commits are in the store and not in this catalog")
+    assert said[1].startswith("the record of commit")
+    maintain(store.service)
+    repaired(store)
+    assert found(store)["commit-unknown"] == said
+    assert "record-unknown" not in found(store)
+
+
+def test_without_a_key_nothing_is_called_damaged(store, monkeypatch):
+    """Nobody can tell then; that the key is missing is said elsewhere."""
+    monkeypatch.setattr("cryostore.maintenance.verification.opened_keys.OpenedKeys.key_of", lambda _self, _key_id: None)
+    assert "record-damaged" not in found(store)

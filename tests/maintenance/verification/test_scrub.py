@@ -1,0 +1,387 @@
+"""Scrubbing: what is damaged is found and marked, everything else is left alone, and an upload heals."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
+from cryostore.catalog.rows import packs
+from cryostore.chunks.envelope import FIELDS, HEADER_BYTES
+from cryostore.chunks.pack import PACK_HEADER_BYTES, pack_key
+from cryostore.core.errors import StorageUnavailableError
+from cryostore.core.time import DAY_MS, HOUR_MS
+from cryostore.maintenance.claims import this_process
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.verification.scrub import Scrubbed, scrub
+from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.model.errors import DamagedDataException
+from cryostore.model.restores import GetChunk
+from support import audit
+from support.api import Api, hex_of, new_resource, sha
+from support.collecting import Scene
+from support.damaging import blob, damaged, hurt, noise, row_of, scrubbed, spoil
+from support.memory_store import Process
+from support.shop import DATA, Shop
+
+# the header's fields by their first bytes, then ciphertext and tag
+FIELD_PLACES = {
+    "magic": 0, "version": 4, "kind": 5, "codec": 6, "flags": 7, "key id": 8, "salt": 24, "nonce": 40,
+    "masked digest": 52, "payload length": 84, "sealed length": 88, "check": 92, "ciphertext": 96, "tag": -1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def shop():
+    return Shop()
+
+
+def test_the_places_are_those_of_the_fields():
+    assert FIELDS.size == FIELD_PLACES["check"]
+    assert FIELD_PLACES["ciphertext"] == HEADER_BYTES
+
+
+def test_a_sound_store_is_clean(shop):
+    shop.close_packs()
+    outcome = scrubbed(shop.context)
+    assert outcome.is_clean
+    assert (outcome.packs, outcome.chunks) == (2, 6)
+    assert hurt(shop.context) == {}
+
+
+@pytest.mark.parametrize("place", FIELD_PLACES.values(), ids=FIELD_PLACES)
+def test_a_flipped_bit_anywhere_in_an_envelope_is_found(shop, place):
+    spoil(shop.store, DATA[1], place)
+    outcome = scrubbed(shop.context)
+    assert (outcome.damaged, outcome.chunks, outcome.unreadable) == (1, 6, 0)
+    assert damaged(shop.store) == {sha(DATA[1])}
+    assert hurt(shop.context) == {shop.point: ["object 1"]}
+    again = scrubbed(shop.context)
+    assert (again.damaged, again.damaged_before) == (0, 1)
+
+
+def test_what_is_damaged_around_envelopes_hurts_nothing(shop):
+    """The header of a pack is for people and repair: no reader needs it."""
+    for name in shop.store.pack_names():
+        blob(shop.store, name)[:PACK_HEADER_BYTES] = bytes(PACK_HEADER_BYTES)
+    assert scrubbed(shop.context).is_clean
+
+
+def test_a_missing_pack_is_damage_to_all_of_its_chunks(shop):
+    name = row_of(shop.store, DATA[0]).pack_name
+    shop.store.blobs.delete(pack_key(name))
+    outcome = scrubbed(shop.context)
+    assert (outcome.damaged, outcome.packs_missing) == (3, 1)
+    assert hurt(shop.context) == {shop.point: ["object 0", "object 1", "object 2"]}
+
+
+def test_a_pack_that_was_cut_short_is_damage_to_what_it_lacks(shop):
+    row = row_of(shop.store, DATA[2])
+    del blob(shop.store, row.pack_name)[row.pack_offset + 5 :]
+    assert scrubbed(shop.context).damaged == 1
+    assert damaged(shop.store) == {sha(DATA[2])}
+
+
+def test_a_zeroed_area_is_damage_to_what_it_covers(shop):
+    first, second = row_of(shop.store, DATA[0]), row_of(shop.store, DATA[1])
+    data = blob(shop.store, first.pack_name)
+    data[first.pack_offset + 150 : second.pack_offset + 10] = bytes(second.pack_offset - first.pack_offset - 140)
+    scrubbed(shop.context)
+    assert damaged(shop.store) == {sha(DATA[0]), sha(DATA[1])}
+
+
+def test_the_same_bytes_of_another_vault_are_not_mine(shop):
+    """An envelope that lies where another vault's should lie, sound by itself."""
+    shop.api.new_vault()
+    other = Api(shop.process, None, clock=shop.store.clock)
+    other.vault = shop.api.vault
+    other.backup({"theirs": DATA[0]})
+    mine, theirs = row_of(shop.store, DATA[0]), row_of(shop.store, DATA[0], vault_id=2)
+    envelope = blob(shop.store, theirs.pack_name)[theirs.pack_offset :][: theirs.sealed_length]
+    blob(shop.store, mine.pack_name)[mine.pack_offset :][: mine.sealed_length] = envelope
+    blob(shop.store, mine.pack_name)[mine.pack_offset : mine.pack_offset + mine.sealed_length] = envelope
+    assert scrubbed(shop.context).damaged == 1
+    assert hurt(shop.context) == {shop.point: ["object 0"]}
+
+
+@pytest.mark.parametrize("name", ["object 1", "new"])
+def test_an_upload_of_the_same_bytes_heals(shop, name):
+    spoil(shop.store, DATA[1])
+    scrubbed(shop.context)
+    shop.api.refuses(DamagedDataException, token_of(shop.api, shop.point, "object 1"))
+    shop.api.backup({name: DATA[1]}, resource=new_resource())
+    assert damaged(shop.store) == set()
+    assert shop.api.restored(shop.point) == shop.contents
+    assert scrubbed(shop.context).is_clean
+    assert audit.problems(shop.context, shop.store.database) == []
+
+
+def token_of(api, point, name):
+    """A read of the one chunk of an object, by a restore that stays open."""
+    job = api.restore(point)
+    (chunk,) = api.chunks(job, name)
+    return GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token)
+
+
+def test_a_chunk_put_again_heals_and_a_linked_one_asks_for_it(shop):
+    spoil(shop.store, DATA[1])
+    scrubbed(shop.context)
+    job = shop.api.start_job(resource=new_resource())
+    upload = shop.api.start(job, "again")
+    chunk = LinkedChunk(index=0, length=len(DATA[1]), checksum=hex_of(DATA[1]), checksum_algorithm="SHA256")
+    link = LinkChunks(backup_job_id=job, upload_id=upload, chunks=[chunk])
+    assert shop.api.call(link).missing == [0]
+    shop.api.chunk(job, upload, 0, DATA[1])
+    assert shop.api.call(link).missing == []
+    assert shop.api.restored(shop.point) == shop.contents
+
+
+def test_a_read_that_meets_damage_marks_it_and_an_upload_heals_it(shop):
+    spoil(shop.store, DATA[4])
+    read = token_of(shop.api, shop.point, "object 4")
+    shop.api.refuses(DamagedDataException, read)
+    assert damaged(shop.store) == {sha(DATA[4])}
+    shop.api.backup({"object 4": DATA[4]})
+    assert bytes(shop.api.call(read).data.data) == DATA[4]
+
+
+def test_metadata_that_is_damaged_is_an_error_marked_and_named(shop):
+    blob_bytes = noise(77)
+    job = shop.api.start_job(resource=new_resource())
+    shop.api.upload(job, "with blob", [DATA[0]], blob=blob_bytes)
+    point = shop.api.commit(job)
+    spoil(shop.store, blob_bytes)
+    restore = shop.api.restore(point)
+    with pytest.raises(DamagedDataException):
+        shop.api.metadata(restore, "with blob")
+    assert damaged(shop.store) == {sha(blob_bytes)}
+    assert hurt(shop.context) == {point: ["with blob"]}
+
+
+@pytest.mark.parametrize("why", ["the disk", "the key", "the catalog"])
+def test_a_read_that_fails_otherwise_marks_nothing(shop, why, monkeypatch):
+    spoil(shop.store, DATA[4])
+    read = token_of(shop.api, shop.point, "object 4")
+    if why == "the disk":
+        shop.process.blobs.fail("get")
+    elif why == "the key":
+        shop.process = Process(shop.store)
+        monkeypatch.setattr(shop.store.keyring, "_key", shop.store.keyring._key.__class__("another", bytes(32)))
+        shop.api._call = shop.process
+    else:
+        shop.process.database.fail(1)
+    with pytest.raises(Exception, match=r"storage|key|damaged"):
+        shop.api.call(read)
+    assert damaged(shop.store) == set()
+
+
+def test_a_key_that_is_missing_is_no_damage(shop, monkeypatch):
+    shop.close_packs()
+    process = Process(shop.store)
+    monkeypatch.setattr(shop.store.keyring, "_key", shop.store.keyring._key.__class__("another", bytes(32)))
+    outcome = scrubbed(process.context)
+    assert (outcome.no_key, outcome.damaged, outcome.packs) == (6, 0, 0)
+    assert not outcome.is_clean
+    assert damaged(shop.store) == set()
+
+
+def test_a_disk_that_does_not_answer_is_no_damage(shop):
+    shop.close_packs()
+    for at in range(1, 20):
+        shop.process.blobs.fail("get", at)
+    outcome = scrubbed(shop.context)
+    assert (outcome.unreadable, outcome.damaged, outcome.packs) == (6, 0, 0)
+    assert damaged(shop.store) == set()
+    shop.process.blobs.faults.clear()
+    assert scrubbed(shop.context).is_clean
+
+
+def test_bytes_that_come_wrong_once_are_read_again(shop, monkeypatch):
+    """A bit that flips on the way and not on the disk."""
+    get, calls = shop.process.blobs.get, itertools.count()
+
+    def wrong_once(key, offset=0, length=None):
+        data = bytearray(get(key, offset, length))
+        if next(calls) == 0:
+            data[150] ^= 1
+        return bytes(data)
+
+    monkeypatch.setattr(shop.process.blobs, "get", wrong_once)
+    assert scrubbed(shop.context).is_clean
+
+
+def test_a_disk_that_comes_back_takes_the_marks_along(shop):
+    name = row_of(shop.store, DATA[0]).pack_name
+    away = shop.store.blobs._blobs.pop(pack_key(name))
+    assert scrubbed(shop.context).damaged == 3
+    shop.store.blobs._blobs[pack_key(name)] = away
+    assert scrubbed(shop.context).sound_again == 3
+    assert damaged(shop.store) == set()
+    assert hurt(shop.context) == {}
+
+
+def test_the_least_recently_verified_come_first_and_runs_add_up(shop):
+    shop.close_packs()
+    verified = set()
+    for _ in range(4):
+        before = times(shop)
+        assert scrubbed(shop.context, share=0.5).packs == 1
+        shop.store.clock.advance(1000)
+        changed = {name for name, when in times(shop).items() if when != before[name]}
+        assert all(before[name] == min(before.values()) for name in changed)
+        verified |= changed
+    assert verified == set(shop.store.pack_names())
+    assert scrubbed(shop.context, verified_before_ms=shop.store.clock() - DAY_MS).packs == 0
+    assert scrubbed(shop.context, seconds_max=0).packs == 1
+
+
+def times(shop):
+    """When each pack was last verified."""
+    return dict(shop.store.database.read(lambda transaction: transaction.rows("SELECT name, verified_ms FROM pack")))
+
+
+def test_a_pack_that_is_written_to_is_read_and_not_called_verified(shop):
+    ended, written_to = shop.store.pack_names()
+    assert shop.store.database.read(packs.open_packs) == [written_to]
+    assert scrubbed(shop.context).chunks == 6
+    assert times(shop) == {ended: shop.store.clock(), written_to: 0}
+
+
+def test_a_pack_with_a_failing_sector_is_read_around_it_and_not_called_verified(shop, monkeypatch):
+    shop.close_packs()
+    row = row_of(shop.store, DATA[1])
+    get = shop.process.blobs.get
+
+    def failing(key, offset=0, length=None):
+        if row.pack_name in key and offset <= row.pack_offset < offset + length:
+            raise StorageUnavailableError("a bad sector")
+        return get(key, offset, length)
+
+    monkeypatch.setattr(shop.process.blobs, "get", failing)
+    outcome = scrubbed(shop.context)
+    assert (outcome.unreadable, outcome.damaged, outcome.packs) == (1, 0, 1)
+    assert times(shop)[row.pack_name] == 0
+
+
+def test_no_step_of_a_collection_makes_damage():
+    """Between any two steps of a scrub a whole collection moves rows and deletes packs."""
+    for count in itertools.count():
+        scene = Scene()
+        outcome = Scrubbed()
+        steps = scrub(scene.writer.context, outcome)
+        taken = list(itertools.islice(steps, count))
+        scene.close_packs()
+        collect_all(scene.collector.context, quarantine_ms=0)
+        list(steps)
+        assert (outcome.damaged, outcome.unreadable) == (0, 0)
+        assert audit.problems(scene.writer.context, scene.store.database) == []
+        if len(taken) < count:
+            break
+
+
+@pytest.mark.parametrize("meanwhile", ["moved", "healed", "collected"])
+def test_what_changes_between_the_look_and_the_mark_is_no_damage(meanwhile):
+    """The scrub has seen the damage; before it writes that down, the row points elsewhere."""
+    shop = Shop()
+    shop.close_packs()
+    other = Process(shop.store)
+    api = Api(other, None, clock=shop.store.clock)
+    keep = bytes(blob(shop.store, row_of(shop.store, DATA[1]).pack_name))
+    spoil(shop.store, DATA[1])
+
+    def change():
+        shop.process.database.on_write(None)
+        if meanwhile == "collected":
+            api.delete_point(shop.point)
+            collect_all(other.context, quarantine_ms=0)
+            collect_all(other.context, quarantine_ms=0)
+            return
+        if meanwhile == "healed":
+            other_row = row_of(shop.store, DATA[1])
+            mark = "UPDATE chunk SET damaged_ms = 1 WHERE digest = :digest"
+            shop.store.database.write(lambda transaction: transaction.run(mark, digest=sha(DATA[1])))
+            api.backup({"x": DATA[1]}, resource=new_resource())
+            assert row_of(shop.store, DATA[1]) != other_row
+            return
+        place = row_of(shop.store, DATA[1])
+        location = other.context.store.append([keep[place.pack_offset : place.pack_offset + place.sealed_length]])[0]
+        shop.store.database.write(lambda transaction: move(transaction, DATA[1], location))
+
+    shop.process.database.on_write(change)
+    outcome = scrubbed(shop.context)
+    assert outcome.damaged == 0
+    assert damaged(shop.store) == set()
+
+
+def move(transaction, data, location):
+    """Point the row of a chunk elsewhere."""
+    name = location.pack_id
+    transaction.run("INSERT INTO pack (name, open, created_ms) VALUES (:n, 1, 0) ON CONFLICT (name) DO NOTHING", n=name)
+    transaction.run(
+        "UPDATE chunk SET pack_number = (SELECT pack_number FROM pack WHERE name = :name), pack_offset = :offset"
+        " WHERE digest = :digest",
+        name=name,
+        offset=location.offset,
+        digest=sha(data),
+    )
+
+
+def test_a_chunk_that_is_healed_between_a_read_and_its_mark_stays_sound(shop):
+    spoil(shop.store, DATA[4])
+    read = token_of(shop.api, shop.point, "object 4")
+    other = Api(Process(shop.store), None, clock=shop.store.clock)
+
+    def heal():
+        shop.process.database.on_write(None)
+        mark = "UPDATE chunk SET damaged_ms = 1 WHERE digest = :digest"
+        shop.store.database.write(lambda transaction: transaction.run(mark, digest=sha(DATA[4])))
+        other.backup({"again": DATA[4]}, resource=new_resource())
+
+    shop.process.database.on_write(heal)
+    shop.api.refuses(DamagedDataException, read)
+    assert damaged(shop.store) == set()
+    assert bytes(shop.api.call(read).data.data) == DATA[4]
+
+
+def test_one_scrub_at_a_time(shop):
+    """The second one is told who is at it, and since when; it scrubs once the first one has ended, or is broken off."""
+    shop.close_packs()
+    other = Process(shop.store)
+    first = scrub(shop.context, Scrubbed())
+    next(first)
+    with pytest.raises(ClaimHeldError) as held:
+        scrubbed(other.context)
+    assert held.value.message == f"scrub is done by {this_process()} since 2023-11-14T22:13:20.000Z"
+    first.close()
+    assert scrubbed(other.context).packs == 2
+
+
+def test_a_scrub_that_was_outlived_marks_nothing(shop):
+    """It stands still with what it has read; another one finds the damage, and an upload heals it."""
+    shop.close_packs()
+    spoil(shop.store, DATA[1])
+    other = Process(shop.store)
+    found = []
+
+    def stall():
+        shop.process.database.on_write(None)
+        shop.store.clock.advance(HOUR_MS)
+        found.append(scrubbed(other.context))
+        Api(other, None, clock=shop.store.clock).backup({"again": DATA[1]}, resource=new_resource())
+
+    outcome = Scrubbed()
+    first = scrub(shop.context, outcome)
+    shop.process.database.on_write(lambda: shop.process.database.on_write(stall))  # not before it has claimed the work
+    with pytest.raises(ClaimLostError, match="stood still"):
+        list(first)
+    assert (found[0].packs, found[0].damaged, outcome.damaged) == (2, 1, 0)
+    assert damaged(shop.store) == set()
+
+
+def test_the_rows_of_a_deleted_vault_need_no_key(shop):
+    """Until the duties have removed them."""
+    shop.close_packs()
+    shop.store.database.write(lambda transaction: transaction.run("UPDATE chunk SET vault_id = 77, key_number = 77"))
+    outcome = scrubbed(shop.context)
+    assert (outcome.no_key, outcome.damaged) == (0, 0)

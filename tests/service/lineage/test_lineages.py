@@ -1,0 +1,212 @@
+"""Jobs, commits, deletions and cleaning from many threads at once, on a real catalog file."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from unittest import mock
+
+import pytest
+
+from conformance.database import together
+from cryostore.catalog import open_catalog
+from cryostore.catalog.rows import jobs as job_rows
+from cryostore.model.errors import (
+    InvalidResourceStateException,
+    JobStateConflictException,
+    ResourceNotFoundException,
+    ThrottlingException,
+)
+from cryostore.model.jobs import CommitBackupJob, StopBackupJob
+from cryostore.model.recovery_points import DeleteRecoveryPoint
+from cryostore.service.lineage import lineages
+from cryostore.service.operations import commits, jobs, recovery_points
+from support.catalog_model import RESOURCES, ROOT, VAULT, CatalogModel
+
+
+@pytest.fixture
+def model(tmp_path):
+    with CatalogModel(batch_rows=2, database=open_catalog(tmp_path / "catalog.sqlite")) as model:
+        yield model
+        model.check()
+
+
+def outcomes(count, action):
+    """What `action(number)` answered or raised in each of so many threads."""
+    found = [None] * count
+
+    def run(number):
+        try:
+            found[number] = action(number)
+        except (ThrottlingException, JobStateConflictException, InvalidResourceStateException,
+                ResourceNotFoundException) as error:  # fmt: skip
+            found[number] = type(error)
+
+    together(count, run)
+    return found
+
+
+def backed_up(model, *names):
+    return model.commit(model.put(model.run(), *names))
+
+
+def test_of_jobs_of_one_resource_touched_at_once_one_runs(model):
+    waiting = [model.start() for _ in range(6)]
+    found = outcomes(6, lambda number: lineages.bind(model.context, model.row(waiting[number])).state)
+    assert sorted(map(str, found)) == sorted(["RUNNING", *[str(ThrottlingException)] * 5])
+    assert sorted(model.row(job).state for job in waiting) == ["PENDING"] * 5 + ["RUNNING"]
+    for job in waiting:
+        job.state = model.row(job).state
+    (running,) = model.open_jobs("RUNNING")
+    model.put(running, b"a")
+
+
+def test_jobs_of_different_resources_run_at_once(model):
+    waiting = [model.start(resource) for resource in RESOURCES]
+    found = outcomes(2, lambda number: lineages.bind(model.context, model.row(waiting[number])).state)
+    assert found == ["RUNNING", "RUNNING"]
+    for job in waiting:
+        job.state = "RUNNING"
+
+
+def test_a_job_touched_by_many_at_once_is_started_once(model):
+    job = model.start()
+    found = outcomes(8, lambda _: lineages.bind(model.context, model.row(job)))
+    assert len({(row.state, row.lineage_id, row.generation) for row in found}) == 1
+    job.state = "RUNNING"
+    assert model.database.read(lambda t: t.row("SELECT count(*), max(next_generation) FROM lineage")) == (1, 2)
+
+
+def test_of_different_commits_at_once_one_counts(model):
+    """All repetitions of the one that counts get its answer, all of the others are told that they came late."""
+    job = model.put(model.run(), b"a", b"b")
+
+    def commit(number):
+        request = CommitBackupJob(backup_job_id=job.job_id, status_message=f"try {number % 2}")
+        return commits.commit_backup_job(model.context, request, ROOT).state
+
+    found = outcomes(8, commit)
+    assert {str(found[number]) for number in range(8)} == {"COMPLETED", str(JobStateConflictException)}
+    assert len(set(found[::2])) == len(set(found[1::2])) == 1
+    job.state = "COMPLETED"
+    row = model.row(job)
+    assert model.database.read(lambda t: t.rows("SELECT status, object_count FROM recovery_point")) == [
+        ("COMPLETED", 2)
+    ]
+    model.database.write(lambda t: t.run("UPDATE recovery_point SET status = 'DELETING'"))
+    model.maintain()
+    assert row.state == "COMPLETED"
+
+
+def test_stop_and_commit_at_once_end_the_job_one_way(model):
+    """Either there is a point with everything, or the job is stopped and nothing is left of it."""
+    for turn in range(6):
+        job = model.put(model.run(), b"a", b"%d" % turn)
+
+        def act(number, job=job):
+            if number % 2:
+                jobs.stop_backup_job(model.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
+                return "stopped"
+            return commits.commit_backup_job(model.context, CommitBackupJob(backup_job_id=job.job_id), ROOT).state
+
+        try:
+            outcomes(2, act)
+        except Exception as error:  # noqa: BLE001 - a finished job cannot be stopped
+            assert "COMPLETED" in str(error)
+        job.state = model.row(job).state
+        if job.state == "COMPLETED":
+            latest = model.database.read(lambda t: t.row("SELECT max(object_count) FROM recovery_point"))
+            assert latest == (len(job.view),)
+            model.database.write(lambda t: t.run("UPDATE recovery_point SET status = 'DELETING'"))
+        model.maintain()
+        assert model.row(job).state in {"ABORTED", "COMPLETED"}
+        job.state = model.row(job).state
+
+
+@pytest.mark.parametrize("how", ["stop", "give up"])
+def test_many_clean_at_once(model, how):
+    first = backed_up(model, b"a", b"b", b"c")
+    job = model.remove(model.put(model.run(), b"a", b"d", b"e", b"f", parts=3), b"b", b"c")
+    model.end(job, how)
+    (segment,) = model.dirty()
+    assert outcomes(6, lambda _: lineages.clean(model.context, segment, batches_max=1000)) == [True] * 6
+    model.see_aborted()
+    assert model.dirty() == []
+    assert model.database.read(lambda t: t.row("SELECT count(*) FROM object")) == (len(first.view),)
+    assert model.database.read(lambda t: t.row("SELECT count(*) FROM chunk_list")) == (0,)
+
+
+def test_many_forget_at_once(model):
+    points = [backed_up(model, b"a", b"%d" % number) for number in range(5)]
+    for point in points[:4]:
+        model.delete(point)
+    rows = model.deleting()
+    found = outcomes(8, lambda number: lineages.forget(model.context, rows[number % 4], batches_max=1000))
+    assert found == [True] * 8
+    model.see_forgotten()
+    assert model.live() == points[4:]
+    model.check()
+    assert model.database.read(lambda t: t.row("SELECT count(*) FROM object")) == (6,)
+
+
+def test_a_base_is_chosen_or_deleted_never_both(model):
+    """A job begins on a point while it is being deleted by another thread."""
+    for turn in range(8):
+        backed_up(model, b"a", b"%d" % turn)
+        point = model.latest(RESOURCES[0])
+        job = model.start()
+
+        def act(number, job=job, point=point):
+            if number:
+                return lineages.bind(model.context, model.row(job)).base_point_id
+            arn = model.context.arns.point(point.point_id)
+            recovery_points.delete_recovery_point(
+                model.context, DeleteRecoveryPoint(backup_vault_name=VAULT, recovery_point_arn=arn), ROOT
+            )
+            return "deleted"
+
+        deleted, base = outcomes(2, act)
+        assert (deleted == "deleted") != (base == point.point_id)
+        point.deleting = deleted == "deleted"
+        job.state, job.base = "RUNNING", model.points[base] if base else None
+        job.view = dict(job.base.view) if base else {}
+        model.check()
+        if job.view:
+            model.commit(job)
+        else:
+            model.end(job, "stop")
+            model.maintain()
+
+
+def test_rows_of_a_large_failed_job_go_in_small_transactions(model):
+    """No other writer waits for more than a batch; and the job that comes next is told to come again."""
+    backed_up(model, b"a")
+    model.end(model.put(model.run(), *(b"%03d" % number for number in range(50))))
+    waiting = model.start()
+    with pytest.raises(ThrottlingException, match="taken back"):
+        lineages.bind(model.context, model.row(waiting))
+    left = [model.database.read(lambda t: t.row("SELECT count(*) FROM object"))[0]]
+    while model.dirty():
+        with mock.patch.object(lineages, "BATCHES_BEFORE_START", 1):
+            try:
+                lineages.bind(model.context, model.row(waiting))
+            except ThrottlingException:
+                left.append(model.database.read(lambda t: t.row("SELECT count(*) FROM object"))[0])
+    assert max(before - after for before, after in pairwise(left)) <= 2
+    model.touch(waiting)
+
+
+def test_a_job_past_its_start_window_expires_at_its_first_touch(model):
+    job = model.start()
+    model.clock.advance(481 * 60_000)
+    assert lineages.bind(model.context, model.row(job)).state == "EXPIRED"
+    job.state = "EXPIRED"
+    row = model.row(job)
+    assert (row.completed_ms, row.message_category) == (model.clock(), "Timeout")
+    assert model.database.read(lambda t: t.rows("SELECT * FROM recovery_point")) == []
+
+
+def test_a_job_that_is_gone_is_told(model):
+    job = model.row(model.start())
+    with pytest.raises(ResourceNotFoundException):
+        lineages.bind(model.context, job._replace(job_id="nobody's"))
+    assert model.database.read(lambda t: job_rows.running(t, job.vault_id, job.resource_arn)) is None

@@ -1,0 +1,226 @@
+"""A store whose blobs another catalog has taken over: until it notices, it acknowledges nothing that would be lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conformance.blobstore import BlobStoreTests
+from cryostore.chunks.blobs import Appendable, Gathering
+from cryostore.chunks.blobs.local import LocalBlobs
+from cryostore.chunks.marker import Marker, marker_key, newest_marker, put_marker
+from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError, UnknownFormatError
+from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.rebuild.rebuild_shared import _claim as take_claim
+from cryostore.maintenance.rebuild.rebuild_shared import rebuild_shared
+from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.model.errors import ServiceUnavailableException
+from cryostore.model.jobs import CommitBackupJob
+from cryostore.model.vaults import CreateBackupVault
+from cryostore.service.opening.fence import fenced
+from cryostore.service.opening.identity import find_identity
+from support.shared_store import SharedStore, opened_shared
+
+
+class WithoutAppending:
+    """Blobs that do not grow, as in a cloud."""
+
+    def __init__(self, inner):
+        for method in ("put", "get", "stat", "list", "delete", "close"):
+            setattr(self, method, getattr(inner, method))
+
+
+class WithGathering(WithoutAppending):
+    def put_all(self, key, buffers):
+        self.put(key, b"".join(buffers))
+
+
+class TestFencedBlobs(BlobStoreTests):
+    """What a store goes through does all that a blob store must."""
+
+    @pytest.fixture
+    def store(self, tmp_path):
+        self.folder = tmp_path / "blobs"
+        store = fenced(LocalBlobs(self.folder), 1)
+        yield store
+        store.close()
+
+    def peek(self, store, key):
+        path = self.folder / key
+        return path.read_bytes() if path.is_file() else None
+
+    def plant(self, store, key, data):
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def test_it_can_what_is_behind_it(tmp_path):
+    """And no more: what asks for more gets another way of storing."""
+    inner = LocalBlobs(tmp_path / "blobs")
+    assert isinstance(fenced(inner, 1), Appendable)
+    plain = fenced(WithoutAppending(inner), 1)
+    assert not isinstance(plain, Appendable | Gathering)
+    gathering = fenced(WithGathering(inner), 1)
+    assert isinstance(gathering, Gathering)
+    gathering.put_all("a/b", [b"1", b"2"])
+    assert gathering.get("a/b") == b"12"
+    plain.forget_deleted()
+    fenced(inner, 1).forget_deleted()
+
+
+@pytest.fixture
+def store(tmp_path):
+    with opened_shared(tmp_path) as store:
+        yield store
+
+
+def take_over(store, number=2):
+    """As a rebuilding begins."""
+    blobs = LocalBlobs(Path(store.place.blobs))
+    marker = newest_marker(blobs)
+    assert put_marker(blobs, Marker(marker.store_id, number, "token", marker.region, marker.account_id))
+
+
+def test_nothing_is_acknowledged_that_the_new_catalog_may_not_know(store):
+    """Commits and vaults, from the moment of the marker on: not only once a look around has found it."""
+    api = store.api()
+    job = api.start_job()
+    api.put(job, "name", b"1")
+    take_over(store)
+    assert not store.service.outdated
+    api.put(job, "more", b"2")
+    for operation in (CommitBackupJob(backup_job_id=job), CreateBackupVault(backup_vault_name="new")):
+        with pytest.raises(ServiceUnavailableException) as refused:
+            api.call(operation)
+        assert "taken over" in refused.value.__cause__.message
+
+
+def collect_again_and_again(context):
+    """Until a pack without chunks is deleted."""
+    for _ in range(3):
+        collect_all(context, quarantine_ms=0)
+
+
+def test_nothing_is_deleted_that_the_new_catalog_may_need(store):
+    api = store.api()
+    point = api.backup({"name": b"1" * 1000})
+    store.service.context.store.close()  # a pack that nobody writes
+    api.delete_point(point)
+    store.maintain()
+    before = store.packs()
+    assert before
+    take_over(store)
+    with pytest.raises(StorageUnavailableError, match="taken over"):
+        collect_again_and_again(store.service.context)
+    assert store.packs() == before
+
+
+def test_what_was_acknowledged_before_comes_back(store):
+    """The marker first, then the records: what the old catalog's node acknowledged is among them."""
+    api = store.api()
+    point = api.backup({"before": b"1"})
+    job = api.start_job()
+    api.put(job, "name", b"1")
+    place = store.place._replace(catalog=f"{store.place.catalog}.new")
+    steps = rebuild_shared(place, outcome := Rebuilt(), clock=store.clock)
+    next(steps)  # the marker is there
+    with pytest.raises(ServiceUnavailableException):
+        api.commit(job)
+    for _ in steps:
+        pass
+    assert outcome.losses == []
+    assert outcome.recovery_points in (1, 2), "what was not acknowledged may be there or not"
+    store.service.close()
+    store.place, store.service = place, SharedStore(place).service
+    assert api.restored(point) == {"before": b"1"}
+
+
+def test_a_rebuilding_that_is_broken_off_is_done_again(store):
+    """At any step, with the same database; nobody opens the store in between, and the first can go on no more."""
+    api = store.api()
+    point = api.backup({"name": b"1" * 1000, "other": b"2"})
+    store.service.close()
+    place = store.place._replace(catalog=f"{store.place.catalog}.new")
+    for count in (1, 2, 4):
+        steps = rebuild_shared(place, Rebuilt(), clock=store.clock)
+        for _ in range(count):
+            next(steps)
+        with pytest.raises(Exception, match="holds no store yet|is out of date"):
+            SharedStore(place)
+    first = steps
+    for _ in rebuild_shared(place, outcome := Rebuilt(), clock=store.clock):
+        pass
+    assert (outcome.recovery_points, outcome.objects, outcome.losses) == (1, 2, [])
+    with pytest.raises(Exception, match="another `cryo rebuild-catalog`"):
+        for _ in first:
+            pass
+    store.place = place
+    store.service = store.open()
+    assert store.api().restored(point) == {"name": b"1" * 1000, "other": b"2"}
+    assert store.problems() == []
+
+
+def test_of_two_rebuildings_one_goes_on(store):
+    """In one database the first can write no more; in another one it comes to its end, but makes no catalog."""
+    store.api().backup({"name": b"1"})
+    store.service.close()
+    place = store.place._replace(catalog=f"{store.place.catalog}.new")
+    other = store.place._replace(catalog=f"{store.place.catalog}.other")
+    first, second, third = (rebuild_shared(where, Rebuilt(), clock=store.clock) for where in (place, place, other))
+    next(first)
+    next(second)
+    with pytest.raises(ConfigurationError, match="another `cryo rebuild-catalog`"):
+        next(first)
+    next(third)
+    with pytest.raises(ConfigurationError, match="another `cryo rebuild-catalog`"):
+        list(second)
+    with pytest.raises(ConfigurationError, match="holds no store yet"):
+        SharedStore(place)
+    list(third)
+    store.place = other
+    store.service = store.open()
+
+
+def test_of_two_that_take_over_the_same_rows_one_does(store):
+    """Whoever finds another claim than the one it saw gives up."""
+    database, keyring = store.service.context.database, store.place.open_keyring()
+    identity = find_identity(database, store.service.context.keys.keyring).identity
+    claim = take_claim(database, keyring, identity, None)
+    with pytest.raises(ConfigurationError, match="another `cryo rebuild-catalog`"):
+        take_claim(database, keyring, identity, None)
+    assert take_claim(database, keyring, identity, claim) != claim
+
+
+def test_a_rebuilding_changes_nothing_before_it_knows_that_it_can(store, tmp_path):
+    """A keyring of another store, a catalog that is in use, blobs of nobody."""
+    api = store.api()
+    api.backup({"name": b"1"})
+    with opened_shared(tmp_path / "other") as other:
+        wrong = (
+            store.place._replace(catalog=str(tmp_path / "new"), keyring=other.place.keyring),
+            store.place,
+            store.place._replace(catalog=other.place.catalog),
+            store.place._replace(catalog=str(tmp_path / "new"), blobs=str(tmp_path / "nothing")),
+        )
+        for place in wrong:
+            with pytest.raises(Exception, match="keyring has no master key|there is a catalog|does not hold the blobs"):
+                next(rebuild_shared(place, Rebuilt()))
+    assert newest_marker(LocalBlobs(Path(store.place.blobs))).number == 1
+    store.reopen()
+
+
+def test_markers_that_are_none(tmp_path):
+    """Damage is not taken for a later format, nor one of the two for a store that is not there."""
+    blobs = LocalBlobs(tmp_path / "blobs")
+    blobs.put(marker_key(1), b'{"format": 2, "new": true}')
+    with pytest.raises(UnknownFormatError):
+        newest_marker(blobs)
+    blobs.delete(marker_key(1))
+    for data in (b"", b"{}", b'{"format": 1}', b"\xff"):
+        blobs.put(marker_key(1), data)
+        with pytest.raises(DamagedDataError):
+            newest_marker(blobs)
+        blobs.delete(marker_key(1))
+    assert newest_marker(blobs) is None

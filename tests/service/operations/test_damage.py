@@ -1,0 +1,212 @@
+"""A writer is told which objects of its base need damaged bytes: those, no others, and no longer than they do."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.client import pages
+from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.model.errors import AccessDeniedException, ResourceNotFoundException
+from cryostore.model.jobs import GetIncrementalBaseBackup
+from cryostore.model.restores import ListDamagedChunks
+from cryostore.service import Caller, Settings
+from cryostore.service.operations import damage
+from support.api import Api, hex_of, new_resource
+from support.damaging import noise, scrubbed, spoil
+from support.memory_store import MemoryStore, Process
+
+ONE, TWO, THREE, BLOB = (noise(number) for number in range(4))
+
+
+@pytest.fixture
+def store():
+    return MemoryStore(Settings())
+
+
+@pytest.fixture
+def api(store):
+    return Api(Process(store), None, clock=store.clock)
+
+
+def told(api, **more):
+    """What a new job of the resource is told of its base: how many objects, and which. The job is stopped."""
+    job = api.start_job(**more)
+    answer = api.call(GetIncrementalBaseBackup(backup_job_id=job))
+    assert api.call(GetIncrementalBaseBackup(backup_job_id=job)) == answer
+    api.stop(job)
+    return answer.damaged_object_count, answer.damaged_objects
+
+
+def hurt(store, api, *contents, **more):
+    for data in contents:
+        spoil(store, data, **more)
+    scrubbed(api._call.context)
+
+
+def test_a_sound_base_is_not_talked_of(store, api):
+    assert told(api) == (None, None)
+    api.backup({"a": ONE, "b": TWO})
+    assert told(api) == (None, None)
+
+
+def test_the_objects_that_need_damaged_chunks_are_named(store, api):
+    api.backup({"a": ONE, "b": TWO, "c": ONE, "d": THREE})
+    hurt(store, api, ONE)
+    assert told(api) == (2, ["a", "c"])
+
+
+def test_what_other_points_need_is_not_talked_of(store, api):
+    other = new_resource()
+    api.backup({"a": ONE}, resource=other)
+    first = api.backup({"a": ONE, "b": TWO})
+    api.backup({"a": THREE})
+    hurt(store, api, ONE)
+    assert told(api) == (None, None)
+    assert told(api, resource=other) == (1, ["a"])
+    assert told(api, backup_options={"IncrementalBase": first.rpartition(":")[2]}) == (1, ["a"])
+    assert told(api, backup_options={"IncrementalBase": "none"}) == (None, None)
+
+
+def test_another_vault_has_the_same_bytes_and_they_are_sound(store, api):
+    api.backup({"a": ONE})
+    hurt(store, api, ONE)
+    api.new_vault()
+    api.backup({"a": ONE})
+    assert told(api) == (None, None)
+
+
+def test_damage_in_a_younger_vault_is_none_of_ours(store, api):
+    api.backup({"a": ONE})
+    api.new_vault()
+    api.backup({"a": ONE})
+    hurt(store, api, ONE, vault_id=2)
+    assert told(api) == (1, ["a"])
+    api.vault = "Default"
+    assert told(api) == (None, None)
+
+
+def test_a_damaged_blob_of_metadata_counts(store, api):
+    job = api.running_job()
+    upload = api.start(job, "a")
+    api.chunk(job, upload, 0, ONE)
+    api.complete(job, upload, [ONE], blob=BLOB)
+    api.commit(job)
+    hurt(store, api, BLOB)
+    assert told(api) == (1, ["a"])
+
+
+def test_a_chunk_far_behind_in_a_long_object(store, api):
+    """Its list of chunks has several parts."""
+    contents = [*[ONE] * 2400, TWO, *[ONE] * 99]
+    job = api.running_job()
+    upload = api.start(job, "long")
+    api.chunk(job, upload, 0, ONE)
+    api.chunk(job, upload, 2400, TWO)
+    for start in range(0, 2500, 500):
+        linked = [
+            LinkedChunk(index=index, length=len(ONE), checksum=hex_of(contents[index]), checksum_algorithm="SHA256")
+            for index in range(start, start + 500)
+        ]
+        api.call(LinkChunks(backup_job_id=job, upload_id=upload, chunks=linked))
+    api.complete(job, upload, contents)
+    api.commit(job)
+    hurt(store, api, TWO)
+    assert told(api) == (1, ["long"])
+
+
+def test_what_was_sent_again_is_sound(store, api):
+    api.backup({"a": ONE, "b": TWO})
+    hurt(store, api, ONE, TWO)
+    assert told(api) == (2, ["a", "b"])
+    api.backup({"c": ONE})
+    assert told(api) == (1, ["b"])
+
+
+def test_names_are_counted_if_there_are_too_many(store, api, monkeypatch):
+    monkeypatch.setattr(damage, "NAMES_MAX", 2)
+    api.backup(dict.fromkeys("abcde", ONE))
+    hurt(store, api, ONE)
+    assert told(api) == (5, ["a", "b"])
+
+
+def test_of_more_damage_than_is_held_the_catalog_is_asked(store, api, monkeypatch):
+    monkeypatch.setattr(damage, "DIGESTS_MAX", 1)
+    api.backup({"a": ONE, "b": TWO, "c": THREE})
+    hurt(store, api, ONE)
+    assert told(api) == (1, ["a"])
+    hurt(store, api, TWO)
+    assert told(api) == (2, ["a", "b"])
+
+
+def test_pages_of_damage_and_of_objects_are_gone_through(store, api, monkeypatch):
+    for name in ("DIGESTS_PER_PAGE", "OBJECTS_PER_PAGE", "PARTS_PER_PAGE"):
+        monkeypatch.setattr(damage, name, 2)
+    contents = {f"{number}": noise(100 + number) for number in range(9)}
+    api.backup(contents)
+    hurt(store, api, *(contents[name] for name in "01234567"))
+    assert told(api) == (8, list("01234567"))
+
+
+# --- ListDamagedChunks ------------------------------------------------------------------------------------------------
+
+
+def listed(api, point, **more):
+    """All pages, and how many there are."""
+    operation = ListDamagedChunks(backup_vault_name=api.vault, recovery_point_arn=point, **more)
+    answers = list(pages.pages(api._call, operation))
+    found = [(each.object_name, each.chunk_index) for answer in answers for each in answer.damaged_chunks]
+    return found, len(answers)
+
+
+def many(api):
+    """A point whose objects share chunks; one has metadata, one a long list of chunks."""
+    job = api.start_job()
+    api.put(job, "a", ONE)
+    api.upload(job, "b", [TWO, ONE, TWO, THREE, ONE])
+    api.upload(job, "c", [THREE], blob=ONE)
+    return api.commit(job)
+
+
+ALL_OF_ONE = [("a", 0), ("b", 1), ("b", 4), ("c", None)]
+
+
+def test_a_sound_point_has_no_damaged_chunks(store, api):
+    other = new_resource()
+    api.backup({"x": BLOB}, resource=other)
+    point = many(api)
+    assert listed(api, point) == ([], 1)
+    hurt(store, api, BLOB)
+    assert listed(api, point) == ([], 1)
+
+
+@pytest.mark.parametrize("max_results", [None, 1, 2, 3])
+@pytest.mark.parametrize("digests_max", [100, 0], ids=["held", "asked"])
+def test_damaged_chunks_are_listed_in_pages_of_any_size(store, api, monkeypatch, max_results, digests_max):
+    monkeypatch.setattr(damage, "DIGESTS_MAX", digests_max)
+    point = many(api)
+    hurt(store, api, ONE)
+    assert listed(api, point, max_results=max_results)[0] == ALL_OF_ONE
+
+
+def test_a_request_looks_at_so_many_chunks_at_most(store, api, monkeypatch):
+    monkeypatch.setattr(damage, "CHUNKS_PER_REQUEST", 1)
+    point = many(api)
+    hurt(store, api, ONE)
+    assert listed(api, point) == (ALL_OF_ONE, 3)
+
+
+def test_damage_that_is_healed_is_not_listed(store, api):
+    point = many(api)
+    hurt(store, api, ONE)
+    api.backup({"again": ONE}, resource=new_resource())
+    assert listed(api, point)[0] == []
+
+
+def test_damage_is_told_of_points_that_exist_and_to_callers_that_may_ask(store, api):
+    point = many(api)
+    asked = ListDamagedChunks(backup_vault_name=api.vault, recovery_point_arn=point)
+    nobody = Caller("AKIANOBODY")
+    with pytest.raises(AccessDeniedException):
+        api._call.service.call(asked, nobody)
+    api.delete_point(point)
+    api.refuses(ResourceNotFoundException, asked)
