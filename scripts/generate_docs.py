@@ -21,8 +21,8 @@ PAGES = {
     "docs/reference/api-coverage.md": "cryostore.wire.reference.coverage",
     "docs/reference/configuration.md": "cryostore.server.options.options_page",
 }
-BEGIN = "<!-- modules: written by `make docs` from the first sentence of each module -->\n"
-END = "<!-- end of modules -->\n"
+BEGIN = "<!-- packages: written by `make docs` from the first sentence of each package -->\n"
+END = "<!-- end of packages -->\n"
 
 
 def first_sentence(path: Path) -> str:
@@ -42,23 +42,22 @@ def packages() -> list[Path]:
     return sorted(found, key=lambda path: (layers.index(path.relative_to(SOURCE).parts[0]), path))
 
 
-def modules() -> str:
-    """One heading per package, one line per module."""
-    lines = [f"- `cryostore/{path.name}`: {first_sentence(path)}" for path in sorted(SOURCE.glob("*.py"))]
-    for package in packages():
-        lines += ["", f"### `{package.relative_to(SOURCE).as_posix()}/`", "", first_sentence(package / "__init__.py")]
-        items = [f"- `{path.name}`: {first_sentence(path)}" for path in sorted(package.glob("[!_]*.py"))]
-        lines += ["", *items] if items else []
-    return "\n".join(lines) + "\n"
+def described_packages() -> str:
+    """A table with one row per package."""
+    rows = (
+        f"| `{package.relative_to(SOURCE).as_posix()}/` | {first_sentence(package / '__init__.py')} |"
+        for package in packages()
+    )
+    return "\n".join(["| package | contents |", "|---|---|", *rows]) + "\n"
 
 
 def architecture() -> str:
-    """ARCHITECTURE.md with its list of modules as the tree has them."""
+    """ARCHITECTURE.md with its list of packages as the tree has them."""
     before, begin, rest = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SystemExit("ARCHITECTURE.md has lost the comments between which its list of modules stands")
-    return f"{before}{BEGIN}\n{modules()}\n{END}{after}"
+        raise SystemExit("ARCHITECTURE.md has lost the comments around its list of packages")
+    return f"{before}{BEGIN}\n{described_packages()}\n{END}{after}"
 
 
 def pages() -> Iterator[tuple[str, str]]:
