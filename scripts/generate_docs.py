@@ -19,7 +19,7 @@ SOURCE = ROOT / "src" / "cryostore"
 # Each page is what `render()` of its module returns.
 PAGES = {
     "docs/reference/api-coverage.md": "cryostore.wire.reference.coverage",
-    "docs/reference/configuration.md": "cryostore.server.options.options_page",
+    "docs/reference/configuration.md": "cryostore.options.page",
 }
 BEGIN = "<!-- packages: written by `make docs` from the first sentence of each package -->\n"
 END = "<!-- end of packages -->\n"

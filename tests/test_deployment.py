@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from cryostore.cli.verbs import cryo
-from cryostore.server.options.config_file import merged, read_file
-from cryostore.server.options.declared import configuration_of
+from cryostore.options.declared import configuration_of
+from cryostore.options.sources import merged, read_file
 from cryostore.server.supervisor import KILL_AFTER_SECONDS
 from support import load_balancer
 from support.tree import ROOT, shown

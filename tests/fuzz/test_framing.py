@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryostore.server.options.config import ConnectionSettings
+from cryostore.options.configuration import ConnectionSettings
 from support.api import Api
 from support.raw_http import head_bytes, signed, to_bytes
 from support.scrutiny import HEALTH, stored, watched_with

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.core.limits import Limits
-from cryostore.server.options.config import ConnectionSettings
+from cryostore.options.configuration import ConnectionSettings
 from support.fake_process import fake_server
 
 QUICK = ConnectionSettings(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cryostore.options.configuration import ConnectionSettings
 from cryostore.server.http.connection import INTAKE_BYTES, Connection, State
 from cryostore.server.http.exchange import READ_AHEAD_BYTES
-from cryostore.server.options.config import ConnectionSettings
 from support.raw_http import head_bytes, put_object, signed, to_bytes
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"

@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 
 from cryostore.core.errors import ConfigurationError
-from cryostore.server.options.config import Configuration
+from cryostore.options.configuration import Configuration
 from support.fake_process import fake_server, wait_for
 from support.raw_http import put_object, to_bytes
 

@@ -8,7 +8,7 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import random_id
 from cryostore.core.limits import Limits
 from cryostore.core.time import FrozenClock, wall_clock
-from cryostore.server.options.config import Configuration
+from cryostore.options.configuration import Configuration
 from cryostore.server.worker import open_default
 from cryostore.service.settings import Settings
 from support.shared_store import prepared

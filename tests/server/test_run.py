@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from cryostore.core.errors import ConfigurationError
+from cryostore.options.configuration import Configuration, to_json
 from cryostore.server import run
-from cryostore.server.options.config import Configuration, to_json
 from support.fake_process import environment, fake_server, wait_for
 from support.raw_http import RawConnection, put_object, to_bytes
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from cryostore.core.limits import Limits
-from cryostore.server.options.config import ConnectionSettings
+from cryostore.options.configuration import ConnectionSettings
 from support.fake_process import fake_server
 from support.raw_http import head_bytes, put_object, signed, to_bytes
 

@@ -11,8 +11,8 @@ import pytest
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.time import FrozenClock
+from cryostore.options.configuration import Configuration
 from cryostore.server import supervisor
-from cryostore.server.options.config import Configuration
 from cryostore.server.supervisor import Supervisor
 from cryostore.server.watching.log import Log
 from cryostore.server.watching.metrics import create_page

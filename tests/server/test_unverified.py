@@ -11,7 +11,7 @@ import pytest
 
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.errors import NotReadableInputStreamException, ThrottlingException
-from cryostore.server.options.config import ConnectionSettings
+from cryostore.options.configuration import ConnectionSettings
 from cryostore.server.unverified import STEP_BYTES_MIN, Patience, Unverified, site
 from support.fake_process import fake_server
 from support.raw_http import head_bytes, put_object, to_bytes

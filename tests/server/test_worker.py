@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from cryostore.options.configuration import Configuration, to_json
 from cryostore.server import worker
 from cryostore.server.http import acceptor
 from cryostore.server.http.acceptor import raise_descriptor_limit
-from cryostore.server.options.config import Configuration, to_json
 from cryostore.server.watching.metrics import Page, create_page
 from cryostore.server.worker import Report
 from support.fake_process import environment, fake_server, wait_for

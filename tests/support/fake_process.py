@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cryostore.server.options.config import Configuration, to_json
+from cryostore.options.configuration import Configuration, to_json
 from support import tree
 from support.raw_http import Answer, RawConnection
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from cryostore.core.errors import CryostoreError
+from cryostore.options.configuration import from_json
 from cryostore.server import worker
-from cryostore.server.options.config import from_json
 from cryostore.server.run import serve
 from support.fake_service import open_fake_service
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cryostore.model.errors import ERRORS
-from cryostore.server.options.config import Configuration, to_json
-from cryostore.server.watching.log import LEVELS
+from cryostore.options.configuration import LOG_LEVELS, Configuration, to_json
 from support import serving
 from support.raw_http import WAIT_SECONDS_MAX, Answer, RawConnection
 from support.tree import ROOT
@@ -27,7 +26,7 @@ LEAKS = (b"Traceback", b'File "', b"site-packages", b"<frame", b" object at 0x",
 HEAD_TOO_LONG = 431
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
 WORDS = (
-    "import sys; from cryostore.server.options.config import from_json; from cryostore.server.run import serve;"
+    "import sys; from cryostore.options.configuration import from_json; from cryostore.server.run import serve;"
     "serve(from_json(sys.argv[1].encode()), lambda line: print(line, flush=True))"
 )
 
@@ -64,7 +63,7 @@ def check_log(path: Path) -> list[dict]:
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     for line in lines:
         assert {"time", "event"} <= line.keys()
-        assert LEVELS[line["level"]] < LEVELS["warning"], line
+        assert LOG_LEVELS[line["level"]] < LOG_LEVELS["warning"], line
         assert line.get("status", 200) < 500, line
         assert "traceback" not in line
     return lines

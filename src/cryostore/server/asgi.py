@@ -26,11 +26,11 @@ from cryostore.core.time import Clock
 from cryostore.model import OPERATIONS
 from cryostore.model.errors import ModelError, UnknownOperationException, UnrecognizedClientException
 from cryostore.model.operation import Api, Body, Operation
+from cryostore.options.configuration import is_loopback
 from cryostore.server.budget import Budget
 from cryostore.server.callers import ACCESS_KEY_CHARACTERS_MAX, Callers, Secrets
 from cryostore.server.http import body
 from cryostore.server.http.exchange import Receive, Scope, Send
-from cryostore.server.options.config import is_loopback
 from cryostore.server.pool import Pool
 from cryostore.server.unverified import Unverified, site
 from cryostore.server.watching import failure

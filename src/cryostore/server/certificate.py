@@ -9,7 +9,7 @@ import ssl
 from pathlib import Path
 
 from cryostore.core.errors import ConfigurationError
-from cryostore.server.file_modes import require_own_key
+from cryostore.options.file_modes import require_own_key
 from cryostore.server.watching.log import Log
 
 TICKS = 10

@@ -14,10 +14,10 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.memory import keep_buffers
 from cryostore.core.time import Clock, wall_clock
-from cryostore.server.file_modes import require_own_directory
+from cryostore.options.configuration import Configuration
+from cryostore.options.file_modes import require_own_directory
 from cryostore.server.http.acceptor import raise_descriptor_limit
 from cryostore.server.http.board import Board, create_board
-from cryostore.server.options.config import Configuration
 from cryostore.server.supervisor import COMMAND, Supervisor
 from cryostore.server.watching.log import Log, capture_libraries
 from cryostore.server.watching.metrics import Page, create_page

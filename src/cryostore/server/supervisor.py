@@ -20,8 +20,8 @@ from time import monotonic
 import msgspec
 
 from cryostore.core.errors import ConfigurationError
+from cryostore.options.configuration import Configuration, to_json
 from cryostore.server.http.board import clear_slot, create_board
-from cryostore.server.options.config import Configuration, to_json
 from cryostore.server.watching.log import Log
 from cryostore.server.watching.metrics import Page
 from cryostore.server.worker import Report

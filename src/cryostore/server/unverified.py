@@ -19,9 +19,9 @@ from typing import Any
 
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.errors import NotReadableInputStreamException, ThrottlingException
+from cryostore.options.configuration import Configuration
 from cryostore.server.http import body
 from cryostore.server.http.exchange import Receive
-from cryostore.server.options.config import Configuration
 
 STEP_BYTES_MIN = 16 * KIB
 STEP_BYTES_MAX = 1 * MIB

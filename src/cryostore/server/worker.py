@@ -39,6 +39,7 @@ from cryostore.maintenance.duties import reserve
 from cryostore.maintenance.figures import Figures, figures
 from cryostore.maintenance.nodes import REPORT_SECONDS, Node
 from cryostore.model.operation import Operation
+from cryostore.options.configuration import Configuration, from_json
 from cryostore.server.asgi import Access, Application, Service
 from cryostore.server.budget import Budget
 from cryostore.server.certificate import Certificate
@@ -46,7 +47,6 @@ from cryostore.server.http.acceptor import BACKLOG, Acceptor, connections_max, r
 from cryostore.server.http.board import Board
 from cryostore.server.http.connection import INTAKE_BYTES, Connection, State
 from cryostore.server.maintenance import Maintenance
-from cryostore.server.options.config import Configuration, from_json
 from cryostore.server.pool import Pool
 from cryostore.server.unverified import Unverified
 from cryostore.server.watching.failure import ADVICE, Failures

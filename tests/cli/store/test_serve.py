@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cryostore.cli.verbs import run
+from cryostore.options.configuration import Configuration
 from cryostore.server import run as server_run
-from cryostore.server.options.config import Configuration
 
 
 @pytest.fixture

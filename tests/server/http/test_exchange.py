@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from cryostore.options.configuration import ConnectionSettings
 from cryostore.server.http.exchange import CONTINUE, JOINED_BYTES_MAX, PIECE_BYTES, READ_AHEAD_BYTES, Exchange
-from cryostore.server.options.config import ConnectionSettings
 
 SETTINGS = ConnectionSettings(body_idle_seconds_max=1000, body_progress_bytes_min=10, drain_bytes_max=100)
 

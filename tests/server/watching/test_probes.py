@@ -19,7 +19,7 @@ import pytest
 
 from cryostore.chunks.reserve import FILE
 from cryostore.core.errors import ConfigurationError
-from cryostore.server.options.config import Configuration
+from cryostore.options.configuration import Configuration
 from cryostore.server.watching import probes as probes_module
 from cryostore.server.watching.exposition import PROMPT_SECONDS
 from cryostore.server.watching.metrics import PLACES, Page, create_page

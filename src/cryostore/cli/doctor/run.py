@@ -20,7 +20,7 @@ from cryostore.cli.store.option_words import click_option, config_option
 from cryostore.cli.store.store_place import StorePlace, existing_store, place_of_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError, CryostoreError
-from cryostore.server.options.option import STORE
+from cryostore.options.option import STORE
 
 if TYPE_CHECKING:
     from cryostore.model.operation import Call

@@ -19,7 +19,7 @@ from cryostore.cli.store.store_place import place_of_options
 from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB
-from cryostore.server.options.option import STORE
+from cryostore.options.option import STORE
 
 if TYPE_CHECKING:
     from cryostore.maintenance.migrate.place import StorePlace
@@ -111,7 +111,7 @@ def _shared(texts: dict[str, Any]) -> SharedPlace | None:
 
 def _to_catalog(given: str | None) -> str | None:
     """The option, or the variable, which alone may hold a password. Raises ConfigurationError."""
-    from cryostore.server.options.config_file import require_no_password
+    from cryostore.options.sources import require_no_password
 
     if given is not None:
         require_no_password(given, "--to-catalog", TO_CATALOG)

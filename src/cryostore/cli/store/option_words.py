@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cryostore.server.options.option import Option
+from cryostore.options.option import Option
 
 
 def click_option(option: Option, *, help_text: str | None = None) -> Callable[[Any], Any]:

@@ -13,8 +13,8 @@ import click
 from cryostore.cli import GARBAGE_THRESHOLDS, output
 from cryostore.cli.store.option_words import click_option, config_option
 from cryostore.cli.verbs import EPILOGUE
-from cryostore.server.options.config_file import merged, read_command_line, read_environment, read_file
-from cryostore.server.options.declared import OPTIONS, configuration_of
+from cryostore.options.declared import OPTIONS, configuration_of
+from cryostore.options.sources import merged, read_command_line, read_environment, read_file
 
 
 def _options(verb: Callable[..., None]) -> Any:

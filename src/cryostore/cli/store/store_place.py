@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cryostore.cli.store.option_words import click_option, config_option
 from cryostore.core.errors import ConfigurationError
-from cryostore.server.options.option import STORE, STORE_KEYS
+from cryostore.options.option import STORE, STORE_KEYS
 
 if TYPE_CHECKING:
     from cryostore.chunks.keyring import KeyringSource, Place
@@ -73,8 +73,8 @@ def store_options(help_text: str) -> Callable[[Any], Any]:
 
 def place_of_options(texts: dict[str, Any], config: Path | None) -> StorePlace:
     """The store that command line, environment and file name together. Raises ConfigurationError."""
-    from cryostore.server.options.config_file import merged, read_command_line, read_environment, read_file
-    from cryostore.server.options.declared import SETTINGS_KEYS, settings_of
+    from cryostore.options.declared import SETTINGS_KEYS, settings_of
+    from cryostore.options.sources import merged, read_command_line, read_environment, read_file
 
     file = read_file(config) if config is not None else {}
     environment = read_environment(os.environ, (*STORE_KEYS, *SETTINGS_KEYS))

@@ -26,10 +26,10 @@ from uvicorn.server import ServerState
 
 from cryostore.core.ids import NewId
 from cryostore.model.errors import IllegalArgumentException, ModelError, ServiceUnavailableException
+from cryostore.options.configuration import ConnectionSettings
 from cryostore.server.http.exchange import LOOK_SECONDS, STATUS_LINES, Application, Exchange, Scope
 from cryostore.server.http.places import Places
 from cryostore.server.http.request_line import disguised, revealed
-from cryostore.server.options.config import ConnectionSettings
 from cryostore.wire import error as wire_error
 
 INTAKE_BYTES = 64 * 1024

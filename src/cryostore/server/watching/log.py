@@ -18,8 +18,8 @@ from typing import Any
 import msgspec
 
 from cryostore.core.time import Clock, iso_text, seconds
+from cryostore.options.configuration import LOG_LEVELS
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 LINES_WAITING_MAX = 20_000
 BATCH_SECONDS = 0.02
 TEXT_CHARACTERS_MAX = 16_384
@@ -29,7 +29,7 @@ class Log:
     """Writes lines of `level` and above. Thread safe."""
 
     def __init__(self, descriptor: int, *, clock: Clock, level: str = "info") -> None:
-        self.level = LEVELS[level]
+        self.level = LOG_LEVELS[level]
         self._descriptor = descriptor
         self._clock = clock
         self._encode = msgspec.json.Encoder().encode
@@ -44,7 +44,7 @@ class Log:
 
     def write(self, level: str, event: str, **fields: Any) -> None:
         """Log `event` with its fields; a field that is None is left out."""
-        if LEVELS[level] < self.level:
+        if LOG_LEVELS[level] < self.level:
             return
         line: dict[str, Any] = {"time": iso_text(seconds(self._clock())), "level": level, "event": event}
         line |= {name: value for name, value in fields.items() if value is not None}
@@ -111,7 +111,7 @@ class LibraryHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; tracebacks go into the line."""
-        level = next((name for name, number in reversed(LEVELS.items()) if record.levelno >= number), "debug")
+        level = next((name for name, number in reversed(LOG_LEVELS.items()) if record.levelno >= number), "debug")
         text = record.getMessage()[:TEXT_CHARACTERS_MAX].strip()
         if record.exc_info and record.exc_info[1]:
             self._log.failure(text, record.exc_info[1], logger=record.name)

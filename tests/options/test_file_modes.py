@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cryostore.core.errors import ConfigurationError
-from cryostore.server.file_modes import require_own_directory, require_own_key
-from cryostore.server.options.config_file import read_file
+from cryostore.options.file_modes import require_own_directory, require_own_key
+from cryostore.options.sources import read_file
 from support.fake_process import fake_server
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import Limits
-from cryostore.server.options import config
-from cryostore.server.options.config import (
+from cryostore.options import configuration
+from cryostore.options.configuration import (
     Configuration,
     ConnectionSettings,
     from_json,
@@ -88,7 +88,7 @@ def test_the_impossible_is_refused(wrong):
 
 @pytest.mark.parametrize(("processors", "workers"), [(1, 1), (2, 2), (64, 2)])
 def test_how_many_workers_there_are(monkeypatch, processors, workers):
-    monkeypatch.setattr(config.os, "sched_getaffinity", lambda _: set(range(processors)))
+    monkeypatch.setattr(configuration.os, "sched_getaffinity", lambda _: set(range(processors)))
     assert Configuration().workers == workers
 
 

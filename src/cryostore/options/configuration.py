@@ -16,13 +16,14 @@ import msgspec
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import KIB, MIB, Limits
-from cryostore.server.file_modes import require_own_key
-from cryostore.server.watching.log import LEVELS
+from cryostore.options.file_modes import require_own_key
 from cryostore.service.settings import Settings
 
 PORT_DEFAULT = 8734
 WORKERS_MAX = 64
 WORKERS_DEFAULT_MAX = 2
+LOG_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+"""Each level by its name, with the number that Python's `logging` gives it."""
 
 
 def workers_default() -> int:
@@ -107,8 +108,8 @@ class Configuration:
             raise ConfigurationError(f"--workers is {self.workers}: it must be between 1 and {WORKERS_MAX}")
         if self.threads < 1:
             raise ConfigurationError("at least one thread is needed to carry out operations")
-        if self.log_level not in LEVELS:
-            raise ConfigurationError(f"--log-level must be one of {', '.join(LEVELS)}")
+        if self.log_level not in LOG_LEVELS:
+            raise ConfigurationError(f"--log-level must be one of {', '.join(LOG_LEVELS)}")
         if self.region == "":
             raise ConfigurationError("--region is empty", hint="leave it out to accept any region")
         _check_port(self.metrics_port)

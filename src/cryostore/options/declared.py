@@ -10,11 +10,10 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from cryostore.core.limits import KIB, MIB, Limits
-from cryostore.server.options import option_kinds
-from cryostore.server.options.config import PORT_DEFAULT, WORKERS_MAX, Configuration, ConnectionSettings
-from cryostore.server.options.option import STORE, Option, main, quiet
-from cryostore.server.options.option_kinds import choice, duration, flag, number, path, size, text
-from cryostore.server.watching.log import LEVELS
+from cryostore.options import kinds
+from cryostore.options.configuration import LOG_LEVELS, PORT_DEFAULT, WORKERS_MAX, Configuration, ConnectionSettings
+from cryostore.options.kinds import choice, duration, flag, number, path, size, text
+from cryostore.options.option import STORE, Option, main, quiet
 from cryostore.service.settings import Settings
 
 MILLISECOND = 0.001
@@ -24,7 +23,7 @@ MINUTE = 60
 LISTENING = (
     main(
         "listen",
-        option_kinds.address("--listen"),
+        kinds.address("--listen"),
         "HOST:PORT; port 0 picks one.",
         f"127.0.0.1:{PORT_DEFAULT}",
         "host",
@@ -37,13 +36,13 @@ LISTENING = (
     main("insecure_listen", flag(), "Allow other machines to connect without TLS.", "false"),
     main(
         "metrics",
-        option_kinds.address("--metrics"),
+        kinds.address("--metrics"),
         "Where /metrics, /-/live and /-/ready are answered.",
         "nowhere",
         "metrics_host",
         "metrics_port",
     ),
-    main("log_level", choice(*LEVELS), "Which log lines are written.", "info"),
+    main("log_level", choice(*LOG_LEVELS), "Which log lines are written.", "info"),
     main(
         "drain",
         duration(1, whole=False),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from cryostore.server.options.declared import OPTIONS
-from cryostore.server.options.option import Option
+from cryostore.options.declared import OPTIONS
+from cryostore.options.option import Option
 
 HEAD = """# Configuration
 
-<!-- written by `make docs` from cryostore.server.options.declared -->
+<!-- written by `make docs` from cryostore.options.declared -->
 
 Every option of `cryo serve` can be given in three ways; the first that says it counts:
 

@@ -135,7 +135,7 @@ def address(option: str) -> Kind:
     """HOST:PORT, read as a host and a port."""
 
     def read(value: Any) -> tuple[str, int]:
-        from cryostore.server.options.config import parse_listen  # noqa: PLC0415 - for servers alone, and it loads much
+        from cryostore.options.configuration import parse_listen  # noqa: PLC0415 - for servers alone, and it loads much
 
         return parse_listen(_require_text(value), option)
 

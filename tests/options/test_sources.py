@@ -7,9 +7,9 @@ import pytest
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB, Limits
 from cryostore.core.time import DAY_MS, HOUR_MS
-from cryostore.server.options.config import Configuration, ConnectionSettings, from_json, to_json
-from cryostore.server.options.config_file import has_password, merged, read_command_line, read_environment, read_file
-from cryostore.server.options.declared import OPTIONS, configuration_of
+from cryostore.options.configuration import Configuration, ConnectionSettings, from_json, to_json
+from cryostore.options.declared import OPTIONS, configuration_of
+from cryostore.options.sources import has_password, merged, read_command_line, read_environment, read_file
 from cryostore.service.settings import Settings
 
 EVERYTHING = """

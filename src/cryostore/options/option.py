@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cryostore.server.options.option_kinds import Kind, path, text
+from cryostore.options.kinds import Kind, path, text
 
 
 @dataclass(frozen=True, slots=True)
