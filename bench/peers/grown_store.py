@@ -11,11 +11,10 @@ from typing import Any
 from bench.peers import made_rows
 from cryostore.client.pages import chunks, objects
 from cryostore.core.digest import Payload
-from cryostore.model.chunks import PutChunk
+from cryostore.model.chunks import GetChunk, PutChunk
 from cryostore.model.jobs import CommitBackupJob, StartBackupJob
-from cryostore.model.objects import NotifyObjectComplete, PutObject, StartObject
+from cryostore.model.objects import ListObjects, NotifyObjectComplete, PutObject, StartObject
 from cryostore.model.restore_jobs import StartRestoreJob
-from cryostore.model.restores import GetChunk, ListObjects
 from cryostore.service import Caller
 from cryostore.service.opening.init import init
 from cryostore.service.opening.open_shared import SharedPlace, open_shared_service

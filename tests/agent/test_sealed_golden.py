@@ -16,14 +16,11 @@ from cryostore.agent.report import Report
 from cryostore.agent.verification.run import verify
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import KeyUnavailableError
-from cryostore.model.restores import (
+from cryostore.model.chunks import Chunk, GetChunk, GetChunkOutput, ListChunksOutput
+from cryostore.model.objects import (
     BackupObject,
-    Chunk,
-    GetChunk,
-    GetChunkOutput,
     GetObjectMetadata,
     GetObjectMetadataOutput,
-    ListChunksOutput,
     ListObjects,
     ListObjectsOutput,
 )

@@ -10,15 +10,9 @@ from cryostore.client import pages as pages_module
 from cryostore.client.pages import chunks, items, objects, pages
 from cryostore.core.errors import CryostoreError
 from cryostore.model import OPERATIONS
+from cryostore.model.chunks import Chunk, ListChunks, ListChunksOutput
 from cryostore.model.jobs import BackupJob, DescribeBackupJob, ListBackupJobs, ListBackupJobsOutput
-from cryostore.model.restores import (
-    BackupObject,
-    Chunk,
-    ListChunks,
-    ListChunksOutput,
-    ListObjects,
-    ListObjectsOutput,
-)
+from cryostore.model.objects import BackupObject, ListObjects, ListObjectsOutput
 
 CHECKSUM = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 

@@ -14,17 +14,10 @@ from hypothesis import strategies as st
 from cryostore.client.params import as_dict, build, parameter_name
 from cryostore.core.digest import Payload
 from cryostore.core.limits import Limits
-from cryostore.model.chunks import PutChunk
+from cryostore.model.chunks import Chunk, GetChunkOutput, ListChunksOutput, PutChunk
 from cryostore.model.errors import IllegalArgumentException
-from cryostore.model.objects import NotifyObjectComplete, PutObject, StartObject
+from cryostore.model.objects import GetObjectMetadataOutput, ListObjects, NotifyObjectComplete, PutObject, StartObject
 from cryostore.model.operation import Nothing
-from cryostore.model.restores import (
-    Chunk,
-    GetChunkOutput,
-    GetObjectMetadataOutput,
-    ListChunksOutput,
-    ListObjects,
-)
 from cryostore.wire import request as wire_request
 from cryostore.wire import route
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cryostore.core.digest import Payload
-from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.model.chunks import LinkChunks, LinkedChunk, ListChunks
 from cryostore.model.errors import DataAlreadyExistsException, IllegalArgumentException, ResourceNotFoundException
-from cryostore.model.restores import ListChunks
 from support.api import base64_of, footprint, hex_of, summary_base64, summary_hex
 
 INDEX_MAX = 2**63 - 1

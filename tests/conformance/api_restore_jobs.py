@@ -13,9 +13,9 @@ from cryostore.model.errors import (
     MissingParameterValueException,
     ResourceNotFoundException,
 )
+from cryostore.model.objects import ListObjects
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob, ListRestoreJobs, StartRestoreJob
-from cryostore.model.restores import ListObjects
 from support.api import ROLE, new_resource
 
 ABSENT = "00000000-0000-4000-8000-FFFFFFFFFFFF"

@@ -6,8 +6,9 @@ import base64
 
 import pytest
 
+from cryostore.model.chunks import GetChunk, ListChunks
 from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundException
-from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks, ListObjects
+from cryostore.model.objects import GetObjectMetadata, ListObjects
 from support.api import BASE_SUFFIX, base64_of
 
 NAMES = sorted(

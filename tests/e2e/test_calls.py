@@ -9,11 +9,11 @@ import pytest
 from cryostore.client.pages import chunks, objects
 from cryostore.core.digest import Payload
 from cryostore.core.time import FrozenClock
+from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import DataAlreadyExistsException, JobStateConflictException, ModelError
 from cryostore.model.jobs import CommitBackupJob, DescribeBackupJob, StartBackupJob
-from cryostore.model.objects import DeleteObject, PutObject, StartObject
+from cryostore.model.objects import DeleteObject, GetObjectMetadata, PutObject, StartObject
 from cryostore.model.restore_jobs import StartRestoreJob
-from cryostore.model.restores import GetChunk, GetObjectMetadata
 from cryostore.service.opening.open import open_service
 from support.calls import in_process, over_asgi
 

@@ -14,8 +14,8 @@ from contextlib import closing
 import pytest
 
 from cryostore.cli.verbs import run
+from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceUnavailableException
-from cryostore.model.restores import GetChunk
 from cryostore.model.vaults import ListBackupVaults
 from support.api import Api
 from support.fake_process import wait_for

@@ -16,10 +16,10 @@ from cryostore.client.pages import chunks, objects
 from cryostore.client.retry import Retry
 from cryostore.client.transport import ConnectionFailedError
 from cryostore.core.digest import Payload
+from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import CommitBackupJob, StartBackupJob
 from cryostore.model.objects import PutObject
 from cryostore.model.restore_jobs import StartRestoreJob
-from cryostore.model.restores import GetChunk
 from support.serving import CRYO, serving
 from support.waiting import until
 

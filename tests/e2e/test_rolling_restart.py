@@ -22,8 +22,8 @@ from botocore.config import Config
 from cryostore.client.client import Client
 from cryostore.client.pages import chunks, objects
 from cryostore.client.settings import resolve
+from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import CommitBackupJob, StartBackupJob
-from cryostore.model.restores import GetChunk
 from support import postgres, s3, sdk_folder
 from support.api import Api
 from support.fake_process import wait_for

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryostore.client.pages import items
-from cryostore.model.restores import ListObjects
+from cryostore.model.objects import ListObjects
 from support.api import Api
 
 # Runs of one character in their midst make long names, which few characters would not become.

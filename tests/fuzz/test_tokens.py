@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, given, note
 from hypothesis import strategies as st
 
+from cryostore.model.chunks import GetChunk, ListChunks
 from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundException
 from cryostore.model.jobs import DescribeBackupJob
-from cryostore.model.objects import NotifyObjectComplete
-from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks, ListObjects
+from cryostore.model.objects import GetObjectMetadata, ListObjects, NotifyObjectComplete
 from support.api import Api, hex_of, summary_hex
 from support.scrutiny import stored
 

@@ -17,8 +17,9 @@ from cryostore.core.time import FrozenClock
 from cryostore.maintenance.gc.collect import collect_all
 from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
 from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.model.chunks import GetChunk, ListChunks
 from cryostore.model.jobs import CommitBackupJob
-from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks
+from cryostore.model.objects import GetObjectMetadata
 from cryostore.service.opening.keyring import existing_keyring
 from support.api import base64_of, hex_of
 from support.collecting import noise

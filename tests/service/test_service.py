@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from cryostore.core.errors import DamagedDataError, KeyMissingError, KeyUnavailableError, StorageFullError
 from cryostore.model import OPERATIONS, jobs, objects, recovery_points, restore_jobs
-from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.model.chunks import GetChunk, LinkChunks, LinkedChunk, ListChunks
 from cryostore.model.errors import (
     AccessDeniedException,
     DamagedDataException,
@@ -19,7 +19,7 @@ from cryostore.model.errors import (
     ModelError,
     ServiceUnavailableException,
 )
-from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks
+from cryostore.model.objects import GetObjectMetadata
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, ListBackupVaults
 from cryostore.service import HANDLERS, Caller, Settings
 from support.api import footprint, hex_of, summary_hex

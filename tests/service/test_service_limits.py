@@ -6,12 +6,11 @@ import pytest
 
 from cryostore.core.digest import Payload
 from cryostore.core.limits import Limits
-from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.model.chunks import LinkChunks, LinkedChunk, ListChunks
 from cryostore.model.errors import IllegalArgumentException, InvalidParameterValueException
 from cryostore.model.jobs import CommitBackupJob
-from cryostore.model.objects import DeleteObject, PutObject, StartObject
+from cryostore.model.objects import DeleteObject, ListObjects, PutObject, StartObject
 from cryostore.model.restore_jobs import StartRestoreJob
-from cryostore.model.restores import ListChunks, ListObjects
 from support.api import hex_of
 from support.stores import SMALL, opened
 

@@ -28,10 +28,9 @@ from cryostore.model.errors import (
     ThrottlingException,
 )
 from cryostore.model.jobs import CommitBackupJob, StopBackupJob
-from cryostore.model.objects import DeleteObject, PutObject, StartObject
+from cryostore.model.objects import DeleteObject, ListObjects, PutObject, StartObject
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
-from cryostore.model.restores import ListObjects
 from cryostore.service import Settings
 from support.api import BASE_SUFFIX, new_resource
 from support.integrity import problems

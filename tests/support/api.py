@@ -14,7 +14,7 @@ import pytest
 from cryostore.client.pages import chunks, items, objects
 from cryostore.core.digest import Payload
 from cryostore.core.limits import Limits
-from cryostore.model.chunks import PutChunk
+from cryostore.model.chunks import GetChunk, PutChunk
 from cryostore.model.jobs import (
     CommitBackupJob,
     DescribeBackupJob,
@@ -22,10 +22,9 @@ from cryostore.model.jobs import (
     StartBackupJob,
     StopBackupJob,
 )
-from cryostore.model.objects import DeleteObject, NotifyObjectComplete, PutObject, StartObject
+from cryostore.model.objects import DeleteObject, GetObjectMetadata, NotifyObjectComplete, PutObject, StartObject
 from cryostore.model.recovery_points import DeleteRecoveryPoint, DescribeRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
-from cryostore.model.restores import GetChunk, GetObjectMetadata
 from cryostore.model.vaults import CreateBackupVault
 
 ROLE = "arn:aws:iam::000000000000:role/backup-agent"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryostore.client.pages import objects
+from cryostore.model.chunks import ListChunks
+from cryostore.model.objects import ListObjects
 from cryostore.model.operation import Call
 from cryostore.model.restore_jobs import DescribeRestoreJob
-from cryostore.model.restores import ListChunks, ListObjects
 from support.api import Api, summary_hex
 
 

@@ -10,14 +10,15 @@ from contextlib import closing
 import msgspec
 
 from cryostore.client.pages import chunks, items, objects
+from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import ListBackupJobs
+from cryostore.model.objects import GetObjectMetadata
 from cryostore.model.recovery_points import (
     DescribeRecoveryPoint,
     GetRecoveryPointRestoreMetadata,
     ListRecoveryPointsByBackupVault,
 )
 from cryostore.model.restore_jobs import ListRestoreJobs
-from cryostore.model.restores import GetChunk, GetObjectMetadata
 from cryostore.model.vaults import DescribeBackupVault, ListBackupVaults
 
 CHUNKS_SHOWN_MAX = 12

@@ -14,9 +14,8 @@ from cryostore.model.errors import (
     InvalidParameterValueException,
     MissingParameterValueException,
 )
-from cryostore.model.objects import NotifyObjectComplete, PutObject, StartObject
+from cryostore.model.objects import ListObjects, NotifyObjectComplete, PutObject, StartObject
 from cryostore.model.operation import Document
-from cryostore.model.restores import ListObjects
 from cryostore.wire.message import Request
 from cryostore.wire.request import decode_head, encode
 from cryostore.wire.route import match

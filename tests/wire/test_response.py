@@ -13,10 +13,11 @@ from cryostore.core.compression import Codec, CompressedPayload, Compression
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.limits import MIB
 from cryostore.model import OPERATIONS
+from cryostore.model.chunks import GetChunkOutput
 from cryostore.model.errors import ResourceNotFoundException, ServiceInternalException
 from cryostore.model.jobs import CommitBackupJobOutput
+from cryostore.model.objects import GetObjectMetadataOutput, ListObjectsOutput
 from cryostore.model.operation import Nothing
-from cryostore.model.restores import GetChunkOutput, GetObjectMetadataOutput, ListObjectsOutput
 from cryostore.wire import error
 from cryostore.wire.message import Response
 from cryostore.wire.response import accepts_zstd, decode, encode

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from cryostore.core.companion import companion
 from cryostore.core.errors import CryostoreError
 from cryostore.model.jobs import HEARTBEATS_MISSED_MAX
+from cryostore.model.objects import ListObjects
 from cryostore.model.operation import Call
-from cryostore.model.restores import ListObjects
 
 HEARTBEAT_SECONDS = 60
 """A run sends a request at least this often while its server answers."""

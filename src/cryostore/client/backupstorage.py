@@ -30,7 +30,7 @@ from cryostore.client.params import as_dict, build
 from cryostore.client.settings import ENVIRONMENT, resolve
 from cryostore.client.transport import ConnectionFailedError
 from cryostore.core.errors import ConfigurationError, CryostoreError
-from cryostore.model.chunks import PutChunk
+from cryostore.model.chunks import GetChunk, ListChunks, PutChunk
 from cryostore.model.errors import (
     AccessDeniedException,
     DataAlreadyExistsException,
@@ -49,9 +49,15 @@ from cryostore.model.errors import (
     ThrottlingException,
     UnrecognizedClientException,
 )
-from cryostore.model.objects import DeleteObject, NotifyObjectComplete, PutObject, StartObject
+from cryostore.model.objects import (
+    DeleteObject,
+    GetObjectMetadata,
+    ListObjects,
+    NotifyObjectComplete,
+    PutObject,
+    StartObject,
+)
 from cryostore.model.operation import Operation
-from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks, ListObjects
 from cryostore.wire.error import UnmodelledError
 from cryostore.wire.sigv4 import Credentials
 

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from cryostore.core.errors import CryostoreError
+from cryostore.model.chunks import Chunk, ListChunks
+from cryostore.model.objects import BackupObject, ListObjects
 from cryostore.model.operation import Call, Operation, Output
-from cryostore.model.restores import BackupObject, Chunk, ListChunks, ListObjects
 
 Out = TypeVar("Out", bound=Output)
 

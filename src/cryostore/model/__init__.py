@@ -5,7 +5,7 @@ Importing this package registers all operations in `OPERATIONS`.
 
 from __future__ import annotations
 
-from cryostore.model import chunks, jobs, objects, recovery_points, restore_jobs, restores, vaults
+from cryostore.model import chunks, jobs, objects, recovery_points, restore_jobs, vaults
 from cryostore.model.operation import OPERATIONS, Api, Declaration, Operation, Output
 
 __all__ = [
@@ -19,6 +19,5 @@ __all__ = [
     "objects",
     "recovery_points",
     "restore_jobs",
-    "restores",
     "vaults",
 ]

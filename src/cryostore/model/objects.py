@@ -20,7 +20,19 @@ from cryostore.model.errors import (
     ServiceUnavailableException,
     ThrottlingException,
 )
-from cryostore.model.operation import Api, Body, Label, Nothing, Operation, Output, Query, operation
+from cryostore.model.operation import (
+    Api,
+    Body,
+    Header,
+    Label,
+    Nothing,
+    Operation,
+    Output,
+    Query,
+    Shape,
+    Timestamp,
+    operation,
+)
 from cryostore.model.rules import Between, ChecksumText, Length, NotDots, Printable
 
 BackupJobId = Annotated[str, Label("jobId"), Length(1, 1024), "Backup job Id for the in-progress backup."]
@@ -29,6 +41,11 @@ ObjectName = Annotated[
     str, Label("objectName"), Length(1, "object_name_bytes_max"), Printable(), NotDots(), "The name of the object."
 ]
 
+StorageJobId = Annotated[str, Label("jobId"), Length(1, 1024), "Storage job id."]
+ObjectToken = Annotated[str, Label("objectToken"), Length(1, 1024), "Object token."]
+MaxResults = Annotated[int | None, Query("max-results"), Between(1, "page_items_max"), "Maximum number of items."]
+NextToken = Annotated[str | None, Query("next-token"), Length(0, 8192), "Pagination token."]
+
 STREAMING_ERRORS = (
     ServiceUnavailableException,
     ServiceInternalException,
@@ -36,6 +53,17 @@ STREAMING_ERRORS = (
     RetryableException,
     IllegalArgumentException,
     ThrottlingException,
+    KMSInvalidKeyUsageException,
+    AccessDeniedException,
+)
+
+LIST_ERRORS = (
+    ServiceUnavailableException,
+    ServiceInternalException,
+    RetryableException,
+    IllegalArgumentException,
+    ThrottlingException,
+    ResourceNotFoundException,
     KMSInvalidKeyUsageException,
     AccessDeniedException,
 )
@@ -183,3 +211,78 @@ class NotifyObjectComplete(Operation[NotifyObjectCompleteOutput], frozen=True, k
     metadata_blob_checksum_algorithm: Annotated[
         Literal["SHA256"] | None, Query("metadata-checksum-algorithm"), "Checksum algorithm."
     ] = None
+
+
+class BackupObject(Shape, frozen=True, kw_only=True):
+    """An object in a list."""
+
+    name: Annotated[str, "Object name."]
+    chunks_count: Annotated[int | None, "Number of chunks in object."] = None
+    metadata_string: Annotated[str | None, "Metadata string associated with the object."] = None
+    object_checksum: Annotated[str, "Object checksum."]
+    object_checksum_algorithm: Annotated[Literal["SUMMARY"], "Checksum algorithm."]
+    object_token: Annotated[str, "Object token."]
+
+
+class ListObjectsOutput(Output, frozen=True, kw_only=True):
+    """A page of objects."""
+
+    object_list: Annotated[list[BackupObject], "Object list."]
+    next_token: Annotated[str | None, "Pagination token."] = None
+
+
+@operation(
+    Api.BACKUP_STORAGE,
+    "GET",
+    "/restore-jobs/{jobId}/objects/list",
+    output=ListObjectsOutput,
+    errors=LIST_ERRORS,
+    action="backup-storage:ListObjects",
+)
+class ListObjects(Operation[ListObjectsOutput], frozen=True, kw_only=True):
+    """List all objects in a given backup, in ascending byte order of their names."""
+
+    storage_job_id: StorageJobId
+    starting_object_name: Annotated[
+        str | None,
+        Query("starting-object-name"),
+        Length(0, "object_name_bytes_max"),
+        "The name to list from, itself included. Ignored if NextToken is given.",
+    ] = None
+    starting_object_prefix: Annotated[
+        str | None,
+        Query("starting-object-prefix"),
+        Length(0, "object_name_bytes_max"),
+        "List only names that start with this. Ignored if NextToken is given.",
+    ] = None
+    max_results: MaxResults = None
+    next_token: NextToken = None
+    created_before: Annotated[Timestamp | None, Query("created-before"), "Created before filter, excluded."] = None
+    created_after: Annotated[Timestamp | None, Query("created-after"), "Created after filter, included."] = None
+
+
+class GetObjectMetadataOutput(Output, frozen=True, kw_only=True):
+    """The metadata of an object; each member only if it was set."""
+
+    metadata_string: Annotated[str | None, Header("x-amz-metadata-string"), "Metadata string."] = None
+    metadata_blob: Annotated[Payload | None, Body(), "Metadata blob."] = None
+    metadata_blob_length: Annotated[int | None, Header("x-amz-data-length"), "The size of MetadataBlob."] = None
+    metadata_blob_checksum: Annotated[str | None, Header("x-amz-checksum"), "MetadataBlob checksum."] = None
+    metadata_blob_checksum_algorithm: Annotated[
+        Literal["SHA256"] | None, Header("x-amz-checksum-algorithm"), "Checksum algorithm."
+    ] = None
+
+
+@operation(
+    Api.BACKUP_STORAGE,
+    "GET",
+    "/restore-jobs/{jobId}/object/{objectToken}/metadata",
+    output=GetObjectMetadataOutput,
+    errors=LIST_ERRORS,
+    action="backup-storage:GetObjectMetadata",
+)
+class GetObjectMetadata(Operation[GetObjectMetadataOutput], frozen=True, kw_only=True):
+    """Get the metadata associated with an object."""
+
+    storage_job_id: StorageJobId
+    object_token: ObjectToken

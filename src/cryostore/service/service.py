@@ -20,7 +20,7 @@ from cryostore.core.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
-from cryostore.model.chunks import LinkChunks, PutChunk
+from cryostore.model.chunks import GetChunk, LinkChunks, ListChunks, ListDamagedChunks, PutChunk
 from cryostore.model.errors import (
     DamagedDataException,
     KMSInvalidKeyUsageException,
@@ -35,7 +35,14 @@ from cryostore.model.jobs import (
     StartBackupJob,
     StopBackupJob,
 )
-from cryostore.model.objects import DeleteObject, NotifyObjectComplete, PutObject, StartObject
+from cryostore.model.objects import (
+    DeleteObject,
+    GetObjectMetadata,
+    ListObjects,
+    NotifyObjectComplete,
+    PutObject,
+    StartObject,
+)
 from cryostore.model.operation import Operation
 from cryostore.model.recovery_points import (
     DeleteRecoveryPoint,
@@ -44,7 +51,6 @@ from cryostore.model.recovery_points import (
     ListRecoveryPointsByBackupVault,
 )
 from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob, ListRestoreJobs, StartRestoreJob
-from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks, ListDamagedChunks, ListObjects
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, DescribeBackupVault, ListBackupVaults
 from cryostore.service.access import AccessKeys
 from cryostore.service.context import Caller, Context, Handler

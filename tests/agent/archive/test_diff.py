@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cryostore.agent.archive.diff import Change, diff
 from cryostore.core.limits import KIB, MIB
-from cryostore.model.restores import GetChunk
+from cryostore.model.chunks import GetChunk
 from support.agent import Runs, write
 from support.single_file import disks, streams
 

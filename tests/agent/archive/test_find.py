@@ -12,7 +12,7 @@ from cryostore.agent.archive.listing import entries
 from cryostore.agent.archive.tree import Tree
 from cryostore.agent.backup import catalog_writer as catalog
 from cryostore.core.limits import KIB
-from cryostore.model.restores import GetChunk
+from cryostore.model.chunks import GetChunk
 from support.agent import write
 
 

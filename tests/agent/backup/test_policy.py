@@ -20,8 +20,8 @@ from cryostore.agent.keys.keyed_call import KeyedCall
 from cryostore.core.digest import Payload
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.limits import KIB, MIB
-from cryostore.model.chunks import PutChunk
-from cryostore.model.restores import GetChunk, GetObjectMetadata, ListChunks
+from cryostore.model.chunks import GetChunk, ListChunks, PutChunk
+from cryostore.model.objects import GetObjectMetadata
 from support.agent import Runs, seen, write
 
 

@@ -24,11 +24,10 @@ from cryostore.client import pages
 from cryostore.core.interrupts import heeded
 from cryostore.core.limits import KIB, MIB
 from cryostore.core.time import wall_clock
-from cryostore.model.chunks import LinkChunks, PutChunk
+from cryostore.model.chunks import GetChunk, LinkChunks, PutChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import ListBackupJobs
-from cryostore.model.objects import DeleteObject
-from cryostore.model.restores import GetChunk, ListObjects
+from cryostore.model.objects import DeleteObject, ListObjects
 from support.agent import in_an_hour, seen, write
 from support.small_disk import small_disk
 from support.waiting import until

@@ -21,8 +21,8 @@ from cryostore.agent.header import content_name
 from cryostore.agent.keys.agent_key import AgentKey, PublicKey
 from cryostore.core.limits import KIB, Limits
 from cryostore.maintenance.gc.collect import collect_all
+from cryostore.model.chunks import Chunk
 from cryostore.model.recovery_points import DeleteRecoveryPoint
-from cryostore.model.restores import Chunk
 from support.agent import Runs, seen, write
 from support.refusing_source import RefusingSource
 from support.stores import opened

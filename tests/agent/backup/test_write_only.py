@@ -17,8 +17,9 @@ from cryostore.agent.keys.key_object import is_key_name
 from cryostore.client import pages
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.core.limits import KIB, MIB
+from cryostore.model.chunks import GetChunk
+from cryostore.model.objects import GetObjectMetadata
 from cryostore.model.recovery_points import DeleteRecoveryPoint
-from cryostore.model.restores import GetChunk, GetObjectMetadata
 from support.agent import Runs, seen, write
 
 

@@ -17,8 +17,8 @@ from cryostore.agent.restore.run import Options, restore
 from cryostore.agent.source.patterns import Patterns
 from cryostore.core.errors import ConfigurationError, StorageFullError
 from cryostore.core.limits import KIB, MIB
+from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
-from cryostore.model.restores import GetChunk
 from support.agent import Runs, seen, write
 from support.made_archive import plain_header, put
 

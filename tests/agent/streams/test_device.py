@@ -25,8 +25,8 @@ from cryostore.agent.restore import file_target
 from cryostore.agent.verification.run import verify
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import KIB, MIB
+from cryostore.model.chunks import Chunk
 from cryostore.model.objects import StartObject
-from cryostore.model.restores import Chunk
 from support.agent import Runs
 from support.single_file import SEGMENT_BYTES, disks
 

@@ -9,8 +9,8 @@ import pytest
 from cryostore.agent.report import Report
 from cryostore.agent.verification.run import verify
 from cryostore.core.limits import MIB
+from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
-from cryostore.model.restores import GetChunk
 from support.agent import write
 from support.single_file import disks
 

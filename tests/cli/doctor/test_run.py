@@ -21,9 +21,9 @@ from cryostore.client import pages
 from cryostore.core.digest import Payload
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import wall_clock
+from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import ListBackupJobs
 from cryostore.model.recovery_points import ListRecoveryPointsByBackupVault
-from cryostore.model.restores import GetChunk
 from cryostore.wire.message import Response
 from support.keyrings import BOTH, write_keyring
 from support.serving import serving

@@ -21,9 +21,10 @@ from cryostore.maintenance.migrate import place as migrate_place
 from cryostore.maintenance.migrate.place import migrate_store, take_back_store
 from cryostore.maintenance.migrate.run import Moved
 from cryostore.maintenance.verification.scrub import scrub_all
+from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob
-from cryostore.model.restores import GetChunk, GetObjectMetadata
+from cryostore.model.objects import GetObjectMetadata
 from cryostore.model.vaults import ListBackupVaults
 from cryostore.service.opening.init import init
 from cryostore.service.opening.open import open_service

@@ -15,9 +15,8 @@ from cryostore.core.time import DAY_MS, HOUR_MS
 from cryostore.maintenance.claims import this_process
 from cryostore.maintenance.gc.collect import collect_all
 from cryostore.maintenance.verification.scrub import Scrubbed, scrub
-from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.model.chunks import GetChunk, LinkChunks, LinkedChunk
 from cryostore.model.errors import DamagedDataException
-from cryostore.model.restores import GetChunk
 from support import audit
 from support.api import Api, hex_of, new_resource, sha
 from support.collecting import Scene

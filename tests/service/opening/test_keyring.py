@@ -13,8 +13,8 @@ from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.core.errors import ConfigurationError, KeyMissingError, KeyUnavailableError
 from cryostore.core.ids import random_id
 from cryostore.maintenance.key_rotation import Rotated, rotate
+from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceUnavailableException
-from cryostore.model.restores import GetChunk
 from cryostore.service.lineage.records import record_due
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.opening.open import open_service

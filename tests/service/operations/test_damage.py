@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cryostore.client import pages
-from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.model.chunks import LinkChunks, LinkedChunk, ListDamagedChunks
 from cryostore.model.errors import AccessDeniedException, ResourceNotFoundException
 from cryostore.model.jobs import GetIncrementalBaseBackup
-from cryostore.model.restores import ListDamagedChunks
 from cryostore.service import Caller, Settings
 from cryostore.service.operations import damage
 from support.api import Api, hex_of, new_resource

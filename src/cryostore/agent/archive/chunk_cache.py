@@ -10,7 +10,7 @@ from cryostore.agent.archive.reader import Archive, digest_of
 from cryostore.agent.threads import Threads, result
 from cryostore.core.digest import Buffer
 from cryostore.core.limits import MIB
-from cryostore.model.restores import Chunk
+from cryostore.model.chunks import Chunk
 
 BYTES_MAX = 64 * MIB
 THREADS = 4

@@ -13,7 +13,7 @@ from cryostore.agent.archive.reader import Archive, digest_of
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.header import DiskLayout
 from cryostore.core.limits import MIB
-from cryostore.model.restores import Chunk
+from cryostore.model.chunks import Chunk
 
 SEGMENT_PREFIX = "disk-"
 SEGMENTS_HELD = 16

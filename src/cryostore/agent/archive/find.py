@@ -19,7 +19,7 @@ from cryostore.agent.archive.tree import Tree, entry_of
 from cryostore.agent.block import Block, Kind, decode
 from cryostore.agent.entry import Row
 from cryostore.agent.source.walk import join
-from cryostore.model.restores import Chunk
+from cryostore.model.chunks import Chunk
 
 FOUND_HELD_MAX = 100_000
 READ_WHOLE_MAX = 16

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from cryostore.agent.archive.points import Point
 from cryostore.client import pages
+from cryostore.model.chunks import ListDamagedChunks
 from cryostore.model.errors import AccessDeniedException, InvalidRequestException, UnknownOperationException
 from cryostore.model.operation import Call
-from cryostore.model.restores import ListDamagedChunks
 
 NOT_SAID = (InvalidRequestException, UnknownOperationException, AccessDeniedException)
 """What a server answers that is older, or that does not let this caller ask."""

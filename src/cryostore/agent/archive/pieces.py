@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.entry import Content
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
-from cryostore.model.restores import Chunk
+from cryostore.model.chunks import Chunk
 
 PAGE_CHUNKS = 100
 

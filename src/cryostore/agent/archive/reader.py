@@ -19,8 +19,9 @@ from cryostore.agent.threads import Threads, result
 from cryostore.client import pages
 from cryostore.core.digest import Buffer, Checksum, sha256
 from cryostore.core.errors import CryostoreError
+from cryostore.model.chunks import Chunk, GetChunk, ListChunks
+from cryostore.model.objects import BackupObject, GetObjectMetadata
 from cryostore.model.operation import Call
-from cryostore.model.restores import BackupObject, Chunk, GetChunk, GetObjectMetadata, ListChunks
 
 AHEAD = 4
 HEADER_BYTES_MAX = 4 * 1024 * 1024

@@ -16,7 +16,7 @@ from cryostore.agent.block import holes_of
 from cryostore.agent.entry import Content
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.core.limits import MIB
-from cryostore.model.restores import Chunk
+from cryostore.model.chunks import Chunk
 
 AHEAD_CHUNKS = 4
 PAGES_HELD = 64

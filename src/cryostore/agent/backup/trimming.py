@@ -15,9 +15,8 @@ from cryostore.agent.backup.policy import Plain
 from cryostore.agent.header import ContentObject, content_name
 from cryostore.agent.upload.segment_upload import SealedSegment, SegmentUpload
 from cryostore.core.limits import KIB
-from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.model.chunks import Chunk, LinkChunks, LinkedChunk
 from cryostore.model.operation import Call
-from cryostore.model.restores import Chunk
 
 DEAD_BYTES_MIN = 64 * KIB
 DEAD_SHARE = 32

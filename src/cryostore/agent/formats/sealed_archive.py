@@ -22,8 +22,9 @@ from cryostore.agent.keys.archive_keys import ArchiveKeys, read_keys
 from cryostore.agent.keys.keyed_call import KeyedCall
 from cryostore.client import pages
 from cryostore.core.digest import Buffer
+from cryostore.model.chunks import Chunk, GetChunk
+from cryostore.model.objects import BackupObject, GetObjectMetadata
 from cryostore.model.operation import Call
-from cryostore.model.restores import BackupObject, Chunk, GetChunk, GetObjectMetadata
 
 
 class SealedArchive:

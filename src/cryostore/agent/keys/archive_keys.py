@@ -11,8 +11,9 @@ from cryostore.agent.keys.archive_key import ArchiveKey
 from cryostore.agent.keys.key_object import PREFIX, is_key_name, unwrap
 from cryostore.client import pages
 from cryostore.core.errors import KeyUnavailableError
+from cryostore.model.chunks import GetChunk
+from cryostore.model.objects import BackupObject
 from cryostore.model.operation import Call
-from cryostore.model.restores import BackupObject, GetChunk
 
 
 @dataclass(slots=True)

@@ -14,8 +14,8 @@ from cryostore.agent.keys.cipher import Stretching
 from cryostore.agent.keys.key_object import LOCK_PREFIX
 from cryostore.agent.keys.keyed_call import KeyedCall
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.model.objects import BackupObject
 from cryostore.model.operation import Call
-from cryostore.model.restores import BackupObject
 
 LOCKS_MAX = 64
 """How many locks of an archive are read."""

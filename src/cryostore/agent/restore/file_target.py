@@ -30,7 +30,7 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.interrupts import waiting
 from cryostore.core.limits import MIB
-from cryostore.model.restores import Chunk
+from cryostore.model.chunks import Chunk
 
 THREADS = 4
 UNDER_WAY_MAX = 8

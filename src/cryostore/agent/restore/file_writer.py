@@ -24,7 +24,7 @@ from cryostore.agent.source.walk import join
 from cryostore.core import interrupts
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import StorageFullError
-from cryostore.model.restores import Chunk
+from cryostore.model.chunks import Chunk
 
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 OLD_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

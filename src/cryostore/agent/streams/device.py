@@ -32,9 +32,8 @@ from cryostore.core.digest import Buffer, sha256
 from cryostore.core.limits import MIB
 from cryostore.core.memory import unfilled
 from cryostore.core.time import Clock, wall_clock
-from cryostore.model.chunks import LinkChunks, LinkedChunk
+from cryostore.model.chunks import Chunk, LinkChunks, LinkedChunk
 from cryostore.model.operation import Call
-from cryostore.model.restores import Chunk
 
 BLOCK_BYTES = 1 * MIB
 SEGMENT_BYTES = 1024 * MIB

@@ -17,10 +17,9 @@ from cryostore.core import interrupts
 from cryostore.core.digest import DIGEST_BYTES, Buffer, Checksum, Payload, sha256
 from cryostore.core.interrupts import LOOK_SECONDS
 from cryostore.core.limits import MIB
-from cryostore.model.chunks import LinkChunks, LinkedChunk, PutChunk
+from cryostore.model.chunks import Chunk, LinkChunks, LinkedChunk, PutChunk
 from cryostore.model.objects import NotifyObjectComplete, StartObject
 from cryostore.model.operation import Call
-from cryostore.model.restores import Chunk
 
 THREADS = 4
 BYTES_UNDER_WAY_MAX = 16 * MIB

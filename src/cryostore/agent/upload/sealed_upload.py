@@ -10,9 +10,8 @@ from cryostore.agent.keys.archive_key import ArchiveKey
 from cryostore.agent.upload.cut_points import path_cut
 from cryostore.agent.upload.queue import ObjectUpload
 from cryostore.core.digest import Buffer, Payload, sha256
-from cryostore.model.chunks import PutChunk
+from cryostore.model.chunks import Chunk, PutChunk
 from cryostore.model.operation import Call
-from cryostore.model.restores import Chunk
 
 
 class SealedUpload(ObjectUpload):

@@ -14,7 +14,7 @@ from cryostore.agent.errors import DAMAGE
 from cryostore.agent.report import Report
 from cryostore.agent.threads import Threads, result
 from cryostore.core.errors import KeyUnavailableError
-from cryostore.model.restores import Chunk
+from cryostore.model.chunks import Chunk
 
 THREADS = 4
 UNDER_WAY_MAX = 8

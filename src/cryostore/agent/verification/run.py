@@ -22,7 +22,7 @@ from cryostore.agent.restore.entry_fault import attributes_fault, fault_of
 from cryostore.agent.threads import Threads, result
 from cryostore.agent.verification.disk import verify_disk
 from cryostore.core.errors import KeyUnavailableError
-from cryostore.model.restores import Chunk
+from cryostore.model.chunks import Chunk
 
 WINDOW_FILES = 50_000
 THREADS = 4

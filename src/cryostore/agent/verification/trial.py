@@ -10,9 +10,9 @@ from cryostore.agent.small_object import store_small
 from cryostore.client import pages
 from cryostore.core.errors import CryostoreError
 from cryostore.core.ids import NewId, random_id
+from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import StartBackupJob, StopBackupJob
 from cryostore.model.operation import Call
-from cryostore.model.restores import GetChunk
 
 RESOURCE_ARN = "arn:aws:cryo:::trial:{}"
 OBJECT = "trial"

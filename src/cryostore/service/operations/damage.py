@@ -18,8 +18,8 @@ from cryostore.catalog.rows.objects import ObjectRow
 from cryostore.catalog.rows.recovery_points import PointRow
 from cryostore.core.digest import DIGEST_BYTES
 from cryostore.core.errors import CryostoreError, DamagedDataError, UnknownFormatError
+from cryostore.model.chunks import DamagedChunk, ListDamagedChunks, ListDamagedChunksOutput
 from cryostore.model.errors import IllegalArgumentException
-from cryostore.model.restores import DamagedChunk, ListDamagedChunks, ListDamagedChunksOutput
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.operations.recovery_points import find_point

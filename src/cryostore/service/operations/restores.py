@@ -21,16 +21,12 @@ from cryostore.chunks.store import Location
 from cryostore.core.digest import Payload, digest_text
 from cryostore.core.errors import DamagedDataError
 from cryostore.core.time import MINUTE_MS, milliseconds
+from cryostore.model.chunks import Chunk, GetChunk, GetChunkOutput, ListChunks, ListChunksOutput
 from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundException
-from cryostore.model.restores import (
+from cryostore.model.objects import (
     BackupObject,
-    Chunk,
-    GetChunk,
-    GetChunkOutput,
     GetObjectMetadata,
     GetObjectMetadataOutput,
-    ListChunks,
-    ListChunksOutput,
     ListObjects,
     ListObjectsOutput,
 )
