@@ -43,7 +43,7 @@ def test_a_declaration_knows_where_members_travel():
     assert [member.wire_name for member in declaration.at(Query)] == ["length", "checksum", "checksum-algorithm"]
     assert declaration.at(Document) == ()
     assert declaration.body.name == "Data"
-    assert isinstance(declaration.body.place, Body)
+    assert isinstance(declaration.body.binding, Body)
     assert all(member.required for member in declaration.members)
 
 

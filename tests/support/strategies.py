@@ -65,7 +65,7 @@ def _members(cls: type) -> st.SearchStrategy[dict[str, Any]]:
 
 def _without_ghosts(members: tuple[Member, ...], found: dict[str, Any]) -> dict[str, Any]:
     """An absent body with a length would be an empty body on the wire: it has none."""
-    bodies = [member.attribute for member in members if isinstance(member.place, Body)]
+    bodies = [member.attribute for member in members if isinstance(member.binding, Body)]
     ghosts = {f"{attribute}_length" for attribute in bodies if attribute not in found}
     return {attribute: value for attribute, value in found.items() if attribute not in ghosts}
 
@@ -105,9 +105,9 @@ def _limited_text(member: Member, rules: dict[type, Any]) -> st.SearchStrategy[s
             re.compile(rules[Pattern].expression, re.ASCII), fullmatch=True, alphabet=characters
         ).filter(lambda text: not any(rule.broken(text, LIMITS) for rule in member.rules))
     # A member in a header or of this rule takes no control characters; a label cannot be a dot segment.
-    plain = Printable in rules or isinstance(member.place, (Header, Body))
+    plain = Printable in rules or isinstance(member.binding, (Header, Body))
     found = _text(_bound(length.low), high, printable if plain else characters)
-    return found.filter(lambda text: text not in (".", "..")) if isinstance(member.place, Label) else found
+    return found.filter(lambda text: text not in (".", "..")) if isinstance(member.binding, Label) else found
 
 
 def _text(low: int, high: int, alphabet: st.SearchStrategy[str]) -> st.SearchStrategy[str]:

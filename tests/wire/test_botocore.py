@@ -103,9 +103,9 @@ def as_parsed(declaration, output):
     parsed = {}
     for member in declaration.output_members:
         value = getattr(output, member.attribute)
-        if isinstance(member.place, Body):
+        if isinstance(member.binding, Body):
             parsed[member.name] = bytes(value.data) if value is not None else b""
-        elif isinstance(member.place, Header) and isinstance(value, str):
+        elif isinstance(member.binding, Header) and isinstance(value, str):
             parsed[member.name] = header_text(value)  # botocore leaves the bytes of a header as they are
         elif value is not None:
             parsed[member.name] = msgspec.to_builtins(value)

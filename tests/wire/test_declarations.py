@@ -83,7 +83,7 @@ def described(members):
     """Our members in the words of the table."""
     return {
         member.name: [
-            LOCATIONS[type(member.place)] or "document",
+            LOCATIONS[type(member.binding)] or "document",
             member.wire_name,
             _kind(member),
             "required" if member.required else "optional",
@@ -184,7 +184,7 @@ def compare(shape, members, *, required=False, left_out=frozenset()):
     for name, member in ours.items():
         theirs = shape.members[name]
         location = theirs.serialization.get("location", "")
-        assert location == LOCATIONS[type(member.place)]
+        assert location == LOCATIONS[type(member.binding)]
         if location:
             assert theirs.serialization["name"] == member.wire_name
         compare_type(theirs, member, required=required)

@@ -37,9 +37,9 @@ def as_julia(operation, blob):
     document = {}
     for member in operation.declaration.members:
         value = getattr(operation, member.attribute)
-        if value is None or isinstance(member.place, Label):
+        if value is None or isinstance(member.binding, Label):
             continue
-        if isinstance(member.place, Body):
+        if isinstance(member.binding, Body):
             document[member.name] = blob(bytes(value.data))
         else:
             document[member.wire_name] = msgspec.to_builtins(value)
@@ -75,7 +75,7 @@ def test_numbers_and_booleans_may_be_strings(operation):
     document = json.loads(as_julia(operation, list))
     for member in operation.declaration.members:
         value = document.get(member.wire_name)
-        if isinstance(member.place, Query) and member.type in (int, bool, Timestamp) and value is not None:
+        if isinstance(member.binding, Query) and member.type in (int, bool, Timestamp) and value is not None:
             document[member.wire_name] = json.dumps(value)
     assert decoded(request.method, request.path, json.dumps(document).encode()) == operation
 

@@ -57,29 +57,29 @@ class Api(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Binding:
     """Where a member travels. `name` is what it is called there; empty in the document means the API name."""
 
     name: str = ""
 
 
-class Label(Place):
+class Label(Binding):
     """A segment of the path, percent-encoded."""
 
 
-class Query(Place):
+class Query(Binding):
     """A member of the query string."""
 
 
-class Header(Place):
+class Header(Binding):
     """A header of the response."""
 
 
-class Document(Place):
+class Document(Binding):
     """A member of the JSON document that is the body."""
 
 
-class Body(Place):
+class Body(Binding):
     """The raw body itself."""
 
 
@@ -111,7 +111,7 @@ class Member:
 
     attribute: str
     name: str
-    place: Place
+    binding: Binding
     type: Any
     required: bool
     rules: tuple[Rule, ...]
@@ -169,9 +169,9 @@ class Declaration:
         """The output members, in declared order."""
         return members_of(self.output)
 
-    def at(self, place: type[Place]) -> tuple[Member, ...]:
-        """The input members that travel at `place`, in declared order."""
-        return tuple(member for member in self.members if isinstance(member.place, place))
+    def at(self, binding: type[Binding]) -> tuple[Member, ...]:
+        """The input members that travel at `binding`, in declared order."""
+        return tuple(member for member in self.members if isinstance(member.binding, binding))
 
     @property
     def body(self) -> Member | None:
@@ -263,19 +263,19 @@ def _member(field: msgspec.structs.FieldInfo, hint: Any) -> Member:
     kind, notes = (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
     if get_origin(kind) in (Union, types.UnionType):
         (kind,) = (one for one in get_args(kind) if one is not type(None))
-    place = next((note for note in notes if isinstance(note, Place)), Document())
+    binding = next((note for note in notes if isinstance(note, Binding)), Document())
     item = get_args(kind)[0] if get_origin(kind) is list else kind
     return Member(
         attribute=field.name,
         name=field.encode_name,
-        place=place,
+        binding=binding,
         type=kind,
         required=field.required,
         rules=tuple(note for note in notes if isinstance(note, Rule)),
         doc=next((note for note in notes if isinstance(note, str)), ""),
         sensitive=any(isinstance(note, Sensitive) for note in notes),
         idempotency_token=any(isinstance(note, IdempotencyToken) for note in notes),
-        wire_name=place.name or field.encode_name,
+        wire_name=binding.name or field.encode_name,
         shape=item if isinstance(item, type) and issubclass(item, Shape) else None,
         choices=get_args(kind) if get_origin(kind) is Literal else (),
     )

@@ -50,7 +50,7 @@ REQUEST_ID_HEADER = "x-amzn-requestid"
 ID_PREFIX_CHARACTERS = 24
 """Of a UUID: the rest of a request's id is counted. Asking for randomness each time would let go of the interpreter."""
 READS = frozenset(
-    name for name, one in OPERATIONS.items() if any(isinstance(member.place, Body) for member in one.output_members)
+    name for name, one in OPERATIONS.items() if any(isinstance(member.binding, Body) for member in one.output_members)
 )
 """The operations that answer with stored bytes."""
 HASHED_HERE_BYTES_MAX = 16 * KIB

@@ -49,8 +49,8 @@ class Plan:
         self.body_length = body_length(declaration.members, self.body)
         self.body_prefix = (self.body_length or "length").removesuffix("length")
         self.julia = JuliaForm(declaration) if self.query or self.body else None
-        self.head_members = tuple(m for m in declaration.members if isinstance(m.place, (Label, Query)))
-        self.rest_members = tuple(m for m in declaration.members if isinstance(m.place, (Document, Body)))
+        self.head_members = tuple(m for m in declaration.members if isinstance(m.binding, (Label, Query)))
+        self.rest_members = tuple(m for m in declaration.members if isinstance(m.binding, (Document, Body)))
         self.path = tuple(declaration.path.split("/"))
 
     def body_bytes_max(self, limits: Limits, *, julia: bool) -> int:

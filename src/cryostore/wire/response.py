@@ -39,9 +39,9 @@ class Plan:
 
     def __init__(self, declaration: Declaration) -> None:
         members = declaration.output_members
-        self.headers = tuple(member for member in members if isinstance(member.place, Header))
-        self.body = next((member for member in members if isinstance(member.place, Body)), None)
-        documents = any(isinstance(member.place, Document) for member in members)
+        self.headers = tuple(member for member in members if isinstance(member.binding, Header))
+        self.body = next((member for member in members if isinstance(member.binding, Body)), None)
+        documents = any(isinstance(member.binding, Document) for member in members)
         assert not (documents and (self.headers or self.body)), "an output is a document, or headers and a raw body"
         self.body_length = f"{self.body.attribute}_length" if self.body else ""
         self.raw = bool(self.headers or self.body)

@@ -85,7 +85,7 @@ def _operation(declaration: Declaration, schemas: _Schemas) -> Json:
 def _parameter(member: Member, schemas: _Schemas) -> Json:
     return {
         "name": member.wire_name,
-        "in": "path" if isinstance(member.place, Label) else "query",
+        "in": "path" if isinstance(member.binding, Label) else "query",
         "required": member.required,
         "description": member.doc,
         "schema": schemas.member(member),
@@ -94,14 +94,14 @@ def _parameter(member: Member, schemas: _Schemas) -> Json:
 
 def _answer(declaration: Declaration, schemas: _Schemas) -> Json:
     members = declaration.output_members
-    headers = {member.wire_name: member for member in members if isinstance(member.place, Header)}
+    headers = {member.wire_name: member for member in members if isinstance(member.binding, Header)}
     rendered: Json = {"description": (declaration.output.__doc__ or "").splitlines()[0]}
     if headers:
         rendered["headers"] = {
             name: {"required": member.required, "description": member.doc, "schema": schemas.member(member)}
             for name, member in headers.items()
         }
-    if any(isinstance(member.place, Body) for member in members):
+    if any(isinstance(member.binding, Body) for member in members):
         rendered["content"] = {"application/octet-stream": {"schema": {}}}
     else:
         rendered["content"] = {"application/json": {"schema": schemas.structure(members)}}
@@ -167,7 +167,7 @@ class _Schemas:
         rendered = self._type(member)
         for rule in member.rules:
             rendered |= _counted(rendered.get("type"), rule.schema(self.limits))
-        if member.doc and isinstance(member.place, Document):
+        if member.doc and isinstance(member.binding, Document):
             rendered["description"] = member.doc
         return rendered
 
@@ -191,7 +191,7 @@ class _Schemas:
 
 def _scalar(kind: scalar.Kind, member: Member | None = None) -> Json:
     if kind is Timestamp:
-        in_query = member is not None and isinstance(member.place, Query)
+        in_query = member is not None and isinstance(member.binding, Query)
         return {"type": "string", "format": "date-time"} if in_query else {"type": "number", "format": "epoch-seconds"}
     if kind is Payload:
         return {}

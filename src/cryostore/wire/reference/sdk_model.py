@@ -16,6 +16,7 @@ from cryostore.model import OPERATIONS
 from cryostore.model.errors import ModelError
 from cryostore.model.operation import (
     Api,
+    Binding,
     Body,
     Declaration,
     Document,
@@ -23,7 +24,6 @@ from cryostore.model.operation import (
     Label,
     Member,
     Nothing,
-    Place,
     Query,
     Timestamp,
     members_of,
@@ -34,7 +34,7 @@ FOLDER = "backupstorage/2018-04-10"
 LIMITS = Limits()
 NO_ENDPOINT = "Backup Storage is self-hosted: name its address with --endpoint-url, endpoint_url or AWS_ENDPOINT_URL"
 
-LOCATIONS: dict[type[Place], str] = {
+LOCATIONS: dict[type[Binding], str] = {
     Label: "uri",
     Query: "querystring",
     Header: "header",
@@ -115,7 +115,7 @@ class _Shapes:
         rendered: Json = {"type": "structure", "members": {m.name: self._reference(name, m) for m in members}}
         if required := [member.name for member in members if member.required]:
             rendered["required"] = required
-        if payload := [member.name for member in members if LOCATIONS[type(member.place)] == "payload"]:
+        if payload := [member.name for member in members if LOCATIONS[type(member.binding)] == "payload"]:
             rendered["payload"] = payload[0]
         if doc:
             rendered["documentation"] = _html(doc)
@@ -134,7 +134,7 @@ class _Shapes:
         rendered: Json = {"shape": self._shape(owner, member)}
         if member.doc:
             rendered["documentation"] = _html(member.doc)
-        location = LOCATIONS[type(member.place)]
+        location = LOCATIONS[type(member.binding)]
         if location not in ("", "payload"):
             rendered |= {"location": location, "locationName": member.wire_name}
         if member.idempotency_token:
@@ -153,7 +153,7 @@ class _Shapes:
             return self.structure(member.shape.__name__, members_of(member.shape), member.shape.__doc__ or "")
         if member.choices:
             return self._named(owner, member, {"type": "string", "enum": list(member.choices)})
-        if LOCATIONS[type(member.place)] == "payload":
+        if LOCATIONS[type(member.binding)] == "payload":
             return self._define("PayloadBlob", {"type": "blob", "streaming": True})
         kind = {int: "long", bool: "boolean", Timestamp: "timestamp"}.get(member.type, "string")
         traits = _bounds(member)
