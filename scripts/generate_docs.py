@@ -13,6 +13,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import terminal_picture
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "cryostore"
 
@@ -21,6 +23,8 @@ PAGES = {
     "docs/reference/api-coverage.md": "cryostore.wire.reference.coverage",
     "docs/reference/configuration.md": "cryostore.options.page",
 }
+PICTURES = {"docs/pictures/first-backup.svg": "docs/pictures/first-backup.cast"}
+"""Each picture is drawn from a recorded session (`record_session`)."""
 BEGIN = "<!-- packages: written by `make docs` from the first sentence of each package -->\n"
 END = "<!-- end of packages -->\n"
 
@@ -65,6 +69,8 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "ARCHITECTURE.md", architecture()
     for name, module in PAGES.items():
         yield name, importlib.import_module(module).render()
+    for name, recording in PICTURES.items():
+        yield name, terminal_picture.render(ROOT / recording)
 
 
 def main(arguments: list[str]) -> int:

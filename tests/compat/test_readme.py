@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -11,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import record_session
+import terminal_picture
 
 from cryostore import backupstorage
 from support import compatibility
@@ -23,6 +26,7 @@ URL = "http://127.0.0.1:8734"
 SECONDS_MAX = 120
 SERVER_PAGE = "docs/guide/server.md"
 AWS_PAGE = "docs/guide/aws-tools.md"
+RECORDING = ROOT / "docs" / "pictures" / "first-backup.cast"
 FUNCTIONS_PAGE = "docs/reference/backupstorage.md"
 
 
@@ -77,6 +81,19 @@ def test_a_folder_is_backed_up_into_a_directory_and_restored(server):
     assert (home / "restored" / "letters" / "to mother").read_text() == "I am well."
     shown = fenced("README.md", "quick start: folder output").replace("/mnt", str(home)).replace("/srv", str(home))
     assert without_chance(run.stdout) == without_chance(shown)
+
+
+def test_the_picture_shows_what_a_run_prints(tmp_path):
+    """The recorded commands, run again: but for the numbers, they print what was recorded."""
+    recorded = [json.loads(line) for line in RECORDING.read_text(encoding="utf-8").splitlines()[1:]]
+    again = record_session.record(record_session.COMMANDS, tmp_path)
+    assert lines_of(again) == lines_of(recorded)
+
+
+def lines_of(events):
+    """What a terminal shows after the events of a recording, without what differs from run to run."""
+    lines = terminal_picture.screen([text for _, _, text in events])
+    return [re.sub(r"\d+", "N", without_chance(line)) for line in lines]
 
 
 def test_a_folder_is_backed_up_to_the_server(server):
