@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 
 from bench.payload import SUFFIX_BYTES, Payload
 from bench.plan import Load, percentile
-from cryostore.chunks.blobs.cloud_place import CloudPlace
+from cryostore.chunks.blobs.cloud_url import CloudUrl
 
 
 def put_all(url: str, payload: Payload, count: int, connections: int) -> Load:
@@ -31,7 +31,7 @@ def put_all(url: str, payload: Payload, count: int, connections: int) -> Load:
 
 def delete_all(url: str) -> None:
     """Remove what lies at a place, so that a small service does not fill up. What it does not remove in time stays."""
-    place = CloudPlace.parse(url)
+    place = CloudUrl.parse(url)
     store: Any = place.open()
     with contextlib.suppress(BaseError), ThreadPoolExecutor(8) as threads:
         for page in obstore.list(store, prefix=place.prefix):
@@ -39,7 +39,7 @@ def delete_all(url: str) -> None:
 
 
 def _put_all(url: str, base: bytes, suffixes: list[bytes], connections: int) -> Load:
-    place = CloudPlace.parse(url)
+    place = CloudUrl.parse(url)
     store: Any = place.open()
     bodies: SimpleQueue[bytes] = SimpleQueue()
     for suffix in suffixes:

@@ -17,7 +17,7 @@ from bench.peers.wire_count import Counts, WireCount
 from psycopg.conninfo import conninfo_to_dict
 
 from bench import nodes
-from cryostore.catalog.database import AtOnce, Statement
+from cryostore.catalog.database import FixedStatements, Statement
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from support import postgres, s3
 
@@ -58,7 +58,7 @@ def test_what_the_catalog_knows_beforehand_is_one_round_trip():
             database.write(lambda transaction: transaction.run("CREATE TABLE thing (number BIGINT)"))
             for _ in range(5):
                 before = wire.so_far()
-                database.write(AtOnce([add] * 5))
+                database.write(FixedStatements([add] * 5))
                 assert (wire.so_far() - before).round_trips == 1
             for _ in range(2):  # the first one opens a session
                 before = wire.so_far()

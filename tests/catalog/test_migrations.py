@@ -16,7 +16,7 @@ import pytest
 
 from cryostore.catalog import open_catalog
 from cryostore.catalog.migration import migrate_to_newest, statements
-from cryostore.catalog.sqlite import DIALECT, SqliteDatabase
+from cryostore.catalog.sqlite.engine import DIALECT, SqliteDatabase
 from cryostore.core.errors import ConfigurationError
 from cryostore.service.opening.open import open_service
 from support.golden_store import STORES
@@ -34,7 +34,7 @@ PROCESSES = 4
 KILLED = """
 import itertools, os, signal, sys
 from pathlib import Path
-from cryostore.catalog.sqlite import SqliteDatabase
+from cryostore.catalog.sqlite.engine import SqliteDatabase
 database = SqliteDatabase(Path(sys.argv[1]))
 numbers = itertools.count(1)
 def look(statement):

@@ -6,8 +6,8 @@ from functools import partial
 
 import pytest
 
-from cryostore.catalog import numbers, open_catalog, tables
-from cryostore.catalog.numbers import EMPTY, CountedTo
+from cryostore.catalog import open_catalog, sequences, tables
+from cryostore.catalog.sequences import EMPTY, CountedTo
 from cryostore.catalog.tables import NOT_OF_THE_STORE, TABLES
 from support import postgres
 from support.memory_database import MemoryDatabase
@@ -58,7 +58,7 @@ def test_what_a_row_refers_to_comes_before_it():
 
 def counted_to(database, table):
     with pytest.raises(CountedTo) as answer:
-        database.write(partial(numbers.count_to, table=table))
+        database.write(partial(sequences.count_to, table=table))
     return answer.value.number
 
 
@@ -70,7 +70,7 @@ def rows_of(database, table):
 def test_a_number_that_was_passed_is_not_given_out_again(database, name):
     table = BY_NAME[name]
     for number in (7, 3, 7):
-        database.write(partial(numbers.count_from, table=table, number=number))
+        database.write(partial(sequences.count_from, table=table, number=number))
         assert rows_of(database, table) == []
     assert rows_of(database, BY_NAME["vault"]) == []
     for _ in range(2):

@@ -17,7 +17,7 @@ from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import ENVELOPE_OVERHEAD_BYTES, Header, Kind
-from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key, scan_pack
+from cryostore.chunks.packs.format import cut_torn_tail, list_packs, pack_key, scan_pack
 from cryostore.chunks.store import ChunkStore, Location
 from cryostore.core.compression import CompressedPayload, decompress_whole
 from cryostore.core.digest import Payload, sha256

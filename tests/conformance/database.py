@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from cryostore.catalog.database import AtOnce, NotAsUsualError, Statement
+from cryostore.catalog.database import FixedStatements, Statement, UnexpectedRowCountError
 from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -288,20 +288,22 @@ class DatabaseTests:
     # --- reads
 
     def test_a_unit_of_known_statements_stands_if_all_is_as_usual(self, database):
-        database.write(AtOnce([adding(b"a"), adding(b"b"), numbering(b"a", 1), numbering(b"none", 1, or_none=True)]))
+        database.write(
+            FixedStatements([adding(b"a"), adding(b"b"), numbering(b"a", 1), numbering(b"none", 1, or_none=True)])
+        )
         assert database.read(numbers) == [0, 1]
 
     def test_of_a_unit_of_known_statements_nothing_stays_if_one_changes_no_row(self, database):
-        with pytest.raises(NotAsUsualError):
-            database.write(AtOnce([adding(b"a"), numbering(b"none", 1), adding(b"b")]))
+        with pytest.raises(UnexpectedRowCountError):
+            database.write(FixedStatements([adding(b"a"), numbering(b"none", 1), adding(b"b")]))
         assert database.read(names) == []
-        database.write(AtOnce([adding(b"a")]))
+        database.write(FixedStatements([adding(b"a")]))
         assert database.read(names) == [b"a"]
 
     def test_a_unit_of_known_statements_that_breaks_a_rule_leaves_nothing(self, database):
         database.write(add(b"a"))
         with pytest.raises(Exception, match="(?i)unique"):
-            database.write(AtOnce([adding(b"b"), adding(b"a")]))
+            database.write(FixedStatements([adding(b"b"), adding(b"a")]))
         assert database.read(names) == [b"a"]
 
     def test_units_of_known_statements_stand_and_fall_alone(self, database):
@@ -312,14 +314,14 @@ class DatabaseTests:
             name = b"%d" % number
             try:
                 if number % 3 == 0:
-                    database.write(AtOnce([adding(name), numbering(b"none", 1)]))
+                    database.write(FixedStatements([adding(name), numbering(b"none", 1)]))
                 elif number % 3 == 1:
-                    database.write(AtOnce([adding(name)]))
+                    database.write(FixedStatements([adding(name)]))
                 elif number % 4:
                     database.write(add(name))
                 else:
-                    database.write(AtOnce([adding(name), numbering(name, number)]))
-            except NotAsUsualError:
+                    database.write(FixedStatements([adding(name), numbering(name, number)]))
+            except UnexpectedRowCountError:
                 refused.append(number)
 
         together(24, action)

@@ -11,9 +11,9 @@ import threading
 
 import pytest
 
+from cryostore.chunks.blobs.backoff import Patience
 from cryostore.chunks.blobs.cloud import CloudBlobs
-from cryostore.chunks.blobs.cloud_place import CloudPlace
-from cryostore.chunks.blobs.patience import Patience
+from cryostore.chunks.blobs.cloud_url import CloudUrl
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.digest import Payload, sha256
@@ -53,12 +53,12 @@ def back_door(url):
 
 def through(url, begin_seconds_max=REQUEST_SECONDS_MAX * 1.2):
     """The store behind the proxy, which does not wait long between tries."""
-    return CloudBlobs(CloudPlace.parse(url), patience=Patience(begin_seconds_max, delay_first_seconds=0.01))
+    return CloudBlobs(CloudUrl.parse(url), patience=Patience(begin_seconds_max, delay_first_seconds=0.01))
 
 
 def impatient(url):
     """The same, with a moment for each request and for all of them."""
-    place = CloudPlace.parse(url.replace(f"timeout={REQUEST_SECONDS_MAX}", "timeout=0.2"))
+    place = CloudUrl.parse(url.replace(f"timeout={REQUEST_SECONDS_MAX}", "timeout=0.2"))
     return CloudBlobs(place, patience=Patience(0.3, delay_first_seconds=0.01))
 
 

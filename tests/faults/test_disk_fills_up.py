@@ -10,7 +10,7 @@ import random
 
 import pytest
 
-from cryostore.catalog import sqlite
+from cryostore.catalog.sqlite import engine as sqlite
 from cryostore.core.limits import KIB, MIB
 from cryostore.maintenance import maintain
 from cryostore.maintenance.gc.collect import collect_all

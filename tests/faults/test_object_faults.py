@@ -10,7 +10,7 @@ import itertools
 import pytest
 
 from cryostore.catalog.rows import packs
-from cryostore.chunks.pack import pack_key
+from cryostore.chunks.packs.format import pack_key
 from cryostore.core.errors import CryostoreError
 from cryostore.maintenance.gc.collect import collect_all
 from cryostore.maintenance.verification.repair import Repaired, repair

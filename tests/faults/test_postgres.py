@@ -15,7 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from conformance.database import add, numbers
-from cryostore.catalog.database import AtOnce, Statement
+from cryostore.catalog.database import FixedStatements, Statement
 from cryostore.catalog.postgres import engine as postgres
 from cryostore.catalog.postgres import session as postgres_session
 from cryostore.catalog.postgres.engine import PostgresDatabase
@@ -140,14 +140,14 @@ def test_a_write_whose_statements_are_known_is_cut_anywhere_and_happens_once(far
     """All of it goes at once, COMMIT too: whatever of it arrives, or if only its answer is lost, it counts once."""
     for count in itertools.count(1):
         struck = far.cut_behind((count - 1) * SHARE_BYTES)
-        far.database.write(AtOnce([COUNT_UP]))
+        far.database.write(FixedStatements([COUNT_UP]))
         assert far.number() == count
         far.calm()
         if not struck.is_set():
             break
     assert count > 5
     far.proxy.on_answer = on_commit(lambda piece: _cut(0, piece))
-    far.database.write(AtOnce([COUNT_UP]))
+    far.database.write(FixedStatements([COUNT_UP]))
     assert far.number() == count + 1
 
 

@@ -8,11 +8,11 @@ import zlib
 import pytest
 
 from cryostore.catalog.rows import chunk_lists
-from cryostore.chunks import pack
 from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import HEADER_BYTES, Header, open_envelope, seal
 from cryostore.chunks.keyring import MasterKey, wrapped_key_id
+from cryostore.chunks.packs import format as pack
 from cryostore.core.digest import Payload
 from cryostore.core.errors import KeyUnavailableError, UnknownFormatError
 

@@ -17,12 +17,13 @@ import pytest
 import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cryostore.chunks import envelope, keyring, pack
+from cryostore.chunks import envelope, keyring
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import Kind, open_envelope, scan, seal
 from cryostore.chunks.keyring import MasterKey
-from cryostore.chunks.pack_writer import PackWriter
+from cryostore.chunks.packs import format as pack
+from cryostore.chunks.packs.growing import PackWriter
 from cryostore.core.digest import Payload, sha256
 from support import tree
 

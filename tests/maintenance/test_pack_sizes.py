@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.catalog.rows import packs
-from cryostore.chunks.pack import pack_key
+from cryostore.chunks.packs.format import pack_key
 from cryostore.maintenance.gc.collect import collect, collect_all
 from cryostore.maintenance.gc.run import Outcome
 from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt

@@ -10,7 +10,7 @@ import pytest
 from cryostore.catalog.postgres.clock import DatabaseClock
 from cryostore.catalog.processes import claims
 from cryostore.catalog.processes.claims import ClaimHeldError
-from cryostore.catalog.queries import stamps
+from cryostore.catalog.queries import timestamps
 from cryostore.catalog.tables import TABLES
 from cryostore.core.time import DAY_MS, HOUR_MS
 from cryostore.maintenance import ScheduledCollection, ScheduledScrub, maintain
@@ -57,7 +57,11 @@ def test_every_stored_moment_is_declared():
     """Whoever adds one says here what it means if it lies in the future."""
     stored = {f"{table.name}.{column}" for table in TABLES for column in table.columns if column.endswith("_ms")}
     stored |= {f"claim.{column}" for column in claims.ClaimRow._fields if column.endswith("_ms")}
-    declared = [*(f"{stamp.table}.{stamp.column}" for stamp in stamps.STAMPS), *stamps.ELSEWHERE, *stamps.SHOWN]
+    declared = [
+        *(f"{stamp.table}.{stamp.column}" for stamp in timestamps.STAMPS),
+        *timestamps.ELSEWHERE,
+        *timestamps.SHOWN,
+    ]
     assert sorted(declared) == sorted({*stored} | {"idempotency.created_ms"})
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from cryostore.catalog import numbers, tables
+from cryostore.catalog import sequences, tables
 from cryostore.catalog.tables import TABLES
 from cryostore.cli.doctor import directory as doctor_directory
 from cryostore.cli.doctor import shared as doctor_shared
@@ -87,7 +87,7 @@ class Services(Directory):
 
 
 def _highest(transaction, table):
-    return numbers.highest(transaction, table) if table.number else 0
+    return sequences.highest(transaction, table) if table.number else 0
 
 
 @contextmanager

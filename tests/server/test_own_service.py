@@ -9,7 +9,7 @@ import obstore
 import pytest
 
 from cryostore.catalog.rows import keys
-from cryostore.chunks.keyring import open_keyring, parse_place, unwrap
+from cryostore.chunks.keyring import open_keyring, parse_keyring_uri, unwrap
 from cryostore.core.errors import KeyMissingError, StorageUnavailableError
 from cryostore.core.time import DAY_MS
 from cryostore.core.traffic import BUCKETS
@@ -164,7 +164,7 @@ def test_a_node_that_lacks_an_older_key_of_some_vault_leaves_the_balancer(tmp_pa
     with opened_shared(tmp_path / "store", ON_PATHS) as store:
         context = store.service.context
         shutil.copy(tmp_path / "store" / "keyring.json", tmp_path / "full.json")
-        full = open_keyring(parse_place(str(tmp_path / "full.json")))
+        full = open_keyring(parse_keyring_uri(str(tmp_path / "full.json")))
         key = full.add(lambda: "second")
         ((row,),) = pages(context, "vault_key")
         secret = unwrap(context.keys.keyring, row.wrapped, wrapping_context(row.label))

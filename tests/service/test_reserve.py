@@ -6,7 +6,7 @@ import pytest
 
 from conformance.blobstore import AppendableTests, BlobStoreTests
 from cryostore.chunks.blobs.memory import MemoryBlobs
-from cryostore.chunks.reserve import FILE, NO_RESERVE, Reserve
+from cryostore.chunks.disk_reserve import FILE, NO_RESERVE, Reserve
 from cryostore.core.errors import StorageFullError
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob, StopBackupJob

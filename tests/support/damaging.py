@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from cryostore.catalog.rows import chunks
-from cryostore.chunks.pack import pack_key
+from cryostore.chunks.packs.format import pack_key
 from cryostore.maintenance.verification.damage import name_damage
 from cryostore.maintenance.verification.scrub import Scrubbed, scrub
 from support import audit

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cryostore.catalog.rows import chunk_lists
 from cryostore.chunks.envelope import Header
-from cryostore.chunks.pack import pack_key
+from cryostore.chunks.packs.format import pack_key
 
 REFERENCES = {
     "an upload of a job that does not exist": (

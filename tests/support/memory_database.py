@@ -7,8 +7,8 @@ import sqlite3
 import threading
 import weakref
 
-from cryostore.catalog import sqlite
 from cryostore.catalog.migration import migrate_to_newest
+from cryostore.catalog.sqlite import engine as sqlite
 
 
 @functools.cache

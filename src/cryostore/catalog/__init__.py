@@ -13,7 +13,7 @@ from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from cryostore.catalog.postgres.engine import PostgresDatabase
-    from cryostore.catalog.sqlite import SqliteDatabase
+    from cryostore.catalog.sqlite.engine import SqliteDatabase
 
 POSTGRES = ("postgresql://", "postgres://")
 
@@ -37,7 +37,7 @@ def open_catalog(place: Path | str, *, create: bool = True, migrate: bool = True
 
         database = PostgresDatabase(place)
     else:
-        from cryostore.catalog.sqlite import SqliteDatabase  # noqa: PLC0415 - as above
+        from cryostore.catalog.sqlite.engine import SqliteDatabase  # noqa: PLC0415 - as above
 
         database = SqliteDatabase(Path(place))
     try:

@@ -66,14 +66,15 @@ class Transaction(Protocol):
         """
 
 
-class NotAsUsualError(Exception):
+class UnexpectedRowCountError(Exception):
     """A statement changed no row that was to change one. Whoever wrote the statements goes step by step then."""
 
 
-class AtOnce:
-    """A unit of work that is nothing but statements, each of which changes one row if all is as usual.
+class FixedStatements:
+    """A unit of work that is a fixed list of statements, each of which normally changes exactly one row.
 
-    An engine may send the whole transaction at once. Raises NotAsUsualError if it is not so; then nothing has happened.
+    An engine may send the whole transaction in one message. Raises UnexpectedRowCountError if a statement changes a
+    different number of rows; then nothing has happened.
     """
 
     def __init__(self, statements: Sequence[Statement]) -> None:
@@ -84,7 +85,7 @@ class AtOnce:
         counts = transaction.run_all(self.statements)
         for statement, count in zip(self.statements, counts, strict=True):
             if count != 1 and not (count == 0 and statement.may_change_none):
-                raise NotAsUsualError
+                raise UnexpectedRowCountError
 
 
 class Database(Protocol):

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from cryostore.chunks.blobs import Appendable, BlobStore, Caching
 from cryostore.chunks.cipher import DataKey, Salts
 from cryostore.chunks.envelope import Kind, open_envelope, seal, unseal
-from cryostore.chunks.pack import cut_torn_tail, list_packs, pack_key, settle, torn_tail
-from cryostore.chunks.pack_put import PackPutter
-from cryostore.chunks.pack_reader import WINDOW_BYTES, PackReader
-from cryostore.chunks.pack_writer import PACK_BYTES_TARGET, Location, PackWriter
+from cryostore.chunks.packs.format import cut_torn_tail, list_packs, pack_key, settle, torn_tail
+from cryostore.chunks.packs.growing import PACK_BYTES_TARGET, Location, PackWriter
+from cryostore.chunks.packs.immutable import ImmutablePackWriter
+from cryostore.chunks.packs.reader import WINDOW_BYTES, PackReader
 from cryostore.core.compression import Codec, CompressedPayload
 from cryostore.core.digest import Payload
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError
@@ -39,11 +39,11 @@ class ChunkStore:
         self.pack_bytes_target = pack_bytes_target
         self.packs_grow = isinstance(blobs, Appendable)
         """Whether a pack takes more after the first location in it is known. If not, it is whole from the beginning."""
-        self._packs: PackWriter | PackPutter
+        self._packs: PackWriter | ImmutablePackWriter
         if isinstance(blobs, Appendable):
             self._packs = PackWriter(blobs, new_id, pack_bytes_target=pack_bytes_target)
         else:
-            self._packs = PackPutter(blobs, new_id, pack_bytes_target=pack_bytes_target)
+            self._packs = ImmutablePackWriter(blobs, new_id, pack_bytes_target=pack_bytes_target)
         self._salts = Salts()
 
     def put(self, payload: Payload, key: DataKey, kind: Kind = Kind.CHUNK) -> Location:

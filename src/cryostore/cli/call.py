@@ -217,7 +217,7 @@ def _mark(data_dir: Path) -> Path | None:
 
 def _refuse_among_strangers(data_dir: Path) -> None:
     """Raise ConfigurationError if something is in a directory that is to become a store: it was hardly meant."""
-    from cryostore.chunks.files import TEMPORARY_PREFIX
+    from cryostore.chunks.durable_files import TEMPORARY_PREFIX
 
     try:
         names = {path.name for path in data_dir.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)}

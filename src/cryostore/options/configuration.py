@@ -67,7 +67,7 @@ class Configuration:
     catalog: str | None = field(default=None, repr=False)
     blobs: str | None = None
     keyring: str | None = None
-    """Where the master keys are (`chunks.keyring.parse_place`); None: in the data directory."""
+    """Where the master keys are (`chunks.keyring.parse_keyring_uri`); None: in the data directory."""
     host: str = "127.0.0.1"
     port: int = PORT_DEFAULT
     workers: int = field(default_factory=workers_default)

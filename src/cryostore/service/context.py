@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cryostore.catalog.database import Database
+from cryostore.chunks.disk_reserve import NO_RESERVE, Reserve
 from cryostore.chunks.records import Records
-from cryostore.chunks.reserve import NO_RESERVE, Reserve
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.ids import NewId
 from cryostore.core.limits import Limits

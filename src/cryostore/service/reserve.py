@@ -2,7 +2,7 @@
 
 The seams of database and blobs, with the reserve behind them: a write within `Reserve.spending` that meets a full disk
 is made again in the room of the reserve. Each transaction and each blob by itself, so that nothing is done twice.
-Does not live here: the reserve itself (`chunks.reserve`).
+Does not live here: the reserve itself (`chunks.disk_reserve`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from cryostore.catalog.database import Answer, Database, Transaction
 from cryostore.chunks.blobs import Appendable, Appender, BlobStore, Caching
-from cryostore.chunks.reserve import Reserve
+from cryostore.chunks.disk_reserve import Reserve
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import ConfigurationError
 from cryostore.model.chunks import LinkChunks, PutChunk

@@ -12,7 +12,7 @@ import pytest
 
 from conformance.database import DatabaseTests, GroupCommitTests, add, adding, names, numbering, numbers, together
 from cryostore.catalog import open_catalog
-from cryostore.catalog.database import AtOnce, NotAsUsualError
+from cryostore.catalog.database import FixedStatements, UnexpectedRowCountError
 from cryostore.catalog.postgres import clock as postgres_clock
 from cryostore.catalog.postgres import engine as postgres
 from cryostore.catalog.postgres import session as postgres_session
@@ -294,7 +294,7 @@ def test_a_statement_that_was_passed_over_is_not_taken_for_prepared(database, at
     """
 
     def write(name):
-        unit = AtOnce([adding(name), numbering(b"hot", 1)])
+        unit = FixedStatements([adding(name), numbering(b"hot", 1)])
         database.write(unit if at_once else unit.__call__)  # which is not known beforehand
 
     def fail():
@@ -315,8 +315,8 @@ def test_a_statement_that_was_passed_over_is_not_taken_for_prepared(database, at
 def test_a_batch_that_runs_again_is_nothing_for_the_log(database, caplog):
     """The library warns of what was passed over; with many nodes that would be a line for every few writes."""
     for _ in range(5):  # it depends on how fast the server is
-        with pytest.raises(NotAsUsualError):
-            database.write(AtOnce([numbering(b"none", 1), *[adding(b"%d" % number) for number in range(50)]]))
+        with pytest.raises(UnexpectedRowCountError):
+            database.write(FixedStatements([numbering(b"none", 1), *[adding(b"%d" % number) for number in range(50)]]))
     assert caplog.records == []
 
 

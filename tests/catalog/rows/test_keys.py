@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.catalog import sqlite
 from cryostore.catalog.rows import keys, vaults
+from cryostore.catalog.sqlite import engine as sqlite
 
 
 def test_the_newest_key_of_a_vault_seals_and_all_of_them_open(catalog):

@@ -12,8 +12,8 @@ import pytest
 from conformance.blobstore import BlobStoreTests
 from cryostore.chunks.blobs import Appendable, Gathering, Versioning, open_blobs
 from cryostore.chunks.blobs.cloud import KEYS_PER_PAGE, CloudBlobs
-from cryostore.chunks.blobs.cloud_place import CloudPlace
-from cryostore.chunks.blobs.trial import try_out
+from cryostore.chunks.blobs.cloud_url import CloudUrl
+from cryostore.chunks.blobs.self_test import check_blob_store
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFullError, StorageUnavailableError
 from support import s3
 
@@ -176,7 +176,7 @@ def test_wrong_credentials_are_an_outage_with_a_hint(url, monkeypatch):
 def test_nobody_there_is_an_outage_within_the_time_given(monkeypatch):
     for name, value in s3.CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    store = CloudBlobs(CloudPlace.parse("s3://bucket?endpoint=http://127.0.0.1:9&timeout=0.3"))
+    store = CloudBlobs(CloudUrl.parse("s3://bucket?endpoint=http://127.0.0.1:9&timeout=0.3"))
     for call in (lambda: store.put("a", b"x"), lambda: store.get("a"), lambda: list(store.list())):
         with pytest.raises(StorageUnavailableError) as caught:
             call()
@@ -206,7 +206,7 @@ def test_several_buffers_make_one_blob(store):
 
 
 def test_the_service_keeps_its_promises(store):
-    try_out(store, "a")
+    check_blob_store(store, "a")
     assert list(store.list()) == []
 
 

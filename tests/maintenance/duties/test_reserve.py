@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cryostore.chunks.reserve import Reserve
+from cryostore.chunks.disk_reserve import Reserve
 from cryostore.core.errors import StorageFullError
 from cryostore.maintenance.claims import SCRUB, claimed
 from cryostore.maintenance.figures import Figures, figures

@@ -9,7 +9,7 @@ import pytest
 
 from cryostore.catalog.rows import records
 from cryostore.catalog.rows.records import RecordKey
-from cryostore.chunks.pack import pack_key
+from cryostore.chunks.packs.format import pack_key
 from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError
 from cryostore.maintenance.gc.records import write_due
 from cryostore.maintenance.migrate import blobs as migrate_blobs

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from cryostore.chunks.envelope import HEADER_BYTES
-from cryostore.chunks.pack import PACK_HEADER_BYTES, pack_key
+from cryostore.chunks.packs.format import PACK_HEADER_BYTES, pack_key
 from cryostore.core.digest import Payload
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.maintenance import maintain

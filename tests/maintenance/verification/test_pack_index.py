@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import HEADER_BYTES, Header, Kind, seal
-from cryostore.chunks.pack import PACK_HEADER_BYTES, encode_header, pack_key
-from cryostore.chunks.pack_reader import PackReader
+from cryostore.chunks.packs.format import PACK_HEADER_BYTES, encode_header, pack_key
+from cryostore.chunks.packs.reader import PackReader
 from cryostore.core.digest import Payload
 from cryostore.core.errors import BlobNotFoundError, StorageUnavailableError
 from cryostore.maintenance.verification.pack_index import Unopened, envelopes, sound_envelopes

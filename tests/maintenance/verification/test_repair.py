@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from cryostore.chunks.envelope import Header
-from cryostore.chunks.pack import CHECK, PACK_HEADER_BYTES, encode_header, pack_key
+from cryostore.chunks.packs.format import CHECK, PACK_HEADER_BYTES, encode_header, pack_key
 from cryostore.core.digest import Payload
 from cryostore.maintenance.gc.collect import collect_all
 from cryostore.maintenance.verification import salvage

@@ -9,7 +9,7 @@ import pytest
 from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.catalog.rows import packs
 from cryostore.chunks.envelope import FIELDS, HEADER_BYTES
-from cryostore.chunks.pack import PACK_HEADER_BYTES, pack_key
+from cryostore.chunks.packs.format import PACK_HEADER_BYTES, pack_key
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import DAY_MS, HOUR_MS
 from cryostore.maintenance.claims import this_process

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cryostore.chunks.reserve import FILE
+from cryostore.chunks.disk_reserve import FILE
 from cryostore.core.errors import ConfigurationError
 from cryostore.options.configuration import Configuration
 from cryostore.server.watching import probes as probes_module

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from cryostore.chunks import files
+from cryostore.chunks import durable_files
 from cryostore.chunks.envelope import ENVELOPE_OVERHEAD_BYTES
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
@@ -206,8 +206,8 @@ def test_ids_are_those_that_are_passed_in(tmp_path):
 def test_the_names_of_new_directories_are_flushed(tmp_path, monkeypatch):
     """A power cut right after the first acknowledged write must not take the directory away with it."""
     flushed = []
-    real = files.sync_directory
-    monkeypatch.setattr(files, "sync_directory", lambda path: (flushed.append(path), real(path)))
+    real = durable_files.sync_directory
+    monkeypatch.setattr(durable_files, "sync_directory", lambda path: (flushed.append(path), real(path)))
     open_service(tmp_path / "new" / "store").close()
     assert {tmp_path, tmp_path / "new"} <= set(flushed)
 

@@ -24,10 +24,10 @@ import psycopg
 from cryostore.catalog.database import Answer, Statement, Transaction
 from cryostore.catalog.group_commit import GroupCommit, Pending, run_batch
 from cryostore.catalog.migration import migrate_to_newest
-from cryostore.catalog.postgres import writer as postgres_writer
-from cryostore.catalog.postgres.at_once import commit_at_once, statements_of
+from cryostore.catalog.postgres import writer_row as postgres_writer
 from cryostore.catalog.postgres.clock import DatabaseClock
 from cryostore.catalog.postgres.failure import Reason, reason, refusal, translate
+from cryostore.catalog.postgres.one_round_trip import commit_at_once, statements_of
 from cryostore.catalog.postgres.session import (
     READER_IDLE_SECONDS,
     MoreStatementsError,
@@ -36,7 +36,7 @@ from cryostore.catalog.postgres.session import (
     PostgresTransaction,
     Session,
 )
-from cryostore.catalog.postgres.writer import WriterRow
+from cryostore.catalog.postgres.writer_row import WriterRow
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.traffic import Traffic

@@ -156,6 +156,6 @@ def open_blobs(place: str | Path) -> BlobStore:
 def _open_cloud(url: str) -> BlobStore:
     # Here alone, so that only who keeps blobs there pays for loading the library
     from cryostore.chunks.blobs.cloud import CloudBlobs  # noqa: PLC0415
-    from cryostore.chunks.blobs.cloud_place import CloudPlace  # noqa: PLC0415
+    from cryostore.chunks.blobs.cloud_url import CloudUrl  # noqa: PLC0415
 
-    return CloudBlobs(CloudPlace.parse(url))
+    return CloudBlobs(CloudUrl.parse(url))

@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 import obstore
 from obstore.exceptions import BaseError
 
-from cryostore.chunks.blobs.cloud_place import CONNECTIONS_MAX, CloudPlace
+from cryostore.chunks.blobs.backoff import Patience
+from cryostore.chunks.blobs.cloud_failure import Refusal, Verdict, judge
+from cryostore.chunks.blobs.cloud_url import CONNECTIONS_MAX, CloudUrl
 from cryostore.chunks.blobs.key import KEY_PATTERN, check_key
-from cryostore.chunks.blobs.patience import Patience
-from cryostore.chunks.blobs.refusal import Refusal, Verdict, judge
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import DamagedDataError
 from cryostore.core.traffic import Traffic
@@ -40,7 +40,7 @@ Answer = TypeVar("Answer")
 class CloudBlobs:
     """A BlobStore, Gathering, in a cloud. Connects when it is first used, and holds nothing but connections."""
 
-    def __init__(self, place: CloudPlace, *, patience: Patience | None = None) -> None:
+    def __init__(self, place: CloudUrl, *, patience: Patience | None = None) -> None:
         self.store = place.open()
         self._name = f"{place.scheme}://{place.bucket}"
         self._folder = f"{place.prefix}/" if place.prefix else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from cryostore.chunks.blobs.key import SEGMENT_PATTERN, check_key
 from cryostore.chunks.blobs.local_append import LocalAppender, cut_file, file_owned
 from cryostore.chunks.blobs.local_read import OpenFiles
-from cryostore.chunks.files import (
+from cryostore.chunks.durable_files import (
     ABSENT,
     DIRECTORY_MODE,
     STAGING,

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cryostore.chunks.files import FILE_MODE, FULL, storage_error, sync_directory, write_all
+from cryostore.chunks.durable_files import FILE_MODE, FULL, storage_error, sync_directory, write_all
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.limits import MIB

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from cryostore.chunks.files import OUT_OF_DESCRIPTORS, storage_error
+from cryostore.chunks.durable_files import OUT_OF_DESCRIPTORS, storage_error
 from cryostore.core.errors import DamagedDataError
 
 OPEN_FILES_MAX = 64

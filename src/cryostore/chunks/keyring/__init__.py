@@ -32,7 +32,7 @@ __all__ = [
     "create_keyring",
     "open_keyring",
     "open_or_create_keyring",
-    "parse_place",
+    "parse_keyring_uri",
     "unwrap",
     "wrapped_key_id",
 ]
@@ -96,7 +96,7 @@ class Place(NamedTuple):
         return Path(self.rest) if self.scheme == "file" else None
 
 
-def parse_place(text: str) -> Place:
+def parse_keyring_uri(text: str) -> Place:
     """Read `--keyring`. Raises ConfigurationError, which never repeats a command's arguments."""
     match = SCHEME.fullmatch(text)
     scheme, rest = match.groups() if match else ("file", text)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cryostore.chunks.files import TEMPORARY_PREFIX, create_file, storage_errors, sync_directory, write_all
+from cryostore.chunks.durable_files import TEMPORARY_PREFIX, create_file, storage_errors, sync_directory, write_all
 from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, Document, NoDocumentError, decode
 from cryostore.chunks.keyring.master_key import MasterKey
 from cryostore.core.errors import ConfigurationError, KeyMissingError

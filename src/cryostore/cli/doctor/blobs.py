@@ -34,11 +34,11 @@ def blobs(store: BlobStore, shown: str, *, name: str | None) -> Diagnoses:
 
 
 def _trial(store: BlobStore, name: str) -> Diagnosis:
-    from cryostore.chunks.blobs.trial import try_out
+    from cryostore.chunks.blobs.self_test import check_blob_store
 
     about = "blob service"
     try:
-        try_out(store, name)
+        check_blob_store(store, name)
     except CryostoreError as problem:
         return failed(about, problem, "allow this access key to get, put, list and delete objects under the prefix")
     return ok(about, "puts only if absent, and shows and deletes what it was given")

@@ -10,7 +10,7 @@ from cryostore.core.time import SECOND_MS
 
 if TYPE_CHECKING:
     from cryostore.catalog.database import Database
-    from cryostore.catalog.postgres.set_up import SetUp
+    from cryostore.catalog.postgres.server_settings import ServerSettings
 
 PREDICATE_LOCKS_MIN = 256
 SESSIONS_SHARE_MAX = 0.8
@@ -20,7 +20,7 @@ SKEW_SECONDS_NOTED = 60
 def catalog(database: Database, shown: str, *, on_server: bool, now_ms: int) -> Diagnoses:
     """Everything about an opened catalog; nothing in it is changed. `shown` names it for people."""
     if on_server:
-        from cryostore.catalog.postgres import set_up as postgres_set_up
+        from cryostore.catalog.postgres import server_settings as postgres_set_up
 
         try:
             found = database.read(postgres_set_up.find)
@@ -37,7 +37,7 @@ def catalog(database: Database, shown: str, *, on_server: bool, now_ms: int) -> 
     yield from _claims(database)
 
 
-def _rights(found: SetUp) -> Diagnoses:
+def _rights(found: ServerSettings) -> Diagnoses:
     if not found.may_write:
         advice = "GRANT ALL ON ALL TABLES IN SCHEMA public TO the role, or let it own the database"
         yield error("rights", "the role may not read and change every table", advice)
@@ -48,7 +48,7 @@ def _rights(found: SetUp) -> Diagnoses:
         yield ok("rights", "the role may work, and upgrade the schema")
 
 
-def _settings(found: SetUp) -> Diagnoses:
+def _settings(found: ServerSettings) -> Diagnoses:
     about = "catalog settings"
     as_wanted = True
     if not found.is_flushed:
@@ -69,7 +69,7 @@ def _settings(found: SetUp) -> Diagnoses:
 
 def _schema(database: Database) -> Diagnosis:
     from cryostore.catalog import migration
-    from cryostore.catalog.queries.moves import schema_version
+    from cryostore.catalog.queries.store_copy import schema_version
 
     about, known = "schema", len(migration.steps())
     try:

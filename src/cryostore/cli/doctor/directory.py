@@ -65,7 +65,7 @@ def _file_system(mount: MountPoint | None) -> Diagnosis:
 
 
 def _room(data_dir: Path) -> Diagnosis:
-    from cryostore.chunks.reserve import FILE
+    from cryostore.chunks.disk_reserve import FILE
     from cryostore.cli.progress import size
 
     status = os.statvfs(data_dir)

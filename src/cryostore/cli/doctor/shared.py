@@ -84,14 +84,14 @@ class NoDirectoryError(ConfigurationError):
 def _is_unprepared(database: Database | CryostoreError, store: BlobStore | CryostoreError) -> bool:
     """Whether neither the catalog nor the blobs hold a store: then nothing is wrong, but `cryo init` did not run."""
     from cryostore.catalog import NoCatalogError
-    from cryostore.catalog.queries import moves
+    from cryostore.catalog.queries import store_copy
     from cryostore.chunks.marker import newest_marker
 
     try:
         if isinstance(database, CryostoreError):
             is_empty = isinstance(database, NoCatalogError)
         else:
-            is_empty = database.read(moves.schema_version) > 0 and database.read(moves.is_empty)
+            is_empty = database.read(store_copy.schema_version) > 0 and database.read(store_copy.is_empty)
         if isinstance(store, CryostoreError):
             return is_empty and isinstance(store, NoDirectoryError)
         return is_empty and newest_marker(store) is None
@@ -111,10 +111,10 @@ def _unprepared(place: SharedPlace, source: KeyringSource | CryostoreError) -> D
 
 
 def _keyring(place: SharedPlace, source: KeyringSource) -> Diagnosis:
-    from cryostore.chunks.keyring import parse_place
+    from cryostore.chunks.keyring import parse_keyring_uri
 
     number = len(source.document().keys)
-    path = parse_place(place.keyring).path
+    path = parse_keyring_uri(place.keyring).path
     if path is not None and (mode := path.stat().st_mode & 0o777) & 0o077:
         return warning("keyring", f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")
     return ok("keyring", f"{source.place}, {number} {'key' if number == 1 else 'keys'}")

@@ -279,7 +279,7 @@ def _read(path: Path) -> Document:
 
 def _write(path: Path, data: bytes, document: Document) -> None:
     """Write a new file, and read it back. Raises StorageUnavailableError, ConfigurationError."""
-    from cryostore.chunks.files import create_file, storage_errors
+    from cryostore.chunks.durable_files import create_file, storage_errors
     from cryostore.core.errors import BlobExistsError, ConfigurationError
 
     try:

@@ -37,12 +37,12 @@ class StorePlace:
     @property
     def keyring_place(self) -> Place:
         """Where its keyring is, or is to be. Raises ConfigurationError."""
-        from cryostore.chunks.keyring import parse_place
+        from cryostore.chunks.keyring import parse_keyring_uri
         from cryostore.service.opening.keyring import place_of
 
         if self.data_dir is not None:
             return place_of(self.data_dir, self.keyring)
-        return parse_place(self.keyring or "")
+        return parse_keyring_uri(self.keyring or "")
 
     def open_keyring(self) -> KeyringSource:
         """Open its keyring, which must be there. Raises ConfigurationError."""

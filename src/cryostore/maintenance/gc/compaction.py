@@ -16,7 +16,7 @@ from typing import NamedTuple
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.rows import chunks, packs
 from cryostore.catalog.rows.chunks import PackedChunk
-from cryostore.chunks.pack_put import WHOLE_BYTES_MIN
+from cryostore.chunks.packs.immutable import WHOLE_BYTES_MIN
 from cryostore.chunks.store import Location
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError
 from cryostore.core.limits import KIB, MIB

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cryostore.catalog.database import Answer, Transaction
 from cryostore.catalog.processes import epoch as collections
-from cryostore.catalog.queries import stamps
+from cryostore.catalog.queries import timestamps
 from cryostore.service import Context
 
 
@@ -104,5 +104,5 @@ class Run:
 
 
 def _next_epoch(transaction: Transaction, now_ms: int) -> int:
-    stamps.correct_future(transaction, now_ms=now_ms)
+    timestamps.correct_future(transaction, now_ms=now_ms)
     return collections.next_epoch(transaction)

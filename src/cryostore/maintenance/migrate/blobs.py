@@ -22,13 +22,13 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from cryostore.catalog.database import Transaction
-from cryostore.catalog.queries import damage, moves
+from cryostore.catalog.queries import damage, store_copy
 from cryostore.catalog.queries.damage import Place
-from cryostore.catalog.queries.moves import BEGUN, NamedPack, Note
+from cryostore.catalog.queries.store_copy import BEGUN, NamedPack, Note
 from cryostore.catalog.rows import records
 from cryostore.catalog.rows.records import RecordKey, RecordRow
 from cryostore.chunks.keyring import Keyring
-from cryostore.chunks.pack import PREFIX, SUFFIX, pack_key
+from cryostore.chunks.packs.format import PREFIX, SUFFIX, pack_key
 from cryostore.chunks.records import NAME_PATTERN, RecordName
 from cryostore.core.digest import Buffer, sha256
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, ConfigurationError
@@ -104,7 +104,7 @@ class _Put(NamedTuple):
 def wanted_blobs(source: Side) -> Iterator[Wanted]:
     """Every blob that the rows of a store name: its packs, but those that are being deleted, and its records."""
     after = 0
-    while found := source.read(partial(moves.packs, after=after, limit=ROWS_PER_PAGE)):
+    while found := source.read(partial(store_copy.packs, after=after, limit=ROWS_PER_PAGE)):
         yield from (Wanted(pack_key(pack.name), pack) for pack in found)
         after = found[-1].pack_number
     behind = RecordKey("")
@@ -151,11 +151,11 @@ class Blobs:
 
     def copy(self) -> Iterator[Step]:
         """Copy all that is not there yet, step by step. May be broken off and begun again."""
-        total = self._source.read(moves.count_blobs)
+        total = self._source.read(store_copy.count_blobs)
         done = done_bytes = 0
         with ThreadPoolExecutor(WORKERS, "migrate") as pool:
             for some in batches(wanted_blobs(self._source)):
-                notes = self._target.read(partial(moves.notes, keys=[one.key for one in some]))
+                notes = self._target.read(partial(store_copy.notes, keys=[one.key for one in some]))
                 seen = list(pool.map(lambda one: self._look(one, notes.get(one.key)), some))  # noqa: B023 - runs at once
                 for portion in portions(seen, lambda one: 0 if one.is_done else one.size or 0):
                     self._copy(pool, portion)
@@ -178,7 +178,7 @@ class Blobs:
         new = [one for one in portion if one.size is not None and not one.is_done]
         begun = [Note(one.wanted.key, one.size or 0) for one in new if one.note is None and not one.foreign]
         if begun:
-            self._target.write(partial(moves.note, some=begun))
+            self._target.write(partial(store_copy.note, some=begun))
         put: list[_Put] = []
         for done in pool.map(self._carry, new):
             if done is not None:
@@ -194,7 +194,7 @@ class Blobs:
         if damaged:
             self._mark(damaged)
         if put:
-            self._target.write(partial(moves.note, some=[done.note for done in put]))
+            self._target.write(partial(store_copy.note, some=[done.note for done in put]))
         for done in put:
             self.carried.copied += 1
             self.carried.copied_bytes += done.note.size
@@ -271,13 +271,13 @@ class Blobs:
     def _remove_strays(self) -> Iterator[Step]:
         """Remove what an earlier run has copied, and the source has no more."""
         after, done = "", 0
-        while notes := self._target.read(partial(moves.notes_page, after=after, limit=ROWS_PER_PAGE)):
+        while notes := self._target.read(partial(store_copy.notes_page, after=after, limit=ROWS_PER_PAGE)):
             wanted = self._source.read(partial(_still_wanted, keys=[note.key for note in notes]))
             for note in notes:
                 done += 1
                 if note.key not in wanted:
                     self._target.delete(note.key)
-                    self._target.write(partial(moves.forget_note, key=note.key))
+                    self._target.write(partial(store_copy.forget_note, key=note.key))
                     self.carried.removed += 1
             yield Step("sweep", done)
             after = notes[-1].key
@@ -286,7 +286,7 @@ class Blobs:
 def _still_wanted(transaction: Transaction, keys: Sequence[str]) -> set[str]:
     """Those of the keys that rows of the source name."""
     names = {key.rpartition("/")[2].removesuffix(SUFFIX): key for key in keys if key.startswith(PREFIX)}
-    found = {names[name] for name in moves.pack_names(transaction, list(names))}
+    found = {names[name] for name in store_copy.pack_names(transaction, list(names))}
     for key in keys:
         if match := NAME_PATTERN.fullmatch(key):
             name = RecordName(match[1], *map(int, match.groups()[1:]))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cryostore.catalog.queries import damage
 from cryostore.catalog.queries.damage import Place
-from cryostore.catalog.queries.moves import NamedPack
+from cryostore.catalog.queries.store_copy import NamedPack
 from cryostore.catalog.rows import chunks
 from cryostore.catalog.rows.chunks import PlacedChunk
 from cryostore.catalog.rows.records import COMMIT
@@ -21,7 +21,7 @@ from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import open_envelope
 from cryostore.chunks.keyring import Keyring
-from cryostore.chunks.pack import pack_key
+from cryostore.chunks.packs.format import pack_key
 from cryostore.chunks.records import RecordName, Records
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import (

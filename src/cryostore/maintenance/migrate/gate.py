@@ -12,12 +12,12 @@ from functools import partial
 import msgspec
 
 from cryostore.catalog.database import Transaction
-from cryostore.catalog.queries import moves
+from cryostore.catalog.queries import store_copy
 from cryostore.catalog.rows import keys
 from cryostore.catalog.rows.keys import WrappedRow
 from cryostore.chunks.keyring import Keyring, unwrap, wrapped_key_id
 from cryostore.chunks.marker import Marker, newest_marker, put_marker
-from cryostore.chunks.pack import PREFIX as PACKS_PREFIX
+from cryostore.chunks.packs.format import PREFIX as PACKS_PREFIX
 from cryostore.chunks.records import PREFIX as RECORDS_PREFIX
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.ids import NewId
@@ -128,7 +128,7 @@ def _store(source: Side, keyring: Keyring, token: bytes) -> str:
 
 
 def _require_one_schema(source: Side, target: Side) -> None:
-    here, there = source.read(moves.schema_version), target.read(moves.schema_version)
+    here, there = source.read(store_copy.schema_version), target.read(store_copy.schema_version)
     if here != there:
         raise ConfigurationError(f"{source.name} has schema version {here}, {target.name} has {there}")
 
@@ -158,7 +158,7 @@ def _require_empty(source: Side, target: Side, away: Mark | None) -> None:
             f"{source.name} was moved to {away.other}, or is being moved there",
             hint="repeat the command that did so, or let the store be used again: cryo migrate --take-back",
         )
-    if not target.read(moves.is_empty):
+    if not target.read(store_copy.is_empty):
         raise _taken(target)
     if target.has_any(PACKS_PREFIX) or target.has_any(RECORDS_PREFIX) or _newest_marker(target) is not None:
         raise ConfigurationError(f"{target.name}: the data of a store is there already", hint=EMPTY_HINT)

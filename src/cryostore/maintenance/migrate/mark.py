@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from cryostore.catalog.database import Transaction
-from cryostore.catalog.queries import moves
+from cryostore.catalog.queries import store_copy
 from cryostore.catalog.rows import keys
 from cryostore.catalog.rows.keys import WrappedRow
 from cryostore.chunks.keyring import MAGIC, Keyring, unwrap
@@ -74,9 +74,9 @@ def identity_of(keyring: Keyring, wrapped: bytes) -> str:
 
 def begin_into(transaction: Transaction, mark: Mark) -> bool:
     """Mark an empty catalog; false if it is none, or somebody has made a store of it by now."""
-    if not moves.is_empty(transaction):
+    if not store_copy.is_empty(transaction):
         return False
-    moves.begin_notes(transaction)
+    store_copy.begin_notes(transaction)
     keys.insert_secret(transaction, TOKEN_SECRET, mark.encode())
     return True
 
@@ -85,7 +85,7 @@ def end_into(transaction: Transaction, mark: Mark, token: bytes) -> bool:
     """Let a store be opened that all was copied into; false if it was let already."""
     if not _replace(transaction, mark.encode(), token):
         return False
-    moves.end_notes(transaction)
+    store_copy.end_notes(transaction)
     return True
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from cryostore.catalog import open_catalog
 from cryostore.catalog.database import Database
-from cryostore.catalog.queries import moves
+from cryostore.catalog.queries import store_copy
 from cryostore.catalog.rows import records
 from cryostore.chunks.blobs import open_blobs
-from cryostore.chunks.files import make_directory, storage_errors
+from cryostore.chunks.disk_reserve import Reserve
+from cryostore.chunks.durable_files import make_directory, storage_errors
 from cryostore.chunks.keyring import Keyring
-from cryostore.chunks.reserve import Reserve
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.time import Clock
@@ -131,7 +131,7 @@ class NodesPlace:
             return
         others = 0
         for _ in range(LOOKS_MAX):
-            others = database.read(partial(moves.other_sessions, ours=ours))
+            others = database.read(partial(store_copy.other_sessions, ours=ours))
             if not others:
                 return
             time.sleep(LOOK_SECONDS)

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from cryostore.catalog.queries import moves
+from cryostore.catalog.queries import store_copy
 from cryostore.catalog.rows import chunks, keys, packs, records
 from cryostore.catalog.rows.keys import WRAPPED
 from cryostore.catalog.tables import TABLES
 from cryostore.chunks.keyring import Keyring, unwrap
-from cryostore.chunks.pack import pack_key
+from cryostore.chunks.packs.format import pack_key
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.ids import NewId
 from cryostore.core.time import Clock
@@ -112,14 +112,14 @@ def migrate(
 def plan(source: Side) -> Plan:
     """What a move would copy. Changes nothing."""
     rows = {table.name: count_rows(source, [table]) for table in TABLES}
-    return Plan(source.read(moves.count_blobs), _chunk_bytes(source), rows)
+    return Plan(source.read(store_copy.count_blobs), _chunk_bytes(source), rows)
 
 
 def _chunk_bytes(source: Side) -> int:
     total, after = 0, FIRST_CHUNK
     while until := source.read(partial(chunks.count_step, after=after)):
-        total, after = total + source.read(partial(moves.chunk_bytes, after=after, until=until)), until
-    return total + source.read(partial(moves.chunk_bytes, after=after, until=LAST_CHUNK))
+        total, after = total + source.read(partial(store_copy.chunk_bytes, after=after, until=until)), until
+    return total + source.read(partial(store_copy.chunk_bytes, after=after, until=LAST_CHUNK))
 
 
 def is_settled(source: Side) -> bool:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from cryostore.catalog.queries import moves
-from cryostore.catalog.queries.moves import BEGUN, NamedPack, Note
+from cryostore.catalog.queries import store_copy
+from cryostore.catalog.queries.store_copy import BEGUN, NamedPack, Note
 from cryostore.chunks.envelope import open_envelope
 from cryostore.chunks.keyring import Keyring
 from cryostore.core.digest import sha256
@@ -58,7 +58,7 @@ class BlobCheck:
 
         Raises DamagedDataError if one is not there as it was put: a later run copies those again.
         """
-        total = self._source.read(moves.count_blobs)
+        total = self._source.read(store_copy.count_blobs)
         bad: list[str] = []
         with ThreadPoolExecutor(WORKERS, "migrate") as pool:
             for some in batches(wanted_blobs(self._source)):
@@ -73,7 +73,7 @@ class BlobCheck:
             )
 
     def _asked(self, some: Sequence[Wanted]) -> list[_Asked]:
-        notes = self._target.read(partial(moves.notes, keys=[one.key for one in some]))
+        notes = self._target.read(partial(store_copy.notes, keys=[one.key for one in some]))
         first = self.verified.blobs
         self.verified.blobs += len(some)
         return [
@@ -101,7 +101,7 @@ class BlobCheck:
 
     def _open_one(self, pack: NamedPack, data: bytes) -> str | None:
         """Open an envelope by the rows of the target, as a restore does."""
-        row = self._target.read(partial(moves.first_chunk, pack_number=pack.pack_number))
+        row = self._target.read(partial(store_copy.first_chunk, pack_number=pack.pack_number))
         if row is None:
             return None
         _, digest, key_number, offset, sealed_length, length = row
@@ -123,5 +123,5 @@ class BlobCheck:
         bad = [one.note._replace(digest=BEGUN) for one, problem in zip(portion, problems, strict=True)
                if problem and one.note is not None]  # fmt: skip
         if bad:
-            self._target.write(partial(moves.note, some=bad))
+            self._target.write(partial(store_copy.note, some=bad))
         return [problem for problem in problems if problem]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryostore.catalog import open_catalog
 from cryostore.chunks.blobs import open_blobs
-from cryostore.chunks.files import storage_errors, sync_directory
+from cryostore.chunks.durable_files import storage_errors, sync_directory
 from cryostore.chunks.keyring import Keyring
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.time import Clock

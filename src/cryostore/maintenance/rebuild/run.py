@@ -46,8 +46,8 @@ from cryostore.catalog.rows.vaults import VaultRow
 from cryostore.chunks.blobs import Appendable, BlobStore
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.keyring import Keyring
-from cryostore.chunks.pack import list_packs, settle
-from cryostore.chunks.pack_reader import PackReader
+from cryostore.chunks.packs.format import list_packs, settle
+from cryostore.chunks.packs.reader import PackReader
 from cryostore.chunks.records import Records
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance.progress import Progress

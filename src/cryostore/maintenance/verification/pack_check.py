@@ -16,8 +16,8 @@ from cryostore.catalog.rows.chunks import PlacedChunk
 from cryostore.catalog.rows.packs import PackRow
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import Header, open_envelope
-from cryostore.chunks.pack import PACK_HEADER_BYTES, decode_header
-from cryostore.chunks.pack_reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, Placed
+from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header
+from cryostore.chunks.packs.reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, Placed
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.verification import finding

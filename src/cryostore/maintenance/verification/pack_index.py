@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import open_envelope
-from cryostore.chunks.pack_reader import PackReader, Placed
+from cryostore.chunks.packs.reader import PackReader, Placed
 from cryostore.core.errors import DamagedDataError
 
 KeyOf = Callable[[bytes], DataKey | None]

@@ -31,8 +31,8 @@ from cryostore.catalog.queries import damage
 from cryostore.catalog.rows import chunks, packs
 from cryostore.catalog.rows.chunks import ChunkRow
 from cryostore.chunks.envelope import Kind
-from cryostore.chunks.pack import PACK_HEADER_BYTES, decode_header
-from cryostore.chunks.pack_reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, Placed
+from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header
+from cryostore.chunks.packs.reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, Placed
 from cryostore.chunks.store import Location
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import MIB

@@ -33,7 +33,7 @@ from cryostore.catalog.rows.chunks import PlacedChunk
 from cryostore.catalog.rows.packs import VerifiedPack
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import open_envelope
-from cryostore.chunks.pack_reader import PackReader
+from cryostore.chunks.packs.reader import PackReader
 from cryostore.chunks.store import Location
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import MIB

@@ -17,7 +17,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
-from cryostore.chunks.reserve import NO_RESERVE, Reserve
+from cryostore.chunks.disk_reserve import NO_RESERVE, Reserve
 from cryostore.core.errors import CryostoreError
 from cryostore.server.pool import Pool
 from cryostore.server.watching.exposition import CONTENT_TYPE, PROMPT_SECONDS, DiskState, draining, living, text

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import groupby, islice
 from typing import NoReturn
 
-from cryostore.catalog import numbers
+from cryostore.catalog import sequences
 from cryostore.catalog.database import Database, Transaction
 from cryostore.catalog.processes import epoch as collections
 from cryostore.catalog.rows import lineages, records
@@ -92,10 +92,10 @@ def _note(transaction: Transaction, count: int, unknown: list[RecordKey], *, fir
     for table, noun in (("lineage", COMMIT), ("vault", VAULT)):
         highest = max((key.number for key in unknown if key.noun == noun), default=0)
         if highest:
-            numbers.count_from(transaction, tables[table], highest)
+            sequences.count_from(transaction, tables[table], highest)
     if first and unknown:
         for table, left_out in (("vault_key", KEYS_LEFT_OUT), ("upload", LISTS_LEFT_OUT)):
-            numbers.count_from(transaction, tables[table], numbers.highest(transaction, tables[table]) + left_out)
+            sequences.count_from(transaction, tables[table], sequences.highest(transaction, tables[table]) + left_out)
 
 
 def require_none(transaction: Transaction) -> None:

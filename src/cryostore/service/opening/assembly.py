@@ -18,10 +18,10 @@ import msgspec
 from cryostore.catalog.database import Database, Transaction
 from cryostore.catalog.rows import chunks, keys, packs, vaults
 from cryostore.chunks.blobs import Appendable, BlobStore
+from cryostore.chunks.disk_reserve import NO_RESERVE, Reserve
 from cryostore.chunks.keyring import MasterKey, unwrap
-from cryostore.chunks.pack import cut_torn_tail, pack_key
+from cryostore.chunks.packs.format import cut_torn_tail, pack_key
 from cryostore.chunks.records import Records
-from cryostore.chunks.reserve import NO_RESERVE, Reserve
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.errors import (
     BlobNotFoundError,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cryostore.catalog.database import Database
 from cryostore.catalog.rows import keys
-from cryostore.chunks.files import staged_file, storage_errors, sync_directory
+from cryostore.chunks.durable_files import staged_file, storage_errors, sync_directory
 from cryostore.chunks.keyring import Keyring, unwrap
 from cryostore.service.access import wrapping_context
 

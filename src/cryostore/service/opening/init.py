@@ -22,10 +22,10 @@ from pathlib import Path
 from cryostore.catalog.database import Database
 from cryostore.catalog.rows import keys
 from cryostore.chunks.blobs import BlobStore
-from cryostore.chunks.blobs.trial import try_out
-from cryostore.chunks.keyring import KeyringSource, open_or_create_keyring, parse_place
+from cryostore.chunks.blobs.self_test import check_blob_store
+from cryostore.chunks.keyring import KeyringSource, open_or_create_keyring, parse_keyring_uri
 from cryostore.chunks.marker import Marker, newest_marker, put_marker
-from cryostore.chunks.pack import PREFIX as PACKS_PREFIX
+from cryostore.chunks.packs.format import PREFIX as PACKS_PREFIX
 from cryostore.chunks.records import PREFIX as RECORDS_PREFIX
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError
 from cryostore.core.ids import NewId, random_id
@@ -169,7 +169,7 @@ def _keyring(
     place: SharedPlace, new_id: NewId, on_created: Callable[[Path], None], *, may_create: bool
 ) -> tuple[KeyringSource, bool]:
     """The keyring, and whether it was made now."""
-    path = parse_place(place.keyring).path
+    path = parse_keyring_uri(place.keyring).path
     if path is None or path.exists() or not may_create:
         return place.open_keyring(), False
     made: list[Path] = []
@@ -206,7 +206,7 @@ def _bound(
     if kept.identity.bound:
         require_marker(kept.identity, marker, place.shown_blobs)
         return kept.identity, True
-    try_out(blobs, new_id())  # a marker is worth nothing where it can be replaced
+    check_blob_store(blobs, new_id())  # a marker is worth nothing where it can be replaced
     if marker is None and kept.identity.blobs != place.shown_blobs:
         kept = _made_anew(place, database, ring, kept, new_id)
     if marker is not None or not put_marker(blobs, kept.identity.marker):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cryostore.chunks.keyring import KeyringSource, Place, open_keyring, open_or_create_keyring, parse_place
+from cryostore.chunks.keyring import KeyringSource, Place, open_keyring, open_or_create_keyring, parse_keyring_uri
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError
 from cryostore.core.ids import NewId
 
@@ -22,7 +22,7 @@ def place_of(data_dir: Path, keyring: str | None) -> Place:
     inside = data_dir / KEYRING
     if keyring is None:
         return Place("file", str(inside))
-    place = parse_place(keyring)
+    place = parse_keyring_uri(keyring)
     if inside.exists() and not (place.path is not None and place.path.exists() and place.path.samefile(inside)):
         raise ConfigurationError(
             f"{inside} is there, and another keyring is named",

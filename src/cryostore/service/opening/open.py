@@ -15,11 +15,11 @@ from pathlib import Path
 from cryostore.catalog import open_catalog
 from cryostore.catalog.database import Database
 from cryostore.chunks.blobs import open_blobs
-from cryostore.chunks.files import make_directory
+from cryostore.chunks.disk_reserve import Reserve
+from cryostore.chunks.durable_files import make_directory
 from cryostore.chunks.keyring import KeyringSource
-from cryostore.chunks.pack import PREFIX as PACKS_PREFIX
+from cryostore.chunks.packs.format import PREFIX as PACKS_PREFIX
 from cryostore.chunks.records import PREFIX as RECORDS_PREFIX
-from cryostore.chunks.reserve import Reserve
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError, StorageUnavailableError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.limits import Limits

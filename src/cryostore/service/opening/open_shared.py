@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode
 from cryostore.catalog import POSTGRES, NoCatalogError, open_catalog
 from cryostore.catalog.database import Database
 from cryostore.chunks.blobs import BlobStore, open_blobs
-from cryostore.chunks.keyring import KeyringSource, open_keyring, parse_place
+from cryostore.chunks.keyring import KeyringSource, open_keyring, parse_keyring_uri
 from cryostore.chunks.marker import is_superseded
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError, KeyUnavailableError
 from cryostore.core.ids import NewId, random_id
@@ -71,7 +71,7 @@ class SharedPlace(NamedTuple):
 
     def open_keyring(self) -> KeyringSource:
         """Open the keyring, which must be there. Raises ConfigurationError."""
-        place = parse_place(self.keyring)
+        place = parse_keyring_uri(self.keyring)
         if place.path is not None and not place.path.exists():
             raise ConfigurationError(
                 f"keyring {place.path} is missing, and without it nothing in the store can be read",

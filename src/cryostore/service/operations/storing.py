@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cryostore.catalog.database import Answer, AtOnce, NotAsUsualError, Statement, Transaction
+from cryostore.catalog.database import Answer, FixedStatements, Statement, Transaction, UnexpectedRowCountError
 from cryostore.catalog.rows import chunks, jobs, packs
 from cryostore.catalog.rows.chunks import ChunkRow
 from cryostore.catalog.rows.jobs import JobRow
@@ -183,8 +183,8 @@ class _Recording:
         stored = self._stored
         if self._at_once is not None and stored is not None and stored.row is not None:
             statements = [*self._insertion(stored, stored.row), *self._at_once()]
-            with contextlib.suppress(NotAsUsualError):  # step by step, then
-                self._context.database.write(AtOnce(statements))
+            with contextlib.suppress(UnexpectedRowCountError):  # step by step, then
+                self._context.database.write(FixedStatements(statements))
                 return
         self._context.database.write(self._run)
 

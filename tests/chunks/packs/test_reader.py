@@ -8,8 +8,8 @@ import pytest
 
 from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.blobs.memory import MemoryBlobs
-from cryostore.chunks.pack import PACK_HEADER_BYTES, encode_header, pack_key
-from cryostore.chunks.pack_reader import PackReader
+from cryostore.chunks.packs.format import PACK_HEADER_BYTES, encode_header, pack_key
+from cryostore.chunks.packs.reader import PackReader
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError
 from cryostore.core.ids import random_id

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cryostore.chunks.files import create_file, make_directory, storage_error, sweep_staging, write_all
+from cryostore.chunks.durable_files import create_file, make_directory, storage_error, sweep_staging, write_all
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFullError, StorageUnavailableError
 
 

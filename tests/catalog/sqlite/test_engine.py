@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 
 from conformance.database import DatabaseTests, FullDatabaseTests, GroupCommitTests, add, names
-from cryostore.catalog import migration, open_catalog, sqlite
+from cryostore.catalog import migration, open_catalog
 from cryostore.catalog.group_commit import Pending
 from cryostore.catalog.migration import statements
-from cryostore.catalog.sqlite import DIALECT, SqliteDatabase, SqliteTransaction
+from cryostore.catalog.sqlite import engine as sqlite
+from cryostore.catalog.sqlite.engine import DIALECT, SqliteDatabase, SqliteTransaction
 from cryostore.core.errors import DamagedDataError, StorageFullError, StorageUnavailableError
 from support.small_disk import small_disk
 
@@ -101,7 +102,7 @@ def test_commits_wait_for_the_disk(database):
 def test_every_commit_is_flushed(tmp_path):
     """Seen from outside: as many flushes of the log as commits of one writer, at the least."""
     program = (
-        "import sys; from pathlib import Path; from cryostore.catalog.sqlite import SqliteDatabase\n"
+        "import sys; from pathlib import Path; from cryostore.catalog.sqlite.engine import SqliteDatabase\n"
         "database = SqliteDatabase(Path(sys.argv[1]))\n"
         "database.write(lambda t: t.run('CREATE TABLE thing (name BLOB)'))\n"
         "for number in range(20): database.write(lambda t: t.run('INSERT INTO thing VALUES (:n)', n=b'x'))\n"

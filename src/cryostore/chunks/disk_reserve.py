@@ -18,7 +18,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
-from cryostore.chunks.files import (
+from cryostore.chunks.durable_files import (
     FULL,
     STAGING,
     TEMPORARY_PREFIX,

@@ -6,15 +6,15 @@ import pytest
 
 from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.blobs.cloud import CloudBlobs
-from cryostore.chunks.blobs.cloud_place import REQUEST_SECONDS_MAX, CloudPlace
+from cryostore.chunks.blobs.cloud_url import REQUEST_SECONDS_MAX, CloudUrl
 from cryostore.core.errors import ConfigurationError
 
 
 def test_an_s3_url_names_bucket_prefix_endpoint_and_region():
-    place = CloudPlace.parse("s3://bucket/a/b.c/?endpoint=https://host:8443/&region=eu-central-1&timeout=5")
+    place = CloudUrl.parse("s3://bucket/a/b.c/?endpoint=https://host:8443/&region=eu-central-1&timeout=5")
     assert (place.scheme, place.bucket, place.prefix) == ("s3", "bucket", "a/b.c")
     assert (place.endpoint, place.region, place.request_seconds_max) == ("https://host:8443", "eu-central-1", 5)
-    place = CloudPlace.parse("s3://bucket")
+    place = CloudUrl.parse("s3://bucket")
     assert (place.prefix, place.endpoint, place.request_seconds_max) == ("", "", REQUEST_SECONDS_MAX)
 
 
@@ -44,7 +44,7 @@ def test_secrets_in_a_url_are_refused_and_not_repeated(url):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "[::1]"])
 def test_plain_http_is_spoken_to_this_machine(host):
-    assert CloudPlace.parse(f"s3://bucket?endpoint=http://{host}:9000").endpoint == f"http://{host}:9000"
+    assert CloudUrl.parse(f"s3://bucket?endpoint=http://{host}:9000").endpoint == f"http://{host}:9000"
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "minio", "localhost.example", "[fe80::1]"])
@@ -53,7 +53,7 @@ def test_plain_http_to_others_must_be_asked_for(scheme, host):
     url = f"{scheme}://bucket?endpoint=http://{host}:9000"
     with pytest.raises(ConfigurationError, match="without encryption"):
         open_blobs(url)
-    assert CloudPlace.parse(f"{url}&insecure=1").endpoint == f"http://{host}:9000"
+    assert CloudUrl.parse(f"{url}&insecure=1").endpoint == f"http://{host}:9000"
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"])
@@ -62,8 +62,8 @@ def test_an_endpoint_of_the_environment_is_held_to_the_same_rules(monkeypatch, n
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     with pytest.raises(ConfigurationError, match="without encryption"):
         open_blobs("s3://bucket")
-    assert CloudPlace.parse("s3://bucket?insecure=1").endpoint == "http://minio:9000"
-    assert CloudPlace.parse("s3://bucket?endpoint=https://other").endpoint == "https://other"
+    assert CloudUrl.parse("s3://bucket?insecure=1").endpoint == "http://minio:9000"
+    assert CloudUrl.parse("s3://bucket?endpoint=https://other").endpoint == "https://other"
 
 
 def test_the_environment_does_not_weaken_anything(monkeypatch):
@@ -74,7 +74,7 @@ def test_the_environment_does_not_weaken_anything(monkeypatch):
         "AWS_UNSIGNED_PAYLOAD": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    store = CloudPlace.parse("s3://bucket").open()
+    store = CloudUrl.parse("s3://bucket").open()
     assert store.config["conditional_put"] == "etag"
     assert store.config["unsigned_payload"] in {False, "false"}
     assert store.client_options["allow_http"] in {False, "false"}
@@ -84,10 +84,10 @@ def test_the_environment_does_not_weaken_anything(monkeypatch):
 
 def test_the_region_is_that_of_the_url_then_of_the_environment(monkeypatch):
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
-    assert CloudPlace.parse("s3://bucket?region=eu-north-1").open().config["region"] == "eu-north-1"
-    assert CloudPlace.parse("s3://bucket").open().config["region"] == "eu-west-1"
+    assert CloudUrl.parse("s3://bucket?region=eu-north-1").open().config["region"] == "eu-north-1"
+    assert CloudUrl.parse("s3://bucket").open().config["region"] == "eu-west-1"
     monkeypatch.delenv("AWS_REGION")
-    assert CloudPlace.parse("s3://bucket").open().config["region"] == "us-east-1"
+    assert CloudUrl.parse("s3://bucket").open().config["region"] == "us-east-1"
 
 
 def test_the_other_clouds_are_opened_too(monkeypatch):

@@ -10,7 +10,7 @@ from cryostore.chunks.blobs.local import LocalBlobs
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import HEADER_BYTES, seal
-from cryostore.chunks.pack import (
+from cryostore.chunks.packs.format import (
     PACK_HEADER_BYTES,
     cut_torn_tail,
     decode_header,

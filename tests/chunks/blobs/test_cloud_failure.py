@@ -11,7 +11,7 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from cryostore.chunks.blobs.refusal import Verdict, judge
+from cryostore.chunks.blobs.cloud_failure import Verdict, judge
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFullError, StorageUnavailableError
 
 SAYS = (

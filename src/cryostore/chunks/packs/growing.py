@@ -16,8 +16,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from cryostore.chunks.blobs import Appendable, Appender
-from cryostore.chunks.flush import GroupFlush
-from cryostore.chunks.pack import PACK_HEADER_BYTES, encode_header, pack_key
+from cryostore.chunks.packs.format import PACK_HEADER_BYTES, encode_header, pack_key
+from cryostore.chunks.packs.group_flush import GroupFlush
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnavailableError
 from cryostore.core.ids import NewId

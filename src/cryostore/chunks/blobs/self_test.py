@@ -11,7 +11,7 @@ from cryostore.core.errors import BlobExistsError, ConfigurationError
 PREFIX = "trial/"
 
 
-def try_out(blobs: BlobStore, name: str) -> None:
+def check_blob_store(blobs: BlobStore, name: str) -> None:
     """Put, put again, read, list and delete one small blob. `name` is one that nobody has used for this.
 
     Raises ConfigurationError if a promise of BlobStore is broken, StorageUnavailableError. Whoever dies within leaves

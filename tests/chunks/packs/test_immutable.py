@@ -8,9 +8,9 @@ import pytest
 
 from cryostore.chunks.blobs import Appendable
 from cryostore.chunks.blobs.memory import MemoryBlobs
-from cryostore.chunks.pack import PACK_HEADER_BYTES, decode_header, list_packs, pack_key
-from cryostore.chunks.pack_put import HALF_PUTS_MAX, SMALL_PUTS_MAX, WHOLE_BYTES_MIN, PackPutter
-from cryostore.chunks.pack_writer import EAGER_BYTES_MIN
+from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header, list_packs, pack_key
+from cryostore.chunks.packs.growing import EAGER_BYTES_MIN
+from cryostore.chunks.packs.immutable import HALF_PUTS_MAX, SMALL_PUTS_MAX, WHOLE_BYTES_MIN, ImmutablePackWriter
 from cryostore.core.errors import BlobExistsError, StorageFullError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
 from support.faulty_blobs import FaultyObjects
@@ -28,7 +28,7 @@ def blobs():
 
 @pytest.fixture
 def putter(blobs):
-    return PackPutter(blobs, counting_ids())
+    return ImmutablePackWriter(blobs, counting_ids())
 
 
 def packs(blobs):
@@ -99,7 +99,7 @@ def test_envelopes_that_belong_together_lie_in_one_pack(putter, blobs):
 
 def test_large_ones_go_at_once_and_small_ones_gather(blobs):
     """Sixteen large ones are under way at a time; of the small ones two are, and all others share the next."""
-    putter = PackPutter(blobs, counting_ids(), puts_max=5)
+    putter = ImmutablePackWriter(blobs, counting_ids(), puts_max=5)
     held = Held(blobs)
     large, large_outcomes = in_threads(putter, [bytes([number]) * LARGE for number in range(5)])
     held.wait(5)
@@ -124,7 +124,7 @@ def test_large_ones_go_at_once_and_small_ones_gather(blobs):
 @pytest.mark.parametrize("size", [HALF, LARGE - 1])
 def test_half_ones_gather_behind_four_puts(blobs, size):
     """What a collection would merge lies together from the beginning; whoever is alone waits for nobody."""
-    putter = PackPutter(blobs, counting_ids())
+    putter = ImmutablePackWriter(blobs, counting_ids())
     held = Held(blobs)
     first, alone = [], []
     for number in range(HALF_PUTS_MAX):
@@ -144,7 +144,7 @@ def test_half_ones_gather_behind_four_puts(blobs, size):
 
 def test_large_ones_that_must_wait_share_packs_of_the_size_wanted(blobs):
     """One put is under way; seven wait, in packs of at most three each."""
-    putter = PackPutter(blobs, counting_ids(), puts_max=1, pack_bytes_target=3 * LARGE)
+    putter = ImmutablePackWriter(blobs, counting_ids(), puts_max=1, pack_bytes_target=3 * LARGE)
     held = Held(blobs)
     first, _ = in_threads(putter, [b"f" * LARGE])
     held.wait(1)
@@ -167,7 +167,7 @@ def test_large_ones_that_must_wait_share_packs_of_the_size_wanted(blobs):
     ],
 )
 def test_a_put_that_fails_fails_those_in_it_and_nobody_else(blobs, failure, kind):
-    putter = PackPutter(blobs, counting_ids())
+    putter = ImmutablePackWriter(blobs, counting_ids())
     before = putter.append(b"b" * SMALL)
     held = Held(blobs)
     lucky, lucky_outcomes = in_threads(putter, [b"L" * LARGE])
@@ -240,7 +240,7 @@ def test_nothing_is_put_before_it_is_needed(putter, blobs):
 
 
 def test_many_threads_many_sizes(blobs):
-    putter = PackPutter(blobs, counting_ids(), pack_bytes_target=1_000_000, puts_max=3)
+    putter = ImmutablePackWriter(blobs, counting_ids(), pack_bytes_target=1_000_000, puts_max=3)
     envelopes = [bytes([number]) * (SMALL * number if number % 8 else LARGE + number) for number in range(200)]
     found = {}
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cryostore.catalog.database import Transaction
 
 
-class SetUp(NamedTuple):
+class ServerSettings(NamedTuple):
     """What the server says of itself, and what this role may do in the catalog."""
 
     version: str
@@ -38,8 +38,8 @@ FIND = (
 )
 
 
-def find(transaction: Transaction) -> SetUp:
+def find(transaction: Transaction) -> ServerSettings:
     """What is to be said now. On PostgreSQL only."""
     row = transaction.row(FIND)
     assert row is not None
-    return SetUp(*row)
+    return ServerSettings(*row)

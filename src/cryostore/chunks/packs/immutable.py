@@ -17,9 +17,9 @@ from functools import partial
 from itertools import accumulate
 
 from cryostore.chunks.blobs import BlobStore, Gathering
-from cryostore.chunks.flush import GroupFlush
-from cryostore.chunks.pack import PACK_HEADER_BYTES, encode_header, pack_key
-from cryostore.chunks.pack_writer import EAGER_BYTES_MIN, PACK_BYTES_TARGET, Location, failed
+from cryostore.chunks.packs.format import PACK_HEADER_BYTES, encode_header, pack_key
+from cryostore.chunks.packs.group_flush import GroupFlush
+from cryostore.chunks.packs.growing import EAGER_BYTES_MIN, PACK_BYTES_TARGET, Location, failed
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import CryostoreError, StorageUnavailableError
 from cryostore.core.ids import NewId
@@ -44,7 +44,7 @@ class _Entry:
     failure: CryostoreError | None = None
 
 
-class PackPutter:
+class ImmutablePackWriter:
     """Puts envelopes in packs. Safe to call from many threads. The methods of PackWriter."""
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.chunks.blobs.memory import MemoryBlobs
-from cryostore.chunks.blobs.trial import try_out
+from cryostore.chunks.blobs.self_test import check_blob_store
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from support.faulty_blobs import FaultyObjects
 
@@ -33,7 +33,7 @@ class Whole(MemoryBlobs):
 
 def test_a_sound_store_passes():
     blobs = MemoryBlobs()
-    try_out(blobs, "a")
+    check_blob_store(blobs, "a")
     assert list(blobs.list()) == []
 
 
@@ -43,7 +43,7 @@ def test_a_sound_store_passes():
 def test_a_broken_promise_is_named(kind, words):
     blobs = kind()
     with pytest.raises(ConfigurationError, match=words) as caught:
-        try_out(blobs, "a")
+        check_blob_store(blobs, "a")
     assert "conditional" in caught.value.hint
     assert blobs._blobs == {}
 
@@ -52,4 +52,4 @@ def test_an_outage_is_an_outage():
     blobs = FaultyObjects(MemoryBlobs())
     blobs.fail("put", at=2)
     with pytest.raises(StorageUnavailableError):
-        try_out(blobs, "a")
+        check_blob_store(blobs, "a")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryostore.chunks.blobs.patience import Patience
+from cryostore.chunks.blobs.backoff import Patience
 
 
 class Time:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conformance.keyring import KeyringTests
-from cryostore.chunks.keyring import MasterKey, open_keyring, parse_place, unwrap, wrapped_key_id
+from cryostore.chunks.keyring import MasterKey, open_keyring, parse_keyring_uri, unwrap, wrapped_key_id
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from support.keyrings import BOTH, printing, write_keyring
 from support.memory_keyring import MemoryKeyring
@@ -33,7 +33,7 @@ class TestMemoryKeyring(KeyringTests):
     ],
 )
 def test_a_place(text, scheme, rest):
-    place = parse_place(text)
+    place = parse_keyring_uri(text)
     assert (place.scheme, place.rest) == (scheme, rest)
     assert place.path == (Path(rest) if scheme == "file" else None)
 
@@ -45,14 +45,14 @@ def test_a_place(text, scheme, rest):
 )  # fmt: skip
 def test_no_place(text):
     with pytest.raises(ConfigurationError, match="^--keyring"):
-        parse_place(text)
+        parse_keyring_uri(text)
 
 
 def test_what_is_no_place_is_not_repeated_if_it_may_be_a_secret():
     """Somebody may give the content of a variable in place of its name, or a secret as a program's argument."""
     for text in ('env:{"active": "s3cret"}', "command:fetch --password s3cret '"):
         with pytest.raises(ConfigurationError) as caught:
-            parse_place(text)
+            parse_keyring_uri(text)
         assert "s3cret" not in caught.value.message + caught.value.hint
 
 
@@ -61,7 +61,7 @@ def test_every_kind_of_place_is_opened(tmp_path, monkeypatch):
     write_keyring(path, BOTH)
     monkeypatch.setenv("CRYOSTORE_TEST_KEYS", base64.b64encode(BOTH.encode()).decode())
     for place in (str(path), f"file:{path}", "env:CRYOSTORE_TEST_KEYS", f"command:{' '.join(printing(path))}"):
-        assert open_keyring(parse_place(place)).document().is_same(BOTH)
+        assert open_keyring(parse_keyring_uri(place)).document().is_same(BOTH)
 
 
 def test_ids_of_any_language_are_carried():

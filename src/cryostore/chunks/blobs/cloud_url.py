@@ -42,7 +42,7 @@ CloudStore = S3Store | GCSStore | AzureStore
 
 
 @dataclass(frozen=True, slots=True)
-class CloudPlace:
+class CloudUrl:
     """A bucket, or what else a cloud calls it, and a prefix of keys in it: "" or without slashes at its ends."""
 
     scheme: str
@@ -54,7 +54,7 @@ class CloudPlace:
     request_seconds_max: float
 
     @classmethod
-    def parse(cls, url: str) -> CloudPlace:
+    def parse(cls, url: str) -> CloudUrl:
         """Take `s3://bucket/prefix?endpoint=...&region=...` apart, `gs://` and `az://` likewise.
 
         Raises ConfigurationError, which never repeats a password.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cryostore.chunks.blobs import BlobStore
 from cryostore.chunks.envelope import HEADER_BYTES, MAGIC, Header
-from cryostore.chunks.pack import PACK_HEADER_BYTES, pack_key
+from cryostore.chunks.packs.format import PACK_HEADER_BYTES, pack_key
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import KIB, MIB
 

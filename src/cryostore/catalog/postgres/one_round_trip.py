@@ -10,14 +10,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from cryostore.catalog.database import AtOnce, Statement
+from cryostore.catalog.database import FixedStatements, Statement
 from cryostore.catalog.group_commit import Pending
 from cryostore.catalog.postgres.session import Session, translated
 
 
 def statements_of(batch: Sequence[Pending]) -> list[Statement] | None:
     """The statements of all units of work in their order; None if one of them is not known beforehand."""
-    units = [pending.work for pending in batch if isinstance(pending.work, AtOnce)]
+    units = [pending.work for pending in batch if isinstance(pending.work, FixedStatements)]
     return [statement for unit in units for statement in unit.statements] if len(units) == len(batch) else None
 
 

@@ -7,17 +7,17 @@ from contextlib import suppress
 
 import pytest
 
-from cryostore.chunks import pack_writer
 from cryostore.chunks.blobs.local import LocalBlobs
 from cryostore.chunks.blobs.memory import MemoryBlobs
-from cryostore.chunks.pack import PACK_HEADER_BYTES, decode_header, list_packs, pack_key
-from cryostore.chunks.pack_writer import PackWriter
+from cryostore.chunks.packs import growing
+from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header, list_packs, pack_key
+from cryostore.chunks.packs.growing import PackWriter
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
 from support.faulty_blobs import FaultyBlobs
 from support.waiting import until_gathering
 
-SMALL, LARGE = 100, pack_writer.EAGER_BYTES_MIN
+SMALL, LARGE = 100, growing.EAGER_BYTES_MIN
 
 
 @pytest.fixture

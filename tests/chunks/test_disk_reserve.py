@@ -9,9 +9,9 @@ import threading
 
 import pytest
 
-from cryostore.chunks import reserve as reserve_module
+from cryostore.chunks import disk_reserve as reserve_module
 from cryostore.chunks.blobs.local import LocalBlobs
-from cryostore.chunks.reserve import FILE, NO_RESERVE, Reserve
+from cryostore.chunks.disk_reserve import FILE, NO_RESERVE, Reserve
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.core.limits import KIB, MIB
 from support.small_disk import small_disk

@@ -1,0 +1,1 @@
+"""Packs: blobs that hold sealed chunks one behind the other."""
