@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryostore.agent.archive.chunk_cache import ChunkCache
-from cryostore.agent.archive.files import Files
-from cryostore.agent.archive.listing import entries
+from cryostore.agent.archive.files import ArchiveFiles
+from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.block import Extra, ExtraKind, Kind, encode
 from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.header import DISK, DiskLayout
 from cryostore.agent.report import Report
-from cryostore.agent.restore.file_target import Options as FileOptions
-from cryostore.agent.restore.file_target import restore_file
-from cryostore.agent.verification.run import verify
+from cryostore.agent.restore.single_file_restore import SingleFileRestoreOptions as FileOptions
+from cryostore.agent.restore.single_file_restore import restore_file
+from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.limits import MIB
 from support.agent import Runs, write
 from support.made_archive import plain_header, put
@@ -172,8 +172,8 @@ def story(store, mutations):
         verified, data = Report(), Report()
         try:
             with runs.opened() as archive:
-                verify(archive, verified, data=False)
-                verify(archive, data, data=True)
+                verify_archive(archive, verified, data=False)
+                verify_archive(archive, data, data=True)
                 paths = []
                 listed = Report()
                 for block in archive.blocks(listed.issue):
@@ -219,9 +219,9 @@ def test_what_an_older_version_orphaned_is_named_and_restored(local_runs, tmp_pa
     put(local_runs, chunks, header=header, chunks=CHUNKS)
     with local_runs.opened() as archive:
         report = Report()
-        verify(archive, report, data=True)
+        verify_archive(archive, report, data=True)
         assert [issue.path for issue in report.issues] == [lost]
-        assert b"a/a/deep" in {entry.path for entry in entries(archive)}
+        assert b"a/a/deep" in {entry.path for entry in archive_entries(archive)}
     write(tmp_path / "target" / ("" if part else "a"), {"a": {"other": b"other"}})
     path = (lost or b"a") if part else b""
     report = local_runs.restore(tmp_path / "target", path=path, delete=True)
@@ -262,14 +262,14 @@ def test_a_layout_that_no_disk_has_is_refused(local_runs, tmp_path, layout):
     disk(local_runs, layout, 10)
     with local_runs.opened() as archive:
         with pytest.raises(ArchiveDamagedError):
-            verify(archive, Report(), data=True)
+            verify_archive(archive, Report(), data=True)
         assert restored(archive, tmp_path / "disk").issue_count == 1
     assert not (tmp_path / "disk").exists()
 
 
 def restored(archive, target):
     cache = ChunkCache()
-    files = Files(archive, cache)
+    files = ArchiveFiles(archive, cache)
     try:
         restore_file(files, files.only(), FileOptions(target=os.fsencode(target)), report := Report())
     finally:
@@ -281,7 +281,7 @@ def test_a_disk_of_tiny_segments_is_read_in_no_time(local_runs, tmp_path):
     disk(local_runs, DiskLayout(2**40, 1, 1, []), 2**40)
     with local_runs.opened() as archive:
         report = Report()
-        verify(archive, report, data=True)
+        verify_archive(archive, report, data=True)
         assert report.issue_count == 0
         assert restored(archive, tmp_path / "disk").file_bytes == 2**40
     assert (tmp_path / "disk").stat().st_size == 2**40
@@ -292,7 +292,7 @@ def test_a_disk_of_another_size_than_its_file_is_an_issue(local_runs):
     disk(local_runs, DiskLayout(2 * MIB, MIB, MIB, []), MIB)
     with local_runs.opened() as archive:
         report = Report()
-        verify(archive, report, data=False)
+        verify_archive(archive, report, data=False)
     assert report.issue_count == 1
 
 

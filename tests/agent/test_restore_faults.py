@@ -13,7 +13,7 @@ import pytest
 from cryostore.agent.errors import TargetError
 from cryostore.agent.report import Report
 from cryostore.agent.restore.file_writer import FULL
-from cryostore.agent.restore.run import Options, restore
+from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tree
 from cryostore.core.errors import StorageFullError
 from support.agent import seen, write
 from support.os_calls import REAL, failing
@@ -122,7 +122,7 @@ def try_one(archive, source, target, monkeypatch, name, code, at):
     is_end = False
     with failing(monkeypatch, name, code, at=at) as calls:
         try:
-            restore(archive, Options(target=os.fsencode(target), delete=True), report)
+            restore_tree(archive, TreeRestoreOptions(target=os.fsencode(target), delete=True), report)
         except StorageFullError:
             assert code in FULL
             is_end = True

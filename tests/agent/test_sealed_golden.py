@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cryostore.agent.archive.listing import entries
+from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.keys.agent_key import AgentKey
 from cryostore.agent.keys.keyed_call import KeyedCall
 from cryostore.agent.report import Report
-from cryostore.agent.verification.run import verify
+from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.model.chunks import Chunk, GetChunk, GetChunkOutput, ListChunksOutput
@@ -79,7 +79,7 @@ def test_it_is_read_as_it_was_written():
     try:
         assert archive.sealing.is_owned
         assert archive.sealing.head.resource == "golden"
-        found = {entry.path: (entry.row.size, entry.row.is_directory) for entry in entries(archive)}
+        found = {entry.path: (entry.row.size, entry.row.is_directory) for entry in archive_entries(archive)}
         assert found == {
             b"folder": (0, True),
             b"folder/link": (0, False),
@@ -87,7 +87,7 @@ def test_it_is_read_as_it_was_written():
             b"first": (5, False),
         }
         report = Report()
-        verify(archive, report, data=True)
+        verify_archive(archive, report, data=True)
         assert (report.issue_count, report.file_bytes) == (0, 20_005)
         assert archive.get(next(iter(archive.content_pages(1)))[0][0]) == b"first" + b"0123456789" * 2000
     finally:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cryostore.agent.errors import SourceError
 from cryostore.agent.report import Report
-from cryostore.agent.verification.run import verify
+from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.limits import KIB, MIB
 from support.agent import Runs, seen, write
 from support.refusing_source import CALLS, RefusingSource
@@ -75,7 +75,7 @@ def story(store, call, number, entry, times):
             return
         with runs.opened() as archive:
             checked = Report()
-            verify(archive, checked, data=True)
+            verify_archive(archive, checked, data=True)
         assert checked.issue_count == 0
         assert runs.restore(folder / "target").issue_count == 0
         expected, found = seen(folder / "source"), seen(folder / "target")

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from cryostore.agent.restore.target import Target
+from cryostore.agent.restore.target_directories import TargetDirectories
 from cryostore.agent.threads import Threads, result
 from cryostore.core.interrupts import heeded
 from cryostore.model.errors import ServiceUnavailableException
@@ -58,7 +58,7 @@ def test_what_was_not_begun_never_is():
 
 
 def test_a_target_that_is_closed_refuses(tmp_path):
-    target = Target(bytes(tmp_path))
+    target = TargetDirectories(bytes(tmp_path))
     number = target.add(0, b"below", None, fresh=True)
     target.close()
     for wanted in (0, number):

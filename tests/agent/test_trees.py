@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cryostore.agent.keys.agent_key import AgentKey, PublicKey
 from cryostore.agent.report import Report
-from cryostore.agent.verification.run import verify
+from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.limits import KIB
 from support.agent import Runs, in_an_hour, seen
 
@@ -143,7 +143,7 @@ def story(call, tree, rounds, key=None, writer_key=None):
             assert seen(folder / str(number)) == expected
             with runs.opened(arn) as archive:
                 report = Report()
-                verify(archive, report, data=True)
+                verify_archive(archive, report, data=True)
                 assert report.issue_count == 0
         target = folder / "0"  # and each over the one before
         for arn, expected in points:

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from cryostore.agent.archive.listing import entries
+from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.backup.archive_writer import ArchiveWriter
 from cryostore.agent.block import BLOCK_BYTES_MAX, ENTRY_BYTES_MAX, BlockBuilder, ExtraKind, Kind
 from cryostore.agent.entry import NO_CONTENT, Row
@@ -20,7 +20,7 @@ from cryostore.agent.formats.ancestry import Ancestry
 from cryostore.agent.report import Report
 from cryostore.agent.source.roots import rooted
 from cryostore.agent.source.walk import OPEN_LEVELS_MAX, Walk
-from cryostore.agent.verification.run import verify
+from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import KIB, MIB
 from support.agent import seen, write
@@ -36,7 +36,7 @@ def issues(report):
 def verified(runs):
     report = Report()
     with runs.opened() as archive:
-        verify(archive, report, data=True)
+        verify_archive(archive, report, data=True)
     return report
 
 
@@ -77,7 +77,7 @@ def test_an_attribute_that_cannot_be_read_is_named_and_costs_nothing_else(runs, 
         assert issues(report) == [(name.encode(), "attribute 'user.a' cannot be read: Input/output error")]
         assert report.files == 2
         with runs.opened() as archive:
-            found = {entry.path: [each.data for each in entry.extras] for entry in entries(archive)}
+            found = {entry.path: [each.data for each in entry.extras] for entry in archive_entries(archive)}
         assert found[name.encode()] == [b"user.b\0value"]
     runs.backup(tmp_path / "source")
     assert restored_as_backed_up(runs, tmp_path)
@@ -204,7 +204,7 @@ def test_a_deep_folder_that_is_moved_is_named_and_never_read_in_the_place_of_ano
     report, _ = local_runs.backup(tmp_path / "source", before_read=move)
     assert [issue.path for issue in report.issues] == [b"b/b"]
     with local_runs.opened() as archive:
-        paths = {entry.path for entry in entries(archive)}
+        paths = {entry.path for entry in archive_entries(archive)}
     assert b"b/b/c" in paths
     assert not {path for path in paths if b"another" in path}
     assert verified(local_runs).issue_count == 0

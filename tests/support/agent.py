@@ -6,13 +6,14 @@ import os
 import stat
 from hashlib import sha256
 
-from cryostore.agent.archive.points import find_point, opened
+from cryostore.agent.archive.open_archive import open_archive
+from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.run import Options as BackupOptions
 from cryostore.agent.backup.run import backup
 from cryostore.agent.keys.keyed_call import KeyedCall
 from cryostore.agent.report import Report
-from cryostore.agent.restore.run import Options as RestoreOptions
-from cryostore.agent.restore.run import restore
+from cryostore.agent.restore.tree_restore import TreeRestoreOptions as RestoreOptions
+from cryostore.agent.restore.tree_restore import restore_tree
 from cryostore.core.time import wall_clock
 
 LATER_MS = 3_600_000
@@ -49,12 +50,12 @@ class Runs:
         """Restore the newest recovery point, or another."""
         report = Report()
         with self.opened(point) as archive:
-            restore(archive, RestoreOptions(target=os.fsencode(target), **options), report)
+            restore_tree(archive, RestoreOptions(target=os.fsencode(target), **options), report)
         return report
 
     def opened(self, point="latest"):
         """The archive of a recovery point."""
-        return opened(self.keyed_call, find_point(self.call, point, resource=self.resource), "test")
+        return open_archive(self.keyed_call, find_point(self.call, point, resource=self.resource), "test")
 
     def latest(self):
         """The ARN of the newest recovery point."""

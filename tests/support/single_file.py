@@ -7,12 +7,11 @@ import threading
 from contextlib import closing, contextmanager
 
 from cryostore.agent.archive.chunk_cache import ChunkCache
-from cryostore.agent.archive.files import Files
-from cryostore.agent.archive.reading import parts_of
+from cryostore.agent.archive.files import ArchiveFiles, file_parts
 from cryostore.agent.header import DISK, STREAM
 from cryostore.agent.report import Report
-from cryostore.agent.restore.file_target import Options as TargetOptions
-from cryostore.agent.restore.file_target import restore_file
+from cryostore.agent.restore.single_file_restore import SingleFileRestoreOptions as TargetOptions
+from cryostore.agent.restore.single_file_restore import restore_file
 from cryostore.agent.streams.device import backup_device
 from cryostore.agent.streams.single_file import Options
 from cryostore.agent.streams.stream import backup_stream
@@ -49,12 +48,12 @@ class SingleRuns:
     def files(self, point="latest"):
         """The files of a recovery point."""
         with self.runs.opened(point) as archive, closing(ChunkCache()) as cache:
-            yield Files(archive, cache)
+            yield ArchiveFiles(archive, cache)
 
     def content(self, point="latest"):
         """All bytes of the one file."""
         with self.files(point) as files:
-            return b"".join(parts_of(files.open(files.only())))
+            return b"".join(file_parts(files.open(files.only())))
 
     def restore(self, target, point="latest", **options):
         """Restore it to a file or a device; answers the report."""

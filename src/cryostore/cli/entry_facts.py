@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cryostore.agent.archive.listing import Entry
+    from cryostore.agent.archive.listing import ArchiveEntry
 
 
 def path_facts(path: bytes) -> dict[str, str]:
@@ -24,7 +24,7 @@ def path_facts(path: bytes) -> dict[str, str]:
     return found
 
 
-def entry_facts(entry: Entry) -> dict[str, Any]:
+def entry_facts(entry: ArchiveEntry) -> dict[str, Any]:
     """What is known of an entry beside its path."""
     row = entry.row
     return {

@@ -10,7 +10,7 @@ import stat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cryostore.agent.archive.diff import Change, diff
+from cryostore.agent.archive.diff import Change, compare_archives
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import GetChunk
 from support.agent import Runs, write
@@ -24,7 +24,7 @@ def noise(length, seed=1):
 def differences(runs, old, new):
     """What differs between two recovery points, by path."""
     with runs.opened(old) as before, runs.opened(new) as after:
-        return {each.path: each.change for each in diff(before, after)}
+        return {each.path: each.change for each in compare_archives(before, after)}
 
 
 def facts(root):
@@ -194,7 +194,7 @@ def test_any_two_trees(store, tmp_path, old, new, number):
         seen.append(facts(root))
         points.append(runs.latest())
     with runs.opened(points[0]) as before, runs.opened(points[1]) as after:
-        found = list(diff(before, after))
+        found = list(compare_archives(before, after))
     assert {each.path: each.change for each in found} == expected(*seen)
     keys = [(each.path.rpartition(b"/")[0].replace(b"/", b"\0"), each.path.rpartition(b"/")[2]) for each in found]
     assert keys == sorted(keys)

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.agent.archive.find import Finder, Wanted
-from cryostore.agent.archive.listing import entries_of
-from cryostore.agent.archive.points import find_point, opened, point_id
-from cryostore.agent.archive.tree import Tree
+from cryostore.agent.archive.entry_search import EntryCriteria, EntrySearch
+from cryostore.agent.archive.listing import block_entries
+from cryostore.agent.archive.open_archive import open_archive
+from cryostore.agent.archive.recovery_points import find_point, point_id
+from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.block import Kind, decode, encode, order_key
 from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.header import Header
 from cryostore.agent.report import Report
-from cryostore.agent.restore.run import Options, restore
+from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tree
 from cryostore.core.errors import ConfigurationError
 from support.made_archive import put
 
@@ -52,10 +53,10 @@ class Cut:
     """A catalog cut into chunks, read as an archive's is."""
 
     def __init__(self, blocks, sizes):
-        self.catalog_chunks = []
+        self.listing_chunks = []
         while blocks:
-            count = sizes[len(self.catalog_chunks) % len(sizes)]
-            self.catalog_chunks.append(b"".join(blocks[:count]))
+            count = sizes[len(self.listing_chunks) % len(sizes)]
+            self.listing_chunks.append(b"".join(blocks[:count]))
             blocks = blocks[count:]
 
     def get(self, chunk):
@@ -84,8 +85,8 @@ def trees(draw):
 @given(trees(), st.lists(st.integers(1, 4), min_size=1, max_size=5), NAMES)
 def test_what_is_looked_up_is_what_reading_all_finds(folders, sizes, other):
     cut = Cut(list(blocks_of(folders)), sizes)
-    tree = Tree(cut)
-    everything = [entry for chunk in cut.catalog_chunks for block in decode(chunk) for entry in entries_of(block)]
+    tree = ArchiveTree(cut)
+    everything = [entry for chunk in cut.listing_chunks for block in decode(chunk) for entry in block_entries(block)]
     listed = [entry for entry in everything if entry.path]
     for entry in listed:
         assert tree.find(entry.path) == entry
@@ -138,7 +139,7 @@ def test_one_folder_is_restored_by_reading_little_of_the_catalog(large, tmp_path
     report = Report()
     with large.opened() as archive:
         large.call.counts.clear()
-        restore(archive, Options(target=os.fsencode(tmp_path / "target"), path=b"d0321"), report)
+        restore_tree(archive, TreeRestoreOptions(target=os.fsencode(tmp_path / "target"), path=b"d0321"), report)
     assert sorted(os.listdir(tmp_path / "target")) == ["a", "b", "c"]
     assert report.issue_count == 0
     assert large.call.counts["GetChunk"] <= 2 * CHUNKS.bit_length() + 6
@@ -147,7 +148,7 @@ def test_one_folder_is_restored_by_reading_little_of_the_catalog(large, tmp_path
 def test_one_file_is_restored_by_reading_little_of_the_catalog(large, tmp_path):
     with large.opened() as archive:
         large.call.counts.clear()
-        restore(archive, Options(target=os.fsencode(tmp_path / "target"), path=b"d0321/b"), Report())
+        restore_tree(archive, TreeRestoreOptions(target=os.fsencode(tmp_path / "target"), path=b"d0321/b"), Report())
     assert (tmp_path / "target" / "b").read_bytes() == b"x"
     assert large.call.counts["GetChunk"] <= 2 * CHUNKS.bit_length() + 6
 
@@ -156,7 +157,7 @@ def test_one_file_is_restored_by_reading_little_of_the_catalog(large, tmp_path):
 def test_one_path_is_listed_by_reading_little_of_the_catalog(large, path):
     with large.opened() as archive:
         large.call.counts.clear()
-        found = list(Tree(archive).entries(path, recursive=False))
+        found = list(ArchiveTree(archive).entries(path, recursive=False))
     assert len(found) == {b"": CHUNKS}.get(path, 1 if b"/" in path else 3)
     assert large.call.counts["GetChunk"] <= 2 * CHUNKS.bit_length() + 6
 
@@ -165,7 +166,7 @@ def test_one_path_is_listed_by_reading_little_of_the_catalog(large, path):
 def test_a_pattern_below_one_folder_is_found_by_reading_little_of_the_catalog(large, pattern):
     with large.opened() as archive:
         large.call.counts.clear()
-        found = [entry.path for entry in Finder(Wanted(pattern=pattern)).find(archive)]
+        found = [entry.path for entry in EntrySearch(EntryCriteria(pattern=pattern)).find(archive)]
     assert found[:2] == [b"d0321/a", b"d0321/b"]
     assert large.call.counts["GetChunk"] <= 4 * CHUNKS.bit_length() + 8
 
@@ -176,7 +177,7 @@ def test_a_pattern_below_one_folder_is_found_by_reading_little_of_the_catalog(la
     trees(),
 )
 def test_what_a_pattern_names_lies_in_the_folders_that_are_read(root, parts, folders):
-    wanted = Wanted(pattern=b"".join(parts))
+    wanted = EntryCriteria(pattern=b"".join(parts))
     below = wanted.folders(root)
     for path, names in folders.items():
         for name in names:
@@ -201,5 +202,5 @@ def test_a_full_name_of_a_recovery_point_is_not_looked_for_in_lists(local_runs, 
     with pytest.raises(ConfigurationError, match="is no recovery point"):
         find_point(call, name, resource="another")
     assert call.counts["ListRecoveryPointsByBackupVault"] == 0
-    with opened(call, listed, "test"):
+    with open_archive(call, listed, "test"):
         pass

@@ -9,13 +9,13 @@ from contextlib import closing
 import pytest
 
 from cryostore.agent.archive.chunk_cache import ChunkCache
-from cryostore.agent.archive.files import Files
-from cryostore.agent.archive.known_damage import known_damage
-from cryostore.agent.archive.points import find_point
+from cryostore.agent.archive.files import ArchiveFiles
+from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.key_changes import change
 from cryostore.agent.keys.agent_key import AgentKey, PublicKey
 from cryostore.agent.report import Report
-from cryostore.agent.verification.run import verify
+from cryostore.agent.verification.archive_check import verify_archive
+from cryostore.agent.verification.known_damage import fetch_known_damage
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.limits import KIB, MIB
 from cryostore.core.time import wall_clock
@@ -61,7 +61,7 @@ def source(tmp_path):
 def spoil(store, runs, name, which=0, point="latest"):
     """Flip a bit of a chunk of an object, in the packs; and let scrub find it."""
     with runs.opened(point) as archive:
-        digest = bytes.fromhex(list(archive.stored(name))[which].checksum)
+        digest = bytes.fromhex(list(archive.stored_object_chunks(name))[which].checksum)
     flip(store, digest)
 
 
@@ -86,7 +86,7 @@ def flip(store, digest):
 def whole(runs, point):
     report = Report()
     with runs.opened(point) as archive:
-        verify(archive, report, data=True)
+        verify_archive(archive, report, data=True)
     return report.issue_count == 0
 
 
@@ -94,7 +94,7 @@ def known(runs, point):
     """The paths that a verify without reading names, by what the store knows."""
     report = Report()
     with runs.opened(point) as archive:
-        verify(archive, report, data=False, damage=known_damage(runs.call, find_point(runs.call, point)))
+        verify_archive(archive, report, data=False, damage=fetch_known_damage(runs.call, find_point(runs.call, point)))
     return {issue.path for issue in report.issues}
 
 
@@ -236,7 +236,7 @@ def shared(runs, tmp_path):
 def issues(runs, point, **options):
     report = Report()
     with runs.opened(point) as archive:
-        verify(archive, report, **options)
+        verify_archive(archive, report, **options)
     return sorted(issue.path for issue in report.issues)
 
 
@@ -249,7 +249,7 @@ def test_files_that_are_still_there_are_healed_although_one_of_their_chunk_is_go
     runs.backup(folder)
     for point, lost in ((first, [b"c"]), (second, []), (runs.latest(), [])):
         assert issues(runs, point, data=True) == lost
-        damage = known_damage(runs.call, find_point(runs.call, point))
+        damage = fetch_known_damage(runs.call, find_point(runs.call, point))
         assert issues(runs, point, data=False, damage=damage) == lost
         target = tmp_path / point[-12:]
         report = runs.restore(target, point)
@@ -257,7 +257,7 @@ def test_files_that_are_still_there_are_healed_although_one_of_their_chunk_is_go
         assert seen(target)[b"a"] == seen(folder)[b"a"]
         assert seen(target)[b"b"] == seen(folder)[b"b"]
         with runs.opened(point) as archive, closing(ChunkCache()) as cache:
-            files = Files(archive, cache)
+            files = ArchiveFiles(archive, cache)
             assert files.open(files.file("b")).read(5, 100) == noise(20 * KIB, 1)[5:105]
 
 

@@ -10,7 +10,8 @@ from hashlib import sha256
 import msgspec
 import pytest
 
-from cryostore.agent.archive.points import find_point, opened
+from cryostore.agent.archive.open_archive import open_archive
+from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.key_changes import change
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.keys.agent_key import AgentKey, PublicKey
@@ -228,7 +229,7 @@ def test_a_key_that_is_removed_opens_what_was_and_not_what_comes(sealed, tmp_pat
     call.learned.keys |= kept  # whoever had them may have kept them
     with (
         pytest.raises(KeyUnavailableError),
-        opened(call, find_point(sealed.call, "latest", resource=sealed.resource), "test"),
+        open_archive(call, find_point(sealed.call, "latest", resource=sealed.resource), "test"),
     ):
         pass
     sealed.key = own

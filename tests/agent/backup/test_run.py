@@ -11,14 +11,15 @@ import threading
 
 import pytest
 
-from cryostore.agent.archive.listing import entries
-from cryostore.agent.archive.points import find_point, opened
+from cryostore.agent.archive.listing import archive_entries
+from cryostore.agent.archive.open_archive import open_archive
+from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.job import open_job
 from cryostore.agent.backup.run import Options, backup
 from cryostore.agent.keys.key_object import is_key_name
 from cryostore.agent.report import Report
-from cryostore.agent.restore.run import Options as RestoreOptions
-from cryostore.agent.restore.run import restore
+from cryostore.agent.restore.tree_restore import TreeRestoreOptions as RestoreOptions
+from cryostore.agent.restore.tree_restore import restore_tree
 from cryostore.agent.sign_of_life import alive
 from cryostore.client import pages
 from cryostore.core.interrupts import heeded
@@ -327,7 +328,7 @@ def test_a_folder_that_becomes_a_link_is_not_followed(local_runs, tmp_path):
     report, _ = local_runs.backup(tmp_path / "source", before_read=swap)
     assert [issue.path for issue in report.issues] == [b"folder"]
     with local_runs.opened() as archive:
-        assert b"folder/secret" not in [entry.path for entry in entries(archive)]
+        assert b"folder/secret" not in [entry.path for entry in archive_entries(archive)]
 
 
 class FailingCall:
@@ -417,7 +418,9 @@ def test_a_folder_of_many_entries_is_cut_where_its_names_say(local_runs, tmp_pat
     report, _ = local_runs.backup(tmp_path / "source")
     assert (report.new, report.unchanged) == (1, 2100)
     with local_runs.opened() as archive:
-        assert [entry.path for entry in entries(archive)] == sorted([name.encode() for name in names] + [b"01500b"])
+        assert [entry.path for entry in archive_entries(archive)] == sorted(
+            [name.encode() for name in names] + [b"01500b"]
+        )
 
 
 def test_only_what_was_named_is_backed_up(local_runs, tmp_path):
@@ -516,8 +519,8 @@ def test_a_large_file_counts_while_it_lasts(local_runs, tmp_path):
     assert any(0 < done < 30 * MIB for done in watched.seen)
     assert watched.report.done_bytes == watched.report.file_bytes == 40 * MIB + 5
     watched = Looked(local_runs.call, GetChunk)
-    with opened(watched, find_point(watched, "latest", resource=local_runs.resource), "test") as archive:
-        restore(archive, RestoreOptions(target=os.fsencode(tmp_path / "target")), watched.report)
+    with open_archive(watched, find_point(watched, "latest", resource=local_runs.resource), "test") as archive:
+        restore_tree(archive, RestoreOptions(target=os.fsencode(tmp_path / "target")), watched.report)
     assert any(0 < done < 30 * MIB for done in watched.seen)
     assert watched.report.done_bytes == watched.report.new_bytes == 40 * MIB + 5
 

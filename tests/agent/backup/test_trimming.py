@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.agent.archive.pieces import ChunkPages
-from cryostore.agent.archive.reading import HeldPages
+from cryostore.agent.archive.chunk_pages import CachedChunkPages, ChunkPages
 from cryostore.agent.backup import incremental_base
 from cryostore.agent.backup.trimming import living_chunks
 from cryostore.agent.entry import Content
@@ -104,7 +103,7 @@ def test_a_trimmed_object_is_read_from_any_place_and_trimmed_again(tmp_path):
         assert len(indexes) == len(names) < indexes[-1]
         with runs.opened() as archive:
             for order in (indexes, indexes[::-1], random.Random(1).sample(indexes, len(indexes))):
-                for pages in (ChunkPages(archive), HeldPages(archive)):
+                for pages in (ChunkPages(archive), CachedChunkPages(archive)):
                     for index in order:
                         assert next(iter(pages.from_chunk(1, index))).index == index
         runs.restore(tmp_path / "target")

@@ -167,7 +167,7 @@ def test_nothing_that_the_machine_has_on_disk_decrypts_the_archive(writer, reade
     with reader.opened() as archive:
         things = list(stored(reader.call, archive.job_id))
         secret = archive.sealing.active.secret
-        chunks = archive.catalog_chunks
+        chunks = archive.listing_chunks
         identities = [bytes.fromhex(chunk.checksum) for chunk in chunks]
         key_id = archive.sealing.active.key_id
     heads = [(place, data) for kind, place, data in things if kind == Kind.HEAD]

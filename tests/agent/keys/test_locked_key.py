@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from cryostore.agent.archive.points import find_point, opened
+from cryostore.agent.archive.open_archive import open_archive
 from cryostore.agent.archive.reader import Archive
+from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.key_changes import change
 from cryostore.agent.keys import key_file, locked_key
 from cryostore.agent.keys.agent_key import AgentKey
@@ -49,7 +50,7 @@ def opened_with(local_runs, tmp_path, monkeypatch):
         stretched = key_file.stretched
         monkeypatch.setattr(key_file, "stretched", lambda secret, how: tried.append(how) or stretched(secret, how))
         inner = KeyedCall(local_runs.call, None, ask=lambda: "right")
-        with opened(inner, find_point(inner, "latest", None, runs.resource), "list") as archive:
+        with open_archive(inner, find_point(inner, "latest", None, runs.resource), "list") as archive:
             assert isinstance(archive, Archive)
         assert inner.key.fingerprint == whole.fingerprint
         return tried

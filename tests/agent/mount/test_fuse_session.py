@@ -11,11 +11,11 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from cryostore.agent.archive.points import find_point
+from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.job import open_job
-from cryostore.agent.mount.fuse_session import THREADS, Session
-from cryostore.agent.mount.fuse_wire import Opcode
-from cryostore.agent.mount.tree import Mounted
+from cryostore.agent.mount.file_system import RecoveryPointFileSystem
+from cryostore.agent.mount.fuse_messages import Opcode
+from cryostore.agent.mount.fuse_session import THREADS, FuseSession
 from cryostore.agent.small_object import store_small
 from support.agent import write
 
@@ -72,8 +72,8 @@ def mounted(call, point=None, resource=None):
     """A kernel that talks with a session, and what the session says of failures."""
     said = []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with closing(Mounted(call, point, None, resource)) as files:
-        threads = Session(theirs.fileno(), files, said.append).start(lambda: None)
+    with closing(RecoveryPointFileSystem(call, point, None, resource)) as files:
+        threads = FuseSession(theirs.fileno(), files, said.append).start(lambda: None)
         assert len(threads) == THREADS
         try:
             ours.settimeout(30)

@@ -13,7 +13,7 @@ import pytest
 from cryostore.agent.block import Extra, ExtraKind
 from cryostore.agent.entry import Row
 from cryostore.agent.header import Header
-from cryostore.agent.restore.attributes import Attributes
+from cryostore.agent.restore.attributes import AttributeSetter
 from support.agent import seen, write
 from support.os_calls import failing
 
@@ -96,7 +96,7 @@ def test_owners_are_found_by_name(tmp_path):
     daemon = pwd.getpwnam("daemon")
     there = header(users={77: "daemon", 78: "nobody-has-this-name"}, groups={77: "daemon"})
     for numeric, uid, owner in ((False, 77, daemon.pw_uid), (True, 77, 77), (False, 78, 78)):
-        Attributes(there, numeric_owner=numeric).apply(os.fsencode(tmp_path / "file"), row(uid=uid), [], untold)
+        AttributeSetter(there, numeric_owner=numeric).apply(os.fsencode(tmp_path / "file"), row(uid=uid), [], untold)
         assert (tmp_path / "file").stat().st_uid == owner
 
 
@@ -104,7 +104,7 @@ def test_attributes_that_the_archive_does_not_have_go(tmp_path):
     write(tmp_path, {"file": b""})
     os.setxattr(tmp_path / "file", "user.old", b"old")
     fd = os.open(tmp_path / "file", os.O_RDONLY)
-    Attributes(header()).apply(fd, row(), [Extra(ExtraKind.XATTR, b"user.new\0new")], untold)
+    AttributeSetter(header()).apply(fd, row(), [Extra(ExtraKind.XATTR, b"user.new\0new")], untold)
     os.close(fd)
     assert os.listxattr(tmp_path / "file") == ["user.new"]
 
@@ -118,7 +118,7 @@ def test_an_attribute_that_cannot_be_set_is_told(tmp_path, monkeypatch):
     problems = []
     extras = [Extra(ExtraKind.XATTR, b"trusted.x\0value")]
     place = os.fsencode(tmp_path / "file")
-    Attributes(header()).apply(place, row(), extras, lambda kind, reason: problems.append(reason))
+    AttributeSetter(header()).apply(place, row(), extras, lambda kind, reason: problems.append(reason))
     assert problems == ["attribute 'trusted.x' cannot be set: Operation not permitted"]
     assert (tmp_path / "file").stat().st_mtime_ns == 1_000_000_001
 
@@ -133,7 +133,7 @@ def test_a_setuid_program_of_somebody_else_is_none_of_who_restores_it(tmp_path):
     os.setegid(nobody)
     os.seteuid(nobody)
     try:
-        attributes = Attributes(header())
+        attributes = AttributeSetter(header())
         found = []
         for uid, gid in ((0, 0), (nobody, 0), (nobody, nobody)):
             attributes.apply(fd, row(0o106755, uid, gid), [], untold)

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from cryostore.agent.archive.listing import entries, path_in
-from cryostore.agent.archive.points import split_point
-from cryostore.agent.archive.tree import Tree
+from cryostore.agent.archive.listing import archive_entries, archive_path
+from cryostore.agent.archive.recovery_points import split_point
+from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.errors import shown
 from cryostore.agent.source.roots import rooted
 from cryostore.agent.source.selection import Selection
@@ -59,15 +59,15 @@ def test_paths_are_taken_from_the_root_or_from_the_top(local_runs, tmp_path):
     local_runs.backup(tmp_path / "source")
     with local_runs.opened() as archive:
         for text in ("a", "./a/", "/a", f"{tmp_path}/source/a"):
-            assert path_in(archive, text) == b"a"
+            assert archive_path(archive, text) == b"a"
         for text in ("", ".", "/", f"{tmp_path}/source"):
-            assert path_in(archive, text) == b""
-        tree = Tree(archive)
+            assert archive_path(archive, text) == b""
+        tree = ArchiveTree(archive)
         assert [entry.path for entry in tree.entries(b"a")] == [b"a/b"]
         assert [entry.path for entry in tree.entries(b"a/b")] == [b"a/b"]
         assert [entry.path for entry in tree.entries(recursive=False)] == [b"a", b"c"]
         assert [entry.path for entry in tree.entries()] == [b"a", b"c", b"a/b"]
-        assert list(tree.entries()) == list(entries(archive))
+        assert list(tree.entries()) == list(archive_entries(archive))
         with pytest.raises(ConfigurationError, match="has no 'd'"):
             list(tree.entries(b"d"))
 

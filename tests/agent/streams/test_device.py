@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cryostore.agent.archive.disk_blocks import layout_of, segment_blocks
-from cryostore.agent.archive.reading import parts_of
+from cryostore.agent.archive.disk_image import disk_layout, segment_chunks
+from cryostore.agent.archive.files import file_parts
 from cryostore.agent.errors import ArchiveDamagedError, SourceError, TargetError
 from cryostore.agent.header import DiskLayout
 from cryostore.agent.keys.key_object import is_key_name
 from cryostore.agent.report import Report
-from cryostore.agent.restore import file_target
-from cryostore.agent.verification.run import verify
+from cryostore.agent.restore import single_file_restore
+from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import Chunk
@@ -108,12 +108,12 @@ def test_a_changed_block_costs_itself_and_other_segments_are_inherited(store_run
     runs.disk(image)
     write_at(image, 3 * MIB + 7, b"changed")
     with store_runs.opened() as archive:
-        before = archive.summaries()
+        before = archive.object_checksums()
     report, outcome = runs.disk(image)
     assert not outcome.same
     assert MIB <= report.sent_bytes < MIB + (64 * KIB if store_runs.key else 4096)
     with store_runs.opened() as archive:
-        after = archive.summaries()
+        after = archive.object_checksums()
     assert {name for name in after if after[name] != before[name]} == {"catalog", "disk-00000000"}
     assert runs.content() == image.read_bytes()
 
@@ -168,7 +168,7 @@ def test_a_restore_that_fails_leaves_nothing_behind(local_runs, image, tmp_path,
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(file_target, "_pwrite", full)
+    monkeypatch.setattr(single_file_restore, "_pwrite", full)
     with pytest.raises(TargetError, match="No space left"):
         disks(local_runs).restore(tmp_path / "out.raw")
     assert sorted(os.listdir(tmp_path)) == ["disk.raw"]
@@ -209,7 +209,7 @@ def test_verifying_a_disk(local_runs, image):
     disks(local_runs).disk(image)
     report = Report()
     with local_runs.opened() as archive:
-        verify(archive, report, data=True)
+        verify_archive(archive, report, data=True)
     assert (report.issue_count, report.files, report.read_bytes) == (0, 1, 4 * MIB + 5)
 
 
@@ -232,22 +232,22 @@ class Listed:
 def test_blocks_that_do_not_fit_the_disk(chunks):
     layout = DiskLayout(10, 4, 16, [], [0])
     with pytest.raises(ArchiveDamagedError, match="does not fit"):
-        segment_blocks(Listed(layout, {"disk-00000000": chunks}), layout, 0)
+        segment_chunks(Listed(layout, {"disk-00000000": chunks}), layout, 0)
 
 
 def test_a_segment_that_is_lost_is_not_zeros():
     layout = DiskLayout(40, 4, 16, [], [0, 2])
     archive = Listed(layout, {"disk-00000000": [(1, 4)]})
-    assert list(segment_blocks(archive, layout, 0)) == [1]
-    assert segment_blocks(archive, layout, 1) == {}
+    assert list(segment_chunks(archive, layout, 0)) == [1]
+    assert segment_chunks(archive, layout, 1) == {}
     with pytest.raises(ArchiveDamagedError, match="segment 2 of the disk is lost"):
-        segment_blocks(archive, layout, 2)
+        segment_chunks(archive, layout, 2)
 
 
 @pytest.mark.parametrize("numbers", [(-1, 4, 16), (10, 0, 16), (10, 4, 0), (10, 4, 15), (10, -4, 16)])
 def test_a_disk_that_is_cut_in_a_senseless_way(numbers):
     with pytest.raises(ArchiveDamagedError, match="senseless"):
-        layout_of(Listed(DiskLayout(*numbers, []), {}))
+        disk_layout(Listed(DiskLayout(*numbers, []), {}))
 
 
 def test_reading_from_anywhere(local_runs, image):
@@ -282,7 +282,7 @@ class TestAgainstAModel:
             seen[runs.runs.latest()] = image.read_bytes()
         for point, data in seen.items():
             with runs.files(point) as files:
-                assert b"".join(parts_of(files.open(files.only()))) == data
+                assert b"".join(file_parts(files.open(files.only()))) == data
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from contextlib import closing
 
 import pytest
 
-from cryostore.agent.archive.points import list_points
-from cryostore.agent.mount.point_folders import folders_of
+from cryostore.agent.archive.recovery_points import list_points
+from cryostore.agent.mount.point_folders import build_folders
 from cryostore.agent.resources import ROLE_ARN, resource_arn
-from cryostore.agent.verification.status import status
-from cryostore.agent.verification.trial import try_store
+from cryostore.agent.verification.resource_status import resource_statuses
+from cryostore.agent.verification.trial_job import run_trial_job
 from cryostore.cli.call import Place, opened_call
 from cryostore.cli.verbs import FAILED, OK, run
 from cryostore.core.time import DAY_MS, HOUR_MS, milliseconds, span, wall_clock
@@ -96,7 +96,7 @@ def test_one_resource_or_vault_alone(cryo, store):
 
 
 def test_the_age_counts_from_the_newest_good_point(store):
-    (each,) = status(store, wall_clock())
+    (each,) = resource_statuses(store, wall_clock())
     begun = milliseconds(each.last.creation_date)
     assert each.age_ms(begun + 5 * HOUR_MS) == 5 * HOUR_MS
     assert each.age_ms(begun - HOUR_MS) == 0, "a clock that is behind makes no age below zero"
@@ -112,18 +112,18 @@ def test_a_run_whose_clock_was_ahead_does_not_hide_that_none_came_since(tmp_path
         with closing(service):
             runs = Runs(service.as_caller(Caller(access_key_id="local", root=True)))
             runs.backup(tmp_path / "source")
-            (each,) = status(runs.call, wall_clock())
+            (each,) = resource_statuses(runs.call, wall_clock())
             assert each.is_ahead(wall_clock()) is (clock is not wall_clock)
             assert each.is_older(wall_clock(), 26 * HOUR_MS) is (clock is not wall_clock)
             assert each.last.recovery_point_arn == runs.latest()
-            top = folders_of(list_points(runs.call))
+            top = build_folders(list_points(runs.call))
             resource, name = top.entries[b"latest"].target.split(b"/")[1:]
             assert top.entries[b"resources"].entries[resource].entries[name] == each.last
 
 
 def test_a_resource_without_any_good_point_is_older_than_any_age(store):
     job_id = started(store, "other")
-    other, tree = status(store, wall_clock())
+    other, tree = resource_statuses(store, wall_clock())
     assert (other.name, other.last, other.running.backup_job_id) == ("other", None, job_id)
     assert other.is_older(wall_clock(), 1000 * DAY_MS)
     assert not tree.is_older(wall_clock(), DAY_MS)
@@ -149,13 +149,13 @@ def test_what_the_last_good_run_left_out_is_told(cryo, store):
 
 def test_a_stopped_run_counts_as_failed_and_an_old_failure_is_forgotten(store):
     store.call(StopBackupJob(backup_job_id=started(store)))
-    assert status(store, wall_clock())[0].failed is not None
-    assert status(store, wall_clock() + 8 * DAY_MS)[0].failed is None
+    assert resource_statuses(store, wall_clock())[0].failed is not None
+    assert resource_statuses(store, wall_clock() + 8 * DAY_MS)[0].failed is None
 
 
 def test_a_trial_of_the_store_is_no_resource(store):
-    try_store(store, "Default")
-    assert [each.name for each in status(store, wall_clock())] == ["tree"]
+    run_trial_job(store, "Default")
+    assert [each.name for each in resource_statuses(store, wall_clock())] == ["tree"]
 
 
 def test_the_same_over_a_server(cryo, tmp_path, monkeypatch):

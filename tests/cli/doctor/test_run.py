@@ -9,7 +9,7 @@ from email.utils import formatdate
 import msgspec
 import pytest
 
-from cryostore.agent.verification.trial import try_store
+from cryostore.agent.verification.trial_job import run_trial_job
 from cryostore.cli.call import Place, opened_call
 from cryostore.cli.doctor import directory as doctor_directory
 from cryostore.cli.doctor import run as doctor
@@ -222,5 +222,5 @@ def test_a_store_that_answers_other_bytes_is_found_out(data):
 
     with opened_call(Place(data, None, None)) as call:
         with pytest.raises(CryostoreError, match="not what is read back"):
-            try_store(Liar(call), "Default")
+            run_trial_job(Liar(call), "Default")
         assert [job.state for job in pages.items(call, ListBackupJobs())] == ["ABORTED"], "given up all the same"

@@ -52,7 +52,7 @@ class ChunkCache:
                 return held[1]
             if held is not None:
                 self._bytes -= held[0]
-            future = self._threads.submit(archive.get_buffer, chunk)
+            future = self._threads.submit(archive.chunk_buffer, chunk)
             self._held[digest] = (chunk.length, future)
             self._bytes += chunk.length
             while self._bytes > self._bytes_max and len(self._held) > 1:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from cryostore.agent.archive.listing import Entry, entries
-from cryostore.agent.archive.pieces import ChunkPages
+from cryostore.agent.archive.chunk_pages import ChunkPages
+from cryostore.agent.archive.listing import ArchiveEntry, archive_entries
 from cryostore.agent.archive.reader import Archive, digest_of
 from cryostore.agent.block import ExtraKind, order_key
 from cryostore.agent.entry import NO_DIGEST, Content
@@ -37,14 +37,14 @@ class Difference(NamedTuple):
 
     change: Change
     path: bytes
-    old: Entry | None
-    new: Entry | None
+    old: ArchiveEntry | None
+    new: ArchiveEntry | None
 
 
-def diff(old: Archive, new: Archive) -> Iterator[Difference]:
+def compare_archives(old: Archive, new: Archive) -> Iterator[Difference]:
     """All that differs, in the order of an archive: directories after what is above them, each sorted by name."""
     compared = _Compared(old, new)
-    left, right = entries(old), entries(new)
+    left, right = archive_entries(old), archive_entries(new)
     a, b = next(left, None), next(right, None)
     while a is not None or b is not None:
         if b is None or (a is not None and _place(a) < _place(b)):
@@ -60,7 +60,7 @@ def diff(old: Archive, new: Archive) -> Iterator[Difference]:
             a, b = next(left, None), next(right, None)
 
 
-def _place(entry: Entry) -> tuple[bytes, bytes]:
+def _place(entry: ArchiveEntry) -> tuple[bytes, bytes]:
     parent, _, name = entry.path.rpartition(b"/")
     return order_key(parent), name
 
@@ -71,9 +71,9 @@ class _Compared:
     def __init__(self, old: Archive, new: Archive) -> None:
         self._archives = (old, new)
         self._pages = (ChunkPages(old), ChunkPages(new))
-        self._objects = (old.summaries(), new.summaries())
+        self._objects = (old.object_checksums(), new.object_checksums())
 
-    def change(self, old: Entry, new: Entry) -> Change | None:
+    def change(self, old: ArchiveEntry, new: ArchiveEntry) -> Change | None:
         if stat.S_IFMT(old.row.mode) != stat.S_IFMT(new.row.mode) or old.row.size != new.row.size:
             return Change.CHANGED
         if _extras(old, CONTENT_EXTRAS) != _extras(new, CONTENT_EXTRAS):
@@ -85,7 +85,7 @@ class _Compared:
             return Change.METADATA
         return None if _extras(old, ATTRIBUTES) == _extras(new, ATTRIBUTES) else Change.METADATA
 
-    def _same_content(self, old: Entry, new: Entry) -> bool:
+    def _same_content(self, old: ArchiveEntry, new: ArchiveEntry) -> bool:
         if DISK in {archive.header.kind for archive in self._archives}:
             segments = [{name: found[name] for name in found if name != CATALOG} for found in self._objects]
             return segments[0] == segments[1]
@@ -115,11 +115,11 @@ class _Compared:
         return False
 
 
-def data_bytes(entry: Entry) -> int:
+def data_bytes(entry: ArchiveEntry) -> int:
     """How many bytes of a file lie in its content: all but its holes."""
     holes = b"".join(extra.data for extra in entry.extras if extra.kind == ExtraKind.HOLES)
     return entry.row.size - sum(int.from_bytes(holes[at + 8 : at + 16], "little") for at in range(0, len(holes), 16))
 
 
-def _extras(entry: Entry, kinds: tuple[ExtraKind, ...]) -> list[tuple[int, bytes]]:
+def _extras(entry: ArchiveEntry, kinds: tuple[ExtraKind, ...]) -> list[tuple[int, bytes]]:
     return sorted((extra.kind, extra.data) for extra in entry.extras if extra.kind in kinds)

@@ -12,7 +12,7 @@ from cryostore.agent.entry import Content, Row
 from cryostore.agent.source.walk import join
 
 
-class Entry(NamedTuple):
+class ArchiveEntry(NamedTuple):
     """An entry of an archive with all that is known of it."""
 
     path: bytes
@@ -21,22 +21,29 @@ class Entry(NamedTuple):
     extras: list[Extra]
 
 
-def entries(archive: Archive) -> Iterator[Entry]:
+def archive_entries(archive: Archive) -> Iterator[ArchiveEntry]:
     """All entries of an archive, in its order; the root itself is left out."""
     for block in archive.blocks():
         if block.kind != Kind.ROOT:
-            yield from entries_of(block)
+            yield from block_entries(block)
 
 
-def entries_of(block: Block) -> Iterator[Entry]:
+def block_entries(block: Block) -> Iterator[ArchiveEntry]:
     """The entries of a block."""
     extras = block.extras_of()
     for index, name in enumerate(block.name_list()):
         row, content = Row.unpack(block.rows, index), Content.unpack(block.contents, index)
-        yield Entry(join(block.path, name), row, content, extras.get(index, []))
+        yield ArchiveEntry(join(block.path, name), row, content, extras.get(index, []))
 
 
-def path_in(archive: Archive, text: str) -> bytes:
+def block_entry(block: Block, index: int) -> ArchiveEntry:
+    """The entry number `index` of a block."""
+    path = join(block.path, block.name_list()[index])
+    extras = block.extras_of().get(index, []) if block.extras else []
+    return ArchiveEntry(path, Row.unpack(block.rows, index), Content.unpack(block.contents, index), extras)
+
+
+def archive_path(archive: Archive, text: str) -> bytes:
     """A path as people write it, below the root of the archive: from there, or from the top of the file system."""
     path = os.path.normpath(os.fsencode(text)) if text else b"."
     root = archive.header.root

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from cryostore.agent.archive.reader import Archive
+from cryostore.agent.archive.chunk_pages import ChunkPages
 from cryostore.agent.entry import Content
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.model.chunks import Chunk
@@ -16,7 +15,7 @@ from cryostore.model.chunks import Chunk
 PAGE_CHUNKS = 100
 
 
-class Wanted(Protocol):
+class ContentRange(Protocol):
     """What needs bytes of the content: `data_bytes` of them, from `content` on."""
 
     @property
@@ -28,7 +27,7 @@ class Wanted(Protocol):
         """How many they are; more than none."""
 
 
-Want = TypeVar("Want", bound=Wanted)
+Want = TypeVar("Want", bound=ContentRange)
 
 
 class Piece(NamedTuple, Generic[Want]):
@@ -40,41 +39,7 @@ class Piece(NamedTuple, Generic[Want]):
     data_offset: int
 
 
-class ChunkPages:
-    """Pages of chunk lists, with the tokens that lead to them kept.
-
-    A page is found by the index that it begins with: pages have any size, and indexes have gaps.
-    """
-
-    def __init__(self, archive: Archive) -> None:
-        self._archive = archive
-        self._tokens: dict[int, list[str | None]] = {}
-        self._starts: dict[int, list[int]] = {}
-
-    def from_chunk(self, number: int, index: int) -> Iterator[Chunk]:
-        """The chunks of a content object from an index on."""
-        page = self._page_of(number, index)
-        for chunks, token in self._archive.content_pages(number, self._tokens[number][page]):
-            self._note(number, page, chunks, token)
-            page += 1
-            for chunk in chunks:
-                if chunk.index >= index:
-                    yield chunk
-
-    def _page_of(self, number: int, index: int) -> int:
-        """The last page known to begin at or before a chunk."""
-        self._tokens.setdefault(number, [None])
-        return bisect_right(self._starts.setdefault(number, [0]), index) - 1
-
-    def _note(self, number: int, page: int, chunks: list[Chunk], token: str | None) -> None:
-        """Note what leads to the page behind this one."""
-        tokens, starts = self._tokens[number], self._starts[number]
-        if page + 1 == len(tokens) and token is not None:
-            tokens.append(token)
-            starts.append(chunks[-1].index + 1 if chunks else starts[-1])
-
-
-def chunks_of(
+def chunks_with_pieces(
     pages: ChunkPages, wanted: Sequence[Want], lose: Callable[[Want, str], None] | None = None
 ) -> Iterator[tuple[Chunk, list[Piece[Want]]]]:
     """Each chunk that is needed, once, with its pieces.

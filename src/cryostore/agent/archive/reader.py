@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
-from cryostore.agent.archive.whole_tree import Tell, ignore, whole
+from cryostore.agent.archive.missing_folders import ReportProblem, ignore_problem, with_missing_folders
 from cryostore.agent.block import Block, decode, decode_readable
 from cryostore.agent.entry import NO_DIGEST, Content
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
@@ -29,7 +29,7 @@ Given = TypeVar("Given")
 Got = TypeVar("Got")
 
 
-class Copies(Protocol):
+class SmallFileCopies(Protocol):
     """Small files elsewhere: see `sound_copies`."""
 
     def find(self, digest: bytes, length: int) -> bytes | None:
@@ -54,11 +54,11 @@ class Archive:
         self.header_bytes = self.sealing.head.header if self.sealing else self._plain_header()
         self.header = Header.decode(self.header_bytes)
         if self.sealing:
-            self.catalog_chunks, self.stored_catalog = self.sealing.catalog(self.header)
+            self.listing_chunks, self.stored_listing_chunks = self.sealing.catalog(self.header)
         else:
-            self.catalog_chunks = self.stored_catalog = list(self._listed(CATALOG))
+            self.listing_chunks = self.stored_listing_chunks = list(self._listed(CATALOG))
         self._threads = Threads(AHEAD, "archive")
-        self.copies: Copies | None = None
+        self.copies: SmallFileCopies | None = None
         """Where small files are looked for whose chunk is damaged."""
 
     def _plain_header(self) -> bytes:
@@ -85,7 +85,7 @@ class Archive:
         """The names of all its objects."""
         return list(self._objects)
 
-    def summaries(self) -> dict[str, bytes]:
+    def object_checksums(self) -> dict[str, bytes]:
         """The checksum of each of its objects."""
         return {name: Checksum.parse(each.object_checksum).digest for name, each in self._objects.items()}
 
@@ -94,29 +94,29 @@ class Archive:
             raise ArchiveDamagedError(f"the archive has no object {name}")
         return found
 
-    def blocks(self, tell: Tell | None = None) -> Iterator[Block]:
+    def blocks(self, tell: ReportProblem | None = None) -> Iterator[Block]:
         """All blocks of a whole tree, in order: see `whole_tree`. The next chunks are fetched meanwhile.
 
         With `tell` the blocks that can be read are there, whatever others are damaged. Raises ArchiveDamagedError, or
         what the store raises, if there are none, and without `tell`.
         """
         if tell is None:
-            return whole(self._decoded(), ignore)
-        return whole(self._readable(tell), tell)
+            return with_missing_folders(self._decoded(), ignore_problem)
+        return with_missing_folders(self._readable(tell), tell)
 
     def _decoded(self) -> Iterator[Block]:
-        for data in self.ahead(self.get, self.catalog_chunks):
+        for data in self.ahead(self.get, self.listing_chunks):
             yield from decode(data)
 
     def raw_blocks(self) -> Iterator[Block]:
         """All blocks as they stand, in order, for who compares names with others and uses none of them."""
-        for data in self.ahead(self.get, self.catalog_chunks):
+        for data in self.ahead(self.get, self.listing_chunks):
             yield from decode(data, check_names=False)
 
-    def _readable(self, tell: Tell) -> Iterator[Block]:
+    def _readable(self, tell: ReportProblem) -> Iterator[Block]:
         last: Block | None = None
         problem: CryostoreError | None = None
-        for data in self.ahead(self._got, self.catalog_chunks):
+        for data in self.ahead(self._got, self.listing_chunks):
             for block in decode_readable(data) if isinstance(data, bytes) else (data,):
                 if isinstance(block, CryostoreError):
                     problem = block
@@ -151,10 +151,10 @@ class Archive:
 
     def get(self, chunk: Chunk) -> bytes:
         """The bytes of a chunk, which are those its checksum says."""
-        data = self.get_buffer(chunk)
+        data = self.chunk_buffer(chunk)
         return data if isinstance(data, bytes) else bytes(data)
 
-    def get_buffer(self, chunk: Chunk) -> Buffer:
+    def chunk_buffer(self, chunk: Chunk) -> Buffer:
         """As `get`, in whatever buffer they came."""
         payload = self.call.call(GetChunk(storage_job_id=self.job_id, chunk_token=chunk.chunk_token)).data
         if self.sealing:
@@ -182,13 +182,13 @@ class Archive:
         """The chunks of an object by its name, in ascending index order."""
         return iter(self._shown(name, list(self._listed(name)))) if self.sealing else self._listed(name)
 
-    def stored(self, name: str) -> Iterator[Chunk]:
+    def stored_object_chunks(self, name: str) -> Iterator[Chunk]:
         """The chunks of an object as the store has them."""
         return self._listed(name)
 
     def stored_chunks(self) -> Iterator[Chunk]:
         """All chunks of the catalog and the content as the store has them."""
-        yield from self.stored_catalog
+        yield from self.stored_listing_chunks
         for content in self.header.objects:
             yield from self._listed(content_name(content.number))
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 
 from cryostore.agent.archive.chunk_cache import ChunkCache
+from cryostore.agent.archive.chunk_pages import CachedChunkPages
 from cryostore.agent.archive.reader import Archive
-from cryostore.agent.archive.reading import HeldPages
 from cryostore.agent.entry import CONTENT, NO_DIGEST
 from cryostore.agent.errors import DAMAGE
 from cryostore.agent.header import content_name
@@ -69,10 +69,10 @@ class _Newer:
 
     def __init__(self, archive: Archive, older: Archive) -> None:
         self._archive = archive
-        self._pages = HeldPages(archive)
+        self._pages = CachedChunkPages(archive)
         self._cache = ChunkCache(CACHE_BYTES)
         self._table = DigestTable()
-        ours, theirs = archive.summaries(), older.summaries()
+        ours, theirs = archive.object_checksums(), older.object_checksums()
         numbers = [each.number for each in archive.header.objects]
         shared = {number for number in numbers if _is_same(content_name(number), ours, theirs)}
         for block in archive.blocks():

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import NamedTuple
 
-from cryostore.agent.archive.listing import Entry, entries_of
+from cryostore.agent.archive.listing import ArchiveEntry, block_entries, block_entry
+from cryostore.agent.archive.missing_folders import UNKNOWN_FOLDER
 from cryostore.agent.archive.reader import Archive
-from cryostore.agent.archive.whole_tree import LOST
 from cryostore.agent.block import Block, Kind, decode, order_key
-from cryostore.agent.entry import NO_CONTENT, Content, Row
+from cryostore.agent.entry import NO_CONTENT
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.source.walk import join
 from cryostore.core.errors import ConfigurationError
 
 CHUNKS_HELD = 8
@@ -34,7 +33,7 @@ class _Held(NamedTuple):
     blocks: list[Block]
 
 
-class Tree:
+class ArchiveTree:
     """Looks up paths in an archive. Thread safe. Raises what the store raises, and ArchiveDamagedError."""
 
     def __init__(self, archive: Archive) -> None:
@@ -43,14 +42,14 @@ class Tree:
         self._chunks: OrderedDict[int, _Held] = OrderedDict()
         self._first_keys: dict[int, Key] = {}
 
-    def root(self) -> Entry:
+    def root(self) -> ArchiveEntry:
         """The root itself."""
         for block in self._held(0).blocks:
             if block.kind == Kind.ROOT and block.entries:
-                return entry_of(block, 0)
-        return Entry(b"", LOST, NO_CONTENT, [])
+                return block_entry(block, 0)
+        return ArchiveEntry(b"", UNKNOWN_FOLDER, NO_CONTENT, [])
 
-    def find(self, path: bytes) -> Entry | None:
+    def find(self, path: bytes) -> ArchiveEntry | None:
         """The entry at a path, None if there is none."""
         if not path:
             return self.root()
@@ -63,15 +62,15 @@ class Tree:
             names = block.name_list()
             index = bisect_left(names, name)
             if index < len(names) and names[index] == name:
-                return entry_of(block, index)
+                return block_entry(block, index)
         # See `whole_tree`: there may be a folder without an entry.
-        return Entry(path, LOST, NO_CONTENT, []) if self.directory(path) else None
+        return ArchiveEntry(path, UNKNOWN_FOLDER, NO_CONTENT, []) if self.directory(path) else None
 
     def directory(self, path: bytes) -> list[Block]:
         """The blocks of a directory; none if there is none."""
         first = (Kind.DIRECTORY.value, order_key(path), b"")
         found: list[Block] = []
-        for number in range(self._chunk_with(first), len(self._archive.catalog_chunks)):
+        for number in range(self._chunk_with(first), len(self._archive.listing_chunks)):
             keys, blocks = self._held(number)
             begin, end = bisect_left(keys, first), bisect_left(keys, _end(path, b"\0"))
             found += blocks[begin:end]
@@ -82,7 +81,7 @@ class Tree:
     def below(self, path: bytes) -> Iterator[Block]:
         """The blocks of a directory and of all directories below it, in order."""
         first, end = (Kind.DIRECTORY.value, order_key(path), b""), _end(path, b"\1")
-        chunks = self._archive.catalog_chunks[self._chunk_with(first) :]
+        chunks = self._archive.listing_chunks[self._chunk_with(first) :]
         with closing(self._archive.ahead(self._archive.get, chunks)) as fetched:
             for data in fetched:
                 for block in decode(data):
@@ -91,7 +90,7 @@ class Tree:
                     if key >= first:
                         yield block
 
-    def entries(self, path: bytes = b"", *, recursive: bool = True) -> Iterator[Entry]:
+    def entries(self, path: bytes = b"", *, recursive: bool = True) -> Iterator[ArchiveEntry]:
         """What is at a path and, of a directory, in it, in the order of the archive; the root itself is left out.
 
         Raises ConfigurationError if there is nothing at the path.
@@ -101,9 +100,9 @@ class Tree:
             yield entry
             return
         for block in self.below(path) if recursive else self.directory(path):
-            yield from entries_of(block)
+            yield from block_entries(block)
 
-    def existing(self, path: bytes) -> Entry:
+    def existing(self, path: bytes) -> ArchiveEntry:
         """The entry at a path. Raises ConfigurationError if there is none."""
         if (entry := self.find(path)) is None:
             raise ConfigurationError(
@@ -118,7 +117,7 @@ class Tree:
 
     def _chunk_with(self, wanted: Key) -> int:
         """The number of the last chunk whose first block is before this key; 0 if there is none."""
-        low, high = 0, len(self._archive.catalog_chunks)
+        low, high = 0, len(self._archive.listing_chunks)
         while low < high:
             middle = (low + high) // 2
             if self._first_key(middle) < wanted:
@@ -137,9 +136,9 @@ class Tree:
             if (held := self._chunks.get(number)) is not None:
                 self._chunks.move_to_end(number)
                 return held
-        if not self._archive.catalog_chunks:
+        if not self._archive.listing_chunks:
             raise ArchiveDamagedError("the catalog of the archive is empty")
-        blocks = list(decode(self._archive.get(self._archive.catalog_chunks[number])))
+        blocks = list(decode(self._archive.get(self._archive.listing_chunks[number])))
         if not blocks:
             raise ArchiveDamagedError("the archive's catalog has an empty chunk")
         held = _Held([_key(block) for block in blocks], blocks)
@@ -160,10 +159,3 @@ def _end(path: bytes, above: bytes) -> Key:
 
 def _key(block: Block) -> Key:
     return block.kind, order_key(block.path), block.names.partition(b"\0")[0]
-
-
-def entry_of(block: Block, index: int) -> Entry:
-    """The entry number `index` of a block."""
-    path = join(block.path, block.name_list()[index])
-    extras = block.extras_of().get(index, []) if block.extras else []
-    return Entry(path, Row.unpack(block.rows, index), Content.unpack(block.contents, index), extras)

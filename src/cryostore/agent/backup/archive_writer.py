@@ -353,7 +353,7 @@ class ArchiveWriter:
         self._report.sent_bytes = self._uploader.bytes_sent
         self.objects = objects = self._objects(trimmed)
         catalog_is_new = self._catalog.complete(self._header(objects).encode())
-        old = self._base.summaries() if self._base else {}
+        old = self._base.object_checksums() if self._base else {}
         found = {name: old[name] for name in map(content_name, (each.number for each in objects)) if name in old}
         if self._content_upload.chunks_count and self._content_upload.name not in found:
             found |= self._complete_content(objects)

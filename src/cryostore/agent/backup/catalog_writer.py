@@ -29,7 +29,7 @@ class CatalogWriter:
         self._uploader = uploader
         self._upload = upload
         self._base = base
-        self._base_chunks = base.catalog_chunks if base else []
+        self._base_chunks = base.listing_chunks if base else []
         self._same = base is not None
         self._blocks: list[bytes] = []
         self._bytes = 0
@@ -69,7 +69,7 @@ class CatalogWriter:
         self._same = False
         assert self._base is not None
         for first in range(0, self._chunks, LINKS_MAX):
-            chunks = self._base.stored_catalog[first : min(first + LINKS_MAX, self._chunks)]
+            chunks = self._base.stored_listing_chunks[first : min(first + LINKS_MAX, self._chunks)]
             for number, chunk in enumerate(chunks, first):
                 self._upload.inherit(self._upload.reserve(), self._base_chunks[number], chunk)
             linked = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cryostore.agent.archive.disk_blocks import SEGMENT_PREFIX
+from cryostore.agent.archive.disk_image import SEGMENT_PREFIX
 from cryostore.agent.header import CONTENT_PREFIX
 from cryostore.agent.keys.archive_keys import is_sealed_archive
 from cryostore.agent.keys.keyed_call import key_of

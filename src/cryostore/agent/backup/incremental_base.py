@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cryostore.agent.archive.pieces import ChunkPages
+from cryostore.agent.archive.chunk_pages import ChunkPages
 from cryostore.agent.archive.reader import Archive, digest_of
 from cryostore.agent.block import Block, Extra, ExtraKind, Kind, order_key
 from cryostore.agent.entry import CONTENT, NO_DIGEST, ROW, UNTRUSTED_CTIME, Content, Row
@@ -69,9 +69,9 @@ class Base:
         """The highest number that a content object has."""
         return max((each.number for each in self.objects), default=0)
 
-    def summaries(self) -> dict[str, bytes]:
+    def object_checksums(self) -> dict[str, bytes]:
         """The checksum of each object of the archive."""
-        return self.archive.summaries()
+        return self.archive.object_checksums()
 
     def entries(self, path: bytes, blocks: list[Block]) -> Entries:  # noqa: ARG002 - for a base without blocks
         """The entries of a directory, of which `take` gave the blocks."""

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
-from cryostore.agent.archive.points import Point
 from cryostore.agent.archive.reader import Archive
+from cryostore.agent.archive.recovery_points import RecoveryPoint
 from cryostore.agent.backup.catalog_writer import CatalogWriter
 from cryostore.agent.backup.job import BackupJob, drop_objects, open_job
 from cryostore.agent.backup.policy import Sealed
@@ -73,7 +73,7 @@ def access_of(sealing: SealedArchive | None) -> Access:
     return Access(keys, {PublicKey(each.public).fingerprint: each for each in sealing.head.recipients})
 
 
-def change(call: Call, point: Point, apply: Callable[[Access], None], *, accept: bool = False) -> str:
+def change(call: Call, point: RecoveryPoint, apply: Callable[[Access], None], *, accept: bool = False) -> str:
     """Make a recovery point of the same data with other access; answers its ARN. `point` is the newest of its resource.
 
     `accept` goes on with an archive that the key's holder has not begun. Raises KeyUnavailableError otherwise, and
@@ -114,7 +114,7 @@ def _check_owned(archive: Archive) -> None:
 def _commit(call: Call, job: BackupJob, archive: Archive, access: Access, resource: str, *, accept: bool) -> str:
     pairs = [(PublicKey(each.public), each.name) for each in access.recipients.values()]
     secrecy = Sealed(access.keys[0], resource, pairs)
-    old = archive.summaries()
+    old = archive.object_checksums()
     found = {name: digest for name, digest in old.items() if not is_key_name(name)}
     upload = secrecy.upload(call, job.job_id, CATALOG)
     with closing(Uploader(call, DigestTable(DIGEST_BYTES))) as uploader:

@@ -53,7 +53,7 @@ class RememberedBase:
         names = [name.removeprefix(CONTENT_PREFIX) for name in self._summaries if name.startswith(CONTENT_PREFIX)]
         return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
 
-    def summaries(self) -> dict[str, bytes]:
+    def object_checksums(self) -> dict[str, bytes]:
         """See Archive."""
         return self._summaries
 

@@ -103,7 +103,7 @@ def backup(
             )
             stack.enter_context(alive(call, job.job_id))
             objects = _write(walk, _noting_emptiness(walk, options, report), writer)
-            same = archive is not None and archive.summaries() == objects
+            same = archive is not None and archive.object_checksums() == objects
         committed = job.commit(objects, secrecy.restore_metadata(_restore_metadata(options)), report.issue_count)
     except BaseException as error:
         ended = job.give_up(error)

@@ -51,7 +51,7 @@ def trim(
     dead_bytes = sum(chunk.length for chunk in chunks) - living_bytes
     if not living or dead_bytes <= max(DEAD_BYTES_MIN, each.content_bytes // DEAD_SHARE):
         return None
-    stored = {chunk.index: chunk for chunk in archive.stored(name)}
+    stored = {chunk.index: chunk for chunk in archive.stored_object_chunks(name)}
     upload = secrecy.segment(call, job_id, name)
     for first in range(0, len(living), LINKS_MAX):
         batch = [(chunk, stored[chunk.index]) for chunk in living[first : first + LINKS_MAX]]

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-from cryostore.agent.mount import fuse_wire as wire
-from cryostore.agent.mount.fuse_wire import Attributes, Opcode
+from cryostore.agent.mount import fuse_messages as wire
+from cryostore.agent.mount.fuse_messages import NodeAttributes, Opcode
 from cryostore.core.errors import CryostoreError
 
 THREADS = 4
@@ -21,21 +21,21 @@ READAHEAD_BYTES = 1024 * 1024
 ROOT = 1
 
 
-class Found(NamedTuple):
+class FoundNode(NamedTuple):
     """A node under its name: for how long the kernel may take that for granted, and what stat says."""
 
     node: int
-    attributes: Attributes
+    attributes: NodeAttributes
     valid_seconds: int
 
 
-class Listed(NamedTuple):
+class DirectoryItem(NamedTuple):
     """An entry of a directory. `found` counts it as looked up, for who asks for attributes as well."""
 
     name: bytes
     inode: int
     mode: int
-    found: Callable[[], Found] | None
+    found: Callable[[], FoundNode] | None
 
 
 class FileSystem(Protocol):
@@ -44,13 +44,13 @@ class FileSystem(Protocol):
     They raise OSError with the number for the caller, or CryostoreError, which the caller gets as EIO.
     """
 
-    def look_up(self, node: int, name: bytes) -> Found | None:
+    def look_up(self, node: int, name: bytes) -> FoundNode | None:
         """The node of a name in a directory, counted as looked up once more."""
 
     def forget(self, node: int, count: int) -> None:
         """The kernel takes back that it looked a node up this many times."""
 
-    def attributes(self, node: int) -> tuple[Attributes, int]:
+    def attributes(self, node: int) -> tuple[NodeAttributes, int]:
         """What stat says, and for how many seconds that holds."""
 
     def link_target(self, node: int) -> bytes:
@@ -71,14 +71,14 @@ class FileSystem(Protocol):
     def open_directory(self, node: int) -> int:
         """Open a directory; answers a handle."""
 
-    def entries(self, handle: int, position: int) -> Iterator[Listed]:
+    def entries(self, handle: int, position: int) -> Iterator[DirectoryItem]:
         """The entries of an open directory from a position on, which counts them."""
 
     def release(self, handle: int) -> None:
         """Close what was opened."""
 
 
-class Session:
+class FuseSession:
     """Answers the kernel's requests on a descriptor of /dev/fuse until the file system is unmounted."""
 
     def __init__(self, fd: int, file_system: FileSystem, on_failure: Callable[[str], None]) -> None:

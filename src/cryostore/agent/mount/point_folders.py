@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 
-from cryostore.agent.archive.points import Point, completed, point_id
+from cryostore.agent.archive.recovery_points import RecoveryPoint, completion_seconds, point_id
 
 REFRESH_SECONDS = 2.0
 NAME_BYTES_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class MountLink:
     """A symlink to another place in the mount, where a recovery point is that was made then."""
 
     target: bytes
@@ -24,26 +24,26 @@ class Link:
 
 
 @dataclass(slots=True)
-class Folder:
+class MountFolder:
     """A folder that is in no recovery point."""
 
-    entries: dict[bytes, Folder | Link | Point] = field(default_factory=dict)
+    entries: dict[bytes, MountFolder | MountLink | RecoveryPoint] = field(default_factory=dict)
     newest: float = 0.0
     """When the newest recovery point below it was made."""
 
-    def folder(self, name: bytes) -> Folder:
+    def folder(self, name: bytes) -> MountFolder:
         """A folder in it, made if need be."""
-        found = self.entries.setdefault(name, Folder())
-        assert isinstance(found, Folder)
+        found = self.entries.setdefault(name, MountFolder())
+        assert isinstance(found, MountFolder)
         return found
 
 
-def folders_of(points: Iterable[Point]) -> Folder:
+def build_folders(points: Iterable[RecoveryPoint]) -> MountFolder:
     """All folders, down to the points themselves."""
-    top = Folder()
+    top = MountFolder()
     resources, times, ids = (top.folder(name) for name in (b"resources", b"times", b"ids"))
     names: dict[tuple[str, str], bytes] = {}
-    for point in sorted(points, key=lambda each: (completed(each), each.recovery_point_arn or "")):
+    for point in sorted(points, key=lambda each: (completion_seconds(each), each.recovery_point_arn or "")):
         resource = _folder_name(point, names, resources)
         inside = resources.folder(resource)
         made = point.creation_date or 0.0
@@ -52,15 +52,15 @@ def folders_of(points: Iterable[Point]) -> Folder:
         moment = datetime.fromtimestamp(made, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
         name = _free(inside, moment)
         inside.entries[name] = point
-        inside.entries[b"latest"] = Link(name, made)
+        inside.entries[b"latest"] = MountLink(name, made)
         place = b"resources/" + resource + b"/" + name
-        times.entries[_free(times, moment)] = Link(b"../" + place, made)
-        ids.entries[point_id(point).encode()] = Link(b"../" + place, made)
-        top.entries[b"latest"] = Link(place, made)
+        times.entries[_free(times, moment)] = MountLink(b"../" + place, made)
+        ids.entries[point_id(point).encode()] = MountLink(b"../" + place, made)
+        top.entries[b"latest"] = MountLink(place, made)
     return top
 
 
-def _folder_name(point: Point, names: dict[tuple[str, str], bytes], resources: Folder) -> bytes:
+def _folder_name(point: RecoveryPoint, names: dict[tuple[str, str], bytes], resources: MountFolder) -> bytes:
     """The folder of a resource: its name, in which no slash can stand. What would be called alike gets a mark."""
     key = (point.backup_vault_name or "", point.resource_arn or "")
     if key not in names:
@@ -72,7 +72,7 @@ def _folder_name(point: Point, names: dict[tuple[str, str], bytes], resources: F
     return names[key]
 
 
-def _free(folder: Folder, name: bytes) -> bytes:
+def _free(folder: MountFolder, name: bytes) -> bytes:
     found, number = name, 1
     while found in folder.entries:
         number += 1
@@ -83,19 +83,19 @@ def _free(folder: Folder, name: bytes) -> bytes:
 class PointFolders:
     """The folders as they are now: listed again when they were not for some seconds. Thread safe."""
 
-    def __init__(self, list_points: Callable[[], Iterable[Point]]) -> None:
+    def __init__(self, list_points: Callable[[], Iterable[RecoveryPoint]]) -> None:
         self._list_points = list_points
         self._lock = threading.Lock()
-        self._top = Folder()
+        self._top = MountFolder()
         self._listed = -REFRESH_SECONDS
 
-    def find(self, path: bytes) -> Folder | Link | Point | None:
+    def find(self, path: bytes) -> MountFolder | MountLink | RecoveryPoint | None:
         """What is at a path, which does not lead into a point. Raises what the store raises."""
         with self._lock:
             if time.monotonic() - self._listed >= REFRESH_SECONDS or not self._top.entries:
-                self._top = folders_of(self._list_points())
+                self._top = build_folders(self._list_points())
                 self._listed = time.monotonic()
-            found: Folder | Link | Point | None = self._top
+            found: MountFolder | MountLink | RecoveryPoint | None = self._top
         for name in path.split(b"/") if path else []:
-            found = found.entries.get(name) if isinstance(found, Folder) else None
+            found = found.entries.get(name) if isinstance(found, MountFolder) else None
         return found

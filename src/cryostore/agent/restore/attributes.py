@@ -29,7 +29,7 @@ Problem = Callable[[str, str], None]
 """Takes the kind of an attribute that could not be set, and what to say about it."""
 
 
-class Refusals:
+class RefusedAttributes:
     """Attributes that a target does not take, told once per kind: such a target refuses them for every file."""
 
     def __init__(self, report: Report, lock: threading.Lock) -> None:
@@ -56,7 +56,7 @@ class Refusals:
             self._seen.clear()
 
 
-class Attributes:
+class AttributeSetter:
     """Sets attributes as this process may: owners only as root, by name where this machine knows it."""
 
     def __init__(self, header: Header, *, numeric_owner: bool = False) -> None:

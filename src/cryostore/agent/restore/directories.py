@@ -8,14 +8,14 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cryostore.agent.archive.listing import Entry
+from cryostore.agent.archive.listing import ArchiveEntry
 from cryostore.agent.block import Extra
 from cryostore.agent.entry import Row
 from cryostore.agent.errors import shown
-from cryostore.agent.restore.attributes import CHANGED, Attributes, Refusals
-from cryostore.agent.restore.places import Places, clash, status_of
-from cryostore.agent.restore.readonly_directories import ShutDirectories
-from cryostore.agent.restore.target import ROOT, Target, is_new, is_plain
+from cryostore.agent.restore.attributes import CHANGED, AttributeSetter, RefusedAttributes
+from cryostore.agent.restore.name_collisions import CollisionGuard, name_collision, status_of
+from cryostore.agent.restore.readonly_directories import ReadonlyDirectories
+from cryostore.agent.restore.target_directories import ROOT, TargetDirectories, is_new, is_plain
 
 Issue = Callable[[bytes, str], None]
 """Takes a path and what is wrong with it."""
@@ -35,7 +35,14 @@ class RestoredDirectories:
     """The directories of one restore, by their paths in the archive. For one thread."""
 
     def __init__(
-        self, target: Target, places: Places, attributes: Attributes, refusals: Refusals, issue: Issue, *, never: bool
+        self,
+        target: TargetDirectories,
+        places: CollisionGuard,
+        attributes: AttributeSetter,
+        refusals: RefusedAttributes,
+        issue: Issue,
+        *,
+        never: bool,
     ) -> None:
         """`never` leaves what stands in the target as it is."""
         self._target = target
@@ -44,7 +51,7 @@ class RestoredDirectories:
         self._refusals = refusals
         self._issue = issue
         self._never = never
-        self._shut = ShutDirectories(target)
+        self._shut = ReadonlyDirectories(target)
         self._numbers: dict[bytes, int] = {}
         self._ends: list[_End] = []
 
@@ -64,7 +71,7 @@ class RestoredDirectories:
         if self._target.made or not (keep or self._never):
             self._ends.append(_End(ROOT, row, extras))
 
-    def try_one(self, number: int, name: bytes, entry: Entry) -> tuple[bool, os.stat_result | None]:
+    def try_one(self, number: int, name: bytes, entry: ArchiveEntry) -> tuple[bool, os.stat_result | None]:
         """As `add` in a dry run: tells whether a directory would be made, and what stands in its place."""
         standing = self._places.standing(number, name)
         is_found = standing is not None and stat.S_ISDIR(standing.st_mode)
@@ -74,7 +81,7 @@ class RestoredDirectories:
             self._note(number, name, entry, standing if is_found else None, fresh=not is_found)
         return not is_found, standing
 
-    def add(self, number: int, name: bytes, entry: Entry) -> None:
+    def add(self, number: int, name: bytes, entry: ArchiveEntry) -> None:
         """Find or make a directory in the one numbered `number`. Raises OSError."""
         status = self._places.standing(number, name)
         made = False
@@ -93,7 +100,7 @@ class RestoredDirectories:
         if self._never:
             raise OSError(errno.ENOTDIR, "is no directory in the target; what is in it was not restored")
         if self._places.claimed(number, standing):
-            raise clash()
+            raise name_collision()
 
     def _make(self, number: int, name: bytes, standing: os.stat_result | None) -> tuple[os.stat_result, bool]:
         """Make a directory; return what stands there now, and whether this made it."""
@@ -106,14 +113,14 @@ class RestoredDirectories:
             except FileExistsError:  # by another name, or somebody else made it
                 found = status_of(parent, name)
                 if found is None or self._places.known(found) is None:
-                    raise clash() from None
+                    raise name_collision() from None
                 return found, False
             made = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if self._target.masters(number) and not is_new(made, name, parent):
                 raise OSError(errno.ESTALE, CHANGED)
             return made, True
 
-    def _is_known(self, number: int, entry: Entry, status: os.stat_result) -> bool:
+    def _is_known(self, number: int, entry: ArchiveEntry, status: os.stat_result) -> bool:
         """Whether this restore has come to a directory by another name; then both are put into it."""
         if (known := self._places.known(status)) is None:
             return False
@@ -123,7 +130,9 @@ class RestoredDirectories:
             self._issue(entry.path, f"is the same folder as {other} in the target: what is in both was put into it")
         return True
 
-    def _note(self, number: int, name: bytes, entry: Entry, status: os.stat_result | None, *, fresh: bool) -> int:
+    def _note(
+        self, number: int, name: bytes, entry: ArchiveEntry, status: os.stat_result | None, *, fresh: bool
+    ) -> int:
         plain = False
         if fresh and status is not None:
             with self._target.at(number) as parent:

@@ -17,9 +17,9 @@ from cryostore.agent.block import Extra, holes_of
 from cryostore.agent.entry import Content, Row
 from cryostore.agent.errors import DAMAGE
 from cryostore.agent.report import Report
-from cryostore.agent.restore.attributes import Attributes, Refusals
-from cryostore.agent.restore.places import Places
-from cryostore.agent.restore.target import Target
+from cryostore.agent.restore.attributes import AttributeSetter, RefusedAttributes
+from cryostore.agent.restore.name_collisions import CollisionGuard
+from cryostore.agent.restore.target_directories import TargetDirectories
 from cryostore.agent.source.walk import join
 from cryostore.core import interrupts
 from cryostore.core.digest import Buffer
@@ -88,10 +88,10 @@ class FileWriter:
     def __init__(
         self,
         archive: Archive,
-        target: Target,
-        places: Places,
-        attributes: Attributes,
-        refusals: Refusals,
+        target: TargetDirectories,
+        places: CollisionGuard,
+        attributes: AttributeSetter,
+        refusals: RefusedAttributes,
         report: Report,
         lock: threading.Lock,
         prefix: bytes,
@@ -130,7 +130,7 @@ class FileWriter:
         ):
             return
         try:
-            data = memoryview(self._archive.get_buffer(chunk))
+            data = memoryview(self._archive.chunk_buffer(chunk))
         except DAMAGE as error:
             for piece in pieces:
                 self._take_copy(piece, error.message)

@@ -27,7 +27,7 @@ class FirstName:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherName:
+class FurtherName:
     """A further name that is to be one of the same file."""
 
     directory: int
@@ -38,12 +38,12 @@ class OtherName:
     """What stood in its place."""
 
 
-class RestoredLinks:
+class HardLinks:
     """The names of files that have several."""
 
     def __init__(self) -> None:
         self._first: dict[tuple[int, int], FirstName] = {}
-        self._others: list[OtherName] = []
+        self._others: list[FurtherName] = []
         self._claimed: dict[tuple[int, int], tuple[int, int]] = {}
 
     def add_first(self, row: Row, directory: int, name: bytes, file: RestoredFile | None = None, *, made: bool) -> None:
@@ -57,9 +57,9 @@ class RestoredLinks:
 
     def add_other(self, row: Row, directory: int, name: bytes, path: bytes, standing: os.stat_result | None) -> None:
         """Note a further name."""
-        self._others.append(OtherName(directory, name, path, self._first[row.device, row.inode], standing))
+        self._others.append(FurtherName(directory, name, path, self._first[row.device, row.inode], standing))
 
-    def others(self) -> Iterator[OtherName]:
+    def others(self) -> Iterator[FurtherName]:
         """The further names, in the order of the archive."""
         yield from self._others
 

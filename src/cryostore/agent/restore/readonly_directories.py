@@ -6,13 +6,13 @@ import os
 import stat
 from contextlib import suppress
 
-from cryostore.agent.restore.target import Target
+from cryostore.agent.restore.target_directories import TargetDirectories
 
 
-class ShutDirectories:
+class ReadonlyDirectories:
     """Those that were opened, by number, with the modes they had. Root needs no such thing."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: TargetDirectories) -> None:
         self._target = target
         self._user = os.geteuid()
         self._modes: dict[int, int] = {}

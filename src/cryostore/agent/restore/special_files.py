@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from cryostore.agent.block import Extra, ExtraKind
 from cryostore.agent.entry import Row
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.restore.attributes import Attributes
+from cryostore.agent.restore.attributes import AttributeSetter
 
 
-def is_as_archived(
-    parent: int, name: bytes, standing: os.stat_result, row: Row, extras: Sequence[Extra], attributes: Attributes
+def matches_archive(
+    parent: int, name: bytes, standing: os.stat_result, row: Row, extras: Sequence[Extra], attributes: AttributeSetter
 ) -> bool:
     """Whether what stands under a name is the entry, with all that a restore would give it. Raises OSError.
 
@@ -30,7 +30,7 @@ def is_as_archived(
     return attributes.fit(b"/proc/self/fd/%d/%s" % (parent, name), standing, row, extras)
 
 
-def maker_of(row: Row, extras: Sequence[Extra]) -> Callable[[bytes, int], None] | None:
+def special_file_maker(row: Row, extras: Sequence[Extra]) -> Callable[[bytes, int], None] | None:
     """What makes an entry that is neither file nor directory, in a directory and under a name."""
     data = {extra.kind: extra.data for extra in extras}
     if stat.S_ISLNK(row.mode) and b"\0" not in data.get(ExtraKind.LINK_TARGET, b"\0"):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cryostore.agent.archive.disk_blocks import SEGMENT_PREFIX, segment_blocks, segment_name, segment_number
+from cryostore.agent.archive.disk_image import SEGMENT_PREFIX, segment_chunks, segment_name, segment_number
 from cryostore.agent.archive.reader import digest_of
 from cryostore.agent.backup.run import Outcome
 from cryostore.agent.backup.unfinished import Unfinished
@@ -192,7 +192,7 @@ class _Run:
         self._report = report
         self._threads = threads
         self._segment_bytes = segment_bytes
-        self._old = writer.base.summaries() if writer.base else {}
+        self._old = writer.base.object_checksums() if writer.base else {}
         self._old_layout = self._comparable()
         self.marks: dict[str, bytes] = {}
 
@@ -258,7 +258,7 @@ class _Run:
     def _old_blocks(self, number: int) -> dict[int, Chunk]:
         if self._writer.base is None or self._old_layout is None or segment_name(number) in self._writer.damaged:
             return {}
-        return segment_blocks(self._writer.base, self._old_layout, number)
+        return segment_chunks(self._writer.base, self._old_layout, number)
 
     def _blocks(self, number: int, old: dict[int, Chunk]) -> Iterator[tuple[int, _Block]]:
         """The blocks of a segment in order, read and compared a few in advance. Those in holes are left out."""
@@ -303,7 +303,7 @@ class _Run:
     def _link(self, upload: SegmentUpload | SealedSegment, blocks: list[tuple[int, Chunk]]) -> None:
         """Attach the blocks that are the base's; one that the store does not give so is sent again."""
         base = self._writer.base
-        stored = {chunk.index: chunk for chunk in base.stored(upload.name)} if base and blocks else {}
+        stored = {chunk.index: chunk for chunk in base.stored_object_chunks(upload.name)} if base and blocks else {}
         for first in range(0, len(blocks), LINKS_MAX):
             chunks = dict(blocks[first : first + LINKS_MAX])
             for index, chunk in chunks.items():

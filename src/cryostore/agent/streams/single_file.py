@@ -111,7 +111,7 @@ class SingleFileWriter:
             groups=group_names([os.getegid()]),
             disk=disk or UNSET,
         )
-        old = self.base.summaries() if self.base else {}
+        old = self.base.object_checksums() if self.base else {}
         self._write_entry(size, now_ms, content, extras or [])
         self.uploader.flush()
         is_new = self._catalog.complete(header.encode())

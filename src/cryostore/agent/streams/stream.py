@@ -82,7 +82,7 @@ def backup_stream(
         found: dict[str, bytes] = {}
         if size and (kept := _same_as_base(writer, upload)) is not None:
             content = content._replace(object_number=kept)
-            found[content_name(kept)] = writer.base.summaries()[content_name(kept)] if writer.base else b""
+            found[content_name(kept)] = writer.base.object_checksums()[content_name(kept)] if writer.base else b""
             report.unchanged = 1
         elif size:
             upload.complete()
@@ -97,7 +97,7 @@ def _same_as_base(writer: SingleFileWriter, upload: ObjectUpload) -> int | None:
     """The number of the base's content object if it holds the same chunks: then it stays. Sealed, its mark tells."""
     if writer.base is None:
         return None
-    held = writer.base.summaries()
+    held = writer.base.object_checksums()
     for each in writer.base.header.objects:
         mark = upload.mark()
         if content_name(each.number) in writer.damaged:

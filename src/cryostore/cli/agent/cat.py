@@ -15,8 +15,8 @@ from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import CryostoreError
 
 if TYPE_CHECKING:
-    from cryostore.agent.archive.files import Files
-    from cryostore.agent.archive.listing import Entry
+    from cryostore.agent.archive.files import ArchiveFiles
+    from cryostore.agent.archive.listing import ArchiveEntry
 
 WITH_ISSUES = 1
 
@@ -33,20 +33,21 @@ def command(point: str, vault: str | None, resource: str | None, **place: Any) -
     Holes of a file are written as zeros.
     """
     from cryostore.agent.archive.chunk_cache import ChunkCache
-    from cryostore.agent.archive.files import Files
-    from cryostore.agent.archive.points import find_point, opened, split_point
+    from cryostore.agent.archive.files import ArchiveFiles
+    from cryostore.agent.archive.open_archive import open_archive
+    from cryostore.agent.archive.recovery_points import find_point, split_point
 
     name, path = split_point(point)
     with (
         opened_call(Place(**place)) as call,
-        opened(call, find_point(call, name, vault, resource), "cat") as archive,
+        open_archive(call, find_point(call, name, vault, resource), "cat") as archive,
         closing(ChunkCache()) as cache,
     ):
-        files = Files(archive, cache)
+        files = ArchiveFiles(archive, cache)
         return write(files, path, sys.stdout.fileno())
 
 
-def write(files: Files, path: str, fd: int) -> int:
+def write(files: ArchiveFiles, path: str, fd: int) -> int:
     """Write a file to a descriptor, and return the exit code: 1 if not all was written.
 
     So it is of a damaged file, and of a reader that closes its pipe early, as for any result. A full disk is
@@ -67,12 +68,12 @@ def write(files: Files, path: str, fd: int) -> int:
     return OK
 
 
-def _write(files: Files, entry: Entry, fd: int) -> None:
+def _write(files: ArchiveFiles, entry: ArchiveEntry, fd: int) -> None:
     """Write a file to a descriptor. Raises BrokenPipeError, and CryostoreError if it takes no more."""
-    from cryostore.agent.archive.reading import parts_of
-    from cryostore.agent.restore.file_target import write_out
+    from cryostore.agent.archive.files import file_parts
+    from cryostore.agent.restore.single_file_restore import write_out
 
-    for part in parts_of(files.open(entry)):
+    for part in file_parts(files.open(entry)):
         try:
             write_out(fd, part)
         except BrokenPipeError:

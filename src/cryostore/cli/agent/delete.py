@@ -13,7 +13,7 @@ from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cryostore.agent.archive.points import Point
+    from cryostore.agent.archive.recovery_points import RecoveryPoint
     from cryostore.model.operation import Call
 
 
@@ -54,15 +54,15 @@ def command(
             _say(point, dry_run=dry_run, as_json=as_json)
 
 
-def _wanted(call: Call, names: tuple[str, ...], vault: str | None, resource: str | None) -> list[Point]:
+def _wanted(call: Call, names: tuple[str, ...], vault: str | None, resource: str | None) -> list[RecoveryPoint]:
     """The recovery points, each once. All names must be right before anything goes."""
-    from cryostore.agent.archive.points import find_point
+    from cryostore.agent.archive.recovery_points import find_point
 
     found = [find_point(call, name, vault, resource) for name in names]
     return list({point.recovery_point_arn: point for point in found}.values())
 
 
-def _ask(wanted: list[Point]) -> None:
+def _ask(wanted: list[RecoveryPoint]) -> None:
     from cryostore.cli.agent.points import words
 
     for point in wanted:
@@ -70,14 +70,14 @@ def _ask(wanted: list[Point]) -> None:
     output.confirm("Delete for good?")
 
 
-def _delete(call: Call, point: Point) -> None:
+def _delete(call: Call, point: RecoveryPoint) -> None:
     from cryostore.model.recovery_points import DeleteRecoveryPoint
 
     name, arn = point.backup_vault_name or "", point.recovery_point_arn or ""
     call.call(DeleteRecoveryPoint(backup_vault_name=name, recovery_point_arn=arn))
 
 
-def _say(point: Point, *, dry_run: bool, as_json: bool) -> None:
+def _say(point: RecoveryPoint, *, dry_run: bool, as_json: bool) -> None:
     from cryostore.cli.agent.points import facts, words
 
     if as_json:

@@ -28,16 +28,17 @@ def command(old: str, new: str, vault: str | None, resource: str | None, as_json
 
     `+` is added, `-` removed, `C` changed; `m` has another mode, owner, time or attribute alone. No content is read.
     """
-    from cryostore.agent.archive.diff import Change, diff
-    from cryostore.agent.archive.points import find_point, opened
+    from cryostore.agent.archive.diff import Change, compare_archives
+    from cryostore.agent.archive.open_archive import open_archive
+    from cryostore.agent.archive.recovery_points import find_point
 
     counts = dict.fromkeys((change.value for change in Change), 0)
     with (
         opened_call(Place(**place)) as call,
-        opened(call, find_point(call, old, vault, resource), "diff") as before,
-        opened(call, find_point(call, new, vault, resource), "diff") as after,
+        open_archive(call, find_point(call, old, vault, resource), "diff") as before,
+        open_archive(call, find_point(call, new, vault, resource), "diff") as after,
     ):
-        for difference in output.while_read(diff(before, after)):
+        for difference in output.while_read(compare_archives(before, after)):
             counts[difference.change.value] += 1
             if as_json:
                 output.say(facts(difference))

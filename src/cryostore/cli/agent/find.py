@@ -12,7 +12,7 @@ from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.errors import CryostoreError
 
 if TYPE_CHECKING:
-    from cryostore.agent.archive.points import Point
+    from cryostore.agent.archive.recovery_points import RecoveryPoint
 
 WITH_ISSUES = 1
 
@@ -46,23 +46,25 @@ def command(
     `cryo backup`, or one that is damaged or that no key opens, are named on stderr, and the exit code is 1; it is 2 if
     none could be searched.
     """
-    from cryostore.agent.archive.find import Finder, Wanted
-    from cryostore.agent.archive.points import find_point, list_points, opened
+    from cryostore.agent.archive.entry_search import EntryCriteria, EntrySearch
+    from cryostore.agent.archive.open_archive import open_archive
+    from cryostore.agent.archive.recovery_points import find_point, list_points
     from cryostore.agent.errors import DAMAGE
     from cryostore.cli.agent.backup import bytes_of
     from cryostore.core.errors import KeyUnavailableError
     from cryostore.model.errors import ResourceNotFoundException
 
     larger_bytes = None if larger is None else bytes_of(larger)
-    finder = Finder(Wanted(pattern=pattern, newer_ns=_newer_ns(newer), larger_bytes=larger_bytes, kind=kind))
+    criteria = EntryCriteria(pattern=pattern, newer_ns=_newer_ns(newer), larger_bytes=larger_bytes, kind=kind)
+    search = EntrySearch(criteria)
     searched = 0
     missed: dict[str, CryostoreError] = {}
     with opened_call(Place(**place)) as call:
         points = [find_point(call, point, vault, resource)] if point else list_points(call, vault, resource)
         for each in output.while_read(points):
             try:
-                with opened(call, each, "find") as archive:
-                    _say(each, finder.find(archive), as_json=as_json)
+                with open_archive(call, each, "find") as archive:
+                    _say(each, search.find(archive), as_json=as_json)
                 searched += 1
             except (*DAMAGE, KeyUnavailableError, ResourceNotFoundException) as error:
                 missed[each.recovery_point_arn or ""] = error
@@ -85,7 +87,7 @@ def _missed(missed: dict[str, CryostoreError], searched: int, *, as_json: bool) 
     return WITH_ISSUES if missed else OK
 
 
-def _say(point: Point, found: Any, *, as_json: bool) -> None:
+def _say(point: RecoveryPoint, found: Any, *, as_json: bool) -> None:
     from cryostore.agent.errors import shown
     from cryostore.cli.agent.points import words
     from cryostore.cli.entry_facts import entry_facts, path_facts

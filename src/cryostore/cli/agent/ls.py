@@ -13,7 +13,7 @@ from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
 
 if TYPE_CHECKING:
-    from cryostore.agent.archive.listing import Entry
+    from cryostore.agent.archive.listing import ArchiveEntry
 
 
 @click.command("ls", epilog=EPILOGUE)
@@ -31,20 +31,24 @@ def command(
 
     Names are shown so that they cannot move the cursor: what is no printable text is escaped.
     """
-    from cryostore.agent.archive.listing import path_in
-    from cryostore.agent.archive.points import find_point, opened, split_point
-    from cryostore.agent.archive.tree import Tree
+    from cryostore.agent.archive.listing import archive_path
+    from cryostore.agent.archive.open_archive import open_archive
+    from cryostore.agent.archive.recovery_points import find_point, split_point
+    from cryostore.agent.archive.tree import ArchiveTree
 
     name, path = split_point(point)
-    with opened_call(Place(**place)) as call, opened(call, find_point(call, name, vault, resource), "list") as archive:
-        for entry in output.while_read(Tree(archive).entries(path_in(archive, path), recursive=recursive)):
+    with (
+        opened_call(Place(**place)) as call,
+        open_archive(call, find_point(call, name, vault, resource), "list") as archive,
+    ):
+        for entry in output.while_read(ArchiveTree(archive).entries(archive_path(archive, path), recursive=recursive)):
             if as_json:
                 output.say(facts(entry))
             else:
                 output.show(words(entry, long=long))
 
 
-def words(entry: Entry, *, long: bool) -> str:
+def words(entry: ArchiveEntry, *, long: bool) -> str:
     """An entry for people."""
     from cryostore.agent.errors import shown
 
@@ -59,7 +63,7 @@ def words(entry: Entry, *, long: bool) -> str:
     return f"{stat.filemode(row.mode)} {row.uid:>5} {row.gid:>5} {row.size:>12} {moment} {name}"
 
 
-def facts(entry: Entry) -> dict[str, Any]:
+def facts(entry: ArchiveEntry) -> dict[str, Any]:
     """An entry for programs. Bytes that are no UTF-8 are lone surrogates, as in Python."""
     row = entry.row
     target = _target(entry)
@@ -76,7 +80,7 @@ def facts(entry: Entry) -> dict[str, Any]:
     return found if target is None else found | {"target": os.fsdecode(target)}
 
 
-def _target(entry: Entry) -> bytes | None:
+def _target(entry: ArchiveEntry) -> bytes | None:
     from cryostore.agent.block import ExtraKind
 
     return next((extra.data for extra in entry.extras if extra.kind == ExtraKind.LINK_TARGET), None)

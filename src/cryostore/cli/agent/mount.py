@@ -35,20 +35,20 @@ def command(
     Nothing can be changed there. Goes on until Ctrl-C, SIGTERM, or `umount DIR`. Works on Linux, as root or with the
     package fuse3 installed.
     """
-    from cryostore.agent.archive.points import find_point
+    from cryostore.agent.archive.recovery_points import find_point
+    from cryostore.agent.mount.file_system import RecoveryPointFileSystem
     from cryostore.agent.mount.fuse_mount import mount, unmount
-    from cryostore.agent.mount.fuse_session import Session
-    from cryostore.agent.mount.tree import Mounted
+    from cryostore.agent.mount.fuse_session import FuseSession
     from cryostore.agent.threads import wait
 
     ended = threading.Event()
     folder = os.path.abspath(folder)  # noqa: PTH100 - symlinks stay as they are named
     with opened_call(Place(**place)) as call:
         found = find_point(call, point, vault, resource) if point else None
-        with closing(Mounted(call, found, vault, resource)) as mounted:
+        with closing(RecoveryPointFileSystem(call, found, vault, resource)) as mounted:
             fd = mount(folder, allow_other=allow_other)
             try:
-                threads = Session(fd, mounted, _say_once()).start(ended.set)
+                threads = FuseSession(fd, mounted, _say_once()).start(ended.set)
                 interrupts.check()
                 how = "umount" if os.geteuid() == 0 else "fusermount3 -u"
                 with suppress(KeyboardInterrupt):  # it is how a mount ends, from the moment that this line says so

@@ -11,7 +11,7 @@ from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE
 
 if TYPE_CHECKING:
-    from cryostore.agent.archive.points import Point
+    from cryostore.agent.archive.recovery_points import RecoveryPoint
 
 
 @click.command("points", epilog=EPILOGUE)
@@ -24,9 +24,9 @@ def command(vault: str | None, resource: str | None, as_json: bool, **place: Any
 
     The id, or its beginning if no other begins so, names a recovery point for other commands; so does `latest`.
     """
-    from cryostore.agent.archive.points import list_points
+    from cryostore.agent.archive.recovery_points import list_points
 
-    point: Point | None = None
+    point: RecoveryPoint | None = None
     with opened_call(Place(**place)) as call:
         for point in output.while_read(list_points(call, vault, resource)):
             if as_json:
@@ -37,9 +37,9 @@ def command(vault: str | None, resource: str | None, as_json: bool, **place: Any
         output.tell("there is no such recovery point" if vault or resource else "no recovery point yet")
 
 
-def words(point: Point) -> str:
+def words(point: RecoveryPoint) -> str:
     """A recovery point for people."""
-    from cryostore.agent.archive.points import point_id
+    from cryostore.agent.archive.recovery_points import point_id
 
     name = point.resource_name or point.resource_arn or ""
     message = f"  ({point.status_message})" if point.status_message else ""
@@ -47,7 +47,7 @@ def words(point: Point) -> str:
     return output.visible(f"{point_id(point)}  {progress.moment(point.creation_date)}  {size:>10}  {name}{message}")
 
 
-def facts(point: Point) -> dict[str, Any]:
+def facts(point: RecoveryPoint) -> dict[str, Any]:
     """A recovery point for programs: names as in the API."""
     import msgspec
 

@@ -21,7 +21,7 @@ from cryostore.core.errors import ConfigurationError, CryostoreError
 if TYPE_CHECKING:
     from cryostore.agent.archive.reader import Archive
     from cryostore.agent.report import Report
-    from cryostore.agent.restore.run import Mark, Matches
+    from cryostore.agent.restore.tree_restore import Mark, Matches
 
 WITH_ISSUES = 1
 ACTIONS = {"+": "create", "C": "replace", "-": "delete"}
@@ -59,12 +59,13 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
 
     --list says `+` of what would be made, `C` of what would take the place of what is there, `-` of what would go.
     """
-    from cryostore.agent.archive.listing import path_in
-    from cryostore.agent.archive.points import find_point, opened, split_point
+    from cryostore.agent.archive.listing import archive_path
+    from cryostore.agent.archive.open_archive import open_archive
+    from cryostore.agent.archive.recovery_points import find_point, split_point
     from cryostore.agent.errors import DAMAGE, TargetError
     from cryostore.agent.errors import shown as shown_path
     from cryostore.agent.report import Report
-    from cryostore.agent.restore.run import Options, restore
+    from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tree
 
     if listed and not options["dry_run"]:
         raise click.UsageError("--list goes with --dry-run")
@@ -74,7 +75,10 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
     report = Report()
     name, path = split_point(point)
     try:
-        with opened_call(place) as call, opened(call, find_point(call, name, vault, resource), "restore") as archive:
+        with (
+            opened_call(place) as call,
+            open_archive(call, find_point(call, name, vault, resource), "restore") as archive,
+        ):
             if single_file.restores_one(archive, target):
                 if listed:
                     raise ConfigurationError("--list is for files and folders alone")
@@ -82,7 +86,7 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
             note_unproved(archive)
             if not (path or options["include"] or options["exclude"]):
                 report.total_bytes = archive.header.file_bytes
-            wanted = Options(target=target, path=path_in(archive, path), **options)
+            wanted = TreeRestoreOptions(target=target, path=archive_path(archive, path), **options)
             if wanted.delete:
                 _refuse_to_delete_around(archive, wanted.path)
             wanted = replace(wanted, target=_folder(archive, wanted.path, target))
@@ -91,7 +95,7 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
                 progress.interrupted("files that are complete stay; the next run goes on from there"),
             ):
                 try:
-                    restore(archive, wanted, report, on_entry=partial(_name, as_json=as_json) if listed else None)
+                    restore_tree(archive, wanted, report, on_entry=partial(_name, as_json=as_json) if listed else None)
                 except DAMAGE as error:
                     report.issue(wanted.path, f"its catalog cannot be read any further: {error.message}")
     except TargetError as error:
@@ -115,7 +119,7 @@ def _folder(archive: Archive, path: bytes, target: bytes) -> bytes:
 
     Raises ConfigurationError if a file is to go where something else stands.
     """
-    from cryostore.agent.archive.tree import Tree
+    from cryostore.agent.archive.tree import ArchiveTree
 
     place = Path(os.fsdecode(target))
     if not path or place.is_dir():
@@ -123,7 +127,7 @@ def _folder(archive: Archive, path: bytes, target: bytes) -> bytes:
     is_same_name = os.fsencode(place.name) == path.rpartition(b"/")[2] and not target.endswith(b"/")
     if not is_same_name and not os.path.lexists(target):
         return target
-    entry = Tree(archive).find(path)
+    entry = ArchiveTree(archive).find(path)
     if entry is None or entry.row.is_directory:
         return target
     if is_same_name:

@@ -28,20 +28,20 @@ def command(point: str, path: str, vault: str | None, resource: str | None, **pl
     For example: `nbd-client -unix PATH /dev/nbd0`, `qemu-img convert nbd+unix:///?socket=PATH disk.qcow2`, `nbdcopy`.
     Goes on until Ctrl-C or SIGTERM.
     """
-    from cryostore.agent.archive.points import find_point, split_point
-    from cryostore.agent.mount.nbd import Export
-    from cryostore.agent.mount.nbd_socket import listening, serve
-    from cryostore.agent.mount.open_points import OpenFile, OpenPoints
+    from cryostore.agent.archive.recovery_points import find_point, split_point
+    from cryostore.agent.mount.archive_pool import ArchivePool, PooledFile
+    from cryostore.agent.mount.nbd_connection import Export
+    from cryostore.agent.mount.nbd_server import listening_socket, serve_clients
     from cryostore.agent.threads import wait
 
     name, wanted = split_point(point)
-    with opened_call(Place(**place)) as call, closing(OpenPoints(call)) as points:
+    with opened_call(Place(**place)) as call, closing(ArchivePool(call)) as points:
         found = find_point(call, name, vault, resource)
         entry = points.run(found, lambda files: files.file(wanted))
-        with listening(path) as server:
+        with listening_socket(path) as server:
             interrupts.check()
-            export = Export(entry.path, OpenFile(points, found, entry))
-            threading.Thread(target=serve, args=(server, export), name="nbd", daemon=True).start()
+            export = Export(entry.path, PooledFile(points, found, entry))
+            threading.Thread(target=serve_clients, args=(server, export), name="nbd", daemon=True).start()
             with suppress(KeyboardInterrupt):  # it is how serving ends, from the moment that this line says so
                 output.tell(f"serving {entry.row.size} bytes on {path}: Ctrl-C ends it")
                 wait(threading.Event())

@@ -14,7 +14,7 @@ from cryostore.cli.verbs import EPILOGUE, OK
 from cryostore.core.time import SECOND_MS, span
 
 if TYPE_CHECKING:
-    from cryostore.agent.verification.status import ResourceStatus
+    from cryostore.agent.verification.resource_status import ResourceStatus
 
 WITH_ISSUES = 1
 DAMAGED = "the last good recovery point is damaged in the store: `cryo verify` names the files, another backup heals it"
@@ -40,12 +40,12 @@ def command(vault: str | None, resource: str | None, max_age_seconds: float | No
     The age is that of what would be restored: the time since the run that made it began. With --max-age this is a check
     for monitoring. Then a store without any recovery point is an issue, too, and so is a --resource that has none.
     """
-    from cryostore.agent.verification.status import status
+    from cryostore.agent.verification.resource_status import resource_statuses
     from cryostore.core.time import wall_clock
 
     with opened_call(replace(Place(**place), key=None)) as call:  # no archive is opened: no passphrase is asked for
         now_ms = wall_clock()
-        found = status(call, now_ms, vault, resource)
+        found = resource_statuses(call, now_ms, vault, resource)
     age_ms_max = None if max_age_seconds is None else round(max_age_seconds * SECOND_MS)
     old = [each for each in found if age_ms_max is not None and each.is_older(now_ms, age_ms_max)]
     if as_json:

@@ -170,19 +170,19 @@ def restores_one(archive: Archive, target: bytes) -> bool:
 def restore_one(archive: Archive, path: str, target: bytes, options: dict[str, Any], *, as_json: bool) -> Report | int:
     """Restore one file to a file, a device or stdout; for the last, return the exit code. Raises as a restore does."""
     from cryostore.agent.archive.chunk_cache import ChunkCache
-    from cryostore.agent.archive.files import Files
+    from cryostore.agent.archive.files import ArchiveFiles
     from cryostore.agent.report import Report
-    from cryostore.agent.restore.file_target import Options, restore_file
+    from cryostore.agent.restore.single_file_restore import SingleFileRestoreOptions, restore_file
     from cryostore.cli.agent.cat import write
 
     if options["include"] or options["exclude"] or options["delete"]:
         raise ConfigurationError("--include, --exclude and --delete are for files and folders alone")
     report = Report()
     with closing(ChunkCache()) as cache:
-        files = Files(archive, cache)
+        files = ArchiveFiles(archive, cache)
         if target == STDOUT:
             return write(files, path, sys.stdout.fileno())
-        wanted = Options(target=target, overwrite=options["overwrite"], dry_run=options["dry_run"])
+        wanted = SingleFileRestoreOptions(target=target, overwrite=options["overwrite"], dry_run=options["dry_run"])
         with progress.shown(report, quiet=as_json):
             restore_file(files, files.file(path), wanted, report)
     for reason in report.skipped:

@@ -12,8 +12,8 @@ from cryostore.cli.call import Place, opened_call, place_options
 from cryostore.cli.verbs import EPILOGUE, OK
 
 if TYPE_CHECKING:
-    from cryostore.agent.archive.known_damage import KnownDamage
     from cryostore.agent.report import Report
+    from cryostore.agent.verification.known_damage import KnownDamage
 
 WITH_ISSUES = 1
 
@@ -30,22 +30,23 @@ def command(point: str, vault: str | None, resource: str | None, data: bool, as_
 
     Without --data, damage that neither a scrub nor a check nor a read has found is not found either.
     """
-    from cryostore.agent.archive.known_damage import known_damage
-    from cryostore.agent.archive.points import find_point, opened
+    from cryostore.agent.archive.open_archive import open_archive
+    from cryostore.agent.archive.recovery_points import find_point
     from cryostore.agent.errors import DAMAGE
     from cryostore.agent.report import Report
-    from cryostore.agent.verification.run import verify
+    from cryostore.agent.verification.archive_check import verify_archive
+    from cryostore.agent.verification.known_damage import fetch_known_damage
 
     report = Report()
     with opened_call(Place(**place)) as call:
         found = find_point(call, point, vault, resource)
         try:
-            with opened(call, found, "verify") as archive:
+            with open_archive(call, found, "verify") as archive:
                 note_unproved(archive)
                 report.total_bytes = archive.header.file_bytes
-                damage = known_damage(call, found)
+                damage = fetch_known_damage(call, found)
                 with progress.shown(report, quiet=as_json):
-                    verify(archive, report, data=data, damage=damage)
+                    verify_archive(archive, report, data=data, damage=damage)
                 _note(damage, report, data=data)
         except DAMAGE as error:
             report.issue(b"", f"the catalog of the recovery point cannot be read: {error.message}")

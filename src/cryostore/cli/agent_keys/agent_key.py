@@ -16,7 +16,7 @@ from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cryostore.agent.archive.points import Point
+    from cryostore.agent.archive.recovery_points import RecoveryPoint
     from cryostore.agent.backup.key_changes import Access
     from cryostore.model.operation import Call
 
@@ -48,11 +48,11 @@ def command() -> None:
 @resource_options
 def list_keys(vault: str | None, resource: str | None, as_json: bool, **place: Any) -> None:
     """Show which keys open the newest backup of a resource."""
-    from cryostore.agent.archive.points import opened
+    from cryostore.agent.archive.open_archive import open_archive
     from cryostore.agent.backup.key_changes import access_of
     from cryostore.agent.keys.agent_key import PublicKey
 
-    with _newest(Place(**place), vault, resource) as (call, point), opened(call, point, "keys") as archive:
+    with _newest(Place(**place), vault, resource) as (call, point), open_archive(call, point, "keys") as archive:
         access = access_of(archive.sealing)
         own = archive.sealing is not None and archive.sealing.is_owned
         note_unproved(archive)
@@ -159,8 +159,8 @@ def lock(file: Path, to: Path) -> None:
 
 
 @contextmanager
-def _newest(place: Place, vault: str | None, resource: str | None) -> Iterator[tuple[Call, Point]]:
-    from cryostore.agent.archive.points import find_point
+def _newest(place: Place, vault: str | None, resource: str | None) -> Iterator[tuple[Call, RecoveryPoint]]:
+    from cryostore.agent.archive.recovery_points import find_point
 
     if place.key is None:
         raise ConfigurationError("nothing says which key is yours", hint="give --key FILE, or CRYO_KEY_FILE")

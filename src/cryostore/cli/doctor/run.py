@@ -165,7 +165,7 @@ def _key(place: Place) -> Diagnosis:
 
 
 def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
-    from cryostore.agent.verification.trial import try_store
+    from cryostore.agent.verification.trial_job import run_trial_job
     from cryostore.cli.advice import advice
     from cryostore.model.errors import AccessDeniedException, ModelError, ResourceNotFoundException, SignatureError
     from cryostore.model.vaults import DescribeBackupVault
@@ -187,7 +187,7 @@ def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
     if not write:
         return
     try:
-        try_store(call, vault)
+        run_trial_job(call, vault)
     except CryostoreError as problem:
         yield failed("trial", problem, advice(problem, ["doctor"]))
         return

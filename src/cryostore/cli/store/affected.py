@@ -24,11 +24,12 @@ def files_hurt(call: Call, damage: Damage) -> dict[str, str]:
 
 def _files(call: Call, point: HurtPoint) -> str:
     """The words about one point; none about one that another client made."""
-    from cryostore.agent.archive.known_damage import known_damage
-    from cryostore.agent.archive.points import find_point, opened
+    from cryostore.agent.archive.open_archive import open_archive
+    from cryostore.agent.archive.recovery_points import find_point
     from cryostore.agent.errors import DAMAGE
     from cryostore.agent.report import Report
-    from cryostore.agent.verification.run import verify
+    from cryostore.agent.verification.archive_check import verify_archive
+    from cryostore.agent.verification.known_damage import fetch_known_damage
     from cryostore.core.errors import CryostoreError, KeyUnavailableError
     from cryostore.model.recovery_points import GetRecoveryPointRestoreMetadata
 
@@ -38,8 +39,8 @@ def _files(call: Call, point: HurtPoint) -> str:
         if "catalogObject" not in (call.call(asked).restore_metadata or {}):
             return ""
         found = find_point(call, point.recovery_point_arn, point.vault)
-        with opened(call, found, "scrub") as archive:
-            verify(archive, report, data=False, damage=known_damage(call, found))
+        with open_archive(call, found, "scrub") as archive:
+            verify_archive(archive, report, data=False, damage=fetch_known_damage(call, found))
     except KeyUnavailableError:
         return "its files are encrypted: `cryo verify` with their key names those that are affected"
     except DAMAGE as error:

@@ -39,7 +39,7 @@ WRITE_BYTES_MAX = 32 * MIB
 OPTIONS_MAX = 64
 
 
-class Content(Protocol):
+class ExportedFile(Protocol):
     """What is exported."""
 
     size: int
@@ -53,7 +53,7 @@ class Export:
     """A content under a name. Clients that ask for no name get it, too."""
 
     name: bytes
-    content: Content
+    content: ExportedFile
 
 
 class _EndedError(Exception):

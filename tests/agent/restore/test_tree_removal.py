@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from cryostore.agent.restore.removal import MOUNTED, remove_tree
+from cryostore.agent.restore.tree_removal import MOUNTED, remove_tree
 from support.agent import seen, write
 from support.os_calls import failing
 from support.small_disk import can_mount

@@ -14,20 +14,20 @@ from cryostore.agent.entry import PACKED_NO_CONTENT, UNTRUSTED_CTIME, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.formats.ancestry import Ancestry
 
-LOST = Row(stat.S_IFDIR | 0o700, 0, 0, 0, 0, 0, 0, UNTRUSTED_CTIME, 0)
+UNKNOWN_FOLDER = Row(stat.S_IFDIR | 0o700, 0, 0, 0, 0, 0, 0, UNTRUSTED_CTIME, 0)
 """What is said of a folder of which nothing is known but its name."""
-LOST_ROOT = "the folder that was backed up has no entry: its mode, owner and times are lost"
-LOST_FOLDER = "has no entry in the folder above it: its mode, owner and times are lost"
+MISSING_ROOT = "the folder that was backed up has no entry: its mode, owner and times are lost"
+MISSING_FOLDER = "has no entry in the folder above it: its mode, owner and times are lost"
 
-Tell = Callable[[bytes, str], None]
+ReportProblem = Callable[[bytes, str], None]
 """Told the path of something that is wrong with an archive, and what it is."""
 
 
-def ignore(path: bytes, reason: str) -> None:
+def ignore_problem(path: bytes, reason: str) -> None:
     """Tell nobody."""
 
 
-def whole(blocks: Iterable[Block], tell: Tell, top: bytes | None = None) -> Iterator[Block]:
+def with_missing_folders(blocks: Iterable[Block], tell: ReportProblem, top: bytes | None = None) -> Iterator[Block]:
     """The blocks, and before each those of the entries that lead to it and are missing. Tells what is wrong.
 
     `top` is the directory that the blocks begin with, if they are not those of a whole catalog. Raises
@@ -45,7 +45,7 @@ def whole(blocks: Iterable[Block], tell: Tell, top: bytes | None = None) -> Iter
                 ancestry.add(block)
                 yield block
                 continue
-            tell(b"", LOST_ROOT)
+            tell(b"", MISSING_ROOT)
             yield (root := _lost(Kind.ROOT, b"", b""))
             ancestry.add(root)
             if block.kind == Kind.ROOT:
@@ -53,7 +53,7 @@ def whole(blocks: Iterable[Block], tell: Tell, top: bytes | None = None) -> Iter
         for above, name in ancestry.lacks(block.path):
             lost = _lost(Kind.DIRECTORY, above, name)
             ancestry.enter(lost)
-            tell(above + b"/" + name if above else name, LOST_FOLDER)
+            tell(above + b"/" + name if above else name, MISSING_FOLDER)
             yield lost
         if (fault := ancestry.add(block)) is not None:
             tell(block.path, fault)
@@ -64,5 +64,5 @@ def whole(blocks: Iterable[Block], tell: Tell, top: bytes | None = None) -> Iter
 
 def _lost(kind: Kind, path: bytes, name: bytes) -> Block:
     builder = BlockBuilder(kind, path)
-    builder.add(name, LOST.pack(), PACKED_NO_CONTENT, [])
+    builder.add(name, UNKNOWN_FOLDER.pack(), PACKED_NO_CONTENT, [])
     return builder.block()

@@ -9,14 +9,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from cryostore.agent.mount.nbd import Export, serve_client
+from cryostore.agent.mount.nbd_connection import Export, serve_client
 from cryostore.core.errors import ConfigurationError
 
 CLIENTS_MAX = 16
 
 
 @contextmanager
-def listening(path: str) -> Iterator[socket.socket]:
+def listening_socket(path: str) -> Iterator[socket.socket]:
     """A socket at a path that only this user may connect to; it is removed at the end.
 
     One that nobody listens on any more is replaced. Raises ConfigurationError for whatever else stands there.
@@ -55,7 +55,7 @@ def _make_room(path: str) -> None:
     raise ConfigurationError(f"somebody listens on {path!a} already")
 
 
-def serve(server: socket.socket, export: Export) -> None:
+def serve_clients(server: socket.socket, export: Export) -> None:
     """Serve clients, each in a thread, until the socket is shut down. More than some at a time have to wait."""
     room = threading.BoundedSemaphore(CLIENTS_MAX)
 

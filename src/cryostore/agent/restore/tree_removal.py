@@ -170,7 +170,7 @@ def _mount_id(fd: int) -> int:
 
 
 @contextmanager
-def passing(parent: int, name: bytes) -> Iterator[None]:
+def temporary_name(parent: int, name: bytes) -> Iterator[None]:
     """After the context the name stands for nothing, whatever was made under it; unless it took another one by then."""
     try:
         yield

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from typing import TypeVar
 
 from cryostore.agent.archive.chunk_cache import ChunkCache
-from cryostore.agent.archive.files import Files
-from cryostore.agent.archive.listing import Entry
-from cryostore.agent.archive.points import Point, opened
-from cryostore.agent.archive.reading import Readable
+from cryostore.agent.archive.files import ArchiveFiles, ReadableFile
+from cryostore.agent.archive.listing import ArchiveEntry
+from cryostore.agent.archive.open_archive import open_archive
+from cryostore.agent.archive.recovery_points import RecoveryPoint
 from cryostore.model.errors import ResourceNotFoundException
 from cryostore.model.operation import Call
 
@@ -23,14 +23,14 @@ Got = TypeVar("Got")
 class _Opened:
     """An archive that is open, and how many are using it."""
 
-    def __init__(self, files: Files, stack: ExitStack) -> None:
+    def __init__(self, files: ArchiveFiles, stack: ExitStack) -> None:
         self.files = files
         self.stack = stack
         self.users = 0
         self.dropped = False
 
 
-class OpenPoints:
+class ArchivePool:
     """Thread safe. `close` ends all of it."""
 
     def __init__(self, call: Call) -> None:
@@ -48,7 +48,7 @@ class OpenPoints:
             each.stack.close()
         self._cache.close()
 
-    def run(self, point: Point, work: Callable[[Files], Got]) -> Got:
+    def run(self, point: RecoveryPoint, work: Callable[[ArchiveFiles], Got]) -> Got:
         """Do something with the files of a recovery point.
 
         The store ends what nothing was read from for long: then the point is opened anew, and `work` done once more.
@@ -66,7 +66,7 @@ class OpenPoints:
         finally:
             self._release(held)
 
-    def _acquire(self, point: Point) -> _Opened:
+    def _acquire(self, point: RecoveryPoint) -> _Opened:
         name = point.recovery_point_arn or ""
         if (held := self._use(name)) is not None:
             return held
@@ -74,8 +74,8 @@ class OpenPoints:
             if (held := self._use(name)) is not None:
                 return held
             stack = ExitStack()
-            archive = stack.enter_context(opened(self.call, point, "mount"))
-            held = _Opened(Files(archive, self._cache), stack)
+            archive = stack.enter_context(open_archive(self.call, point, "mount"))
+            held = _Opened(ArchiveFiles(archive, self._cache), stack)
             held.users = 1
             with self._lock:
                 self._open[name] = held
@@ -103,7 +103,7 @@ class OpenPoints:
         if end:
             held.stack.close()
 
-    def _drop(self, point: Point, held: _Opened) -> None:
+    def _drop(self, point: RecoveryPoint, held: _Opened) -> None:
         """Take an archive out of use; it is closed when the last that uses it has done."""
         with self._lock:
             if self._open.get(point.recovery_point_arn or "") is held:
@@ -111,27 +111,27 @@ class OpenPoints:
                 held.dropped = True
 
 
-class OpenFile:
+class PooledFile:
     """A file of a recovery point that is read for long: its content is looked up again if the point is opened anew."""
 
-    def __init__(self, points: OpenPoints, point: Point, entry: Entry) -> None:
+    def __init__(self, points: ArchivePool, point: RecoveryPoint, entry: ArchiveEntry) -> None:
         self.size = entry.row.size
         self._points = points
         self._point = point
         self._entry = entry
         self._lock = threading.Lock()
-        self._of: Files | None = None
-        self._readable: Readable | None = None
+        self._of: ArchiveFiles | None = None
+        self._readable: ReadableFile | None = None
 
     def read(self, offset: int, length: int) -> bytes:
         """As Readable."""
         return self.run(lambda file: file.read(offset, length))
 
-    def run(self, work: Callable[[Readable], Got]) -> Got:
+    def run(self, work: Callable[[ReadableFile], Got]) -> Got:
         """Do something with the content. See `OpenPoints.run`."""
         return self._points.run(self._point, lambda files: work(self._by(files)))
 
-    def _by(self, files: Files) -> Readable:
+    def _by(self, files: ArchiveFiles) -> ReadableFile:
         with self._lock:
             if self._readable is None or self._of is not files:
                 self._readable, self._of = files.open(self._entry), files

@@ -7,9 +7,9 @@ import os
 import pytest
 
 from cryostore.agent import block
-from cryostore.agent.archive.find import Finder, Wanted
-from cryostore.agent.archive.listing import entries
-from cryostore.agent.archive.tree import Tree
+from cryostore.agent.archive.entry_search import EntryCriteria, EntrySearch
+from cryostore.agent.archive.listing import archive_entries
+from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.backup import catalog_writer as catalog
 from cryostore.core.limits import KIB
 from cryostore.model.chunks import GetChunk
@@ -18,7 +18,7 @@ from support.agent import write
 
 def found(runs, pattern, **more):
     with runs.opened() as archive:
-        return [entry.path for entry in Finder(Wanted(pattern=pattern, **more)).find(archive)]
+        return [entry.path for entry in EntrySearch(EntryCriteria(pattern=pattern, **more)).find(archive)]
 
 
 @pytest.fixture
@@ -81,15 +81,15 @@ def test_what_recovery_points_share_is_read_once(many, tmp_path):
     write(tmp_path / "source" / "050", {"needle": b""})
     first = many.latest()
     many.backup(tmp_path / "source")
-    finder = Finder(Wanted(pattern=b"needle"))
+    finder = EntrySearch(EntryCriteria(pattern=b"needle"))
     with many.opened() as archive:
-        assert len(archive.catalog_chunks) > 5
+        assert len(archive.listing_chunks) > 5
         assert [entry.path for entry in finder.find(archive)] == [b"050/needle"]
     call = many.call = Counting(many.call)
     with many.opened(first) as archive:
         assert list(finder.find(archive)) == []
     assert call.fetched <= 2
-    finder = Finder(Wanted(pattern=b"file-007"))
+    finder = EntrySearch(EntryCriteria(pattern=b"file-007"))
     for point in (first, "latest", first):
         with many.opened(point) as archive:
             assert [entry.path for entry in finder.find(archive)] == [b"%03d/file-007" % n for n in range(100)]
@@ -98,16 +98,16 @@ def test_what_recovery_points_share_is_read_once(many, tmp_path):
 def test_a_path_is_looked_up_without_reading_all(many):
     call = many.call = Counting(many.call)
     with many.opened() as archive:
-        tree = Tree(archive)
+        tree = ArchiveTree(archive)
         entry = tree.find(b"021/file-007")
         assert entry.path == b"021/file-007"
-        assert call.fetched < len(archive.catalog_chunks)
+        assert call.fetched < len(archive.listing_chunks)
 
 
 def test_every_path_is_found_and_no_other(many):
     with many.opened() as archive:
-        tree = Tree(archive)
-        listed = list(entries(archive))
+        tree = ArchiveTree(archive)
+        listed = list(archive_entries(archive))
         assert len(listed) > 2_000
         for entry in listed[::97] + [each for each in listed if each.path.startswith(b"a")]:
             assert tree.find(entry.path) == entry
@@ -123,7 +123,7 @@ def test_a_folder_of_several_blocks(local_runs, tmp_path, monkeypatch):
     write(tmp_path / "source", {"many": {f"{n:03}": b"" for n in range(100)}})
     local_runs.backup(tmp_path / "source")
     with local_runs.opened() as archive:
-        tree = Tree(archive)
+        tree = ArchiveTree(archive)
         assert len(tree.directory(b"many")) > 5
         assert all(tree.find(b"many/%03d" % n).path == b"many/%03d" % n for n in range(100))
         assert tree.find(b"many/100") is None

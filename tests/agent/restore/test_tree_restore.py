@@ -13,7 +13,7 @@ from cryostore.agent.block import Extra, ExtraKind, Kind, decode, encode
 from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.errors import ArchiveDamagedError, TargetError
 from cryostore.agent.report import Report
-from cryostore.agent.restore.run import Options, restore
+from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tree
 from cryostore.agent.source.patterns import Patterns
 from cryostore.core.errors import ConfigurationError, StorageFullError
 from cryostore.core.limits import KIB, MIB
@@ -671,8 +671,8 @@ def test_a_dry_run_tells_what_it_would_write_and_delete(local_runs, backed_up, t
     os.rmdir(target / "folder")
     told = []
     with local_runs.opened() as archive:
-        options = Options(target=os.fsencode(target), delete=True, dry_run=True)
-        restore(archive, options, Report(), on_entry=lambda mark, path: told.append((mark, path)))
+        options = TreeRestoreOptions(target=os.fsencode(target), delete=True, dry_run=True)
+        restore_tree(archive, options, Report(), on_entry=lambda mark, path: told.append((mark, path)))
     assert sorted(told) == [
         ("+", b"folder"),
         ("+", b"folder/b"),

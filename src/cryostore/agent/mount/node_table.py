@@ -8,17 +8,17 @@ from typing import NamedTuple
 ROOT = 1
 
 
-class Place(NamedTuple):
+class NodeLocation(NamedTuple):
     """Where a node is: a path in a recovery point, by its ARN, or without one in the folders above all points."""
 
     point: str
     path: bytes
 
 
-class Nodes:
+class NodeTable:
     """Places by number. Thread safe."""
 
-    def __init__(self, root: Place) -> None:
+    def __init__(self, root: NodeLocation) -> None:
         self._lock = threading.Lock()
         self._places = {ROOT: root}
         self._numbers = {root: ROOT}
@@ -28,14 +28,14 @@ class Nodes:
     def __len__(self) -> int:
         return len(self._places)
 
-    def place(self, number: int) -> Place:
+    def place(self, number: int) -> NodeLocation:
         """The place of a node. Raises FileNotFoundError if it was forgotten."""
         with self._lock:
             if (place := self._places.get(number)) is None:
                 raise FileNotFoundError(2, "no such node")
             return place
 
-    def look_up(self, place: Place) -> int:
+    def look_up(self, place: NodeLocation) -> int:
         """The number of a place, counted as looked up once more."""
         with self._lock:
             number = self._numbers.get(place)

@@ -10,19 +10,21 @@ import os
 import stat
 from collections.abc import Callable
 
-from cryostore.agent.restore.places import Places, status_of
-from cryostore.agent.restore.removal import MOUNTED, Mount, remove_tree
-from cryostore.agent.restore.target import ROOT, Target
+from cryostore.agent.restore.name_collisions import CollisionGuard, status_of
+from cryostore.agent.restore.target_directories import ROOT, TargetDirectories
+from cryostore.agent.restore.tree_removal import MOUNTED, Mount, remove_tree
 from cryostore.agent.source.walk import join
 from cryostore.core import interrupts
 
 Identity = tuple[int, int]
 
 
-class Surplus:
+class ExtraneousEntries:
     """Removes what is not wanted from directories that stood in the target."""
 
-    def __init__(self, target: Target, places: Places, wants: Callable[[bytes, bool], bool], *, dry_run: bool) -> None:
+    def __init__(
+        self, target: TargetDirectories, places: CollisionGuard, wants: Callable[[bytes, bool], bool], *, dry_run: bool
+    ) -> None:
         """`wants` says of a path below the target's root whether the restore is about it at all."""
         self._target = target
         self._places = places

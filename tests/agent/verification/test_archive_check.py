@@ -7,7 +7,7 @@ import random
 import pytest
 
 from cryostore.agent.report import Report
-from cryostore.agent.verification.run import verify
+from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.limits import MIB
 from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
@@ -49,9 +49,9 @@ def test_what_is_damaged_is_named_and_a_store_that_is_gone_ends_it(local_runs, t
     local_runs.call = Refusing(local_runs.call, ServiceInternalException("stored data fails its verification"))
     report = Report()
     with local_runs.opened() as archive:
-        verify(archive, report, data=True)
+        verify_archive(archive, report, data=True)
     assert report.issue_count
     assert {issue.reason for issue in report.issues} == {"stored data fails its verification"}
     local_runs.call.error = ServiceUnavailableException("gone")
     with local_runs.opened() as archive, pytest.raises(ServiceUnavailableException):
-        verify(archive, Report(), data=True)
+        verify_archive(archive, Report(), data=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from cryostore.agent.archive.listing import Entry
+from cryostore.agent.archive.listing import ArchiveEntry, block_entry
 from cryostore.agent.archive.reader import Archive, digest_of
-from cryostore.agent.archive.tree import Tree, entry_of
+from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.block import Block, Kind, decode
 from cryostore.agent.entry import Row
 from cryostore.agent.source.walk import join
@@ -35,7 +35,7 @@ KINDS: dict[str, int] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class EntryCriteria:
     """What is looked for. A pattern with a slash is one of the whole path, from the top; any other is one of the name.
 
     `*` stands for any bytes, `?` for one, `[...]` for one of some; in the pattern of a path they stand for slashes too.
@@ -78,15 +78,15 @@ class Wanted:
         return self.larger_bytes is None or row.size > self.larger_bytes
 
 
-class Finder:
+class EntrySearch:
     """Looks for one thing in several archives."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: EntryCriteria) -> None:
         self._wanted = wanted
-        self._found: OrderedDict[tuple[bytes, bytes], list[Entry]] = OrderedDict()
+        self._found: OrderedDict[tuple[bytes, bytes], list[ArchiveEntry]] = OrderedDict()
         self._held = 0
 
-    def find(self, archive: Archive) -> Iterator[Entry]:
+    def find(self, archive: Archive) -> Iterator[ArchiveEntry]:
         """What is wanted of an archive, in its order."""
         root = archive.header.root
         chunks = self._chunks(archive, root)
@@ -102,22 +102,22 @@ class Finder:
 
     def _chunks(self, archive: Archive, root: bytes) -> list[Chunk]:
         """The chunks of a catalog that may hold something wanted."""
-        chunks = archive.catalog_chunks
+        chunks = archive.listing_chunks
         folders = self._wanted.folders(root)
         if folders is None or len(chunks) <= READ_WHOLE_MAX:
             return chunks
-        tree = Tree(archive)
+        tree = ArchiveTree(archive)
         numbers = {number for folder in folders for number in tree.chunks_below(folder)}
         return [chunks[number] for number in sorted(numbers)]
 
-    def _in(self, block: Block, root: bytes) -> Iterator[Entry]:
+    def _in(self, block: Block, root: bytes) -> Iterator[ArchiveEntry]:
         if block.kind == Kind.ROOT:
             return
         for index, name in enumerate(block.name_list()):
             if self._wanted.names(root, block.path, name) and self._wanted.fits(Row.unpack(block.rows, index)):
-                yield entry_of(block, index)
+                yield block_entry(block, index)
 
-    def _keep(self, key: tuple[bytes, bytes], found: list[Entry]) -> None:
+    def _keep(self, key: tuple[bytes, bytes], found: list[ArchiveEntry]) -> None:
         self._found[key] = found
         self._held += len(found) + 1
         while self._held > FOUND_HELD_MAX and len(self._found) > 1:

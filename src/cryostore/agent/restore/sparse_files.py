@@ -15,7 +15,7 @@ if _fallocate is not None:
     _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
-def zero(fd: int, offset: int, length: int) -> None:
+def write_zeros(fd: int, offset: int, length: int) -> None:
     """Make it zeros: a hole, or discarded blocks that read as zeros, or else zeros. Raises OSError."""
     if _fallocate is not None and not _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length):
         return

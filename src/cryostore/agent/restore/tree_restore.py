@@ -17,25 +17,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from cryostore.agent.archive.listing import Entry, entries_of
-from cryostore.agent.archive.pieces import ChunkPages, chunks_of
+from cryostore.agent.archive.chunk_pages import ChunkPages
+from cryostore.agent.archive.listing import ArchiveEntry, block_entries
+from cryostore.agent.archive.missing_folders import MISSING_FOLDER, UNKNOWN_FOLDER, with_missing_folders
+from cryostore.agent.archive.pieces import chunks_with_pieces
 from cryostore.agent.archive.reader import Archive
-from cryostore.agent.archive.tree import Tree
-from cryostore.agent.archive.whole_tree import LOST, LOST_FOLDER, whole
+from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.block import Block, Extra, Kind, mtime_of
 from cryostore.agent.entry import Row
 from cryostore.agent.errors import TargetError
 from cryostore.agent.report import Report
-from cryostore.agent.restore.attributes import Attributes, Refusals
+from cryostore.agent.restore.attributes import AttributeSetter, RefusedAttributes
 from cryostore.agent.restore.directories import RestoredDirectories
-from cryostore.agent.restore.entry_fault import attributes_fault, fault_of
+from cryostore.agent.restore.entry_validation import attributes_fault, entry_fault
+from cryostore.agent.restore.extraneous_entries import ExtraneousEntries
 from cryostore.agent.restore.file_writer import FULL, FileWriter, RestoredFile, full_target
-from cryostore.agent.restore.hard_links import OtherName, RestoredLinks
-from cryostore.agent.restore.places import Places
-from cryostore.agent.restore.removal import passing
-from cryostore.agent.restore.special_files import is_as_archived, maker_of
-from cryostore.agent.restore.surplus import Surplus
-from cryostore.agent.restore.target import ROOT, Target
+from cryostore.agent.restore.hard_links import FurtherName, HardLinks
+from cryostore.agent.restore.name_collisions import CollisionGuard
+from cryostore.agent.restore.special_files import matches_archive, special_file_maker
+from cryostore.agent.restore.target_directories import ROOT, TargetDirectories
+from cryostore.agent.restore.tree_removal import temporary_name
 from cryostore.agent.source.walk import join
 from cryostore.agent.threads import Threads, result
 from cryostore.core.ids import NewId, random_id
@@ -53,7 +54,7 @@ UNDER_WAY_MAX = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class TreeRestoreOptions:
     """What to restore, where to, and what to do about what stands there. `path` is below the archive's root."""
 
     target: bytes
@@ -66,9 +67,9 @@ class Options:
     numeric_owner: bool = False
 
 
-def restore(
+def restore_tree(
     archive: Archive,
-    options: Options,
+    options: TreeRestoreOptions,
     report: Report,
     *,
     new_id: NewId = random_id,
@@ -79,7 +80,7 @@ def restore(
     Raises ConfigurationError if the archive does not have the path, TargetError if the target is no directory and
     cannot be made one, ArchiveDamagedError and whatever the store raises.
     """
-    target = Target(options.target, create=not options.dry_run)
+    target = TargetDirectories(options.target, create=not options.dry_run)
     try:
         run = _Run(archive, options, report, target, new_id, on_entry)
         try:
@@ -96,9 +97,9 @@ class _Run:
     def __init__(
         self,
         archive: Archive,
-        options: Options,
+        options: TreeRestoreOptions,
         report: Report,
-        target: Target,
+        target: TargetDirectories,
         new_id: NewId,
         on_entry: OnEntry | None,
     ) -> None:
@@ -108,16 +109,16 @@ class _Run:
         self._report = report
         self._target = target
         self._lock = threading.Lock()
-        self._attributes = Attributes(archive.header, numeric_owner=options.numeric_owner)
+        self._attributes = AttributeSetter(archive.header, numeric_owner=options.numeric_owner)
         prefix = f".cryo-restore-{new_id()[:8].lower()}-".encode()
-        self._refusals = Refusals(report, self._lock)
-        self._places = Places(
+        self._refusals = RefusedAttributes(report, self._lock)
+        self._places = CollisionGuard(
             target, report, self._lock, delete=options.delete, keep_claims=options.include is not None
         )
         self._writer = FileWriter(
             archive, target, self._places, self._attributes, self._refusals, report, self._lock, prefix
         )
-        self._surplus = Surplus(
+        self._surplus = ExtraneousEntries(
             target,
             self._places,
             lambda path, is_directory: self._wants(join(options.path, path), is_directory),
@@ -128,10 +129,10 @@ class _Run:
         self._directories = RestoredDirectories(
             target, self._places, self._attributes, self._refusals, self._issue, never=options.overwrite == "never"
         )
-        self._pending: dict[bytes, Entry] = {}
+        self._pending: dict[bytes, ArchiveEntry] = {}
         """Directories that are made once something in them is wanted."""
         self._files: list[RestoredFile] = []
-        self._links = RestoredLinks()
+        self._links = HardLinks()
         self._threads = Threads(THREADS, "restore")
         self._under_way: deque[Future[None]] = deque()
 
@@ -159,13 +160,13 @@ class _Run:
         if not path:
             yield from self._archive.blocks(self._damaged)
             return
-        tree = Tree(self._archive)
+        tree = ArchiveTree(self._archive)
         entry = tree.existing(path)
-        if entry.row is LOST:
-            self._damaged(path, LOST_FOLDER)
+        if entry.row is UNKNOWN_FOLDER:
+            self._damaged(path, MISSING_FOLDER)
         if entry.row.is_directory:
             self._begin_root(path, entry.row, entry.extras)
-            yield from whole(tree.below(path), self._damaged, path)
+            yield from with_missing_folders(tree.below(path), self._damaged, path)
         else:
             self._entry(ROOT, entry)
 
@@ -181,7 +182,7 @@ class _Run:
         self._report.current = block.path
         if self._options.delete and number >= 0:
             self._surplus.keep(number, block.name_list())
-        for entry in entries_of(block):
+        for entry in block_entries(block):
             self._entry(number, entry)
 
     def _begin_root(self, path: bytes, row: Row, extras: Sequence[Extra]) -> None:
@@ -191,7 +192,7 @@ class _Run:
         except OSError as error:  # nothing at all can be restored
             raise TargetError.of(self._options.target, error) from error
 
-    def _entry(self, number: int, entry: Entry) -> None:
+    def _entry(self, number: int, entry: ArchiveEntry) -> None:
         path, row = entry.path, entry.row
         above, _, name = path.rpartition(b"/")
         if not self._wants(path, row.is_directory):
@@ -199,9 +200,9 @@ class _Run:
                 self._pending[path] = entry
             return
         self._report.entries += 1
-        for fault in filter(None, (fault_of(entry), attributes_fault(entry))):
+        for fault in filter(None, (entry_fault(entry), attributes_fault(entry))):
             self._issue(path, fault)
-        if fault_of(entry) is not None:
+        if entry_fault(entry) is not None:
             return
         try:
             if number < 0:
@@ -275,7 +276,7 @@ class _Run:
             raise OSError(errno.ENOTDIR, "the folder that it is in was not restored")
         return number
 
-    def _replace(self, entry: Entry, standing: os.stat_result | None) -> bool:
+    def _replace(self, entry: ArchiveEntry, standing: os.stat_result | None) -> bool:
         """Whether an entry is to be written at all."""
         if standing is None:
             return True
@@ -289,7 +290,7 @@ class _Run:
             return wanted != (standing.st_size, standing.st_mtime_ns) or self._links.parts(entry.row, standing)
         return True
 
-    def _directory(self, number: int, name: bytes, entry: Entry) -> None:
+    def _directory(self, number: int, name: bytes, entry: ArchiveEntry) -> None:
         self._report.directories += 1
         if not self._options.dry_run:
             self._directories.add(number, name, entry)
@@ -300,7 +301,7 @@ class _Run:
 
     # --- files --------------------------------------------------------------------------------------------------------
 
-    def _file(self, number: int, name: bytes, entry: Entry) -> None:
+    def _file(self, number: int, name: bytes, entry: ArchiveEntry) -> None:
         row, extras = entry.row, entry.extras
         report = self._report
         report.files += 1
@@ -328,7 +329,7 @@ class _Run:
         else:
             self._files.append(file)
 
-    def _keep(self, number: int, name: bytes, entry: Entry, standing: os.stat_result) -> bool:
+    def _keep(self, number: int, name: bytes, entry: ArchiveEntry, standing: os.stat_result) -> bool:
         """Set the attributes of a file whose content is right; False if it must be written anew for their sake.
 
         Raises OSError.
@@ -351,7 +352,7 @@ class _Run:
 
     def _write_content(self, wanted: list[RestoredFile]) -> None:
         """Begin to write files."""
-        for chunk, pieces in chunks_of(self._pages, wanted, self._writer.lose):
+        for chunk, pieces in chunks_with_pieces(self._pages, wanted, self._writer.lose):
             for piece in pieces:
                 if piece.length < piece.wanted.data_bytes and piece.wanted.lock is None:
                     piece.wanted.lock = threading.Lock()
@@ -375,7 +376,7 @@ class _Run:
             with self._told(other.path):
                 self._write_link(other)
 
-    def _write_link(self, other: OtherName) -> None:
+    def _write_link(self, other: FurtherName) -> None:
         first = other.first
         if first.file is not None and first.file.failed:
             self._issue(other.path, "is another name of a file that was not restored")
@@ -388,27 +389,27 @@ class _Run:
                 self._link(other)
             self._count_new()
 
-    def _is_linked(self, other: OtherName) -> bool:
+    def _is_linked(self, other: FurtherName) -> bool:
         here = self._places.standing(other.directory, other.name)
         there = self._places.standing(other.first.directory, other.first.name)
         return here is not None and there is not None and os.path.samestat(here, there)
 
-    def _link(self, other: OtherName) -> None:
+    def _link(self, other: FurtherName) -> None:
         first = other.first
         temporary = self._writer.temporary()
         with (
             self._target.at(other.directory) as parent,
             self._target.at(first.directory) as origin,
-            passing(parent, temporary),
+            temporary_name(parent, temporary),
         ):
             os.link(first.name, temporary, src_dir_fd=origin, dst_dir_fd=parent, follow_symlinks=False)
             self._places.take(other.directory, parent, temporary, other.name, other.standing)
 
     # --- everything else ----------------------------------------------------------------------------------------------
 
-    def _other(self, number: int, name: bytes, entry: Entry) -> None:
+    def _other(self, number: int, name: bytes, entry: ArchiveEntry) -> None:
         path, row, extras = entry.path, entry.row, entry.extras
-        make = maker_of(row, extras)
+        make = special_file_maker(row, extras)
         assert make is not None  # see `fault_of`
         standing = self._places.standing(number, name)
         changed = self._options.overwrite == "changed"
@@ -419,7 +420,7 @@ class _Run:
             return
         if changed and standing is not None and not self._links.parts(row, standing):
             with self._target.at(number) as parent:
-                is_there = is_as_archived(parent, name, standing, row, extras, self._attributes)
+                is_there = matches_archive(parent, name, standing, row, extras, self._attributes)
             if is_there:
                 self._report.unchanged += 1
                 self._links.add_first(row, number, name, made=False)
@@ -433,7 +434,7 @@ class _Run:
             self._count_new()
             return
         temporary = self._writer.temporary()
-        with self._target.at(number) as parent, passing(parent, temporary):
+        with self._target.at(number) as parent, temporary_name(parent, temporary):
             make(temporary, parent)
             try:
                 self._attributes.apply_to_made(parent, temporary, row, extras, self._refusals.of(path))

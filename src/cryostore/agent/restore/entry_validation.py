@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import stat
 
-from cryostore.agent.archive.listing import Entry
+from cryostore.agent.archive.listing import ArchiveEntry
 from cryostore.agent.block import ExtraKind, holes_of
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.restore.special_files import maker_of
+from cryostore.agent.restore.special_files import special_file_maker
 
 LINK_TARGET_BYTES_MAX = 4095
 XATTR_NAME_BYTES_MAX = 255
 XATTR_BYTES_MAX = 64 * 1024
 
 
-def fault_of(entry: Entry) -> str | None:
+def entry_fault(entry: ArchiveEntry) -> str | None:
     """What is wrong with an entry, None if nothing is. Whether its bytes are there is not looked at."""
     try:
         if entry.row.is_file:
@@ -24,7 +24,7 @@ def fault_of(entry: Entry) -> str | None:
         return error.message
 
 
-def _fault_of_file(entry: Entry) -> str | None:
+def _fault_of_file(entry: ArchiveEntry) -> str | None:
     size = entry.row.size
     if size < 0:
         return f"has the size {size}"
@@ -32,17 +32,17 @@ def _fault_of_file(entry: Entry) -> str | None:
     return "has no content" if data_bytes and not entry.content.object_number else None
 
 
-def _fault_of_other(entry: Entry) -> str | None:
+def _fault_of_other(entry: ArchiveEntry) -> str | None:
     if stat.S_ISLNK(entry.row.mode):
         targets = [extra.data for extra in entry.extras if extra.kind == ExtraKind.LINK_TARGET]
         if not targets or not 0 < len(targets[-1]) <= LINK_TARGET_BYTES_MAX or b"\0" in targets[-1]:
             return "is a symlink without a target"
-    if maker_of(entry.row, entry.extras) is None:
+    if special_file_maker(entry.row, entry.extras) is None:
         return f"has the mode {entry.row.mode:o}, which is of no kind that can be restored"
     return None
 
 
-def attributes_fault(entry: Entry) -> str | None:
+def attributes_fault(entry: ArchiveEntry) -> str | None:
     """What is wrong with the extended attributes of an entry: the rest of it can be restored."""
     for extra in entry.extras:
         if extra.kind == ExtraKind.XATTR:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cryostore.agent.archive.known_damage import is_damaged
-from cryostore.agent.archive.points import Point, completed, list_points
-from cryostore.agent.verification.trial import RESOURCE_ARN
+from cryostore.agent.archive.recovery_points import RecoveryPoint, completion_seconds, list_points
+from cryostore.agent.verification.known_damage import is_damaged
+from cryostore.agent.verification.trial_job import RESOURCE_ARN
 from cryostore.client import pages
 from cryostore.core.time import DAY_MS, milliseconds, seconds
 from cryostore.model.jobs import BackupJob, BackupJobState, ListBackupJobs
@@ -34,7 +34,7 @@ class ResourceStatus:
     resource_arn: str
     name: str
     points: int = 0
-    last: Point | None = None
+    last: RecoveryPoint | None = None
     running: BackupJob | None = None
     failed: BackupJob | None = None
     damaged: bool | None = None
@@ -55,7 +55,9 @@ class ResourceStatus:
         return age is None or age > age_ms_max or self.is_ahead(now_ms)
 
 
-def status(call: Call, now_ms: int, vault: str | None = None, resource: str | None = None) -> list[ResourceStatus]:
+def resource_statuses(
+    call: Call, now_ms: int, vault: str | None = None, resource: str | None = None
+) -> list[ResourceStatus]:
     """Each resource that has recovery points, an open job, or a job that failed in the last week, by name.
 
     Of one vault or of all, of one resource or of all. Points that are not whole count as none. Raises what the store
@@ -92,19 +94,19 @@ def _asked(job: BackupJob, resource: str | None) -> bool:
     return not arn.startswith(RESOURCE_ARN.format("")) and resource in (None, arn, _name(job))
 
 
-def _of(found: dict[tuple[str, str], ResourceStatus], item: Point | BackupJob) -> ResourceStatus:
+def _of(found: dict[tuple[str, str], ResourceStatus], item: RecoveryPoint | BackupJob) -> ResourceStatus:
     key = (item.backup_vault_name or "", item.resource_arn or "")
     return found.setdefault(key, ResourceStatus(*key, name=_name(item)))
 
 
-def _name(item: Point | BackupJob) -> str:
+def _name(item: RecoveryPoint | BackupJob) -> str:
     """What the resource is called: an open job does not know it yet, but the ARN ends with it."""
     return item.resource_name or (item.resource_arn or "").split(":", 6)[-1]
 
 
-def _count(each: ResourceStatus, point: Point) -> None:
+def _count(each: ResourceStatus, point: RecoveryPoint) -> None:
     each.points += 1
-    if each.last is None or completed(point) > completed(each.last):
+    if each.last is None or completion_seconds(point) > completion_seconds(each.last):
         each.last, each.name = point, _name(point)
 
 

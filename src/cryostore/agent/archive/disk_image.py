@@ -33,7 +33,7 @@ def segment_number(name: str) -> int:
     return int(name.removeprefix(SEGMENT_PREFIX))
 
 
-def layout_of(archive: Archive) -> DiskLayout:
+def disk_layout(archive: Archive) -> DiskLayout:
     """How the disk of an archive is cut. Raises ArchiveDamagedError if it is none, or cut in a senseless way."""
     layout = archive.header.disk
     if not isinstance(layout, DiskLayout):
@@ -52,7 +52,7 @@ def _numbers(layout: DiskLayout) -> str:
     return f"{layout.disk_bytes} bytes in segments of {layout.segment_bytes} and blocks of {layout.block_bytes}"
 
 
-def segment_blocks(archive: Archive, layout: DiskLayout, number: int) -> dict[int, Chunk]:
+def segment_chunks(archive: Archive, layout: DiskLayout, number: int) -> dict[int, Chunk]:
     """The blocks of a segment by their number in it; those of zeros are not there.
 
     Raises ArchiveDamagedError for a segment that is lost, and for a block that is not as long as the disk is there.
@@ -73,11 +73,11 @@ def segment_blocks(archive: Archive, layout: DiskLayout, number: int) -> dict[in
     return found
 
 
-class DiskFile:
+class DiskImage:
     """The disk of an archive as a file."""
 
     def __init__(self, archive: Archive, cache: ChunkCache) -> None:
-        self.layout = layout_of(archive)
+        self.layout = disk_layout(archive)
         self.size = self.layout.disk_bytes
         self._archive = archive
         self._cache = cache
@@ -89,7 +89,7 @@ class DiskFile:
         """The blocks of a segment by their number in it."""
         with self._lock:
             if (held := self._segments.get(number)) is None:
-                held = self._segments[number] = segment_blocks(self._archive, self.layout, number)
+                held = self._segments[number] = segment_chunks(self._archive, self.layout, number)
                 while len(self._segments) > SEGMENTS_HELD:
                     self._segments.popitem(last=False)
             self._segments.move_to_end(number)

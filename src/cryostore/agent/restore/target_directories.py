@@ -28,7 +28,7 @@ ANYBODY = frozenset({-1})
 """As the masters of a directory: its mode lets others than its owner change it."""
 
 
-def masters_of(directory: os.stat_result) -> frozenset[int]:
+def replacers_of(directory: os.stat_result) -> frozenset[int]:
     """The users who can rename or replace what is in a directory; root can everywhere and is left out."""
     if directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not directory.st_mode & stat.S_ISVTX:
         return ANYBODY
@@ -67,7 +67,7 @@ class _Open:
     users: int = 0
 
 
-class Target:
+class TargetDirectories:
     """Directories by number, the root being 0. Thread safe. `fresh` ones were made by this restore."""
 
     def __init__(self, root: bytes, *, create: bool = True) -> None:
@@ -97,7 +97,7 @@ class Target:
         self._open: OrderedDict[int, _Open] = OrderedDict({ROOT: _Open(fd, 1)} if fd >= 0 else {})
         self._devices = array("Q", [status.st_dev if status else 0])
         self._inodes = array("Q", [status.st_ino if status else 0])
-        self._masters = [masters_of(status) - self._user if status else frozenset()]
+        self._masters = [replacers_of(status) - self._user if status else frozenset()]
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._open_max = max(min(OPEN_MAX, soft // 4), OPEN_MIN) if soft > 0 else OPEN_MAX
 
@@ -112,7 +112,7 @@ class Target:
         self._plain.append(plain)
         self._devices.append(status.st_dev if status else 0)
         self._inodes.append(status.st_ino if status else 0)
-        own = masters_of(status) - self._user if status else frozenset()
+        own = replacers_of(status) - self._user if status else frozenset()
         masters = self._masters[parent]
         self._masters.append(masters if own <= masters else masters | own)
         return len(self._names) - 1

@@ -6,13 +6,13 @@ from collections import deque
 from concurrent.futures import Future
 from itertools import islice
 
-from cryostore.agent.archive.disk_blocks import layout_of, segment_blocks, segment_name
-from cryostore.agent.archive.known_damage import KnownDamage
-from cryostore.agent.archive.listing import entries
+from cryostore.agent.archive.disk_image import disk_layout, segment_chunks, segment_name
+from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.errors import DAMAGE
 from cryostore.agent.report import Report
 from cryostore.agent.threads import Threads, result
+from cryostore.agent.verification.known_damage import KnownDamage
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.model.chunks import Chunk
 
@@ -20,11 +20,11 @@ THREADS = 4
 UNDER_WAY_MAX = 8
 
 
-def verify_disk(archive: Archive, report: Report, *, data: bool, damage: KnownDamage) -> None:
+def verify_disk_image(archive: Archive, report: Report, *, data: bool, damage: KnownDamage) -> None:
     """Look at all segments; what is wrong is an issue. Raises as `verify` does."""
-    layout = layout_of(archive)
+    layout = disk_layout(archive)
     path = b""
-    found = list(islice(entries(archive), 2))
+    found = list(islice(archive_entries(archive), 2))
     for entry in found:
         path = entry.path
         report.entries += 1
@@ -34,7 +34,7 @@ def verify_disk(archive: Archive, report: Report, *, data: bool, damage: KnownDa
     with Threads(THREADS, "verify") as threads:
         for number in layout.segments:
             try:
-                blocks = segment_blocks(archive, layout, number)
+                blocks = segment_chunks(archive, layout, number)
             except DAMAGE as error:
                 report.issue(path, error.message)
                 continue
@@ -67,7 +67,7 @@ def _judge(report: Report, path: bytes, wrong: str | None) -> None:
 
 def _look(archive: Archive, chunk: Chunk) -> str | None:
     try:
-        archive.get_buffer(chunk)
+        archive.chunk_buffer(chunk)
     except (*DAMAGE, KeyUnavailableError) as error:
         return error.message
     return None

@@ -16,15 +16,14 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cryostore.agent.archive.disk_blocks import DiskFile
-from cryostore.agent.archive.files import Files
-from cryostore.agent.archive.listing import Entry
-from cryostore.agent.archive.reading import PART_BYTES, Readable, parts_of
+from cryostore.agent.archive.disk_image import DiskImage
+from cryostore.agent.archive.files import PART_BYTES, ArchiveFiles, ReadableFile, file_parts
+from cryostore.agent.archive.listing import ArchiveEntry
 from cryostore.agent.errors import DAMAGE, TargetError
 from cryostore.agent.report import Report
 from cryostore.agent.restore.attributes import CHANGED
-from cryostore.agent.restore.hole_punching import zero
-from cryostore.agent.restore.run import Overwrite
+from cryostore.agent.restore.sparse_files import write_zeros
+from cryostore.agent.restore.tree_restore import Overwrite
 from cryostore.agent.threads import Threads, result
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
@@ -40,7 +39,7 @@ NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class SingleFileRestoreOptions:
     """Where the file goes, and what to do about what stands there."""
 
     target: bytes
@@ -48,7 +47,14 @@ class Options:
     dry_run: bool = False
 
 
-def restore_file(files: Files, entry: Entry, options: Options, report: Report, *, new_id: NewId = random_id) -> None:
+def restore_file(
+    files: ArchiveFiles,
+    entry: ArchiveEntry,
+    options: SingleFileRestoreOptions,
+    report: Report,
+    *,
+    new_id: NewId = random_id,
+) -> None:
     """Restore the file of an entry to a path, into a folder under its own name, or onto a device. Count in `report`.
 
     Damage is an issue that names the byte: no new file takes its place then, a pipe or a stream on a device ends there,
@@ -102,7 +108,7 @@ def _standing(path: bytes, *, in_folder: bool) -> os.stat_result | None:
     return standing
 
 
-def _replace(entry: Entry, standing: os.stat_result, overwrite: Overwrite, *, in_folder: bool) -> bool:
+def _replace(entry: ArchiveEntry, standing: os.stat_result, overwrite: Overwrite, *, in_folder: bool) -> bool:
     if overwrite == "never":
         return False
     if not stat.S_ISREG(standing.st_mode) and not in_folder:
@@ -116,11 +122,11 @@ def _replace(entry: Entry, standing: os.stat_result, overwrite: Overwrite, *, in
 
 
 def _write(
-    file: Readable,
-    entry: Entry,
+    file: ReadableFile,
+    entry: ArchiveEntry,
     path: bytes,
     standing: os.stat_result | None,
-    options: Options,
+    options: SingleFileRestoreOptions,
     report: Report,
     new_id: NewId,
 ) -> None:
@@ -128,7 +134,7 @@ def _write(
         _onto_device(file, entry, path, standing, options, report)
     elif standing is not None and not stat.S_ISREG(standing.st_mode):
         _into_pipe(file, path, standing, report)
-    elif standing is not None and isinstance(file, DiskFile):
+    elif standing is not None and isinstance(file, DiskImage):
         fd = _opened(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, standing)
         try:
             os.ftruncate(fd, file.size)
@@ -151,7 +157,12 @@ def _opened(path: bytes, flags: int, standing: os.stat_result) -> int:
 
 
 def _onto_device(
-    file: Readable, entry: Entry, path: bytes, standing: os.stat_result, options: Options, report: Report
+    file: ReadableFile,
+    entry: ArchiveEntry,
+    path: bytes,
+    standing: os.stat_result,
+    options: SingleFileRestoreOptions,
+    report: Report,
 ) -> None:
     fd = _opened(path, os.O_RDWR | os.O_EXCL | os.O_NONBLOCK, standing)  # refused while the device is mounted
     try:
@@ -160,7 +171,7 @@ def _onto_device(
             raise ConfigurationError(
                 f"{os.fsdecode(path)!a} has {room} bytes, and {file.size} are needed: nothing was written"
             )
-        if isinstance(file, DiskFile):
+        if isinstance(file, DiskImage):
             _blocks(file, entry, fd, report, compare=options.overwrite != "always", fresh=False)
         else:
             _sequence(file, fd, report)
@@ -171,7 +182,7 @@ def _onto_device(
         os.close(fd)
 
 
-def _into_pipe(file: Readable, path: bytes, standing: os.stat_result, report: Report) -> None:
+def _into_pipe(file: ReadableFile, path: bytes, standing: os.stat_result, report: Report) -> None:
     with waiting:  # for somebody who reads
         fd = _opened(path, os.O_WRONLY | os.O_NOCTTY, standing)
     try:
@@ -180,8 +191,8 @@ def _into_pipe(file: Readable, path: bytes, standing: os.stat_result, report: Re
         os.close(fd)
 
 
-def _sequence(file: Readable, fd: int, report: Report) -> None:
-    for part in parts_of(file):
+def _sequence(file: ReadableFile, fd: int, report: Report) -> None:
+    for part in file_parts(file):
         write_out(fd, part)
         report.file_bytes += len(part)
         report.new_bytes += len(part)
@@ -196,7 +207,7 @@ def write_out(fd: int, data: bytes) -> None:
         view = view[written:]
 
 
-def _to_new_file(file: Readable, entry: Entry, path: bytes, report: Report, new_id: NewId) -> None:
+def _to_new_file(file: ReadableFile, entry: ArchiveEntry, path: bytes, report: Report, new_id: NewId) -> None:
     above, name = os.path.split(path)
     temporary = f".cryo-restore-{new_id()[:8].lower()}".encode()
     folder = os.open(above or b".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -204,7 +215,7 @@ def _to_new_file(file: Readable, entry: Entry, path: bytes, report: Report, new_
         fd = os.open(temporary, NEW_FLAGS, 0o600, dir_fd=folder)
         try:
             os.ftruncate(fd, file.size)
-            if isinstance(file, DiskFile):
+            if isinstance(file, DiskImage):
                 _blocks(file, entry, fd, report, compare=False, fresh=True)
             else:
                 _segments(file, fd, report)
@@ -236,7 +247,7 @@ def _sync_folder(folder: int) -> None:
         os.close(fd)
 
 
-def _segments(file: Readable, fd: int, report: Report) -> None:
+def _segments(file: ReadableFile, fd: int, report: Report) -> None:
     for start, length in file.segments():
         for offset in range(start, start + length, PART_BYTES):
             part = file.read(offset, min(PART_BYTES, start + length - offset))
@@ -246,7 +257,7 @@ def _segments(file: Readable, fd: int, report: Report) -> None:
     report.file_bytes = file.size
 
 
-def _settle(fd: int, entry: Entry, report: Report) -> None:
+def _settle(fd: int, entry: ArchiveEntry, report: Report) -> None:
     try:
         os.utime(fd, ns=(entry.row.mtime_ns, entry.row.mtime_ns))
     except OSError as error:  # the content counts first
@@ -271,7 +282,7 @@ class _Part:
     chunk: Chunk | None
 
 
-def _parts(file: DiskFile) -> Iterator[_Part]:
+def _parts(file: DiskImage) -> Iterator[_Part]:
     layout = file.layout
     at = 0
     for number in layout.segments:
@@ -283,20 +294,20 @@ def _parts(file: DiskFile) -> Iterator[_Part]:
     yield from _zeros(file, at, file.size)
 
 
-def _zeros(file: DiskFile, start: int, end: int) -> Iterator[_Part]:
+def _zeros(file: DiskImage, start: int, end: int) -> Iterator[_Part]:
     """A row of zeros in parts: not so long that an interrupt waits, and not more than there is time for."""
     step = max(ZEROS_BYTES, file.size // ZEROS_PARTS)
     for at in range(start, end, step):
         yield _Part(at, min(step, end - at), None)
 
 
-def _blocks(file: DiskFile, entry: Entry, fd: int, report: Report, *, compare: bool, fresh: bool) -> None:
+def _blocks(file: DiskImage, entry: ArchiveEntry, fd: int, report: Report, *, compare: bool, fresh: bool) -> None:
     """Write the blocks of a disk in place. `fresh` means that the target is zeros, and goes if a block is damaged."""
 
     def put(part: _Part) -> int:
         if part.chunk is None:
             if not fresh and not (compare and _is_zero(fd, part)):
-                zero(fd, part.offset, part.length)
+                write_zeros(fd, part.offset, part.length)
             return 0
         if compare and file.holds(part.chunk, _pread(fd, part.offset, part.length)):
             return 0
@@ -316,7 +327,7 @@ def _blocks(file: DiskFile, entry: Entry, fd: int, report: Report, *, compare: b
     _each_part(file, put, done)
 
 
-def _each_part(file: DiskFile, put: Callable[[_Part], int], done: Callable[[_Part, Future[int]], None]) -> None:
+def _each_part(file: DiskImage, put: Callable[[_Part], int], done: Callable[[_Part, Future[int]], None]) -> None:
     """Put the parts of a disk by several threads; tell of each that is done in this one."""
     with Threads(THREADS, "disk") as threads:
         under_way: deque[tuple[_Part, Future[int]]] = deque()

@@ -14,14 +14,14 @@ from array import array
 
 from cryostore.agent.entry import Row
 from cryostore.agent.report import Report
-from cryostore.agent.restore.removal import Problem, remove_tree
-from cryostore.agent.restore.target import ROOT, Target
+from cryostore.agent.restore.target_directories import ROOT, TargetDirectories
+from cryostore.agent.restore.tree_removal import Problem, remove_tree
 
 LOCKS = 64
 CLASH = "another entry of the recovery point has this place: the target does not tell their names apart"
 
 
-def clash() -> OSError:
+def name_collision() -> OSError:
     """The error of an entry whose place is taken by another entry of the same restore."""
     return OSError(errno.EEXIST, CLASH)
 
@@ -34,11 +34,11 @@ def status_of(parent: int, name: bytes) -> os.stat_result | None:
         return None
 
 
-class Places:
+class CollisionGuard:
     """The places of one restore. `take` is for any thread, all else for one."""
 
     def __init__(
-        self, target: Target, report: Report, lock: threading.Lock, *, delete: bool, keep_claims: bool
+        self, target: TargetDirectories, report: Report, lock: threading.Lock, *, delete: bool, keep_claims: bool
     ) -> None:
         """`keep_claims` is for a restore that does not go through each directory at one go."""
         self._target = target
@@ -104,10 +104,10 @@ class Places:
         if standing is None:
             return
         if number in self._shared_late or (stat.S_ISDIR(standing.st_mode) and self.known(standing) is not None):
-            raise clash()
+            raise name_collision()
         first = self._claims_in(number).setdefault(_key(standing), name)
         if first != name and self._is_one_entry(number, first, name, standing):
-            raise clash()
+            raise name_collision()
 
     def claimed(self, number: int, standing: os.stat_result) -> bool:
         """Whether what stands in the place of a directory belongs to another entry of this restore."""
@@ -139,7 +139,7 @@ class Places:
         with self._locks[number % LOCKS]:
             found = status_of(parent, name)
             if found is not None and (standing is None or not os.path.samestat(found, standing)):
-                raise clash()
+                raise name_collision()
             if found is not None and stat.S_ISDIR(found.st_mode):
                 self._make_room(number, parent, name, found)
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
@@ -152,7 +152,7 @@ class Places:
     def _make_room(self, number: int, parent: int, name: bytes, found: os.stat_result) -> None:
         """Remove a directory in whose place something else goes: an empty one, or any if deleting was asked for."""
         if self.known(found) is not None:
-            raise clash()
+            raise name_collision()
         if not self._delete:
             os.rmdir(name, dir_fd=parent)
             return

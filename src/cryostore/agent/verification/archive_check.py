@@ -9,18 +9,19 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cryostore.agent.archive.known_damage import KnownDamage
-from cryostore.agent.archive.listing import Entry, entries_of
-from cryostore.agent.archive.pieces import ChunkPages, Piece, chunks_of
+from cryostore.agent.archive.chunk_pages import ChunkPages
+from cryostore.agent.archive.listing import ArchiveEntry, block_entries
+from cryostore.agent.archive.pieces import Piece, chunks_with_pieces
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.block import Kind, holes_of
 from cryostore.agent.entry import NO_DIGEST, Content
 from cryostore.agent.errors import DAMAGE
 from cryostore.agent.header import DISK, FILESET, STREAM, content_name
 from cryostore.agent.report import Report
-from cryostore.agent.restore.entry_fault import attributes_fault, fault_of
+from cryostore.agent.restore.entry_validation import attributes_fault, entry_fault
 from cryostore.agent.threads import Threads, result
-from cryostore.agent.verification.disk import verify_disk
+from cryostore.agent.verification.disk_check import verify_disk_image
+from cryostore.agent.verification.known_damage import KnownDamage
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.model.chunks import Chunk
 
@@ -39,14 +40,14 @@ class _File:
     data_bytes: int
 
 
-def verify(archive: Archive, report: Report, *, data: bool, damage: KnownDamage | None = None) -> None:
+def verify_archive(archive: Archive, report: Report, *, data: bool, damage: KnownDamage | None = None) -> None:
     """Look at every entry; with `data`, read every byte, each chunk once for many files. What is wrong is an issue.
 
     Without `data`, the chunks in `damage` are wrong. Raises what the store raises if it cannot be asked at all,
     ArchiveDamagedError if the catalog cannot be read.
     """
     if archive.header.kind == DISK:
-        verify_disk(archive, report, data=data, damage=damage or KnownDamage())
+        verify_disk_image(archive, report, data=data, damage=damage or KnownDamage())
         return
     pages = ChunkPages(archive)
     with Threads(THREADS, "verify") as threads:
@@ -72,11 +73,11 @@ def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
     links: dict[tuple[int, int], int] = {}
     for block in archive.blocks(report.issue):
         if block.kind == Kind.ROOT:
-            for root in entries_of(block):
+            for root in block_entries(block):
                 if (fault := attributes_fault(root)) is not None:
                     report.issue(b"", fault)
             continue
-        for entry in entries_of(block):
+        for entry in block_entries(block):
             if (file := _file(entry, report)) is not None:
                 window.append(file)
             if _is_other_link(links, entry):
@@ -88,21 +89,21 @@ def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
         yield window
 
 
-def _file(entry: Entry, report: Report) -> _File | None:
+def _file(entry: ArchiveEntry, report: Report) -> _File | None:
     """Look at an entry. Answers it, if it is a file whose bytes are to be looked for."""
     row = entry.row
     report.entries += 1
     report.current = entry.path
     report.files += row.is_file
     report.file_bytes += row.size if row.is_file else 0
-    if (fault := fault_of(entry) or attributes_fault(entry)) is not None:
+    if (fault := entry_fault(entry) or attributes_fault(entry)) is not None:
         report.issue(entry.path, fault)
         return None
     data_bytes = row.size - sum(length for _, length in holes_of(entry.extras, row.size)) if row.is_file else 0
     return _File(entry.path, entry.content, data_bytes) if data_bytes else None
 
 
-def _is_other_link(links: dict[tuple[int, int], int], entry: Entry) -> bool:
+def _is_other_link(links: dict[tuple[int, int], int], entry: ArchiveEntry) -> bool:
     """Whether an entry that is said to be one with an earlier one is another: a restore makes them one."""
     row = entry.row
     if row.links < 2 or row.is_directory:
@@ -114,7 +115,7 @@ def _is_other_link(links: dict[tuple[int, int], int], entry: Entry) -> bool:
 def _look_up(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], damage: KnownDamage) -> None:
     """See that all chunks are listed, and none of them is known to be damaged."""
     affected: dict[bytes, None] = {}
-    for chunk, pieces in chunks_of(pages, files, lambda file, reason: report.issue(file.path, reason)):
+    for chunk, pieces in chunks_with_pieces(pages, files, lambda file, reason: report.issue(file.path, reason)):
         if damage.holds(content_name(pieces[0].wanted.content.object_number), chunk.index):
             affected.update((piece.wanted.path, None) for piece in pieces if not _has_copy(archive, piece))
     for path in affected:
@@ -123,7 +124,7 @@ def _look_up(archive: Archive, report: Report, pages: ChunkPages, files: list[_F
 
 def _read(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], threads: Threads) -> None:
     under_way: deque[Future[list[_Wrong]]] = deque()
-    for chunk, pieces in chunks_of(pages, files, lambda file, reason: report.issue(file.path, reason)):
+    for chunk, pieces in chunks_with_pieces(pages, files, lambda file, reason: report.issue(file.path, reason)):
         under_way.append(threads.submit(_look, archive, chunk, pieces))
         report.read_bytes += chunk.length
         if len(under_way) >= UNDER_WAY_MAX:
@@ -147,7 +148,7 @@ def _judge(report: Report, future: Future[list[_Wrong]]) -> None:
 def _look(archive: Archive, chunk: Chunk, pieces: Sequence[Piece[_File]]) -> list[_Wrong]:
     """The files of a chunk that are not whole. The store has verified it; small files have digests of their own."""
     try:
-        data = memoryview(archive.get_buffer(chunk))
+        data = memoryview(archive.chunk_buffer(chunk))
     except DAMAGE as error:
         return [_Wrong(piece.wanted.path, error.message) for piece in pieces if not _has_copy(archive, piece)]
     except KeyUnavailableError as error:

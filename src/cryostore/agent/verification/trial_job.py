@@ -20,7 +20,7 @@ IDS = 100
 """How many new ids the trial's bytes are made of: some KiB that no store has yet."""
 
 
-def try_store(call: Call, vault: str, new_id: NewId = random_id) -> None:
+def run_trial_job(call: Call, vault: str, new_id: NewId = random_id) -> None:
     """Write a few KiB into a vault, read them back, and give the job up. What was written goes as garbage goes.
 
     Raises what the store raises, and CryostoreError if other bytes come back.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from cryostore.agent.archive.points import Point
+from cryostore.agent.archive.recovery_points import RecoveryPoint
 from cryostore.client import pages
 from cryostore.model.chunks import ListDamagedChunks
 from cryostore.model.errors import AccessDeniedException, InvalidRequestException, UnknownOperationException
@@ -36,7 +36,7 @@ class KnownDamage:
             self._indexes[object_name].add(index)
 
 
-def known_damage(call: Call, point: Point) -> KnownDamage:
+def fetch_known_damage(call: Call, point: RecoveryPoint) -> KnownDamage:
     """Ask the store what it knows. A server that is older, or does not let this caller ask, does not say."""
     damage = KnownDamage()
     try:
@@ -47,7 +47,7 @@ def known_damage(call: Call, point: Point) -> KnownDamage:
     return damage
 
 
-def is_damaged(call: Call, point: Point) -> bool | None:
+def is_damaged(call: Call, point: RecoveryPoint) -> bool | None:
     """Whether the store knows any chunk of a recovery point to be damaged; None if it does not say."""
     try:
         return any(True for _ in pages.items(call, _asked(point)))
@@ -55,7 +55,7 @@ def is_damaged(call: Call, point: Point) -> bool | None:
         return None
 
 
-def _asked(point: Point) -> ListDamagedChunks:
+def _asked(point: RecoveryPoint) -> ListDamagedChunks:
     return ListDamagedChunks(
         backup_vault_name=point.backup_vault_name or "", recovery_point_arn=point.recovery_point_arn or ""
     )

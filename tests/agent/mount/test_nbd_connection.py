@@ -16,8 +16,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cryostore.agent.mount.nbd import READ_BYTES_MAX, Export, serve_client
-from cryostore.agent.mount.nbd_socket import listening, serve
+from cryostore.agent.mount.nbd_connection import READ_BYTES_MAX, Export, serve_client
+from cryostore.agent.mount.nbd_server import listening_socket, serve_clients
 from cryostore.core.errors import ConfigurationError, CryostoreError
 from cryostore.core.limits import MIB
 
@@ -203,11 +203,11 @@ def test_no_bytes_hang_or_break_it(said, greeted, going):
 
 def test_a_socket_of_ones_own(tmp_path):
     path = str(tmp_path / "nbd.sock")
-    with listening(path) as server:
+    with listening_socket(path) as server:
         assert os.stat(path).st_mode & 0o777 == 0o600
-        with pytest.raises(ConfigurationError, match="listens on"), listening(path):
+        with pytest.raises(ConfigurationError, match="listens on"), listening_socket(path):
             pass
-        thread = threading.Thread(target=serve, args=(server, EXPORT))
+        thread = threading.Thread(target=serve_clients, args=(server, EXPORT))
         thread.start()
         if shutil.which("nbdcopy"):
             subprocess.run(["nbdcopy", f"nbd+unix:///disk.raw?socket={path}", tmp_path / "copy"], check=True)
@@ -222,9 +222,9 @@ def test_a_socket_that_was_left_behind_and_what_is_none(tmp_path):
     path = str(tmp_path / "nbd.sock")
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(path)
-    with listening(path):
+    with listening_socket(path):
         pass
     (tmp_path / "file").write_bytes(b"mine")
-    with pytest.raises(ConfigurationError, match="no socket"), listening(str(tmp_path / "file")):
+    with pytest.raises(ConfigurationError, match="no socket"), listening_socket(str(tmp_path / "file")):
         pass
     assert (tmp_path / "file").read_bytes() == b"mine"

@@ -74,7 +74,7 @@ class Opcode(IntEnum):
     LSEEK = 46
 
 
-class Attributes(NamedTuple):
+class NodeAttributes(NamedTuple):
     """What stat says of a node."""
 
     inode: int
@@ -107,7 +107,7 @@ def init_out(readahead: int, offered: int) -> bytes:
     return INIT_OUT.pack(MAJOR, MINOR, readahead, offered & WANTED, 16, 12, WRITE_BYTES_MAX, 1, READ_PAGES_MAX, 0, 0)
 
 
-def entry_out(node: int, attributes: Attributes | None, valid_seconds: int) -> bytes:
+def entry_out(node: int, attributes: NodeAttributes | None, valid_seconds: int) -> bytes:
     """The answer to LOOKUP: node 0 says that there is none, and for how long that holds."""
     packed = bytes(ATTRIBUTES.size) if attributes is None else attributes.pack()
     return ENTRY.pack(node, 0, valid_seconds, valid_seconds, 0, 0) + packed

@@ -1,0 +1,91 @@
+"""Archives of recovery points, opened for reading through a restore job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from functools import partial
+from typing import Literal
+
+from cryostore.agent.archive.reader import Archive
+from cryostore.agent.archive.recovery_points import RecoveryPoint, completion_seconds, list_points
+from cryostore.agent.archive.sound_copies import SoundCopies
+from cryostore.agent.errors import ArchiveDamagedError
+from cryostore.agent.keys.archive_keys import checked, read_keys
+from cryostore.agent.keys.keyed_call import KeyedCall
+from cryostore.agent.keys.locked_key import key_for
+from cryostore.agent.resources import ROLE_ARN
+from cryostore.client import pages
+from cryostore.core.errors import CryostoreError, KeyUnavailableError
+from cryostore.model.operation import Call
+from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
+
+NEWER_MAX = 3
+"""So many newer recovery points are asked for sound copies of damaged files."""
+
+
+def _archive(call: Call, job_id: str, point: RecoveryPoint) -> Archive:
+    """The archive that a restore job reads; what opens it may be wrapped in the newest one of the resource alone."""
+    try:
+        archive = Archive(call, job_id)
+    except KeyUnavailableError:
+        if not isinstance(call, KeyedCall) or not _learn_keys(call, point):
+            raise
+        archive = Archive(call, job_id)
+    if archive.sealing and not (point.resource_arn or "").endswith(f":{archive.sealing.head.resource}"):
+        archive.close()
+        raise ArchiveDamagedError("the store gave the archive of another resource")
+    return archive
+
+
+def _learn_keys(call: KeyedCall, point: RecoveryPoint) -> bool:
+    """Learn the keys of the newest recovery point of the same resource; tells whether there is a newer one."""
+    points = [each for each in list_points(call, point.backup_vault_name) if each.resource_arn == point.resource_arn]
+    newest = max(points, key=completion_seconds, default=point)
+    if newest.recovery_point_arn == point.recovery_point_arn:
+        return False
+    with _restore_job(call, newest, "keys") as job_id:
+        objects = {each.name: each for each in pages.objects(call, job_id)}
+        if (key := checked(objects, key_for(call, job_id, objects))) is not None:
+            call.learned = read_keys(call, job_id, objects, key, call.learned)
+    return True
+
+
+@contextmanager
+def open_archive(call: Call, point: RecoveryPoint, purpose: str) -> Iterator[Archive]:
+    """The archive of a recovery point, which stays while it is read. Damaged files may come from newer points."""
+    with _opened(call, point, purpose) as archive:
+        archive.copies = SoundCopies(archive, partial(_newer, call, point))
+        yield archive
+
+
+@contextmanager
+def _opened(call: Call, point: RecoveryPoint, purpose: str) -> Iterator[Archive]:
+    with _restore_job(call, point, purpose) as job_id, closing(_archive(call, job_id, point)) as archive:
+        yield archive
+
+
+def _newer(call: Call, point: RecoveryPoint) -> Iterator[AbstractContextManager[Archive]]:
+    """The archives of newer recovery points of the same resource, to be opened: a few, the newest first."""
+    points = [each for each in list_points(call, point.backup_vault_name) if each.resource_arn == point.resource_arn]
+    newer = [each for each in points if completion_seconds(each) > completion_seconds(point)]
+    for each in sorted(newer, key=completion_seconds, reverse=True)[:NEWER_MAX]:
+        yield _opened(call, each, "copies")
+
+
+@contextmanager
+def _restore_job(call: Call, point: RecoveryPoint, purpose: str) -> Iterator[str]:
+    """The id of a restore job that is open for as long as the context."""
+    started = call.call(
+        StartRestoreJob(
+            recovery_point_arn=point.recovery_point_arn or "", metadata={"purpose": purpose}, iam_role_arn=ROLE_ARN
+        )
+    )
+    job_id = started.restore_job_id or ""
+    status: Literal["COMPLETED", "FAILED"] = "FAILED"
+    try:
+        yield job_id
+        status = "COMPLETED"
+    finally:
+        with suppress(CryostoreError):
+            call.call(CompleteRestoreJob(restore_job_id=job_id, status=status))
