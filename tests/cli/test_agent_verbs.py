@@ -16,8 +16,9 @@ import pytest
 
 from cryostore.agent.backup.job import open_job
 from cryostore.agent.source.walk import Walk
-from cryostore.cli.call import Place, opened_call
-from cryostore.cli.verbs import FAILED, INTERRUPTED, OK, run
+from cryostore.cli.agent_store import AgentStore, open_agent_store
+from cryostore.cli.exit_codes import FAILED, INTERRUPTED, OK
+from cryostore.cli.verbs import run
 from cryostore.core.errors import CryostoreError
 from cryostore.core.limits import MIB
 from cryostore.model.jobs import ListBackupJobs
@@ -203,7 +204,7 @@ def test_what_is_left_out_is_counted_by_reason(cryo, source):
     ("option", "says"),
     [
         (("--exclude", "[z-a]"), "a pattern cannot be read"),
-        (("--exclude-larger-than", "-5"), "'-5' is no size"),
+        (("--exclude-larger-than", "-5"), "invalid size '-5'"),
         (("",), "a PATH is empty"),
     ],
 )
@@ -246,7 +247,7 @@ def test_a_path_behind_a_symlink_comes_back(cryo, source, tmp_path):
 
 def test_names_of_others_cannot_move_the_cursor(cryo, tmp_path):
     """A job may be begun under any name, also by a machine that means no good; the commit alone is refused."""
-    with opened_call(Place(tmp_path / "data", None, None), create=True) as call:
+    with open_agent_store(AgentStore(tmp_path / "data", None, None), create=True) as call:
         open_job(call, "Default", "evil\x9b31m\u202e", {}).give_up(CryostoreError("no"))
     code, out, _ = cryo("status")
     assert code == OK
@@ -269,7 +270,7 @@ def test_no_recovery_point_is_said(cryo, source):
 
 
 def test_a_full_disk_behind_stdout_is_named(source, tmp_path):
-    with opened_call(Place(tmp_path / "data", None, None), create=True) as call:
+    with open_agent_store(AgentStore(tmp_path / "data", None, None), create=True) as call:
         Runs(call).backup(source)
     line = [*CRYO, "cat", "latest:file", "--data-dir", tmp_path / "data"]
     with Path("/dev/full").open("wb") as full:
@@ -328,7 +329,7 @@ def test_what_was_never_backed_up_is_not_deleted(cryo, tmp_path):
 def test_a_folder_with_something_in_it_becomes_no_store(cryo, source, tmp_path):
     code, _, err = cryo("backup", source / "folder", "--data-dir", tmp_path / "source")
     assert code == FAILED
-    assert "is no store, and something is in it" in err
+    assert "is not a store, and not empty" in err
     assert {path.name for path in source.iterdir()} == {"\x1b[2J\n", "file", "folder"}
     (tmp_path / "disk" / "lost+found").mkdir(parents=True)
     assert cryo("backup", source, "--data-dir", tmp_path / "disk")[0] == OK
@@ -404,8 +405,11 @@ def test_a_run_that_is_told_to_end_begins_no_operation_but_what_ends_it(monkeypa
     with serving(tmp_path / "served") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        for place in (Place(tmp_path / "data", None, None), Place(None, server.environment["AWS_ENDPOINT_URL"], None)):
-            with opened_call(place, create=True) as call:
+        for place in (
+            AgentStore(tmp_path / "data", None, None),
+            AgentStore(None, server.environment["AWS_ENDPOINT_URL"], None),
+        ):
+            with open_agent_store(place, create=True) as call:
                 call.call(ListBackupJobs())
                 signal.raise_signal(signal.SIGTERM)
                 with pytest.raises(KeyboardInterrupt):

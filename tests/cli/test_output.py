@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from cryostore.cli.verbs import INTERRUPTED
+from cryostore.cli.exit_codes import INTERRUPTED
 from support.agent import write
 from support.serving import CRYO
 from support.waiting import until

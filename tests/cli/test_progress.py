@@ -16,34 +16,27 @@ import pytest
 from cryostore.agent.report import Report
 from cryostore.cli import progress
 from cryostore.core.limits import MIB
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536 * 1024, "1.5 MiB"), (1 << 42, "4.0 TiB")],
-)
-def test_sizes_are_for_people(count, text):
-    assert progress.size(count) == text
+from cryostore.maintenance.progress import Progress
 
 
 def test_a_line_tells_bytes_files_rate_time_and_place():
     report = Report(files=12, file_bytes=30 * MIB, current=b"a/\x1b[2J", total_bytes=90 * MIB)
-    assert progress.line(report, 10.0) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  a/\\x1b[2J"
+    assert progress.report_words(report, 10.0) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  a/\\x1b[2J"
     report.total_bytes = 29 * MIB  # an estimate that was wrong
-    assert "left" not in progress.line(report, 10.0)
+    assert "left" not in progress.report_words(report, 10.0)
     report.issue(b"x", "no")
     report.total_bytes = None
-    assert progress.line(report, 0.0) == "30.0 MiB, 12 files, 0 B/s, 1 issues  a/\\x1b[2J"
+    assert progress.report_words(report, 0.0) == "30.0 MiB, 12 files, 0 B/s, 1 issues  a/\\x1b[2J"
 
 
 def test_a_large_file_counts_while_its_folder_is_not_done():
     report = Report(file_bytes=1 * MIB, read_bytes=30 * MIB)
-    assert progress.line(report, 10.0).startswith("30.0 MiB, 0 files, 3.0 MiB/s")
+    assert progress.report_words(report, 10.0).startswith("30.0 MiB, 0 files, 3.0 MiB/s")
 
 
 def test_what_a_restore_has_yet_to_write_is_ahead_of_it():
     report = Report(files=12, file_bytes=90 * MIB, done_bytes=30 * MIB, total_bytes=90 * MIB)
-    assert progress.line(report, 10.0, progress.gone_through) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  "
+    assert progress.report_words(report, 10.0, progress.bytes_done) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  "
 
 
 @pytest.mark.parametrize(
@@ -58,9 +51,8 @@ def test_a_narrow_terminal_gets_lines_that_do_not_wrap():
     columns = 30
     program = (
         "from cryostore.agent.report import Report; from cryostore.cli import progress; import sys\n"
-        "progress.QUIET_SECONDS = progress.SECONDS_BETWEEN_LINES = 0.01\n"
         "report = Report(files=1, file_bytes=1 << 30, current=b'long' * 20, total_bytes=1 << 40)\n"
-        "with progress.shown(report, quiet=False):\n"
+        "with progress.shown(report, quiet=False, quiet_seconds=0.01):\n"
         "    sys.stdin.readline()\n"
     )
     ours, theirs = pty.openpty()
@@ -78,9 +70,8 @@ def test_a_narrow_terminal_gets_lines_that_do_not_wrap():
     assert all(line.startswith(b"1.0 GiB, 1 files") and len(line) < columns for line in lines)
 
 
-def test_a_pipe_gets_nothing(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
-    with progress.shown(Report(), quiet=False):
+def test_a_pipe_gets_nothing(capsys):
+    with progress.shown(Report(), quiet=False, quiet_seconds=0.0):
         pass
     assert capsys.readouterr().err == ""
 
@@ -88,18 +79,36 @@ def test_a_pipe_gets_nothing(capsys, monkeypatch):
 def test_a_terminal_gets_a_line_that_is_gone_at_the_end(capsys, monkeypatch):
     said = threading.Event()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "line", lambda *_: said.set() or "so far")
-    with progress.shown(Report(), quiet=False):
+    monkeypatch.setattr(progress, "report_words", lambda *_: said.set() or "so far")
+    with progress.shown(Report(), quiet=False, quiet_seconds=0.0):
         said.wait()
     err = capsys.readouterr().err
     assert "so far" in err
     assert err.endswith("\r\x1b[K")
 
 
-def test_issues_beyond_those_that_are_kept_are_counted(capsys):
-    report = Report()
-    for number in range(1002):
-        report.issue(b"%d" % number, "no")
-    progress.say_issues(report, as_json=False)
-    assert capsys.readouterr().err.splitlines()[-1] == "and 2 more"
+@pytest.mark.parametrize("terminal", [True, False])
+def test_steps_of_maintenance_are_drawn_once_a_second_has_passed(capsys, monkeypatch, terminal):
+    """On a terminal; never in a pipe; and nothing of it is left at the end."""
+    moments = iter(range(100))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    progress.follow(
+        (Progress("mark", number, 9) for number in range(9)), lambda step: step.words, now=lambda: next(moments) * 0.4
+    )
+    said = capsys.readouterr().err
+    assert ("mark 8 of 9" in said) == terminal
+    assert "mark 0 of 9" not in said
+    assert said.endswith("\r\x1b[K") == terminal
+
+
+def test_a_failing_step_leaves_no_line_behind(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+
+    def steps():
+        yield "first"
+        raise OSError
+
+    moments = iter((0, 2))
+    with pytest.raises(OSError):
+        progress.follow(steps(), str, now=lambda: next(moments))
+    assert capsys.readouterr().err.endswith("first\r\x1b[K")

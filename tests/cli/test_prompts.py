@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from cryostore.cli.verbs import INTERRUPTED
+from cryostore.cli.exit_codes import INTERRUPTED
 from support.serving import CRYO
 
 SECONDS_MAX = 30

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from cryostore.core import open_files
+from cryostore.core.open_files import raise_open_file_limit
 from cryostore.options.configuration import Configuration, to_json
 from cryostore.server import worker
-from cryostore.server.http import acceptor
-from cryostore.server.http.acceptor import raise_descriptor_limit
 from cryostore.server.watching.metrics import Page, create_page
 from cryostore.server.worker import Report
 from support.fake_process import environment, fake_server, wait_for
@@ -189,9 +189,9 @@ def test_a_worker_that_cannot_open_its_service_says_why(tmp_path):
 
 def test_as_many_files_may_be_open_as_the_system_allows(monkeypatch):
     limits = []
-    monkeypatch.setattr(acceptor.resource, "getrlimit", lambda _: (10, 20))
-    monkeypatch.setattr(acceptor.resource, "setrlimit", lambda _, both: limits.append(both))
-    raise_descriptor_limit()
+    monkeypatch.setattr(open_files.resource, "getrlimit", lambda _: (10, 20))
+    monkeypatch.setattr(open_files.resource, "setrlimit", lambda _, both: limits.append(both))
+    raise_open_file_limit()
     assert limits == [(20, 20)]
 
 

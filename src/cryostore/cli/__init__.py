@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 
+from cryostore.cli.exit_codes import FAILED, INTERRUPTED, OK, WITH_ISSUES
 from cryostore.cli.output import open_outputs, tell_unexpected, unwritten
 from cryostore.core import interrupts
 
@@ -21,10 +22,6 @@ SWITCH_SECONDS = 0.0005
 stands still while chunks are sent."""
 OWNER_BITS = 0o700
 """What a umask must not take away: else a store, a key or a note is made that its own owner cannot open."""
-OK = 0
-WITH_ISSUES = 1
-FAILED = 2
-INTERRUPTED = 130
 
 
 def main() -> None:

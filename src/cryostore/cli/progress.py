@@ -1,4 +1,7 @@
-"""How a run of the agent goes on, on a terminal; and what came of it, for people and for programs."""
+"""Progress line on the terminal: how far a run is, redrawn in place and gone at the end.
+
+A run that reports to an agent's `Report` is drawn by a thread; one that is a series of steps, between the steps.
+"""
 
 from __future__ import annotations
 
@@ -7,51 +10,122 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from cryostore.cli import output
 from cryostore.core.companion import companion
-from cryostore.core.limits import KIB, MIB
+from cryostore.core.quantities import size_text
 
 if TYPE_CHECKING:
     from cryostore.agent.report import Report
+    from cryostore.maintenance.progress import Progress
 
 QUIET_SECONDS = 1.0
+"""A run that takes no longer shows no progress."""
 SECONDS_BETWEEN_LINES = 0.25
 PATH_CHARACTERS = 40
 COLUMNS = 80
-"""Of a terminal that does not say how wide it is."""
-UNITS = ((1 << 40, "TiB"), (1 << 30, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
+"""Of a terminal that does not tell its width."""
+
+Step = TypeVar("Step")
+DoneBytes = Callable[["Report"], int]
 
 
-Done = Callable[["Report"], int]
+class ProgressLine:
+    """The last line of the terminal. Not for use by several threads at once."""
+
+    def __init__(
+        self,
+        *,
+        quiet_seconds: float = QUIET_SECONDS,
+        seconds_between: float = SECONDS_BETWEEN_LINES,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now = now
+        self._due = now() + quiet_seconds
+        self._seconds_between = seconds_between
+        self._is_drawn = False
+
+    def update(self, words: Callable[[], str]) -> None:
+        """Draw the words if it is time to."""
+        now = self._now()
+        if now >= self._due:
+            output.progress(fitted(words(), _columns() - 1))
+            self._due, self._is_drawn = now + self._seconds_between, True
+
+    def clear(self) -> None:
+        """Take the line off the terminal."""
+        if self._is_drawn:
+            output.progress("")
 
 
-def looked_at(report: Report) -> int:
-    """How many bytes a run has behind it that reads: of files that were counted, or in order."""
+def follow(steps: Iterable[Step], words: Callable[[Step], str], *, now: Callable[[], float] = time.monotonic) -> None:
+    """Take all steps; on a terminal, draw the words of a step now and then."""
+    line = ProgressLine(now=now) if sys.stderr.isatty() else None
+    try:
+        for step in steps:
+            if line is not None:
+                line.update(partial(words, step))
+    finally:
+        if line is not None:
+            line.clear()
+
+
+def follow_progress(steps: Iterable[Progress]) -> None:
+    """Take all steps of maintenance; on a terminal, draw how far the stage is."""
+    follow(steps, lambda step: step.words)
+
+
+def bytes_read(report: Report) -> int:
+    """Return how many bytes a reading run is past: those of files that are counted, or those read in order."""
     return max(report.file_bytes, report.read_bytes)
 
 
-def gone_through(report: Report) -> int:
-    """How many bytes of files a run has behind it, whether it read or wrote them or found them as they are to be."""
+def bytes_done(report: Report) -> int:
+    """Return how many bytes of files a run is past, whether it read or wrote them or found them unchanged."""
     return report.done_bytes
 
 
 @contextmanager
-def shown(report: Report, *, quiet: bool, done: Done = looked_at) -> Iterator[None]:
-    """While the context lasts, say on a terminal how far the run is, once it takes longer than a second."""
+def shown(
+    report: Report, *, quiet: bool, done: DoneBytes = bytes_read, quiet_seconds: float = QUIET_SECONDS
+) -> Iterator[None]:
+    """While the context lasts, draw how far the run of a report is, unless `quiet`."""
     if quiet or not sys.stderr.isatty():
         yield
         return
-    with companion("progress", lambda ended: _show(report, ended, done)):
+
+    def draw(ended: threading.Event) -> None:
+        begun = time.monotonic()
+        line = ProgressLine(quiet_seconds=quiet_seconds)
+        while not ended.wait(SECONDS_BETWEEN_LINES):
+            line.update(lambda: report_words(report, time.monotonic() - begun, done))
+        line.clear()
+
+    with companion("progress", draw):
         yield
+
+
+def report_words(report: Report, seconds: float, done: DoneBytes = bytes_read) -> str:
+    """Return one line about a run that began `seconds` ago."""
+    from cryostore.agent.errors import shown as shown_path
+
+    count = done(report)
+    rate = count / seconds if seconds else 0.0
+    left = ""
+    if report.total_bytes and rate and report.total_bytes >= count:
+        left = f", {_clock((report.total_bytes - count) / rate)} left"
+    issues = f", {report.issue_count} issues" if report.issue_count else ""
+    path = shown_path(report.current)[-PATH_CHARACTERS:]
+    return f"{size_text(count)}, {report.files} files, {size_text(rate)}/s{left}{issues}  {path}"
 
 
 @contextmanager
 def interrupted(meaning: str) -> Iterator[None]:
-    """Say of a Ctrl-C while the context lasts what it means, unless that was said where it came."""
+    """While the context lasts, add to a Ctrl-C what it means for the run, unless it has such a note already."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -60,34 +134,8 @@ def interrupted(meaning: str) -> Iterator[None]:
         raise
 
 
-def _show(report: Report, ended: threading.Event, done: Done) -> None:
-    begun = time.monotonic()
-    wait = QUIET_SECONDS
-    said = False
-    while not ended.wait(wait):
-        text = fitted(line(report, time.monotonic() - begun, done), _columns() - 1)
-        output.progress(text)
-        wait, said = SECONDS_BETWEEN_LINES, True
-    if said:
-        output.progress("")
-
-
-def line(report: Report, seconds: float, done: Done = looked_at) -> str:
-    """One line of progress."""
-    from cryostore.agent.errors import shown as shown_path
-
-    count = done(report)
-    rate = count / seconds if seconds else 0.0
-    left = ""
-    if report.total_bytes and rate and report.total_bytes >= count:
-        left = f", {_span((report.total_bytes - count) / rate)} left"
-    issues = f", {report.issue_count} issues" if report.issue_count else ""
-    path = shown_path(report.current)[-PATH_CHARACTERS:]
-    return f"{size(count)}, {report.files} files, {size(rate)}/s{left}{issues}  {path}"
-
-
 def fitted(text: str, columns: int) -> str:
-    """As much of a text as so many columns show: a line that wraps could not be taken back."""
+    """Return the part of a text that fits so many columns: a line that wraps could not be erased."""
     used = 0
     for index, character in enumerate(text):
         used += 2 if unicodedata.east_asian_width(character) in "WF" else 1
@@ -103,39 +151,7 @@ def _columns() -> int:
         return COLUMNS
 
 
-def size(count: float) -> str:
-    """A number of bytes for people."""
-    for unit, name in UNITS:
-        if count >= unit:
-            return f"{count / unit:.1f} {name}"
-    return f"{count:.0f} B"
-
-
-def moment(seconds: float | None) -> str:
-    """A time of the API in this machine's zone; in UTC at the ends of the calendar."""
-    from datetime import UTC, datetime
-
-    found = datetime.fromtimestamp(seconds or 0.0, UTC)
-    with suppress(OverflowError):
-        found = found.astimezone()
-    return f"{found:%Y-%m-%d %H:%M:%S}"
-
-
-def _span(seconds: float) -> str:
+def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def say_issues(report: Report, *, as_json: bool) -> None:
-    """Each issue in a line of its own: on stderr for people, among the results for programs."""
-    from cryostore.agent.errors import shown as shown_path
-    from cryostore.cli.entry_facts import path_facts
-
-    for issue in report.issues:
-        if as_json:
-            output.say({"type": "issue"} | path_facts(issue.path) | {"reason": issue.reason})
-        else:
-            output.tell(f"{shown_path(issue.path) or '.'}: {issue.reason}")
-    if not as_json and (more := report.issue_count - len(report.issues)):
-        output.tell(f"and {more} more")

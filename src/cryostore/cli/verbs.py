@@ -13,14 +13,11 @@ import click
 
 from cryostore import __version__
 from cryostore.cli import output
+from cryostore.cli.exit_codes import EPILOGUE, FAILED, INTERRUPTED, OK
 from cryostore.core.errors import CryostoreError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-OK = 0
-FAILED = 2
-INTERRUPTED = 130
 
 VERBS = {
     "check": ("cryostore.cli.store.check", "Compare the catalog with the packs."),
@@ -53,7 +50,6 @@ VERBS = {
     "serve": ("cryostore.cli.store.serve", "Run the server on a data directory or a shared store."),
     "status": ("cryostore.cli.agent.status", "Show how old the last good backup of each resource is."),
 }
-EPILOGUE = "Exit codes: 0 done, 1 done but with issues, 2 failed or wrongly asked, 130 interrupted."
 
 
 class Verbs(click.Group):

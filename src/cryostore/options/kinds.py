@@ -13,11 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cryostore.core.errors import ConfigurationError
+from cryostore.core.quantities import parse_duration, parse_size
 
-SIZE = re.compile(r"(\d{1,12}) ?(B|KiB|MiB|GiB|TiB)", re.ASCII)
-SIZE_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?) ?(ms|s|m|h|d)", re.ASCII)
-DURATION_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -100,12 +97,7 @@ def size(least: int, most: int | None = None) -> Kind:
     bounds = f" from {least} to {most}" if most is not None else f", {least} or more"
 
     def read(value: Any) -> int:
-        count = value
-        if isinstance(value, str):
-            match = SIZE.fullmatch(value) or SIZE.fullmatch(f"{value}B")
-            if match is None:
-                raise ValueError(value)
-            count = int(match[1]) * SIZE_UNITS[match[2]]
+        count = parse_size(value) if isinstance(value, str) else value
         if isinstance(count, bool) or not isinstance(count, int) or not _within(count, least, most):
             raise ValueError(value)
         return count
@@ -119,10 +111,9 @@ def duration(unit_seconds: float, *, least_seconds: float = 0, whole: bool = Tru
     def read(value: Any) -> float:
         if value == 0 and not isinstance(value, bool):
             value = "0s"
-        match = DURATION.fullmatch(value) if isinstance(value, str) else None
-        if match is None:
-            raise ValueError(value)
-        seconds = float(match[1]) * DURATION_SECONDS[match[2]]
+        if not isinstance(value, str):
+            raise ValueError(value)  # noqa: TRY004 - the error of every rule
+        seconds = parse_duration(value)
         if seconds < least_seconds:
             raise ValueError(value)
         return round(seconds / unit_seconds) if whole else seconds / unit_seconds

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.memory import keep_buffers
+from cryostore.core.open_files import raise_open_file_limit
 from cryostore.core.time import Clock, wall_clock
 from cryostore.options.configuration import Configuration
 from cryostore.options.file_modes import require_own_directory
-from cryostore.server.http.acceptor import raise_descriptor_limit
 from cryostore.server.http.board import Board, create_board
 from cryostore.server.supervisor import COMMAND, Supervisor
 from cryostore.server.watching.log import Log, capture_libraries
@@ -50,7 +50,7 @@ def serve(
     line = f"listening on {address(configuration, listener)}"
     log = Log(STDERR, clock=clock, level=configuration.log_level)
     capture_libraries(log)
-    raise_descriptor_limit()
+    raise_open_file_limit()
     page = create_page(configuration.workers)
     try:
         with _watched(configuration, log, page):

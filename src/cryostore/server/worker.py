@@ -33,6 +33,7 @@ import uvicorn
 from cryostore.core.errors import ConfigurationError, CryostoreError, KeyMissingError, StorageUnavailableError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.memory import keep_buffers
+from cryostore.core.open_files import raise_open_file_limit
 from cryostore.core.time import Clock, wall_clock
 from cryostore.maintenance import ScheduledCollection, ScheduledRound, ScheduledScrub
 from cryostore.maintenance.duties import reserve
@@ -43,7 +44,7 @@ from cryostore.options.configuration import Configuration, from_json
 from cryostore.server.asgi import Access, Application, Service
 from cryostore.server.budget import Budget
 from cryostore.server.certificate import Certificate
-from cryostore.server.http.acceptor import BACKLOG, Acceptor, connections_max, raise_descriptor_limit
+from cryostore.server.http.acceptor import BACKLOG, Acceptor, connections_max
 from cryostore.server.http.board import Board
 from cryostore.server.http.connection import INTAKE_BYTES, Connection, State
 from cryostore.server.maintenance import Maintenance
@@ -440,7 +441,7 @@ def main(opener: OpenService = open_default) -> int:
     configuration = from_json(parent.readline())
     log = Log(STDERR, clock=wall_clock, level=configuration.log_level)
     capture_libraries(log)
-    raise_descriptor_limit()
+    raise_open_file_limit()
     keep_buffers()
     listener = socket.socket(fileno=int(sys.argv[1]))
     board, meter = None, None

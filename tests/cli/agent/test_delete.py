@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from cryostore.cli.verbs import FAILED, OK, run
+from cryostore.cli.exit_codes import FAILED, OK
+from cryostore.cli.verbs import run
 from support.agent import seen, write
 from support.serving import server  # noqa: F401 - a fixture
 

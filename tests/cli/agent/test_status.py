@@ -13,8 +13,9 @@ from cryostore.agent.mount.point_folders import build_folders
 from cryostore.agent.resources import ROLE_ARN, resource_arn
 from cryostore.agent.verification.resource_status import resource_statuses
 from cryostore.agent.verification.trial_job import run_trial_job
-from cryostore.cli.call import Place, opened_call
-from cryostore.cli.verbs import FAILED, OK, run
+from cryostore.cli.agent_store import AgentStore, open_agent_store
+from cryostore.cli.exit_codes import FAILED, OK
+from cryostore.cli.verbs import run
 from cryostore.core.time import DAY_MS, HOUR_MS, milliseconds, span, wall_clock
 from cryostore.model.jobs import CommitBackupJob, GetIncrementalBaseBackup, StartBackupJob, StopBackupJob
 from cryostore.service import Caller
@@ -43,7 +44,7 @@ def cryo(tmp_path, monkeypatch, capsys):
 def store(cryo, tmp_path):
     """The store in process, with one recovery point of the resource `tree`."""
     assert cryo("backup", tmp_path / "source", "--resource", "tree")[0] == OK
-    with opened_call(Place(tmp_path / "data", None, None)) as call:
+    with open_agent_store(AgentStore(tmp_path / "data", None, None)) as call:
         yield call
 
 
@@ -71,7 +72,7 @@ def test_people_see_a_table(cryo, store):
 
 def test_an_empty_store_is_no_issue_until_somebody_asks_for_an_age(cryo, tmp_path):
     assert cryo("status")[0] == FAILED, "nothing is made by asking"
-    with opened_call(Place(tmp_path / "data", None, None), create=True):
+    with open_agent_store(AgentStore(tmp_path / "data", None, None), create=True):
         pass
     assert cryo("status") == (OK, "no recovery point yet: `cryo backup PATH` makes one\n")
     assert cryo("status", "--max-age", "1h")[0] == WITH_ISSUES

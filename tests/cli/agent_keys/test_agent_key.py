@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cryostore.cli.call import Place, recommend_key
+from cryostore.cli.agent_store import AgentStore, recommend_key
 from cryostore.cli.verbs import run
 
 
@@ -180,10 +180,10 @@ def test_a_public_key_writes_and_does_not_read(cryo, folder):
     ],
 )
 def test_a_key_is_recommended_for_a_server_elsewhere(folder, capsys, url, said):
-    recommend_key(Place(None, url, None))
+    recommend_key(AgentStore(None, url, None))
     assert capsys.readouterr().err.count("\n") == said
-    recommend_key(Place(None, url, None, folder / "key"))
-    recommend_key(Place(folder, None, None))
+    recommend_key(AgentStore(None, url, None, folder / "key"))
+    recommend_key(AgentStore(folder, None, None))
     assert capsys.readouterr().err == ""
 
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cryostore.agent.verification.trial_job import run_trial_job
-from cryostore.cli.call import Place, opened_call
+from cryostore.cli.agent_store import AgentStore, open_agent_store
 from cryostore.cli.doctor import directory as doctor_directory
 from cryostore.cli.doctor import run as doctor
 from cryostore.cli.doctor import server as doctor_server
@@ -32,7 +32,7 @@ from support.serving import serving
 @pytest.fixture
 def data(tmp_path):
     """A store in a directory."""
-    with opened_call(Place(tmp_path / "data", None, None), create=True):
+    with open_agent_store(AgentStore(tmp_path / "data", None, None), create=True):
         pass
     return tmp_path / "data"
 
@@ -61,7 +61,7 @@ def test_all_is_well(doctored, data, capsys):
 
 def test_the_trial_leaves_no_recovery_point_and_no_job_open(doctored, data):
     doctored("--data-dir", data)
-    with opened_call(Place(data, None, None)) as call:
+    with open_agent_store(AgentStore(data, None, None)) as call:
         assert not list(pages.items(call, ListRecoveryPointsByBackupVault(backup_vault_name="Default")))
         assert [job.state for job in pages.items(call, ListBackupJobs())] == ["ABORTED"]
 
@@ -69,7 +69,7 @@ def test_the_trial_leaves_no_recovery_point_and_no_job_open(doctored, data):
 def test_without_writing_nothing_is_written(doctored, data):
     _, said = doctored("--data-dir", data, "--no-write")
     assert "trial" not in said
-    with opened_call(Place(data, None, None)) as call:
+    with open_agent_store(AgentStore(data, None, None)) as call:
         assert not list(pages.items(call, ListBackupJobs()))
 
 
@@ -220,7 +220,7 @@ def test_a_store_that_answers_other_bytes_is_found_out(data):
                 return msgspec.structs.replace(answer, data=Payload(b"other"))
             return answer
 
-    with opened_call(Place(data, None, None)) as call:
+    with open_agent_store(AgentStore(data, None, None)) as call:
         with pytest.raises(CryostoreError, match="not what is read back"):
             run_trial_job(Liar(call), "Default")
         assert [job.state for job in pages.items(call, ListBackupJobs())] == ["ABORTED"], "given up all the same"

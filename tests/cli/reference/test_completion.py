@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
+from cryostore.cli.exit_codes import OK
 from cryostore.cli.reference.completion import SHELLS
-from cryostore.cli.verbs import OK, VERBS, run
+from cryostore.cli.verbs import VERBS, run
 
 CHECKS = {"bash": ["bash", "-n"], "zsh": ["zsh", "-n"], "fish": ["fish", "--no-execute"]}
 

@@ -9,9 +9,10 @@ import subprocess
 import click
 import pytest
 
+from cryostore.cli.exit_codes import FAILED, OK
 from cryostore.cli.reference import roff
 from cryostore.cli.reference.man import every_command, page, page_name
-from cryostore.cli.verbs import FAILED, OK, VERBS, run
+from cryostore.cli.verbs import VERBS, run
 
 PAGES = {page_name(context): context for context in every_command()}
 

@@ -6,11 +6,9 @@ import json
 
 import pytest
 
-from cryostore.cli.store.gc import show
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
 from cryostore.maintenance.claims import claimed, this_process
-from cryostore.maintenance.progress import Progress
 from support.stores import opened
 
 
@@ -70,16 +68,3 @@ def test_a_directory_without_a_store_stays_as_it_is(tmp_path, capsys, verb):
     assert run([verb, "--data-dir", str(tmp_path)]) == 2
     assert "holds no store" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_is_shown_to_people_who_wait(capsys, monkeypatch, terminal):
-    """On a terminal, once a second has passed; never in a pipe; and nothing of it is left at the end."""
-    moments = iter(range(100))
-    monkeypatch.setattr("cryostore.cli.store.gc.time.monotonic", lambda: next(moments) * 0.4)
-    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
-    show(iter([Progress("mark", number, 9) for number in range(9)]))
-    said = capsys.readouterr().err
-    assert ("mark 8 of 9" in said) == terminal
-    assert "mark 0 of 9" not in said
-    assert said.endswith("\r\x1b[K") == terminal

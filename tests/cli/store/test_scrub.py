@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cryostore.cli.duration import duration_seconds
+from cryostore.cli.quantities import duration_seconds
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
 from cryostore.maintenance.claims import SCRUB, claimed, this_process

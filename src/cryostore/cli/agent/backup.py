@@ -14,18 +14,20 @@ import click
 from cryostore.cli import output, progress
 from cryostore.cli.agent import stream_options as single_file
 from cryostore.cli.agent.stream_options import single_file_options
-from cryostore.cli.call import (
-    PLACE_OPTIONS,
-    Place,
-    open_as_many_files_as_allowed,
-    opened_call,
-    place_options,
+from cryostore.cli.agent_store import (
+    AGENT_STORE_OPTIONS,
+    AgentStore,
+    agent_store_options,
+    open_agent_store,
     recommend_key,
-    state_folder,
 )
-from cryostore.cli.entry_facts import path_facts
-from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.cli.entry_facts import path_facts, say_issues
+from cryostore.cli.exit_codes import EPILOGUE, OK
+from cryostore.cli.quantities import size_bytes
+from cryostore.cli.user_state import state_folder
 from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.core.open_files import raise_open_file_limit
+from cryostore.core.quantities import size_text
 
 if TYPE_CHECKING:
     from cryostore.agent.backup.run import Options, Outcome
@@ -54,7 +56,7 @@ NO_NAMES_HAVE = ("Cc", "Cs")
 @click.option("--dry-run", is_flag=True, help="Store nothing; only count. Needs no store.")
 @click.option("--list", "listed", is_flag=True, help="With --dry-run: name all that would be backed up.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
-@place_options
+@agent_store_options
 def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: Any) -> int:
     """Back up each PATH into one recovery point; or a stream, the output of a command, a disk.
 
@@ -69,7 +71,7 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
     from cryostore.agent.keys.keyed_call import resource_for
     from cryostore.agent.report import Report
 
-    place = Place(**{name: options.pop(name) for name in PLACE_OPTIONS})
+    place = AgentStore(**{name: options.pop(name) for name in AGENT_STORE_OPTIONS})
     if listed and not options["dry_run"]:
         raise click.UsageError("--list goes with --dry-run")
     recommend_key(place)
@@ -81,15 +83,15 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
     from_files = tuple(path for file in options.pop("files_from") for path in _paths(file))
     wanted = _options(paths, from_files, report, **single_file.without((*paths, *from_files), options))
     wanted = replace(wanted, stores=_stores(wanted.root, place.data_dir))
-    open_as_many_files_as_allowed()
+    raise_open_file_limit()
     try:
         if wanted.dry_run:
             outcome = dry_run(wanted, report, partial(_name, as_json=as_json) if listed else None)
             return _said(report, outcome, as_json=as_json, dry_run=True)
         with (
             noted(notes_folder(), place.name, wanted.vault, wanted.resource) as unfinished,
-            opened_call(place, create=True) as call,
-            progress.shown(report, quiet=as_json, done=progress.gone_through),
+            open_agent_store(place, create=True) as call,
+            progress.shown(report, quiet=as_json, done=progress.bytes_done),
         ):
             wanted = replace(wanted, wait_seconds=place.server_wait)
             wanted = wanted if named else replace(wanted, resource=resource_for(call, wanted.resource))
@@ -112,7 +114,7 @@ def _name(path: bytes, *, as_json: bool) -> None:
 
 
 def _said(report: Report, outcome: Outcome, *, as_json: bool, dry_run: bool) -> int:
-    progress.say_issues(report, as_json=as_json)
+    say_issues(report, as_json=as_json)
     if as_json:
         output.say(facts(report, outcome))
     else:
@@ -152,7 +154,7 @@ def _options(
     if one_file_system and only is not None and b"" in only:
         _refuse_what_would_be_left_out(root, (*paths, *listed))
     lines = [*map(literal_start, exclude), *(line for path in exclude_file for line in _lines(path))]
-    larger = None if exclude_larger_than is None else bytes_of(exclude_larger_than)
+    larger = None if exclude_larger_than is None else size_bytes(exclude_larger_than)
     return Options(
         root=root,
         only=only,
@@ -234,29 +236,15 @@ def _paths(file: str) -> list[bytes]:
     return found
 
 
-def bytes_of(text: str) -> int:
-    """A number of bytes as people write it: 500K, 20M, 1.5G. Raises ConfigurationError."""
-    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-    number = text.upper().removesuffix("B").removesuffix("I")
-    unit = number[-1:] if number[-1:].isalpha() else ""
-    try:
-        count = round(float(number.removesuffix(unit)) * units[unit])
-    except (KeyError, ValueError, OverflowError):
-        count = -1
-    if count < 0:
-        raise ConfigurationError(f"{text!a} is no size", hint="a size is a number with K, M, G or T behind it")
-    return count
-
-
 def words(report: Report, outcome: Outcome, *, dry_run: bool) -> str:
     """The outcome for people."""
     lines = []
     if outcome.recovery_point_arn:
         lines.append(f"recovery point {outcome.recovery_point_arn.rpartition(':')[2]}")
-    lines.append(f"{report.files} files, {report.directories} folders, {progress.size(report.file_bytes)}")
+    lines.append(f"{report.files} files, {report.directories} folders, {size_text(report.file_bytes)}")
     if not dry_run:
         lines.append(f"{report.new} new, {report.changed} changed, {report.unchanged} unchanged")
-        read, sent = map(progress.size, (report.read_bytes, report.sent_bytes))
+        read, sent = map(size_text, (report.read_bytes, report.sent_bytes))
         lines.append(f"{read} read, {sent} new to the store and sent")
     lines += [f"skipped: {count}, {reason}" for reason, count in sorted(report.skipped.items())]
     if report.damaged_objects:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output
-from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.exit_codes import EPILOGUE, OK
 from cryostore.core.errors import CryostoreError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ WITH_ISSUES = 1
 @click.option("--vault", default=None, help="Look for POINT in this vault alone.")
 @click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
 @click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
-@place_options
+@agent_store_options
 def command(point: str, vault: str | None, resource: str | None, **place: Any) -> int:
     """Write the file at PATH in a recovery point to stdout. A stream or a disk needs no PATH: it is one file.
 
@@ -39,7 +39,7 @@ def command(point: str, vault: str | None, resource: str | None, **place: Any) -
 
     name, path = split_point(point)
     with (
-        opened_call(Place(**place)) as call,
+        open_agent_store(AgentStore(**place)) as call,
         open_archive(call, find_point(call, name, vault, resource), "cat") as archive,
         closing(ChunkCache()) as cache,
     ):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output
-from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Delete nothing; only say what would be.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
-@place_options
+@agent_store_options
 def command(
     points: tuple[str, ...],
     vault: str | None,
@@ -44,7 +44,7 @@ def command(
         raise ConfigurationError(
             "nothing was deleted: standard input is no terminal to confirm on", hint="say --yes, or try --dry-run"
         )
-    with opened_call(Place(**place)) as call:
+    with open_agent_store(AgentStore(**place)) as call:
         wanted = _wanted(call, points, vault, resource)
         if asks:
             _ask(wanted)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output
-from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.exit_codes import EPILOGUE
 
 if TYPE_CHECKING:
     from cryostore.agent.archive.diff import Difference
@@ -22,7 +22,7 @@ MARKS = {"added": "+", "removed": "-", "changed": "C", "metadata": "m"}
 @click.option("--vault", default=None, help="Look for the points in this vault alone.")
 @click.option("--resource", default=None, metavar="NAME", help="Look for the points among those of this resource.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each difference, and one for all.")
-@place_options
+@agent_store_options
 def command(old: str, new: str, vault: str | None, resource: str | None, as_json: bool, **place: Any) -> None:
     """List what the second recovery point has otherwise than the first.
 
@@ -34,7 +34,7 @@ def command(old: str, new: str, vault: str | None, resource: str | None, as_json
 
     counts = dict.fromkeys((change.value for change in Change), 0)
     with (
-        opened_call(Place(**place)) as call,
+        open_agent_store(AgentStore(**place)) as call,
         open_archive(call, find_point(call, old, vault, resource), "diff") as before,
         open_archive(call, find_point(call, new, vault, resource), "diff") as after,
     ):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cryostore.cli import output
-from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.exit_codes import EPILOGUE, OK
 from cryostore.core.errors import CryostoreError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ WITH_ISSUES = 1
     "--type", "kind", default=None, type=click.Choice(list("fdlpbc")), help="File, directory, link, pipe, device."
 )
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each entry.")
-@place_options
+@agent_store_options
 def command(
     pattern: bytes,
     point: str | None,
@@ -50,16 +51,16 @@ def command(
     from cryostore.agent.archive.open_archive import open_archive
     from cryostore.agent.archive.recovery_points import find_point, list_points
     from cryostore.agent.errors import DAMAGE
-    from cryostore.cli.agent.backup import bytes_of
+    from cryostore.cli.quantities import size_bytes
     from cryostore.core.errors import KeyUnavailableError
     from cryostore.model.errors import ResourceNotFoundException
 
-    larger_bytes = None if larger is None else bytes_of(larger)
+    larger_bytes = None if larger is None else size_bytes(larger)
     criteria = EntryCriteria(pattern=pattern, newer_ns=_newer_ns(newer), larger_bytes=larger_bytes, kind=kind)
     search = EntrySearch(criteria)
     searched = 0
     missed: dict[str, CryostoreError] = {}
-    with opened_call(Place(**place)) as call:
+    with open_agent_store(AgentStore(**place)) as call:
         points = [find_point(call, point, vault, resource)] if point else list_points(call, vault, resource)
         for each in output.while_read(points):
             try:
@@ -105,14 +106,14 @@ def _say(point: RecoveryPoint, found: Any, *, as_json: bool) -> None:
 
 
 def _newer_ns(text: str | None) -> int | None:
-    from cryostore.cli.duration import PATTERN, SECONDS
     from cryostore.core.errors import ConfigurationError
+    from cryostore.core.quantities import parse_duration
     from cryostore.core.time import parse_timestamp, wall_clock
 
     if text is None:
         return None
-    if match := PATTERN.fullmatch(text):
-        return wall_clock() * 1_000_000 - round(float(match[1]) * SECONDS[match[2]] * 1_000_000_000)
+    with suppress(ValueError):
+        return wall_clock() * 1_000_000 - round(parse_duration(text) * 1_000_000_000)
     try:
         return round(parse_timestamp(text) * 1000) * 1_000_000
     except ValueError:

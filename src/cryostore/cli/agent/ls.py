@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import output, progress
-from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli import output
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.quantities import time_text
 
 if TYPE_CHECKING:
     from cryostore.agent.archive.listing import ArchiveEntry
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("-l", "--long", is_flag=True, help="With mode, owner, size and time.")
 @click.option("-R", "--recursive", is_flag=True, help="With what is in the folders.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each entry.")
-@place_options
+@agent_store_options
 def command(
     point: str, vault: str | None, resource: str | None, long: bool, recursive: bool, as_json: bool, **place: Any
 ) -> None:
@@ -38,7 +39,7 @@ def command(
 
     name, path = split_point(point)
     with (
-        opened_call(Place(**place)) as call,
+        open_agent_store(AgentStore(**place)) as call,
         open_archive(call, find_point(call, name, vault, resource), "list") as archive,
     ):
         for entry in output.while_read(ArchiveTree(archive).entries(archive_path(archive, path), recursive=recursive)):
@@ -59,7 +60,7 @@ def words(entry: ArchiveEntry, *, long: bool) -> str:
     if not long:
         return name
     row = entry.row
-    moment = progress.moment(row.mtime_ns // 1_000_000_000)
+    moment = time_text(row.mtime_ns // 1_000_000_000)
     return f"{stat.filemode(row.mode)} {row.uid:>5} {row.gid:>5} {row.size:>12} {moment} {name}"
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from cryostore.cli import output
-from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.core import interrupts
 
 END_SECONDS = 1.0
@@ -26,7 +26,7 @@ END_SECONDS = 1.0
 @click.option("--resource", default=None, metavar="NAME", help="Only those of this resource.")
 @click.option("--allow-other", is_flag=True, help="Let other users in, as far as the files' modes let them.")
 @click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
-@place_options
+@agent_store_options
 def command(
     folder: str, point: str | None, vault: str | None, resource: str | None, allow_other: bool, **place: Any
 ) -> None:
@@ -43,7 +43,7 @@ def command(
 
     ended = threading.Event()
     folder = os.path.abspath(folder)  # noqa: PTH100 - symlinks stay as they are named
-    with opened_call(Place(**place)) as call:
+    with open_agent_store(AgentStore(**place)) as call:
         found = find_point(call, point, vault, resource) if point else None
         with closing(RecoveryPointFileSystem(call, found, vault, resource)) as mounted:
             fd = mount(folder, allow_other=allow_other)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import output, progress
-from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli import output
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.quantities import time_text
+from cryostore.core.quantities import size_text
 
 if TYPE_CHECKING:
     from cryostore.agent.archive.recovery_points import RecoveryPoint
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--vault", default=None, help="Only of this vault; of all, if left out.")
 @click.option("--resource", default=None, metavar="NAME", help="Only of this resource.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
-@place_options
+@agent_store_options
 def command(vault: str | None, resource: str | None, as_json: bool, **place: Any) -> None:
     """List recovery points, newest first in each vault.
 
@@ -27,7 +29,7 @@ def command(vault: str | None, resource: str | None, as_json: bool, **place: Any
     from cryostore.agent.archive.recovery_points import list_points
 
     point: RecoveryPoint | None = None
-    with opened_call(Place(**place)) as call:
+    with open_agent_store(AgentStore(**place)) as call:
         for point in output.while_read(list_points(call, vault, resource)):
             if as_json:
                 output.say(facts(point))
@@ -43,8 +45,8 @@ def words(point: RecoveryPoint) -> str:
 
     name = point.resource_name or point.resource_arn or ""
     message = f"  ({point.status_message})" if point.status_message else ""
-    size = progress.size(point.backup_size_in_bytes or 0)
-    return output.visible(f"{point_id(point)}  {progress.moment(point.creation_date)}  {size:>10}  {name}{message}")
+    size = size_text(point.backup_size_in_bytes or 0)
+    return output.visible(f"{point_id(point)}  {time_text(point.creation_date)}  {size:>10}  {name}{message}")
 
 
 def facts(point: RecoveryPoint) -> dict[str, Any]:

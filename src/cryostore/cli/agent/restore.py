@@ -13,10 +13,11 @@ import click
 from cryostore.cli import output, progress
 from cryostore.cli.agent import stream_options as single_file
 from cryostore.cli.agent_key_option import note_unproved
-from cryostore.cli.call import PLACE_OPTIONS, Place, opened_call, place_options
-from cryostore.cli.entry_facts import path_facts
-from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.cli.agent_store import AGENT_STORE_OPTIONS, AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.entry_facts import path_facts, say_issues
+from cryostore.cli.exit_codes import EPILOGUE, OK
 from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.core.quantities import size_text
 
 if TYPE_CHECKING:
     from cryostore.agent.archive.reader import Archive
@@ -46,7 +47,7 @@ ACTIONS = {"+": "create", "C": "replace", "-": "delete"}
 @click.option("--dry-run", is_flag=True, help="Change nothing; only count.")
 @click.option("--list", "listed", is_flag=True, help="With --dry-run: name all that would be written or deleted.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
-@place_options
+@agent_store_options
 def command(point: str, target: bytes, as_json: bool, listed: bool, **options: Any) -> int:
     """Put what is at PATH in a recovery point, or all of it, into the folder TARGET.
 
@@ -69,14 +70,14 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
 
     if listed and not options["dry_run"]:
         raise click.UsageError("--list goes with --dry-run")
-    place = Place(**{name: options.pop(name) for name in PLACE_OPTIONS})
+    place = AgentStore(**{name: options.pop(name) for name in AGENT_STORE_OPTIONS})
     vault, resource = options.pop("vault"), options.pop("resource")
     options |= {name: _matches(options.pop(name)) for name in ("include", "exclude")}
     report = Report()
     name, path = split_point(point)
     try:
         with (
-            opened_call(place) as call,
+            open_agent_store(place) as call,
             open_archive(call, find_point(call, name, vault, resource), "restore") as archive,
         ):
             if single_file.restores_one(archive, target):
@@ -91,7 +92,7 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
                 _refuse_to_delete_around(archive, wanted.path)
             wanted = replace(wanted, target=_folder(archive, wanted.path, target))
             with (
-                progress.shown(report, quiet=as_json, done=progress.gone_through),
+                progress.shown(report, quiet=as_json, done=progress.bytes_done),
                 progress.interrupted("files that are complete stay; the next run goes on from there"),
             ):
                 try:
@@ -156,7 +157,7 @@ def _refuse_to_delete_around(archive: Archive, path: bytes) -> None:
 def _said(report: Report | int, options: dict[str, Any], as_json: bool) -> int:
     if isinstance(report, int):  # it went to stdout, and nothing else may
         return report
-    progress.say_issues(report, as_json=as_json)
+    say_issues(report, as_json=as_json)
     if as_json:
         output.say(facts(report))
     else:
@@ -177,7 +178,7 @@ def words(report: Report, *, dry_run: bool) -> str:
     """The outcome for people."""
     would = "would be " if dry_run else ""
     lines = [
-        f"{report.files} files, {report.directories} folders, {progress.size(report.file_bytes)}",
+        f"{report.files} files, {report.directories} folders, {size_text(report.file_bytes)}",
         f"{report.new} {would}restored, {report.unchanged} left as they are, {report.deleted} {would}deleted",
     ]
     if report.issue_count:

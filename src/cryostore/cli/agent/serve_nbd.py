@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from cryostore.cli import output
-from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.core import interrupts
 
 
@@ -21,7 +21,7 @@ from cryostore.core import interrupts
 @click.option("--vault", default=None, help="Look for POINT in this vault alone.")
 @click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
 @click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
-@place_options
+@agent_store_options
 def command(point: str, path: str, vault: str | None, resource: str | None, **place: Any) -> None:
     """Let NBD clients of this machine read a disk of a recovery point, or another file of it, without restoring it.
 
@@ -35,7 +35,7 @@ def command(point: str, path: str, vault: str | None, resource: str | None, **pl
     from cryostore.agent.threads import wait
 
     name, wanted = split_point(point)
-    with opened_call(Place(**place)) as call, closing(ArchivePool(call)) as points:
+    with open_agent_store(AgentStore(**place)) as call, closing(ArchivePool(call)) as points:
         found = find_point(call, name, vault, resource)
         entry = points.run(found, lambda files: files.file(wanted))
         with listening_socket(path) as server:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import output, progress
-from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.duration import duration_seconds
-from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.cli import output
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.exit_codes import EPILOGUE, OK
+from cryostore.cli.quantities import duration_seconds, time_text
+from cryostore.core.quantities import size_text
 from cryostore.core.time import SECOND_MS, span
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ TITLES = ("RESOURCE", "VAULT", "LAST GOOD", "AGE", "SIZE", "POINTS", "NOW")
     help="Exit with 1 if a resource has no good recovery point, or one that is damaged or older: 26h, 3d.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each; times in seconds since 1970.")
-@place_options
+@agent_store_options
 def command(vault: str | None, resource: str | None, max_age_seconds: float | None, as_json: bool, **place: Any) -> int:
     """Show the last good recovery point of each resource, its age, and whether a backup is running.
 
@@ -43,7 +44,9 @@ def command(vault: str | None, resource: str | None, max_age_seconds: float | No
     from cryostore.agent.verification.resource_status import resource_statuses
     from cryostore.core.time import wall_clock
 
-    with opened_call(replace(Place(**place), key=None)) as call:  # no archive is opened: no passphrase is asked for
+    with open_agent_store(
+        replace(AgentStore(**place), key=None)
+    ) as call:  # no archive is opened: no passphrase is asked for
         now_ms = wall_clock()
         found = resource_statuses(call, now_ms, vault, resource)
     age_ms_max = None if max_age_seconds is None else round(max_age_seconds * SECOND_MS)
@@ -70,7 +73,7 @@ def words(found: list[ResourceStatus], old: list[ResourceStatus], now_ms: int) -
             lines.append(f"{each.name}: {each.last.status_message}")
         if each.failed is not None:
             why = each.failed.status_message or (each.failed.state or "").lower()
-            lines.append(f"{each.name}: the run of {progress.moment(each.failed.creation_date)} failed: {why}")
+            lines.append(f"{each.name}: the run of {time_text(each.failed.creation_date)} failed: {why}")
         if each.damaged:
             lines.append(f"{each.name}: {DAMAGED}")
         if each.is_ahead(now_ms):
@@ -80,12 +83,12 @@ def words(found: list[ResourceStatus], old: list[ResourceStatus], now_ms: int) -
 
 
 def _row(each: ResourceStatus, now_ms: int) -> tuple[str, ...]:
-    now = "" if each.running is None else f"running since {progress.moment(each.running.creation_date)}"
+    now = "" if each.running is None else f"running since {time_text(each.running.creation_date)}"
     age = each.age_ms(now_ms)
     if each.last is None or age is None:
         return each.name, each.vault, "never", "", "", str(each.points), now
-    size = progress.size(each.last.backup_size_in_bytes or 0)
-    return each.name, each.vault, progress.moment(each.last.creation_date), span(age), size, str(each.points), now
+    size = size_text(each.last.backup_size_in_bytes or 0)
+    return each.name, each.vault, time_text(each.last.creation_date), span(age), size, str(each.points), now
 
 
 def facts(each: ResourceStatus, now_ms: int, *, too_old: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output, progress
-from cryostore.cli.call import Place, opened_call
+from cryostore.cli.agent_store import AgentStore, open_agent_store
 from cryostore.core.errors import ConfigurationError, CryostoreError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def without(paths: tuple[bytes, ...], options: dict[str, Any]) -> dict[str, Any]
 
 
 def back_up(
-    paths: tuple[bytes, ...], options: dict[str, Any], place: Place, *, as_json: bool
+    paths: tuple[bytes, ...], options: dict[str, Any], place: AgentStore, *, as_json: bool
 ) -> tuple[Report, Outcome]:
     """Carry out such a backup. Raises ConfigurationError for what cannot be meant, CryostoreError if it fails."""
     from cryostore.agent.backup.unfinished import noted
@@ -91,7 +91,7 @@ def back_up(
     try:
         with (
             noted(notes_folder(), place.name, wanted.vault, f"{wanted.kind}:{wanted.resource}") as unfinished,
-            opened_call(place, create=True) as call,
+            open_agent_store(place, create=True) as call,
             progress.shown(report, quiet=as_json),
             progress.interrupted("no recovery point was made"),
         ):
@@ -101,7 +101,7 @@ def back_up(
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
 
 
-def _plan(paths: tuple[bytes, ...], options: dict[str, Any], store: Place) -> tuple[Options, Run]:
+def _plan(paths: tuple[bytes, ...], options: dict[str, Any], store: AgentStore) -> tuple[Options, Run]:
     from cryostore.agent.header import DISK, STREAM
     from cryostore.agent.streams.command import in_shell
     from cryostore.agent.streams.stream import backup_stream
@@ -142,7 +142,7 @@ def _named(wanted: Options, options: dict[str, Any], call: Call) -> Options:
     return wanted if options["resource"] else replace(wanted, resource=resource_for(call, wanted.resource))
 
 
-def _options(kind: str, options: dict[str, Any], name: str, of: str, store: Place) -> Options:
+def _options(kind: str, options: dict[str, Any], name: str, of: str, store: AgentStore) -> Options:
     from cryostore.agent.streams.single_file import Options
     from cryostore.cli.agent.backup import tag_of
 

@@ -8,8 +8,10 @@ import click
 
 from cryostore.cli import output, progress
 from cryostore.cli.agent_key_option import note_unproved
-from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.verbs import EPILOGUE, OK
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.entry_facts import say_issues
+from cryostore.cli.exit_codes import EPILOGUE, OK
+from cryostore.core.quantities import size_text
 
 if TYPE_CHECKING:
     from cryostore.agent.report import Report
@@ -24,7 +26,7 @@ WITH_ISSUES = 1
 @click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
 @click.option("--data", is_flag=True, help="Read every byte. Without, ask the store for known damage.")
 @click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
-@place_options
+@agent_store_options
 def command(point: str, vault: str | None, resource: str | None, data: bool, as_json: bool, **place: Any) -> int:
     """Read the catalog of a recovery point and see that all it needs is there. Files that are not whole are named.
 
@@ -38,7 +40,7 @@ def command(point: str, vault: str | None, resource: str | None, data: bool, as_
     from cryostore.agent.verification.known_damage import fetch_known_damage
 
     report = Report()
-    with opened_call(Place(**place)) as call:
+    with open_agent_store(AgentStore(**place)) as call:
         found = find_point(call, point, vault, resource)
         try:
             with open_archive(call, found, "verify") as archive:
@@ -50,7 +52,7 @@ def command(point: str, vault: str | None, resource: str | None, data: bool, as_
                 _note(damage, report, data=data)
         except DAMAGE as error:
             report.issue(b"", f"the catalog of the recovery point cannot be read: {error.message}")
-    progress.say_issues(report, as_json=as_json)
+    say_issues(report, as_json=as_json)
     if as_json:
         output.say(facts(report))
     else:
@@ -68,9 +70,9 @@ def _note(damage: KnownDamage, report: Report, *, data: bool) -> None:
 
 def words(report: Report) -> str:
     """The outcome for people."""
-    lines = [f"{report.entries} entries, {report.files} files, {progress.size(report.file_bytes)}"]
+    lines = [f"{report.entries} entries, {report.files} files, {size_text(report.file_bytes)}"]
     if report.read_bytes:
-        lines.append(f"{progress.size(report.read_bytes)} read")
+        lines.append(f"{size_text(report.read_bytes)} read")
     lines.append(f"{report.issue_count} issues" if report.issue_count else "all is there")
     return output.paragraph(lines)
 

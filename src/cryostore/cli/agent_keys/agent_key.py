@@ -11,8 +11,8 @@ import click
 
 from cryostore.cli import output
 from cryostore.cli.agent_key_option import key_in, note_unproved, passphrase
-from cryostore.cli.call import Place, opened_call, place_options
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
+from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that name a resource, and the store."""
     vault = click.option("--vault", default=None, help="Look in this vault alone.")
     resource = click.option("--resource", default=None, metavar="NAME", help="Whose backups; of all, the newest.")
-    optioned: Callable[..., Any] = vault(resource(JSON_OPTION(place_options(command))))
+    optioned: Callable[..., Any] = vault(resource(JSON_OPTION(agent_store_options(command))))
     return optioned
 
 
@@ -52,7 +52,7 @@ def list_keys(vault: str | None, resource: str | None, as_json: bool, **place: A
     from cryostore.agent.backup.key_changes import access_of
     from cryostore.agent.keys.agent_key import PublicKey
 
-    with _newest(Place(**place), vault, resource) as (call, point), open_archive(call, point, "keys") as archive:
+    with _newest(AgentStore(**place), vault, resource) as (call, point), open_archive(call, point, "keys") as archive:
         access = access_of(archive.sealing)
         own = archive.sealing is not None and archive.sealing.is_owned
         note_unproved(archive)
@@ -159,12 +159,12 @@ def lock(file: Path, to: Path) -> None:
 
 
 @contextmanager
-def _newest(place: Place, vault: str | None, resource: str | None) -> Iterator[tuple[Call, RecoveryPoint]]:
+def _newest(place: AgentStore, vault: str | None, resource: str | None) -> Iterator[tuple[Call, RecoveryPoint]]:
     from cryostore.agent.archive.recovery_points import find_point
 
     if place.key is None:
         raise ConfigurationError("nothing says which key is yours", hint="give --key FILE, or CRYO_KEY_FILE")
-    with opened_call(place) as call:
+    with open_agent_store(place) as call:
         yield call, find_point(call, "latest", vault, resource)
 
 
@@ -180,7 +180,7 @@ def _change(
 ) -> None:
     from cryostore.agent.backup.key_changes import change
 
-    with _newest(Place(**place), vault, resource) as (call, point):
+    with _newest(AgentStore(**place), vault, resource) as (call, point):
         arn = change(call, point, apply, accept=accept)
     if as_json:
         output.say({"RecoveryPointArn": arn, "resource": point.resource_name})

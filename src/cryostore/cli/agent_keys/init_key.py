@@ -9,7 +9,7 @@ import click
 
 from cryostore.cli import output
 from cryostore.cli.agent_key_option import passphrase
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
 WARNING = (

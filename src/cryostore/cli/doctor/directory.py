@@ -66,11 +66,11 @@ def _file_system(mount: MountPoint | None) -> Diagnosis:
 
 def _room(data_dir: Path) -> Diagnosis:
     from cryostore.chunks.disk_reserve import FILE
-    from cryostore.cli.progress import size
+    from cryostore.core.quantities import size_text
 
     status = os.statvfs(data_dir)
     free, whole = status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
-    found = f"{size(free)} of {size(whole)} free"
+    found = f"{size_text(free)} of {size_text(whole)} free"
     advice = "delete recovery points and run `cryo gc`, or enlarge the disk"
     if not (data_dir / FILE).exists() and free < 2 * RESERVE_BYTES:
         return error("room", f"{found}, and the reserve is used up: new data is refused", advice)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output
-from cryostore.cli.call import Place, opened_call, place_options
+from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
 from cryostore.cli.doctor.diagnosis import CODES, ERROR, OK, Diagnoses, Diagnosis, failed, ok
-from cryostore.cli.store.option_words import click_option, config_option
+from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.store.store_options import click_option, config_option
 from cryostore.cli.store.store_place import StorePlace, existing_store, place_of_options
-from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError, CryostoreError
 from cryostore.options.option import STORE
 
@@ -45,7 +45,7 @@ CATALOG, BLOBS = (option for option in STORE if option.key in ("catalog", "blobs
 @click_option(CATALOG)
 @click_option(BLOBS)
 @config_option()
-@place_options
+@agent_store_options
 def command(
     vault: str,
     copy: Path | None,
@@ -63,7 +63,7 @@ def command(
     together. Exits with 0 if all is well, 1 if there are warnings, 2 if there is an error.
     """
     worst = 0
-    named = Place(**place)
+    named = AgentStore(**place)
     store = _shared_store(named, {"catalog": catalog, "blobs": blobs, "keyring": named.keyring}, config)
     for each in _all(named, store, vault, copy, write=not no_write):
         worst = max(worst, CODES[each.level])
@@ -80,7 +80,7 @@ def words(each: Diagnosis) -> str:
     return output.paragraph([line, f"         -> {each.advice}"] if each.advice else [line])
 
 
-def _shared_store(place: Place, texts: dict[str, str | None], config: Path | None) -> StorePlace | None:
+def _shared_store(place: AgentStore, texts: dict[str, str | None], config: Path | None) -> StorePlace | None:
     """The shared store that is meant; None if it is another kind. Raises ConfigurationError."""
     named = texts["catalog"] or texts["blobs"]
     if place.endpoint_url and named:
@@ -95,7 +95,7 @@ def _shared_store(place: Place, texts: dict[str, str | None], config: Path | Non
     return store if store.shared is not None else None
 
 
-def _all(place: Place, store: StorePlace | None, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
+def _all(place: AgentStore, store: StorePlace | None, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
     from cryostore.cli.doctor.directory import directory
     from cryostore.cli.doctor.server import server
     from cryostore.cli.doctor.shared import shared
@@ -125,9 +125,9 @@ def _all(place: Place, store: StorePlace | None, vault: str, copy: Path | None, 
 
 
 @contextmanager
-def _call(place: Place, store: StorePlace | None) -> Iterator[Call]:
+def _call(place: AgentStore, store: StorePlace | None) -> Iterator[Call]:
     if store is None:
-        with opened_call(replace(place, key=None)) as call:
+        with open_agent_store(replace(place, key=None)) as call:
             yield call
         return
     from cryostore.service import Caller
@@ -154,7 +154,7 @@ def _fuse() -> Diagnoses:
         yield ok("mount", "possible")
 
 
-def _key(place: Place) -> Diagnosis:
+def _key(place: AgentStore) -> Diagnosis:
     from cryostore.cli.agent_key_option import read_key
 
     try:

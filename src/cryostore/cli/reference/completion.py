@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from cryostore.cli import output
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli.exit_codes import EPILOGUE
 
 SHELLS = ("bash", "zsh", "fish")
 

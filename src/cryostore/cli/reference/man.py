@@ -9,8 +9,9 @@ import click
 
 from cryostore import __version__
 from cryostore.cli import output
+from cryostore.cli.exit_codes import EPILOGUE, MEANINGS
 from cryostore.cli.reference import roff
-from cryostore.cli.verbs import EPILOGUE, VERBS
+from cryostore.cli.verbs import VERBS
 from cryostore.core.errors import ConfigurationError
 
 PROGRAM = "cryo"
@@ -131,9 +132,8 @@ def _environment(context: click.Context) -> Iterator[str]:
 
 
 def _exit_codes() -> Iterator[str]:
-    for code in EPILOGUE.removeprefix("Exit codes: ").rstrip(".").split(", "):
-        number, _, words = code.partition(" ")
-        yield from roff.item(number, f"{words}.")
+    for code, meaning in MEANINGS.items():
+        yield from roff.item(str(code), f"{meaning}.")
 
 
 def _see_also(context: click.Context) -> str:

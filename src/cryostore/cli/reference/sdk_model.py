@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cryostore.cli import output
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output
+from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.progress import follow_progress
 from cryostore.cli.store.affected import lines
-from cryostore.cli.store.gc import show
 from cryostore.cli.store.store_place import StorePlace, existing_store, store_options
-from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.limits import MIB
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def command(place: StorePlace, data: bool, as_json: bool) -> int:
 
     outcome = Checked()
     with existing_store(place) as service:
-        show(check(service.context, outcome, data=data))
+        follow_progress(check(service.context, outcome, data=data))
     output.outcome(_document(outcome), output.paragraph(_words(outcome)), as_json=as_json)
     return 0 if outcome.is_clean else WITH_ISSUES
 

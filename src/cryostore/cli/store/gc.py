@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -11,17 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from cryostore.cli import output
+from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.progress import follow_progress
 from cryostore.cli.store.store_place import StorePlace, existing_store, store_options
-from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.limits import MIB
 from cryostore.core.time import HOUR_MS
 
 if TYPE_CHECKING:
     from cryostore.maintenance.gc.run import Outcome
-    from cryostore.maintenance.progress import Progress
-
-QUIET_SECONDS = 1.0
-SECONDS_BETWEEN_LINES = 0.2
 
 
 @click.command("gc", epilog=EPILOGUE)
@@ -51,22 +46,8 @@ def command(place: StorePlace, dry_run: bool, as_json: bool, quarantine_hours: f
     with existing_store(place) as service:
         if not dry_run:
             maintain(service)
-        show(collect(service.context, outcome, quarantine_ms=quarantine_ms, dry_run=dry_run))
+        follow_progress(collect(service.context, outcome, quarantine_ms=quarantine_ms, dry_run=dry_run))
     output.outcome(asdict(outcome), words(outcome, dry_run=dry_run), as_json=as_json)
-
-
-def show(steps: Iterator[Progress]) -> None:
-    """Take the steps; on a terminal, and once they take longer than a second, say how far they are."""
-    begun, said = time.monotonic(), 0.0
-    terminal = sys.stderr.isatty()
-    for step in steps:
-        now = time.monotonic()
-        if terminal and now - begun > QUIET_SECONDS and now - said > SECONDS_BETWEEN_LINES:
-            total = "" if step.total is None else f" of {step.total}"
-            output.progress(f"{step.stage} {step.done}{total}")
-            said = now
-    if said:
-        output.progress("")
 
 
 def words(outcome: Outcome, *, dry_run: bool) -> str:

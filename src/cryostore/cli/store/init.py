@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cryostore.cli import output
+from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.cli.store.store_place import StorePlace, store_options
-from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:

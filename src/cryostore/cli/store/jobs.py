@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output
+from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.cli.store.store_place import StorePlace, existing_store, store_options
-from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.time import span
 
 if TYPE_CHECKING:

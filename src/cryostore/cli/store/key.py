@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output
-from cryostore.cli.store.gc import show
+from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.progress import follow_progress
 from cryostore.cli.store.store_place import StorePlace, existing_store, store_options
-from cryostore.cli.verbs import EPILOGUE
 
 if TYPE_CHECKING:
     from cryostore.chunks.keyring import Document, KeyringSource, MasterKey
@@ -85,7 +85,7 @@ def rotate(place: StorePlace, vault: str | None, as_json: bool) -> int:
             output.outcome({"vault": vault, "keys": number}, output.paragraph([said]), as_json=as_json)
             return DONE
         outcome = Rotated()
-        show(rotate(service.context, outcome))
+        follow_progress(rotate(service.context, outcome))
     output.outcome(asdict(outcome) | {"finished": outcome.is_finished}, _words(outcome), as_json=as_json)
     return DONE if outcome.is_finished else WITH_ISSUES
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output
-from cryostore.cli.store.option_words import click_option, config_option
+from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.progress import follow
+from cryostore.cli.store.store_options import click_option, config_option
 from cryostore.cli.store.store_place import place_of_options
-from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB
 from cryostore.options.option import STORE
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from cryostore.service.opening.open_shared import SharedPlace
 
 WITH_ISSUES = 1
-QUIET_SECONDS = 1.0
-SECONDS_BETWEEN_LINES = 0.2
 SHOWN_MAX = 20
 STORE_OPTIONS = {option.key: option for option in STORE}
 KEYRING = replace(STORE_OPTIONS["keyring"], unsaid="")
@@ -154,7 +152,7 @@ def _move(source: StorePlace, target: StorePlace, shared: SharedPlace, *, verify
 
     keyring, outcome = shared.open_keyring(), Moved()
     steps = migrate_store(source, target, keyring, outcome, clock=wall_clock, new_id=random_id, everything=verify_data)
-    show(steps)
+    follow(_timed(steps), lambda timed: progress_words(*timed))
     words = (*_words(outcome), *_next(outcome, target, keyring.place))
     output.outcome(_document(outcome), output.paragraph(words), as_json=as_json)
     return 0 if outcome.is_clean else WITH_ISSUES
@@ -195,19 +193,14 @@ def _plan_words(found: Plan) -> Iterator[str]:
     yield f"{sum(found.rows.values())} rows: {', '.join(f'{name} {rows}' for name, rows in found.rows.items() if rows)}"
 
 
-def show(steps: Iterator[Step]) -> None:
-    """Take the steps; on a terminal, and once they take longer than a second, say how far they are and how long yet."""
-    begun, said, stage, stage_begun = time.monotonic(), 0.0, "", 0.0
-    terminal = sys.stderr.isatty()
+def _timed(steps: Iterator[Step]) -> Iterator[tuple[Step, float]]:
+    """Each step with the seconds since its stage began."""
+    stage, begun = "", 0.0
     for step in steps:
         now = time.monotonic()
         if step.stage != stage:
-            stage, stage_begun = step.stage, now
-        if terminal and now - begun > QUIET_SECONDS and now - said > SECONDS_BETWEEN_LINES:
-            output.progress(progress_words(step, now - stage_begun))
-            said = now
-    if said:
-        output.progress("")
+            stage, begun = step.stage, now
+        yield step, now - begun
 
 
 def progress_words(step: Step, seconds: float) -> str:

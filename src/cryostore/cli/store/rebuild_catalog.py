@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from cryostore.cli import output
-from cryostore.cli.store.gc import show
+from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.progress import follow_progress
 from cryostore.cli.store.store_place import StorePlace, store_options
-from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def command(place: StorePlace, replace: bool, as_json: bool) -> int:
     from cryostore.maintenance.rebuild.run import Rebuilt
 
     outcome = Rebuilt()
-    show(_steps(place, outcome, replace=replace))
+    follow_progress(_steps(place, outcome, replace=replace))
     output.outcome(asdict(outcome), words(outcome), as_json=as_json)
     return WITH_LOSSES if outcome.losses else DONE
 

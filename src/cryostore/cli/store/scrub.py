@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from cryostore.cli import output
-from cryostore.cli.duration import duration_seconds
+from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.progress import follow_progress
+from cryostore.cli.quantities import duration_seconds
 from cryostore.cli.store.affected import files_hurt, lines
-from cryostore.cli.store.gc import show
 from cryostore.cli.store.store_place import StorePlace, existing_store, store_options
-from cryostore.cli.verbs import EPILOGUE
 from cryostore.core.limits import MIB
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def command(place: StorePlace, percent: float, seconds_max: float | None, as_jso
 
     outcome, damage = Scrubbed(), Damage()
     with existing_store(place) as service:
-        show(_steps(service.context, outcome, damage, share=percent / 100, seconds_max=seconds_max))
+        follow_progress(_steps(service.context, outcome, damage, share=percent / 100, seconds_max=seconds_max))
         files = files_hurt(service.as_caller(Caller(access_key_id="local", root=True)), damage)
     facts = asdict(outcome) | {"damage": asdict(damage), "files": files}
     output.outcome(facts, output.paragraph((*_words(outcome), *lines(damage, files))), as_json=as_json)

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from cryostore.cli import GARBAGE_THRESHOLDS, output
-from cryostore.cli.store.option_words import click_option, config_option
-from cryostore.cli.verbs import EPILOGUE
+from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.store.store_options import click_option, config_option
 from cryostore.options.declared import OPTIONS, configuration_of
 from cryostore.options.sources import merged, read_command_line, read_environment, read_file
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryostore.cli.store.option_words import click_option, config_option
+from cryostore.cli.store.store_options import click_option, config_option
 from cryostore.core.errors import ConfigurationError
 from cryostore.options.option import STORE, STORE_KEYS
 

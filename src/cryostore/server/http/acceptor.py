@@ -38,13 +38,6 @@ def connections_max() -> int:
     return limit - min(DESCRIPTORS_KEPT, limit // 2)
 
 
-def raise_descriptor_limit() -> None:
-    """Let this process have as many connections and files open as the system allows it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 class Acceptor:
     """Takes connections from `listener` for one event loop. `connections` says how many this worker has now."""
 
