@@ -38,11 +38,12 @@ def first_sentence(path: Path) -> str:
 
 
 def packages() -> list[Path]:
-    """Every package, in the order of the layers from the top; a package inside another follows it."""
+    """Packages with code, two levels deep, in the order of the layers from the top."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     lines = next(c["layers"] for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
     layers = [name.strip(" ()") for line in lines for name in line.split("|")]
-    found = {path.parent for path in SOURCE.glob("*/**/__init__.py")}
+    found = {path.parent for depth in ("*", "*/*") for path in SOURCE.glob(f"{depth}/__init__.py")}
+    found = {package for package in found if len(list(package.rglob("*.py"))) > 1}
     return sorted(found, key=lambda path: (layers.index(path.relative_to(SOURCE).parts[0]), path))
 
 

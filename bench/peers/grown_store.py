@@ -16,8 +16,9 @@ from cryostore.model.jobs import CommitBackupJob, StartBackupJob
 from cryostore.model.objects import ListObjects, NotifyObjectComplete, PutObject, StartObject
 from cryostore.model.restore_jobs import StartRestoreJob
 from cryostore.service import Caller
+from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.init import init
-from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
+from cryostore.service.opening.open_shared import open_shared_service
 
 CHUNK_BYTES = 4096
 READABLE_CHUNKS = 200
@@ -36,7 +37,7 @@ class GrownStore:
 
     def __init__(self, catalog: str, folder: Path) -> None:
         folder.mkdir(parents=True)
-        self.place = SharedPlace(catalog, str(folder / "blobs"), str(folder / "keyring.json"))
+        self.place = SharedStoreAddress(catalog, str(folder / "blobs"), str(folder / "keyring.json"))
         self.made_chunk_bytes: dict[str, float] = {}
         """What each made chunk has added to tables and indexes."""
         init(self.place, folder / "credentials")

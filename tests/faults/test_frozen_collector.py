@@ -27,9 +27,10 @@ from cryostore.catalog.processes.claims import ClaimLostError
 from cryostore.maintenance.gc.run import Outcome
 from cryostore.maintenance.gc.collect import collect
 from cryostore.service import Settings
-from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
+from cryostore.service.opening.address import SharedStoreAddress
+from cryostore.service.opening.open_shared import open_shared_service
 
-place = SharedPlace(*(os.environ[f"CRYO_{{name}}"] for name in ("CATALOG", "BLOBS", "KEYRING")))
+place = SharedStoreAddress(*(os.environ[f"CRYO_{{name}}"] for name in ("CATALOG", "BLOBS", "KEYRING")))
 service = open_shared_service(place, settings=Settings(claim_lease_ms={LEASE_MS}))
 try:
     for step in collect(service.context, Outcome(), quarantine_ms=0):
@@ -44,9 +45,11 @@ except ClaimLostError:
 IN_A_TRANSACTION = """
 import os
 from cryostore.maintenance.gc.collect import collect_all
-from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
+from cryostore.service.opening.address import SharedStoreAddress
+from cryostore.service.opening.open_shared import open_shared_service
 
-service = open_shared_service(SharedPlace(*(os.environ[f"CRYO_{name}"] for name in ("CATALOG", "BLOBS", "KEYRING"))))
+address = SharedStoreAddress(*(os.environ[f"CRYO_{name}"] for name in ("CATALOG", "BLOBS", "KEYRING")))
+service = open_shared_service(address)
 database = service.context.database
 really = database.write
 

@@ -415,7 +415,7 @@ def test_a_failing_restart_does_not_lose_the_next_one(faulty, monkeypatch):
     arn = api.backup({"a": b"1"})
     faulty.store.service.close()
     monkeypatch.setattr(
-        "cryostore.service.opening.open.recover", lambda *_: (_ for _ in ()).throw(StorageFullError("full"))
+        "cryostore.service.opening.open.recover_packs", lambda *_: (_ for _ in ()).throw(StorageFullError("full"))
     )
     with pytest.raises(StorageFullError):
         faulty.store.open()

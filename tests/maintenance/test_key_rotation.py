@@ -26,9 +26,9 @@ from cryostore.maintenance.rebuild.run import Rebuilt
 from cryostore.model.errors import ResourceNotFoundException, ServiceUnavailableException
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service import CallAs
-from cryostore.service.keys import SEALING_SECONDS_MAX
-from cryostore.service.lineage.records import record_due
 from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.records.recording import write_due_records
+from cryostore.service.vault_keys import SEALING_KEY_CACHE_SECONDS
 from support.api import Api
 from support.faulty_database import FaultyDatabase
 from support.integrity import problems
@@ -321,8 +321,8 @@ def test_a_lost_catalog_comes_back_with_the_new_key_alone(store, filled):
     going = rotate(store.service.context, Rotated())
     next(going)
     next(going)  # the new key is in use, and wraps a record in which the old one wraps what is inside
-    store.service.context.database.write(lambda t: key_rotation.touch_vault(t, 1))
-    assert record_due(store.service.context)
+    store.service.context.database.write(lambda t: key_rotation.mark_vault_changed(t, 1))
+    assert write_due_records(store.service.context)
     assert len(uses(store.service.context).by_key) == 2
     for _ in going:
         pass
@@ -359,8 +359,8 @@ def test_a_key_is_not_forgotten_while_a_record_may_need_it(store, filled, monkey
     context = store.service.context
     old = only_user(store)
     rotated(store)
-    monkeypatch.setattr(key_rotation, "record", lambda *_: None)  # as if another process were slow
-    context.database.write(lambda t: key_rotation.touch_vault(t, 1))
+    monkeypatch.setattr(key_rotation, "update_record", lambda *_: None)  # as if another process were slow
+    context.database.write(lambda t: key_rotation.mark_vault_changed(t, 1))
     with pytest.raises(ConfigurationError, match="1 records to be written"):
         forget(context, old)
     monkeypatch.undo()
@@ -409,7 +409,7 @@ def test_a_vault_gets_a_new_data_key_for_new_data(store, filled):
     context.keys._now = lambda: now[0]
     arn = api.backup({"old": DATA + b"old"})
     assert rotate_vault(context, "Default") == 2
-    now[0] += SEALING_SECONDS_MAX
+    now[0] += SEALING_KEY_CACHE_SECONDS
     later = api.backup({"new": DATA + b"new", "again": DATA + b"old"})
     chunk_keys = context.database.read(
         lambda t: t.rows("SELECT key_number, count(*) FROM chunk WHERE vault_id = 1 GROUP BY key_number")

@@ -20,8 +20,8 @@ from cryostore.maintenance.verification.repair import Repaired, repair
 from cryostore.model.errors import InvalidRequestException, InvalidResourceStateException
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
-from cryostore.service.lineage import unknown_commits
-from cryostore.service.lineage.unknown_commits import OutdatedCatalogError
+from cryostore.service.records import unknown_commits
+from cryostore.service.records.unknown_commits import OutdatedCatalogError
 from support.api import new_resource
 from support.shared_store import ON_SERVICES, missing_services, opened_shared
 from support.stores import opened
@@ -181,11 +181,11 @@ def test_a_large_store_compares_a_part_when_it_is_opened_and_all_when_it_collect
         monkeypatch.setattr("cryostore.service.opening.assembly.NAMES_AT_OPENING", 2)
         place.put_back(older)
         database = store.service.context.database
-        assert database.read(unknown_commits.require_none) is None
+        assert database.read(unknown_commits.require_no_unknown_commits) is None
         with pytest.raises(OutdatedCatalogError):
             collect_all(store.service.context)
         with pytest.raises(OutdatedCatalogError):
-            database.read(unknown_commits.require_none)
+            database.read(unknown_commits.require_no_unknown_commits)
 
 
 def test_points_that_come_and_go_are_never_called_unknown(tmp_path):

@@ -17,7 +17,7 @@ from cryostore.maintenance.key_uses import pages
 from cryostore.maintenance.nodes import Node, live_nodes
 from cryostore.server.watching.metrics import Slot, private_meter
 from cryostore.server.worker import OwnService
-from cryostore.service.keys import wrapping_context
+from cryostore.service.vault_keys import vault_key_context
 from support.keyrings import BOTH, write_keyring
 from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, missing_services, opened_shared, prepared
 from support.stores import opened
@@ -167,7 +167,7 @@ def test_a_node_that_lacks_an_older_key_of_some_vault_leaves_the_balancer(tmp_pa
         full = open_keyring(parse_keyring_uri(str(tmp_path / "full.json")))
         key = full.add(lambda: "second")
         ((row,),) = pages(context, "vault_key")
-        secret = unwrap(context.keys.keyring, row.wrapped, wrapping_context(row.label))
+        secret = unwrap(context.keys.keyring, row.wrapped, vault_key_context(row.label))
         two = SharedStore(store.place._replace(keyring=str(tmp_path / "full.json")))
         one = Node(context, store.service.try_blobs, name="one/1")
         other = Node(two.service.context, two.service.try_blobs, name="two/1")
@@ -175,7 +175,7 @@ def test_a_node_that_lacks_an_older_key_of_some_vault_leaves_the_balancer(tmp_pa
         other.report()
         one.report()
         assert one.lacking_key is None, "nothing needs the second key"
-        wrapped = key.wrap(secret, wrapping_context(row.label))
+        wrapped = key.wrap(secret, vault_key_context(row.label))
         assert context.database.write(lambda transaction: keys.rewrap(transaction, row, wrapped))
         with pytest.raises(KeyMissingError, match="second"):
             one.report()

@@ -42,12 +42,12 @@ from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
 from cryostore.service import Caller, Context, Settings
 from cryostore.service.arns import Arns
-from cryostore.service.keys import VaultKeys
-from cryostore.service.lineage import lineages as service_lineages
-from cryostore.service.lineage.records import record_due, touch_vault
+from cryostore.service.lineages import ended_jobs, pruning, start_job
 from cryostore.service.operations import commits, jobs, recovery_points, restore_jobs
 from cryostore.service.operations.storing import fence
+from cryostore.service.records.recording import mark_vault_changed, write_due_records
 from cryostore.service.tokens import Tokens
+from cryostore.service.vault_keys import VaultKeys
 from support.memory_database import MemoryDatabase
 from support.memory_keyring import MemoryKeyring
 
@@ -81,10 +81,10 @@ def catalog_context(database=None, clock=None, blobs=None):
             transaction, name=VAULT, creator_request_id=None, encryption_key_arn=None, tags="{}", created_ms=0
         )
         context.keys.create(transaction, vault.vault_id, bytes(16), now_ms=0)
-        touch_vault(transaction, vault.vault_id)
+        mark_vault_changed(transaction, vault.vault_id)
 
     context.database.write(work)
-    record_due(context)
+    write_due_records(context)
     return context
 
 
@@ -184,8 +184,9 @@ class CatalogModel:
         self.jobs, self.points, self.number = {}, {}, 0
         self._patches = ExitStack()
         for module, name, value in [
-            (service_lineages, "BATCH_ROWS", batch_rows),
-            (service_lineages, "BATCHES_BEFORE_START", 2),
+            (ended_jobs, "BATCH_ROWS", batch_rows),
+            (pruning, "BATCH_ROWS", batch_rows),
+            (start_job, "BATCHES_BEFORE_START", 2),
             (jobs, "CLEAN_BATCHES_MAX", 0),
             (commits, "CLEAN_BATCHES_MAX", 0),
             (recovery_points, "FORGET_BATCHES_MAX", 0),
@@ -259,7 +260,7 @@ class CatalogModel:
         bound = None
         for _ in range(100):
             try:
-                bound = service_lineages.bind(self.context, self.row(job))
+                bound = start_job.start_job(self.context, self.row(job))
                 break
             except ThrottlingException:
                 if self.blocked(job):
@@ -394,17 +395,17 @@ class CatalogModel:
     # --- what happens with time
 
     def clean(self, segment, batches):
-        done = service_lineages.clean(self.context, segment, batches_max=batches)
+        done = ended_jobs.roll_back_job(self.context, segment, batches_max=batches)
         self.see_aborted()
         return done
 
     def forget(self, point_row, batches):
-        done = service_lineages.forget(self.context, point_row, batches_max=batches)
+        done = pruning.delete_point(self.context, point_row, batches_max=batches)
         self.see_forgotten()
         return done
 
     def settle(self, batches):
-        return service_lineages.settle(self.context, batches_max=batches)
+        return pruning.remove_unneeded_lineages(self.context, batches_max=batches)
 
     def see_forgotten(self):
         gone = [point.point_id for point in self.points.values() if point.deleting and self.point_row(point) is None]

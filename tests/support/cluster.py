@@ -18,7 +18,8 @@ from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.maintenance.gc.collect import collect, collect_all
 from cryostore.maintenance.gc.run import Outcome
-from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
+from cryostore.service.opening.address import SharedStoreAddress
+from cryostore.service.opening.open_shared import open_shared_service
 from support import audit, postgres, s3
 from support.api import Api
 from support.http_proxy import HttpProxy
@@ -90,7 +91,7 @@ class Cluster:
             blobs = opened.enter_context(s3_in_environment())
             self.to_blobs = opened.enter_context(HttpProxy(s3.endpoint()))
             through = f"{blobs.partition('?')[0]}?endpoint={self.to_blobs.address}"
-        self.place = SharedPlace(self.postgres.url, blobs, str(folder / "keyring.json"))
+        self.place = SharedStoreAddress(self.postgres.url, blobs, str(folder / "keyring.json"))
         """As it is seen from beside the proxies."""
         self.credentials = folder / "credentials"
         environment = os.environ | OPTIONS | {

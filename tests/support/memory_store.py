@@ -13,9 +13,10 @@ from cryostore.core.time import FrozenClock
 from cryostore.service import Caller, Context, Service, Settings
 from cryostore.service.access import AccessKeys
 from cryostore.service.arns import Arns
-from cryostore.service.keys import TOKEN_SECRET, VaultKeys
 from cryostore.service.opening import assembly as opening
+from cryostore.service.store_keyring import TOKEN_SECRET
 from cryostore.service.tokens import Tokens
+from cryostore.service.vault_keys import VaultKeys
 from support.faulty_blobs import CrashingBlobs, FaultyBlobs, FaultyObjects
 from support.faulty_database import FaultyDatabase
 from support.memory_database import MemoryDatabase
@@ -35,7 +36,7 @@ class MemoryStore:
         self.new_id = counting_ids()
         self.settings = settings or Settings()
         vault_keys = VaultKeys(self.database, self.keyring)
-        opening.fill(self.database, vault_keys, self.clock, self.new_id)
+        opening.fill_new_store(self.database, vault_keys, self.clock, self.new_id)
 
     def open_database(self):
         """The database as another process has it."""
@@ -60,7 +61,7 @@ class Process:
         self.store = store
         self.database = FaultyDatabase(store.open_database())
         self.blobs = (FaultyBlobs if isinstance(store.blobs, Appendable) else FaultyObjects)(store.blobs)
-        opening.recover(store.database, store.blobs)
+        opening.recover_packs(store.database, store.blobs)
         token_secret = store.database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET))
         self.context = Context(
             database=self.database,

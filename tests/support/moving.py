@@ -9,9 +9,10 @@ from unittest.mock import patch
 from cryostore.core.ids import counting_ids
 from cryostore.maintenance.migrate.place import DirectoryPlace, NodesPlace, migrate_store
 from cryostore.maintenance.migrate.run import Moved
+from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.opening.open import open_service
-from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
+from cryostore.service.opening.open_shared import open_shared_service
 from support import store_picture
 from support.api import Api
 from support.golden_store import SETTINGS
@@ -22,7 +23,7 @@ def shared(folder, keyring, *, catalog=None, blobs=None):
     """A shared store, in a folder where no service is named."""
     folder.mkdir(exist_ok=True)
     return NodesPlace(
-        SharedPlace(catalog or str(folder / "catalog.sqlite"), blobs or str(folder / "blobs"), str(keyring))
+        SharedStoreAddress(catalog or str(folder / "catalog.sqlite"), blobs or str(folder / "blobs"), str(keyring))
     )
 
 

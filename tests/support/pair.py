@@ -19,7 +19,7 @@ from cryostore.maintenance.migrate.mark import TOKEN_BEFORE, standing, take_back
 from cryostore.maintenance.migrate.run import Moved, migrate
 from cryostore.maintenance.migrate.side import Side
 from cryostore.service import Settings
-from cryostore.service.keys import TOKEN_SECRET
+from cryostore.service.store_keyring import TOKEN_SECRET
 from support import audit
 from support.api import Api, new_resource
 from support.collecting import noise

@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 from cryostore.catalog.tables import TABLES
 from cryostore.maintenance.rebuild.rebuild_shared import rebuild_shared
 from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.service.opening.address import SharedStoreAddress, is_url
 from cryostore.service.opening.init import init
-from cryostore.service.opening.open_shared import SharedPlace, is_url, open_shared_service
+from cryostore.service.opening.open_shared import open_shared_service
 from support import audit, postgres, s3
 from support.integrity import REFERENCES
 from support.stores import Store
@@ -96,11 +97,11 @@ def fresh_place(folder, kind=ON_PATHS):
     """Where a shared store may be made: nothing is there yet. Skips where the services are not."""
     keyring = str(folder / "keyring.json")
     if kind == ON_PATHS:
-        yield SharedPlace(str(folder / "catalog.sqlite"), str(folder / "blobs"), keyring)
+        yield SharedStoreAddress(str(folder / "catalog.sqlite"), str(folder / "blobs"), keyring)
         return
     with ExitStack() as opened:
         url = opened.enter_context(postgres.new_database(migrated=False))
-        yield SharedPlace(url, opened.enter_context(s3_in_environment()), keyring)
+        yield SharedStoreAddress(url, opened.enter_context(s3_in_environment()), keyring)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Byte table: docs/reference/formats.md, "Record".
 
-Lives here: their names and their sealed form. Does not live here: what they say (`service.lineage.records`).
+Lives here: their names and their sealed form. Does not live here: what they say (`service.records.recording`).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ The rules, on which it rests that no key is ever needed that is not there:
 
 1. The new key is in the keyring, durably, before anything is wrapped with it. Old keys stay in the keyring.
 2. A rotation begins with one transaction, which wraps the token secret anew (`begin`). From then on the new key is the
-   one in use: whoever wraps something reads that in the transaction, or behind it (`service.keys`). So what old keys
-   have wrapped only becomes less.
+   one in use: whoever wraps something reads that in the transaction, or behind it (`service.store_keyring`). So what
+   old keys have wrapped only becomes less.
 3. Then all other rows follow, a page a transaction, each only if it is as it was read. The transaction makes sure that
    the key is in use still, so of two rotations the later one wins, and that the records of what it changed are due.
 4. It is finished when nothing is wrapped with another key, neither a row nor a record (`key_uses`). Only such a key may
@@ -54,11 +54,11 @@ from cryostore.maintenance.key_uses import (
 from cryostore.maintenance.nodes import REPORT_SECONDS, live_nodes
 from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
-from cryostore.service.access import wrapping_context as access_key_context
-from cryostore.service.keys import TOKEN_SECRET, master_key_id
-from cryostore.service.keys import wrapping_context as vault_key_context
-from cryostore.service.lineage.records import record, touch_store, touch_vault
+from cryostore.service.access import access_key_context
 from cryostore.service.operations.vaults import vault_by_name
+from cryostore.service.records.recording import mark_store_changed, mark_vault_changed, update_record
+from cryostore.service.store_keyring import TOKEN_SECRET, master_key_in_use
+from cryostore.service.vault_keys import vault_key_context
 
 POLL_SECONDS = 0.5
 WAIT_FOR_REPORTS_SECONDS = 1.5 * REPORT_SECONDS
@@ -142,22 +142,22 @@ def _wait_for_nodes(context: Context, key: MasterKey, outcome: Rotated) -> Itera
 def rotate_vault(context: Context, vault_name: str) -> int:
     """Give a vault a new data key for what is written from now on; answers how many it has then.
 
-    Servers use it within `service.keys.SEALING_SECONDS_MAX`, once it is on record. Older keys open what they sealed.
+    Servers use it within `SEALING_KEY_CACHE_SECONDS`, once it is on record. Older keys open what they sealed.
     Raises ResourceNotFoundException, KeyUnavailableError, StorageUnavailableError.
     """
     now_ms, key_id = context.clock(), uuid.UUID(context.new_id()).bytes
     vault = context.database.read(lambda transaction: vault_by_name(transaction, vault_name))
-    record(context, RecordKey(VAULT, vault.vault_id))  # so that never more than the newest key is not on record
+    update_record(context, RecordKey(VAULT, vault.vault_id))  # so that never more than the newest key is not on record
     context.keys.prepare()
 
     def work(transaction: Transaction) -> int:
         vault_by_name(transaction, vault_name)
         context.keys.create(transaction, vault.vault_id, key_id, now_ms=now_ms)
-        touch_vault(transaction, vault.vault_id)
+        mark_vault_changed(transaction, vault.vault_id)
         return len(keys.vault_keys_in_full(transaction, vault.vault_id))
 
     number = context.database.write(work)
-    record(context, RecordKey(VAULT, vault.vault_id))
+    update_record(context, RecordKey(VAULT, vault.vault_id))
     return number
 
 
@@ -257,16 +257,16 @@ def _rewrap(context: Context, table: str, key: MasterKey, outcome: Rotated) -> I
 
 def _replace(transaction: Transaction, key: MasterKey, pairs: list[tuple[WrappedRow, bytes]]) -> int:
     """Put the newly wrapped bytes in place, of the rows that are as they were; answers how many that were."""
-    if master_key_id(transaction) != key.key_id:
+    if master_key_in_use(transaction) != key.key_id:
         raise RotationSupersededError(
             "another rotation has begun since", hint="it does what is left; or repeat this one"
         )
     changed = [row for row, wrapped in pairs if keys.rewrap(transaction, row, wrapped)]
     for vault_id in {row.vault_id for row in changed}:
         if vault_id is None:
-            touch_store(transaction)
+            mark_store_changed(transaction)
         else:
-            touch_vault(transaction, vault_id)
+            mark_vault_changed(transaction, vault_id)
     return len(changed)
 
 
@@ -277,7 +277,7 @@ def _record(context: Context, key: MasterKey, outcome: Rotated) -> Iterator[Prog
             if recorded_by(context, row) in (None, key.key_id):
                 continue
             context.database.write(lambda transaction: records.touch_known(transaction, row.key))  # noqa: B023 - at once
-        record(context, row.key)
+        update_record(context, row.key)
         _count(outcome.rewrapped, RECORD, 1)
         yield Progress(RECORD, done)
 

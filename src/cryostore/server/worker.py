@@ -54,8 +54,9 @@ from cryostore.server.watching.failure import ADVICE, Failures
 from cryostore.server.watching.log import Log, capture_libraries
 from cryostore.server.watching.metrics import Meter, Page, private_meter
 from cryostore.service import Service as CryostoreService
+from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.open import open_service
-from cryostore.service.opening.open_shared import SharedPlace, open_shared_service
+from cryostore.service.opening.open_shared import open_shared_service
 from cryostore.service.settings import Settings
 
 STDOUT = 1
@@ -417,7 +418,7 @@ def open_default(configuration: Configuration, *, clock: Clock, new_id: NewId) -
 
 def _open_shared(configuration: Configuration, settings: Settings, new_id: NewId) -> CryostoreService:
     """The service on a shared store, whose region is the only one that signatures may be bound to name."""
-    place = SharedPlace(configuration.catalog or "", configuration.blobs or "", configuration.keyring or "")
+    place = SharedStoreAddress(configuration.catalog or "", configuration.blobs or "", configuration.keyring or "")
     service = open_shared_service(place, new_id=new_id, limits=configuration.limits, settings=settings)
     region = service.context.settings.region
     if configuration.region not in (None, region):

@@ -11,7 +11,7 @@ from cryostore.chunks.keyring import Keyring, unwrap
 from cryostore.core.time import SECOND_MS, Clock
 from cryostore.model.errors import AccessDeniedException
 from cryostore.service.context import Caller
-from cryostore.service.keys import still
+from cryostore.service.store_keyring import unwrap_current
 
 KEY_CACHE_MS = 10 * SECOND_MS
 KEYS_CACHED_MAX = 10_000
@@ -29,7 +29,7 @@ def allows(caller: Caller, action: str, vault_name: str | None) -> bool:  # noqa
     return caller.root
 
 
-def wrapping_context(access_key_id: str) -> bytes:
+def access_key_context(access_key_id: str) -> bytes:
     """What an access key's secret is bound to when it is wrapped."""
     return b"access key\0" + access_key_id.encode()
 
@@ -75,7 +75,7 @@ class AccessKeys:
             return found
         kept = self._known.get(access_key_id)
         known = kept[1] if kept else None
-        found = still(
+        found = unwrap_current(
             lambda: self._database.read(lambda transaction: keys.access_key(transaction, access_key_id)),
             lambda row: self._opened(row, known, now_ms),
         )
@@ -96,5 +96,5 @@ class AccessKeys:
         """What is kept of an enabled access key, whose secret may be known."""
         if row is None or not row.enabled:
             return None
-        secret = known or unwrap(self._keyring, row.wrapped, wrapping_context(row.access_key_id)).decode()
+        secret = known or unwrap(self._keyring, row.wrapped, access_key_context(row.access_key_id)).decode()
         return now_ms, secret, Caller(access_key_id=row.access_key_id, root=row.root)

@@ -15,10 +15,10 @@ from cryostore.core.limits import Limits
 from cryostore.core.time import Clock
 from cryostore.model.operation import Output
 from cryostore.service.arns import Arns
-from cryostore.service.keys import VaultKeys
 from cryostore.service.settings import Settings
 from cryostore.service.tally import Tally
 from cryostore.service.tokens import Tokens
+from cryostore.service.vault_keys import VaultKeys
 
 
 @dataclass(frozen=True, slots=True)

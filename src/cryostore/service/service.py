@@ -54,7 +54,6 @@ from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob,
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, DescribeBackupVault, ListBackupVaults
 from cryostore.service.access import AccessKeys
 from cryostore.service.context import Caller, Context, Handler
-from cryostore.service.in_use import InUse
 from cryostore.service.operations import (
     chunks,
     commits,
@@ -107,7 +106,7 @@ HANDLERS: dict[type[Operation[Any]], Handler] = {
 class Service:
     """All operations, in process. Thread safe; holds a store's files open until `close`.
 
-    `is_current` says whether no other catalog has taken over the store's blobs; it asks those.
+    `is_current` asks the blobs whether no other catalog has taken them over. `release` is called last by `close`.
     """
 
     def __init__(
@@ -115,14 +114,15 @@ class Service:
         context: Context,
         access: AccessKeys,
         blobs: BlobStore,
-        in_use: InUse | None = None,
+        *,
         is_current: Callable[[], bool] = lambda: True,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
         self.context = context
         self.access = access
         self._blobs = blobs
-        self._in_use = in_use
         self._is_current = is_current
+        self._release = release
         self.outdated = False
         """Whether this program may not go on with this catalog: then it answers nothing. Found out by `look_around`."""
 
@@ -204,8 +204,7 @@ class Service:
                 self.context.database.write(partial(packs.close_all, names=whole))
         self.context.database.close()
         self._blobs.close()
-        if self._in_use is not None:
-            self._in_use.close()
+        self._release()
 
 
 class CallAs:

@@ -25,7 +25,7 @@ from cryostore.catalog.rows import chunks, uploads
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.catalog.rows.chunks import ChunkRow
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
-from cryostore.service.opening.open_shared import without_secrets
+from cryostore.service.opening.address import without_secrets
 from support.postgres import at, new_database, required
 
 DIGEST = b"d" * 32

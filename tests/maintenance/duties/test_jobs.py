@@ -7,7 +7,7 @@ import pytest
 from cryostore.catalog.rows import recovery_points
 from cryostore.core.time import DAY_MS, MINUTE_MS
 from cryostore.maintenance.duties import jobs
-from cryostore.service.lineage import lineages as service_lineages
+from cryostore.service.lineages.start_job import start_job
 from support.stores import opened
 
 START_MS = 480 * MINUTE_MS
@@ -138,7 +138,7 @@ def test_a_write_that_comes_before_the_round_keeps_the_job_alive(model):
     model.put(job, b"a")
     jobs.end_overdue(model.context)
     assert model.row(job).state == "RUNNING"
-    assert service_lineages.bind(model.context, model.row(job)).state == "RUNNING"
+    assert start_job(model.context, model.row(job)).state == "RUNNING"
 
 
 def test_ended_jobs_are_forgotten_once_they_are_not_listed(tmp_path):

@@ -51,7 +51,7 @@ def test_a_retired_lineage_goes_with_what_only_it_saw(model):
     assert rows(model) == 6
     model.delete(branch)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cryostore.service.lineage.lineages.settle", lambda *_, **__: None)
+        patch.setattr("cryostore.service.lineages.pruning.remove_unneeded_lineages", lambda *_, **__: None)
         model.forget(*model.deleting(), 20)
     assert model.retired()
     lineages.settle_retired(model.context)

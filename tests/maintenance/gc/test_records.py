@@ -15,8 +15,9 @@ from cryostore.maintenance.gc.collect import collect_all
 from cryostore.maintenance.gc.records import write_due
 from cryostore.maintenance.verification.opened_keys import OpenedKeys
 from cryostore.model.errors import ServiceUnavailableException
-from cryostore.service.lineage.records import CommitRecord, decode, record, record_due
-from cryostore.service.lineage.unknown_commits import OutdatedCatalogError
+from cryostore.service.records.format import CommitRecord, decode
+from cryostore.service.records.recording import update_record, write_due_records
+from cryostore.service.records.unknown_commits import OutdatedCatalogError
 from support.api import new_resource
 from support.shop import Shop
 
@@ -56,7 +57,7 @@ def shop(monkeypatch):
 def test_more_rows_than_a_page_whose_key_is_lost_do_not_keep_others_waiting(shop, limit, monkeypatch):
     touch_all(shop)
     before = len(due(shop))
-    monkeypatch.setattr(maintenance_records, "record_due", partial(record_due, limit=limit))
+    monkeypatch.setattr(maintenance_records, "write_due_records", partial(write_due_records, limit=limit))
     with pytest.raises(KeyUnavailableError):
         write_due(shop.context)
     assert len(due(shop)) == LOST + 1 < before, "those of the first vault, whose first point is the shop's own"
@@ -65,8 +66,8 @@ def test_more_rows_than_a_page_whose_key_is_lost_do_not_keep_others_waiting(shop
 def test_without_a_lost_key_all_is_written(monkeypatch):
     shop = Shop()
     touch_all(shop)
-    assert not record_due(shop.context, limit=1)
-    assert record_due(shop.context)
+    assert not write_due_records(shop.context, limit=1)
+    assert write_due_records(shop.context)
     assert due(shop) == []
 
 
@@ -119,7 +120,7 @@ def test_a_record_that_is_written_while_the_commit_before_it_goes_does_not_name_
     key = last_commit(shop).key
     shop.store.database.write(lambda t: records.touch_known(t, key))
     database = Interrupted(shop.context.database, lambda: shop.api.delete_point(first))
-    record(replace(shop.context, database=database), key)
+    update_record(replace(shop.context, database=database), key)
     row = last_commit(shop)
     assert row.recorded == row.changes
     sealed = shop.context.records.get(RecordName(*key, row.recorded, 0), OpenedKeys(shop.context).key_of)
@@ -137,7 +138,7 @@ def test_what_a_writer_that_died_left_goes_with_the_point():
         raise StorageUnavailableError("the process is gone before it said that the record is finished")
 
     with pytest.raises(StorageUnavailableError):
-        record(replace(shop.context, database=Interrupted(shop.context.database, die, writes=1)), key)
+        update_record(replace(shop.context, database=Interrupted(shop.context.database, die, writes=1)), key)
     write_due(shop.context)
     assert last_commit(shop).recorded > change
     shop.api.delete_point(point)

@@ -17,8 +17,8 @@ from cryostore.maintenance import maintain
 from cryostore.maintenance.gc.collect import collect_all
 from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
 from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
-from cryostore.service.lineage import records as service_records
 from cryostore.service.opening.keyring import existing_keyring
+from cryostore.service.records import recording as service_records
 from support.catalog_model import RESOURCES, CatalogModel
 from support.golden_store import SETTINGS, Story
 from support.integrity import problems

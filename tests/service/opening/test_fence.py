@@ -18,7 +18,7 @@ from cryostore.maintenance.rebuild.run import Rebuilt
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.vaults import CreateBackupVault
-from cryostore.service.opening.fence import fenced
+from cryostore.service.opening.fence import fence_blobs
 from cryostore.service.opening.identity import find_identity
 from support.shared_store import SharedStore, opened_shared
 
@@ -42,7 +42,7 @@ class TestFencedBlobs(BlobStoreTests):
     @pytest.fixture
     def store(self, tmp_path):
         self.folder = tmp_path / "blobs"
-        store = fenced(LocalBlobs(self.folder), 1)
+        store = fence_blobs(LocalBlobs(self.folder), 1)
         yield store
         store.close()
 
@@ -59,15 +59,15 @@ class TestFencedBlobs(BlobStoreTests):
 def test_it_can_what_is_behind_it(tmp_path):
     """And no more: what asks for more gets another way of storing."""
     inner = LocalBlobs(tmp_path / "blobs")
-    assert isinstance(fenced(inner, 1), Appendable)
-    plain = fenced(WithoutAppending(inner), 1)
+    assert isinstance(fence_blobs(inner, 1), Appendable)
+    plain = fence_blobs(WithoutAppending(inner), 1)
     assert not isinstance(plain, Appendable | Gathering)
-    gathering = fenced(WithGathering(inner), 1)
+    gathering = fence_blobs(WithGathering(inner), 1)
     assert isinstance(gathering, Gathering)
     gathering.put_all("a/b", [b"1", b"2"])
     assert gathering.get("a/b") == b"12"
     plain.forget_deleted()
-    fenced(inner, 1).forget_deleted()
+    fence_blobs(inner, 1).forget_deleted()
 
 
 @pytest.fixture

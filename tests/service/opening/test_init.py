@@ -19,9 +19,10 @@ from cryostore.maintenance.key_rotation import Rotated, forget, rotate
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.vaults import ListBackupVaults
 from cryostore.service.opening import init as preparing
+from cryostore.service.opening.address import SharedStoreAddress, without_secrets
 from cryostore.service.opening.credentials import RootKey, write_credentials
 from cryostore.service.opening.init import init
-from cryostore.service.opening.open_shared import SharedPlace, open_shared_service, without_secrets
+from cryostore.service.opening.open_shared import open_shared_service
 from support.shared_store import SharedStore, fresh_place, opened_shared, prepared
 from support.stores import opened
 
@@ -173,7 +174,7 @@ class DiedError(Exception):
 
 
 STEPS = [
-    (preparing, "fill"),
+    (preparing, "fill_new_store"),
     (preparing, "put_marker"),
     (preparing, "replace_identity"),
     (preparing, "_write_records"),
@@ -264,7 +265,7 @@ class ReplacingBlobs(LocalBlobs):
 
 def test_blobs_that_can_be_replaced_are_refused(place, tmp_path, monkeypatch):
     """A marker would be worth nothing there."""
-    monkeypatch.setattr(SharedPlace, "open_blobs", lambda self: ReplacingBlobs(Path(self.blobs)))
+    monkeypatch.setattr(SharedStoreAddress, "open_blobs", lambda self: ReplacingBlobs(Path(self.blobs)))
     with pytest.raises(ConfigurationError, match="replaces a blob"):
         init(place, tmp_path / "credentials")
     with pytest.raises(ConfigurationError, match="not prepared to its end"):

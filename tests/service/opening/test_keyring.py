@@ -15,9 +15,9 @@ from cryostore.core.ids import random_id
 from cryostore.maintenance.key_rotation import Rotated, rotate
 from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceUnavailableException
-from cryostore.service.lineage.records import record_due
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.opening.open import open_service
+from cryostore.service.records.recording import write_due_records
 from support.keyrings import BOTH, printing, program, write_keyring
 from support.stores import opened
 
@@ -214,7 +214,7 @@ def test_a_store_opens_although_the_key_of_one_vault_is_missing(store, inside):
     )
     store.service.context.database.write(lambda t: t.run("UPDATE vault_key SET wrapped = :wrapped", wrapped=row[0]))
     assert api.read(job) == {OBJECT: DATA}
-    assert record_due(store.service.context)
+    assert write_due_records(store.service.context)
     assert store.service.context.database.read(lambda t: records.due(t, 9)) == []
 
 

@@ -1,6 +1,6 @@
 """Which nouns must be recorded outside the catalog, and how far that has come.
 
-What a record holds: `service.lineage.records`.
+What a record holds: `service.records.recording`.
 
 A change to a noun counts its row up in the same transaction (`touch`), and the number it gets names the record that is
 then written. A record counts once it is finished (`settle`). What a crash leaves between the two is due, and is

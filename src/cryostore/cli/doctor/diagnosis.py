@@ -48,14 +48,18 @@ def error(about: str, found: str, advice: str) -> Diagnosis:
 def known_commits(database: Database, blobs: BlobStore, keyring: KeyringSource) -> Diagnosis:
     """Whether the catalog has all commits that are on record beside the blobs. Changes nothing."""
     from cryostore.chunks.records import Records
-    from cryostore.service.lineage.unknown_commits import HINT, unknown_commits, words
+    from cryostore.service.records.unknown_commits import HINT, find_unknown_commits, unknown_commits_message
 
     about = "commits"
     try:
-        count = sum(1 for _ in unknown_commits(database, Records(blobs, keyring)))
+        count = sum(1 for _ in find_unknown_commits(database, Records(blobs, keyring)))
     except CryostoreError as problem:
         return failed(about, problem, "see above")
-    return error(about, words(count), HINT) if count else ok(about, "the catalog has all that are on record")
+    return (
+        error(about, unknown_commits_message(count), HINT)
+        if count
+        else ok(about, "the catalog has all that are on record")
+    )
 
 
 def failed(about: str, problem: CryostoreError, advice: str) -> Diagnosis:

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from cryostore.catalog.database import Database
     from cryostore.chunks.blobs import BlobStore
     from cryostore.chunks.keyring import KeyringSource
-    from cryostore.service.opening.open_shared import SharedPlace
+    from cryostore.service.opening.address import SharedStoreAddress
 
 Part = TypeVar("Part")
 
 
-def shared(place: SharedPlace, *, write: bool, now: Clock = wall_clock) -> Diagnoses:
+def shared(place: SharedStoreAddress, *, write: bool, now: Clock = wall_clock) -> Diagnoses:
     """Everything about a shared store that is seen without opening it: nothing is upgraded or put right."""
     from cryostore.cli.doctor.blobs import blobs
     from cryostore.cli.doctor.catalog import catalog
-    from cryostore.service.opening.open_shared import is_url
+    from cryostore.service.opening.address import is_url
 
     with ExitStack() as opened:
         source, database, store = _try(place.open_keyring), _try(lambda: _catalog(place)), _try(lambda: _blobs(place))
@@ -65,12 +65,12 @@ def _try(open_part: Callable[[], Part]) -> Part | CryostoreError:
         return problem
 
 
-def _catalog(place: SharedPlace) -> Database:
+def _catalog(place: SharedStoreAddress) -> Database:
     return place.open_catalog(create=False, migrate=False)
 
 
-def _blobs(place: SharedPlace) -> BlobStore:
-    from cryostore.service.opening.open_shared import is_url
+def _blobs(place: SharedStoreAddress) -> BlobStore:
+    from cryostore.service.opening.address import is_url
 
     if not is_url(place.blobs) and not Path(place.blobs).is_dir():
         raise NoDirectoryError(f"there is no directory {place.blobs}", hint="name the place it was prepared with")
@@ -99,7 +99,7 @@ def _is_unprepared(database: Database | CryostoreError, store: BlobStore | Cryos
         return False  # what cannot be read is told by the part that fails
 
 
-def _unprepared(place: SharedPlace, source: KeyringSource | CryostoreError) -> Diagnoses:
+def _unprepared(place: SharedStoreAddress, source: KeyringSource | CryostoreError) -> Diagnoses:
     from cryostore.service.opening.identity import INIT_HINT
 
     if isinstance(source, CryostoreError):
@@ -110,7 +110,7 @@ def _unprepared(place: SharedPlace, source: KeyringSource | CryostoreError) -> D
     yield error("store", found, INIT_HINT)
 
 
-def _keyring(place: SharedPlace, source: KeyringSource) -> Diagnosis:
+def _keyring(place: SharedStoreAddress, source: KeyringSource) -> Diagnosis:
     from cryostore.chunks.keyring import parse_keyring_uri
 
     number = len(source.document().keys)
@@ -120,13 +120,13 @@ def _keyring(place: SharedPlace, source: KeyringSource) -> Diagnosis:
     return ok("keyring", f"{source.place}, {number} {'key' if number == 1 else 'keys'}")
 
 
-def _together(place: SharedPlace, source: KeyringSource, database: Database, store: BlobStore) -> Diagnosis:
-    from cryostore.service.keys import StoreKeyring
+def _together(place: SharedStoreAddress, source: KeyringSource, database: Database, store: BlobStore) -> Diagnosis:
     from cryostore.service.opening.identity import require_identity
-    from cryostore.service.opening.open_shared import explained
+    from cryostore.service.opening.open_shared import explain_key_errors
+    from cryostore.service.store_keyring import StoreKeyring
 
     try:
-        with explained(place, source):
+        with explain_key_errors(place, source):
             identity = require_identity(database, StoreKeyring(database, source), store, place.shown_blobs)
     except CryostoreError as problem:
         return failed("store", problem, "name the catalog, the blobs and the keyring that belong together")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cryostore.maintenance.migrate.place import StorePlace
     from cryostore.maintenance.migrate.run import Moved, Plan
     from cryostore.maintenance.migrate.side import Step
-    from cryostore.service.opening.open_shared import SharedPlace
+    from cryostore.service.opening.address import SharedStoreAddress
 
 WITH_ISSUES = 1
 SHOWN_MAX = 20
@@ -101,7 +101,7 @@ def command(
     return _move(source, target, shared, verify_data=verify_data, as_json=as_json)
 
 
-def _shared(texts: dict[str, Any]) -> SharedPlace | None:
+def _shared(texts: dict[str, Any]) -> SharedStoreAddress | None:
     """The shared store that options name; None if they name none. Raises ConfigurationError if a part is missing."""
     config = texts.pop("config")
     return place_of_options({"data_dir": None, **texts}, config).shared
@@ -116,7 +116,9 @@ def _to_catalog(given: str | None) -> str | None:
     return given or os.environ.get(TO_CATALOG)
 
 
-def _there_or_back(data_dir: Path | None, shared: SharedPlace | None, *, back: bool) -> tuple[StorePlace, StorePlace]:
+def _there_or_back(
+    data_dir: Path | None, shared: SharedStoreAddress | None, *, back: bool
+) -> tuple[StorePlace, StorePlace]:
     """What is moved, and where to, if one of the two is a directory."""
     from cryostore.maintenance.migrate.place import DirectoryPlace, NodesPlace
 
@@ -128,7 +130,7 @@ def _there_or_back(data_dir: Path | None, shared: SharedPlace | None, *, back: b
 
 
 def _between(
-    data_dir: Path | None, shared: SharedPlace | None, to_catalog: str | None, to_blobs: str | None
+    data_dir: Path | None, shared: SharedStoreAddress | None, to_catalog: str | None, to_blobs: str | None
 ) -> tuple[StorePlace, StorePlace]:
     """The same, if both are shared stores."""
     from cryostore.maintenance.migrate.place import NodesPlace
@@ -144,7 +146,9 @@ def _between(
     return NodesPlace(shared), NodesPlace(shared._replace(catalog=to_catalog, blobs=to_blobs))
 
 
-def _move(source: StorePlace, target: StorePlace, shared: SharedPlace, *, verify_data: bool, as_json: bool) -> int:
+def _move(
+    source: StorePlace, target: StorePlace, shared: SharedStoreAddress, *, verify_data: bool, as_json: bool
+) -> int:
     from cryostore.core.ids import random_id
     from cryostore.core.time import wall_clock
     from cryostore.maintenance.migrate.place import migrate_store
@@ -158,7 +162,7 @@ def _move(source: StorePlace, target: StorePlace, shared: SharedPlace, *, verify
     return 0 if outcome.is_clean else WITH_ISSUES
 
 
-def _take_back(data_dir: Path | None, shared: SharedPlace | None, *, as_json: bool) -> int:
+def _take_back(data_dir: Path | None, shared: SharedStoreAddress | None, *, as_json: bool) -> int:
     from cryostore.maintenance.migrate.place import DirectoryPlace, NodesPlace, take_back_store
 
     if data_dir is not None:

@@ -17,7 +17,7 @@ from cryostore.options.option import STORE, STORE_KEYS
 if TYPE_CHECKING:
     from cryostore.chunks.keyring import KeyringSource, Place
     from cryostore.service import Service, Settings
-    from cryostore.service.opening.open_shared import SharedPlace
+    from cryostore.service.opening.address import SharedStoreAddress
 
 DATA_DIR_DEFAULT = Path("cryo-data")
 
@@ -27,7 +27,7 @@ class StorePlace:
     """Which store is meant, and how its service behaves. Either of `data_dir` and `shared` is None."""
 
     data_dir: Path | None
-    shared: SharedPlace | None
+    shared: SharedStoreAddress | None
     keyring: str | None
     settings: Settings
 
@@ -82,15 +82,15 @@ def place_of_options(texts: dict[str, Any], config: Path | None) -> StorePlace:
     return StorePlace(_data_dir(values), shared_place(values), values.get("keyring"), settings_of(values))
 
 
-def shared_place(values: dict[str, Any]) -> SharedPlace | None:
+def shared_place(values: dict[str, Any]) -> SharedStoreAddress | None:
     """The shared store that options name; None if they name none. Raises ConfigurationError if a part is missing."""
-    from cryostore.service.opening.open_shared import SharedPlace
+    from cryostore.service.opening.address import SharedStoreAddress
 
     if _data_dir(values) is not None:
         return None
     if missing := [f"--{key}" for key in ("catalog", "blobs", "keyring") if key not in values]:
         raise ConfigurationError(f"a shared store needs {' and '.join(missing)}, too")
-    return SharedPlace(values["catalog"], values["blobs"], values["keyring"])
+    return SharedStoreAddress(values["catalog"], values["blobs"], values["keyring"])
 
 
 def _data_dir(values: dict[str, Any]) -> Path | None:

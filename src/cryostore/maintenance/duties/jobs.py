@@ -7,7 +7,7 @@ from functools import partial
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.rows import jobs, restore_jobs
 from cryostore.service import Context
-from cryostore.service.lineage.lineages import end
+from cryostore.service.lineages.ended_jobs import end_job
 
 JOBS_PER_ROUND = 100
 JOBS_PER_BATCH = 500
@@ -32,11 +32,11 @@ def end_overdue(context: Context) -> None:
         for job in jobs.overdue(transaction, now_ms=now_ms, idle_before_ms=idle_before_ms, limit=JOBS_PER_ROUND):
             if job.state != "RUNNING":
                 message = "The job did not start within its start window."
-                end(transaction, job, "EXPIRED", message, "Timeout", now_ms=now_ms)
+                end_job(transaction, job, "EXPIRED", message, "Timeout", now_ms=now_ms)
             elif job.complete_by_ms < now_ms:
                 message = "The job did not complete within its completion window."
-                end(transaction, job, "EXPIRED", message, "Timeout", now_ms=now_ms)
+                end_job(transaction, job, "EXPIRED", message, "Timeout", now_ms=now_ms)
             else:
-                end(transaction, job, "FAILED", "The agent gave no sign of life.", "Timeout", now_ms=now_ms)
+                end_job(transaction, job, "FAILED", "The agent gave no sign of life.", "Timeout", now_ms=now_ms)
 
     context.database.write(work)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cryostore.catalog.rows import lineages
 from cryostore.service import Context
-from cryostore.service.lineage.lineages import clean, settle
+from cryostore.service.lineages.ended_jobs import roll_back_job
+from cryostore.service.lineages.pruning import remove_unneeded_lineages
 
 LINEAGES_PER_ROUND = 100
 BATCHES_PER_LINEAGE = 200
@@ -13,9 +14,9 @@ BATCHES_PER_LINEAGE = 200
 def clean_dirty(context: Context) -> None:
     """Take back what jobs wrote that ended without a commit."""
     for segment in context.database.read(lambda transaction: lineages.dirty(transaction, LINEAGES_PER_ROUND)):
-        clean(context, segment, batches_max=BATCHES_PER_LINEAGE)
+        roll_back_job(context, segment, batches_max=BATCHES_PER_LINEAGE)
 
 
 def settle_retired(context: Context) -> None:
     """Remove lineages that nobody needs."""
-    settle(context, batches_max=BATCHES_PER_LINEAGE)
+    remove_unneeded_lineages(context, batches_max=BATCHES_PER_LINEAGE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryostore.catalog.rows import recovery_points
 from cryostore.service import Context
-from cryostore.service.lineage.lineages import forget
+from cryostore.service.lineages.pruning import delete_point
 
 POINTS_PER_ROUND = 20
 BATCHES_PER_POINT = 200
@@ -13,4 +13,4 @@ BATCHES_PER_POINT = 200
 def forget_deleted(context: Context) -> None:
     """Finish deletions that were begun."""
     for point in context.database.read(lambda transaction: recovery_points.deleting(transaction, POINTS_PER_ROUND)):
-        forget(context, point, batches_max=BATCHES_PER_POINT)
+        delete_point(context, point, batches_max=BATCHES_PER_POINT)

@@ -7,7 +7,7 @@ from itertools import islice
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.rows import jobs, uploads
 from cryostore.service import Context
-from cryostore.service.lineage.lineages import delete_uploads
+from cryostore.service.lineages.ended_jobs import delete_uploads
 
 JOBS_PER_ROUND = 100
 BATCHES_PER_JOB = 200

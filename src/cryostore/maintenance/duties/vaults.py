@@ -5,7 +5,7 @@ from __future__ import annotations
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.rows import chunks, vaults
 from cryostore.service import Context
-from cryostore.service.lineage.lineages import repeat
+from cryostore.service.lineages.pruning import run_in_batches
 
 ROWS_PER_BATCH = 5000
 BATCHES_PER_ROUND = 200
@@ -24,4 +24,4 @@ def delete_chunks_of_deleted(context: Context) -> None:
         return vault_id is None
 
     if context.database.read(gone) is not None:
-        repeat(context, work, BATCHES_PER_ROUND)
+        run_in_batches(context, work, BATCHES_PER_ROUND)

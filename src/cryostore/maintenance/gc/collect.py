@@ -44,7 +44,11 @@ from cryostore.maintenance.gc.run import Outcome, Run
 from cryostore.maintenance.gc.sweep import sweep
 from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
-from cryostore.service.lineage.unknown_commits import OutdatedCatalogError, compare, require_none
+from cryostore.service.records.unknown_commits import (
+    OutdatedCatalogError,
+    count_unknown_commits,
+    require_no_unknown_commits,
+)
 
 FALSE_SHARE_MAX = 0.05
 """A run that keeps more of the garbage by mistake says so."""
@@ -64,11 +68,11 @@ def collect(
     """
     quarantine_ms = context.settings.quarantine_ms if quarantine_ms is None else quarantine_ms
     if dry_run:
-        context.database.read(require_none)
+        context.database.read(require_no_unknown_commits)
         yield from _steps(Run.begin(context, outcome, quarantine_ms=quarantine_ms, dry_run=True))
         return
     with claimed(context, COLLECTION) as claim:
-        if count := compare(claim.context.database, context.records):
+        if count := count_unknown_commits(claim.context.database, context.records):
             raise OutdatedCatalogError(count)
         run = Run.begin(claim.context, outcome, quarantine_ms=quarantine_ms, dry_run=False)
         yield from claim.saying(_steps(run))

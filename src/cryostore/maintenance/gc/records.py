@@ -8,12 +8,12 @@ from cryostore.catalog.rows import records
 from cryostore.maintenance.gc.run import Run
 from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
-from cryostore.service.lineage.records import record_due
+from cryostore.service.records.recording import write_due_records
 
 
 def write_due(context: Context) -> None:
     """Bring all records up to date."""
-    while not record_due(context):
+    while not write_due_records(context):
         pass
 
 

@@ -33,7 +33,7 @@ from cryostore.core.errors import (
 )
 from cryostore.core.limits import KIB
 from cryostore.maintenance.migrate.side import Side
-from cryostore.service.keys import VaultKeys
+from cryostore.service.vault_keys import VaultKeys
 
 ROWS_PER_PAGE = 1000
 SALVAGED_BYTES = 4 * KIB

@@ -20,7 +20,7 @@ from cryostore.catalog.rows import keys
 from cryostore.catalog.rows.keys import WrappedRow
 from cryostore.chunks.keyring import MAGIC, Keyring, unwrap
 from cryostore.core.digest import sha256
-from cryostore.service.keys import MOVED, TOKEN_SECRET
+from cryostore.service.store_keyring import MOVED_KEY_ID_PREFIX, TOKEN_SECRET
 
 TOKEN_BEFORE = "token before the move"  # noqa: S105 - the name of a secret, not one
 HEAD = MAGIC + b"\x01"
@@ -41,14 +41,19 @@ class Mark(msgspec.Struct, frozen=True):
 
     def encode(self) -> bytes:
         """The mark in the form of a wrapped key that nothing opens."""
-        name = (MOVED + WORDS[self.kind] + self.other).encode()[:NAME_BYTES_MAX].decode(errors="ignore").encode()
+        name = (
+            (MOVED_KEY_ID_PREFIX + WORDS[self.kind] + self.other)
+            .encode()[:NAME_BYTES_MAX]
+            .decode(errors="ignore")
+            .encode()
+        )
         return HEAD + bytes([len(name)]) + name + msgspec.json.encode(self)
 
 
 def decode(wrapped: bytes | None) -> Mark | None:
     """The mark that stands in the place of a wrapped secret; None if none does."""
     start = len(HEAD) + 1
-    if wrapped is None or not (wrapped.startswith(HEAD) and wrapped[start:].startswith(MOVED.encode())):
+    if wrapped is None or not (wrapped.startswith(HEAD) and wrapped[start:].startswith(MOVED_KEY_ID_PREFIX.encode())):
         return None
     return msgspec.json.decode(wrapped[start + wrapped[start - 1] :], type=Mark)
 

@@ -29,10 +29,11 @@ from cryostore.maintenance.migrate import mark as migrate_mark
 from cryostore.maintenance.migrate.gate import take_back
 from cryostore.maintenance.migrate.run import Moved, is_settled, migrate
 from cryostore.maintenance.migrate.side import Side, Step
-from cryostore.service.in_use import InUse, sole_use
+from cryostore.service.opening.address import SharedStoreAddress, is_url
+from cryostore.service.opening.in_use import InUse, sole_use
 from cryostore.service.opening.keyring import KEYRING
 from cryostore.service.opening.open import CATALOG, open_service
-from cryostore.service.opening.open_shared import SharedPlace, is_url, open_shared_service
+from cryostore.service.opening.open_shared import open_shared_service
 from cryostore.service.reserve import ReservedDatabase
 from cryostore.service.service import Service
 
@@ -95,7 +96,7 @@ class DirectoryPlace:
 class NodesPlace:
     """A shared store."""
 
-    place: SharedPlace
+    place: SharedStoreAddress
 
     @property
     def name(self) -> str:

@@ -26,8 +26,8 @@ from cryostore.catalog.tables import TABLES, Table
 from cryostore.core.errors import DamagedDataError
 from cryostore.maintenance.migrate.mark import TOKEN_BEFORE
 from cryostore.maintenance.migrate.side import Side, Step
-from cryostore.service.keys import TOKEN_SECRET
 from cryostore.service.opening.identity import IDENTITY
+from cryostore.service.store_keyring import TOKEN_SECRET
 
 ROWS_PER_PAGE = 500
 ROWS_PER_BATCH = 500

@@ -20,7 +20,7 @@ from cryostore.core.digest import sha256
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavailableError
 from cryostore.maintenance.migrate.blobs import WORKERS, Wanted, batches, portions, wanted_blobs
 from cryostore.maintenance.migrate.side import Side, Step
-from cryostore.service.keys import VaultKeys
+from cryostore.service.vault_keys import VaultKeys
 
 SAMPLED = 50
 """One blob in so many is read again, unless all are."""

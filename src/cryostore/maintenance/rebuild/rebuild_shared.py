@@ -32,9 +32,10 @@ from cryostore.core.ids import NewId, random_id
 from cryostore.core.time import Clock
 from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
-from cryostore.service.keys import TOKEN_SECRET, StoreKeyring
+from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.identity import Identity, insert_identity, wrapped_identity
-from cryostore.service.opening.open_shared import SharedPlace, clock_of
+from cryostore.service.opening.open_shared import clock_of
+from cryostore.service.store_keyring import TOKEN_SECRET, StoreKeyring
 
 Answer = TypeVar("Answer")
 CLAIM = "rebuilding"
@@ -72,7 +73,7 @@ class ClaimedDatabase:
 
 
 def rebuild_shared(
-    place: SharedPlace, outcome: Rebuilt, *, clock: Clock | None = None, new_id: NewId = random_id
+    place: SharedStoreAddress, outcome: Rebuilt, *, clock: Clock | None = None, new_id: NewId = random_id
 ) -> Iterator[Progress]:
     """Make the catalog of a shared store anew from its blobs and its keyring, into an empty database, step by step.
 
@@ -104,7 +105,7 @@ def rebuild_shared(
         claimed.write(partial(_settle, ring=ring, identity=identity))
 
 
-def _unfinished(transaction: Transaction, place: SharedPlace) -> bytes | None:
+def _unfinished(transaction: Transaction, place: SharedStoreAddress) -> bytes | None:
     """The claim of a run that did not come to its end, if there is one. Raises ConfigurationError if there is more."""
     claim = keys.secret(transaction, CLAIM)
     if wrapped_identity(transaction) is not None or (claim is None and _holds_rows(transaction)):
@@ -130,7 +131,7 @@ def _require_keyring(records: Records) -> None:
             records.get_wrapped(name)
 
 
-def _next_identity(place: SharedPlace, blobs: BlobStore, new_id: NewId) -> Identity:
+def _next_identity(place: SharedStoreAddress, blobs: BlobStore, new_id: NewId) -> Identity:
     """Put the next marker beside the blobs: from now on no other catalog goes with them."""
     marker = newest_marker(blobs)
     if marker is None:

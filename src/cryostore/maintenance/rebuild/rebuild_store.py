@@ -16,7 +16,7 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.core.time import Clock
 from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
-from cryostore.service.in_use import sole_use
+from cryostore.service.opening.in_use import sole_use
 from cryostore.service.opening.open import CATALOG
 
 MAKING = "catalog.rebuilding"

@@ -11,7 +11,7 @@ from cryostore.catalog.rows.records import COMMIT, STORE, VAULT, RecordKey
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.records import RecordName, Records
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavailableError, StorageUnavailableError
-from cryostore.service.lineage.records import CommitRecord, StoreRecord, VaultRecord, decode
+from cryostore.service.records.format import CommitRecord, StoreRecord, VaultRecord, decode
 
 Losses = list[str]
 """What could not be read, for people."""

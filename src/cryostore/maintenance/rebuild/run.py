@@ -1,6 +1,6 @@
 """Rebuilding the catalog from the blobs and the keyring alone, into a database that is empty.
 
-Lives here: the order of the work. Does not live here: what records say (`service.lineage.records`), and which of
+Lives here: the order of the work. Does not live here: what records say (`service.records.recording`), and which of
 them hold (`recorded`), what packs hold (`pack_index`), the files around it all (`rebuild_store`).
 
 1. The vaults with their keys, and the access keys, come from their records. What can be unwrapped with the keyring only
@@ -53,9 +53,9 @@ from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.rebuild.recorded import READ_ERRORS, Held, Losses, Recorded
 from cryostore.maintenance.verification.pack_index import Found, sound_envelopes
-from cryostore.service.keys import VaultKeys
-from cryostore.service.lineage.records import CommitRecord
 from cryostore.service.opening.open import TOKEN_SECRET, new_token_secret
+from cryostore.service.records.format import CommitRecord
+from cryostore.service.vault_keys import VaultKeys
 
 ENVELOPES_PER_BATCH = 1000
 ROWS_PER_BATCH = 500

@@ -19,8 +19,9 @@ from cryostore.maintenance.verification import finding
 from cryostore.maintenance.verification.finding import Findings
 from cryostore.maintenance.verification.opened_keys import OpenedKeys
 from cryostore.service import Context
-from cryostore.service.lineage.records import CommitRecord, StoreRecord, VaultRecord, decode, record
-from cryostore.service.lineage.unknown_commits import unknown_commits, words
+from cryostore.service.records.format import CommitRecord, StoreRecord, VaultRecord, decode
+from cryostore.service.records.recording import update_record
+from cryostore.service.records.unknown_commits import find_unknown_commits, unknown_commits_message
 
 ROWS_PER_PAGE = 200
 KINDS: dict[str, Any] = {STORE: StoreRecord, VAULT: VaultRecord, COMMIT: CommitRecord}
@@ -40,9 +41,9 @@ class RecordCheck:
             problem = self._problem(row)
             if problem is not None and self._find(row.key) == row:  # else it was written anew, or is no more
                 findings.add(finding.RECORD_DAMAGED, f"{_words(row.key)}: {problem}")
-        unknown = set(unknown_commits(self._context.database, self._context.records))
+        unknown = set(find_unknown_commits(self._context.database, self._context.records))
         if unknown:
-            findings.add(finding.COMMIT_UNKNOWN, words(len(unknown)), count=0)
+            findings.add(finding.COMMIT_UNKNOWN, unknown_commits_message(len(unknown)), count=0)
         for key in sorted(unknown):
             findings.add(finding.COMMIT_UNKNOWN, _words(key))
         for name in self._context.records.names():
@@ -64,7 +65,7 @@ class RecordCheck:
                 continue
             if not dry_run:
                 self._context.database.write(partial(records.touch_known, key=row.key))
-                record(self._context, row.key)
+                update_record(self._context, row.key)
             yield row.key
 
     def _rows(self) -> Iterator[RecordRow]:

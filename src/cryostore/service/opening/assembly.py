@@ -32,22 +32,23 @@ from cryostore.core.errors import (
 from cryostore.core.ids import NewId
 from cryostore.core.limits import Limits
 from cryostore.core.time import Clock
-from cryostore.service.access import wrapping_context
+from cryostore.service.access import access_key_context
 from cryostore.service.arns import Arns
 from cryostore.service.context import Context
-from cryostore.service.keys import MOVED, TOKEN_SECRET, StoreKeyring, VaultKeys
-from cryostore.service.lineage.records import record_due, touch_store, touch_vault
-from cryostore.service.lineage.unknown_commits import NAMES_AT_OPENING, compare
+from cryostore.service.records.recording import mark_store_changed, mark_vault_changed, write_due_records
+from cryostore.service.records.unknown_commits import NAMES_AT_OPENING, count_unknown_commits
 from cryostore.service.settings import Settings
+from cryostore.service.store_keyring import MOVED_KEY_ID_PREFIX, TOKEN_SECRET, StoreKeyring
 from cryostore.service.tokens import Tokens
+from cryostore.service.vault_keys import VaultKeys
 
 DEFAULT_VAULT = "Default"
 ACCESS_KEY_ALPHABET = string.ascii_uppercase + "234567"
 
 
-def keyring_refused(place: str, keyring: str, error: KeyUnavailableError) -> ConfigurationError:
+def keyring_refused_error(place: str, keyring: str, error: KeyUnavailableError) -> ConfigurationError:
     """What to tell the operator who opens the store at `place` with a keyring that lacks its key, or a moved store."""
-    _, moved, words = error.message.partition(MOVED)
+    _, moved, words = error.message.partition(MOVED_KEY_ID_PREFIX)
     if moved:
         return ConfigurationError(
             f"{place} cannot be opened: {words}",
@@ -59,7 +60,7 @@ def keyring_refused(place: str, keyring: str, error: KeyUnavailableError) -> Con
     )
 
 
-def fill(
+def fill_new_store(
     database: Database,
     vault_keys: VaultKeys,
     clock: Clock,
@@ -81,7 +82,7 @@ def fill(
         keys.insert_secret(transaction, TOKEN_SECRET, new_token_secret(active))
         access_key_id = "AKIA" + "".join(secrets.choice(ACCESS_KEY_ALPHABET) for _ in range(16))
         secret = secrets.token_urlsafe(30)
-        wrapped = active.wrap(secret.encode(), wrapping_context(access_key_id))
+        wrapped = active.wrap(secret.encode(), access_key_context(access_key_id))
         keys.insert_access_key(transaction, access_key_id=access_key_id, wrapped=wrapped, root=True, created_ms=now_ms)
         vault = vaults.insert(
             transaction,
@@ -91,10 +92,10 @@ def fill(
             tags=msgspec.json.encode({}).decode(),
             created_ms=now_ms,
         )
-        touch_store(transaction)
+        mark_store_changed(transaction)
         if vault is not None:
             vault_keys.create(transaction, vault.vault_id, uuid.UUID(new_id()).bytes, now_ms=now_ms)
-            touch_vault(transaction, vault.vault_id)
+            mark_vault_changed(transaction, vault.vault_id)
         more(transaction)
 
     database.write(work)
@@ -105,7 +106,7 @@ def new_token_secret(key: MasterKey) -> bytes:
     return key.wrap(secrets.token_bytes(32), TOKEN_SECRET.encode())
 
 
-def recover(database: Database, blobs: BlobStore) -> None:
+def recover_packs(database: Database, blobs: BlobStore) -> None:
     """Close the packs of processes that are gone, and cut off envelopes they did not finish."""
     for pack_id in database.read(packs.open_packs):
         try:
@@ -120,7 +121,7 @@ def recover(database: Database, blobs: BlobStore) -> None:
             database.write(partial(packs.close, name=pack_id))
 
 
-def context_over(
+def build_context(
     database: Database,
     blobs: BlobStore,
     vault_keys: VaultKeys,
@@ -151,8 +152,8 @@ def context_over(
         reserve=reserve,
     )
     with contextlib.suppress(StorageUnavailableError):
-        compare(database, context.records, limit=NAMES_AT_OPENING)
+        count_unknown_commits(database, context.records, limit=NAMES_AT_OPENING)
     # To be read, a store needs no room, and not the keys of all vaults; the duties try again.
     with contextlib.suppress(StorageUnavailableError, KeyUnavailableError):
-        record_due(context)
+        write_due_records(context)
     return context

@@ -10,7 +10,7 @@ from cryostore.catalog.database import Database
 from cryostore.catalog.rows import keys
 from cryostore.chunks.durable_files import staged_file, storage_errors, sync_directory
 from cryostore.chunks.keyring import Keyring, unwrap
-from cryostore.service.access import wrapping_context
+from cryostore.service.access import access_key_context
 
 
 class RootKey(NamedTuple):
@@ -25,7 +25,7 @@ def root_key(database: Database, keyring: Keyring) -> RootKey | None:
     row = database.read(keys.root_access_key)
     if row is None:
         return None
-    return RootKey(row.access_key_id, unwrap(keyring, row.wrapped, wrapping_context(row.access_key_id)).decode())
+    return RootKey(row.access_key_id, unwrap(keyring, row.wrapped, access_key_context(row.access_key_id)).decode())
 
 
 def write_credentials(path: Path, key: RootKey, region: str) -> None:

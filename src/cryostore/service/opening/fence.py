@@ -16,7 +16,7 @@ from cryostore.core.digest import Buffer
 from cryostore.core.errors import StorageUnavailableError
 
 
-def fenced(blobs: BlobStore, number: int) -> BlobStore:
+def fence_blobs(blobs: BlobStore, number: int) -> BlobStore:
     """The blobs, for who goes by the marker of this number; can all that they can."""
     if isinstance(blobs, Appendable):
         return FencedAppendable(blobs, number)

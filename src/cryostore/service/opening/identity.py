@@ -24,7 +24,7 @@ from cryostore.chunks.blobs import BlobStore
 from cryostore.chunks.keyring import unwrap
 from cryostore.chunks.marker import Marker, newest_marker
 from cryostore.core.errors import ConfigurationError, DamagedDataError
-from cryostore.service.keys import StoreKeyring, still
+from cryostore.service.store_keyring import StoreKeyring, unwrap_current
 
 IDENTITY = "identity"
 """The name of the row among the secrets of the store."""
@@ -72,7 +72,7 @@ def insert_identity(transaction: Transaction, keyring: StoreKeyring, identity: I
 
 def find_identity(database: Database, keyring: StoreKeyring) -> Kept | None:
     """The row; None in a catalog without one. Raises KeyUnavailableError, DamagedDataError."""
-    return still(lambda: database.read(wrapped_identity), lambda wrapped: _opened(keyring, wrapped))
+    return unwrap_current(lambda: database.read(wrapped_identity), lambda wrapped: _opened(keyring, wrapped))
 
 
 def replace_identity(database: Database, keyring: StoreKeyring, kept: Kept, identity: Identity) -> bool:

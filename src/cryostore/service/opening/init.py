@@ -30,9 +30,8 @@ from cryostore.chunks.records import PREFIX as RECORDS_PREFIX
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.time import Clock
-from cryostore.service.keys import TOKEN_SECRET, StoreKeyring, VaultKeys
-from cryostore.service.lineage.records import record_due
-from cryostore.service.opening.assembly import fill
+from cryostore.service.opening.address import SharedStoreAddress, is_url
+from cryostore.service.opening.assembly import fill_new_store
 from cryostore.service.opening.credentials import RootKey, root_key, write_credentials
 from cryostore.service.opening.identity import (
     Identity,
@@ -43,8 +42,11 @@ from cryostore.service.opening.identity import (
     require_marker,
     wrapped_identity,
 )
-from cryostore.service.opening.open_shared import SharedPlace, clock_of, explained, is_url, open_shared_service
+from cryostore.service.opening.open_shared import clock_of, explain_key_errors, open_shared_service
+from cryostore.service.records.recording import write_due_records
 from cryostore.service.settings import Settings
+from cryostore.service.store_keyring import TOKEN_SECRET, StoreKeyring
+from cryostore.service.vault_keys import VaultKeys
 
 FIRST = 1
 """The number of a store's first marker."""
@@ -67,7 +69,7 @@ class Initialised:
 
 
 def init(
-    place: SharedPlace,
+    place: SharedStoreAddress,
     credentials: Path | None,
     *,
     region: str | None = None,
@@ -106,11 +108,11 @@ def init(
         if is_new and credentials is not None and credentials.exists():
             raise _taken(credentials)
         source, made_keyring = _keyring(place, new_id, on_keyring_created, may_create=is_new)
-        opened.enter_context(explained(place, source))
+        opened.enter_context(explain_key_errors(place, source))
         ring = StoreKeyring(database, source)
         if is_new:
             first = _first(place, region, account_id, new_id)
-            fill(
+            fill_new_store(
                 database,
                 VaultKeys(database, ring),
                 clock or clock_of(database),
@@ -141,7 +143,7 @@ def _check_names(region: str | None, account_id: str | None) -> None:
         raise ConfigurationError(f"--account-id is {account_id!r}: it must be 12 digits", hint="000000000000")
 
 
-def _require_no_foreign_data(place: SharedPlace, blobs: BlobStore, marker: Marker | None) -> None:
+def _require_no_foreign_data(place: SharedStoreAddress, blobs: BlobStore, marker: Marker | None) -> None:
     """Refuse blobs that were there before any store was prepared for them."""
     if marker is not None:
         return
@@ -153,7 +155,7 @@ def _require_no_foreign_data(place: SharedPlace, blobs: BlobStore, marker: Marke
             )
 
 
-def _is_new(place: SharedPlace, database: Database) -> bool:
+def _is_new(place: SharedStoreAddress, database: Database) -> bool:
     """Whether nothing is in the catalog yet. Raises ConfigurationError if it is not that of a shared store."""
     if database.read(wrapped_identity) is not None:
         return False
@@ -166,7 +168,7 @@ def _is_new(place: SharedPlace, database: Database) -> bool:
 
 
 def _keyring(
-    place: SharedPlace, new_id: NewId, on_created: Callable[[Path], None], *, may_create: bool
+    place: SharedStoreAddress, new_id: NewId, on_created: Callable[[Path], None], *, may_create: bool
 ) -> tuple[KeyringSource, bool]:
     """The keyring, and whether it was made now."""
     path = parse_keyring_uri(place.keyring).path
@@ -183,7 +185,7 @@ def _keyring(
     )
 
 
-def _first(place: SharedPlace, region: str | None, account_id: str | None, new_id: NewId) -> Identity:
+def _first(place: SharedStoreAddress, region: str | None, account_id: str | None, new_id: NewId) -> Identity:
     """What a new store is to be."""
     unsaid = Settings()
     return Identity(
@@ -197,7 +199,7 @@ def _first(place: SharedPlace, region: str | None, account_id: str | None, new_i
 
 
 def _bound(
-    place: SharedPlace, database: Database, ring: StoreKeyring, blobs: BlobStore, new_id: NewId
+    place: SharedStoreAddress, database: Database, ring: StoreKeyring, blobs: BlobStore, new_id: NewId
 ) -> tuple[Identity, bool]:
     """Bring catalog and blobs together; answers which store it is, and whether they had been together before."""
     kept = find_identity(database, ring)
@@ -219,7 +221,7 @@ def _bound(
     return identity, False
 
 
-def _made_anew(place: SharedPlace, database: Database, ring: StoreKeyring, kept: Kept, new_id: NewId) -> Kept:
+def _made_anew(place: SharedStoreAddress, database: Database, ring: StoreKeyring, kept: Kept, new_id: NewId) -> Kept:
     """Another identity for a store that was to have its blobs elsewhere, where a marker may lie by now."""
     identity = _with(kept.identity, store_id=new_id(), token=new_id(), blobs=place.shown_blobs)
     if not replace_identity(database, ring, kept, identity):
@@ -244,11 +246,11 @@ def _require_same(identity: Identity, region: str | None, account_id: str | None
             )
 
 
-def _write_records(place: SharedPlace, clock: Clock | None) -> None:
+def _write_records(place: SharedStoreAddress, clock: Clock | None) -> None:
     """Open the store as a node does, and write what a rebuilding of the catalog would need."""
     service = open_shared_service(place, clock=clock)
     try:
-        while not record_due(service.context):
+        while not write_due_records(service.context):
             pass
     finally:
         service.close()

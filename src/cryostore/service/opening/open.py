@@ -25,14 +25,21 @@ from cryostore.core.ids import NewId, random_id
 from cryostore.core.limits import Limits
 from cryostore.core.time import Clock, wall_clock
 from cryostore.service.access import AccessKeys
-from cryostore.service.in_use import InUse
-from cryostore.service.keys import TOKEN_SECRET, StoreKeyring, VaultKeys
-from cryostore.service.opening.assembly import context_over, fill, keyring_refused, new_token_secret, recover
+from cryostore.service.opening.assembly import (
+    build_context,
+    fill_new_store,
+    keyring_refused_error,
+    new_token_secret,
+    recover_packs,
+)
 from cryostore.service.opening.credentials import root_key, write_credentials
+from cryostore.service.opening.in_use import InUse
 from cryostore.service.opening.keyring import KEYRING, keyring_of
 from cryostore.service.reserve import ReservedBlobs, ReservedDatabase
 from cryostore.service.service import Service
 from cryostore.service.settings import Settings
+from cryostore.service.store_keyring import TOKEN_SECRET, StoreKeyring
+from cryostore.service.vault_keys import VaultKeys
 
 __all__ = ["CATALOG", "CREDENTIALS", "KEYRING", "TOKEN_SECRET", "new_token_secret", "open_service"]
 
@@ -71,11 +78,11 @@ def open_service(
         opened.callback(blobs.close)
         ring = StoreKeyring(database, source)
         vault_keys = VaultKeys(database, ring)
-        fill(database, vault_keys, clock, new_id)
+        fill_new_store(database, vault_keys, clock, new_id)
         _write_credentials(data_dir, database, ring, settings)
-        recover(database, blobs)
+        recover_packs(database, blobs)
         reserve.take_back()
-        context = context_over(
+        context = build_context(
             database,
             blobs,
             vault_keys,
@@ -86,7 +93,7 @@ def open_service(
             reserve=reserve,
         )
         opened.pop_all()
-    return Service(context, AccessKeys(database, ring, clock), blobs, in_use)
+    return Service(context, AccessKeys(database, ring, clock), blobs, release=in_use.close)
 
 
 @contextmanager
@@ -135,7 +142,7 @@ def _explained(data_dir: Path, source: KeyringSource) -> Iterator[None]:
     try:
         yield
     except KeyUnavailableError as error:
-        raise keyring_refused(str(data_dir), source.place, error) from None
+        raise keyring_refused_error(str(data_dir), source.place, error) from None
 
 
 def _write_credentials(data_dir: Path, database: Database, keyring: StoreKeyring, settings: Settings) -> None:

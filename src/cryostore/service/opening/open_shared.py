@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode
 
-from cryostore.catalog import POSTGRES, NoCatalogError, open_catalog
 from cryostore.catalog.database import Database
-from cryostore.chunks.blobs import BlobStore, open_blobs
-from cryostore.chunks.keyring import KeyringSource, open_keyring, parse_keyring_uri
+from cryostore.chunks.blobs import BlobStore
+from cryostore.chunks.keyring import KeyringSource
 from cryostore.chunks.marker import is_superseded
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError, KeyUnavailableError
 from cryostore.core.ids import NewId, random_id
@@ -24,64 +20,18 @@ from cryostore.core.limits import Limits
 from cryostore.core.time import Clock, wall_clock
 from cryostore.core.traffic import Traffic
 from cryostore.service.access import AccessKeys
-from cryostore.service.keys import StoreKeyring, VaultKeys
-from cryostore.service.opening.assembly import context_over, keyring_refused, recover
-from cryostore.service.opening.fence import fenced
-from cryostore.service.opening.identity import INIT_HINT, Identity, require_identity
+from cryostore.service.opening.address import SharedStoreAddress
+from cryostore.service.opening.assembly import build_context, keyring_refused_error, recover_packs
+from cryostore.service.opening.fence import fence_blobs
+from cryostore.service.opening.identity import Identity, require_identity
 from cryostore.service.service import Service
 from cryostore.service.settings import Settings
-
-TELLING = ("endpoint", "account", "host", "hostaddr", "port", "dbname", "service")
-"""The options of a URL without which one place may be taken for another. None of them is secret."""
-
-
-class SharedPlace(NamedTuple):
-    """Where a shared store is: the URLs of its catalog and of its blobs, and its keyring as `--keyring` names it.
-
-    A path will do for a URL, for stores that only one machine uses.
-    """
-
-    catalog: str
-    blobs: str
-    keyring: str
-
-    @property
-    def shown_catalog(self) -> str:
-        """The catalog's URL without anything secret."""
-        return without_secrets(self.catalog)
-
-    @property
-    def shown_blobs(self) -> str:
-        """The blobs' URL without anything secret."""
-        return without_secrets(self.blobs)
-
-    def open_catalog(self, *, create: bool = True, migrate: bool = True) -> Database:
-        """Open the catalog, and make one that is not there, or refuse it. Without `migrate` its schema stays as it is.
-
-        Raises ConfigurationError, StorageUnavailableError.
-        """
-        path = None if is_url(self.catalog) else Path(self.catalog)
-        if not create and path is not None and not path.exists():
-            raise NoCatalogError(f"there is no catalog at {path}", hint=INIT_HINT)
-        return open_catalog(path or self.catalog, create=create, migrate=migrate)
-
-    def open_blobs(self) -> BlobStore:
-        """Open the place of the blobs. Raises ConfigurationError, StorageUnavailableError."""
-        return open_blobs(self.blobs)
-
-    def open_keyring(self) -> KeyringSource:
-        """Open the keyring, which must be there. Raises ConfigurationError."""
-        place = parse_keyring_uri(self.keyring)
-        if place.path is not None and not place.path.exists():
-            raise ConfigurationError(
-                f"keyring {place.path} is missing, and without it nothing in the store can be read",
-                hint="put the store's keyring there, or name it with --keyring; a new one would open nothing",
-            )
-        return open_keyring(place)
+from cryostore.service.store_keyring import StoreKeyring
+from cryostore.service.vault_keys import VaultKeys
 
 
 def open_shared_service(
-    place: SharedPlace,
+    place: SharedStoreAddress,
     *,
     clock: Clock | None = None,
     new_id: NewId = random_id,
@@ -96,14 +46,14 @@ def open_shared_service(
     """
     with ExitStack() as opened:
         source = place.open_keyring()
-        opened.enter_context(explained(place, source))
+        opened.enter_context(explain_key_errors(place, source))
         database = place.open_catalog(create=False)
         opened.callback(database.close)
         blobs = place.open_blobs()
         opened.callback(blobs.close)
         ring = StoreKeyring(database, source)
         identity = require_identity(database, ring, blobs, place.shown_blobs)
-        service = service_over(
+        service = build_service(
             database,
             blobs,
             VaultKeys(database, ring),
@@ -117,7 +67,7 @@ def open_shared_service(
     return service
 
 
-def service_over(
+def build_service(
     database: Database,
     blobs: BlobStore,
     vault_keys: VaultKeys,
@@ -129,9 +79,9 @@ def service_over(
     settings: Settings,
 ) -> Service:
     """The service on the opened parts of a shared store. Raises KeyUnavailableError, StorageUnavailableError."""
-    recover(database, blobs)
-    guarded = fenced(blobs, identity.number)
-    context = context_over(
+    recover_packs(database, blobs)
+    guarded = fence_blobs(blobs, identity.number)
+    context = build_context(
         database,
         guarded,
         vault_keys,
@@ -159,34 +109,11 @@ def clock_of(database: Database) -> Clock:
 
 
 @contextmanager
-def explained(place: SharedPlace, source: KeyringSource) -> Iterator[None]:
+def explain_key_errors(place: SharedStoreAddress, source: KeyringSource) -> Iterator[None]:
     """At the opening of a store, a key that is missing or does not fit is for the operator to put right."""
     try:
         yield
     except KeyUnavailableError as error:
-        raise keyring_refused(place.shown_catalog, source.place, error) from None
+        raise keyring_refused_error(place.shown_catalog, source.place, error) from None
     except BlobNotFoundError as error:
         raise ConfigurationError(f"{place.shown_blobs} cannot be used: {error.message}") from None
-
-
-def is_url(place: str) -> bool:
-    """Whether a place is a URL, and no path."""
-    scheme, found, _ = place.partition("://")
-    return bool(found) and scheme.replace("+", "").isalnum()
-
-
-def without_secrets(place: str) -> str:
-    """A place for people: a URL without its password, and of its options those alone that tell places apart."""
-    if not is_url(place):
-        return str(Path(place).absolute())
-    scheme, _, rest = place.partition("://")  # by hand: `urlsplit` knows nothing of several hosts
-    named, at, after = rest.partition("@")
-    if place.startswith(POSTGRES) and at and "/" not in named:
-        rest = after  # libpq takes for names all up to here, also what has a "?" in it
-    else:
-        named = ""
-    where, _, options = rest.partition("?")
-    misread, _, where = where.rpartition("@")
-    user = (named or misread).partition(":")[0]
-    query = urlencode([pair for pair in parse_qsl(options) if pair[0] in TELLING], safe=":/,")
-    return f"{scheme}://{f'{user}@' if user else ''}{where}{f'?{query}' if query else ''}"

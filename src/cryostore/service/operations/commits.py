@@ -26,11 +26,13 @@ from cryostore.model.jobs import (
 )
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.lineage.lineages import BATCH_ROWS, bind, clean, delete_uploads, end, restore_metadata
-from cryostore.service.lineage.records import record, record_commit
+from cryostore.service.lineages.ended_jobs import delete_uploads, end_job, roll_back_job
+from cryostore.service.lineages.pruning import BATCH_ROWS
+from cryostore.service.lineages.start_job import start_job
 from cryostore.service.operations.damage import damaged_objects
 from cryostore.service.operations.jobs import arguments_digest, find_job, no_job
-from cryostore.service.text_maps import check_map
+from cryostore.service.operations.text_maps import check_map, parse_map
+from cryostore.service.records.recording import update_record, write_commit_record
 
 BASE_SUFFIX = "-BASE"
 """What makes a backup job's id the id to read its base with."""
@@ -76,7 +78,7 @@ def commit_after(
     if operation.outcome == "FAILED":
         return _give_up(context, job, operation, digest)
     if job.state != "RUNNING":
-        job = bind(context, job)
+        job = start_job(context, job)
     segment = job.segment
     view = context.database.read(lambda transaction: lineages.view(transaction, segment)) if segment else ()
     counted = None if operation.objects_checksum is None else _objects_checksum(context, job, view)
@@ -95,7 +97,7 @@ def commit_after(
         return _ended(context, committed, digest)
     if committed.uploads_left:
         delete_uploads(context, job.job_id)
-    record_commit(context, committed.record, committed.point, committed.job, view)
+    write_commit_record(context, committed.record, committed.point, committed.job, view)
     return _answer(context, committed.job)
 
 
@@ -115,7 +117,7 @@ def _ended(context: Context, job: JobRow, digest: bytes) -> CommitBackupJobOutpu
             f"BackupJobId: {job.job_id} is {job.state} and cannot be committed", state=job.state
         )
     if job.state == "COMPLETED" and job.segment is not None:
-        record(context, of_commit(job.segment))
+        update_record(context, of_commit(job.segment))
     return _answer(context, job)
 
 
@@ -137,13 +139,13 @@ def _give_up(context: Context, job: JobRow, operation: CommitBackupJob, digest: 
         if current.state in ("CREATED", "PENDING", "RUNNING"):
             message = operation.status_message or "The agent gave the job up."
             category = operation.message_category or "AgentError"
-            end(transaction, current, "FAILED", message, category, now_ms=context.clock())
+            end_job(transaction, current, "FAILED", message, category, now_ms=context.clock())
             jobs.set_commit_digest(transaction, job.job_id, digest)
         return find_job(transaction, job.job_id)
 
     current = context.database.write(work)
     if current.segment is not None:
-        clean(context, current.segment, batches_max=CLEAN_BATCHES_MAX)
+        roll_back_job(context, current.segment, batches_max=CLEAN_BATCHES_MAX)
     delete_uploads(context, current.job_id)
     return _ended(context, current, digest)
 
@@ -275,7 +277,7 @@ def get_incremental_base_backup(
     """Choose and pin the job's base if that has not happened, and tell which it is."""
     job = _job_for(context, operation.backup_job_id, operation.declaration.action, caller)
     if job.completed_ms is None:
-        job = bind(context, job)
+        job = start_job(context, job)
     if job.state != "RUNNING":
         raise JobStateConflictException(f"BackupJobId: {job.job_id} is {job.state}", state=job.state)
     base_id = job.base_point_id
@@ -290,7 +292,7 @@ def get_incremental_base_backup(
         base_backup_job_id=base.job_id,
         base_creation_date=seconds(base.created_ms),
         object_count=base.object_count,
-        base_restore_metadata=restore_metadata(base.restore_metadata),
+        base_restore_metadata=parse_map(base.restore_metadata),
         storage_job_id=job.job_id + BASE_SUFFIX,
         damaged_object_count=hurt.count or None,
         damaged_objects=hurt.names or None,

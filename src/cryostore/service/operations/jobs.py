@@ -35,9 +35,10 @@ from cryostore.model.restore_jobs import StartRestoreJob
 from cryostore.service.access import authorise
 from cryostore.service.arns import resource_type
 from cryostore.service.context import Caller, Context
-from cryostore.service.lineage.lineages import HEARTBEAT_SECONDS, clean, delete_uploads, end
+from cryostore.service.lineages.ended_jobs import delete_uploads, end_job, roll_back_job
+from cryostore.service.lineages.start_job import HEARTBEAT_SECONDS
+from cryostore.service.operations.pages import asked, cut
 from cryostore.service.operations.vaults import check_tags, vault_by_name, vault_name
-from cryostore.service.pages import asked, cut
 
 ALL_CATEGORIES = ("*", "AGGREGATE_ALL")
 """What ByMessageCategory says for any category."""
@@ -317,7 +318,7 @@ def stop_backup_job(context: Context, operation: StopBackupJob, caller: Caller) 
         job = find_job(transaction, operation.backup_job_id)
         authorise(caller, operation.declaration.action, vault_name(transaction, job.vault_id))
         if job.state in ("CREATED", "PENDING"):
-            end(transaction, job, "ABORTED", "The job was stopped.", "Aborted", now_ms=context.clock())
+            end_job(transaction, job, "ABORTED", "The job was stopped.", "Aborted", now_ms=context.clock())
         elif job.state == "RUNNING" and job.segment is not None:
             jobs.abort(transaction, job.job_id, "The job was stopped.")
             lineages.set_dirty(transaction, job.segment)
@@ -327,7 +328,7 @@ def stop_backup_job(context: Context, operation: StopBackupJob, caller: Caller) 
 
     job = context.database.write(work)
     if job.segment is not None:
-        clean(context, job.segment, batches_max=CLEAN_BATCHES_MAX)
+        roll_back_job(context, job.segment, batches_max=CLEAN_BATCHES_MAX)
     delete_uploads(context, job.job_id)
     return Nothing()
 

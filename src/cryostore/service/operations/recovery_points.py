@@ -33,11 +33,12 @@ from cryostore.model.recovery_points import (
 )
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.lineage.lineages import forget, restore_metadata
-from cryostore.service.lineage.unknown_commits import HINT, words
+from cryostore.service.lineages.pruning import delete_point
 from cryostore.service.operations.jobs import times
+from cryostore.service.operations.pages import asked, cut
+from cryostore.service.operations.text_maps import parse_map
 from cryostore.service.operations.vaults import check_account, key_type, vault_by_name
-from cryostore.service.pages import asked, cut
+from cryostore.service.records.unknown_commits import HINT, unknown_commits_message
 
 FORGET_BATCHES_MAX = 20
 
@@ -105,7 +106,7 @@ def delete_recovery_point(context: Context, operation: DeleteRecoveryPoint, call
         vault = vault_by_name(transaction, operation.backup_vault_name)
         point = find_point(context, transaction, vault, operation.recovery_point_arn)
         if count := collections.unknown_commits(transaction):
-            raise InvalidResourceStateException(f"Nothing can be deleted: {words(count)}; {HINT}")
+            raise InvalidResourceStateException(f"Nothing can be deleted: {unknown_commits_message(count)}; {HINT}")
         if point.status == "CREATING":
             raise InvalidRequestException("The recovery point is still being created; stop its backup job instead.")
         base_of = jobs.pins(transaction, point.point_id)
@@ -119,7 +120,7 @@ def delete_recovery_point(context: Context, operation: DeleteRecoveryPoint, call
             records.touch_known(transaction, of_commit(point.segment))
         return point
 
-    forget(context, context.database.write(work), batches_max=FORGET_BATCHES_MAX)
+    delete_point(context, context.database.write(work), batches_max=FORGET_BATCHES_MAX)
     return Nothing()
 
 
@@ -138,7 +139,7 @@ def get_recovery_point_restore_metadata(
     return GetRecoveryPointRestoreMetadataOutput(
         backup_vault_arn=context.arns.vault(operation.backup_vault_name),
         recovery_point_arn=context.arns.point(point.point_id),
-        restore_metadata=restore_metadata(point.restore_metadata),
+        restore_metadata=parse_map(point.restore_metadata),
         resource_type=point.resource_type,
     )
 

@@ -31,9 +31,9 @@ from cryostore.model.restore_jobs import (
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.operations.jobs import arguments_digest, repeated, times
+from cryostore.service.operations.pages import asked, cut
+from cryostore.service.operations.text_maps import check_map
 from cryostore.service.operations.vaults import vault_name
-from cryostore.service.pages import asked, cut
-from cryostore.service.text_maps import check_map
 
 
 def start_restore_job(context: Context, operation: StartRestoreJob, caller: Caller) -> StartRestoreJobOutput:

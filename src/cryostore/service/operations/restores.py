@@ -32,7 +32,7 @@ from cryostore.model.objects import (
 )
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.lineage.lineages import bind
+from cryostore.service.lineages.start_job import start_job
 from cryostore.service.operations import damage
 from cryostore.service.operations.commits import BASE_SUFFIX
 from cryostore.service.operations.vaults import vault_name
@@ -78,7 +78,7 @@ def storage_job_and(
     found, touch, answer = context.database.read(work)
     if found is None:  # a backup job that waits for its first touch
         job = context.database.read(lambda transaction: jobs.find(transaction, job_id))
-        job = bind(context, job) if job is not None else None
+        job = start_job(context, job) if job is not None else None
         if job is None or job.segment is None or job.state != "RUNNING":
             raise _no_job(storage_job_id)
         return StorageJob(job_id, job.vault_id, job.segment, frozen=False), None

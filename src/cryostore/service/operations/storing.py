@@ -18,7 +18,7 @@ from cryostore.core.digest import Checksum, Payload
 from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundException
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.lineage.lineages import bind
+from cryostore.service.lineages.start_job import start_job
 from cryostore.service.operations.jobs import find_job
 from cryostore.service.operations.vaults import vault_name
 
@@ -91,7 +91,7 @@ def started_and_seen(
         return job, answer
 
     job, answer = context.database.read(work)
-    return bind(context, job) if job.state in ("CREATED", "PENDING") else job, answer
+    return start_job(context, job) if job.state in ("CREATED", "PENDING") else job, answer
 
 
 def not_running(job: JobRow) -> IllegalArgumentException:

@@ -33,10 +33,10 @@ from cryostore.model.vaults import (
 )
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.lineage.records import record, touch_vault
-from cryostore.service.lineage.unknown_commits import HINT, words
-from cryostore.service.pages import asked, cut
-from cryostore.service.text_maps import map_bytes
+from cryostore.service.operations.pages import asked, cut
+from cryostore.service.operations.text_maps import map_bytes
+from cryostore.service.records.recording import mark_vault_changed, update_record
+from cryostore.service.records.unknown_commits import HINT, unknown_commits_message
 
 TAG_KEY_CHARACTERS_MAX = 128
 TAG_VALUE_CHARACTERS_MAX = 256
@@ -65,7 +65,7 @@ def create_backup_vault(context: Context, operation: CreateBackupVault, caller: 
             return vault_by_name(transaction, name), False
         _check_key(operation.encryption_key_arn, context.keys.keyring.master_key(transaction).key_id)
         context.keys.create(transaction, created.vault_id, uuid.UUID(context.new_id()).bytes, now_ms=now_ms)
-        touch_vault(transaction, created.vault_id)
+        mark_vault_changed(transaction, created.vault_id)
         return created, True
 
     vault, new = context.database.write(work)
@@ -76,7 +76,7 @@ def create_backup_vault(context: Context, operation: CreateBackupVault, caller: 
             creator_request_id=vault.creator_request_id,
             arn=context.arns.vault(name),
         )
-    record(context, RecordKey(VAULT, vault.vault_id))
+    update_record(context, RecordKey(VAULT, vault.vault_id))
     return CreateBackupVaultOutput(
         backup_vault_name=name, backup_vault_arn=context.arns.vault(name), creation_date=seconds(vault.created_ms)
     )
@@ -117,7 +117,7 @@ def delete_backup_vault(context: Context, operation: DeleteBackupVault, caller: 
     def work(transaction: Transaction) -> tuple[RecordKey, list[int]]:
         vault = vault_by_name(transaction, operation.backup_vault_name)
         if count := collections.unknown_commits(transaction):
-            raise InvalidRequestException(f"Nothing can be deleted: {words(count)}; {HINT}")
+            raise InvalidRequestException(f"Nothing can be deleted: {unknown_commits_message(count)}; {HINT}")
         if vaults.is_used(transaction, vault.vault_id):
             raise InvalidRequestException(
                 "Backup vault cannot be deleted because it contains recovery points or its jobs are still open."
@@ -129,7 +129,7 @@ def delete_backup_vault(context: Context, operation: DeleteBackupVault, caller: 
 
     key, key_numbers = context.database.write(work)
     context.keys.drop(key_numbers)
-    record(context, key)
+    update_record(context, key)
     return Nothing()
 
 

@@ -1,8 +1,10 @@
-"""Maps of texts that callers give: how large they are, and that they can be written down at all."""
+"""Maps of strings that callers send: their size, their encoding, and how the catalog keeps them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+import msgspec
 
 from cryostore.model.errors import ModelError
 
@@ -20,3 +22,8 @@ def check_map(name: str, texts: Mapping[str, str], bytes_max: int, wrong: type[M
     size = map_bytes(name, texts, wrong)
     if size > bytes_max:
         raise wrong(f"{name}: {size} bytes must be at most {bytes_max}")
+
+
+def parse_map(text: str) -> dict[str, str]:
+    """The map that the catalog keeps as this JSON."""
+    return msgspec.json.decode(text, type=dict[str, str])

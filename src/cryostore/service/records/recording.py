@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -34,55 +34,20 @@ from cryostore.catalog.rows.objects import WrittenObject
 from cryostore.catalog.rows.records import COMMIT, STORE, VAULT, RecordKey, RecordRow
 from cryostore.catalog.rows.recovery_points import PointRow
 from cryostore.chunks.records import RecordName
-from cryostore.core.errors import BlobExistsError, ConfigurationError, DamagedDataError, KeyUnavailableError
+from cryostore.core.errors import BlobExistsError, KeyUnavailableError
 from cryostore.core.limits import MIB
 from cryostore.service.context import Context
-from cryostore.service.lineage.unknown_commits import compare, refuse_taken, require_none
+from cryostore.service.records.format import CommitRecord, StoreRecord, VaultRecord, encode
+from cryostore.service.records.unknown_commits import (
+    count_unknown_commits,
+    refuse_taken_number,
+    require_no_unknown_commits,
+)
 
 PART_BYTES_TARGET = 4 * MIB
 ROWS_PER_READ = 100
 NUMBERS_TRIED_MAX = 100
-FORMAT = 1
-"""What every record begins with; a reader refuses others."""
 DUE_PER_ROUND = 100
-
-
-class StoreRecord(msgspec.Struct):
-    """The record of the store: rows of `access_key`, by column."""
-
-    access_keys: list[dict[str, Any]]
-
-
-class VaultRecord(msgspec.Struct):
-    """The record of a vault: its row, and those of its data keys, by column."""
-
-    vault: dict[str, Any]
-    keys: list[dict[str, Any]]
-
-
-class CommitRecord(msgspec.Struct, omit_defaults=True):
-    """A part of the record of a commit. Only the first has `point` and `job`, only the `last` one says so.
-
-    `previous` is the generation that it builds on, 0 if on none. `point` is missing once the recovery point is deleted
-    and a lineage goes on from it. `closed` are names that `previous` has and this generation has not. Each of
-    `chunk_lists` is the id of a list, the number of a part, its first index and its bytes. `parents` are the segments
-    the lineage looks through to, the nearest first.
-    """
-
-    vault_id: int
-    parents: list[tuple[int, int]] = []
-    previous: int | None = None
-    last: bool = False
-    point: dict[str, Any] | None = None
-    job: dict[str, Any] | None = None
-    objects: list[tuple[Any, ...]] = []
-    closed: list[bytes] = []
-    chunk_lists: list[tuple[int, int, int, bytes]] = []
-
-    @property
-    def entries(self) -> int:
-        """How many object versions and names the part has."""
-        return len(self.objects) + len(self.closed)
 
 
 class _Part(NamedTuple):
@@ -96,38 +61,17 @@ _Entry: TypeAlias = "WrittenObject | bytes | tuple[int, int, int, bytes]"
 """A version, a closed name, or a part of a chunk list."""
 
 
-Record = TypeVar("Record", StoreRecord, VaultRecord, CommitRecord)
-
-
-def encode(part: StoreRecord | VaultRecord | CommitRecord) -> bytes:
-    """The bytes of a part: one that says the format, then the struct in MessagePack."""
-    return bytes((FORMAT,)) + msgspec.msgpack.encode(part)
-
-
-def decode(data: bytes, kind: type[Record]) -> Record:
-    """The inverse of `encode`. Raises DamagedDataError, ConfigurationError for a later format."""
-    if data[:1] != bytes((FORMAT,)):
-        raise ConfigurationError(
-            f"a record has format {data[:1].hex() or 'none'}, this program knows format {FORMAT}",
-            hint="use a newer Cryostore",
-        )
-    try:
-        return msgspec.msgpack.decode(data[1:], type=kind)
-    except msgspec.MsgspecError as error:
-        raise DamagedDataError(f"a record does not say what it should: {error}") from error
-
-
-def touch_store(transaction: Transaction) -> None:
+def mark_store_changed(transaction: Transaction) -> None:
     """Note, in the transaction that changes it, that something of the whole store has changed."""
     records.touch(transaction, RecordKey(STORE))
 
 
-def touch_vault(transaction: Transaction, vault_id: int) -> None:
+def mark_vault_changed(transaction: Transaction, vault_id: int) -> None:
     """Note, in the transaction that changes it, that a vault or its keys have changed."""
     records.touch(transaction, RecordKey(VAULT, vault_id))
 
 
-def record_due(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
+def write_due_records(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
     """Write what is due, at most `limit` records; answers whether that was all. May be repeated, by several at once.
 
     What needs a key that is missing is passed over: the others need not wait for it. Raises StorageUnavailableError;
@@ -142,7 +86,7 @@ def record_due(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
     ):
         for row in rows:
             try:
-                record(context, row.key)
+                update_record(context, row.key)
                 done += 1
             except KeyUnavailableError as error:
                 missing = missing or error
@@ -152,11 +96,11 @@ def record_due(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
     return done < limit
 
 
-def record_commit(context: Context, row: RecordRow, point: PointRow, job: JobRow, view: View) -> None:
+def write_commit_record(context: Context, row: RecordRow, point: PointRow, job: JobRow, view: View) -> None:
     """Write the record of a commit whose transaction got `row` and wrote `point` and `job`.
 
     The number in `row` belongs to that transaction, so no other process writes under it. What the record says is
-    durable when this returns. Raises as `record_due`.
+    durable when this returns. Raises as `write_due_records`.
     """
     first = CommitRecord(
         vault_id=job.vault_id,
@@ -168,11 +112,11 @@ def record_commit(context: Context, row: RecordRow, point: PointRow, job: JobRow
     try:
         _write(context, row, _commit_parts(context, row, row.changes, first), row.changes)
     except BlobExistsError:
-        refuse_taken(context.database, context.records)
+        refuse_taken_number(context.database, context.records)
 
 
-def record(context: Context, key: RecordKey) -> None:
-    """Bring the record of one noun up to date. What it says is durable when this returns. Raises as `record_due`."""
+def update_record(context: Context, key: RecordKey) -> None:
+    """Bring the record of one noun up to date: it is durable when this returns. Raises as `write_due_records`."""
     row = context.database.read(lambda transaction: records.find(transaction, key))
     if row is None or row.recorded >= row.changes:
         return
@@ -180,7 +124,7 @@ def record(context: Context, key: RecordKey) -> None:
         _remove(context, row)
         return
     if key.noun == COMMIT and (row.recorded or context.records.holds(*key)):
-        context.database.read(require_none)
+        context.database.read(require_no_unknown_commits)
     for _ in range(NUMBERS_TRIED_MAX):
         # Under a number of its own: nobody knows how far another writer of this record came, or whether it lives. Its
         # row must not be older than the number: whoever changes it later counts it up, and sees to it that it is due.
@@ -190,20 +134,23 @@ def record(context: Context, key: RecordKey) -> None:
         try:
             _write(context, row, _PARTS[key.noun](context, row, row.changes), row.changes)
         except BlobExistsError:  # the catalog was put back from an older copy: its numbers have been used since
-            if compare(context.database, context.records) or (key.noun == COMMIT and not row.recorded):
-                refuse_taken(context.database, context.records)
+            if count_unknown_commits(context.database, context.records) or (key.noun == COMMIT and not row.recorded):
+                refuse_taken_number(context.database, context.records)
             continue
         return
     raise BlobExistsError(f"{key.noun} {key.number}.{key.generation} has records that the catalog does not know of")
 
 
-def record_anew(context: Context, key: RecordKey) -> None:
-    """Write the record of a noun again, if there is one; that of an unseen commit goes. Raises as `record_due`."""
+def rewrite_record(context: Context, key: RecordKey) -> None:
+    """Write the record of a noun again if there is one; remove that of an unseen commit.
+
+    Raises as `write_due_records`.
+    """
     context.database.write(lambda transaction: records.touch_known(transaction, key))
-    record(context, key)
+    update_record(context, key)
 
 
-def void_above(context: Context, segment: Segment) -> None:
+def remove_records_above(context: Context, segment: Segment) -> None:
     """Remove the records of all commits to a lineage above a generation, before their rows are taken back.
 
     In this order, since a commit that goes on from the generation would otherwise be rebuilt on top of them.
@@ -246,7 +193,7 @@ def _write(context: Context, row: RecordRow, written: Iterator[_Part], change: i
     if not parts:
         # Those that build on it come first, since it is void only once they build on another one.
         for following in context.database.write(lambda transaction: records.touch_following(transaction, key)):
-            record(context, following)
+            update_record(context, following)
         context.database.write(lambda transaction: records.end(transaction, key))
         _remove(context, row)
         return
@@ -312,7 +259,7 @@ def _require_recorded(context: Context, segment: Segment, first: CommitRecord) -
     for base in (*bases, *(Segment(*parent) for parent in first.parents[:1])):
         found = context.database.read(lambda transaction: records.find(transaction, records.of_commit(base)))  # noqa: B023 - runs at once
         if found is not None and not found.recorded:
-            record(context, found.key)
+            update_record(context, found.key)
 
 
 def _first(transaction: Transaction, segment: Segment) -> CommitRecord | None:

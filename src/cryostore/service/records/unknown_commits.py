@@ -39,15 +39,15 @@ class OutdatedCatalogError(StorageUnavailableError):
     """The catalog lacks commits that the store has, so nothing may be taken away."""
 
     def __init__(self, count: int) -> None:
-        super().__init__(words(count), hint=HINT)
+        super().__init__(unknown_commits_message(count), hint=HINT)
 
 
-def words(count: int) -> str:
+def unknown_commits_message(count: int) -> str:
     """What is wrong, for people."""
     return f"{count} commits are in the store and not in this catalog, which is older than the store: rebuild it"
 
 
-def unknown_commits(database: Database, on_record: Records, *, limit: int | None = None) -> Iterator[RecordKey]:
+def find_unknown_commits(database: Database, on_record: Records, *, limit: int | None = None) -> Iterator[RecordKey]:
     """The commits on record that the catalog does not have, among the first `limit` names.
 
     Raises StorageUnavailableError.
@@ -70,16 +70,16 @@ def _unknown(database: Database, on_record: Records, noun: str, limit: int | Non
                 yield key
 
 
-def compare(database: Database, on_record: Records, *, limit: int | None = None) -> int:
+def count_unknown_commits(database: Database, on_record: Records, *, limit: int | None = None) -> int:
     """Count the unknown commits and note it in the catalog, where all processes see it; answers how many there are.
 
     What was noted once stays: a catalog that lacked commits never becomes right again, only another one is.
     """
-    unknown = list(unknown_commits(database, on_record, limit=limit))
+    unknown = list(find_unknown_commits(database, on_record, limit=limit))
     before = database.read(collections.unknown_commits)
     count = max(len(unknown), before)
     if count:
-        _log.error("%s; %s", words(count), HINT)
+        _log.error("%s; %s", unknown_commits_message(count), HINT)
     if count != before:
         vaults = list(_unknown(database, on_record, VAULT, None)) if unknown else []
         database.write(partial(_note, count=count, unknown=[*unknown, *vaults], first=not before))
@@ -98,14 +98,14 @@ def _note(transaction: Transaction, count: int, unknown: list[RecordKey], *, fir
             sequences.count_from(transaction, tables[table], sequences.highest(transaction, tables[table]) + left_out)
 
 
-def require_none(transaction: Transaction) -> None:
+def require_no_unknown_commits(transaction: Transaction) -> None:
     """Raise OutdatedCatalogError if commits are unknown."""
     if count := collections.unknown_commits(transaction):
         raise OutdatedCatalogError(count)
 
 
-def refuse_taken(database: Database, on_record: Records) -> NoReturn:
+def refuse_taken_number(database: Database, on_record: Records) -> NoReturn:
     """Raise OutdatedCatalogError, since the record of a new commit is there already: it is of an unknown one."""
-    count = max(compare(database, on_record), 1)
+    count = max(count_unknown_commits(database, on_record), 1)
     database.write(partial(collections.set_unknown_commits, count=count))
     raise OutdatedCatalogError(count)

@@ -12,8 +12,9 @@ from cryostore.maintenance.duties.keys import drop_destroyed
 from cryostore.maintenance.key_rotation import Rotated, forget, rotate
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
-from cryostore.service.keys import SEALING_SECONDS_MAX, TOKEN_SECRET, StoreKeyring, VaultKeys, master_key_id
-from cryostore.service.lineage.records import record, touch_vault
+from cryostore.service.records.recording import mark_vault_changed, update_record
+from cryostore.service.store_keyring import TOKEN_SECRET, StoreKeyring, master_key_in_use
+from cryostore.service.vault_keys import SEALING_KEY_CACHE_SECONDS, VaultKeys
 from support.keyrings import BOTH, NEW, OLD, OLD_ALONE, write_keyring
 from support.memory_database import MemoryDatabase
 
@@ -67,21 +68,21 @@ def add_key(store, number):
 
     def work(transaction):
         store.service.context.keys.create(transaction, VAULT_ID, bytes([number]) * 16, now_ms=0)
-        touch_vault(transaction, VAULT_ID)
+        mark_vault_changed(transaction, VAULT_ID)
 
     store.service.context.database.write(work)
 
 
 def put_on_record(store):
     """Write the record of the vault."""
-    record(store.service.context, RecordKey(VAULT, VAULT_ID))
+    update_record(store.service.context, RecordKey(VAULT, VAULT_ID))
 
 
 def test_a_newer_key_is_noticed_in_time_and_not_looked_for_before(store, vault_keys, now):
     first = vault_keys.sealing(VAULT_ID)
     add_key(store, 1)
     put_on_record(store)
-    now.seconds += SEALING_SECONDS_MAX - 0.1
+    now.seconds += SEALING_KEY_CACHE_SECONDS - 0.1
     assert vault_keys.sealing(VAULT_ID) == first
     now.seconds += 0.1
     second = vault_keys.sealing(VAULT_ID)
@@ -95,12 +96,12 @@ def test_a_key_seals_only_once_it_is_on_record(store, vault_keys, now):
     """Otherwise what it sealed would be lost with the catalog."""
     first = vault_keys.sealing(VAULT_ID)
     add_key(store, 1)
-    now.seconds += SEALING_SECONDS_MAX
+    now.seconds += SEALING_KEY_CACHE_SECONDS
     assert vault_keys.sealing(VAULT_ID) == first
     fresh = VaultKeys(store.service.context.database, store.service.context.keys.keyring, now)
     assert fresh.sealing(VAULT_ID).key_number == first.key_number
     put_on_record(store)
-    now.seconds += SEALING_SECONDS_MAX
+    now.seconds += SEALING_KEY_CACHE_SECONDS
     assert vault_keys.sealing(VAULT_ID).key.key_id == fresh.sealing(VAULT_ID).key.key_id == bytes([1]) * 16
 
 
@@ -116,7 +117,7 @@ def test_a_key_in_memory_is_used_while_its_master_key_is_not_to_be_had(database,
         memory.write(lambda t, vault_id=vault_id: vault_keys.create(t, vault_id, bytes([vault_id]) * 16, now_ms=0))
     known = vault_keys.sealing(1)
     ring.document = BOTH.without("old")
-    now.seconds += SEALING_SECONDS_MAX
+    now.seconds += SEALING_KEY_CACHE_SECONDS
     assert vault_keys.sealing(1).key is known.key
     for refused in (lambda: vault_keys.sealing(2), lambda: vault_keys.opening(2)):
         with pytest.raises(KeyUnavailableError):
@@ -134,7 +135,7 @@ def test_what_wraps_is_the_key_in_use_whichever_is_active():
     memory.write(lambda t: keys.insert_secret(t, TOKEN_SECRET, OLD.wrap(b"token", TOKEN_SECRET.encode())))
     assert keyring.active() is OLD
     assert memory.read(keyring.master_key) is OLD
-    assert memory.read(master_key_id) == "old"
+    assert memory.read(master_key_in_use) == "old"
     ring.document = BOTH.without("old")
     with pytest.raises(KeyUnavailableError):
         keyring.active()
@@ -173,7 +174,7 @@ def test_a_key_that_is_gone_does_not_seal_for_long_even_without_duties(store, va
     )[0]
     vault_keys.sealing(vault_id)
     api.call(DeleteBackupVault(backup_vault_name=name))
-    now.seconds += SEALING_SECONDS_MAX
+    now.seconds += SEALING_KEY_CACHE_SECONDS
     with pytest.raises(KeyUnavailableError, match="no longer exists"):
         vault_keys.sealing(vault_id)
 
@@ -230,7 +231,7 @@ def test_records_are_wrapped_with_the_key_in_use(store):
     store.api().new_vault()
     rows = context.database.read(lambda t: records.page(t, RecordKey(VAULT), 9))
     names = [name for row in rows for name in context.records.names(VAULT) if name.number == row.number]
-    in_use = context.database.read(master_key_id)
+    in_use = context.database.read(master_key_in_use)
     assert {wrapped_key_id(context.records.wrapped(name)) for name in names} == {in_use}
 
 

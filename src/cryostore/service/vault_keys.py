@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from cryostore.catalog.database import Database, Transaction
 from cryostore.catalog.rows import keys, records
 from cryostore.catalog.rows.records import VAULT, RecordKey
 from cryostore.chunks.cipher import DataKey
-from cryostore.chunks.keyring import Keyring, MasterKey, unwrap, wrapped_key_id
+from cryostore.chunks.keyring import Keyring, unwrap
 from cryostore.core.errors import KeyUnavailableError
+from cryostore.service.store_keyring import StoreKeyring, unwrap_current
 
-Row = TypeVar("Row")
-Plain = TypeVar("Plain")
-TOKEN_SECRET = "token"  # noqa: S105 - the name of a secret, not one
-MOVED = "NONE: "
-"""What the name of the master key begins with that the token secret of a store names while it may not be opened, since
-it is copied into, or was moved away (`maintenance.migrate.mark`). No master key has such a name: they are named by
-UUIDs, or by whoever writes keyrings by hand."""
-SEALING_SECONDS_MAX = 10.0
+SEALING_KEY_CACHE_SECONDS = 10.0
 """How long a vault's newest data key may go unnoticed."""
 
 
@@ -29,58 +23,6 @@ class SealingKey(NamedTuple):
 
     key_number: int
     key: DataKey
-
-
-def master_key_id(transaction: Transaction) -> str | None:
-    """The id of the master key that is in use: the one that wraps the token secret; None in a store without one.
-
-    A rotation changes it in a transaction, so whoever wraps with it in a transaction of its own either comes first, and
-    the rotation finds what was wrapped, or wraps with the new key. Raises KeyUnavailableError.
-    """
-    wrapped = keys.secret(transaction, TOKEN_SECRET)
-    return None if wrapped is None else wrapped_key_id(wrapped)
-
-
-def still(read: Callable[[], Row], unwrap_row: Callable[[Row], Plain]) -> Plain:
-    """Unwrap what was read; and again, if its key is not to be had and something else is there to be read by now.
-
-    For between the two it may have been wrapped anew, and the old key forgotten. Raises KeyUnavailableError.
-    """
-    row = read()
-    while True:
-        try:
-            return unwrap_row(row)
-        except KeyUnavailableError:
-            before, row = row, read()
-            if row == before:
-                raise
-
-
-class StoreKeyring:
-    """A keyring as a store uses it: what wraps is the key in use, whichever of its keys the source calls active.
-
-    The source's active key comes into use when a rotation begins with it (`maintenance.key_rotation`). No unit of work
-    may call `active`; it has `master_key`.
-    """
-
-    def __init__(self, database: Database, source: Keyring) -> None:
-        self._database = database
-        self.source = source
-
-    def active(self) -> MasterKey:
-        """See Keyring."""
-        return still(lambda: self._database.read(master_key_id), self._or_active)
-
-    def key(self, key_id: str) -> MasterKey:
-        """See Keyring."""
-        return self.source.key(key_id)
-
-    def master_key(self, transaction: Transaction) -> MasterKey:
-        """As `active`, within a unit of work."""
-        return self._or_active(master_key_id(transaction))
-
-    def _or_active(self, key_id: str | None) -> MasterKey:
-        return self.source.active() if key_id is None else self.source.key(key_id)
 
 
 class VaultKeys:
@@ -102,7 +44,7 @@ class VaultKeys:
         Unless a rotation began a moment ago, nothing is waited for: see `prepare`.
         """
         key = DataKey.generate(key_id)
-        wrapped = self.keyring.master_key(transaction).wrap(key.secret, wrapping_context(key_id))
+        wrapped = self.keyring.master_key(transaction).wrap(key.secret, vault_key_context(key_id))
         keys.insert_vault_key(transaction, key_id=key_id, vault_id=vault_id, wrapped=wrapped, created_ms=now_ms)
 
     def prepare(self) -> None:
@@ -113,24 +55,24 @@ class VaultKeys:
         self.keyring.active()
 
     def sealing(self, vault_id: int) -> SealingKey:
-        """The key that seals new data of a vault; a newer one is noticed within SEALING_SECONDS_MAX.
+        """The key that seals new data of a vault; a newer one is noticed within SEALING_KEY_CACHE_SECONDS.
 
         Data sealed with the one before is as good: all of a vault's keys open. Raises KeyUnavailableError.
         """
         now = self._now()
         found = self._sealing.get(vault_id)
         if found is None or now >= found[1]:
-            sealing = still(
+            sealing = unwrap_current(
                 lambda: self._database.read(lambda transaction: _sealing_row(transaction, vault_id)),
                 lambda row: self._known(vault_id, row),
             )
-            found = self._sealing[vault_id] = (sealing, now + SEALING_SECONDS_MAX)
+            found = self._sealing[vault_id] = (sealing, now + SEALING_KEY_CACHE_SECONDS)
         return found[0]
 
     def opening(self, key_number: int) -> DataKey:
         """The key of this number. Raises KeyUnavailableError."""
         if (found := self._opening.get(key_number)) is None:
-            found = self._opening[key_number] = still(
+            found = self._opening[key_number] = unwrap_current(
                 lambda: self._database.read(lambda transaction: keys.vault_key(transaction, key_number)), self._unwrap
             )
         return found
@@ -161,7 +103,7 @@ class VaultKeys:
     def _unwrap(self, row: keys.VaultKeyRow | None) -> DataKey:
         if row is None:
             raise KeyUnavailableError("the vault's key no longer exists")
-        return DataKey(row.key_id, unwrap(self.keyring, row.wrapped, wrapping_context(row.key_id)))
+        return DataKey(row.key_id, unwrap(self.keyring, row.wrapped, vault_key_context(row.key_id)))
 
 
 def _sealing_row(transaction: Transaction, vault_id: int) -> keys.VaultKeyRow | None:
@@ -175,6 +117,6 @@ def _sealing_row(transaction: Transaction, vault_id: int) -> keys.VaultKeyRow | 
     return None if not newest else newest[-1 if is_due else 0]
 
 
-def wrapping_context(key_id: bytes) -> bytes:
+def vault_key_context(key_id: bytes) -> bytes:
     """What a data key is bound to when it is wrapped."""
     return b"vault key\0" + key_id

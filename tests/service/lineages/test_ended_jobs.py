@@ -18,7 +18,10 @@ from cryostore.model.errors import (
 )
 from cryostore.model.jobs import CommitBackupJob, StopBackupJob
 from cryostore.model.recovery_points import DeleteRecoveryPoint
-from cryostore.service.lineage import lineages
+from cryostore.service.lineages import start_job as start_job_module
+from cryostore.service.lineages.ended_jobs import roll_back_job
+from cryostore.service.lineages.pruning import delete_point
+from cryostore.service.lineages.start_job import start_job
 from cryostore.service.operations import commits, jobs, recovery_points
 from support.catalog_model import RESOURCES, ROOT, VAULT, CatalogModel
 
@@ -51,7 +54,7 @@ def backed_up(model, *names):
 
 def test_of_jobs_of_one_resource_touched_at_once_one_runs(model):
     waiting = [model.start() for _ in range(6)]
-    found = outcomes(6, lambda number: lineages.bind(model.context, model.row(waiting[number])).state)
+    found = outcomes(6, lambda number: start_job(model.context, model.row(waiting[number])).state)
     assert sorted(map(str, found)) == sorted(["RUNNING", *[str(ThrottlingException)] * 5])
     assert sorted(model.row(job).state for job in waiting) == ["PENDING"] * 5 + ["RUNNING"]
     for job in waiting:
@@ -62,7 +65,7 @@ def test_of_jobs_of_one_resource_touched_at_once_one_runs(model):
 
 def test_jobs_of_different_resources_run_at_once(model):
     waiting = [model.start(resource) for resource in RESOURCES]
-    found = outcomes(2, lambda number: lineages.bind(model.context, model.row(waiting[number])).state)
+    found = outcomes(2, lambda number: start_job(model.context, model.row(waiting[number])).state)
     assert found == ["RUNNING", "RUNNING"]
     for job in waiting:
         job.state = "RUNNING"
@@ -70,7 +73,7 @@ def test_jobs_of_different_resources_run_at_once(model):
 
 def test_a_job_touched_by_many_at_once_is_started_once(model):
     job = model.start()
-    found = outcomes(8, lambda _: lineages.bind(model.context, model.row(job)))
+    found = outcomes(8, lambda _: start_job(model.context, model.row(job)))
     assert len({(row.state, row.lineage_id, row.generation) for row in found}) == 1
     job.state = "RUNNING"
     assert model.database.read(lambda t: t.row("SELECT count(*), max(next_generation) FROM lineage")) == (1, 2)
@@ -128,7 +131,7 @@ def test_many_clean_at_once(model, how):
     job = model.remove(model.put(model.run(), b"a", b"d", b"e", b"f", parts=3), b"b", b"c")
     model.end(job, how)
     (segment,) = model.dirty()
-    assert outcomes(6, lambda _: lineages.clean(model.context, segment, batches_max=1000)) == [True] * 6
+    assert outcomes(6, lambda _: roll_back_job(model.context, segment, batches_max=1000)) == [True] * 6
     model.see_aborted()
     assert model.dirty() == []
     assert model.database.read(lambda t: t.row("SELECT count(*) FROM object")) == (len(first.view),)
@@ -140,7 +143,7 @@ def test_many_forget_at_once(model):
     for point in points[:4]:
         model.delete(point)
     rows = model.deleting()
-    found = outcomes(8, lambda number: lineages.forget(model.context, rows[number % 4], batches_max=1000))
+    found = outcomes(8, lambda number: delete_point(model.context, rows[number % 4], batches_max=1000))
     assert found == [True] * 8
     model.see_forgotten()
     assert model.live() == points[4:]
@@ -157,7 +160,7 @@ def test_a_base_is_chosen_or_deleted_never_both(model):
 
         def act(number, job=job, point=point):
             if number:
-                return lineages.bind(model.context, model.row(job)).base_point_id
+                return start_job(model.context, model.row(job)).base_point_id
             arn = model.context.arns.point(point.point_id)
             recovery_points.delete_recovery_point(
                 model.context, DeleteRecoveryPoint(backup_vault_name=VAULT, recovery_point_arn=arn), ROOT
@@ -183,12 +186,12 @@ def test_rows_of_a_large_failed_job_go_in_small_transactions(model):
     model.end(model.put(model.run(), *(b"%03d" % number for number in range(50))))
     waiting = model.start()
     with pytest.raises(ThrottlingException, match="taken back"):
-        lineages.bind(model.context, model.row(waiting))
+        start_job(model.context, model.row(waiting))
     left = [model.database.read(lambda t: t.row("SELECT count(*) FROM object"))[0]]
     while model.dirty():
-        with mock.patch.object(lineages, "BATCHES_BEFORE_START", 1):
+        with mock.patch.object(start_job_module, "BATCHES_BEFORE_START", 1):
             try:
-                lineages.bind(model.context, model.row(waiting))
+                start_job(model.context, model.row(waiting))
             except ThrottlingException:
                 left.append(model.database.read(lambda t: t.row("SELECT count(*) FROM object"))[0])
     assert max(before - after for before, after in pairwise(left)) <= 2
@@ -198,7 +201,7 @@ def test_rows_of_a_large_failed_job_go_in_small_transactions(model):
 def test_a_job_past_its_start_window_expires_at_its_first_touch(model):
     job = model.start()
     model.clock.advance(481 * 60_000)
-    assert lineages.bind(model.context, model.row(job)).state == "EXPIRED"
+    assert start_job(model.context, model.row(job)).state == "EXPIRED"
     job.state = "EXPIRED"
     row = model.row(job)
     assert (row.completed_ms, row.message_category) == (model.clock(), "Timeout")
@@ -208,5 +211,5 @@ def test_a_job_past_its_start_window_expires_at_its_first_touch(model):
 def test_a_job_that_is_gone_is_told(model):
     job = model.row(model.start())
     with pytest.raises(ResourceNotFoundException):
-        lineages.bind(model.context, job._replace(job_id="nobody's"))
+        start_job(model.context, job._replace(job_id="nobody's"))
     assert model.database.read(lambda t: job_rows.running(t, job.vault_id, job.resource_arn)) is None

@@ -1,1 +1,0 @@
-"""Lineages of jobs and the records that describe their commits."""
