@@ -20,7 +20,7 @@ import yaml
 from cryostore.cli.verbs import cryo
 from cryostore.options.declared import configuration_of
 from cryostore.options.sources import merged, read_file
-from cryostore.server.supervisor import KILL_AFTER_SECONDS
+from cryostore.server.processes.supervisor import KILL_AFTER_SECONDS
 from support import load_balancer
 from support.tree import ROOT, shown
 

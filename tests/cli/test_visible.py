@@ -15,7 +15,7 @@ from cryostore.cli import output
 from cryostore.cli.verbs import run
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.time import FrozenClock
-from cryostore.server.watching.log import Log
+from cryostore.server.monitoring.log import Log
 from support import tree
 
 PRINTS = {"print", "input", "breakpoint"}

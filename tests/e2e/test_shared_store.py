@@ -102,13 +102,13 @@ def test_workers_of_a_node_are_one_store_and_each_may_die(tmp_path):
         first, second = workers_of(server)
         os.kill(first, signal.SIGKILL)
         send((0, 4))
-        until(lambda: logged(server, "worker fell") and serving_workers(server) == 2, pause_seconds=0.05)
+        until(lambda: logged(server, "worker exited") and serving_workers(server) == 2, pause_seconds=0.05)
         os.kill(second, signal.SIGKILL)
         send((3, 2))
         apis[2].complete(job, upload, CONTENTS)
         point = apis[3].commit(job)
         assert [api.restored(point) for api in apis] == [{"shared": b"".join(CONTENTS)}] * 4
-        assert [line["pid"] for line in logged(server, "worker fell")] == [first, second]
+        assert [line["pid"] for line in logged(server, "worker exited")] == [first, second]
         assert {path.name for path in tmp_path.iterdir()} == {"credentials", "keyring.json", "node.log"}
         assert "nothing is wrong" in cryo(place, "check").stdout
 

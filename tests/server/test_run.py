@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -96,7 +98,7 @@ def test_several_workers_share_the_work_and_a_fallen_one_gets_up(tmp_path):
         workers = workers_of(server)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        fallen = server.logged(event="worker fell")
+        fallen = server.logged(event="worker exited")
         assert (fallen["pid"], fallen["exit_code"]) == (workers[0], -signal.SIGKILL)
         wait_for(lambda: len(workers_of(server)) == 2 and workers[0] not in workers_of(server))
         for _ in range(10):
@@ -107,7 +109,7 @@ def test_a_worker_told_to_end_by_itself_finishes_too(tmp_path):
     with fake_server(tmp_path, workers=2) as server:
         workers = workers_of(server)
         os.kill(workers[0], signal.SIGTERM)
-        assert server.logged(event="worker fell")["exit_code"] == 0
+        assert server.logged(event="worker exited")["exit_code"] == 0
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -150,17 +152,16 @@ def test_ipv6_is_listened_on(tmp_path):
             assert connection.answer().status == 200
 
 
-def test_an_address_in_use_is_refused(monkeypatch):
-    monkeypatch.setattr(run, "BIND_SECONDS_MAX", 0)
+def test_an_address_in_use_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as other:
         with pytest.raises(ConfigurationError) as refused:
-            run.bind("127.0.0.1", other.getsockname()[1])
+            run.bind_listener("127.0.0.1", other.getsockname()[1], wait_seconds_max=0)
         assert "another server" in refused.value.hint
 
 
 def test_an_address_of_nobody_is_refused():
     with pytest.raises(ConfigurationError):
-        run.bind("nowhere.invalid", 0)
+        run.bind_listener("nowhere.invalid", 0)
 
 
 def test_the_log_of_a_server_is_json_throughout(tmp_path):
@@ -168,3 +169,80 @@ def test_the_log_of_a_server_is_json_throughout(tmp_path):
         server.exchange(HEALTH)
         server.exchange(b"\x00\x01\x02\r\n")
     assert all(isinstance(line, dict) for line in map(json.loads, server.log_path.read_text().splitlines()))
+
+
+# --- graceful shutdown with a drain time -----------------------------------------------------------------------------
+
+
+def asker(server):
+    """Asks the listener for whoever watches; answers status and text, or None once it is gone."""
+    url = server.logged(event="metrics")["address"].removesuffix("/metrics")
+
+    def ask(path):
+        try:
+            with urllib.request.urlopen(url + path, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    return ask
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_that_leaves_says_so_and_serves_on(tmp_path, workers):
+    settings = {"workers": workers, "metrics_host": "127.0.0.1", "drain_seconds": 1000, "reserve_bytes": 0}
+    with fake_server(tmp_path, **settings) as server, server.connect() as old:
+        ask = asker(server)
+        wait_for(lambda: ask("/-/ready") == (200, "ok\n"))
+        old.send(HEALTH)
+        assert "connection" not in old.answer().headers
+        server.signal(signal.SIGTERM)
+        wait_for(lambda: ask("/-/ready") == (503, "the server was told to stop\n"))
+        assert ask("/-/live") == (200, "ok\n")
+        wait_for(lambda: f"cryostore_workers_draining {workers}.0" in ask("/metrics")[1])
+        for _ in range(5):
+            wait_for(lambda: server.exchange(HEALTH).headers.get("connection") == "close")
+        assert server.exchange(to_bytes(put_object("name", b"abc"))).status == 200
+        old.send(HEALTH)
+        answer = old.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert old.ended()
+        server.signal(signal.SIGTERM)  # a second one does not wait
+        assert server.end() in (0, 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_then_it_takes_no_more_and_is_live_to_the_end(tmp_path, workers):
+    settings = {"workers": workers, "metrics_host": "127.0.0.1", "drain_seconds": 0.3}
+    with fake_server(tmp_path, **settings) as server, server.connect() as busy:
+        ask = asker(server)
+        busy.send(to_bytes(put_object("slow", b"abc")))
+        wait_for((server.data_dir / "slow").exists)
+        server.signal(signal.SIGTERM)
+        wait_for(lambda: refuses_connections(server.address))
+        assert ask("/-/live") == (200, "ok\n")
+        assert ask("/-/ready")[0] == 503
+        (server.data_dir / "go").touch()
+        assert busy.answer().status == 200
+        assert server.end() == 0
+        assert [line["event"] for line in server.log_lines() if line["level"] != "info"] == []
+
+
+def test_requests_that_wait_in_line_are_answered_first(tmp_path):
+    with fake_server(tmp_path, drain_seconds=1000) as server, server.connect() as connection:
+        connection.send(to_bytes(put_object("slow", b"abc")) + HEALTH + HEALTH)
+        wait_for((server.data_dir / "slow").exists)
+        server.signal(signal.SIGTERM)
+        wait_for(lambda: server.exchange(HEALTH).headers.get("connection") == "close")
+        (server.data_dir / "go").touch()
+        answers = [connection.answer() for _ in range(3)]
+        said = [(answer.status, answer.headers.get("connection")) for answer in answers]
+        assert said == [(200, None), (200, None), (200, "close")]
+        server.signal(signal.SIGTERM)
+        server.end()
+
+
+def test_a_time_below_nothing_is_refused():
+    with pytest.raises(ConfigurationError, match="drain_seconds"):
+        Configuration(drain_seconds=-1)

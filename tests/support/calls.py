@@ -16,10 +16,10 @@ from cryostore.core.ids import NewId, random_id
 from cryostore.core.limits import MIB, Limits
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
-from cryostore.server.asgi import Application
-from cryostore.server.budget import Budget
-from cryostore.server.pool import Pool
-from cryostore.server.watching.log import Log
+from cryostore.server.monitoring.log import Log
+from cryostore.server.requests.application import Application
+from cryostore.server.requests.body_budget import BodyBudget
+from cryostore.server.thread_pool import ThreadPool
 from cryostore.service import Service
 from support.asgi_transport import AsgiTransport
 
@@ -49,13 +49,13 @@ def over_asgi(
 ) -> Iterator[Client]:
     """A client whose requests go through the whole server but the socket. Its retries do not wait unless told to."""
     settings = root_settings(data_dir)
-    pool = Pool(4)
+    pool = ThreadPool(4)
     with (data_dir.parent / "asgi.log").open("ab", buffering=0) as log_file:
         log = Log(log_file.fileno(), clock=clock)
         application = Application(
             service,
             pool=pool,
-            budget=Budget(256 * MIB, wait_seconds_max=5),
+            budget=BodyBudget(256 * MIB, wait_seconds_max=5),
             log=log,
             clock=clock,
             new_id=new_id,

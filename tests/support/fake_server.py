@@ -1,4 +1,4 @@
-"""`cryo serve` with the fake service: `python -m support.fake_server CONFIGURATION`, as JSON; or one of its workers."""
+"""`cryo serve` with the fake backend: `python -m support.fake_server CONFIGURATION`, as JSON; or one of its workers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import sys
 
 from cryostore.core.errors import CryostoreError
 from cryostore.options.configuration import from_json
-from cryostore.server import worker
+from cryostore.server.processes import worker_process
 from cryostore.server.run import serve
-from support.fake_service import open_fake_service
+from support.fake_backend import open_fake_backend
 
 COMMAND = (sys.executable, "-m", "support.fake_server", "worker")
 
@@ -16,9 +16,9 @@ COMMAND = (sys.executable, "-m", "support.fake_server", "worker")
 def main():
     if sys.argv[1] == "worker":
         del sys.argv[1]
-        return worker.main(open_fake_service)
+        return worker_process.main(open_fake_backend)
     try:
-        serve(from_json(sys.argv[1].encode()), announce, open_service=open_fake_service, command=COMMAND)
+        serve(from_json(sys.argv[1].encode()), announce, open_backend=open_fake_backend, command=COMMAND)
     except CryostoreError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ from cryostore.core.digest import Payload
 from cryostore.core.time import wall_clock
 from cryostore.wire.message import Request
 from cryostore.wire.sigv4 import Credentials, sign
-from support.fake_service import CREDENTIALS
+from support.fake_backend import CREDENTIALS
 
 WAIT_SECONDS_MAX = 20
 PUT_OBJECT = "/backup-jobs/job-1/object/{}/put-object"

@@ -1,7 +1,7 @@
 """Traffic of this process to a part of a shared store: requests, failures by kind, retries, durations.
 
 Retries hide trouble from callers; here it is counted for metrics, and told in one log line per period. Does not live
-here: how the numbers are shown (`server.watching.metrics`).
+here: how the numbers are shown (`server.monitoring.metrics`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a server starts and stops: the listening socket, then one worker in this process or several in their own."""
+"""Start and shutdown of a server: the listening socket, then one worker in this process or several in their own."""
 
 from __future__ import annotations
 
@@ -17,99 +17,102 @@ from cryostore.core.open_files import raise_open_file_limit
 from cryostore.core.time import Clock, wall_clock
 from cryostore.options.configuration import Configuration
 from cryostore.options.file_modes import require_own_directory
-from cryostore.server.http.board import Board, create_board
-from cryostore.server.supervisor import COMMAND, Supervisor
-from cryostore.server.watching.log import Log, capture_libraries
-from cryostore.server.watching.metrics import Page, create_page
-from cryostore.server.worker import STDERR, OpenService, Worker, open_default
+from cryostore.server.http.connection_counts import ConnectionCounts, create_connection_counts
+from cryostore.server.monitoring.log import Log, capture_libraries
+from cryostore.server.monitoring.metrics import SharedMetrics, create_shared_metrics
+from cryostore.server.processes.supervisor import COMMAND, Supervisor
+from cryostore.server.processes.worker import Worker
+from cryostore.server.store_backend import OpenBackend, open_store_backend
 
+STDERR = 2
 BIND_SECONDS_MAX = 3.0
-"""How long an address may stay taken: the workers of a killed server need a moment to end."""
-BIND_AGAIN_SECONDS = 0.05
+"""How long to wait for an address in use: the workers of a killed server need a moment to exit."""
+BIND_RETRY_SECONDS = 0.05
 
 
 def serve(
     configuration: Configuration,
     announce: Callable[[str], None],
     *,
-    open_service: OpenService = open_default,
+    open_backend: OpenBackend = open_store_backend,
     command: Sequence[str] = COMMAND,
     clock: Clock = wall_clock,
     new_id: NewId = random_id,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, finish what is under way and return; a second signal ends the process at once.
+    """Serve until SIGTERM or SIGINT, shut down gracefully and return; a second signal ends the process at once.
 
-    SIGHUP loads the TLS certificate anew.
-
-    `announce` is called once with the line that says where, when requests are answered. Raises CryostoreError if the
-    server cannot start.
+    SIGHUP reloads the TLS certificate. `announce` is called once, when requests are answered, with the line that names
+    the address. `command` starts a worker process. Raises CryostoreError if the server cannot start.
     """
     if configuration.data_dir is not None:
         require_own_directory(configuration.data_dir)
-    listener = bind(configuration.host, configuration.port)
-    line = f"listening on {address(configuration, listener)}"
+    listener = bind_listener(configuration.host, configuration.port)
+    line = f"listening on {server_url(configuration, listener)}"
     log = Log(STDERR, clock=clock, level=configuration.log_level)
     capture_libraries(log)
     raise_open_file_limit()
-    page = create_page(configuration.workers)
+    metrics = create_shared_metrics(configuration.workers)
     try:
-        with _watched(configuration, log, page):
+        with _probes(configuration, log, metrics):
             if configuration.workers > 1:
                 supervisor = Supervisor(
-                    configuration, listener, log=log, ready=lambda: announce(line), page=page, command=command
+                    configuration, listener, log=log, ready=lambda: announce(line), metrics=metrics, command=command
                 )
                 supervisor.run()
                 return
             keep_buffers()
-            service = open_service(configuration, clock=clock, new_id=new_id)
+            backend = open_backend(configuration, clock=clock, new_id=new_id)
             worker = Worker(
                 configuration,
                 listener,
-                service,
+                backend,
                 log=log,
                 clock=clock,
                 new_id=new_id,
                 ready=lambda: announce(line),
-                board=Board(create_board(1), 0),
-                meter=Page(page).meter(0),
+                counts=ConnectionCounts(create_connection_counts(1), 0),
+                meter=SharedMetrics(metrics).meter(0),
             )
             _stop_on_signals(worker)
             worker.run()
     finally:
-        os.close(page)
+        os.close(metrics)
         log.close()
 
 
 @contextlib.contextmanager
-def _watched(configuration: Configuration, log: Log, page: int) -> Iterator[None]:
-    """Answer whoever watches the server while the block runs, if the operator wants that."""
+def _probes(configuration: Configuration, log: Log, metrics: int) -> Iterator[None]:
+    """Serve metrics and health probes while the block runs, if the operator wants that."""
     if configuration.metrics_host is None:
         yield
         return
-    from cryostore.server.watching.probes import Watch, probes  # noqa: PLC0415 - HTTP and text formats that few servers need
+    from cryostore.server.monitoring.probes import Watch, probes  # noqa: PLC0415 - HTTP and text formats that few servers need
 
-    listener = bind(configuration.metrics_host, configuration.metrics_port, option="--metrics")
-    log.write("info", "metrics", address=f"http://{_place(configuration.metrics_host, listener)}/metrics")
-    with probes(listener, Watch(Page(page), configuration.data_dir, reserve_bytes=configuration.reserve_bytes)):
+    listener = bind_listener(configuration.metrics_host, configuration.metrics_port, option="--metrics")
+    log.write("info", "metrics", address=f"http://{_host_and_port(configuration.metrics_host, listener)}/metrics")
+    watch = Watch(SharedMetrics(metrics), configuration.data_dir, reserve_bytes=configuration.reserve_bytes)
+    with probes(listener, watch):
         yield
 
 
-def bind(host: str, port: int, *, option: str = "--listen") -> socket.socket:
-    """The listening socket, not listening yet. Raises ConfigurationError."""
+def bind_listener(
+    host: str, port: int, *, option: str = "--listen", wait_seconds_max: float = BIND_SECONDS_MAX
+) -> socket.socket:
+    """Return a socket bound to the address, not listening yet. Raises ConfigurationError, which may name `option`."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ConfigurationError(f"{option} {host}: {error.strerror}") from error
-    family, kind, protocol, _, place = found[0]
+    family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    deadline = time.monotonic() + BIND_SECONDS_MAX
+    deadline = time.monotonic() + wait_seconds_max
     while True:
         try:
-            listener.bind(place)
+            listener.bind(address)
         except OSError as error:
             if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
-                time.sleep(BIND_AGAIN_SECONDS)
+                time.sleep(BIND_RETRY_SECONDS)
                 continue
             listener.close()
             hint = "is another server running there?" if error.errno == errno.EADDRINUSE else ""
@@ -117,12 +120,12 @@ def bind(host: str, port: int, *, option: str = "--listen") -> socket.socket:
         return listener
 
 
-def address(configuration: Configuration, listener: socket.socket) -> str:
-    """Where the server is to be found, with the port it really has."""
-    return f"{configuration.scheme}://{_place(configuration.host, listener)}"
+def server_url(configuration: Configuration, listener: socket.socket) -> str:
+    """The address of the server, with the port that the system chose for port 0."""
+    return f"{configuration.scheme}://{_host_and_port(configuration.host, listener)}"
 
 
-def _place(host: str, listener: socket.socket) -> str:
+def _host_and_port(host: str, listener: socket.socket) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
@@ -138,4 +141,4 @@ def _stop_on_signals(worker: Worker) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    signal.signal(signal.SIGHUP, lambda *_: worker.load_certificate())
+    signal.signal(signal.SIGHUP, lambda *_: worker.reload_certificate())

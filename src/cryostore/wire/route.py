@@ -17,7 +17,7 @@ from cryostore.model import OPERATIONS
 from cryostore.model.errors import InvalidRequestException, UnknownOperationException, invalid_argument
 from cryostore.model.operation import Api, Declaration
 from cryostore.wire import percent
-from cryostore.wire.reference.unserved import unserved_name
+from cryostore.wire.unserved import unserved_name
 
 OBJECT_NAME = "objectName"
 """The label that may hold raw slashes."""

@@ -37,7 +37,7 @@ from cryostore.wire.signature.authorization import (
     Signature,
     read_signature,
 )
-from cryostore.wire.signature.moment import basic_text
+from cryostore.wire.signature.signing_time import basic_text
 
 __all__ = [
     "UNSIGNED_PAYLOAD",

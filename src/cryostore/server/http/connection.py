@@ -22,14 +22,13 @@ from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from cryostore.core.ids import NewId
 from cryostore.model.errors import IllegalArgumentException, ModelError, ServiceUnavailableException
 from cryostore.options.configuration import ConnectionSettings
 from cryostore.server.http.exchange import LOOK_SECONDS, STATUS_LINES, Application, Exchange, Scope
-from cryostore.server.http.places import Places
 from cryostore.server.http.request_line import disguised, revealed
+from cryostore.server.http.shared_state import SharedState
 from cryostore.wire import error as wire_error
 
 INTAKE_BYTES = 64 * 1024
@@ -45,17 +44,6 @@ class HeadRefusedError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-
-
-class State(ServerState):
-    """What all connections of a server share with it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.places = Places()
-
-    leaving = False
-    """The server was told to stop: an answer says that it is the last on its connection, unless others wait in line."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -74,7 +62,7 @@ class Connection(asyncio.BufferedProtocol):
         new_id: NewId,
         intake: memoryview,
         config: Config,
-        server_state: State,
+        server_state: SharedState,
         app_state: dict[str, Any],  # noqa: ARG002 - uvicorn gives it to every protocol
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
@@ -99,7 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         self._incoming: Exchange | None = None  # being received; the active one, or the last in line
         self._line: deque[Exchange] = deque()
         self._reading = True
-        self._deaf = False  # nothing after the request being received is parsed any more
+        self._stopped_parsing = False  # nothing after the request being received is parsed any more
         self._lingering_bytes: int | None = None
         self._peer_ended = False
         self._in_head = False
@@ -124,16 +112,16 @@ class Connection(asyncio.BufferedProtocol):
         state, now = self._server_state, self.loop.time()
         state.connections.add(self)  # type: ignore[arg-type] # names uvicorn's own
         full = len(state.connections) > self.settings.connections_max
-        if full and not state.places.make_room(now):
+        if full and not state.unproven.make_room(now):
             self._refuse(503, ServiceUnavailableException("too many connections are open; retry later"))
         else:
-            state.places.take(self, now)
+            state.unproven.add(self, now)
             self._arm(self.settings.head_seconds_max, self.close)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the same for whatever reason
         """Let go of everything; exchanges under way see their body broken off."""
         self._server_state.connections.discard(self)
-        self._server_state.places.prove(self)
+        self._server_state.unproven.discard(self)
         self.closing = True
         for exchange in (self._active, *self._line):
             if exchange is not None and not exchange.body_complete:
@@ -185,7 +173,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def shutdown(self) -> None:
         """Called by uvicorn when the server stops: finish the exchange under way, begin no other."""
-        self.closing = self._deaf = True
+        self.closing = self._stopped_parsing = True
         self._line.clear()
         if self._lingering_bytes is not None:
             self._arm(min(LAST_LINGER_SECONDS, self.settings.drain_seconds_max), self.close)
@@ -249,7 +237,7 @@ class Connection(asyncio.BufferedProtocol):
             self.pause_reading()
             self._line.append(exchange)
         if not exchange.keep_alive:
-            self._deaf = True
+            self._stopped_parsing = True
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
@@ -303,7 +291,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def goes_on(self) -> bool:
         """Whether another exchange may follow the present one."""
-        return not self.closing and (bool(self._line) or not self._server_state.leaving)
+        return not self.closing and (bool(self._line) or not self._server_state.draining)
 
     def default_lines(self) -> list[bytes]:
         """The header lines of every answer."""
@@ -337,7 +325,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def _prove(self) -> None:
-        self._server_state.places.prove(self)
+        self._server_state.unproven.discard(self)
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
@@ -347,7 +335,7 @@ class Connection(asyncio.BufferedProtocol):
         return parser
 
     def _parse(self, data: bytes) -> None:
-        if self._deaf and not self._is_receiving():
+        if self._stopped_parsing and not self._is_receiving():
             self._throw_away(len(data))
             return
         if self._in_line or not (self._in_head or self._is_receiving()):
@@ -415,7 +403,7 @@ class Connection(asyncio.BufferedProtocol):
     def _give_up(self, error: Exception) -> None:
         """The bytes make no request: answer so if it is this request's turn, and end the connection."""
         cause = error if isinstance(error, HeadRefusedError) else error.__context__
-        self._deaf = True
+        self._stopped_parsing = True
         if self._incoming is not None and self._is_receiving():
             self._incoming.break_off()  # it is the body that is unreadable: its exchange answers
         if self._active is not None:
@@ -437,7 +425,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _linger(self, exchange: Exchange | None) -> None:
         """Give the client time to read the last answer, and throw away what it still sends."""
-        self.closing = self._deaf = True
+        self.closing = self._stopped_parsing = True
         self._line.clear()
         if self._peer_ended or (exchange is not None and exchange.body_complete):
             self.close()

@@ -18,12 +18,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from cryostore.core.memory import unfilled
-
-if TYPE_CHECKING:
-    from cryostore.server.http.connection import Connection
+from cryostore.options.configuration import ConnectionSettings
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -42,6 +40,46 @@ STANDSTILL_PART = 10
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 DISCONNECT: Message = {"type": "http.disconnect"}
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class ClientConnection(Protocol):
+    """The connection of an exchange, as far as the exchange uses it."""
+
+    settings: ConnectionSettings
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another exchange may follow this one."""
+        ...
+
+    def default_lines(self) -> list[bytes]:
+        """Return the header lines of every answer."""
+        ...
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write, unless the connection is closed."""
+        ...
+
+    async def written(self) -> None:
+        """Wait until the client has read all but a little of what was written, or the connection is closed."""
+        ...
+
+    def finish(self, exchange: Exchange, *, keep_alive: bool) -> None:
+        """Go on with the next exchange, or end the connection."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Stop reading from the socket."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Read from the socket again."""
+        ...
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        ...
 
 
 class Exchange:
@@ -70,7 +108,7 @@ class Exchange:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: ClientConnection,
         scope: Scope,
         *,
         declared_bytes: int | None,

@@ -16,7 +16,7 @@ from cryostore.model.errors import (
 )
 from cryostore.wire import percent
 from cryostore.wire.message import Request
-from cryostore.wire.signature.moment import basic_text, date_header_ms, parse_basic
+from cryostore.wire.signature.signing_time import basic_text, date_header_ms, parse_basic
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 TERMINATOR = "aws4_request"

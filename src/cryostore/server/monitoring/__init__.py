@@ -1,0 +1,1 @@
+"""Metrics, health probes, log lines, and the reporting of internal failures."""

@@ -1,0 +1,1 @@
+"""The path of a request through the server: signature, memory for its body, operation, answer."""

@@ -1,0 +1,164 @@
+"""Memory for bodies that must be read before their signature can be checked, and the time_limit with their senders.
+
+An access key id is no secret, so such a body may be from anybody. It gets memory as its bytes come, never ahead of them
+by more than as much again; all together have a small budget apart from the one for known callers, and the senders at
+one address have a share of it. A sender has a short time, and more only for what it brings. When the budget is used up
+the senders wait, but for the one that began first: it gets what it needs, so that no two wait for each other.
+
+Belongs to one event loop and is not thread safe. Does not live here: what a signature is (`wire.sigv4`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from cryostore.core.limits import KIB, MIB
+from cryostore.model.errors import NotReadableInputStreamException, ThrottlingException
+from cryostore.options.configuration import Configuration
+from cryostore.server.http import body
+from cryostore.server.http.exchange import Receive
+
+STEP_BYTES_MIN = 16 * KIB
+STEP_BYTES_MAX = 1 * MIB
+SHARES = 2
+"""The senders at one address have one of so many parts."""
+NETWORK_BITS = 64
+"""What a sender_group gets of IPv6 addresses counts as one."""
+TOO_SLOW = "the body came too slowly to be believed in; send its hash as x-amz-content-sha256, or be quicker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLimit:
+    """How long a sender may take: so long, and longer for what it has brought."""
+
+    seconds_max: float = 10.0
+    bytes_per_second_min: int = 512 * KIB
+
+    def seconds(self, received_bytes: int) -> float:
+        """How long the sender of so many bytes may have taken."""
+        return self.seconds_max + received_bytes / self.bytes_per_second_min
+
+
+class UnverifiedBodies:
+    """`bytes_max` bytes for bodies of senders that are not known yet, and one body more."""
+
+    def __init__(
+        self, bytes_max: int = 64 * MIB, *, wait_seconds_max: float = 20.0, time_limit: TimeLimit = TimeLimit()
+    ) -> None:
+        self.bytes_max = bytes_max
+        self.held_bytes = 0
+        self._wait_seconds_max = wait_seconds_max
+        self._time_limit = time_limit
+        self._reservations: dict[Reservation, None] = {}  # in the order in which they began
+        self._by_address: Counter[str] = Counter()
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> UnverifiedBodies:
+        """The budget that a configuration says."""
+        time_limit = TimeLimit(
+            seconds_max=configuration.connection.unverified_seconds_max,
+            bytes_per_second_min=configuration.connection.unverified_bytes_per_second_min,
+        )
+        wait_seconds_max = configuration.body_wait_seconds_max
+        return cls(configuration.unverified_body_bytes_max, wait_seconds_max=wait_seconds_max, time_limit=time_limit)
+
+    def reservation(self, client: Any) -> Reservation:
+        """A reservation of the sender at this end of a connection, as asyncio gives it. To be released."""
+        reservation = Reservation(self, sender_group(client), self._time_limit)
+        self._reservations[reservation] = None
+        return reservation
+
+    async def grow(self, reservation: Reservation, more_bytes: int) -> None:
+        """Take more for a reservation, waiting if need be. Raises ThrottlingException."""
+        if not self._may_grow(reservation, more_bytes):
+            reservation.wanted_bytes, reservation.turn = more_bytes, asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(self._wait_seconds_max):
+                    await reservation.turn
+            except TimeoutError:
+                raise ThrottlingException("too many unverified bytes are being received at once; retry later") from None
+            finally:
+                reservation.turn = None
+        else:
+            self._take(reservation, more_bytes)
+
+    def release(self, reservation: Reservation) -> None:
+        """Give back all that a reservation has."""
+        self._reservations.pop(reservation, None)
+        self._take(reservation, -reservation.held_bytes)
+        self._by_address += Counter()  # drops those that have nothing
+        for other in self._reservations:
+            turn = other.turn
+            if turn is not None and not turn.done() and self._may_grow(other, other.wanted_bytes):
+                self._take(other, other.wanted_bytes)
+                turn.set_result(None)
+
+    def _may_grow(self, reservation: Reservation, more_bytes: int) -> bool:
+        if reservation is next(iter(self._reservations)):
+            return True
+        share = self._by_address[reservation.sender_group] + more_bytes <= self.bytes_max // SHARES
+        return share and self.held_bytes + more_bytes <= self.bytes_max
+
+    def _take(self, reservation: Reservation, more_bytes: int) -> None:
+        reservation.held_bytes += more_bytes
+        self.held_bytes += more_bytes
+        self._by_address[reservation.sender_group] += more_bytes
+
+
+class Reservation:
+    """What one body has of the budget."""
+
+    def __init__(self, budget: UnverifiedBodies, sender_group: str, time_limit: TimeLimit) -> None:
+        self.sender_group = sender_group
+        self.held_bytes = 0
+        self.wanted_bytes = 0
+        self.turn: asyncio.Future[None] | None = None
+        self._budget = budget
+        self._time_limit = time_limit
+
+    async def read(
+        self, receive: Receive, signing_name: str, bytes_max: int, declared: int | None
+    ) -> bytes | bytearray:
+        """The whole body. Raises what `body.read` does, and ThrottlingException."""
+        longest = bytes_max if declared is None else declared
+        received = 0
+        spent_seconds = 0.0
+        now = asyncio.get_running_loop().time
+
+        async def next_piece() -> dict[str, Any]:
+            nonlocal received, spent_seconds
+            step = min(max(received, STEP_BYTES_MIN), STEP_BYTES_MAX)
+            if (more := min(received + step, longest) - self.held_bytes) > 0:
+                await self._budget.grow(self, more)
+            began = now()
+            try:
+                async with asyncio.timeout(self._time_limit.seconds(received) - spent_seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise NotReadableInputStreamException(TOO_SLOW) from None
+            spent_seconds += now() - began
+            received += len(message.get("body", b""))
+            if (more := received - self.held_bytes) > 0:
+                await self._budget.grow(self, more)
+            return message
+
+        return await body.read(next_piece, signing_name, bytes_max)
+
+    def release(self) -> None:
+        """Give all of it back; may be repeated."""
+        self._budget.release(self)
+
+
+def sender_group(client: Any) -> str:
+    """What counts as one address."""
+    host = str(client[0]) if client else ""
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host.partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+            return str(ipaddress.ip_network((int(address), NETWORK_BITS), strict=False))
+    return host

@@ -1,1 +1,0 @@
-"""Metrics, probes, logs, and the words for failures."""

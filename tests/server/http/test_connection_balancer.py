@@ -1,0 +1,251 @@
+"""How the workers of one server share its connections: among real processes, and one worker beside a silent other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import ssl
+from pathlib import Path
+
+from cryostore.server.http import connection_balancer
+from cryostore.server.http.connection_balancer import ConnectionBalancer
+from cryostore.server.http.connection_counts import ABSENT, ConnectionCounts, create_connection_counts
+from support.fake_process import fake_server, wait_for
+
+HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
+ESTABLISHED = "01"
+
+
+def children(server):
+    """The process ids of the workers."""
+    text = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+    return [int(number) for number in text.split()]
+
+
+def connections_of(server) -> list[int]:
+    """How many connections each worker has."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    port = f":{server.address[1]:04X}"
+    ours = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(port) and row[3] == ESTABLISHED}
+    return [sum(link in ours for link in links(process_id)) for process_id in children(server)]
+
+
+def links(process_id):
+    for path in Path(f"/proc/{process_id}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield os.readlink(path)  # noqa: PTH115 - it leads nowhere
+
+
+def open_connections(server, count):
+    connections = [server.connect() for _ in range(count)]
+    for connection in connections:
+        connection.send(HEALTH)
+    for connection in connections:
+        assert connection.answer().status == 200
+    return connections
+
+
+def test_connections_that_come_at_once_are_shared_out(tmp_path):
+    with fake_server(tmp_path, workers=2) as server:
+        for _ in range(3):
+            connections = open_connections(server, 8)
+            assert max(connections_of(server)) <= 5  # 4 and 4, unless one worker was asleep for long
+            for connection in connections:
+                connection.__exit__()
+            wait_for(lambda: connections_of(server) == [0, 0])
+
+
+def test_a_worker_that_got_up_again_takes_its_share(tmp_path):
+    with fake_server(tmp_path, workers=2) as server:
+        os.kill(children(server)[0], signal.SIGKILL)
+        server.logged(event="worker exited")
+        first = open_connections(server, 4)
+        wait_for(lambda: len(children(server)) == 2 and next(links(children(server)[1]), None))
+        later = []
+
+        def shared():
+            later.extend(open_connections(server, 1))
+            return min(connections_of(server)) > 0
+
+        wait_for(shared)
+        for connection in (*first, *later):
+            connection.__exit__()
+
+
+# --- one acceptor -----------------------------------------------------------------------------------------------------
+
+
+class Served(asyncio.Protocol):
+    """A connection that was taken."""
+
+    def __init__(self, taken):
+        self.taken = taken
+
+    def connection_made(self, transport):
+        self.taken.append(transport)
+
+
+class Place:
+    """An acceptor with a listener and a board of two, on which the test plays the other worker."""
+
+    def __init__(self, tls=None, **settings):
+        self.taken = []
+        self.refused = []
+        self.descriptor = create_connection_counts(2)
+        self.other = ConnectionCounts(self.descriptor, 1)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.balancer = ConnectionBalancer(
+            self.listener,
+            lambda: Served(self.taken),
+            counts=ConnectionCounts(self.descriptor, 0),
+            connections=lambda: len(self.taken),
+            tls=tls,
+            refused=lambda: self.refused.append(True),
+            **settings,
+        )
+
+    def connect(self):
+        return socket.create_connection(self.listener.getsockname())
+
+    async def until_waiting(self):
+        """Until the balancer leaves a connection to the other worker."""
+        while self.balancer._pause is None:  # noqa: ASYNC110 - the loop itself sets it
+            await asyncio.sleep(0)
+
+    def resume(self):
+        """The time for which the balancer leaves a connection to the other worker is over."""
+        self.balancer._pause.cancel()
+        self.balancer._resume_accepting()
+
+    async def until_taken(self, count):
+        while len(self.taken) < count:  # noqa: ASYNC110 - a protocol, not the test, adds to it
+            await asyncio.sleep(0)
+
+    async def end(self):
+        self.balancer.close()
+        await self.balancer.wait_closed()
+        for transport in self.taken:
+            transport.abort()
+        await asyncio.sleep(0)
+        self.listener.close()
+        os.close(self.descriptor)
+
+
+def with_place(scenario, **settings):
+    async def run():
+        place = Place(**settings)
+        try:
+            async with asyncio.timeout(20):
+                await scenario(place)
+        finally:
+            await place.end()
+
+    asyncio.run(run())
+
+
+def test_a_worker_with_as_few_takes_at_once():
+    async def scenario(place):
+        place.other.publish(1)
+        with place.connect(), place.connect():
+            await place.until_taken(2)
+            assert place.other.fewest_elsewhere() == 2
+
+    with_place(scenario, yield_seconds=1000)
+
+
+def test_a_worker_with_more_waits_for_the_other_but_not_for_ever():
+    async def scenario(place):
+        place.other.publish(0)
+        with place.connect(), place.connect():
+            await place.until_taken(1)
+            await place.until_waiting()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert len(place.taken) == 1
+            place.resume()
+            await place.until_taken(2)
+
+    with_place(scenario, yield_seconds=1000)
+
+
+def test_a_connection_that_another_took_is_no_error():
+    async def scenario(place):
+        with place.connect():
+            other, _ = place.listener.accept()
+            other.close()
+            place.balancer._accept()
+            assert place.taken == []
+
+    with_place(scenario)
+
+
+def highest_descriptor():
+    return max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+
+
+def test_without_descriptors_connections_are_refused_and_later_ones_taken():
+    """With no descriptor left but the spare one; really so, since the acceptor counts on what the system does then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def scenario(place):
+        clients = [place.connect() for _ in range(3)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest_descriptor() + 1, hard))
+        fillers = []
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    fillers.append(os.dup(0))
+            while len(place.refused) < 3:  # noqa: ASYNC110 - the loop itself adds to it
+                await asyncio.sleep(0.001)
+        finally:
+            for filler in fillers:
+                os.close(filler)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for client in clients:
+            client.settimeout(5)
+            answer = client.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"ServiceUnavailableException" in answer
+            client.close()
+        assert place.taken == []
+        with place.connect():
+            await place.until_taken(1)
+
+    with_place(scenario, connections_max=lambda: 1000)
+
+
+def test_the_store_keeps_its_share_of_the_descriptors():
+    async def scenario(place):
+        with place.connect(), place.connect() as second:
+            await place.until_taken(1)
+            second.setblocking(False)
+            assert (await asyncio.get_running_loop().sock_recv(second, 12)) == b"HTTP/1.1 503"
+        assert len(place.taken) == 1
+
+    with_place(scenario, connections_max=lambda: 1)
+
+
+def test_connections_max_follows_the_limit(monkeypatch):
+    for limit, connections in ((100, 50), (512, 256), (10_000, 9744)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        assert connection_balancer.connections_max() == connections
+
+
+def test_a_failed_handshake_ends_only_its_connection():
+    async def run():
+        place = Place(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        with place.connect() as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
+            while not place.balancer._starting:  # noqa: ASYNC110 - the loop itself adds to it
+                await asyncio.sleep(0)
+            await place.balancer.wait_closed()
+        assert place.taken == []
+        assert place.balancer.publish_count() == 0
+        await place.end()
+        assert place.other.fewest_elsewhere() == ABSENT
+
+    asyncio.run(run())

@@ -1,0 +1,315 @@
+"""Long bodies, which go from the socket to where they stay, past the parser: every way one may begin, end and fail."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cryostore.options.configuration import ConnectionSettings
+from cryostore.server.http.connection import INTAKE_BYTES, Connection
+from cryostore.server.http.exchange import READ_AHEAD_BYTES
+from cryostore.server.http.shared_state import SharedState
+from support.raw_http import head_bytes, put_object, signed, to_bytes
+
+HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
+EDGES = sorted({edge + more for edge in (READ_AHEAD_BYTES, 2 * INTAKE_BYTES, 4 * INTAKE_BYTES) for more in (-1, 0, 1)})
+
+
+def body_of(length: int) -> bytes:
+    """Bytes of which no two stretches are alike, so that none can be misplaced."""
+    return b"".join(number.to_bytes(4, "big") for number in range(-(-length // 4)))[:length]
+
+
+# --- a real server ----------------------------------------------------------------------------------------------------
+
+
+def stored(connection, name: str) -> bytes:
+    """What the server took for the body."""
+    connection.send(to_bytes(signed("GET", f"/restore-jobs/job-1/chunk/{name}")))
+    return connection.answer().body
+
+
+@pytest.mark.parametrize("length", EDGES)
+def test_a_body_around_a_bound_arrives_whole(server, length):
+    body = body_of(length)
+    with server.connect() as connection:
+        connection.send(to_bytes(put_object("edge", body, payload_hash=None)))
+        assert connection.answer().status == 200
+        assert stored(connection, "edge") == body
+
+
+def test_requests_behind_a_long_body_are_answered_in_order(server):
+    bodies = [body_of(length) for length in (1_000_000, 10, 500_000, 0, 70_000, 3_000_000)]
+    requests = [to_bytes(put_object(f"behind-{number}", body)) for number, body in enumerate(bodies)]
+    with server.connect() as connection:
+        connection.send(*requests, HEALTH)
+        assert [connection.answer().status for _ in (*requests, HEALTH)] == [200] * 7
+        assert [stored(connection, f"behind-{number}") for number in range(6)] == bodies
+    assert server.calls == [f"PutObject AKIATEST000000000000 behind-{number}" for number in range(6)]
+
+
+def test_garbage_behind_a_long_body_is_refused_by_itself(server):
+    with server.connect() as connection:
+        connection.send(to_bytes(put_object("before", body_of(200_000))))
+        assert connection.answer().status == 200
+        connection.send(b"\0\0\r\n\r\n")
+        assert connection.answer().status == 400
+        assert connection.ended()
+
+
+def test_connection_close_holds_behind_a_long_body(server):
+    with server.connect() as connection:
+        connection.send(to_bytes(put_object("last", body_of(200_000)), ("connection", "close")), HEALTH)
+        answer = connection.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert connection.ended()
+
+
+def test_raw_bytes_in_a_path_behind_a_long_body_are_served(server):
+    with server.connect() as connection:
+        connection.send(to_bytes(put_object("plain", body_of(200_000))), to_bytes(put_object("\xc3\xa9", b"abc")))
+        assert [connection.answer().status for _ in range(2)] == [200, 200]
+
+
+@pytest.mark.parametrize("sent", [READ_AHEAD_BYTES - 1, 500_000, 999_999])
+def test_a_long_body_that_breaks_off_stores_nothing(server, sent):
+    name = f"broken-{sent}"
+    with server.connect() as connection:
+        connection.send(head_bytes(put_object(name), ("content-length", "1000000")), body_of(sent))
+    with server.connect() as connection:
+        connection.send(head_bytes(put_object(name), ("content-length", "1000000")), body_of(sent))
+        connection.end_sending()
+        assert connection.answer().error == "NotReadableInputStreamException"
+        assert connection.ended()
+    assert server.exchange(HEALTH).status == 200
+    assert server.calls == []
+
+
+@pytest.mark.parametrize("sent", [0, 100, 500_000])
+def test_a_slow_sender_of_a_long_body_is_given_up(quick_server, sent):
+    with quick_server.connect() as connection:
+        connection.send(head_bytes(put_object("slow-long"), ("content-length", "1000000")), body_of(sent))
+        answer = connection.answer()
+        assert (answer.status, answer.error) == (400, "NotReadableInputStreamException")
+        assert answer.headers["connection"] == "close"
+        assert connection.ended()
+    assert quick_server.calls == []
+
+
+@pytest.mark.parametrize("length", [READ_AHEAD_BYTES, READ_AHEAD_BYTES + 1, 1_000_000])
+def test_100_continue_comes_before_a_long_body(server, length):
+    body = body_of(length)
+    request = put_object("continued", body, payload_hash=None)
+    with server.connect() as connection:
+        for _ in range(2):
+            connection.send(head_bytes(request, ("content-length", str(length)), ("expect", "100-continue")))
+            assert connection.answer().status == 100
+            connection.send(body)
+            assert connection.answer().status == 200
+        assert stored(connection, "continued") == body
+
+
+# --- one connection without a network ---------------------------------------------------------------------------------
+
+
+class Transport(asyncio.Transport):
+    """What a connection writes to, and what tells it when to read."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = b""
+        self.reading = True
+        self.closed = False
+
+    def write(self, data):
+        self.sent += data
+
+    def write_eof(self):
+        pass
+
+    def can_write_eof(self):
+        return True
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def is_closing(self):
+        return self.closed
+
+    def close(self):
+        self.closed = True
+
+    abort = close
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
+
+
+class Line:
+    """A connection, the bodies that came through it, and a hand that feeds it."""
+
+    def __init__(self, application=None, **bounds):
+        self.bodies = []
+        self.transport = Transport()
+        self.connection = Connection(
+            ConnectionSettings(**bounds),
+            head_bytes_max=1000,
+            new_id=lambda: "id",
+            intake=memoryview(bytearray(INTAKE_BYTES)),
+            config=SimpleNamespace(loaded_app=application or self._take),
+            server_state=SharedState(),
+            app_state={},
+            _loop=asyncio.get_running_loop(),
+        )
+        self.connection.connection_made(self.transport)
+
+    async def _take(self, scope, receive, send):
+        message = await receive()
+        self.bodies.append(bytes(message["body"]) if message["type"] == "http.request" else None)
+        await answer(send)
+
+    async def feed(self, data, pieces=(), pauses=1):
+        """Let `data` arrive in such pieces, the rest as it fits; in between the loop turns `pauses` times."""
+        pieces = iter(pieces)
+        while data and not self.transport.closed:
+            if self.transport.reading:
+                room = self.connection.chunk_buffer(-1)
+                length = min(len(room), len(data), next(pieces, len(data)))
+                room[:length] = data[:length]
+                self.connection.buffer_updated(length)
+                data = data[length:]
+            await turns(pauses)
+        await turns(5)
+
+
+async def turns(count):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def answer(send, status=200):
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def put(body, length=None):
+    return b"PUT / HTTP/1.1\r\nhost: server\r\ncontent-length: %d\r\n\r\n" % (length or len(body)) + body
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.sampled_from((0, 1, *EDGES, 3 * INTAKE_BYTES)), min_size=1, max_size=4),
+    pieces=st.lists(st.integers(1, 2 * INTAKE_BYTES), max_size=40),
+    pauses=st.integers(1, 4),
+)
+def test_bodies_are_the_same_however_they_are_cut(lengths, pieces, pauses):
+    async def run():
+        line = Line()
+        bodies = [body_of(length) for length in lengths]
+        await line.feed(b"".join(put(body) for body in bodies), pieces, pauses)
+        assert line.bodies == bodies
+        assert line.transport.sent.count(b"200 OK") == len(lengths)
+
+    asyncio.run(run())
+
+
+def test_a_long_body_goes_past_the_parser_once_it_is_asked_for():
+    async def run():
+        line = Line()
+        body = body_of(1_000_000)
+        await line.feed(put(body, 1_000_000)[:-900_000])
+        assert len(line.connection.chunk_buffer(-1)) == 900_000
+        await line.feed(body[-900_000:])
+        assert len(line.connection.chunk_buffer(-1)) == INTAKE_BYTES
+        assert line.bodies == [body]
+
+    asyncio.run(run())
+
+
+def test_a_body_of_no_more_than_is_read_ahead_goes_through_the_parser():
+    async def run():
+        line = Line()
+        body = body_of(READ_AHEAD_BYTES)
+        await line.feed(put(body)[:-1])
+        assert len(line.connection.chunk_buffer(-1)) == INTAKE_BYTES
+        await line.feed(body[-1:])
+        assert line.bodies == [body]
+
+    asyncio.run(run())
+
+
+def early(reading):
+    """An application that answers when a long body has begun to come, before it is here."""
+
+    async def application(_scope, receive, send):
+        asking = asyncio.ensure_future(receive())
+        await reading.wait()
+        asking.cancel()
+        await answer(send, 400)
+
+    return application
+
+
+def test_an_early_answer_in_the_middle_of_a_long_body_is_followed_by_the_next():
+    async def run():
+        reading = asyncio.Event()
+        line = Line(early(reading))
+        request = put(body_of(1_000_000))
+        await line.feed(request[:500_000])
+        assert len(line.connection.chunk_buffer(-1)) > INTAKE_BYTES
+        reading.set()
+        await turns(5)
+        assert len(line.connection.chunk_buffer(-1)) == INTAKE_BYTES  # nobody wants the rest: it is not kept
+        await line.feed(request[500_000:] + put(b""), pauses=3)
+        assert line.transport.sent.count(b"400 Bad Request") == 2
+        assert not line.transport.closed
+
+    asyncio.run(run())
+
+
+def test_an_early_answer_to_a_long_body_ends_the_connection_if_too_much_is_missing():
+    async def run():
+        reading = asyncio.Event()
+        line = Line(early(reading), drain_bytes_max=300_000, linger_bytes_max=300_000)
+        request = put(body_of(1_000_000))
+        await line.feed(request[:500_000])
+        reading.set()
+        await turns(5)
+        assert b"connection: close" in line.transport.sent
+        await line.feed(request[500_000:700_000])
+        assert not line.transport.closed
+        await line.feed(request[700_000:])
+        assert line.transport.closed
+
+    asyncio.run(run())
+
+
+def test_a_long_body_that_breaks_off_reaches_nobody():
+    async def run():
+        line = Line()
+        await line.feed(put(body_of(500_000), 1_000_000))
+        line.connection.connection_lost(None)
+        await turns(5)
+        assert line.bodies == [None]
+
+    asyncio.run(run())
+
+
+def test_what_still_comes_of_a_body_given_up_is_thrown_away():
+    async def run():
+        line = Line()
+        request = put(body_of(1_000_000))
+        await line.feed(request[:500_000])
+        line.connection._incoming.break_off()  # as the watch over the sender's pace does
+        await line.feed(request[500_000:])
+        assert line.bodies == [None]
+        assert line.transport.sent.count(b"HTTP/1.1") == 1
+
+    asyncio.run(run())

@@ -1,0 +1,169 @@
+"""What callers are told of failures that the API does not model."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from cryostore.core.errors import (
+    DamagedDataError,
+    KeyMissingError,
+    KeyUnavailableError,
+    StorageFullError,
+    StorageUnavailableError,
+)
+from cryostore.model.errors import ThrottlingException
+from cryostore.server.monitoring.failure import ADVICE, Failures, kind_of, modelled
+from cryostore.server.monitoring.metrics import FAILURES, Slot, private_meter
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (StorageUnavailableError("secret"), "ServiceUnavailableException"),
+        (StorageFullError("secret"), "ServiceUnavailableException"),
+        (KeyUnavailableError("secret"), "KMSInvalidKeyUsageException"),
+        (DamagedDataError("secret"), "DamagedDataException"),
+        (KeyMissingError("id"), "ServiceUnavailableException"),
+        (RuntimeError("secret"), "ServiceInternalException"),
+    ],
+)
+def test_the_details_stay_here(error, name):
+    told = modelled(error)
+    assert type(told).__name__ == name
+    assert "secret" not in told.message
+
+
+def test_a_modelled_error_is_told_as_it_is():
+    error = ThrottlingException("slowly")
+    assert modelled(error) is error
+
+
+# --- failures of the storage ------------------------------------------------------------------------------------------
+
+
+def caused(kind, number, *between):
+    """An error of ours that stems from one of the system, with further errors of ours between."""
+    error = kind("blob packs/x: no")
+    error.__cause__ = OSError(number, os.strerror(number))
+    for one in between:
+        one.__cause__, error = error, one
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (StorageFullError("disk full"), "full"),
+        (caused(StorageUnavailableError, errno.EDQUOT), "full"),
+        (caused(StorageUnavailableError, errno.EROFS), "read-only"),
+        (caused(StorageUnavailableError, errno.EIO), "input/output"),
+        (caused(StorageUnavailableError, errno.EMFILE), "open files"),
+        (caused(StorageUnavailableError, errno.ENFILE, StorageUnavailableError("again")), "open files"),
+        (caused(StorageUnavailableError, errno.EACCES), "permission"),
+        (caused(StorageUnavailableError, errno.ENXIO), "input/output"),
+        (StorageUnavailableError("closed"), "unavailable"),
+        (StorageUnavailableError("away", part="catalog"), "catalog"),
+        (StorageUnavailableError("away", part="blobs"), "blobs"),
+        (DamagedDataError("pack x at 5, 7 bytes: no"), "damaged"),
+        (KeyUnavailableError("no key k"), "key"),
+    ],
+)
+def test_kinds(error, kind):
+    assert kind_of(error) == kind
+    assert kind in FAILURES
+    assert ADVICE[kind]
+
+
+class Lines:
+    """Stands for a log."""
+
+    def __init__(self):
+        self.lines = []
+        self.failures = []
+
+    def write(self, level, event, **fields):
+        self.lines.append({"level": level, "event": event} | {k: v for k, v in fields.items() if v is not None})
+
+    def failure(self, event, error, **fields):
+        self.failures.append((event, error, fields))
+
+
+@pytest.fixture
+def told():
+    """Failures over a log that can be looked at, and a clock in `now`."""
+    told = Failures(Lines(), private_meter(), now=lambda: told.seconds)
+    told.seconds = 1000.0
+    return told
+
+
+def counted(told, kind):
+    return Slot(told.meter._numbers).value(f"failure {kind}")
+
+
+def test_a_line_says_cause_place_and_what_to_do(told):
+    told.failure("failure", caused(StorageUnavailableError, errno.EIO), operation="GetChunk", request_id="r")
+    (line,) = told._log.lines
+    assert line == {
+        "level": "error",
+        "event": "storage failure",
+        "kind": "input/output",
+        "message": "blob packs/x: no",
+        "cause": "Input/output error",
+        "hint": ADVICE["input/output"],
+        "operation": "GetChunk",
+        "request_id": "r",
+    }
+
+
+def test_a_missing_key_is_told_in_few_lines_by_its_id(told):
+    for key_id in ("one", "two") * 500:
+        told.failure("failure", KeyMissingError(key_id, hint="put it there"), operation="GetChunk")
+    assert [line["key_id"] for line in told._log.lines] == ["one", "two"]
+    assert told._log.lines[0]["event"] == "key not available"
+    assert told._log.lines[0]["hint"] == "put it there"
+    assert told._log.failures == []
+    assert counted(told, "key") == 1000
+
+
+def test_a_flood_is_counted_and_told_in_few_lines(told):
+    for _ in range(1000):
+        told.failure("failure", StorageFullError("disk full"))
+        told.seconds += 0.1
+    lines = told._log.lines
+    assert 10 <= len(lines) <= 11
+    assert sum(line.get("held_back", 0) for line in lines) + len(lines) > 900
+    assert "held_back" not in lines[0]
+    assert lines[1]["held_back"] == 99
+    assert counted(told, "full") == 1000
+
+
+def test_damage_that_is_met_a_thousand_times_is_a_few_lines_that_name_a_place(told):
+    """Known damage is an answer like any other: no traceback, and no flood."""
+    for number in range(1000):
+        told.failure("failure", DamagedDataError(f"pack x at {number}, 7 bytes: no"), operation="GetChunk")
+        told.seconds += 0.01
+    (line,) = told._log.lines
+    assert (line["event"], line["message"], line["operation"]) == (
+        "damaged data",
+        "pack x at 0, 7 bytes: no",
+        "GetChunk",
+    )
+    assert told._log.failures == []
+    assert counted(told, "damaged") == 1000
+
+
+def test_one_kind_does_not_hold_back_another(told):
+    told.failure("failure", StorageFullError("disk full"))
+    told.failure("failure", caused(StorageUnavailableError, errno.EROFS))
+    assert [line["kind"] for line in told._log.lines] == ["full", "read-only"]
+
+
+def test_of_a_group_each_is_told_in_its_way(told):
+    defect = RuntimeError("deep")
+    group = ExceptionGroup("duties failed", [StorageFullError("a"), ExceptionGroup("more", [defect])])
+    told.failure("maintenance failed", group)
+    assert [line["kind"] for line in told._log.lines] == ["full"]
+    assert told._log.failures == [("maintenance failed", defect, {})]

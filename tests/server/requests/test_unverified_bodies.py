@@ -1,0 +1,185 @@
+"""Bodies of unknown senders: memory as their bytes come, shares, time_limit; and no known sender waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+
+import pytest
+
+from cryostore.core.limits import KIB, MIB
+from cryostore.model.errors import NotReadableInputStreamException, ThrottlingException
+from cryostore.options.configuration import ConnectionSettings
+from cryostore.server.requests.unverified_bodies import STEP_BYTES_MIN, TimeLimit, UnverifiedBodies, sender_group
+from support.fake_process import fake_server
+from support.raw_http import head_bytes, put_object, to_bytes
+
+HERE = ("127.0.0.1", 1)
+THERE = ("192.0.2.7", 2)
+
+
+def pieces(*sizes):
+    """A receiver of a body in pieces of these sizes."""
+    rest = list(sizes)
+
+    async def receive():
+        size = rest.pop(0)
+        return {"type": "http.request", "body": b"a" * size, "more_body": bool(rest)}
+
+    return receive
+
+
+async def never():
+    await asyncio.Event().wait()
+
+
+def test_memory_follows_the_bytes_that_came():
+    async def scenario():
+        budget = UnverifiedBodies(8 * MIB)
+        reservation = budget.reservation(HERE)
+        reading = asyncio.create_task(reservation.read(never, "backup", 4 * MIB, 4 * MIB))
+        await asyncio.sleep(0)
+        assert budget.held_bytes == STEP_BYTES_MIN  # whatever it announced
+        reading.cancel()
+        reservation.release()
+        reservation = budget.reservation(HERE)
+        data = await reservation.read(pieces(10_000, 90_000, MIB), "backup", 4 * MIB, None)
+        assert len(data) == 100_000 + MIB <= budget.held_bytes <= 3 * len(data)
+        reservation.release()
+        reservation.release()
+        assert budget.held_bytes == 0
+
+    asyncio.run(scenario())
+
+
+def test_an_address_has_a_share_and_the_first_goes_on():
+    async def scenario():
+        budget = UnverifiedBodies(100, wait_seconds_max=0.01)
+        first, second, third = budget.reservation(HERE), budget.reservation(HERE), budget.reservation(THERE)
+        await budget.grow(first, 20)
+        await budget.grow(second, 30)
+        with pytest.raises(ThrottlingException):
+            await budget.grow(second, 1)  # the address has its half
+        await budget.grow(third, 50)
+        with pytest.raises(ThrottlingException):
+            await budget.grow(third, 1)
+        await budget.grow(first, 1000)  # it ends, and gives all back: nobody waits for ever
+        first.release()
+        await budget.grow(second, 1000)
+        second.release()
+        third.release()
+        assert budget.held_bytes == 0
+
+    asyncio.run(scenario())
+
+
+def test_who_waits_gets_its_turn_when_another_ends():
+    async def scenario():
+        budget = UnverifiedBodies(100, wait_seconds_max=10)
+        first, second = budget.reservation(HERE), budget.reservation(THERE)
+        await budget.grow(first, 90)
+        waiting = asyncio.create_task(budget.grow(second, 40))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        first.release()
+        await waiting
+        assert budget.held_bytes == second.held_bytes == 40
+        second.release()
+
+    asyncio.run(scenario())
+
+
+def test_a_slow_sender_is_given_up():
+    async def scenario():
+        budget = UnverifiedBodies(time_limit=TimeLimit(seconds_max=0.01))
+        reservation = budget.reservation(HERE)
+        with pytest.raises(NotReadableInputStreamException, match="slowly"):
+            await reservation.read(never, "backup", MIB, None)
+        reservation.release()
+        assert budget.held_bytes == 0
+
+    asyncio.run(scenario())
+
+
+def test_who_brings_more_may_take_longer():
+    time_limit = TimeLimit(seconds_max=10, bytes_per_second_min=MIB)
+    assert time_limit.seconds(0) == 10
+    assert time_limit.seconds(64 * MIB) == 74
+
+
+def test_what_counts_as_one_address():
+    assert sender_group(("192.0.2.1", 5)) == sender_group(("192.0.2.1", 6)) != sender_group(("192.0.2.2", 5))
+    assert (
+        sender_group(("2001:db8::1", 5, 0, 0))
+        == sender_group(("2001:db8::2", 5, 0, 0))
+        != sender_group(("2001:db8:0:1::1", 5, 0, 0))
+    )
+    assert sender_group(("::ffff:192.0.2.1", 5, 0, 0)) != sender_group(("::ffff:192.0.2.2", 5, 0, 0))
+    assert sender_group(None) == sender_group("") == ""
+
+
+def forged(name, size="chunked"):
+    """The head of a request with a genuine key's id, a wrong signature, and a body that is to come."""
+    request = put_object(name, payload_hash="0" * 64, send_hash=False)
+    framing = ("transfer-encoding", "chunked") if size == "chunked" else ("content-length", str(size))
+    return head_bytes(request, framing)
+
+
+@pytest.mark.parametrize("size", ["chunked", 32 * MIB])
+def test_known_callers_do_not_wait_for_unknown_ones(tmp_path, size):
+    """Under load: many forged requests that hold on to what they get, in any way of announcing a body."""
+    patient = ConnectionSettings(unverified_seconds_max=60)
+    with fake_server(tmp_path, connection=patient) as server:
+        attackers = [server.connect() for _ in range(60)]
+        for number, attacker in enumerate(attackers):
+            attacker.send(forged(f"forged-{number}", size))
+            if size != "chunked":
+                attacker.send(bytes(256 * KIB))
+        waits = []
+
+        def work(thread):
+            for number in range(10):
+                name, body = f"genuine-{thread}-{number}", bytes(MIB)
+                how = {"payload_hash": hashlib.sha256(body).hexdigest()} if number % 2 else {}
+                began = time.monotonic()
+                answer = server.exchange(to_bytes(put_object(name, body, **how)))
+                waits.append((answer.status, time.monotonic() - began))
+
+        threads = [threading.Thread(target=work, args=(thread,)) for thread in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert {status for status, _ in waits} == {200}
+        assert len(waits) == 40
+        assert max(seconds for _, seconds in waits) < 5
+        assert not any("forged" in call for call in server.calls)
+        for attacker in attackers:
+            attacker.__exit__()
+
+
+def test_a_body_whose_hash_is_signed_and_not_sent_arrives_whole(server):
+    body = bytes(range(256)) * (8 * KIB)
+    for many in range(3):
+        request = put_object(f"late-{many}", body, payload_hash=hashlib.sha256(body).hexdigest(), send_hash=False)
+        assert server.exchange(to_bytes(request)).status == 200
+    altered = to_bytes(request)[:-1] + b"x"
+    assert server.exchange(altered).error == "InvalidSignatureException"
+
+
+def test_a_place_goes_from_who_says_nothing_to_who_comes(tmp_path):
+    with fake_server(tmp_path, connection=ConnectionSettings(connections_max=3)) as server:
+        silent = [server.connect() for _ in range(2)]
+        with server.connect() as known:
+            known.send(to_bytes(put_object("n")))
+            assert known.answer().status == 200
+            deadline = time.monotonic() + 10
+            while server.exchange(to_bytes(put_object("n", b"abc"))).status != 200:  # until the silent are old enough
+                assert time.monotonic() < deadline
+            known.send(to_bytes(put_object("n")))
+            assert known.answer().status == 200
+        assert silent[0].socket.recv(1) == b""
+        for connection in silent:
+            connection.__exit__()
