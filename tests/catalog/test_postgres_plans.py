@@ -8,8 +8,8 @@ import pytest
 
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.catalog.postgres.session import PREPARE_AFTER
-from cryostore.catalog.queries import damage, references
-from cryostore.catalog.queries.damage import Place
+from cryostore.catalog.queries import affected, damage, references
+from cryostore.catalog.queries.damage import LocatedChunk
 from cryostore.catalog.rows import (
     chunk_lists,
     chunks,
@@ -37,7 +37,7 @@ HERE = Segment(1, 2)
 VIEW = (HERE, Segment(2, 1))
 CHUNK = ChunkRow(1, "p", 0, 10, 5)
 CONTENT = ObjectContent(0, 0, 0, b"", 0)
-SORTED = {"chunks.in_pack", "chunks.placed", "chunks.last_end"}
+SORTED = {"chunks.sound_in_pack", "chunks.all_in_pack", "chunks.last_end"}
 """Of one pack, whose chunks are few: an index in their order would cost more than they do."""
 OF_VAULT = {"vault_id": ("vault_id = :vault_id", 1)}
 OF_ONE_ROW = {"collection"}
@@ -45,17 +45,17 @@ OF_ONE_ROW = {"collection"}
 
 HOT = {
     "chunks.find": lambda t: chunks.find(t, 1, DIGEST),
-    "chunks.known": lambda t: chunks.known(t, 1, DIGEST),
+    "chunks.is_known": lambda t: chunks.is_known(t, 1, DIGEST),
     "chunks.known_in_epoch": lambda t: chunks.known_in_epoch(t, 1, DIGEST),
     "chunks.known_lengths": lambda t: chunks.known_lengths(t, 1, [DIGEST, b"e" * 32]),
     "chunks.insert": lambda t: chunks.insert(t, 1, DIGEST, CHUNK, epoch=0, now_ms=0),
-    "chunks.use": lambda t: chunks.use(t, 1, DIGEST),
+    "chunks.mark_used": lambda t: chunks.mark_used(t, 1, DIGEST),
     "chunks.page": lambda t: chunks.page(t, after=(1, DIGEST), limit=10),
     "chunks.count_step": lambda t: chunks.count_step(t, (1, DIGEST)),
     "chunks.condemn": lambda t: chunks.condemn(t, 1, DIGEST, epoch=1, now_ms=0),
     "chunks.remove": lambda t: chunks.remove(t, 1, DIGEST, epoch=1, before_ms=0),
-    "chunks.in_pack": lambda t: chunks.in_pack(t, 1, from_offset=0, limit=10),
-    "chunks.placed": lambda t: chunks.placed(t, 1, from_offset=0, limit=10),
+    "chunks.sound_in_pack": lambda t: chunks.sound_in_pack(t, 1, from_offset=0, limit=10),
+    "chunks.all_in_pack": lambda t: chunks.all_in_pack(t, 1, from_offset=0, limit=10),
     "chunks.last_end": lambda t: chunks.last_end(t, 1),
     "chunks.vault_ids": lambda t: list(chunks.vault_ids(t)),
     "chunks.delete_of_vault": lambda t: chunks.delete_of_vault(t, 3, 10),
@@ -64,10 +64,10 @@ HOT = {
     "chunk_lists.part": lambda t: chunk_lists.part(t, 1, 0),
     "chunk_lists.delete_some": lambda t: chunk_lists.delete_some(t, 1, 10),
     "damage.page": lambda t: damage.page(t, after=(1, DIGEST), limit=10),
-    "damage.mark": lambda t: damage.mark(t, Place(1, DIGEST, 1, 0), now_ms=0),
-    "damage.versions": lambda t: damage.versions(t, 1, b"n"),
-    "damage.points": lambda t: damage.points(t, 1, 0, 5),
-    "damage.begun_on": lambda t: damage.begun_on(t, 1, 0, 5),
+    "damage.mark": lambda t: damage.mark(t, LocatedChunk(1, DIGEST, 1, 0), now_ms=0),
+    "affected.versions": lambda t: affected.versions(t, 1, b"n"),
+    "affected.points": lambda t: affected.points(t, 1, 0, 5),
+    "affected.lineages_on": lambda t: affected.lineages_on(t, 1, 0, 5),
     "idempotency.find": lambda t: idempotency.find(t, "o", "t", since_ms=0),
     "idempotency.delete_before": lambda t: idempotency.delete_before(t, 0, 10),
     "jobs.find": lambda t: jobs.find(t, "J"),
@@ -97,7 +97,7 @@ HOT = {
     "objects.forget": lambda t: objects.forget(t, 1, 1, 3, 10),
     "packs.number_for": lambda t: packs.number_for(t, "p", epoch=0, now_ms=0),
     "packs.open_packs": packs.open_packs,
-    "packs.standing": lambda t: packs.standing(t, after=0, limit=10),
+    "packs.not_retired": lambda t: packs.not_retired(t, after=0, limit=10),
     "packs.retired": lambda t: packs.retired(t, after=0, limit=10),
     "packs.retire": lambda t: packs.retire(t, 1, now_ms=0),
     "packs.drop": lambda t: packs.drop(t, 1, epoch=1, before_ms=0),
@@ -117,7 +117,7 @@ HOT = {
     "references.objects": lambda t: references.objects(t, after=1, limit=10),
     "references.list_parts": lambda t: references.list_parts(t, 1, first=0, limit=10),
     "restore_jobs.find": lambda t: restore_jobs.find(t, "R"),
-    "restore_jobs.pins": lambda t: restore_jobs.pins(t, "P"),
+    "restore_jobs.open_job_of_point": lambda t: restore_jobs.open_job_of_point(t, "P"),
     "uploads.find": lambda t: uploads.find(t, "J", "U"),
     "uploads.chunk": lambda t: uploads.chunk(t, 1, 0),
     "uploads.add_chunk": lambda t: uploads.add_chunk(t, 1, ChunkEntry(0, 5, DIGEST, 0)),

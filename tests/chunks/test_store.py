@@ -17,7 +17,8 @@ from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import ENVELOPE_OVERHEAD_BYTES, Header, Kind
-from cryostore.chunks.packs.format import cut_torn_tail, list_packs, pack_key, scan_pack
+from cryostore.chunks.packs.format import list_packs, pack_key, scan_pack
+from cryostore.chunks.packs.recovery import cut_torn_tail
 from cryostore.chunks.store import ChunkStore, Location
 from cryostore.core.compression import CompressedPayload, decompress_whole
 from cryostore.core.digest import Payload, sha256
@@ -183,14 +184,14 @@ def test_where_blobs_do_not_grow_a_pack_is_whole_from_the_beginning():
     assert store.pack_sizes([pack_id, "00000000-0000-4000-8000-0000000000FF"]) == [store.pack_bytes(pack_id), None]
     assert not store.is_owned(pack_id)
     assert store.close_pack(pack_id)
-    assert store.settle(pack_id)
+    assert store.make_durable(pack_id)
     assert store.torn_tail_bytes(pack_id) == store.cut_torn_tail(pack_id) == 0
     assert [placed.offset for placed in store.reader(pack_id).walk()] == [locations[0].offset]
     store.roll(pack_id)
     store.delete_pack(pack_id)
     assert store.pack_bytes(pack_id) is None
     with pytest.raises(BlobNotFoundError):
-        store.settle(pack_id)
+        store.make_durable(pack_id)
 
 
 def test_packs_grow_where_blobs_do(store):

@@ -7,7 +7,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import open_envelope
-from cryostore.chunks.packs.format import cut_torn_tail, list_packs, pack_key, scan_pack
+from cryostore.chunks.packs.format import list_packs, pack_key, scan_pack
+from cryostore.chunks.packs.recovery import cut_torn_tail
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import StorageFullError, StorageUnavailableError

@@ -13,6 +13,7 @@ from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import HEADER_BYTES, Header, open_envelope, seal
 from cryostore.chunks.keyring import MasterKey, wrapped_key_id
 from cryostore.chunks.packs import format as pack
+from cryostore.chunks.packs import recovery
 from cryostore.core.digest import Payload
 from cryostore.core.errors import KeyUnavailableError, UnknownFormatError
 
@@ -78,7 +79,7 @@ def test_nothing_later_is_cut_off_as_a_torn_tail(tmp_path, content):
     """An older version that opens the store again must not take what it cannot read for what a crash left."""
     blobs = open_blobs(tmp_path)
     blobs.put(pack.pack_key(PACK_ID), content)
-    assert pack.cut_torn_tail(blobs, PACK_ID) == 0
+    assert recovery.cut_torn_tail(blobs, PACK_ID) == 0
     assert blobs.get(pack.pack_key(PACK_ID)) == content
     blobs.close()
 
@@ -87,5 +88,5 @@ def test_a_torn_tail_of_this_version_is_cut_off(tmp_path):
     """So that the test above can fail."""
     blobs = open_blobs(tmp_path)
     blobs.put(pack.pack_key(PACK_ID), pack.encode_header(PACK_ID) + ENVELOPE + ENVELOPE[:50])
-    assert pack.cut_torn_tail(blobs, PACK_ID) == 50
+    assert recovery.cut_torn_tail(blobs, PACK_ID) == 50
     blobs.close()

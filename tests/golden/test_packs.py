@@ -23,7 +23,7 @@ from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import Kind, open_envelope, scan, seal
 from cryostore.chunks.keyring import MasterKey
 from cryostore.chunks.packs import format as pack
-from cryostore.chunks.packs.growing import PackWriter
+from cryostore.chunks.packs.growing import GrowingPackWriter
 from cryostore.core.digest import Payload, sha256
 from support import tree
 
@@ -81,7 +81,7 @@ def test_the_documented_format_is_the_one_written(name):
 
 def test_packs_are_written_byte_for_byte():
     blobs = MemoryBlobs()
-    writer = PackWriter(blobs, lambda: PACK_ID)
+    writer = GrowingPackWriter(blobs, lambda: PACK_ID)
     for name in PAYLOADS:
         writer.append(golden(name))
     assert blobs.get(f"packs/11/{PACK_ID}.pack") == golden("pack")

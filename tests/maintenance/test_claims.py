@@ -129,7 +129,7 @@ def test_work_keeps_its_claim_by_working_however_long_it_takes():
         assert step.words.startswith(step.stage)
     lease_ms = scene.collector.context.settings.claim_lease_ms
     assert steps * MINUTE_MS > 5 * lease_ms, "long enough for the claim to lapse several times"
-    assert find(scene.writer.context, COLLECTION).fence == 1
+    assert find(scene.writer.context, COLLECTION).fencing_token == 1
 
 
 def test_a_claim_says_what_is_done():
@@ -166,7 +166,7 @@ def test_a_round_that_was_outlived_changes_nothing_more():
             maintain(SimpleNamespace(context=context))
             finished = not after
             assert finished or tables(model) == after[0]
-            assert find(model.context, ROUND).fence == (1 if finished else 2)
+            assert find(model.context, ROUND).fencing_token == (1 if finished else 2)
         if finished:
             break
     assert at > 8
@@ -186,9 +186,9 @@ def test_a_round_is_left_to_whoever_is_making_it():
     with CatalogModel() as model:
         with claimed(model.context, ROUND):
             maintain(SimpleNamespace(context=model.context))
-            assert find(model.context, ROUND).fence == 1
+            assert find(model.context, ROUND).fencing_token == 1
         maintain(SimpleNamespace(context=model.context))
-        assert find(model.context, ROUND).fence == 2
+        assert find(model.context, ROUND).fencing_token == 2
 
 
 # --- key rotation
@@ -239,7 +239,7 @@ def at_work(context, lasting=3):
         for _ in range(lasting):
             claim.renew()
             claim.context.database.write(lambda _: None)
-            yield claim._fence
+            yield claim._fencing_token
 
 
 @pytest.mark.parametrize("apart_ms", [0, 10 * SECOND_MS, -10 * SECOND_MS, 100 * SECOND_MS, -100 * SECOND_MS])
@@ -298,7 +298,7 @@ def test_on_a_shared_store_nobody_looks_at_the_clock_of_the_machine(monkeypatch)
             list(first)
         with suppress(StopIteration):
             next(second)
-        assert find(contexts[0], "work").fence == 2
+        assert find(contexts[0], "work").fencing_token == 2
 
 
 def test_a_store_that_a_dead_collector_left_is_collected_by_another_once_its_lease_is_over():

@@ -26,7 +26,7 @@ def scene(monkeypatch):
 
 def noted(database):
     """By name, what the rows say of packs that are not given up."""
-    rows = database.read(lambda transaction: packs.standing(transaction, after=0, limit=1000))
+    rows = database.read(lambda transaction: packs.not_retired(transaction, after=0, limit=1000))
     return {row.name: row.size_bytes for row in rows}
 
 

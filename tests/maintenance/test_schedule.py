@@ -213,7 +213,7 @@ def test_a_pass_that_failed_is_told_and_gone_on_with_later():
 
 def rounds(store):
     """How many rounds were begun."""
-    return claim_row(store, ROUND).fence
+    return claim_row(store, ROUND).fencing_token
 
 
 def test_of_many_processes_one_makes_the_rounds():

@@ -77,13 +77,13 @@ class ClaimsMachine(RuleBasedStateMachine):
             assert self.held
             assert now_ms <= row.until_ms <= now_ms + 2 * lease_ms
         except StorageUnavailableError:
-            if self.row().fence > self.fence:  # the answer was lost
+            if self.row().fencing_token > self.fence:  # the answer was lost
                 self.fence, self.held = self.fence + 1, True
         else:
             assert not self.held or not now_ms <= row.until_ms <= now_ms + 2 * lease_ms
             worker.block = block
             self.fence, self.held = self.fence + 1, True
-            assert worker.claim._fence == self.fence
+            assert worker.claim._fencing_token == self.fence
 
     @precondition(lambda self: any(worker.claim is None for worker in self.workers))
     @rule(data=st.data())
@@ -91,7 +91,7 @@ class ClaimsMachine(RuleBasedStateMachine):
         self.take(data.draw(st.sampled_from([worker for worker in self.workers if worker.claim is None])))
 
     def holds(self, worker):
-        return self.held and worker.claim._fence == self.fence
+        return self.held and worker.claim._fencing_token == self.fence
 
     def do(self, worker, work):
         """A transaction of the work, which succeeds if the process has it; answers whether."""
@@ -109,7 +109,7 @@ class ClaimsMachine(RuleBasedStateMachine):
 
     def write(self, worker):
         def work(transaction):
-            transaction.run("INSERT INTO done (fence) VALUES (:fence)", fence=worker.claim._fence)
+            transaction.run("INSERT INTO done (fence) VALUES (:fence)", fence=worker.claim._fencing_token)
 
         before = self.holds(worker)
         if self.do(worker, lambda: worker.claim.context.database.write(work)):
@@ -147,7 +147,7 @@ class ClaimsMachine(RuleBasedStateMachine):
         worker.database.on_write(pause)
 
         def work(transaction):
-            transaction.run("INSERT INTO done (fence) VALUES (:fence)", fence=worker.claim._fence)
+            transaction.run("INSERT INTO done (fence) VALUES (:fence)", fence=worker.claim._fencing_token)
 
         if self.do(worker, lambda: worker.claim.context.database.write(work)):
             assert self.holds(worker)
@@ -222,7 +222,7 @@ class ClaimsMachine(RuleBasedStateMachine):
         assert set(fences[len(self.done) :]) <= {self.fence - 1, self.fence}
         self.done = fences
         row = self.row()
-        assert row.fence == self.fence
+        assert row.fencing_token == self.fence
         assert (row.holder is not None) == self.held
 
 

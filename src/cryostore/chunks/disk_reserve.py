@@ -19,7 +19,6 @@ from time import monotonic
 from typing import TypeVar
 
 from cryostore.chunks.durable_files import (
-    FULL,
     STAGING,
     TEMPORARY_PREFIX,
     make_directory,
@@ -27,7 +26,7 @@ from cryostore.chunks.durable_files import (
     storage_errors,
     sync_directory,
 )
-from cryostore.core.errors import StorageFullError, StorageUnavailableError
+from cryostore.core.errors import DISK_FULL_ERRNOS, StorageFullError, StorageUnavailableError
 
 FILE = f"{TEMPORARY_PREFIX}reserve"
 DISK_SHARE = 8
@@ -163,7 +162,7 @@ class Reserve:
                 self._make(size)
         except OSError as error:
             self._failed = monotonic()
-            self._failure = None if error.errno in FULL else error
+            self._failure = None if error.errno in DISK_FULL_ERRNOS else error
         finally:
             self._taking.release()
         return self.held

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import (
+    DISK_FULL_ERRNOS,
     BlobExistsError,
     BlobNotFoundError,
     CryostoreError,
@@ -28,7 +29,6 @@ TEMPORARY_PREFIX = "~"  # no blob key may contain it
 STAGING = f"{TEMPORARY_PREFIX}staging"
 BUFFERS_PER_WRITE_MAX = 512  # IOV_MAX is 1,024 on Linux, less elsewhere
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -40,7 +40,7 @@ def storage_error(error: OSError, what: str) -> CryostoreError:
         kind = BlobNotFoundError
     elif isinstance(error, FileExistsError):
         kind = BlobExistsError
-    elif error.errno in FULL:
+    elif error.errno in DISK_FULL_ERRNOS:
         return StorageFullError.of_disk(what)
     return kind(f"{what}: {error.strerror or error}")
 

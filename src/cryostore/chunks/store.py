@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from cryostore.chunks.blobs import Appendable, BlobStore, Caching
 from cryostore.chunks.cipher import DataKey, Salts
 from cryostore.chunks.envelope import Kind, open_envelope, seal, unseal
-from cryostore.chunks.packs.format import cut_torn_tail, list_packs, pack_key, settle, torn_tail
-from cryostore.chunks.packs.growing import PACK_BYTES_TARGET, Location, PackWriter
+from cryostore.chunks.packs.format import list_packs, pack_key
+from cryostore.chunks.packs.growing import GrowingPackWriter
 from cryostore.chunks.packs.immutable import ImmutablePackWriter
 from cryostore.chunks.packs.reader import WINDOW_BYTES, PackReader
+from cryostore.chunks.packs.recovery import cut_torn_tail, make_durable, torn_tail
+from cryostore.chunks.packs.writer import PACK_BYTES_TARGET, Location, PackWriter
 from cryostore.core.compression import Codec, CompressedPayload
 from cryostore.core.digest import Payload
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError
@@ -39,9 +41,9 @@ class ChunkStore:
         self.pack_bytes_target = pack_bytes_target
         self.packs_grow = isinstance(blobs, Appendable)
         """Whether a pack takes more after the first location in it is known. If not, it is whole from the beginning."""
-        self._packs: PackWriter | ImmutablePackWriter
+        self._packs: PackWriter
         if isinstance(blobs, Appendable):
-            self._packs = PackWriter(blobs, new_id, pack_bytes_target=pack_bytes_target)
+            self._packs = GrowingPackWriter(blobs, new_id, pack_bytes_target=pack_bytes_target)
         else:
             self._packs = ImmutablePackWriter(blobs, new_id, pack_bytes_target=pack_bytes_target)
         self._salts = Salts()
@@ -119,12 +121,12 @@ class ChunkStore:
         """Whether some living process still writes to the pack. Raises BlobNotFoundError."""
         return isinstance(self._blobs, Appendable) and self._blobs.owned(pack_key(pack_id))
 
-    def settle(self, pack_id: str) -> bool:
+    def make_durable(self, pack_id: str) -> bool:
         """Make all of a pack durable, whatever became of its writer; false if that lives. Raises BlobNotFoundError.
 
         A process that died, or whose flush failed, leaves bytes that can be read and may be lost all the same.
         """
-        return settle(self._blobs, pack_id)
+        return make_durable(self._blobs, pack_id)
 
     def torn_tail_bytes(self, pack_id: str, *, keep_bytes: int = 0) -> int:
         """How many bytes `cut_torn_tail` would cut. Raises BlobNotFoundError."""
@@ -162,7 +164,7 @@ class ChunkStore:
 
     def take_whole(self) -> list[str]:
         """The growing packs that this process wrote to their end since the last call: there is nothing to cut off."""
-        return self._packs.take_whole() if isinstance(self._packs, PackWriter) else []
+        return self._packs.take_whole()
 
     def close(self) -> None:
         """Finish the open pack. May be called twice."""

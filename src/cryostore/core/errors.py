@@ -17,10 +17,14 @@ errors of the API (`cryostore.model.errors`), which also derive from `CryostoreE
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Self
 
 from cryostore.core.limits import MIB
+
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of the system that mean: no space left."""
 
 
 class CryostoreError(Exception):

@@ -42,7 +42,7 @@ class Claim:
         self.finishes = True
         self.context = dataclasses.replace(context, database=ClaimedDatabase(context.database, self))
         self._plain = context
-        self._work, self._fence = row.work, row.fence
+        self._work, self._fencing_token = row.work, row.fencing_token
         self._renewed_ms = now_ms
 
     def renew_if_due(self) -> None:
@@ -58,7 +58,7 @@ class Claim:
         work = partial(
             claims.renew,
             work=self._work,
-            fence=self._fence,
+            fencing_token=self._fencing_token,
             until_ms=until_ms,
             doing=self.doing,
             place=self.place,
@@ -69,7 +69,7 @@ class Claim:
 
     def hold(self, transaction: Transaction) -> None:
         """Make sure that the claim still stands. Raises ClaimLostError."""
-        claims.hold(transaction, self._work, self._fence)
+        claims.require_held(transaction, self._work, self._fencing_token)
 
     def saying(self, steps: Generator[Progress, None, None]) -> Iterator[Progress]:
         """The steps, each of which is said to be what this process does, and a sign of life. Raises ClaimLostError."""
@@ -85,7 +85,7 @@ class Claim:
         work = partial(
             claims.release,
             work=self._work,
-            fence=self._fence,
+            fencing_token=self._fencing_token,
             now_ms=now_ms,
             finished_ms=now_ms if finished else None,
             place=self.place,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cryostore.chunks.packs.growing import PACK_BYTES_TARGET
+from cryostore.chunks.packs.writer import PACK_BYTES_TARGET
 from cryostore.core.limits import MIB
 from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 

@@ -18,7 +18,8 @@ from cryostore.catalog.postgres import engine as postgres
 from cryostore.catalog.postgres import session as postgres_session
 from cryostore.catalog.postgres.clock import DatabaseClock
 from cryostore.catalog.postgres.engine import PostgresDatabase
-from cryostore.catalog.postgres.session import Place, translated
+from cryostore.catalog.postgres.server_url import ServerUrl
+from cryostore.catalog.postgres.values import translated
 from cryostore.catalog.processes import epoch as collections
 from cryostore.catalog.queries import references
 from cryostore.catalog.rows import chunks, uploads
@@ -176,7 +177,7 @@ def steps(database, other):
 
 def refer(transaction, steps=None):
     """What PutChunk does: refer to a chunk that the vault holds, noting the epoch; may halt between the two."""
-    assert chunks.use(transaction, 1, DIGEST)
+    assert chunks.mark_used(transaction, 1, DIGEST)
     if steps is not None:
         steps.halt()
     uploads.add_chunk(transaction, 1, ChunkEntry(0, 5, DIGEST, 0))
@@ -436,13 +437,13 @@ def test_a_catalog_is_opened_by_its_url():
 )
 def test_a_url_that_cannot_be_read_is_not_repeated(url):
     with pytest.raises(ConfigurationError) as refused:
-        Place(url)
+        ServerUrl(url)
     assert "eim" not in refused.value.message + refused.value.hint
     assert "%40" in refused.value.hint
 
 
 def test_a_place_is_shown_without_its_password():
-    place = Place("postgresql://u:geheim@a.example:1,b.example:2/db?sslmode=require")
+    place = ServerUrl("postgresql://u:geheim@a.example:1,b.example:2/db?sslmode=require")
     assert place.shown == "postgresql://u@a.example:1,b.example:2/db"
 
 
@@ -456,15 +457,15 @@ def test_a_place_is_shown_without_its_password():
     ],
 )
 def test_several_hosts_are_shown_as_they_are_named(hosts, shown):
-    assert Place(f"postgresql://u:geheim@{hosts}/db").shown == f"postgresql://u@{shown}/db"
+    assert ServerUrl(f"postgresql://u:geheim@{hosts}/db").shown == f"postgresql://u@{shown}/db"
     assert without_secrets(f"postgresql://u:geheim@{hosts}/db?password=geheim") == f"postgresql://u@{shown}/db"
 
 
 @pytest.mark.parametrize("wanted", ["any", "standby", "prefer-standby", "read-only"])
 def test_a_replica_is_no_catalog(wanted):
     with pytest.raises(ConfigurationError, match="replica"):
-        Place(f"postgresql://u@a,b/db?target_session_attrs={wanted}")
-    Place("postgresql://u@a,b/db?target_session_attrs=primary")
+        ServerUrl(f"postgresql://u@a,b/db?target_session_attrs={wanted}")
+    ServerUrl("postgresql://u@a,b/db?target_session_attrs=primary")
 
 
 def test_what_is_wrong_with_each_of_several_hosts_is_told(monkeypatch):
@@ -515,7 +516,7 @@ def test_required_names_what_is_missing(monkeypatch):
 def test_the_certificates_of_the_system_need_a_libpq_that_knows_them(monkeypatch):
     """What is bundled does; an older one would look for a file named `system`."""
     url = "postgresql://cryostore@catalog.example/cryostore?sslmode=verify-full&sslrootcert=system"
-    assert postgres_session.Place(url).parameters["sslrootcert"] == "system"
+    assert ServerUrl(url).parameters["sslrootcert"] == "system"
     monkeypatch.setattr(psycopg.pq, "version", lambda: 150_004)
     with pytest.raises(ConfigurationError, match="needs libpq 16 or later, and psycopg uses libpq 15 here"):
-        postgres_session.Place(url)
+        ServerUrl(url)

@@ -35,7 +35,7 @@ def renew(catalog, fence, until_ms, doing="", place=""):
 
 
 def hold(catalog, fence):
-    catalog.write(lambda t: claims.hold(t, "work", fence))
+    catalog.write(lambda t: claims.require_held(t, "work", fence))
 
 
 def is_lost(catalog, fence):
@@ -65,7 +65,7 @@ def test_a_claim_says_who_is_at_it_since_when_and_until_when(catalog):
         claim(catalog, "node/2", NOW_MS + 1500)
     assert held.value.message == "work is done by node/1 since 2023-11-14T22:13:20.000Z (step 5 of 9)"
     assert held.value.hint.endswith("the claim lapses at 2023-11-14T22:13:21.500Z")
-    assert find(catalog).fence == 1
+    assert find(catalog).fencing_token == 1
 
 
 def test_works_are_claimed_one_by_one(catalog):
@@ -82,7 +82,7 @@ def test_a_lease_lapses_and_one_far_ahead_does_not_count(catalog, after_ms, free
     first = claim(catalog, "first")
     assert first.is_free(now_ms=NOW_MS + after_ms, lease_ms=LEASE_MS) == free
     if free:
-        assert claim(catalog, "second", NOW_MS + after_ms).fence == 2
+        assert claim(catalog, "second", NOW_MS + after_ms).fencing_token == 2
         assert is_lost(catalog, 1)
         hold(catalog, 2)
     else:
@@ -100,7 +100,7 @@ def test_a_lease_that_nobody_took_is_as_good_as_before(catalog):
 
 def test_a_claim_that_was_given_back_is_free_and_its_number_is_not_used_again(catalog):
     for count in range(1, 4):
-        assert claim(catalog, "node").fence == count
+        assert claim(catalog, "node").fencing_token == count
         assert release(catalog, count, finished_ms=NOW_MS + count if count != 2 else None, place=f"place {count}")
         row = find(catalog)
         assert (row.holder, row.until_ms, row.doing, row.place) == (None, NOW_MS + 5, "", f"place {count}")
@@ -115,7 +115,7 @@ def test_a_transaction_of_a_fenced_holder_leaves_nothing(catalog):
 
     def work(transaction):
         transaction.run("UPDATE vault SET tags = 'changed'")
-        claims.hold(transaction, "work", 1)
+        claims.require_held(transaction, "work", 1)
 
     with pytest.raises(ClaimLostError, match="^this process stood still for too long: work is done by second since"):
         catalog.write(work)
@@ -141,7 +141,7 @@ def test_of_many_who_claim_at_once_one_has_it(open_another):
             catalog = catalogs[number % 3]
             while len(fences) < 30:
                 try:
-                    fence = claim(catalog, f"node/{number}").fence
+                    fence = claim(catalog, f"node/{number}").fencing_token
                 except ClaimHeldError:
                     continue
                 hold(catalog, fence)

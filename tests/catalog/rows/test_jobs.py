@@ -70,8 +70,8 @@ def test_a_resource_is_busy_while_a_job_of_it_runs_or_is_taken_back(catalog, oth
 @pytest.mark.parametrize("other", STATES)
 def test_a_base_is_pinned_until_its_job_has_ended(catalog, other):
     add(catalog, "J", other, base_point_id="P")
-    assert catalog.read(lambda t: jobs.pins(t, "P")) == (None if other in ENDED else "J")
-    assert catalog.read(lambda t: jobs.pins(t, "Q")) is None
+    assert catalog.read(lambda t: jobs.open_job_on_base(t, "P")) == (None if other in ENDED else "J")
+    assert catalog.read(lambda t: jobs.open_job_on_base(t, "Q")) is None
 
 
 def test_ending_sets_further_columns_once(catalog):

@@ -20,10 +20,10 @@ def find(catalog, job_id):
 def test_a_job_pins_its_point_until_it_ends(catalog):
     add(catalog, "R")
     assert find(catalog, "R").segment == Segment(1, 1)
-    assert catalog.read(lambda t: restore_jobs.pins(t, "P")) == "R"
-    assert catalog.read(lambda t: restore_jobs.pins(t, "Q")) is None
+    assert catalog.read(lambda t: restore_jobs.open_job_of_point(t, "P")) == "R"
+    assert catalog.read(lambda t: restore_jobs.open_job_of_point(t, "Q")) is None
     catalog.write(lambda t: restore_jobs.end(t, "R", "COMPLETED", now_ms=5, created_resource_arn="arn:new"))
-    assert catalog.read(lambda t: restore_jobs.pins(t, "P")) is None
+    assert catalog.read(lambda t: restore_jobs.open_job_of_point(t, "P")) is None
 
 
 def test_nothing_moves_a_job_that_has_ended(catalog):

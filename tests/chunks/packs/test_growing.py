@@ -9,15 +9,15 @@ import pytest
 
 from cryostore.chunks.blobs.local import LocalBlobs
 from cryostore.chunks.blobs.memory import MemoryBlobs
-from cryostore.chunks.packs import growing
+from cryostore.chunks.packs import writer as pack_writer
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header, list_packs, pack_key
-from cryostore.chunks.packs.growing import PackWriter
+from cryostore.chunks.packs.growing import GrowingPackWriter
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
 from support.faulty_blobs import FaultyBlobs
 from support.waiting import until_gathering
 
-SMALL, LARGE = 100, growing.EAGER_BYTES_MIN
+SMALL, LARGE = 100, pack_writer.EAGER_BYTES_MIN
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def blobs():
 
 @pytest.fixture
 def writer(blobs):
-    return PackWriter(blobs, counting_ids(), pack_bytes_target=10_000)
+    return GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=10_000)
 
 
 def packs(blobs):
@@ -60,7 +60,7 @@ def test_no_pack_is_made_before_it_is_needed(writer, blobs):
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_a_full_pack_is_closed_and_a_new_one_begun(blobs, size):
-    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=3 * size)
+    writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=3 * size)
     locations = [writer.append(bytes([number]) * size) for number in range(7)]
     per_pack = [len(content) for content in packs(blobs).values()]
     assert per_pack == [PACK_HEADER_BYTES + size * count for count in (3, 3, 1)]
@@ -71,7 +71,7 @@ def test_a_full_pack_is_closed_and_a_new_one_begun(blobs, size):
 
 
 def test_packs_that_were_written_to_their_end_are_told_once(blobs):
-    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=2 * SMALL)
+    writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=2 * SMALL)
     locations = [writer.append(bytes(SMALL)) for _ in range(5)]
     first, second, third = dict.fromkeys(location.pack_id for location in locations)
     assert writer.take_whole() == [first, second]
@@ -84,7 +84,7 @@ def test_packs_that_were_written_to_their_end_are_told_once(blobs):
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_a_pack_that_is_told_to_be_whole_is_sound_to_its_last_byte(blobs, method, at, size):
-    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=3 * size)
+    writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=3 * size)
     blobs.fail(method, at=at, torn_bytes=7)
     ends = {}
     for _ in range(7):
@@ -136,7 +136,7 @@ class Held:
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_all_who_wait_share_one_flush(blobs, size):
     """While one flush runs, twenty envelopes arrive: one more flush serves them all."""
-    writer = PackWriter(blobs, counting_ids())
+    writer = GrowingPackWriter(blobs, counting_ids())
     held = Held(blobs)
     first, first_outcome = in_threads(writer, [b"f" * SMALL])
     assert held.began.wait(30)
@@ -154,7 +154,7 @@ def test_all_who_wait_share_one_flush(blobs, size):
 
 
 def test_large_envelopes_are_written_while_a_flush_runs(blobs):
-    writer = PackWriter(blobs, counting_ids())
+    writer = GrowingPackWriter(blobs, counting_ids())
     held = Held(blobs)
     threads, _ = in_threads(writer, [b"f" * SMALL])
     assert held.began.wait(30)
@@ -171,7 +171,7 @@ def test_large_envelopes_are_written_while_a_flush_runs(blobs):
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_rolling_over_while_a_flush_runs_flushes_both_packs(blobs, size):
     """Envelopes of one batch lie in different packs: each is durable before its location is given out."""
-    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=size + PACK_HEADER_BYTES)
+    writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=size + PACK_HEADER_BYTES)
     held = Held(blobs)
     first, _ = in_threads(writer, [b"f" * size])
     assert held.began.wait(30)
@@ -238,7 +238,7 @@ def test_a_failed_flush_abandons_the_pack_and_is_never_repeated_on_it(writer, bl
 
 def test_a_failed_flush_fails_everybody_whose_bytes_it_should_have_covered(blobs):
     """Ten small ones in the batch, and large ones written before the flush failed: none is believed."""
-    writer = PackWriter(blobs, counting_ids())
+    writer = GrowingPackWriter(blobs, counting_ids())
     before = writer.append(b"b" * SMALL)
     held = Held(blobs)
     first, first_outcome = in_threads(writer, [b"f" * SMALL])
@@ -257,7 +257,7 @@ def test_a_failed_flush_fails_everybody_whose_bytes_it_should_have_covered(blobs
 
 def test_a_flush_that_fails_under_a_large_one_fails_that_too(blobs):
     """A large envelope was written while the flush ran that then failed: its own flush must not believe the pack."""
-    writer = PackWriter(blobs, counting_ids())
+    writer = GrowingPackWriter(blobs, counting_ids())
     held = Held(blobs)
     blobs.fail("sync")
     first, first_outcome = in_threads(writer, [b"f" * SMALL])
@@ -295,7 +295,7 @@ def test_whatever_the_store_raises_the_writer_says_unavailable(writer, blobs):
 @pytest.mark.parametrize("at", range(1, 12))
 def test_after_a_fault_at_any_call_all_that_was_acknowledged_is_there(blobs, method, at):
     """The k-th append or flush fails: exactly one put is refused, all others are whole."""
-    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=500)
+    writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=500)
     blobs.fail(method, at, torn_bytes=17)
     acknowledged, refused = {}, 0
     for number in range(12):
@@ -312,7 +312,7 @@ def test_after_a_fault_at_any_call_all_that_was_acknowledged_is_there(blobs, met
 def test_many_threads_many_sizes_on_files(tmp_path):
     """Small and large ones from eight threads at once, over many packs: every one where its location says."""
     blobs = LocalBlobs(tmp_path)
-    writer = PackWriter(blobs, counting_ids(), pack_bytes_target=2_000_000)
+    writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=2_000_000)
     envelopes = [bytes([number]) * (SMALL * number if number % 8 else LARGE + number) for number in range(200)]
     found = {}
 

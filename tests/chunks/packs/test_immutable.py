@@ -9,8 +9,8 @@ import pytest
 from cryostore.chunks.blobs import Appendable
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header, list_packs, pack_key
-from cryostore.chunks.packs.growing import EAGER_BYTES_MIN
 from cryostore.chunks.packs.immutable import HALF_PUTS_MAX, SMALL_PUTS_MAX, WHOLE_BYTES_MIN, ImmutablePackWriter
+from cryostore.chunks.packs.writer import EAGER_BYTES_MIN
 from cryostore.core.errors import BlobExistsError, StorageFullError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
 from support.faulty_blobs import FaultyObjects

@@ -62,10 +62,10 @@ def test_settling_flushes_what_a_dead_process_left_and_changes_nothing(tmp_path,
     monkeypatch.setattr(
         os, "fsync", lambda descriptor: (flushed.append(os.fstat(descriptor).st_size), fsync(descriptor))
     )
-    assert not store.settle(PACK), "its writer lives"
+    assert not store.make_durable(PACK), "its writer lives"
     assert flushed == []
     appender.close()
-    assert store.settle(PACK)
+    assert store.make_durable(PACK)
     assert flushed == [5]
     assert blobs.get(pack_key(PACK)) == b"bytes"
     blobs.close()
@@ -74,5 +74,5 @@ def test_settling_flushes_what_a_dead_process_left_and_changes_nothing(tmp_path,
 def test_settling_a_pack_that_is_not_there(tmp_path):
     blobs = open_blobs(tmp_path)
     with pytest.raises(BlobNotFoundError):
-        ChunkStore(blobs, random_id).settle(PACK)
+        ChunkStore(blobs, random_id).make_durable(PACK)
     blobs.close()

@@ -28,14 +28,9 @@ from cryostore.catalog.postgres import writer_row as postgres_writer
 from cryostore.catalog.postgres.clock import DatabaseClock
 from cryostore.catalog.postgres.failure import Reason, reason, refusal, translate
 from cryostore.catalog.postgres.one_round_trip import commit_at_once, statements_of
-from cryostore.catalog.postgres.session import (
-    READER_IDLE_SECONDS,
-    MoreStatementsError,
-    OneStatement,
-    Place,
-    PostgresTransaction,
-    Session,
-)
+from cryostore.catalog.postgres.server_url import ServerUrl
+from cryostore.catalog.postgres.session import READER_IDLE_SECONDS, Session
+from cryostore.catalog.postgres.transaction import MoreStatementsError, OneStatement, PostgresTransaction
 from cryostore.catalog.postgres.writer_row import WriterRow
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from cryostore.core.ids import NewId, random_id
@@ -146,7 +141,7 @@ class PostgresDatabase:
     """
 
     def __init__(self, url: str, *, new_id: NewId = random_id) -> None:
-        self._place = Place(url)
+        self._url = ServerUrl(url)
         self._clock = DatabaseClock()
         self._row = WriterRow(new_id())
         self._losses = 0
@@ -223,7 +218,7 @@ class PostgresDatabase:
 
     def _open_reader(self) -> Session:
         losses = self._losses
-        session = Session.open(self._place)
+        session = Session.open(self._url)
         try:
             self._row.confirm(session, losses)
             session.say(READER_SETTINGS)
@@ -348,7 +343,7 @@ class PostgresDatabase:
         """The session that writes. A new one makes sure that the server does nothing for the old one any more."""
         if self._writing is None:
             losses = self._losses
-            session = Session.open(self._place)
+            session = Session.open(self._url)
             try:
                 if self._backend is not None:
                     pid, started = self._backend
@@ -410,13 +405,13 @@ class PostgresDatabase:
             try:
                 return self._prepared_session()
             except psycopg.Error as error:
-                told = refusal(error, self._place.shown)
+                told = refusal(error, self._url.shown)
                 if isinstance(told, ConfigurationError) or not patience.is_left():
                     raise told from None  # libpq's own words may hold more than is to be told
 
     def _prepared_session(self) -> Session:
         losses = self._losses
-        session = Session.open(self._place)
+        session = Session.open(self._url)
         try:
             self._row.make_table(session)
             self._backend = _backend(session)

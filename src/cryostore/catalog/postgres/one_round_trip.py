@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from cryostore.catalog.database import FixedStatements, Statement
 from cryostore.catalog.group_commit import Pending
-from cryostore.catalog.postgres.session import Session, translated
+from cryostore.catalog.postgres.session import Session
+from cryostore.catalog.postgres.values import translated
 
 
 def statements_of(batch: Sequence[Pending]) -> list[Statement] | None:

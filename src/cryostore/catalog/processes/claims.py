@@ -3,7 +3,7 @@
 1. Whoever claims a piece of work gets a fence number, one higher than any holder of it before, and a lease.
 2. The holder renews the lease by working. One whose lease has lapsed still has the claim until another process takes
    it; from then on it is fenced, and can neither renew, hold nor release it.
-3. Each transaction of the work asks `hold` first. So all that a holder commits is in order before all that its
+3. Each transaction of the work asks `require_held` first. So all that a holder commits is in order before all that its
    successors commit, and nothing of it comes later, however long it stood still.
 4. Rows are never removed, so that the numbers only grow.
 
@@ -36,7 +36,7 @@ class ClaimRow(NamedTuple):
 
     work: str
     holder: str | None = None
-    fence: int = 0
+    fencing_token: int = 0
     until_ms: int = 0
     begun_ms: int = 0
     finished_ms: int = 0
@@ -54,7 +54,7 @@ class ClaimRow(NamedTuple):
         return f"{self.work} is done by {self.holder} since {iso_text(self.begun_ms / SECOND_MS)}{doing}"
 
 
-COLUMNS = ", ".join(ClaimRow._fields)
+COLUMNS = "work, holder, fence, until_ms, begun_ms, finished_ms, doing, place"
 IS_OURS = "work = :work AND fence = :fence AND holder IS NOT NULL"
 
 
@@ -104,18 +104,18 @@ def claim(transaction: Transaction, work: str, holder: str, *, now_ms: int, leas
     return ClaimRow(*row)
 
 
-def hold(transaction: Transaction, work: str, fence: int) -> None:
+def require_held(transaction: Transaction, work: str, fencing_token: int) -> None:
     """Make sure, in a transaction of the work, that the holder with this number still has it. Raises ClaimLostError."""
-    if transaction.row(f"SELECT 1 FROM claim WHERE {IS_OURS}", work=work, fence=fence) is None:
+    if transaction.row(f"SELECT 1 FROM claim WHERE {IS_OURS}", work=work, fence=fencing_token) is None:
         raise _lost(transaction, work)
 
 
-def renew(transaction: Transaction, work: str, fence: int, *, until_ms: int, doing: str, place: str) -> None:
+def renew(transaction: Transaction, work: str, fencing_token: int, *, until_ms: int, doing: str, place: str) -> None:
     """Let the lease end later, and say how far the work is. Raises ClaimLostError."""
     renewed = transaction.run(
         f"UPDATE claim SET until_ms = :until_ms, doing = :doing, place = :place WHERE {IS_OURS}",
         work=work,
-        fence=fence,
+        fence=fencing_token,
         until_ms=until_ms,
         doing=doing,
         place=place,
@@ -125,7 +125,7 @@ def renew(transaction: Transaction, work: str, fence: int, *, until_ms: int, doi
 
 
 def release(
-    transaction: Transaction, work: str, fence: int, *, now_ms: int, finished_ms: int | None, place: str
+    transaction: Transaction, work: str, fencing_token: int, *, now_ms: int, finished_ms: int | None, place: str
 ) -> bool:
     """Give the claim back; `finished_ms` is None if the work did not come to its end.
 
@@ -135,7 +135,7 @@ def release(
         "UPDATE claim SET holder = NULL, until_ms = :now_ms, finished_ms = coalesce(:finished_ms, finished_ms),"
         f" doing = '', place = :place WHERE {IS_OURS}",
         work=work,
-        fence=fence,
+        fence=fencing_token,
         now_ms=now_ms,
         finished_ms=finished_ms,
         place=place,

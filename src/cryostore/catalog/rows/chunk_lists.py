@@ -139,7 +139,7 @@ def delete_some(transaction: Transaction, chunk_list_id: int, limit: int) -> int
     )
 
 
-def reserve(transaction: Transaction, chunk_list_id: int) -> None:
+def skip_id(transaction: Transaction, chunk_list_id: int) -> None:
     """Give the id of a list, which is the number of the upload it came from, out to no upload any more."""
     transaction.run(
         "INSERT INTO upload (upload_number, upload_id, job_id, name, throw_on_duplicate, created_ms, chunk_count)"

@@ -90,8 +90,8 @@ def find(transaction: Transaction, vault_id: int, digest: bytes) -> ChunkRow | N
     return ChunkRow(*row) if row else None
 
 
-def known(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
-    """Whether the vault holds these bytes and offers them. Whoever refers to them afterwards asks `use`."""
+def is_known(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
+    """Whether the vault holds these bytes and offers them. Whoever refers to them afterwards asks `mark_used`."""
     found = transaction.row(
         f"SELECT 1 FROM chunk WHERE vault_id = :vault_id AND digest = :digest AND {SOUND}",
         vault_id=vault_id,
@@ -101,7 +101,7 @@ def known(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
 
 
 def known_in_epoch(transaction: Transaction, vault_id: int, digest: bytes) -> tuple[bool, int]:
-    """What `known` answers, and the garbage collector's epoch it is true in."""
+    """What `is_known` answers, and the garbage collector's epoch it is true in."""
     row = transaction.row(
         "SELECT EXISTS (SELECT 1 FROM chunk"
         f" WHERE vault_id = :vault_id AND digest = :digest AND {SOUND}), epoch FROM collection",
@@ -112,7 +112,7 @@ def known_in_epoch(transaction: Transaction, vault_id: int, digest: bytes) -> tu
     return bool(row[0]), row[1]
 
 
-def use(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
+def mark_used(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
     """Note that a write refers to these bytes, in its own transaction: from then on the vault keeps them.
 
     False if the vault does not hold them, or has given them up: then they must be stored anew.
@@ -156,7 +156,7 @@ def insert(
     now_ms: int,
     pack_bytes: int | None = None,
 ) -> bool:
-    """Record durable bytes that were written in `epoch` or later, and refer to them as `use` does.
+    """Record durable bytes that were written in `epoch` or later, and refer to them as `mark_used` does.
 
     `pack_bytes` is the size of their pack, if it does not grow any more. If the vault holds the same bytes elsewhere
     and offers them, that place stays. False if the pack was given up meanwhile: then the bytes must be stored anew.
@@ -176,17 +176,17 @@ def insert(
         sealed_length=chunk.sealed_length,
         length=chunk.length,
     )
-    return recorded == 1 or use(transaction, vault_id, digest)
+    return recorded == 1 or mark_used(transaction, vault_id, digest)
 
 
-def insertion(
+def insert_statements(
     vault_id: int, digest: bytes, chunk: ChunkRow, *, epoch: int, now_ms: int, pack_bytes: int | None
 ) -> tuple[Statement, Statement]:
     """What `insert` does, if all is as expected, as a statement for the pack and one for the chunk.
 
     If the latter changes no row, somebody stored the same bytes, or the pack was given up: ask `insert`.
     """
-    pack = packs.insertion(chunk.pack_name, epoch=epoch, now_ms=now_ms, size_bytes=pack_bytes)
+    pack = packs.insert_statement(chunk.pack_name, epoch=epoch, now_ms=now_ms, size_bytes=pack_bytes)
     values = {"vault_id": vault_id, "digest": digest, **chunk._asdict()}
     return pack, Statement(INSERT_BY_NAME, values)
 
@@ -265,7 +265,7 @@ def remove(transaction: Transaction, vault_id: int, digest: bytes, *, epoch: int
     return removed == 1
 
 
-def in_pack(transaction: Transaction, pack_number: int, *, from_offset: int, limit: int) -> list[PackedChunk]:
+def sound_in_pack(transaction: Transaction, pack_number: int, *, from_offset: int, limit: int) -> list[PackedChunk]:
     """The chunks of a pack that are not given up and not known to be damaged, by offset from `from_offset` on."""
     rows = transaction.rows(
         "SELECT vault_id, digest, key_number, pack_offset, sealed_length, length FROM chunk"
@@ -278,7 +278,7 @@ def in_pack(transaction: Transaction, pack_number: int, *, from_offset: int, lim
     return [PackedChunk(*row) for row in rows]
 
 
-def placed(transaction: Transaction, pack_number: int, *, from_offset: int, limit: int) -> list[PlacedChunk]:
+def all_in_pack(transaction: Transaction, pack_number: int, *, from_offset: int, limit: int) -> list[PlacedChunk]:
     """All chunks of a pack by offset from `from_offset` on, those given up or damaged among them."""
     rows = transaction.rows(
         "SELECT vault_id, digest, key_number, pack_offset, sealed_length, length, damaged_ms FROM chunk"
@@ -306,7 +306,7 @@ def last_end_in(transaction: Transaction, pack_name: str) -> int:
     return last_end(transaction, row[0]) if row else 0
 
 
-def save(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, pack_number: int) -> bool:
+def heal(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, pack_number: int) -> bool:
     """Point a damaged chunk's row, or a new one, to a sound copy of its bytes; answers whether it did.
 
     A row that is not marked as damaged stays as it is. A new row counts as used now. For repair, and for rebuilding.

@@ -74,11 +74,11 @@ def find_with_vault(transaction: Transaction, job_id: str) -> tuple[JobRow, str]
 
 def touch(transaction: Transaction, job_id: str, *, bytes_transferred: int, now_ms: int, changes: int = 0) -> bool:
     """Count a write to a running job; answers whether the job is running, which fences every write against its end."""
-    statement = touching(job_id, bytes_transferred=bytes_transferred, now_ms=now_ms, changes=changes)
+    statement = touch_statement(job_id, bytes_transferred=bytes_transferred, now_ms=now_ms, changes=changes)
     return transaction.run(statement.text, **statement.values) == 1
 
 
-def touching(job_id: str, *, bytes_transferred: int, now_ms: int, changes: int = 0) -> Statement:
+def touch_statement(job_id: str, *, bytes_transferred: int, now_ms: int, changes: int = 0) -> Statement:
     """The statement of `touch`: it changes one row, or the job is not running."""
     return Statement(
         "UPDATE backup_job SET bytes_transferred = bytes_transferred + :bytes_transferred, active_ms = :now_ms,"
@@ -98,7 +98,7 @@ def running(transaction: Transaction, vault_id: int, resource_arn: str) -> JobRo
     return JobRow(*row) if row else None
 
 
-def pins(transaction: Transaction, point_id: str) -> str | None:
+def open_job_on_base(transaction: Transaction, point_id: str) -> str | None:
     """A job, not yet ended, that has this recovery point as its base."""
     row = transaction.row(
         "SELECT job_id FROM backup_job WHERE base_point_id = :point_id AND completed_ms IS NULL LIMIT 1",

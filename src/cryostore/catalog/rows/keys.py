@@ -226,3 +226,22 @@ def overwrite_vault_keys(transaction: Transaction, vault_id: int) -> list[int]:
             key_number=key_number,
         )
     return [key_number for key_number, _ in rows]
+
+
+def vault_key_owner(transaction: Transaction, key_id: bytes) -> tuple[int, int] | None:
+    """The number of the data key that envelopes name by this id, and its vault, which exists."""
+    row = transaction.row(
+        "SELECT key_number, vault.vault_id FROM vault_key JOIN vault ON vault.vault_id = vault_key.vault_id"
+        " WHERE key_id = :key_id",
+        key_id=key_id,
+    )
+    return (row[0], row[1]) if row else None
+
+
+def is_vault_key_used(transaction: Transaction, key_number: int) -> bool:
+    """Whether any vault that exists has this data key."""
+    row = transaction.row(
+        "SELECT 1 FROM vault_key JOIN vault ON vault.vault_id = vault_key.vault_id WHERE key_number = :key_number",
+        key_number=key_number,
+    )
+    return row is not None

@@ -207,7 +207,7 @@ def put_back(transaction: Transaction, lineage_id: int, vault_id: int, parent: S
     transaction.pass_number("lineage", "lineage_id", lineage_id)
 
 
-def reserve(transaction: Transaction, lineage_id: int, generation: int) -> None:
+def skip_generations(transaction: Transaction, lineage_id: int, generation: int) -> None:
     """Give a generation, and those up to it, out to nobody any more."""
     transaction.run(
         "UPDATE lineage SET next_generation = :next WHERE lineage_id = :lineage_id AND next_generation < :next",

@@ -347,7 +347,7 @@ def close(transaction: Transaction, segment: Segment, name: bytes) -> None:
     )
 
 
-def restore(transaction: Transaction, segment: Segment, row: WrittenObject) -> None:
+def put_back(transaction: Transaction, segment: Segment, row: WrittenObject) -> None:
     """Add a version again that `written` gave, in place of the one before it; for rebuilding, as `close`."""
     close(transaction, segment, row.name)
     transaction.run(

@@ -48,7 +48,7 @@ def number_for(
     return None if row is None else int(row[0])
 
 
-def insertion(name: str, *, epoch: int, now_ms: int, size_bytes: int | None) -> Statement:
+def insert_statement(name: str, *, epoch: int, now_ms: int, size_bytes: int | None) -> Statement:
     """The statement that records a pack as `number_for` does, if it is met for the first time."""
     values = _inserted(name, epoch, now_ms, size_bytes)
     return Statement(f"{INSERT} ON CONFLICT (name) DO NOTHING", values, may_change_none=True)
@@ -95,7 +95,7 @@ def set_sizes(transaction: Transaction, sizes: Mapping[int, int]) -> None:
     )
 
 
-def standing(transaction: Transaction, *, after: int, limit: int) -> list[PackRow]:
+def not_retired(transaction: Transaction, *, after: int, limit: int) -> list[PackRow]:
     """Packs that are not retired, open ones too, by number after `after`."""
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM pack WHERE pack_number > :after AND retired_ms IS NULL ORDER BY pack_number"

@@ -3,7 +3,7 @@
 What a record holds: `service.records.recording`.
 
 A change to a noun counts its row up in the same transaction (`touch`), and the number it gets names the record that is
-then written. A record counts once it is finished (`settle`). What a crash leaves between the two is due, and is
+then written. A record counts once it is finished (`finish`). What a crash leaves between the two is due, and is
 recorded later, under a number of its own.
 """
 
@@ -193,7 +193,7 @@ def touch_following(transaction: Transaction, key: RecordKey) -> list[RecordKey]
     return [RecordKey(COMMIT, key.number, generation) for (generation,) in rows]
 
 
-def settle(
+def finish(
     transaction: Transaction, key: RecordKey, change: int, *, parts: int, entries: int, previous: int | None
 ) -> RecordRow | None:
     """Note that the record with this number is finished; answers the row as it was, or None if nobody wants it.

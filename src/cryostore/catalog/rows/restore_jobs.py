@@ -52,7 +52,7 @@ def find(transaction: Transaction, job_id: str) -> RestoreJobRow | None:
     return RestoreJobRow(*row) if row else None
 
 
-def pins(transaction: Transaction, point_id: str) -> str | None:
+def open_job_of_point(transaction: Transaction, point_id: str) -> str | None:
     """A job, not yet ended, that restores this recovery point."""
     row = transaction.row(
         "SELECT job_id FROM restore_job WHERE point_id = :point_id AND completed_ms IS NULL LIMIT 1", point_id=point_id

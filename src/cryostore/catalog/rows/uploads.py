@@ -149,12 +149,12 @@ def chunk(transaction: Transaction, upload_number: int, index: int) -> ChunkEntr
 
 def add_chunk(transaction: Transaction, upload_number: int, entry: ChunkEntry) -> ChunkEntry | None:
     """Attach a chunk. None if it is attached now, else the chunk that stands at its index already."""
-    statement = adding(upload_number, entry)
+    statement = add_chunk_statement(upload_number, entry)
     added = transaction.run(statement.text, **statement.values)
     return None if added == 1 else chunk(transaction, upload_number, entry.chunk_index)
 
 
-def adding(upload_number: int, entry: ChunkEntry) -> Statement:
+def add_chunk_statement(upload_number: int, entry: ChunkEntry) -> Statement:
     """The statement of `add_chunk`: it changes one row, or a chunk stands at that index already."""
     return Statement(
         "INSERT INTO upload_chunk (upload_number, chunk_index, length, form, digest)"
@@ -166,11 +166,11 @@ def adding(upload_number: int, entry: ChunkEntry) -> Statement:
 
 def count_chunk(transaction: Transaction, upload_number: int, *, chunks_max: int) -> bool:
     """Count an attached chunk; answers whether the upload is open and may have it."""
-    statement = counting(upload_number, chunks_max=chunks_max)
+    statement = count_chunk_statement(upload_number, chunks_max=chunks_max)
     return transaction.run(statement.text, **statement.values) == 1
 
 
-def counting(upload_number: int, *, chunks_max: int) -> Statement:
+def count_chunk_statement(upload_number: int, *, chunks_max: int) -> Statement:
     """The statement of `count_chunk`: it changes one row, or the upload is not open or full."""
     return Statement(
         "UPDATE upload SET chunk_count = chunk_count + 1"

@@ -1,14 +1,15 @@
-"""The catalog on SQLite: one file, any number of processes on one machine.
+"""SQLite engine of the catalog: one file, shared by any number of processes on one machine.
 
-Writes of one process share commits (`group_commit`): a durable write costs a share of an fsync. Between processes an
-flock taken before BEGIN IMMEDIATE keeps turns fair, where SQLite's own busy handler would sleep. Reads take connections
-from a pool and never wait for writers (WAL).
+Writes of one process share commits (`group_commit`), so that a durable write costs a share of an fsync. Between
+processes an flock taken before BEGIN IMMEDIATE keeps turns fair, where SQLite's own busy handler would sleep. Reads
+take connections from a pool and never wait for writers (WAL mode).
+
+What happens when the disk is full or fails: `full_disk`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import sqlite3
@@ -20,7 +21,8 @@ from typing import Any
 from cryostore.catalog.database import Answer, Row, Statement, Transaction
 from cryostore.catalog.group_commit import GroupCommit, Pending, run_batch
 from cryostore.catalog.migration import migrate_to_newest
-from cryostore.core.errors import DamagedDataError, StorageFullError, StorageUnavailableError
+from cryostore.catalog.sqlite.full_disk import WriteAheadLog, translate, translate_system_error
+from cryostore.core.errors import StorageFullError
 
 BUSY_WAIT_MS = 60_000
 DIALECT = {
@@ -34,14 +36,6 @@ DIALECT = {
 }
 SETTINGS = ("synchronous = FULL", "foreign_keys = ON", "cache_size = -4096", "wal_autocheckpoint = 4000")
 HAS_SCHEMA = "SELECT 1 FROM sqlite_master WHERE name = 'schema_version'"
-SHRINK_WAIT_MS = 200
-"""How long giving the log's room back waits for readers."""
-FULL = {sqlite3.SQLITE_FULL}
-NEEDED_BYTES = 1 << 20
-"""With less free than this, SQLite's other errors mean a full disk, too: of its index it does not say so."""
-FULL_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-UNSAID = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
-DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 class SqliteTransaction:
@@ -87,7 +81,7 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._idle: list[sqlite3.Connection] = []
-        self._log_in_the_way = False
+        self._log = WriteAheadLog(path, busy_wait_ms=BUSY_WAIT_MS)
         with self._translated():
             lock_path = path.with_suffix(".lock")
             self._lock_descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -107,7 +101,7 @@ class SqliteDatabase:
             finally:
                 self._give_back(connection)
         except sqlite3.Error as error:
-            raise self._translate(error) from error
+            raise translate(error, self._path) from error
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
         return self._group.write(work)
@@ -127,31 +121,13 @@ class SqliteDatabase:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        """Tell errors apart by who can act on them."""
+        """Translate the errors of the block for callers of `Database`."""
         try:
             yield
         except sqlite3.Error as error:
-            raise self._translate(error) from error
+            raise translate(error, self._path) from error
         except OSError as error:
-            if error.errno in FULL_NUMBERS:
-                raise StorageFullError.of_disk(f"catalog {self._path.absolute()}") from error
-            raise StorageUnavailableError(f"the catalog cannot be used: {error.strerror}") from error
-
-    def _translate(self, error: sqlite3.Error) -> Exception:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in DAMAGED:
-            return DamagedDataError(f"the catalog is damaged: {error}")
-        if not isinstance(error, sqlite3.OperationalError):
-            return error
-        cause = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if code in FULL else None
-        if code in UNSAID:
-            cause = _system_error(self._path.parent, code)
-        if cause is None:
-            return StorageUnavailableError(f"the catalog cannot be used: {error}")
-        error.__cause__ = cause
-        if cause.errno in FULL_NUMBERS:
-            return StorageFullError.of_disk(f"catalog {self._path.absolute()}")
-        return StorageUnavailableError(f"the catalog cannot be used: {error} ({cause.strerror})")
+            raise translate_system_error(error, self._path) from error
 
     def _open(self) -> sqlite3.Connection:
         """The connection that writes, and with it the file."""
@@ -207,12 +183,12 @@ class SqliteDatabase:
             fcntl.flock(self._lock_descriptor, fcntl.LOCK_UN)
 
     def _write_batch(self, batch: list[Pending]) -> None:
-        """Run and commit the batch as one transaction; on a full disk once more, if the log's room comes back.
+        """Run and commit the batch as one transaction; on a full disk once more, if the log gives room back.
 
-        The log can only be moved into the file if that may grow. So whoever made a little room after a failure has it
-        used for that first: left to itself, the log would take it, and nothing would ever come back.
+        The log is shrunk before the next batch after a failure: otherwise the log would take whatever room was freed,
+        and the file could never grow into it.
         """
-        if self._log_in_the_way:
+        if self._log.is_in_the_way:
             self._shrink_log()
         error = self._try_batch(batch)
         if isinstance(error, StorageFullError) and self._shrink_log():
@@ -220,26 +196,14 @@ class SqliteDatabase:
                 pending.error = None
             error = self._try_batch(batch)
         if error is not None:
-            for pending in batch:  # every waiter must hear of it, whatever it is
+            for pending in batch:  # every caller that waits must get an error, whatever it is
                 pending.error = pending.error or error
 
     def _shrink_log(self) -> bool:
-        """Move what the log holds into the file and cut the log off; answers whether that gave room back."""
-        log = self._path.with_name(f"{self._path.name}-wal")
-        self._log_in_the_way = True
-        try:
-            before = log.stat().st_size
-            with self._turn():
-                self._writing.execute(f"PRAGMA busy_timeout = {SHRINK_WAIT_MS}")
-                try:
-                    self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                finally:
-                    self._writing.execute(f"PRAGMA busy_timeout = {BUSY_WAIT_MS}")
-            after = log.stat().st_size
-        except (sqlite3.Error, OSError):
-            return False
-        self._log_in_the_way = after > 0
-        return after < before
+        """Move the log into the file; return whether that gave room back."""
+        with contextlib.suppress(OSError), self._turn():
+            return self._log.shrink(self._writing)
+        return False
 
     def _try_batch(self, batch: list[Pending]) -> BaseException | None:
         """Run and commit the batch. Answers what failed."""
@@ -247,7 +211,7 @@ class SqliteDatabase:
         try:
             with self._translated(), self._turn():
                 try:
-                    run_batch(_WritingSession(connection, self._translate), batch, alone_may_fail=True)
+                    run_batch(_WritingSession(connection, self._path), batch, alone_may_fail=True)
                     connection.execute("COMMIT")
                 finally:
                     if connection.in_transaction:
@@ -260,9 +224,9 @@ class SqliteDatabase:
 class _WritingSession:
     """The connection that writes, while it is its process's turn; see `WritingSession`."""
 
-    def __init__(self, connection: sqlite3.Connection, translate: Callable[[sqlite3.Error], Exception]) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
-        self._translate = translate
+        self._path = path
 
     def begin(self) -> Transaction:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -275,19 +239,4 @@ class _WritingSession:
         return self._connection.in_transaction
 
     def translate(self, error: BaseException) -> BaseException:
-        return self._translate(error) if isinstance(error, sqlite3.Error) else error
-
-
-def _system_error(directory: Path, code: int) -> OSError | None:
-    """The system's error behind one of SQLite's, as far as it can still be seen: Python does not hand it on."""
-    try:
-        os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))  # the file must not be opened here
-        status = os.statvfs(directory)
-    except OSError as error:
-        return error
-    number = errno.EIO if code == sqlite3.SQLITE_IOERR else None
-    if status.f_flag & os.ST_RDONLY:
-        number = errno.EROFS
-    elif status.f_bavail * status.f_frsize < NEEDED_BYTES or (status.f_files and not status.f_favail):
-        number = errno.ENOSPC
-    return None if number is None else OSError(number, os.strerror(number))
+        return translate(error, self._path) if isinstance(error, sqlite3.Error) else error

@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cryostore.chunks.durable_files import FILE_MODE, FULL, storage_error, sync_directory, write_all
+from cryostore.chunks.durable_files import FILE_MODE, storage_error, sync_directory, write_all
 from cryostore.core.digest import Buffer
-from cryostore.core.errors import StorageUnavailableError
+from cryostore.core.errors import DISK_FULL_ERRNOS, StorageUnavailableError
 from cryostore.core.limits import MIB
 
 sync_data = getattr(os, "fdatasync", os.fsync)
@@ -62,7 +62,7 @@ class LocalAppender:
         except OSError as error:
             # The kernel has dropped the pages and forgotten the failure: a second fdatasync would lie.
             self._failure = error
-            if error.errno in FULL:  # some file systems look for room only now
+            if error.errno in DISK_FULL_ERRNOS:  # some file systems look for room only now
                 raise storage_error(error, f"blob {self._path}") from error
             raise StorageUnavailableError(f"blob {self._key} could not be flushed: {error.strerror}") from error
         if size - self._dropped >= DROPPED_BYTES_MIN:

@@ -1,8 +1,11 @@
-"""Writing packs: one open pack a process, many threads, one flush for all who wait.
+"""Pack writer for blob stores in which blobs can grow: one open pack per process, one flush for many threads.
 
-Rules: bytes are written in order under a lock, so that a crash leaves a torn tail and never a hole. A location is
-given out only when its bytes are durable. A pack whose flush failed is never written or flushed again, and nothing
-in it behind its last good flush is believed.
+Rules:
+
+- Bytes are written in order under a lock, so that a crash leaves a torn tail and never a hole.
+- A location is returned only when its bytes are durable.
+- After a failed flush the pack is never written or flushed again, and nothing behind its last successful flush is
+  trusted.
 """
 
 from __future__ import annotations
@@ -12,71 +15,45 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import NamedTuple
 
 from cryostore.chunks.blobs import Appendable, Appender
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, encode_header, pack_key
 from cryostore.chunks.packs.group_flush import GroupFlush
+from cryostore.chunks.packs.writer import EAGER_BYTES_MIN, PACK_BYTES_TARGET, Append, Location, PackWriter
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnavailableError
 from cryostore.core.ids import NewId
-from cryostore.core.limits import KIB, MIB
-
-PACK_BYTES_TARGET = 64 * MIB
-EAGER_BYTES_MIN = 256 * KIB
-
-
-class Location(NamedTuple):
-    """Where an envelope lies. `length` counts the whole envelope, header included.
-
-    `pack_bytes` is said of what was just put, if its pack does not grow any more: how large that is.
-    """
-
-    pack_id: str
-    offset: int
-    length: int
-    pack_bytes: int | None = None
-
-
-def failed(failure: CryostoreError) -> StorageUnavailableError:
-    """The error that one of several appends raises for a failure they share.
-
-    A new exception for each thread: they would fight over one traceback.
-    """
-    kind = type(failure) if isinstance(failure, StorageUnavailableError) else StorageUnavailableError
-    return kind(failure.message, hint=failure.hint)
 
 
 class _OpenPack:
-    """A pack being written. Owned until it is retired and nobody waits for a flush of it."""
+    """A pack being written. This process owns it until it is finished and no append waits for a flush of it."""
 
     def __init__(self, pack_id: str, appender: Appender, whole: deque[str]) -> None:
-        """`whole` gets the id once all of the pack is durable and nothing more will come."""
+        """`whole` receives the id once the pack is finished and all of its bytes are durable."""
         self.pack_id = pack_id
         self.appender = appender
         self.is_sound = True
         self._whole = whole
-        self.flushed_bytes = 0  # changed by the flush alone, as is `failure`
+        self.flushed_bytes = 0  # only the flush changes it and `failure`
         self.failure: CryostoreError | None = None
         self._waiting = 0
-        self._retired = False
+        self._is_finished = False
         self._lock = threading.Lock()
 
-    def expect(self, entries: int) -> None:
-        """So many entries more wait for a flush, or fewer if negative."""
+    def add_waiting(self, appends: int) -> None:
+        """Count appends that wait for a flush; a negative number for those that no longer do."""
         with self._lock:
-            self._waiting += entries
+            self._waiting += appends
             self._close_if_done()
 
-    def retire(self) -> None:
-        """Take no more entries."""
+    def finish(self) -> None:
+        """Accept no more appends."""
         with self._lock:
-            self._retired = True
+            self._is_finished = True
             self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self._retired and not self._waiting:
+        if self._is_finished and not self._waiting:
             is_flushed = self.failure is None and self.flushed_bytes == self.appender.size
             self.appender.close()
             if self.is_sound and is_flushed:
@@ -84,18 +61,14 @@ class _OpenPack:
 
 
 @dataclass(slots=True, eq=False)
-class _Entry:
-    """Envelopes on their way into a pack, one behind the other."""
+class _Append(Append):
+    """An append, and the open pack that its bytes were written to."""
 
-    envelopes: Sequence[Buffer]
-    length: int
     pack: _OpenPack | None = None
-    offset: int = 0
-    failure: CryostoreError | None = None
 
 
-class PackWriter:
-    """Appends envelopes to packs. Safe to call from many threads."""
+class GrowingPackWriter(PackWriter):
+    """Appends envelopes to an open pack. Safe to call from many threads."""
 
     def __init__(self, blobs: Appendable, new_id: NewId, *, pack_bytes_target: int = PACK_BYTES_TARGET) -> None:
         self._blobs = blobs
@@ -107,85 +80,72 @@ class PackWriter:
         self._closed = False
         self._flushes = GroupFlush(self._flush)
 
-    def append(self, envelope: Buffer) -> Location:
-        """Write an envelope; return where it lies, once it is durable.
-
-        Raises StorageFullError or another StorageUnavailableError; then the envelope counts as not written, and a
-        later call may work again.
-        """
-        return self.append_all([envelope])[0]
-
     def append_all(self, envelopes: Sequence[Buffer]) -> list[Location]:
-        """As `append`, for envelopes that lie together and share one flush."""
-        entry = _Entry(envelopes, sum(map(len, envelopes)))
-        if entry.length >= EAGER_BYTES_MIN:
-            self._write([entry])  # large ones are written while an earlier flush still runs, small ones together
-        if entry.failure is None:
-            self._flushes.join(entry)
-        if (failure := entry.failure) is not None:
-            raise failed(failure) from failure
-        assert entry.pack is not None
-        ends = accumulate(map(len, envelopes), initial=entry.offset)
-        pack_id = entry.pack.pack_id
-        return [Location(pack_id, start, len(envelope)) for start, envelope in zip(ends, envelopes, strict=False)]
+        """See PackWriter. The envelopes share one flush."""
+        append = _Append(envelopes, sum(map(len, envelopes)))
+        if append.length >= EAGER_BYTES_MIN:
+            self._write([append])  # large ones while an earlier flush still runs, small ones together
+        if append.failure is None:
+            self._flushes.join(append)
+        return append.locations()
 
     def roll(self, pack_id: str) -> None:
-        """Append nothing more to this pack, if it is the one being written."""
+        """See PackWriter. Does nothing if another pack is open."""
         with self._lock:
             if self._current and self._current.pack_id == pack_id:
-                self._retire()
+                self._finish()
 
     def take_whole(self) -> list[str]:
-        """The packs that ended since the last call, every byte of them durable and none behind the last envelope."""
+        """See PackWriter."""
         found = []
-        with contextlib.suppress(IndexError):  # another thread takes them, too
+        with contextlib.suppress(IndexError):  # another thread may take them at the same time
             while self._whole:
                 found.append(self._whole.popleft())
         return found
 
     def close(self) -> None:
-        """Take no more envelopes; those on their way are still finished. May be called twice."""
+        """See PackWriter."""
         with self._lock:
             self._closed = True
-            self._retire()
+            self._finish()
 
-    def _flush(self, entries: list[_Entry]) -> None:
-        unwritten = [entry for entry in entries if entry.pack is None]
+    def _flush(self, appends: list[_Append]) -> None:
+        unwritten = [append for append in appends if append.pack is None]
         if unwritten:
             self._write(unwritten)
-        packs = {entry.pack for entry in entries if entry.pack is not None}
+        packs = {append.pack for append in appends if append.pack is not None}
         for pack in packs:
             self._sync(pack)
-        for entry in entries:
-            if entry.pack and entry.offset + entry.length > entry.pack.flushed_bytes:
-                entry.failure = entry.pack.failure
+        for append in appends:
+            if append.pack and append.offset + append.length > append.pack.flushed_bytes:
+                append.failure = append.pack.failure
         for pack in packs:
-            pack.expect(-sum(entry.pack is pack for entry in entries))
+            pack.add_waiting(-sum(append.pack is pack for append in appends))
 
-    def _write(self, entries: list[_Entry]) -> None:
-        """Append entries to the current pack; on failure to none, and say so on each."""
+    def _write(self, appends: list[_Append]) -> None:
+        """Append all to the open pack, or set the failure on each of them."""
         with self._lock:
             try:
                 pack = self._open_pack()
-                offset = pack.appender.append([envelope for entry in entries for envelope in entry.envelopes])
+                offset = pack.appender.append([envelope for append in appends for envelope in append.envelopes])
             except CryostoreError as failure:
-                for entry in entries:
-                    entry.failure = failure
+                for append in appends:
+                    append.failure = failure
                 if self._current is not None:
-                    self._current.is_sound = False  # something may stand behind its last envelope
-                # On a full disk too: garbage collection can only free what nobody is about to write to. A pack that
-                # is empty stays, or each attempt would leave another one.
+                    self._current.is_sound = False  # bytes may follow its last envelope
+                # Also on a full disk, since garbage collection only frees packs that no process writes to. An empty
+                # pack stays open: otherwise each attempt would leave another one behind.
                 empty = self._current is not None and self._current.appender.size <= PACK_HEADER_BYTES
                 if not (isinstance(failure, StorageFullError) and empty):
-                    self._retire()
+                    self._finish()
                 return
-            pack.expect(len(entries))
-            for entry in entries:
-                entry.pack, entry.offset = pack, offset
-                offset += entry.length
+            pack.add_waiting(len(appends))
+            for append in appends:
+                append.pack, append.pack_id, append.offset = pack, pack.pack_id, offset
+                offset += append.length
 
     def _sync(self, pack: _OpenPack) -> None:
-        written_bytes = pack.appender.size  # read before the flush: this much it covers
+        written_bytes = pack.appender.size  # read before the flush, which covers this many bytes
         if pack.failure or pack.flushed_bytes >= written_bytes:
             return
         try:
@@ -194,16 +154,16 @@ class PackWriter:
             with self._lock:
                 pack.failure = failure
                 if pack is self._current:
-                    self._retire()
+                    self._finish()
         else:
             pack.flushed_bytes = written_bytes
 
     def _open_pack(self) -> _OpenPack:
-        """The pack to append to, a new one if need be. Lock held."""
+        """Return the pack to append to, a new one if necessary. The caller holds the lock."""
         if self._closed:
             raise StorageUnavailableError("the chunk store is closed")
         if self._current and self._current.appender.size >= self._pack_bytes_target:
-            self._retire()
+            self._finish()
         if self._current is None:
             pack_id = self._new_id()
             appender = self._blobs.open_append(pack_key(pack_id))
@@ -212,13 +172,13 @@ class PackWriter:
             except BaseException:
                 appender.close()
                 with contextlib.suppress(CryostoreError):
-                    self._blobs.delete(pack_key(pack_id))  # else a full disk would fill with empty packs
+                    self._blobs.delete(pack_key(pack_id))  # otherwise a full disk would collect empty packs
                 raise
             self._current = _OpenPack(pack_id, appender, self._whole)
         return self._current
 
-    def _retire(self) -> None:
-        """Append no more to the current pack. Lock held."""
+    def _finish(self) -> None:
+        """Stop appending to the open pack. The caller holds the lock."""
         if self._current:
-            self._current.retire()
+            self._current.finish()
             self._current = None

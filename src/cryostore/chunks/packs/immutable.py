@@ -1,25 +1,26 @@
-"""Packs as immutable blobs: each flush is one, put whole, for stores in which blobs cannot grow.
+"""Pack writer for blob stores in which blobs cannot grow: each flush puts one whole pack.
 
-Rules: a location is given out only when the blob that holds it was put. A put that failed fails the envelopes in it and
-nobody else; its pack's name is never used again, so that whatever arrives late is garbage and nothing else.
+Rules: a location is returned only after the put of its blob. A failed put fails the envelopes in it and no others. The
+name of its pack is never used again, so that bytes that arrive late are garbage and do no other harm.
 
-A whole envelope, one that is worth a blob of its own, goes at once while fewer than `puts_max` are on their way; when
-as many are, the next ones gather and share one. Half ones would be merged by a later collection, which is another read
-and write of each: they gather behind four puts, so that they lie together from the beginning where many come at a time.
-Small ones gather behind two: a blob each would cost more than they hold.
+Envelopes gather by size, because a blob per small envelope costs more than the envelope, and garbage collection later
+merges packs that are too small, which reads and writes each of their envelopes again:
+
+- Whole ones (`WHOLE_BYTES_MIN` and more) are worth a blob each. They are put at once while fewer than `puts_max` puts
+  are in flight; beyond that the next ones gather and share a blob.
+- Half ones (`EAGER_BYTES_MIN` and more) gather behind four puts in flight.
+- Small ones gather behind two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 
 from cryostore.chunks.blobs import BlobStore, Gathering
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, encode_header, pack_key
 from cryostore.chunks.packs.group_flush import GroupFlush
-from cryostore.chunks.packs.growing import EAGER_BYTES_MIN, PACK_BYTES_TARGET, Location, failed
+from cryostore.chunks.packs.writer import EAGER_BYTES_MIN, PACK_BYTES_TARGET, Append, Location, PackWriter
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import CryostoreError, StorageUnavailableError
 from cryostore.core.ids import NewId
@@ -29,23 +30,11 @@ PUTS_MAX = 16
 HALF_PUTS_MAX = 4
 SMALL_PUTS_MAX = 2
 WHOLE_BYTES_MIN = 2 * MIB
-"""A blob of so many bytes stands alone: to merge it with others costs more than it saves."""
+"""A blob of this size stands alone: merging it with others costs more than it saves."""
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """Envelopes on their way into a pack, one behind the other."""
-
-    envelopes: Sequence[Buffer]
-    length: int
-    pack_id: str = ""
-    offset: int = 0
-    pack_bytes: int = 0
-    failure: CryostoreError | None = None
-
-
-class ImmutablePackWriter:
-    """Puts envelopes in packs. Safe to call from many threads. The methods of PackWriter."""
+class ImmutablePackWriter(PackWriter):
+    """Puts whole packs. Safe to call from many threads."""
 
     def __init__(
         self,
@@ -63,58 +52,48 @@ class ImmutablePackWriter:
         self._half = GroupFlush(self._put, flushes_max=min(HALF_PUTS_MAX, puts_max), has_room=self._has_room)
         self._small = GroupFlush(self._put, flushes_max=min(SMALL_PUTS_MAX, puts_max), has_room=self._has_room)
 
-    def append(self, envelope: Buffer) -> Location:
-        """Put an envelope; return where it lies, once it is durable.
-
-        Raises StorageFullError or another StorageUnavailableError; then the envelope counts as not written, and a
-        later call may work again.
-        """
-        return self.append_all([envelope])[0]
-
     def append_all(self, envelopes: Sequence[Buffer]) -> list[Location]:
-        """As `append`, for envelopes that lie together and share one pack."""
+        """See PackWriter."""
         if self._closed:
             raise StorageUnavailableError("the chunk store is closed")
-        entry = _Entry(envelopes, sum(map(len, envelopes)))
-        self._group_of(entry).join(entry)
-        if entry.failure is not None:
-            raise failed(entry.failure) from entry.failure
-        ends = accumulate(map(len, envelopes), initial=entry.offset)
-        return [
-            Location(entry.pack_id, start, len(envelope), entry.pack_bytes)
-            for start, envelope in zip(ends, envelopes, strict=False)
-        ]
+        append = Append(envelopes, sum(map(len, envelopes)))
+        self._group_of(append).join(append)
+        return append.locations()
 
     def roll(self, pack_id: str) -> None:
-        """Append nothing more to this pack: nothing ever is."""
+        """See PackWriter. Does nothing: a pack that was put never grows."""
+
+    def take_whole(self) -> list[str]:
+        """See PackWriter. None grows here."""
+        return []
 
     def close(self) -> None:
-        """Take no more envelopes; those on their way are still finished. May be called twice."""
+        """See PackWriter."""
         self._closed = True
 
-    def _group_of(self, entry: _Entry) -> GroupFlush[_Entry]:
-        if entry.length >= WHOLE_BYTES_MIN:
+    def _group_of(self, append: Append) -> GroupFlush[Append]:
+        if append.length >= WHOLE_BYTES_MIN:
             return self._whole
-        return self._half if entry.length >= EAGER_BYTES_MIN else self._small
+        return self._half if append.length >= EAGER_BYTES_MIN else self._small
 
-    def _has_room(self, entries: Sequence[_Entry], entry: _Entry) -> bool:
-        """Whether a pack of these may take one more."""
-        return sum(other.length for other in entries) + entry.length <= self._pack_bytes_target
+    def _has_room(self, appends: Sequence[Append], append: Append) -> bool:
+        """Whether the pack of these appends stays within the target size with one more."""
+        return sum(other.length for other in appends) + append.length <= self._pack_bytes_target
 
-    def _put(self, entries: Sequence[_Entry]) -> None:
+    def _put(self, appends: Sequence[Append]) -> None:
         pack_id = self._new_id()
-        buffers = [encode_header(pack_id), *(envelope for entry in entries for envelope in entry.envelopes)]
+        buffers = [encode_header(pack_id), *(envelope for append in appends for envelope in append.envelopes)]
         try:
             self._put_all(pack_key(pack_id), buffers)
         except CryostoreError as failure:
-            for entry in entries:
-                entry.failure = failure
+            for append in appends:
+                append.failure = failure
             return
         pack_bytes = sum(map(len, buffers))
         offset = PACK_HEADER_BYTES
-        for entry in entries:
-            entry.pack_id, entry.offset, entry.pack_bytes = pack_id, offset, pack_bytes
-            offset += entry.length
+        for append in appends:
+            append.pack_id, append.offset, append.pack_bytes = pack_id, offset, pack_bytes
+            offset += append.length
 
 
 def _put_joined(blobs: BlobStore, key: str, buffers: Sequence[Buffer]) -> None:

@@ -62,7 +62,7 @@ def _claim(row: ClaimRow, *, lapsed: bool) -> dict[str, Any]:
         "id": row.work,
         "state": "LAPSED" if lapsed else "RUNNING",
         "holder": row.holder,
-        "fence": row.fence,
+        "fence": row.fencing_token,
         "doing": row.doing,
         "begun_ms": row.begun_ms,
         "lapses_ms": row.until_ms,

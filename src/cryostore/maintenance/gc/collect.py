@@ -5,8 +5,8 @@ The rules, on which the safety of every byte rests:
 1. A run begins by raising the epoch, in a transaction. There is one run at a time: it has claimed the work, and each
    of its writes makes sure that it still has it (`claims`). A run that has lost it changes nothing any more in the
    catalog; what it may still do beside the catalog, late, is in rule 8.
-2. Every write that refers to a chunk does so in one transaction with `chunks.insert` or `chunks.use`, which note the
-   current epoch on the chunk's row. To such a write a condemned chunk is an unknown one: its bytes are stored anew,
+2. Every write that refers to a chunk does so in one transaction with `chunks.insert` or `chunks.mark_used`, which note
+   the current epoch on the chunk's row. To such a write a condemned chunk is an unknown one: its bytes are stored anew,
    and the row is a sound one again, at the new place.
 3. After that, the run marks what is referred to (`mark`): first the chunks of all uploads, then all objects, since
    references move only that way. A set that cannot be completed is not used. If the chunks are too many for one set,

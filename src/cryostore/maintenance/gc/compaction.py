@@ -140,7 +140,7 @@ def _chunks(run: Run, pack: PackUse) -> Iterator[PackedChunk]:
     offset = 0
     while _is_closed(run, pack) and (
         found := run.read(
-            partial(chunks.in_pack, pack_number=pack.pack_number, from_offset=offset, limit=CHUNKS_PER_BATCH)
+            partial(chunks.sound_in_pack, pack_number=pack.pack_number, from_offset=offset, limit=CHUNKS_PER_BATCH)
         )
     ):
         yield from found
@@ -170,7 +170,7 @@ def _is_closed(run: Run, pack: PackUse) -> bool:
 def _uses(run: Run, live_bytes: dict[int, int]) -> Iterator[PackUse]:
     """Every pack that holds something and, as far as anybody has looked, exists."""
     after = 0
-    while rows := run.read(partial(packs.standing, after=after, limit=PACKS_PER_BATCH)):
+    while rows := run.read(partial(packs.not_retired, after=after, limit=PACKS_PER_BATCH)):
         used = [row for row in rows if row.pack_number in live_bytes]
         for row, size in zip(used, sizes(run, used), strict=True):
             if size is not None:
@@ -211,7 +211,7 @@ def _empty(run: Run, pack: PackUse) -> Iterator[None]:
     """Move all sound chunks of a closed pack elsewhere."""
     offset = 0
     while found := run.read(
-        partial(chunks.in_pack, pack_number=pack.pack_number, from_offset=offset, limit=CHUNKS_PER_BATCH)
+        partial(chunks.sound_in_pack, pack_number=pack.pack_number, from_offset=offset, limit=CHUNKS_PER_BATCH)
     ):
         batch = _first(found)
         _move(run, [(pack, chunk) for chunk in batch])

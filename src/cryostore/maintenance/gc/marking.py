@@ -6,7 +6,7 @@ from functools import partial
 
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.queries import damage
-from cryostore.catalog.queries.damage import Place
+from cryostore.catalog.queries.damage import LocatedChunk
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.service import Context
 
@@ -29,14 +29,14 @@ class Marking:
         self.problem = ""
         self.left: set[tuple[int, bytes]] = set()
         self._context = context
-        self._places: list[Place] = []
-        self._sound: list[Place] = []
+        self._places: list[LocatedChunk] = []
+        self._sound: list[LocatedChunk] = []
 
-    def add(self, place: Place) -> None:
+    def add(self, place: LocatedChunk) -> None:
         """Note a place, for the next `settle`."""
         self._places.append(place)
 
-    def add_sound(self, place: Place) -> None:
+    def add_sound(self, place: LocatedChunk) -> None:
         """Note a marked place that proved sound, for the next `settle`."""
         self._sound.append(place)
 
@@ -60,7 +60,7 @@ class Marking:
             self.left.update(place[:2] for place in places[: LEFT_MAX - len(self.left)])
 
 
-def _mark_all(transaction: Transaction, places: list[Place], sound: list[Place], now_ms: int) -> int:
+def _mark_all(transaction: Transaction, places: list[LocatedChunk], sound: list[LocatedChunk], now_ms: int) -> int:
     for place in sound:
         damage.clear(transaction, place)
     return sum(damage.mark(transaction, place, now_ms=now_ms) for place in places)

@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.queries import damage, store_copy
-from cryostore.catalog.queries.damage import Place
+from cryostore.catalog.queries.damage import LocatedChunk
 from cryostore.catalog.queries.store_copy import BEGUN, NamedPack, Note
 from cryostore.catalog.rows import records
 from cryostore.catalog.rows.records import RecordKey, RecordRow
@@ -230,11 +230,11 @@ class Blobs:
             self.carried.say(f"pack {what.name} with {len(lost)} chunks is missing")
             self._mark(lost)
 
-    def _mark(self, places: Sequence[Place]) -> None:
+    def _mark(self, places: Sequence[LocatedChunk]) -> None:
         """Mark damaged chunks in the source, whose rows are copied later on."""
         now_ms = self._clock()
 
-        def work(transaction: Transaction) -> list[Place]:
+        def work(transaction: Transaction) -> list[LocatedChunk]:
             return [place for place in places if damage.mark(transaction, place, now_ms=now_ms)]
 
         for place in self._source.write(work):

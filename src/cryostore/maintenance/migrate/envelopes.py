@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
-from cryostore.catalog.queries import damage
-from cryostore.catalog.queries.damage import Place
+from cryostore.catalog.queries.damage import LocatedChunk
 from cryostore.catalog.queries.store_copy import NamedPack
-from cryostore.catalog.rows import chunks
+from cryostore.catalog.rows import chunks, keys
 from cryostore.catalog.rows.chunks import PlacedChunk
 from cryostore.catalog.rows.records import COMMIT
 from cryostore.chunks.blobs import open_blobs
@@ -43,7 +42,7 @@ SALVAGED_BYTES = 4 * KIB
 class Looked(NamedTuple):
     """What a look at a blob found: where damaged chunks lie, how many could not be judged, or what is wrong with it."""
 
-    damaged: list[Place]
+    damaged: list[LocatedChunk]
     unjudged: int = 0
     flaw: str = ""
 
@@ -78,7 +77,7 @@ class Envelopes:
 
     def look_at_pack(self, pack: NamedPack, data: bytearray) -> Looked:
         """Open every envelope that a row points to. One that does not open is read again, alone, into `data`."""
-        damaged: list[Place] = []
+        damaged: list[LocatedChunk] = []
         unjudged = 0
         for row in self._rows(pack):
             key = self._key(row.key_number)
@@ -89,7 +88,7 @@ class Envelopes:
                 if not _opens(memoryview(data)[row.pack_offset : row.end], key, row):
                     again = self._read_again(pack, row)
                     if again is None or not _opens(again, key, row):
-                        damaged.append(Place(row.vault_id, row.digest, pack.pack_number, row.pack_offset))
+                        damaged.append(LocatedChunk(row.vault_id, row.digest, pack.pack_number, row.pack_offset))
                     else:
                         data[row.pack_offset : row.end] = again
             except UnknownFormatError:
@@ -98,7 +97,9 @@ class Envelopes:
 
     def look_at_missing(self, pack: NamedPack) -> Looked:
         """What rows point to in a pack that is not there."""
-        return Looked([Place(row.vault_id, row.digest, pack.pack_number, row.pack_offset) for row in self._rows(pack)])
+        return Looked(
+            [LocatedChunk(row.vault_id, row.digest, pack.pack_number, row.pack_offset) for row in self._rows(pack)]
+        )
 
     def look_at_record(self, name: RecordName, data: Buffer) -> Looked:
         """Open a part of a record."""
@@ -118,7 +119,7 @@ class Envelopes:
 
     def _rows(self, pack: NamedPack) -> Iterator[PlacedChunk]:
         offset = 0
-        page = partial(chunks.placed, pack_number=pack.pack_number, limit=ROWS_PER_PAGE)
+        page = partial(chunks.all_in_pack, pack_number=pack.pack_number, limit=ROWS_PER_PAGE)
         while rows := self._source.read(partial(page, from_offset=offset)):
             yield from rows
             offset = rows[-1].pack_offset + 1
@@ -130,7 +131,7 @@ class Envelopes:
             return None
 
     def _key_of(self, key_id: bytes) -> DataKey | None:
-        owner = self._source.read(partial(damage.key_owner, key_id=key_id))
+        owner = self._source.read(partial(keys.vault_key_owner, key_id=key_id))
         return None if owner is None else self._key(owner[0])
 
     def _read_again(self, pack: NamedPack, row: PlacedChunk) -> bytes | None:

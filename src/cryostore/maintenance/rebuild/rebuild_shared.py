@@ -46,7 +46,7 @@ FIRST_ROWS = {"collection", "record"}
 """The tables in which an empty catalog has rows."""
 
 
-class ClaimedDatabase:
+class RebuildDatabase:
     """A Database that writes only as long as a claim holds. The one it stands before stays the caller's to close."""
 
     def __init__(self, inner: Database, claim: bytes) -> None:
@@ -90,7 +90,7 @@ def rebuild_shared(
         before = database.read(partial(_unfinished, place=place))
         _require_keyring(Records(blobs, keyring))
         identity = _next_identity(place, blobs, new_id)
-        claimed = ClaimedDatabase(database, _claim(database, keyring, identity, before))
+        claimed = RebuildDatabase(database, _claim(database, keyring, identity, before))
         yield Progress("tables", 0)
         for table in reversed(TABLES):
             if table.name not in KEPT_TABLES:

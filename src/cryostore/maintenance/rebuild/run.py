@@ -46,8 +46,9 @@ from cryostore.catalog.rows.vaults import VaultRow
 from cryostore.chunks.blobs import Appendable, BlobStore
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.keyring import Keyring
-from cryostore.chunks.packs.format import list_packs, settle
+from cryostore.chunks.packs.format import list_packs
 from cryostore.chunks.packs.reader import PackReader
+from cryostore.chunks.packs.recovery import make_durable
 from cryostore.chunks.records import Records
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance.progress import Progress
@@ -140,7 +141,7 @@ class Rebuild:
                 for held in void:
                     self._database.write(partial(_put_back_record, held=held, gone=True))
             last = all_of_it[-1].key.generation
-            self._database.write(partial(lineages.reserve, lineage_id=lineage_id, generation=last))
+            self._database.write(partial(lineages.skip_generations, lineage_id=lineage_id, generation=last))
         yield Progress("lineages", 0)
         self._take_back_unseen()
         if not self.outcome.losses:
@@ -250,7 +251,7 @@ class Rebuild:
             batch: list[Found] = []
             try:
                 if found is None:
-                    settle(self._blobs, pack_id)
+                    make_durable(self._blobs, pack_id)
                     reader = PackReader(self._blobs, pack_id)
                     size_bytes = None if isinstance(self._blobs, Appendable) else reader.size
                     found = sound_envelopes(reader, self._key_of)
@@ -268,7 +269,7 @@ class Rebuild:
             added = 0
             for found in batch:
                 key_number, vault_id, _ = self._keys[found.key_id]
-                added += chunks.save(
+                added += chunks.heal(
                     transaction,
                     vault_id,
                     found.digest,
@@ -327,9 +328,9 @@ def _put_back_part(transaction: Transaction, segment: Segment, part: CommitRecor
         objects.close(transaction, segment, name)
     for chunk_list_id, number, first_index, packed in part.chunk_lists:
         chunk_lists.insert_parts(transaction, chunk_list_id, [(number, first_index, packed)])
-        chunk_lists.reserve(transaction, chunk_list_id)
+        chunk_lists.skip_id(transaction, chunk_list_id)
     for name, removed, *content in part.objects:
-        objects.restore(transaction, segment, WrittenObject((0, 0), name, removed, ObjectContent(*content)))
+        objects.put_back(transaction, segment, WrittenObject((0, 0), name, removed, ObjectContent(*content)))
     if part.point is not None:
         recovery_points.insert(transaction, _row(PointRow, part.point))
     if part.job is not None:

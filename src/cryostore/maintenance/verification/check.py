@@ -12,7 +12,6 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from cryostore.catalog import integrity
 from cryostore.catalog.queries import damage
 from cryostore.catalog.rows import packs
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError
@@ -27,6 +26,9 @@ from cryostore.maintenance.verification.reference_check import ReferenceCheck
 from cryostore.service import Context
 
 UNKNOWN_PACKS_MAX = 100_000
+
+PROBLEMS_MAX = 100
+"""How many problems of the database itself one check reports."""
 
 
 @dataclass
@@ -90,7 +92,7 @@ def _check_packs(
 
 def _check_catalog(context: Context, findings: Findings) -> Iterator[Progress]:
     yield Progress("catalog", 0)
-    for problem in context.database.read(integrity.problems):
+    for problem in context.database.read(lambda transaction: transaction.problems(PROBLEMS_MAX)):
         findings.add(finding.CATALOG_DAMAGED, problem)
 
 

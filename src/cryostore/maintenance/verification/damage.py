@@ -13,8 +13,8 @@ from functools import partial
 from typing import NamedTuple
 
 from cryostore.catalog.database import GENERATION_MAX, Transaction
-from cryostore.catalog.queries import damage, references
-from cryostore.catalog.queries.damage import SeeingJob, SeeingPoint
+from cryostore.catalog.queries import affected, damage, references
+from cryostore.catalog.queries.affected import AffectedJob, AffectedPoint
 from cryostore.catalog.queries.references import ObjectReferences
 from cryostore.catalog.rows import chunk_lists
 from cryostore.core.digest import DIGEST_BYTES
@@ -70,8 +70,8 @@ class _Seeing(NamedTuple):
     """Who sees an object of some name."""
 
     name: bytes
-    points: list[SeeingPoint]
-    jobs: list[SeeingJob]
+    points: list[AffectedPoint]
+    jobs: list[AffectedJob]
 
 
 class Naming:
@@ -117,19 +117,19 @@ class Naming:
 
 
 def _who_sees(transaction: Transaction, object_id: int) -> _Seeing | None:
-    version = damage.version(transaction, object_id)
+    version = affected.version(transaction, object_id)
     if version is None or version.removed:
         return None
     seeing = _Seeing(version.name, [], [])
     generations = version.from_generation, version.to_generation
     for lineage_id, begin, end in _seen(transaction, version.name, version.lineage_id, *generations):
-        seeing.points.extend(damage.points(transaction, lineage_id, begin, end))
-        seeing.jobs.extend(damage.jobs(transaction, lineage_id, begin, end))
+        seeing.points.extend(affected.points(transaction, lineage_id, begin, end))
+        seeing.jobs.extend(affected.jobs(transaction, lineage_id, begin, end))
     return seeing
 
 
 def _who_uploads(transaction: Transaction, upload_number: int) -> _Seeing | None:
-    found = damage.uploading(transaction, upload_number)
+    found = affected.open_upload(transaction, upload_number)
     return None if found is None else _Seeing(found[1], [], [found[0]])
 
 
@@ -141,8 +141,8 @@ def _seen(
     while waiting:
         here = waiting.pop()
         yield here
-        for child, _ in damage.begun_on(transaction, *here):
-            waiting += [(child, *gap) for gap in _gaps(damage.versions(transaction, child, name))]
+        for child, _ in affected.lineages_on(transaction, *here):
+            waiting += [(child, *gap) for gap in _gaps(affected.versions(transaction, child, name))]
 
 
 def _gaps(versions: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cryostore.catalog.queries import damage
+from cryostore.catalog.rows import keys
 from cryostore.chunks.cipher import DataKey
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.service import Context
@@ -40,7 +40,7 @@ class OpenedKeys:
     def of_id(self, key_id: bytes) -> OwnedKey | None:
         """The key that an envelope names; None if the catalog has none of this id, or it cannot be had."""
         if key_id not in self._by_id:
-            owner = self._context.database.read(lambda transaction: damage.key_owner(transaction, key_id))
+            owner = self._context.database.read(lambda transaction: keys.vault_key_owner(transaction, key_id))
             key = None if owner is None else self.of_number(owner[0])
             self._by_id[key_id] = None if owner is None or key is None else OwnedKey(*owner, key)
         return self._by_id[key_id]

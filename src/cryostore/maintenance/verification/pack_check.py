@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from cryostore.catalog.queries import damage
-from cryostore.catalog.queries.damage import Place
-from cryostore.catalog.rows import chunks, packs
+from cryostore.catalog.queries.damage import LocatedChunk
+from cryostore.catalog.rows import chunks, keys, packs
 from cryostore.catalog.rows.chunks import PlacedChunk
 from cryostore.catalog.rows.packs import PackRow
 from cryostore.chunks.cipher import DataKey
@@ -52,8 +52,8 @@ class PackCheck:
         self,
         context: Context,
         findings: Findings,
-        on_bad: Callable[[Place], None] = lambda _: None,
-        on_sound: Callable[[Place], None] = lambda _: None,
+        on_bad: Callable[[LocatedChunk], None] = lambda _: None,
+        on_sound: Callable[[LocatedChunk], None] = lambda _: None,
         *,
         data: bool = False,
     ) -> None:
@@ -68,7 +68,7 @@ class PackCheck:
     def run(self) -> Iterator[Progress]:
         """Look at each pack, step by step. Raises StorageUnavailableError if the catalog cannot be read."""
         after = 0
-        while rows := self._context.database.read(partial(packs.standing, after=after, limit=PACKS_PER_PAGE)):
+        while rows := self._context.database.read(partial(packs.not_retired, after=after, limit=PACKS_PER_PAGE)):
             for row in rows:
                 yield Progress("packs", self.seen.packs)
                 yield from self._check(row)
@@ -117,7 +117,7 @@ class PackCheck:
 
     def _rows(self, pack: PackRow) -> Iterator[PlacedChunk]:
         offset = 0
-        page = partial(chunks.placed, pack_number=pack.pack_number, limit=ROWS_PER_PAGE)
+        page = partial(chunks.all_in_pack, pack_number=pack.pack_number, limit=ROWS_PER_PAGE)
         while rows := self._context.database.read(partial(page, from_offset=offset)):
             yield from rows
             offset = rows[-1].pack_offset + 1
@@ -133,7 +133,7 @@ class PackCheck:
             if placed is None or not self._fits(reader, row, placed):
                 self._is_bad(pack, row)
             elif self._data and row.damaged_ms is not None and self._keys.of_number(row.key_number) is not None:
-                self._on_sound(Place(row.vault_id, row.digest, pack.pack_number, row.pack_offset))
+                self._on_sound(LocatedChunk(row.vault_id, row.digest, pack.pack_number, row.pack_offset))
             self.seen.chunks += 1
             yield Progress("packs", self.seen.packs)
         try:
@@ -176,8 +176,8 @@ class PackCheck:
         except StorageUnavailableError as failure:
             self._findings.add(finding.UNREADABLE, f"pack {pack.name} at {row.pack_offset}: {failure.message}")
             return False
-        place = Place(row.vault_id, row.digest, pack.pack_number, row.pack_offset)
-        if error is None or not self._context.database.read(partial(damage.stands, place=place)):
+        place = LocatedChunk(row.vault_id, row.digest, pack.pack_number, row.pack_offset)
+        if error is None or not self._context.database.read(partial(damage.stands, chunk=place)):
             return False
         self._on_bad(place)
         if said and row.damaged_ms is None:  # what is marked is counted as such
@@ -211,7 +211,7 @@ class PackCheck:
     def say_missing_keys(self) -> None:
         """Tell of the keys that could not be had."""
         for number, reason in self._keys.missing.items():
-            if self._context.database.read(partial(damage.is_key_used, key_number=number)):
+            if self._context.database.read(partial(keys.is_vault_key_used, key_number=number)):
                 self._findings.add(finding.NO_KEY, f"data key {number}: {reason}")
 
 

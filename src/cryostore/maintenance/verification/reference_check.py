@@ -10,8 +10,8 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 
 from cryostore.catalog.database import Transaction
-from cryostore.catalog.queries import damage, references
-from cryostore.catalog.queries.damage import State
+from cryostore.catalog.queries import affected, damage, references
+from cryostore.catalog.queries.damage import ChunkState
 from cryostore.catalog.queries.references import ObjectReferences, UploadedChunk
 from cryostore.catalog.rows import chunk_lists, objects
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
@@ -71,7 +71,7 @@ class ReferenceCheck:
             after, done = rows[-1][:2], done + len(rows)
             yield Progress("uploads", done)
 
-    def _check_upload(self, vault_id: int, row: UploadedChunk, state: State | None) -> None:
+    def _check_upload(self, vault_id: int, row: UploadedChunk, state: ChunkState | None) -> None:
         is_hurt = state is None or state.damaged or (vault_id, row.digest) in self._bad
         if is_hurt and state is None:
             after = (row.upload_number, row.chunk_index - 1)
@@ -142,7 +142,7 @@ class ReferenceCheck:
 
     def _say(self, row: ObjectReferences, problem: str) -> None:
         """Tell of a list, if its object is still there."""
-        if self._context.database.read(partial(damage.version, object_id=row.object_id)) is not None:
+        if self._context.database.read(partial(affected.version, object_id=row.object_id)) is not None:
             self._findings.add(finding.LIST_DAMAGED, f"object {row.object_id}: {problem}")
 
 
@@ -181,7 +181,7 @@ class _Tally:
 
 def _still_missing(transaction: Transaction, vault_id: int, object_id: int, digests: list[bytes]) -> list[bytes]:
     """Which chunks are missing while the object that needs them is there."""
-    if damage.version(transaction, object_id) is None:
+    if affected.version(transaction, object_id) is None:
         return []
     states = damage.states(transaction, vault_id, digests)
     return [digest for digest in digests if digest not in states]

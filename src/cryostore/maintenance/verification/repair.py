@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from cryostore.catalog.queries import damage
-from cryostore.catalog.queries.damage import Place
+from cryostore.catalog.queries.damage import LocatedChunk
 from cryostore.maintenance.gc.mark import ROWS_PER_PAGE, START
 from cryostore.maintenance.gc.marking import Marking
 from cryostore.maintenance.progress import Progress
@@ -94,7 +94,7 @@ def _mark(
     """Mark the rows that point to no envelope of theirs; a dry run wants their chunks all the same."""
     marking = Marking(context)
 
-    def on_bad(place: Place) -> None:
+    def on_bad(place: LocatedChunk) -> None:
         if dry_run:
             outcome.marked += 1
             wanted.add((place.vault_id, place.digest))

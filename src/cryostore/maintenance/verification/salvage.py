@@ -122,7 +122,7 @@ class Salvage:
 
     def _batches(self, name: str, *, wanted_only: bool, keep: bool = False) -> Iterator[list[_Proved]]:
         """The sound envelopes of a pack, or those that are wanted; with their bytes if asked to `keep` them."""
-        if not self._dry_run and not self._context.store.settle(name):
+        if not self._dry_run and not self._context.store.make_durable(name):
             raise StorageUnavailableError("somebody else works on it at this moment")
         window_bytes = HEADERS_WINDOW_BYTES if wanted_only else WINDOW_BYTES
         reader = self._context.store.reader(name, window_bytes=window_bytes)
@@ -290,7 +290,7 @@ def _point_to_copies(
 def _point_one(transaction: Transaction, proved: _Proved, name: str, number: int, offset: int) -> bool:
     found, owner = proved.found, proved.owner
     row = ChunkRow(owner.key_number, name, offset, found.envelope_bytes, found.payload_bytes)
-    return chunks.save(transaction, owner.vault_id, found.digest, row, pack_number=number)
+    return chunks.heal(transaction, owner.vault_id, found.digest, row, pack_number=number)
 
 
 def _rowless(transaction: Transaction, batch: Sequence[_Proved]) -> list[_Proved]:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.queries import damage
-from cryostore.catalog.queries.damage import Place
+from cryostore.catalog.queries.damage import LocatedChunk
 from cryostore.catalog.rows import chunks, packs
 from cryostore.catalog.rows.chunks import PlacedChunk
 from cryostore.catalog.rows.packs import VerifiedPack
@@ -190,7 +190,7 @@ def _verify(context: Context, outcome: Scrubbed, keys: OpenedKeys, pack: Verifie
     reader = _reader(context, pack.name)
     complete = isinstance(reader, PackReader)
     missing, offset = reader is None, 0
-    page = partial(chunks.placed, pack_number=pack.pack_number, limit=CHUNKS_PER_PAGE)
+    page = partial(chunks.all_in_pack, pack_number=pack.pack_number, limit=CHUNKS_PER_PAGE)
     while found_rows := context.database.read(partial(page, from_offset=offset)):
         rows = _first(found_rows)
         verdicts = [(row, _judge(context, keys, pack.name, reader, row)) for row in rows]
@@ -273,7 +273,7 @@ def _settle(
     outcome.chunks += len(verdicts)
     outcome.read_bytes += sum(row.sealed_length for row, verdict in verdicts if verdict is Verdict.SOUND)
     places = [
-        (Place(row.vault_id, row.digest, pack_number, row.pack_offset), verdict)
+        (LocatedChunk(row.vault_id, row.digest, pack_number, row.pack_offset), verdict)
         for row, verdict in verdicts
         if verdict is not Verdict.SOUND or row.damaged_ms is not None
     ]

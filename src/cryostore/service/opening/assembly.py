@@ -20,7 +20,8 @@ from cryostore.catalog.rows import chunks, keys, packs, vaults
 from cryostore.chunks.blobs import Appendable, BlobStore
 from cryostore.chunks.disk_reserve import NO_RESERVE, Reserve
 from cryostore.chunks.keyring import MasterKey, unwrap
-from cryostore.chunks.packs.format import cut_torn_tail, pack_key
+from cryostore.chunks.packs.format import pack_key
+from cryostore.chunks.packs.recovery import cut_torn_tail
 from cryostore.chunks.records import Records
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.errors import (

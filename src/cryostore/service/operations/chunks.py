@@ -53,9 +53,9 @@ def put_chunk(context: Context, operation: PutChunk, caller: Caller) -> PutChunk
 
     def at_once() -> list[Statement]:
         return [
-            jobs.touching(job.job_id, bytes_transferred=operation.length, now_ms=context.clock()),
-            uploads.adding(upload.upload_number, entry),
-            uploads.counting(upload.upload_number, chunks_max=context.limits.chunks_per_object_max),
+            jobs.touch_statement(job.job_id, bytes_transferred=operation.length, now_ms=context.clock()),
+            uploads.add_chunk_statement(upload.upload_number, entry),
+            uploads.count_chunk_statement(upload.upload_number, chunks_max=context.limits.chunks_per_object_max),
         ]
 
     known = Known(seen.held, seen.epoch)
@@ -131,7 +131,7 @@ def link_chunks(context: Context, operation: LinkChunks, caller: Caller) -> Link
         lengths = chunks.known_lengths(transaction, job.vault_id, [entry.digest for entry in entries])
         missing: list[int] = []
         for entry in entries:
-            if lengths.get(entry.digest) == entry.length and chunks.use(transaction, job.vault_id, entry.digest):
+            if lengths.get(entry.digest) == entry.length and chunks.mark_used(transaction, job.vault_id, entry.digest):
                 attach(context, transaction, upload, entry)
             else:
                 missing.append(entry.chunk_index)

@@ -109,10 +109,10 @@ def delete_recovery_point(context: Context, operation: DeleteRecoveryPoint, call
             raise InvalidResourceStateException(f"Nothing can be deleted: {unknown_commits_message(count)}; {HINT}")
         if point.status == "CREATING":
             raise InvalidRequestException("The recovery point is still being created; stop its backup job instead.")
-        base_of = jobs.pins(transaction, point.point_id)
+        base_of = jobs.open_job_on_base(transaction, point.point_id)
         if base_of is not None:
             raise InvalidResourceStateException(f"The recovery point is the base of backup job {base_of}.")
-        restored_by = restore_jobs.pins(transaction, point.point_id)
+        restored_by = restore_jobs.open_job_of_point(transaction, point.point_id)
         if restored_by is not None:
             raise InvalidResourceStateException(f"The recovery point is being restored by job {restored_by}.")
         recovery_points.mark_deleting(transaction, point.point_id)

@@ -197,7 +197,7 @@ class _Recording:
             packs.close_all(transaction, whole)
 
     def _insertion(self, stored: _Stored, row: ChunkRow) -> tuple[Statement, Statement]:
-        return chunks.insertion(
+        return chunks.insert_statements(
             self._vault_id,
             stored.digest,
             row,
@@ -210,7 +210,7 @@ class _Recording:
 def _record(context: Context, transaction: Transaction, vault_id: int, stored: _Stored) -> bool:
     """Record bytes, or that they are used again; False if they were given up meanwhile."""
     if stored.row is None:
-        return chunks.use(transaction, vault_id, stored.digest)
+        return chunks.mark_used(transaction, vault_id, stored.digest)
     return chunks.insert(
         transaction,
         vault_id,

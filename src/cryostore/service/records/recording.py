@@ -198,7 +198,7 @@ def _write(context: Context, row: RecordRow, written: Iterator[_Part], change: i
         _remove(context, row)
         return
     before = context.database.write(
-        lambda transaction: records.settle(transaction, key, change, parts=parts, entries=entries, previous=previous)
+        lambda transaction: records.finish(transaction, key, change, parts=parts, entries=entries, previous=previous)
     )
     if before is None:
         _delete(context, key, change, parts)

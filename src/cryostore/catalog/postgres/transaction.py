@@ -1,0 +1,97 @@
+"""Transactions on a PostgreSQL session: how units of work run their statements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from cryostore.catalog.database import Row, Statement
+from cryostore.catalog.postgres.session import Session
+from cryostore.catalog.postgres.values import translated
+
+WRONG_PAGES = (
+    "SELECT checksum_failures FROM pg_stat_database WHERE datname = current_database() AND checksum_failures > 0"
+)
+FOREIGN_KEYS = (
+    "SELECT conrelid::regclass::text, own.attname::text, confrelid::regclass::text, other.attname::text"
+    " FROM pg_constraint JOIN pg_attribute AS own ON own.attrelid = conrelid AND own.attnum = conkey[1]"
+    " JOIN pg_attribute AS other ON other.attrelid = confrelid AND other.attnum = confkey[1]"
+    " WHERE contype = 'f' AND connamespace = current_schema()::regnamespace ORDER BY conname"
+)
+
+
+class PostgresTransaction:
+    """Statements on one session; see `Transaction`."""
+
+    __slots__ = ("_cursor", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._cursor = session.cursor(binary=True)
+
+    def run(self, statement: str, **values: Any) -> int:
+        return self._execute(statement, values).rowcount
+
+    def run_all(self, statements: Sequence[Statement]) -> list[int]:
+        with self.session.pipeline():
+            cursors = [self.session.cursor(binary=True) for _ in statements]
+            for cursor, statement in zip(cursors, statements, strict=True):
+                cursor.execute(translated(statement.text), statement.values)
+        return [cursor.rowcount for cursor in cursors]
+
+    def row(self, statement: str, **values: Any) -> Row | None:
+        return self._execute(statement, values).fetchone()
+
+    def rows(self, statement: str, **values: Any) -> list[Row]:
+        return self._execute(statement, values).fetchall()
+
+    def _execute(self, statement: str, values: Mapping[str, Any]) -> psycopg.Cursor[Row]:
+        return self._cursor.execute(translated(statement), values)
+
+    def pass_number(self, table: str, column: str, number: int) -> None:
+        self.row(
+            "SELECT setval(pg_get_serial_sequence(:table, :column), :number) WHERE :number >"
+            " coalesce(pg_sequence_last_value(CAST(pg_get_serial_sequence(:table, :column) AS regclass)), 0)",
+            table=table,
+            column=column,
+            number=number,
+        )
+
+    def problems(self, limit: int) -> list[str]:
+        found = [f"PostgreSQL has met {row[0]} pages whose checksums are wrong" for row in self.rows(WRONG_PAGES)]
+        for table, column, other, other_column in self.rows(FOREIGN_KEYS):
+            alone = self.row(
+                f"SELECT count(*) FROM {table} AS row WHERE {column} IS NOT NULL"
+                f" AND NOT EXISTS (SELECT 1 FROM {other} AS other WHERE other.{other_column} = row.{column})"
+            )
+            if alone and alone[0]:
+                found.append(f"{alone[0]} rows of {table} refer to rows of {other} that are not there")
+        return found[:limit]
+
+
+class MoreStatementsError(Exception):
+    """A unit of work wants more than the one statement that it gets without a transaction of its own."""
+
+
+class OneStatement(PostgresTransaction):
+    """One statement, which is a transaction by itself. Raises MoreStatementsError at the next one."""
+
+    __slots__ = ("_is_used",)
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._is_used = False
+
+    def _execute(self, statement: str, values: Mapping[str, Any]) -> psycopg.Cursor[Row]:
+        if self._is_used:
+            raise MoreStatementsError
+        self._is_used = True
+        return super()._execute(statement, values)
+
+    def run_all(self, _statements: Sequence[Statement]) -> list[int]:
+        raise MoreStatementsError
+
+    def problems(self, _limit: int) -> list[str]:
+        raise MoreStatementsError
