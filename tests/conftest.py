@@ -51,7 +51,7 @@ SHARES = {
     "faults/test_rotation_faults.py": 2,
     "faults/test_service_faults.py": 2,
     "fuzz/test_openapi.py": 2,
-    "maintenance/test_gc_races.py": 2,
+    "maintenance/garbage_collection/test_races.py": 2,
     "maintenance/rebuild/test_run.py": 2,
 }
 """Files whose tests are many and take their time: one of so many is made each time, the others by `make stress`."""

@@ -15,7 +15,7 @@ from cryostore.core.time import wall_clock
 from cryostore.service.settings import Settings
 from support import postgres, s3
 from support.collecting import noise
-from support.moving import DirectoryPlace, opened_at, shared
+from support.moving import DirectoryStore, opened_at, shared
 from support.serving import CRYO
 from support.stores import opened
 from support.waiting import until
@@ -103,7 +103,7 @@ def test_a_killed_move_leaves_the_old_place_as_it_was(tmp_path):
     """Work goes on there; what it writes is moved by the next run, and what it removes is removed."""
     moving = Moving(tmp_path)
     moving.kill_at(packs=2)
-    with opened_at(DirectoryPlace(moving.data_dir), wall_clock) as store:
+    with opened_at(DirectoryStore(moving.data_dir), wall_clock) as store:
         first = next(iter(moving.contents))
         store.api.delete_point(first)
         del moving.contents[first]

@@ -13,7 +13,7 @@ import pytest
 from cryostore.catalog.sqlite import engine as sqlite
 from cryostore.core.limits import KIB, MIB
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.service import Settings
 from support.api import new_resource

@@ -13,7 +13,7 @@ import pytest
 
 from cryostore.catalog.processes.claims import ClaimHeldError
 from cryostore.core.time import SECOND_MS
-from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.service import Settings
 from support.shared_serving import environment
 from support.shared_store import ON_SERVICES, SharedStore, prepared
@@ -24,8 +24,8 @@ SETTINGS = Settings(claim_lease_ms=LEASE_MS)
 WORDS = f"""
 import os
 from cryostore.catalog.processes.claims import ClaimLostError
-from cryostore.maintenance.gc.run import Outcome
-from cryostore.maintenance.gc.collect import collect
+from cryostore.maintenance.garbage_collection.run import CollectionResult
+from cryostore.maintenance.garbage_collection.collect import collect
 from cryostore.service import Settings
 from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.open_shared import open_shared_service
@@ -33,7 +33,7 @@ from cryostore.service.opening.open_shared import open_shared_service
 place = SharedStoreAddress(*(os.environ[f"CRYO_{{name}}"] for name in ("CATALOG", "BLOBS", "KEYRING")))
 service = open_shared_service(place, settings=Settings(claim_lease_ms={LEASE_MS}))
 try:
-    for step in collect(service.context, Outcome(), quarantine_ms=0):
+    for step in collect(service.context, CollectionResult(), quarantine_ms=0):
         print("a step", flush=True)
         input()
     print("finished", flush=True)
@@ -44,7 +44,7 @@ except ClaimLostError:
 
 IN_A_TRANSACTION = """
 import os
-from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.open_shared import open_shared_service
 

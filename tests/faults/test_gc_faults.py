@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from cryostore.core.errors import CryostoreError, StorageFullError
-from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.garbage_collection.collect import collect_all
 from support.collecting import Scene
 
 BLOB_CALLS = ["append", "sync", "open_append", "get", "stat", "owned", "delete"]

@@ -19,8 +19,8 @@ from cryostore.client.client import Client
 from cryostore.client.retry import Retry
 from cryostore.client.settings import resolve
 from cryostore.client.transport import ConnectionFailedError
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.verification.scrub import Scrubbed, scrub
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.verification.scrub import ScrubResult, scrub
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.service.opening.open import open_service
 from support import serving
@@ -96,7 +96,7 @@ class Collector:
         self.service = open_service(data_dir)
         self.stop = stop
         self.removed = self.compacted = 0
-        self.scrubbed = Scrubbed()
+        self.scrubbed = ScrubResult()
         self.failure = None
 
     def run(self):

@@ -11,9 +11,9 @@ import itertools
 import pytest
 
 from cryostore.core.errors import CryostoreError
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
-from cryostore.maintenance.verification.scrub import Scrubbed, scrub
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
+from cryostore.maintenance.verification.scrub import ScrubResult, scrub
 from support.api import Api
 from support.collecting import Scene
 from support.faulty_blobs import FaultyBlobs
@@ -59,7 +59,7 @@ def test_scrub_asks_twice(place):
     def run(at):
         scene = Scene()
         scene.collector.blobs.lie("get", at, place)
-        outcome = Scrubbed()
+        outcome = ScrubResult()
         for _ in scrub(scene.collector.context, outcome):
             pass
         assert outcome.damaged == 0
@@ -81,7 +81,7 @@ def test_a_rebuilding_calls_nothing_whole_that_is_not(place):
         points[api.backup(contents)] = dict(points[max(points)] if points else {}, **contents)
 
     def run(at):
-        database, blobs, outcome = MemoryDatabase(), FaultyBlobs(store.blobs), Rebuilt()
+        database, blobs, outcome = MemoryDatabase(), FaultyBlobs(store.blobs), RebuildResult()
         blobs.lie("get", at, place)
         try:
             for _ in Rebuild(database, blobs, store.keyring, outcome, now_ms=1).run():

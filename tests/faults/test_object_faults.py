@@ -12,8 +12,8 @@ import pytest
 from cryostore.catalog.rows import packs
 from cryostore.chunks.packs.format import pack_key
 from cryostore.core.errors import CryostoreError
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.verification.repair import Repaired, repair
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.verification.repair import RepairResult, repair
 from cryostore.model.errors import ServiceUnavailableException
 from support import audit
 from support.collecting import NEW, Scene, put_new
@@ -85,7 +85,7 @@ def test_a_listing_that_lies_costs_nobody_anything(lie):
     for _ in range(2):
         collect_all(scene.collector.context, quarantine_ms=0)
         scene.check()
-        for _ in repair(scene.collector.context, Repaired(), dry_run=False):
+        for _ in repair(scene.collector.context, RepairResult(), dry_run=False):
             pass
         scene.check()
     scene.collect_the_rest()
@@ -99,7 +99,7 @@ def test_a_stale_listing_costs_nobody_anything():
     for _ in range(3):
         collect_all(scene.collector.context, quarantine_ms=0)
         put_new(scene)
-        for _ in repair(scene.collector.context, Repaired(), dry_run=False):
+        for _ in repair(scene.collector.context, RepairResult(), dry_run=False):
             pass
         scene.check()
 
@@ -114,7 +114,7 @@ def test_a_put_that_arrives_late_is_taken_up_and_collected():
     (late,) = set(scene.store.pack_names()) - before
     collect_all(scene.collector.context, quarantine_ms=0)
     assert late in scene.store.pack_names(), "what no row names may belong to a request under way"
-    for _ in repair(scene.collector.context, Repaired(), dry_run=False):
+    for _ in repair(scene.collector.context, RepairResult(), dry_run=False):
         pass
     scene.check()
     scene.collect_the_rest()

@@ -12,7 +12,7 @@ import pytest
 
 from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnavailableError
 from cryostore.maintenance import maintain
-from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
+from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, ListBackupVaults
 from support.api import Api
 from support.faulty_blobs import FaultyBlobs
@@ -66,7 +66,7 @@ class World:
 
 
 def rebuild(blobs, keyring, database=None):
-    database, outcome = database or MemoryDatabase(), Rebuilt()
+    database, outcome = database or MemoryDatabase(), RebuildResult()
     for _ in Rebuild(database, blobs, keyring, outcome, now_ms=1).run():
         pass
     assert outcome.losses == []
@@ -161,7 +161,7 @@ def again(world, request):
 def test_each_call_of_a_rebuilding_fails(error):
     """What it cannot read it counts as lost; any other failure ends it. The next one does it all."""
     world = World()
-    whole = Rebuilt()
+    whole = RebuildResult()
     for _ in Rebuild(MemoryDatabase(), world.store.blobs, world.store.keyring, whole, now_ms=1).run():
         pass
     everything = whole.chunks, whole.recovery_points
@@ -173,7 +173,7 @@ def test_each_call_of_a_rebuilding_fails(error):
                 database.fail(at, kind=where, error=error)
             else:
                 blobs.fail(where, at, error)
-            outcome = Rebuilt()
+            outcome = RebuildResult()
             try:
                 for _ in Rebuild(database, blobs, world.store.keyring, outcome, now_ms=1).run():
                     pass

@@ -8,8 +8,8 @@ import itertools
 import pytest
 
 from cryostore.core.errors import CryostoreError, StorageFullError
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.verification.repair import Repaired, repair
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.verification.repair import RepairResult, repair
 from support import audit
 from support.damaging import broken_scene, to_end
 
@@ -34,7 +34,7 @@ def calls(count):
     """How often a repair without faults makes a call."""
     scene = scene_to_repair()
     before = count(scene.collector)
-    to_end(repair(scene.collector.context, Repaired()))
+    to_end(repair(scene.collector.context, RepairResult()))
     scene.check()
     return count(scene.collector) - before
 
@@ -42,7 +42,7 @@ def calls(count):
 def repair_twice(scene):
     """Once with its fault, and once more by a new process."""
     with contextlib.suppress(CryostoreError):
-        to_end(repair(scene.collector.context, Repaired()))
+        to_end(repair(scene.collector.context, RepairResult()))
     scene.collector.database.heal()
     scene.collector.blobs.faults.clear()
     finish(scene)
@@ -52,7 +52,7 @@ def finish(scene):
     """Whatever happened, no row lies; the next repair and collection leave everything whole."""
     assert audit.unreadable(scene.writer.context, scene.store.database) == []
     assert audit.retired_but_used(scene.store.database) == []
-    to_end(repair(scene.writer.context, Repaired()))
+    to_end(repair(scene.writer.context, RepairResult()))
     scene.check()
     scene.store.clock.advance(1)
     collect_all(scene.writer.context, quarantine_ms=0)
@@ -103,7 +103,7 @@ def test_the_power_goes_at_each_write(kept_share):
 
         scene.collector.database.on_write(cut)
         try:
-            to_end(repair(scene.collector.context, Repaired()))
+            to_end(repair(scene.collector.context, RepairResult()))
         except PowerCutError:
             scene.restart(kept_share)
             finish(scene)

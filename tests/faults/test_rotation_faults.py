@@ -15,8 +15,8 @@ import pytest
 from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.core.errors import CryostoreError, StorageFullError
 from cryostore.core.time import HOUR_MS
-from cryostore.maintenance.key_rotation import Rotated, forget, rotate, rotate_vault
-from cryostore.maintenance.key_uses import uses
+from cryostore.maintenance.key_rotation import RotationResult, forget_master_key, rotate_master_key, rotate_vault_key
+from cryostore.maintenance.key_uses import count_key_uses
 from support.faulty_blobs import FaultyBlobs
 from support.faulty_database import FaultyDatabase
 from support.integrity import problems
@@ -45,9 +45,9 @@ class Rotation:
 
     def run(self):
         """Rotate the master key, and the data key of a vault."""
-        for _ in rotate(self.context, Rotated()):
+        for _ in rotate_master_key(self.context, RotationResult()):
             pass
-        rotate_vault(self.context, "Default")
+        rotate_vault_key(self.context, "Default")
 
     def check(self, points):
         """Open the store anew: everything is there, and the next rotation finishes and needs the old key no more.
@@ -57,15 +57,15 @@ class Rotation:
         self.store.clock.advance(HOUR_MS)
         self.store.reopen()
         self.read(points)
-        outcome = Rotated()
-        for _ in rotate(self.store.service.context, outcome):
+        outcome = RotationResult()
+        for _ in rotate_master_key(self.store.service.context, outcome):
             pass
         assert outcome.is_finished
         for key_id in set(FileKeyring(self.store.data_dir / "keyring.json").document().keys) - {outcome.key_id}:
-            forget(self.store.service.context, key_id)
+            forget_master_key(self.store.service.context, key_id)
         self.store.reopen()
         self.read(points)
-        assert uses(self.store.service.context).by_key.keys() == {outcome.key_id}
+        assert count_key_uses(self.store.service.context).by_key.keys() == {outcome.key_id}
         assert problems(self.store.data_dir) == []
         assert list(self.store.data_dir.glob("~*.json")) == []
         self.store.service.close()
@@ -196,7 +196,7 @@ def test_forgetting_fails_at_each_operation_on_files(rotations, template, monkey
             with monkeypatch.context() as patch:
                 patch.setattr(os, call, failing)
                 try:
-                    forget(rotation.context, old)
+                    forget_master_key(rotation.context, old)
                 except CryostoreError:
                     failed = True
             rotation.check(template[1])

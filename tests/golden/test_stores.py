@@ -14,9 +14,9 @@ import pytest
 
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import FrozenClock
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
-from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.rebuild.directory import rebuild_directory
+from cryostore.maintenance.rebuild.run import RebuildResult
 from cryostore.model.chunks import GetChunk, ListChunks
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.objects import GetObjectMetadata
@@ -131,10 +131,10 @@ def test_the_catalog_is_made_anew_from_what_was_recorded(golden, tmp_path):
     """Old packs, records and keyring are enough, as on the day they were written: every point, tag and byte is back."""
 
     def rebuild(data_dir):
-        for _ in rebuild_store(data_dir, existing_keyring(data_dir), outcome, clock=FrozenClock()):
+        for _ in rebuild_directory(data_dir, existing_keyring(data_dir), outcome, clock=FrozenClock()):
             pass
 
-    outcome = Rebuilt()
+    outcome = RebuildResult()
     rebuilt = Golden(golden, tmp_path, without=("catalog.sqlite", "catalog.sqlite-wal"), before=rebuild)
     rebuilt.forget()
     assert rebuilt.differences("points", "point_tags", "vault_tags") == []

@@ -19,11 +19,11 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import random_id
 from cryostore.core.time import HOUR_MS, MINUTE_MS, SECOND_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.claims import COLLECTION, ROUND, claimed
-from cryostore.maintenance.gc.collect import collect, collect_all
-from cryostore.maintenance.gc.run import Outcome
-from cryostore.maintenance.key_rotation import Rotated, forget, rotate
-from cryostore.maintenance.key_uses import uses
+from cryostore.maintenance.claims import BACKGROUND_TASKS, GARBAGE_COLLECTION, claimed
+from cryostore.maintenance.garbage_collection.collect import collect, collect_all
+from cryostore.maintenance.garbage_collection.run import CollectionResult
+from cryostore.maintenance.key_rotation import RotationResult, forget_master_key, rotate_master_key
+from cryostore.maintenance.key_uses import count_key_uses
 from support import postgres
 from support.api import Api
 from support.catalog_model import RESOURCES, CatalogModel, catalog_context
@@ -91,7 +91,7 @@ def test_a_collector_that_stands_still_before_it_touches_a_file(method, request_
             assert not lost
             break
         assert lost
-        assert find(scene.writer.context, COLLECTION).holder is None
+        assert find(scene.writer.context, GARBAGE_COLLECTION).holder is None
     assert at > 2
 
 
@@ -121,7 +121,7 @@ def test_work_keeps_its_claim_by_working_however_long_it_takes():
     """A minute for each step, and at each another process that would take over."""
     scene = Scene()
     steps = 0
-    for step in collect(scene.collector.context, Outcome(), quarantine_ms=0):
+    for step in collect(scene.collector.context, CollectionResult(), quarantine_ms=0):
         scene.store.clock.advance(MINUTE_MS)
         with pytest.raises(ClaimHeldError):
             collect_all(scene.writer.context)
@@ -129,16 +129,16 @@ def test_work_keeps_its_claim_by_working_however_long_it_takes():
         assert step.words.startswith(step.stage)
     lease_ms = scene.collector.context.settings.claim_lease_ms
     assert steps * MINUTE_MS > 5 * lease_ms, "long enough for the claim to lapse several times"
-    assert find(scene.writer.context, COLLECTION).fencing_token == 1
+    assert find(scene.writer.context, GARBAGE_COLLECTION).fencing_token == 1
 
 
 def test_a_claim_says_what_is_done():
     scene = Scene()
-    run = collect(scene.collector.context, Outcome(), quarantine_ms=0)
+    run = collect(scene.collector.context, CollectionResult(), quarantine_ms=0)
     said = set()
     for _ in run:
         scene.store.clock.advance(MINUTE_MS)
-        said.add(find(scene.writer.context, COLLECTION).doing.split(" ")[0])
+        said.add(find(scene.writer.context, GARBAGE_COLLECTION).doing.split(" ")[0])
     assert {"mark", "sweep", "compact"} <= said
 
 
@@ -166,7 +166,7 @@ def test_a_round_that_was_outlived_changes_nothing_more():
             maintain(SimpleNamespace(context=context))
             finished = not after
             assert finished or tables(model) == after[0]
-            assert find(model.context, ROUND).fencing_token == (1 if finished else 2)
+            assert find(model.context, BACKGROUND_TASKS).fencing_token == (1 if finished else 2)
         if finished:
             break
     assert at > 8
@@ -184,11 +184,11 @@ def tables(model):
 
 def test_a_round_is_left_to_whoever_is_making_it():
     with CatalogModel() as model:
-        with claimed(model.context, ROUND):
+        with claimed(model.context, BACKGROUND_TASKS):
             maintain(SimpleNamespace(context=model.context))
-            assert find(model.context, ROUND).fencing_token == 1
+            assert find(model.context, BACKGROUND_TASKS).fencing_token == 1
         maintain(SimpleNamespace(context=model.context))
-        assert find(model.context, ROUND).fencing_token == 2
+        assert find(model.context, BACKGROUND_TASKS).fencing_token == 2
 
 
 # --- key rotation
@@ -201,16 +201,16 @@ def test_a_rotation_that_stood_still_never_begins_with_a_key_that_was_forgotten(
         arn = api.backup({"name": b"bytes"})
         keyring = FileKeyring(store.data_dir / "keyring.json")
         unused = keyring.add(random_id)
-        late = rotate(context, Rotated())
+        late = rotate_master_key(context, RotationResult())
         next(late)
         store.clock.advance(HOUR_MS)
         keyring.add(random_id)
-        for _ in rotate(context, Rotated()):
+        for _ in rotate_master_key(context, RotationResult()):
             pass
-        forget(context, unused.key_id)
+        forget_master_key(context, unused.key_id)
         with pytest.raises(ClaimLostError):
             list(late)
-        assert unused.key_id not in uses(context).by_key
+        assert unused.key_id not in count_key_uses(context).by_key
         store.reopen()
         assert api.restored(arn) == {"name": b"bytes"}
 
@@ -218,16 +218,19 @@ def test_a_rotation_that_stood_still_never_begins_with_a_key_that_was_forgotten(
 def test_no_key_is_forgotten_while_a_rotation_is_under_way(tmp_path):
     with opened(tmp_path / "data") as store:
         context = store.service.context
-        (old,) = uses(context).by_key
-        going = rotate(context, Rotated())
+        (old,) = count_key_uses(context).by_key
+        going = rotate_master_key(context, RotationResult())
         next(going)
-        for attempt in (lambda: forget(context, old), lambda: list(rotate(context, Rotated()))):
+        for attempt in (
+            lambda: forget_master_key(context, old),
+            lambda: list(rotate_master_key(context, RotationResult())),
+        ):
             with pytest.raises(ClaimHeldError, match="^key rotation is done by "):
                 attempt()
         list(going)
-        forget(context, old)
+        forget_master_key(context, old)
         with pytest.raises(ConfigurationError):
-            forget(context, old)
+            forget_master_key(context, old)
 
 
 # --- the clock
@@ -303,7 +306,7 @@ def test_on_a_shared_store_nobody_looks_at_the_clock_of_the_machine(monkeypatch)
 
 def test_a_store_that_a_dead_collector_left_is_collected_by_another_once_its_lease_is_over():
     scene = Scene()
-    run = collect(scene.collector.context, Outcome(), quarantine_ms=0)
+    run = collect(scene.collector.context, CollectionResult(), quarantine_ms=0)
     next(run)
     scene.collector.database.die()
     run.close()

@@ -19,10 +19,17 @@ from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import random_id
 from cryostore.maintenance import key_rotation
-from cryostore.maintenance.key_rotation import Rotated, RotationSupersededError, begin, forget, rotate, rotate_vault
-from cryostore.maintenance.key_uses import RECORD, uses
-from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
-from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.maintenance.key_rotation import (
+    RotationResult,
+    RotationSupersededError,
+    begin_rotation,
+    forget_master_key,
+    rotate_master_key,
+    rotate_vault_key,
+)
+from cryostore.maintenance.key_uses import RECORD, count_key_uses
+from cryostore.maintenance.rebuild.directory import rebuild_directory
+from cryostore.maintenance.rebuild.run import RebuildResult
 from cryostore.model.errors import ResourceNotFoundException, ServiceUnavailableException
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service import CallAs
@@ -40,8 +47,8 @@ DATA = b"what is in the backup"
 
 def rotated(store):
     """Rotate, and answer what came of it."""
-    outcome = Rotated()
-    for _ in rotate(store.service.context, outcome):
+    outcome = RotationResult()
+    for _ in rotate_master_key(store.service.context, outcome):
         pass
     return outcome
 
@@ -53,7 +60,7 @@ def keyring_of(store):
 
 def only_user(store):
     """The one master key that something is wrapped with."""
-    found = uses(store.service.context)
+    found = count_key_uses(store.service.context)
     (key_id,) = found.by_key
     assert found.due == 0
     return key_id
@@ -114,7 +121,7 @@ def test_a_rotation_wraps_everything_anew_and_touches_no_data(store, filled):
 def test_nothing_needs_the_old_key_any_more(store, filled):
     old = only_user(store)
     rotated(store)
-    forget(store.service.context, old)
+    forget_master_key(store.service.context, old)
     assert old not in keyring_of(store).keys
     assert old not in (store.data_dir / "keyring.json").read_text()
     store.reopen()
@@ -152,23 +159,23 @@ def test_whoever_reads_the_old_key_from_elsewhere_makes_no_vault_with_it(store, 
     outcome = rotated(store)
     with pytest.raises(ServiceUnavailableException, match="lacks master key"):
         service.call(CreateBackupVault(backup_vault_name="made-there"), ROOT)
-    forget(store.service.context, old)
+    forget_master_key(store.service.context, old)
     assert only_user(store) == outcome.key_id
     service.close()
 
 
 def test_a_rotation_that_was_broken_off_anywhere_is_finished_by_the_next(store, filled):
     """The store opens in between, and the same new key is used."""
-    steps = len(list(rotate(store.service.context, Rotated())))
+    steps = len(list(rotate_master_key(store.service.context, RotationResult())))
     for stop in range(steps):
-        outcome = Rotated()
-        going = rotate(store.service.context, outcome)
+        outcome = RotationResult()
+        going = rotate_master_key(store.service.context, outcome)
         for _ in range(stop + 1):
             next(going)
         going.close()
         store.reopen()
         filled()
-        known, found = len(keyring_of(store).keys), uses(store.service.context)
+        known, found = len(keyring_of(store).keys), count_key_uses(store.service.context)
         finished = rotated(store)
         assert finished.is_finished
         assert finished.key_id == keyring_of(store).active.key_id
@@ -187,7 +194,7 @@ def test_a_key_is_durable_before_anything_is_wrapped_with_it(store, filled, monk
     monkeypatch.setattr(FileKeyring, "sync", lambda _: steps.append("sync"))
     context = dataclasses.replace(store.service.context, database=database)
     FileKeyring(store.data_dir / "keyring.json").add(random_id)
-    for _ in rotate(context, Rotated()):
+    for _ in rotate_master_key(context, RotationResult()):
         pass
     assert steps[:3] == ["write", "sync", "write"], "the claim comes first"
 
@@ -242,13 +249,13 @@ def test_a_node_that_is_gone_holds_up_no_rotation(store, filled):
 @pytest.mark.usefixtures("at_once")
 def test_a_node_that_reports_between_the_look_and_the_begin_is_waited_for(store, monkeypatch):
     old = only_user(store)
-    really = key_rotation.begin
+    really = key_rotation.begin_rotation
 
-    def begin(context, key, outcome):
+    def begin_rotation(context, key, outcome):
         report(store, name="late/1", keys=[old])
         really(context, key, outcome)
 
-    monkeypatch.setattr(key_rotation, "begin", begin)
+    monkeypatch.setattr(key_rotation, "begin_rotation", begin_rotation)
     assert rotated(store).lacking == ["late/1"]
     assert only_user(store) == old
 
@@ -263,11 +270,11 @@ def test_a_key_that_somebody_added_by_hand_is_brought_into_use(store, filled):
 
 
 def test_of_two_rotations_the_later_one_wins(store, filled):
-    first = rotate(store.service.context, Rotated())
+    first = rotate_master_key(store.service.context, RotationResult())
     next(first)
     next(first)  # its key is in use
     second = FileKeyring(store.data_dir / "keyring.json").add(random_id)
-    begin(store.service.context, second, Rotated())
+    begin_rotation(store.service.context, second, RotationResult())
     with pytest.raises(RotationSupersededError):
         for _ in first:
             pass
@@ -311,27 +318,27 @@ def test_what_no_key_opens_stays_and_is_told(store, filled):
     database.write(lambda t: keys.rewrap(t, damaged, b"damaged"))
     old = next(name for name in keyring_of(store).keys if name != outcome.key_id)
     with pytest.raises(ConfigurationError, match="or may be: 1 vault_key"):
-        forget(store.service.context, old)
+        forget_master_key(store.service.context, old)
 
 
 def test_a_lost_catalog_comes_back_with_the_new_key_alone(store, filled):
     """What is on record is wrapped anew as well, outside and inside."""
     old = only_user(store)
-    rotate_vault(store.service.context, "Default")
-    going = rotate(store.service.context, Rotated())
+    rotate_vault_key(store.service.context, "Default")
+    going = rotate_master_key(store.service.context, RotationResult())
     next(going)
     next(going)  # the new key is in use, and wraps a record in which the old one wraps what is inside
     store.service.context.database.write(lambda t: key_rotation.mark_vault_changed(t, 1))
     assert write_due_records(store.service.context)
-    assert len(uses(store.service.context).by_key) == 2
+    assert len(count_key_uses(store.service.context).by_key) == 2
     for _ in going:
         pass
-    forget(store.service.context, old)
+    forget_master_key(store.service.context, old)
     store.service.close()
     for path in store.data_dir.glob("catalog.sqlite*"):
         path.unlink()
-    outcome = Rebuilt()
-    for _ in rebuild_store(store.data_dir, existing_keyring(store.data_dir), outcome, clock=store.clock):
+    outcome = RebuildResult()
+    for _ in rebuild_directory(store.data_dir, existing_keyring(store.data_dir), outcome, clock=store.clock):
         pass
     assert outcome.losses == []
     store.service = store.open()
@@ -345,12 +352,12 @@ def test_a_key_that_is_needed_is_not_forgotten(store, filled):
     context = store.service.context
     active = only_user(store)
     with pytest.raises(ConfigurationError, match="is the active one"):
-        forget(context, active)
+        forget_master_key(context, active)
     with pytest.raises(ConfigurationError, match="has no master key nobody's"):
-        forget(context, "nobody's")
+        forget_master_key(context, "nobody's")
     FileKeyring(store.data_dir / "keyring.json").add(random_id)
     with pytest.raises(ConfigurationError, match="is needed") as caught:
-        forget(context, active)
+        forget_master_key(context, active)
     assert "1 access_key, 3 record, 1 secret, 2 vault_key" in caught.value.message
     assert active in keyring_of(store).keys
 
@@ -362,9 +369,9 @@ def test_a_key_is_not_forgotten_while_a_record_may_need_it(store, filled, monkey
     monkeypatch.setattr(key_rotation, "update_record", lambda *_: None)  # as if another process were slow
     context.database.write(lambda t: key_rotation.mark_vault_changed(t, 1))
     with pytest.raises(ConfigurationError, match="1 records to be written"):
-        forget(context, old)
+        forget_master_key(context, old)
     monkeypatch.undo()
-    forget(context, old)
+    forget_master_key(context, old)
 
 
 # --- keyrings that are not for Cryostore to change -------------------------------------------------------------------
@@ -392,7 +399,7 @@ def test_a_keyring_that_its_owner_changes_is_rotated_in_two_steps(tmp_path, monk
         assert (outcome.key_id, outcome.added, outcome.is_finished) == ("new", False, True)
         assert only_user(store) == "new"
         with pytest.raises(ConfigurationError, match="cannot be changed from here"):
-            forget(store.service.context, "old")
+            forget_master_key(store.service.context, "old")
         provide(BOTH.without("old"))
         store.reopen()
         assert api.restored(arn) == {"name": DATA}
@@ -408,7 +415,7 @@ def test_a_vault_gets_a_new_data_key_for_new_data(store, filled):
     now = [context.keys._now()]
     context.keys._now = lambda: now[0]
     arn = api.backup({"old": DATA + b"old"})
-    assert rotate_vault(context, "Default") == 2
+    assert rotate_vault_key(context, "Default") == 2
     now[0] += SEALING_KEY_CACHE_SECONDS
     later = api.backup({"new": DATA + b"new", "again": DATA + b"old"})
     chunk_keys = context.database.read(
@@ -420,21 +427,21 @@ def test_a_vault_gets_a_new_data_key_for_new_data(store, filled):
         assert api.restored(later) == {"old": DATA + b"old", "new": DATA + b"new", "again": DATA + b"old"}
         filled()
         store.reopen()
-    assert uses(store.service.context).due == 0
+    assert count_key_uses(store.service.context).due == 0
     rotated(store)
     filled()
 
 
 def test_a_vault_that_is_not_there_gets_no_key(store):
     with pytest.raises(ResourceNotFoundException):
-        rotate_vault(store.service.context, "nowhere")
+        rotate_vault_key(store.service.context, "nowhere")
 
 
 def test_the_keys_of_a_vault_rotate_and_go_with_it(store):
     api, context = store.api(), store.service.context
     name = api.new_vault()
     for number in range(2, 5):
-        assert rotate_vault(context, name) == number
+        assert rotate_vault_key(context, name) == number
     rotated(store)
     api.call(DeleteBackupVault(backup_vault_name=name))
     assert count_rows(store) == {"secret": 1, "access_key": 1, "vault_key": 1, RECORD: 2}
@@ -492,7 +499,7 @@ def test_rotations_beside_uploads(store):
     uploads = Uploads(store)
     for turn in range(8):
         assert not rotated(store).unreadable
-        rotate_vault(store.service.context, "Default")
+        rotate_vault_key(store.service.context, "Default")
         for key_id in old_keys(store) if turn % 4 == 3 else ():
             forget_if_unused(store, key_id)
     uploads.end()
@@ -500,7 +507,7 @@ def test_rotations_beside_uploads(store):
     assert len(uploads.points) >= 4
     rotated(store)
     for key_id in old_keys(store):
-        forget(store.service.context, key_id)
+        forget_master_key(store.service.context, key_id)
     store.reopen()
     api = store.api()
     assert {arn: api.restored(arn) for arn in uploads.points} == uploads.points
@@ -510,6 +517,6 @@ def test_rotations_beside_uploads(store):
 def forget_if_unused(store, key_id):
     """A record may be due at any moment, as servers make vaults."""
     try:
-        forget(store.service.context, key_id)
+        forget_master_key(store.service.context, key_id)
     except ConfigurationError as error:
         assert "is needed, or may be" in error.message

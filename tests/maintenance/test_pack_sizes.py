@@ -6,12 +6,12 @@ import pytest
 
 from cryostore.catalog.rows import packs
 from cryostore.chunks.packs.format import pack_key
-from cryostore.maintenance.gc.collect import collect, collect_all
-from cryostore.maintenance.gc.run import Outcome
-from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
-from cryostore.maintenance.verification import finding
-from cryostore.maintenance.verification.check import Checked, check
-from cryostore.maintenance.verification.repair import Repaired, repair
+from cryostore.maintenance.garbage_collection.collect import collect, collect_all
+from cryostore.maintenance.garbage_collection.run import CollectionResult
+from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
+from cryostore.maintenance.verification import finding_kinds
+from cryostore.maintenance.verification.check import CheckResult, check
+from cryostore.maintenance.verification.repair import RepairResult, repair
 from support.collecting import Scene
 from support.faulty_blobs import FaultyObjects
 from support.memory_database import MemoryDatabase
@@ -43,14 +43,14 @@ def forget_sizes(scene):
 def asked(scene, **options):
     """How often a collection asks for the size of a blob, beside those that it compacts."""
     before = scene.collector.blobs.calls.get("stat", 0)
-    outcome = Outcome()
+    outcome = CollectionResult()
     for _ in collect(scene.collector.context, outcome, **options):
         pass
     return scene.collector.blobs.calls.get("stat", 0) - before - outcome.packs_compacted
 
 
 def found(scene):
-    outcome = Checked()
+    outcome = CheckResult()
     for _ in check(scene.collector.context, outcome):
         pass
     return {each.kind for each in outcome.findings}
@@ -96,15 +96,15 @@ def test_a_pack_that_was_cut_short_is_found_and_its_new_size_taken_down(scene):
     data = blobs.get(pack_key(name))
     blobs.delete(pack_key(name))
     blobs.put(pack_key(name), data[:-1])
-    assert finding.PACK_SIZE in found(scene)
-    for _ in repair(scene.collector.context, Repaired(), dry_run=False):
+    assert finding_kinds.PACK_SIZE in found(scene)
+    for _ in repair(scene.collector.context, RepairResult(), dry_run=False):
         pass
     assert noted(scene.store.database)[name] == len(data) - 1
-    assert finding.PACK_SIZE not in found(scene)
+    assert finding_kinds.PACK_SIZE not in found(scene)
 
 
 def test_a_rebuilt_catalog_says_it_too(scene):
     database = MemoryDatabase()
-    for _ in Rebuild(database, scene.collector.blobs, scene.store.keyring, Rebuilt(), now_ms=1).run():
+    for _ in Rebuild(database, scene.collector.blobs, scene.store.keyring, RebuildResult(), now_ms=1).run():
         pass
     assert noted(database) == there(scene)

@@ -12,10 +12,10 @@ from cryostore.catalog.processes import claims
 from cryostore.catalog.processes import epoch as collections
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import DAY_MS, HOUR_MS
-from cryostore.maintenance import ScheduledCollection, ScheduledRound, ScheduledScrub
-from cryostore.maintenance.claims import COLLECTION, ROUND, SCRUB
-from cryostore.maintenance.duties import run as duties
-from cryostore.maintenance.verification.scrub import Scrubbed, scrub
+from cryostore.maintenance import ScheduledGarbageCollection, ScheduledScrub, ScheduledTasks
+from cryostore.maintenance.background_tasks import run as background_tasks
+from cryostore.maintenance.claims import BACKGROUND_TASKS, GARBAGE_COLLECTION, SCRUB
+from cryostore.maintenance.verification.scrub import ScrubResult, scrub
 from support.api import new_resource
 from support.collecting import Scene
 from support.damaging import spoil
@@ -35,13 +35,13 @@ def claim_row(store, work):
 
 def test_a_run_is_made_whenever_the_period_is_over():
     scene = Scene()
-    schedule = ScheduledCollection(scene.collector.context)
+    schedule = ScheduledGarbageCollection(scene.collector.context)
     for count in range(1, 4):
-        schedule.go_on()
+        schedule.run_if_due()
         assert epoch(scene) == count
-        schedule.go_on()
+        schedule.run_if_due()
         scene.store.clock.advance(6 * HOUR_MS - 1)
-        schedule.go_on()
+        schedule.run_if_due()
         assert epoch(scene) == count
         scene.store.clock.advance(HOUR_MS)
     scene.check()
@@ -50,45 +50,45 @@ def test_a_run_is_made_whenever_the_period_is_over():
 def test_two_processes_make_one_run():
     scene = Scene()
     for process in (scene.writer, scene.collector):
-        ScheduledCollection(process.context).go_on()
+        ScheduledGarbageCollection(process.context).run_if_due()
     assert epoch(scene) == 1
 
 
 def test_a_run_goes_on_in_portions():
     scene = Scene()
-    schedule = ScheduledCollection(scene.collector.context)
+    schedule = ScheduledGarbageCollection(scene.collector.context)
     for _ in range(200):
-        schedule.go_on(seconds=0)
-    row = claim_row(scene.store, COLLECTION)
+        schedule.run_if_due(seconds=0)
+    row = claim_row(scene.store, GARBAGE_COLLECTION)
     assert (epoch(scene), row.holder, row.finished_ms) == (1, None, scene.store.clock())
 
 
 def test_a_run_that_failed_is_told_and_not_begun_again_at_once():
     scene = Scene()
-    schedule = ScheduledCollection(scene.collector.context)
+    schedule = ScheduledGarbageCollection(scene.collector.context)
     scene.collector.database.fail(3)
     with pytest.raises(StorageUnavailableError):
-        schedule.go_on()
-    schedule.go_on()
+        schedule.run_if_due()
+    schedule.run_if_due()
     assert epoch(scene) == 1
     scene.store.clock.advance(HOUR_MS)
-    schedule.go_on()
+    schedule.run_if_due()
     assert epoch(scene) == 2
-    assert claim_row(scene.store, COLLECTION).holder is None
+    assert claim_row(scene.store, GARBAGE_COLLECTION).holder is None
 
 
 def test_a_run_that_stands_still_is_begun_anew_by_another_process():
     scene = Scene()
-    still, other = ScheduledCollection(scene.collector.context), ScheduledCollection(scene.writer.context)
-    still.go_on(seconds=0)
-    other.go_on()
+    still, other = ScheduledGarbageCollection(scene.collector.context), ScheduledGarbageCollection(scene.writer.context)
+    still.run_if_due(seconds=0)
+    other.run_if_due()
     assert epoch(scene) == 1
     scene.store.clock.advance(HOUR_MS)
-    other.go_on()
-    row = claim_row(scene.store, COLLECTION)
+    other.run_if_due()
+    row = claim_row(scene.store, GARBAGE_COLLECTION)
     assert (epoch(scene), row.finished_ms) == (2, scene.store.clock())
-    still.go_on()
-    assert claim_row(scene.store, COLLECTION) == row
+    still.run_if_due()
+    assert claim_row(scene.store, GARBAGE_COLLECTION) == row
     scene.check()
 
 
@@ -98,7 +98,7 @@ def test_a_run_that_stands_still_is_begun_anew_by_another_process():
 def all_scrubbed(*schedules):
     """Go on, a pack each time and each process in turn, until no pass is due; how many packs each time."""
     turns = itertools.islice(itertools.cycle(schedules), 50)
-    outcomes = (schedule.go_on(seconds=0) for schedule in turns)
+    outcomes = (schedule.run_if_due(seconds=0) for schedule in turns)
     return [outcome.packs for outcome in itertools.takewhile(lambda outcome: outcome is not None, outcomes)]
 
 
@@ -146,21 +146,21 @@ def test_a_rest_is_left_between_two_portions():
     shop = Shop()
     shop.close_packs()
     first, second = ScheduledScrub(shop.context), ScheduledScrub(Process(shop.store).context)
-    assert first.go_on(seconds=0).packs == 1
-    assert second.go_on() is None
+    assert first.run_if_due(seconds=0).packs == 1
+    assert second.run_if_due() is None
     shop.store.clock.advance(5000)
-    assert second.go_on().packs == 1
+    assert second.run_if_due().packs == 1
 
 
 def test_a_server_leaves_it_to_whoever_scrubs_by_hand_and_goes_on_where_it_was():
     shop = Shop()
     shop.close_packs()
     schedule = ScheduledScrub(shop.context)
-    assert schedule.go_on(seconds=0).packs == 1
+    assert schedule.run_if_due(seconds=0).packs == 1
     place = claim_row(shop.store, SCRUB).place
-    by_hand = scrub(Process(shop.store).context, Scrubbed(), share=0.5)
+    by_hand = scrub(Process(shop.store).context, ScrubResult(), share=0.5)
     next(by_hand)
-    assert schedule.go_on(seconds=0) is None
+    assert schedule.run_if_due(seconds=0) is None
     by_hand.close()
     assert claim_row(shop.store, SCRUB).place == place
     assert all_scrubbed(schedule) == [1, 0]
@@ -172,10 +172,10 @@ def test_a_pass_whose_process_died_is_ended_by_another():
     shop.process.database.on_write(lambda: claim_row(shop.store, SCRUB).holder and shop.process.database.die())
     dead, alive = ScheduledScrub(shop.context), ScheduledScrub(Process(shop.store).context)
     with pytest.raises(StorageUnavailableError):
-        dead.go_on()
-    assert alive.go_on() is None
+        dead.run_if_due()
+    assert alive.run_if_due() is None
     shop.store.clock.advance(HOUR_MS)
-    assert alive.go_on().packs == 2
+    assert alive.run_if_due().packs == 2
 
 
 def test_damage_is_logged_once_it_is_found(caplog):
@@ -200,61 +200,61 @@ def test_a_pass_that_failed_is_told_and_gone_on_with_later():
     schedule = ScheduledScrub(shop.context)
     shop.process.database.fail(4, kind="read")
     with pytest.raises(StorageUnavailableError):
-        schedule.go_on()
-    assert schedule.go_on() is None
+        schedule.run_if_due()
+    assert schedule.run_if_due() is None
     shop.store.clock.advance(3 * HOUR_MS)
     assert all_scrubbed(schedule) == [1, 0]
     shop.store.clock.advance(DAY_MS)
     assert all_scrubbed(schedule) == [1, 0]
 
 
-# --- rounds of duties ------------------------------------------------------------------------------------------------
+# --- rounds of tasks -------------------------------------------------------------------------------------------------
 
 
 def rounds(store):
     """How many rounds were begun."""
-    return claim_row(store, ROUND).fencing_token
+    return claim_row(store, BACKGROUND_TASKS).fencing_token
 
 
 def test_of_many_processes_one_makes_the_rounds():
     """And another one once that is gone."""
     shop = Shop()
     processes = [Process(shop.store) for _ in range(4)]
-    schedules = [ScheduledRound(process.service) for process in processes]
+    schedules = [ScheduledTasks(process.service) for process in processes]
     for count in range(1, 6):
         for schedule in schedules:
             shop.store.clock.advance(1000)
-            schedule.go_on()
+            schedule.run_if_due()
         assert rounds(shop.store) == count
     for count in range(6, 10):  # without the one that made them
         for schedule in schedules[1:]:
             shop.store.clock.advance(1000)
-            schedule.go_on()
+            schedule.run_if_due()
         assert rounds(shop.store) == count
 
 
 def test_a_process_whose_rounds_fail_does_not_keep_others_from_making_them():
     shop = Shop()
     bad, good = Process(shop.store), Process(shop.store)
-    schedules = [ScheduledRound(bad.service), ScheduledRound(good.service)]
+    schedules = [ScheduledTasks(bad.service), ScheduledTasks(good.service)]
     for _ in range(3):
-        before = claim_row(shop.store, ROUND).finished_ms
+        before = claim_row(shop.store, BACKGROUND_TASKS).finished_ms
         for schedule in schedules:
             shop.store.clock.advance(1000)
             bad.database.heal()
             bad.database.fail(2)
             with contextlib.suppress(ExceptionGroup):
-                schedule.go_on()
-        assert claim_row(shop.store, ROUND).finished_ms > before
+                schedule.run_if_due()
+        assert claim_row(shop.store, BACKGROUND_TASKS).finished_ms > before
 
 
 def test_what_a_process_owes_itself_is_done_by_each(monkeypatch):
     shop = Shop()
     done = []
-    monkeypatch.setattr(duties, "DUTIES", (lambda _: done.append("for all"),))
-    monkeypatch.setattr(duties, "OF_EACH_PROCESS", (lambda _: done.append("for itself"),))
-    schedules = [ScheduledRound(Process(shop.store).service) for _ in range(3)]
+    monkeypatch.setattr(background_tasks, "STORE_TASKS", (lambda _: done.append("for all"),))
+    monkeypatch.setattr(background_tasks, "PROCESS_TASKS", (lambda _: done.append("for itself"),))
+    schedules = [ScheduledTasks(Process(shop.store).service) for _ in range(3)]
     shop.store.clock.advance(1000)
     for schedule in schedules:
-        schedule.go_on()
+        schedule.run_if_due()
     assert sorted(done) == ["for all", *["for itself"] * 3]

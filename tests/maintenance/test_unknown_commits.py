@@ -14,9 +14,9 @@ from cryostore.cli.doctor import shared as doctor_shared
 from cryostore.cli.doctor.diagnosis import ERROR
 from cryostore.core.time import DAY_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.verification.check import Checked, check
-from cryostore.maintenance.verification.repair import Repaired, repair
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.verification.check import CheckResult, check
+from cryostore.maintenance.verification.repair import RepairResult, repair
 from cryostore.model.errors import InvalidRequestException, InvalidResourceStateException
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
@@ -108,7 +108,7 @@ def back_up(api, points, contents, **more):
 
 
 def checked(store):
-    outcome = Checked()
+    outcome = CheckResult()
     for _ in check(store.service.context, outcome):
         pass
     return {found.kind.name: found.count for found in outcome.findings}
@@ -116,7 +116,7 @@ def checked(store):
 
 def days_go_by(store):
     """Repair, and what servers do by themselves: no collection comes to anything."""
-    for _ in repair(store.service.context, Repaired()):
+    for _ in repair(store.service.context, RepairResult()):
         pass
     for _ in range(3):
         store.clock.advance(DAY_MS)

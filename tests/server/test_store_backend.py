@@ -16,7 +16,7 @@ from cryostore.core.ids import random_id
 from cryostore.core.limits import Limits
 from cryostore.core.time import DAY_MS, FrozenClock, wall_clock
 from cryostore.core.traffic import BUCKETS
-from cryostore.maintenance.key_uses import pages
+from cryostore.maintenance.key_uses import wrapped_pages
 from cryostore.maintenance.nodes import Node, live_nodes
 from cryostore.options.configuration import Configuration
 from cryostore.server.monitoring.metrics import SharedMetrics, Slot, create_shared_metrics, private_meter
@@ -171,7 +171,7 @@ def test_a_node_that_lacks_an_older_key_of_some_vault_leaves_the_balancer(tmp_pa
         shutil.copy(tmp_path / "store" / "keyring.json", tmp_path / "full.json")
         full = open_keyring(parse_keyring_uri(str(tmp_path / "full.json")))
         key = full.add(lambda: "second")
-        ((row,),) = pages(context, "vault_key")
+        ((row,),) = wrapped_pages(context, "vault_key")
         secret = unwrap(context.keys.keyring, row.wrapped, vault_key_context(row.label))
         two = SharedStore(store.place._replace(keyring=str(tmp_path / "full.json")))
         one = Node(context, store.service.try_blobs, name="one/1")

@@ -8,8 +8,8 @@ from cryostore.catalog.rows import keys, records
 from cryostore.catalog.rows.records import VAULT, RecordKey
 from cryostore.chunks.keyring import wrapped_key_id
 from cryostore.core.errors import KeyUnavailableError
-from cryostore.maintenance.duties.keys import drop_destroyed
-from cryostore.maintenance.key_rotation import Rotated, forget, rotate
+from cryostore.maintenance.background_tasks.run import drop_destroyed_keys
+from cryostore.maintenance.key_rotation import RotationResult, forget_master_key, rotate_master_key
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service.records.recording import mark_vault_changed, update_record
@@ -183,7 +183,7 @@ def test_the_duty_drops_what_another_process_destroyed(store):
     context = store.service.context
     sealing = context.keys.sealing(VAULT_ID)
     context.keys._opening[999] = sealing.key
-    drop_destroyed(context)
+    drop_destroyed_keys(context)
     assert list(context.keys._opening) == [sealing.key_number]
 
 
@@ -249,9 +249,9 @@ def test_a_key_that_is_wrapped_anew_while_it_is_being_unwrapped(store):
         def key(self, key_id):
             if vault_keys.keyring.source is self:
                 vault_keys.keyring.source = source
-                for _ in rotate(context, Rotated()):
+                for _ in rotate_master_key(context, RotationResult()):
                     pass
-                forget(context, key_id)
+                forget_master_key(context, key_id)
             return source.key(key_id)
 
     for use in (

@@ -18,8 +18,8 @@ from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import DAY_MS, HOUR_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc.collect import collect, collect_all
-from cryostore.maintenance.gc.run import Outcome
+from cryostore.maintenance.garbage_collection.collect import collect, collect_all
+from cryostore.maintenance.garbage_collection.run import CollectionResult
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.service import Settings
 from support import audit
@@ -208,7 +208,7 @@ class DedupAgainstCollection(RuleBasedStateMachine):
     @rule(who=WHO, quarantine_ms=QUARANTINE)
     def begin_collection(self, who, quarantine_ms):
         self.collector = who
-        self.steps = collect(self.processes[who].context, Outcome(), quarantine_ms=quarantine_ms)
+        self.steps = collect(self.processes[who].context, CollectionResult(), quarantine_ms=quarantine_ms)
 
     @precondition(lambda self: self.steps is not None)
     @rule(count=st.integers(1, 8), intrusions=INTRUSIONS)

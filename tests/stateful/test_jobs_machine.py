@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cryostore.client.pages import objects
 from cryostore.core.digest import Payload
 from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.key_rotation import Rotated, rotate, rotate_vault
-from cryostore.maintenance.verification.scrub import Scrubbed, scrub
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.key_rotation import RotationResult, rotate_master_key, rotate_vault_key
+from cryostore.maintenance.verification.scrub import ScrubResult, scrub
 from cryostore.model.errors import (
     DataAlreadyExistsException,
     IllegalArgumentException,
@@ -486,7 +486,7 @@ class JobsMachine(RuleBasedStateMachine):
     @rule()
     def scrub(self):
         """All that is stored is sound, at any moment."""
-        outcome = Scrubbed()
+        outcome = ScrubResult()
         for _ in scrub(self.store.service.context, outcome):
             pass
         assert outcome.is_clean
@@ -496,10 +496,10 @@ class JobsMachine(RuleBasedStateMachine):
         """The master key, or the data key of the vault: nobody notices."""
         context = self.store.service.context
         if place % 2:
-            rotate_vault(context, "Default")
+            rotate_vault_key(context, "Default")
         else:
-            rotated = Rotated()
-            for _ in rotate(context, rotated):
+            rotated = RotationResult()
+            for _ in rotate_master_key(context, rotated):
                 pass
             assert not rotated.unreadable
 

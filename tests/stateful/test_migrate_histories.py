@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS, HOUR_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.migrate.gate import take_back
-from cryostore.maintenance.migrate.run import Moved, migrate
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.migrate.cutover import take_back_move
+from cryostore.maintenance.migrate.run import MigrationResult, migrate
 from cryostore.maintenance.migrate.side import Side
 from cryostore.model.errors import AlreadyExistsException, InvalidRequestException
 from cryostore.model.jobs import CommitBackupJob, Lifecycle
@@ -136,7 +136,7 @@ def picture(history, side):
 
 
 def move(history, source, target):
-    outcome = Moved()
+    outcome = MigrationResult()
     for _ in migrate(
         source, target, history.store.keyring, outcome, clock=history.store.clock, new_id=counting_ids(9000)
     ):
@@ -159,5 +159,5 @@ def test_any_history_comes_back_as_it_was(steps):
     move(history, begin, nodes)
     move(history, nodes, end)
     assert rows(end) == before
-    take_back(begin, None)
+    take_back_move(begin, None)
     assert picture(history, end) == picture(history, begin)

@@ -28,8 +28,8 @@ from cryostore.core.digest import sha256
 from cryostore.core.ids import counting_ids
 from cryostore.core.limits import Limits
 from cryostore.core.time import HOUR_MS, MINUTE_MS, FrozenClock
-from cryostore.maintenance.duties.run import DUTIES
-from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
+from cryostore.maintenance.background_tasks.run import STORE_TASKS
+from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.model.errors import (
     IllegalArgumentException,
     InvalidRequestException,
@@ -415,7 +415,7 @@ class CatalogModel:
     def maintain(self, hours=0):
         """A round of duties after some hours: ends who gave no sign of life, and nobody else; then nothing is amiss."""
         self.clock.advance(hours * HOUR_MS)
-        for duty in DUTIES:
+        for duty in STORE_TASKS:
             duty(self.context)
         for job in self.open_jobs():
             if job.state == "RUNNING" and hours:
@@ -459,7 +459,7 @@ class CatalogModel:
         self.nothing_is_kept_for_nobody()
 
     def _rebuild_into(self, database):
-        records, outcome = self.context.records, Rebuilt()
+        records, outcome = self.context.records, RebuildResult()
         for _ in Rebuild(database, records._blobs, records._keyring, outcome, now_ms=self.clock()).run():
             pass
         return outcome

@@ -16,8 +16,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.errors import StorageUnavailableError
-from cryostore.maintenance.gc.collect import collect, collect_all
-from cryostore.maintenance.gc.run import Outcome
+from cryostore.maintenance.garbage_collection.collect import collect, collect_all
+from cryostore.maintenance.garbage_collection.run import CollectionResult
 from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.open_shared import open_shared_service
 from support import audit, postgres, s3
@@ -214,7 +214,7 @@ class Collector:
             self.failure = failure
 
     def _collect(self, context):
-        outcome, before = Outcome(), self.removed
+        outcome, before = CollectionResult(), self.removed
         with contextlib.closing(collect(context, outcome, quarantine_ms=0)) as steps:
             for _ in steps:
                 if self._stop.is_set():

@@ -7,7 +7,7 @@ import random
 from cryostore.core.limits import KIB
 from cryostore.core.time import DAY_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.service import Settings
 from support import audit

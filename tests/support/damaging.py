@@ -6,8 +6,8 @@ import random
 
 from cryostore.catalog.rows import chunks
 from cryostore.chunks.packs.format import pack_key
-from cryostore.maintenance.verification.damage import name_damage
-from cryostore.maintenance.verification.scrub import Scrubbed, scrub
+from cryostore.maintenance.verification.affected import find_affected
+from cryostore.maintenance.verification.scrub import ScrubResult, scrub
 from support import audit
 from support.api import sha
 from support.collecting import Scene
@@ -29,14 +29,14 @@ def to_end(steps):
 
 def scrubbed(context, **options):
     """A scrub to its end, and what it found."""
-    outcome = Scrubbed()
+    outcome = ScrubResult()
     to_end(scrub(context, outcome, **options))
     return outcome
 
 
 def hurt(context):
     """By the ARN of each hurt point, or the id of a job, the names of its hurt objects."""
-    damage = to_end(name_damage(context))
+    damage = to_end(find_affected(context))
     points = {point.recovery_point_arn: sorted(point.names) for point in damage.points}
     return points | {job.backup_job_id: sorted(job.names) for job in damage.jobs}
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS, MINUTE_MS, SECOND_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.key_rotation import Rotated, rotate, rotate_vault
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.key_rotation import RotationResult, rotate_master_key, rotate_vault_key
 from cryostore.maintenance.verification.scrub import scrub_all
 from cryostore.model.jobs import CommitBackupJob, Lifecycle
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
@@ -163,9 +163,9 @@ class Story:
     def other_keys(self):
         """The master key is replaced, and a vault seals with another data key from now on; the old one opens."""
         context = self.store.service.context
-        for _ in rotate(context, Rotated()):
+        for _ in rotate_master_key(context, RotationResult()):
             pass
-        rotate_vault(context, "second")
+        rotate_vault_key(context, "second")
         self.store.reopen()
         self.api.vault = "second"
         self.resource("other")

@@ -7,8 +7,8 @@ from contextlib import closing, contextmanager
 from unittest.mock import patch
 
 from cryostore.core.ids import counting_ids
-from cryostore.maintenance.migrate.place import DirectoryPlace, NodesPlace, migrate_store
-from cryostore.maintenance.migrate.run import Moved
+from cryostore.maintenance.migrate.run import MigrationResult
+from cryostore.maintenance.migrate.stores import DirectoryStore, SharedStore, migrate_store
 from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.opening.open import open_service
@@ -22,14 +22,14 @@ from support.stores import ROOT
 def shared(folder, keyring, *, catalog=None, blobs=None):
     """A shared store, in a folder where no service is named."""
     folder.mkdir(exist_ok=True)
-    return NodesPlace(
+    return SharedStore(
         SharedStoreAddress(catalog or str(folder / "catalog.sqlite"), blobs or str(folder / "blobs"), str(keyring))
     )
 
 
 def move(source, target, keyring, *, clock, **more):
     """Move a store from place to place; answers what came of it."""
-    outcome = Moved()
+    outcome = MigrationResult()
     for _ in migrate_store(source, target, keyring, outcome, clock=clock, new_id=counting_ids(900), **more):
         pass
     return outcome
@@ -39,7 +39,7 @@ class Opened:
     """A service on a store, wherever that is. It is a Call."""
 
     def __init__(self, place, clock):
-        if isinstance(place, DirectoryPlace):
+        if isinstance(place, DirectoryStore):
             self.service = open_service(place.data_dir, keyring=place.keyring, clock=clock, settings=SETTINGS)
         else:
             self.service = open_shared_service(place.place, clock=clock, settings=SETTINGS)
@@ -73,4 +73,4 @@ def opened_at(place, clock):
         yield store
 
 
-__all__ = ["DirectoryPlace", "NodesPlace", "existing_keyring", "move", "opened_at", "shared"]
+__all__ = ["DirectoryStore", "SharedStore", "existing_keyring", "move", "opened_at", "shared"]

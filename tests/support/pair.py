@@ -14,9 +14,9 @@ from cryostore.core.errors import KeyUnavailableError
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.migrate.mark import TOKEN_BEFORE, standing, take_back
-from cryostore.maintenance.migrate.run import Moved, migrate
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.migrate.move_mark import TOKEN_BEFORE, standing, take_back
+from cryostore.maintenance.migrate.run import MigrationResult, migrate
 from cryostore.maintenance.migrate.side import Side
 from cryostore.service import Settings
 from cryostore.service.store_keyring import TOKEN_SECRET
@@ -73,11 +73,11 @@ class Pair:
     def steps(self, outcome=None, **more):
         """A move, step by step."""
         arguments = {"clock": self.store.clock, "new_id": counting_ids(5000)} | more
-        return migrate(self.source, self.target, self.store.keyring, outcome or Moved(), **arguments)
+        return migrate(self.source, self.target, self.store.keyring, outcome or MigrationResult(), **arguments)
 
     def move(self, **more):
         """A move; answers what came of it."""
-        outcome = Moved()
+        outcome = MigrationResult()
         for _ in self.steps(outcome, **more):
             pass
         return outcome

@@ -10,8 +10,8 @@ import pytest
 from cryostore.client.pages import items
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.time import FrozenClock
-from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
-from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.maintenance.rebuild.directory import rebuild_directory
+from cryostore.maintenance.rebuild.run import RebuildResult
 from cryostore.model.errors import ResourceNotFoundException
 from cryostore.model.recovery_points import GetRecoveryPointRestoreMetadata, ListRecoveryPointsByBackupVault
 from cryostore.service.opening.keyring import existing_keyring
@@ -118,8 +118,8 @@ def _rebuild(data_dir):
         with pytest.raises(ConfigurationError) as refused:
             Store(data_dir, settings=SETTINGS)
         assert "rebuild-catalog" in refused.value.hint
-    outcome = Rebuilt()
-    for _ in rebuild_store(data_dir, existing_keyring(data_dir), outcome, clock=FrozenClock(), replace=True):
+    outcome = RebuildResult()
+    for _ in rebuild_directory(data_dir, existing_keyring(data_dir), outcome, clock=FrozenClock(), replace=True):
         pass
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import FrozenClock
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.key_rotation import Rotated, forget, rotate, rotate_vault
-from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
-from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.key_rotation import RotationResult, forget_master_key, rotate_master_key, rotate_vault_key
+from cryostore.maintenance.rebuild.directory import rebuild_directory
+from cryostore.maintenance.rebuild.run import RebuildResult
 from cryostore.maintenance.verification.scrub import scrub_all
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.settings import Settings
@@ -136,11 +136,11 @@ def rotation(folder, tell):
     api, context = store.api(), store.service.context
     view = _backup(api, {"a": noise(1), "b": noise(2)}, tell)
     old = context.keys.keyring.source.active().key_id
-    for _ in rotate(context, Rotated()):
+    for _ in rotate_master_key(context, RotationResult()):
         pass
     view = _backup(api, {"a": noise(1), "c": noise(3)}, tell, view)
-    rotate_vault(context, "Default")
-    forget(context, old)
+    rotate_vault_key(context, "Default")
+    forget_master_key(context, old)
     _backup(api, {"a": noise(4)}, tell, view)
     store.service.close()
 
@@ -152,7 +152,9 @@ def rebuild(folder, tell):
         tell("point", arn=arn, contents=contents)
     tell("rebuilding")
     data_dir = folder / STORE
-    for _ in rebuild_store(data_dir, existing_keyring(data_dir), Rebuilt(), clock=FrozenClock(), replace=True):
+    for _ in rebuild_directory(
+        data_dir, existing_keyring(data_dir), RebuildResult(), clock=FrozenClock(), replace=True
+    ):
         pass
     store = Store(data_dir, settings=SETTINGS)
     tell("rebuilt")

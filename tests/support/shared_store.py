@@ -7,8 +7,8 @@ import os
 from contextlib import ExitStack, contextmanager
 
 from cryostore.catalog.tables import TABLES
-from cryostore.maintenance.rebuild.rebuild_shared import rebuild_shared
-from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.maintenance.rebuild.run import RebuildResult
+from cryostore.maintenance.rebuild.shared import rebuild_shared
 from cryostore.service.opening.address import SharedStoreAddress, is_url
 from cryostore.service.opening.init import init
 from cryostore.service.opening.open_shared import open_shared_service
@@ -61,7 +61,7 @@ class SharedStore(Store):
         """Lose the catalog, make it anew elsewhere, and open the store with that; answers what came of it."""
         self.service.close()
         self.place = self.place._replace(catalog=self._empty_catalog())
-        outcome = Rebuilt()
+        outcome = RebuildResult()
         for _ in rebuild_shared(self.place, outcome, clock=self.clock):
             pass
         self.service = self.open()

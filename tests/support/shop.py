@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.service import Settings
 from support.api import Api
 from support.damaging import noise

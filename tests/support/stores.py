@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from cryostore.core.limits import Limits
 from cryostore.core.time import FrozenClock
 from cryostore.maintenance import maintain
-from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
-from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.maintenance.rebuild.directory import rebuild_directory
+from cryostore.maintenance.rebuild.run import RebuildResult
 from cryostore.service import Caller
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.opening.open import open_service
@@ -62,8 +62,8 @@ class Store:
         self.service.close()
         for path in self.data_dir.glob("catalog*"):
             path.unlink()
-        outcome = Rebuilt()
-        for _ in rebuild_store(self.data_dir, existing_keyring(self.data_dir), outcome, clock=self.clock):
+        outcome = RebuildResult()
+        for _ in rebuild_directory(self.data_dir, existing_keyring(self.data_dir), outcome, clock=self.clock):
             pass
         self.service = self.open()
         return outcome

@@ -5,7 +5,7 @@ Every duty is safe at any moment, from any process, any number of times; none re
 
 from __future__ import annotations
 
-from cryostore.maintenance.duties.run import maintain
-from cryostore.maintenance.schedule import ScheduledCollection, ScheduledRound, ScheduledScrub
+from cryostore.maintenance.background_tasks.run import maintain
+from cryostore.maintenance.schedule import ScheduledGarbageCollection, ScheduledScrub, ScheduledTasks
 
-__all__ = ["ScheduledCollection", "ScheduledRound", "ScheduledScrub", "maintain"]
+__all__ = ["ScheduledGarbageCollection", "ScheduledScrub", "ScheduledTasks", "maintain"]

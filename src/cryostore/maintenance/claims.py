@@ -22,8 +22,8 @@ from cryostore.core.errors import CryostoreError
 from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 
-ROUND = "round of duties"
-COLLECTION = "garbage collection"
+BACKGROUND_TASKS = "round of duties"
+GARBAGE_COLLECTION = "garbage collection"
 SCRUB = "scrub"
 KEY_ROTATION = "key rotation"
 RENEWALS_PER_LEASE = 10

@@ -44,11 +44,11 @@ from cryostore.maintenance.key_uses import (
     DAMAGED,
     RECORD,
     ROWS_PER_PAGE,
-    Uses,
-    pages,
+    KeyUses,
+    count_key_uses,
     recorded_by,
-    uses,
     wrapped_by,
+    wrapped_pages,
     wrapped_records,
 )
 from cryostore.maintenance.nodes import REPORT_SECONDS, live_nodes
@@ -74,7 +74,7 @@ class RotationSupersededError(CryostoreError):
 
 
 @dataclass
-class Rotated:
+class RotationResult:
     """What a rotation did, counted by kind. What is `unreadable` stays as it is: no key of the keyring opens it."""
 
     key_id: str = ""
@@ -94,7 +94,7 @@ class Rotated:
         return not self.left and not self.due and not self.lacking
 
 
-def rotate(context: Context, outcome: Rotated) -> Iterator[Progress]:
+def rotate_master_key(context: Context, outcome: RotationResult) -> Iterator[Progress]:
     """Bring a new master key into use, or finish the rotation that was begun before. May be broken off and repeated.
 
     The new key is the active one of the keyring. If that one is in use, and nothing is left of an older rotation, then
@@ -106,29 +106,29 @@ def rotate(context: Context, outcome: Rotated) -> Iterator[Progress]:
         yield from claim.saying(_rotate(claim.context, outcome))
 
 
-def _rotate(context: Context, outcome: Rotated) -> Generator[Progress, None, None]:
+def _rotate(context: Context, outcome: RotationResult) -> Generator[Progress, None, None]:
     source = context.keys.keyring.source
     if isinstance(source, EditableKeyring):
         source.sync()
     key = source.active()
-    if not any(name != key.key_id and _has(source, name) for name in uses(context).by_key):
+    if not any(name != key.key_id and _has(source, name) for name in count_key_uses(context).by_key):
         key, outcome.added = _new_key(context, source), True
     outcome.key_id = key.key_id
     yield from _wait_for_nodes(context, key, outcome)
     yield Progress("begin", 0)
     if not outcome.lacking:
-        begin(context, key, outcome)
+        begin_rotation(context, key, outcome)
     if outcome.lacking:
         return
     for table in WRAPPED:
         yield from _rewrap(context, table, key, outcome)
     yield from _record(context, key, outcome)
-    found = uses(context)
+    found = count_key_uses(context)
     outcome.left = {name: counts.total() for name, counts in found.by_key.items() if name != key.key_id}
     outcome.due = found.due
 
 
-def _wait_for_nodes(context: Context, key: MasterKey, outcome: Rotated) -> Iterator[Progress]:
+def _wait_for_nodes(context: Context, key: MasterKey, outcome: RotationResult) -> Iterator[Progress]:
     """Wait until all live nodes hold a key, as long as one that can read it by itself takes to report it."""
     end = monotonic() + WAIT_FOR_REPORTS_SECONDS
     while True:
@@ -139,7 +139,7 @@ def _wait_for_nodes(context: Context, key: MasterKey, outcome: Rotated) -> Itera
         interrupts.sleep(POLL_SECONDS)
 
 
-def rotate_vault(context: Context, vault_name: str) -> int:
+def rotate_vault_key(context: Context, vault_name: str) -> int:
     """Give a vault a new data key for what is written from now on; answers how many it has then.
 
     Servers use it within `SEALING_KEY_CACHE_SECONDS`, once it is on record. Older keys open what they sealed.
@@ -161,7 +161,7 @@ def rotate_vault(context: Context, vault_name: str) -> int:
     return number
 
 
-def forget(context: Context, key_id: str) -> None:
+def forget_master_key(context: Context, key_id: str) -> None:
     """Remove a master key from the keyring, if nothing of this store needs it.
 
     Raises ConfigurationError if something does, or if the keyring is for its owner to change; ClaimHeldError while a
@@ -184,9 +184,9 @@ def _forget(context: Context, key_id: str) -> None:
             raise ConfigurationError(
                 f"master key {key_id} is the active one", hint="`cryo key rotate` makes another one so"
             )
-    for _ in _record(context, context.keys.keyring.active(), Rotated()):
+    for _ in _record(context, context.keys.keyring.active(), RotationResult()):
         pass
-    found = uses(context)
+    found = count_key_uses(context)
     if key_id in found.by_key or DAMAGED in found.by_key or found.due:
         raise ConfigurationError(
             f"master key {key_id} is needed, or may be: {_words(found, key_id)}", hint="`cryo key rotate` first"
@@ -200,7 +200,7 @@ def _forget(context: Context, key_id: str) -> None:
     source.remove(key_id)
 
 
-def _words(found: Uses, key_id: str) -> str:
+def _words(found: KeyUses, key_id: str) -> str:
     counts = found.by_key.get(key_id, Counter()) + found.by_key.get(DAMAGED, Counter())
     parts = [f"{number} {kind}" for kind, number in sorted(counts.items())]
     return ", ".join([*parts, *([f"{found.due} records to be written"] if found.due else [])])
@@ -217,7 +217,7 @@ def _new_key(context: Context, source: Keyring) -> MasterKey:
     )
 
 
-def begin(context: Context, key: MasterKey, outcome: Rotated) -> None:
+def begin_rotation(context: Context, key: MasterKey, outcome: RotationResult) -> None:
     """Bring a master key into use: from now on it wraps whatever is wrapped. Not while a live node lacks it."""
     while True:
         (row,) = (one for one in context.database.read(_secrets) if one.name == TOKEN_SECRET)
@@ -241,10 +241,10 @@ def _secrets(transaction: Transaction) -> list[WrappedRow]:
     return keys.wrapped_page(transaction, "secret", None, ROWS_PER_PAGE)
 
 
-def _rewrap(context: Context, table: str, key: MasterKey, outcome: Rotated) -> Iterator[Progress]:
+def _rewrap(context: Context, table: str, key: MasterKey, outcome: RotationResult) -> Iterator[Progress]:
     """Wrap the rows of a table anew that another key has wrapped."""
     done = 0
-    for rows in pages(context, table):
+    for rows in wrapped_pages(context, table):
         old = [row for row in rows if wrapped_by(row.wrapped) != key.key_id]
         opened = [(row, plain) for row in old if (plain := _open(context, row)) is not None]
         new = [(row, key.wrap(plain, _context(row))) for row, plain in opened]
@@ -270,7 +270,7 @@ def _replace(transaction: Transaction, key: MasterKey, pairs: list[tuple[Wrapped
     return len(changed)
 
 
-def _record(context: Context, key: MasterKey, outcome: Rotated) -> Iterator[Progress]:
+def _record(context: Context, key: MasterKey, outcome: RotationResult) -> Iterator[Progress]:
     """Write the records anew that are due, or that another key has wrapped."""
     for done, row in enumerate(wrapped_records(context)):
         if row.recorded >= row.changes:

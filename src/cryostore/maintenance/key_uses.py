@@ -21,7 +21,7 @@ DAMAGED = ""
 
 
 @dataclass
-class Uses:
+class KeyUses:
     """What master keys are needed for: how many things of each kind, by the id of the key; and what is not written."""
 
     by_key: dict[str, Counter[str]] = field(default_factory=dict)
@@ -32,15 +32,15 @@ class Uses:
         self.by_key.setdefault(key_id, Counter())[kind] += 1
 
 
-def uses(context: Context) -> Uses:
+def count_key_uses(context: Context) -> KeyUses:
     """What each master key is needed for: rows of the catalog, by table, and records.
 
     A key that is missing here is needed by nothing in this store, once no record is due, and nothing will be wrapped
     with it unless it is the active one of the keyring.
     """
-    found = Uses()
+    found = KeyUses()
     for table in WRAPPED:
-        for rows in pages(context, table):
+        for rows in wrapped_pages(context, table):
             for row in rows:
                 found.count(wrapped_by(row.wrapped), table)
     for record_row in wrapped_records(context):
@@ -51,7 +51,7 @@ def uses(context: Context) -> Uses:
     return found
 
 
-def pages(context: Context, table: str) -> Iterator[list[WrappedRow]]:
+def wrapped_pages(context: Context, table: str) -> Iterator[list[WrappedRow]]:
     """The wrapped rows of a table, in pages."""
     after = None
     while rows := context.database.read(

@@ -30,7 +30,7 @@ from cryostore.core.errors import (
     StorageUnavailableError,
 )
 from cryostore.maintenance.claims import this_process
-from cryostore.maintenance.key_uses import pages, wrapped_by
+from cryostore.maintenance.key_uses import wrapped_by, wrapped_pages
 from cryostore.service import Context
 
 REPORT_SECONDS = 10.0
@@ -154,7 +154,9 @@ def held_keys(context: Context) -> frozenset[str]:
 
 def needed_keys(context: Context) -> frozenset[str]:
     """The ids of the master keys that have wrapped anything in the catalog."""
-    return frozenset(wrapped_by(row.wrapped) for table in WRAPPED for rows in pages(context, table) for row in rows)
+    return frozenset(
+        wrapped_by(row.wrapped) for table in WRAPPED for rows in wrapped_pages(context, table) for row in rows
+    )
 
 
 def live_nodes(context: Context) -> list[NodeReport]:

@@ -15,13 +15,13 @@ from cryostore.catalog.processes import claims
 from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError, ClaimRow
 from cryostore.core.digest import sha256
 from cryostore.core.time import SECOND_MS
-from cryostore.maintenance.claims import COLLECTION, ROUND, SCRUB, is_free
-from cryostore.maintenance.duties import run as duties
-from cryostore.maintenance.gc.collect import collect
-from cryostore.maintenance.gc.run import Outcome
+from cryostore.maintenance.background_tasks import run as background_tasks
+from cryostore.maintenance.claims import BACKGROUND_TASKS, GARBAGE_COLLECTION, SCRUB, is_free
+from cryostore.maintenance.garbage_collection.collect import collect
+from cryostore.maintenance.garbage_collection.run import CollectionResult
 from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.verification import scrub
-from cryostore.maintenance.verification.scrub import Scrubbed
+from cryostore.maintenance.verification.scrub import ScrubResult
 from cryostore.service import Context, Service
 
 SECONDS_PER_ROUND = 5.0
@@ -32,7 +32,7 @@ PASSES_PER_PERIOD = 30
 _log = logging.getLogger(__name__)
 
 
-class ScheduledRound:
+class ScheduledTasks:
     """Makes the round of duties, unless another process of the store makes rounds.
 
     It does if it came to the end of one since this process last looked. So one makes them all, at its own pace; if it
@@ -44,19 +44,19 @@ class ScheduledRound:
         self._service = service
         self._seen_ms = self._finished_ms()
 
-    def go_on(self) -> None:
-        """Do what is due. Raises as `duties.maintain` does."""
+    def run_if_due(self) -> None:
+        """Do what is due. Raises as `background_tasks.maintain` does."""
         others = self._finished_ms() != self._seen_ms
         try:
-            duties.maintain(self._service, others=others)
+            background_tasks.maintain(self._service, others=others)
         finally:
             self._seen_ms = self._finished_ms()
 
     def _finished_ms(self) -> int:
-        return _row(self._service.context, ROUND).finished_ms
+        return _row(self._service.context, BACKGROUND_TASKS).finished_ms
 
 
-class ScheduledCollection:
+class ScheduledGarbageCollection:
     """Collects garbage whenever `collection_period_ms` have passed since the last run, whoever made that.
 
     One thread at a time. What runs stops between two rounds; another process may take it over if they are far apart.
@@ -70,7 +70,7 @@ class ScheduledCollection:
         share_ms = max(context.settings.collection_period_ms // JITTER_SHARE, 1)
         self._jitter_ms = int.from_bytes(sha256(context.new_id().encode())[:8]) % share_ms
 
-    def go_on(self, *, seconds: float = SECONDS_PER_ROUND) -> None:
+    def run_if_due(self, *, seconds: float = SECONDS_PER_ROUND) -> None:
         """Begin a run if one is due, and work on it for at most about so many seconds.
 
         What goes wrong is raised, and the run not begun again at once.
@@ -78,7 +78,7 @@ class ScheduledCollection:
         if self._steps is None:
             if not self._is_due():
                 return
-            self._steps = collect(self._context, Outcome())
+            self._steps = collect(self._context, CollectionResult())
         steps, self._steps = self._steps, None
         now_ms, end = self._context.clock(), time.monotonic() + seconds
         self._tried_ms = now_ms
@@ -92,7 +92,7 @@ class ScheduledCollection:
         now_ms = self._context.clock()
         if self._tried_ms is not None and 0 <= now_ms - self._tried_ms < self._retry_ms:
             return False
-        row = _row(self._context, COLLECTION)
+        row = _row(self._context, GARBAGE_COLLECTION)
         since_ms = now_ms - row.finished_ms
         is_time = since_ms >= self._context.settings.collection_period_ms + self._jitter_ms
         return is_free(self._context, row) and (is_time or since_ms < 0)  # the clock went back
@@ -110,7 +110,7 @@ class ScheduledScrub:
         self._pass_ms = max(self._period_ms // PASSES_PER_PERIOD, 1)
         self._failed_ms: int | None = None
 
-    def go_on(self, *, seconds: float = SECONDS_PER_ROUND) -> Scrubbed | None:
+    def run_if_due(self, *, seconds: float = SECONDS_PER_ROUND) -> ScrubResult | None:
         """Go on with the pass for about so many seconds, if one is due or under way; answers what was found, if so.
 
         As long a rest is left between two portions, whoever made the first: for whoever scrubs by hand. What is wrong
@@ -119,10 +119,10 @@ class ScheduledScrub:
         now_ms = self._context.clock()
         if not self._period_ms or not self._is_due(now_ms, rest_ms=round(seconds * SECOND_MS)):
             return None
-        outcome = Scrubbed()
+        outcome = ScrubResult()
         before_ms = now_ms - self._period_ms + self._pass_ms
         try:
-            scrub.go_on(self._context, outcome, before_ms=before_ms, seconds=seconds)
+            scrub.continue_pass(self._context, outcome, before_ms=before_ms, seconds=seconds)
         except (ClaimHeldError, ClaimLostError):
             pass  # another process does it
         except Exception:
@@ -145,7 +145,7 @@ def _row(context: Context, work: str) -> ClaimRow:
     return context.database.read(partial(claims.find, work=work))
 
 
-def _say(outcome: Scrubbed) -> None:
+def _say(outcome: ScrubResult) -> None:
     """Log what is wrong."""
     found = (outcome.damaged, outcome.packs_missing, outcome.no_key, outcome.unreadable)
     if any(found):

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 from cryostore.core.errors import ConfigurationError, KeyMissingError, StorageUnavailableError
 from cryostore.core.ids import NewId
 from cryostore.core.time import Clock
-from cryostore.maintenance import ScheduledCollection, ScheduledRound, ScheduledScrub
-from cryostore.maintenance.duties import reserve
-from cryostore.maintenance.figures import Figures, figures
+from cryostore.maintenance import ScheduledGarbageCollection, ScheduledScrub, ScheduledTasks
+from cryostore.maintenance.background_tasks.run import restore_reserve
 from cryostore.maintenance.nodes import Node
+from cryostore.maintenance.store_statistics import StoreStatistics, store_statistics
 from cryostore.model.operation import Operation
 from cryostore.options.configuration import Configuration
 from cryostore.server.backend import AccessKeys, Backend
@@ -45,10 +45,10 @@ class StoreBackend:
         self._node = node
         self._key_away = False
         self._published: dict[str, float] = dict.fromkeys(STORAGE_COUNTERS, 0)
-        self._figures: Figures | None = None
+        self._figures: StoreStatistics | None = None
         self._catalog_away = False
-        self._round = ScheduledRound(service)
-        self._collection = ScheduledCollection(service.context)
+        self._tasks = ScheduledTasks(service)
+        self._garbage_collection = ScheduledGarbageCollection(service.context)
         self._scrub = ScheduledScrub(service.context)
         self.access: AccessKeys = service.access
 
@@ -94,7 +94,7 @@ class StoreBackend:
         context = self._service.context
         context.store.forget_deleted()
         if not self.takes_writes:
-            reserve.keep(context)
+            restore_reserve(context)
         self._check_catalog_and_key()
 
     def report(self) -> None:
@@ -119,13 +119,13 @@ class StoreBackend:
         """Do a round of duties, and a share of garbage collection and scrubbing if this process holds the claim."""
         self._service.look_around()
         try:
-            self._round.go_on()
+            self._tasks.run_if_due()
         finally:
             try:
-                self._collection.go_on()
+                self._garbage_collection.run_if_due()
             finally:
-                self._scrub.go_on()
-            self._figures = figures(self._service.context)
+                self._scrub.run_if_due()
+            self._figures = store_statistics(self._service.context)
 
     def close(self) -> None:
         """See Backend."""

@@ -19,7 +19,7 @@ from cryostore.agent.entry import Content
 from cryostore.agent.header import content_name
 from cryostore.agent.keys.agent_key import AgentKey, PublicKey
 from cryostore.core.limits import KIB, Limits
-from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.model.chunks import Chunk
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from support.agent import Runs, seen, write

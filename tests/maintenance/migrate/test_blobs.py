@@ -11,9 +11,9 @@ from cryostore.catalog.rows import records
 from cryostore.catalog.rows.records import RecordKey
 from cryostore.chunks.packs.format import pack_key
 from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError
-from cryostore.maintenance.gc.records import write_due
 from cryostore.maintenance.migrate import blobs as migrate_blobs
 from cryostore.maintenance.migrate.envelopes import SALVAGED_BYTES
+from cryostore.service.records.recording import write_all_due_records
 from support.api import Api
 from support.collecting import noise
 from support.memory_store import Process
@@ -267,5 +267,5 @@ def test_a_record_that_is_to_go_is_not_missed(pair):
     assert outcome.carried.records_bad == 0
     assert outcome.records_due == 1
     process = Process(pair.there)
-    write_due(process.context)
+    write_all_due_records(process.context)
     assert rows(pair.target)["record"] != rows(pair.source)["record"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
-from cryostore.maintenance.migrate.mark import standing
+from cryostore.maintenance.migrate.move_mark import standing
 from cryostore.maintenance.migrate.run import plan
 from support.pair import Pair, rows
 

@@ -14,9 +14,9 @@ from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS, MINUTE_MS
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
-from cryostore.maintenance.rebuild.run import Rebuild, Rebuilt
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.rebuild.directory import rebuild_directory
+from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.records import recording as service_records
 from support.catalog_model import RESOURCES, CatalogModel
@@ -34,8 +34,8 @@ def rebuild(data_dir, clock, **more):
     """Lose the catalog and make it anew; answers what came of it."""
     for path in data_dir.glob("catalog*"):
         path.unlink()
-    outcome = Rebuilt()
-    for _ in rebuild_store(data_dir, existing_keyring(data_dir), outcome, clock=clock, **more):
+    outcome = RebuildResult()
+    for _ in rebuild_directory(data_dir, existing_keyring(data_dir), outcome, clock=clock, **more):
         pass
     return outcome
 
@@ -150,11 +150,15 @@ def test_a_lost_catalog_is_not_replaced_by_an_empty_one(store):
 def test_it_waits_for_nobody_and_lets_nobody_in(store):
     """While a server uses the directory it is refused; while it runs, servers are."""
     Story(store).chain()
-    steps = rebuild_store(store.data_dir, existing_keyring(store.data_dir), Rebuilt(), clock=store.clock, replace=True)
+    steps = rebuild_directory(
+        store.data_dir, existing_keyring(store.data_dir), RebuildResult(), clock=store.clock, replace=True
+    )
     with pytest.raises(ConfigurationError, match="a server or another program uses it"):
         next(steps)
     store.service.close()
-    steps = rebuild_store(store.data_dir, existing_keyring(store.data_dir), Rebuilt(), clock=store.clock, replace=True)
+    steps = rebuild_directory(
+        store.data_dir, existing_keyring(store.data_dir), RebuildResult(), clock=store.clock, replace=True
+    )
     next(steps)
     with pytest.raises(ConfigurationError, match="is being rebuilt"):
         store.open()
@@ -169,10 +173,10 @@ def test_a_catalog_that_is_there_is_kept(store):
     store.service.close()
     keyring = existing_keyring(store.data_dir)
     with pytest.raises(ConfigurationError, match="is there"):
-        next(rebuild_store(store.data_dir, keyring, Rebuilt(), clock=store.clock))
+        next(rebuild_directory(store.data_dir, keyring, RebuildResult(), clock=store.clock))
     old = (store.data_dir / "catalog.sqlite").read_bytes()
     (store.data_dir / "catalog.sqlite-wal").write_bytes(b"a log of the old one")
-    for _ in rebuild_store(store.data_dir, keyring, Rebuilt(), clock=store.clock, replace=True):
+    for _ in rebuild_directory(store.data_dir, keyring, RebuildResult(), clock=store.clock, replace=True):
         pass
     assert (store.data_dir / "catalog.sqlite.replaced.1").read_bytes() == old
     assert (store.data_dir / "catalog.sqlite-wal.replaced.1").read_bytes() == b"a log of the old one"
@@ -190,7 +194,7 @@ def test_it_may_be_broken_off_at_any_step(store):
         path.unlink()
     broken_off = 0
     while True:
-        steps = rebuild_store(store.data_dir, existing_keyring(store.data_dir), Rebuilt(), clock=store.clock)
+        steps = rebuild_directory(store.data_dir, existing_keyring(store.data_dir), RebuildResult(), clock=store.clock)
         if sum(1 for _, _ in zip(range(broken_off + 1), steps, strict=False)) <= broken_off:
             break
         assert not (store.data_dir / "catalog.sqlite").exists()
@@ -377,8 +381,8 @@ def test_the_names_of_records_sort_as_they_were_written():
 
 def test_nothing_comes_of_nothing():
     """A store without records has no vaults; nothing is invented."""
-    database, outcome = MemoryDatabase(), Rebuilt()
+    database, outcome = MemoryDatabase(), RebuildResult()
     for _ in Rebuild(database, MemoryBlobs(), MemoryKeyring(), outcome, now_ms=MINUTE_MS).run():
         pass
-    assert outcome == Rebuilt()
+    assert outcome == RebuildResult()
     database.close()

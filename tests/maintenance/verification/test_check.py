@@ -11,9 +11,9 @@ from cryostore.chunks.packs.format import PACK_HEADER_BYTES, pack_key
 from cryostore.core.digest import Payload
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.maintenance import maintain
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.verification import finding
-from cryostore.maintenance.verification.check import Checked, check
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.verification import finding_kinds
+from cryostore.maintenance.verification.check import CheckResult, check
 from cryostore.service.operations import uploads
 from support.api import new_resource, sha
 from support.collecting import REQUESTS, Scene
@@ -33,7 +33,7 @@ def shop():
 
 def checked(context, **options):
     """A check to its end."""
-    outcome = Checked()
+    outcome = CheckResult()
     to_end(check(context, outcome, **options))
     return outcome
 
@@ -252,8 +252,8 @@ def test_a_disk_that_does_not_answer_is_said_and_nothing_is_called_damaged(shop)
 
 
 def test_each_kind_says_what_it_means_and_what_to_do():
-    assert len({kind.name for kind in finding.KINDS}) == len(finding.KINDS)
-    assert all(kind.meaning and kind.advice for kind in finding.KINDS)
+    assert len({kind.name for kind in finding_kinds.KINDS}) == len(finding_kinds.KINDS)
+    assert all(kind.meaning and kind.advice for kind in finding_kinds.KINDS)
 
 
 @pytest.mark.parametrize("data", [False, True], ids=["headers", "data"])
@@ -262,7 +262,7 @@ def test_nothing_that_goes_on_meanwhile_is_found(request_, data):
     """Between any two steps come a request and a whole collection that moves, empties and deletes packs."""
     for count in itertools.count(request_ is not None and REQUESTS.index(request_) % 6, 6):
         scene = Scene()
-        outcome = Checked()
+        outcome = CheckResult()
         steps = check(Process(scene.store).context, outcome, data=data)
         taken = list(itertools.islice(steps, count))
         scene.close_packs()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cryostore.maintenance import maintain
-from cryostore.maintenance.verification.check import Checked, check
-from cryostore.maintenance.verification.repair import Repaired, repair
+from cryostore.maintenance.verification.check import CheckResult, check
+from cryostore.maintenance.verification.repair import RepairResult, repair
 from support.stores import opened
 
 
@@ -22,14 +22,14 @@ def store(tmp_path):
 
 def found(store):
     """The findings, by the name of their kind."""
-    outcome = Checked()
+    outcome = CheckResult()
     for _ in check(store.service.context, outcome):
         pass
     return {finding.kind.name: finding.examples for finding in outcome.findings}
 
 
 def repaired(store, **more):
-    outcome = Repaired()
+    outcome = RepairResult()
     for _ in repair(store.service.context, outcome, **more):
         pass
     return outcome

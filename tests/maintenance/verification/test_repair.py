@@ -10,10 +10,10 @@ import pytest
 from cryostore.chunks.envelope import Header
 from cryostore.chunks.packs.format import CHECK, PACK_HEADER_BYTES, encode_header, pack_key
 from cryostore.core.digest import Payload
-from cryostore.maintenance.gc.collect import collect_all
+from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification import salvage
-from cryostore.maintenance.verification.check import Checked, check
-from cryostore.maintenance.verification.repair import Repaired, repair
+from cryostore.maintenance.verification.check import CheckResult, check
+from cryostore.maintenance.verification.repair import RepairResult, repair
 from support import audit
 from support.api import Api, new_resource, sha
 from support.collecting import REQUESTS
@@ -31,7 +31,7 @@ def shop():
 
 def repaired(context, **options):
     """A repair to its end."""
-    outcome = Repaired()
+    outcome = RepairResult()
     to_end(repair(context, outcome, **options))
     return outcome
 
@@ -69,7 +69,7 @@ def is_whole(shop):
     """All can be restored, and nothing is wrong."""
     assert shop.api.restored(shop.point) == shop.contents
     assert audit.problems(shop.context, shop.store.database) == []
-    outcome = Checked()
+    outcome = CheckResult()
     to_end(check(shop.context, outcome, data=True))
     assert outcome.findings == []
 
@@ -77,7 +77,7 @@ def is_whole(shop):
 def test_nothing_is_to_be_done_to_a_sound_store(shop):
     before = everything(shop.store)
     outcome = repaired(shop.context)
-    assert outcome == Repaired()
+    assert outcome == RepairResult()
     assert everything(shop.store) == before
 
 
@@ -181,7 +181,7 @@ def test_an_unknown_pack_with_nothing_in_it_is_left_to_the_collector(shop, size)
 def test_an_empty_file_is_one_that_is_being_made(shop):
     name = shop.store.new_id()
     shop.store.blobs.put(pack_key(name), b"")
-    assert repaired(shop.context) == Repaired()
+    assert repaired(shop.context) == RepairResult()
     assert name in shop.store.pack_names()
 
 
@@ -224,7 +224,7 @@ def test_an_unknown_pack_of_a_later_version_is_left_alone(shop, where):
         pack += later
     shop.store.blobs.put(pack_key(name), bytes(pack))
     outcome = repaired(shop.context)
-    assert outcome.salvaged == salvage.Salvaged()
+    assert outcome.salvaged == salvage.SalvageResult()
     assert [found.kind.name for found in outcome.left] == ["pack-unknown"]
     assert "version" in outcome.left[0].examples[0]
     assert shop.store.blobs.get(pack_key(name)) == pack
@@ -343,13 +343,13 @@ def test_requests_and_collections_between_any_two_steps(request_):
     for count in itertools.count(0, 3):
         scene = broken_scene()
         process = Process(scene.store)
-        steps = repair(process.context, Repaired())
+        steps = repair(process.context, RepairResult())
         taken = list(itertools.islice(steps, count))
         if request_ and not damaged(scene.store):
             request_(scene)
         list(steps)
         collect_all(scene.collector.context, quarantine_ms=0)
-        to_end(repair(process.context, Repaired()))
+        to_end(repair(process.context, RepairResult()))
         scene.check()
         if len(taken) < count:
             break
@@ -380,7 +380,7 @@ def test_a_repair_that_dies_between_two_steps_has_taken_up_all_that_is_needed_of
         scene.close_packs()
         run(scene, "DELETE FROM object WHERE name = :name", name=b"garbage")
         lose_pack(scene, DATA[0])
-        steps = repair(scene.context, Repaired())
+        steps = repair(scene.context, RepairResult())
         taken = list(itertools.islice(steps, count))
         steps.close()
         for _ in range(3):
@@ -404,4 +404,4 @@ def test_nothing_is_left_to_do_once_every_chunk_of_a_missing_pack_is_saved(shop,
     is_whole(shop)
     collect_all(shop.context, quarantine_ms=0)
     is_whole(shop)
-    assert repaired(shop.context) == Repaired()
+    assert repaired(shop.context) == RepairResult()

@@ -13,8 +13,8 @@ from cryostore.chunks.packs.format import PACK_HEADER_BYTES, pack_key
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import DAY_MS, HOUR_MS
 from cryostore.maintenance.claims import this_process
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.verification.scrub import Scrubbed, scrub
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.verification.scrub import ScrubResult, scrub
 from cryostore.model.chunks import GetChunk, LinkChunks, LinkedChunk
 from cryostore.model.errors import DamagedDataException
 from support import audit
@@ -267,7 +267,7 @@ def test_no_step_of_a_collection_makes_damage():
     """Between any two steps of a scrub a whole collection moves rows and deletes packs."""
     for count in itertools.count():
         scene = Scene()
-        outcome = Scrubbed()
+        outcome = ScrubResult()
         steps = scrub(scene.writer.context, outcome)
         taken = list(itertools.islice(steps, count))
         scene.close_packs()
@@ -347,7 +347,7 @@ def test_one_scrub_at_a_time(shop):
     """The second one is told who is at it, and since when; it scrubs once the first one has ended, or is broken off."""
     shop.close_packs()
     other = Process(shop.store)
-    first = scrub(shop.context, Scrubbed())
+    first = scrub(shop.context, ScrubResult())
     next(first)
     with pytest.raises(ClaimHeldError) as held:
         scrubbed(other.context)
@@ -369,7 +369,7 @@ def test_a_scrub_that_was_outlived_marks_nothing(shop):
         found.append(scrubbed(other.context))
         Api(other, None, clock=shop.store.clock).backup({"again": DATA[1]}, resource=new_resource())
 
-    outcome = Scrubbed()
+    outcome = ScrubResult()
     first = scrub(shop.context, outcome)
     shop.process.database.on_write(lambda: shop.process.database.on_write(stall))  # not before it has claimed the work
     with pytest.raises(ClaimLostError, match="stood still"):

@@ -11,10 +11,10 @@ from cryostore.chunks.blobs import Appendable, Gathering
 from cryostore.chunks.blobs.local import LocalBlobs
 from cryostore.chunks.marker import Marker, marker_key, newest_marker, put_marker
 from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError, UnknownFormatError
-from cryostore.maintenance.gc.collect import collect_all
-from cryostore.maintenance.rebuild.rebuild_shared import _claim as take_claim
-from cryostore.maintenance.rebuild.rebuild_shared import rebuild_shared
-from cryostore.maintenance.rebuild.run import Rebuilt
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.rebuild.run import RebuildResult
+from cryostore.maintenance.rebuild.shared import _claim as take_claim
+from cryostore.maintenance.rebuild.shared import rebuild_shared
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.vaults import CreateBackupVault
@@ -124,7 +124,7 @@ def test_what_was_acknowledged_before_comes_back(store):
     job = api.start_job()
     api.put(job, "name", b"1")
     place = store.place._replace(catalog=f"{store.place.catalog}.new")
-    steps = rebuild_shared(place, outcome := Rebuilt(), clock=store.clock)
+    steps = rebuild_shared(place, outcome := RebuildResult(), clock=store.clock)
     next(steps)  # the marker is there
     with pytest.raises(ServiceUnavailableException):
         api.commit(job)
@@ -144,13 +144,13 @@ def test_a_rebuilding_that_is_broken_off_is_done_again(store):
     store.service.close()
     place = store.place._replace(catalog=f"{store.place.catalog}.new")
     for count in (1, 2, 4):
-        steps = rebuild_shared(place, Rebuilt(), clock=store.clock)
+        steps = rebuild_shared(place, RebuildResult(), clock=store.clock)
         for _ in range(count):
             next(steps)
         with pytest.raises(Exception, match="holds no store yet|is out of date"):
             SharedStore(place)
     first = steps
-    for _ in rebuild_shared(place, outcome := Rebuilt(), clock=store.clock):
+    for _ in rebuild_shared(place, outcome := RebuildResult(), clock=store.clock):
         pass
     assert (outcome.recovery_points, outcome.objects, outcome.losses) == (1, 2, [])
     with pytest.raises(Exception, match="another `cryo rebuild-catalog`"):
@@ -168,7 +168,9 @@ def test_of_two_rebuildings_one_goes_on(store):
     store.service.close()
     place = store.place._replace(catalog=f"{store.place.catalog}.new")
     other = store.place._replace(catalog=f"{store.place.catalog}.other")
-    first, second, third = (rebuild_shared(where, Rebuilt(), clock=store.clock) for where in (place, place, other))
+    first, second, third = (
+        rebuild_shared(where, RebuildResult(), clock=store.clock) for where in (place, place, other)
+    )
     next(first)
     next(second)
     with pytest.raises(ConfigurationError, match="another `cryo rebuild-catalog`"):
@@ -206,7 +208,7 @@ def test_a_rebuilding_changes_nothing_before_it_knows_that_it_can(store, tmp_pat
         )
         for place in wrong:
             with pytest.raises(Exception, match="keyring has no master key|there is a catalog|does not hold the blobs"):
-                next(rebuild_shared(place, Rebuilt()))
+                next(rebuild_shared(place, RebuildResult()))
     assert newest_marker(LocalBlobs(Path(store.place.blobs))).number == 1
     store.reopen()
 

@@ -15,7 +15,7 @@ from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.chunks.marker import newest_marker
 from cryostore.chunks.records import Records
 from cryostore.core.errors import ConfigurationError, CryostoreError, StorageUnavailableError
-from cryostore.maintenance.key_rotation import Rotated, forget, rotate
+from cryostore.maintenance.key_rotation import RotationResult, forget_master_key, rotate_master_key
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.vaults import ListBackupVaults
 from cryostore.service.opening import init as preparing
@@ -296,10 +296,10 @@ def test_a_master_key_rotation_wraps_the_identity_anew(tmp_path):
     """It is one of the store's secrets: afterwards nothing needs the old key."""
     with opened_shared(tmp_path) as store:
         (old,) = FileKeyring(tmp_path / "keyring.json").document().keys
-        for _ in rotate(store.service.context, outcome := Rotated()):
+        for _ in rotate_master_key(store.service.context, outcome := RotationResult()):
             pass
         assert outcome.is_finished
-        forget(store.service.context, old)
+        forget_master_key(store.service.context, old)
         store.reopen()
         assert store.api().backup({"name": b"1"})
 

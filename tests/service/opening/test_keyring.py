@@ -12,7 +12,7 @@ from cryostore.chunks.keyring import create_keyring
 from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.core.errors import ConfigurationError, KeyMissingError, KeyUnavailableError
 from cryostore.core.ids import random_id
-from cryostore.maintenance.key_rotation import Rotated, rotate
+from cryostore.maintenance.key_rotation import RotationResult, rotate_master_key
 from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.service.opening.keyring import existing_keyring
@@ -163,7 +163,7 @@ def lock_out(store):
     """Rotate with a copy of the keyring, so that the one the service reads lacks the key; answers the copy."""
     inside = store.data_dir / "keyring.json"
     kept = inside.read_bytes()
-    for _ in rotate(store.service.context, Rotated()):
+    for _ in rotate_master_key(store.service.context, RotationResult()):
         pass
     copy = inside.read_bytes()
     inside.unlink()

@@ -1,7 +1,7 @@
 """The catalog on PostgreSQL: one database, any number of processes on any number of machines.
 
 Every transaction is SERIALIZABLE, those that only read among them: garbage collection concludes from one transaction
-to the next (`maintenance.gc.collect`). Writes of one process share commits (`group_commit`). A batch that meets
+to the next (`garbage_collection.collect`). Writes of one process share commits (`group_commit`). A batch that meets
 the writes of another process is run again, alone among all writers: it takes a lock on the table `catalog_writer`
 before its snapshot, which lets those before it finish and those after it wait.
 

@@ -1,6 +1,6 @@
 """The epoch of garbage collections, and whether the catalog is older than the store.
 
-The rules: `maintenance.gc.collect`.
+The rules: `maintenance.garbage_collection.collect`.
 
 Who collects: `claims`.
 """

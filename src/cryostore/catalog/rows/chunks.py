@@ -1,7 +1,7 @@
 """Chunks in the catalog: which bytes a vault holds, and where they lie.
 
 A chunk that is condemned, or known to be damaged, is not offered to writers: they store its bytes anew, which makes the
-row a sound one again. A condemned chunk can still be read. The rules of condemning: `maintenance.gc.collect`.
+row a sound one again. A condemned chunk can still be read. The rules: `maintenance.garbage_collection.collect`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Rows of packs: which are still written to, and how an empty one is deleted.
 
-The rules: `maintenance.gc.collect`.
+The rules: `maintenance.garbage_collection.collect`.
 """
 
 from __future__ import annotations

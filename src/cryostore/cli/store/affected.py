@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 from cryostore.core.time import SECOND_MS, iso_text
 
 if TYPE_CHECKING:
-    from cryostore.maintenance.verification.damage import Damage, HurtPoint
+    from cryostore.maintenance.verification.affected import Affected, PointDamage
     from cryostore.model.operation import Call
 
 POINTS_OPENED_MAX = 20
 """Of so many hurt points the files are looked at: that reads the whole catalog of each."""
 
 
-def files_hurt(call: Call, damage: Damage) -> dict[str, str]:
+def files_hurt(call: Call, damage: Affected) -> dict[str, str]:
     """What the damage means for the files of the newest hurt points, in words by ARN."""
     found = {point.recovery_point_arn: _files(call, point) for point in damage.points[:POINTS_OPENED_MAX]}
     return {arn: words for arn, words in found.items() if words}
 
 
-def _files(call: Call, point: HurtPoint) -> str:
+def _files(call: Call, point: PointDamage) -> str:
     """The words about one point; none about one that another client made."""
     from cryostore.agent.archive.open_archive import open_archive
     from cryostore.agent.archive.recovery_points import find_point
@@ -53,7 +53,7 @@ def _files(call: Call, point: HurtPoint) -> str:
     return f"{count} of its files are affected: `cryo verify` names them"
 
 
-def lines(damage: Damage, files: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+def lines(damage: Affected, files: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
     """The recovery points and running jobs that are hurt, each with the objects, and with what `files_hurt` says."""
     for point in damage.points:
         yield f"hurt: {point.recovery_point_arn}"

@@ -16,7 +16,7 @@ from cryostore.cli.store.store_place import StorePlace, existing_store, store_op
 from cryostore.core.limits import MIB
 
 if TYPE_CHECKING:
-    from cryostore.maintenance.verification.check import Checked
+    from cryostore.maintenance.verification.check import CheckResult
 
 WITH_ISSUES = 1
 
@@ -31,22 +31,22 @@ def command(place: StorePlace, data: bool, as_json: bool) -> int:
     Marks chunks that it finds damaged, so that the next backup of the same data heals them, and changes nothing else.
     Backups, restores and a server may go on meanwhile. Each kind of finding comes with its meaning and what to do next.
     """
-    from cryostore.maintenance.verification.check import Checked, check
+    from cryostore.maintenance.verification.check import CheckResult, check
 
-    outcome = Checked()
+    outcome = CheckResult()
     with existing_store(place) as service:
         follow_progress(check(service.context, outcome, data=data))
     output.outcome(_document(outcome), output.paragraph(_words(outcome)), as_json=as_json)
     return 0 if outcome.is_clean else WITH_ISSUES
 
 
-def _document(outcome: Checked) -> dict[str, Any]:
+def _document(outcome: CheckResult) -> dict[str, Any]:
     findings = [found.kind._asdict() | {"count": found.count, "examples": found.examples} for found in outcome.findings]
     seen = asdict(outcome.packs) | {"objects": outcome.objects}
     return seen | {"findings": findings, "damage": asdict(outcome.damage), "marked": outcome.marked}
 
 
-def _words(outcome: Checked) -> Iterator[str]:
+def _words(outcome: CheckResult) -> Iterator[str]:
     seen = outcome.packs
     yield f"{seen.packs} packs, {seen.chunks} chunks, {outcome.objects} objects"
     yield f"{seen.garbage} chunks of garbage, {seen.garbage_bytes / MIB:.1f} MiB, wait to be collected"

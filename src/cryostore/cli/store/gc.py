@@ -16,7 +16,7 @@ from cryostore.core.limits import MIB
 from cryostore.core.time import HOUR_MS
 
 if TYPE_CHECKING:
-    from cryostore.maintenance.gc.run import Outcome
+    from cryostore.maintenance.garbage_collection.run import CollectionResult
 
 
 @click.command("gc", epilog=EPILOGUE)
@@ -38,11 +38,11 @@ def command(place: StorePlace, dry_run: bool, as_json: bool, quarantine_hours: f
     comes after its quarantine; a server makes a run every six hours by itself. Packs of mostly garbage are rewritten.
     """
     from cryostore.maintenance import maintain
-    from cryostore.maintenance.gc.collect import collect
-    from cryostore.maintenance.gc.run import Outcome
+    from cryostore.maintenance.garbage_collection.collect import collect
+    from cryostore.maintenance.garbage_collection.run import CollectionResult
 
     quarantine_ms = None if quarantine_hours is None else round(quarantine_hours * HOUR_MS)
-    outcome = Outcome()
+    outcome = CollectionResult()
     with existing_store(place) as service:
         if not dry_run:
             maintain(service)
@@ -50,7 +50,7 @@ def command(place: StorePlace, dry_run: bool, as_json: bool, quarantine_hours: f
     output.outcome(asdict(outcome), words(outcome, dry_run=dry_run), as_json=as_json)
 
 
-def words(outcome: Outcome, *, dry_run: bool) -> str:
+def words(outcome: CollectionResult, *, dry_run: bool) -> str:
     """The outcome for people."""
     would = "would be " if dry_run else ""
     skipped = (f"left for later: {outcome.packs_skipped} packs, for want of room",) if outcome.packs_skipped else ()
@@ -68,7 +68,7 @@ def words(outcome: Outcome, *, dry_run: bool) -> str:
     )
 
 
-def _marking(outcome: Outcome) -> Iterator[str]:
+def _marking(outcome: CollectionResult) -> Iterator[str]:
     if outcome.passes > 1:
         kept = 100 * outcome.false_share
         yield f"marked in {outcome.passes} passes; up to {kept:.1f} % of the garbage waits for the next run"

@@ -30,7 +30,7 @@ def command(place: StorePlace, as_json: bool) -> None:
     """
     from cryostore.catalog.processes import claims
     from cryostore.maintenance.claims import is_free
-    from cryostore.maintenance.gc.pins import pins
+    from cryostore.maintenance.pins import pins
 
     with existing_store(place) as service:
         found = pins(service.context)

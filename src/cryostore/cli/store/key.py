@@ -17,8 +17,8 @@ from cryostore.cli.store.store_place import StorePlace, existing_store, store_op
 
 if TYPE_CHECKING:
     from cryostore.chunks.keyring import Document, KeyringSource, MasterKey
-    from cryostore.maintenance.key_rotation import Rotated
-    from cryostore.maintenance.key_uses import Uses
+    from cryostore.maintenance.key_rotation import RotationResult
+    from cryostore.maintenance.key_uses import KeyUses
 
 DONE = 0
 WITH_ISSUES = 1
@@ -45,10 +45,10 @@ def list_keys(place: StorePlace, as_json: bool) -> int:
     that the keyring lacks.
     """
     from cryostore.chunks.keyring import KeyringSource
-    from cryostore.maintenance.key_uses import uses
+    from cryostore.maintenance.key_uses import count_key_uses
 
     with existing_store(place) as service:
-        found = uses(service.context)
+        found = count_key_uses(service.context)
         source = service.context.keys.keyring.source
         assert isinstance(source, KeyringSource)
         in_use = service.context.keys.keyring.active().key_id
@@ -76,16 +76,16 @@ def rotate(place: StorePlace, vault: str | None, as_json: bool) -> int:
     With --vault, what that vault stores from now on is sealed with a new data key; running servers take it up within
     ten seconds. What is there stays readable.
     """
-    from cryostore.maintenance.key_rotation import Rotated, rotate, rotate_vault
+    from cryostore.maintenance.key_rotation import RotationResult, rotate_master_key, rotate_vault_key
 
     with existing_store(place) as service:
         if vault is not None:
-            number = rotate_vault(service.context, vault)
+            number = rotate_vault_key(service.context, vault)
             said = f"vault {vault} has {number} data keys"
             output.outcome({"vault": vault, "keys": number}, output.paragraph([said]), as_json=as_json)
             return DONE
-        outcome = Rotated()
-        follow_progress(rotate(service.context, outcome))
+        outcome = RotationResult()
+        follow_progress(rotate_master_key(service.context, outcome))
     output.outcome(asdict(outcome) | {"finished": outcome.is_finished}, _words(outcome), as_json=as_json)
     return DONE if outcome.is_finished else WITH_ISSUES
 
@@ -100,10 +100,10 @@ def forget(place: StorePlace, key_id: str, as_json: bool) -> None:
     Copies of the catalog from before the rotation need it still, and so does any other store with the same keyring:
     keep an export that has it for as long as there are such.
     """
-    from cryostore.maintenance.key_rotation import forget
+    from cryostore.maintenance.key_rotation import forget_master_key
 
     with existing_store(place) as service:
-        forget(service.context, key_id)
+        forget_master_key(service.context, key_id)
     said = f"master key {key_id} is no longer in the keyring"
     output.outcome({"forgotten": key_id}, output.paragraph([said]), as_json=as_json)
 
@@ -177,11 +177,11 @@ def verify(place: StorePlace, source: Path, as_json: bool) -> int:
     Ends with 1 if it lacks a key that something is wrapped with, or has another one of that id.
     """
     from cryostore.chunks.keyring import KeyringSource
-    from cryostore.maintenance.key_uses import uses
+    from cryostore.maintenance.key_uses import count_key_uses
 
     document = _read(source)
     with existing_store(place) as service:
-        needed = sorted(uses(service.context).by_key)
+        needed = sorted(count_key_uses(service.context).by_key)
         keyring = service.context.keys.keyring.source
         assert isinstance(keyring, KeyringSource)
         known = keyring.document().keys
@@ -217,7 +217,7 @@ def create(target: Path, as_json: bool) -> None:
     _tell(document, target, "keyring", as_json=as_json)
 
 
-def _listed(source: KeyringSource, found: Uses, in_use: str) -> list[dict[str, Any]]:
+def _listed(source: KeyringSource, found: KeyUses, in_use: str) -> list[dict[str, Any]]:
     document = source.document()
     return [
         {
@@ -242,7 +242,7 @@ def _line(key: dict[str, Any]) -> str:
     return f"{key['key_id'] or 'damaged, of an unknown key'}{state}: wraps {wraps}"
 
 
-def _words(outcome: Rotated) -> str:
+def _words(outcome: RotationResult) -> str:
     done = ", ".join(f"{number} {kind}" for kind, number in sorted(outcome.rewrapped.items())) or "nothing"
     if outcome.lacking:
         new = ", and is new" if outcome.added else ""

@@ -22,9 +22,9 @@ from cryostore.core.limits import MIB
 from cryostore.options.option import STORE
 
 if TYPE_CHECKING:
-    from cryostore.maintenance.migrate.place import StorePlace
-    from cryostore.maintenance.migrate.run import Moved, Plan
+    from cryostore.maintenance.migrate.run import MigrationPlan, MigrationResult
     from cryostore.maintenance.migrate.side import Step
+    from cryostore.maintenance.migrate.stores import MigrationStore
     from cryostore.service.opening.address import SharedStoreAddress
 
 WITH_ISSUES = 1
@@ -118,22 +118,22 @@ def _to_catalog(given: str | None) -> str | None:
 
 def _there_or_back(
     data_dir: Path | None, shared: SharedStoreAddress | None, *, back: bool
-) -> tuple[StorePlace, StorePlace]:
+) -> tuple[MigrationStore, MigrationStore]:
     """What is moved, and where to, if one of the two is a directory."""
-    from cryostore.maintenance.migrate.place import DirectoryPlace, NodesPlace
+    from cryostore.maintenance.migrate.stores import DirectoryStore, SharedStore
 
     if data_dir is None or shared is None:
         missing = "--data-dir" if data_dir is None else "--catalog, --blobs and --keyring"
         raise ConfigurationError(f"{missing} must say where the store is, and where it is to be")
-    directory, nodes = DirectoryPlace(data_dir, shared.keyring), NodesPlace(shared)
+    directory, nodes = DirectoryStore(data_dir, shared.keyring), SharedStore(shared)
     return (nodes, directory) if back else (directory, nodes)
 
 
 def _between(
     data_dir: Path | None, shared: SharedStoreAddress | None, to_catalog: str | None, to_blobs: str | None
-) -> tuple[StorePlace, StorePlace]:
+) -> tuple[MigrationStore, MigrationStore]:
     """The same, if both are shared stores."""
-    from cryostore.maintenance.migrate.place import NodesPlace
+    from cryostore.maintenance.migrate.stores import SharedStore
 
     if data_dir is not None:
         raise ConfigurationError(
@@ -143,18 +143,18 @@ def _between(
     if shared is None or to_catalog is None or to_blobs is None:
         missing = "--catalog, --blobs and --keyring" if shared is None else "--to-catalog and --to-blobs together"
         raise ConfigurationError(f"{missing} must say where the store is, and where it is to be")
-    return NodesPlace(shared), NodesPlace(shared._replace(catalog=to_catalog, blobs=to_blobs))
+    return SharedStore(shared), SharedStore(shared._replace(catalog=to_catalog, blobs=to_blobs))
 
 
 def _move(
-    source: StorePlace, target: StorePlace, shared: SharedStoreAddress, *, verify_data: bool, as_json: bool
+    source: MigrationStore, target: MigrationStore, shared: SharedStoreAddress, *, verify_data: bool, as_json: bool
 ) -> int:
     from cryostore.core.ids import random_id
     from cryostore.core.time import wall_clock
-    from cryostore.maintenance.migrate.place import migrate_store
-    from cryostore.maintenance.migrate.run import Moved
+    from cryostore.maintenance.migrate.run import MigrationResult
+    from cryostore.maintenance.migrate.stores import migrate_store
 
-    keyring, outcome = shared.open_keyring(), Moved()
+    keyring, outcome = shared.open_keyring(), MigrationResult()
     steps = migrate_store(source, target, keyring, outcome, clock=wall_clock, new_id=random_id, everything=verify_data)
     follow(_timed(steps), lambda timed: progress_words(*timed))
     words = (*_words(outcome), *_next(outcome, target, keyring.place))
@@ -163,13 +163,13 @@ def _move(
 
 
 def _take_back(data_dir: Path | None, shared: SharedStoreAddress | None, *, as_json: bool) -> int:
-    from cryostore.maintenance.migrate.place import DirectoryPlace, NodesPlace, take_back_store
+    from cryostore.maintenance.migrate.stores import DirectoryStore, SharedStore, take_back_store
 
     if data_dir is not None:
-        place: StorePlace = DirectoryPlace(data_dir)
+        place: MigrationStore = DirectoryStore(data_dir)
         other = take_back_store(place, None)
     elif shared is not None:
-        place = NodesPlace(shared)
+        place = SharedStore(shared)
         other = take_back_store(place, shared.open_keyring())
     else:
         raise ConfigurationError("nothing says which store is to be taken back", hint="name it with --data-dir")
@@ -181,9 +181,9 @@ def _take_back(data_dir: Path | None, shared: SharedStoreAddress | None, *, as_j
     return 0
 
 
-def _say_plan(source: StorePlace, *, as_json: bool) -> int:
-    from cryostore.maintenance.migrate.place import require_store
+def _say_plan(source: MigrationStore, *, as_json: bool) -> int:
     from cryostore.maintenance.migrate.run import plan
+    from cryostore.maintenance.migrate.stores import require_store
 
     require_store(source)
     with source.looked_at() as side:
@@ -192,7 +192,7 @@ def _say_plan(source: StorePlace, *, as_json: bool) -> int:
     return 0
 
 
-def _plan_words(found: Plan) -> Iterator[str]:
+def _plan_words(found: MigrationPlan) -> Iterator[str]:
     yield f"would be copied: {found.blobs} blobs with at least {found.chunk_bytes / MIB:.1f} MiB"
     yield f"{sum(found.rows.values())} rows: {', '.join(f'{name} {rows}' for name, rows in found.rows.items() if rows)}"
 
@@ -220,12 +220,12 @@ def progress_words(step: Step, seconds: float) -> str:
     return words
 
 
-def _document(outcome: Moved) -> dict[str, Any]:
+def _document(outcome: MigrationResult) -> dict[str, Any]:
     tables = {name: digested._asdict() for name, digested in outcome.tables.items()}
     return asdict(outcome) | {"tables": tables, "clean": outcome.is_clean}
 
 
-def _words(outcome: Moved) -> Iterator[str]:
+def _words(outcome: MigrationResult) -> Iterator[str]:
     if outcome.done_before:
         yield f"{outcome.source} was moved to {outcome.target} before: nothing is left to be done"
         return
@@ -250,10 +250,10 @@ def _words(outcome: Moved) -> Iterator[str]:
     yield from (f"  {example}" for example in (carried.examples + outcome.keys_missing)[:SHOWN_MAX])
 
 
-def _next(outcome: Moved, target: StorePlace, keyring: str) -> Iterator[str]:
-    from cryostore.maintenance.migrate.place import DirectoryPlace
+def _next(outcome: MigrationResult, target: MigrationStore, keyring: str) -> Iterator[str]:
+    from cryostore.maintenance.migrate.stores import DirectoryStore
 
-    if isinstance(target, DirectoryPlace):
+    if isinstance(target, DirectoryStore):
         yield f"next: copy the keyring ({keyring}) to {outcome.target}/keyring.json, or name it with --keyring; then"
         yield f"  cryo serve --data-dir {outcome.target}"
     else:

@@ -16,7 +16,7 @@ from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from cryostore.maintenance.progress import Progress
-    from cryostore.maintenance.rebuild.run import Rebuilt
+    from cryostore.maintenance.rebuild.run import RebuildResult
 
 DONE = 0
 WITH_LOSSES = 1
@@ -36,28 +36,28 @@ def command(place: StorePlace, replace: bool, as_json: bool) -> int:
     No server may run on the store meanwhile. The catalog of a shared store is made in an empty database, --catalog:
     servers that still run with the old one stop by themselves within a minute, and never start with it again.
     """
-    from cryostore.maintenance.rebuild.run import Rebuilt
+    from cryostore.maintenance.rebuild.run import RebuildResult
 
-    outcome = Rebuilt()
+    outcome = RebuildResult()
     follow_progress(_steps(place, outcome, replace=replace))
     output.outcome(asdict(outcome), words(outcome), as_json=as_json)
     return WITH_LOSSES if outcome.losses else DONE
 
 
-def _steps(place: StorePlace, outcome: Rebuilt, *, replace: bool) -> Iterator[Progress]:
+def _steps(place: StorePlace, outcome: RebuildResult, *, replace: bool) -> Iterator[Progress]:
     from cryostore.core.time import wall_clock
-    from cryostore.maintenance.rebuild.rebuild_shared import rebuild_shared
-    from cryostore.maintenance.rebuild.rebuild_store import rebuild_store
+    from cryostore.maintenance.rebuild.directory import rebuild_directory
+    from cryostore.maintenance.rebuild.shared import rebuild_shared
 
     if place.shared is None:
         assert place.data_dir is not None
-        return rebuild_store(place.data_dir, place.open_keyring(), outcome, clock=wall_clock, replace=replace)
+        return rebuild_directory(place.data_dir, place.open_keyring(), outcome, clock=wall_clock, replace=replace)
     if replace:
         raise ConfigurationError("--replace is for data directories", hint="name an empty database with --catalog")
     return rebuild_shared(place.shared, outcome)
 
 
-def words(outcome: Rebuilt) -> str:
+def words(outcome: RebuildResult) -> str:
     """The outcome for people."""
     return output.paragraph(
         (

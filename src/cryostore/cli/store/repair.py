@@ -16,7 +16,7 @@ from cryostore.cli.store.store_place import StorePlace, existing_store, store_op
 from cryostore.core.limits import MIB
 
 if TYPE_CHECKING:
-    from cryostore.maintenance.verification.repair import Repaired
+    from cryostore.maintenance.verification.repair import RepairResult
 
 WITH_ISSUES = 1
 
@@ -31,23 +31,23 @@ def command(place: StorePlace, dry_run: bool, as_json: bool) -> int:
     Deletes nothing but the unfinished ends of packs. Backups, restores and a server may go on meanwhile. Helps only
     with damage that is known: run `cryo scrub` first. May be broken off and repeated.
     """
-    from cryostore.maintenance.verification.repair import Repaired, repair
+    from cryostore.maintenance.verification.repair import RepairResult, repair
 
-    outcome = Repaired()
+    outcome = RepairResult()
     with existing_store(place) as service:
         follow_progress(repair(service.context, outcome, dry_run=dry_run))
     output.outcome(_document(outcome), output.paragraph(_words(outcome, dry_run=dry_run)), as_json=as_json)
     return 0 if outcome.is_done else WITH_ISSUES
 
 
-def _document(outcome: Repaired) -> dict[str, Any]:
+def _document(outcome: RepairResult) -> dict[str, Any]:
     left = [found.kind._asdict() | {"count": found.count, "examples": found.examples} for found in outcome.left]
     counts = {"marked": outcome.marked, "wanted": outcome.wanted, "lost": outcome.lost, "more": outcome.more}
     counts["records"] = outcome.records
     return counts | asdict(outcome.salvaged) | {"left": left, "damage": asdict(outcome.damage)}
 
 
-def _words(outcome: Repaired, *, dry_run: bool) -> Iterator[str]:
+def _words(outcome: RepairResult, *, dry_run: bool) -> Iterator[str]:
     would, done = "would be " if dry_run else "", outcome.salvaged
     yield f"{outcome.wanted} chunks damaged or missing, {outcome.marked} of them found now"
     yield f"{would}saved: {done.chunks_saved} chunks, from other copies"

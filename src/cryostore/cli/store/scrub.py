@@ -20,8 +20,8 @@ from cryostore.core.limits import MIB
 
 if TYPE_CHECKING:
     from cryostore.maintenance.progress import Progress
-    from cryostore.maintenance.verification.damage import Damage
-    from cryostore.maintenance.verification.scrub import Scrubbed
+    from cryostore.maintenance.verification.affected import Affected
+    from cryostore.maintenance.verification.scrub import ScrubResult
     from cryostore.service import Context
 
 WITH_ISSUES = 1
@@ -57,11 +57,11 @@ def command(place: StorePlace, percent: float, seconds_max: float | None, as_jso
     process of a store scrubs at a time: `cryo jobs` says which. What is damaged is healed by the next upload of the
     same bytes: after damage to a recovery point, make another backup of its resource.
     """
-    from cryostore.maintenance.verification.damage import Damage
-    from cryostore.maintenance.verification.scrub import Scrubbed
+    from cryostore.maintenance.verification.affected import Affected
+    from cryostore.maintenance.verification.scrub import ScrubResult
     from cryostore.service import Caller
 
-    outcome, damage = Scrubbed(), Damage()
+    outcome, damage = ScrubResult(), Affected()
     with existing_store(place) as service:
         follow_progress(_steps(service.context, outcome, damage, share=percent / 100, seconds_max=seconds_max))
         files = files_hurt(service.as_caller(Caller(access_key_id="local", root=True)), damage)
@@ -71,14 +71,14 @@ def command(place: StorePlace, percent: float, seconds_max: float | None, as_jso
 
 
 def _steps(
-    context: Context, outcome: Scrubbed, damage: Damage, *, share: float, seconds_max: float | None
+    context: Context, outcome: ScrubResult, damage: Affected, *, share: float, seconds_max: float | None
 ) -> Iterator[Progress]:
-    from cryostore.maintenance.verification.damage import name_damage
+    from cryostore.maintenance.verification.affected import find_affected
     from cryostore.maintenance.verification.scrub import scrub
 
     scrubbing = partial(scrub, context, outcome, share=share, seconds_max=seconds_max)
     yield from _in_turn(scrubbing)
-    found = yield from name_damage(context)
+    found = yield from find_affected(context)
     damage.objects, damage.points, damage.jobs = found.objects, found.points, found.jobs
 
 
@@ -98,7 +98,7 @@ def _in_turn(begin: Callable[[], Iterator[Progress]]) -> Iterator[Progress]:
             return
 
 
-def _words(outcome: Scrubbed) -> Iterator[str]:
+def _words(outcome: ScrubResult) -> Iterator[str]:
     yield f"{outcome.packs} packs verified, {outcome.chunks} chunks, {outcome.read_bytes / MIB:.1f} MiB"
     found = {
         "chunks found damaged": outcome.damaged,

@@ -34,7 +34,7 @@ from cryostore.core.digest import Buffer, sha256
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, ConfigurationError
 from cryostore.core.limits import MIB
 from cryostore.core.time import Clock
-from cryostore.maintenance.migrate.envelopes import Envelopes, Looked
+from cryostore.maintenance.migrate.envelopes import BlobVerdict, Envelopes
 from cryostore.maintenance.migrate.side import Side, Step
 
 WORKERS = 8
@@ -49,7 +49,7 @@ Thing = TypeVar("Thing")
 
 
 @dataclass
-class Carried:
+class BlobCopyResult:
     """What was copied, and what was wrong with it in the source.
 
     `damaged` counts the chunks that are marked as damaged, known or found now; `unjudged` are envelopes whose key the
@@ -98,7 +98,7 @@ class _Put(NamedTuple):
     """A blob that is in the target now."""
 
     note: Note
-    looked: Looked
+    looked: BlobVerdict
 
 
 def wanted_blobs(source: Side) -> Iterator[Wanted]:
@@ -139,10 +139,10 @@ def portions(some: Sequence[Thing], size_of: Callable[[Thing], int]) -> Iterator
     yield portion
 
 
-class Blobs:
+class BlobCopy:
     """The blobs of one migration; counts into `carried`."""
 
-    def __init__(self, source: Side, target: Side, keyring: Keyring, carried: Carried, clock: Clock) -> None:
+    def __init__(self, source: Side, target: Side, keyring: Keyring, carried: BlobCopyResult, clock: Clock) -> None:
         self.carried = carried
         self._source = source
         self._target = target

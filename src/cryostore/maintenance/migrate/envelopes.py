@@ -39,7 +39,7 @@ SALVAGED_BYTES = 4 * KIB
 """How much of a blob is given up where the disk cannot read it."""
 
 
-class Looked(NamedTuple):
+class BlobVerdict(NamedTuple):
     """What a look at a blob found: where damaged chunks lie, how many could not be judged, or what is wrong with it."""
 
     damaged: list[LocatedChunk]
@@ -75,7 +75,7 @@ class Envelopes:
                     raise
         return data
 
-    def look_at_pack(self, pack: NamedPack, data: bytearray) -> Looked:
+    def look_at_pack(self, pack: NamedPack, data: bytearray) -> BlobVerdict:
         """Open every envelope that a row points to. One that does not open is read again, alone, into `data`."""
         damaged: list[LocatedChunk] = []
         unjudged = 0
@@ -93,15 +93,15 @@ class Envelopes:
                         data[row.pack_offset : row.end] = again
             except UnknownFormatError:
                 unjudged += 1
-        return Looked(damaged, unjudged)
+        return BlobVerdict(damaged, unjudged)
 
-    def look_at_missing(self, pack: NamedPack) -> Looked:
+    def look_at_missing(self, pack: NamedPack) -> BlobVerdict:
         """What rows point to in a pack that is not there."""
-        return Looked(
+        return BlobVerdict(
             [LocatedChunk(row.vault_id, row.digest, pack.pack_number, row.pack_offset) for row in self._rows(pack)]
         )
 
-    def look_at_record(self, name: RecordName, data: Buffer) -> Looked:
+    def look_at_record(self, name: RecordName, data: Buffer) -> BlobVerdict:
         """Open a part of a record."""
         held = open_blobs("memory:")
         held.put(name.key, data)
@@ -112,10 +112,10 @@ class Envelopes:
             else:
                 records.get_wrapped(name)
         except (KeyUnavailableError, UnknownFormatError):
-            return Looked([], unjudged=1)
+            return BlobVerdict([], unjudged=1)
         except DamagedDataError as error:
-            return Looked([], flaw=error.message)
-        return Looked([])
+            return BlobVerdict([], flaw=error.message)
+        return BlobVerdict([])
 
     def _rows(self, pack: NamedPack) -> Iterator[PlacedChunk]:
         offset = 0

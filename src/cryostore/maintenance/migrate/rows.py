@@ -24,7 +24,7 @@ from cryostore.catalog.database import Row, Transaction
 from cryostore.catalog.sequences import CountedTo
 from cryostore.catalog.tables import TABLES, Table
 from cryostore.core.errors import DamagedDataError
-from cryostore.maintenance.migrate.mark import TOKEN_BEFORE
+from cryostore.maintenance.migrate.move_mark import TOKEN_BEFORE
 from cryostore.maintenance.migrate.side import Side, Step
 from cryostore.service.opening.identity import IDENTITY
 from cryostore.service.store_keyring import TOKEN_SECRET
@@ -38,7 +38,7 @@ OF_THE_PLACE = frozenset({TOKEN_SECRET, TOKEN_BEFORE, IDENTITY})
 """The secrets that say where a catalog is, and whether it may be opened. They are dealt with by `migrate`."""
 
 
-class Digested(NamedTuple):
+class TableDigest(NamedTuple):
     """How many rows a table has, and the digest of all of them in the order of their keys."""
 
     rows: int
@@ -64,7 +64,7 @@ def copy_rows(source: Side, target: Side, counted: dict[str, int]) -> Iterator[S
             target.write(partial(sequences.count_from, table=table, number=counted[table.name]))
 
 
-def verify_rows(source: Side, target: Side, counted: dict[str, int], found: dict[str, Digested]) -> Iterator[Step]:
+def verify_rows(source: Side, target: Side, counted: dict[str, int], found: dict[str, TableDigest]) -> Iterator[Step]:
     """Count and digest all rows of both, step by step, into `found`. Raises DamagedDataError where they differ."""
     total, done = 2 * count_rows(source), 0
     yield Step("verify rows", done, total)
@@ -77,7 +77,7 @@ def verify_rows(source: Side, target: Side, counted: dict[str, int], found: dict
                 count, done = count + 1, done + 1
                 if not done % ROWS_PER_STEP:
                     yield Step("verify rows", done, total)
-            sides.append(Digested(count, digest.hexdigest()))
+            sides.append(TableDigest(count, digest.hexdigest()))
         if sides[0] != sides[1]:
             raise DamagedDataError(
                 f"table {table.name} is not the same: {sides[0].rows} rows in {source.name},"

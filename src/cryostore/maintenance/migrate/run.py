@@ -28,11 +28,11 @@ from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.ids import NewId
 from cryostore.core.time import Clock
 from cryostore.maintenance.key_rotation import CONTEXTS
-from cryostore.maintenance.migrate.blobs import Blobs, Carried
-from cryostore.maintenance.migrate.gate import admit, complete
-from cryostore.maintenance.migrate.rows import OF_THE_PLACE, Digested, copy_rows, count_rows, verify_rows
+from cryostore.maintenance.migrate.blobs import BlobCopy, BlobCopyResult
+from cryostore.maintenance.migrate.cutover import begin_move, complete_move
+from cryostore.maintenance.migrate.rows import OF_THE_PLACE, TableDigest, copy_rows, count_rows, verify_rows
 from cryostore.maintenance.migrate.side import Side, Step
-from cryostore.maintenance.migrate.verify import BlobCheck, Verified
+from cryostore.maintenance.migrate.verify import BlobCheck, BlobCheckResult
 
 ROWS_PER_PAGE = 200
 DUE_COUNTED_MAX = 1000
@@ -41,7 +41,7 @@ LAST_CHUNK = (2**63 - 1, b"")
 
 
 @dataclass
-class Plan:
+class MigrationPlan:
     """What a move would copy, as the rows of the source tell."""
 
     blobs: int
@@ -50,7 +50,7 @@ class Plan:
 
 
 @dataclass
-class Moved:
+class MigrationResult:
     """What came of a move: what was copied, verified, and was wrong in the source before.
 
     `keys_missing` names what the keyring does not open: it is copied, and cannot be read in either place. `records_due`
@@ -60,9 +60,9 @@ class Moved:
     source: str = ""
     target: str = ""
     done_before: bool = False
-    carried: Carried = field(default_factory=Carried)
-    verified: Verified = field(default_factory=Verified)
-    tables: dict[str, Digested] = field(default_factory=dict)
+    carried: BlobCopyResult = field(default_factory=BlobCopyResult)
+    verified: BlobCheckResult = field(default_factory=BlobCheckResult)
+    tables: dict[str, TableDigest] = field(default_factory=dict)
     keys_missing: list[str] = field(default_factory=list)
     records_due: int = 0
 
@@ -78,7 +78,7 @@ def migrate(
     source: Side,
     target: Side,
     keyring: Keyring,
-    outcome: Moved,
+    outcome: MigrationResult,
     *,
     clock: Clock,
     new_id: NewId,
@@ -91,28 +91,28 @@ def migrate(
     repeated.
     """
     outcome.source, outcome.target = source.name, target.name
-    _require_settled(source)
+    _require_no_open_packs(source)
     _require_alone(source, target)  # before nodes that were forgotten are shut out, and after it
-    move = admit(source, target, keyring, new_id)
+    move = begin_move(source, target, keyring, new_id)
     if move is None:
         outcome.done_before = True
         return
     _require_alone(source, target)
     outcome.keys_missing = _missing_keys(source, keyring)
     outcome.records_due = len(source.read(partial(records.due, limit=DUE_COUNTED_MAX)))
-    yield from Blobs(source, target, keyring, outcome.carried, clock).copy()
+    yield from BlobCopy(source, target, keyring, outcome.carried, clock).copy()
     counted: dict[str, int] = {}
     yield from copy_rows(source, target, counted)
     yield from verify_rows(source, target, counted, outcome.tables)
     yield from BlobCheck(source, target, keyring, outcome.verified, everything=everything).run()
     _require_alone(source, target)
-    complete(source, target, keyring, move)
+    complete_move(source, target, keyring, move)
 
 
-def plan(source: Side) -> Plan:
+def plan(source: Side) -> MigrationPlan:
     """What a move would copy. Changes nothing."""
     rows = {table.name: count_rows(source, [table]) for table in TABLES}
-    return Plan(source.read(store_copy.count_blobs), _chunk_bytes(source), rows)
+    return MigrationPlan(source.read(store_copy.count_blobs), _chunk_bytes(source), rows)
 
 
 def _chunk_bytes(source: Side) -> int:
@@ -122,14 +122,14 @@ def _chunk_bytes(source: Side) -> int:
     return total + source.read(partial(store_copy.chunk_bytes, after=after, until=LAST_CHUNK))
 
 
-def is_settled(source: Side) -> bool:
+def has_no_open_packs(source: Side) -> bool:
     """Whether no pack is open: nobody writes, and whoever died while writing has been cleared up after."""
     open_packs = source.read(packs.open_packs)
     return all(source.stat(pack_key(name)) is None for name in open_packs)  # one that is missing nobody can close
 
 
-def _require_settled(source: Side) -> None:
-    if not is_settled(source):
+def _require_no_open_packs(source: Side) -> None:
+    if not has_no_open_packs(source):
         raise ConfigurationError(f"somebody writes to {source.name}", hint="stop every `cryo serve` and try again")
 
 

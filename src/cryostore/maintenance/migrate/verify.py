@@ -27,7 +27,7 @@ SAMPLED = 50
 
 
 @dataclass
-class Verified:
+class BlobCheckResult:
     """How many blobs were found, and how many of them were read again."""
 
     blobs: int = 0
@@ -46,7 +46,9 @@ class _Asked(NamedTuple):
 class BlobCheck:
     """One look at all blobs of the target; counts into `verified`. With `everything` each is read."""
 
-    def __init__(self, source: Side, target: Side, keyring: Keyring, verified: Verified, *, everything: bool) -> None:
+    def __init__(
+        self, source: Side, target: Side, keyring: Keyring, verified: BlobCheckResult, *, everything: bool
+    ) -> None:
         self.verified = verified
         self._source = source
         self._target = target

@@ -52,7 +52,7 @@ from cryostore.chunks.packs.recovery import make_durable
 from cryostore.chunks.records import Records
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance.progress import Progress
-from cryostore.maintenance.rebuild.recorded import READ_ERRORS, Held, Losses, Recorded
+from cryostore.maintenance.rebuild.record_reader import READ_ERRORS, Losses, RecordReader, StoredRecord
 from cryostore.maintenance.verification.pack_index import Found, sound_envelopes
 from cryostore.service.opening.open import TOKEN_SECRET, new_token_secret
 from cryostore.service.records.format import CommitRecord
@@ -65,7 +65,7 @@ NamedRow = TypeVar("NamedRow", VaultRow, PointRow, JobRow)
 
 
 @dataclass
-class Rebuilt:
+class RebuildResult:
     """What was rebuilt, and in `losses` what could not be."""
 
     vaults: int = 0
@@ -80,14 +80,14 @@ class Rebuild:
     """One rebuilding into an empty, migrated database, counted into `outcome`. Nothing is written anywhere else."""
 
     def __init__(
-        self, database: Database, blobs: BlobStore, keyring: Keyring, outcome: Rebuilt, *, now_ms: int
+        self, database: Database, blobs: BlobStore, keyring: Keyring, outcome: RebuildResult, *, now_ms: int
     ) -> None:
         self.outcome = outcome
         self._database = database
         self._blobs = blobs
         self._keyring = keyring
         self._now_ms = now_ms
-        self._recorded = Recorded(Records(blobs, keyring), self.outcome.losses)
+        self._recorded = RecordReader(Records(blobs, keyring), self.outcome.losses)
         self._keys: dict[bytes, tuple[int, int, DataKey]] = {}
         """By its id, each data key with its number and its vault."""
 
@@ -147,10 +147,10 @@ class Rebuild:
         if not self.outcome.losses:
             self._database.write(records.touch_unseen)
 
-    def _sorted_out(self, commits: list[Held]) -> tuple[list[Held], list[Held]]:
+    def _sorted_out(self, commits: list[StoredRecord]) -> tuple[list[StoredRecord], list[StoredRecord]]:
         """A lineage's commits in order, without those that were taken back, which come second."""
-        valid: list[Held] = []
-        void: list[Held] = []
+        valid: list[StoredRecord] = []
+        void: list[StoredRecord] = []
         from_generation: int | None = None
         for held in reversed(commits):
             if from_generation is not None and held.key.generation > from_generation:
@@ -169,7 +169,7 @@ class Rebuild:
             self._recorded.lose(commits[0].key._replace(generation=from_generation), "the record")
         return valid, void
 
-    def _put_back_commit(self, held: Held) -> None:
+    def _put_back_commit(self, held: StoredRecord) -> None:
         segment = Segment(held.key.number, held.key.generation)
         entries = 0
         previous: int | None = None
@@ -293,28 +293,30 @@ def _forget_first_rows(transaction: Transaction, token_secret: bytes) -> None:
     keys.insert_secret(transaction, TOKEN_SECRET, token_secret)
 
 
-def _put_back_vault(transaction: Transaction, held: Held, vault: VaultRow, data_keys: list[dict[str, Any]]) -> None:
+def _put_back_vault(
+    transaction: Transaction, held: StoredRecord, vault: VaultRow, data_keys: list[dict[str, Any]]
+) -> None:
     vaults.put_back(transaction, vault)
     for key in data_keys:
         keys.put_back_vault_key(transaction, key)
     _put_back_record(transaction, held)
 
 
-def _put_back_store(transaction: Transaction, held: Held, access_keys: list[dict[str, Any]]) -> None:
+def _put_back_store(transaction: Transaction, held: StoredRecord, access_keys: list[dict[str, Any]]) -> None:
     for key in access_keys:
         keys.put_back_access_key(transaction, key)
     _put_back_record(transaction, held)
 
 
 def _put_back_record(
-    transaction: Transaction, held: Held, *, entries: int = 1, gone: bool = False, previous: int | None = None
+    transaction: Transaction, held: StoredRecord, *, entries: int = 1, gone: bool = False, previous: int | None = None
 ) -> None:
     changes = held.number_max + gone  # one that is gone is due
     row = RecordRow(*held.key, changes, held.change, held.parts, entries, int(gone), previous)
     records.insert(transaction, row)
 
 
-def _put_back_unread(transaction: Transaction, held: Held) -> None:
+def _put_back_unread(transaction: Transaction, held: StoredRecord) -> None:
     """Note that there is a record which cannot be used now: it stays, and is not of an unknown commit."""
     records.insert(transaction, RecordRow(*held.key, 0, 0, 0, 0, 0, None))
 

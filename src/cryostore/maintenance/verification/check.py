@@ -15,11 +15,11 @@ from functools import partial
 from cryostore.catalog.queries import damage
 from cryostore.catalog.rows import packs
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError
-from cryostore.maintenance.gc.marking import Marking
 from cryostore.maintenance.progress import Progress
-from cryostore.maintenance.verification import finding
-from cryostore.maintenance.verification.damage import Damage, Naming
-from cryostore.maintenance.verification.finding import Finding, Findings
+from cryostore.maintenance.verification import finding_kinds
+from cryostore.maintenance.verification.affected import Affected, AffectedSearch
+from cryostore.maintenance.verification.damage_marks import DamageMarks
+from cryostore.maintenance.verification.finding_kinds import Finding, Findings
 from cryostore.maintenance.verification.pack_check import PackCheck, PacksSeen
 from cryostore.maintenance.verification.record_check import RecordCheck
 from cryostore.maintenance.verification.reference_check import ReferenceCheck
@@ -32,7 +32,7 @@ PROBLEMS_MAX = 100
 
 
 @dataclass
-class Checked:
+class CheckResult:
     """What was seen and found. Garbage is normal: it waits to be collected.
 
     `marked` chunks were found damaged and not marked before; `not_marked` says why the others could not be.
@@ -41,7 +41,7 @@ class Checked:
     packs: PacksSeen = field(default_factory=PacksSeen)
     objects: int = 0
     findings: list[Finding] = field(default_factory=list)
-    damage: Damage = field(default_factory=Damage)
+    damage: Affected = field(default_factory=Affected)
     marked: int = 0
     not_marked: str = ""
 
@@ -51,49 +51,49 @@ class Checked:
         return all(found.kind.harmless for found in self.findings)
 
 
-def check(context: Context, outcome: Checked, *, data: bool = False) -> Iterator[Progress]:
+def check(context: Context, outcome: CheckResult, *, data: bool = False) -> Iterator[Progress]:
     """Look at all of the store, step by step; with `data` at every byte. Fills `outcome` by the end.
 
     Raises StorageUnavailableError if the catalog cannot be read now.
     """
-    findings, naming = Findings(), Naming(context)
+    findings, naming = Findings(), AffectedSearch(context)
     try:
         yield from _check_catalog(context, findings)
         bad = yield from _check_packs(context, findings, outcome, data=data)
         known = context.database.read(damage.count) - outcome.marked
         if known > 0:
-            findings.add(finding.CHUNK_DAMAGED, "marked by a scrub, a check or a read before", count=known)
+            findings.add(finding_kinds.CHUNK_DAMAGED, "marked by a scrub, a check or a read before", count=known)
         yield from _check_unknown(context, findings)
         yield from RecordCheck(context).check(findings)
         references = ReferenceCheck(context, findings, naming, bad=bad)
         yield from references.run()
         outcome.objects = references.objects
     except DamagedDataError as error:  # the catalog itself cannot be read any further
-        findings.add(finding.CATALOG_DAMAGED, error.message)
+        findings.add(finding_kinds.CATALOG_DAMAGED, error.message)
     outcome.findings = findings.all()
     outcome.damage = naming.result()
 
 
 def _check_packs(
-    context: Context, findings: Findings, outcome: Checked, *, data: bool
+    context: Context, findings: Findings, outcome: CheckResult, *, data: bool
 ) -> Generator[Progress, None, set[tuple[int, bytes]]]:
     """Look at the packs, and mark what is damaged. Returns the first of the chunks that could not be marked."""
-    marking = Marking(context)
-    pack_check = PackCheck(context, findings, marking.add, marking.add_sound, data=data)
+    marks = DamageMarks(context)
+    pack_check = PackCheck(context, findings, marks.add, marks.add_sound, data=data)
     outcome.packs = pack_check.seen
     for step in pack_check.run():
-        marking.settle_if_due()
+        marks.flush_if_due()
         yield step
-    marking.settle()
+    marks.flush()
     pack_check.say_missing_keys()
-    outcome.marked, outcome.not_marked = marking.marked, marking.problem
-    return marking.left
+    outcome.marked, outcome.not_marked = marks.marked, marks.problem
+    return marks.left
 
 
 def _check_catalog(context: Context, findings: Findings) -> Iterator[Progress]:
     yield Progress("catalog", 0)
     for problem in context.database.read(lambda transaction: transaction.problems(PROBLEMS_MAX)):
-        findings.add(finding.CATALOG_DAMAGED, problem)
+        findings.add(finding_kinds.CATALOG_DAMAGED, problem)
 
 
 def unknown_packs(context: Context) -> Iterator[Progress | str]:
@@ -124,6 +124,6 @@ def _check_unknown(context: Context, findings: Findings) -> Iterator[Progress]:
                 names.append(step)
         for name in names:
             if _is_unknown(context, name):  # its writer may just have recorded it, and a collection removed it
-                findings.add(finding.PACK_UNKNOWN, f"pack {name}, {context.store.pack_bytes(name) or 0} bytes")
+                findings.add(finding_kinds.PACK_UNKNOWN, f"pack {name}, {context.store.pack_bytes(name) or 0} bytes")
     except StorageUnavailableError as error:
-        findings.add(finding.UNREADABLE, error.message)
+        findings.add(finding_kinds.UNREADABLE, error.message)

@@ -20,8 +20,8 @@ from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header
 from cryostore.chunks.packs.reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, Placed
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.maintenance.progress import Progress
-from cryostore.maintenance.verification import finding
-from cryostore.maintenance.verification.finding import Findings
+from cryostore.maintenance.verification import finding_kinds
+from cryostore.maintenance.verification.finding_kinds import Findings
 from cryostore.maintenance.verification.opened_keys import OpenedKeys
 from cryostore.service import Context
 
@@ -87,7 +87,7 @@ class PackCheck:
             yield from self._check_missing(pack)
             return
         except StorageUnavailableError as error:
-            self._findings.add(finding.UNREADABLE, error.message)
+            self._findings.add(finding_kinds.UNREADABLE, error.message)
             return
         yield from self._compare(pack, reader)
         self._check_tail(pack, owned=owned)
@@ -96,16 +96,16 @@ class PackCheck:
         try:
             name = decode_header(bytes(reader.range(0, PACK_HEADER_BYTES)))
         except DamagedDataError as error:
-            self._findings.add(finding.PACK_HEADER, f"pack {pack.name}: {error.message}")
+            self._findings.add(finding_kinds.PACK_HEADER, f"pack {pack.name}: {error.message}")
         else:
             if name != pack.name:
-                self._findings.add(finding.PACK_HEADER, f"pack {pack.name} says that it is {name}")
+                self._findings.add(finding_kinds.PACK_HEADER, f"pack {pack.name} says that it is {name}")
 
     def _check_size(self, pack: PackRow, reader: PackReader) -> None:
         if self._context.store.packs_grow or pack.size_bytes in (None, reader.size):
             return
         words = f"pack {pack.name} had {pack.size_bytes} bytes and has {reader.size}"
-        self._findings.add(finding.PACK_SIZE, words)
+        self._findings.add(finding_kinds.PACK_SIZE, words)
 
     def _check_missing(self, pack: PackRow) -> Iterator[Progress]:
         lost = 0
@@ -113,7 +113,7 @@ class PackCheck:
             lost += self._is_bad(pack, row, said=False)
             yield Progress("packs", self.seen.packs)
         if lost:  # else nothing was in it, or all has sound copies: collections forget it
-            self._findings.add(finding.PACK_MISSING, f"pack {pack.name} with {lost} chunks")
+            self._findings.add(finding_kinds.PACK_MISSING, f"pack {pack.name} with {lost} chunks")
 
     def _rows(self, pack: PackRow) -> Iterator[PlacedChunk]:
         offset = 0
@@ -141,7 +141,7 @@ class PackCheck:
         except (BlobNotFoundError, DamagedDataError):
             return  # deleted, or cut meanwhile
         except StorageUnavailableError as error:
-            self._findings.add(finding.UNREADABLE, error.message)
+            self._findings.add(finding_kinds.UNREADABLE, error.message)
         self.seen.garbage += walk.passed
         self.seen.garbage_bytes += walk.passed_bytes
 
@@ -161,20 +161,20 @@ class PackCheck:
     def _is_bad(self, pack: PackRow, row: PlacedChunk, *, said: bool = True) -> bool:
         """Look a second time, at this place alone; tell of it if the row still points there in vain."""
         error: DamagedDataError | None = None
-        kind = finding.CHUNK_DAMAGED
+        kind = finding_kinds.CHUNK_DAMAGED
         try:
             self._look_again(pack, row)
         except UnknownFormatError as unknown:
-            self._findings.add(finding.PACK_HEADER, f"pack {pack.name} at {row.pack_offset}: {unknown.message}")
+            self._findings.add(finding_kinds.PACK_HEADER, f"pack {pack.name} at {row.pack_offset}: {unknown.message}")
             return False
         except _MisplacedError as misplaced:
-            error, kind = misplaced, finding.CHUNK_MISPLACED
+            error, kind = misplaced, finding_kinds.CHUNK_MISPLACED
         except DamagedDataError as damaged:
             error = damaged
         except BlobNotFoundError:
             error = DamagedDataError("the pack is missing")
         except StorageUnavailableError as failure:
-            self._findings.add(finding.UNREADABLE, f"pack {pack.name} at {row.pack_offset}: {failure.message}")
+            self._findings.add(finding_kinds.UNREADABLE, f"pack {pack.name} at {row.pack_offset}: {failure.message}")
             return False
         place = LocatedChunk(row.vault_id, row.digest, pack.pack_number, row.pack_offset)
         if error is None or not self._context.database.read(partial(damage.stands, chunk=place)):
@@ -203,16 +203,16 @@ class PackCheck:
         except (BlobNotFoundError, DamagedDataError):
             return
         except StorageUnavailableError as error:
-            self._findings.add(finding.UNREADABLE, error.message)
+            self._findings.add(finding_kinds.UNREADABLE, error.message)
             return
         if size:
-            self._findings.add(finding.TORN_TAIL, f"pack {pack.name}, {size} bytes")
+            self._findings.add(finding_kinds.TORN_TAIL, f"pack {pack.name}, {size} bytes")
 
     def say_missing_keys(self) -> None:
         """Tell of the keys that could not be had."""
         for number, reason in self._keys.missing.items():
             if self._context.database.read(partial(keys.is_vault_key_used, key_number=number)):
-                self._findings.add(finding.NO_KEY, f"data key {number}: {reason}")
+                self._findings.add(finding_kinds.NO_KEY, f"data key {number}: {reason}")
 
 
 def _is_meant(header: Header, row: PlacedChunk, key: DataKey | None) -> bool:

@@ -15,8 +15,8 @@ from cryostore.catalog.rows.records import COMMIT, STORE, VAULT, RecordKey, Reco
 from cryostore.chunks.records import RecordName
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavailableError, StorageUnavailableError
 from cryostore.maintenance.progress import Progress
-from cryostore.maintenance.verification import finding
-from cryostore.maintenance.verification.finding import Findings
+from cryostore.maintenance.verification import finding_kinds
+from cryostore.maintenance.verification.finding_kinds import Findings
 from cryostore.maintenance.verification.opened_keys import OpenedKeys
 from cryostore.service import Context
 from cryostore.service.records.format import CommitRecord, StoreRecord, VaultRecord, decode
@@ -40,12 +40,12 @@ class RecordCheck:
             yield Progress("records", done)
             problem = self._problem(row)
             if problem is not None and self._find(row.key) == row:  # else it was written anew, or is no more
-                findings.add(finding.RECORD_DAMAGED, f"{_words(row.key)}: {problem}")
+                findings.add(finding_kinds.RECORD_DAMAGED, f"{_words(row.key)}: {problem}")
         unknown = set(find_unknown_commits(self._context.database, self._context.records))
         if unknown:
-            findings.add(finding.COMMIT_UNKNOWN, unknown_commits_message(len(unknown)), count=0)
+            findings.add(finding_kinds.COMMIT_UNKNOWN, unknown_commits_message(len(unknown)), count=0)
         for key in sorted(unknown):
-            findings.add(finding.COMMIT_UNKNOWN, _words(key))
+            findings.add(finding_kinds.COMMIT_UNKNOWN, _words(key))
         for name in self._context.records.names():
             # A record is removed before its row: one that is still there without a row is nobody's.
             if (
@@ -54,7 +54,7 @@ class RecordCheck:
                 and self._find(RecordKey(*name[:3])) is None
                 and self._context.records.has(name)
             ):
-                findings.add(finding.RECORD_UNKNOWN, _words(RecordKey(*name[:3])))
+                findings.add(finding_kinds.RECORD_UNKNOWN, _words(RecordKey(*name[:3])))
 
     def write_anew(self, *, dry_run: bool) -> Iterator[RecordKey]:
         """Write each record that is not whole anew from the catalog, and tell whose it is. Raises as `record` does."""

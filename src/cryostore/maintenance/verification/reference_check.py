@@ -17,11 +17,11 @@ from cryostore.catalog.rows import chunk_lists, objects
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.catalog.rows.objects import ObjectRow
 from cryostore.core.errors import DamagedDataError
-from cryostore.maintenance.gc.mark import OBJECTS_PER_PAGE, ROWS_PER_PAGE
+from cryostore.maintenance.garbage_collection.mark import OBJECTS_PER_PAGE, ROWS_PER_PAGE
 from cryostore.maintenance.progress import Progress
-from cryostore.maintenance.verification import finding
-from cryostore.maintenance.verification.damage import Naming, packed_parts
-from cryostore.maintenance.verification.finding import Findings
+from cryostore.maintenance.verification import finding_kinds
+from cryostore.maintenance.verification.affected import AffectedSearch, packed_parts
+from cryostore.maintenance.verification.finding_kinds import Findings
 from cryostore.service import Context
 
 Chunk = tuple[int, bytes]
@@ -39,7 +39,7 @@ class ReferenceCheck:
         self,
         context: Context,
         findings: Findings,
-        naming: Naming,
+        naming: AffectedSearch,
         on_missing: Callable[[Chunk], None] = lambda _: None,
         *,
         bad: Container[Chunk] = frozenset(),
@@ -78,7 +78,9 @@ class ReferenceCheck:
             still = partial(_is_upload_chunk_missing, vault_id=vault_id, after=after, row=row)
             is_hurt = self._context.database.read(still)
             if is_hurt:
-                self._findings.add(finding.CHUNK_MISSING, f"upload {row.upload_number} needs chunk {row.digest.hex()}")
+                self._findings.add(
+                    finding_kinds.CHUNK_MISSING, f"upload {row.upload_number} needs chunk {row.digest.hex()}"
+                )
                 self._on_missing((vault_id, row.digest))
         if is_hurt:
             self._naming.add_upload(row.upload_number)
@@ -122,7 +124,7 @@ class ReferenceCheck:
                 partial(_still_missing, vault_id=vault_id, object_id=row.object_id, digests=missing)
             )
         for digest in missing:
-            self._findings.add(finding.CHUNK_MISSING, f"object {row.object_id} needs chunk {digest.hex()}")
+            self._findings.add(finding_kinds.CHUNK_MISSING, f"object {row.object_id} needs chunk {digest.hex()}")
             self._on_missing((vault_id, digest))
         if any(lengths[digest] not in (None, state.length) for digest, state in states.items()):
             self._say(row, "a chunk is not as long as the list says")
@@ -138,12 +140,12 @@ class ReferenceCheck:
         if problem := tally.problem(found):
             self._say(row, problem)
         elif tally.summary != found.summary:
-            self._findings.add(finding.SUMMARY_DIFFERS, f"object {row.object_id}")
+            self._findings.add(finding_kinds.SUMMARY_DIFFERS, f"object {row.object_id}")
 
     def _say(self, row: ObjectReferences, problem: str) -> None:
         """Tell of a list, if its object is still there."""
         if self._context.database.read(partial(affected.version, object_id=row.object_id)) is not None:
-            self._findings.add(finding.LIST_DAMAGED, f"object {row.object_id}: {problem}")
+            self._findings.add(finding_kinds.LIST_DAMAGED, f"object {row.object_id}: {problem}")
 
 
 class _Tally:

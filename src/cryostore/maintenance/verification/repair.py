@@ -18,16 +18,16 @@ from functools import partial
 
 from cryostore.catalog.queries import damage
 from cryostore.catalog.queries.damage import LocatedChunk
-from cryostore.maintenance.gc.mark import ROWS_PER_PAGE, START
-from cryostore.maintenance.gc.marking import Marking
+from cryostore.maintenance.garbage_collection.mark import ROWS_PER_PAGE, START
 from cryostore.maintenance.progress import Progress
-from cryostore.maintenance.verification import finding
-from cryostore.maintenance.verification.damage import Damage, Naming
-from cryostore.maintenance.verification.finding import Finding, Findings
+from cryostore.maintenance.verification import finding_kinds
+from cryostore.maintenance.verification.affected import Affected, AffectedSearch
+from cryostore.maintenance.verification.damage_marks import DamageMarks
+from cryostore.maintenance.verification.finding_kinds import Finding, Findings
 from cryostore.maintenance.verification.pack_check import PackCheck
 from cryostore.maintenance.verification.record_check import RecordCheck
 from cryostore.maintenance.verification.reference_check import ReferenceCheck
-from cryostore.maintenance.verification.salvage import Salvage, Salvaged
+from cryostore.maintenance.verification.salvage import Salvage, SalvageResult
 from cryostore.service import Context
 
 WANTED_MAX = 500_000
@@ -35,7 +35,7 @@ WANTED_MAX = 500_000
 
 
 @dataclass
-class Repaired:
+class RepairResult:
     """What was wrong, and what became of it; in a dry run, what would.
 
     `marked` rows were found to point to nothing of theirs. Of the `wanted` chunks, so many are still `lost`; `more`
@@ -48,9 +48,9 @@ class Repaired:
     lost: int = 0
     more: bool = False
     records: int = 0
-    salvaged: Salvaged = field(default_factory=Salvaged)
+    salvaged: SalvageResult = field(default_factory=SalvageResult)
     left: list[Finding] = field(default_factory=list)
-    damage: Damage = field(default_factory=Damage)
+    damage: Affected = field(default_factory=Affected)
 
     @property
     def is_done(self) -> bool:
@@ -58,14 +58,14 @@ class Repaired:
         return not (self.lost or self.more or any(not found.kind.harmless for found in self.left))
 
 
-def repair(context: Context, outcome: Repaired, *, dry_run: bool = False) -> Iterator[Progress]:
+def repair(context: Context, outcome: RepairResult, *, dry_run: bool = False) -> Iterator[Progress]:
     """Repair the store, step by step, and fill `outcome`. Raises StorageUnavailableError."""
     wanted: set[tuple[int, bytes]] = set()
     left, seen = Findings(), Findings()
     yield from _mark(context, outcome, seen, wanted, dry_run=dry_run)
     yield from _want_marked(context, wanted)
-    yield from ReferenceCheck(context, seen, Naming(context), wanted.add).run()
-    left.take(seen, finding.LIST_DAMAGED, finding.NO_KEY, finding.UNREADABLE)
+    yield from ReferenceCheck(context, seen, AffectedSearch(context), wanted.add).run()
+    left.take(seen, finding_kinds.LIST_DAMAGED, finding_kinds.NO_KEY, finding_kinds.UNREADABLE)
     outcome.more = len(wanted) > WANTED_MAX
     while len(wanted) > WANTED_MAX:
         wanted.pop()
@@ -75,12 +75,12 @@ def repair(context: Context, outcome: Repaired, *, dry_run: bool = False) -> Ite
     yield from salvage.run()
     outcome.lost = len(wanted)
     if outcome.lost or outcome.more:
-        left.take(seen, finding.PACK_MISSING)
-    naming = Naming(context)
+        left.take(seen, finding_kinds.PACK_MISSING)
+    naming = AffectedSearch(context)
     if wanted:
         lost = Findings()
         yield from ReferenceCheck(context, lost, naming, bad=wanted).run()
-        left.take(lost, finding.CHUNK_MISSING)
+        left.take(lost, finding_kinds.CHUNK_MISSING)
     for _ in RecordCheck(context).write_anew(dry_run=dry_run):
         outcome.records += 1
         yield Progress("records", outcome.records)
@@ -89,25 +89,25 @@ def repair(context: Context, outcome: Repaired, *, dry_run: bool = False) -> Ite
 
 
 def _mark(
-    context: Context, outcome: Repaired, seen: Findings, wanted: set[tuple[int, bytes]], *, dry_run: bool
+    context: Context, outcome: RepairResult, seen: Findings, wanted: set[tuple[int, bytes]], *, dry_run: bool
 ) -> Iterator[Progress]:
     """Mark the rows that point to no envelope of theirs; a dry run wants their chunks all the same."""
-    marking = Marking(context)
+    marks = DamageMarks(context)
 
     def on_bad(place: LocatedChunk) -> None:
         if dry_run:
             outcome.marked += 1
             wanted.add((place.vault_id, place.digest))
         else:
-            marking.add(place)
+            marks.add(place)
 
     pack_check = PackCheck(context, seen, on_bad)
     for step in pack_check.run():
-        marking.settle_if_due()
+        marks.flush_if_due()
         yield step
-    marking.settle()
-    outcome.marked += marking.marked
-    wanted.update(marking.left)
+    marks.flush()
+    outcome.marked += marks.marked
+    wanted.update(marks.left)
     pack_check.say_missing_keys()
 
 

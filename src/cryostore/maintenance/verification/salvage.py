@@ -37,8 +37,8 @@ from cryostore.chunks.store import Location
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import MIB
 from cryostore.maintenance.progress import Progress
-from cryostore.maintenance.verification import finding
-from cryostore.maintenance.verification.finding import Findings
+from cryostore.maintenance.verification import finding_kinds
+from cryostore.maintenance.verification.finding_kinds import Findings
 from cryostore.maintenance.verification.opened_keys import OpenedKeys, OwnedKey
 from cryostore.maintenance.verification.pack_index import Found, open_placed
 from cryostore.service import Context
@@ -51,7 +51,7 @@ ATTEMPTS_MAX = 3
 
 
 @dataclass
-class Salvaged:
+class SalvageResult:
     """What was done, or in a dry run would be: chunks that have a sound row again, packs and chunks taken up."""
 
     chunks_saved: int = 0
@@ -80,7 +80,7 @@ class Salvage:
     def __init__(
         self, context: Context, findings: Findings, wanted: set[tuple[int, bytes]], *, dry_run: bool = False
     ) -> None:
-        self.outcome = Salvaged()
+        self.outcome = SalvageResult()
         self._context = context
         self._findings = findings
         self._wanted = wanted
@@ -97,7 +97,7 @@ class Salvage:
             except (BlobNotFoundError, DamagedDataError):
                 pass  # collected or cut meanwhile
             except StorageUnavailableError as error:
-                self._findings.add(finding.UNREADABLE, f"pack {name}: {error.message}")
+                self._findings.add(finding_kinds.UNREADABLE, f"pack {name}: {error.message}")
 
     def _search(self, name: str) -> Iterator[None]:
         store = self._context.store
@@ -191,7 +191,7 @@ class Salvage:
     def _adopt(self, name: str) -> Iterator[None]:
         """Give a pack its row, and the chunks in it theirs."""
         if (why := self._why_left(name)) is not None:
-            self._findings.add(finding.PACK_UNKNOWN, f"pack {name} is left alone: {why}")
+            self._findings.add(finding_kinds.PACK_UNKNOWN, f"pack {name} is left alone: {why}")
             yield from self._copy(name)
             return
         self._cut_tail(name, 0)
@@ -208,7 +208,7 @@ class Salvage:
                         break  # it was emptied and collected; what it still has, nobody needs
                 self.outcome.packs_adopted += 1
                 return
-        self._findings.add(finding.PACK_UNKNOWN, f"pack {name} is left alone: collections began meanwhile")
+        self._findings.add(finding_kinds.PACK_UNKNOWN, f"pack {name} is left alone: collections began meanwhile")
 
     def _why_left(self, name: str) -> str | None:
         """Why a pack is not to be known to the catalog; None if it may be."""

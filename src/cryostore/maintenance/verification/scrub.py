@@ -37,8 +37,8 @@ from cryostore.chunks.packs.reader import PackReader
 from cryostore.chunks.store import Location
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import MIB
-from cryostore.maintenance import stamps
 from cryostore.maintenance.claims import SCRUB, Claim, claimed
+from cryostore.maintenance.clock_correction import correct_future_timestamps
 from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.verification.opened_keys import OpenedKeys
 from cryostore.service import Context
@@ -50,7 +50,7 @@ START = (-1, 0)
 
 
 @dataclass
-class Scrubbed:
+class ScrubResult:
     """What a scrub read and found.
 
     `damaged` chunks were found so now, `damaged_before` were known to be; `sound_again` were, and proved sound.
@@ -85,7 +85,7 @@ class Verdict(Enum):
 
 def scrub(
     context: Context,
-    outcome: Scrubbed,
+    outcome: ScrubResult,
     *,
     share: float = 1.0,
     seconds_max: float | None = None,
@@ -107,7 +107,7 @@ def scrub(
 
 
 def _scrub(
-    context: Context, outcome: Scrubbed, before_ms: int, *, share: float, seconds_max: float | None
+    context: Context, outcome: ScrubResult, before_ms: int, *, share: float, seconds_max: float | None
 ) -> Generator[Progress, None, None]:
     end = None if seconds_max is None else time.monotonic() + seconds_max
     total = context.database.read(partial(packs.count, verified_before_ms=before_ms))
@@ -121,14 +121,14 @@ def _scrub(
         yield Progress("scrub", done + 1, total)
 
 
-class Pass(NamedTuple):
+class ScrubPass(NamedTuple):
     """A pass of the servers, and how far it is: packs last verified before a moment, behind one by that and number."""
 
     before_ms: int
     after: tuple[int, int] = START
 
     @classmethod
-    def of_place(cls, place: str) -> Pass | None:
+    def of_place(cls, place: str) -> ScrubPass | None:
         """The pass that a claim's `place` tells of; None if it tells of none."""
         numbers = [int(word) for word in place.split()]
         return cls(numbers[0], (numbers[1], numbers[2])) if len(numbers) == 3 else None
@@ -139,7 +139,7 @@ class Pass(NamedTuple):
         return f"{self.before_ms} {self.after[0]} {self.after[1]}"
 
 
-def go_on(context: Context, outcome: Scrubbed, *, before_ms: int, seconds: float) -> bool:
+def continue_pass(context: Context, outcome: ScrubResult, *, before_ms: int, seconds: float) -> bool:
     """Go on with the servers' pass for about so long; answers whether it came to its end. Raises as `scrub` does.
 
     Begins one over the packs that were last verified before `before_ms`, if none is under way. One pack at least is
@@ -148,9 +148,9 @@ def go_on(context: Context, outcome: Scrubbed, *, before_ms: int, seconds: float
     end = time.monotonic() + seconds
     with claimed(context, SCRUB) as claim:
         _correct_stamps(claim)
-        here = Pass.of_place(claim.place)
+        here = ScrubPass.of_place(claim.place)
         if here is None or here.before_ms > context.clock():  # begun by a clock that was ahead: it would not end
-            here = Pass(before_ms)
+            here = ScrubPass(before_ms)
         claim.place, claim.finishes = here.place, False
         for _ in claim.saying(_portion(claim, outcome, here)):
             if time.monotonic() >= end:
@@ -162,10 +162,10 @@ def go_on(context: Context, outcome: Scrubbed, *, before_ms: int, seconds: float
 def _correct_stamps(claim: Claim) -> None:
     """Let a pack that was verified in the future count as one that was not."""
     with claim.context.reserve.spending():
-        stamps.correct_future(claim.context)
+        correct_future_timestamps(claim.context)
 
 
-def _portion(claim: Claim, outcome: Scrubbed, here: Pass) -> Generator[Progress, None, None]:
+def _portion(claim: Claim, outcome: ScrubResult, here: ScrubPass) -> Generator[Progress, None, None]:
     """The rest of a pass; a step is a pack."""
     keys = OpenedKeys(claim.context)
     for done, pack in enumerate(_least_verified(claim.context, here.before_ms, here.after)):
@@ -185,7 +185,7 @@ def _least_verified(context: Context, before_ms: int, after: tuple[int, int]) ->
         after = (rows[-1].verified_ms, rows[-1].pack_number)
 
 
-def _verify(context: Context, outcome: Scrubbed, keys: OpenedKeys, pack: VerifiedPack) -> Iterator[None]:
+def _verify(context: Context, outcome: ScrubResult, keys: OpenedKeys, pack: VerifiedPack) -> Iterator[None]:
     """Read a pack as far as rows point into it."""
     reader = _reader(context, pack.name)
     complete = isinstance(reader, PackReader)
@@ -194,7 +194,7 @@ def _verify(context: Context, outcome: Scrubbed, keys: OpenedKeys, pack: Verifie
     while found_rows := context.database.read(partial(page, from_offset=offset)):
         rows = _first(found_rows)
         verdicts = [(row, _judge(context, keys, pack.name, reader, row)) for row in rows]
-        found = _settle(context, outcome, pack.pack_number, verdicts)
+        found = _record_verdicts(context, outcome, pack.pack_number, verdicts)
         outcome.packs_missing += missing and found
         missing = missing and not found
         complete = complete and not any(verdict in (Verdict.NO_KEY, Verdict.UNREADABLE) for _, verdict in verdicts)
@@ -255,7 +255,7 @@ def _judge_again(context: Context, location: Location, key: DataKey, row: Placed
     return Verdict.SOUND
 
 
-class _Settled(NamedTuple):
+class _RecordedVerdicts(NamedTuple):
     """What of the verdicts on some chunks still stands."""
 
     marked: int
@@ -265,8 +265,8 @@ class _Settled(NamedTuple):
     unreadable: int
 
 
-def _settle(
-    context: Context, outcome: Scrubbed, pack_number: int, verdicts: Sequence[tuple[PlacedChunk, Verdict]]
+def _record_verdicts(
+    context: Context, outcome: ScrubResult, pack_number: int, verdicts: Sequence[tuple[PlacedChunk, Verdict]]
 ) -> bool:
     """Write down what was found, if it still is so, and count it; answers whether anything is damaged."""
     now_ms = context.clock()
@@ -280,7 +280,7 @@ def _settle(
     if not places:
         return False
 
-    def work(transaction: Transaction) -> _Settled:
+    def work(transaction: Transaction) -> _RecordedVerdicts:
         standing = [(place, verdict) for place, verdict in places if damage.stands(transaction, place)]
         bad = [place for place, verdict in standing if verdict is Verdict.DAMAGED]
         marked = sum(damage.mark(transaction, place, now_ms=now_ms) for place in bad)
@@ -288,7 +288,7 @@ def _settle(
         no_key, unreadable = (
             sum(verdict is kind for _, verdict in standing) for kind in (Verdict.NO_KEY, Verdict.UNREADABLE)
         )
-        return _Settled(marked, len(bad) - marked, cleared, no_key, unreadable)
+        return _RecordedVerdicts(marked, len(bad) - marked, cleared, no_key, unreadable)
 
     with context.reserve.spending():
         settled = context.database.write(work)
@@ -300,9 +300,9 @@ def _settle(
     return bool(settled.marked or settled.known)
 
 
-def scrub_all(context: Context) -> Scrubbed:
+def scrub_all(context: Context) -> ScrubResult:
     """Verify every pack."""
-    outcome = Scrubbed()
+    outcome = ScrubResult()
     for _ in scrub(context, outcome):
         pass
     return outcome

@@ -96,6 +96,12 @@ def write_due_records(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
     return done < limit
 
 
+def write_all_due_records(context: Context, *, limit: int = DUE_PER_ROUND) -> None:
+    """Write every record that is due, `limit` records at a time. Raises as `write_due_records` does."""
+    while not write_due_records(context, limit=limit):
+        pass
+
+
 def write_commit_record(context: Context, row: RecordRow, point: PointRow, job: JobRow, view: View) -> None:
     """Write the record of a commit whose transaction got `row` and wrote `point` and `job`.
 

@@ -1,0 +1,263 @@
+"""Compaction: what is left in packs of mostly garbage moves to new packs, and small packs are merged.
+
+The rules: `gc`, where rule 7 is this module. An envelope is copied as it is, once it has proved to be readable; one
+that is not stays where it is, and with it its pack.
+
+Packs that grow are emptied one by one, since what is appended meets in one pack anyway. Where a pack is put whole, one
+batch of envelopes is one pack: batches then go across packs, or small ones would be copied to small ones for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.rows import chunks, packs
+from cryostore.catalog.rows.chunks import PackedChunk
+from cryostore.chunks.packs.immutable import WHOLE_BYTES_MIN
+from cryostore.chunks.store import Location
+from cryostore.core.errors import DamagedDataError, KeyUnavailableError, StorageFullError
+from cryostore.core.limits import KIB, MIB
+from cryostore.maintenance.garbage_collection.pack_removal import PACKS_PER_BATCH, close_one, give_back, sizes
+from cryostore.maintenance.garbage_collection.run import CollectionRun
+from cryostore.maintenance.progress import Progress
+
+CHUNKS_PER_BATCH = 500
+BYTES_PER_BATCH = 16 * MIB
+CATALOG_BYTES = 128 * KIB
+"""What recording the moved chunks of one batch takes about."""
+GARBAGE_PER_LIVE = 16
+"""Garbage up to one byte in so many live ones is left where it is."""
+WORTH_PER_PACK = 16
+"""Garbage of less than this part of a pack, in the whole store, is left where it is."""
+WHOLE_BYTES_TARGET = 2 * WHOLE_BYTES_MIN
+"""Packs that do not grow are merged if they have less than half of this: more is worth an object of its own."""
+
+
+class PackUse(NamedTuple):
+    """A pack and how much of it is in use."""
+
+    pack_number: int
+    name: str
+    size_bytes: int
+    live_bytes: int
+
+    @property
+    def garbage_bytes(self) -> int:
+        """What compacting the pack would free."""
+        return self.size_bytes - self.live_bytes
+
+
+def compact(run: CollectionRun, live_bytes: dict[int, int]) -> Generator[Progress, None, None]:
+    """Empty the packs that pay. `live_bytes` says how much of each pack rows point to."""
+    uses = list(_uses(run, live_bytes))
+    yield Progress("measure", len(uses))
+    reserve = run.context.reserve
+    free_bytes = reserve.free_bytes if reserve.has_disk else None
+    target = run.context.settings.pack_bytes_target
+    grow = run.context.store.packs_grow
+    merged_bytes_min = target if grow else min(target, WHOLE_BYTES_TARGET)
+    choose = partial(worthwhile, pack_bytes_target=target, merged_bytes_min=merged_bytes_min, free_bytes=free_bytes)
+    chosen = choose(uses) if grow else (yield from _there(run, uses, choose))
+    if run.dry_run:
+        run.outcome.packs_compacted = len(chosen)
+        run.outcome.moved_bytes = sum(pack.live_bytes for pack in chosen)
+        return
+    yield from _empty_each(run, chosen) if grow else _merge(run, chosen)
+
+
+def _there(
+    run: CollectionRun, uses: Sequence[PackUse], choose: Callable[[Sequence[PackUse]], list[PackUse]]
+) -> Generator[Progress, None, list[PackUse]]:
+    """Choose among the packs that exist: a row states the size of its pack even if the pack is missing.
+
+    Otherwise each run would choose the missing packs, and others with them. Asks once for each pack.
+    """
+    asked: set[int] = set()
+    chosen = choose(uses)
+    while unasked := [use for use in chosen if use.pack_number not in asked]:
+        missing: set[int] = set()
+        for first in range(0, len(unasked), PACKS_PER_BATCH):
+            batch = unasked[first : first + PACKS_PER_BATCH]
+            sizes_now = run.context.store.pack_sizes([use.name for use in batch])
+            missing.update(use.pack_number for use, size in zip(batch, sizes_now, strict=True) if size is None)
+            yield Progress("choose", len(asked) + first + len(batch))
+        asked.update(use.pack_number for use in unasked)
+        if not missing:
+            break
+        uses = [use for use in uses if use.pack_number not in missing]
+        chosen = choose(uses)
+    return chosen
+
+
+def _empty_each(run: CollectionRun, chosen: Sequence[PackUse]) -> Iterator[Progress]:
+    """Empty packs one by one, into those that this process appends to."""
+    for pack in chosen:
+        run.context.store.roll(pack.name)  # all of them first: none is to be filled with what another one held
+    # What needs least room goes first. Without a quarantine each pack leaves more room to the next than it needed.
+    for done, pack in enumerate(sorted(chosen, key=lambda pack: pack.live_bytes)):
+        yield Progress("compact", done, len(chosen))
+        if not _is_closed(run, pack):
+            continue
+        if not _has_room(run, pack):
+            run.outcome.packs_skipped += 1
+            continue
+        try:
+            for _ in _empty(run, pack):
+                yield Progress("compact", done, len(chosen))
+        except StorageFullError:
+            run.outcome.packs_skipped += 1
+            continue  # what was moved is moved; a later run does the rest
+        run.outcome.packs_compacted += 1
+        if not run.quarantine_ms:
+            yield from give_back(run, pack.name)
+
+
+def _merge(run: CollectionRun, chosen: Sequence[PackUse]) -> Iterator[Progress]:
+    """Empty packs together, into new ones that are put whole."""
+    batch: list[tuple[PackUse, PackedChunk]] = []
+    size = 0
+    try:
+        for done, pack in enumerate(chosen):
+            for chunk in _chunks(run, pack):
+                if batch and (size + chunk.sealed_length > BYTES_PER_BATCH or len(batch) == CHUNKS_PER_BATCH):
+                    _move(run, batch)
+                    batch, size = [], 0
+                    yield Progress("compact", done, len(chosen))
+                batch.append((pack, chunk))
+                size += chunk.sealed_length
+        _move(run, batch)
+    except StorageFullError:
+        run.outcome.packs_skipped += 1
+        return  # what was moved is moved; a later run does the rest
+    run.outcome.packs_compacted += len(chosen)
+
+
+def _chunks(run: CollectionRun, pack: PackUse) -> Iterator[PackedChunk]:
+    """All that rows point to in a closed pack."""
+    offset = 0
+    while _is_closed(run, pack) and (
+        found := run.read(
+            partial(chunks.sound_in_pack, pack_number=pack.pack_number, from_offset=offset, limit=CHUNKS_PER_BATCH)
+        )
+    ):
+        yield from found
+        offset = found[-1].pack_offset + 1
+
+
+def _has_room(run: CollectionRun, pack: PackUse) -> bool:
+    """Whether what is left in the pack can be copied; without a quarantine the reserve may be used for it.
+
+    With one, the pack itself goes much later: copying would make a full disk fuller.
+    """
+    reserve = run.context.reserve
+    if not reserve.has_disk:
+        return True
+    wanted = pack.live_bytes + CATALOG_BYTES
+    if reserve.free_bytes >= wanted + (0 if reserve.held else reserve.size_bytes):
+        return True
+    if run.quarantine_ms:
+        return False
+    return reserve.free_bytes >= wanted or (reserve.give_up() and reserve.free_bytes >= wanted)
+
+
+def _is_closed(run: CollectionRun, pack: PackUse) -> bool:
+    return run.read(partial(packs.is_closed, pack_number=pack.pack_number)) or close_one(run, pack.name)
+
+
+def _uses(run: CollectionRun, live_bytes: dict[int, int]) -> Iterator[PackUse]:
+    """Every pack that holds something and, as far as anybody has looked, exists."""
+    after = 0
+    while rows := run.read(partial(packs.not_retired, after=after, limit=PACKS_PER_BATCH)):
+        used = [row for row in rows if row.pack_number in live_bytes]
+        for row, size in zip(used, sizes(run, used), strict=True):
+            if size is not None:
+                yield PackUse(row.pack_number, row.name, size, live_bytes[row.pack_number])
+        after = rows[-1].pack_number
+
+
+def worthwhile(
+    uses: Sequence[PackUse],
+    pack_bytes_target: int,
+    *,
+    merged_bytes_min: int | None = None,
+    free_bytes: int | None = None,
+) -> list[PackUse]:
+    """The packs to compact: those whose garbage is too much, those of mostly garbage, and small ones that fill one.
+
+    Small are those of less than half of `merged_bytes_min`, a whole pack if left out. On a disk with only `free_bytes`
+    left, less garbage is too much.
+    """
+    merged_bytes_min = merged_bytes_min or pack_bytes_target
+    live = sum(use.live_bytes for use in uses)
+    left = sum(use.garbage_bytes for use in uses)
+    chosen: list[PackUse] = []
+    for use in sorted(uses, key=lambda use: use.live_bytes / max(use.size_bytes, 1)):
+        if left * GARBAGE_PER_LIVE <= live and use.live_bytes * 2 >= use.size_bytes:
+            break
+        chosen.append(use)
+        left -= use.garbage_bytes
+    worth = pack_bytes_target // WORTH_PER_PACK
+    if sum(use.garbage_bytes for use in chosen) < (worth if free_bytes is None else min(worth, free_bytes)):
+        chosen = []
+    numbers = {use.pack_number for use in chosen}
+    small = [use for use in uses if use.size_bytes * 2 < merged_bytes_min and use.pack_number not in numbers]
+    return chosen + (small if sum(use.live_bytes for use in small) >= merged_bytes_min else [])
+
+
+def _empty(run: CollectionRun, pack: PackUse) -> Iterator[None]:
+    """Move all sound chunks of a closed pack elsewhere."""
+    offset = 0
+    while found := run.read(
+        partial(chunks.sound_in_pack, pack_number=pack.pack_number, from_offset=offset, limit=CHUNKS_PER_BATCH)
+    ):
+        batch = _first(found)
+        _move(run, [(pack, chunk) for chunk in batch])
+        offset = batch[-1].pack_offset + 1
+        yield
+
+
+def _first(found: Sequence[PackedChunk]) -> Sequence[PackedChunk]:
+    """As many chunks, one at least, as one batch may have bytes."""
+    total = 0
+    for place, chunk in enumerate(found):
+        total += chunk.sealed_length
+        if total > BYTES_PER_BATCH and place:
+            return found[:place]
+    return found
+
+
+def _move(run: CollectionRun, batch: Sequence[tuple[PackUse, PackedChunk]]) -> None:
+    """Copy the sound ones of these chunks into one pack, and let their rows point there."""
+    envelopes = [
+        (pack, chunk, envelope) for pack, chunk in batch if (envelope := _envelope(run, pack, chunk)) is not None
+    ]
+    if not envelopes:
+        return
+    locations = run.context.store.append([envelope for *_, envelope in envelopes])
+    name, size_bytes = locations[0].pack_id, locations[0].pack_bytes
+
+    def work(transaction: Transaction) -> int:
+        number = packs.number_for(transaction, name, epoch=run.epoch, now_ms=run.context.clock(), size_bytes=size_bytes)
+        if number is None:
+            return 0
+        return sum(
+            chunks.move(transaction, chunk, from_pack=pack.pack_number, to_pack=number, to_offset=location.offset)
+            for (pack, chunk, _), location in zip(envelopes, locations, strict=True)
+        )
+
+    run.outcome.moved += run.write(work)
+    run.outcome.moved_bytes += sum(location.length for location in locations)
+
+
+def _envelope(run: CollectionRun, pack: PackUse, chunk: PackedChunk) -> bytes | None:
+    """The chunk's envelope; None if it cannot be opened."""
+    try:
+        key = run.context.keys.opening(chunk.key_number)
+        location = Location(pack.name, chunk.pack_offset, chunk.sealed_length)
+        return run.context.store.envelope(location, key, chunk.digest, chunk.length)
+    except (DamagedDataError, KeyUnavailableError):
+        run.outcome.unreadable += 1
+        return None

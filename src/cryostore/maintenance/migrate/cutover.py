@@ -1,0 +1,266 @@
+"""Who may open the two stores of a migration, and when: looking, marking, shutting out, and letting in again.
+
+Lives here: every decision whether a move may begin, go on, or is done. Does not live here: what a mark looks like
+(`migrate_mark`), and the copying in between (`migrate`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.queries import store_copy
+from cryostore.catalog.rows import keys
+from cryostore.catalog.rows.keys import WrappedRow
+from cryostore.chunks.keyring import Keyring, unwrap, wrapped_key_id
+from cryostore.chunks.marker import Marker, newest_marker, put_marker
+from cryostore.chunks.packs.format import PREFIX as PACKS_PREFIX
+from cryostore.chunks.records import PREFIX as RECORDS_PREFIX
+from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.core.ids import NewId
+from cryostore.maintenance.migrate import move_mark
+from cryostore.maintenance.migrate.move_mark import Mark
+from cryostore.maintenance.migrate.side import Side
+from cryostore.service.opening.identity import IDENTITY, INIT_HINT, Identity, require_marker
+from cryostore.service.settings import Settings
+
+EMPTY_HINT = "name a place that holds nothing"
+FIRST = 1
+"""The number of the marker beside the blobs of a store that is copied there."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """A move that may go on: which it is, and the token secret that opens the target in the end."""
+
+    move_id: str
+    store: str
+    token: bytes
+
+
+def begin_move(source: Side, target: Side, keyring: Keyring, new_id: NewId) -> Move | None:
+    """Begin a move, or find the one that was begun; None if it is done already. May be repeated.
+
+    The target is marked when this returns, and a shared source shut. Raises ConfigurationError if either of them is
+    not what it must be, and then nothing was changed.
+    """
+    token = _token(source)
+    store = _store(source, keyring, token)
+    away, there = source.read(move_mark.standing), target.read(move_mark.standing)
+    _require_one_schema(source, target)
+    if source.shared_blobs is not None and away is None:
+        _require_current(source, keyring)
+    _require_arns(source, target, keyring)
+    if there is None and _is_done(target, keyring, store, away):
+        return None
+    if there is None:
+        _require_empty(source, target, away)
+        there = Mark("into", new_id(), store, source.name)
+        if not target.write(partial(move_mark.begin_into, mark=there)):
+            raise _taken(target)
+    _require_same_move(source, target, store, away, there)
+    if target.shared_blobs is not None:
+        _put_marker(target, _marker(source, keyring, there.move_id))
+    move = Move(there.move_id, store, token)
+    if source.shared_blobs is not None:
+        _shut(source, target, keyring, move)
+    return move
+
+
+def complete_move(source: Side, target: Side, keyring: Keyring, move: Move) -> None:
+    """Mark the source as moved, then open the target. May be repeated."""
+    _leave(source, target, move)
+    mark = target.read(move_mark.standing)
+    if mark is None:
+        return
+    identity = _identity(source, target, keyring, move)
+
+    def work(transaction: Transaction) -> None:
+        if move_mark.end_into(transaction, mark, move.token) and identity is not None:
+            keys.insert_secret(transaction, IDENTITY, identity)
+
+    target.write(work)
+
+
+def take_back_move(source: Side, keyring: Keyring | None) -> str:
+    """Let a store be used again that was moved away, or was about to be; answers where it was moved to.
+
+    Only a shared one needs its keyring. Raises ConfigurationError if it was not moved, or another catalog has taken
+    over its blobs.
+    """
+    mark, token = source.read(move_mark.standing), source.read(move_mark.wrapped_token)
+    if mark is None or mark.kind != "away" or token is None:
+        raise ConfigurationError(f"{source.name} was not moved away: there is nothing to take back")
+    identity = None if keyring is None else _raised_identity(source, keyring, token, mark)
+
+    def work(transaction: Transaction) -> None:
+        if move_mark.take_back(transaction) is not None and identity is not None:
+            keys.rewrap(transaction, *identity)
+
+    source.write(work)
+    return mark.other
+
+
+def _token(source: Side) -> bytes:
+    token = source.read(move_mark.wrapped_token)
+    if token is not None:
+        return token
+    mark = source.read(move_mark.standing)
+    if mark is None:
+        raise ConfigurationError(f"{source.name} holds no store")
+    raise ConfigurationError(
+        f"{source.name} is being copied into from {mark.other}, and not complete",
+        hint="finish that move first: repeat the command that began it",
+    )
+
+
+def _store(source: Side, keyring: Keyring, token: bytes) -> str:
+    try:
+        return move_mark.identity_of(keyring, token)
+    except KeyUnavailableError as error:
+        raise ConfigurationError(
+            f"the keyring does not open {source.name}: {error.message}",
+            hint="copy the keyring of that store to where the target is to find it, and name that place with --keyring",
+        ) from None
+
+
+def _require_one_schema(source: Side, target: Side) -> None:
+    here, there = source.read(store_copy.schema_version), target.read(store_copy.schema_version)
+    if here != there:
+        raise ConfigurationError(f"{source.name} has schema version {here}, {target.name} has {there}")
+
+
+def _require_current(source: Side, keyring: Keyring) -> None:
+    """Refuse a shared store whose halves do not belong together, or whose blobs another catalog has taken over."""
+    kept = _kept(source, keyring)
+    if kept is None or not kept.bound:
+        raise ConfigurationError(f"{source.name} is no store that was prepared to its end", hint=INIT_HINT)
+    require_marker(kept, _newest_marker(source, known=kept.number), source.shared_blobs or "")
+
+
+def _is_done(target: Side, keyring: Keyring, store: str, away: Mark | None) -> bool:
+    """Whether the target is a whole store already, and this one."""
+    token = target.read(move_mark.wrapped_token)
+    if token is None or away is None or away.other != target.name:
+        return False
+    try:
+        return move_mark.identity_of(keyring, token) == store
+    except KeyUnavailableError:
+        return False
+
+
+def _require_empty(source: Side, target: Side, away: Mark | None) -> None:
+    if away is not None:
+        raise ConfigurationError(
+            f"{source.name} was moved to {away.other}, or is being moved there",
+            hint="repeat the command that did so, or let the store be used again: cryo migrate --take-back",
+        )
+    if not target.read(store_copy.is_empty):
+        raise _taken(target)
+    if target.has_any(PACKS_PREFIX) or target.has_any(RECORDS_PREFIX) or _newest_marker(target) is not None:
+        raise ConfigurationError(f"{target.name}: the data of a store is there already", hint=EMPTY_HINT)
+
+
+def _taken(target: Side) -> ConfigurationError:
+    return ConfigurationError(f"{target.name} holds a store already", hint=EMPTY_HINT)
+
+
+def _require_same_move(source: Side, target: Side, store: str, away: Mark | None, there: Mark) -> None:
+    if there.kind == "away":
+        raise ConfigurationError(f"{target.name} is a store that was moved to {there.other}", hint=EMPTY_HINT)
+    if there.store != store:
+        raise ConfigurationError(
+            f"another store is being copied to {target.name}, from {there.other}", hint="finish that, or name another"
+        )
+    if away is not None and away.move_id != there.move_id:
+        raise ConfigurationError(
+            f"{source.name} was moved to {away.other}", hint="cryo migrate --take-back lets it be used again"
+        )
+
+
+def _require_arns(source: Side, target: Side, keyring: Keyring) -> None:
+    """Refuse to move a store to where its ARNs would change."""
+    here, there = _arns_of(source, keyring), Settings()
+    if target.shared_blobs is None and here != (there.region, there.account_id):
+        raise ConfigurationError(
+            f"the ARNs of {source.name} name region {here[0]} and account {here[1]}; in a directory they always name"
+            f" {there.region} and {there.account_id}",
+            hint="whoever knows recovery points by their ARNs would not find them: leave the store where it is",
+        )
+
+
+def _arns_of(source: Side, keyring: Keyring) -> tuple[str, str]:
+    """The region and the account of a store's ARNs."""
+    kept, unsaid = _kept(source, keyring), Settings()
+    return (unsaid.region, unsaid.account_id) if kept is None else (kept.region, kept.account_id)
+
+
+def _marker(source: Side, keyring: Keyring, move_id: str) -> Marker:
+    """The marker beside the blobs of a shared target."""
+    return Marker(move_id, FIRST, move_id, *_arns_of(source, keyring))
+
+
+def _newest_marker(side: Side, known: int = 0) -> Marker | None:
+    with side.named():
+        return newest_marker(side.blobs, known=known)
+
+
+def _put_marker(side: Side, marker: Marker) -> None:
+    with side.named():
+        if not put_marker(side.blobs, marker):
+            raise ConfigurationError(f"another move of {side.name}, or to there, was begun", hint=EMPTY_HINT)
+
+
+def _identity(source: Side, target: Side, keyring: Keyring, move: Move) -> bytes | None:
+    """The row by which a shared target's catalog names its marker, wrapped as everything there is."""
+    if target.shared_blobs is None:
+        return None
+    marker = _marker(source, keyring, move.move_id)
+    identity = msgspec.structs.replace(Identity.of_marker(marker, target.shared_blobs), bound=True)
+    return keyring.key(wrapped_key_id(move.token)).wrap(msgspec.json.encode(identity), IDENTITY.encode())
+
+
+def _shut(source: Side, target: Side, keyring: Keyring, move: Move) -> None:
+    """Let no node open a shared source any more, and those that serve it find out that they may not."""
+    _leave(source, target, move)
+    kept = _kept(source, keyring)
+    if kept is not None:
+        mine = Marker(kept.store_id, kept.number + 1, move.move_id, kept.region, kept.account_id)
+        _put_marker(source, mine)
+
+
+def _leave(source: Side, target: Side, move: Move) -> None:
+    mark = Mark("away", move.move_id, move.store, target.name)
+    if source.write(partial(move_mark.leave, mark=mark)):
+        return
+    standing = source.read(move_mark.standing)
+    if standing is None or standing.move_id != move.move_id:
+        raise ConfigurationError(f"{source.name} was moved elsewhere meanwhile")
+
+
+def _kept(source: Side, keyring: Keyring) -> Identity | None:
+    """What a shared store's catalog says of itself."""
+    wrapped = source.read(partial(keys.secret, name=IDENTITY))
+    if wrapped is None:
+        return None
+    return msgspec.json.decode(unwrap(keyring, wrapped, IDENTITY.encode()), type=Identity)
+
+
+def _raised_identity(source: Side, keyring: Keyring, token: bytes, mark: Mark) -> tuple[WrappedRow, bytes] | None:
+    """The row of a shared source as it is, and as it must be to go with the marker that shut its nodes out.
+
+    None if it fits as it is. Raises ConfigurationError if another catalog has taken over the blobs since.
+    """
+    kept, wrapped = _kept(source, keyring), source.read(partial(keys.secret, name=IDENTITY))
+    if kept is None or wrapped is None:
+        return None
+    marker = _newest_marker(source, known=kept.number)
+    if marker is None or (marker.store_id, marker.token) != (kept.store_id, mark.move_id):
+        require_marker(kept, marker, source.shared_blobs or "")
+        return None
+    raised = msgspec.structs.replace(kept, number=marker.number, token=marker.token)
+    new = keyring.key(wrapped_key_id(token)).wrap(msgspec.json.encode(raised), IDENTITY.encode())
+    return WrappedRow("secret", IDENTITY, wrapped, b"", None), new

@@ -1,0 +1,214 @@
+"""Where the two stores of a migration are, and having each for oneself: a directory by its lock, others by marks.
+
+Lives here: opening and closing. Does not live here: what is done with what is open (`migrate`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from cryostore.catalog import open_catalog
+from cryostore.catalog.database import Database
+from cryostore.catalog.queries import store_copy
+from cryostore.catalog.rows import records
+from cryostore.chunks.blobs import open_blobs
+from cryostore.chunks.disk_reserve import Reserve
+from cryostore.chunks.durable_files import make_directory, storage_errors
+from cryostore.chunks.keyring import Keyring
+from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.core.ids import NewId, random_id
+from cryostore.core.time import Clock
+from cryostore.maintenance.migrate import move_mark
+from cryostore.maintenance.migrate.cutover import take_back_move
+from cryostore.maintenance.migrate.run import MigrationResult, has_no_open_packs, migrate
+from cryostore.maintenance.migrate.side import Side, Step
+from cryostore.service.opening.address import SharedStoreAddress, is_url
+from cryostore.service.opening.in_use import InUse, sole_use
+from cryostore.service.opening.keyring import KEYRING
+from cryostore.service.opening.open import CATALOG, open_service
+from cryostore.service.opening.open_shared import open_shared_service
+from cryostore.service.records.recording import write_all_due_records
+from cryostore.service.reserve import ReservedDatabase
+from cryostore.service.service import Service
+
+SESSIONS = "cryo-migrate"
+LOOKS_MAX = 30
+LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class DirectoryStore:
+    """A store in a directory. `keyring` is used if none lies in it."""
+
+    data_dir: Path
+    keyring: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The place, for people."""
+        return str(self.data_dir.absolute())
+
+    @property
+    def exists(self) -> bool:
+        """Whether a catalog is there."""
+        return (self.data_dir / CATALOG).exists()
+
+    @contextmanager
+    def held(self, *, create: bool = False) -> Iterator[Side]:
+        """Have the store for oneself. On a full disk its marks may use the reserve."""
+        with storage_errors(self.name):
+            if create and not self.data_dir.is_dir():
+                make_directory(self.data_dir)
+        with sole_use(self.data_dir), self._opened(create=create) as side:
+            yield side
+
+    @contextmanager
+    def looked_at(self) -> Iterator[Side]:
+        """Open the store, which must be there, beside servers: only to look."""
+        with closing(InUse(self.data_dir)), self._opened(create=False) as side:
+            yield side
+
+    @contextmanager
+    def _opened(self, *, create: bool) -> Iterator[Side]:
+        reserve = Reserve(self.data_dir, 0)
+        with reserve.spending(), ExitStack() as opened:
+            database = ReservedDatabase(
+                reserve.spend(partial(open_catalog, self.data_dir / CATALOG, create=create)), reserve
+            )
+            opened.callback(database.close)
+            blobs = open_blobs(self.data_dir)
+            opened.callback(blobs.close)
+            yield Side(self.name, database, blobs)
+
+    def open_service(self) -> Service:
+        """Open the store as a server does."""
+        inside = (self.data_dir / KEYRING).exists()
+        return open_service(self.data_dir, keyring=None if inside else self.keyring)
+
+
+@dataclass(frozen=True)
+class SharedStore:
+    """A shared store."""
+
+    place: SharedStoreAddress
+
+    @property
+    def name(self) -> str:
+        """The place, for people."""
+        return f"{self.place.shown_catalog} and {self.place.shown_blobs}"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a catalog may be there: nobody knows of a URL before it is opened."""
+        return is_url(self.place.catalog) or Path(self.place.catalog).exists()
+
+    @contextmanager
+    def held(self, *, create: bool = False) -> Iterator[Side]:
+        """Open its halves, whether they belong together or not."""
+        with ExitStack() as opened:
+            ours = f"{SESSIONS}-{random_id()}"
+            database = self.place._replace(catalog=_with_sessions(self.place.catalog, ours)).open_catalog(create=create)
+            opened.callback(database.close)
+            blobs = self.place.open_blobs()
+            opened.callback(blobs.close)
+            yield Side(self.name, database, blobs, self.place.shown_blobs, partial(self._require_alone, database, ours))
+
+    def looked_at(self) -> AbstractContextManager[Side]:
+        """Open its halves beside nodes: only to look."""
+        return self.held()
+
+    def _require_alone(self, database: Database, ours: str) -> None:
+        """Refuse to go on while others use the catalog, as far as it tells: PostgreSQL does.
+
+        Sessions that were closed a moment ago are waited for.
+        """
+        if not is_url(self.place.catalog):
+            return
+        others = 0
+        for _ in range(LOOKS_MAX):
+            others = database.read(partial(store_copy.other_sessions, ours=ours))
+            if not others:
+                return
+            time.sleep(LOOK_SECONDS)
+        raise ConfigurationError(
+            f"{self.place.shown_catalog} has {others} sessions of other programs",
+            hint="stop every node, and whatever else is connected as this user, and repeat the command",
+        )
+
+    def open_service(self) -> Service:
+        """Open the store as a node does."""
+        return open_shared_service(self.place)
+
+
+def _with_sessions(catalog: str, name: str) -> str:
+    """The URL of a catalog with a name for our sessions, whatever other name it has; a path as it is."""
+    if not is_url(catalog):
+        return catalog
+    return f"{catalog}{'&' if '?' in catalog else '?'}application_name={name}"
+
+
+MigrationStore = DirectoryStore | SharedStore
+
+
+def migrate_store(
+    source: MigrationStore,
+    target: MigrationStore,
+    keyring: Keyring,
+    outcome: MigrationResult,
+    *,
+    clock: Clock,
+    new_id: NewId,
+    everything: bool = False,
+) -> Iterator[Step]:
+    """Settle the source and move it, step by step; see `migrate`.
+
+    Raises ConfigurationError besides if a server or another program uses either of them.
+    """
+    require_store(source)
+    with target.held(create=True) as there:
+        with source.held() as here:
+            settled = has_no_pending_writes(here)
+        if not settled:
+            yield Step("settle", 0)
+            finish_pending_writes(source)
+        with source.held() as here:
+            yield from migrate(here, there, keyring, outcome, clock=clock, new_id=new_id, everything=everything)
+
+
+def take_back_store(place: MigrationStore, keyring: Keyring | None) -> str:
+    """Let a store be opened again that was moved away; answers where to. A directory needs no keyring for that.
+
+    Raises ConfigurationError if it was not, or somebody uses it.
+    """
+    require_store(place)
+    with place.held() as side:
+        return take_back_move(side, keyring)
+
+
+def require_store(place: MigrationStore) -> None:
+    """Raise ConfigurationError if nothing can be there: to open it would make it."""
+    if not place.exists:
+        raise ConfigurationError(f"{place.name} holds no store", hint="name the place that the server was given")
+
+
+def has_no_pending_writes(side: Side) -> bool:
+    """Whether nothing is left to be written of a store, or it was marked before and cannot be opened."""
+    if side.read(move_mark.standing) is not None:
+        return True
+    return has_no_open_packs(side) and not side.read(partial(records.due, limit=1))
+
+
+def finish_pending_writes(place: MigrationStore) -> None:
+    """Close the packs of writers that died, and write the records that are due, as far as keys are at hand."""
+    service = place.open_service()
+    try:
+        with contextlib.suppress(KeyUnavailableError):
+            write_all_due_records(service.context)
+    finally:
+        service.close()

@@ -1,0 +1,245 @@
+"""Naming what damage hurts: the recovery points and running jobs that need bytes which are gone, and the objects.
+
+Who sees an object version follows from the generations alone (`catalog.rows.lineages`): points and jobs of its lineage
+between its generations; and those of lineages begun on such a generation, for as long as these have no row of their own
+for the name; and so on to their children.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from cryostore.catalog.database import GENERATION_MAX, Transaction
+from cryostore.catalog.queries import affected, damage, references
+from cryostore.catalog.queries.references import ObjectReferences
+from cryostore.catalog.rows import chunk_lists
+from cryostore.core.digest import DIGEST_BYTES
+from cryostore.core.errors import DamagedDataError
+from cryostore.maintenance.garbage_collection.bloom_filter import DigestSet
+from cryostore.maintenance.garbage_collection.mark import OBJECTS_PER_PAGE, PARTS_PER_PAGE, ROWS_PER_PAGE, START
+from cryostore.maintenance.progress import Progress
+from cryostore.service import Context
+
+NAMES_PER_ONE_MAX = 20
+"""So many objects of a point or job are named; the others are counted."""
+NAMES_MAX = 10_000
+"""So many names in all, so that a lost disk does not fill the memory."""
+
+
+@dataclass
+class PointDamage:
+    """A recovery point that cannot be restored in full. `names` are the first of its `objects`."""
+
+    recovery_point_arn: str
+    vault: str
+    resource_arn: str
+    resource_name: str | None
+    created_ms: int
+    objects: int = 0
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass
+class JobDamage:
+    """A backup job in progress that would become such a point."""
+
+    backup_job_id: str
+    vault: str
+    resource_arn: str
+    objects: int = 0
+    names: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Affected:
+    """What is hurt. `objects` counts versions of objects and uploads, however many points see each.
+
+    One that nobody sees any more is not counted.
+    """
+
+    objects: int = 0
+    points: list[PointDamage] = field(default_factory=list)
+    jobs: list[JobDamage] = field(default_factory=list)
+
+
+class _Seeing(NamedTuple):
+    """Who sees an object of some name."""
+
+    name: bytes
+    points: list[affected.AffectedPoint]
+    jobs: list[affected.AffectedJob]
+
+
+class AffectedSearch:
+    """Gathers what is hurt, object by object. Each is looked up in a snapshot of its own, for it may be gone."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._points: dict[str, PointDamage] = {}
+        self._jobs: dict[str, JobDamage] = {}
+        self._objects = 0
+        self._names = 0
+
+    def add_object(self, object_id: int) -> bool:
+        """An object version is hurt; answers whether anybody sees it."""
+        return self._count(self._context.database.read(partial(_who_sees, object_id=object_id)))
+
+    def add_upload(self, upload_number: int) -> bool:
+        """An upload is hurt; answers whether its job goes on."""
+        return self._count(self._context.database.read(partial(_who_uploads, upload_number=upload_number)))
+
+    def result(self) -> Affected:
+        """What was gathered, the newest points first."""
+        points = sorted(self._points.values(), key=lambda point: (-point.created_ms, point.recovery_point_arn))
+        return Affected(self._objects, points, sorted(self._jobs.values(), key=lambda job: job.backup_job_id))
+
+    def _count(self, seeing: _Seeing | None) -> bool:
+        if seeing is None or not (seeing.points or seeing.jobs):
+            return False
+        self._objects += 1
+        for point in seeing.points:
+            arn = self._context.arns.point(point.point_id)
+            new = PointDamage(arn, point.vault, point.resource_arn, point.resource_name, point.created_ms)
+            self._name(self._points.setdefault(point.point_id, new), seeing.name)
+        for job in seeing.jobs:
+            self._name(self._jobs.setdefault(job.job_id, JobDamage(*job)), seeing.name)
+        return True
+
+    def _name(self, one: PointDamage | JobDamage, name: bytes) -> None:
+        one.objects += 1
+        if len(one.names) < NAMES_PER_ONE_MAX and self._names < NAMES_MAX:
+            one.names.append(name.decode(errors="backslashreplace"))
+            self._names += 1
+
+
+def _who_sees(transaction: Transaction, object_id: int) -> _Seeing | None:
+    version = affected.version(transaction, object_id)
+    if version is None or version.removed:
+        return None
+    seeing = _Seeing(version.name, [], [])
+    generations = version.from_generation, version.to_generation
+    for lineage_id, begin, end in _seen(transaction, version.name, version.lineage_id, *generations):
+        seeing.points.extend(affected.points(transaction, lineage_id, begin, end))
+        seeing.jobs.extend(affected.jobs(transaction, lineage_id, begin, end))
+    return seeing
+
+
+def _who_uploads(transaction: Transaction, upload_number: int) -> _Seeing | None:
+    found = affected.open_upload(transaction, upload_number)
+    return None if found is None else _Seeing(found[1], [], [found[0]])
+
+
+def _seen(
+    transaction: Transaction, name: bytes, lineage_id: int, begin: int, end: int
+) -> Iterator[tuple[int, int, int]]:
+    """At which generations of which lineages a version is seen that its lineage sees from `begin` up to `end`."""
+    waiting = [(lineage_id, begin, end)]
+    while waiting:
+        here = waiting.pop()
+        yield here
+        for child, _ in affected.lineages_on(transaction, *here):
+            waiting += [(child, *gap) for gap in _gaps(affected.versions(transaction, child, name))]
+
+
+def _gaps(versions: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The generations at which a lineage has no row of its own for a name, by those at which it has one, in order."""
+    begin = 0
+    for from_generation, to_generation in versions:
+        if from_generation > begin:
+            yield begin, from_generation
+        begin = max(begin, to_generation)
+    if begin < GENERATION_MAX:
+        yield begin, GENERATION_MAX
+
+
+def find_affected(context: Context) -> Generator[Progress, None, Affected]:
+    """What the chunks that are marked as damaged hurt, in one pass over all that refers to chunks.
+
+    Holds a set of the damaged chunks that takes at most 128 MiB, and the names. Raises DamagedDataError if a chunk list
+    in the catalog cannot be read.
+    """
+    naming = AffectedSearch(context)
+    marked = yield from _damaged_set(context)
+    if marked is not None:
+        yield from _name_uploads(context, naming, marked)
+        yield from _name_objects(context, naming, marked)
+    return naming.result()
+
+
+def _damaged_set(context: Context) -> Generator[Progress, None, DigestSet | None]:
+    """The damaged chunks; may claim to hold some more. None if there are none."""
+    count = context.database.read(damage.count)
+    if not count:
+        return None
+    marked, after = DigestSet(count, 0), START
+    while rows := context.database.read(partial(damage.page, after=after, limit=ROWS_PER_PAGE)):
+        for vault_id, digest in rows:
+            marked.add(vault_id, digest)
+        after = rows[-1]
+        yield Progress("damaged", 0, count)
+    return marked
+
+
+def _name_uploads(context: Context, naming: AffectedSearch, marked: DigestSet) -> Generator[Progress, None, None]:
+    after, named, done = (0, -1), 0, 0
+    while rows := context.database.read(partial(references.upload_chunks, after=after, limit=ROWS_PER_PAGE)):
+        for row in rows:
+            if row.vault_id is None or row.upload_number == named or not marked.holds(row.vault_id, row.digest):
+                continue
+            if _any_damaged(context, row.vault_id, [row.digest]):
+                naming.add_upload(row.upload_number)
+                named = row.upload_number
+        after, done = rows[-1][:2], done + len(rows)
+        yield Progress("name", done)
+
+
+def _name_objects(context: Context, naming: AffectedSearch, marked: DigestSet) -> Generator[Progress, None, None]:
+    after, done = 0, 0
+    while rows := context.database.read(partial(references.objects, after=after, limit=OBJECTS_PER_PAGE)):
+        for row in rows:
+            if row.vault_id is not None and _is_hurt(context, row.vault_id, row, marked):
+                naming.add_object(row.object_id)
+        after, done = rows[-1].object_id, done + len(rows)
+        yield Progress("name", done)
+
+
+def _is_hurt(context: Context, vault_id: int, row: ObjectReferences, marked: DigestSet) -> bool:
+    """Whether any chunk of an object is marked as damaged."""
+    for packed in object_digests(context, row):
+        digests = (packed[place : place + DIGEST_BYTES] for place in range(0, len(packed), DIGEST_BYTES))
+        some = [digest for digest in digests if marked.holds(vault_id, digest)]
+        if some and _any_damaged(context, vault_id, some):
+            return True
+    return False
+
+
+def _any_damaged(context: Context, vault_id: int, digests: list[bytes]) -> bool:
+    states = context.database.read(partial(damage.states, vault_id=vault_id, digests=digests))
+    return any(state.damaged for state in states.values())
+
+
+def object_digests(context: Context, row: ObjectReferences) -> Iterator[bytes]:
+    """The digests an object refers to, part by part, in each one behind the other. Raises DamagedDataError."""
+    if row.metadata_digest is not None:
+        yield row.metadata_digest
+    for packed in packed_parts(context, row):
+        try:
+            yield chunk_lists.digests(packed)
+        except DamagedDataError as error:
+            raise DamagedDataError(f"object {row.object_id}: {error.message}", hint="`cryo check` says more") from error
+
+
+def packed_parts(context: Context, row: ObjectReferences) -> Iterator[bytes]:
+    """The parts of an object's chunk list."""
+    if row.chunks is not None:
+        yield row.chunks
+    if (list_id := row.chunk_list_id) is not None:
+        first = 0
+        while parts := context.database.read(
+            partial(references.list_parts, chunk_list_id=list_id, first=first, limit=PARTS_PER_PAGE)
+        ):
+            yield from parts
+            first += len(parts)

@@ -1,0 +1,237 @@
+"""Overdue backup jobs and idle restore jobs end, to the millisecond; uploads of ended jobs are deleted."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.catalog.rows import recovery_points, restore_jobs, uploads
+from cryostore.catalog.rows.chunk_lists import ChunkEntry
+from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
+from cryostore.maintenance.background_tasks import jobs
+from cryostore.service.lineages.start_job import start_job
+from support.stores import opened
+
+START_MS = 480 * MINUTE_MS
+COMPLETE_MS = 10_080 * MINUTE_MS
+IDLE_MS = 60 * MINUTE_MS
+IDLE_RESTORE_MS = 24 * HOUR_MS
+
+
+def point_of(model, job):
+    point_id = model.row(job).point_id
+    return model.database.read(lambda t: recovery_points.find(t, point_id))
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_waiting_job_expires_after_its_start_window(model, snapshot, queued):
+    """A job that was touched and queued behind another one waits as well."""
+    running = model.run() if queued else None
+    job = model.start()
+    if queued:
+        model.touch(job)
+        model.end(running, "stop")
+        model.clean(model.dirty()[0], 10)
+    model.clock.advance(START_MS)
+    before = snapshot()
+    jobs.end_overdue_backup_jobs(model.context)
+    assert snapshot() == before
+    model.clock.advance(1)
+    jobs.end_overdue_backup_jobs(model.context)
+    row = model.row(job)
+    assert (row.state, row.completed_ms, row.message_category) == ("EXPIRED", model.clock(), "Timeout")
+    assert "start window" in row.status_message
+    assert point_of(model, job) is None
+    job.state = "EXPIRED"
+    model.stays_ended(job)
+
+
+def test_a_running_job_expires_after_its_completion_window_however_busy(model, snapshot):
+    job = model.put(model.run(), b"a")
+    started_ms = model.row(job).created_ms
+    while model.clock() + IDLE_MS < started_ms + COMPLETE_MS:
+        model.clock.advance(IDLE_MS - 1)
+        model.put(job, b"a")
+    model.clock.now_ms = started_ms + COMPLETE_MS
+    before = snapshot()
+    jobs.end_overdue_backup_jobs(model.context)
+    assert snapshot() == before
+    model.clock.advance(1)
+    jobs.end_overdue_backup_jobs(model.context)
+    row = model.row(job)
+    assert (row.state, row.message_category) == ("EXPIRED", "Timeout")
+    assert "completion window" in row.status_message
+    assert model.dirty() == [row.segment]
+    job.state = "EXPIRED"
+
+
+def test_a_silent_job_fails(model, snapshot):
+    """Its last write is what counts, not its start."""
+    job = model.run()
+    model.clock.advance(IDLE_MS - 1)
+    model.put(job, b"a")
+    model.clock.advance(IDLE_MS)
+    before = snapshot()
+    jobs.end_overdue_backup_jobs(model.context)
+    assert snapshot() == before
+    model.clock.advance(1)
+    jobs.end_overdue_backup_jobs(model.context)
+    row = model.row(job)
+    assert (row.state, row.completed_ms, row.message_category) == ("FAILED", model.clock(), "Timeout")
+    assert "sign of life" in row.status_message
+    assert point_of(model, job) is None
+    assert model.dirty() == [row.segment]
+    job.state = "FAILED"
+    model.stays_ended(job)
+
+
+def test_a_base_is_released_with_its_job(model):
+    point = model.commit(model.put(model.run(), b"a"))
+    job = model.run()
+    waiting = model.start(base=point)
+    model.delete(point)
+    assert not point.deleting
+    model.clock.advance(START_MS + 1)
+    jobs.end_overdue_backup_jobs(model.context)
+    job.state, waiting.state = "FAILED", "EXPIRED"
+    model.delete(point)
+    assert point.deleting
+
+
+def test_others_are_left_alone(model, snapshot):
+    """Ended jobs, jobs being stopped, points and restores, whatever their age."""
+    point = model.commit(model.put(model.run(), b"a"))
+    model.restore(point)
+    model.end(model.put(model.run(), b"b"), "stop")
+    (job,) = model.open_jobs("ABORTING")
+    model.clock.advance(2 * COMPLETE_MS)
+    before = snapshot()
+    jobs.end_overdue_backup_jobs(model.context)
+    assert snapshot() == before
+    model.clean(model.dirty()[0], 10)
+    assert model.row(job).state == "ABORTED"
+
+
+def test_a_clock_set_back_ends_nobody(model, snapshot):
+    model.put(model.run(), b"a")
+    model.start()
+    model.clock.advance(-10 * COMPLETE_MS)
+    before = snapshot()
+    jobs.end_overdue_backup_jobs(model.context)
+    assert snapshot() == before
+
+
+def test_many_overdue_jobs_take_several_rounds(model, monkeypatch):
+    monkeypatch.setattr(jobs, "JOBS_PER_ROUND", 2)
+    waiting = [model.start() for _ in range(5)]
+    model.clock.advance(START_MS + 1)
+    left = []
+    for _ in range(3):
+        jobs.end_overdue_backup_jobs(model.context)
+        left.append(sum(model.row(job).state == "CREATED" for job in waiting))
+    assert left == [3, 1, 0]
+    for job in waiting:
+        job.state = "EXPIRED"
+
+
+def test_a_write_that_comes_before_the_round_keeps_the_job_alive(model):
+    """The job is looked at and ended in one transaction, so no write falls between."""
+    job = model.run()
+    model.clock.advance(IDLE_MS + 1)
+    model.put(job, b"a")
+    jobs.end_overdue_backup_jobs(model.context)
+    assert model.row(job).state == "RUNNING"
+    assert start_job(model.context, model.row(job)).state == "RUNNING"
+
+
+def test_ended_jobs_are_forgotten_once_they_are_not_listed(tmp_path):
+    """Backup jobs, failed ones, and restore jobs. The points stay."""
+    with opened(tmp_path / "data") as store:
+        api = store.api()
+        arn = api.backup({"a": b"1"})
+        api.end_restore(api.restore(arn))
+        api.stop(api.running_job())
+        days = store.service.context.settings.listed_jobs_ms // DAY_MS
+        for left in (3, 0):
+            store.clock.advance(days // 2 * DAY_MS + DAY_MS)
+            store.maintain()
+            ended = store.service.context.database.read(
+                lambda t: t.rows(
+                    "SELECT job_id FROM backup_job WHERE completed_ms IS NOT NULL"
+                    " UNION ALL SELECT job_id FROM restore_job WHERE completed_ms IS NOT NULL"
+                )
+            )
+            assert len(ended) == left
+        assert store.rebuild().losses == []
+        assert store.api().restored(arn) == {"a": b"1"}
+
+
+def test_a_restore_without_a_read_for_a_day_is_aborted(model, snapshot):
+    """And its point can be deleted."""
+    point = model.commit(model.put(model.run(), b"a"))
+    model.restore(point)
+    (job_id,) = point.restores
+    model.clock.advance(IDLE_RESTORE_MS - 5)
+    model.database.write(lambda t: restore_jobs.touch(t, job_id, now_ms=model.clock()))
+    model.clock.advance(IDLE_RESTORE_MS)
+    before = snapshot()
+    jobs.end_idle_restore_jobs(model.context)
+    assert snapshot() == before
+    model.delete(point)
+    assert not point.deleting
+    model.clock.advance(1)
+    jobs.end_idle_restore_jobs(model.context)
+    row = model.database.read(lambda t: restore_jobs.find(t, job_id))
+    assert (row.status, row.completed_ms) == ("ABORTED", model.clock())
+    point.restores.clear()
+    model.delete(point)
+    assert point.deleting
+
+
+def test_only_idle_restore_jobs_are_aborted(model, snapshot):
+    """Ended restores, and everything that is no restore."""
+    point = model.commit(model.put(model.run(), b"a"))
+    model.restore(point)
+    model.restore(point)
+    model.start()
+    model.clock.advance(10 * IDLE_RESTORE_MS)
+    before = snapshot()
+    jobs.end_idle_restore_jobs(model.context)
+    assert snapshot() == before
+
+
+def open_upload(model, job_id, chunks):
+    def work(transaction):
+        uploads.insert(
+            transaction, upload_id=f"U-{job_id}", job_id=job_id, name=b"n", throw_on_duplicate=False, now_ms=0
+        )
+        number = uploads.find(transaction, job_id, f"U-{job_id}").upload_number
+        for index in range(chunks):
+            uploads.add_chunk(transaction, number, ChunkEntry(index, 1, bytes(32), 0))
+
+    model.database.write(work)
+
+
+def jobs_with_uploads(model):
+    return model.database.read(lambda t: [row[0] for row in t.rows("SELECT job_id FROM upload ORDER BY job_id")])
+
+
+def test_uploads_of_ended_jobs_go(model):
+    """Of jobs that are gone with their vault, too."""
+    waiting, running = model.start(), model.run()
+    ended = model.run("arn:aws:ec2:x:0:volume/b")
+    model.end(ended)
+    for job_id in (waiting.job_id, running.job_id, ended.job_id, "gone"):
+        open_upload(model, job_id, 3)
+    jobs.delete_uploads_of_ended_jobs(model.context)
+    assert jobs_with_uploads(model) == sorted([waiting.job_id, running.job_id])
+    assert model.database.read(lambda t: t.row("SELECT count(*) FROM upload_chunk")) == (6,)
+
+
+def test_a_round_deletes_a_bounded_part_of_an_upload(model, monkeypatch):
+    monkeypatch.setattr(jobs, "BATCHES_PER_JOB", 1)
+    open_upload(model, "gone", 7)
+    rounds = 0
+    while jobs_with_uploads(model):
+        jobs.delete_uploads_of_ended_jobs(model.context)
+        rounds += 1
+    assert rounds == 4

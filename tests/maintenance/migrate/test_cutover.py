@@ -1,0 +1,184 @@
+"""Who may open either store, and which moves may begin: whatever else is there is refused, and nothing is changed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError
+from cryostore.core.ids import counting_ids
+from cryostore.maintenance.migrate import move_mark
+from cryostore.maintenance.migrate.cutover import take_back_move
+from cryostore.maintenance.migrate.move_mark import Mark, decode, standing
+from support.memory_database import MemoryDatabase
+from support.memory_store import Process
+from support.pair import Pair, rows
+
+
+@pytest.fixture
+def pair():
+    return Pair().live()
+
+
+def begun(pair):
+    """The pair, with a move that was broken off."""
+    pair.target.blobs.fail("put", 2)
+    with pytest.raises(StorageUnavailableError):
+        pair.move()
+    return pair
+
+
+def refused(pair, match):
+    before = rows(pair.source), rows(pair.target), sorted(pair.there.blobs.list(""))
+    with pytest.raises(ConfigurationError, match=match):
+        pair.move()
+    assert (rows(pair.source), rows(pair.target), sorted(pair.there.blobs.list(""))) == before
+
+
+def test_a_mark_says_why_and_is_read_again():
+    for kind in ("into", "away"):
+        mark = Mark(kind, "M", "S", "the place " * 40)
+        assert decode(mark.encode()) == mark
+    assert decode(None) is None
+    assert decode(b"CRYW\x01\x04name" + bytes(60)) is None
+
+
+def test_a_place_that_holds_anything_is_refused(pair):
+    other = Pair().live()
+    pair.target = dataclasses.replace(pair.target, database=other.source.database)
+    refused(pair, "holds a store already")
+    pair = Pair().live()
+    pair.there.blobs.put("records/store/x", b"")
+    refused(pair, "the data of a store is there already")
+
+
+def test_another_store_cannot_go_on_with_a_move(pair):
+    begun(pair)
+    other = Pair().live()
+    other.target, other.there = pair.target, pair.there
+    refused(other, "another store is being copied to the new place")
+    pair.heal()
+    pair.move()
+    pair.is_moved()
+
+
+def test_a_store_that_was_moved_is_not_moved_elsewhere(pair):
+    pair.move()
+    elsewhere = Pair()
+    pair.target = elsewhere.target
+    with pytest.raises(ConfigurationError, match="was moved to the new place"):
+        pair.move()
+
+
+def test_a_move_that_was_given_up_does_not_go_on_once_the_store_is_elsewhere(pair):
+    given_up, elsewhere = begun(pair).target, Pair()
+    pair.heal()
+    pair.target = dataclasses.replace(elsewhere.target, name="another place")
+    pair.move(new_id=counting_ids(7000))
+    pair.target = given_up
+    with pytest.raises(ConfigurationError, match="was moved to another place"):
+        pair.move()
+    assert pair.target.read(standing).kind == "into"
+
+
+def test_a_half_copied_store_is_not_moved_on(pair):
+    begun(pair)
+    elsewhere = Pair()
+    pair.source, pair.target = pair.target, elsewhere.target
+    with pytest.raises(ConfigurationError, match="is being copied into from the old place, and not complete"):
+        pair.move()
+
+
+def test_nothing_is_moved_to_where_a_store_was(pair):
+    pair.move()
+    other = Pair().live()
+    other.target = pair.source
+    with pytest.raises(ConfigurationError, match="is a store that was moved to the new place"):
+        other.move()
+
+
+def test_a_store_that_somebody_writes_to_is_not_moved():
+    pair = Pair().live(settled=False)
+    refused(pair, "somebody writes to the old place")
+    pair.settle()
+    pair.move()
+    pair.is_moved()
+
+
+def test_other_schemas_are_refused(pair):
+    pair.there.database.write(lambda transaction: transaction.run("INSERT INTO schema_version (version) VALUES (99)"))
+    refused(pair, "has schema version")
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2])
+def test_sessions_of_others_end_the_run(pair, looks):
+    """Seen before anything is marked, before anything is copied, or before the new place is opened."""
+    seen = []
+
+    def others():
+        seen.append(1)
+        if len(seen) == looks + 1:
+            raise ConfigurationError("others are there")
+
+    pair.target = dataclasses.replace(pair.target, require_alone=others)
+    with pytest.raises(ConfigurationError, match="others are there"):
+        pair.move()
+    assert pair.source.read(standing) is None
+    assert (pair.target.read(standing) is None) == (looks == 0)
+    assert bool(list(pair.there.blobs.list("packs/"))) == (looks == 2)
+    pair.move()
+    pair.is_moved()
+
+
+def test_what_was_taken_back_is_used_again_and_may_be_moved_again(pair):
+    with pytest.raises(ConfigurationError, match="there is nothing to take back"):
+        take_back_move(pair.source, None)
+    pair.move()
+    assert take_back_move(pair.source, None) == "the new place"
+    assert Process(pair.store)
+    pair.store.crash(1.0)
+    elsewhere = Pair()
+    pair.target, pair.there = elsewhere.target, elsewhere.there
+    pair.move()
+    pair.is_moved()
+
+
+def test_a_key_that_is_missing_is_said_and_what_it_seals_goes_along(pair):
+    def lose(transaction):
+        transaction.run("UPDATE vault_key SET wrapped = :wrapped", wrapped=b"CRYW\x01\x03old" + bytes(60))
+
+    pair.store.database.write(lose)
+    outcome = pair.move()
+    assert len(outcome.keys_missing) == 1
+    assert outcome.keys_missing[0].startswith("vault_key 1: ")
+    assert outcome.carried.unjudged
+    assert not outcome.is_clean
+    assert rows(pair.target) == rows(pair.source)
+
+
+def test_a_row_that_changes_while_it_is_moved_is_found(pair):
+    """Somebody writes to a place that nobody should: nothing is opened, and the next run moves that as well."""
+
+    def write(transaction):
+        transaction.run("UPDATE vault SET tags = :tags", tags='{"late": "yes"}')
+
+    steps = pair.steps()
+    while next(steps).stage != "verify rows":
+        pass
+    pair.store.database.write(write)
+    with pytest.raises(DamagedDataError, match="table vault is not the same"):
+        list(steps)
+    assert pair.target.read(standing).kind == "into"
+    pair.move()
+    assert rows(pair.target)["vault"] == rows(pair.source)["vault"]
+
+
+def test_marks_are_set_once():
+    database = MemoryDatabase()
+    mark = Mark("into", "M", "S", "there")
+    assert database.write(lambda transaction: move_mark.begin_into(transaction, mark))
+    assert not database.write(lambda transaction: move_mark.begin_into(transaction, mark))
+    assert not database.write(lambda transaction: move_mark.leave(transaction, mark))
+    assert database.write(lambda transaction: move_mark.end_into(transaction, mark, b"token"))
+    assert not database.write(lambda transaction: move_mark.end_into(transaction, mark, b"token"))

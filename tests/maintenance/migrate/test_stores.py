@@ -1,0 +1,244 @@
+"""A store in which everything has happened is moved to where a shared one is, and back: it says what it said."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from contextlib import ExitStack, closing
+
+import msgspec
+import pytest
+
+from cryostore.catalog import open_catalog
+from cryostore.chunks.marker import newest_marker, put_marker
+from cryostore.core.errors import ConfigurationError, StorageFullError
+from cryostore.core.ids import counting_ids
+from cryostore.core.limits import MIB
+from cryostore.core.time import FrozenClock
+from cryostore.maintenance.garbage_collection.collect import collect_all
+from cryostore.maintenance.migrate import stores as migrate_stores
+from cryostore.maintenance.migrate.run import MigrationResult
+from cryostore.maintenance.migrate.stores import migrate_store, take_back_store
+from cryostore.maintenance.verification.scrub import scrub_all
+from cryostore.model.chunks import GetChunk
+from cryostore.model.errors import ServiceUnavailableException
+from cryostore.model.jobs import CommitBackupJob
+from cryostore.model.objects import GetObjectMetadata
+from cryostore.model.vaults import ListBackupVaults
+from cryostore.service.opening.init import init
+from cryostore.service.opening.open import open_service
+from cryostore.service.opening.open_shared import open_shared_service
+from support import moving, postgres, s3
+from support.collecting import noise
+from support.golden_store import SETTINGS, STORES
+from support.integrity import problems
+from support.moving import DirectoryStore, existing_keyring, move, opened_at
+from support.small_disk import small_disk
+from support.store_copy import copied
+from support.store_picture import differences
+
+GOLDEN = max(STORES.glob("schema-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+CHAIN = "arn:aws:cryo:local-1:000000000000:fileset:golden:chain"
+
+
+class Scene:
+    """A copy of a golden directory, a place for a shared store, and one for a directory to move back to."""
+
+    def __init__(self, folder, nodes):
+        self.manifest = json.loads((GOLDEN / "manifest.json").read_text(encoding="utf-8"))
+        self.clock = FrozenClock(self.manifest["now_ms"])
+        self.begin = DirectoryStore(copied(GOLDEN / "data", folder / "begin"))
+        keyring = folder / "keyring.json"
+        keyring.write_bytes((self.begin.data_dir / "keyring.json").read_bytes())
+        keyring.chmod(0o600)
+        self.keyring = existing_keyring(folder, str(keyring))
+        self.nodes = nodes(keyring)
+        self.end = DirectoryStore(folder / "end", str(keyring))
+
+    def there(self, **more):
+        return move(self.begin, self.nodes, self.keyring, clock=self.clock, **more)
+
+    def back(self, **more):
+        return move(self.nodes, self.end, self.keyring, clock=self.clock, **more)
+
+    def differences(self, place):
+        """Where the store at a place does not say what the golden one said."""
+        with opened_at(place, self.clock) as store:
+            return differences(self.manifest["picture"], store.picture())
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return Scene(tmp_path, lambda keyring: moving.shared(tmp_path / "shared", keyring))
+
+
+@pytest.fixture
+def real_scene(tmp_path, monkeypatch):
+    """As `scene`, on PostgreSQL and S3."""
+    for name, value in s3.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with ExitStack() as opened:
+        catalog = opened.enter_context(postgres.new_database())
+        blobs = s3.fresh_url()
+        yield Scene(tmp_path, lambda keyring: moving.shared(tmp_path / "shared", keyring, catalog=catalog, blobs=blobs))
+
+
+def test_there_and_back_it_says_what_it_said(scene):
+    """Every vault, tag, job, point, restore job, object, list, checksum, metadata and byte."""
+    assert scene.there(everything=True).is_clean
+    assert scene.back().is_clean
+    assert scene.differences(scene.end) == []
+    assert problems(scene.end.data_dir) == []
+
+
+def moves_on(scene, other):
+    """From the shared place to another, broken off once, and from there to a directory; a backup is made at each."""
+    assert scene.there().is_clean
+    with opened_at(scene.nodes, scene.clock) as store:
+        points = {store.api.backup({"new": noise(9000)}): noise(9000)}
+    first, scene.nodes = scene.nodes, other
+    with closing(
+        migrate_store(first, other, scene.keyring, MigrationResult(), clock=scene.clock, new_id=counting_ids(900))
+    ) as cut:
+        for step in cut:
+            if step.stage == "rows":
+                break
+    for place in (first, other):
+        with pytest.raises(ConfigurationError):
+            open_shared_service(place.place)
+    assert move(first, other, scene.keyring, clock=scene.clock, everything=True).is_clean
+    assert move(first, other, scene.keyring, clock=scene.clock).done_before
+    with pytest.raises(ConfigurationError, match="taken over"):
+        open_shared_service(first.place)
+    with opened_at(other, scene.clock) as store:
+        points[store.api.backup({"new": noise(9001)})] = noise(9001)
+        collect_all(store.service.context, quarantine_ms=0)
+    assert scene.back().is_clean
+    assert [line for line in scene.differences(scene.end) if "NumberOfRecoveryPoints" not in line] == []
+    with opened_at(scene.end, scene.clock) as store:
+        assert {point: store.api.restored(point)["new"] for point in points} == points
+    assert problems(scene.end.data_dir) == []
+
+
+def test_from_one_shared_place_to_another(scene, tmp_path):
+    moves_on(scene, moving.shared(tmp_path / "other", scene.end.keyring))
+
+
+def test_from_one_shared_place_to_another_on_real_parts(real_scene, tmp_path):
+    """Another database on the same server, another prefix in the same bucket."""
+    with postgres.new_database(migrated=False) as catalog:
+        moves_on(
+            real_scene,
+            moving.shared(tmp_path / "other", real_scene.end.keyring, catalog=catalog, blobs=s3.fresh_url()),
+        )
+
+
+def goes_on(scene, place):
+    """Tokens that were handed out still work; what was begun is finished; backups, deletes and collections go on."""
+    with opened_at(place, scene.clock) as store:
+        api, restore = store.api, scene.manifest["running_restore"]
+        for held in scene.manifest["tokens"]:
+            api.call(GetObjectMetadata(storage_job_id=restore, object_token=held["object_token"]))
+            for token, checksum in held["chunk_tokens"]:
+                assert api.call(GetChunk(storage_job_id=restore, chunk_token=token)).checksum == checksum
+        (upload,) = scene.manifest["open_uploads"]
+        parts = {index: base64.b64decode(text) for index, text in upload["chunks"]}
+        api.complete(upload["job"], upload["upload"], list(parts.values()))
+        arn = api.call(CommitBackupJob(backup_job_id=upload["job"], discard_open_uploads=True)).recovery_point_arn
+        assert api.restored(arn)[upload["name"]] == b"".join(parts[index] for index in sorted(parts))
+        assert scene.manifest["waiting_job"] == api.start_job(
+            resource=scene.manifest["waiting_resource"], idempotency_token="waiting"
+        )
+        api.resource = CHAIN
+        on_top = api.backup({"new": noise(9000), "small": noise(9001), "compressible": None})
+        api.delete_point(scene.manifest["points"]["branch 1"])
+        removed = sum(collect_all(store.service.context, quarantine_ms=0).removed for _ in range(3))
+        found = api.restored(on_top)
+        assert (found["new"], found["small"], "compressible" in found) == (noise(9000), noise(9001), False)
+        assert scrub_all(store.service.context).is_clean
+        return removed
+
+
+def test_work_goes_on_where_it_was(scene):
+    scene.there()
+    assert goes_on(scene, scene.nodes)
+
+
+def test_a_node_that_was_forgotten_finds_out_that_its_store_moved(scene):
+    """It answers nothing any more once it has looked around, and neither it nor another can be started again."""
+    scene.there()
+    with opened_at(scene.nodes, scene.clock) as node:
+        node.service.look_around()
+        scene.back()
+        with pytest.raises(ConfigurationError, match="has taken over"):
+            node.service.look_around()
+        with pytest.raises(ServiceUnavailableException):
+            node.api.start_job()
+    with pytest.raises(ConfigurationError, match="has taken over"), opened_at(scene.nodes, scene.clock):
+        pass
+
+
+def test_a_catalog_that_another_has_taken_over_from_is_not_moved(scene):
+    scene.there()
+    with closing(scene.nodes.place.open_blobs()) as blobs:
+        newest = newest_marker(blobs)
+        put_marker(blobs, msgspec.structs.replace(newest, number=newest.number + 1, token="another"))
+    with pytest.raises(ConfigurationError, match="another catalog has taken over"):
+        scene.back()
+    assert not list(scene.end.data_dir.rglob("*.pack"))
+
+
+def test_what_was_moved_back_is_taken_back_unless_another_catalog_has_taken_over(scene):
+    scene.there()
+    scene.back()
+    take_back_store(scene.nodes, scene.keyring)
+    with opened_at(scene.nodes, scene.clock) as store:
+        store.service.look_around()
+    scene.end = DirectoryStore(scene.end.data_dir.with_name("another end"), scene.end.keyring)
+    scene.back()
+    with closing(scene.nodes.place.open_blobs()) as blobs:
+        newest = newest_marker(blobs)
+        put_marker(blobs, msgspec.structs.replace(newest, number=newest.number + 1, token="another"))
+    with pytest.raises(ConfigurationError, match="another catalog has taken over"):
+        take_back_store(scene.nodes, scene.keyring)
+
+
+def test_sessions_of_others_are_seen_on_postgresql(tmp_path, monkeypatch):
+    monkeypatch.setattr(migrate_stores, "LOOKS_MAX", 2)
+    with postgres.new_database() as catalog:
+        scene = Scene(tmp_path, lambda keyring: moving.shared(tmp_path / "shared", keyring, catalog=catalog))
+        with closing(open_catalog(catalog)), pytest.raises(ConfigurationError, match="1 sessions of other programs"):
+            scene.there()
+        assert scene.there().is_clean
+
+
+def test_a_store_whose_arns_name_another_region_does_not_come_into_a_directory(scene, tmp_path):
+    init(scene.nodes.place, tmp_path / "credentials", region="eu-central-1", clock=scene.clock)
+    with pytest.raises(ConfigurationError, match="name region eu-central-1 and account 000000000000"):
+        scene.back()
+    with opened_at(scene.nodes, scene.clock) as store:
+        assert store.api.listed(ListBackupVaults())
+
+
+def test_a_full_disk_at_the_new_place_ends_the_run_and_the_next_goes_on(scene, tmp_path):
+    (tmp_path / "shared").mkdir(exist_ok=True)
+    with small_disk(tmp_path / "disk", 4) as disk:
+        scene.nodes = moving.shared(tmp_path / "disk" / "shared", scene.end.keyring)
+        disk.fill(but_bytes=300_000)
+        with pytest.raises(StorageFullError, match=str(tmp_path / "disk")) as raised:
+            scene.there()
+        assert "goes on where it stopped" in raised.value.hint
+        disk.clear()
+        assert scene.there().is_clean
+
+
+def test_a_store_on_a_full_disk_can_be_moved_away(scene, tmp_path):
+    """What must be noted there is noted in the room of the reserve."""
+    with small_disk(tmp_path / "disk", 24) as disk:
+        scene.begin = DirectoryStore(copied(scene.begin.data_dir, disk.path / "data"))
+        settings = dataclasses.replace(SETTINGS, reserve_bytes=MIB)
+        open_service(scene.begin.data_dir, clock=scene.clock, settings=settings).close()
+        disk.fill()
+        assert scene.there().is_clean
+        disk.clear()
