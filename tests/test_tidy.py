@@ -37,7 +37,7 @@ CLOCK_AND_RANDOMNESS = {
     "uuid.uuid4",
 }
 CLOCK_AND_RANDOMNESS_ALLOWED = {
-    "cryostore.agent.keys.cipher": "keys of archives and of their owners: as in the store's cipher",
+    "cryostore.agent.encryption.cipher": "keys of archives and of their owners: as in the store's cipher",
     "cryostore.chunks.cipher": "nonces: a nonce that a caller could choose is a nonce that a caller could repeat",
     "cryostore.chunks.keyring.master_key": "new keys: the same, and worse",
     "cryostore.client.retry": "waits between attempts differ by chance, or all clients come back at once",

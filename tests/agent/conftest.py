@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from cryostore.agent.keys.agent_key import AgentKey
+from cryostore.agent.encryption.agent_key import AgentKey
 from cryostore.core.time import wall_clock
 from support.agent import Runs
 from support.serving import server  # noqa: F401 - a fixture

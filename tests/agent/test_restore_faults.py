@@ -12,9 +12,8 @@ import pytest
 
 from cryostore.agent.errors import TargetError
 from cryostore.agent.report import Report
-from cryostore.agent.restore.file_writer import FULL
 from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tree
-from cryostore.core.errors import StorageFullError
+from cryostore.core.errors import NO_SPACE_ERRNOS, StorageFullError
 from support.agent import seen, write
 from support.os_calls import REAL, failing
 
@@ -124,7 +123,7 @@ def try_one(archive, source, target, monkeypatch, name, code, at):
         try:
             restore_tree(archive, TreeRestoreOptions(target=os.fsencode(target), delete=True), report)
         except StorageFullError:
-            assert code in FULL
+            assert code in NO_SPACE_ERRNOS
             is_end = True
         except TargetError as error:
             assert error.path == os.fsencode(target)

@@ -10,16 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cryostore.agent.encryption import key_file, key_paper
+from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
+from cryostore.agent.encryption.archive_key import ArchiveKey
+from cryostore.agent.encryption.cipher import Stretching, seal
+from cryostore.agent.encryption.key_objects import OBJECT_BYTES, unwrap, wrap
+from cryostore.agent.encryption.sealed_chunk import HEAD, INNER, Kind, open_chunk, padded_length, seal_chunk
+from cryostore.agent.encryption.sealed_object import ROWS_MAX, ChunkFacts, ChunkTable, Recipient, SealedHead, mark_of
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.formats.padding import padded_length
-from cryostore.agent.formats.piece_table import ENTRIES_MAX, Entry, PieceTable
-from cryostore.agent.formats.sealed_chunk import HEAD, INNER, Kind, open_chunk, seal_chunk
-from cryostore.agent.formats.sealed_head import Recipient, SealedHead, mark_of
-from cryostore.agent.keys import key_file, key_paper
-from cryostore.agent.keys.agent_key import AgentKey, PublicKey
-from cryostore.agent.keys.archive_key import ArchiveKey
-from cryostore.agent.keys.cipher import Stretching, seal
-from cryostore.agent.keys.key_object import OBJECT_BYTES, unwrap, wrap
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -30,9 +28,9 @@ CHEAP = Stretching(bytes(range(16)), 1, 1, 64)
 PASSPHRASE = "correct horse battery staple"
 STORED = random.Random(1).randbytes(300)
 TEXT = b"what compresses well " * 2000
-TABLE = PieceTable()
-TABLE.set(0, Entry(1000, bytes(range(32))))
-TABLE.set(1, Entry(4_000_000, bytes(32)))
+TABLE = ChunkTable()
+TABLE.set(0, ChunkFacts(1000, bytes(range(32))))
+TABLE.set(1, ChunkFacts(4_000_000, bytes(32)))
 SEALED_HEAD = SealedHead(
     resource="tree", table=[bytes(32)], header=b'{"format":1}', recipients=[Recipient(KEY.public, "laptop")]
 )
@@ -71,19 +69,19 @@ def test_keys_on_paper():
 def test_key_objects():
     for name, owned in (("agent-key-object-owned.hex", True), ("agent-key-object.hex", False)):
         found, is_owned = unwrap(golden_hex(name), KEY)
-        assert (found.key_id, found.secret, found.identity) == (
+        assert (found.key_id, found.secret, found.id_secret) == (
             ARCHIVE_KEY.key_id,
             ARCHIVE_KEY.secret,
-            ARCHIVE_KEY.identity,
+            ARCHIVE_KEY.id_secret,
         )
         assert is_owned is owned
 
 
 def test_sealed_chunks():
-    identity = ARCHIVE_KEY.piece_id(STORED)
+    identity = ARCHIVE_KEY.chunk_id(STORED)
     assert seal_chunk(ARCHIVE_KEY, Kind.TABLE, identity, STORED) == golden_hex("agent-sealed-chunk-stored.hex")
     assert open_chunk(KEYS, Kind.TABLE, identity, golden_hex("agent-sealed-chunk-stored.hex")) == STORED
-    place = ARCHIVE_KEY.piece_id(TEXT)
+    place = ARCHIVE_KEY.chunk_id(TEXT)
     assert open_chunk(KEYS, Kind.CATALOG, place, golden_hex("agent-sealed-chunk-zstd.hex")) == TEXT
     assert golden_hex("agent-piece-table.hex") == b"".join(TABLE.parts())
 
@@ -104,9 +102,9 @@ def test_what_is_derived_stays_the_same():
         "opaque name": KEY.opaque_name("host:/path").encode(),
         "first key id": first.key_id,
         "first secret": first.secret,
-        "first identity": first.identity,
-        "piece id": ARCHIVE_KEY.piece_id(b"piece"),
-        "place key": ARCHIVE_KEY.place_key(b"place"),
+        "first identity": first.id_secret,
+        "piece id": ARCHIVE_KEY.chunk_id(b"piece"),
+        "place key": ARCHIVE_KEY.chunk_key(b"place"),
         "nonce key": ARCHIVE_KEY.nonce_key(),
         "cut secret": ARCHIVE_KEY.cut_secret,
     }
@@ -134,7 +132,7 @@ def test_no_bit_can_be_changed(at, bit):
 
 def test_another_place_kind_or_key_opens_nothing():
     sealed = seal_chunk(ARCHIVE_KEY, Kind.CONTENT, b"here", b"payload")
-    other = ArchiveKey(ARCHIVE_KEY.key_id, bytes(32), ARCHIVE_KEY.identity)
+    other = ArchiveKey(ARCHIVE_KEY.key_id, bytes(32), ARCHIVE_KEY.id_secret)
     with pytest.raises(ArchiveDamagedError):
         open_chunk(KEYS, Kind.CONTENT, b"there", sealed)
     with pytest.raises(ArchiveDamagedError):
@@ -182,14 +180,14 @@ def test_lengths_fall_into_few_classes():
 
 
 def test_tables_come_in_parts():
-    table = PieceTable(bytes(36 * (ENTRIES_MAX + 5)))
+    table = ChunkTable(bytes(36 * (ROWS_MAX + 5)))
     parts = list(table.parts())
-    assert [len(part) // 36 for part in parts] == [ENTRIES_MAX, 5]
-    assert len(PieceTable(b"".join(parts))) == ENTRIES_MAX + 5
+    assert [len(part) // 36 for part in parts] == [ROWS_MAX, 5]
+    assert len(ChunkTable(b"".join(parts))) == ROWS_MAX + 5
     with pytest.raises(ArchiveDamagedError):
-        PieceTable(bytes(35))
+        ChunkTable(bytes(35))
     with pytest.raises(ArchiveDamagedError):
-        table[ENTRIES_MAX + 5]
+        table[ROWS_MAX + 5]
 
 
 def test_key_objects_are_for_one_key_and_one_archive_key():
@@ -267,6 +265,6 @@ def test_the_inner_head_is_checked_though_it_is_authentic():
     wrong = [INNER.pack(codec, 5, length) + b"short" for codec, length in ((0, 500), (1, 5), (9, 5))]
     for inner in (*wrong, b""):
         head = HEAD.pack(b"CRYA", 1, Kind.CONTENT, ARCHIVE_KEY.key_id, bytes(12))
-        key = ARCHIVE_KEY.place_key(bytes([Kind.CONTENT]) + b"here")
+        key = ARCHIVE_KEY.chunk_key(bytes([Kind.CONTENT]) + b"here")
         with pytest.raises(ArchiveDamagedError):
             open_chunk(KEYS, Kind.CONTENT, b"here", head + seal(key, bytes(12), inner, head + b"here"))

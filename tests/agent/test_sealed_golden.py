@@ -10,8 +10,8 @@ import pytest
 
 from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.archive.reader import Archive
-from cryostore.agent.keys.agent_key import AgentKey
-from cryostore.agent.keys.keyed_call import KeyedCall
+from cryostore.agent.encryption.agent_key import AgentKey
+from cryostore.agent.encryption.keyed_call import KeyedCall
 from cryostore.agent.report import Report
 from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.digest import Payload, sha256

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryostore.agent.keys.agent_key import AgentKey, PublicKey
+from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.report import Report
 from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.limits import KIB

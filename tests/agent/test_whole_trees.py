@@ -11,12 +11,12 @@ import subprocess
 
 import pytest
 
+from cryostore.agent.archive.block_order import BlockOrder
 from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.backup.archive_writer import ArchiveWriter
 from cryostore.agent.block import BLOCK_BYTES_MAX, ENTRY_BYTES_MAX, BlockBuilder, ExtraKind, Kind
 from cryostore.agent.entry import NO_CONTENT, Row
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.formats.ancestry import Ancestry
 from cryostore.agent.report import Report
 from cryostore.agent.source.roots import rooted
 from cryostore.agent.source.walk import OPEN_LEVELS_MAX, Walk
@@ -284,20 +284,20 @@ def directory(path, *names):
     return builder.block()
 
 
-def test_ancestry_knows_order_and_parents():
+def test_block_order_checks_order_and_parents():
     root = BlockBuilder(Kind.ROOT, b"")
     root.add(b"", DIRECTORY_ROW, NO_CONTENT.pack(), [])
     right = [root.block(), directory(b"", b"a", b"a!", b"b"), directory(b"", b"c"), directory(b"a", b"x")]
     right += [directory(b"a/x"), directory(b"a!"), directory(b"c")]
-    ancestry = Ancestry()
-    assert [ancestry.add(block) for block in right] == [None] * len(right)
+    block_order = BlockOrder()
+    assert [block_order.add(block) for block in right] == [None] * len(right)
     for left_out in (0, 1, 3):
-        ancestry = Ancestry()
-        assert [fault for block in right[:left_out] + right[left_out + 1 :] if (fault := ancestry.add(block))]
+        block_order = BlockOrder()
+        assert [fault for block in right[:left_out] + right[left_out + 1 :] if (fault := block_order.add(block))]
     for number in range(len(right) - 1):
         swapped = [*right[:number], right[number + 1], right[number], *right[number + 2 :]]
-        ancestry = Ancestry()
-        assert [fault for block in swapped if (fault := ancestry.add(block))]
+        block_order = BlockOrder()
+        assert [fault for block in swapped if (fault := block_order.add(block))]
 
 
 def test_of_many_paths_the_header_names_one_in_each_folder(local_runs, tmp_path, monkeypatch):

@@ -1,21 +1,32 @@
-"""The limit of open files."""
+"""The limit on open files is read anew each time and raised as far as the system allows."""
 
-from __future__ import annotations
+import resource
 
-from cryostore.core import open_files
+import pytest
+
+from cryostore.core.open_files import open_file_limit, raise_open_file_limit
 
 
-def test_as_many_files_may_be_open_as_the_system_allows(monkeypatch):
+def test_the_limit_is_the_soft_one_of_this_moment(monkeypatch):
+    limits = iter([(10, 20), (15, 20)])
+    monkeypatch.setattr(resource, "getrlimit", lambda _: next(limits))
+    assert [open_file_limit(), open_file_limit()] == [10, 15]
+
+
+def test_the_limit_is_raised_to_the_hard_one(monkeypatch):
     limits = []
-    monkeypatch.setattr(open_files.resource, "getrlimit", lambda _: (10, 20))
-    monkeypatch.setattr(open_files.resource, "setrlimit", lambda _, both: limits.append(both))
-    open_files.raise_open_file_limit()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 20))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
+    raise_open_file_limit()
     assert limits == [(20, 20)]
 
 
-def test_a_system_that_refuses_changes_nothing(monkeypatch):
-    def refuse(*_):
-        raise ValueError("not allowed to raise maximum limit")
+@pytest.mark.parametrize("error", [OSError(1, "not permitted"), ValueError("not allowed to raise maximum limit")])
+def test_a_refusal_leaves_the_limit_as_it_is(monkeypatch, error):
+    def refuse(_, both):
+        raise error
 
-    monkeypatch.setattr(open_files.resource, "setrlimit", refuse)
-    open_files.raise_open_file_limit()
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    before = open_file_limit()
+    raise_open_file_limit()
+    assert open_file_limit() == before

@@ -10,7 +10,7 @@ from cryostore.agent.archive.open_archive import open_archive
 from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.run import Options as BackupOptions
 from cryostore.agent.backup.run import backup
-from cryostore.agent.keys.keyed_call import KeyedCall
+from cryostore.agent.encryption.keyed_call import KeyedCall
 from cryostore.agent.report import Report
 from cryostore.agent.restore.tree_restore import TreeRestoreOptions as RestoreOptions
 from cryostore.agent.restore.tree_restore import restore_tree

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryostore.agent.backup.job import open_job
 from cryostore.agent.header import CATALOG, Header, content_name
-from cryostore.agent.upload.queue import ObjectUpload
+from cryostore.agent.upload.object_upload import ObjectUpload
 from cryostore.core.digest import Payload, sha256
 from cryostore.model.chunks import PutChunk
 

@@ -16,7 +16,7 @@ from cryostore.core.interrupts import waiting
 
 if TYPE_CHECKING:
     from cryostore.agent.archive.reader import Archive
-    from cryostore.agent.keys.agent_key import PublicKey
+    from cryostore.agent.encryption.agent_key import PublicKey
 
 WITH_BACKUPS = "@passphrase"
 FILE_VARIABLE = "CRYO_KEY_PASSPHRASE_FILE"
@@ -45,7 +45,7 @@ def read_key(path: Path | None) -> PublicKey | None:
 
 def key_in(path: Path) -> PublicKey:
     """The key of a file. Asks for its passphrase if it has one."""
-    from cryostore.agent.keys.key_file import read
+    from cryostore.agent.encryption.key_file import read
 
     return read(str(path), lambda: passphrase(f"Passphrase of {path}: "))
 

@@ -119,7 +119,7 @@ def open_agent_store(store: AgentStore, *, create: bool = False) -> Iterator[Cal
         with interrupts.heeded(), _open(store, create=create) as call:
             yield call
         return
-    from cryostore.agent.keys.keyed_call import KeyedCall
+    from cryostore.agent.encryption.keyed_call import KeyedCall
 
     key = read_key(store.key)
     with interrupts.heeded(), _open(store, create=create) as call:

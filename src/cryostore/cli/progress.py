@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from cryostore.cli import output
-from cryostore.core.companion import companion
+from cryostore.core.background import background_thread
 from cryostore.core.quantities import size_text
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def shown(
             line.update(lambda: report_words(report, time.monotonic() - begun, done))
         line.clear()
 
-    with companion("progress", draw):
+    with background_thread("progress", draw):
         yield
 
 

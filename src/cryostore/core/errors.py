@@ -23,8 +23,10 @@ from typing import Self
 
 from cryostore.core.limits import MIB
 
-DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Errors of the system that mean: no space left."""
+NO_SPACE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The file system, or the quota of this user, has no space left."""
+DISK_FULL_ERRNOS = NO_SPACE_ERRNOS | {errno.EFBIG}
+"""A file of a store cannot grow. EFBIG counts too: no file of a store comes near the size limit of a file system."""
 
 
 class CryostoreError(Exception):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from cryostore.core.companion import companion
+from cryostore.core.background import background_thread
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TOGETHER_SECONDS = 1.0
@@ -134,7 +134,7 @@ def limited(cut_off: Callable[[float], None]) -> Iterator[None]:
                 return
 
     try:
-        with companion("end", watch):
+        with background_thread("end", watch):
             yield
     finally:
         if told():  # by whoever insisted, it may be: a thread that waits would keep the process

@@ -12,7 +12,7 @@ from cryostore.agent.archive.chunk_cache import ChunkCache
 from cryostore.agent.archive.files import ArchiveFiles
 from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.key_changes import change
-from cryostore.agent.keys.agent_key import AgentKey, PublicKey
+from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.report import Report
 from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.agent.verification.known_damage import fetch_known_damage

@@ -13,11 +13,11 @@ import pytest
 from cryostore.agent.archive.open_archive import open_archive
 from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.key_changes import change
+from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
+from cryostore.agent.encryption.archive_key import ArchiveKey
+from cryostore.agent.encryption.key_objects import is_key_name
+from cryostore.agent.encryption.keyed_call import KeyedCall
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.keys.agent_key import AgentKey, PublicKey
-from cryostore.agent.keys.archive_key import ArchiveKey
-from cryostore.agent.keys.key_object import is_key_name
-from cryostore.agent.keys.keyed_call import KeyedCall
 from cryostore.core.digest import Payload
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.limits import KIB, MIB
@@ -363,7 +363,7 @@ def test_a_content_object_of_another_time_is_found_out(sealed, tmp_path):
                 archive.sealing.table("content-00000002")
             # Nor is one of the same name, whose head opens.
             archive._objects["content-00000001"] = old._objects["content-00000001"]
-            with pytest.raises(ArchiveDamagedError, match="not the one that the archive's header means"):
+            with pytest.raises(ArchiveDamagedError, match="not the one that the archive's header refers to"):
                 archive.sealing.table("content-00000001")
 
 
@@ -403,5 +403,5 @@ def test_a_store_that_makes_up_a_base_gets_nothing(local_runs, tmp_path):
 
 def test_secrets_show_in_no_repr(key):
     archive_key = ArchiveKey.generate()
-    for thing, secrets in ((key, [key.seed]), (archive_key, [archive_key.secret, archive_key.identity])):
+    for thing, secrets in ((key, [key.seed]), (archive_key, [archive_key.secret, archive_key.id_secret])):
         assert all(secret.hex() not in repr(thing) and repr(secret) not in repr(thing) for secret in secrets)

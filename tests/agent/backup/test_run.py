@@ -16,11 +16,11 @@ from cryostore.agent.archive.open_archive import open_archive
 from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.job import open_job
 from cryostore.agent.backup.run import Options, backup
-from cryostore.agent.keys.key_object import is_key_name
+from cryostore.agent.encryption.key_objects import is_key_name
 from cryostore.agent.report import Report
 from cryostore.agent.restore.tree_restore import TreeRestoreOptions as RestoreOptions
 from cryostore.agent.restore.tree_restore import restore_tree
-from cryostore.agent.sign_of_life import alive
+from cryostore.agent.upload.heartbeat import heartbeat
 from cryostore.client import pages
 from cryostore.core.interrupts import heeded
 from cryostore.core.limits import KIB, MIB
@@ -481,7 +481,7 @@ def test_heartbeats_reach_the_job(local_runs):
     """A run that sends nothing for long is known to live."""
     watched = Watched(local_runs.call)
     job = open_job(watched, "Default", "heartbeats", {})
-    with alive(watched, job.job_id, seconds_between=0.001):
+    with heartbeat(watched, job.job_id, seconds_between=0.001):
         until(lambda: watched.signs >= 3)
     job.give_up(RuntimeError())
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from cryostore.agent.archive.chunk_pages import CachedChunkPages, ChunkPages
 from cryostore.agent.backup import incremental_base
 from cryostore.agent.backup.trimming import living_chunks
+from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.entry import Content
 from cryostore.agent.header import content_name
-from cryostore.agent.keys.agent_key import AgentKey, PublicKey
 from cryostore.core.limits import KIB, Limits
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.model.chunks import Chunk

@@ -13,10 +13,10 @@ from cryostore.agent.backup.job import open_job
 from cryostore.agent.backup.unfinished import noted
 from cryostore.agent.header import STREAM
 from cryostore.agent.report import Report
-from cryostore.agent.sign_of_life import HEARTBEAT_SECONDS
 from cryostore.agent.streams.single_file import Options
 from cryostore.agent.streams.stream import backup_stream
-from cryostore.agent.upload.queue import THREADS
+from cryostore.agent.upload.heartbeat import HEARTBEAT_SECONDS
+from cryostore.agent.upload.uploader import THREADS
 from cryostore.client.transport import ConnectionFailedError
 from cryostore.core.errors import ConfigurationError, CryostoreError
 from cryostore.core.limits import MIB

@@ -8,12 +8,12 @@ import random
 import pytest
 
 from cryostore.agent.backup.run_memory import load
+from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
+from cryostore.agent.encryption.archive_key import ArchiveKey
+from cryostore.agent.encryption.cipher import derive
+from cryostore.agent.encryption.key_objects import is_key_name
+from cryostore.agent.encryption.sealed_chunk import Kind, open_chunk
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.formats.sealed_chunk import Kind, open_chunk
-from cryostore.agent.keys.agent_key import AgentKey, PublicKey
-from cryostore.agent.keys.archive_key import ArchiveKey
-from cryostore.agent.keys.cipher import derive
-from cryostore.agent.keys.key_object import is_key_name
 from cryostore.client import pages
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.core.limits import KIB, MIB

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from cryostore.agent.archive.disk_image import disk_layout, segment_chunks
 from cryostore.agent.archive.files import file_parts
+from cryostore.agent.encryption.key_objects import is_key_name
 from cryostore.agent.errors import ArchiveDamagedError, SourceError, TargetError
 from cryostore.agent.header import DiskLayout
-from cryostore.agent.keys.key_object import is_key_name
 from cryostore.agent.report import Report
 from cryostore.agent.restore import single_file_restore
 from cryostore.agent.verification.archive_check import verify_archive

@@ -8,10 +8,10 @@ import random
 import pytest
 
 from cryostore.agent.entry import NO_CONTENT
-from cryostore.agent.upload.chunker import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, DISK_MARKS, ContentChunker
 from cryostore.agent.upload.content import READ_BYTES, SHARED_BYTES_MAX, SHARED_BYTES_MIN, ContentWriter
+from cryostore.agent.upload.cut_points import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, DISK_MARKS, PlainChunker
 from cryostore.agent.upload.digest_table import DigestTable
-from cryostore.agent.upload.queue import ObjectUpload
+from cryostore.agent.upload.object_upload import ObjectUpload
 from cryostore.core.compression import BLOCK_BYTES
 from cryostore.core.limits import KIB, MIB
 
@@ -29,7 +29,7 @@ class Kept:
 def writer():
     kept = Kept()
     upload = ObjectUpload(None, "job", "content-00000001")
-    return kept, ContentWriter(kept, upload, 1, ContentChunker(), DigestTable())
+    return kept, ContentWriter(kept, upload, 1, PlainChunker(), DigestTable())
 
 
 def small(content, data):
@@ -95,7 +95,7 @@ def test_where_a_file_is_cut_does_not_depend_on_how_it_is_read():
     data = noise(20 * MIB)
     kept, content = writer()
     content.large(io.BytesIO(data).readinto, len(data))
-    lengths = list(ContentChunker().cuts(memoryview(data)))
+    lengths = list(PlainChunker().cuts(memoryview(data)))
     assert [len(kept.chunks[index]) for index in sorted(kept.chunks)] == lengths
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 
-from cryostore.agent.upload.cut_points import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, KeyedCutPoints, path_cut
+from cryostore.agent.upload.cut_points import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, KeyedChunker, keyed_path_hash
 from cryostore.core.limits import KIB, MIB
 
 DATA = random.Random(5).randbytes(24 * MIB)
 
 
 def ends(secret, data=DATA):
-    lengths = list(KeyedCutPoints(secret).cuts(memoryview(data)))
+    lengths = list(KeyedChunker(secret).cuts(memoryview(data)))
     assert sum(lengths) == len(data)
     found, at = set(), 0
     for length in lengths:
@@ -32,8 +32,8 @@ def test_the_same_key_cuts_alike_and_another_key_elsewhere():
 def test_seed_permutation_and_digest_each_matter():
     first, _ = ends(bytes(32))
     for part, value in (("_permutation", bytes(range(256))), ("_piece_key", bytes(32)), ("_pieces", None)):
-        cutter = KeyedCutPoints(bytes(32))
-        setattr(cutter, part, value or KeyedCutPoints(bytes([1]) * 32)._pieces)
+        cutter = KeyedChunker(bytes(32))
+        setattr(cutter, part, value or KeyedChunker(bytes([1]) * 32)._pieces)
         assert list(itertools.accumulate(cutter.cuts(memoryview(DATA)))) != sorted(first)
 
 
@@ -61,14 +61,14 @@ def test_bytes_that_repeat_are_cut_at_the_most():
 
 def test_as_if_it_ended_where_it_ends():
     """The cuts of a beginning are those of the whole, but for the last one."""
-    whole = list(KeyedCutPoints(bytes(32)).cuts(memoryview(DATA)))
+    whole = list(KeyedChunker(bytes(32)).cuts(memoryview(DATA)))
     for length in (1, 700 * KIB, 5 * MIB + 1, 9 * MIB, 13 * MIB + 12345):
-        part = list(KeyedCutPoints(bytes(32)).cuts(memoryview(DATA)[:length]))
+        part = list(KeyedChunker(bytes(32)).cuts(memoryview(DATA)[:length]))
         assert part[:-1] == whole[: len(part) - 1]
 
 
 def test_small_files_and_paths_are_cut_by_the_key_too():
-    cutters = [KeyedCutPoints(bytes([n]) * 32) for n in range(2)]
+    cutters = [KeyedChunker(bytes([n]) * 32) for n in range(2)]
     assert cutters[0].chance(b"digest") != cutters[1].chance(b"digest")
-    assert path_cut(bytes(32), b"path") != path_cut(bytes([1]) * 32, b"path")
+    assert keyed_path_hash(bytes(32), b"path") != keyed_path_hash(bytes([1]) * 32, b"path")
     assert 0 <= cutters[0].chance(b"x") < 1 << 32

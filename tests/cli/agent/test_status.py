@@ -8,9 +8,9 @@ from contextlib import closing
 
 import pytest
 
-from cryostore.agent.archive.recovery_points import list_points
+from cryostore.agent.archive.recovery_points import ROLE_ARN, list_points
+from cryostore.agent.backup.job import resource_arn
 from cryostore.agent.mount.point_folders import build_folders
-from cryostore.agent.resources import ROLE_ARN, resource_arn
 from cryostore.agent.verification.resource_status import resource_statuses
 from cryostore.agent.verification.trial_job import run_trial_job
 from cryostore.cli.agent_store import AgentStore, open_agent_store

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from concurrent.futures import Future
 
 from cryostore.agent.archive.reader import Archive, digest_of
-from cryostore.agent.threads import Threads, result
 from cryostore.core.digest import Buffer
 from cryostore.core.limits import MIB
+from cryostore.core.threads import Threads, result
 from cryostore.model.chunks import Chunk
 
 BYTES_MAX = 64 * MIB

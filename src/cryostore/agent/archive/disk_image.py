@@ -97,7 +97,7 @@ class DiskImage:
 
     def holds(self, chunk: Chunk, data: bytes) -> bool:
         """Whether a block has these bytes."""
-        return len(data) == chunk.length and self._archive.identity(data) == digest_of(chunk)
+        return len(data) == chunk.length and self._archive.chunk_id(data) == digest_of(chunk)
 
     def segments(self) -> Iterator[tuple[int, int]]:
         layout = self.layout

@@ -9,10 +9,10 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable, Iterable, Iterator
 
+from cryostore.agent.archive.block_order import BlockOrder
 from cryostore.agent.block import Block, BlockBuilder, Kind
 from cryostore.agent.entry import PACKED_NO_CONTENT, UNTRUSTED_CTIME, Row
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.formats.ancestry import Ancestry
 
 UNKNOWN_FOLDER = Row(stat.S_IFDIR | 0o700, 0, 0, 0, 0, 0, 0, UNTRUSTED_CTIME, 0)
 """What is said of a folder of which nothing is known but its name."""
@@ -33,7 +33,7 @@ def with_missing_folders(blocks: Iterable[Block], tell: ReportProblem, top: byte
     `top` is the directory that the blocks begin with, if they are not those of a whole catalog. Raises
     ArchiveDamagedError if a catalog has none.
     """
-    ancestry = Ancestry(top)
+    block_order = BlockOrder(top)
     has_root = top is not None
     for block in blocks:
         if not has_root or block.kind == Kind.ROOT:
@@ -42,20 +42,20 @@ def with_missing_folders(blocks: Iterable[Block], tell: ReportProblem, top: byte
                 continue
             has_root = True
             if block.kind == Kind.ROOT and block.entries and Row.unpack(block.rows).is_directory:
-                ancestry.add(block)
+                block_order.add(block)
                 yield block
                 continue
             tell(b"", MISSING_ROOT)
             yield (root := _lost(Kind.ROOT, b"", b""))
-            ancestry.add(root)
+            block_order.add(root)
             if block.kind == Kind.ROOT:
                 continue
-        for above, name in ancestry.lacks(block.path):
+        for above, name in block_order.lacks(block.path):
             lost = _lost(Kind.DIRECTORY, above, name)
-            ancestry.enter(lost)
+            block_order.enter(lost)
             tell(above + b"/" + name if above else name, MISSING_FOLDER)
             yield lost
-        if (fault := ancestry.add(block)) is not None:
+        if (fault := block_order.add(block)) is not None:
             tell(block.path, fault)
         yield block
     if not has_root:

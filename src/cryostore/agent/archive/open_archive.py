@@ -8,13 +8,12 @@ from functools import partial
 from typing import Literal
 
 from cryostore.agent.archive.reader import Archive
-from cryostore.agent.archive.recovery_points import RecoveryPoint, completion_seconds, list_points
+from cryostore.agent.archive.recovery_points import ROLE_ARN, RecoveryPoint, completion_seconds, list_points
 from cryostore.agent.archive.sound_copies import SoundCopies
+from cryostore.agent.encryption.key_objects import read_archive_keys, require_fitting_key
+from cryostore.agent.encryption.keyed_call import KeyedCall
+from cryostore.agent.encryption.locked_key import key_for
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.keys.archive_keys import checked, read_keys
-from cryostore.agent.keys.keyed_call import KeyedCall
-from cryostore.agent.keys.locked_key import key_for
-from cryostore.agent.resources import ROLE_ARN
 from cryostore.client import pages
 from cryostore.core.errors import CryostoreError, KeyUnavailableError
 from cryostore.model.operation import Call
@@ -46,8 +45,8 @@ def _learn_keys(call: KeyedCall, point: RecoveryPoint) -> bool:
         return False
     with _restore_job(call, newest, "keys") as job_id:
         objects = {each.name: each for each in pages.objects(call, job_id)}
-        if (key := checked(objects, key_for(call, job_id, objects))) is not None:
-            call.learned = read_keys(call, job_id, objects, key, call.learned)
+        if (key := require_fitting_key(objects, key_for(call, job_id, objects))) is not None:
+            call.learned = read_archive_keys(call, job_id, objects, key, call.learned)
     return True
 
 

@@ -9,16 +9,16 @@ from typing import Protocol, TypeVar
 
 from cryostore.agent.archive.missing_folders import ReportProblem, ignore_problem, with_missing_folders
 from cryostore.agent.block import Block, decode, decode_readable
+from cryostore.agent.encryption.key_objects import require_fitting_key
+from cryostore.agent.encryption.locked_key import key_for
+from cryostore.agent.encryption.sealed_archive import SealedArchive
 from cryostore.agent.entry import NO_DIGEST, Content
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
-from cryostore.agent.formats.sealed_archive import SealedArchive
 from cryostore.agent.header import CATALOG, Header, content_name
-from cryostore.agent.keys.archive_keys import checked
-from cryostore.agent.keys.locked_key import key_for
-from cryostore.agent.threads import Threads, result
 from cryostore.client import pages
 from cryostore.core.digest import Buffer, Checksum, sha256
 from cryostore.core.errors import CryostoreError
+from cryostore.core.threads import Threads, result
 from cryostore.model.chunks import Chunk, GetChunk, ListChunks
 from cryostore.model.objects import BackupObject, GetObjectMetadata
 from cryostore.model.operation import Call
@@ -49,7 +49,7 @@ class Archive:
         self.call = call
         self.job_id = job_id
         self._objects: dict[str, BackupObject] = {item.name: item for item in pages.objects(call, job_id)}
-        key = checked(self._objects, key_for(call, job_id, self._objects))
+        key = require_fitting_key(self._objects, key_for(call, job_id, self._objects))
         self.sealing = SealedArchive(call, job_id, self._objects, key) if key else None
         self.header_bytes = self.sealing.head.header if self.sealing else self._plain_header()
         self.header = Header.decode(self.header_bytes)
@@ -192,9 +192,9 @@ class Archive:
         for content in self.header.objects:
             yield from self._listed(content_name(content.number))
 
-    def identity(self, data: Buffer) -> bytes:
+    def chunk_id(self, data: Buffer) -> bytes:
         """The digest that a listed chunk with these bytes has."""
-        return self.sealing.identity(data) if self.sealing else sha256(data)
+        return self.sealing.chunk_id(data) if self.sealing else sha256(data)
 
     def chunks_count(self, number: int) -> int:
         """How many chunks a content object has."""

@@ -16,6 +16,8 @@ from cryostore.model.recovery_points import (
 )
 from cryostore.model.vaults import DescribeBackupVault, ListBackupVaults
 
+ROLE_ARN = "arn:aws:iam::000000000000:role/cryo-agent"
+"""The role that the agent names in its requests."""
 ID = re.compile("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 READABLE = ("COMPLETED", "PARTIAL", "EXPIRED", "AVAILABLE")
 RecoveryPoint = RecoveryPointByBackupVault

@@ -46,7 +46,7 @@ class SoundCopies:
                 self._opened = list(self._open())
             for each in self._opened:
                 data = each.find(digest, length)
-                if data is not None and self._archive.identity(data)[:16] == digest:
+                if data is not None and self._archive.chunk_id(data)[:16] == digest:
                     return data
         return None
 

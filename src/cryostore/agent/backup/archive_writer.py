@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+from cryostore.agent.archive.block_order import BlockOrder
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.backup.catalog_writer import CatalogWriter
 from cryostore.agent.backup.incremental_base import Base, Entries, Known, identity_of
@@ -20,15 +21,14 @@ from cryostore.agent.backup.trimming import Trimmed, trim, worth_trimming
 from cryostore.agent.block import Block, BlockBuilder, Extra, Kind, parts_of
 from cryostore.agent.entry import NO_CONTENT, PACKED_NO_CONTENT, ROW, UNTRUSTED_CTIME, Row, is_held, row_of
 from cryostore.agent.errors import ArchiveDamagedError, SourceError, shown
-from cryostore.agent.formats.ancestry import Ancestry
-from cryostore.agent.formats.owners import group_names, user_names
 from cryostore.agent.header import CATALOG, ContentObject, Header, content_name
 from cryostore.agent.report import Report
+from cryostore.agent.source.owners import group_names, user_names
 from cryostore.agent.source.read_files import REPLACED, Source
 from cryostore.agent.source.walk import DIRECTORY_FLAGS, Directory, Walk, join
 from cryostore.agent.upload.content import SMALL_BYTES_MAX, ContentWriter
 from cryostore.agent.upload.digest_table import DigestTable
-from cryostore.agent.upload.queue import Uploader
+from cryostore.agent.upload.uploader import Uploader
 from cryostore.core import interrupts
 from cryostore.core.digest import DIGEST_BYTES
 from cryostore.core.limits import MIB
@@ -85,7 +85,7 @@ class ArchiveWriter:
         self._content = content
         self._source = Source(content, report, before_read)
         self._catalog = CatalogWriter(call, self._uploader, self._catalog_upload, archive)
-        self._ancestry = Ancestry()
+        self._block_order = BlockOrder()
         self._gone: set[bytes] = set()
         """Directories that were not there when their attributes were to be read."""
         self._hard_links: dict[tuple[int, int], Known] = {}
@@ -151,7 +151,7 @@ class ArchiveWriter:
 
     def _add(self, block: Block) -> None:
         """Add a block to the catalog. Raises ArchiveDamagedError if the tree would not be whole."""
-        if (fault := self._ancestry.add(block)) is not None:
+        if (fault := self._block_order.add(block)) is not None:
             raise ArchiveDamagedError(
                 f"the archive would not be a whole tree: {shown(block.path)} {fault}",
                 hint="no recovery point was made; run the backup again and report this",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from cryostore.agent.archive.reader import Archive, digest_of
 from cryostore.agent.block import order_key
-from cryostore.agent.upload.queue import ObjectUpload, Uploader
+from cryostore.agent.upload.object_upload import ObjectUpload
+from cryostore.agent.upload.uploader import Uploader
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.operation import Call
@@ -43,7 +44,7 @@ class CatalogWriter:
         self._bytes += len(block)
         if self._bytes < CHUNK_BYTES_MIN:
             return
-        if self._bytes >= CHUNK_BYTES_MAX or not self._upload.cut(order_key(path)) & CUT_MASK:
+        if self._bytes >= CHUNK_BYTES_MAX or not self._upload.path_hash(order_key(path)) & CUT_MASK:
             self._end_chunk()
 
     def _end_chunk(self) -> None:
@@ -62,7 +63,7 @@ class CatalogWriter:
         if self._chunks >= len(self._base_chunks):
             return False
         chunk = self._base_chunks[self._chunks]
-        return chunk.length == len(data) and digest_of(chunk) == self._upload.identity(data)
+        return chunk.length == len(data) and digest_of(chunk) == self._upload.chunk_id(data)
 
     def _differ(self) -> None:
         """From here on the catalog is another than the base's: write what they have in common."""

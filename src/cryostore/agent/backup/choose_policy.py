@@ -9,9 +9,9 @@ from cryostore.agent.backup.policy import Plain, Sealed
 from cryostore.agent.backup.remembered_base import RememberedBase
 from cryostore.agent.backup.run_memory import memory_path
 from cryostore.agent.backup.write_only import OneWay
-from cryostore.agent.keys.agent_key import AgentKey, PublicKey
-from cryostore.agent.keys.archive_key import ArchiveKey
-from cryostore.agent.keys.keyed_call import KeyedCall
+from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
+from cryostore.agent.encryption.archive_key import ArchiveKey
+from cryostore.agent.encryption.keyed_call import KeyedCall
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.model.operation import Call
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cryostore.agent.archive.disk_image import SEGMENT_PREFIX
+from cryostore.agent.encryption.key_objects import is_sealed_archive
+from cryostore.agent.encryption.keyed_call import key_of
 from cryostore.agent.header import CONTENT_PREFIX
-from cryostore.agent.keys.archive_keys import is_sealed_archive
-from cryostore.agent.keys.keyed_call import key_of
 from cryostore.client import pages
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.model.jobs import GetIncrementalBaseBackupOutput

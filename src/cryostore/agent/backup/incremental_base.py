@@ -107,7 +107,7 @@ class Base:
         left = size
         for chunk in self._pages.from_chunk(content.object_number, content.chunk):
             data = memoryview(unfilled(chunk.length))
-            if chunk.length > left or read(data) != chunk.length or self.archive.identity(data) != digest_of(chunk):
+            if chunk.length > left or read(data) != chunk.length or self.archive.chunk_id(data) != digest_of(chunk):
                 return False
             left -= chunk.length
             if not left:

@@ -8,13 +8,13 @@ from contextlib import contextmanager, suppress
 
 from msgspec import structs
 
+from cryostore.agent.archive.recovery_points import ROLE_ARN
 from cryostore.agent.backup.damaged_base import check_secrecy, is_unreadable
 from cryostore.agent.backup.unfinished import Unfinished
+from cryostore.agent.encryption.keyed_call import KeyedCall
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import FILESET
-from cryostore.agent.keys.keyed_call import KeyedCall
-from cryostore.agent.resources import ROLE_ARN, resource_arn
-from cryostore.agent.sign_of_life import promised_seconds
+from cryostore.agent.upload.heartbeat import heartbeat_option_seconds
 from cryostore.client import pages
 from cryostore.core import interrupts
 from cryostore.core.digest import Checksum
@@ -142,7 +142,7 @@ def open_job(
         resource_arn=resource_arn(resource, kind),
         iam_role_arn=ROLE_ARN,
         recovery_point_tags=tags or None,
-        backup_options={"HeartbeatSeconds": str(promised_seconds(wait_seconds))},
+        backup_options={"HeartbeatSeconds": str(heartbeat_option_seconds(wait_seconds))},
     )
     base = _begun(call, start, unfinished)
     if not is_unreadable(base):
@@ -154,6 +154,11 @@ def open_job(
             call.call(StopBackupJob(backup_job_id=base.backup_job_id))
     start = structs.replace(start, backup_options=(start.backup_options or {}) | {"IncrementalBase": "none"})
     return BackupJob(call, resource, _begun(call, start, unfinished), without=base.damaged_object_count or 0)
+
+
+def resource_arn(name: str, kind: str = FILESET) -> str:
+    """The ARN of a resource of this name: a file tree, a stream or a disk."""
+    return f"arn:aws:cryo:::{kind}:{name}"
 
 
 def _begun(call: Call, start: StartBackupJob, unfinished: Unfinished | None) -> GetIncrementalBaseBackupOutput:

@@ -15,16 +15,16 @@ from cryostore.agent.archive.recovery_points import RecoveryPoint
 from cryostore.agent.backup.catalog_writer import CatalogWriter
 from cryostore.agent.backup.job import BackupJob, drop_objects, open_job
 from cryostore.agent.backup.policy import Sealed
-from cryostore.agent.formats.sealed_archive import SealedArchive
-from cryostore.agent.formats.sealed_head import Recipient
+from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
+from cryostore.agent.encryption.archive_key import ArchiveKey
+from cryostore.agent.encryption.key_objects import is_key_name, key_object_name, lock_name, wrap
+from cryostore.agent.encryption.keyed_call import key_of
+from cryostore.agent.encryption.sealed_archive import SealedArchive
+from cryostore.agent.encryption.sealed_object import Recipient
 from cryostore.agent.header import CATALOG
-from cryostore.agent.keys.agent_key import AgentKey, PublicKey
-from cryostore.agent.keys.archive_key import ArchiveKey
-from cryostore.agent.keys.key_object import is_key_name, key_object_name, lock_name, wrap
-from cryostore.agent.keys.keyed_call import key_of
 from cryostore.agent.small_object import store_small
 from cryostore.agent.upload.digest_table import DigestTable
-from cryostore.agent.upload.queue import Uploader
+from cryostore.agent.upload.uploader import Uploader
 from cryostore.core.digest import DIGEST_BYTES
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.model.operation import Call
@@ -62,7 +62,7 @@ class Access:
 
     def rotate(self) -> None:
         """Seal what comes under a new key. Pieces are known as before, so that nothing is sent again."""
-        self.keys.insert(0, ArchiveKey.generate(self.keys[0].identity))
+        self.keys.insert(0, ArchiveKey.generate(self.keys[0].id_secret))
 
 
 def access_of(sealing: SealedArchive | None) -> Access:

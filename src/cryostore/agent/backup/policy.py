@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cryostore.agent.formats.sealed_head import Recipient
-from cryostore.agent.keys.agent_key import PublicKey
-from cryostore.agent.keys.archive_key import ArchiveKey
-from cryostore.agent.keys.key_object import is_key_name, key_object_name, wrap
+from cryostore.agent.encryption.agent_key import PublicKey
+from cryostore.agent.encryption.archive_key import ArchiveKey
+from cryostore.agent.encryption.key_objects import is_key_name, key_object_name, wrap
+from cryostore.agent.encryption.sealed_object import Recipient
 from cryostore.agent.small_object import store_small
-from cryostore.agent.upload.chunker import Chunker, ContentChunker
-from cryostore.agent.upload.cut_points import KeyedCutPoints
-from cryostore.agent.upload.queue import ObjectUpload
-from cryostore.agent.upload.sealed_upload import SealedUpload
-from cryostore.agent.upload.segment_upload import SealedSegment, SegmentUpload
+from cryostore.agent.upload.cut_points import Chunker, KeyedChunker, PlainChunker
+from cryostore.agent.upload.object_upload import ObjectUpload, SegmentUpload
+from cryostore.agent.upload.sealed_upload import SealedSegment, SealedUpload
 from cryostore.model.operation import Call
 
 OPAQUE = "cryo-agent-1"
@@ -32,7 +30,7 @@ class Plain:
 
     def chunker(self) -> Chunker:
         """Where content is cut."""
-        return ContentChunker()
+        return PlainChunker()
 
     def restore_metadata(self, facts: dict[str, str]) -> dict[str, str]:
         """What the recovery point says of itself."""
@@ -71,7 +69,7 @@ class Sealed(Plain):
 
     def chunker(self) -> Chunker:
         """See Plain."""
-        return KeyedCutPoints(self.key.cut_secret)
+        return KeyedChunker(self.key.cut_secret)
 
     def restore_metadata(self, facts: dict[str, str]) -> dict[str, str]:
         """See Plain."""

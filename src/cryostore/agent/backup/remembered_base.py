@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from cryostore.agent.backup.incremental_base import Known, identity_of, retired
 from cryostore.agent.backup.run_memory import CHUNK, RunMemory, load, save
 from cryostore.agent.block import Block, Extra, ExtraKind, Kind
+from cryostore.agent.encryption.cipher import KEY_ID_BYTES, derive, keyed_digest
+from cryostore.agent.encryption.key_objects import PREFIX
 from cryostore.agent.entry import CONTENT, NO_DIGEST, ROW, UNTRUSTED_CTIME, Content, Row
 from cryostore.agent.header import CONTENT_PREFIX, ContentObject
-from cryostore.agent.keys.cipher import KEY_ID_BYTES, derive, keyed_digest
-from cryostore.agent.keys.key_object import PREFIX
 from cryostore.agent.source.walk import join
 from cryostore.agent.upload.digest_table import DigestTable
 

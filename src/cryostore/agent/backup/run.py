@@ -19,8 +19,8 @@ from cryostore.agent.entry import Row
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG
 from cryostore.agent.report import Report
-from cryostore.agent.sign_of_life import alive
 from cryostore.agent.source.walk import Directory, Select, Skipped, Walk, is_folder, join
+from cryostore.agent.upload.heartbeat import heartbeat
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
@@ -101,7 +101,7 @@ def backup(
                     )
                 )
             )
-            stack.enter_context(alive(call, job.job_id))
+            stack.enter_context(heartbeat(call, job.job_id))
             objects = _write(walk, _noting_emptiness(walk, options, report), writer)
             same = archive is not None and archive.object_checksums() == objects
         committed = job.commit(objects, secrecy.restore_metadata(_restore_metadata(options)), report.issue_count)

@@ -13,8 +13,8 @@ from hashlib import sha256
 
 import msgspec
 
+from cryostore.agent.encryption.cipher import SECRET_BYTES, random_bytes
 from cryostore.agent.header import ContentObject
-from cryostore.agent.keys.cipher import SECRET_BYTES, random_bytes
 from cryostore.core.errors import StorageUnavailableError
 
 FORMAT = 1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from cryostore.agent.backup.policy import Sealed
 from cryostore.agent.backup.remembered_base import CATALOG_NUMBER, RememberedBase, RememberedChunks, key_id_in
-from cryostore.agent.formats.sealed_head import Recipient
+from cryostore.agent.encryption.agent_key import PublicKey
+from cryostore.agent.encryption.archive_key import ArchiveKey
+from cryostore.agent.encryption.key_objects import key_object_name, wrap
+from cryostore.agent.encryption.sealed_object import Recipient
 from cryostore.agent.header import CATALOG, CONTENT_PREFIX
-from cryostore.agent.keys.agent_key import PublicKey
-from cryostore.agent.keys.archive_key import ArchiveKey
-from cryostore.agent.keys.key_object import key_object_name, wrap
 from cryostore.agent.small_object import store_small
-from cryostore.agent.upload.queue import ObjectUpload
+from cryostore.agent.upload.object_upload import ObjectUpload
 from cryostore.agent.upload.sealed_upload import SealedUpload
 from cryostore.core.digest import Buffer
 from cryostore.model.chunks import LinkChunks, LinkedChunk
@@ -58,9 +58,9 @@ class OneWayUpload(SealedUpload):
         self._lengths: dict[int, int] = {}
         chunks.begin(self._number, key.key_id)
 
-    def made(self, index: int, data: Buffer) -> Buffer | None:
+    def stored_form(self, index: int, data: Buffer) -> Buffer | None:
         """See ObjectUpload."""
-        identity = self._key.piece_id(data)
+        identity = self._key.chunk_id(data)
         if (held := self._chunks.find(identity)) is not None:
             digest, length, key_id = held
             linked = LinkedChunk(index=index, length=length, checksum=digest.hex(), checksum_algorithm="SHA256")
@@ -70,7 +70,7 @@ class OneWayUpload(SealedUpload):
                 super().set(index, digest)
                 self._chunks.note(self._number, identity, digest, length, key_id)
                 return None
-        sealed = super().made(index, data)
+        sealed = super().stored_form(index, data)
         self._lengths[index] = len(sealed or b"")
         return sealed
 
@@ -78,4 +78,4 @@ class OneWayUpload(SealedUpload):
         """See ObjectUpload."""
         super().set(index, digest)
         if (length := self._lengths.pop(index, None)) is not None:
-            self._chunks.note(self._number, self.table[index].identity, digest, length, self._key.key_id)
+            self._chunks.note(self._number, self.table[index].chunk_id, digest, length, self._key.key_id)

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 
 from cryostore.agent.block import Extra, ExtraKind, mtime_of
 from cryostore.agent.entry import Row
-from cryostore.agent.formats.owners import local_groups, local_users
 from cryostore.agent.header import Header
 from cryostore.agent.report import Report
+from cryostore.agent.source.owners import local_groups, local_users
 
 OURS = ("user.", "system.posix_acl_", "security.capability")
 """The attributes that are removed where the archive has none: others belong to the machine."""

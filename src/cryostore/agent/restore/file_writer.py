@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import threading
@@ -23,12 +22,11 @@ from cryostore.agent.restore.target_directories import TargetDirectories
 from cryostore.agent.source.walk import join
 from cryostore.core import interrupts
 from cryostore.core.digest import Buffer
-from cryostore.core.errors import StorageFullError
+from cryostore.core.errors import NO_SPACE_ERRNOS, StorageFullError
 from cryostore.model.chunks import Chunk
 
 FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 OLD_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-FULL = (errno.ENOSPC, errno.EDQUOT)
 TARGET_FULL_HINT = "make room there, or restore to another place: what is complete stays, and the next run goes on"
 
 
@@ -165,7 +163,7 @@ class FileWriter:
                 os.close(fd)
         except OSError:
             return False
-        if len(data) != chunk.length or self._archive.identity(data) != digest_of(chunk):
+        if len(data) != chunk.length or self._archive.chunk_id(data) != digest_of(chunk):
             return False
         if file.lock is None:
             self._whole([piece], memoryview(data))
@@ -308,7 +306,7 @@ class _Guard:
         if not isinstance(error, OSError):
             return False
         self._writer.fail(self._file, error)
-        if error.errno in FULL:
+        if error.errno in NO_SPACE_ERRNOS:
             raise full_target(self._writer.target_name) from error
         return True
 

@@ -24,11 +24,11 @@ from cryostore.agent.report import Report
 from cryostore.agent.restore.attributes import CHANGED
 from cryostore.agent.restore.sparse_files import write_zeros
 from cryostore.agent.restore.tree_restore import Overwrite
-from cryostore.agent.threads import Threads, result
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.interrupts import waiting
 from cryostore.core.limits import MIB
+from cryostore.core.threads import Threads, result
 from cryostore.model.chunks import Chunk
 
 THREADS = 4

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
 import threading
 from array import array
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cryostore.agent.errors import TargetError
+from cryostore.core.open_files import open_file_limit
 
 OPEN_MAX = 256
 OPEN_MIN = 8
@@ -98,7 +98,7 @@ class TargetDirectories:
         self._devices = array("Q", [status.st_dev if status else 0])
         self._inodes = array("Q", [status.st_ino if status else 0])
         self._masters = [replacers_of(status) - self._user if status else frozenset()]
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        soft = open_file_limit()
         self._open_max = max(min(OPEN_MAX, soft // 4), OPEN_MIN) if soft > 0 else OPEN_MAX
 
     def add(self, parent: int, name: bytes, status: os.stat_result | None, *, fresh: bool, plain: bool = False) -> int:

@@ -31,15 +31,16 @@ from cryostore.agent.restore.attributes import AttributeSetter, RefusedAttribute
 from cryostore.agent.restore.directories import RestoredDirectories
 from cryostore.agent.restore.entry_validation import attributes_fault, entry_fault
 from cryostore.agent.restore.extraneous_entries import ExtraneousEntries
-from cryostore.agent.restore.file_writer import FULL, FileWriter, RestoredFile, full_target
+from cryostore.agent.restore.file_writer import FileWriter, RestoredFile, full_target
 from cryostore.agent.restore.hard_links import FurtherName, HardLinks
 from cryostore.agent.restore.name_collisions import CollisionGuard
 from cryostore.agent.restore.special_files import matches_archive, special_file_maker
 from cryostore.agent.restore.target_directories import ROOT, TargetDirectories
 from cryostore.agent.restore.tree_removal import temporary_name
 from cryostore.agent.source.walk import join
-from cryostore.agent.threads import Threads, result
+from cryostore.core.errors import NO_SPACE_ERRNOS
 from cryostore.core.ids import NewId, random_id
+from cryostore.core.threads import Threads, result
 
 Matches = Callable[[bytes, bool], bool]
 """Whether a pattern fits a path in the archive; tells also whether that is a directory."""
@@ -225,7 +226,7 @@ class _Run:
             self._tell(path, error)
 
     def _tell(self, path: bytes, error: OSError) -> None:
-        if error.errno in FULL:
+        if error.errno in NO_SPACE_ERRNOS:
             raise full_target(self._target.name) from error
         self._issue(path, error.strerror or str(error))
 

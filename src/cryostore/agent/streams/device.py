@@ -25,12 +25,12 @@ from cryostore.agent.errors import SourceError, shown
 from cryostore.agent.header import DiskLayout
 from cryostore.agent.report import Report
 from cryostore.agent.streams.single_file import Options, SingleFileWriter, opened_writer
-from cryostore.agent.threads import Threads, result
-from cryostore.agent.upload.queue import ObjectUpload
-from cryostore.agent.upload.segment_upload import SealedSegment, SegmentUpload
+from cryostore.agent.upload.object_upload import ObjectUpload, SegmentUpload
+from cryostore.agent.upload.sealed_upload import SealedSegment
 from cryostore.core.digest import Buffer, sha256
 from cryostore.core.limits import MIB
 from cryostore.core.memory import unfilled
+from cryostore.core.threads import Threads, result
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.chunks import Chunk, LinkChunks, LinkedChunk
 from cryostore.model.operation import Call
@@ -298,7 +298,7 @@ class _Run:
         return _Block(None if same else data, same, unread)
 
     def _identity(self, data: Buffer) -> bytes:
-        return self._writer.base.identity(data) if self._writer.base else sha256(data)
+        return self._writer.base.chunk_id(data) if self._writer.base else sha256(data)
 
     def _link(self, upload: SegmentUpload | SealedSegment, blocks: list[tuple[int, Chunk]]) -> None:
         """Attach the blocks that are the base's; one that the store does not give so is sent again."""

@@ -20,13 +20,14 @@ from cryostore.agent.backup.job import BackupJob, committing, drop_objects, open
 from cryostore.agent.backup.run import Outcome
 from cryostore.agent.backup.unfinished import Unfinished
 from cryostore.agent.block import Extra, Kind, encode, is_name
+from cryostore.agent.encryption.key_objects import is_key_name
 from cryostore.agent.entry import NO_CONTENT, UNTRUSTED_CTIME, Content, Row
-from cryostore.agent.formats.owners import group_names, user_names
 from cryostore.agent.header import CATALOG, ContentObject, DiskLayout, Header
-from cryostore.agent.keys.key_object import is_key_name
-from cryostore.agent.sign_of_life import alive
+from cryostore.agent.source.owners import group_names, user_names
 from cryostore.agent.upload.digest_table import DigestTable
-from cryostore.agent.upload.queue import ObjectUpload, Uploader
+from cryostore.agent.upload.heartbeat import heartbeat
+from cryostore.agent.upload.object_upload import ObjectUpload
+from cryostore.agent.upload.uploader import Uploader
 from cryostore.core.digest import DIGEST_BYTES
 from cryostore.core.errors import ConfigurationError
 from cryostore.model.operation import Call
@@ -152,7 +153,7 @@ def opened_writer(call: Call, options: Options, unfinished: Unfinished | None) -
             base = None
             if job.base.storage_job_id:
                 base = stack.enter_context(closing(Archive(call, job.base.storage_job_id)))
-            stack.enter_context(alive(call, job.job_id))
+            stack.enter_context(heartbeat(call, job.job_id))
             yield stack.enter_context(closing(SingleFileWriter(call, options, job, base)))
     except BaseException as error:
         ended = job.give_up(error)

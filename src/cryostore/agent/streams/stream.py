@@ -18,7 +18,7 @@ from cryostore.agent.streams.command import running
 from cryostore.agent.streams.single_file import Options, SingleFileWriter, opened_writer
 from cryostore.agent.upload.content import ContentWriter
 from cryostore.agent.upload.digest_table import DigestTable
-from cryostore.agent.upload.queue import ObjectUpload
+from cryostore.agent.upload.object_upload import ObjectUpload
 from cryostore.core.interrupts import waiting
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call

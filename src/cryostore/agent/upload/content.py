@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cryostore.agent.entry import NO_CONTENT, NO_DIGEST, Content
-from cryostore.agent.upload.chunker import Chunker, is_disk
+from cryostore.agent.upload.cut_points import Chunker, is_disk
 from cryostore.agent.upload.digest_table import DigestTable
-from cryostore.agent.upload.queue import ObjectUpload, Uploader
+from cryostore.agent.upload.object_upload import ObjectUpload
+from cryostore.agent.upload.uploader import Uploader
 from cryostore.core.limits import KIB, MIB
 from cryostore.core.memory import unfilled
 
@@ -59,7 +60,7 @@ class ContentWriter:
         if not length:
             return NO_CONTENT
         filled = self._filled
-        digest = self.upload.identity(self._view[filled : filled + length])[:16]
+        digest = self.upload.chunk_id(self._view[filled : filled + length])[:16]
         changed = base_digest not in (NO_DIGEST, digest)  # one that is stored again makes the chunks that it had
         alone = length >= (CHANGED_ALONE_BYTES_MIN if changed else ALONE_BYTES_MIN)
         begins = alone or self._shared_index < 0

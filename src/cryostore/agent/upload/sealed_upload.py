@@ -1,27 +1,29 @@
-"""An object that is written sealed: chunks are sealed on their way, and its table follows them when it is completed."""
+"""Sealed objects of a backup job while they are written.
+
+The upload threads seal each chunk before they send it. The chunk table follows as the last chunks of the object.
+"""
 
 from __future__ import annotations
 
-from cryostore.agent.formats.piece_table import Entry, PieceTable
-from cryostore.agent.formats.sealed_chunk import Kind, seal_chunk
-from cryostore.agent.formats.sealed_head import Recipient, SealedHead, mark_of
+from cryostore.agent.encryption.archive_key import ArchiveKey
+from cryostore.agent.encryption.sealed_chunk import Kind, seal_chunk
+from cryostore.agent.encryption.sealed_object import ChunkFacts, ChunkTable, Recipient, SealedHead, mark_of
 from cryostore.agent.header import CATALOG
-from cryostore.agent.keys.archive_key import ArchiveKey
-from cryostore.agent.upload.cut_points import path_cut
-from cryostore.agent.upload.queue import ObjectUpload
-from cryostore.core.digest import Buffer, Payload, sha256
-from cryostore.model.chunks import Chunk, PutChunk
+from cryostore.agent.upload.cut_points import keyed_path_hash
+from cryostore.agent.upload.object_upload import ObjectUpload, summary_by_index
+from cryostore.core.digest import Buffer, sha256
+from cryostore.model.chunks import Chunk
 from cryostore.model.operation import Call
 
 
 class SealedUpload(ObjectUpload):
-    """As an ObjectUpload, under an archive key. `recipients` go into the head of the catalog."""
+    """An object that is sealed with an archive key. The head of the listing also gets the `recipients`."""
 
     def __init__(
         self, call: Call, job_id: str, name: str, key: ArchiveKey, resource: str, recipients: list[Recipient]
     ) -> None:
         super().__init__(call, job_id, name)
-        self.table = PieceTable()
+        self.table = ChunkTable()
         self._key = key
         self._resource = resource
         self._recipients = recipients if name == CATALOG else []
@@ -30,59 +32,63 @@ class SealedUpload(ObjectUpload):
     def reserve(self) -> int:
         """See ObjectUpload."""
         index = super().reserve()
-        self.table.set(index, Entry(0, bytes(32)))
+        self.table.set(index, ChunkFacts(0, bytes(32)))
         return index
 
-    def identity(self, data: Buffer) -> bytes:
+    def chunk_id(self, data: Buffer) -> bytes:
         """See ObjectUpload."""
-        return self._key.piece_id(data)
+        return self._key.chunk_id(data)
 
-    def cut(self, path: bytes) -> int:
+    def path_hash(self, path: bytes) -> int:
         """See ObjectUpload."""
-        return path_cut(self._key.cut_secret, path)
+        return keyed_path_hash(self._key.cut_secret, path)
 
-    def note(self, index: int, data: Buffer, identity: bytes) -> None:
-        """Note in the table what the chunk at an index holds."""
-        self.table.set(index, Entry(len(data), identity))
+    def note(self, index: int, data: Buffer, chunk_id: bytes) -> None:
+        """Enter the chunk at an index into the table: its plain bytes and their chunk id."""
+        self.table.set(index, ChunkFacts(len(data), chunk_id))
 
-    def made(self, index: int, data: Buffer) -> Buffer | None:
+    def stored_form(self, index: int, data: Buffer) -> Buffer | None:
         """See ObjectUpload."""
-        identity = self._key.piece_id(data)
-        self.note(index, data, identity)
-        return seal_chunk(self._key, self._kind, identity, data)
+        chunk_id = self._key.chunk_id(data)
+        self.note(index, data, chunk_id)
+        return seal_chunk(self._key, self._kind, chunk_id, data)
 
     def inherit(self, index: int, chunk: Chunk, stored: Chunk) -> None:
         """See ObjectUpload."""
         super().inherit(index, chunk, stored)
-        self.table.set(index, Entry(chunk.length, bytes.fromhex(chunk.checksum)))
+        self.table.set(index, ChunkFacts(chunk.length, bytes.fromhex(chunk.checksum)))
 
     def mark(self) -> bytes:
         """See ObjectUpload."""
         return mark_of(self._key, self._head(b""))
 
     def _head(self, header: bytes) -> bytes:
-        table = [self._key.piece_id(part) for part in self.table.parts()]
+        table = [self._key.chunk_id(part) for part in self.table.parts()]
         head = SealedHead(resource=self._resource, table=table, header=header, recipients=self._recipients)
         return head.encode()
 
     def complete(self, blob: bytes | None = None) -> None:
-        """See ObjectUpload."""
+        """See ObjectUpload. Sends the table first."""
         head = self._head(blob or b"")
         for index, part in enumerate(list(self.table.parts()), len(self.table)):
-            self._put(index, seal_chunk(self._key, Kind.TABLE, self._key.piece_id(part), part))
+            sealed = seal_chunk(self._key, Kind.TABLE, self._key.chunk_id(part), part)
+            digest = sha256(sealed)
+            self.put(index, sealed, digest)
+            self.set(index, digest)
         super().complete(seal_chunk(self._key, Kind.HEAD, self.name.encode(), head))
 
-    def _put(self, index: int, sealed: bytes) -> None:
-        digest = sha256(sealed)
-        self._call.call(
-            PutChunk(
-                backup_job_id=self.job_id,
-                upload_id=self.open(),
-                chunk_index=index,
-                data=Payload(sealed, sha256=digest),
-                length=len(sealed),
-                checksum=digest.hex(),
-                checksum_algorithm="SHA256",
-            )
-        )
-        self.set(index, digest)
+
+class SealedSegment(SealedUpload):
+    """A sealed segment of a disk. Its table has rows for the gaps too, and follows the last block."""
+
+    def __init__(self, call: Call, job_id: str, name: str, key: ArchiveKey, resource: str) -> None:
+        super().__init__(call, job_id, name, key, resource, [])
+        self._by_index: dict[int, bytes] = {}
+
+    def set(self, index: int, digest: bytes) -> None:
+        """See ObjectUpload. No `reserve` comes before."""
+        self._by_index[index] = digest
+
+    def summary(self) -> bytes:
+        """See ObjectUpload."""
+        return summary_by_index(self._by_index)

@@ -19,10 +19,10 @@ from cryostore.agent.errors import DAMAGE
 from cryostore.agent.header import DISK, FILESET, STREAM, content_name
 from cryostore.agent.report import Report
 from cryostore.agent.restore.entry_validation import attributes_fault, entry_fault
-from cryostore.agent.threads import Threads, result
 from cryostore.agent.verification.disk_check import verify_disk_image
 from cryostore.agent.verification.known_damage import KnownDamage
 from cryostore.core.errors import KeyUnavailableError
+from cryostore.core.threads import Threads, result
 from cryostore.model.chunks import Chunk
 
 WINDOW_FILES = 50_000
@@ -158,7 +158,7 @@ def _look(archive: Archive, chunk: Chunk, pieces: Sequence[Piece[_File]]) -> lis
         content = piece.wanted.content
         if content.digest != NO_DIGEST:
             part = data[piece.chunk_offset : piece.chunk_offset + piece.length]
-            if archive.identity(part)[:16] != content.digest:
+            if archive.chunk_id(part)[:16] != content.digest:
                 wrong.append(_Wrong(piece.wanted.path, "is not what its digest says"))
     return wrong
 

@@ -11,9 +11,9 @@ from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.errors import DAMAGE
 from cryostore.agent.report import Report
-from cryostore.agent.threads import Threads, result
 from cryostore.agent.verification.known_damage import KnownDamage
 from cryostore.core.errors import KeyUnavailableError
+from cryostore.core.threads import Threads, result
 from cryostore.model.chunks import Chunk
 
 THREADS = 4

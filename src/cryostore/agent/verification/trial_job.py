@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from cryostore.agent.resources import ROLE_ARN
+from cryostore.agent.archive.recovery_points import ROLE_ARN
 from cryostore.agent.small_object import store_small
 from cryostore.client import pages
 from cryostore.core.errors import CryostoreError

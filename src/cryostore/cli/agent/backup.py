@@ -66,9 +66,9 @@ def command(paths: tuple[bytes, ...], as_json: bool, listed: bool, **options: An
     """
     from cryostore.agent.backup.run import backup, dry_run
     from cryostore.agent.backup.unfinished import noted
+    from cryostore.agent.encryption.keyed_call import resource_for
     from cryostore.agent.errors import SourceError
     from cryostore.agent.errors import shown as shown_path
-    from cryostore.agent.keys.keyed_call import resource_for
     from cryostore.agent.report import Report
 
     place = AgentStore(**{name: options.pop(name) for name in AGENT_STORE_OPTIONS})

@@ -39,7 +39,7 @@ def command(
     from cryostore.agent.mount.file_system import RecoveryPointFileSystem
     from cryostore.agent.mount.fuse_mount import mount, unmount
     from cryostore.agent.mount.fuse_session import FuseSession
-    from cryostore.agent.threads import wait
+    from cryostore.core.threads import wait
 
     ended = threading.Event()
     folder = os.path.abspath(folder)  # noqa: PTH100 - symlinks stay as they are named

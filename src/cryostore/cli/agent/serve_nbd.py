@@ -32,7 +32,7 @@ def command(point: str, path: str, vault: str | None, resource: str | None, **pl
     from cryostore.agent.mount.archive_pool import ArchivePool, PooledFile
     from cryostore.agent.mount.nbd_connection import Export
     from cryostore.agent.mount.nbd_server import listening_socket, serve_clients
-    from cryostore.agent.threads import wait
+    from cryostore.core.threads import wait
 
     name, wanted = split_point(point)
     with open_agent_store(AgentStore(**place)) as call, closing(ArchivePool(call)) as points:

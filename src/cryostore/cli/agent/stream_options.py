@@ -137,7 +137,7 @@ def _plan(paths: tuple[bytes, ...], options: dict[str, Any], store: AgentStore) 
 
 def _named(wanted: Options, options: dict[str, Any], call: Call) -> Options:
     """The same, under a name that shows nothing if there is a key and no name was given."""
-    from cryostore.agent.keys.keyed_call import resource_for
+    from cryostore.agent.encryption.keyed_call import resource_for
 
     return wanted if options["resource"] else replace(wanted, resource=resource_for(call, wanted.resource))
 

@@ -50,7 +50,7 @@ def list_keys(vault: str | None, resource: str | None, as_json: bool, **place: A
     """Show which keys open the newest backup of a resource."""
     from cryostore.agent.archive.open_archive import open_archive
     from cryostore.agent.backup.key_changes import access_of
-    from cryostore.agent.keys.agent_key import PublicKey
+    from cryostore.agent.encryption.agent_key import PublicKey
 
     with _newest(AgentStore(**place), vault, resource) as (call, point), open_archive(call, point, "keys") as archive:
         access = access_of(archive.sealing)
@@ -83,8 +83,8 @@ def add(file: Path | None, with_passphrase: bool, name: str, **options: Any) -> 
         key = key_in(file)
         _change(lambda access: access.add(key, name or file.name), f"key {key.fingerprint} opens it, too", **options)
         return
-    from cryostore.agent.keys.agent_key import AgentKey
-    from cryostore.agent.keys.key_file import encode
+    from cryostore.agent.encryption.agent_key import AgentKey
+    from cryostore.agent.encryption.key_file import encode
 
     whole = AgentKey.generate()
     lock = encode(whole, passphrase("New passphrase: ", twice=True))
@@ -127,7 +127,7 @@ def accept(**options: Any) -> None:
 @click.argument("to", type=click.Path(dir_okay=False, path_type=Path))
 def public(file: Path, to: Path) -> None:
     """Write the public part of a key file to a new file: enough to make backups, and not to read any."""
-    from cryostore.agent.keys.key_file import create, encode_public
+    from cryostore.agent.encryption.key_file import create, encode_public
 
     key = key_in(file)
     create(str(to), encode_public(key), 0o644)
@@ -138,11 +138,11 @@ def public(file: Path, to: Path) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def paper(file: Path) -> None:
     """Print a key file as lines to be locked away; `cryo init-key --from-paper` reads them."""
-    from cryostore.agent.keys.agent_key import whole
-    from cryostore.agent.keys.key_paper import print_paper
+    from cryostore.agent.encryption.agent_key import require_whole_key
+    from cryostore.agent.encryption.key_paper import print_paper
 
     key = key_in(file)
-    output.document(print_paper(whole(key)))
+    output.document(print_paper(require_whole_key(key)))
 
 
 @command.command("lock", epilog=EPILOGUE)
@@ -150,11 +150,11 @@ def paper(file: Path) -> None:
 @click.argument("to", type=click.Path(dir_okay=False, path_type=Path))
 def lock(file: Path, to: Path) -> None:
     """Write a copy of a key file that opens with a passphrase alone; the passphrase is asked for."""
-    from cryostore.agent.keys.agent_key import whole
-    from cryostore.agent.keys.key_file import create, encode
+    from cryostore.agent.encryption.agent_key import require_whole_key
+    from cryostore.agent.encryption.key_file import create, encode
 
     key = key_in(file)
-    create(str(to), encode(whole(key), passphrase("New passphrase: ", twice=True)))
+    create(str(to), encode(require_whole_key(key), passphrase("New passphrase: ", twice=True)))
     output.show(f"{to}: key {key.fingerprint}, under a passphrase")
 
 

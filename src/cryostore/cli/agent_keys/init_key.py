@@ -34,9 +34,9 @@ def command(
     machine makes backups that it cannot read. The passphrase is asked for, or read from the file that
     CRYO_KEY_PASSPHRASE_FILE names.
     """
-    from cryostore.agent.keys.agent_key import AgentKey
-    from cryostore.agent.keys.key_file import create, decode, encode, encode_public
-    from cryostore.agent.keys.key_paper import print_paper, read_paper
+    from cryostore.agent.encryption.agent_key import AgentKey
+    from cryostore.agent.encryption.key_file import create, decode, encode, encode_public
+    from cryostore.agent.encryption.key_paper import print_paper, read_paper
 
     for path in (file, public_to):
         if path is not None and path.exists():

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from cryostore.core.errors import (
+    DISK_FULL_ERRNOS,
     CryostoreError,
     DamagedDataError,
     KeyMissingError,
@@ -35,9 +36,7 @@ FORESEEN = (StorageUnavailableError, DamagedDataError, KeyUnavailableError)
 LINE_SECONDS = 10.0
 """How often a failure of one kind gets a line in the log of one process."""
 KINDS = {
-    errno.ENOSPC: "full",
-    errno.EDQUOT: "full",
-    errno.EFBIG: "full",
+    **dict.fromkeys(DISK_FULL_ERRNOS, "full"),
     errno.EROFS: "read-only",
     errno.EMFILE: "open files",
     errno.ENFILE: "open files",

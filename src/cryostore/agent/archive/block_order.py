@@ -14,7 +14,7 @@ ORPHANED = "has no entry in the folder above it"
 DISORDERED = "stands in the wrong place of the catalog"
 
 
-class Ancestry:
+class BlockOrder:
     """Says of each block, one after the other, whether it may stand where it does.
 
     Holds the names of the folders in those directories alone that lead to the last one.

@@ -1,13 +1,13 @@
-"""The agent's key: 32 secret bytes, from which all else is derived, or only the public part of such a key.
+"""Agent key: 32 secret bytes from which all other secrets of the agent are derived, or the public part of such a key.
 
-Whoever has the secret part reads archives; who has the public part alone can write archives that it cannot read.
+A whole key reads and writes archives. The public part alone writes archives and cannot read them.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
 
-from cryostore.agent.keys.cipher import (
+from cryostore.agent.encryption.cipher import (
     PUBLIC_BYTES,
     SECRET_BYTES,
     derive,
@@ -28,7 +28,7 @@ FINGERPRINT_BYTES = 8
 
 
 class PublicKey:
-    """The part that anything can be sealed for."""
+    """The public part of an agent key: encrypts for the holder of the whole key."""
 
     def __init__(self, public: bytes) -> None:
         if len(public) != PUBLIC_BYTES:
@@ -37,30 +37,30 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """What tells keys apart, for people and for the names of objects."""
+        """A short text that tells keys apart, for people and for the names of objects."""
         return sha256(self.public)[:FINGERPRINT_BYTES].hex()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.fingerprint})"
 
     def seal_for(self, plain: bytes, info: bytes) -> bytes:
-        """Seal for whoever has the secret part, bound to `info`."""
+        """Encrypt `plain` for the holder of the whole key, bound to `info`."""
         return seal_to(self.public, plain, info)
 
 
 class AgentKey(PublicKey):
-    """A whole key. Its repr shows the fingerprint alone."""
+    """A whole agent key. Its repr shows only the fingerprint."""
 
     def __init__(self, seed: bytes) -> None:
         if len(seed) != SECRET_BYTES:
             raise ValueError(f"an agent key is {SECRET_BYTES} bytes")
         self.seed = seed
-        """For who writes key files and paper; nobody else asks for it."""
+        """The secret itself. Only the writers of key files and of paper may read it."""
         super().__init__(public_of(self._private))
 
     @classmethod
     def generate(cls) -> AgentKey:
-        """A new key."""
+        """A new random key."""
         return cls(random_bytes(SECRET_BYTES))
 
     @cached_property
@@ -69,25 +69,28 @@ class AgentKey(PublicKey):
 
     @cached_property
     def archive_seed(self) -> bytes:
-        """What the first keys of archives are derived from."""
+        """The secret from which the first key of each archive is derived."""
         return derive(self.seed, ARCHIVE_LABEL)
 
     def open_sealed(self, sealed: bytes, info: bytes) -> bytes:
-        """The inverse of `seal_for`, or DamagedDataError."""
+        """Decrypt the result of `seal_for`. Raises DamagedDataError."""
         return unseal_with(self._private, sealed, info)
 
     def owner_tag(self, data: bytes) -> bytes:
-        """What proves that the holder of this key, and no one with its public part alone, stands for `data`."""
+        """A keyed digest of `data`.
+
+        It proves that the holder of the whole key, not only of its public part, made it.
+        """
         return keyed_digest(derive(self.seed, OWNER_LABEL), data)
 
     def opaque_name(self, text: str) -> str:
-        """A name that stands for `text` and does not show it; always the same."""
+        """A name that stands for `text` without showing it. Equal texts give equal names."""
         digest = keyed_digest(derive(self.seed, NAME_LABEL), text.encode("utf-8", "surrogateescape"))
         return f"sealed-{digest.hex()[:16]}"
 
 
-def whole(key: PublicKey) -> AgentKey:
-    """The key, if it is a whole one. Raises KeyUnavailableError."""
+def require_whole_key(key: PublicKey) -> AgentKey:
+    """The key, if it is a whole one. Raises KeyUnavailableError if it is only a public part."""
     if isinstance(key, AgentKey):
         return key
     raise KeyUnavailableError(

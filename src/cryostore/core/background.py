@@ -1,4 +1,4 @@
-"""A thread that goes on beside a run, for as long as that lasts. What it does is not here."""
+"""A background thread that runs as long as a context lasts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def companion(name: str, run: Callable[[threading.Event], None]) -> Iterator[None]:
-    """While the context lasts, `run` goes on in a thread of its own. It returns soon after its event is set."""
+def background_thread(name: str, run: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run `run` in a thread while the context lasts.
+
+    At its end, set the event that `run` got and wait for `run` to return.
+    """
     ended = threading.Event()
     thread = threading.Thread(target=run, args=(ended,), name=name, daemon=True)
     thread.start()

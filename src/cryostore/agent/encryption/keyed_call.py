@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from cryostore.agent.keys.agent_key import AgentKey, PublicKey
-from cryostore.agent.keys.archive_keys import ArchiveKeys
-from cryostore.agent.keys.key_file import Ask
+from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
+from cryostore.agent.encryption.key_file import Ask
+from cryostore.agent.encryption.key_objects import ArchiveKeys
 from cryostore.core.errors import ConfigurationError
 from cryostore.model.operation import Call, Operation
 

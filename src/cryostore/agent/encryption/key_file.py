@@ -15,8 +15,8 @@ import stat
 from collections.abc import Callable
 from typing import Any
 
-from cryostore.agent.keys.agent_key import AgentKey, PublicKey
-from cryostore.agent.keys.cipher import (
+from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
+from cryostore.agent.encryption.cipher import (
     NONCE_BYTES,
     SALT_BYTES,
     STRETCHING_MAX,

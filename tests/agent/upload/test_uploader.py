@@ -10,7 +10,7 @@ import pytest
 
 from cryostore.agent.backup.job import open_job
 from cryostore.agent.upload.digest_table import DigestTable
-from cryostore.agent.upload.queue import LINKS_MAX, MISSES_MAX, THREADS, ObjectUpload, Uploader
+from cryostore.agent.upload.uploader import LINKS_MAX, MISSES_MAX, THREADS, ObjectUpload, Uploader
 from cryostore.core.errors import CryostoreError
 from cryostore.core.interrupts import heeded
 from cryostore.core.limits import KIB

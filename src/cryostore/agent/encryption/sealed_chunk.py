@@ -1,10 +1,13 @@
-"""A sealed chunk: what the agent sends to a store that is to learn nothing from it.
+"""Sealed chunk: a chunk that the agent compresses, pads and encrypts, so that the store learns nothing from it.
 
 Byte table: docs/reference/archive.md.
 
-Sealing is deterministic: equal bytes at an equal place, under one key, make equal chunks, so that a store has them once
-and a killed run need not send them again. Each place has an AES key of its own, and the nonce is a keyed digest of what
-is encrypted (a synthetic one), so that no pair of key and nonce ever serves two plaintexts.
+Sealing is deterministic: under one key, equal bytes in an equal context make equal chunks. So a store keeps them once,
+and a resumed run need not send them again. Each context has its own AES key, and the nonce is a keyed digest of the
+plaintext (a synthetic nonce), so that no pair of key and nonce ever serves two plaintexts.
+
+Padding rounds lengths up to about five significant bits, as Padme does, and to whole quanta below. An observer of a
+length learns only its size class, of which there are about thirty per doubling, and nothing at all about a few bytes.
 """
 
 from __future__ import annotations
@@ -13,10 +16,9 @@ import struct
 from collections.abc import Mapping
 from enum import IntEnum
 
+from cryostore.agent.encryption.archive_key import ArchiveKey
+from cryostore.agent.encryption.cipher import KEY_ID_BYTES, NONCE_BYTES, keyed_digest, seal, unseal
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.formats.padding import padded_length
-from cryostore.agent.keys.archive_key import ArchiveKey
-from cryostore.agent.keys.cipher import KEY_ID_BYTES, NONCE_BYTES, keyed_digest, seal, unseal
 from cryostore.core.compression import Compression, decompress
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError
@@ -30,7 +32,7 @@ HEAD = struct.Struct("<4sBBxx16s12s")
 INNER = struct.Struct("<BxxxII")
 """codec, 0, bytes of the payload, bytes of it as encoded; then these, then zeros"""
 PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
-COMPRESSION = Compression(level=3)  # before it is sealed, since nothing compresses it afterwards
+COMPRESSION = Compression(level=3)  # the agent must do it: encrypted bytes do not compress
 
 
 class Kind(IntEnum):
@@ -43,49 +45,53 @@ class Kind(IntEnum):
 
 
 QUANTA_BYTES = {Kind.CONTENT: 32 * KIB, Kind.CATALOG: 16 * KIB, Kind.TABLE: 4 * KIB, Kind.HEAD: 4 * KIB}
-"""What the lengths of sealed chunks are multiples of, without head and tag."""
+"""Lengths of sealed chunks, without head and tag, are multiples of these."""
 
 
-def seal_chunk(key: ArchiveKey, kind: Kind, place: bytes, payload: Buffer) -> bytes:
-    """Compress, pad and encrypt. `place` must be given again to open it."""
+def seal_chunk(key: ArchiveKey, kind: Kind, context: bytes, payload: Buffer) -> bytes:
+    """Compress, pad and encrypt a payload. The chunk opens only with the same kind and context."""
     inner = _padded(kind, payload)
-    bound = bytes([kind]) + place
+    bound = bytes([kind]) + context
     nonce = keyed_digest(key.nonce_key(), keyed_digest(key.nonce_key(), inner) + bound)[:NONCE_BYTES]
     head = HEAD.pack(MAGIC, VERSION, kind, key.key_id, nonce)
-    return head + seal(key.place_key(bound), nonce, inner, head + place)
+    return head + seal(key.chunk_key(bound), nonce, inner, head + context)
 
 
-def open_chunk(keys: Mapping[bytes, ArchiveKey], kind: Kind, place: bytes, sealed: Buffer) -> Buffer:
-    """The payload. Raises KeyUnavailableError without its key, ArchiveDamagedError if bytes or place are others."""
+def open_chunk(keys: Mapping[bytes, ArchiveKey], kind: Kind, context: bytes, sealed: Buffer) -> Buffer:
+    """The payload of a sealed chunk.
+
+    Raises KeyUnavailableError if `keys` lacks its key, ArchiveDamagedError if the bytes, the kind or the context differ
+    from those that were sealed.
+    """
     key_id, nonce = _head(kind, sealed)
     if (key := keys.get(key_id)) is None:
         raise KeyUnavailableError(
-            f"this was sealed with archive key {key_id.hex()}, which the agent key given does not open",
-            hint="give the key file that can with --key; `cryo agent-key list` shows which there are",
+            f"this was sealed with archive key {key_id.hex()}, which the given agent key does not open",
+            hint="give the right key file with --key; `cryo agent-key list` shows the recipients",
         )
     view = memoryview(sealed)
     try:
-        bound = bytes([kind]) + place
-        inner = memoryview(unseal(key.place_key(bound), nonce, view[HEAD.size :], bytes(view[: HEAD.size]) + place))
+        bound = bytes([kind]) + context
+        inner = memoryview(unseal(key.chunk_key(bound), nonce, view[HEAD.size :], bytes(view[: HEAD.size]) + context))
         codec, length, encoded_bytes = INNER.unpack_from(inner)
         encoded = inner[INNER.size : INNER.size + encoded_bytes]
         if length > PAYLOAD_BYTES_MAX or len(encoded) != encoded_bytes:
-            raise DamagedDataError("its inner head is wrong")  # noqa: TRY301 - as if it did not open
+            raise DamagedDataError("its inner head is wrong")  # noqa: TRY301 - handled like a failed decryption
         return decompress(codec, encoded, length)
     except (DamagedDataError, struct.error):
         raise ArchiveDamagedError(
             f"a sealed chunk of the {kind.name.lower()} is damaged, or not in its place",
-            hint="`cryo verify` names what it hurts; another recovery point may be whole",
+            hint="`cryo verify` names the affected files; another recovery point may be intact",
         ) from None
 
 
 def key_id_of(sealed: Buffer) -> bytes:
-    """The id of the archive key of a head. Raises ArchiveDamagedError."""
+    """The id of the archive key that sealed a head. Raises ArchiveDamagedError."""
     return _head(Kind.HEAD, sealed)[0]
 
 
 def is_sealed(data: Buffer) -> bool:
-    """Whether these bytes say that they are sealed."""
+    """Whether these bytes start like a sealed chunk."""
     return bytes(data[: len(MAGIC)]) == MAGIC
 
 
@@ -99,7 +105,7 @@ def _head(kind: Kind, sealed: Buffer) -> tuple[bytes, bytes]:
             hint="read it with the version that wrote it, or a later one",
         )
     if (magic, version, found) != (MAGIC, VERSION, kind) or len(key_id) != KEY_ID_BYTES:
-        raise ArchiveDamagedError(f"this is no sealed chunk of the {kind.name.lower()}")
+        raise ArchiveDamagedError(f"this is not a sealed chunk of the {kind.name.lower()}")
     return key_id, nonce
 
 
@@ -112,3 +118,10 @@ def _padded(kind: Kind, payload: Buffer) -> bytearray:
     inner[INNER.size : used] = encoded
     inner[used:] = bytes(length - used)
     return inner
+
+
+def padded_length(length: int, quantum_bytes: int) -> int:
+    """The least allowed length that holds `length` bytes: longer by at most 1/16 or one quantum."""
+    exponent = max(length, 2).bit_length() - 1
+    step = max(1 << (exponent - exponent.bit_length()), quantum_bytes)
+    return max(-(-length // step), 1) * step

@@ -5,8 +5,8 @@ Format: docs/reference/archive.md, "Key on paper".
 
 from __future__ import annotations
 
-from cryostore.agent.keys.agent_key import AgentKey
-from cryostore.agent.keys.cipher import SECRET_BYTES
+from cryostore.agent.encryption.agent_key import AgentKey
+from cryostore.agent.encryption.cipher import SECRET_BYTES
 from cryostore.core.paper import Paper
 
 TITLE = "CRYOSTORE AGENT KEY 1"

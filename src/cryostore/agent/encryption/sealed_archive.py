@@ -1,7 +1,7 @@
-"""A sealed archive as a reader has it: chunks as if they were plain, and what opens them.
+"""Reading a sealed archive: opens its chunks and lists them as if they were plain.
 
-A chunk that is listed here has the length and the identity of what it holds, as its object's table says; its token is
-the store's. The store's own checksums are those of sealed bytes and prove nothing.
+A listed chunk has the length and the chunk id of its plain bytes, from the table of its object, and the token of the
+stored chunk. The store's own checksums cover only sealed bytes; they prove nothing about the plain ones.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from collections.abc import Iterable
 
 from msgspec import structs
 
+from cryostore.agent.encryption.agent_key import AgentKey
+from cryostore.agent.encryption.archive_key import ArchiveKey
+from cryostore.agent.encryption.key_objects import ArchiveKeys, read_archive_keys
+from cryostore.agent.encryption.keyed_call import KeyedCall
+from cryostore.agent.encryption.sealed_chunk import Kind, is_sealed, key_id_of, open_chunk
+from cryostore.agent.encryption.sealed_object import ChunkTable, SealedHead, mark_of
 from cryostore.agent.errors import ArchiveDamagedError
-from cryostore.agent.formats.piece_table import PieceTable
-from cryostore.agent.formats.sealed_chunk import Kind, is_sealed, key_id_of, open_chunk
-from cryostore.agent.formats.sealed_head import SealedHead, mark_of
 from cryostore.agent.header import CATALOG, DiskLayout, Header, content_name
-from cryostore.agent.keys.agent_key import AgentKey
-from cryostore.agent.keys.archive_key import ArchiveKey
-from cryostore.agent.keys.archive_keys import ArchiveKeys, read_keys
-from cryostore.agent.keys.keyed_call import KeyedCall
 from cryostore.client import pages
 from cryostore.core.digest import Buffer
 from cryostore.model.chunks import Chunk, GetChunk
@@ -28,28 +27,28 @@ from cryostore.model.operation import Call
 
 
 class SealedArchive:
-    """What `Archive` has behind it if the archive is sealed. Safe to use from several threads."""
+    """The sealed part of an `Archive`: its keys and its chunk tables. Thread safe."""
 
     def __init__(self, call: Call, job_id: str, objects: dict[str, BackupObject], key: AgentKey) -> None:
-        """Raises KeyUnavailableError, ArchiveDamagedError."""
+        """Open the head of the listing. Raises KeyUnavailableError, ArchiveDamagedError."""
         self._call = call
         self._job_id = job_id
         self._objects = objects
         learned = call.learned if isinstance(call, KeyedCall) else ArchiveKeys()
-        found = read_keys(call, job_id, objects, key, learned)
+        found = read_archive_keys(call, job_id, objects, key, learned)
         self.keys = found.keys
         blob = self._blob(CATALOG)
         key_id = key_id_of(blob)
         self.head = SealedHead.decode(bytes(open_chunk(self.keys, Kind.HEAD, CATALOG.encode(), blob)))
         self.active: ArchiveKey = self.keys[key_id]
         self.is_owned = key_id in found.owned
-        """Whether the agent key's holder has begun this archive, or taken part in it."""
+        """Whether the active archive key carries the owner tag. Without it, anybody could have written this archive."""
         self._lock = threading.Lock()
-        self._tables: dict[str, PieceTable] = {}
+        self._tables: dict[str, ChunkTable] = {}
         self._marks: dict[str, bytes] = {}
 
     def catalog(self, header: Header) -> tuple[list[Chunk], list[Chunk]]:
-        """The chunks of the catalog, and the same ones as they are stored; `header` vouches for all other objects."""
+        """The chunks of the listing as `shown`, and as they are stored. `header` vouches for all other objects."""
         self._marks = {content_name(each.number): each.mark for each in header.objects}
         if isinstance(header.disk, DiskLayout):
             self._marks |= header.disk.marks
@@ -61,54 +60,57 @@ class SealedArchive:
         return self.shown(CATALOG, stored), stored
 
     def shown(self, name: str, stored: Iterable[Chunk]) -> list[Chunk]:
-        """Chunks of an object with the length and identity of what they hold; those of its table are left out."""
+        """The chunks of an object's content, with the length and chunk id of their plain bytes.
+
+        The chunks of its table are left out.
+        """
         table = self.table(name)
         return [
-            structs.replace(chunk, length=entry.length, checksum=entry.identity.hex())
+            structs.replace(chunk, length=facts.length, checksum=facts.chunk_id.hex())
             for chunk in stored
-            if chunk.index < len(table) and (entry := table[chunk.index])
+            if chunk.index < len(table) and (facts := table[chunk.index])
         ]
 
     def open(self, chunk: Chunk, sealed: Buffer) -> Buffer:
-        """What a chunk holds. Raises ArchiveDamagedError, KeyUnavailableError."""
+        """The plain bytes of a chunk that `shown` returned. Raises ArchiveDamagedError, KeyUnavailableError."""
         kind = Kind.CATALOG if sealed[5:6] == bytes([Kind.CATALOG]) else Kind.CONTENT
         data = open_chunk(self.keys, kind, bytes.fromhex(chunk.checksum), sealed)
         if len(data) != chunk.length:
-            raise ArchiveDamagedError(f"chunk {chunk.index} is not as long as its table says")
+            raise ArchiveDamagedError(f"chunk {chunk.index} does not have the length that its table says")
         return data
 
-    def identity(self, data: Buffer) -> bytes:
-        """The identity that a chunk of these bytes has."""
-        return self.active.piece_id(data)
+    def chunk_id(self, data: Buffer) -> bytes:
+        """The chunk id of these plain bytes."""
+        return self.active.chunk_id(data)
 
-    def table(self, name: str) -> PieceTable:
-        """The table of an object, read when it is first asked for."""
+    def table(self, name: str) -> ChunkTable:
+        """The chunk table of an object, read at the first call."""
         with self._lock:
             if name not in self._tables:
                 self._tables[name] = self._read_table(name)
             return self._tables[name]
 
-    def _read_table(self, name: str) -> PieceTable:
+    def _read_table(self, name: str) -> ChunkTable:
         if (entry := self._objects.get(name)) is None:
             raise ArchiveDamagedError(f"the archive has no object {name}")
         plain = bytes(open_chunk(self.keys, Kind.HEAD, name.encode(), self._blob(name)))
         if self._marks.get(name) != mark_of(self.active, plain):
-            raise ArchiveDamagedError(f"object {name} is not the one that the archive's header means")
+            raise ArchiveDamagedError(f"object {name} is not the one that the archive's header refers to")
         head = SealedHead.decode(plain)
         last: list[Chunk] = []
         for chunk in pages.chunks(self._call, self._job_id, entry.object_token):
             last = [*last, chunk][-max(len(head.table), 1) :]
         return self._table_of(head, last)
 
-    def _table_of(self, head: SealedHead, chunks: list[Chunk]) -> PieceTable:
+    def _table_of(self, head: SealedHead, chunks: list[Chunk]) -> ChunkTable:
         parts = []
         if len(chunks) < len(head.table):
             raise ArchiveDamagedError("a sealed object is cut short")
-        for identity, chunk in zip(head.table, chunks[len(chunks) - len(head.table) :], strict=True):
-            parts.append(bytes(open_chunk(self.keys, Kind.TABLE, identity, self._get(chunk))))
-        table = PieceTable(b"".join(parts))
+        for chunk_id, chunk in zip(head.table, chunks[len(chunks) - len(head.table) :], strict=True):
+            parts.append(bytes(open_chunk(self.keys, Kind.TABLE, chunk_id, self._get(chunk))))
+        table = ChunkTable(b"".join(parts))
         if chunks and chunks[-1].index + 1 != len(table) + len(head.table):
-            raise ArchiveDamagedError("a sealed object has more or fewer chunks than its table says")
+            raise ArchiveDamagedError("a sealed object has more or fewer chunks than its table lists")
         return table
 
     def _get(self, chunk: Chunk) -> Buffer:

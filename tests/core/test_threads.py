@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from cryostore.agent.restore.target_directories import TargetDirectories
-from cryostore.agent.threads import Threads, result
 from cryostore.core.interrupts import heeded
+from cryostore.core.threads import Threads, result
 from cryostore.model.errors import ServiceUnavailableException
 
 

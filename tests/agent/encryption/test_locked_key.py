@@ -10,10 +10,10 @@ from cryostore.agent.archive.open_archive import open_archive
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.key_changes import change
-from cryostore.agent.keys import key_file, locked_key
-from cryostore.agent.keys.agent_key import AgentKey
-from cryostore.agent.keys.cipher import SALT_BYTES, Stretching
-from cryostore.agent.keys.keyed_call import KeyedCall
+from cryostore.agent.encryption import key_file, locked_key
+from cryostore.agent.encryption.agent_key import AgentKey
+from cryostore.agent.encryption.cipher import SALT_BYTES, Stretching
+from cryostore.agent.encryption.keyed_call import KeyedCall
 from cryostore.core.errors import KeyUnavailableError
 from support.agent import Runs, write
 

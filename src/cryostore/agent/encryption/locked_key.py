@@ -6,13 +6,12 @@ cheapest is tried first, and what all of them may cost is bounded. A lock that i
 
 from __future__ import annotations
 
+from cryostore.agent.encryption import key_file
+from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
+from cryostore.agent.encryption.cipher import Stretching
+from cryostore.agent.encryption.key_objects import LOCK_PREFIX, read_small_object
+from cryostore.agent.encryption.keyed_call import KeyedCall
 from cryostore.agent.errors import DAMAGE
-from cryostore.agent.keys import key_file
-from cryostore.agent.keys.agent_key import AgentKey, PublicKey
-from cryostore.agent.keys.archive_keys import object_bytes
-from cryostore.agent.keys.cipher import Stretching
-from cryostore.agent.keys.key_object import LOCK_PREFIX
-from cryostore.agent.keys.keyed_call import KeyedCall
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.model.objects import BackupObject
 from cryostore.model.operation import Call
@@ -64,7 +63,7 @@ def _by_cost(call: Call, job_id: str, locks: list[BackupObject]) -> list[tuple[i
     found = []
     for entry in locks[:LOCKS_MAX]:
         try:
-            data = object_bytes(call, job_id, entry)
+            data = read_small_object(call, job_id, entry)
             how = key_file.stretching_of(data)
         except (*DAMAGE, ConfigurationError):
             continue

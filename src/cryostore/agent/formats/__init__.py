@@ -1,1 +1,0 @@
-"""Bytes of an archive: blocks, rows, headers, and their sealed forms."""

@@ -1,1 +1,0 @@
-"""Keys of the agent: key files, archive keys, and who can unwrap them."""

@@ -1,0 +1,132 @@
+"""Objects of a backup job while they are written.
+
+`ObjectUpload` writes an object that the store may read; `SegmentUpload` writes a segment of a disk, whose chunks have
+the numbers of their blocks and may have gaps. Sealed objects are in `sealed_upload`, the threads that send in
+`uploader`.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+
+from cryostore.core.digest import DIGEST_BYTES, Buffer, Checksum, Payload, sha256
+from cryostore.model.chunks import Chunk, PutChunk
+from cryostore.model.objects import NotifyObjectComplete, StartObject
+from cryostore.model.operation import Call
+
+
+class ObjectUpload:
+    """An object that is being written.
+
+    The first chunk opens the upload, so that an object without new chunks costs no request.
+    """
+
+    def __init__(self, call: Call, job_id: str, name: str) -> None:
+        self._call = call
+        self.job_id = job_id
+        self.name = name
+        self.upload_id = ""
+        self.digests = bytearray()
+        self.content_bytes = 0
+        self._open_lock = threading.Lock()
+
+    def open(self) -> str:
+        """The id of the upload, which this opens if it is not open yet. Thread safe."""
+        with self._open_lock:
+            if not self.upload_id:
+                started = self._call.call(StartObject(backup_job_id=self.job_id, object_name=self.name))
+                self.upload_id = started.upload_id
+        return self.upload_id
+
+    @property
+    def chunks_count(self) -> int:
+        """How many chunks are reserved."""
+        return len(self.digests) // DIGEST_BYTES
+
+    def reserve(self) -> int:
+        """The index of a new chunk. It must be `set` before the upload is completed."""
+        self.digests += bytes(DIGEST_BYTES)
+        return self.chunks_count - 1
+
+    def set(self, index: int, digest: bytes) -> None:
+        """Set the digest of a reserved chunk in its stored form."""
+        self.digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES] = digest
+
+    def chunk_id(self, data: Buffer) -> bytes:
+        """The chunk id of these plain bytes, as the archive lists it."""
+        return sha256(data)
+
+    def path_hash(self, path: bytes) -> int:
+        """A hash of a path, of 32 bits, which decides where the listing is cut into chunks."""
+        return zlib.crc32(path)
+
+    def stored_form(self, index: int, data: Buffer) -> Buffer | None:  # noqa: ARG002 - subclasses use it
+        """The bytes to store for a chunk; None if the store has them and they are attached.
+
+        Called by several threads.
+        """
+        return data
+
+    def inherit(self, index: int, chunk: Chunk, stored: Chunk) -> None:  # noqa: ARG002 - as above
+        """Use a chunk of the base, listed as `chunk` and stored as `stored`, for a reserved one."""
+        self.set(index, Checksum.parse(stored.checksum).digest)
+
+    def mark(self) -> bytes:
+        """The mark by which the header identifies the object. All chunks must be set."""
+        return b""
+
+    def summary(self) -> bytes:
+        """The checksum of the object (Backup Storage B.4). All chunks must be set."""
+        return sha256(self.digests)
+
+    def complete(self, blob: bytes | None = None) -> None:
+        """Complete the object. All of its chunks must be stored. May be repeated."""
+        payload = None if blob is None else Payload(blob)
+        self._call.call(
+            NotifyObjectComplete(
+                backup_job_id=self.job_id,
+                upload_id=self.open(),
+                object_checksum=self.summary().hex(),
+                object_checksum_algorithm="SUMMARY",
+                metadata_blob=payload,
+                metadata_blob_length=None if payload is None else len(payload),
+                metadata_blob_checksum=None if payload is None else payload.sha256.hex(),
+                metadata_blob_checksum_algorithm=None if payload is None else "SHA256",
+            )
+        )
+
+    def put(self, index: int, data: Buffer, digest: bytes) -> None:
+        """Send the stored form of a chunk. May be repeated. Called by several threads."""
+        self._call.call(
+            PutChunk(
+                backup_job_id=self.job_id,
+                upload_id=self.open(),
+                chunk_index=index,
+                data=Payload(data, sha256=digest),
+                length=len(data),
+                checksum=digest.hex(),
+                checksum_algorithm="SHA256",
+            )
+        )
+
+
+def summary_by_index(digests: dict[int, bytes]) -> bytes:
+    """The checksum of an object (Backup Storage B.4) whose chunks may have gaps."""
+    return sha256(b"".join(digests[index] for index in sorted(digests)))
+
+
+class SegmentUpload(ObjectUpload):
+    """A segment of a disk. Its chunks are set without `reserve`, at the numbers of their blocks."""
+
+    def __init__(self, call: Call, job_id: str, name: str) -> None:
+        super().__init__(call, job_id, name)
+        self._by_index: dict[int, bytes] = {}
+
+    def set(self, index: int, digest: bytes) -> None:
+        """See ObjectUpload."""
+        self._by_index[index] = digest
+
+    def summary(self) -> bytes:
+        """See ObjectUpload."""
+        return summary_by_index(self._by_index)
