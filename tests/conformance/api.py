@@ -13,14 +13,14 @@ from conformance import (
     api_objects,
     api_recovery_points,
     api_restore_jobs,
-    api_restores,
+    api_storage_jobs,
     api_vaults,
 )
 
 MODULES = (
     api_objects,
     api_chunks,
-    api_restores,
+    api_storage_jobs,
     api_jobs,
     api_commits,
     api_recovery_points,

@@ -43,8 +43,9 @@ from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
 from cryostore.service import Caller, Context, Settings
 from cryostore.service.arns import Arns
 from cryostore.service.lineages import ended_jobs, pruning, start_job
-from cryostore.service.operations import commits, jobs, recovery_points, restore_jobs
-from cryostore.service.operations.storing import fence
+from cryostore.service.operations import recovery_points, restore_jobs
+from cryostore.service.operations.jobs import commit, start, stop
+from cryostore.service.operations.jobs.lookup import require_still_running
 from cryostore.service.records.recording import mark_vault_changed, write_due_records
 from cryostore.service.tokens import Tokens
 from cryostore.service.vault_keys import VaultKeys
@@ -187,9 +188,9 @@ class CatalogModel:
             (ended_jobs, "BATCH_ROWS", batch_rows),
             (pruning, "BATCH_ROWS", batch_rows),
             (start_job, "BATCHES_BEFORE_START", 2),
-            (jobs, "CLEAN_BATCHES_MAX", 0),
-            (commits, "CLEAN_BATCHES_MAX", 0),
-            (recovery_points, "FORGET_BATCHES_MAX", 0),
+            (stop, "ROLL_BACK_BATCHES_MAX", 0),
+            (commit, "ROLL_BACK_BATCHES_MAX", 0),
+            (recovery_points, "DELETE_BATCHES_MAX", 0),
         ]:
             self._patches.enter_context(mock.patch.object(module, name, value))
 
@@ -250,7 +251,7 @@ class CatalogModel:
         request = StartBackupJob(
             backup_vault_name=VAULT, resource_arn=resource, iam_role_arn=ROLE, backup_options=options
         )
-        job_id = jobs.start_backup_job(self.context, request, ROOT).backup_job_id
+        job_id = start.start_backup_job(self.context, request, ROOT).backup_job_id
         start_by_ms = self.clock() + 480 * MINUTE_MS
         self.jobs[job_id] = job = Job(job_id, resource, "named" if named else base, start_by_ms, base=named)
         return job
@@ -303,11 +304,11 @@ class CatalogModel:
         return job
 
     def _put(self, transaction, row, name, thing):
-        fence(self.context, transaction, row, changes=1)
+        require_still_running(self.context, transaction, row, changes=1)
         objects.put(transaction, row.segment, name, content(transaction, thing, self.number))
 
     def _remove(self, transaction, row, name):
-        fence(self.context, transaction, row, changes=1)
+        require_still_running(self.context, transaction, row, changes=1)
         return objects.remove(transaction, lineages.view(transaction, row.segment), name, now_ms=self.clock())
 
     def put(self, job, *names, length=1, parts=0):
@@ -325,10 +326,10 @@ class CatalogModel:
         )
         if not job.view and job.base is None:
             with pytest.raises(IllegalArgumentException):
-                commits.commit_backup_job(self.context, request, ROOT)
+                commit.commit_backup_job(self.context, request, ROOT)
             return None
-        done = commits.commit_backup_job(self.context, request, ROOT)
-        assert done == commits.commit_backup_job(self.context, request, ROOT)
+        done = commit.commit_backup_job(self.context, request, ROOT)
+        assert done == commit.commit_backup_job(self.context, request, ROOT)
         size = sum(thing.length for thing in job.view.values())
         assert (done.state, done.backup_size_in_bytes) == ("COMPLETED", size)
         job.state = "COMPLETED"
@@ -341,16 +342,16 @@ class CatalogModel:
     def end(self, job, how="give up"):
         """End a job without a point: how is `stop` or `give up`."""
         if how == "stop":
-            jobs.stop_backup_job(self.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
+            stop.stop_backup_job(self.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
             job.state = "ABORTING" if job.state in {"RUNNING", "ABORTING"} else "ABORTED"
             self.see_aborted()
             return
         request = CommitBackupJob(backup_job_id=job.job_id, outcome="FAILED")
         if job.state == "ABORTING":
             with pytest.raises(JobStateConflictException):
-                commits.commit_backup_job(self.context, request, ROOT)
+                commit.commit_backup_job(self.context, request, ROOT)
         else:
-            assert commits.commit_backup_job(self.context, request, ROOT).state == "FAILED"
+            assert commit.commit_backup_job(self.context, request, ROOT).state == "FAILED"
             job.state = "FAILED"
 
     def see_aborted(self):
@@ -365,10 +366,10 @@ class CatalogModel:
         touched = self.database.write(lambda t: job_rows.touch(t, job.job_id, bytes_transferred=0, now_ms=self.clock()))
         assert not touched
         with pytest.raises(JobStateConflictException):
-            commits.commit_backup_job(self.context, CommitBackupJob(backup_job_id=job.job_id, issue_count=7), ROOT)
+            commit.commit_backup_job(self.context, CommitBackupJob(backup_job_id=job.job_id, issue_count=7), ROOT)
         if job.state != "ABORTED":
             with pytest.raises(InvalidRequestException):
-                jobs.stop_backup_job(self.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
+                stop.stop_backup_job(self.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
 
     # --- points
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from cryostore.catalog.migration import require_readable
 from cryostore.catalog.rows import packs
@@ -20,87 +20,20 @@ from cryostore.core.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
-from cryostore.model.chunks import GetChunk, LinkChunks, ListChunks, ListDamagedChunks, PutChunk
 from cryostore.model.errors import (
     DamagedDataException,
     KMSInvalidKeyUsageException,
     ServiceInternalException,
     ServiceUnavailableException,
 )
-from cryostore.model.jobs import (
-    CommitBackupJob,
-    DescribeBackupJob,
-    GetIncrementalBaseBackup,
-    ListBackupJobs,
-    StartBackupJob,
-    StopBackupJob,
-)
-from cryostore.model.objects import (
-    DeleteObject,
-    GetObjectMetadata,
-    ListObjects,
-    NotifyObjectComplete,
-    PutObject,
-    StartObject,
-)
 from cryostore.model.operation import Operation
-from cryostore.model.recovery_points import (
-    DeleteRecoveryPoint,
-    DescribeRecoveryPoint,
-    GetRecoveryPointRestoreMetadata,
-    ListRecoveryPointsByBackupVault,
-)
-from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob, ListRestoreJobs, StartRestoreJob
-from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, DescribeBackupVault, ListBackupVaults
 from cryostore.service.access import AccessKeys
-from cryostore.service.context import Caller, Context, Handler
-from cryostore.service.operations import (
-    chunks,
-    commits,
-    damage,
-    jobs,
-    objects,
-    recovery_points,
-    restore_jobs,
-    restores,
-    uploads,
-    vaults,
-)
+from cryostore.service.context import Caller, Context
+from cryostore.service.handlers import HANDLERS
+from cryostore.service.operations.damage import DAMAGED_MESSAGE
 from cryostore.service.reserve import brings_data
 
 Out = TypeVar("Out")
-
-HANDLERS: dict[type[Operation[Any]], Handler] = {
-    StartObject: objects.start_object,
-    PutObject: objects.put_object,
-    DeleteObject: objects.delete_object,
-    NotifyObjectComplete: uploads.notify_object_complete,
-    PutChunk: chunks.put_chunk,
-    LinkChunks: chunks.link_chunks,
-    ListObjects: restores.list_objects,
-    ListChunks: restores.list_chunks,
-    GetChunk: restores.get_chunk,
-    GetObjectMetadata: restores.get_object_metadata,
-    CreateBackupVault: vaults.create_backup_vault,
-    DescribeBackupVault: vaults.describe_backup_vault,
-    ListBackupVaults: vaults.list_backup_vaults,
-    DeleteBackupVault: vaults.delete_backup_vault,
-    StartBackupJob: jobs.start_backup_job,
-    DescribeBackupJob: jobs.describe_backup_job,
-    ListBackupJobs: jobs.list_backup_jobs,
-    StopBackupJob: jobs.stop_backup_job,
-    CommitBackupJob: commits.commit_backup_job,
-    GetIncrementalBaseBackup: commits.get_incremental_base_backup,
-    ListRecoveryPointsByBackupVault: recovery_points.list_recovery_points_by_backup_vault,
-    DescribeRecoveryPoint: recovery_points.describe_recovery_point,
-    DeleteRecoveryPoint: recovery_points.delete_recovery_point,
-    GetRecoveryPointRestoreMetadata: recovery_points.get_recovery_point_restore_metadata,
-    ListDamagedChunks: damage.list_damaged_chunks,
-    StartRestoreJob: restore_jobs.start_restore_job,
-    DescribeRestoreJob: restore_jobs.describe_restore_job,
-    ListRestoreJobs: restore_jobs.list_restore_jobs,
-    CompleteRestoreJob: restore_jobs.complete_restore_job,
-}
 
 
 class Service:
@@ -154,7 +87,7 @@ class Service:
         except DamagedDataError as error:
             if brings_data(operation):  # what it sealed did not open again: another attempt may get past that
                 raise ServiceInternalException("the data could not be stored; the server's log says why") from error
-            raise DamagedDataException(damage.DAMAGED) from error
+            raise DamagedDataException(DAMAGED_MESSAGE) from error
 
     def _carry_out(self, operation: Operation[Out], caller: Caller) -> Out:
         """Let the handler do it, and use the reserve if it brings no new data."""

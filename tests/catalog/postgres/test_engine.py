@@ -180,7 +180,7 @@ def refer(transaction, steps=None):
     assert chunks.mark_used(transaction, 1, DIGEST)
     if steps is not None:
         steps.halt()
-    uploads.add_chunk(transaction, 1, ChunkEntry(0, 5, DIGEST, 0))
+    transaction.run_all([uploads.add_chunk_statement(1, ChunkEntry(0, 5, DIGEST, 0))])
 
 
 def marked(transaction):

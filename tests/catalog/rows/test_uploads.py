@@ -22,8 +22,12 @@ def open_upload(catalog, upload_id="U", job_id="J", chunks=()):
         uploads.insert(transaction, upload_id=upload_id, job_id=job_id, name=b"n", throw_on_duplicate=False, now_ms=1)
         upload = uploads.find(transaction, job_id, upload_id)
         for index in chunks:
-            uploads.add_chunk(transaction, upload.upload_number, entry(index))
-            uploads.count_chunk(transaction, upload.upload_number, chunks_max=10**6)
+            number = upload.upload_number
+            statements = [
+                uploads.add_chunk_statement(number, entry(index)),
+                uploads.count_chunk_statement(number, chunks_max=10**6),
+            ]
+            assert transaction.run_all(statements) == [1, 1]
         return uploads.find(transaction, job_id, upload_id)
 
     return catalog.write(work)
@@ -47,18 +51,18 @@ def test_an_upload_is_found_by_its_job_alone(catalog):
 
 def test_the_first_chunk_at_an_index_stays(catalog):
     number = open_upload(catalog).upload_number
-    assert catalog.write(lambda t: uploads.add_chunk(t, number, entry(7, 1))) is None
-    assert catalog.write(lambda t: uploads.add_chunk(t, number, entry(7, 2))) == entry(7, 1)
+    assert catalog.write(lambda t: t.run_all([uploads.add_chunk_statement(number, entry(7, 1))])) == [1]
+    assert catalog.write(lambda t: t.run_all([uploads.add_chunk_statement(number, entry(7, 2))])) == [0]
     assert catalog.read(lambda t: uploads.chunk(t, number, 7)) == entry(7, 1)
     assert catalog.read(lambda t: uploads.chunk(t, number, 8)) is None
 
 
 def test_chunks_are_counted_up_to_the_limit_while_the_upload_is_open(catalog):
     number = open_upload(catalog).upload_number
-    counted = [catalog.write(lambda t: uploads.count_chunk(t, number, chunks_max=2)) for _ in range(3)]
-    assert counted == [True, True, False]
+    count = uploads.count_chunk_statement(number, chunks_max=2)
+    assert [catalog.write(lambda t: t.run_all([count])) for _ in range(3)] == [[1], [1], [0]]
     catalog.write(lambda t: uploads.complete(t, number, b"digest"))
-    assert not catalog.write(lambda t: uploads.count_chunk(t, number, chunks_max=10))
+    assert catalog.write(lambda t: t.run_all([uploads.count_chunk_statement(number, chunks_max=10)])) == [0]
     assert catalog.read(lambda t: uploads.find(t, "J", "U")).chunk_count == 2
 
 

@@ -206,7 +206,7 @@ def open_upload(model, job_id, chunks):
         )
         number = uploads.find(transaction, job_id, f"U-{job_id}").upload_number
         for index in range(chunks):
-            uploads.add_chunk(transaction, number, ChunkEntry(index, 1, bytes(32), 0))
+            transaction.run_all([uploads.add_chunk_statement(number, ChunkEntry(index, 1, bytes(32), 0))])
 
     model.database.write(work)
 

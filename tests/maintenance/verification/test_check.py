@@ -14,7 +14,7 @@ from cryostore.maintenance import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification import finding_kinds
 from cryostore.maintenance.verification.check import CheckResult, check
-from cryostore.service.operations import uploads
+from cryostore.service.operations.objects import upload
 from support.api import new_resource, sha
 from support.collecting import REQUESTS, Scene
 from support.damaging import blob, damaged, noise, row_of, spoil, to_end
@@ -293,7 +293,7 @@ def delete_all_points(scene):
 @pytest.mark.parametrize("happens", [stop_and_collect, delete_all_points, REQUESTS[3]], ids=lambda one: one.__name__)
 def test_nothing_that_happens_between_any_two_reads_is_found(happens, monkeypatch):
     """A request and two collections come before the first read of the catalog, before the second, and so on."""
-    monkeypatch.setattr(uploads, "PART_CHUNKS", 2)  # so that lists have parts, which go one by one
+    monkeypatch.setattr(upload, "PART_CHUNKS", 2)  # so that lists have parts, which go one by one
     for at in itertools.count(1):
         scene = Scene()
         scene.api.maintain = lambda scene=scene: maintain(scene.writer.service)

@@ -22,7 +22,9 @@ from cryostore.service.lineages import start_job as start_job_module
 from cryostore.service.lineages.ended_jobs import roll_back_job
 from cryostore.service.lineages.pruning import delete_point
 from cryostore.service.lineages.start_job import start_job
-from cryostore.service.operations import commits, jobs, recovery_points
+from cryostore.service.operations import recovery_points
+from cryostore.service.operations.jobs.commit import commit_backup_job
+from cryostore.service.operations.jobs.stop import stop_backup_job
 from support.catalog_model import RESOURCES, ROOT, VAULT, CatalogModel
 
 
@@ -85,7 +87,7 @@ def test_of_different_commits_at_once_one_counts(model):
 
     def commit(number):
         request = CommitBackupJob(backup_job_id=job.job_id, status_message=f"try {number % 2}")
-        return commits.commit_backup_job(model.context, request, ROOT).state
+        return commit_backup_job(model.context, request, ROOT).state
 
     found = outcomes(8, commit)
     assert {str(found[number]) for number in range(8)} == {"COMPLETED", str(JobStateConflictException)}
@@ -107,9 +109,9 @@ def test_stop_and_commit_at_once_end_the_job_one_way(model):
 
         def act(number, job=job):
             if number % 2:
-                jobs.stop_backup_job(model.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
+                stop_backup_job(model.context, StopBackupJob(backup_job_id=job.job_id), ROOT)
                 return "stopped"
-            return commits.commit_backup_job(model.context, CommitBackupJob(backup_job_id=job.job_id), ROOT).state
+            return commit_backup_job(model.context, CommitBackupJob(backup_job_id=job.job_id), ROOT).state
 
         try:
             outcomes(2, act)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.client import pages
-from cryostore.model.chunks import LinkChunks, LinkedChunk, ListDamagedChunks
-from cryostore.model.errors import AccessDeniedException, ResourceNotFoundException
+from cryostore.catalog.queries import references
+from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.jobs import GetIncrementalBaseBackup
-from cryostore.service import Caller, Settings
+from cryostore.service import Settings
 from cryostore.service.operations import damage
 from support.api import Api, hex_of, new_resource
 from support.damaging import noise, scrubbed, spoil
@@ -138,74 +137,9 @@ def test_of_more_damage_than_is_held_the_catalog_is_asked(store, api, monkeypatc
 
 
 def test_pages_of_damage_and_of_objects_are_gone_through(store, api, monkeypatch):
-    for name in ("DIGESTS_PER_PAGE", "OBJECTS_PER_PAGE", "PARTS_PER_PAGE"):
-        monkeypatch.setattr(damage, name, 2)
+    for module, name in ((damage, "DIGESTS_PER_PAGE"), (damage, "OBJECTS_PER_PAGE"), (references, "PARTS_PER_PAGE")):
+        monkeypatch.setattr(module, name, 2)
     contents = {f"{number}": noise(100 + number) for number in range(9)}
     api.backup(contents)
     hurt(store, api, *(contents[name] for name in "01234567"))
     assert told(api) == (8, list("01234567"))
-
-
-# --- ListDamagedChunks ------------------------------------------------------------------------------------------------
-
-
-def listed(api, point, **more):
-    """All pages, and how many there are."""
-    operation = ListDamagedChunks(backup_vault_name=api.vault, recovery_point_arn=point, **more)
-    answers = list(pages.pages(api._call, operation))
-    found = [(each.object_name, each.chunk_index) for answer in answers for each in answer.damaged_chunks]
-    return found, len(answers)
-
-
-def many(api):
-    """A point whose objects share chunks; one has metadata, one a long list of chunks."""
-    job = api.start_job()
-    api.put(job, "a", ONE)
-    api.upload(job, "b", [TWO, ONE, TWO, THREE, ONE])
-    api.upload(job, "c", [THREE], blob=ONE)
-    return api.commit(job)
-
-
-ALL_OF_ONE = [("a", 0), ("b", 1), ("b", 4), ("c", None)]
-
-
-def test_a_sound_point_has_no_damaged_chunks(store, api):
-    other = new_resource()
-    api.backup({"x": BLOB}, resource=other)
-    point = many(api)
-    assert listed(api, point) == ([], 1)
-    hurt(store, api, BLOB)
-    assert listed(api, point) == ([], 1)
-
-
-@pytest.mark.parametrize("max_results", [None, 1, 2, 3])
-@pytest.mark.parametrize("digests_max", [100, 0], ids=["held", "asked"])
-def test_damaged_chunks_are_listed_in_pages_of_any_size(store, api, monkeypatch, max_results, digests_max):
-    monkeypatch.setattr(damage, "DIGESTS_MAX", digests_max)
-    point = many(api)
-    hurt(store, api, ONE)
-    assert listed(api, point, max_results=max_results)[0] == ALL_OF_ONE
-
-
-def test_a_request_looks_at_so_many_chunks_at_most(store, api, monkeypatch):
-    monkeypatch.setattr(damage, "CHUNKS_PER_REQUEST", 1)
-    point = many(api)
-    hurt(store, api, ONE)
-    assert listed(api, point) == (ALL_OF_ONE, 3)
-
-
-def test_damage_that_is_healed_is_not_listed(store, api):
-    point = many(api)
-    hurt(store, api, ONE)
-    api.backup({"again": ONE}, resource=new_resource())
-    assert listed(api, point)[0] == []
-
-
-def test_damage_is_told_of_points_that_exist_and_to_callers_that_may_ask(store, api):
-    point = many(api)
-    asked = ListDamagedChunks(backup_vault_name=api.vault, recovery_point_arn=point)
-    nobody = Caller("AKIANOBODY")
-    with pytest.raises(AccessDeniedException):
-        api._call.service.call(asked, nobody)
-    api.delete_point(point)
-    api.refuses(ResourceNotFoundException, asked)

@@ -6,9 +6,13 @@ reads all chunks of uploads first and all objects after misses none that stood w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
-from cryostore.catalog.database import Transaction
+from cryostore.catalog.database import Database, Transaction
+
+PARTS_PER_PAGE = 50
 
 
 class UploadedChunk(NamedTuple):
@@ -67,3 +71,19 @@ def list_parts(transaction: Transaction, chunk_list_id: int, *, first: int, limi
         limit=limit,
     )
     return [row[0] for row in rows]
+
+
+def chunk_list_parts(database: Database, packed: bytes | None, chunk_list_id: int | None) -> Iterator[bytes]:
+    """The packed parts of an object's chunk list, in order: that in its own row, then those of a list of several parts.
+
+    Each page of parts is read in a transaction of its own, while the caller iterates.
+    """
+    if packed is not None:
+        yield packed
+    if chunk_list_id is not None:
+        first = 0
+        while parts := database.read(
+            partial(list_parts, chunk_list_id=chunk_list_id, first=first, limit=PARTS_PER_PAGE)
+        ):
+            yield from parts
+            first += len(parts)

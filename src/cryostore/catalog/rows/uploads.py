@@ -147,15 +147,8 @@ def chunk(transaction: Transaction, upload_number: int, index: int) -> ChunkEntr
     return ChunkEntry(*row) if row else None
 
 
-def add_chunk(transaction: Transaction, upload_number: int, entry: ChunkEntry) -> ChunkEntry | None:
-    """Attach a chunk. None if it is attached now, else the chunk that stands at its index already."""
-    statement = add_chunk_statement(upload_number, entry)
-    added = transaction.run(statement.text, **statement.values)
-    return None if added == 1 else chunk(transaction, upload_number, entry.chunk_index)
-
-
 def add_chunk_statement(upload_number: int, entry: ChunkEntry) -> Statement:
-    """The statement of `add_chunk`: it changes one row, or a chunk stands at that index already."""
+    """The statement that attaches a chunk. It changes no row if a chunk has that index already."""
     return Statement(
         "INSERT INTO upload_chunk (upload_number, chunk_index, length, form, digest)"
         " VALUES (:upload_number, :chunk_index, :length, :form, :digest)"
@@ -164,14 +157,8 @@ def add_chunk_statement(upload_number: int, entry: ChunkEntry) -> Statement:
     )
 
 
-def count_chunk(transaction: Transaction, upload_number: int, *, chunks_max: int) -> bool:
-    """Count an attached chunk; answers whether the upload is open and may have it."""
-    statement = count_chunk_statement(upload_number, chunks_max=chunks_max)
-    return transaction.run(statement.text, **statement.values) == 1
-
-
 def count_chunk_statement(upload_number: int, *, chunks_max: int) -> Statement:
-    """The statement of `count_chunk`: it changes one row, or the upload is not open or full."""
+    """The statement that counts an attached chunk. It changes no row if the upload is complete or full."""
     return Statement(
         "UPDATE upload SET chunk_count = chunk_count + 1"
         " WHERE upload_number = :upload_number AND completion_digest IS NULL AND chunk_count < :chunks_max",

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 from cryostore.catalog.database import GENERATION_MAX, Transaction
 from cryostore.catalog.queries import affected, damage, references
-from cryostore.catalog.queries.references import ObjectReferences
+from cryostore.catalog.queries.references import ObjectReferences, chunk_list_parts
 from cryostore.catalog.rows import chunk_lists
 from cryostore.core.digest import DIGEST_BYTES
 from cryostore.core.errors import DamagedDataError
 from cryostore.maintenance.garbage_collection.bloom_filter import DigestSet
-from cryostore.maintenance.garbage_collection.mark import OBJECTS_PER_PAGE, PARTS_PER_PAGE, ROWS_PER_PAGE, START
+from cryostore.maintenance.garbage_collection.mark import OBJECTS_PER_PAGE, ROWS_PER_PAGE, START
 from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 
@@ -225,21 +225,8 @@ def object_digests(context: Context, row: ObjectReferences) -> Iterator[bytes]:
     """The digests an object refers to, part by part, in each one behind the other. Raises DamagedDataError."""
     if row.metadata_digest is not None:
         yield row.metadata_digest
-    for packed in packed_parts(context, row):
+    for packed in chunk_list_parts(context.database, row.chunks, row.chunk_list_id):
         try:
             yield chunk_lists.digests(packed)
         except DamagedDataError as error:
             raise DamagedDataError(f"object {row.object_id}: {error.message}", hint="`cryo check` says more") from error
-
-
-def packed_parts(context: Context, row: ObjectReferences) -> Iterator[bytes]:
-    """The parts of an object's chunk list."""
-    if row.chunks is not None:
-        yield row.chunks
-    if (list_id := row.chunk_list_id) is not None:
-        first = 0
-        while parts := context.database.read(
-            partial(references.list_parts, chunk_list_id=list_id, first=first, limit=PARTS_PER_PAGE)
-        ):
-            yield from parts
-            first += len(parts)

@@ -12,7 +12,7 @@ from functools import partial
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.queries import affected, damage, references
 from cryostore.catalog.queries.damage import ChunkState
-from cryostore.catalog.queries.references import ObjectReferences, UploadedChunk
+from cryostore.catalog.queries.references import ObjectReferences, UploadedChunk, chunk_list_parts
 from cryostore.catalog.rows import chunk_lists, objects
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.catalog.rows.objects import ObjectRow
@@ -20,7 +20,7 @@ from cryostore.core.errors import DamagedDataError
 from cryostore.maintenance.garbage_collection.mark import OBJECTS_PER_PAGE, ROWS_PER_PAGE
 from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.verification import finding_kinds
-from cryostore.maintenance.verification.affected import AffectedSearch, packed_parts
+from cryostore.maintenance.verification.affected import AffectedSearch
 from cryostore.maintenance.verification.finding_kinds import Findings
 from cryostore.service import Context
 
@@ -102,7 +102,7 @@ class ReferenceCheck:
         hurt = row.metadata_digest is not None and self._is_any_hurt(row.vault_id, row, {row.metadata_digest: None})
         tally = _Tally()
         try:
-            for packed in packed_parts(self._context, row):
+            for packed in chunk_list_parts(self._context.database, row.chunks, row.chunk_list_id):
                 entries = chunk_lists.unpack(packed)
                 tally.add(entries)
                 lengths = {entry.digest: entry.length for entry in entries}

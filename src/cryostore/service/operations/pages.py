@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from cryostore.core.time import milliseconds
 from cryostore.model.errors import InvalidParameterValueException
 from cryostore.model.operation import Operation
 from cryostore.service.context import Context
@@ -47,3 +48,19 @@ def cut(
         return items, None
     kept = items[: page.limit]
     return kept, context.tokens.make("page", page.owner, msgspec.json.encode(place(kept[-1])))
+
+
+def time_conditions(
+    created_after: float | None,
+    created_before: float | None,
+    complete_after: float | None,
+    complete_before: float | None,
+) -> dict[str, tuple[str, int | None]]:
+    """The conditions of a list's time filters."""
+    filters = {
+        "created_after": ("created_ms >= :created_after", created_after),
+        "created_before": ("created_ms < :created_before", created_before),
+        "complete_after": ("completed_ms >= :complete_after", complete_after),
+        "complete_before": ("completed_ms < :complete_before", complete_before),
+    }
+    return {name: (clause, None if value is None else milliseconds(value)) for name, (clause, value) in filters.items()}

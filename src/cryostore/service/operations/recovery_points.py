@@ -34,13 +34,12 @@ from cryostore.model.recovery_points import (
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.lineages.pruning import delete_point
-from cryostore.service.operations.jobs import times
-from cryostore.service.operations.pages import asked, cut
+from cryostore.service.operations.pages import asked, cut, time_conditions
 from cryostore.service.operations.text_maps import parse_map
 from cryostore.service.operations.vaults import check_account, key_type, vault_by_name
 from cryostore.service.records.unknown_commits import HINT, unknown_commits_message
 
-FORGET_BATCHES_MAX = 20
+DELETE_BATCHES_MAX = 20
 
 
 def list_recovery_points_by_backup_vault(
@@ -70,7 +69,7 @@ def _conditions(operation: ListRecoveryPointsByBackupVault, vault_id: int) -> di
         "vault_id": ("vault_id = :vault_id", vault_id),
         "resource_arn": ("resource_arn = :resource_arn", operation.by_resource_arn),
         "resource_type": ("resource_type = :resource_type", operation.by_resource_type),
-        **times(operation.by_created_after, operation.by_created_before, None, None),
+        **time_conditions(operation.by_created_after, operation.by_created_before, None, None),
     }
     return {name: condition for name, condition in wanted.items() if condition[1] is not None}
 
@@ -120,7 +119,7 @@ def delete_recovery_point(context: Context, operation: DeleteRecoveryPoint, call
             records.touch_known(transaction, of_commit(point.segment))
         return point
 
-    delete_point(context, context.database.write(work), batches_max=FORGET_BATCHES_MAX)
+    delete_point(context, context.database.write(work), batches_max=DELETE_BATCHES_MAX)
     return Nothing()
 
 

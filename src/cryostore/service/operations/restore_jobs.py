@@ -30,8 +30,8 @@ from cryostore.model.restore_jobs import (
 )
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.operations.jobs import arguments_digest, repeated, times
-from cryostore.service.operations.pages import asked, cut
+from cryostore.service.operations.jobs.idempotency import arguments_digest, find_repeated
+from cryostore.service.operations.pages import asked, cut, time_conditions
 from cryostore.service.operations.text_maps import check_map
 from cryostore.service.operations.vaults import vault_name
 
@@ -45,7 +45,9 @@ def start_restore_job(context: Context, operation: StartRestoreJob, caller: Call
 
     def work(transaction: Transaction) -> str:
         # Before the point is looked at: it may have been deleted since, and a repetition is answered all the same.
-        job = repeated(context, transaction, operation, job_id, lambda earlier: restore_jobs.find(transaction, earlier))
+        job = find_repeated(
+            context, transaction, operation, job_id, lambda earlier: restore_jobs.find(transaction, earlier)
+        )
         if job is None:
             job = _new_job(operation, _restorable(context, transaction, operation), job_id, now_ms)
             restore_jobs.insert(transaction, job)
@@ -136,7 +138,7 @@ def _conditions(operation: ListRestoreJobs) -> dict[str, tuple[str, Any]]:
     wanted = {
         "status": ("status = :status", operation.by_status),
         "resource_type": ("resource_type = :resource_type", operation.by_resource_type),
-        **times(
+        **time_conditions(
             operation.by_created_after,
             operation.by_created_before,
             operation.by_complete_after,

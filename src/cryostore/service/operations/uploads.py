@@ -1,200 +1,72 @@
-"""What completing an upload means: its chunks become an object of the job's view (Backup Storage B.4 to B.7)."""
+"""Open uploads: finding one, and attaching chunks to it. Shared by the operations on chunks and on objects."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
-
 from cryostore.catalog.database import Transaction
-from cryostore.catalog.rows import chunk_lists, uploads
-from cryostore.catalog.rows.chunk_lists import PART_CHUNKS, ChunkEntry
+from cryostore.catalog.rows import uploads
+from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.catalog.rows.jobs import JobRow
-from cryostore.catalog.rows.objects import ObjectContent
 from cryostore.catalog.rows.uploads import UploadRow
-from cryostore.chunks.envelope import Kind
-from cryostore.core.digest import Checksum, Form, Payload, sha256
-from cryostore.model.errors import IllegalArgumentException
-from cryostore.model.objects import NotifyObjectComplete, NotifyObjectCompleteOutput
-from cryostore.service.context import Caller, Context
-from cryostore.service.operations.chunks import find_upload
-from cryostore.service.operations.commit_on_object import commit_of, commits_job, repeats_commit
-from cryostore.service.operations.commits import commit_after
-from cryostore.service.operations.objects import place, refuse_duplicate, verified_summary
-from cryostore.service.operations.storing import check_payload, fence, require_running, started_job, write
-
-PARTS_PER_TRANSACTION = 50
-ATTEMPTS = 3
+from cryostore.core.digest import digest_text
+from cryostore.model.errors import DataAlreadyExistsException, IllegalArgumentException, ResourceNotFoundException
+from cryostore.service.context import Context
+from cryostore.service.operations.steps import Step
 
 
-class _UploadChangedError(Exception):
-    """An upload is not as it was when its chunks were gathered. Never leaves this module."""
+def find_upload(transaction: Transaction, job: JobRow, upload_id: str) -> UploadRow:
+    """The job's upload with this id. Raises ResourceNotFoundException."""
+    if (upload := uploads.find(transaction, job.job_id, upload_id)) is None:
+        raise no_upload_error(upload_id)
+    return upload
 
 
-class _Completion(NamedTuple):
-    """What a request completes an upload with. `digest` tells it from any other request."""
-
-    digest: bytes
-    given: Checksum
-    metadata_string: str | None
-    blob: Payload
-    blob_form: Form
-    has_blob: bool
+def no_upload_error(upload_id: str) -> ResourceNotFoundException:
+    """The error for an upload that the job does not have."""
+    return ResourceNotFoundException(f"UploadId: {upload_id!a} is no upload of this job")
 
 
-class _Chunks(NamedTuple):
-    """An upload's chunks as its object will have them."""
-
-    chunk_count: int
-    length: int
-    summary: bytes
-    packed: bytes | None
-    chunk_list_id: int | None
+def check_upload_open(upload: UploadRow) -> None:
+    """Raise IllegalArgumentException if the upload is complete."""
+    if upload.completion_digest is not None:
+        raise IllegalArgumentException(f"UploadId: {upload.upload_id} is complete and takes no more chunks")
 
 
-def notify_object_complete(
-    context: Context, operation: NotifyObjectComplete, caller: Caller
-) -> NotifyObjectCompleteOutput:
-    """Turn an upload into an object of the job's view. The same request again answers the same (B.7)."""
-    blob = operation.metadata_blob if operation.metadata_blob is not None else Payload()
-    stated = check_payload(
-        blob,
-        ("MetadataBlobLength", "MetadataBlobChecksum"),
-        operation.metadata_blob_length,
-        operation.metadata_blob_checksum,
-    )
-    given = Checksum.parse(operation.object_checksum)
-    completion = _Completion(
-        digest=_completion_digest(operation, given, blob),
-        given=given,
-        metadata_string=operation.metadata_string,
-        blob=blob,
-        blob_form=stated.form if stated else given.form,
-        has_blob=len(blob) > 0 or stated is not None or operation.metadata_blob_length is not None,
-    )
-    for _ in range(ATTEMPTS):
-        job = started_job(context, operation.backup_job_id, operation.declaration.action, caller)
-        with contextlib.suppress(_UploadChangedError):  # by a repetition of this request that was quicker, or by others
-            _complete(context, job, operation.upload_id, completion, caller)
-            return NotifyObjectCompleteOutput(object_checksum=given.text(), object_checksum_algorithm="SUMMARY")
-    raise IllegalArgumentException("UploadId: chunks arrived while the upload was being completed")
+def check_same_chunk(present: ChunkEntry, entry: ChunkEntry) -> None:
+    """Raise DataAlreadyExistsException if the chunk at the index of `entry` has other bytes."""
+    if present.digest != entry.digest:
+        raise DataAlreadyExistsException(
+            f"ChunkIndex: {entry.chunk_index} holds another chunk already",
+            checksum=digest_text(present.digest, present.form),
+            checksum_algorithm="SHA256",
+        )
 
 
-def _complete(context: Context, job: JobRow, upload_id: str, completion: _Completion, caller: Caller) -> None:
-    """Do what was asked unless it is done already."""
-    if repeats_commit(job, completion.blob):
-        return
-    require_running(job)
-    upload = context.database.read(lambda transaction: find_upload(transaction, job, upload_id))
-    if _is_repeat(upload, completion.digest):
-        return
-    chunks = _gather(context, job, upload)
-    summary = verified_summary(context, "ObjectChecksum", completion.given, chunks.summary)
-
-    def close(transaction: Transaction) -> None:
-        _require_unchanged(transaction, job, upload)
-        uploads.complete(transaction, upload.upload_number, completion.digest)
-
-    if commits_job(job, upload.name.decode()):
-        commit_after(context, commit_of(job, completion.blob), caller, close)
-        return
-    content = _content(context, completion, chunks, summary)
-
-    def work(transaction: Transaction) -> None:
-        close(transaction)
-        if upload.throw_on_duplicate:
-            refuse_duplicate(transaction, job, upload.name)
-        place(context, transaction, job, upload.name, content, bytes_transferred=0)
-
-    write(context, job.vault_id, completion.blob if completion.has_blob else None, work, Kind.METADATA)
+def too_many_chunks_error(context: Context, entry: ChunkEntry) -> IllegalArgumentException:
+    """The error for a chunk that is one more than an object may have."""
+    chunks_max = context.limits.chunks_per_object_max
+    return IllegalArgumentException(f"ChunkIndex: {entry.chunk_index} would be more than {chunks_max} chunks")
 
 
-def _content(context: Context, completion: _Completion, chunks: _Chunks, summary: bytes) -> ObjectContent:
-    has_blob = completion.has_blob
-    return ObjectContent(
-        created_ms=context.clock(),
-        length=chunks.length,
-        chunk_count=chunks.chunk_count,
-        summary=summary,
-        summary_form=completion.given.form,
-        metadata_string=completion.metadata_string,
-        metadata_digest=completion.blob.sha256 if has_blob else None,
-        metadata_length=len(completion.blob) if has_blob else None,
-        metadata_form=completion.blob_form if has_blob else None,
-        chunk_list_id=chunks.chunk_list_id,
-        chunks=chunks.packed,
-    )
+def attach_chunk(context: Context, upload: UploadRow, entry: ChunkEntry) -> list[Step]:
+    """The steps that attach a recorded chunk to an upload. Attaching the same chunk again changes nothing.
 
+    They raise DataAlreadyExistsException if another chunk has the index, and IllegalArgumentException if the upload is
+    complete or full.
+    """
 
-def _completion_digest(operation: NotifyObjectComplete, given: Checksum, blob: Payload) -> bytes:
-    text = (operation.metadata_string or "").encode()
-    return sha256(given.digest + sha256(text) + blob.sha256 + bytes((operation.metadata_string is not None,)))
-
-
-def _is_repeat(upload: UploadRow, digest: bytes) -> bool:
-    """Whether the upload was completed by this very request; raises IllegalArgumentException if by another."""
-    if upload.completion_digest is None:
+    def is_still_to_count(transaction: Transaction) -> bool:
+        present = uploads.chunk(transaction, upload.upload_number, entry.chunk_index)
+        if present is None:
+            return True
+        check_same_chunk(present, entry)
         return False
-    if upload.completion_digest != digest:
-        raise IllegalArgumentException(f"UploadId: {upload.upload_id} was completed before with other arguments")
-    return True
 
+    def refuse(transaction: Transaction) -> bool:
+        check_upload_open(uploads.find(transaction, upload.job_id, upload.upload_id) or upload)
+        raise too_many_chunks_error(context, entry)
 
-def _require_unchanged(transaction: Transaction, job: JobRow, upload: UploadRow) -> None:
-    """Raise _UploadChangedError unless the upload is open, with the chunks it had.
-
-    Chunks are only ever added while it is open, and none replaces another: an equal count means the same chunks.
-    """
-    current = find_upload(transaction, job, upload.upload_id)
-    if current.completion_digest is not None or current.chunk_count != upload.chunk_count:
-        raise _UploadChangedError
-
-
-def _gather(context: Context, job: JobRow, upload: UploadRow) -> _Chunks:
-    """Read an upload's chunks in index order; a chunk list of several parts is written ahead of its object.
-
-    Raises _UploadChangedError if chunks came, or the upload was completed, meanwhile.
-    """
-    several = upload.chunk_count > PART_CHUNKS
-    whole = hashlib.sha256()
-    count = length = 0
-    packed: bytes | None = None
-    ahead: list[tuple[int, int, bytes]] = []
-    for entries in _pages(context, upload):
-        for entry in entries:
-            whole.update(entry.digest)
-        packed = chunk_lists.pack(entries)
-        ahead.append((count // PART_CHUNKS, entries[0].chunk_index, packed))
-        count, length = count + len(entries), length + sum(entry.length for entry in entries)
-        if several and len(ahead) == PARTS_PER_TRANSACTION:
-            _write_ahead(context, job, upload, ahead)
-            ahead = []
-    if count != upload.chunk_count:
-        raise _UploadChangedError
-    if not several:
-        return _Chunks(count, length, whole.digest(), packed, None)
-    _write_ahead(context, job, upload, ahead)
-    return _Chunks(count, length, whole.digest(), None, upload.upload_number)
-
-
-def _pages(context: Context, upload: UploadRow) -> Iterator[Sequence[ChunkEntry]]:
-    after = -1
-    while entries := _page(context, upload, after):
-        yield entries
-        after = entries[-1].chunk_index
-
-
-def _page(context: Context, upload: UploadRow, after: int) -> Sequence[ChunkEntry]:
-    return context.database.read(
-        lambda transaction: uploads.chunk_page(transaction, upload.upload_number, after=after, limit=PART_CHUNKS)
-    )
-
-
-def _write_ahead(context: Context, job: JobRow, upload: UploadRow, parts: list[tuple[int, int, bytes]]) -> None:
-    def work(transaction: Transaction) -> None:
-        fence(context, transaction, job)
-        _require_unchanged(transaction, job, upload)  # else the parts could be those of an object that stands
-        chunk_lists.insert_parts(transaction, upload.upload_number, parts)
-
-    context.database.write(work)
+    chunks_max = context.limits.chunks_per_object_max
+    return [
+        Step(uploads.add_chunk_statement(upload.upload_number, entry), is_still_to_count),
+        Step(uploads.count_chunk_statement(upload.upload_number, chunks_max=chunks_max), refuse),
+    ]

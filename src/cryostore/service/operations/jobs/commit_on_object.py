@@ -8,7 +8,7 @@ from cryostore.catalog.rows.jobs import JobRow
 from cryostore.core.digest import Payload
 from cryostore.model.errors import IllegalArgumentException
 from cryostore.model.jobs import CommitBackupJob
-from cryostore.service.operations.commits import commit_digest
+from cryostore.service.operations.jobs.commit import commit_digest
 
 
 def commits_job(job: JobRow, name: str) -> bool:

@@ -23,10 +23,6 @@ class TestRestoreMetadata(api_commits.RestoreMetadataTests):
     pass
 
 
-class TestCommitOnObject(api_commits.CommitOnObjectTests):
-    pass
-
-
 @pytest.fixture
 def counted():
     """The API over a service whose database counts, and that database."""

@@ -9,7 +9,7 @@ import pytest
 from conformance import api_chunks
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.errors import IllegalArgumentException
-from cryostore.service.operations import uploads
+from cryostore.service.operations.objects import upload as upload_module
 from support.api import hex_of
 from support.integrity import problems
 
@@ -22,16 +22,12 @@ class TestMetadata(api_chunks.MetadataTests):
     pass
 
 
-class TestManyChunks(api_chunks.ManyChunksTests):
-    pass
-
-
 @pytest.fixture
 def interrupt(monkeypatch):
     """Lets an action happen, once, before the given page of an upload's chunks is read."""
 
     def at(page, action):
-        read_page, pages = uploads._page, []
+        read_page, pages = upload_module._page, []
 
         def interrupted(*arguments):
             pages.append(arguments)
@@ -39,7 +35,7 @@ def interrupt(monkeypatch):
                 action()
             return read_page(*arguments)
 
-        monkeypatch.setattr(uploads, "_page", interrupted)
+        monkeypatch.setattr(upload_module, "_page", interrupted)
 
     return at
 

@@ -1,57 +1,26 @@
-"""What the operations that write whole objects mean (Backup Storage B.1 to B.7). Completing an upload: `uploads`."""
+"""PutObject and DeleteObject: whole objects in a job's view (Backup Storage B.1 to B.7)."""
 
 from __future__ import annotations
 
 from cryostore.catalog.database import Transaction
-from cryostore.catalog.rows import chunk_lists, lineages, objects, uploads
+from cryostore.catalog.rows import chunk_lists, lineages, objects
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.catalog.rows.jobs import JobRow
 from cryostore.catalog.rows.objects import ObjectContent
 from cryostore.core.digest import Checksum, Form, Payload, digest_text, summary
 from cryostore.model.errors import DataAlreadyExistsException, IllegalArgumentException, ResourceNotFoundException
-from cryostore.model.objects import (
-    DeleteObject,
-    PutObject,
-    PutObjectOutput,
-    StartObject,
-    StartObjectOutput,
-)
+from cryostore.model.objects import DeleteObject, PutObject, PutObjectOutput
 from cryostore.model.operation import Nothing
 from cryostore.service.context import Caller, Context
-from cryostore.service.operations.commit_on_object import commit_of, commits_job, repeats_commit
-from cryostore.service.operations.commits import commit_backup_job
-from cryostore.service.operations.storing import (
-    check_payload,
-    fence,
-    look_up,
+from cryostore.service.operations.jobs.commit import commit_backup_job
+from cryostore.service.operations.jobs.commit_on_object import commit_of, commits_job, repeats_commit
+from cryostore.service.operations.jobs.lookup import (
     require_running,
+    require_still_running,
     running_job,
-    started_job_and,
-    write,
+    started_job_with,
 )
-
-
-def start_object(context: Context, operation: StartObject, caller: Caller) -> StartObjectOutput:
-    """Open an upload. The object of that name, if there is one, stays in the view until the upload is complete."""
-    job = running_job(context, operation.backup_job_id, operation.declaration.action, caller)
-    name = operation.object_name.encode()
-    upload_id = context.new_id()
-
-    def work(transaction: Transaction) -> None:
-        fence(context, transaction, job)
-        if operation.throw_on_duplicate:
-            refuse_duplicate(transaction, job, name)
-        uploads.insert(
-            transaction,
-            upload_id=upload_id,
-            job_id=job.job_id,
-            name=name,
-            throw_on_duplicate=bool(operation.throw_on_duplicate),
-            now_ms=context.clock(),
-        )
-
-    context.database.write(work)
-    return StartObjectOutput(upload_id=upload_id)
+from cryostore.service.operations.payloads import check_payload, find_presence, store_payload
 
 
 def refuse_duplicate(transaction: Transaction, job: JobRow, name: bytes) -> None:
@@ -69,13 +38,13 @@ def refuse_duplicate(transaction: Transaction, job: JobRow, name: bytes) -> None
 def put_object(context: Context, operation: PutObject, caller: Caller) -> PutObjectOutput:
     """Store an object of no chunk or one, in a single durable step."""
     payload = operation.inline_chunk if operation.inline_chunk is not None else Payload()
-    payload.sha256  # noqa: B018 - worked out here, so that the snapshot below is short
-    job, known = started_job_and(
+    payload.sha256  # noqa: B018 - computed here, so that the snapshot below is short
+    job, presence = started_job_with(
         context,
         operation.backup_job_id,
         operation.declaration.action,
         caller,
-        lambda transaction, job: look_up(transaction, job.vault_id, payload),
+        lambda transaction, job: find_presence(transaction, job.vault_id, payload),
     )
     commits = commits_job(job, operation.object_name)
     if not (commits and repeats_commit(job, None)):
@@ -105,9 +74,9 @@ def put_object(context: Context, operation: PutObject, caller: Caller) -> PutObj
     def work(transaction: Transaction) -> None:
         if operation.throw_on_duplicate:
             refuse_duplicate(transaction, job, name)
-        place(context, transaction, job, name, content, bytes_transferred=len(payload))
+        put_into_view(context, transaction, job, name, content, bytes_transferred=len(payload))
 
-    write(context, job.vault_id, payload if has_chunk else None, work, known=known)
+    store_payload(context, job.vault_id, payload if has_chunk else None, work, presence=presence)
     return answer
 
 
@@ -143,7 +112,7 @@ def verified_summary(context: Context, name: str, given: Checksum, computed: byt
     return computed
 
 
-def place(
+def put_into_view(
     context: Context,
     transaction: Transaction,
     job: JobRow,
@@ -154,7 +123,7 @@ def place(
 ) -> None:
     """Put a durable object into the job's view."""
     assert job.segment is not None
-    fence(context, transaction, job, bytes_transferred=bytes_transferred, changes=1)
+    require_still_running(context, transaction, job, bytes_transferred=bytes_transferred, changes=1)
     objects.put(transaction, job.segment, name, content)
 
 
@@ -165,7 +134,7 @@ def delete_object(context: Context, operation: DeleteObject, caller: Caller) -> 
 
     def work(transaction: Transaction) -> None:
         assert job.segment is not None
-        fence(context, transaction, job, changes=1)
+        require_still_running(context, transaction, job, changes=1)
         view = lineages.view(transaction, job.segment)
         if not objects.remove(transaction, view, name, now_ms=context.clock()):
             raise ResourceNotFoundException(f"ObjectName: {operation.object_name!a} is not in the job's view")

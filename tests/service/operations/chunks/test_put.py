@@ -1,4 +1,4 @@
-"""PutChunk and LinkChunks of the service in process."""
+"""PutChunk of the service in process."""
 
 from __future__ import annotations
 
@@ -6,8 +6,4 @@ from conformance import api_chunks
 
 
 class TestPutChunk(api_chunks.PutChunkTests):
-    pass
-
-
-class TestLinkChunks(api_chunks.LinkChunksTests):
     pass

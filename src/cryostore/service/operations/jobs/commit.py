@@ -1,4 +1,4 @@
-"""What the extension operations on backup jobs mean: commit, and the incremental base (control plane 3.2)."""
+"""CommitBackupJob: make a job a recovery point, or give it up (control plane 3.2)."""
 
 from __future__ import annotations
 
@@ -18,29 +18,21 @@ from cryostore.catalog.rows.recovery_points import PointRow
 from cryostore.core.digest import Checksum
 from cryostore.core.time import seconds
 from cryostore.model.errors import IllegalArgumentException, JobStateConflictException
-from cryostore.model.jobs import (
-    CommitBackupJob,
-    CommitBackupJobOutput,
-    GetIncrementalBaseBackup,
-    GetIncrementalBaseBackupOutput,
-)
-from cryostore.service.access import authorise
+from cryostore.model.jobs import CommitBackupJob, CommitBackupJobOutput
 from cryostore.service.context import Caller, Context
 from cryostore.service.lineages.ended_jobs import delete_uploads, end_job, roll_back_job
 from cryostore.service.lineages.pruning import BATCH_ROWS
 from cryostore.service.lineages.start_job import start_job
-from cryostore.service.operations.damage import damaged_objects
-from cryostore.service.operations.jobs import arguments_digest, find_job, no_job
-from cryostore.service.operations.text_maps import check_map, parse_map
+from cryostore.service.operations.jobs.idempotency import arguments_digest
+from cryostore.service.operations.jobs.lookup import authorised_job, find_job
+from cryostore.service.operations.text_maps import check_map
 from cryostore.service.records.recording import update_record, write_commit_record
 
-BASE_SUFFIX = "-BASE"
-"""What makes a backup job's id the id to read its base with."""
 PAGE_OBJECTS = 1000
-CLEAN_BATCHES_MAX = 20
+ROLL_BACK_BATCHES_MAX = 20
 
 
-class _Counted(NamedTuple):
+class _ObjectsChecksum(NamedTuple):
     """The checksum over a job's objects, and the revision of the view it was computed over."""
 
     checksum: bytes
@@ -58,7 +50,7 @@ class _Committed(NamedTuple):
 
 def commit_backup_job(context: Context, operation: CommitBackupJob, caller: Caller) -> CommitBackupJobOutput:
     """End a job. Costs work in proportion to what the job changed, never to what it inherited."""
-    return commit_after(context, operation, caller, lambda _: None)
+    return commit_with_last_write(context, operation, caller, lambda _: None)
 
 
 def commit_digest(operation: CommitBackupJob) -> bytes:
@@ -66,17 +58,17 @@ def commit_digest(operation: CommitBackupJob) -> bytes:
     return arguments_digest(operation, "backup_job_id", "commit_token")
 
 
-def commit_after(
-    context: Context, operation: CommitBackupJob, caller: Caller, first: Callable[[Transaction], None]
+def commit_with_last_write(
+    context: Context, operation: CommitBackupJob, caller: Caller, last_write: Callable[[Transaction], None]
 ) -> CommitBackupJobOutput:
     """End a job, with `first` as the last thing that happens in it, in the transaction of the commit itself."""
     _check_metadata(context, operation.restore_metadata or {})
     digest = commit_digest(operation)
-    job = _job_for(context, operation.backup_job_id, operation.declaration.action, caller)
+    job = authorised_job(context, operation.backup_job_id, operation.declaration.action, caller)
     if job.completed_ms is not None or job.state == "ABORTING":
-        return _ended(context, job, digest)
+        return _answer_ended_job(context, job, digest)
     if operation.outcome == "FAILED":
-        return _give_up(context, job, operation, digest)
+        return _fail_job(context, job, operation, digest)
     if job.state != "RUNNING":
         job = start_job(context, job)
     segment = job.segment
@@ -88,30 +80,25 @@ def commit_after(
         current = find_job(transaction, job.job_id)
         if current.state != "RUNNING":
             return current
-        first(transaction)
+        last_write(transaction)
         return _commit(context, transaction, current, view, operation, counted, digest, now_ms)
 
     committed = context.database.write(work)
     if isinstance(committed, JobRow):
         delete_uploads(context, job.job_id)
-        return _ended(context, committed, digest)
+        return _answer_ended_job(context, committed, digest)
     if committed.uploads_left:
         delete_uploads(context, job.job_id)
     write_commit_record(context, committed.record, committed.point, committed.job, view)
     return _answer(context, committed.job)
 
 
-def _job_for(context: Context, job_id: str, action: str, caller: Caller) -> JobRow:
-    found = context.database.read(lambda transaction: jobs.find_with_vault(transaction, job_id.upper()))
-    if found is None:
-        raise no_job(job_id)
-    job, name = found
-    authorise(caller, action, name)
-    return job
+def _answer_ended_job(context: Context, job: JobRow, digest: bytes) -> CommitBackupJobOutput:
+    """Answer a commit of a job that has ended: the repeated request gets the answer of the first one.
 
-
-def _ended(context: Context, job: JobRow, digest: bytes) -> CommitBackupJobOutput:
-    """The answer to the request that ended the job, given again if it is repeated."""
+    Writes the record of the recovery point, since the first request may have failed before it did. Raises
+    JobStateConflictException for any other request.
+    """
     if job.commit_digest != digest or job.completed_ms is None:
         raise JobStateConflictException(
             f"BackupJobId: {job.job_id} is {job.state} and cannot be committed", state=job.state
@@ -133,7 +120,7 @@ def _answer(context: Context, job: JobRow) -> CommitBackupJobOutput:
     )
 
 
-def _give_up(context: Context, job: JobRow, operation: CommitBackupJob, digest: bytes) -> CommitBackupJobOutput:
+def _fail_job(context: Context, job: JobRow, operation: CommitBackupJob, digest: bytes) -> CommitBackupJobOutput:
     def work(transaction: Transaction) -> JobRow:
         current = find_job(transaction, job.job_id)
         if current.state in ("CREATED", "PENDING", "RUNNING"):
@@ -145,9 +132,9 @@ def _give_up(context: Context, job: JobRow, operation: CommitBackupJob, digest: 
 
     current = context.database.write(work)
     if current.segment is not None:
-        roll_back_job(context, current.segment, batches_max=CLEAN_BATCHES_MAX)
+        roll_back_job(context, current.segment, batches_max=ROLL_BACK_BATCHES_MAX)
     delete_uploads(context, current.job_id)
-    return _ended(context, current, digest)
+    return _answer_ended_job(context, current, digest)
 
 
 def _check_metadata(context: Context, metadata: dict[str, str]) -> None:
@@ -159,7 +146,7 @@ def _check_metadata(context: Context, metadata: dict[str, str]) -> None:
     check_map("RestoreMetadata", metadata, limits.restore_metadata_bytes_max, IllegalArgumentException)
 
 
-def _objects_checksum(context: Context, job: JobRow, view: View) -> _Counted:
+def _objects_checksum(context: Context, job: JobRow, view: View) -> _ObjectsChecksum:
     """SHA-256 over each object's name, a zero byte and its raw checksum, in ascending order of names.
 
     The pages are read one by one. That the job's revision is still the same at the commit proves that they belong
@@ -175,7 +162,7 @@ def _objects_checksum(context: Context, job: JobRow, view: View) -> _Counted:
             whole.update(row.name + b"\0" + row.summary)
         if more := len(rows) == PAGE_OBJECTS:
             start = rows[-1].name + b"\0"
-    return _Counted(whole.digest(), job.revision)
+    return _ObjectsChecksum(whole.digest(), job.revision)
 
 
 def _commit(
@@ -184,7 +171,7 @@ def _commit(
     job: JobRow,
     view: View,
     operation: CommitBackupJob,
-    counted: _Counted | None,
+    counted: _ObjectsChecksum | None,
     digest: bytes,
     now_ms: int,
 ) -> _Committed:
@@ -237,7 +224,7 @@ def _commit(
 
 
 def _check_commit(
-    job: JobRow, operation: CommitBackupJob, totals: Totals, open_uploads: int, counted: _Counted | None
+    job: JobRow, operation: CommitBackupJob, totals: Totals, open_uploads: int, counted: _ObjectsChecksum | None
 ) -> None:
     if open_uploads and not operation.discard_open_uploads:
         raise IllegalArgumentException(
@@ -269,31 +256,3 @@ def _metadata_of_objects(context: Context, transaction: Transaction, view: linea
                 break
             metadata[row.name.decode()] = row.metadata_string
     return metadata
-
-
-def get_incremental_base_backup(
-    context: Context, operation: GetIncrementalBaseBackup, caller: Caller
-) -> GetIncrementalBaseBackupOutput:
-    """Choose and pin the job's base if that has not happened, and tell which it is."""
-    job = _job_for(context, operation.backup_job_id, operation.declaration.action, caller)
-    if job.completed_ms is None:
-        job = start_job(context, job)
-    if job.state != "RUNNING":
-        raise JobStateConflictException(f"BackupJobId: {job.job_id} is {job.state}", state=job.state)
-    base_id = job.base_point_id
-    base = context.database.read(lambda transaction: recovery_points.find(transaction, base_id)) if base_id else None
-    if base is None:
-        return GetIncrementalBaseBackupOutput(backup_job_id=job.job_id, base_selection="NONE")
-    hurt = damaged_objects(context, base)
-    return GetIncrementalBaseBackupOutput(
-        backup_job_id=job.job_id,
-        base_selection="EXPLICIT" if job.base_selection == "EXPLICIT" else "LATEST",
-        base_recovery_point_arn=context.arns.point(base.point_id),
-        base_backup_job_id=base.job_id,
-        base_creation_date=seconds(base.created_ms),
-        object_count=base.object_count,
-        base_restore_metadata=parse_map(base.restore_metadata),
-        storage_job_id=job.job_id + BASE_SUFFIX,
-        damaged_object_count=hurt.count or None,
-        damaged_objects=hurt.names or None,
-    )

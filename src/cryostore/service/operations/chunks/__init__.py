@@ -1,0 +1,1 @@
+"""Operations on chunks: put, link, read, and list the damaged ones."""

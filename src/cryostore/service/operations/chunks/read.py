@@ -1,0 +1,136 @@
+"""ListChunks and GetChunk: the chunks of an object, and their bytes, verified (Backup Storage B.9, B.10)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+from cryostore.catalog.database import Transaction
+from cryostore.catalog.rows import chunk_lists, chunks, objects
+from cryostore.catalog.rows.chunk_lists import ChunkEntry
+from cryostore.catalog.rows.chunks import ChunkRow
+from cryostore.catalog.rows.objects import ObjectRow
+from cryostore.chunks.store import Location
+from cryostore.core.digest import Payload, digest_text
+from cryostore.core.errors import DamagedDataError
+from cryostore.model.chunks import Chunk, GetChunk, GetChunkOutput, ListChunks, ListChunksOutput
+from cryostore.model.errors import ResourceNotFoundException
+from cryostore.service.context import Caller, Context
+from cryostore.service.operations.damage import mark_chunk_damaged
+from cryostore.service.operations.storage_jobs import (
+    StorageJob,
+    find_object_of_token,
+    foreign_token_error,
+    open_job_token,
+    storage_job,
+    storage_job_with,
+)
+
+_CHUNK = struct.Struct("<IB32s")
+_INDEX = struct.Struct("<q")
+
+
+def list_chunks(context: Context, operation: ListChunks, caller: Caller) -> ListChunksOutput:
+    """A page of an object's chunks, in ascending index order."""
+    job = storage_job(context, operation.storage_job_id, operation.declaration.action, caller)
+    limit = operation.max_results or context.limits.page_items_max
+    kind = "chunks " + hashlib.sha256(operation.object_token.encode()).hexdigest()
+    first = 0
+    if operation.next_token:
+        first = _INDEX.unpack(open_job_token(context, kind, job.job_id, operation.next_token, "NextToken"))[0]
+    entries = context.database.read(
+        lambda transaction: _entries_from(
+            transaction, find_object_of_token(context, transaction, job, operation.object_token), first, limit + 1
+        )
+    )
+    token = None
+    if len(entries) > limit:
+        token = context.tokens.make(kind, job.job_id, _INDEX.pack(entries[limit].chunk_index))
+    chunk_list = [_chunk(context, job, entry) for entry in entries[:limit]]
+    return ListChunksOutput(chunk_list=chunk_list, next_token=token)
+
+
+def _entries_from(transaction: Transaction, row: ObjectRow, first: int, limit: int) -> list[ChunkEntry]:
+    """At most `limit` chunks of an object from index `first` on."""
+    if row.chunk_list_id is None:
+        packed = objects.packed_chunks(transaction, row.object_id)
+        parts = iter([] if packed is None else [packed])
+    else:
+        parts = chunk_lists.parts_from(transaction, row.chunk_list_id, first)
+    entries: list[ChunkEntry] = []
+    for part in parts:
+        entries.extend(entry for entry in chunk_lists.unpack(part) if entry.chunk_index >= first)
+        if len(entries) >= limit:
+            break
+    return entries[:limit]
+
+
+def _chunk(context: Context, job: StorageJob, entry: ChunkEntry) -> Chunk:
+    content = _CHUNK.pack(entry.length, entry.form, entry.digest)
+    return Chunk(
+        index=entry.chunk_index,
+        length=entry.length,
+        checksum=digest_text(entry.digest, entry.form),
+        checksum_algorithm="SHA256",
+        chunk_token=context.tokens.make("chunk", job.job_id, content),
+    )
+
+
+def get_chunk(context: Context, operation: GetChunk, caller: Caller) -> GetChunkOutput:
+    """The bytes of a chunk, verified, or an error; never wrong bytes."""
+    token = context.tokens.open("chunk", operation.storage_job_id.upper(), operation.chunk_token)
+    length, form, digest = _CHUNK.unpack(token) if token is not None else (0, 0, b"")
+    job, row = storage_job_with(
+        context,
+        operation.storage_job_id,
+        operation.declaration.action,
+        caller,
+        lambda transaction, job: None if token is None else chunks.find(transaction, job.vault_id, digest),
+    )
+    if token is None:
+        raise foreign_token_error("ChunkToken")
+    return GetChunkOutput(
+        data=read_bytes(context, job, digest, length, row, compressed=caller.takes_zstd),
+        length=length,
+        checksum=digest_text(digest, form),
+        checksum_algorithm="SHA256",
+    )
+
+
+def read_bytes(
+    context: Context,
+    job: StorageJob,
+    digest: bytes,
+    length: int,
+    row: ChunkRow | None = None,
+    *,
+    compressed: bool = False,
+) -> Payload:
+    """The bytes with this digest, which lie at `row` if whoever calls has looked already.
+
+    With `compressed` as they are stored, if that is compressed.
+    """
+    row = row or _find_chunk(context, job, digest)
+    while True:
+        key = context.keys.opening(row.key_number)
+        location = Location(row.pack_name, row.pack_offset, row.sealed_length)
+        try:
+            if compressed:
+                return context.store.get_compressed(location, key, digest, length)
+            return Payload(context.store.get(location, key, digest, length), sha256=digest)
+        except DamagedDataError as error:
+            moved = _find_chunk(context, job, digest)  # compaction may have moved it, and its old pack be gone
+            if moved == row:
+                if row.length == length:  # else the list is wrong, not the chunk
+                    mark_chunk_damaged(context, job.vault_id, digest, row, error)
+                raise
+            row = moved
+
+
+def _find_chunk(context: Context, job: StorageJob, digest: bytes) -> ChunkRow:
+    row = context.database.read(lambda transaction: chunks.find(transaction, job.vault_id, digest))
+    if row is None and job.frozen:
+        raise DamagedDataError(f"the catalog lacks the chunk {digest.hex()}, which a recovery point needs")
+    if row is None:
+        raise ResourceNotFoundException("the chunk no longer exists")
+    return row

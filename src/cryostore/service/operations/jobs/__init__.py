@@ -1,0 +1,1 @@
+"""Operations on backup jobs: one file for each thing that happens to a job."""

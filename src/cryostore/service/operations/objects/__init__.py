@@ -1,0 +1,1 @@
+"""Operations on objects: put and delete whole ones, upload large ones, read them back."""

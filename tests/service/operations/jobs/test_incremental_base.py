@@ -1,0 +1,9 @@
+"""The incremental base of jobs of the service in process."""
+
+from __future__ import annotations
+
+from conformance import api_jobs
+
+
+class TestBase(api_jobs.BaseTests):
+    pass

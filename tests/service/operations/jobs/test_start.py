@@ -1,0 +1,9 @@
+"""StartBackupJob of the service in process."""
+
+from __future__ import annotations
+
+from conformance import api_jobs
+
+
+class TestStartBackupJob(api_jobs.StartBackupJobTests):
+    pass

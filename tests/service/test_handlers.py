@@ -1,0 +1,35 @@
+"""Each operation stands under one noun: in the model, in its behaviour and in the rows of the catalog."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.catalog import rows
+from cryostore.model import OPERATIONS
+from cryostore.service import HANDLERS
+from support import tree
+
+OPERATION_ROOM = "cryostore.service.operations."
+ROWS_ROOM = f"{rows.__name__}."
+
+
+def noun_of(name):
+    """The module of the model that declares an operation."""
+    return OPERATIONS[name].input.__module__.removeprefix("cryostore.model.")
+
+
+def test_every_operation_has_a_handler_and_no_other_has():
+    assert {operation.__name__ for operation in HANDLERS} == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_is_declared_and_done_under_the_same_noun(name):
+    """Its handler lives in the module of that name, or in the room of that name."""
+    handler = HANDLERS[OPERATIONS[name].input]
+    assert handler.__module__.startswith(OPERATION_ROOM)
+    assert handler.__module__.removeprefix(OPERATION_ROOM).partition(".")[0] == noun_of(name)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_has_its_rows_under_the_same_noun(name):
+    assert f"{ROWS_ROOM}{noun_of(name)}" in tree.source_modules()
