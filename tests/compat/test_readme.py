@@ -100,7 +100,7 @@ def test_a_folder_is_backed_up_to_the_server(server):
     """The block with the doctor and the age of the last good backup."""
     run = shell(fenced(SERVER_PAGE, "quick start: agent"), server)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "trial: written, read back, given up" in run.stdout
+    assert "trial: written, read back, aborted" in run.stdout
     assert "recovery point" in run.stdout
     assert "LAST GOOD" in run.stdout
 

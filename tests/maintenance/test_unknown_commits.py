@@ -9,11 +9,11 @@ import pytest
 
 from cryostore.catalog import sequences, tables
 from cryostore.catalog.tables import TABLES
-from cryostore.cli.doctor import directory as doctor_directory
-from cryostore.cli.doctor import shared as doctor_shared
-from cryostore.cli.doctor.diagnosis import ERROR
 from cryostore.core.time import DAY_MS
 from cryostore.maintenance import maintain
+from cryostore.maintenance.diagnosis.diagnosis import ERROR
+from cryostore.maintenance.diagnosis.directory import check_directory
+from cryostore.maintenance.diagnosis.shared import check_shared
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification.check import CheckResult, check
 from cryostore.maintenance.verification.repair import RepairResult, repair
@@ -37,7 +37,7 @@ class Directory:
         self.store = store
 
     def diagnoses(self):
-        return doctor_directory.directory(self.store.data_dir, None, None)
+        return check_directory(self.store.data_dir, None, None)
 
     def copy(self):
         self.store.service.close()
@@ -58,7 +58,7 @@ class Services(Directory):
     """The same on PostgreSQL and S3, as with pg_dump: rows and sequences."""
 
     def diagnoses(self):
-        return doctor_shared.shared(self.store.place, write=False, now=self.store.clock)
+        return check_shared(self.store.place, now_ms=self.store.clock(), trial_name=None)
 
     def copy(self):
         def work(transaction):

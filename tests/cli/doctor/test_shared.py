@@ -7,12 +7,12 @@ import os
 
 import pytest
 
-from cryostore.cli.doctor import catalog as doctor_catalog
 from cryostore.cli.doctor import run as doctor
-from cryostore.cli.doctor.diagnosis import ERROR, OK, WARNING
-from cryostore.cli.doctor.shared import shared
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
+from cryostore.maintenance.diagnosis import catalog as diagnosis_catalog
+from cryostore.maintenance.diagnosis.diagnosis import ERROR, OK, WARNING
+from cryostore.maintenance.diagnosis.shared import check_shared
 from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, fresh_place, missing_services, prepared
 
 
@@ -152,13 +152,13 @@ def test_a_wrong_clock_and_a_claim_are_said(tmp_path, monkeypatch):
         )
         store.service.context.database.write(lambda transaction: transaction.run(insert))
         store.service.close()
-        said = {each.about: each for each in shared(place, write=False, now=lambda: wall_clock() + 3_600_000)}
+        said = {each.about: each for each in check_shared(place, now_ms=wall_clock() + 3_600_000, trial_name=None)}
         assert said["clock"].level == WARNING
         assert "ahead of the catalog" in said["clock"].found
         assert "scrub is done by host/1" in said["background work"].found
-        assert "lapsed" in said["background work"].found
-        monkeypatch.setattr(doctor_catalog, "PREDICATE_LOCKS_MIN", 10**9)
-        said = {each.about: each for each in shared(place, write=False)}
+        assert "expired" in said["background work"].found
+        monkeypatch.setattr(diagnosis_catalog, "PREDICATE_LOCKS_MIN", 10**9)
+        said = {each.about: each for each in check_shared(place, now_ms=wall_clock(), trial_name=None)}
         assert said["catalog settings"].level == WARNING
 
 

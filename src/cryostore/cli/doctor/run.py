@@ -1,4 +1,7 @@
-"""`cryo doctor`: whether all is set up for backups, and what to do where it is not."""
+"""`cryo doctor`: check the set-up for backups, and say what to do about each fault.
+
+The checks of a store are in `maintenance.diagnosis`, those of the connection to a server in `server`.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cryostore.cli import output
+from cryostore.cli import exit_codes, output
 from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
-from cryostore.cli.doctor.diagnosis import CODES, ERROR, OK, Diagnoses, Diagnosis, failed, ok
 from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.cli.store.store_options import click_option, config_option
 from cryostore.cli.store.store_place import StorePlace, existing_store, place_of_options
 from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.maintenance.diagnosis.diagnosis import ERROR, OK, WARNING, Diagnoses, Diagnosis, failed, ok
 from cryostore.options.option import STORE
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 FUSE = Path("/dev/fuse")
 FUSE_PROGRAMS = ("fusermount3", "fusermount")
 CATALOG, BLOBS = (option for option in STORE if option.key in ("catalog", "blobs"))
+CODES = {OK: exit_codes.OK, WARNING: exit_codes.WITH_ISSUES, ERROR: exit_codes.FAILED}
 
 
 @click.command("doctor", epilog=EPILOGUE)
@@ -38,10 +42,10 @@ CATALOG, BLOBS = (option for option in STORE if option.key in ("catalog", "blobs
     type=click.Path(dir_okay=False, path_type=Path),
     default=None,
     metavar="FILE",
-    help="A copy of the keyring of --data-dir, to be compared.",
+    help="A copy of the keyring of --data-dir, to compare.",
 )
-@click.option("--no-write", is_flag=True, help="Only look; leave out the trial of writing.")
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
+@click.option("--no-write", is_flag=True, help="Write nothing: skip the trial backup job.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each check.")
 @click_option(CATALOG)
 @click_option(BLOBS)
 @config_option()
@@ -56,11 +60,11 @@ def command(
     config: Path | None,
     **place: Any,
 ) -> int:
-    """See whether backups can be made and read from here: one line for each thing that was looked at.
+    """Check whether backups can be made and read from here; print one line for each check.
 
-    A few KiB are written into the vault, read back and given up; no recovery point comes of it. Of a shared store
-    (--catalog, --blobs and --keyring, or a configuration file) all parts are looked at, and whether they belong
-    together. Exits with 0 if all is well, 1 if there are warnings, 2 if there is an error.
+    A trial job writes a few KiB into the vault, reads them back and is aborted; it leaves no recovery point. Of a
+    shared store (--catalog, --blobs and --keyring, or a configuration file) each part is checked, and that the parts
+    belong together. Exits with 0 if all is well, 1 if there are warnings, 2 if there are errors.
     """
     worst = 0
     named = AgentStore(**place)
@@ -75,44 +79,46 @@ def command(
 
 
 def words(each: Diagnosis) -> str:
-    """A line for people, and one below it that says what to do."""
+    """Return a line for people, and one below it that says what to do."""
     line = f"{each.level:<8} {each.about}: {each.found}"
     return output.paragraph([line, f"         -> {each.advice}"] if each.advice else [line])
 
 
 def _shared_store(place: AgentStore, texts: dict[str, str | None], config: Path | None) -> StorePlace | None:
-    """The shared store that is meant; None if it is another kind. Raises ConfigurationError."""
+    """Return the shared store that the options name; None if they name another kind. Raises ConfigurationError."""
     named = texts["catalog"] or texts["blobs"]
     if place.endpoint_url and named:
-        raise ConfigurationError("both a shared store and a server are named", hint="leave out one of them")
+        raise ConfigurationError("both a shared store and a server are named", hint="drop one of them")
     if place.endpoint_url or (place.data_dir and not named):
         return None
     if place.data_dir:
-        raise ConfigurationError("both a shared store and a directory are named", hint="leave out one of them")
+        raise ConfigurationError("both a shared store and a directory are named", hint="drop one of them")
     store = place_of_options({"data_dir": None, **texts}, config)
     if config is not None and store.shared is None:
-        raise ConfigurationError(f"{config} names no shared store", hint="of a directory: cryo doctor --data-dir DIR")
+        raise ConfigurationError(f"{config} names no shared store", hint="for a directory: cryo doctor --data-dir DIR")
     return store if store.shared is not None else None
 
 
 def _all(place: AgentStore, store: StorePlace | None, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
-    from cryostore.cli.doctor.directory import directory
-    from cryostore.cli.doctor.server import server
-    from cryostore.cli.doctor.shared import shared
+    from cryostore.cli.doctor.server import check_server
+    from cryostore.core.ids import random_id
+    from cryostore.core.time import wall_clock
+    from cryostore.maintenance.diagnosis.directory import check_directory
+    from cryostore.maintenance.diagnosis.shared import check_shared
 
     yield from _versions()
     yield from _fuse()
     if place.key is not None:
         yield _key(place)
     if store is not None and store.shared is not None:
-        found = shared(store.shared, write=write)
+        found = check_shared(store.shared, now_ms=wall_clock(), trial_name=random_id() if write else None)
     elif place.data_dir:
-        found = directory(place.data_dir, place.keyring, copy)
+        found = check_directory(place.data_dir, place.keyring, copy)
     else:
-        found = server(place.endpoint_url)
+        found = check_server(place.endpoint_url)
     usable = True
     for each in found:
-        # To open a store would upgrade it: that is the operator's to begin.
+        # Opening a store upgrades it, which the operator decides.
         usable = usable and each.level != ERROR and not (each.about == "schema" and each.level != OK)
         yield each
     if not usable:
@@ -121,7 +127,7 @@ def _all(place: AgentStore, store: StorePlace | None, vault: str, copy: Path | N
         with _call(place, store) as call:
             yield from _store(call, vault, write=write)
     except CryostoreError as problem:
-        yield failed("store", problem, "put this right first")
+        yield failed("store", problem, "fix this first")
 
 
 @contextmanager
@@ -143,13 +149,13 @@ def _versions() -> Diagnoses:
 
 
 def _fuse() -> Diagnoses:
-    """Whether `cryo mount` can work. If not, nothing is wrong with the backups."""
+    """Check whether `cryo mount` can work. If not, backups work all the same."""
     if not FUSE.exists():
-        yield ok("mount", "not possible: this system has no FUSE", "`modprobe fuse`; `cryo restore` does without")
+        yield ok("mount", "not possible: this system has no FUSE", "`modprobe fuse`; `cryo restore` does not need it")
     elif os.geteuid() and not any(map(shutil.which, FUSE_PROGRAMS)):
         yield ok("mount", "not possible: there is no fusermount3", "install the package fuse3")
     elif not os.access(FUSE, os.R_OK | os.W_OK):
-        yield ok("mount", f"not possible: {FUSE} is not for this user", "`cryo restore` does without")
+        yield ok("mount", f"not possible: this user may not open {FUSE}", "`cryo restore` does not need it")
     else:
         yield ok("mount", "possible")
 
@@ -161,7 +167,7 @@ def _key(place: AgentStore) -> Diagnosis:
         read_key(place.key)
     except CryostoreError as problem:
         return failed("key", problem, "name a key file with --key")
-    return ok("key", f"{place.key} can be used", "keep a copy elsewhere: without it nothing can be restored")
+    return ok("key", f"{place.key} can be used", "keep a copy elsewhere: nothing can be restored without it")
 
 
 def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
@@ -174,7 +180,7 @@ def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
         call.call(DescribeBackupVault(backup_vault_name=vault))
     except ResourceNotFoundException as problem:
         yield failed(
-            "vault", problem, f"make it: aws backup create-backup-vault --backup-vault-name {vault}; or say --vault"
+            "vault", problem, f"make it: aws backup create-backup-vault --backup-vault-name {vault}; or give --vault"
         )
         return
     except (SignatureError, AccessDeniedException) as problem:
@@ -183,7 +189,7 @@ def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
     except ModelError as problem:
         yield failed("server", problem, advice(problem, ["doctor"]))
         return
-    yield ok("vault", f"{vault} is there, and the store answers")
+    yield ok("vault", f"{vault} exists, and the store answers")
     if not write:
         return
     try:
@@ -191,4 +197,4 @@ def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
     except CryostoreError as problem:
         yield failed("trial", problem, advice(problem, ["doctor"]))
         return
-    yield ok("trial", "written, read back, given up")
+    yield ok("trial", "written, read back, aborted")

@@ -1,4 +1,4 @@
-"""What `cryo doctor` looks at before it talks to a server: address, credentials, certificate, clock."""
+"""Checks of the connection to a server: credentials, address, version, clock, encryption."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryostore.cli.doctor.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import SECOND_MS, Clock, wall_clock
+from cryostore.maintenance.diagnosis.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 
 if TYPE_CHECKING:
+    from cryostore.client.health import Health
     from cryostore.client.settings import Settings
-    from cryostore.wire.message import Response
 
-HEALTH_PATH = "/-/health"
-LOCAL = ("127.", "localhost", "::1")
+LOCAL_HOSTS = ("127.", "localhost", "::1")
 SKEW_SECONDS_NOTED = 60
 SKEW_SECONDS_MAX = 15 * 60
-"""Signatures that are further off are refused (control plane 2.1)."""
+"""The server refuses signatures whose time is further off (control plane 2.1)."""
 
 
-def server(endpoint_url: str | None, *, now: Clock = wall_clock) -> Diagnoses:
-    """Everything about the way to the server. Ends early where the rest could not be said."""
+def check_server(endpoint_url: str | None, *, now: Clock = wall_clock) -> Diagnoses:
+    """Check the connection to the server; ends early where later checks could not work."""
+    from cryostore.client.health import ask_health
     from cryostore.client.settings import resolve
 
     try:
         settings = resolve(os.environ, endpoint_url=endpoint_url)
     except CryostoreError as problem:
-        yield failed("settings", problem, "say --endpoint-url and set AWS_SHARED_CREDENTIALS_FILE")
+        yield failed("settings", problem, "give --endpoint-url, and set AWS_SHARED_CREDENTIALS_FILE")
         return
     yield _access_key(settings)
     yield from _credentials_file()
     try:
-        answer = _health(settings)
+        health = ask_health(settings, clock=now)
     except CryostoreError as problem:
         yield failed("endpoint", problem, "is the server running, and is this its address?")
         return
-    yield _endpoint(settings.endpoint_url, answer)
-    yield _clock(answer, now())
-    yield _way(settings.endpoint_url)
+    yield _endpoint(settings.endpoint_url, health)
+    yield _clock(health, now())
+    yield _encryption(settings.endpoint_url)
 
 
 def _access_key(settings: Settings) -> Diagnosis:
@@ -53,71 +53,43 @@ def _access_key(settings: Settings) -> Diagnosis:
     return ok("credentials", found)
 
 
-def _health(settings: Settings) -> Response:
-    from cryostore.client.connection import HttpTransport
-    from cryostore.client.transport import Endpoint
-    from cryostore.wire import sigv4
-    from cryostore.wire.message import Request
-
-    endpoint = Endpoint.parse(settings.endpoint_url)
-    transport = HttpTransport(endpoint, ca_bundle=settings.ca_bundle)
-    request = Request("GET", HEALTH_PATH, "", [("host", endpoint.authority)])
-    signed = sigv4.sign(
-        request, settings.credentials, region=settings.region, service="backup-storage", now_ms=wall_clock()
-    )
-    try:
-        answer = transport.send(signed)  # the version is for callers who sign
-        return answer if answer.status == 200 else transport.send(request)  # why it refuses them is told later
-    finally:
-        transport.close()
-
-
-def _endpoint(url: str, answer: Response) -> Diagnosis:
-    import json
-
+def _endpoint(url: str, health: Health) -> Diagnosis:
     from cryostore import __version__
 
-    try:
-        told = json.loads(bytes(answer.body.data))
-        version = told.get("version", "" if told["status"] == "ok" else None)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return warning(
-            "endpoint", f"{url} answers, but not as Cryostore does (status {answer.status})", "check the address"
-        )
-    if not version:
+    if not health.is_cryostore:
+        found = f"{url} answers, but not as Cryostore does (status {health.status})"
+        return warning("endpoint", found, "check the address")
+    if not health.version:
         return ok("endpoint", f"{url} answers as Cryostore does")
-    if version != __version__:
-        return warning("endpoint", f"{url} is Cryostore {version}, this is {__version__}", "upgrade the older one")
-    return ok("endpoint", f"{url} is Cryostore {version}")
+    if health.version != __version__:
+        found = f"{url} is Cryostore {health.version}, this is {__version__}"
+        return warning("endpoint", found, "upgrade the older one")
+    return ok("endpoint", f"{url} is Cryostore {health.version}")
 
 
-def _clock(answer: Response, now_ms: int) -> Diagnosis:
-    from email.utils import parsedate_to_datetime
-
-    try:
-        theirs = parsedate_to_datetime(answer.header("date") or "")
-    except (TypeError, ValueError):
-        return warning("clock", "the server does not say what time it is", "compare the clocks by hand")
-    off = round(now_ms / SECOND_MS - theirs.timestamp())
+def _clock(health: Health, now_ms: int) -> Diagnosis:
+    if health.time_ms is None:
+        return warning("clock", "the server does not tell its time", "compare the clocks by hand")
+    off = round((now_ms - health.time_ms) / SECOND_MS)
     found = f"this machine is {abs(off)} s {'ahead of' if off > 0 else 'behind'} the server"
-    advice = "let both machines set their clocks by NTP"
+    advice = "synchronize the clocks of both machines with NTP"
     if abs(off) > SKEW_SECONDS_MAX:
         return error("clock", f"{found}: requests are refused", advice)
     if abs(off) > SKEW_SECONDS_NOTED:
         return warning("clock", found, advice)
-    return ok("clock", "the same as the server's, within a minute")
+    return ok("clock", "agrees with the server's within a minute")
 
 
-def _way(url: str) -> Diagnosis:
+def _encryption(url: str) -> Diagnosis:
     host = url.partition("://")[2].strip("[")
     if url.startswith("https://"):
         return ok("connection", "encrypted (TLS)")
-    if host.startswith(LOCAL):
+    if host.startswith(LOCAL_HOSTS):
         return ok("connection", "within this machine")
     return warning(
         "connection",
-        "not encrypted: who can listen can read what is backed up",
-        "use https, or a tunnel, or encrypt before sending with --key",
+        "not encrypted: others on the network can read the backups",
+        "use https or a tunnel, or encrypt on this machine with --key",
     )
 
 
@@ -128,7 +100,7 @@ def _credentials_file() -> Diagnoses:
     try:
         path = path.expanduser()
         mode = path.stat().st_mode & 0o777
-    except (OSError, RuntimeError):  # it is not there, or this user has no home
+    except (OSError, RuntimeError):  # it does not exist, or this user has no home
         return
     if mode & 0o077:
         yield warning("credentials", f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")

@@ -1,4 +1,4 @@
-"""Which file system a path lies on, as the kernel's table of mounts says it."""
+"""The file system of a path, from the kernel's mount table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TABLE = Path("/proc/self/mounts")
 
 
 class MountPoint(NamedTuple):
-    """A line of the table."""
+    """One line of the table."""
 
     path: str
     kind: str
@@ -19,7 +19,7 @@ class MountPoint(NamedTuple):
 
 
 def mount_of(path: Path, table: Path = TABLE) -> MountPoint | None:
-    """The file system that holds `path`; None where there is no such table."""
+    """Return the file system that holds `path`; None if this system has no mount table."""
     real = os.path.realpath(path)
     try:
         lines = table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()

@@ -1,0 +1,1 @@
+"""Checks of a store's set-up that `cryo doctor` prints: directory, keyring, catalog, blobs. Nothing is changed."""
