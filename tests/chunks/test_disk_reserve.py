@@ -11,7 +11,7 @@ import pytest
 
 from cryostore.chunks import disk_reserve as reserve_module
 from cryostore.chunks.blobs.local import LocalBlobs
-from cryostore.chunks.disk_reserve import FILE, NO_RESERVE, Reserve
+from cryostore.chunks.disk_reserve import FILE, NO_RESERVE, DiskReserve
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.core.limits import KIB, MIB
 from support.small_disk import small_disk
@@ -21,7 +21,7 @@ SIZE = 64 * KIB
 
 @pytest.fixture
 def reserve(tmp_path):
-    reserve = Reserve(tmp_path, SIZE)
+    reserve = DiskReserve(tmp_path, SIZE)
     assert reserve.take_back()
     return reserve
 
@@ -71,9 +71,9 @@ def test_whoever_met_the_full_disk_before_another_gave_it_up_tries_again(reserve
 
 
 def test_while_it_is_gone_ordinary_writes_are_refused_in_every_process(reserve, tmp_path, monkeypatch):
-    other = Reserve(tmp_path, SIZE)
+    other = DiskReserve(tmp_path, SIZE)
     reserve.give_up()
-    monkeypatch.setattr(Reserve, "free_bytes", SIZE)
+    monkeypatch.setattr(DiskReserve, "free_bytes", SIZE)
     for each in (reserve, other):
         with pytest.raises(StorageFullError, match=f"disk full on {os.uname().nodename}: {tmp_path}: 1 MiB needed"):
             each.check()
@@ -104,9 +104,9 @@ def test_it_is_taken_back_by_the_write_that_finds_room(reserve):
 
 def test_it_is_not_taken_back_without_as_much_room_again(reserve, monkeypatch):
     reserve.give_up()
-    monkeypatch.setattr(Reserve, "free_bytes", 2 * SIZE - 1)
+    monkeypatch.setattr(DiskReserve, "free_bytes", 2 * SIZE - 1)
     assert not reserve.take_back()
-    monkeypatch.setattr(Reserve, "free_bytes", 2 * SIZE)
+    monkeypatch.setattr(DiskReserve, "free_bytes", 2 * SIZE)
     assert reserve.take_back()
 
 
@@ -134,14 +134,14 @@ def test_what_a_crash_leaves_is_swept_and_no_reserve(tmp_path):
     staging = tmp_path / "~staging"
     staging.mkdir()
     (staging / "~half").write_bytes(bytes(SIZE // 2))
-    reserve = Reserve(tmp_path, SIZE)
+    reserve = DiskReserve(tmp_path, SIZE)
     assert not reserve.held
     LocalBlobs(tmp_path).close()
     assert list(staging.iterdir()) == []
 
 
 def take_back(directory):
-    return Reserve(directory, SIZE).take_back()
+    return DiskReserve(directory, SIZE).take_back()
 
 
 def test_processes_that_take_it_back_at_once_make_one(tmp_path):
@@ -153,7 +153,7 @@ def test_processes_that_take_it_back_at_once_make_one(tmp_path):
 
 def test_a_small_disk_has_a_small_one(tmp_path):
     with small_disk(tmp_path / "disk", 8) as disk:
-        reserve = Reserve(disk.path, 64 * MIB)
+        reserve = DiskReserve(disk.path, 64 * MIB)
         assert reserve.take_back()
         assert (disk.path / FILE).stat().st_size == MIB
         disk.fill()
@@ -167,7 +167,7 @@ def test_a_small_disk_has_a_small_one(tmp_path):
 
 
 def test_without_a_size_nothing_is_refused_and_what_a_server_made_can_be_used(reserve, tmp_path):
-    tool = Reserve(tmp_path, 0)
+    tool = DiskReserve(tmp_path, 0)
     tool.check()
     with tool.spending():
         assert tool.spend(full_once()) == 2

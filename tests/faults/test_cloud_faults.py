@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from cryostore.chunks.blobs.backoff import Patience
+from cryostore.chunks.blobs.backoff import Backoff
 from cryostore.chunks.blobs.cloud import CloudBlobs
 from cryostore.chunks.blobs.cloud_url import CloudUrl
 from cryostore.chunks.cipher import DataKey
@@ -28,7 +28,7 @@ KINDS = ("put", "get", "stat", "list", "delete")
 SILENT = {Fault.SILENT_BEFORE, Fault.SILENT_AFTER}
 OF_BYTES = {Fault.TORN, Fault.SHORTENED}
 """What does no harm to an answer that has none."""
-PASSING = [fault for fault in Fault if fault not in {Fault.NOT_HERE, Fault.ELSEWHERE, *SILENT}]
+TRANSIENT = [fault for fault in Fault if fault not in {Fault.NOT_HERE, Fault.ELSEWHERE, *SILENT}]
 REQUEST_SECONDS_MAX = 4
 """Long enough for a request that meets no fault, on a machine that is busy."""
 
@@ -53,13 +53,13 @@ def back_door(url):
 
 def through(url, begin_seconds_max=REQUEST_SECONDS_MAX * 1.2):
     """The store behind the proxy, which does not wait long between tries."""
-    return CloudBlobs(CloudUrl.parse(url), patience=Patience(begin_seconds_max, delay_first_seconds=0.01))
+    return CloudBlobs(CloudUrl.parse(url), backoff=Backoff(begin_seconds_max, delay_first_seconds=0.01))
 
 
 def impatient(url):
     """The same, with a moment for each request and for all of them."""
     place = CloudUrl.parse(url.replace(f"timeout={REQUEST_SECONDS_MAX}", "timeout=0.2"))
-    return CloudBlobs(place, patience=Patience(0.3, delay_first_seconds=0.01))
+    return CloudBlobs(place, backoff=Backoff(0.3, delay_first_seconds=0.01))
 
 
 def at_once(*calls, seconds_max=60):
@@ -103,7 +103,7 @@ def prepare(back_door):
 WANTED = [None, NOISE[1000:201_000], len(NOISE), ["folder/0", "folder/1", "folder/2"], None, NOISE]
 
 
-@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("fault", TRANSIENT)
 def test_a_fault_that_passes_is_not_noticed(proxy, url, back_door, fault):
     """Each kind of request meets the fault once or twice, and then no more."""
     meet(proxy, url, back_door, fault, 1 if fault in OF_BYTES else 2)
@@ -292,7 +292,7 @@ def test_whatever_happens_each_thread_finds_what_it_was_told(proxy, url, back_do
     """Eight threads write, read, list and delete while a third of all requests meets some fault or other."""
     store = through(url, begin_seconds_max=120)
     chance = random.Random(seed)
-    faults = [*PASSING, *[None] * (2 * len(PASSING))]
+    faults = [*TRANSIENT, *[None] * (2 * len(TRANSIENT))]
     for kind in KINDS:
         proxy.faults[kind] = [chance.choice(faults) for _ in range(5000)]
 

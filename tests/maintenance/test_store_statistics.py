@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cryostore.chunks.disk_reserve import Reserve
+from cryostore.chunks.disk_reserve import DiskReserve
 from cryostore.core.errors import StorageFullError
 from cryostore.maintenance.claims import SCRUB, claimed
 from cryostore.maintenance.garbage_collection.collect import collect_all
@@ -60,7 +60,7 @@ def test_where_only_the_reserve_is_free_packs_are_not_copied_for_a_later_gain(tm
         context = store.service.context
         collect_all(context)
         store.clock.advance(settings.quarantine_ms + 1)
-        monkeypatch.setattr(Reserve, "free_bytes", 1000)
+        monkeypatch.setattr(DiskReserve, "free_bytes", 1000)
         outcome = collect_all(context)
         assert (outcome.packs_skipped, outcome.packs_compacted, outcome.moved) == (1, 0, 0)
         assert context.reserve.held
@@ -76,7 +76,7 @@ def test_for_a_gain_at_once_the_reserve_is_used(tmp_path, monkeypatch):
         is_there = half_dead(store)
         reserve = store.service.context.reserve
         room = property(lambda reserve: 1000 if reserve.held else 1 << 20)
-        monkeypatch.setattr(Reserve, "free_bytes", room)
+        monkeypatch.setattr(DiskReserve, "free_bytes", room)
         outcome = collect_all(store.service.context, quarantine_ms=0)
         assert (outcome.packs_skipped, outcome.packs_compacted, outcome.packs_deleted) == (0, 1, 1)
         assert not reserve.held

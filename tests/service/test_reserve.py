@@ -6,7 +6,7 @@ import pytest
 
 from conformance.blobstore import AppendableTests, BlobStoreTests
 from cryostore.chunks.blobs.memory import MemoryBlobs
-from cryostore.chunks.disk_reserve import FILE, NO_RESERVE, Reserve
+from cryostore.chunks.disk_reserve import FILE, NO_RESERVE, DiskReserve
 from cryostore.core.errors import StorageFullError
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob, StopBackupJob
@@ -25,7 +25,7 @@ FULL = StorageFullError("no space")
 
 @pytest.fixture
 def reserve(tmp_path):
-    reserve = Reserve(tmp_path, 4096)
+    reserve = DiskReserve(tmp_path, 4096)
     reserve.take_back()
     return reserve
 
@@ -42,7 +42,7 @@ def full(store, monkeypatch):
     """Gives the reserve up, and lets no room come back."""
 
     def give_up():
-        monkeypatch.setattr(Reserve, "free_bytes", 0)
+        monkeypatch.setattr(DiskReserve, "free_bytes", 0)
         assert store.service.context.reserve.give_up()
 
     return give_up

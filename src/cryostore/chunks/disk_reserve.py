@@ -37,7 +37,7 @@ TRY_AGAIN_SECONDS = 1.0
 Answer = TypeVar("Answer")
 
 
-class Reserve:
+class DiskReserve:
     """The reserve of the data in `directory`: `bytes_wanted`, less on a small disk; 0: nothing is ever refused.
 
     Safe to use from many threads and processes. Touches nothing until it is asked.
@@ -184,5 +184,5 @@ class Reserve:
                 temporary.unlink()
 
 
-NO_RESERVE = Reserve(Path(os.devnull), 0)
+NO_RESERVE = DiskReserve(Path(os.devnull), 0)
 """For stores without a disk."""

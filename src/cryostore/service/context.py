@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cryostore.catalog.database import Database
-from cryostore.chunks.disk_reserve import NO_RESERVE, Reserve
+from cryostore.chunks.disk_reserve import NO_RESERVE, DiskReserve
 from cryostore.chunks.records import Records
 from cryostore.chunks.store import ChunkStore
 from cryostore.core.ids import NewId
@@ -51,7 +51,7 @@ class Context:
     new_id: NewId
     limits: Limits
     settings: Settings
-    reserve: Reserve = NO_RESERVE
+    reserve: DiskReserve = NO_RESERVE
     tally: Tally = field(default_factory=Tally)
 
 

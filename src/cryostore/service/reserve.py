@@ -1,7 +1,7 @@
 """Which writes may use the reserve: all but those that bring new data. Those are refused while it is in use.
 
-The seams of database and blobs, with the reserve behind them: a write within `Reserve.spending` that meets a full disk
-is made again in the room of the reserve. Each transaction and each blob by itself, so that nothing is done twice.
+The seams of database and blobs, with the reserve behind them: a write within `DiskReserve.spending` that meets a full
+disk is made again in the room of the reserve. Each transaction and each blob by itself, so that nothing is done twice.
 Does not live here: the reserve itself (`chunks.disk_reserve`).
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from cryostore.catalog.database import Answer, Database, Transaction
 from cryostore.chunks.blobs import Appendable, Appender, BlobStore, Caching
-from cryostore.chunks.disk_reserve import Reserve
+from cryostore.chunks.disk_reserve import DiskReserve
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import ConfigurationError
 from cryostore.model.chunks import LinkChunks, PutChunk
@@ -38,13 +38,13 @@ def brings_data(operation: Operation[Any]) -> bool:
 class ReservedDatabase:
     """A Database with the reserve behind its writes. Closes the one it stands before."""
 
-    def __init__(self, inner: Database, reserve: Reserve) -> None:
+    def __init__(self, inner: Database, reserve: DiskReserve) -> None:
         self._inner = inner
         self._reserve = reserve
         self.read = inner.read
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
-        """See Database. Outside of `Reserve.spending`, refused while the reserve is in use."""
+        """See Database. Outside of `DiskReserve.spending`, refused while the reserve is in use."""
         return self._reserve.spend(partial(self._inner.write, work))
 
     def migrate(self) -> None:
@@ -62,14 +62,14 @@ class ReservedBlobs:
     What is appended is left to whoever appends: the bytes of many callers share one blob.
     """
 
-    def __init__(self, inner: BlobStore, reserve: Reserve) -> None:
+    def __init__(self, inner: BlobStore, reserve: DiskReserve) -> None:
         if not isinstance(inner, Appendable):
             raise ConfigurationError("chunks cannot be kept in a blob store that does not append")
         self._inner: Appendable = inner
         self._reserve = reserve
 
     def put(self, key: str, data: Buffer) -> None:
-        """See BlobStore. Outside of `Reserve.spending`, refused while the reserve is in use."""
+        """See BlobStore. Outside of `DiskReserve.spending`, refused while the reserve is in use."""
         self._reserve.spend(partial(self._inner.put, key, data))
 
     def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:

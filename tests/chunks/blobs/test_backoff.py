@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryostore.chunks.blobs.backoff import Patience
+from cryostore.chunks.blobs.backoff import Backoff
 
 
 class Time:
@@ -20,13 +20,13 @@ class Time:
         self.now += seconds
 
 
-def patience(time, **options):
-    return Patience(monotonic=time.monotonic, sleep=time.sleep, **options)
+def backoff(time, **options):
+    return Backoff(monotonic=time.monotonic, sleep=time.sleep, **options)
 
 
 def test_no_try_begins_after_the_end_and_the_last_one_knows_it():
     time = Time()
-    tries = list(patience(time, begin_seconds_max=10).tries("a"))
+    tries = list(backoff(time, begin_seconds_max=10).tries("a"))
     assert tries[-1]
     assert not any(tries[:-1])
     assert time.now <= 10 < time.now + 5
@@ -35,7 +35,7 @@ def test_no_try_begins_after_the_end_and_the_last_one_knows_it():
 
 def test_after_a_long_try_there_is_another_if_it_began_in_time():
     time = Time()
-    tries = patience(time, begin_seconds_max=30).tries("a")
+    tries = backoff(time, begin_seconds_max=30).tries("a")
     assert next(tries) is False
     time.now = 25
     assert next(tries) is False
@@ -44,7 +44,7 @@ def test_after_a_long_try_there_is_another_if_it_began_in_time():
 
 
 def test_waits_double_up_to_a_bound_and_differ_by_what_is_tried():
-    some = patience(Time(), begin_seconds_max=1, delay_first_seconds=1, delay_seconds_max=8)
+    some = backoff(Time(), begin_seconds_max=1, delay_first_seconds=1, delay_seconds_max=8)
     delays = [some.delay_seconds("a", number) for number in range(100)]
     assert all(2**number / 2 <= delay <= 2**number for number, delay in enumerate(delays[:4]))
     assert all(4 <= delay <= 8 for delay in delays[3:])
@@ -53,5 +53,5 @@ def test_waits_double_up_to_a_bound_and_differ_by_what_is_tried():
 
 def test_the_first_try_does_not_wait():
     time = Time()
-    next(patience(time, begin_seconds_max=10).tries("a"))
+    next(backoff(time, begin_seconds_max=10).tries("a"))
     assert time.slept == []

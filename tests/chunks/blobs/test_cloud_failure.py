@@ -11,7 +11,7 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from cryostore.chunks.blobs.cloud_failure import Verdict, judge
+from cryostore.chunks.blobs.cloud_failure import FailureKind, classify
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFullError, StorageUnavailableError
 
 SAYS = (
@@ -21,44 +21,44 @@ SAYS = (
 
 
 def says(kind, status, code):
-    return judge(kind(SAYS.format(status=status, code=code)))
+    return classify(kind(SAYS.format(status=status, code=code)))
 
 
 @pytest.mark.parametrize(
     ("kind", "status", "code", "verdict"),
     [
-        (GenericError, "503 Service Unavailable", "SlowDown", Verdict.PASSING),
-        (GenericError, "500 Internal Server Error", "InternalError", Verdict.PASSING),
-        (GenericError, "429 Too Many Requests", "TooManyRequests", Verdict.PASSING),
-        (GenericError, "400 Bad Request", "RequestTimeout", Verdict.PASSING),
-        (GenericError, "400 Bad Request", "XAmzContentSHA256Mismatch", Verdict.PASSING),
-        (GenericError, "400 Bad Request", "InvalidArgument", Verdict.LASTING),
-        (AlreadyExistsError, "412 Precondition Failed", "PreconditionFailed", Verdict.EXISTS),
-        (AlreadyExistsError, "409 Conflict", "BlobAlreadyExists", Verdict.EXISTS),
-        (AlreadyExistsError, "409 Conflict", "ConditionalRequestConflict", Verdict.PASSING),
-        (PreconditionError, "412 Precondition Failed", "PreconditionFailed", Verdict.EXISTS),
-        (PermissionDeniedError, "403 Forbidden", "SignatureDoesNotMatch", Verdict.LASTING),
-        (PermissionDeniedError, "403 Forbidden", "QuotaExceeded", Verdict.FULL),
-        (UnauthenticatedError, "401 Unauthorized", "", Verdict.LASTING),
-        (GenericError, "507 Insufficient Storage", "XMinioStorageFull", Verdict.FULL),
-        (GenericError, "507 Insufficient Storage", "", Verdict.FULL),
-        (FileNotFoundError, "404 Not Found", "NoSuchKey", Verdict.ABSENT),
-        (FileNotFoundError, "404 Not Found", "BlobNotFound", Verdict.ABSENT),
-        (FileNotFoundError, "404 Not Found", "NoSuchBucket", Verdict.LASTING),
-        (FileNotFoundError, "404 Not Found", "ContainerNotFound", Verdict.LASTING),
-        (FileNotFoundError, "404 Not Found", "", Verdict.UNPROVED),
+        (GenericError, "503 Service Unavailable", "SlowDown", FailureKind.TRANSIENT),
+        (GenericError, "500 Internal Server Error", "InternalError", FailureKind.TRANSIENT),
+        (GenericError, "429 Too Many Requests", "TooManyRequests", FailureKind.TRANSIENT),
+        (GenericError, "400 Bad Request", "RequestTimeout", FailureKind.TRANSIENT),
+        (GenericError, "400 Bad Request", "XAmzContentSHA256Mismatch", FailureKind.TRANSIENT),
+        (GenericError, "400 Bad Request", "InvalidArgument", FailureKind.PERMANENT),
+        (AlreadyExistsError, "412 Precondition Failed", "PreconditionFailed", FailureKind.EXISTS),
+        (AlreadyExistsError, "409 Conflict", "BlobAlreadyExists", FailureKind.EXISTS),
+        (AlreadyExistsError, "409 Conflict", "ConditionalRequestConflict", FailureKind.TRANSIENT),
+        (PreconditionError, "412 Precondition Failed", "PreconditionFailed", FailureKind.EXISTS),
+        (PermissionDeniedError, "403 Forbidden", "SignatureDoesNotMatch", FailureKind.PERMANENT),
+        (PermissionDeniedError, "403 Forbidden", "QuotaExceeded", FailureKind.FULL),
+        (UnauthenticatedError, "401 Unauthorized", "", FailureKind.PERMANENT),
+        (GenericError, "507 Insufficient Storage", "XMinioStorageFull", FailureKind.FULL),
+        (GenericError, "507 Insufficient Storage", "", FailureKind.FULL),
+        (FileNotFoundError, "404 Not Found", "NoSuchKey", FailureKind.ABSENT),
+        (FileNotFoundError, "404 Not Found", "BlobNotFound", FailureKind.ABSENT),
+        (FileNotFoundError, "404 Not Found", "NoSuchBucket", FailureKind.PERMANENT),
+        (FileNotFoundError, "404 Not Found", "ContainerNotFound", FailureKind.PERMANENT),
+        (FileNotFoundError, "404 Not Found", "", FailureKind.UNPROVEN),
     ],
 )  # fmt: skip
 def test_what_the_service_says_decides(kind, status, code, verdict):
-    assert says(kind, status, code).verdict is verdict
+    assert says(kind, status, code).kind is verdict
 
 
 def test_what_is_not_an_answer_may_pass():
-    refusal = judge(
+    failure = classify(
         GenericError("Generic S3 error: Error performing PUT http://h/b/k - HTTP error: error sending request")
     )
-    assert refusal.verdict is Verdict.PASSING
-    assert "reached" in refusal.hint
+    assert failure.kind is FailureKind.TRANSIENT
+    assert "reached" in failure.hint
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_words_are_one_line_without_secrets():
         "Generic error: Error performing GET https://host/c/k?sv=1&sig=hush%2F%3D&X-Amz-Signature=hush&x=1 failed\n"
         "Debug source: hush"
     )
-    message = judge(GenericError(text)).message
+    message = classify(GenericError(text)).message
     assert "hush" not in message
     assert "\n" not in message
     assert says(GenericError, "503 Service Unavailable", "SlowDown").message == "the service answered 503 SlowDown"
 
 
 def test_a_refused_signature_tells_what_to_look_at():
-    refusal = says(PermissionDeniedError, "403 Forbidden", "SignatureDoesNotMatch")
-    assert "credentials" in refusal.hint
-    assert refusal.message == "the service answered 403 SignatureDoesNotMatch"
+    failure = says(PermissionDeniedError, "403 Forbidden", "SignatureDoesNotMatch")
+    assert "credentials" in failure.hint
+    assert failure.message == "the service answered 403 SignatureDoesNotMatch"

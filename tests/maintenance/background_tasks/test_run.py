@@ -10,7 +10,7 @@ import pytest
 
 from conformance.database import together
 from cryostore.catalog import open_catalog
-from cryostore.chunks.disk_reserve import Reserve
+from cryostore.chunks.disk_reserve import DiskReserve
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.core.time import HOUR_MS
 from cryostore.maintenance import maintain
@@ -132,8 +132,8 @@ def test_tasks_and_garbage_collection_run_without_the_reserve(tmp_path, monkeypa
         api = store.api()
         arn = api.backup({"a": os.urandom(10_000)})
         store.service.context.reserve.give_up()
-        monkeypatch.setattr(Reserve, "free_bytes", 1 << 20)
-        monkeypatch.setattr(Reserve, "size_bytes", 1 << 20)
+        monkeypatch.setattr(DiskReserve, "free_bytes", 1 << 20)
+        monkeypatch.setattr(DiskReserve, "size_bytes", 1 << 20)
         api.delete_point(arn)
         store.maintain()
         assert collect_all(store.service.context, quarantine_ms=0).removed == 1

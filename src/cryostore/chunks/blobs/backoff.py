@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Backoff:
     """When to try again. `monotonic` and `sleep` are for tests."""
 
     begin_seconds_max: float

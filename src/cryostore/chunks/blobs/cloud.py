@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 import obstore
 from obstore.exceptions import BaseError
 
-from cryostore.chunks.blobs.backoff import Patience
-from cryostore.chunks.blobs.cloud_failure import Refusal, Verdict, judge
+from cryostore.chunks.blobs.backoff import Backoff
+from cryostore.chunks.blobs.cloud_failure import FailureKind, RequestFailure, classify
 from cryostore.chunks.blobs.cloud_url import CONNECTIONS_MAX, CloudUrl
 from cryostore.chunks.blobs.key import KEY_PATTERN, check_key
 from cryostore.core.digest import Buffer
@@ -31,8 +31,13 @@ from cryostore.core.traffic import Traffic
 TRY_AGAIN_SHARE = 1.2
 """No try begins later than so many times the longest request: after one that fell silent there is always another."""
 KEYS_PER_PAGE = 1000
-FAILURES = {Verdict.PASSING: "passing", Verdict.LASTING: "refused", Verdict.UNPROVED: "refused", Verdict.FULL: "full"}
-"""What the verdicts that tell of trouble are counted as."""
+FAILURES = {
+    FailureKind.TRANSIENT: "passing",
+    FailureKind.PERMANENT: "refused",
+    FailureKind.UNPROVEN: "refused",
+    FailureKind.FULL: "full",
+}
+"""Names under which the metrics count failures, by kind."""
 
 Answer = TypeVar("Answer")
 
@@ -40,11 +45,11 @@ Answer = TypeVar("Answer")
 class CloudBlobs:
     """A BlobStore, Gathering, in a cloud. Connects when it is first used, and holds nothing but connections."""
 
-    def __init__(self, place: CloudUrl, *, patience: Patience | None = None) -> None:
-        self.store = place.open()
-        self._name = f"{place.scheme}://{place.bucket}"
-        self._folder = f"{place.prefix}/" if place.prefix else ""
-        self._patience = patience or Patience(place.request_seconds_max * TRY_AGAIN_SHARE)
+    def __init__(self, url: CloudUrl, *, backoff: Backoff | None = None) -> None:
+        self.store = url.open()
+        self._name = f"{url.scheme}://{url.bucket}"
+        self._folder = f"{url.prefix}/" if url.prefix else ""
+        self._backoff = backoff or Backoff(url.request_seconds_max * TRY_AGAIN_SHARE)
         self.traffic = Traffic("blob store")
         self._connections = threading.BoundedSemaphore(CONNECTIONS_MAX)
 
@@ -54,7 +59,7 @@ class CloudBlobs:
 
     def put_all(self, key: str, buffers: Sequence[Buffer]) -> None:
         """See Gathering."""
-        self._patiently(f"blob {key}", _Put(self, check_key(key), buffers).attempt)
+        self._with_retries(f"blob {key}", _Put(self, check_key(key), buffers).attempt)
 
     def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """See BlobStore."""
@@ -62,29 +67,29 @@ class CloudBlobs:
         if offset < 0 or (length or 0) < 0:
             raise ValueError("offset and length are not negative")
         if length is None:
-            return self._patiently(f"blob {key}", lambda: self.rest(key, offset))
-        return self._patiently(f"blob {key}", lambda: self._range(key, offset, length))
+            return self._with_retries(f"blob {key}", lambda: self.rest(key, offset))
+        return self._with_retries(f"blob {key}", lambda: self._range(key, offset, length))
 
     def stat(self, key: str) -> int | None:
         """See BlobStore."""
         check_key(key)
-        return self._patiently(f"blob {key}", lambda: self.size(key))
+        return self._with_retries(f"blob {key}", lambda: self.size(key))
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[str]:
         """See BlobStore."""
         listing = _Listing(self, prefix, after)
         while not listing.ended:
-            yield from self._patiently(f"blobs under {prefix!r} in {self._name}", listing.page)
+            yield from self._with_retries(f"blobs under {prefix!r} in {self._name}", listing.page)
 
     def delete(self, key: str) -> None:
         """See BlobStore. A key deleted after an unclear answer must not be used again: the first try may come late."""
         check_key(key)
-        self._patiently(f"blob {key}", lambda: self._delete(key))
+        self._with_retries(f"blob {key}", lambda: self._delete(key))
 
     def has_versions(self, key: str) -> bool:
         """See Versioning. One that was there before versions were kept has none."""
         path = self.path(check_key(key))
-        found = self._patiently(f"blob {key}", lambda: self.request(obstore.head, self.store, path))
+        found = self._with_retries(f"blob {key}", lambda: self.request(obstore.head, self.store, path))
         return found.get("version") not in {None, "", "null"}
 
     def close(self) -> None:
@@ -100,18 +105,18 @@ class CloudBlobs:
         return key if path.startswith(self._folder) and KEY_PATTERN.fullmatch(key) else None
 
     def request(self, call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
-        """One request of the library, on one of a bounded number of connections. Raises Refusal."""
+        """One request of the library, on one of a bounded number of connections. Raises RequestFailure."""
         try:
             with self._connections, self.traffic.request():
                 return call(*arguments, **options)
         except (BaseError, OSError, ValueError) as error:
-            refusal = judge(error)
-            if refusal.verdict in FAILURES:
-                self.traffic.failed(FAILURES[refusal.verdict])
-            raise refusal from None
+            failure = classify(error)
+            if failure.kind in FAILURES:
+                self.traffic.failed(FAILURES[failure.kind])
+            raise failure from None
 
     def rest(self, key: str, offset: int = 0) -> bytes:
-        """All of a blob from `offset` on, in one try. Raises Refusal, DamagedDataError if it ends before.
+        """All of a blob from `offset` on, in one try. Raises RequestFailure, DamagedDataError if it ends before.
 
         Asked for as a range, since such an answer says how much there is, whatever arrives of it.
         """
@@ -122,26 +127,26 @@ class CloudBlobs:
 
         try:
             length, data = self.request(read)
-        except Refusal as refusal:
-            if refusal.verdict is Verdict.LASTING and self._size_reaching(key, offset, offset) == offset:
+        except RequestFailure as failure:
+            if failure.kind is FailureKind.PERMANENT and self._size_reaching(key, offset, offset) == offset:
                 return b""  # no range of nothing can be asked for
             raise
         if len(data) != length:
-            raise Refusal(Verdict.PASSING, f"an answer had {len(data)} of {length} bytes")
+            raise RequestFailure(FailureKind.TRANSIENT, f"an answer had {len(data)} of {length} bytes")
         return data
 
     def size(self, key: str) -> int | None:
-        """Size of a blob, None if there is none, in one try. Raises Refusal."""
+        """Size of a blob, None if there is none, in one try. Raises RequestFailure."""
         path = self.path(key)
         try:
             return self.request(obstore.head, self.store, path)["size"]
-        except Refusal as refusal:
-            if refusal.verdict not in {Verdict.ABSENT, Verdict.UNPROVED}:
+        except RequestFailure as failure:
+            if failure.kind not in {FailureKind.ABSENT, FailureKind.UNPROVEN}:
                 raise
         try:  # the answer to HEAD has no words: it may also mean that the bucket is gone
             return self.request(lambda: obstore.get(self.store, path).meta["size"])
-        except Refusal as refusal:
-            if refusal.verdict is Verdict.ABSENT:
+        except RequestFailure as failure:
+            if failure.kind is FailureKind.ABSENT:
                 return None
             raise
 
@@ -151,21 +156,21 @@ class CloudBlobs:
             return b""
         try:
             found = self.request(obstore.get_range, self.store, self.path(key), start=offset, length=length)
-        except Refusal as refusal:
-            if refusal.verdict is Verdict.LASTING:
+        except RequestFailure as failure:
+            if failure.kind is FailureKind.PERMANENT:
                 self._size_reaching(key, offset, offset + length)  # perhaps that was what it could not give
             raise
         data = bytes(found)
         if len(data) != length:
             self._size_reaching(key, offset, offset + length)
-            raise Refusal(Verdict.PASSING, f"an answer had {len(data)} of {length} bytes")
+            raise RequestFailure(FailureKind.TRANSIENT, f"an answer had {len(data)} of {length} bytes")
         return data
 
     def _size_reaching(self, key: str, offset: int, end: int) -> int:
-        """The size of a blob. Raises Refusal, DamagedDataError if it ends before `end`."""
+        """The size of a blob. Raises RequestFailure, DamagedDataError if it ends before `end`."""
         size = self.size(key)
         if size is None:
-            raise Refusal(Verdict.ABSENT, "")
+            raise RequestFailure(FailureKind.ABSENT, "")
         if size < end:
             raise DamagedDataError(f"blob {key} ends at {size}, before the range {offset}..{end}")
         return size
@@ -173,20 +178,20 @@ class CloudBlobs:
     def _delete(self, key: str) -> None:
         try:
             self.request(obstore.delete, self.store, self.path(key))
-        except Refusal as refusal:  # some services say that there was nothing to delete, and some do not
-            if refusal.verdict is Verdict.ABSENT or (refusal.verdict is Verdict.UNPROVED and self.size(key) is None):
+        except RequestFailure as failure:  # some services say that there was nothing to delete, and some do not
+            if failure.kind is FailureKind.ABSENT or (failure.kind is FailureKind.UNPROVEN and self.size(key) is None):
                 return
             raise
 
-    def _patiently(self, what: str, attempt: Callable[[], Answer]) -> Answer:
-        """The answer of the first try that gets one. Raises the error of a refusal that lasts, or of the last try."""
-        for last in self._patience.tries(what):
+    def _with_retries(self, what: str, attempt: Callable[[], Answer]) -> Answer:
+        """The answer of the first try that gets one. Raises the error of a failure that lasts, or of the last try."""
+        for last in self._backoff.tries(what):
             try:
                 return attempt()
-            except Refusal as refusal:
-                if last or refusal.verdict is not Verdict.PASSING:
-                    raise refusal.error(what) from None
-                self.traffic.retried(f"{what}: {refusal.message}")
+            except RequestFailure as failure:
+                if last or failure.kind is not FailureKind.TRANSIENT:
+                    raise failure.error(what) from None
+                self.traffic.retried(f"{what}: {failure.message}")
         raise AssertionError("there is always a last try")
 
 
@@ -200,21 +205,21 @@ class _Put:
         self._may_have_arrived = False
 
     def attempt(self) -> None:
-        """One try. Raises Refusal."""
+        """One try. Raises RequestFailure."""
         blobs = self._blobs
         path = blobs.path(self._key)
         try:
             # Taken apart anew for each try: the library sends the buffers as they are, without a copy of their bytes.
             blobs.request(obstore.put, blobs.store, path, iter(self._buffers), mode="create", use_multipart=False)
-        except Refusal as refusal:
-            if refusal.verdict is Verdict.EXISTS:
+        except RequestFailure as failure:
+            if failure.kind is FailureKind.EXISTS:
                 self._look()
                 return
             self._may_have_arrived = True
             raise
 
     def _look(self) -> None:
-        """Return if what has the key is ours. Raises Refusal."""
+        """Return if what has the key is ours. Raises RequestFailure."""
         if not self._may_have_arrived:
             found = self._blobs.size(self._key) is not None
         else:
@@ -222,13 +227,14 @@ class _Put:
                 if self._blobs.rest(self._key) == b"".join(self._buffers):
                     return
                 found = True
-            except Refusal as refusal:
-                if refusal.verdict is not Verdict.ABSENT:
+            except RequestFailure as failure:
+                if failure.kind is not FailureKind.ABSENT:
                     raise
                 found = False
         if found:
-            raise Refusal(Verdict.EXISTS, "")
-        raise Refusal(Verdict.PASSING, "the key was taken, and then it was not")  # another PUT or delete was under way
+            raise RequestFailure(FailureKind.EXISTS, "")
+        # Another PUT or a delete was in flight.
+        raise RequestFailure(FailureKind.TRANSIENT, "the key was taken, and then it was not")
 
 
 class _Listing:
@@ -243,7 +249,7 @@ class _Listing:
         self._stream: Iterator[Any] | None = None
 
     def page(self) -> list[str]:
-        """The next keys, perhaps none. Raises Refusal."""
+        """The next keys, perhaps none. Raises RequestFailure."""
         blobs = self._blobs
         stream = self._stream or blobs.request(self._begin)
         self._stream = None  # one that failed is not used again
@@ -265,13 +271,13 @@ class _Listing:
         return stream
 
     def _keys(self, paths: Iterator[str]) -> Iterator[str]:
-        """The keys among the names of one page. Raises Refusal if they are in no order: some could be left out."""
+        """Yield the keys among the names of one page. Raises RequestFailure if they are not sorted."""
         for path in paths:
             key = self._blobs.key(path)
             if key is None or key == self._last:  # the name of a folder, perhaps, which somebody made by hand
                 continue
             if key < self._last:
-                raise Refusal(Verdict.LASTING, "a listing came in no order")
+                raise RequestFailure(FailureKind.PERMANENT, "a listing came in no order")
             self._last = key
             if key.startswith(self._prefix) and key > self._after:
                 yield key

@@ -32,11 +32,11 @@ CODE = re.compile(r"<Code>(\w+)</Code>|\"code\": ?\"(\w+)\"")
 ABSENT_CODES = frozenset({"NoSuchKey", "BlobNotFound"})
 BUCKET_CODES = frozenset({"NoSuchBucket", "ContainerNotFound"})
 FULL_CODES = frozenset({"QuotaExceeded", "StorageFull", "XMinioStorageFull", "InsufficientStorage"})
-PASSING_CODES = frozenset(
+TRANSIENT_CODES = frozenset(
     {"RequestTimeout", "SlowDown", "BadDigest", "XAmzContentSHA256Mismatch", "ConditionalRequestConflict",
      "OperationAborted", "IncompleteBody", "ServerBusy"}
 )  # fmt: skip
-LASTING = (
+PERMANENT = (
     InvalidPathError,
     NotSupportedError,
     PermissionDeniedError,
@@ -44,7 +44,7 @@ LASTING = (
     UnknownConfigurationKeyError,
     ValueError,
 )
-LASTING_STATUSES = frozenset(range(400, 500)) - {408, 409, 425, 429}
+PERMANENT_STATUSES = frozenset(range(400, 500)) - {408, 409, 425, 429}
 SECRET = re.compile(r"(sig|signature|X-Amz-[A-Za-z-]+)=[^&\s\"]+", re.IGNORECASE)
 WORDS_MAX = 300
 
@@ -56,37 +56,37 @@ REGION_HINT = "say in the URL which region the bucket is in: region=..."
 REACH_HINT = "check that the endpoint is right and can be reached"
 
 
-class Verdict(Enum):
+class FailureKind(Enum):
     """What a failure means."""
 
-    PASSING = "another try may fare better"
-    LASTING = "another try will fare no better"
+    TRANSIENT = "another try may fare better"
+    PERMANENT = "another try will fare no better"
     FULL = "there is no room"
     EXISTS = "a blob has the key"
     ABSENT = "no blob has the key: the service says so itself"
-    UNPROVED = "something has answered that there is no such thing, and not what"
+    UNPROVEN = "something has answered that there is no such thing, and not what"
 
 
-class Refusal(Exception):  # noqa: N818 - a refusal, which becomes an error once nobody tries again
+class RequestFailure(Exception):  # noqa: N818 - a failure, which becomes an error once nobody tries again
     """One try that failed. Never leaves the blob stores of this folder."""
 
-    def __init__(self, verdict: Verdict, message: str, *, hint: str = "") -> None:
+    def __init__(self, kind: FailureKind, message: str, *, hint: str = "") -> None:
         super().__init__(message)
-        self.verdict = verdict
+        self.kind = kind
         self.message = message
         self.hint = hint
 
     def error(self, what: str) -> CryostoreError:
         """The error of our own tree that says the same about `what`."""
-        if self.verdict is Verdict.EXISTS:
+        if self.kind is FailureKind.EXISTS:
             return BlobExistsError(f"{what} exists")
-        if self.verdict is Verdict.ABSENT:
+        if self.kind is FailureKind.ABSENT:
             return BlobNotFoundError(f"{what} does not exist")
-        kind = StorageFullError if self.verdict is Verdict.FULL else StorageUnavailableError
-        return kind(f"{what}: {self.message}", hint=self.hint, part="blobs")
+        error = StorageFullError if self.kind is FailureKind.FULL else StorageUnavailableError
+        return error(f"{what}: {self.message}", hint=self.hint, part="blobs")
 
 
-def judge(error: Exception) -> Refusal:
+def classify(error: Exception) -> RequestFailure:
     """What the library's exception means."""
     text = str(error)
     found = CODE.search(text)
@@ -94,17 +94,19 @@ def judge(error: Exception) -> Refusal:
     status = int(match[1]) if (match := STATUS.search(text)) else 0
     words = _words(text, status, code)
     if code in FULL_CODES or status == 507:
-        return Refusal(Verdict.FULL, words, hint=FULL_HINT)
+        return RequestFailure(FailureKind.FULL, words, hint=FULL_HINT)
     if code in BUCKET_CODES or REGION_WORDS in text:
-        return Refusal(Verdict.LASTING, words, hint=BUCKET_HINT if code else REGION_HINT)
+        return RequestFailure(FailureKind.PERMANENT, words, hint=BUCKET_HINT if code else REGION_HINT)
     if isinstance(error, FileNotFoundError):
-        return Refusal(Verdict.ABSENT if code in ABSENT_CODES else Verdict.UNPROVED, words, hint=REACH_HINT)
-    if isinstance(error, AlreadyExistsError | PreconditionError) and code not in PASSING_CODES:
-        return Refusal(Verdict.EXISTS, words)
-    if isinstance(error, LASTING) or (status in LASTING_STATUSES and code not in PASSING_CODES):
+        return RequestFailure(
+            FailureKind.ABSENT if code in ABSENT_CODES else FailureKind.UNPROVEN, words, hint=REACH_HINT
+        )
+    if isinstance(error, AlreadyExistsError | PreconditionError) and code not in TRANSIENT_CODES:
+        return RequestFailure(FailureKind.EXISTS, words)
+    if isinstance(error, PERMANENT) or (status in PERMANENT_STATUSES and code not in TRANSIENT_CODES):
         denied = status in {401, 403} or isinstance(error, PermissionDeniedError | UnauthenticatedError)
-        return Refusal(Verdict.LASTING, words, hint=CREDENTIALS_HINT if denied else "")
-    return Refusal(Verdict.PASSING, words, hint="" if status else REACH_HINT)
+        return RequestFailure(FailureKind.PERMANENT, words, hint=CREDENTIALS_HINT if denied else "")
+    return RequestFailure(FailureKind.TRANSIENT, words, hint="" if status else REACH_HINT)
 
 
 def _words(text: str, status: int, code: str) -> str:

@@ -27,8 +27,8 @@ __all__ = [
     "EditableKeyring",
     "Keyring",
     "KeyringSource",
+    "KeyringUri",
     "MasterKey",
-    "Place",
     "create_keyring",
     "open_keyring",
     "open_or_create_keyring",
@@ -84,7 +84,7 @@ class EditableKeyring(KeyringSource, Protocol):
         """Make sure that what was read is durable. Raises StorageUnavailableError."""
 
 
-class Place(NamedTuple):
+class KeyringUri(NamedTuple):
     """Where a keyring is, as `--keyring` says it: its scheme (file, env or command) and the rest."""
 
     scheme: str
@@ -96,7 +96,7 @@ class Place(NamedTuple):
         return Path(self.rest) if self.scheme == "file" else None
 
 
-def parse_keyring_uri(text: str) -> Place:
+def parse_keyring_uri(text: str) -> KeyringUri:
     """Read `--keyring`. Raises ConfigurationError, which never repeats a command's arguments."""
     match = SCHEME.fullmatch(text)
     scheme, rest = match.groups() if match else ("file", text)
@@ -110,16 +110,16 @@ def parse_keyring_uri(text: str) -> Place:
         raise ConfigurationError("--keyring env: needs the name of an environment variable, not its content")
     if scheme == "command":
         _arguments(rest)
-    return Place(scheme, rest)
+    return KeyringUri(scheme, rest)
 
 
-def open_keyring(place: Place) -> KeyringSource:
-    """The keyring at a place. Raises ConfigurationError if it cannot be read, or is none."""
-    if place.scheme == "env":
-        return EnvironmentKeyring(place.rest)
-    if place.scheme == "command":
-        return CommandKeyring(_arguments(place.rest))
-    return FileKeyring(Path(place.rest))
+def open_keyring(uri: KeyringUri) -> KeyringSource:
+    """The keyring at a uri. Raises ConfigurationError if it cannot be read, or is none."""
+    if uri.scheme == "env":
+        return EnvironmentKeyring(uri.rest)
+    if uri.scheme == "command":
+        return CommandKeyring(_arguments(uri.rest))
+    return FileKeyring(Path(uri.rest))
 
 
 def create_keyring(path: Path, new_id: NewId, document: Document | None = None) -> EditableKeyring:

@@ -21,7 +21,7 @@ HEADERS_WINDOW_BYTES = 16 * KIB
 """How much is read at once by whoever reads headers only: small envelopes then share a read, large ones are skipped."""
 
 
-class Placed(NamedTuple):
+class PlacedEnvelope(NamedTuple):
     """A whole envelope in a pack, by its header; nobody has opened it yet."""
 
     offset: int
@@ -67,17 +67,17 @@ class PackReader:
             raise DamagedDataError("an envelope is cut short")
         return header
 
-    def walk(self, offset: int = PACK_HEADER_BYTES) -> Iterator[Placed]:
+    def walk(self, offset: int = PACK_HEADER_BYTES) -> Iterator[PlacedEnvelope]:
         """Every whole envelope from `offset` on, in order. What is none is passed over, and so is a torn tail."""
         while (found := self._next(offset)) is not None:
             yield found
             offset = found.end
 
-    def _next(self, offset: int) -> Placed | None:
+    def _next(self, offset: int) -> PlacedEnvelope | None:
         """The first whole envelope at `offset` or behind it."""
         while offset + HEADER_BYTES <= self.size:
             try:
-                return Placed(offset, self.header(offset))
+                return PlacedEnvelope(offset, self.header(offset))
             except UnknownFormatError:
                 self.later_formats += 1
             except DamagedDataError:

@@ -15,7 +15,7 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.options.option import STORE, STORE_KEYS
 
 if TYPE_CHECKING:
-    from cryostore.chunks.keyring import KeyringSource, Place
+    from cryostore.chunks.keyring import KeyringSource, KeyringUri
     from cryostore.service import Service, Settings
     from cryostore.service.opening.address import SharedStoreAddress
 
@@ -35,7 +35,7 @@ class StorePlace:
         return str(self.data_dir) if self.shared is None else self.shared.shown_catalog
 
     @property
-    def keyring_place(self) -> Place:
+    def keyring_place(self) -> KeyringUri:
         """Where its keyring is, or is to be. Raises ConfigurationError."""
         from cryostore.chunks.keyring import parse_keyring_uri
         from cryostore.service.opening.keyring import place_of

@@ -18,7 +18,7 @@ from cryostore.catalog.database import Database
 from cryostore.catalog.queries import store_copy
 from cryostore.catalog.rows import records
 from cryostore.chunks.blobs import open_blobs
-from cryostore.chunks.disk_reserve import Reserve
+from cryostore.chunks.disk_reserve import DiskReserve
 from cryostore.chunks.durable_files import make_directory, storage_errors
 from cryostore.chunks.keyring import Keyring
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
@@ -76,7 +76,7 @@ class DirectoryStore:
 
     @contextmanager
     def _opened(self, *, create: bool) -> Iterator[Side]:
-        reserve = Reserve(self.data_dir, 0)
+        reserve = DiskReserve(self.data_dir, 0)
         with reserve.spending(), ExitStack() as opened:
             database = ReservedDatabase(
                 reserve.spend(partial(open_catalog, self.data_dir / CATALOG, create=create)), reserve

@@ -17,7 +17,7 @@ from cryostore.catalog.rows.packs import PackRow
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import Header, open_envelope
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header
-from cryostore.chunks.packs.reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, Placed
+from cryostore.chunks.packs.reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, PlacedEnvelope
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.verification import finding_kinds
@@ -145,7 +145,7 @@ class PackCheck:
         self.seen.garbage += walk.passed
         self.seen.garbage_bytes += walk.passed_bytes
 
-    def _fits(self, reader: PackReader, row: PlacedChunk, placed: Placed) -> bool:
+    def _fits(self, reader: PackReader, row: PlacedChunk, placed: PlacedEnvelope) -> bool:
         """Whether the envelope is the one the row means; without the key as far as can be seen."""
         key = self._keys.of_number(row.key_number)
         if not _is_meant(placed.header, row, key):
@@ -232,10 +232,10 @@ class _Walk:
         self.passed = 0
         self.passed_bytes = 0
         self._envelopes = reader.walk()
-        self._here: Placed | None = None
+        self._here: PlacedEnvelope | None = None
         self._wanted = True
 
-    def to(self, offset: int) -> Placed | None:
+    def to(self, offset: int) -> PlacedEnvelope | None:
         """The envelope that begins at `offset`; those before are passed over."""
         while self._here is None or self._here.offset < offset:
             self._pass()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import open_envelope
-from cryostore.chunks.packs.reader import PackReader, Placed
+from cryostore.chunks.packs.reader import PackReader, PlacedEnvelope
 from cryostore.core.errors import DamagedDataError
 
 KeyOf = Callable[[bytes], DataKey | None]
@@ -52,7 +52,7 @@ def envelopes(reader: PackReader, key_of: KeyOf) -> Iterator[Found | Unopened]:
         yield open_placed(reader, placed, key_of(placed.header.key_id))
 
 
-def open_placed(reader: PackReader, placed: Placed, key: DataKey | None) -> Found | Unopened:
+def open_placed(reader: PackReader, placed: PlacedEnvelope, key: DataKey | None) -> Found | Unopened:
     """Prove one envelope by opening it."""
     offset, header = placed
     if key is None:

@@ -32,7 +32,7 @@ from cryostore.catalog.rows import chunks, packs
 from cryostore.catalog.rows.chunks import ChunkRow
 from cryostore.chunks.envelope import Kind
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header
-from cryostore.chunks.packs.reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, Placed
+from cryostore.chunks.packs.reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, PlacedEnvelope
 from cryostore.chunks.store import Location
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import MIB
@@ -139,7 +139,7 @@ class Salvage:
         if batch:
             yield batch
 
-    def _prove(self, reader: PackReader, placed: Placed, *, wanted_only: bool, keep: bool) -> _Proved | None:
+    def _prove(self, reader: PackReader, placed: PlacedEnvelope, *, wanted_only: bool, keep: bool) -> _Proved | None:
         owner = self._keys.of_id(placed.header.key_id)
         if owner is None or placed.header.kind not in KINDS:
             return None

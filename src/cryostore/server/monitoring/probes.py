@@ -17,7 +17,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
-from cryostore.chunks.disk_reserve import NO_RESERVE, Reserve
+from cryostore.chunks.disk_reserve import NO_RESERVE, DiskReserve
 from cryostore.core.errors import CryostoreError
 from cryostore.server.monitoring.exposition import CONTENT_TYPE, PROMPT_SECONDS, DiskState, draining, living, text
 from cryostore.server.monitoring.metrics import SharedMetrics
@@ -54,7 +54,7 @@ class Watch:
     def __init__(self, page: SharedMetrics, data_dir: Path | None, *, reserve_bytes: int) -> None:
         self._page = page
         self._data_dir = data_dir
-        self._reserve = NO_RESERVE if data_dir is None else Reserve(data_dir, reserve_bytes)
+        self._reserve = NO_RESERVE if data_dir is None else DiskReserve(data_dir, reserve_bytes)
 
     def metrics(self) -> Reply:
         """Status, type and body of `/metrics`."""

@@ -18,7 +18,7 @@ import msgspec
 from cryostore.catalog.database import Database, Transaction
 from cryostore.catalog.rows import chunks, keys, packs, vaults
 from cryostore.chunks.blobs import Appendable, BlobStore
-from cryostore.chunks.disk_reserve import NO_RESERVE, Reserve
+from cryostore.chunks.disk_reserve import NO_RESERVE, DiskReserve
 from cryostore.chunks.keyring import MasterKey, unwrap
 from cryostore.chunks.packs.format import pack_key
 from cryostore.chunks.packs.recovery import cut_torn_tail
@@ -131,7 +131,7 @@ def build_context(
     new_id: NewId,
     limits: Limits | None,
     settings: Settings,
-    reserve: Reserve = NO_RESERVE,
+    reserve: DiskReserve = NO_RESERVE,
 ) -> Context:
     """The parts that handlers share, over a store that is filled. Writes what is due of the records, as far as it goes.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cryostore.chunks.keyring import KeyringSource, Place, open_keyring, open_or_create_keyring, parse_keyring_uri
+from cryostore.chunks.keyring import KeyringSource, KeyringUri, open_keyring, open_or_create_keyring, parse_keyring_uri
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError
 from cryostore.core.ids import NewId
 
@@ -17,11 +17,11 @@ HOLDS_DATA = ("catalog.sqlite", "records", "packs")
 """What a keyring may protect already: beside it, no new one is made."""
 
 
-def place_of(data_dir: Path, keyring: str | None) -> Place:
+def place_of(data_dir: Path, keyring: str | None) -> KeyringUri:
     """Where the keyring of a data directory is, `keyring` being what the operator says. Raises ConfigurationError."""
     inside = data_dir / KEYRING
     if keyring is None:
-        return Place("file", str(inside))
+        return KeyringUri("file", str(inside))
     place = parse_keyring_uri(keyring)
     if inside.exists() and not (place.path is not None and place.path.exists() and place.path.samefile(inside)):
         raise ConfigurationError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from cryostore.catalog import open_catalog
 from cryostore.catalog.database import Database
 from cryostore.chunks.blobs import open_blobs
-from cryostore.chunks.disk_reserve import Reserve
+from cryostore.chunks.disk_reserve import DiskReserve
 from cryostore.chunks.durable_files import make_directory
 from cryostore.chunks.keyring import KeyringSource
 from cryostore.chunks.packs.format import PREFIX as PACKS_PREFIX
@@ -64,7 +64,7 @@ def open_service(
     directory is not a store this program can open, StorageUnavailableError if it cannot be read or written.
     """
     settings = settings or Settings()
-    reserve = Reserve(data_dir, settings.reserve_bytes)
+    reserve = DiskReserve(data_dir, settings.reserve_bytes)
     # Opening a store may use the reserve: on a full disk it must be possible to read and to delete.
     with _directory_lock(data_dir), reserve.spending(), ExitStack() as opened:
         in_use = InUse(data_dir)
