@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import floor, report
-from bench.cases import CASES, MIB, Case
-from bench.load import LoadProcess
-from bench.machine import describe
-from bench.memory import fill_page_cache
+from bench.http import floor, report
+from bench.http.cases import CASES, MIB, Case
+from bench.http.result import BenchmarkResult
+from bench.http.runner import Runner
+from bench.load.generator import LoadProcess
+from bench.machine.description import describe
+from bench.machine.page_cache import fill_page_cache
 from bench.peers.packages import install_missing_with_apt
-from bench.result import Result
-from bench.run import Runner
 
 MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108 - a memory file system is what is wanted
 FILL_SECONDS_MAX = 90.0
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "disk" in places and options.fill:
             _progress("filling the page cache")
             machine["page cache"] = fill_page_cache(places["disk"], FILL_SECONDS_MAX)
-        result = Result(machine, floor.measure(4 * MIB, 0.3 if options.quick else 1.0))
+        result = BenchmarkResult(machine, floor.measure(4 * MIB, 0.3 if options.quick else 1.0))
         Runner(result, load, 1 if options.quick else options.rounds, _progress).run(chosen(options), places)
     _progress(f"took {time.monotonic() - started:.0f} s")
     document = json.dumps(result.document(), indent=2)

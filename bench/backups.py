@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.machine import describe
+from bench.machine.description import describe
 from bench.peers.backup_tools import TOOLS, Command, Cryo, Tool
-from bench.report import table
+from bench.table import table
 
 OURS = {tool.name for tool in TOOLS if tool.ours}
 PIECE_BYTES = 1 << 20

@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.peers import services
-from bench.peers.grown_store import GrownStore
-from bench.report import table
+from bench.shared_store import services
+from bench.shared_store.grown_store import GrownStore
+from bench.table import table
 
 MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108 - a memory file system is what is wanted
 CHUNKS_PER_OBJECT = 10

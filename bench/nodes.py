@@ -21,15 +21,15 @@ from statistics import median
 
 from psycopg.conninfo import conninfo_to_dict
 
-from bench.cases import KIB, MIB
-from bench.load import LoadProcess
-from bench.machine import describe
-from bench.payload import Payload
-from bench.peers import raw_s3, services
-from bench.peers.nodes import Nodes
-from bench.peers.wire_count import WireCount
-from bench.plan import Load, Plan
-from bench.report import table
+from bench.http.cases import KIB, MIB
+from bench.load.generator import LoadProcess
+from bench.load.payload import Payload
+from bench.load.plan import LoadResult, Plan
+from bench.machine.description import describe
+from bench.shared_store import raw_s3, services
+from bench.shared_store.nodes import Nodes
+from bench.shared_store.wire_count import WireCount
+from bench.table import table
 
 NODES_MAX = 3
 RAW = "raw S3"
@@ -136,7 +136,7 @@ class Measurement:
         words = f"{len(numbers)} node{'s' * (len(numbers) > 1)}, {jobs} job{'s' * (jobs > 1)}"
         self._add(case, words, loads, before, self._used(numbers))
 
-    def _run(self, plans: Sequence[Plan]) -> list[Load]:
+    def _run(self, plans: Sequence[Plan]) -> list[LoadResult]:
         with ThreadPoolExecutor(len(plans)) as threads:
             return list(threads.map(lambda pair: pair[0].run(pair[1]), zip(self._loads, plans, strict=False)))
 
@@ -144,7 +144,7 @@ class Measurement:
         return {"nodes": self._nodes.usage(numbers).cpu_seconds, **services.cpu_seconds(os.environ)}
 
     def _add(
-        self, case: Case, servers: str, loads: Sequence[Load], before: dict[str, float], after: dict[str, float]
+        self, case: Case, servers: str, loads: Sequence[LoadResult], before: dict[str, float], after: dict[str, float]
     ) -> None:
         requests = sum(load.requests for load in loads)
         seconds = max(load.seconds for load in loads)

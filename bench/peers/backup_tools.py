@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.machine.processes import program
 from bench.peers.cryo import Cryostore
-from bench.processes import program
 
 PASSWORD = "measured"  # noqa: S105 - of a repository that lives for a minute
 

@@ -8,8 +8,8 @@ import json
 import secrets
 from typing import Any
 
-from bench.payload import Payload
-from bench.signature import Signer, query_text
+from bench.load.payload import Payload
+from bench.load.signature import Signer, query_text
 from cryostore.wire.sigv4 import Credentials
 
 ROLE = "arn:aws:iam::000000000000:role/backup-agent"

@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import IO
 
-from bench.payload import Payload
+from bench.load.payload import Payload
+from bench.load.plan import Plan
+from bench.machine.processes import START_SECONDS_MAX, StartError, Usage, program, stop, usage
 from bench.peers.control import EMPTY_HASH, Control
-from bench.plan import Plan
-from bench.processes import START_SECONDS_MAX, StartError, Usage, program, stop, usage
 from cryostore.wire.sigv4 import Credentials
 
 WORKERS = 2

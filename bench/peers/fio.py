@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from bench.processes import StartError, program
+from bench.machine.processes import StartError, program
 
 
 def sequential_write_megabytes_per_second(directory: Path, block_bytes: int, total_bytes: int) -> float:

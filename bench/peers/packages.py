@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from bench.processes import program
+from bench.machine.processes import program
 
 PACKAGES = {"fio": "fio", "nginx": "nginx-light", "rclone": "rclone"}
 

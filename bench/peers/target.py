@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from bench.payload import Payload
-from bench.plan import Plan
-from bench.processes import Usage
+from bench.load.payload import Payload
+from bench.load.plan import Plan
+from bench.machine.processes import Usage
 
 
 class Target(Protocol):

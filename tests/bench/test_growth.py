@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bench.growth import CALLS, Growth, byte_rows, measure, time_rows
-from bench.peers import grown_store, services
+from bench.shared_store import grown_store, services
 
 from bench import growth
 from support import postgres

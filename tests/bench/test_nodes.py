@@ -9,11 +9,11 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from bench.load import LoadProcess
+from bench.load.generator import LoadProcess
 from bench.nodes import RAW, Case, Measurement, Row, Trips, rate_rows, ratio, trip_rows
-from bench.peers import services
-from bench.peers.nodes import Nodes
-from bench.peers.wire_count import Counts, WireCount
+from bench.shared_store import services
+from bench.shared_store.nodes import Nodes
+from bench.shared_store.wire_count import Counts, WireCount
 from psycopg.conninfo import conninfo_to_dict
 
 from bench import nodes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from bench.signature import Signer, query_text
+from bench.load.signature import Signer, query_text
 
 from cryostore.core.digest import Payload
 from cryostore.core.time import wall_clock

@@ -13,8 +13,8 @@ import socket
 import time
 from typing import TYPE_CHECKING, Self
 
-from bench.answer import Answer, AnswerError
-from bench.plan import Load, Plan, percentile
+from bench.load.plan import LoadResult, Plan, percentile
+from bench.load.response import Response, ResponseError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
@@ -43,13 +43,13 @@ class LoadProcess:
         self._pipe.close()
         self._process.join()
 
-    def run(self, plan: Plan) -> Load:
+    def run(self, plan: Plan) -> LoadResult:
         """Runs the plan to its end; raises StalledError if the server stops answering."""
         self._pipe.send(plan)
         result = self._pipe.recv()
         if isinstance(result, Exception):
             raise result
-        assert isinstance(result, Load)
+        assert isinstance(result, LoadResult)
         return result
 
 
@@ -63,7 +63,7 @@ def _serve(pipe: Pipe) -> None:
                 pipe.send(error)
 
 
-def run(plan: Plan) -> Load:
+def run(plan: Plan) -> LoadResult:
     """Runs the plan in this process."""
     return _Run(plan).run()
 
@@ -71,13 +71,13 @@ def run(plan: Plan) -> Load:
 class _Exchange:
     """One connection and the request under way on it."""
 
-    __slots__ = ("answer", "index", "parts", "sending", "socket", "started")
+    __slots__ = ("index", "parts", "response", "sending", "socket", "started")
 
     def __init__(self, connected: socket.socket) -> None:
         self.socket = connected
         self.index = -1
         self.parts: list[memoryview] = []
-        self.answer = Answer()
+        self.response = Response()
         self.started = 0.0
         self.sending = False  # whether epoll watches for room to write
 
@@ -97,7 +97,7 @@ class _Run:
         self.first_failure = ""
         self.busy = 0
 
-    def run(self) -> Load:
+    def run(self) -> LoadResult:
         for _ in range(self.plan.connections):
             self._open()
         cpu = time.process_time()
@@ -114,7 +114,7 @@ class _Run:
         seconds = time.perf_counter() - start
         cpu = time.process_time() - cpu
         self._close()
-        return Load(
+        return LoadResult(
             requests=len(self.latencies),
             payload_bytes=self.payload_bytes,
             seconds=seconds,
@@ -158,7 +158,7 @@ class _Run:
         self.next = index + 1
         self.busy += 1
         exchange.index = index
-        exchange.answer = Answer()
+        exchange.response = Response()
         exchange.started = now
         exchange.parts = [memoryview(plan.heads[index])]
         if not plan.is_read:
@@ -197,11 +197,11 @@ class _Run:
             self._fail(exchange, "the server closed the connection")
             return
         try:
-            exchange.answer.feed(self.buffer[:size])
-        except AnswerError as error:
+            exchange.response.feed(self.buffer[:size])
+        except ResponseError as error:
             self._fail(exchange, str(error))
             return
-        if exchange.answer.complete:
+        if exchange.response.complete:
             self._finish(exchange)
 
     def _fail(self, exchange: _Exchange, reason: str) -> None:
@@ -214,28 +214,28 @@ class _Run:
         self.first_failure = self.first_failure or reason
 
     def _finish(self, exchange: _Exchange) -> None:
-        answer, index, unsent = exchange.answer, exchange.index, bool(exchange.parts)
+        response, index, unsent = exchange.response, exchange.index, bool(exchange.parts)
         elapsed = time.perf_counter() - exchange.started
         self.busy -= 1
         exchange.index = -1
-        reason = _fault(self.plan, index, answer)
+        reason = _fault(self.plan, index, response)
         if reason:
             self._note(reason)
         else:
             self.latencies.append(elapsed)
             self.payload_bytes += (
-                answer.body_bytes if self.plan.is_read else len(self.base) + len(self.plan.tails[index])
+                response.body_bytes if self.plan.is_read else len(self.base) + len(self.plan.tails[index])
             )
-        self._begin(self._reopen(exchange) if answer.closes or unsent else exchange)
+        self._begin(self._reopen(exchange) if response.closes or unsent else exchange)
 
 
-def _fault(plan: Plan, index: int, answer: Answer) -> str:
+def _fault(plan: Plan, index: int, response: Response) -> str:
     """What is wrong with an answer; empty if nothing is."""
-    if not answer.is_success:
-        return f"status {answer.status}: {answer.start.decode(errors='replace')}"
-    if plan.is_read and answer.body_bytes != plan.answer_bytes:
-        return f"the body has {answer.body_bytes} bytes"
-    if plan.is_read and answer.tail != plan.tails[index]:
+    if not response.is_success:
+        return f"status {response.status}: {response.start.decode(errors='replace')}"
+    if plan.is_read and response.body_bytes != plan.answer_bytes:
+        return f"the body has {response.body_bytes} bytes"
+    if plan.is_read and response.tail != plan.tails[index]:
         return "the body is another one"
     return ""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.peers import made_rows
+from bench.shared_store import made_rows
 from cryostore.client.pages import chunks, objects
 from cryostore.core.digest import Payload
 from cryostore.model.chunks import GetChunk, PutChunk

@@ -6,8 +6,8 @@ import socket
 import threading
 
 import pytest
-from bench.load import _drop, run
-from bench.plan import Plan, percentile
+from bench.load.generator import _drop, run
+from bench.load.plan import Plan, percentile
 
 TAIL = b"0123456789abcdef"
 

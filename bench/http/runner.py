@@ -11,17 +11,17 @@ from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 
-from bench.cases import Case
-from bench.load import LoadProcess, StalledError
-from bench.payload import Payload
+from bench.http.cases import Case
+from bench.http.result import OURS, BenchmarkResult, Round, Row
+from bench.load.generator import LoadProcess, StalledError
+from bench.load.payload import Payload
+from bench.load.plan import Plan
+from bench.machine.processes import StartError
 from bench.peers import fio
 from bench.peers.control import CallError
 from bench.peers.cryo import Cryostore
-from bench.peers.files import Nginx, Rclone
+from bench.peers.file_servers import Nginx, Rclone
 from bench.peers.target import Target
-from bench.plan import Plan
-from bench.processes import StartError
-from bench.result import OURS, Result, Round, Row
 
 SERVERS: dict[str, Callable[[], Target]] = {OURS: Cryostore, "nginx": Nginx, "rclone": Rclone}
 MEASUREMENT_ERRORS = (StartError, StalledError, CallError, OSError, HTTPException)
@@ -32,7 +32,9 @@ STORE_CONNECTIONS = 8
 class Runner:
     """Fills a Result. `progress` is told what happens next, in a few words."""
 
-    def __init__(self, result: Result, load: LoadProcess, rounds: int, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, result: BenchmarkResult, load: LoadProcess, rounds: int, progress: Callable[[str], None]
+    ) -> None:
         self._result = result
         self._load = load
         self._rounds = rounds

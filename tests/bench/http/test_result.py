@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 
 import pytest
-from bench.cases import CASES, WANTED
-from bench.floor import Floor
-from bench.plan import Load
-from bench.result import Result, Round, Row
+from bench.http.cases import CASES, WANTED
+from bench.http.floor import Floor
+from bench.http.result import BenchmarkResult, Round, Row
+from bench.load.plan import LoadResult
 
-from bench import report
+from bench.http import report
 
 BY_NAME = {case.name: case for case in CASES}
 
 
 def load(requests=100, payload_bytes=10**9, seconds=1.0, failures=0):
-    return Load(requests, payload_bytes, seconds, 0.001, 0.002, 0.1, failures, "status 500" if failures else "")
+    return LoadResult(requests, payload_bytes, seconds, 0.001, 0.002, 0.1, failures, "status 500" if failures else "")
 
 
 def result_of(*rows):
-    return Result(
+    return BenchmarkResult(
         {"processor": "p"}, Floor(sha256=0.6, encrypt=0.4, decrypt=0.3), list(rows), {"cryo disk": 250 * 10**6}
     )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from bench.answer import Answer, AnswerError
+from bench.load.response import Response, ResponseError
 from hypothesis import given
 from hypothesis import strategies as st
 
 
-def received(data: bytes, cuts: list[int]) -> Answer:
-    answer = Answer()
+def received(data: bytes, cuts: list[int]) -> Response:
+    answer = Response()
     edges = [0, *sorted({cut % (len(data) + 1) for cut in cuts}), len(data)]
     for start, end in itertools.pairwise(edges):
         if end > start:
@@ -38,5 +38,5 @@ def test_the_start_of_an_error_is_kept():
 
 
 def test_a_head_without_end_is_refused():
-    with pytest.raises(AnswerError, match="does not end"):
+    with pytest.raises(ResponseError, match="does not end"):
         received(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000, [])

@@ -7,9 +7,9 @@ import secrets
 import subprocess
 from pathlib import Path
 
-from bench.payload import Payload
-from bench.plan import Plan
-from bench.processes import StartError, Usage, free_port, program, stop, usage, wait_for_port
+from bench.load.payload import Payload
+from bench.load.plan import Plan
+from bench.machine.processes import StartError, Usage, free_port, program, stop, usage, wait_for_port
 
 NGINX_CONFIGURATION = """\
 daemon off;
@@ -102,7 +102,7 @@ class _FileServer:
         )
 
     def forget(self) -> None:
-        """Keeps the files until the run is over: memory that becomes free may go back to the host, see memory.py."""
+        """Keep the files until the run is over: freed memory may go back to the host (`machine.page_cache`)."""
 
     def usage(self) -> Usage:
         """The server's processes."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from bench.cases import Case, Wanted
-from bench.floor import Floor
-from bench.plan import Load
+from bench.http.cases import Case, Wanted
+from bench.http.floor import Floor
+from bench.load.plan import LoadResult
 
 OURS = "cryo"
 
@@ -18,7 +18,7 @@ class Round:
     """One server under one load, once. `load` is None for fio, which has only a rate."""
 
     megabytes_per_second: float
-    load: Load | None = None
+    load: LoadResult | None = None
     server_cpu_seconds: float = 0.0
 
 
@@ -55,7 +55,7 @@ class Row:
 
 
 @dataclass
-class Result:
+class BenchmarkResult:
     """Everything one run has measured."""
 
     machine: dict[str, str]

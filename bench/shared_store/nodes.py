@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from bench.payload import Payload
-from bench.peers import raw_s3, services
+from bench.load.payload import Payload
+from bench.load.plan import Plan
+from bench.machine.processes import StartError, Usage, program, stop, usage
 from bench.peers.control import Control
 from bench.peers.cryo import credentials_of, first_line
-from bench.plan import Plan
-from bench.processes import StartError, Usage, program, stop, usage
+from bench.shared_store import raw_s3, services
 
 LISTENING = "listening on "
 

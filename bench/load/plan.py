@@ -32,7 +32,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Load:
+class LoadResult:
     """What came of a plan. Payload only: heads and error bodies are not counted as bytes."""
 
     requests: int

@@ -6,7 +6,7 @@ import hashlib
 import zlib
 
 import pytest
-from bench.payload import Payload
+from bench.load.payload import Payload
 
 
 @pytest.mark.parametrize("kind", ["random", "half"])

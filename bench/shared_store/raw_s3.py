@@ -16,12 +16,12 @@ from typing import Any
 import obstore
 from obstore.exceptions import BaseError
 
-from bench.payload import SUFFIX_BYTES, Payload
-from bench.plan import Load, percentile
+from bench.load.payload import SUFFIX_BYTES, Payload
+from bench.load.plan import LoadResult, percentile
 from cryostore.chunks.blobs.cloud_url import CloudUrl
 
 
-def put_all(url: str, payload: Payload, count: int, connections: int) -> Load:
+def put_all(url: str, payload: Payload, count: int, connections: int) -> LoadResult:
     """Put the first `count` bodies, so many at a time, in a process of its own. They stay there."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as process:
@@ -38,7 +38,7 @@ def delete_all(url: str) -> None:
             list(threads.map(lambda path: obstore.delete(store, path), [found["path"] for found in page]))
 
 
-def _put_all(url: str, base: bytes, suffixes: list[bytes], connections: int) -> Load:
+def _put_all(url: str, base: bytes, suffixes: list[bytes], connections: int) -> LoadResult:
     place = CloudUrl.parse(url)
     store: Any = place.open()
     bodies: SimpleQueue[bytes] = SimpleQueue()
@@ -62,7 +62,7 @@ def _put_all(url: str, base: bytes, suffixes: list[bytes], connections: int) -> 
         for _ in range(connections):
             threads.submit(_drain, bodies, put)
     seconds = time.perf_counter() - start
-    return Load(
+    return LoadResult(
         requests=len(latencies),
         payload_bytes=len(latencies) * (len(base) + len(suffixes[0])),
         seconds=seconds,

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from bench.machine import file_system
-from bench.processes import StartError, free_port, stat_fields, stop, usage, wait_for_port
+from bench.machine.description import file_system
+from bench.machine.processes import StartError, free_port, stat_fields, stop, usage, wait_for_port
 
 BUSY_CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'sum(range(3 * 10**7))']); input()"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from bench.processes import usage
+from bench.machine.processes import usage
 
 POSTGRES, S3, FOLDER = "CRYO_TEST_POSTGRES", "CRYO_TEST_S3", "CRYO_TEST_SERVICES"
 S3_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from bench.payload import SUFFIX_BYTES
+from bench.load.payload import SUFFIX_BYTES
 
 HEAD_BYTES_MAX = 64 * 1024
 ERROR_BYTES_KEPT = 300
@@ -12,11 +12,11 @@ LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 CLOSE = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
 
 
-class AnswerError(Exception):
+class ResponseError(Exception):
     """The peer sent what is no answer that can be measured."""
 
 
-class Answer:
+class Response:
     """The answer being received, fed until complete. Of the body only length, end and (on errors) start are kept."""
 
     __slots__ = ("_head", "_remaining", "body_bytes", "closes", "complete", "start", "status", "tail")
@@ -38,17 +38,17 @@ class Answer:
             end = self._head.find(b"\r\n\r\n")
             if end < 0:
                 if len(self._head) > HEAD_BYTES_MAX:
-                    raise AnswerError("the answer's head does not end")
+                    raise ResponseError("the answer's head does not end")
                 return
             self._read_head(self._head[: end + 2])
             data = memoryview(self._head)[end + 4 :]
         if len(data) > self._remaining:
-            raise AnswerError("more bytes came than the answer has")
+            raise ResponseError("more bytes came than the answer has")
         self._take_body(data)
 
     def _read_head(self, head: bytes) -> None:
         if not head.startswith(b"HTTP/1.1 "):
-            raise AnswerError(f"no HTTP/1.1 answer: {head[:40]!r}")
+            raise ResponseError(f"no HTTP/1.1 answer: {head[:40]!r}")
         self.status = int(head[9:12])
         self.closes = CLOSE.search(head) is not None
         match = LENGTH.search(head)
@@ -57,7 +57,7 @@ class Answer:
         elif self.status in (204, 304):
             self._remaining = 0
         else:
-            raise AnswerError(f"status {self.status} without a Content-Length")
+            raise ResponseError(f"status {self.status} without a Content-Length")
 
     def _take_body(self, data: memoryview) -> None:
         size = len(data)

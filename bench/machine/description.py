@@ -7,7 +7,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from bench.processes import program
+from bench.machine.processes import program
 
 VERSION_ARGUMENTS = {"fio": "--version", "nginx": "-v", "rclone": "version"}
 

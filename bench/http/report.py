@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from bench.cases import WANTED
-from bench.result import OURS, Result, Row
+from bench.http.cases import WANTED
+from bench.http.result import OURS, BenchmarkResult, Row
+from bench.table import table
 
 COLUMNS = (
     "case",
@@ -34,7 +33,7 @@ LEGEND = (
 )
 
 
-def text(result: Result) -> str:
+def text(result: BenchmarkResult) -> str:
     """The whole report."""
     floor = result.floor
     parts = [
@@ -59,7 +58,7 @@ def text(result: Result) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def wanted(result: Result) -> list[tuple[str, str, str, str]]:
+def wanted(result: BenchmarkResult) -> list[tuple[str, str, str, str]]:
     """Each wanted figure beside what was measured."""
     rows = []
     for each in WANTED:
@@ -71,7 +70,7 @@ def wanted(result: Result) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def notes(result: Result) -> str:
+def notes(result: BenchmarkResult) -> str:
     """Why figures are missing or requests failed."""
     cases: dict[tuple[str, str], list[str]] = {}
     for row in result.rows:
@@ -81,18 +80,7 @@ def notes(result: Result) -> str:
     return "\n".join(["Notes", *lines]) if lines else ""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns."""
-    cells = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
-
-
-def _cells(result: Result, row: Row) -> list[str]:
+def _cells(result: BenchmarkResult, row: Row) -> list[str]:
     figures = row.figures()
     cells = [form.format(figures[name]) if name in figures else "-" for name, form in FIGURES]
     if not figures:

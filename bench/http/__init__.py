@@ -1,0 +1,1 @@
+"""The HTTP benchmark: cases, a runner over all servers, results and their report."""

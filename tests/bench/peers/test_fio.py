@@ -1,0 +1,12 @@
+"""The output of fio is read by fio's own clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.peers import fio
+
+
+def test_fio_counts_until_its_fsync_is_done():
+    output = 'fio: a warning\n{"jobs": [{"write": {"io_bytes": 500000000, "runtime": 2000, "bw_bytes": 1}}]}'
+    assert fio.parse(output) == pytest.approx(250.0)
