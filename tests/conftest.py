@@ -41,8 +41,8 @@ AWS_NOWHERE = {
 
 SHARES = {
     "agent/backup/test_damaged_base.py": 2,
-    "agent/mount/test_file_system.py": 2,
-    "cli/agent/test_stream_options.py": 2,
+    "agent/mount/test_tree.py": 2,
+    "cli/agent/test_stream_backup.py": 2,
     "e2e/test_api_over_http.py": 3,
     "faults/test_clock_skew.py": 2,
     "faults/test_cloud_faults.py": 2,

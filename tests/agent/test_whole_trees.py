@@ -13,7 +13,7 @@ import pytest
 
 from cryostore.agent.archive.block_order import BlockOrder
 from cryostore.agent.archive.listing import archive_entries
-from cryostore.agent.backup.archive_writer import ArchiveWriter
+from cryostore.agent.backup.entry_reader import EntryReader
 from cryostore.agent.block import BLOCK_BYTES_MAX, ENTRY_BYTES_MAX, BlockBuilder, ExtraKind, Kind
 from cryostore.agent.entry import NO_CONTENT, Row
 from cryostore.agent.errors import ArchiveDamagedError
@@ -85,20 +85,20 @@ def test_an_attribute_that_cannot_be_read_is_named_and_costs_nothing_else(runs, 
 
 def test_a_folder_that_is_gone_for_a_moment_is_stored_and_named(local_runs, tmp_path):
     write(tmp_path / "source", {"a": b"a", "folder": {"b": b"b"}})
-    writer_method = ArchiveWriter._with_attributes
+    method = EntryReader._with_attributes
 
     def gone_meanwhile(self, directory, name, known):
         if name == b"folder":
             os.rename(tmp_path / "source" / "folder", tmp_path / "elsewhere")
-        found = writer_method(self, directory, name, known)
+        found = method(self, directory, name, known)
         if name == b"folder":
             os.rename(tmp_path / "elsewhere", tmp_path / "source" / "folder")
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ArchiveWriter, "_with_attributes", gone_meanwhile)
+        patch.setattr(EntryReader, "_with_attributes", gone_meanwhile)
         report, _ = local_runs.backup(tmp_path / "source")
-    assert issues(report) == [(b"folder", "its extended attributes were not read: it was gone for a moment")]
+    assert issues(report) == [(b"folder", "its extended attributes were not read: it was missing for a moment")]
     assert verified(local_runs).issue_count == 0
     assert local_runs.restore(tmp_path / "target").issue_count == 0
     assert (tmp_path / "target" / "folder" / "b").read_bytes() == b"b"

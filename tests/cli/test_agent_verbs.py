@@ -129,7 +129,7 @@ def test_issues_make_one(cryo, source, monkeypatch):
     code, out, err = cryo("backup", source)
     assert code == WITH_ISSUES
     assert "loop: Permission denied" in err
-    assert "1 issues: not all was backed up" in out
+    assert "1 issues: the backup is incomplete" in out
     code, out, _ = cryo("backup", source, "--json")
     assert code == WITH_ISSUES
     assert lines_of(out)[0] == {"type": "issue", "path": "loop", "reason": "Permission denied"}
@@ -228,7 +228,7 @@ def test_paths_come_from_a_file(cryo, source, tmp_path, monkeypatch):
     for wrong in (tmp_path / "empty", tmp_path / "not there"):
         code, _, err = cryo("backup", "file", "--files-from", wrong)
         assert code == FAILED
-        assert "names no PATH" in err or "cannot read" in err
+        assert "contains no PATH" in err or "cannot read" in err
     assert cryo("backup", "--stdin", "--name", "x", "--files-from", lines)[0] == FAILED
 
 
@@ -259,13 +259,13 @@ def test_names_of_others_cannot_move_the_cursor(cryo, tmp_path):
 def test_a_resource_is_refused_before_anything_is_read(cryo, source, tmp_path, name):
     code, _, err = cryo("backup", source, "--resource", name)
     assert code == FAILED
-    assert "is no name that can be written down" in err
+    assert "is empty or contains control characters or invalid UTF-8" in err
     assert not (tmp_path / "data").exists()
 
 
 def test_no_recovery_point_is_said(cryo, source):
     cryo("backup", source, "--resource", "tree")
-    assert cryo("points", "--resource", "other") == (OK, "", "there is no such recovery point\n")
+    assert cryo("points", "--resource", "other") == (OK, "", "no matching recovery point\n")
     assert cryo("points", "--resource", "other", "--json") == (OK, "", "")
 
 
@@ -276,13 +276,13 @@ def test_a_full_disk_behind_stdout_is_named(source, tmp_path):
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == FAILED
-    assert done.stderr.startswith("error: stdout: No space left on device\n")
+    assert done.stderr.startswith("error: cannot write to stdout: No space left on device\n")
 
 
 def test_a_path_on_another_file_system_is_not_left_out_unsaid(cryo, source):
     code, _, err = cryo("backup", "/", "/proc", "--one-file-system", "--dry-run")
     assert code == FAILED
-    assert "'/proc' lies in another PATH, where --one-file-system leaves it out" in err
+    assert "'/proc' lies inside another PATH, and --one-file-system leaves it out" in err
     assert cryo("backup", source, source / "folder", "--one-file-system", "--dry-run")[0] == OK
 
 
@@ -308,7 +308,7 @@ def test_a_file_goes_into_its_own_place(cryo, source, tmp_path):
     assert (tmp_path / "new" / "other").read_bytes() == b"other"
     code, _, err = cryo("restore", "latest:folder/other", source / "file")
     assert code == FAILED
-    assert "is no folder, and has another name than the file" in err
+    assert "is not a folder, and its name is not that of the file" in err
     assert (source / "file").read_bytes() == b"file"
 
 
@@ -378,7 +378,7 @@ def test_a_restore_that_is_terminated_leaves_no_half_written_file(cryo, source, 
         process.send_signal(signal.SIGCONT)
         said = process.stderr.read()
     assert process.returncode == INTERRUPTED
-    assert said.strip() == "interrupted: files that are complete stay; the next run goes on from there"
+    assert said.strip() == "interrupted: complete files stay; the next run continues from there"
     assert not list(tmp_path.glob("target/.cryo-restore-*"))
 
 
@@ -394,7 +394,7 @@ def test_a_backup_that_is_told_to_end_gives_its_job_up(cryo, source, monkeypatch
         patched.setattr(Walk, "_list", told)
         code, out, err = cryo("backup", source)
     assert (code, out) == (INTERRUPTED, "")
-    said = "interrupted: no recovery point was made; the next run goes on from what the store has"
+    said = "interrupted: no recovery point was made; the next run resumes this one"
     assert err.splitlines()[-1] == said
     assert cryo("points")[1] == ""
     assert "failed: interrupted" in cryo("status")[1]

@@ -8,8 +8,7 @@ from hashlib import sha256
 
 from cryostore.agent.archive.open_archive import open_archive
 from cryostore.agent.archive.recovery_points import find_point
-from cryostore.agent.backup.run import Options as BackupOptions
-from cryostore.agent.backup.run import backup
+from cryostore.agent.backup.run import BackupOptions, backup_tree
 from cryostore.agent.encryption.keyed_call import KeyedCall
 from cryostore.agent.report import Report
 from cryostore.agent.restore.tree_restore import TreeRestoreOptions as RestoreOptions
@@ -38,12 +37,12 @@ class Runs:
         """The call with the key, if there is one."""
         return KeyedCall(self.call, self.key, self.memory_folder) if self.key else self.call
 
-    def backup(self, root, *, now=in_an_hour, before_read=None, unfinished=None, **options):
+    def backup(self, root, *, now=in_an_hour, before_read=None, note=None, **options):
         """One run; answers its report and its outcome."""
         report = Report()
         arguments = {"vault": "Default", "resource": self.resource} | options
         wanted = BackupOptions(root=os.fsencode(root), **arguments)
-        outcome = backup(self.keyed_call, wanted, report, unfinished=unfinished, now=now, before_read=before_read)
+        outcome = backup_tree(self.keyed_call, wanted, report, note=note, now=now, before_read=before_read)
         return report, outcome
 
     def restore(self, target, point="latest", **options):

@@ -13,7 +13,7 @@ from cryostore.agent.report import Report
 from cryostore.agent.restore.single_file_restore import SingleFileRestoreOptions as TargetOptions
 from cryostore.agent.restore.single_file_restore import restore_file
 from cryostore.agent.streams.device import backup_device
-from cryostore.agent.streams.single_file import Options
+from cryostore.agent.streams.single_file import SingleFileOptions
 from cryostore.agent.streams.stream import backup_stream
 from cryostore.core.limits import MIB
 
@@ -28,7 +28,7 @@ class SingleRuns:
         self.kind = kind
 
     def options(self, name=b"file"):
-        return Options(kind=self.kind, name=name, vault="Default", resource=self.runs.resource)
+        return SingleFileOptions(kind=self.kind, name=name, vault="Default", resource=self.runs.resource)
 
     def stream(self, source, **more):
         """Back bytes up as if they came through a pipe, or what a command writes; answers report and outcome."""

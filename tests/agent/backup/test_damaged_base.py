@@ -11,7 +11,7 @@ import pytest
 from cryostore.agent.archive.chunk_cache import ChunkCache
 from cryostore.agent.archive.files import ArchiveFiles
 from cryostore.agent.archive.recovery_points import find_point
-from cryostore.agent.backup.key_changes import change
+from cryostore.agent.backup.key_changes import change_access
 from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.report import Report
 from cryostore.agent.verification.archive_check import verify_archive
@@ -177,7 +177,7 @@ def test_a_sealed_resource_stays_sealed_whatever_is_damaged(store, source, key):
     with pytest.raises(KeyUnavailableError):
         Runs(store, "tree").backup(source)
     with pytest.raises(ConfigurationError, match="damaged"):
-        change(sealed.keyed_call, find_point(store, "latest"), lambda access: access.rotate())
+        change_access(sealed.keyed_call, find_point(store, "latest"), lambda access: access.rotate())
     sealed.backup(source)
     assert whole(sealed, "latest")
 

@@ -15,7 +15,7 @@ from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.archive.open_archive import open_archive
 from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.job import open_job
-from cryostore.agent.backup.run import Options, backup
+from cryostore.agent.backup.run import BackupOptions, backup_tree
 from cryostore.agent.encryption.key_objects import is_key_name
 from cryostore.agent.report import Report
 from cryostore.agent.restore.tree_restore import TreeRestoreOptions as RestoreOptions
@@ -514,8 +514,8 @@ def test_a_large_file_counts_while_it_lasts(local_runs, tmp_path):
     """Whoever looks at the progress of its backup, and of its restore, must not wait for its end."""
     write(tmp_path / "source", {"large": noise(40 * MIB), "small": b"small"})
     watched = Looked(local_runs.call, (LinkChunks, PutChunk))
-    options = Options(root=os.fsencode(tmp_path / "source"), vault="Default", resource=local_runs.resource)
-    backup(watched, options, watched.report, now=in_an_hour)
+    options = BackupOptions(root=os.fsencode(tmp_path / "source"), vault="Default", resource=local_runs.resource)
+    backup_tree(watched, options, watched.report, now=in_an_hour)
     assert any(0 < done < 30 * MIB for done in watched.seen)
     assert watched.report.done_bytes == watched.report.file_bytes == 40 * MIB + 5
     watched = Looked(local_runs.call, GetChunk)

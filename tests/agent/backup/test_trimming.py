@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryostore.agent.archive.chunk_pages import CachedChunkPages, ChunkPages
-from cryostore.agent.backup import incremental_base
-from cryostore.agent.backup.trimming import living_chunks
+from cryostore.agent.backup import incremental_base, rewriting
+from cryostore.agent.backup.trimming import live_chunks
 from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.entry import Content
 from cryostore.agent.header import content_name
@@ -53,13 +53,13 @@ def test_a_chunk_lives_if_a_byte_of_a_file_lies_in_it(lengths, files):
                 needed.add(index)
             at += lengths[index]
     chunks = [chunk(index, length) for index, length in enumerate(lengths)]
-    assert {each.index for each in living_chunks(chunks, ends)} == needed
+    assert {each.index for each in live_chunks(chunks, ends)} == needed
 
 
 def test_nothing_is_dropped_where_a_file_is_not_whole():
     chunks = [chunk(0, 10), chunk(1, 10), chunk(3, 10)]
-    assert living_chunks(chunks, array("Q", [0, 15, 0, 0])) == chunks
-    assert living_chunks(chunks, array("Q", [0, 0, 0, 11])) == chunks
+    assert live_chunks(chunks, array("Q", [0, 15, 0, 0])) == chunks
+    assert live_chunks(chunks, array("Q", [0, 0, 0, 11])) == chunks
 
 
 def objects(runs):
@@ -226,7 +226,7 @@ def test_the_files_of_a_chunk_that_is_mostly_dead_are_stored_anew(runs, tmp_path
 
 @pytest.mark.parametrize("bound", [100 * KIB, 1200 * KIB])
 def test_a_run_stores_no_more_anew_than_its_bound(local_runs, tmp_path, monkeypatch, bound):
-    monkeypatch.setattr(incremental_base, "MOVED_BYTES_MIN", bound)
+    monkeypatch.setattr(rewriting, "MOVED_BYTES_MIN", bound)
     source = tmp_path / "source"
     write(source, small_files(range(900)))
     local_runs.backup(source)
@@ -234,7 +234,7 @@ def test_a_run_stores_no_more_anew_than_its_bound(local_runs, tmp_path, monkeypa
         if n % 3:
             (source / f"small {n:03}").unlink()
     local_runs.backup(source)
-    monkeypatch.setattr(incremental_base, "retired", lambda _: frozenset())
+    monkeypatch.setattr(incremental_base, "objects_to_rewrite", lambda _: frozenset())
     moved = []
     for _ in range(6):
         report, outcome = local_runs.backup(source, before_read=moved.append)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from cryostore.agent.backup.run_memory import load
+from cryostore.agent.backup.write_only_state import load_state
 from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.encryption.archive_key import ArchiveKey
 from cryostore.agent.encryption.cipher import derive
@@ -176,15 +176,15 @@ def test_nothing_that_the_machine_has_on_disk_decrypts_the_archive(writer, reade
     assert identities
     assert secret not in kept
     candidates = {kept[at : at + 32] for at in range(len(kept) - 31)}
-    memory = load(str(next((tmp_path / "state").iterdir())))
-    candidates.add(derive(memory.identity, b"cryostore agent seal 1"))
+    state = load_state(str(next((tmp_path / "state").iterdir())))
+    candidates.add(derive(state.identity, b"cryostore agent seal 1"))
     for candidate in candidates:
-        key = ArchiveKey(key_id, candidate, memory.identity)
+        key = ArchiveKey(key_id, candidate, state.identity)
         place, data = heads[0]
         with pytest.raises((ArchiveDamagedError, KeyUnavailableError)):
             open_chunk({key_id: key}, Kind.HEAD, place, data)
     # The right one, given the same way, opens it: so that this test can fail.
-    assert open_chunk({key_id: ArchiveKey(key_id, secret, memory.identity)}, Kind.HEAD, *heads[0])
+    assert open_chunk({key_id: ArchiveKey(key_id, secret, state.identity)}, Kind.HEAD, *heads[0])
 
 
 def test_no_name_and_no_content_stands_in_its_memory(writer, tmp_path):
@@ -213,4 +213,4 @@ def test_a_memory_that_cannot_be_written_is_an_issue_and_no_failure(writer, read
     (tmp_path / "state").write_bytes(b"no folder")
     report, outcome = writer.backup(tmp_path / "source")
     assert outcome.recovery_point_arn == reader.latest()
-    assert ["cannot be written" in issue.reason for issue in report.issues] == [True]
+    assert ["cannot write the state" in issue.reason for issue in report.issues] == [True]

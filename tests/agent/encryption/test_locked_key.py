@@ -9,7 +9,7 @@ import pytest
 from cryostore.agent.archive.open_archive import open_archive
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.archive.recovery_points import find_point
-from cryostore.agent.backup.key_changes import change
+from cryostore.agent.backup.key_changes import change_access
 from cryostore.agent.encryption import key_file, locked_key
 from cryostore.agent.encryption.agent_key import AgentKey
 from cryostore.agent.encryption.cipher import SALT_BYTES, Stretching
@@ -45,7 +45,7 @@ def opened_with(local_runs, tmp_path, monkeypatch):
             access.add(whole, "mine", key_file.encode(whole, "right", stretching) if right else b"")
             access.locks |= locks
 
-        change(runs.keyed_call, point, add)
+        change_access(runs.keyed_call, point, add)
         tried = []
         stretched = key_file.stretched
         monkeypatch.setattr(key_file, "stretched", lambda secret, how: tried.append(how) or stretched(secret, how))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryostore.agent.backup.run import Options, dry_run
+from cryostore.agent.backup.run import BackupOptions, dry_run
 from cryostore.agent.report import Report
 from cryostore.agent.source.patterns import Patterns
 from cryostore.agent.source.selection import EXCLUDED, Selection
@@ -120,7 +120,7 @@ def ignored_by_git(place, lines):
 
 def all_paths(place, select=None):
     found = []
-    options = Options(root=os.fsencode(place / "tree"), vault="", resource="", select=select)
+    options = BackupOptions(root=os.fsencode(place / "tree"), vault="", resource="", select=select)
     dry_run(options, Report(), found.append)
     return sorted(found)
 

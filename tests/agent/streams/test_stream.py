@@ -93,9 +93,9 @@ def test_what_a_command_writes(runs):
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("print('x' * 9_000_000); raise SystemExit(3)", "ended with exit code 3"),
+        ("print('x' * 9_000_000); raise SystemExit(3)", "exited with code 3"),
         ("import os; print('x', flush=True); os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
-        ("raise SystemExit(143)", r"ended with exit code 143 \(SIGTERM\)"),
+        ("raise SystemExit(143)", r"exited with code 143 \(SIGTERM\)"),
     ],
 )
 def test_a_command_that_fails_makes_no_recovery_point(runs, code, said):
@@ -117,7 +117,7 @@ def test_a_command_that_does_not_exist(local_runs):
 def test_any_part_of_a_pipe_may_fail():
     if in_shell("")[0] == "/bin/sh":
         pytest.skip("there is no bash, which alone can tell")
-    with pytest.raises(SourceError, match="exit code 1"), running(in_shell("false | cat")) as fd:
+    with pytest.raises(SourceError, match="exited with code 1"), running(in_shell("false | cat")) as fd:
         assert os.read(fd, 1) == b""
 
 
@@ -174,7 +174,7 @@ def test_an_interrupt_of_the_commit_says_that_it_may_be_made(local_runs, is_made
 
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"a\0b"])
 def test_a_name_that_is_none(local_runs, name):
-    with pytest.raises(ConfigurationError, match="no name for a file"):
+    with pytest.raises(ConfigurationError, match="not a valid file name"):
         streams(local_runs).options(name)
 
 

@@ -193,7 +193,7 @@ def test_a_passphrase_alone_opens_backups_that_have_a_key_under_it(cryo, folder,
     (folder / "passphrase").write_text("correct horse battery staple\n")
     monkeypatch.setenv("CRYO_KEY_PASSPHRASE_FILE", str(folder / "passphrase"))
     code, _, error = cryo("backup", folder / "source", "--resource", "r", *place, "--key", "@passphrase")
-    assert (code, "begins no archive" in error) == (2, True)
+    assert (code, "the first backup needs a key file" in error) == (2, True)
     cryo("backup", folder / "source", "--resource", "r", *place, "--key", folder / "key")
     first = cryo("points", *place)[1].split()[0]
     assert cryo("ls", "latest", *place, "--key", "@passphrase")[0] == 2

@@ -1,4 +1,9 @@
-"""A backup job of the agent: opened or taken over, given up or committed."""
+"""Backup job of the agent: started or resumed, then committed or given up.
+
+Also decides whether the incremental base of a job can be used. If the store has lost bytes of content objects, the
+files in them are read and sent again, which also repairs the older recovery points as far as the bytes are still the
+same. If anything else of the base is damaged, the job starts without a base.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,18 @@ from contextlib import contextmanager, suppress
 
 from msgspec import structs
 
+from cryostore.agent.archive.disk_image import SEGMENT_PREFIX
 from cryostore.agent.archive.recovery_points import ROLE_ARN
-from cryostore.agent.backup.damaged_base import check_secrecy, is_unreadable
-from cryostore.agent.backup.unfinished import Unfinished
-from cryostore.agent.encryption.keyed_call import KeyedCall
+from cryostore.agent.backup.resume_note import ResumeNote
+from cryostore.agent.encryption.key_objects import is_sealed_archive
+from cryostore.agent.encryption.keyed_call import KeyedCall, key_of
 from cryostore.agent.errors import SourceError
-from cryostore.agent.header import FILESET
+from cryostore.agent.header import CONTENT_PREFIX, FILESET
 from cryostore.agent.upload.heartbeat import heartbeat_option_seconds
 from cryostore.client import pages
 from cryostore.core import interrupts
 from cryostore.core.digest import Checksum
-from cryostore.core.errors import CryostoreError
+from cryostore.core.errors import CryostoreError, KeyUnavailableError
 from cryostore.model.errors import (
     ModelError,
     ResourceNotFoundException,
@@ -37,12 +43,12 @@ from cryostore.model.objects import DeleteObject
 from cryostore.model.operation import Call
 
 MESSAGE_CHARACTERS_MAX = 2000
-MAY_BE_MADE = "the recovery point may have been made all the same; `cryo points` shows whether"
+MAY_BE_MADE = "the recovery point may exist nevertheless: check with `cryo points`"
 
 
 @contextmanager
 def committing() -> Iterator[None]:
-    """Around a commit and what follows on it: a Ctrl-C here does not mean that there is no recovery point."""
+    """Add to a Ctrl-C, during a commit and the work after it, the note that the recovery point may exist."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
@@ -51,26 +57,35 @@ def committing() -> Iterator[None]:
 
 
 class BackupJob:
-    """An open backup job with its base. Whoever opened one ends it, with `commit` or `give_up`.
+    """An open backup job with its base. The code that opens one must end it, with `commit` or `give_up`.
 
-    `damaged` are the objects of the base that the store has lost bytes of, and `damaged_count` is their number, or that
-    of a base that could not be used for that reason.
+    `damaged` are the objects of the base that the store has lost bytes of. `damaged_count` is their number, or that of
+    a base that could not be used for this reason.
     """
 
-    def __init__(self, call: Call, resource: str, base: GetIncrementalBaseBackupOutput, *, without: int = 0) -> None:
+    def __init__(
+        self, call: Call, resource: str, base: GetIncrementalBaseBackupOutput, *, unusable_damaged_count: int = 0
+    ) -> None:
         self._call = call
         self._resource = resource
         self.job_id = base.backup_job_id
         self.base = base
         self.damaged = frozenset(base.damaged_objects or ())
-        self.damaged_count = without or len(self.damaged)
+        self.damaged_count = unusable_damaged_count or len(self.damaged)
+
+    @property
+    def damaged_numbers(self) -> frozenset[int]:
+        """Return the numbers of the damaged content objects."""
+        numbers = [name.removeprefix(CONTENT_PREFIX) for name in self.damaged if name.startswith(CONTENT_PREFIX)]
+        return frozenset(int(number) for number in numbers if number.isascii() and number.isdigit())
 
     def commit(
         self, objects: dict[str, bytes], restore_metadata: dict[str, str], issue_count: int
     ) -> CommitBackupJobOutput:
-        """Make what was written a recovery point.
+        """Turn the written objects into a recovery point.
 
-        `objects` are the checksums of all objects it must have. Raises IllegalArgumentException if it has others.
+        `objects` are the checksums of all objects that it must have, by name. Raises IllegalArgumentException if the
+        job has any others.
         """
         whole = hashlib.sha256()
         for name in sorted(objects, key=str.encode):
@@ -85,15 +100,15 @@ class BackupJob:
             restore_metadata=restore_metadata,
             discard_open_uploads=True,
         )
-        interrupts.check()  # the last moment at which it is sure that there will be none
+        interrupts.check()  # the last moment at which an interrupt is sure to leave no recovery point
         with committing():
             return self._call.call(operation)
 
     def give_up(self, error: BaseException) -> bool:
-        """End the job without a recovery point, for this reason; tells whether the store could still be told."""
+        """End the job without a recovery point because of `error`. Return whether the store confirmed that."""
         reason = _reason(error)
         if isinstance(self._call, KeyedCall):
-            reason = "failed"  # it may name a path
+            reason = "failed"  # the reason may name a path
         message = "".join(character for character in reason if character.isprintable())[:MESSAGE_CHARACTERS_MAX]
         try:
             self._call.call(
@@ -119,24 +134,24 @@ def open_job(
     vault: str,
     resource: str,
     tags: dict[str, str],
-    unfinished: Unfinished | None = None,
+    note: ResumeNote | None = None,
     kind: str = FILESET,
     *,
     wait_seconds: float = 0.0,
 ) -> BackupJob:
-    """The job of a killed run if it can be gone on with, else a new one. Without a base, if that cannot be read.
+    """Resume the job of a killed run if possible, otherwise start a new one; without a base if that is unreadable.
 
-    `wait_seconds` is how long the run waits for a server that is away: its job stays its own for that time.
+    `wait_seconds` is how long the run waits for a server that is away: the store keeps its job open for that time.
 
-    Raises what the store raises, ServiceUnavailableException while another job of the resource is running, and
-    KeyUnavailableError if a base that cannot be read was sealed and this run would not seal, or the other way round.
+    Raises the errors of the store; ServiceUnavailableException while another job of the resource is running;
+    KeyUnavailableError if the base is unreadable and either only the base or only this run is encrypted.
     """
-    if unfinished is not None and (job_id := unfinished.job_id()):
-        if (job := _taken_over(call, resource, job_id)) is not None:
+    if note is not None and (job_id := note.job_id()):
+        if (job := _resumed(call, resource, job_id)) is not None:
             return job
         with suppress(ModelError):
             call.call(StopBackupJob(backup_job_id=job_id))
-        unfinished.end()
+        note.clear()
     start = StartBackupJob(
         backup_vault_name=vault,
         resource_arn=resource_arn(resource, kind),
@@ -144,28 +159,29 @@ def open_job(
         recovery_point_tags=tags or None,
         backup_options={"HeartbeatSeconds": str(heartbeat_option_seconds(wait_seconds))},
     )
-    base = _begun(call, start, unfinished)
-    if not is_unreadable(base):
+    base = _started(call, start, note)
+    if not _is_unreadable(base):
         return BackupJob(call, resource, base)
     try:
-        check_secrecy(call, base)
+        _check_same_encryption(call, base)
     finally:
         with suppress(ModelError):
             call.call(StopBackupJob(backup_job_id=base.backup_job_id))
     start = structs.replace(start, backup_options=(start.backup_options or {}) | {"IncrementalBase": "none"})
-    return BackupJob(call, resource, _begun(call, start, unfinished), without=base.damaged_object_count or 0)
+    new_base = _started(call, start, note)
+    return BackupJob(call, resource, new_base, unusable_damaged_count=base.damaged_object_count or 0)
 
 
 def resource_arn(name: str, kind: str = FILESET) -> str:
-    """The ARN of a resource of this name: a file tree, a stream or a disk."""
+    """Return the ARN of a resource of this name: a file tree, a stream or a disk."""
     return f"arn:aws:cryo:::{kind}:{name}"
 
 
-def _begun(call: Call, start: StartBackupJob, unfinished: Unfinished | None) -> GetIncrementalBaseBackupOutput:
-    """Begin a job, note it, and learn its base."""
+def _started(call: Call, start: StartBackupJob, note: ResumeNote | None) -> GetIncrementalBaseBackupOutput:
+    """Start a job, record it in the note, and return its base."""
     job_id = call.call(start).backup_job_id or ""
-    if unfinished is not None:
-        unfinished.begin(job_id)
+    if note is not None:
+        note.save(job_id)
     try:
         return call.call(GetIncrementalBaseBackup(backup_job_id=job_id))
     except ThrottlingException as error:
@@ -173,30 +189,59 @@ def _begun(call: Call, start: StartBackupJob, unfinished: Unfinished | None) -> 
             call.call(StopBackupJob(backup_job_id=job_id))
         raise ServiceUnavailableException(
             f"another backup of this resource is running: {error.message}",
-            hint="wait for it; if its agent is dead, a later run takes its place: 3 minutes and its --wait (together 8"
-            " minutes by default) after its last request",
+            hint="wait for it; if its agent is dead, a later run replaces it 3 minutes plus the --wait of the dead run"
+            " (8 minutes by default) after its last request",
         ) from error
 
 
-def drop_objects(call: Call, job_id: str, names: Iterable[str]) -> None:
-    """Take objects of the base out of a job. One that is gone already is one whose answer was lost the first time."""
-    for name in names:
-        with suppress(ResourceNotFoundException):
-            call.call(DeleteObject(backup_job_id=job_id, object_name=name))
-
-
-def _taken_over(call: Call, resource: str, job_id: str) -> BackupJob | None:
-    """An unfinished job, if it is still open and nothing of its view differs from its base."""
+def _resumed(call: Call, resource: str, job_id: str) -> BackupJob | None:
+    """Return an unfinished job if it is still open and its view does not differ from its base."""
     try:
         base = call.call(GetIncrementalBaseBackup(backup_job_id=job_id))
         view = summaries(call, job_id)
         old = summaries(call, base.storage_job_id) if base.storage_job_id else {}
     except ModelError:
         return None
-    return BackupJob(call, resource, base) if view == old and not is_unreadable(base) else None
+    return BackupJob(call, resource, base) if view == old and not _is_unreadable(base) else None
+
+
+def _is_unreadable(base: GetIncrementalBaseBackupOutput) -> bool:
+    """Return whether more than content is damaged: then the base tells nothing."""
+    names = base.damaged_objects or []
+    only_content = all(name.startswith((CONTENT_PREFIX, SEGMENT_PREFIX)) for name in names)
+    return not only_content or len(names) < (base.damaged_object_count or 0)
+
+
+def _check_same_encryption(call: Call, base: GetIncrementalBaseBackupOutput) -> None:
+    """Raise KeyUnavailableError if the base is sealed and the run has no key, or the other way round.
+
+    Otherwise a run without the base would send in the clear the data that its owner had encrypted.
+    """
+    is_sealed = is_sealed_archive([each.name for each in pages.objects(call, base.storage_job_id or "")])
+    has_key = key_of(call) is not None
+    if is_sealed and not has_key:
+        raise KeyUnavailableError(
+            "the last backup of this resource is encrypted, and this run has no key",
+            hint="give the key with --key FILE, or give another --resource",
+        )
+    if has_key and not is_sealed:
+        raise KeyUnavailableError(
+            "the last backup of this resource is not encrypted, and this run has a key",
+            hint="leave out --key, or give another --resource",
+        )
+
+
+def drop_objects(call: Call, job_id: str, names: Iterable[str]) -> None:
+    """Remove objects of the base from a job. Ignores missing ones: the answer to the first request may have been lost.
+
+    May be repeated.
+    """
+    for name in names:
+        with suppress(ResourceNotFoundException):
+            call.call(DeleteObject(backup_job_id=job_id, object_name=name))
 
 
 def summaries(call: Call, storage_job_id: str) -> dict[str, bytes]:
-    """The checksum of each object that a storage job sees."""
+    """Return the checksum of each object that a storage job sees, by name."""
     listed = pages.objects(call, storage_job_id)
     return {each.name: Checksum.parse(each.object_checksum).digest for each in listed}

@@ -1,7 +1,7 @@
-"""Who may open the archives of a resource: recipients listed, added and removed, keys rotated.
+"""Key changes of a resource: adds and removes recipients of its archives, and rotates its archive key.
 
-A recovery point never changes; a new one is made that inherits all data of the newest and has other key objects. What
-older ones need is wrapped in the newest as well, so that whoever opens that opens them, too.
+Recovery points never change. A change makes a new recovery point that inherits all data of the newest one and has other
+key objects. The newest one also holds the keys of the older ones: a key that opens the newest opens all of them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.archive.recovery_points import RecoveryPoint
-from cryostore.agent.backup.catalog_writer import CatalogWriter
+from cryostore.agent.backup.encryption_policy import SealedPolicy
 from cryostore.agent.backup.job import BackupJob, drop_objects, open_job
-from cryostore.agent.backup.policy import Sealed
+from cryostore.agent.backup.listing_writer import ListingWriter
 from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.encryption.archive_key import ArchiveKey
 from cryostore.agent.encryption.key_objects import is_key_name, key_object_name, lock_name, wrap
@@ -32,16 +32,16 @@ from cryostore.model.operation import Call
 
 @dataclass(slots=True)
 class Access:
-    """Who an archive is sealed for, and its keys; the first of `keys` seals what comes. `locks` are key files."""
+    """The recipients of an archive and its keys. The first of `keys` seals new data; `locks` are key files by name."""
 
     keys: list[ArchiveKey]
     recipients: dict[str, Recipient]
     locks: dict[str, bytes] = field(default_factory=dict)
     whole: dict[str, AgentKey] = field(default_factory=dict)
-    """Recipients whose whole key is here: what is wrapped for them carries their tag."""
+    """Recipients whose whole key is at hand: keys wrapped for them carry their tag."""
 
     def add(self, key: PublicKey, name: str, lock: bytes = b"") -> None:
-        """Let a key open everything; `lock` is its file under a passphrase, to lie with the archive."""
+        """Add a recipient. `lock` is its key file under a passphrase, to be stored with the archive."""
         self.recipients[key.fingerprint] = Recipient(key.public, name)
         if isinstance(key, AgentKey):
             self.whole[key.fingerprint] = key
@@ -49,35 +49,38 @@ class Access:
             self.locks[lock_name(key)] = lock
 
     def remove(self, fingerprint: str) -> None:
-        """Seal what comes under a new key that this one cannot open. Raises ConfigurationError."""
+        """Remove a recipient and rotate the key, so that it cannot open new data. Raises ConfigurationError.
+
+        `fingerprint` may be the beginning of one.
+        """
         found = [each for each in self.recipients if each.startswith(fingerprint)] if fingerprint else []
         if len(found) != 1:
             raise ConfigurationError(
-                f"{fingerprint!a} is no key of this archive", hint="`cryo agent-key list` shows them"
+                f"{fingerprint!a} is not a key of this archive", hint="`cryo agent-key list` shows its keys"
             )
         if len(self.recipients) == 1:
-            raise ConfigurationError("this is the only key of the archive", hint="add another one first")
+            raise ConfigurationError("this is the only key of the archive", hint="add another key first")
         del self.recipients[found[0]]
         self.rotate()
 
     def rotate(self) -> None:
-        """Seal what comes under a new key. Pieces are known as before, so that nothing is sent again."""
+        """Seal new data under a new key. The ids of pieces stay the same, so nothing is sent again."""
         self.keys.insert(0, ArchiveKey.generate(self.keys[0].id_secret))
 
 
 def access_of(sealing: SealedArchive | None) -> Access:
-    """Who an archive is sealed for. Raises ConfigurationError if it is not sealed."""
+    """Return the recipients and keys of an archive. Raises ConfigurationError if it is not encrypted."""
     if sealing is None:
-        raise ConfigurationError("this backup is not encrypted", hint="back up with --key once")
+        raise ConfigurationError("this backup is not encrypted", hint="make a backup with --key first")
     keys = [sealing.active, *(key for key in sealing.keys.values() if key is not sealing.active)]
     return Access(keys, {PublicKey(each.public).fingerprint: each for each in sealing.head.recipients})
 
 
-def change(call: Call, point: RecoveryPoint, apply: Callable[[Access], None], *, accept: bool = False) -> str:
-    """Make a recovery point of the same data with other access; answers its ARN. `point` is the newest of its resource.
+def change_access(call: Call, point: RecoveryPoint, apply: Callable[[Access], None], *, accept: bool = False) -> str:
+    """Make a recovery point of the same data with the access that `apply` changes. Return its ARN.
 
-    `accept` goes on with an archive that the key's holder has not begun. Raises KeyUnavailableError otherwise, and
-    ConfigurationError for what cannot be changed.
+    `point` is the newest one of its resource. `accept` continues an archive that the holder of this key did not start;
+    without it, such an archive raises KeyUnavailableError. Raises ConfigurationError if the change is not possible.
     """
     arn = (point.resource_arn or "").split(":", 6)
     job = open_job(call, point.backup_vault_name or "Default", arn[6], {}, None, arn[5])
@@ -98,7 +101,7 @@ def change(call: Call, point: RecoveryPoint, apply: Callable[[Access], None], *,
 
 def _base_of(job: BackupJob) -> str:
     if not job.base.storage_job_id:
-        hint = "make another one, then try again"
+        hint = "make another backup, then try again"
         raise ConfigurationError("the newest backup is damaged in the store", hint=hint)
     return job.base.storage_job_id
 
@@ -106,27 +109,27 @@ def _base_of(job: BackupJob) -> str:
 def _check_owned(archive: Archive) -> None:
     if archive.sealing and not archive.sealing.is_owned:
         raise KeyUnavailableError(
-            "nothing proves that this key's holder began this archive",
-            hint="`cryo agent-key accept` trusts it, if you know it for the right one",
+            "nothing proves that the holder of this key started this archive",
+            hint="if you know that it is genuine, `cryo agent-key accept` trusts it",
         )
 
 
 def _commit(call: Call, job: BackupJob, archive: Archive, access: Access, resource: str, *, accept: bool) -> str:
     pairs = [(PublicKey(each.public), each.name) for each in access.recipients.values()]
-    secrecy = Sealed(access.keys[0], resource, pairs)
+    policy = SealedPolicy(access.keys[0], resource, pairs)
     old = archive.object_checksums()
     found = {name: digest for name, digest in old.items() if not is_key_name(name)}
-    upload = secrecy.upload(call, job.job_id, CATALOG)
+    upload = policy.upload(call, job.job_id, CATALOG)
     with closing(Uploader(call, DigestTable(DIGEST_BYTES))) as uploader:
-        writer = CatalogWriter(call, uploader, upload, archive)
-        writer.renew()
+        writer = ListingWriter(call, uploader, upload, archive)
+        writer.copy_base()
         uploader.flush()
         upload.complete(archive.header_bytes)
     found[CATALOG] = upload.summary()
     found |= _store_keys(call, job.job_id, old, access, [each for each, _ in pairs], accept=accept)
     drop_objects(call, job.job_id, sorted(old.keys() - found.keys()))
     facts = {"kind": archive.header.kind, "catalogObject": CATALOG}
-    return job.commit(found, secrecy.restore_metadata(facts), 0).recovery_point_arn or ""
+    return job.commit(found, policy.restore_metadata(facts), 0).recovery_point_arn or ""
 
 
 def _store_keys(

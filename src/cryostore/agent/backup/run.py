@@ -1,4 +1,4 @@
-"""A run of `cryo backup` over a file tree: open a job, walk and write, commit."""
+"""Backup run over a file tree: opens a job, walks the tree, writes the archive and commits it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.backup.archive_writer import TICK_NS, ArchiveWriter
-from cryostore.agent.backup.choose_policy import remembered_base, secrecy_for
-from cryostore.agent.backup.damaged_base import content_numbers
+from cryostore.agent.backup.encryption_policy import choose_policy
 from cryostore.agent.backup.job import committing, open_job
-from cryostore.agent.backup.unfinished import Unfinished
+from cryostore.agent.backup.resume_note import ResumeNote
+from cryostore.agent.backup.write_only_base import open_write_only_base
 from cryostore.agent.entry import Row
 from cryostore.agent.errors import SourceError
 from cryostore.agent.header import CATALOG
@@ -27,8 +27,8 @@ from cryostore.model.operation import Call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What to back up, and how it is called. `only` are paths below the root; the others are not looked at."""
+class BackupOptions:
+    """Source and destination of a backup run. `only` are the paths below the root to back up; None means all."""
 
     root: bytes
     only: frozenset[bytes] | None = None
@@ -39,7 +39,7 @@ class Options:
     without_caches: bool = False
     one_file_system: bool = False
     stores: frozenset[bytes] = frozenset()
-    """Paths below the root where a backup is not to read what it writes."""
+    """Paths of stores below the root: a backup must not read the data that it writes."""
     tags: dict[str, str] = field(default_factory=dict)
     dry_run: bool = False
     wait_seconds: float = 0.0
@@ -47,43 +47,43 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """The recovery point that was made; none of a dry run. `same` means that it has the objects of its base."""
+class BackupResult:
+    """The recovery point of a run; None for a dry run. `same` means that it has exactly the objects of its base."""
 
     recovery_point_arn: str | None
     base_arn: str | None
     same: bool
 
 
-def backup(
+def backup_tree(
     call: Call,
-    options: Options,
+    options: BackupOptions,
     report: Report,
     *,
-    unfinished: Unfinished | None = None,
+    note: ResumeNote | None = None,
     now: Clock = wall_clock,
     before_read: Callable[[bytes], None] | None = None,
-) -> Outcome:
-    """Back a tree up and count in `report`.
+) -> BackupResult:
+    """Back up a tree and count in `report`.
 
-    Raises SourceError if the root itself cannot be read, and whatever the store raises: then there is no recovery
-    point. Everything else that goes wrong is an issue of the report. A run that is killed can be gone on with if the
-    next one gets the same `unfinished`. `before_read` is for tests.
+    Raises SourceError if the root itself cannot be read, and the errors of the store: then there is no recovery point.
+    Any other failure is an issue of the report. The next run with the same `note` resumes a run that was killed.
+    `before_read` is for tests.
     """
     if options.dry_run:
         return dry_run(options, report)
     began_ns = now() * 1_000_000
     walk = _walk(options, report)
-    job = open_job(call, options.vault, options.resource, options.tags, unfinished, wait_seconds=options.wait_seconds)
+    job = open_job(call, options.vault, options.resource, options.tags, note, wait_seconds=options.wait_seconds)
     report.damaged_objects = job.damaged_count
     try:
         with ExitStack() as stack:
             archive = None
-            remembered = remembered_base(call, job, options.vault, options.resource)
-            if job.base.storage_job_id and remembered is None:
+            write_only = open_write_only_base(call, job, options.vault, options.resource)
+            if job.base.storage_job_id and write_only is None:
                 archive = stack.enter_context(closing(Archive(call, job.base.storage_job_id)))
-                report.total_bytes = archive.header.file_bytes  # about as many as last time
-            secrecy = secrecy_for(call, options.resource, archive or remembered, job.job_id)
+                report.total_bytes = archive.header.file_bytes  # an estimate for the progress bar
+            policy = choose_policy(call, options.resource, archive or write_only, job.job_id)
             writer = stack.enter_context(
                 closing(
                     ArchiveWriter(
@@ -93,37 +93,40 @@ def backup(
                         options.only,
                         archive,
                         report,
-                        secrecy=secrecy,
-                        remembered=remembered,
-                        damaged=content_numbers(job.damaged),
+                        policy=policy,
+                        write_only=write_only,
+                        damaged=job.damaged_numbers,
                         trusted_before_ns=began_ns - TICK_NS,
                         before_read=before_read,
                     )
                 )
             )
             stack.enter_context(heartbeat(call, job.job_id))
-            objects = _write(walk, _noting_emptiness(walk, options, report), writer)
+            objects = _write_archive(walk, _check_not_empty(walk, options, report), writer)
             same = archive is not None and archive.object_checksums() == objects
-        committed = job.commit(objects, secrecy.restore_metadata(_restore_metadata(options)), report.issue_count)
+        committed = job.commit(objects, policy.restore_metadata(_restore_metadata(options)), report.issue_count)
     except BaseException as error:
         ended = job.give_up(error)
-        if ended and unfinished is not None:  # else the job is open, and stays noted: the next run goes on with it
-            unfinished.end()
+        if ended and note is not None:  # otherwise the job is still open, and the next run resumes it
+            note.clear()
         raise
     with committing():
-        if unfinished is not None:
-            unfinished.end()
-        if remembered is not None:
+        if note is not None:
+            note.clear()
+        if write_only is not None:
             try:
-                remembered.save(committed.recovery_point_arn or "", writer.objects)
-            except StorageUnavailableError as error:  # there is a recovery point: the run has not failed
+                write_only.save(committed.recovery_point_arn or "", writer.objects)
+            except StorageUnavailableError as error:  # the run has not failed: there is a recovery point
                 report.issue(b"", f"{error.message}: {error.hint}")
-    return Outcome(committed.recovery_point_arn, job.base.base_recovery_point_arn, same)
+    return BackupResult(committed.recovery_point_arn, job.base.base_recovery_point_arn, same)
 
 
-def dry_run(options: Options, report: Report, on_entry: Callable[[bytes], None] | None = None) -> Outcome:
-    """Count what would be backed up, and tell the path of each entry. Needs no store. Raises as `backup`."""
-    for directory in _noting_emptiness(_walk(options, report), options, report):
+def dry_run(options: BackupOptions, report: Report, on_entry: Callable[[bytes], None] | None = None) -> BackupResult:
+    """Count the files that a backup would read, and pass the path of each entry to `on_entry`. Needs no store.
+
+    Raises SourceError if the root itself cannot be read.
+    """
+    for directory in _check_not_empty(_walk(options, report), options, report):
         report.directories += 1
         report.entries += len(directory.names)
         for name, row in zip(directory.names, map(Row.unpack, directory.rows), strict=True):
@@ -132,10 +135,10 @@ def dry_run(options: Options, report: Report, on_entry: Callable[[bytes], None] 
             if stat.S_ISREG(row.mode):
                 report.files += 1
                 report.file_bytes += row.size
-    return Outcome(None, None, same=False)
+    return BackupResult(None, None, same=False)
 
 
-def _walk(options: Options, report: Report) -> Walk:
+def _walk(options: BackupOptions, report: Report) -> Walk:
     def on_problem(problem: SourceError) -> None:
         report.issue(problem.path, problem.reason)
 
@@ -155,19 +158,21 @@ def _walk(options: Options, report: Report) -> Walk:
     )
 
 
-def _noting_emptiness(walk: Walk, options: Options, report: Report) -> Iterator[Directory]:
-    """The directories of the walk; at its end it is an issue if all that the PATHs hold was left out."""
+def _check_not_empty(walk: Walk, options: BackupOptions, report: Report) -> Iterator[Directory]:
+    """Yield the directories of the walk; at its end, report an issue if everything in the PATHs was excluded."""
     is_empty = True
     for directory in walk:
         is_empty = is_empty and not _has_content(directory, options.only)
         yield directory
     if is_empty and report.skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.skipped.items()))
-        report.issue(b"", f"the recovery point is empty, the source is not: everything in it is left out ({reasons})")
+        report.issue(
+            b"", f"the recovery point is empty although the source is not: everything was excluded ({reasons})"
+        )
 
 
 def _has_content(directory: Directory, only: frozenset[bytes] | None) -> bool:
-    """Whether something of a PATH is in this directory, beside the PATHs that are folders and those above them."""
+    """Return whether this directory has an entry inside a PATH, not just PATHs that are folders and their parents."""
     if only is None or _is_below(directory.path, only):
         return bool(directory.names)
     return any(
@@ -182,14 +187,14 @@ def _is_below(path: bytes, only: frozenset[bytes]) -> bool:
     return path in only
 
 
-def _write(walk: Walk, directories: Iterator[Directory], writer: ArchiveWriter) -> dict[str, bytes]:
-    writer.root(walk)
+def _write_archive(walk: Walk, directories: Iterator[Directory], writer: ArchiveWriter) -> dict[str, bytes]:
+    writer.add_root(walk)
     for directory in directories:
-        writer.directory(directory)
+        writer.add_directory(directory)
     return writer.finish()
 
 
-def _restore_metadata(options: Options) -> dict[str, str]:
+def _restore_metadata(options: BackupOptions) -> dict[str, str]:
     return {
         "kind": "fileset",
         "rootPaths": json.dumps([os.fsdecode(options.root).encode("utf-8", "replace").decode()]),

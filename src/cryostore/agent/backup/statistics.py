@@ -1,4 +1,4 @@
-"""What is in the blocks of an archive, counted as they are written, a block at a time."""
+"""Archive statistics, collected block by block while the archive is written."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _ROW_WORDS = ROW.size // 4
 _CONTENT_WORDS = CONTENT.size // 4
 
 
-class Census:
-    """Entries, files and their bytes, whose they are, and how many bytes lie in which content object."""
+class ArchiveStatistics:
+    """Numbers of entries, files and bytes, owners, and the live bytes of each content object."""
 
     def __init__(self) -> None:
         self.entries = 0
         self.files = 0
         self.file_bytes = 0
         self.live_bytes: Counter[int] = Counter()
-        """By content object. What several files share counts for each: this tells no more than whether it is much."""
+        """By content object. Bytes shared by several files count once for each, so this is only an estimate."""
         self.ends: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
-        """By content object, for each chunk that files begin in: how many bytes from its beginning on they need."""
+        """By content object and chunk index: how many bytes, from the start of the chunk, the files in it need."""
         self.unplaced: set[int] = set()
-        """Content objects of which `ends` does not tell all."""
+        """Content objects for which `ends` is incomplete."""
         self.users: set[int] = set()
         self.groups: set[int] = set()
 
     def add(self, rows: bytes, contents: bytes) -> int:
-        """Count a block; answers how many files are in it."""
+        """Count the entries of a block. Return the number of files in it."""
         places = memoryview(contents).cast("I")
         numbers = places[::_CONTENT_WORDS]
         begins = zip(numbers, places[1::_CONTENT_WORDS], places[2::_CONTENT_WORDS], strict=True)
@@ -59,7 +59,7 @@ class Census:
         return files
 
     def _lengthen(self, number: int, chunk: int) -> bool:
-        """Make room for a chunk; false if no object has so many."""
+        """Make room for a chunk. Return False if the index is higher than that of any chunk."""
         if chunk >= CHUNKS_MAX:
             self.unplaced.add(number)
             return False

@@ -1,4 +1,4 @@
-"""A command whose output is backed up. What it says on stderr goes where ours goes."""
+"""Command whose standard output is backed up. Its stderr is that of this process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SHELL = "/bin/sh"
 
 
 def in_shell(text: str) -> list[str]:
-    """The arguments that run a line of shell.
+    """Return the arguments that run a line of shell.
 
-    With bash if there is one, which can tell that any part of a pipe has failed, not only its last.
+    Uses bash if it is installed, because its `pipefail` reports a failure in any part of a pipe, not only in the last.
     """
     bash = shutil.which("bash")
     return [bash, "-o", "pipefail", "-c", text] if bash else [SHELL, "-c", text]
@@ -28,10 +28,10 @@ def in_shell(text: str) -> list[str]:
 
 @contextmanager
 def running(arguments: Sequence[str]) -> Iterator[int]:
-    """The descriptor of a command's output, which must be read to its end.
+    """Run a command and yield the descriptor of its output, which must be read to its end.
 
-    Raises SourceError if the command cannot be started, and at the end of the context if it failed or was killed. If
-    the context ends with an error, the command is ended.
+    Raises SourceError if the command cannot be started and, at the end of the context, if it failed or was killed. If
+    the context ends with an error, the command is stopped.
     """
     name = os.fsencode(shlex.join(arguments))
     try:
@@ -50,7 +50,7 @@ def running(arguments: Sequence[str]) -> Iterator[int]:
         _stop(process)
         raise
     if code:
-        raise SourceError(name, f"{_ending(code)}: no recovery point is made")
+        raise SourceError(name, f"{_exit_text(code)}: no recovery point is made")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -62,8 +62,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _ending(code: int) -> str:
-    """How a command ended, in words. A shell says by a code above 128 that a signal ended what it ran."""
+def _exit_text(code: int) -> str:
+    """Describe how a command ended. A shell exits with a code above 128 if a signal killed its command."""
     number = -code if code < 0 else code - 128
     try:
         name = signal.Signals(number).name
@@ -71,4 +71,4 @@ def _ending(code: int) -> str:
         name = ""
     if code < 0:
         return f"was killed by {name or f'signal {number}'}"
-    return f"ended with exit code {code}" + (f" ({name})" if name else "")
+    return f"exited with code {code}" + (f" ({name})" if name else "")

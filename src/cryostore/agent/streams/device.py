@@ -1,35 +1,31 @@
-"""A run of `cryo backup` over a block device or a disk image: all of it is read, what differs from the base is sent.
+"""Backup run over a block device or a disk image: reads all of it and sends the blocks that differ from the base.
 
-Blocks of zeros and holes have no chunk; segments that have not changed stay as the base has them. A block that cannot
-be read is read again sector by sector: what is still missing is zeros, and an issue of the report.
+Blocks of zeros and holes have no chunk. Segments that have not changed are inherited from the base. Unreadable sectors
+are stored as zeros and are issues of the report.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import stat
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cryostore.agent.archive.disk_image import SEGMENT_PREFIX, segment_chunks, segment_name, segment_number
 from cryostore.agent.archive.reader import digest_of
-from cryostore.agent.backup.run import Outcome
-from cryostore.agent.backup.unfinished import Unfinished
-from cryostore.agent.errors import SourceError, shown
+from cryostore.agent.backup.resume_note import ResumeNote
+from cryostore.agent.backup.run import BackupResult
+from cryostore.agent.errors import shown
 from cryostore.agent.header import DiskLayout
 from cryostore.agent.report import Report
-from cryostore.agent.streams.single_file import Options, SingleFileWriter, opened_writer
+from cryostore.agent.streams.disk_reader import DiskReader, PositionalRead, opened_disk
+from cryostore.agent.streams.single_file import SingleFileOptions, SingleFileWriter, opened_writer
 from cryostore.agent.upload.object_upload import ObjectUpload, SegmentUpload
 from cryostore.agent.upload.sealed_upload import SealedSegment
 from cryostore.core.digest import Buffer, sha256
 from cryostore.core.limits import MIB
-from cryostore.core.memory import unfilled
 from cryostore.core.threads import Threads, result
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.chunks import Chunk, LinkChunks, LinkedChunk
@@ -37,48 +33,41 @@ from cryostore.model.operation import Call
 
 BLOCK_BYTES = 1 * MIB
 SEGMENT_BYTES = 1024 * MIB
-SECTOR_BYTES = 512
 THREADS = 4
 BLOCKS_AHEAD = 8
 LINKS_MAX = 1000
 UNREAD_MAX = 1000
 ZEROS = bytes(BLOCK_BYTES)
-BAD = (errno.EIO, errno.ENODATA, errno.EILSEQ, errno.EREMOTEIO)
-"""What a disk says of a place that it cannot read. Anything else is a failure of the whole disk."""
-
-PositionalRead = Callable[[int, list[memoryview], int], int]
-"""As os.preadv."""
 
 
 def backup_device(
     call: Call,
-    options: Options,
+    options: SingleFileOptions,
     path: bytes,
     report: Report,
     *,
-    unfinished: Unfinished | None = None,
+    note: ResumeNote | None = None,
     now: Clock = wall_clock,
     segment_bytes: int = SEGMENT_BYTES,
     preadv: PositionalRead = os.preadv,
-) -> Outcome:
-    """Back a disk up and count in `report`.
+) -> BackupResult:
+    """Back up a disk and count in `report`.
 
-    Raises SourceError if it cannot be opened or fails as a whole, and whatever the store raises: then there is no
+    Raises SourceError if the disk cannot be opened or fails as a whole, and the errors of the store: then there is no
     recovery point. `segment_bytes` and `preadv` are for tests.
     """
     report.current = options.name
-    with _opened(path) as fd:
-        size = _size(fd, path)
+    with opened_disk(path, preadv) as disk:
+        size = disk.size
         report.total_bytes = size
         report.entries = report.files = 1
-        disk = Disk(fd, path, size, preadv)
-        with opened_writer(call, options, unfinished) as writer, Threads(THREADS, "disk") as threads:
+        with opened_writer(call, options, note) as writer, Threads(THREADS, "disk") as threads:
             report.damaged_objects = writer.damaged_count
-            run = _Run(writer, disk, report, threads, segment_bytes)
-            found = run.go()
+            run = _DiskRun(writer, disk, report, threads, segment_bytes)
+            found = run.send_segments()
             report.sent_bytes = writer.uploader.bytes_sent
             numbers = sorted(map(segment_number, found))
-            layout = DiskLayout(size, BLOCK_BYTES, segment_bytes, disk.unread[:UNREAD_MAX], numbers, run.marks)
+            layout = DiskLayout(size, BLOCK_BYTES, segment_bytes, run.unread[:UNREAD_MAX], numbers, run.marks)
             metadata = {
                 "diskIds": json.dumps([shown(options.name)]),
                 "sizeBytes": str(size),
@@ -88,104 +77,19 @@ def backup_device(
             return writer.commit(found, size, now(), metadata, disk=layout, issue_count=report.issue_count)
 
 
-@contextmanager
-def _opened(path: bytes) -> Iterator[int]:
-    """The disk, open to be read. Its kind is checked before the open, which some kinds let wait, and after it."""
-    try:
-        _check_kind(os.stat(path), path)
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as error:
-        raise SourceError.of(path, error) from error
-    try:
-        _check_kind(os.fstat(fd), path)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _check_kind(status: os.stat_result, path: bytes) -> None:
-    if stat.S_ISFIFO(status.st_mode):
-        raise SourceError(path, "a FIFO is no disk; --stdin backs up a stream")
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISBLK(status.st_mode):
-        raise SourceError(path, "is neither a block device nor a file")
-
-
-def _size(fd: int, path: bytes) -> int:
-    try:
-        return os.lseek(fd, 0, os.SEEK_END)
-    except OSError as error:
-        raise SourceError.of(path, error) from error
-
-
-@dataclass(slots=True)
-class Disk:
-    """An open disk that is read block by block, by several threads."""
-
-    fd: int
-    path: bytes
-    size: int
-    preadv: PositionalRead
-    unread: list[tuple[int, int]] = field(default_factory=list)
-
-    def next_data(self, offset: int) -> int:
-        """The offset of the next byte that is not in a hole; the size, if there is none."""
-        try:
-            return min(os.lseek(self.fd, offset, os.SEEK_DATA), self.size)
-        except OSError as error:
-            return self.size if error.errno == errno.ENXIO else offset  # what knows no holes has none
-
-    def read(self, offset: int, length: int) -> tuple[bytearray, list[tuple[int, int]]]:
-        """A block, and the parts of it that cannot be read and are zeros. Raises SourceError."""
-        data = unfilled(length)
-        view = memoryview(data)
-        try:
-            self._fill(view, offset)
-        except OSError as error:
-            if error.errno not in BAD:
-                raise SourceError.of(self.path, error) from error
-            return data, list(self._read_sectors(view, offset))
-        return data, []
-
-    def _read_sectors(self, view: memoryview, offset: int) -> Iterator[tuple[int, int]]:
-        bad_from = -1
-        for at in range(0, len(view), SECTOR_BYTES):
-            part = view[at : at + SECTOR_BYTES]
-            try:
-                self._fill(part, offset + at)
-            except OSError as error:
-                if error.errno not in BAD:
-                    raise SourceError.of(self.path, error) from error
-                part[:] = bytes(len(part))
-                bad_from = at if bad_from < 0 else bad_from
-                continue
-            if bad_from >= 0:
-                yield offset + bad_from, at - bad_from
-                bad_from = -1
-        if bad_from >= 0:
-            yield offset + bad_from, len(view) - bad_from
-
-    def _fill(self, view: memoryview, offset: int) -> None:
-        while view:
-            got = self.preadv(self.fd, [view], offset)
-            if not got:  # it has become shorter
-                raise SourceError(self.path, "has become shorter while it was read")
-            view = view[got:]
-            offset += got
-
-
 class _Block(NamedTuple):
-    """A block that was read. None as data means zeros; no digest, that it was not compared."""
+    """A block that was read. `data` is None for zeros, and for a block that is the `same` as in the base."""
 
     data: Buffer | None
     same: bool
     unread: list[tuple[int, int]]
 
 
-class _Run:
-    """What one run holds while it goes over the disk."""
+class _DiskRun:
+    """One run over a disk. `marks` and `unread` are complete when `send_segments` returns."""
 
     def __init__(
-        self, writer: SingleFileWriter, disk: Disk, report: Report, threads: Threads, segment_bytes: int
+        self, writer: SingleFileWriter, disk: DiskReader, report: Report, threads: Threads, segment_bytes: int
     ) -> None:
         self._writer = writer
         self._disk = disk
@@ -193,22 +97,25 @@ class _Run:
         self._threads = threads
         self._segment_bytes = segment_bytes
         self._old = writer.base.object_checksums() if writer.base else {}
-        self._old_layout = self._comparable()
+        self._old_layout = self._comparable_layout()
         self.marks: dict[str, bytes] = {}
+        """Marks of the sealed segments, by name."""
+        self.unread: list[tuple[int, int]] = []
+        """Offset and length of each unreadable part of the disk."""
 
-    def _comparable(self) -> DiskLayout | None:
-        """The base's layout, if its blocks are those of this run."""
+    def _comparable_layout(self) -> DiskLayout | None:
+        """Return the layout of the base if its blocks and segments have the same sizes as those of this run."""
         layout = self._writer.base.header.disk if self._writer.base else None
         if not isinstance(layout, DiskLayout):
             return None
         return layout if (layout.block_bytes, layout.segment_bytes) == (BLOCK_BYTES, self._segment_bytes) else None
 
-    def go(self) -> dict[str, bytes]:
-        """Read all segments; answers the checksums of those that have any block."""
+    def send_segments(self) -> dict[str, bytes]:
+        """Read all segments and send the changed ones. Return the checksum of each that has any block, by name."""
         found: dict[str, bytes] = {}
         for number in range(-(-self._disk.size // self._segment_bytes)):
             name = segment_name(number)
-            result = self._segment(number)
+            result = self._send_segment(number)
             if isinstance(result, ObjectUpload):
                 self._writer.uploader.flush()
                 self._mark(name, result.mark())
@@ -229,16 +136,16 @@ class _Run:
         if mark:
             self.marks[name] = mark
 
-    def _segment(self, number: int) -> SegmentUpload | SealedSegment | bool:
-        """Read a segment. Answers its upload if it differs from the base's, else whether the base has it."""
+    def _send_segment(self, number: int) -> SegmentUpload | SealedSegment | bool:
+        """Read a segment. Return its upload if it differs from the base, otherwise whether the base has it."""
         old = self._old_blocks(number)
         left = dict(old)
-        upload = self._writer.secrecy.segment(self._writer.call, self._writer.job_id, segment_name(number))
+        upload = self._writer.policy.segment(self._writer.call, self._writer.job_id, segment_name(number))
         same: list[int] = []
         any_new = False
         for index, block in self._blocks(number, old):
             for offset, length in block.unread:
-                self._disk.unread.append((offset, length))
+                self.unread.append((offset, length))
                 self._report.issue(self._disk.path, f"{length} bytes at {offset} cannot be read: stored as zeros")
             if block.data is None and not block.same:
                 continue
@@ -251,7 +158,7 @@ class _Run:
         if not any_new and not left:
             return bool(old)
         if not any_new and not same:
-            return False  # all zeros now
+            return False  # the whole segment is zeros now
         self._link(upload, [(index, old[index]) for index in same])
         return upload
 
@@ -261,7 +168,7 @@ class _Run:
         return segment_chunks(self._writer.base, self._old_layout, number)
 
     def _blocks(self, number: int, old: dict[int, Chunk]) -> Iterator[tuple[int, _Block]]:
-        """The blocks of a segment in order, read and compared a few in advance. Those in holes are left out."""
+        """Yield index and block of a segment in order, read and compared a few blocks ahead. Leaves out holes."""
         start = number * self._segment_bytes
         end = min(start + self._segment_bytes, self._disk.size)
         under_way: deque[tuple[int, int, Future[_Block]]] = deque()
@@ -276,7 +183,9 @@ class _Run:
                     if at < end:
                         length = min(BLOCK_BYTES, end - at)
                         index = (at - start) // BLOCK_BYTES
-                        under_way.append((index, length, self._threads.submit(self._read, at, length, old.get(index))))
+                        under_way.append(
+                            (index, length, self._threads.submit(self._read_block, at, length, old.get(index)))
+                        )
                         at += length
                     continue
                 index, length, future = under_way.popleft()
@@ -290,7 +199,7 @@ class _Run:
     def _count(self, length: int) -> None:
         self._report.file_bytes += length
 
-    def _read(self, offset: int, length: int, old: Chunk | None) -> _Block:
+    def _read_block(self, offset: int, length: int, old: Chunk | None) -> _Block:
         data, unread = self._disk.read(offset, length)
         if data == (ZEROS if length == BLOCK_BYTES else bytes(length)):
             return _Block(None, same=False, unread=unread)
@@ -301,7 +210,7 @@ class _Run:
         return self._writer.base.chunk_id(data) if self._writer.base else sha256(data)
 
     def _link(self, upload: SegmentUpload | SealedSegment, blocks: list[tuple[int, Chunk]]) -> None:
-        """Attach the blocks that are the base's; one that the store does not give so is sent again."""
+        """Link the blocks that are the same as in the base. Send again those that the store reports as missing."""
         base = self._writer.base
         stored = {chunk.index: chunk for chunk in base.stored_object_chunks(upload.name)} if base and blocks else {}
         for first in range(0, len(blocks), LINKS_MAX):
@@ -316,5 +225,5 @@ class _Run:
                 LinkChunks(backup_job_id=upload.job_id, upload_id=upload.open(), chunks=linked)
             )
             for index in answer.missing:
-                assert self._writer.base is not None  # it gave the chunks
+                assert self._writer.base is not None  # the chunks come from it
                 self._writer.uploader.submit(upload, index, self._writer.base.get(chunks[index]))

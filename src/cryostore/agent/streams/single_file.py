@@ -1,6 +1,6 @@
-"""Archives of one file, a stream or a disk: the job around them, and a catalog of one entry.
+"""Single-file archives of streams and disks: the backup job around the content, and a listing with one entry.
 
-So whatever lists, compares, verifies or restores a tree of files does it to these as well.
+Because of the listing, a stream or a disk can be listed, compared, verified and restored like a tree of files.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from msgspec import UNSET
 
 from cryostore.agent.archive.reader import Archive
-from cryostore.agent.backup.catalog_writer import CatalogWriter
-from cryostore.agent.backup.choose_policy import secrecy_for
+from cryostore.agent.backup.encryption_policy import choose_policy
 from cryostore.agent.backup.job import BackupJob, committing, drop_objects, open_job
-from cryostore.agent.backup.run import Outcome
-from cryostore.agent.backup.unfinished import Unfinished
+from cryostore.agent.backup.listing_writer import ListingWriter
+from cryostore.agent.backup.resume_note import ResumeNote
+from cryostore.agent.backup.run import BackupResult
 from cryostore.agent.block import Extra, Kind, encode, is_name
 from cryostore.agent.encryption.key_objects import is_key_name
 from cryostore.agent.entry import NO_CONTENT, UNTRUSTED_CTIME, Content, Row
@@ -37,8 +37,8 @@ ROOT_MODE = stat.S_IFDIR | 0o700
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What the one file is called in its archive, and where the recovery point goes."""
+class SingleFileOptions:
+    """Kind and name of the file in its archive, and the destination of the recovery point."""
 
     kind: str
     name: bytes
@@ -50,16 +50,16 @@ class Options:
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
-            raise ConfigurationError(f"{os.fsdecode(self.name)!a} is no name for a file")
+            raise ConfigurationError(f"{os.fsdecode(self.name)!a} is not a valid file name")
 
 
 class SingleFileWriter:
-    """An open job that writes one file. `base` is the archive it starts from, None without one.
+    """An open job that writes one file. `base` is the archive of the incremental base; None without one.
 
-    `damaged` are the objects of the base that the store has lost bytes of: they must not stay as they are.
+    `damaged` are the objects of the base that the store has lost bytes of: they must not be inherited.
     """
 
-    def __init__(self, call: Call, options: Options, job: BackupJob, base: Archive | None) -> None:
+    def __init__(self, call: Call, options: SingleFileOptions, job: BackupJob, base: Archive | None) -> None:
         self.call = call
         self.base = base
         self.uploader = Uploader(call, DigestTable(DIGEST_BYTES))
@@ -67,21 +67,21 @@ class SingleFileWriter:
         self._job = job
         self.damaged = job.damaged
         self.damaged_count = job.damaged_count
-        self.secrecy = secrecy_for(call, options.resource, base, job.job_id)
-        self._catalog_upload = self.object(CATALOG)
-        self._catalog = CatalogWriter(call, self.uploader, self._catalog_upload, base)
+        self.policy = choose_policy(call, options.resource, base, job.job_id)
+        self._listing_upload = self.upload(CATALOG)
+        self._listing = ListingWriter(call, self.uploader, self._listing_upload, base)
 
     def close(self) -> None:
-        """End the threads; what is not stored yet may never be."""
+        """End the threads. Chunks that are not stored yet may never be."""
         self.uploader.close()
 
-    def object(self, name: str) -> ObjectUpload:
-        """An object of the job that is to be written."""
-        return self.secrecy.upload(self.call, self.job_id, name)
+    def upload(self, name: str) -> ObjectUpload:
+        """Return the upload of an object of the job."""
+        return self.policy.upload(self.call, self.job_id, name)
 
     @property
     def job_id(self) -> str:
-        """The job."""
+        """The id of the job."""
         return self._job.job_id
 
     def commit(
@@ -96,10 +96,10 @@ class SingleFileWriter:
         objects: list[ContentObject] | None = None,
         disk: DiskLayout | None = None,
         issue_count: int = 0,
-    ) -> Outcome:
-        """Write the catalog, drop the base's objects that are not in `found`, and make all of it a recovery point.
+    ) -> BackupResult:
+        """Write the listing, drop the objects of the base that are not in `found`, and commit the recovery point.
 
-        `found` are the checksums of the objects of the content, all complete or inherited by now.
+        `found` are the checksums of the content objects by name; all of them are complete or inherited by now.
         """
         header = Header(
             kind=self._options.kind,
@@ -115,36 +115,36 @@ class SingleFileWriter:
         old = self.base.object_checksums() if self.base else {}
         self._write_entry(size, now_ms, content, extras or [])
         self.uploader.flush()
-        is_new = self._catalog.complete(header.encode())
-        wanted = found | {CATALOG: self._catalog_upload.summary() if is_new else old[CATALOG]}
-        wanted |= self.secrecy.store_keys(self.call, self.job_id, old, set())
+        is_new = self._listing.complete(header.encode())
+        wanted = found | {CATALOG: self._listing_upload.summary() if is_new else old[CATALOG]}
+        wanted |= self.policy.store_keys(self.call, self.job_id, old, set())
         drop_objects(self.call, self.job_id, sorted(old.keys() - wanted.keys()))
         shared = {"kind": self._options.kind, "catalogObject": CATALOG, "hostname": os.uname().nodename}
-        committed = self._job.commit(wanted, self.secrecy.restore_metadata(shared | metadata), issue_count)
+        committed = self._job.commit(wanted, self.policy.restore_metadata(shared | metadata), issue_count)
         content_of_base = {name: digest for name, digest in old.items() if name != CATALOG and not is_key_name(name)}
         same = self.base is not None and content_of_base == found
-        return Outcome(committed.recovery_point_arn, self._job.base.base_recovery_point_arn, same)
+        return BackupResult(committed.recovery_point_arn, self._job.base.base_recovery_point_arn, same)
 
     def _write_entry(self, size: int, now_ms: int, content: Content, extras: list[Extra]) -> None:
         owner = (os.geteuid(), os.getegid())
         root = Row(ROOT_MODE, *owner, 0, 0, 0, now_ms * 1_000_000, UNTRUSTED_CTIME, 1)
         entry = Row(FILE_MODE, *owner, 1, 0, size, now_ms * 1_000_000, UNTRUSTED_CTIME, 2)
         known = {0: extras} if extras else {}
-        self._catalog.add(b"", encode(Kind.ROOT, b"", b"\0", [root.pack()], [NO_CONTENT.pack()], {}))
+        self._listing.add(b"", encode(Kind.ROOT, b"", b"\0", [root.pack()], [NO_CONTENT.pack()], {}))
         names = self._options.name + b"\0"
-        self._catalog.add(b"", encode(Kind.DIRECTORY, b"", names, [entry.pack()], [content.pack()], known))
-        self._catalog.finish()
+        self._listing.add(b"", encode(Kind.DIRECTORY, b"", names, [entry.pack()], [content.pack()], known))
+        self._listing.finish()
 
 
 @contextmanager
-def opened_writer(call: Call, options: Options, unfinished: Unfinished | None) -> Iterator[SingleFileWriter]:
-    """A writer in a job of its own. If the context ends with an error the job is given up: nothing is kept of it."""
+def opened_writer(call: Call, options: SingleFileOptions, note: ResumeNote | None) -> Iterator[SingleFileWriter]:
+    """Open a job and yield its writer. If the context ends with an error, the job is given up with all its data."""
     job = open_job(
         call,
         options.vault,
         options.resource,
         options.tags,
-        unfinished,
+        note,
         options.kind,
         wait_seconds=options.wait_seconds,
     )
@@ -157,9 +157,9 @@ def opened_writer(call: Call, options: Options, unfinished: Unfinished | None) -
             yield stack.enter_context(closing(SingleFileWriter(call, options, job, base)))
     except BaseException as error:
         ended = job.give_up(error)
-        if ended and unfinished is not None:  # else the job is open, and stays noted: the next run ends it
-            unfinished.end()
+        if ended and note is not None:  # otherwise the job is still open, and the next run resumes or ends it
+            note.clear()
         raise
-    if unfinished is not None:
+    if note is not None:
         with committing():
-            unfinished.end()
+            note.clear()

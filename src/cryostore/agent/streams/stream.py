@@ -1,6 +1,7 @@
-"""A run of `cryo backup` over a stream: what comes is cut by what it holds and becomes the content of one file.
+"""Backup run over a stream: content-defined chunking of the stream, which becomes the content of one file.
 
-A stream has no size before it ends, and it cannot be read twice: a source that fails leaves no recovery point.
+The size of a stream is unknown before its end, and a stream cannot be read twice: if the source fails, no recovery
+point is made.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from cryostore.agent.backup.run import Outcome
-from cryostore.agent.backup.unfinished import Unfinished
+from cryostore.agent.backup.resume_note import ResumeNote
+from cryostore.agent.backup.run import BackupResult
 from cryostore.agent.errors import SourceError, shown
 from cryostore.agent.header import ContentObject, content_name
 from cryostore.agent.report import Report
 from cryostore.agent.streams.command import running
-from cryostore.agent.streams.single_file import Options, SingleFileWriter, opened_writer
+from cryostore.agent.streams.single_file import SingleFileOptions, SingleFileWriter, opened_writer
 from cryostore.agent.upload.content import ContentWriter
 from cryostore.agent.upload.digest_table import DigestTable
 from cryostore.agent.upload.object_upload import ObjectUpload
@@ -24,11 +25,11 @@ from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
 
 BYTES_MAX = 1 << 62
-"""More than any stream has: its length is not known before its end."""
+"""Limit that no stream reaches: the length of a stream is unknown before its end."""
 
 
-class _Reader:
-    """Reads a descriptor and counts. Raises SourceError."""
+class _CountingReader:
+    """Reads a descriptor and counts the bytes in the report."""
 
     def __init__(self, fd: int, name: bytes, report: Report) -> None:
         self._fd = fd
@@ -36,7 +37,7 @@ class _Reader:
         self._report = report
 
     def read(self, view: memoryview) -> int:
-        """Fill a buffer, as far as the stream goes."""
+        """Fill a buffer, or less of it at the end of the stream. Return the bytes read. Raises SourceError."""
         filled = 0
         while filled < len(view):
             try:
@@ -54,27 +55,27 @@ class _Reader:
 
 def backup_stream(
     call: Call,
-    options: Options,
+    options: SingleFileOptions,
     source: int | Sequence[str],
     report: Report,
     *,
-    unfinished: Unfinished | None = None,
+    note: ResumeNote | None = None,
     now: Clock = wall_clock,
-) -> Outcome:
-    """Back up what a descriptor gives, or what a command writes to its stdout, and count in `report`.
+) -> BackupResult:
+    """Back up the bytes of a descriptor or the standard output of a command, and count in `report`.
 
-    Raises SourceError if the descriptor cannot be read or the command cannot be run or fails, and whatever the store
-    raises. In each case, and if it is interrupted, no recovery point is made. One that is killed can be gone on with if
-    the next one gets the same `unfinished`: what was sent is not sent again.
+    Raises SourceError if the descriptor cannot be read, or if the command cannot be run or fails, and the errors of the
+    store. In each case, and after an interrupt, no recovery point is made. The next run with the same `note` resumes a
+    run that was killed: data that was sent is not sent again.
     """
     report.current = options.name
     producer: AbstractContextManager[int] = nullcontext(source) if isinstance(source, int) else running(source)
-    with opened_writer(call, options, unfinished) as writer:
+    with opened_writer(call, options, note) as writer:
         number = max((each.number for each in writer.base.header.objects), default=0) + 1 if writer.base else 1
-        upload = writer.object(content_name(number))
-        into = ContentWriter(writer.uploader, upload, number, writer.secrecy.chunker(), DigestTable())
+        upload = writer.upload(content_name(number))
+        into = ContentWriter(writer.uploader, upload, number, writer.policy.chunker(), DigestTable())
         with producer as fd:
-            content, size = into.large(_Reader(fd, options.name, report).read, BYTES_MAX)
+            content, size = into.large(_CountingReader(fd, options.name, report).read, BYTES_MAX)
         writer.uploader.flush()
         report.entries = report.files = 1
         report.damaged_objects = writer.damaged_count
@@ -94,7 +95,10 @@ def backup_stream(
 
 
 def _same_as_base(writer: SingleFileWriter, upload: ObjectUpload) -> int | None:
-    """The number of the base's content object if it holds the same chunks: then it stays. Sealed, its mark tells."""
+    """Return the number of the content object of the base that has the same chunks; None if there is none.
+
+    Sealed objects are compared by their marks, because equal content is sealed to different bytes.
+    """
     if writer.base is None:
         return None
     held = writer.base.object_checksums()

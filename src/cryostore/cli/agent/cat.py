@@ -1,4 +1,4 @@
-"""`cryo cat`: the content of one file, to stdout."""
+"""`cryo cat`: write the content of one file to stdout."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ WITH_ISSUES = 1
 
 @click.command("cat", epilog=EPILOGUE)
 @click.argument("point", metavar="POINT[:PATH]")
-@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
-@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
-@click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
+@click.option("--vault", default=None, help="Look for POINT only in this vault.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT only among those of this resource.")
+@click.option("--json", is_flag=True, expose_value=False, help="Print errors as JSON.")
 @agent_store_options
 def command(point: str, vault: str | None, resource: str | None, **place: Any) -> int:
-    """Write the file at PATH in a recovery point to stdout. A stream or a disk needs no PATH: it is one file.
+    """Write the file at PATH in a recovery point to stdout. A stream or a disk needs no PATH.
 
     Holes of a file are written as zeros.
     """
@@ -44,14 +44,13 @@ def command(point: str, vault: str | None, resource: str | None, **place: Any) -
         closing(ChunkCache()) as cache,
     ):
         files = ArchiveFiles(archive, cache)
-        return write(files, path, sys.stdout.fileno())
+        return write_file(files, path, sys.stdout.fileno())
 
 
-def write(files: ArchiveFiles, path: str, fd: int) -> int:
-    """Write a file to a descriptor, and return the exit code: 1 if not all was written.
+def write_file(files: ArchiveFiles, path: str, fd: int) -> int:
+    """Write a file to a descriptor. Return the exit code: 1 if the file is damaged or the reader closed the pipe early.
 
-    So it is of a damaged file, and of a reader that closes its pipe early, as for any result. A full disk is
-    CryostoreError.
+    Raises CryostoreError if the descriptor accepts no more data, as on a full disk.
     """
     from cryostore.agent.errors import DAMAGE, shown
 
@@ -59,8 +58,8 @@ def write(files: ArchiveFiles, path: str, fd: int) -> int:
     try:
         entry = files.file(path)
         name = entry.path
-        _write(files, entry, fd)
-    except BrokenPipeError:  # a reader that has seen enough needs no word
+        _write_entry(files, entry, fd)
+    except BrokenPipeError:  # the reader has stopped on purpose: no message
         return WITH_ISSUES
     except DAMAGE as error:
         output.tell(f"{shown(name)}: {error.message}")
@@ -68,8 +67,8 @@ def write(files: ArchiveFiles, path: str, fd: int) -> int:
     return OK
 
 
-def _write(files: ArchiveFiles, entry: ArchiveEntry, fd: int) -> None:
-    """Write a file to a descriptor. Raises BrokenPipeError, and CryostoreError if it takes no more."""
+def _write_entry(files: ArchiveFiles, entry: ArchiveEntry, fd: int) -> None:
+    """Write a file to a descriptor. Raises BrokenPipeError, and CryostoreError for any other failed write."""
     from cryostore.agent.archive.files import file_parts
     from cryostore.agent.restore.single_file_restore import write_out
 
@@ -79,5 +78,5 @@ def _write(files: ArchiveFiles, entry: ArchiveEntry, fd: int) -> None:
         except BrokenPipeError:
             raise
         except OSError as error:
-            hint = "see whether there is room where it is written"
-            raise CryostoreError(f"stdout: {error.strerror}", hint=hint) from error
+            hint = "check that there is enough space at the destination"
+            raise CryostoreError(f"cannot write to stdout: {error.strerror}", hint=hint) from error

@@ -1,4 +1,4 @@
-"""`cryo diff`: what differs between two recovery points."""
+"""`cryo diff`: list the differences between two recovery points."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ MARKS = {"added": "+", "removed": "-", "changed": "C", "metadata": "m"}
 @click.command("diff", epilog=EPILOGUE)
 @click.argument("old", metavar="POINT")
 @click.argument("new", metavar="POINT")
-@click.option("--vault", default=None, help="Look for the points in this vault alone.")
-@click.option("--resource", default=None, metavar="NAME", help="Look for the points among those of this resource.")
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each difference, and one for all.")
+@click.option("--vault", default=None, help="Look for the points only in this vault.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for the points only among those of this resource.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each difference, and a summary.")
 @agent_store_options
 def command(old: str, new: str, vault: str | None, resource: str | None, as_json: bool, **place: Any) -> None:
-    """List what the second recovery point has otherwise than the first.
+    """List the differences of the second recovery point from the first.
 
-    `+` is added, `-` removed, `C` changed; `m` has another mode, owner, time or attribute alone. No content is read.
+    `+` is added, `-` removed, `C` changed; for `m`, only mode, owner, time or attributes differ. Reads no content.
     """
     from cryostore.agent.archive.diff import Change, compare_archives
     from cryostore.agent.archive.open_archive import open_archive
@@ -47,11 +47,11 @@ def command(old: str, new: str, vault: str | None, resource: str | None, as_json
     if as_json:
         output.say({"type": "summary"} | counts)
     else:
-        output.show(", ".join(f"{count} {what}" for what, count in counts.items()))
+        output.show(", ".join(f"{count} {change}" for change, count in counts.items()))
 
 
 def words(difference: Difference) -> str:
-    """A difference for people."""
+    """Return a difference for people."""
     from cryostore.agent.errors import shown
 
     entry = difference.new or difference.old
@@ -60,7 +60,7 @@ def words(difference: Difference) -> str:
 
 
 def facts(difference: Difference) -> dict[str, Any]:
-    """A difference for programs: what the entry was, and what it is."""
+    """Return a difference for programs, with the old and the new entry."""
     from cryostore.cli.entry_facts import entry_facts, path_facts
 
     found: dict[str, Any] = {"type": "difference", "change": difference.change.value} | path_facts(difference.path)

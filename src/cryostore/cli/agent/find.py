@@ -1,4 +1,4 @@
-"""`cryo find`: in which recovery points something is."""
+"""`cryo find`: find files in recovery points."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ WITH_ISSUES = 1
 
 @click.command("find", epilog=EPILOGUE)
 @click.argument("pattern", metavar="PATTERN", type=click.Path(path_type=bytes))
-@click.option("--point", default=None, metavar="POINT", help="Look in this recovery point; in all, if left out.")
-@click.option("--vault", default=None, help="Look in this vault alone.")
-@click.option("--resource", default=None, metavar="NAME", help="Look in the recovery points of this resource alone.")
-@click.option("--newer", default=None, metavar="WHEN", help="Changed after: 2026-01-31, or 7d, which is a week ago.")
-@click.option("--larger", default=None, metavar="SIZE", help="Larger than: 500K, 20M, 1.5G.")
+@click.option("--point", default=None, metavar="POINT", help="Search only this recovery point, instead of all.")
+@click.option("--vault", default=None, help="Search only this vault.")
+@click.option("--resource", default=None, metavar="NAME", help="Search only the recovery points of this resource.")
+@click.option("--newer", default=None, metavar="WHEN", help="Modified since: a date such as 2026-01-31, or 7d.")
+@click.option("--larger", default=None, metavar="SIZE", help="Larger than this size: 500K, 20M, 1.5G.")
 @click.option(
     "--type", "kind", default=None, type=click.Choice(list("fdlpbc")), help="File, directory, link, pipe, device."
 )
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each entry.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each entry.")
 @agent_store_options
 def command(
     pattern: bytes,
@@ -41,11 +41,11 @@ def command(
     as_json: bool,
     **place: Any,
 ) -> int:
-    """Find what PATTERN names: `*.conf` is a name anywhere, `/etc/*.conf` a path from the top.
+    """Find the entries that match PATTERN: `*.conf` is a name in any folder, `/etc/*.conf` a path from the root.
 
-    `*` stands for anything, `?` for one character, `[abc]` for one of these. Recovery points that hold no archive of
-    `cryo backup`, or one that is damaged or that no key opens, are named on stderr, and the exit code is 1; it is 2 if
-    none could be searched.
+    `*` matches any text, `?` one character, `[abc]` one of these characters. Recovery points that cannot be searched,
+    because they hold no archive of `cryo backup`, are damaged, or need another key, are reported on stderr, and the
+    exit code is 1; it is 2 if none could be searched.
     """
     from cryostore.agent.archive.entry_search import EntryCriteria, EntrySearch
     from cryostore.agent.archive.open_archive import open_archive
@@ -65,15 +65,15 @@ def command(
         for each in output.while_read(points):
             try:
                 with open_archive(call, each, "find") as archive:
-                    _say(each, search.find(archive), as_json=as_json)
+                    _show_found(each, search.find(archive), as_json=as_json)
                 searched += 1
             except (*DAMAGE, KeyUnavailableError, ResourceNotFoundException) as error:
                 missed[each.recovery_point_arn or ""] = error
-    return _missed(missed, searched, as_json=as_json)
+    return _report_missed(missed, searched, as_json=as_json)
 
 
-def _missed(missed: dict[str, CryostoreError], searched: int, *, as_json: bool) -> int:
-    """Name what could not be searched; answers the exit code. Raises the error if that is all there was."""
+def _report_missed(missed: dict[str, CryostoreError], searched: int, *, as_json: bool) -> int:
+    """Report the points that could not be searched. Return the exit code; raise the first error if none could be."""
     if missed and not searched:
         raise next(iter(missed.values()))
     for arn, error in missed.items():
@@ -88,7 +88,7 @@ def _missed(missed: dict[str, CryostoreError], searched: int, *, as_json: bool) 
     return WITH_ISSUES if missed else OK
 
 
-def _say(point: RecoveryPoint, found: Any, *, as_json: bool) -> None:
+def _show_found(point: RecoveryPoint, found: Any, *, as_json: bool) -> None:
     from cryostore.agent.errors import shown
     from cryostore.cli.agent.points import words
     from cryostore.cli.entry_facts import entry_facts, path_facts
@@ -118,5 +118,5 @@ def _newer_ns(text: str | None) -> int | None:
         return round(parse_timestamp(text) * 1000) * 1_000_000
     except ValueError:
         raise ConfigurationError(
-            f"{text!a} is no time", hint="a time is a date such as 2026-01-31T12:00, or a span such as 7d"
+            f"{text!a} is not a time", hint="give a date such as 2026-01-31T12:00, or a duration such as 7d"
         ) from None

@@ -1,4 +1,4 @@
-"""`cryo ls`: what is in a recovery point."""
+"""`cryo ls`: list the entries of a recovery point."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @click.command("ls", epilog=EPILOGUE)
 @click.argument("point", metavar="POINT[:PATH]")
-@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
-@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
-@click.option("-l", "--long", is_flag=True, help="With mode, owner, size and time.")
-@click.option("-R", "--recursive", is_flag=True, help="With what is in the folders.")
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each entry.")
+@click.option("--vault", default=None, help="Look for POINT only in this vault.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT only among those of this resource.")
+@click.option("-l", "--long", is_flag=True, help="Show mode, owner, size and time.")
+@click.option("-R", "--recursive", is_flag=True, help="List folders recursively.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each entry.")
 @agent_store_options
 def command(
     point: str, vault: str | None, resource: str | None, long: bool, recursive: bool, as_json: bool, **place: Any
 ) -> None:
-    """List what is at PATH in a recovery point.
+    """List the entries at PATH in a recovery point.
 
-    Names are shown so that they cannot move the cursor: what is no printable text is escaped.
+    Unprintable characters in names are escaped, so that they cannot control the terminal.
     """
     from cryostore.agent.archive.listing import archive_path
     from cryostore.agent.archive.open_archive import open_archive
@@ -50,7 +50,7 @@ def command(
 
 
 def words(entry: ArchiveEntry, *, long: bool) -> str:
-    """An entry for people."""
+    """Return an entry for people."""
     from cryostore.agent.errors import shown
 
     target = _target(entry)
@@ -65,7 +65,7 @@ def words(entry: ArchiveEntry, *, long: bool) -> str:
 
 
 def facts(entry: ArchiveEntry) -> dict[str, Any]:
-    """An entry for programs. Bytes that are no UTF-8 are lone surrogates, as in Python."""
+    """Return an entry for programs. Invalid UTF-8 in its path becomes lone surrogates, as in Python."""
     row = entry.row
     target = _target(entry)
     found: dict[str, Any] = {

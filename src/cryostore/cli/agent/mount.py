@@ -1,4 +1,4 @@
-"""`cryo mount`: look into recovery points as if they were folders."""
+"""`cryo mount`: mount recovery points as read-only folders."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.core import interrupts
 
 END_SECONDS = 1.0
-"""How long what is being read may take at the end. Who has a file open keeps the rest, until this process is gone."""
+"""How long reads in progress may take at the end. Files that are still open stay mounted until this process exits."""
 
 
 @click.command("mount", epilog=EPILOGUE)
 @click.argument("folder", metavar="DIR", type=click.Path())
 @click.argument("point", metavar="[POINT]", required=False, default=None)
-@click.option("--vault", default=None, help="Only the recovery points of this vault.")
-@click.option("--resource", default=None, metavar="NAME", help="Only those of this resource.")
-@click.option("--allow-other", is_flag=True, help="Let other users in, as far as the files' modes let them.")
-@click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
+@click.option("--vault", default=None, help="Show only the recovery points of this vault.")
+@click.option("--resource", default=None, metavar="NAME", help="Show only those of this resource.")
+@click.option("--allow-other", is_flag=True, help="Give other users access, as the modes of the files allow.")
+@click.option("--json", is_flag=True, expose_value=False, help="Print errors as JSON.")
 @agent_store_options
 def command(
     folder: str, point: str | None, vault: str | None, resource: str | None, allow_other: bool, **place: Any
 ) -> None:
-    """Show POINT in the empty folder DIR, or all recovery points: by resource and time, `latest` among them.
+    """Mount POINT on the empty folder DIR, or all recovery points by resource and time, with `latest`.
 
-    Nothing can be changed there. Goes on until Ctrl-C, SIGTERM, or `umount DIR`. Works on Linux, as root or with the
-    package fuse3 installed.
+    The mount is read-only, and lasts until Ctrl-C, SIGTERM or `umount DIR`. Works on Linux, as root or with the package
+    fuse3 installed.
     """
     from cryostore.agent.archive.recovery_points import find_point
     from cryostore.agent.mount.file_system import RecoveryPointFileSystem
@@ -42,16 +42,16 @@ def command(
     from cryostore.core.threads import wait
 
     ended = threading.Event()
-    folder = os.path.abspath(folder)  # noqa: PTH100 - symlinks stay as they are named
+    folder = os.path.abspath(folder)  # noqa: PTH100 - keeps symlinks in the path
     with open_agent_store(AgentStore(**place)) as call:
         found = find_point(call, point, vault, resource) if point else None
         with closing(RecoveryPointFileSystem(call, found, vault, resource)) as mounted:
             fd = mount(folder, allow_other=allow_other)
             try:
-                threads = FuseSession(fd, mounted, _say_once()).start(ended.set)
+                threads = FuseSession(fd, mounted, _tell_once()).start(ended.set)
                 interrupts.check()
                 how = "umount" if os.geteuid() == 0 else "fusermount3 -u"
-                with suppress(KeyboardInterrupt):  # it is how a mount ends, from the moment that this line says so
+                with suppress(KeyboardInterrupt):  # from this line on, Ctrl-C is the normal end
                     output.tell(f"mounted on {folder}: Ctrl-C or `{how} {folder}` ends it")
                     wait(ended)
                 unmount(folder)
@@ -63,7 +63,7 @@ def command(
                 os.close(fd)
 
 
-def _say_once() -> Any:
+def _tell_once() -> Any:
     said: set[str] = set()
 
     def say(message: str) -> None:

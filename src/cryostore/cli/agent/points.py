@@ -1,4 +1,4 @@
-"""`cryo points`: the recovery points there are."""
+"""`cryo points`: list recovery points."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 @click.command("points", epilog=EPILOGUE)
-@click.option("--vault", default=None, help="Only of this vault; of all, if left out.")
-@click.option("--resource", default=None, metavar="NAME", help="Only of this resource.")
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
+@click.option("--vault", default=None, help="List only this vault, instead of all.")
+@click.option("--resource", default=None, metavar="NAME", help="List only this resource.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each.")
 @agent_store_options
 def command(vault: str | None, resource: str | None, as_json: bool, **place: Any) -> None:
     """List recovery points, newest first in each vault.
 
-    The id, or its beginning if no other begins so, names a recovery point for other commands; so does `latest`.
+    Other commands accept the id of a recovery point, a unique beginning of it, or `latest`.
     """
     from cryostore.agent.archive.recovery_points import list_points
 
@@ -36,11 +36,11 @@ def command(vault: str | None, resource: str | None, as_json: bool, **place: Any
             else:
                 output.show(words(point))
     if point is None and not as_json:
-        output.tell("there is no such recovery point" if vault or resource else "no recovery point yet")
+        output.tell("no matching recovery point" if vault or resource else "no recovery point yet")
 
 
 def words(point: RecoveryPoint) -> str:
-    """A recovery point for people."""
+    """Return a recovery point for people."""
     from cryostore.agent.archive.recovery_points import point_id
 
     name = point.resource_name or point.resource_arn or ""
@@ -50,7 +50,7 @@ def words(point: RecoveryPoint) -> str:
 
 
 def facts(point: RecoveryPoint) -> dict[str, Any]:
-    """A recovery point for programs: names as in the API."""
+    """Return a recovery point for programs, with the names of the API."""
     import msgspec
 
     return dict(msgspec.to_builtins(point))

@@ -1,8 +1,10 @@
-"""`cryo restore`: put files and folders of a recovery point back."""
+"""`cryo restore`: restore files and folders of a recovery point, or a single file, a stream or a disk."""
 
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output, progress
-from cryostore.cli.agent import stream_options as single_file
 from cryostore.cli.agent_key_option import note_unproved
 from cryostore.cli.agent_store import AGENT_STORE_OPTIONS, AgentStore, agent_store_options, open_agent_store
 from cryostore.cli.entry_facts import path_facts, say_issues
@@ -26,39 +27,40 @@ if TYPE_CHECKING:
 
 WITH_ISSUES = 1
 ACTIONS = {"+": "create", "C": "replace", "-": "delete"}
+STDOUT = b"-"
 
 
 @click.command("restore", epilog=EPILOGUE)
 @click.argument("point", metavar="POINT[:PATH]")
 @click.argument("target", type=click.Path(path_type=bytes))
-@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
-@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
-@click.option("--include", multiple=True, metavar="PATTERN", help="Only what this names, as .gitignore says it.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Not what this names; repeatable.")
+@click.option("--vault", default=None, help="Look for POINT only in this vault.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT only among those of this resource.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Only matching files, as in .gitignore; repeatable.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Leave out matching files; repeatable.")
 @click.option(
     "--overwrite",
     type=click.Choice(["never", "newer", "always", "changed"]),
     default="changed",
     show_default=True,
-    help="What to do about files that are there: changed replaces those of another size or time.",
+    help="Which existing files to replace; changed: those with another size or time.",
 )
-@click.option("--delete", is_flag=True, help="Remove what the recovery point does not have from restored folders.")
-@click.option("--numeric-owner", is_flag=True, help="Owners by number, not by name.")
-@click.option("--dry-run", is_flag=True, help="Change nothing; only count.")
-@click.option("--list", "listed", is_flag=True, help="With --dry-run: name all that would be written or deleted.")
-@click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
+@click.option("--delete", is_flag=True, help="Delete files that the recovery point lacks from restored folders.")
+@click.option("--numeric-owner", is_flag=True, help="Restore owners by number, not by name.")
+@click.option("--dry-run", is_flag=True, help="Only count; change nothing.")
+@click.option("--list", "listed", is_flag=True, help="With --dry-run: list all files to be written or deleted.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON lines.")
 @agent_store_options
 def command(point: str, target: bytes, as_json: bool, listed: bool, **options: Any) -> int:
-    """Put what is at PATH in a recovery point, or all of it, into the folder TARGET.
+    """Restore PATH of a recovery point, or all of it, into the folder TARGET.
 
-    If PATH is a file, TARGET is the folder it goes into, or its own place: DIR/NAME, with the same NAME. A stream or a
-    disk goes to the file or the device TARGET, as does any single file to `-`, which is stdout.
+    If PATH is a file, TARGET is the folder for it, or its new path DIR/NAME with the same NAME. A stream or a disk is
+    restored to the file or device TARGET. A TARGET of `-` writes any single file to stdout.
 
-    POINT is an ARN, an id, the beginning of one, or `latest`; `cryo points` lists them. PATH is taken from the folder
-    that was backed up, or from the top of the file system. Nothing is written outside of TARGET. A file takes its place
-    when it is complete. What cannot be written is named and counted, and the exit code is 1.
+    POINT is an ARN, an id, the beginning of one, or `latest`; `cryo points` lists them. PATH is relative to the folder
+    that was backed up, or absolute. Nothing is written outside of TARGET. A file appears under its name only when it is
+    complete. Files that cannot be written are reported, and the exit code is 1.
 
-    --list says `+` of what would be made, `C` of what would take the place of what is there, `-` of what would go.
+    --list marks new files with `+`, replaced ones with `C`, deleted ones with `-`.
     """
     from cryostore.agent.archive.listing import archive_path
     from cryostore.agent.archive.open_archive import open_archive
@@ -69,7 +71,7 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
     from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tree
 
     if listed and not options["dry_run"]:
-        raise click.UsageError("--list goes with --dry-run")
+        raise click.UsageError("--list needs --dry-run")
     place = AgentStore(**{name: options.pop(name) for name in AGENT_STORE_OPTIONS})
     vault, resource = options.pop("vault"), options.pop("resource")
     options |= {name: _matches(options.pop(name)) for name in ("include", "exclude")}
@@ -80,33 +82,67 @@ def command(point: str, target: bytes, as_json: bool, listed: bool, **options: A
             open_agent_store(place) as call,
             open_archive(call, find_point(call, name, vault, resource), "restore") as archive,
         ):
-            if single_file.restores_one(archive, target):
+            if _is_single_file(archive, target):
                 if listed:
-                    raise ConfigurationError("--list is for files and folders alone")
-                return _said(single_file.restore_one(archive, path, target, options, as_json=as_json), options, as_json)
+                    raise ConfigurationError("--list is only for files and folders")
+                return _restore_single_file(archive, path, target, options, as_json=as_json)
             note_unproved(archive)
             if not (path or options["include"] or options["exclude"]):
                 report.total_bytes = archive.header.file_bytes
             wanted = TreeRestoreOptions(target=target, path=archive_path(archive, path), **options)
             if wanted.delete:
-                _refuse_to_delete_around(archive, wanted.path)
-            wanted = replace(wanted, target=_folder(archive, wanted.path, target))
+                _check_whole_folder(archive, wanted.path)
+            wanted = replace(wanted, target=_target_folder(archive, wanted.path, target))
             with (
                 progress.shown(report, quiet=as_json, done=progress.bytes_done),
-                progress.interrupted("files that are complete stay; the next run goes on from there"),
+                progress.interrupted("complete files stay; the next run continues from there"),
             ):
+                on_entry = partial(_show_path, as_json=as_json) if listed else None
                 try:
-                    restore_tree(archive, wanted, report, on_entry=partial(_name, as_json=as_json) if listed else None)
+                    restore_tree(archive, wanted, report, on_entry=on_entry)
                 except DAMAGE as error:
-                    report.issue(wanted.path, f"its catalog cannot be read any further: {error.message}")
+                    report.issue(wanted.path, f"the rest of its listing cannot be read: {error.message}")
     except TargetError as error:
-        hint = "see whether there is room, and whether this user may write there"
+        hint = "check that there is enough space and that this user may write there"
         raise CryostoreError(f"{shown_path(error.path)}: {error.reason}", hint=hint) from None
-    return _said(report, options, as_json)
+    return _show_result(report, as_json=as_json, dry_run=options["dry_run"])
 
 
-def _name(mark: Mark, path: bytes, *, as_json: bool) -> None:
-    """Name an entry that would be written or deleted."""
+def _is_single_file(archive: Archive, target: bytes) -> bool:
+    """Return whether one file is restored: to stdout, or from a recovery point of a stream or a disk."""
+    from cryostore.agent.header import FILESET
+
+    return target == STDOUT or archive.header.kind != FILESET
+
+
+def _restore_single_file(archive: Archive, path: str, target: bytes, options: dict[str, Any], *, as_json: bool) -> int:
+    """Restore one file to a file, a device or stdout, and return the exit code. Raises TargetError and CryostoreError.
+
+    Prints no result for stdout: nothing but the content may go there.
+    """
+    from cryostore.agent.archive.chunk_cache import ChunkCache
+    from cryostore.agent.archive.files import ArchiveFiles
+    from cryostore.agent.report import Report
+    from cryostore.agent.restore.single_file_restore import SingleFileRestoreOptions, restore_file
+    from cryostore.cli.agent.cat import write_file
+
+    if options["include"] or options["exclude"] or options["delete"]:
+        raise ConfigurationError("--include, --exclude and --delete are only for files and folders")
+    report = Report()
+    with closing(ChunkCache()) as cache:
+        files = ArchiveFiles(archive, cache)
+        if target == STDOUT:
+            return write_file(files, path, sys.stdout.fileno())
+        wanted = SingleFileRestoreOptions(target=target, overwrite=options["overwrite"], dry_run=options["dry_run"])
+        with progress.shown(report, quiet=as_json):
+            restore_file(files, files.file(path), wanted, report)
+    for reason in report.skipped:
+        output.tell(reason)
+    return _show_result(report, as_json=as_json, dry_run=options["dry_run"])
+
+
+def _show_path(mark: Mark, path: bytes, *, as_json: bool) -> None:
+    """Print an entry that a dry run would write or delete."""
     from cryostore.agent.errors import shown as shown_path
 
     if as_json:
@@ -115,10 +151,10 @@ def _name(mark: Mark, path: bytes, *, as_json: bool) -> None:
         output.show(f"{mark} {shown_path(path)}")
 
 
-def _folder(archive: Archive, path: bytes, target: bytes) -> bytes:
-    """The folder that something is restored into: of a file whose own place is named, the folder that has this place.
+def _target_folder(archive: Archive, path: bytes, target: bytes) -> bytes:
+    """Return the folder to restore into. If TARGET is the new path of a single file, that is its parent folder.
 
-    Raises ConfigurationError if a file is to go where something else stands.
+    Raises ConfigurationError if a file is to be restored where something else stands.
     """
     from cryostore.agent.archive.tree import ArchiveTree
 
@@ -134,34 +170,33 @@ def _folder(archive: Archive, path: bytes, target: bytes) -> bytes:
     if is_same_name:
         return os.fsencode(place.parent)
     raise ConfigurationError(
-        f"{os.fsdecode(target)!a} is no folder, and has another name than the file",
-        hint="name the folder it goes into, or its own place; `cryo cat POINT:PATH` writes it to stdout",
+        f"{os.fsdecode(target)!a} is not a folder, and its name is not that of the file",
+        hint="give a folder, or a path that ends in the name of the file; `cryo cat POINT:PATH` writes to stdout",
     )
 
 
-def _refuse_to_delete_around(archive: Archive, path: bytes) -> None:
-    """Raise ConfigurationError if a folder is to be restored of which only parts were backed up.
+def _check_whole_folder(archive: Archive, path: bytes) -> None:
+    """Raise ConfigurationError if only parts of the folder were backed up.
 
-    What else is in it was never asked about: it is not what somebody removed since.
+    The backup never looked at the other files in it: they are not files that somebody has removed since.
     """
     from cryostore.agent.errors import shown
 
     for part in archive.header.only or ():
         if not path or part.startswith(path + b"/"):
             raise ConfigurationError(
-                "only parts of this folder were backed up, and --delete would remove all else",
-                hint=f"restore each of them by itself: POINT:{shown(part)}, and so on",
+                "only parts of this folder were backed up, and --delete would delete everything else in it",
+                hint=f"restore each part separately: POINT:{shown(part)}, and so on",
             )
 
 
-def _said(report: Report | int, options: dict[str, Any], as_json: bool) -> int:
-    if isinstance(report, int):  # it went to stdout, and nothing else may
-        return report
+def _show_result(report: Report, *, as_json: bool, dry_run: bool) -> int:
+    """Print issues and result. Return the exit code."""
     say_issues(report, as_json=as_json)
     if as_json:
         output.say(facts(report))
     else:
-        output.show_text(words(report, dry_run=options["dry_run"]))
+        output.show_text(words(report, dry_run=dry_run))
     return WITH_ISSUES if report.issue_count else OK
 
 
@@ -175,19 +210,19 @@ def _matches(lines: tuple[str, ...]) -> Matches | None:
 
 
 def words(report: Report, *, dry_run: bool) -> str:
-    """The outcome for people."""
+    """Return the result for people."""
     would = "would be " if dry_run else ""
     lines = [
         f"{report.files} files, {report.directories} folders, {size_text(report.file_bytes)}",
         f"{report.new} {would}restored, {report.unchanged} left as they are, {report.deleted} {would}deleted",
     ]
     if report.issue_count:
-        lines.append(f"{report.issue_count} issues: not all was restored")
+        lines.append(f"{report.issue_count} issues: the restore is incomplete")
     return output.paragraph(lines)
 
 
 def facts(report: Report) -> dict[str, Any]:
-    """The outcome for programs."""
+    """Return the result for programs."""
     return {
         "type": "summary",
         "files": report.files,

@@ -1,4 +1,4 @@
-"""`cryo serve-nbd`: a disk of a recovery point as a block device."""
+"""`cryo serve-nbd`: serve a disk of a recovery point as a block device."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from cryostore.core import interrupts
 
 @click.command("serve-nbd", epilog=EPILOGUE)
 @click.argument("point", metavar="POINT[:PATH]")
-@click.option("--socket", "path", required=True, type=click.Path(), metavar="PATH", help="The Unix socket to make.")
-@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
-@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
-@click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
+@click.option("--socket", "path", required=True, type=click.Path(), metavar="PATH", help="The Unix socket to create.")
+@click.option("--vault", default=None, help="Look for POINT only in this vault.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT only among those of this resource.")
+@click.option("--json", is_flag=True, expose_value=False, help="Print errors as JSON.")
 @agent_store_options
 def command(point: str, path: str, vault: str | None, resource: str | None, **place: Any) -> None:
-    """Let NBD clients of this machine read a disk of a recovery point, or another file of it, without restoring it.
+    """Serve a disk, or another file of a recovery point, to NBD clients on this machine, without a restore.
 
-    For example: `nbd-client -unix PATH /dev/nbd0`, `qemu-img convert nbd+unix:///?socket=PATH disk.qcow2`, `nbdcopy`.
-    Goes on until Ctrl-C or SIGTERM.
+    Clients are, for example, `nbd-client -unix PATH /dev/nbd0`, `qemu-img convert nbd+unix:///?socket=PATH disk.qcow2`
+    and `nbdcopy`. Runs until Ctrl-C or SIGTERM.
     """
     from cryostore.agent.archive.recovery_points import find_point, split_point
     from cryostore.agent.mount.archive_pool import ArchivePool, PooledFile
@@ -42,7 +42,7 @@ def command(point: str, path: str, vault: str | None, resource: str | None, **pl
             interrupts.check()
             export = Export(entry.path, PooledFile(points, found, entry))
             threading.Thread(target=serve_clients, args=(server, export), name="nbd", daemon=True).start()
-            with suppress(KeyboardInterrupt):  # it is how serving ends, from the moment that this line says so
+            with suppress(KeyboardInterrupt):  # from this line on, Ctrl-C is the normal end
                 output.tell(f"serving {entry.row.size} bytes on {path}: Ctrl-C ends it")
                 wait(threading.Event())
             server.shutdown(socket.SHUT_RDWR)

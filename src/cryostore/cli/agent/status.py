@@ -1,4 +1,4 @@
-"""`cryo status`: how far each resource is backed up, for people and for whatever watches."""
+"""`cryo status`: show the last good recovery point of each resource, for people and for monitoring."""
 
 from __future__ import annotations
 
@@ -18,35 +18,38 @@ if TYPE_CHECKING:
     from cryostore.agent.verification.resource_status import ResourceStatus
 
 WITH_ISSUES = 1
-DAMAGED = "the last good recovery point is damaged in the store: `cryo verify` names the files, another backup heals it"
+DAMAGED = (
+    "the last good recovery point is damaged in the store: `cryo verify` names the files, another backup repairs it"
+)
 TITLES = ("RESOURCE", "VAULT", "LAST GOOD", "AGE", "SIZE", "POINTS", "NOW")
 
 
 @click.command("status", epilog=EPILOGUE)
-@click.option("--vault", default=None, help="Only of this vault; of all, if left out.")
-@click.option("--resource", default=None, metavar="NAME", help="Only this resource, which must have a recovery point.")
+@click.option("--vault", default=None, help="Show only this vault, instead of all.")
+@click.option(
+    "--resource", default=None, metavar="NAME", help="Show only this resource, which must have a recovery point."
+)
 @click.option(
     "--max-age",
     "max_age_seconds",
     callback=duration_seconds,
     default=None,
     metavar="AGE",
-    help="Exit with 1 if a resource has no good recovery point, or one that is damaged or older: 26h, 3d.",
+    help="Exit with 1 if a resource has no good recovery point, or only a damaged or older one: 26h, 3d.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each; times in seconds since 1970.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each; times in seconds since 1970.")
 @agent_store_options
 def command(vault: str | None, resource: str | None, max_age_seconds: float | None, as_json: bool, **place: Any) -> int:
     """Show the last good recovery point of each resource, its age, and whether a backup is running.
 
-    The age is that of what would be restored: the time since the run that made it began. With --max-age this is a check
-    for monitoring. Then a store without any recovery point is an issue, too, and so is a --resource that has none.
+    The age is that of the data: the time since the start of the run that made the recovery point. With --max-age, this
+    is a check for monitoring: then a store without any recovery point is an issue, and so is a --resource without one.
     """
     from cryostore.agent.verification.resource_status import resource_statuses
     from cryostore.core.time import wall_clock
 
-    with open_agent_store(
-        replace(AgentStore(**place), key=None)
-    ) as call:  # no archive is opened: no passphrase is asked for
+    without_key = replace(AgentStore(**place), key=None)  # opens no archive, so it needs no passphrase
+    with open_agent_store(without_key) as call:
         now_ms = wall_clock()
         found = resource_statuses(call, now_ms, vault, resource)
     age_ms_max = None if max_age_seconds is None else round(max_age_seconds * SECOND_MS)
@@ -62,7 +65,7 @@ def command(vault: str | None, resource: str | None, max_age_seconds: float | No
 
 
 def words(found: list[ResourceStatus], old: list[ResourceStatus], now_ms: int) -> str:
-    """A table, and what should worry people below it."""
+    """Return a table for people, with the problems below it."""
     if not found:
         return "no recovery point yet: `cryo backup PATH` makes one"
     rows = [TITLES, *(_row(each, now_ms) for each in found)]
@@ -77,7 +80,7 @@ def words(found: list[ResourceStatus], old: list[ResourceStatus], now_ms: int) -
         if each.damaged:
             lines.append(f"{each.name}: {DAMAGED}")
         if each.is_ahead(now_ms):
-            lines.append(f"{each.name}: the last good run began in the future: a clock is wrong, or was")
+            lines.append(f"{each.name}: the last good run started in the future: a clock is or was wrong")
     lines += [f"{each.name}: too old" if each.last else f"{each.name}: no good recovery point" for each in old]
     return output.paragraph(lines)
 
@@ -92,7 +95,7 @@ def _row(each: ResourceStatus, now_ms: int) -> tuple[str, ...]:
 
 
 def facts(each: ResourceStatus, now_ms: int, *, too_old: bool) -> dict[str, Any]:
-    """A resource for programs: names as in the API where it has them."""
+    """Return a resource for programs, with the names of the API where it has them."""
     age, last, failed = each.age_ms(now_ms), each.last, each.failed
     return {
         "ResourceName": each.name,

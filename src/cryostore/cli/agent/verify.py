@@ -1,4 +1,4 @@
-"""`cryo verify`: whether a recovery point can be restored."""
+"""`cryo verify`: check whether a recovery point can be restored."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ WITH_ISSUES = 1
 
 @click.command("verify", epilog=EPILOGUE)
 @click.argument("point", metavar="POINT")
-@click.option("--vault", default=None, help="Look for POINT in this vault alone.")
-@click.option("--resource", default=None, metavar="NAME", help="Look for POINT among those of this resource.")
-@click.option("--data", is_flag=True, help="Read every byte. Without, ask the store for known damage.")
-@click.option("--json", "as_json", is_flag=True, help="Say the outcome as lines of JSON.")
+@click.option("--vault", default=None, help="Look for POINT only in this vault.")
+@click.option("--resource", default=None, metavar="NAME", help="Look for POINT only among those of this resource.")
+@click.option("--data", is_flag=True, help="Read all data, instead of asking the store for known damage.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON lines.")
 @agent_store_options
 def command(point: str, vault: str | None, resource: str | None, data: bool, as_json: bool, **place: Any) -> int:
-    """Read the catalog of a recovery point and see that all it needs is there. Files that are not whole are named.
+    """Check that all data of a recovery point is in the store, and list damaged files.
 
-    Without --data, damage that neither a scrub nor a check nor a read has found is not found either.
+    Without --data, this reports only damage that a scrub, a check or a read has already found.
     """
     from cryostore.agent.archive.open_archive import open_archive
     from cryostore.agent.archive.recovery_points import find_point
@@ -49,9 +49,9 @@ def command(point: str, vault: str | None, resource: str | None, data: bool, as_
                 damage = fetch_known_damage(call, found)
                 with progress.shown(report, quiet=as_json):
                     verify_archive(archive, report, data=data, damage=damage)
-                _note(damage, report, data=data)
+                _tell_limits(damage, report, data=data)
         except DAMAGE as error:
-            report.issue(b"", f"the catalog of the recovery point cannot be read: {error.message}")
+            report.issue(b"", f"the listing of the recovery point cannot be read: {error.message}")
     say_issues(report, as_json=as_json)
     if as_json:
         output.say(facts(report))
@@ -60,16 +60,16 @@ def command(point: str, vault: str | None, resource: str | None, data: bool, as_
     return WITH_ISSUES if report.issue_count else OK
 
 
-def _note(damage: KnownDamage, report: Report, *, data: bool) -> None:
-    """Say on stderr what the outcome does not: damage of bytes that no file needs, or that nobody could be asked."""
+def _tell_limits(damage: KnownDamage, report: Report, *, data: bool) -> None:
+    """Note damage of bytes that no file needs, and a server that does not report damage, on stderr."""
     if damage.count and not report.issue_count:
-        output.tell(f"note: {damage.count} damaged chunks hold nothing that these files need")
+        output.tell(f"note: {damage.count} damaged chunks hold no data that these files need")
     if not (damage.is_known or data):
-        output.tell("note: the server does not say what damage it knows; --data reads every byte")
+        output.tell("note: the server does not report known damage; --data reads all data")
 
 
 def words(report: Report) -> str:
-    """The outcome for people."""
+    """Return the result for people."""
     lines = [f"{report.entries} entries, {report.files} files, {size_text(report.file_bytes)}"]
     if report.read_bytes:
         lines.append(f"{size_text(report.read_bytes)} read")
@@ -78,7 +78,7 @@ def words(report: Report) -> str:
 
 
 def facts(report: Report) -> dict[str, Any]:
-    """The outcome for programs."""
+    """Return the result for programs."""
     return {
         "type": "summary",
         "entries": report.entries,

@@ -178,10 +178,10 @@ def _change(
     accept: bool = False,
     **place: Any,
 ) -> None:
-    from cryostore.agent.backup.key_changes import change
+    from cryostore.agent.backup.key_changes import change_access
 
     with _newest(AgentStore(**place), vault, resource) as (call, point):
-        arn = change(call, point, apply, accept=accept)
+        arn = change_access(call, point, apply, accept=accept)
     if as_json:
         output.say({"RecoveryPointArn": arn, "resource": point.resource_name})
     else:

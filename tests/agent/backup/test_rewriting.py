@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from cryostore.agent.backup import incremental_base
-from cryostore.agent.backup.incremental_base import DEAD_BYTES_MIN, MERGED_BYTES_MAX, OBJECTS_MAX, retired
+from cryostore.agent.backup import rewriting
+from cryostore.agent.backup.rewriting import DEAD_BYTES_MIN, MERGED_BYTES_MAX, OBJECTS_MAX, objects_to_rewrite
 from cryostore.agent.header import ContentObject
 from cryostore.core.limits import KIB, MIB
 from support.agent import seen, write
@@ -19,18 +19,18 @@ def noise(length, seed=1):
 
 def test_an_object_that_is_mostly_dead_is_retired():
     much = 4 * DEAD_BYTES_MIN
-    assert retired([ContentObject(1, much, much)]) == set()
-    assert retired([ContentObject(1, much, much // 2)]) == set()
-    assert retired([ContentObject(1, much, much // 2 - 1)]) == {1}
-    assert retired([ContentObject(1, DEAD_BYTES_MIN, 1)]) == set()  # too little to be worth it
+    assert objects_to_rewrite([ContentObject(1, much, much)]) == set()
+    assert objects_to_rewrite([ContentObject(1, much, much // 2)]) == set()
+    assert objects_to_rewrite([ContentObject(1, much, much // 2 - 1)]) == {1}
+    assert objects_to_rewrite([ContentObject(1, DEAD_BYTES_MIN, 1)]) == set()  # too little to be worth it
 
 
 def test_of_too_many_objects_the_smallest_are_retired():
     objects = [ContentObject(number, number * KIB, number * KIB) for number in range(1, OBJECTS_MAX + 2)]
-    assert retired(objects[:-1]) == set()
-    assert retired(objects) == set(range(1, OBJECTS_MAX // 2 + 2))
+    assert objects_to_rewrite(objects[:-1]) == set()
+    assert objects_to_rewrite(objects) == set(range(1, OBJECTS_MAX // 2 + 2))
     large = [ContentObject(number, MERGED_BYTES_MAX, MERGED_BYTES_MAX) for number in range(1, OBJECTS_MAX + 2)]
-    assert retired(large) == {1}
+    assert objects_to_rewrite(large) == {1}
 
 
 def test_a_retired_object_is_gone_after_the_next_run(runs, tmp_path):
@@ -52,7 +52,7 @@ def test_a_retired_object_is_gone_after_the_next_run(runs, tmp_path):
 
 
 def test_many_runs_leave_few_objects(local_runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(incremental_base, "OBJECTS_MAX", 6)
+    monkeypatch.setattr(rewriting, "OBJECTS_MAX", 6)
     for number in range(15):
         write(tmp_path / "source", {f"file {number}": noise(1000, number)})
         local_runs.backup(tmp_path / "source")

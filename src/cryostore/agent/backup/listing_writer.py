@@ -1,7 +1,8 @@
-"""Writing the catalog of an archive: blocks to chunks, and no chunk that the base's catalog has already.
+"""Writer of the listing of an archive, the stored object `catalog`.
 
-A chunk is a number of whole blocks and ends behind a block whose path says so: what changes in one directory changes
-one chunk. As long as chunks are those of the base nothing is written, so that an unchanged tree costs nothing.
+Packs blocks into chunks and reuses the chunks of the base's listing. A chunk is a number of whole blocks; its last
+block is chosen by the path of that block, so a change in one directory changes one chunk. Nothing is written as long as
+the chunks are those of the base: an unchanged tree costs nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from cryostore.model.operation import Call
 CHUNK_BYTES_MIN = 128 * KIB
 CHUNK_BYTES_MAX = 1024 * KIB
 CHUNK_BYTES_BOUND = 48 * MIB
-"""No chunk of several blocks is longer: a store takes no more than 64 MiB at a time."""
+"""Maximum length of a chunk of several blocks: a store accepts chunks of at most 64 MiB."""
 CUT_MASK = 127
 LINKS_MAX = 1000
 
 
-class CatalogWriter:
-    """Takes blocks in order and makes them the object `catalog`."""
+class ListingWriter:
+    """Writes blocks, in their order, to the upload of the listing."""
 
     def __init__(self, call: Call, uploader: Uploader, upload: ObjectUpload, base: Archive | None) -> None:
         self._call = call
@@ -37,7 +38,7 @@ class CatalogWriter:
         self._chunks = 0
 
     def add(self, path: bytes, block: bytes) -> None:
-        """Take the next block, which is of the directory at `path`."""
+        """Add the next block, which belongs to the directory at `path`."""
         if self._bytes + len(block) > CHUNK_BYTES_BOUND:
             self._end_chunk()
         self._blocks.append(block)
@@ -54,7 +55,7 @@ class CatalogWriter:
         self._blocks = []
         self._bytes = 0
         if self._same and not self._is_next_of_base(data):
-            self._differ()
+            self._diverge()
         if not self._same:
             self._uploader.submit(self._upload, self._upload.reserve(), data)
         self._chunks += 1
@@ -65,8 +66,8 @@ class CatalogWriter:
         chunk = self._base_chunks[self._chunks]
         return chunk.length == len(data) and digest_of(chunk) == self._upload.chunk_id(data)
 
-    def _differ(self) -> None:
-        """From here on the catalog is another than the base's: write what they have in common."""
+    def _diverge(self) -> None:
+        """Start a listing of its own, which begins with the chunks that were equal to those of the base so far."""
         self._same = False
         assert self._base is not None
         for first in range(0, self._chunks, LINKS_MAX):
@@ -85,24 +86,24 @@ class CatalogWriter:
             for index in answer.missing:
                 self._uploader.submit(self._upload, index, self._base.get(self._base_chunks[index]))
 
-    def renew(self) -> None:
-        """Take all of the base's catalog; `complete` its upload afterwards."""
+    def copy_base(self) -> None:
+        """Write all chunks of the base's listing to the upload, which the caller completes afterwards."""
         self._chunks = len(self._base_chunks)
-        self._differ()
+        self._diverge()
 
     def finish(self) -> None:
-        """Submit what is left."""
+        """Submit the blocks that are left."""
         self._end_chunk()
 
     def complete(self, header: bytes) -> bool:
-        """Make the catalog take its place, unless it is the base's; answers whether it did.
+        """Complete the listing unless it equals the base's. Return whether there is a new one.
 
         Everything submitted must be stored by now.
         """
         if self._same and self._base is not None:
             if self._chunks == len(self._base_chunks) and header == self._base.header_bytes:
                 return False
-            self._differ()
+            self._diverge()
             self._uploader.flush()
         self._upload.complete(header)
         return True

@@ -10,10 +10,10 @@ import sys
 import pytest
 
 from cryostore.agent.backup.job import open_job
-from cryostore.agent.backup.unfinished import noted
+from cryostore.agent.backup.resume_note import locked_note
 from cryostore.agent.header import STREAM
 from cryostore.agent.report import Report
-from cryostore.agent.streams.single_file import Options
+from cryostore.agent.streams.single_file import SingleFileOptions
 from cryostore.agent.streams.stream import backup_stream
 from cryostore.agent.upload.heartbeat import HEARTBEAT_SECONDS
 from cryostore.agent.upload.uploader import THREADS
@@ -57,13 +57,13 @@ class Counting:
 
 def test_what_a_killed_run_sent_is_not_sent_again(runs, tmp_path):
     write(tmp_path / "source", {f"{n:02}": noise(MIB, f"{runs.resource} {n}") for n in range(30)})
-    with noted(str(tmp_path / "notes"), "a") as note:
+    with locked_note(str(tmp_path / "notes"), "a") as note:
         first = Counting(runs.call, die_after=20)
         call, runs.call = runs.call, first
         with pytest.raises(Killed):
-            runs.backup(tmp_path / "source", unfinished=Deaf(note))
+            runs.backup(tmp_path / "source", note=NeverCleared(note))
         second = runs.call = Counting(call)
-        report, _ = runs.backup(tmp_path / "source", unfinished=note)
+        report, _ = runs.backup(tmp_path / "source", note=note)
         runs.call = call
     assert first.chunks == 20
     with runs.opened() as archive:
@@ -75,15 +75,15 @@ def test_what_a_killed_run_sent_is_not_sent_again(runs, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-class Deaf:
-    """A note as a killed process leaves it: nobody says that the job has ended."""
+class NeverCleared:
+    """A note as a killed process leaves it: it still names the job."""
 
     def __init__(self, note):
         self.job_id = note.job_id
-        self.begin = note.begin
+        self.save = note.save
 
-    def end(self):
-        """Not told."""
+    def clear(self):
+        """Do nothing."""
 
 
 class Away:
@@ -103,11 +103,11 @@ class Away:
 def test_a_store_that_was_away_is_gone_on_with(local_runs, tmp_path):
     write(tmp_path / "source", {f"{n:02}": noise(MIB, f"{local_runs.resource} {n}") for n in range(30)})
     call, local_runs.call = local_runs.call, Away(local_runs.call, 20)
-    with noted(str(tmp_path / "notes"), "a") as note, pytest.raises(ConnectionFailedError):
-        local_runs.backup(tmp_path / "source", unfinished=note)
+    with locked_note(str(tmp_path / "notes"), "a") as note, pytest.raises(ConnectionFailedError):
+        local_runs.backup(tmp_path / "source", note=note)
     local_runs.call = counting = Counting(call)
-    with noted(str(tmp_path / "notes"), "a") as note:
-        local_runs.backup(tmp_path / "source", unfinished=note)
+    with locked_note(str(tmp_path / "notes"), "a") as note:
+        local_runs.backup(tmp_path / "source", note=note)
         assert not note.job_id()
     with local_runs.opened() as archive:
         chunks = sum(archive.chunks_count(each.number) for each in archive.header.objects)
@@ -117,21 +117,21 @@ def test_a_store_that_was_away_is_gone_on_with(local_runs, tmp_path):
 
 
 def test_a_stream_whose_store_was_away_is_repeated(local_runs, tmp_path):
-    wanted = Options(kind=STREAM, name=b"dump", vault="Default", resource=local_runs.resource)
+    wanted = SingleFileOptions(kind=STREAM, name=b"dump", vault="Default", resource=local_runs.resource)
     line = [sys.executable, "-c", "import os; os.write(1, os.urandom(1 << 22))"]
-    with noted(str(tmp_path / "notes"), "a") as note, pytest.raises(ConnectionFailedError):
-        backup_stream(Away(local_runs.call, 1), wanted, line, Report(), unfinished=note)
-    with noted(str(tmp_path / "notes"), "a") as note:
-        assert backup_stream(local_runs.call, wanted, line, Report(), unfinished=note).recovery_point_arn
+    with locked_note(str(tmp_path / "notes"), "a") as note, pytest.raises(ConnectionFailedError):
+        backup_stream(Away(local_runs.call, 1), wanted, line, Report(), note=note)
+    with locked_note(str(tmp_path / "notes"), "a") as note:
+        assert backup_stream(local_runs.call, wanted, line, Report(), note=note).recovery_point_arn
 
 
 def test_a_job_whose_view_has_changed_is_not_gone_on_with(local_runs, tmp_path):
     write(tmp_path / "source", {"file": noise(MIB, local_runs.resource)})
     local_runs.backup(tmp_path / "source")
-    with noted(str(tmp_path / "notes"), "a") as note:
+    with locked_note(str(tmp_path / "notes"), "a") as note:
         job = open_job(local_runs.call, "Default", local_runs.resource, {}, note)
         local_runs.call.call(DeleteObject(backup_job_id=job.job_id, object_name="content-00000001"))
-        _, outcome = local_runs.backup(tmp_path / "source", unfinished=note)
+        _, outcome = local_runs.backup(tmp_path / "source", note=note)
     assert outcome.same
     local_runs.restore(tmp_path / "target")
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
@@ -160,22 +160,22 @@ def test_a_run_that_waits_for_its_server_keeps_its_job(tmp_path, wait_seconds):
 
 def test_two_runs_of_one_resource_do_not_share_a_note(tmp_path):
     with (
-        noted(str(tmp_path), "store", "vault", "a"),
-        noted(str(tmp_path), "store", "vault", "b"),
-        pytest.raises(ConfigurationError, match="is running on this machine"),
-        noted(str(tmp_path), "store", "vault", "a"),
+        locked_note(str(tmp_path), "store", "vault", "a"),
+        locked_note(str(tmp_path), "store", "vault", "b"),
+        pytest.raises(ConfigurationError, match="already running on this machine"),
+        locked_note(str(tmp_path), "store", "vault", "a"),
     ):
         pass
-    with noted(str(tmp_path), "store", "vault", "a") as note:
-        note.begin("job")
-    with noted(str(tmp_path), "store", "vault", "a") as note:
+    with locked_note(str(tmp_path), "store", "vault", "a") as note:
+        note.save("job")
+    with locked_note(str(tmp_path), "store", "vault", "a") as note:
         assert note.job_id() == "job"
 
 
 def test_without_a_folder_there_is_no_note(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for folder in (None, str(tmp_path / "file")):
-        with noted(folder, "a") as note:
+        with locked_note(folder, "a") as note:
             assert note is None
 
 
@@ -184,8 +184,8 @@ def test_a_note_that_cannot_be_written_is_done_without(local_runs, tmp_path, mon
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     write(tmp_path / "source", {"file": b"x"})
-    with noted(str(tmp_path / "notes"), "a") as note:
+    with locked_note(str(tmp_path / "notes"), "a") as note:
         monkeypatch.setattr(os, "pwrite", full)
         monkeypatch.setattr(os, "ftruncate", full)
-        _, outcome = local_runs.backup(tmp_path / "source", unfinished=note)
+        _, outcome = local_runs.backup(tmp_path / "source", note=note)
     assert outcome.recovery_point_arn == local_runs.latest()

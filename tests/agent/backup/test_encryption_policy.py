@@ -12,7 +12,7 @@ import pytest
 
 from cryostore.agent.archive.open_archive import open_archive
 from cryostore.agent.archive.recovery_points import find_point
-from cryostore.agent.backup.key_changes import change
+from cryostore.agent.backup.key_changes import change_access
 from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.encryption.archive_key import ArchiveKey
 from cryostore.agent.encryption.key_objects import is_key_name
@@ -182,7 +182,7 @@ def test_what_is_not_sealed_is_not_taken_for_it(local_runs, tmp_path):
 
 def changed(runs, apply, **options):
     point = find_point(runs.call, "latest", resource=runs.resource)
-    return change(runs.keyed_call, point, apply, **options)
+    return change_access(runs.keyed_call, point, apply, **options)
 
 
 def test_a_key_that_is_added_opens_older_points_too(sealed, tmp_path):
