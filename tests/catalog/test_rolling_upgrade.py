@@ -84,10 +84,10 @@ def test_a_node_that_runs_notices_that_it_is_too_old(place, later):
     running = SharedStore(place)
     try:
         later(place, f"-- readable by: {KNOWN}\n{ADDS}").service.close()
-        running.service.look_around()
+        running.service.check_still_current()
         later(place, f"-- readable by: {KNOWN}\n{ADDS}", ADDS_MORE).service.close()
         with pytest.raises(ConfigurationError, match="up to"):
-            running.service.look_around()
+            running.service.check_still_current()
         with pytest.raises(ServiceUnavailableException):
             running.api().start_job()
     finally:

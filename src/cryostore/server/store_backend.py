@@ -117,7 +117,7 @@ class StoreBackend:
 
     def maintain(self) -> None:
         """Do a round of duties, and a share of garbage collection and scrubbing if this process holds the claim."""
-        self._service.look_around()
+        self._service.check_still_current()
         try:
             self._tasks.run_if_due()
         finally:

@@ -57,7 +57,7 @@ class Service:
         self._is_current = is_current
         self._release = release
         self.outdated = False
-        """Whether this program may not go on with this catalog: then it answers nothing. Found out by `look_around`."""
+        """Whether this program may not go on with this catalog: then it answers nothing. Found out by `check_still_current`."""
 
     def call(self, operation: Operation[Out], caller: Caller) -> Out:
         """Carry out an operation for a caller. Raises a `ModelError`; anything else is a defect.
@@ -101,7 +101,7 @@ class Service:
         with reserve.spending():
             return cast("Out", handler(self.context, operation, caller))
 
-    def look_around(self) -> None:
+    def check_still_current(self) -> None:
         """Find out whether this program may go on with this catalog. Raises ConfigurationError if not.
 
         Another catalog may have taken over the blobs: who goes by an old one deletes what the new one needs. Or a newer

@@ -169,10 +169,10 @@ def test_a_node_that_was_forgotten_finds_out_that_its_store_moved(scene):
     """It answers nothing any more once it has looked around, and neither it nor another can be started again."""
     scene.there()
     with opened_at(scene.nodes, scene.clock) as node:
-        node.service.look_around()
+        node.service.check_still_current()
         scene.back()
         with pytest.raises(ConfigurationError, match="has taken over"):
-            node.service.look_around()
+            node.service.check_still_current()
         with pytest.raises(ServiceUnavailableException):
             node.api.start_job()
     with pytest.raises(ConfigurationError, match="has taken over"), opened_at(scene.nodes, scene.clock):
@@ -194,7 +194,7 @@ def test_what_was_moved_back_is_taken_back_unless_another_catalog_has_taken_over
     scene.back()
     take_back_store(scene.nodes, scene.keyring)
     with opened_at(scene.nodes, scene.clock) as store:
-        store.service.look_around()
+        store.service.check_still_current()
     scene.end = DirectoryStore(scene.end.data_dir.with_name("another end"), scene.end.keyring)
     scene.back()
     with closing(scene.nodes.place.open_blobs()) as blobs:

@@ -277,7 +277,7 @@ def test_a_store_whose_blobs_another_catalog_took_over_answers_no_more(tmp_path)
     with opened_shared(tmp_path) as store:
         api = store.api()
         api.backup({"name": b"1"})
-        store.service.look_around()
+        store.service.check_still_current()
         blobs = LocalBlobs(tmp_path / "blobs")
         marker = newest_marker(blobs)
         following = type(marker)(marker.store_id, 2, "token", marker.region, marker.account_id)
@@ -285,7 +285,7 @@ def test_a_store_whose_blobs_another_catalog_took_over_answers_no_more(tmp_path)
         assert preparing.put_marker(blobs, following)
         assert not preparing.put_marker(blobs, type(marker)(marker.store_id, 2, "other", "r", "1"))
         with pytest.raises(ConfigurationError, match="another catalog has taken over"):
-            store.service.look_around()
+            store.service.check_still_current()
         with pytest.raises(ServiceUnavailableException, match="out of date"):
             api.start_job()
         with pytest.raises(ConfigurationError, match="out of date"):

@@ -35,13 +35,13 @@ class StorePlace:
         return str(self.data_dir) if self.shared is None else self.shared.shown_catalog
 
     @property
-    def keyring_place(self) -> KeyringUri:
+    def keyring_uri_of(self) -> KeyringUri:
         """Where its keyring is, or is to be. Raises ConfigurationError."""
         from cryostore.chunks.keyring import parse_keyring_uri
-        from cryostore.service.opening.keyring import place_of
+        from cryostore.service.opening.keyring import keyring_uri_of
 
         if self.data_dir is not None:
-            return place_of(self.data_dir, self.keyring)
+            return keyring_uri_of(self.data_dir, self.keyring)
         return parse_keyring_uri(self.keyring or "")
 
     def open_keyring(self) -> KeyringSource:

@@ -13,11 +13,11 @@ from cryostore.core.errors import BlobNotFoundError, ConfigurationError
 from cryostore.core.ids import NewId
 
 KEYRING = "keyring.json"
-HOLDS_DATA = ("catalog.sqlite", "records", "packs")
+DATA_NAMES = ("catalog.sqlite", "records", "packs")
 """What a keyring may protect already: beside it, no new one is made."""
 
 
-def place_of(data_dir: Path, keyring: str | None) -> KeyringUri:
+def keyring_uri_of(data_dir: Path, keyring: str | None) -> KeyringUri:
     """Where the keyring of a data directory is, `keyring` being what the operator says. Raises ConfigurationError."""
     inside = data_dir / KEYRING
     if keyring is None:
@@ -31,18 +31,18 @@ def place_of(data_dir: Path, keyring: str | None) -> KeyringUri:
     return place
 
 
-def keyring_of(
+def open_or_create_keyring_of(
     data_dir: Path, keyring: str | None, new_id: NewId, on_created: Callable[[Path], None] = lambda _: None
 ) -> KeyringSource:
     """Open the keyring of a data directory; make one if it is to be a file and nothing is there to protect yet.
 
     `on_created` is called with the path of one that was made. Raises ConfigurationError.
     """
-    place = place_of(data_dir, keyring)
+    place = keyring_uri_of(data_dir, keyring)
     path = place.path
     if path is None or path.exists():
         return open_keyring(place)
-    if any(_holds_something(data_dir / name) for name in HOLDS_DATA):
+    if any(_holds_something(data_dir / name) for name in DATA_NAMES):
         raise _missing(data_dir, path)
     try:
         return open_or_create_keyring(path, new_id, on_created)
@@ -55,7 +55,7 @@ def keyring_of(
 
 def existing_keyring(data_dir: Path, keyring: str | None = None) -> KeyringSource:
     """Open the keyring of a data directory, which must be there. Raises ConfigurationError."""
-    place = place_of(data_dir, keyring)
+    place = keyring_uri_of(data_dir, keyring)
     if place.path is not None and not place.path.exists():
         raise _missing(data_dir, place.path)
     return open_keyring(place)

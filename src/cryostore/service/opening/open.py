@@ -34,7 +34,7 @@ from cryostore.service.opening.assembly import (
 )
 from cryostore.service.opening.credentials import root_key, write_credentials
 from cryostore.service.opening.in_use import InUse
-from cryostore.service.opening.keyring import KEYRING, keyring_of
+from cryostore.service.opening.keyring import KEYRING, open_or_create_keyring_of
 from cryostore.service.reserve import ReservedBlobs, ReservedDatabase
 from cryostore.service.service import Service
 from cryostore.service.settings import Settings
@@ -70,7 +70,7 @@ def open_service(
         in_use = InUse(data_dir)
         opened.callback(in_use.close)
         _require_catalog(data_dir)
-        source = keyring_of(data_dir, keyring, new_id, on_keyring_created)
+        source = open_or_create_keyring_of(data_dir, keyring, new_id, on_keyring_created)
         opened.enter_context(_explained(data_dir, source))
         database = ReservedDatabase(reserve.spend(lambda: open_catalog(data_dir / CATALOG)), reserve)
         opened.callback(database.close)

@@ -25,7 +25,7 @@ class Page(NamedTuple):
     limit: int
 
 
-def asked(context: Context, operation: Operation[Any]) -> Page:
+def requested_page(context: Context, operation: Operation[Any]) -> Page:
     """Read MaxResults and NextToken. Raises InvalidParameterValueException for a token of another list."""
     arguments = msgspec.structs.asdict(operation)
     token, limit = arguments.pop("next_token"), arguments.pop("max_results")
@@ -40,7 +40,7 @@ def asked(context: Context, operation: Operation[Any]) -> Page:
     return Page(owner, after, limit or ITEMS_DEFAULT)
 
 
-def cut(
+def cut_page(
     context: Context, page: Page, items: Sequence[Item], place: Callable[[Item], Any]
 ) -> tuple[Sequence[Item], str | None]:
     """The items of the page, of which one more than its limit was read, and the token of the next one, if any."""

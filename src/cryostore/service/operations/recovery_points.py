@@ -34,7 +34,7 @@ from cryostore.model.recovery_points import (
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.lineages.pruning import delete_point
-from cryostore.service.operations.pages import asked, cut, time_conditions
+from cryostore.service.operations.pages import cut_page, requested_page, time_conditions
 from cryostore.service.operations.text_maps import parse_map
 from cryostore.service.operations.vaults import check_account, key_type, vault_by_name
 from cryostore.service.records.unknown_commits import HINT, unknown_commits_message
@@ -48,7 +48,7 @@ def list_recovery_points_by_backup_vault(
     """List the points of a vault, newest first, those being created or deleted included."""
     authorise(caller, operation.declaration.action, operation.backup_vault_name)
     check_account(context, operation.backup_vault_account_id)
-    page = asked(context, operation)
+    page = requested_page(context, operation)
 
     def work(transaction: Transaction) -> tuple[VaultRow, list[PointRow]]:
         vault = vault_by_name(transaction, operation.backup_vault_name)
@@ -58,7 +58,7 @@ def list_recovery_points_by_backup_vault(
         return vault, recovery_points.page(transaction, conditions=conditions, before=page.after, limit=page.limit + 1)
 
     vault, rows = context.database.read(work)
-    kept, token = cut(context, page, rows, lambda row: (row.created_ms, row.point_id))
+    kept, token = cut_page(context, page, rows, lambda row: (row.created_ms, row.point_id))
     return ListRecoveryPointsByBackupVaultOutput(
         recovery_points=[RecoveryPointByBackupVault(**_facts(context, vault, row)) for row in kept], next_token=token
     )

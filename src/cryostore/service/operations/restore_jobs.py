@@ -31,7 +31,7 @@ from cryostore.model.restore_jobs import (
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.operations.jobs.idempotency import arguments_digest, find_repeated
-from cryostore.service.operations.pages import asked, cut, time_conditions
+from cryostore.service.operations.pages import cut_page, requested_page, time_conditions
 from cryostore.service.operations.text_maps import check_map
 from cryostore.service.operations.vaults import vault_name
 
@@ -117,7 +117,7 @@ def describe_restore_job(context: Context, operation: DescribeRestoreJob, caller
 def list_restore_jobs(context: Context, operation: ListRestoreJobs, caller: Caller) -> ListRestoreJobsOutput:
     """List jobs, newest first."""
     authorise(caller, operation.declaration.action, None)
-    page = asked(context, operation)
+    page = requested_page(context, operation)
     nobodys = operation.by_parent_job_id or operation.by_restore_testing_plan_arn
     if nobodys or operation.by_account_id not in (None, "*", context.settings.account_id):
         return ListRestoreJobsOutput(restore_jobs=[])
@@ -128,7 +128,9 @@ def list_restore_jobs(context: Context, operation: ListRestoreJobs, caller: Call
         )
         return [(row, vault_name(transaction, row.vault_id)) for row in rows]
 
-    rows, token = cut(context, page, context.database.read(work), lambda item: (item[0].created_ms, item[0].job_id))
+    rows, token = cut_page(
+        context, page, context.database.read(work), lambda item: (item[0].created_ms, item[0].job_id)
+    )
     return ListRestoreJobsOutput(
         restore_jobs=[RestoreJobsListMember(**_facts(context, name, row)) for row, name in rows], next_token=token
     )

@@ -33,7 +33,7 @@ from cryostore.model.vaults import (
 )
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.operations.pages import asked, cut
+from cryostore.service.operations.pages import cut_page, requested_page
 from cryostore.service.operations.text_maps import map_bytes
 from cryostore.service.records.recording import mark_vault_changed, update_record
 from cryostore.service.records.unknown_commits import HINT, unknown_commits_message
@@ -98,7 +98,7 @@ def describe_backup_vault(
 def list_backup_vaults(context: Context, operation: ListBackupVaults, caller: Caller) -> ListBackupVaultsOutput:
     """List vaults by name."""
     authorise(caller, operation.declaration.action, None)
-    page = asked(context, operation)
+    page = requested_page(context, operation)
     if operation.by_shared or operation.by_vault_type not in (None, "BACKUP_VAULT"):
         return ListBackupVaultsOutput(backup_vault_list=[])
 
@@ -106,7 +106,7 @@ def list_backup_vaults(context: Context, operation: ListBackupVaults, caller: Ca
         rows = vaults.page(transaction, after=page.after or "", limit=page.limit + 1)
         return [BackupVaultListMember(**_facts(context, transaction, _with_true_key(transaction, row))) for row in rows]
 
-    members, token = cut(context, page, context.database.read(work), lambda member: member.backup_vault_name)
+    members, token = cut_page(context, page, context.database.read(work), lambda member: member.backup_vault_name)
     return ListBackupVaultsOutput(backup_vault_list=list(members), next_token=token)
 
 

@@ -21,7 +21,7 @@ from cryostore.model.jobs import (
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
 from cryostore.service.operations.jobs.lookup import find_job
-from cryostore.service.operations.pages import asked, cut, time_conditions
+from cryostore.service.operations.pages import cut_page, requested_page, time_conditions
 from cryostore.service.operations.vaults import vault_name
 
 ALL_CATEGORIES = ("*", "AGGREGATE_ALL")
@@ -43,7 +43,7 @@ def describe_backup_job(context: Context, operation: DescribeBackupJob, caller: 
 def list_backup_jobs(context: Context, operation: ListBackupJobs, caller: Caller) -> ListBackupJobsOutput:
     """List jobs of the last 30 days, newest first."""
     authorise(caller, operation.declaration.action, operation.by_backup_vault_name)
-    page = asked(context, operation)
+    page = requested_page(context, operation)
     if operation.by_parent_job_id or operation.by_account_id not in (None, "*", context.settings.account_id):
         return ListBackupJobsOutput(backup_jobs=[])
 
@@ -52,7 +52,9 @@ def list_backup_jobs(context: Context, operation: ListBackupJobs, caller: Caller
         rows = jobs.page(transaction, conditions=conditions, before=page.after, limit=page.limit + 1)
         return [(row, vault_name(transaction, row.vault_id)) for row in rows]
 
-    rows, token = cut(context, page, context.database.read(work), lambda item: (item[0].created_ms, item[0].job_id))
+    rows, token = cut_page(
+        context, page, context.database.read(work), lambda item: (item[0].created_ms, item[0].job_id)
+    )
     return ListBackupJobsOutput(
         backup_jobs=[BackupJob(**_facts(context, name, row)) for row, name in rows], next_token=token
     )
