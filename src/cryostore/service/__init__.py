@@ -1,4 +1,4 @@
-"""What each operation means: no HTTP, no SQL text, no paths of files. One file per noun, one function per operation."""
+"""The behaviour of every operation, without HTTP, SQL text or file paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Who may do what. Signatures are verified by the server; here a known caller meets an action on a vault."""
+"""Authorisation: which caller may do what on which vault, and the secrets of access keys.
+
+The server verifies signatures (`cryostore.wire.signature`); here the caller is known.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,20 @@ def authorise(caller: Caller, action: str, vault_name: str | None) -> None:
         raise AccessDeniedException(f"access key {caller.access_key_id} may not {action}{where}")
 
 
-def allows(caller: Caller, action: str, vault_name: str | None) -> bool:  # noqa: ARG001 - the question's full words
+def allows(caller: Caller, action: str, vault_name: str | None) -> bool:  # noqa: ARG001 - for later rules
     """Whether the caller may do `action` on the vault. Only root callers exist so far, and they may do everything."""
     return caller.root
 
 
 def access_key_context(access_key_id: str) -> bytes:
-    """What an access key's secret is bound to when it is wrapped."""
+    """The associated data that binds a wrapped secret to its access key."""
     return b"access key\0" + access_key_id.encode()
 
 
 class AccessKeys:
-    """The callers' secrets, kept in memory; whether they are enabled still is looked up every few seconds.
+    """A cache of the callers' secrets; whether a key is still enabled is looked up every few seconds.
 
-    The secret of an access key never changes. So it is unwrapped once, and nobody here waits for a keyring again.
+    The secret of an access key never changes, so it is unwrapped once, and no later request waits for the keyring.
     """
 
     def __init__(self, database: Database, keyring: Keyring, clock: Clock) -> None:
@@ -48,7 +51,7 @@ class AccessKeys:
         self._lock = threading.Lock()
 
     def known(self, access_key_id: str) -> str | None:
-        """The secret of an access key that was enabled when it was looked up, lately. Answers from memory alone."""
+        """The secret of an access key that was enabled at its latest look-up. Reads memory only."""
         found = self._in_memory(access_key_id, self._clock())
         return found[1] if found else None
 
@@ -58,14 +61,14 @@ class AccessKeys:
         return found[1] if found else None
 
     def caller(self, access_key_id: str) -> Caller:
-        """Whom an enabled access key stands for. Raises AccessDeniedException if it is unknown or disabled."""
+        """The caller of an enabled access key. Raises AccessDeniedException if the key is unknown or disabled."""
         found = self._find(access_key_id)
         if found is None:
             raise AccessDeniedException("the access key is unknown or disabled")
         return found[2]
 
     def forget(self) -> None:
-        """Look every key up anew from now on."""
+        """Empty the cache."""
         with self._lock:
             self._known.clear()
 
@@ -93,7 +96,7 @@ class AccessKeys:
         return found if found is not None and now_ms - KEY_CACHE_MS <= found[0] <= now_ms else None
 
     def _opened(self, row: AccessKeyRow | None, known: str | None, now_ms: int) -> tuple[int, str, Caller] | None:
-        """What is kept of an enabled access key, whose secret may be known."""
+        """The cache entry of an enabled access key; `known` is its secret if it was unwrapped before."""
         if row is None or not row.enabled:
             return None
         secret = known or unwrap(self._keyring, row.wrapped, access_key_context(row.access_key_id)).decode()

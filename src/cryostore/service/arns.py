@@ -1,4 +1,4 @@
-"""The names this server mints and reads: ARNs of vaults and recovery points, and the types of resources (2.4)."""
+"""ARNs of vaults and recovery points, and the types of resources (control plane 2.4)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Arns:
         return f"{self._prefix}:recovery-point:{point_id}"
 
     def point_id(self, arn: str) -> str | None:
-        """The id of a recovery point by its ARN; None if it is none of ours."""
+        """The id of a recovery point by its ARN; None for an ARN of another account, region or kind."""
         prefix = self.point("")
         return arn.removeprefix(prefix).upper() if arn.startswith(prefix) else None
 
@@ -41,7 +41,7 @@ class Arns:
 
 
 def resource_type(arn: str) -> str:
-    """The type of a resource by its ARN: ours by its kind, well-known foreign ones, else Generic."""
+    """The type of a resource by its ARN: one of `cryo`, one of a known AWS service, or Generic."""
     parts = arn.split(":")
     service, resource = (parts[2], ":".join(parts[5:])) if len(parts) > 5 else ("", "")
     if service == "cryo":

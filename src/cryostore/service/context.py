@@ -1,4 +1,4 @@
-"""What a handler works with, and who it works for."""
+"""The arguments of every handler: the parts of the service, and the caller."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from cryostore.service.vault_keys import VaultKeys
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request, as the signature proved. `root` may do everything.
+    """The caller of a request, proved by the signature. A `root` caller may do everything.
 
-    `takes_zstd`: bytes of chunks may be answered as CompressedPayload.
+    With `takes_zstd`, the bytes of chunks may be returned as CompressedPayload.
     """
 
     access_key_id: str
@@ -37,8 +37,8 @@ class Caller:
 class Context:
     """The parts of the service that handlers share. Holds no state of any request.
 
-    `clock` tells the time of the database, by which leases, windows and quarantines end: one clock for all who share
-    it. With SQLite that is the machine's.
+    `clock` is the time of the database, so that all processes on one store agree when leases, windows and quarantines
+    end. With SQLite it is the machine's.
     """
 
     database: Database

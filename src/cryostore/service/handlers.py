@@ -1,4 +1,4 @@
-"""The handler of each operation: the function in `operations` that carries it out."""
+"""Table of handlers: the function that carries out each operation."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which writes may use the reserve: all but those that bring new data. Those are refused while it is in use.
+"""Use of the disk reserve: on a full disk, deletes and garbage collection still work, and new data is refused.
 
-The seams of database and blobs, with the reserve behind them: a write within `DiskReserve.spending` that meets a full
-disk is made again in the room of the reserve. Each transaction and each blob by itself, so that nothing is done twice.
-Does not live here: the reserve itself (`chunks.disk_reserve`).
+A database and a blob store with the reserve behind them: a write within `DiskReserve.spending` that finds the disk full
+is repeated in the space of the reserve, each transaction and each blob by itself, so that nothing happens twice. The
+reserve itself is in `chunks.disk_reserve`.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from cryostore.model.vaults import CreateBackupVault
 BRINGING = frozenset(
     {CreateBackupVault, StartBackupJob, StartObject, PutChunk, LinkChunks, PutObject, NotifyObjectComplete}
 )
-"""The operations that bring new data. The others free space, restore or read, and leave no more than a sign of life."""
+"""The operations that bring new data. The others free space, restore or read; they write a few rows at most."""
 
 
 def brings_data(operation: Operation[Any]) -> bool:
-    """Whether an operation must wait while the reserve is in use."""
+    """Whether an operation brings new data, so that it is refused while the reserve is in use."""
     if isinstance(operation, CommitBackupJob):
         return operation.outcome != "FAILED"
     return type(operation) in BRINGING
 
 
 class ReservedDatabase:
-    """A Database with the reserve behind its writes. Closes the one it stands before."""
+    """A Database with the reserve behind its writes. Closes the database that it wraps."""
 
     def __init__(self, inner: Database, reserve: DiskReserve) -> None:
         self._inner = inner
@@ -44,7 +44,7 @@ class ReservedDatabase:
         self.read = inner.read
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
-        """See Database. Outside of `DiskReserve.spending`, refused while the reserve is in use."""
+        """See Database. Outside of `DiskReserve.spending`, raises StorageFullError while the reserve is in use."""
         return self._reserve.spend(partial(self._inner.write, work))
 
     def migrate(self) -> None:
@@ -57,9 +57,9 @@ class ReservedDatabase:
 
 
 class ReservedBlobs:
-    """An Appendable BlobStore with the reserve behind what creates blobs. Closes the one it stands before.
+    """An Appendable BlobStore with the reserve behind the creation of blobs. Closes the blob store that it wraps.
 
-    What is appended is left to whoever appends: the bytes of many callers share one blob.
+    Appends do not use the reserve, since the bytes of many callers share one blob.
     """
 
     def __init__(self, inner: BlobStore, reserve: DiskReserve) -> None:
@@ -69,7 +69,7 @@ class ReservedBlobs:
         self._reserve = reserve
 
     def put(self, key: str, data: Buffer) -> None:
-        """See BlobStore. Outside of `DiskReserve.spending`, refused while the reserve is in use."""
+        """See BlobStore. Outside of `DiskReserve.spending`, raises StorageFullError while the reserve is in use."""
         self._reserve.spend(partial(self._inner.put, key, data))
 
     def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:

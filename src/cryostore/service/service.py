@@ -1,4 +1,4 @@
-"""The service as one object: the table of handlers, and the call that every face of Cryostore goes through."""
+"""The service as one object: every operation, whether it comes over HTTP or from the same process, is a call of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Out = TypeVar("Out")
 
 
 class Service:
-    """All operations, in process. Thread safe; holds a store's files open until `close`.
+    """All operations on one open store. Thread safe; holds the store's files open until `close`.
 
     `is_current` asks the blobs whether no other catalog has taken them over. `release` is called last by `close`.
     """
@@ -57,17 +57,17 @@ class Service:
         self._is_current = is_current
         self._release = release
         self.outdated = False
-        """Whether this program may not go on with this catalog: then it answers nothing. Found out by `check_still_current`."""
+        """Whether this program may no longer use the catalog: every call is refused. Set by `check_still_current`."""
 
     def call(self, operation: Operation[Out], caller: Caller) -> Out:
-        """Carry out an operation for a caller. Raises a `ModelError`; anything else is a defect.
+        """Carry out an operation for a caller. Raises a `ModelError`; any other exception is a defect.
 
-        Blocks until what it answers is durable. Arguments are checked here, whoever calls. What failed inside, with
-        its places and keys, is the cause of the error and not in its message: that is for the operator's log.
+        Blocks until the result is durable. Checks the arguments, for callers in process, too. The message of an error
+        names no path and no key; its cause does, for the operator's log.
         """
         operation.declaration.check(operation, self.context.limits)
         if self.outdated:
-            raise ServiceUnavailableException("this server is out of date, and answers no more")
+            raise ServiceUnavailableException("this server is out of date and no longer answers")
         try:
             return self._carry_out(operation, caller)
         except StorageFullError as error:
@@ -85,12 +85,12 @@ class Service:
         except KeyUnavailableError as error:
             raise KMSInvalidKeyUsageException("the key that protects this data cannot be used") from error
         except DamagedDataError as error:
-            if brings_data(operation):  # what it sealed did not open again: another attempt may get past that
+            if brings_data(operation):  # the bytes that it sealed did not open: another attempt may succeed
                 raise ServiceInternalException("the data could not be stored; the server's log says why") from error
             raise DamagedDataException(DAMAGED_MESSAGE) from error
 
     def _carry_out(self, operation: Operation[Out], caller: Caller) -> Out:
-        """Let the handler do it, and use the reserve if it brings no new data."""
+        """Run the handler, with the reserve for an operation that brings no new data."""
         reserve, handler = self.context.reserve, HANDLERS[type(operation)]
         if brings_data(operation):
             try:
@@ -102,11 +102,11 @@ class Service:
             return cast("Out", handler(self.context, operation, caller))
 
     def check_still_current(self) -> None:
-        """Find out whether this program may go on with this catalog. Raises ConfigurationError if not.
+        """Raise ConfigurationError if this program may no longer use its catalog.
 
-        Another catalog may have taken over the blobs: who goes by an old one deletes what the new one needs. Or a newer
-        program may have made a schema that leaves no room for this one. To be called from time to time, before any
-        duty. Raises StorageUnavailableError if it cannot be known now.
+        Another catalog may have taken over the blobs: garbage collection by the old one would delete data that the new
+        one needs. Or a newer program may have migrated the schema beyond what this one can read. Call it regularly,
+        and before background tasks. Raises StorageUnavailableError if the answer is not known now.
         """
         if not self.outdated and self._is_current():
             try:
@@ -117,23 +117,23 @@ class Service:
             return
         self.outdated = True
         raise ConfigurationError(
-            "another catalog has taken over this store's blobs; nothing is answered from here any more",
-            hint="start with the catalog that was rebuilt or moved last",
+            "another catalog has taken over this store's blobs; this server no longer answers",
+            hint="start the server on the catalog that was rebuilt or moved last",
         )
 
     def try_blobs(self) -> None:
-        """Ask the place of the blobs for something small. Raises StorageUnavailableError if it cannot be used."""
+        """Make a small request to the blob store. Raises StorageUnavailableError if it fails."""
         self._is_current()
 
     def as_caller(self, caller: Caller) -> CallAs:
-        """The service as a `Call` that one caller makes."""
+        """A `Call` that carries out operations for one caller."""
         return CallAs(self, caller)
 
     def close(self) -> None:
-        """Finish what is being written and let go of everything. The service must not be called any more."""
+        """Finish the writes in progress and release all resources. No call may follow."""
         self.context.store.close()
         if whole := self.context.store.take_whole():
-            with suppress(CryostoreError):  # who opens the store next finds out, as after a crash
+            with suppress(CryostoreError):  # the next process that opens the store closes them, as after a crash
                 self.context.database.write(partial(packs.close_all, names=whole))
         self.context.database.close()
         self._blobs.close()
@@ -141,7 +141,7 @@ class Service:
 
 
 class CallAs:
-    """A `Call` on the service in process, always by the same caller."""
+    """A `Call` on the service in process, always for the same caller."""
 
     def __init__(self, service: Service, caller: Caller) -> None:
         self._service = service

@@ -14,25 +14,26 @@ Row = TypeVar("Row")
 Plain = TypeVar("Plain")
 TOKEN_SECRET = "token"  # noqa: S105 - the name of a secret, not one
 MOVED_KEY_ID_PREFIX = "NONE: "
-"""What the name of the master key begins with that the token secret of a store names while it may not be opened, since
-it is copied into, or was moved away (`maintenance.migrate.mark`). No master key has such a name: they are named by
-UUIDs, or by whoever writes keyrings by hand."""
+"""Prefix of a reserved master key id. While a migration copies into a store, or after it moved the store away
+(`maintenance.migrate.mark`), the token secret names such a key, so that the store cannot be opened. Real master keys
+have UUIDs as ids, or ids that an operator wrote into the keyring by hand."""
 
 
 def master_key_in_use(transaction: Transaction) -> str | None:
-    """The id of the master key that is in use: the one that wraps the token secret; None in a store without one.
+    """The id of the master key in use: the one that wraps the token secret. None in a store without that secret.
 
-    A rotation changes it in a transaction, so whoever wraps with it in a transaction of its own either comes first, and
-    the rotation finds what was wrapped, or wraps with the new key. Raises KeyUnavailableError.
+    A rotation changes it in a transaction. A transaction that wraps with it either commits before, so that the rotation
+    finds the wrapped row, or wraps with the new key. Raises KeyUnavailableError.
     """
     wrapped = keys.secret(transaction, TOKEN_SECRET)
     return None if wrapped is None else wrapped_key_id(wrapped)
 
 
 def unwrap_current(read: Callable[[], Row], unwrap_row: Callable[[Row], Plain]) -> Plain:
-    """Unwrap what was read; and again, if its key is not to be had and something else is there to be read by now.
+    """Read a wrapped row and unwrap it; read it again if its key is missing and the row has changed meanwhile.
 
-    For between the two it may have been wrapped anew, and the old key forgotten. Raises KeyUnavailableError.
+    A rotation may have wrapped the row with a new key, and forgotten the old one, between the two steps. Raises
+    KeyUnavailableError.
     """
     row = read()
     while True:
@@ -45,10 +46,10 @@ def unwrap_current(read: Callable[[], Row], unwrap_row: Callable[[Row], Plain]) 
 
 
 class StoreKeyring:
-    """A keyring as a store uses it: what wraps is the key in use, whichever of its keys the source calls active.
+    """A keyring whose active key is the store's master key in use, whatever key the `source` calls active.
 
-    The source's active key comes into use when a rotation begins with it (`maintenance.key_rotation`). No unit of work
-    may call `active`; it has `master_key`.
+    The active key of the source comes into use when a rotation starts with it (`maintenance.key_rotation`). A unit of
+    work must call `master_key`, not `active`.
     """
 
     def __init__(self, database: Database, source: Keyring) -> None:
@@ -64,7 +65,7 @@ class StoreKeyring:
         return self.source.key(key_id)
 
     def master_key(self, transaction: Transaction) -> MasterKey:
-        """As `active`, within a unit of work."""
+        """The master key in use, within a unit of work."""
         return self._or_active(master_key_in_use(transaction))
 
     def _or_active(self, key_id: str | None) -> MasterKey:

@@ -1,4 +1,4 @@
-"""What one process counts while it carries out operations: for metrics, and for nothing that must be exact."""
+"""Counters of one process for its metrics; nothing that must be exact depends on them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from cryostore.core.traffic import Traffic
 
 
 class Tally:
-    """Totals since the process began. Thread safe.
+    """Totals since the start of the process. Thread safe.
 
-    `traffic` is that to the parts of a shared store, by "catalog" and "blobs"; empty for a directory.
+    `traffic` has the traffic to a shared store, by "catalog" and "blobs"; it is empty for a data directory.
     """
 
     def __init__(self) -> None:
@@ -22,13 +22,13 @@ class Tally:
         self._lock = threading.Lock()
 
     def stored(self, length: int) -> None:
-        """A payload of this length was new to its vault, and is stored."""
+        """Count a payload of this length that was new to its vault and was stored."""
         with self._lock:
             self.chunks_stored += 1
             self.bytes_stored += length
 
     def shared(self, length: int) -> None:
-        """A payload of this length was in its vault already."""
+        """Count a payload of this length that its vault held already."""
         with self._lock:
             self.chunks_shared += 1
             self.bytes_shared += length

@@ -1,8 +1,8 @@
-"""Opaque tokens: what a list hands out and a later request hands back (B.9).
+"""Opaque tokens: a list returns them, and a later request sends them back (B.9).
 
-A token is its content and a MAC over its kind, its owner and that content, under a secret of the store. So it cannot be
-forged, altered or used with another job, and it needs no memory: it survives restarts, other nodes and compaction, and
-dies with its owner, which every request looks up.
+A token is its content and a MAC over its kind, its owner and the content, keyed with a secret of the store. It cannot
+be forged, altered or used with another job. The server keeps no state for it: a token stays valid across restarts,
+other nodes and compaction, and ends with its owner, which every request looks up.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class Tokens:
         self._secret = secret
 
     def make(self, kind: str, owner: str, content: bytes) -> str:
-        """A token of this kind that only its owner's requests may use."""
+        """A token of this kind that only requests for its owner may use."""
         return base64.urlsafe_b64encode(content + self._mac(kind, owner, content)).rstrip(b"=").decode()
 
     def open(self, kind: str, owner: str, token: str) -> bytes | None:
-        """The content of a token; None if it is not one of this kind and owner, made here."""
+        """The content of a token; None if it was not made here for this kind and owner."""
         try:
-            # ASCII only, and no second spelling: what is accepted is exactly what was handed out.
+            # ASCII only, and one spelling only: exactly the text that was returned is accepted.
             raw = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error):
             return None

@@ -1,4 +1,8 @@
-"""The vaults' data keys, unwrapped when first needed and kept in memory; and which master key wraps new ones."""
+"""Data keys of vaults: how they are made, wrapped by a master key, unwrapped and cached.
+
+A vault has one or more data keys. The newest seals new data; all of them open data. Their wrapped rows are in
+`catalog.rows.keys`; wrapping itself is in `chunks.keyring`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from cryostore.core.errors import KeyUnavailableError
 from cryostore.service.store_keyring import StoreKeyring, unwrap_current
 
 SEALING_KEY_CACHE_SECONDS = 10.0
-"""How long a vault's newest data key may go unnoticed."""
+"""How long a process may go on sealing with a vault's key after a newer one was made."""
 
 
 class SealingKey(NamedTuple):
@@ -26,9 +30,10 @@ class SealingKey(NamedTuple):
 
 
 class VaultKeys:
-    """Data keys by vault and by number, in memory.
+    """A cache of unwrapped data keys, by vault and by number.
 
-    Vault ids and key numbers are never used twice, so no key is ever taken for another. `now` is a monotonic clock.
+    Vault ids and key numbers are never reused, so a cached key is never taken for another. `now` is a monotonic clock
+    in seconds.
     """
 
     def __init__(self, database: Database, keyring: Keyring, now: Callable[[], float] = time.monotonic) -> None:
@@ -39,25 +44,22 @@ class VaultKeys:
         self._opening: dict[int, DataKey] = {}
 
     def create(self, transaction: Transaction, vault_id: int, key_id: bytes, *, now_ms: int) -> None:
-        """Give a vault a new data key, wrapped by the master key in use. Raises KeyUnavailableError.
+        """Make a new data key for a vault and insert it, wrapped by the master key in use. Raises KeyUnavailableError.
 
-        Unless a rotation began a moment ago, nothing is waited for: see `prepare`.
+        Call `prepare` before the unit of work: then this waits for no keyring, unless a rotation has just started.
         """
         key = DataKey.generate(key_id)
         wrapped = self.keyring.master_key(transaction).wrap(key.secret, vault_key_context(key_id))
         keys.insert_vault_key(transaction, key_id=key_id, vault_id=vault_id, wrapped=wrapped, created_ms=now_ms)
 
     def prepare(self) -> None:
-        """Make sure that the master key in use is at hand, before the unit of work that needs it.
-
-        Raises KeyUnavailableError.
-        """
+        """Load the master key in use before a unit of work that needs it. Raises KeyUnavailableError."""
         self.keyring.active()
 
     def sealing(self, vault_id: int) -> SealingKey:
         """The key that seals new data of a vault; a newer one is noticed within SEALING_KEY_CACHE_SECONDS.
 
-        Data sealed with the one before is as good: all of a vault's keys open. Raises KeyUnavailableError.
+        Data sealed with the previous key is as good, since all keys of a vault open. Raises KeyUnavailableError.
         """
         now = self._now()
         found = self._sealing.get(vault_id)
@@ -70,7 +72,7 @@ class VaultKeys:
         return found[0]
 
     def opening(self, key_number: int) -> DataKey:
-        """The key of this number. Raises KeyUnavailableError."""
+        """The data key with this number. Raises KeyUnavailableError."""
         if (found := self._opening.get(key_number)) is None:
             found = self._opening[key_number] = unwrap_current(
                 lambda: self._database.read(lambda transaction: keys.vault_key(transaction, key_number)), self._unwrap
@@ -78,13 +80,13 @@ class VaultKeys:
         return found
 
     def drop_destroyed(self) -> None:
-        """Take out of memory the keys that the catalog has no more."""
+        """Drop the cached keys that the catalog no longer has."""
         numbers = list(self._opening)
         gone = set(numbers) - self._database.read(lambda transaction: keys.existing_vault_keys(transaction, numbers))
         self.drop(gone)
 
     def drop(self, numbers: Collection[int]) -> None:
-        """Take keys out of memory."""
+        """Drop cached keys."""
         for number in numbers:
             self._opening.pop(number, None)
         for vault_id, (sealing, _) in list(self._sealing.items()):
@@ -92,7 +94,7 @@ class VaultKeys:
                 self._sealing.pop(vault_id, None)
 
     def _known(self, vault_id: int, row: keys.VaultKeyRow | None) -> SealingKey:
-        """The key of a row: the one in memory, if there is one, so that it is used even while its master key is not."""
+        """The key of a row, from the cache if it is there: sealing works while the master key is unavailable."""
         if row is None:
             self._sealing.pop(vault_id, None)
             raise KeyUnavailableError("the vault's key no longer exists")
@@ -107,9 +109,9 @@ class VaultKeys:
 
 
 def _sealing_row(transaction: Transaction, vault_id: int) -> keys.VaultKeyRow | None:
-    """The newest key of a vault; but the one before it while the record that holds the newest may not be written yet.
+    """The newest key of a vault; but the previous one while the record that holds the newest may not be written yet.
 
-    Otherwise what it seals would be lost with the catalog.
+    Otherwise a loss of the catalog would lose the data that the newest key sealed.
     """
     newest = keys.newest_vault_keys(transaction, vault_id, 2)
     record = records.find(transaction, RecordKey(VAULT, vault_id))
@@ -118,5 +120,5 @@ def _sealing_row(transaction: Transaction, vault_id: int) -> keys.VaultKeyRow | 
 
 
 def vault_key_context(key_id: bytes) -> bytes:
-    """What a data key is bound to when it is wrapped."""
+    """The associated data that binds a wrapped data key to its id."""
     return b"vault key\0" + key_id

@@ -219,7 +219,7 @@ def test_a_half_prepared_store_is_not_opened(place, tmp_path, monkeypatch):
             patch.setattr(preparing, step, lambda *_: (_ for _ in ()).throw(DiedError))
             with pytest.raises(DiedError):
                 init(place, tmp_path / "credentials")
-        with pytest.raises(ConfigurationError, match="not prepared to its end"):
+        with pytest.raises(ConfigurationError, match="only partly prepared"):
             open_shared_service(place)
 
 
@@ -268,7 +268,7 @@ def test_blobs_that_can_be_replaced_are_refused(place, tmp_path, monkeypatch):
     monkeypatch.setattr(SharedStoreAddress, "open_blobs", lambda self: ReplacingBlobs(Path(self.blobs)))
     with pytest.raises(ConfigurationError, match="replaces a blob"):
         init(place, tmp_path / "credentials")
-    with pytest.raises(ConfigurationError, match="not prepared to its end"):
+    with pytest.raises(ConfigurationError, match="only partly prepared"):
         open_shared_service(place)
 
 

@@ -14,7 +14,7 @@ from cryostore.cli.store.store_place import StorePlace, store_options
 from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cryostore.service.opening.init import Initialised
+    from cryostore.service.opening.init import InitResult
 
 
 @click.command("init", epilog=EPILOGUE)
@@ -71,7 +71,7 @@ def command(
     output.outcome(asdict(outcome), words(outcome, credentials), as_json=as_json)
 
 
-def words(outcome: Initialised, credentials: Path | None) -> str:
+def words(outcome: InitResult, credentials: Path | None) -> str:
     """The outcome for people."""
     lines = [f"{'prepared' if outcome.made_store else 'was prepared before:'} store {outcome.store_id}"]
     lines.append(f"region {outcome.region}, account {outcome.account_id}, keyring {outcome.keyring}")

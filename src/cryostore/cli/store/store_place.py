@@ -35,7 +35,7 @@ class StorePlace:
         return str(self.data_dir) if self.shared is None else self.shared.shown_catalog
 
     @property
-    def keyring_uri_of(self) -> KeyringUri:
+    def keyring_place(self) -> KeyringUri:
         """Where its keyring is, or is to be. Raises ConfigurationError."""
         from cryostore.chunks.keyring import parse_keyring_uri
         from cryostore.service.opening.keyring import keyring_uri_of

@@ -1,1 +1,1 @@
-"""Creating and opening stores."""
+"""Creating and opening stores, in a data directory or shared."""

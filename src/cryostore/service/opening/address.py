@@ -1,4 +1,4 @@
-"""Address of a shared store: the places of its catalog, its blobs and its keyring, and how people are shown them."""
+"""Address of a shared store: the URLs of its catalog, blobs and keyring, and their form without secrets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.service.opening.identity import INIT_HINT
 
 TELLING = ("endpoint", "account", "host", "hostaddr", "port", "dbname", "service")
-"""The options of a URL without which one place may be taken for another. None of them is secret."""
+"""Query options of a URL that tell one database or bucket from another. None of them is secret."""
 
 
 class SharedStoreAddress(NamedTuple):
-    """Where a shared store is: the URLs of its catalog and of its blobs, and its keyring as `--keyring` names it.
+    """The URLs of a shared store's catalog and blobs, and its keyring as `--keyring` names it.
 
-    A path will do for a URL, for stores that only one machine uses.
+    A path may stand for a URL, for a store that only one machine uses.
     """
 
     catalog: str
@@ -29,18 +29,18 @@ class SharedStoreAddress(NamedTuple):
 
     @property
     def shown_catalog(self) -> str:
-        """The catalog's URL without anything secret."""
+        """The catalog's URL without secrets."""
         return without_secrets(self.catalog)
 
     @property
     def shown_blobs(self) -> str:
-        """The blobs' URL without anything secret."""
+        """The blobs' URL without secrets."""
         return without_secrets(self.blobs)
 
     def open_catalog(self, *, create: bool = True, migrate: bool = True) -> Database:
-        """Open the catalog, and make one that is not there, or refuse it. Without `migrate` its schema stays as it is.
+        """Open the catalog. With `create`, make a missing one; with `migrate`, bring its schema up to date.
 
-        Raises ConfigurationError, StorageUnavailableError.
+        Raises NoCatalogError for a missing one otherwise; ConfigurationError, StorageUnavailableError.
         """
         path = None if is_url(self.catalog) else Path(self.catalog)
         if not create and path is not None and not path.exists():
@@ -48,11 +48,11 @@ class SharedStoreAddress(NamedTuple):
         return open_catalog(path or self.catalog, create=create, migrate=migrate)
 
     def open_blobs(self) -> BlobStore:
-        """Open the place of the blobs. Raises ConfigurationError, StorageUnavailableError."""
+        """Open the blob store. Raises ConfigurationError, StorageUnavailableError."""
         return open_blobs(self.blobs)
 
     def open_keyring(self) -> KeyringSource:
-        """Open the keyring, which must be there. Raises ConfigurationError."""
+        """Open the keyring, which must exist. Raises ConfigurationError."""
         place = parse_keyring_uri(self.keyring)
         if place.path is not None and not place.path.exists():
             raise ConfigurationError(
@@ -63,19 +63,19 @@ class SharedStoreAddress(NamedTuple):
 
 
 def is_url(place: str) -> bool:
-    """Whether a place is a URL, and no path."""
+    """Whether a text is a URL rather than a path."""
     scheme, found, _ = place.partition("://")
     return bool(found) and scheme.replace("+", "").isalnum()
 
 
 def without_secrets(place: str) -> str:
-    """A place for people: a URL without its password, and of its options those alone that tell places apart."""
+    """A URL without its password, and with only those options that tell places apart; a path as an absolute one."""
     if not is_url(place):
         return str(Path(place).absolute())
-    scheme, _, rest = place.partition("://")  # by hand: `urlsplit` knows nothing of several hosts
+    scheme, _, rest = place.partition("://")  # by hand: `urlsplit` does not support several hosts
     named, at, after = rest.partition("@")
     if place.startswith(POSTGRES) and at and "/" not in named:
-        rest = after  # libpq takes for names all up to here, also what has a "?" in it
+        rest = after  # libpq reads user and password up to here, even with a "?" in them
     else:
         named = ""
     where, _, options = rest.partition("?")

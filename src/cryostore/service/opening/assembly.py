@@ -1,7 +1,6 @@
-"""What opening a store takes, wherever its catalog and its blobs are: first rows, recovery, and the service on them.
+"""Steps that opening a data directory and a shared store have in common: first rows, recovery, and the context.
 
-Lives here: what a directory (`open`) and a shared store (`open_shared`) have in common. Does not live here: which place
-is a store that may be opened.
+Which directory or address is a store that may be opened is decided in `open` and `open_shared`.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ ACCESS_KEY_ALPHABET = string.ascii_uppercase + "234567"
 
 
 def keyring_refused_error(place: str, keyring: str, error: KeyUnavailableError) -> ConfigurationError:
-    """What to tell the operator who opens the store at `place` with a keyring that lacks its key, or a moved store."""
+    """The error for an operator who opens the store at `place` with a keyring that lacks its key, or a moved store."""
     _, moved, words = error.message.partition(MOVED_KEY_ID_PREFIX)
     if moved:
         return ConfigurationError(
@@ -68,9 +67,10 @@ def fill_new_store(
     new_id: NewId,
     more: Callable[[Transaction], None] = lambda _: None,
 ) -> None:
-    """Give a new store its secrets, its root access key and its first vault, and what `more` writes beside them.
+    """Write the first rows of a new store: secrets, root access key, first vault, and the rows that `more` writes.
 
-    All in one transaction; leaves an old store as it is. Raises KeyUnavailableError, StorageUnavailableError.
+    One transaction does all of it; a store that has them stays as it is. Raises KeyUnavailableError,
+    StorageUnavailableError.
     """
     now_ms = clock()
     if database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET)) is not None:
@@ -103,21 +103,21 @@ def fill_new_store(
 
 
 def new_token_secret(key: MasterKey) -> bytes:
-    """A new secret to make tokens with, wrapped."""
+    """A new wrapped secret for tokens."""
     return key.wrap(secrets.token_bytes(32), TOKEN_SECRET.encode())
 
 
 def recover_packs(database: Database, blobs: BlobStore) -> None:
-    """Close the packs of processes that are gone, and cut off envelopes they did not finish."""
+    """Close the packs of dead processes, and cut off the envelopes that these did not finish."""
     for pack_id in database.read(packs.open_packs):
         try:
             alive = isinstance(blobs, Appendable) and blobs.owned(pack_key(pack_id))
             if not alive:
-                # What rows point to is damage, if it is not whole, and no torn tail.
+                # An incomplete envelope that a row points to is damage, not a torn tail.
                 keep_bytes = database.read(partial(chunks.last_end_in, pack_name=pack_id))
                 cut_torn_tail(blobs, pack_id, keep_bytes=keep_bytes)
         except BlobNotFoundError:
-            continue  # readers of its chunks will be told; nothing here can help
+            continue  # readers of its chunks get an error; nothing can be done here
         if not alive:
             database.write(partial(packs.close, name=pack_id))
 
@@ -133,7 +133,7 @@ def build_context(
     settings: Settings,
     reserve: DiskReserve = NO_RESERVE,
 ) -> Context:
-    """The parts that handlers share, over a store that is filled. Writes what is due of the records, as far as it goes.
+    """Build the context of the handlers on a store that has its first rows. Writes due records where it can.
 
     Raises KeyUnavailableError, StorageUnavailableError.
     """
@@ -154,7 +154,7 @@ def build_context(
     )
     with contextlib.suppress(StorageUnavailableError):
         count_unknown_commits(database, context.records, limit=NAMES_AT_OPENING)
-    # To be read, a store needs no room, and not the keys of all vaults; the duties try again.
+    # Reading a store needs neither free space nor the keys of all vaults; background tasks try again.
     with contextlib.suppress(StorageUnavailableError, KeyUnavailableError):
         write_due_records(context)
     return context

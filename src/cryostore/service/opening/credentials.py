@@ -1,4 +1,4 @@
-"""The file with the root access key, where AWS clients look for it: a shared credentials file."""
+"""The credentials file: the root access key as an AWS shared credentials file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryostore.service.access import access_key_context
 
 
 class RootKey(NamedTuple):
-    """The oldest access key that may do everything."""
+    """The root access key: the oldest key that may do everything."""
 
     access_key_id: str
     secret: str
@@ -29,7 +29,7 @@ def root_key(database: Database, keyring: Keyring) -> RootKey | None:
 
 
 def write_credentials(path: Path, key: RootKey, region: str) -> None:
-    """Write the file, mode 0600, whole or not at all; one that is there is replaced. Raises StorageUnavailableError."""
+    """Write the file atomically, mode 0600; replaces an existing one. Raises StorageUnavailableError."""
     text = (
         "# The root access key of this Cryostore: it may do everything. Keep it secret.\n"
         f"[default]\naws_access_key_id = {key.access_key_id}\naws_secret_access_key = {key.secret}\n"

@@ -1,8 +1,9 @@
-"""The blobs of a shared store as one that may be out of date has them: it can hurt no other catalog of the same blobs.
+"""Fence of a shared store's blobs: a process with a superseded catalog can neither delete nor acknowledge anything.
 
-Another catalog takes over by putting the next marker (`chunks.marker`), and then reads the records. So a record that
-was put before that marker is seen by it, and one that was put later must not be acknowledged: the marker is looked for
-behind every record. Before every delete it is looked for as well. What is put besides, packs, hurts nobody.
+Another catalog takes over by putting the next marker (`chunks.marker`), and reads the records afterwards. So it sees
+every record that was put before that marker; a record that was put later must not be acknowledged. Therefore the fence
+looks for the marker after every record that it puts, and before every delete. Packs that are put without a look harm no
+other catalog.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cryostore.core.errors import StorageUnavailableError
 
 
 def fence_blobs(blobs: BlobStore, number: int) -> BlobStore:
-    """The blobs, for who goes by the marker of this number; can all that they can."""
+    """Wrap blobs in a fence for the marker with this number; the wrapper supports all that the blobs support."""
     if isinstance(blobs, Appendable):
         return FencedAppendable(blobs, number)
     if isinstance(blobs, Gathering):
@@ -26,9 +27,9 @@ def fence_blobs(blobs: BlobStore, number: int) -> BlobStore:
 
 
 class FencedBlobs:
-    """A BlobStore that refuses to delete, and to acknowledge records, once another marker is there.
+    """A BlobStore that refuses to delete, and to acknowledge records, once a newer marker exists.
 
-    Closes the one it stands before.
+    Closes the blob store that it wraps.
     """
 
     def __init__(self, inner: BlobStore, number: int) -> None:
@@ -71,20 +72,20 @@ class FencedBlobs:
         if is_superseded(self._inner, self._number):
             raise StorageUnavailableError(
                 "another catalog has taken over this store's blobs",
-                hint="start with the catalog that was rebuilt or moved last",
+                hint="start the server on the catalog that was rebuilt or moved last",
             )
 
 
 class FencedGathering(FencedBlobs):
-    """The same for a Gathering one."""
+    """A fence for a Gathering blob store."""
 
     def __init__(self, inner: Gathering, number: int) -> None:
         super().__init__(inner, number)
-        self.put_all = inner.put_all  # of packs
+        self.put_all = inner.put_all  # puts packs only
 
 
 class FencedAppendable(FencedBlobs):
-    """The same for an Appendable one."""
+    """A fence for an Appendable blob store."""
 
     def __init__(self, inner: Appendable, number: int) -> None:
         super().__init__(inner, number)

@@ -1,4 +1,4 @@
-"""Who uses a data directory: any number of services together, or one program that needs it for itself."""
+"""Lock of a data directory: shared by any number of services, or held alone by one program."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LOCK = "in-use.lock"
 
 
 class InUse:
-    """Says that a service uses the directory, until it is closed or its process ends.
+    """The shared lock of a service, held until `close` or the end of the process.
 
-    Raises ConfigurationError while a program has the directory for itself, StorageUnavailableError.
+    Raises ConfigurationError while a program holds the exclusive lock, StorageUnavailableError.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -25,7 +25,7 @@ class InUse:
         )
 
     def close(self) -> None:
-        """Use the directory no more. May be called twice."""
+        """Release the lock. May be called twice."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -33,7 +33,7 @@ class InUse:
 
 @contextlib.contextmanager
 def sole_use(data_dir: Path) -> Iterator[None]:
-    """Have the directory for oneself. Raises as `InUse` does, while any service uses it."""
+    """Hold the exclusive lock. Raises ConfigurationError while a service holds the shared one."""
     descriptor = _lock(
         data_dir, fcntl.LOCK_EX, "a server or another program uses it", hint="stop `cryo serve` and try again"
     )

@@ -1,14 +1,14 @@
-"""`cryo init`: preparing a shared store once, and finishing what was begun.
+"""`cryo init`: prepares a shared store once, and resumes an interrupted preparation.
 
-Every step finds out whether it was done before, so the whole may be repeated, and broken off anywhere:
+Each step checks whether it was done before, so the whole may be interrupted anywhere and repeated:
 
-1. The keyring: made only if neither catalog nor blobs hold anything that another one could open.
-2. The first rows, in one transaction: secrets, root access key, vault, and the row that says which store this is.
-3. The marker beside the blobs, then the row is bound to it (`identity`).
+1. The keyring. It is made only if neither catalog nor blobs hold anything that an existing keyring protects.
+2. The first rows, in one transaction: secrets, root access key, vault, and the identity of the store.
+3. The marker beside the blobs; then the identity is bound to it (`identity`).
 4. The first records, so that the catalog can be rebuilt from the blobs from now on.
 5. The credentials file.
 
-Nothing is ever replaced: neither a keyring nor a catalog, blobs or file of somebody else.
+No step replaces an existing keyring, catalog, blob or file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from cryostore.service.opening.assembly import fill_new_store
 from cryostore.service.opening.credentials import RootKey, root_key, write_credentials
 from cryostore.service.opening.identity import (
     Identity,
-    Kept,
+    StoredIdentity,
     find_identity,
     insert_identity,
     replace_identity,
@@ -48,15 +48,15 @@ from cryostore.service.settings import Settings
 from cryostore.service.store_keyring import TOKEN_SECRET, StoreKeyring
 from cryostore.service.vault_keys import VaultKeys
 
-FIRST = 1
+FIRST_MARKER = 1
 """The number of a store's first marker."""
 REGION = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?", re.ASCII)
 ACCOUNT_ID = re.compile(r"[0-9]{12}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Initialised:
-    """What is there now; and of it, what was made by this run."""
+class InitResult:
+    """Result of `cryo init`: the store as it is now, and which parts this run made."""
 
     store_id: str
     region: str
@@ -78,14 +78,14 @@ def init(
     clock: Clock | None = None,
     new_id: NewId = random_id,
     on_keyring_created: Callable[[Path], None] = lambda _: None,
-) -> Initialised:
-    """Prepare the shared store at `place`, or finish doing so, and bring its schema up to date.
+) -> InitResult:
+    """Prepare the shared store at `place`, or resume its preparation, and bring its schema up to date.
 
-    `region` and `account_id` are those of its ARNs; left out, they are as they were, at first those of `Settings`.
-    `credentials` is where the root access key is written, unless it stands there already. With `upgrade` the store must
-    be there.
+    `region` and `account_id` go into its ARNs; if left out, they stay as they are, or come from `Settings` for a new
+    store. The root access key is written to `credentials` unless the file holds it already. With `upgrade` the store
+    must exist.
 
-    Raises ConfigurationError, and then nothing of anybody else was changed; StorageUnavailableError.
+    Raises ConfigurationError, and then no other data was changed; StorageUnavailableError.
     """
     _check_names(region, account_id)
     if credentials is not None and not credentials.parent.is_dir():
@@ -99,19 +99,19 @@ def init(
             raise ConfigurationError("there is no store to upgrade", hint="leave out --upgrade to prepare a new one")
         database = place.open_catalog()
         opened.callback(database.close)
-        is_new = _is_new(place, database)
+        is_new = _is_empty(place, database)
         if is_new and marker is not None:
             raise ConfigurationError(
                 f"{place.shown_blobs} holds the data of a store whose catalog is elsewhere",
                 hint="name that catalog, or other blobs; if the catalog is lost: cryo rebuild-catalog",
             )
         if is_new and credentials is not None and credentials.exists():
-            raise _taken(credentials)
+            raise _file_exists_error(credentials)
         source, made_keyring = _keyring(place, new_id, on_keyring_created, may_create=is_new)
         opened.enter_context(explain_key_errors(place, source))
         ring = StoreKeyring(database, source)
         if is_new:
-            first = _first(place, region, account_id, new_id)
+            first = _new_identity(place, region, account_id, new_id)
             fill_new_store(
                 database,
                 VaultKeys(database, ring),
@@ -119,11 +119,11 @@ def init(
                 new_id,
                 lambda transaction: insert_identity(transaction, ring, first),
             )
-        identity, was_bound = _bound(place, database, ring, blobs, new_id)
+        identity, was_bound = _bind_to_blobs(place, database, ring, blobs, new_id)
         _require_same(identity, region, account_id)
         _write_records(place, clock)
         key = root_key(database, ring)
-    return Initialised(
+    return InitResult(
         store_id=identity.store_id,
         region=identity.region,
         account_id=identity.account_id,
@@ -136,7 +136,7 @@ def init(
 
 
 def _check_names(region: str | None, account_id: str | None) -> None:
-    """Refuse what would make ARNs that no client takes."""
+    """Raise ConfigurationError for a region or account id that makes ARNs which clients reject."""
     if region is not None and not REGION.fullmatch(region):
         raise ConfigurationError(f"--region is {region!r}: it must be letters, digits and dashes", hint="eu-central-1")
     if account_id is not None and not ACCOUNT_ID.fullmatch(account_id):
@@ -144,7 +144,7 @@ def _check_names(region: str | None, account_id: str | None) -> None:
 
 
 def _require_no_foreign_data(place: SharedStoreAddress, blobs: BlobStore, marker: Marker | None) -> None:
-    """Refuse blobs that were there before any store was prepared for them."""
+    """Raise ConfigurationError for blobs of a store that was not prepared here."""
     if marker is not None:
         return
     for prefix in (PACKS_PREFIX, RECORDS_PREFIX):
@@ -155,22 +155,22 @@ def _require_no_foreign_data(place: SharedStoreAddress, blobs: BlobStore, marker
             )
 
 
-def _is_new(place: SharedStoreAddress, database: Database) -> bool:
-    """Whether nothing is in the catalog yet. Raises ConfigurationError if it is not that of a shared store."""
+def _is_empty(place: SharedStoreAddress, database: Database) -> bool:
+    """Whether the catalog is empty. Raises ConfigurationError for the catalog of anything but a shared store."""
     if database.read(wrapped_identity) is not None:
         return False
     if database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET)) is None:
         return True
     raise ConfigurationError(
-        f"the catalog {place.shown_catalog} is that of a data directory, or of a rebuilding that was broken off",
-        hint="name an empty one; `cryo migrate` moves a data directory, `cryo rebuild-catalog` finishes a rebuilding",
+        f"the catalog {place.shown_catalog} belongs to a data directory or to an interrupted rebuild",
+        hint="name an empty database; `cryo migrate` moves a data directory, `cryo rebuild-catalog` finishes a rebuild",
     )
 
 
 def _keyring(
     place: SharedStoreAddress, new_id: NewId, on_created: Callable[[Path], None], *, may_create: bool
 ) -> tuple[KeyringSource, bool]:
-    """The keyring, and whether it was made now."""
+    """The keyring, and whether this run made it."""
     path = parse_keyring_uri(place.keyring).path
     if path is None or path.exists() or not may_create:
         return place.open_keyring(), False
@@ -185,12 +185,12 @@ def _keyring(
     )
 
 
-def _first(place: SharedStoreAddress, region: str | None, account_id: str | None, new_id: NewId) -> Identity:
-    """What a new store is to be."""
+def _new_identity(place: SharedStoreAddress, region: str | None, account_id: str | None, new_id: NewId) -> Identity:
+    """The identity of a new store."""
     unsaid = Settings()
     return Identity(
         store_id=new_id(),
-        number=FIRST,
+        number=FIRST_MARKER,
         token=new_id(),
         region=region or unsaid.region,
         account_id=account_id or unsaid.account_id,
@@ -198,40 +198,42 @@ def _first(place: SharedStoreAddress, region: str | None, account_id: str | None
     )
 
 
-def _bound(
+def _bind_to_blobs(
     place: SharedStoreAddress, database: Database, ring: StoreKeyring, blobs: BlobStore, new_id: NewId
 ) -> tuple[Identity, bool]:
-    """Bring catalog and blobs together; answers which store it is, and whether they had been together before."""
-    kept = find_identity(database, ring)
-    assert kept is not None, "the catalog was filled"
+    """Bind the catalog to the blobs. Returns the identity, and whether they had been bound before."""
+    stored = find_identity(database, ring)
+    assert stored is not None, "the catalog was filled"
     marker = newest_marker(blobs)
-    if kept.identity.bound:
-        require_marker(kept.identity, marker, place.shown_blobs)
-        return kept.identity, True
-    check_blob_store(blobs, new_id())  # a marker is worth nothing where it can be replaced
-    if marker is None and kept.identity.blobs != place.shown_blobs:
-        kept = _made_anew(place, database, ring, kept, new_id)
-    if marker is not None or not put_marker(blobs, kept.identity.marker):
-        require_marker(kept.identity, newest_marker(blobs), place.shown_blobs)
-    identity = _with(kept.identity, bound=True, blobs=place.shown_blobs)
-    if not replace_identity(database, ring, kept, identity):
+    if stored.identity.bound:
+        require_marker(stored.identity, marker, place.shown_blobs)
+        return stored.identity, True
+    check_blob_store(blobs, new_id())  # a marker protects nothing if it can be overwritten
+    if marker is None and stored.identity.blobs != place.shown_blobs:
+        stored = _give_new_identity(place, database, ring, stored, new_id)
+    if marker is not None or not put_marker(blobs, stored.identity.marker):
+        require_marker(stored.identity, newest_marker(blobs), place.shown_blobs)
+    identity = _identity_with(stored.identity, bound=True, blobs=place.shown_blobs)
+    if not replace_identity(database, ring, stored, identity):
         now = find_identity(database, ring)
         if now is None or not now.identity.bound or now.identity.marker != identity.marker:
-            raise _raced()
+            raise _other_init_error()
     return identity, False
 
 
-def _made_anew(place: SharedStoreAddress, database: Database, ring: StoreKeyring, kept: Kept, new_id: NewId) -> Kept:
-    """Another identity for a store that was to have its blobs elsewhere, where a marker may lie by now."""
-    identity = _with(kept.identity, store_id=new_id(), token=new_id(), blobs=place.shown_blobs)
-    if not replace_identity(database, ring, kept, identity):
-        raise _raced()
+def _give_new_identity(
+    place: SharedStoreAddress, database: Database, ring: StoreKeyring, stored: StoredIdentity, new_id: NewId
+) -> StoredIdentity:
+    """Give an unbound store a new identity, since its blobs were to be elsewhere, and a marker may be there by now."""
+    identity = _identity_with(stored.identity, store_id=new_id(), token=new_id(), blobs=place.shown_blobs)
+    if not replace_identity(database, ring, stored, identity):
+        raise _other_init_error()
     found = find_identity(database, ring)
     assert found is not None, "it was there a moment ago"
     return found
 
 
-def _with(identity: Identity, **values: object) -> Identity:
+def _identity_with(identity: Identity, **values: object) -> Identity:
     return Identity(**({name: getattr(identity, name) for name in Identity.__struct_fields__} | values))
 
 
@@ -247,7 +249,7 @@ def _require_same(identity: Identity, region: str | None, account_id: str | None
 
 
 def _write_records(place: SharedStoreAddress, clock: Clock | None) -> None:
-    """Open the store as a node does, and write what a rebuilding of the catalog would need."""
+    """Open the store as a node does, and write the records that a rebuild of the catalog needs."""
     service = open_shared_service(place, clock=clock)
     try:
         while not write_due_records(service.context):
@@ -257,21 +259,21 @@ def _write_records(place: SharedStoreAddress, clock: Clock | None) -> None:
 
 
 def _write_credentials(path: Path, key: RootKey, region: str) -> bool:
-    """Write the file unless it holds the key already; answers whether it did."""
+    """Write the file unless it holds the key already. Returns whether it was written."""
     if not path.exists():
         write_credentials(path, key, region)
         return True
     if key.access_key_id not in path.read_text(errors="replace"):
-        raise _taken(path)
+        raise _file_exists_error(path)
     return False
 
 
-def _taken(path: Path) -> ConfigurationError:
+def _file_exists_error(path: Path) -> ConfigurationError:
     return ConfigurationError(
-        f"{path} is there, and does not hold the root access key of this store",
-        hint="name a file that is not there: no file is ever replaced",
+        f"{path} exists and does not hold the root access key of this store",
+        hint="name a new file: existing files are never replaced",
     )
 
 
-def _raced() -> ConfigurationError:
-    return ConfigurationError("another `cryo init` is under way on this catalog", hint="wait for it, and try again")
+def _other_init_error() -> ConfigurationError:
+    return ConfigurationError("another `cryo init` is running on this catalog", hint="wait for it, and try again")

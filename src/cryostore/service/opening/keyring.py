@@ -1,6 +1,6 @@
-"""Which keyring belongs to a data directory: the one in it, or the one that the operator names.
+"""Keyring of a data directory: the file in it, or the keyring that the operator names.
 
-A keyring that does not fit is refused with what to do next, and never replaced by a new one.
+A wrong keyring is refused with a hint, and never replaced by a new one.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from cryostore.core.ids import NewId
 
 KEYRING = "keyring.json"
 DATA_NAMES = ("catalog.sqlite", "records", "packs")
-"""What a keyring may protect already: beside it, no new one is made."""
+"""Names in a data directory that a keyring may protect: if one of them is there, no new keyring is made."""
 
 
 def keyring_uri_of(data_dir: Path, keyring: str | None) -> KeyringUri:
-    """Where the keyring of a data directory is, `keyring` being what the operator says. Raises ConfigurationError."""
+    """The location of a data directory's keyring; `keyring` is the operator's option. Raises ConfigurationError."""
     inside = data_dir / KEYRING
     if keyring is None:
         return KeyringUri("file", str(inside))
     place = parse_keyring_uri(keyring)
     if inside.exists() and not (place.path is not None and place.path.exists() and place.path.samefile(inside)):
         raise ConfigurationError(
-            f"{inside} is there, and another keyring is named",
+            f"{inside} exists, and --keyring names another keyring",
             hint="leave out --keyring; or, if the other one has all of its keys (`cryo key list`), move this one away",
         )
     return place
@@ -34,9 +34,9 @@ def keyring_uri_of(data_dir: Path, keyring: str | None) -> KeyringUri:
 def open_or_create_keyring_of(
     data_dir: Path, keyring: str | None, new_id: NewId, on_created: Callable[[Path], None] = lambda _: None
 ) -> KeyringSource:
-    """Open the keyring of a data directory; make one if it is to be a file and nothing is there to protect yet.
+    """Open the keyring of a data directory; create a missing keyring file if the directory holds no data yet.
 
-    `on_created` is called with the path of one that was made. Raises ConfigurationError.
+    Calls `on_created` with the path of a new one. Raises ConfigurationError.
     """
     place = keyring_uri_of(data_dir, keyring)
     path = place.path
@@ -54,7 +54,7 @@ def open_or_create_keyring_of(
 
 
 def existing_keyring(data_dir: Path, keyring: str | None = None) -> KeyringSource:
-    """Open the keyring of a data directory, which must be there. Raises ConfigurationError."""
+    """Open the keyring of a data directory, which must exist. Raises ConfigurationError."""
     place = keyring_uri_of(data_dir, keyring)
     if place.path is not None and not place.path.exists():
         raise _missing(data_dir, place.path)

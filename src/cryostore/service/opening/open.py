@@ -1,7 +1,7 @@
-"""How a store in a directory is opened, and made if it is not there (`cryo serve`).
+"""Opening a store in a data directory, which is created if it is missing (`cryo serve`).
 
-The directory: `keyring.json` (master keys), `catalog.sqlite`, `packs/`, `credentials` (the root access key, in the form
-of an AWS shared credentials file). All of it is readable by its owner only.
+The directory holds `keyring.json` (master keys), `catalog.sqlite`, `packs/`, and `credentials` (the root access key as
+an AWS shared credentials file). Only its owner can read it.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def open_service(
     settings: Settings | None = None,
     on_keyring_created: Callable[[Path], None] = lambda _: None,
 ) -> Service:
-    """Open the store in `data_dir`; make it, with vault `Default` and a root access key, if there is none.
+    """Open the store in `data_dir`; create it, with vault `Default` and a root access key, if there is none.
 
-    `keyring` says where the master keys are, if not in the directory; `on_keyring_created` is called with the path of a
-    keyring that was made. Several processes may do this at once and share the store. Raises ConfigurationError if the
-    directory is not a store this program can open, StorageUnavailableError if it cannot be read or written.
+    `keyring` names the keyring if it is not in the directory; `on_keyring_created` is called with the path of a new
+    keyring. Several processes may open a store at once and share it. Raises ConfigurationError if the directory is not
+    a store that this program can open, StorageUnavailableError if it cannot be read or written.
     """
     settings = settings or Settings()
     reserve = DiskReserve(data_dir, settings.reserve_bytes)
-    # Opening a store may use the reserve: on a full disk it must be possible to read and to delete.
+    # Opening may use the reserve: on a full disk, reads and deletes must be possible.
     with _directory_lock(data_dir), reserve.spending(), ExitStack() as opened:
         in_use = InUse(data_dir)
         opened.callback(in_use.close)
@@ -112,21 +112,21 @@ def _directory_lock(data_dir: Path) -> Iterator[None]:
 
 
 def _make_directory(data_dir: Path) -> None:
-    """Make the directory, mode 0700, so that a power cut right after the first 200 leaves its name behind too.
+    """Create the directory, mode 0700, so durably that its name survives a power loss after the first 200.
 
-    Of one that is there the blobs see to that.
+    For an existing directory the blob store does that.
     """
     if data_dir.is_dir():
         return
     try:
         make_directory(data_dir)
     except PermissionError:
-        if not data_dir.is_dir():  # one that an administrator made, in a place whose entries we cannot flush, will do
+        if not data_dir.is_dir():  # an administrator made it where we may not flush
             raise
 
 
 def _require_catalog(data_dir: Path) -> None:
-    """Refuse to begin a new catalog beside data that an old one knew of."""
+    """Raise ConfigurationError rather than create a catalog beside the data of a lost one."""
     if not (data_dir / CATALOG).exists() and any(
         any((data_dir / place).glob("*/*")) for place in (RECORDS_PREFIX, PACKS_PREFIX)
     ):
@@ -138,7 +138,7 @@ def _require_catalog(data_dir: Path) -> None:
 
 @contextmanager
 def _explained(data_dir: Path, source: KeyringSource) -> Iterator[None]:
-    """At the opening of a store, a key that is missing or does not fit is for the operator to put right."""
+    """Turn a missing or wrong key into an error for the operator."""
     try:
         yield
     except KeyUnavailableError as error:
@@ -146,7 +146,7 @@ def _explained(data_dir: Path, source: KeyringSource) -> Iterator[None]:
 
 
 def _write_credentials(data_dir: Path, database: Database, keyring: StoreKeyring, settings: Settings) -> None:
-    """Write the root access key where AWS clients find it, unless the file is there."""
+    """Write the root access key to the credentials file, unless the file exists."""
     path = data_dir / CREDENTIALS
     key = None if path.exists() else root_key(database, keyring)
     if key is not None:

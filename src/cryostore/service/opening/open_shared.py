@@ -1,7 +1,7 @@
-"""How a shared store is opened: one catalog, one place of blobs and one keyring, and any number of nodes.
+"""Opening a shared store: one catalog, one blob store and one keyring for any number of nodes.
 
-A shared store is named by three places and has nothing on the node. It is made once, by `init`; opening one only looks
-whether its halves belong together. Does not live here: stores in a directory (`open`).
+A shared store has three URLs (`address`) and nothing on the node. `init` creates it once; opening only checks that
+catalog and blobs belong together. Stores in a directory are in `open`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def open_shared_service(
     limits: Limits | None = None,
     settings: Settings | None = None,
 ) -> Service:
-    """Open a shared store that was prepared by `init`; any number of processes on any number of machines may.
+    """Open a shared store that `init` prepared. Any number of processes on any number of machines may do so.
 
-    `clock` is the catalog's, if left out. Of the settings, what must be the same on all nodes comes from the store.
-    Raises ConfigurationError if there is no such store, or its parts do not belong together; StorageUnavailableError
-    if one of them cannot be reached.
+    `clock` is that of the catalog by default. Settings that must be the same on all nodes come from the store. Raises
+    ConfigurationError if there is no such store, or its parts do not belong together; StorageUnavailableError if one
+    of them cannot be reached.
     """
     with ExitStack() as opened:
         source = place.open_keyring()
@@ -93,7 +93,7 @@ def build_service(
 
     for part, name in ((database, "catalog"), (blobs, "blobs")):
         traffic = getattr(part, "traffic", None)
-        if isinstance(traffic, Traffic):  # one on a path has none
+        if isinstance(traffic, Traffic):  # a part on a path has none
             context.tally.traffic[name] = traffic
 
     def is_current() -> bool:
@@ -103,14 +103,14 @@ def build_service(
 
 
 def clock_of(database: Database) -> Clock:
-    """The database's own time, by which all nodes go; this machine's where the database has none."""
+    """The clock of the database, which all nodes share; the machine's clock if the database has none."""
     now_ms: Callable[[], int] | None = getattr(database, "now_ms", None)
     return now_ms or wall_clock
 
 
 @contextmanager
 def explain_key_errors(place: SharedStoreAddress, source: KeyringSource) -> Iterator[None]:
-    """At the opening of a store, a key that is missing or does not fit is for the operator to put right."""
+    """Turn a missing or wrong key, or a missing bucket, into an error for the operator."""
     try:
         yield
     except KeyUnavailableError as error:
