@@ -153,7 +153,7 @@ def test_a_full_disk(tmp_path, workers):
         left = sum(len(data) for contents in watch.points.values() for data in contents.values())
         assert disk.bytes_under("packs") < left + MIB
         watch.back_up()
-        wait_for(lambda: watch.logged(event="writes are taken again"))
+        wait_for(lambda: watch.logged(event="writes are accepted again"))
         assert watch.metric("cryostore_reserve_held") == 1
         assert watch.probe("/-/ready") == (200, "ok\n")
         watch.everything_reads_back()

@@ -86,12 +86,12 @@ def _probes(configuration: Configuration, log: Log, metrics: int) -> Iterator[No
     if configuration.metrics_host is None:
         yield
         return
-    from cryostore.server.monitoring.probes import Watch, probes  # noqa: PLC0415 - HTTP and text formats that few servers need
+    from cryostore.server.monitoring.probes import ServerProbes, probes  # noqa: PLC0415 - HTTP and text formats that few servers need
 
     listener = bind_listener(configuration.metrics_host, configuration.metrics_port, option="--metrics")
     log.write("info", "metrics", address=f"http://{_host_and_port(configuration.metrics_host, listener)}/metrics")
-    watch = Watch(SharedMetrics(metrics), configuration.data_dir, reserve_bytes=configuration.reserve_bytes)
-    with probes(listener, watch):
+    answers = ServerProbes(SharedMetrics(metrics), configuration.data_dir, reserve_bytes=configuration.reserve_bytes)
+    with probes(listener, answers):
         yield
 
 

@@ -1,6 +1,6 @@
-"""The bounded pool of threads that carries out operations for one event loop.
+"""The bounded thread pool that carries out operations for one event loop.
 
-Leaner than `loop.run_in_executor`: one queue, one wake-up of the loop for all calls that ended since the last one.
+Cheaper than `loop.run_in_executor`: one queue, and one wake-up of the loop for all calls that ended since the last.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _Job = tuple[Callable[..., Any], tuple[Any, ...], "asyncio.Future[Any]"]
 
 
 class ThreadPool:
-    """`threads` daemon threads. `run` may be awaited on one event loop only."""
+    """A pool of daemon threads. `run` may be awaited on one event loop only."""
 
     def __init__(self, threads: int) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -32,9 +32,9 @@ class ThreadPool:
             thread.start()
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """What `function(*arguments)` returns or raises, worked out in a thread of the pool.
+        """Call `function(*arguments)` in a thread of the pool; return or raise its result.
 
-        Cancelling the wait does not stop the thread: the call runs to its end and its result is dropped.
+        Cancelling the wait does not stop the thread: the call runs to its end, and its result is discarded.
         """
         loop = self._loop
         if loop is None:
@@ -54,11 +54,11 @@ class ThreadPool:
 
     @property
     def running(self) -> int:
-        """About how many calls are carried out now, those left out that nobody waits for any more."""
+        """About how many calls run now, without those whose wait was cancelled."""
         return max(self._unanswered - self._jobs.qsize(), 0)
 
     def close(self, *, wait_seconds_max: float) -> bool:
-        """End the threads once they have done what was handed to them; false if that took too long."""
+        """Stop the threads after the calls that are queued; returns false if one takes longer than the time given."""
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
@@ -72,18 +72,18 @@ class ThreadPool:
             function, arguments, future = job
             try:
                 self._end(future, function(*arguments), None)
-            except BaseException as error:  # noqa: BLE001 - it is raised again where the call was awaited
+            except BaseException as error:  # noqa: BLE001 - `run` raises it again
                 self._end(future, None, error)
-            del job, function, arguments, future  # a thread that waits for work must not keep a body alive
+            del job, function, arguments, future  # an idle thread must not keep a body alive
 
     def _end(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._ended.append((future, result, error))
-        # Appended before the flag is read, and the flag is lowered before the queue is emptied: no call is left behind.
+        # Append before the flag is read, and clear the flag before the queue is emptied: no result is missed.
         if not self._waking and self._loop is not None:
             self._waking = True
             try:
                 self._loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:  # the loop is closed: nobody waits any more
+            except RuntimeError:  # the loop is closed: no call is awaited any more
                 self._ended.clear()
 
     def _deliver(self) -> None:

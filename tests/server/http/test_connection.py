@@ -7,7 +7,6 @@ import struct
 
 import pytest
 
-from cryostore.server.http.connection import disguised, revealed
 from support.fake_process import wait_for
 from support.raw_http import PUT_OBJECT, RawConnection, chunked, head_bytes, put_object, signed, to_bytes
 
@@ -235,15 +234,6 @@ def test_raw_bytes_in_a_path_reach_the_service(server):
     request = put_object(name.encode().decode("latin-1"), b"abc", payload_hash=None)
     assert server.exchange(to_bytes(request)).status == 200
     assert server.calls == [f"PutObject AKIATEST000000000000 {name}"]
-
-
-def test_the_disguise_of_raw_bytes_is_lifted_again():
-    line = bytes(range(0x21, 0x100))
-    assert disguised(line).isascii()
-    assert revealed(disguised(line)) == line
-    body = b"GET / HTTP/1.1\r\nx: \xff\r\n"
-    assert disguised(body) == body
-    assert revealed(b"/%~2f%~zz%~") == b"/%~2f%~zz%~"
 
 
 def test_an_early_answer_can_be_read_by_a_client_that_still_sends(server):

@@ -180,7 +180,7 @@ class Line:
         pieces = iter(pieces)
         while data and not self.transport.closed:
             if self.transport.reading:
-                room = self.connection.chunk_buffer(-1)
+                room = self.connection.get_buffer(-1)
                 length = min(len(room), len(data), next(pieces, len(data)))
                 room[:length] = data[:length]
                 self.connection.buffer_updated(length)
@@ -225,9 +225,9 @@ def test_a_long_body_goes_past_the_parser_once_it_is_asked_for():
         line = Line()
         body = body_of(1_000_000)
         await line.feed(put(body, 1_000_000)[:-900_000])
-        assert len(line.connection.chunk_buffer(-1)) == 900_000
+        assert len(line.connection.get_buffer(-1)) == 900_000
         await line.feed(body[-900_000:])
-        assert len(line.connection.chunk_buffer(-1)) == INTAKE_BYTES
+        assert len(line.connection.get_buffer(-1)) == INTAKE_BYTES
         assert line.bodies == [body]
 
     asyncio.run(run())
@@ -238,7 +238,7 @@ def test_a_body_of_no_more_than_is_read_ahead_goes_through_the_parser():
         line = Line()
         body = body_of(READ_AHEAD_BYTES)
         await line.feed(put(body)[:-1])
-        assert len(line.connection.chunk_buffer(-1)) == INTAKE_BYTES
+        assert len(line.connection.get_buffer(-1)) == INTAKE_BYTES
         await line.feed(body[-1:])
         assert line.bodies == [body]
 
@@ -263,10 +263,10 @@ def test_an_early_answer_in_the_middle_of_a_long_body_is_followed_by_the_next():
         line = Line(early(reading))
         request = put(body_of(1_000_000))
         await line.feed(request[:500_000])
-        assert len(line.connection.chunk_buffer(-1)) > INTAKE_BYTES
+        assert len(line.connection.get_buffer(-1)) > INTAKE_BYTES
         reading.set()
         await turns(5)
-        assert len(line.connection.chunk_buffer(-1)) == INTAKE_BYTES  # nobody wants the rest: it is not kept
+        assert len(line.connection.get_buffer(-1)) == INTAKE_BYTES  # nobody wants the rest: it is not kept
         await line.feed(request[500_000:] + put(b""), pauses=3)
         assert line.transport.sent.count(b"400 Bad Request") == 2
         assert not line.transport.closed

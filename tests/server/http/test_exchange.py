@@ -8,6 +8,8 @@ import pytest
 
 from cryostore.options.configuration import ConnectionSettings
 from cryostore.server.http.exchange import CONTINUE, JOINED_BYTES_MAX, PIECE_BYTES, READ_AHEAD_BYTES, Exchange
+from cryostore.server.http.slow_reader import RECHECK_SECONDS
+from support.virtual_time import run_in_virtual_time
 
 SETTINGS = ConnectionSettings(body_idle_seconds_max=1000, body_progress_bytes_min=10, drain_bytes_max=100)
 
@@ -126,70 +128,44 @@ async def test_nothing_much_is_read_before_it_is_asked_for():
     assert (await waiting)["type"] == "http.disconnect"
 
 
-@scenario
-async def test_a_slow_but_steady_sender_is_waited_for_and_one_that_stops_is_not():
-    exchange = exchange_on(Wire(), 1000)
-    waiting = asyncio.create_task(exchange.receive())
-    await asyncio.sleep(0)
-    for _ in range(5):
-        exchange.feed(b"a" * SETTINGS.body_progress_bytes_min)
-        exchange._timer.cancel()
-        exchange._check_progress()  # a period is over
-        assert not exchange.broken
-    exchange.feed(b"a" * (SETTINGS.body_progress_bytes_min - 1))
-    exchange._timer.cancel()
-    exchange._check_progress()
-    assert not exchange.broken  # the socket is looked at once more
-    exchange._timer.cancel()
-    exchange._give_up_waiting()
-    assert exchange.broken
-    assert (await waiting)["type"] == "http.disconnect"
+def test_a_slow_but_steady_sender_is_waited_for_and_one_that_stops_is_not():
+    """In virtual time: a sender must make progress in each period."""
+
+    async def run():
+        wire = Wire()
+        exchange = exchange_on(wire, 1000)
+        waiting = asyncio.create_task(exchange.receive())
+        for _ in range(5):
+            await asyncio.sleep(SETTINGS.body_idle_seconds_max - 1)
+            exchange.feed(b"a" * SETTINGS.body_progress_bytes_min)
+            await asyncio.sleep(1)
+            assert not exchange.broken
+        exchange.feed(b"a" * (SETTINGS.body_progress_bytes_min - 1))
+        await asyncio.sleep(SETTINGS.body_idle_seconds_max)
+        assert not exchange.broken  # the event loop reads the socket once more before the sender is given up
+        await asyncio.sleep(2 * RECHECK_SECONDS)
+        assert exchange.broken
+        assert (await waiting)["type"] == "http.disconnect"
+
+    run_in_virtual_time(run())
 
 
-class FrozenWire(Wire):
-    """One whose event loop stood still while the first period of a body passed, for as long again."""
-
-    def __init__(self, loop):
-        super().__init__()
-        self.settings = ConnectionSettings(body_idle_seconds_max=30)
-        self.timers = []
-        self.passed = 0
-        self._loop = loop
-
-    @property
-    def loop(self):
-        return self
-
-    def create_future(self):
-        return self._loop.create_future()
-
-    def time(self):
-        return self.passed
-
-    def call_later(self, delay_seconds, then):
-        self.timers.append((delay_seconds, then))
-        return self._loop.call_later(1000, lambda: None)
-
-    def pass_time(self, seconds):
-        """So many seconds pass, then the one timer that is set comes."""
-        self.passed += seconds
-        (_, then), self.timers = self.timers[-1], []
-        then()
-
-
-@scenario
-async def test_a_sender_that_may_have_stood_still_with_the_server_gets_its_time_again():
+def test_a_sender_that_may_have_stood_still_with_the_server_gets_its_time_again():
     """As on a machine that was frozen between the head of a request and its body. It gets no more than that."""
-    wire = FrozenWire(asyncio.get_running_loop())
-    exchange = exchange_on(wire, 100)
-    waiting = asyncio.create_task(exchange.receive())
-    await asyncio.sleep(0)
-    wire.pass_time(60)
-    assert [seconds for seconds, _ in wire.timers] == [30]
-    wire.pass_time(30)
-    wire.pass_time(0.1)
-    assert exchange.broken
-    assert (await waiting)["type"] == "http.disconnect"
+
+    async def run():
+        wire = Wire()
+        exchange = exchange_on(wire, 100)
+        waiting = asyncio.create_task(exchange.receive())
+        await asyncio.sleep(1)
+        wire.loop.now += 2 * SETTINGS.body_idle_seconds_max  # the process stands still
+        await asyncio.sleep(SETTINGS.body_idle_seconds_max - 1)
+        assert not exchange.broken
+        await asyncio.sleep(1 + 2 * RECHECK_SECONDS)
+        assert exchange.broken
+        assert (await waiting)["type"] == "http.disconnect"
+
+    run_in_virtual_time(run())
 
 
 @scenario

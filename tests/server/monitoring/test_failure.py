@@ -15,7 +15,7 @@ from cryostore.core.errors import (
     StorageUnavailableError,
 )
 from cryostore.model.errors import ThrottlingException
-from cryostore.server.monitoring.failure import ADVICE, Failures, kind_of, modelled
+from cryostore.server.monitoring.failure import ADVICE, Failures, api_error, kind_of
 from cryostore.server.monitoring.metrics import FAILURES, Slot, private_meter
 
 
@@ -31,14 +31,14 @@ from cryostore.server.monitoring.metrics import FAILURES, Slot, private_meter
     ],
 )
 def test_the_details_stay_here(error, name):
-    told = modelled(error)
+    told = api_error(error)
     assert type(told).__name__ == name
     assert "secret" not in told.message
 
 
-def test_a_modelled_error_is_told_as_it_is():
+def test_a_api_error_error_is_told_as_it_is():
     error = ThrottlingException("slowly")
-    assert modelled(error) is error
+    assert api_error(error) is error
 
 
 # --- failures of the storage ------------------------------------------------------------------------------------------

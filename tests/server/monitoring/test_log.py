@@ -24,9 +24,9 @@ def pipe():
     os.close(writer)
 
 
-def written(pipe, level="info", *, act):
+def written(pipe, level="info", *, act, **settings):
     """The lines that `act` leaves in a log."""
-    log = Log(pipe[1], clock=FrozenClock(1_700_000_000_123), level=level)
+    log = Log(pipe[1], clock=FrozenClock(1_700_000_000_123), level=level, **settings)
     act(log)
     log.close()
     return [json.loads(line) for line in os.read(pipe[0], 1_000_000).splitlines()]
@@ -68,15 +68,12 @@ def test_a_failure_has_its_traceback(pipe):
     assert line["traceback"].endswith("RuntimeError: deep\n")
 
 
-def test_too_many_lines_are_counted_instead_of_kept(pipe, monkeypatch):
-    monkeypatch.setattr(log_module, "LINES_WAITING_MAX", 2)
-    monkeypatch.setattr(log_module, "BATCH_SECONDS", 60)
-
+def test_too_many_lines_are_counted_instead_of_kept(pipe):
     def act(log):
         for number in range(5):
             log.write("info", str(number))
 
-    lines = written(pipe, act=act)
+    lines = written(pipe, act=act, lines_waiting_max=2, batch_seconds=60)
     assert [line["event"] for line in lines] == ["0", "1", "log lines dropped"]
     assert lines[-1]["count"] == 3
 

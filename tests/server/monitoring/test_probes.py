@@ -22,20 +22,20 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.options.configuration import Configuration
 from cryostore.server.monitoring import probes as probes_module
 from cryostore.server.monitoring.exposition import PROMPT_SECONDS
-from cryostore.server.monitoring.metrics import PLACES, SharedMetrics, create_shared_metrics
-from cryostore.server.monitoring.probes import Watch, probes
+from cryostore.server.monitoring.metrics import INDEXES, SharedMetrics, create_shared_metrics
+from cryostore.server.monitoring.probes import ServerProbes, probes
 from support.fake_process import fake_server, wait_for
 
 
 @pytest.fixture
-def page():
+def shared():
     descriptor = create_shared_metrics(1)
     yield SharedMetrics(descriptor)
     os.close(descriptor)
 
 
 @pytest.fixture
-def ask(tmp_path, page):
+def ask(tmp_path, shared):
     """Asks a listener for a path; answers status, headers and text."""
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -48,12 +48,12 @@ def ask(tmp_path, page):
             with error:
                 return error.code, error.headers, error.read().decode()
 
-    with probes(listener, Watch(page, tmp_path, reserve_bytes=1)):
+    with probes(listener, ServerProbes(shared, tmp_path, reserve_bytes=1)):
         yield ask
 
 
-def test_paths(ask, page):
-    page.meter(0).show(connections=3)
+def test_paths(ask, shared):
+    shared.meter(0).show(connections=3)
     status, headers, body = ask("/metrics")
     assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert "cryostore_connections 3.0\n" in body
@@ -66,44 +66,44 @@ def test_paths(ask, page):
     assert "Python" not in headers["server"]
 
 
-def test_live_while_a_worker_shows_signs_of_life(ask, page):
+def test_live_while_a_worker_shows_signs_of_life(ask, shared):
     assert ask("/-/live")[0] == 503
-    page.meter(0).show(connections=0)
+    shared.meter(0).show(connections=0)
     assert ask("/-/live")[::2] == (200, "ok\n")
-    page.clear_gauges(0)
+    shared.clear_gauges(0)
     assert ask("/-/live")[0] == 503
 
 
-def test_a_server_that_ends_is_live_and_not_ready(ask, page, tmp_path):
+def test_a_server_that_ends_is_live_and_not_ready(ask, shared, tmp_path):
     """However long its last requests take: its event loop shows no more signs of life then."""
     (tmp_path / FILE).touch()
-    meter = page.meter(0)
+    meter = shared.meter(0)
     meter.show(connections=1)
     assert ask("/-/ready")[0] == 200
     meter.show(draining=True)
-    meter._numbers[PLACES["heartbeat"]] = 1.0
+    meter._numbers[INDEXES["heartbeat"]] = 1.0
     assert ask("/-/live")[::2] == (200, "ok\n")
     assert ask("/-/ready")[::2] == (503, "the server was told to stop\n")
     assert ask("/-/serving")[0] == 404, "its connections are not to be cut"
-    page.clear_gauges(0)
+    shared.clear_gauges(0)
     assert ask("/-/live")[0] == 503
 
 
-def test_a_server_without_its_catalog_is_live_and_not_ready(ask, page, tmp_path):
+def test_a_server_without_its_catalog_is_live_and_not_ready(ask, shared, tmp_path):
     (tmp_path / FILE).touch()
-    meter = page.meter(0)
+    meter = shared.meter(0)
     meter.show(store_away=True)
     assert ask("/-/live")[0] == 200
     assert ask("/-/serving")[0] == 503, "its connections may be cut"
-    assert ask("/-/ready")[::2] == (503, "the catalog does not answer, or does not go with this server any more\n")
+    assert ask("/-/ready")[::2] == (503, "the catalog does not answer, or no longer matches this server\n")
     meter.show(store_away=False)
     assert ask("/-/ready")[0] == 200
 
 
 @pytest.mark.parametrize(("gauge", "said"), [("key_away", "lacks the master key"), ("blobs_away", "others can")])
-def test_a_server_that_lacks_what_others_have_is_live_and_not_ready(ask, page, tmp_path, gauge, said):
+def test_a_server_that_lacks_what_others_have_is_live_and_not_ready(ask, shared, tmp_path, gauge, said):
     (tmp_path / FILE).touch()
-    meter = page.meter(0)
+    meter = shared.meter(0)
     meter.show(**{gauge: True})
     assert ask("/-/live")[0] == 200
     status, _, text = ask("/-/ready")
@@ -112,9 +112,9 @@ def test_a_server_that_lacks_what_others_have_is_live_and_not_ready(ask, page, t
     assert ask("/-/ready")[0] == 200
 
 
-def test_a_node_of_a_shared_store_has_no_disk_to_look_at(page):
-    watch = Watch(page, None, reserve_bytes=0)
-    page.meter(0).show(connections=0)
+def test_a_node_of_a_shared_store_has_no_disk_to_look_at(shared):
+    watch = ServerProbes(shared, None, reserve_bytes=0)
+    shared.meter(0).show(connections=0)
     assert watch.ready()[0] == 200
     text = watch.metrics()[2].decode()
     assert "cryostore_workers 1.0" in text
@@ -122,10 +122,10 @@ def test_a_node_of_a_shared_store_has_no_disk_to_look_at(page):
     assert "cryostore_free_bytes" not in text
 
 
-def test_ready_while_a_write_could_be_taken(ask, page, tmp_path, monkeypatch):
-    assert ask("/-/ready")[::2] == (503, "no worker shows a sign of life\n")
-    page.meter(0).show(connections=0)
-    assert ask("/-/ready")[::2] == (503, "the disk is full, and the reserve in use\n")
+def test_ready_while_a_write_could_be_taken(ask, shared, tmp_path, monkeypatch):
+    assert ask("/-/ready")[::2] == (503, "no worker has a recent heartbeat\n")
+    shared.meter(0).show(connections=0)
+    assert ask("/-/ready")[::2] == (503, "the disk is full, and the reserve is in use\n")
     (tmp_path / FILE).touch()
     assert ask("/-/ready")[::2] == (200, "ok\n")
 
@@ -133,41 +133,47 @@ def test_ready_while_a_write_could_be_taken(ask, page, tmp_path, monkeypatch):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", fail)
-    assert ask("/-/ready")[::2] == (503, "the data directory takes no writes: Read-only file system\n")
+    assert ask("/-/ready")[::2] == (503, "the data directory accepts no writes: Read-only file system\n")
 
 
-def test_a_worker_that_stands_still_or_is_full_is_not_ready(ask, page, tmp_path):
+def test_a_worker_that_stands_still_or_is_full_is_not_ready(ask, shared, tmp_path):
     (tmp_path / FILE).touch()
-    meter = page.meter(0)
+    meter = shared.meter(0)
     meter.show(full=True)
-    assert ask("/-/ready")[::2] == (503, "no connections are taken: all places are in use\n")
+    assert ask("/-/ready")[::2] == (503, "no connections are accepted: the limit is reached\n")
     meter.show(full=False)
     assert ask("/-/ready")[0] == 200
-    meter._numbers[PLACES["heartbeat"]] -= PROMPT_SECONDS
-    assert ask("/-/ready")[::2] == (503, "no worker shows a sign of life\n")
+    meter._numbers[INDEXES["heartbeat"]] -= PROMPT_SECONDS
+    assert ask("/-/ready")[::2] == (503, "no worker has a recent heartbeat\n")
     assert ask("/-/live")[0] == 200
 
 
 @contextlib.contextmanager
-def listening(watch):
-    """The address of a listener."""
+def listening(answers, **settings):
+    """The address at which probes are served."""
     listener = socket.create_server(("127.0.0.1", 0))
-    with probes(listener, watch):
+    with probes(listener, answers, **settings):
         yield listener.getsockname()
 
 
+def ask_for(address, path):
+    """A connection on which a path was asked for."""
+    client = socket.create_connection(address, timeout=10)
+    client.sendall(b"GET %b HTTP/1.0\r\n\r\n" % path.encode())
+    return client
+
+
 def first_line(address, path):
-    with socket.create_connection(address, timeout=10) as client:
-        client.sendall(b"GET %b HTTP/1.0\r\n\r\n" % path.encode())
+    with ask_for(address, path) as client:
         return client.makefile("rb").readline()
 
 
-def test_slow_clients_delay_nobody_and_no_end(page, tmp_path):
+def test_slow_clients_delay_nobody_and_no_end(shared, tmp_path):
     """More of them than there are places, each with a part of a request; and some that read nothing."""
-    page.meter(0).show()
+    shared.meter(0).show()
     began = time.monotonic()
     slow = []
-    with listening(Watch(page, tmp_path, reserve_bytes=0)) as address:
+    with listening(ServerProbes(shared, tmp_path, reserve_bytes=0)) as address:
         for number in range(3 * probes_module.CONNECTIONS_MAX):
             slow.append(socket.create_connection(address, timeout=10))
             slow[-1].sendall(b"GET /metrics HTTP/1.0\r\n" + (b"\r\n" if number % 2 else b"x: "))
@@ -180,9 +186,8 @@ def test_slow_clients_delay_nobody_and_no_end(page, tmp_path):
         client.close()
 
 
-def test_a_request_has_so_long_in_all(page, tmp_path, monkeypatch):
-    monkeypatch.setattr(probes_module, "REQUEST_SECONDS_MAX", 0.2)
-    with listening(Watch(page, tmp_path, reserve_bytes=0)) as address:
+def test_a_request_has_so_long_in_all(shared, tmp_path):
+    with listening(ServerProbes(shared, tmp_path, reserve_bytes=0), request_seconds_max=0.2) as address:
         with socket.create_connection(address, timeout=10) as client:
             client.sendall(b"GET /metrics")
             assert client.recv(1) == b""
@@ -193,21 +198,22 @@ def test_a_request_has_so_long_in_all(page, tmp_path, monkeypatch):
                 assert client.recv(1) == b""
 
 
-def test_a_disk_that_does_not_answer_stops_neither_live_nor_the_end(page, tmp_path, monkeypatch):
-    monkeypatch.setattr(probes_module, "LOOK_SECONDS_MAX", 0.1)
+def test_a_disk_that_does_not_answer_stops_neither_live_nor_the_end(shared, tmp_path, monkeypatch):
     answers = threading.Event()
-    watch = Watch(page, tmp_path, reserve_bytes=0)
-    page.meter(0).show()
+    watch = ServerProbes(shared, tmp_path, reserve_bytes=0)
+    shared.meter(0).show()
     monkeypatch.setattr(watch, "_disk_trouble", lambda: str(answers.wait(60)))
-    with listening(watch) as address:
-        for _ in range(probes_module.LOOKS_MAX + 1):
-            assert first_line(address, "/-/ready").startswith(b"HTTP/1.0 503")
+    with listening(watch, disk_seconds_max=2) as address:
+        clients = [ask_for(address, "/-/ready") for _ in range(probes_module.DISK_REQUESTS_MAX + 1)]
+        for client in clients:
+            with client:
+                assert client.recv(1000).startswith(b"HTTP/1.0 503")
         assert first_line(address, "/-/live").startswith(b"HTTP/1.0 200")
         assert first_line(address, "/metrics").startswith(b"HTTP/1.0 200")
     answers.set()
 
 
-def test_without_descriptors_it_does_not_spin(page, tmp_path, monkeypatch):
+def test_without_descriptors_it_does_not_spin(shared, tmp_path, monkeypatch):
     failures = [OSError(errno.EMFILE, "too many open files")] * 2
     naps = []
     real_accept, real_sleep = asyncio.SelectorEventLoop.sock_accept, asyncio.sleep
@@ -223,7 +229,7 @@ def test_without_descriptors_it_does_not_spin(page, tmp_path, monkeypatch):
 
     monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_accept", accept)
     monkeypatch.setattr(probes_module.asyncio, "sleep", sleep)
-    with listening(Watch(page, tmp_path, reserve_bytes=0)) as address:
+    with listening(ServerProbes(shared, tmp_path, reserve_bytes=0)) as address:
         assert first_line(address, "/-/live").startswith(b"HTTP/1.0 503")
     assert naps == [probes_module.WITHOUT_DESCRIPTORS_SECONDS] * 2
 

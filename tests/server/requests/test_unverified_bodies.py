@@ -38,13 +38,13 @@ async def never():
 def test_memory_follows_the_bytes_that_came():
     async def scenario():
         budget = UnverifiedBodies(8 * MIB)
-        reservation = budget.reservation(HERE)
+        reservation = budget.reserve(HERE)
         reading = asyncio.create_task(reservation.read(never, "backup", 4 * MIB, 4 * MIB))
         await asyncio.sleep(0)
         assert budget.held_bytes == STEP_BYTES_MIN  # whatever it announced
         reading.cancel()
         reservation.release()
-        reservation = budget.reservation(HERE)
+        reservation = budget.reserve(HERE)
         data = await reservation.read(pieces(10_000, 90_000, MIB), "backup", 4 * MIB, None)
         assert len(data) == 100_000 + MIB <= budget.held_bytes <= 3 * len(data)
         reservation.release()
@@ -57,7 +57,7 @@ def test_memory_follows_the_bytes_that_came():
 def test_an_address_has_a_share_and_the_first_goes_on():
     async def scenario():
         budget = UnverifiedBodies(100, wait_seconds_max=0.01)
-        first, second, third = budget.reservation(HERE), budget.reservation(HERE), budget.reservation(THERE)
+        first, second, third = budget.reserve(HERE), budget.reserve(HERE), budget.reserve(THERE)
         await budget.grow(first, 20)
         await budget.grow(second, 30)
         with pytest.raises(ThrottlingException):
@@ -78,7 +78,7 @@ def test_an_address_has_a_share_and_the_first_goes_on():
 def test_who_waits_gets_its_turn_when_another_ends():
     async def scenario():
         budget = UnverifiedBodies(100, wait_seconds_max=10)
-        first, second = budget.reservation(HERE), budget.reservation(THERE)
+        first, second = budget.reserve(HERE), budget.reserve(THERE)
         await budget.grow(first, 90)
         waiting = asyncio.create_task(budget.grow(second, 40))
         await asyncio.sleep(0)
@@ -94,7 +94,7 @@ def test_who_waits_gets_its_turn_when_another_ends():
 def test_a_slow_sender_is_given_up():
     async def scenario():
         budget = UnverifiedBodies(time_limit=TimeLimit(seconds_max=0.01))
-        reservation = budget.reservation(HERE)
+        reservation = budget.reserve(HERE)
         with pytest.raises(NotReadableInputStreamException, match="slowly"):
             await reservation.read(never, "backup", MIB, None)
         reservation.release()

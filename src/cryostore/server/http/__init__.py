@@ -1,1 +1,1 @@
-"""HTTP/1.1 connections: parsing, exchanges, and sharing connections among workers."""
+"""HTTP/1.1 connections of clients, and how the workers of a server share them."""

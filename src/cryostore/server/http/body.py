@@ -1,7 +1,7 @@
-"""The body of a request: how long it says it is, how long it may be, and its bytes.
+"""The body of a request: its declared length, its limit, and its bytes.
 
-Lives here: framing and bounds. Does not live here: the memory budget (`budget`), the sender's pace (`exchange`), and
-what the bytes mean. A body that breaks off never gets past this file.
+Not here: memory for bodies (`requests.body_budget`), the pace of the sender (`exchange`), and the meaning of the bytes.
+A body that breaks off is never returned.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from cryostore.server.http.exchange import Receive
 from cryostore.wire.message import Request
 
 BROKEN_OFF = "the request body broke off or came too slowly; send the request again"
-CODED = "must be absent: a body is sent as it is"
+ENCODED = "must be absent: the server takes a body without a content encoding"
 
 
 def declared_bytes(request: Request, signing_name: str) -> int | None:
-    """How long the body is: from Content-Length, 0 without one, None if it is chunked.
+    """Return the length that the request declares: Content-Length, 0 without one, None if the body is chunked.
 
-    Raises the API's error for a wrong argument for any other framing, and for a body that is not sent as it is.
+    Raises the API's error for a wrong argument for any other framing, and for a content encoding.
     """
     headers = dict(request.headers)
-    coding = headers.get("content-encoding")
-    if coding is not None and coding.strip().lower() not in ("", "identity"):
-        raise invalid_argument(signing_name, "Content-Encoding", coding, CODED)
+    encoding = headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise invalid_argument(signing_name, "Content-Encoding", encoding, ENCODED)
     signed = headers.get("x-amz-content-sha256", "")
     if signed.startswith("STREAMING-"):
         raise invalid_argument(signing_name, "x-amz-content-sha256", signed, "must not be a streaming form")
@@ -35,15 +35,15 @@ def declared_bytes(request: Request, signing_name: str) -> int | None:
 
 
 def too_long(signing_name: str, bytes_max: int) -> ModelError:
-    """The API's error for a body longer than it may be."""
+    """Return the API's error for a body longer than its limit."""
     return invalid_argument(signing_name, "the body", None, f"must be at most {bytes_max} bytes long")
 
 
 async def read(receive: Receive, signing_name: str, bytes_max: int) -> bytes | bytearray:
-    """The whole body.
+    """Return the whole body.
 
-    Raises NotReadableInputStreamException if it broke off, and the API's error for a wrong argument once it is longer
-    than `bytes_max`.
+    Raises NotReadableInputStreamException if it breaks off, and the API's error for a wrong argument as soon as it is
+    longer than `bytes_max`.
     """
     whole: bytes | bytearray = b""
     more = True
@@ -55,7 +55,7 @@ async def read(receive: Receive, signing_name: str, bytes_max: int) -> bytes | b
         if len(whole) + len(piece) > bytes_max:
             raise too_long(signing_name, bytes_max)
         if not whole:
-            whole = piece  # nearly always all there is: not copied
+            whole = piece  # most bodies come in one piece: it is not copied
         else:
             if not isinstance(whole, bytearray):
                 whole = bytearray(whole)

@@ -1,16 +1,15 @@
-"""One request and its answer on a connection, in the shape ASGI gives them: `scope`, `receive` and `send`.
+"""An exchange: one request and its answer on a connection, in the form of ASGI: `scope`, `receive` and `send`.
 
-Lives here: gathering a body with one copy at most and one wake-up, and writing an answer in one go. Does not live here:
-parsing, order and timers between exchanges (`connection`), and what a request means (`asgi`).
+It gathers a body with one copy at most and one wake-up, and writes an answer in one go. Not here: parsing, the order of
+exchanges and the timers between them (`connection`), and what a request means (`requests.application`).
 
-Within ASGI, two promises beyond it:
+It adds three promises to ASGI:
 
-- A body whose length was declared arrives as one message, whole, unless the application sets `piecewise` in the scope
-  before it first calls `receive`; hardly anything of it is read before that, so whoever calls decides when memory is
-  spent.
-- An application that knows the sender calls `verified`, which it finds in the scope.
-- `http.disconnect` also stands for a sender that stopped sending. An answer may still be sent then, and is, if there is
-  anybody to read it.
+- A body of declared length arrives as one message, whole, unless the application sets `piecewise` in the scope before
+  its first `receive`. Hardly anything is read before that call: the application decides when to spend memory.
+- The scope has a function `verified`, which the application calls once it knows the sender.
+- `http.disconnect` also means that the sender stopped sending. An answer may still be sent, and reaches a client that
+  reads it.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 
 from cryostore.core.memory import unfilled
 from cryostore.options.configuration import ConnectionSettings
+from cryostore.server.http.slow_reader import RECHECK_SECONDS
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -32,11 +32,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 READ_AHEAD_BYTES = 64 * 1024
 PIECE_BYTES = 256 * 1024
 JOINED_BYTES_MAX = 64 * 1024
-LOOK_SECONDS = 0.1
-"""The event loop calls timers that are due before it looks at its sockets. After a standstill of this process, of the
-whole machine perhaps, what the other side has sent long ago shows only then."""
-STANDSTILL_PART = 10
-"""A timer that is late by more than this part of its period was not just waiting for its turn."""
+STANDSTILL_DIVISOR = 10
+"""A timer that is late by more than its period divided by this shows that the process stood still."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 DISCONNECT: Message = {"type": "http.disconnect"}
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -125,7 +122,7 @@ class Exchange:
         self.broken = False
         self.answered = False
         self.direct = False
-        """The bytes of the body that are still missing come past the parser, into `room`."""
+        """The rest of the body bypasses the parser: the connection reads it into `room`."""
         self._body: bytes | bytearray = b""
         self._room: memoryview | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -135,17 +132,17 @@ class Exchange:
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
 
-    # --- the connection's side: bytes in --------------------------------------------------------------------------
+    # --- for the connection: bytes of the body --------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the body."""
+        """Add the next bytes of the body, from the parser."""
         self.received_bytes += len(data)
         if self.answered:
-            return  # answered before it was read: the rest is thrown away as it comes
+            return  # answered before the body was read: the rest is discarded
         if self._room is not None:
             self._room[self.received_bytes - len(data) : self.received_bytes] = data
         elif not self._body:
-            self._body = data  # nearly always all there is of a small one: not copied
+            self._body = data  # most small bodies come in one piece: it is not copied
         elif isinstance(self._body, bytearray):
             self._body += data
         else:
@@ -158,31 +155,31 @@ class Exchange:
 
     @property
     def missing_bytes(self) -> int:
-        """How much of a body of declared length is still to come."""
+        """How many bytes of a body of declared length have not arrived yet."""
         return (self._declared_bytes or 0) - self.received_bytes
 
     def room(self) -> memoryview | None:
-        """Where what is missing of a direct body goes; None if nobody wants it any more."""
+        """Return the buffer for the rest of a direct body; None once the body is no longer needed."""
         return None if self._room is None else self._room[self.received_bytes :]
 
     def take(self, more_bytes: int) -> None:
-        """So much more of a direct body has come in."""
+        """Count bytes of a direct body that were written to `room`."""
         self.received_bytes += more_bytes
 
     def complete(self) -> None:
-        """The body is here to its last byte."""
+        """Mark the body as complete."""
         self.body_complete = True
         self._wake()
 
     def break_off(self) -> None:
-        """The body will not be completed: the connection is gone, unreadable, or too slow."""
+        """Mark the body as broken off: the connection is closed, unreadable, or too slow."""
         self.broken = True
         self._wake()
 
-    # --- the application's side -----------------------------------------------------------------------------------
+    # --- for the application --------------------------------------------------------------------------------------
 
     async def run(self, application: Application) -> None:
-        """Carry out the exchange; whatever goes wrong, the connection does not stay behind half answered."""
+        """Run the application on this exchange; close the connection if it ends without an answer."""
         try:
             await application(self.scope, self.receive, self.send)
         finally:
@@ -190,30 +187,30 @@ class Exchange:
                 self._connection.abort()
 
     async def receive(self) -> Message:
-        """The next piece of the body, or that there will be none."""
+        """Return the next piece of the body, or a disconnect if no more will come."""
         if not self.body_complete:
             if self._expects_continue:
                 self._expects_continue = False
                 self._connection.write(CONTINUE)
-            self._make_room()
-            while not self._is_settled():
+            self._allocate_body()
+            while not self._can_return():
                 await self._wait()
-        piece = self._let_go()
+        piece = self._take_body()
         if self.broken or self.answered:
             return DISCONNECT
         return {"type": "http.request", "body": piece, "more_body": not self.body_complete}
 
     async def send(self, message: Message) -> None:
-        """Write the answer, whose body is one message. Returns when the peer has read enough of it to go on."""
+        """Write the answer, whose body is one message. Returns when the client has read all but a little of it."""
         if message["type"] == "http.response.start":
             self._status, self._headers = message["status"], message["headers"]
             return
         if self.answered or message.get("more_body"):
-            raise RuntimeError("an answer has one body message")
+            raise RuntimeError("an answer has one body message only")
         keep_alive = self.keep_alive and self._connection.goes_on and (self.body_complete or self._can_be_drained())
         head = self._head(keep_alive=keep_alive)
         self.answered = True
-        self._let_go()
+        self._take_body()
         body = message.get("body", b"")
         if self.scope["method"] == "HEAD":
             self._connection.write(head)
@@ -225,20 +222,20 @@ class Exchange:
         await self._connection.written()
         self._connection.finish(self, keep_alive=keep_alive)
 
-    # --- inside ---------------------------------------------------------------------------------------------------
+    # --- internal -------------------------------------------------------------------------------------------------
 
-    def _make_room(self) -> None:
-        """Let what is missing of a long body come straight to where it will stay."""
+    def _allocate_body(self) -> None:
+        """Allocate a long body, so that the connection reads the rest straight into it."""
         if self._declared_bytes is None or self._declared_bytes <= READ_AHEAD_BYTES:
             return
         if self.direct or self.broken or self.answered or self.scope.get("piecewise"):
             return
-        whole = unfilled(self._declared_bytes)  # nobody gets it unless the body comes to its end
+        whole = unfilled(self._declared_bytes)  # it is returned only if every byte of it was written
         whole[: len(self._body)] = self._body
         self._body, self._room, self.direct = whole, memoryview(whole), True
 
-    def _let_go(self) -> bytes | bytearray:
-        """Hand over what there is of the body, and keep nothing."""
+    def _take_body(self) -> bytes | bytearray:
+        """Return what has arrived of the body, and keep no reference to it."""
         piece, self._body, self._room = self._body, b"", None
         return piece
 
@@ -249,18 +246,18 @@ class Exchange:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
         head = b"".join(lines)
-        # A line break within a value would be a header, or an answer, of somebody else's making.
+        # A line break within a value would let its author forge a header or a whole answer.
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
-            raise ValueError("a response header holds a line break")
+            raise ValueError("a response header contains a line break")
         return head
 
     def _can_be_drained(self) -> bool:
-        """Whether the rest of an unread body is short enough to read past, so that the connection stays useful."""
+        """Whether the rest of an unread body is short enough to discard, so that the connection can be kept."""
         if self.broken or self._expects_continue or self._declared_bytes is None:
             return False
         return self._declared_bytes - self.received_bytes <= self._connection.settings.drain_bytes_max
 
-    def _is_settled(self) -> bool:
+    def _can_return(self) -> bool:
         return self.body_complete or self.broken or self._piece_is_ready()
 
     def _piece_is_ready(self) -> bool:
@@ -272,7 +269,7 @@ class Exchange:
         self._connection.resume_reading()
         self._waiter = loop.create_future()
         self._progress_bytes = self.received_bytes
-        self._watch()
+        self._start_period()
         try:
             await self._waiter
         finally:
@@ -281,38 +278,38 @@ class Exchange:
                 self._timer.cancel()
                 self._timer = None
 
-    def _watch(self) -> None:
+    def _start_period(self) -> None:
         seconds = self._connection.settings.body_idle_seconds_max
         self._due = self._connection.loop.time() + seconds
-        self._later(seconds, self._check_progress)
+        self._call_later(seconds, self._check_progress)
 
     def _check_progress(self) -> None:
-        """The period is over; if nothing came, look at the socket once more: it may be we who stood still.
+        """Judge the sender at the end of a period; if too little came, give the event loop time to read the socket.
 
-        If it was, for long, the sender may have stood still with us, as where a whole machine is frozen between the
-        head of a request and its body: it gets another period.
+        If this process stood still for long, the sender may have stood still with it, as when a whole machine is
+        frozen between the head of a request and its body: the sender gets another period.
         """
-        if self._go_on_watching():
+        if self._progressed():
             return
         late_seconds = self._connection.loop.time() - self._due
-        if late_seconds > self._connection.settings.body_idle_seconds_max / STANDSTILL_PART:
-            self._watch()
+        if late_seconds > self._connection.settings.body_idle_seconds_max / STANDSTILL_DIVISOR:
+            self._start_period()
         else:
-            self._later(LOOK_SECONDS, self._give_up_waiting)
+            self._call_later(RECHECK_SECONDS, self._give_up_on_sender)
 
-    def _give_up_waiting(self) -> None:
-        if not self._go_on_watching():
+    def _give_up_on_sender(self) -> None:
+        if not self._progressed():
             self.break_off()
 
-    def _go_on_watching(self) -> bool:
-        """Whether enough has come in the period; then another one begins."""
+    def _progressed(self) -> bool:
+        """Whether enough bytes came in the period; if so, start the next period."""
         if self.received_bytes - self._progress_bytes < self._connection.settings.body_progress_bytes_min:
             return False
         self._progress_bytes = self.received_bytes
-        self._watch()
+        self._start_period()
         return True
 
-    def _later(self, delay_seconds: float, then: Callable[[], None]) -> None:
+    def _call_later(self, delay_seconds: float, then: Callable[[], None]) -> None:
         self._timer = self._connection.loop.call_later(delay_seconds, then)
 
     def _wake(self) -> None:

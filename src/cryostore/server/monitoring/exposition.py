@@ -1,11 +1,10 @@
-"""The numbers of all workers as one text in Prometheus' format. What is counted, and where: `metrics`."""
+"""The metrics of all workers as text in Prometheus' format. Counting them is `metrics`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from time import monotonic
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -16,41 +15,43 @@ from cryostore.server.monitoring.metrics import FAILURES, OPERATION_NAMES, PARTS
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 FRESH_SECONDS = 30.0
-"""A worker that has not said for so long that it lives is taken to hang."""
+"""A worker without a heartbeat for so long is considered to hang."""
 PROMPT_SECONDS = 3.0
-"""One that has not for so long takes no connections, whatever the reason. They say it ten times a second."""
+"""A worker without a heartbeat for so long accepts no connections. The heartbeat comes ten times a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiskState:
-    """What whoever shows the numbers sees of the disk itself; None where it cannot be seen."""
+    """The state of the data directory's disk; None where it is unknown."""
 
     free_bytes: int | None = None
     reserve_held: bool | None = None
 
 
-def living(page: SharedMetrics, seconds: float = FRESH_SECONDS) -> list[Slot]:
-    """The slots of workers that have shown a sign of life within so long."""
-    now = monotonic()
-    return [slot for slot in page.slots if 0 < slot.value("heartbeat") >= now - seconds]
+def living(metrics: SharedMetrics, seconds: float = FRESH_SECONDS) -> list[Slot]:
+    """Return the slots of workers whose last heartbeat is no older than `seconds`."""
+    now = metrics.now()
+    return [slot for slot in metrics.slots if 0 < slot.value("heartbeat") >= now - seconds]
 
 
-def draining(page: SharedMetrics) -> bool:
-    """Whether a worker was told to stop and has not ended."""
-    return any(slot.value("draining") for slot in page.slots)
+def draining(metrics: SharedMetrics) -> bool:
+    """Whether a worker was told to stop and has not exited."""
+    return any(slot.value("draining") for slot in metrics.slots)
 
 
-def text(page: SharedMetrics, disk: DiskState) -> bytes:
-    """Everything there is to show."""
+def text(metrics: SharedMetrics, disk: DiskState) -> bytes:
+    """Return all metrics."""
     registry = CollectorRegistry()
     registry.register(
-        _Numbers([*_requests(page.slots), *_storage(page.slots), *_traffic(page.slots), *_state(page, disk)])
+        _Numbers(
+            [*_requests(metrics.slots), *_storage(metrics.slots), *_traffic(metrics.slots), *_state(metrics, disk)]
+        )
     )
     return generate_latest(registry)
 
 
 class _Numbers:
-    """What a registry asks for the families of numbers."""
+    """A collector of given metrics, for a registry."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
@@ -102,7 +103,7 @@ def _storage(slots: list[Slot]) -> Iterator[Metric]:
 
 
 def _traffic(slots: list[Slot]) -> Iterator[Metric]:
-    """What goes to the parts of a shared store; nothing for a directory."""
+    """Requests to the catalog and the blob store of a shared store; nothing for a directory."""
     about = "to the catalog or the blob store of a shared store"
     count = CounterMetricFamily("cryostore_store_requests", f"Requests {about}.", labels=["part"])
     failures = CounterMetricFamily(
@@ -167,8 +168,8 @@ STORE = {
 }
 
 
-def _state(page: SharedMetrics, disk: DiskState) -> Iterator[Metric]:
-    slots = living(page)
+def _state(metrics: SharedMetrics, disk: DiskState) -> Iterator[Metric]:
+    slots = living(metrics)
     yield GaugeMetricFamily("cryostore_workers", "Worker processes that serve.", value=len(slots))
     for gauge, (name, words) in LOAD.items():
         yield GaugeMetricFamily(name, words, value=sum(slot.value(gauge) for slot in slots))

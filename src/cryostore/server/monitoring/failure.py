@@ -1,8 +1,8 @@
-"""What a caller is told when the service fails in a way the API does not model. The details go to the log alone.
+"""Internal failures: the API error that a caller gets, and the log line that tells the operator.
 
-Foreseen failures come in floods: each request meets the same full disk, the same damaged pack. They are all counted,
-and told in few lines without tracebacks: one for each kind and period, which says how many were held back since the
-one before. A traceback is for what nobody foresaw.
+Foreseen failures come in floods: each request meets the same full disk, the same damaged pack. All are counted, and
+logged in few lines without tracebacks: one line per kind and period, with the number of failures held back since the
+line before. Unexpected failures are logged with a traceback. Details go to the log only, never to the caller.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ KINDS = {
     errno.EPERM: "permission",
 }
 ADVICE = {
-    "full": "delete recovery points and run `cryo gc`, or enlarge the disk; writes go on by themselves",
+    "full": "delete recovery points and run `cryo gc`, or enlarge the disk; writes then resume without a restart",
     "read-only": "find out why the file system is read-only, check it, and mount it writable again",
-    "input/output": "look at the system's log; if the disk is failing, stop writing to it and restore from your copy",
+    "input/output": "check the system log; if the disk is failing, stop writing to it and restore from your copy",
     "open files": "raise the limit of open files (ulimit -n, LimitNOFILE), or connect fewer clients at once",
-    "damaged": "run `cryo check`, which names what is hurt; another backup heals what it reads again",
-    "key": "run `cryo key list`, which shows the keys that are missing, and start with the right keyring",
+    "damaged": "run `cryo check`, which names the affected recovery points; backups repair data that they read again",
+    "key": "run `cryo key list` to see which keys are missing, and start with the right keyring",
     "permission": "let the user of the server read and write its data directory",
-    "catalog": "see whether the database runs and can be reached from here; `cryo doctor` looks at it",
-    "blobs": "see whether the blob store answers, and this machine's clock, credentials and route; `cryo doctor` does",
-    "unavailable": "look at the message; the request may be repeated",
+    "catalog": "check that the database runs and can be reached from here; `cryo doctor` helps",
+    "blobs": "check that the blob store answers, and this machine's clock, credentials and route; `cryo doctor` helps",
+    "unavailable": "see the message; the request may be retried",
 }
 EVENTS = {"damaged": "damaged data", "key": "key not available"}
-"""What a line is called; of the other kinds `storage failure`."""
+"""The event of a log line by kind; of other kinds `storage failure`."""
 
 
-def modelled(error: Exception) -> ModelError:
-    """The modelled error that stands for `error`: itself, if it is one."""
+def api_error(error: Exception) -> ModelError:
+    """Return the API's error for `error`: itself if it is one."""
     if isinstance(error, ModelError):
         return error
     if isinstance(error, StorageUnavailableError):
-        return ServiceUnavailableException("the storage cannot take or give bytes now; retry later")
+        return ServiceUnavailableException("the storage is unavailable; retry later")
     if isinstance(error, KeyMissingError):
         return ServiceUnavailableException(
             f"this server lacks master key {error.key_id}, which another server may have; retry later"
@@ -77,8 +77,8 @@ def modelled(error: Exception) -> ModelError:
     return ServiceInternalException("an internal failure; the server's log has the details under this request id")
 
 
-def cause(error: Exception) -> BaseException | None:
-    """What the log must tell of `error`: what failed inside, or None where nothing did and the caller is to blame."""
+def logged_cause(error: Exception) -> BaseException | None:
+    """Return the internal failure behind `error` that belongs in the log; None if the caller is at fault."""
     if not isinstance(error, ModelError):
         return error
     inside = error.__cause__
@@ -86,7 +86,7 @@ def cause(error: Exception) -> BaseException | None:
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The system's error that `error` stems from, if it does."""
+    """Return the system error that caused `error`; None if there is none."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, OSError):
         found = found.__cause__
@@ -94,7 +94,7 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def kind_of(error: CryostoreError) -> str:
-    """Which of `metrics.FAILURES` it is."""
+    """Return the kind of a failure, one of `metrics.FAILURES`."""
     if isinstance(error, DamagedDataError):
         return "damaged"
     if isinstance(error, KeyUnavailableError):
@@ -110,7 +110,7 @@ def kind_of(error: CryostoreError) -> str:
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The errors of a group, and of groups in it; an error that is no group is its own."""
+    """Yield the errors of a group and of the groups in it; an error that is no group is the only one."""
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
             yield from leaves(one)
@@ -119,18 +119,18 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 class Failures:
-    """Counts and logs what fails inside. Thread safe."""
+    """Counts and logs internal failures. Thread safe."""
 
     def __init__(self, log: Log, meter: Meter, *, now: Callable[[], float] = monotonic) -> None:
         self.meter = meter
         self._log = log
         self._now = now
         self._lock = threading.Lock()
-        self._said: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
         self._held_back: dict[str, int] = {}
 
     def failure(self, event: str, error: BaseException, **fields: Any) -> None:
-        """Tell of an error: in few words and rarely of one that was foreseen, with its traceback of any other."""
+        """Log a failure: briefly and at a limited rate if it was foreseen, otherwise with its traceback."""
         for one in leaves(error):
             if isinstance(one, FORESEEN):
                 self._report(one, fields)
@@ -141,14 +141,14 @@ class Failures:
         kind = kind_of(error)
         self.meter.failure(kind)
         subject = kind
-        if isinstance(error, KeyMissingError):  # each missing key has a line of its own
+        if isinstance(error, KeyMissingError):  # each missing key has its own lines
             subject, fields = f"key {error.key_id}", fields | {"key_id": error.key_id}
         with self._lock:
             now = self._now()
-            if now - self._said.get(subject, float("-inf")) < LINE_SECONDS:
+            if now - self._logged.get(subject, float("-inf")) < LINE_SECONDS:
                 self._held_back[subject] = self._held_back.get(subject, 0) + 1
                 return
-            self._said[subject] = now
+            self._logged[subject] = now
             held_back = self._held_back.pop(subject, 0)
         inside = system_error(error)
         self._log.write(

@@ -1,8 +1,8 @@
 """Log lines: one JSON object each, written to one file descriptor by a thread of its own.
 
-Whoever logs never waits for the reader of the log: lines queue up, and when too many do, they are counted instead of
-kept. What could act on a terminal is escaped, so no value can forge a line. Lines hold no secrets because nobody hands
-any over: no headers, no query strings, no paths (chunk tokens travel there), no bodies.
+A caller that logs never waits for the reader of the log: lines queue up, and when the queue is full, further lines are
+counted and dropped. Characters that act on a terminal are escaped, so no value can forge a line. Lines hold no secrets,
+because callers pass none: no headers, no query strings, no paths (they contain chunk tokens), no bodies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,17 @@ TEXT_CHARACTERS_MAX = 16_384
 class Log:
     """Writes lines of `level` and above. Thread safe."""
 
-    def __init__(self, descriptor: int, *, clock: Clock, level: str = "info") -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        clock: Clock,
+        level: str = "info",
+        lines_waiting_max: int = LINES_WAITING_MAX,
+        batch_seconds: float = BATCH_SECONDS,
+    ) -> None:
+        self._lines_waiting_max = lines_waiting_max
+        self._batch_seconds = batch_seconds
         self.level = LOG_LEVELS[level]
         self._descriptor = descriptor
         self._clock = clock
@@ -36,32 +46,32 @@ class Log:
         self._lines: deque[bytes] = deque()
         self._dropped = 0
         self._torn = False
-        """Whether the last line written is the beginning of one."""
+        """Whether the last line was written in part only."""
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, level: str, event: str, **fields: Any) -> None:
-        """Log `event` with its fields; a field that is None is left out."""
+        """Log an event with its fields; a field that is None is left out."""
         if LOG_LEVELS[level] < self.level:
             return
         line: dict[str, Any] = {"time": iso_text(seconds(self._clock())), "level": level, "event": event}
         line |= {name: value for name, value in fields.items() if value is not None}
-        if len(self._lines) >= LINES_WAITING_MAX:
+        if len(self._lines) >= self._lines_waiting_max:
             self._dropped += 1
             return
-        self._lines.append(_visible(self._encode(line)))
+        self._lines.append(_escaped(self._encode(line)))
         if not self._wake.is_set():
             self._wake.set()
 
     def failure(self, event: str, error: BaseException, **fields: Any) -> None:
-        """Log an error nobody expected, with its traceback."""
+        """Log an unexpected error with its traceback."""
         text = "".join(traceback.format_exception(error))
         self.write("error", event, error=type(error).__name__, traceback=text[-TEXT_CHARACTERS_MAX:], **fields)
 
     def close(self) -> None:
-        """Write what is left. Lines that come later are not written."""
+        """Write the lines in the queue. Later lines are not written."""
         self._closing.set()
         self._wake.set()
         self._thread.join(timeout=5)
@@ -69,7 +79,7 @@ class Log:
     def _run(self) -> None:
         while not self._closing.is_set():
             self._wake.wait()
-            self._closing.wait(BATCH_SECONDS)  # gather a batch: a wake-up for each line would cost more than the line
+            self._closing.wait(self._batch_seconds)  # gather a batch: a wake-up for each line costs more than the line
             self._wake.clear()
             self._flush()
         self._flush()
@@ -87,15 +97,15 @@ class Log:
         try:
             while view:
                 view = view[os.write(self._descriptor, view) :]
-        except OSError:  # nobody reads the log any more, or its disk is full; the service goes on without
+        except OSError:  # the reader of the log is gone, or its disk is full; the server goes on without the log
             self._dropped += view.tobytes().count(b"\n")
             self._torn = 0 < len(view) < len(batch) and batch[-len(view) - 1] != ord("\n")
         else:
             self._torn = False
 
 
-def _visible(line: bytes) -> bytes:
-    """A line of JSON in which what could act on a terminal is escaped: C1, DEL, marks that reverse the writing."""
+def _escaped(line: bytes) -> bytes:
+    """Escape the characters of a JSON line that act on a terminal: C1, DEL, and changes of the text direction."""
     if line.isascii() and b"\x7f" not in line:
         return line
     text = line.decode()
@@ -103,14 +113,14 @@ def _visible(line: bytes) -> bytes:
 
 
 class LibraryHandler(logging.Handler):
-    """Turns the log records of libraries into our lines."""
+    """Writes the log records of libraries as lines of `log`."""
 
     def __init__(self, log: Log) -> None:
         super().__init__()
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record; tracebacks go into the line."""
+        """Write one record; a traceback becomes a field of the line."""
         level = next((name for name, number in reversed(LOG_LEVELS.items()) if record.levelno >= number), "debug")
         text = record.getMessage()[:TEXT_CHARACTERS_MAX].strip()
         if record.exc_info and record.exc_info[1]:
@@ -120,7 +130,7 @@ class LibraryHandler(logging.Handler):
 
 
 def capture_libraries(log: Log) -> None:
-    """Send what libraries log from now on to `log`."""
+    """Send the log records and warnings of libraries to `log` from now on."""
     root = logging.getLogger()
     root.handlers = [LibraryHandler(log)]
     root.setLevel(max(log.level, logging.WARNING))

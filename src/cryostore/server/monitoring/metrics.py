@@ -1,8 +1,8 @@
-"""What a server counts, in memory that its processes share: one slot of numbers for each worker.
+"""The metrics of a server, in memory that its processes share: one slot of numbers for each worker.
 
-A worker writes to its own slot alone and never waits; whoever shows the numbers adds the slots up. A worker that falls
-leaves its slot to the one started in its place, so that no counter goes back. All series are known beforehand: no value
-that a client sends can make a new one. Does not live here: how the numbers are shown (`exposition`).
+A worker writes to its own slot only and never waits; the exposition adds the slots up. A worker that exits leaves its
+slot to the worker started in its place, so no counter goes back. All series are known beforehand: no value that a
+client sends can create one. Not here: their text format (`exposition`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 
 from cryostore.core.traffic import NUMBERS, SECONDS_BOUNDS
@@ -20,7 +20,7 @@ from cryostore.model import OPERATIONS
 
 NUMBER_BYTES = 8
 NONE = "none"
-"""Stands for the operation of a request that named none."""
+"""The operation of a request that names none."""
 OPERATION_NAMES = (*sorted(OPERATIONS), NONE)
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 PARTS = ("catalog", "blobs")
@@ -71,30 +71,31 @@ PER_OPERATION = len(STATUSES) + 3 + len(SECONDS_BOUNDS) + 1
 _IN, _OUT, _SECONDS, _BUCKETS = (len(STATUSES) + place for place in range(4))
 
 
-def _places() -> Iterator[tuple[str, int]]:
-    """Every number of a slot that is no operation's, with its place."""
+def _indexes() -> Iterator[tuple[str, int]]:
+    """The numbers of a slot that belong to no operation, each with its index."""
     start = PER_OPERATION * len(OPERATION_NAMES)
     traffic = (f"{part} {number}" for part in PARTS for number in NUMBERS)
     names = (*(f"failure {kind}" for kind in FAILURES), *traffic, *TOTALS, *GAUGES, *STORE_GAUGES)
     yield from zip(names, range(start, start + len(names)), strict=True)
 
 
-PLACES = dict(_places())
-OPERATION_PLACES = {name: place * PER_OPERATION for place, name in enumerate(OPERATION_NAMES)}
-SLOT_NUMBERS = PER_OPERATION * len(OPERATION_NAMES) + len(PLACES)
+INDEXES = dict(_indexes())
+OPERATION_STARTS = {name: place * PER_OPERATION for place, name in enumerate(OPERATION_NAMES)}
+SLOT_NUMBERS = PER_OPERATION * len(OPERATION_NAMES) + len(INDEXES)
 
 
 class Meter:
-    """The slot of one worker. `request` is for its event loop alone; the others may be called from any thread."""
+    """The slot of one worker, to write. `request` is for its event loop only; other methods are thread safe."""
 
-    def __init__(self, numbers: memoryview[float]) -> None:
+    def __init__(self, numbers: memoryview[float], now: Callable[[], float] = monotonic) -> None:
         self._numbers = numbers
+        self._now = now
         self._lock = threading.Lock()
 
     def request(self, operation: str | None, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
         """Count one answered request."""
         numbers = self._numbers
-        start = OPERATION_PLACES[operation or NONE]
+        start = OPERATION_STARTS[operation or NONE]
         numbers[start + status // 100 - 1] += 1
         numbers[start + _IN] += bytes_in
         numbers[start + _OUT] += bytes_out
@@ -106,80 +107,81 @@ class Meter:
         self.add(f"failure {kind}", 1)
 
     def add(self, name: str, more: float) -> None:
-        """Raise a total."""
+        """Increase a counter."""
         with self._lock:
-            self._numbers[PLACES[name]] += more
+            self._numbers[INDEXES[name]] += more
 
     def show(self, **gauges: float) -> None:
-        """Set gauges, and say by it that the worker lives."""
+        """Set gauges, and the heartbeat of the worker."""
         for name, value in gauges.items():
-            self._numbers[PLACES[name]] = value
-        self._numbers[PLACES["heartbeat"]] = monotonic()
+            self._numbers[INDEXES[name]] = value
+        self._numbers[INDEXES["heartbeat"]] = self._now()
 
     def show_store(self, **gauges: float) -> None:
-        """Set gauges of the store, which every worker sees alike."""
+        """Set gauges of the store, which are the same in every worker."""
         for name, value in gauges.items():
-            self._numbers[PLACES[name]] = value
-        self._numbers[PLACES["store_seen"]] = monotonic()
+            self._numbers[INDEXES[name]] = value
+        self._numbers[INDEXES["store_seen"]] = self._now()
 
 
 class Slot:
-    """The numbers of one worker, to be read."""
+    """The slot of one worker, to read."""
 
     def __init__(self, numbers: memoryview[float]) -> None:
         self._numbers = numbers
 
     def value(self, name: str) -> float:
-        """A total or gauge."""
-        return float(self._numbers[PLACES[name]])
+        """Return a counter or gauge."""
+        return float(self._numbers[INDEXES[name]])
 
     def requests(self, operation: str) -> list[float]:
-        """Requests by status class, in the order of STATUSES."""
-        start = OPERATION_PLACES[operation]
+        """Return the requests of an operation by status class, in the order of STATUSES."""
+        start = OPERATION_STARTS[operation]
         return list(self._numbers[start : start + len(STATUSES)])
 
     def traffic(self, operation: str) -> tuple[float, float]:
-        """Bytes of bodies in and out."""
-        start = OPERATION_PLACES[operation]
+        """Return the bytes of request and of response bodies of an operation."""
+        start = OPERATION_STARTS[operation]
         return self._numbers[start + _IN], self._numbers[start + _OUT]
 
     def durations(self, operation: str) -> tuple[list[float], float]:
-        """Requests by duration, one number more than there are bounds; and the sum of all seconds."""
-        start = OPERATION_PLACES[operation]
+        """Return the requests by duration, one number more than there are bounds, and the sum of all seconds."""
+        start = OPERATION_STARTS[operation]
         buckets = self._numbers[start + _BUCKETS : start + PER_OPERATION]
         return list(buckets), self._numbers[start + _SECONDS]
 
 
 class SharedMetrics:
-    """The slots of all workers, in the file behind `descriptor`, which stays the caller's to close."""
+    """The slots of all workers, in the file behind `descriptor`, which the caller closes."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, now: Callable[[], float] = monotonic) -> None:
+        self.now = now
         numbers = memoryview(mmap.mmap(descriptor, 0)).cast("d")
         self._slots = [numbers[start : start + SLOT_NUMBERS] for start in range(0, len(numbers), SLOT_NUMBERS)]
 
     def meter(self, slot: int) -> Meter:
-        """The writing end of one slot."""
-        return Meter(self._slots[slot])
+        """Return one slot, to write."""
+        return Meter(self._slots[slot], self.now)
 
     @property
     def slots(self) -> list[Slot]:
-        """All slots, to be read."""
+        """All slots, to read."""
         return [Slot(numbers) for numbers in self._slots]
 
     def clear_gauges(self, slot: int) -> None:
-        """Take back what a worker that has ended said of its present state; what it counted stays."""
+        """Set the gauges of a worker that has exited to zero; its counters stay."""
         for name in (*GAUGES, *STORE_GAUGES):
-            self._slots[slot][PLACES[name]] = 0.0
+            self._slots[slot][INDEXES[name]] = 0.0
 
 
 def create_shared_metrics(workers: int) -> int:
-    """A new page on which everything is 0; answers its descriptor. Raises OSError."""
-    with tempfile.TemporaryFile() as file:  # it has no name, and ends with the last process that has it
+    """Create a file of slots that are all zero; returns its descriptor. Raises OSError."""
+    with tempfile.TemporaryFile() as file:  # unnamed: it disappears with the last process that has it open
         file.write(bytes(workers * SLOT_NUMBERS * NUMBER_BYTES))
         file.flush()
         return os.dup(file.fileno())
 
 
 def private_meter() -> Meter:
-    """A meter that nobody else sees."""
+    """Return a meter on memory of this process alone."""
     return Meter(memoryview(bytearray(SLOT_NUMBERS * NUMBER_BYTES)).cast("d"))

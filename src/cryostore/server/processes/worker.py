@@ -152,7 +152,7 @@ class _Gauges:
         if takes_writes != self._took_writes:
             self._took_writes = takes_writes
             if takes_writes:
-                self._log.write("info", "writes are taken again", message="the reserve is back")
+                self._log.write("info", "writes are accepted again", message="the reserve is back")
             else:
                 message = "the disk is full, and the reserve is in use for deletes and garbage collection"
                 self._log.write("error", "writes are refused", message=message, hint=ADVICE["full"])

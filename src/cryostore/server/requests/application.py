@@ -1,11 +1,11 @@
-"""The path of every request, as one sequence: `Application._answer`.
+"""The path of every request through the server, as one sequence: `Application._answer`.
 
     request id -> health -> signature head -> secret -> route -> signature -> head -> body, within a memory budget
-        -> in a thread of the pool: payload hash, checksums, operation, service, response -> answer -> log line
+        -> in a thread of the pool: payload hash, checksums, operation, backend, response -> answer -> log line
 
-Signature failures come before anything else is looked at. Where the body's hash was signed but not sent, the signature
-can only be checked once the body is here; until then every other failure is held back, and the body has to make do
-with what senders that nobody knows may have (`unverified`).
+Signature failures come before every other check. Where the body's hash was signed but not sent, the signature can be
+verified only with the body; until then every other failure is held back, and the body gets the memory and the time of
+unverified senders (`unverified_bodies`).
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ from cryostore.wire.route import Route, match
 HEALTH_PATH = "/-/health"
 REQUEST_ID_HEADER = "x-amzn-requestid"
 ID_PREFIX_CHARACTERS = 24
-"""Of a UUID: the rest of a request's id is counted. Asking for randomness each time would let go of the interpreter."""
+"""How much of a UUID starts each request id; a counter follows. Reading randomness each time would release the GIL."""
 READS = frozenset(
     name for name, one in OPERATIONS.items() if any(isinstance(member.binding, Body) for member in one.output_members)
 )
-"""The operations that answer with stored bytes."""
+"""Operations whose answer contains stored bytes."""
 HASHED_HERE_BYTES_MAX = 16 * KIB
-"""Larger bodies are hashed in the pool, beside the event loop."""
+"""Larger bodies are hashed in the thread pool."""
 HASH_PIECE_BYTES = 2047
 READ_BYTES = 4 * MIB
-"""What a read is taken to need before its size is known."""
+"""The memory that a read is assumed to need until its size is known."""
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What is remembered of one request: for its log line, its errors, and its share of the memory budget."""
+    """What is known of one request: for its log line, its errors, and its share of the memory budget."""
 
     request_id: str
     started: float
@@ -76,18 +76,18 @@ class RequestRecord:
 
 @dataclass(slots=True, frozen=True)
 class AdmittedRequest:
-    """A request whose head was looked at. `head` is an error only if the signature must be checked first."""
+    """A request after the checks of its head. `head` is an error only while the signature is not verified yet."""
 
     request: Request
     signature: sigv4.Signature
     secret: str
     head: Head | ModelError
     covered: str | None
-    """The hash of the body that was signed, or that there is none; None: the signature is not verified yet."""
+    """The signed hash of the body, or UNSIGNED-PAYLOAD; None while the signature is not verified yet."""
 
 
 class Application:
-    """The ASGI application of one worker. `region` None: any region may be signed for."""
+    """The ASGI application of one worker. With `region`, signatures for other regions are refused."""
 
     def __init__(
         self,
@@ -118,12 +118,12 @@ class Application:
         self._region = region
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever a client does or the service fails at."""
+        """Answer one request, even if the client misbehaves or the backend fails."""
         record = RequestRecord(f"{self._id_prefix}{next(self._numbers):012X}", monotonic())
         try:
             try:
                 response = await self._answer(scope, receive, record)
-            except Exception as error:  # noqa: BLE001 - whatever happens, the client gets an answer and the log a line
+            except Exception as error:  # noqa: BLE001 - every failure has an answer and a log line
                 response = self._refusal(error, record)
             await _send(send, response, record.request_id)
             self._log_line(response, record)
@@ -152,20 +152,20 @@ class Application:
         return response
 
     async def _admit(self, request: Request, scope: Scope, record: RequestRecord) -> AdmittedRequest:
-        """All that can be checked before a byte of the body is read."""
-        signature, secret = await self._known(request, scope, record)
+        """Do all checks that need no byte of the body."""
+        signature, secret = await self._identify(request, scope, record)
         found = _routed(request)
         if isinstance(found, Route):
             record.operation, record.api = found.declaration.name, found.declaration.api
-        nothing = Payload() if _says_empty(request) else None
+        nothing = Payload() if _declares_no_body(request) else None
         covered = self._verify(request, signature, secret, found, nothing)
         head = self._decoded(request, signature, found)
         if isinstance(head, ModelError) and covered is not None:
             raise head
         return AdmittedRequest(request, signature, secret, head, covered)
 
-    async def _known(self, request: Request, scope: Scope, record: RequestRecord) -> tuple[sigv4.Signature, str]:
-        """What a request says of its signature, and the secret that it should have been made with."""
+    async def _identify(self, request: Request, scope: Scope, record: RequestRecord) -> tuple[sigv4.Signature, str]:
+        """Return the signature that a request carries, and the secret to verify it with."""
         signature = sigv4.read_signature(request)
         record.access_key_id = signature.access_key_id[:ACCESS_KEY_CHARACTERS_MAX]
         secret = await self._secrets.secret(signature.access_key_id, sender_group(scope.get("client")))
@@ -174,7 +174,7 @@ class Application:
         return signature, secret
 
     def _body_bounds(self, admitted: AdmittedRequest, record: RequestRecord) -> tuple[str, int, int | None]:
-        """The API to answer by, how long the body may be and, if it is said, is."""
+        """Return the API's signing name, the limit of the body in bytes, and its declared length (None: chunked)."""
         head = admitted.head
         signing_name = record.api.value if record.api else admitted.signature.service
         bytes_max = head.body_bytes_max if isinstance(head, Head) else self._limits.request_document_bytes_max
@@ -184,9 +184,9 @@ class Application:
         return signing_name, bytes_max, declared
 
     async def _receive(self, admitted: AdmittedRequest, receive: Receive, record: RequestRecord) -> Payload:
-        """The body of a sender who is known, once there is room for it."""
+        """Return the body of a verified sender, after waiting for memory."""
         signing_name, bytes_max, declared = self._body_bounds(admitted, record)
-        wanted = self._wanted(admitted.head, bytes_max if declared is None else declared, record)
+        wanted = self._wanted_bytes(admitted.head, bytes_max if declared is None else declared, record)
         if wanted:
             record.held_bytes = await self._budget.acquire(wanted)
         if declared == 0:
@@ -198,10 +198,10 @@ class Application:
     async def _receive_unverified(
         self, admitted: AdmittedRequest, scope: Scope, receive: Receive, record: RequestRecord
     ) -> tuple[AdmittedRequest, Payload]:
-        """The body of a sender who may be anybody until its signature is verified with it."""
+        """Return the body of a sender whose signature needs the body, and the request with the signed hash."""
         signing_name, bytes_max, declared = self._body_bounds(admitted, record)
         scope["piecewise"] = True
-        reservation = self._unverified.reservation(scope.get("client"))
+        reservation = self._unverified.reserve(scope.get("client"))
         try:
             data = await reservation.read(receive, signing_name, bytes_max, declared)
             record.bytes_in = len(data)
@@ -214,24 +214,24 @@ class Application:
             scope.get("verified", _ignore)()
             if isinstance(admitted.head, ModelError):
                 raise admitted.head
-            record.held_bytes = await self._budget.acquire(self._wanted(admitted.head, len(data), record))
+            record.held_bytes = await self._budget.acquire(self._wanted_bytes(admitted.head, len(data), record))
         finally:
             reservation.release()
         return replace(admitted, covered=covered), payload
 
-    def _wanted(self, head: Head | ModelError, body_bytes: int, record: RequestRecord) -> int:
-        """How much of the budget a request needs whose body is so long."""
+    def _wanted_bytes(self, head: Head | ModelError, body_bytes: int, record: RequestRecord) -> int:
+        """Return how much of the budget a request with a body of this length needs."""
         wanted = body_bytes + (head.blob_bytes_max(body_bytes) if isinstance(head, Head) else 0)
         return wanted + READ_BYTES if record.operation in READS else wanted
 
     def _carry_out(self, admitted: AdmittedRequest, payload: Payload, scope: Scope) -> Response:
-        """All that takes its time or blocks; runs in a thread of the pool."""
+        """Do everything that takes time or blocks; runs in a thread of the pool."""
         request, signature, head = admitted.request, admitted.signature, admitted.head
         assert isinstance(head, Head)
         assert admitted.covered is not None
         sigv4.verify_payload(signature, head.declaration, payload)
         integrity.check_headers(request, head.plan.signing_name, payload)
-        if _is_open(scope):
+        if _is_exposed(scope):
             integrity.check_covered(request, signature, admitted.covered, head, payload)
         operation = head.finish(payload)
         caller = self._backend.access.caller(signature.access_key_id)
@@ -262,14 +262,14 @@ class Application:
         )
 
     async def _health(self, request: Request, scope: Scope, record: RequestRecord) -> Response:
-        """That requests are answered; the version is for callers who sign."""
-        told = {"status": "ok"}
+        """Answer the health check. Only signed requests learn the version."""
+        answer = {"status": "ok"}
         if request.header("authorization") is not None:
-            signature, secret = await self._known(request, scope, record)
+            signature, secret = await self._identify(request, scope, record)
             self._verify(request, signature, secret, UnknownOperationException(""), Payload())
-            told["version"] = __version__
+            answer["version"] = __version__
         headers = [("content-type", "application/json"), ("cache-control", "no-store")]
-        return Response(200, headers, Payload(msgspec.json.encode(told)))
+        return Response(200, headers, Payload(msgspec.json.encode(answer)))
 
     def _decoded(self, request: Request, signature: sigv4.Signature, found: Route | ModelError) -> Head | ModelError:
         if isinstance(found, ModelError):
@@ -281,18 +281,18 @@ class Application:
             return error
 
     def _hold(self, more_bytes: int, record: RequestRecord) -> None:
-        """Count bytes that turned out to be in memory; they are given back when the answer is written."""
+        """Count bytes that are in memory already; they are given back once the answer is written."""
         if more_bytes > 0:
             self._budget.take(more_bytes)
             record.held_bytes += more_bytes
 
     def _refusal(self, error: Exception, record: RequestRecord) -> Response:
-        told = failure.modelled(error)
-        record.error = type(told).__name__
-        cause = failure.cause(error)
+        answer = failure.api_error(error)
+        record.error = type(answer).__name__
+        cause = failure.logged_cause(error)
         if cause is not None:
             self._failures.failure("failure", cause, request_id=record.request_id, operation=record.operation)
-        return wire_error.encode(told, record.api, record.request_id)
+        return wire_error.encode(answer, record.api, record.request_id)
 
     def _log_line(self, response: Response, record: RequestRecord) -> None:
         self._log.write(
@@ -310,9 +310,9 @@ class Application:
 
 
 def _digest(data: Buffer) -> bytes:
-    """The SHA-256 of a small body, in pieces for which hashlib does not let go of the interpreter.
+    """Return the SHA-256 of a small body, hashed in pieces for which hashlib does not release the GIL.
 
-    To let go and to get it back amid a pool of threads costs many times what hashing these few bytes does.
+    Releasing it and getting it back amid a pool of threads costs many times more than hashing these few bytes.
     """
     whole = hashlib.sha256()
     view = memoryview(data)
@@ -337,19 +337,19 @@ def _routed(request: Request) -> Route | ModelError:
         return error
 
 
-def _says_empty(request: Request) -> bool:
-    """Whether the head says that no body follows."""
+def _declares_no_body(request: Request) -> bool:
+    """Whether the head declares that no body follows."""
     return request.header("transfer-encoding") is None and request.header("content-length") in (None, "0")
 
 
-def _is_open(scope: Scope) -> bool:
-    """Whether others than this machine may have had the bytes of a request in their hands, and nothing encrypts."""
+def _is_exposed(scope: Scope) -> bool:
+    """Whether a request came unencrypted over a network, where others may have altered it."""
     server = scope.get("server")
     return server is not None and scope.get("scheme") != "https" and not is_loopback(str(server[0]))
 
 
 def _ignore() -> None:
-    """For who does not want to know that a sender is known now."""
+    """Do nothing: a connection without `verified` in its scope does not need to know."""
 
 
 async def _send(send: Send, response: Response, request_id: str) -> None:

@@ -1,7 +1,7 @@
-"""The memory budget: how many bytes of bodies may be held at once in one worker.
+"""The memory budget for request bodies: how many bytes of bodies one worker may hold at once.
 
-First come, first served: a large body cannot be overtaken for ever by small ones. Waiting is bounded; whoever waits
-holds nothing, so waiting cannot deadlock. Belongs to one event loop and is not thread safe.
+First come, first served: small bodies cannot overtake a large one for ever. Waiting is bounded, and a waiting request
+holds nothing, so waiting cannot deadlock. Belongs to one event loop; not thread safe.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cryostore.model.errors import ThrottlingException
 
 
 class BodyBudget:
-    """`bytes_max` bytes to share out. A wish for more than all of it is granted all of it."""
+    """A budget of `bytes_max` bytes. A request for more than the whole budget gets the whole budget."""
 
     def __init__(self, bytes_max: int, *, wait_seconds_max: float) -> None:
         self.bytes_max = bytes_max
@@ -23,9 +23,9 @@ class BodyBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def acquire(self, wanted_bytes: int) -> int:
-        """Wait for a turn and take the bytes; answers how many to give back with `release`.
+        """Wait for a turn and take the bytes; returns how many to give back with `release`.
 
-        Raises ThrottlingException when the turn did not come in time.
+        Raises ThrottlingException if the turn does not come in time.
         """
         granted = min(wanted_bytes, self.bytes_max)
         if self._waiting or self.free_bytes < granted:
@@ -35,11 +35,14 @@ class BodyBudget:
         return granted
 
     def take(self, more_bytes: int) -> None:
-        """Take bytes that are in memory already, without waiting, even beyond the budget: later comers wait longer."""
+        """Count bytes that are in memory already, without waiting and beyond the budget if need be.
+
+        Later requests wait longer for it.
+        """
         self.free_bytes -= more_bytes
 
     def release(self, granted_bytes: int) -> None:
-        """Give bytes back and let those next in line have them."""
+        """Give bytes back, and grant them to the requests next in line."""
         self.free_bytes += granted_bytes
         self._grant()
 
@@ -52,11 +55,11 @@ class BodyBudget:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.release(granted)  # the turn came at the very moment the wait ended
+                self.release(granted)  # the turn came at the moment when the wait ended
             else:
-                with contextlib.suppress(ValueError):  # passed over already, by whoever gave bytes back meanwhile
+                with contextlib.suppress(ValueError):  # a release meanwhile has dropped it already
                     self._waiting.remove(entry)
-                self._grant()  # smaller wishes behind this one may fit
+                self._grant()  # smaller requests behind this one may fit
             if isinstance(error, TimeoutError):
                 raise ThrottlingException("too many bytes are being received at once; retry later") from None
             raise

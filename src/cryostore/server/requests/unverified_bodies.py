@@ -1,11 +1,12 @@
-"""Memory for bodies that must be read before their signature can be checked, and the time_limit with their senders.
+"""Memory and time for request bodies whose signature can be verified only once the body is complete.
 
-An access key id is no secret, so such a body may be from anybody. It gets memory as its bytes come, never ahead of them
-by more than as much again; all together have a small budget apart from the one for known callers, and the senders at
-one address have a share of it. A sender has a short time, and more only for what it brings. When the budget is used up
-the senders wait, but for the one that began first: it gets what it needs, so that no two wait for each other.
+An access key id is no secret, so such a body may come from anybody. Its memory grows with the bytes received, never
+ahead of them by more than as much again. All such bodies share a small budget apart from the one for known senders, and
+the senders at one address have a part of it. A sender has a short time, and more only for bytes that it has sent. When
+the budget is used up, senders wait, except the first one: it gets the memory that it needs, so no two senders wait for
+each other.
 
-Belongs to one event loop and is not thread safe. Does not live here: what a signature is (`wire.sigv4`).
+Belongs to one event loop; not thread safe. Not here: how signatures work (`wire.sigv4`).
 """
 
 from __future__ import annotations
@@ -26,26 +27,26 @@ from cryostore.server.http.exchange import Receive
 STEP_BYTES_MIN = 16 * KIB
 STEP_BYTES_MAX = 1 * MIB
 SHARES = 2
-"""The senders at one address have one of so many parts."""
+"""The senders at one address share this fraction of the budget: one part of so many."""
 NETWORK_BITS = 64
-"""What a sender_group gets of IPv6 addresses counts as one."""
-TOO_SLOW = "the body came too slowly to be believed in; send its hash as x-amz-content-sha256, or be quicker"
+"""The prefix length of an IPv6 network that counts as one address: what one site is usually given."""
+TOO_SLOW = "the body of an unverified sender came too slowly; send its hash as x-amz-content-sha256, or send it faster"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeLimit:
-    """How long a sender may take: so long, and longer for what it has brought."""
+    """How long a sender may take: `seconds_max`, and longer for the bytes that it has sent."""
 
     seconds_max: float = 10.0
     bytes_per_second_min: int = 512 * KIB
 
     def seconds(self, received_bytes: int) -> float:
-        """How long the sender of so many bytes may have taken."""
+        """Return how long the sender may take in all for so many bytes."""
         return self.seconds_max + received_bytes / self.bytes_per_second_min
 
 
 class UnverifiedBodies:
-    """`bytes_max` bytes for bodies of senders that are not known yet, and one body more."""
+    """A budget of `bytes_max` bytes for the bodies of unverified senders. The first body in line may exceed it."""
 
     def __init__(
         self, bytes_max: int = 64 * MIB, *, wait_seconds_max: float = 20.0, time_limit: TimeLimit = TimeLimit()
@@ -54,12 +55,12 @@ class UnverifiedBodies:
         self.held_bytes = 0
         self._wait_seconds_max = wait_seconds_max
         self._time_limit = time_limit
-        self._reservations: dict[Reservation, None] = {}  # in the order in which they began
+        self._reservations: dict[Reservation, None] = {}  # oldest first
         self._by_address: Counter[str] = Counter()
 
     @classmethod
     def of(cls, configuration: Configuration) -> UnverifiedBodies:
-        """The budget that a configuration says."""
+        """Create the budget that a configuration asks for."""
         time_limit = TimeLimit(
             seconds_max=configuration.connection.unverified_seconds_max,
             bytes_per_second_min=configuration.connection.unverified_bytes_per_second_min,
@@ -67,14 +68,14 @@ class UnverifiedBodies:
         wait_seconds_max = configuration.body_wait_seconds_max
         return cls(configuration.unverified_body_bytes_max, wait_seconds_max=wait_seconds_max, time_limit=time_limit)
 
-    def reservation(self, client: Any) -> Reservation:
-        """A reservation of the sender at this end of a connection, as asyncio gives it. To be released."""
+    def reserve(self, client: Any) -> Reservation:
+        """Start a reservation for a client, given as asyncio's peer name. The caller releases it."""
         reservation = Reservation(self, sender_group(client), self._time_limit)
         self._reservations[reservation] = None
         return reservation
 
     async def grow(self, reservation: Reservation, more_bytes: int) -> None:
-        """Take more for a reservation, waiting if need be. Raises ThrottlingException."""
+        """Take more memory for a reservation, after waiting if need be. Raises ThrottlingException."""
         if not self._may_grow(reservation, more_bytes):
             reservation.wanted_bytes, reservation.turn = more_bytes, asyncio.get_running_loop().create_future()
             try:
@@ -88,10 +89,10 @@ class UnverifiedBodies:
             self._take(reservation, more_bytes)
 
     def release(self, reservation: Reservation) -> None:
-        """Give back all that a reservation has."""
+        """Give back all memory of a reservation, and wake senders whose request now fits. May be repeated."""
         self._reservations.pop(reservation, None)
         self._take(reservation, -reservation.held_bytes)
-        self._by_address += Counter()  # drops those that have nothing
+        self._by_address += Counter()  # removes addresses with zero bytes
         for other in self._reservations:
             turn = other.turn
             if turn is not None and not turn.done() and self._may_grow(other, other.wanted_bytes):
@@ -111,7 +112,7 @@ class UnverifiedBodies:
 
 
 class Reservation:
-    """What one body has of the budget."""
+    """The memory that one body has of the budget."""
 
     def __init__(self, budget: UnverifiedBodies, sender_group: str, time_limit: TimeLimit) -> None:
         self.sender_group = sender_group
@@ -124,7 +125,7 @@ class Reservation:
     async def read(
         self, receive: Receive, signing_name: str, bytes_max: int, declared: int | None
     ) -> bytes | bytearray:
-        """The whole body. Raises what `body.read` does, and ThrottlingException."""
+        """Return the whole body. Raises the errors of `body.read`, and ThrottlingException."""
         longest = bytes_max if declared is None else declared
         received = 0
         spent_seconds = 0.0
@@ -150,12 +151,12 @@ class Reservation:
         return await body.read(next_piece, signing_name, bytes_max)
 
     def release(self) -> None:
-        """Give all of it back; may be repeated."""
+        """Give back all memory. May be repeated."""
         self._budget.release(self)
 
 
 def sender_group(client: Any) -> str:
-    """What counts as one address."""
+    """Return the address of a client; for IPv6, its network, since one site has many addresses."""
     host = str(client[0]) if client else ""
     with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(host.partition("%")[0])
