@@ -1,6 +1,7 @@
-"""The catalog: all metadata, in transactions. One file per noun, each statement written once.
+"""The catalog: the database that holds all metadata of a store.
 
-Liveness is decided by rows here, never by file times, clocks of clients or listings. Knows nothing of blobs or HTTP.
+One file per noun, each SQL statement written once for all engines. Rows decide whether something is alive, never file
+times, clocks of clients or listings. The catalog knows nothing of blobs or HTTP.
 """
 
 from __future__ import annotations
@@ -19,17 +20,15 @@ POSTGRES = ("postgresql://", "postgres://")
 
 
 class NoCatalogError(ConfigurationError):
-    """The place can be reached, and holds no catalog."""
+    """The database can be reached but holds no catalog."""
 
 
 def open_catalog(place: Path | str, *, create: bool = True, migrate: bool = True) -> Database:
-    """Open the catalog at `place`, make it if it is absent, and bring its schema up to date.
+    """Open the catalog at `place`: create it if it is absent, and migrate its schema to the newest version.
 
-    Without `create` a database that holds no catalog is refused, and stays as it is. Without `migrate` the schema stays
-    as it is, too: for whoever only looks.
-
-    A path names a file of SQLite, a `postgresql://` URL a database of PostgreSQL, which must exist. Raises
-    ConfigurationError, StorageUnavailableError, DamagedDataError.
+    `place` is the path of an SQLite file, or the `postgresql://` URL of an existing PostgreSQL database. With
+    `create=False` a database without a catalog is refused and left unchanged. With `migrate=False`, for readers, the
+    schema is left unchanged, too. Raises ConfigurationError, StorageUnavailableError, DamagedDataError.
     """
     database: PostgresDatabase | SqliteDatabase
     if isinstance(place, str) and place.startswith(POSTGRES):
@@ -46,7 +45,7 @@ def open_catalog(place: Path | str, *, create: bool = True, migrate: bool = True
         if migrate:
             database.migrate()
     except BaseException:
-        database.close()  # whoever tries again opens the file anew, and must be the only one in this process
+        database.close()  # a retry opens the file again, and a process may open it only once
         raise
     return database
 

@@ -1,17 +1,16 @@
-"""The seam between Cryostore and the database that holds its catalog.
+"""Interface between Cryostore and the database that holds its catalog.
 
-Lives here: what a database must do. Does not live here: any engine (`sqlite`, `postgres`), any statement (one file per
-noun).
+In this module: what a database must do. Not here: engines (`sqlite`, `postgres`) and statements (one file per noun).
 
 A unit of work is a function of a transaction. The database decides when it runs, may run it several times until it
-commits, and answers what it answered the time it committed; so the function does nothing but statements. No unit of
-work waits for anything outside the database.
+commits, and returns the result of the run that was committed. So the function contains nothing but statements, and
+never waits for anything outside the database.
 
 Statements are written once for all engines: named parameters (`:name`), `INSERT ... ON CONFLICT`, `RETURNING`. Values
-are whole numbers, text, bytes or None; what is true or false is 1 or 0.
+are integers, text, bytes or None; booleans are 1 or 0.
 
-All transactions of a database, those that only read among them, happen as if one after the other (they are
-serializable): whoever reads in one transaction, and then in another, may conclude from both.
+All transactions are serializable, those that only read included. So a caller may draw conclusions from two
+transactions that ran one after the other.
 """
 
 from __future__ import annotations
@@ -23,51 +22,58 @@ Answer = TypeVar("Answer")
 Row = tuple[Any, ...]
 
 GENERATION_MAX = 2**63 - 1
-"""The end of an object version that nothing has replaced or removed."""
+"""`to_generation` of an object version that nothing has replaced or removed."""
 
 
 class Statement(NamedTuple):
-    """A statement and its values, to be run with others at once. It adds or changes a row, with no RETURNING."""
+    """A statement with its values, to run in one message with others.
+
+    It adds or changes one row and has no RETURNING.
+    """
 
     text: str
     values: Mapping[str, Any]
     may_change_none: bool = False
-    """Whether it is in order if no row is changed."""
+    """Whether changing no row is a normal result, too."""
 
 
 class Transaction(Protocol):
-    """The statements a unit of work may run. Valid only inside that unit of work."""
+    """Statements that a unit of work may run. Valid only during that unit of work."""
 
     def run(self, statement: str, **values: Any) -> int:
-        """Run a statement and answer how many rows it changed."""
+        """Run a statement; return the number of rows that it changed."""
 
     def run_all(self, statements: Sequence[Statement]) -> list[int]:
-        """Run statements in their order, whatever each of them finds; answers how many rows each changed.
+        """Run statements in order, whatever each of them changes; return the number of changed rows of each.
 
-        For statements that need no answer of each other: together they cost one round trip.
+        For statements that do not need each other's results: together they cost one round trip.
         """
 
     def row(self, statement: str, **values: Any) -> Row | None:
-        """Run a statement and answer its first row, or None."""
+        """Run a statement; return its first row, or None."""
 
     def rows(self, statement: str, **values: Any) -> list[Row]:
-        """Run a statement and answer all of its rows."""
+        """Run a statement; return all of its rows."""
 
     def pass_number(self, table: str, column: str, number: int) -> None:
-        """Count on from `number` at the least in a column that the database counts up by itself.
+        """Make an identity column continue above `number`.
 
-        For whoever has put in a row with a number of its own: that one is never given out again.
+        For callers that inserted a row with an explicit number, so that the database never gives it out again.
         """
 
     def problems(self, limit: int) -> list[str]:
-        """At most about `limit` things that are wrong with the database itself; reads all of it.
+        """Check the database itself: pages, indexes, and rows that refer to missing rows.
 
-        Raises DamagedDataError if it cannot even be read.
+        Return about `limit` problems at most, one sentence each. Reads the whole database. Raises DamagedDataError if
+        the database cannot be read.
         """
 
 
 class UnexpectedRowCountError(Exception):
-    """A statement changed no row that was to change one. Whoever wrote the statements goes step by step then."""
+    """A statement of a FixedStatements changed an unexpected number of rows.
+
+    The caller then runs its work step by step.
+    """
 
 
 class FixedStatements:
@@ -81,7 +87,7 @@ class FixedStatements:
         self.statements = statements
 
     def __call__(self, transaction: Transaction) -> None:
-        """Run them, as any unit of work."""
+        """Run the statements, as any other unit of work."""
         counts = transaction.run_all(self.statements)
         for statement, count in zip(self.statements, counts, strict=True):
             if count != 1 and not (count == 0 and statement.may_change_none):
@@ -91,22 +97,25 @@ class FixedStatements:
 class Database(Protocol):
     """A transactional database.
 
-    Raises `StorageFullError` or `StorageUnavailableError` when it cannot work now; then nothing of the unit of work
-    has happened, or, where the connection broke during a commit, the engine finds out before it answers.
+    Raises `StorageFullError` or `StorageUnavailableError` if it cannot work now; then nothing of the unit of work has
+    happened. If the connection breaks during a commit, the engine finds out whether it happened before it returns.
     """
 
     def read(self, work: Callable[[Transaction], Answer]) -> Answer:
-        """Run `work` on one snapshot of all committed data. Reads only."""
+        """Run `work` on one snapshot of all committed data. `work` must not write."""
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
         """Run `work` in a transaction of its own, durable when this returns.
 
-        If `work` raises, nothing it did remains and the exception goes on to the caller. Work of several callers may
-        share one commit.
+        If `work` raises, nothing of it remains, and the exception reaches the caller. Work of several callers may share
+        one commit.
         """
 
     def migrate(self) -> None:
-        """Bring the schema up to date, atomically; raises ConfigurationError on a newer schema. May be repeated."""
+        """Migrate the schema to the newest version, atomically. May be repeated.
+
+        Raises ConfigurationError on a newer schema.
+        """
 
     def close(self) -> None:
-        """Finish the work in hand and let go of everything."""
+        """Finish the work in progress and release all resources."""

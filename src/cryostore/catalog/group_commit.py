@@ -1,7 +1,7 @@
-"""Group commit: the writes of one process go through one thread, which commits all that is waiting as one transaction.
+"""Group commit: one thread per process commits all waiting writes as one transaction.
 
-Lives here: the queue, and how a batch of units of work runs so that each stands and falls alone. Does not live here:
-what a transaction is, when it is tried again, and what its errors mean (`sqlite`, `postgres`).
+In this module: the queue, and how a batch of units of work runs so that each succeeds or fails alone. Not here: what a
+transaction is, when it is retried, and what its errors mean (`sqlite`, `postgres`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BATCH_MAX = 512
 
 
 class Pending:
-    """A unit of work on its way through the writer thread."""
+    """A unit of work in the queue of the writer thread."""
 
     __slots__ = ("answer", "done", "error", "work")
 
@@ -31,9 +31,9 @@ class Pending:
 
 
 class GroupCommit:
-    """The writer thread. `write_batch` commits a batch, sets the answer or the error of each, and never raises.
+    """The writer thread. `write_batch` commits a batch, sets the result or the error of each member, and never raises.
 
-    `closing` is held to look at `closed` and act on it.
+    Hold `closing` to read `closed` and act on it.
     """
 
     def __init__(self, write_batch: Callable[[list[Pending]], None]) -> None:
@@ -45,7 +45,7 @@ class GroupCommit:
         self._thread.start()
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
-        """Have `work` committed; answers what it answered, raises what it raised, or what failed its batch."""
+        """Commit `work`; return its result. Raises what it raised, or the error that failed its batch."""
         assert threading.current_thread() is not self._thread, "a unit of work asks for another"
         pending = Pending(work)
         with self.closing:
@@ -63,11 +63,11 @@ class GroupCommit:
             raise StorageUnavailableError("the catalog is closed")
 
     def waiting(self) -> int:
-        """How many units of work wait for their turn."""
+        """Return the number of units of work in the queue."""
         return self._queue.qsize()
 
     def close(self) -> bool:
-        """Finish what was asked for before, and stop; False if somebody else did that already."""
+        """Finish the queued work and stop; return False if another thread has already closed it."""
         with self.closing:
             if self.closed:
                 return False
@@ -94,26 +94,27 @@ class GroupCommit:
 
 
 class WritingSession(Protocol):
-    """A connection that writes, as a batch needs it."""
+    """A writing connection, as `run_batch` needs it."""
 
     def begin(self) -> Transaction:
         """Begin a transaction."""
 
     def say(self, command: str) -> None:
-        """Run a command that every engine knows: ROLLBACK, and those about savepoints."""
+        """Run a command that every engine knows: ROLLBACK, and those on savepoints."""
 
     def stands(self, error: BaseException) -> bool:
-        """Whether the transaction can go on from a savepoint after this error: whether it is of one unit of work."""
+        """Whether the transaction can continue from a savepoint after this error."""
 
     def translate(self, error: BaseException) -> BaseException:
-        """The error as the caller of `write` is to see it."""
+        """Return the error that the caller of `write` gets for this one."""
 
 
 def run_batch(session: WritingSession, batch: Sequence[Pending], *, alone_may_fail: bool) -> None:
-    """Begin, and run the batch, first as if all would go well: that is usual, and cheaper. To be committed after it.
+    """Begin a transaction and run the batch in it. The caller commits.
 
-    If a unit of work fails, all is taken back and run again so that each stands and falls alone. `alone_may_fail`: one
-    that has nobody beside it is not run again; its error is raised.
+    The batch first runs as if all units of work succeeded, which is usual, and cheaper. If one fails, everything is
+    rolled back and runs again with a savepoint for each, so that each succeeds or fails alone. With `alone_may_fail`
+    the only member of a batch does not run again; its error is raised.
     """
     transaction = session.begin()
     try:
@@ -121,7 +122,7 @@ def run_batch(session: WritingSession, batch: Sequence[Pending], *, alone_may_fa
             pending.answer, pending.error = pending.work(transaction), None
     except BaseException as error:
         if (alone_may_fail and len(batch) == 1) or not session.stands(error):
-            raise  # there is nobody to save from it, or the engine has taken all back
+            raise  # no other unit of work is affected, or the engine has already rolled everything back
         session.say("ROLLBACK")
     else:
         return
@@ -138,6 +139,6 @@ def _run_in_savepoint(session: WritingSession, transaction: Transaction, pending
     except BaseException as error:
         pending.error = session.translate(error)
         if not session.stands(error):
-            raise  # the whole batch is lost, as on a full disk or an I/O error
+            raise  # the whole batch failed, as on a full disk or an I/O error
         session.say("ROLLBACK TO SAVEPOINT work")
         session.say("RELEASE SAVEPOINT work")

@@ -1,4 +1,7 @@
-"""The schema of an engine, step by step to the newest. The steps are written once, in `migrations`."""
+"""Schema migration: brings the schema of an engine to the newest version, step by step.
+
+The steps are SQL texts, written once for all engines, in `migrations`. Their bytes never change.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,18 @@ from cryostore.core.errors import ConfigurationError
 
 STEPS = Path(__file__).parent / "migrations"
 Dialect = Mapping[str, str]
-"""An engine's words, by patterns of what a step writes instead: `{id}`, `{blob}`, `{clustered}` and the like."""
+"""Words of an engine, by pattern of the placeholder in a step: `{id}`, `{blob}`, `{clustered}` and the like."""
 
 
 READABLE_BY = re.compile(r"^-- readable by: (\d+)$", re.MULTILINE | re.ASCII)
-"""What a step says in its first lines: the oldest schema whose programs may work on after it, beside newer ones."""
+"""Header of a step: the oldest schema version whose programs may still use the catalog after this step."""
 
 
 def migrate_to_newest(transaction: Transaction, dialect: Dialect) -> None:
-    """Bring the schema up to date; raises ConfigurationError if a newer program made it, and left no room for this one.
+    """Migrate the schema; raise ConfigurationError if a newer program made it and does not allow this one to use it.
 
-    A newer schema that says it is readable by this program's stays as it is: during an upgrade nodes of two versions
-    work on one catalog.
+    A newer schema that is readable by this program stays as it is: during an upgrade nodes of two versions share one
+    catalog.
     """
     transaction.run("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
     transaction.run(
@@ -46,18 +49,18 @@ def migrate_to_newest(transaction: Transaction, dialect: Dialect) -> None:
 
 
 def steps() -> list[str]:
-    """The texts of all steps, the first one first."""
+    """Return the texts of all steps, oldest first."""
     return [path.read_text(encoding="utf-8") for path in sorted(STEPS.glob("*.sql"))]
 
 
 def readable_by(number: int, text: str) -> int:
-    """The oldest schema whose programs may work on a catalog after this step; its own, if the step does not say."""
+    """Return the oldest schema whose programs may use the catalog after this step: by default the step's own number."""
     match = READABLE_BY.search(text)
     return int(match[1]) if match else number
 
 
 def require_readable(transaction: Transaction) -> None:
-    """Raise ConfigurationError if the catalog has a newer schema by now, that leaves no room for this program's."""
+    """Raise ConfigurationError if the catalog has a newer schema that this program may not use."""
     row = transaction.row("SELECT max(version) FROM schema_version")
     version, known = (row and row[0]) or 0, len(steps())
     if version <= known:
@@ -72,7 +75,7 @@ def require_readable(transaction: Transaction) -> None:
 
 
 def statements(text: str, dialect: Dialect) -> list[str]:
-    """The statements of a step in an engine's dialect."""
+    """Return the statements of a step in an engine's dialect."""
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("--"))
     text = "\n".join(lines)
     for pattern, words in dialect.items():

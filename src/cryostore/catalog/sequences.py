@@ -1,8 +1,8 @@
-"""The numbers that the database counts up by itself: how far each is, and letting another catalog count on from there.
+"""Identity columns: how far the database has counted in each, and how another catalog continues from there.
 
-A number that was given out once is never given out again, even if its row is gone: records, tokens and envelopes still
-name it. No engine is asked in words of its own: an empty row is added, and either the transaction is taken back or
-the row removed.
+A number is never given out twice, even after its row is gone, because records, tokens and envelopes still name it.
+These functions need no engine-specific SQL: they insert an empty row and either roll the transaction back or delete
+the row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from cryostore.catalog.database import Transaction
 from cryostore.catalog.tables import Table
 
 NOBODYS_VAULT = 0
-"""A vault that is there only within a transaction, for rows that must refer to one. Counting begins above it."""
+"""Id of a vault that exists only within one transaction, for rows that must refer to a vault.
+
+Real ids begin above it.
+"""
 EMPTY: dict[str, dict[str, Any]] = {
     "vault": {"name": "", "tags": "{}", "created_ms": 0},
     "vault_key": {"key_id": b"", "vault_id": NOBODYS_VAULT, "wrapped": b"", "created_ms": 0},
@@ -39,11 +42,11 @@ EMPTY: dict[str, dict[str, Any]] = {
     },
     "pack": {"name": "", "open": 0, "created_ms": 0},
 }
-"""By table: a row that says nothing, and that no table has."""
+"""By table: the values of an empty row, which no table contains otherwise."""
 
 
 class CountedTo(Exception):  # noqa: N818 - no error: it carries an answer out of a transaction that is to be taken back
-    """How far a table's number is."""
+    """The result of `count_to`: the highest number that a table has given out."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -51,7 +54,10 @@ class CountedTo(Exception):  # noqa: N818 - no error: it carries an answer out o
 
 
 def count_to(transaction: Transaction, table: Table) -> None:
-    """Raises CountedTo with the highest number that was given out, or a higher one: so no row remains of asking."""
+    """Raise CountedTo with the highest number that was given out, or a higher one.
+
+    It raises so that the transaction is rolled back and no row remains.
+    """
     if EMPTY[table.name].get("vault_id") == NOBODYS_VAULT:
         _insert(transaction, "vault", {"vault_id": NOBODYS_VAULT, **EMPTY["vault"]})
     columns, places = _written(EMPTY[table.name])
@@ -63,7 +69,7 @@ def count_to(transaction: Transaction, table: Table) -> None:
 
 
 def count_from(transaction: Transaction, table: Table, number: int) -> None:
-    """Give out nothing up to `number` any more. May be repeated."""
+    """Give out no number up to `number` any more. May be repeated."""
     if number < 1 or table.number is None:
         return
     found = transaction.row(f"SELECT 1 FROM {table.name} WHERE {table.number} = :number", number=number)
@@ -79,7 +85,7 @@ def count_from(transaction: Transaction, table: Table, number: int) -> None:
 
 
 def highest(transaction: Transaction, table: Table) -> int:
-    """The highest number that a row has; 0 if there is none."""
+    """Return the highest number of any row, 0 if there is none."""
     row = transaction.row(f"SELECT max({table.number}) FROM {table.name}")
     return int(row[0] or 0) if row else 0
 

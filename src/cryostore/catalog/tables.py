@@ -1,7 +1,7 @@
-"""The tables of the catalog, for whoever copies it row by row: their columns, their keys, and in which order they go.
+"""Tables of the catalog as data: columns, keys and order, for copying a catalog row by row.
 
-Lives here: one declaration of every table, and the statements that are the same for all of them. A test holds it
-against the schema of each engine, so that a new table cannot be forgotten. Does not live here: what a row means (one
+In this module: one declaration of every table, and the statements that are the same for all tables. A test compares the
+declarations with the schema of each engine, so that a new table cannot be forgotten. Not here: what a row means (one
 file per noun).
 """
 
@@ -13,14 +13,14 @@ from typing import NamedTuple
 from cryostore.catalog.database import Row, Transaction
 
 VALUES_PER_STATEMENT = 5_000
-"""Fewer than any engine takes; with more, taking the statement apart costs more than a round trip."""
+"""Below the limit of every engine. With more values, parsing the statement costs more than a round trip."""
 
 
 class Table(NamedTuple):
-    """A table whose rows say something of the store.
+    """A table whose rows belong to the store.
 
-    `key` are the columns that tell one row from all others. `number` is the one that the database counts up by itself,
-    if it has one: what was given out once is never given out again. `link` refers to an earlier row of the same table.
+    `key` are the columns that identify a row. `number` is the identity column, if there is one: it never gives out a
+    number twice. `link` refers to an earlier row of the same table.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Table(NamedTuple):
         return self.key + self.others
 
     def key_of(self, row: Row) -> Row:
-        """What tells this row from all others."""
+        """Return the key of a row."""
         return row[: len(self.key)]
 
 
@@ -100,20 +100,20 @@ TABLES = (
     _keyed("idempotency", "operation token", "request_digest answer created_ms"),
     _keyed("record", "noun number generation", "changes recorded parts entries gone previous"),
 )
-"""Every table that says something of the store. What a row refers to stands in a table before its own."""
+"""Every table whose rows belong to the store. A row only refers to rows of tables that come before its own."""
 
 NOT_OF_THE_STORE = {
-    "claim": "who is at work at this moment: nobody is at work on a copy",
-    "node": "which processes serve at this moment: none serves a copy",
-    "schema_version": "each catalog says of itself how far it was migrated",
-    "schema_reader": "as above: and which programs may work with it",
+    "claim": "which process does which work now: none works on a copy",
+    "node": "which processes serve now: none serves a copy",
+    "schema_version": "each catalog has its own schema version",
+    "schema_reader": "as above: and which programs may use it",
     "catalog_writer": "PostgreSQL's: which batches of its writers are committed",
 }
 """The other tables, and why they are not copied."""
 
 
 def page(transaction: Transaction, table: Table, after: Row | None, limit: int) -> list[Row]:
-    """Rows in the order of their keys, behind the key `after` (None: from the first)."""
+    """Return rows in the order of their keys, after the key `after`; from the first one if that is None."""
     behind, values = _behind(table, after)
     return transaction.rows(
         f"SELECT {', '.join(table.columns)} FROM {table.name}{behind} ORDER BY {', '.join(table.key)} LIMIT :limit",
@@ -123,7 +123,7 @@ def page(transaction: Transaction, table: Table, after: Row | None, limit: int) 
 
 
 def insert(transaction: Transaction, table: Table, rows: Sequence[Row]) -> None:
-    """Add whole rows."""
+    """Insert complete rows."""
     per_statement = VALUES_PER_STATEMENT // len(table.columns)
     for start in range(0, len(rows), per_statement):
         some = [_named(f"r{place}_", row) for place, row in enumerate(rows[start : start + per_statement])]
@@ -133,7 +133,7 @@ def insert(transaction: Transaction, table: Table, rows: Sequence[Row]) -> None:
 
 
 def replace(transaction: Transaction, table: Table, row: Row) -> None:
-    """Let the row with this key say what `row` says."""
+    """Overwrite the row that has the same key."""
     values = _named("v", row)
     pairs = [f"{column} = :v{place}" for place, column in enumerate(table.columns)]
     key, others = pairs[: len(table.key)], pairs[len(table.key) :]
@@ -141,24 +141,24 @@ def replace(transaction: Transaction, table: Table, row: Row) -> None:
 
 
 def unlink(transaction: Transaction, table: Table, key: Row) -> None:
-    """Let the row with this key refer to no other row of its table."""
+    """Set the link of the row with this key to NULL."""
     pairs = [f"{column} = :v{place}" for place, column in enumerate(table.key)]
     transaction.run(f"UPDATE {table.name} SET {table.link} = NULL WHERE {' AND '.join(pairs)}", **_named("v", key))
 
 
 def delete(transaction: Transaction, table: Table, key: Row) -> None:
-    """Remove the row with this key."""
+    """Delete the row with this key."""
     pairs = [f"{column} = :v{place}" for place, column in enumerate(table.key)]
     transaction.run(f"DELETE FROM {table.name} WHERE {' AND '.join(pairs)}", **_named("v", key))
 
 
 def clear(transaction: Transaction, table: Table) -> None:
-    """Remove all rows. Nothing may refer to them."""
+    """Delete all rows. No row may refer to them."""
     transaction.run(f"DELETE FROM {table.name}")
 
 
 def step(transaction: Transaction, table: Table, after: Row | None, rows: int) -> Row | None:
-    """The key of the row that is `rows` rows behind the key `after` (None: the first ones); None if there are fewer."""
+    """Return the key of the row that is `rows` rows after the key `after`; None if there are fewer."""
     names = ", ".join(table.key)
     behind, values = _behind(table, after)
     return transaction.row(
@@ -167,7 +167,7 @@ def step(transaction: Transaction, table: Table, after: Row | None, rows: int) -
 
 
 def count_behind(transaction: Transaction, table: Table, after: Row | None) -> int:
-    """How many rows there are behind the key `after` (None: all)."""
+    """Return how many rows follow the key `after`; how many there are if that is None."""
     behind, values = _behind(table, after)
     row = transaction.row(f"SELECT count(*) FROM {table.name}{behind}", **values)
     return int(row[0]) if row else 0

@@ -1,4 +1,4 @@
-"""Payloads to durable sealed bytes and back: blobs, packs, envelopes, ciphers, compression, keyrings.
+"""The chunk store: payloads to durable sealed bytes and back. Blobs, packs, envelopes, ciphers, keyrings.
 
-Knows nothing of vaults, jobs or the catalog: whoever calls keeps the locations and the data keys.
+It knows nothing of vaults, jobs or the catalog: the caller keeps the locations and the data keys.
 """

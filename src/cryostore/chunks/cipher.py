@@ -1,6 +1,6 @@
-"""Keys and AES-256-GCM: everything that depends on a secret, and the only home of the cipher library.
+"""Data keys and AES-256-GCM: everything that depends on a secret, and the only user of the cipher library.
 
-The rule of this file: no secret ever appears in a repr, a message or a log.
+Rule of this file: no secret ever appears in a repr, a message or a log.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ MASK_LABEL = b"cryostore digest mask 1"
 
 
 class DataKey:
-    """The key of one vault: 16 bytes that name it, 32 that are secret.
+    """The key of one vault: a public id of 16 bytes, and 32 secret bytes.
 
-    Keep the object for as long as the vault is in use: it remembers the ciphers of recent salts.
+    Keep the object while the vault is in use: it caches the ciphers of recent salts.
     """
 
     def __init__(self, key_id: bytes, secret: bytes) -> None:
@@ -44,7 +44,7 @@ class DataKey:
 
     @classmethod
     def generate(cls, key_id: bytes) -> DataKey:
-        """A new key under this id."""
+        """Return a new key with this id."""
         return cls(key_id, os.urandom(SECRET_BYTES))
 
     def __repr__(self) -> str:
@@ -52,9 +52,9 @@ class DataKey:
 
 
 class EnvelopeCipher:
-    """What one data key and one salt make: an AES-256-GCM key and a key that masks digests.
+    """The keys that one data key and one salt derive: an AES-256-GCM key, and a key that masks digests.
 
-    Deriving per salt keeps random nonces safe however many chunks a vault has. Safe to use from many threads.
+    Key derivation per salt keeps random nonces safe however many chunks a vault has. Safe to use from many threads.
     """
 
     __slots__ = ("_aead", "_mask_key")
@@ -68,8 +68,8 @@ class EnvelopeCipher:
         self._aead.encrypt_into(nonce, plain, associated, target)
 
     def open(self, nonce: bytes, sealed: Buffer, associated: bytes) -> bytearray:
-        """Decrypt, or raise DamagedDataError."""
-        plain = unfilled(max(len(sealed) - TAG_BYTES, 0))  # nobody gets it unless it is decrypted to the end
+        """Return the decrypted bytes. Raises DamagedDataError."""
+        plain = unfilled(max(len(sealed) - TAG_BYTES, 0))  # returned only if it was decrypted to the end
         try:
             self._aead.decrypt_into(nonce, sealed, associated, plain)
         except InvalidTag:
@@ -77,13 +77,13 @@ class EnvelopeCipher:
         return plain
 
     def mask(self, digest: bytes, nonce: bytes) -> bytes:
-        """Hide a digest from whoever lacks the key, or uncover a hidden one: the same operation."""
+        """Mask a digest, so that it is unreadable without the key; unmask a masked one. Both are the same operation."""
         pad = hmac.digest(self._mask_key, nonce, "sha256")
         return (int.from_bytes(digest, "big") ^ int.from_bytes(pad, "big")).to_bytes(DIGEST_BYTES, "big")
 
 
 class Salts:
-    """Random salts for one writer, each given out SALT_USES_MAX times. Safe to use from many threads."""
+    """Random salts for one writer, each used SALT_USES_MAX times. Safe to use from many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -91,7 +91,7 @@ class Salts:
         self._salt = os.urandom(SALT_BYTES)
 
     def current(self) -> bytes:
-        """The salt of the next envelope."""
+        """Return the salt for the next envelope."""
         with self._lock:
             if self._uses == SALT_USES_MAX:
                 self._uses = 0
@@ -101,18 +101,18 @@ class Salts:
 
 
 def new_nonce() -> bytes:
-    """A random nonce."""
+    """Return a random nonce."""
     return os.urandom(NONCE_BYTES)
 
 
 def seal_small(secret: bytes, plain: bytes, associated: bytes) -> bytes:
-    """Nonce, ciphertext and tag of a few bytes, such as a key, under a master secret."""
+    """Encrypt a few bytes, such as a key, with a master secret; return nonce, ciphertext and tag."""
     nonce = new_nonce()
     return nonce + AESGCM(secret).encrypt(nonce, plain, associated)
 
 
 def open_small(secret: bytes, sealed: bytes, associated: bytes) -> bytes:
-    """The inverse of `seal_small`, or DamagedDataError."""
+    """Reverse `seal_small`. Raises DamagedDataError."""
     try:
         return AESGCM(secret).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], associated)
     except (InvalidTag, ValueError):

@@ -1,11 +1,11 @@
-"""The reserve: room on the disk that ordinary writes never get, so that a full disk can still be cleared.
+"""Disk reserve: room that ordinary writes never get, so that a full disk can still be cleared.
 
-It is a file of really allocated bytes beside the data. While it is there, everybody may write. Whoever wants to free
-space and meets a full disk removes it and goes on in the room it leaves; from then on every process of the store
-refuses ordinary writes, until there is room for the reserve and as much again, and somebody takes it back.
+The reserve is a file of allocated bytes beside the data. While it exists, all writes are accepted. A process that
+frees space and meets a full disk deletes the file and continues in the room that this gives. From then on every process
+of the store refuses ordinary writes, until a process finds room for the reserve and as much again, and creates it.
 
-The file is whole or absent for every observer, so a crash at any point leaves one of the two states. Does not live
-here: which writes are ordinary (`service.reserve`).
+The file is whole or absent for every observer, so a crash at any point leaves one of these two states. Not here: which
+writes are ordinary (`service.reserve`).
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from cryostore.core.errors import DISK_FULL_ERRNOS, StorageFullError, StorageUna
 
 FILE = f"{TEMPORARY_PREFIX}reserve"
 DISK_SHARE = 8
-"""The reserve is at most so small a part of the disk."""
+"""The reserve takes at most one part in this many of the disk."""
 TRY_AGAIN_SECONDS = 1.0
-"""How long after an attempt that failed refused writes do not try to make the reserve."""
+"""How long after a failed attempt refused writes do not try again to create the reserve."""
 
 Answer = TypeVar("Answer")
 
 
 class DiskReserve:
-    """The reserve of the data in `directory`: `bytes_wanted`, less on a small disk; 0: nothing is ever refused.
+    """The reserve for the data in `directory`: `bytes_wanted`, less on a small disk. With 0 no write is ever refused.
 
-    Safe to use from many threads and processes. Touches nothing until it is asked.
+    Safe to use from many threads and processes. Does nothing until a method is called.
     """
 
     def __init__(self, directory: Path, bytes_wanted: int) -> None:
@@ -54,7 +54,7 @@ class DiskReserve:
 
     @property
     def held(self) -> bool:
-        """Whether ordinary writes are taken. One look at a directory entry: cheap enough for each write."""
+        """Whether ordinary writes are accepted. One lookup of a directory entry: cheap enough for every write."""
         if not self._bytes_wanted:
             return True
         try:
@@ -62,7 +62,7 @@ class DiskReserve:
         except FileNotFoundError:
             return False
         except OSError:
-            return True  # it will show in the write itself, under its own name
+            return True  # the write itself will raise it
         return True
 
     @property
@@ -72,22 +72,23 @@ class DiskReserve:
 
     @property
     def free_bytes(self) -> int:
-        """How much more the disk takes. Raises StorageUnavailableError."""
+        """Free space on the disk. Raises StorageUnavailableError."""
         with storage_errors(f"{self._directory}"):
             status = os.statvfs(self._directory)
         return status.f_bavail * status.f_frsize
 
     @property
     def size_bytes(self) -> int:
-        """How large the reserve is on this disk. Raises StorageUnavailableError."""
+        """Size of the reserve on this disk. Raises StorageUnavailableError."""
         with storage_errors(f"{self._directory}"):
             status = os.statvfs(self._directory)
         return min(self._bytes_wanted, status.f_blocks * status.f_frsize // DISK_SHARE)
 
     def check(self) -> None:
-        """Refuse an ordinary write while the reserve is in use. Raises StorageUnavailableError, usually …FullError.
+        """Refuse an ordinary write while the reserve is in use.
 
-        Takes the reserve back if there is room; after an attempt that failed it waits a little.
+        Raises StorageFullError or another StorageUnavailableError. Creates the reserve again if there is room for it.
+        After a failed attempt it waits a little before the next one.
         """
         if self.held or (monotonic() - self._failed >= TRY_AGAIN_SECONDS and self.take_back()):
             return
@@ -103,7 +104,7 @@ class DiskReserve:
 
     @contextlib.contextmanager
     def spending(self) -> Iterator[None]:
-        """Within the block, this thread frees space: what it does in `spend` may use the reserve."""
+        """Within the block this thread frees space: its calls of `spend` may use the reserve."""
         before = self.may_spend
         self._spenders.here = True
         try:
@@ -117,10 +118,10 @@ class DiskReserve:
         return getattr(self._spenders, "here", False)
 
     def spend(self, action: Callable[[], Answer]) -> Answer:
-        """Do `action`, and where it finds the disk full, give the reserve up and do it once more.
+        """Run `action`; if it finds the disk full, give up the reserve and run it once more.
 
-        `action` leaves nothing behind if it raises StorageFullError. Outside of `spending` it is an ordinary write:
-        then it is refused, as `check` does, while the reserve is in use.
+        `action` must leave nothing behind if it raises StorageFullError. Outside of `spending` it counts as an ordinary
+        write, and is refused while the reserve is in use; see `check`.
         """
         if not self.may_spend:
             self.check()
@@ -134,7 +135,7 @@ class DiskReserve:
             return action()
 
     def give_up(self) -> bool:
-        """Leave the room to whoever frees space. False if there was nothing to give: it is gone, or cannot be removed.
+        """Delete the reserve for a write that frees space. Return False if it does not exist or cannot be deleted.
 
         From now on every process of the store refuses ordinary writes.
         """
@@ -143,13 +144,13 @@ class DiskReserve:
         except OSError:
             return False
         with contextlib.suppress(OSError):
-            sync_directory(self._directory)  # some file systems give the room back only then
+            sync_directory(self._directory)  # some file systems free the room only then
         return True
 
     def take_back(self) -> bool:
-        """Make the reserve anew if there is room for it and as much again; answers whether it is there.
+        """Create the reserve again if there is room for it and as much again; return whether it exists.
 
-        Whoever waits for the outcome of another thread's attempt is told that it is not.
+        Returns False at once while another thread is trying.
         """
         if self.held:
             return True
@@ -175,7 +176,7 @@ class DiskReserve:
         try:
             os.posix_fallocate(descriptor, 0, max(size, 1))
             os.fsync(descriptor)
-            with contextlib.suppress(FileExistsError):  # another process was quicker: one reserve is enough
+            with contextlib.suppress(FileExistsError):  # another process was faster: one reserve is enough
                 os.link(temporary, self._path)
             sync_directory(self._directory)
         finally:

@@ -1,6 +1,6 @@
-"""Durable files: created whole and once, their directory entries flushed, their errors told apart.
+"""Durable files: created whole and only once, with flushed directory entries.
 
-The rule of this file: bytes are on the disk when a function returns, or it raised.
+Rule of this file: when a function returns, the bytes are on the disk. Otherwise it raises.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 def storage_error(error: OSError, what: str) -> CryostoreError:
-    """The error of our own tree that says the same as `error`, about `what`."""
+    """Return the Cryostore error for an OSError; `what` names the file."""
     kind: type[CryostoreError] = StorageUnavailableError
     if isinstance(error, ABSENT):
         kind = BlobNotFoundError
@@ -55,7 +55,10 @@ def storage_errors(what: str) -> Iterator[None]:
 
 
 def write_all(descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
-    """Write all buffers, one behind the other, at `offset`; return the end. Raises OSError, with a part written."""
+    """Write all buffers one behind the other at `offset`; return the end.
+
+    Raises OSError, perhaps after a part was written.
+    """
     pending = [memoryview(buffer) for buffer in buffers if len(buffer)]
     while pending:
         written = os.pwritev(descriptor, pending[:BUFFERS_PER_WRITE_MAX], offset)
@@ -73,7 +76,7 @@ def write_all(descriptor: int, buffers: Sequence[Buffer], offset: int) -> int:
 
 
 def sync_directory(path: Path) -> None:
-    """Flush a directory's entries. Raises OSError."""
+    """Flush the entries of a directory. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -82,9 +85,9 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory, and those above it, and flush their entries. Raises OSError.
+    """Create a directory and its parents, and flush their entries. Raises OSError.
 
-    Flushes even what exists already: another process may have made it a moment ago and not flushed it yet.
+    Also flushes entries that exist already, because another process may have created one and not flushed it yet.
     """
     if not path.parent.is_dir():
         make_directory(path.parent)
@@ -94,10 +97,10 @@ def make_directory(path: Path) -> None:
 
 
 def create_file(path: Path, data: Buffer, *, staging: Path) -> None:
-    """Create `path`, mode 0600, with `data`: whole for every observer, durable, never over an existing file.
+    """Create `path` with mode 0600 and this content: durable, whole for every observer, never over an existing file.
 
-    `staging` is a directory of the same file system; a crash may leave a file there, which `sweep_staging` removes.
-    Raises OSError, FileExistsError among them; unless it is that one, the file may exist all the same.
+    `staging` is a directory on the same file system. A crash may leave a file there, which `sweep_staging` deletes.
+    Raises FileExistsError, or another OSError; after the latter the file may exist all the same.
     """
     descriptor, temporary = staged_file(staging)
     try:
@@ -112,22 +115,25 @@ def create_file(path: Path, data: Buffer, *, staging: Path) -> None:
 
 
 def staged_file(staging: Path) -> tuple[int, Path]:
-    """A new file, mode 0600, open for writing, which no sweeper takes; the caller removes it. Raises OSError."""
+    """Create a file with mode 0600, open for writing and protected from `sweep_staging`. The caller deletes it.
+
+    Raises OSError.
+    """
     while True:
         path = staging / f"{TEMPORARY_PREFIX}{random_id()}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the sweeper sees by this that we live
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the lock shows the sweeper that we are alive
             if os.fstat(descriptor).st_nlink:
                 return descriptor, path
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # it was quicker than the lock
+        os.close(descriptor)  # the sweeper was faster than our lock
 
 
 def sweep_staging(staging: Path) -> None:
-    """Remove what processes that died left in `staging`; files in the making elsewhere stay. Raises OSError."""
+    """Delete files that dead processes left in `staging`. Raises OSError."""
     for path in staging.glob(f"{TEMPORARY_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError, BlockingIOError):
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -1,7 +1,7 @@
-"""The sealed form of one payload. Byte table: docs/reference/formats.md, "Envelope".
+"""Envelopes: the sealed form of one payload. Byte table: docs/reference/formats.md, "Envelope".
 
-An envelope stands alone: with its data key it opens wherever it lies. Without any key a pack can be walked; without
-the data key not even the digest of the content shows.
+An envelope is self-contained: with its data key it opens wherever it lies. Without a key the envelopes of a pack can
+still be listed, but not even the digest of their content is readable.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Kind(IntEnum):
 
 
 class Header(NamedTuple):
-    """What an envelope says of itself to everybody. `sealed_bytes` counts ciphertext and tag, not the header."""
+    """The plain header of an envelope. `sealed_bytes` counts ciphertext and tag, not the header."""
 
     kind: int
     codec: int
@@ -53,18 +53,18 @@ class Header(NamedTuple):
 
     @property
     def envelope_bytes(self) -> int:
-        """The length of the whole envelope."""
+        """Length of the whole envelope."""
         return HEADER_BYTES + self.sealed_bytes
 
     def encode(self) -> bytes:
-        """The HEADER_BYTES bytes of the header."""
+        """Return the HEADER_BYTES bytes of the header."""
         kind, codec, *rest = self
         fields = FIELDS.pack(MAGIC, VERSION, kind, codec, FLAGS, *rest)
         return fields + CHECK.pack(zlib.crc32(fields))
 
     @classmethod
     def decode(cls, data: Buffer, offset: int = 0) -> Header:
-        """Read the header at `offset`; DamagedDataError if there is none, UnknownFormatError if it is a later one."""
+        """Decode the header at `offset`. Raises DamagedDataError, or UnknownFormatError for a later format."""
         if len(data) < offset + HEADER_BYTES:
             raise DamagedDataError("an envelope is cut short")
         magic, version, kind, codec, flags, *rest = FIELDS.unpack_from(data, offset)
@@ -79,7 +79,7 @@ class Header(NamedTuple):
         return header
 
     def digest(self, key: DataKey) -> bytes:
-        """The true digest of the payload, as the header claims it: opening the envelope proves it."""
+        """Return the digest of the payload according to the header. Only opening the envelope proves it."""
         return key.cipher(self.salt).mask(self.masked_digest, self.nonce)
 
 
@@ -87,10 +87,10 @@ CODECS = frozenset(Codec)
 
 
 def seal(payload: Payload, key: DataKey, *, salt: bytes, kind: Kind = Kind.CHUNK, nonce: bytes = b"") -> bytearray:
-    """Make the envelope of a payload, and open it again to prove that it can be: memory and libraries fail, too.
+    """Return the envelope of a payload, after opening it as a test: memory and libraries can fail, too.
 
-    `nonce` is for tests only: no two envelopes of one key and salt may share it.
-    Raises DamagedDataError if the envelope does not give the payload back.
+    `nonce` is for tests only: no two envelopes of one key and salt may share a nonce. Raises DamagedDataError if the
+    envelope does not give the payload back.
     """
     nonce = nonce or new_nonce()
     cipher = key.cipher(salt)
@@ -109,19 +109,19 @@ def seal(payload: Payload, key: DataKey, *, salt: bytes, kind: Kind = Kind.CHUNK
 
 
 def open_envelope(envelope: Buffer, key: DataKey, digest: bytes, length: int) -> bytes | bytearray:
-    """The payload with this digest and length. DamagedDataError on anything else: never a wrong byte.
+    """Return the payload with this digest and length. Raises DamagedDataError; never returns a wrong byte.
 
-    The digest is not computed again: the envelope's tag covers it together with the payload it was computed from.
+    It does not compute the digest again: the tag of the envelope authenticates the digest together with the payload.
     """
     codec, body = unseal(envelope, key, digest, length)
     return decompress(codec, body, length)
 
 
 def unseal(envelope: Buffer, key: DataKey, digest: bytes, length: int) -> tuple[int, bytes | bytearray]:
-    """As `open_envelope`, but the payload as it is encoded, and by which codec: its bytes are proved, not decoded."""
+    """As `open_envelope`, but return the codec and the encoded payload: authenticated, not decompressed."""
     header = Header.decode(envelope)
     if header.envelope_bytes != len(envelope):
-        raise DamagedDataError(f"an envelope of {header.envelope_bytes} bytes was looked for in {len(envelope)}")
+        raise DamagedDataError(f"an envelope has {header.envelope_bytes} bytes, and {len(envelope)} were read")
     if header.key_id != key.key_id:
         raise DamagedDataError(f"an envelope is sealed with key {header.key_id.hex()}, not {key.key_id.hex()}")
     if header.payload_bytes != length:
@@ -132,9 +132,9 @@ def unseal(envelope: Buffer, key: DataKey, digest: bytes, length: int) -> tuple[
 
 
 def scan(data: bytes | bytearray, offset: int = 0) -> Iterator[tuple[int, Header]]:
-    """Walk the envelopes in `data` from `offset`: where each begins, and its header. Needs no key.
+    """Yield the offset and header of each envelope in `data` from `offset` on. Needs no key.
 
-    What is no envelope is skipped by searching for the next one. Bodies are not looked at: opening one proves it.
+    Skips bytes that are no envelope by searching for the next one. Does not verify bodies: opening an envelope does.
     """
     while (offset := data.find(MAGIC, offset)) >= 0:
         try:

@@ -1,10 +1,11 @@
 """Markers: blobs that say to which store the blobs beside them belong. Byte table: docs/reference/formats.md, "Marker".
 
-A shared store has its catalog in one place and its blobs in another; a marker and a row of the catalog name each
-other, so that two halves that do not belong together never meet. Markers are numbered from 1, and the newest holds:
-whoever makes another catalog for the same blobs puts the next one, and who goes by an older one is shut out.
+A shared store has its catalog in one place and its blobs in another. A marker and a row of the catalog name each
+other, so that a catalog is never used with the blobs of another store. Markers are numbered from 1, and the newest one
+is valid: a process that creates another catalog for the same blobs puts the next marker, and processes that use an
+older one are shut out.
 
-Does not live here: the row of the catalog (`service.opening.identity`).
+Not here: the row of the catalog (`service.opening.identity`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ FORMAT = 1
 
 
 class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a marker says. Plain: it is read before any key is at hand, and holds no secret.
+    """The content of a marker. It is plain text, because it is read before any key is available, and holds no secret.
 
-    `region` and `account_id` are those of the store's ARNs. `token` tells the marker from another of the same number.
+    `region` and `account_id` are those of the store's ARNs. `token` distinguishes markers of the same number.
     """
 
     store_id: str
@@ -32,18 +33,18 @@ class Marker(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Format(msgspec.Struct):
-    """What every version of a marker says."""
+    """The field that every version of a marker has."""
 
     format: int
 
 
 def marker_key(number: int) -> str:
-    """The blob key of a marker."""
+    """Return the blob key of a marker."""
     return f"{PREFIX}{number:08d}.json"
 
 
 def find_marker(blobs: BlobStore, number: int) -> Marker | None:
-    """The marker of this number. Raises DamagedDataError (UnknownFormatError), StorageUnavailableError."""
+    """Return the marker with this number. Raises DamagedDataError (UnknownFormatError), StorageUnavailableError."""
     key = marker_key(number)
     try:
         data = blobs.get(key)
@@ -59,9 +60,9 @@ def find_marker(blobs: BlobStore, number: int) -> Marker | None:
 
 
 def newest_marker(blobs: BlobStore, *, known: int = 0) -> Marker | None:
-    """The marker that holds; None if there is none. `known`: a number from which to look. Raises as `find_marker`.
+    """Return the valid marker, None if there is none; begin at number `known`. Raises as `find_marker`.
 
-    Asks for each number by itself: no listing is believed.
+    Asks for each number by itself, because a listing may be stale.
     """
     newest = find_marker(blobs, known) if known else None
     number = known + 1
@@ -71,12 +72,15 @@ def newest_marker(blobs: BlobStore, *, known: int = 0) -> Marker | None:
 
 
 def is_superseded(blobs: BlobStore, number: int) -> bool:
-    """Whether a marker after this number is there. Raises StorageUnavailableError."""
+    """Whether a marker after this number exists. Raises StorageUnavailableError."""
     return blobs.stat(marker_key(number + 1)) is not None
 
 
 def put_marker(blobs: BlobStore, marker: Marker) -> bool:
-    """Put a marker, durably; false if another one has its number. May be repeated. Raises as `find_marker` does."""
+    """Put a marker durably; return False if a different one has its number. May be repeated.
+
+    Raises as `find_marker`.
+    """
     data = msgspec.json.encode({"format": FORMAT} | msgspec.structs.asdict(marker))
     try:
         blobs.put(marker_key(marker.number), data)

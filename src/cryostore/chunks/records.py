@@ -1,8 +1,7 @@
-"""Records: blobs that say what the catalog says, so that it can be rebuilt.
+"""Records: sealed blobs that repeat what the catalog says, so that a lost catalog can be rebuilt.
 
-Byte table: docs/reference/formats.md, "Record".
-
-Lives here: their names and their sealed form. Does not live here: what they say (`service.records.recording`).
+Byte table: docs/reference/formats.md, "Record". In this module: their names and their sealed form. Not here: their
+content (`service.lineage.records`).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ NAME_PATTERN = re.compile(r"records/([a-z]+)/(\d{19})\.(\d{19})\.(\d{10})\.(\d{8
 
 
 class RecordName(NamedTuple):
-    """One part of one record. Of a noun's finished records the one with the highest `change` holds."""
+    """The name of one part of a record. Of a noun's finished records the one with the highest `change` is valid."""
 
     noun: str
     number: int
@@ -34,15 +33,15 @@ class RecordName(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The blob key. All digits are written, so that a listing comes in order."""
+        """The blob key. Numbers have leading zeros, so that listings are in order."""
         return f"{PREFIX}{self.noun}/{self.number:019d}.{self.generation:019d}.{self.change:010d}.{self.part:08d}"
 
 
 class Records:
-    """Sealed records on a blob store. Safe to call from many threads; the blob store stays the caller's to close.
+    """Sealed records on a blob store. Safe to call from many threads; the caller closes the blob store.
 
-    A record is written once, part by part, and has no reader until the last part is there. The name of a part is bound
-    to its bytes: no part can be passed off as another.
+    A record is written once, part by part, and is not read until its last part exists. Each part is bound to its name,
+    so that no part can replace another.
     """
 
     def __init__(self, blobs: BlobStore, keyring: Keyring) -> None:
@@ -51,7 +50,7 @@ class Records:
         self._salts = Salts()
 
     def put(self, name: RecordName, data: bytes, key: DataKey) -> None:
-        """Seal a part with a vault's data key and store it, durably.
+        """Seal a part with a vault's data key and store it durably.
 
         Raises BlobExistsError, StorageUnavailableError.
         """
@@ -59,17 +58,16 @@ class Records:
         self._blobs.put(name.key, seal(payload, key, salt=self._salts.current(), kind=Kind.RECORD))
 
     def put_wrapped(self, name: RecordName, data: bytes) -> None:
-        """As `put`, with the active master key: for what holds the data keys, or belongs to no vault.
+        """As `put`, with the active master key: for data keys, and for data that belongs to no vault.
 
-        Raises KeyUnavailableError besides.
+        Also raises KeyUnavailableError.
         """
         self._blobs.put(name.key, self._keyring.active().wrap(data, CONTEXT + name.key.encode()))
 
     def get(self, name: RecordName, key_of: Callable[[bytes], DataKey | None]) -> bytes:
-        """The data of a sealed part. `key_of` gives the data key of an id.
+        """Return the data of a sealed part. `key_of` returns the data key of an id.
 
-        Raises DamagedDataError, KeyUnavailableError if `key_of` has no key, BlobNotFoundError,
-        StorageUnavailableError.
+        Raises DamagedDataError, KeyUnavailableError if `key_of` has no key, BlobNotFoundError, StorageUnavailableError.
         """
         envelope = self._blobs.get(name.key)
         header = Header.decode(envelope)
@@ -83,7 +81,10 @@ class Records:
         return payload[len(label) :]
 
     def get_wrapped(self, name: RecordName) -> bytes:
-        """The data of a wrapped part. Raises as `get` does, KeyUnavailableError if the keyring lacks the master key."""
+        """Return the data of a wrapped part.
+
+        Raises as `get`, and KeyUnavailableError if the keyring lacks the master key.
+        """
         wrapped = self._blobs.get(name.key)
         try:
             key_id = wrapped_key_id(wrapped)
@@ -96,24 +97,24 @@ class Records:
             raise DamagedDataError(f"{name.key}: {error.message}") from error
 
     def has(self, name: RecordName) -> bool:
-        """Whether there is such a part."""
+        """Whether this part exists."""
         return self._blobs.stat(name.key) is not None
 
     def holds(self, noun: str, number: int, generation: int) -> bool:
-        """Whether there is any part of any record of a noun."""
+        """Whether any part of any record of a noun exists."""
         of_noun = RecordName(noun, number, generation, 0, 0).key.rsplit(".", 2)[0]
         return next(self._blobs.list(f"{of_noun}."), None) is not None
 
     def wrapped(self, name: RecordName) -> bytes:
-        """A wrapped part as it is stored: for whoever asks which master key wrapped it."""
+        """Return a wrapped part as it is stored, to find out which master key wrapped it."""
         return self._blobs.get(name.key)
 
     def names(self, noun: str | None = None) -> Iterator[RecordName]:
-        """Every part there is, of one noun or of all, in order. What is no part is passed over."""
+        """Yield the names of all parts, of one noun or of all, in order. Skips other blobs."""
         for key in self._blobs.list(f"{PREFIX}{noun}/" if noun else PREFIX):
             if (match := NAME_PATTERN.fullmatch(key)) is not None:
                 yield RecordName(match[1], *map(int, match.groups()[1:]))
 
     def delete(self, name: RecordName) -> None:
-        """Remove a part, durably; absent is not an error."""
+        """Delete a part durably; absent is not an error."""
         self._blobs.delete(name.key)

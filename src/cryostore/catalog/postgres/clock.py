@@ -1,4 +1,4 @@
-"""The time of the database, which is the clock of all who share it."""
+"""Clock of the catalog's database, which all nodes of a store share."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from cryostore.core.time import MINUTE_MS
 
 MEASURED_EVERY_SECONDS = 30
 STEP_BACK_MS = MINUTE_MS
-"""The clocks of a database and its replicas may be apart by less. Further back goes one that was wrong before."""
+"""The clock follows the database back by this much or more: then its time was wrong before.
+
+The clocks of a database and its replicas may differ by less.
+"""
 
 
 def _elapsed_seconds() -> float:
-    """Time that passes evenly, while the machine sleeps too where the system counts that."""
+    """Return seconds of a steady clock that also counts suspension, where the system supports that."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class DatabaseClock:
-    """A `Clock` that counts on from the database's time as it was last measured.
+    """A `Clock` that counts on from the last measured time of the database.
 
-    It does not go back by less than `STEP_BACK_MS`: then it stands still instead. The clock of this machine is not
-    looked at.
+    It never goes back by less than `STEP_BACK_MS`: it stands still instead. It ignores the wall clock of this machine.
     """
 
     def __init__(self) -> None:
@@ -32,15 +34,15 @@ class DatabaseClock:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to measure again."""
+        """Whether the time should be measured again."""
         return self._measured_at is None or _elapsed_seconds() - self._measured_at >= MEASURED_EVERY_SECONDS
 
     def begin(self) -> float:
-        """To be called before the database is asked for its time; give the answer to `end`."""
+        """Call before asking the database for its time; pass the result to `end`."""
         return _elapsed_seconds()
 
     def end(self, began: float, database_ms: int) -> None:
-        """Take over what the database answered: its time was that in the middle between asking and now."""
+        """Adopt the database's answer, as its time in the middle between the question and now."""
         with self._lock:
             self._measured_at = (began + _elapsed_seconds()) / 2
             self._measured_ms = database_ms

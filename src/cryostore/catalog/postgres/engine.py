@@ -1,13 +1,13 @@
-"""The catalog on PostgreSQL: one database, any number of processes on any number of machines.
+"""PostgreSQL engine of the catalog: one database, shared by any number of processes on any number of machines.
 
-Every transaction is SERIALIZABLE, those that only read among them: garbage collection concludes from one transaction
-to the next (`garbage_collection.collect`). Writes of one process share commits (`group_commit`). A batch that meets
-the writes of another process is run again, alone among all writers: it takes a lock on the table `catalog_writer`
-before its snapshot, which lets those before it finish and those after it wait.
+Every transaction is SERIALIZABLE, those that only read included, because garbage collection draws conclusions from one
+transaction to the next (`maintenance.gc.collect`). Writes of one process share commits (`group_commit`). A batch that
+conflicts with another process runs again, alone among all writers: before its snapshot it locks the table
+`catalog_writer`, which lets earlier batches finish and makes later ones wait.
 
-When a connection is lost in the middle of a COMMIT, the answer is looked up, not guessed, in the row that each process
-has (`postgres_writer`). Sessions that are lost are opened anew with whichever server of those in the URL takes writes,
-and only if it has what was acknowledged before.
+If a connection is lost during COMMIT, the engine looks up the outcome in the row that each process has (`writer_row`).
+It replaces lost sessions by sessions with whichever server of the URL takes writes, and only if that server has
+everything that was acknowledged before.
 """
 
 from __future__ import annotations
@@ -47,27 +47,27 @@ DIALECT = {
     r"\bTEXT\b": 'TEXT COLLATE "C"',
 }
 READERS_MAX = 3
-"""Connections that one process reads with. With the one that writes, ten nodes of two workers fit 100 connections."""
+"""Reading connections per process. With the writing one, ten nodes with two workers each fit into 100 connections."""
 READER_WAIT_SECONDS = 30
 OUTAGE_SECONDS = 10
-"""How long a server that restarts, or hands over to another, is waited for."""
+"""How long the engine waits for a server that restarts or fails over."""
 DOUBT_SECONDS = 60
-"""The same, where a batch may or may not be committed: long enough for the server to notice that we are gone."""
+"""The same while it is unknown whether a batch is committed: long enough for the server to notice that we are gone."""
 PAUSE_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.4)
-"""Before each attempt to connect again; the last one from then on."""
+"""The pause before each attempt to reconnect; the last one repeats."""
 READS_MAX = 20
 READS_AT_ONCE = 3
-"""So often a read that got in the way of writes is run again at once. Then it waits for a moment when it cannot."""
+"""After this many immediate attempts, a read that conflicts with writes waits for a moment without conflicts."""
 WRITES_MAX = 20
 LOCK_WAIT_MS = 20
-"""Longer than this a batch does not wait for rows that another one has changed: it would have to run again anyway."""
+"""The longest that a batch waits for locked rows: if another transaction changes them, it must run again anyway."""
 BATCHES_IN_TURN = 32
-"""So many batches after one that met another process's take their turn at once."""
+"""After a conflict, this many batches take the writers' lock from the beginning."""
 FAILURES = {Reason.CONFLICT: "conflict", Reason.LOST: "lost", Reason.STORAGE: "other side"}
-"""What the reasons that tell of trouble are counted as."""
+"""Names under which the metrics count failures, by reason."""
 HAS_SCHEMA = "SELECT 1 WHERE to_regclass('schema_version') IS NOT NULL"
 TRY = f"BEGIN; LOCK TABLE catalog_writer IN ROW EXCLUSIVE MODE; SET LOCAL lock_timeout = {LOCK_WAIT_MS}; {{number}}"
-"""To take the lock needs no snapshot. So the transaction's is from after the wait."""
+"""Taking the lock needs no snapshot, so the transaction's snapshot is from after the wait."""
 IN_TURN = "BEGIN; LOCK TABLE catalog_writer IN EXCLUSIVE MODE; {number}"
 READER_SETTINGS = f"""
     SET default_transaction_read_only = on;
@@ -78,12 +78,15 @@ END_BACKEND = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = {pid} AND backend_start = '{started}'"
     " AND wait_event IS DISTINCT FROM 'SyncRep'"
 )
-"""One that waits for a replica has committed, and shows that to nobody before the replica has it. Ended, it would."""
+"""Spares a backend that waits for a replica: its transaction is committed, but hidden until the replica has it.
+
+Ending that backend would show the commit too early.
+"""
 TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 
 class _Patience:
-    """How long an outage is waited out, from the first time it is met."""
+    """Retries during an outage: how long they go on, from the first failure."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -92,7 +95,7 @@ class _Patience:
         self._pause = 0.0
 
     def is_left(self) -> bool:
-        """Pause before the next attempt; False if there is to be none."""
+        """Pause before the next attempt; return False if there is to be none."""
         self._pause = next(self._pauses, self._pause)
         if self._until is None:
             self._until = time.monotonic() + self._seconds
@@ -103,7 +106,7 @@ class _Patience:
 
 
 class _WritingSession:
-    """The session that writes, for one attempt at a batch; see `WritingSession`."""
+    """The writing session during one attempt at a batch; see `WritingSession`."""
 
     def __init__(self, session: Session, begin: str, *, in_turn: bool) -> None:
         self._session = session
@@ -125,8 +128,8 @@ class _WritingSession:
         if not isinstance(error, psycopg.Error):
             return True
         why = reason(error, writing=True)
-        # A rule that is broken may be another's doing, who was quicker: the unit of work would not have come to that
-        # had it seen it. When no other writes, it is its own.
+        # A violated constraint may come from a transaction that committed first: had this unit of work seen it, it
+        # would not have violated it. While no other process writes, the violation is its own.
         return why is Reason.OWN or (why is Reason.RULE and self._in_turn)
 
     def translate(self, error: BaseException) -> BaseException:
@@ -134,10 +137,10 @@ class _WritingSession:
 
 
 class PostgresDatabase:
-    """A `Database` on the server that `url` names, by a URL of libpq's.
+    """A `Database` on the server that `url` names, a libpq URL.
 
-    Raises ConfigurationError if the server cannot be used, or lets nobody in; StorageUnavailableError if it cannot be
-    reached. Neither these nor any later error tells the password.
+    Raises ConfigurationError if the server cannot be used or rejects the role; StorageUnavailableError if it cannot be
+    reached. No error ever contains the password.
     """
 
     def __init__(self, url: str, *, new_id: NewId = random_id) -> None:
@@ -145,7 +148,7 @@ class PostgresDatabase:
         self._clock = DatabaseClock()
         self._row = WriterRow(new_id())
         self._losses = 0
-        """How many sessions were lost."""
+        """Number of sessions that were lost."""
         self._in_doubt = False
         self._turns = 0
         self._backend: tuple[int, str] | None = None
@@ -174,7 +177,7 @@ class PostgresDatabase:
         raise AssertionError
 
     def now_ms(self) -> int:
-        """The database's time in milliseconds since 1970. Never goes back; a `Clock`."""
+        """Return the database's time in milliseconds since 1970. Never goes back; a `Clock`."""
         return self._clock()
 
     def _read_once(self, work: Callable[[Transaction], Answer], *, wait: bool) -> Answer:
@@ -189,10 +192,10 @@ class PostgresDatabase:
             except psycopg.Error:
                 raise
             except BaseException:
-                session.commit_now()  # what it saw counts as much as an answer
+                session.commit_now()  # the error is only valid if the transaction is, like a result
                 raise
-            # What was read is only worth something once the server has agreed: until then it might be that nobody, in
-            # whatever order, could have seen it.
+            # Only the commit proves that the rows are valid: a serializable transaction may read a state that no serial
+            # order of transactions could show, and then fails here.
             session.commit_now()
             if self._clock.is_due:
                 self._measure_time(session)
@@ -200,7 +203,7 @@ class PostgresDatabase:
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[Session]:
-        """A session to read with, for one thread at a time."""
+        """Yield a session to read with, for one thread at a time."""
         if not self._readers.acquire(timeout=READER_WAIT_SECONDS):
             raise StorageUnavailableError(f"all {READERS_MAX} connections to the catalog are in use")
         try:
@@ -235,7 +238,7 @@ class PostgresDatabase:
             with self._group.closing:
                 self._losses += 1
                 gone, self._idle = self._idle, []
-            for other in gone:  # they went the same way, most likely
+            for other in gone:  # most likely they are lost, too
                 other.close()
             return
         with self._group.closing:
@@ -257,12 +260,12 @@ class PostgresDatabase:
 
     @property
     def connections(self) -> int:
-        """How many sessions this process has open."""
-        reading = READERS_MAX - self._readers._value  # noqa: SLF001 - it has no other way to say it
+        """Number of sessions that this process has open."""
+        reading = READERS_MAX - self._readers._value  # noqa: SLF001 - a semaphore has no public counter
         return len(self._idle) + reading + (self._writing is not None)
 
     def has_schema(self) -> bool:
-        """Whether a catalog was ever made here."""
+        """Whether the database holds a catalog."""
         return self.read(lambda transaction: transaction.row(HAS_SCHEMA)) is not None
 
     def migrate(self) -> None:
@@ -271,7 +274,7 @@ class PostgresDatabase:
     @staticmethod
     def _migrate(transaction: Transaction) -> None:
         assert isinstance(transaction, PostgresTransaction)
-        transaction.session.answer_seconds = None  # an index of a large table takes the time it takes
+        transaction.session.answer_seconds = None  # creating an index on a large table has no time limit
         transaction.run("SET LOCAL statement_timeout = 0")
         transaction.run(f"SET LOCAL idle_in_transaction_session_timeout = '{READER_IDLE_SECONDS}s'")
         migrate_to_newest(transaction, DIALECT)
@@ -279,14 +282,15 @@ class PostgresDatabase:
     def _write_batch(self, batch: list[Pending]) -> None:
         try:
             self._commit(batch)
-        except BaseException as error:  # noqa: BLE001 - every waiter must hear of it, whatever it is
+        except BaseException as error:  # noqa: BLE001 - every caller that waits must get an error, whatever it is
             for pending in batch:
                 pending.error = error
 
     def _commit(self, batch: list[Pending]) -> None:
-        """Run and commit the batch, however often that takes. Raises what fails all of it; then nothing of it is left.
+        """Run and commit the batch, with as many attempts as that takes. Raises the error that fails the whole batch.
 
-        Only when it is unknown for `DOUBT_SECONDS` whether the batch is committed, it may be, too.
+        Then nothing of the batch has happened. The one exception: if its outcome stays unknown for `DOUBT_SECONDS`, it
+        may be committed.
         """
         patience = _Patience(OUTAGE_SECONDS)
         known = statements_of(batch)
@@ -305,7 +309,7 @@ class PostgresDatabase:
                     self._retried(why)
                     continue
                 if known is not None and why in {Reason.OWN, Reason.RULE}:
-                    known = None  # step by step each of them tells by itself whether it can stand
+                    known = None  # step by step, each unit of work succeeds or fails alone
                     continue
                 others = why is Reason.CONFLICT or (why is Reason.RULE and not in_turn)
                 if not others or attempt >= WRITES_MAX:
@@ -316,7 +320,7 @@ class PostgresDatabase:
                 return
 
     def _attempt(self, batch: list[Pending], known: list[Statement] | None, *, in_turn: bool) -> None:
-        """Run and commit the batch, at once if all its statements are `known`."""
+        """Run and commit the batch, in one round trip if all its statements are `known`."""
         self._in_doubt = False
         session = self._writing_session()
         begin = (IN_TURN if in_turn else TRY).format(number=self._row.next_batch())
@@ -340,7 +344,7 @@ class PostgresDatabase:
             raise
 
     def _writing_session(self) -> Session:
-        """The session that writes. A new one makes sure that the server does nothing for the old one any more."""
+        """Return the writing session. Opening a new one ends the server's work for the old one first."""
         if self._writing is None:
             losses = self._losses
             session = Session.open(self._url)
@@ -357,7 +361,7 @@ class PostgresDatabase:
         return self._writing
 
     def _leave_writing(self, *, lost: bool = False) -> None:
-        """Take back what is open; a session is closed that cannot do that any more, or whose server is not the one."""
+        """Roll back the open transaction. Close the session if that fails, or if it is `lost`."""
         session = self._writing
         if session is None:
             return
@@ -370,18 +374,21 @@ class PostgresDatabase:
                 self._losses += 1
 
     def _failed(self, error: psycopg.Error, *, writing: bool) -> Reason:
-        """Count a failure; answers why."""
+        """Count a failure; return its reason."""
         why = reason(error, writing=writing)
         if why in FAILURES:
             self.traffic.failed(FAILURES[why])
         return why
 
     def _retried(self, why: Reason) -> None:
-        """Count a retry; a conflict is usual, a lost connection is told."""
+        """Count a retry. A conflict is normal; only a lost connection is logged."""
         self.traffic.retried("a connection was lost" if why is Reason.LOST else "")
 
     def _is_committed(self) -> bool:
-        """Whether the batch whose COMMIT got no answer is committed. Raises StorageUnavailableError if nobody tells."""
+        """Whether the batch whose COMMIT got no answer is committed.
+
+        Raises StorageUnavailableError if no server tells.
+        """
         patience = _Patience(DOUBT_SECONDS)
         while patience.is_left():
             with contextlib.suppress(psycopg.Error):
@@ -399,7 +406,7 @@ class PostgresDatabase:
     # --- opening and closing
 
     def _first_session(self) -> Session:
-        """The session that writes, and with it the table of writers. Waits out a server that is just starting."""
+        """Open the writing session and create the table of writers. Waits for a server that is starting."""
         patience = _Patience(OUTAGE_SECONDS)
         while True:
             try:
@@ -407,7 +414,7 @@ class PostgresDatabase:
             except psycopg.Error as error:
                 told = refusal(error, self._url.shown)
                 if isinstance(told, ConfigurationError) or not patience.is_left():
-                    raise told from None  # libpq's own words may hold more than is to be told
+                    raise told from None  # libpq's message may contain secrets
 
     def _prepared_session(self) -> Session:
         losses = self._losses
@@ -436,14 +443,14 @@ class PostgresDatabase:
 
 
 def _code(work: Callable[..., object]) -> object:
-    """What tells units of work apart that do different things."""
+    """Return what identifies a unit of work that always runs the same statements."""
     while isinstance(work, functools.partial):
         work = work.func
     return getattr(work, "__code__", work)
 
 
 def _backend(session: Session) -> tuple[int, str]:
-    """Which process of the server this session talks to; the number alone may be another's one day."""
+    """Return the server process of this session: its number, and its start, since numbers are used again."""
     row = session.say(WHICH_BACKEND).fetchone()
     assert row is not None
     return row[0], row[1]

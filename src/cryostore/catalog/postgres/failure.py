@@ -1,4 +1,4 @@
-"""What an error of PostgreSQL means to the engine, and what the caller is told of it."""
+"""Errors of PostgreSQL: what each means to the engine, and the error that the caller gets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cryostore.core.errors import (
 )
 
 CONFLICTS = ("40001", "40P01", "55P03")
-"""Serialization failure, deadlock, and a lock that was not to be waited for: others were in the way."""
+"""Serialization failure, deadlock, and a lock that was not available: other transactions were in the way."""
 GONE = ("08", "57P", "25P03", "25P04")
-"""Classes and codes of errors with which the server gives up on a session."""
+"""Classes and codes of errors after which the server gives up the session."""
 STANDBY = "25006"
-"""Read only: as the answer to a write, it comes from a server that is not, or not yet, the one to write to."""
+"""Read-only transaction: in answer to a write, it means that this server is not, or not yet, the primary."""
 FULL = ("53100",)
 MEMORY = ("53200",)
 STORAGE = ("53", "54", "57014", "58")
@@ -35,9 +35,9 @@ PASSING = (
     "accepting connections",
     "SSL SYSCALL",
 )
-"""What is said of a session that is refused now and may not be a moment later: codes do not come with a refusal."""
+"""Texts of refused connections that may succeed a moment later. libpq gives no codes for a refused connection."""
 OF_ONE_HOST = re.compile(r"^- host: .*?, hostaddr: [^:]*(?:'[^']*'|None): (?:connection failed: )?(.*)", re.MULTILINE)
-"""What psycopg says of each host of several, a line each."""
+"""The line that psycopg writes for each of several hosts."""
 
 
 class BehindError(psycopg.OperationalError):
@@ -51,19 +51,19 @@ class Reason(Enum):
     """Why a transaction failed."""
 
     CONFLICT = auto()
-    """Others were in the way: the same may go well the next time."""
+    """Another transaction was in the way: a retry may succeed."""
     RULE = auto()
-    """A rule of the schema: either the transaction's own doing, or that of another that came first."""
+    """A constraint of the schema: violated by the transaction itself, or because another one committed first."""
     LOST = auto()
-    """The session is gone."""
+    """The session is lost."""
     STORAGE = auto()
-    """The server cannot, for now."""
+    """The server cannot work now."""
     OWN = auto()
-    """A statement that is wrong wherever and whenever it runs."""
+    """The statement is wrong, wherever and whenever it runs."""
 
 
 def reason(error: psycopg.Error, *, writing: bool) -> Reason:
-    """Why a transaction failed, by the error that one of its statements got."""
+    """Return why a transaction failed, from the error of one of its statements."""
     code = error.sqlstate or ""
     if code in CONFLICTS:
         return Reason.CONFLICT
@@ -79,7 +79,7 @@ def reason(error: psycopg.Error, *, writing: bool) -> Reason:
 
 
 def translate(error: psycopg.Error) -> Exception:
-    """The error as callers know it."""
+    """Return the error to raise to callers of `Database`."""
     if isinstance(error, BehindError):
         return StorageUnavailableError(
             f"the catalog cannot be used: {error}",
@@ -103,7 +103,7 @@ def translate(error: psycopg.Error) -> Exception:
 
 
 def refusal(error: psycopg.Error, shown: str) -> CryostoreError:
-    """Why a session could not be had; ConfigurationError if waiting does not help."""
+    """Return the error for a connection that was refused: ConfigurationError if waiting does not help."""
     said = error.diag.message_primary or _in_a_line(error)
     if isinstance(error, errors.InsufficientPrivilege):
         return ConfigurationError(
@@ -118,7 +118,7 @@ def refusal(error: psycopg.Error, shown: str) -> CryostoreError:
 
 
 def is_refused_for_good(error: psycopg.Error) -> bool:
-    """Whether the server was reached, and wants another name, password or database."""
+    """Whether the server was reached and rejected the role, the password or the database."""
     text = str(error)
     if error.sqlstate is not None:
         return error.sqlstate.startswith(("28", "3D", "42"))
@@ -127,7 +127,7 @@ def is_refused_for_good(error: psycopg.Error) -> bool:
 
 
 def _in_a_line(error: psycopg.Error) -> str:
-    """What went wrong, with each of several hosts; never what libpq was told to connect to beyond names."""
+    """Return the error on one line, for each of several hosts. Never contains a password."""
     text = str(error).strip()
     lines = OF_ONE_HOST.findall(text) or text.splitlines()[:1]
     return "; ".join(dict.fromkeys(lines)) or type(error).__name__

@@ -1,8 +1,8 @@
-"""Batches of which all statements are known beforehand: BEGIN, the statements and COMMIT, in one round trip.
+"""Batches committed in one round trip: BEGIN, all statements and COMMIT in one message.
 
-The server itself sees to it that nothing is committed that is not as expected: a statement that does not change one row
-fails, and what was sent behind it, COMMIT among it, is passed over. Which of them it was is found out by running the
-batch again, step by step.
+For batches whose statements are all known beforehand. The server itself makes sure that nothing unexpected is
+committed: a statement that does not change exactly one row fails, and the server skips what follows it, COMMIT
+included. To find out which statement it was, the engine runs the batch again, step by step.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from cryostore.catalog.postgres.values import translated
 
 
 def statements_of(batch: Sequence[Pending]) -> list[Statement] | None:
-    """The statements of all units of work in their order; None if one of them is not known beforehand."""
+    """Return the statements of all units of work in order; None if one of them is not known beforehand."""
     units = [pending.work for pending in batch if isinstance(pending.work, FixedStatements)]
     return [statement for unit in units for statement in unit.statements] if len(units) == len(batch) else None
 
 
 def commit_at_once(session: Session, begin: str, statements: Sequence[Statement]) -> None:
-    """Begin, run all of the statements, and commit. `begin` are commands with `; ` between them.
+    """Begin, run all statements, and commit. `begin` are commands, separated by `; `.
 
-    Raises psycopg.Error, and DivisionByZero among them if a statement changed no row that was to change one; then
-    nothing has happened, unless the connection was lost: then it is to be asked what has.
+    Raises psycopg.Error; that is DivisionByZero if a statement did not change exactly one row. Then nothing has
+    happened, unless the connection was lost: then the engine must look up whether the commit happened.
     """
     with session.pipeline():
         for command in begin.split("; "):
@@ -39,5 +39,5 @@ def commit_at_once(session: Session, begin: str, statements: Sequence[Statement]
 
 @functools.lru_cache(maxsize=100)
 def _guarded(text: str) -> str:
-    """A statement that fails if it does not change just one row."""
+    """Return a statement that fails unless it changes exactly one row."""
     return f"WITH changed AS ({text} RETURNING 1) SELECT 1 / CAST(count(*) = 1 AS INTEGER) FROM changed"

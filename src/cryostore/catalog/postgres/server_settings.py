@@ -1,4 +1,7 @@
-"""How a PostgreSQL server and its role are set up, as far as the catalog rests on it: for whoever looks after both."""
+"""Settings and rights of a PostgreSQL server and its role, as far as the catalog depends on them.
+
+`cryo doctor` reports them.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from cryostore.catalog.database import Transaction
 
 
 class ServerSettings(NamedTuple):
-    """What the server says of itself, and what this role may do in the catalog."""
+    """Settings of the server, and what this role may do in the catalog."""
 
     version: str
     is_flushed: int
-    """Whether what is committed is on the disk before it is answered (`fsync`, `full_page_writes`)."""
+    """Whether a commit is on the disk before it is acknowledged (`fsync`, `full_page_writes`)."""
     predicate_locks: int
     has_checksums: int
     sessions: int
@@ -20,7 +23,7 @@ class ServerSettings(NamedTuple):
     may_write: int
     """Whether the role may read and change every table."""
     may_migrate: int
-    """Whether it owns them, and may make more."""
+    """Whether the role owns the tables and may create more."""
 
 
 FIND = (
@@ -39,7 +42,7 @@ FIND = (
 
 
 def find(transaction: Transaction) -> ServerSettings:
-    """What is to be said now. On PostgreSQL only."""
+    """Read the current settings. Works on PostgreSQL only."""
     row = transaction.row(FIND)
     assert row is not None
     return ServerSettings(*row)

@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 from cryostore.core.errors import ConfigurationError
 
 LIBPQ_WITH_SYSTEM_ROOTS = 160_000
-"""The first libpq for which `sslrootcert=system` is no file name; the wheels of psycopg bundle a later one."""
+"""The first libpq that does not read `sslrootcert=system` as a file name. psycopg's wheels bundle a later one."""
 CONNECT_SECONDS = 5
 NETWORK = {
     "connect_timeout": CONNECT_SECONDS,
@@ -23,17 +23,17 @@ NETWORK = {
     "target_session_attrs": "read-write",
     "application_name": "cryostore",
 }
-"""For libpq, where the URL does not say otherwise: a peer that is silent for 20 seconds is gone."""
+"""Defaults for libpq: a peer that is silent for 20 seconds counts as gone."""
 WRITABLE = ("read-write", "primary")
 AT_IN_NAME = re.compile("[a-z]*://[^/]*/[^?]*@")
 
 
 class ServerUrl:
-    """Where a catalog is, from its URL: a host, or several of which one takes writes. `shown` names it, no password.
+    """The URL of a catalog: one host, or several of which one takes writes. `shown` is the URL without its password.
 
-    Raises ConfigurationError if the URL cannot be read, or would do with a server that takes no writes. What it holds
-    is not told then: a character of a password that is not written as it must be (`%40` for `@`) moves the password to
-    another part of the URL.
+    Raises ConfigurationError if the URL cannot be parsed, or would accept a server that takes no writes. The message
+    does not repeat the URL: if a character of the password is not escaped (`%40` for `@`), parts of the password end up
+    in other parts of the URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -71,7 +71,7 @@ class ServerUrl:
 
 
 def _shown_hosts(host: str, port: str) -> str:
-    """The hosts as a URL has them."""
+    """Return the hosts as a URL writes them."""
     hosts, ports = host.split(","), port.split(",")
     if len(ports) == 1:
         ports *= len(hosts)

@@ -24,13 +24,15 @@ VERSION_MIN = 15
 STATEMENT_SECONDS = 60
 """The longest that a statement may take: counting the objects of the largest backups takes some seconds."""
 ANSWER_SECONDS = STATEMENT_SECONDS + 15
-"""The longest that an answer is waited for. What comes later is taken for lost, and the session with it."""
+"""The longest that a client waits for an answer. Then it treats the answer, and the session, as lost."""
 IDLE_SECONDS = 3
-"""The longest that the server waits for the next statement of a transaction that writes. Others wait for its locks: so
-long does a process that stops in the middle of a transaction hold them up. A process that was only slow runs the
-transaction again."""
+"""The longest that the server waits for the next statement of a writing transaction, which holds locks.
+
+It bounds how long a process that stops in the middle of a transaction blocks the others. A process that was only slow
+runs the transaction again.
+"""
 READER_IDLE_SECONDS = 10
-"""The same for a transaction that reads: nobody waits for it."""
+"""The same for a reading transaction, which blocks nobody."""
 SETTINGS = f"""
     SET client_encoding = 'UTF8';
     SET default_transaction_isolation = 'serializable';
@@ -43,22 +45,24 @@ SETTINGS = f"""
     SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write');
 """
-"""Plans do not depend on when the tables were last analysed: whatever an index serves is read by it. A commit that is
-answered is on the disk, whatever the server was set to."""
+"""Query plans do not depend on when the tables were last analysed: a query uses an index wherever one fits.
+
+A commit is on the disk when it is acknowledged, whatever the server's default is.
+"""
 PREPARE_AFTER = 3
 PREPARED_MAX = 400
 ROLLBACKS = itertools.count()
-logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns of what was passed over when a statement failed
+logging.getLogger("psycopg").setLevel(logging.ERROR)  # it warns about statements that were skipped after a failed one
 
 
 class Session(psycopg.Connection[Row]):
-    """A connection that begins and ends transactions when told to, and gives up on a server that does not answer."""
+    """A connection with explicit transactions, and a limit on how long it waits for an answer."""
 
     answer_seconds: float | None = ANSWER_SECONDS
 
     @classmethod
     def open(cls, url: ServerUrl) -> Session:
-        """Connect. Raises psycopg.Error, or ConfigurationError if the server is none that can be used."""
+        """Connect. Raises psycopg.Error, or ConfigurationError if the server cannot be used."""
         session = cls.connect(**url.parameters, autocommit=True, context=ADAPTERS, prepare_threshold=PREPARE_AFTER)
         try:
             session.prepared_max = PREPARED_MAX
@@ -70,7 +74,7 @@ class Session(psycopg.Connection[Row]):
         return session
 
     def wait(self, gen: PQGen[Value], interval: float = 0.1, timeout: float | None = None) -> Value:
-        """As in psycopg, but not for ever."""
+        """Wait as psycopg does, but at most `answer_seconds`."""
         return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
 
     def say(self, commands: str) -> psycopg.Cursor[Row]:
@@ -78,20 +82,21 @@ class Session(psycopg.Connection[Row]):
         return self.execute(commands.encode(), prepare=False)
 
     def commit_now(self) -> None:
-        """End the transaction well, or raise: psycopg.Error if the server refuses, and then nothing of it happened."""
+        """Commit. Raises psycopg.Error if the server refuses; then nothing of the transaction happened."""
         assert self.info.transaction_status == TransactionStatus.INTRANS, "a statement failed and its error was dropped"
         self.say("COMMIT")
 
     def take_back(self, command: str = "ROLLBACK") -> None:
-        """Roll back, to a savepoint perhaps, and forget which statements are prepared.
+        """Roll back, perhaps to a savepoint, and forget which statements are prepared.
 
-        Of those that were passed over since one before them failed, the library does not know that they are not. It
-        forgets all of them at a ROLLBACK, but only if it has never seen its text: so each is numbered.
+        After a failed statement the server skips the following ones, and psycopg does not notice that those were not
+        prepared. It forgets all prepared statements at a ROLLBACK, but only for a text that it has never seen: so each
+        gets a number.
         """
         self.say(f"{command} -- {next(ROLLBACKS)}")
 
     def leave(self) -> None:
-        """Take back what is open, if anything is and the session still stands."""
+        """Roll back an open transaction, if there is one and the session still works."""
         if self.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
             self.take_back()
 

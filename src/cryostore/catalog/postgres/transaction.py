@@ -72,11 +72,11 @@ class PostgresTransaction:
 
 
 class MoreStatementsError(Exception):
-    """A unit of work wants more than the one statement that it gets without a transaction of its own."""
+    """A unit of work needs a second statement, and with it a transaction of its own."""
 
 
 class OneStatement(PostgresTransaction):
-    """One statement, which is a transaction by itself. Raises MoreStatementsError at the next one."""
+    """A single statement, which is a transaction by itself. Raises MoreStatementsError at the second one."""
 
     __slots__ = ("_is_used",)
 

@@ -19,14 +19,14 @@ ESCAPED = re.compile("\1([\1\2])")
 
 
 class _TextDumper(StrBinaryDumper):
-    """Text as the server takes it, U+0000 in two characters, so that all texts keep their order."""
+    """Encodes text for the server: U+0000, which it refuses, as two characters, so that all texts keep their order."""
 
     def dump(self, obj: str) -> Buffer | None:
         return super().dump(NOT_TEXT.sub(lambda found: "\1\1" if found[0] == "\0" else "\1\2", obj))
 
 
 class _TextLoader(TextBinaryLoader):
-    """The other way round."""
+    """Decodes text that `_TextDumper` encoded."""
 
     def load(self, data: Buffer) -> bytes | str:
         text = super().load(data)
@@ -35,14 +35,14 @@ class _TextLoader(TextBinaryLoader):
 
 
 class _SumLoader(NumericBinaryLoader):
-    """A sum of whole numbers is a whole number."""
+    """Decodes a sum of integers as an integer."""
 
     def load(self, data: Buffer) -> Any:
         return int(super().load(data))
 
 
 class _TruthLoader(Loader):
-    """What is true or false is 1 or 0, as in every engine."""
+    """Decodes a boolean as 1 or 0, as every engine does."""
 
     format = Format.BINARY
 
@@ -51,7 +51,7 @@ class _TruthLoader(Loader):
 
 
 def _adapters() -> AdaptersMap:
-    """How values go and come: whole numbers always as int8, so that a statement has one plan."""
+    """Return the adapters. Integers are always int8, so that a statement has one plan."""
     adapters = AdaptersMap(psycopg.adapters)
     adapters.register_dumper(int, Int8BinaryDumper)
     adapters.register_dumper(bool, Int8BinaryDumper)
@@ -67,7 +67,7 @@ ADAPTERS = _adapters()
 
 @functools.lru_cache(maxsize=1000)
 def translated(statement: str) -> bytes:
-    """A statement with `:name` for its values in psycopg's words."""
+    """Return a statement with `:name` parameters in psycopg's notation."""
 
     def place(found: re.Match[str]) -> str:
         return found[1] or f"%({found[2]})s"

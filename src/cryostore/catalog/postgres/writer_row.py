@@ -1,14 +1,14 @@
-"""The row that a process has in `catalog_writer`: the number of its last batch, written by the batch itself.
+"""Row of this process in `catalog_writer`: the number of its last batch, written by the batch itself.
 
-What it is for:
+It serves three purposes:
 
-- A COMMIT without an answer is looked up, not guessed.
-- A server that took over without writes that were acknowledged to this process, or is a copy of an earlier day, is
-  known by it, and not gone on with: what this process remembers, keys and their numbers above all, need not be what
-  such a catalog says.
-- To write it makes sure that replicas have what the server shows.
+- If a COMMIT got no answer, the engine looks up whether it happened.
+- It reveals a server that lacks acknowledged writes of this process: a replica that took over too early, or a copy of
+  an earlier day. The engine does not continue there, because what this process remembers, keys and their numbers above
+  all, may contradict such a catalog.
+- Writing it makes sure that replicas have everything that the server shows.
 
-Does not live here: batches, and when they run again (`postgres`).
+Not here: batches, and when they run again (`engine`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cryostore.catalog.postgres.failure import BehindError
 from cryostore.catalog.postgres.session import Session
 
 DAYS = 30
-"""Rows of processes that have written nothing for so long, and did not end in order, are removed."""
+"""Rows of processes that have written nothing for this many days, and did not shut down in order, are removed."""
 KNOWN_SECONDS = (DAYS - 1) * 24 * 60 * 60
 SCHEMA_LOCK = 0x6372796F
 MAKE_TABLE = f"""
@@ -34,7 +34,7 @@ MAKE_TABLE = f"""
 """
 HAS_TABLE = "SELECT to_regclass('catalog_writer')::text"
 WHICH_SERVER = "SELECT pg_postmaster_start_time()::text"
-"""To the microsecond: no two servers that stand in for each other were started in the same one."""
+"""To the microsecond: no two servers that replace each other started in the same one."""
 FORGET = f"DELETE FROM catalog_writer WHERE used_at < now() - interval '{DAYS} days'"
 NUMBER_BATCH = (
     "INSERT INTO catalog_writer (writer_id, batch) VALUES ('{writer_id}', {batch})"
@@ -44,13 +44,15 @@ LAST_BATCH = (
     "INSERT INTO catalog_writer (writer_id, batch) VALUES ('{writer_id}', 0)"
     " ON CONFLICT (writer_id) DO UPDATE SET used_at = now() RETURNING batch"
 )
-"""In READ COMMITTED: waits for whoever is writing the row, and reads what is there then. It writes, so that its own
-COMMIT waits for replicas where there are any: then the batch it read of is there, too, and all else that was to be
-seen before, also what a server that died had committed and its replicas did not have yet."""
+"""Runs in READ COMMITTED: it waits for a transaction that is writing the row, and then reads the result.
+
+It writes, so that its own COMMIT waits for the replicas, if there are any. Then they have the batch that it read, and
+everything else that was visible before, including commits of a dead server that its replicas did not have yet.
+"""
 
 
 class WriterRow:
-    """The row of this process. One thread numbers and acknowledges batches, any may look."""
+    """The row of this process. One thread numbers and acknowledges batches; any thread may read."""
 
     def __init__(self, writer_id: str) -> None:
         self._writer_id = writer_id
@@ -62,24 +64,24 @@ class WriterRow:
 
     @staticmethod
     def make_table(session: Session) -> None:
-        """Make the table of all writers if it is not there."""
+        """Create the table of all writers if it is absent."""
         if session.say(HAS_TABLE).fetchone() == (None,):
             session.say(MAKE_TABLE)
 
     def next_batch(self) -> str:
-        """Number the next batch; answers the command by which it writes its number."""
+        """Number the next batch; return the command that writes the number."""
         self.batch += 1
         return NUMBER_BATCH.format(writer_id=self._writer_id, batch=self.batch)
 
     def acknowledge(self) -> None:
-        """The last batch is committed: whoever waits for it is told so next."""
+        """Note that the last batch is committed, just before its callers learn it."""
         self._acknowledged, self._acknowledged_at = self.batch, time.monotonic()
 
     def confirm(self, session: Session, losses: int) -> None:
-        """Make sure that a server has what was acknowledged, and its replicas what it shows.
+        """Make sure that a server has what was acknowledged, and its replicas what it shows. Raises BehindError.
 
-        That is so until a session is lost, of which `losses` were before this one was opened, or this one is with
-        another server than the one before: then those that are lost have not been noticed yet. Raises BehindError.
+        The result holds until a session is lost or a session reaches another server, whose failure may not have been
+        noticed yet. `losses` is how many sessions were lost before this one was opened.
         """
         seen = losses, session.say(WHICH_SERVER).fetchone()
         if self._confirmed != seen:
@@ -87,7 +89,7 @@ class WriterRow:
             self._confirmed = seen
 
     def last_batch(self, session: Session) -> int:
-        """The number of our last batch that is committed. Raises BehindError if one is not that was before."""
+        """Return the number of our last committed batch. Raises BehindError if an acknowledged one is missing."""
         known, known_at = self._acknowledged, self._acknowledged_at
         session.say("BEGIN ISOLATION LEVEL READ COMMITTED")
         row = session.say(LAST_BATCH.format(writer_id=self._writer_id)).fetchone()
@@ -100,5 +102,5 @@ class WriterRow:
         return batch
 
     def remove(self, session: Session) -> None:
-        """Remove it, at the end."""
+        """Remove the row at shutdown."""
         session.say(f"DELETE FROM catalog_writer WHERE writer_id = '{self._writer_id}'")

@@ -1,16 +1,17 @@
-"""Claims in the catalog: which process does which piece of background work, so that it is done once.
+"""Claims: which process does which background work, so that each piece of work is done once.
 
-1. Whoever claims a piece of work gets a fence number, one higher than any holder of it before, and a lease.
-2. The holder renews the lease by working. One whose lease has lapsed still has the claim until another process takes
-   it; from then on it is fenced, and can neither renew, hold nor release it.
-3. Each transaction of the work asks `require_held` first. So all that a holder commits is in order before all that its
-   successors commit, and nothing of it comes later, however long it stood still.
-4. Rows are never removed, so that the numbers only grow.
+1. A process that claims a piece of work gets a lease, and a fencing token that is one higher than that of any holder
+   before.
+2. The holder renews the lease while it works. After the lease has expired it still holds the claim until another
+   process takes it over; from then on it can no longer renew, use or release it.
+3. Each transaction of the work first calls `require_held`. So all that a holder commits comes before all that its
+   successors commit, and nothing of it comes later, however long the holder stood still.
+4. Rows are never deleted, so that the tokens only grow.
 
-All moments are of one clock, the database's, and are passed in. A clock that goes wrong can let a second process take
-over too early or too late; by rules 2 and 3 that costs time, and never lets two of them write.
+All times are of one clock, the database's, and are parameters. A wrong clock can make a second process take over too
+early or too late. By rules 2 and 3 that costs time, and never lets two of them write.
 
-Lives here: the rows. Does not live here: who claims what, and when a lease is renewed (`maintenance.claims`).
+In this module: the rows. Not here: which process claims what, and what renews a lease (`maintenance.claims`).
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from cryostore.core.errors import CryostoreError
 from cryostore.core.time import SECOND_MS, iso_text
 
 LEASES_AHEAD_MAX = 2
-"""A lease that ends so many of them ahead was given by a clock that went wrong, and does not count. More than one,
-since whoever looks may have read its clock a little before the holder did."""
+"""A lease that ends more than this many lease periods from now came from a wrong clock and does not count.
+
+It is more than one, because the reader may have read its clock a little before the holder did.
+"""
 
 
 class ClaimRow(NamedTuple):
-    """A piece of work, and who is at it: None between two claims.
+    """A piece of work and its holder, which is None between two claims.
 
-    `until_ms` is when the lease ends, or when the claim was given back. `finished_ms` is when the work last came to its
-    end, 0 if it never did. `doing` is what the holder last said, for people; `place` how far the work is, in its own
-    words, for whoever goes on with it.
+    `until_ms` is when the lease ends, or when the claim was released. `finished_ms` is when the work was last
+    completed, 0 if never. `doing` is what the holder last reported, for people; `place` is how far the work is, in a
+    form that the next holder understands.
     """
 
     work: str
@@ -44,12 +47,12 @@ class ClaimRow(NamedTuple):
     place: str = ""
 
     def is_free(self, *, now_ms: int, lease_ms: int) -> bool:
-        """Whether the work may be claimed: nobody has it, or the lease has lapsed."""
+        """Whether the work may be claimed: it has no holder, or the lease has expired."""
         return self.holder is None or not now_ms <= self.until_ms <= now_ms + LEASES_AHEAD_MAX * lease_ms
 
     @property
     def words(self) -> str:
-        """Who is at what since when, for people."""
+        """A sentence for people: which process does what, since when."""
         doing = f" ({self.doing})" if self.doing else ""
         return f"{self.work} is done by {self.holder} since {iso_text(self.begun_ms / SECOND_MS)}{doing}"
 
@@ -59,7 +62,7 @@ IS_OURS = "work = :work AND fence = :fence AND holder IS NOT NULL"
 
 
 class ClaimHeldError(CryostoreError):
-    """Another process has claimed the work, as `row` says."""
+    """Another process holds the claim; see `row`."""
 
     def __init__(self, row: ClaimRow) -> None:
         lapses = iso_text(row.until_ms / SECOND_MS)
@@ -69,23 +72,23 @@ class ClaimHeldError(CryostoreError):
 
 
 class ClaimLostError(CryostoreError):
-    """The holder gave no sign of life for too long, and another process has taken over."""
+    """The holder did not renew its lease in time, and another process has taken over."""
 
 
 def find(transaction: Transaction, work: str) -> ClaimRow:
-    """What is known of a piece of work; an empty row of one that was never claimed."""
+    """Return the row of a piece of work; an empty one if it was never claimed."""
     row = transaction.row(f"SELECT {COLUMNS} FROM claim WHERE work = :work", work=work)
     return ClaimRow(*row) if row else ClaimRow(work)
 
 
 def held(transaction: Transaction) -> list[ClaimRow]:
-    """All claims that were not given back, lapsed ones too, by the name of the work."""
+    """Return all claims that were not released, expired ones included, by the name of the work."""
     rows = transaction.rows(f"SELECT {COLUMNS} FROM claim WHERE holder IS NOT NULL ORDER BY work")
     return [ClaimRow(*row) for row in rows]
 
 
 def claim(transaction: Transaction, work: str, holder: str, *, now_ms: int, lease_ms: int) -> ClaimRow:
-    """Claim a piece of work that is free; answers the new row. Raises ClaimHeldError if somebody has it."""
+    """Claim a piece of work that is free; return the new row. Raises ClaimHeldError."""
     row = transaction.row(
         "INSERT INTO claim (work, holder, fence, until_ms, begun_ms, finished_ms, doing, place)"
         " VALUES (:work, :holder, 1, :until_ms, :now_ms, 0, '', '')"
@@ -105,13 +108,13 @@ def claim(transaction: Transaction, work: str, holder: str, *, now_ms: int, leas
 
 
 def require_held(transaction: Transaction, work: str, fencing_token: int) -> None:
-    """Make sure, in a transaction of the work, that the holder with this number still has it. Raises ClaimLostError."""
+    """Raise ClaimLostError unless this token still holds the claim. Each transaction of the work calls it first."""
     if transaction.row(f"SELECT 1 FROM claim WHERE {IS_OURS}", work=work, fence=fencing_token) is None:
         raise _lost(transaction, work)
 
 
 def renew(transaction: Transaction, work: str, fencing_token: int, *, until_ms: int, doing: str, place: str) -> None:
-    """Let the lease end later, and say how far the work is. Raises ClaimLostError."""
+    """Extend the lease and report progress. Raises ClaimLostError."""
     renewed = transaction.run(
         f"UPDATE claim SET until_ms = :until_ms, doing = :doing, place = :place WHERE {IS_OURS}",
         work=work,
@@ -127,9 +130,9 @@ def renew(transaction: Transaction, work: str, fencing_token: int, *, until_ms: 
 def release(
     transaction: Transaction, work: str, fencing_token: int, *, now_ms: int, finished_ms: int | None, place: str
 ) -> bool:
-    """Give the claim back; `finished_ms` is None if the work did not come to its end.
+    """Release the claim; return False, and change nothing, if it was lost or released before.
 
-    False if it was lost, or given back before: then nothing changes.
+    `finished_ms` is None if the work was not completed.
     """
     released = transaction.run(
         "UPDATE claim SET holder = NULL, until_ms = :now_ms, finished_ms = coalesce(:finished_ms, finished_ms),"

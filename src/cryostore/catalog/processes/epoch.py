@@ -1,8 +1,6 @@
-"""The epoch of garbage collections, and whether the catalog is older than the store.
+"""Epoch of garbage collection, and whether the catalog is older than the store.
 
-The rules: `maintenance.garbage_collection.collect`.
-
-Who collects: `claims`.
+The rules: `maintenance.gc.collect`. Which process collects: `claims`.
 """
 
 from __future__ import annotations
@@ -11,26 +9,26 @@ from cryostore.catalog.database import Transaction
 
 
 def epoch(transaction: Transaction) -> int:
-    """The current epoch."""
+    """Return the current epoch."""
     row = transaction.row("SELECT epoch FROM collection")
     assert row is not None
     return int(row[0])
 
 
 def unknown_commits(transaction: Transaction) -> int:
-    """How many commits are on record that the catalog does not have, as far as anybody found."""
+    """Return how many commits have records but are missing in the catalog, as far as is known."""
     row = transaction.row("SELECT unknown_commits FROM collection")
     assert row is not None
     return int(row[0])
 
 
 def set_unknown_commits(transaction: Transaction, count: int) -> None:
-    """Note how many there are."""
+    """Store that number."""
     transaction.run("UPDATE collection SET unknown_commits = :count", count=count)
 
 
 def next_epoch(transaction: Transaction) -> int:
-    """Raise the epoch and answer it."""
+    """Raise the epoch; return the new one."""
     row = transaction.row("UPDATE collection SET epoch = epoch + 1 RETURNING epoch")
     assert row is not None
     return int(row[0])

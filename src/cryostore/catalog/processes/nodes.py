@@ -1,7 +1,7 @@
-"""Nodes of a shared store: what each serving process reports of itself, so that others can compare.
+"""Nodes of a shared store: the report of each serving process, for the others to compare.
 
-A row is a report with a date. It counts while it is young by the clock of the database; an old row belongs to a process
-that is gone or stands still. Lives here: the rows. Does not live here: who reports, and when (`maintenance.nodes`).
+A report counts while it is young by the clock of the database. An old row belongs to a process that is gone or hangs.
+In this module: the rows. Not here: when a process reports (`maintenance.nodes`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import msgspec
 from cryostore.catalog.database import Transaction
 
 LIVE_MS = 60_000
-"""How long a report counts. Several reports fit into it, so that one late report makes no node dead."""
+"""How long a report counts. Several reports fit into it, so that one late report does not make a node dead."""
 
 
 class NodeReport(NamedTuple):
-    """What a process says of itself: the master keys that it holds, and why it cannot use the blobs, if it cannot."""
+    """The report of a process: the master keys that it holds, and why it cannot use the blobs, if it cannot."""
 
     name: str
     keys: frozenset[str]
@@ -27,7 +27,7 @@ class NodeReport(NamedTuple):
 
 
 def put(transaction: Transaction, report: NodeReport) -> None:
-    """Write the report of a process, in place of its last one."""
+    """Write the report of a process over its last one."""
     transaction.run(
         "INSERT INTO node (name, seen_ms, keys, trouble) VALUES (:name, :seen_ms, :keys, :trouble)"
         " ON CONFLICT (name) DO UPDATE"
@@ -43,12 +43,12 @@ DEAD = "(seen_ms < :dead_ms OR seen_ms > :ahead_ms)"
 
 
 def any_dead(transaction: Transaction, *, now_ms: int) -> bool:
-    """Whether there are reports that do not count any more."""
+    """Whether there are expired reports."""
     return transaction.row(f"SELECT 1 FROM node WHERE {DEAD} LIMIT 1", **_bounds(now_ms)) is not None
 
 
 def forget_dead(transaction: Transaction, *, now_ms: int) -> None:
-    """Remove reports that do not count any more: of processes that are gone, or from a clock that was ahead."""
+    """Delete expired reports: of processes that are gone, or from a clock that was ahead."""
     transaction.run(f"DELETE FROM node WHERE {DEAD}", **_bounds(now_ms))
 
 
@@ -57,12 +57,12 @@ def _bounds(now_ms: int) -> dict[str, int]:
 
 
 def leave(transaction: Transaction, name: str) -> None:
-    """Remove the row of a process that ends."""
+    """Delete the row of a process that shuts down."""
     transaction.run("DELETE FROM node WHERE name = :name", name=name)
 
 
 def live(transaction: Transaction, *, now_ms: int) -> list[NodeReport]:
-    """The reports that count, by name."""
+    """Return the reports that count, by name."""
     rows = transaction.rows(
         f"SELECT name, keys, trouble, seen_ms FROM node WHERE NOT {DEAD} ORDER BY name", **_bounds(now_ms)
     )
@@ -73,5 +73,5 @@ def live(transaction: Transaction, *, now_ms: int) -> list[NodeReport]:
 
 
 def lacking(reports: Collection[NodeReport], key_id: str) -> list[str]:
-    """The names of nodes that do not hold a master key."""
+    """Return the names of nodes that do not hold a master key."""
     return [report.name for report in reports if key_id not in report.keys]

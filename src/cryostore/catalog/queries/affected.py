@@ -1,4 +1,4 @@
-"""Who needs a damaged chunk: the object versions, recovery points, jobs and uploads that it affects.
+"""Queries for what damage affects: the object versions, recovery points, jobs and uploads that need a chunk.
 
 The walk through them: `maintenance.verification.damage`.
 """
@@ -11,7 +11,7 @@ from cryostore.catalog.database import Transaction
 
 
 class ObjectVersion(NamedTuple):
-    """Which name an object version stands under, and who sees it: see `lineages`."""
+    """The name of an object version, and the generations that see it; see `lineages`."""
 
     lineage_id: int
     name: bytes
@@ -31,7 +31,7 @@ class AffectedPoint(NamedTuple):
 
 
 class AffectedJob(NamedTuple):
-    """A backup job that has not ended and sees an object version, or writes an upload."""
+    """An open backup job that sees an object version, or writes an upload."""
 
     job_id: str
     vault: str
@@ -39,14 +39,14 @@ class AffectedJob(NamedTuple):
 
 
 class ChildLineage(NamedTuple):
-    """A lineage that was begun on a generation of another."""
+    """A lineage that began on a generation of another one."""
 
     lineage_id: int
     parent_generation: int
 
 
 def version(transaction: Transaction, object_id: int) -> ObjectVersion | None:
-    """Where an object version stands."""
+    """Return an object version by its id."""
     row = transaction.row(
         "SELECT lineage_id, name, from_generation, to_generation, removed FROM object WHERE object_id = :object_id",
         object_id=object_id,
@@ -55,7 +55,7 @@ def version(transaction: Transaction, object_id: int) -> ObjectVersion | None:
 
 
 def versions(transaction: Transaction, lineage_id: int, name: bytes) -> list[tuple[int, int]]:
-    """From and up to which generations a lineage has rows of its own for a name, in order."""
+    """Return the generation ranges in which a lineage has rows of its own for a name, in order."""
     rows = transaction.rows(
         "SELECT from_generation, to_generation FROM object WHERE lineage_id = :lineage_id AND name = :name"
         " ORDER BY from_generation",
@@ -66,7 +66,7 @@ def versions(transaction: Transaction, lineage_id: int, name: bytes) -> list[tup
 
 
 def points(transaction: Transaction, lineage_id: int, begin: int, end: int) -> list[AffectedPoint]:
-    """The recovery points at generations of a lineage from `begin` up to, not including, `end`."""
+    """Return the recovery points at generations of a lineage from `begin` up to, not including, `end`."""
     rows = transaction.rows(
         "SELECT point_id, vault.name, resource_arn, resource_name, recovery_point.created_ms FROM recovery_point"
         " JOIN vault ON vault.vault_id = recovery_point.vault_id"
@@ -79,7 +79,7 @@ def points(transaction: Transaction, lineage_id: int, begin: int, end: int) -> l
 
 
 def jobs(transaction: Transaction, lineage_id: int, begin: int, end: int) -> list[AffectedJob]:
-    """The jobs that have not ended and write at such generations."""
+    """Return the open jobs that write at such generations."""
     rows = transaction.rows(
         "SELECT job_id, vault.name, resource_arn FROM backup_job JOIN vault ON vault.vault_id = backup_job.vault_id"
         " WHERE lineage_id = :lineage_id AND generation >= :begin AND generation < :end AND completed_ms IS NULL",
@@ -91,7 +91,7 @@ def jobs(transaction: Transaction, lineage_id: int, begin: int, end: int) -> lis
 
 
 def lineages_on(transaction: Transaction, lineage_id: int, begin: int, end: int) -> list[ChildLineage]:
-    """The lineages that were begun on such generations."""
+    """Return the lineages that began on such generations."""
     rows = transaction.rows(
         "SELECT lineage_id, parent_generation FROM lineage WHERE parent_lineage_id = :lineage_id"
         " AND parent_generation >= :begin AND parent_generation < :end",
@@ -103,7 +103,7 @@ def lineages_on(transaction: Transaction, lineage_id: int, begin: int, end: int)
 
 
 def open_upload(transaction: Transaction, upload_number: int) -> tuple[AffectedJob, bytes] | None:
-    """Whose upload it is, and of which name; None if it is gone, or its job has ended."""
+    """Return the job of an upload, and the name that it writes; None if the upload is gone or its job has ended."""
     row = transaction.row(
         "SELECT backup_job.job_id, vault.name, resource_arn, upload.name FROM upload"
         " JOIN backup_job ON backup_job.job_id = upload.job_id JOIN vault ON vault.vault_id = backup_job.vault_id"

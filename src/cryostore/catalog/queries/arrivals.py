@@ -1,4 +1,4 @@
-"""What the catalog says of a chunk that arrives, before it is stored, all in one statement."""
+"""Query for an arriving chunk: everything PutChunk must know before it stores one, in one statement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryostore.catalog.rows.uploads import UploadRow
 
 
 class Arrival(NamedTuple):
-    """The job; its upload and what stands at the index, None if there is none; what `chunks.known_in_epoch` says."""
+    """The job; its upload, and the chunk at this index, if they exist; and the result of `chunks.known_in_epoch`."""
 
     job: JobRow
     upload: UploadRow | None
@@ -37,7 +37,7 @@ ARRIVAL = (
 
 
 def find(transaction: Transaction, job_id: str, upload_id: str, chunk_index: int, digest: bytes) -> Arrival | None:
-    """What is there for a chunk of this digest; None if there is no such job."""
+    """Return the state for a chunk of this digest; None if the job does not exist."""
     row = transaction.row(ARRIVAL, job_id=job_id, upload_id=upload_id, chunk_index=chunk_index, digest=digest)
     if row is None:
         return None

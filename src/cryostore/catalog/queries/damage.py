@@ -1,7 +1,8 @@
-"""Damage in the catalog: which chunks are known to be damaged, and who sees the objects that need them.
+"""Marks of damaged chunks.
 
-A chunk is marked at the place where it was found bad, and only while its row points there: what was moved or stored
-anew meanwhile is sound. A marked one is not offered to writers, so that the next upload of its bytes heals it.
+A mark belongs to a chunk at one location, and holds while the row points there: a chunk that was moved or stored again
+meanwhile is sound. Writers are not offered a marked chunk, so the next upload of its bytes heals it. Which recovery
+points need it: `affected`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from cryostore.catalog.rows.chunks import DIGESTS_PER_QUERY
 
 
 class LocatedChunk(NamedTuple):
-    """Where the row of a vault's chunk points, or pointed when somebody looked."""
+    """A chunk of a vault, and the location that its row has, or had when it was read."""
 
     vault_id: int
     digest: bytes
@@ -24,7 +25,7 @@ class LocatedChunk(NamedTuple):
 
 
 class ChunkState(NamedTuple):
-    """What the row of a chunk says of its bytes."""
+    """Whether a chunk is marked as damaged, and its length."""
 
     damaged: bool
     length: int
@@ -34,7 +35,7 @@ AT_LOCATION = "vault_id = :vault_id AND digest = :digest AND pack_number = :pack
 
 
 def mark(transaction: Transaction, chunk: LocatedChunk, *, now_ms: int) -> bool:
-    """Mark a chunk that was found damaged, if its row still points there; answers whether it was not marked before."""
+    """Mark a chunk that was found damaged, if its row still points there. Return whether it was unmarked before."""
     marked = transaction.run(
         f"UPDATE chunk SET damaged_ms = :now_ms WHERE {AT_LOCATION} AND damaged_ms IS NULL",
         now_ms=now_ms,
@@ -44,7 +45,7 @@ def mark(transaction: Transaction, chunk: LocatedChunk, *, now_ms: int) -> bool:
 
 
 def clear(transaction: Transaction, chunk: LocatedChunk) -> bool:
-    """Take the mark off a chunk that was found sound, if its row still points there; answers whether it had one."""
+    """Remove the mark of a chunk that was found sound, if its row still points there. Return whether it had one."""
     cleared = transaction.run(
         f"UPDATE chunk SET damaged_ms = NULL WHERE {AT_LOCATION} AND damaged_ms IS NOT NULL", **chunk._asdict()
     )
@@ -62,13 +63,13 @@ def stands(transaction: Transaction, chunk: LocatedChunk) -> bool:
 
 
 def count(transaction: Transaction) -> int:
-    """How many chunks are marked as damaged."""
+    """Return the number of damaged chunks."""
     row = transaction.row("SELECT count(*) FROM chunk WHERE damaged_ms IS NOT NULL")
     return int(row[0]) if row else 0
 
 
 def page(transaction: Transaction, *, after: tuple[int, bytes], limit: int) -> list[tuple[int, bytes]]:
-    """Damaged chunks by vault and digest, after `after`."""
+    """Return damaged chunks by vault and digest, after `after`."""
     rows = transaction.rows(
         "SELECT vault_id, digest FROM chunk WHERE damaged_ms IS NOT NULL AND (vault_id, digest) > (:vault_id, :digest)"
         " ORDER BY vault_id, digest LIMIT :limit",
@@ -80,7 +81,7 @@ def page(transaction: Transaction, *, after: tuple[int, bytes], limit: int) -> l
 
 
 def states(transaction: Transaction, vault_id: int, digests: Sequence[bytes]) -> dict[bytes, ChunkState]:
-    """Of `digests` those the vault has a row for, and what it says."""
+    """Return the state of each of the digests that the vault has a row for."""
     found: dict[bytes, ChunkState] = {}
     for start in range(0, len(digests), DIGESTS_PER_QUERY):
         some = digests[start : start + DIGESTS_PER_QUERY]
@@ -96,7 +97,7 @@ def states(transaction: Transaction, vault_id: int, digests: Sequence[bytes]) ->
 
 
 def mark_if_there(transaction: Transaction, vault_id: int, digest: bytes, chunk: chunks.ChunkRow, now_ms: int) -> bool:
-    """As `mark`, for a reader, who knows the pack by its name."""
+    """As `mark`, for a reader, which knows the pack by its name."""
     row = transaction.row("SELECT pack_number FROM pack WHERE name = :name", name=chunk.pack_name)
     return row is not None and mark(
         transaction, LocatedChunk(vault_id, digest, row[0], chunk.pack_offset), now_ms=now_ms

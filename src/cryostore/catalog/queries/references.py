@@ -1,7 +1,7 @@
-"""All that refers to chunks, page by page, each page in a transaction of its own: what garbage collection marks.
+"""References to chunks, page by page: what garbage collection marks. Each page is a transaction of its own.
 
-References move one way only: from the chunks of an upload to the object it becomes, in one transaction. So whoever
-reads all chunks of uploads first and all objects after misses none that stood when it began.
+References move in one direction only: from the chunks of an upload to the object that it becomes, in one transaction.
+So a reader that reads all chunks of uploads first and all objects second misses none that existed when it began.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PARTS_PER_PAGE = 50
 
 
 class UploadedChunk(NamedTuple):
-    """A chunk of an upload, wanted or not. `vault_id` is None if the upload's job is gone with its vault."""
+    """A chunk of an upload, whether it is still needed or not. `vault_id` is None if the job is gone with its vault."""
 
     upload_number: int
     chunk_index: int
@@ -25,7 +25,7 @@ class UploadedChunk(NamedTuple):
 
 
 class ObjectReferences(NamedTuple):
-    """What an object version refers to: a packed chunk list or one of several parts, and a metadata blob."""
+    """References of an object version: a packed chunk list, or the id of one in several parts, and a metadata blob."""
 
     object_id: int
     vault_id: int | None
@@ -35,7 +35,7 @@ class ObjectReferences(NamedTuple):
 
 
 def upload_chunks(transaction: Transaction, *, after: tuple[int, int], limit: int) -> list[UploadedChunk]:
-    """Chunks of all uploads, after an upload's number and an index."""
+    """Return chunks of all uploads, after an upload number and an index."""
     rows = transaction.rows(
         "SELECT upload_chunk.upload_number, chunk_index, vault_id, digest FROM upload_chunk"
         " LEFT JOIN upload ON upload.upload_number = upload_chunk.upload_number"
@@ -50,7 +50,7 @@ def upload_chunks(transaction: Transaction, *, after: tuple[int, int], limit: in
 
 
 def objects(transaction: Transaction, *, after: int, limit: int) -> list[ObjectReferences]:
-    """Object versions, seen by anybody or not, after an id."""
+    """Return object versions, visible or not, after an id."""
     rows = transaction.rows(
         "SELECT object_id, vault_id, metadata_digest, chunk_list_id, chunks FROM object"
         " LEFT JOIN lineage ON lineage.lineage_id = object.lineage_id"
@@ -62,7 +62,7 @@ def objects(transaction: Transaction, *, after: int, limit: int) -> list[ObjectR
 
 
 def list_parts(transaction: Transaction, chunk_list_id: int, *, first: int, limit: int) -> list[bytes]:
-    """Parts of a chunk list, packed, from part `first` on; fewer than `limit` at its end."""
+    """Return packed parts of a chunk list from part `first` on; fewer than `limit` at its end."""
     rows = transaction.rows(
         "SELECT chunks FROM chunk_list WHERE chunk_list_id = :chunk_list_id AND part >= :first"
         " ORDER BY part LIMIT :limit",

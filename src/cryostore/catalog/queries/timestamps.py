@@ -1,7 +1,7 @@
-"""Stored moments that lie in the future: a clock was wrong when they were written, so nothing may wait for them.
+"""Timestamps in the future: a clock was wrong when they were written, so nothing may wait for them.
 
-`STAMPS` declares every stored moment that the store decides by, and what it means if it is later than now. `SHOWN`
-declares the others. A test compares both with the schema, so that a new moment cannot be forgotten.
+`STAMPS` declares every timestamp that decides something, and what one later than now is corrected to. `SHOWN` declares
+the others. A test compares both with the schema, so that a new timestamp cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cryostore.catalog.database import Transaction
 
 
 class Stamp(NamedTuple):
-    """A column whose rows `where` are corrected: to `never`, or to now if that is None."""
+    """A column that is corrected in rows that meet `where`: to `never`, or to the current time if that is None."""
 
     table: str
     column: str
@@ -28,14 +28,14 @@ STAMPS = (
     Stamp("idempotency", "created_ms", "created_ms IS NOT NULL"),
 )
 ELSEWHERE = {
-    "chunk.condemned_ms": "a collection looks at every chunk anyway: `maintenance.garbage_collection.sweep`",
+    "chunk.condemned_ms": "a collection reads every chunk anyway: `maintenance.garbage_collection.sweep`",
     "claim.until_ms": "a lease that ends too far ahead counts as lapsed: `ClaimRow.is_free`",
     "claim.finished_ms": "a schedule does not wait for work that ended in the future: `maintenance.schedule`",
     "backup_job.start_by_ms": "a job that was created in the future starts its window anew: `jobs.overdue`",
-    "backup_job.complete_by_ms": "a job that nobody works on ends for that reason, whatever its window",
+    "backup_job.complete_by_ms": "a job without a sign of life ends anyway, whatever its window",
     "recovery_point.completed_ms": "grows with each point of a resource, whatever the clock (`operations.commits`)",
 }
-"""The other moments that something is decided by, and what decides if they lie in the future."""
+"""The other timestamps that decide something, and what handles those in the future."""
 SHOWN = (
     "access_key.created_ms",
     "backup_job.completed_ms",
@@ -55,11 +55,11 @@ SHOWN = (
     "vault.created_ms",
     "vault_key.created_ms",
 )
-"""Moments that are shown and listed by. Of some it matters only whether they are set."""
+"""Timestamps for display and sorting. For some it matters only whether they are set."""
 
 
 def correct_future(transaction: Transaction, *, now_ms: int) -> int:
-    """Correct the stamps that are later than now; return how many there were. May be repeated."""
+    """Correct the timestamps that are later than now; return how many there were. May be repeated."""
     corrected = 0
     for stamp in STAMPS:
         corrected += transaction.run(

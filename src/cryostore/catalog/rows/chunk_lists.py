@@ -1,7 +1,7 @@
-"""The compact form of an object's chunk list, in parts of at most `PART_CHUNKS` chunks.
+"""Chunk lists of objects: their packed form, in parts of at most `PART_CHUNKS` chunks, and the table of parts.
 
-Lives here: the bytes (docs/reference/formats.md, "Chunk list") and the tables that hold them. A list of one part lies
-in the object's own row; one of several lies in `chunk_list`. There is never a row per chunk once an upload is complete.
+Byte table: docs/reference/formats.md, "Chunk list". A list of one part is stored in the object's own row; one of
+several parts is stored in `chunk_list`. Once an upload is complete, there is no row per chunk any more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FORM_BIT = 31
 
 
 class ChunkEntry(NamedTuple):
-    """One chunk of an object: its place in the order, its length, its digest, and the form its writer named it in."""
+    """A chunk of an object: its index, its length, its digest, and the form in which its writer named the digest."""
 
     chunk_index: int
     length: int
@@ -33,7 +33,7 @@ class ChunkEntry(NamedTuple):
 
 
 def pack(entries: Sequence[ChunkEntry]) -> bytes:
-    """The bytes of one part. Entries are in ascending index order."""
+    """Return the bytes of one part. The entries must be in ascending order of their indexes."""
     first = entries[0].chunk_index if entries else 0
     run = all(entry.chunk_index == first + place for place, entry in enumerate(entries))
     lengths = [entry.length | entry.form << _FORM_BIT for entry in entries]
@@ -49,13 +49,13 @@ def pack(entries: Sequence[ChunkEntry]) -> bytes:
 
 
 def digests(packed: bytes) -> bytes:
-    """The digests of one part, one behind the other; raises DamagedDataError if the bytes are not one."""
+    """Return the digests of one part, concatenated. Raises DamagedDataError (UnknownFormatError)."""
     whole, _, _, place = _checked(packed)
     return whole[place:]
 
 
 def unpack(packed: bytes) -> list[ChunkEntry]:
-    """The entries of one part; raises DamagedDataError if the bytes are not one."""
+    """Return the entries of one part. Raises DamagedDataError (UnknownFormatError)."""
     whole, count, first, start = _checked(packed)
     lengths = struct.unpack_from(f">{count}I", whole, _HEAD.size)
     indexes: Sequence[int] = range(first, first + count)
@@ -69,7 +69,10 @@ def unpack(packed: bytes) -> list[ChunkEntry]:
 
 
 def _checked(packed: bytes) -> tuple[bytes, int, int, int]:
-    """One part without its CRC: the bytes, the number of entries, the first index, and where the digests begin."""
+    """Verify the CRC and the length of one part.
+
+    Return its bytes without the CRC, the number of entries, the first index, and the offset of the digests.
+    """
     whole, crc = packed[: -_CRC.size], packed[-_CRC.size :]
     if len(whole) < _HEAD.size or crc != _CRC.pack(zlib.crc32(whole)):
         raise DamagedDataError("a chunk list is damaged")
@@ -78,12 +81,12 @@ def _checked(packed: bytes) -> tuple[bytes, int, int, int]:
         raise UnknownFormatError(f"a chunk list has format {version}")
     place = _HEAD.size + (12 if version == _VERSION_INDEXED else 4) * count
     if len(whole) != place + DIGEST_BYTES * count:
-        raise DamagedDataError("a chunk list is of a length that cannot be")
+        raise DamagedDataError("a chunk list has an impossible length")
     return whole, count, first, place
 
 
 def insert_parts(transaction: Transaction, chunk_list_id: int, parts: Iterable[tuple[int, int, bytes]]) -> None:
-    """Add parts, each its number, its first index and its bytes. One that is there already is replaced."""
+    """Insert parts: number, first index and bytes of each. A part that exists is replaced."""
     for part, first_index, chunks in parts:
         transaction.run(
             "INSERT INTO chunk_list (chunk_list_id, part, first_index, chunks)"
@@ -98,7 +101,7 @@ def insert_parts(transaction: Transaction, chunk_list_id: int, parts: Iterable[t
 
 
 def parts_from(transaction: Transaction, chunk_list_id: int, index: int) -> Iterator[bytes]:
-    """The parts that hold chunk `index` and all after it, in order, read one at a time."""
+    """Yield the parts that hold chunk `index` and all later ones, in order, reading one at a time."""
     row = transaction.row(
         "SELECT max(part) FROM chunk_list WHERE chunk_list_id = :chunk_list_id AND first_index <= :index",
         chunk_list_id=chunk_list_id,
@@ -115,7 +118,7 @@ def parts_from(transaction: Transaction, chunk_list_id: int, index: int) -> Iter
 
 
 def part(transaction: Transaction, chunk_list_id: int, number: int) -> tuple[int, bytes] | None:
-    """One part of a list, by its number: its first index, and its bytes."""
+    """Return the first index and the bytes of one part."""
     row = transaction.row(
         "SELECT first_index, chunks FROM chunk_list WHERE chunk_list_id = :chunk_list_id AND part = :number",
         chunk_list_id=chunk_list_id,
@@ -125,12 +128,12 @@ def part(transaction: Transaction, chunk_list_id: int, number: int) -> tuple[int
 
 
 def delete(transaction: Transaction, chunk_list_id: int) -> None:
-    """Remove all parts of a list."""
+    """Delete all parts of a list."""
     transaction.run("DELETE FROM chunk_list WHERE chunk_list_id = :chunk_list_id", chunk_list_id=chunk_list_id)
 
 
 def delete_some(transaction: Transaction, chunk_list_id: int, limit: int) -> int:
-    """Remove at most `limit` parts of a list; answers how many. Fewer than `limit` means that none are left."""
+    """Delete at most `limit` parts of a list; return how many. Fewer than `limit` means that none are left."""
     return transaction.run(
         "DELETE FROM chunk_list WHERE chunk_list_id = :chunk_list_id AND part IN"
         " (SELECT part FROM chunk_list WHERE chunk_list_id = :chunk_list_id LIMIT :limit)",
@@ -140,7 +143,7 @@ def delete_some(transaction: Transaction, chunk_list_id: int, limit: int) -> int
 
 
 def skip_id(transaction: Transaction, chunk_list_id: int) -> None:
-    """Give the id of a list, which is the number of the upload it came from, out to no upload any more."""
+    """Never give the id of this list to an upload again. The id of a list is the number of the upload that wrote it."""
     transaction.run(
         "INSERT INTO upload (upload_number, upload_id, job_id, name, throw_on_duplicate, created_ms, chunk_count)"
         " VALUES (:chunk_list_id, '', '', :name, 0, 0, 0)",

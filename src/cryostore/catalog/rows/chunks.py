@@ -1,7 +1,7 @@
-"""Chunks in the catalog: which bytes a vault holds, and where they lie.
+"""Chunks: which bytes a vault holds, and where they lie.
 
-A chunk that is condemned, or known to be damaged, is not offered to writers: they store its bytes anew, which makes the
-row a sound one again. A condemned chunk can still be read. The rules: `maintenance.garbage_collection.collect`.
+A chunk that is condemned or known to be damaged is not offered to writers. They store its bytes again, which makes the
+row sound. A condemned chunk can still be read. The rules of condemning: `maintenance.gc.collect`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INSERT_BY_NAME = (
 
 
 class ChunkRow(NamedTuple):
-    """Where the bytes with a digest lie, and under which key they are sealed."""
+    """Where the bytes with a digest lie, and the number of the key that sealed them."""
 
     key_number: int
     pack_name: str
@@ -41,7 +41,7 @@ class ChunkRow(NamedTuple):
 
 
 class SweptChunk(NamedTuple):
-    """A chunk as garbage collection meets it."""
+    """A chunk, as the sweep of garbage collection needs it."""
 
     vault_id: int
     digest: bytes
@@ -52,7 +52,7 @@ class SweptChunk(NamedTuple):
 
 
 class PlacedChunk(NamedTuple):
-    """A chunk as whoever verifies a pack meets it, whatever is known of it."""
+    """A chunk in a pack, in whatever state, as the verification of the pack needs it."""
 
     vault_id: int
     digest: bytes
@@ -64,12 +64,12 @@ class PlacedChunk(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Where its envelope ends."""
+        """The end of its envelope."""
         return self.pack_offset + self.sealed_length
 
 
 class PackedChunk(NamedTuple):
-    """A chunk as whoever reads a pack from end to end meets it."""
+    """A sound chunk in a pack, as compaction needs it."""
 
     vault_id: int
     digest: bytes
@@ -80,7 +80,7 @@ class PackedChunk(NamedTuple):
 
 
 def find(transaction: Transaction, vault_id: int, digest: bytes) -> ChunkRow | None:
-    """Where the vault's bytes with this digest lie; None if it holds none."""
+    """Return where the vault's bytes with this digest lie; None if it holds none."""
     row = transaction.row(
         "SELECT key_number, pack.name, pack_offset, sealed_length, length FROM chunk"
         " JOIN pack ON pack.pack_number = chunk.pack_number WHERE vault_id = :vault_id AND digest = :digest",
@@ -91,7 +91,7 @@ def find(transaction: Transaction, vault_id: int, digest: bytes) -> ChunkRow | N
 
 
 def is_known(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
-    """Whether the vault holds these bytes and offers them. Whoever refers to them afterwards asks `mark_used`."""
+    """Whether the vault holds these bytes and offers them. A caller that then refers to them calls `mark_used`."""
     found = transaction.row(
         f"SELECT 1 FROM chunk WHERE vault_id = :vault_id AND digest = :digest AND {SOUND}",
         vault_id=vault_id,
@@ -101,7 +101,7 @@ def is_known(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
 
 
 def known_in_epoch(transaction: Transaction, vault_id: int, digest: bytes) -> tuple[bool, int]:
-    """What `is_known` answers, and the garbage collector's epoch it is true in."""
+    """Return the result of `is_known`, and the garbage collection epoch for which it holds."""
     row = transaction.row(
         "SELECT EXISTS (SELECT 1 FROM chunk"
         f" WHERE vault_id = :vault_id AND digest = :digest AND {SOUND}), epoch FROM collection",
@@ -115,7 +115,7 @@ def known_in_epoch(transaction: Transaction, vault_id: int, digest: bytes) -> tu
 def mark_used(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
     """Note that a write refers to these bytes, in its own transaction: from then on the vault keeps them.
 
-    False if the vault does not hold them, or has given them up: then they must be stored anew.
+    Return False if the vault does not hold them, or has given them up: then the caller must store them again.
     """
     row = transaction.row(
         f"SELECT used_epoch = {EPOCH} FROM chunk WHERE vault_id = :vault_id AND digest = :digest AND {SOUND}",
@@ -132,7 +132,7 @@ def mark_used(transaction: Transaction, vault_id: int, digest: bytes) -> bool:
 
 
 def known_lengths(transaction: Transaction, vault_id: int, digests: Sequence[bytes]) -> dict[bytes, int]:
-    """Of `digests` those the vault holds and offers, with the length of their bytes."""
+    """Return the length of each of the digests that the vault holds and offers."""
     found: dict[bytes, int] = {}
     for start in range(0, len(digests), DIGESTS_PER_QUERY):
         some = digests[start : start + DIGESTS_PER_QUERY]
@@ -158,8 +158,9 @@ def insert(
 ) -> bool:
     """Record durable bytes that were written in `epoch` or later, and refer to them as `mark_used` does.
 
-    `pack_bytes` is the size of their pack, if it does not grow any more. If the vault holds the same bytes elsewhere
-    and offers them, that place stays. False if the pack was given up meanwhile: then the bytes must be stored anew.
+    `pack_bytes` is the size of their pack, if the pack does not grow. If the vault holds and offers the same bytes
+    elsewhere, that location stays. Return False if the pack was given up meanwhile: then the caller must store the
+    bytes again.
     """
     number = packs.number_for(transaction, chunk.pack_name, epoch=epoch, now_ms=now_ms, size_bytes=pack_bytes)
     if number is None:
@@ -182,9 +183,10 @@ def insert(
 def insert_statements(
     vault_id: int, digest: bytes, chunk: ChunkRow, *, epoch: int, now_ms: int, pack_bytes: int | None
 ) -> tuple[Statement, Statement]:
-    """What `insert` does, if all is as expected, as a statement for the pack and one for the chunk.
+    """Return the statements that do what `insert` does in the normal case: one for the pack, one for the chunk.
 
-    If the latter changes no row, somebody stored the same bytes, or the pack was given up: ask `insert`.
+    If the second one changes no row, another writer stored the same bytes, or the pack was given up: then call
+    `insert`.
     """
     pack = packs.insert_statement(chunk.pack_name, epoch=epoch, now_ms=now_ms, size_bytes=pack_bytes)
     values = {"vault_id": vault_id, "digest": digest, **chunk._asdict()}
@@ -192,7 +194,7 @@ def insert_statements(
 
 
 def vault_ids(transaction: Transaction) -> Iterator[int]:
-    """The vaults that chunks are recorded for, deleted ones included."""
+    """Yield the vaults that have chunk rows, deleted vaults included."""
     vault_id = 0
     while (
         row := transaction.row("SELECT min(vault_id) FROM chunk WHERE vault_id > :vault_id", vault_id=vault_id)
@@ -202,7 +204,7 @@ def vault_ids(transaction: Transaction) -> Iterator[int]:
 
 
 def delete_of_vault(transaction: Transaction, vault_id: int, limit: int) -> None:
-    """Remove at most `limit` rows of a vault that is gone."""
+    """Delete at most `limit` rows of a deleted vault."""
     transaction.run(
         "DELETE FROM chunk WHERE vault_id = :vault_id AND digest IN"
         " (SELECT digest FROM chunk WHERE vault_id = :vault_id LIMIT :limit)",
@@ -212,7 +214,7 @@ def delete_of_vault(transaction: Transaction, vault_id: int, limit: int) -> None
 
 
 def count_step(transaction: Transaction, after: tuple[int, bytes]) -> tuple[int, bytes] | None:
-    """The chunk that is `COUNT_STEP` chunks behind `after` in the order of `page`; None if there are not so many."""
+    """Return the chunk that is `COUNT_STEP` chunks after `after` in the order of `page`; None if there are fewer."""
     row = transaction.row(
         "SELECT vault_id, digest FROM chunk WHERE (vault_id, digest) > (:vault_id, :digest)"
         " ORDER BY vault_id, digest LIMIT 1 OFFSET :step",
@@ -224,7 +226,7 @@ def count_step(transaction: Transaction, after: tuple[int, bytes]) -> tuple[int,
 
 
 def page(transaction: Transaction, *, after: tuple[int, bytes], limit: int) -> list[SweptChunk]:
-    """All chunks by vault and digest, after `after`."""
+    """Return all chunks by vault and digest, after `after`."""
     rows = transaction.rows(
         "SELECT vault_id, digest, pack_number, sealed_length, condemned_ms, used_epoch FROM chunk"
         " WHERE (vault_id, digest) > (:vault_id, :digest) ORDER BY vault_id, digest LIMIT :limit",
@@ -236,9 +238,9 @@ def page(transaction: Transaction, *, after: tuple[int, bytes], limit: int) -> l
 
 
 def condemn(transaction: Transaction, vault_id: int, digest: bytes, *, epoch: int, now_ms: int) -> bool:
-    """Give a chunk up, unless a write referred to it in `epoch` or later; answers whether it did.
+    """Condemn a chunk, unless a write referred to it in `epoch` or later; return whether it did.
 
-    One that was given up later than now was so by a wrong clock, and is given up now.
+    A condemnation that lies in the future came from a wrong clock, and is set to now.
     """
     condemned = transaction.run(
         "UPDATE chunk SET condemned_ms = :now_ms"
@@ -253,7 +255,7 @@ def condemn(transaction: Transaction, vault_id: int, digest: bytes, *, epoch: in
 
 
 def remove(transaction: Transaction, vault_id: int, digest: bytes, *, epoch: int, before_ms: int) -> bool:
-    """Remove the row of a chunk given up at `before_ms` or earlier; answers whether it did."""
+    """Delete the row of a chunk that was condemned at `before_ms` or earlier; return whether it did."""
     removed = transaction.run(
         "DELETE FROM chunk WHERE vault_id = :vault_id AND digest = :digest"
         " AND condemned_ms <= :before_ms AND used_epoch < :epoch",
@@ -266,7 +268,7 @@ def remove(transaction: Transaction, vault_id: int, digest: bytes, *, epoch: int
 
 
 def sound_in_pack(transaction: Transaction, pack_number: int, *, from_offset: int, limit: int) -> list[PackedChunk]:
-    """The chunks of a pack that are not given up and not known to be damaged, by offset from `from_offset` on."""
+    """Return the chunks of a pack that are neither condemned nor damaged, by offset from `from_offset` on."""
     rows = transaction.rows(
         "SELECT vault_id, digest, key_number, pack_offset, sealed_length, length FROM chunk"
         f" WHERE pack_number = :pack_number AND pack_offset >= :from_offset AND {SOUND}"
@@ -279,7 +281,7 @@ def sound_in_pack(transaction: Transaction, pack_number: int, *, from_offset: in
 
 
 def all_in_pack(transaction: Transaction, pack_number: int, *, from_offset: int, limit: int) -> list[PlacedChunk]:
-    """All chunks of a pack by offset from `from_offset` on, those given up or damaged among them."""
+    """Return all chunks of a pack, condemned and damaged ones included, by offset from `from_offset` on."""
     rows = transaction.rows(
         "SELECT vault_id, digest, key_number, pack_offset, sealed_length, length, damaged_ms FROM chunk"
         " WHERE pack_number = :pack_number AND pack_offset >= :from_offset ORDER BY pack_offset LIMIT :limit",
@@ -291,7 +293,7 @@ def all_in_pack(transaction: Transaction, pack_number: int, *, from_offset: int,
 
 
 def last_end(transaction: Transaction, pack_number: int) -> int:
-    """Where the last envelope of a pack that a chunk points to ends; 0 if none does."""
+    """Return the end of the last envelope in a pack that a chunk points to; 0 if there is none."""
     row = transaction.row(
         "SELECT pack_offset + sealed_length FROM chunk WHERE pack_number = :pack_number"
         " ORDER BY pack_offset DESC LIMIT 1",
@@ -301,15 +303,16 @@ def last_end(transaction: Transaction, pack_number: int) -> int:
 
 
 def last_end_in(transaction: Transaction, pack_name: str) -> int:
-    """As `last_end`, of the pack of this name."""
+    """As `last_end`, for the pack of this name."""
     row = transaction.row("SELECT pack_number FROM pack WHERE name = :pack_name", pack_name=pack_name)
     return last_end(transaction, row[0]) if row else 0
 
 
 def heal(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow, *, pack_number: int) -> bool:
-    """Point a damaged chunk's row, or a new one, to a sound copy of its bytes; answers whether it did.
+    """Point the row of a damaged chunk, or a new row, to a sound copy of its bytes; return whether it did.
 
-    A row that is not marked as damaged stays as it is. A new row counts as used now. For repair, and for rebuilding.
+    A row that is not marked as damaged stays unchanged. A new row counts as used now. For repair and for rebuilding the
+    catalog.
     """
     saved = transaction.run(
         "INSERT INTO chunk (vault_id, digest, key_number, pack_number, pack_offset, sealed_length, length, used_epoch)"
@@ -330,7 +333,7 @@ def heal(transaction: Transaction, vault_id: int, digest: bytes, chunk: ChunkRow
 
 
 def move(transaction: Transaction, chunk: PackedChunk, *, from_pack: int, to_pack: int, to_offset: int) -> bool:
-    """Point a chunk's row to a copy of its envelope, if it still points to the old place; answers whether it did."""
+    """Point a chunk's row to a copy of its envelope, if it still points to the old location; return whether it did."""
     moved = transaction.run(
         "UPDATE chunk SET pack_number = :to_pack, pack_offset = :to_offset WHERE vault_id = :vault_id"
         " AND digest = :digest AND pack_number = :from_pack AND pack_offset = :from_offset",

@@ -1,4 +1,4 @@
-"""Idempotency tokens: what a token was used for and what was answered."""
+"""Idempotency tokens: the request that used a token, and its answer."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from cryostore.catalog.database import Transaction
 
 
 class IdempotencyRow(NamedTuple):
-    """A token's first use."""
+    """The first use of a token."""
 
     request_digest: bytes
     answer: str
 
 
 def find(transaction: Transaction, operation: str, token: str, *, since_ms: int) -> IdempotencyRow | None:
-    """The token's use since `since_ms`."""
+    """Return the use of a token at `since_ms` or later."""
     row = transaction.row(
         "SELECT request_digest, answer FROM idempotency"
         " WHERE operation = :operation AND token = :token AND created_ms >= :since_ms",
@@ -29,7 +29,7 @@ def find(transaction: Transaction, operation: str, token: str, *, since_ms: int)
 def insert(
     transaction: Transaction, operation: str, token: str, *, request_digest: bytes, answer: str, now_ms: int
 ) -> None:
-    """Remember a token's use, in place of one that has lapsed."""
+    """Store the use of a token, over one that has expired."""
     transaction.run(
         "INSERT INTO idempotency (operation, token, request_digest, answer, created_ms)"
         " VALUES (:operation, :token, :request_digest, :answer, :now_ms)"
@@ -44,7 +44,7 @@ def insert(
 
 
 def delete_before(transaction: Transaction, before_ms: int, limit: int) -> int:
-    """Forget at most `limit` lapsed tokens; answers how many."""
+    """Delete at most `limit` expired tokens; return how many."""
     return transaction.run(
         "DELETE FROM idempotency WHERE (operation, token) IN"
         " (SELECT operation, token FROM idempotency WHERE created_ms < :before_ms LIMIT :limit)",

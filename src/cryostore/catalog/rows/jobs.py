@@ -1,4 +1,4 @@
-"""Backup jobs in the catalog."""
+"""Backup jobs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from cryostore.catalog.rows.lineages import Segment
 
 
 class JobRow(NamedTuple):
-    """A backup job. `lineage_id` and `generation` are set once its base is chosen; `completed_ms` once it has ended.
+    """A backup job. `lineage_id` and `generation` are set when its base is chosen, `completed_ms` when it has ended.
 
-    `options` and `lifecycle` are JSON. `revision` counts the changes made to the job's view.
+    `options` and `lifecycle` are JSON. `revision` counts the changes of the job's view.
     """
 
     job_id: str
@@ -43,7 +43,7 @@ class JobRow(NamedTuple):
 
     @property
     def segment(self) -> Segment | None:
-        """Where the job writes, once its base is chosen."""
+        """The segment that the job writes, once its base is chosen."""
         return None if self.lineage_id is None or self.generation is None else Segment(self.lineage_id, self.generation)
 
 
@@ -52,18 +52,18 @@ VALUES = ", ".join(f":{field}" for field in JobRow._fields)
 
 
 def insert(transaction: Transaction, job: JobRow) -> None:
-    """Add a job."""
+    """Insert a job."""
     transaction.run(f"INSERT INTO backup_job ({COLUMNS}) VALUES ({VALUES})", **job._asdict())
 
 
 def find(transaction: Transaction, job_id: str) -> JobRow | None:
-    """The job with this id."""
+    """Return the job with this id."""
     row = transaction.row(f"SELECT {COLUMNS} FROM backup_job WHERE job_id = :job_id", job_id=job_id)
     return JobRow(*row) if row else None
 
 
 def find_with_vault(transaction: Transaction, job_id: str) -> tuple[JobRow, str] | None:
-    """The job with this id and the name of its vault, with one statement."""
+    """Return the job with this id and the name of its vault, in one statement."""
     row = transaction.row(
         f"SELECT {COLUMNS}, (SELECT name FROM vault WHERE vault.vault_id = backup_job.vault_id)"
         " FROM backup_job WHERE job_id = :job_id",
@@ -73,13 +73,13 @@ def find_with_vault(transaction: Transaction, job_id: str) -> tuple[JobRow, str]
 
 
 def touch(transaction: Transaction, job_id: str, *, bytes_transferred: int, now_ms: int, changes: int = 0) -> bool:
-    """Count a write to a running job; answers whether the job is running, which fences every write against its end."""
+    """Count a write to a running job. Return whether the job is running: a write must not follow the end of its job."""
     statement = touch_statement(job_id, bytes_transferred=bytes_transferred, now_ms=now_ms, changes=changes)
     return transaction.run(statement.text, **statement.values) == 1
 
 
 def touch_statement(job_id: str, *, bytes_transferred: int, now_ms: int, changes: int = 0) -> Statement:
-    """The statement of `touch`: it changes one row, or the job is not running."""
+    """Return the statement of `touch`. It changes one row, or none if the job is not running."""
     return Statement(
         "UPDATE backup_job SET bytes_transferred = bytes_transferred + :bytes_transferred, active_ms = :now_ms,"
         " revision = revision + :changes WHERE job_id = :job_id AND state = 'RUNNING'",
@@ -88,7 +88,7 @@ def touch_statement(job_id: str, *, bytes_transferred: int, now_ms: int, changes
 
 
 def running(transaction: Transaction, vault_id: int, resource_arn: str) -> JobRow | None:
-    """The job of this resource that is running or aborting in this vault; there is at most one."""
+    """Return the running or aborting job of this resource in this vault. There is at most one."""
     row = transaction.row(
         f"SELECT {COLUMNS} FROM backup_job WHERE vault_id = :vault_id AND resource_arn = :resource_arn"
         " AND completed_ms IS NULL AND state IN ('RUNNING', 'ABORTING')",
@@ -99,7 +99,7 @@ def running(transaction: Transaction, vault_id: int, resource_arn: str) -> JobRo
 
 
 def open_job_on_base(transaction: Transaction, point_id: str) -> str | None:
-    """A job, not yet ended, that has this recovery point as its base."""
+    """Return an open job that has this recovery point as its base."""
     row = transaction.row(
         "SELECT job_id FROM backup_job WHERE base_point_id = :point_id AND completed_ms IS NULL LIMIT 1",
         point_id=point_id,
@@ -108,7 +108,7 @@ def open_job_on_base(transaction: Transaction, point_id: str) -> str | None:
 
 
 def queue(transaction: Transaction, job_id: str) -> None:
-    """Let a created job wait for the job that runs now."""
+    """Make a created job wait for the job that runs now."""
     transaction.run(
         "UPDATE backup_job SET state = 'PENDING' WHERE job_id = :job_id AND state = 'CREATED'", job_id=job_id
     )
@@ -137,7 +137,7 @@ def run(
 
 
 def abort(transaction: Transaction, job_id: str, message: str) -> None:
-    """Fence a running job that is to be stopped; it ends when its rows are taken back."""
+    """Stop a running job from writing. It ends when its rows are removed."""
     transaction.run(
         "UPDATE backup_job SET state = 'ABORTING', status_message = :message"
         " WHERE job_id = :job_id AND state = 'RUNNING'",
@@ -147,7 +147,7 @@ def abort(transaction: Transaction, job_id: str, message: str) -> None:
 
 
 def end(transaction: Transaction, job_id: str, state: str, *, now_ms: int, **values: Any) -> None:
-    """Move a job to a final state, from which nothing moves it, and set further columns by name."""
+    """Move a job to a final state and set further columns by name. A final state never changes."""
     columns = "".join(f", {column} = :{column}" for column in values)
     transaction.run(
         f"UPDATE backup_job SET state = :state, completed_ms = :now_ms{columns}"
@@ -160,7 +160,7 @@ def end(transaction: Transaction, job_id: str, state: str, *, now_ms: int, **val
 
 
 def aborting_in(transaction: Transaction, lineage_id: int) -> list[str]:
-    """The jobs of a lineage that wait for their rows to be taken back."""
+    """Return the jobs of a lineage that wait for the removal of their rows."""
     rows = transaction.rows(
         "SELECT job_id FROM backup_job WHERE lineage_id = :lineage_id AND completed_ms IS NULL AND state = 'ABORTING'",
         lineage_id=lineage_id,
@@ -169,9 +169,9 @@ def aborting_in(transaction: Transaction, lineage_id: int) -> list[str]:
 
 
 def overdue(transaction: Transaction, *, now_ms: int, idle_before_ms: int, limit: int) -> list[JobRow]:
-    """Jobs past their start window, their completion window, or without a sign of life since `idle_before_ms`.
+    """Return jobs past their start window or completion window, or without a sign of life since `idle_before_ms`.
 
-    The start window of a job that was created in the future begins with its last sign of life (`stamps`).
+    The start window of a job that was created in the future begins with its last sign of life (`timestamps`).
     """
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM backup_job WHERE completed_ms IS NULL AND ("
@@ -186,7 +186,7 @@ def overdue(transaction: Transaction, *, now_ms: int, idle_before_ms: int, limit
 
 
 def not_ended(transaction: Transaction) -> list[JobRow]:
-    """All jobs that have not ended."""
+    """Return all open jobs."""
     return [JobRow(*row) for row in transaction.rows(f"SELECT {COLUMNS} FROM backup_job WHERE completed_ms IS NULL")]
 
 
@@ -197,7 +197,7 @@ def has_ended(transaction: Transaction, job_id: str) -> bool:
 
 
 def delete_ended(transaction: Transaction, before_ms: int, limit: int) -> int:
-    """Forget at most `limit` jobs that began and ended before a moment; answers how many."""
+    """Delete at most `limit` jobs that began and ended before a time; return how many."""
     return transaction.run(
         "DELETE FROM backup_job WHERE job_id IN (SELECT job_id FROM backup_job"
         " WHERE created_ms < :before_ms AND completed_ms < :before_ms ORDER BY created_ms LIMIT :limit)",
@@ -207,7 +207,7 @@ def delete_ended(transaction: Transaction, before_ms: int, limit: int) -> int:
 
 
 def count_open(transaction: Transaction) -> int:
-    """How many jobs have not ended."""
+    """Return the number of open jobs."""
     row = transaction.row("SELECT count(*) FROM backup_job WHERE completed_ms IS NULL")
     return int(row[0]) if row else 0
 
@@ -215,7 +215,10 @@ def count_open(transaction: Transaction) -> int:
 def page(
     transaction: Transaction, *, conditions: dict[str, tuple[str, Any]], before: tuple[int, str] | None, limit: int
 ) -> list[JobRow]:
-    """Jobs, newest first, after the one at `before`, that meet all conditions: SQL and value by parameter name."""
+    """Return jobs, newest first, after the one at `before`.
+
+    `conditions`: SQL and value by parameter name, all must hold.
+    """
     where, values = where_clause(conditions, before, "job_id")
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM backup_job{where} ORDER BY created_ms DESC, job_id DESC LIMIT :limit",
@@ -228,7 +231,7 @@ def page(
 def where_clause(
     conditions: dict[str, tuple[str, Any]], before: tuple[int, str] | None, id_column: str
 ) -> tuple[str, dict[str, Any]]:
-    """The WHERE clause and values of a list that is read newest first, page by page."""
+    """Return the WHERE clause and the values of a list that is read newest first, page by page."""
     clauses = [clause for clause, _ in conditions.values()]
     values = {name: value for name, (_, value) in conditions.items()}
     if before is not None:
@@ -238,7 +241,7 @@ def where_clause(
 
 
 def set_commit_digest(transaction: Transaction, job_id: str, digest: bytes) -> None:
-    """Remember the arguments of the request that ended a job."""
+    """Store the digest of the request that ended a job."""
     transaction.run(
         "UPDATE backup_job SET commit_digest = :digest WHERE job_id = :job_id", job_id=job_id, digest=digest
     )

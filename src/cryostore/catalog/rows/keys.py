@@ -1,6 +1,6 @@
-"""Keys in the catalog, each wrapped by the master key: a vault's data keys, the store's secrets, callers' access keys.
+"""Keys, each wrapped by the master key: data keys of vaults, secrets of the store, access keys of callers.
 
-Nothing here can be used without the keyring.
+None of them can be used without the keyring.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class VaultKeyRow(NamedTuple):
 
 
 class AccessKeyRow(NamedTuple):
-    """A caller's access key; `wrapped` holds its secret."""
+    """An access key of a caller; `wrapped` holds its secret."""
 
     access_key_id: str
     wrapped: bytes
@@ -32,7 +32,7 @@ class AccessKeyRow(NamedTuple):
 def insert_vault_key(
     transaction: Transaction, *, key_id: bytes, vault_id: int, wrapped: bytes, created_ms: int
 ) -> None:
-    """Add a data key; the newest one of a vault seals from now on."""
+    """Insert a data key. The newest key of a vault seals new data."""
     transaction.run(
         "INSERT INTO vault_key (key_id, vault_id, wrapped, created_ms)"
         " VALUES (:key_id, :vault_id, :wrapped, :created_ms)",
@@ -44,7 +44,7 @@ def insert_vault_key(
 
 
 def newest_vault_keys(transaction: Transaction, vault_id: int, limit: int) -> list[VaultKeyRow]:
-    """Keys of the vault, the newest first."""
+    """Return keys of the vault, newest first."""
     rows = transaction.rows(
         "SELECT key_number, key_id, vault_id, wrapped FROM vault_key"
         " WHERE vault_id = :vault_id ORDER BY key_number DESC LIMIT :limit",
@@ -55,7 +55,7 @@ def newest_vault_keys(transaction: Transaction, vault_id: int, limit: int) -> li
 
 
 def vault_key(transaction: Transaction, key_number: int) -> VaultKeyRow | None:
-    """The key of this number."""
+    """Return the key with this number."""
     row = transaction.row(
         "SELECT key_number, key_id, vault_id, wrapped FROM vault_key WHERE key_number = :key_number",
         key_number=key_number,
@@ -64,13 +64,13 @@ def vault_key(transaction: Transaction, key_number: int) -> VaultKeyRow | None:
 
 
 def secret(transaction: Transaction, name: str) -> bytes | None:
-    """A wrapped secret of the store."""
+    """Return a wrapped secret of the store."""
     row = transaction.row("SELECT wrapped FROM secret WHERE name = :name", name=name)
     return row[0] if row else None
 
 
 def insert_secret(transaction: Transaction, name: str, wrapped: bytes) -> None:
-    """Keep a wrapped secret; one that is there already stays."""
+    """Insert a wrapped secret; keep one that exists."""
     transaction.run(
         "INSERT INTO secret (name, wrapped) VALUES (:name, :wrapped) ON CONFLICT (name) DO NOTHING",
         name=name,
@@ -79,12 +79,12 @@ def insert_secret(transaction: Transaction, name: str, wrapped: bytes) -> None:
 
 
 def delete_secret(transaction: Transaction, name: str) -> None:
-    """Remove a wrapped secret; absent is not an error."""
+    """Delete a wrapped secret; absent is not an error."""
     transaction.run("DELETE FROM secret WHERE name = :name", name=name)
 
 
 def access_key(transaction: Transaction, access_key_id: str) -> AccessKeyRow | None:
-    """The access key of this id."""
+    """Return the access key with this id."""
     row = transaction.row(
         "SELECT access_key_id, wrapped, root, enabled FROM access_key WHERE access_key_id = :access_key_id",
         access_key_id=access_key_id,
@@ -93,7 +93,7 @@ def access_key(transaction: Transaction, access_key_id: str) -> AccessKeyRow | N
 
 
 def root_access_key(transaction: Transaction) -> AccessKeyRow | None:
-    """The oldest access key that may do everything."""
+    """Return the oldest access key that may do everything."""
     row = transaction.row(
         "SELECT access_key_id, wrapped, root, enabled FROM access_key WHERE root = 1"
         " ORDER BY created_ms, access_key_id LIMIT 1"
@@ -104,7 +104,7 @@ def root_access_key(transaction: Transaction) -> AccessKeyRow | None:
 def insert_access_key(
     transaction: Transaction, *, access_key_id: str, wrapped: bytes, root: bool, created_ms: int
 ) -> None:
-    """Add an enabled access key."""
+    """Insert an enabled access key."""
     transaction.run(
         "INSERT INTO access_key (access_key_id, wrapped, root, enabled, created_ms)"
         " VALUES (:access_key_id, :wrapped, :root, 1, :created_ms)",
@@ -116,7 +116,7 @@ def insert_access_key(
 
 
 def enable_access_key(transaction: Transaction, access_key_id: str, *, enabled: bool) -> None:
-    """Switch an access key on or off; takes effect on every server within its cache's lifetime."""
+    """Enable or disable an access key. Each server notices within the lifetime of its cache."""
     transaction.run(
         "UPDATE access_key SET enabled = :enabled WHERE access_key_id = :access_key_id",
         enabled=int(enabled),
@@ -129,7 +129,7 @@ ACCESS_KEY_COLUMNS = ("access_key_id", "wrapped", "root", "enabled", "created_ms
 
 
 def vault_keys_in_full(transaction: Transaction, vault_id: int) -> list[dict[str, Any]]:
-    """Every column of a vault's data keys, oldest first: what it takes to put them back."""
+    """Return every column of a vault's data keys, oldest first, for putting them back."""
     rows = transaction.rows(
         f"SELECT {', '.join(VAULT_KEY_COLUMNS)} FROM vault_key WHERE vault_id = :vault_id ORDER BY key_number",
         vault_id=vault_id,
@@ -138,19 +138,19 @@ def vault_keys_in_full(transaction: Transaction, vault_id: int) -> list[dict[str
 
 
 def access_keys_in_full(transaction: Transaction) -> list[dict[str, Any]]:
-    """Every column of all access keys: what it takes to put them back."""
+    """Return every column of all access keys, for putting them back."""
     rows = transaction.rows(f"SELECT {', '.join(ACCESS_KEY_COLUMNS)} FROM access_key ORDER BY access_key_id")
     return [dict(zip(ACCESS_KEY_COLUMNS, row, strict=True)) for row in rows]
 
 
 def put_back_vault_key(transaction: Transaction, row: dict[str, Any]) -> None:
-    """Add a data key with every column as `vault_keys_in_full` gave it."""
+    """Insert a data key with every column, as `vault_keys_in_full` returned it."""
     _put_back(transaction, "vault_key", VAULT_KEY_COLUMNS, row)
     transaction.pass_number("vault_key", "key_number", row["key_number"])
 
 
 def put_back_access_key(transaction: Transaction, row: dict[str, Any]) -> None:
-    """Add an access key with every column as `access_keys_in_full` gave it."""
+    """Insert an access key with every column, as `access_keys_in_full` returned it."""
     _put_back(transaction, "access_key", ACCESS_KEY_COLUMNS, row)
 
 
@@ -162,13 +162,13 @@ def _put_back(transaction: Transaction, table: str, columns: tuple[str, ...], ro
 
 
 class WrappedRow(NamedTuple):
-    """Anything that a master key has wrapped; `name` tells it from others in its table."""
+    """A row that holds wrapped bytes; `name` identifies it in its table."""
 
     table: str
     name: Any
     wrapped: bytes
     label: bytes
-    """What the wrapping is bound to, but for the prefix of its table."""
+    """The context that the wrapping is bound to, without the prefix of its table."""
     vault_id: int | None
 
 
@@ -177,11 +177,11 @@ WRAPPED = {
     "access_key": ("access_key_id", "access_key_id", "NULL"),
     "vault_key": ("key_number", "key_id", "vault_id"),
 }
-"""By table: what names a row, what its wrapping is bound to, and its vault."""
+"""By table: the column that identifies a row, the one its wrapping is bound to, and the one of its vault."""
 
 
 def wrapped_page(transaction: Transaction, table: str, after: Any, limit: int) -> list[WrappedRow]:
-    """Rows of one of the tables of WRAPPED in the order of their names, after `after` (None: from the first)."""
+    """Return rows of one of the tables of WRAPPED by name, after `after`; from the first one if that is None."""
     name, label, vault_id = WRAPPED[table]
     behind = "" if after is None else f" WHERE {name} > :after"
     more = {} if after is None else {"after": after}
@@ -197,7 +197,7 @@ def wrapped_page(transaction: Transaction, table: str, after: Any, limit: int) -
 
 
 def rewrap(transaction: Transaction, row: WrappedRow, wrapped: bytes) -> bool:
-    """Put other wrapped bytes in the place of a row's; False, and nothing is done, if they are not those any more."""
+    """Replace the wrapped bytes of a row; return False, and change nothing, if they have changed meanwhile."""
     changed = transaction.run(
         f"UPDATE {row.table} SET wrapped = :wrapped WHERE {WRAPPED[row.table][0]} = :name AND wrapped = :old",
         wrapped=wrapped,
@@ -208,15 +208,15 @@ def rewrap(transaction: Transaction, row: WrappedRow, wrapped: bytes) -> bool:
 
 
 def existing_vault_keys(transaction: Transaction, key_numbers: Iterable[int]) -> set[int]:
-    """Those of the numbers that a key has."""
+    """Return those of the numbers that a key has."""
     statement = "SELECT 1 FROM vault_key WHERE key_number = :key_number"
     return {number for number in key_numbers if transaction.row(statement, key_number=number)}
 
 
 def overwrite_vault_keys(transaction: Transaction, vault_id: int) -> list[int]:
-    """Put zeros over a vault's wrapped keys, in as many bytes, so that the engine writes them to the same place.
+    """Overwrite a vault's wrapped keys with zeros of the same length, in place; return their numbers.
 
-    For a vault that is about to be deleted: what only is deleted may stand in a file for long. Answers their numbers.
+    For a vault that is about to be deleted: deleted bytes may stay in a file for long.
     """
     rows = transaction.rows("SELECT key_number, wrapped FROM vault_key WHERE vault_id = :vault_id", vault_id=vault_id)
     for key_number, wrapped in rows:
@@ -229,7 +229,7 @@ def overwrite_vault_keys(transaction: Transaction, vault_id: int) -> list[int]:
 
 
 def vault_key_owner(transaction: Transaction, key_id: bytes) -> tuple[int, int] | None:
-    """The number of the data key that envelopes name by this id, and its vault, which exists."""
+    """Return the number and the vault of the data key with this envelope id, if the vault exists."""
     row = transaction.row(
         "SELECT key_number, vault.vault_id FROM vault_key JOIN vault ON vault.vault_id = vault_key.vault_id"
         " WHERE key_id = :key_id",
@@ -239,7 +239,7 @@ def vault_key_owner(transaction: Transaction, key_id: bytes) -> tuple[int, int] 
 
 
 def is_vault_key_used(transaction: Transaction, key_number: int) -> bool:
-    """Whether any vault that exists has this data key."""
+    """Whether an existing vault has this data key."""
     row = transaction.row(
         "SELECT 1 FROM vault_key JOIN vault ON vault.vault_id = vault_key.vault_id WHERE key_number = :key_number",
         key_number=key_number,

@@ -1,19 +1,20 @@
-"""Lineages in the catalog: chains of recovery points, and the views that jobs and points have of them.
+"""Lineages: chains of recovery points, and the views that jobs and recovery points have of them.
 
-The rules of generations, which everything about objects rests on:
+The rules of generations, on which all handling of objects rests:
 
-1. A lineage gives out each generation once, to one job. The job's rows carry it, and nobody sees them until the job's
+1. A lineage gives out each generation once, to one job. The job's rows carry it, and are invisible until the job's
    commit makes it the lineage's tip: a commit moves no row.
-2. An object version is seen by the generations from its `from_generation` up to, not including, its `to_generation`.
-3. Only a job whose base is the tip of a clean lineage goes on in that lineage. Any other job with a base starts a
-   lineage of its own with the base as its parent, and looks through to it for every name it has no row for.
-4. A job that ends without a commit leaves its lineage dirty, until `objects.truncate` has taken the lineage back to its
-   tip. No job goes on in a dirty lineage.
-5. A row goes when nobody sees any of its generations. Recovery points, jobs that have not ended, and the lineages begun
-   on a generation see it. Between two seen generations `objects.forget` removes what neither sees; above the newest
-   seen one `objects.truncate` takes the lineage back to it, and makes it the tip.
-6. A lineage that holds nothing and that nobody needs is retired: once its parent has been freed of what only it saw
-   there, its row goes too.
+2. An object version is visible to the generations from its `from_generation` up to, not including, its
+   `to_generation`.
+3. Only a job whose base is the tip of a clean lineage continues in that lineage. Any other job with a base starts a
+   lineage of its own with the base as its parent, and looks through to it for every name that it has no row for.
+4. A job that ends without a commit leaves its lineage dirty, until `objects.truncate` has taken the lineage back to
+   its tip. No job continues in a dirty lineage.
+5. A row is deleted when none of its generations is seen. Recovery points, open jobs, and the lineages that began on a
+   generation see it. Between two seen generations `objects.forget` removes what neither sees; above the newest seen
+   one `objects.truncate` takes the lineage back to it, and makes it the tip.
+6. A lineage that holds nothing and is not needed is retired: its row is deleted after the objects that only it saw in
+   its parent are gone.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from cryostore.catalog.database import Transaction
 
 
 class Segment(NamedTuple):
-    """One lineage at one generation."""
+    """A lineage at one generation."""
 
     lineage_id: int
     generation: int
 
 
 View = tuple[Segment, ...]
-"""What a job or a point sees: its own segment first, then those it looks through to."""
+"""The segments that a job or a recovery point sees: its own first, then those it looks through to."""
 
 
 class LineageRow(NamedTuple):
-    """A lineage; see the rules above."""
+    """A lineage; see the rules of this module."""
 
     lineage_id: int
     vault_id: int
@@ -48,7 +49,7 @@ class LineageRow(NamedTuple):
 
     @property
     def parent(self) -> Segment | None:
-        """What the lineage was begun on."""
+        """The segment on which the lineage began."""
         if self.parent_lineage_id is None or self.parent_generation is None:
             return None
         return Segment(self.parent_lineage_id, self.parent_generation)
@@ -63,7 +64,7 @@ SEEN = (
 
 
 def insert(transaction: Transaction, vault_id: int, parent: Segment | None) -> int:
-    """Begin a lineage, on top of `parent` if given; answers its id."""
+    """Begin a lineage, on `parent` if given; return its id."""
     row = transaction.row(
         "INSERT INTO lineage (vault_id, parent_lineage_id, parent_generation, next_generation, tip_generation, retired)"
         " VALUES (:vault_id, :parent_lineage_id, :parent_generation, 1, 0, 0) RETURNING lineage_id",
@@ -76,13 +77,13 @@ def insert(transaction: Transaction, vault_id: int, parent: Segment | None) -> i
 
 
 def find(transaction: Transaction, lineage_id: int) -> LineageRow | None:
-    """The lineage with this id."""
+    """Return the lineage with this id."""
     row = transaction.row(f"SELECT {COLUMNS} FROM lineage WHERE lineage_id = :lineage_id", lineage_id=lineage_id)
     return LineageRow(*row) if row else None
 
 
 def view(transaction: Transaction, segment: Segment) -> View:
-    """All that `segment` sees, itself first."""
+    """Return all segments that `segment` sees, itself first."""
     segments = [segment]
     while True:
         row = transaction.row(
@@ -96,7 +97,7 @@ def view(transaction: Transaction, segment: Segment) -> View:
 
 
 def take_generation(transaction: Transaction, lineage_id: int) -> int:
-    """Give out the next generation, for good."""
+    """Give out the next generation; it is never given out again."""
     row = transaction.row(
         "UPDATE lineage SET next_generation = next_generation + 1 WHERE lineage_id = :lineage_id"
         " RETURNING next_generation - 1",
@@ -116,7 +117,7 @@ def set_tip(transaction: Transaction, segment: Segment) -> None:
 
 
 def set_dirty(transaction: Transaction, segment: Segment) -> None:
-    """Record that the rows of this generation are to be taken back."""
+    """Note that the rows of this generation must be removed."""
     transaction.run(
         "UPDATE lineage SET dirty_generation = :generation WHERE lineage_id = :lineage_id",
         lineage_id=segment.lineage_id,
@@ -125,12 +126,12 @@ def set_dirty(transaction: Transaction, segment: Segment) -> None:
 
 
 def set_clean(transaction: Transaction, lineage_id: int) -> None:
-    """Record that nothing is left to be taken back."""
+    """Note that no rows are left to remove."""
     transaction.run("UPDATE lineage SET dirty_generation = NULL WHERE lineage_id = :lineage_id", lineage_id=lineage_id)
 
 
 def dirty(transaction: Transaction, limit: int) -> list[Segment]:
-    """Lineages with rows to take back, and whose they are."""
+    """Return lineages with rows to remove, and the generation that wrote them."""
     rows = transaction.rows(
         "SELECT lineage_id, dirty_generation FROM lineage WHERE dirty_generation IS NOT NULL LIMIT :limit", limit=limit
     )
@@ -138,21 +139,21 @@ def dirty(transaction: Transaction, limit: int) -> list[Segment]:
 
 
 def retire(transaction: Transaction, lineage_id: int) -> None:
-    """Record that the lineage is empty and needed by nobody."""
+    """Note that the lineage is empty and not needed."""
     transaction.run("UPDATE lineage SET retired = 1 WHERE lineage_id = :lineage_id", lineage_id=lineage_id)
 
 
 def first_retired(transaction: Transaction) -> LineageRow | None:
-    """A retired lineage."""
+    """Return a retired lineage."""
     row = transaction.row(f"SELECT {COLUMNS} FROM lineage WHERE retired = 1 ORDER BY lineage_id LIMIT 1")
     return LineageRow(*row) if row else None
 
 
 def neighbours(transaction: Transaction, segment: Segment) -> tuple[int, int | None]:
-    """The nearest generations of the lineage, up to this one (0 if none) and above it (None if none), that are seen.
+    """Return the nearest seen generations: up to this one (0 if none), and above it (None if none).
 
-    Seen are the generations of recovery points that are not being deleted, of jobs that have not ended, and those
-    other lineages were begun on.
+    Seen are the generations of recovery points that are not being deleted, of open jobs, and those that other lineages
+    began on.
     """
     row = transaction.row(
         "SELECT max(CASE WHEN generation <= :generation THEN generation END),"
@@ -165,13 +166,13 @@ def neighbours(transaction: Transaction, segment: Segment) -> tuple[int, int | N
 
 
 def is_seen(transaction: Transaction, segment: Segment) -> bool:
-    """Whether somebody sees this generation of its lineage, as in `neighbours`."""
+    """Whether this generation of its lineage is seen; see `neighbours`."""
     below, _ = neighbours(transaction, segment)
     return below == segment.generation
 
 
 def is_needed(transaction: Transaction, lineage_id: int) -> bool:
-    """Whether a point, a job that has not ended or another lineage needs the lineage, or it holds rows."""
+    """Whether a recovery point, an open job or another lineage needs the lineage, or it holds rows."""
     row = transaction.row(
         "SELECT EXISTS (SELECT 1 FROM recovery_point WHERE lineage_id = :lineage_id)"
         " OR EXISTS (SELECT 1 FROM backup_job WHERE lineage_id = :lineage_id AND completed_ms IS NULL)"
@@ -183,18 +184,18 @@ def is_needed(transaction: Transaction, lineage_id: int) -> bool:
 
 
 def ids_descending(transaction: Transaction) -> list[int]:
-    """All lineages, those begun on others before these."""
+    """Return all lineages; those that began on others come before these."""
     return [row[0] for row in transaction.rows("SELECT lineage_id FROM lineage ORDER BY lineage_id DESC")]
 
 
 def seen(transaction: Transaction, lineage_id: int) -> list[int]:
-    """The generations of a lineage that somebody sees, as in `neighbours`, in order."""
+    """Return the seen generations of a lineage in order; see `neighbours`."""
     rows = transaction.rows(f"SELECT DISTINCT generation FROM ({SEEN}) AS seen ORDER BY 1", lineage_id=lineage_id)
     return [row[0] for row in rows]
 
 
 def put_back(transaction: Transaction, lineage_id: int, vault_id: int, parent: Segment | None) -> None:
-    """Add a lineage with its old id, unless it is there; for rebuilding the catalog."""
+    """Insert a lineage with its old id, unless it exists; for rebuilding the catalog."""
     transaction.run(
         "INSERT INTO lineage (lineage_id, vault_id, parent_lineage_id, parent_generation, next_generation,"
         " tip_generation, retired) VALUES (:lineage_id, :vault_id, :parent_lineage_id, :parent_generation, 1, 0, 0)"
@@ -208,7 +209,7 @@ def put_back(transaction: Transaction, lineage_id: int, vault_id: int, parent: S
 
 
 def skip_generations(transaction: Transaction, lineage_id: int, generation: int) -> None:
-    """Give a generation, and those up to it, out to nobody any more."""
+    """Never give out this generation or an earlier one again."""
     transaction.run(
         "UPDATE lineage SET next_generation = :next WHERE lineage_id = :lineage_id AND next_generation < :next",
         lineage_id=lineage_id,
@@ -217,5 +218,5 @@ def skip_generations(transaction: Transaction, lineage_id: int, generation: int)
 
 
 def delete(transaction: Transaction, lineage_id: int) -> None:
-    """Remove the row of a lineage that is not needed."""
+    """Delete the row of a lineage that is not needed."""
     transaction.run("DELETE FROM lineage WHERE lineage_id = :lineage_id", lineage_id=lineage_id)

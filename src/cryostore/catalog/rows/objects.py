@@ -1,4 +1,4 @@
-"""Object versions in the catalog, read through views and written at one generation. The rules: `lineages`."""
+"""Object versions, read through views and written at one generation. The rules: `lineages`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cryostore.catalog.rows.lineages import Segment, View
 
 
 class ObjectContent(NamedTuple):
-    """What an object is, wherever it stands. `chunks` is its packed list, or None if `chunk_list_id` names one."""
+    """The content of an object version. `chunks` is its packed chunk list, or None if `chunk_list_id` names one."""
 
     created_ms: int
     length: int
@@ -27,7 +27,7 @@ class ObjectContent(NamedTuple):
 
 
 class ObjectRow(NamedTuple):
-    """An object version, without its chunks."""
+    """An object version without its chunks."""
 
     object_id: int
     lineage_id: int
@@ -47,7 +47,7 @@ class ObjectRow(NamedTuple):
 
 
 class WrittenObject(NamedTuple):
-    """An object version as a record has it, or the removal of a name. `place`: its first generation, and its id."""
+    """An object version as a record holds it, or the removal of a name. `place`: its first generation, and its id."""
 
     place: tuple[int, int]
     name: bytes
@@ -56,7 +56,7 @@ class WrittenObject(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """How many objects, and how many bytes in them."""
+    """Number of objects, and of bytes in them."""
 
     object_count: int
     size_bytes: int
@@ -69,11 +69,11 @@ SEEN = "lineage_id = :lineage_id AND from_generation <= :generation AND to_gener
 ROWS_PER_STEP = 1000
 NAMES_PER_QUERY = 500
 CLOSED = f"to_generation <> {GENERATION_MAX}"
-"""Word for word the condition of the partial index `object_to`, without which engines do not use it."""
+"""The condition of the partial index `object_to`, word for word: otherwise engines do not use the index."""
 
 
 def find(transaction: Transaction, view: View, name: bytes) -> ObjectRow | None:
-    """The object of this name in the view."""
+    """Return the object of this name in the view."""
     for segment in view:
         if (row := _version(transaction, segment, name)) is not None:
             return None if row.removed else row
@@ -81,13 +81,13 @@ def find(transaction: Transaction, view: View, name: bytes) -> ObjectRow | None:
 
 
 def by_id(transaction: Transaction, object_id: int) -> ObjectRow | None:
-    """The object version with this id."""
+    """Return the object version with this id."""
     row = transaction.row(f"SELECT {COLUMNS} FROM object WHERE object_id = :object_id", object_id=object_id)
     return ObjectRow(*row) if row else None
 
 
 def packed_chunks(transaction: Transaction, object_id: int) -> bytes | None:
-    """The packed chunk list that lies in the object's own row."""
+    """Return the packed chunk list in the object's own row."""
     row = transaction.row("SELECT chunks FROM object WHERE object_id = :object_id", object_id=object_id)
     return row[0] if row else None
 
@@ -102,9 +102,9 @@ def page(
     created_from_ms: int | None = None,
     created_to_ms: int | None = None,
 ) -> list[ObjectRow]:
-    """At most `limit` objects of the view in ascending byte order of their names, from `start` on, itself included.
+    """Return at most `limit` objects of the view in ascending byte order of their names, from `start` on, inclusive.
 
-    Only those whose names begin with `prefix` and that were created from `created_from_ms` on and before
+    Only those whose names begin with `prefix`, and that were created from `created_from_ms` on and before
     `created_to_ms`. Fewer than `limit` means that there are no more.
     """
     found: list[ObjectRow] = []
@@ -126,7 +126,7 @@ def page(
 
 
 def totals(transaction: Transaction, view: View) -> Totals:
-    """How many objects a view has, and how many bytes. Costs work in proportion to them."""
+    """Return the number of objects in a view, and of their bytes. The cost is proportional to that number."""
     if len(view) == 1:
         row = transaction.row(
             f"SELECT count(*), coalesce(sum(length), 0) FROM object WHERE {SEEN} AND removed = 0", **view[0]._asdict()
@@ -144,7 +144,7 @@ def totals(transaction: Transaction, view: View) -> Totals:
 def _merged(
     transaction: Transaction, view: View, start: bytes, end: bytes | None, limit: int
 ) -> tuple[list[ObjectRow], bool]:
-    """The next versions of the view by name, removed ones included, and whether there may be more."""
+    """Return the next versions of the view by name, removed ones included, and whether there may be more."""
     merged: dict[bytes, ObjectRow] = {}
     complete_to: bytes | None = None
     for segment in reversed(view):
@@ -172,7 +172,7 @@ def _segment_page(
 
 
 def _after_prefix(prefix: bytes) -> bytes | None:
-    """The first name after all that begin with `prefix`; None if there is none."""
+    """Return the first name after all that begin with `prefix`; None if there is none."""
     kept = prefix.rstrip(b"\xff")
     return kept[:-1] + bytes((kept[-1] + 1,)) if kept else None
 
@@ -188,7 +188,7 @@ def _version(transaction: Transaction, segment: Segment, name: bytes) -> ObjectR
 
 
 def put(transaction: Transaction, segment: Segment, name: bytes, content: ObjectContent) -> int:
-    """Add an object at the job's segment, in place of any of that name; answers its id."""
+    """Insert an object at the job's segment, in place of any of that name; return its id."""
     _clear(transaction, segment, name)
     row = transaction.row(
         "INSERT INTO object (lineage_id, name, from_generation, to_generation, removed,"
@@ -204,7 +204,7 @@ def put(transaction: Transaction, segment: Segment, name: bytes, content: Object
 
 
 def remove(transaction: Transaction, view: View, name: bytes, *, now_ms: int) -> bool:
-    """Remove an object, written in the job or inherited, from the job's view; answers whether there was one."""
+    """Remove an object, whether written in the job or inherited, from the job's view; return whether there was one."""
     if find(transaction, view, name) is None:
         return False
     _clear(transaction, view[0], name)
@@ -223,7 +223,7 @@ def remove(transaction: Transaction, view: View, name: bytes, *, now_ms: int) ->
 
 
 def _clear(transaction: Transaction, segment: Segment, name: bytes) -> None:
-    """Take the version that the segment itself has of `name` out of its sight."""
+    """End or delete the version of `name` that the segment's own lineage shows."""
     row = _version(transaction, segment, name)
     if row is None:
         return
@@ -240,9 +240,9 @@ def _clear(transaction: Transaction, segment: Segment, name: bytes) -> None:
 
 
 def change(transaction: Transaction, view: View) -> Totals:
-    """What the job's generation adds to the totals of its base; negative where it takes away.
+    """Return how the job's generation changes the totals of its base; negative if there are fewer.
 
-    Costs work in proportion to what the job changed.
+    The cost is proportional to what the job changed.
     """
     added, closed = transaction.rows(
         "SELECT count(*), coalesce(sum(length), 0) FROM object"
@@ -256,7 +256,7 @@ def change(transaction: Transaction, view: View) -> Totals:
 
 
 def _hidden(transaction: Transaction, view: View) -> Totals:
-    """The objects further down the view that the job's generation hides or replaces.
+    """Return the totals of the objects further down the view that the job's generation hides or replaces.
 
     Those are the ones whose name this lineage touches for the first time.
     """
@@ -274,7 +274,7 @@ def _hidden(transaction: Transaction, view: View) -> Totals:
 
 
 def _lengths(transaction: Transaction, view: View, names: Sequence[bytes]) -> list[int]:
-    """The lengths of the objects in the view that have one of these names.
+    """Return the lengths of the objects in the view that have one of these names.
 
     Runs one query per segment of the view for every `NAMES_PER_QUERY` names.
     """
@@ -299,7 +299,7 @@ def _lengths(transaction: Transaction, view: View, names: Sequence[bytes]) -> li
 def written(
     transaction: Transaction, segment: Segment, *, below: int, after: tuple[int, int] | None, limit: int
 ) -> list[WrittenObject]:
-    """The versions that a generation sees and the generation `below` does not, in the order of their `place`."""
+    """Return the versions that a generation sees and the generation `below` does not, in the order of their `place`."""
     begin, object_id = after or (below, GENERATION_MAX)
     rows = transaction.rows(
         f"SELECT object_id, from_generation, name, removed, {CONTENT_COLUMNS} FROM object"
@@ -317,7 +317,7 @@ def written(
 def closed(
     transaction: Transaction, segment: Segment, *, below: int, after: tuple[int, int, int] | None, limit: int
 ) -> list[tuple[tuple[int, int, int], bytes]]:
-    """The names that the generation `below` has a version of and this one has none, each behind its place."""
+    """Return the names that the generation `below` has and this one does not, each after its place."""
     end, begin, object_id = after or (below, GENERATION_MAX, 0)
     rows = transaction.rows(
         "SELECT to_generation, from_generation, object_id, name FROM object AS here WHERE lineage_id = :lineage_id"
@@ -338,7 +338,7 @@ def closed(
 
 
 def close(transaction: Transaction, segment: Segment, name: bytes) -> None:
-    """End the version of a name that nothing has ended yet; for rebuilding the catalog, generation by generation."""
+    """End the current version of a name; for rebuilding the catalog, generation by generation."""
     transaction.run(
         "UPDATE object SET to_generation = :generation WHERE lineage_id = :lineage_id AND name = :name"
         f" AND to_generation = {GENERATION_MAX} AND from_generation < :generation",
@@ -348,7 +348,7 @@ def close(transaction: Transaction, segment: Segment, name: bytes) -> None:
 
 
 def put_back(transaction: Transaction, segment: Segment, row: WrittenObject) -> None:
-    """Add a version again that `written` gave, in place of the one before it; for rebuilding, as `close`."""
+    """Insert a version that `written` returned, in place of the one before it; for rebuilding the catalog."""
     close(transaction, segment, row.name)
     transaction.run(
         f"INSERT INTO object (lineage_id, name, from_generation, to_generation, removed, {CONTENT_COLUMNS})"
@@ -361,10 +361,10 @@ def put_back(transaction: Transaction, segment: Segment, row: WrittenObject) -> 
 
 
 def truncate(transaction: Transaction, lineage_id: int, below: int, limit: int) -> bool:
-    """Take a lineage back to its generation `below`, the newest that anybody sees, by at most `limit` rows.
+    """Take a lineage back to its generation `below`, the newest that is seen, by at most `limit` rows.
 
-    Removes what later generations added and reopens what they closed, so that a job may go on from `below`. Answers
-    whether all is done; may be repeated until then.
+    Deletes what later generations added and reopens what they ended, so that a job may continue from `below`. Returns
+    whether everything is done; to be repeated until then.
     """
     rows = transaction.rows(
         "SELECT object_id, chunk_list_id FROM object"
@@ -388,9 +388,9 @@ def truncate(transaction: Transaction, lineage_id: int, below: int, limit: int) 
 
 
 def forget(transaction: Transaction, lineage_id: int, below: int, above: int, limit: int) -> bool:
-    """Remove at most `limit` rows that nobody sees, if of a lineage nobody sees what lies between `below` and `above`.
+    """Delete at most `limit` rows that only generations between `below` and `above` of a lineage see.
 
-    Answers whether none are left; may be repeated until then.
+    None of these is seen. Returns whether none are left; to be repeated until then.
     """
     rows = transaction.rows(
         "SELECT object_id, chunk_list_id FROM object WHERE lineage_id = :lineage_id"
@@ -405,9 +405,9 @@ def forget(transaction: Transaction, lineage_id: int, below: int, above: int, li
 
 
 def _delete(transaction: Transaction, rows: Sequence[Row], limit: int) -> bool:
-    """Delete versions by id and chunk list, at most `limit` rows with those of the lists; answers whether it was less.
+    """Delete versions and their chunk lists, at most `limit` rows in all; return whether it was less.
 
-    A version goes after its list. Of a version that nobody sees, nobody sees that its list is half gone.
+    A version is deleted after its list. No reader sees an invisible version, so none sees that its list is half gone.
     """
     left = limit
     for object_id, chunk_list_id in rows:

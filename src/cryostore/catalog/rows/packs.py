@@ -1,6 +1,6 @@
-"""Rows of packs: which are still written to, and how an empty one is deleted.
+"""Packs: which of them a process still writes to, and how an empty one is deleted.
 
-The rules: `maintenance.garbage_collection.collect`.
+The rules: `maintenance.gc.collect`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from cryostore.catalog.database import Statement, Transaction
 
 
 class PackRow(NamedTuple):
-    """A pack. A retired one takes no rows any more; a dropped one has no file any more, or soon not.
+    """A pack. A retired one takes no chunk rows any more; the file of a dropped one is deleted, or soon will be.
 
-    `size_bytes` is None if nobody has noted it yet, or the pack is one that grows, or did: then the disk knows.
+    `size_bytes` is None if the size was not noted yet, or if the pack grows or once grew: then the disk knows it.
     """
 
     pack_number: int
@@ -35,11 +35,11 @@ EMPTY = "NOT EXISTS (SELECT 1 FROM chunk WHERE chunk.pack_number = pack.pack_num
 def number_for(
     transaction: Transaction, name: str, *, epoch: int, now_ms: int, size_bytes: int | None = None
 ) -> int | None:
-    """The number of the pack for a row of bytes that were written to it in `epoch` or later.
+    """Return the number of the pack for a chunk row, whose bytes were written to it in `epoch` or later.
 
-    A pack met for the first time is recorded with the size it has for good, or as one to which more may be written if
-    `size_bytes` is left out. None if the pack is given up, or may have been: one without a row counts as new only while
-    the epoch is the one the bytes were written in, since rows are forgotten between epochs.
+    A new pack is recorded with its final size, or as open to further writes if `size_bytes` is None. Return None if the
+    pack is given up, or may be: a pack without a row only counts as new while the epoch is the one in which the bytes
+    were written, since rows are deleted between epochs.
     """
     row = transaction.row("SELECT pack_number, retired_ms FROM pack WHERE name = :name", name=name)
     if row is not None:
@@ -49,7 +49,7 @@ def number_for(
 
 
 def insert_statement(name: str, *, epoch: int, now_ms: int, size_bytes: int | None) -> Statement:
-    """The statement that records a pack as `number_for` does, if it is met for the first time."""
+    """Return the statement that records a new pack as `number_for` does."""
     values = _inserted(name, epoch, now_ms, size_bytes)
     return Statement(f"{INSERT} ON CONFLICT (name) DO NOTHING", values, may_change_none=True)
 
@@ -60,12 +60,12 @@ def _inserted(name: str, epoch: int, now_ms: int, size_bytes: int | None) -> dic
 
 
 def open_packs(transaction: Transaction) -> list[str]:
-    """The packs that were last known to be written to, by whatever process."""
+    """Return the packs that were last known to be written to, by any process."""
     return [row[0] for row in transaction.rows("SELECT name FROM pack WHERE open = 1 ORDER BY pack_number")]
 
 
 def close(transaction: Transaction, name: str) -> None:
-    """Record that nothing will be appended to the pack any more."""
+    """Note that nothing will be appended to the pack any more."""
     transaction.run("UPDATE pack SET open = 0 WHERE name = :name", name=name)
 
 
@@ -76,13 +76,13 @@ def close_all(transaction: Transaction, names: Sequence[str]) -> None:
 
 
 def noted_bytes(transaction: Transaction) -> int:
-    """How large all packs are together whose size is noted and whose file is not given up."""
+    """Return the total size of all packs whose size is noted and that have a file."""
     row = transaction.row("SELECT coalesce(sum(size_bytes), 0) FROM pack WHERE dropped_epoch IS NULL")
     return int(row[0]) if row else 0
 
 
 def set_sizes(transaction: Transaction, sizes: Mapping[int, int]) -> None:
-    """Record how large packs are that do not grow, by their numbers."""
+    """Note the sizes of packs that do not grow, by their numbers."""
     transaction.run_all(
         [
             Statement(
@@ -96,7 +96,7 @@ def set_sizes(transaction: Transaction, sizes: Mapping[int, int]) -> None:
 
 
 def not_retired(transaction: Transaction, *, after: int, limit: int) -> list[PackRow]:
-    """Packs that are not retired, open ones too, by number after `after`."""
+    """Return packs that are not retired, open ones included, by number after `after`."""
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM pack WHERE pack_number > :after AND retired_ms IS NULL ORDER BY pack_number"
         " LIMIT :limit",
@@ -107,7 +107,7 @@ def not_retired(transaction: Transaction, *, after: int, limit: int) -> list[Pac
 
 
 def is_closed(transaction: Transaction, pack_number: int) -> bool:
-    """Whether the pack is there, not retired, and not written to any more."""
+    """Whether the pack exists, is not retired, and is not written to any more."""
     row = transaction.row(
         "SELECT 1 FROM pack WHERE pack_number = :pack_number AND open = 0 AND retired_ms IS NULL",
         pack_number=pack_number,
@@ -116,7 +116,7 @@ def is_closed(transaction: Transaction, pack_number: int) -> bool:
 
 
 def empty(transaction: Transaction, *, after: int, limit: int) -> list[int]:
-    """Closed packs, not retired yet, without a row that points into them, by number after `after`."""
+    """Return closed packs that are not retired and have no chunk rows, by number after `after`."""
     rows = transaction.rows(
         f"SELECT pack_number FROM pack WHERE pack_number > :after AND open = 0 AND retired_ms IS NULL AND {EMPTY}"
         " ORDER BY pack_number LIMIT :limit",
@@ -127,7 +127,7 @@ def empty(transaction: Transaction, *, after: int, limit: int) -> list[int]:
 
 
 def retire(transaction: Transaction, pack_number: int, *, now_ms: int) -> bool:
-    """Let a closed pack take no more rows, if it has none; answers whether it did."""
+    """Retire a closed pack that has no chunk rows: it takes none any more. Return whether it did."""
     retired = transaction.run(
         "UPDATE pack SET retired_ms = :now_ms"
         f" WHERE pack_number = :pack_number AND open = 0 AND retired_ms IS NULL AND {EMPTY}",
@@ -138,7 +138,7 @@ def retire(transaction: Transaction, pack_number: int, *, now_ms: int) -> bool:
 
 
 def retired(transaction: Transaction, *, after: int, limit: int) -> list[PackRow]:
-    """Retired packs, dropped ones among them, by number after `after`."""
+    """Return retired packs, dropped ones included, by number after `after`."""
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM pack WHERE pack_number > :after AND retired_ms IS NOT NULL ORDER BY pack_number"
         " LIMIT :limit",
@@ -149,7 +149,7 @@ def retired(transaction: Transaction, *, after: int, limit: int) -> list[PackRow
 
 
 def drop(transaction: Transaction, pack_number: int, *, epoch: int, before_ms: int) -> bool:
-    """Decide that a pack's file goes: retired at `before_ms` or earlier, and still without rows; answers whether so."""
+    """Decide that the file of a pack is deleted, if it was retired at `before_ms` or earlier. Return whether it did."""
     dropped = transaction.run(
         "UPDATE pack SET dropped_epoch = :epoch WHERE pack_number = :pack_number"
         f" AND retired_ms <= :before_ms AND dropped_epoch IS NULL AND {EMPTY}",
@@ -161,7 +161,7 @@ def drop(transaction: Transaction, pack_number: int, *, epoch: int, before_ms: i
 
 
 class VerifiedPack(NamedTuple):
-    """A pack, and when it was last read and found right; 0: never."""
+    """A pack, and when it was last verified; 0 if never."""
 
     pack_number: int
     name: str
@@ -170,13 +170,13 @@ class VerifiedPack(NamedTuple):
 
 
 def find(transaction: Transaction, name: str) -> PackRow | None:
-    """The pack of this name."""
+    """Return the pack of this name."""
     row = transaction.row(f"SELECT {COLUMNS} FROM pack WHERE name = :name", name=name)
     return PackRow(*row) if row else None
 
 
 def count(transaction: Transaction, *, verified_before_ms: int) -> int:
-    """How many packs are not retired and were last verified before then."""
+    """Return how many packs are not retired and were last verified before a time."""
     row = transaction.row(
         "SELECT count(*) FROM pack WHERE retired_ms IS NULL AND verified_ms < :verified_before_ms",
         verified_before_ms=verified_before_ms,
@@ -187,7 +187,7 @@ def count(transaction: Transaction, *, verified_before_ms: int) -> int:
 def least_verified(
     transaction: Transaction, *, after: tuple[int, int], verified_before_ms: int, limit: int
 ) -> list[VerifiedPack]:
-    """Packs that are not retired and were last verified before then, in the order of that and of their numbers."""
+    """Return packs that are not retired and were last verified before a time, by that time and their number."""
     rows = transaction.rows(
         "SELECT pack_number, name, open, verified_ms FROM pack WHERE retired_ms IS NULL"
         " AND (verified_ms, pack_number) > (:after_ms, :after_number) AND verified_ms < :verified_before_ms"
@@ -201,13 +201,13 @@ def least_verified(
 
 
 def verified_ms(transaction: Transaction, pack_number: int) -> int | None:
-    """When a pack was last verified; None if there is none of this number."""
+    """Return when a pack was last verified; None if it does not exist."""
     row = transaction.row("SELECT verified_ms FROM pack WHERE pack_number = :pack_number", pack_number=pack_number)
     return int(row[0]) if row else None
 
 
 def set_verified(transaction: Transaction, pack_number: int, *, now_ms: int) -> None:
-    """Record that all of a pack was read and found right, if nobody writes to it any more."""
+    """Note that a whole pack was read and found sound, if it is not written to any more."""
     transaction.run(
         "UPDATE pack SET verified_ms = :now_ms WHERE pack_number = :pack_number AND open = 0",
         pack_number=pack_number,
@@ -216,7 +216,7 @@ def set_verified(transaction: Transaction, pack_number: int, *, now_ms: int) -> 
 
 
 def forget(transaction: Transaction, pack_number: int, *, epoch: int) -> None:
-    """Remove the row of a pack that was dropped before `epoch` and whose file is gone."""
+    """Delete the row of a pack that was dropped before `epoch` and whose file is gone."""
     transaction.run(
         "DELETE FROM pack WHERE pack_number = :pack_number AND dropped_epoch < :epoch",
         pack_number=pack_number,
@@ -225,7 +225,7 @@ def forget(transaction: Transaction, pack_number: int, *, epoch: int) -> None:
 
 
 def put_back(transaction: Transaction, name: str, *, now_ms: int, size_bytes: int | None) -> int:
-    """The number of a closed pack that exists, added if need be; for rebuilding the catalog."""
+    """Return the number of a closed pack; insert its row if necessary. For rebuilding the catalog."""
     transaction.run(
         "INSERT INTO pack (name, open, created_ms, size_bytes) VALUES (:name, 0, :now_ms, :size_bytes)"
         " ON CONFLICT (name) DO NOTHING",

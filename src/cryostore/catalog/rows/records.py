@@ -1,10 +1,8 @@
-"""Which nouns must be recorded outside the catalog, and how far that has come.
+"""Records that nouns of the catalog must have outside it, and how far their recording is.
 
-What a record holds: `service.records.recording`.
-
-A change to a noun counts its row up in the same transaction (`touch`), and the number it gets names the record that is
-then written. A record counts once it is finished (`finish`). What a crash leaves between the two is due, and is
-recorded later, under a number of its own.
+A change to a noun increments its row in the same transaction (`touch`). The number that it gets names the record that
+is written next. A record counts once it is finished (`finish`). If a crash comes in between, the noun is due, and is
+recorded later under a new number. The content of a record: `service.lineage.records`.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ COMMIT = "commit"
 
 
 class RecordKey(NamedTuple):
-    """What a record is of: the store; a vault, by its id; a commit, by its lineage and generation."""
+    """The noun of a record: the store; a vault, by its id; or a commit, by its lineage and generation."""
 
     noun: str
     number: int = 0
@@ -28,9 +26,10 @@ class RecordKey(NamedTuple):
 
 
 class RecordRow(NamedTuple):
-    """How far the recording of a noun is. `entries` are those of the finished record.
+    """How far the recording of a noun is. `entries` is the number of entries in the finished record.
 
-    `previous` is the generation that the record of a commit builds on, 0 if on none. Nobody sees what is in between.
+    `previous` is the generation that the record of a commit builds on, 0 if none. The generations between the two are
+    not seen.
     """
 
     noun: str
@@ -45,25 +44,25 @@ class RecordRow(NamedTuple):
 
     @property
     def key(self) -> RecordKey:
-        """What the record is of."""
+        """The noun of the record."""
         return RecordKey(self.noun, self.number, self.generation)
 
 
 FIRST = RecordKey("")
-"""Comes before every key."""
+"""Sorts before every key."""
 COLUMNS = ", ".join(RecordRow._fields)
 DUE = "recorded < changes"
-"""Word for word the condition of the partial index `record_due`."""
+"""The condition of the partial index `record_due`, word for word."""
 IS_KEY = "noun = :noun AND number = :number AND generation = :generation"
 
 
 def of_commit(segment: Segment) -> RecordKey:
-    """The key of what was committed at a segment."""
+    """Return the key of the commit at a segment."""
     return RecordKey(COMMIT, segment.lineage_id, segment.generation)
 
 
 def touch(transaction: Transaction, key: RecordKey, *, previous: int | None = None) -> int:
-    """Note that a noun has changed, or begins; answers the number of the record that is to be written of it."""
+    """Note that a noun has changed, or is new; return the number of the record to write."""
     row = transaction.row(
         "INSERT INTO record (noun, number, generation, changes, previous)"
         " VALUES (:noun, :number, :generation, 1, :previous)"
@@ -89,7 +88,7 @@ def begin_commit(transaction: Transaction, segment: Segment) -> RecordRow:
 
 
 def touch_unseen(transaction: Transaction) -> int:
-    """Note that the commits which nobody sees any more have changed: what they say goes; answers how many.
+    """Note that the commits which nothing sees any more have changed, so that their records shrink; return how many.
 
     A record that could not be read when the catalog was rebuilt has a row without a number, and stays.
     """
@@ -103,7 +102,7 @@ def touch_unseen(transaction: Transaction) -> int:
 
 
 def touch_known(transaction: Transaction, key: RecordKey) -> RecordRow | None:
-    """As `touch`, for a noun that is on record or waits to be: its row, with the number; None if it is not."""
+    """As `touch`, for a noun that is recorded or waits to be; return its row with the number, None if it is neither."""
     row = transaction.row(
         f"UPDATE record SET changes = changes + 1 WHERE {IS_KEY} AND gone = 0 RETURNING {COLUMNS}", **key._asdict()
     )
@@ -111,18 +110,18 @@ def touch_known(transaction: Transaction, key: RecordKey) -> RecordRow | None:
 
 
 def end(transaction: Transaction, key: RecordKey) -> None:
-    """Note that a noun is no more: its record is to go, and then the row."""
+    """Note that a noun is gone: its record must be deleted, and then the row."""
     transaction.run(f"UPDATE record SET gone = 1, changes = changes + 1 WHERE {IS_KEY}", **key._asdict())
 
 
 def find(transaction: Transaction, key: RecordKey) -> RecordRow | None:
-    """How far a noun is."""
+    """Return the row of a noun."""
     row = transaction.row(f"SELECT {COLUMNS} FROM record WHERE {IS_KEY}", **key._asdict())
     return RecordRow(*row) if row else None
 
 
 def due(transaction: Transaction, limit: int, *, after: RecordKey = FIRST) -> list[RecordRow]:
-    """Nouns with changes that are not on record, in the order of their keys, after `after`."""
+    """Return nouns with unrecorded changes in the order of their keys, after `after`."""
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM record WHERE {DUE} AND (noun, number, generation) > (:noun, :number, :generation)"
         " ORDER BY noun, number, generation LIMIT :limit",
@@ -133,7 +132,7 @@ def due(transaction: Transaction, limit: int, *, after: RecordKey = FIRST) -> li
 
 
 def above(transaction: Transaction, segment: Segment, limit: int) -> list[RecordRow]:
-    """The rows of commits to a lineage above a generation, the newest first."""
+    """Return the rows of commits to a lineage above a generation, newest first."""
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM record WHERE noun = 'commit' AND number = :lineage_id AND generation > :generation"
         " ORDER BY generation DESC LIMIT :limit",
@@ -144,9 +143,9 @@ def above(transaction: Transaction, segment: Segment, limit: int) -> list[Record
 
 
 def between(transaction: Transaction, lineage_id: int, below: int, above: int) -> list[RecordKey]:
-    """What keeps rows on record that no generation from `below` to `above` sees, these two left out.
+    """Return the records that still hold rows which no generation from `below` to `above` sees.
 
-    That is a record of a generation between the two, and the record of `above` if it builds on one of them.
+    Those are the records of generations between the two, and the record of `above` if it builds on one of them.
     """
     rows = transaction.rows(
         "SELECT generation FROM record WHERE noun = 'commit' AND number = :lineage_id AND (generation > :below"
@@ -160,7 +159,7 @@ def between(transaction: Transaction, lineage_id: int, below: int, above: int) -
 
 
 def between_keys(transaction: Transaction, first: RecordKey, last: RecordKey) -> list[RecordKey]:
-    """The keys of all rows from one key to another, both included."""
+    """Return the keys of all rows from one key to another, both included."""
     rows = transaction.rows(
         "SELECT noun, number, generation FROM record WHERE (noun, number, generation) >= (:noun, :number, :generation)"
         " AND (noun, number, generation) <= (:last_noun, :last_number, :last_generation)",
@@ -173,7 +172,7 @@ def between_keys(transaction: Transaction, first: RecordKey, last: RecordKey) ->
 
 
 def page(transaction: Transaction, after: RecordKey, limit: int) -> list[RecordRow]:
-    """All rows in the order of their keys, after `after`."""
+    """Return all rows in the order of their keys, after `after`."""
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM record WHERE (noun, number, generation) > (:noun, :number, :generation)"
         " ORDER BY noun, number, generation LIMIT :limit",
@@ -184,7 +183,7 @@ def page(transaction: Transaction, after: RecordKey, limit: int) -> list[RecordR
 
 
 def touch_following(transaction: Transaction, key: RecordKey) -> list[RecordKey]:
-    """Note that the commits whose records build on this one have changed; answers which these are."""
+    """Note that the commits whose records build on this one have changed; return their keys."""
     rows = transaction.rows(
         "UPDATE record SET changes = changes + 1 WHERE noun = 'commit' AND noun = :noun AND number = :number"
         " AND generation > :generation AND previous = :generation AND gone = 0 RETURNING generation",
@@ -196,9 +195,9 @@ def touch_following(transaction: Transaction, key: RecordKey) -> list[RecordKey]
 def finish(
     transaction: Transaction, key: RecordKey, change: int, *, parts: int, entries: int, previous: int | None
 ) -> RecordRow | None:
-    """Note that the record with this number is finished; answers the row as it was, or None if nobody wants it.
+    """Note that the record with this number is finished. Return the row as it was before, or None if it is not needed.
 
-    Nobody does if the noun is no more, or a record with a higher number was finished before.
+    It is not needed if the noun is gone, or a record with a higher number was finished before.
     """
     before = None if change == 1 else find(transaction, key)  # the first record has none before it
     row = transaction.row(
@@ -216,7 +215,7 @@ def finish(
 
 
 def delete(transaction: Transaction, row: RecordRow) -> bool:
-    """Forget a noun whose record is removed; answers whether the row was still as given."""
+    """Delete the row of a noun whose record is deleted; return whether the row was still as given."""
     deleted = transaction.run(
         f"DELETE FROM record WHERE {IS_KEY} AND recorded = :recorded AND parts = :parts", **row._asdict()
     )
@@ -224,6 +223,6 @@ def delete(transaction: Transaction, row: RecordRow) -> bool:
 
 
 def insert(transaction: Transaction, row: RecordRow) -> None:
-    """Add a row for a record that exists; for rebuilding the catalog."""
+    """Insert a row for a record that exists; for rebuilding the catalog."""
     values = ", ".join(f":{field}" for field in RecordRow._fields)
     transaction.run(f"INSERT INTO record ({COLUMNS}) VALUES ({values})", **row._asdict())

@@ -1,4 +1,4 @@
-"""Recovery points in the catalog."""
+"""Recovery points."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryostore.catalog.rows.lineages import Segment
 
 
 class PointRow(NamedTuple):
-    """A recovery point. `lineage_id` and `generation` are set once it is complete. JSON: lifecycle, metadata, tags."""
+    """A recovery point. `lineage_id` and `generation` are set when it is complete. JSON: lifecycle, metadata, tags."""
 
     point_id: str
     vault_id: int
@@ -35,7 +35,7 @@ class PointRow(NamedTuple):
 
     @property
     def segment(self) -> Segment | None:
-        """Where the point's view begins, once it is complete."""
+        """The segment at which the recovery point's view begins, once it is complete."""
         return None if self.lineage_id is None or self.generation is None else Segment(self.lineage_id, self.generation)
 
 
@@ -44,18 +44,18 @@ VALUES = ", ".join(f":{field}" for field in PointRow._fields)
 
 
 def insert(transaction: Transaction, point: PointRow) -> None:
-    """Add a point that is being created."""
+    """Insert a recovery point that is being created."""
     transaction.run(f"INSERT INTO recovery_point ({COLUMNS}) VALUES ({VALUES})", **point._asdict())
 
 
 def find(transaction: Transaction, point_id: str) -> PointRow | None:
-    """The point with this id."""
+    """Return the recovery point with this id."""
     row = transaction.row(f"SELECT {COLUMNS} FROM recovery_point WHERE point_id = :point_id", point_id=point_id)
     return PointRow(*row) if row else None
 
 
 def at(transaction: Transaction, segment: Segment) -> PointRow | None:
-    """The point that was committed at a segment."""
+    """Return the recovery point that was committed at a segment."""
     row = transaction.row(
         f"SELECT {COLUMNS} FROM recovery_point WHERE lineage_id = :lineage_id AND generation = :generation",
         **segment._asdict(),
@@ -64,7 +64,7 @@ def at(transaction: Transaction, segment: Segment) -> PointRow | None:
 
 
 def latest(transaction: Transaction, vault_id: int, resource_arn: str) -> PointRow | None:
-    """The newest complete point of a resource in a vault."""
+    """Return the newest complete recovery point of a resource in a vault."""
     row = transaction.row(
         f"SELECT {COLUMNS} FROM recovery_point WHERE resource_arn = :resource_arn AND vault_id = :vault_id"
         " AND status = 'COMPLETED' ORDER BY completed_ms DESC, generation DESC, point_id DESC LIMIT 1",
@@ -75,7 +75,7 @@ def latest(transaction: Transaction, vault_id: int, resource_arn: str) -> PointR
 
 
 def complete(transaction: Transaction, point_id: str, segment: Segment, **values: Any) -> PointRow:
-    """Freeze a segment as the point, and set further columns by name; answers the point as it is then."""
+    """Complete a recovery point at a segment and set further columns by name; return its row."""
     columns = "".join(f", {column} = :{column}" for column in values)
     row = transaction.row(
         "UPDATE recovery_point SET status = 'COMPLETED', lineage_id = :lineage_id, generation = :generation"
@@ -89,12 +89,15 @@ def complete(transaction: Transaction, point_id: str, segment: Segment, **values
 
 
 def mark_deleting(transaction: Transaction, point_id: str) -> None:
-    """Hide a point from restores and bases; what only it could see is removed next."""
+    """Hide a recovery point from restores and from jobs that look for a base.
+
+    Objects that only it sees are removed next.
+    """
     transaction.run("UPDATE recovery_point SET status = 'DELETING' WHERE point_id = :point_id", point_id=point_id)
 
 
 def mark_partial(transaction: Transaction, point_id: str, message: str) -> None:
-    """Say that a complete point is not what it was: it can be restored, and is nobody's base."""
+    """Note that a complete recovery point is damaged: it can be restored, but is no base any more."""
     transaction.run(
         "UPDATE recovery_point SET status = 'PARTIAL', status_message = :message WHERE point_id = :point_id",
         point_id=point_id,
@@ -103,7 +106,7 @@ def mark_partial(transaction: Transaction, point_id: str, message: str) -> None:
 
 
 def segments(transaction: Transaction, *, after: str, limit: int) -> list[PointRow]:
-    """Complete points by id, after `after`."""
+    """Return complete recovery points by id, after `after`."""
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM recovery_point WHERE lineage_id IS NOT NULL AND point_id > :after"
         " ORDER BY point_id LIMIT :limit",
@@ -114,7 +117,7 @@ def segments(transaction: Transaction, *, after: str, limit: int) -> list[PointR
 
 
 def deleting(transaction: Transaction, limit: int) -> list[PointRow]:
-    """Points that are being deleted."""
+    """Return recovery points that are being deleted."""
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM recovery_point WHERE status = 'DELETING' ORDER BY point_id LIMIT :limit", limit=limit
     )
@@ -122,24 +125,24 @@ def deleting(transaction: Transaction, limit: int) -> list[PointRow]:
 
 
 def delete(transaction: Transaction, point_id: str) -> None:
-    """Remove the row of a point."""
+    """Delete the row of a recovery point."""
     transaction.run("DELETE FROM recovery_point WHERE point_id = :point_id", point_id=point_id)
 
 
 def count_in_vault(transaction: Transaction, vault_id: int) -> int:
-    """How many points a list of the vault shows, those being created or deleted included."""
+    """Return how many recovery points a list of the vault shows, including those being created or deleted."""
     row = transaction.row("SELECT count(*) FROM recovery_point WHERE vault_id = :vault_id", vault_id=vault_id)
     return int(row[0]) if row else 0
 
 
 def count(transaction: Transaction) -> int:
-    """How many complete points there are."""
+    """Return the number of complete recovery points."""
     row = transaction.row("SELECT count(*) FROM recovery_point WHERE status = 'COMPLETED'")
     return int(row[0]) if row else 0
 
 
 def set_restored(transaction: Transaction, point_id: str, *, now_ms: int) -> None:
-    """Record that the point was restored."""
+    """Note that the recovery point was restored."""
     transaction.run(
         "UPDATE recovery_point SET last_restore_ms = :now_ms WHERE point_id = :point_id",
         point_id=point_id,
@@ -150,7 +153,10 @@ def set_restored(transaction: Transaction, point_id: str, *, now_ms: int) -> Non
 def page(
     transaction: Transaction, *, conditions: dict[str, tuple[str, Any]], before: tuple[int, str] | None, limit: int
 ) -> list[PointRow]:
-    """Points, newest first, after the one at `before`, that meet all conditions: SQL and value by parameter name."""
+    """Return recovery points, newest first, after the one at `before`.
+
+    `conditions`: SQL and value by parameter name.
+    """
     where, values = where_clause(conditions, before, "point_id")
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM recovery_point{where} ORDER BY created_ms DESC, point_id DESC LIMIT :limit",

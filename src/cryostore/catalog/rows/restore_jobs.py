@@ -1,4 +1,4 @@
-"""Restore jobs in the catalog. A restore job that has not ended pins its recovery point."""
+"""Restore jobs. An open restore job keeps its recovery point from being deleted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RestoreJobRow(NamedTuple):
 
     @property
     def segment(self) -> Segment:
-        """Where the restored point's view begins."""
+        """The segment at which the view of the restored recovery point begins."""
         return Segment(self.lineage_id, self.generation)
 
 
@@ -47,13 +47,13 @@ def insert(transaction: Transaction, job: RestoreJobRow) -> None:
 
 
 def find(transaction: Transaction, job_id: str) -> RestoreJobRow | None:
-    """The job with this id."""
+    """Return the job with this id."""
     row = transaction.row(f"SELECT {COLUMNS} FROM restore_job WHERE job_id = :job_id", job_id=job_id)
     return RestoreJobRow(*row) if row else None
 
 
 def open_job_of_point(transaction: Transaction, point_id: str) -> str | None:
-    """A job, not yet ended, that restores this recovery point."""
+    """Return an open job that restores this recovery point."""
     row = transaction.row(
         "SELECT job_id FROM restore_job WHERE point_id = :point_id AND completed_ms IS NULL LIMIT 1", point_id=point_id
     )
@@ -61,7 +61,7 @@ def open_job_of_point(transaction: Transaction, point_id: str) -> str | None:
 
 
 def touch(transaction: Transaction, job_id: str, *, now_ms: int) -> None:
-    """Record that a job is being read from, which starts it."""
+    """Note that a job was read from, which starts it."""
     transaction.run(
         "UPDATE restore_job SET status = 'RUNNING', active_ms = :now_ms"
         " WHERE job_id = :job_id AND completed_ms IS NULL",
@@ -71,7 +71,7 @@ def touch(transaction: Transaction, job_id: str, *, now_ms: int) -> None:
 
 
 def end(transaction: Transaction, job_id: str, status: str, *, now_ms: int, **values: Any) -> None:
-    """Move a job to a final status, from which nothing moves it, and set further columns by name."""
+    """Move a job to a final status and set further columns by name. A final status never changes."""
     columns = "".join(f", {column} = :{column}" for column in values)
     transaction.run(
         f"UPDATE restore_job SET status = :status, completed_ms = :now_ms{columns}"
@@ -84,7 +84,7 @@ def end(transaction: Transaction, job_id: str, status: str, *, now_ms: int, **va
 
 
 def idle(transaction: Transaction, *, idle_before_ms: int, limit: int) -> list[str]:
-    """Jobs without a sign of life since `idle_before_ms`."""
+    """Return jobs without a sign of life since `idle_before_ms`."""
     rows = transaction.rows(
         "SELECT job_id FROM restore_job WHERE completed_ms IS NULL AND active_ms < :idle_before_ms LIMIT :limit",
         idle_before_ms=idle_before_ms,
@@ -94,13 +94,13 @@ def idle(transaction: Transaction, *, idle_before_ms: int, limit: int) -> list[s
 
 
 def not_ended(transaction: Transaction) -> list[RestoreJobRow]:
-    """All jobs that have not ended."""
+    """Return all open jobs."""
     rows = transaction.rows(f"SELECT {COLUMNS} FROM restore_job WHERE completed_ms IS NULL")
     return [RestoreJobRow(*row) for row in rows]
 
 
 def delete_ended(transaction: Transaction, before_ms: int, limit: int) -> int:
-    """Forget at most `limit` jobs that began and ended before a moment; answers how many."""
+    """Delete at most `limit` jobs that began and ended before a time; return how many."""
     return transaction.run(
         "DELETE FROM restore_job WHERE job_id IN (SELECT job_id FROM restore_job"
         " WHERE created_ms < :before_ms AND completed_ms < :before_ms ORDER BY created_ms LIMIT :limit)",
@@ -110,7 +110,7 @@ def delete_ended(transaction: Transaction, before_ms: int, limit: int) -> int:
 
 
 def count_open(transaction: Transaction) -> int:
-    """How many jobs have not ended."""
+    """Return the number of open jobs."""
     row = transaction.row("SELECT count(*) FROM restore_job WHERE completed_ms IS NULL")
     return int(row[0]) if row else 0
 
@@ -118,7 +118,10 @@ def count_open(transaction: Transaction) -> int:
 def page(
     transaction: Transaction, *, conditions: dict[str, tuple[str, Any]], before: tuple[int, str] | None, limit: int
 ) -> list[RestoreJobRow]:
-    """Jobs, newest first, after the one at `before`, that meet all conditions: SQL and value by parameter name."""
+    """Return jobs, newest first, after the one at `before`.
+
+    `conditions`: SQL and value by parameter name, all must hold.
+    """
     where, values = where_clause(conditions, before, "job_id")
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM restore_job{where} ORDER BY created_ms DESC, job_id DESC LIMIT :limit",

@@ -1,4 +1,4 @@
-"""Open uploads in the catalog, and the chunks that have arrived for them."""
+"""Open uploads, and the chunks that have arrived for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNKS_AT_COMPLETION = 5000
 
 
 class UploadRow(NamedTuple):
-    """An upload. `completion_digest` is set once it is complete: the digest of the arguments that completed it."""
+    """An upload. When it is complete, `completion_digest` is the digest of the request that completed it."""
 
     upload_number: int
     upload_id: str
@@ -43,7 +43,7 @@ def insert(
 
 
 def find(transaction: Transaction, job_id: str, upload_id: str) -> UploadRow | None:
-    """The job's upload with this id."""
+    """Return the job's upload with this id."""
     row = transaction.row(
         f"SELECT {COLUMNS} FROM upload WHERE upload_id = :upload_id AND job_id = :job_id",
         upload_id=upload_id,
@@ -53,7 +53,7 @@ def find(transaction: Transaction, job_id: str, upload_id: str) -> UploadRow | N
 
 
 def complete(transaction: Transaction, upload_number: int, completion_digest: bytes) -> None:
-    """Close an upload whose object stands. Its chunk rows are not needed any more: few go now, many with the job."""
+    """Close an upload whose object exists. Deletes few of its chunk rows; the job's clean-up deletes the others."""
     transaction.run(
         "UPDATE upload SET completion_digest = :completion_digest WHERE upload_number = :upload_number",
         upload_number=upload_number,
@@ -63,14 +63,14 @@ def complete(transaction: Transaction, upload_number: int, completion_digest: by
 
 
 class UploadCounts(NamedTuple):
-    """How many uploads a job has: open ones, and complete ones whose rows are not deleted yet."""
+    """Numbers of a job's uploads: open ones, and complete ones whose rows still exist."""
 
     open: int
     complete: int
 
 
 def counts(transaction: Transaction, job_id: str) -> UploadCounts:
-    """How many uploads the job has."""
+    """Return the numbers of uploads of a job."""
     row = transaction.row(
         "SELECT count(*) - count(completion_digest), count(completion_digest) FROM upload WHERE job_id = :job_id",
         job_id=job_id,
@@ -80,7 +80,10 @@ def counts(transaction: Transaction, job_id: str) -> UploadCounts:
 
 
 def jobs_with_uploads(transaction: Transaction) -> Iterator[str]:
-    """The jobs that have uploads, ended or not, by id. Costs work in proportion to their number, not to the uploads."""
+    """Yield the jobs that have uploads, ended or not, by id.
+
+    The cost is proportional to the jobs, not to the uploads.
+    """
     job_id = ""
     while (row := transaction.row("SELECT min(job_id) FROM upload WHERE job_id > :job_id", job_id=job_id)) and row[0]:
         job_id = row[0]
@@ -88,9 +91,9 @@ def jobs_with_uploads(transaction: Transaction) -> Iterator[str]:
 
 
 def delete_complete(transaction: Transaction, job_id: str, limit: int) -> int:
-    """Delete at most `limit` complete uploads of a job that have no rows of their own left; answers how many.
+    """Delete at most `limit` complete uploads of a job that have no other rows left; return how many.
 
-    An upload keeps its row while it has chunk rows, or parts of a chunk list that no object took over.
+    An upload keeps its row while it has chunk rows, or parts of a chunk list that belong to no object.
     """
     return transaction.run(
         "DELETE FROM upload WHERE upload_number IN (SELECT upload_number FROM upload AS complete"
@@ -104,7 +107,7 @@ def delete_complete(transaction: Transaction, job_id: str, limit: int) -> int:
 
 
 def delete_of_job(transaction: Transaction, job_id: str, limit: int) -> bool:
-    """Remove at most `limit` rows of an ended job's uploads and what hangs on them; answers whether none are left."""
+    """Delete at most `limit` rows of an ended job's uploads and what depends on them; return whether none are left."""
     left = limit - delete_complete(transaction, job_id, limit)
     while left > 0:
         row = transaction.row(
@@ -132,12 +135,12 @@ def _delete_chunks(transaction: Transaction, upload_number: int, limit: int) -> 
 
 
 def _has_object(transaction: Transaction, upload_number: int) -> bool:
-    """Whether the parts of a chunk list that were written for an upload belong to an object now."""
+    """Whether the parts of a chunk list that were written for an upload now belong to an object."""
     return transaction.row("SELECT 1 FROM object WHERE chunk_list_id = :number", number=upload_number) is not None
 
 
 def chunk(transaction: Transaction, upload_number: int, index: int) -> ChunkEntry | None:
-    """The upload's chunk at this index."""
+    """Return the upload's chunk at this index."""
     row = transaction.row(
         "SELECT chunk_index, length, digest, form FROM upload_chunk"
         " WHERE upload_number = :upload_number AND chunk_index = :chunk_index",
@@ -148,7 +151,7 @@ def chunk(transaction: Transaction, upload_number: int, index: int) -> ChunkEntr
 
 
 def add_chunk_statement(upload_number: int, entry: ChunkEntry) -> Statement:
-    """The statement that attaches a chunk. It changes no row if a chunk has that index already."""
+    """Return the statement that adds a chunk to an upload. It changes one row, or none if the index is taken."""
     return Statement(
         "INSERT INTO upload_chunk (upload_number, chunk_index, length, form, digest)"
         " VALUES (:upload_number, :chunk_index, :length, :form, :digest)"
@@ -158,7 +161,10 @@ def add_chunk_statement(upload_number: int, entry: ChunkEntry) -> Statement:
 
 
 def count_chunk_statement(upload_number: int, *, chunks_max: int) -> Statement:
-    """The statement that counts an attached chunk. It changes no row if the upload is complete or full."""
+    """Return the statement that counts an added chunk.
+
+    It changes one row, or none if the upload is complete or full.
+    """
     return Statement(
         "UPDATE upload SET chunk_count = chunk_count + 1"
         " WHERE upload_number = :upload_number AND completion_digest IS NULL AND chunk_count < :chunks_max",
@@ -167,7 +173,7 @@ def count_chunk_statement(upload_number: int, *, chunks_max: int) -> Statement:
 
 
 def chunk_page(transaction: Transaction, upload_number: int, *, after: int, limit: int) -> Sequence[ChunkEntry]:
-    """Chunks in ascending index order, after index `after`."""
+    """Return chunks in ascending order of their indexes, after index `after`."""
     rows = transaction.rows(
         "SELECT chunk_index, length, digest, form FROM upload_chunk"
         " WHERE upload_number = :upload_number AND chunk_index > :after ORDER BY chunk_index LIMIT :limit",

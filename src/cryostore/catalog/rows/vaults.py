@@ -1,4 +1,4 @@
-"""Vaults in the catalog."""
+"""Vaults."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def insert(
     tags: str,
     created_ms: int,
 ) -> VaultRow | None:
-    """Add a vault; None if the name is taken."""
+    """Insert a vault; return None if the name is taken."""
     row = transaction.row(
         f"INSERT INTO vault (name, creator_request_id, encryption_key_arn, tags, created_ms)"
         f" VALUES (:name, :creator_request_id, :encryption_key_arn, :tags, :created_ms)"
@@ -45,26 +45,26 @@ def insert(
 
 
 def put_back(transaction: Transaction, vault: VaultRow) -> None:
-    """Add a vault with its old id; for rebuilding the catalog."""
+    """Insert a vault with its old id; for rebuilding the catalog."""
     values = ", ".join(f":{field}" for field in VaultRow._fields)
     transaction.run(f"INSERT INTO vault ({COLUMNS}) VALUES ({values})", **vault._asdict())
     transaction.pass_number("vault", "vault_id", vault.vault_id)
 
 
 def by_name(transaction: Transaction, name: str) -> VaultRow | None:
-    """The vault of this name."""
+    """Return the vault of this name."""
     row = transaction.row(f"SELECT {COLUMNS} FROM vault WHERE name = :name", name=name)
     return VaultRow(*row) if row else None
 
 
 def by_id(transaction: Transaction, vault_id: int) -> VaultRow | None:
-    """The vault with this id."""
+    """Return the vault with this id."""
     row = transaction.row(f"SELECT {COLUMNS} FROM vault WHERE vault_id = :vault_id", vault_id=vault_id)
     return VaultRow(*row) if row else None
 
 
 def page(transaction: Transaction, *, after: str, limit: int) -> list[VaultRow]:
-    """Vaults by name, after `after`."""
+    """Return vaults by name, after `after`."""
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM vault WHERE name > :after ORDER BY name LIMIT :limit", after=after, limit=limit
     )
@@ -72,12 +72,12 @@ def page(transaction: Transaction, *, after: str, limit: int) -> list[VaultRow]:
 
 
 def exists(transaction: Transaction, vault_id: int) -> bool:
-    """Whether there is, still, a vault with this id."""
+    """Whether a vault with this id still exists."""
     return transaction.row("SELECT 1 FROM vault WHERE vault_id = :vault_id", vault_id=vault_id) is not None
 
 
 def is_used(transaction: Transaction, vault_id: int) -> bool:
-    """Whether the vault holds a recovery point, being deleted or not, an open job, or anything not yet taken back."""
+    """Whether the vault holds a recovery point, in any state, an open job, or rows that are still to be removed."""
     row = transaction.row(
         "SELECT EXISTS (SELECT 1 FROM recovery_point WHERE vault_id = :vault_id)"
         " OR EXISTS (SELECT 1 FROM backup_job WHERE vault_id = :vault_id AND completed_ms IS NULL)"
@@ -88,9 +88,9 @@ def is_used(transaction: Transaction, vault_id: int) -> bool:
 
 
 def delete(transaction: Transaction, vault_id: int) -> None:
-    """Remove an unused vault with its keys, without which nobody can read its bytes any more.
+    """Delete an unused vault with its keys, without which its bytes cannot be read any more.
 
-    Its bytes become garbage in their packs. The rows of its chunks, and of uploads of its jobs, go later.
+    Its bytes become garbage in their packs. The rows of its chunks, and of uploads of its jobs, are deleted later.
     """
     for statement in (
         "DELETE FROM restore_job WHERE vault_id = :vault_id",

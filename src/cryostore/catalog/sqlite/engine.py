@@ -61,7 +61,7 @@ class SqliteTransaction:
         return self._connection.execute(statement, values).fetchall()
 
     def pass_number(self, table: str, column: str, number: int) -> None:
-        """SQLite does so by itself, by the highest number there ever was in a table."""
+        """Do nothing: SQLite continues above the highest number that a table ever had."""
 
     def problems(self, limit: int) -> list[str]:
         found = [row[0] for row in self.rows(f"PRAGMA integrity_check({limit})")]
@@ -72,10 +72,10 @@ class SqliteTransaction:
 
 
 class SqliteDatabase:
-    """A `Database` in the file at `path`, which is created (0600) if absent.
+    """A `Database` in the file at `path`, which is created with mode 0600 if absent.
 
-    A process must not open and close the file by other means while it has this open: POSIX takes all of a process's
-    locks on a file away when any descriptor of it is closed.
+    While it is open, the process must not open and close the file by other means: closing any descriptor of a file
+    releases all POSIX locks that the process has on it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +107,7 @@ class SqliteDatabase:
         return self._group.write(work)
 
     def has_schema(self) -> bool:
-        """Whether a catalog was ever made here."""
+        """Whether the file holds a catalog."""
         return self.read(lambda transaction: transaction.row(HAS_SCHEMA)) is not None
 
     def migrate(self) -> None:
@@ -130,14 +130,14 @@ class SqliteDatabase:
             raise translate_system_error(error, self._path) from error
 
     def _open(self) -> sqlite3.Connection:
-        """The connection that writes, and with it the file."""
+        """Return the writing connection; creates the file."""
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with self._turn():
             return self._connect("journal_mode = WAL")
 
     def _connect(self, purpose: str) -> sqlite3.Connection:
-        """A connection with our settings, and with one more for its purpose."""
+        """Return a connection with the usual settings, and one more for its purpose."""
         connection = sqlite3.connect(
             self._path,
             timeout=BUSY_WAIT_MS / 1000,
@@ -154,7 +154,7 @@ class SqliteDatabase:
         return connection
 
     def _borrow(self) -> sqlite3.Connection:
-        """A connection to read with, for one thread at a time."""
+        """Return a connection to read with, for one thread at a time."""
         with self._group.closing:
             self._group.check_open()
             if self._idle:
@@ -206,7 +206,7 @@ class SqliteDatabase:
         return False
 
     def _try_batch(self, batch: list[Pending]) -> BaseException | None:
-        """Run and commit the batch. Answers what failed."""
+        """Run and commit the batch. Return the error, if there was one."""
         connection = self._writing
         try:
             with self._translated(), self._turn():
@@ -222,7 +222,7 @@ class SqliteDatabase:
 
 
 class _WritingSession:
-    """The connection that writes, while it is its process's turn; see `WritingSession`."""
+    """The writing connection while this process has its turn; see `WritingSession`."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection

@@ -1,6 +1,7 @@
-"""The BlobStore seam: where named bytes live. Every implementation passes `tests/conformance/blobstore.py`.
+"""Blob stores: the interface for named bytes, and the function that opens a store.
 
-Lives here: the contract and the factory. Implementations live beside it and are imported only by `open_blobs`.
+Implementations are the modules beside this one. Each passes `tests/conformance/blobstore.py`, and only `open_blobs`
+imports them.
 """
 
 from __future__ import annotations
@@ -22,66 +23,67 @@ CLOUD_SCHEMES = frozenset({"s3", "gs", "az"})
 class BlobStore(Protocol):
     """Blobs under keys. Written once, read often, safe to call from many threads and processes.
 
-    A key is segments of `[A-Za-z0-9._-]` joined by `/`, none of them `.` or `..`, at most 255 characters a segment
-    and 1,024 in all; any other key is a ValueError, before anything is touched. No key may be a folder of another (`a`
-    and `a/b`): whoever names blobs sees to that.
+    A key consists of segments of `[A-Za-z0-9._-]` joined by `/`, none of them `.` or `..`: at most 255 characters a
+    segment, and 1,024 in all. Any other key raises ValueError before anything happens. No key may be a folder of
+    another (`a` and `a/b`): the caller makes sure of that.
 
-    Every method may raise StorageUnavailableError; StorageFullError is the one for "no space left".
+    Every method may raise StorageUnavailableError; StorageFullError means "no space left".
     """
 
     def put(self, key: str, data: Buffer) -> None:
-        """Create the blob. Whole or not at all for every observer, and durable when the call returns.
+        """Create the blob: whole or not at all for every observer, and durable when the call returns.
 
-        Raises BlobExistsError, and leaves the old bytes alone, if the key is taken. After any other error the blob
+        Raises BlobExistsError, and leaves the old bytes unchanged, if the key is taken. After any other error the blob
         either exists whole or does not exist.
         """
 
     def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Read `length` bytes from `offset`, or all from there on.
+        """Read `length` bytes from `offset` on, or all of them.
 
-        Raises BlobNotFoundError, or DamagedDataError if the blob ends before the range does: never fewer bytes.
+        Raises BlobNotFoundError, or DamagedDataError if the blob ends before the range does: it never returns fewer
+        bytes.
         """
 
     def stat(self, key: str) -> int | None:
-        """Size in bytes, or None if there is no such blob."""
+        """Return the size in bytes, or None if there is no such blob."""
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[str]:
-        """Keys that start with `prefix` and sort behind `after`, in ascending order of their characters.
+        """Yield the keys that start with `prefix` and sort after `after`, in ascending order of their characters.
 
-        Blobs that come or go while the listing runs may or may not appear; all others do. A listing that cannot be
-        completed raises: it never looks like a short one.
+        Blobs that are created or deleted during the listing may or may not appear; all others do. A listing that cannot
+        be completed raises: it never looks like a short one.
         """
 
     def delete(self, key: str) -> None:
-        """Remove the blob, durably; absent is not an error."""
+        """Delete the blob durably; absent is not an error."""
 
     def close(self) -> None:
-        """Release what the store holds; may be called twice."""
+        """Release all resources. May be called twice."""
 
 
 class Appender(Protocol):
-    """The end of one growing blob, owned by whoever opened it. `append` calls must not overlap each other."""
+    """The end of a growing blob, owned by the process that opened it. `append` calls must not overlap each other."""
 
     @property
     def size(self) -> int:
         """Bytes appended so far."""
 
     def append(self, buffers: Sequence[Buffer]) -> int:
-        """Write the buffers at the end and return the offset of the first. Readable at once, not yet durable.
+        """Write the buffers at the end; return the offset of the first one.
 
-        All or nothing. StorageFullError leaves the blob as it was, to be tried again; after any other error the
-        appender must not be used again.
+        They are readable at once, but not durable yet. All or nothing. StorageFullError leaves the blob unchanged, and
+        the caller may try again. After any other error the appender must not be used again.
         """
 
     def sync(self) -> None:
-        """Make every byte appended before this call durable, the blob's name included. May overlap `append`.
+        """Make every byte appended before this call durable, and the name of the blob. May overlap `append`.
 
-        After an error nobody knows which bytes are safe, and a second try would not tell: the appender must not be
-        used again.
+        After an error it is unknown which bytes are durable, and a second attempt would not tell: the appender must not
+        be used again.
         """
 
     def close(self) -> None:
-        """Give up ownership; may be called twice. Does not sync."""
+        """Give up ownership, without a flush. May be called twice."""
 
 
 @runtime_checkable
@@ -89,32 +91,32 @@ class Appendable(BlobStore, Protocol):
     """A BlobStore in which blobs can grow."""
 
     def open_append(self, key: str) -> Appender:
-        """Create an empty blob and own it until the appender is closed or this process ends.
+        """Create an empty blob, and own it until the appender is closed or this process ends.
 
-        Raises BlobExistsError if the key is taken: a blob grows under one owner only, and never again after it.
+        Raises BlobExistsError if the key is taken: a blob has one owner, and never grows after that owner is gone.
         """
 
     def owned(self, key: str) -> bool:
-        """Whether the blob's owner lives. Once False for a blob that is not empty, False for ever.
+        """Whether the blob's owner is alive. Once this is False for a blob that is not empty, it stays False.
 
         Raises BlobNotFoundError.
         """
 
     def cut(self, key: str, size: int) -> bool:
-        """Durably cut a blob nobody owns down to `size` bytes (a smaller blob stays as it is).
+        """Durably truncate a blob without an owner to `size` bytes; a smaller blob stays as it is.
 
-        All of its bytes are durable then, whatever became of its owner; later reads do not come from what only memory
-        holds, as far as the system lets us say so. False, and nothing is done, if its owner lives. Raises
+        Makes all of its bytes durable, even if its owner died before a flush. Later reads come from the disk and not
+        from memory, as far as the system allows. Return False, and do nothing, if the owner is alive. Raises
         BlobNotFoundError.
         """
 
 
 @runtime_checkable
 class Gathering(BlobStore, Protocol):
-    """A BlobStore that makes one blob of several buffers without copying them together first."""
+    """A BlobStore that writes several buffers as one blob without joining them in memory first."""
 
     def put_all(self, key: str, buffers: Sequence[Buffer]) -> None:
-        """As `put`, for the buffers one behind the other."""
+        """As `put`, for buffers one behind the other."""
 
 
 @runtime_checkable
@@ -122,22 +124,22 @@ class Caching(Protocol):
     """A BlobStore that keeps blobs open between reads."""
 
     def forget_deleted(self) -> None:
-        """Let go of blobs that another process has deleted: only then is their room given back. Does no harm."""
+        """Close blobs that another process has deleted: only then is their room free. Harmless at any time."""
 
 
 @runtime_checkable
 class Versioning(Protocol):
-    """A BlobStore whose service may keep what was deleted."""
+    """A BlobStore whose service may keep deleted blobs as old versions."""
 
     def has_versions(self, key: str) -> bool:
         """Whether the service gave this blob a version when it was put. Raises StorageUnavailableError."""
 
 
 def open_blobs(place: str | Path) -> BlobStore:
-    """Open the store at `place`: a directory, as path or `file://` URL (made if missing), a cloud's URL, or `memory:`.
+    """Open a blob store: a directory (path or `file://` URL, created if missing), a cloud URL, or `memory:`.
 
-    Of a cloud, `s3://`, `gs://` or `az://`, nothing is touched before it is used (`cloud_place`). Raises
-    ConfigurationError for a URL of any other scheme, or one that says something impossible or unsafe.
+    For a cloud (`s3://`, `gs://`, `az://`) the first request is made at the first use; see `cloud_url`. Raises
+    ConfigurationError for a URL with another scheme, or with impossible or unsafe options.
     """
     scheme, colon, rest = str(place).partition(":")
     if isinstance(place, str) and colon and "/" not in scheme:
@@ -154,7 +156,7 @@ def open_blobs(place: str | Path) -> BlobStore:
 
 
 def _open_cloud(url: str) -> BlobStore:
-    # Here alone, so that only who keeps blobs there pays for loading the library
+    # Imported here, so that only stores in a cloud pay for loading the library
     from cryostore.chunks.blobs.cloud import CloudBlobs  # noqa: PLC0415
     from cryostore.chunks.blobs.cloud_url import CloudUrl  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
-"""How long to go on trying when a service fails, and how long to wait between.
+"""Retries with exponential backoff: how long they go on, and the delay between two attempts.
 
-Waits double up to a bound and differ by what is tried, so that many who were refused together do not come back
-together. No try begins later than a while after the first; how long one takes, whoever makes it bounds.
+The delay doubles up to a limit and varies with what is retried, so that many clients that were refused together do not
+return together. No attempt begins later than a limit after the first; the caller bounds how long one attempt takes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """When to try again. `monotonic` and `sleep` are for tests."""
+    """When to retry. `monotonic` and `sleep` are parameters for tests."""
 
     begin_seconds_max: float
     delay_first_seconds: float = 0.1
@@ -23,7 +23,7 @@ class Backoff:
     sleep: Callable[[float], None] = time.sleep
 
     def tries(self, what: str) -> Iterator[bool]:
-        """Whether each try is the last one; waits before all but the first."""
+        """Yield, for each attempt, whether it is the last one; sleep before all but the first."""
         end = self.monotonic() + self.begin_seconds_max
         number = 0
         while True:
@@ -36,7 +36,7 @@ class Backoff:
             number += 1
 
     def delay_seconds(self, what: str, number: int) -> float:
-        """How long to wait after try `number`, counted from 0: between half a bound that doubles and all of it."""
+        """Return the delay after attempt `number`, counted from 0: between half a limit that doubles and all of it."""
         bound = min(self.delay_seconds_max, self.delay_first_seconds * 2.0 ** min(number, 60))
         share = zlib.crc32(f"{what} {number}".encode()) / 0xFFFFFFFF
         return bound * (1 + share) / 2

@@ -1,14 +1,14 @@
-"""Blobs as objects of a cloud: S3 and what speaks like it, Google Cloud Storage, Azure. The home of obstore.
+"""Blobs as objects of a cloud: S3 and compatible services, Google Cloud Storage, Azure. The only user of obstore.
 
-The rules of this file:
+Rules of this file:
 
-- A blob is one conditional PUT: whole or not there, and never over another one. No upload in parts is ever begun, so
-  that none can be left behind.
-- Tries are made here, not by the library. A PUT whose answer got lost may have arrived: if the key is taken afterwards,
-  what lies there is read and compared.
-- "There is no such blob" is believed if the service says it of the blob itself. A bucket that is gone, or a 404 of
-  something that stands between, is an outage: else every blob would count as lost.
-- Bytes are given out if they are as many as were asked for. Whether they are the right ones, their reader can tell.
+- A blob is one conditional PUT: whole or absent, and never over another one. Multipart uploads are never used, so that
+  none can be left behind.
+- Retries happen here, not in the library. A PUT whose answer was lost may have arrived: if the key is taken afterwards,
+  the blob there is read and compared.
+- A blob counts as absent only if the service says so about the blob itself. A missing bucket, or a 404 from a proxy,
+  is an outage: otherwise every blob would count as lost.
+- A read returns as many bytes as were asked for. Whether they are the right ones, the reader verifies.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cryostore.core.errors import DamagedDataError
 from cryostore.core.traffic import Traffic
 
 TRY_AGAIN_SHARE = 1.2
-"""No try begins later than so many times the longest request: after one that fell silent there is always another."""
+"""No attempt begins later than this many times the longest request, so that a request that hangs is retried once."""
 KEYS_PER_PAGE = 1000
 FAILURES = {
     FailureKind.TRANSIENT: "passing",
@@ -43,7 +43,7 @@ Answer = TypeVar("Answer")
 
 
 class CloudBlobs:
-    """A BlobStore, Gathering, in a cloud. Connects when it is first used, and holds nothing but connections."""
+    """A BlobStore, Gathering, in a cloud. It connects at its first use, and holds nothing but connections."""
 
     def __init__(self, url: CloudUrl, *, backoff: Backoff | None = None) -> None:
         self.store = url.open()
@@ -54,7 +54,7 @@ class CloudBlobs:
         self._connections = threading.BoundedSemaphore(CONNECTIONS_MAX)
 
     def put(self, key: str, data: Buffer) -> None:
-        """See BlobStore. One that failed for a reason that may pass can still arrive later."""
+        """See BlobStore. After a transient failure the blob may still arrive later."""
         self.put_all(key, [data])
 
     def put_all(self, key: str, buffers: Sequence[Buffer]) -> None:
@@ -82,30 +82,30 @@ class CloudBlobs:
             yield from self._with_retries(f"blobs under {prefix!r} in {self._name}", listing.page)
 
     def delete(self, key: str) -> None:
-        """See BlobStore. A key deleted after an unclear answer must not be used again: the first try may come late."""
+        """See BlobStore. A key must not be used again if a delete failed: its first attempt may arrive late."""
         check_key(key)
         self._with_retries(f"blob {key}", lambda: self._delete(key))
 
     def has_versions(self, key: str) -> bool:
-        """See Versioning. One that was there before versions were kept has none."""
+        """See Versioning. A blob from before versioning was enabled has none."""
         path = self.path(check_key(key))
         found = self._with_retries(f"blob {key}", lambda: self.request(obstore.head, self.store, path))
         return found.get("version") not in {None, "", "null"}
 
     def close(self) -> None:
-        """See BlobStore. Connections close by themselves when they have been idle for a while."""
+        """See BlobStore. Idle connections close by themselves after a while."""
 
     def path(self, key: str) -> str:
-        """The name of the object that a key stands for."""
+        """Return the object name of a key."""
         return self._folder + key
 
     def key(self, path: str) -> str | None:
-        """The key of an object, None if it is no blob of this store."""
+        """Return the key of an object, None if it is no blob of this store."""
         key = path.removeprefix(self._folder)
         return key if path.startswith(self._folder) and KEY_PATTERN.fullmatch(key) else None
 
     def request(self, call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
-        """One request of the library, on one of a bounded number of connections. Raises RequestFailure."""
+        """Make one request of the library on one of a limited number of connections. Raises RequestFailure."""
         try:
             with self._connections, self.traffic.request():
                 return call(*arguments, **options)
@@ -116,9 +116,10 @@ class CloudBlobs:
             raise failure from None
 
     def rest(self, key: str, offset: int = 0) -> bytes:
-        """All of a blob from `offset` on, in one try. Raises RequestFailure, DamagedDataError if it ends before.
+        """Return all of a blob from `offset` on, in one attempt.
 
-        Asked for as a range, since such an answer says how much there is, whatever arrives of it.
+        Raises RequestFailure, DamagedDataError if it ends before. It requests a range, because the answer to that says
+        how much there is, even if less arrives.
         """
 
         def read() -> tuple[int, bytes]:
@@ -129,21 +130,21 @@ class CloudBlobs:
             length, data = self.request(read)
         except RequestFailure as failure:
             if failure.kind is FailureKind.PERMANENT and self._size_reaching(key, offset, offset) == offset:
-                return b""  # no range of nothing can be asked for
+                return b""  # an empty range cannot be requested
             raise
         if len(data) != length:
             raise RequestFailure(FailureKind.TRANSIENT, f"an answer had {len(data)} of {length} bytes")
         return data
 
     def size(self, key: str) -> int | None:
-        """Size of a blob, None if there is none, in one try. Raises RequestFailure."""
+        """Return the size of a blob, None if there is none, in one attempt. Raises RequestFailure."""
         path = self.path(key)
         try:
             return self.request(obstore.head, self.store, path)["size"]
         except RequestFailure as failure:
             if failure.kind not in {FailureKind.ABSENT, FailureKind.UNPROVEN}:
                 raise
-        try:  # the answer to HEAD has no words: it may also mean that the bucket is gone
+        try:  # the answer to HEAD has no text: the bucket may be missing instead
             return self.request(lambda: obstore.get(self.store, path).meta["size"])
         except RequestFailure as failure:
             if failure.kind is FailureKind.ABSENT:
@@ -158,7 +159,7 @@ class CloudBlobs:
             found = self.request(obstore.get_range, self.store, self.path(key), start=offset, length=length)
         except RequestFailure as failure:
             if failure.kind is FailureKind.PERMANENT:
-                self._size_reaching(key, offset, offset + length)  # perhaps that was what it could not give
+                self._size_reaching(key, offset, offset + length)  # the range may exceed the blob
             raise
         data = bytes(found)
         if len(data) != length:
@@ -167,7 +168,7 @@ class CloudBlobs:
         return data
 
     def _size_reaching(self, key: str, offset: int, end: int) -> int:
-        """The size of a blob. Raises RequestFailure, DamagedDataError if it ends before `end`."""
+        """Return the size of a blob. Raises RequestFailure, DamagedDataError if it ends before `end`."""
         size = self.size(key)
         if size is None:
             raise RequestFailure(FailureKind.ABSENT, "")
@@ -178,13 +179,16 @@ class CloudBlobs:
     def _delete(self, key: str) -> None:
         try:
             self.request(obstore.delete, self.store, self.path(key))
-        except RequestFailure as failure:  # some services say that there was nothing to delete, and some do not
+        except RequestFailure as failure:  # not all services report that there was nothing to delete
             if failure.kind is FailureKind.ABSENT or (failure.kind is FailureKind.UNPROVEN and self.size(key) is None):
                 return
             raise
 
     def _with_retries(self, what: str, attempt: Callable[[], Answer]) -> Answer:
-        """The answer of the first try that gets one. Raises the error of a failure that lasts, or of the last try."""
+        """Return the result of the first successful attempt.
+
+        Raises the error of a permanent failure, or of the last attempt.
+        """
         for last in self._backoff.tries(what):
             try:
                 return attempt()
@@ -196,7 +200,7 @@ class CloudBlobs:
 
 
 class _Put:
-    """The tries to create one blob, and whether one of them may have arrived although nobody said so."""
+    """The attempts to create one blob, and whether one of them may have arrived although its answer was lost."""
 
     def __init__(self, blobs: CloudBlobs, key: str, buffers: Sequence[Buffer]) -> None:
         self._blobs = blobs
@@ -205,11 +209,11 @@ class _Put:
         self._may_have_arrived = False
 
     def attempt(self) -> None:
-        """One try. Raises RequestFailure."""
+        """Make one attempt. Raises RequestFailure."""
         blobs = self._blobs
         path = blobs.path(self._key)
         try:
-            # Taken apart anew for each try: the library sends the buffers as they are, without a copy of their bytes.
+            # A new iterator for each attempt: the library sends the buffers without copying them.
             blobs.request(obstore.put, blobs.store, path, iter(self._buffers), mode="create", use_multipart=False)
         except RequestFailure as failure:
             if failure.kind is FailureKind.EXISTS:
@@ -219,7 +223,7 @@ class _Put:
             raise
 
     def _look(self) -> None:
-        """Return if what has the key is ours. Raises RequestFailure."""
+        """Return if the blob under the key is ours. Raises RequestFailure."""
         if not self._may_have_arrived:
             found = self._blobs.size(self._key) is not None
         else:
@@ -238,7 +242,7 @@ class _Put:
 
 
 class _Listing:
-    """A listing page by page, which goes on behind the last key after a page that failed."""
+    """A listing page by page, which continues after the last key if a page fails."""
 
     def __init__(self, blobs: CloudBlobs, prefix: str, after: str) -> None:
         self.ended = False
@@ -249,10 +253,10 @@ class _Listing:
         self._stream: Iterator[Any] | None = None
 
     def page(self) -> list[str]:
-        """The next keys, perhaps none. Raises RequestFailure."""
+        """Return the next keys, perhaps none. Raises RequestFailure."""
         blobs = self._blobs
         stream = self._stream or blobs.request(self._begin)
-        self._stream = None  # one that failed is not used again
+        self._stream = None  # a failed stream is not used again
         page = blobs.request(next, stream, None)
         self._stream = stream
         if page is None:
@@ -261,7 +265,7 @@ class _Listing:
         return list(self._keys(meta["path"] for meta in page))
 
     def _begin(self) -> Iterator[Any]:
-        """The library lists folders and begins behind names: the nearest of both that leaves nothing out."""
+        """Begin a listing at the nearest folder and name that leave nothing out: the library only takes these."""
         folder = self._blobs.path(self._prefix.rpartition("/")[0])
         begin = KEY_PATTERN.match(max(self._last, self._after, self._prefix[:-1]))
         offset = self._blobs.path(begin[0]) if begin else None
@@ -274,7 +278,7 @@ class _Listing:
         """Yield the keys among the names of one page. Raises RequestFailure if they are not sorted."""
         for path in paths:
             key = self._blobs.key(path)
-            if key is None or key == self._last:  # the name of a folder, perhaps, which somebody made by hand
+            if key is None or key == self._last:  # perhaps a folder that was created by hand
                 continue
             if key < self._last:
                 raise RequestFailure(FailureKind.PERMANENT, "a listing came in no order")

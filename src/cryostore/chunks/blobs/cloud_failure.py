@@ -1,7 +1,8 @@
-"""What the library says when a cloud refuses or fails, judged: what it means, and whether another try may fare better.
+"""Failures of cloud requests: what each means, and whether a retry may succeed.
 
-The library gives one exception for most failures and puts the rest into its text: the status, and the service's answer.
-This is the only place that reads that text. What it does not know counts as passing: tries are bounded anyway.
+The library raises one exception for most failures and puts the rest into its text: the status, and the service's
+answer. This is the only module that reads that text. Unknown failures count as transient, since retries are limited
+anyway.
 """
 
 from __future__ import annotations
@@ -59,16 +60,16 @@ REACH_HINT = "check that the endpoint is right and can be reached"
 class FailureKind(Enum):
     """What a failure means."""
 
-    TRANSIENT = "another try may fare better"
-    PERMANENT = "another try will fare no better"
-    FULL = "there is no room"
-    EXISTS = "a blob has the key"
-    ABSENT = "no blob has the key: the service says so itself"
-    UNPROVEN = "something has answered that there is no such thing, and not what"
+    TRANSIENT = "a retry may succeed"
+    PERMANENT = "a retry will not succeed"
+    FULL = "no space is left"
+    EXISTS = "the key is taken"
+    ABSENT = "the service says that there is no such blob"
+    UNPROVEN = "an answer says that something does not exist, but not what"
 
 
-class RequestFailure(Exception):  # noqa: N818 - a failure, which becomes an error once nobody tries again
-    """One try that failed. Never leaves the blob stores of this folder."""
+class RequestFailure(Exception):  # noqa: N818 - it becomes an error only after the last retry
+    """One attempt that failed. It never leaves the blob stores of this folder."""
 
     def __init__(self, kind: FailureKind, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -77,7 +78,7 @@ class RequestFailure(Exception):  # noqa: N818 - a failure, which becomes an err
         self.hint = hint
 
     def error(self, what: str) -> CryostoreError:
-        """The error of our own tree that says the same about `what`."""
+        """Return the Cryostore error for this failure; `what` names the blob."""
         if self.kind is FailureKind.EXISTS:
             return BlobExistsError(f"{what} exists")
         if self.kind is FailureKind.ABSENT:
@@ -87,7 +88,7 @@ class RequestFailure(Exception):  # noqa: N818 - a failure, which becomes an err
 
 
 def classify(error: Exception) -> RequestFailure:
-    """What the library's exception means."""
+    """Return the failure behind an exception of the library."""
     text = str(error)
     found = CODE.search(text)
     code = (found[1] or found[2]) if found else ""
@@ -110,7 +111,7 @@ def classify(error: Exception) -> RequestFailure:
 
 
 def _words(text: str, status: int, code: str) -> str:
-    """One line about it, without secrets."""
+    """Return one line about a failure, without secrets."""
     if status or code:
         return " ".join(filter(None, ["the service answered", str(status or ""), code]))
     return SECRET.sub(r"\1=...", text.partition("\n")[0])[:WORDS_MAX]

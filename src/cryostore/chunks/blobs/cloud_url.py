@@ -1,6 +1,6 @@
-"""Where blobs lie in a cloud: the URL an operator gives, taken apart, checked, and opened with the library.
+"""Cloud URLs of blob stores: parsed, checked, and opened with the library.
 
-Secrets are never part of the URL: they come from the environment, under the names that each cloud's own tools use.
+A URL never contains secrets: they come from the environment, under the names that each cloud's own tools use.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ REGION = "us-east-1"
 CONNECTIONS_MAX = 32
 CONNECT_SECONDS_MAX = 5
 IDLE_SECONDS_MAX = 20
-"""A connection that nobody used for so long is not used again: what stands between may have forgotten it."""
+"""A connection that was idle for longer is not used again: a firewall between may have forgotten it."""
 REQUEST_SECONDS_MAX = 25.0
-"""How long one request may take, unless the URL says otherwise: a connection that fell silent is noticed by it."""
+"""Time limit of one request, unless the URL sets another: it ends requests on connections that hang."""
 
 CloudStore = S3Store | GCSStore | AzureStore
 
 
 @dataclass(frozen=True, slots=True)
 class CloudUrl:
-    """A bucket, or what else a cloud calls it, and a prefix of keys in it: "" or without slashes at its ends."""
+    """A bucket or container, and a prefix of keys in it: "" or without slashes at its ends."""
 
     scheme: str
     bucket: str
@@ -55,7 +55,7 @@ class CloudUrl:
 
     @classmethod
     def parse(cls, url: str) -> CloudUrl:
-        """Take `s3://bucket/prefix?endpoint=...&region=...` apart, `gs://` and `az://` likewise.
+        """Parse `s3://bucket/prefix?endpoint=...&region=...`, `gs://` and `az://` likewise.
 
         Raises ConfigurationError, which never repeats a password.
         """
@@ -82,7 +82,7 @@ class CloudUrl:
         )
 
     def open(self) -> CloudStore:
-        """The library's store, which connects when it is first used. Raises ConfigurationError."""
+        """Return the library's store, which connects at its first use. Raises ConfigurationError."""
         try:
             if self.scheme == "s3":
                 return S3Store(self.bucket, config=self._s3_config(), **self._client())
@@ -96,12 +96,12 @@ class CloudUrl:
             raise ConfigurationError(f"{self.scheme}://{self.bucket} cannot be opened: {words}") from None
 
     def _s3_config(self) -> Any:
-        """What the environment must not change is said here, although it is the library's default."""
+        """Return the options of S3. Sets defaults of the library, too, that the environment must not change."""
         fixed = {"conditional_put": "etag", "disable_bulk_delete": True, "unsigned_payload": False}
         return fixed | _given(endpoint=self.endpoint, aws_endpoint_url_s3=self.endpoint, region=self.region)
 
     def _client(self) -> Any:
-        """Timeouts and no tries of the library's own: only we can tell whether an earlier try of ours has arrived."""
+        """Return time limits, and no retries: only the module `cloud` can tell whether an earlier attempt arrived."""
         client = {
             "allow_http": self.endpoint.startswith("http://"),
             "allow_invalid_certificates": False,
@@ -114,7 +114,7 @@ class CloudUrl:
 
 
 def _options(parts: SplitResult) -> dict[str, str]:
-    """The options behind the question mark, each once, and none that nobody knows."""
+    """Return the options in the query. Each may appear once, and must be known."""
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     options = dict(pairs)
     known = OPTIONS[parts.scheme]
@@ -133,10 +133,10 @@ def _of_environment(names: Sequence[str]) -> str:
 
 
 def _check_endpoint(endpoint: str, *, insecure: bool) -> None:
-    """Refuse what is no address, and plain HTTP to other machines.
+    """Refuse an endpoint that is no address, and plain HTTP to other machines.
 
-    What is stored is sealed, but a request that is not shows the names of blobs, and whoever can change it can keep an
-    answer back or delete.
+    Stored data is sealed, but an unencrypted request shows the names of blobs, and an attacker who can change it can
+    hold an answer back, or delete.
     """
     if not endpoint:
         return

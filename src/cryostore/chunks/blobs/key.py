@@ -1,4 +1,4 @@
-"""What a blob key may look like. The same for every store, so that data can move between them."""
+"""Rules for blob keys. They are the same for every store, so that data can move between stores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEY_CHARACTERS_MAX = 1024
 
 
 def check_key(key: str) -> str:
-    """Return the key, or raise ValueError if it breaks the rules of `BlobStore`."""
+    """Return the key. Raises ValueError if it breaks the rules of `BlobStore`."""
     if len(key) > KEY_CHARACTERS_MAX or not KEY_PATTERN.fullmatch(key):
         raise ValueError(f"not a blob key: {key[:80]!r}")
     return key

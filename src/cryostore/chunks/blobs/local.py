@@ -1,6 +1,6 @@
-"""Blobs as files under one directory of a local file system, shared by any number of processes.
+"""Blobs as files in one directory of a local file system, shared by any number of processes.
 
-A key is the path below the root. Directories are 0700, files 0600. Names that start with `~` are ours, never blobs.
+A key is the path below the root. Directories have mode 0700, files 0600. Names that start with `~` are never blobs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cryostore.core.digest import Buffer
 
 
 class LocalBlobs:
-    """A BlobStore, Appendable, in a directory, which is made if missing."""
+    """A BlobStore, Appendable, in a directory, which is created if missing."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -36,11 +36,11 @@ class LocalBlobs:
         self._staging = root / STAGING
         with storage_errors(f"blob directory {root}"):
             if root.is_dir():
-                with contextlib.suppress(PermissionError):  # of a folder above that only others may read
-                    sync_directory(root.parent)  # whoever made it may not have
+                with contextlib.suppress(PermissionError):  # the folder above may be unreadable for this user
+                    sync_directory(root.parent)  # the process that created it may not have flushed it
             else:
                 make_directory(root)
-            self._staging.mkdir(mode=DIRECTORY_MODE, exist_ok=True)  # nothing in it needs to outlive a power cut
+            self._staging.mkdir(mode=DIRECTORY_MODE, exist_ok=True)  # its content need not survive a power failure
             sweep_staging(self._staging)
 
     def put(self, key: str, data: Buffer) -> None:
@@ -73,7 +73,9 @@ class LocalBlobs:
         with storage_errors(f"blob {key}"), contextlib.suppress(*ABSENT):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
-            sync_directory(path.parent)  # also of one that is gone: who removed it may not have got so far
+            sync_directory(
+                path.parent
+            )  # also if it is gone: the process that removed it may have died before its flush
 
     def close(self) -> None:
         """See BlobStore."""
@@ -103,25 +105,25 @@ class LocalBlobs:
             return cut_file(path, size)
 
     def _make_durable(self, directory: Path) -> None:
-        """Make a directory below the root, durably; known ones cost nothing."""
+        """Create a directory below the root durably. Costs nothing if this process did it before."""
         if directory not in self._durable_directories:
             self._make_durable(directory.parent)
             make_directory(directory)
             self._durable_directories.add(directory)
 
     def _walk(self, base: str, prefix: str, after: str) -> Iterator[str]:
-        """Keys below the directory `base` ("" or with a closing slash) in key order."""
+        """Yield the keys below the directory `base` ("" or with a trailing slash) in key order."""
         try:
             with os.scandir(self._root / base) as entries:
                 # a directory sorts as its children do: "a-b" < "a.b" < "a/b"
                 names = sorted(
                     f"{entry.name}/" if entry.is_dir() else entry.name
                     for entry in entries
-                    if SEGMENT_PATTERN.fullmatch(entry.name)  # whatever else lies there is no blob
+                    if SEGMENT_PATTERN.fullmatch(entry.name)  # other files are no blobs
                 )
         except FileNotFoundError:
             if not base:
-                raise  # an empty listing would be a lie
+                raise  # an empty listing would be wrong
             return
         for name in names:
             key = base + name

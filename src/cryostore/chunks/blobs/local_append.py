@@ -1,4 +1,4 @@
-"""Growing local blobs: one owner, told by a lock on the file; a failed write is cut off again."""
+"""Growing local blobs: each has one owner, which holds a lock on the file; a failed write is cut off again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE_BYTES = 4096
 
 
 class LocalAppender:
-    """The Appender of LocalBlobs. Building one creates the file, durably; raises OSError."""
+    """The Appender of LocalBlobs. The constructor creates the file durably; raises OSError."""
 
     def __init__(self, path: Path, key: str) -> None:
         self._key = key
@@ -72,14 +72,14 @@ class LocalAppender:
         """See Appender."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            with contextlib.suppress(OSError):  # what counts was synced
+            with contextlib.suppress(OSError):  # everything that counts is flushed
                 os.close(descriptor)
 
     def _drop_cached(self, size: int) -> None:
-        """Tell the kernel that what is flushed need not stay in memory.
+        """Tell the kernel that flushed bytes need not stay in memory.
 
-        Backups are read rarely and much later; their pages are better used for the next chunks, which saves the kernel
-        finding and clearing fresh ones: see docs/explanation/performance.md.
+        Backups are read rarely and much later. Reusing their pages for the next chunks saves the kernel from finding
+        and clearing fresh ones: see docs/explanation/performance.md.
         """
         with contextlib.suppress(AttributeError, OSError):  # advice: not every system takes it
             os.posix_fadvise(self._descriptor, self._dropped, size - self._dropped, os.POSIX_FADV_DONTNEED)
@@ -92,7 +92,7 @@ class LocalAppender:
             raise StorageUnavailableError(f"blob {self._key} is closed")
 
     def _cut_back(self, size: int) -> None:
-        """Remove what a failed write left; a file that cannot be cut is not used again."""
+        """Remove what a failed write left. A file that cannot be cut is not used again."""
         try:
             os.ftruncate(self._descriptor, size)
         except OSError as error:
@@ -101,27 +101,27 @@ class LocalAppender:
 
 
 def file_owned(path: Path) -> bool:
-    """Appendable.owned for one file. Raises OSError."""
+    """`Appendable.owned` for one file. Raises OSError."""
     with _unowned(path, os.O_RDONLY, fcntl.LOCK_SH) as descriptor:
         return descriptor is None
 
 
 def cut_file(path: Path, size: int) -> bool:
-    """Appendable.cut for one file. Raises OSError."""
+    """`Appendable.cut` for one file. Raises OSError."""
     with _unowned(path, os.O_RDWR, fcntl.LOCK_EX) as descriptor:
         if descriptor is None:
             return False
         if os.fstat(descriptor).st_size > size:
             os.ftruncate(descriptor, size)
         os.fsync(descriptor)
-        with contextlib.suppress(AttributeError, OSError):  # so that what is read next comes from the disk
+        with contextlib.suppress(AttributeError, OSError):  # so that later reads come from the disk
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         return True
 
 
 @contextlib.contextmanager
 def _unowned(path: Path, flags: int, lock: int) -> Iterator[int | None]:
-    """The file, opened and locked for the moment; None if its owner lives."""
+    """Yield a descriptor of the file, locked during the block; None if its owner is alive."""
     descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         try:

@@ -1,4 +1,4 @@
-"""Reading local blobs through descriptors kept open: opening a pack for each chunk would double the cost of a read."""
+"""Reading local blobs through cached descriptors: opening a pack for each chunk would double the cost of a read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPEN_FILES_MAX = 64
 
 
 class OpenFile:
-    """A descriptor that closes when nobody uses it any more, so that none is closed under a reader."""
+    """A descriptor that closes when it has no users any more, so that it is never closed during a read."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -25,7 +25,7 @@ class OpenFile:
             os.close(self.descriptor)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes: fewer only at the end of the file."""
+        """Return up to `length` bytes; fewer only at the end of the file."""
         data = os.pread(self.descriptor, length, offset)
         while len(data) < length and (more := os.pread(self.descriptor, length - len(data), offset + len(data))):
             data += more
@@ -41,7 +41,7 @@ class OpenFiles:
         self._lock = threading.Lock()
 
     def read(self, key: str, offset: int, length: int | None) -> bytes:
-        """BlobStore.get for the file of this key."""
+        """`BlobStore.get` for the file of this key."""
         if offset < 0 or (length or 0) < 0:
             raise ValueError("offset and length are not negative")
         try:
@@ -55,12 +55,12 @@ class OpenFiles:
         return data
 
     def forget(self, key: str) -> None:
-        """Close the file of this key, once nobody reads it."""
+        """Close the file of this key after the last read ends."""
         with self._lock:
             self._files.pop(key, None)
 
     def forget_deleted(self) -> None:
-        """Close the files that another process removed, once nobody reads them: only then is their room given back."""
+        """Close files that another process deleted, after their last read ends: only then is their room free."""
         with self._lock:
             files = list(self._files.items())
         gone = [key for key, file in files if not os.fstat(file.descriptor).st_nlink]
@@ -68,12 +68,12 @@ class OpenFiles:
             self.forget(key)
 
     def close(self) -> None:
-        """Close all files, once nobody reads them."""
+        """Close all files after their last read ends."""
         with self._lock:
             self._files.clear()
 
     def _open(self, key: str) -> tuple[OpenFile, int]:
-        """The file and its size now. A file that was removed, perhaps by another process, is opened anew."""
+        """Return the file and its current size. Opens a file again that was deleted meanwhile."""
         with self._lock:
             file = self._files.get(key)
             if file:
@@ -91,7 +91,7 @@ class OpenFiles:
         return file, os.fstat(file.descriptor).st_size
 
     def _open_anew(self, key: str) -> OpenFile:
-        """Open the file; where this process may open no more files, let go of those that are kept open for later."""
+        """Open the file. If this process has no descriptors left, close the cached ones first."""
         try:
             return OpenFile(self._root / key)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Blobs in this process's memory, for tests and trials. Durable means: until the process ends."""
+"""Blobs in the memory of this process, for tests and trials. Durable means: until the process ends."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A trial of a blob store: whether it keeps the promises that a service may break without a word.
+"""Self-test of a blob store: whether its service keeps promises that it could break silently.
 
-Some services take a condition on a write and ignore it, and so replace what they should refuse to replace.
+Some services accept a condition on a write and ignore it, and so replace a blob that they should refuse to replace.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ PREFIX = "trial/"
 
 
 def check_blob_store(blobs: BlobStore, name: str) -> None:
-    """Put, put again, read, list and delete one small blob. `name` is one that nobody has used for this.
+    """Put, put again, read, list and delete one small blob. `name` must be new.
 
-    Raises ConfigurationError if a promise of BlobStore is broken, StorageUnavailableError. Whoever dies within leaves
-    a blob of a few bytes under `PREFIX`, which means nothing.
+    Raises ConfigurationError if the store breaks a promise of BlobStore; StorageUnavailableError. A process that dies
+    meanwhile leaves a blob of a few bytes under `PREFIX`, which has no meaning.
     """
     key = PREFIX + name
     blobs.put(key, b"first")

@@ -1,7 +1,7 @@
-"""Master keys: they wrap the vaults' data keys, and live outside the data they protect.
+"""Keyrings: sources of the master keys, which wrap the vaults' data keys and are kept outside the data they protect.
 
-Lives here: the Keyring seam and the factory. Sources of keyrings live beside it, one file each, and are imported by the
-factory alone. Every implementation passes `tests/conformance/keyring.py`.
+In this module: the interface, and the functions that open a keyring. Implementations are the modules beside this one;
+only these functions import them. Each passes `tests/conformance/keyring.py`.
 """
 
 from __future__ import annotations
@@ -43,61 +43,61 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 class Keyring(Protocol):
-    """Where master keys come from. Safe to call from many threads."""
+    """A source of master keys. Safe to call from many threads."""
 
     def active(self) -> MasterKey:
-        """The key to wrap with. Raises KeyUnavailableError."""
+        """Return the key to wrap with. Raises KeyUnavailableError."""
 
     def key(self, key_id: str) -> MasterKey:
-        """The key of this id, active or not. Raises KeyUnavailableError."""
+        """Return the key with this id, active or not. Raises KeyUnavailableError."""
 
 
 @runtime_checkable
 class KeyringSource(Keyring, Protocol):
-    """A Keyring that is made of a whole keyring document."""
+    """A Keyring that reads a whole keyring document."""
 
     @property
     def place(self) -> str:
-        """Where it comes from, as people know it. Holds no argument of a command."""
+        """Where the document comes from, for people. Contains no argument of a command."""
 
     def document(self) -> Document:
-        """All of its keys. Raises ConfigurationError if they cannot be had now."""
+        """Return all of its keys. Raises ConfigurationError if they cannot be read now."""
 
 
 @runtime_checkable
 class EditableKeyring(KeyringSource, Protocol):
-    """A KeyringSource whose document Cryostore itself writes. Every change is whole and durable, or raised."""
+    """A KeyringSource whose document Cryostore itself writes. Every change is complete and durable, or raises."""
 
     def add(self, new_id: NewId) -> MasterKey:
         """Add a new key and make it the active one. Raises ConfigurationError, StorageUnavailableError."""
 
     def merge(self, other: Document) -> list[str]:
-        """Add the keys of a document that are missing here; answers their ids. The active key stays the same.
+        """Add the keys of a document that are missing here; return their ids. The active key stays the same.
 
-        Raises ConfigurationError (if a key of both is not the same one, too), StorageUnavailableError.
+        Raises ConfigurationError, also if a key of both differs; StorageUnavailableError.
         """
 
     def remove(self, key_id: str) -> None:
-        """Remove a key that is not active; absent is not an error. Raises as `add` does."""
+        """Remove a key that is not active; absent is not an error. Raises as `add`."""
 
     def sync(self) -> None:
-        """Make sure that what was read is durable. Raises StorageUnavailableError."""
+        """Make the document that was read durable. Raises StorageUnavailableError."""
 
 
 class KeyringUri(NamedTuple):
-    """Where a keyring is, as `--keyring` says it: its scheme (file, env or command) and the rest."""
+    """The source of a keyring, as `--keyring` names it: a scheme (file, env or command) and the rest."""
 
     scheme: str
     rest: str
 
     @property
     def path(self) -> Path | None:
-        """The file, if it is one."""
+        """The path of a keyring file, None for other schemes."""
         return Path(self.rest) if self.scheme == "file" else None
 
 
 def parse_keyring_uri(text: str) -> KeyringUri:
-    """Read `--keyring`. Raises ConfigurationError, which never repeats a command's arguments."""
+    """Parse the value of `--keyring`. Raises ConfigurationError, which never repeats a command's arguments."""
     match = SCHEME.fullmatch(text)
     scheme, rest = match.groups() if match else ("file", text)
     if scheme not in ("file", "env", "command"):
@@ -114,7 +114,7 @@ def parse_keyring_uri(text: str) -> KeyringUri:
 
 
 def open_keyring(uri: KeyringUri) -> KeyringSource:
-    """The keyring at a uri. Raises ConfigurationError if it cannot be read, or is none."""
+    """Open a keyring. Raises ConfigurationError if it cannot be read or is no keyring."""
     if uri.scheme == "env":
         return EnvironmentKeyring(uri.rest)
     if uri.scheme == "command":
@@ -123,7 +123,7 @@ def open_keyring(uri: KeyringUri) -> KeyringSource:
 
 
 def create_keyring(path: Path, new_id: NewId, document: Document | None = None) -> EditableKeyring:
-    """Make a keyring file durably, of one new key or of a document. Raises BlobExistsError and never overwrites."""
+    """Create a keyring file durably, with one new key or from a document. Raises BlobExistsError; never overwrites."""
     create_keyring_file(path, document or Document.of_new_key(new_id()))
     return FileKeyring(path)
 
@@ -131,9 +131,9 @@ def create_keyring(path: Path, new_id: NewId, document: Document | None = None) 
 def open_or_create_keyring(
     path: Path, new_id: NewId, on_created: Callable[[Path], None] = lambda _: None
 ) -> EditableKeyring:
-    """The keyring file at `path`, a new one if there is none. Of several processes that race here, one creates it.
+    """Open the keyring file at `path`, after creating it if it is absent. If several processes race, one creates it.
 
-    That one calls `on_created` with the path.
+    That process calls `on_created` with the path.
     """
     if not path.exists():
         with contextlib.suppress(BlobExistsError):
@@ -144,7 +144,7 @@ def open_or_create_keyring(
 
 
 def unwrap(keyring: Keyring, wrapped: bytes, context: bytes) -> bytes:
-    """Unwrap with whichever key of the ring wrapped it. Raises KeyUnavailableError."""
+    """Unwrap with the key that wrapped. Raises KeyUnavailableError."""
     return keyring.key(wrapped_key_id(wrapped)).unwrap(wrapped, context)
 
 

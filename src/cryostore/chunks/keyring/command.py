@@ -1,6 +1,6 @@
-"""A keyring that a program prints: one that asks a key service, a secret store or a security module.
+"""Keyring from a command: the output of a program that asks a key service, a secret store or a security module.
 
-No shell is involved. What the program says on stderr is not shown or logged, since nobody knows what it says there.
+No shell is involved. The program's stderr is neither shown nor logged, because it may contain secrets.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from cryostore.core.errors import ConfigurationError, KeyMissingError
 
 RUN_SECONDS_MAX = 30.0
 WAIT_SECONDS_MAX = 5.0
-"""How long whoever asks for a key that is not there waits for the program."""
+"""How long a request for a missing key waits for the program."""
 PAUSE_SECONDS = 5.0
-"""How soon after one run the program is asked again."""
+"""The shortest time between the end of one run and the next run."""
 OUTPUT_BYTES_MAX = 2 * DOCUMENT_BYTES_MAX
 HINT = "run it by hand as the server's user: it must print the keyring document, or base64 of it, and exit with 0"
 
 
 class CommandKeyring:
-    """The keys that a program prints. It is run once, and again when a key is asked for that it did not print.
+    """The keys that a program prints. It runs once, and again when a key is requested that it did not print.
 
-    Raises ConfigurationError if the program fails, takes too long or prints something else. `now` is a monotonic clock.
+    Raises ConfigurationError if the program fails, takes too long or prints no keyring document. `now` is a monotonic
+    clock.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class CommandKeyring:
         return self._document.active
 
     def key(self, key_id: str) -> MasterKey:
-        """See Keyring. May wait for the program, but not long, however long that takes."""
+        """See Keyring. May wait for the program, for a limited time."""
         if key_id not in self._document.keys:
             self._look_again()
         try:
@@ -66,11 +67,11 @@ class CommandKeyring:
             raise KeyMissingError(key_id, self._failure, hint=HINT) from None
 
     def document(self) -> Document:
-        """See KeyringSource. As it was printed last."""
+        """See KeyringSource. Returns the last output."""
         return self._document
 
     def _look_again(self) -> None:
-        """Run the program, unless it has just been run, and wait for its end for a while."""
+        """Run the program, unless it has just run, and wait for its end for a limited time."""
         with self._lock:
             if self._run is None and self._now() - self._ended >= PAUSE_SECONDS:
                 self._begun = self._now()
@@ -98,7 +99,7 @@ class CommandKeyring:
 
 
 def _output(arguments: Sequence[str], place: str, seconds_max: float) -> bytes:
-    """What a program prints until it exits with 0. Raises ConfigurationError; leaves no process behind."""
+    """Return the output of a program that exits with 0. Raises ConfigurationError; leaves no process behind."""
     deadline = time.monotonic() + seconds_max
     try:
         process = subprocess.Popen(  # noqa: S603 - the operator's own words, and no shell reads them
@@ -117,7 +118,7 @@ def _output(arguments: Sequence[str], place: str, seconds_max: float) -> bytes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = process.wait(max(0.0, deadline - time.monotonic()))
         if code is None:
-            os.killpg(process.pid, signal.SIGKILL)  # with all that it began; nobody else can have its number yet
+            os.killpg(process.pid, signal.SIGKILL)  # with its children; its number cannot be in use again yet
     if data is not None and len(data) > OUTPUT_BYTES_MAX:
         raise ConfigurationError(f"the {place} printed far more than a keyring document", hint=HINT)
     if data is None or code is None:
@@ -129,7 +130,7 @@ def _output(arguments: Sequence[str], place: str, seconds_max: float) -> bytes:
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float) -> bytearray | None:
-    """All that a process prints, cut off where it is too much; None if it does not come to an end in time."""
+    """Return the output of a process, cut off if it is too long; None if it does not end in time."""
     assert process.stdout is not None
     descriptor, data = process.stdout.fileno(), bytearray()
     with selectors.DefaultSelector() as selector:

@@ -1,6 +1,6 @@
-"""The keyring document: all master keys of a keyring as JSON (docs/reference/formats.md, "Keyring file").
+"""Keyring documents: all master keys of a keyring as JSON (docs/reference/formats.md, "Keyring file").
 
-The rule of this file: whatever is wrong with a document, nothing of it is repeated in an error.
+Rule of this file: no error ever repeats a part of a document.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ COMMENT = (
 
 
 class NoDocumentError(ValueError):
-    """These bytes are no keyring document. Its message says no more, and it has no cause."""
+    """The bytes are no keyring document. The message says no more, and there is no cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Master keys by id, and the active one among them. Its repr shows no secret."""
+    """Master keys by id, and the active one among them. The repr shows no secret."""
 
     active: MasterKey
     keys: Mapping[str, MasterKey]
 
     @classmethod
     def of_new_key(cls, key_id: str) -> Document:
-        """A document of one new key."""
+        """Return a document with one new key."""
         key = MasterKey.generate(key_id)
         return cls(key, {key_id: key})
 
     def with_new_key(self, key_id: str) -> Document:
-        """The same keys and a new one, which is the active one."""
+        """Return a document with one more key, which is the active one."""
         key = MasterKey.generate(key_id)
         return Document(key, {**self.keys, key_id: key})
 
     def without(self, key_id: str) -> Document:
-        """The same keys but for one, which must not be the active one."""
+        """Return a document without one key, which must not be the active one."""
         assert key_id != self.active.key_id
         return Document(self.active, {name: key for name, key in self.keys.items() if name != key_id})
 
     def is_same(self, other: Document) -> bool:
-        """Whether both hold the same keys, and the same one is active."""
+        """Whether both have the same keys, and the same active one."""
         return (
             self.active.key_id == other.active.key_id
             and self.keys.keys() == other.keys.keys()
@@ -57,14 +57,14 @@ class Document:
         )
 
     def encode(self) -> bytes:
-        """The document as it is written to a file."""
+        """Return the bytes of a keyring file."""
         keys = {name: base64.b64encode(key.secret).decode() for name, key in self.keys.items()}
         text = json.dumps({"comment": COMMENT, "active": self.active.key_id, "keys": keys}, indent=2) + "\n"
         return text.encode()
 
 
 def decode(data: bytes) -> Document:
-    """The document that `encode` wrote. Raises NoDocumentError."""
+    """Return the document that `encode` wrote. Raises NoDocumentError."""
     try:
         found: Any = json.loads(data, object_pairs_hook=_once) if len(data) <= DOCUMENT_BYTES_MAX else None
         keys = {name: MasterKey(name, base64.b64decode(text, validate=True)) for name, text in found["keys"].items()}
@@ -75,7 +75,7 @@ def decode(data: bytes) -> Document:
 
 
 def decode_text(data: bytes) -> Document:
-    """A document as JSON, or as base64 of it: what fits into a variable or comes from a key service.
+    """Decode a document as JSON, or as base64 of it, as variables and key services hold it.
 
     Raises NoDocumentError.
     """
@@ -90,7 +90,7 @@ def decode_text(data: bytes) -> Document:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose members have different names: of two keys with one id, nobody knows which is meant."""
+    """Return a JSON object. Raises ValueError for a repeated name: of two keys with one id, either could be meant."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError

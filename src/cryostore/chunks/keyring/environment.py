@@ -1,4 +1,4 @@
-"""A keyring in an environment variable: read once, and taken out of the environment, so that no child inherits it."""
+"""Keyring from an environment variable: read once, and removed from the environment, so that no child inherits it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cryostore.core.errors import ConfigurationError, KeyMissingError
 
 
 class EnvironmentKeyring:
-    """The keys of the keyring document in variable `name`, as JSON or as base64 of it.
+    """The keys of the keyring document in the variable `name`, as JSON or base64 of it.
 
-    Raises ConfigurationError if the variable is not set or holds no keyring.
+    Raises ConfigurationError if the variable is not set or holds no keyring document.
     """
 
     def __init__(self, name: str) -> None:

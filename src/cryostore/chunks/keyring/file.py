@@ -1,4 +1,4 @@
-"""The keyring file: read whenever it has changed, replaced as a whole, durable before anything relies on it."""
+"""Keyring from a file: read again when it has changed, replaced as a whole, and durable before it is used."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ OTHERS = 0o077
 
 
 class _Seen(NamedTuple):
-    """The file as it was read. `version` differs once somebody has written to the file or put another in its place."""
+    """The file as it was read. `version` changes when a process writes to the file or replaces it."""
 
     document: Document
     version: tuple[int, ...]
 
 
 class FileKeyring:
-    """The keys of a keyring file, read anew when it has changed. While that fails, what was read last holds.
+    """The keys of a keyring file, read again when it has changed. If that fails, the last content stays valid.
 
-    Raises ConfigurationError if the file is missing, readable by others, or not a keyring.
+    Raises ConfigurationError if the file is missing, readable by other users, or no keyring.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,7 +83,7 @@ class FileKeyring:
         self._change(lambda document: document.without(key_id))
 
     def sync(self) -> None:
-        """See EditableKeyring. Who wrote the file may have died, or failed, before it was flushed."""
+        """See EditableKeyring. The process that wrote the file may have died, or failed, before the flush."""
         with storage_errors(f"keyring {self._path}"):
             path = self._path.resolve()
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -104,8 +104,8 @@ class FileKeyring:
             self._failure = f", and {reason}"
 
     def _change(self, change: Callable[[Document], Document]) -> Document:
-        """Replace the file by a changed one; of several processes that do so, one after the other."""
-        path = self._path.resolve()  # a link to the file stays one
+        """Replace the file by a changed one. Several processes do so one after the other."""
+        path = self._path.resolve()  # a symbolic link to the file stays one
         with storage_errors(f"keyring {self._path}"), _turn(path.parent):
             before = _read(path)
             after = change(before.document)
@@ -116,7 +116,7 @@ class FileKeyring:
 
 
 def create_keyring_file(path: Path, document: Document) -> None:
-    """Write a new keyring file, mode 0600, durably. Raises BlobExistsError, StorageUnavailableError."""
+    """Create a keyring file durably, with mode 0600. Raises BlobExistsError, StorageUnavailableError."""
     with storage_errors(f"keyring {path}"):
         create_file(path, document.encode(), staging=path.parent)
 
@@ -133,13 +133,13 @@ def _turn(folder: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Put a file with the same owner and mode in the place of `path`, where the old one or the new one always stands.
+    """Replace the file at `path` by one with the same owner and mode.
 
-    Raises OSError; then either may be there, and which one may not be durable.
+    At any time either the old or the new one is there. Raises OSError; then either may be there, perhaps not durably.
     """
     staged = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
     with contextlib.suppress(FileNotFoundError):
-        staged.unlink()  # of somebody who died: it is our turn
+        staged.unlink()  # left by a process that died, since it is our turn
     try:
         _write_staged(staged, data, path.stat())
         os.replace(staged, path)  # noqa: PTH105 - one call, like those around it

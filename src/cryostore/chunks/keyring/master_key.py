@@ -1,4 +1,4 @@
-"""One master key, and the wrapped form of what it protects (docs/reference/formats.md, "Wrapped key")."""
+"""Master keys, and the wrapped form of what they protect (docs/reference/formats.md, "Wrapped key")."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY_ID_BYTES_MAX = 255
 
 
 class MasterKey:
-    """One master key. Its secret never shows in a repr."""
+    """A master key. The repr shows no secret."""
 
     __slots__ = ("key_id", "secret")
 
@@ -23,18 +23,18 @@ class MasterKey:
             raise ValueError(f"a master key is an id of 1 to {KEY_ID_BYTES_MAX} bytes and {SECRET_BYTES} secret bytes")
         self.key_id = key_id
         self.secret = secret
-        """For whoever writes a keyring document; nobody else asks for it."""
+        """Only writers of a keyring document read it."""
 
     @classmethod
     def generate(cls, key_id: str) -> MasterKey:
-        """A new key under this id."""
+        """Return a new key with this id."""
         return cls(key_id, os.urandom(SECRET_BYTES))
 
     def __repr__(self) -> str:
         return f"MasterKey({self.key_id!r})"
 
     def is_same(self, other: MasterKey) -> bool:
-        """Whether both open the same things."""
+        """Whether both keys are equal."""
         return self.key_id == other.key_id and hmac.compare_digest(self.secret, other.secret)
 
     def wrap(self, plain: bytes, context: bytes) -> bytes:
@@ -43,7 +43,7 @@ class MasterKey:
         return head + seal_small(self.secret, plain, head + context)
 
     def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
-        """The inverse of `wrap`; KeyUnavailableError if key, bytes or context are not the ones of then."""
+        """Reverse `wrap`. Raises KeyUnavailableError if key, bytes or context differ."""
         head = _wrapped_head(self.key_id)
         try:
             if wrapped.startswith(head):
@@ -54,7 +54,10 @@ class MasterKey:
 
 
 def wrapped_key_id(wrapped: bytes) -> str:
-    """The id of the master key that wrapped these bytes. Raises KeyUnavailableError if they are not a wrapped key."""
+    """Return the id of the master key that wrapped these bytes.
+
+    Raises KeyUnavailableError if they are no wrapped key.
+    """
     start = len(MAGIC) + 2
     if len(wrapped) < start or not wrapped.startswith(MAGIC + bytes([VERSION])):
         raise KeyUnavailableError("this is not a wrapped key, or one of a later format")

@@ -1,4 +1,4 @@
-"""A keyring as lines of text to be printed, locked away, and typed in again.
+"""Keyring on paper: lines of text to print, lock away, and type in again.
 
 Format: docs/reference/formats.md, "Keyring on paper".
 """
@@ -26,23 +26,23 @@ PAPER = Paper(
 
 
 def print_paper(document: Document) -> str:
-    """The keyring as text for people."""
+    """Return the keyring as printable text."""
     data = _pack(document)
     return PAPER.write(data, data)
 
 
 def is_paper(data: bytes) -> bool:
-    """Whether this looks like `print_paper`'s text rather than a keyring document."""
+    """Whether this looks like the output of `print_paper` rather than a keyring document."""
     return any(line.strip().upper().startswith(b"CRYOSTORE KEYRING") for line in data[:DOCUMENT_BYTES_MAX].splitlines())
 
 
 def read_paper(data: bytes) -> Document:
-    """The keyring of `print_paper`'s text as somebody typed it in. Raises ConfigurationError, as `Paper.read`."""
+    """Return the keyring in text that was typed in. Raises ConfigurationError, as `Paper.read`."""
     return _unpack(PAPER.read(data, lambda content: content))
 
 
 def _pack(document: Document) -> bytes:
-    """Every key, the active one first: the length of its id, the id, the secret."""
+    """Return every key, the active one first: the length of its id, the id, the secret."""
     others = [key for name, key in sorted(document.keys.items()) if name != document.active.key_id]
     names = [(key.key_id.encode(), key.secret) for key in (document.active, *others)]
     return b"".join(bytes([len(name)]) + name + secret for name, secret in names)

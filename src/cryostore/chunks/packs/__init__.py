@@ -1,1 +1,1 @@
-"""Packs: blobs that hold sealed chunks one behind the other."""
+"""Packs: blobs that hold envelopes one behind the other. Format, writers, reader and recovery."""

@@ -1,8 +1,8 @@
-"""Group flush: many threads that each need a flush share one. Knows nothing of files.
+"""Group flush: many threads that each need a flush share one. It knows nothing of files.
 
-Items that arrive while a flush runs gather in the next batch; the first of them leads it. Every thread sleeps and
-wakes once at most, and a thread alone flushes at once. Where several flushes may run at a time, items gather while as
-many do.
+Items that arrive while a flush runs gather in the next batch, which the first of them leads. Every thread sleeps and
+wakes at most once, and a thread alone flushes at once. If several flushes may run at a time, items gather while that
+many run.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class _Batch(Generic[Item]):
 
 
 class GroupFlush(Generic[Item]):
-    """Calls `flush(items)`, `flushes_max` calls at a time, such that each joining item is in exactly one call.
+    """Calls `flush(items)`, at most `flushes_max` calls at a time, so that each item is in exactly one call.
 
-    An item for which `has_room(items, item)` sees no room in a batch begins the next one. `flush` reports what goes
-    wrong with an item on the item itself; if it raises all the same, everybody in the batch gets that exception.
+    An item for which `has_room(items, item)` is false begins the next batch. `flush` stores a failure on the item that
+    it concerns; if it raises instead, every thread of the batch gets that exception.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class GroupFlush(Generic[Item]):
         self._gathering: _Batch[Item] | None = None
 
     def join(self, item: Item) -> None:
-        """Return when a call of `flush` that began after this one, and had the item, has ended."""
+        """Return when a call of `flush` that began after this call, and had the item, has ended."""
         with self._gate:
             batch = self._gathering
             if batch is None or not self._has_room(batch.items, item):
@@ -75,7 +75,7 @@ class GroupFlush(Generic[Item]):
                 sleeper.release()
 
     def _close(self, batch: _Batch[Item]) -> None:
-        """Let nobody join any more."""
+        """Accept no more items."""
         with self._gate:
             if self._gathering is batch:
                 self._gathering = None

@@ -1,7 +1,6 @@
-"""Reading a pack from end to end: in large steps, in little memory, with damage told from envelopes.
+"""Reading a whole pack: in large steps, in little memory, and telling damage from envelopes.
 
-Lives here: the walk over the envelopes of one pack. Writing packs: `pack_writer.py`. What an envelope holds is nobody's
-business here: no key is needed.
+In this module: the walk over the envelopes of one pack. It needs no key, because it does not open them.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUn
 from cryostore.core.limits import KIB, MIB
 
 WINDOW_BYTES = 8 * MIB
-"""How much is read at once by whoever reads all of a pack."""
+"""How much is read at once when a whole pack is read."""
 HEADERS_WINDOW_BYTES = 16 * KIB
-"""How much is read at once by whoever reads headers only: small envelopes then share a read, large ones are skipped."""
+"""How much is read at once when only headers are needed: small envelopes share a read, large ones are skipped."""
 
 
 class PlacedEnvelope(NamedTuple):
-    """A whole envelope in a pack, by its header; nobody has opened it yet."""
+    """The offset and header of a whole envelope in a pack. It was not opened yet."""
 
     offset: int
     header: Header
@@ -34,10 +33,10 @@ class PlacedEnvelope(NamedTuple):
 
 
 class PackReader:
-    """Ranges of one pack, read in windows: a range that lies in the window read last costs nothing.
+    """Ranges of one pack, read in windows: a range within the last window costs nothing.
 
-    `size` is that of the pack when the reader was made; what is appended later is not seen. Raises BlobNotFoundError if
-    the pack does not exist, and each method if it no longer does; StorageUnavailableError.
+    `size` is the size of the pack when the reader was created; it does not see later appends. Raises BlobNotFoundError
+    if the pack does not exist, here and in each method; StorageUnavailableError.
     """
 
     def __init__(self, blobs: BlobStore, pack_id: str, *, window_bytes: int = WINDOW_BYTES) -> None:
@@ -49,18 +48,18 @@ class PackReader:
             raise BlobNotFoundError(f"pack {pack_id} does not exist")
         self.size = size
         self.later_formats = 0
-        """How many envelopes of a later format walks have met; nobody here knows where these end."""
+        """Number of envelopes of a later format that walks have met; this version cannot tell where they end."""
         self._window_bytes = window_bytes
         self._start = 0
         self._window = b""
 
     def range(self, offset: int, length: int) -> memoryview:
-        """So many bytes. DamagedDataError if the pack ends before."""
+        """Return a range of bytes. Raises DamagedDataError if the pack ends before it does."""
         self._fill(offset, length)
         return memoryview(self._window)[offset - self._start : offset - self._start + length]
 
     def header(self, offset: int) -> Header:
-        """The header of the envelope at a place. DamagedDataError if there is none, or the pack ends before it does."""
+        """Return the header of the envelope at an offset. Raises DamagedDataError if there is no whole one."""
         self._fill(offset, HEADER_BYTES)
         header = Header.decode(self._window, offset - self._start)
         if offset + header.envelope_bytes > self.size:
@@ -68,13 +67,13 @@ class PackReader:
         return header
 
     def walk(self, offset: int = PACK_HEADER_BYTES) -> Iterator[PlacedEnvelope]:
-        """Every whole envelope from `offset` on, in order. What is none is passed over, and so is a torn tail."""
+        """Yield every whole envelope from `offset` on, in order. Skips other bytes and a torn tail."""
         while (found := self._next(offset)) is not None:
             yield found
             offset = found.end
 
     def _next(self, offset: int) -> PlacedEnvelope | None:
-        """The first whole envelope at `offset` or behind it."""
+        """Return the first whole envelope at `offset` or later."""
         while offset + HEADER_BYTES <= self.size:
             try:
                 return PlacedEnvelope(offset, self.header(offset))
@@ -86,7 +85,7 @@ class PackReader:
         return None
 
     def _find_magic(self, offset: int) -> int:
-        """Where the next envelope may begin; the pack's size if nowhere."""
+        """Return where the next envelope may begin; the size of the pack if nowhere."""
         while offset + HEADER_BYTES <= self.size:
             self._fill(offset, HEADER_BYTES)
             place = self._window.find(MAGIC, offset - self._start)
@@ -96,7 +95,7 @@ class PackReader:
         return self.size
 
     def _fill(self, offset: int, length: int) -> None:
-        """Have the range in the window. DamagedDataError if the pack ends before it does."""
+        """Load the range into the window. Raises DamagedDataError if the pack ends before it does."""
         if self._start <= offset and offset + length <= self._start + len(self._window):
             return
         if offset < 0 or offset + length > self.size:
