@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import cli_page
 import terminal_picture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +71,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "ARCHITECTURE.md", architecture()
     for name, module in PAGES.items():
         yield name, importlib.import_module(module).render()
+    yield "docs/reference/cli.md", cli_page.render()
     for name, recording in PICTURES.items():
         yield name, terminal_picture.render(ROOT / recording)
 
