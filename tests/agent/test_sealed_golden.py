@@ -89,7 +89,7 @@ def test_it_is_read_as_it_was_written():
         report = Report()
         verify_archive(archive, report, data=True)
         assert (report.issue_count, report.file_bytes) == (0, 20_005)
-        assert archive.get(next(iter(archive.content_pages(1)))[0][0]) == b"first" + b"0123456789" * 2000
+        assert archive.chunk_bytes(next(iter(archive.content_pages(1)))[0][0]) == b"first" + b"0123456789" * 2000
     finally:
         archive.close()
 

@@ -98,7 +98,7 @@ def test_what_names_a_recovery_point(cryo, source, tmp_path):
     for name in ("", "nothing", "arn:aws:backup:local-1:000000000000:recovery-point:NONE"):
         code, out, err = cryo("ls", name)
         assert (code, out) == (FAILED, "")
-        assert "is no recovery point" in err or "beginning" in err
+        assert "there is no recovery point" in err or "beginning" in err
 
 
 def test_names_cannot_move_the_cursor(cryo, source):

@@ -59,7 +59,7 @@ def test_what_was_not_begun_never_is():
 
 def test_a_target_that_is_closed_refuses(tmp_path):
     target = TargetDirectories(bytes(tmp_path))
-    number = target.add(0, b"below", None, fresh=True)
+    number = target.add(0, b"below", None, created=True)
     target.close()
     for wanted in (0, number):
         with pytest.raises(OSError, match="the target is closed"), target.at(wanted):

@@ -1,4 +1,4 @@
-"""Finding by name, path, kind, time and size; and looking up single paths without reading a whole catalog."""
+"""Finding by name, path, kind, time and size; and looking up single paths without reading a whole listing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryostore.agent import block
 from cryostore.agent.archive.entry_search import EntryCriteria, EntrySearch
 from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.archive.tree import ArchiveTree
-from cryostore.agent.backup import catalog_writer as catalog
+from cryostore.agent.backup import listing_writer
 from cryostore.core.limits import KIB
 from cryostore.model.chunks import GetChunk
 from support.agent import write
@@ -67,9 +67,9 @@ class Counting:
 
 @pytest.fixture
 def many(local_runs, tmp_path, monkeypatch):
-    """Backed up: a catalog of many chunks, which are cut smaller than they would be."""
-    monkeypatch.setattr(catalog, "CHUNK_BYTES_MIN", 4 * KIB)
-    monkeypatch.setattr(catalog, "CHUNK_BYTES_MAX", 16 * KIB)
+    """Backed up: a listing of many chunks, which are cut smaller than they would be."""
+    monkeypatch.setattr(listing_writer, "CHUNK_BYTES_MIN", 4 * KIB)
+    monkeypatch.setattr(listing_writer, "CHUNK_BYTES_MAX", 16 * KIB)
     tree = {f"{n:03}": {f"file-{m:03}": b"" for m in range(20)} for n in range(100)}
     write(tmp_path / "source", tree)
     write(tmp_path / "source", {"a": {"b": {"c": b"deep"}}, "a.b": {"d": b""}, "a-b": {}})

@@ -59,10 +59,10 @@ class Cut:
             self.listing_chunks.append(b"".join(blocks[:count]))
             blocks = blocks[count:]
 
-    def get(self, chunk):
+    def chunk_bytes(self, chunk):
         return chunk
 
-    def ahead(self, work, given):
+    def map_ahead(self, work, given):
         yield from map(work, given)
 
 
@@ -181,7 +181,7 @@ def test_what_a_pattern_names_lies_in_the_folders_that_are_read(root, parts, fol
     below = wanted.folders(root)
     for path, names in folders.items():
         for name in names:
-            if below is not None and wanted.names(root, path, name):
+            if below is not None and wanted.matches_path(root, path, name):
                 assert any(path == folder or path.startswith(folder + b"/") for folder in below)
 
 
@@ -197,9 +197,9 @@ def test_a_full_name_of_a_recovery_point_is_not_looked_for_in_lists(local_runs, 
     assert find_point(call, name, resource=local_runs.resource) == listed
     assert find_point(call, name, vault="Default") == listed
     assert call.counts["ListRecoveryPointsByBackupVault"] == 0
-    with pytest.raises(ConfigurationError, match="is no recovery point"):
+    with pytest.raises(ConfigurationError, match="there is no recovery point"):
         find_point(call, name[:-1] + ("0" if name[-1] != "0" else "1"))
-    with pytest.raises(ConfigurationError, match="is no recovery point"):
+    with pytest.raises(ConfigurationError, match="there is no recovery point"):
         find_point(call, name, resource="another")
     assert call.counts["ListRecoveryPointsByBackupVault"] == 0
     with open_archive(call, listed, "test"):

@@ -254,7 +254,7 @@ def test_rotation_sends_nothing_again_and_old_points_stay_readable(sealed, tmp_p
     assert (tmp_path / "target 0" / "large").read_bytes() == noise(9 * MIB)
     with sealed.opened() as archive:
         assert len(archive.sealing.keys) == 2
-        assert sum(map(is_key_name, archive.names)) == 2
+        assert sum(map(is_key_name, archive.object_names)) == 2
 
 
 # --- a store that lies ------------------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def test_content_that_nothing_needs_any_more_is_dropped(runs, tmp_path):
     runs.backup(tmp_path / "source")
     with runs.opened() as archive:
         assert [each.number for each in archive.header.objects] == [2]
-        assert [name for name in archive.names if not is_key_name(name)] == ["catalog", "content-00000002"]
+        assert [name for name in archive.object_names if not is_key_name(name)] == ["catalog", "content-00000002"]
     runs.restore(tmp_path / "target")
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 

@@ -102,12 +102,12 @@ def test_keys_of_runs_of_which_nothing_is_left_go(writer, reader, tmp_path):
         write(tmp_path / "source", {"file": noise(MIB, number)})
         writer.backup(tmp_path / "source")
     with reader.opened() as archive:
-        assert sum(map(is_key_name, archive.names)) <= 2
+        assert sum(map(is_key_name, archive.object_names)) <= 2
     for number in range(3):
         write(tmp_path / "source", {f"file {number}": noise(MIB, 100 + number)})
         writer.backup(tmp_path / "source")
     with reader.opened() as archive:
-        assert sum(map(is_key_name, archive.names)) >= 4
+        assert sum(map(is_key_name, archive.object_names)) >= 4
     reader.restore(tmp_path / "target")
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 

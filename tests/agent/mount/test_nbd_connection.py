@@ -1,24 +1,19 @@
-"""The NBD server: a client written from the protocol's text, one that others wrote, and whatever bytes at all."""
+"""NBD connection: a client written from the protocol's text, and arbitrary bytes."""
 
 from __future__ import annotations
 
 import errno
-import os
 import random
-import shutil
 import socket
 import struct
-import subprocess
 import threading
 from contextlib import contextmanager
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cryostore.agent.mount.nbd_connection import READ_BYTES_MAX, Export, serve_client
-from cryostore.agent.mount.nbd_server import listening_socket, serve_clients
-from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.core.errors import CryostoreError
 from cryostore.core.limits import MIB
 
 DATA = random.Random(5).randbytes(3 * MIB + 7)
@@ -199,32 +194,3 @@ def test_no_bytes_hang_or_break_it(said, greeted, going):
                 client.connection.sendall(part)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it hung up in between
-
-
-def test_a_socket_of_ones_own(tmp_path):
-    path = str(tmp_path / "nbd.sock")
-    with listening_socket(path) as server:
-        assert os.stat(path).st_mode & 0o777 == 0o600
-        with pytest.raises(ConfigurationError, match="listens on"), listening_socket(path):
-            pass
-        thread = threading.Thread(target=serve_clients, args=(server, EXPORT))
-        thread.start()
-        if shutil.which("nbdcopy"):
-            subprocess.run(["nbdcopy", f"nbd+unix:///disk.raw?socket={path}", tmp_path / "copy"], check=True)
-            assert (tmp_path / "copy").read_bytes() == DATA
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join(30)
-        assert not thread.is_alive()
-    assert not os.path.exists(path)
-
-
-def test_a_socket_that_was_left_behind_and_what_is_none(tmp_path):
-    path = str(tmp_path / "nbd.sock")
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(path)
-    with listening_socket(path):
-        pass
-    (tmp_path / "file").write_bytes(b"mine")
-    with pytest.raises(ConfigurationError, match="no socket"), listening_socket(str(tmp_path / "file")):
-        pass
-    assert (tmp_path / "file").read_bytes() == b"mine"

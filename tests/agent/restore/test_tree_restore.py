@@ -111,7 +111,7 @@ def test_only_what_is_at_a_path_is_restored(local_runs, backed_up, tmp_path):
     assert set(seen(tmp_path / "one")) == {b"", b"b"}
     local_runs.restore(tmp_path / "two", path=b"folder/b")
     assert set(seen(tmp_path / "two")) == {b"", b"b"}
-    with pytest.raises(ConfigurationError, match="has no 'folder/c'"):
+    with pytest.raises(ConfigurationError, match="does not contain 'folder/c'"):
         local_runs.restore(tmp_path / "three", path=b"folder/c")
 
 
@@ -189,7 +189,7 @@ def test_a_full_target_ends_the_restore(local_runs, backed_up, tmp_path, monkeyp
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(StorageFullError) as failure:
         local_runs.restore(tmp_path / "target")
-    assert "make room there" in failure.value.hint
+    assert "free space there" in failure.value.hint
     assert set(seen(tmp_path / "target")) <= {b"", b"folder", b"link"}
 
 
@@ -447,7 +447,7 @@ def test_of_a_damaged_archive_all_else_is_restored(local_runs, tmp_path):
     report = local_runs.restore(tmp_path / "target")
     assert [(issue.path, issue.reason) for issue in report.issues] == [
         (b"large", "stored data fails its verification"),
-        (b"name", "is another name of a file that was not restored"),
+        (b"name", "is a further name of a file that was not restored"),
     ]
     assert sorted(os.listdir(tmp_path / "target")) == ["a", "name", "z"]
     assert (tmp_path / "target" / "name").read_bytes() == b"the old one"

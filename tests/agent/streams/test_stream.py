@@ -81,7 +81,7 @@ def test_the_base_is_replaced_and_not_added_to(local_runs):
     for seed in range(3):
         streams(local_runs).stream(noise(MIB, seed))
     with local_runs.opened() as archive:
-        assert len(archive.names) == 2
+        assert len(archive.object_names) == 2
 
 
 def test_what_a_command_writes(runs):
@@ -241,7 +241,7 @@ def test_a_pipe_that_becomes_a_file_before_it_is_opened_is_not_written_into(loca
         return REAL["open"](path, *arguments, **named)
 
     monkeypatch.setattr(os, "open", swapping)
-    with pytest.raises(TargetError, match="somebody else changed it"):
+    with pytest.raises(TargetError, match="another process changed it"):
         runs.restore(target)
     assert target.read_bytes() == b"secret"
 

@@ -289,7 +289,7 @@ def test_a_damaged_stream_is_an_issue_that_names_the_place(cryo, tmp_path):
     place, length = sizes[-2]
     assert len(sizes) == len(chunks)
     spoil_in_the_middle(cryo, sha256(data[place : place + length]).digest())
-    words = f"dump.sql: byte {place} and what follows cannot be read: stored data is damaged"
+    words = f"dump.sql: the file cannot be read from byte {place} on: stored data is damaged"
     out, err = cryo("cat", "latest", code=1)
     assert words in err
     assert data.startswith(out)

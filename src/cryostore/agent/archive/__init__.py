@@ -1,1 +1,1 @@
-"""Reading an archive: entries, trees, file content, differences, and the points that hold it."""
+"""Reading archives: recovery points, the listing of entries, file content, differences."""

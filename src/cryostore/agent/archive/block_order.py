@@ -1,4 +1,4 @@
-"""Order and ancestry of the blocks of a catalog: each directory comes after its own entry in the directory above."""
+"""Order and block_order of the blocks of a catalog: each directory comes after its own entry in the directory above."""
 
 from __future__ import annotations
 

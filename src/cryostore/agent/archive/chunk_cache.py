@@ -1,4 +1,4 @@
-"""Chunks that were fetched and may be wanted again, or soon: the last used of them, up to a number of bytes."""
+"""Cache of fetched chunks: the least recently used are dropped beyond a number of bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ THREADS = 4
 
 
 class ChunkCache:
-    """Fetches chunks, each once for all who want it at a time. Thread safe. `close` ends its threads."""
+    """Fetches each chunk once for all callers that need it at the same time. Thread safe. `close` ends its threads."""
 
     def __init__(self, bytes_max: int = BYTES_MAX) -> None:
         self._bytes_max = bytes_max
@@ -31,7 +31,7 @@ class ChunkCache:
         self._threads.shutdown()
 
     def get(self, archive: Archive, chunk: Chunk) -> Buffer:
-        """The bytes of a chunk. Raises what the store raises; a failure is not kept."""
+        """Return the bytes of a chunk. Raises what the store raises; a failure is not cached."""
         digest = digest_of(chunk)
         future = self._future(digest, archive, chunk)
         try:
@@ -40,8 +40,8 @@ class ChunkCache:
             self._drop(digest, future)
             raise
 
-    def ahead(self, archive: Archive, chunk: Chunk) -> None:
-        """Begin to fetch a chunk that will be wanted."""
+    def prefetch(self, archive: Archive, chunk: Chunk) -> None:
+        """Start to fetch a chunk that will be needed soon."""
         self._future(digest_of(chunk), archive, chunk)
 
     def _future(self, digest: bytes, archive: Archive, chunk: Chunk) -> Future[Buffer]:

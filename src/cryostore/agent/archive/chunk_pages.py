@@ -1,4 +1,8 @@
-"""Chunk list pages of content objects, found by chunk index."""
+"""Pages of the chunk lists of content objects, found by chunk index.
+
+Pages have any size and chunk indexes have gaps, so a page is found by the index that it begins with. The tokens that
+lead to the pages are kept.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,7 @@ PAGES_HELD = 64
 
 
 class ChunkPages:
-    """Pages of chunk lists, with the tokens that lead to them kept.
-
-    A page is found by the index that it begins with: pages have any size, and indexes have gaps.
-    """
+    """Lists chunks page by page and keeps the token of each page, so that a later call starts in the right page."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -25,7 +26,7 @@ class ChunkPages:
         self._starts: dict[int, list[int]] = {}
 
     def from_chunk(self, number: int, index: int) -> Iterator[Chunk]:
-        """The chunks of a content object from an index on."""
+        """Return the chunks of content object `number`, from chunk `index` on."""
         page = self._page_of(number, index)
         for chunks, token in self._archive.content_pages(number, self._tokens[number][page]):
             self._note(number, page, chunks, token)
@@ -35,12 +36,12 @@ class ChunkPages:
                     yield chunk
 
     def _page_of(self, number: int, index: int) -> int:
-        """The last page known to begin at or before a chunk."""
+        """Return the last page that is known to begin at or before a chunk."""
         self._tokens.setdefault(number, [None])
         return bisect_right(self._starts.setdefault(number, [0]), index) - 1
 
     def _note(self, number: int, page: int, chunks: list[Chunk], token: str | None) -> None:
-        """Note what leads to the page behind this one."""
+        """Note where the page after this one begins, and its token."""
         tokens, starts = self._tokens[number], self._starts[number]
         if page + 1 == len(tokens) and token is not None:
             tokens.append(token)
@@ -48,37 +49,32 @@ class ChunkPages:
 
 
 class CachedChunkPages(ChunkPages):
-    """As ChunkPages, for who asks in any order: the last used pages are kept. Thread safe."""
+    """Chunk pages for access in any order: the most recently used pages are kept. Thread safe."""
 
     def __init__(self, archive: Archive) -> None:
         super().__init__(archive)
-        self._of = archive
         self._lock = threading.Lock()
         self._pages: OrderedDict[tuple[int, int], list[Chunk]] = OrderedDict()
 
     def from_chunk(self, number: int, index: int) -> Iterator[Chunk]:
         with self._lock:
             page = self._page_of(number, index)
-        while chunks := self._page(number, page):
+        while (chunks := self._page(number, page)) is not None:
             for chunk in chunks:
                 if chunk.index >= index:
                     yield chunk
             page += 1
 
-    def _page(self, number: int, page: int) -> list[Chunk]:
+    def _page(self, number: int, page: int) -> list[Chunk] | None:
+        """Return a page, None after the last one. The page before it must have been listed."""
         with self._lock:
+            tokens = self._tokens[number]
+            if page >= len(tokens):
+                return None
             if (number, page) not in self._pages:
-                self._list_up_to(number, page)
-            return self._pages.get((number, page), [])
-
-    def _list_up_to(self, number: int, page: int) -> None:
-        tokens = self._tokens[number]
-        at = min(page, len(tokens) - 1)
-        for chunks, token in self._of.content_pages(number, tokens[at]):
-            self._pages[number, at] = chunks
-            if len(self._pages) > PAGES_HELD:
-                self._pages.popitem(last=False)
-            self._note(number, at, chunks, token)
-            at += 1
-            if at > page:
-                return
+                chunks, token = next(self._archive.content_pages(number, tokens[page]))
+                self._note(number, page, chunks, token)
+                self._pages[number, page] = chunks
+                if len(self._pages) > PAGES_HELD:
+                    self._pages.popitem(last=False)
+            return self._pages[number, page]

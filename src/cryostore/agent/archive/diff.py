@@ -1,6 +1,6 @@
-"""What differs between two archives, by their catalogs alone: two sorted lists that are read side by side.
+"""Differences between two archives, found from their listings alone: two sorted lists are read side by side.
 
-Large files of one size that lie elsewhere are told apart by the digests of their chunks. No content is read.
+No content is read. Large files of the same size are compared by the digests of their chunks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 from cryostore.agent.archive.chunk_pages import ChunkPages
 from cryostore.agent.archive.listing import ArchiveEntry, archive_entries
 from cryostore.agent.archive.reader import Archive, digest_of
+from cryostore.agent.archive.sparse_layout import listed_data_bytes
 from cryostore.agent.block import ExtraKind, order_key
 from cryostore.agent.entry import NO_DIGEST, Content
 from cryostore.agent.header import CATALOG, DISK, content_name
@@ -22,18 +23,20 @@ ATTRIBUTES = (ExtraKind.XATTR,)
 
 
 class Change(Enum):
-    """What became of an entry."""
+    """How an entry changed."""
 
     ADDED = "added"
     REMOVED = "removed"
     CHANGED = "changed"
-    """It is of another kind, or its content, link target or device number is another."""
+    """The kind of the entry, its content, its link target or its device number differs."""
     METADATA = "metadata"
-    """Its mode, owner, time or attributes alone. The time of a directory says only that something in it changed."""
+    """Only mode, owner, time or extended attributes differ. The time of a directory is ignored: it changes with each
+    entry.
+    """
 
 
 class Difference(NamedTuple):
-    """An entry that is not the same in both; `old` or `new` is None if it is not in that one."""
+    """An entry that differs between the archives; `old` or `new` is None if that archive does not have it."""
 
     change: Change
     path: bytes
@@ -42,16 +45,16 @@ class Difference(NamedTuple):
 
 
 def compare_archives(old: Archive, new: Archive) -> Iterator[Difference]:
-    """All that differs, in the order of an archive: directories after what is above them, each sorted by name."""
-    compared = _Compared(old, new)
+    """Return all differences in archive order: a directory before its subdirectories, each sorted by name."""
+    compared = _Comparison(old, new)
     left, right = archive_entries(old), archive_entries(new)
     a, b = next(left, None), next(right, None)
     while a is not None or b is not None:
-        if b is None or (a is not None and _place(a) < _place(b)):
+        if b is None or (a is not None and _sort_key(a) < _sort_key(b)):
             assert a is not None
             yield Difference(Change.REMOVED, a.path, a, None)
             a = next(left, None)
-        elif a is None or _place(b) < _place(a):
+        elif a is None or _sort_key(b) < _sort_key(a):
             yield Difference(Change.ADDED, b.path, None, b)
             b = next(right, None)
         else:
@@ -60,13 +63,13 @@ def compare_archives(old: Archive, new: Archive) -> Iterator[Difference]:
             a, b = next(left, None), next(right, None)
 
 
-def _place(entry: ArchiveEntry) -> tuple[bytes, bytes]:
+def _sort_key(entry: ArchiveEntry) -> tuple[bytes, bytes]:
     parent, _, name = entry.path.rpartition(b"/")
     return order_key(parent), name
 
 
-class _Compared:
-    """Compares entries of two archives that have the same path."""
+class _Comparison:
+    """Compares entries of the same path in two archives."""
 
     def __init__(self, old: Archive, new: Archive) -> None:
         self._archives = (old, new)
@@ -97,7 +100,7 @@ class _Compared:
         same_object = self._objects[0].get(name) == self._objects[1].get(name)
         if old.content == new.content and same_object:
             return True
-        return self._same_chunks(old.content, new.content, data_bytes(new))
+        return self._same_chunks(old.content, new.content, listed_data_bytes(new))
 
     def _same_chunks(self, old: Content, new: Content, length: int) -> bool:
         if not old.object_number or not new.object_number:
@@ -113,12 +116,6 @@ class _Compared:
             if length <= 0:
                 return True
         return False
-
-
-def data_bytes(entry: ArchiveEntry) -> int:
-    """How many bytes of a file lie in its content: all but its holes."""
-    holes = b"".join(extra.data for extra in entry.extras if extra.kind == ExtraKind.HOLES)
-    return entry.row.size - sum(int.from_bytes(holes[at + 8 : at + 16], "little") for at in range(0, len(holes), 16))
 
 
 def _extras(entry: ArchiveEntry, kinds: tuple[ExtraKind, ...]) -> list[tuple[int, bytes]]:

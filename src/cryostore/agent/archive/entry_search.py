@@ -1,6 +1,7 @@
-"""Looking for entries by name, kind, time and size, in one archive after the other.
+"""Search for entries by name, kind, time and size, in one archive after another.
 
-Archives of one resource share most of their catalog's chunks: what was found in one is not looked for again.
+Archives of one resource share most chunks of their listings. Matches are kept by chunk, so a shared chunk is searched
+once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cryostore.model.chunks import Chunk
 
 FOUND_HELD_MAX = 100_000
 READ_WHOLE_MAX = 16
-"""So many chunks of a catalog are read sooner than the folder that is wanted is looked for among them."""
+"""A listing of at most this many chunks is read whole: a binary search for a folder would cost as much."""
 KINDS: dict[str, int] = {
     "f": stat.S_IFREG,
     "d": stat.S_IFDIR,
@@ -36,9 +37,9 @@ KINDS: dict[str, int] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryCriteria:
-    """What is looked for. A pattern with a slash is one of the whole path, from the top; any other is one of the name.
+    """What to search for. A pattern with a slash matches whole paths, any other matches names.
 
-    `*` stands for any bytes, `?` for one, `[...]` for one of some; in the pattern of a path they stand for slashes too.
+    `*` matches any bytes, `?` one byte, `[...]` one byte of a set. In a pattern for paths they match slashes too.
     """
 
     pattern: bytes
@@ -46,8 +47,8 @@ class EntryCriteria:
     larger_bytes: int | None = None
     kind: Literal["f", "d", "l", "p", "b", "c"] | None = None
 
-    def names(self, root: bytes, path: bytes, name: bytes) -> bool:
-        """Whether the pattern fits an entry of a directory at `path`."""
+    def matches_path(self, root: bytes, path: bytes, name: bytes) -> bool:
+        """Return whether the pattern matches the entry `name` in the directory at `path`."""
         if b"/" not in self.pattern:
             return fnmatchcase(name, self.pattern)
         below = join(path, name)
@@ -56,7 +57,7 @@ class EntryCriteria:
         )
 
     def folders(self, root: bytes) -> list[bytes] | None:
-        """The folders of an archive that everything wanted lies below; None if it may be anywhere."""
+        """Return the folders of an archive that all matches lie in; None if a match may be anywhere."""
         if b"/" not in self.pattern:
             return None
         literal = re.split(rb"[*?\[]", self.pattern, maxsplit=1)[0]
@@ -69,8 +70,8 @@ class EntryCriteria:
         found = [start.rpartition(b"/")[0] for start in starts]
         return None if b"" in found else found
 
-    def fits(self, row: Row) -> bool:
-        """Whether an entry is one, its name apart."""
+    def matches_row(self, row: Row) -> bool:
+        """Return whether an entry fits all criteria except the pattern."""
         if self.kind is not None and stat.S_IFMT(row.mode) != KINDS[self.kind]:
             return False
         if self.newer_ns is not None and row.mtime_ns <= self.newer_ns:
@@ -79,19 +80,19 @@ class EntryCriteria:
 
 
 class EntrySearch:
-    """Looks for one thing in several archives."""
+    """Searches several archives by the same criteria."""
 
-    def __init__(self, wanted: EntryCriteria) -> None:
-        self._wanted = wanted
+    def __init__(self, criteria: EntryCriteria) -> None:
+        self._criteria = criteria
         self._found: OrderedDict[tuple[bytes, bytes], list[ArchiveEntry]] = OrderedDict()
         self._held = 0
 
     def find(self, archive: Archive) -> Iterator[ArchiveEntry]:
-        """What is wanted of an archive, in its order."""
+        """Return the matching entries of an archive, in archive order."""
         root = archive.header.root
         chunks = self._chunks(archive, root)
         plan = [(chunk, self._found.get((root, digest_of(chunk)))) for chunk in chunks]
-        fetched = archive.ahead(archive.get, [chunk for chunk, held in plan if held is None])
+        fetched = archive.map_ahead(archive.chunk_bytes, [chunk for chunk, held in plan if held is None])
         for chunk, held in plan:
             if held is not None:
                 yield from held
@@ -101,9 +102,9 @@ class EntrySearch:
             yield from found
 
     def _chunks(self, archive: Archive, root: bytes) -> list[Chunk]:
-        """The chunks of a catalog that may hold something wanted."""
+        """Return the chunks of the listing that may hold a match."""
         chunks = archive.listing_chunks
-        folders = self._wanted.folders(root)
+        folders = self._criteria.folders(root)
         if folders is None or len(chunks) <= READ_WHOLE_MAX:
             return chunks
         tree = ArchiveTree(archive)
@@ -114,7 +115,8 @@ class EntrySearch:
         if block.kind == Kind.ROOT:
             return
         for index, name in enumerate(block.name_list()):
-            if self._wanted.names(root, block.path, name) and self._wanted.fits(Row.unpack(block.rows, index)):
+            row = Row.unpack(block.rows, index)
+            if self._criteria.matches_path(root, block.path, name) and self._criteria.matches_row(row):
                 yield block_entry(block, index)
 
     def _keep(self, key: tuple[bytes, bytes], found: list[ArchiveEntry]) -> None:

@@ -12,6 +12,7 @@ from cryostore.agent.archive.chunk_pages import CachedChunkPages, ChunkPages
 from cryostore.agent.archive.disk_image import DiskImage
 from cryostore.agent.archive.listing import ArchiveEntry, archive_path
 from cryostore.agent.archive.reader import Archive
+from cryostore.agent.archive.sparse_layout import data_bytes_of, data_segments
 from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.block import holes_of
 from cryostore.agent.entry import Content
@@ -26,22 +27,22 @@ PART_BYTES = 4 * MIB
 
 
 class ReadableFile(Protocol):
-    """A file that can be read from any offset, by several threads."""
+    """A file that several threads can read from any offset."""
 
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """The bytes from an offset on: as many as asked for, fewer at the end, none behind it.
+        """Return the bytes from an offset on: `length` of them, fewer at the end, none beyond it.
 
         Raises what the store raises, and ArchiveDamagedError.
         """
 
     def segments(self) -> Iterator[tuple[int, int]]:
-        """Offset and length of what may hold other bytes than zeros, ascending."""
+        """Return offset and length of each range that may hold non-zero bytes, in ascending order."""
 
 
 class ContentExtents:
-    """Where the data of one file lies, in the order of its bytes; its chunks are listed as far as they are needed."""
+    """Where the data of one file lies, in the order of its bytes. Chunks are listed only as far as needed."""
 
     def __init__(self, pages: ChunkPages, content: Content, data_bytes: int) -> None:
         self._content = content
@@ -53,14 +54,14 @@ class ContentExtents:
         self._rest = pages.from_chunk(content.object_number, content.chunk) if data_bytes else iter(())
 
     def find(self, offset: int) -> int:
-        """The number, among the file's chunks, of the one that holds this byte of its data."""
+        """Return which of the file's chunks holds this byte of its data, counted from 0."""
         with self._lock:
             while offset >= self._listed_bytes:
                 self._list_one()
             return bisect_right(self._starts, offset) - 1
 
     def chunk(self, number: int) -> tuple[Chunk, int, int] | None:
-        """A chunk, where the file's data begins in it, and which byte of the data that is; None behind the last."""
+        """Return a chunk, the offset of the file's data in it, and that byte's data offset; None after the last."""
         with self._lock:
             while number >= len(self._chunks):
                 if self._listed_bytes >= self._data_bytes:
@@ -80,23 +81,19 @@ class ContentExtents:
 
 
 class ContentFile:
-    """A file whose bytes lie in a content object."""
+    """A file whose bytes lie in a content object: an entry of a file tree, or a stream."""
 
     def __init__(self, archive: Archive, pages: ChunkPages, cache: ChunkCache, entry: ArchiveEntry) -> None:
         self.size = entry.row.size
         self._archive = archive
         self._cache = cache
-        self._segments: list[tuple[int, int, int]] = []
-        at = data = 0
-        for offset, length in [*holes_of(entry.extras, self.size), (self.size, 0)]:
-            if offset > at:
-                self._segments.append((at, offset - at, data))
-                data += offset - at
-            at = offset + length
-        if data and not entry.content.object_number:
+        holes = holes_of(entry.extras, self.size)
+        self._segments = list(data_segments(self.size, holes))
+        data_bytes = data_bytes_of(self.size, holes)
+        if data_bytes and not entry.content.object_number:
             raise ArchiveDamagedError("a file has no content")
-        self._content, self._data_bytes = entry.content, data
-        self._extents = ContentExtents(pages, entry.content, data)
+        self._content, self._data_bytes = entry.content, data_bytes
+        self._extents = ContentExtents(pages, entry.content, data_bytes)
         self._next = 0
 
     def segments(self) -> Iterator[tuple[int, int]]:
@@ -122,7 +119,7 @@ class ContentFile:
                         parts.append(part)
                         at += len(part)
                 except DAMAGE as error:
-                    raise ArchiveDamagedError(f"byte {at} and what follows cannot be read: {error.message}") from error
+                    raise ArchiveDamagedError(f"the file cannot be read from byte {at} on: {error.message}") from error
         parts.append(bytes(offset + length - at))
         return parts[1] if len(parts) == 3 and len(parts[1]) == length else b"".join(parts)
 
@@ -140,7 +137,7 @@ class ContentFile:
             try:
                 data = self._cache.get(self._archive, chunk)
             except DAMAGE:
-                copy = self._archive.copy(self._content, self._data_bytes)
+                copy = self._archive.sound_copy(self._content, self._data_bytes)
                 if copy is None:
                     raise
                 data, begin = copy, offset
@@ -152,17 +149,17 @@ class ContentFile:
     def _read_ahead(self, number: int) -> None:
         for ahead in range(number, number + AHEAD_CHUNKS):
             if (found := self._extents.chunk(ahead)) is not None:
-                self._cache.ahead(self._archive, found[0])
+                self._cache.prefetch(self._archive, found[0])
 
 
 def file_parts(file: ReadableFile) -> Iterator[bytes]:
-    """All of a file, a part at a time."""
+    """Return all bytes of a file, in parts of at most PART_BYTES."""
     for offset in range(0, file.size, PART_BYTES):
         yield file.read(offset, PART_BYTES)
 
 
 class ArchiveFiles:
-    """The tree of an archive and what is in its files. Thread safe."""
+    """The file tree of an archive and the content of its files, for every kind of archive. Thread safe."""
 
     def __init__(self, archive: Archive, cache: ChunkCache) -> None:
         self.archive = archive
@@ -171,25 +168,28 @@ class ArchiveFiles:
         self._pages = CachedChunkPages(archive)
 
     def open(self, entry: ArchiveEntry) -> ReadableFile:
-        """The content of a regular file."""
+        """Return the content of a regular file."""
         if self.archive.header.kind == DISK:
             return DiskImage(self.archive, self._cache)
         return ContentFile(self.archive, self._pages, self._cache, entry)
 
     def only(self) -> ArchiveEntry:
-        """The one file of an archive of a stream or a disk. Raises ConfigurationError for a tree."""
+        """Return the single file of an archive of a stream or disk. Raises ConfigurationError for a file tree."""
         if self.archive.header.kind != FILESET:
             for block in self.tree.directory(b""):
                 if block.entries == 1 and (entry := self.tree.find(block.name_list()[0])) is not None:
                     return entry
-        raise ConfigurationError("the recovery point is a tree of files", hint="name one of them: POINT:PATH")
+        raise ConfigurationError("the recovery point holds a file tree", hint="name one file of it: POINT:PATH")
 
     def file(self, text: str) -> ArchiveEntry:
-        """The regular file that a user names; without a name, the only one. Raises ConfigurationError."""
+        """Return the regular file at a path as the user writes it; without a path, the single file.
+
+        Raises ConfigurationError if there is no such file.
+        """
         if not text:
             return self.only()
         path = archive_path(self.archive, text)
-        entry = self.tree.existing(path)
+        entry = self.tree.require(path)
         if not entry.row.is_file:
-            raise ConfigurationError(f"{shown(path)} is no regular file")
+            raise ConfigurationError(f"{shown(path)} is not a regular file")
         return entry

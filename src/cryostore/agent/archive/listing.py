@@ -1,4 +1,4 @@
-"""The entries of an archive, one by one: for who lists, compares or searches."""
+"""Entries of an archive, one by one, as its listing has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryostore.agent.source.walk import join
 
 
 class ArchiveEntry(NamedTuple):
-    """An entry of an archive with all that is known of it."""
+    """An entry of an archive: its path, its row, where its content lies, and its extra fields."""
 
     path: bytes
     row: Row
@@ -22,14 +22,14 @@ class ArchiveEntry(NamedTuple):
 
 
 def archive_entries(archive: Archive) -> Iterator[ArchiveEntry]:
-    """All entries of an archive, in its order; the root itself is left out."""
+    """Return all entries of an archive in archive order, without the root."""
     for block in archive.blocks():
         if block.kind != Kind.ROOT:
             yield from block_entries(block)
 
 
 def block_entries(block: Block) -> Iterator[ArchiveEntry]:
-    """The entries of a block."""
+    """Return the entries of a block."""
     extras = block.extras_of()
     for index, name in enumerate(block.name_list()):
         row, content = Row.unpack(block.rows, index), Content.unpack(block.contents, index)
@@ -37,14 +37,17 @@ def block_entries(block: Block) -> Iterator[ArchiveEntry]:
 
 
 def block_entry(block: Block, index: int) -> ArchiveEntry:
-    """The entry number `index` of a block."""
+    """Return entry number `index` of a block."""
     path = join(block.path, block.name_list()[index])
     extras = block.extras_of().get(index, []) if block.extras else []
     return ArchiveEntry(path, Row.unpack(block.rows, index), Content.unpack(block.contents, index), extras)
 
 
 def archive_path(archive: Archive, text: str) -> bytes:
-    """A path as people write it, below the root of the archive: from there, or from the top of the file system."""
+    """Turn a path as the user writes it into one below the archive's root.
+
+    An absolute path is taken below the root's own path, or else from the top of the archive.
+    """
     path = os.path.normpath(os.fsencode(text)) if text else b"."
     root = archive.header.root
     if path.startswith(b"/"):

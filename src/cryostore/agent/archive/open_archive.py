@@ -1,4 +1,4 @@
-"""Archives of recovery points, opened for reading through a restore job."""
+"""Opening the archive of a recovery point, through a restore job that keeps the point alive."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from cryostore.model.operation import Call
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
 
 NEWER_MAX = 3
-"""So many newer recovery points are asked for sound copies of damaged files."""
+"""At most this many newer recovery points are searched for sound copies of damaged files."""
 
 
 def _archive(call: Call, job_id: str, point: RecoveryPoint) -> Archive:
-    """The archive that a restore job reads; what opens it may be wrapped in the newest one of the resource alone."""
+    """Open the archive that a restore job reads. Its key may be wrapped only in the newest archive of the resource."""
     try:
         archive = Archive(call, job_id)
     except KeyUnavailableError:
@@ -33,12 +33,12 @@ def _archive(call: Call, job_id: str, point: RecoveryPoint) -> Archive:
         archive = Archive(call, job_id)
     if archive.sealing and not (point.resource_arn or "").endswith(f":{archive.sealing.head.resource}"):
         archive.close()
-        raise ArchiveDamagedError("the store gave the archive of another resource")
+        raise ArchiveDamagedError("the store returned the archive of another resource")
     return archive
 
 
 def _learn_keys(call: KeyedCall, point: RecoveryPoint) -> bool:
-    """Learn the keys of the newest recovery point of the same resource; tells whether there is a newer one."""
+    """Read the keys of the resource's newest recovery point; return whether that is another point than this one."""
     points = [each for each in list_points(call, point.backup_vault_name) if each.resource_arn == point.resource_arn]
     newest = max(points, key=completion_seconds, default=point)
     if newest.recovery_point_arn == point.recovery_point_arn:
@@ -52,29 +52,33 @@ def _learn_keys(call: KeyedCall, point: RecoveryPoint) -> bool:
 
 @contextmanager
 def open_archive(call: Call, point: RecoveryPoint, purpose: str) -> Iterator[Archive]:
-    """The archive of a recovery point, which stays while it is read. Damaged files may come from newer points."""
-    with _opened(call, point, purpose) as archive:
-        archive.copies = SoundCopies(archive, partial(_newer, call, point))
+    """Open the archive of a recovery point for the duration of the context.
+
+    A restore job keeps the recovery point alive meanwhile. Files with damaged chunks are read from newer recovery
+    points if those have sound copies.
+    """
+    with _open_without_copies(call, point, purpose) as archive:
+        archive.sound_copies = SoundCopies(archive, partial(_newer, call, point))
         yield archive
 
 
 @contextmanager
-def _opened(call: Call, point: RecoveryPoint, purpose: str) -> Iterator[Archive]:
+def _open_without_copies(call: Call, point: RecoveryPoint, purpose: str) -> Iterator[Archive]:
     with _restore_job(call, point, purpose) as job_id, closing(_archive(call, job_id, point)) as archive:
         yield archive
 
 
 def _newer(call: Call, point: RecoveryPoint) -> Iterator[AbstractContextManager[Archive]]:
-    """The archives of newer recovery points of the same resource, to be opened: a few, the newest first."""
+    """Return up to NEWER_MAX archives of newer recovery points of the same resource, not opened yet, newest first."""
     points = [each for each in list_points(call, point.backup_vault_name) if each.resource_arn == point.resource_arn]
     newer = [each for each in points if completion_seconds(each) > completion_seconds(point)]
     for each in sorted(newer, key=completion_seconds, reverse=True)[:NEWER_MAX]:
-        yield _opened(call, each, "copies")
+        yield _open_without_copies(call, each, "copies")
 
 
 @contextmanager
 def _restore_job(call: Call, point: RecoveryPoint, purpose: str) -> Iterator[str]:
-    """The id of a restore job that is open for as long as the context."""
+    """Keep a restore job open for the duration of the context; yield its id."""
     started = call.call(
         StartRestoreJob(
             recovery_point_arn=point.recovery_point_arn or "", metadata={"purpose": purpose}, iam_role_arn=ROLE_ARN

@@ -1,4 +1,4 @@
-"""An archive as a reader has it: its header, its blocks, its chunks, through a storage job."""
+"""Reader of an archive: its header, listing and chunks, fetched through a storage job."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from cryostore.model.operation import Call
 
 AHEAD = 4
 HEADER_BYTES_MAX = 4 * 1024 * 1024
-Given = TypeVar("Given")
-Got = TypeVar("Got")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class SmallFileCopies(Protocol):
-    """Small files elsewhere: see `sound_copies`."""
+    """Sound copies of small files; see `sound_copies`."""
 
     def find(self, digest: bytes, length: int) -> bytes | None:
-        """The bytes with this digest, or None."""
+        """Return the bytes with this digest, or None."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close everything that was opened."""
 
 
 class Archive:
-    """One archive, read through the storage job `job_id`. Safe to read from several threads.
+    """An archive, read through storage job `job_id`. Safe to use from several threads. `close` ends its threads.
 
-    Raises ArchiveDamagedError if it is none. `close` ends its threads.
+    Raises ArchiveDamagedError if the objects of the job are not an archive.
     """
 
     def __init__(self, call: Call, job_id: str) -> None:
@@ -58,7 +58,7 @@ class Archive:
         else:
             self.listing_chunks = self.stored_listing_chunks = list(self._listed(CATALOG))
         self._threads = Threads(AHEAD, "archive")
-        self.copies: SmallFileCopies | None = None
+        self.sound_copies: SmallFileCopies | None = None
         """Where small files are looked for whose chunk is damaged."""
 
     def _plain_header(self) -> bytes:
@@ -71,22 +71,22 @@ class Archive:
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown()
-        if self.copies is not None:
-            self.copies.close()
+        if self.sound_copies is not None:
+            self.sound_copies.close()
 
-    def copy(self, content: Content, length: int) -> bytes | None:
-        """A sound copy of a small file whose chunk is damaged; None if there is none."""
-        if self.copies is None or content.digest == NO_DIGEST:
+    def sound_copy(self, content: Content, length: int) -> bytes | None:
+        """Return a sound copy of a small file whose chunk is damaged; None if there is none."""
+        if self.sound_copies is None or content.digest == NO_DIGEST:
             return None
-        return self.copies.find(content.digest, length)
+        return self.sound_copies.find(content.digest, length)
 
     @property
-    def names(self) -> list[str]:
+    def object_names(self) -> list[str]:
         """The names of all its objects."""
         return list(self._objects)
 
     def object_checksums(self) -> dict[str, bytes]:
-        """The checksum of each of its objects."""
+        """Return the checksum of each of its objects, by name."""
         return {name: Checksum.parse(each.object_checksum).digest for name, each in self._objects.items()}
 
     def _object(self, name: str) -> BackupObject:
@@ -94,53 +94,54 @@ class Archive:
             raise ArchiveDamagedError(f"the archive has no object {name}")
         return found
 
-    def blocks(self, tell: ReportProblem | None = None) -> Iterator[Block]:
-        """All blocks of a whole tree, in order: see `whole_tree`. The next chunks are fetched meanwhile.
+    def blocks(self, report_problem: ReportProblem | None = None) -> Iterator[Block]:
+        """Return all blocks of the listing in order, with missing folders filled in (see `missing_folders`).
 
-        With `tell` the blocks that can be read are there, whatever others are damaged. Raises ArchiveDamagedError, or
-        what the store raises, if there are none, and without `tell`.
+        The next chunks are fetched meanwhile. With `report_problem`, damaged blocks are reported and all readable ones
+        returned; then ArchiveDamagedError, or what the store raises, means that none is readable. Without it, the first
+        damaged block raises.
         """
-        if tell is None:
+        if report_problem is None:
             return with_missing_folders(self._decoded(), ignore_problem)
-        return with_missing_folders(self._readable(tell), tell)
+        return with_missing_folders(self._readable(report_problem), report_problem)
 
     def _decoded(self) -> Iterator[Block]:
-        for data in self.ahead(self.get, self.listing_chunks):
+        for data in self.map_ahead(self.chunk_bytes, self.listing_chunks):
             yield from decode(data)
 
     def raw_blocks(self) -> Iterator[Block]:
-        """All blocks as they stand, in order, for who compares names with others and uses none of them."""
-        for data in self.ahead(self.get, self.listing_chunks):
+        """Return all blocks as stored, with unchecked names: for callers that only compare names."""
+        for data in self.map_ahead(self.chunk_bytes, self.listing_chunks):
             yield from decode(data, check_names=False)
 
-    def _readable(self, tell: ReportProblem) -> Iterator[Block]:
+    def _readable(self, report_problem: ReportProblem) -> Iterator[Block]:
         last: Block | None = None
         problem: CryostoreError | None = None
-        for data in self.ahead(self._got, self.listing_chunks):
+        for data in self.map_ahead(self._bytes_or_error, self.listing_chunks):
             for block in decode_readable(data) if isinstance(data, bytes) else (data,):
                 if isinstance(block, CryostoreError):
                     problem = block
-                    reason = f"the catalog is damaged behind this folder; what it lists there is lost: {block.message}"
-                    tell(last.path if last is not None else b"", reason)
+                    reason = f"the listing is damaged after this folder; the entries there are lost: {block.message}"
+                    report_problem(last.path if last is not None else b"", reason)
                 else:
                     last = block
                     yield block
         if last is None and problem is not None:
             raise problem
 
-    def _got(self, chunk: Chunk) -> bytes | CryostoreError:
-        """The bytes of a chunk, or what is wrong with it."""
+    def _bytes_or_error(self, chunk: Chunk) -> bytes | CryostoreError:
+        """Return the bytes of a chunk, or the error if it is damaged."""
         try:
-            return self.get(chunk)
+            return self.chunk_bytes(chunk)
         except DAMAGE as error:
             return error
 
-    def ahead(self, work: Callable[[Given], Got], given: Iterable[Given]) -> Generator[Got, None, None]:
-        """The results in order, a few of them worked out in advance."""
-        under_way: deque[Future[Got]] = deque()
+    def map_ahead(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
+        """Return the results of `work` in order; a few of them are computed ahead by the archive's threads."""
+        under_way: deque[Future[Result]] = deque()
         try:
-            for one in given:
-                under_way.append(self._threads.submit(work, one))
+            for item in items:
+                under_way.append(self._threads.submit(work, item))
                 if len(under_way) >= AHEAD:
                     yield result(under_way.popleft())
             while under_way:
@@ -149,13 +150,13 @@ class Archive:
             for future in under_way:
                 future.cancel()
 
-    def get(self, chunk: Chunk) -> bytes:
-        """The bytes of a chunk, which are those its checksum says."""
+    def chunk_bytes(self, chunk: Chunk) -> bytes:
+        """Return the bytes of a chunk, verified against its checksum."""
         data = self.chunk_buffer(chunk)
         return data if isinstance(data, bytes) else bytes(data)
 
     def chunk_buffer(self, chunk: Chunk) -> Buffer:
-        """As `get`, in whatever buffer they came."""
+        """Return the bytes of a chunk, as `chunk_bytes` does, without copying the buffer that they came in."""
         payload = self.call.call(GetChunk(storage_job_id=self.job_id, chunk_token=chunk.chunk_token)).data
         if self.sealing:
             return self.sealing.open(chunk, payload.data)
@@ -164,44 +165,44 @@ class Archive:
         return payload.data
 
     def content_pages(self, number: int, token: str | None = None) -> Iterator[tuple[list[Chunk], str | None]]:
-        """The chunks of a content object, a page at a time from `token` on, and the token of the page behind."""
+        """Return the chunks of a content object page by page from `token` on, each with the token of the next page."""
         name = content_name(number)
         operation = ListChunks(
             storage_job_id=self.job_id, object_token=self._object(name).object_token, next_token=token
         )
         for page in pages.pages(self.call, operation):
-            yield self._shown(name, page.chunk_list), page.next_token
+            yield self._listed_pieces(name, page.chunk_list), page.next_token
 
-    def _shown(self, name: str, stored: list[Chunk]) -> list[Chunk]:
+    def _listed_pieces(self, name: str, stored: list[Chunk]) -> list[Chunk]:
         return self.sealing.shown(name, stored) if self.sealing else stored
 
     def _listed(self, name: str) -> Iterator[Chunk]:
         return pages.chunks(self.call, self.job_id, self._object(name).object_token)
 
     def object_chunks(self, name: str) -> Iterator[Chunk]:
-        """The chunks of an object by its name, in ascending index order."""
-        return iter(self._shown(name, list(self._listed(name)))) if self.sealing else self._listed(name)
+        """Return the chunks of an object in ascending index order."""
+        return iter(self._listed_pieces(name, list(self._listed(name)))) if self.sealing else self._listed(name)
 
     def stored_object_chunks(self, name: str) -> Iterator[Chunk]:
-        """The chunks of an object as the store has them."""
+        """Return the chunks of an object as the store has them; of a sealed archive, not as its pieces."""
         return self._listed(name)
 
     def stored_chunks(self) -> Iterator[Chunk]:
-        """All chunks of the catalog and the content as the store has them."""
+        """Return all chunks of the listing and the content as the store has them."""
         yield from self.stored_listing_chunks
         for content in self.header.objects:
             yield from self._listed(content_name(content.number))
 
     def chunk_id(self, data: Buffer) -> bytes:
-        """The digest that a listed chunk with these bytes has."""
+        """Return the digest that a listed chunk with these bytes has; in a sealed archive a keyed one."""
         return self.sealing.chunk_id(data) if self.sealing else sha256(data)
 
     def chunks_count(self, number: int) -> int:
-        """How many chunks a content object has."""
+        """Return how many chunks a content object has."""
         name = content_name(number)
         return len(self.sealing.table(name)) if self.sealing else self._object(name).chunks_count or 0
 
 
 def digest_of(chunk: Chunk) -> bytes:
-    """The digest of a listed chunk."""
+    """Return the digest of a listed chunk."""
     return Checksum.parse(chunk.checksum).digest

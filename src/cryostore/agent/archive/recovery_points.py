@@ -1,4 +1,4 @@
-"""Recovery points as people name them: by ARN, id, the beginning of an id, or `latest`."""
+"""Recovery points: listed, and found by ARN, id, prefix of an id, or `latest`."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ RecoveryPoint = RecoveryPointByBackupVault
 
 
 def point_id(point: RecoveryPoint) -> str:
-    """The id of a recovery point: the last part of its ARN."""
+    """Return the id of a recovery point: the last part of its ARN."""
     return (point.recovery_point_arn or "").rpartition(":")[2]
 
 
 def completion_seconds(point: RecoveryPoint) -> float:
-    """When a recovery point was completed. The store lets that only grow, whatever becomes of clocks."""
+    """Return when a recovery point was completed. The store keeps this increasing even if clocks run back."""
     return point.completion_date or point.creation_date or 0.0
 
 
 def list_points(call: Call, vault: str | None = None, resource: str | None = None) -> Iterator[RecoveryPoint]:
-    """The recovery points that can be read, of one vault or of all, newest first in each."""
+    """Return the readable recovery points of one vault or of all, newest first within each vault."""
     for name in [vault] if vault else _vaults(call):
         for point in pages.items(call, ListRecoveryPointsByBackupVault(backup_vault_name=name)):
             if point.status in READABLE and _is_of(point, resource):
@@ -51,11 +51,11 @@ def _vaults(call: Call) -> list[str]:
 
 
 def find_point(call: Call, text: str, vault: str | None = None, resource: str | None = None) -> RecoveryPoint:
-    """The one recovery point that `text` names. Raises ConfigurationError if there is none, or more than one.
+    """Return the one recovery point that `text` names. Raises ConfigurationError if there is none or more than one.
 
-    A full ARN or id is looked up; anything else is looked for among all recovery points.
+    A full ARN or id is looked up directly; any other text is searched for among all recovery points.
     """
-    unknown = ConfigurationError(f"{text!a} is no recovery point", hint="`cryo points` lists them")
+    unknown = ConfigurationError(f"there is no recovery point {text!a}", hint="`cryo points` lists them")
     if text.startswith("arn:") or ID.fullmatch(text):
         point = _described(call, text, vault)
         if point is not None and point.status in READABLE and _is_of(point, resource):
@@ -75,11 +75,13 @@ def find_point(call: Call, text: str, vault: str | None = None, resource: str | 
         return found[0]
     if not found:
         raise unknown
-    raise ConfigurationError(f"{text!a} is the beginning of several recovery points", hint="`cryo points` lists them")
+    raise ConfigurationError(
+        f"{text!a} is the beginning of the ids of several recovery points", hint="`cryo points` lists them"
+    )
 
 
 def _described(call: Call, text: str, vault: str | None) -> RecoveryPoint | None:
-    """The recovery point with this ARN or id, whichever vault it is in; None if the store does not find it."""
+    """Return the recovery point with this ARN or id from whichever vault has it; None if the store does not find it."""
     for each in [vault] if vault else _vaults(call):
         arn = text
         if not text.startswith("arn:"):
@@ -94,7 +96,7 @@ def _described(call: Call, text: str, vault: str | None) -> RecoveryPoint | None
 
 
 def split_point(text: str) -> tuple[str, str]:
-    """POINT and PATH of `POINT[:PATH]`. An ARN has colons itself: its path begins behind the seventh."""
+    """Split `POINT[:PATH]` into POINT and PATH. An ARN itself has colons: its path begins after the seventh."""
     colons = 7 if text.startswith("arn:") else 1
     parts = text.split(":", colons)
     return ":".join(parts[:colons]), parts[colons] if len(parts) > colons else ""

@@ -1,7 +1,8 @@
-"""Sound copies of small files: what newer recovery points of a resource hold of files whose shared chunk is damaged.
+"""Sound copies of small files: read from newer recovery points when the chunk that the file shares is damaged.
 
-Small files share chunks. If one of the files is gone when the chunk is damaged, no run can upload the same chunk again.
-The next backup stores the other files anew, in other chunks. A reader of an older recovery point takes them from there.
+Small files share chunks. If one of these files is gone when the chunk is damaged, no later run can upload the same
+chunk again. The next backup stores the remaining files in new chunks, and a reader of an older recovery point finds
+them there.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from cryostore.model.errors import AccessDeniedException, ResourceNotFoundExcept
 
 CACHE_BYTES = 32 * MIB
 FILES_MAX = 4_000_000
-"""So many small files of a newer recovery point are known by their digests, in at most some 160 MB."""
+"""At most this many small files of a newer recovery point are indexed by digest, in about 160 MB."""
 
 
 class SoundCopies:
-    """Looks for small files by digest in archives of newer recovery points, which are opened when one is wanted.
+    """Searches the archives of newer recovery points for small files by digest; opens them at the first search.
 
-    `newer` gives a few of them, the newest first. Thread safe. `close` closes what was opened.
+    `newer` returns a few archives, newest first, not opened yet. Thread safe. `close` closes the opened archives.
     """
 
     def __init__(self, archive: Archive, newer: Callable[[], Iterator[AbstractContextManager[Archive]]]) -> None:
@@ -40,7 +41,7 @@ class SoundCopies:
         self._opened: list[_Newer] | None = None
 
     def find(self, digest: bytes, length: int) -> bytes | None:
-        """The bytes of a small file, proved by its digest; None if no newer recovery point has them."""
+        """Return the bytes of a small file, verified by digest; None if no newer recovery point has them."""
         with self._lock:
             if self._opened is None:
                 self._opened = list(self._open())
@@ -59,13 +60,13 @@ class SoundCopies:
             try:
                 newer = _Newer(self._stack.enter_context(opening), self._archive)
             except (*DAMAGE, AccessDeniedException, KeyUnavailableError, ResourceNotFoundException):
-                continue  # it cannot help
+                continue  # without this archive, another may still have a copy
             self._stack.callback(newer.close)
             yield newer
 
 
 class _Newer:
-    """The small files of an archive that it does not share with an older one."""
+    """The small files of a newer archive, except those in objects that it shares with the older archive."""
 
     def __init__(self, archive: Archive, older: Archive) -> None:
         self._archive = archive
@@ -81,7 +82,7 @@ class _Newer:
                     self._table.add(digest, number, chunk, offset)
 
     def find(self, digest: bytes, length: int) -> bytes | None:
-        """The bytes of a small file, not proved yet."""
+        """Return the bytes of a small file, not verified yet."""
         place = self._table.find(digest)
         if place is None:
             return None

@@ -1,6 +1,6 @@
-"""The catalog of an archive as a tree: looks up paths and subtrees without reading all of it.
+"""File tree of an archive: finds paths and subtrees without reading the whole listing.
 
-Blocks stand in order, so a binary search finds the chunk of the catalog that holds a directory or a name in it.
+The blocks of a listing are sorted, so a binary search finds the chunk that holds a directory or a name in it.
 """
 
 from __future__ import annotations
@@ -23,55 +23,55 @@ from cryostore.core.errors import ConfigurationError
 
 CHUNKS_HELD = 8
 Key = tuple[int, bytes, bytes]
-"""What sorts blocks: kind, directory, and the first name, since a large directory has several blocks."""
+"""The sort key of a block: kind, directory, first name (a large directory has several blocks)."""
 
 
-class _Held(NamedTuple):
-    """The blocks of a chunk of the catalog, and what sorts them."""
+class _ListedChunk(NamedTuple):
+    """The blocks of a chunk of the listing, with their sort keys."""
 
     keys: list[Key]
     blocks: list[Block]
 
 
 class ArchiveTree:
-    """Looks up paths in an archive. Thread safe. Raises what the store raises, and ArchiveDamagedError."""
+    """Finds paths in an archive. Thread safe. Methods raise ArchiveDamagedError and what the store raises."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._lock = threading.Lock()
-        self._chunks: OrderedDict[int, _Held] = OrderedDict()
+        self._chunks: OrderedDict[int, _ListedChunk] = OrderedDict()
         self._first_keys: dict[int, Key] = {}
 
     def root(self) -> ArchiveEntry:
-        """The root itself."""
-        for block in self._held(0).blocks:
+        """Return the entry of the root."""
+        for block in self._listed_chunk(0).blocks:
             if block.kind == Kind.ROOT and block.entries:
                 return block_entry(block, 0)
         return ArchiveEntry(b"", UNKNOWN_FOLDER, NO_CONTENT, [])
 
     def find(self, path: bytes) -> ArchiveEntry | None:
-        """The entry at a path, None if there is none."""
+        """Return the entry at a path, None if there is none."""
         if not path:
             return self.root()
         parent, _, name = path.rpartition(b"/")
-        behind = (Kind.DIRECTORY.value, order_key(parent), name + b"\0")
-        held = self._held(self._chunk_with(behind))
-        place = bisect_left(held.keys, behind) - 1
-        if place >= 0 and held.keys[place][:2] == behind[:2]:
-            block = held.blocks[place]
+        after = (Kind.DIRECTORY.value, order_key(parent), name + b"\0")
+        held = self._listed_chunk(self._chunk_with(after))
+        position = bisect_left(held.keys, after) - 1
+        if position >= 0 and held.keys[position][:2] == after[:2]:
+            block = held.blocks[position]
             names = block.name_list()
             index = bisect_left(names, name)
             if index < len(names) and names[index] == name:
                 return block_entry(block, index)
-        # See `whole_tree`: there may be a folder without an entry.
+        # A folder may lack its entry: see `missing_folders`.
         return ArchiveEntry(path, UNKNOWN_FOLDER, NO_CONTENT, []) if self.directory(path) else None
 
     def directory(self, path: bytes) -> list[Block]:
-        """The blocks of a directory; none if there is none."""
+        """Return the blocks of a directory; none if the directory does not exist."""
         first = (Kind.DIRECTORY.value, order_key(path), b"")
         found: list[Block] = []
         for number in range(self._chunk_with(first), len(self._archive.listing_chunks)):
-            keys, blocks = self._held(number)
+            keys, blocks = self._listed_chunk(number)
             begin, end = bisect_left(keys, first), bisect_left(keys, _end(path, b"\0"))
             found += blocks[begin:end]
             if end < len(keys):
@@ -79,10 +79,10 @@ class ArchiveTree:
         return found
 
     def below(self, path: bytes) -> Iterator[Block]:
-        """The blocks of a directory and of all directories below it, in order."""
+        """Return the blocks of a directory and of all directories below it, in order."""
         first, end = (Kind.DIRECTORY.value, order_key(path), b""), _end(path, b"\1")
         chunks = self._archive.listing_chunks[self._chunk_with(first) :]
-        with closing(self._archive.ahead(self._archive.get, chunks)) as fetched:
+        with closing(self._archive.map_ahead(self._archive.chunk_bytes, chunks)) as fetched:
             for data in fetched:
                 for block in decode(data):
                     if (key := _key(block)) >= end:
@@ -91,32 +91,32 @@ class ArchiveTree:
                         yield block
 
     def entries(self, path: bytes = b"", *, recursive: bool = True) -> Iterator[ArchiveEntry]:
-        """What is at a path and, of a directory, in it, in the order of the archive; the root itself is left out.
+        """Return the entry at a path or, if that is a directory, the entries in it, in archive order, without the root.
 
         Raises ConfigurationError if there is nothing at the path.
         """
-        entry = self.existing(path) if path else None
+        entry = self.require(path) if path else None
         if entry is not None and not entry.row.is_directory:
             yield entry
             return
         for block in self.below(path) if recursive else self.directory(path):
             yield from block_entries(block)
 
-    def existing(self, path: bytes) -> ArchiveEntry:
-        """The entry at a path. Raises ConfigurationError if there is none."""
+    def require(self, path: bytes) -> ArchiveEntry:
+        """Return the entry at a path. Raises ConfigurationError if there is none."""
         if (entry := self.find(path)) is None:
             raise ConfigurationError(
-                f"the recovery point has no {os.fsdecode(path)!a}", hint="`cryo ls POINT` shows what it has"
+                f"the recovery point does not contain {os.fsdecode(path)!a}", hint="`cryo ls POINT` lists its entries"
             )
         return entry
 
     def chunks_below(self, path: bytes) -> range:
-        """The numbers of the chunks of the catalog that may hold a directory or what is below it."""
+        """Return the numbers of the chunks of the listing that may hold a directory or entries below it."""
         first, end = (Kind.DIRECTORY.value, order_key(path), b""), _end(path, b"\1")
         return range(self._chunk_with(first), self._chunk_with(end) + 1)
 
     def _chunk_with(self, wanted: Key) -> int:
-        """The number of the last chunk whose first block is before this key; 0 if there is none."""
+        """Return the number of the last chunk whose first block sorts before this key; 0 if there is none."""
         low, high = 0, len(self._archive.listing_chunks)
         while low < high:
             middle = (low + high) // 2
@@ -129,19 +129,19 @@ class ArchiveTree:
     def _first_key(self, number: int) -> Key:
         with self._lock:
             key = self._first_keys.get(number)
-        return key if key is not None else self._held(number).keys[0]
+        return key if key is not None else self._listed_chunk(number).keys[0]
 
-    def _held(self, number: int) -> _Held:
+    def _listed_chunk(self, number: int) -> _ListedChunk:
         with self._lock:
             if (held := self._chunks.get(number)) is not None:
                 self._chunks.move_to_end(number)
                 return held
         if not self._archive.listing_chunks:
-            raise ArchiveDamagedError("the catalog of the archive is empty")
-        blocks = list(decode(self._archive.get(self._archive.listing_chunks[number])))
+            raise ArchiveDamagedError("the listing of the archive is empty")
+        blocks = list(decode(self._archive.chunk_bytes(self._archive.listing_chunks[number])))
         if not blocks:
-            raise ArchiveDamagedError("the archive's catalog has an empty chunk")
-        held = _Held([_key(block) for block in blocks], blocks)
+            raise ArchiveDamagedError("the listing of the archive has an empty chunk")
+        held = _ListedChunk([_key(block) for block in blocks], blocks)
         with self._lock:
             self._first_keys[number] = held.keys[0]
             self._chunks[number] = held
@@ -151,7 +151,7 @@ class ArchiveTree:
 
 
 def _end(path: bytes, above: bytes) -> Key:
-    """The key behind those of a directory: `above` is 0 to end before the directories in it, 1 to end behind them."""
+    """Return the key after those of a directory: `above` is 0 to end before its subdirectories, 1 to end after them."""
     if not path and above == b"\1":
         return (Kind.DIRECTORY.value + 1, b"", b"")
     return (Kind.DIRECTORY.value, order_key(path) + above, b"")

@@ -84,7 +84,7 @@ class ListingWriter:
                 LinkChunks(backup_job_id=self._upload.job_id, upload_id=self._upload.open(), chunks=linked)
             )
             for index in answer.missing:
-                self._uploader.submit(self._upload, index, self._base.get(self._base_chunks[index]))
+                self._uploader.submit(self._upload, index, self._base.chunk_bytes(self._base_chunks[index]))
 
     def copy_base(self) -> None:
         """Write all chunks of the base's listing to the upload, which the caller completes afterwards."""

@@ -1,1 +1,1 @@
-"""Recovery points as a read-only file system and as block devices."""
+"""Recovery points as a read-only file system (FUSE) and as block devices (NBD)."""

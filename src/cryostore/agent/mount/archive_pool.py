@@ -1,4 +1,4 @@
-"""The archives of recovery points, opened when something in them is wanted: the last used of them stay open."""
+"""Pool of open archives: opened at the first access, and the most recently used ones stay open."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ OPEN_MAX = 16
 Got = TypeVar("Got")
 
 
-class _Opened:
-    """An archive that is open, and how many are using it."""
+class _OpenArchive:
+    """An open archive, with the number of its users."""
 
     def __init__(self, files: ArchiveFiles, stack: ExitStack) -> None:
         self.files = files
@@ -31,14 +31,15 @@ class _Opened:
 
 
 class ArchivePool:
-    """Thread safe. `close` ends all of it."""
+    """Open archives of recovery points, at most `open_max` of them while unused. Thread safe. `close` closes all."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, open_max: int = OPEN_MAX) -> None:
         self.call = call
+        self._open_max = open_max
         self._cache = ChunkCache()
         self._lock = threading.Lock()
         self._opening = threading.Lock()
-        self._open: OrderedDict[str, _Opened] = OrderedDict()
+        self._open: OrderedDict[str, _OpenArchive] = OrderedDict()
 
     def close(self) -> None:
         """Close all archives."""
@@ -49,9 +50,10 @@ class ArchivePool:
         self._cache.close()
 
     def run(self, point: RecoveryPoint, work: Callable[[ArchiveFiles], Got]) -> Got:
-        """Do something with the files of a recovery point.
+        """Call `work` with the files of a recovery point and return its result.
 
-        The store ends what nothing was read from for long: then the point is opened anew, and `work` done once more.
+        The store ends a restore job that reads nothing for a long time. Then the archive is opened again, and `work` is
+        called a second time.
         """
         held = self._acquire(point)
         try:
@@ -66,7 +68,7 @@ class ArchivePool:
         finally:
             self._release(held)
 
-    def _acquire(self, point: RecoveryPoint) -> _Opened:
+    def _acquire(self, point: RecoveryPoint) -> _OpenArchive:
         name = point.recovery_point_arn or ""
         if (held := self._use(name)) is not None:
             return held
@@ -75,16 +77,16 @@ class ArchivePool:
                 return held
             stack = ExitStack()
             archive = stack.enter_context(open_archive(self.call, point, "mount"))
-            held = _Opened(ArchiveFiles(archive, self._cache), stack)
+            held = _OpenArchive(ArchiveFiles(archive, self._cache), stack)
             held.users = 1
             with self._lock:
                 self._open[name] = held
-                going = self._surplus()
-        for each in going:
+                closing = self._idle_beyond_limit()
+        for each in closing:
             each.stack.close()
         return held
 
-    def _use(self, name: str) -> _Opened | None:
+    def _use(self, name: str) -> _OpenArchive | None:
         with self._lock:
             held = self._open.get(name)
             if held is not None:
@@ -92,19 +94,21 @@ class ArchivePool:
                 self._open.move_to_end(name)
             return held
 
-    def _surplus(self) -> list[_Opened]:
-        going = [name for name, held in self._open.items() if not held.users][: max(len(self._open) - OPEN_MAX, 0)]
-        return [self._open.pop(name) for name in going]
+    def _idle_beyond_limit(self) -> list[_OpenArchive]:
+        closing = [name for name, held in self._open.items() if not held.users][
+            : max(len(self._open) - self._open_max, 0)
+        ]
+        return [self._open.pop(name) for name in closing]
 
-    def _release(self, held: _Opened) -> None:
+    def _release(self, held: _OpenArchive) -> None:
         with self._lock:
             held.users -= 1
             end = held.dropped and not held.users
         if end:
             held.stack.close()
 
-    def _drop(self, point: RecoveryPoint, held: _Opened) -> None:
-        """Take an archive out of use; it is closed when the last that uses it has done."""
+    def _drop(self, point: RecoveryPoint, held: _OpenArchive) -> None:
+        """Remove an archive from the pool; its last user closes it."""
         with self._lock:
             if self._open.get(point.recovery_point_arn or "") is held:
                 del self._open[point.recovery_point_arn or ""]
@@ -112,7 +116,7 @@ class ArchivePool:
 
 
 class PooledFile:
-    """A file of a recovery point that is read for long: its content is looked up again if the point is opened anew."""
+    """A file that stays open for long: its content is looked up again if its archive is opened again."""
 
     def __init__(self, points: ArchivePool, point: RecoveryPoint, entry: ArchiveEntry) -> None:
         self.size = entry.row.size
@@ -124,11 +128,11 @@ class PooledFile:
         self._readable: ReadableFile | None = None
 
     def read(self, offset: int, length: int) -> bytes:
-        """As Readable."""
+        """Return bytes as ReadableFile does."""
         return self.run(lambda file: file.read(offset, length))
 
     def run(self, work: Callable[[ReadableFile], Got]) -> Got:
-        """Do something with the content. See `OpenPoints.run`."""
+        """Call `work` with the content and return its result. See `ArchivePool.run`."""
         return self._points.run(self._point, lambda files: work(self._by(files)))
 
     def _by(self, files: ArchiveFiles) -> ReadableFile:

@@ -1,4 +1,4 @@
-"""Recovery points as a file system that is only read: what `cryo mount` shows, node by node."""
+"""Read-only file system of recovery points: what `cryo mount` shows, node by node."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import TypeVar
 
-from cryostore.agent.archive.diff import data_bytes
 from cryostore.agent.archive.files import ArchiveFiles, ReadableFile
 from cryostore.agent.archive.listing import ArchiveEntry
 from cryostore.agent.archive.recovery_points import RecoveryPoint, list_points
+from cryostore.agent.archive.sparse_layout import listed_data_bytes
 from cryostore.agent.block import Block, Extra, ExtraKind
 from cryostore.agent.entry import Content, Row
 from cryostore.agent.mount.archive_pool import ArchivePool, PooledFile
@@ -31,17 +31,17 @@ UNREADABLE_MODE = stat.S_IFDIR
 DIRECTORY_BYTES = 4096
 SECTOR_BYTES = 512
 FOREVER_SECONDS = 86_400
-"""How long the kernel may believe what a recovery point says: nothing in it changes."""
+"""How long the kernel may cache an entry of a recovery point, which never changes."""
 SOON_SECONDS = 1
 Got = TypeVar("Got")
-Above = list[tuple[bytes, MountFolder | MountLink | RecoveryPoint]]
+Items = list[tuple[bytes, MountFolder | MountLink | RecoveryPoint]]
 
 
 class RecoveryPointFileSystem:
-    """Recovery points by folders, or one alone as the root. `close` ends all of it."""
+    """Recovery points in folders, or one recovery point as the root. `close` closes all archives."""
 
     def __init__(self, call: Call, point: RecoveryPoint | None, vault: str | None, resource: str | None) -> None:
-        self._open_points = ArchivePool(call)
+        self._archives = ArchivePool(call)
         self._folders = PointFolders(lambda: list_points(call, vault, resource))
         self._points = {point.recovery_point_arn or "": point} if point else {}
         self._nodes = NodeTable(NodeLocation((point.recovery_point_arn or "") if point else "", b""))
@@ -51,95 +51,97 @@ class RecoveryPointFileSystem:
 
     def close(self) -> None:
         """Close all archives."""
-        self._open_points.close()
+        self._archives.close()
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 
     def look_up(self, node: int, name: bytes) -> FoundNode | None:
-        parent = self._nodes.place(node)
+        parent = self._nodes.location(node)
         if parent.point:
             path = join(parent.path, name)
             entry = self._run(parent.point, lambda files: files.tree.find(path))
             return None if entry is None else self.found(NodeLocation(parent.point, path), entry)
         path = join(parent.path, name)
-        what = self._folders.find(path)
-        if what is None:
+        item = self._folders.find(path)
+        if item is None:
             return None
-        return self._found_above(path, what)
+        return self._found_in_folders(path, item)
 
-    def found(self, place: NodeLocation, entry: ArchiveEntry) -> FoundNode:
-        """An entry of a recovery point, counted as looked up."""
-        return FoundNode(self._nodes.look_up(place), attributes_of(place.point, entry), FOREVER_SECONDS)
+    def found(self, location: NodeLocation, entry: ArchiveEntry) -> FoundNode:
+        """Return the node of an entry of a recovery point, counted as looked up."""
+        return FoundNode(self._nodes.look_up(location), attributes_of(location.point, entry), FOREVER_SECONDS)
 
-    def _found_above(self, path: bytes, what: MountFolder | MountLink | RecoveryPoint) -> FoundNode:
-        if isinstance(what, MountFolder | MountLink):
-            return FoundNode(self._nodes.look_up(NodeLocation("", path)), self._above(path, what), SOON_SECONDS)
-        arn = what.recovery_point_arn or ""
-        self._points[arn] = what
-        place = NodeLocation(arn, b"")
+    def _found_in_folders(self, path: bytes, item: MountFolder | MountLink | RecoveryPoint) -> FoundNode:
+        if isinstance(item, MountFolder | MountLink):
+            return FoundNode(
+                self._nodes.look_up(NodeLocation("", path)), self._folder_attributes(path, item), SOON_SECONDS
+            )
+        arn = item.recovery_point_arn or ""
+        self._points[arn] = item
+        location = NodeLocation(arn, b"")
         try:
-            return self.found(place, self._run(arn, lambda files: files.tree.root()))
-        except CryostoreError:  # no archive, or a damaged one: it stands in its folder, and nobody gets in
+            return self.found(location, self._run(arn, lambda files: files.tree.root()))
+        except CryostoreError:  # not an archive, or a damaged one: listed in its folder, but not readable
             attributes = NodeAttributes(inode_of(arn, b""), UNREADABLE_MODE, 0, 0, 0, 0, 1, self._uid, self._gid)
-            return FoundNode(self._nodes.look_up(place), attributes, SOON_SECONDS)
+            return FoundNode(self._nodes.look_up(location), attributes, SOON_SECONDS)
 
-    def _above(self, path: bytes, what: MountFolder | MountLink) -> NodeAttributes:
-        size = DIRECTORY_BYTES if isinstance(what, MountFolder) else len(what.target)
-        mode = FOLDER_MODE if isinstance(what, MountFolder) else LINK_MODE
-        made_ns = round(what.newest * 1000) * 1_000_000
+    def _folder_attributes(self, path: bytes, item: MountFolder | MountLink) -> NodeAttributes:
+        size = DIRECTORY_BYTES if isinstance(item, MountFolder) else len(item.target)
+        mode = FOLDER_MODE if isinstance(item, MountFolder) else LINK_MODE
+        made_ns = round(item.newest * 1000) * 1_000_000
         return NodeAttributes(inode_of("", path), mode, size, 0, made_ns, made_ns, 1, self._uid, self._gid)
 
     def forget(self, node: int, count: int) -> None:
         self._nodes.forget(node, count)
 
     def attributes(self, node: int) -> tuple[NodeAttributes, int]:
-        place = self._nodes.place(node)
-        if place.point:
-            return attributes_of(place.point, self._entry(place)), FOREVER_SECONDS
-        return self._above(place.path, self._folder_or_link(place)), SOON_SECONDS
+        location = self._nodes.location(node)
+        if location.point:
+            return attributes_of(location.point, self._entry(location)), FOREVER_SECONDS
+        return self._folder_attributes(location.path, self._folder_or_link(location)), SOON_SECONDS
 
     def link_target(self, node: int) -> bytes:
-        place = self._nodes.place(node)
-        if not place.point:
-            what = self._folder_or_link(place)
-            target = what.target if isinstance(what, MountLink) else None
+        location = self._nodes.location(node)
+        if not location.point:
+            item = self._folder_or_link(location)
+            target = item.target if isinstance(item, MountLink) else None
         else:
-            target = _extra(self._entry(place).extras, ExtraKind.LINK_TARGET)
+            target = _extra(self._entry(location).extras, ExtraKind.LINK_TARGET)
         if target is None:
-            raise OSError(errno.EINVAL, "no symlink")
+            raise OSError(errno.EINVAL, "not a symlink")
         return target
 
     def xattrs(self, node: int) -> dict[bytes, bytes]:
-        place = self._nodes.place(node)
-        extras = self._entry(place).extras if place.point else []
+        location = self._nodes.location(node)
+        extras = self._entry(location).extras if location.point else []
         pairs = (extra.data.partition(b"\0") for extra in extras if extra.kind == ExtraKind.XATTR)
         return {name: value for name, _, value in pairs}
 
-    def _entry(self, place: NodeLocation) -> ArchiveEntry:
-        entry = self._run(place.point, lambda files: files.tree.find(place.path))
+    def _entry(self, location: NodeLocation) -> ArchiveEntry:
+        entry = self._run(location.point, lambda files: files.tree.find(location.path))
         if entry is None:
             raise FileNotFoundError(errno.ENOENT, "no such entry")
         return entry
 
-    def _folder_or_link(self, place: NodeLocation) -> MountFolder | MountLink:
-        what = self._folders.find(place.path)
-        if not isinstance(what, MountFolder | MountLink):
+    def _folder_or_link(self, location: NodeLocation) -> MountFolder | MountLink:
+        item = self._folders.find(location.path)
+        if not isinstance(item, MountFolder | MountLink):
             raise FileNotFoundError(errno.ENOENT, "no such entry")
-        return what
+        return item
 
     def _run(self, point: str, work: Callable[[ArchiveFiles], Got]) -> Got:
-        return self._open_points.run(self._points[point], work)
+        return self._archives.run(self._points[point], work)
 
-    # --- what is open -------------------------------------------------------------------------------------------------
+    # --- open files and directories -----------------------------------------------------------------------------------
 
     def open(self, node: int) -> int:
-        place = self._nodes.place(node)
-        if not place.point:
+        location = self._nodes.location(node)
+        if not location.point:
             raise IsADirectoryError(errno.EISDIR, "is a directory")
-        entry = self._entry(place)
+        entry = self._entry(location)
         if not entry.row.is_file:
-            raise OSError(errno.EINVAL, "no regular file")
-        return self._handle(PooledFile(self._open_points, self._points[place.point], entry))
+            raise OSError(errno.EINVAL, "not a regular file")
+        return self._handle(PooledFile(self._archives, self._points[location.point], entry))
 
     def read(self, handle: int, offset: int, length: int) -> bytes:
         return self._file(handle).read(offset, length)
@@ -148,29 +150,30 @@ class RecoveryPointFileSystem:
         return self._file(handle).run(lambda file: seek_data_or_hole(file, offset, whence))
 
     def open_directory(self, node: int) -> int:
-        place = self._nodes.place(node)
-        if place.point:
-            blocks = self._run(place.point, lambda files: files.tree.directory(place.path))
-            return self._handle(_OpenDirectory(place, blocks))
-        what = self._folders.find(place.path)
-        if not isinstance(what, MountFolder):
-            raise NotADirectoryError(errno.ENOTDIR, "no directory")
-        return self._handle(_OpenDirectory(place, [], list(what.entries.items())))
+        location = self._nodes.location(node)
+        if location.point:
+            blocks = self._run(location.point, lambda files: files.tree.directory(location.path))
+            return self._handle(_OpenDirectory(location, blocks))
+        item = self._folders.find(location.path)
+        if not isinstance(item, MountFolder):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
+        return self._handle(_OpenDirectory(location, [], list(item.entries.items())))
 
     def entries(self, handle: int, position: int) -> Iterator[DirectoryItem]:
         directory = self._handles[handle]
         assert isinstance(directory, _OpenDirectory)
         for number, name in enumerate((b".", b"..")):
             if position <= number:
-                yield DirectoryItem(name, inode_of(directory.place.point, name), stat.S_IFDIR, None)
+                yield DirectoryItem(name, inode_of(directory.location.point, name), stat.S_IFDIR, None)
         skipped = max(position - 2, 0)
-        if directory.place.point:
+        if directory.location.point:
             yield from directory.listed(self, skipped)
             return
-        for name, what in directory.above[skipped:]:
-            path = join(directory.place.path, name)
-            mode = LINK_MODE if isinstance(what, MountLink) else FOLDER_MODE
-            yield DirectoryItem(name, inode_of("", path), mode, None)  # who wants to know more opens the point
+        for name, item in directory.items[skipped:]:
+            path = join(directory.location.path, name)
+            mode = LINK_MODE if isinstance(item, MountLink) else FOLDER_MODE
+            # A recovery point's attributes would need its archive: a later look-up opens it.
+            yield DirectoryItem(name, inode_of("", path), mode, None)
 
     def release(self, handle: int) -> None:
         self._handles.pop(handle, None)
@@ -187,15 +190,15 @@ class RecoveryPointFileSystem:
 
 
 class _OpenDirectory:
-    """A directory that is open: of a recovery point its blocks, else the entries of its folder."""
+    """An open directory: of a recovery point its blocks, otherwise the items of a folder above them."""
 
-    def __init__(self, place: NodeLocation, blocks: list[Block], above: Above | None = None) -> None:
-        self.place = place
-        self.above = above or []
+    def __init__(self, location: NodeLocation, blocks: list[Block], items: Items | None = None) -> None:
+        self.location = location
+        self.items = items or []
         self._blocks = blocks
 
     def listed(self, mounted: RecoveryPointFileSystem, skipped: int) -> Iterator[DirectoryItem]:
-        """The entries behind the first `skipped`."""
+        """Return the items after the first `skipped`."""
         for block in self._blocks:
             if skipped >= block.entries:
                 skipped -= block.entries
@@ -210,18 +213,20 @@ class _OpenDirectory:
         self, mounted: RecoveryPointFileSystem, block: Block, name: bytes, index: int, extras: list[Extra]
     ) -> DirectoryItem:
         row = Row.unpack(block.rows, index)
-        place = NodeLocation(self.place.point, join(self.place.path, name))
+        location = NodeLocation(self.location.point, join(self.location.path, name))
 
         def found() -> FoundNode:
-            return mounted.found(place, ArchiveEntry(place.path, row, Content.unpack(block.contents, index), extras))
+            return mounted.found(
+                location, ArchiveEntry(location.path, row, Content.unpack(block.contents, index), extras)
+            )
 
-        return DirectoryItem(name, inode_of(place.point, place.path, row), row.mode, found)
+        return DirectoryItem(name, inode_of(location.point, location.path, row), row.mode, found)
 
 
 def seek_data_or_hole(file: ReadableFile, offset: int, whence: int) -> int:
-    """Where data or a hole begins, from an offset on. Raises OSError (ENXIO) behind the end."""
+    """Return where the next data or hole begins, from an offset on. Raises OSError (ENXIO) beyond the end."""
     if not 0 <= offset < file.size or whence not in (os.SEEK_DATA, os.SEEK_HOLE):
-        raise OSError(errno.ENXIO if offset >= 0 else errno.EINVAL, "nothing there")
+        raise OSError(errno.ENXIO if offset >= 0 else errno.EINVAL, "beyond the end")
     at = offset
     for start, length in file.segments():
         if start + length <= at:
@@ -232,12 +237,12 @@ def seek_data_or_hole(file: ReadableFile, offset: int, whence: int) -> int:
             return at
         at = start + length
     if whence == os.SEEK_DATA:
-        raise OSError(errno.ENXIO, "nothing but a hole")
+        raise OSError(errno.ENXIO, "only a hole up to the end")
     return min(at, file.size)
 
 
 def inode_of(point: str, path: bytes, row: Row | None = None) -> int:
-    """The inode number of an entry, the same for all names of one file in a recovery point."""
+    """Return the inode number of an entry: the same for all names of one file in a recovery point."""
     key = path
     if row is not None and row.links > 1:
         key = b"%d/%d" % (row.device, row.inode)
@@ -245,11 +250,11 @@ def inode_of(point: str, path: bytes, row: Row | None = None) -> int:
 
 
 def attributes_of(point: str, entry: ArchiveEntry) -> NodeAttributes:
-    """What stat says of an entry of a recovery point."""
+    """Return the attributes of an entry of a recovery point, as stat shows them."""
     row = entry.row
     size, blocks, device = row.size, 0, 0
     if row.is_file:
-        blocks = -(-data_bytes(entry) // SECTOR_BYTES)
+        blocks = -(-listed_data_bytes(entry) // SECTOR_BYTES)
     elif row.is_directory:
         size = DIRECTORY_BYTES
     elif stat.S_ISLNK(row.mode):

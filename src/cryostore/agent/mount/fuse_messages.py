@@ -1,4 +1,4 @@
-"""The messages of the kernel's FUSE protocol, as far as a file system that is only read needs them.
+"""Messages of the kernel's FUSE protocol, as far as a read-only file system needs them.
 
 Layouts and numbers are those of Linux's include/uapi/linux/fuse.h, version 7.31, which later kernels speak as well.
 """
@@ -13,7 +13,7 @@ MAJOR = 7
 MINOR = 31
 MINOR_MIN = 23
 IN = struct.Struct("<IIQQIIIHH")
-"""length, opcode, unique, node, uid, gid, pid, two that we do not need"""
+"""length, opcode, unique, node, uid, gid, pid, two unused fields"""
 OUT = struct.Struct("<IiQ")
 """length, negative errno, unique"""
 INIT_IN = struct.Struct("<IIII")
@@ -21,7 +21,7 @@ INIT_OUT = struct.Struct("<IIIIHHIIHHI28x")
 """major, minor, readahead, flags, background, congestion, write, time granularity, pages, alignment, more flags"""
 ATTRIBUTES = struct.Struct("<QQQqqqIIIIIIIIII")
 ENTRY = struct.Struct("<QQQQII")
-"""node, generation, seconds that the name holds, seconds that the attributes hold, and their nanoseconds"""
+"""node, generation, seconds that the name is valid, seconds that the attributes are valid, and their nanoseconds"""
 ATTRIBUTES_OUT = struct.Struct("<QII")
 OPEN_OUT = struct.Struct("<QII")
 READ_IN = struct.Struct("<QQI")
@@ -50,7 +50,7 @@ NAMES_BYTES_MAX = 255
 
 
 class Opcode(IntEnum):
-    """What the kernel asks for."""
+    """The kernel's requests."""
 
     LOOKUP = 1
     FORGET = 2
@@ -75,7 +75,7 @@ class Opcode(IntEnum):
 
 
 class NodeAttributes(NamedTuple):
-    """What stat says of a node."""
+    """The attributes of a node, as stat shows them."""
 
     inode: int
     mode: int
@@ -89,7 +89,7 @@ class NodeAttributes(NamedTuple):
     device: int = 0
 
     def pack(self) -> bytes:
-        """The attributes as the kernel takes them. The time of the last access is that of the last change."""
+        """Return the attributes as the kernel expects them. The access time is the modification time."""
         seconds, nanoseconds = divmod(self.mtime_ns, 1_000_000_000)
         changed, changed_nanoseconds = divmod(self.ctime_ns, 1_000_000_000)
         times = (seconds, seconds, changed, nanoseconds, nanoseconds, changed_nanoseconds)
@@ -98,22 +98,22 @@ class NodeAttributes(NamedTuple):
 
 
 def device_number(major: int, minor: int) -> int:
-    """The number of a device as the kernel encodes it in 32 bits."""
+    """Return a device number in the kernel's 32-bit encoding."""
     return ((minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)) & 0xFFFF_FFFF
 
 
 def init_out(readahead: int, offered: int) -> bytes:
-    """The answer to INIT."""
+    """Return the answer to INIT."""
     return INIT_OUT.pack(MAJOR, MINOR, readahead, offered & WANTED, 16, 12, WRITE_BYTES_MAX, 1, READ_PAGES_MAX, 0, 0)
 
 
 def entry_out(node: int, attributes: NodeAttributes | None, valid_seconds: int) -> bytes:
-    """The answer to LOOKUP: node 0 says that there is none, and for how long that holds."""
+    """Return the answer to LOOKUP. Node 0 means that the name does not exist, for `valid_seconds`."""
     packed = bytes(ATTRIBUTES.size) if attributes is None else attributes.pack()
     return ENTRY.pack(node, 0, valid_seconds, valid_seconds, 0, 0) + packed
 
 
 def dirent(inode: int, next_position: int, mode: int, name: bytes) -> bytes:
-    """An entry of a directory."""
+    """Return an item of a directory listing."""
     packed = DIRENT.pack(inode, next_position, len(name), mode >> 12) + name
     return packed + bytes(-len(packed) % 8)

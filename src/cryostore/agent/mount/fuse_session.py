@@ -1,6 +1,6 @@
-"""The conversation with the kernel about one mounted file system: requests in, answers out, by several threads.
+"""FUSE session: reads the kernel's requests about one mounted file system and answers them, from several threads.
 
-It knows nodes by number and asks a `FileSystem` about them; what the numbers stand for is that one's business.
+It knows nodes by number only and asks a `FileSystem` about them.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-from cryostore.agent.mount import fuse_messages as wire
+from cryostore.agent.mount import fuse_messages as messages
 from cryostore.agent.mount.fuse_messages import NodeAttributes, Opcode
 from cryostore.core.errors import CryostoreError
 
 THREADS = 4
-REQUEST_BYTES_MAX = wire.WRITE_BYTES_MAX + 64 * 1024
+REQUEST_BYTES_MAX = messages.WRITE_BYTES_MAX + 64 * 1024
 READAHEAD_BYTES = 1024 * 1024
 ROOT = 1
 
 
 class FoundNode(NamedTuple):
-    """A node under its name: for how long the kernel may take that for granted, and what stat says."""
+    """The node of a name, its attributes, and for how many seconds the kernel may cache both."""
 
     node: int
     attributes: NodeAttributes
@@ -30,7 +30,7 @@ class FoundNode(NamedTuple):
 
 
 class DirectoryItem(NamedTuple):
-    """An entry of a directory. `found` counts it as looked up, for who asks for attributes as well."""
+    """An item of a directory. `found` counts it as looked up, for a request that asks for attributes as well."""
 
     name: bytes
     inode: int
@@ -39,50 +39,50 @@ class DirectoryItem(NamedTuple):
 
 
 class FileSystem(Protocol):
-    """What is mounted. Methods may be called by several threads at once.
+    """The mounted file system. Several threads may call its methods at the same time.
 
-    They raise OSError with the number for the caller, or CryostoreError, which the caller gets as EIO.
+    Methods raise OSError with the number for the caller, or CryostoreError, which the caller sees as EIO.
     """
 
     def look_up(self, node: int, name: bytes) -> FoundNode | None:
-        """The node of a name in a directory, counted as looked up once more."""
+        """Return the node of a name in a directory and count one more look-up; None if there is none."""
 
     def forget(self, node: int, count: int) -> None:
-        """The kernel takes back that it looked a node up this many times."""
+        """Take back `count` look-ups of a node."""
 
     def attributes(self, node: int) -> tuple[NodeAttributes, int]:
-        """What stat says, and for how many seconds that holds."""
+        """Return the attributes of a node, and for how many seconds they are valid."""
 
     def link_target(self, node: int) -> bytes:
-        """Where a symlink points."""
+        """Return the target of a symlink."""
 
     def xattrs(self, node: int) -> dict[bytes, bytes]:
-        """The extended attributes."""
+        """Return the extended attributes."""
 
     def open(self, node: int) -> int:
-        """Open a file; answers a handle."""
+        """Open a file; return a handle."""
 
     def read(self, handle: int, offset: int, length: int) -> bytes:
-        """Bytes of an open file, fewer only at its end."""
+        """Return bytes of an open file, fewer only at its end."""
 
     def seek(self, handle: int, offset: int, whence: int) -> int:
-        """Where data (SEEK_DATA) or a hole (SEEK_HOLE) begins, from an offset on."""
+        """Return where the next data (SEEK_DATA) or hole (SEEK_HOLE) begins, from an offset on."""
 
     def open_directory(self, node: int) -> int:
-        """Open a directory; answers a handle."""
+        """Open a directory; return a handle."""
 
     def entries(self, handle: int, position: int) -> Iterator[DirectoryItem]:
-        """The entries of an open directory from a position on, which counts them."""
+        """Return the items of an open directory from a position on; positions count items."""
 
     def release(self, handle: int) -> None:
-        """Close what was opened."""
+        """Close a handle."""
 
 
 class FuseSession:
     """Answers the kernel's requests on a descriptor of /dev/fuse until the file system is unmounted."""
 
     def __init__(self, fd: int, file_system: FileSystem, on_failure: Callable[[str], None]) -> None:
-        """`on_failure` is told, once for each, what the caller only sees as EIO."""
+        """`on_failure` receives the message of each failure that the caller only sees as EIO."""
         self._fd = fd
         self._files = file_system
         self._on_failure = on_failure
@@ -92,7 +92,9 @@ class FuseSession:
             Opcode.READLINK: lambda node, _: self._files.link_target(node),
             Opcode.OPEN: self._open,
             Opcode.READ: self._read,
-            Opcode.STATFS: lambda _, __: wire.STATFS_OUT.pack(0, 0, 0, 0, 0, 4096, wire.NAMES_BYTES_MAX, 4096, 0),
+            Opcode.STATFS: lambda _, __: messages.STATFS_OUT.pack(
+                0, 0, 0, 0, 0, 4096, messages.NAMES_BYTES_MAX, 4096, 0
+            ),
             Opcode.RELEASE: self._release,
             Opcode.GETXATTR: self._xattr,
             Opcode.LISTXATTR: self._xattr_names,
@@ -107,7 +109,7 @@ class FuseSession:
         }
 
     def start(self, on_end: Callable[[], None]) -> list[threading.Thread]:
-        """Start the threads that answer. Each calls `on_end` at its end; that comes once it is unmounted."""
+        """Start the threads that answer requests. Each calls `on_end` when it ends, after the unmount."""
 
         def run() -> None:
             try:
@@ -126,16 +128,20 @@ class FuseSession:
             try:
                 length = os.readv(self._fd, [buffer])
             except OSError as error:
-                if error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):  # the last: taken back meanwhile
+                if error.errno in (
+                    errno.EINTR,
+                    errno.EAGAIN,
+                    errno.ENOENT,
+                ):  # ENOENT: the request was aborted meanwhile
                     continue
                 return  # ENODEV: unmounted
-            if length < wire.IN.size:
+            if length < messages.IN.size:
                 return
             self._answer(bytes(buffer[:length]))
 
     def _answer(self, request: bytes) -> None:
-        _, opcode, unique, node, *_ = wire.IN.unpack_from(request)
-        data = request[wire.IN.size :]
+        _, opcode, unique, node, *_ = messages.IN.unpack_from(request)
+        data = request[messages.IN.size :]
         if opcode in (Opcode.FORGET, Opcode.BATCH_FORGET):
             self._forget(opcode, node, data)
             return
@@ -143,7 +149,7 @@ class FuseSession:
         try:
             handler = self._handlers.get(opcode)
             if handler is None:
-                number = errno.EROFS if opcode in WRITES else errno.ENOSYS
+                number = errno.EROFS if opcode in WRITING_OPCODES else errno.ENOSYS
             else:
                 body = handler(node, data)
         except OSError as error:
@@ -151,21 +157,23 @@ class FuseSession:
         except CryostoreError as error:
             self._on_failure(error.message)
             number = errno.EIO
-        except Exception as error:  # noqa: BLE001 - an unanswered request would hang its caller for ever
+        except Exception as error:  # noqa: BLE001 - an unanswered request would block its caller forever
             self._on_failure(f"{type(error).__name__}: {error}")
             number = errno.EIO
-        header = wire.OUT.pack(wire.OUT.size + len(body), -number, unique)
+        header = messages.OUT.pack(messages.OUT.size + len(body), -number, unique)
         try:
-            os.writev(self._fd, [header, body] if not number else [wire.OUT.pack(wire.OUT.size, -number, unique)])
+            os.writev(
+                self._fd, [header, body] if not number else [messages.OUT.pack(messages.OUT.size, -number, unique)]
+            )
         except OSError:
-            return  # the caller is gone, or the file system is
+            return  # the caller has ended, or the file system is unmounted
 
     def _init(self, _: int, data: bytes) -> bytes:
-        major, minor, readahead, offered = wire.INIT_IN.unpack_from(data)
-        if major != wire.MAJOR or minor < wire.MINOR_MIN:
-            self._on_failure(f"this kernel speaks version {major}.{minor} of FUSE, which is too old")
-            raise OSError(errno.EPROTO, "version")
-        return wire.init_out(min(readahead, READAHEAD_BYTES), offered)
+        major, minor, readahead, offered = messages.INIT_IN.unpack_from(data)
+        if major != messages.MAJOR or minor < messages.MINOR_MIN:
+            self._on_failure(f"the kernel's FUSE version {major}.{minor} is too old")
+            raise OSError(errno.EPROTO, "unsupported version")
+        return messages.init_out(min(readahead, READAHEAD_BYTES), offered)
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 
@@ -173,23 +181,23 @@ class FuseSession:
         found = self._files.look_up(node, data.rstrip(b"\0"))
         if found is None:
             raise OSError(errno.ENOENT, "no such entry")
-        return wire.entry_out(*found)
+        return messages.entry_out(*found)
 
     def _forget(self, opcode: int, node: int, data: bytes) -> None:
         if opcode == Opcode.FORGET:
-            self._files.forget(node, wire.FORGET_IN.unpack_from(data)[0])
+            self._files.forget(node, messages.FORGET_IN.unpack_from(data)[0])
             return
-        count, _ = wire.BATCH_FORGET_IN.unpack_from(data)
+        count, _ = messages.BATCH_FORGET_IN.unpack_from(data)
         for number in range(count):
-            at = wire.BATCH_FORGET_IN.size + number * wire.FORGET_ONE.size
-            self._files.forget(*wire.FORGET_ONE.unpack_from(data, at))
+            at = messages.BATCH_FORGET_IN.size + number * messages.FORGET_ONE.size
+            self._files.forget(*messages.FORGET_ONE.unpack_from(data, at))
 
     def _attributes(self, node: int, _: bytes) -> bytes:
         attributes, valid_seconds = self._files.attributes(node)
-        return wire.ATTRIBUTES_OUT.pack(valid_seconds, 0, 0) + attributes.pack()
+        return messages.ATTRIBUTES_OUT.pack(valid_seconds, 0, 0) + attributes.pack()
 
     def _xattr(self, node: int, data: bytes) -> bytes:
-        name = data[wire.GETXATTR_IN.size :].rstrip(b"\0")
+        name = data[messages.GETXATTR_IN.size :].rstrip(b"\0")
         value = self._files.xattrs(node).get(name)
         if value is None:
             raise OSError(errno.ENODATA, "no such attribute")
@@ -198,50 +206,50 @@ class FuseSession:
     def _xattr_names(self, node: int, data: bytes) -> bytes:
         return _sized(b"".join(name + b"\0" for name in self._files.xattrs(node)), data)
 
-    # --- what is open -------------------------------------------------------------------------------------------------
+    # --- open files and directories -----------------------------------------------------------------------------------
 
     def _open(self, node: int, data: bytes) -> bytes:
         if int.from_bytes(data[:4], "little") & os.O_ACCMODE != os.O_RDONLY:
-            raise OSError(errno.EROFS, "read only")
-        return wire.OPEN_OUT.pack(self._files.open(node), wire.KEEP_CACHE, 0)
+            raise OSError(errno.EROFS, "read-only")
+        return messages.OPEN_OUT.pack(self._files.open(node), messages.KEEP_CACHE, 0)
 
     def _read(self, _: int, data: bytes) -> bytes:
-        return self._files.read(*wire.READ_IN.unpack_from(data))
+        return self._files.read(*messages.READ_IN.unpack_from(data))
 
     def _seek(self, _: int, data: bytes) -> bytes:
-        return wire.LSEEK_OUT.pack(self._files.seek(*wire.LSEEK_IN.unpack_from(data)))
+        return messages.LSEEK_OUT.pack(self._files.seek(*messages.LSEEK_IN.unpack_from(data)))
 
     def _open_directory(self, node: int, _: bytes) -> bytes:
-        return wire.OPEN_OUT.pack(self._files.open_directory(node), 0, 0)
+        return messages.OPEN_OUT.pack(self._files.open_directory(node), 0, 0)
 
     def _list(self, data: bytes, *, plus: bool) -> bytes:
-        handle, position, size = wire.READ_IN.unpack_from(data)
+        handle, position, size = messages.READ_IN.unpack_from(data)
         answer = bytearray()
         for entry in self._files.entries(handle, position):
             position += 1
-            packed = wire.dirent(entry.inode, position, entry.mode, entry.name)
-            room = len(packed) + (wire.ENTRY.size + wire.ATTRIBUTES.size if plus else 0)
+            packed = messages.dirent(entry.inode, position, entry.mode, entry.name)
+            room = len(packed) + (messages.ENTRY.size + messages.ATTRIBUTES.size if plus else 0)
             if len(answer) + room > size:
                 break
             if plus:
-                answer += wire.entry_out(*entry.found()) if entry.found else wire.entry_out(0, None, 0)
+                answer += messages.entry_out(*entry.found()) if entry.found else messages.entry_out(0, None, 0)
             answer += packed
         return bytes(answer)
 
     def _release(self, _: int, data: bytes) -> bytes:
-        self._files.release(*wire.RELEASE_IN.unpack_from(data))
+        self._files.release(*messages.RELEASE_IN.unpack_from(data))
         return b""
 
 
-WRITES = frozenset((4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45))
-"""What would change something. The kernel refuses it first, since the mount is read-only."""
+WRITING_OPCODES = frozenset((4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45))
+"""Requests that would change something. The kernel refuses them first, since the mount is read-only."""
 
 
 def _sized(value: bytes, request: bytes) -> bytes:
-    """An answer that is asked for its length first, and then for itself."""
-    room, _ = wire.GETXATTR_IN.unpack_from(request)
+    """Return the answer to a request that asks for the length first and then for the value."""
+    room, _ = messages.GETXATTR_IN.unpack_from(request)
     if not room:
-        return wire.GETXATTR_IN.pack(len(value), 0)
+        return messages.GETXATTR_IN.pack(len(value), 0)
     if len(value) > room:
-        raise OSError(errno.ERANGE, "too long")
+        raise OSError(errno.ERANGE, "value too long")
     return value

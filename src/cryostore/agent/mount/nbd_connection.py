@@ -1,7 +1,8 @@
-"""One file of a recovery point as a network block device that is only read: the server's side of the NBD protocol.
+"""NBD connection: one client reads one file of a recovery point as a read-only network block device.
 
-Fixed newstyle handshake and simple replies, as https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
-writes them down. Whatever a client says, no more is read or held than the bounds below.
+Fixed newstyle handshake and simple replies, as specified in
+https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md. Whatever a client sends, the bounds below limit what
+is read and held.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ OPTION_REPLY_MAGIC = 0x0003_E889_0455_65A9
 REQUEST_MAGIC, REPLY_MAGIC = 0x2560_9513, 0x6744_6698
 FIXED_NEWSTYLE, NO_ZEROES = 1, 2
 FLAGS = 1 | 2 | 1 << 8
-"""It has flags, is read-only, and says the same on every connection."""
+"""The export has flags, is read-only, and is the same on every connection."""
 EXPORT_NAME, ABORT, LIST, INFO, GO = 1, 2, 3, 6, 7
 ACK, SERVER, IS_INFO = 1, 2, 3
 UNSUPPORTED, INVALID, UNKNOWN = (1 << 31 | number for number in (1, 3, 6))
@@ -40,37 +41,39 @@ OPTIONS_MAX = 64
 
 
 class ExportedFile(Protocol):
-    """What is exported."""
+    """The file that is exported."""
 
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """As many bytes as are there from an offset on."""
+        """Return up to `length` bytes from an offset on, fewer at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A content under a name. Clients that ask for no name get it, too."""
+    """A file under a name. Clients that ask for the empty name get it, too."""
 
     name: bytes
-    content: ExportedFile
+    file: ExportedFile
 
 
-class _EndedError(Exception):
-    """The client is gone, or says what makes no sense: the connection ends."""
+class _ConnectionEndedError(Exception):
+    """The client is gone or violates the protocol: the connection ends."""
 
 
 def serve_client(connection: socket.socket, export: Export) -> None:
-    """Talk with one client until it goes. Raises nothing for what a client does."""
+    """Serve one client until it disconnects. Raises nothing for what a client does."""
     try:
-        client = _Client(connection, export)
+        client = _ClientConnection(connection, export)
         if client.negotiate():
             client.transmit()
-    except (_EndedError, OSError):
+    except (_ConnectionEndedError, OSError):
         return
 
 
-class _Client:
+class _ClientConnection:
+    """One connection: the handshake, then requests."""
+
     def __init__(self, connection: socket.socket, export: Export) -> None:
         self._connection = connection
         self._export = export
@@ -80,23 +83,23 @@ class _Client:
         data = bytearray()
         while len(data) < length:
             if not (part := self._connection.recv(min(length - len(data), 64 * KIB))):
-                raise _EndedError
+                raise _ConnectionEndedError
             data += part
         return bytes(data)
 
     # --- the handshake ------------------------------------------------------------------------------------------------
 
     def negotiate(self) -> bool:
-        """Agree with the client; answers whether it now wants to read."""
+        """Do the handshake; return whether the client starts to read now."""
         self._connection.sendall(GREETING.pack(MAGIC, OPTION_MAGIC, FIXED_NEWSTYLE | NO_ZEROES))
         flags = int.from_bytes(self._receive(4), "big")
         if not flags & FIXED_NEWSTYLE or flags & ~(FIXED_NEWSTYLE | NO_ZEROES):
-            raise _EndedError
+            raise _ConnectionEndedError
         self._no_zeroes = bool(flags & NO_ZEROES)
         for _ in range(OPTIONS_MAX):
             magic, option, length = OPTION.unpack(self._receive(OPTION.size))
             if magic != OPTION_MAGIC or length > OPTION_BYTES_MAX:
-                raise _EndedError
+                raise _ConnectionEndedError
             data = self._receive(length)
             if option == EXPORT_NAME:
                 return self._export_name(data)
@@ -105,18 +108,18 @@ class _Client:
                 return False
             if self._answer(option, data):
                 return True
-        raise _EndedError
+        raise _ConnectionEndedError
 
     def _export_name(self, name: bytes) -> bool:
-        """The old way to choose, which knows no way to refuse but to hang up."""
-        if not self._is_ours(name):
-            raise _EndedError
+        """Answer the old way to choose an export, which can refuse a name only by disconnecting."""
+        if not self._names_export(name):
+            raise _ConnectionEndedError
         zeroes = b"" if self._no_zeroes else bytes(124)
-        self._connection.sendall(EXPORT.pack(self._export.content.size, FLAGS) + zeroes)
+        self._connection.sendall(EXPORT.pack(self._export.file.size, FLAGS) + zeroes)
         return True
 
     def _answer(self, option: int, data: bytes) -> bool:
-        """Answer an option; says whether the handshake ends with it."""
+        """Answer an option; return whether it ends the handshake."""
         if option == LIST and not data:
             self._reply(option, SERVER, len(self._export.name).to_bytes(4, "big") + self._export.name)
             self._reply(option, ACK)
@@ -134,15 +137,15 @@ class _Client:
         if len(data) != 6 + length + 2 * asked:
             self._reply(option, INVALID)
             return False
-        if not self._is_ours(data[4 : 4 + length]):
+        if not self._names_export(data[4 : 4 + length]):
             self._reply(option, UNKNOWN)
             return False
-        self._reply(option, IS_INFO, INFO_EXPORT.pack(0, self._export.content.size, FLAGS))
+        self._reply(option, IS_INFO, INFO_EXPORT.pack(0, self._export.file.size, FLAGS))
         self._reply(option, IS_INFO, INFO_BLOCK_SIZE.pack(3, 1, 64 * KIB, READ_BYTES_MAX))
         self._reply(option, ACK)
         return option == GO
 
-    def _is_ours(self, name: bytes) -> bool:
+    def _names_export(self, name: bytes) -> bool:
         return name in (b"", self._export.name)
 
     def _reply(self, option: int, kind: int, data: bytes = b"") -> None:
@@ -151,7 +154,7 @@ class _Client:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def transmit(self) -> None:
-        """Answer requests until the client goes."""
+        """Answer requests until the client disconnects."""
         while True:
             magic, _, kind, cookie, offset, length = REQUEST.unpack(self._receive(REQUEST.size))
             if magic != REQUEST_MAGIC or kind == DISCONNECT:
@@ -168,17 +171,17 @@ class _Client:
                 self._connection.sendall(data)
 
     def _read(self, offset: int, length: int) -> tuple[bytes, int]:
-        """The bytes, or the error: a part of them is no answer."""
-        if length > READ_BYTES_MAX or offset + length > self._export.content.size:
+        """Return the bytes, or the error number: the protocol has no partial answers."""
+        if length > READ_BYTES_MAX or offset + length > self._export.file.size:
             return b"", errno.EINVAL
         try:
-            data = self._export.content.read(offset, length)
+            data = self._export.file.read(offset, length)
         except CryostoreError:
             return b"", errno.EIO
         return (data, 0) if len(data) == length else (b"", errno.EIO)
 
     def _skip(self, length: int) -> None:
         if length > WRITE_BYTES_MAX:
-            raise _EndedError
+            raise _ConnectionEndedError
         while length:
             length -= len(self._receive(min(length, 64 * KIB)))

@@ -1,4 +1,4 @@
-"""A Unix socket on which some clients at a time read one export."""
+"""NBD server on a Unix socket: several clients read one export at the same time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CLIENTS_MAX = 16
 
 @contextmanager
 def listening_socket(path: str) -> Iterator[socket.socket]:
-    """A socket at a path that only this user may connect to; it is removed at the end.
+    """Listen on a socket at a path that only this user can connect to; remove it at the end of the context.
 
-    One that nobody listens on any more is replaced. Raises ConfigurationError for whatever else stands there.
+    A socket that no process listens on is replaced. Raises ConfigurationError for any other existing entry.
     """
     _make_room(path)
     server = socket.socket(socket.AF_UNIX)
@@ -45,18 +45,18 @@ def _make_room(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigurationError(f"{path!a} exists and is no socket")
+        raise ConfigurationError(f"{path!a} exists and is not a socket")
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
             return
-    raise ConfigurationError(f"somebody listens on {path!a} already")
+    raise ConfigurationError(f"another process already listens on {path!a}")
 
 
 def serve_clients(server: socket.socket, export: Export) -> None:
-    """Serve clients, each in a thread, until the socket is shut down. More than some at a time have to wait."""
+    """Serve each client in a thread until the socket is shut down. Clients beyond CLIENTS_MAX wait."""
     room = threading.BoundedSemaphore(CLIENTS_MAX)
 
     def run(connection: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""The numbers under which the kernel knows what is in a mount, for as long as it does."""
+"""Table of nodes: the numbers under which the kernel knows the entries of a mount, for as long as it knows them."""
 
 from __future__ import annotations
 
@@ -9,49 +9,49 @@ ROOT = 1
 
 
 class NodeLocation(NamedTuple):
-    """Where a node is: a path in a recovery point, by its ARN, or without one in the folders above all points."""
+    """The location of a node: a path in the recovery point of this ARN or, without an ARN, in the folders above."""
 
     point: str
     path: bytes
 
 
 class NodeTable:
-    """Places by number. Thread safe."""
+    """Locations by node number, with look-up counts. Thread safe."""
 
     def __init__(self, root: NodeLocation) -> None:
         self._lock = threading.Lock()
-        self._places = {ROOT: root}
+        self._locations = {ROOT: root}
         self._numbers = {root: ROOT}
         self._counts = {ROOT: 1}
         self._next = ROOT + 1
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
-    def place(self, number: int) -> NodeLocation:
-        """The place of a node. Raises FileNotFoundError if it was forgotten."""
+    def location(self, number: int) -> NodeLocation:
+        """Return the location of a node. Raises FileNotFoundError if the kernel forgot it."""
         with self._lock:
-            if (place := self._places.get(number)) is None:
+            if (location := self._locations.get(number)) is None:
                 raise FileNotFoundError(2, "no such node")
-            return place
+            return location
 
-    def look_up(self, place: NodeLocation) -> int:
-        """The number of a place, counted as looked up once more."""
+    def look_up(self, location: NodeLocation) -> int:
+        """Return the number of a location, and count one more look-up."""
         with self._lock:
-            number = self._numbers.get(place)
+            number = self._numbers.get(location)
             if number is None:
                 number, self._next = self._next, self._next + 1
-                self._places[number] = place
-                self._numbers[place] = number
+                self._locations[number] = location
+                self._numbers[location] = number
             self._counts[number] = self._counts.get(number, 0) + 1
             return number
 
     def forget(self, number: int, count: int) -> None:
-        """Take back some lookups; a place that nobody knows any more is dropped."""
+        """Take back `count` look-ups; drop a location without look-ups."""
         with self._lock:
-            if number == ROOT or number not in self._places:
+            if number == ROOT or number not in self._locations:
                 return
             self._counts[number] -= count
             if self._counts[number] <= 0:
                 del self._counts[number]
-                del self._numbers[self._places.pop(number)]
+                del self._numbers[self._locations.pop(number)]

@@ -1,4 +1,4 @@
-"""The folders above recovery points in a mount: by resource and time, and links to the same by time alone and by id."""
+"""Folders above the recovery points of a mount: by resource and time; links by time alone, by id, and `latest`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME_BYTES_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class MountLink:
-    """A symlink to another place in the mount, where a recovery point is that was made then."""
+    """A symlink to another path in the mount. `newest` is when the recovery point there was made."""
 
     target: bytes
     newest: float
@@ -25,21 +25,21 @@ class MountLink:
 
 @dataclass(slots=True)
 class MountFolder:
-    """A folder that is in no recovery point."""
+    """A folder above the recovery points."""
 
     entries: dict[bytes, MountFolder | MountLink | RecoveryPoint] = field(default_factory=dict)
     newest: float = 0.0
     """When the newest recovery point below it was made."""
 
     def folder(self, name: bytes) -> MountFolder:
-        """A folder in it, made if need be."""
+        """Return a subfolder, created if it does not exist."""
         found = self.entries.setdefault(name, MountFolder())
         assert isinstance(found, MountFolder)
         return found
 
 
 def build_folders(points: Iterable[RecoveryPoint]) -> MountFolder:
-    """All folders, down to the points themselves."""
+    """Return the top folder, with all folders down to the recovery points."""
     top = MountFolder()
     resources, times, ids = (top.folder(name) for name in (b"resources", b"times", b"ids"))
     names: dict[tuple[str, str], bytes] = {}
@@ -50,18 +50,18 @@ def build_folders(points: Iterable[RecoveryPoint]) -> MountFolder:
         for folder in (top, resources, times, ids, inside):
             folder.newest = made
         moment = datetime.fromtimestamp(made, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
-        name = _free(inside, moment)
+        name = _free_name(inside, moment)
         inside.entries[name] = point
         inside.entries[b"latest"] = MountLink(name, made)
-        place = b"resources/" + resource + b"/" + name
-        times.entries[_free(times, moment)] = MountLink(b"../" + place, made)
-        ids.entries[point_id(point).encode()] = MountLink(b"../" + place, made)
-        top.entries[b"latest"] = MountLink(place, made)
+        path = b"resources/" + resource + b"/" + name
+        times.entries[_free_name(times, moment)] = MountLink(b"../" + path, made)
+        ids.entries[point_id(point).encode()] = MountLink(b"../" + path, made)
+        top.entries[b"latest"] = MountLink(path, made)
     return top
 
 
 def _folder_name(point: RecoveryPoint, names: dict[tuple[str, str], bytes], resources: MountFolder) -> bytes:
-    """The folder of a resource: its name, in which no slash can stand. What would be called alike gets a mark."""
+    """Return the folder name of a resource: its name without slashes, with a suffix if that is not unique."""
     key = (point.backup_vault_name or "", point.resource_arn or "")
     if key not in names:
         text = (point.resource_name or point.resource_arn or "unnamed").replace("/", "_")
@@ -72,7 +72,7 @@ def _folder_name(point: RecoveryPoint, names: dict[tuple[str, str], bytes], reso
     return names[key]
 
 
-def _free(folder: MountFolder, name: bytes) -> bytes:
+def _free_name(folder: MountFolder, name: bytes) -> bytes:
     found, number = name, 1
     while found in folder.entries:
         number += 1
@@ -81,20 +81,23 @@ def _free(folder: MountFolder, name: bytes) -> bytes:
 
 
 class PointFolders:
-    """The folders as they are now: listed again when they were not for some seconds. Thread safe."""
+    """The current folders, listed again if the last listing is REFRESH_SECONDS old. Thread safe."""
 
-    def __init__(self, list_points: Callable[[], Iterable[RecoveryPoint]]) -> None:
+    def __init__(
+        self, list_points: Callable[[], Iterable[RecoveryPoint]], *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._list_points = list_points
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         self._top = MountFolder()
         self._listed = -REFRESH_SECONDS
 
     def find(self, path: bytes) -> MountFolder | MountLink | RecoveryPoint | None:
-        """What is at a path, which does not lead into a point. Raises what the store raises."""
+        """Return the item at a path that does not lead into a recovery point. Raises what the store raises."""
         with self._lock:
-            if time.monotonic() - self._listed >= REFRESH_SECONDS or not self._top.entries:
+            if self._monotonic() - self._listed >= REFRESH_SECONDS or not self._top.entries:
                 self._top = build_folders(self._list_points())
-                self._listed = time.monotonic()
+                self._listed = self._monotonic()
             found: MountFolder | MountLink | RecoveryPoint | None = self._top
         for name in path.split(b"/") if path else []:
             found = found.entries.get(name) if isinstance(found, MountFolder) else None

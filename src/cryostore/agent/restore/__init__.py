@@ -1,1 +1,1 @@
-"""A restore run: the target, file writers, links, attributes, and removal."""
+"""Restore runs: of a file tree, and of a single file such as a stream or disk."""

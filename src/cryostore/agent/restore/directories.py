@@ -1,4 +1,4 @@
-"""Directories of a restore: found or made, opened to this user meanwhile, and given their attributes at the end."""
+"""Directories of a file tree restore: found or created, made writable meanwhile, given their attributes at the end."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from cryostore.agent.errors import shown
 from cryostore.agent.restore.attributes import CHANGED, AttributeSetter, RefusedAttributes
 from cryostore.agent.restore.name_collisions import CollisionGuard, name_collision, status_of
 from cryostore.agent.restore.readonly_directories import ReadonlyDirectories
-from cryostore.agent.restore.target_directories import ROOT, TargetDirectories, is_new, is_plain
+from cryostore.agent.restore.target_directories import ROOT, TargetDirectories, is_new, passes_nothing_on
 
 Issue = Callable[[bytes, str], None]
-"""Takes a path and what is wrong with it."""
-FOREIGN = "belongs to {}:{} in a folder that others can change: its owner, mode and times were left as they are"
+"""Takes a path and the problem there."""
+FOREIGN = "belongs to {}:{} in a folder that other users can change: its owner, mode and times were not changed"
 
 
 @dataclass(slots=True)
-class _End:
-    """What is done to a directory when all else is done."""
+class _FinalAttributes:
+    """The attributes that a directory gets when everything in it is restored."""
 
     number: int
     row: Row
@@ -37,133 +37,137 @@ class RestoredDirectories:
     def __init__(
         self,
         target: TargetDirectories,
-        places: CollisionGuard,
+        guard: CollisionGuard,
         attributes: AttributeSetter,
         refusals: RefusedAttributes,
         issue: Issue,
         *,
         never: bool,
     ) -> None:
-        """`never` leaves what stands in the target as it is."""
+        """With `never`, existing entries of the target stay as they are."""
         self._target = target
-        self._places = places
+        self._guard = guard
         self._attributes = attributes
         self._refusals = refusals
         self._issue = issue
         self._never = never
-        self._shut = ReadonlyDirectories(target)
+        self._readonly = ReadonlyDirectories(target)
         self._numbers: dict[bytes, int] = {}
-        self._ends: list[_End] = []
+        self._unfinished: list[_FinalAttributes] = []
 
     def number(self, path: bytes) -> int | None:
-        """The number of a directory in the target, None if it was not restored."""
+        """Return the number of a directory in the target, None if it was not restored."""
         return self._numbers.get(path)
 
     def begin_root(self, path: bytes, row: Row, extras: Sequence[Extra], *, dry_run: bool, keep: bool) -> None:
-        """Note the target itself as what is at a path; with `keep` it keeps its attributes if it was there before."""
+        """Make the target itself the directory at a path; with `keep`, a target that existed keeps its attributes."""
         self._numbers[path] = ROOT
         status = None
         if not dry_run:
             with self._target.at(ROOT) as fd:
-                self._shut.open_up(ROOT, fd, b".")
+                self._readonly.make_writable(ROOT, fd, b".")
                 status = os.fstat(fd)
-        self._places.add_directory(ROOT, row, status)
-        if self._target.made or not (keep or self._never):
-            self._ends.append(_End(ROOT, row, extras))
+        self._guard.add_directory(ROOT, row, status)
+        if self._target.root_is_created or not (keep or self._never):
+            self._unfinished.append(_FinalAttributes(ROOT, row, extras))
 
-    def try_one(self, number: int, name: bytes, entry: ArchiveEntry) -> tuple[bool, os.stat_result | None]:
-        """As `add` in a dry run: tells whether a directory would be made, and what stands in its place."""
-        standing = self._places.standing(number, name)
-        is_found = standing is not None and stat.S_ISDIR(standing.st_mode)
-        if standing is not None and not is_found:
-            self._check_gives_way(number, standing)
-        if not (is_found and standing and self._is_known(number, entry, standing)):
-            self._note(number, name, entry, standing if is_found else None, fresh=not is_found)
-        return not is_found, standing
+    def simulate_add(self, number: int, name: bytes, entry: ArchiveEntry) -> tuple[bool, os.stat_result | None]:
+        """Do what `add` does in a dry run; return whether it would create the directory, and the existing entry."""
+        existing = self._guard.existing(number, name)
+        is_found = existing is not None and stat.S_ISDIR(existing.st_mode)
+        if existing is not None and not is_found:
+            self._check_gives_way(number, existing)
+        if not (is_found and existing and self._is_known(number, entry, existing)):
+            self._note(number, name, entry, existing if is_found else None, created=not is_found)
+        return not is_found, existing
 
     def add(self, number: int, name: bytes, entry: ArchiveEntry) -> None:
-        """Find or make a directory in the one numbered `number`. Raises OSError."""
-        status = self._places.standing(number, name)
+        """Find or create a directory in directory `number`. Raises OSError."""
+        status = self._guard.existing(number, name)
         made = False
         if status is None or not stat.S_ISDIR(status.st_mode):
             status, made = self._make(number, name, status)
         if not made and self._is_known(number, entry, status):
             return
         if made:
-            self._note(number, name, entry, status, fresh=True)
+            self._note(number, name, entry, status, created=True)
             return
-        below = self._note(number, name, entry, status, fresh=False)
+        below = self._note(number, name, entry, status, created=False)
         with self._target.at(number) as parent:
-            self._shut.open_up(below, parent, name)
+            self._readonly.make_writable(below, parent, name)
 
-    def _check_gives_way(self, number: int, standing: os.stat_result) -> None:
+    def _check_gives_way(self, number: int, existing: os.stat_result) -> None:
         if self._never:
-            raise OSError(errno.ENOTDIR, "is no directory in the target; what is in it was not restored")
-        if self._places.claimed(number, standing):
+            raise OSError(errno.ENOTDIR, "is not a directory in the target; its content was not restored")
+        if self._guard.is_claimed(number, existing):
             raise name_collision()
 
-    def _make(self, number: int, name: bytes, standing: os.stat_result | None) -> tuple[os.stat_result, bool]:
-        """Make a directory; return what stands there now, and whether this made it."""
+    def _make(self, number: int, name: bytes, existing: os.stat_result | None) -> tuple[os.stat_result, bool]:
+        """Create a directory; return its status, and whether this call created it."""
         with self._target.at(number) as parent:
-            if standing is not None:
-                self._check_gives_way(number, standing)
+            if existing is not None:
+                self._check_gives_way(number, existing)
                 os.unlink(name, dir_fd=parent)
             try:
                 os.mkdir(name, 0o700, dir_fd=parent)
-            except FileExistsError:  # by another name, or somebody else made it
+            except FileExistsError:  # under another name of it, or by another process
                 found = status_of(parent, name)
-                if found is None or self._places.known(found) is None:
+                if found is None or self._guard.directory_number(found) is None:
                     raise name_collision() from None
                 return found, False
             made = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if self._target.masters(number) and not is_new(made, name, parent):
+            if self._target.replacers(number) and not is_new(made, name, parent):
                 raise OSError(errno.ESTALE, CHANGED)
             return made, True
 
     def _is_known(self, number: int, entry: ArchiveEntry, status: os.stat_result) -> bool:
-        """Whether this restore has come to a directory by another name; then both are put into it."""
-        if (known := self._places.known(status)) is None:
+        """Return whether this restore has reached the directory under another name; then both are restored into it."""
+        if (known := self._guard.directory_number(status)) is None:
             return False
         self._numbers[entry.path] = known
-        if self._places.share(known, entry.row, number):
+        if self._guard.note_alias(known, entry.row, number):
             other = shown(self._target.path(known)) or "."
-            self._issue(entry.path, f"is the same folder as {other} in the target: what is in both was put into it")
+            self._issue(
+                entry.path, f"is the same folder as {other} in the target: the content of both was restored into it"
+            )
         return True
 
     def _note(
-        self, number: int, name: bytes, entry: ArchiveEntry, status: os.stat_result | None, *, fresh: bool
+        self, number: int, name: bytes, entry: ArchiveEntry, status: os.stat_result | None, *, created: bool
     ) -> int:
-        plain = False
-        if fresh and status is not None:
+        passes_on = True
+        if created and status is not None:
             with self._target.at(number) as parent:
-                # Below a plain one there are none but plain ones: it has nothing to hand down.
-                plain = self._target.plain(number) or is_plain(status, name, parent)
-        below = self._target.add(number, name, status, fresh=fresh, plain=plain)
-        self._places.add_directory(below, entry.row, status)
+                # Everything created below such a directory inherits nothing either.
+                passes_on = not (self._target.passes_nothing_on(number) or passes_nothing_on(status, name, parent))
+        below = self._target.add(number, name, status, created=created, passes_nothing_on=not passes_on)
+        self._guard.add_directory(below, entry.row, status)
         self._numbers[entry.path] = below
-        if fresh or not self._never:
-            self._ends.append(_End(below, entry.row, entry.extras))
+        if created or not self._never:
+            self._unfinished.append(_FinalAttributes(below, entry.row, entry.extras))
         return below
 
-    def ends(self) -> Sequence[int]:
-        """The numbers of the directories whose attributes are to be set, those in others first."""
-        return [end.number for end in reversed(self._ends)]
+    def unfinished(self) -> Sequence[int]:
+        """Return the numbers of the directories that wait for their attributes, subdirectories first."""
+        return [end.number for end in reversed(self._unfinished)]
 
-    def end_last(self) -> None:
-        """Set the attributes of the first of `ends` and drop it. Raises OSError."""
-        end = self._ends.pop()
+    def finish_last(self) -> None:
+        """Set the attributes of the first directory of `unfinished` and drop it. Raises OSError."""
+        end = self._unfinished.pop()
         number, path = end.number, self._target.path(end.number)
         with self._target.at(number) as fd:
-            if number != ROOT and not self._target.fresh(number):
-                standing = os.fstat(fd)
-                masters = self._target.masters(self._target.parent(number))
-                if self._attributes.hands_over(standing, end.row, end.extras, masters):
-                    self._issue(path, FOREIGN.format(standing.st_uid, standing.st_gid))
+            if number != ROOT and not self._target.is_created(number):
+                existing = os.fstat(fd)
+                replacers = self._target.replacers(self._target.parent(number))
+                if self._attributes.would_expose(existing, end.row, end.extras, replacers):
+                    self._issue(path, FOREIGN.format(existing.st_uid, existing.st_gid))
                     return
-            problem = self._refusals.of(path)
-            self._attributes.apply(fd, end.row, end.extras, problem, is_plain=self._target.plain(number))
-            self._shut.ended(number)
+            report_refusal = self._refusals.reporter(path)
+            self._attributes.apply(
+                fd, end.row, end.extras, report_refusal, inherited_nothing=self._target.passes_nothing_on(number)
+            )
+            self._readonly.keep_mode(number)
 
     def close(self) -> None:
-        """Shut the directories that were opened to this user and got no attributes."""
-        self._shut.close()
+        """Restore the modes of directories that were made writable and got no attributes."""
+        self._readonly.close()

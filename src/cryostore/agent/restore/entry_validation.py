@@ -1,10 +1,11 @@
-"""What makes an entry of an archive one that cannot be restored."""
+"""Validation of archive entries: why an entry, or its extended attributes, cannot be restored."""
 
 from __future__ import annotations
 
 import stat
 
 from cryostore.agent.archive.listing import ArchiveEntry
+from cryostore.agent.archive.sparse_layout import data_bytes_of
 from cryostore.agent.block import ExtraKind, holes_of
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.restore.special_files import special_file_maker
@@ -15,35 +16,35 @@ XATTR_BYTES_MAX = 64 * 1024
 
 
 def entry_fault(entry: ArchiveEntry) -> str | None:
-    """What is wrong with an entry, None if nothing is. Whether its bytes are there is not looked at."""
+    """Return why an entry cannot be restored, None if it can. Its content is not looked for."""
     try:
         if entry.row.is_file:
-            return _fault_of_file(entry)
-        return None if entry.row.is_directory else _fault_of_other(entry)
+            return _file_fault(entry)
+        return None if entry.row.is_directory else _special_file_fault(entry)
     except ArchiveDamagedError as error:
         return error.message
 
 
-def _fault_of_file(entry: ArchiveEntry) -> str | None:
+def _file_fault(entry: ArchiveEntry) -> str | None:
     size = entry.row.size
     if size < 0:
         return f"has the size {size}"
-    data_bytes = size - sum(length for _, length in holes_of(entry.extras, size))
+    data_bytes = data_bytes_of(size, holes_of(entry.extras, size))
     return "has no content" if data_bytes and not entry.content.object_number else None
 
 
-def _fault_of_other(entry: ArchiveEntry) -> str | None:
+def _special_file_fault(entry: ArchiveEntry) -> str | None:
     if stat.S_ISLNK(entry.row.mode):
         targets = [extra.data for extra in entry.extras if extra.kind == ExtraKind.LINK_TARGET]
         if not targets or not 0 < len(targets[-1]) <= LINK_TARGET_BYTES_MAX or b"\0" in targets[-1]:
             return "is a symlink without a target"
     if special_file_maker(entry.row, entry.extras) is None:
-        return f"has the mode {entry.row.mode:o}, which is of no kind that can be restored"
+        return f"has the mode {entry.row.mode:o}, which is not of a kind that can be restored"
     return None
 
 
-def attributes_fault(entry: ArchiveEntry) -> str | None:
-    """What is wrong with the extended attributes of an entry: the rest of it can be restored."""
+def xattr_fault(entry: ArchiveEntry) -> str | None:
+    """Return the fault of an entry's extended attributes, None if there is none. The rest can be restored."""
     for extra in entry.extras:
         if extra.kind == ExtraKind.XATTR:
             name, zero, value = extra.data.partition(b"\0")

@@ -1,6 +1,6 @@
-"""Files with several names: the first name that a restore comes to gets the content, the others are linked to it.
+"""Hard links of a restore: the first name of a file gets the content, and further names are linked to it.
 
-So are symlinks, fifos and devices: they have no content, and are there at once.
+The same holds for symlinks, FIFOs and devices, which have no content and exist at once.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from cryostore.agent.restore.file_writer import RestoredFile
 
 @dataclass(frozen=True, slots=True)
 class FirstName:
-    """Where the first name of a file is. `file` is it as long as it has yet to be written.
+    """The first restored name of a file with several names. `file` is set as long as the file is not complete.
 
-    `made` means that this restore makes it: what was there before it is something else.
+    `made` means that this restore creates it: an entry that existed under this name is another file.
     """
 
     directory: int
@@ -28,14 +28,14 @@ class FirstName:
 
 @dataclass(frozen=True, slots=True)
 class FurtherName:
-    """A further name that is to be one of the same file."""
+    """A further name of the same file."""
 
     directory: int
     name: bytes
     path: bytes
     first: FirstName
-    standing: os.stat_result | None
-    """What stood in its place."""
+    existing: os.stat_result | None
+    """The entry that existed under this name."""
 
 
 class HardLinks:
@@ -43,34 +43,34 @@ class HardLinks:
 
     def __init__(self) -> None:
         self._first: dict[tuple[int, int], FirstName] = {}
-        self._others: list[FurtherName] = []
+        self._further: list[FurtherName] = []
         self._claimed: dict[tuple[int, int], tuple[int, int]] = {}
 
     def add_first(self, row: Row, directory: int, name: bytes, file: RestoredFile | None = None, *, made: bool) -> None:
-        """Note a file that this restore makes, or that stands in its place already."""
+        """Note a file that this restore creates, or keeps because it exists already."""
         if row.links > 1:
             self._first[row.device, row.inode] = FirstName(directory, name, file, made)
 
     def has_first(self, row: Row) -> bool:
-        """Whether this is a further name of a file that was noted."""
+        """Return whether this entry is a further name of a noted file."""
         return row.links > 1 and (row.device, row.inode) in self._first
 
-    def add_other(self, row: Row, directory: int, name: bytes, path: bytes, standing: os.stat_result | None) -> None:
+    def add_further(self, row: Row, directory: int, name: bytes, path: bytes, existing: os.stat_result | None) -> None:
         """Note a further name."""
-        self._others.append(FurtherName(directory, name, path, self._first[row.device, row.inode], standing))
+        self._further.append(FurtherName(directory, name, path, self._first[row.device, row.inode], existing))
 
-    def others(self) -> Iterator[FurtherName]:
-        """The further names, in the order of the archive."""
-        yield from self._others
+    def further(self) -> Iterator[FurtherName]:
+        """Return the further names in archive order."""
+        yield from self._further
 
-    def parts(self, row: Row, standing: os.stat_result) -> bool:
-        """Whether what stands in the place of a file has a name that is no name of that file.
+    def must_replace(self, row: Row, existing: os.stat_result) -> bool:
+        """Return whether an existing entry has a name that is not a name of this file.
 
-        Then it must be replaced though its content may be right: what is done to it would be done to the other name.
+        Then it must be replaced even if its content is right: a change would also affect the other name.
         """
-        if standing.st_nlink > max(row.links, 1):
+        if existing.st_nlink > max(row.links, 1):
             return True
         if row.links <= 1:
             return False
         link = (row.device, row.inode)
-        return self._claimed.setdefault((standing.st_dev, standing.st_ino), link) != link
+        return self._claimed.setdefault((existing.st_dev, existing.st_ino), link) != link

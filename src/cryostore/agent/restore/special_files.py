@@ -1,4 +1,4 @@
-"""Symlinks, fifos and devices in a target: made, and compared with what stands there."""
+"""Special files of a restore (symlinks, FIFOs and devices): created, and compared with existing ones."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from cryostore.agent.restore.attributes import AttributeSetter
 
 
 def matches_archive(
-    parent: int, name: bytes, standing: os.stat_result, row: Row, extras: Sequence[Extra], attributes: AttributeSetter
+    parent: int, name: bytes, existing: os.stat_result, row: Row, extras: Sequence[Extra], attributes: AttributeSetter
 ) -> bool:
-    """Whether what stands under a name is the entry, with all that a restore would give it. Raises OSError.
+    """Return whether the existing entry equals the archived one in kind, target or device number, and attributes.
 
-    Only for an entry that can be made.
+    The entry must be one that `special_file_maker` can create. Raises OSError.
     """
-    if stat.S_IFMT(standing.st_mode) != stat.S_IFMT(row.mode):
+    if stat.S_IFMT(existing.st_mode) != stat.S_IFMT(row.mode):
         return False
     data = {extra.kind: extra.data for extra in extras}
     if stat.S_ISLNK(row.mode) and os.readlink(name, dir_fd=parent) != data[ExtraKind.LINK_TARGET]:
         return False
     is_device = stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode)
-    if is_device and standing.st_rdev != _device_of(data[ExtraKind.DEVICE_NUMBER]):
+    if is_device and existing.st_rdev != _device_of(data[ExtraKind.DEVICE_NUMBER]):
         return False
-    return attributes.fit(b"/proc/self/fd/%d/%s" % (parent, name), standing, row, extras)
+    return attributes.match(b"/proc/self/fd/%d/%s" % (parent, name), existing, row, extras)
 
 
 def special_file_maker(row: Row, extras: Sequence[Extra]) -> Callable[[bytes, int], None] | None:
-    """What makes an entry that is neither file nor directory, in a directory and under a name."""
+    """Return a function that creates a special file under a name in a directory; None if that is not possible."""
     data = {extra.kind: extra.data for extra in extras}
     if stat.S_ISLNK(row.mode) and b"\0" not in data.get(ExtraKind.LINK_TARGET, b"\0"):
         return lambda name, parent: os.symlink(data[ExtraKind.LINK_TARGET], name, dir_fd=parent)
@@ -50,5 +50,5 @@ def _device_of(number: bytes) -> int:
     except OverflowError:
         device = -1
     if device < 0:
-        raise ArchiveDamagedError("a device has a number that no machine gives")
+        raise ArchiveDamagedError("a device number is out of range")
     return device

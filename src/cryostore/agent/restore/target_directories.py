@@ -1,8 +1,8 @@
-"""The directories of a restore's target.
+"""Directories of a restore's target, opened by number.
 
-Nothing is reached by a path: each is opened in its parent, and never through a symlink, so that neither an archive nor
-somebody who changes the target meanwhile leads the restore out of it. A directory that somebody else could have
-replaced is compared, each time that it is opened, with the one that the restore made or found.
+Each directory is opened relative to its parent and never through a symlink, never by a path. Neither an archive nor a
+user who changes the target meanwhile can lead the restore out of it. If another user could have replaced a directory,
+each open compares it with the directory that the restore created or found.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ OPEN_MIN = 8
 FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 ROOT = 0
 ANYBODY = frozenset({-1})
-"""As the masters of a directory: its mode lets others than its owner change it."""
+"""Replacers of a directory whose mode lets other users than its owner change it."""
 
 
 def replacers_of(directory: os.stat_result) -> frozenset[int]:
-    """The users who can rename or replace what is in a directory; root can everywhere and is left out."""
+    """Return the users who can rename or replace entries of a directory. Root can everywhere and is left out."""
     if directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not directory.st_mode & stat.S_ISVTX:
         return ANYBODY
     return frozenset({directory.st_uid} - {0})
 
 
-def is_plain(made: os.stat_result, name: bytes, parent: int) -> bool:
-    """Whether a directory that was just made hands nothing down to what is made in it: no group, no ACL."""
-    if made.st_mode & stat.S_ISGID or made.st_gid != os.getegid():  # some file systems hand it down by themselves
+def passes_nothing_on(made: os.stat_result, name: bytes, parent: int) -> bool:
+    """Return whether a directory that was just created passes neither group nor ACL on to entries created in it."""
+    if made.st_mode & stat.S_ISGID or made.st_gid != os.getegid():  # some file systems always pass the group on
         return False
     try:
         names = os.listxattr(b"/proc/self/fd/%d/%s" % (parent, name), follow_symlinks=False)
@@ -47,9 +47,9 @@ def is_plain(made: os.stat_result, name: bytes, parent: int) -> bool:
 
 
 def is_new(made: os.stat_result, name: bytes, parent: int) -> bool:
-    """Whether a directory is one that this user just made and not another one that somebody put there. Raises OSError.
+    """Return whether a directory is the one that this process just created, not one that another user put there.
 
-    An empty one of this user would not be told apart, and nothing is lost if it is taken for the new one.
+    Raises OSError. An empty directory of this user cannot be told apart; mistaking it for the new one loses nothing.
     """
     fd = os.open(name, FLAGS, dir_fd=parent)
     try:
@@ -61,26 +61,27 @@ def is_new(made: os.stat_result, name: bytes, parent: int) -> bool:
 
 @dataclass(slots=True)
 class _Open:
-    """A directory that is open, and by how many it is used."""
+    """An open directory and its number of users."""
 
     fd: int
     users: int = 0
 
 
 class TargetDirectories:
-    """Directories by number, the root being 0. Thread safe. `fresh` ones were made by this restore."""
+    """Directories by number; the root is 0. Thread safe."""
 
     def __init__(self, root: bytes, *, create: bool = True) -> None:
-        """Raises TargetError if the root is no directory and cannot be made one.
+        """Open the root; with `create`, create it if it does not exist.
 
-        Without `create` a root that is not there counts as made; then nothing in it may be opened.
+        Without `create`, a missing root counts as created, and no directory in it may be opened. Raises TargetError if
+        the root is not a directory and cannot be created.
         """
         self.name = os.fsdecode(root)
         try:
-            self.made = not os.path.lexists(root)
-            if self.made and create:
+            self.root_is_created = not os.path.lexists(root)
+            if self.root_is_created and create:
                 os.makedirs(root, mode=0o700)
-            fd = os.open(root, FLAGS & ~os.O_NOFOLLOW) if create or not self.made else -1
+            fd = os.open(root, FLAGS & ~os.O_NOFOLLOW) if create or not self.root_is_created else -1
         except OSError as error:
             raise TargetError.of(root, error) from error
         try:
@@ -90,51 +91,54 @@ class TargetDirectories:
             raise TargetError.of(root, error) from error
         self._parents = [-1]
         self._names = [b""]
-        self._fresh = bytearray([self.made])
-        self._plain = bytearray([False])
+        self._created = bytearray([self.root_is_created])
+        self._passes_nothing_on = bytearray([False])
         self._user = frozenset({os.geteuid()})
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Open] = OrderedDict({ROOT: _Open(fd, 1)} if fd >= 0 else {})
         self._devices = array("Q", [status.st_dev if status else 0])
         self._inodes = array("Q", [status.st_ino if status else 0])
-        self._masters = [replacers_of(status) - self._user if status else frozenset()]
+        self._replacers = [replacers_of(status) - self._user if status else frozenset()]
         soft = open_file_limit()
         self._open_max = max(min(OPEN_MAX, soft // 4), OPEN_MIN) if soft > 0 else OPEN_MAX
 
-    def add(self, parent: int, name: bytes, status: os.stat_result | None, *, fresh: bool, plain: bool = False) -> int:
-        """Number a directory that exists in the one numbered `parent`; in a dry run it may be yet to be made.
+    def add(
+        self, parent: int, name: bytes, status: os.stat_result | None, *, created: bool, passes_nothing_on: bool = False
+    ) -> int:
+        """Number a directory in directory `parent`. It exists; only in a dry run it may not.
 
-        A `plain` one was made by this restore and hands neither group nor ACL down to what is made in it.
+        `passes_nothing_on` means that this restore created it and that entries created in it inherit neither group nor
+        ACL.
         """
         self._parents.append(parent)
         self._names.append(name)
-        self._fresh.append(fresh)
-        self._plain.append(plain)
+        self._created.append(created)
+        self._passes_nothing_on.append(passes_nothing_on)
         self._devices.append(status.st_dev if status else 0)
         self._inodes.append(status.st_ino if status else 0)
         own = replacers_of(status) - self._user if status else frozenset()
-        masters = self._masters[parent]
-        self._masters.append(masters if own <= masters else masters | own)
+        replacers = self._replacers[parent]
+        self._replacers.append(replacers if own <= replacers else replacers | own)
         return len(self._names) - 1
 
     def parent(self, number: int) -> int:
-        """The number of the directory that a directory is in."""
+        """Return the number of a directory's parent."""
         return self._parents[number]
 
-    def masters(self, number: int) -> frozenset[int]:
-        """The users, beside root and this one, who can replace what is in a directory, or the directory itself."""
-        return self._masters[number]
+    def replacers(self, number: int) -> frozenset[int]:
+        """Return the users, besides root and this one, who can replace a directory or its entries."""
+        return self._replacers[number]
 
-    def fresh(self, number: int) -> bool:
-        """Whether this restore made the directory, so that nothing was in it."""
-        return bool(self._fresh[number])
+    def is_created(self, number: int) -> bool:
+        """Return whether this restore created the directory, so that it was empty."""
+        return bool(self._created[number])
 
-    def plain(self, number: int) -> bool:
-        """Whether what is made in the directory gets nothing from it."""
-        return bool(self._plain[number])
+    def passes_nothing_on(self, number: int) -> bool:
+        """Return whether entries created in the directory inherit nothing from it."""
+        return bool(self._passes_nothing_on[number])
 
     def path(self, number: int) -> bytes:
-        """The path of a directory below the root, for people."""
+        """Return the path of a directory below the root, for messages."""
         names = []
         while number != ROOT:
             names.append(self._names[number])
@@ -143,7 +147,7 @@ class TargetDirectories:
 
     @contextmanager
     def at(self, number: int) -> Iterator[int]:
-        """The descriptor of a directory, for as long as the context lasts. Raises OSError."""
+        """Keep a directory open for the duration of the context; yield its descriptor. Raises OSError."""
         with self._lock:
             opened = self._acquire(number)
         try:
@@ -154,15 +158,15 @@ class TargetDirectories:
 
     def _acquire(self, number: int) -> _Open:
         missing = []
-        place = number
-        while place not in self._open:
-            if place < ROOT:
+        above = number
+        while above not in self._open:
+            if above < ROOT:
                 raise OSError(errno.EBADF, "the target is closed")
-            missing.append(place)
-            place = self._parents[place]
-        opened = self._open[place]
+            missing.append(above)
+            above = self._parents[above]
+        opened = self._open[above]
         for below in reversed(missing):
-            opened.users += 1  # so that making room cannot close it
+            opened.users += 1  # so that `_make_room` cannot close it
             try:
                 self._make_room()
                 child = _Open(self._checked(below, self._opened(self._names[below], opened.fd)))
@@ -185,15 +189,15 @@ class TargetDirectories:
         return os.open(name, FLAGS, dir_fd=parent)
 
     def _checked(self, number: int, fd: int) -> int:
-        """The descriptor, of the directory that has this number. Raises OSError if it is another one."""
+        """Return the descriptor if it is the directory with this number. Raises OSError if it is another one."""
         try:
-            found = os.fstat(fd) if self._masters[self._parents[number]] else None
+            found = os.fstat(fd) if self._replacers[self._parents[number]] else None
         except OSError:
             os.close(fd)
             raise
         if found and (found.st_dev, found.st_ino) != (self._devices[number], self._inodes[number]):
             os.close(fd)
-            raise OSError(errno.ESTALE, "somebody replaced the folder while it was restored")
+            raise OSError(errno.ESTALE, "another process replaced the folder during the restore")
         return fd
 
     def _make_room(self) -> None:
@@ -209,7 +213,7 @@ class TargetDirectories:
         return False
 
     def close(self) -> None:
-        """Close all that is open."""
+        """Close all open directories."""
         with self._lock:
             for opened in self._open.values():
                 os.close(opened.fd)

@@ -1,4 +1,4 @@
-"""Removal of trees from the target of a restore: any depth, one open directory at a time, never across a mount."""
+"""Removal of directory trees from a restore's target: any depth, one open directory at a time, never across a mount."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import NamedTuple
 from cryostore.agent.source.walk import join
 
 FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-MOUNTED = "another file system is mounted here; --delete left it alone"
-Problem = Callable[[bytes, str], None]
+MOUNTED = "another file system is mounted here; --delete did not touch it"
+ReportProblem = Callable[[bytes, str], None]
 """Takes the path of an entry that was not removed, from the removed name on, and the reason."""
-Spares = Callable[[bytes, bool], bool]
-"""Whether an entry is to stay, by its path and whether it is a directory."""
+IsSpared = Callable[[bytes, bool], bool]
+"""Returns whether an entry is to stay, given its path and whether it is a directory."""
 
 
 class Mount(NamedTuple):
-    """What tells mounts apart. The id is 0 where the kernel does not say it; then a bind mount is not noticed."""
+    """Identifies a mount. The id is 0 if the kernel does not tell it; then bind mounts are not noticed."""
 
     device: int
     mount_id: int
@@ -34,7 +34,7 @@ class Mount(NamedTuple):
 
 @dataclass(slots=True)
 class _Level:
-    """A directory that is about to be removed: what it is, the names still to look at, whether something stays."""
+    """A directory about to be removed, with the names that are left to handle, and whether an entry in it stays."""
 
     name: bytes
     path: bytes
@@ -44,29 +44,29 @@ class _Level:
 
 
 def remove_tree(
-    parent: int, name: bytes, problem: Problem, *, spares: Spares | None = None, dry_run: bool = False
+    parent: int, name: bytes, report_problem: ReportProblem, *, spared: IsSpared | None = None, dry_run: bool = False
 ) -> int:
-    """Remove an entry of the directory `parent` and all below it; return how many entries were removed.
+    """Remove an entry of the directory `parent` and everything below it; return how many entries were removed.
 
-    Symlinks are not followed. An entry that cannot be removed, or on which a file system is mounted, is told to
-    `problem`; all others are removed. A dry run only counts.
+    Symlinks are not followed. An entry that cannot be removed, or on which a file system is mounted, is reported; all
+    other entries are removed. A dry run only counts.
     """
-    return _Removal(parent, problem, spares, dry_run=dry_run).remove(name)
+    return _Removal(parent, report_problem, spared, dry_run=dry_run).remove(name)
 
 
 class _Removal:
     """One call of `remove_tree`."""
 
-    def __init__(self, parent: int, problem: Problem, spares: Spares | None, *, dry_run: bool) -> None:
+    def __init__(self, parent: int, report_problem: ReportProblem, spared: IsSpared | None, *, dry_run: bool) -> None:
         self._parent = parent
         self._mount = Mount.of(parent)
-        self._problem = problem
-        self._spares = spares
+        self._report_problem = report_problem
+        self._spared = spared
         self._dry_run = dry_run
         self._removed = 0
 
     def remove(self, name: bytes) -> int:
-        opened = self._begin(self._parent, name, name, None)
+        opened = self._enter(self._parent, name, name, None)
         if opened is None:
             return self._removed
         fd, level = opened
@@ -76,7 +76,7 @@ class _Removal:
                 here = levels[-1]
                 if here.left:
                     below = here.left.pop()
-                    opened = self._begin(fd, below, join(here.path, below), here)
+                    opened = self._enter(fd, below, join(here.path, below), here)
                     if opened is not None:
                         os.close(fd)
                         fd, level = opened
@@ -84,23 +84,23 @@ class _Removal:
                     continue
                 levels.pop()
                 if levels:
-                    fd = self._up(fd, levels)
-                is_kept = here.keeps or not self._end(fd if levels else self._parent, here)
+                    fd = self._parent_of(fd, levels)
+                is_kept = here.keeps or not self._remove_empty(fd if levels else self._parent, here)
                 if levels:
                     levels[-1].keeps |= is_kept
         except OSError as error:
-            self._problem(levels[-1].path if levels else name, error.strerror or str(error))
+            self._report_problem(levels[-1].path if levels else name, error.strerror or str(error))
         finally:
             os.close(fd)
         return self._removed
 
-    def _begin(self, parent: int, name: bytes, path: bytes, above: _Level | None) -> tuple[int, _Level] | None:
+    def _enter(self, parent: int, name: bytes, path: bytes, above: _Level | None) -> tuple[int, _Level] | None:
         """Remove an entry that is not a directory, or open a directory; note in `above` if the entry stays."""
         fd = -1
         try:
             is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
             reason = None
-            if self._spares is None or not self._spares(path, is_directory):
+            if self._spared is None or not self._spared(path, is_directory):
                 if not is_directory:
                     if not self._dry_run:
                         os.unlink(name, dir_fd=parent)
@@ -111,13 +111,13 @@ class _Removal:
                     return fd, self._level(fd, name, path)
                 reason = MOUNTED
         except OSError as error:
-            if fd < 0 and error.errno == errno.ENOENT:  # somebody else removed it
+            if fd < 0 and error.errno == errno.ENOENT:  # another process removed it
                 return None
             reason = error.strerror or str(error)
         if fd >= 0:
             os.close(fd)
         if reason is not None:
-            self._problem(path, reason)
+            self._report_problem(path, reason)
         if above is not None:
             above.keeps = True
         return None
@@ -125,21 +125,21 @@ class _Removal:
     def _level(self, fd: int, name: bytes, path: bytes) -> _Level:
         return _Level(name, path, os.fstat(fd), [os.fsencode(below) for below in os.listdir(fd)])
 
-    def _up(self, fd: int, levels: list[_Level]) -> int:
-        """The directory above an open one, which is closed."""
+    def _parent_of(self, fd: int, levels: list[_Level]) -> int:
+        """Return the directory above an open one, and close that one."""
         try:
             above = os.open("..", FLAGS, dir_fd=fd)
-        except OSError:  # a directory that may not be searched does not even lead out of itself
-            above = self._down(levels)
+        except OSError:  # without search permission, not even `..` can be opened
+            above = self._reopen(levels)
         with ExitStack() as stack:
             stack.callback(os.close, above)
             if not os.path.samestat(os.fstat(above), levels[-1].status):
-                raise OSError(errno.ESTALE, "somebody moved the folder while it was removed")
+                raise OSError(errno.ESTALE, "another process moved the folder during its removal")
             stack.pop_all()
         os.close(fd)
         return above
 
-    def _down(self, levels: list[_Level]) -> int:
+    def _reopen(self, levels: list[_Level]) -> int:
         fd = os.dup(self._parent)
         for level in levels:
             try:
@@ -149,13 +149,13 @@ class _Removal:
             fd = below
         return fd
 
-    def _end(self, parent: int, level: _Level) -> bool:
-        """Remove an empty directory; tells whether it is gone."""
+    def _remove_empty(self, parent: int, level: _Level) -> bool:
+        """Remove an empty directory; return whether it is gone."""
         try:
             if not self._dry_run:
                 os.rmdir(level.name, dir_fd=parent)
         except OSError as error:
-            self._problem(level.path, error.strerror or str(error))
+            self._report_problem(level.path, error.strerror or str(error))
             return False
         self._removed += 1
         return True
@@ -171,9 +171,11 @@ def _mount_id(fd: int) -> int:
 
 @contextmanager
 def temporary_name(parent: int, name: bytes) -> Iterator[None]:
-    """After the context the name stands for nothing, whatever was made under it; unless it took another one by then."""
+    """Remove the entry under a temporary name at the end of the context, unless it was renamed by then."""
     try:
         yield
     finally:
-        with suppress(FileNotFoundError):  # two names of one file stay as they are, and so does the passing one
+        with suppress(
+            FileNotFoundError
+        ):  # the kernel ignores a rename between two links to one file, so the name may still exist
             os.unlink(name, dir_fd=parent)

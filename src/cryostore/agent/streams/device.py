@@ -226,4 +226,4 @@ class _DiskRun:
             )
             for index in answer.missing:
                 assert self._writer.base is not None  # the chunks come from it
-                self._writer.uploader.submit(upload, index, self._writer.base.get(chunks[index]))
+                self._writer.uploader.submit(upload, index, self._writer.base.chunk_bytes(chunks[index]))

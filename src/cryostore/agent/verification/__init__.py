@@ -1,1 +1,1 @@
-"""Whether recovery points can be restored, and how current they are."""
+"""Verification: whether recovery points can be restored, how current they are, and a trial job."""

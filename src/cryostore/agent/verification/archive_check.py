@@ -1,4 +1,4 @@
-"""Whether a recovery point can be restored: its catalog is whole, and every byte its files need is there."""
+"""Verification of an archive: its listing is whole, and the store has every byte that its files need."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from cryostore.agent.archive.chunk_pages import ChunkPages
 from cryostore.agent.archive.listing import ArchiveEntry, block_entries
 from cryostore.agent.archive.pieces import Piece, chunks_with_pieces
 from cryostore.agent.archive.reader import Archive
+from cryostore.agent.archive.sparse_layout import data_bytes_of
 from cryostore.agent.block import Kind, holes_of
 from cryostore.agent.entry import NO_DIGEST, Content
 from cryostore.agent.errors import DAMAGE
 from cryostore.agent.header import DISK, FILESET, STREAM, content_name
 from cryostore.agent.report import Report
-from cryostore.agent.restore.entry_validation import attributes_fault, entry_fault
+from cryostore.agent.restore.entry_validation import entry_fault, xattr_fault
 from cryostore.agent.verification.disk_check import verify_disk_image
 from cryostore.agent.verification.known_damage import KnownDamage
 from cryostore.core.errors import KeyUnavailableError
@@ -27,13 +28,13 @@ from cryostore.model.chunks import Chunk
 
 WINDOW_FILES = 50_000
 THREADS = 4
-UNDER_WAY_MAX = 8
-DAMAGED = "the store knows that its data is damaged or lost"
+IN_FLIGHT_MAX = 8
+KNOWN_DAMAGED = "the store reports that its data is damaged or lost"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _File:
-    """A file whose bytes are looked for."""
+    """A file whose bytes are checked."""
 
     path: bytes
     content: Content
@@ -41,10 +42,10 @@ class _File:
 
 
 def verify_archive(archive: Archive, report: Report, *, data: bool, damage: KnownDamage | None = None) -> None:
-    """Look at every entry; with `data`, read every byte, each chunk once for many files. What is wrong is an issue.
+    """Check every entry; with `data`, also read every chunk, once for many files. Each problem is an issue.
 
-    Without `data`, the chunks in `damage` are wrong. Raises what the store raises if it cannot be asked at all,
-    ArchiveDamagedError if the catalog cannot be read.
+    Without `data`, chunks that the store reports as damaged (`damage`) are issues. Raises what the store raises if it
+    cannot answer at all, and ArchiveDamagedError if the listing cannot be read.
     """
     if archive.header.kind == DISK:
         verify_disk_image(archive, report, data=data, damage=damage or KnownDamage())
@@ -53,35 +54,35 @@ def verify_archive(archive: Archive, report: Report, *, data: bool, damage: Know
     with Threads(THREADS, "verify") as threads:
         for window in _windows(archive, report):
             if data:
-                _read(archive, report, pages, window, threads)
+                _read_chunks(archive, report, pages, window, threads)
             else:
-                _look_up(archive, report, pages, window, damage or KnownDamage())
+                _check_listed(archive, report, pages, window, damage or KnownDamage())
     if archive.header.kind == STREAM and (report.entries, report.files) != (1, 1):
         report.issue(b"", f"the archive of a stream has {report.entries} entries instead of one file")
-    said = (archive.header.entries, archive.header.files, archive.header.file_bytes)
-    if archive.header.kind == FILESET and not report.issue_count and said != _counted(report):
-        report.issue(b"", f"entries, files and bytes are {_counted(report)}, and its header says {said}")
+    counted_by_header = (archive.header.entries, archive.header.files, archive.header.file_bytes)
+    if archive.header.kind == FILESET and not report.issue_count and counted_by_header != _counted(report):
+        report.issue(b"", f"entries, files and bytes are {_counted(report)}, but the header has {counted_by_header}")
 
 
 def _counted(report: Report) -> tuple[int, int, int]:
-    """What the header of an archive counts: entries, the root among them, files and their bytes."""
+    """Return the counts that the header of an archive has: entries including the root, files, bytes of files."""
     return report.entries + 1, report.files, report.file_bytes
 
 
 def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
     window: list[_File] = []
-    links: dict[tuple[int, int], int] = {}
+    first_names: dict[tuple[int, int], int] = {}
     for block in archive.blocks(report.issue):
         if block.kind == Kind.ROOT:
             for root in block_entries(block):
-                if (fault := attributes_fault(root)) is not None:
+                if (fault := xattr_fault(root)) is not None:
                     report.issue(b"", fault)
             continue
         for entry in block_entries(block):
             if (file := _file(entry, report)) is not None:
                 window.append(file)
-            if _is_other_link(links, entry):
-                report.issue(entry.path, "is said to be another name of a file that is not the same")
+            if _is_false_link(first_names, entry):
+                report.issue(entry.path, "is listed as another name of a file that differs")
         if len(window) >= WINDOW_FILES:
             yield window
             window = []
@@ -90,78 +91,78 @@ def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
 
 
 def _file(entry: ArchiveEntry, report: Report) -> _File | None:
-    """Look at an entry. Answers it, if it is a file whose bytes are to be looked for."""
+    """Check an entry; return it if it is a file whose bytes are to be checked."""
     row = entry.row
     report.entries += 1
     report.current = entry.path
     report.files += row.is_file
     report.file_bytes += row.size if row.is_file else 0
-    if (fault := entry_fault(entry) or attributes_fault(entry)) is not None:
+    if (fault := entry_fault(entry) or xattr_fault(entry)) is not None:
         report.issue(entry.path, fault)
         return None
-    data_bytes = row.size - sum(length for _, length in holes_of(entry.extras, row.size)) if row.is_file else 0
+    data_bytes = data_bytes_of(row.size, holes_of(entry.extras, row.size)) if row.is_file else 0
     return _File(entry.path, entry.content, data_bytes) if data_bytes else None
 
 
-def _is_other_link(links: dict[tuple[int, int], int], entry: ArchiveEntry) -> bool:
-    """Whether an entry that is said to be one with an earlier one is another: a restore makes them one."""
+def _is_false_link(first_names: dict[tuple[int, int], int], entry: ArchiveEntry) -> bool:
+    """Return whether an entry listed as another name of an earlier entry differs from it: a restore links them."""
     row = entry.row
     if row.links < 2 or row.is_directory:
         return False
     seen = hash((stat.S_IFMT(row.mode), row.size, entry.content))
-    return links.setdefault((row.device, row.inode), seen) != seen
+    return first_names.setdefault((row.device, row.inode), seen) != seen
 
 
-def _look_up(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], damage: KnownDamage) -> None:
-    """See that all chunks are listed, and none of them is known to be damaged."""
+def _check_listed(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], damage: KnownDamage) -> None:
+    """Check that all chunks are listed, and that none is known to be damaged."""
     affected: dict[bytes, None] = {}
     for chunk, pieces in chunks_with_pieces(pages, files, lambda file, reason: report.issue(file.path, reason)):
-        if damage.holds(content_name(pieces[0].wanted.content.object_number), chunk.index):
-            affected.update((piece.wanted.path, None) for piece in pieces if not _has_copy(archive, piece))
+        if damage.contains(content_name(pieces[0].file.content.object_number), chunk.index):
+            affected.update((piece.file.path, None) for piece in pieces if not _has_copy(archive, piece))
     for path in affected:
-        report.issue(path, DAMAGED)
+        report.issue(path, KNOWN_DAMAGED)
 
 
-def _read(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], threads: Threads) -> None:
-    under_way: deque[Future[list[_Wrong]]] = deque()
+def _read_chunks(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], threads: Threads) -> None:
+    in_flight: deque[Future[list[_FileFault]]] = deque()
     for chunk, pieces in chunks_with_pieces(pages, files, lambda file, reason: report.issue(file.path, reason)):
-        under_way.append(threads.submit(_look, archive, chunk, pieces))
+        in_flight.append(threads.submit(_check_chunk, archive, chunk, pieces))
         report.read_bytes += chunk.length
-        if len(under_way) >= UNDER_WAY_MAX:
-            _judge(report, under_way.popleft())
-    while under_way:
-        _judge(report, under_way.popleft())
+        if len(in_flight) >= IN_FLIGHT_MAX:
+            _report(report, in_flight.popleft())
+    while in_flight:
+        _report(report, in_flight.popleft())
 
 
-class _Wrong(NamedTuple):
-    """A file that is not whole, and why."""
+class _FileFault(NamedTuple):
+    """A file that is not whole, and the reason."""
 
     path: bytes
     reason: str
 
 
-def _judge(report: Report, future: Future[list[_Wrong]]) -> None:
-    for wrong in result(future):
-        report.issue(wrong.path, wrong.reason)
+def _report(report: Report, future: Future[list[_FileFault]]) -> None:
+    for fault in result(future):
+        report.issue(fault.path, fault.reason)
 
 
-def _look(archive: Archive, chunk: Chunk, pieces: Sequence[Piece[_File]]) -> list[_Wrong]:
-    """The files of a chunk that are not whole. The store has verified it; small files have digests of their own."""
+def _check_chunk(archive: Archive, chunk: Chunk, pieces: Sequence[Piece[_File]]) -> list[_FileFault]:
+    """Return the files with wrong bytes in a chunk. The reader verifies the chunk; small files have digests too."""
     try:
         data = memoryview(archive.chunk_buffer(chunk))
     except DAMAGE as error:
-        return [_Wrong(piece.wanted.path, error.message) for piece in pieces if not _has_copy(archive, piece)]
+        return [_FileFault(piece.file.path, error.message) for piece in pieces if not _has_copy(archive, piece)]
     except KeyUnavailableError as error:
-        return [_Wrong(piece.wanted.path, error.message) for piece in pieces]
-    wrong = []
+        return [_FileFault(piece.file.path, error.message) for piece in pieces]
+    faults = []
     for piece in pieces:
-        content = piece.wanted.content
+        content = piece.file.content
         if content.digest != NO_DIGEST:
             part = data[piece.chunk_offset : piece.chunk_offset + piece.length]
             if archive.chunk_id(part)[:16] != content.digest:
-                wrong.append(_Wrong(piece.wanted.path, "is not what its digest says"))
-    return wrong
+                faults.append(_FileFault(piece.file.path, "does not match its digest"))
+    return faults
 
 
 def _has_copy(archive: Archive, piece: Piece[_File]) -> bool:
-    return archive.copy(piece.wanted.content, piece.wanted.data_bytes) is not None
+    return archive.sound_copy(piece.file.content, piece.file.data_bytes) is not None

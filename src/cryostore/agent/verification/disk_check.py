@@ -1,4 +1,4 @@
-"""Whether the disk of an archive can be restored: its segments are listed, and with `data` every block is read."""
+"""Verification of a disk image: its segments are listed, and with `data` every disk block is read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cryostore.core.threads import Threads, result
 from cryostore.model.chunks import Chunk
 
 THREADS = 4
-UNDER_WAY_MAX = 8
+IN_FLIGHT_MAX = 8
 
 
 def verify_disk_image(archive: Archive, report: Report, *, data: bool, damage: KnownDamage) -> None:
-    """Look at all segments; what is wrong is an issue. Raises as `verify` does."""
+    """Check all segments; each problem is an issue. Raises as `verify_archive` does."""
     layout = disk_layout(archive)
     path = b""
     found = list(islice(archive_entries(archive), 2))
@@ -39,33 +39,33 @@ def verify_disk_image(archive: Archive, report: Report, *, data: bool, damage: K
                 report.issue(path, error.message)
                 continue
             if data:
-                _read(archive, report, path, blocks, threads)
+                _read_chunks(archive, report, path, blocks, threads)
             else:
                 for index in blocks:
-                    if damage.holds(segment_name(number), index):
+                    if damage.contains(segment_name(number), index):
                         offset = number * layout.segment_bytes + index * layout.block_bytes
-                        report.issue(path, f"block at byte {offset} is damaged or lost, as the store knows")
+                        report.issue(path, f"the store reports that the block at byte {offset} is damaged or lost")
             report.file_bytes = min((number + 1) * layout.segment_bytes, layout.disk_bytes)
     report.file_bytes = layout.disk_bytes
 
 
-def _read(archive: Archive, report: Report, path: bytes, blocks: dict[int, Chunk], threads: Threads) -> None:
-    under_way: deque[Future[str | None]] = deque()
+def _read_chunks(archive: Archive, report: Report, path: bytes, blocks: dict[int, Chunk], threads: Threads) -> None:
+    in_flight: deque[Future[str | None]] = deque()
     for _, chunk in sorted(blocks.items()):
-        under_way.append(threads.submit(_look, archive, chunk))
+        in_flight.append(threads.submit(_check_chunk, archive, chunk))
         report.read_bytes += chunk.length
-        if len(under_way) >= UNDER_WAY_MAX:
-            _judge(report, path, result(under_way.popleft()))
-    while under_way:
-        _judge(report, path, result(under_way.popleft()))
+        if len(in_flight) >= IN_FLIGHT_MAX:
+            _report(report, path, result(in_flight.popleft()))
+    while in_flight:
+        _report(report, path, result(in_flight.popleft()))
 
 
-def _judge(report: Report, path: bytes, wrong: str | None) -> None:
-    if wrong is not None:
-        report.issue(path, wrong)
+def _report(report: Report, path: bytes, fault: str | None) -> None:
+    if fault is not None:
+        report.issue(path, fault)
 
 
-def _look(archive: Archive, chunk: Chunk) -> str | None:
+def _check_chunk(archive: Archive, chunk: Chunk) -> str | None:
     try:
         archive.chunk_buffer(chunk)
     except (*DAMAGE, KeyUnavailableError) as error:

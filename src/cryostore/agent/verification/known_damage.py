@@ -1,4 +1,4 @@
-"""What the store knows to be damaged of a recovery point: chunks by object name and index."""
+"""Damage of a recovery point that the store knows: chunks by object name and index."""
 
 from __future__ import annotations
 
@@ -11,51 +11,51 @@ from cryostore.model.chunks import ListDamagedChunks
 from cryostore.model.errors import AccessDeniedException, InvalidRequestException, UnknownOperationException
 from cryostore.model.operation import Call
 
-NOT_SAID = (InvalidRequestException, UnknownOperationException, AccessDeniedException)
-"""What a server answers that is older, or that does not let this caller ask."""
+NOT_ANSWERED = (InvalidRequestException, UnknownOperationException, AccessDeniedException)
+"""Answers of a server that is older, or that does not let this caller ask."""
 CHUNKS_MAX = 1_000_000
-"""So many chunks are kept."""
+"""At most this many chunks are kept."""
 
 
 @dataclass(slots=True)
 class KnownDamage:
-    """The damaged chunks of a recovery point. `is_known` is False if the store does not say."""
+    """The damaged chunks of a recovery point. `is_known` is False if the store does not answer."""
 
     is_known: bool = True
     count: int = 0
     _indexes: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
 
-    def holds(self, object_name: str, index: int) -> bool:
-        """Whether this chunk is damaged."""
+    def contains(self, object_name: str, index: int) -> bool:
+        """Return whether this chunk is damaged."""
         return object_name in self._indexes and index in self._indexes[object_name]
 
     def add(self, object_name: str, index: int | None) -> None:
-        """Note a chunk, or with no index the metadata of an object."""
+        """Note a chunk or, without an index, the metadata of an object."""
         self.count += 1
         if index is not None and self.count <= CHUNKS_MAX:
             self._indexes[object_name].add(index)
 
 
 def fetch_known_damage(call: Call, point: RecoveryPoint) -> KnownDamage:
-    """Ask the store what it knows. A server that is older, or does not let this caller ask, does not say."""
+    """Ask the store for known damage. An older server, or one that refuses this caller, does not answer."""
     damage = KnownDamage()
     try:
-        for chunk in pages.items(call, _asked(point)):
+        for chunk in pages.items(call, _request(point)):
             damage.add(chunk.object_name, chunk.chunk_index)
-    except NOT_SAID:
+    except NOT_ANSWERED:
         damage.is_known = False
     return damage
 
 
 def is_damaged(call: Call, point: RecoveryPoint) -> bool | None:
-    """Whether the store knows any chunk of a recovery point to be damaged; None if it does not say."""
+    """Return whether the store knows a damaged chunk of a recovery point; None if it does not answer."""
     try:
-        return any(True for _ in pages.items(call, _asked(point)))
-    except NOT_SAID:
+        return any(True for _ in pages.items(call, _request(point)))
+    except NOT_ANSWERED:
         return None
 
 
-def _asked(point: RecoveryPoint) -> ListDamagedChunks:
+def _request(point: RecoveryPoint) -> ListDamagedChunks:
     return ListDamagedChunks(
         backup_vault_name=point.backup_vault_name or "", recovery_point_arn=point.recovery_point_arn or ""
     )

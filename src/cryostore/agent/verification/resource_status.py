@@ -1,4 +1,4 @@
-"""How far each resource is backed up: its newest good recovery point, and what is tried or has failed since."""
+"""Backup status of each resource: its newest good recovery point, and open or failed jobs since."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ OPEN: tuple[BackupJobState, ...] = ("CREATED", "PENDING", "RUNNING", "ABORTING")
 FAILED: tuple[BackupJobState, ...] = ("FAILED", "ABORTED", "EXPIRED")
 GOOD = ("COMPLETED", "AVAILABLE")
 AHEAD_MS_MAX = DAY_MS
-"""So far no two clocks are apart that go at all."""
+"""Working clocks never differ by this much."""
 FAILURES_MS = 7 * DAY_MS
-"""Failed jobs that are older are not looked for."""
+"""Failed jobs older than this are ignored."""
 
 
 @dataclass(slots=True)
 class ResourceStatus:
-    """How far one resource is backed up into one vault. `running` and `failed` are the newest such jobs.
+    """The backup status of one resource in one vault. `running` and `failed` are its newest jobs of that kind.
 
-    `failed` is only set if it began after the newest good point did. `damaged` says whether the store knows damage of
-    the newest good point; None if the store does not say.
+    `failed` is set only if the job began after the newest good recovery point. `damaged` says whether the store knows
+    damage of that point; None if the store does not answer.
     """
 
     vault: str
@@ -40,17 +40,17 @@ class ResourceStatus:
     damaged: bool | None = None
 
     def age_ms(self, now_ms: int) -> int | None:
-        """How old what would be restored is: since the newest good run began. None if there is none."""
+        """Return the age of the newest good recovery point since its run began; None without such a point."""
         if self.last is None:
             return None
         return max(now_ms - milliseconds(self.last.creation_date or 0.0), 0)
 
     def is_ahead(self, now_ms: int) -> bool:
-        """Whether the newest good run began so far in the future that its age tells nothing: a clock was wrong."""
+        """Return whether the newest good run began so far in the future that a clock must have been wrong."""
         return self.last is not None and milliseconds(self.last.creation_date or 0.0) - now_ms > AHEAD_MS_MAX
 
     def is_older(self, now_ms: int, age_ms_max: int) -> bool:
-        """Whether the newest good point is older than that, of no age that can be known, or missing."""
+        """Return whether the newest good point is older than this, has no reliable age, or is missing."""
         age = self.age_ms(now_ms)
         return age is None or age > age_ms_max or self.is_ahead(now_ms)
 
@@ -58,59 +58,58 @@ class ResourceStatus:
 def resource_statuses(
     call: Call, now_ms: int, vault: str | None = None, resource: str | None = None
 ) -> list[ResourceStatus]:
-    """Each resource that has recovery points, an open job, or a job that failed in the last week, by name.
+    """Return all resources with recovery points, an open job, or a job that failed in the last week, by name.
 
-    Of one vault or of all, of one resource or of all. Points that are not whole count as none. Raises what the store
-    raises.
+    Recovery points that are not complete do not count. Raises what the store raises.
     """
     found: dict[tuple[str, str], ResourceStatus] = {}
     for point in list_points(call, vault, resource):
         if point.status in GOOD:
-            _count(_of(found, point), point)
+            _count_point(_status_of(found, point), point)
     for state in OPEN:
         for job in pages.items(call, ListBackupJobs(by_state=state, by_backup_vault_name=vault)):
-            if _asked(job, resource):
-                each = _of(found, job)
+            if _is_of(job, resource):
+                each = _status_of(found, job)
                 each.running = _newer(each.running, job)
-    for job in _failed(call, now_ms, vault):
-        if _asked(job, resource):
-            _fail(_of(found, job), job)
+    for job in _failed_jobs(call, now_ms, vault):
+        if _is_of(job, resource):
+            _note_failure(_status_of(found, job), job)
     for each in found.values():
         if each.last is not None:
             each.damaged = is_damaged(call, each.last)
     return sorted(found.values(), key=lambda each: (each.name, each.vault))
 
 
-def _failed(call: Call, now_ms: int, vault: str | None) -> Iterator[BackupJob]:
+def _failed_jobs(call: Call, now_ms: int, vault: str | None) -> Iterator[BackupJob]:
     since = seconds(max(now_ms - FAILURES_MS, 0))
     for state in FAILED:
-        asked = ListBackupJobs(by_state=state, by_backup_vault_name=vault, by_created_after=since)
-        yield from pages.items(call, asked)
+        request = ListBackupJobs(by_state=state, by_backup_vault_name=vault, by_created_after=since)
+        yield from pages.items(call, request)
 
 
-def _asked(job: BackupJob, resource: str | None) -> bool:
-    """Whether a job counts: of the resource that was asked for, and no trial, which is always given up."""
+def _is_of(job: BackupJob, resource: str | None) -> bool:
+    """Return whether a job belongs to the selected resource. Trial jobs, which always stop, do not count."""
     arn = job.resource_arn or ""
     return not arn.startswith(RESOURCE_ARN.format("")) and resource in (None, arn, _name(job))
 
 
-def _of(found: dict[tuple[str, str], ResourceStatus], item: RecoveryPoint | BackupJob) -> ResourceStatus:
+def _status_of(found: dict[tuple[str, str], ResourceStatus], item: RecoveryPoint | BackupJob) -> ResourceStatus:
     key = (item.backup_vault_name or "", item.resource_arn or "")
     return found.setdefault(key, ResourceStatus(*key, name=_name(item)))
 
 
 def _name(item: RecoveryPoint | BackupJob) -> str:
-    """What the resource is called: an open job does not know it yet, but the ARN ends with it."""
+    """Return the resource's name. An open job does not know it yet, but its ARN ends with it."""
     return item.resource_name or (item.resource_arn or "").split(":", 6)[-1]
 
 
-def _count(each: ResourceStatus, point: RecoveryPoint) -> None:
+def _count_point(each: ResourceStatus, point: RecoveryPoint) -> None:
     each.points += 1
     if each.last is None or completion_seconds(point) > completion_seconds(each.last):
         each.last, each.name = point, _name(point)
 
 
-def _fail(each: ResourceStatus, job: BackupJob) -> None:
+def _note_failure(each: ResourceStatus, job: BackupJob) -> None:
     if each.last is None or (job.creation_date or 0.0) > (each.last.creation_date or 0.0):
         each.failed = _newer(each.failed, job)
 

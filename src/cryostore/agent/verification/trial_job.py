@@ -1,4 +1,4 @@
-"""A trial of a store: a small job that is written, read back and given up, so that no recovery point comes of it."""
+"""Trial job: writes a few KiB to a store, reads them back, and stops, so that no recovery point is made."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cryostore.model.operation import Call
 RESOURCE_ARN = "arn:aws:cryo:::trial:{}"
 OBJECT = "trial"
 IDS = 100
-"""How many new ids the trial's bytes are made of: some KiB that no store has yet."""
+"""The trial writes this many new ids, some KiB that no store has yet."""
 
 
 def run_trial_job(call: Call, vault: str, new_id: NewId = random_id) -> None:
-    """Write a few KiB into a vault, read them back, and give the job up. What was written goes as garbage goes.
+    """Write a few KiB into a vault, read them back, and stop the job. Garbage collection removes the bytes.
 
     Raises what the store raises, and CryostoreError if other bytes come back.
     """
@@ -36,7 +36,7 @@ def run_trial_job(call: Call, vault: str, new_id: NewId = random_id) -> None:
         )
     )
     job_id = started.backup_job_id or ""
-    _and_then(lambda: _write_and_read(call, job_id, data), lambda: call.call(StopBackupJob(backup_job_id=job_id)))
+    _run_and_finish(lambda: _write_and_read(call, job_id, data), lambda: call.call(StopBackupJob(backup_job_id=job_id)))
 
 
 def _write_and_read(call: Call, job_id: str, data: bytes) -> None:
@@ -47,11 +47,11 @@ def _write_and_read(call: Call, job_id: str, data: bytes) -> None:
         for chunk in pages.chunks(call, job_id, each.object_token)
     )
     if found != data:
-        raise CryostoreError("what was written is not what is read back", hint="do not rely on this store")
+        raise CryostoreError("the store returned other bytes than were written", hint="do not rely on this store")
 
 
-def _and_then(work: Callable[[], object], end: Callable[[], object]) -> None:
-    """Do the work, and end it in any case. Of two errors the work's is raised."""
+def _run_and_finish(work: Callable[[], object], end: Callable[[], object]) -> None:
+    """Call `work`, and then `end` in any case. If both fail, the error of `work` is raised."""
     try:
         work()
     except BaseException:
