@@ -8,15 +8,9 @@ from cryostore.core.limits import Limits
 from cryostore.options.configuration import ConnectionSettings
 from support.fake_process import fake_server
 
-QUICK = ConnectionSettings(
-    connections_max=20,
-    head_seconds_max=0.4,
-    body_idle_seconds_max=0.4,
-    body_progress_bytes_min=1000,
-    write_idle_seconds_max=0.4,
-    drain_bytes_max=1024 * 1024,
-    drain_seconds_max=0.4,
-)
+# Time-outs that each test of it waits for; no test needs to be quicker than they are.
+IMPATIENT = ConnectionSettings(body_idle_seconds_max=0.4, body_progress_bytes_min=1000, drain_seconds_max=0.4)
+STRICT = ConnectionSettings(connections_max=20, write_idle_seconds_max=0.4, drain_bytes_max=1024 * 1024)
 LIMITS = Limits(chunk_bytes_max=32 * 1024 * 1024)
 
 
@@ -35,14 +29,28 @@ def server(shared_server):
 
 
 @pytest.fixture(scope="session")
-def shared_quick_server(tmp_path_factory):
-    """A server that loses patience at once, for all tests."""
-    with fake_server(tmp_path_factory.mktemp("quick"), connection=QUICK, limits=LIMITS) as server:
+def shared_impatient_server(tmp_path_factory):
+    """A server that times out soon, for all tests."""
+    with fake_server(tmp_path_factory.mktemp("impatient"), connection=IMPATIENT, limits=LIMITS) as server:
         yield server
 
 
 @pytest.fixture
-def quick_server(shared_quick_server):
-    """A server that loses patience at once, whose calls begin anew."""
-    (shared_quick_server.data_dir / "calls").unlink(missing_ok=True)
-    return shared_quick_server
+def impatient_server(shared_impatient_server):
+    """A server that times out soon, whose calls begin anew."""
+    (shared_impatient_server.data_dir / "calls").unlink(missing_ok=True)
+    return shared_impatient_server
+
+
+@pytest.fixture(scope="session")
+def shared_strict_server(tmp_path_factory):
+    """A server with low limits, for all tests."""
+    with fake_server(tmp_path_factory.mktemp("strict"), connection=STRICT, limits=LIMITS) as server:
+        yield server
+
+
+@pytest.fixture
+def strict_server(shared_strict_server):
+    """A server with low limits, whose calls begin anew."""
+    (shared_strict_server.data_dir / "calls").unlink(missing_ok=True)
+    return shared_strict_server

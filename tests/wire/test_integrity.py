@@ -11,7 +11,7 @@ import pytest
 from cryostore.core.digest import Payload
 from cryostore.core.limits import Limits
 from cryostore.model.errors import IllegalArgumentException
-from cryostore.wire.integrity import check_covered, check_headers
+from cryostore.wire.integrity import check_headers, require_integrity
 from cryostore.wire.request import decode_head
 from cryostore.wire.route import match
 from cryostore.wire.sigv4 import UNSIGNED_PAYLOAD, read_signature
@@ -59,7 +59,7 @@ def test_what_cannot_be_verified_is_refused():
 
 def covered(sent, body=BODY, by=UNSIGNED_PAYLOAD, content_type=None):
     head = decode_head(match(sent.method, sent.path), sent, Limits(), content_type=content_type)
-    check_covered(sent, read_signature(sent), by, head, Payload(body))
+    require_integrity(sent, read_signature(sent), by, head, Payload(body))
 
 
 def test_an_unsigned_body_without_a_checksum_is_refused():

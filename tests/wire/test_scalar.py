@@ -14,17 +14,17 @@ from support import strategies
 
 @given(st.integers(-INTEGER_MAX, INTEGER_MAX))
 def test_an_integer_comes_back(value):
-    assert scalar.parse_integer(scalar.written(int, value)) == value
+    assert scalar.parse_integer(scalar.format_value(int, value)) == value
 
 
 @given(st.booleans())
 def test_a_boolean_comes_back(value):
-    assert scalar.parse_boolean(scalar.written(bool, value)) is value
+    assert scalar.parse_boolean(scalar.format_value(bool, value)) is value
 
 
 @given(strategies.timestamps)
 def test_a_timestamp_comes_back_to_the_bit(value):
-    assert scalar.parse_time(scalar.written(Timestamp, value)) == value
+    assert scalar.parse_time(scalar.format_value(Timestamp, value)) == value
 
 
 @pytest.mark.parametrize("text", ["", "-", "+1", " 1", "1 ", "1.0", "0x1", "1e3", "1_000", "\u0661", "9" * 20])

@@ -1,5 +1,5 @@
-"""The API as bytes: routing, decoding, encoding, errors and signatures, without any input or output of its own.
+"""The API as bytes: routing, decoding, encoding, errors and signatures, without input or output of its own.
 
-Everything is symmetric: what the client half encodes, the server half decodes, from one declaration
-(`cryostore.model.operation`). Only `cryostore.server` and `cryostore.client` import this package.
+Client and server use one declaration (`cryostore.model.operation`): the server decodes what the client encodes. Only
+`cryostore.server`, `cryostore.client` and `cryostore.cli` import this package.
 """

@@ -1,8 +1,8 @@
-"""The JSON document of a request: read leniently, refused in the API's own words.
+"""JSON documents of requests: lenient decoding, with the API's own errors.
 
-Two passes, because most documents are right: the typed decoder of msgspec reads a document in one go, and only what it
-refuses is read again, member by member, to accept what clients do send (timestamps as text, A.5's numbers as text) or
-to name the member, its value and the rule. Null is absent; unknown members are ignored.
+Decoding takes two passes, because most documents are right. msgspec's typed decoder reads a document in one go. Only a
+document that it refuses is read again, member by member, to accept what clients do send (timestamps as text, A.5's
+numbers as text) or to name the member, its value and the rule. Null means absent; unknown members are ignored.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from cryostore.wire import scalar
 
 NOT_AN_OBJECT = "must be a JSON object"
 VALUES_MAX = 65_536
-"""Of one document. The largest that is of use, a LinkChunks, has some 5,000."""
+"""Of one document. The largest useful one, a LinkChunks, has some 5,000."""
 VALUE_BYTES_MAX = 200
 CHARACTER_BYTES_MAX = 4
-"""Memory that a value takes beside its characters, and each of these."""
+"""The most memory that a value takes beside its characters, and that each character takes."""
 
 Json = Any
-"""What a JSON text says: a dict, list, text, number, boolean or None."""
+"""A decoded JSON value: a dict, list, text, number, boolean or None."""
 
 
 class Documents:
-    """The document members of one operation, compiled."""
+    """The compiled decoder of one operation's document members."""
 
     def __init__(self, signing_name: str, members: Iterable[Member]) -> None:
         self.signing_name = signing_name
@@ -38,7 +38,7 @@ class Documents:
         self.typed = msgspec.json.Decoder(msgspec.defstruct("Document", fields, rename="pascal"))
 
     def decode(self, data: Buffer) -> dict[str, Any]:
-        """The values by attribute, absent ones left out. Raises the API's error for a wrong argument."""
+        """Return the values by attribute, without absent ones. Raises the API's error for a wrong argument."""
         if not data:
             return {}
         require_few_values(self.signing_name, data)
@@ -49,7 +49,7 @@ class Documents:
         return {attribute: value for attribute, value in found.items() if value is not None}
 
     def explain(self, document: dict[str, Any]) -> dict[str, Any]:
-        """The values by attribute, read one by one, so that the first wrong one is named."""
+        """Return the values by attribute, read one by one, so that the error names the first wrong one."""
         return {
             member.attribute: converted(self.signing_name, member, document.get(member.name), member.name)
             for member in self.members
@@ -57,7 +57,7 @@ class Documents:
 
 
 def parse(signing_name: str, data: Buffer) -> dict[str, Any]:
-    """The JSON object in `data`; empty data is an empty object. Raises the API's error for a wrong argument."""
+    """Return the JSON object in `data`; empty data is an empty object. Raises the API's error for a wrong argument."""
     require_few_values(signing_name, data)
     try:
         document = msgspec.json.decode(data) if data else {}
@@ -69,7 +69,7 @@ def parse(signing_name: str, data: Buffer) -> dict[str, Any]:
 
 
 def decoded(signing_name: str, value: msgspec.Raw, where: str) -> Json:
-    """One value of a document. Raises the API's error, which names it as `where`."""
+    """Decode one value of a document. Raises the API's error, which names the value as `where`."""
     require_few_values(signing_name, memoryview(value))
     try:
         return msgspec.json.decode(value)
@@ -78,24 +78,24 @@ def decoded(signing_name: str, value: msgspec.Raw, where: str) -> Json:
 
 
 def decoded_bytes_max(data: Buffer) -> int:
-    """How much memory the values of a document may take, whatever it says."""
+    """Return the most memory that the values of a document can take."""
     return len(data) * CHARACTER_BYTES_MAX + _values_max(data) * VALUE_BYTES_MAX
 
 
 def require_few_values(signing_name: str, data: Buffer) -> None:
-    """Raise the API's error for a document of more than VALUES_MAX values: built, it would be many times as large."""
+    """Raise the API's error for a document of more than VALUES_MAX values: decoded, it would be many times larger."""
     if _values_max(data) > VALUES_MAX:
         raise invalid_argument(signing_name, "the body", None, f"must have at most {VALUES_MAX} values")
 
 
 def _values_max(data: Buffer) -> int:
-    """At least as many as there are values: each but the first stands behind one of these, which texts may hold too."""
+    """Return at least the number of values: each but the first follows one of these, which texts may contain too."""
     text = data if isinstance(data, (bytes, bytearray)) else bytes(data)
     return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def converted(signing_name: str, member: Member, value: Json, where: str) -> Json:
-    """One JSON value as its declared type, None if absent. Raises the API's error, which names it as `where`."""
+    """Convert a JSON value to its declared type; None if absent. Raises the API's error, which names it as `where`."""
     if value is None:
         return None
     try:
@@ -145,7 +145,7 @@ def _number(kind: scalar.Kind, value: Json) -> scalar.Value:
         return value
     if isinstance(value, str):
         text = value
-    else:  # anything but a number is read as the empty text, which no number has
+    else:  # other values become the empty text, which is no number
         text = repr(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
     parse = scalar.parser(kind)
     assert parse is not None
@@ -154,5 +154,5 @@ def _number(kind: scalar.Kind, value: Json) -> scalar.Value:
 
 def _instance(value: Json, kind: type, words: str) -> Json:
     if not isinstance(value, kind):
-        raise ValueError(f"must be {words}")  # noqa: TRY004 - one exception type for all that is wrong with a value
+        raise ValueError(f"must be {words}")  # noqa: TRY004 - one exception type for every wrong value
     return value

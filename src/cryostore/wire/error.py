@@ -1,8 +1,8 @@
-"""The API's errors to and from a response (Backup Storage A.3, control plane 2.2).
+"""The API's errors in responses: encoding and decoding (Backup Storage A.3, control plane 2.2).
 
-One shape that every client understands: the name in the header `x-amzn-ErrorType`, in `Code` and in `__type`, the
-message under both spellings, and Content-Type exactly `application/json`. The three names never differ, because each
-SDK reads another one first.
+All clients understand this one form: the name of the error in the header `x-amzn-ErrorType`, in `Code` and in `__type`,
+the message under both spellings, and Content-Type exactly `application/json`. The three names are always equal, because
+each SDK reads another one first.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cryostore.wire.message import Response
 
 JSON = "application/json"
 DOCUMENT_BYTES_MAX = 1024 * 1024
-"""Of an error that is read: decoded it takes many times as much."""
+"""The largest error that is decoded: decoded, it takes many times as much memory."""
 MESSAGE_CHARACTERS_MAX = 4096
 
 
 def member_names(kind: type[ModelError]) -> dict[str, str]:
-    """The modelled members of an error beside its message: the attribute of each by its wire name."""
+    """Return the modelled members of an error except its message: wire name to attribute."""
     attributes = inspect.signature(kind).parameters.keys() - {"message", "hint"}
     return {"".join(word.title() for word in one.split("_")): one for one in sorted(attributes)}
 
@@ -33,7 +33,7 @@ MEMBERS = {kind: member_names(kind) for kind in ERRORS.values()}
 
 
 class UnmodelledError(ModelError):
-    """An error of a name that is in no model, for instance that of a proxy. `code` is that name, or the status."""
+    """An error with a name that no model has, for example of a proxy. `code` is that name, or else the status."""
 
     def __init__(self, message: str, *, code: str, status: int) -> None:
         super().__init__(message)
@@ -42,18 +42,18 @@ class UnmodelledError(ModelError):
 
 
 def encode(error: ModelError, api: Api | None, request_id: str) -> Response:
-    """The response that says `error`. `api` None: the request named no operation."""
+    """Encode an error as a response. `api` is None if the request named no operation."""
     name = type(error).__name__
     status = error.status
     if api is Api.BACKUP and error.status_control is not None:
         status = error.status_control
     document = {"__type": name, "Code": name, "Message": error.message, "message": error.message, **error.members()}
     headers = [("content-type", JSON), ("x-amzn-errortype", name), ("x-amzn-requestid", request_id)]
-    return Response(status, headers, Payload(msgspec.json.encode(_writable(document))))
+    return Response(status, headers, Payload(msgspec.json.encode(_encodable(document))))
 
 
 def decode(response: Response) -> ModelError:
-    """The error a response says: of the modelled class if there is one, otherwise an `UnmodelledError`."""
+    """Decode the error of a response: the modelled class if there is one, otherwise an `UnmodelledError`."""
     document = _document(response)
     name = _name(response.header("x-amzn-errortype")) or _name(document.get("Code")) or _name(document.get("__type"))
     message = document.get("Message") or document.get("message") or f"the server answered {response.status}"
@@ -79,12 +79,12 @@ def _document(response: Response) -> dict[str, Any]:
 
 
 def _name(text: object) -> str:
-    """The bare error name: AWS at times puts a namespace before it (`a#Name`) or an address after it (`Name:http`)."""
+    """Return the bare error name: AWS may put a namespace before it (`a#Name`) or a URL after it (`Name:http`)."""
     return text.partition(":")[0].rpartition("#")[2].strip() if isinstance(text, str) else ""
 
 
-def _writable(document: dict[str, Any]) -> dict[str, Any]:
-    # A message may quote what a client sent; a lone surrogate in it must not make the error itself fail.
+def _encodable(document: dict[str, Any]) -> dict[str, Any]:
+    # A message may quote input of a client; a lone surrogate in it must not make the encoding of the error fail.
     return {
         key: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
         for key, value in document.items()

@@ -1,7 +1,7 @@
-"""Checksums of a request's body that travel in its headers: Content-MD5 and x-amz-checksum-*.
+"""Checksums of a request's body in its headers: Content-MD5 and x-amz-checksum-*.
 
-One that is wrong is refused, signed or not. On a line that others may write to, a body whose hash is not signed needs a
-checksum that is: nothing else tells whether it is the one that was sent.
+A wrong checksum is refused, signed or not. On an unencrypted network, a body whose hash is not signed needs a signed
+checksum: nothing else shows that the body was not altered.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ ALGORITHMS: dict[str, Callable[[Payload], bytes]] = {
     f"{PREFIX}sha256": lambda body: body.sha256,
 }
 WHOLE = frozenset(("PutObject",))
-"""Operations whose body is what they are about: without one they still store something."""
-NOT_FORGED = frozenset(ALGORITHMS) - {f"{PREFIX}crc32"}
-"""Somebody who alters a body cannot make the altered one have the same."""
+"""Operations that store something even with an empty body."""
+NOT_FORGEABLE = frozenset(ALGORITHMS) - {f"{PREFIX}crc32"}
+"""Checksums that an attacker cannot reproduce for an altered body."""
 
 
 def check_headers(request: Request, signing_name: str, body: Payload) -> None:
-    """Compare the body with each checksum in the headers. Raises the API's error for a wrong argument."""
+    """Check the body against each checksum in the headers. Raises the API's error for a wrong argument."""
     seen = set()
     for name, value in request.headers:
         if name == "x-amz-trailer":
@@ -53,25 +53,25 @@ def check_headers(request: Request, signing_name: str, body: Payload) -> None:
             raise invalid_argument(signing_name, name, value, rule)
 
 
-def check_covered(request: Request, signature: Signature, covered: str, head: Head, body: Payload) -> None:
-    """Refuse a body that could have been altered unnoticed; `covered` is the hash that was signed.
+def require_integrity(request: Request, signature: Signature, covered: str, head: Head, body: Payload) -> None:
+    """Refuse a body that may have been altered unnoticed; `covered` is the hash that was signed.
 
-    What the query says is signed, what the body says is not. Raises the API's error for a wrong argument.
+    The query is signed, the body is not. Raises the API's error for a wrong argument.
     """
     plan = head.plan
     if covered != UNSIGNED_PAYLOAD or plan.body is None:
         return
     if head.values.get(f"{plan.body_prefix}checksum") is not None:
         return
-    if any(name in NOT_FORGED and name in signature.signed_headers for name, _ in request.headers):
+    if any(name in NOT_FORGEABLE and name in signature.signed_headers for name, _ in request.headers):
         return
     length = head.values.get(plan.body_length or "")
     if not len(body) and (length == 0 or (length is None and head.declaration.name not in WHOLE)):
         return
-    raise _uncovered(head.declaration)
+    raise _unprotected(head.declaration)
 
 
-def _uncovered(declaration: Declaration) -> ModelError:
+def _unprotected(declaration: Declaration) -> ModelError:
     rule = (
         "has neither a signed SHA-256 nor a checksum, and without TLS it may be altered on the way: sign its hash "
         "(x-amz-content-sha256), or give a checksum in the query, or sign Content-MD5 or x-amz-checksum-sha256"

@@ -1,7 +1,8 @@
 """Blobs in JSON, as AWS.jl sends them: an array of integers, or a string with up to three readings.
 
-The readings of a string: the text itself, the bytes that base64 spells, or (from a client that writes one character for
-each byte) Latin-1. All work on pieces of the JSON text, so that no more is in memory than the JSON and one blob.
+The readings of a string are the text itself, the bytes that base64 encodes, or Latin-1 (from a client that writes one
+character for each byte). All decoders work on pieces of the JSON text, so memory holds no more than the JSON and one
+blob.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PIECE_BYTES = 64 * KIB
 TEXT_PIECE = re.compile(
     rb"(?:[^\\]{1,512}|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4}|\\u[0-9a-fA-F]{4}|\\[^u]){1,512}+"
 )
-"""As much of a JSON string as can be decoded by itself: it ends within no escape and no surrogate pair."""
+"""A piece of a JSON string that can be decoded by itself: no escape and no surrogate pair is cut."""
 NUMBERS = msgspec.json.Decoder(list[Annotated[int, msgspec.Meta(ge=0, le=255)]])
 NOT_NUMBERS = "must be an array of integers 0 to 255"
 
@@ -33,9 +34,9 @@ Reading = Callable[[Pieces], Iterator[Buffer]]
 
 
 def payload(value: msgspec.Raw, *, length: int | None, digest: bytes | None, bytes_max: int) -> Payload:
-    """The bytes that a JSON value stands for, those beyond `bytes_max` + 1 left out.
+    """Decode a JSON value to bytes; at most `bytes_max` + 1 of them are returned.
 
-    `length` and `digest`, where given, say which reading of a string is meant. Raises ValueError.
+    `length` and `digest`, where given, decide which reading of a string is meant. Raises ValueError.
     """
     text = memoryview(value)
     if bytes(text[:1]) == b"[":
@@ -50,7 +51,7 @@ def payload(value: msgspec.Raw, *, length: int | None, digest: bytes | None, byt
 
 
 def _fitting(reading: Reading, text: memoryview, length: int | None, digest: bytes | None) -> bytes | None:
-    """The SHA-256 of a reading that has this length and digest; None if it has not."""
+    """Return the SHA-256 of a reading if it has this length and digest; None otherwise."""
     whole, count = hashlib.sha256(), 0
     try:
         for piece in reading(_pieces(text)):
@@ -72,7 +73,7 @@ def _built(pieces: Pieces, bytes_max: int, *, sha256: bytes | None = None) -> Pa
 
 
 def _pieces(text: memoryview) -> Iterator[bytes]:
-    """The bytes that the inside of a JSON string stands for; bytes that are not UTF-8 stay as they are."""
+    """Yield the decoded pieces of a JSON string without its quotes; bytes that are not UTF-8 stay as they are."""
     start = 0
     while start < len(text):
         found = TEXT_PIECE.match(text, start)
@@ -80,8 +81,8 @@ def _pieces(text: memoryview) -> Iterator[bytes]:
             raise ValueError("must be a JSON string")
         piece, start = found[0], found.end()
         if b"\\" in piece:
-            said = json.loads(f'"{piece.decode("utf-8", "surrogateescape")}"', strict=False)
-            piece = said.encode("utf-8", "surrogateescape")
+            text_piece = json.loads(f'"{piece.decode("utf-8", "surrogateescape")}"', strict=False)
+            piece = text_piece.encode("utf-8", "surrogateescape")
         yield piece
 
 
@@ -107,7 +108,7 @@ def _literal(pieces: Pieces) -> Iterator[Buffer]:
 
 
 def _base64(pieces: Pieces) -> Iterator[Buffer]:
-    """Raises ValueError for any other text, non-canonical base64 included."""
+    """Decode base64. Raises ValueError for other text and for non-canonical base64."""
     rest = b""
     for piece in itertools.chain(pieces, (None,)):
         if piece is None:
@@ -129,4 +130,4 @@ def _latin(pieces: Pieces) -> Iterator[Buffer]:
 
 
 READINGS: tuple[Reading, ...] = (_literal, _base64, _latin)
-"""The most likely first."""
+"""In order of likelihood."""

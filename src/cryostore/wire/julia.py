@@ -1,11 +1,11 @@
-"""The request form of AWS.jl: every member but the labels in one JSON object (Backup Storage A.5).
+"""The request form of AWS.jl: every member except the labels in one JSON object (Backup Storage A.5).
 
 Keys are the query names, and the API name for the raw body. A blob is an array of integers, which has one reading, or a
-string, which has up to three (`json_blob`). The right one is the one that has the length and the SHA-256 given beside
-it. With neither given, or none that fits, it is the text itself, and the service refuses what does not fit.
+string, which has up to three (`json_blob`). The right reading has the length and the SHA-256 given beside it. If
+neither is given, or no reading matches, the blob is the text itself, and the service refuses it if it is wrong.
 
-The object may be as long as a blob, so nothing is built of it that was not declared: the decoder checks its syntax,
-refuses an unknown key, and hands over each value as a slice of the body.
+The object may be as long as a blob, so only declared members are decoded: the decoder checks the syntax, refuses an
+unknown key, and returns each value as a slice of the body.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNKNOWN_KEY_RULE = "is no argument; a raw body must not have Content-Type applic
 
 
 class JuliaForm:
-    """One operation in this form, compiled."""
+    """The compiled decoder of one operation in this form."""
 
     def __init__(self, declaration: Declaration) -> None:
         self.signing_name = declaration.api.value
@@ -41,11 +41,11 @@ class JuliaForm:
         self.slices = _slices([*self.members, self.blob.name]) if self.blob else None
 
     def decode(self, body: Payload, head: Values, limits: Limits, *, blob_bytes_max: int) -> Values:
-        """The values of the object by attribute, absent ones left out.
+        """Return the values of the object by attribute, without absent ones.
 
-        Raises the API's error for a wrong argument, for one that contradicts `head`, and on an operation with a raw
-        body for an unknown key: that may be somebody's data under the wrong Content-Type. A blob is built up to one
-        byte more than `blob_bytes_max`.
+        Raises the API's error for a wrong argument, for one that contradicts `head`, and, for an operation with a raw
+        body, for an unknown key: the body may be data under the wrong Content-Type. A blob is decoded up to one byte
+        more than `blob_bytes_max`.
         """
         blob = None
         if self.slices:
@@ -67,7 +67,7 @@ class JuliaForm:
         return values
 
     def _sliced(self, slices: msgspec.json.Decoder[Any], body: Payload) -> dict[str, msgspec.Raw]:
-        """The values that are there, unread, by their keys."""
+        """Return the values that are present, not decoded, by their keys."""
         try:
             found = slices.decode(body.data or b"{}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -98,7 +98,7 @@ class JuliaForm:
 
 
 def _slices(names: list[str]) -> msgspec.json.Decoder[Any]:
-    """A decoder of an object with these keys and no others; it hands over the values unread."""
+    """Return a decoder of objects with these keys and no others; it does not decode their values."""
     attributes = {f"member_{index}": name for index, name in enumerate(names)}
     fields = [(attribute, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for attribute in attributes]
     kind = msgspec.defstruct("Slices", fields, rename=attributes, forbid_unknown_fields=True)
@@ -109,4 +109,4 @@ def _digest(checksum: str | None) -> bytes | None:
     try:
         return None if checksum is None else Checksum.parse(checksum).digest
     except ValueError:
-        return None  # refused with its rule when all members are checked
+        return None  # the check of all members refuses it, with its rule

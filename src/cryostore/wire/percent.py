@@ -1,4 +1,4 @@
-"""Percent-encoding as SDKs do it: everything but `A-Z a-z 0-9 - _ . ~` is encoded, a plus sign is a plus sign."""
+"""Percent-encoding as SDKs do it: all characters except `A-Z a-z 0-9 - _ . ~` are encoded; a plus sign is literal."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})", re.ASCII)
 
 
 def encode(text: str) -> str:
-    """The text percent-encoded, slashes included."""
+    """Percent-encode a text, including its slashes."""
     return text if UNRESERVED.fullmatch(text) else quote(text, safe="-_.~")
 
 
 def decode(text: str) -> str:
-    """The text that was percent-encoded; `text` is Latin-1, one character a byte of the wire.
+    """Decode percent-encoded text; `text` is Latin-1, one character for each byte of the wire.
 
-    Raises ValueError, which names the rule, for a percent sign that starts no escape and for bytes that are not UTF-8.
+    Raises ValueError, which names the rule, for a percent sign that starts no escape, and for bytes that are not UTF-8.
     """
     if "%" not in text and text.isascii():
         return text
@@ -30,7 +30,7 @@ def decode(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """One key or value of a query in the one encoding that signatures are made over."""
+    """Return a key or value of a query in the canonical encoding of signatures."""
     if UNRESERVED.fullmatch(text):
         return text
     return quote(unquote_to_bytes(text.encode("latin-1", "replace")), safe="-_.~")

@@ -1,14 +1,15 @@
-"""A request to and from its operation.
+"""Requests: decoding to an operation, and encoding of one.
 
-Server half: `decode_head` reads everything but the body and refuses a bad head before a byte of the body is read;
-`Head.finish` adds the body. Client half: `encode`. Where each member travels is the declaration's business.
+Server: `decode_head` decodes everything but the body, and refuses a bad head before a byte of the body is read;
+`Head.finish` adds the body. Client: `encode`. The declaration says where each member travels.
 
-Two forms of one request are accepted (Backup Storage A.4, A.5):
+The server accepts two forms of a request (Backup Storage A.4, A.5):
 
-- The form of the SDKs: labels, query members, and a body that is either raw bytes or a JSON document.
-- The form of AWS.jl: everything but the labels in one JSON object, whose keys are the query names. It is recognised by
-  a signed `Content-Type: application/json` on an operation that has a raw body and none of its members in the query
-  (so that a raw body that happens to be labelled JSON stays raw bytes), or that has query members and no raw body.
+- The form of the SDKs: labels, query members, and a body that is raw bytes or a JSON document.
+- The form of AWS.jl: every member except the labels in one JSON object, whose keys are the query names. The server
+  recognises it by a signed `Content-Type: application/json` on an operation that has a raw body and none of its members
+  in the query (so a raw body that happens to be labelled JSON stays raw bytes), or that has query members and no raw
+  body.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from cryostore.wire.message import Request, media_type
 from cryostore.wire.route import Route
 
 IGNORED_BODY_BYTES_MAX = 1024
-"""How large a body may be that means nothing, such as AWS.jl's `{}` on GET."""
+"""The largest body of an operation that has none, such as AWS.jl's `{}` on GET. It is ignored."""
 
 Values = dict[str, Any]
 
 
 class Plan:
-    """A declaration as its decoder and encoder need it."""
+    """A declaration, compiled for decoding and encoding its requests."""
 
     def __init__(self, declaration: Declaration) -> None:
         self.declaration = declaration
@@ -54,13 +55,13 @@ class Plan:
         self.path = tuple(declaration.path.split("/"))
 
     def body_bytes_max(self, limits: Limits, *, julia: bool) -> int:
-        """How long the body of a request in one of the two forms may be."""
+        """Return the limit of a request's body in bytes, in one of the two forms."""
         if self.body is None:
             return limits.request_document_bytes_max if julia or self.documents else IGNORED_BODY_BYTES_MAX
         return limits.request_document_blob_bytes_max if julia else self.raw_bytes_max(limits)
 
     def raw_bytes_max(self, limits: Limits) -> int:
-        """How long the raw body may be; 0 for an operation that has none."""
+        """Return the limit of the raw body in bytes; 0 for an operation without one."""
         if self.body is None:
             return 0
         high = next(rule.high for rule in self.body.rules if isinstance(rule, Length))
@@ -68,7 +69,7 @@ class Plan:
 
 
 def body_length(members: tuple[Member, ...], body: Member | None) -> str | None:
-    """The attribute that carries the length of the raw body."""
+    """Return the attribute that carries the length of the raw body; None if there is none."""
     attributes = {member.attribute for member in members}
     names = (f"{body.attribute}_length", "length") if body else ()
     return next((name for name in names if name in attributes), None)
@@ -78,7 +79,7 @@ PLANS: dict[str, Plan] = {}
 
 
 def plan_of(declaration: Declaration) -> Plan:
-    """The compiled plan of a declaration."""
+    """Return the compiled plan of a declaration."""
     plan = PLANS.get(declaration.name)
     if plan is None:
         plan = PLANS[declaration.name] = Plan(declaration)
@@ -87,7 +88,7 @@ def plan_of(declaration: Declaration) -> Plan:
 
 @dataclass(slots=True)
 class Head:
-    """A decoded and checked request head; the server now reads at most `body_bytes_max` bytes and calls `finish`."""
+    """A decoded and checked request head. The server then reads at most `body_bytes_max` bytes and calls `finish`."""
 
     declaration: Declaration
     body_bytes_max: int
@@ -97,17 +98,17 @@ class Head:
     julia: bool
 
     def blob_bytes_max(self, body_bytes: int) -> int:
-        """How much memory a blob takes beside a body of this length that holds it as JSON."""
+        """Return the memory that a blob takes beside a body of this length that contains it as JSON."""
         return min(body_bytes, self.plan.raw_bytes_max(self.limits)) if self.julia else 0
 
     def values_bytes_max(self, body: Payload) -> int:
-        """How much memory the values of a JSON document take beside it."""
+        """Return the most memory that the values of a JSON document take beside it."""
         if self.julia:
             return 0 if self.plan.body else decoded_bytes_max(body.data)
         return decoded_bytes_max(body.data) if self.plan.documents else 0
 
     def finish(self, body: Payload) -> Operation[Any]:
-        """The operation, complete and checked. Raises the API's error for a wrong or missing argument."""
+        """Return the operation, complete and checked. Raises the API's error for a wrong or missing argument."""
         plan, values = self.plan, self.values
         checked = plan.rest_members
         if self.julia and plan.julia:
@@ -124,12 +125,12 @@ class Head:
 
 
 def decode_head(route: Route, request: Request, limits: Limits, *, content_type: str | None = None) -> Head:
-    """Read and check all of a request but its body.
+    """Decode and check a request without its body.
 
-    `content_type` is the one that is signed: what may be altered on the way does not decide how a body is read.
+    `content_type` is the signed one: a header that may be altered on the way must not decide how a body is read.
 
-    Raises the API's error for a wrong or missing argument, which names the member, its value and the rule. In AWS.jl's
-    form a missing member may still be in the body.
+    Raises the API's error for a wrong or missing argument, which names the member, its value and the rule. In the
+    form of AWS.jl a missing member may still be in the body.
     """
     plan = plan_of(route.declaration)
     values: Values = {}
@@ -144,7 +145,7 @@ def decode_head(route: Route, request: Request, limits: Limits, *, content_type:
 
 
 def _query(plan: Plan, query: str, values: Values) -> bool:
-    """Add the operation's members in the query to `values`; tell whether there is any."""
+    """Add the operation's members in the query to `values`; returns whether there is any."""
     given = False
     for pair in query.split("&"):
         key, _, text = pair.partition("=")
@@ -167,7 +168,7 @@ def _name(key: str) -> str:
     try:
         return percent.decode(key)
     except ValueError:
-        return key  # no member is called that: unknown, so ignored
+        return key  # no member has this name: it is ignored
 
 
 def _parsed(plan: Plan, member: Member, parse: scalar.Parse | None, text: str) -> scalar.Value:
@@ -190,10 +191,10 @@ def _check(plan: Plan, members: tuple[Member, ...], values: Values, limits: Limi
 
 
 def encode(operation: Operation[Any]) -> Request:
-    """The request that says `operation`, not yet addressed (no Host) and not yet signed."""
+    """Encode an operation as a request without a Host header and without a signature."""
     plan = plan_of(operation.declaration)
     query = [
-        f"{name}={percent.encode(scalar.written(member.type, value))}"
+        f"{name}={percent.encode(scalar.format_value(member.type, value))}"
         for name, (member, _) in plan.query.items()
         if (value := getattr(operation, member.attribute)) is not None
     ]

@@ -1,7 +1,7 @@
-"""A response to and from an operation's output.
+"""Responses: encoding of an operation's output, and decoding to one.
 
-Server half: `encode`; the server adds `x-amzn-RequestId`. Client half: `decode`, which raises what the server said went
-wrong. An output is either a JSON document, or headers and a raw body; an empty one is the document `{}`.
+Server: `encode`; the server adds `x-amzn-RequestId`. Client: `decode`, which raises the error that the server answered.
+An output is either a JSON document, or headers and a raw body; an empty one is the document `{}`.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ BYTES_HEADER = ("content-type", "application/octet-stream")
 ENCODING_HEADER = "content-encoding"
 ZSTD = "zstd"
 DOCUMENT_BYTES_MAX = 8 * MIB
-"""Of an answer in JSON: a page has 100 items, and the longest text or blob in one is 4 MiB. Decoded it takes more."""
+"""Of an answer in JSON: a page has 100 items, and the longest text or blob in it is 4 MiB. Decoded, it takes more."""
 INTEGER_MAX = 2**63 - 1
 ENCODER = msgspec.json.Encoder()
 
 
 class Plan:
-    """A declaration as the encoder and decoder of its output need it."""
+    """A declaration, compiled for encoding and decoding its outputs."""
 
     def __init__(self, declaration: Declaration) -> None:
         members = declaration.output_members
@@ -60,12 +60,12 @@ def _plan(declaration: Declaration) -> Plan:
 
 
 def bytes_max(declaration: Declaration) -> int:
-    """How long an answer to an operation may be."""
+    """Return the limit of an answer to an operation, in bytes."""
     return _plan(declaration).bytes_max
 
 
 def encode(declaration: Declaration, output: Output) -> Response:
-    """The response that says `output`."""
+    """Encode an output as a response."""
     plan = _plan(declaration)
     if not plan.raw:
         return Response(declaration.status, [JSON_HEADER], Payload(ENCODER.encode(output)))
@@ -73,7 +73,7 @@ def encode(declaration: Declaration, output: Output) -> Response:
     for member in plan.headers:
         value = getattr(output, member.attribute)
         if value is not None:
-            headers.append((member.wire_name, header_text(scalar.written(member.type, value))))
+            headers.append((member.wire_name, header_text(scalar.format_value(member.type, value))))
     body = getattr(output, plan.body.attribute) if plan.body else None
     if isinstance(body, CompressedPayload):
         headers.append((ENCODING_HEADER, ZSTD))
@@ -81,13 +81,13 @@ def encode(declaration: Declaration, output: Output) -> Response:
 
 
 def decode(declaration: Declaration, response: Response) -> Output:
-    """The output a response says.
+    """Decode the output of a response, which a proxy may have compressed.
 
     Raises the modelled error for any status but a success, and ServiceInternalException for a success that cannot be
-    read, which a caller may retry like any other failure of a server. Takes whatever a proxy has compressed.
+    decoded, which a caller may retry like any other failure of a server.
     """
     if not 200 <= response.status < 300:
-        with contextlib.suppress(ValueError, DamagedDataError):  # else the status tells
+        with contextlib.suppress(ValueError, DamagedDataError):  # otherwise the status alone tells the error
             response = _decoded(response, error.DOCUMENT_BYTES_MAX)
         raise error.decode(response)
     plan = _plan(declaration)
@@ -114,7 +114,7 @@ def _raw(declaration: Declaration, plan: Plan, response: Response) -> Output:
 
 
 def accepts_zstd(accept_encoding: str | None) -> bool:
-    """Whether whoever sent this Accept-Encoding takes zstd (RFC 9110, 12.5.3); only one that names it does."""
+    """Whether an Accept-Encoding header names and accepts zstd (RFC 9110, 12.5.3)."""
     for choice in (accept_encoding or "").lower().split(","):
         coding, _, parameters = choice.partition(";")
         if coding.strip() == ZSTD:
@@ -123,7 +123,7 @@ def accepts_zstd(accept_encoding: str | None) -> bool:
 
 
 def _check(members: Sequence[Member], found: Any) -> None:
-    """Raise ValueError for a number or a time that no server can mean and no calendar has."""
+    """Raise ValueError for a number or a time out of range."""
     for member in members:
         value = getattr(found, member.attribute)
         if value is None:
@@ -138,7 +138,7 @@ def _check(members: Sequence[Member], found: Any) -> None:
 
 
 def _decoded(response: Response, bytes_max: int) -> Response:
-    """With its body as it was before it was encoded for the way. Raises ValueError, DamagedDataError."""
+    """Return the response with its content encoding undone. Raises ValueError and DamagedDataError."""
     encoding = response.header(ENCODING_HEADER)
     if len(response.body) > bytes_max:
         raise ValueError(f"{len(response.body)} bytes are too many")

@@ -1,10 +1,10 @@
-"""Which operation a method and a raw path name.
+"""Routing: the operation that a method and a raw path name.
 
-The rule of this file: a path is split on `/` first and each segment decoded after (Backup Storage A.4), so that an
-object named `x/complete` never turns into another operation. One reading per path:
+The rule of this file: a path is split at `/` first, and each segment is decoded afterwards (Backup Storage A.4), so an
+object named `x/complete` never becomes another operation. A path has one reading:
 
-1. The templates of the declarations, segment by segment; a fixed word wins over a variable.
-2. A trailing slash is optional for AWS Backup's templates. On the Backup Storage paths it belongs to the object name.
+1. The templates of the declarations, segment by segment; a fixed word has precedence over a variable.
+2. A trailing slash is optional in AWS Backup's templates. On the Backup Storage paths it belongs to the object name.
 3. A longer path under `/backup-jobs/J/object/` is an object name with raw slashes, as AWS.jl sends it (A.5): of a
    PutObject if it ends in `/put-object`, otherwise of a StartObject or DeleteObject.
 """
@@ -20,7 +20,7 @@ from cryostore.wire import percent
 from cryostore.wire.unserved import unserved_name
 
 OBJECT_NAME = "objectName"
-"""The label that may hold raw slashes."""
+"""The label that may contain raw slashes."""
 
 BACKUP_ROOTS = frozenset(
     (
@@ -30,12 +30,12 @@ BACKUP_ROOTS = frozenset(
         *("tags", "tiering-configurations", "untag"),
     )
 )
-"""The first segments of all of AWS Backup's paths, whether served here or not."""
+"""The first segments of all paths of AWS Backup, served or not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An operation and the labels of its path, decoded, by their names in the template."""
+    """An operation and the decoded labels of its path, by their names in the template."""
 
     declaration: Declaration
     labels: dict[str, str]
@@ -43,7 +43,7 @@ class Route:
 
 @dataclass(slots=True)
 class _Node:
-    """One step of the templates: by fixed word, else by variable; and the operations that end here, by method."""
+    """A node in the tree of templates: the next nodes, and by method the templates that end here."""
 
     words: dict[str, _Node] = field(default_factory=dict)
     variable: _Node | None = None
@@ -54,12 +54,12 @@ class _Node:
 class _Template:
     declaration: Declaration
     segments: tuple[str, ...]
-    """The template without slashes; a variable is in braces."""
+    """The segments of the template; a variable is in braces."""
     labels: tuple[tuple[int, str, str], ...]
     """Segment index, label and API name of each variable."""
 
     def slashed_name(self, raw: list[str]) -> list[str] | None:
-        """The segments with a slashed object name joined into one, None if the path is not one of this template."""
+        """Return the segments with a slashed object name joined into one; None if the path has another template."""
         start = self.segments.index(f"{{{OBJECT_NAME}}}")
         after = len(self.segments) - start - 1
         if len(raw) <= len(self.segments) or (after and raw[-after:] != list(self.segments[start + 1 :])):
@@ -75,15 +75,16 @@ DOTS_RULE = "must not be '.' or '..', nor contain them between unencoded slashes
 
 
 def is_dots(segment: str) -> bool:
-    """Whether signers and proxies could take this raw segment for a step in the path rather than a name."""
+    """Whether signers and proxies could interpret this raw segment as `.` or `..` instead of a name."""
     return segment in (".", "..") or segment.lower() in ("%2e", ".%2e", "%2e.", "%2e%2e")
 
 
 def match(method: str, path: str) -> Route:
-    """The operation that `method` and the raw `path` name.
+    """Return the operation that a method and a raw path name.
 
-    Raises the API's error for a wrong argument if a label is not decodable or a dot segment, InvalidRequestException
-    if AWS Backup has such a path but this server does not serve it, UnknownOperationException otherwise.
+    Raises the API's error for a wrong argument if a label cannot be decoded or is a dot segment,
+    InvalidRequestException if AWS Backup has such a path but this server does not serve it, and otherwise
+    UnknownOperationException.
     """
     raw = path.split("/")[1:]
     template = None
@@ -146,7 +147,7 @@ def _compile() -> tuple[_Node, dict[str, list[_Template]]]:
         if f"{{{OBJECT_NAME}}}" in segments:
             slashed.setdefault(declaration.method, []).append(template)
     for templates in slashed.values():
-        templates.sort(key=lambda one: -len(one.segments))  # PutObject's before StartObject's
+        templates.sort(key=lambda one: -len(one.segments))  # the template of PutObject before that of StartObject
     return root, slashed
 
 

@@ -1,7 +1,7 @@
-"""One value as text, as it stands in a path, a query or a header: integers, booleans, timestamps, choices, texts.
+"""Single values as text in a path, a query or a header: integers, booleans, timestamps, choices, texts.
 
-Lives here: the conversion of one value, both ways, chosen by the declared type. Does not live here: rules about values
-(`cryostore.model.rules`), percent-encoding (`percent`), JSON (`document`).
+The declared type chooses the conversion, both ways. Not here: rules about values (`cryostore.model.rules`),
+percent-encoding (`percent`), JSON (`document`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Parse = Callable[[str], Value]
 
 
 def parse_integer(text: str) -> int:
-    """Decimal digits with at most a minus sign; raises ValueError for anything else."""
+    """Parse decimal digits with an optional minus sign. Raises ValueError for other text."""
     if not INTEGER.fullmatch(text):
         raise ValueError("must be an integer")
     return int(text)
 
 
 def parse_boolean(text: str) -> bool:
-    """`true` and `1`, `false` and `0`, in any case; raises ValueError for anything else."""
+    """Parse `true` and `1`, `false` and `0`, in any case. Raises ValueError for other text."""
     value = BOOLEANS.get(text.lower())
     if value is None:
         raise ValueError("must be true or false")
@@ -39,7 +39,7 @@ def parse_boolean(text: str) -> bool:
 
 
 def parse_time(text: str) -> float:
-    """ISO 8601 or epoch seconds; raises ValueError for anything else, dates that do not exist included."""
+    """Parse ISO 8601 or epoch seconds. Raises ValueError for other text, and for dates that do not exist."""
     try:
         return round(parse_timestamp(text), 6)  # the sum of seconds and fraction may be one bit off
     except ValueError:
@@ -47,14 +47,14 @@ def parse_time(text: str) -> float:
 
 
 def parser(kind: Kind) -> Parse | None:
-    """How to read a value of a declared type; None: the text itself is the value."""
+    """Return the parser for values of a declared type; None if the text itself is the value."""
     if kind is Timestamp:
         return parse_time
     return {int: parse_integer, bool: parse_boolean}.get(kind)
 
 
-def written(kind: Kind, value: Value) -> str:
-    """The text of a value of a declared type."""
+def format_value(kind: Kind, value: Value) -> str:
+    """Return the text of a value of a declared type."""
     if kind is Timestamp:
         return iso_text(value)
     if isinstance(value, bool):

@@ -1,18 +1,18 @@
-"""AWS Signature Version 4, both halves: `sign` and `presign` for clients, `verify` and `verify_payload` for servers.
+"""AWS Signature Version 4: `sign` and `presign` for clients, `verify` and `verify_payload` for servers.
 
-Lives here: signing keys, and the checks of signature, date, scope and signed headers. Elsewhere: the text that is
-signed (`canonical`), how a request carries its signature (`authorization`), who holds which secret, what they may do.
+This module has signing keys, and the checks of signature, date, scope and signed headers. Not here: the canonical
+request (`signature.canonical`), how a request carries its signature (`signature.authorization`), secrets, permissions.
 
 The rules of this file:
 
-- A request has one canonical form, made of the raw path and query (of a path with `~` a second, for AWS.jl, which is
-  no other path's). A signature over anything else is refused.
+- A request has one canonical form, made of the raw path and query. A path with `~` has a second one, for AWS.jl, which
+  no other path has. A signature over anything else is refused.
 - `host`, the date and every `x-amz-*` header must be signed.
-- Comparison takes the same time whatever differs.
-- A body is covered in one of three ways (`Signature.payload_hash`): a hash that is sent, which `verify_payload`
-  compares with the body; UNSIGNED-PAYLOAD, where the operation allows it or the request is presigned; or a hash that is
-  signed without being sent, as botocore does, so that `verify` itself needs the body (`Signature.needs_body`), unless
-  it turns out that UNSIGNED-PAYLOAD was signed.
+- Comparison takes constant time.
+- A body is covered in one of three ways (`Signature.payload_hash`): by a hash that is sent, which `verify_payload`
+  compares with the body; by UNSIGNED-PAYLOAD, where the operation allows it or the request is presigned; or by a hash
+  that is signed without being sent, as botocore does. Then `verify` itself needs the body (`Signature.needs_body`),
+  unless it finds that UNSIGNED-PAYLOAD was signed.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ NOT_SIGNED = frozenset(
         *("user-agent", "x-amzn-trace-id"),
     )
 )
-"""The headers that hops on the way may change: we never sign them."""
+"""Headers that proxies may change: clients do not sign them."""
 REPLACED = frozenset(("authorization", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"))
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An access key. Its secret and token are not shown."""
+    """An access key. Its repr hides the secret and the token."""
 
     access_key_id: str
     secret_access_key: str
@@ -87,10 +87,11 @@ def sign(
     payload_hash: str | None = None,
     send_hash: bool = True,
 ) -> Request:
-    """The request with its signature added; one it carried already is replaced, so a retry may sign again.
+    """Return the request with a signature; an old signature is replaced, so a retry may sign again.
 
-    `payload_hash` is the hex SHA-256 of the body, UNSIGNED-PAYLOAD, or None: computed. It is sent along, so that the
-    server can refuse a request before it reads the body, unless `send_hash` is false. The request must have a `host`.
+    `payload_hash` is the hex SHA-256 of the body or UNSIGNED-PAYLOAD; None computes it. Unless `send_hash` is false it
+    is sent as a header, so that the server can refuse the request before it reads the body. The request must have a
+    `host` header; without one, raises ValueError.
     """
     timestamp = basic_text(now_ms)
     payload_hash = payload_hash or (request.body or Payload()).sha256.hex()
@@ -121,9 +122,9 @@ def presign(
     expires_seconds: int = 3600,
     payload_hash: str | None = None,
 ) -> Request:
-    """The request with a signature in its query, good for `expires_seconds` from now.
+    """Return the request with a signature in its query, valid for `expires_seconds` from now.
 
-    `payload_hash` None: the body is empty. UNSIGNED-PAYLOAD or a hash is put into the query as X-Amz-Content-Sha256.
+    `payload_hash` None means an empty body. UNSIGNED-PAYLOAD or a hash goes into the query as X-Amz-Content-Sha256.
     """
     timestamp = basic_text(now_ms)
     names = _names_to_sign(request.headers)
@@ -156,7 +157,7 @@ def presign(
 def _names_to_sign(headers: Headers) -> list[str]:
     names = sorted({name for name, _ in headers} - NOT_SIGNED)
     if "host" not in names:
-        raise ValueError("a request is addressed before it is signed: it needs a host header")
+        raise ValueError("cannot sign a request without a host header")
     return names
 
 
@@ -174,12 +175,12 @@ def verify(
     declaration: Declaration | None = None,
     body: Payload | None = None,
 ) -> str | None:
-    """Check that whoever holds `secret` signed this request now, for this service and region (None: any).
+    """Check that the holder of `secret` signed this request now, for this service and region (None: any region).
 
-    Answers the hash that the signature covers: 64 hex digits or UNSIGNED-PAYLOAD. None: nobody can tell yet, since
-    `signature.needs_body` and `body` is not given. With `declaration` the service, and whether the operation may leave
-    its payload unsigned, are checked too. Raises InvalidSignatureException, which says what is wrong, and the API's
-    error for a wrong argument if the signature is right only without the path's empty and dot segments: its sender is
+    Returns the hash that the signature covers: 64 hex digits or UNSIGNED-PAYLOAD; None if that is not known yet, since
+    `signature.needs_body` and `body` is not given. With `declaration`, also checks the service, and whether the
+    operation may leave its payload unsigned. Raises InvalidSignatureException, which says what is wrong, and the API's
+    error for a wrong argument if the signature is valid only without the path's empty and dot segments: the sender is
     genuine, but no such path is served.
     """
     _check_scope(signature, declaration, region)
@@ -200,13 +201,13 @@ def verify(
 
 
 def verify_payload(signature: Signature, declaration: Declaration, body: Payload) -> None:
-    """Check the body against the hash that was signed; call it after `verify`, before the body is used.
+    """Check the body against the signed hash; call it after `verify` and before the body is used.
 
     Raises InvalidSignatureException.
     """
     _check_unsigned(signature, declaration)
     if signature.payload_hash in (None, UNSIGNED_PAYLOAD):
-        return  # None: verify has compared it already
+        return  # if None, `verify` has compared it already
     assert signature.payload_hash is not None
     if not hmac.compare_digest(signature.payload_hash.lower(), body.sha256.hex()):
         raise InvalidSignatureException("the body does not have the SHA-256 that was signed (x-amz-content-sha256)")
@@ -230,7 +231,7 @@ def _check_unsigned(signature: Signature, declaration: Declaration) -> None:
 
 
 def _check_time(signature: Signature, now_ms: int, skew_ms: int) -> None:
-    # Clients look for these words in the message and sign anew.
+    # Clients search the message for these words, and then sign again.
     early = signature.signed_at_ms - now_ms > skew_ms
     expires_seconds = signature.expires_seconds
     valid_ms = skew_ms if expires_seconds is None else expires_seconds * SECOND_MS
@@ -265,7 +266,7 @@ def _covered(
     declaration: Declaration | None,
     body: Payload | None,
 ) -> str | None:
-    """The hash with which the signature is right, None if it is with none."""
+    """Return the payload hash for which the signature is valid; None if there is none."""
     hashes = _payload_hashes(signature, declaration, body)
     for payload_hash, spelling in itertools.product(hashes, canonical.path_spellings(path)):
         text = canonical.request_text(
@@ -277,7 +278,7 @@ def _covered(
 
 
 def _payload_hashes(signature: Signature, declaration: Declaration | None, body: Payload | None) -> list[str]:
-    """What may stand for the body in the canonical request: what was sent, else what it can only have been."""
+    """Return the payload hashes that the canonical request may contain: the one that was sent, else all others."""
     if signature.payload_hash is not None:
         return [signature.payload_hash]
     hashes = [UNSIGNED_PAYLOAD] if declaration is not None and declaration.unsigned_payload else []

@@ -1,4 +1,4 @@
-"""The operations of AWS Backup that are not served, by method and path: so that a refusal can name them."""
+"""Operations of AWS Backup that are not served, by method and path, so that a refusal can name them."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ TEMPLATES = tuple(
 
 
 def unserved_name(method: str, segments: list[str]) -> str | None:
-    """The operation that this method and these raw segments of a path name, without a trailing slash; None: unknown.
+    """Return the operation that a method and the raw segments of a path name; None if unknown.
 
-    A fixed word wins over a label.
+    The segments have no trailing slash. A fixed word has precedence over a label.
     """
     found = [
         (sum(word == "{}" for word in template), name)

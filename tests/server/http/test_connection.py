@@ -120,24 +120,14 @@ def test_an_endless_head_is_cut_off(server, start):
             connection.send(b"a" * 100_000_000)
 
 
-def test_a_slow_head_is_given_up(quick_server):
-    with quick_server.connect() as connection:
-        connection.send(HEALTH)
-        assert connection.answer().status == 200
-        connection.send(HEALTH[:20])
-        assert connection.ended()
-    with quick_server.connect() as connection:
-        assert connection.ended()
-
-
-def test_a_slow_body_is_given_up_and_stores_nothing(quick_server):
-    with quick_server.connect() as connection:
+def test_a_slow_body_is_given_up_and_stores_nothing(impatient_server):
+    with impatient_server.connect() as connection:
         connection.send(head_bytes(put_object("slow-sender"), ("content-length", "5000")), b"a" * 999)
         answer = connection.answer()
         assert (answer.status, answer.error) == (400, "NotReadableInputStreamException")
         assert answer.headers["connection"] == "close"
         assert connection.ended()
-    assert quick_server.calls == []
+    assert impatient_server.calls == []
 
 
 def test_a_cut_connection_stores_nothing_and_is_logged(server):
@@ -244,33 +234,33 @@ def test_an_early_answer_can_be_read_by_a_client_that_still_sends(server):
         assert connection.answer().status == 200
 
 
-def test_an_early_answer_to_a_longer_body_ends_the_connection(quick_server):
-    with quick_server.connect() as connection:
+def test_an_early_answer_to_a_longer_body_ends_the_connection(strict_server):
+    with strict_server.connect() as connection:
         connection.send(b"PUT /x HTTP/1.1\r\nhost: server\r\ncontent-length: 2000000\r\n\r\n", b"a" * 1_000_000)
         answer = connection.answer()
         assert (answer.error, answer.headers["connection"]) == ("MissingAuthenticationTokenException", "close")
         assert connection.ended()
 
 
-def test_an_unread_body_that_never_comes_is_not_waited_for_long(quick_server):
-    with quick_server.connect() as connection:
+def test_an_unread_body_that_never_comes_is_not_waited_for_long(impatient_server):
+    with impatient_server.connect() as connection:
         connection.send(b"PUT /x HTTP/1.1\r\nhost: server\r\ncontent-length: 2000\r\n\r\n", b"a" * 1000)
         assert connection.answer().error == "MissingAuthenticationTokenException"
         assert connection.ended()
 
 
-def test_connections_beyond_the_bound_are_refused(quick_server):
+def test_connections_beyond_the_bound_are_refused(strict_server):
     def answers():
-        with quick_server.connect() as connection:
+        with strict_server.connect() as connection:
             connection.send(HEALTH)
             return connection.answer()
 
     wait_for(lambda: answers().status == 200)
-    connections = [quick_server.connect() for _ in range(20)]
+    connections = [strict_server.connect() for _ in range(20)]
     for connection in connections:
         connection.send(HEALTH)
         assert connection.answer().status == 200
-    with quick_server.connect() as one_too_many:
+    with strict_server.connect() as one_too_many:
         assert (answer := one_too_many.answer()).error == "ServiceUnavailableException"
         assert (answer.status, answer.headers["connection"]) == (503, "close")
         assert one_too_many.ended()
@@ -279,13 +269,13 @@ def test_connections_beyond_the_bound_are_refused(quick_server):
     wait_for(lambda: answers().status == 200)
 
 
-def test_a_reader_that_stopped_reading_is_dropped(quick_server):
+def test_a_reader_that_stopped_reading_is_dropped(strict_server):
     body = b"a" * 30_000_000
-    assert quick_server.exchange(to_bytes(put_object("unread", body))).status == 200
+    assert strict_server.exchange(to_bytes(put_object("unread", body))).status == 200
     request = to_bytes(signed("GET", "/restore-jobs/job-1/chunk/unread"))
-    with RawConnection(quick_server.address) as connection:
+    with RawConnection(strict_server.address) as connection:
         connection.send(request)
-        quick_server.logged(operation="GetChunk", status=200)  # comes when the connection was dropped
+        strict_server.logged(operation="GetChunk", status=200)  # comes when the connection was dropped
         with pytest.raises((AssertionError, ConnectionResetError)):
             assert len(connection.answer().body) == len(body)
 

@@ -14,6 +14,7 @@ from cryostore.server.http.connection import INTAKE_BYTES, Connection
 from cryostore.server.http.exchange import READ_AHEAD_BYTES
 from cryostore.server.http.shared_state import SharedState
 from support.raw_http import head_bytes, put_object, signed, to_bytes
+from support.virtual_time import run_in_virtual_time
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
 EDGES = sorted({edge + more for edge in (READ_AHEAD_BYTES, 2 * INTAKE_BYTES, 4 * INTAKE_BYTES) for more in (-1, 0, 1)})
@@ -90,14 +91,14 @@ def test_a_long_body_that_breaks_off_stores_nothing(server, sent):
 
 
 @pytest.mark.parametrize("sent", [0, 100, 500_000])
-def test_a_slow_sender_of_a_long_body_is_given_up(quick_server, sent):
-    with quick_server.connect() as connection:
+def test_a_slow_sender_of_a_long_body_is_given_up(impatient_server, sent):
+    with impatient_server.connect() as connection:
         connection.send(head_bytes(put_object("slow-long"), ("content-length", "1000000")), body_of(sent))
         answer = connection.answer()
         assert (answer.status, answer.error) == (400, "NotReadableInputStreamException")
         assert answer.headers["connection"] == "close"
         assert connection.ended()
-    assert quick_server.calls == []
+    assert impatient_server.calls == []
 
 
 @pytest.mark.parametrize("length", [READ_AHEAD_BYTES, READ_AHEAD_BYTES + 1, 1_000_000])
@@ -313,3 +314,82 @@ def test_what_still_comes_of_a_body_given_up_is_thrown_away():
         assert line.transport.sent.count(b"HTTP/1.1") == 1
 
     asyncio.run(run())
+
+
+# --- in virtual time --------------------------------------------------------------------------------------------------
+
+HEAD_SECONDS, BODY_SECONDS = 10.0, 30.0
+IN_TIME = 0.1
+
+
+def test_a_slow_head_is_given_up():
+    """Whether nothing came of it, or a part; on a new connection, or behind an answer."""
+
+    async def run(*before):
+        line = Line(head_seconds_max=HEAD_SECONDS, keep_alive_seconds_max=10 * HEAD_SECONDS)
+        for data in before:
+            await line.feed(data)
+        await asyncio.sleep(HEAD_SECONDS - IN_TIME)
+        assert not line.transport.closed
+        await asyncio.sleep(2 * IN_TIME)
+        assert line.transport.closed
+
+    for before in ((), (HEALTH[:20],), (put(b""), HEALTH[:20])):
+        run_in_virtual_time(run(*before))
+
+
+def test_a_head_that_comes_in_time_is_answered_and_the_connection_kept():
+    async def run():
+        line = Line(head_seconds_max=HEAD_SECONDS, keep_alive_seconds_max=10 * HEAD_SECONDS)
+        await line.feed(HEALTH[:20])
+        await asyncio.sleep(HEAD_SECONDS - IN_TIME)
+        await line.feed(HEALTH[20:])
+        assert b"200 OK" in line.transport.sent
+        await asyncio.sleep(5 * HEAD_SECONDS)
+        assert not line.transport.closed
+        await asyncio.sleep(6 * HEAD_SECONDS)
+        assert line.transport.closed  # the keep-alive time is over
+
+    run_in_virtual_time(run())
+
+
+@pytest.mark.parametrize("length", [5_000, 1_000_000])
+def test_a_slow_body_is_broken_off_and_a_steady_one_arrives(length):
+    bounds = {"body_idle_seconds_max": BODY_SECONDS, "body_progress_bytes_min": 1000}
+    body = body_of(length)
+
+    async def steady():
+        line = Line(**bounds)
+        await line.feed(put(body)[:-4000])
+        for start in range(-4000, 0, 1000):
+            await asyncio.sleep(BODY_SECONDS - IN_TIME)
+            await line.feed(body[start : start + 1000 or None])
+        assert line.bodies == [body]
+
+    async def slow():
+        line = Line(**bounds)
+        await line.feed(put(body)[:-4000])
+        await asyncio.sleep(BODY_SECONDS)
+        await line.feed(body[-4000:-3001])  # one byte too few for the period
+        assert line.bodies == []
+        await asyncio.sleep(BODY_SECONDS + 1)
+        assert line.bodies == [None]
+
+    run_in_virtual_time(steady())
+    run_in_virtual_time(slow())
+
+
+def test_an_unread_body_that_never_comes_is_not_waited_for():
+    async def application(_scope, _receive, send):
+        await answer(send, 400)
+
+    async def run():
+        line = Line(application, drain_seconds_max=BODY_SECONDS)
+        await line.feed(put(body_of(2000))[:-1000])
+        assert b"400 Bad Request" in line.transport.sent
+        await asyncio.sleep(BODY_SECONDS - IN_TIME)
+        assert not line.transport.closed
+        await asyncio.sleep(2 * IN_TIME)
+        assert line.transport.closed
+
+    run_in_virtual_time(run())

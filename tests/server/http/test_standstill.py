@@ -10,18 +10,18 @@ import os
 import signal
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from cryostore.core.limits import Limits
 from cryostore.options.configuration import ConnectionSettings
-from support.fake_process import fake_server
+from support.fake_process import fake_server, wait_for
 from support.raw_http import head_bytes, put_object, signed, to_bytes
 
-PATIENCE_SECONDS = 0.4
+PATIENCE_SECONDS = 1.5
 IMPATIENT = ConnectionSettings(body_idle_seconds_max=PATIENCE_SECONDS, write_idle_seconds_max=PATIENCE_SECONDS)
 LIMITS = Limits(chunk_bytes_max=32 * 1024 * 1024)
-SETTLE_SECONDS = 0.2
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,19 @@ def impatient_server(tmp_path_factory):
         yield server
 
 
+def is_asleep(process_id):
+    """Whether the main thread of a process waits for something, several times in a row."""
+    states = []
+    for _ in range(5):
+        states.append(Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0])
+        time.sleep(0.01)
+    return states == ["S"] * 5
+
+
 @contextmanager
 def stopped(server):
     """The process of the server does nothing within the block, which takes longer than its patience."""
-    time.sleep(SETTLE_SECONDS)  # it waits for what comes next
+    wait_for(lambda: is_asleep(server.process.pid))  # it has read what was sent, and waits for more
     server.signal(signal.SIGSTOP)
     try:
         yield

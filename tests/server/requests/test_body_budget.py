@@ -8,6 +8,7 @@ import pytest
 
 from cryostore.model.errors import ThrottlingException
 from cryostore.server.requests.body_budget import BodyBudget
+from support.virtual_time import run_in_virtual_time
 
 
 def test_bytes_are_taken_and_given_back():
@@ -20,7 +21,7 @@ def test_bytes_are_taken_and_given_back():
         budget.release(40)
         assert budget.free_bytes == 100
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_more_than_there_is_means_all_there_is():
@@ -30,7 +31,7 @@ def test_more_than_there_is_means_all_there_is():
         budget.release(100)
         assert budget.free_bytes == 100
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_a_large_wish_is_not_overtaken_by_small_ones():
@@ -51,7 +52,7 @@ def test_a_large_wish_is_not_overtaken_by_small_ones():
         assert order == ["first", "large", "small"]
         assert budget.free_bytes == 10
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_waiting_ends_with_throttling_and_lets_those_behind_go_on():
@@ -67,7 +68,7 @@ def test_waiting_ends_with_throttling_and_lets_those_behind_go_on():
         assert await small == 10
         assert budget.free_bytes == 30
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
 @pytest.mark.parametrize("granted_first", [False, True])
@@ -86,7 +87,7 @@ def test_a_wait_that_is_cancelled_costs_nothing(granted_first):
             budget.release(100)
         assert budget.free_bytes == 100
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_what_is_in_memory_already_counts_even_beyond_the_budget():
@@ -101,7 +102,7 @@ def test_what_is_in_memory_already_counts_even_beyond_the_budget():
         budget.release(100)
         assert await waiting == 10
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_all_may_lose_patience_at_once():
@@ -114,4 +115,4 @@ def test_all_may_lose_patience_at_once():
         budget.release(60)
         assert budget.free_bytes == 100
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())

@@ -15,6 +15,7 @@ from cryostore.options.configuration import ConnectionSettings
 from cryostore.server.requests.unverified_bodies import STEP_BYTES_MIN, TimeLimit, UnverifiedBodies, sender_group
 from support.fake_process import fake_server
 from support.raw_http import head_bytes, put_object, to_bytes
+from support.virtual_time import run_in_virtual_time
 
 HERE = ("127.0.0.1", 1)
 THERE = ("192.0.2.7", 2)
@@ -51,7 +52,7 @@ def test_memory_follows_the_bytes_that_came():
         reservation.release()
         assert budget.held_bytes == 0
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_an_address_has_a_share_and_the_first_goes_on():
@@ -72,7 +73,7 @@ def test_an_address_has_a_share_and_the_first_goes_on():
         third.release()
         assert budget.held_bytes == 0
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_who_waits_gets_its_turn_when_another_ends():
@@ -88,7 +89,7 @@ def test_who_waits_gets_its_turn_when_another_ends():
         assert budget.held_bytes == second.held_bytes == 40
         second.release()
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_a_slow_sender_is_given_up():
@@ -100,7 +101,7 @@ def test_a_slow_sender_is_given_up():
         reservation.release()
         assert budget.held_bytes == 0
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
 def test_who_brings_more_may_take_longer():

@@ -232,7 +232,7 @@ class Application:
         sigv4.verify_payload(signature, head.declaration, payload)
         integrity.check_headers(request, head.plan.signing_name, payload)
         if _is_exposed(scope):
-            integrity.check_covered(request, signature, admitted.covered, head, payload)
+            integrity.require_integrity(request, signature, admitted.covered, head, payload)
         operation = head.finish(payload)
         caller = self._backend.access.caller(signature.access_key_id)
         if wire_response.accepts_zstd(request.header("accept-encoding")):

@@ -1,4 +1,4 @@
-"""The page that says which operations are served: `docs/reference/api-coverage.md`, from the declarations."""
+"""The page of served operations, `docs/reference/api-coverage.md`, generated from the declarations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Written by `make docs` from the declarations in `src/cryostore/model`: what is l
 
 
 def render() -> str:
-    """The page."""
+    """Return the page."""
     return "\n".join([INTRODUCTION, *(line for api in Api for line in _section(api))])
 
 

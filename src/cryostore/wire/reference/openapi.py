@@ -1,4 +1,4 @@
-"""Everything served as an OpenAPI 3.1 document, from the declarations."""
+"""The OpenAPI 3.1 document of all served operations, generated from the declarations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SIGNATURE = {
 
 
 def render(limits: Limits | None = None) -> Json:
-    """The document; bounds are those of `limits`."""
+    """Return the document, with the bounds of `limits`."""
     schemas = _Schemas(limits or Limits())
     paths: dict[str, Json] = {}
     for declaration in OPERATIONS.values():
@@ -109,7 +109,7 @@ def _answer(declaration: Declaration, schemas: _Schemas) -> Json:
 
 
 SIGNATURE_ERRORS = [kind for kind in ERRORS.values() if issubclass(kind, SignatureError) and kind is not SignatureError]
-"""What every operation may answer, whatever its declaration says, under a status that declarations name, too."""
+"""Errors of every operation, declared or not, under a status that declarations use as well."""
 
 
 def _errors(declaration: Declaration, schemas: _Schemas) -> Json:
@@ -137,21 +137,21 @@ ANY_ERROR = {
 
 
 class _Schemas:
-    """The named schemas, defined as they are asked for."""
+    """The named schemas, defined when first needed."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.defined: dict[str, Json] = {}
 
     def structure(self, members: tuple[Member, ...]) -> Json:
-        """An object with these members."""
+        """Return the schema of an object with these members."""
         rendered: Json = {"type": "object", "properties": {member.name: self.member(member) for member in members}}
         if required := [member.name for member in members if member.required]:
             rendered["required"] = required
         return rendered
 
     def error(self, kind: type[ModelError]) -> Json:
-        """A reference to an error."""
+        """Return a reference to the schema of an error."""
         texts = ("__type", "Code", "Message", "message", *error.member_names(kind))
         self.defined[kind.__name__] = {
             "type": "object",
@@ -163,7 +163,7 @@ class _Schemas:
         return {"$ref": f"#/components/schemas/{kind.__name__}"}
 
     def member(self, member: Member) -> Json:
-        """The schema of one member, its rules included."""
+        """Return the schema of a member with its rules."""
         rendered = self._type(member)
         for rule in member.rules:
             rendered |= _counted(rendered.get("type"), rule.schema(self.limits))
@@ -199,7 +199,7 @@ def _scalar(kind: scalar.Kind, member: Member | None = None) -> Json:
 
 
 def _counted(kind: object, schema: Json) -> Json:
-    """JSON Schema counts the items of lists and maps under other names than the characters of texts."""
+    """Rename length bounds: JSON Schema has other names for those of lists and maps than for those of texts."""
     unit = {"array": "Items", "object": "Properties", "string": "Length"}.get(str(kind), "")
     counted = {f"{key[:3]}{unit}": value for key, value in schema.items() if key.endswith("Length") and unit}
     return counted | {key: value for key, value in schema.items() if not key.endswith("Length")}

@@ -1,6 +1,6 @@
-"""Our declarations as a botocore data folder, so that any current boto3 or aws CLI gains `backupstorage`.
+"""The SDK model: our declarations as a botocore data folder, which adds `backupstorage` to boto3 and the aws CLI.
 
-A caller writes the files somewhere and names that folder in AWS_DATA_PATH; the address of the server goes into
+A caller writes the files to a folder and names it in AWS_DATA_PATH; the address of the server goes into
 `--endpoint-url`, AWS_ENDPOINT_URL or a profile. The control plane needs no such folder: every SDK knows `backup`.
 """
 
@@ -41,13 +41,13 @@ LOCATIONS: dict[type[Binding], str] = {
     Document: "",
     Body: "payload",
 }
-"""What service models call the places; a member without a location travels in the document."""
+"""The location of each binding in a service model; a member without one travels in the document."""
 
 Json = dict[str, Any]
 
 
 def render(*, extensions: bool = True) -> dict[str, bytes]:
-    """The files by their path in the data folder. Without `extensions` it is the nine operations that AWS published."""
+    """Return the files by their path in the data folder. Without `extensions`, only the nine operations of AWS."""
     declared = [one for one in OPERATIONS.values() if one.api is Api.BACKUP_STORAGE]
     declared = sorted((one for one in declared if extensions or not one.extension), key=lambda one: one.name)
     files = {
@@ -105,13 +105,13 @@ def _operation(declaration: Declaration, shapes: _Shapes) -> Json:
 
 
 class _Shapes:
-    """The shapes of a service file, defined as they are asked for."""
+    """The shapes of a service file, defined when first needed."""
 
     def __init__(self) -> None:
         self.defined: dict[str, Json] = {}
 
     def structure(self, name: str, members: tuple[Member, ...], doc: str) -> str:
-        """Define a structure; its name."""
+        """Define a structure; returns its name."""
         rendered: Json = {"type": "structure", "members": {m.name: self._reference(name, m) for m in members}}
         if required := [member.name for member in members if member.required]:
             rendered["required"] = required
@@ -122,7 +122,7 @@ class _Shapes:
         return self._define(name, rendered)
 
     def error(self, kind: type[ModelError]) -> str:
-        """Define an error; its name."""
+        """Define an error; returns its name."""
         members: Json = {name: {"shape": self._scalar("string")} for name in ("Message", *error.member_names(kind))}
         rendered: Json = {"type": "structure", "members": members, "error": {"httpStatusCode": kind.status}}
         rendered |= {"exception": True, "documentation": _html(kind.__doc__)}
@@ -168,7 +168,7 @@ class _Shapes:
         return self._define(kind, {"type": kind})
 
     def _named(self, owner: str, member: Member, shape: Json) -> str:
-        """Define a shape under the member's name, or under the owner's too if that name means another shape."""
+        """Define a shape with the member's name, prefixed with the owner's if another shape has that name."""
         if member.sensitive:
             shape["sensitive"] = True
         taken = self.defined.get(member.name, shape) != shape
@@ -180,7 +180,7 @@ class _Shapes:
 
 
 def _bounds(member: Member) -> Json:
-    """The member's rules as botocore has them; it checks the lower bounds before it sends."""
+    """Return the member's rules in botocore's names. botocore checks the lower bounds before it sends."""
     schema = {key: value for rule in member.rules for key, value in rule.schema(LIMITS).items()}
     names = {"minimum": "min", "minLength": "min", "maximum": "max", "maxLength": "max", "pattern": "pattern"}
     return {name: schema[key] for key, name in names.items() if key in schema}
@@ -206,7 +206,7 @@ def _paginators(declared: list[Declaration]) -> Json:
 
 
 def _endpoints() -> Json:
-    """Rules that know no address but the one they are given."""
+    """Return endpoint rules that accept only an address that the caller gives."""
 
     def text(doc: str, built_in: str) -> Json:
         return {"builtIn": built_in, "required": False, "documentation": doc, "type": "String"}

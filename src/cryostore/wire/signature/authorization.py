@@ -1,6 +1,6 @@
-"""How a request carries its signature: in the Authorization header, or in the query (presigned).
+"""The signature that a request carries: in the Authorization header, or in the query (presigned).
 
-Reads and checks form only; whether the signature is right is `sigv4.verify`'s business.
+Checks its form only; `sigv4.verify` checks whether it is valid.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ SESSION_TOKENS = "session tokens are not supported: use an access key without on
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a request says of its signature, well-formed; nothing of it is verified yet."""
+    """The well-formed signature of a request, not verified yet."""
 
     access_key_id: str
     region: str
     service: str
     timestamp: str
-    """The moment of signing as it was signed: ISO 8601 basic."""
+    """The time of signing as it was signed: ISO 8601 basic."""
     signed_at_ms: int
     signed_headers: tuple[str, ...]
     signature: str
     payload_hash: str | None
-    """64 hex digits, UNSIGNED-PAYLOAD, or None: a hash that was signed but not sent."""
+    """64 hex digits or UNSIGNED-PAYLOAD; None if the hash was signed but not sent."""
     expires_seconds: int | None = None
-    """How long a presigned request is valid; None: it is not presigned."""
+    """How long a presigned request is valid; None if it is not presigned."""
 
     @property
     def presigned(self) -> bool:
-        """Whether the signature stands in the query."""
+        """Whether the signature is in the query."""
         return self.expires_seconds is not None
 
     @property
@@ -60,16 +60,16 @@ class Signature:
 
     @property
     def needs_body(self) -> bool:
-        """Whether `sigv4.verify` can do its work only with the body."""
+        """Whether `sigv4.verify` needs the body."""
         return self.payload_hash is None
 
 
 def read_signature(request: Request) -> Signature:
-    """The signature a request carries.
+    """Return the signature that a request carries.
 
     Raises MissingAuthenticationTokenException if there is none, IncompleteSignatureException if it is malformed,
-    InvalidSignatureException for a way to sign that this server does not take, and UnrecognizedClientException for a
-    session token.
+    InvalidSignatureException for a form of signing that this server does not support, and UnrecognizedClientException
+    for a session token.
     """
     headers = request.headers_named("authorization")
     presigned = "X-Amz-" in request.query and _query_members(request.query)
@@ -98,7 +98,7 @@ def _from_header(request: Request, text: str) -> Signature:
             raise IncompleteSignatureException(f"the Authorization header has no {name}")
     if request.header("x-amz-security-token") is not None:
         raise UnrecognizedClientException(SESSION_TOKENS)
-    timestamp, signed_at_ms = _header_moment(request)
+    timestamp, signed_at_ms = _header_time(request)
     return _signature(
         parts["Credential"],
         timestamp,
@@ -124,7 +124,7 @@ def _from_query(request: Request, members: dict[str, str]) -> Signature:
     return _signature(
         members["X-Amz-Credential"],
         members["X-Amz-Date"],
-        _parse_moment("X-Amz-Date", members["X-Amz-Date"]),
+        _parse_time("X-Amz-Date", members["X-Amz-Date"]),
         members["X-Amz-SignedHeaders"],
         members["X-Amz-Signature"],
         payload_hash=payload_hash,
@@ -165,11 +165,11 @@ def _check_algorithm(algorithm: str) -> None:
         raise IncompleteSignatureException(f"the algorithm must be {ALGORITHM}, not {algorithm[:40]!a}")
 
 
-def _header_moment(request: Request) -> tuple[str, int]:
-    """The moment of signing: `x-amz-date`, else `date`; as it was signed, and in milliseconds."""
+def _header_time(request: Request) -> tuple[str, int]:
+    """Return the time of signing from `x-amz-date`, else `date`: as it was signed, and in milliseconds."""
     text = _single(request, "x-amz-date")
     if text is not None:
-        return text, _parse_moment("x-amz-date", text)
+        return text, _parse_time("x-amz-date", text)
     date = _single(request, "date")
     if date is None:
         raise IncompleteSignatureException("the request has neither an x-amz-date nor a date header")
@@ -180,7 +180,7 @@ def _header_moment(request: Request) -> tuple[str, int]:
     return basic_text(milliseconds), milliseconds
 
 
-def _parse_moment(where: str, text: str) -> int:
+def _parse_time(where: str, text: str) -> int:
     try:
         return parse_basic(text)
     except ValueError as error:

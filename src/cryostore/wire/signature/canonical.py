@@ -1,7 +1,7 @@
-"""The canonical request of AWS Signature Version 4: the one text that both sides sign.
+"""The canonical request of AWS Signature Version 4: the text that both sides sign.
 
-Path and query are taken as they stand on the wire. The path is encoded once more, slashes kept; the query is decoded,
-encoded and sorted, so that a client's habits of encoding do not matter; header values lose superfluous spaces.
+Path and query are taken from the wire. The path is encoded once more, except slashes. The query is decoded, encoded and
+sorted, so different encodings of one query have one signature. Superfluous spaces in header values are removed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SPACES = re.compile("[ \t]+")
 def request_text(
     method: str, path: str, query: str, headers: Headers, signed_headers: Iterable[str], payload_hash: str
 ) -> bytes:
-    """The canonical request, as the bytes that are hashed; `path` is canonical already.
+    """Return the canonical request, as the bytes to hash; `path` is canonical already.
 
-    A signed header that is absent makes a KeyError.
+    Raises KeyError for a signed header that is absent.
     """
     names = tuple(signed_headers)
     values = header_values(headers, names)
@@ -31,21 +31,21 @@ def request_text(
 
 
 def path_text(path: str) -> str:
-    """The raw path, encoded once more."""
+    """Return the raw path, encoded once more."""
     return quote(path.encode("latin-1", "replace"), safe="/-_.~")
 
 
 def path_spellings(path: str) -> list[str]:
-    """The raw path, encoded once more: as the specification has it and, if it differs, as AWS.jl does.
+    """Return the raw path, encoded once more: as in the specification and, if it differs, as AWS.jl does.
 
-    AWS.jl encodes `~` too. No two paths have a spelling in common: what was `%7E` before becomes `%257E`.
+    AWS.jl encodes `~` too. No two paths share a spelling: `%7E` in a raw path becomes `%257E`.
     """
     text = path_text(path)
     return [text, text.replace("~", "%7E")] if "~" in text else [text]
 
 
 def query_text(query: str) -> str:
-    """The query, canonical and sorted."""
+    """Return the query, canonical and sorted."""
     if not query:
         return ""
     pairs = []
@@ -57,19 +57,19 @@ def query_text(query: str) -> str:
 
 
 def header_values(headers: Headers, names: Iterable[str]) -> dict[str, str]:
-    """The values of the named headers without superfluous spaces; those of a repeated one joined by commas."""
+    """Return the values of the named headers without superfluous spaces; a repeated header's are joined by commas."""
     wanted = set(names)
     found: dict[str, str] = {}
     for name, value in headers:
         if name in wanted:
-            # Only ASCII spaces: Latin-1 has bytes that Python takes for spaces inside other characters' UTF-8.
+            # Only ASCII spaces: Python treats some Latin-1 bytes as spaces that are part of UTF-8 characters.
             bare = " ".join(value.split()) if value.isascii() else SPACES.sub(" ", value.strip(" \t"))
             found[name] = f"{found[name]},{bare}" if name in found else bare
     return found
 
 
 def normalised_path(path: str) -> str:
-    """The path without empty and dot segments, as some signers make it (A.4). Never a path to serve."""
+    """Return the path without empty and dot segments, as some signers do (A.4). Not a path to serve."""
     kept: list[str] = []
     for segment in path.split("/"):
         if segment == "..":

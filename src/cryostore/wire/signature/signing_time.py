@@ -1,4 +1,4 @@
-"""The moment of a signature as text: ISO 8601 basic, or the HTTP date of a Date header."""
+"""The time of signing as text: ISO 8601 basic, or the HTTP date of a Date header."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BASIC_FORMAT = "%Y%m%dT%H%M%SZ"
 
 @lru_cache(maxsize=64)
 def parse_basic(text: str) -> int:
-    """Milliseconds of a text such as 20250304T050607Z; raises ValueError, which names the rule, for anything else."""
+    """Parse a text such as 20250304T050607Z to milliseconds. Raises ValueError, which names the rule."""
     if not BASIC_PATTERN.fullmatch(text):
         raise ValueError("must have the form 20250304T050607Z")
     year, month, day = int(text[:4]), int(text[4:6]), int(text[6:8])
@@ -25,12 +25,12 @@ def parse_basic(text: str) -> int:
 
 @lru_cache(maxsize=64)
 def basic_text(milliseconds: int) -> str:
-    """A moment in ISO 8601 basic, to the second."""
+    """Format milliseconds as ISO 8601 basic, to the second."""
     return datetime.fromtimestamp(milliseconds // SECOND_MS, UTC).strftime(BASIC_FORMAT)
 
 
 def date_header_ms(text: str) -> int:
-    """Milliseconds of a Date header, an HTTP date or ISO 8601 basic; raises ValueError, which names the rule."""
+    """Parse a Date header, an HTTP date or ISO 8601 basic, to milliseconds. Raises ValueError, which names the rule."""
     if BASIC_PATTERN.fullmatch(text):
         return parse_basic(text)
     try:
