@@ -109,7 +109,7 @@ def test_a_kept_connection_closed_meanwhile_is_noticed_before_it_is_used(transpo
 
 
 def test_a_kept_connection_that_breaks_in_use_is_replaced_once(transport_to, monkeypatch):
-    monkeypatch.setattr(connection, "_readable", lambda _: False)
+    monkeypatch.setattr(connection, "_is_readable", lambda _: False)
     with faulty_server(answer(keep=False), answer()) as server:
         transport = transport_to(server)
         transport.send(get())
@@ -141,7 +141,7 @@ def test_a_broken_answer_is_a_failed_connection(transport_to, fault):
 def test_a_slow_head_times_out(transport_to):
     with faulty_server(stall) as server:
         transport = transport_to(server, timeouts=Timeouts(read_seconds=0.05))
-        with pytest.raises(ConnectionFailedError, match="no answer in time"):
+        with pytest.raises(ConnectionFailedError, match="timed out waiting for an answer"):
             transport.send(get())
 
 
@@ -155,10 +155,10 @@ def test_what_is_cut_off_ends_at_once_and_what_comes_later_soon(transport_to):
         transport.send(get())
         waiting = pool.submit(transport.send, get())  # on the kept connection: it is not sent again on a new one
         until(lambda: len(server.received) == 2)
-        transport.cut_off(0.05)
+        transport.cut_off(1.0)
         with pytest.raises(ConnectionFailedError):
             waiting.result(10)
-        with pytest.raises(ConnectionFailedError, match="no answer in time"):
+        with pytest.raises(ConnectionFailedError, match="timed out waiting for an answer"):
             transport.send(get())
 
 
@@ -353,7 +353,7 @@ def test_a_closed_transport_opens_anew(transport_to):
 
 
 def test_a_missing_certificate_bundle_is_a_matter_of_configuration(tmp_path):
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(ConfigurationError, match="cannot read the certificate bundle"):
         HttpTransport(Endpoint.parse("https://localhost"), ca_bundle=str(tmp_path / "absent.pem"))
 
 

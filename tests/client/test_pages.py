@@ -127,7 +127,7 @@ class Endless:
 def test_a_list_that_never_ends_is_an_error(server, says, most, monkeypatch):
     monkeypatch.setattr(pages_module, "PAGES_MAX", 50)
     monkeypatch.setattr(pages_module, "EMPTY_PAGES_MAX", 7)
-    with pytest.raises(CryostoreError, match=f"the list that ListBackupJobs answers does not end: {says}"):
+    with pytest.raises(CryostoreError, match=f"the list of ListBackupJobs does not end: {says}"):
         for _ in pages(server, ListBackupJobs(), monotonic=server.monotonic):
             pass
     assert server.asked == most

@@ -121,7 +121,7 @@ def test_a_server_that_answered_before_is_waited_for(away):
     assert script.run(outage=outage).status == 200
     assert script.run(outage=outage).status == 200
     assert sum(script.waits) > 100
-    assert "waiting for it, up to 300 s" in script.said[0]
+    assert "waiting up to 300 s" in script.said[0]
     assert script.said[1].startswith("the server answers again after ")
     assert script.run(outage=outage).status == 200
     assert len(script.said) == 2

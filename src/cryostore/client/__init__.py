@@ -1,5 +1,4 @@
-"""The API across a network: a `Call` over HTTP, and on top of it the nine functions of the Backupstorage module.
+"""Client of the API over HTTP, and the nine functions of the Backupstorage module.
 
-Lives here: connections, retries, where credentials come from, pages. Does not live here: the form of a request
-(`cryostore.wire`), and anything that stores data.
+Holds connections, retries, settings and paged lists. The form of a request is in `cryostore.wire`.
 """

@@ -1,4 +1,4 @@
-"""The nine functions of the Backupstorage module: the Backup Storage API as plain functions.
+"""Backupstorage module: the nine operations of the Backup Storage API as plain functions.
 
     from cryostore import backupstorage
 
@@ -7,13 +7,13 @@
 
 Names, positional order and the keys of `params` are those of the API's historic client modules. Every function
 
-- answers a dict with the API's member names (blobs as `bytes`, absent members left out), `{}` where there is no output;
-- raises one exception class per error of the API, all below `ModelError`; `IllegalArgumentException` without asking the
-  server if a key of `params` is unknown or a value has a type that cannot be sent; `ConnectionFailedError` if no answer
-  came; `ConfigurationError` if endpoint or access key are nowhere to be found;
-- repeats its request where that can help (see `cryostore.client.retry`), and may be repeated by the caller;
-- takes endpoint, region and access key from `aws_config`, and what that leaves out from the AWS environment variables
-  and shared files;
+- returns a dict with the member names of the API (blobs as `bytes`, absent members left out), `{}` without output;
+- raises one exception class per error of the API, all subclasses of `ModelError`; `IllegalArgumentException`, without a
+  request, for an unknown key of `params` or a value of a type that cannot be sent; `ConnectionFailedError` if there is
+  no answer; `ConfigurationError` if there is no endpoint or no access key;
+- retries its request where that can help (see `cryostore.client.retry`), and may be repeated by the caller;
+- takes endpoint, region and access key from `aws_config`, and missing values from the AWS environment variables and
+  shared files;
 - may be called from any number of threads at once. Files are read again only when the environment changes.
 """
 
@@ -102,11 +102,11 @@ CLIENTS_MAX = 32
 
 @dataclass(frozen=True, slots=True)
 class AWSConfig:
-    """Where to send requests and as whom. What is None comes from the environment and the shared files.
+    """Server, region and credentials of requests. Values that are None come from the environment and the shared files.
 
     `endpoint` is a URL such as http://127.0.0.1:9440, `profile` a section of the shared files, `ca_bundle` a file of
-    certificates to trust over https. Wherever one is taken, so is a dict with these keys, `credentials` being one with
-    `access_key_id`, `secret_access_key` and, if there is one, `session_token`.
+    certificates to trust over https. A dict with these keys is accepted as well; its `credentials` may be a dict with
+    `access_key_id`, `secret_access_key` and, optionally, `session_token`.
     """
 
     endpoint: str | None = None
@@ -122,8 +122,8 @@ Config = AWSConfig | Mapping[str, Any] | None
 def delete_object(job_id: str, object_name: str, params: Params = None, *, aws_config: Config = None) -> dict[str, Any]:
     """Delete an object from the incremental base backup.
 
-    From then on the view of the backup job `job_id` lacks it; the base itself stays as it is. `params` has no keys.
-    Answers {}. Raises ResourceNotFoundException if the job's view has no object of this name.
+    The view of the backup job `job_id` then lacks the object; the base itself does not change. `params` has no keys.
+    Returns {}. Raises ResourceNotFoundException if the view of the job has no object of this name.
     """
     return _call(DeleteObject, params, aws_config, job_id=job_id, object_name=object_name)
 
@@ -131,7 +131,7 @@ def delete_object(job_id: str, object_name: str, params: Params = None, *, aws_c
 def get_chunk(chunk_token: str, job_id: str, params: Params = None, *, aws_config: Config = None) -> dict[str, Any]:
     """Get the specified object's chunk.
 
-    `chunk_token` comes from `list_chunks` in the same storage job. `params` has no keys. Answers Data, Length, Checksum
+    `chunk_token` comes from `list_chunks` in the same storage job. `params` has no keys. Returns Data, Length, Checksum
     and ChecksumAlgorithm.
     """
     return _call(GetChunk, params, aws_config, chunk_token=chunk_token, job_id=job_id)
@@ -142,7 +142,7 @@ def get_object_metadata(
 ) -> dict[str, Any]:
     """Get the metadata associated with an object.
 
-    `object_token` comes from `list_objects` in the same storage job. `params` has no keys. Answers, each only if it was
+    `object_token` comes from `list_objects` in the same storage job. `params` has no keys. Returns, each only if it was
     set: MetadataString, MetadataBlob, MetadataBlobLength, MetadataBlobChecksum, MetadataBlobChecksumAlgorithm.
     """
     return _call(GetObjectMetadata, params, aws_config, job_id=job_id, object_token=object_token)
@@ -151,7 +151,7 @@ def get_object_metadata(
 def list_chunks(job_id: str, object_token: str, params: Params = None, *, aws_config: Config = None) -> dict[str, Any]:
     """List the chunks of a given object, in ascending index order.
 
-    Keys of `params`: max-results (1 .. 100), next-token. Answers ChunkList, and NextToken unless the list ends here.
+    Keys of `params`: max-results (1 .. 100), next-token. Returns ChunkList, and NextToken unless this is the last page.
     """
     return _call(ListChunks, params, aws_config, job_id=job_id, object_token=object_token)
 
@@ -161,8 +161,8 @@ def list_objects(job_id: str, params: Params = None, *, aws_config: Config = Non
 
     `job_id` is a restore job, or a backup job in progress. Keys of `params`: created-after (included) and
     created-before (excluded), each a datetime, an ISO 8601 text or epoch seconds; max-results (1 .. 100); next-token;
-    starting-object-name (included) and starting-object-prefix, both ignored with next-token. Answers ObjectList, and
-    NextToken unless the list ends here.
+    starting-object-name (included) and starting-object-prefix, both ignored with next-token. Returns ObjectList, and
+    NextToken unless this is the last page.
     """
     return _call(ListObjects, params, aws_config, job_id=job_id)
 
@@ -176,12 +176,12 @@ def notify_object_complete(
     *,
     aws_config: Config = None,
 ) -> dict[str, Any]:
-    """Complete an upload: its object takes its place in the job's view.
+    """Complete an upload: its object appears in the view of the job.
 
     `checksum` is SHA-256 over the raw digests of the chunks in ascending index order, `checksum_algorithm` "SUMMARY".
     Keys of `params`: MetadataBlob (at most 4 MiB), metadata-blob-length, metadata-checksum, metadata-checksum-algorithm
-    ("SHA256"), metadata-string (1 .. 256 bytes). Answers ObjectChecksum and ObjectChecksumAlgorithm. Completing again
-    with the same arguments answers the same.
+    ("SHA256"), metadata-string (1 .. 256 bytes). Returns ObjectChecksum and ObjectChecksumAlgorithm. Completing again
+    with the same arguments returns the same.
     """
     return _call(
         NotifyObjectComplete,
@@ -209,7 +209,7 @@ def put_chunk(
     """Upload a chunk. When this returns, the chunk is durable.
 
     `data` must not change until then. `checksum` is its SHA-256 as 64 hex digits or in base64, `checksum_algorithm`
-    "SHA256", `length` its bytes; the server refuses data unlike them. `params` has no keys. Answers ChunkChecksum and
+    "SHA256", `length` its bytes; the server refuses other data. `params` has no keys. Returns ChunkChecksum and
     ChunkChecksumAlgorithm. Raises DataAlreadyExistsException if the upload has other data at this index.
     """
     return _call(
@@ -230,9 +230,9 @@ def put_object(job_id: str, object_name: str, params: Params = None, *, aws_conf
     """Upload an object of at most one chunk, with its metadata string, in a single call. Durable when this returns.
 
     Keys of `params`: InlineChunk, length, checksum and checksum-algorithm ("SHA256") of it, metadata-string,
-    object-checksum and object-checksum-algorithm ("SUMMARY"), throwOnDuplicate. Answers InlineChunkChecksum,
+    object-checksum and object-checksum-algorithm ("SUMMARY"), throwOnDuplicate. Returns InlineChunkChecksum,
     InlineChunkChecksumAlgorithm, ObjectChecksum and ObjectChecksumAlgorithm. Raises DataAlreadyExistsException for a
-    name that the job's view has already, if throwOnDuplicate is true; else the object is replaced.
+    name that the job's view has already, if throwOnDuplicate is true; otherwise the object is replaced.
     """
     return _call(PutObject, params, aws_config, job_id=job_id, object_name=object_name)
 
@@ -240,8 +240,8 @@ def put_object(job_id: str, object_name: str, params: Params = None, *, aws_conf
 def start_object(job_id: str, object_name: str, params: Params = None, *, aws_config: Config = None) -> dict[str, Any]:
     """Start an upload that contains one or many chunks.
 
-    Key of `params`: ThrowOnDuplicate. Answers UploadId. Raises DataAlreadyExistsException for a name that the job's
-    view has already, if ThrowOnDuplicate is true; else the object is replaced when the upload completes.
+    Key of `params`: ThrowOnDuplicate. Returns UploadId. Raises DataAlreadyExistsException for a name that the job's
+    view has already, if ThrowOnDuplicate is true; otherwise the object is replaced when the upload completes.
     """
     return _call(StartObject, params, aws_config, job_id=job_id, object_name=object_name)
 
@@ -261,7 +261,7 @@ def _config(given: Config) -> AWSConfig:
         return AWSConfig(**{**given, "credentials": _credentials(given.get("credentials"))})
     except (TypeError, AttributeError):
         legal = ", ".join(field.name for field in fields(AWSConfig))
-        raise ConfigurationError(f"aws_config must be an AWSConfig, or a dict with no keys but {legal}") from None
+        raise ConfigurationError(f"aws_config must be an AWSConfig or a dict with only these keys: {legal}") from None
 
 
 def _credentials(given: Credentials | Mapping[str, str] | None) -> Credentials | None:
@@ -271,7 +271,7 @@ def _credentials(given: Credentials | Mapping[str, str] | None) -> Credentials |
         return Credentials(**given)
     except TypeError:
         raise ConfigurationError(
-            "credentials must be Credentials, or a dict with access_key_id, secret_access_key and session_token"
+            "credentials must be Credentials or a dict with access_key_id, secret_access_key and session_token"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""A `Call` across a network: encode, sign, send, repeat where it helps, decode."""
+"""Client of one server: encodes, signs, sends and retries requests, and decodes answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Out = TypeVar("Out")
 
 
 class Client:
-    """Both APIs of one server. Thread safe; each concurrent call has its own connection."""
+    """A `Call` of both APIs over HTTP. Thread safe; each concurrent call has its own connection."""
 
     def __init__(
         self,
@@ -43,9 +43,9 @@ class Client:
         now: Clock = wall_clock,
         new_id: NewId = random_id,
     ) -> None:
-        """`transport` replaces the one over TCP; then `ca_bundle` and `timeouts` have no effect.
+        """`transport` replaces the transport over TCP; then `ca_bundle` and `timeouts` have no effect.
 
-        Raises ConfigurationError for a malformed endpoint URL. Connects at the first call, not before.
+        Raises ConfigurationError for a malformed endpoint URL. Connects at the first call.
         """
         self.endpoint = Endpoint.parse(endpoint_url)
         self.region = region
@@ -57,17 +57,17 @@ class Client:
 
     @classmethod
     def of(cls, settings: Settings, *, retry: Retry | None = None) -> Self:
-        """A client for resolved settings."""
+        """Return a client with these settings."""
         return cls(
             settings.endpoint_url, settings.region, settings.credentials, ca_bundle=settings.ca_bundle, retry=retry
         )
 
     def call(self, operation: Operation[Out]) -> Out:
-        """Carry out one operation and answer its output.
+        """Send one operation and return its output.
 
-        Raises the API's modelled error if the server answers one, and ConnectionFailedError if it does not answer;
-        both only after the attempts of `Retry`. Idempotency tokens are filled in when absent, once, so that all
-        attempts carry the same. May be repeated; `cryostore.client.retry` lists what that can show.
+        Raises the modelled error of the API if the server answers with one, and ConnectionFailedError without an
+        answer, in both cases after the attempts of `Retry`. Adds absent idempotency tokens once, so that all attempts
+        carry the same. May be repeated; `cryostore.client.retry` lists the possible effects.
         """
         declaration = operation.declaration
         operation = _with_tokens(operation, self._new_id)
@@ -75,7 +75,7 @@ class Client:
         unsigned_request = wire_request.encode(operation)
         payload_hash = None
         if self.endpoint.scheme == "https" and declaration.unsigned_payload:
-            payload_hash = sigv4.UNSIGNED_PAYLOAD  # TLS protects the body on its way; length and checksum are signed
+            payload_hash = sigv4.UNSIGNED_PAYLOAD  # TLS protects the body; length and checksum are signed
 
         def attempt() -> Response:
             signed = self._signed(unsigned_request, declaration.api.value, payload_hash)
@@ -96,7 +96,7 @@ class Client:
         self._transport.close()
 
     def cut_off(self, seconds: float) -> None:
-        """End all calls that are under way; any later one waits no longer than this for each step of it."""
+        """Abort all calls in flight. Each step of a later call waits at most `seconds`."""
         self._transport.cut_off(seconds)
 
     def __enter__(self) -> Self:
@@ -111,7 +111,7 @@ class Client:
         return f"Client({self.endpoint}, region={self.region})"
 
     def _signed(self, request: Request, service: str, payload_hash: str | None) -> Request:
-        # Signed anew for each attempt, because the date is part of the signature.
+        # Each attempt has a signature of its own, because the date is part of it.
         own = [("host", self.endpoint.authority), ("user-agent", f"cryostore/{__version__}")]
         return sigv4.sign(
             Request(request.method, request.path, request.query, [*own, *request.headers], request.body),
@@ -133,7 +133,7 @@ def _with_tokens(operation: Operation[Out], new_id: Callable[[], str]) -> Operat
 
 
 def _check_labels(operation: Operation[Any]) -> None:
-    # An empty segment makes the path that of another operation: DescribeBackupJob without an id would list all jobs.
+    # An empty segment gives the path of another operation: DescribeBackupJob without an id would list all jobs.
     declaration = operation.declaration
     for member in declaration.at(Label):
         if getattr(operation, member.attribute) == "":

@@ -1,12 +1,12 @@
-"""Requests over TCP and TLS with the standard library's HTTP client, on kept connections.
+"""Transport over TCP and TLS with a pool of keep-alive connections.
 
 Rules of this file:
-- A connection carries one request at a time and goes back to the pool only after its answer was read to the end.
-- A kept connection that turns out to be broken is replaced once, silently: servers close idle ones at any moment.
-- Everything that goes wrong leaves as ConnectionFailedError.
-- A forked child never uses its parent's connections.
-- What is read of one answer is bounded in bytes, all that is no body included, and in time as a whole.
-- Once it was cut off, nothing waits long any more, and nothing is sent twice.
+- A connection carries one request at a time, and returns to the pool only after its answer was read to the end.
+- A pooled connection that turns out to be closed is replaced once, silently: servers close idle ones at any moment.
+- Every failure is raised as ConnectionFailedError.
+- A forked child never uses the connections of its parent.
+- The size of an answer, headers included, and the total time to read it are limited.
+- After `cut_off`, nothing waits long and nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from cryostore.wire.message import Request, Response
 
 CONNECTIONS_IDLE_MAX = 64
 ENVELOPE_BYTES_MAX = 4 * MIB
-"""The most of an answer that is no body: status lines, headers, sizes of chunks, trailers."""
+"""Maximum size of an answer beside its body: status lines, headers, chunk sizes, trailers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long to wait for a connection, for the next bytes on one, and for the end of an answer."""
+    """Time-outs for a connection, for the next bytes on it, and for a whole answer."""
 
     connect_seconds: float = 10.0
     read_seconds: float = 60.0
@@ -47,25 +47,25 @@ class Timeouts:
 
 
 class _EndlessAnswerError(HTTPException):
-    """An answer is longer than anything that the request asks for, or takes longer to arrive."""
+    """An answer is larger than the request allows, or takes longer."""
 
 
-class _Arriving(io.RawIOBase):
-    """The bytes of one answer as they arrive: no more of them, and no longer, than an answer may take."""
+class _LimitedStream(io.RawIOBase):
+    """Raw stream of one answer, limited in bytes and time."""
 
     def __init__(self, connected: socket.socket, timeouts: Timeouts, bytes_max: int) -> None:
         self._socket = connected
-        self._raw = connected.makefile("rb", buffering=0)  # keeps the socket open until this is closed
+        self._raw = connected.makefile("rb", buffering=0)  # keeps the socket open until the stream is closed
         self._timeouts = timeouts
         self._bytes_max = self._bytes_left = bytes_max
         self._ends = time.monotonic() + timeouts.answer_seconds
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
-        """Read what has arrived. Raises _EndlessAnswerError, and OSError as a socket does."""
+        """Read the bytes that have arrived. Raises _EndlessAnswerError, and OSError as a socket does."""
         left = self._ends - time.monotonic()
         if left <= 0:
             raise _EndlessAnswerError(f"an answer was not complete after {self._timeouts.answer_seconds:g} seconds")
@@ -77,19 +77,19 @@ class _Arriving(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Release the socket."""
         self._raw.close()
         super().close()
 
 
-class _Answering:
-    """The part of a socket that an HTTPResponse uses: the file it reads."""
+class _LimitedSocket:
+    """The part of a socket that HTTPResponse uses, with a limited stream."""
 
     def __init__(self, connected: socket.socket, timeouts: Timeouts, bytes_max: int) -> None:
-        self._file = io.BufferedReader(_Arriving(connected, timeouts, bytes_max))
+        self._file = io.BufferedReader(_LimitedStream(connected, timeouts, bytes_max))
 
-    def makefile(self, mode: str) -> io.BufferedReader[Any]:  # noqa: ARG002 - the shape of a socket's
-        """The answer, to be read."""
+    def makefile(self, mode: str) -> io.BufferedReader[Any]:  # noqa: ARG002 - as a socket has it
+        """Return the stream of the answer."""
         return self._file
 
 
@@ -117,12 +117,12 @@ class HttpTransport:
                 except ConnectionError:
                     if self._is_cut_off:
                         raise
-                    # closed by the server while idle, most likely: once more on a new one
+                    # most likely closed while idle: retry on a new connection
             return self._exchange(self._connect(), request)
         except ssl.SSLCertVerificationError as error:
             raise ConnectionFailedError(
                 f"{self.endpoint}: {error.verify_message}",
-                hint="name the file of the certificate authority to trust (ca_bundle, or AWS_CA_BUNDLE)",
+                hint="give the file of the certificate authority to trust (ca_bundle or AWS_CA_BUNDLE)",
                 retryable=False,
             ) from error
         except _EndlessAnswerError as error:
@@ -130,7 +130,7 @@ class HttpTransport:
                 f"{self.endpoint}: {error}", hint="is this the address of a Cryostore server?", retryable=False
             ) from error
         except TimeoutError as error:
-            raise ConnectionFailedError(f"{self.endpoint}: no answer in time") from error
+            raise ConnectionFailedError(f"{self.endpoint}: timed out waiting for an answer") from error
         except (OSError, HTTPException) as error:
             raise ConnectionFailedError(
                 f"{self.endpoint}: {str(error) or type(error).__name__}",
@@ -142,26 +142,27 @@ class HttpTransport:
         _close_all(self._idle)
 
     def cut_off(self, seconds: float) -> None:
-        """End all requests that are under way; any later one waits no longer than this for each step of it."""
+        """See `Transport.cut_off`."""
         self.timeouts = Timeouts(seconds, seconds, seconds)
         self._is_cut_off = True
         for connection in list(self._busy):
-            with contextlib.suppress(OSError):  # it has come to its end meanwhile
-                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)  # of TLS, too: nothing is said any more
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                # The method of the plain socket, for TLS as well: it sends no close notification.
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
     def _take(self) -> HTTPConnection | None:
-        """A kept connection that is still open as far as this side can tell."""
+        """Return a pooled connection that is still open as far as this side knows."""
         if self._process_id != os.getpid():
-            _close_all(self._idle)  # this process's copies only: the parent's connections stay open
+            _close_all(self._idle)  # only the copies of this process: the connections of the parent stay open
             self._process_id = os.getpid()
         while True:
             try:
-                connection = self._idle.pop()  # the most recently used one: the least likely to have been closed
+                connection = self._idle.pop()  # the most recently used one is the least likely to be closed
             except IndexError:
                 return None
-            if not _readable(connection.sock):
+            if not _is_readable(connection.sock):
                 return connection
-            connection.close()  # nothing is outstanding, so what can be read is the end of the stream
+            connection.close()  # no answer is outstanding, so readable means closed
 
     def _connect(self) -> HTTPConnection:
         host, port, seconds = self.endpoint.host, self.endpoint.port, self.timeouts.connect_seconds
@@ -180,12 +181,12 @@ class HttpTransport:
         self._busy.add(connection)
         try:
             connection.sock.settimeout(self.timeouts.read_seconds)
-            # A server may answer and close before it has read the whole body: its answer is what counts.
+            # A server may answer and close before it has read the whole body: the answer counts.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                _write(connection, request)
-            connection.response_class = partial(_answer, self.timeouts, request.answer_bytes_max)  # type: ignore[assignment]
-            with connection.getresponse() as answer:  # which owns the socket if the server is to close it
-                body = _read(answer, request.answer_bytes_max)
+                _send_request(connection, request)
+            connection.response_class = partial(_limited_response, self.timeouts, request.answer_bytes_max)  # type: ignore[assignment]
+            with connection.getresponse() as answer:  # which owns the socket if the server closes it
+                body = _read_body(answer, request.answer_bytes_max)
         except BaseException:
             connection.close()
             raise
@@ -199,14 +200,14 @@ class HttpTransport:
         return Response(answer.status, headers, Payload(body))
 
 
-def _answer(timeouts: Timeouts, bytes_max: int, connected: socket.socket, method: str) -> HTTPResponse:
-    """What reads an answer, within its bounds."""
-    arriving = _Answering(connected, timeouts, bytes_max + ENVELOPE_BYTES_MAX)
-    return HTTPResponse(cast("socket.socket", arriving), method=method)
+def _limited_response(timeouts: Timeouts, bytes_max: int, connected: socket.socket, method: str) -> HTTPResponse:
+    """Return the reader of an answer with its limits."""
+    limited = _LimitedSocket(connected, timeouts, bytes_max + ENVELOPE_BYTES_MAX)
+    return HTTPResponse(cast("socket.socket", limited), method=method)
 
 
 def trust(ca_bundle: str | None) -> ssl.SSLContext:
-    """The TLS context that trusts the system's certificate authorities, or only those of `ca_bundle`."""
+    """Return a TLS context that trusts the authorities of the system, or only those of `ca_bundle`."""
     if ca_bundle is None:
         return ssl.create_default_context()
     path = Path(ca_bundle)
@@ -215,10 +216,10 @@ def trust(ca_bundle: str | None) -> ssl.SSLContext:
             cafile=None if path.is_dir() else path, capath=path if path.is_dir() else None
         )
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"the certificate bundle {ca_bundle} cannot be read: {error}") from error
+        raise ConfigurationError(f"cannot read the certificate bundle {ca_bundle}: {error}") from error
 
 
-def _write(connection: HTTPConnection, request: Request) -> None:
+def _send_request(connection: HTTPConnection, request: Request) -> None:
     target = f"{request.path}?{request.query}" if request.query else request.path
     connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
     for name, value in request.headers:
@@ -229,8 +230,8 @@ def _write(connection: HTTPConnection, request: Request) -> None:
     connection.endheaders(body.data if body else None)
 
 
-def _read(answer: HTTPResponse, bytes_max: int) -> bytes:
-    """The body of an answer, never more of it than `bytes_max`, whatever length the server announces, if any."""
+def _read_body(answer: HTTPResponse, bytes_max: int) -> bytes:
+    """Return the body of an answer. Raises _EndlessAnswerError if it is longer than `bytes_max`."""
     if answer.length is not None and answer.length <= bytes_max:
         return answer.read()
     body = b"" if answer.length is not None else answer.read(bytes_max + 1)
@@ -239,7 +240,7 @@ def _read(answer: HTTPResponse, bytes_max: int) -> bytes:
     return body
 
 
-def _readable(open_socket: socket.socket) -> bool:
+def _is_readable(open_socket: socket.socket) -> bool:
     poller = select.poll()
     poller.register(open_socket, select.POLLIN)
     return bool(poller.poll(0))

@@ -1,7 +1,7 @@
-"""The outage of a server during a run: how long a client keeps trying, and what it says meanwhile.
+"""Outage of a server during a run: how long a client keeps retrying, and its messages meanwhile.
 
-A client that had an answer before waits for its server to come back, for example after a restart. A server that never
-answered is not waited for: its address is probably wrong. Does not live here: the delays between attempts (`retry`).
+A client that has had an answer waits for its server to come back, for example after a restart. It does not wait for a
+server that never answered: the address is probably wrong. The delays between attempts are in `retry`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cryostore.wire.message import Response
 
 
 def is_away(outcome: Response | ConnectionFailedError) -> bool:
-    """Whether nobody answered for the server: the connection failed, or a load balancer without a ready node."""
+    """Return whether the connection failed, or a load balancer without a ready node answered."""
     if isinstance(outcome, ConnectionFailedError):
         return outcome.retryable
     return outcome.status in (502, 503, 504) and not outcome.header("x-amzn-errortype")
@@ -25,11 +25,11 @@ def _silent(_: str) -> None:
 
 
 class Outage:
-    """The outage that a client is in, if any; one for all threads of the client.
+    """The current outage of a client, if any, shared by all of its threads.
 
-    `say` is told in one line when the wait begins and when it ends. A wait that was in vain is not repeated until the
-    server answers: what cleans up after it fails at once. There is no lock, because Ctrl-C may end a call at any
-    instruction; two threads at once may say a line twice.
+    Calls `say` with one line when the wait begins and when it ends. After a wait that failed, the client does not wait
+    again until the server answers: clean-up requests fail at once. There is no lock, because Ctrl-C may interrupt a
+    call at any instruction; two threads may therefore print a line twice.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Outage:
         self._is_told = False
 
     def note(self, outcome: Response | ConnectionFailedError) -> None:
-        """Take the outcome of an attempt into account."""
+        """Record the outcome of an attempt."""
         since, is_told = self._since, self._is_told
         if is_away(outcome):
             self._since = self._now() if since is None else since
@@ -52,8 +52,8 @@ class Outage:
         if is_told and since is not None:
             self._say(f"the server answers again after {self._now() - since:.0f} s")
 
-    def goes_on(self, outcome: Response | ConnectionFailedError) -> bool:
-        """Whether to try again although the ordinary attempts are used up. `outcome` is the last one, and noted."""
+    def keeps_waiting(self, outcome: Response | ConnectionFailedError) -> bool:
+        """Return whether to try again after the ordinary attempts. `outcome` is the last one, already recorded."""
         since = self._since
         if not self._has_answered or since is None or not is_away(outcome):
             return False
@@ -62,5 +62,5 @@ class Outage:
         if not self._is_told:
             self._is_told = True
             reason = f"status {outcome.status}" if isinstance(outcome, Response) else outcome.message
-            self._say(f"the server is away ({reason}); waiting for it, up to {self.wait_seconds:.0f} s")
+            self._say(f"the server is away ({reason}); waiting up to {self.wait_seconds:.0f} s")
         return True

@@ -1,4 +1,4 @@
-"""Lists that come in pages, read to their end through any `Call`."""
+"""Paged lists of the API, read to their end through any `Call`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from cryostore.model.operation import Call, Operation, Output
 Out = TypeVar("Out", bound=Output)
 
 PAGES_MAX = 1_000_000
-"""No list is longer: 100 chunks a page are an object of 400 TB."""
+"""Limit beyond any real list: at 100 chunks per page, an object of 400 TB."""
 EMPTY_PAGES_MAX = 10_000
-"""How many pages in a row may have no item: a server that filters may have some."""
+"""Maximum number of empty pages in a row: a server that filters may send some."""
 WAIT_SECONDS_MAX = 6 * 3600
-"""How long all pages of a list may be waited for."""
+"""Maximum total time to wait for the pages of a list."""
 
 
 def pages(call: Call, operation: Operation[Out], *, monotonic: Callable[[], float] = time.monotonic) -> Iterator[Out]:
-    """Each page of a list, from where `operation` starts; asks for a page only when it is wanted.
+    """Yield each page of a list, from the start of `operation`. Requests a page only when it is needed.
 
-    Raises TypeError for an operation whose answer has no pages, and CryostoreError for a list that does not end: the
-    server repeats a token, or the list has more pages, or takes longer, than any list does.
+    Raises TypeError for an operation without pages, and CryostoreError for a list that does not end: the server repeats
+    a token, or the list exceeds the limits above.
     """
     name = operation.declaration.name
     items_of = _items_name(operation)
@@ -42,7 +42,7 @@ def pages(call: Call, operation: Operation[Out], *, monotonic: Callable[[], floa
         if not token:
             return
         if token == operation.next_token:  # type: ignore[attr-defined] # every paged operation has it
-            raise CryostoreError(f"{name} answered the same NextToken twice")
+            raise CryostoreError(f"{name} returned the same NextToken twice")
         empty = 0 if getattr(page, items_of) else empty + 1
         if empty >= EMPTY_PAGES_MAX:
             raise _endless(name, f"{empty} pages in a row are empty")
@@ -54,32 +54,32 @@ def pages(call: Call, operation: Operation[Out], *, monotonic: Callable[[], floa
 
 def _endless(name: str, reason: str) -> CryostoreError:
     return CryostoreError(
-        f"the list that {name} answers does not end: {reason}", hint="is this the address of a Cryostore server?"
+        f"the list of {name} does not end: {reason}", hint="is this the address of a Cryostore server?"
     )
 
 
 def _items_name(operation: Operation[Any]) -> str:
-    """The member of a page that has the items. Raises TypeError for an operation whose answer has no pages."""
+    """Return the member of a page that holds the items. Raises TypeError for an operation without pages."""
     names = [member.attribute for member in operation.declaration.output_members]
     if "next_token" not in names:
-        raise TypeError(f"{operation.declaration.name} does not answer in pages")
+        raise TypeError(f"{operation.declaration.name} does not return pages")
     names.remove("next_token")
     (name,) = names
     return name
 
 
 def items(call: Call, operation: Operation[Any]) -> Iterator[Any]:
-    """Each item of a list over all its pages. See `pages`."""
+    """Yield each item of a list over all pages. See `pages`."""
     name = _items_name(operation)
     for page in pages(call, operation):
         yield from getattr(page, name)
 
 
 def objects(call: Call, storage_job_id: str, *, prefix: str | None = None) -> Iterator[BackupObject]:
-    """Every object of a restore job or running backup job, in ascending byte order of the names."""
+    """Yield every object of a restore job or running backup job, in ascending byte order of the names."""
     yield from items(call, ListObjects(storage_job_id=storage_job_id, starting_object_prefix=prefix))
 
 
 def chunks(call: Call, storage_job_id: str, object_token: str) -> Iterator[Chunk]:
-    """Every chunk of an object, in ascending index order."""
+    """Yield every chunk of an object, in ascending index order."""
     yield from items(call, ListChunks(storage_job_id=storage_job_id, object_token=object_token))

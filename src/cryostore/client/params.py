@@ -1,7 +1,7 @@
-"""The arguments and answers of the nine functions, translated by the declarations: keys, types and names stand there.
+"""Arguments and results of the nine functions, translated by the declarations of the operations.
 
-Lives here: operation from arguments and `params`, dict from output. Does not live here: rules about values, which the
-server checks; here a value only has to be of a type that can be sent.
+Builds an operation from arguments and `params`, and a dict from an output. The server checks the rules for values; this
+module only requires a type that can be sent.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Out = TypeVar("Out", bound=Output)
 def build(
     operation: type[Operation[Out]], arguments: Mapping[str, object], params: Mapping[str, Any] | None
 ) -> Operation[Out]:
-    """The operation for the arguments of a function, by parameter name, and its `params`, by wire name.
+    """Return the operation for the arguments of a function, by parameter name, and its `params`, by wire name.
 
-    Raises IllegalArgumentException, which names the argument and what is legal, for an unknown key, a value of the
-    wrong type, or `params` that are no mapping. None in `params` stands for absent.
+    Raises IllegalArgumentException, which names the argument and the legal values, for an unknown key, a value of the
+    wrong type, or `params` that are not a mapping. None in `params` means absent.
     """
     required, optional = _members(operation.declaration)
     values = {name: _value(required[name], name, value) for name, value in arguments.items()}
@@ -46,19 +46,19 @@ def build(
 
 
 def as_dict(output: Output) -> dict[str, Any]:
-    """The members that are present, by their API names; blobs as bytes, structures as dicts."""
+    """Return the members that are present, by their API names; blobs as bytes, structures as dicts."""
     values = ((member.name, getattr(output, member.attribute)) for member in members_of(type(output)))
     return {name: _builtin(value) for name, value in values if value is not None}
 
 
 def parameter_name(wire_name: str) -> str:
-    """`checksum-algorithm` and `jobId` as Python writes them."""
+    """Return a name such as `checksum-algorithm` or `jobId` in Python's style."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", wire_name).replace("-", "_").lower()
 
 
 @functools.cache
 def _members(declaration: Declaration) -> tuple[dict[str, Member], dict[str, Member]]:
-    """The required members by parameter name, and the optional ones by key of `params`."""
+    """Return the required members by parameter name, and the optional ones by key of `params`."""
     required = {parameter_name(member.wire_name): member for member in declaration.members if member.required}
     optional = {member.wire_name: member for member in declaration.members if not member.required}
     return required, optional
@@ -70,7 +70,7 @@ def _value(member: Member, name: str, value: object) -> object:
     try:
         return convert(value)
     except (TypeError, ValueError, OverflowError):
-        # The value itself is not shown: it may be data.
+        # Does not show the value: it may be data.
         raise IllegalArgumentException(f"{name} must be {expected}, not {type(value).__name__}") from None
 
 
@@ -108,7 +108,7 @@ def _timestamp(value: object) -> Timestamp:
     if isinstance(value, bool) or not isinstance(value, SupportsFloat):
         raise TypeError
     seconds = float(value)
-    datetime.fromtimestamp(seconds, UTC)  # raises if it is no moment that can be written
+    datetime.fromtimestamp(seconds, UTC)  # raises for a moment that cannot be represented
     return Timestamp(seconds)
 
 

@@ -1,11 +1,11 @@
-"""When to repeat a request, and how long to wait before.
+"""Retry policy: which requests to repeat, and the delay before each attempt.
 
-Every operation may be repeated (Backup Storage A.3): the same request carries the same token, checksum and content.
-What a repetition can still show, when the first request was carried out and only its answer was lost:
+Every operation may be repeated (Backup Storage A.3): the same request carries the same token, checksum and content. If
+the first request succeeded and only its answer was lost, a repetition may have one of these effects:
 
-- DeleteObject, DeleteBackupVault, DeleteRecoveryPoint: ResourceNotFoundException, since the thing is gone already.
-- StartObject and PutObject with the throw flag: DataAlreadyExistsException with the checksum of what was just stored.
-- StartObject: a second upload; the first stays open until the job ends, so commit with DiscardOpenUploads.
+- DeleteObject, DeleteBackupVault, DeleteRecoveryPoint: ResourceNotFoundException, because it is already deleted.
+- StartObject and PutObject with the throw flag: DataAlreadyExistsException with the checksum of the data just stored.
+- StartObject: a second upload. The first stays open until the job ends, so commit with DiscardOpenUploads.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from cryostore.core.interrupts import sleep, told
 from cryostore.wire.message import Response
 
 RETRYABLE_NAMES = frozenset({"NotReadableInputStreamException", "ThrottlingException"})
-"""Errors worth a repetition although their status may be 400; all of 429 and 5xx are worth one by their status."""
+"""Retryable errors whose status may be 400. Status 429 and all 5xx are always retryable."""
 
 
 def is_retryable(response: Response) -> bool:
-    """Whether the same request may fare better later."""
+    """Return whether the same request may succeed later."""
     if response.status == 429 or response.status >= 500:
         return True
     return response.status == 400 and response.header("x-amzn-errortype") in RETRYABLE_NAMES
@@ -33,9 +33,9 @@ def is_retryable(response: Response) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Exponential backoff with full jitter: a random part of a bound that doubles, so that clients spread out.
+    """Exponential backoff with full jitter: a random part of a limit that doubles, so that clients spread out.
 
-    A Retry-After header in seconds is a lower bound, within `delay_seconds_max`. `random` answers 0 .. 1.
+    A Retry-After header in seconds is a lower limit, up to `delay_seconds_max`. `random` returns 0 .. 1.
     """
 
     attempts_max: int = 5
@@ -46,10 +46,10 @@ class Retry:
     outage: Outage = field(default_factory=Outage)
 
     def run(self, attempt: Callable[[], Response]) -> Response:
-        """The first answer that is not worth a repetition, or the last; the last attempt's ConnectionFailedError.
+        """Return the first answer that is not retryable, or the last one. Raises the last ConnectionFailedError.
 
-        The last is the one during which the process was told to end. While the server is away, there are more
-        attempts than `attempts_max`, as long as `outage` says so.
+        There are no further attempts after an interrupt. While the server is away, there are more attempts than
+        `attempts_max`, as long as `outage` keeps waiting.
         """
         for number in count(1):
             at_least_seconds = 0.0
@@ -67,10 +67,10 @@ class Retry:
         raise AssertionError("unreachable: count() does not end")
 
     def _is_last(self, number: int, outcome: Response | ConnectionFailedError) -> bool:
-        return told() or (number >= self.attempts_max and not self.outage.goes_on(outcome))
+        return told() or (number >= self.attempts_max and not self.outage.keeps_waiting(outcome))
 
     def delay_seconds(self, number: int, at_least_seconds: float = 0.0) -> float:
-        """How long to wait after attempt `number`, counted from 1."""
+        """Return the delay after attempt `number`, counted from 1."""
         bound = min(self.delay_seconds_max, self.delay_first_seconds * 2.0 ** min(number - 1, 60))
         return min(self.delay_seconds_max, max(self.random() * bound, at_least_seconds))
 

@@ -1,8 +1,7 @@
-"""The configuration files that AWS tools share, read as they read them.
+"""Shared configuration files of AWS tools, read as AWS tools read them.
 
-Lives here: finding the profile, and its values from `~/.aws/config` and `~/.aws/credentials`, where the latter wins.
-Does not live here: what the values mean (`credentials`, `settings`). No error repeats a line of a file, since it may be
-a secret.
+Finds a profile and its values in `~/.aws/config` and `~/.aws/credentials`, which takes precedence. The meaning of the
+values is in `settings`. No error repeats a line of a file, because it may be a secret.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ Sections = dict[str, dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A profile's values over both files. `services` holds what its `services` section says of each service."""
+    """The values of a profile from both files. `services` holds the values of its `services` section by service."""
 
     name: str
     values: Mapping[str, str] = field(repr=False)
     services: Mapping[str, Mapping[str, str]] = field(repr=False)
     credentials_file: str = CREDENTIALS_FILE
-    """Where its access key stands, unless in the configuration file."""
+    """The file of its access key, unless that is in the configuration file."""
 
 
 def read_profile(environ: Mapping[str, str], name: str | None = None) -> Profile:
-    """The profile `name`, else the one the environment names, else `default`.
+    """Return the profile `name`, otherwise the one that the environment names, otherwise `default`.
 
-    Files that do not exist count as empty. Raises ConfigurationError if a file cannot be read or understood, or if a
-    profile that was asked for by name is in neither.
+    A missing file counts as empty. Raises ConfigurationError if a file cannot be read or parsed, or if neither file has
+    the profile that was named.
     """
     asked = name or environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE")
     chosen = asked or "default"
@@ -49,8 +48,8 @@ def read_profile(environ: Mapping[str, str], name: str | None = None) -> Profile
     found = [section for section in sections if section is not None]
     if asked and not found:
         raise ConfigurationError(
-            f"the profile {asked!r} is in none of the AWS configuration files",
-            hint="check AWS_PROFILE, or add it there",
+            f"the profile {asked!r} is not in the AWS configuration files",
+            hint="check AWS_PROFILE, or add the profile",
         )
     values = {key: value for section in found for key, value in section.items()}
     services = config.get(f"services {values.get('services', '')}", {})
@@ -73,17 +72,17 @@ def _read(environ: Mapping[str, str], variable: str, default: str) -> Sections:
         if not environ.get(variable):
             return {}
         raise ConfigurationError(
-            f"{variable} names {path}, and this user has no home directory", hint="give an absolute path, or set HOME"
+            f"{variable} is {path}, and this user has no home directory", hint="give an absolute path, or set HOME"
         ) from None
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
     except (configparser.Error, UnicodeDecodeError):
-        raise ConfigurationError(f"{path} is not a configuration file in the form AWS tools use") from None
+        raise ConfigurationError(f"{path} is not a valid AWS configuration file") from None
     return {section: dict(parser[section]) for section in parser.sections()}
 
 
 def _qualified(sections: Sections) -> Sections:
-    """The sections of the configuration file under `profile NAME`, `services NAME` and `default`, without quotes."""
+    """Return the sections `profile NAME`, `services NAME` and `default` of the configuration file, without quotes."""
     found = {}
     for section, values in sections.items():
         try:
@@ -96,6 +95,6 @@ def _qualified(sections: Sections) -> Sections:
 
 
 def _nested(text: str) -> dict[str, str]:
-    """The indented `key = value` lines below a service's name."""
+    """Return the indented `key = value` lines below the name of a service."""
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {key.strip().lower(): value.strip() for key, _, value in pairs}

@@ -1,7 +1,6 @@
-"""The seam between a client and whatever carries its requests: one method, `send`.
+"""Transport of requests: the interface, the address of a server, and the error for a request without an answer.
 
-Lives here: the seam, the address of a server, and the error for requests that got no answer. The transport over TCP
-is in `connection`.
+The transport over TCP is in `connection`.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ PORTS = {"http": 80, "https": 443}
 
 
 class ConnectionFailedError(CryostoreError):
-    """A request got no answer: no connection, one that broke, a timeout, or something that is not HTTP.
+    """A request without an answer: no connection, a broken one, a time-out, or an answer that is not HTTP.
 
-    Whether the server carried the request out is unknown. `retryable` is False where a repetition cannot help, such as
-    a certificate that is not trusted.
+    It is unknown whether the server executed the request. `retryable` is False if a repetition cannot help, for example
+    with a certificate that is not trusted.
     """
 
     def __init__(self, message: str, *, hint: str = "", retryable: bool = True) -> None:
@@ -29,24 +28,24 @@ class ConnectionFailedError(CryostoreError):
 
 
 class Transport(Protocol):
-    """Carries a signed request to a server and brings its answer back."""
+    """Sends signed requests to a server and returns its answers."""
 
     def send(self, request: Request) -> Response:
-        """The answer, whatever its status. Safe from several threads at once; raises ConnectionFailedError only."""
+        """Return the answer, whatever its status. Thread safe. Raises only ConnectionFailedError."""
         ...
 
     def close(self) -> None:
-        """Let go of idle connections. A later `send` opens new ones."""
+        """Close idle connections. A later `send` opens new ones."""
         ...
 
     def cut_off(self, seconds: float) -> None:
-        """End all requests that are under way; any later one waits no longer than this for each step of it."""
+        """Abort all requests in flight. Each step of a later request waits at most `seconds`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The address of a server: scheme, host and port, and nothing else."""
+    """The address of a server: only scheme, host and port."""
 
     scheme: str
     host: str
@@ -54,9 +53,9 @@ class Endpoint:
 
     @classmethod
     def parse(cls, url: str) -> Endpoint:
-        """Read `http://host[:port]` or `https://host[:port]`.
+        """Parse `http://host[:port]` or `https://host[:port]`.
 
-        Raises ConfigurationError for anything else; a path is refused because it would be part of what is signed.
+        Raises ConfigurationError for anything else. A path is refused because it would be part of the signature.
         """
         try:
             parts = urlsplit(url)
@@ -71,7 +70,7 @@ class Endpoint:
 
     @property
     def authority(self) -> str:
-        """The Host header, as SDKs write it: the port only where it is not the scheme's own."""
+        """The Host header as SDKs write it: with a port only if it is not the default of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -80,7 +79,7 @@ class Endpoint:
 
 
 def _not_an_endpoint() -> ConfigurationError:
-    # The text is not repeated: it may hold a password.
+    # Does not repeat the text: it may contain a password.
     return ConfigurationError(
         "the endpoint URL is not of the form http://host:port", hint="give scheme, host and port only, without a path"
     )
