@@ -48,7 +48,7 @@ def test_a_wrong_question_is_answered_with_a_hint(capsys, arguments):
     error, hint = err.splitlines()
     assert error.startswith("error: ")
     assert hint.startswith("hint: cryo ")
-    assert hint.endswith("--help says what is possible")
+    assert hint.endswith("--help lists the options")
 
 
 def test_errors_as_json(capsys):
@@ -61,7 +61,7 @@ def test_errors_as_json(capsys):
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (ConfigurationError("no"), 2, "error: no\nhint: cryo serve --help says what is possible\n"),
+        (ConfigurationError("no"), 2, "error: no\nhint: cryo serve --help lists the options\n"),
         (ConfigurationError("no", hint="yes"), 2, "error: no\nhint: yes\n"),
         (click.FileError("f", "unreadable"), 2, "error: Could not open file 'f': unreadable\n"),
         (click.Abort(), 130, "interrupted\n"),

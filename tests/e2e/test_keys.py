@@ -210,7 +210,7 @@ def test_a_rotation_of_a_shared_store_waits_for_every_node(tmp_path):
 
         first = cryo("key", "rotate")
         assert first.returncode == 1
-        assert "it is not used yet: these nodes do not hold it" in first.stdout
+        assert "but not in use yet: these nodes lack it" in first.stdout
         assert is_ready(0)
         assert is_ready(1)
         old = rings[1].read_bytes()

@@ -61,7 +61,7 @@ def test_two_nodes_are_one_store(place, tmp_path):
     left = {path.name for path in tmp_path.iterdir() if "catalog" not in path.name} - before
     assert left == {"first.log", "second.log"}
     again = cryo(place, "init", "--credentials", tmp_path / "credentials")
-    assert "was prepared before" in again.stdout
+    assert "already prepared" in again.stdout
 
 
 def workers_of(server):
@@ -110,7 +110,7 @@ def test_workers_of_a_node_are_one_store_and_each_may_die(tmp_path):
         assert [api.restored(point) for api in apis] == [{"shared": b"".join(CONTENTS)}] * 4
         assert [line["pid"] for line in logged(server, "worker exited")] == [first, second]
         assert {path.name for path in tmp_path.iterdir()} == {"credentials", "keyring.json", "node.log"}
-        assert "nothing is wrong" in cryo(place, "check").stdout
+        assert "no problems found" in cryo(place, "check").stdout
 
 
 def test_a_node_refuses_a_store_that_was_not_prepared(place, tmp_path):
@@ -172,5 +172,5 @@ def test_the_catalog_is_rebuilt_from_the_blobs_alone(place, tmp_path):
         with node(rebuilt, tmp_path, name="after") as server, server.client() as client:
             api = Api(client, tmp_path)
             assert [view(api, api.restore(point)) for point in points] == before
-        assert "nothing is wrong" in cryo(rebuilt, "check").stdout
+        assert "no problems found" in cryo(rebuilt, "check").stdout
         assert cryo(rebuilt, "init", "--credentials", tmp_path / "credentials").returncode == 0

@@ -26,7 +26,7 @@ def test_a_file_in_it_that_others_may_write(tmp_path):
     (tmp_path / "packs").mkdir(mode=0o700)
     require_own_directory(tmp_path)
     (tmp_path / "packs").chmod(0o777)
-    with pytest.raises(ConfigurationError, match="packs has the mode 0777"):
+    with pytest.raises(ConfigurationError, match="packs has mode 0777"):
         require_own_directory(tmp_path)
 
 

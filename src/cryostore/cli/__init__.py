@@ -1,6 +1,6 @@
-"""The command line: one file per verb, imported when the verb is asked for, so that `cryo --version` answers at once.
+"""The command line `cryo`: one module per command, imported when it is called.
 
-Data goes to stdout, everything else to stderr. Exit codes: see `EPILOGUE`.
+Results go to stdout, everything else to stderr. Exit codes are in `exit_codes`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from cryostore.cli.output import open_outputs, tell_unexpected, unwritten
 from cryostore.core import interrupts
 
 GARBAGE_THRESHOLDS = gc.get_threshold()
-"""Python's own: for what runs long and holds much."""
+"""Python's defaults, for a server: it runs long and holds much."""
 GARBAGE_OBJECTS_MIN = 50_000
-"""How many more objects there are before cycles are looked for: at 700, a tenth of the time to start goes into that."""
+"""Growth in objects before Python looks for cycles: at its default of 700, that takes a tenth of the start-up time."""
 SWITCH_SECONDS = 0.0005
-"""How long a thread that is back from a system call waits for one that computes: at 5 ms, the one that reads the source
-stands still while chunks are sent."""
+"""How long a thread that returns from a system call waits for one that computes: at Python's 5 ms, the thread that
+reads the source stalls while chunks are sent."""
 OWNER_BITS = 0o700
-"""What a umask must not take away: else a store, a key or a note is made that its own owner cannot open."""
+"""Permissions that the umask must not remove: the owner could not open a new store, key or state file."""
 
 
 def main() -> None:
-    """The command `cryo`.
+    """Run the command `cryo`, and exit with its exit code.
 
-    The exit code tells what became of the run. A result that could not be written makes 1 of a 0, and nothing else. An
-    error that nobody foresaw is a failure, too: Python's own exit code for it would say that the run had issues.
+    A result that could not be written turns exit code 0 into 1, and changes no other. An unexpected error exits with 2:
+    Python's own exit code for it, 1, would claim that the run completed with issues.
     """
     _open_standard_streams()
     os.umask(os.umask(0o077) & ~OWNER_BITS)
@@ -36,7 +36,7 @@ def main() -> None:
     gc.set_threshold(GARBAGE_OBJECTS_MIN)
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        from cryostore.cli.verbs import run  # most of the objects; and a Ctrl-C meanwhile ends without a traceback
+        from cryostore.cli.verbs import run  # makes most objects; here, Ctrl-C ends without a traceback
 
         code = run(sys.argv[1:])
         for output in outputs:
@@ -47,7 +47,7 @@ def main() -> None:
         code = INTERRUPTED
         for output in outputs:
             output.ends = True
-    except Exception:  # noqa: BLE001 - whatever it is, the run has failed
+    except Exception:  # noqa: BLE001 - every error is a failed run
         tell_unexpected()
         code = FAILED
     interrupts.ignore()
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Take the descriptors of closed streams (`>&-`): else the first file of a store would be stdout."""
+    """Occupy the descriptors of closed streams (`>&-`): the first file of a store could become stdout."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)  # noqa: FBT003 - it takes no name
     os.close(fd)

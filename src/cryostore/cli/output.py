@@ -1,11 +1,11 @@
 """Standard output and standard error: the one place that prints.
 
-What is printed may come from outside: names of files and resources, messages of a server, identifiers of keys. So each
-line is made visible before it is printed: nothing in it can move the cursor, change colours, reverse the direction of
-writing or begin a line of its own.
+Printed text may come from outside: names of files and resources, messages of a server, ids of keys. So each line is
+escaped before it is printed: nothing in it can move the cursor, change colours, reverse the direction of writing or
+start a new line.
 
-A stream that cannot be written to does not end a run: what the run does is not undone by it. The failure is kept, and
-`failure` tells it at the end. A write that waits for a reader does not keep a run that was told to end.
+A run goes on although a stream cannot be written: its work is not undone by that. The error is kept, and `failure`
+returns it at the end. A write that waits for a reader can be interrupted.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Any, TypeVar, cast
 from cryostore.core.interrupts import heeded, waiting
 
 READER_MS = 100
-"""How long, at the end of such a run, its reader has for each part of what was printed until then."""
+"""How long an interrupted run waits for the reader of each remaining part of its output."""
 CLEAR_LINE = "\r\x1b[K"
 CLOSED = -1
-"""The descriptor of a stream that the caller closed."""
+"""Stands for the descriptor of a stream that the parent process closed."""
 ENCODING = "utf-8"
 
 Item = TypeVar("Item")
 
 
 class Output(io.RawIOBase):
-    """A descriptor that is written to. A KeyboardInterrupt that comes while it takes nothing is raised at once."""
+    """A writable descriptor. Ctrl-C raises KeyboardInterrupt at once, even while a write waits for the reader."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()
@@ -41,16 +41,16 @@ class Output(io.RawIOBase):
         if fd != CLOSED:
             self._poller.register(fd, select.POLLOUT)
         self.ends = False
-        """Whether the run ends: what cannot be written any more is left out."""
+        """Whether the run is ending: output that cannot be written at once is dropped."""
         self.failure: OSError | None = None
-        """The first error of a write. Nothing is written after it."""
+        """The first error of a write, after which nothing is written."""
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
         return self._fd
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
@@ -58,20 +58,20 @@ class Output(io.RawIOBase):
         return self._fd != CLOSED and os.isatty(self._fd)
 
     def write(self, data: Any, /) -> int:
-        """Write some of the data; answers how much. Data that cannot be written counts as written."""
+        """Write a part of the data; return its length. Data that cannot be written counts as written."""
         view = memoryview(data).cast("B")
         if self.failure is not None:
             return len(view)
         if self.ends:
             if not self._poller.poll(READER_MS):
                 return len(view)
-            view = view[: select.PIPE_BUF]  # for so much there is room
+            view = view[: select.PIPE_BUF]  # the poll promises room for this much
         try:
             while True:
                 with waiting:
                     try:
                         return os.write(self._fd, view)
-                    except BlockingIOError:  # the descriptor does not block, its reader is slow
+                    except BlockingIOError:  # a non-blocking descriptor with a slow reader
                         self._poller.poll(READER_MS)
         except OSError as error:
             self.failure = error
@@ -79,7 +79,7 @@ class Output(io.RawIOBase):
 
 
 def open_outputs() -> tuple[Output, Output]:
-    """Put such streams in the place of Python's own, for stdout and stderr; once in a process."""
+    """Replace Python's stdout and stderr by such streams; once in a process."""
     outputs = Output(_descriptor(sys.stdout)), Output(_descriptor(sys.stderr))
     sys.stdout = _text(outputs[0], sys.stdout)
     sys.stderr = _text(outputs[1], sys.stderr, line_buffering=True)
@@ -91,7 +91,7 @@ def _descriptor(stream: Any) -> int:
 
 
 def _text(output: Output, old: Any, *, line_buffering: bool = False) -> io.TextIOWrapper:
-    """Characters that the stream's encoding lacks are escaped: a name must not end a run."""
+    """Return a text stream that escapes characters its encoding lacks: no name may end a run."""
     stream = cast("io.TextIOWrapper | None", old)
     return io.TextIOWrapper(
         io.BufferedWriter(output),
@@ -103,30 +103,30 @@ def _text(output: Output, old: Any, *, line_buffering: bool = False) -> io.TextI
 
 
 def visible(text: str) -> str:
-    """A text in one line in which every control character, line break and invisible mark is escaped."""
+    """Return a text on one line, with every control character, line break and invisible mark escaped."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def show(*lines: str) -> None:
-    """Print lines of a result to stdout, made visible."""
+    """Print lines of a result to stdout, escaped."""
     for line in lines:
         print(visible(line))
 
 
 def paragraph(lines: Iterable[str]) -> str:
-    """Lines as one text, each made visible: for `show_text`."""
+    """Return lines as one text for `show_text`, each line escaped."""
     return "\n".join(map(visible, lines))
 
 
 def show_text(text: str) -> None:
-    """Print to stdout what `paragraph` made."""
+    """Print a text of `paragraph` to stdout."""
     show(*text.split("\n"))
 
 
 def outcome(fact: Any, text: str, *, as_json: bool) -> None:
-    """Print the result of a run: for programs as JSON, else what `paragraph` made."""
+    """Print the result of a run: `fact` as JSON, or a text of `paragraph`."""
     if as_json:
         say(fact)
     else:
@@ -134,23 +134,23 @@ def outcome(fact: Any, text: str, *, as_json: bool) -> None:
 
 
 def show_now(*lines: str) -> None:
-    """As `show`, and hand them to the reader at once."""
+    """Print lines as `show` does, and flush them."""
     show(*lines)
     sys.stdout.flush()
 
 
 def say(fact: Any, *, indent: int | None = None) -> None:
-    """Print a fact to stdout as JSON. Its escapes leave nothing but printable ASCII."""
+    """Print a fact to stdout as JSON, which is printable ASCII only."""
     print(json.dumps(fact, indent=indent))
 
 
 def document(text: str) -> None:
-    """Print a text of our own making to stdout as it is: a manual page, a script, a key on paper."""
+    """Print a text to stdout unescaped: a manual page, a script, a key on paper."""
     print(text, end="")
 
 
 def tell(*lines: str) -> None:
-    """Print lines about a run to stderr, made visible."""
+    """Print lines about a run to stderr, escaped."""
     for line in lines:
         print(visible(line), file=sys.stderr, flush=True)
 
@@ -161,26 +161,26 @@ def tell_fact(fact: Any) -> None:
 
 
 def tell_unexpected() -> None:
-    """Print the error that is being handled, with its traceback: nobody foresaw it."""
+    """Print the unexpected error that is being handled, with its traceback."""
     import traceback
 
-    tell(*traceback.format_exc().rstrip().split("\n"), "error: this is a fault of Cryostore: please report it")
+    tell(*traceback.format_exc().rstrip().split("\n"), "error: unexpected internal error: please report it")
 
 
 def tell_over_progress(line: str) -> None:
-    """As `tell`; on a terminal in the place of a line of progress, which is drawn again below it."""
+    """Print a line to stderr; on a terminal it replaces the progress line, which is drawn again below it."""
     if sys.stderr.isatty():
         progress("")
     tell(line)
 
 
 def progress(text: str) -> None:
-    """Put a text in the place of the last line of the terminal; an empty one takes it away."""
+    """Replace the last line of the terminal by a text; an empty one erases it."""
     print(CLEAR_LINE + visible(text), end="", file=sys.stderr, flush=True)
 
 
 def confirm(question: str) -> None:
-    """Ask on the terminal for a yes; anything else aborts the command."""
+    """Ask on the terminal for a yes; any other answer aborts the command."""
     import click
 
     with waiting:
@@ -192,14 +192,14 @@ def ask_secret(prompt: str, *, twice: bool = False) -> str:
     import click
 
     try:
-        with heeded(), waiting:  # a SIGTERM, too, must not leave the terminal without its echo
+        with heeded(), waiting:  # SIGTERM must not leave the terminal without echo either
             return str(click.prompt(visible(prompt), hide_input=True, confirmation_prompt=twice, err=True))
     except OSError as error:
         raise click.Abort from error
 
 
 def while_read(items: Iterable[Item]) -> Iterator[Item]:
-    """The items, until nobody reads stdout any more: for results that are nothing but output."""
+    """Yield the items until stdout has no reader: for commands whose only effect is their output."""
     for item in items:
         yield item
         if failure(sys.stdout) is not None:
@@ -207,15 +207,15 @@ def while_read(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def failure(stream: Any) -> OSError | None:
-    """Why a stream could not be written to; None if it could, or is not one of ours."""
+    """Return the write error of a stream; None if there is none, or if the stream is not an `Output`."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
     return raw.failure if isinstance(raw, Output) else None
 
 
 def unwritten() -> bool:
-    """Whether part of the result or of what was told could not be written; says so where that is possible."""
+    """Return whether part of the output could not be written; print that to stderr if possible."""
     sys.stdout.flush()
     error = failure(sys.stdout)
-    if error is not None and error.errno != errno.EPIPE:  # a reader that has seen enough needs no word
+    if error is not None and error.errno != errno.EPIPE:  # a reader that closes the pipe has seen enough
         tell(f"error: stdout: {error.strerror}")
     return error is not None or failure(sys.stderr) is not None

@@ -1,4 +1,4 @@
-"""The frame around the verbs: which there are, and how an error becomes words and an exit code."""
+"""The list of commands, and how an error of a command becomes a message and an exit code."""
 
 from __future__ import annotations
 
@@ -21,53 +21,53 @@ if TYPE_CHECKING:
 
 VERBS = {
     "check": ("cryostore.cli.store.check", "Compare the catalog with the packs."),
-    "completion": ("cryostore.cli.reference.completion", "Print the script that lets a shell complete."),
-    "agent-key": ("cryostore.cli.agent_keys.agent_key", "Look after the keys that backups are encrypted for."),
+    "completion": ("cryostore.cli.reference.completion", "Print the completion script of a shell."),
+    "agent-key": ("cryostore.cli.agent_keys.agent_key", "Manage the keys that encrypt backups."),
     "backup": ("cryostore.cli.agent.backup", "Make a recovery point of files and folders."),
-    "ls": ("cryostore.cli.agent.ls", "List what is in a recovery point."),
+    "ls": ("cryostore.cli.agent.ls", "List the files in a recovery point."),
     "cat": ("cryostore.cli.agent.cat", "Write a file of a recovery point to stdout."),
     "mount": ("cryostore.cli.agent.mount", "Show recovery points as folders."),
     "points": ("cryostore.cli.agent.points", "List recovery points."),
-    "restore": ("cryostore.cli.agent.restore", "Put files and folders of a recovery point back."),
-    "verify": ("cryostore.cli.agent.verify", "See whether a recovery point can be restored."),
+    "restore": ("cryostore.cli.agent.restore", "Restore files and folders of a recovery point."),
+    "verify": ("cryostore.cli.agent.verify", "Check whether a recovery point can be restored."),
     "delete": ("cryostore.cli.agent.delete", "Delete recovery points."),
-    "diff": ("cryostore.cli.agent.diff", "List what differs between two recovery points."),
-    "doctor": ("cryostore.cli.doctor.run", "See whether all is set up for backups."),
+    "diff": ("cryostore.cli.agent.diff", "List the differences between two recovery points."),
+    "doctor": ("cryostore.cli.doctor.run", "Check the set-up for backups."),
     "find": ("cryostore.cli.agent.find", "Find files in all recovery points."),
-    "gc": ("cryostore.cli.store.gc", "Give the space back that nothing needs any more."),
+    "gc": ("cryostore.cli.store.gc", "Free the space of unused data."),
     "init": ("cryostore.cli.store.init", "Prepare a store that several servers share."),
-    "init-key": ("cryostore.cli.agent_keys.init_key", "Make a key that backups are encrypted for."),
-    "jobs": ("cryostore.cli.store.jobs", "Show the jobs that are open, and what they keep alive."),
-    "key": ("cryostore.cli.store.key", "Rotate, copy and look after the keys."),
+    "init-key": ("cryostore.cli.agent_keys.init_key", "Make a key that encrypts backups."),
+    "jobs": ("cryostore.cli.store.jobs", "Show open jobs and background work."),
+    "key": ("cryostore.cli.store.key", "Manage the master keys of a store."),
     "man": ("cryostore.cli.reference.man", "Print or write the manual pages."),
-    "rebuild-catalog": ("cryostore.cli.store.rebuild_catalog", "Make a lost catalog anew from the data."),
+    "rebuild-catalog": ("cryostore.cli.store.rebuild_catalog", "Rebuild a lost catalog from the data."),
     "migrate": ("cryostore.cli.store.migrate", "Move a store between a directory and a shared place."),
     "openapi": ("cryostore.cli.reference.openapi", "Print the OpenAPI document of the server's operations."),
-    "repair": ("cryostore.cli.store.repair", "Put right what can be put right."),
-    "scrub": ("cryostore.cli.store.scrub", "Read what is stored, and say what is damaged."),
+    "repair": ("cryostore.cli.store.repair", "Save damaged data from other copies."),
+    "scrub": ("cryostore.cli.store.scrub", "Read and verify stored data."),
     "sdk-model": ("cryostore.cli.reference.sdk_model", "Write a botocore data folder for boto3 and the aws CLI."),
     "serve-nbd": ("cryostore.cli.agent.serve_nbd", "Let NBD clients read a disk of a recovery point."),
     "serve": ("cryostore.cli.store.serve", "Run the server on a data directory or a shared store."),
-    "status": ("cryostore.cli.agent.status", "Show how old the last good backup of each resource is."),
+    "status": ("cryostore.cli.agent.status", "Show the age of the last good backup of each resource."),
 }
 
 
 class Verbs(click.Group):
-    """The verbs, each imported only when it is called or asked for help."""
+    """The commands, each imported only when it is called or asked for help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the same in every context
-        """The names, sorted."""
+        """Return the names, sorted."""
         return sorted(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
-        """The verb of this name."""
+        """Return the command of this name."""
         if cmd_name not in VERBS:
             return None
         verb: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
         return verb
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """What a shell offers: the verbs, without importing them, and the options."""
+        """Return the completions of a shell: the commands, without importing them, and the options."""
         from click.shell_completion import CompletionItem
 
         found = [CompletionItem(name, help=text) for name, (_, text) in sorted(VERBS.items())]
@@ -75,7 +75,7 @@ class Verbs(click.Group):
         return [item for item in found if item.value.startswith(incomplete)] + options
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
-        """The list of verbs in the help text."""
+        """Write the list of commands in the help text."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in sorted(VERBS.items())])
 
@@ -89,13 +89,13 @@ class Verbs(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="cryo", message="%(prog)s %(version)s")
-@click.option("--json", is_flag=True, expose_value=False, help="Say errors as JSON.")
+@click.option("--json", is_flag=True, expose_value=False, help="Print errors as JSON.")
 def cryo() -> None:
     """Cryostore: a backup storage service that speaks the AWS Backup Storage and AWS Backup APIs."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Carry out a command line and answer its exit code."""
+    """Run a command line, and return its exit code."""
     as_json = "--json" in arguments
     try:
         code: Any = cryo.main(list(arguments), prog_name="cryo", standalone_mode=False)
@@ -109,7 +109,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(*_system_words(error), as_json=as_json)
     except (click.Abort, KeyboardInterrupt) as error:
         cause = error.__cause__ if isinstance(error, click.Abort) else error
-        with suppress(OSError):  # the terminal may be gone: that is what SIGHUP says
+        with suppress(OSError):  # after SIGHUP the terminal may be gone
             output.tell(": ".join(["interrupted", *getattr(cause, "__notes__", ())]))
         return INTERRUPTED
     return code if isinstance(code, int) else OK
@@ -118,15 +118,15 @@ def run(arguments: Sequence[str]) -> int:
 def _usage_hint(error: click.ClickException) -> str:
     if not isinstance(error, click.UsageError):
         return ""
-    return f"{error.ctx.command_path if error.ctx else 'cryo'} --help says what is possible"
+    return f"{error.ctx.command_path if error.ctx else 'cryo'} --help lists the options"
 
 
 def _system_words(error: OSError | MemoryError) -> tuple[str, str]:
-    """What the system refused to a verb that did not expect it, and what may help."""
+    """Return a message and a hint for an error of the operating system that no command handled."""
     if isinstance(error, MemoryError):
-        return "there is not enough memory", "free some, or raise the limit of this process"
+        return "not enough memory", "free memory, or raise the limit of this process"
     if error.errno == errno.ENOENT and not _is_directory_there():
-        return "the current directory does not exist any more", "change to one that exists"
+        return "the current directory does not exist any more", "change to a directory that exists"
     what = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     hints = {
         errno.EMFILE: "raise the limit of open files of this process (`ulimit -n`)",

@@ -1,1 +1,1 @@
-"""Options of a server and of the commands that open a store: declarations, configuration file, reference page."""
+"""Options of a server and of the commands that open a store: declarations, sources, reference page."""

@@ -1,7 +1,7 @@
-"""What the operator may decide, in one frozen structure that is made once and handed down.
+"""Configuration of a server: one frozen structure, made once and passed on.
 
-Below this file nothing of the server reads the environment. Contradictions and unsafe wishes are refused when the
-structure is made, with a hint what to do instead.
+No other part of the server reads the environment. A contradictory or unsafe configuration is refused when the structure
+is made, with a hint.
 """
 
 from __future__ import annotations
@@ -27,79 +27,83 @@ LOG_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def workers_default() -> int:
-    """Two processes, if there are processors for them: one interpreter runs on one at a time."""
+    """Return two processes if there are two processors: one Python interpreter uses one processor at a time."""
     return min(WORKERS_DEFAULT_MAX, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
-    """The bounds of one client connection."""
+    """Limits of one client connection."""
 
     connections_max: int = 1000
     """Open connections of one worker."""
     head_seconds_max: float = 30.0
     """From the first byte of a request to the end of its head."""
     keep_alive_seconds_max: float = 75.0
-    """Idleness between two requests."""
+    """Idle time between two requests."""
     body_idle_seconds_max: float = 30.0
-    """In every such period a sender must bring `body_progress_bytes_min`."""
+    """In every such period a client must send `body_progress_bytes_min`."""
     body_progress_bytes_min: int = 16 * KIB
     unverified_seconds_max: float = 10.0
-    """How long a body may take that must be here before its signature can be verified, and longer for what came."""
+    """Time for a body whose signature can only be verified with it, besides the time that
+    `unverified_bytes_per_second_min` grants for the bytes received."""
     unverified_bytes_per_second_min: int = 512 * KIB
     write_idle_seconds_max: float = 30.0
-    """In every such period a reader must take something."""
+    """In every such period a client must read something."""
     drain_bytes_max: int = 8 * MIB
-    """How much of an unread body is read past after an early answer, so that the connection stays useful."""
+    """Bytes of an unread body that are discarded after an early answer, so that the connection can be reused."""
     linger_bytes_max: int = 192 * MIB
-    """How much is read past on a connection that ends, so that a client that sends first and reads then gets its
+    """Bytes that are discarded on a connection that closes, so that a client that reads only after sending gets its
     answer: twice the longest body."""
     drain_seconds_max: float = 30.0
-    """How long either may take."""
+    """Time limit of either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """All of `cryo serve`. Making one raises ConfigurationError for what is impossible, contradictory or unsafe."""
+    """The configuration of `cryo serve`.
+
+    Making one raises ConfigurationError for values that are impossible, contradictory or unsafe.
+    """
 
     data_dir: Path | None = Path("cryo-data")
-    """The store, if it is a directory; None: a shared store, which `catalog`, `blobs` and `keyring` name together."""
+    """The directory of the store; None for a shared store, which `catalog`, `blobs` and `keyring` name together."""
     catalog: str | None = field(default=None, repr=False)
     blobs: str | None = None
     keyring: str | None = None
-    """Where the master keys are (`chunks.keyring.parse_keyring_uri`); None: in the data directory."""
+    """Place of the master keys (`chunks.keyring.parse_keyring_uri`); None: in the data directory."""
     host: str = "127.0.0.1"
     port: int = PORT_DEFAULT
     workers: int = field(default_factory=workers_default)
-    """Processes that serve; one serves in the process that was started."""
+    """Number of worker processes; 1: the started process is the worker."""
     region: str | None = None
-    """The only region accepted in a signature; None: any."""
+    """The only region accepted in a signature; None for any."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
     insecure_listen: bool = False
     log_level: str = "info"
     metrics_host: str | None = None
-    """Where metrics and the answers to probes are to be had; None: nowhere."""
+    """Address of metrics and probes; None for none."""
     metrics_port: int = 0
     reserve_bytes: int = 64 * MIB
-    """Kept back on the disk for deletes and garbage collection; 0: nothing."""
+    """Disk space reserved for deletes and garbage collection; 0 for none."""
     limits: Limits = field(default_factory=Limits)
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
     threads: int = 32
-    """Operations carried out at once in one worker."""
+    """Concurrent operations of one worker."""
     body_bytes_in_flight_max: int = 192 * MIB
-    """Bytes of bodies held at once in one worker."""
+    """Bytes of request bodies in memory of one worker."""
     unverified_body_bytes_max: int = 64 * MIB
-    """Bytes of bodies held at once in one worker whose senders are not known yet; beside the others."""
+    """Bytes of request bodies in memory of one worker that are not authenticated yet; in addition to the others."""
     body_wait_seconds_max: float = 20.0
-    """How long a body waits for its share of them."""
+    """How long a body waits for memory."""
     shutdown_seconds_max: float = 30.0
-    """How long requests under way may take once the server was told to stop."""
+    """Time for requests in flight during a graceful shutdown."""
     drain_seconds: float = 0.0
-    """How long the server goes on taking requests once it was told to stop, while its readiness says that it leaves."""
+    """How long the server accepts requests after it is told to stop, while its readiness probe fails."""
     maintenance_seconds: float = 30.0
     settings: Settings = field(default_factory=Settings)
-    """How the service behaves; its reserve is `reserve_bytes`."""
+    """Settings of the service, except for its reserve, which is `reserve_bytes`."""
 
     def __post_init__(self) -> None:
         self._check_store()
@@ -107,21 +111,21 @@ class Configuration:
         if not 1 <= self.workers <= WORKERS_MAX:
             raise ConfigurationError(f"--workers is {self.workers}: it must be between 1 and {WORKERS_MAX}")
         if self.threads < 1:
-            raise ConfigurationError("at least one thread is needed to carry out operations")
+            raise ConfigurationError("threads must be at least 1")
         if self.log_level not in LOG_LEVELS:
             raise ConfigurationError(f"--log-level must be one of {', '.join(LOG_LEVELS)}")
         if self.region == "":
             raise ConfigurationError("--region is empty", hint="leave it out to accept any region")
         _check_port(self.metrics_port)
         if self.reserve_bytes < 0:
-            raise ConfigurationError("--reserve is below 0")
+            raise ConfigurationError("--reserve is negative")
         if self.drain_seconds < 0:
-            raise ConfigurationError("drain_seconds is below 0")
+            raise ConfigurationError("--drain is negative")
         self._check_tls()
         if self.metrics_host is not None and not self.insecure_listen and not is_loopback(self.metrics_host):
             raise ConfigurationError(
-                f"{self.metrics_host} can be reached from other machines, and metrics travel without TLS",
-                hint="give --metrics a loopback address, or --insecure-listen if something in between encrypts",
+                f"{self.metrics_host} can be reached from other machines, and metrics are sent without TLS",
+                hint="give --metrics a loopback address, or --insecure-listen if a proxy or tunnel encrypts",
             )
 
     def _check_store(self) -> None:
@@ -133,11 +137,11 @@ class Configuration:
             return
         if self.data_dir is not None:
             raise ConfigurationError(
-                "a data directory and a shared store are named", hint="give --data-dir, or --catalog and --blobs"
+                "both a data directory and a shared store are named", hint="give --data-dir, or --catalog and --blobs"
             )
         if missing := [name for name in ("catalog", "blobs", "keyring") if getattr(self, name) is None]:
             raise ConfigurationError(
-                f"a shared store needs --catalog, --blobs and --keyring, and {' and '.join(missing)} is not given"
+                f"a shared store needs --catalog, --blobs and --keyring, but {' and '.join(missing)} is not given"
             )
 
     def _check_tls(self) -> None:
@@ -152,18 +156,18 @@ class Configuration:
             require_own_key(self.tls_key, "--tls-key")
         if self.tls_cert is None and not self.insecure_listen and not is_loopback(self.host):
             raise ConfigurationError(
-                f"{self.host} can be reached from other machines, and without TLS they could read what travels there",
-                hint="give --tls-cert and --tls-key, or --insecure-listen if something in front of the server encrypts",
+                f"{self.host} can be reached from other machines, and without TLS the connections are not encrypted",
+                hint="give --tls-cert and --tls-key, or --insecure-listen if a proxy in front of the server encrypts",
             )
 
     @property
     def scheme(self) -> str:
-        """What an address of this server begins with."""
+        """The scheme of the server's address: http or https."""
         return "http" if self.tls_cert is None else "https"
 
 
 def parse_listen(text: str, option: str = "--listen") -> tuple[str, int]:
-    """The host and port of `HOST:PORT`; an IPv6 host is in brackets. Raises ConfigurationError."""
+    """Return host and port of `HOST:PORT`; an IPv6 host is in brackets. Raises ConfigurationError."""
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -176,7 +180,7 @@ def parse_listen(text: str, option: str = "--listen") -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`. A name other than localhost is not trusted to stay where it is."""
+    """Return whether only this machine can reach `host`. Of names only localhost is trusted to stay local."""
     if host == "localhost":
         return True
     try:
@@ -193,12 +197,12 @@ def _check_port(port: int) -> None:
 
 
 def to_json(configuration: Configuration) -> bytes:
-    """The configuration as one line of JSON, to hand it to another process."""
+    """Return the configuration as one line of JSON, to pass it to another process."""
     return msgspec.json.encode(configuration, enc_hook=str)
 
 
 def from_json(line: bytes) -> Configuration:
-    """The configuration that `to_json` wrote."""
+    """Return the configuration that `to_json` wrote."""
     return msgspec.json.decode(line, type=Configuration, dec_hook=_decode_path)
 
 

@@ -1,6 +1,6 @@
-"""Every option of a server, declared once for the command line, the environment, the file and the documentation.
+"""Declarations of all options of a server, for the command line, the environment, the file and the documentation.
 
-Does not live here: what an option is, and those that name a store (`option`); what combinations are refused (`config`).
+Options that name a store are in `option`; checks of combinations are in `configuration`.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ LISTENING = (
         "host",
         "port",
     ),
-    main("workers", number(1, WORKERS_MAX), "Processes that share the work.", "2, or 1 on one processor"),
-    main("region", text("REGION", "a region"), "The only region that signatures may name; any, if left out.", ""),
-    main("tls_cert", path(), "Certificate chain, PEM.", ""),
-    main("tls_key", path(), "Its private key, PEM.", ""),
+    main("workers", number(1, WORKERS_MAX), "Number of worker processes.", "2, or 1 on one processor"),
+    main("region", text("REGION", "a region"), "The only region that signatures may name; any if left out.", ""),
+    main("tls_cert", path(), "TLS certificate chain, PEM.", ""),
+    main("tls_key", path(), "TLS private key, PEM.", ""),
     main("insecure_listen", flag(), "Allow other machines to connect without TLS.", "false"),
     main(
         "metrics",
         kinds.address("--metrics"),
-        "Where /metrics, /-/live and /-/ready are answered.",
+        "Address of /metrics, /-/live and /-/ready.",
         "nowhere",
         "metrics_host",
         "metrics_port",
     ),
-    main("log_level", choice(*LOG_LEVELS), "Which log lines are written.", "info"),
+    main("log_level", choice(*LOG_LEVELS), "Lowest level of log lines that are written.", "info"),
     main(
         "drain",
         duration(1, whole=False),
-        "How long requests are still taken once the server was told to stop, while its readiness says that it leaves.",
+        "How long requests are accepted after the server is told to stop, while its readiness probe fails.",
         "0s",
         "drain_seconds",
     ),
@@ -56,15 +56,15 @@ UPKEEP = (
     main(
         "reserve",
         number(0, metavar="MIB"),
-        "Room kept back on the disk for deletes and garbage collection; an eighth"
-        " of the disk at most. A data directory alone has one.",
+        "Disk space reserved for deletes and garbage collection, at most an eighth of the disk."
+        " Only a data directory has a reserve.",
         "64",
         "reserve_bytes",
     ),
     main(
         "quarantine",
         duration(MILLISECOND),
-        "How long garbage waits before it is removed.",
+        "How long garbage is kept before it is removed.",
         "24h",
         "settings.quarantine_ms",
     ),
@@ -78,21 +78,21 @@ UPKEEP = (
     main(
         "scrub_period",
         duration(MILLISECOND),
-        "How long it takes to verify every pack once; 0: never by itself.",
+        "Period in which every pack is verified once; 0: no automatic scrub.",
         "30d",
         "settings.scrub_period_ms",
     ),
     quiet(
         "idle_job",
         duration(MILLISECOND, least_seconds=60),
-        "How long a backup job may be silent before it ends.",
+        "How long a backup job stays open without a request or heartbeat.",
         "1h",
         "settings.idle_job_ms",
     ),
     quiet(
         "idle_restore_job",
         duration(MILLISECOND, least_seconds=60),
-        "How long a restore job may be silent before it ends.",
+        "How long a restore job stays open without a request.",
         "24h",
         "settings.idle_restore_job_ms",
     ),
@@ -100,7 +100,7 @@ UPKEEP = (
     quiet(
         "idempotency",
         duration(MILLISECOND),
-        "How long the token of a request is remembered.",
+        "How long an idempotency token is remembered.",
         "24h",
         "settings.idempotency_ms",
     ),
@@ -114,67 +114,67 @@ UPKEEP = (
     quiet(
         "complete_window",
         duration(MINUTE, least_seconds=60),
-        "How long a job may take in all.",
+        "How long a job may take in total.",
         "7d",
         "settings.complete_window_minutes",
     ),
     quiet(
         "summary_checksum",
         choice("verify", "store"),
-        "Whether an object's SUMMARY is checked, or kept as the client gives it.",
+        "Whether the SUMMARY checksum of an object is verified, or stored as sent.",
         "verify",
         "settings.summary_checksum",
     ),
     quiet(
         "pack_size",
         size(MIB, 1024 * MIB),
-        "How large a pack becomes before the next is begun.",
+        "Size at which a pack is closed and the next one is begun.",
         "64MiB",
         "settings.pack_bytes_target",
     ),
     quiet(
         "collection_memory",
         size(64 * KIB),
-        "Memory of a garbage collection for marking; a store of more chunks than bytes is marked in several passes.",
+        "Memory for marking in a garbage collection; a store with more chunks than bytes is marked in several passes.",
         "128MiB",
         "settings.collection_memory_bytes",
     ),
     quiet(
         "maintenance_period",
         duration(1, least_seconds=1, whole=False),
-        "How often a worker sees to its duties.",
+        "How often a worker runs its background tasks.",
         "30s",
         "maintenance_seconds",
     ),
 )
 
 RESOURCES = (
-    quiet("threads", number(1, 1024), "Operations carried out at once in one worker.", "32"),
+    quiet("threads", number(1, 1024), "Concurrent operations of one worker.", "32"),
     quiet(
         "body_memory",
         size(128 * MIB),
-        "Bytes of bodies held at once in one worker.",
+        "Memory of one worker for request bodies.",
         "192MiB",
         "body_bytes_in_flight_max",
     ),
     quiet(
         "unverified_body_memory",
         size(MIB),
-        "Bytes of bodies held at once in one worker whose signature is not verified yet; beside the others.",
+        "Memory of one worker for request bodies whose signature is not verified yet; in addition to body_memory.",
         "64MiB",
         "unverified_body_bytes_max",
     ),
     quiet(
         "body_wait",
         duration(1, whole=False),
-        "How long a body waits for its share of them.",
+        "How long a request body waits for memory.",
         "20s",
         "body_wait_seconds_max",
     ),
     quiet(
         "shutdown",
         duration(1, least_seconds=1, whole=False),
-        "How long requests under way may take once the server was told to stop.",
+        "Time for requests in flight during a graceful shutdown.",
         "30s",
         "shutdown_seconds_max",
     ),
@@ -182,19 +182,19 @@ RESOURCES = (
 
 
 def _connection() -> Iterator[Option]:
-    """An option for each bound of a connection."""
+    """Yield an option for each limit of a connection."""
     helps = {
         "connections_max": "Open connections of one worker.",
         "head_seconds_max": "From the first byte of a request to the end of its head.",
-        "keep_alive_seconds_max": "Idleness between two requests.",
-        "body_idle_seconds_max": "In every such period a sender must bring `body_progress_bytes_min`.",
+        "keep_alive_seconds_max": "Idle time between two requests.",
+        "body_idle_seconds_max": "In every such period a client must send `body_progress_bytes_min`.",
         "body_progress_bytes_min": "See above.",
-        "unverified_seconds_max": "How long a body may take whose signature can only be verified with it.",
-        "unverified_bytes_per_second_min": "It may take longer if it comes at least so fast.",
-        "write_idle_seconds_max": "In every such period a reader must take something.",
-        "drain_bytes_max": "How much of an unread body is read past after an early answer.",
-        "linger_bytes_max": "How much of it is read past where the connection ends with the answer.",
-        "drain_seconds_max": "How long either may take.",
+        "unverified_seconds_max": "Time for a body whose signature can only be verified with it.",
+        "unverified_bytes_per_second_min": "A body may take longer if it arrives at least this fast.",
+        "write_idle_seconds_max": "In every such period a client must read something.",
+        "drain_bytes_max": "Bytes of an unread body that are discarded after an early answer.",
+        "linger_bytes_max": "Bytes that are discarded if the connection closes with the answer.",
+        "drain_seconds_max": "Time limit of either.",
     }
     for field in fields(ConnectionSettings):
         unsaid = _default(field)
@@ -213,21 +213,21 @@ def _connection() -> Iterator[Option]:
 
 
 def _limits() -> Iterator[Option]:
-    """An option for each bound of the API, which may be set lower, never higher."""
+    """Yield an option for each limit of the API, which may be lowered, never raised."""
     helps = {
         "object_name_bytes_max": "Length of an object's name.",
         "chunk_bytes_max": "Length of a chunk.",
         "chunks_per_object_max": "Chunks of one object.",
         "metadata_blob_bytes_max": "Length of an object's metadata blob.",
         "metadata_string_bytes_max": "Length of its metadata string.",
-        "metadata_string_inline_bytes_max": "Length of the same, where the object comes in one request.",
+        "metadata_string_inline_bytes_max": "Length of its metadata string, if the object is sent in one request.",
         "page_items_max": "Items of one page of a list.",
-        "link_chunks_max": "Chunks of one LinkChunks.",
+        "link_chunks_max": "Chunks of one LinkChunks request.",
         "request_head_bytes_max": "Length of the head of a request.",
         "request_document_bytes_max": "Length of a JSON document in a request.",
-        "request_document_blob_bytes_max": "The same, where a blob is part of it.",
-        "restore_metadata_items_max": "Restore metadata of a recovery point: how many.",
-        "restore_metadata_bytes_max": "Restore metadata of a recovery point: their length together.",
+        "request_document_blob_bytes_max": "Length of a JSON document that includes a blob.",
+        "restore_metadata_items_max": "Number of restore metadata items of a recovery point.",
+        "restore_metadata_bytes_max": "Total length of the restore metadata of a recovery point.",
     }
     for field in fields(Limits):
         most = _default(field)
@@ -249,13 +249,13 @@ SETTINGS_KEYS = tuple(key for key, option in OPTIONS.items() if option.targets[0
 
 
 def settings_of(values: Mapping[str, Any]) -> Settings:
-    """How the service behaves when the options have these values; others than of SETTINGS_KEYS do not matter."""
+    """Return the settings of the service for these values; options other than SETTINGS_KEYS are ignored."""
     found = {key: value for key, value in values.items() if key in SETTINGS_KEYS}
     return Settings(**{OPTIONS[key].targets[0].partition(".")[2]: value for key, value in found.items()})
 
 
 def configuration_of(values: Mapping[str, Any]) -> Configuration:
-    """The configuration in which options have these values, the others their defaults. Raises ConfigurationError."""
+    """Return the configuration for these values, with defaults for all others. Raises ConfigurationError."""
     parts: dict[str, dict[str, Any]] = {"": {}, "limits": {}, "connection": {}}
     for key, value in values.items():
         option = OPTIONS[key]

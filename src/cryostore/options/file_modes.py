@@ -1,4 +1,4 @@
-"""Who else may write or read the files that a server trusts: refused, naming the mode, before anything is served."""
+"""Permission checks of files that a server trusts: its data directory, TLS key and configuration file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ NOT_GROUP_READ = 0o037
 
 
 def require_own_directory(data_dir: Path) -> None:
-    """Refuse a data directory in which others could put or replace files, if it is there.
-
-    Raises ConfigurationError.
-    """
+    """Raise ConfigurationError if other users could add or replace files in a data directory that exists."""
     if not data_dir.is_dir():
         return
     try:
@@ -30,9 +27,9 @@ def require_own_directory(data_dir: Path) -> None:
 
 
 def require_own_key(path: Path, option: str) -> None:
-    """Refuse a private key that others may read. One of root may be read by its group, as distributions share keys.
+    """Raise ConfigurationError if other users may read a private key.
 
-    Raises ConfigurationError.
+    The group may read a key of root, because distributions share keys that way.
     """
     try:
         status = path.stat()
@@ -43,13 +40,13 @@ def require_own_key(path: Path, option: str) -> None:
 
 
 def require_own_configuration(path: Path, mode: int, *, names_command: bool) -> None:
-    """Refuse a configuration file that others may write: what it says is done. Raises ConfigurationError."""
+    """Raise ConfigurationError if other users may write a configuration file: the server would obey them."""
     forbidden = GROUP_AND_OTHERS_WRITE if names_command else OTHERS_WRITE
-    what = "names a command, and" if names_command else "says what a server does, and"
-    _refuse(path, mode, forbidden, f"it {what} other users may write to it", "go-w")
+    content = "names a command" if names_command else "configures a server"
+    _refuse(path, mode, forbidden, f"it {content}, and other users may write to it", "go-w")
 
 
 def _refuse(path: Path, mode: int, forbidden: int, why: str, change: str) -> None:
     mode = stat.S_IMODE(mode)
     if mode & forbidden:
-        raise ConfigurationError(f"{path} has the mode {mode:04o}: {why}", hint=f"chmod {change} {path}")
+        raise ConfigurationError(f"{path} has mode {mode:04o}: {why}", hint=f"chmod {change} {path}")

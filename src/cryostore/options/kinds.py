@@ -1,7 +1,6 @@
-"""What the value of an option may be: how it is written on a command line, in a variable and in a file, and its rule.
+"""Kinds of option values: how each is written and read, and its rule.
 
-A text of the command line or of the environment means the same as the value of the file. Does not live here: which
-options there are (`options`).
+A text on the command line or in the environment means the same as in the file. The options are in `declared`.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0":
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of value. `read` takes what a file says, or a text, and raises ValueError if the rule is broken.
+    """A kind of value. `read` takes a value of the file or a text, and raises ValueError if it breaks the rule.
 
-    `choices` are all the values there are, if they are few; `is_path` values are completed as paths, an `is_flag` is
-    given without a value on the command line.
+    `choices` are all allowed values, if they are few. Shells complete a value as a path if `is_path`. The command line
+    has an `is_flag` option without a value.
     """
 
     metavar: str
@@ -41,12 +40,12 @@ def _require_text(value: Any) -> str:
 
 
 def text(metavar: str, rule: str) -> Kind:
-    """Any text but the empty one."""
+    """A text that is not empty."""
     return Kind(metavar, rule, _require_text)
 
 
 def path() -> Kind:
-    """A path; a relative one begins in the working directory."""
+    """A path; a relative one starts at the working directory."""
     return Kind(
         "PATH",
         "a path",
@@ -69,7 +68,7 @@ def flag() -> Kind:
 
 
 def choice(*choices: str) -> Kind:
-    """One of some words."""
+    """One of a few words."""
 
     def read(value: Any) -> str:
         if value not in choices:
@@ -106,7 +105,7 @@ def size(least: int, most: int | None = None) -> Kind:
 
 
 def duration(unit_seconds: float, *, least_seconds: float = 0, whole: bool = True) -> Kind:
-    """A span of time, as a text with its unit; read as a number of units, a whole one unless told otherwise."""
+    """A duration, written as a text with its unit; read as a number of `unit_seconds`, a whole one if `whole`."""
 
     def read(value: Any) -> float:
         if value == 0 and not isinstance(value, bool):
@@ -119,7 +118,7 @@ def duration(unit_seconds: float, *, least_seconds: float = 0, whole: bool = Tru
         return round(seconds / unit_seconds) if whole else seconds / unit_seconds
 
     bound = f", at least {least_seconds:g}s" if least_seconds else ""
-    return Kind("DURATION", f'a span of time such as "90s", "30m", "24h" or "30d"{bound}', read)
+    return Kind("DURATION", f'a duration such as "90s", "30m", "24h" or "30d"{bound}', read)
 
 
 def address(option: str) -> Kind:
@@ -138,7 +137,7 @@ def _within(value: int, least: int, most: int | None) -> bool:
 
 
 def read_as(kind: Kind, value: Any, name: str, *, source: str = "") -> Any:
-    """The value of an option. Raises ConfigurationError with source, name, value and rule."""
+    """Return the value of an option. Raises ConfigurationError with source, name, value and rule."""
     try:
         return kind.read(value)
     except ConfigurationError as error:
@@ -148,7 +147,7 @@ def read_as(kind: Kind, value: Any, name: str, *, source: str = "") -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value in an error message: short, and without what may be a password."""
+    """Return a value for an error message: short, and without a password."""
     text = repr(value)
     text = re.sub(r"//[^/@\s]*@", "//...@", text)
     return text if len(text) <= 80 else f"{text[:77]}..."

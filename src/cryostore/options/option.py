@@ -1,8 +1,8 @@
-"""One option of a server, and those that name a store, which other verbs have as well. Loads no library.
+"""An option of a server, and the options that name a store, which other commands share. Loads no library.
 
 An option `a_b` is `--a-b` on the command line, `CRYO_A_B` in the environment and `a_b` in the file; one of a table,
-`limits.a_b`, is `CRYO_LIMITS_A_B` and `a_b` under `[limits]`. Not all are on the command line. Does not live here: the
-other options (`options`).
+`limits.a_b`, is `CRYO_LIMITS_A_B` and `a_b` under `[limits]`. Not all are on the command line. The
+other options are in `declared`.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ from cryostore.options.kinds import Kind, path, text
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option. `targets` are the fields it sets, those of a part of the configuration with the part's name."""
+    """An option. `targets` are the fields of the configuration that it sets, such as `limits.page_items_max`."""
 
     key: str
     kind: Kind
     help: str
     unsaid: str
-    """The default, in words; empty: none."""
+    """The default as text; empty if there is none."""
     targets: tuple[str, ...]
     on_command_line: bool = True
 
     @property
     def flag(self) -> str:
-        """How it is named on the command line."""
+        """The name on the command line."""
         return f"--{self.key.replace('_', '-')}"
 
     @property
     def variable(self) -> str:
-        """The environment variable that says it, too."""
+        """The name of the environment variable."""
         return f"CRYO_{self.key.replace('.', '_').upper()}"
 
     @property
     def table(self) -> str:
-        """The table of the file that it stands in; empty for the top."""
+        """The table of the file that has the option; empty for the top level."""
         return self.key.rpartition(".")[0]
 
 
 def main(key: str, kind: Kind, help_text: str, unsaid: str, *targets: str) -> Option:
-    """An option that the command line has, too. Without `targets` it sets the field of its own name."""
+    """Declare an option that the command line has as well. Without `targets` it sets the field of its own name."""
     return Option(key, kind, help_text, unsaid, targets or (key,))
 
 
 def quiet(key: str, kind: Kind, help_text: str, unsaid: str, *targets: str) -> Option:
-    """An option that few need: in the file and in the environment alone."""
+    """Declare an option for the file and the environment only, because few need it."""
     return Option(key, kind, help_text, unsaid, targets or (key,), on_command_line=False)
 
 
 STORE = (
-    main("data_dir", path(), "The store, if it is a directory of this machine; made if it is missing.", "./cryo-data"),
+    main("data_dir", path(), "The store, if it is a directory of this machine; made if missing.", "./cryo-data"),
     main(
         "catalog",
         text("URL", "a URL or a path"),

@@ -1,4 +1,4 @@
-"""The page that documents every option of a server, from their declarations: docs/reference/configuration.md."""
+"""The reference page of all options, docs/reference/configuration.md, generated from their declarations."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ HEAD = """# Configuration
 
 <!-- written by `make docs` from cryostore.options.declared -->
 
-Every option of `cryo serve` can be given in three ways; the first that says it counts:
+Every option of `cryo serve` can be set in three ways; the first of these has precedence:
 
 1. on the command line, `--log-level debug`, where the table has a check mark;
 2. in the environment, `CRYO_LOG_LEVEL=debug`;
 3. in a file, `log_level = "debug"`, which `--config FILE` or `CRYO_CONFIG` names. It is TOML.
 
-What is no option of this page, or breaks the rule of one, is refused with file, key, value and rule. All nodes of a
-shared store should be given the same options, but for the addresses. A relative path begins where the server starts.
+An unknown key or an invalid value is refused with file, key, value and rule. All nodes of a shared
+store should have the same options, except for the addresses. A relative path starts at the working
+directory of the server.
 
     catalog = "postgresql://cryostore@db.example.org/cryostore?sslmode=verify-full"
     blobs = "s3://backups/store?endpoint=https://s3.example.org&region=eu-1"
@@ -31,16 +32,18 @@ shared store should be given the same options, but for the addresses. A relative
     [limits]
     chunk_bytes_max = "16MiB"
 
-The verbs that work on a store themselves (`gc`, `jobs`, `scrub`, `check`, `repair`, `key`, `rebuild-catalog`, `init`)
-take the options of the first table and `--config`, too, and of the others what is about the store, as `quarantine`.
+The commands that open a store themselves (`gc`, `jobs`, `scrub`, `check`, `repair`, `key`,
+`rebuild-catalog`, `init`) take the options of the first table and `--config` as well. From the file
+and the environment they also use the options about the store, such as `quarantine`.
 
-**Secrets** are never given on a command line, where every user of the machine sees them; a password there is refused. A
-catalog's password goes into `PGPASSWORD`, a passfile (`PGPASSFILE`), or `CRYO_CATALOG` with the whole URL; a file with
-a password in it must be readable by its owner only. Credentials of S3 go into `AWS_ACCESS_KEY_ID` and
+**Secrets** do not belong on a command line, where every user of the machine can read them; a
+password there is refused. Set the password of the catalog in `PGPASSWORD`, in a passfile
+(`PGPASSFILE`), or in `CRYO_CATALOG` with the whole URL. A configuration file with a password must
+be readable by its owner only. Set S3 credentials in `AWS_ACCESS_KEY_ID` and
 `AWS_SECRET_ACCESS_KEY`.
 
-A span of time is a number with its unit: `ms`, `s`, `m`, `h` or `d`. A size is a number of bytes, or has a unit: `KiB`,
-`MiB`, `GiB`, `TiB`.
+A duration is a number with a unit: `ms`, `s`, `m`, `h` or `d`. A size is a number of bytes, or a
+number with a unit: `KiB`, `MiB`, `GiB` or `TiB`.
 """
 PARTS = {
     "Which store": ("data_dir", "catalog", "blobs", "keyring"),
@@ -48,16 +51,16 @@ PARTS = {
         "listen", "workers", "region", "tls_cert", "tls_key", "insecure_listen", "metrics", "log_level", "drain",
     ),
 }  # fmt: skip
-REST = "Upkeep and resources"
+REST = "Maintenance and resources"
 TABLES = {"connection": "One client connection", "limits": "Limits of the API"}
 ABOUT = {
     "connection": "Under `[connection]` in the file.",
-    "limits": "Under `[limits]` in the file. Each may be set lower than its default, the API's own, and never higher.",
+    "limits": "Under `[limits]` in the file. Each may be lowered, but not raised above its default.",
 }
 
 
 def render() -> str:
-    """The page."""
+    """Return the page."""
     return HEAD + "".join(_part(title, options) for title, options in _parts())
 
 
@@ -73,7 +76,7 @@ def _parts() -> Iterator[tuple[str, list[Option]]]:
 def _part(title: str, options: Iterable[Option]) -> str:
     about = f"{ABOUT[title]}\n\n" if title in ABOUT else ""
     rows = "".join(map(_row, options))
-    head = "| key | variable | command line | what it is | value | default |\n|---|---|---|---|---|---|\n"
+    head = "| key | variable | command line | meaning | value | default |\n|---|---|---|---|---|---|\n"
     return f"\n## {TABLES.get(title, title)}\n\n{about}{head}{rows}"
 
 

@@ -1,7 +1,6 @@
-"""Where options are said: in a file, in the environment, on a command line; and which of them counts.
+"""Sources of option values: the command line, the environment and a TOML file, in this order of precedence.
 
-The command line comes before the environment, that before the file, and the defaults last. Lives here: the file, and
-putting the three together. Does not live here: which options there are (`options`).
+Here are reading each source and merging them. The options themselves are in `declared`.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ OTHERS = 0o077
 
 
 class Given(NamedTuple):
-    """The value of an option, and where it was said, in words."""
+    """The value of an option, and its source as text for errors."""
 
     value: Any
     source: str
 
 
 def read_file(path: Path) -> dict[str, Given]:
-    """What a TOML file says, by the keys of options.
+    """Read a TOML file; return values by option key.
 
-    Raises ConfigurationError, which names file, key, value and rule, for what is no option or breaks its rule, and for
-    a file that others may write, or read if there is a password in it.
+    Raises ConfigurationError, which names file, key, value and rule, for an unknown key or an invalid value; also for a
+    file that other users may write, or one with a password that they may read.
     """
     try:
         with path.open("rb") as file:
@@ -45,11 +44,11 @@ def read_file(path: Path) -> dict[str, Given]:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     if len(data) > FILE_BYTES_MAX:
-        raise ConfigurationError(f"{path} is longer than any configuration")
+        raise ConfigurationError(f"{path} is too large for a configuration file")
     try:
         document = tomllib.loads(data.decode())
-    except ValueError as error:  # of the text, or of what it says
-        raise ConfigurationError(f"{path} is no TOML: {error}") from None
+    except ValueError as error:  # invalid UTF-8, or invalid TOML
+        raise ConfigurationError(f"{path} is not valid TOML: {error}") from None
     found = {}
     for key, value in _flat(document, path):
         option = _option(key, path)
@@ -59,13 +58,13 @@ def read_file(path: Path) -> dict[str, Given]:
     if "catalog" in found and has_password(found["catalog"].value) and stat.S_IMODE(mode) & OTHERS:
         raise ConfigurationError(
             f"{path} holds a password, and other users may read it",
-            hint=f"chmod 600 {path}; or leave the password out, and give it as PGPASSWORD",
+            hint=f"chmod 600 {path}; or remove the password, and set PGPASSWORD",
         )
     return found
 
 
 def _flat(document: Mapping[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
-    """What stands in the document, those in tables with the name of the table."""
+    """Yield keys and values of the document; the key of a value in a table begins with the table's name."""
     tables = {option.table for option in OPTIONS.values()} - {""}
     for key, value in document.items():
         if key in tables:
@@ -83,13 +82,16 @@ def _option(key: str, path: Path) -> Option:
 
     near = difflib.get_close_matches(key, OPTIONS, 1)
     raise ConfigurationError(
-        f"{path}: there is no option {key}",
-        hint=f"did you mean {near[0]}?" if near else "docs/reference/configuration.md has all",
+        f"{path}: unknown option {key}",
+        hint=f"did you mean {near[0]}?" if near else "docs/reference/configuration.md lists all options",
     )
 
 
 def read_environment(environment: Mapping[str, str], keys: Collection[str] = OPTIONS) -> dict[str, Given]:
-    """What variables say, by the keys of options; an empty one says nothing. Raises ConfigurationError."""
+    """Read environment variables; return values by option key. An empty variable counts as unset.
+
+    Raises ConfigurationError.
+    """
     return {
         key: Given(read_as(OPTIONS[key].kind, text, OPTIONS[key].variable), OPTIONS[key].variable)
         for key in keys
@@ -98,7 +100,10 @@ def read_environment(environment: Mapping[str, str], keys: Collection[str] = OPT
 
 
 def read_command_line(texts: Mapping[str, Any]) -> dict[str, Given]:
-    """What options of the command line say, by their keys; None: it was left out. Raises ConfigurationError."""
+    """Read options of the command line, of which None is left out; return values by option key.
+
+    Raises ConfigurationError.
+    """
     found = {}
     for key, value in texts.items():
         option = OPTIONS[key]
@@ -111,9 +116,9 @@ def read_command_line(texts: Mapping[str, Any]) -> dict[str, Given]:
 
 
 def merged(*levels: Mapping[str, Given]) -> dict[str, Any]:
-    """The values that count, of levels of which the first counts most.
+    """Merge levels of values, of which the first has precedence.
 
-    Raises ConfigurationError if a data directory and a shared store are named, wherever they are.
+    Raises ConfigurationError if both a data directory and a shared store are named, in whichever levels.
     """
     found: dict[str, Given] = {}
     for level in reversed(levels):
@@ -122,24 +127,24 @@ def merged(*levels: Mapping[str, Given]) -> dict[str, Any]:
     if shared and "data_dir" in found:
         raise ConfigurationError(
             f"{found['data_dir'].source} and {' and '.join(shared)} exclude each other",
-            hint="a store is a data directory, or a catalog and a place of blobs",
+            hint="a store is either a data directory, or a catalog with blobs",
         )
     return {key: given.value for key, given in found.items()}
 
 
 def require_no_password(url: str, flag: str, variable: str) -> None:
-    """Refuse a password on a command line. Raises ConfigurationError."""
+    """Raise ConfigurationError if a URL on the command line has a password."""
     if has_password(url):
         raise ConfigurationError(
             f"{flag} holds a password, which every user of this machine can see",
-            hint=f"give it as PGPASSWORD or in a passfile, or the whole URL as {variable}",
+            hint=f"set PGPASSWORD, use a passfile, or set {variable} to the whole URL",
         )
 
 
 def has_password(url: str) -> bool:
-    """Whether the URL of a catalog has a password in it."""
-    rest = url.partition("://")[2]  # by hand: `urlsplit` knows nothing of several hosts
-    named, at, after = rest.partition("@")  # as libpq, which also takes what has a "?" in it
+    """Return whether the URL of a catalog has a password in it."""
+    rest = url.partition("://")[2]  # by hand: `urlsplit` does not know lists of hosts
+    named, at, after = rest.partition("@")  # as libpq does: a password may have a "?" in it
     if at and "/" not in named:
         rest = after
     else:

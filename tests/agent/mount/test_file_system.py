@@ -189,7 +189,7 @@ def test_unmounting_from_outside_ends_it(local_place, source, tmp_path):
             assert subprocess.run(["umount", folder], check=False, capture_output=True).returncode  # it is busy
         subprocess.run(["umount", folder], check=True)
         assert process.wait(SECONDS_MAX) == 0
-    assert b"nothing is open" in local_place.run("jobs")
+    assert b"no open jobs, no claims" in local_place.run("jobs")
 
 
 def test_an_end_while_files_are_open(local_place, source, tmp_path):

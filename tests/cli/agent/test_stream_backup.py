@@ -87,7 +87,7 @@ def test_a_command_that_fails(cryo):
     if shutil.which("bash"):
         cryo("backup", "--command", "false | cat", "--name", "a", code=2)
     assert cryo.points() == []
-    assert b"nothing is open" in cryo("jobs")[0]
+    assert b"no open jobs, no claims" in cryo("jobs")[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -99,7 +99,7 @@ def test_an_interrupted_stream_is_given_up(cryo, number):
     process.communicate(timeout=SECONDS_MAX)
     assert process.returncode == 130
     assert cryo.points() == []
-    assert b"nothing is open" in cryo("jobs")[0]
+    assert b"no open jobs, no claims" in cryo("jobs")[0]
 
 
 @pytest.mark.parametrize("kind", ["stream", "disk"])

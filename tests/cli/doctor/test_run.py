@@ -13,9 +13,9 @@ from cryostore.cli.agent_store import AgentStore, open_agent_store
 from cryostore.cli.doctor import run as doctor
 from cryostore.cli.verbs import run
 from cryostore.client import pages
+from cryostore.core.diagnosis import ERROR, OK, WARNING
 from cryostore.core.digest import Payload
 from cryostore.core.errors import CryostoreError
-from cryostore.maintenance.diagnosis.diagnosis import ERROR, OK, WARNING
 from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import ListBackupJobs
 from cryostore.model.recovery_points import ListRecoveryPointsByBackupVault

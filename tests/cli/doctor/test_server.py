@@ -8,9 +8,9 @@ import pytest
 
 from cryostore.cli.doctor import server
 from cryostore.client.health import health_of
+from cryostore.core.diagnosis import ERROR, OK, WARNING
 from cryostore.core.digest import Payload
 from cryostore.core.time import wall_clock
-from cryostore.maintenance.diagnosis.diagnosis import ERROR, OK, WARNING
 from cryostore.wire.message import Response
 
 

@@ -66,7 +66,7 @@ def test_all_pages_are_written_and_no_reader_complains(capsys, tmp_path):
 def test_a_folder_that_cannot_be_written(capsys, tmp_path):
     (tmp_path / "file").touch()
     assert run(["man", "--to", str(tmp_path / "file")]) == FAILED
-    assert "hint: name a folder that is yours" in capsys.readouterr().err
+    assert "hint: name a folder that you may write to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [".TH no request", "'br no request", r"a \fB backslash", "--dry-run", "say `x-y` so"])

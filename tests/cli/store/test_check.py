@@ -39,7 +39,7 @@ def test_a_sound_store_beside_a_process_that_writes(store, capsys):
         assert run(["check", "--data-dir", str(data_dir), "--data"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "2 packs, 3 chunks, 3 objects"
-    assert said[-1] == "nothing is wrong"
+    assert said[-1] == "no problems found"
 
 
 def test_findings_say_what_they_mean_and_what_to_do(store, capsys):
@@ -50,7 +50,7 @@ def test_findings_say_what_they_mean_and_what_to_do(store, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[2].startswith("chunk-damaged: 1: the bytes of a chunk are damaged")
     assert said[4].startswith("  what to do: run `cryo repair`")
-    assert said[5] == f"hurt: {point}"
+    assert said[5] == f"affected: {point}"
     assert run(["check", "--data-dir", str(data_dir), "--json"]) == 1
     outcome = json.loads(capsys.readouterr().out)
     (found,) = outcome["findings"]

@@ -47,7 +47,7 @@ def test_jobs_shows_who_does_what_in_the_background(tmp_path, capsys):
     """Also one whose claim has lapsed, because its process is gone."""
     with opened(tmp_path / "data", clock=wall_clock) as store:
         run(["jobs", "--data-dir", str(tmp_path / "data")])
-        assert capsys.readouterr().out == "nothing is open\n"
+        assert capsys.readouterr().out == "no open jobs, no claims\n"
         with claimed(store.service.context, "scrub") as claim:
             claim.doing = "scrub 3 of 9"
             claim.renew()

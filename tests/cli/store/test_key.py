@@ -99,7 +99,7 @@ def test_an_export_is_a_keyring_for_its_owner_alone(cryo, data_dir, tmp_path):
     assert target.read_bytes() == (data_dir / "keyring.json").read_bytes()
     code, _, err = cryo("export", "--to", target)
     assert code == 2
-    assert "is there already" in err
+    assert "already exists" in err
     assert cryo("export", "--to", tmp_path / "nowhere" / "copy")[0] == 2
     code, _, err = cryo("export")
     assert code == 2
@@ -133,7 +133,7 @@ def test_an_export_is_verified_against_what_the_store_needs(cryo, data_dir, tmp_
         code, found, _ = cryo("verify", tmp_path / name)
         assert (code, len(found["needed"]), found["missing"], found["wrong"]) == (0, 1, [], [])
     _, words, _ = cryo("verify", tmp_path / "copy", json_wanted=False)
-    assert words == "it has all 1 master keys that the store needs\n"
+    assert words == "the export has all 1 master keys that the store needs\n"
     document = FileKeyring(tmp_path / "copy").document()
     wrong = MasterKey(document.active.key_id, bytes(32))
     write_keyring(tmp_path / "wrong", Document(wrong, {wrong.key_id: wrong}))
@@ -142,7 +142,7 @@ def test_an_export_is_verified_against_what_the_store_needs(cryo, data_dir, tmp_
     cryo("rotate")
     code, found, _ = cryo("verify", tmp_path / "copy")
     assert (code, found["missing"]) == (1, found["needed"])
-    assert "it lacks master key" in cryo("verify", tmp_path / "copy", json_wanted=False)[1]
+    assert "the export lacks master key" in cryo("verify", tmp_path / "copy", json_wanted=False)[1]
 
 
 def test_a_typing_mistake_is_told_by_its_line(cryo, tmp_path):
@@ -220,7 +220,7 @@ def test_a_keyring_for_elsewhere_is_made_and_rotated(cryo, tmp_path, capsys, mon
     assert run(["key", "rotate", *where, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["key_id"] == second["active"]
     assert run(["key", "import", *where, str(document)]) == 2
-    assert "only a keyring file" in capsys.readouterr().err
+    assert "only a keyring in a file" in capsys.readouterr().err
 
 
 def test_a_variable_is_read_once(cryo, data_dir, monkeypatch):

@@ -76,7 +76,7 @@ def test_a_shared_store_is_moved_to_another_shared_place(places, tmp_path):
     assert not (tmp_path / "next").exists()
     said = places.cryo("migrate", *places.shared, *there, "--verify-data").out
     assert f"cryo serve --catalog {tmp_path / 'next.sqlite'} --blobs {tmp_path / 'next'}" in said
-    assert "was moved" in places.cryo("migrate", *places.shared, *there).out
+    assert "was already moved" in places.cryo("migrate", *places.shared, *there).out
     assert "moved last" in places.cryo("check", *places.shared, code=2).err
     moved = ["--catalog", tmp_path / "next.sqlite", "--blobs", tmp_path / "next", "--keyring", places.keyring]
     places.cryo("check", *moved)
@@ -86,9 +86,9 @@ def test_a_shared_store_is_moved_to_another_shared_place(places, tmp_path):
 
 def test_where_a_shared_store_goes_is_said_in_full(places, tmp_path):
     catalog, blobs = ["--to-catalog", tmp_path / "c"], ["--to-blobs", tmp_path / "b"]
-    assert "together must say" in places.cryo("migrate", *places.shared, *catalog, code=2).err
-    assert "together must say" in places.cryo("migrate", *places.shared, *blobs, code=2).err
-    assert "--catalog, --blobs and --keyring must say" in places.cryo("migrate", *catalog, *blobs, code=2).err
+    assert "give --to-catalog and --to-blobs together" in places.cryo("migrate", *places.shared, *catalog, code=2).err
+    assert "give --to-catalog and --to-blobs together" in places.cryo("migrate", *places.shared, *blobs, code=2).err
+    assert "give --catalog, --blobs and --keyring" in places.cryo("migrate", *catalog, *blobs, code=2).err
     secret = ["--to-catalog", "postgresql://u:geheim@a:1,[::1]:2/db", *blobs]
     assert "CRYO_TO_CATALOG" in (told := places.cryo("migrate", *places.shared, *secret, code=2).err)
     assert "geheim" not in told
@@ -100,7 +100,7 @@ def test_it_says_the_outcome_as_json_and_a_second_time_that_it_was_done(places):
     assert said["clean"]
     assert (said["carried"]["packs"], said["tables"]["chunk"]["rows"]) == (1, 2)
     assert json.loads(places.migrate("--json").out)["done_before"]
-    assert "was moved" in places.migrate().out
+    assert "was already moved" in places.migrate().out
 
 
 def test_a_dry_run_says_what_would_be_copied_and_changes_nothing(places):
@@ -136,9 +136,9 @@ def test_what_was_moved_is_taken_back(places):
 
 def test_what_is_missing_is_named(places):
     said = places.cryo("migrate", "--data-dir", places.data_dir, code=2).err
-    assert "--catalog, --blobs and --keyring must say" in said
-    assert "--data-dir must say" in places.cryo("migrate", *places.shared, code=2).err
-    assert "nothing says which store" in places.cryo("migrate", "--take-back", code=2).err
+    assert "give --catalog, --blobs and --keyring" in said
+    assert "give --data-dir" in places.cryo("migrate", *places.shared, code=2).err
+    assert "no store to take back" in places.cryo("migrate", "--take-back", code=2).err
 
 
 def test_a_place_that_holds_a_store_is_not_touched(places, tmp_path):

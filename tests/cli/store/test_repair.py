@@ -64,8 +64,8 @@ def test_what_cannot_be_repaired_is_named_and_healed_by_a_backup(store, capsys):
     capsys.readouterr()
     assert run(["repair", "--data-dir", str(data_dir)]) == 1
     said = capsys.readouterr().out.splitlines()
-    assert "1 chunks are lost until they are uploaded again: back up again what is hurt" in said
-    assert f"hurt: {point}" in said
+    assert "1 chunks are lost until they are uploaded again: back up the affected resources again" in said
+    assert f"affected: {point}" in said
     with opened(data_dir, clock=wall_clock) as again:
         again.api().backup(CONTENTS)
     assert run(["scrub", "--data-dir", str(data_dir)]) == 0

@@ -53,8 +53,8 @@ def test_damage_is_said_with_what_it_hurts(store, capsys):
     assert run(["scrub", "--data-dir", str(data_dir), "--sample", "50", "--max-duration", "1m"]) == 1
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("1 packs verified, 2 chunks")
-    assert said[1] == "1 chunks were known to be damaged, and are"
-    assert said[2] == f"hurt: {point}"
+    assert said[1] == "1 chunks known to be damaged still are"
+    assert said[2] == f"affected: {point}"
     assert said[4:] == ["  1 object:", "    'turn\\u202eed'"]
 
 
@@ -126,7 +126,7 @@ def test_scrub_says_whether_files_are_affected_or_only_bytes_that_none_needs(tmp
     def files_line(nth):
         assert run(["scrub"]) == 1
         said = capsys.readouterr().out.splitlines()
-        return said[[place for place, line in enumerate(said) if line.startswith("hurt: ")][nth] + 2].strip()
+        return said[[place for place, line in enumerate(said) if line.startswith("affected: ")][nth] + 2].strip()
 
     assert [files_line(nth) for nth in (0, 1)] == [
         "2 of its files are affected: `cryo verify` names them",
@@ -134,5 +134,5 @@ def test_scrub_says_whether_files_are_affected_or_only_bytes_that_none_needs(tmp
     ]
     assert run(["backup", source, "--resource", "tree"]) == 0
     capsys.readouterr()
-    assert files_line(0).startswith("all its files are whole")
+    assert files_line(0).startswith("none of its files is affected")
     assert files_line(1) == "1 of its files are affected: `cryo verify` names them"

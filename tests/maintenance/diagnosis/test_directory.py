@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cryostore.core.diagnosis import OK, WARNING
 from cryostore.maintenance.diagnosis import directory
-from cryostore.maintenance.diagnosis.diagnosis import OK, WARNING
 from cryostore.maintenance.diagnosis.mount_table import MountPoint
 
 

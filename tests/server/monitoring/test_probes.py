@@ -262,7 +262,7 @@ def test_beside_a_server(tmp_path, workers):
 
 
 def test_the_address_keeps_the_rule_of_the_main_one():
-    with pytest.raises(ConfigurationError, match="metrics travel without TLS"):
+    with pytest.raises(ConfigurationError, match="metrics are sent without TLS"):
         Configuration(metrics_host="0.0.0.0")
     assert Configuration(metrics_host="0.0.0.0", insecure_listen=True).metrics_host == "0.0.0.0"
     assert Configuration(metrics_host="::1").metrics_host == "::1"

@@ -1,1 +1,1 @@
-"""`cryo doctor` and its checks, one file for each part of a set-up."""
+"""`cryo doctor`: its checks of this machine and of the connection to a server; prints those of a store."""

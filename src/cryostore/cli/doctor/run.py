@@ -19,10 +19,9 @@ import click
 from cryostore.cli import exit_codes, output
 from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
 from cryostore.cli.exit_codes import EPILOGUE
-from cryostore.cli.store.store_options import click_option, config_option
-from cryostore.cli.store.store_place import StorePlace, existing_store, place_of_options
+from cryostore.cli.store.named_store import NamedStore, click_option, config_option, named_store, open_store
+from cryostore.core.diagnosis import ERROR, OK, WARNING, Diagnoses, Diagnosis, failed, ok
 from cryostore.core.errors import ConfigurationError, CryostoreError
-from cryostore.maintenance.diagnosis.diagnosis import ERROR, OK, WARNING, Diagnoses, Diagnosis, failed, ok
 from cryostore.options.option import STORE
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def words(each: Diagnosis) -> str:
     return output.paragraph([line, f"         -> {each.advice}"] if each.advice else [line])
 
 
-def _shared_store(place: AgentStore, texts: dict[str, str | None], config: Path | None) -> StorePlace | None:
+def _shared_store(place: AgentStore, texts: dict[str, str | None], config: Path | None) -> NamedStore | None:
     """Return the shared store that the options name; None if they name another kind. Raises ConfigurationError."""
     named = texts["catalog"] or texts["blobs"]
     if place.endpoint_url and named:
@@ -93,13 +92,13 @@ def _shared_store(place: AgentStore, texts: dict[str, str | None], config: Path 
         return None
     if place.data_dir:
         raise ConfigurationError("both a shared store and a directory are named", hint="drop one of them")
-    store = place_of_options({"data_dir": None, **texts}, config)
+    store = named_store({"data_dir": None, **texts}, config)
     if config is not None and store.shared is None:
         raise ConfigurationError(f"{config} names no shared store", hint="for a directory: cryo doctor --data-dir DIR")
     return store if store.shared is not None else None
 
 
-def _all(place: AgentStore, store: StorePlace | None, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
+def _all(place: AgentStore, store: NamedStore | None, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
     from cryostore.cli.doctor.server import check_server
     from cryostore.core.ids import random_id
     from cryostore.core.time import wall_clock
@@ -131,14 +130,14 @@ def _all(place: AgentStore, store: StorePlace | None, vault: str, copy: Path | N
 
 
 @contextmanager
-def _call(place: AgentStore, store: StorePlace | None) -> Iterator[Call]:
+def _call(place: AgentStore, store: NamedStore | None) -> Iterator[Call]:
     if store is None:
         with open_agent_store(replace(place, key=None)) as call:
             yield call
         return
     from cryostore.service import Caller
 
-    with existing_store(store) as service:
+    with open_store(store) as service:
         yield service.as_caller(Caller(access_key_id="local", root=True))
 
 

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cryostore.core.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import SECOND_MS, Clock, wall_clock
-from cryostore.maintenance.diagnosis.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 
 if TYPE_CHECKING:
     from cryostore.client.health import Health

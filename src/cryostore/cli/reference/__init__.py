@@ -1,1 +1,1 @@
-"""Verbs that print references: manual pages, completion, OpenAPI, the SDK model."""
+"""Commands that print references: manual pages, shell completion, OpenAPI, the SDK model."""

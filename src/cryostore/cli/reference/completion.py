@@ -1,4 +1,4 @@
-"""`cryo completion`: what a shell needs to complete the words of a command line."""
+"""`cryo completion`: the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command("completion", epilog=EPILOGUE)
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    """Print the script that teaches a shell to complete `cryo`.
+    """Print the script that makes a shell complete `cryo` commands.
 
     For this session: `source <(cryo completion bash)`, the same with zsh, and `cryo completion fish | source`.
 
     \b
-    For good, in a file that the shell reads by itself:
+    For every session, in a file that the shell reads at its start:
       bash  ~/.local/share/bash-completion/completions/cryo
       zsh   _cryo in a folder of $fpath
       fish  ~/.config/fish/completions/cryo.fish

@@ -1,4 +1,4 @@
-"""`cryo man`: the manual pages, from the declarations of the verbs: nothing in them is written twice."""
+"""`cryo man`: manual pages, generated from the declarations of the commands."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ PROGRAM = "cryo"
 def command(words: tuple[str, ...], folder: Path | None) -> None:
     """Print the manual page of VERB, or of `cryo` itself; or write all pages.
 
-    `cryo man backup | man -l -` shows one. `cryo man --to ~/.local/share/man/man1` is for good: `man cryo-backup`.
+    `cryo man backup | man -l -` shows one. After `cryo man --to ~/.local/share/man/man1`, `man cryo-backup` works.
     """
     if folder is not None:
         if words:
-            raise click.UsageError("--to writes the pages of all verbs")
+            raise click.UsageError("--to writes the pages of all commands; drop VERB")
         _write(folder)
         return
     output.document(page(_asked(words)))
 
 
 def _asked(words: tuple[str, ...]) -> click.Context:
-    """The command that is called so: `backup`, `key rotate`. Raises UsageError."""
+    """Return the command of these words, such as `key rotate`. Raises UsageError."""
     context = _top()
     for word in words:
         group = context.command
         inner = group.get_command(context, word) if isinstance(group, click.Group) else None
         if inner is None:
-            raise click.UsageError(f"there is no verb {' '.join(words)!a}")
+            raise click.UsageError(f"there is no command {' '.join(words)!a}")
         context = click.Context(inner, parent=context, info_name=word)
     return context
 
@@ -54,13 +54,14 @@ def _write(folder: Path) -> None:
             written += 1
     except OSError as error:
         raise ConfigurationError(
-            f"{error.filename or folder} cannot be written: {error.strerror}", hint="name a folder that is yours"
+            f"{error.filename or folder} cannot be written: {error.strerror}",
+            hint="name a folder that you may write to",
         ) from error
     output.show(f"{folder}: {written} pages")
 
 
 def every_command() -> Iterator[click.Context]:
-    """`cryo`, each verb, and what verbs have below them."""
+    """Yield `cryo`, each command, and the commands below it."""
     yield from _below(_top())
 
 
@@ -80,12 +81,12 @@ def _below(context: click.Context) -> Iterator[click.Context]:
 
 
 def page_name(context: click.Context) -> str:
-    """What `man` is asked for: cryo-key-rotate."""
+    """Return the name of a page, such as cryo-key-rotate."""
     return context.command_path.replace(" ", "-")
 
 
 def page(context: click.Context) -> str:
-    """One manual page."""
+    """Return one manual page."""
     verb = context.command
     lines = [roff.title(page_name(context), f"cryostore {__version__}")]
     lines += [roff.section("NAME"), rf"{roff.text(page_name(context))} \- {roff.text(_summary(context))}"]

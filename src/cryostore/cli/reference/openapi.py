@@ -1,4 +1,4 @@
-"""`cryo openapi`: the OpenAPI document of what the server does."""
+"""`cryo openapi`: the OpenAPI document of the server's operations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryostore.cli.exit_codes import EPILOGUE
 
 @click.command("openapi", epilog=EPILOGUE)
 def command() -> None:
-    """Print the OpenAPI 3.1 document of every operation this server has."""
+    """Print the OpenAPI 3.1 document of every operation of the server."""
     from cryostore.wire.reference import openapi
 
     output.say(openapi.render(), indent=2)

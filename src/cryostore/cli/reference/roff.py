@@ -1,6 +1,6 @@
-"""Text in the form of manual pages: the few requests of man(7) that ours need.
+"""Manual page markup: the few requests of man(7) that our pages need, and escaping.
 
-Lives here: how text is written so that it comes out as it is. What the pages say: `man`.
+The content of the pages is in `man`.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ import re
 from inspect import cleandoc
 
 NO_REWRAP = "\b"
-"""Click's mark at the top of a paragraph that is to be shown line by line."""
+"""Click's mark of a paragraph whose line breaks are kept."""
 
 
 def title(name: str, footer: str) -> str:
-    """The first line of a page. It names no date, so that a page depends on nothing but the program."""
+    """Return the first line of a page. It has no date, so that the same program always prints the same page."""
     return f'.TH "{text(name.upper())}" "1" "" "{text(footer)}" "Cryostore"'
 
 
 def section(name: str) -> str:
-    """The heading of a section."""
+    """Return the heading of a section."""
     return f".SH {text(name)}"
 
 
 def paragraphs(words: str) -> list[str]:
-    """The paragraphs of a help text, which are separated by empty lines."""
+    """Return the paragraphs of a help text, which empty lines separate."""
     lines: list[str] = []
     for paragraph in re.split(r"\n\s*\n", cleandoc(words)):
         lines.append(".PP")
@@ -36,14 +36,14 @@ def paragraphs(words: str) -> list[str]:
 
 
 def item(tag: str, words: str) -> list[str]:
-    """An entry of a list: what it is about, in bold, and the words on it."""
+    """Return an entry of a list: its tag in bold, and its text."""
     return [".TP", rf"\fB{text(tag)}\fR", text(words) or r"\&"]
 
 
 def text(words: str) -> str:
-    r"""Words that come out as they are: no escapes, no requests, and hyphens that can be copied into a shell.
+    r"""Return text escaped, with no requests in it, and with hyphens that can be copied into a shell.
 
-    Text between backquotes is bold, as code is elsewhere.
+    Text between backquotes becomes bold.
     """
     escaped = words.replace("\\", r"\e").replace("-", r"\-").replace('"', r"\(dq")
     escaped = re.sub(r"`([^`]+)`", r"\\fB\1\\fR", escaped).replace("'", r"\(aq")

@@ -1,4 +1,4 @@
-"""`cryo sdk-model`: what boto3 and the aws CLI need to know our operations."""
+"""`cryo sdk-model`: the service model of our operations for boto3 and the aws CLI."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from cryostore.core.errors import ConfigurationError
 @click.command("sdk-model", epilog=EPILOGUE)
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.option(
-    "--extensions/--no-extensions", default=True, show_default=True, help="With the operations AWS never had."
+    "--extensions/--no-extensions",
+    default=True,
+    show_default=True,
+    help="Include the operations that AWS does not have.",
 )
 def command(folder: Path, extensions: bool) -> None:
     """Write a botocore data folder into DIR.
 
-    With AWS_DATA_PATH=DIR the current boto3 and aws CLI gain `backupstorage`. Files of the same name are replaced.
+    With AWS_DATA_PATH=DIR, current versions of boto3 and the aws CLI know `backupstorage`. Files of the same name are
+    replaced.
     """
     from cryostore.wire.reference import sdk_model
 

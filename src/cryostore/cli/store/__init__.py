@@ -1,1 +1,1 @@
-"""Verbs that run a server or work on a store themselves."""
+"""Commands that run a server or work on a store themselves."""

@@ -1,4 +1,4 @@
-"""What damage hurts, said for people: the same words for every verb that finds some."""
+"""Recovery points and jobs affected by damage, as text: the same for check, repair and scrub."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from cryostore.model.operation import Call
 
 POINTS_OPENED_MAX = 20
-"""Of so many hurt points the files are looked at: that reads the whole catalog of each."""
+"""For so many points the affected files are counted, which reads the whole listing of each."""
 
 
-def files_hurt(call: Call, damage: Affected) -> dict[str, str]:
-    """What the damage means for the files of the newest hurt points, in words by ARN."""
+def affected_files(call: Call, damage: Affected) -> dict[str, str]:
+    """Return, by ARN, a sentence on the files of each of the newest affected points."""
     found = {point.recovery_point_arn: _files(call, point) for point in damage.points[:POINTS_OPENED_MAX]}
     return {arn: words for arn, words in found.items() if words}
 
 
 def _files(call: Call, point: PointDamage) -> str:
-    """The words about one point; none about one that another client made."""
+    """Return the sentence on one point; an empty one if another client made the point."""
     from cryostore.agent.archive.open_archive import open_archive
     from cryostore.agent.archive.recovery_points import find_point
     from cryostore.agent.errors import DAMAGE
@@ -42,28 +42,28 @@ def _files(call: Call, point: PointDamage) -> str:
         with open_archive(call, found, "scrub") as archive:
             verify_archive(archive, report, data=False, damage=fetch_known_damage(call, found))
     except KeyUnavailableError:
-        return "its files are encrypted: `cryo verify` with their key names those that are affected"
+        return "its files are encrypted: `cryo verify` with their key names the affected ones"
     except DAMAGE as error:
         return f"its files cannot be listed: {error.message}"
     except CryostoreError as error:
-        return f"its files were not looked at: {error.message}"
+        return f"its files were not checked: {error.message}"
     if not report.issue_count:
-        return "all its files are whole: the damaged bytes belong to files that are gone, or newer points have copies"
+        return "none of its files is affected: the damaged bytes belong to deleted files, or newer points have copies"
     count = len({issue.path for issue in report.issues})
     return f"{count} of its files are affected: `cryo verify` names them"
 
 
-def lines(damage: Affected, files: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
-    """The recovery points and running jobs that are hurt, each with the objects, and with what `files_hurt` says."""
+def damage_lines(damage: Affected, files: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """Yield lines on the affected recovery points and running jobs, with their objects and `affected_files`."""
     for point in damage.points:
-        yield f"hurt: {point.recovery_point_arn}"
+        yield f"affected: {point.recovery_point_arn}"
         resource = shown(point.resource_name or point.resource_arn)
         yield f"  of {resource} in vault {point.vault}, created {iso_text(point.created_ms / SECOND_MS)}"
         if point.recovery_point_arn in files:
             yield f"  {files[point.recovery_point_arn]}"
         yield from _objects(point.objects, point.names)
     for job in damage.jobs:
-        yield f"hurt: backup job {job.backup_job_id}, in progress"
+        yield f"affected: backup job {job.backup_job_id}, in progress"
         yield f"  of {shown(job.resource_arn)} in vault {job.vault}"
         yield from _objects(job.objects, job.names)
 
@@ -76,5 +76,5 @@ def _objects(count: int, names: list[str]) -> Iterator[str]:
 
 
 def shown(name: str) -> str:
-    """A name on one line of a terminal, whatever it holds."""
+    """Return a name in one line of printable text."""
     return name if name.isprintable() else ascii(name)

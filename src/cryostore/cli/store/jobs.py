@@ -1,4 +1,4 @@
-"""`cryo jobs`: what is open, since when, and what it keeps alive; and which process does what in the background."""
+"""`cryo jobs`: open jobs and what they keep alive, and the claims of background work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from cryostore.cli import output
 from cryostore.cli.exit_codes import EPILOGUE
-from cryostore.cli.store.store_place import StorePlace, existing_store, store_options
+from cryostore.cli.store.named_store import NamedStore, open_store, store_options
 from cryostore.core.time import span
 
 if TYPE_CHECKING:
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 @click.command("jobs", epilog=EPILOGUE)
 @store_options("The store.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array; times in milliseconds since 1970.")
-def command(place: StorePlace, as_json: bool) -> None:
-    """Show backup and restore jobs that have not ended, and who does what in the background.
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array; times in milliseconds since 1970.")
+def command(store: NamedStore, as_json: bool) -> None:
+    """Show open backup and restore jobs, and which process does which background work.
 
-    A job keeps alive what it has written and, while it is open, its base or the recovery point it restores. One that
-    gives no sign of life ends by itself.
+    An open job keeps alive what it has written, and its incremental base or the recovery point that it restores. A job
+    without a heartbeat ends on its own.
 
-    Background work is claimed, so that one process does it: which one (machine/process), what it said last, since when,
-    and when another one may take over if it gives no further sign of life.
+    A process claims background work, so that no other does it at the same time. Each claim is shown with its process
+    (machine/process), its last progress, when it began, and when another process may take over unless it is renewed.
     """
     from cryostore.catalog.processes import claims
     from cryostore.maintenance.claims import is_free
     from cryostore.maintenance.pins import pins
 
-    with existing_store(place) as service:
+    with open_store(store) as service:
         found = pins(service.context)
         held = service.context.database.read(claims.held)
         lapsed = [row for row in held if is_free(service.context, row)]
@@ -53,7 +53,7 @@ def command(place: StorePlace, as_json: bool) -> None:
         doing = f" {row.doing}" if row.doing else ""
         output.show(f"claim {row.work} by {row.holder}:{doing} begun {span(now_ms - row.begun_ms)} ago, {lapses}")
     if not found and not held:
-        output.show("nothing is open")
+        output.show("no open jobs, no claims")
 
 
 def _claim(row: ClaimRow, *, lapsed: bool) -> dict[str, Any]:

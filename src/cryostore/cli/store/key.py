@@ -11,43 +11,41 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output
-from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.exit_codes import EPILOGUE, OK, WITH_ISSUES
 from cryostore.cli.progress import follow_progress
-from cryostore.cli.store.store_place import StorePlace, existing_store, store_options
+from cryostore.cli.store.named_store import NamedStore, open_store, store_options
 
 if TYPE_CHECKING:
     from cryostore.chunks.keyring import Document, KeyringSource, MasterKey
     from cryostore.maintenance.key_rotation import RotationResult
     from cryostore.maintenance.key_uses import KeyUses
 
-DONE = 0
-WITH_ISSUES = 1
-AWAY = "keep a copy of it away from the data, and read it once to see that it is one"
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
+KEEP_A_COPY = "keep a copy of it away from the data, and check the copy with `cryo key verify`"
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @click.group("key", epilog=EPILOGUE)
 def command() -> None:
-    """Look after the master keys, without which nothing in a store can be read.
+    """Manage the master keys, without which nothing in a store can be read.
 
-    Master keys wrap the data keys of the vaults; the keyring holds them, and the store never does. No command shows a
-    secret, but `export`, which is asked to.
+    Master keys wrap the data keys of the vaults. The keyring holds them, never the store. No command but `export`
+    shows a secret.
     """
 
 
 @command.command("list", epilog=EPILOGUE)
 @store_options("The store.")
 @JSON_OPTION
-def list_keys(place: StorePlace, as_json: bool) -> int:
-    """Show the master keys of the keyring, and what each is needed for.
+def list_keys(store: NamedStore, as_json: bool) -> int:
+    """List the master keys of the keyring, and what each one wraps.
 
-    The active key is in use once `cryo key rotate` has begun with it. Ends with 1 if something is wrapped with a key
+    The active key is in use once `cryo key rotate` has begun with it. Exits with 1 if something is wrapped with a key
     that the keyring lacks.
     """
     from cryostore.chunks.keyring import KeyringSource
     from cryostore.maintenance.key_uses import count_key_uses
 
-    with existing_store(place) as service:
+    with open_store(store) as service:
         found = count_key_uses(service.context)
         source = service.context.keys.keyring.source
         assert isinstance(source, KeyringSource)
@@ -57,52 +55,53 @@ def list_keys(place: StorePlace, as_json: bool) -> int:
         output.say({"keyring": source.place, "keys": keys, "records_due": found.due}, indent=2)
     else:
         output.show(f"keyring: {source.place}", *map(_line, keys))
-    return WITH_ISSUES if any(not key["in_keyring"] for key in keys) else DONE
+    return WITH_ISSUES if any(not key["in_keyring"] for key in keys) else OK
 
 
 @command.command("rotate", epilog=EPILOGUE)
 @store_options("The store.")
 @click.option("--vault", default=None, metavar="NAME", help="Give this vault a new data key instead.")
 @JSON_OPTION
-def rotate(place: StorePlace, vault: str | None, as_json: bool) -> int:
-    """Bring a new master key into use, and wrap with it all that older ones have wrapped.
+def rotate(store: NamedStore, vault: str | None, as_json: bool) -> int:
+    """Bring a new master key into use, and wrap again with it everything that older keys wrap.
 
-    No backup is rewritten, and servers go on meanwhile. Broken off, it is finished by doing it again. Old keys stay in
-    the keyring, for copies of the catalog that need them, until `cryo key forget`.
+    No backup is rewritten, and servers may run meanwhile. After an interruption, repeat the command to finish. Old keys
+    stay in the keyring, for copies of the catalog that need them, until `cryo key forget`.
 
-    A keyring file gets the new key by itself. Of a keyring in a variable or from a command, the owner first puts a
-    document with a new active key in place (`cryo key export --with-new-key`); then this wraps everything with that.
+    A new key is added to a keyring file automatically. For a keyring in a variable or from a command, first put a
+    document with a new active key in place (`cryo key export --with-new-key`); then this command wraps everything with
+    that key.
 
-    With --vault, what that vault stores from now on is sealed with a new data key; running servers take it up within
-    ten seconds. What is there stays readable.
+    With --vault, new data of that vault is sealed with a new data key; running servers use it within ten seconds.
+    Existing data stays readable.
     """
     from cryostore.maintenance.key_rotation import RotationResult, rotate_master_key, rotate_vault_key
 
-    with existing_store(place) as service:
+    with open_store(store) as service:
         if vault is not None:
             number = rotate_vault_key(service.context, vault)
             said = f"vault {vault} has {number} data keys"
             output.outcome({"vault": vault, "keys": number}, output.paragraph([said]), as_json=as_json)
-            return DONE
+            return OK
         outcome = RotationResult()
         follow_progress(rotate_master_key(service.context, outcome))
     output.outcome(asdict(outcome) | {"finished": outcome.is_finished}, _words(outcome), as_json=as_json)
-    return DONE if outcome.is_finished else WITH_ISSUES
+    return OK if outcome.is_finished else WITH_ISSUES
 
 
 @command.command("forget", epilog=EPILOGUE)
 @store_options("The store.")
 @click.argument("key_id")
 @JSON_OPTION
-def forget(place: StorePlace, key_id: str, as_json: bool) -> None:
+def forget(store: NamedStore, key_id: str, as_json: bool) -> None:
     """Remove an old master key from the keyring, if nothing in this store is wrapped with it.
 
-    Copies of the catalog from before the rotation need it still, and so does any other store with the same keyring:
-    keep an export that has it for as long as there are such.
+    Copies of the catalog from before the rotation still need it, and so does any other store with the same keyring:
+    keep an export with the key for as long as these exist.
     """
     from cryostore.maintenance.key_rotation import forget_master_key
 
-    with existing_store(place) as service:
+    with open_store(store) as service:
         forget_master_key(service.context, key_id)
     said = f"master key {key_id} is no longer in the keyring"
     output.outcome({"forgotten": key_id}, output.paragraph([said]), as_json=as_json)
@@ -111,13 +110,15 @@ def forget(place: StorePlace, key_id: str, as_json: bool) -> None:
 @command.command("export", epilog=EPILOGUE)
 @store_options("The store whose keyring it is.")
 @click.option("--to", "target", type=click.Path(path_type=Path), default=None, help="The new file.")
-@click.option("--paper", is_flag=True, help="As lines with checksums, to print; to stdout, if there is no --to.")
-@click.option("--with-new-key", is_flag=True, help="Add a new active key to what is exported; the keyring stays.")
+@click.option(
+    "--paper", is_flag=True, help="Write lines with checksums, to print on paper; to stdout unless --to is given."
+)
+@click.option("--with-new-key", is_flag=True, help="Add a new active key to the export; the keyring is not changed.")
 @JSON_OPTION
-def export(place: StorePlace, target: Path | None, paper: bool, with_new_key: bool, as_json: bool) -> None:
+def export(store: NamedStore, target: Path | None, paper: bool, with_new_key: bool, as_json: bool) -> None:
     """Write a copy of the keyring, to keep away from the data.
 
-    The file can be read by its owner only, is read back and compared, and is a keyring file itself. Whoever has it and
+    The copy is a keyring file that only its owner can read; it is read back and compared. A person with the copy and
     the data can read every backup.
     """
     from cryostore.chunks.keyring.paper import print_paper
@@ -125,8 +126,8 @@ def export(place: StorePlace, target: Path | None, paper: bool, with_new_key: bo
     from cryostore.core.ids import random_id
 
     if target is None and not paper:
-        raise ConfigurationError("nothing says where to", hint="give --to FILE, or --paper to print it")
-    document = place.open_keyring().document()
+        raise ConfigurationError("no file is named for the export", hint="give --to FILE, or --paper to print it")
+    document = store.open_keyring().document()
     if with_new_key:
         document = document.with_new_key(random_id())
     if target is None:
@@ -137,25 +138,25 @@ def export(place: StorePlace, target: Path | None, paper: bool, with_new_key: bo
 
 
 @command.command("import", epilog=EPILOGUE)
-@store_options("The store whose keyring it is to be; it need not be there yet.")
+@store_options("The store that the keyring is for; it need not exist yet.")
 @click.argument("source", type=click.Path(allow_dash=True, path_type=Path))
 @JSON_OPTION
-def import_keys(place: StorePlace, source: Path, as_json: bool) -> None:
-    """Put a keyring back from an export: a file, or the lines of --paper as they were typed in; - is stdin.
+def import_keys(store: NamedStore, source: Path, as_json: bool) -> None:
+    """Restore a keyring from an export: a file, or the typed lines of --paper; - is stdin.
 
-    Makes the keyring file if it is missing. If it is there, it gets the keys it lacks, and its active key stays. No key
-    is ever replaced.
+    Makes the keyring file if it is missing. An existing file gets the keys that it lacks, and keeps its active key. No
+    key is ever replaced.
     """
     from cryostore.chunks.keyring import EditableKeyring, create_keyring, open_keyring
     from cryostore.core.errors import ConfigurationError
     from cryostore.core.ids import random_id
 
     document = _read(source)
-    path = place.keyring_place.path
+    path = store.keyring_uri.path
     if path is None:
-        raise ConfigurationError("only a keyring file can be written", hint="name a file with --keyring")
+        raise ConfigurationError("only a keyring in a file can be written", hint="name a file with --keyring")
     if path.exists():
-        keyring = open_keyring(place.keyring_place)
+        keyring = open_keyring(store.keyring_uri)
         assert isinstance(keyring, EditableKeyring)
         added = keyring.merge(document)
     else:
@@ -171,16 +172,16 @@ def import_keys(place: StorePlace, source: Path, as_json: bool) -> None:
 @store_options("The store.")
 @click.argument("source", type=click.Path(allow_dash=True, path_type=Path))
 @JSON_OPTION
-def verify(place: StorePlace, source: Path, as_json: bool) -> int:
-    """Show whether an export would open the store, should its keyring be lost: a file, or typed lines; - is stdin.
+def verify(store: NamedStore, source: Path, as_json: bool) -> int:
+    """Check whether an export could replace a lost keyring: a file, or the typed lines of --paper; - is stdin.
 
-    Ends with 1 if it lacks a key that something is wrapped with, or has another one of that id.
+    Exits with 1 if the export lacks a key that something is wrapped with, or has another key with that id.
     """
     from cryostore.chunks.keyring import KeyringSource
     from cryostore.maintenance.key_uses import count_key_uses
 
     document = _read(source)
-    with existing_store(place) as service:
+    with open_store(store) as service:
         needed = sorted(count_key_uses(service.context).by_key)
         keyring = service.context.keys.keyring.source
         assert isinstance(keyring, KeyringSource)
@@ -190,10 +191,10 @@ def verify(place: StorePlace, source: Path, as_json: bool) -> int:
     if as_json:
         output.say({"needed": needed, "missing": missing, "wrong": wrong})
     else:
-        complaints = [f"it lacks master key {name}" for name in missing]
-        complaints += [f"its master key {name} is another one" for name in wrong]
-        output.show(*complaints or [f"it has all {len(needed)} master keys that the store needs"])
-    return WITH_ISSUES if missing or wrong else DONE
+        complaints = [f"the export lacks master key {name}" for name in missing]
+        complaints += [f"master key {name} of the export is a different key" for name in wrong]
+        output.show(*complaints or [f"the export has all {len(needed)} master keys that the store needs"])
+    return WITH_ISSUES if missing or wrong else OK
 
 
 def _agree(name: str, document: Document, known: Mapping[str, MasterKey]) -> bool:
@@ -204,10 +205,10 @@ def _agree(name: str, document: Document, known: Mapping[str, MasterKey]) -> boo
 @click.option("--to", "target", type=click.Path(path_type=Path), required=True, help="The new file.")
 @JSON_OPTION
 def create(target: Path, as_json: bool) -> None:
-    """Make a keyring of one new key, for a store that is still to be made.
+    """Make a keyring of one new key, for a new store.
 
-    For keyrings that are not to lie in the data directory: for --keyring PATH, or to be put where a variable or a
-    command has it from.
+    For keyrings outside the data directory: for --keyring PATH, or as the content of the variable or the output of the
+    command that --keyring names.
     """
     from cryostore.chunks.keyring import Document
     from cryostore.core.ids import random_id
@@ -246,20 +247,25 @@ def _words(outcome: RotationResult) -> str:
     done = ", ".join(f"{number} {kind}" for kind, number in sorted(outcome.rewrapped.items())) or "nothing"
     if outcome.lacking:
         new = ", and is new" if outcome.added else ""
-        lines = [f"master key {outcome.key_id} is in this keyring{new}; it is not used yet: these nodes do not hold it"]
+        lines = [f"master key {outcome.key_id} is in this keyring{new}, but not in use yet: these nodes lack it"]
         lines += [f"  {name}" for name in outcome.lacking]
-        advice = "copy the keyring to them, restart those that read it from a variable, and repeat this"
+        advice = "copy the keyring to them, restart those that read it from a variable, and repeat the command"
         return output.paragraph([*lines, f"not finished: {advice}"])
-    lines = [f"master key {outcome.key_id} is in use{', and is new' if outcome.added else ''}", f"wrapped anew: {done}"]
+    lines = [
+        f"master key {outcome.key_id} is in use{', and is new' if outcome.added else ''}",
+        f"wrapped again: {done}",
+    ]
     if outcome.is_finished:
         return output.paragraph([*lines, "finished: nothing is wrapped with another key"])
-    left = [f"left: {number} wrapped with {key_id or 'nobody knows what'}" for key_id, number in outcome.left.items()]
-    due = [f"left: {outcome.due} records to be written"] if outcome.due else []
-    return output.paragraph([*lines, *left, *due, "not finished: repeat it, with a keyring that has these keys"])
+    left = [f"left: {number} wrapped with {key_id or 'an unknown key'}" for key_id, number in outcome.left.items()]
+    due = [f"left: {outcome.due} records to write"] if outcome.due else []
+    return output.paragraph(
+        [*lines, *left, *due, "not finished: repeat the command with a keyring that has these keys"]
+    )
 
 
 def _read(path: Path) -> Document:
-    """The keyring in a file or on stdin. Raises ConfigurationError."""
+    """Return the keyring in a file or on stdin. Raises ConfigurationError."""
     from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, NoDocumentError, decode_text
     from cryostore.chunks.keyring.paper import is_paper, read_paper
     from cryostore.core.errors import ConfigurationError
@@ -274,7 +280,7 @@ def _read(path: Path) -> Document:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except NoDocumentError:
-        raise ConfigurationError(f"{path} holds no keyring", hint="give what `cryo key export` wrote") from None
+        raise ConfigurationError(f"{path} holds no keyring", hint="give a file that `cryo key export` wrote") from None
 
 
 def _write(path: Path, data: bytes, document: Document) -> None:
@@ -286,9 +292,9 @@ def _write(path: Path, data: bytes, document: Document) -> None:
         with storage_errors(str(path)):
             create_file(path, data, staging=path.parent)
     except BlobExistsError:
-        raise ConfigurationError(f"{path} is there already", hint="name a new file: no key is ever replaced") from None
+        raise ConfigurationError(f"{path} already exists", hint="name a new file: no key is ever replaced") from None
     if not _read(path).is_same(document):
-        raise ConfigurationError(f"{path} does not hold what was written", hint="do not rely on it")
+        raise ConfigurationError(f"{path} differs from what was written", hint="do not use it; check the disk")
 
 
 def _tell(document: Document, path: Path, what: str, *, as_json: bool) -> None:
@@ -296,4 +302,6 @@ def _tell(document: Document, path: Path, what: str, *, as_json: bool) -> None:
         output.say({"file": str(path), "active": document.active.key_id, "keys": sorted(document.keys)})
     else:
         output.show(f"{path}: {what} with {len(document.keys)} master keys, {document.active.key_id} is active")
-        output.show(AWAY if what == "keyring" else "it is a secret: whoever has it and the data can read every backup")
+        output.show(
+            KEEP_A_COPY if what == "keyring" else "it is a secret: with it and the data, every backup can be read"
+        )

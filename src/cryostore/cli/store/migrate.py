@@ -1,4 +1,4 @@
-"""`cryo migrate`: move a store from a directory to where many nodes share it, and back, or from there elsewhere."""
+"""`cryo migrate`: move a store between a directory and a shared place, or between two shared places."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryostore.cli import output
-from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.exit_codes import EPILOGUE, OK, WITH_ISSUES
 from cryostore.cli.progress import follow
-from cryostore.cli.store.store_options import click_option, config_option
-from cryostore.cli.store.store_place import place_of_options
+from cryostore.cli.store.named_store import click_option, config_option, named_store
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB
 from cryostore.options.option import STORE
@@ -27,11 +26,10 @@ if TYPE_CHECKING:
     from cryostore.maintenance.migrate.stores import MigrationStore
     from cryostore.service.opening.address import SharedStoreAddress
 
-WITH_ISSUES = 1
 SHOWN_MAX = 20
 STORE_OPTIONS = {option.key: option for option in STORE}
 KEYRING = replace(STORE_OPTIONS["keyring"], unsaid="")
-"""There is no default: the copy of the keyring is to be made before."""
+"""Without a default: the copy of the keyring must be made before."""
 TO_CATALOG = "CRYO_TO_CATALOG"
 TO_BLOBS = "CRYO_TO_BLOBS"
 
@@ -43,11 +41,11 @@ TO_BLOBS = "CRYO_TO_BLOBS"
     default=None,
     envvar="CRYO_DATA_DIR",
     show_envvar=True,
-    help="The directory: what is moved, or with --back where to.",
+    help="The directory: the source, or with --back the target.",
 )
 @click_option(STORE_OPTIONS["catalog"])
 @click_option(STORE_OPTIONS["blobs"])
-@click_option(KEYRING, help_text="The keyring that the store has at its new place: a copy, made before.")
+@click_option(KEYRING, help_text="The keyring of the store at its new place: a copy, made before.")
 @config_option()
 @click.option(
     "--to-catalog",
@@ -61,13 +59,15 @@ TO_BLOBS = "CRYO_TO_BLOBS"
     default=None,
     envvar=TO_BLOBS,
     show_envvar=True,
-    help="Where nothing is yet: for the blobs of a shared store that is moved to --to-catalog.",
+    help="An empty place for the blobs of a shared store that is moved to --to-catalog.",
 )
 @click.option("--back", is_flag=True, help="Move the shared store to the directory.")
-@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be copied.")
-@click.option("--verify-data", is_flag=True, help="Read everything again at its new place, not only samples.")
-@click.option("--take-back", is_flag=True, help="Let a store be used again that was moved away; not its copy, too.")
-@click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; print what would be copied.")
+@click.option("--verify-data", is_flag=True, help="Read all data again at its new place, not only samples.")
+@click.option(
+    "--take-back", is_flag=True, help="Allow the use of a store that was moved away; never use its copy as well."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     data_dir: Path | None,
     to_catalog: str | None,
@@ -79,13 +79,13 @@ def command(
     as_json: bool,
     **texts: Any,
 ) -> int:
-    """Move a store with its whole history: from a directory to a catalog and blobs that many nodes share, or back.
+    """Move a store with its whole history from a directory to a catalog and blobs that many nodes share, or back.
 
-    With --to-catalog and --to-blobs a shared store is moved there.
+    With --to-catalog and --to-blobs, move a shared store to another shared place.
 
-    Stop every server before. The new place must hold nothing; what is there in the end is verified row by row, and
-    nobody can open it before that. Whatever stops the move, repeat the command: it goes on where it was. The old store
-    is kept as it is, and cannot be opened any more; --take-back lets it be used again.
+    Stop every server before. The new place must be empty; it is verified row by row, and cannot be opened before that.
+    After any interruption, repeat the command: it resumes. The old store is kept unchanged and cannot be opened any
+    more; --take-back allows its use again.
     """
     shared = _shared(texts)
     if take_back:
@@ -102,13 +102,13 @@ def command(
 
 
 def _shared(texts: dict[str, Any]) -> SharedStoreAddress | None:
-    """The shared store that options name; None if they name none. Raises ConfigurationError if a part is missing."""
+    """Return the shared store that the options name, if any. Raises ConfigurationError if a part is missing."""
     config = texts.pop("config")
-    return place_of_options({"data_dir": None, **texts}, config).shared
+    return named_store({"data_dir": None, **texts}, config).shared
 
 
 def _to_catalog(given: str | None) -> str | None:
-    """The option, or the variable, which alone may hold a password. Raises ConfigurationError."""
+    """Return the option, or else the variable, which may hold a password. Raises ConfigurationError."""
     from cryostore.options.sources import require_no_password
 
     if given is not None:
@@ -119,12 +119,12 @@ def _to_catalog(given: str | None) -> str | None:
 def _there_or_back(
     data_dir: Path | None, shared: SharedStoreAddress | None, *, back: bool
 ) -> tuple[MigrationStore, MigrationStore]:
-    """What is moved, and where to, if one of the two is a directory."""
+    """Return source and target of which one is a directory. Raises ConfigurationError."""
     from cryostore.maintenance.migrate.stores import DirectoryStore, SharedStore
 
     if data_dir is None or shared is None:
         missing = "--data-dir" if data_dir is None else "--catalog, --blobs and --keyring"
-        raise ConfigurationError(f"{missing} must say where the store is, and where it is to be")
+        raise ConfigurationError(f"a move needs a source and a target: give {missing}")
     directory, nodes = DirectoryStore(data_dir, shared.keyring), SharedStore(shared)
     return (nodes, directory) if back else (directory, nodes)
 
@@ -132,17 +132,17 @@ def _there_or_back(
 def _between(
     data_dir: Path | None, shared: SharedStoreAddress | None, to_catalog: str | None, to_blobs: str | None
 ) -> tuple[MigrationStore, MigrationStore]:
-    """The same, if both are shared stores."""
+    """Return source and target that are both shared stores. Raises ConfigurationError."""
     from cryostore.maintenance.migrate.stores import SharedStore
 
     if data_dir is not None:
         raise ConfigurationError(
-            "--to-catalog and --to-blobs are where a shared store is moved to",
+            "--to-catalog and --to-blobs are the target of a shared store",
             hint="a directory is moved to --catalog and --blobs",
         )
     if shared is None or to_catalog is None or to_blobs is None:
         missing = "--catalog, --blobs and --keyring" if shared is None else "--to-catalog and --to-blobs together"
-        raise ConfigurationError(f"{missing} must say where the store is, and where it is to be")
+        raise ConfigurationError(f"a move needs a source and a target: give {missing}")
     return SharedStore(shared), SharedStore(shared._replace(catalog=to_catalog, blobs=to_blobs))
 
 
@@ -159,7 +159,7 @@ def _move(
     follow(_timed(steps), lambda timed: progress_words(*timed))
     words = (*_words(outcome), *_next(outcome, target, keyring.place))
     output.outcome(_document(outcome), output.paragraph(words), as_json=as_json)
-    return 0 if outcome.is_clean else WITH_ISSUES
+    return OK if outcome.is_clean else WITH_ISSUES
 
 
 def _take_back(data_dir: Path | None, shared: SharedStoreAddress | None, *, as_json: bool) -> int:
@@ -172,13 +172,13 @@ def _take_back(data_dir: Path | None, shared: SharedStoreAddress | None, *, as_j
         place = SharedStore(shared)
         other = take_back_store(place, shared.open_keyring())
     else:
-        raise ConfigurationError("nothing says which store is to be taken back", hint="name it with --data-dir")
+        raise ConfigurationError("no store to take back is named", hint="name it with --data-dir")
     if as_json:
         output.say({"taken_back": place.name, "was_moved_to": other})
     else:
         output.show(f"{place.name} can be used again")
-        output.show(f"never serve {other}, too: from now on the two differ, and what is written there is only there")
-    return 0
+        output.show(f"never serve {other} as well: from now on the two stores differ")
+    return OK
 
 
 def _say_plan(source: MigrationStore, *, as_json: bool) -> int:
@@ -189,7 +189,7 @@ def _say_plan(source: MigrationStore, *, as_json: bool) -> int:
     with source.looked_at() as side:
         found = plan(side)
     output.outcome(asdict(found), output.paragraph(_plan_words(found)), as_json=as_json)
-    return 0
+    return OK
 
 
 def _plan_words(found: MigrationPlan) -> Iterator[str]:
@@ -198,7 +198,7 @@ def _plan_words(found: MigrationPlan) -> Iterator[str]:
 
 
 def _timed(steps: Iterator[Step]) -> Iterator[tuple[Step, float]]:
-    """Each step with the seconds since its stage began."""
+    """Yield each step with the seconds since its stage began."""
     stage, begun = "", 0.0
     for step in steps:
         now = time.monotonic()
@@ -208,7 +208,7 @@ def _timed(steps: Iterator[Step]) -> Iterator[tuple[Step, float]]:
 
 
 def progress_words(step: Step, seconds: float) -> str:
-    """How far a stage is that began so many seconds ago, and about how long it takes yet."""
+    """Return how far a stage is that began `seconds` ago, and an estimate of the time left."""
     words = f"{step.stage} {step.done}" + (f" of {step.total}" if step.total else "")
     if step.bytes_done:
         words += f", {step.bytes_done / MIB:.0f} MiB"
@@ -227,7 +227,7 @@ def _document(outcome: MigrationResult) -> dict[str, Any]:
 
 def _words(outcome: MigrationResult) -> Iterator[str]:
     if outcome.done_before:
-        yield f"{outcome.source} was moved to {outcome.target} before: nothing is left to be done"
+        yield f"{outcome.source} was already moved to {outcome.target}: nothing to do"
         return
     carried, verified = outcome.carried, outcome.verified
     yield f"moved: {outcome.source} to {outcome.target}"
@@ -239,14 +239,14 @@ def _words(outcome: MigrationResult) -> Iterator[str]:
     read = f"{verified.read} of them read, {verified.read_bytes / MIB:.1f} MiB"
     yield f"verified: {rows} rows, {verified.blobs} blobs, {read}"
     found = {
-        "chunks are damaged, and are marked so": carried.damaged,
-        "packs were missing already": carried.packs_missing,
-        "chunks or records could not be judged: their key is missing, or a later version wrote them": carried.unjudged,
-        "records are missing or damaged: `cryo repair` at the new place writes them anew": carried.records_bad,
-        "records are due and could not be written, for want of a key": outcome.records_due,
+        "chunks are damaged, and marked so": carried.damaged,
+        "packs were already missing": carried.packs_missing,
+        "chunks or records could not be verified: no key, or a newer version wrote them": carried.unjudged,
+        "records are missing or damaged: `cryo repair` at the new place rewrites them": carried.records_bad,
+        "records could not be written, because a key is missing": outcome.records_due,
         "keys cannot be opened with this keyring": len(outcome.keys_missing),
     }
-    yield from (f"{count} {what}" for what, count in found.items() if count)
+    yield from (f"{count} {finding}" for finding, count in found.items() if count)
     yield from (f"  {example}" for example in (carried.examples + outcome.keys_missing)[:SHOWN_MAX])
 
 
@@ -257,7 +257,7 @@ def _next(outcome: MigrationResult, target: MigrationStore, keyring: str) -> Ite
         yield f"next: copy the keyring ({keyring}) to {outcome.target}/keyring.json, or name it with --keyring; then"
         yield f"  cryo serve --data-dir {outcome.target}"
     else:
-        yield f"next: give every node the same keyring ({keyring}) and start it; access keys are what they were:"
+        yield f"next: give every node the same keyring ({keyring}) and start it; access keys stay the same:"
         catalog, blobs = shlex.quote(target.place.shown_catalog), shlex.quote(target.place.shown_blobs)
         yield f"  cryo serve --catalog {catalog} --blobs {blobs} --keyring PLACE"
-    yield f"{outcome.source} is kept and cannot be opened any more: remove it once you are sure"
+    yield f"{outcome.source} is kept and cannot be opened any more: remove it once the new store works"

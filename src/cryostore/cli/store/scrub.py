@@ -1,4 +1,4 @@
-"""`cryo scrub`: read what is stored, and say what is damaged."""
+"""`cryo scrub`: read and verify stored data, and report damage."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from cryostore.cli import output
-from cryostore.cli.exit_codes import EPILOGUE
+from cryostore.cli.exit_codes import EPILOGUE, OK, WITH_ISSUES
 from cryostore.cli.progress import follow_progress
 from cryostore.cli.quantities import duration_seconds
-from cryostore.cli.store.affected import files_hurt, lines
-from cryostore.cli.store.store_place import StorePlace, existing_store, store_options
+from cryostore.cli.store.affected import affected_files, damage_lines
+from cryostore.cli.store.named_store import NamedStore, open_store, store_options
 from cryostore.core.limits import MIB
 
 if TYPE_CHECKING:
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from cryostore.maintenance.verification.scrub import ScrubResult
     from cryostore.service import Context
 
-WITH_ISSUES = 1
 TURN_SECONDS_MAX = 30.0
-"""How long what a server is at is waited for: several times what it reads at once."""
+"""How long to wait until a server finishes its portion: several times as long as it takes to read one."""
 TURN_WAIT_SECONDS = 0.2
 
 
@@ -38,7 +37,7 @@ TURN_WAIT_SECONDS = 0.2
     type=click.FloatRange(min=0, max=100, min_open=True),
     default=100.0,
     metavar="PERCENT",
-    help="Read only so much of the packs.",
+    help="Read only this share of the packs.",
 )
 @click.option(
     "--max-duration",
@@ -46,28 +45,28 @@ TURN_WAIT_SECONDS = 0.2
     callback=duration_seconds,
     default=None,
     metavar="DURATION",
-    help="Begin no pack after so long: 90s, 30m, 2h, 1d.",
+    help="Start no pack after this time: 90s, 30m, 2h, 1d.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
-def command(place: StorePlace, percent: float, seconds_max: float | None, as_json: bool) -> int:
-    """Read what is stored, prove every byte, and say what is damaged and what that hurts.
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(store: NamedStore, percent: float, seconds_max: float | None, as_json: bool) -> int:
+    """Read stored data, verify every byte, and report damage and the recovery points it affects.
 
-    Packs that were not verified for longest come first, so that short runs add up to all. Backups, restores and
-    servers may go on meanwhile; servers scrub by themselves as well, and leave it to this command while it runs. One
-    process of a store scrubs at a time: `cryo jobs` says which. What is damaged is healed by the next upload of the
-    same bytes: after damage to a recovery point, make another backup of its resource.
+    The packs whose last verification is oldest come first, so that short runs add up to all. Backups, restores and
+    servers may run meanwhile; servers also scrub on their own, and pause that while this command runs. One process of
+    a store scrubs at a time: `cryo jobs` names it. The next upload of the same bytes heals a damaged chunk: after
+    damage to a recovery point, make another backup of its resource.
     """
     from cryostore.maintenance.verification.affected import Affected
     from cryostore.maintenance.verification.scrub import ScrubResult
     from cryostore.service import Caller
 
     outcome, damage = ScrubResult(), Affected()
-    with existing_store(place) as service:
+    with open_store(store) as service:
         follow_progress(_steps(service.context, outcome, damage, share=percent / 100, seconds_max=seconds_max))
-        files = files_hurt(service.as_caller(Caller(access_key_id="local", root=True)), damage)
+        files = affected_files(service.as_caller(Caller(access_key_id="local", root=True)), damage)
     facts = asdict(outcome) | {"damage": asdict(damage), "files": files}
-    output.outcome(facts, output.paragraph((*_words(outcome), *lines(damage, files))), as_json=as_json)
-    return 0 if outcome.is_clean and not damage.objects else WITH_ISSUES
+    output.outcome(facts, output.paragraph((*_words(outcome), *damage_lines(damage, files))), as_json=as_json)
+    return OK if outcome.is_clean and not damage.objects else WITH_ISSUES
 
 
 def _steps(
@@ -83,7 +82,10 @@ def _steps(
 
 
 def _in_turn(begin: Callable[[], Iterator[Progress]]) -> Iterator[Progress]:
-    """The steps of a scrub, once the portion ends that a server is at. Raises ClaimHeldError if somebody is at more."""
+    """Take the steps of a scrub once a server has finished its portion.
+
+    Raises ClaimHeldError if another process holds the claim for longer.
+    """
     from cryostore.catalog.processes.claims import ClaimHeldError
 
     end = time.monotonic() + TURN_SECONDS_MAX
@@ -102,10 +104,10 @@ def _words(outcome: ScrubResult) -> Iterator[str]:
     yield f"{outcome.packs} packs verified, {outcome.chunks} chunks, {outcome.read_bytes / MIB:.1f} MiB"
     found = {
         "chunks found damaged": outcome.damaged,
-        "chunks were known to be damaged, and are": outcome.damaged_before,
-        "damaged chunks proved sound": outcome.sound_again,
+        "chunks known to be damaged still are": outcome.damaged_before,
+        "chunks marked as damaged are sound": outcome.sound_again,
         "packs are missing": outcome.packs_missing,
-        "chunks could not be proved: the keyring lacks their key": outcome.no_key,
-        "chunks could not be read: the disk fails, or a later version wrote them": outcome.unreadable,
+        "chunks could not be verified: the keyring lacks their key": outcome.no_key,
+        "chunks could not be read: the disk fails, or a newer version wrote them": outcome.unreadable,
     }
-    yield from (f"{count} {what}" for what, count in found.items() if count)
+    yield from (f"{count} {finding}" for finding, count in found.items() if count)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from cryostore.chunks.blobs import BlobStore, Versioning
 from cryostore.chunks.blobs.self_test import check_blob_store
 from cryostore.chunks.marker import marker_key, newest_marker
+from cryostore.core.diagnosis import Diagnoses, Diagnosis, failed, ok, warning
 from cryostore.core.errors import CryostoreError
-from cryostore.maintenance.diagnosis.diagnosis import Diagnoses, Diagnosis, failed, ok, warning
 
 LIFECYCLE = "no lifecycle rule of the bucket may expire objects, or move them to a class that takes hours to read"
 

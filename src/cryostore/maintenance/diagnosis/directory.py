@@ -9,11 +9,11 @@ from pathlib import Path
 from cryostore.catalog import open_catalog
 from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.disk_reserve import FILE as RESERVE_FILE
+from cryostore.core.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.core.errors import CryostoreError
 from cryostore.core.limits import MIB
 from cryostore.core.quantities import size_text
 from cryostore.maintenance.diagnosis.catalog import check_commits
-from cryostore.maintenance.diagnosis.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.maintenance.diagnosis.keyring import check_keyring, check_keyring_copy
 from cryostore.maintenance.diagnosis.mount_table import MountPoint, mount_of
 from cryostore.service.opening.keyring import existing_keyring, keyring_uri_of

@@ -7,8 +7,8 @@ from pathlib import Path
 from cryostore.chunks.keyring import KeyringSource
 from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, NoDocumentError, decode_text
 from cryostore.chunks.keyring.paper import is_paper, read_paper
+from cryostore.core.diagnosis import Diagnosis, error, ok, warning
 from cryostore.core.errors import CryostoreError
-from cryostore.maintenance.diagnosis.diagnosis import Diagnosis, error, ok, warning
 
 
 def check_keyring(source: KeyringSource, path: Path | None) -> Diagnosis:

@@ -13,10 +13,10 @@ from cryostore.catalog.queries import store_copy
 from cryostore.chunks.blobs import BlobStore
 from cryostore.chunks.keyring import KeyringSource, parse_keyring_uri
 from cryostore.chunks.marker import newest_marker
+from cryostore.core.diagnosis import Diagnoses, Diagnosis, error, failed, ok
 from cryostore.core.errors import ConfigurationError, CryostoreError
 from cryostore.maintenance.diagnosis.blobs import check_blobs
 from cryostore.maintenance.diagnosis.catalog import check_catalog, check_commits
-from cryostore.maintenance.diagnosis.diagnosis import Diagnoses, Diagnosis, error, failed, ok
 from cryostore.maintenance.diagnosis.keyring import check_keyring
 from cryostore.service.opening.address import SharedStoreAddress, is_url
 from cryostore.service.opening.identity import INIT_HINT, require_identity
