@@ -1,4 +1,4 @@
-"""The API as data: every operation of both services declared once, and the errors they answer.
+"""The API as data: every operation of both services, declared once, and the errors.
 
 Importing this package registers all operations in `OPERATIONS`.
 """

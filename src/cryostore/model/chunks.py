@@ -1,6 +1,6 @@
-"""The operations that write the chunks of an upload.
+"""Declarations of the operations on chunks: write those of an upload, read those of an object.
 
-PutChunk (Backup Storage A.2) and LinkChunks (control plane 3.2).
+PutChunk, ListChunks and GetChunk (Backup Storage A.2), and the extensions LinkChunks and ListDamagedChunks (3.2).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cryostore.model.rules import INTEGER_MAX, Between, ChecksumText, Length
 
 
 class PutChunkOutput(Output, frozen=True, kw_only=True):
-    """The checksum of the stored chunk, in the caller's own form."""
+    """The checksum of the stored chunk, in the form that the caller used."""
 
     chunk_checksum: Annotated[str, "Chunk checksum."]
     chunk_checksum_algorithm: Annotated[Literal["SHA256"], "Checksum algorithm."]
@@ -66,7 +66,7 @@ class PutChunk(Operation[PutChunkOutput], frozen=True, kw_only=True):
 
 
 class LinkedChunk(Shape, frozen=True, kw_only=True):
-    """A chunk the caller has and the server may hold already."""
+    """A chunk that the caller has and that the server may hold already."""
 
     index: Annotated[int, Between(0, INTEGER_MAX), "Chunk index."]
     length: Annotated[int, Between(0, "chunk_bytes_max"), "Chunk length."]
@@ -75,7 +75,7 @@ class LinkedChunk(Shape, frozen=True, kw_only=True):
 
 
 class LinkChunksOutput(Output, frozen=True, kw_only=True):
-    """What is left to send."""
+    """The chunks that are left to send."""
 
     missing: Annotated[list[int], "The indexes to send with PutChunk; all others are attached."]
 
@@ -178,7 +178,7 @@ class DamagedChunk(Shape, frozen=True, kw_only=True):
 
 
 class ListDamagedChunksOutput(Output, frozen=True, kw_only=True):
-    """A page of damaged chunks; it may be empty although another one follows."""
+    """A page of damaged chunks. It may be empty although another page follows."""
 
     next_token: str | None = None
     damaged_chunks: list[DamagedChunk]

@@ -1,15 +1,14 @@
-"""The errors both APIs model, one class each, and what each looks like on the wire.
+"""Errors of both APIs, one class each: name, members and HTTP status.
 
-Lives here: names, members and HTTP status. Does not live here: their JSON (`cryostore.wire.error`). Where the two APIs
-give one name two statuses (ResourceNotFoundException is 404 on the data plane and 400 on the control plane), the
-class carries both.
+Their JSON is in `cryostore.wire.error`. Where the two APIs give one name two statuses (ResourceNotFoundException is 404
+on the data plane and 400 on the control plane), the class has both.
 
     ModelError
     +-- IllegalArgumentException, DataAlreadyExistsException, KMSInvalidKeyUsageException, ...   Backup Storage
     +-- InvalidParameterValueException, MissingParameterValueException, ...                      AWS Backup
     +-- AccessDeniedException, ResourceNotFoundException, ThrottlingException, ...               both
-    +-- DamagedDataException                                                                     ours
-    +-- SignatureError: who is calling could not be established
+    +-- DamagedDataException                                                                     Cryostore
+    +-- SignatureError: the caller could not be authenticated
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ VALUE_CHARACTERS_MAX = 100
 
 
 class ModelError(CryostoreError):
-    """Base of all errors a caller of the API can receive. The class name is the wire name."""
+    """Base of all errors that a caller of the API can receive. The class name is the name on the wire."""
 
     status: ClassVar[int] = 400
     status_control: ClassVar[int | None] = None
-    """The status on the control plane, where it differs."""
+    """The status on the control plane, if it differs."""
 
     def members(self) -> dict[str, Any]:
-        """The modelled members beside Message, absent ones left out."""
+        """The modelled members besides Message, without absent ones."""
         return {}
 
 
 class IllegalArgumentException(ModelError):
-    """A wrong argument; repeating the request cannot help."""
+    """A wrong argument; a retry cannot help."""
 
 
 class DataAlreadyExistsException(ModelError):
-    """The object or chunk exists already with other data; carries the checksum of the data present."""
+    """The object or chunk exists already with other data; has the checksum of the present data."""
 
     def __init__(self, message: str, *, checksum: str | None = None, checksum_algorithm: str | None = None) -> None:
         super().__init__(message)
@@ -55,11 +54,11 @@ class KMSInvalidKeyUsageException(ModelError):
 
 
 class NotReadableInputStreamException(ModelError):
-    """The request body broke off or came too slowly."""
+    """The request body ended early or arrived too slowly."""
 
 
 class RetryableException(ModelError):
-    """An internal failure that a retry may get past."""
+    """An internal failure; a retry may succeed."""
 
     status = 500
 
@@ -71,43 +70,43 @@ class ServiceInternalException(ModelError):
 
 
 class DamagedDataException(ModelError):
-    """Stored bytes are damaged or lost, and another attempt gives the same answer. Our own: AWS has none like it.
+    """Stored bytes are damaged or lost; a retry gets the same answer. AWS has no such error.
 
-    A client error by its status, so that no SDK retries it and no load balancer takes the server for broken.
+    Its status is that of a client error, so that no SDK retries it and no load balancer removes the server.
     """
 
     status = 410
 
 
 class ServiceUnavailableException(ModelError):
-    """The server cannot serve this now: storage full or failing, overload, shutdown. Retry later."""
+    """The server cannot serve the request now: full or failing storage, overload, shutdown. Retry later."""
 
     status = 503
     status_control = 500
 
 
 class ResourceNotFoundException(ModelError):
-    """The named thing does not exist, or no longer."""
+    """The named resource does not exist, or no longer exists."""
 
     status = 404
     status_control = 400
 
 
 class AccessDeniedException(ModelError):
-    """The caller is known but may not do this."""
+    """The caller is authenticated, and not authorised."""
 
     status = 403
 
 
 class ThrottlingException(ModelError):
-    """Too much at once; retry with backoff."""
+    """Too many requests; retry with backoff."""
 
     status = 429
     status_control = 400
 
 
 class JobStateConflictException(ModelError):
-    """The job is in a state that rules this out; carries that state."""
+    """The state of the job rules out the request; has that state."""
 
     status = 409
 
@@ -141,11 +140,11 @@ class MissingParameterValueException(_TypedError):
 
 
 class InvalidRequestException(_TypedError):
-    """The right shape at the wrong moment, or something this server does not do."""
+    """A well-formed request at the wrong time, or for a feature that this server lacks."""
 
 
 class InvalidResourceStateException(_TypedError):
-    """The thing is busy: being deleted, restored, or the base of a running job."""
+    """The resource is busy: it is being deleted or restored, or is the base of a running job."""
 
 
 class LimitExceededException(_TypedError):
@@ -153,7 +152,7 @@ class LimitExceededException(_TypedError):
 
 
 class AlreadyExistsException(_TypedError):
-    """A thing of this name exists already; carries its ARN."""
+    """A resource of this name exists already; has its ARN."""
 
     def __init__(self, message: str, *, creator_request_id: str | None = None, arn: str | None = None) -> None:
         super().__init__(message)
@@ -166,7 +165,7 @@ class AlreadyExistsException(_TypedError):
 
 
 class DependencyFailureException(_TypedError):
-    """Something this server depends on failed."""
+    """A dependency of the server failed."""
 
     status = 500
 
@@ -178,7 +177,7 @@ class UnknownOperationException(ModelError):
 
 
 class SignatureError(ModelError):
-    """Who is calling could not be established. Raised before anything else is looked at (A.3)."""
+    """The caller could not be authenticated. Raised before the rest of the request is checked (A.3)."""
 
     status = 403
 
@@ -192,7 +191,7 @@ class UnrecognizedClientException(SignatureError):
 
 
 class InvalidSignatureException(SignatureError):
-    """The signature, its date or its scope is wrong; the message says which."""
+    """The signature, its date or its scope is wrong; the message names the part."""
 
 
 class IncompleteSignatureException(SignatureError):
@@ -206,11 +205,11 @@ def _subclasses(cls: type[ModelError]) -> list[type[ModelError]]:
 
 
 ERRORS: dict[str, type[ModelError]] = {cls.__name__: cls for cls in _subclasses(ModelError)}
-"""Every error class by its wire name; clients build exceptions from it."""
+"""Every error class by its name on the wire; clients build exceptions from it."""
 
 
 def invalid_argument(signing_name: str, name: str, value: object, rule: str) -> ModelError:
-    """The API's error for a wrong argument. Names the argument, its value (None: not shown) and the rule."""
+    """The API's error for a wrong argument: names the argument, its value (None: not shown) and the rule."""
     shown = "" if value is None else f" {_shown(value)}"
     message = f"{name}:{shown} {rule}" if shown else f"{name} {rule}"
     wrong = IllegalArgumentException if signing_name == "backup-storage" else InvalidParameterValueException
@@ -224,6 +223,6 @@ def missing_argument(signing_name: str, name: str) -> ModelError:
 
 
 def _shown(value: object) -> str:
-    # repr escapes control characters, so that a hostile value cannot forge a log line or a header.
+    # Control characters are escaped, so that a hostile value cannot forge a log line or a header.
     text = ascii(value) if isinstance(value, str) else repr(value)
     return text if len(text) <= VALUE_CHARACTERS_MAX else f"{text[:VALUE_CHARACTERS_MAX]}... ({len(text)} characters)"

@@ -1,6 +1,6 @@
-"""The operations on backup jobs.
+"""Declarations of the operations on backup jobs.
 
-AWS Backup's own (control plane 2.5, 2.6), and the extensions that commit a job and name its base (3.2).
+Those of AWS Backup (control plane 2.5, 2.6), and the extensions that commit a job and return its base (3.2).
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ JOB_ERRORS = (
 )
 
 HEARTBEATS_MISSED_MAX = 3
-"""After so many missed heartbeats (`HeartbeatSeconds`) the next job of the resource ends the silent one."""
+"""Missed heartbeats (`HeartbeatSeconds`) after which the next job of the resource ends the silent one."""
 
 
 class Lifecycle(Shape, frozen=True, kw_only=True):
-    """When a recovery point moves to cold storage and when it is deleted, in days after its creation."""
+    """Days from the creation of a recovery point to its move to cold storage, and to its deletion."""
 
     move_to_cold_storage_after_days: Annotated[int | None, Between(1, 36_500)] = None
     delete_after_days: Annotated[int | None, Between(1, 36_500)] = None
@@ -93,7 +93,7 @@ class StartBackupJobOutput(Output, frozen=True, kw_only=True):
     action="backup:StartBackupJob",
 )
 class StartBackupJob(Operation[StartBackupJobOutput], frozen=True, kw_only=True):
-    """Start an on-demand backup job for a resource. Repeating it with the same IdempotencyToken answers the same."""
+    """Start an on-demand backup job for a resource. A request with the same IdempotencyToken gets the same answer."""
 
     backup_vault_name: Annotated[str, Pattern(VAULT_NAME), "The name of a backup vault."]
     logically_air_gapped_backup_vault_arn: Annotated[str | None, Length(0, 2048), "Not supported."] = None
@@ -235,13 +235,13 @@ class ListBackupJobs(Operation[ListBackupJobsOutput], frozen=True, kw_only=True)
     action="backup:StopBackupJob",
 )
 class StopBackupJob(Operation[Nothing], frozen=True, kw_only=True):
-    """Stop a backup job. What it wrote is discarded; stopping a stopped job changes nothing."""
+    """Stop a backup job and discard its data. Stopping a stopped job changes nothing."""
 
     backup_job_id: Annotated[str, Label("backupJobId"), Length(1, 1024), "The backup job."]
 
 
 class CommitBackupJobOutput(Output, frozen=True, kw_only=True):
-    """How the job ended."""
+    """The result of the job."""
 
     backup_job_id: str
     recovery_point_arn: str | None = None
@@ -261,7 +261,7 @@ class CommitBackupJobOutput(Output, frozen=True, kw_only=True):
     extension=True,
 )
 class CommitBackupJob(Operation[CommitBackupJobOutput], frozen=True, kw_only=True):
-    """End a backup job: freeze its view as a recovery point, or give it up. Repeating it answers the same."""
+    """End a backup job: make its view a recovery point, or fail the job. A repeated request gets the same answer."""
 
     backup_job_id: BackupJobId
     outcome: Annotated[Literal["COMPLETED", "FAILED"] | None, "COMPLETED (default), or FAILED: no point is made."] = (
@@ -291,10 +291,10 @@ class CommitBackupJob(Operation[CommitBackupJobOutput], frozen=True, kw_only=Tru
 
 
 class GetIncrementalBaseBackupOutput(Output, frozen=True, kw_only=True):
-    """The base of the job; of a job without one, only the first two members.
+    """The base of the job; only the first two members for a job without a base.
 
-    The last two are there if bytes that the base needs are known to be damaged: how many of its objects need them, and
-    the names of the first of these. Whoever sends such bytes again heals the base as well.
+    The last two members are present if the base needs chunks that are known to be damaged: the number of its objects
+    that need them, and the names of the first ones. A job that sends such bytes again heals the base, too.
     """
 
     backup_job_id: str
@@ -319,6 +319,6 @@ class GetIncrementalBaseBackupOutput(Output, frozen=True, kw_only=True):
     extension=True,
 )
 class GetIncrementalBaseBackup(Operation[GetIncrementalBaseBackupOutput], frozen=True, kw_only=True):
-    """Tell which recovery point the job starts from; chooses and pins it at the first call."""
+    """Return the recovery point that the job starts from. The first call chooses and pins it."""
 
     backup_job_id: BackupJobId

@@ -1,6 +1,7 @@
-"""The operations that write objects into a backup job.
+"""Declarations of the operations on objects: write those of a backup job, read those of a storage job.
 
-Backup Storage A.2: StartObject, PutObject, DeleteObject, NotifyObjectComplete. Chunks of an upload: `chunks`.
+StartObject, PutObject, DeleteObject, NotifyObjectComplete, ListObjects, GetObjectMetadata (Backup Storage A.2). A
+storage job is a restore job or a backup job in progress. The chunks of an object are in `chunks`.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ class NotifyObjectCompleteOutput(Output, frozen=True, kw_only=True):
     unsigned_payload=True,
 )
 class NotifyObjectComplete(Operation[NotifyObjectCompleteOutput], frozen=True, kw_only=True):
-    """Complete an upload: its object takes its place in the job's view."""
+    """Complete an upload: its object enters the job's view."""
 
     backup_job_id: BackupJobId
     upload_id: UploadId

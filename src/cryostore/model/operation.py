@@ -1,19 +1,19 @@
-"""How an operation of the API is declared, once, as a typed struct.
+"""Declaration of API operations: each operation is declared once, as a typed struct.
 
-Lives here: the annotations that say where a member travels, the declaration compiled from them, and the registry
-`OPERATIONS`. Does not live here: any operation, any rule about values (`rules`), any encoding (`cryostore.wire`).
+Here are the annotations that bind a member to a part of the request or response, the declaration compiled from them,
+and the registry `OPERATIONS`. Rules about values are in `rules`, encodings in `cryostore.wire`.
 
 A declaration reads:
 
     @operation(Api.BACKUP_STORAGE, "PUT", "/things/{thingId}", output=PutThingOutput, errors=(...), action="...")
     class PutThing(Operation["PutThingOutput"]):
-        '''One sentence, which becomes the documentation of the operation everywhere.'''
+        '''One sentence: the documentation of the operation, on every page.'''
         thing_id: Annotated[str, Label("thingId"), "Which thing."]
         length: Annotated[int, Query("length"), Between(0, "chunk_bytes_max"), "Bytes in the thing."]
         data: Annotated[Payload, Body(), "The thing."] = Payload()
 
-A member without a place travels in the JSON document under its API name, which is the attribute in PascalCase. A member
-without a default is required. All of it is pure data, compiled once at import.
+A member without a binding is part of the JSON document, under its API name, which is the attribute in PascalCase. A
+member without a default is required. Declarations are pure data, compiled once.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Api(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """Where a member travels. `name` is what it is called there; empty in the document means the API name."""
+    """The part of a request or response that holds a member, and its name there. No name: the API name."""
 
     name: str = ""
 
@@ -90,7 +90,7 @@ class Sensitive:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyToken:
-    """Marks a member that SDKs fill with a random token when the caller gives none."""
+    """Marks a member that SDKs set to a random token if the caller gives none."""
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
@@ -98,11 +98,11 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_def
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_defaults=True):
-    """What an operation answers; absent members are None and are not written."""
+    """The output of an operation; absent members are None and are not written."""
 
 
 class Nothing(Output, frozen=True):
-    """The answer of an operation that has none."""
+    """The output of an operation without output members."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,32 +119,32 @@ class Member:
     sensitive: bool
     idempotency_token: bool
     wire_name: str
-    """The name at its place."""
+    """The name in the part of the request or response."""
     shape: type[Shape] | None
-    """The structure this member is, or is a list of."""
+    """The structure that this member is, or is a list of."""
     choices: tuple[str, ...]
     """The values of an enumeration; empty for any other type."""
 
 
 class Operation(msgspec.Struct, Generic[Out], frozen=True, kw_only=True, rename="pascal"):
-    """An operation with the arguments of one call. `call(operation)` answers its `Out`."""
+    """An operation with the arguments of one call. `call(operation)` returns its `Out`."""
 
     declaration: ClassVar[Declaration]
 
 
 class Call(Protocol):
-    """Whoever can carry out an operation: the service in process, or a client across a network.
+    """The interface that carries out operations: the service in process, or a client across a network.
 
-    The seam that the agent, the console and the tests stand on.
+    Agent and tests use it, so that they run on either.
     """
 
     def call(self, operation: Operation[Out]) -> Out:
-        """Carry out the operation and answer its output; raises a `ModelError`. May be repeated after a failure."""
+        """Carry out the operation and return its output. Raises a `ModelError`. May be repeated after a failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """All that is known of an operation, whoever asks: router, codec, client, documentation or test."""
+    """The declaration of an operation, for router, codec, client, documentation and tests."""
 
     name: str
     api: Api
@@ -161,7 +161,7 @@ class Declaration:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """The input members, in declared order. Worked out when first asked for: most processes use few operations."""
+        """The input members, in declared order. Compiled on first use, since most processes use few operations."""
         return members_of(self.input)
 
     @property
@@ -170,16 +170,16 @@ class Declaration:
         return members_of(self.output)
 
     def at(self, binding: type[Binding]) -> tuple[Member, ...]:
-        """The input members that travel at `binding`, in declared order."""
+        """The input members with this kind of binding, in declared order."""
         return tuple(member for member in self.members if isinstance(member.binding, binding))
 
     @property
     def body(self) -> Member | None:
-        """The input member that is the raw body, if there is one."""
+        """The input member that is the raw body, if any."""
         return next(iter(self.at(Body)), None)
 
     def check(self, operation: Operation[Any], limits: Limits) -> None:
-        """Raise the API's own error for the first member that breaks a rule, naming member, value and rule."""
+        """Raise the API's error for the first member that breaks a rule; it names member, value and rule."""
         for member in self.members:
             check_member(self.api, member, getattr(operation, member.attribute), limits, member.name)
 
@@ -202,7 +202,7 @@ def operation(
     unsigned_payload: bool = False,
     extension: bool = False,
 ) -> Callable[[Declared], Declared]:
-    """Declare the decorated struct as an operation and register it. `action` is its name in a policy."""
+    """Declare the decorated struct as an operation, and register it. `action` is its name in an access policy."""
 
     def declare(cls: Declared) -> Declared:
         cls.declaration = OPERATIONS[cls.__name__] = Declaration(
@@ -225,7 +225,7 @@ def operation(
 
 
 def check_member(api: Api, member: Member, value: Any, limits: Limits, where: str) -> None:
-    """Check one value against its member's choices and rules; descends into structures. See `Declaration.check`."""
+    """Check a value, and the structures in it, against the rules of its member. See `Declaration.check`."""
     if value is None:
         if member.required:
             raise missing_argument(api.value, where)

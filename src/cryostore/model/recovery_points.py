@@ -1,4 +1,4 @@
-"""The operations on recovery points (AWS Backup, control plane 2.5)."""
+"""Declarations of the operations on recovery points (AWS Backup, control plane 2.5)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RecoveryPointArn = Annotated[str, Label("recoveryPointArn"), Length(1, 2048), "T
 
 
 class CalculatedLifecycle(Shape, frozen=True, kw_only=True):
-    """The moments a lifecycle comes to."""
+    """The times that a lifecycle gives."""
 
     move_to_cold_storage_at: Timestamp | None = None
     delete_at: Timestamp | None = None
@@ -151,14 +151,14 @@ class DescribeRecoveryPoint(Operation[DescribeRecoveryPointOutput], frozen=True,
     action="backup:DeleteRecoveryPoint",
 )
 class DeleteRecoveryPoint(Operation[Nothing], frozen=True, kw_only=True):
-    """Delete a recovery point, in any order; every other stays whole."""
+    """Delete a recovery point. Recovery points may be deleted in any order; the others stay complete."""
 
     backup_vault_name: BackupVaultName
     recovery_point_arn: RecoveryPointArn
 
 
 class GetRecoveryPointRestoreMetadataOutput(Output, frozen=True, kw_only=True):
-    """What was saved with the point for its restore."""
+    """The metadata that was saved with the point for its restore."""
 
     backup_vault_arn: str | None = None
     recovery_point_arn: str | None = None

@@ -1,4 +1,7 @@
-"""The operations on restore jobs: AWS Backup's own (control plane 2.5, 2.6) and the extension that ends one (3.2)."""
+"""Declarations of the operations on restore jobs.
+
+Those of AWS Backup (control plane 2.5, 2.6), and the extension that completes a job (3.2).
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ class StartRestoreJobOutput(Output, frozen=True, kw_only=True):
     action="backup:StartRestoreJob",
 )
 class StartRestoreJob(Operation[StartRestoreJobOutput], frozen=True, kw_only=True):
-    """Start to restore a recovery point, and pin it until the job ends."""
+    """Start to restore a recovery point. The point cannot be deleted until the job ends."""
 
     recovery_point_arn: Annotated[str, Length(1, 2048), "The recovery point."]
     metadata: Annotated[

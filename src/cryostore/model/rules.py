@@ -1,7 +1,7 @@
-"""What may be said about a member's value: bounds, lengths, patterns, names.
+"""Rules about the values of members: bounds, lengths, patterns, names.
 
-Lives here: the rules as data, each with its check and its JSON schema. A bound may be a number or the name of a limit,
-so that one place (`cryostore.core.limits`) holds every number an operator may configure down.
+Each rule is data, with its check and its JSON Schema. A bound is a number or the name of a limit, so that every number
+that an operator may lower is in one place (`cryostore.core.limits`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Rule:
     """A rule about one value."""
 
     def broken(self, value: Any, limits: Limits) -> str | None:
-        """The rule in words if `value` breaks it, else None."""
+        """The text of the rule if `value` breaks it; None otherwise."""
         raise NotImplementedError
 
     def schema(self, limits: Limits) -> dict[str, Any]:
-        """What of the rule JSON Schema can say."""
+        """The rule as JSON Schema, as far as JSON Schema can express it."""
         raise NotImplementedError
 
 
@@ -50,7 +50,7 @@ class Between(Rule):
 
 @dataclass(frozen=True, slots=True)
 class Length(Rule):
-    """A text of so many bytes of UTF-8, a payload of so many bytes, or a list or map of so many items."""
+    """A length within bounds: bytes of UTF-8 for a text, bytes for a payload, items for a list or map."""
 
     low: int | str
     high: int | str
@@ -65,20 +65,20 @@ class Length(Rule):
         return None if low <= length <= high else f"must be {low} to {high} {unit} long"
 
     def schema(self, limits: Limits) -> dict[str, Any]:
-        # JSON Schema counts characters: a character is at least one byte, so only the upper bound carries over.
+        # JSON Schema counts characters, each of at least one byte, so only the upper bound holds there, too.
         return {"minLength": min(1, _bound(self.low, limits)), "maxLength": _bound(self.high, limits)}
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern(Rule):
-    """A text that matches a regular expression from end to end."""
+    """A text that matches a regular expression as a whole."""
 
     expression: str
 
-    def broken(self, value: str, limits: Limits) -> str | None:  # noqa: ARG002 - every rule is asked the same way
+    def broken(self, value: str, limits: Limits) -> str | None:  # noqa: ARG002 - the interface of all rules
         return None if re.fullmatch(self.expression, value, re.ASCII) else f"must match {self.expression}"
 
-    def schema(self, limits: Limits) -> dict[str, Any]:  # noqa: ARG002 - every rule is asked the same way
+    def schema(self, limits: Limits) -> dict[str, Any]:  # noqa: ARG002 - the interface of all rules
         return {"pattern": f"^{self.expression}$"}
 
 
@@ -86,30 +86,30 @@ class Pattern(Rule):
 class ChecksumText(Rule):
     """A SHA-256 digest as text (B.3)."""
 
-    def broken(self, value: str, limits: Limits) -> str | None:  # noqa: ARG002 - every rule is asked the same way
+    def broken(self, value: str, limits: Limits) -> str | None:  # noqa: ARG002 - the interface of all rules
         try:
             Checksum.parse(value)
         except ValueError as error:
             return str(error)
         return None
 
-    def schema(self, limits: Limits) -> dict[str, Any]:  # noqa: ARG002 - every rule is asked the same way
+    def schema(self, limits: Limits) -> dict[str, Any]:  # noqa: ARG002 - the interface of all rules
         return {"pattern": "^([0-9a-fA-F]{64}|[A-Za-z0-9+/]{43}=)$"}
 
 
 @dataclass(frozen=True, slots=True)
 class Printable(Rule):
-    """A text without control characters, valid as UTF-8, so that it can travel in a header and in a log line."""
+    """A text without control characters, valid as UTF-8, so that it is safe in a header and in a log line."""
 
-    def broken(self, value: str, limits: Limits) -> str | None:  # noqa: ARG002 - every rule is asked the same way
-        if value.isprintable():  # the quick way out for nearly every text
+    def broken(self, value: str, limits: Limits) -> str | None:  # noqa: ARG002 - the interface of all rules
+        if value.isprintable():  # fast path for nearly every text
             return None
         if any(unicodedata.category(character) == "Cs" for character in value):
             return "must be valid UTF-8"
         control = any(unicodedata.category(character) == "Cc" for character in value)
         return "must not contain control characters" if control else None
 
-    def schema(self, limits: Limits) -> dict[str, Any]:  # noqa: ARG002 - every rule is asked the same way
+    def schema(self, limits: Limits) -> dict[str, Any]:  # noqa: ARG002 - the interface of all rules
         return {}
 
 
@@ -117,8 +117,8 @@ class Printable(Rule):
 class NotDots(Rule):
     """A name that is not `.` or `..`: signers and proxies remove those from a path (A.4)."""
 
-    def broken(self, value: str, limits: Limits) -> str | None:  # noqa: ARG002 - every rule is asked the same way
+    def broken(self, value: str, limits: Limits) -> str | None:  # noqa: ARG002 - the interface of all rules
         return "must not be '.' or '..'" if value in (".", "..") else None
 
-    def schema(self, limits: Limits) -> dict[str, Any]:  # noqa: ARG002 - every rule is asked the same way
+    def schema(self, limits: Limits) -> dict[str, Any]:  # noqa: ARG002 - the interface of all rules
         return {"not": {"enum": [".", ".."]}}

@@ -1,4 +1,4 @@
-"""The operations on backup vaults, and the annotations that all control-plane operations share.
+"""Declarations of the operations on backup vaults, and the annotations that all control-plane operations share.
 
 AWS Backup, control plane 2.3 to 2.5.
 """
@@ -74,7 +74,7 @@ class CreateBackupVaultOutput(Output, frozen=True, kw_only=True):
     action="backup:CreateBackupVault",
 )
 class CreateBackupVault(Operation[CreateBackupVaultOutput], frozen=True, kw_only=True):
-    """Create a backup vault. Repeating it with the same CreatorRequestId answers the same."""
+    """Create a backup vault. A request with the same CreatorRequestId gets the same answer."""
 
     backup_vault_name: BackupVaultName
     backup_vault_tags: Annotated[Tags | None, Sensitive(), Length(0, 50), "Tags of the vault."] = None
@@ -167,6 +167,6 @@ class ListBackupVaults(Operation[ListBackupVaultsOutput], frozen=True, kw_only=T
     action="backup:DeleteBackupVault",
 )
 class DeleteBackupVault(Operation[Nothing], frozen=True, kw_only=True):
-    """Delete an empty backup vault, and with it its keys."""
+    """Delete an empty backup vault and its keys."""
 
     backup_vault_name: BackupVaultName

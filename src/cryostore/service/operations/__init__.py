@@ -1,1 +1,1 @@
-"""Behaviour of the operations: one file for each noun of the API."""
+"""Behaviour of the operations: one module or folder for each noun of the API."""

@@ -1,4 +1,7 @@
-"""Damage that a read meets is marked, so that the next upload of the bytes heals it; and a writer is told of it."""
+"""Damaged chunks: marking one that a read finds, and the objects of a recovery point that need damaged chunks.
+
+A writer that stores the bytes of a marked chunk again heals it.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +23,26 @@ from cryostore.core.errors import CryostoreError, DamagedDataError, UnknownForma
 from cryostore.service.context import Context
 
 DAMAGED_MESSAGE = "stored data is damaged or lost; the next backup of the same data heals it"
-"""What a caller is told. Which pack it is in is for the operator: `cryo check` says so."""
+"""The message for callers. `cryo check` tells the operator which pack is damaged."""
 DIGESTS_PER_PAGE = 1000
 DIGESTS_MAX = 100_000
-"""So many damaged chunks of a vault are held; of more, the catalog is asked about each chunk."""
+"""Damaged chunks of a vault that are held in memory; beyond that, the catalog is asked for each chunk list."""
 OBJECTS_PER_PAGE = 500
 NAMES_MAX = 1000
 
 
 @dataclass(slots=True)
 class DamagedObjects:
-    """The objects that need damaged bytes: how many they are, and the names of the first."""
+    """The objects that need damaged chunks: their number, and the names of the first ones."""
 
     count: int = 0
     names: list[str] = field(default_factory=list)
 
 
 def mark_chunk_damaged(context: Context, vault_id: int, digest: bytes, row: ChunkRow, error: DamagedDataError) -> None:
-    """Mark the chunk that could not be read at `row` for this error, if it still lies there.
+    """Mark the chunk whose read at `row` raised `error` as damaged, if it is still there.
 
-    Does nothing if the catalog cannot be written, or if the bytes are not damaged but a later version's.
+    Does nothing if the catalog cannot be written, or if a later version of Cryostore wrote the bytes.
     """
     if isinstance(error, UnknownFormatError) or isinstance(error.__cause__, UnknownFormatError):
         return
@@ -49,9 +52,9 @@ def mark_chunk_damaged(context: Context, vault_id: int, digest: bytes, row: Chun
 
 
 def find_damaged_objects(context: Context, point: PointRow) -> DamagedObjects:
-    """The objects of a recovery point that need bytes known to be damaged.
+    """The objects of a recovery point that need chunks known to be damaged.
 
-    Costs one look into the catalog as long as the vault has no damage, and a pass over the point's chunk lists else.
+    Costs one query if the vault has no damage, and a pass over the point's chunk lists otherwise.
     """
     found = DamagedObjects()
     damaged = DamagedChunks(context, point.vault_id)
@@ -66,7 +69,7 @@ def find_damaged_objects(context: Context, point: PointRow) -> DamagedObjects:
 
 
 class DamagedChunks:
-    """The chunks of a vault that are marked as damaged. False if there are none."""
+    """The set of a vault's chunks that are marked as damaged. False if it is empty."""
 
     def __init__(self, context: Context, vault_id: int) -> None:
         self._context = context
@@ -85,7 +88,7 @@ class DamagedChunks:
         return bool(self._digests)
 
     def among(self, digests: bytes) -> set[bytes]:
-        """Those of these digests, which stand one behind the other, that are marked."""
+        """The marked digests among `digests`, which is a concatenation of digests."""
         each = {digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)}
         if len(self._digests) <= DIGESTS_MAX:
             return each & self._digests
@@ -108,9 +111,9 @@ def iterate_objects(context: Context, segment: Segment, start: bytes = b"") -> I
 def damaged_chunks_of(
     context: Context, row: ObjectRow, damaged: DamagedChunks, *, first: int | None
 ) -> Iterator[int | None]:
-    """The damaged chunks of an object by index, from `first` on; None for its metadata, which comes before them.
+    """The indexes of an object's damaged chunks, from `first` on; None, before them, for its metadata.
 
-    An object whose chunk list cannot be read counts as damaged from there on.
+    If a part of the chunk list cannot be read, yields the index where it starts, and ends.
     """
     if first is None and row.metadata_digest is not None and damaged.among(row.metadata_digest):
         yield None
@@ -125,6 +128,6 @@ def damaged_chunks_of(
                 index = max(index, entry.chunk_index)
                 if entry.digest in some and entry.chunk_index >= (first or 0):
                     yield entry.chunk_index
-        except DamagedDataError:  # what cannot be listed cannot be read
+        except DamagedDataError:  # chunks that cannot be listed cannot be read
             yield index
             return

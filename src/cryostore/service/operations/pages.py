@@ -1,4 +1,7 @@
-"""Pages of control-plane lists: newest first, with tokens that fit only the list they came from (control plane 2.3)."""
+"""Pages and time filters of control-plane lists (control plane 2.3).
+
+A page token fits only the list, and the filters, that it came from.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ Item = TypeVar("Item")
 
 
 class Page(NamedTuple):
-    """What one request asks for: items after `after`, `limit` of them."""
+    """The requested page: at most `limit` items after `after`."""
 
     owner: str
     after: Any
@@ -43,7 +46,7 @@ def requested_page(context: Context, operation: Operation[Any]) -> Page:
 def cut_page(
     context: Context, page: Page, items: Sequence[Item], place: Callable[[Item], Any]
 ) -> tuple[Sequence[Item], str | None]:
-    """The items of the page, of which one more than its limit was read, and the token of the next one, if any."""
+    """The items of the page, and the token of the next page, if any. `items` may hold one item more than the limit."""
     if len(items) <= page.limit:
         return items, None
     kept = items[: page.limit]
@@ -56,7 +59,7 @@ def time_conditions(
     complete_after: float | None,
     complete_before: float | None,
 ) -> dict[str, tuple[str, int | None]]:
-    """The conditions of a list's time filters."""
+    """The SQL conditions of a list's time filters, by parameter name. Times are in seconds."""
     filters = {
         "created_after": ("created_ms >= :created_after", created_after),
         "created_before": ("created_ms < :created_before", created_before),

@@ -1,4 +1,4 @@
-"""What the operations on recovery points mean (control plane 2.5)."""
+"""Operations on recovery points: list, describe, delete, restore metadata (control plane 2.5)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DELETE_BATCHES_MAX = 20
 def list_recovery_points_by_backup_vault(
     context: Context, operation: ListRecoveryPointsByBackupVault, caller: Caller
 ) -> ListRecoveryPointsByBackupVaultOutput:
-    """List the points of a vault, newest first, those being created or deleted included."""
+    """List the points of a vault, newest first, including those in state CREATING or DELETING."""
     authorise(caller, operation.declaration.action, operation.backup_vault_name)
     check_account(context, operation.backup_vault_account_id)
     page = requested_page(context, operation)
@@ -86,7 +86,7 @@ def find_point(context: Context, transaction: Transaction, vault: VaultRow, arn:
 def describe_recovery_point(
     context: Context, operation: DescribeRecoveryPoint, caller: Caller
 ) -> DescribeRecoveryPointOutput:
-    """Tell what is known of a point."""
+    """Describe a recovery point."""
     authorise(caller, operation.declaration.action, operation.backup_vault_name)
     check_account(context, operation.backup_vault_account_id)
 
@@ -98,7 +98,7 @@ def describe_recovery_point(
 
 
 def delete_recovery_point(context: Context, operation: DeleteRecoveryPoint, caller: Caller) -> Nothing:
-    """Delete a point nobody needs now; what only it could see goes at once, or soon if it is much."""
+    """Delete a point that no job needs, and the rows that only it sees; maintenance finishes a large deletion."""
     authorise(caller, operation.declaration.action, operation.backup_vault_name)
 
     def work(transaction: Transaction) -> PointRow:
@@ -126,7 +126,7 @@ def delete_recovery_point(context: Context, operation: DeleteRecoveryPoint, call
 def get_recovery_point_restore_metadata(
     context: Context, operation: GetRecoveryPointRestoreMetadata, caller: Caller
 ) -> GetRecoveryPointRestoreMetadataOutput:
-    """Give back what the commit saved for restores."""
+    """Return the metadata that the commit saved for restores."""
     authorise(caller, operation.declaration.action, operation.backup_vault_name)
     check_account(context, operation.backup_vault_account_id)
 
@@ -171,7 +171,7 @@ def _facts(context: Context, vault: VaultRow, point: PointRow) -> dict[str, Any]
 
 
 def calculated(created_ms: int, lifecycle: Lifecycle | None) -> CalculatedLifecycle | None:
-    """The moments a lifecycle comes to for a point of this age."""
+    """The times that a lifecycle gives for a point created then."""
     if lifecycle is None:
         return None
     cold, delete = lifecycle.move_to_cold_storage_after_days, lifecycle.delete_after_days

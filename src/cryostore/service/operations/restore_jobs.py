@@ -1,4 +1,7 @@
-"""What the operations on restore jobs mean (control plane 2.5, 2.6, 3.2). Reading with one: `restores`."""
+"""Operations on restore jobs: start, describe, list, complete (control plane 2.5, 2.6, 3.2).
+
+Reading with a restore job is in `storage_jobs`, `chunks.read` and `objects.read`.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +40,14 @@ from cryostore.service.operations.vaults import vault_name
 
 
 def start_restore_job(context: Context, operation: StartRestoreJob, caller: Caller) -> StartRestoreJobOutput:
-    """Pin a point and give out the id to read it with."""
+    """Pin a recovery point, and return the id to read it with."""
     bytes_max = context.limits.restore_metadata_bytes_max
     check_map("Metadata", operation.metadata, bytes_max, InvalidParameterValueException)
     now_ms = context.clock()
     job_id = context.new_id()
 
     def work(transaction: Transaction) -> str:
-        # Before the point is looked at: it may have been deleted since, and a repetition is answered all the same.
+        # Before the point is looked up: a repeated request is answered even if the point was deleted since.
         job = find_repeated(
             context, transaction, operation, job_id, lambda earlier: restore_jobs.find(transaction, earlier)
         )
@@ -103,7 +106,7 @@ def find_restore_job(transaction: Transaction, job_id: str) -> RestoreJobRow:
 
 
 def describe_restore_job(context: Context, operation: DescribeRestoreJob, caller: Caller) -> DescribeRestoreJobOutput:
-    """Tell what is known of a job."""
+    """Describe a restore job."""
 
     def work(transaction: Transaction) -> dict[str, Any]:
         job = find_restore_job(transaction, operation.restore_job_id)
@@ -115,7 +118,7 @@ def describe_restore_job(context: Context, operation: DescribeRestoreJob, caller
 
 
 def list_restore_jobs(context: Context, operation: ListRestoreJobs, caller: Caller) -> ListRestoreJobsOutput:
-    """List jobs, newest first."""
+    """List restore jobs, newest first."""
     authorise(caller, operation.declaration.action, None)
     page = requested_page(context, operation)
     nobodys = operation.by_parent_job_id or operation.by_restore_testing_plan_arn
@@ -151,7 +154,7 @@ def _conditions(operation: ListRestoreJobs) -> dict[str, tuple[str, Any]]:
 
 
 def complete_restore_job(context: Context, operation: CompleteRestoreJob, caller: Caller) -> CompleteRestoreJobOutput:
-    """End a job and release its point."""
+    """End a job and unpin its recovery point. A repeated request gets the same answer."""
     digest = arguments_digest(operation, "restore_job_id")
     now_ms = context.clock()
 

@@ -29,7 +29,7 @@ OBJECT_TOKEN = struct.Struct("<q")
 
 
 class StorageJob(NamedTuple):
-    """What a storage job id stands for. `frozen` means that what it sees cannot change."""
+    """The job and the segment that a storage job id stands for. The view of a `frozen` one cannot change."""
 
     job_id: str
     vault_id: int
@@ -38,7 +38,7 @@ class StorageJob(NamedTuple):
 
 
 def storage_job(context: Context, storage_job_id: str, action: str, caller: Caller) -> StorageJob:
-    """The job to read from. Raises ResourceNotFoundException if there is none, or it has ended (B.8)."""
+    """The job to read from. Raises ResourceNotFoundException if it does not exist or has ended (B.8)."""
     return storage_job_with(context, storage_job_id, action, caller, lambda _transaction, _job: None)[0]
 
 
@@ -51,7 +51,7 @@ def storage_job_with(
 ) -> tuple[StorageJob, Answer | None]:
     """The job, as `storage_job` gives it, and what `look_up` finds in the same snapshot.
 
-    None for a backup job that was not started in that snapshot: nothing could be read from it yet.
+    The second result is None for a backup job that was not yet started in that snapshot.
     """
     job_id = storage_job_id.upper()
 
@@ -60,7 +60,7 @@ def storage_job_with(
         return job, touch, None if job is None else look_up(transaction, job)
 
     found, touch, answer = context.database.read(work)
-    if found is None:  # a backup job that waits for its first touch
+    if found is None:  # a backup job that its first request starts
         job = context.database.read(lambda transaction: jobs.find(transaction, job_id))
         job = start_job(context, job) if job is not None else None
         if job is None or job.segment is None or job.state != "RUNNING":
@@ -74,7 +74,7 @@ def storage_job_with(
 def _find(
     context: Context, transaction: Transaction, job_id: str, action: str, caller: Caller
 ) -> tuple[StorageJob | None, Touch | None]:
-    """The storage job, None for a backup job without its base yet; and how to give a sign of life, if one is due."""
+    """The storage job, None for a backup job that is not started; and the update of its time of activity, if due."""
     now_ms = context.clock()
     restore = restore_jobs.find(transaction, job_id)
     if restore is not None and restore.completed_ms is None:
@@ -99,7 +99,7 @@ def _find(
 
 
 def _touch_is_due(active_ms: int, now_ms: int) -> bool:
-    """Whether a job needs a sign of life; always if the last one lies in the future."""
+    """Whether the time of activity must be updated; always if it lies in the future."""
     return not 0 <= now_ms - active_ms <= TOUCH_MS
 
 
@@ -126,7 +126,7 @@ def foreign_token_error(member: str) -> IllegalArgumentException:
 
 
 def find_object_of_token(context: Context, transaction: Transaction, job: StorageJob, token: str) -> ObjectRow:
-    """The object a token stands for, if it is still in the job's view."""
+    """The object of a token. Raises ResourceNotFoundException if it is no longer in the job's view."""
     (object_id,) = OBJECT_TOKEN.unpack(open_job_token(context, "object", job.job_id, token, "ObjectToken"))
     row = objects.by_id(transaction, object_id)
     if row is not None and not job.frozen:

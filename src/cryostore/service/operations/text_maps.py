@@ -10,7 +10,7 @@ from cryostore.model.errors import ModelError
 
 
 def map_bytes(name: str, texts: Mapping[str, str], wrong: type[ModelError]) -> int:
-    """The bytes of all keys and values in UTF-8. Raises `wrong`, which never shows a value, if one is not text."""
+    """Size of all keys and values in bytes of UTF-8. Raises `wrong`, without any value, for invalid Unicode."""
     try:
         return sum(len(key.encode()) + len(value.encode()) for key, value in texts.items())
     except UnicodeEncodeError:
@@ -18,7 +18,7 @@ def map_bytes(name: str, texts: Mapping[str, str], wrong: type[ModelError]) -> i
 
 
 def check_map(name: str, texts: Mapping[str, str], bytes_max: int, wrong: type[ModelError]) -> None:
-    """Raise `wrong` unless the map is text of at most `bytes_max` bytes, keys and values together."""
+    """Raise `wrong` if the map holds invalid Unicode, or over `bytes_max` bytes in keys and values together."""
     size = map_bytes(name, texts, wrong)
     if size > bytes_max:
         raise wrong(f"{name}: {size} bytes must be at most {bytes_max}")

@@ -1,4 +1,4 @@
-"""What the operations on vaults mean (control plane 2.5)."""
+"""Operations on vaults: create, describe, list, delete (control plane 2.5)."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from cryostore.service.records.unknown_commits import HINT, unknown_commits_mess
 TAG_KEY_CHARACTERS_MAX = 128
 TAG_VALUE_CHARACTERS_MAX = 256
 TAG_KEYS_RESERVED = "aws:"
-"""In any case of letters: only AWS itself sets those."""
+"""Reserved prefix, in upper or lower case: only AWS sets such tags."""
 
 
 def create_backup_vault(context: Context, operation: CreateBackupVault, caller: Caller) -> CreateBackupVaultOutput:
-    """Make a vault and its first data key."""
+    """Create a vault and its first data key."""
     name = operation.backup_vault_name
     authorise(caller, operation.declaration.action, name)
     check_tags("BackupVaultTags", operation.backup_vault_tags)
@@ -85,7 +85,7 @@ def create_backup_vault(context: Context, operation: CreateBackupVault, caller: 
 def describe_backup_vault(
     context: Context, operation: DescribeBackupVault, caller: Caller
 ) -> DescribeBackupVaultOutput:
-    """Tell what is known of a vault."""
+    """Describe a vault."""
     authorise(caller, operation.declaration.action, operation.backup_vault_name)
     check_account(context, operation.backup_vault_account_id)
 
@@ -111,7 +111,7 @@ def list_backup_vaults(context: Context, operation: ListBackupVaults, caller: Ca
 
 
 def delete_backup_vault(context: Context, operation: DeleteBackupVault, caller: Caller) -> Nothing:
-    """Remove an empty vault, and destroy its keys with it."""
+    """Delete an empty vault and destroy its keys."""
     authorise(caller, operation.declaration.action, operation.backup_vault_name)
 
     def work(transaction: Transaction) -> tuple[RecordKey, list[int]]:
@@ -148,13 +148,13 @@ def vault_name(transaction: Transaction, vault_id: int) -> str:
 
 
 def check_account(context: Context, account_id: str | None) -> None:
-    """Raise InvalidParameterValueException unless an account, if named at all, is this server's."""
+    """Raise InvalidParameterValueException if an account is given and is not this server's."""
     if account_id not in (None, context.settings.account_id):
         raise InvalidParameterValueException(f"BackupVaultAccountId: must be {context.settings.account_id}")
 
 
 def _check_key(arn: str | None, key_id: str) -> None:
-    """Raise InvalidParameterValueException unless an ARN, if given, names the master key that a vault's keys get."""
+    """Raise InvalidParameterValueException if an ARN is given that does not name the master key in use."""
     if arn is not None and _key_id(arn) != key_id:
         raise InvalidParameterValueException(
             f"EncryptionKeyArn: {arn[:200]!a} selects no key that this server wraps with: end it with key/{key_id},"
@@ -163,12 +163,12 @@ def _check_key(arn: str | None, key_id: str) -> None:
 
 
 def _key_id(arn: str) -> str:
-    """The id of a master key by its ARN; empty for anything else."""
+    """The id of a master key by its ARN; empty for any other ARN."""
     return arn.partition(":key/")[2] if arn.startswith("arn:") else ""
 
 
 def _with_true_key(transaction: Transaction, vault: VaultRow) -> VaultRow:
-    """A vault with the ARN of its key only while that key is what wraps the vault's: keys are rotated."""
+    """The vault, without the ARN of its key if a rotation has wrapped the vault's keys with another one since."""
     if vault.encryption_key_arn is None:
         return vault
     newest = keys.newest_vault_keys(transaction, vault.vault_id, 1)
@@ -178,7 +178,7 @@ def _with_true_key(transaction: Transaction, vault: VaultRow) -> VaultRow:
 
 
 def check_tags(name: str, tags: dict[str, str] | None) -> None:
-    """Raise InvalidParameterValueException for a tag that is too long, reserved, or no text. Never shows a value."""
+    """Raise InvalidParameterValueException for a tag that is too long, reserved or invalid. Never shows a value."""
     map_bytes(name, tags or {}, InvalidParameterValueException)
     for key, value in (tags or {}).items():
         if key.lower().startswith(TAG_KEYS_RESERVED):
@@ -191,7 +191,7 @@ def check_tags(name: str, tags: dict[str, str] | None) -> None:
 
 
 def key_type(encryption_key_arn: str | None) -> str:
-    """Whose key protects a vault, in AWS's words."""
+    """The EncryptionKeyType of a vault."""
     return "CUSTOMER_MANAGED_KMS_KEY" if encryption_key_arn else "AWS_OWNED_KMS_KEY"
 
 

@@ -29,12 +29,12 @@ class VaultRecord(msgspec.Struct):
 
 
 class CommitRecord(msgspec.Struct, omit_defaults=True):
-    """A part of the record of a commit. Only the first has `point` and `job`, only the `last` one says so.
+    """A part of the record of a commit. Only the first part has `point` and `job`; only the last one has `last` set.
 
-    `previous` is the generation that it builds on, 0 if on none. `point` is missing once the recovery point is deleted
-    and a lineage goes on from it. `closed` are names that `previous` has and this generation has not. Each of
-    `chunk_lists` is the id of a list, the number of a part, its first index and its bytes. `parents` are the segments
-    the lineage looks through to, the nearest first.
+    `previous` is the generation that it builds on, 0 for none. `point` is missing if the recovery point is deleted and
+    a lineage continues from it. `closed` holds the names that `previous` has and this generation lacks. An item of
+    `chunk_lists` is the id of a list, the number of a part, its first index and its bytes. `parents` holds the segments
+    that the lineage sees through to, the nearest first.
     """
 
     vault_id: int
@@ -49,7 +49,7 @@ class CommitRecord(msgspec.Struct, omit_defaults=True):
 
     @property
     def entries(self) -> int:
-        """How many object versions and names the part has."""
+        """Number of object versions and names in the part."""
         return len(self.objects) + len(self.closed)
 
 
@@ -57,7 +57,7 @@ Record = TypeVar("Record", StoreRecord, VaultRecord, CommitRecord)
 
 
 def encode(part: StoreRecord | VaultRecord | CommitRecord) -> bytes:
-    """The bytes of a part: one that says the format, then the struct in MessagePack."""
+    """The bytes of a part: a byte for the format, then the struct in MessagePack."""
     return bytes((FORMAT,)) + msgspec.msgpack.encode(part)
 
 
@@ -71,4 +71,4 @@ def decode(data: bytes, kind: type[Record]) -> Record:
     try:
         return msgspec.msgpack.decode(data[1:], type=kind)
     except msgspec.MsgspecError as error:
-        raise DamagedDataError(f"a record does not say what it should: {error}") from error
+        raise DamagedDataError(f"a record cannot be decoded: {error}") from error

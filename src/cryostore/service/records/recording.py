@@ -1,20 +1,20 @@
-"""What is written down of the catalog beside it, so that it can be rebuilt from the blobs and the keyring alone.
+"""Recording: parts of the catalog written beside the blobs, so that a lost catalog can be rebuilt.
 
 There are three kinds of record: of the store (its access keys), of each vault (with its wrapped data keys), and of each
-commit: the recovery point, its job, and what its generation of the lineage has otherwise than the one it builds on. A
-record is written after the transaction that changes what it tells, and before that change is acknowledged. Nothing
-here is read again until `maintenance.rebuild.run` does.
+commit (the recovery point, its job, and the difference between its generation of the lineage and the one below). A
+record is written after the transaction that changes its content, and before that change is acknowledged. Only
+`maintenance.rebuild.run` reads records.
 
-The records of a lineage describe the generations that somebody sees, and no others (`catalog.rows.lineages`):
+The records of a lineage describe the generations that a point, a job or another lineage sees (`catalog.rows.lineages`):
 
-1. Each is the difference between its generation and the nearest one below that is seen, worked out from the rows of
-   the catalog alone. So any of them can be written again at any time.
-2. When a generation is not seen any more, the record of the next one above is written again, on what is below, and
-   is durable. From then on the record between the two is void, and goes.
-3. Only then the rows go that nobody sees any more: until then either record may be needed with all it says.
+1. Each record is the difference between its generation and the nearest seen one below, computed from the rows of the
+   catalog alone. So any record can be written again at any time.
+2. When a generation is no longer seen, the record of the next one above is written again, on the one below, and made
+   durable. From then on the record between the two is void, and is removed.
+3. Only then are the unseen rows removed: until then, either record may be needed in full.
 
-Lives here: when records are written and what they say. Does not live here: their sealed form (`chunks.records`), and
-how far the recording is (`catalog.rows.records`).
+Here is when records are written, and what goes into them. Their structs are in `format`, their sealed form in
+`chunks.records`, and the state of recording in `catalog.rows.records`.
 """
 
 from __future__ import annotations
@@ -51,34 +51,34 @@ DUE_PER_ROUND = 100
 
 
 class _Part(NamedTuple):
-    """A part on its way into a record. `previous` is what a commit's builds on."""
+    """A written part. `previous` is the generation that the record of a commit builds on."""
 
     entries: int
     previous: int | None = None
 
 
 _Entry: TypeAlias = "WrittenObject | bytes | tuple[int, int, int, bytes]"
-"""A version, a closed name, or a part of a chunk list."""
+"""An object version, a closed name, or a part of a chunk list."""
 
 
 def mark_store_changed(transaction: Transaction) -> None:
-    """Note, in the transaction that changes it, that something of the whole store has changed."""
+    """Mark the record of the store as due, in the transaction that changes its content."""
     records.touch(transaction, RecordKey(STORE))
 
 
 def mark_vault_changed(transaction: Transaction, vault_id: int) -> None:
-    """Note, in the transaction that changes it, that a vault or its keys have changed."""
+    """Mark the record of a vault as due, in the transaction that changes the vault or its keys."""
     records.touch(transaction, RecordKey(VAULT, vault_id))
 
 
 def write_due_records(context: Context, *, limit: int = DUE_PER_ROUND) -> bool:
-    """Write what is due, at most `limit` records; answers whether that was all. May be repeated, by several at once.
+    """Write at most `limit` due records. Returns whether none is left.
 
-    What needs a key that is missing is passed over: the others need not wait for it. Raises StorageUnavailableError;
-    KeyUnavailableError once there is nothing else that is due.
+    May be repeated, and several processes may do it at once. Skips a record that needs a missing key, so that the
+    others do not wait for it. Raises StorageUnavailableError; KeyUnavailableError if only skipped records are left.
     """
     if context.database.read(collections.unknown_commits):
-        return True  # a rebuild needs the records as they are
+        return True  # a rebuild needs the records unchanged
     after, done = records.FIRST, 0
     missing: KeyUnavailableError | None = None
     while done < limit and (
@@ -105,8 +105,8 @@ def write_all_due_records(context: Context, *, limit: int = DUE_PER_ROUND) -> No
 def write_commit_record(context: Context, row: RecordRow, point: PointRow, job: JobRow, view: View) -> None:
     """Write the record of a commit whose transaction got `row` and wrote `point` and `job`.
 
-    The number in `row` belongs to that transaction, so no other process writes under it. What the record says is
-    durable when this returns. Raises as `write_due_records`.
+    The number in `row` belongs to that transaction, so no other process writes under it. The record is durable when
+    this returns. Raises as `write_due_records`.
     """
     first = CommitRecord(
         vault_id=job.vault_id,
@@ -132,19 +132,19 @@ def update_record(context: Context, key: RecordKey) -> None:
     if key.noun == COMMIT and (row.recorded or context.records.holds(*key)):
         context.database.read(require_no_unknown_commits)
     for _ in range(NUMBERS_TRIED_MAX):
-        # Under a number of its own: nobody knows how far another writer of this record came, or whether it lives. Its
-        # row must not be older than the number: whoever changes it later counts it up, and sees to it that it is due.
+        # Each attempt takes a new number: another writer of this record may be anywhere, or dead. The row must not be
+        # older than the number: a later change increments it, and makes the record due again.
         row = context.database.write(lambda transaction: records.touch_known(transaction, key))
         if row is None:
             return
         try:
             _write(context, row, _PARTS[key.noun](context, row, row.changes), row.changes)
-        except BlobExistsError:  # the catalog was put back from an older copy: its numbers have been used since
+        except BlobExistsError:  # the catalog was restored from an older copy: its numbers were used since
             if count_unknown_commits(context.database, context.records) or (key.noun == COMMIT and not row.recorded):
                 refuse_taken_number(context.database, context.records)
             continue
         return
-    raise BlobExistsError(f"{key.noun} {key.number}.{key.generation} has records that the catalog does not know of")
+    raise BlobExistsError(f"{key.noun} {key.number}.{key.generation} has records that the catalog does not know")
 
 
 def rewrite_record(context: Context, key: RecordKey) -> None:
@@ -157,9 +157,9 @@ def rewrite_record(context: Context, key: RecordKey) -> None:
 
 
 def remove_records_above(context: Context, segment: Segment) -> None:
-    """Remove the records of all commits to a lineage above a generation, before their rows are taken back.
+    """Remove the records of all commits to a lineage above a generation, before their rows are rolled back.
 
-    In this order, since a commit that goes on from the generation would otherwise be rebuilt on top of them.
+    The order matters: a later commit that continues from the generation would otherwise be rebuilt on top of them.
     """
     while rows := context.database.read(lambda transaction: records.above(transaction, segment, ROWS_PER_READ)):
         for row in rows:
@@ -168,7 +168,7 @@ def remove_records_above(context: Context, segment: Segment) -> None:
 
 
 def _remove(context: Context, row: RecordRow) -> None:
-    """Remove the record of a noun that is no more, and what writers left that died; then its row."""
+    """Remove the record of something that no longer exists, and the parts that dead writers left; then its row."""
     for change in range(1, row.changes + 1):
         parts = row.parts if change == row.recorded else _parts_there(context, row.key, change)
         _delete(context, row.key, change, parts)
@@ -183,21 +183,21 @@ def _parts_there(context: Context, key: RecordKey, change: int) -> int:
 
 
 def _delete(context: Context, key: RecordKey, change: int, parts: int) -> None:
-    for part in reversed(range(parts)):  # without its last part it is no record any more
+    for part in reversed(range(parts)):  # without its last part, it no longer counts as a record
         context.records.delete(RecordName(*key, change, part))
 
 
 def _write(context: Context, row: RecordRow, written: Iterator[_Part], change: int) -> None:
-    """Take the parts of the record with this number as they are written, and remove the record before it.
+    """Write the parts of the record with this number by iterating over them, and remove the record before it.
 
-    Without any the noun is no more, and all of its records are removed.
+    If there are no parts, the vault or commit no longer exists, and all of its records are removed.
     """
     key, parts, entries = row.key, 0, 0
     previous: int | None = None
     for part in written:
         parts, entries, previous = parts + 1, entries + part.entries, part.previous
     if not parts:
-        # Those that build on it come first, since it is void only once they build on another one.
+        # First write the records that build on it: it is void only when they build on another one.
         for following in context.database.write(lambda transaction: records.touch_following(transaction, key)):
             update_record(context, following)
         context.database.write(lambda transaction: records.end(transaction, key))
@@ -241,10 +241,10 @@ def _put_commit(context: Context, row: RecordRow, change: int) -> Iterator[_Part
 
 
 def _commit_parts(context: Context, row: RecordRow, change: int, first: CommitRecord) -> Iterator[_Part]:
-    """The parts as they are put.
+    """Put the parts one by one, and yield each.
 
-    Rows that the generation or the one it builds on sees stay, unless one of them is seen no more: then this record is
-    written again first, under a higher number. So the rows may be read in many transactions.
+    The rows may be read in many transactions: rows that this generation or the one below sees stay, unless one of the
+    two is no longer seen, and before such rows are removed this record is written again, under a higher number.
     """
     segment = Segment(row.number, row.generation)
     key = context.keys.sealing(first.vault_id).key
@@ -260,7 +260,7 @@ def _commit_parts(context: Context, row: RecordRow, change: int, first: CommitRe
 
 
 def _require_recorded(context: Context, segment: Segment, first: CommitRecord) -> None:
-    """See to it that what a record builds on is on record before it: a commit that was not acknowledged may not be."""
+    """Write the records that a record builds on, if they are missing: their commits may have failed before that."""
     bases = [Segment(segment.lineage_id, first.previous)] if first.previous else []
     for base in (*bases, *(Segment(*parent) for parent in first.parents[:1])):
         found = context.database.read(lambda transaction: records.find(transaction, records.of_commit(base)))  # noqa: B023 - runs at once
@@ -269,7 +269,7 @@ def _require_recorded(context: Context, segment: Segment, first: CommitRecord) -
 
 
 def _first(transaction: Transaction, segment: Segment) -> CommitRecord | None:
-    """The first part of a commit's record without its entries; None if nobody sees the commit."""
+    """The first part of a commit's record without its entries; None if the commit is not seen."""
     lineage = lineages.find(transaction, segment.lineage_id)
     if lineage is None or not lineages.is_seen(transaction, segment):
         return None
@@ -288,7 +288,7 @@ def _first(transaction: Transaction, segment: Segment) -> CommitRecord | None:
 
 
 def _parts(part: CommitRecord, entries: Iterator[_Entry]) -> Iterator[CommitRecord]:
-    """The parts of a record, of which `part` is the first; at least one."""
+    """Distribute entries to the parts of a record, of which `part` is the first; yields at least one."""
     head = CommitRecord(vault_id=part.vault_id, parents=part.parents, previous=part.previous)
     size = 0
     for entry in entries:
@@ -300,7 +300,7 @@ def _parts(part: CommitRecord, entries: Iterator[_Entry]) -> Iterator[CommitReco
 
 
 def _append(part: CommitRecord, entry: _Entry) -> int:
-    """Add an entry to a part; answers about how many bytes that is."""
+    """Add an entry to a part. Returns its approximate size in bytes."""
     if isinstance(entry, WrittenObject):
         content = entry.content
         part.objects.append((entry.name, entry.removed, *content))
@@ -313,7 +313,7 @@ def _append(part: CommitRecord, entry: _Entry) -> int:
 
 
 def _written(context: Context, segment: Segment, below: int) -> Iterator[_Entry]:
-    """The versions that a commit has and the generation `below` has not, each behind the parts of its chunk list."""
+    """The object versions that a commit has and generation `below` lacks, each after the parts of its chunk list."""
     after: tuple[int, int] | None = None
     while rows := context.database.read(
         lambda transaction: objects.written(transaction, segment, below=below, after=after, limit=ROWS_PER_READ)  # noqa: B023 - at once

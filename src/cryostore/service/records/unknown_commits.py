@@ -1,11 +1,12 @@
-"""Commits that are on record beside the blobs and not in the catalog: the catalog was put back from an older copy.
+"""Unknown commits: commits with a record beside the blobs that the catalog lacks, since it was restored from a copy.
 
-Such a catalog knows nothing of recovery points that were acknowledged after the copy was made. `cryo rebuild-catalog`
-brings them back, for as long as their records and chunks are there. So whoever opens a store, and every collection,
-compares the two. While commits are unknown, the store can be read and backed up, and nothing is taken away:
+Such a catalog lacks the recovery points that were acknowledged after the copy was made. `cryo rebuild-catalog` brings
+them back as long as their records and chunks exist. So catalog and records are compared when a store is opened, and
+before every garbage collection. While commits are unknown, the store can be read and backed up to, and nothing is
+removed:
 
 1. No garbage is collected, no point or vault is deleted, and no record is written again.
-2. A backup begins a lineage of its own, and takes only numbers that no record has. So a rebuild finds both.
+2. A backup starts a lineage of its own, and takes only numbers that no record has. So a rebuild finds both.
 """
 
 from __future__ import annotations
@@ -28,32 +29,32 @@ from cryostore.core.errors import StorageUnavailableError
 HINT = "run `cryo rebuild-catalog` to bring them back: --replace in a directory, an empty database for a shared store"
 NAMES_PER_READ = 500
 NAMES_AT_OPENING = 10_000
-"""So many names are compared when a store is opened; a collection, `cryo check` and `cryo doctor` compare all."""
+"""Names compared when a store is opened; garbage collection, `cryo check` and `cryo doctor` compare all."""
 KEYS_LEFT_OUT = 1000
 LISTS_LEFT_OUT = 1_000_000_000
-"""So many numbers of keys and of chunk lists are left out: unknown records may name them, and cannot all be read."""
+"""Numbers of keys and of chunk lists that are skipped, since unknown records that cannot be read may use them."""
 _log = logging.getLogger(__name__)
 
 
 class OutdatedCatalogError(StorageUnavailableError):
-    """The catalog lacks commits that the store has, so nothing may be taken away."""
+    """The catalog lacks commits of the store, so nothing may be removed."""
 
     def __init__(self, count: int) -> None:
         super().__init__(unknown_commits_message(count), hint=HINT)
 
 
 def unknown_commits_message(count: int) -> str:
-    """What is wrong, for people."""
+    """The message for operators."""
     return f"{count} commits are in the store and not in this catalog, which is older than the store: rebuild it"
 
 
 def find_unknown_commits(database: Database, on_record: Records, *, limit: int | None = None) -> Iterator[RecordKey]:
-    """The commits on record that the catalog does not have, among the first `limit` names.
+    """The commits with a record that the catalog lacks, among the first `limit` names.
 
     Raises StorageUnavailableError.
     """
     for key in _unknown(database, on_record, COMMIT, limit):
-        # What lies below the tip of a lineage was taken back, and no rebuild counts it.
+        # A generation below the tip of its lineage was rolled back; no rebuild counts it.
         lineage = database.read(partial(lineages.find, lineage_id=key.number))
         if lineage is None or key.generation > lineage.tip_generation:
             yield key
@@ -65,15 +66,15 @@ def _unknown(database: Database, on_record: Records, noun: str, limit: int | Non
     while some := list(islice(found, NAMES_PER_READ)):
         known = set(database.read(partial(records.between_keys, first=some[0], last=some[-1])))
         for key in some:
-            # Its row is written before the record, and removed after it.
+            # The row is written before the record, and removed after it.
             if key not in known and database.read(partial(records.find, key=key)) is None and on_record.holds(*key):
                 yield key
 
 
 def count_unknown_commits(database: Database, on_record: Records, *, limit: int | None = None) -> int:
-    """Count the unknown commits and note it in the catalog, where all processes see it; answers how many there are.
+    """Count the unknown commits, and note the number in the catalog for all processes. Returns the number.
 
-    What was noted once stays: a catalog that lacked commits never becomes right again, only another one is.
+    The number never falls: a catalog that lacked commits must be replaced by a rebuilt one.
     """
     unknown = list(find_unknown_commits(database, on_record, limit=limit))
     before = database.read(collections.unknown_commits)
@@ -105,7 +106,7 @@ def require_no_unknown_commits(transaction: Transaction) -> None:
 
 
 def refuse_taken_number(database: Database, on_record: Records) -> NoReturn:
-    """Raise OutdatedCatalogError, since the record of a new commit is there already: it is of an unknown one."""
+    """Raise OutdatedCatalogError: a record with the number of a new commit exists, so an unknown commit used it."""
     count = max(count_unknown_commits(database, on_record), 1)
     database.write(partial(collections.set_unknown_commits, count=count))
     raise OutdatedCatalogError(count)

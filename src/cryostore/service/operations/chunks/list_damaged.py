@@ -22,8 +22,8 @@ CHUNKS_PER_REQUEST = 500_000
 def list_damaged_chunks(context: Context, operation: ListDamagedChunks, caller: Caller) -> ListDamagedChunksOutput:
     """List the chunks of a recovery point that are known to be damaged.
 
-    Costs one look into the catalog as long as the vault has no damage, and a pass over the point's chunk lists else,
-    of which a request makes a part.
+    Costs one query if the vault has no damage, and a pass over the point's chunk lists otherwise, in portions of one
+    request each.
     """
     authorise(caller, operation.declaration.action, operation.backup_vault_name)
 
@@ -51,7 +51,7 @@ def list_damaged_chunks(context: Context, operation: ListDamagedChunks, caller: 
 
 
 def _begin(context: Context, point: PointRow, token: str | None) -> tuple[bytes, int | None]:
-    """The name and the chunk index that a page begins with. Raises IllegalArgumentException for a foreign token."""
+    """Object name and chunk index at which a page begins. Raises IllegalArgumentException for a foreign token."""
     if not token:
         return b"", None
     content = context.tokens.open(PAGES, point.point_id, token)
@@ -64,6 +64,6 @@ def _begin(context: Context, point: PointRow, token: str | None) -> tuple[bytes,
 def _page(
     context: Context, point: PointRow, found: list[DamagedChunk], name: bytes, index: int | None
 ) -> ListDamagedChunksOutput:
-    """A page, and the token of the next one, which begins at a chunk of an object."""
+    """A page, with the token of the next page, which begins at a chunk of an object."""
     content = msgspec.json.encode((name.decode(), index))
     return ListDamagedChunksOutput(damaged_chunks=found, next_token=context.tokens.make(PAGES, point.point_id, content))

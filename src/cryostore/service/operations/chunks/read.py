@@ -31,7 +31,7 @@ _INDEX = struct.Struct("<q")
 
 
 def list_chunks(context: Context, operation: ListChunks, caller: Caller) -> ListChunksOutput:
-    """A page of an object's chunks, in ascending index order."""
+    """List a page of an object's chunks, in ascending index order."""
     job = storage_job(context, operation.storage_job_id, operation.declaration.action, caller)
     limit = operation.max_results or context.limits.page_items_max
     kind = "chunks " + hashlib.sha256(operation.object_token.encode()).hexdigest()
@@ -51,7 +51,7 @@ def list_chunks(context: Context, operation: ListChunks, caller: Caller) -> List
 
 
 def _entries_from(transaction: Transaction, row: ObjectRow, first: int, limit: int) -> list[ChunkEntry]:
-    """At most `limit` chunks of an object from index `first` on."""
+    """At most `limit` chunks of an object, from index `first` on."""
     if row.chunk_list_id is None:
         packed = objects.packed_chunks(transaction, row.object_id)
         parts = iter([] if packed is None else [packed])
@@ -77,7 +77,7 @@ def _chunk(context: Context, job: StorageJob, entry: ChunkEntry) -> Chunk:
 
 
 def get_chunk(context: Context, operation: GetChunk, caller: Caller) -> GetChunkOutput:
-    """The bytes of a chunk, verified, or an error; never wrong bytes."""
+    """Return the verified bytes of a chunk, or raise; never return wrong bytes."""
     token = context.tokens.open("chunk", operation.storage_job_id.upper(), operation.chunk_token)
     length, form, digest = _CHUNK.unpack(token) if token is not None else (0, 0, b"")
     job, row = storage_job_with(
@@ -106,9 +106,10 @@ def read_bytes(
     *,
     compressed: bool = False,
 ) -> Payload:
-    """The bytes with this digest, which lie at `row` if whoever calls has looked already.
+    """The bytes with this digest; `row` is their location if the caller has looked it up.
 
-    With `compressed` as they are stored, if that is compressed.
+    With `compressed`, returns them in their stored form if that is compressed. Marks a chunk that does not open as
+    damaged, and raises DamagedDataError.
     """
     row = row or _find_chunk(context, job, digest)
     while True:
@@ -119,9 +120,9 @@ def read_bytes(
                 return context.store.get_compressed(location, key, digest, length)
             return Payload(context.store.get(location, key, digest, length), sha256=digest)
         except DamagedDataError as error:
-            moved = _find_chunk(context, job, digest)  # compaction may have moved it, and its old pack be gone
+            moved = _find_chunk(context, job, digest)  # compaction may have moved it and removed its old pack
             if moved == row:
-                if row.length == length:  # else the list is wrong, not the chunk
+                if row.length == length:  # or the list is wrong, not the chunk
                     mark_chunk_damaged(context, job.vault_id, digest, row, error)
                 raise
             row = moved

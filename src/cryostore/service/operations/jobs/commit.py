@@ -33,14 +33,14 @@ ROLL_BACK_BATCHES_MAX = 20
 
 
 class _ObjectsChecksum(NamedTuple):
-    """The checksum over a job's objects, and the revision of the view it was computed over."""
+    """The checksum over a job's objects, and the revision of the view that it was computed from."""
 
     checksum: bytes
     revision: int
 
 
 class _Committed(NamedTuple):
-    """What the transaction of a commit wrote."""
+    """The rows that the transaction of a commit wrote."""
 
     job: JobRow
     point: PointRow
@@ -49,19 +49,19 @@ class _Committed(NamedTuple):
 
 
 def commit_backup_job(context: Context, operation: CommitBackupJob, caller: Caller) -> CommitBackupJobOutput:
-    """End a job. Costs work in proportion to what the job changed, never to what it inherited."""
+    """Make a job a recovery point, or end it as failed. Costs work in proportion to the changes of the job only."""
     return commit_with_last_write(context, operation, caller, lambda _: None)
 
 
 def commit_digest(operation: CommitBackupJob) -> bytes:
-    """What tells a repeated commit of a job from another one."""
+    """A digest that tells a repeated commit from a different one."""
     return arguments_digest(operation, "backup_job_id", "commit_token")
 
 
 def commit_with_last_write(
     context: Context, operation: CommitBackupJob, caller: Caller, last_write: Callable[[Transaction], None]
 ) -> CommitBackupJobOutput:
-    """End a job, with `first` as the last thing that happens in it, in the transaction of the commit itself."""
+    """As `commit_backup_job`, with `last_write` as the last write of the job, in the transaction of the commit."""
     _check_metadata(context, operation.restore_metadata or {})
     digest = commit_digest(operation)
     job = authorised_job(context, operation.backup_job_id, operation.declaration.action, caller)
@@ -149,8 +149,8 @@ def _check_metadata(context: Context, metadata: dict[str, str]) -> None:
 def _objects_checksum(context: Context, job: JobRow, view: View) -> _ObjectsChecksum:
     """SHA-256 over each object's name, a zero byte and its raw checksum, in ascending order of names.
 
-    The pages are read one by one. That the job's revision is still the same at the commit proves that they belong
-    together.
+    The pages are read in separate transactions. If the job's revision is still the same at the commit, they belong to
+    one view.
     """
     whole = hashlib.sha256()
     start, more = b"", bool(view)
@@ -192,7 +192,7 @@ def _commit(
     metadata = operation.restore_metadata
     if metadata is None:
         metadata = _metadata_of_objects(context, transaction, view)
-    # The newest point is the next job's base, so it must also count as the newest if the clock was set back.
+    # The newest point is the next job's base, so it must be the newest even if the clock was set back.
     if latest is not None and latest.completed_ms is not None:
         now_ms = max(now_ms, latest.completed_ms + 1)
     point = recovery_points.complete(
@@ -245,7 +245,7 @@ def _check_commit(
 
 
 def _metadata_of_objects(context: Context, transaction: Transaction, view: lineages.View) -> dict[str, str]:
-    """Restore metadata for a commit that gave none: the metadata strings of the first objects, by name (3.4)."""
+    """Restore metadata for a commit that gives none: the metadata strings of the first objects, by name (3.4)."""
     limits = context.limits
     metadata: dict[str, str] = {}
     size = 0

@@ -1,4 +1,7 @@
-"""CommitOnObject: completing an object of an agreed name commits the job, for clients without our extensions (3.5)."""
+"""CommitOnObject: completing an object with an agreed name commits the job (control plane 3.5).
+
+Clients that do not know the extension operations use it.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from cryostore.service.operations.jobs.commit import commit_digest
 
 
 def commits_job(job: JobRow, name: str) -> bool:
-    """Whether completing this name commits the job (CommitOnObject, control plane 3.5)."""
+    """Whether completing an object of this name commits the job."""
     return job.options != "{}" and msgspec.json.decode(job.options).get("CommitOnObject") == name
 
 
 def commit_of(job: JobRow, blob: Payload | None) -> CommitBackupJob:
-    """The commit that completing the object with this metadata asks for."""
+    """The commit that completing the object with this metadata stands for."""
     metadata: dict[str, str] | None = None
     if blob is not None and len(blob):
         try:
@@ -28,7 +31,7 @@ def commit_of(job: JobRow, blob: Payload | None) -> CommitBackupJob:
 
 
 def repeats_commit(job: JobRow, blob: Payload | None) -> bool:
-    """Whether a request for an ended job is the one that committed it, sent again because its answer was lost."""
+    """Whether a request for an ended job repeats the one that committed it."""
     if job.state != "COMPLETED" or "CommitOnObject" not in msgspec.json.decode(job.options):
         return False
     return job.commit_digest == commit_digest(commit_of(job, blob))

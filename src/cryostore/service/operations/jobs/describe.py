@@ -29,7 +29,7 @@ ALL_CATEGORIES = ("*", "AGGREGATE_ALL")
 
 
 def describe_backup_job(context: Context, operation: DescribeBackupJob, caller: Caller) -> DescribeBackupJobOutput:
-    """Tell what is known of a job."""
+    """Describe a backup job."""
 
     def work(transaction: Transaction) -> dict[str, Any]:
         job = find_job(transaction, operation.backup_job_id)
@@ -41,7 +41,7 @@ def describe_backup_job(context: Context, operation: DescribeBackupJob, caller: 
 
 
 def list_backup_jobs(context: Context, operation: ListBackupJobs, caller: Caller) -> ListBackupJobsOutput:
-    """List jobs of the last 30 days, newest first."""
+    """List backup jobs of the last 30 days (`listed_jobs_ms`), newest first."""
     authorise(caller, operation.declaration.action, operation.by_backup_vault_name)
     page = requested_page(context, operation)
     if operation.by_parent_job_id or operation.by_account_id not in (None, "*", context.settings.account_id):

@@ -26,10 +26,11 @@ def find_repeated(
     answer: str,
     find: Callable[[str], Started | None],
 ) -> Started | None:
-    """What an operation's idempotency token started already; None for a new one, which stands for `answer` from now on.
+    """The job that an earlier request with this idempotency token started; None for a new token.
 
-    What an earlier answer started is looked up with `find`; if it is gone for good, the token is new again. Raises
-    InvalidParameterValueException if the token came with other arguments before.
+    A new token is recorded with `answer`, the id of the job that the caller starts. `find` looks up the job of an
+    earlier answer; if that job is deleted, the token counts as new. Raises InvalidParameterValueException if the token
+    was used with other arguments.
     """
     if (token := operation.idempotency_token) is None:
         return None
@@ -46,6 +47,6 @@ def find_repeated(
 
 
 def arguments_digest(operation: Operation[Any], *left_out: str) -> bytes:
-    """A digest of a call's arguments, the same for the same arguments on any server."""
+    """A digest of an operation's arguments without those `left_out`, the same on any server."""
     arguments = {name: value for name, value in msgspec.structs.asdict(operation).items() if name not in left_out}
     return hashlib.sha256(msgspec.json.encode(arguments, order="deterministic")).digest()

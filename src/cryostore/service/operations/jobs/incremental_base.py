@@ -19,7 +19,7 @@ BASE_SUFFIX = "-BASE"
 def get_incremental_base_backup(
     context: Context, operation: GetIncrementalBaseBackup, caller: Caller
 ) -> GetIncrementalBaseBackupOutput:
-    """Choose and pin the job's base if that has not happened, and tell which it is."""
+    """Start the job if it waits, which chooses and pins its base, and return the base."""
     job = authorised_job(context, operation.backup_job_id, operation.declaration.action, caller)
     if job.completed_ms is None:
         job = start_job(context, job)

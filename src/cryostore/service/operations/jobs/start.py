@@ -36,7 +36,7 @@ HEARTBEAT_SECONDS_MAX = 3600
 
 
 def start_backup_job(context: Context, operation: StartBackupJob, caller: Caller) -> StartBackupJobOutput:
-    """Open a job and the recovery point it will become, visible as CREATING."""
+    """Open a job and the recovery point that it will become, which is listed as CREATING."""
     authorise(caller, operation.declaration.action, operation.backup_vault_name)
     _check_start(context, operation)
     now_ms = context.clock()
@@ -91,7 +91,7 @@ def _check_heartbeat(value: str) -> None:
 
 
 def check_lifecycle(lifecycle: Lifecycle | None) -> None:
-    """Raise InvalidParameterValueException for days that contradict each other."""
+    """Raise InvalidParameterValueException for a lifecycle that contradicts itself."""
     if lifecycle is None:
         return
     if lifecycle.delete_after_event is not None:

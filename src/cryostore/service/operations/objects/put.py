@@ -24,7 +24,7 @@ from cryostore.service.operations.payloads import check_payload, find_presence, 
 
 
 def refuse_duplicate(transaction: Transaction, job: JobRow, name: bytes) -> None:
-    """Raise DataAlreadyExistsException, with the checksum of what is there, if the name is in the job's view (B.6)."""
+    """Raise DataAlreadyExistsException, with the present checksum, if the name is in the job's view (B.6)."""
     assert job.segment is not None
     row = objects.find(transaction, lineages.view(transaction, job.segment), name)
     if row is not None:
@@ -36,7 +36,7 @@ def refuse_duplicate(transaction: Transaction, job: JobRow, name: bytes) -> None
 
 
 def put_object(context: Context, operation: PutObject, caller: Caller) -> PutObjectOutput:
-    """Store an object of no chunk or one, in a single durable step."""
+    """Store an object with at most one chunk, in a single durable step."""
     payload = operation.inline_chunk if operation.inline_chunk is not None else Payload()
     payload.sha256  # noqa: B018 - computed here, so that the snapshot below is short
     job, presence = started_job_with(
@@ -68,7 +68,7 @@ def put_object(context: Context, operation: PutObject, caller: Caller) -> PutObj
         commit_backup_job(context, commit_of(job, None), caller)
         return answer
     name = operation.object_name.encode()
-    if operation.throw_on_duplicate:  # looked at again below; here it spares storing the bytes
+    if operation.throw_on_duplicate:  # checked again below; here it avoids storing the bytes
         context.database.read(lambda transaction: refuse_duplicate(transaction, job, name))
 
     def work(transaction: Transaction) -> None:
@@ -102,7 +102,7 @@ def _inline_content(
 
 
 def verified_summary(context: Context, name: str, given: Checksum, computed: bytes) -> bytes:
-    """The SUMMARY to keep: the computed one, which must be the given one, or the given one as it is (B.4)."""
+    """The SUMMARY to store: the computed one, which must equal the given one; or, by a setting, the given one (B.4)."""
     if context.settings.summary_checksum == "store":
         return given.digest
     if given.digest != computed:
@@ -121,14 +121,14 @@ def put_into_view(
     *,
     bytes_transferred: int,
 ) -> None:
-    """Put a durable object into the job's view."""
+    """Put an object whose bytes are durable into the job's view."""
     assert job.segment is not None
     require_still_running(context, transaction, job, bytes_transferred=bytes_transferred, changes=1)
     objects.put(transaction, job.segment, name, content)
 
 
 def delete_object(context: Context, operation: DeleteObject, caller: Caller) -> Nothing:
-    """Take a name out of the job's view."""
+    """Remove a name from the job's view."""
     job = running_job(context, operation.backup_job_id, operation.declaration.action, caller)
     name = operation.object_name.encode()
 

@@ -25,7 +25,7 @@ from cryostore.service.operations.storage_jobs import (
 
 
 def list_objects(context: Context, operation: ListObjects, caller: Caller) -> ListObjectsOutput:
-    """A page of the view, in ascending byte order of the names (B.10)."""
+    """List a page of the view, in ascending byte order of the names (B.10)."""
     job = storage_job(context, operation.storage_job_id, operation.declaration.action, caller)
     limit = operation.max_results or context.limits.page_items_max
     window = (operation.created_after, operation.created_before)
@@ -67,7 +67,7 @@ def _listed(context: Context, job: StorageJob, row: ObjectRow) -> BackupObject:
 
 
 def get_object_metadata(context: Context, operation: GetObjectMetadata, caller: Caller) -> GetObjectMetadataOutput:
-    """The metadata of an object; of each kind only if it was set."""
+    """Return the metadata of an object, each kind only if it was set."""
     job = storage_job(context, operation.storage_job_id, operation.declaration.action, caller)
     row = context.database.read(
         lambda transaction: find_object_of_token(context, transaction, job, operation.object_token)

@@ -40,11 +40,11 @@ ATTEMPTS = 3
 
 
 class _UploadChangedError(Exception):
-    """An upload is not as it was when its chunks were gathered. Never leaves this module."""
+    """The upload changed while its chunks were gathered. Never leaves this module."""
 
 
 class _Completion(NamedTuple):
-    """What a request completes an upload with. `digest` tells it from any other request."""
+    """The arguments that complete an upload. `digest` tells two different requests apart."""
 
     digest: bytes
     given: Checksum
@@ -55,7 +55,7 @@ class _Completion(NamedTuple):
 
 
 class _Chunks(NamedTuple):
-    """An upload's chunks as its object will have them."""
+    """The chunks of an upload in the form that its object gets."""
 
     chunk_count: int
     length: int
@@ -65,7 +65,7 @@ class _Chunks(NamedTuple):
 
 
 def start_object(context: Context, operation: StartObject, caller: Caller) -> StartObjectOutput:
-    """Open an upload. The object of that name, if there is one, stays in the view until the upload is complete."""
+    """Open an upload. An object of that name stays in the view until the upload is complete."""
     job = running_job(context, operation.backup_job_id, operation.declaration.action, caller)
     name = operation.object_name.encode()
     upload_id = context.new_id()
@@ -90,7 +90,7 @@ def start_object(context: Context, operation: StartObject, caller: Caller) -> St
 def notify_object_complete(
     context: Context, operation: NotifyObjectComplete, caller: Caller
 ) -> NotifyObjectCompleteOutput:
-    """Turn an upload into an object of the job's view. The same request again answers the same (B.7)."""
+    """Turn an upload into an object of the job's view. A repeated request gets the same answer (B.7)."""
     blob = operation.metadata_blob if operation.metadata_blob is not None else Payload()
     stated = check_payload(
         blob,
@@ -109,14 +109,14 @@ def notify_object_complete(
     )
     for _ in range(ATTEMPTS):
         job = started_job(context, operation.backup_job_id, operation.declaration.action, caller)
-        with contextlib.suppress(_UploadChangedError):  # by a repetition of this request that was quicker, or by others
+        with contextlib.suppress(_UploadChangedError):  # changed by a repetition of this request, or by another one
             _complete(context, job, operation.upload_id, completion, caller)
             return NotifyObjectCompleteOutput(object_checksum=given.text(), object_checksum_algorithm="SUMMARY")
     raise IllegalArgumentException("UploadId: chunks arrived while the upload was being completed")
 
 
 def _complete(context: Context, job: JobRow, upload_id: str, completion: _Completion, caller: Caller) -> None:
-    """Do what was asked unless it is done already."""
+    """Complete the upload unless that is done already."""
     if repeats_commit(job, completion.blob):
         return
     require_running(job)
@@ -167,7 +167,7 @@ def _completion_digest(operation: NotifyObjectComplete, given: Checksum, blob: P
 
 
 def _is_repeat(upload: UploadRow, digest: bytes) -> bool:
-    """Whether the upload was completed by this very request; raises IllegalArgumentException if by another."""
+    """Whether this request completed the upload before. Raises IllegalArgumentException if another request did."""
     if upload.completion_digest is None:
         return False
     if upload.completion_digest != digest:
@@ -176,9 +176,9 @@ def _is_repeat(upload: UploadRow, digest: bytes) -> bool:
 
 
 def _require_unchanged(transaction: Transaction, job: JobRow, upload: UploadRow) -> None:
-    """Raise _UploadChangedError unless the upload is open, with the chunks it had.
+    """Raise _UploadChangedError unless the upload is open and has the same chunks as `upload`.
 
-    Chunks are only ever added while it is open, and none replaces another: an equal count means the same chunks.
+    Chunks are only added while it is open, and none replaces another, so an equal count means the same chunks.
     """
     current = find_upload(transaction, job, upload.upload_id)
     if current.completion_digest is not None or current.chunk_count != upload.chunk_count:
@@ -186,9 +186,9 @@ def _require_unchanged(transaction: Transaction, job: JobRow, upload: UploadRow)
 
 
 def _gather(context: Context, job: JobRow, upload: UploadRow) -> _Chunks:
-    """Read an upload's chunks in index order; a chunk list of several parts is written ahead of its object.
+    """Read an upload's chunks in index order. A chunk list of several parts is written before its object.
 
-    Raises _UploadChangedError if chunks came, or the upload was completed, meanwhile.
+    Raises _UploadChangedError if chunks were added, or the upload was completed, meanwhile.
     """
     several = upload.chunk_count > PART_CHUNKS
     whole = hashlib.sha256()
@@ -228,7 +228,7 @@ def _page(context: Context, upload: UploadRow, after: int) -> Sequence[ChunkEntr
 def _write_ahead(context: Context, job: JobRow, upload: UploadRow, parts: list[tuple[int, int, bytes]]) -> None:
     def work(transaction: Transaction) -> None:
         require_still_running(context, transaction, job)
-        _require_unchanged(transaction, job, upload)  # else the parts could be those of an object that stands
+        _require_unchanged(transaction, job, upload)  # or the parts could replace those of an existing object
         chunk_lists.insert_parts(transaction, upload.upload_number, parts)
 
     context.database.write(work)
