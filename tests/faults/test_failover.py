@@ -13,7 +13,6 @@ import psycopg
 import pytest
 
 from conformance.database import add, numbers
-from cryostore.catalog.postgres import engine as postgres
 from cryostore.catalog.postgres import session as postgres_session
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.core.errors import StorageUnavailableError
@@ -118,7 +117,7 @@ def test_servers_that_die_and_follow_each_other_again_and_again_lose_nothing(ser
 def test_a_commit_that_waits_for_the_replica_is_seen_by_nobody_before_that(servers, database, monkeypatch):
     """Nor is it answered as done: whoever asked is told that nobody knows. Nothing but the replica ends the wait."""
     monkeypatch.setattr(postgres_session.Session, "answer_seconds", 0.3)
-    monkeypatch.setattr(postgres, "DOUBT_SECONDS", 0.3)
+    database.doubt_seconds = 0.3
     with closing(PostgresDatabase(servers.url)) as other:
         assert other.read(numbers) == [0]
         servers.second.run("down")
@@ -132,12 +131,12 @@ def test_a_commit_that_waits_for_the_replica_is_seen_by_nobody_before_that(serve
 
 
 @pytest.mark.parametrize("first", ["write", "read"])
-def test_a_replica_that_lacks_what_was_acknowledged_is_not_gone_on_with(servers, database, monkeypatch, first):
+def test_a_replica_that_lacks_what_was_acknowledged_is_not_gone_on_with(servers, database, first):
     """As after the failover to an asynchronous one, also if a new session meets it before any other knows of it.
 
     A process that has acknowledged nothing yet takes it as it is.
     """
-    monkeypatch.setattr(postgres, "OUTAGE_SECONDS", 1)
+    database.outage_seconds = 1
     servers.wait_for_replica(False)
     port = servers.second.url.rpartition(":")[2].partition("/")[0]
     with psycopg.connect(f"postgresql://postgres@127.0.0.1:{port}/postgres") as replica:

@@ -16,7 +16,6 @@ from psycopg.conninfo import conninfo_to_dict
 
 from conformance.database import add, numbers
 from cryostore.catalog.database import FixedStatements, Statement
-from cryostore.catalog.postgres import engine as postgres
 from cryostore.catalog.postgres import session as postgres_session
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
@@ -195,8 +194,8 @@ def test_many_writers_on_a_line_that_is_cut_again_and_again(far, rounds):
 # --- a server that is away
 
 
-def test_an_outage_is_waited_out_and_then_told(far, monkeypatch):
-    monkeypatch.setattr(postgres, "OUTAGE_SECONDS", 0.3)
+def test_an_outage_is_waited_out_and_then_told(far):
+    far.database.outage_seconds = 0.3
     far.proxy.refuses = True
     far.proxy.cut()
     for call in (lambda: far.database.write(count_up), lambda: far.database.read(numbers)):
@@ -210,9 +209,9 @@ def test_an_outage_is_waited_out_and_then_told(far, monkeypatch):
 
 
 @pytest.mark.parametrize("side", ["on_request", "on_answer"])
-def test_doubt_that_nobody_ends_is_told_as_such(far, monkeypatch, side):
+def test_doubt_that_nobody_ends_is_told_as_such(far, side):
     """The connection is lost in a COMMIT, and the server stays away: it may have happened, or not; but not half."""
-    monkeypatch.setattr(postgres, "DOUBT_SECONDS", 0.3)
+    far.database.doubt_seconds = 0.3
 
     def lost(piece):
         far.proxy.refuses = True
@@ -238,8 +237,8 @@ def _cut(_, piece):
 def test_a_server_that_does_not_answer_is_given_up(far, monkeypatch):
     """Held without a word, as by a cable that was pulled: after a while the connection is taken for lost."""
     monkeypatch.setattr(postgres_session.Session, "answer_seconds", 0.3)
-    monkeypatch.setattr(postgres, "OUTAGE_SECONDS", 0.5)
-    far.database._place.parameters["connect_timeout"] = 2
+    far.database.outage_seconds = 0.5
+    far.database._url.parameters["connect_timeout"] = 2
     far.proxy.hold()
     with pytest.raises(StorageUnavailableError):
         far.database.write(count_up)

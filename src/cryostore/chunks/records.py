@@ -77,7 +77,7 @@ class Records:
         payload = bytes(open_envelope(envelope, key, header.digest(key), header.payload_bytes))
         label = name.key.encode() + b"\0"
         if header.kind != Kind.RECORD or not payload.startswith(label):
-            raise DamagedDataError(f"{name.key} holds something else")
+            raise DamagedDataError(f"{name.key} holds different data")
         return payload[len(label) :]
 
     def get_wrapped(self, name: RecordName) -> bytes:

@@ -57,4 +57,4 @@ def test_a_key_it_lacks_needs_a_new_start(monkeypatch):
     monkeypatch.setenv(NAME, BOTH.encode().decode())
     with pytest.raises(KeyUnavailableError) as caught:
         EnvironmentKeyring(NAME).key("third")
-    assert "start the server anew" in caught.value.hint
+    assert "restart the server" in caught.value.hint

@@ -259,7 +259,7 @@ def test_missing_keys_are_merged_and_the_active_one_stays(path):
 
 def test_a_key_with_the_same_id_and_another_secret_is_not_merged(path):
     write_keyring(path, OLD_ALONE)
-    with pytest.raises(ConfigurationError, match="another one"):
+    with pytest.raises(ConfigurationError, match="differs from the given key"):
         FileKeyring(path).merge(Document(NEW, {"new": NEW, "old": MasterKey("old", bytes(32))}))
     assert decode(path.read_bytes()).is_same(OLD_ALONE)
 

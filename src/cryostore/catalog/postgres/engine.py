@@ -85,7 +85,7 @@ Ending that backend would show the commit too early.
 TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 
-class _Patience:
+class _OutageRetries:
     """Retries during an outage: how long they go on, from the first failure."""
 
     def __init__(self, seconds: float) -> None:
@@ -143,8 +143,17 @@ class PostgresDatabase:
     reached. No error ever contains the password.
     """
 
-    def __init__(self, url: str, *, new_id: NewId = random_id) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        new_id: NewId = random_id,
+        outage_seconds: float = OUTAGE_SECONDS,
+        doubt_seconds: float = DOUBT_SECONDS,
+    ) -> None:
         self._url = ServerUrl(url)
+        self.outage_seconds = outage_seconds
+        self.doubt_seconds = doubt_seconds
         self._clock = DatabaseClock()
         self._row = WriterRow(new_id())
         self._losses = 0
@@ -163,7 +172,7 @@ class PostgresDatabase:
     # --- reading
 
     def read(self, work: Callable[[Transaction], Answer]) -> Answer:
-        patience = _Patience(OUTAGE_SECONDS)
+        retries = _OutageRetries(self.outage_seconds)
         for attempt in itertools.count(1):
             try:
                 with self.traffic.request():
@@ -171,7 +180,7 @@ class PostgresDatabase:
             except psycopg.Error as error:
                 why = self._failed(error, writing=False)
                 again = attempt < READS_MAX and why is Reason.CONFLICT
-                if not again and not (why is Reason.LOST and patience.is_left()):
+                if not again and not (why is Reason.LOST and retries.is_left()):
                     raise translate(error) from error
                 self._retried(why)
         raise AssertionError
@@ -289,10 +298,10 @@ class PostgresDatabase:
     def _commit(self, batch: list[Pending]) -> None:
         """Run and commit the batch, with as many attempts as that takes. Raises the error that fails the whole batch.
 
-        Then nothing of the batch has happened. The one exception: if its outcome stays unknown for `DOUBT_SECONDS`, it
+        Then nothing of the batch has happened. The one exception: if its outcome stays unknown for `doubt_seconds`, it
         may be committed.
         """
-        patience = _Patience(OUTAGE_SECONDS)
+        retries = _OutageRetries(self.outage_seconds)
         known = statements_of(batch)
         in_turn = self._turns > 0 or any(pending.work == self._migrate for pending in batch)
         self._turns = max(self._turns - 1, 0)
@@ -305,7 +314,7 @@ class PostgresDatabase:
                 self._leave_writing(lost=why is Reason.LOST)
                 if why is Reason.LOST and self._in_doubt and self._is_committed():
                     return
-                if why is Reason.LOST and patience.is_left():
+                if why is Reason.LOST and retries.is_left():
                     self._retried(why)
                     continue
                 if known is not None and why in {Reason.OWN, Reason.RULE}:
@@ -389,8 +398,8 @@ class PostgresDatabase:
 
         Raises StorageUnavailableError if no server tells.
         """
-        patience = _Patience(DOUBT_SECONDS)
-        while patience.is_left():
+        retries = _OutageRetries(self.doubt_seconds)
+        while retries.is_left():
             with contextlib.suppress(psycopg.Error):
                 session = self._writing_session()
                 try:
@@ -407,13 +416,13 @@ class PostgresDatabase:
 
     def _first_session(self) -> Session:
         """Open the writing session and create the table of writers. Waits for a server that is starting."""
-        patience = _Patience(OUTAGE_SECONDS)
+        retries = _OutageRetries(self.outage_seconds)
         while True:
             try:
                 return self._prepared_session()
             except psycopg.Error as error:
                 told = refusal(error, self._url.shown)
-                if isinstance(told, ConfigurationError) or not patience.is_left():
+                if isinstance(told, ConfigurationError) or not retries.is_left():
                     raise told from None  # libpq's message may contain secrets
 
     def _prepared_session(self) -> Session:

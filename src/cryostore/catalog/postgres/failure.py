@@ -107,12 +107,12 @@ def refusal(error: psycopg.Error, shown: str) -> CryostoreError:
     said = error.diag.message_primary or _in_a_line(error)
     if isinstance(error, errors.InsufficientPrivilege):
         return ConfigurationError(
-            f"{shown}: {said}", hint="let the role own the database: ALTER DATABASE ... OWNER TO ..."
+            f"{shown}: {said}", hint="make the role the owner of the database: ALTER DATABASE ... OWNER TO ..."
         )
     if is_refused_for_good(error):
         return ConfigurationError(
-            f"{shown} lets nobody in: {said}",
-            hint="see whether the database and the role exist, and the password (PGPASSWORD, PGPASSFILE or in the URL)",
+            f"{shown} refuses the connection: {said}",
+            hint="check that the database and the role exist, and the password (PGPASSWORD, PGPASSFILE or in the URL)",
         )
     return StorageUnavailableError(f"{shown} cannot be reached: {said}")
 

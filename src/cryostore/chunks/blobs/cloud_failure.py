@@ -49,11 +49,11 @@ PERMANENT_STATUSES = frozenset(range(400, 500)) - {408, 409, 425, 429}
 SECRET = re.compile(r"(sig|signature|X-Amz-[A-Za-z-]+)=[^&\s\"]+", re.IGNORECASE)
 WORDS_MAX = 300
 
-CREDENTIALS_HINT = "check the credentials in the environment, what they are allowed, and this machine's clock"
+CREDENTIALS_HINT = "check the credentials in the environment, their permissions, and this machine's clock"
 FULL_HINT = "raise the quota, or delete recovery points and run `cryo gc`"
-BUCKET_HINT = "make the bucket, or correct its name"
+BUCKET_HINT = "create the bucket, or correct its name"
 REGION_WORDS = "incorrectly configured region"
-REGION_HINT = "say in the URL which region the bucket is in: region=..."
+REGION_HINT = "add the region of the bucket to the URL: region=..."
 REACH_HINT = "check that the endpoint is right and can be reached"
 
 

@@ -119,12 +119,13 @@ def _options(parts: SplitResult) -> dict[str, str]:
     options = dict(pairs)
     known = OPTIONS[parts.scheme]
     if len(options) < len(pairs) or not set(options) <= known:
-        unknown = sorted(set(options) - known) or ["one option twice"]
+        unknown = sorted(set(options) - known)
+        problem = f"unknown options: {', '.join(unknown)}" if unknown else "an option twice"
         raise ConfigurationError(
-            f"a {parts.scheme} URL cannot say {', '.join(unknown)}", hint=f"It may say {', '.join(sorted(known))}"
+            f"the {parts.scheme} URL has {problem}", hint=f"known options: {', '.join(sorted(known))}"
         )
     if options.get("insecure", "1") != "1":
-        raise ConfigurationError("insecure is 1, or is not said at all")
+        raise ConfigurationError("the option insecure only takes the value 1")
     return options
 
 
@@ -142,11 +143,11 @@ def _check_endpoint(endpoint: str, *, insecure: bool) -> None:
         return
     parts = urlsplit(endpoint)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username:
-        raise ConfigurationError("the endpoint is no address", hint="Give https://host or https://host:port")
+        raise ConfigurationError("the endpoint is not an address", hint="give https://host or https://host:port")
     if parts.scheme == "http" and not insecure and not _is_loopback(parts.hostname):
         raise ConfigurationError(
-            f"the endpoint {parts.hostname} would be spoken to without encryption",
-            hint="Use https://, or say insecure=1 in the URL if the network between is yours alone",
+            f"the endpoint {parts.hostname} uses plain HTTP, without encryption",
+            hint="use https://, or add insecure=1 to the URL if the network between is private",
         )
 
 
@@ -163,7 +164,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0.1 <= seconds <= 3600:
-        raise ConfigurationError(f"timeout is {text!a}", hint="It is seconds, between 0.1 and 3600")
+        raise ConfigurationError(f"timeout {text!a} is no number of seconds", hint="give 0.1 to 3600 seconds")
     return seconds
 
 

@@ -102,10 +102,10 @@ def parse_keyring_uri(text: str) -> KeyringUri:
     scheme, rest = match.groups() if match else ("file", text)
     if scheme not in ("file", "env", "command"):
         raise ConfigurationError(
-            f"--keyring: there is no keyring of the kind {scheme}:", hint=f"{FORMS}; a file of that name is file:./NAME"
+            f"--keyring: unknown scheme {scheme}:", hint=f"{FORMS}; a file of that name is file:./NAME"
         )
     if not rest.strip() or "\0" in rest:
-        raise ConfigurationError("--keyring names nothing", hint=FORMS)
+        raise ConfigurationError("--keyring is empty", hint=FORMS)
     if scheme == "env" and not VARIABLE.fullmatch(rest):
         raise ConfigurationError("--keyring env: needs the name of an environment variable, not its content")
     if scheme == "command":
@@ -152,7 +152,7 @@ def _arguments(text: str) -> list[str]:
     try:
         arguments = shlex.split(text)
     except ValueError:
-        raise ConfigurationError("--keyring command: has a quotation mark without its partner") from None
+        raise ConfigurationError("--keyring command: has an unclosed quotation mark") from None
     if not arguments or not arguments[0]:
         raise ConfigurationError("--keyring command: names no program", hint=FORMS)
     return arguments

@@ -20,7 +20,7 @@ class EnvironmentKeyring:
         data = os.environb.pop(name.encode(), None)
         if data is None:
             raise ConfigurationError(
-                f"{self.place} is not set, and should hold the keyring",
+                f"{self.place} is not set; it should hold the keyring",
                 hint="set it to the keyring document (JSON, or base64 of it) for this process alone",
             )
         try:
@@ -42,7 +42,7 @@ class EnvironmentKeyring:
         except KeyError:
             raise KeyMissingError(
                 key_id,
-                hint=f"set the {self.place} to a document that has it, and start the server anew",
+                hint=f"set the {self.place} to a document that has it, and restart the server",
             ) from None
 
     def document(self) -> Document:

@@ -70,8 +70,8 @@ class FileKeyring:
             for name in document.keys.keys() & other.keys.keys():
                 if not document.keys[name].is_same(other.keys[name]):
                     raise ConfigurationError(
-                        f"master key {name} of keyring {self._path} is another one than the key of that id given now",
-                        hint="one of the two is damaged or of another store; nothing was changed",
+                        f"master key {name} of keyring {self._path} differs from the given key with the same id",
+                        hint="one of the two is damaged or belongs to another store; nothing was changed",
                     )
             return Document(document.active, {**other.keys, **document.keys})
 
