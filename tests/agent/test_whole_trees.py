@@ -11,7 +11,6 @@ import subprocess
 
 import pytest
 
-from cryostore.agent.archive.block_order import BlockOrder
 from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.backup.entry_reader import EntryReader
 from cryostore.agent.block import BLOCK_BYTES_MAX, ENTRY_BYTES_MAX, BlockBuilder, ExtraKind, Kind
@@ -271,33 +270,10 @@ def test_a_tree_that_would_not_be_whole_is_never_committed(local_runs, tmp_path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cryostore.agent.backup.run.Walk", Leaping)
-        with pytest.raises(ArchiveDamagedError, match="a/b has no entry in the folder above it"):
+        with pytest.raises(ArchiveDamagedError, match="a/b has no entry in its parent folder"):
             local_runs.backup(tmp_path / "source")
     with pytest.raises(ConfigurationError):
         local_runs.latest()
-
-
-def directory(path, *names):
-    builder = BlockBuilder(Kind.DIRECTORY, path)
-    for name in names:
-        builder.add(name, DIRECTORY_ROW, NO_CONTENT.pack(), [])
-    return builder.block()
-
-
-def test_block_order_checks_order_and_parents():
-    root = BlockBuilder(Kind.ROOT, b"")
-    root.add(b"", DIRECTORY_ROW, NO_CONTENT.pack(), [])
-    right = [root.block(), directory(b"", b"a", b"a!", b"b"), directory(b"", b"c"), directory(b"a", b"x")]
-    right += [directory(b"a/x"), directory(b"a!"), directory(b"c")]
-    block_order = BlockOrder()
-    assert [block_order.add(block) for block in right] == [None] * len(right)
-    for left_out in (0, 1, 3):
-        block_order = BlockOrder()
-        assert [fault for block in right[:left_out] + right[left_out + 1 :] if (fault := block_order.add(block))]
-    for number in range(len(right) - 1):
-        swapped = [*right[:number], right[number + 1], right[number], *right[number + 2 :]]
-        block_order = BlockOrder()
-        assert [fault for block in swapped if (fault := block_order.add(block))]
 
 
 def test_of_many_paths_the_header_names_one_in_each_folder(local_runs, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
-from cryostore.agent.archive.missing_folders import ReportProblem, ignore_problem, with_missing_folders
+from cryostore.agent.archive.block_order import ReportProblem, ignore_problem, with_missing_folders
 from cryostore.agent.block import Block, decode, decode_readable
 from cryostore.agent.encryption.key_objects import require_fitting_key
 from cryostore.agent.encryption.locked_key import key_for
@@ -95,7 +95,7 @@ class Archive:
         return found
 
     def blocks(self, report_problem: ReportProblem | None = None) -> Iterator[Block]:
-        """Return all blocks of the listing in order, with missing folders filled in (see `missing_folders`).
+        """Return all blocks of the listing in order, with missing folders filled in (see `block_order`).
 
         The next chunks are fetched meanwhile. With `report_problem`, damaged blocks are reported and all readable ones
         returned; then ArchiveDamagedError, or what the store raises, means that none is readable. Without it, the first
@@ -161,7 +161,7 @@ class Archive:
         if self.sealing:
             return self.sealing.open(chunk, payload.data)
         if len(payload) != chunk.length or payload.sha256 != digest_of(chunk):
-            raise ArchiveDamagedError(f"chunk {chunk.index} is not what its checksum says")
+            raise ArchiveDamagedError(f"chunk {chunk.index} does not match its checksum")
         return payload.data
 
     def content_pages(self, number: int, token: str | None = None) -> Iterator[tuple[list[Chunk], str | None]]:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import NamedTuple
 
+from cryostore.agent.archive.block_order import UNKNOWN_FOLDER
 from cryostore.agent.archive.listing import ArchiveEntry, block_entries, block_entry
-from cryostore.agent.archive.missing_folders import UNKNOWN_FOLDER
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.block import Block, Kind, decode, order_key
 from cryostore.agent.entry import NO_CONTENT
@@ -63,7 +63,7 @@ class ArchiveTree:
             index = bisect_left(names, name)
             if index < len(names) and names[index] == name:
                 return block_entry(block, index)
-        # A folder may lack its entry: see `missing_folders`.
+        # A folder may lack its entry: see `block_order`.
         return ArchiveEntry(path, UNKNOWN_FOLDER, NO_CONTENT, []) if self.directory(path) else None
 
     def directory(self, path: bytes) -> list[Block]:

@@ -128,11 +128,7 @@ class FuseSession:
             try:
                 length = os.readv(self._fd, [buffer])
             except OSError as error:
-                if error.errno in (
-                    errno.EINTR,
-                    errno.EAGAIN,
-                    errno.ENOENT,
-                ):  # ENOENT: the request was aborted meanwhile
+                if error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):  # the last: the request was aborted
                     continue
                 return  # ENODEV: unmounted
             if length < messages.IN.size:

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from cryostore.agent.archive.block_order import MISSING_FOLDER, UNKNOWN_FOLDER, with_missing_folders
 from cryostore.agent.archive.chunk_pages import ChunkPages
 from cryostore.agent.archive.listing import ArchiveEntry, block_entries
-from cryostore.agent.archive.missing_folders import MISSING_FOLDER, UNKNOWN_FOLDER, with_missing_folders
 from cryostore.agent.archive.pieces import chunks_with_pieces
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.archive.tree import ArchiveTree
