@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from cryostore.agent.encryption.agent_key import AgentKey
+from cryostore.core.limits import MIB
 from cryostore.core.time import wall_clock
 from support.agent import Runs
 from support.serving import server  # noqa: F401 - a fixture
+from support.single_file import SEGMENT_BYTES, write_at
 from support.stores import opened
 
 NUMBERS = itertools.count(1)
@@ -61,3 +64,15 @@ def as_nobody():
         finally:
             os.seteuid(0)
             os.setegid(0)
+
+
+@pytest.fixture
+def image(tmp_path):
+    """A disk image of 11 MiB: data, a hole, data across a segment's end, a hole, and a short last block."""
+    path = tmp_path / "disk.raw"
+    path.touch()
+    os.truncate(path, 11 * MIB + 5)
+    write_at(path, 0, random.Random(1).randbytes(MIB + 100))
+    write_at(path, SEGMENT_BYTES - MIB, random.Random(2).randbytes(2 * MIB))
+    write_at(path, 11 * MIB, b"12345")
+    return path

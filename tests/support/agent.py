@@ -117,3 +117,15 @@ def write(root, tree):
             write(path, what)
         else:
             what(path)
+
+
+def contents(root):
+    """Return the bytes of the files of a tree by their paths."""
+    root = os.fsencode(root)
+    found = {}
+    for folder, _, files in os.walk(root):
+        for path in (os.path.join(folder, name) for name in files):
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                with open(path, "rb") as file:
+                    found[os.path.relpath(path, root)] = file.read()
+    return found

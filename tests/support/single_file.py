@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from cryostore.agent.archive.chunk_cache import ChunkCache
 from cryostore.agent.archive.files import ArchiveFiles, file_parts
@@ -91,3 +92,10 @@ def streams(runs):
 
 def disks(runs):
     return SingleRuns(runs, DISK)
+
+
+def write_at(path, offset, data):
+    """Write into a file without changing the rest of it."""
+    with Path(path).open("r+b") as file:
+        file.seek(offset)
+        file.write(data)

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from cryostore.agent.archive.entry_search import EntryCriteria, EntrySearch
 from cryostore.agent.archive.listing import block_entries
-from cryostore.agent.archive.open_archive import open_archive
-from cryostore.agent.archive.recovery_points import find_point, point_id
 from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.block import Kind, decode, encode, order_key
 from cryostore.agent.entry import NO_CONTENT, Content, Row
@@ -176,31 +174,10 @@ def test_a_pattern_below_one_folder_is_found_by_reading_little_of_the_catalog(la
     st.lists(st.sampled_from([b"r", b"s", b"a", b"b", b"*", b"?", b"[ab]", b"/", b"/"]), min_size=1, max_size=8),
     trees(),
 )
-def test_what_a_pattern_names_lies_in_the_folders_that_are_read(root, parts, folders):
+def test_matches_of_a_pattern_lie_in_the_folders_that_are_read(root, parts, folders):
     wanted = EntryCriteria(pattern=b"".join(parts))
     below = wanted.folders(root)
     for path, names in folders.items():
         for name in names:
             if below is not None and wanted.matches_path(root, path, name):
                 assert any(path == folder or path.startswith(folder + b"/") for folder in below)
-
-
-@pytest.mark.parametrize("shape", ["arn", "id"])
-def test_a_full_name_of_a_recovery_point_is_not_looked_for_in_lists(local_runs, tmp_path, shape):
-    (tmp_path / "source").mkdir()
-    for _ in range(3):
-        local_runs.backup(tmp_path / "source")
-    listed = find_point(local_runs.call, "latest", resource=local_runs.resource)
-    name = listed.recovery_point_arn if shape == "arn" else point_id(listed).lower()
-    call = Counting(local_runs.call)
-    assert find_point(call, name) == listed
-    assert find_point(call, name, resource=local_runs.resource) == listed
-    assert find_point(call, name, vault="Default") == listed
-    assert call.counts["ListRecoveryPointsByBackupVault"] == 0
-    with pytest.raises(ConfigurationError, match="there is no recovery point"):
-        find_point(call, name[:-1] + ("0" if name[-1] != "0" else "1"))
-    with pytest.raises(ConfigurationError, match="there is no recovery point"):
-        find_point(call, name, resource="another")
-    assert call.counts["ListRecoveryPointsByBackupVault"] == 0
-    with open_archive(call, listed, "test"):
-        pass

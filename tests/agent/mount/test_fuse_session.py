@@ -140,7 +140,7 @@ def test_what_is_refused(kernel):
         kernel.ask(Opcode.GETXATTR, node, struct.pack("<II", 0, 0) + b"user.x\0")
 
 
-def test_what_is_forgotten_is_gone(kernel):
+def test_forgotten_nodes_are_gone(kernel):
     node, _ = kernel.look_up(b"file")
     assert kernel.look_up(b"file")[0] == node
     kernel.send(Opcode.FORGET, node, struct.pack("<Q", 1))
@@ -157,7 +157,7 @@ def is_gone(kernel, node):
     return False
 
 
-def test_a_point_that_is_no_archive_stands_there_and_cannot_be_entered(local_runs, tmp_path):
+def test_a_recovery_point_without_an_archive_is_listed_but_not_readable(local_runs, tmp_path):
     job = open_job(local_runs.call, "Default", local_runs.resource, {})
     job.commit({"object": store_small(local_runs.call, job.job_id, "object", b"data")}, {}, 0)
     with mounted(local_runs.call, resource=local_runs.resource) as (kernel, said):

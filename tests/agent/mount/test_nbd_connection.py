@@ -123,7 +123,7 @@ def test_reading_from_anywhere():
             assert client.read(offset, length) == DATA[offset : offset + length]
 
 
-def test_the_old_way_to_choose_an_export():
+def test_the_option_export_name_chooses_an_export():
     for flags, zeroes in ((3, 0), (1, 124)):
         with connected() as client:
             client.greet(flags)
@@ -182,7 +182,7 @@ def test_a_request_for_too_much_is_refused():
 @given(said=st.lists(st.binary(max_size=40), max_size=5), greeted=st.booleans(), going=st.booleans())
 @example(said=[struct.pack(">QII", OPTION, GO, 0xFFFF_FFFF)], greeted=True, going=False)
 @example(said=[struct.pack(">QII", OPTION, ABORT, 0)] * 70, greeted=True, going=False)
-def test_no_bytes_hang_or_break_it(said, greeted, going):
+def test_arbitrary_bytes_neither_hang_nor_crash_the_server(said, greeted, going):
     with connected() as client:
         client.bytes(18)
         try:

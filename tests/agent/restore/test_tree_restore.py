@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import stat
 
 import pytest
 
@@ -19,7 +18,7 @@ from cryostore.core.errors import ConfigurationError, StorageFullError
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
-from support.agent import Runs, seen, write
+from support.agent import seen, write
 from support.made_archive import plain_header, put
 
 
@@ -27,7 +26,7 @@ def noise(length, seed=1):
     return random.Random(seed).randbytes(length)
 
 
-# --- into what is there ---
+# --- existing entries ---
 
 
 @pytest.fixture
@@ -63,7 +62,9 @@ OLDER, NEWER = 900_000_000_000_000_000, 1_100_000_000_000_000_000
         ("changed", NEWER, True),
     ],
 )
-def test_what_is_there_is_treated_as_asked(local_runs, backed_up, tmp_path, overwrite, mtime_ns, replaced):
+def test_overwrite_decides_what_happens_to_existing_files(
+    local_runs, backed_up, tmp_path, overwrite, mtime_ns, replaced
+):
     target = tmp_path / "target"
     standing(target, mtime_ns)
     report = local_runs.restore(target, overwrite=overwrite)
@@ -73,7 +74,7 @@ def test_what_is_there_is_treated_as_asked(local_runs, backed_up, tmp_path, over
     assert os.readlink(target / "link") == "a"
 
 
-def test_what_has_not_changed_is_not_written(local_runs, backed_up, tmp_path):
+def test_unchanged_files_are_not_written(local_runs, backed_up, tmp_path):
     target = tmp_path / "target"
     local_runs.restore(target)
     inode = (target / "a").stat().st_ino
@@ -84,7 +85,7 @@ def test_what_has_not_changed_is_not_written(local_runs, backed_up, tmp_path):
     assert seen(target) == seen(backed_up)
 
 
-def test_delete_makes_the_target_what_the_recovery_point_is(local_runs, backed_up, tmp_path):
+def test_delete_makes_the_target_equal_to_the_recovery_point(local_runs, backed_up, tmp_path):
     target = tmp_path / "target"
     standing(target, NEWER)
     outside = tmp_path / "outside"
@@ -106,7 +107,7 @@ def test_a_dry_run_changes_nothing(local_runs, backed_up, tmp_path):
     assert (report.new, report.unchanged, report.deleted) == (real.new, real.unchanged, real.deleted) == (2, 1, 3)
 
 
-def test_only_what_is_at_a_path_is_restored(local_runs, backed_up, tmp_path):
+def test_a_path_restores_only_the_entries_below_it(local_runs, backed_up, tmp_path):
     local_runs.restore(tmp_path / "one", path=b"folder")
     assert set(seen(tmp_path / "one")) == {b"", b"b"}
     local_runs.restore(tmp_path / "two", path=b"folder/b")
@@ -120,7 +121,7 @@ def patterns(*lines):
     return lambda path, is_directory: found.fit(path, is_directory=is_directory)
 
 
-def test_include_and_exclude_choose(local_runs, tmp_path):
+def test_include_and_exclude_select_entries(local_runs, tmp_path):
     write(tmp_path / "source", {"a": {"x.txt": b"", "y": {"z.txt": b"", "z.bin": b""}}, "b": {"c.bin": b""}})
     local_runs.backup(tmp_path / "source")
     local_runs.restore(tmp_path / "one", include=patterns("*.txt"))
@@ -131,9 +132,7 @@ def test_include_and_exclude_choose(local_runs, tmp_path):
     assert target[b"a/y"] == source[b"a/y"]
 
 
-def test_a_folder_in_the_place_of_a_file_goes_only_if_it_is_empty_or_delete_is_asked_for(
-    local_runs, backed_up, tmp_path
-):
+def test_a_folder_gives_way_to_a_file_only_if_empty_or_with_delete(local_runs, backed_up, tmp_path):
     target = tmp_path / "target"
     write(target, {"a": {"precious": b"precious"}})
     report = local_runs.restore(target)
@@ -176,7 +175,7 @@ def test_chunks_that_the_target_has_are_not_fetched(runs, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_a_target_that_is_no_folder_is_refused(local_runs, backed_up, tmp_path):
+def test_a_target_that_is_not_a_folder_is_refused(local_runs, backed_up, tmp_path):
     write(tmp_path, {"file": b""})
     with pytest.raises(TargetError):
         local_runs.restore(tmp_path / "file")
@@ -244,7 +243,7 @@ def test_hostile_paths_are_refused(local_runs, tmp_path, path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_link_and_then_what_should_be_behind_it(local_runs, tmp_path):
+def test_entries_below_a_restored_symlink_are_not_written_through_it(local_runs, tmp_path):
     """The classic: a symlink that leads out, then a folder of the same name with a file in it."""
     out = tmp_path / "out"
     out.mkdir()
@@ -254,7 +253,7 @@ def test_a_link_and_then_what_should_be_behind_it(local_runs, tmp_path):
     assert os.listdir(out) == []
 
 
-def test_a_target_that_becomes_a_link_while_it_is_restored_is_not_followed(local_runs, tmp_path):
+def test_a_directory_that_becomes_a_symlink_during_the_restore_is_not_followed(local_runs, tmp_path):
     out, target = tmp_path / "out", tmp_path / "target"
     out.mkdir()
     write(tmp_path / "source", {"a": {"file": b"file"}})
@@ -313,7 +312,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("catalog", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_catalog_is_told_as_such(local_runs, tmp_path, catalog):
+def test_a_damaged_listing_is_reported_as_damage(local_runs, tmp_path, catalog):
     put(local_runs, catalog)
     with pytest.raises(ArchiveDamagedError):
         local_runs.restore(tmp_path / "target")
@@ -335,93 +334,10 @@ def with_sibling(data):
 
 
 @pytest.mark.parametrize("header", [b"", b"{}", b"[]", b"\xff", plain_header().replace(b'"format":1', b'"format":2')])
-def test_a_damaged_header_is_told_as_such(local_runs, tmp_path, header):
+def test_a_damaged_header_is_reported_as_damage(local_runs, tmp_path, header):
     put(local_runs, ROOT, header=header)
     with pytest.raises(ArchiveDamagedError):
         local_runs.restore(tmp_path / "target")
-
-
-# --- files with several names ---
-
-
-def linked(root, first, *names):
-    for name in names:
-        os.link(root / first, root / name)
-
-
-def names_of(root):
-    """Which names are one file."""
-    found = {}
-    for entry in sorted(os.listdir(root)):
-        found.setdefault((root / entry).stat().st_ino, []).append(entry)
-    return sorted(found.values())
-
-
-def dated(root):
-    for name in os.listdir(root):
-        os.utime(root / name, ns=(1, OLDER))
-
-
-@pytest.fixture
-def two_names(local_runs, tmp_path):
-    """A file with the names a and b, and c, which is as long and as old; backed up."""
-    write(tmp_path / "source", {"a": b"same length", "c": b"other bytes"})
-    linked(tmp_path / "source", "a", "b")
-    dated(tmp_path / "source")
-    local_runs.backup(tmp_path / "source")
-    return tmp_path / "source"
-
-
-def test_names_become_one_file_where_they_were_two(local_runs, two_names, tmp_path):
-    write(tmp_path / "target", {"a": b"same length", "b": b"same length", "c": b"other bytes"})
-    dated(tmp_path / "target")
-    report = local_runs.restore(tmp_path / "target")
-    assert names_of(tmp_path / "target") == [["a", "b"], ["c"]]
-    assert report.new == 1
-    assert local_runs.restore(tmp_path / "target").new == 0
-
-
-@pytest.mark.parametrize("joined", [["a", "c"], ["a", "b", "c"], ["b", "c"]])
-def test_names_become_two_files_where_they_were_one(local_runs, two_names, tmp_path, joined):
-    write(tmp_path / "target", {joined[0]: b"same length"})
-    linked(tmp_path / "target", *joined)
-    dated(tmp_path / "target")
-    local_runs.restore(tmp_path / "target")
-    assert names_of(tmp_path / "target") == [["a", "b"], ["c"]]
-    assert seen(tmp_path / "target") == seen(two_names)
-
-
-def test_what_has_a_name_outside_of_the_target_is_not_touched(local_runs, two_names, tmp_path):
-    write(tmp_path / "outside", {"kept": b"other bytes"})
-    os.chmod(tmp_path / "outside" / "kept", 0o600)
-    os.utime(tmp_path / "outside" / "kept", ns=(1, OLDER))
-    (tmp_path / "target").mkdir()
-    os.link(tmp_path / "outside" / "kept", tmp_path / "target" / "c")
-    before = seen(tmp_path / "outside")
-    local_runs.restore(tmp_path / "target")
-    assert seen(tmp_path / "outside")[b"kept"] == before[b"kept"] | {"names": 1}
-    assert seen(tmp_path / "target") == seen(two_names)
-
-
-@pytest.mark.parametrize("overwrite", ["never", "newer"])
-def test_no_name_is_linked_to_a_file_that_was_left_alone(local_runs, two_names, tmp_path, overwrite):
-    write(tmp_path / "target", {"a": b"somebody's own"})
-    local_runs.restore(tmp_path / "target", overwrite=overwrite)
-    assert (tmp_path / "target" / "a").read_bytes() == b"somebody's own"
-    assert (tmp_path / "target" / "b").read_bytes() == b"same length"
-
-
-def test_names_that_belong_to_two_files_are_parted(local_runs, two_names, tmp_path):
-    """a and c are one file in the target, and have a further name each in the archive."""
-    linked(two_names, "c", "d")
-    dated(two_names)
-    local_runs.backup(two_names)
-    write(tmp_path / "target", {"a": b"same length"})
-    linked(tmp_path / "target", "a", "c")
-    dated(tmp_path / "target")
-    local_runs.restore(tmp_path / "target")
-    assert names_of(tmp_path / "target") == [["a", "b"], ["c", "d"]]
-    assert seen(tmp_path / "target") == seen(two_names)
 
 
 class Damaged:
@@ -437,10 +353,10 @@ class Damaged:
         return answer
 
 
-def test_of_a_damaged_archive_all_else_is_restored(local_runs, tmp_path):
+def test_all_files_with_sound_chunks_of_a_damaged_archive_are_restored(local_runs, tmp_path):
     large = noise(9 * MIB, local_runs.resource)
     write(tmp_path / "source", {"a": b"small", "large": large, "z": b"small, too"})
-    linked(tmp_path / "source", "large", "name")
+    os.link(tmp_path / "source" / "large", tmp_path / "source" / "name")
     local_runs.backup(tmp_path / "source")
     write(tmp_path / "target", {"name": b"the old one"})
     local_runs.call = Damaged(local_runs.call)
@@ -453,7 +369,7 @@ def test_of_a_damaged_archive_all_else_is_restored(local_runs, tmp_path):
     assert (tmp_path / "target" / "name").read_bytes() == b"the old one"
 
 
-# --- what is begun and not completed ---
+# --- incomplete restores ---
 
 
 class Failing:
@@ -471,7 +387,7 @@ class Failing:
         return self.inner.call(operation)
 
 
-def test_a_store_that_fails_leaves_what_was_there(local_runs, tmp_path):
+def test_a_failing_store_leaves_the_existing_files(local_runs, tmp_path):
     write(tmp_path / "source", {"a": noise(16 * MIB, local_runs.resource), "b": b"new", "d": b"new"})
     local_runs.backup(tmp_path / "source")
     write(tmp_path / "target", {"a": b"old", "b": b"old", "d": {"precious": b"precious"}})
@@ -485,7 +401,7 @@ def test_a_store_that_fails_leaves_what_was_there(local_runs, tmp_path):
     assert b"d/precious" in left or left[b"d"]["content"] == seen(tmp_path / "source")[b"d"]["content"]
 
 
-def test_what_takes_the_place_of_another_is_durable_before(local_runs, backed_up, tmp_path, monkeypatch):
+def test_a_file_is_synced_before_it_replaces_another(local_runs, backed_up, tmp_path, monkeypatch):
     synced = []
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_size), fsync(fd)))
@@ -497,13 +413,13 @@ def test_what_takes_the_place_of_another_is_durable_before(local_runs, backed_up
     assert len(b"archived a") not in synced
 
 
-def test_a_dry_run_into_what_is_not_there_makes_nothing(local_runs, backed_up, tmp_path):
+def test_a_dry_run_does_not_create_the_target(local_runs, backed_up, tmp_path):
     report = local_runs.restore(tmp_path / "not" / "there", delete=True, dry_run=True)
     assert (report.new, report.directories, report.issue_count) == (3, 1, 0)
     assert not (tmp_path / "not").exists()
 
 
-def test_never_leaves_the_target_itself_alone_too(local_runs, backed_up, tmp_path):
+def test_overwrite_never_keeps_the_attributes_of_the_target(local_runs, backed_up, tmp_path):
     (tmp_path / "target").mkdir(mode=0o700)
     local_runs.restore(tmp_path / "target", overwrite="never")
     assert (tmp_path / "target").stat().st_mode & 0o7777 == 0o700
@@ -511,7 +427,7 @@ def test_never_leaves_the_target_itself_alone_too(local_runs, backed_up, tmp_pat
     assert (tmp_path / "target").stat().st_mode == backed_up.stat().st_mode
 
 
-def test_an_empty_folder_is_emptied_if_delete_is_asked_for(local_runs, tmp_path):
+def test_delete_empties_a_folder_that_is_empty_in_the_archive(local_runs, tmp_path):
     write(tmp_path / "source", {"empty": {}})
     local_runs.backup(tmp_path / "source")
     write(tmp_path / "target", {"empty": {"extra": b""}})
@@ -523,7 +439,7 @@ FIFO, DEVICE = 0o010600, 0o020600
 
 
 @pytest.mark.parametrize("mode", [FIFO, LINK], ids=["pipe", "link"])
-def test_what_was_just_made_is_not_confused_with_what_somebody_puts_there(local_runs, tmp_path, monkeypatch, mode):
+def test_attributes_are_not_set_on_an_entry_swapped_by_another_process(local_runs, tmp_path, monkeypatch, mode):
     """Whoever may write to the target puts a way out under the temporary name, before attributes are set."""
     if os.geteuid():
         pytest.skip("only root sets owners")
@@ -558,112 +474,17 @@ def test_what_was_just_made_is_not_confused_with_what_somebody_puts_there(local_
     ],
     ids=["a link with a zero byte", "a device that no machine has"],
 )
-def test_facts_that_cannot_be_are_told_as_damage(local_runs, tmp_path, mode, extra):
+def test_impossible_field_values_are_reported_as_damage(local_runs, tmp_path, mode, extra):
     put(local_runs, ROOT + block(b"", [(b"a", mode), (b"b", FILE)], {0: [extra]}))
     report = local_runs.restore(tmp_path / "target")
     assert [issue.path for issue in report.issues] == [b"a"]
     assert os.listdir(tmp_path / "target") == ["b"]
 
 
-# --- what is neither file nor directory ---
+# --- dry runs ---
 
 
-def others(path):
-    """A symlink, a fifo and a device, each with two names."""
-    tree = {
-        "link": lambda place: os.symlink("somewhere", place),
-        "fifo": lambda place: os.mkfifo(place, 0o640),
-    }
-    if os.geteuid() == 0:
-        tree["device"] = lambda place: os.mknod(place, 0o020640, os.makedev(1, 5))
-    write(path, {"first": tree, "second": {}})
-    for name in tree:
-        os.link(path / "first" / name, path / "second" / name, follow_symlinks=False)
-    return len(tree)
-
-
-def test_what_is_no_file_keeps_its_names_and_is_left_alone_while_it_is_the_same(local_runs, tmp_path):
-    source, target = tmp_path / "source", tmp_path / "target"
-    count = others(source)
-    local_runs.backup(source)
-    report = local_runs.restore(target)
-    assert (report.new, report.unchanged, report.issue_count) == (2 * count, 0, 0)
-    assert seen(target) == seen(source)
-    inodes = [(target / folder / "fifo").stat().st_ino for folder in ("first", "second")]
-    assert len(set(inodes)) == 1
-    report = local_runs.restore(target)
-    assert (report.new, report.unchanged) == (0, 2 * count)
-    assert (target / "first" / "fifo").stat().st_ino == inodes[0]
-
-
-def another_link(target):
-    (target / "second" / "link").unlink()
-    os.symlink("elsewhere", target / "second" / "link")
-
-
-def another_device(target):
-    (target / "first" / "device").unlink()
-    os.mknod(target / "first" / "device", 0o020640, os.makedev(1, 3))
-
-
-SPOILERS = {
-    "mode": lambda target: (target / "first" / "fifo").chmod(0o600),
-    "time": lambda target: os.utime(target / "first" / "fifo", ns=(1, 1)),
-    "name elsewhere": lambda target: os.link(target / "first" / "fifo", target.parent / "elsewhere"),
-    "kind": lambda target: (target / "first" / "fifo").unlink() or (target / "first" / "fifo").write_bytes(b""),
-    "link": another_link,
-    "owner": lambda target: os.chown(target / "first" / "link", 1, 1, follow_symlinks=False),
-    "device": another_device,
-}
-
-
-@pytest.mark.parametrize("spoiler", SPOILERS)
-def test_what_is_no_file_and_differs_is_made_anew(local_runs, tmp_path, spoiler):
-    source, target = tmp_path / "source", tmp_path / "target"
-    others(source)
-    local_runs.backup(source)
-    local_runs.restore(target)
-    if spoiler in ("owner", "device") and os.geteuid() != 0:
-        pytest.skip("only root may do this")
-    SPOILERS[spoiler](target)
-    tried = local_runs.restore(target, dry_run=True)
-    report = local_runs.restore(target)
-    assert (tried.new, tried.unchanged) == (report.new, report.unchanged)
-    assert report.new
-    assert seen(target) == seen(source)
-
-
-# --- who is not root ---
-
-
-@pytest.mark.parametrize("mode", [0o555, 0o500, 0o300, 0o000])
-def test_the_owner_of_a_folder_that_nobody_may_write_in_can_repair_it(client, as_nobody, mode):
-    runs = Runs(client, f"nobody-{mode:o}")
-    source, target = as_nobody / "source", as_nobody / "target"
-    write(source, {"kept": b"kept", "shut": {"changed": b"changed", "shut": {"lost": b"lost"}}})
-    runs.backup(source)
-    for deep in ("shut/shut", "shut"):
-        (source / deep).chmod(0o555)
-    runs.backup(source)
-    runs.restore(target)
-    for folder in ("shut", "shut/shut"):
-        (target / folder).chmod(0o755)
-    (target / "shut" / "changed").write_bytes(b"by mistake")
-    (target / "shut" / "shut" / "lost").unlink()
-    write(target / "shut" / "shut", {"extra": b""})
-    for folder in ("shut/shut", "shut"):
-        (target / folder).chmod(mode)
-    assert runs.restore(target, overwrite="never").issue_count == 0
-    assert stat.S_IMODE((target / "shut").stat().st_mode) == mode
-    report = runs.restore(target, delete=True)
-    assert (report.issue_count, report.new, report.deleted) == (0, 1, 1)
-    assert seen(target) == seen(source)
-
-
-# --- what a dry run tells ---
-
-
-def test_a_dry_run_tells_what_it_would_write_and_delete(local_runs, backed_up, tmp_path):
+def test_a_dry_run_reports_what_it_would_write_and_delete(local_runs, backed_up, tmp_path):
     target = tmp_path / "target"
     standing(target, NEWER)
     os.mkfifo(target / "link")

@@ -16,37 +16,16 @@ from hypothesis import strategies as st
 
 from cryostore.agent.archive.files import file_parts
 from cryostore.agent.encryption.key_objects import is_key_name
-from cryostore.agent.errors import SourceError, TargetError
-from cryostore.agent.report import Report
-from cryostore.agent.restore import disk_image_writer
-from cryostore.agent.verification.archive_check import verify_archive
+from cryostore.agent.errors import SourceError
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.objects import StartObject
 from support.agent import Runs
-from support.single_file import SEGMENT_BYTES, disks
+from support.single_file import SEGMENT_BYTES, disks, write_at
 
 
 def noise(length, seed=1):
     return random.Random(seed).randbytes(length)
-
-
-def write_at(path, offset, data):
-    with open(path, "r+b") as file:
-        file.seek(offset)
-        file.write(data)
-
-
-@pytest.fixture
-def image(tmp_path):
-    """11.5 MiB in three segments: data, a hole, data across a segment's end, a hole, and a short last block."""
-    path = tmp_path / "disk.raw"
-    path.touch()
-    os.truncate(path, 11 * MIB + 5)
-    write_at(path, 0, noise(MIB + 100))
-    write_at(path, SEGMENT_BYTES - MIB, noise(2 * MIB, 2))
-    write_at(path, 11 * MIB, b"12345")
-    return path
 
 
 @pytest.fixture
@@ -139,37 +118,6 @@ def test_an_image_of_another_size(local_runs, image, size):
     assert runs.content(first) == before
 
 
-def test_restoring_writes_only_what_differs(local_runs, image, tmp_path):
-    runs = disks(local_runs)
-    runs.disk(image)
-    target = tmp_path / "target"
-    runs.restore(target)
-    os.utime(target)
-    assert runs.restore(target).new_bytes == 0
-    write_at(target, MIB + 1, b"y")
-    write_at(target, 9 * MIB, b"in a hole")
-    os.truncate(target, 20 * MIB)
-    assert runs.restore(target).new_bytes == MIB
-    assert target.read_bytes() == image.read_bytes()
-    assert target.stat().st_blocks * 512 <= 5 * MIB
-    os.utime(target)
-    assert runs.restore(target, overwrite="always").new_bytes == 4 * MIB + 5
-    assert target.read_bytes() == image.read_bytes()
-    assert runs.restore(target, overwrite="never").unchanged == 1
-
-
-def test_a_restore_that_fails_leaves_nothing_behind(local_runs, image, tmp_path, monkeypatch):
-    disks(local_runs).disk(image)
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(disk_image_writer, "pwrite_all", full)
-    with pytest.raises(TargetError, match="No space left"):
-        disks(local_runs).restore(tmp_path / "out.raw")
-    assert sorted(os.listdir(tmp_path)) == ["disk.raw"]
-
-
 def test_bad_sectors_are_zeros_and_named(local_runs, image):
     """A disk that cannot read two sectors; and, worse, one whose every read fails with another error."""
     data = image.read_bytes()
@@ -199,14 +147,6 @@ def test_what_is_no_disk(local_runs, tmp_path):
         disks(local_runs).disk(tmp_path)
     with pytest.raises(SourceError, match="No such file"):
         disks(local_runs).disk(tmp_path / "missing")
-
-
-def test_verifying_a_disk(local_runs, image):
-    disks(local_runs).disk(image)
-    report = Report()
-    with local_runs.opened() as archive:
-        verify_archive(archive, report, data=True)
-    assert (report.issue_count, report.files, report.read_bytes) == (0, 1, 4 * MIB + 5)
 
 
 def test_reading_from_anywhere(local_runs, image):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import sys
-import threading
 import tracemalloc
 
 import pytest
 
 from cryostore.agent.backup.job import MAY_BE_MADE
-from cryostore.agent.errors import SourceError, TargetError
+from cryostore.agent.errors import SourceError
 from cryostore.agent.report import Report
 from cryostore.agent.streams.command import in_shell, running
 from cryostore.agent.streams.stream import backup_stream
@@ -23,7 +21,6 @@ from cryostore.core.limits import MIB
 from cryostore.model.chunks import PutChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob, ListBackupJobs
-from support.os_calls import REAL, failing
 from support.single_file import piped, streams
 
 
@@ -195,96 +192,3 @@ def test_memory_does_not_grow_with_the_stream(local_runs):
         assert tracemalloc.get_traced_memory()[1] < 100 * MIB
     finally:
         tracemalloc.stop()
-
-
-def test_restoring_onto_what_stands_there(local_runs, tmp_path):
-    runs = streams(local_runs)
-    runs.stream(b"stream")
-    target = tmp_path / "out"
-    target.write_bytes(b"other")
-    assert runs.restore(target, overwrite="never").unchanged == 1
-    assert target.read_bytes() == b"other"
-    assert runs.restore(target, dry_run=True).new == 1
-    assert target.read_bytes() == b"other"
-    assert runs.restore(target).new == 1
-    assert target.read_bytes() == b"stream"
-    assert runs.restore(target).unchanged == 1
-    target.write_bytes(b"later!")
-    assert runs.restore(target, overwrite="newer").unchanged == 1
-    assert runs.restore(tmp_path).new == 1
-    assert (tmp_path / "file").read_bytes() == b"stream"
-    assert sorted(os.listdir(tmp_path)) == ["file", "out"]
-
-
-@pytest.mark.parametrize("call", ["utime", "fsync"])
-def test_a_target_that_refuses_times_gets_the_content(local_runs, tmp_path, monkeypatch, call):
-    runs = streams(local_runs)
-    runs.stream(b"stream")
-    calls = 1 if call == "fsync" else 0  # of the folder, which some file systems cannot flush
-    with failing(monkeypatch, call, errno.EINVAL, at=calls):
-        report = runs.restore(tmp_path / "out")
-    assert (tmp_path / "out").read_bytes() == b"stream"
-    assert report.issue_count == (call == "utime")
-    assert os.listdir(tmp_path) == ["out"]
-
-
-def test_a_pipe_that_becomes_a_file_before_it_is_opened_is_not_written_into(local_runs, tmp_path, monkeypatch):
-    runs = streams(local_runs)
-    runs.stream(b"stream")
-    target, secret = tmp_path / "pipe", tmp_path / "secret"
-    os.mkfifo(target)
-    secret.write_bytes(b"secret")
-
-    def swapping(path, *arguments, **named):
-        if path == os.fsencode(target):
-            os.replace(secret, target)
-        return REAL["open"](path, *arguments, **named)
-
-    monkeypatch.setattr(os, "open", swapping)
-    with pytest.raises(TargetError, match="another process changed it"):
-        runs.restore(target)
-    assert target.read_bytes() == b"secret"
-
-
-def test_restoring_into_a_pipe(local_runs, tmp_path):
-    runs = streams(local_runs)
-    runs.stream(noise(MIB))
-    os.mkfifo(tmp_path / "pipe")
-    got = []
-    thread = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
-    thread.start()
-    runs.restore(tmp_path / "pipe")
-    thread.join()
-    assert got == [noise(MIB)]
-
-
-@pytest.mark.parametrize("overwrite", ["always", "changed", "newer"])
-def test_a_link_in_a_folder_leads_nowhere(local_runs, tmp_path, overwrite):
-    """The user named the folder; the name in it is out of the archive."""
-    out, folder = tmp_path / "out", tmp_path / "folder"
-    out.write_bytes(b"untouched")
-    os.utime(out, ns=(1, 1))
-    folder.mkdir()
-    os.symlink(out, folder / "file")
-    os.utime(folder / "file", ns=(1, 1), follow_symlinks=False)
-    streams(local_runs).stream(b"the dump")
-    streams(local_runs).restore(folder, overwrite=overwrite)
-    assert out.read_bytes() == b"untouched"
-    assert not (folder / "file").is_symlink()
-    assert (folder / "file").read_bytes() == b"the dump"
-
-
-def test_a_pipe_in_a_folder_is_replaced_and_not_written_into(local_runs, tmp_path):
-    os.mkfifo(tmp_path / "file")
-    streams(local_runs).stream(b"the dump")
-    streams(local_runs).restore(tmp_path)
-    assert (tmp_path / "file").read_bytes() == b"the dump"
-
-
-def test_a_link_that_the_user_names_is_followed(local_runs, tmp_path):
-    (tmp_path / "real").write_bytes(b"old")
-    os.symlink("real", tmp_path / "link")
-    streams(local_runs).stream(b"the dump")
-    streams(local_runs).restore(tmp_path / "link")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real").read_bytes() == b"the dump"

@@ -196,20 +196,20 @@ def story(store, mutations):
 
 @settings(max_examples=60)
 @given(st.lists(MUTATIONS, max_size=2))
-def test_what_verify_passes_can_be_restored(store, mutations):
+def test_an_archive_that_verify_passes_can_be_restored(store, mutations):
     story(store, mutations)
 
 
 @pytest.mark.stress
 @settings(max_examples=1000)
 @given(st.lists(MUTATIONS, max_size=4))
-def test_what_verify_passes_can_be_restored_at_length(store, mutations):
+def test_an_archive_that_verify_passes_can_be_restored_at_length(store, mutations):
     story(store, mutations)
 
 
 @pytest.mark.parametrize("lost", [b"", b"a", b"a/a"], ids=["the root", "a folder", "a folder below"])
 @pytest.mark.parametrize("part", [False, True])
-def test_what_an_older_version_orphaned_is_named_and_restored(local_runs, tmp_path, lost, part):
+def test_folders_without_an_entry_are_reported_and_restored(local_runs, tmp_path, lost, part):
     blocks = model()
     parent, _, name = lost.rpartition(b"/")
     for block in blocks:
@@ -232,7 +232,7 @@ def test_what_an_older_version_orphaned_is_named_and_restored(local_runs, tmp_pa
     assert kept.exists() == (report.issue_count > 0)  # what is not listed may have been there
 
 
-def test_a_chunk_of_the_catalog_that_is_lost_costs_what_it_lists(local_runs, tmp_path):
+def test_a_lost_chunk_of_the_listing_costs_only_its_entries(local_runs, tmp_path):
     chunks, header = encoded(model())
     chunks[2] = chunks[2][:-1]
     put(local_runs, chunks, header=header, chunks=CHUNKS)
@@ -258,7 +258,7 @@ def disk(runs, layout, size):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_a_layout_that_no_disk_has_is_refused(local_runs, tmp_path, layout):
+def test_an_impossible_disk_layout_is_refused(local_runs, tmp_path, layout):
     disk(local_runs, layout, 10)
     with local_runs.opened() as archive:
         with pytest.raises(ArchiveDamagedError):
@@ -277,7 +277,7 @@ def restored(archive, target):
     return report
 
 
-def test_a_disk_of_tiny_segments_is_read_in_no_time(local_runs, tmp_path):
+def test_a_disk_of_tiny_segments_is_read_quickly(local_runs, tmp_path):
     disk(local_runs, DiskLayout(2**40, 1, 1, []), 2**40)
     with local_runs.opened() as archive:
         report = Report()
@@ -297,7 +297,7 @@ def test_a_disk_of_another_size_than_its_file_is_an_issue(local_runs):
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 100_000, "\ud800"], ids=["a zero byte", "long", "no UTF-8"])
-def test_names_of_owners_that_no_machine_has_are_passed_over(local_runs, tmp_path, name):
+def test_impossible_owner_names_are_ignored(local_runs, tmp_path, name):
     chunks, _ = encoded(model())
     header = plain_header(13, 5, 48)
     escaped = name.encode("ascii", "backslashreplace").replace(b"\\x00", b"\\u0000").replace(b"\0", b"\\u0000")

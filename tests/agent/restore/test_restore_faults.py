@@ -160,7 +160,7 @@ def try_all(runs, source, tmp_path, monkeypatch, name, before, *, step, shift=0)
 
 @pytest.mark.parametrize("before", [False, True], ids=["new", "standing"])
 @pytest.mark.parametrize("name", sorted(REAL))
-def test_a_call_that_fails_hurts_one_entry(local_runs, source, tmp_path, monkeypatch, name, before):
+def test_a_failing_call_affects_one_entry(local_runs, source, tmp_path, monkeypatch, name, before):
     try_all(local_runs, source, tmp_path, monkeypatch, name, before, step=4)
 
 
@@ -168,5 +168,5 @@ def test_a_call_that_fails_hurts_one_entry(local_runs, source, tmp_path, monkeyp
 @pytest.mark.parametrize("before", [False, True], ids=["new", "standing"])
 @pytest.mark.parametrize("shift", [0, 4, 9, 13])
 @pytest.mark.parametrize("name", sorted(REAL))
-def test_every_call_that_fails_hurts_one_entry(local_runs, source, tmp_path, monkeypatch, name, shift, before):
+def test_every_failing_call_affects_one_entry(local_runs, source, tmp_path, monkeypatch, name, shift, before):
     try_all(local_runs, source, tmp_path, monkeypatch, name, before, step=1, shift=shift)

@@ -1,0 +1,55 @@
+"""Trial job: it leaves neither a recovery point nor an open job, and names a store that returns other bytes."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryostore.agent.archive.recovery_points import list_points
+from cryostore.agent.verification.resource_status import resource_statuses
+from cryostore.agent.verification.trial_job import RESOURCE_ARN, run_trial_job
+from cryostore.client import pages
+from cryostore.core.errors import CryostoreError
+from cryostore.core.time import wall_clock
+from cryostore.model.chunks import GetChunk
+from cryostore.model.jobs import ListBackupJobs
+from cryostore.model.objects import ListObjects
+
+
+class Losing:
+    """A store that lists no objects."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def call(self, operation):
+        answer = self.inner.call(operation)
+        return type(answer)(object_list=[]) if isinstance(operation, ListObjects) else answer
+
+
+def trials(call):
+    return [job for job in pages.items(call, ListBackupJobs()) if job.resource_arn.startswith(RESOURCE_ARN.format(""))]
+
+
+def test_a_trial_is_written_read_back_and_aborted(store):
+    points, before = len(list(list_points(store))), len(trials(store))
+    counted = []
+
+    class Counting:
+        def call(self, operation):
+            counted.append(type(operation))
+            return store.call(operation)
+
+    run_trial_job(Counting(), "Default")
+    assert counted.count(GetChunk) >= 1
+    assert len(list(list_points(store))) == points
+    assert len(trials(store)) == before + 1
+    assert {job.state for job in trials(store)} == {"ABORTED"}
+    assert not any(
+        each.resource_arn.startswith(RESOURCE_ARN.format("")) for each in resource_statuses(store, wall_clock())
+    )
+
+
+def test_a_store_that_returns_other_bytes_is_named_and_the_job_ends(store):
+    with pytest.raises(CryostoreError, match="the store returned other bytes than were written"):
+        run_trial_job(Losing(store), "Default")
+    assert {job.state for job in trials(store)} == {"ABORTED"}
