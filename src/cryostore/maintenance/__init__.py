@@ -1,6 +1,7 @@
-"""What happens with time: windows that close, jobs that fall silent, rows nobody needs any more.
+"""Maintenance of a store: background tasks, garbage collection, verification, rebuild, migration, key rotation.
 
-Every duty is safe at any moment, from any process, any number of times; none removes what somebody may still see.
+All of it may run at any moment, in any process, any number of times. None of it removes data that a recovery point or
+an open job can still see.
 """
 
 from __future__ import annotations

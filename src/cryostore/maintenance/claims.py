@@ -1,10 +1,11 @@
-"""Claims on background work: of all processes on a store, one does it.
+"""Claims on background work: of all processes of a store, one does each piece of work.
 
-The rows and the rules: `catalog.processes.claims`.
+The process that holds a claim does the work with the context of the claim. Every write transaction of that context
+first checks that the claim still stands, and reads and writes renew the lease. Effects outside the catalog are not
+protected in this way, so they must be safe even if a former holder causes them late; each place that causes such an
+effect says why it is safe.
 
-Whoever has claimed a piece of work does all of it with the context of the claim: each transaction there makes sure that
-the claim still stands, and the lease is renewed by reading and writing. What is done outside the catalog is not fenced,
-and must be safe when a holder does it late: each place that does such a thing says why it is.
+`catalog.processes.claims` has the rows and their rules.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cryostore.core.errors import CryostoreError
 from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 
-BACKGROUND_TASKS = "round of duties"
+BACKGROUND_TASKS = "round of duties"  # the names are stored in catalogs
 GARBAGE_COLLECTION = "garbage collection"
 SCRUB = "scrub"
 KEY_ROTATION = "key rotation"
@@ -30,10 +31,10 @@ RENEWALS_PER_LEASE = 10
 
 
 class Claim:
-    """A piece of work that this process has claimed. `context` is the one to do it with.
+    """A piece of work that this process has claimed, to be done with `context`.
 
-    `doing` and `place` may be set at any time; they are written with the next renewal, the place also at the end.
-    `finishes` may be set to False by work that stops before its end.
+    `doing` (for people) and `place` (where the next holder continues) may be set at any time. Both are written with the
+    next renewal, and `place` at the end too. Work that stops early sets `finishes` to False.
     """
 
     def __init__(self, context: Context, row: ClaimRow, *, now_ms: int) -> None:
@@ -46,13 +47,13 @@ class Claim:
         self._renewed_ms = now_ms
 
     def renew_if_due(self) -> None:
-        """Renew the lease from time to time. Raises ClaimLostError."""
+        """Renew the lease if a part of it has passed. Raises ClaimLostError."""
         since_ms = self._plain.clock() - self._renewed_ms
         if not 0 <= since_ms < self._plain.settings.claim_lease_ms // RENEWALS_PER_LEASE:
             self.renew()
 
     def renew(self) -> None:
-        """Renew the lease, and say how far the work is. Raises ClaimLostError."""
+        """Renew the lease and record how far the work has come. Raises ClaimLostError."""
         now_ms = self._plain.clock()
         until_ms = now_ms + self._plain.settings.claim_lease_ms
         work = partial(
@@ -68,11 +69,11 @@ class Claim:
         self._renewed_ms = now_ms
 
     def hold(self, transaction: Transaction) -> None:
-        """Make sure that the claim still stands. Raises ClaimLostError."""
+        """Check in a transaction that the claim still stands. Raises ClaimLostError."""
         claims.require_held(transaction, self._work, self._fencing_token)
 
     def saying(self, steps: Generator[Progress, None, None]) -> Iterator[Progress]:
-        """The steps, each of which is said to be what this process does, and a sign of life. Raises ClaimLostError."""
+        """Pass steps through, and record each as what this process does; renews the lease. Raises ClaimLostError."""
         with contextlib.closing(steps):
             for step in steps:
                 self.doing = step.words
@@ -80,7 +81,7 @@ class Claim:
                 yield step
 
     def release(self, *, finished: bool) -> bool:
-        """Give the claim back; false if it does not stand any more."""
+        """Release the claim. Returns False if it was lost before."""
         now_ms = self._plain.clock()
         work = partial(
             claims.release,
@@ -95,19 +96,19 @@ class Claim:
 
 
 class ClaimedDatabase:
-    """The catalog of a store, for as long as a claim stands. Raises ClaimLostError from then on."""
+    """A database that can be used only while a claim stands; afterwards it raises ClaimLostError."""
 
     def __init__(self, database: Database, claim: Claim) -> None:
         self._database = database
         self._claim = claim
 
     def read(self, work: Callable[[Transaction], Answer]) -> Answer:
-        """See `Database.read`. Long reading renews the lease, too."""
+        """See `Database.read`. Renews the lease if due."""
         self._claim.renew_if_due()
         return self._database.read(work)
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
-        """See `Database.write`."""
+        """See `Database.write`. Checks the claim in the transaction; renews the lease if due."""
         self._claim.renew_if_due()
 
         def fenced(transaction: Transaction) -> Answer:
@@ -127,9 +128,10 @@ class ClaimedDatabase:
 
 @contextlib.contextmanager
 def claimed(context: Context, work: str) -> Iterator[Claim]:
-    """Claim a piece of work for the block. At its end the work is finished, unless it raised or says otherwise.
+    """Claim a piece of work for the duration of the block.
 
-    Raises ClaimHeldError if another process has it, ClaimLostError if one took it meanwhile, StorageUnavailableError.
+    The work counts as finished if the block ends without an exception and leaves `finishes` set. Raises ClaimHeldError
+    if another process holds the claim, ClaimLostError if another process took it meanwhile, StorageUnavailableError.
     """
     now_ms, lease_ms = context.clock(), context.settings.claim_lease_ms
     take = partial(claims.claim, work=work, holder=this_process(), now_ms=now_ms, lease_ms=lease_ms)
@@ -139,7 +141,7 @@ def claimed(context: Context, work: str) -> Iterator[Claim]:
     try:
         yield claim
         if not claim.release(finished=claim.finishes):
-            context.database.read(claim.hold)  # which says who has it now
+            context.database.read(claim.hold)  # raises an error that names the new holder
     except BaseException:
         with contextlib.suppress(CryostoreError):
             claim.release(finished=False)
@@ -147,10 +149,10 @@ def claimed(context: Context, work: str) -> Iterator[Claim]:
 
 
 def this_process() -> str:
-    """What claims of this process are known by: the machine's name and the number of the process."""
+    """Return the name of this process in claims: host name and process id."""
     return f"{os.uname().nodename}/{os.getpid()}"
 
 
 def is_free(context: Context, row: ClaimRow) -> bool:
-    """Whether a piece of work may be claimed now, as far as its row says."""
+    """Whether a piece of work can be claimed now, according to its row."""
     return row.is_free(now_ms=context.clock(), lease_ms=context.settings.claim_lease_ms)

@@ -1,4 +1,7 @@
-"""Stamps of a wrong clock, corrected before something is decided by them. Which ones: `catalog.queries.timestamps`."""
+"""Correction of timestamps that lie in the future because a clock was wrong.
+
+It runs before anything is decided by stored timestamps. `catalog.queries.timestamps` lists the affected columns.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 def correct_future_timestamps(context: Context) -> None:
-    """Correct the stored moments that are later than now. May be repeated."""
+    """Set stored timestamps that are later than now to now. May be repeated."""
     corrected = context.database.write(partial(timestamps.correct_future, now_ms=context.clock()))
     if corrected:
-        _log.warning("%d stored moments lay in the future: a clock was wrong; corrected", corrected)
+        _log.warning("corrected %d stored timestamps that were in the future: a clock was wrong", corrected)

@@ -1,4 +1,4 @@
-"""What master keys are needed for: everything they have wrapped, in the catalog and in the records beside it."""
+"""Uses of master keys: the catalog rows and records that each key wraps."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from cryostore.service import Context
 ROWS_PER_PAGE = 100
 RECORD = "record"
 DAMAGED = ""
-"""Stands for the id of the master key where nobody can tell it."""
+"""Stands for the id of a master key that cannot be read because the wrapped bytes are damaged."""
 
 
 @dataclass
 class KeyUses:
-    """What master keys are needed for: how many things of each kind, by the id of the key; and what is not written."""
+    """Uses by key id and kind. `due` counts the records that are to be written, whose keys may still change."""
 
     by_key: dict[str, Counter[str]] = field(default_factory=dict)
     due: int = 0
 
     def count(self, key_id: str, kind: str) -> None:
-        """Count one more thing."""
+        """Count one more use."""
         self.by_key.setdefault(key_id, Counter())[kind] += 1
 
 
 def count_key_uses(context: Context) -> KeyUses:
-    """What each master key is needed for: rows of the catalog, by table, and records.
+    """Count the uses of each master key: catalog rows by table, and records.
 
-    A key that is missing here is needed by nothing in this store, once no record is due, and nothing will be wrapped
-    with it unless it is the active one of the keyring.
+    Once no record is due, nothing in this store needs a key that has no uses. Nor will anything be wrapped with such a
+    key, unless it is the active key of the keyring.
     """
     found = KeyUses()
     for table in WRAPPED:
@@ -52,7 +52,7 @@ def count_key_uses(context: Context) -> KeyUses:
 
 
 def wrapped_pages(context: Context, table: str) -> Iterator[list[WrappedRow]]:
-    """The wrapped rows of a table, in pages."""
+    """Yield the wrapped rows of a table, page by page."""
     after = None
     while rows := context.database.read(
         lambda transaction: keys.wrapped_page(transaction, table, after, ROWS_PER_PAGE)  # noqa: B023 - runs at once
@@ -62,7 +62,7 @@ def wrapped_pages(context: Context, table: str) -> Iterator[list[WrappedRow]]:
 
 
 def wrapped_records(context: Context) -> Iterator[RecordRow]:
-    """Every record that a master key wraps: all but those of commits, which data keys seal."""
+    """Yield every record that a master key wraps. Records of commits are not among them: data keys seal those."""
     after = RecordKey(COMMIT, 2**63 - 1, 2**63 - 1)
     while rows := context.database.read(
         lambda transaction: records.page(transaction, after, ROWS_PER_PAGE)  # noqa: B023 - runs at once
@@ -72,7 +72,7 @@ def wrapped_records(context: Context) -> Iterator[RecordRow]:
 
 
 def recorded_by(context: Context, row: RecordRow) -> str | None:
-    """The id of the key that wraps a record; None if there is none, or another one has taken its place just now."""
+    """Return the id of the key that wraps a record; None if there is no record, or it has just been replaced."""
     if not row.parts:
         return None
     try:
@@ -82,7 +82,7 @@ def recorded_by(context: Context, row: RecordRow) -> str | None:
 
 
 def wrapped_by(wrapped: bytes) -> str:
-    """The id of the key that has wrapped something."""
+    """Return the id of the key that wraps these bytes; DAMAGED if it cannot be read."""
     try:
         return wrapped_key_id(wrapped)
     except KeyUnavailableError:

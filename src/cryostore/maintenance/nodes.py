@@ -1,15 +1,15 @@
-"""Reports of a node: which master keys it holds, and whether it can use the blobs, beside what the others report.
+"""Health reports of the nodes of a shared store: the master keys they hold, and whether they can use the blob store.
 
-A process of a shared store tries the blobs and reports from time to time. It is `alone` in its trouble if it cannot
-use the blobs and another node can: then the fault is its clock, its credentials or its route, and requests belong
-elsewhere. If no node can use the blobs, none is alone: to leave the load balancer would help nobody.
+Each node tries the blob store, writes its report to the catalog, and compares it with the reports of the other nodes:
 
-A node also lacks a key if something in the catalog is wrapped with it, and another node holds that key and all the
-needed keys that this node holds. A key that no node holds, or that only half of an exchange would bring, changes
-nothing: some requests are then answered here alone.
-
-A blob store that does not answer for 10 seconds counts as trouble at once, however long its client goes on trying: a
-node with a dead route leaves within a minute.
+- A node is `alone` if it cannot use the blob store and another node can. Then its clock, its credentials or its route
+  is at fault, and the load balancer should send requests elsewhere. If no node can use the blob store, none is alone:
+  leaving the load balancer would help nobody.
+- A node lacks a key if the catalog holds something that is wrapped with it, and another node holds that key and all
+  needed keys of this node. A key that no node holds does not count. Nor does a key whose holders lack keys that this
+  node has: some requests can be answered only here then.
+- A blob store that does not answer for 10 seconds counts as unusable at once, however long its client keeps trying. So
+  a node with a dead route leaves the load balancer within a minute.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TROUBLE_CHARACTERS_MAX = 300
 
 
 class _Trial(threading.Thread):
-    """One try of the blobs, which may take longer than anybody waits for it. `error` is what it ended with."""
+    """One try of the blob store in a thread, since it may take very long. `error` is set when it has failed."""
 
     def __init__(self, try_blobs: Callable[[], None]) -> None:
         super().__init__(name="trial of the blobs", daemon=True)
@@ -47,7 +47,7 @@ class _Trial(threading.Thread):
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """Make it."""
+        """Try the blob store."""
         try:
             self._try_blobs()
         except Exception as error:  # noqa: BLE001 - raised where the report is made
@@ -55,7 +55,7 @@ class _Trial(threading.Thread):
 
 
 class Node:
-    """The node that this process is. `try_blobs` raises CryostoreError if the blobs cannot be used."""
+    """A process of a shared store. `try_blobs` raises CryostoreError if the blob store cannot be used."""
 
     def __init__(
         self,
@@ -72,14 +72,14 @@ class Node:
         self._trial: _Trial | None = None
         self._failing_since_ms: int | None = None
         self.alone = False
-        """Whether this node cannot use the blobs while another one can."""
+        """Whether this node cannot use the blob store while another node can."""
         self.lacking_key: str | None = None
-        """The id of a needed master key that this node lacks while another one could take its place."""
+        """The id of a needed master key that this node lacks while another node holds all that this node holds."""
 
     def report(self) -> None:
-        """Try the blobs, report, and compare. Raises StorageUnavailableError if the catalog is away.
+        """Try the blob store, write the report, and compare it. Raises StorageUnavailableError without a catalog.
 
-        Raises the error of the blobs, or KeyMissingError, too, when all else is done: it belongs into the log.
+        At the end it raises the error of the blob store or a KeyMissingError, so that the caller can log it.
         """
         failure = self._failure()
         trouble = failure.message[:TROUBLE_CHARACTERS_MAX] if failure else ""
@@ -94,7 +94,7 @@ class Node:
             raise KeyMissingError(self.lacking_key)
 
     def _failure(self) -> CryostoreError | None:
-        """Try the blobs; answers why they cannot be used, None if they can. A trial that still runs is gone on with."""
+        """Try the blob store, or wait for the try that still runs. Returns its error, None if it succeeded."""
         trial = self._trial
         if trial is None:
             trial = self._trial = _Trial(self._try_blobs)
@@ -110,7 +110,7 @@ class Node:
         return trial.error
 
     def _compare(self, own: NodeReport, others: list[NodeReport]) -> None:
-        """Find out whether another node has used the blobs since this one first could not."""
+        """Find out whether another node has used the blob store since this node first could not."""
         if not own.trouble:
             self._failing_since_ms, self.alone = None, False
             return
@@ -118,7 +118,7 @@ class Node:
         self.alone = any(not each.trouble and each.seen_ms > since_ms for each in others)
 
     def _find_lacking_key(self, own: NodeReport, others: list[NodeReport]) -> str | None:
-        """See `lacking_key`. Looks into the catalog only if another node holds a key that this one lacks."""
+        """Return `lacking_key`. Reads the catalog only if another node holds a key that this node lacks."""
         if all(each.keys <= own.keys for each in others):
             return None
         needed = needed_keys(self._context)
@@ -129,7 +129,7 @@ class Node:
         return None
 
     def _has(self, key_id: str) -> bool:
-        """Whether the keyring has a key, in memory too while its place cannot be read."""
+        """Whether the keyring has a key; a key in memory counts even while the keyring cannot be read."""
         try:
             self._context.keys.keyring.key(key_id)
         except KeyUnavailableError:
@@ -137,36 +137,36 @@ class Node:
         return True
 
     def leave(self) -> None:
-        """Report no more. Raises StorageUnavailableError."""
+        """Remove the report of this node. Raises StorageUnavailableError."""
         self._context.database.write(partial(nodes.leave, name=self.name))
 
 
 def held_keys(context: Context) -> frozenset[str]:
-    """The ids of the master keys that this process holds."""
+    """Return the ids of the master keys that this process can read now."""
     source = context.keys.keyring.source
     if not isinstance(source, KeyringSource):
         return frozenset()
     try:
         return frozenset(source.document().keys)
     except ConfigurationError:
-        return frozenset()  # it cannot be read now, so nobody may count on it
+        return frozenset()  # the keyring cannot be read now, so other nodes must not count on it
 
 
 def needed_keys(context: Context) -> frozenset[str]:
-    """The ids of the master keys that have wrapped anything in the catalog."""
+    """Return the ids of the master keys that wrap anything in the catalog."""
     return frozenset(
         wrapped_by(row.wrapped) for table in WRAPPED for rows in wrapped_pages(context, table) for row in rows
     )
 
 
 def live_nodes(context: Context) -> list[NodeReport]:
-    """The reports that count now."""
+    """Return the reports of all live nodes."""
     now_ms = context.clock()
     return context.database.read(partial(nodes.live, now_ms=now_ms))
 
 
 def forget_dead(context: Context) -> None:
-    """Remove the reports of nodes that are gone."""
+    """Remove the reports of dead nodes."""
     now_ms = context.clock()
     if context.database.read(partial(nodes.any_dead, now_ms=now_ms)):
         context.database.write(partial(nodes.forget_dead, now_ms=now_ms))

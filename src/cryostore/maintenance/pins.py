@@ -1,4 +1,4 @@
-"""What keeps recovery points and chunks alive beside themselves: jobs that have not ended."""
+"""Pins: the open jobs that keep recovery points and chunks from being deleted."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cryostore.service import Context
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """One that holds on to something. Times in milliseconds since 1970.
+    """An open job and the recovery point that it keeps. Times are in milliseconds since 1970.
 
-    `kind` is backup or restore. `point_id` is the recovery point it keeps: the base of a backup, the one that is
-    restored. `lapses_ms` says when it ends if it gives no further sign of life.
+    `kind` is backup or restore. `point_id` is the incremental base of a backup, or the recovery point that is restored.
+    The job times out at `lapses_ms` unless it shows activity before.
     """
 
     kind: str
@@ -30,7 +30,7 @@ class Pin:
 
 
 def pins(context: Context) -> list[Pin]:
-    """All there are, the oldest first."""
+    """Return all pins, the oldest first."""
     return sorted(context.database.read(lambda transaction: _pins(context, transaction)), key=lambda pin: pin.begun_ms)
 
 

@@ -1,4 +1,4 @@
-"""Progress of long background work."""
+"""Progress of a long piece of work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Progress(NamedTuple):
-    """How far a stage is. `total` is None where nobody knows it."""
+    """How far a stage has come. `total` is None if it is not known."""
 
     stage: str
     done: int
@@ -14,5 +14,5 @@ class Progress(NamedTuple):
 
     @property
     def words(self) -> str:
-        """The same for people."""
+        """The progress as text for people."""
         return f"{self.stage} {self.done}" + ("" if self.total is None else f" of {self.total}")

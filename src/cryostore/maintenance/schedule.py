@@ -1,6 +1,7 @@
-"""When garbage is collected, packs are verified and duties are done without being asked: in small portions of time.
+"""Schedule of the background work of a server: background tasks, garbage collection and scrubbing.
 
-Every process of a store asks for all of it. Who does it is a matter of claims: see `claims`.
+Every process of a store asks each schedule from time to time. A claim decides which process does the work (`claims`).
+Long work is done in portions of a few seconds.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ SECONDS_PER_ROUND = 5.0
 JITTER_SHARE = 8
 RETRY_SHARE = 12
 PASSES_PER_PERIOD = 30
-"""A scrub's period has so many passes: each verifies what would be overdue before the next, new packs first."""
+"""A scrub period has so many passes. Each verifies the packs that would be overdue before the next pass."""
 _log = logging.getLogger(__name__)
 
 
 class ScheduledTasks:
-    """Makes the round of duties, unless another process of the store makes rounds.
+    """Runs the background tasks of the store, unless another process of the store runs them.
 
-    It does if it came to the end of one since this process last looked. So one makes them all, at its own pace; if it
-    is gone, or its rounds fail, the next one to look takes its place. What each process owes itself is done in any
-    case.
+    Another process runs them if a round has finished since this process last looked. So one process runs all rounds, at
+    its own pace; if it dies, or its rounds fail, the next process that looks takes over. The per-process tasks run in
+    every process.
     """
 
     def __init__(self, service: Service) -> None:
@@ -45,7 +46,7 @@ class ScheduledTasks:
         self._seen_ms = self._finished_ms()
 
     def run_if_due(self) -> None:
-        """Do what is due. Raises as `background_tasks.maintain` does."""
+        """Run the tasks that are due. Raises as `background_tasks.maintain` does."""
         others = self._finished_ms() != self._seen_ms
         try:
             background_tasks.maintain(self._service, others=others)
@@ -57,9 +58,10 @@ class ScheduledTasks:
 
 
 class ScheduledGarbageCollection:
-    """Collects garbage whenever `collection_period_ms` have passed since the last run, whoever made that.
+    """Collects garbage when `collection_period_ms` have passed since the last run of any process.
 
-    One thread at a time. What runs stops between two rounds; another process may take it over if they are far apart.
+    One thread at a time may use it. A run pauses between two calls; if they are far apart, another process may take the
+    work over.
     """
 
     def __init__(self, context: Context) -> None:
@@ -71,9 +73,9 @@ class ScheduledGarbageCollection:
         self._jitter_ms = int.from_bytes(sha256(context.new_id().encode())[:8]) % share_ms
 
     def run_if_due(self, *, seconds: float = SECONDS_PER_ROUND) -> None:
-        """Begin a run if one is due, and work on it for at most about so many seconds.
+        """Start a run if one is due, or continue the current one, for about `seconds` at most.
 
-        What goes wrong is raised, and the run not begun again at once.
+        Errors are raised; the run is then not started again at once.
         """
         if self._steps is None:
             if not self._is_due():
@@ -82,7 +84,7 @@ class ScheduledGarbageCollection:
         steps, self._steps = self._steps, None
         now_ms, end = self._context.clock(), time.monotonic() + seconds
         self._tried_ms = now_ms
-        with contextlib.suppress(ClaimHeldError, ClaimLostError):  # another process does it
+        with contextlib.suppress(ClaimHeldError, ClaimLostError):  # another process does the work
             for _ in steps:
                 if time.monotonic() >= end:
                     self._steps = steps
@@ -95,13 +97,13 @@ class ScheduledGarbageCollection:
         row = _row(self._context, GARBAGE_COLLECTION)
         since_ms = now_ms - row.finished_ms
         is_time = since_ms >= self._context.settings.collection_period_ms + self._jitter_ms
-        return is_free(self._context, row) and (is_time or since_ms < 0)  # the clock went back
+        return is_free(self._context, row) and (is_time or since_ms < 0)  # the clock was set back
 
 
 class ScheduledScrub:
-    """Verifies packs so that each is read about once in `scrub_period_ms`, and each new one soon after it was written.
+    """Verifies packs so that each is read about once in `scrub_period_ms`, and a new one soon after it was written.
 
-    One thread at a time. The processes of a store make one pass together: any of them goes on where one stopped.
+    One thread at a time may use it. The processes of a store share one pass: each continues where another stopped.
     """
 
     def __init__(self, context: Context) -> None:
@@ -111,10 +113,10 @@ class ScheduledScrub:
         self._failed_ms: int | None = None
 
     def run_if_due(self, *, seconds: float = SECONDS_PER_ROUND) -> ScrubResult | None:
-        """Go on with the pass for about so many seconds, if one is due or under way; answers what was found, if so.
+        """Continue the pass for about `seconds`, if one is due or in progress. Returns None if none is.
 
-        As long a rest is left between two portions, whoever made the first: for whoever scrubs by hand. What is wrong
-        is logged. What goes wrong in itself is raised, and this process does not try again at once.
+        Between two portions of any processes there is a pause of the same length, in which a manual scrub can claim the
+        work. Damage is logged. Errors of the scrub itself are raised; this process then does not retry at once.
         """
         now_ms = self._context.clock()
         if not self._period_ms or not self._is_due(now_ms, rest_ms=round(seconds * SECOND_MS)):
@@ -124,12 +126,12 @@ class ScheduledScrub:
         try:
             scrub.continue_pass(self._context, outcome, before_ms=before_ms, seconds=seconds)
         except (ClaimHeldError, ClaimLostError):
-            pass  # another process does it
+            pass  # another process does the work
         except Exception:
             self._failed_ms = now_ms
             raise
         finally:
-            _say(outcome)
+            _log_damage(outcome)
         return outcome
 
     def _is_due(self, now_ms: int, *, rest_ms: int) -> bool:
@@ -145,12 +147,12 @@ def _row(context: Context, work: str) -> ClaimRow:
     return context.database.read(partial(claims.find, work=work))
 
 
-def _say(outcome: ScrubResult) -> None:
-    """Log what is wrong."""
+def _log_damage(outcome: ScrubResult) -> None:
+    """Log the damage that was found."""
     found = (outcome.damaged, outcome.packs_missing, outcome.no_key, outcome.unreadable)
     if any(found):
         _log.error(
-            "scrub: %d chunks found damaged, %d packs missing, %d chunks without their key, %d that cannot be read:"
-            " `cryo scrub` names what is hurt",
+            "scrub: %d chunks found damaged, %d packs missing, %d chunks without their key, %d chunks unreadable:"
+            " `cryo scrub` names the affected recovery points",
             *found,
         )

@@ -1,4 +1,4 @@
-"""Figures of the store as a whole, for whoever watches it."""
+"""Statistics of a whole store, for monitoring."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from cryostore.service import Context
 
 
 class StoreStatistics(NamedTuple):
-    """`collected_seconds` and `scrubbed_seconds`: when the last run came to its end, 0 if none did.
+    """Counts, sizes and times of a store.
 
-    `store_bytes` are those of the packs whose size is noted; `garbage_bytes` those that the last collection left in
-    quarantine.
+    `collected_seconds` and `scrubbed_seconds` are the times at which the last run finished, in seconds since 1970; 0 if
+    no run has finished. `store_bytes` is the size of the packs whose size is recorded in the catalog. `garbage_bytes`
+    is the garbage that the last collection left in quarantine.
     """
 
     recovery_points: int
@@ -35,7 +36,7 @@ class StoreStatistics(NamedTuple):
 
 
 def store_statistics(context: Context) -> StoreStatistics:
-    """The figures now: one pass over the recovery points, and one over what is damaged."""
+    """Return the current statistics. Costs one pass over the recovery points and one over the damaged chunks."""
 
     def work(transaction: Transaction) -> StoreStatistics:
         collection = claims.find(transaction, GARBAGE_COLLECTION)

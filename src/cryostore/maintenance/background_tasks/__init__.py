@@ -1,1 +1,1 @@
-"""Periodic duties: one file for each noun whose rows change with time."""
+"""Periodic background tasks of a server."""

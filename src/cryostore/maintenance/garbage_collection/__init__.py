@@ -1,1 +1,1 @@
-"""Garbage collection: mark, sweep, compaction."""
+"""Garbage collection: mark, sweep, compaction, removal of packs."""

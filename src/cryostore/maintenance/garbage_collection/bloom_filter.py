@@ -1,8 +1,8 @@
 """Bloom filter over chunk digests.
 
-Digests are random bits already and need no hashing. A filter may claim to hold what it does not (`false_share`), never
-the other way round. Where a store has more chunks than the memory of one filter serves, `shares` splits the digests
-into ranges, and a collection marks and sweeps one range after the other.
+Digests are random bits already and need no hashing. The filter has false positives (`false_share`) and no false
+negatives. If a store has too many chunks for the memory of one filter, `shares` splits the digests into ranges, and a
+garbage collection marks and sweeps one range after the other.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from cryostore.core.digest import DIGEST_BYTES, sha256
 from cryostore.core.limits import KIB, MIB
 
 BYTES_PER_CHUNK = 2
-"""What a filter takes if memory allows: then 1 claim in 400 is false."""
+"""Memory per chunk if there is enough: 1 answer in 400 is a false positive."""
 BYTES_PER_CHUNK_MIN = 1
-"""What it takes at least, by splitting: then 1 claim in 40 is false."""
+"""The least memory per chunk, reached by splitting: 1 answer in 40 is a false positive."""
 BYTES_MIN = 64 * KIB
 BYTES_MAX = 128 * MIB
 FIRST_BYTES = 256
@@ -25,7 +25,7 @@ _WORDS = struct.Struct("<4Q")
 
 
 def shares(expected: int, bytes_max: int) -> list[range]:
-    """Split all digests by their first byte, so that a filter of `bytes_max` bytes serves each range.
+    """Split all digests into ranges of their first byte, each small enough for a filter of `bytes_max` bytes.
 
     `expected` is the number of chunks in the store.
     """
@@ -35,10 +35,10 @@ def shares(expected: int, bytes_max: int) -> list[range]:
 
 
 class DigestSet:
-    """Chunks by vault and digest, as far as the first byte of the digest is in `share`.
+    """A set of chunks by vault and digest, restricted to digests whose first byte is in `share`.
 
-    Has room for `expected` chunks within `bytes_max` bytes and takes any number, with more false claims. `seed` decides
-    which claims are false: what one set claims falsely, a set with another seed most likely does not.
+    Sized for `expected` chunks within `bytes_max` bytes; more chunks fit, with more false positives. `seed` decides
+    which answers are false positives: a set with another seed most likely answers the same question correctly.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class DigestSet:
         self.share = share
 
     def add(self, vault_id: int, digests: bytes) -> None:
-        """Add the chunks with these digests, which stand one behind the other. Leaves out those of other shares."""
+        """Add chunks by their concatenated digests. Digests of other shares are left out."""
         bits, mask = self._bits, self._mask
         one, two, three, four = self._vault(vault_id)
         for a, b, c, d in self._own(digests):
-            bit = (a >> 8 ^ one) & mask  # all digests of a share have much the same first byte
+            bit = (a >> 8 ^ one) & mask  # the digests of a share have almost the same first byte
             bits[bit >> 3] |= 1 << (bit & 7)
             bit = (b ^ two) & mask
             bits[bit >> 3] |= 1 << (bit & 7)
@@ -73,7 +73,7 @@ class DigestSet:
         return (each for each in words if first <= each[0] & 0xFF < end)
 
     def holds(self, vault_id: int, digest: bytes) -> bool:
-        """Whether the set holds the chunk, or claims to. Only for digests of its share."""
+        """Whether the set holds the chunk, false positives included. Only for digests of its share."""
         bits, mask = self._bits, self._mask
         a, b, c, d = _WORDS.unpack(digest)
         for word, seed in zip((a >> 8, b, c, d), self._vault(vault_id), strict=True):
@@ -83,21 +83,21 @@ class DigestSet:
         return True
 
     def false_share(self) -> float:
-        """The part of all other chunks that the set claims to hold."""
+        """Return the rate of false positives, between 0 and 1."""
         bits = memoryview(self._bits)
         parts = (bits[start : start + BYTES_MIN] for start in range(0, len(bits), BYTES_MIN))
         bits_set = sum(int.from_bytes(part, "little").bit_count() for part in parts)
         return float((bits_set / (len(self._bits) * 8)) ** 4)
 
     def _vault(self, vault_id: int) -> tuple[int, ...]:
-        """What tells a vault's chunks from the same bytes in another."""
+        """Return four words that distinguish the chunks of a vault from the same bytes in another vault."""
         if (words := self._words.get(vault_id)) is None:
             words = self._words[vault_id] = _WORDS.unpack(sha256(f"{self._seed} {vault_id}".encode()))
         return words
 
 
 def _power_of_two(size: int) -> int:
-    """The largest power of two up to `size`."""
+    """Return the largest power of two up to `size`."""
     return 1 << (size.bit_length() - 1)
 
 

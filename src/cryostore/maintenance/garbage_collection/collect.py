@@ -1,33 +1,38 @@
-"""Garbage collection: what nothing refers to any more gives its space back, while everything else goes on.
+"""Garbage collection: frees the space of chunks that nothing refers to, while the store stays in use.
 
-The rules, on which the safety of every byte rests:
+These rules keep every byte that is needed safe:
 
-1. A run begins by raising the epoch, in a transaction. There is one run at a time: it has claimed the work, and each
-   of its writes makes sure that it still has it (`claims`). A run that has lost it changes nothing any more in the
-   catalog; what it may still do beside the catalog, late, is in rule 8.
-2. Every write that refers to a chunk does so in one transaction with `chunks.insert` or `chunks.mark_used`, which note
-   the current epoch on the chunk's row. To such a write a condemned chunk is an unknown one: its bytes are stored anew,
-   and the row is a sound one again, at the new place.
-3. After that, the run marks what is referred to (`mark`): first the chunks of all uploads, then all objects, since
-   references move only that way. A set that cannot be completed is not used. If the chunks are too many for one set,
-   the run marks and sweeps one range of digests after the other, and reads all references for each.
-4. It condemns chunks that are not marked and that no write referred to since the run began (`sweep`). What was referred
-   to when the run began is marked, or nobody sees it any more; what was referred to since carries the epoch.
-5. A chunk's row is removed if it was condemned at least the quarantine ago and, again, is neither marked nor used.
-6. A pack that nobody writes to and that no row points into is retired (`packs`). A retired pack takes no rows: a writer
-   that comes late with bytes it had flushed there is told to store them anew. After another quarantine its row is
-   dropped, if it is still empty, and then its file is deleted; the row is forgotten in a later epoch, once the file
-   is gone. A pack without a row is new only to a writer whose bytes were written in the current epoch.
-7. Before that, compaction copies what is left in packs of mostly garbage into new packs and moves the rows
-   (`compaction`). Readers that looked up the old place look again.
-8. A file is deleted only behind the transaction that drops its row, and nothing takes that back: a retired pack takes
-   no rows, a dropped one stays dropped until its file is seen to be gone, and names are never used again. So it does
-   not matter when the file goes, who deletes it, or how often: also not if that is a run that was outlived, after a
-   later one has deleted the file and forgotten the row. The other thing done beside the catalog is cutting torn tails,
-   of packs nobody writes to, behind the last whole envelope: to do so late cuts the same bytes or none.
+1. A run begins by raising the epoch in a transaction. There is one run at a time: it holds a claim, and each of its
+   writes checks in its transaction that the claim still stands (`claims`). A run that has lost its claim changes
+   nothing more in the catalog. What it may still do outside the catalog is covered by rule 8.
+2. Every write that refers to a chunk calls `chunks.insert` or `chunks.mark_used` in the same transaction. Both note the
+   current epoch in the chunk's row. Such a write treats a condemned chunk as unknown: the bytes are stored again, and
+   the row becomes sound again, at the new place.
+3. After raising the epoch, the run marks every chunk that is referred to (`mark`): first the chunks of all uploads,
+   then those of all objects, because references only move in this direction. A set that cannot be completed is not
+   used. If one set cannot hold all chunks, the run marks and sweeps one range of digests after the other, and reads all
+   references for each range.
+4. The run condemns the chunks that are not marked and that no write has referred to since the run began (`sweep`). A
+   chunk that was referred to when the run began is marked, unless its reference is gone by now. A chunk that was
+   referred to since then carries the epoch.
+5. The run removes a chunk's row if the chunk was condemned at least one quarantine ago and again is neither marked nor
+   used.
+6. The run retires a pack that no process writes to and no row points into (`pack_removal`). A retired pack accepts no
+   rows: a writer that arrives late with bytes it had flushed there is told to store them again. After another
+   quarantine the run drops the pack's row, if the pack is still empty, and then deletes its file. In a later epoch,
+   once the file is gone, it forgets the row. Only a writer whose bytes were written in the current epoch may add a row
+   for a pack that has none.
+7. Before that, compaction copies the remaining chunks of packs that are mostly garbage into new packs and moves their
+   rows (`compaction`). A reader that looked up the old place looks again.
+8. A file is deleted only after the transaction that drops its row, and nothing undoes that: a retired pack accepts no
+   rows, a dropped pack stays dropped until its file is seen to be gone, and names are never reused. So it does not
+   matter when the file is deleted, by which process, or how often. This holds even for a run that lost its claim and
+   deletes a file after a later run has deleted it and forgotten its row. The only other effect outside the catalog is
+   the removal of torn tails, behind the last whole envelope of packs that no process writes to: done late, it removes
+   the same bytes or none.
 
-Nothing is decided by a listing or a file's time; a clock that goes wrong changes how long garbage waits, nothing else.
-No transaction changes more than a few hundred rows, and none spans a read or write of a file.
+No decision depends on a listing or on the time of a file. A wrong clock changes how long garbage waits, and nothing
+else. No transaction changes more than a few hundred rows, and none spans a read or write of a file.
 """
 
 from __future__ import annotations
@@ -53,20 +58,20 @@ from cryostore.service.records.unknown_commits import (
 )
 
 FALSE_SHARE_MAX = 0.05
-"""A run that keeps more of the garbage by mistake says so."""
+"""A run logs a warning if it keeps a larger share of the garbage by mistake."""
 _log = logging.getLogger(__name__)
 
 
 def collect(
     context: Context, outcome: CollectionResult, *, quarantine_ms: int | None = None, dry_run: bool = False
 ) -> Iterator[Progress]:
-    """Make one run, step by step: each step is a transaction or a few reads and writes of files.
+    """Run one garbage collection, step by step: each step is a transaction or a few reads and writes of files.
 
-    Counts into `outcome`. May be broken off between any two steps, for good too: a later run does the rest. A dry run
-    only counts; a write that comes meanwhile may be counted as garbage.
+    Counts into `outcome`. May be stopped for good between any two steps: a later run does the rest. A dry run only
+    counts; it may count the chunks of a concurrent write as garbage.
 
-    Raises ClaimHeldError if another run is under way, ClaimLostError if another one took over, OutdatedCatalogError if
-    commits are on record that the catalog does not have.
+    Raises ClaimHeldError if another run is in progress, ClaimLostError if another run took over, OutdatedCatalogError
+    if there are records of commits that the catalog does not have.
     """
     quarantine_ms = context.settings.quarantine_ms if quarantine_ms is None else quarantine_ms
     if dry_run:
@@ -89,12 +94,12 @@ def _steps(run: CollectionRun) -> Generator[Progress, None, None]:
         marked = yield from mark(run, count, share)
         run.outcome.false_share = max(run.outcome.false_share, marked.false_share())
         yield from sweep(run, marked, live_bytes)
-        del marked  # before the next one is made: memory is bounded
+        del marked  # before the next set is made, to bound memory
         run.outcome.passes += 1
     _warn(run.outcome)
     yield from pack_removal.close(run)
     yield from pack_removal.retire(run)
-    yield from pack_removal.drop(run)  # before anything is copied: on a full disk this is where the room comes from
+    yield from pack_removal.drop(run)  # before copying: on a full disk this frees the space for it
     yield from compaction.compact(run, live_bytes)
     yield from pack_removal.retire(run)
     yield from pack_removal.drop(run)
@@ -109,7 +114,7 @@ def _delete_unseen_records(run: CollectionRun) -> Iterator[Progress]:
 
 
 def _warn(outcome: CollectionResult) -> None:
-    """Log what an operator can change about the memory of collections."""
+    """Log when more collection memory would help."""
     if outcome.false_share > FALSE_SHARE_MAX:
         _log.warning(
             "garbage collection kept %.0f %% of the garbage among %d chunks by mistake, in %d passes:"
@@ -127,7 +132,7 @@ def _warn(outcome: CollectionResult) -> None:
 
 
 def collect_all(context: Context, *, quarantine_ms: int | None = None, dry_run: bool = False) -> CollectionResult:
-    """Make one run to its end. Raises as `collect` does."""
+    """Run one garbage collection to its end. Raises as `collect` does."""
     outcome = CollectionResult()
     for _ in collect(context, outcome, quarantine_ms=quarantine_ms, dry_run=dry_run):
         pass

@@ -1,10 +1,11 @@
-"""Compaction: what is left in packs of mostly garbage moves to new packs, and small packs are merged.
+"""Compaction: moves the live chunks of packs that are mostly garbage to new packs, and merges small packs.
 
-The rules: `gc`, where rule 7 is this module. An envelope is copied as it is, once it has proved to be readable; one
-that is not stays where it is, and with it its pack.
+This is rule 7 of `collect`. An envelope is copied as it is, after it was opened once. An envelope that cannot be opened
+stays in place, and its pack with it.
 
-Packs that grow are emptied one by one, since what is appended meets in one pack anyway. Where a pack is put whole, one
-batch of envelopes is one pack: batches then go across packs, or small ones would be copied to small ones for ever.
+Growing packs are emptied one by one, because all appended envelopes end up in one pack anyway. If packs are put whole,
+one batch of envelopes becomes one pack; a batch then spans several packs, or small packs would be copied to small packs
+for ever.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from cryostore.maintenance.progress import Progress
 CHUNKS_PER_BATCH = 500
 BYTES_PER_BATCH = 16 * MIB
 CATALOG_BYTES = 128 * KIB
-"""What recording the moved chunks of one batch takes about."""
+"""About how much the catalog grows when the moved chunks of one batch are recorded."""
 GARBAGE_PER_LIVE = 16
-"""Garbage up to one byte in so many live ones is left where it is."""
+"""Garbage of up to one byte per so many live bytes stays in place."""
 WORTH_PER_PACK = 16
-"""Garbage of less than this part of a pack, in the whole store, is left where it is."""
+"""Garbage of less than this fraction of a pack, in the whole store, stays in place."""
 WHOLE_BYTES_TARGET = 2 * WHOLE_BYTES_MIN
-"""Packs that do not grow are merged if they have less than half of this: more is worth an object of its own."""
+"""Packs that do not grow are merged if they are smaller than half of this; a larger pack is worth its own object."""
 
 
 class PackUse(NamedTuple):
-    """A pack and how much of it is in use."""
+    """A pack and its live bytes."""
 
     pack_number: int
     name: str
@@ -46,12 +47,12 @@ class PackUse(NamedTuple):
 
     @property
     def garbage_bytes(self) -> int:
-        """What compacting the pack would free."""
+        """The bytes that compacting the pack would free."""
         return self.size_bytes - self.live_bytes
 
 
 def compact(run: CollectionRun, live_bytes: dict[int, int]) -> Generator[Progress, None, None]:
-    """Empty the packs that pay. `live_bytes` says how much of each pack rows point to."""
+    """Empty the packs that are worth it. `live_bytes` has the bytes that rows point to, by pack number."""
     uses = list(_uses(run, live_bytes))
     yield Progress("measure", len(uses))
     reserve = run.context.reserve
@@ -60,7 +61,7 @@ def compact(run: CollectionRun, live_bytes: dict[int, int]) -> Generator[Progres
     grow = run.context.store.packs_grow
     merged_bytes_min = target if grow else min(target, WHOLE_BYTES_TARGET)
     choose = partial(worthwhile, pack_bytes_target=target, merged_bytes_min=merged_bytes_min, free_bytes=free_bytes)
-    chosen = choose(uses) if grow else (yield from _there(run, uses, choose))
+    chosen = choose(uses) if grow else (yield from _choose_existing(run, uses, choose))
     if run.dry_run:
         run.outcome.packs_compacted = len(chosen)
         run.outcome.moved_bytes = sum(pack.live_bytes for pack in chosen)
@@ -68,12 +69,12 @@ def compact(run: CollectionRun, live_bytes: dict[int, int]) -> Generator[Progres
     yield from _empty_each(run, chosen) if grow else _merge(run, chosen)
 
 
-def _there(
+def _choose_existing(
     run: CollectionRun, uses: Sequence[PackUse], choose: Callable[[Sequence[PackUse]], list[PackUse]]
 ) -> Generator[Progress, None, list[PackUse]]:
-    """Choose among the packs that exist: a row states the size of its pack even if the pack is missing.
+    """Choose among the packs that exist, since a row holds the size of its pack even if the pack is missing.
 
-    Otherwise each run would choose the missing packs, and others with them. Asks once for each pack.
+    Otherwise each run would choose the missing packs, and others with them. Asks the blob store once per pack.
     """
     asked: set[int] = set()
     chosen = choose(uses)
@@ -93,10 +94,10 @@ def _there(
 
 
 def _empty_each(run: CollectionRun, chosen: Sequence[PackUse]) -> Iterator[Progress]:
-    """Empty packs one by one, into those that this process appends to."""
+    """Empty packs one by one into the packs that this process appends to."""
     for pack in chosen:
-        run.context.store.roll(pack.name)  # all of them first: none is to be filled with what another one held
-    # What needs least room goes first. Without a quarantine each pack leaves more room to the next than it needed.
+        run.context.store.roll(pack.name)  # all of them first, so that none receives the chunks of another
+    # The pack that needs the least space goes first. Without a quarantine, each frees more space than it needed.
     for done, pack in enumerate(sorted(chosen, key=lambda pack: pack.live_bytes)):
         yield Progress("compact", done, len(chosen))
         if not _is_closed(run, pack):
@@ -109,14 +110,14 @@ def _empty_each(run: CollectionRun, chosen: Sequence[PackUse]) -> Iterator[Progr
                 yield Progress("compact", done, len(chosen))
         except StorageFullError:
             run.outcome.packs_skipped += 1
-            continue  # what was moved is moved; a later run does the rest
+            continue  # what was moved stays moved; a later run does the rest
         run.outcome.packs_compacted += 1
         if not run.quarantine_ms:
             yield from give_back(run, pack.name)
 
 
 def _merge(run: CollectionRun, chosen: Sequence[PackUse]) -> Iterator[Progress]:
-    """Empty packs together, into new ones that are put whole."""
+    """Empty packs together into new packs that are put whole."""
     batch: list[tuple[PackUse, PackedChunk]] = []
     size = 0
     try:
@@ -131,12 +132,12 @@ def _merge(run: CollectionRun, chosen: Sequence[PackUse]) -> Iterator[Progress]:
         _move(run, batch)
     except StorageFullError:
         run.outcome.packs_skipped += 1
-        return  # what was moved is moved; a later run does the rest
+        return  # what was moved stays moved; a later run does the rest
     run.outcome.packs_compacted += len(chosen)
 
 
 def _chunks(run: CollectionRun, pack: PackUse) -> Iterator[PackedChunk]:
-    """All that rows point to in a closed pack."""
+    """Yield the chunks that rows point to in a closed pack."""
     offset = 0
     while _is_closed(run, pack) and (
         found := run.read(
@@ -148,9 +149,9 @@ def _chunks(run: CollectionRun, pack: PackUse) -> Iterator[PackedChunk]:
 
 
 def _has_room(run: CollectionRun, pack: PackUse) -> bool:
-    """Whether what is left in the pack can be copied; without a quarantine the reserve may be used for it.
+    """Whether there is space to copy the live chunks of a pack. Without a quarantine the reserve may be used for it.
 
-    With one, the pack itself goes much later: copying would make a full disk fuller.
+    With a quarantine the old pack is deleted much later, so that copying would fill a full disk further.
     """
     reserve = run.context.reserve
     if not reserve.has_disk:
@@ -168,7 +169,7 @@ def _is_closed(run: CollectionRun, pack: PackUse) -> bool:
 
 
 def _uses(run: CollectionRun, live_bytes: dict[int, int]) -> Iterator[PackUse]:
-    """Every pack that holds something and, as far as anybody has looked, exists."""
+    """Yield every pack that holds live chunks and is not known to be missing."""
     after = 0
     while rows := run.read(partial(packs.not_retired, after=after, limit=PACKS_PER_BATCH)):
         used = [row for row in rows if row.pack_number in live_bytes]
@@ -185,10 +186,10 @@ def worthwhile(
     merged_bytes_min: int | None = None,
     free_bytes: int | None = None,
 ) -> list[PackUse]:
-    """The packs to compact: those whose garbage is too much, those of mostly garbage, and small ones that fill one.
+    """Choose the packs to compact: those with too much garbage, and small ones that together fill a pack.
 
-    Small are those of less than half of `merged_bytes_min`, a whole pack if left out. On a disk with only `free_bytes`
-    left, less garbage is too much.
+    A pack that is mostly garbage is always chosen. A pack is small if it has less than half of `merged_bytes_min`,
+    which defaults to `pack_bytes_target`. On a disk with only `free_bytes` left, less garbage is too much.
     """
     merged_bytes_min = merged_bytes_min or pack_bytes_target
     live = sum(use.live_bytes for use in uses)
@@ -208,7 +209,7 @@ def worthwhile(
 
 
 def _empty(run: CollectionRun, pack: PackUse) -> Iterator[None]:
-    """Move all sound chunks of a closed pack elsewhere."""
+    """Move all readable chunks of a closed pack to other packs."""
     offset = 0
     while found := run.read(
         partial(chunks.sound_in_pack, pack_number=pack.pack_number, from_offset=offset, limit=CHUNKS_PER_BATCH)
@@ -220,7 +221,7 @@ def _empty(run: CollectionRun, pack: PackUse) -> Iterator[None]:
 
 
 def _first(found: Sequence[PackedChunk]) -> Sequence[PackedChunk]:
-    """As many chunks, one at least, as one batch may have bytes."""
+    """Return as many leading chunks as the bytes of one batch allow, at least one."""
     total = 0
     for place, chunk in enumerate(found):
         total += chunk.sealed_length
@@ -230,7 +231,7 @@ def _first(found: Sequence[PackedChunk]) -> Sequence[PackedChunk]:
 
 
 def _move(run: CollectionRun, batch: Sequence[tuple[PackUse, PackedChunk]]) -> None:
-    """Copy the sound ones of these chunks into one pack, and let their rows point there."""
+    """Copy the readable ones of these chunks into one pack, and point their rows to it."""
     envelopes = [
         (pack, chunk, envelope) for pack, chunk in batch if (envelope := _envelope(run, pack, chunk)) is not None
     ]
@@ -253,7 +254,7 @@ def _move(run: CollectionRun, batch: Sequence[tuple[PackUse, PackedChunk]]) -> N
 
 
 def _envelope(run: CollectionRun, pack: PackUse, chunk: PackedChunk) -> bytes | None:
-    """The chunk's envelope; None if it cannot be opened."""
+    """Return the envelope of a chunk; None if it cannot be opened."""
     try:
         key = run.context.keys.opening(chunk.key_number)
         location = Location(pack.name, chunk.pack_offset, chunk.sealed_length)

@@ -1,4 +1,7 @@
-"""Marking: which chunks anything refers to. The rules: `gc`, where rule 3 is this module."""
+"""Mark phase: collects the chunks that uploads and objects refer to.
+
+This is rule 3 of `collect`.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ START = (0, b"")
 
 
 def mark(run: CollectionRun, count: int, share: range) -> Generator[Progress, None, DigestSet]:
-    """The set of all chunks of a share that anything refers to, in a store of `count` chunks.
+    """Return the set of all chunks of a share that anything refers to, in a store of `count` chunks.
 
-    Raises DamagedDataError if the catalog does not tell.
+    Raises DamagedDataError if the references cannot be read in full.
     """
     expected = count * len(share) // FIRST_BYTES
     marked = DigestSet(expected, run.epoch, bytes_max=run.context.settings.collection_memory_bytes, share=share)
@@ -34,7 +37,7 @@ def mark(run: CollectionRun, count: int, share: range) -> Generator[Progress, No
 
 
 def count_chunks(run: CollectionRun) -> Generator[Progress, None, int]:
-    """How many chunks there are, rounded up."""
+    """Count the chunks, rounded up to the next step."""
     count, after = chunks.COUNT_STEP, START
     while (found := run.read(partial(chunks.count_step, after=after))) is not None:
         count, after = count + chunks.COUNT_STEP, found
@@ -63,7 +66,7 @@ def _mark_objects(run: CollectionRun, marked: DigestSet) -> Generator[Progress, 
 
 def _mark_object(run: CollectionRun, marked: DigestSet, row: ObjectReferences) -> Generator[Progress, None, None]:
     if row.vault_id is None:
-        raise DamagedDataError(f"object {row.object_id} belongs to no vault: nothing is safe to remove")
+        raise DamagedDataError(f"object {row.object_id} belongs to no vault, so no chunk can be removed safely")
     if row.metadata_digest is not None:
         marked.add(row.vault_id, row.metadata_digest)
     if row.chunks is not None:

@@ -1,6 +1,6 @@
-"""Packs as time passes: closed when their writer is gone, retired when empty, then deleted.
+"""Removal of packs: closes packs whose writer is gone, retires empty packs, and deletes them after their quarantine.
 
-The rules: `gc`, where rule 6 is this module.
+This is rule 6 of `collect`.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ PACKS_PER_BATCH = 100
 
 
 def close(run: CollectionRun) -> Iterator[Progress]:
-    """Record which packs nobody writes to any more."""
+    """Close every open pack whose writer is gone."""
     for done, name in enumerate([] if run.dry_run else run.read(packs.open_packs)):
         close_one(run, name)
         yield Progress("close", done + 1)
 
 
 def close_one(run: CollectionRun, name: str) -> bool:
-    """Record that nobody writes to a pack any more, if so; answers whether so."""
+    """Close a pack if no process writes to it any more. Returns whether it is closed now."""
     try:
         keep_bytes = run.read(partial(chunks.last_end_in, pack_name=name))
         closed = run.context.store.close_pack(name, keep_bytes=keep_bytes)
     except BlobNotFoundError:
-        return False  # a disk that is not there, perhaps: nothing is concluded from it
+        return False  # perhaps a disk is away: conclude nothing
     if closed:
         run.write(partial(packs.close, name=name))
     return closed
 
 
 def sizes(run: CollectionRun, rows: Sequence[PackRow]) -> list[int | None]:
-    """How large each of these packs is, None if it does not exist.
+    """Return the size of each of these packs in bytes, None if a pack does not exist.
 
-    Where packs do not grow, their rows say so: of each only the first run has to ask, if nobody noted it before. Where
-    they grow the disk is asked, which costs next to nothing and knows of tails that were cut.
+    If packs do not grow, their rows hold the size; only the first run asks the blob store for a size that no row holds
+    yet, and records it. If packs grow, the disk is asked, which is cheap and accounts for removed tails.
     """
     store = run.context.store
     if store.packs_grow:
@@ -56,7 +56,7 @@ def sizes(run: CollectionRun, rows: Sequence[PackRow]) -> list[int | None]:
 
 
 def retire(run: CollectionRun) -> Iterator[Progress]:
-    """Retire the closed packs that no row points into. Looks at each pack once."""
+    """Retire the closed packs that no row points into. Checks each pack once."""
     after = 0
     while not run.dry_run:
         numbers = run.read(partial(packs.empty, after=after, limit=PACKS_PER_BATCH))
@@ -73,7 +73,7 @@ def _retire_all(transaction: Transaction, *, run: CollectionRun, numbers: Sequen
 
 
 def give_back(run: CollectionRun, name: str) -> Iterator[Progress]:
-    """Retire one pack if it is empty, and delete its file if its quarantine is over."""
+    """Retire a pack if it is empty, and delete its file if its quarantine is over."""
     row = run.read(partial(packs.find, name=name))
     if row is None or not run.write(partial(_retire_all, run=run, numbers=[row.pack_number])):
         return
@@ -83,7 +83,10 @@ def give_back(run: CollectionRun, name: str) -> Iterator[Progress]:
 
 
 def drop(run: CollectionRun) -> Iterator[Progress]:
-    """Delete the files of packs whose quarantine is over: the row first, then the file, and at last the row."""
+    """Delete retired packs whose quarantine is over.
+
+    Drops the row, deletes the file, and forgets the row in a later epoch.
+    """
     after = 0
     while rows := run.read(partial(packs.retired, after=after, limit=PACKS_PER_BATCH)):
         for row in rows:
@@ -94,7 +97,7 @@ def drop(run: CollectionRun) -> Iterator[Progress]:
 
 def _drop(run: CollectionRun, row: PackRow) -> Iterator[Progress]:
     if row.dropped_epoch == run.epoch:
-        return  # this run has deleted the file
+        return  # this run has already deleted the file
     store = run.context.store
     known = None
     if row.dropped_epoch is None:

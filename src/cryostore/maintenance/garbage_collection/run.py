@@ -1,4 +1,4 @@
-"""One run of garbage collection: what it may do, and what it counts. The rules: `gc`."""
+"""State of one garbage collection: its access to the catalog, its counts, and the summary it leaves."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cryostore.service import Context
 
 @dataclass
 class CollectionResult:
-    """What a run found and did. `waiting` chunks are condemned, in their quarantine.
+    """Counts of what a run found and did.
 
-    `packs_skipped` were worth compacting, and there was no room to do it.
+    `waiting` chunks are condemned and in quarantine. `packs_skipped` were worth compacting, but there was no space.
     """
 
     chunks: int = 0
@@ -37,16 +37,16 @@ class CollectionResult:
     deleted_bytes: int = 0
     passes: int = 0
     false_share: float = 0.0
-    """The part of the garbage that the run took for needed, in the worst of its passes."""
+    """The share of the garbage that the run kept by mistake, in its worst pass."""
 
     @property
     def marking(self) -> CollectionSummary:
-        """How the run marked."""
+        """The summary of the run."""
         return CollectionSummary(self.passes, self.false_share, self.waiting_bytes)
 
 
 class CollectionSummary(NamedTuple):
-    """How the last run marked, and how many bytes of garbage it left in quarantine; zeros before the first one."""
+    """How the last run marked, and how much garbage it left in quarantine. All zero before the first run."""
 
     passes: int = 0
     false_share: float = 0.0
@@ -54,12 +54,12 @@ class CollectionSummary(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The same as a text, which the row of the claim keeps until the next run ends."""
+        """The summary as text. The row of the claim keeps it until the next run ends."""
         return f"{self.passes} {self.false_share:.6f} {self.garbage_bytes}"
 
     @classmethod
     def of_place(cls, place: str) -> CollectionSummary:
-        """Read such a text; what is none counts as nothing."""
+        """Parse such a text. Any other text counts as zeros."""
         try:
             passes, false_share, *garbage = place.split()
             return cls(int(passes), float(false_share), *map(int, garbage[:1]))
@@ -69,7 +69,7 @@ class CollectionSummary(NamedTuple):
 
 @dataclass
 class CollectionRun:
-    """A run under its claim, whose context it has; a dry one has none, and writes nothing."""
+    """A run with the context of its claim. A dry run has no claim and writes nothing."""
 
     context: Context
     outcome: CollectionResult
@@ -79,7 +79,7 @@ class CollectionRun:
 
     @classmethod
     def begin(cls, context: Context, outcome: CollectionResult, *, quarantine_ms: int, dry_run: bool) -> CollectionRun:
-        """Raise the epoch: see rule 1. `context` is that of the claim, except in a dry run."""
+        """Raise the epoch (rule 1 of `collect`). `context` is that of the claim, except in a dry run."""
         if dry_run:
             epoch = context.database.read(collections.epoch)
         else:
@@ -89,15 +89,15 @@ class CollectionRun:
 
     @property
     def before_ms(self) -> int:
-        """What was given up then or earlier has been in quarantine for long enough."""
+        """Chunks and packs given up at this time or earlier have passed their quarantine."""
         return self.context.clock() - self.quarantine_ms
 
     def read(self, work: Callable[[Transaction], Answer]) -> Answer:
-        """Read the catalog. Raises ClaimLostError where the lease was to be renewed and the run has lost it."""
+        """Read the catalog. Raises ClaimLostError if the lease was due for renewal and the claim is lost."""
         return self.context.database.read(work)
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
-        """Change the catalog, if the run still has its claim. Raises ClaimLostError if not."""
+        """Change the catalog under the claim. Raises ClaimLostError if the claim is lost."""
         assert not self.dry_run
         with self.context.reserve.spending():
             return self.context.database.write(work)

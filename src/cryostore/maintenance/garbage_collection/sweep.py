@@ -1,6 +1,6 @@
-"""Sweeping: chunks that nothing refers to are condemned, and after their quarantine removed.
+"""Sweep phase: condemns chunks that nothing refers to, and removes them after their quarantine.
 
-The rules: `gc`, where rules 4 and 5 are this module.
+These are rules 4 and 5 of `collect`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ LAST_DIGEST = b"\xff" * DIGEST_BYTES
 
 
 def sweep(run: CollectionRun, marked: DigestSet, live_bytes: dict[int, int]) -> Generator[Progress, None, None]:
-    """Look at every chunk of the set's share once.
+    """Check every chunk of the set's share once.
 
-    Adds to `live_bytes` how many bytes of each pack rows still point to, condemned chunks included.
+    Adds to `live_bytes`, by pack number, the bytes that rows still point to. Condemned chunks count as live.
     """
     for page in _pages(run, marked.share):
         unmarked = [chunk for chunk in page if not marked.holds(chunk.vault_id, chunk.digest)]
-        yield Progress("sweep", run.outcome.chunks)  # a place to be interrupted between looking and acting
-        gone = _give_up(run, unmarked) if unmarked else set()
+        yield Progress("sweep", run.outcome.chunks)  # an interruption here falls between the check and the change
+        gone = _condemn_or_remove(run, unmarked) if unmarked else set()
         for chunk in page:
             if chunk not in gone:
                 live_bytes[chunk.pack_number] += chunk.sealed_length
@@ -36,12 +36,12 @@ def sweep(run: CollectionRun, marked: DigestSet, live_bytes: dict[int, int]) -> 
 
 
 def _pages(run: CollectionRun, share: range) -> Iterator[list[SweptChunk]]:
-    """The chunks whose digest has a first byte of the share, vault by vault."""
+    """Yield pages of the chunks whose digest has a first byte in the share, vault by vault."""
     below = (share.start - 1).to_bytes() + LAST_DIGEST[1:] if share.start else b""
     after = (0, below)
     while page := run.read(partial(chunks.page, after=after, limit=CHUNKS_PER_PAGE)):
         last = page[-1]
-        if last.digest[0] < share.start:  # of the next vault: up to here it may have nothing of the share
+        if last.digest[0] < share.start:  # the next vault begins; the share may begin further on
             after = (last.vault_id, below)
         elif last.digest[0] in share:
             after = (last.vault_id, last.digest)
@@ -51,12 +51,12 @@ def _pages(run: CollectionRun, share: range) -> Iterator[list[SweptChunk]]:
             yield own
 
 
-def _give_up(run: CollectionRun, unmarked: list[SweptChunk]) -> set[SweptChunk]:
-    """Condemn or remove what may be; answers what is removed."""
+def _condemn_or_remove(run: CollectionRun, unmarked: list[SweptChunk]) -> set[SweptChunk]:
+    """Condemn or remove unmarked chunks, as far as the rules allow. Returns the removed chunks."""
     now_ms, before_ms = run.context.clock(), run.before_ms
 
     def is_new(chunk: SweptChunk) -> bool:
-        return chunk.condemned_ms is None or chunk.condemned_ms > now_ms  # given up in the future: by a wrong clock
+        return chunk.condemned_ms is None or chunk.condemned_ms > now_ms  # condemned in the future, by a wrong clock
 
     def work(transaction: Transaction) -> tuple[list[SweptChunk], list[SweptChunk]]:
         condemned = [
