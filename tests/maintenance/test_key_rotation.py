@@ -351,7 +351,7 @@ def test_a_lost_catalog_comes_back_with_the_new_key_alone(store, filled):
 def test_a_key_that_is_needed_is_not_forgotten(store, filled):
     context = store.service.context
     active = only_user(store)
-    with pytest.raises(ConfigurationError, match="is the active one"):
+    with pytest.raises(ConfigurationError, match="is the active key"):
         forget_master_key(context, active)
     with pytest.raises(ConfigurationError, match="has no master key nobody's"):
         forget_master_key(context, "nobody's")

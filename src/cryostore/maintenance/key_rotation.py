@@ -1,25 +1,24 @@
-"""Rotating master keys: everything they have wrapped is wrapped anew; no data is touched.
+"""Rotation of master keys: wraps again everything that old keys wrap, without touching any data.
 
-The rules, on which it rests that no key is ever needed that is not there:
+These rules make sure that the keyring has every key that is needed:
 
-1. The new key is in the keyring, durably, before anything is wrapped with it. Old keys stay in the keyring.
-2. A rotation begins with one transaction, which wraps the token secret anew (`begin`). From then on the new key is the
-   one in use: whoever wraps something reads that in the transaction, or behind it (`service.store_keyring`). So what
-   old keys have wrapped only becomes less.
-3. Then all other rows follow, a page a transaction, each only if it is as it was read. The transaction makes sure that
-   the key is in use still, so of two rotations the later one wins, and that the records of what it changed are due.
-4. It is finished when nothing is wrapped with another key, neither a row nor a record (`key_uses`). Only such a key may
-   leave the keyring.
+1. The new key is durably in the keyring before anything is wrapped with it. Old keys stay in the keyring.
+2. A rotation begins with one transaction that wraps the token secret with the new key (`begin_rotation`). From then on
+   the new key is in use: every process reads which key is in use in the transaction in which it wraps something, or
+   after it (`service.store_keyring`). So the number of things that old keys wrap only decreases.
+3. Then all other rows follow, one page per transaction, each row only if it is unchanged since it was read. The
+   transaction checks that the key is still in use, so that the later of two rotations wins, and marks the records of
+   changed rows as due.
+4. The rotation is finished when no row and no record is wrapped with another key (`key_uses`). Only a key without uses
+   may be removed from the keyring.
+5. On a shared store, a key comes into use only when every live node holds it. Until then the rotation stops after its
+   first phase and names the nodes that lack the key. The transaction of rule 2 checks this again; a node reports before
+   it serves requests.
+6. One process at a time rotates keys or removes a key from the keyring: it holds a claim (`claims`). So a rotation that
+   was suspended cannot begin with a key that was removed meanwhile. Removing a key late does no harm: by rule 2, and
+   because only a rotation brings a key into use, nothing has begun to need it.
 
-5. On a shared store a key comes into use only when every live node holds it. Until then the rotation ends behind
-   its first phase, and names the nodes that lack the key. The transaction of rule 2 asks once more; a node reports
-   before it serves.
-
-6. One process at a time rotates, or takes a key out of the keyring: it has claimed the work (`claims`). So no rotation
-   that stood still begins with a key that was forgotten meanwhile. To take a key out late does no harm: by rule 2, and
-   since nothing but a rotation makes a key that is not in use one that is, nobody has begun to need it.
-
-Broken off anywhere, the store opens with the keys there are, and another run does the rest.
+After an interruption at any point, the store opens with the present keys, and another run does the rest.
 """
 
 from __future__ import annotations
@@ -70,23 +69,23 @@ CONTEXTS: dict[str, Callable[[bytes], bytes]] = {
 
 
 class RotationSupersededError(CryostoreError):
-    """Another rotation has begun since, and wraps with another key."""
+    """Another rotation has begun since then, with another key."""
 
 
 @dataclass
 class RotationResult:
-    """What a rotation did, counted by kind. What is `unreadable` stays as it is: no key of the keyring opens it."""
+    """Counts of what a rotation did, by kind. `unreadable` rows stay as they are: no key of the keyring opens them."""
 
     key_id: str = ""
     added: bool = False
     rewrapped: dict[str, int] = field(default_factory=dict)
     unreadable: dict[str, int] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
-    """How many things other keys have wrapped still, by the id of the key; empty once the rotation is finished."""
+    """How many things other keys still wrap, by key id. Empty once the rotation is finished."""
     due: int = 0
-    """Records that are to be written anew still."""
+    """The number of records that are still to be written."""
     lacking: list[str] = field(default_factory=list)
-    """The live nodes that do not hold the new key; it is not used before all do."""
+    """The live nodes that do not hold the new key. It comes into use only when all hold it."""
 
     @property
     def is_finished(self) -> bool:
@@ -95,12 +94,12 @@ class RotationResult:
 
 
 def rotate_master_key(context: Context, outcome: RotationResult) -> Iterator[Progress]:
-    """Bring a new master key into use, or finish the rotation that was begun before. May be broken off and repeated.
+    """Bring a new master key into use, or finish an earlier rotation. May be interrupted and repeated.
 
-    The new key is the active one of the keyring. If that one is in use, and nothing is left of an older rotation, then
-    a keyring that Cryostore may edit gets another one, and any other is for its owner to change: ConfigurationError.
-    Raises ClaimHeldError if another process rotates, ClaimLostError if one took over, RotationSupersededError,
-    StorageUnavailableError, KeyUnavailableError.
+    The new key is the active key of the keyring. If that key is already in use and no earlier rotation is unfinished, a
+    keyring that Cryostore can edit gets another key; for any other keyring, ConfigurationError asks the operator to
+    change it. Raises ClaimHeldError if another process rotates, ClaimLostError if another process took over,
+    RotationSupersededError, StorageUnavailableError, KeyUnavailableError.
     """
     with claimed(context, KEY_ROTATION) as claim:
         yield from claim.saying(_rotate(claim.context, outcome))
@@ -129,7 +128,7 @@ def _rotate(context: Context, outcome: RotationResult) -> Generator[Progress, No
 
 
 def _wait_for_nodes(context: Context, key: MasterKey, outcome: RotationResult) -> Iterator[Progress]:
-    """Wait until all live nodes hold a key, as long as one that can read it by itself takes to report it."""
+    """Wait until all live nodes hold a key, for as long as a node needs to read the key and report it."""
     end = monotonic() + WAIT_FOR_REPORTS_SECONDS
     while True:
         outcome.lacking = nodes.lacking(live_nodes(context), key.key_id)
@@ -140,14 +139,14 @@ def _wait_for_nodes(context: Context, key: MasterKey, outcome: RotationResult) -
 
 
 def rotate_vault_key(context: Context, vault_name: str) -> int:
-    """Give a vault a new data key for what is written from now on; answers how many it has then.
+    """Give a vault a new data key for new chunks. Returns how many data keys the vault has then.
 
-    Servers use it within `SEALING_KEY_CACHE_SECONDS`, once it is on record. Older keys open what they sealed.
-    Raises ResourceNotFoundException, KeyUnavailableError, StorageUnavailableError.
+    Once the key is recorded, servers use it within `SEALING_KEY_CACHE_SECONDS`. Older keys still open what they
+    sealed. Raises ResourceNotFoundException, KeyUnavailableError, StorageUnavailableError.
     """
     now_ms, key_id = context.clock(), uuid.UUID(context.new_id()).bytes
     vault = context.database.read(lambda transaction: vault_by_name(transaction, vault_name))
-    update_record(context, RecordKey(VAULT, vault.vault_id))  # so that never more than the newest key is not on record
+    update_record(context, RecordKey(VAULT, vault.vault_id))  # so that at most the newest key is not on record
     context.keys.prepare()
 
     def work(transaction: Transaction) -> int:
@@ -162,10 +161,10 @@ def rotate_vault_key(context: Context, vault_name: str) -> int:
 
 
 def forget_master_key(context: Context, key_id: str) -> None:
-    """Remove a master key from the keyring, if nothing of this store needs it.
+    """Remove a master key from the keyring, if nothing in this store needs it.
 
-    Raises ConfigurationError if something does, or if the keyring is for its owner to change; ClaimHeldError while a
-    rotation is under way; StorageUnavailableError.
+    Raises ConfigurationError if something needs it or Cryostore cannot edit the keyring, ClaimHeldError during a
+    rotation, StorageUnavailableError.
     """
     with claimed(context, KEY_ROTATION) as claim:
         claim.doing = f"forget {key_id}"
@@ -177,26 +176,24 @@ def _forget(context: Context, key_id: str) -> None:
     if isinstance(source, KeyringSource):
         document = source.document()
         if key_id not in document.keys:
-            raise ConfigurationError(
-                f"the keyring has no master key {key_id}", hint="`cryo key list` shows those it has"
-            )
+            raise ConfigurationError(f"the keyring has no master key {key_id}", hint="`cryo key list` shows its keys")
         if key_id == document.active.key_id:
             raise ConfigurationError(
-                f"master key {key_id} is the active one", hint="`cryo key rotate` makes another one so"
+                f"master key {key_id} is the active key", hint="run `cryo key rotate` to make another key active"
             )
     for _ in _record(context, context.keys.keyring.active(), RotationResult()):
         pass
     found = count_key_uses(context)
     if key_id in found.by_key or DAMAGED in found.by_key or found.due:
         raise ConfigurationError(
-            f"master key {key_id} is needed, or may be: {_words(found, key_id)}", hint="`cryo key rotate` first"
+            f"master key {key_id} is needed, or may be: {_words(found, key_id)}", hint="run `cryo key rotate` first"
         )
     if not isinstance(source, EditableKeyring):
         raise ConfigurationError(
             f"nothing in this store needs master key {key_id}, but its keyring cannot be changed from here",
             hint="take the key out of the keyring document where that is kept",
         )
-    context.database.write(lambda _: None)  # makes sure of the claim
+    context.database.write(lambda _: None)  # checks the claim
     source.remove(key_id)
 
 
@@ -218,7 +215,7 @@ def _new_key(context: Context, source: Keyring) -> MasterKey:
 
 
 def begin_rotation(context: Context, key: MasterKey, outcome: RotationResult) -> None:
-    """Bring a master key into use: from now on it wraps whatever is wrapped. Not while a live node lacks it."""
+    """Bring a master key into use: from now on it wraps everything new. Does nothing while a live node lacks it."""
     while True:
         (row,) = (one for one in context.database.read(_secrets) if one.name == TOKEN_SECRET)
         if wrapped_by(row.wrapped) == key.key_id:
@@ -242,7 +239,7 @@ def _secrets(transaction: Transaction) -> list[WrappedRow]:
 
 
 def _rewrap(context: Context, table: str, key: MasterKey, outcome: RotationResult) -> Iterator[Progress]:
-    """Wrap the rows of a table anew that another key has wrapped."""
+    """Wrap again the rows of a table that another key wraps."""
     done = 0
     for rows in wrapped_pages(context, table):
         old = [row for row in rows if wrapped_by(row.wrapped) != key.key_id]
@@ -256,10 +253,10 @@ def _rewrap(context: Context, table: str, key: MasterKey, outcome: RotationResul
 
 
 def _replace(transaction: Transaction, key: MasterKey, pairs: list[tuple[WrappedRow, bytes]]) -> int:
-    """Put the newly wrapped bytes in place, of the rows that are as they were; answers how many that were."""
+    """Store the newly wrapped bytes of rows that are unchanged. Returns how many rows were changed."""
     if master_key_in_use(transaction) != key.key_id:
         raise RotationSupersededError(
-            "another rotation has begun since", hint="it does what is left; or repeat this one"
+            "another rotation has begun since then", hint="let that one finish, or repeat this command"
         )
     changed = [row for row, wrapped in pairs if keys.rewrap(transaction, row, wrapped)]
     for vault_id in {row.vault_id for row in changed}:
@@ -271,7 +268,7 @@ def _replace(transaction: Transaction, key: MasterKey, pairs: list[tuple[Wrapped
 
 
 def _record(context: Context, key: MasterKey, outcome: RotationResult) -> Iterator[Progress]:
-    """Write the records anew that are due, or that another key has wrapped."""
+    """Write again the records that are due or that another key wraps."""
     for done, row in enumerate(wrapped_records(context)):
         if row.recorded >= row.changes:
             if recorded_by(context, row) in (None, key.key_id):

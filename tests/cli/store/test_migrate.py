@@ -143,7 +143,7 @@ def test_what_is_missing_is_named(places):
 
 def test_a_place_that_holds_a_store_is_not_touched(places, tmp_path):
     places.cryo("init", *places.shared[:4], "--keyring", tmp_path / "k.json", "--credentials", tmp_path / "c")
-    assert "holds a store already" in places.migrate(code=2).err
+    assert "already holds a store" in places.migrate(code=2).err
     places.cryo("check", *places.shared[:4], "--keyring", tmp_path / "k.json")
 
 

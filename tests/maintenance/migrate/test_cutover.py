@@ -47,10 +47,10 @@ def test_a_mark_says_why_and_is_read_again():
 def test_a_place_that_holds_anything_is_refused(pair):
     other = Pair().live()
     pair.target = dataclasses.replace(pair.target, database=other.source.database)
-    refused(pair, "holds a store already")
+    refused(pair, "already holds a store")
     pair = Pair().live()
     pair.there.blobs.put("records/store/x", b"")
-    refused(pair, "the data of a store is there already")
+    refused(pair, "already holds the data of a store")
 
 
 def test_another_store_cannot_go_on_with_a_move(pair):
@@ -86,7 +86,7 @@ def test_a_half_copied_store_is_not_moved_on(pair):
     begun(pair)
     elsewhere = Pair()
     pair.source, pair.target = pair.target, elsewhere.target
-    with pytest.raises(ConfigurationError, match="is being copied into from the old place, and not complete"):
+    with pytest.raises(ConfigurationError, match="is the unfinished target of a move from the old place"):
         pair.move()
 
 
@@ -100,7 +100,7 @@ def test_nothing_is_moved_to_where_a_store_was(pair):
 
 def test_a_store_that_somebody_writes_to_is_not_moved():
     pair = Pair().live(settled=False)
-    refused(pair, "somebody writes to the old place")
+    refused(pair, "another process writes to the old place")
     pair.settle()
     pair.move()
     pair.is_moved()
@@ -132,7 +132,7 @@ def test_sessions_of_others_end_the_run(pair, looks):
 
 
 def test_what_was_taken_back_is_used_again_and_may_be_moved_again(pair):
-    with pytest.raises(ConfigurationError, match="there is nothing to take back"):
+    with pytest.raises(ConfigurationError, match="so there is nothing to take back"):
         take_back_move(pair.source, None)
     pair.move()
     assert take_back_move(pair.source, None) == "the new place"

@@ -90,7 +90,7 @@ def test_numbers_that_would_be_given_out_again_are_found():
     for _ in copy_rows(source, target, counted):
         pass
     counted["lineage"] = 9
-    with pytest.raises(DamagedDataError, match="would give numbers of lineage out again"):
+    with pytest.raises(DamagedDataError, match="would reuse numbers of table lineage"):
         list(verify_rows(source, target, counted, {}))
 
 

@@ -1,1 +1,1 @@
-"""Copying a store to another place."""
+"""Migration of a store to another place."""

@@ -1,15 +1,16 @@
-"""Copying the blobs of one store into another: the packs that its rows name, and its records.
+"""Copy of the blobs of a store: the packs that its rows name, and its records.
 
 The rules:
 
-1. What is copied follows from the rows of the source, never from a listing.
-2. A blob is put only if it is absent. Before it is, a note says that it is about to be ours; once it is there, another
-   says its digest. What is noted so need not be read again. A blob without a note that is there is read and compared.
-3. A blob that is noted and is not what the source has is replaced; one that is not noted stays, and ends the run:
-   somebody else put it there.
-4. What was copied, and is in the source no more, is removed. It is found by its note.
+1. The rows of the source decide what is copied, never a listing.
+2. A blob is put only if it is absent. Before that, a note in the target says that the migration is about to put it;
+   afterwards the note holds its digest. A blob with a digest in its note need not be read again. An existing blob
+   without a note is read and compared.
+3. A blob that has a note and differs from the source is replaced. A blob without a note that differs stays and ends the
+   run, because something else put it there.
+4. A copied blob that the source no longer has is removed. It is found by its note.
 
-Does not live here: reading and judging what is copied (`migrate_envelopes`).
+`envelopes` reads and checks the blobs.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ from cryostore.maintenance.migrate.side import Side, Step
 WORKERS = 8
 BLOBS_PER_BATCH = 256
 BYTES_IN_HAND_MAX = 128 * MIB
-"""How much of what is on its way may be in memory at once; one blob may be larger."""
+"""The bytes of blobs that may be in memory at once; a single blob may be larger."""
 NOTED_BYTES = 8 * MIB
-"""After so many bytes what was copied is noted: a run that is killed copies little again."""
+"""Notes are written after so many copied bytes, so that little is copied again if the run is killed."""
 ROWS_PER_PAGE = 200
 EXAMPLES_MAX = 20
 Thing = TypeVar("Thing")
@@ -50,10 +51,11 @@ Thing = TypeVar("Thing")
 
 @dataclass
 class BlobCopyResult:
-    """What was copied, and what was wrong with it in the source.
+    """Counts of what was copied, and of the damage in the source.
 
-    `damaged` counts the chunks that are marked as damaged, known or found now; `unjudged` are envelopes whose key the
-    keyring lacks, or that a later version wrote. `records_bad` are missing or damaged: they can be written anew.
+    `damaged` counts the chunks that are marked as damaged, before or now. `unjudged` envelopes could not be checked:
+    their key is missing, or a later version of Cryostore wrote them. `records_bad` are missing or damaged; they can be
+    written again.
     """
 
     packs: int = 0
@@ -69,22 +71,22 @@ class BlobCopyResult:
     examples: list[str] = field(default_factory=list)
 
     def say(self, example: str) -> None:
-        """Keep an example for people, if there are not enough."""
+        """Keep an example for people, up to a limit."""
         if len(self.examples) < EXAMPLES_MAX:
             self.examples.append(example)
 
 
 class Wanted(NamedTuple):
-    """A blob that belongs to the store: a pack, or a part of a record."""
+    """A blob that belongs to the store: a pack or a part of a record."""
 
     key: str
     what: NamedPack | RecordName
 
 
 class _Seen(NamedTuple):
-    """A wanted blob as it was found: its size in the source, None if it is not there, and what is noted of it.
+    """The state of a wanted blob: its size in the source, None if it is missing, and its note.
 
-    A `foreign` one is in the target, and not noted.
+    A `foreign` blob is in the target and has no note.
     """
 
     wanted: Wanted
@@ -95,14 +97,14 @@ class _Seen(NamedTuple):
 
 
 class _Put(NamedTuple):
-    """A blob that is in the target now."""
+    """A blob that is now in the target."""
 
     note: Note
     looked: BlobVerdict
 
 
 def wanted_blobs(source: Side) -> Iterator[Wanted]:
-    """Every blob that the rows of a store name: its packs, but those that are being deleted, and its records."""
+    """Yield every blob that the rows of a store name: its records, and its packs except those being deleted."""
     after = 0
     while found := source.read(partial(store_copy.packs, after=after, limit=ROWS_PER_PAGE)):
         yield from (Wanted(pack_key(pack.name), pack) for pack in found)
@@ -114,19 +116,19 @@ def wanted_blobs(source: Side) -> Iterator[Wanted]:
 
 
 def _parts(row: RecordRow) -> list[RecordName]:
-    """The parts of the finished record of a noun; none if it is to go."""
+    """Return the parts of the finished record of a noun; none if it is being removed."""
     return [RecordName(*row.key, row.recorded, part) for part in range(row.parts) if row.recorded and not row.gone]
 
 
 def batches(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
-    """Some at a time."""
+    """Yield wanted blobs in batches."""
     left = iter(wanted)
     while some := list(islice(left, BLOBS_PER_BATCH)):
         yield some
 
 
 def portions(some: Sequence[Thing], size_of: Callable[[Thing], int]) -> Iterator[list[Thing]]:
-    """As many at a time as may be in memory together."""
+    """Split a batch into portions that fit into memory together."""
     portion: list[Thing] = []
     in_hand = 0
     for one in some:
@@ -140,7 +142,7 @@ def portions(some: Sequence[Thing], size_of: Callable[[Thing], int]) -> Iterator
 
 
 class BlobCopy:
-    """The blobs of one migration; counts into `carried`."""
+    """Copies the blobs of one migration; counts into `carried`."""
 
     def __init__(self, source: Side, target: Side, keyring: Keyring, carried: BlobCopyResult, clock: Clock) -> None:
         self.carried = carried
@@ -150,7 +152,7 @@ class BlobCopy:
         self._clock = clock
 
     def copy(self) -> Iterator[Step]:
-        """Copy all that is not there yet, step by step. May be broken off and begun again."""
+        """Copy all blobs that the target lacks, step by step. May be interrupted and repeated."""
         total = self._source.read(store_copy.count_blobs)
         done = done_bytes = 0
         with ThreadPoolExecutor(WORKERS, "migrate") as pool:
@@ -170,7 +172,9 @@ class BlobCopy:
         if note is None:
             return _Seen(wanted, size, None, foreign=there is not None)
         is_done = note.digest != BEGUN and there == note.size and size in (None, there)
-        return _Seen(wanted, there if is_done else size, note, is_done)  # what the source has lost since is saved
+        return _Seen(
+            wanted, there if is_done else size, note, is_done
+        )  # the copy of a blob that the source has lost since is kept
 
     def _copy(self, pool: ThreadPoolExecutor, portion: Sequence[_Seen]) -> None:
         for one in portion:
@@ -189,7 +193,7 @@ class BlobCopy:
         self._note(put)
 
     def _note(self, put: Sequence[_Put]) -> None:
-        """Note what was put, so that the next run need not copy it if this one is killed now."""
+        """Write the notes of copied blobs, so that the next run does not copy them again if this one is killed."""
         damaged = [place for done in put for place in done.looked.damaged]
         if damaged:
             self._mark(damaged)
@@ -199,7 +203,7 @@ class BlobCopy:
             self.carried.copied += 1
             self.carried.copied_bytes += done.note.size
             self.carried.unjudged += done.looked.unjudged
-            self._count_flaw(done.note)
+            self._count_bad_record(done.note)
 
     def _count(self, one: _Seen) -> None:
         what = one.wanted.what
@@ -209,29 +213,29 @@ class BlobCopy:
             self.carried.records += 1
         if one.is_done and one.note is not None:
             self.carried.known += 1
-            self._count_flaw(one.note)
+            self._count_bad_record(one.note)
         if one.size is None:
             self._count_missing(what)
 
-    def _count_flaw(self, note: Note) -> None:
+    def _count_bad_record(self, note: Note) -> None:
         if note.flaw:
             self.carried.records_bad += 1
             self.carried.say(f"{note.key}: {note.flaw}")
 
     def _count_missing(self, what: NamedPack | RecordName) -> None:
-        """Note that a blob is not there, and mark what it should hold."""
+        """Count a missing blob, and mark the chunks that it should hold."""
         if isinstance(what, RecordName):
             self.carried.records_bad += 1
             self.carried.say(f"{what.key}: it is missing")
             return
-        lost = self._envelopes.look_at_missing(what).damaged
+        lost = self._envelopes.missing_pack(what).damaged
         if lost:
             self.carried.packs_missing += 1
             self.carried.say(f"pack {what.name} with {len(lost)} chunks is missing")
             self._mark(lost)
 
     def _mark(self, places: Sequence[LocatedChunk]) -> None:
-        """Mark damaged chunks in the source, whose rows are copied later on."""
+        """Mark damaged chunks in the source, whose rows are copied later."""
         now_ms = self._clock()
 
         def work(transaction: Transaction) -> list[LocatedChunk]:
@@ -241,16 +245,16 @@ class BlobCopy:
             self.carried.say(f"chunk {place.digest.hex()} of vault {place.vault_id} is damaged")
 
     def _carry(self, seen: _Seen) -> _Put | None:
-        """Copy one blob, in whichever thread; None if it has gone from the source."""
+        """Copy one blob, in any thread. Returns None if it is gone from the source."""
         wanted, size = seen.wanted, seen.size or 0
         try:
             data = self._envelopes.read(wanted.key, size)
         except BlobNotFoundError:
             return None
         if isinstance(wanted.what, NamedPack):
-            looked = self._envelopes.look_at_pack(wanted.what, data)
+            looked = self._envelopes.check_pack(wanted.what, data)
         else:
-            looked = self._envelopes.look_at_record(wanted.what, data)
+            looked = self._envelopes.check_record(wanted.what, data)
         self._put(wanted.key, data, is_ours=not seen.foreign)
         return _Put(Note(wanted.key, len(data), sha256(data).hex(), looked.flaw), looked)
 
@@ -262,14 +266,14 @@ class BlobCopy:
                 return
             if not is_ours:
                 raise ConfigurationError(
-                    f"{self._target.name} has another blob at {key}, which this move did not put there",
-                    hint="move to a place that holds nothing",
+                    f"{self._target.name} has another blob at {key}, which this migration did not put there",
+                    hint="choose an empty place as the target",
                 ) from None
             self._target.delete(key)
             self._target.put(key, data)
 
     def _remove_strays(self) -> Iterator[Step]:
-        """Remove what an earlier run has copied, and the source has no more."""
+        """Remove blobs that an earlier run has copied and that the source no longer has."""
         after, done = "", 0
         while notes := self._target.read(partial(store_copy.notes_page, after=after, limit=ROWS_PER_PAGE)):
             wanted = self._source.read(partial(_still_wanted, keys=[note.key for note in notes]))
@@ -284,7 +288,7 @@ class BlobCopy:
 
 
 def _still_wanted(transaction: Transaction, keys: Sequence[str]) -> set[str]:
-    """Those of the keys that rows of the source name."""
+    """Return those of the keys that rows of the source name."""
     names = {key.rpartition("/")[2].removesuffix(SUFFIX): key for key in keys if key.startswith(PREFIX)}
     found = {names[name] for name in store_copy.pack_names(transaction, list(names))}
     for key in keys:

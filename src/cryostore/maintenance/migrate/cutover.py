@@ -1,7 +1,7 @@
-"""Who may open the two stores of a migration, and when: looking, marking, shutting out, and letting in again.
+"""Cutover of a migration: when the source and the target may be opened, and when no longer.
 
-Lives here: every decision whether a move may begin, go on, or is done. Does not live here: what a mark looks like
-(`migrate_mark`), and the copying in between (`migrate`).
+This module decides whether a move may begin, may continue, or is done. The form of a mark is in `move_mark`, the
+copying in between in `run`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from cryostore.maintenance.migrate.side import Side
 from cryostore.service.opening.identity import IDENTITY, INIT_HINT, Identity, require_marker
 from cryostore.service.settings import Settings
 
-EMPTY_HINT = "name a place that holds nothing"
+EMPTY_HINT = "choose an empty place"
 FIRST = 1
-"""The number of the marker beside the blobs of a store that is copied there."""
+"""The number of the first marker in the blob store of a shared target."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """A move that may go on: which it is, and the token secret that opens the target in the end."""
+    """A move that may continue: its id, its store, and the token secret that opens the target at the end."""
 
     move_id: str
     store: str
@@ -42,10 +42,10 @@ class Move:
 
 
 def begin_move(source: Side, target: Side, keyring: Keyring, new_id: NewId) -> Move | None:
-    """Begin a move, or find the one that was begun; None if it is done already. May be repeated.
+    """Begin a move, or find the one that was begun. Returns None if it is already done. May be repeated.
 
-    The target is marked when this returns, and a shared source shut. Raises ConfigurationError if either of them is
-    not what it must be, and then nothing was changed.
+    Afterwards the target is marked, and nodes can no longer open a shared source. Raises ConfigurationError, without
+    any change, if the source or the target is not in the required state.
     """
     token = _token(source)
     store = _store(source, keyring, token)
@@ -71,7 +71,7 @@ def begin_move(source: Side, target: Side, keyring: Keyring, new_id: NewId) -> M
 
 
 def complete_move(source: Side, target: Side, keyring: Keyring, move: Move) -> None:
-    """Mark the source as moved, then open the target. May be repeated."""
+    """Mark the source as moved, then let the target be opened. May be repeated."""
     _leave(source, target, move)
     mark = target.read(move_mark.standing)
     if mark is None:
@@ -86,14 +86,14 @@ def complete_move(source: Side, target: Side, keyring: Keyring, move: Move) -> N
 
 
 def take_back_move(source: Side, keyring: Keyring | None) -> str:
-    """Let a store be used again that was moved away, or was about to be; answers where it was moved to.
+    """Let a store be used again that was moved away, or was being moved. Returns where it was moved to.
 
-    Only a shared one needs its keyring. Raises ConfigurationError if it was not moved, or another catalog has taken
-    over its blobs.
+    Only a shared store needs its keyring. Raises ConfigurationError if the store was not moved, or if another catalog
+    has taken over its blob store.
     """
     mark, token = source.read(move_mark.standing), source.read(move_mark.wrapped_token)
     if mark is None or mark.kind != "away" or token is None:
-        raise ConfigurationError(f"{source.name} was not moved away: there is nothing to take back")
+        raise ConfigurationError(f"{source.name} was not moved away, so there is nothing to take back")
     identity = None if keyring is None else _raised_identity(source, keyring, token, mark)
 
     def work(transaction: Transaction) -> None:
@@ -112,8 +112,8 @@ def _token(source: Side) -> bytes:
     if mark is None:
         raise ConfigurationError(f"{source.name} holds no store")
     raise ConfigurationError(
-        f"{source.name} is being copied into from {mark.other}, and not complete",
-        hint="finish that move first: repeat the command that began it",
+        f"{source.name} is the unfinished target of a move from {mark.other}",
+        hint="finish that move first: repeat its command",
     )
 
 
@@ -123,7 +123,7 @@ def _store(source: Side, keyring: Keyring, token: bytes) -> str:
     except KeyUnavailableError as error:
         raise ConfigurationError(
             f"the keyring does not open {source.name}: {error.message}",
-            hint="copy the keyring of that store to where the target is to find it, and name that place with --keyring",
+            hint="copy the keyring of that store to where the target will find it, and name that place with --keyring",
         ) from None
 
 
@@ -134,15 +134,15 @@ def _require_one_schema(source: Side, target: Side) -> None:
 
 
 def _require_current(source: Side, keyring: Keyring) -> None:
-    """Refuse a shared store whose halves do not belong together, or whose blobs another catalog has taken over."""
+    """Refuse a shared store whose catalog and blob store do not belong together."""
     kept = _kept(source, keyring)
     if kept is None or not kept.bound:
-        raise ConfigurationError(f"{source.name} is no store that was prepared to its end", hint=INIT_HINT)
+        raise ConfigurationError(f"the preparation of {source.name} was not finished", hint=INIT_HINT)
     require_marker(kept, _newest_marker(source, known=kept.number), source.shared_blobs or "")
 
 
 def _is_done(target: Side, keyring: Keyring, store: str, away: Mark | None) -> bool:
-    """Whether the target is a whole store already, and this one."""
+    """Whether the target is already the complete store that is being moved."""
     token = target.read(move_mark.wrapped_token)
     if token is None or away is None or away.other != target.name:
         return False
@@ -156,16 +156,16 @@ def _require_empty(source: Side, target: Side, away: Mark | None) -> None:
     if away is not None:
         raise ConfigurationError(
             f"{source.name} was moved to {away.other}, or is being moved there",
-            hint="repeat the command that did so, or let the store be used again: cryo migrate --take-back",
+            hint="repeat that command, or let the store be used again with `cryo migrate --take-back`",
         )
     if not target.read(store_copy.is_empty):
         raise _taken(target)
     if target.has_any(PACKS_PREFIX) or target.has_any(RECORDS_PREFIX) or _newest_marker(target) is not None:
-        raise ConfigurationError(f"{target.name}: the data of a store is there already", hint=EMPTY_HINT)
+        raise ConfigurationError(f"{target.name} already holds the data of a store", hint=EMPTY_HINT)
 
 
 def _taken(target: Side) -> ConfigurationError:
-    return ConfigurationError(f"{target.name} holds a store already", hint=EMPTY_HINT)
+    return ConfigurationError(f"{target.name} already holds a store", hint=EMPTY_HINT)
 
 
 def _require_same_move(source: Side, target: Side, store: str, away: Mark | None, there: Mark) -> None:
@@ -173,7 +173,8 @@ def _require_same_move(source: Side, target: Side, store: str, away: Mark | None
         raise ConfigurationError(f"{target.name} is a store that was moved to {there.other}", hint=EMPTY_HINT)
     if there.store != store:
         raise ConfigurationError(
-            f"another store is being copied to {target.name}, from {there.other}", hint="finish that, or name another"
+            f"another store is being copied to {target.name}, from {there.other}",
+            hint="finish that move, or choose another target",
         )
     if away is not None and away.move_id != there.move_id:
         raise ConfigurationError(
@@ -182,24 +183,24 @@ def _require_same_move(source: Side, target: Side, store: str, away: Mark | None
 
 
 def _require_arns(source: Side, target: Side, keyring: Keyring) -> None:
-    """Refuse to move a store to where its ARNs would change."""
+    """Refuse a target in which the ARNs of the store would change."""
     here, there = _arns_of(source, keyring), Settings()
     if target.shared_blobs is None and here != (there.region, there.account_id):
         raise ConfigurationError(
             f"the ARNs of {source.name} name region {here[0]} and account {here[1]}; in a directory they always name"
             f" {there.region} and {there.account_id}",
-            hint="whoever knows recovery points by their ARNs would not find them: leave the store where it is",
+            hint="clients that know recovery points by their ARNs would not find them: leave the store where it is",
         )
 
 
 def _arns_of(source: Side, keyring: Keyring) -> tuple[str, str]:
-    """The region and the account of a store's ARNs."""
+    """Return the region and the account id of the ARNs of a store."""
     kept, unsaid = _kept(source, keyring), Settings()
     return (unsaid.region, unsaid.account_id) if kept is None else (kept.region, kept.account_id)
 
 
 def _marker(source: Side, keyring: Keyring, move_id: str) -> Marker:
-    """The marker beside the blobs of a shared target."""
+    """Return the marker for the blob store of a shared target."""
     return Marker(move_id, FIRST, move_id, *_arns_of(source, keyring))
 
 
@@ -211,11 +212,11 @@ def _newest_marker(side: Side, known: int = 0) -> Marker | None:
 def _put_marker(side: Side, marker: Marker) -> None:
     with side.named():
         if not put_marker(side.blobs, marker):
-            raise ConfigurationError(f"another move of {side.name}, or to there, was begun", hint=EMPTY_HINT)
+            raise ConfigurationError(f"another move from or to {side.name} has begun", hint=EMPTY_HINT)
 
 
 def _identity(source: Side, target: Side, keyring: Keyring, move: Move) -> bytes | None:
-    """The row by which a shared target's catalog names its marker, wrapped as everything there is."""
+    """Return the wrapped identity row with which the catalog of a shared target names its marker."""
     if target.shared_blobs is None:
         return None
     marker = _marker(source, keyring, move.move_id)
@@ -224,7 +225,7 @@ def _identity(source: Side, target: Side, keyring: Keyring, move: Move) -> bytes
 
 
 def _shut(source: Side, target: Side, keyring: Keyring, move: Move) -> None:
-    """Let no node open a shared source any more, and those that serve it find out that they may not."""
+    """Stop nodes from opening a shared source, and let the nodes that serve it notice and stop."""
     _leave(source, target, move)
     kept = _kept(source, keyring)
     if kept is not None:
@@ -238,11 +239,11 @@ def _leave(source: Side, target: Side, move: Move) -> None:
         return
     standing = source.read(move_mark.standing)
     if standing is None or standing.move_id != move.move_id:
-        raise ConfigurationError(f"{source.name} was moved elsewhere meanwhile")
+        raise ConfigurationError(f"{source.name} was moved to another place meanwhile")
 
 
 def _kept(source: Side, keyring: Keyring) -> Identity | None:
-    """What a shared store's catalog says of itself."""
+    """Return the identity of a shared store from its catalog."""
     wrapped = source.read(partial(keys.secret, name=IDENTITY))
     if wrapped is None:
         return None
@@ -250,9 +251,9 @@ def _kept(source: Side, keyring: Keyring) -> Identity | None:
 
 
 def _raised_identity(source: Side, keyring: Keyring, token: bytes, mark: Mark) -> tuple[WrappedRow, bytes] | None:
-    """The row of a shared source as it is, and as it must be to go with the marker that shut its nodes out.
+    """Return the identity row of a shared source and its new bytes, which match the marker that shut its nodes out.
 
-    None if it fits as it is. Raises ConfigurationError if another catalog has taken over the blobs since.
+    Returns None if it matches already. Raises ConfigurationError if another catalog has taken over the blob store.
     """
     kept, wrapped = _kept(source, keyring), source.read(partial(keys.secret, name=IDENTITY))
     if kept is None or wrapped is None:

@@ -1,7 +1,7 @@
-"""Blobs on their way from one store to another: read whatever the disk still gives, and each envelope opened.
+"""Reading and checking of blobs that are copied from one store to another.
 
-Damage neither stops a move nor is hidden by it: bytes go as they are, what a second look does not heal is said. Does
-not live here: what follows from it (`migrate_blobs`).
+Damage neither stops a migration nor is hidden by it: bytes are copied as they are, and damage that a second read does
+not fix is reported. A block that the disk cannot read is replaced by zeros. `blobs` decides what follows from it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from cryostore.service.vault_keys import VaultKeys
 
 ROWS_PER_PAGE = 1000
 SALVAGED_BYTES = 4 * KIB
-"""How much of a blob is given up where the disk cannot read it."""
+"""The size of the block that is given up where the disk cannot read a blob."""
 
 
 class BlobVerdict(NamedTuple):
-    """What a look at a blob found: where damaged chunks lie, how many could not be judged, or what is wrong with it."""
+    """The result of checking a blob: its damaged chunks, how many could not be checked, or the problem of a record."""
 
     damaged: list[LocatedChunk]
     unjudged: int = 0
@@ -48,7 +48,7 @@ class BlobVerdict(NamedTuple):
 
 
 class Envelopes:
-    """Reads and judges the blobs of a source. Safe to call from many threads."""
+    """Reads and checks the blobs of a source. Thread-safe."""
 
     def __init__(self, source: Side, keyring: Keyring) -> None:
         self._source = source
@@ -56,9 +56,9 @@ class Envelopes:
         self._keys = VaultKeys(source, keyring)
 
     def read(self, key: str, size: int) -> bytearray:
-        """All of a blob; zeros where the disk says that it cannot read it any more.
+        """Return a whole blob, with zeros where the disk reports a permanent read error.
 
-        Raises BlobNotFoundError, StorageUnavailableError if it cannot be read for a reason that may pass.
+        Raises BlobNotFoundError; StorageUnavailableError for errors that may be temporary.
         """
         try:
             return bytearray(self._source.get(key))
@@ -75,8 +75,8 @@ class Envelopes:
                     raise
         return data
 
-    def look_at_pack(self, pack: NamedPack, data: bytearray) -> BlobVerdict:
-        """Open every envelope that a row points to. One that does not open is read again, alone, into `data`."""
+    def check_pack(self, pack: NamedPack, data: bytearray) -> BlobVerdict:
+        """Open every envelope that a row points to. One that cannot be opened is read again, alone, into `data`."""
         damaged: list[LocatedChunk] = []
         unjudged = 0
         for row in self._rows(pack):
@@ -95,14 +95,14 @@ class Envelopes:
                 unjudged += 1
         return BlobVerdict(damaged, unjudged)
 
-    def look_at_missing(self, pack: NamedPack) -> BlobVerdict:
-        """What rows point to in a pack that is not there."""
+    def missing_pack(self, pack: NamedPack) -> BlobVerdict:
+        """Return all chunks of a missing pack as damaged."""
         return BlobVerdict(
             [LocatedChunk(row.vault_id, row.digest, pack.pack_number, row.pack_offset) for row in self._rows(pack)]
         )
 
-    def look_at_record(self, name: RecordName, data: Buffer) -> BlobVerdict:
-        """Open a part of a record."""
+    def check_record(self, name: RecordName, data: Buffer) -> BlobVerdict:
+        """Check a part of a record by opening it."""
         held = open_blobs("memory:")
         held.put(name.key, data)
         records = Records(held, self._keyring)
@@ -135,7 +135,7 @@ class Envelopes:
         return None if owner is None else self._key(owner[0])
 
     def _read_again(self, pack: NamedPack, row: PlacedChunk) -> bytes | None:
-        """The envelope of a row, read by itself; None if it is not there, or lost."""
+        """Read the envelope of a row alone. Returns None if it is missing or lost."""
         try:
             return self._source.get(pack_key(pack.name), row.pack_offset, row.sealed_length)
         except (BlobNotFoundError, DamagedDataError):
@@ -147,7 +147,7 @@ class Envelopes:
 
 
 def _opens(envelope: Buffer, key: DataKey, row: PlacedChunk) -> bool:
-    """Whether an envelope is the one that a row means. Raises UnknownFormatError."""
+    """Whether an envelope opens to the chunk of a row. Raises UnknownFormatError."""
     try:
         open_envelope(envelope, key, row.digest, row.length)
     except UnknownFormatError:
@@ -158,7 +158,7 @@ def _opens(envelope: Buffer, key: DataKey, row: PlacedChunk) -> bool:
 
 
 def _is_lost(error: BaseException | None) -> bool:
-    """Whether the disk itself says that it cannot read what it has: that does not pass, as outages do."""
+    """Whether the disk reports a read error (EIO), which is permanent, unlike an outage."""
     while error is not None:
         if isinstance(error, OSError):
             return error.errno == errno.EIO

@@ -1,11 +1,11 @@
-"""Marks on stores that may not be opened now, since they are copied into, or were moved away.
+"""Marks on stores that must not be opened, because they are the target of a migration or were moved away.
 
-A store cannot be opened without its token secret, by any version of any program. So a mark stands in the place of that
-secret: it has the form of a wrapped key, and the name of the master key that is looked for in vain says why. Behind the
-name stands what the next `cryo migrate` needs to know. A store that was moved away keeps its secret under another name,
-from where it is taken back.
+No version of any program can open a store without its token secret. So a mark takes the place of that secret. It has
+the form of a wrapped key, and the name of its nonexistent master key says why the store cannot be opened. After the
+name come the facts that the next `cryo migrate` needs. A store that was moved away keeps its secret under another name,
+from which it can be taken back.
 
-Lives here: marks, and the transactions that set and remove them. Does not live here: when that is right (`migrate`).
+This module has the marks and the transactions that set and remove them. `cutover` decides when.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WORDS = {
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Why a store may not be opened. `store` tells it from others, `other` names the other place, for people."""
+    """Why a store must not be opened. `store` identifies the store, `other` names the other place for people."""
 
     kind: Literal["into", "away"]
     move_id: str
@@ -40,7 +40,7 @@ class Mark(msgspec.Struct, frozen=True):
     other: str
 
     def encode(self) -> bytes:
-        """The mark in the form of a wrapped key that nothing opens."""
+        """Return the mark in the form of a wrapped key that nothing opens."""
         name = (
             (MOVED_KEY_ID_PREFIX + WORDS[self.kind] + self.other)
             .encode()[:NAME_BYTES_MAX]
@@ -51,7 +51,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 def decode(wrapped: bytes | None) -> Mark | None:
-    """The mark that stands in the place of a wrapped secret; None if none does."""
+    """Return the mark in the place of a wrapped secret; None if it is no mark."""
     start = len(HEAD) + 1
     if wrapped is None or not (wrapped.startswith(HEAD) and wrapped[start:].startswith(MOVED_KEY_ID_PREFIX.encode())):
         return None
@@ -59,12 +59,12 @@ def decode(wrapped: bytes | None) -> Mark | None:
 
 
 def standing(transaction: Transaction) -> Mark | None:
-    """The mark of a store; None if it has none."""
+    """Return the mark of a store; None if it has none."""
     return decode(keys.secret(transaction, TOKEN_SECRET))
 
 
 def wrapped_token(transaction: Transaction) -> bytes | None:
-    """The token secret of a store as it is wrapped, also if it was moved away; None in one that is copied into."""
+    """Return the wrapped token secret of a store, even if it was moved away; None in the target of a move."""
     wrapped = keys.secret(transaction, TOKEN_SECRET)
     mark = decode(wrapped)
     if mark is None:
@@ -73,12 +73,12 @@ def wrapped_token(transaction: Transaction) -> bytes | None:
 
 
 def identity_of(keyring: Keyring, wrapped: bytes) -> str:
-    """What tells a store from all others, for as long as it has its catalog. Raises KeyUnavailableError."""
+    """Return a digest that identifies a store as long as it has its catalog. Raises KeyUnavailableError."""
     return sha256(b"cryostore store\0" + unwrap(keyring, wrapped, TOKEN_SECRET.encode())).hex()
 
 
 def begin_into(transaction: Transaction, mark: Mark) -> bool:
-    """Mark an empty catalog; false if it is none, or somebody has made a store of it by now."""
+    """Mark an empty catalog as a target. Returns False if it is not empty any more."""
     if not store_copy.is_empty(transaction):
         return False
     store_copy.begin_notes(transaction)
@@ -87,7 +87,7 @@ def begin_into(transaction: Transaction, mark: Mark) -> bool:
 
 
 def end_into(transaction: Transaction, mark: Mark, token: bytes) -> bool:
-    """Let a store be opened that all was copied into; false if it was let already."""
+    """Let a complete target be opened. Returns False if that was done before."""
     if not _replace(transaction, mark.encode(), token):
         return False
     store_copy.end_notes(transaction)
@@ -95,7 +95,7 @@ def end_into(transaction: Transaction, mark: Mark, token: bytes) -> bool:
 
 
 def leave(transaction: Transaction, mark: Mark) -> bool:
-    """Let a store not be opened any more, since it goes on elsewhere; false if it was marked already."""
+    """Mark a source as moved away. Returns False if it was marked before."""
     token = keys.secret(transaction, TOKEN_SECRET)
     if token is None or decode(token) is not None:
         return False
@@ -105,7 +105,7 @@ def leave(transaction: Transaction, mark: Mark) -> bool:
 
 
 def take_back(transaction: Transaction) -> Mark | None:
-    """Let a store that was moved away be opened again; answers the mark it had, None if it had none of that kind."""
+    """Let a store that was moved away be opened again. Returns its mark; None if it was not moved away."""
     mark, token = standing(transaction), keys.secret(transaction, TOKEN_BEFORE)
     if mark is None or mark.kind != "away" or token is None or not _replace(transaction, mark.encode(), token):
         return None

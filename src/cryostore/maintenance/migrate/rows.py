@@ -1,12 +1,11 @@
-"""Copying the rows of one catalog into another: both are read side by side, and what differs is put right.
+"""Copy of the rows of one catalog to another: reads both side by side, and corrects the differences.
 
-So it may be broken off anywhere and begun again, and nobody need remember how far it was; what the source has changed
-in between is found as well. In the end the rows of both are counted and digested, and must be the same.
+So the copy may be interrupted anywhere and repeated without remembering how far it was; changes of the source in
+between are found too. At the end the rows of both are counted and digested, and must be equal.
 
-The rules: rows that the source does not have go first, referring ones before what they refer to; then rows come, the
-other way round. What rows of one table refer to in it is undone before, where it is to change. No transaction has more
-than `ROWS_PER_BATCH` rows. Rows by which a catalog says where it is, and whether it may be opened, are no rows of the
-store.
+First the rows that the source does not have are removed, referring rows before the rows they refer to. Then rows are
+added, in the opposite order. References within a table are cleared first if they change. No transaction changes more
+than `ROWS_PER_BATCH` rows. Rows that say where a catalog is and whether it may be opened are not part of the store.
 """
 
 from __future__ import annotations
@@ -33,22 +32,22 @@ ROWS_PER_PAGE = 500
 ROWS_PER_BATCH = 500
 ROWS_PER_STEP = 20_000
 ROWS_COUNTED = 200_000
-"""So many rows are counted by one statement."""
+"""The number of rows that one statement counts."""
 OF_THE_PLACE = frozenset({TOKEN_SECRET, TOKEN_BEFORE, IDENTITY})
-"""The secrets that say where a catalog is, and whether it may be opened. They are dealt with by `migrate`."""
+"""The secrets that say where a catalog is and whether it may be opened. `cutover` sets them."""
 
 
 class TableDigest(NamedTuple):
-    """How many rows a table has, and the digest of all of them in the order of their keys."""
+    """The number of rows of a table, and the digest of its rows in the order of their keys."""
 
     rows: int
     digest: str
 
 
 def copy_rows(source: Side, target: Side, counted: dict[str, int]) -> Iterator[Step]:
-    """Make the rows of the target those of the source, step by step.
+    """Make the rows of the target equal to those of the source, step by step.
 
-    `counted` gets how far the source has counted, by table: the target counts on from there.
+    Fills `counted` with the last number that the source has given out, by table: the target continues from there.
     """
     total, before = count_rows(source), 0
     yield Step("rows", before, total)
@@ -56,7 +55,7 @@ def copy_rows(source: Side, target: Side, counted: dict[str, int]) -> Iterator[S
         yield from _remove_strays(source, target, table)
     for table in TABLES:
         done = 0
-        for done in _bring(source, target, table):
+        for done in _copy_table(source, target, table):
             yield Step("rows", before + done, total)
         before += done
         if table.number is not None:
@@ -65,7 +64,7 @@ def copy_rows(source: Side, target: Side, counted: dict[str, int]) -> Iterator[S
 
 
 def verify_rows(source: Side, target: Side, counted: dict[str, int], found: dict[str, TableDigest]) -> Iterator[Step]:
-    """Count and digest all rows of both, step by step, into `found`. Raises DamagedDataError where they differ."""
+    """Count and digest all rows of both, step by step, into `found`. Raises DamagedDataError if they differ."""
     total, done = 2 * count_rows(source), 0
     yield Step("verify rows", done, total)
     for table in TABLES:
@@ -82,16 +81,16 @@ def verify_rows(source: Side, target: Side, counted: dict[str, int], found: dict
             raise DamagedDataError(
                 f"table {table.name} is not the same: {sides[0].rows} rows in {source.name},"
                 f" {sides[1].rows} in {target.name}",
-                hint="see that nobody writes to either of them, and repeat the command",
+                hint="make sure that nothing writes to either of them, and repeat the command",
             )
         if table.number is not None and _counted_to(target, table) < counted[table.name]:
-            raise DamagedDataError(f"{target.name} would give numbers of {table.name} out again")
+            raise DamagedDataError(f"{target.name} would reuse numbers of table {table.name}")
         found[table.name] = sides[0]
     yield Step("verify rows", total, total)
 
 
 def count_rows(side: Side, some: Sequence[Table] = TABLES) -> int:
-    """How many rows tables have, counted in steps that no database finds long."""
+    """Count the rows of tables, in steps that are short for any database."""
     total = 0
     for table in some:
         after: Row | None = None
@@ -102,7 +101,7 @@ def count_rows(side: Side, some: Sequence[Table] = TABLES) -> int:
 
 
 def _rows(side: Side, table: Table) -> Iterator[Row]:
-    """All rows of the store, in the order of their keys, read page by page."""
+    """Yield all rows of the store in the order of their keys, read page by page."""
     after: Row | None = None
     while found := side.read(partial(tables.page, table=table, after=after, limit=ROWS_PER_PAGE)):
         yield from (row for row in found if table.name != "secret" or row[0] not in OF_THE_PLACE)
@@ -112,7 +111,7 @@ def _rows(side: Side, table: Table) -> Iterator[Row]:
 
 
 def _pairs(source: Side, target: Side, table: Table) -> Iterator[tuple[Row | None, Row | None]]:
-    """The rows of both, those with the same key together, in the order of their keys."""
+    """Yield pairs of rows with the same key, in the order of keys; None where a side has no such row."""
     theirs = _rows(target, table)
     there = next(theirs, None)
     for row in _rows(source, table):
@@ -155,8 +154,8 @@ def _each(
         yield Step("rows", 0)
 
 
-def _bring(source: Side, target: Side, table: Table) -> Iterator[int]:
-    """Add the rows that are missing and replace those that differ; answers again and again how many were looked at."""
+def _copy_table(source: Side, target: Side, table: Table) -> Iterator[int]:
+    """Add missing rows and replace different ones. Yields the number of rows compared so far."""
     done = 0
     missing: list[Row] = []
     different: list[Row] = []

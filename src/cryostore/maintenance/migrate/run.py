@@ -1,15 +1,16 @@
-"""Copying a store into another place, with its whole history: the order of the work, and what makes it safe to repeat.
+"""Migration of a store to another place with its whole history: the order of the work, and why it can be repeated.
 
-1. The target is marked: nobody can open it until all is there. The mark names the move, so that only this store may go
-   on. A shared source is marked, too, and shuts its nodes out; a directory nobody can open meanwhile (`migrate_gate`).
-2. Blobs are copied, each one judged on its way (`migrate_blobs`), then rows (`migrate_rows`).
-3. Both are verified (`migrate_rows`, `migrate_verify`).
-4. The source is marked as moved. Then the target is opened to everybody, in one transaction.
+1. The target is marked, so that nothing can open it before it is complete. The mark names the move, so that only this
+   store can continue it. A shared source is marked too, which shuts its nodes out; a directory is locked meanwhile
+   (`cutover`).
+2. Blobs are copied, each checked on its way (`blobs`), then rows (`rows`).
+3. Both are verified (`rows`, `verify`).
+4. The source is marked as moved. Then, in one transaction, the target may be opened.
 
-Whoever dies at any point leaves a source as it was, or a target that the next run completes. There is no moment at
-which both can be opened. Nothing of the source is ever removed; `take_back` lets it be used again.
+A run that dies at any point leaves the source as it was, or a target that the next run completes. At no moment can both
+be opened. Nothing is ever removed from the source; `cryo migrate --take-back` lets it be used again.
 
-Does not live here: how the two places are opened, and kept from others meanwhile (`migrate_place`).
+`stores` opens the two places and protects them meanwhile.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ LAST_CHUNK = (2**63 - 1, b"")
 
 @dataclass
 class MigrationPlan:
-    """What a move would copy, as the rows of the source tell."""
+    """What a move would copy, according to the rows of the source."""
 
     blobs: int
     chunk_bytes: int
@@ -51,10 +52,10 @@ class MigrationPlan:
 
 @dataclass
 class MigrationResult:
-    """What came of a move: what was copied, verified, and was wrong in the source before.
+    """The result of a move: counts of copied and verified data, and of damage in the source.
 
-    `keys_missing` names what the keyring does not open: it is copied, and cannot be read in either place. `records_due`
-    are those that could not be written yet, for want of a key.
+    `keys_missing` names the wrapped keys that the keyring does not open; they are copied, but cannot be read in either
+    place. `records_due` could not be written yet because a key is missing.
     """
 
     source: str = ""
@@ -68,7 +69,7 @@ class MigrationResult:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was wrong with what was moved."""
+        """Whether the moved data had no problem."""
         carried = self.carried
         found = carried.packs_missing + carried.damaged + carried.unjudged + carried.records_bad + self.records_due
         return not found and not self.keys_missing
@@ -84,15 +85,15 @@ def migrate(
     new_id: NewId,
     everything: bool = False,
 ) -> Iterator[Step]:
-    """Move a store, step by step, or go on with a move that was broken off. With `everything` all blobs are read again.
+    """Move a store, step by step, or continue an interrupted move. With `everything`, all blobs are read again.
 
-    The source must be settled, and nobody else may have either of them open. Raises ConfigurationError if either is not
-    what it must be, DamagedDataError if the verification fails, StorageUnavailableError; then the command is to be
-    repeated.
+    The source must have no open packs, and nothing else may have the source or the target open. Raises
+    ConfigurationError if either is not in the required state, DamagedDataError if the verification fails, and
+    StorageUnavailableError; after the last two the command can be repeated.
     """
     outcome.source, outcome.target = source.name, target.name
     _require_no_open_packs(source)
-    _require_alone(source, target)  # before nodes that were forgotten are shut out, and after it
+    _require_alone(source, target)  # before and after nodes that are still running are shut out
     move = begin_move(source, target, keyring, new_id)
     if move is None:
         outcome.done_before = True
@@ -110,7 +111,7 @@ def migrate(
 
 
 def plan(source: Side) -> MigrationPlan:
-    """What a move would copy. Changes nothing."""
+    """Return what a move would copy. Changes nothing."""
     rows = {table.name: count_rows(source, [table]) for table in TABLES}
     return MigrationPlan(source.read(store_copy.count_blobs), _chunk_bytes(source), rows)
 
@@ -123,14 +124,16 @@ def _chunk_bytes(source: Side) -> int:
 
 
 def has_no_open_packs(source: Side) -> bool:
-    """Whether no pack is open: nobody writes, and whoever died while writing has been cleared up after."""
+    """Whether no pack is open: no process writes, and the packs of writers that died are closed."""
     open_packs = source.read(packs.open_packs)
-    return all(source.stat(pack_key(name)) is None for name in open_packs)  # one that is missing nobody can close
+    return all(source.stat(pack_key(name)) is None for name in open_packs)  # a missing pack cannot be closed
 
 
 def _require_no_open_packs(source: Side) -> None:
     if not has_no_open_packs(source):
-        raise ConfigurationError(f"somebody writes to {source.name}", hint="stop every `cryo serve` and try again")
+        raise ConfigurationError(
+            f"another process writes to {source.name}", hint="stop every `cryo serve` and try again"
+        )
 
 
 def _require_alone(source: Side, target: Side) -> None:
@@ -139,7 +142,7 @@ def _require_alone(source: Side, target: Side) -> None:
 
 
 def _missing_keys(source: Side, keyring: Keyring) -> list[str]:
-    """What of the source's wrapped keys the keyring does not open, in words."""
+    """Describe the wrapped keys of the source that the keyring does not open."""
     missing = []
     for table in WRAPPED:
         after = None

@@ -1,4 +1,4 @@
-"""One of the two stores of a migration: its catalog, its blobs, and its name in what goes wrong."""
+"""One side of a migration, the source or the target: its catalog, its blob store, and its name in errors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cryostore.chunks.blobs import BlobStore
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 
-REPEAT = "repeat the command when that is put right: it goes on where it stopped"
+REPEAT = "fix the cause and repeat the command: it continues where it stopped"
 
 
 class Step(NamedTuple):
-    """How far a stage is, in things, and in bytes where these count. `total` is None where nobody knows it."""
+    """How far a stage has come: a count, and bytes if they matter. `total` is None if it is not known."""
 
     stage: str
     done: int
@@ -26,9 +26,9 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Side:
-    """A store, opened for nobody else. `name` says for people where it is, and is in the words of what it raises.
+    """A store that is opened exclusively. Every error it raises begins with `name`, its place as shown to people.
 
-    `shared_blobs` says where the blobs of a shared store are, for people, too; None for one in a directory.
+    `shared_blobs` is the place of the blob store of a shared store, as shown to people; None for a directory.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Side:
     blobs: BlobStore
     shared_blobs: str | None = None
     require_alone: Callable[[], None] = lambda: None
-    """Raises ConfigurationError if it can be seen that somebody else uses the store."""
+    """Raises ConfigurationError if another program is seen to use the store."""
 
     def read(self, work: Callable[[Transaction], Answer]) -> Answer:
         """See Database."""
@@ -49,10 +49,10 @@ class Side:
             return self.database.write(work)
 
     def migrate(self) -> None:
-        """See Database: whoever opened it has done so."""
+        """See Database. Does nothing: the catalog was migrated when it was opened."""
 
     def close(self) -> None:
-        """See Database: it is closed by whoever opened it."""
+        """See Database. Does nothing: the opener closes it."""
 
     def put(self, key: str, data: Buffer) -> None:
         """See BlobStore."""
@@ -75,13 +75,13 @@ class Side:
             self.blobs.delete(key)
 
     def has_any(self, prefix: str) -> bool:
-        """Whether a listing shows a blob whose key begins so."""
+        """Whether a listing shows a blob whose key has this prefix."""
         with self.named():
             return next(iter(self.blobs.list(prefix)), None) is not None
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
-        """Say in the words of StorageUnavailableError which of the two stores it is about."""
+        """Add the name of this side to every StorageUnavailableError."""
         try:
             yield
         except StorageUnavailableError as error:

@@ -1,6 +1,6 @@
-"""Where the two stores of a migration are, and having each for oneself: a directory by its lock, others by marks.
+"""Stores of a migration, in a directory or shared, and how each is opened exclusively.
 
-Lives here: opening and closing. Does not live here: what is done with what is open (`migrate`).
+A directory is locked; a shared store is protected by marks (`cutover`). `run` moves what is opened here.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ LOOK_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class DirectoryStore:
-    """A store in a directory. `keyring` is used if none lies in it."""
+    """A store in a directory. `keyring` is used if the directory contains none."""
 
     data_dir: Path
     keyring: str | None = None
 
     @property
     def name(self) -> str:
-        """The place, for people."""
+        """The place, as shown to people."""
         return str(self.data_dir.absolute())
 
     @property
     def exists(self) -> bool:
-        """Whether a catalog is there."""
+        """Whether the directory contains a catalog."""
         return (self.data_dir / CATALOG).exists()
 
     @contextmanager
     def held(self, *, create: bool = False) -> Iterator[Side]:
-        """Have the store for oneself. On a full disk its marks may use the reserve."""
+        """Open the store exclusively. On a full disk, its marks may use the reserve."""
         with storage_errors(self.name):
             if create and not self.data_dir.is_dir():
                 make_directory(self.data_dir)
@@ -70,7 +70,7 @@ class DirectoryStore:
 
     @contextmanager
     def looked_at(self) -> Iterator[Side]:
-        """Open the store, which must be there, beside servers: only to look."""
+        """Open an existing store beside its servers, only to read."""
         with closing(InUse(self.data_dir)), self._opened(create=False) as side:
             yield side
 
@@ -94,23 +94,23 @@ class DirectoryStore:
 
 @dataclass(frozen=True)
 class SharedStore:
-    """A shared store."""
+    """A shared store, with its catalog, blob store and keyring in places of their own."""
 
     place: SharedStoreAddress
 
     @property
     def name(self) -> str:
-        """The place, for people."""
+        """The place, as shown to people."""
         return f"{self.place.shown_catalog} and {self.place.shown_blobs}"
 
     @property
     def exists(self) -> bool:
-        """Whether a catalog may be there: nobody knows of a URL before it is opened."""
+        """Whether a catalog may exist; for a URL that is not known before it is opened."""
         return is_url(self.place.catalog) or Path(self.place.catalog).exists()
 
     @contextmanager
     def held(self, *, create: bool = False) -> Iterator[Side]:
-        """Open its halves, whether they belong together or not."""
+        """Open its catalog and its blob store, whether they belong together or not."""
         with ExitStack() as opened:
             ours = f"{SESSIONS}-{random_id()}"
             database = self.place._replace(catalog=_with_sessions(self.place.catalog, ours)).open_catalog(create=create)
@@ -120,13 +120,13 @@ class SharedStore:
             yield Side(self.name, database, blobs, self.place.shown_blobs, partial(self._require_alone, database, ours))
 
     def looked_at(self) -> AbstractContextManager[Side]:
-        """Open its halves beside nodes: only to look."""
+        """Open its catalog and its blob store beside its nodes, only to read."""
         return self.held()
 
     def _require_alone(self, database: Database, ours: str) -> None:
-        """Refuse to go on while others use the catalog, as far as it tells: PostgreSQL does.
+        """Raise ConfigurationError while other programs use the catalog, as far as the database shows it.
 
-        Sessions that were closed a moment ago are waited for.
+        PostgreSQL does, SQLite does not. Waits for sessions that were closed a moment ago.
         """
         if not is_url(self.place.catalog):
             return
@@ -138,7 +138,7 @@ class SharedStore:
             time.sleep(LOOK_SECONDS)
         raise ConfigurationError(
             f"{self.place.shown_catalog} has {others} sessions of other programs",
-            hint="stop every node, and whatever else is connected as this user, and repeat the command",
+            hint="stop every node and every other program that is connected as this user, and repeat the command",
         )
 
     def open_service(self) -> Service:
@@ -147,7 +147,7 @@ class SharedStore:
 
 
 def _with_sessions(catalog: str, name: str) -> str:
-    """The URL of a catalog with a name for our sessions, whatever other name it has; a path as it is."""
+    """Return the URL of a catalog with a name for our sessions; a path is returned unchanged."""
     if not is_url(catalog):
         return catalog
     return f"{catalog}{'&' if '?' in catalog else '?'}application_name={name}"
@@ -166,9 +166,9 @@ def migrate_store(
     new_id: NewId,
     everything: bool = False,
 ) -> Iterator[Step]:
-    """Settle the source and move it, step by step; see `migrate`.
+    """Finish the pending writes of the source and move it, step by step; see `run.migrate`.
 
-    Raises ConfigurationError besides if a server or another program uses either of them.
+    Also raises ConfigurationError if a server or another program uses the source or the target.
     """
     require_store(source)
     with target.held(create=True) as there:
@@ -182,9 +182,9 @@ def migrate_store(
 
 
 def take_back_store(place: MigrationStore, keyring: Keyring | None) -> str:
-    """Let a store be opened again that was moved away; answers where to. A directory needs no keyring for that.
+    """Let a store that was moved away be opened again. Returns where it was moved to. A directory needs no keyring.
 
-    Raises ConfigurationError if it was not, or somebody uses it.
+    Raises ConfigurationError if the store was not moved away or is in use.
     """
     require_store(place)
     with place.held() as side:
@@ -192,20 +192,20 @@ def take_back_store(place: MigrationStore, keyring: Keyring | None) -> str:
 
 
 def require_store(place: MigrationStore) -> None:
-    """Raise ConfigurationError if nothing can be there: to open it would make it."""
+    """Raise ConfigurationError if there is no store: opening it would create one."""
     if not place.exists:
         raise ConfigurationError(f"{place.name} holds no store", hint="name the place that the server was given")
 
 
 def has_no_pending_writes(side: Side) -> bool:
-    """Whether nothing is left to be written of a store, or it was marked before and cannot be opened."""
+    """Whether a store has no pending writes, or was marked before and cannot be opened."""
     if side.read(move_mark.standing) is not None:
         return True
     return has_no_open_packs(side) and not side.read(partial(records.due, limit=1))
 
 
 def finish_pending_writes(place: MigrationStore) -> None:
-    """Close the packs of writers that died, and write the records that are due, as far as keys are at hand."""
+    """Close the packs of writers that died, and write the records that are due, except those whose key is missing."""
     service = place.open_service()
     try:
         with contextlib.suppress(KeyUnavailableError):

@@ -1,7 +1,7 @@
-"""Verifying the blobs of a store that was copied: each is there with its size, and some or all are read again.
+"""Verification of the copied blobs: each exists with its size, and some or all are read again.
 
-What is read must have the digest of what was read in the source, and one envelope of each pack is opened by the rows of
-the target, as a restore would. Rows are verified beside it: `migrate_rows`.
+A blob that is read must have the digest that was read from the source, and one envelope of each pack is opened with the
+rows of the target, as a restore does. `rows` verifies the rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SAMPLED = 50
 
 @dataclass
 class BlobCheckResult:
-    """How many blobs were found, and how many of them were read again."""
+    """Counts of the blobs that exist, and of those that were read again."""
 
     blobs: int = 0
     read: int = 0
@@ -36,7 +36,7 @@ class BlobCheckResult:
 
 
 class _Asked(NamedTuple):
-    """A blob to be looked at, what is noted of it, and whether it is to be read."""
+    """A blob to check, its note, and whether it is to be read."""
 
     wanted: Wanted
     note: Note | None
@@ -44,7 +44,7 @@ class _Asked(NamedTuple):
 
 
 class BlobCheck:
-    """One look at all blobs of the target; counts into `verified`. With `everything` each is read."""
+    """Checks all blobs of the target; counts into `verified`. With `everything`, each is read."""
 
     def __init__(
         self, source: Side, target: Side, keyring: Keyring, verified: BlobCheckResult, *, everything: bool
@@ -56,9 +56,9 @@ class BlobCheck:
         self._everything = everything
 
     def run(self) -> Iterator[Step]:
-        """Look at each blob, step by step.
+        """Check each blob, step by step.
 
-        Raises DamagedDataError if one is not there as it was put: a later run copies those again.
+        Raises DamagedDataError if any blob is missing or has changed; a later run copies these again.
         """
         total = self._source.read(store_copy.count_blobs)
         bad: list[str] = []
@@ -70,8 +70,8 @@ class BlobCheck:
                     yield Step("verify blobs", self.verified.blobs, total, self.verified.read_bytes)
         if bad:
             raise DamagedDataError(
-                f"{self._target.name}: {len(bad)} blobs are not there as they were put: {bad[0]}",
-                hint="repeat the command, which copies them again; if it says so again, that place does not keep data",
+                f"{self._target.name}: {len(bad)} blobs are missing or have changed: {bad[0]}",
+                hint="repeat the command, which copies them again; if that fails too, the place loses data",
             )
 
     def _asked(self, some: Sequence[Wanted]) -> list[_Asked]:
@@ -84,7 +84,7 @@ class BlobCheck:
         ]
 
     def _problem(self, asked: _Asked) -> str | None:
-        """What is wrong with a blob in the target, in whichever thread."""
+        """Return the problem of a blob in the target, None if it has none. Runs in any thread."""
         wanted, note, _ = asked
         if note is None or note.digest == BEGUN:
             return None if self._source.stat(wanted.key) is None else f"{wanted.key} was not copied"
@@ -102,7 +102,7 @@ class BlobCheck:
         return self._open_one(wanted.what, data) if isinstance(wanted.what, NamedPack) else None
 
     def _open_one(self, pack: NamedPack, data: bytes) -> str | None:
-        """Open an envelope by the rows of the target, as a restore does."""
+        """Open one envelope of a pack with the rows of the target, as a restore does."""
         row = self._target.read(partial(store_copy.first_chunk, pack_number=pack.pack_number))
         if row is None:
             return None
@@ -111,13 +111,13 @@ class BlobCheck:
             key = self._keys.opening(key_number)
             open_envelope(memoryview(data)[offset : offset + sealed_length], key, digest, length)
         except KeyUnavailableError:
-            return None  # the source cannot read it either, and this was said
+            return None  # the source cannot read it either, which was reported
         except DamagedDataError as error:
             return f"pack {pack.name} at {offset}: {error.message}"
         return None
 
     def _note(self, portion: Sequence[_Asked], problems: Sequence[str | None]) -> list[str]:
-        """Let a later run copy again what is not right; answers what that is."""
+        """Reset the notes of bad blobs, so that a later run copies them again. Returns their problems."""
         for one in portion:
             if one.is_read and one.note is not None:
                 self.verified.read += 1

@@ -1,1 +1,1 @@
-"""Rebuilding a lost catalog from packs and records."""
+"""Rebuild of a lost catalog from packs and records."""

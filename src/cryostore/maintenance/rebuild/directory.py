@@ -1,4 +1,4 @@
-"""The files around `rebuild`: the new catalog is made beside the data, and takes its place in one step."""
+"""Rebuild of the catalog of a store in a directory: built in a file of its own, then put in place in one step."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from cryostore.service.opening.open import CATALOG
 MAKING = "catalog.rebuilding"
 ASIDE = "replaced"
 NUMBERED = re.compile(rf"{re.escape(CATALOG)}(?:-wal|-shm)?\.{ASIDE}\.([0-9]{{1,9}})(?![0-9])")
-"""Names that begin so are taken, whatever follows."""
+"""A name that begins with this pattern takes its number, whatever follows."""
 PARTS = ("", "-wal", "-shm")
-"""What SQLite adds to the name of a database. A log left behind would be taken for the new catalog's own."""
+"""The suffixes of the files of an SQLite database. A log left behind would be taken for the new catalog's log."""
 
 
 def rebuild_directory(
     data_dir: Path, keyring: Keyring, outcome: RebuildResult, *, clock: Clock, replace: bool = False
 ) -> Iterator[Progress]:
-    """Make the catalog of `data_dir` anew from its packs and records, step by step.
+    """Rebuild the catalog of `data_dir` from its packs and records, step by step.
 
-    Until the last step nothing that is there changes; a rebuilding that was broken off leaves a file that the next one
-    removes. With `replace` a catalog that is there is kept beside the new one.
+    Nothing that exists changes before the last step. An interrupted rebuild leaves a file that the next one removes.
+    With `replace`, an existing catalog is kept beside the new one.
 
-    Raises ConfigurationError if there is a catalog or the directory is in use, KeyUnavailableError if the keyring
-    opens nothing, StorageUnavailableError.
+    Raises ConfigurationError if there is a catalog (without `replace`) or the directory is in use, KeyUnavailableError
+    if the keyring opens no record, StorageUnavailableError.
     """
     with sole_use(data_dir):
         if (data_dir / CATALOG).exists() and not replace:
             raise ConfigurationError(
-                f"{data_dir / CATALOG} is there",
-                hint="--replace keeps it beside the new one; `cryo check` says what is wrong with it",
+                f"{data_dir / CATALOG} exists",
+                hint="--replace keeps it beside the new one; `cryo check` shows its problems",
             )
         with storage_errors(f"{data_dir}"):
             _remove(data_dir)
@@ -58,14 +58,14 @@ def rebuild_directory(
 
 
 def _remove(data_dir: Path) -> None:
-    """Remove what an earlier rebuilding left."""
+    """Remove the files that an interrupted rebuild has left."""
     for part in PARTS:
         with contextlib.suppress(FileNotFoundError):
             (data_dir / f"{MAKING}{part}").unlink()
 
 
 def _numbers_aside(data_dir: Path) -> Iterator[int]:
-    """The numbers that earlier catalogs were kept under, with whatever else an operator added to their names."""
+    """Yield the numbers under which earlier catalogs are kept, whatever an operator has added to their names."""
     for path in data_dir.glob(f"{CATALOG}*.{ASIDE}.*"):
         if found := re.match(NUMBERED, path.name):
             yield int(found[1])
@@ -73,12 +73,14 @@ def _numbers_aside(data_dir: Path) -> Iterator[int]:
 
 def _put_in_place(data_dir: Path) -> None:
     if (data_dir / f"{MAKING}-wal").exists():
-        raise ConfigurationError(f"{data_dir / MAKING} is used by another program", hint="end it and try again")
+        raise ConfigurationError(
+            f"{data_dir / MAKING} is used by another program", hint="stop that program and try again"
+        )
     number = 1 + max(_numbers_aside(data_dir), default=0)
     for part in PARTS:
         with contextlib.suppress(FileNotFoundError):
             (data_dir / f"{CATALOG}{part}").rename(data_dir / f"{CATALOG}{part}.{ASIDE}.{number}")
-        # One by one: the old catalog must never stand there without its log, nor its log beside the new catalog.
+        # One by one: the old catalog must never be there without its log, nor its log beside the new catalog.
         sync_directory(data_dir)
     descriptor = os.open(data_dir / MAKING, os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -1,4 +1,4 @@
-"""Reading records back: which of them hold, and what they say, for `rebuild`."""
+"""Reader of the records of a store, for a rebuild: finds the newest complete record of each noun and decodes it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavai
 from cryostore.service.records.format import CommitRecord, StoreRecord, VaultRecord, decode
 
 Losses = list[str]
-"""What could not be read, for people."""
+"""Descriptions, for people, of what could not be read."""
 READ_ERRORS = (DamagedDataError, BlobNotFoundError, StorageUnavailableError)
 _UNREADABLE = (KeyUnavailableError, *READ_ERRORS)
 
 
 class StoredRecord(NamedTuple):
-    """The record of a noun that holds: its highest number that is complete, and how many parts that has.
+    """The newest complete record of a noun: its number `change` and its number of parts.
 
-    `number_max` is the highest there is, complete or not. Of a noun without a complete record `parts` is 0.
+    `number_max` is the highest number that exists, complete or not. If no record is complete, `parts` is 0.
     """
 
     key: RecordKey
@@ -31,14 +31,14 @@ class StoredRecord(NamedTuple):
     number_max: int
 
     def names(self) -> Iterator[RecordName]:
-        """The parts, in order."""
+        """Return the names of the parts, in order."""
         return (RecordName(*self.key, self.change, part) for part in range(self.parts))
 
 
 class RecordReader:
-    """The records of a store.
+    """Reads the records of a store.
 
-    As parts turn out to be unreadable, `losses` says so, and `lost` has the commits they told of.
+    Each unreadable part is described in `losses`; the keys of the affected commits are collected in `lost`.
     """
 
     def __init__(self, records: Records, losses: Losses) -> None:
@@ -47,19 +47,20 @@ class RecordReader:
         self.lost: set[RecordKey] = set()
 
     def store(self) -> Iterator[tuple[StoredRecord, StoreRecord]]:
-        """The record of the store, if there is one."""
+        """Yield the record of the store, if there is one."""
         for held, data in self._wrapped(STORE):
             yield held, decode(data, StoreRecord)
 
     def vaults(self) -> Iterator[tuple[StoredRecord, VaultRecord]]:
-        """The records of all vaults. Raises KeyUnavailableError at the end if the keyring has the key of none."""
+        """Yield the records of all vaults. Raises KeyUnavailableError at the end if the keyring opens none of them."""
         for held, data in self._wrapped(VAULT):
             yield held, decode(data, VaultRecord)
 
     def commits(self, key_of: Callable[[bytes], DataKey | None]) -> Iterator[StoredRecord]:
-        """The records of commits, by lineage and generation: the one that is complete, or none.
+        """Yield the newest complete record of each commit, by lineage and generation.
 
-        One may be incomplete and not be needed: it is being removed, or was never finished.
+        A commit without a complete record is yielded with `parts` 0. It may not be needed: perhaps it was being removed
+        or was never finished.
         """
         for key, numbers in self._numbers(COMMIT):
             number_max = max(numbers)
@@ -73,7 +74,7 @@ class RecordReader:
                 yield StoredRecord(key, 0, 0, number_max)
 
     def parts(self, held: StoredRecord, key_of: Callable[[bytes], DataKey | None]) -> Iterator[CommitRecord]:
-        """The parts of a commit's record, in order; what cannot be read is left out and counted as lost."""
+        """Yield the parts of the record of a commit, in order. Unreadable parts are left out and counted as lost."""
         for name in held.names():
             part = self._part(name, key_of)
             if part is None:
@@ -82,7 +83,7 @@ class RecordReader:
                 yield part
 
     def lose(self, key: RecordKey, what: str) -> None:
-        """Count as lost what a commit changed."""
+        """Count the changes of a commit as lost."""
         if key not in self.lost:
             self._losses.append(f"{what} of commit {key.number}.{key.generation} cannot be read")
         self.lost.add(key)
@@ -104,7 +105,7 @@ class RecordReader:
             raise missing
 
     def _newest(self, key: RecordKey, numbers: dict[int, int]) -> tuple[StoredRecord, bytes] | None:
-        """The newest record of a noun that can be read. Raises KeyUnavailableError if the keyring lacks its key."""
+        """Return the newest readable record of a noun. Raises KeyUnavailableError if the keyring lacks its key."""
         for change in sorted(numbers, reverse=True):
             name = RecordName(*key, change, 0)
             with contextlib.suppress(*READ_ERRORS):
@@ -118,7 +119,7 @@ class RecordReader:
             return None
 
     def _numbers(self, noun: str) -> Iterator[tuple[RecordKey, dict[int, int]]]:
-        """Of each noun of this kind the numbers of its records, each with how many parts it has from the first on."""
+        """Yield each noun of this kind with the numbers of its records and how many parts each has without a gap."""
         for key, names in groupby(self._records.names(noun), key=lambda name: RecordKey(*name[:3])):
             numbers: dict[int, int] = {}
             for name in names:

@@ -1,19 +1,18 @@
-"""Rebuilding the catalog from the blobs and the keyring alone, into a database that is empty.
+"""Rebuild of the catalog from the blobs and the keyring alone, into an empty database.
 
-Lives here: the order of the work. Does not live here: what records say (`service.records.recording`), and which of
-them hold (`recorded`), what packs hold (`pack_index`), the files around it all (`rebuild_store`).
+This module has the order of the work. The format of records is in `service.records.format`; `record_reader` finds the
+valid ones, `pack_index` reads packs, `directory` and `shared` prepare the database and put it in place.
 
-1. The vaults with their keys, and the access keys, come from their records. What can be unwrapped with the keyring only
-   stays as it was wrapped.
-2. Of each lineage the commits are applied in the order of their generations, as they happened. Whatever lies between a
-   commit and the tip it went on from was taken back then, and is passed over.
-3. What nobody sees any more goes, by the same statements as when a point is deleted: a record may tell of rows that
-   went after it was written.
-4. Every envelope of every pack is opened, and what proves right gets a row. So garbage comes back as well: the next
+1. Vaults with their keys, and access keys, come from their records. Wrapped keys stay wrapped as they are.
+2. The commits of each lineage are applied in the order of their generations. Generations between a commit and the one
+   it was based on were rolled back at the time, and are skipped.
+3. Rows that no recovery point sees are removed, with the same statements as when a recovery point is deleted: a record
+   may contain rows that were removed after it was written.
+4. Every envelope of every pack is opened, and each sound chunk gets a row. So garbage comes back too; the next garbage
    collection finds it.
 
-What cannot be read is counted as lost and passed over: `cryo repair` finds chunks that can be read again later, a
-second rebuilding finds records. Jobs that had not been committed, uploads, restore jobs and tokens are not rebuilt.
+Unreadable data is counted as lost and skipped: `cryo repair` finds chunks that become readable later, a second rebuild
+finds records. Uncommitted jobs, uploads, restore jobs and tokens are not rebuilt.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ NamedRow = TypeVar("NamedRow", VaultRow, PointRow, JobRow)
 
 @dataclass
 class RebuildResult:
-    """What was rebuilt, and in `losses` what could not be."""
+    """Counts of what was rebuilt. `losses` describes what could not be rebuilt."""
 
     vaults: int = 0
     recovery_points: int = 0
@@ -77,7 +76,7 @@ class RebuildResult:
 
 
 class Rebuild:
-    """One rebuilding into an empty, migrated database, counted into `outcome`. Nothing is written anywhere else."""
+    """One rebuild into an empty, migrated database, counted into `outcome`. It writes nothing anywhere else."""
 
     def __init__(
         self, database: Database, blobs: BlobStore, keyring: Keyring, outcome: RebuildResult, *, now_ms: int
@@ -89,17 +88,17 @@ class Rebuild:
         self._now_ms = now_ms
         self._recorded = RecordReader(Records(blobs, keyring), self.outcome.losses)
         self._keys: dict[bytes, tuple[int, int, DataKey]] = {}
-        """By its id, each data key with its number and its vault."""
+        """Data keys by key id: the number of the key, the number of its vault, and the key."""
 
     def run(self) -> Iterator[Progress]:
-        """Do the work, step by step. Nothing is to be used of the database before the last step.
+        """Rebuild, step by step. The database must not be used before the last step.
 
-        Raises KeyUnavailableError if the keyring opens nothing, StorageUnavailableError.
+        Raises KeyUnavailableError if the keyring opens no record, StorageUnavailableError.
         """
         yield Progress("vaults", 0)
         self._put_back_keys()
         yield from self._put_back_commits()
-        yield from self._look_over_points()
+        yield from self._mark_incomplete_points()
         yield from self._put_back_chunks()
 
     def _key_of(self, key_id: bytes) -> DataKey | None:
@@ -133,22 +132,22 @@ class Rebuild:
         for lineage_id, some in groupby(commits, key=lambda held: held.key.number):
             losses = len(self.outcome.losses)
             all_of_it = list(some)
-            valid, void = self._sorted_out(all_of_it)
+            valid, void = self._split_commits(all_of_it)
             for held in valid:
                 yield Progress("commits", self.outcome.recovery_points)
                 self._put_back_commit(held)
-            if len(self.outcome.losses) == losses:  # else void may be what is only not read
+            if len(self.outcome.losses) == losses:  # else these commits may only be unread
                 for held in void:
                     self._database.write(partial(_put_back_record, held=held, gone=True))
             last = all_of_it[-1].key.generation
             self._database.write(partial(lineages.skip_generations, lineage_id=lineage_id, generation=last))
         yield Progress("lineages", 0)
-        self._take_back_unseen()
+        self._remove_unseen()
         if not self.outcome.losses:
             self._database.write(records.touch_unseen)
 
-    def _sorted_out(self, commits: list[StoredRecord]) -> tuple[list[StoredRecord], list[StoredRecord]]:
-        """A lineage's commits in order, without those that were taken back, which come second."""
+    def _split_commits(self, commits: list[StoredRecord]) -> tuple[list[StoredRecord], list[StoredRecord]]:
+        """Split the commits of a lineage into the valid ones, in order, and those that were rolled back."""
         valid: list[StoredRecord] = []
         void: list[StoredRecord] = []
         from_generation: int | None = None
@@ -175,7 +174,7 @@ class Rebuild:
         previous: int | None = None
         for part in self._recorded.parts(held, self._key_of):
             if not self._database.read(partial(vaults.exists, vault_id=part.vault_id)):
-                self.outcome.losses.append(f"commit {segment.lineage_id}.{segment.generation} is of a lost vault")
+                self.outcome.losses.append(f"commit {segment.lineage_id}.{segment.generation} belongs to a lost vault")
                 self._database.write(partial(_put_back_unread, held=held))
                 return
             self._database.write(partial(_put_back_part, segment=segment, part=part))
@@ -184,8 +183,8 @@ class Rebuild:
             self.outcome.recovery_points += part.point is not None
         self._database.write(partial(_put_back_record, held=held, entries=entries, previous=previous))
 
-    def _take_back_unseen(self) -> None:
-        """Remove rows that nobody sees, and lineages that hold nothing, children first."""
+    def _remove_unseen(self) -> None:
+        """Remove rows that no recovery point sees, and empty lineages, children first."""
         for lineage_id in self._database.read(lineages.ids_descending):
             seen = self._database.read(partial(lineages.seen, lineage_id=lineage_id))
             tip = seen[-1] if seen else 0
@@ -197,13 +196,13 @@ class Rebuild:
             if not seen and not self.outcome.losses:
                 self._database.write(partial(_drop_lineage, lineage_id=lineage_id))
 
-    def _look_over_points(self) -> Iterator[Progress]:
-        """Mark the points that are not what they were, or may not be."""
+    def _mark_incomplete_points(self) -> Iterator[Progress]:
+        """Mark the recovery points that are incomplete, or may be."""
         after, done = "", 0
         while rows := self._database.read(partial(recovery_points.segments, after=after, limit=POINTS_PER_PAGE)):
             for row in rows:
                 yield Progress("points", done)
-                if (reason := self._database.read(partial(self._doubt, row=row))) is not None:
+                if (reason := self._database.read(partial(self._reason_incomplete, row=row))) is not None:
                     self.outcome.losses.append(f"recovery point {row.point_id} of {row.resource_arn}: {reason}")
                     self._database.write(
                         partial(recovery_points.mark_partial, point_id=row.point_id, message=f"Rebuilt: {reason}.")
@@ -211,8 +210,8 @@ class Rebuild:
                 done += 1
             after = rows[-1].point_id
 
-    def _doubt(self, transaction: Transaction, row: PointRow) -> str | None:
-        """Why a point may not be what it was."""
+    def _reason_incomplete(self, transaction: Transaction, row: PointRow) -> str | None:
+        """Return why a recovery point may be incomplete; None if it is complete."""
         assert row.segment is not None
         view = lineages.view(transaction, row.segment)
         if any(
@@ -244,7 +243,10 @@ class Rebuild:
             self.outcome.packs += 1
 
     def _batches(self, pack_id: str) -> Iterator[tuple[int | None, list[Found]]]:
-        """The size of a pack that does not grow, and its sound envelopes, some at a time; the last ones may be none."""
+        """Yield the size of a pack that does not grow (else None) with batches of its sound envelopes.
+
+        The last batch may be empty.
+        """
         found: Iterator[Found] | None = None
         size_bytes: int | None = None
         while True:
@@ -256,8 +258,8 @@ class Rebuild:
                     size_bytes = None if isinstance(self._blobs, Appendable) else reader.size
                     found = sound_envelopes(reader, self._key_of)
                 for one in islice(found, ENVELOPES_PER_BATCH):
-                    batch.append(one)  # noqa: PERF402 - what came before an error stays
-            except READ_ERRORS as error:  # what a dying disk still gives is worth having
+                    batch.append(one)  # noqa: PERF402 - keeps what came before an error
+            except READ_ERRORS as error:  # keep what a dying disk still delivers
                 self.outcome.losses.append(f"pack {pack_id}: {error.message}")
             yield size_bytes, batch
             if len(batch) < ENVELOPES_PER_BATCH:
@@ -282,13 +284,13 @@ class Rebuild:
 
 
 def _row(kind: type[NamedRow], columns: dict[str, Any]) -> NamedRow:
-    """A row from a record, which an older program may have written without the newest columns."""
+    """Make a row from a record; an older version may have written it without the newest columns."""
     values: dict[str, Any] = {name: columns.get(name) for name in kind._fields}
     return kind(**values)
 
 
 def _forget_first_rows(transaction: Transaction, token_secret: bytes) -> None:
-    """What a new catalog says of itself is no news here; a new secret makes all old tokens worthless."""
+    """Remove the rows of a new catalog, and set a new token secret, which makes all old tokens invalid."""
     transaction.run("DELETE FROM record")
     keys.insert_secret(transaction, TOKEN_SECRET, token_secret)
 
@@ -311,13 +313,13 @@ def _put_back_store(transaction: Transaction, held: StoredRecord, access_keys: l
 def _put_back_record(
     transaction: Transaction, held: StoredRecord, *, entries: int = 1, gone: bool = False, previous: int | None = None
 ) -> None:
-    changes = held.number_max + gone  # one that is gone is due
+    changes = held.number_max + gone  # a record that is to be removed is due
     row = RecordRow(*held.key, changes, held.change, held.parts, entries, int(gone), previous)
     records.insert(transaction, row)
 
 
 def _put_back_unread(transaction: Transaction, held: StoredRecord) -> None:
-    """Note that there is a record which cannot be used now: it stays, and is not of an unknown commit."""
+    """Note that a record exists but cannot be used now: it is kept, and its commit is not unknown."""
     records.insert(transaction, RecordRow(*held.key, 0, 0, 0, 0, 0, None))
 
 
@@ -340,7 +342,7 @@ def _put_back_part(transaction: Transaction, segment: Segment, part: CommitRecor
 
 
 def _drop_lineage(transaction: Transaction, lineage_id: int) -> None:
-    """Remove a lineage that nobody sees; its records are to follow."""
+    """Remove a lineage that no recovery point sees; its records are removed later."""
     for row in records.above(transaction, Segment(lineage_id, 0), GENERATION_MAX):
         records.end(transaction, row.key)
     lineages.delete(transaction, lineage_id)

@@ -1,11 +1,11 @@
-"""Around `rebuild` for a shared store: the blobs and the keyring are there, the catalog is an empty database.
+"""Rebuild of the catalog of a shared store, into an empty database, from its blobs and its keyring.
 
-Nothing tells for sure that no node serves with the old catalog, which may only be out of reach. So the blobs themselves
-get another marker first (`chunks.marker`), to which only the new catalog will answer: nodes with the old one stop as
-soon as they look around, and never open again.
+Nothing proves that no node serves with the old catalog, which may only be unreachable. So the blob store gets a new
+marker first (`chunks.marker`), which only the new catalog matches: nodes with the old catalog stop at their next check,
+and never open the store again.
 
-The rows are made in place. Until the last step they carry a claim, under which alone they may be changed: whoever finds
-the claim of another run removes the rows and begins anew, and that run can go on no more.
+The rows are built in place. Until the last step they carry a claim, and only its holder may change them. A run that
+finds the claim of another run removes the rows and starts over; the other run can then no longer continue.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ Answer = TypeVar("Answer")
 CLAIM = "rebuilding"
 """The name of the claim among the secrets of the store."""
 KEPT_TABLES = {"secret", "collection"}
-"""One holds the claim itself, the other has one row in every catalog, which says nothing yet."""
+"""One holds the claim itself; the other has one row in every catalog, which has no meaning yet."""
 FIRST_ROWS = {"collection", "record"}
 """The tables in which an empty catalog has rows."""
 
 
 class RebuildDatabase:
-    """A Database that writes only as long as a claim holds. The one it stands before stays the caller's to close."""
+    """A database that can be written only while the claim of a rebuild stands. The caller closes the inner database."""
 
     def __init__(self, inner: Database, claim: bytes) -> None:
         self._inner = inner
@@ -55,11 +55,11 @@ class RebuildDatabase:
         self.read = inner.read
 
     def write(self, work: Callable[[Transaction], Answer]) -> Answer:
-        """See Database. Raises ConfigurationError once the claim is another's."""
+        """See Database. Raises ConfigurationError once another run holds the claim."""
 
         def claimed(transaction: Transaction) -> Answer:
             if keys.secret(transaction, CLAIM) != self._claim:
-                raise _lost()
+                raise _superseded()
             return work(transaction)
 
         return self._inner.write(claimed)
@@ -75,10 +75,10 @@ class RebuildDatabase:
 def rebuild_shared(
     place: SharedStoreAddress, outcome: RebuildResult, *, clock: Clock | None = None, new_id: NewId = random_id
 ) -> Iterator[Progress]:
-    """Make the catalog of a shared store anew from its blobs and its keyring, into an empty database, step by step.
+    """Rebuild the catalog of a shared store into an empty database, step by step.
 
-    Broken off, it is done again with the same database. Raises ConfigurationError if the database holds something else,
-    or the blobs are not those of a shared store; KeyUnavailableError if the keyring opens nothing,
+    After an interruption it is repeated with the same database. Raises ConfigurationError if the database holds
+    anything else or the blob store is not that of a shared store, KeyUnavailableError if the keyring opens no record,
     StorageUnavailableError.
     """
     with ExitStack() as opened:
@@ -99,19 +99,19 @@ def rebuild_shared(
         now_ms = (clock or clock_of(database))()
         yield from Rebuild(claimed, blobs, keyring, outcome, now_ms=now_ms).run()
         if newest_marker(blobs, known=identity.number) != identity.marker:
-            raise _lost()
+            raise _superseded()
         ring = StoreKeyring(database, keyring)
-        ring.active()  # to be at hand within the unit of work
+        ring.active()  # cached for the transaction
         claimed.write(partial(_complete, ring=ring, identity=identity))
 
 
 def _unfinished(transaction: Transaction, place: SharedStoreAddress) -> bytes | None:
-    """The claim of a run that did not come to its end, if there is one. Raises ConfigurationError if there is more."""
+    """Return the claim of an unfinished run, if any. Raises ConfigurationError if the database holds a catalog."""
     claim = keys.secret(transaction, CLAIM)
     if wrapped_identity(transaction) is not None or (claim is None and _holds_rows(transaction)):
         raise ConfigurationError(
             f"there is a catalog in {place.shown_catalog} already",
-            hint="name an empty database; `cryo check` says what is wrong with the one that is there",
+            hint="name an empty database; `cryo check` shows the problems of the existing one",
         )
     return claim
 
@@ -125,14 +125,14 @@ def _has_rows(transaction: Transaction, table: Table) -> bool:
 
 
 def _require_keyring(records: Records) -> None:
-    """Raise KeyUnavailableError if the keyring is another store's: that is to be found out before anything changes."""
+    """Raise KeyUnavailableError if the keyring belongs to another store, before anything changes."""
     with contextlib.suppress(DamagedDataError, BlobNotFoundError):
         for name in records.names(STORE):
             records.get_wrapped(name)
 
 
 def _next_identity(place: SharedStoreAddress, blobs: BlobStore, new_id: NewId) -> Identity:
-    """Put the next marker beside the blobs: from now on no other catalog goes with them."""
+    """Put the next marker into the blob store: from now on it matches no other catalog."""
     marker = newest_marker(blobs)
     if marker is None:
         raise ConfigurationError(
@@ -141,12 +141,12 @@ def _next_identity(place: SharedStoreAddress, blobs: BlobStore, new_id: NewId) -
         )
     following = msgspec.structs.replace(marker, number=marker.number + 1, token=new_id())
     if not put_marker(blobs, following):
-        raise _lost()
+        raise _superseded()
     return Identity.of_marker(following, place.shown_blobs)
 
 
 def _claim(database: Database, keyring: KeyringSource, identity: Identity, before: bytes | None) -> bytes:
-    """Take the database over from nobody, or from the run that was found. Raises ConfigurationError if raced."""
+    """Take the claim of the database, which `before` held. Raises ConfigurationError if another run was faster."""
     try:
         claim = keyring.active().wrap(msgspec.json.encode(identity), CLAIM.encode())
     except KeyUnavailableError as error:
@@ -154,7 +154,7 @@ def _claim(database: Database, keyring: KeyringSource, identity: Identity, befor
 
     def work(transaction: Transaction) -> None:
         if keys.secret(transaction, CLAIM) != before:
-            raise _lost()
+            raise _superseded()
         keys.delete_secret(transaction, CLAIM)
         keys.insert_secret(transaction, CLAIM, claim)
 
@@ -163,12 +163,10 @@ def _claim(database: Database, keyring: KeyringSource, identity: Identity, befor
 
 
 def _complete(transaction: Transaction, ring: StoreKeyring, identity: Identity) -> None:
-    """Make the rows a catalog."""
+    """Turn the rows into a catalog that can be opened."""
     keys.delete_secret(transaction, CLAIM)
     insert_identity(transaction, ring, msgspec.structs.replace(identity, bound=True))
 
 
-def _lost() -> ConfigurationError:
-    return ConfigurationError(
-        "another `cryo rebuild-catalog` has begun on this store", hint="let that one come to its end"
-    )
+def _superseded() -> ConfigurationError:
+    return ConfigurationError("another `cryo rebuild-catalog` has started on this store", hint="let that one finish")

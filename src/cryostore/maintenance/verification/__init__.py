@@ -1,1 +1,1 @@
-"""Check, scrub, repair, and the recovery points that damage affects."""
+"""Check, scrub and repair of a store, and the recovery points that damage affects."""

@@ -1,8 +1,8 @@
-"""Naming what damage hurts: the recovery points and running jobs that need bytes which are gone, and the objects.
+"""Search for the recovery points, jobs and objects affected by damaged chunks.
 
-Who sees an object version follows from the generations alone (`catalog.rows.lineages`): points and jobs of its lineage
-between its generations; and those of lineages begun on such a generation, for as long as these have no row of their own
-for the name; and so on to their children.
+The generations alone decide which recovery points and jobs see an object version (`catalog.rows.lineages`): those of
+its lineage between its two generations, those of lineages begun on such a generation, as long as these have no row of
+their own for the name, and so on for their children.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 
 NAMES_PER_ONE_MAX = 20
-"""So many objects of a point or job are named; the others are counted."""
+"""The number of affected objects that are named per recovery point or job; the others are only counted."""
 NAMES_MAX = 10_000
-"""So many names in all, so that a lost disk does not fill the memory."""
+"""The number of names in all, so that a lost disk does not fill the memory."""
 
 
 @dataclass
 class PointDamage:
-    """A recovery point that cannot be restored in full. `names` are the first of its `objects`."""
+    """A recovery point that cannot be restored in full, its number of affected `objects`, and some of their names."""
 
     recovery_point_arn: str
     vault: str
@@ -44,7 +44,7 @@ class PointDamage:
 
 @dataclass
 class JobDamage:
-    """A backup job in progress that would become such a point."""
+    """An open backup job that would commit such a recovery point."""
 
     backup_job_id: str
     vault: str
@@ -55,9 +55,9 @@ class JobDamage:
 
 @dataclass
 class Affected:
-    """What is hurt. `objects` counts versions of objects and uploads, however many points see each.
+    """Affected recovery points and jobs. `objects` counts each affected object version and upload once.
 
-    One that nobody sees any more is not counted.
+    An object that no recovery point or job sees any more is not counted.
     """
 
     objects: int = 0
@@ -66,7 +66,7 @@ class Affected:
 
 
 class _Seeing(NamedTuple):
-    """Who sees an object of some name."""
+    """The recovery points and jobs that see an object, and its name."""
 
     name: bytes
     points: list[affected.AffectedPoint]
@@ -74,7 +74,10 @@ class _Seeing(NamedTuple):
 
 
 class AffectedSearch:
-    """Gathers what is hurt, object by object. Each is looked up in a snapshot of its own, for it may be gone."""
+    """Collects affected recovery points and jobs, object by object.
+
+    Each object is looked up in a transaction of its own, because it may be gone by now.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -84,15 +87,15 @@ class AffectedSearch:
         self._names = 0
 
     def add_object(self, object_id: int) -> bool:
-        """An object version is hurt; answers whether anybody sees it."""
-        return self._count(self._context.database.read(partial(_who_sees, object_id=object_id)))
+        """Add an affected object version. Returns whether a recovery point or job sees it."""
+        return self._count(self._context.database.read(partial(_seen_by, object_id=object_id)))
 
     def add_upload(self, upload_number: int) -> bool:
-        """An upload is hurt; answers whether its job goes on."""
-        return self._count(self._context.database.read(partial(_who_uploads, upload_number=upload_number)))
+        """Add an affected upload. Returns whether its job is still open."""
+        return self._count(self._context.database.read(partial(_uploaded_by, upload_number=upload_number)))
 
     def result(self) -> Affected:
-        """What was gathered, the newest points first."""
+        """Return what was collected, the newest recovery points first."""
         points = sorted(self._points.values(), key=lambda point: (-point.created_ms, point.recovery_point_arn))
         return Affected(self._objects, points, sorted(self._jobs.values(), key=lambda job: job.backup_job_id))
 
@@ -115,7 +118,7 @@ class AffectedSearch:
             self._names += 1
 
 
-def _who_sees(transaction: Transaction, object_id: int) -> _Seeing | None:
+def _seen_by(transaction: Transaction, object_id: int) -> _Seeing | None:
     version = affected.version(transaction, object_id)
     if version is None or version.removed:
         return None
@@ -127,7 +130,7 @@ def _who_sees(transaction: Transaction, object_id: int) -> _Seeing | None:
     return seeing
 
 
-def _who_uploads(transaction: Transaction, upload_number: int) -> _Seeing | None:
+def _uploaded_by(transaction: Transaction, upload_number: int) -> _Seeing | None:
     found = affected.open_upload(transaction, upload_number)
     return None if found is None else _Seeing(found[1], [], [found[0]])
 
@@ -135,7 +138,7 @@ def _who_uploads(transaction: Transaction, upload_number: int) -> _Seeing | None
 def _seen(
     transaction: Transaction, name: bytes, lineage_id: int, begin: int, end: int
 ) -> Iterator[tuple[int, int, int]]:
-    """At which generations of which lineages a version is seen that its lineage sees from `begin` up to `end`."""
+    """Yield (lineage, first, end) ranges in which a version is seen that its lineage sees from `begin` up to `end`."""
     waiting = [(lineage_id, begin, end)]
     while waiting:
         here = waiting.pop()
@@ -145,7 +148,7 @@ def _seen(
 
 
 def _gaps(versions: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The generations at which a lineage has no row of its own for a name, by those at which it has one, in order."""
+    """Yield the ranges of generations that the given ranges, in order, leave uncovered."""
     begin = 0
     for from_generation, to_generation in versions:
         if from_generation > begin:
@@ -156,10 +159,10 @@ def _gaps(versions: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def find_affected(context: Context) -> Generator[Progress, None, Affected]:
-    """What the chunks that are marked as damaged hurt, in one pass over all that refers to chunks.
+    """Find all that the chunks marked as damaged affect, in one pass over all references to chunks.
 
-    Holds a set of the damaged chunks that takes at most 128 MiB, and the names. Raises DamagedDataError if a chunk list
-    in the catalog cannot be read.
+    Holds a set of the damaged chunks of at most 128 MiB, and the names. Raises DamagedDataError if a chunk list in the
+    catalog cannot be read.
     """
     naming = AffectedSearch(context)
     marked = yield from _damaged_set(context)
@@ -170,7 +173,7 @@ def find_affected(context: Context) -> Generator[Progress, None, Affected]:
 
 
 def _damaged_set(context: Context) -> Generator[Progress, None, DigestSet | None]:
-    """The damaged chunks; may claim to hold some more. None if there are none."""
+    """Return the set of damaged chunks, with a few false positives; None if there are none."""
     count = context.database.read(damage.count)
     if not count:
         return None
@@ -200,13 +203,13 @@ def _name_objects(context: Context, naming: AffectedSearch, marked: DigestSet) -
     after, done = 0, 0
     while rows := context.database.read(partial(references.objects, after=after, limit=OBJECTS_PER_PAGE)):
         for row in rows:
-            if row.vault_id is not None and _is_hurt(context, row.vault_id, row, marked):
+            if row.vault_id is not None and _is_affected(context, row.vault_id, row, marked):
                 naming.add_object(row.object_id)
         after, done = rows[-1].object_id, done + len(rows)
         yield Progress("name", done)
 
 
-def _is_hurt(context: Context, vault_id: int, row: ObjectReferences, marked: DigestSet) -> bool:
+def _is_affected(context: Context, vault_id: int, row: ObjectReferences, marked: DigestSet) -> bool:
     """Whether any chunk of an object is marked as damaged."""
     for packed in object_digests(context, row):
         digests = (packed[place : place + DIGEST_BYTES] for place in range(0, len(packed), DIGEST_BYTES))
@@ -222,11 +225,13 @@ def _any_damaged(context: Context, vault_id: int, digests: list[bytes]) -> bool:
 
 
 def object_digests(context: Context, row: ObjectReferences) -> Iterator[bytes]:
-    """The digests an object refers to, part by part, in each one behind the other. Raises DamagedDataError."""
+    """Yield the concatenated digests that an object refers to, part by part. Raises DamagedDataError."""
     if row.metadata_digest is not None:
         yield row.metadata_digest
     for packed in chunk_list_parts(context.database, row.chunks, row.chunk_list_id):
         try:
             yield chunk_lists.digests(packed)
         except DamagedDataError as error:
-            raise DamagedDataError(f"object {row.object_id}: {error.message}", hint="`cryo check` says more") from error
+            raise DamagedDataError(
+                f"object {row.object_id}: {error.message}", hint="run `cryo check` for details"
+            ) from error

@@ -1,9 +1,10 @@
-"""Checking: the catalog against the packs, both ways, and against itself.
+"""`cryo check`: compares the catalog with the packs, both ways, and with itself.
 
-Marks the chunks that are found damaged, so that the next upload heals them, and takes the marks off those that prove
-sound. Changes nothing else. Lives here: the order of the work. What can be found: `finding`; the packs: `pack_check`;
-what refers to chunks: `reference_check`. Everything else may go on meanwhile: what looks wrong is looked at again in a
-new snapshot.
+Marks chunks that are found damaged, so that the next upload repairs them, and removes the marks of chunks that prove
+sound. It changes nothing else. The store may stay in use: a suspicion is checked again in a new transaction.
+
+This module has the order of the work. The kinds of findings are in `finding_kinds`, the check of packs in `pack_check`,
+and the check of references to chunks in `reference_check`.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ PROBLEMS_MAX = 100
 
 @dataclass
 class CheckResult:
-    """What was seen and found. Garbage is normal: it waits to be collected.
+    """Counts and findings. Garbage is normal: it waits to be collected.
 
-    `marked` chunks were found damaged and not marked before; `not_marked` says why the others could not be.
+    `marked` chunks were found damaged and are newly marked. `not_marked` says why others could not be marked.
     """
 
     packs: PacksSeen = field(default_factory=PacksSeen)
@@ -47,12 +48,12 @@ class CheckResult:
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is nothing to see to."""
+        """Whether there is nothing that needs action."""
         return all(found.kind.harmless for found in self.findings)
 
 
 def check(context: Context, outcome: CheckResult, *, data: bool = False) -> Iterator[Progress]:
-    """Look at all of the store, step by step; with `data` at every byte. Fills `outcome` by the end.
+    """Check the whole store, step by step; with `data`, read and open every chunk. Fills `outcome` by the end.
 
     Raises StorageUnavailableError if the catalog cannot be read now.
     """
@@ -62,13 +63,13 @@ def check(context: Context, outcome: CheckResult, *, data: bool = False) -> Iter
         bad = yield from _check_packs(context, findings, outcome, data=data)
         known = context.database.read(damage.count) - outcome.marked
         if known > 0:
-            findings.add(finding_kinds.CHUNK_DAMAGED, "marked by a scrub, a check or a read before", count=known)
+            findings.add(finding_kinds.CHUNK_DAMAGED, "marked before by a scrub, a check or a read", count=known)
         yield from _check_unknown(context, findings)
         yield from RecordCheck(context).check(findings)
         references = ReferenceCheck(context, findings, naming, bad=bad)
         yield from references.run()
         outcome.objects = references.objects
-    except DamagedDataError as error:  # the catalog itself cannot be read any further
+    except DamagedDataError as error:  # the catalog itself cannot be read further
         findings.add(finding_kinds.CATALOG_DAMAGED, error.message)
     outcome.findings = findings.all()
     outcome.damage = naming.result()
@@ -77,7 +78,7 @@ def check(context: Context, outcome: CheckResult, *, data: bool = False) -> Iter
 def _check_packs(
     context: Context, findings: Findings, outcome: CheckResult, *, data: bool
 ) -> Generator[Progress, None, set[tuple[int, bytes]]]:
-    """Look at the packs, and mark what is damaged. Returns the first of the chunks that could not be marked."""
+    """Check the packs and mark damaged chunks. Returns the chunks that could not be marked, up to a limit."""
     marks = DamageMarks(context)
     pack_check = PackCheck(context, findings, marks.add, marks.add_sound, data=data)
     outcome.packs = pack_check.seen
@@ -85,7 +86,7 @@ def _check_packs(
         marks.flush_if_due()
         yield step
     marks.flush()
-    pack_check.say_missing_keys()
+    pack_check.report_missing_keys()
     outcome.marked, outcome.not_marked = marks.marked, marks.problem
     return marks.left
 
@@ -97,7 +98,7 @@ def _check_catalog(context: Context, findings: Findings) -> Iterator[Progress]:
 
 
 def unknown_packs(context: Context) -> Iterator[Progress | str]:
-    """The names of packs without a row that nobody writes to and that hold something; progress in between."""
+    """Yield the names of non-empty packs without a row that no process writes to, with progress in between."""
     for done, name in enumerate(context.store.pack_ids()):
         yield Progress("files", done)
         if _is_unknown(context, name):
@@ -106,7 +107,7 @@ def unknown_packs(context: Context) -> Iterator[Progress | str]:
 
 def _is_unknown(context: Context, name: str) -> bool:
     try:
-        # A writer's pack has no row until its first chunk is recorded; an empty one is being made at this moment.
+        # The pack of a writer has no row until its first chunk is recorded; an empty pack is just being created.
         if context.store.is_owned(name) or not context.store.pack_bytes(name):
             return False
     except BlobNotFoundError:
@@ -123,7 +124,9 @@ def _check_unknown(context: Context, findings: Findings) -> Iterator[Progress]:
             elif len(names) < UNKNOWN_PACKS_MAX:
                 names.append(step)
         for name in names:
-            if _is_unknown(context, name):  # its writer may just have recorded it, and a collection removed it
+            if _is_unknown(
+                context, name
+            ):  # meanwhile its writer may have recorded it, or a garbage collection removed it
                 findings.add(finding_kinds.PACK_UNKNOWN, f"pack {name}, {context.store.pack_bytes(name) or 0} bytes")
     except StorageUnavailableError as error:
         findings.add(finding_kinds.UNREADABLE, error.message)

@@ -1,4 +1,4 @@
-"""Marking chunks that a check or a repair finds damaged, some hundreds in a transaction."""
+"""Damage marks: writes the results of a check or repair to the catalog, some hundreds in a transaction."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from cryostore.service import Context
 
 PLACES_PER_BATCH = 500
 LEFT_MAX = 200_000
-"""So many chunks that could not be marked are kept, to name what they hurt."""
+"""The number of chunks that could not be marked and are kept in memory, to name what they affect."""
 
 
 class DamageMarks:
-    """Collects places that a row points to in vain, and marks their chunks while the rows still point there.
+    """Collects damaged and sound chunks, and sets or removes their marks if their rows still point to the same place.
 
-    Takes the marks off chunks that proved sound: their disk may have been away.
-
-    `marked` counts the chunks that were not marked before. If the catalog cannot be written, `problem` says why, and
-    `left` holds the chunks that were not marked.
+    A chunk that proves sound loses its mark: perhaps its disk was away. `marked` counts the newly marked chunks. If the
+    catalog cannot be written, `problem` says why, and `left` holds the chunks that were not marked.
     """
 
     def __init__(self, context: Context) -> None:
@@ -33,20 +31,20 @@ class DamageMarks:
         self._sound: list[LocatedChunk] = []
 
     def add(self, place: LocatedChunk) -> None:
-        """Note a place, for the next `flush`."""
+        """Collect a damaged chunk for the next `flush`."""
         self._places.append(place)
 
     def add_sound(self, place: LocatedChunk) -> None:
-        """Note a marked place that proved sound, for the next `flush`."""
+        """Collect a marked chunk that proved sound for the next `flush`."""
         self._sound.append(place)
 
     def flush_if_due(self) -> None:
-        """Mark what was noted, if it is enough for a transaction."""
+        """Write the collected marks if there are enough for a transaction."""
         if len(self._places) + len(self._sound) >= PLACES_PER_BATCH:
             self.flush()
 
     def flush(self) -> None:
-        """Mark what was noted."""
+        """Write the collected marks to the catalog."""
         places, self._places = self._places, []
         sound, self._sound = self._sound, []
         if not (places or sound):

@@ -1,4 +1,4 @@
-"""The data keys that a long piece of work needs, each asked for once, whether the keyring has it or not."""
+"""A cache of data keys for a long piece of work. Each key is asked for once, even if it is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cryostore.service import Context
 
 
 class OwnedKey(NamedTuple):
-    """A data key with its number in the catalog, and the vault it belongs to."""
+    """A data key, its number in the catalog, and its vault."""
 
     key_number: int
     vault_id: int
@@ -19,7 +19,7 @@ class OwnedKey(NamedTuple):
 
 
 class OpenedKeys:
-    """Data keys by number and by id. `missing` says, for people, why some could not be had."""
+    """Data keys by number and by id. `missing` has, by number, why a key could not be opened."""
 
     def __init__(self, context: Context) -> None:
         self.missing: dict[int, str] = {}
@@ -28,7 +28,7 @@ class OpenedKeys:
         self._by_id: dict[bytes, OwnedKey | None] = {}
 
     def of_number(self, key_number: int) -> DataKey | None:
-        """The key of this number; None if it cannot be had."""
+        """Return the key of this number; None if it cannot be opened."""
         if key_number not in self._by_number:
             try:
                 self._by_number[key_number] = self._context.keys.opening(key_number)
@@ -38,7 +38,7 @@ class OpenedKeys:
         return self._by_number[key_number]
 
     def of_id(self, key_id: bytes) -> OwnedKey | None:
-        """The key that an envelope names; None if the catalog has none of this id, or it cannot be had."""
+        """Return the key with this id; None if the catalog has no such key or it cannot be opened."""
         if key_id not in self._by_id:
             owner = self._context.database.read(lambda transaction: keys.vault_key_owner(transaction, key_id))
             key = None if owner is None else self.of_number(owner[0])
@@ -46,6 +46,6 @@ class OpenedKeys:
         return self._by_id[key_id]
 
     def key_of(self, key_id: bytes) -> DataKey | None:
-        """As `of_id`, the key alone."""
+        """As `of_id`, but return the key alone."""
         owned = self.of_id(key_id)
         return None if owned is None else owned.key

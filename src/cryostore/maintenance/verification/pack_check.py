@@ -1,6 +1,6 @@
-"""Packs against the catalog, both ways: what rows point to, and what lies in packs without a row.
+"""Check of the packs against the catalog, both ways: places that rows point to, and envelopes without a row.
 
-Reads only. A finding counts if it still is so after a second look: rows move and packs go while this runs.
+Only reads. A finding counts if a second read confirms it, because rows move and packs are deleted meanwhile.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PACKS_PER_PAGE = 100
 
 @dataclass
 class PacksSeen:
-    """What lies in packs. Garbage are whole envelopes that no row points to."""
+    """The contents of packs. Garbage is whole envelopes that no row points to."""
 
     packs: int = 0
     chunks: int = 0
@@ -40,12 +40,11 @@ class PacksSeen:
 
 
 class PackCheck:
-    """One look at all packs the catalog knows.
+    """Checks all packs that the catalog knows.
 
-    `on_bad` is told of each place that a row points to in vain, `on_sound` of each that is marked as damaged and proves
-    sound, which takes `data`.
-
-    With `data`, envelopes are opened, too; without, their headers are compared with the rows.
+    With `data`, envelopes are opened; without, only their headers are compared with the rows. `on_bad` is called for
+    each place at which a row does not find its chunk, `on_sound` (only with `data`) for each chunk that is marked as
+    damaged and proves sound.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class PackCheck:
         self._keys = OpenedKeys(context)
 
     def run(self) -> Iterator[Progress]:
-        """Look at each pack, step by step. Raises StorageUnavailableError if the catalog cannot be read."""
+        """Check each pack, step by step. Raises StorageUnavailableError if the catalog cannot be read."""
         after = 0
         while rows := self._context.database.read(partial(packs.not_retired, after=after, limit=PACKS_PER_PAGE)):
             for row in rows:
@@ -78,7 +77,7 @@ class PackCheck:
     def _check(self, pack: PackRow) -> Iterator[Progress]:
         store = self._context.store
         try:
-            owned = store.is_owned(pack.name)  # asked first: what nobody owns then does not grow any more
+            owned = store.is_owned(pack.name)  # asked first: a pack without a writer does not grow any more
             window_bytes = WINDOW_BYTES if self._data else HEADERS_WINDOW_BYTES
             reader = store.reader(pack.name, window_bytes=window_bytes)
             self._check_header(pack, reader)
@@ -99,7 +98,7 @@ class PackCheck:
             self._findings.add(finding_kinds.PACK_HEADER, f"pack {pack.name}: {error.message}")
         else:
             if name != pack.name:
-                self._findings.add(finding_kinds.PACK_HEADER, f"pack {pack.name} says that it is {name}")
+                self._findings.add(finding_kinds.PACK_HEADER, f"pack {pack.name} has the header of pack {name}")
 
     def _check_size(self, pack: PackRow, reader: PackReader) -> None:
         if self._context.store.packs_grow or pack.size_bytes in (None, reader.size):
@@ -110,9 +109,9 @@ class PackCheck:
     def _check_missing(self, pack: PackRow) -> Iterator[Progress]:
         lost = 0
         for row in self._rows(pack):
-            lost += self._is_bad(pack, row, said=False)
+            lost += self._is_bad(pack, row, report=False)
             yield Progress("packs", self.seen.packs)
-        if lost:  # else nothing was in it, or all has sound copies: collections forget it
+        if lost:  # else it was empty, or all chunks have sound copies: garbage collection forgets it
             self._findings.add(finding_kinds.PACK_MISSING, f"pack {pack.name} with {lost} chunks")
 
     def _rows(self, pack: PackRow) -> Iterator[PlacedChunk]:
@@ -123,7 +122,7 @@ class PackCheck:
             offset = rows[-1].pack_offset + 1
 
     def _compare(self, pack: PackRow, reader: PackReader) -> Iterator[Progress]:
-        """Go through rows and envelopes side by side."""
+        """Compare rows and envelopes side by side."""
         walk = _Walk(reader)
         for row in self._rows(pack):
             try:
@@ -139,14 +138,14 @@ class PackCheck:
         try:
             walk.to_end()
         except (BlobNotFoundError, DamagedDataError):
-            return  # deleted, or cut meanwhile
+            return  # deleted or cut meanwhile
         except StorageUnavailableError as error:
             self._findings.add(finding_kinds.UNREADABLE, error.message)
-        self.seen.garbage += walk.passed
-        self.seen.garbage_bytes += walk.passed_bytes
+        self.seen.garbage += walk.skipped
+        self.seen.garbage_bytes += walk.skipped_bytes
 
     def _fits(self, reader: PackReader, row: PlacedChunk, placed: PlacedEnvelope) -> bool:
-        """Whether the envelope is the one the row means; without the key as far as can be seen."""
+        """Whether the envelope is the one that the row means. Without the key, only sizes are compared."""
         key = self._keys.of_number(row.key_number)
         if not _is_meant(placed.header, row, key):
             return False
@@ -158,12 +157,12 @@ class PackCheck:
             return False
         return True
 
-    def _is_bad(self, pack: PackRow, row: PlacedChunk, *, said: bool = True) -> bool:
-        """Look a second time, at this place alone; tell of it if the row still points there in vain."""
+    def _is_bad(self, pack: PackRow, row: PlacedChunk, *, report: bool = True) -> bool:
+        """Read the place a second time, alone. If the row still points there and the chunk is bad, report it."""
         error: DamagedDataError | None = None
         kind = finding_kinds.CHUNK_DAMAGED
         try:
-            self._look_again(pack, row)
+            self._read_again(pack, row)
         except UnknownFormatError as unknown:
             self._findings.add(finding_kinds.PACK_HEADER, f"pack {pack.name} at {row.pack_offset}: {unknown.message}")
             return False
@@ -180,21 +179,21 @@ class PackCheck:
         if error is None or not self._context.database.read(partial(damage.stands, chunk=place)):
             return False
         self._on_bad(place)
-        if said and row.damaged_ms is None:  # what is marked is counted as such
+        if report and row.damaged_ms is None:  # marked chunks are counted as such
             self._findings.add(kind, f"pack {pack.name} at {row.pack_offset}: {error.message}")
         return True
 
-    def _look_again(self, pack: PackRow, row: PlacedChunk) -> None:
-        """Raise DamagedDataError if the bytes at the row's place are damaged, _MisplacedError if they are others."""
+    def _read_again(self, pack: PackRow, row: PlacedChunk) -> None:
+        """Raise DamagedDataError if the bytes of the chunk are damaged, _MisplacedError if others lie there."""
         reader = self._context.store.reader(pack.name, window_bytes=HEADERS_WINDOW_BYTES)
         key = self._keys.of_number(row.key_number)
         if not _is_meant(reader.header(row.pack_offset), row, key):
-            raise _MisplacedError("another envelope lies there")
+            raise _MisplacedError("another envelope is stored there")
         if self._data and key is not None:
             open_envelope(reader.range(row.pack_offset, row.sealed_length), key, row.digest, row.length)
 
     def _check_tail(self, pack: PackRow, *, owned: bool) -> None:
-        """What follows the last envelope, if nobody writes there and no row claims it."""
+        """Report bytes after the last envelope that no row points to, unless a process writes to the pack."""
         if owned:
             return
         keep_bytes = self._context.database.read(partial(chunks.last_end, pack_number=pack.pack_number))
@@ -208,8 +207,8 @@ class PackCheck:
         if size:
             self._findings.add(finding_kinds.TORN_TAIL, f"pack {pack.name}, {size} bytes")
 
-    def say_missing_keys(self) -> None:
-        """Tell of the keys that could not be had."""
+    def report_missing_keys(self) -> None:
+        """Report the keys that could not be opened."""
         for number, reason in self._keys.missing.items():
             if self._context.database.read(partial(keys.is_vault_key_used, key_number=number)):
                 self._findings.add(finding_kinds.NO_KEY, f"data key {number}: {reason}")
@@ -222,23 +221,23 @@ def _is_meant(header: Header, row: PlacedChunk, key: DataKey | None) -> bool:
 
 
 class _MisplacedError(DamagedDataError):
-    """A sound envelope lies there, and not the one that the row means."""
+    """Another envelope is stored at the place of the row."""
 
 
 class _Walk:
-    """The envelopes of a pack, taken in order, and which of them were passed over."""
+    """The envelopes of a pack in order, with a count of those that no row asked for."""
 
     def __init__(self, reader: PackReader) -> None:
-        self.passed = 0
-        self.passed_bytes = 0
+        self.skipped = 0
+        self.skipped_bytes = 0
         self._envelopes = reader.walk()
         self._here: PlacedEnvelope | None = None
         self._wanted = True
 
     def to(self, offset: int) -> PlacedEnvelope | None:
-        """The envelope that begins at `offset`; those before are passed over."""
+        """Return the envelope that begins at `offset`; skip those before it. None if there is none."""
         while self._here is None or self._here.offset < offset:
-            self._pass()
+            self._skip()
             if (here := next(self._envelopes, None)) is None:
                 self._here = None
                 return None
@@ -247,14 +246,14 @@ class _Walk:
         return self._here if self._here.offset == offset else None
 
     def to_end(self) -> None:
-        """Pass over the rest."""
-        self._pass()
+        """Skip the remaining envelopes."""
+        self._skip()
         for placed in self._envelopes:
             self._here, self._wanted = placed, False
-            self._pass()
+            self._skip()
 
-    def _pass(self) -> None:
+    def _skip(self) -> None:
         if self._here is not None and not self._wanted:
-            self.passed += 1
-            self.passed_bytes += self._here.header.envelope_bytes
+            self.skipped += 1
+            self.skipped_bytes += self._here.header.envelope_bytes
         self._wanted = True

@@ -1,6 +1,6 @@
-"""The index of a pack, made from the pack alone: which envelopes it holds, each proved by opening it.
+"""Index of a pack, read from the pack alone: its envelopes, each proved by opening it.
 
-Needs nothing but the blobs and the keys: no catalog is asked, so that one can be made with it.
+It needs the blob store and the keys, but no catalog, so that a catalog can be rebuilt with it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from cryostore.chunks.packs.reader import PackReader, PlacedEnvelope
 from cryostore.core.errors import DamagedDataError
 
 KeyOf = Callable[[bytes], DataKey | None]
-"""The data key of this id; None if nobody has it."""
+"""Returns the data key with this id; None if it is missing."""
 
 
 class Found(NamedTuple):
-    """A sound envelope in a pack. `envelope_bytes` counts its header, too; `kind` is an `envelope.Kind` as a number."""
+    """A sound envelope in a pack. `envelope_bytes` includes the header; `kind` is the number of an `envelope.Kind`."""
 
     offset: int
     envelope_bytes: int
@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 
 class Unopened(NamedTuple):
-    """An envelope with a whole header that could not be opened: for want of its key or, if `damaged`, as it is."""
+    """An envelope with a whole header that cannot be opened: its key is missing or, if `damaged`, its bytes are bad."""
 
     offset: int
     envelope_bytes: int
@@ -38,22 +38,22 @@ class Unopened(NamedTuple):
 
 
 def sound_envelopes(reader: PackReader, key_of: KeyOf) -> Iterator[Found]:
-    """Every sound envelope of a pack, in order; each has been opened. What cannot be opened is left out.
+    """Yield every envelope of a pack that can be opened, in order.
 
-    Holds one window of the pack, or one envelope if that is larger, and what it opens to. Raises BlobNotFoundError if
-    there is no such pack any more, StorageUnavailableError if it cannot be read now.
+    Holds one window of the pack, or one envelope if that is larger, and its content. Raises BlobNotFoundError if the
+    pack is gone, StorageUnavailableError if it cannot be read now.
     """
     return (found for found in envelopes(reader, key_of) if isinstance(found, Found))
 
 
 def envelopes(reader: PackReader, key_of: KeyOf) -> Iterator[Found | Unopened]:
-    """As `sound_envelopes`, with those that could not be opened among them."""
+    """As `sound_envelopes`, but also yield the envelopes that could not be opened."""
     for placed in reader.walk():
         yield open_placed(reader, placed, key_of(placed.header.key_id))
 
 
 def open_placed(reader: PackReader, placed: PlacedEnvelope, key: DataKey | None) -> Found | Unopened:
-    """Prove one envelope by opening it."""
+    """Prove an envelope by opening it."""
     offset, header = placed
     if key is None:
         return Unopened(offset, header.envelope_bytes, header.key_id, damaged=False)

@@ -1,6 +1,6 @@
-"""Checking the records: the catalog against what it would be rebuilt from, both ways.
+"""Check of the records from which the catalog can be rebuilt, against the catalog, both ways.
 
-A record that is missing or damaged can be written anew for as long as there is a catalog to write it from.
+A missing or damaged record can be written again as long as the catalog exists.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ KINDS: dict[str, Any] = {STORE: StoreRecord, VAULT: VaultRecord, COMMIT: CommitR
 
 
 class RecordCheck:
-    """A look at all records of a store. Changes nothing but by `write_anew`."""
+    """Checks all records of a store. Only `write_anew` changes anything."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._keys = OpenedKeys(context)
 
     def check(self, findings: Findings) -> Iterator[Progress]:
-        """Find records that are not whole, and such as the catalog does not know."""
+        """Report missing and damaged records, and records that the catalog does not know."""
         for done, row in enumerate(self._rows()):
             yield Progress("records", done)
             problem = self._problem(row)
-            if problem is not None and self._find(row.key) == row:  # else it was written anew, or is no more
+            if problem is not None and self._find(row.key) == row:  # else it was written again or removed meanwhile
                 findings.add(finding_kinds.RECORD_DAMAGED, f"{_words(row.key)}: {problem}")
         unknown = set(find_unknown_commits(self._context.database, self._context.records))
         if unknown:
@@ -47,7 +47,7 @@ class RecordCheck:
         for key in sorted(unknown):
             findings.add(finding_kinds.COMMIT_UNKNOWN, _words(key))
         for name in self._context.records.names():
-            # A record is removed before its row: one that is still there without a row is nobody's.
+            # A record is removed before its row, so a record without a row belongs to nothing.
             if (
                 not name.part
                 and name[:3] not in unknown
@@ -57,9 +57,9 @@ class RecordCheck:
                 findings.add(finding_kinds.RECORD_UNKNOWN, _words(RecordKey(*name[:3])))
 
     def write_anew(self, *, dry_run: bool) -> Iterator[RecordKey]:
-        """Write each record that is not whole anew from the catalog, and tell whose it is. Raises as `record` does."""
+        """Write each missing or damaged record again from the catalog, and yield its key."""
         if self._context.database.read(collections.unknown_commits):
-            return  # a rebuild needs them as they are
+            return  # a rebuild needs the records as they are
         for row in self._rows():
             if self._problem(row) is None:
                 continue
@@ -78,7 +78,7 @@ class RecordCheck:
         return self._context.database.read(partial(records.find, key=key))
 
     def _problem(self, row: RecordRow) -> str | None:
-        """What is wrong with the finished record of a noun; None if nothing is, or nobody can tell now."""
+        """Return the problem of a finished record; None if it is sound or cannot be checked now."""
         for part in range(row.parts):
             name = RecordName(*row.key, row.recorded, part)
             try:

@@ -1,6 +1,6 @@
-"""References against the catalog's chunks: every chunk list is whole, and every chunk that anything needs has a row.
+"""Check of references: every chunk list is complete, and every chunk that is referred to has a row.
 
-Reads only. What is wrong counts if the object or upload is still there at a second look.
+Only reads. A problem counts if a second read finds the object or upload still there.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from cryostore.maintenance.verification.finding_kinds import Findings
 from cryostore.service import Context
 
 Chunk = tuple[int, bytes]
-"""A chunk by its vault and digest."""
+"""A chunk, by vault id and digest."""
 
 
 class ReferenceCheck:
-    """One look at all that refers to chunks, uploads first: references move from them to objects.
+    """Checks all references to chunks: uploads first, because references move from uploads to objects.
 
-    `on_missing` is told of each chunk that is needed and has no row. `bad` chunks count as damaged, like those that are
-    marked; all of them hurt what refers to them, and `naming` hears of that.
+    `on_missing` is called for each chunk that is referred to and has no row. `bad` chunks count as damaged, like the
+    marked ones. `naming` collects what missing and damaged chunks affect.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ReferenceCheck:
         self._bad = bad
 
     def run(self) -> Iterator[Progress]:
-        """Look at everything, step by step. Raises StorageUnavailableError if the catalog cannot be read."""
+        """Check all references, step by step. Raises StorageUnavailableError if the catalog cannot be read."""
         yield from self._check_uploads()
         yield from self._check_objects()
 
@@ -72,17 +72,17 @@ class ReferenceCheck:
             yield Progress("uploads", done)
 
     def _check_upload(self, vault_id: int, row: UploadedChunk, state: ChunkState | None) -> None:
-        is_hurt = state is None or state.damaged or (vault_id, row.digest) in self._bad
-        if is_hurt and state is None:
+        is_affected = state is None or state.damaged or (vault_id, row.digest) in self._bad
+        if is_affected and state is None:
             after = (row.upload_number, row.chunk_index - 1)
             still = partial(_is_upload_chunk_missing, vault_id=vault_id, after=after, row=row)
-            is_hurt = self._context.database.read(still)
-            if is_hurt:
+            is_affected = self._context.database.read(still)
+            if is_affected:
                 self._findings.add(
                     finding_kinds.CHUNK_MISSING, f"upload {row.upload_number} needs chunk {row.digest.hex()}"
                 )
                 self._on_missing((vault_id, row.digest))
-        if is_hurt:
+        if is_affected:
             self._naming.add_upload(row.upload_number)
 
     def _check_objects(self) -> Iterator[Progress]:
@@ -99,24 +99,28 @@ class ReferenceCheck:
         if row.vault_id is None:
             self._say(row, "belongs to no vault")
             return
-        hurt = row.metadata_digest is not None and self._is_any_hurt(row.vault_id, row, {row.metadata_digest: None})
+        is_affected = row.metadata_digest is not None and self._any_missing_or_damaged(
+            row.vault_id, row, {row.metadata_digest: None}
+        )
         tally = _Tally()
         try:
             for packed in chunk_list_parts(self._context.database, row.chunks, row.chunk_list_id):
                 entries = chunk_lists.unpack(packed)
                 tally.add(entries)
                 lengths = {entry.digest: entry.length for entry in entries}
-                hurt = self._is_any_hurt(row.vault_id, row, lengths) or hurt
+                is_affected = self._any_missing_or_damaged(row.vault_id, row, lengths) or is_affected
         except DamagedDataError as error:
             self._say(row, error.message)
             self._naming.add_object(row.object_id)
             return
         self._compare(row, tally)
-        if hurt:
+        if is_affected:
             self._naming.add_object(row.object_id)
 
-    def _is_any_hurt(self, vault_id: int, row: ObjectReferences, lengths: Mapping[bytes, int | None]) -> bool:
-        """Whether any of these chunks is missing or damaged, or not as long as the object says."""
+    def _any_missing_or_damaged(
+        self, vault_id: int, row: ObjectReferences, lengths: Mapping[bytes, int | None]
+    ) -> bool:
+        """Whether any of these chunks is missing or damaged. Reports a chunk whose length differs from the list."""
         states = self._context.database.read(partial(damage.states, vault_id=vault_id, digests=list(lengths)))
         missing = [digest for digest in lengths if digest not in states]
         if missing:
@@ -127,13 +131,13 @@ class ReferenceCheck:
             self._findings.add(finding_kinds.CHUNK_MISSING, f"object {row.object_id} needs chunk {digest.hex()}")
             self._on_missing((vault_id, digest))
         if any(lengths[digest] not in (None, state.length) for digest, state in states.items()):
-            self._say(row, "a chunk is not as long as the list says")
+            self._say(row, "the length of a chunk differs from the list")
         return bool(missing) or any(
             state.damaged or (vault_id, digest) in self._bad for digest, state in states.items()
         )
 
     def _compare(self, row: ObjectReferences, tally: _Tally) -> None:
-        """The list as a whole against the object's row."""
+        """Compare the whole list with the row of the object."""
         found = self._context.database.read(partial(objects.by_id, object_id=row.object_id))
         if found is None or found.removed:
             return
@@ -143,13 +147,13 @@ class ReferenceCheck:
             self._findings.add(finding_kinds.SUMMARY_DIFFERS, f"object {row.object_id}")
 
     def _say(self, row: ObjectReferences, problem: str) -> None:
-        """Tell of a list, if its object is still there."""
+        """Report a problem of a list, if its object is still there."""
         if self._context.database.read(partial(affected.version, object_id=row.object_id)) is not None:
             self._findings.add(finding_kinds.LIST_DAMAGED, f"object {row.object_id}: {problem}")
 
 
 class _Tally:
-    """What the parts of a chunk list come to."""
+    """Sums over the parts of a chunk list."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -159,7 +163,7 @@ class _Tally:
         self._digests = hashlib.sha256()
 
     def add(self, entries: Sequence[ChunkEntry]) -> None:
-        """The next part."""
+        """Add the next part."""
         for entry in entries:
             self._ascending = self._ascending and entry.chunk_index > self._last
             self._last = entry.chunk_index
@@ -169,20 +173,20 @@ class _Tally:
 
     @property
     def summary(self) -> bytes:
-        """SUMMARY of the list."""
+        """The SUMMARY checksum of the list."""
         return self._digests.digest()
 
     def problem(self, row: ObjectRow) -> str:
-        """How the list contradicts the object; empty if it does not."""
+        """Return how the list contradicts the object; empty if it does not."""
         if self._count != row.chunk_count:
             return f"{self._count} chunks are listed, not {row.chunk_count}"
         if self._length != row.length:
             return f"{self._length} bytes are listed, not {row.length}"
-        return "" if self._ascending else "the chunks are not in the order of their indexes"
+        return "" if self._ascending else "the chunks are not in order of their indexes"
 
 
 def _still_missing(transaction: Transaction, vault_id: int, object_id: int, digests: list[bytes]) -> list[bytes]:
-    """Which chunks are missing while the object that needs them is there."""
+    """Return the chunks that are missing, if the object that needs them is still there."""
     if affected.version(transaction, object_id) is None:
         return []
     states = damage.states(transaction, vault_id, digests)
@@ -192,7 +196,7 @@ def _still_missing(transaction: Transaction, vault_id: int, object_id: int, dige
 def _is_upload_chunk_missing(
     transaction: Transaction, vault_id: int, after: tuple[int, int], row: UploadedChunk
 ) -> bool:
-    """Whether the upload still has this chunk, and the vault still lacks it."""
+    """Whether the upload still has this chunk and the vault still lacks it."""
     return references.upload_chunks(transaction, after=after, limit=1) == [row] and not damage.states(
         transaction, vault_id, [row.digest]
     )

@@ -1,13 +1,14 @@
-"""Repair: what is damaged or missing is looked for in all packs, and packs nobody knows are taken up.
+"""`cryo repair`: searches all packs for damaged and missing chunks, and adopts packs that the catalog does not know.
 
-Lives here: the order of the work. The search, and why it is safe: `salvage`. Deletes nothing but torn tails; every step
-stands for itself, so that repair may be killed anywhere and repeated.
+It deletes nothing but torn tails. Each step is complete in itself, so that a repair may be killed at any point and
+repeated. This module has the order of the work; `salvage` has the search and says why it is safe.
 
-1. Rows that point to no envelope of theirs are marked as damaged, while they still do (`pack_check`).
-2. Wanted are all chunks that are marked, and all that something refers to and that have no row (`reference_check`).
-3. All packs are searched for these; unknown packs are adopted, and torn tails cut (`salvage`).
-4. What is still wanted is lost until it is uploaded again, and what that hurts is named.
-5. Records that are not whole are written anew (`record_check`).
+1. Rows that do not point to their envelope are marked as damaged, if they still point there (`pack_check`).
+2. The wanted chunks are all marked chunks, and all chunks that something refers to and that have no row
+   (`reference_check`).
+3. All packs are searched for the wanted chunks; unknown packs are adopted, and torn tails are cut (`salvage`).
+4. The chunks that are still wanted are lost until they are uploaded again. What they affect is reported.
+5. Missing and damaged records are written again (`record_check`).
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from cryostore.maintenance.verification.salvage import Salvage, SalvageResult
 from cryostore.service import Context
 
 WANTED_MAX = 500_000
-"""So many chunks are looked for at once, in at most some 100 MB."""
+"""The number of chunks that one repair searches for, in about 100 MB of memory at most."""
 
 
 @dataclass
 class RepairResult:
-    """What was wrong, and what became of it; in a dry run, what would.
+    """What a repair found and did; for a dry run, what it would do.
 
-    `marked` rows were found to point to nothing of theirs. Of the `wanted` chunks, so many are still `lost`; `more`
-    says that there were too many to look for at once. So many `records` were written anew. `left` is what repair cannot
-    or may not help.
+    `marked` rows did not point to their envelope. Of the `wanted` chunks, `lost` could not be found; `more` says that
+    there were too many to search for at once. `records` were written again. `left` has the findings that a repair
+    cannot fix.
     """
 
     marked: int = 0
@@ -54,7 +55,7 @@ class RepairResult:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to be seen to."""
+        """Whether nothing is left that needs action."""
         return not (self.lost or self.more or any(not found.kind.harmless for found in self.left))
 
 
@@ -91,7 +92,7 @@ def repair(context: Context, outcome: RepairResult, *, dry_run: bool = False) ->
 def _mark(
     context: Context, outcome: RepairResult, seen: Findings, wanted: set[tuple[int, bytes]], *, dry_run: bool
 ) -> Iterator[Progress]:
-    """Mark the rows that point to no envelope of theirs; a dry run wants their chunks all the same."""
+    """Mark the rows that do not point to their envelope. A dry run only adds their chunks to `wanted`."""
     marks = DamageMarks(context)
 
     def on_bad(place: LocatedChunk) -> None:
@@ -108,7 +109,7 @@ def _mark(
     marks.flush()
     outcome.marked += marks.marked
     wanted.update(marks.left)
-    pack_check.say_missing_keys()
+    pack_check.report_missing_keys()
 
 
 def _want_marked(context: Context, wanted: set[tuple[int, bytes]]) -> Iterator[Progress]:

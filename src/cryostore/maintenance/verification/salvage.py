@@ -1,21 +1,20 @@
-"""Salvage: the search of all packs for sound copies of chunks that are damaged or missing, and of packs nobody knows.
+"""Salvage: searches all packs for sound copies of damaged and missing chunks, and adopts unknown packs.
 
-The rules, beside those of `gc`:
+These rules come in addition to those of `garbage_collection.collect`:
 
-1. A pack that somebody writes to is left alone: what its writer has not flushed is not safe.
+1. A pack that a process writes to is left alone: bytes that its writer has not flushed are not durable.
 2. A pack is made durable before it is read, and each envelope is proved by opening it before a row points to it. A
-   writer that died, or whose flush failed, leaves bytes that can be read and that nobody ever promised.
-3. A row is added, or pointed elsewhere, only if none is there or the one there is marked as damaged, in the
-   transaction that does it.
-4. A pack without a row gets one only while the epoch is the one that was current before the pack was read. That is what
-   a writer does with a pack of its own, and for the same reason (`packs.number_for`): when the pack was read in this
-   epoch, it was there. Only a pack with a row is ever deleted, after the row was dropped; a row that is dropped in this
-   epoch is still there, and takes no rows; and it is forgotten in a later epoch alone, in which we add nothing.
-5. The first transaction that gives a pack its row adds the rows of all that is wanted of it: from then on, the pack is
-   collected like any other.
-6. A pack that is retired or dropped takes no rows. What is wanted of it is copied to a new pack. So is what is wanted
-   of an unknown pack that holds envelopes whose key is not at hand: known to the catalog, it would be collected once
-   the rest of it is not needed, and those with it.
+   writer that died, or whose flush failed, leaves bytes that can be read although they were never acknowledged.
+3. A row is added or changed only if there is no row, or the row is marked as damaged, in the same transaction.
+4. A pack without a row gets one only while the epoch is still the one that was current before the pack was read. A
+   writer does the same with its own pack, for the same reason (`packs.number_for`): the pack existed when it was read
+   in this epoch. Only a pack with a row is ever deleted, after its row was dropped. A row that is dropped in this epoch
+   still exists and accepts no chunk rows. It is forgotten only in a later epoch, in which we add nothing.
+5. The transaction that gives a pack its row also adds the rows of all wanted chunks in it, because from then on the
+   pack is collected like any other.
+6. A retired or dropped pack accepts no rows, so its wanted chunks are copied to a new pack. The same is done for an
+   unknown pack with envelopes whose key is missing: if the catalog knew the pack, it would be collected once the rest
+   of it is not needed, and those envelopes with it.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ KINDS = frozenset((Kind.CHUNK, Kind.METADATA))
 CHUNKS_PER_BATCH = 500
 BYTES_PER_BATCH = 16 * MIB
 ATTEMPTS_MAX = 3
-"""So often an unknown pack is read anew because a collection began meanwhile."""
+"""How often an unknown pack is read again because a garbage collection began meanwhile."""
 
 
 @dataclass
 class SalvageResult:
-    """What was done, or in a dry run would be: chunks that have a sound row again, packs and chunks taken up."""
+    """Counts of repaired chunks, adopted packs and chunks, and cut tails; for a dry run, of what would be done."""
 
     chunks_saved: int = 0
     packs_adopted: int = 0
@@ -62,7 +61,7 @@ class SalvageResult:
 
 
 class _Proved(NamedTuple):
-    """A sound envelope, whose it is, and, if it is to be copied, its bytes."""
+    """A sound envelope, its key and vault, and its bytes if it is to be copied."""
 
     found: Found
     owner: OwnedKey
@@ -70,12 +69,12 @@ class _Proved(NamedTuple):
 
     @property
     def chunk(self) -> tuple[int, bytes]:
-        """What it holds."""
+        """The chunk in the envelope, by vault id and digest."""
         return self.owner.vault_id, self.found.digest
 
 
 class Salvage:
-    """One search. What is found of `wanted`, chunks by vault and digest, is taken out of it."""
+    """One search. Chunks that are found are removed from `wanted`, a set of (vault id, digest)."""
 
     def __init__(
         self, context: Context, findings: Findings, wanted: set[tuple[int, bytes]], *, dry_run: bool = False
@@ -88,7 +87,7 @@ class Salvage:
         self._keys = OpenedKeys(context)
 
     def run(self) -> Iterator[Progress]:
-        """Go through all packs, step by step. Raises StorageUnavailableError if they cannot be listed."""
+        """Search all packs, step by step. Raises StorageUnavailableError if they cannot be listed."""
         for done, name in enumerate(self._context.store.pack_ids()):
             yield Progress("packs", done)
             try:
@@ -121,9 +120,9 @@ class Salvage:
         self.outcome.tail_bytes += size
 
     def _batches(self, name: str, *, wanted_only: bool, keep: bool = False) -> Iterator[list[_Proved]]:
-        """The sound envelopes of a pack, or those that are wanted; with their bytes if asked to `keep` them."""
+        """Yield batches of the sound envelopes of a pack, or of the wanted ones, with their bytes if `keep` is set."""
         if not self._dry_run and not self._context.store.make_durable(name):
-            raise StorageUnavailableError("somebody else works on it at this moment")
+            raise StorageUnavailableError("another process is working on the pack now")
         window_bytes = HEADERS_WINDOW_BYTES if wanted_only else WINDOW_BYTES
         reader = self._context.store.reader(name, window_bytes=window_bytes)
         batch: list[_Proved] = []
@@ -154,7 +153,7 @@ class Salvage:
     # packs with a row
 
     def _use(self, name: str, *, takes_rows: bool) -> Iterator[None]:
-        """Point rows to what is wanted of a pack."""
+        """Point rows to the wanted chunks of a pack."""
         if not takes_rows:
             yield from self._copy(name)
             return
@@ -164,13 +163,13 @@ class Salvage:
                 self._save(batch)
 
     def _save(self, batch: Sequence[_Proved]) -> None:
-        """Count what is not wanted any more."""
+        """Remove found chunks from `wanted` and count them."""
         before = len(self._wanted)
         self._wanted.difference_update(proved.chunk for proved in batch)
         self.outcome.chunks_saved += before - len(self._wanted)
 
     def _copy(self, name: str) -> Iterator[None]:
-        """Copy what is wanted of a pack that takes no rows."""
+        """Copy the wanted chunks of a pack that accepts no rows to a new pack."""
         for batch in self._batches(name, wanted_only=True, keep=True):
             yield
             if not self._dry_run:
@@ -179,7 +178,7 @@ class Salvage:
                 now_ms = self._context.clock()
                 point = partial(_point_to_copies, batch=batch, locations=locations, epoch=epoch, now_ms=now_ms)
                 if self._write(point) is None:
-                    continue  # a collection began and took the new pack: the next repair copies them again
+                    continue  # a collection began and retired the new pack: the next repair copies them again
             self._save(batch)
 
     def _write(self, work: Callable[[Transaction], Answer]) -> Answer:
@@ -189,46 +188,48 @@ class Salvage:
     # packs without a row
 
     def _adopt(self, name: str) -> Iterator[None]:
-        """Give a pack its row, and the chunks in it theirs."""
-        if (why := self._why_left(name)) is not None:
+        """Give an unknown pack a row, and its chunks theirs."""
+        if (why := self._reason_to_leave(name)) is not None:
             self._findings.add(finding_kinds.PACK_UNKNOWN, f"pack {name} is left alone: {why}")
             yield from self._copy(name)
             return
         self._cut_tail(name, 0)
         for _ in range(ATTEMPTS_MAX):
-            epoch = self._context.database.read(collections.epoch)  # before a byte is read: rule 4
-            # In one transaction, and first: once the pack has a row, it goes when nothing in it seems needed (rule 6).
+            epoch = self._context.database.read(collections.epoch)  # before the first byte is read: rule 4
+            # First, in one transaction: once the pack has a row, it is deleted when nothing in it is needed (rule 5).
             wanted = [proved for batch in self._batches(name, wanted_only=True) for proved in batch]
             yield
-            if self._take_up(name, epoch, wanted):
+            if self._adopt_batch(name, epoch, wanted):
                 done = {proved.chunk for proved in wanted}
                 for batch in self._batches(name, wanted_only=False):
                     yield
-                    if not self._take_up(name, epoch, [proved for proved in batch if proved.chunk not in done]):
-                        break  # it was emptied and collected; what it still has, nobody needs
+                    if not self._adopt_batch(name, epoch, [proved for proved in batch if proved.chunk not in done]):
+                        break  # it was emptied and collected: nothing needs what it still holds
                 self.outcome.packs_adopted += 1
                 return
-        self._findings.add(finding_kinds.PACK_UNKNOWN, f"pack {name} is left alone: collections began meanwhile")
+        self._findings.add(
+            finding_kinds.PACK_UNKNOWN, f"pack {name} is left alone: garbage collections began meanwhile"
+        )
 
-    def _why_left(self, name: str) -> str | None:
-        """Why a pack is not to be known to the catalog; None if it may be."""
+    def _reason_to_leave(self, name: str) -> str | None:
+        """Return why a pack must not be added to the catalog; None if it may be."""
         reader = self._context.store.reader(name, window_bytes=HEADERS_WINDOW_BYTES)
         try:
             decode_header(bytes(reader.range(0, min(PACK_HEADER_BYTES, reader.size))))
         except UnknownFormatError as error:
             return error.message
         except DamagedDataError:
-            pass  # envelopes stand alone
+            pass  # envelopes do not depend on the header of their pack
         unknown = sum(
             placed.header.kind not in KINDS or self._keys.of_id(placed.header.key_id) is None
             for placed in reader.walk()
         )
         if reader.later_formats:
-            return "a later version wrote in it"
-        return f"the keys of {unknown} envelopes in it are not at hand" if unknown else None
+            return "a later version of Cryostore wrote to it"
+        return f"the keys of {unknown} of its envelopes are missing" if unknown else None
 
-    def _take_up(self, name: str, epoch: int, batch: Sequence[_Proved]) -> bool:
-        """Give the pack a row, and rows to what has no sound one; false if the pack takes none."""
+    def _adopt_batch(self, name: str, epoch: int, batch: Sequence[_Proved]) -> bool:
+        """Give a pack a row, and rows to its chunks without a sound row. Returns False if the pack accepts none."""
         if self._dry_run:
             taken: list[_Proved] | None = self._context.database.read(partial(_rowless, batch=batch))
         else:
@@ -253,9 +254,9 @@ def _point(
     now_ms: int = 0,
     size_bytes: int | None = None,
 ) -> list[_Proved] | None:
-    """Point rows to a pack's envelopes; answers which had no sound row. None if the pack takes no rows.
+    """Point rows to the envelopes of a pack. Returns those that had no sound row; None if the pack accepts no rows.
 
-    With `epoch`, the pack gets a row if it has none, as one that nobody writes to.
+    With `epoch`, a pack without a row gets one, as a closed pack.
     """
     if epoch is None:
         row = packs.find(transaction, name)
@@ -294,7 +295,7 @@ def _point_one(transaction: Transaction, proved: _Proved, name: str, number: int
 
 
 def _rowless(transaction: Transaction, batch: Sequence[_Proved]) -> list[_Proved]:
-    """What `_point` would answer."""
+    """Return what `_point` would return, without changing anything."""
     rowless = []
     for proved in batch:
         vault_id, digest = proved.chunk

@@ -1,19 +1,19 @@
-"""Scrubbing: every envelope that the catalog points to is opened, and what is damaged is marked.
+"""`cryo scrub`: opens every envelope that the catalog points to, and marks damaged chunks.
 
 The rules:
 
-1. Packs are taken least recently verified first, and read from front to back in large steps. An envelope is proved by
-   opening it. One that does not open is read a second time, alone: memory and cables err, too.
-2. A chunk is marked as damaged only while its row points to the place that was read. So what compaction moved or a
-   writer stored anew meanwhile is no damage, and a pack that was deleted had no rows. A marked chunk that proves sound
-   loses its mark: its disk may have been away.
-3. A missing pack damages all its chunks. A missing key and a read that fails damage nothing: both are counted.
-4. A pack counts as verified once all of it was read and nobody writes to it any more.
-5. One process reads at a time: it has claimed the work (`claims`), and one that was outlived marks nothing any more.
-   The servers of a store make one pass together, in portions: each goes on where the one before stopped, behind the
-   pack that was read last. So no pack is read twice in a pass, unless whoever read it died.
+1. Packs are read least recently verified first, each from front to back in large steps. An envelope is proved by
+   opening it. If that fails, it is read a second time, alone: memory and cables have errors, too.
+2. A chunk is marked as damaged only if its row still points to the place that was read. So a chunk that compaction
+   moved or a writer stored again meanwhile is not damaged, and a pack that was deleted had no rows. A marked chunk that
+   proves sound loses its mark: perhaps its disk was away.
+3. All chunks of a missing pack are damaged. A missing key or a failed read is no damage; both are counted.
+4. A pack counts as verified once all of it was read and no process writes to it any more.
+5. One process scrubs at a time: it holds a claim (`claims`), and a process that lost its claim marks nothing more. The
+   servers of a store share one pass, in portions: each continues behind the pack that was read last. So no pack is read
+   twice in a pass, unless the process that read it died.
 
-Nothing else is held between steps: a scrub may be broken off anywhere, and run beside everything else.
+Nothing is held between steps: a scrub may be stopped anywhere, and may run beside everything else.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ START = (-1, 0)
 
 @dataclass
 class ScrubResult:
-    """What a scrub read and found.
+    """Counts of what a scrub read and found.
 
-    `damaged` chunks were found so now, `damaged_before` were known to be; `sound_again` were, and proved sound.
-    `no_key` and `unreadable` ones could not be judged: the keyring lacks their key; the disk did not give their bytes,
-    or a later version wrote them.
+    `damaged` chunks were found now, `damaged_before` were already marked, `sound_again` were marked and proved sound.
+    `no_key` and `unreadable` chunks could not be checked: the keyring lacks their key; their bytes could not be read,
+    or a later version of Cryostore wrote them.
     """
 
     packs: int = 0
@@ -70,12 +70,12 @@ class ScrubResult:
 
     @property
     def is_clean(self) -> bool:
-        """Whether all that was looked at could be judged, and nothing of it is damaged."""
+        """Whether every chunk could be checked and none is damaged."""
         return not (self.damaged or self.damaged_before or self.no_key or self.unreadable)
 
 
 class Verdict(Enum):
-    """What a look at an envelope said."""
+    """The result of checking an envelope."""
 
     SOUND = auto()
     DAMAGED = auto()
@@ -91,13 +91,14 @@ def scrub(
     seconds_max: float | None = None,
     verified_before_ms: int | None = None,
 ) -> Iterator[Progress]:
-    """Verify packs, step by step, each at most some 16 MiB of reading. Counts into `outcome`.
+    """Verify packs, step by step; a step reads about 16 MiB at most. Counts into `outcome`.
 
-    Of all packs only this share, the least recently verified; none is begun after so many seconds, but one is always
-    verified to its end; none that was verified at `verified_before_ms` or later. The servers' pass is not touched.
+    Verifies the given `share` of all packs, the least recently verified ones, and none that was verified at
+    `verified_before_ms` or later. No pack is started after `seconds_max`, but at least one is verified to its end. The
+    pass of the servers is not affected.
 
-    Raises ClaimHeldError if another process scrubs, ClaimLostError if one took over, StorageUnavailableError if the
-    catalog cannot be used.
+    Raises ClaimHeldError if another process scrubs, ClaimLostError if another process took over,
+    StorageUnavailableError if the catalog cannot be used.
     """
     before_ms = context.clock() + 1 if verified_before_ms is None else verified_before_ms
     with claimed(context, SCRUB) as claim:
@@ -122,34 +123,37 @@ def _scrub(
 
 
 class ScrubPass(NamedTuple):
-    """A pass of the servers, and how far it is: packs last verified before a moment, behind one by that and number."""
+    """A pass of the servers over the packs last verified before `before_ms`, and the pack after which it continues.
+
+    `after` is the time of the last verification and the number of that pack.
+    """
 
     before_ms: int
     after: tuple[int, int] = START
 
     @classmethod
     def of_place(cls, place: str) -> ScrubPass | None:
-        """The pass that a claim's `place` tells of; None if it tells of none."""
+        """Parse the `place` of a claim; None if it holds no pass."""
         numbers = [int(word) for word in place.split()]
         return cls(numbers[0], (numbers[1], numbers[2])) if len(numbers) == 3 else None
 
     @property
     def place(self) -> str:
-        """The inverse of `of_place`."""
+        """The pass as text, for a claim."""
         return f"{self.before_ms} {self.after[0]} {self.after[1]}"
 
 
 def continue_pass(context: Context, outcome: ScrubResult, *, before_ms: int, seconds: float) -> bool:
-    """Go on with the servers' pass for about so long; answers whether it came to its end. Raises as `scrub` does.
+    """Continue the pass of the servers for about `seconds`. Returns whether it is finished. Raises as `scrub` does.
 
-    Begins one over the packs that were last verified before `before_ms`, if none is under way. One pack at least is
-    read, and the last one to its end. What raises is passed over the next time, until the next pass.
+    Starts a pass over the packs last verified before `before_ms` if none is in progress. Reads at least one pack, and
+    the last one to its end. A pack that raised an error is skipped until the next pass.
     """
     end = time.monotonic() + seconds
     with claimed(context, SCRUB) as claim:
         _correct_stamps(claim)
         here = ScrubPass.of_place(claim.place)
-        if here is None or here.before_ms > context.clock():  # begun by a clock that was ahead: it would not end
+        if here is None or here.before_ms > context.clock():  # begun while a clock was ahead: it would not end
             here = ScrubPass(before_ms)
         claim.place, claim.finishes = here.place, False
         for _ in claim.saying(_portion(claim, outcome, here)):
@@ -160,13 +164,13 @@ def continue_pass(context: Context, outcome: ScrubResult, *, before_ms: int, sec
 
 
 def _correct_stamps(claim: Claim) -> None:
-    """Let a pack that was verified in the future count as one that was not."""
+    """Let a pack that was verified in the future count as not verified."""
     with claim.context.reserve.spending():
         correct_future_timestamps(claim.context)
 
 
 def _portion(claim: Claim, outcome: ScrubResult, here: ScrubPass) -> Generator[Progress, None, None]:
-    """The rest of a pass; a step is a pack."""
+    """Verify the rest of a pass; a step is a pack."""
     keys = OpenedKeys(claim.context)
     for done, pack in enumerate(_least_verified(claim.context, here.before_ms, here.after)):
         claim.place = here._replace(after=(pack.verified_ms, pack.pack_number)).place
@@ -179,14 +183,14 @@ def _least_verified(context: Context, before_ms: int, after: tuple[int, int]) ->
     page = partial(packs.least_verified, verified_before_ms=before_ms, limit=PACKS_PER_PAGE)
     while rows := context.database.read(partial(page, after=after)):
         for row in rows:
-            # Not what was collected meanwhile, nor again what somebody has verified.
+            # Skip packs that were collected meanwhile, or that another process has verified.
             if context.database.read(partial(packs.verified_ms, pack_number=row.pack_number)) == row.verified_ms:
                 yield row
         after = (rows[-1].verified_ms, rows[-1].pack_number)
 
 
 def _verify(context: Context, outcome: ScrubResult, keys: OpenedKeys, pack: VerifiedPack) -> Iterator[None]:
-    """Read a pack as far as rows point into it."""
+    """Verify all chunks of a pack that rows point to."""
     reader = _reader(context, pack.name)
     complete = isinstance(reader, PackReader)
     missing, offset = reader is None, 0
@@ -208,7 +212,7 @@ def _verify(context: Context, outcome: ScrubResult, keys: OpenedKeys, pack: Veri
 
 
 def _reader(context: Context, name: str) -> PackReader | Verdict | None:
-    """The pack; None if it is missing, UNREADABLE if nobody knows."""
+    """Return a reader of the pack; None if the pack is missing, UNREADABLE if that is unknown."""
     try:
         return context.store.reader(name)
     except BlobNotFoundError:
@@ -218,7 +222,7 @@ def _reader(context: Context, name: str) -> PackReader | Verdict | None:
 
 
 def _first(rows: Sequence[PlacedChunk]) -> Sequence[PlacedChunk]:
-    """As many chunks, one at least, as one step may read."""
+    """Return as many leading chunks as one step may read, at least one."""
     total = 0
     for place, row in enumerate(rows):
         total += row.sealed_length
@@ -245,7 +249,7 @@ def _judge(
 
 
 def _judge_again(context: Context, location: Location, key: DataKey, row: PlacedChunk) -> Verdict:
-    """The verdict of a read of this envelope alone."""
+    """Return the verdict of reading this envelope alone."""
     try:
         context.store.get(location, key, row.digest, row.length)
     except DamagedDataError:
@@ -256,7 +260,7 @@ def _judge_again(context: Context, location: Location, key: DataKey, row: Placed
 
 
 class _RecordedVerdicts(NamedTuple):
-    """What of the verdicts on some chunks still stands."""
+    """Counts of the verdicts that still hold in the transaction that records them."""
 
     marked: int
     known: int
@@ -268,7 +272,7 @@ class _RecordedVerdicts(NamedTuple):
 def _record_verdicts(
     context: Context, outcome: ScrubResult, pack_number: int, verdicts: Sequence[tuple[PlacedChunk, Verdict]]
 ) -> bool:
-    """Write down what was found, if it still is so, and count it; answers whether anything is damaged."""
+    """Record verdicts that still hold, and count them. Returns whether any chunk is damaged."""
     now_ms = context.clock()
     outcome.chunks += len(verdicts)
     outcome.read_bytes += sum(row.sealed_length for row, verdict in verdicts if verdict is Verdict.SOUND)
@@ -301,7 +305,7 @@ def _record_verdicts(
 
 
 def scrub_all(context: Context) -> ScrubResult:
-    """Verify every pack."""
+    """Verify every pack, to the end."""
     outcome = ScrubResult()
     for _ in scrub(context, outcome):
         pass
