@@ -1,4 +1,4 @@
-"""`python -m bench`: runs the cases and prints the figures. Progress goes to stderr, the report to stdout."""
+"""`python -m bench`: runs the HTTP cases and prints the figures. Progress goes to stderr, the report to stdout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FREE_BYTES_MIN = {"disk": 20 * 10**9, "memory": 2 * 10**9}
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
         "--dir", type=Path, default=Path(".build/bench"), help="where the disk cases store (%(default)s)"
@@ -36,23 +36,27 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round: a minute, and coarser figures")
     parser.add_argument("--rounds", type=int, default=2, help="rounds of each case, whose median counts (%(default)s)")
     parser.add_argument(
-        "--case", action="append", choices=[case.name for case in CASES], metavar="NAME", help="only this; repeatable"
+        "--case",
+        action="append",
+        choices=[case.name for case in CASES],
+        metavar="NAME",
+        help="only this case; repeatable",
     )
-    parser.add_argument("--list", action="store_true", help="name the cases and end")
+    parser.add_argument("--list", action="store_true", help="list the cases and exit")
     parser.add_argument("--fill", action="store_true", help="fill the page cache first; takes a minute or so more")
     parser.add_argument("--no-install", action="store_true", help="do not install missing peers")
     return parser.parse_args(argv)
 
 
 def chosen(options: argparse.Namespace) -> list[Case]:
-    """The cases that the command line asks for."""
+    """Return the cases that the command line asks for."""
     cases = [case for case in CASES if not options.case or case.name in options.case]
     return [case.quick() for case in cases] if options.quick else cases
 
 
 @contextmanager
 def directories(disk: Path) -> Iterator[dict[str, Path]]:
-    """A fresh directory for each place that has room; they are gone afterwards."""
+    """Make a fresh directory in each place that has enough space; remove them afterwards."""
     disk.mkdir(parents=True, exist_ok=True)
     places = {}
     try:
@@ -60,7 +64,7 @@ def directories(disk: Path) -> Iterator[dict[str, Path]]:
             if parent.is_dir() and shutil.disk_usage(parent).free >= FREE_BYTES_MIN[place]:
                 places[place] = Path(tempfile.mkdtemp(prefix="cryo-bench-", dir=parent))
             else:
-                _progress(f"too little room in {parent}: its cases are left out")
+                _progress(f"too little space in {parent}: its cases are skipped")
         yield places
     finally:
         for directory in places.values():
@@ -68,7 +72,7 @@ def directories(disk: Path) -> Iterator[dict[str, Path]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 1 if a request to ours failed or none was measured."""
+    """Run the benchmark. Returns 0; 1 if a request to Cryostore failed or none was measured."""
     options = arguments(argv)
     if options.list:
         print("\n".join(f"{case.name:28} {case.title}" for case in CASES))

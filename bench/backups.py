@@ -1,8 +1,8 @@
-"""`python -m bench.backups`: whole backups of whole folders against restic and borg, on repositories in folders.
+"""`python -m bench.backups`: whole backups of folders, compared with restic and borg on local repositories.
 
-Each program backs the same folder up, then again unchanged, restores it and verifies all it stored. The page cache is
-warmed once before the first. Wall time, processor seconds and the peak of resident memory are the kernel's figures for
-the program's processes. Progress goes to stderr, the tables to stdout.
+Each program backs up the same folder, backs it up again unchanged, restores it, and verifies all stored data. The page
+cache is warmed once before the first program. Wall time, CPU seconds and peak resident memory are the kernel's figures
+for the processes of the program. Progress goes to stderr, the tables to stdout.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PIECE_BYTES = 1 << 20
 WANTED = {"first": 0.5, "again": 0.35, "restore": 0.6, "verify": 0.8}
 WANTED_OVER_SERVER = 0.8
 SETTLE_SECONDS = 3.0
-"""A file that was written just before a run is read again by the next one of ours: not what is to be measured."""
+"""A pause before the first run: our next run would read files again that were written just before, and measure that."""
 COLUMNS = ("case", "step", "program", "s", "CPU s", "peak MB", "stored MB", "ours/fastest peer", "wanted")
 
 
@@ -46,13 +46,13 @@ class Figure:
 
 
 def tree(folder: Path) -> Path:
-    """The machine's own libraries: tens of thousands of files of all sizes."""
+    """Return the libraries of the machine: tens of thousands of files of all sizes."""
     del folder
     return Path("/usr/lib")
 
 
 def large(folder: Path) -> Path:
-    """One file of 4 GB, half of which cannot be compressed."""
+    """Make one file of 4 GB, half of which cannot be compressed."""
     folder.mkdir()
     rng = random.Random(1)
     with (folder / "large").open("wb") as file:
@@ -63,7 +63,7 @@ def large(folder: Path) -> Path:
 
 
 def small(folder: Path) -> Path:
-    """200,000 files of 1 KB."""
+    """Make 200,000 files of 1 KB."""
     rng = random.Random(2)
     for directory in range(200):
         place = folder / f"{directory:03}"
@@ -77,7 +77,7 @@ CASES: dict[str, Callable[[Path], Path]] = {"tree": tree, "large": large, "small
 
 
 def run(command: Command, environment: dict[str, str]) -> tuple[float, float, int]:
-    """Runs a program to its end; answers wall seconds, processor seconds, and the peak of its memory in bytes."""
+    """Run a program to its end. Returns wall seconds, CPU seconds, and its peak memory in bytes."""
     begun = time.monotonic()
     pid = os.fork()
     if pid == 0:
@@ -89,18 +89,18 @@ def run(command: Command, environment: dict[str, str]) -> tuple[float, float, in
     _, status, used = os.wait4(pid, 0)
     seconds = time.monotonic() - begun
     code = os.waitstatus_to_exitcode(status)
-    if code not in (0, 1):  # 1: some of the files may not be read
+    if code not in (0, 1):  # 1: some files could not be read
         raise SystemExit(f"{command.arguments} ended with {code}")
     return seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
 
 
 def stored_bytes(folder: Path) -> int:
-    """What the files below a folder occupy."""
+    """Return the bytes on disk of all files below a folder."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
 
 
 def measure(case: str, tool: Tool, source: Path, target: Path) -> Iterator[Figure]:
-    """All steps of one program on one folder, which is restored to `target`."""
+    """Measure all steps of one program on one folder, which is restored to `target`."""
     tool.folder.mkdir()
     with tool.running():
         yield from _measure_steps(case, tool, source, target)
@@ -123,7 +123,7 @@ def _measure_steps(case: str, tool: Tool, source: Path, target: Path) -> Iterato
 
 
 def warm(source: Path) -> None:
-    """Reads everything once, so that the first program does not pay for the disk."""
+    """Read everything once, so that the first program does not pay for the disk."""
     for place, _, names in os.walk(source):
         for name in names:
             path = Path(place, name)
@@ -134,7 +134,7 @@ def warm(source: Path) -> None:
 
 
 def fastest_peer(figures: Sequence[Figure], figure: Figure, value: Callable[[Figure], float]) -> float | None:
-    """The ratio of ours to the best of the others in this step; None if there is no other."""
+    """Return the ratio of our figure to that of the best peer in this step; None if there is no peer."""
     others = [
         value(each)
         for each in figures
@@ -144,7 +144,7 @@ def fastest_peer(figures: Sequence[Figure], figure: Figure, value: Callable[[Fig
 
 
 def rows(figures: Sequence[Figure]) -> Iterator[tuple[str, ...]]:
-    """The table's rows."""
+    """Yield the rows of the table."""
     for figure in figures:
         ratio = fastest_peer(figures, figure, lambda each: each.seconds)
         cells = (f"{figure.seconds:.1f}", f"{figure.cpu_seconds:.1f}", f"{figure.memory_peak_bytes / 1e6:.0f}")
@@ -154,7 +154,7 @@ def rows(figures: Sequence[Figure]) -> Iterator[tuple[str, ...]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0."""
+    """Run the comparison. Returns 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.backups", description=__doc__)
     parser.add_argument("--dir", type=Path, default=Path(".build/bench"), help="where all is stored (%(default)s)")
     parser.add_argument(

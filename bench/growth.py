@@ -1,8 +1,9 @@
-"""`python -m bench.growth`: what grows when the catalog does: the time of calls, and the bytes for each chunk.
+"""`python -m bench.growth`: how call times and bytes per chunk grow with the catalog.
 
-Two stores are made with the same few bytes that can be read, one small, one as large as after years. Each call is timed
-on one and right after it on the other, so that whatever else the machine does falls on both. In this process, on a
-directory in memory, by one caller at a time: what is left of a call is mostly its statements.
+It makes two stores with the same few readable bytes, one small and one as large as after years of use. Each call is
+timed on one and right afterwards on the other, so that other load of the machine affects both. The stores run in this
+process, in a directory in memory, with one caller at a time, so that the time of a call is mostly that of its
+statements.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bench.table import table
 
 MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108 - a memory file system is what is wanted
 CHUNKS_PER_OBJECT = 10
-"""So many times fewer objects than chunks are made."""
+"""Made chunks per made object."""
 CHUNKS_PER_PACK = 16
 RATIO_MAX = 1.5
 CHUNK_BYTES_MAX = 200
@@ -44,7 +45,7 @@ CALLS: dict[str, tuple[Call, int]] = {
 
 @dataclass(frozen=True)
 class Growth:
-    """One call: the median of its times on the small and on the large catalog."""
+    """The median times of a call on the small and on the large catalog."""
 
     engine: str
     call: str
@@ -54,13 +55,13 @@ class Growth:
 
     @property
     def ratio(self) -> float:
-        """How much longer it takes."""
+        """The time on the large catalog relative to the small one."""
         return self.large_ms / self.small_ms
 
 
 @contextmanager
 def grown(engine: str, folder: Path, chunk_rows: int, per_pack: int = CHUNKS_PER_PACK) -> Iterator[GrownStore]:
-    """A store with so many chunks, so many of them in a pack, and a tenth of that in objects; gone afterwards."""
+    """Make a store with so many chunks, and a tenth as many objects. It is removed afterwards."""
     with ExitStack() as opened:
         catalog = str(folder / "catalog.sqlite")
         if engine == "postgres":
@@ -73,7 +74,7 @@ def grown(engine: str, folder: Path, chunk_rows: int, per_pack: int = CHUNKS_PER
 
 
 def times_ms(stores: Sequence[GrownStore], call: Call, times: int) -> list[float]:
-    """The median time of a call on each store, by turns."""
+    """Return the median time of a call on each store, measured in turns."""
     taken: list[list[float]] = [[] for _ in stores]
     for _ in range(WARM_UP + times):
         for store, mine in zip(stores, taken, strict=True):
@@ -87,7 +88,7 @@ def times_ms(stores: Sequence[GrownStore], call: Call, times: int) -> list[float
 def measure(
     engine: str, folder: Path, rows: tuple[int, int], share: float = 1.0, per_pack: int = CHUNKS_PER_PACK
 ) -> tuple[list[Growth], dict[int, dict[str, float]]]:
-    """The times of all calls, each taken `share` times as often as usual; and the bytes of a chunk by rows."""
+    """Measure all calls, each `share` times as often as usual. Returns the times, and the bytes per chunk by rows."""
     with ExitStack() as opened:
         stores = [opened.enter_context(grown(engine, folder / f"{count}-rows", count, per_pack)) for count in rows]
         growths = []
@@ -100,7 +101,7 @@ def measure(
 
 
 def time_rows(growths: Sequence[Growth]) -> Iterator[tuple[str, ...]]:
-    """The rows of the table of times."""
+    """Yield the rows of the table of times."""
     for growth in growths:
         verdict = "holds" if growth.ratio <= RATIO_MAX else "MISSED"
         figures = (f"{growth.small_ms:.2f}", f"{growth.large_ms:.2f}", f"{growth.ratio:.2f}")
@@ -108,7 +109,7 @@ def time_rows(growths: Sequence[Growth]) -> Iterator[tuple[str, ...]]:
 
 
 def byte_rows(engine: str, by_rows: dict[int, dict[str, float]]) -> Iterator[tuple[str, ...]]:
-    """The rows of the table of bytes."""
+    """Yield the rows of the table of bytes."""
     for count, sizes in by_rows.items():
         of_chunk = sum(size for name, size in sizes.items() if name.startswith(("chunk", "pack", "file")))
         parts = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items() if size >= 0.05)
@@ -117,7 +118,7 @@ def byte_rows(engine: str, by_rows: dict[int, dict[str, float]]) -> Iterator[tup
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0."""
+    """Run the measurement. Returns 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
     parser.add_argument("--rows", type=int, nargs=2, default=[10_000, 10_000_000], metavar=("SMALL", "LARGE"))
     parser.add_argument("--engine", choices=("postgres", "sqlite"), default="postgres", help="(%(default)s)")

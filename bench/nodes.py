@@ -1,8 +1,8 @@
-"""`python -m bench.nodes`: one, two and three nodes over one PostgreSQL and one S3, against that S3 alone.
+"""`python -m bench.nodes`: one, two and three nodes over one PostgreSQL and one S3, compared with that S3 alone.
 
-All of it runs on this machine: the nodes, PostgreSQL, the S3 (Ceph) and the load share its cores, so that more nodes
-are only faster where a node waits. What each part uses is shown beside its rate. Progress goes to stderr, the
-tables to stdout.
+Everything runs on this machine: the nodes, PostgreSQL, S3 (Ceph) and the load generator share its cores, so more nodes
+are faster only where a node waits. The table shows the CPU time of each part beside its rate. Progress goes to stderr,
+the tables to stdout.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ QUICK_DIVISOR = 8
 
 @dataclass(frozen=True)
 class Case:
-    """One operation, so many times, so many at once."""
+    """One operation: how often, and how many at once."""
 
     title: str
     operation: str
@@ -58,7 +58,7 @@ CASES = (
 
 @dataclass(frozen=True)
 class Row:
-    """One round of one case: by which nodes, into how many jobs, and what each part used of the processors."""
+    """One round of one case: the servers and jobs, the rates, and the CPU time of each part."""
 
     case: str
     servers: str
@@ -68,7 +68,7 @@ class Row:
     latency_p50_ms: float
     latency_p99_ms: float
     cpu_ms: dict[str, float]
-    """For each request."""
+    """Milliseconds per request."""
     failures: int
     note: str
     machine_load: float
@@ -76,7 +76,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Trips:
-    """What a PutChunk asks of PostgreSQL: round trips and statements for each."""
+    """Round trips to PostgreSQL and statements per PutChunk."""
 
     title: str
     chunks: int
@@ -85,7 +85,7 @@ class Trips:
 
 
 class Measurement:
-    """All rounds on one set of nodes."""
+    """Measures all rounds on one set of nodes."""
 
     def __init__(self, nodes: Nodes, loads: Sequence[LoadProcess], divisor: int) -> None:
         self._nodes = nodes
@@ -94,7 +94,7 @@ class Measurement:
         self.rows: list[Row] = []
 
     def round(self, case: Case) -> None:
-        """One round: S3 alone, then one node, two and three; of more than one also with a job for each."""
+        """Measure S3 alone, then one, two and three nodes; several nodes also with one job each."""
         if case.operation == "put-chunk":
             self._raw(case)
         for count in range(1, NODES_MAX + 1):
@@ -102,15 +102,15 @@ class Measurement:
                 self._some(case, list(range(count)), jobs)
 
     def trips(self) -> list[Trips]:
-        """The round trips of one node, by one client and by many."""
+        """Count the round trips of one node, with one client and with many."""
         given = conninfo_to_dict(self._nodes.catalog)
         with WireCount(str(given["host"]), int(given["port"])) as wire:
             number = self._nodes.start(services.at(self._nodes.catalog, str(given["dbname"]), wire.port))
-            self._loads[0].run(self._plan(number, 16, 16))  # what is asked once is asked now
+            self._loads[0].run(self._plan(number, 16, 16))  # statements that run only once run now
             found = []
             for connections in (1, 16):
                 plan = self._plan(number, connections, max(ALONE * connections // 4, ALONE) // self._divisor)
-                before = wire.so_far()  # to begin a job and an upload is no PutChunk
+                before = wire.so_far()  # starting a job and an upload does not count
                 load = self._loads[0].run(plan)
                 counts = wire.so_far() - before
                 each = [count / max(load.requests, 1) for count in counts]
@@ -168,7 +168,7 @@ class Measurement:
 
 
 def ratio(rows: Sequence[Row], case: str, servers: str, other: str) -> float | None:
-    """One rate over the other: the median of the rounds' ratios. None if one of them was not measured."""
+    """Return the median over the rounds of one rate over the other; None if one was not measured."""
     ours, theirs = (
         [row.requests_per_second for row in rows if (row.case, row.servers) == (case, name)]
         for name in (servers, other)
@@ -178,7 +178,7 @@ def ratio(rows: Sequence[Row], case: str, servers: str, other: str) -> float | N
 
 
 def rate_rows(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
-    """The table of rates: medians over the rounds."""
+    """Yield the rows of the table of rates: medians over the rounds."""
     for case, servers in dict.fromkeys((row.case, row.servers) for row in rows):
         mine = [row for row in rows if (row.case, row.servers) == (case, servers)]
         to_raw, to_one = (ratio(rows, case, servers, other) for other in (RAW, "1 node, 1 job"))
@@ -198,15 +198,15 @@ def rate_rows(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
 
 
 def trip_rows(trips: Sequence[Trips]) -> Iterator[tuple[str, ...]]:
-    """The table of round trips."""
+    """Yield the rows of the table of round trips."""
     for each in trips:
-        verdict = "holds" if round(each.round_trips, 1) <= ROUND_TRIPS_MAX else "MISSED"  # the background is in it
+        verdict = "holds" if round(each.round_trips, 1) <= ROUND_TRIPS_MAX else "MISSED"  # includes background reads
         figures = (f"{each.chunks}", f"{each.round_trips:.1f}", f"{each.statements:.1f}")
         yield (each.title, *figures, f"<= {ROUND_TRIPS_MAX}", verdict)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0; 1 if a request to ours failed."""
+    """Run the measurement. Returns 0; 1 if a request to Cryostore failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.nodes", description=__doc__)
     parser.add_argument("--rounds", type=int, default=2, help="rounds, each of 2 GB, whose median counts (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="one short round, and coarser figures")

@@ -1,4 +1,4 @@
-"""What is measured, and which figures we want to see."""
+"""Cases of the HTTP benchmark, and the figures that they should reach."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUICK_DIVISOR: Final = 8
 
 @dataclass(frozen=True)
 class Case:
-    """One operation under one load. A read first stores `requests` bodies, then reads them over and over."""
+    """One operation under one load. A read first stores `requests` bodies, then reads them repeatedly."""
 
     name: str
     title: str
@@ -27,11 +27,11 @@ class Case:
 
     @property
     def is_read(self) -> bool:
-        """Whether stored bodies are read."""
+        """Whether the case reads stored bodies."""
         return self.operation == "get-chunk"
 
     def quick(self) -> Case:
-        """The same case in about a fifth of the time, and about as much less exact."""
+        """Return the same case in about a fifth of the time, with less exact figures."""
         requests = max(self.requests // QUICK_DIVISOR, 2 * self.connections)
         return replace(self, requests=requests, seconds_max=self.seconds_max / 5)
 
@@ -97,7 +97,7 @@ class Wanted:
     unit: str = ""
 
     def holds(self, value: float) -> bool:
-        """Whether the value is as good as wanted."""
+        """Whether a value reaches the wanted figure."""
         return value <= self.limit if self.at_most else value >= self.limit
 
 

@@ -1,4 +1,4 @@
-"""What the bytes cost at the least: SHA-256 and AES-256-GCM over them on one core, by the libraries the server uses."""
+"""The least CPU cost of the bytes: SHA-256 and AES-256-GCM on one core, with the libraries of the server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 @dataclass(frozen=True)
 class Floor:
-    """CPU seconds for each GB (10^9 bytes), by one ordinary call for each body."""
+    """CPU seconds per GB (10^9 bytes), with one ordinary call per body."""
 
     sha256: float
     encrypt: float
@@ -21,17 +21,17 @@ class Floor:
 
     @property
     def put(self) -> float:
-        """What a PutChunk cannot do without."""
+        """The least cost of PutChunk."""
         return self.sha256 + self.encrypt
 
     @property
     def get(self) -> float:
-        """What a GetChunk cannot do without."""
+        """The least cost of GetChunk."""
         return self.decrypt
 
 
 def measure(body_bytes: int, seconds: float) -> Floor:
-    """Takes about three times `seconds`."""
+    """Measure the floor. Takes about three times `seconds`."""
     body = secrets.token_bytes(body_bytes)
     cipher = AESGCM(secrets.token_bytes(32))
     nonce = secrets.token_bytes(12)
@@ -49,7 +49,7 @@ def _cpu_seconds_per_gigabyte(work: Callable[[], object], body_bytes: int, secon
     start = time.process_time()
     deadline = start + seconds
     while time.process_time() < deadline:
-        for _ in range(max(1, 1_000_000 // body_bytes)):  # so that reading the clock does not count
+        for _ in range(max(1, 1_000_000 // body_bytes)):  # so that reading the clock costs nothing
             work()
             calls += 1
     return (time.process_time() - start) / (calls * body_bytes) * 1e9

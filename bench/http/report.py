@@ -1,4 +1,4 @@
-"""A result as text: Markdown tables, so that they can be read in a terminal and pasted into a document."""
+"""Report of an HTTP benchmark as Markdown tables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LEGEND = (
 
 
 def text(result: BenchmarkResult) -> str:
-    """The whole report."""
+    """Return the whole report."""
     floor = result.floor
     parts = [
         table(("machine", ""), sorted(result.machine.items())),
@@ -59,7 +59,7 @@ def text(result: BenchmarkResult) -> str:
 
 
 def wanted(result: BenchmarkResult) -> list[tuple[str, str, str, str]]:
-    """Each wanted figure beside what was measured."""
+    """Return each wanted figure with the measured value."""
     rows = []
     for each in WANTED:
         value = result.value(each)
@@ -71,7 +71,7 @@ def wanted(result: BenchmarkResult) -> list[tuple[str, str, str, str]]:
 
 
 def notes(result: BenchmarkResult) -> str:
-    """Why figures are missing or requests failed."""
+    """Return why figures are missing or requests failed."""
     cases: dict[tuple[str, str], list[str]] = {}
     for row in result.rows:
         if row.note:

@@ -1,4 +1,4 @@
-"""The figures of a run and what follows from them: medians, ratios, wanted figures met or missed."""
+"""Results of a benchmark: medians, ratios, and wanted figures reached or missed."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Row:
 
     @property
     def failures(self) -> int:
-        """Requests without a right answer, in all rounds."""
+        """The requests without a correct response, in all rounds."""
         return sum(each.load.failures for each in self.rounds if each.load)
 
     def figures(self) -> dict[str, float]:
-        """The median of each figure over the rounds; without those that this server does not have."""
+        """Return the median of each figure over the rounds, without figures that this server does not have."""
         result = (
             {"megabytes_per_second": median(each.megabytes_per_second for each in self.rounds)} if self.rounds else {}
         )
@@ -64,11 +64,11 @@ class BenchmarkResult:
     memory_peak_bytes: dict[str, int] = field(default_factory=dict)  # of the largest process, for each server and place
 
     def row(self, case: str, server: str) -> Row | None:
-        """The row of a case and a server, if it was measured."""
+        """Return the row of a case and a server, if it was measured."""
         return next((row for row in self.rows if row.case.name == case and row.server == server), None)
 
     def ratio(self, case: str, peer: str) -> float | None:
-        """Our rate over the peer's: the median of the rounds' ratios, whose two halves were measured close together."""
+        """Return our rate over that of a peer: the median over the rounds, which measure both in turn."""
         ours, theirs = self.row(case, OURS), self.row(case, peer)
         if not ours or not theirs:
             return None
@@ -79,12 +79,12 @@ class BenchmarkResult:
         return median(ratios) if ratios else None
 
     def ours_failed(self) -> bool:
-        """Whether a request to ours went without a right answer, or a case of ours without any."""
+        """Whether a request to Cryostore failed, or a case of it was not measured."""
         ours = [row for row in self.rows if row.server == OURS]
         return not ours or any(row.failures or not row.rounds for row in ours)
 
     def value(self, wanted: Wanted) -> float | None:
-        """What was measured of a wanted figure; None if it was not."""
+        """Return the measured value of a wanted figure; None if it was not measured."""
         metric, _, detail = wanted.metric.partition(":")
         if metric == "ratio":
             return self.ratio(wanted.case, detail)
@@ -96,7 +96,7 @@ class BenchmarkResult:
         return cpu / (self.floor.put if detail == "put" else self.floor.get) if cpu is not None else None
 
     def document(self) -> dict[str, Any]:
-        """The run as JSON."""
+        """Return the run as a JSON document."""
         return {
             "machine": self.machine,
             "floor_cpu_seconds_per_gigabyte": {

@@ -1,4 +1,4 @@
-"""Runs cases: starts the servers, gives each the same load in turn, reads what they used, stops them."""
+"""Runner of the cases: starts the servers, gives each the same load in turn, reads their usage, stops them."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ class Runner:
             )
 
     def _write(self, case: Case, server: Target, row: Row) -> None:
-        payload = Payload(case.body_bytes, case.kind)  # new bytes in each round, or deduplication would win it
+        payload = Payload(case.body_bytes, case.kind)  # new bytes in each round, or deduplication would distort it
         plan = server.write_plan(case.operation, payload, case.requests, case.connections)
-        os.sync()  # so that nobody pays for what others left in the page cache
+        os.sync()  # so that no server pays for dirty pages of others
         self._measure(server, replace(plan, seconds_max=case.seconds_max), row)
         server.forget()
 
@@ -135,7 +135,7 @@ class Runner:
 
 @contextmanager
 def _noting(row: Row) -> Iterator[None]:
-    """Whatever goes wrong with one server becomes a note in its row; the others go on."""
+    """Turn an error of one server into a note in its row, so that the others continue."""
     try:
         yield
     except MEASUREMENT_ERRORS as error:

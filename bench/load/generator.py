@@ -1,7 +1,7 @@
-"""The load generator: ready-made requests over raw sockets and epoll, in a process of its own.
+"""Load generator: sends ready-made requests over raw sockets with epoll, in its own process.
 
-It makes, signs and parses as little as possible while the clock runs, so that what is measured is the server, and its
-own CPU time is counted apart from the server's.
+While the clock runs it makes, signs and parses as little as possible, so that the server is measured. Its own CPU time
+is counted separately.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
 
 RECEIVE_BYTES = 1024 * 1024
-FAILURES_MAX = 100  # then there is nothing left to measure
+FAILURES_MAX = 100  # then measuring on makes no sense
 STALL_SECONDS_MAX = 30.0
 
 
 class StalledError(Exception):
-    """No server byte came for STALL_SECONDS_MAX while requests were under way."""
+    """No byte came from the server for STALL_SECONDS_MAX although requests were in flight."""
 
 
 class LoadProcess:
@@ -44,7 +44,7 @@ class LoadProcess:
         self._process.join()
 
     def run(self, plan: Plan) -> LoadResult:
-        """Runs the plan to its end; raises StalledError if the server stops answering."""
+        """Run a plan to its end. Raises StalledError if the server stops responding."""
         self._pipe.send(plan)
         result = self._pipe.recv()
         if isinstance(result, Exception):
@@ -64,12 +64,12 @@ def _serve(pipe: Pipe) -> None:
 
 
 def run(plan: Plan) -> LoadResult:
-    """Runs the plan in this process."""
+    """Run a plan in this process."""
     return _Run(plan).run()
 
 
 class _Exchange:
-    """One connection and the request under way on it."""
+    """One connection and its request in flight."""
 
     __slots__ = ("index", "parts", "response", "sending", "socket", "started")
 
@@ -141,11 +141,11 @@ class _Run:
 
     def _reopen(self, exchange: _Exchange) -> _Exchange:
         del self.exchanges[exchange.socket.fileno()]
-        exchange.socket.close()  # which also ends epoll's watch
+        exchange.socket.close()  # which also removes it from epoll
         return self._open()
 
     def _begin(self, exchange: _Exchange) -> None:
-        """Sends the next request, if there is one and time is left."""
+        """Send the next request, if there is one and time is left."""
         plan = self.plan
         index = self.next
         if index >= len(plan.heads):
@@ -176,7 +176,7 @@ class _Run:
                 exchange.sending = True
             return
         except OSError:
-            parts.clear()  # the answer, or the closed connection, will be read next
+            parts.clear()  # the response, or the end of the connection, is read next
         if exchange.sending:
             self.epoll.modify(exchange.socket.fileno(), select.EPOLLIN)
             exchange.sending = False
@@ -190,7 +190,7 @@ class _Run:
             return
         except OSError:
             size = 0
-        if exchange.index < 0:  # idle: the server may close it when it likes
+        if exchange.index < 0:  # idle: the server may close it at any time
             self._reopen(exchange)
             return
         if size == 0:
@@ -230,7 +230,7 @@ class _Run:
 
 
 def _fault(plan: Plan, index: int, response: Response) -> str:
-    """What is wrong with an answer; empty if nothing is."""
+    """Return what is wrong with a response; empty if nothing is."""
     if not response.is_success:
         return f"status {response.status}: {response.start.decode(errors='replace')}"
     if plan.is_read and response.body_bytes != plan.answer_bytes:
@@ -241,7 +241,7 @@ def _fault(plan: Plan, index: int, response: Response) -> str:
 
 
 def _drop(parts: list[memoryview], sent: int) -> None:
-    """Removes the first `sent` bytes of the parts."""
+    """Remove the first `sent` bytes of the parts."""
     while parts and sent >= len(parts[0]):
         sent -= len(parts[0])
         del parts[0]

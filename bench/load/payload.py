@@ -1,8 +1,8 @@
-"""Bodies for measurement: all distinct, cheap to make, of known digest.
+"""Bodies for measurement: all distinct, cheap to make, with known digests.
 
-A body is a random base that all bodies of one payload share, followed by 16 bytes that no other body has. The digest of
-the base is computed once and continued, so a thousand bodies cost no more to hash than one. No two bodies are equal, in
-one run or between runs: deduplication never helps anybody here.
+A body is a random base, shared by all bodies of one payload, followed by 16 unique bytes. The digest of the base is
+computed once and continued, so hashing a thousand bodies costs no more than hashing one. No two bodies are equal, in
+one run or between runs, so deduplication never helps.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ class Payload:
         self._hash = hashlib.sha256(self.base)
 
     def suffix(self, index: int) -> bytes:
-        """The last 16 bytes of body `index`."""
+        """Return the last 16 bytes of body `index`."""
         return self._nonce + index.to_bytes(SUFFIX_BYTES // 2, "big")
 
     def digest(self, index: int) -> bytes:
-        """The SHA-256 of body `index`."""
+        """Return the SHA-256 of body `index`."""
         state = self._hash.copy()
         state.update(self.suffix(index))
         return state.digest()
 
     def body(self, index: int) -> bytes:
-        """The whole of body `index`."""
+        """Return the whole body `index`."""
         return self.base + self.suffix(index)
 
 

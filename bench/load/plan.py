@@ -1,4 +1,4 @@
-"""What the load generator is told to do, and what it tells afterwards. Pure data: it crosses a process border."""
+"""Plans for the load generator and their results: plain data that is sent between processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What came of a plan. Payload only: heads and error bodies are not counted as bytes."""
+    """The result of a plan. Bytes are payload only: heads and error bodies do not count."""
 
     requests: int
     payload_bytes: int
@@ -46,17 +46,17 @@ class LoadResult:
 
     @property
     def requests_per_second(self) -> float:
-        """Requests that succeeded, each second."""
+        """Successful requests per second."""
         return self.requests / self.seconds if self.seconds else 0.0
 
     @property
     def megabytes_per_second(self) -> float:
-        """Payload in MB (10^6 bytes), each second."""
+        """Payload in MB (10^6 bytes) per second."""
         return self.payload_bytes / self.seconds / 1e6 if self.seconds else 0.0
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The nearest-rank percentile; 0.0 of nothing."""
+    """Return the nearest-rank percentile; 0.0 without values."""
     if not values:
         return 0.0
     ordered = sorted(values)

@@ -1,4 +1,4 @@
-"""Reads one HTTP/1.1 answer at a time off a kept-alive connection: as much of HTTP as the servers measured speak."""
+"""Parser of one HTTP/1.1 response at a time, for the subset of HTTP that the measured servers use."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ CLOSE = re.compile(rb"\r\nconnection:[ \t]*close", re.IGNORECASE)
 
 
 class ResponseError(Exception):
-    """The peer sent what is no answer that can be measured."""
+    """The server sent a response that cannot be measured."""
 
 
 class Response:
-    """The answer being received, fed until complete. Of the body only length, end and (on errors) start are kept."""
+    """A response that is fed until it is complete. Keeps the length, the end and (for errors) the start of the body."""
 
     __slots__ = ("_head", "_remaining", "body_bytes", "closes", "complete", "start", "status", "tail")
 
@@ -32,7 +32,7 @@ class Response:
         self.closes = False
 
     def feed(self, data: memoryview) -> None:
-        """Takes the bytes that came in. Raises AnswerError for anything but one answer with a Content-Length."""
+        """Parse received bytes. Raises ResponseError for anything but one response with a Content-Length."""
         if self._remaining < 0:
             self._head += bytes(data)
             end = self._head.find(b"\r\n\r\n")
@@ -73,5 +73,5 @@ class Response:
 
     @property
     def is_success(self) -> bool:
-        """Whether the status is of the 2xx class."""
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300

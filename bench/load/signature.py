@@ -1,4 +1,4 @@
-"""Signed request heads, made by the product's own signer before the clock runs."""
+"""Signed request heads, made with the client's own signer before the clock runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REGION = "local-1"
 
 
 class Signer:
-    """Makes request heads for one service at one moment; good for 15 minutes, like any signature."""
+    """Makes request heads for one service, signed at one time. Like any signature they are valid for 15 minutes."""
 
     def __init__(self, credentials: Credentials, host: str, service: str) -> None:
         self._credentials = credentials
@@ -21,7 +21,7 @@ class Signer:
         self._now_ms = wall_clock()
 
     def headers(self, method: str, path: str, query: dict[str, str], body_hash: str) -> dict[str, str]:
-        """The headers to send; `path` is encoded as it will travel, `body_hash` is in hex."""
+        """Return the signed headers. `path` is already encoded; `body_hash` is in hex."""
         request = Request(method, path, query_text(query), [("host", self._host)])
         signed = sign(
             request,
@@ -34,7 +34,7 @@ class Signer:
         return dict(signed.headers)
 
     def head(self, method: str, path: str, query: dict[str, str], body_hash: str, body_bytes: int) -> bytes:
-        """A whole HTTP/1.1 request head."""
+        """Return a whole HTTP/1.1 request head."""
         target = f"{path}?{query_text(query)}" if query else path
         headers = self.headers(method, path, query, body_hash)
         if method != "GET":
@@ -44,5 +44,5 @@ class Signer:
 
 
 def query_text(query: dict[str, str]) -> str:
-    """The query string as it travels."""
+    """Return the encoded query string."""
     return urlencode(query, quote_via=quote, safe="-_.~")

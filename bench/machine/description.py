@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Description of the machine: processor, memory, kernel, file system, versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VERSION_ARGUMENTS = {"fio": "--version", "nginx": "-v", "rclone": "version"}
 
 
 def describe(directory: Path) -> dict[str, str]:
-    """Processor, memory, kernel, file system below the directory, versions of what is measured."""
+    """Return facts about the machine, the file system of the directory, and the versions of the peers."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     facts = {
         "processor": f"{len(os.sched_getaffinity(0))} x {_processor()}",
@@ -26,7 +26,7 @@ def describe(directory: Path) -> dict[str, str]:
 
 
 def file_system(directory: Path, mounts: str) -> str:
-    """The type of the file system that the directory is on."""
+    """Return the type of the file system of the directory."""
     resolved = directory.resolve()
     best, kind = -1, "unknown"
     for line in mounts.splitlines():

@@ -1,8 +1,8 @@
-"""Brings memory into the state it has on a machine that has run for a while: full of clean file pages.
+"""Filling the page cache, so that memory is as on a machine that has run for a while: full of clean file pages.
 
-A virtual machine may get its memory from the host page by page, when a page is touched for the first time, and that can
-cost ten times what the work on the page costs. Who writes first would pay for all. Reading holes of a sparse file takes
-the memory without any disk traffic; afterwards every write to the page cache recycles a page that is there already.
+A virtual machine may get its memory from the host page by page, at the first touch of each page, which can cost ten
+times as much as the work on the page. The first program that writes would pay for all. Reading the holes of a sparse
+file takes the memory without disk traffic; afterwards every write to the page cache reuses an existing page.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ SPARSE_NAME = "page-cache"
 
 
 def fill_page_cache(directory: Path, seconds_max: float) -> str:
-    """Fills free memory with clean pages of a sparse file in the directory, which should stay until the run is over.
+    """Fill free memory with clean pages of a sparse file in the directory, which must stay until the run is over.
 
-    Returns what was done, in words. Stops early after `seconds_max`.
+    Returns a description. Stops early after `seconds_max`.
     """
     wanted = free_bytes(Path("/proc/meminfo").read_text())
     start = time.monotonic()
@@ -33,7 +33,7 @@ def fill_page_cache(directory: Path, seconds_max: float) -> str:
 
 
 def free_bytes(meminfo: str) -> int:
-    """MemFree of /proc/meminfo."""
+    """Return MemFree of /proc/meminfo in bytes."""
     for line in meminfo.splitlines():
         if line.startswith("MemFree:"):
             return int(line.split()[1]) * 1024

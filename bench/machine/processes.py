@@ -1,4 +1,4 @@
-"""Starts and stops the programs that are measured, and reads what the kernel counted for them."""
+"""Processes under measurement: start, stop, and the usage that the kernel counts for them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process and its descendants have used so far."""
+    """CPU time and peak memory of a process and its descendants so far."""
 
     cpu_seconds: float
     memory_peak_bytes: dict[int, int]  # of each process (VmHWM)
 
 
 def program(name: str) -> str | None:
-    """The path of a program, by its path or beside this Python or on the PATH; None if it is not installed."""
+    """Return the path of a program, from beside this Python or from PATH; None if it is not installed."""
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else shutil.which(name)
 
 
 def free_port() -> int:
-    """A port nobody listens on, on the loopback address."""
+    """Return a free port of the loopback address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -44,7 +44,7 @@ def free_port() -> int:
 
 
 def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
-    """Returns once something accepts connections there; raises StartError if the process ends or the time runs out."""
+    """Wait until the port accepts connections. Raises StartError if the process ends or the time is over."""
     deadline = time.monotonic() + START_SECONDS_MAX
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -57,7 +57,7 @@ def wait_for_port(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process that was started here: SIGTERM, and SIGKILL to its group if that is not enough."""
+    """Stop a process by SIGTERM, and by SIGKILL to its process group if it does not end in time."""
     if process.poll() is None:
         process.terminate()
     try:
@@ -68,7 +68,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def usage(pid: int) -> Usage:
-    """The usage of a process and of all its descendants, those included that ended and were waited for."""
+    """Return the usage of a process and all its descendants, including those that ended and were waited for."""
     ticks = 0
     memory = {}
     for number, fields in _tree(pid):
@@ -83,7 +83,7 @@ def _tree(root: int) -> list[tuple[int, list[str]]]:
         try:
             text = path.read_text()
         except (FileNotFoundError, ProcessLookupError):
-            continue  # ended while we looked
+            continue  # ended meanwhile
         stats[int(path.parent.name)] = stat_fields(text)
     members = {root}
     grown = True
@@ -95,7 +95,7 @@ def _tree(root: int) -> list[tuple[int, list[str]]]:
 
 
 def stat_fields(text: str) -> list[str]:
-    """The fields of /proc/PID/stat from the third on (state, ppid, ...): the second may hold blanks and brackets."""
+    """Return the fields of /proc/PID/stat from the third on (state, ppid, ...); the second may contain blanks."""
     return text[text.rindex(")") + 2 :].split()
 
 

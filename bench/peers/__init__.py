@@ -1,1 +1,1 @@
-"""What Cryostore is measured against: fio (the disk alone), nginx and rclone. The run starts and stops each."""
+"""Cryostore and its peers, each started and stopped by the run: fio, nginx, rclone, restic, borg."""

@@ -1,4 +1,4 @@
-"""Programs that back up folders, each as its users start it: `cryo --data-dir`, restic, borg; with their defaults."""
+"""Backup programs as users start them, with their defaults: `cryo --data-dir`, `cryo serve`, restic, borg."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PASSWORD = "measured"  # noqa: S105 - of a repository that lives for a minute
 
 @dataclass(frozen=True)
 class Command:
-    """What is run, and where."""
+    """A command line and its working directory."""
 
     arguments: list[str]
     folder: Path
@@ -40,34 +40,34 @@ class Tool:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What its processes see: caches and notes of this measurement alone."""
+        """The environment of its processes, with caches of this measurement only."""
         home = {"HOME": str(self.folder), "XDG_CACHE_HOME": str(self.folder / "cache")}
         return {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **home}
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Whatever else has to run while it is measured."""
+        """Run whatever else is needed during the measurement."""
         yield
 
     @property
     def memory_beside_bytes(self) -> int:
-        """The peak so far of what runs beside the commands."""
+        """The peak memory so far of the processes beside the commands."""
         return 0
 
     def prepare(self) -> list[Command]:
-        """Makes the repository."""
+        """Return the commands that create the repository."""
         raise NotImplementedError
 
     def backup(self, source: Path, number: int) -> Command:
-        """Backs a folder up, for the time of this number."""
+        """Return the command of the backup with this number."""
         raise NotImplementedError
 
     def restore(self, source: Path, target: Path) -> Command:
-        """Restores the first backup into an empty folder."""
+        """Return the command that restores the first backup into an empty folder."""
         raise NotImplementedError
 
     def verify(self) -> Command:
-        """Reads and checks all that is stored."""
+        """Return the command that reads and checks all stored data."""
         raise NotImplementedError
 
     def _command(self, *arguments: str | Path, folder: Path | None = None) -> Command:
@@ -75,7 +75,7 @@ class Tool:
 
 
 class Cryo(Tool):
-    """Ours, agent and store in one process."""
+    """Cryostore, with agent and store in one process."""
 
     name = program = "cryo"
     ours = True
@@ -94,7 +94,7 @@ class Cryo(Tool):
 
 
 class CryoServer(Tool):
-    """Ours against `cryo serve` on loopback. Its processes' time is not among the processor seconds."""
+    """Cryostore with `cryo serve` on loopback. The CPU time of the server is not included."""
 
     name = "cryo server"
     program = "cryo"
@@ -181,7 +181,7 @@ class Borg(Tool):
 
 
 class BorgCurrent(Borg):
-    """borg's current release, which `scripts/install-borg` builds."""
+    """The current release of borg, built by `scripts/install-borg`."""
 
     name = "borg current"
     program = str(Path(".build/borg/bin/borg").absolute())

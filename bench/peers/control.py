@@ -1,4 +1,4 @@
-"""The calls that prepare a measurement of ours: jobs, objects, pages. One request at a time, not measured."""
+"""Calls that prepare a measurement of Cryostore, one request at a time and not measured: jobs, objects, pages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ EMPTY_HASH = hashlib.sha256().hexdigest()
 
 
 class CallError(Exception):
-    """The server refused what every client may do."""
+    """The server refused a preparatory call."""
 
 
 class Control:
-    """Jobs by AWS Backup's operations, objects by Backup Storage's."""
+    """A client for jobs (AWS Backup operations) and objects (Backup Storage operations)."""
 
     def __init__(self, port: int, credentials: Credentials) -> None:
         self.host = f"127.0.0.1:{port}"
@@ -33,41 +33,41 @@ class Control:
         self._connection.close()
 
     def signer(self, service: str = "backup-storage") -> Signer:
-        """A signer for now."""
+        """Return a signer for the present time."""
         return Signer(self.credentials, self.host, service)
 
     def start_backup_job(self) -> str:
-        """A job of a resource of its own, so that it need not queue behind another."""
+        """Start a job of a new resource, so that it does not queue behind another job."""
         resource = f"arn:aws:cryo:local-1:000000000000:Stream:bench:{secrets.token_hex(8)}"
         document = {"BackupVaultName": "Default", "ResourceArn": resource, "IamRoleArn": ROLE}
         return str(self._call("PUT", "/backup-jobs", document, service="backup")["BackupJobId"])
 
     def start_object(self, job: str, name: str) -> str:
-        """The id of a new upload."""
+        """Start an upload and return its id."""
         return str(self._call("PUT", f"/backup-jobs/{job}/object/{name}", {})["UploadId"])
 
     def stop_backup_job(self, job: str) -> None:
-        """Discards what the job wrote."""
+        """Stop a job and discard what it wrote."""
         self._call("POST", f"/backup-jobs/{job}", None, service="backup")
 
     def complete(self, job: str, upload: str, payload: Payload, count: int) -> str:
-        """Completes the upload of the first `count` bodies, commits the job; the recovery point's ARN."""
+        """Complete the upload of the first `count` bodies and commit the job. Returns the ARN of the recovery point."""
         summary = hashlib.sha256(b"".join(payload.digest(index) for index in range(count))).hexdigest()
         query = {"checksum": summary, "checksum-algorithm": "SUMMARY"}
         self._call("PUT", f"/backup-jobs/{job}/object/{upload}/complete", None, query)
         return str(self._call("PUT", f"/backup-jobs/{job}/commit", {})["RecoveryPointArn"])
 
     def start_restore_job(self, recovery_point: str) -> str:
-        """The id to read with."""
+        """Start a restore job and return its id."""
         document = {"RecoveryPointArn": recovery_point, "Metadata": {}, "IamRoleArn": ROLE}
         return str(self._call("PUT", "/restore-jobs", document, service="backup")["RestoreJobId"])
 
     def complete_restore_job(self, job: str) -> None:
-        """Lets go of the recovery point."""
+        """Complete a restore job."""
         self._call("PUT", f"/restore-jobs/{job}/complete", {"Status": "COMPLETED"})
 
     def chunk_tokens(self, job: str) -> list[str]:
-        """The tokens of the only object's chunks, in order of index."""
+        """Return the tokens of the chunks of the only object, in order of index."""
         objects = self._call("GET", f"/restore-jobs/{job}/objects/list", None)["ObjectList"]
         path = f"/restore-jobs/{job}/chunks/{objects[0]['ObjectToken']}/list"
         tokens: list[str] = []

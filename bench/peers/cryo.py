@@ -1,4 +1,4 @@
-"""Ours, as a user starts it: `cryo serve` on an empty directory. Signed, hashed, encrypted, durable."""
+"""Cryostore as a user starts it: `cryo serve` on an empty directory; signed, hashed, encrypted, durable."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Cryostore:
         self._restore_job = ""
 
     def start(self, directory: Path) -> None:
-        """Starts the server and reads the key it made; raises StartError with the end of its log."""
+        """Start the server and read its new access key. Raises StartError with the end of its log."""
         executable = program(self.name)
         if executable is None:
             raise StartError("not installed")
@@ -52,7 +52,7 @@ class Cryostore:
         self._control = Control(self._port, credentials_of(data / "credentials"))
 
     def stop(self) -> None:
-        """Stops the server."""
+        """Stop the server."""
         if self._process:
             stop(self._process)
             if self._process.stdout:
@@ -60,7 +60,7 @@ class Cryostore:
             self._process = None
 
     def write_plan(self, operation: str, payload: Payload, count: int, connections: int) -> Plan:
-        """PutChunk into one upload of a new job, or PutObject under a name each."""
+        """Return a plan of PutChunk into one upload of a new job, or of PutObject with distinct names."""
         control = self._started()
         self._job = control.start_backup_job()
         self._upload = control.start_object(self._job, "measured") if operation == "put-chunk" else ""
@@ -79,7 +79,7 @@ class Cryostore:
         )
 
     def read_plan(self, payload: Payload, count: int, connections: int) -> Plan:
-        """GetChunk of every chunk of the upload that the last write plan filled."""
+        """Return a plan of GetChunk for every chunk of the upload of the last write plan."""
         control = self._started()
         recovery_point = control.complete(self._job, self._upload, payload, count)
         self._job = ""
@@ -97,7 +97,7 @@ class Cryostore:
         )
 
     def forget(self) -> None:
-        """Ends the jobs of the last plans; what they stored becomes garbage."""
+        """End the jobs of the last plans; their chunks become garbage."""
         control = self._started()
         if self._job:
             control.stop_backup_job(self._job)
@@ -106,7 +106,7 @@ class Cryostore:
         self._job = self._restore_job = ""
 
     def usage(self) -> Usage:
-        """The server's processes."""
+        """Return the usage of the processes of the server."""
         return usage(self._process.pid) if self._process else Usage(0.0, {})
 
     def _started(self) -> Control:
@@ -120,13 +120,13 @@ class Cryostore:
 
 
 def first_line(stream: IO[bytes]) -> str:
-    """What a server says when it is ready; empty if it ends or says nothing in time."""
+    """Return the first line that a server prints; empty if it ends or prints nothing in time."""
     readable, _, _ = select.select([stream], [], [], START_SECONDS_MAX)
     return stream.readline().decode().strip() if readable else ""
 
 
 def credentials_of(path: Path) -> Credentials:
-    """The root access key in a credentials file."""
+    """Return the root access key of a credentials file."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(path)
     section = parser["default"]

@@ -1,4 +1,4 @@
-"""nginx and rclone: servers that keep each body as a file of its own. They neither hash, nor encrypt, nor sync."""
+"""nginx and rclone: servers that store each body in its own file, without hash, encryption or sync."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ http {{
 
 
 class _FileServer:
-    """What nginx and rclone have in common: a URL for each body, a file below `stored` for each."""
+    """A server with a URL and a file below `stored` for each body."""
 
     name: str
     method: str
@@ -54,7 +54,7 @@ class _FileServer:
         self._stored = Path()
 
     def start(self, directory: Path) -> None:
-        """Starts the server; raises StartError if it is not installed or does not answer."""
+        """Start the server. Raises StartError if it is not installed or does not respond."""
         executable = program(self.name)
         if executable is None:
             raise StartError("not installed")
@@ -68,13 +68,13 @@ class _FileServer:
         wait_for_port(self._process, self._port)
 
     def stop(self) -> None:
-        """Stops the server."""
+        """Stop the server."""
         if self._process:
             stop(self._process)
             self._process = None
 
     def write_plan(self, operation: str, payload: Payload, count: int, connections: int) -> Plan:
-        """One file for each body, whatever Cryostore calls it."""
+        """Return a plan with one file per body, for any operation."""
         del operation
         self._paths = [self._path() for _ in range(count)]
         head = (
@@ -90,7 +90,7 @@ class _FileServer:
         )
 
     def read_plan(self, payload: Payload, count: int, connections: int) -> Plan:
-        """Reads the files of the last write plan."""
+        """Return a plan that reads the files of the last write plan."""
         paths = self._paths[:count]
         return Plan(
             port=self._port,
@@ -105,7 +105,7 @@ class _FileServer:
         """Keep the files until the run is over: freed memory may go back to the host (`machine.page_cache`)."""
 
     def usage(self) -> Usage:
-        """The server's processes."""
+        """Return the usage of the processes of the server."""
         return usage(self._process.pid) if self._process else Usage(0.0, {})
 
     def _command(self, executable: str, directory: Path) -> list[str]:
@@ -129,7 +129,7 @@ class Nginx(_FileServer):
 
     def _path(self) -> str:
         name = secrets.token_hex(32)
-        return f"/data/{name[:2]}/{name}"  # 256 folders, as rclone makes them
+        return f"/data/{name[:2]}/{name}"  # 256 folders, as rclone has
 
 
 class Rclone(_FileServer):

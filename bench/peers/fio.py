@@ -1,4 +1,4 @@
-"""fio: what the disk itself gives to one sequential writer that syncs once, at the end."""
+"""fio: the rate of the disk for one sequential writer that syncs once, at the end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.machine.processes import StartError, program
 
 
 def sequential_write_megabytes_per_second(directory: Path, block_bytes: int, total_bytes: int) -> float:
-    """MB a second, the final fsync included. Leaves its file. Raises StartError if fio is missing or fails."""
+    """Return MB per second, including the final fsync. Leaves its file. Raises StartError if fio fails."""
     executable = program("fio")
     if executable is None:
         raise StartError("not installed")
@@ -34,6 +34,6 @@ def sequential_write_megabytes_per_second(directory: Path, block_bytes: int, tot
 
 
 def parse(output: str) -> float:
-    """MB a second out of fio's JSON, by its own clock, which runs until the fsync is done."""
+    """Return MB per second from the JSON of fio, by its own clock, which runs until the fsync is done."""
     write = json.loads(output[output.index("{") :])["jobs"][0]["write"]
     return float(write["io_bytes"]) / (float(write["runtime"]) / 1000) / 1e6

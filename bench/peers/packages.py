@@ -1,7 +1,4 @@
-"""Installs the peers where that needs no question: on Debian, as root.
-
-Elsewhere a missing peer is a row that says so.
-"""
+"""Installation of missing peers, only on Debian as root. Elsewhere the row of a missing peer says so."""
 
 from __future__ import annotations
 
@@ -16,12 +13,12 @@ PACKAGES = {"fio": "fio", "nginx": "nginx-light", "rclone": "rclone"}
 
 
 def missing() -> list[str]:
-    """The peers' programs that are not on this machine."""
+    """Return the programs of peers that are not installed."""
     return [name for name in PACKAGES if program(name) is None]
 
 
 def install_missing_with_apt() -> None:
-    """Installs what is missing with apt, without starting any service; silently does nothing where it may not."""
+    """Install missing peers with apt, without starting a service. Does nothing where that is not possible."""
     wanted = [PACKAGES[name] for name in missing()]
     if not wanted or os.geteuid() != 0 or shutil.which("apt-get") is None or not Path("/etc/debian_version").exists():
         return

@@ -1,4 +1,4 @@
-"""What the cases need of an HTTP server, ours and the peers' alike."""
+"""The interface of a server under measurement."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Target(Protocol):
     name: str
 
     def start(self, directory: Path) -> None:
-        """Starts the server with all its data below the directory. Raises StartError."""
+        """Start the server with all its data below the directory. Raises StartError."""
 
     def stop(self) -> None:
-        """Stops it; harmless if it does not run."""
+        """Stop the server. Does nothing if it is not running."""
 
     def write_plan(self, operation: str, payload: Payload, count: int, connections: int) -> Plan:
-        """Requests that store the first `count` bodies, under names that were never used before."""
+        """Return requests that store the first `count` bodies under new names."""
 
     def read_plan(self, payload: Payload, count: int, connections: int) -> Plan:
-        """Requests that read the `count` bodies which a plan of `write_plan` has just stored."""
+        """Return requests that read the `count` bodies of the last `write_plan`."""
 
     def forget(self) -> None:
-        """Ends the use of what was stored; the bytes may stay until the directory goes."""
+        """Release what was stored; the bytes may stay until the directory is removed."""
 
     def usage(self) -> Usage:
-        """What its processes have used so far."""
+        """Return the usage of its processes so far."""

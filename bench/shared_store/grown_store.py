@@ -1,4 +1,4 @@
-"""A store whose catalog has as many rows as one that has grown for years, and the calls on it that are timed."""
+"""A store whose catalog has as many rows as after years of use, and the calls that are timed on it."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ ROOT = Caller(access_key_id="measured", root=True)
 
 
 class GrownStore:
-    """A store in `folder`, which is made, with its catalog there or at a URL. Close it.
+    """A store in a new `folder`, with its catalog there or at a URL. Must be closed.
 
-    What is timed is asked for as a function: whatever leads up to the call is done before.
+    Each timed call is returned as a function; its preparation is done before.
     """
 
     def __init__(self, catalog: str, folder: Path) -> None:
         folder.mkdir(parents=True)
         self.place = SharedStoreAddress(catalog, str(folder / "blobs"), str(folder / "keyring.json"))
         self.made_chunk_bytes: dict[str, float] = {}
-        """What each made chunk has added to tables and indexes."""
+        """The bytes that each made chunk has added to tables and indexes."""
         init(self.place, folder / "credentials")
         self._service = open_shared_service(self.place)
         self._readable = [secrets.token_bytes(CHUNK_BYTES) for _ in range(READABLE_CHUNKS)]
@@ -48,7 +48,7 @@ class GrownStore:
         self._point = self._write_point()
 
     def grow(self, *, chunk_rows: int, per_pack: int, object_rows: int) -> None:
-        """Make the rows, and go on as after a restart. The objects are added to the recovery point."""
+        """Make the rows and reopen the store. The objects are added to the recovery point."""
         self._service.close()
         catalog = self.place.catalog
         before = made_rows.sizes_bytes(catalog)
@@ -57,7 +57,7 @@ class GrownStore:
         self.made_chunk_bytes = {name: (after[name] - before[name]) / chunk_rows for name in after}
         made_rows.make_objects(catalog, object_rows, chunk=self._readable[0])
         self._objects = object_rows
-        made_rows.settle(catalog)
+        made_rows.refresh_statistics(catalog)
         self._service = open_shared_service(self.place)
         self._begin()
 
@@ -66,44 +66,44 @@ class GrownStore:
         self._service.close()
 
     def call(self, operation: Any) -> Any:
-        """Carry out an operation."""
+        """Call an operation."""
         return self._service.call(operation, ROOT)
 
-    # --- what is timed
+    # --- timed calls
 
     def put_chunk(self) -> Callable[[], object]:
-        """A chunk of bytes that nobody has seen before."""
+        """Prepare a PutChunk of new bytes."""
         operation = self._chunk(self._job, self._upload, self._counted(), secrets.token_bytes(CHUNK_BYTES))
         return lambda: self.call(operation)
 
     def get_chunk(self) -> Callable[[], object]:
-        """One of the chunks that were written before the rows were made."""
+        """Prepare a GetChunk of a chunk that was written before the rows were made."""
         token = self._tokens[self._counted() % len(self._tokens)]
         return lambda: self.call(GetChunk(storage_job_id=self._restore_job, chunk_token=token))
 
     def list_objects(self) -> Callable[[], object]:
-        """A page of objects from somewhere in the middle."""
+        """Prepare a ListObjects page from a random position."""
         name = f"file-{secrets.randbelow(max(self._objects - PAGE_OBJECTS, 1)):09}"
         operation = ListObjects(storage_job_id=self._restore_job, starting_object_name=name, max_results=PAGE_OBJECTS)
         return lambda: self.call(operation)
 
     def put_object(self) -> Callable[[], object]:
-        """An object in place of an inherited one, in a job that goes on from the recovery point."""
+        """Prepare a PutObject that replaces an inherited object, in a job based on the recovery point."""
         operation = self._changed(self._job, f"file-{secrets.randbelow(self._objects):09}")
         return lambda: self.call(operation)
 
     def commit(self) -> Callable[[], object]:
-        """The commit of ten changes onto what was committed last: five objects replaced, five new."""
+        """Prepare a commit of ten changes to the last recovery point: five objects replaced, five new."""
         job = self._start(GROWN)
         for number in range(CHANGES):
             known = f"file-{secrets.randbelow(self._objects):09}"
             self.call(self._changed(job, known if number % 2 else f"new-{secrets.token_hex(8)}"))
         return lambda: self.call(CommitBackupJob(backup_job_id=job))
 
-    # --- what leads up to it
+    # --- preparation
 
     def _write_point(self) -> str:
-        """A recovery point with the chunks that can be read."""
+        """Make a recovery point with the readable chunks."""
         job = self._start(GROWN)
         upload = self.call(StartObject(backup_job_id=job, object_name="a-readable")).upload_id
         for index, data in enumerate(self._readable):
@@ -120,7 +120,7 @@ class GrownStore:
         return str(self.call(CommitBackupJob(backup_job_id=job)).recovery_point_arn)
 
     def _begin(self) -> None:
-        """The jobs that are written to and read from."""
+        """Start the jobs that are written to and read from."""
         self._job = self._start(OTHER, backup_options={"IncrementalBase": self._point.rpartition(":")[2]})
         self._upload = self.call(StartObject(backup_job_id=self._job, object_name="measured")).upload_id
         start = StartRestoreJob(recovery_point_arn=self._point, metadata={})

@@ -1,6 +1,6 @@
-"""Rows of a catalog by the million, made by SQL in tables that the product itself has made.
+"""Catalog rows by the million, made by SQL in the tables of the real schema.
 
-They are what the schema asks for. Nobody can read the bytes of the made chunks, since there are none.
+The rows satisfy the schema, but the made chunks have no bytes that could be read.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from cryostore.service.opening.address import is_url
 Run = Callable[..., list[Any]]
 
 PAYLOAD_BYTES, SEALED_BYTES = 4_194_304, 4_194_400
-"""Of a made chunk: as if it did not compress."""
+"""Sizes of a made chunk, as if it did not compress."""
 ROWS_IN_PLACE_MAX = 1_000_000
-"""So many rows are put in one after the other, as in life. More are put in before PostgreSQL makes their indexes."""
+"""Up to so many rows are inserted with the indexes in place. For more, PostgreSQL builds the indexes afterwards."""
 RANDOM_FILL_PERCENT = 69
-"""How full the pages of an index get whose entries come in no order: ln 2. So full they are made then."""
+"""How full index pages get when entries come in random order: ln 2. Indexes that are built later get this fill."""
 STEP_ROWS = 250_000
 PLACE = re.compile(r"(?<!:):([a-z_]+)")
 
@@ -67,13 +67,13 @@ RELATIONS = (
 
 
 def engine_of(catalog: str) -> str:
-    """Which of the two engines a catalog is on."""
+    """Return the engine of a catalog."""
     return "postgres" if is_url(catalog) else "sqlite"
 
 
 @contextmanager
 def statements(catalog: str) -> Iterator[Run]:
-    """A function that runs a statement by itself and answers its rows. On SQLite nobody else may use it meanwhile."""
+    """Yield a function that runs a statement and returns its rows. SQLite needs exclusive use meanwhile."""
     if engine_of(catalog) == "sqlite":
         with closing(sqlite3.connect(catalog, isolation_level=None)) as file:
             yield lambda statement, **values: file.execute(statement, values).fetchall()
@@ -88,7 +88,7 @@ def statements(catalog: str) -> Iterator[Run]:
 
 
 def make_chunks(catalog: str, rows: int, *, per_pack: int) -> None:
-    """Chunks, and the packs they would lie in, of the vault and under the key of those that are there."""
+    """Make chunks and their packs, with the vault and the key of the existing chunks."""
     with statements(catalog) as run:
         ((vault_id, key_number),) = run("SELECT vault_id, key_number FROM chunk LIMIT 1")
         ((pack_number,),) = run("SELECT max(pack_number) + 1 FROM pack")
@@ -109,7 +109,7 @@ def make_chunks(catalog: str, rows: int, *, per_pack: int) -> None:
 
 
 def make_objects(catalog: str, rows: int, *, chunk: bytes) -> None:
-    """Objects of one chunk, named `file-000000000` and so on, in the only recovery point there is."""
+    """Make objects of one chunk, named `file-000000000` and so on, in the only recovery point."""
     digest = hashlib.sha256(chunk).digest()
     with statements(catalog) as run:
         ((lineage_id, generation),) = run("SELECT lineage_id, generation FROM recovery_point")
@@ -128,14 +128,14 @@ def make_objects(catalog: str, rows: int, *, chunk: bytes) -> None:
         run("UPDATE recovery_point SET object_count = object_count + :rows", rows=rows)
 
 
-def settle(catalog: str) -> None:
-    """Let the database count what is there, as it does by itself in time."""
+def refresh_statistics(catalog: str) -> None:
+    """Let the database update its statistics, as it would do in time by itself."""
     with statements(catalog) as run:
         run("VACUUM ANALYZE" if engine_of(catalog) == "postgres" else "PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def sizes_bytes(catalog: str) -> dict[str, int]:
-    """What tables and indexes occupy, by name; of SQLite only all together."""
+    """Return the bytes of tables and indexes by name; SQLite has only a total."""
     with statements(catalog) as run:
         if engine_of(catalog) == "postgres":
             return {name: int(size) for name, size in run(RELATIONS)}

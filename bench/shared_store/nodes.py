@@ -1,4 +1,4 @@
-"""Ours, many times: identical `cryo serve` processes over one PostgreSQL and one S3, and nothing else."""
+"""Nodes of a fresh shared store: identical `cryo serve` processes over one PostgreSQL and one S3."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LISTENING = "listening on "
 
 
 class Nodes:
-    """A fresh shared store and its nodes, one worker each. A context manager that takes all of it away."""
+    """A fresh shared store and its nodes, one worker each. A context manager that removes all of it."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
@@ -45,7 +45,7 @@ class Nodes:
         self._opened.close()
 
     def start(self, catalog: str) -> int:
-        """Start one more node, whose catalog is at this URL; answers its number."""
+        """Start one more node with its catalog at this URL. Returns its number."""
         log_path = self._folder / f"node-{len(self._processes)}.log"
         with log_path.open("wb") as log:
             process = subprocess.Popen(
@@ -72,7 +72,7 @@ class Nodes:
     def write_plans(
         self, operation: str, payload: Payload, count: int, connections: int, numbers: list[int], *, jobs: int
     ) -> list[Plan]:
-        """A plan for each of these nodes, which share bodies and connections; into one job, or one for each."""
+        """Return a plan for each of these nodes. They share the bodies, the connections and so many jobs."""
         control = self._controls[numbers[0]]
         open_jobs = [control.start_backup_job() for _ in range(jobs)]
         uploads = [control.start_object(job, "measured") if operation == "put-chunk" else "" for job in open_jobs]
@@ -85,7 +85,7 @@ class Nodes:
         return plans
 
     def usage(self, numbers: list[int]) -> Usage:
-        """What these nodes have used, the peak of memory of each."""
+        """Return the usage of these nodes so far."""
         found = [usage(self._processes[number].pid) for number in numbers]
         memory = {pid: peak for each in found for pid, peak in each.memory_peak_bytes.items()}
         return Usage(sum(each.cpu_seconds for each in found), memory)

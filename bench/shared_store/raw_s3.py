@@ -1,6 +1,6 @@
-"""S3 without us: the same bodies, put by the library that we use, each as an object that must not be there yet.
+"""Raw S3 without Cryostore: puts the same bodies with the same library, each as a new object (only if absent).
 
-Signed over the payload's SHA-256 as ours are; not encrypted, not packed, not recorded anywhere.
+Requests are signed over the SHA-256 of the payload, as Cryostore does. Bodies are not encrypted, packed or recorded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cryostore.chunks.blobs.cloud_url import CloudUrl
 
 
 def put_all(url: str, payload: Payload, count: int, connections: int) -> LoadResult:
-    """Put the first `count` bodies, so many at a time, in a process of its own. They stay there."""
+    """Put the first `count` bodies, `connections` at a time, in a separate process. They stay there."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as process:
         suffixes = [payload.suffix(index) for index in range(count)]
@@ -30,7 +30,7 @@ def put_all(url: str, payload: Payload, count: int, connections: int) -> LoadRes
 
 
 def delete_all(url: str) -> None:
-    """Remove what lies at a place, so that a small service does not fill up. What it does not remove in time stays."""
+    """Delete all objects below a URL, so that a small service does not fill up. Ignores errors."""
     place = CloudUrl.parse(url)
     store: Any = place.open()
     with contextlib.suppress(BaseError), ThreadPoolExecutor(8) as threads:

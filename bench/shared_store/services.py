@@ -1,6 +1,6 @@
-"""PostgreSQL and S3 as `scripts/services` starts them: where they are, what they use, and fresh places in them.
+"""PostgreSQL and S3 as `scripts/services` starts them: their addresses, their usage, fresh databases and prefixes.
 
-Not measured themselves: they stand below all that is measured on a shared store.
+They are not measured themselves; everything that is measured on a shared store uses them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CEPH_PROCESSES = "ceph-rgw/*.pid"
 
 
 def start_if_missing(module: str, arguments: list[str], *needed: str) -> None:
-    """Go on as `scripts/services run ... python -m module`, unless what is needed is there. Returns if it is.
+    """Return if the needed services exist; else replace this process by `scripts/services run ... python -m module`.
 
     A PostgreSQL that is started here waits for the disk at each commit.
     """
@@ -43,7 +43,7 @@ def start_if_missing(module: str, arguments: list[str], *needed: str) -> None:
 
 
 def _wait_for_s3(folder: Path) -> None:
-    """Until Ceph and its bucket are there: `scripts/services` does not wait for them."""
+    """Wait for Ceph and its bucket, since `scripts/services` does not."""
     up, failed = (folder / f"ceph-rgw.{outcome}" for outcome in ("up", "failed"))
     end = time.monotonic() + S3_SECONDS_MAX
     while not up.exists():
@@ -54,7 +54,7 @@ def _wait_for_s3(folder: Path) -> None:
 
 @contextmanager
 def fresh_database(url: str) -> Iterator[str]:
-    """The URL of a new, empty database on this server; it is dropped afterwards."""
+    """Create an empty database on this server and yield its URL; drop it afterwards."""
     name = f"cryo_bench_{secrets.token_hex(4)}"
     with psycopg.connect(url, autocommit=True) as administrator:
         administrator.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
@@ -65,7 +65,7 @@ def fresh_database(url: str) -> Iterator[str]:
 
 
 def at(url: str, name: str, port: int | None = None) -> str:
-    """The URL of another database of the same server, perhaps behind another port of this machine."""
+    """Return the URL of another database of the same server, optionally behind another port of this machine."""
     given = conninfo_to_dict(url)
     password = f":{given['password']}" if given.get("password") else ""
     host = given["host"] if port is None else "127.0.0.1"
@@ -73,13 +73,13 @@ def at(url: str, name: str, port: int | None = None) -> str:
 
 
 def fresh_prefix(url: str) -> str:
-    """The URL of an unused place in the bucket that this URL names."""
+    """Return the URL of an unused prefix in the bucket of this URL."""
     bucket, _, options = url.partition("?")
     return f"{bucket.rstrip('/')}/bench-{secrets.token_hex(4)}?{options}"
 
 
 def cpu_seconds(environment: Mapping[str, str]) -> dict[str, float]:
-    """What the services have used so far, by their name; nothing of those that run elsewhere."""
+    """Return the CPU seconds of the services so far, by name; services that run elsewhere are left out."""
     if FOLDER not in environment:
         return {}
     folder = Path(environment[FOLDER])

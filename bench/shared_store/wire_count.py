@@ -1,6 +1,6 @@
-"""Counts what goes over the wire to PostgreSQL: a relay before it that reads the messages passing by.
+"""Counter of round trips to PostgreSQL: a relay in front of it that reads the passing messages.
 
-A round trip is what it costs on a network: whatever is sent until the next answer is waited for.
+One round trip is everything that is sent until the next answer is waited for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ QUERY, EXECUTE = b"Q"[0], b"E"[0]
 
 
 class Counts(NamedTuple):
-    """How often an answer was waited for, and how many statements were carried out."""
+    """The number of waits for an answer, and of executed statements."""
 
     round_trips: int
     statements: int
@@ -26,7 +26,7 @@ class Counts(NamedTuple):
 
 
 class WireCount:
-    """A relay to the server at `host` and `port`, itself at `self.port` of this machine. A context manager."""
+    """A relay to the server at `host` and `port`, listening at `self.port` of this machine. A context manager."""
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)
@@ -42,14 +42,14 @@ class WireCount:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # which ends `accept` in the other thread; to close it would not
+        self._listener.shutdown(socket.SHUT_RDWR)  # which ends `accept` in the other thread; closing alone would not
         self._listener.close()
         with self._lock:
             for each in self._sockets:
                 each.close()
 
     def so_far(self) -> Counts:
-        """What has been counted on all connections."""
+        """Return the counts of all connections."""
         with self._lock:
             return self._counts
 
@@ -79,11 +79,11 @@ class WireCount:
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
         except OSError:
-            return  # one side is gone; the other will notice
+            return  # one side is gone; the other notices
 
 
 class _Session:
-    """What one client has sent, as far as it makes no whole message yet."""
+    """The bytes of an incomplete message of one client."""
 
     def __init__(self) -> None:
         self.answered = True
@@ -91,7 +91,7 @@ class _Session:
         self._begun = False
 
     def statements(self, data: bytes) -> int:
-        """How many statements the messages hold that are whole with this data."""
+        """Return the number of statements in the messages that this data completes."""
         self._rest += data
         count = 0
         while message := self._message():
@@ -102,7 +102,7 @@ class _Session:
         return count
 
     def _message(self) -> bytes:
-        """The next whole message; empty if there is none. The first of a connection have no letter in front."""
+        """Return the next whole message, empty if there is none. The first ones of a connection have no type byte."""
         place = int(self._begun)
         if len(self._rest) < place + 8 and not (self._begun and len(self._rest) >= 5):
             return b""
