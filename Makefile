@@ -1,6 +1,6 @@
-# Every command a developer needs. `make help` lists them; each sets up what it needs by itself.
+# Commands for developers. `make help` lists them; each sets up what it needs.
 #
-# PYTHON=python3.13 make ...  runs a command under that interpreter, in an environment of its own.
+# PYTHON=python3.13 make ...  runs a command with that interpreter, in its own environment.
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -39,14 +39,14 @@ LINTERS := .venv-linters/.ready
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## back up and restore a real folder against a server of its own, and print the figures
+demo: $(READY) ## back up and restore a real folder with a temporary server, and print the figures
 	@$(IN)/python demo/demo.py
 
 quick: $(READY) lint types ## lint, types, and the tests that need neither PostgreSQL nor Ceph: a few minutes at most
 	env -u CRYO_TEST_POSTGRES -u CRYO_TEST_S3 -u CRYO_TEST_SERVICES \
 	  $(PYTEST) -q -r fE -n 2 --dist loadfile --hypothesis-profile=brief $(QUICK)
 
-test: $(READY) lint types ## everything the continuous integration checks: lint, types, the tests on two Pythons
+test: $(READY) lint types ## everything that continuous integration checks: lint, types, the tests on two Pythons
 	@$(SERVICES) $(MAKE) pythons
 
 pythons: $(READY)
@@ -65,7 +65,7 @@ lint: $(READY) ## style, formatting, import direction
 types: $(READY) ## mypy, strict
 	$(IN)/mypy --strict src
 
-unit: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) $(LINTERS) ## the tests, under one Python
+unit: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) $(LINTERS) ## the tests, with one Python
 	@echo "== the tests under $$($(IN)/python --version)"
 	@scripts/system-packages strace=strace || echo "skipped: the tests that trace system calls (need strace)"
 	@scripts/system-packages faketime=faketime || echo "skipped: the tests of wrong clocks (need faketime)"
@@ -77,18 +77,18 @@ stress: $(READY) $(SDK_2024) $(SDK_CURRENT) $(SDK_JAVASCRIPT) ## the tests that 
 	@scripts/system-packages faketime=faketime || echo "skipped: the tests of wrong clocks (need faketime)"
 	$(SERVICES) $(PYTEST) -m stress --hypothesis-profile=stress
 
-bench: $(READY) ## measure against the disk, nginx and rclone on this machine
+bench: $(READY) ## compare with the disk, nginx and rclone on this machine
 	@scripts/system-packages fio=fio nginx=nginx-light rclone=rclone || echo "skipped: what needs the programs named above"
 	@$(IN)/python -m bench
 
-format: $(READY) ## put the code into shape
+format: $(READY) ## format the code
 	$(IN)/ruff check --fix .
 	$(IN)/ruff format .
 
-docs: $(READY) ## write the generated pages of docs/ anew
+docs: $(READY) ## write the generated pages of docs/
 	$(IN)/python scripts/generate_docs.py
 
-clean: ## remove everything these commands made, environments included
+clean: ## remove everything that these commands made, including environments
 	rm -rf .venv .venv-* .build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf tests/compat/javascript/node_modules src/cryostore.egg-info
 	find src tests bench demo scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -1,12 +1,12 @@
-"""Back up a real folder with `cryo`, change it, back it up again, restore both states, compare, and print what it cost.
+"""Demo of `cryo`: back up a real folder, change it, back it up again, restore both states, compare, print the cost.
 
     python demo/demo.py [FOLDER]
 
-It starts a server of its own on a temporary directory and stops it at the end; FOLDER (by default Python's standard
-library) is only read: the demo works on a copy. The exit code is 0 if all that was restored equals what was backed up:
-names, bytes, modes, owners, times, links and extended attributes.
+It starts its own server on a temporary directory and stops it at the end. FOLDER (by default Python's standard library)
+is only read: the demo works on a copy. The exit code is 0 if everything restored equals what was backed up: names,
+bytes, modes, owners, times, links and extended attributes.
 
-Every command is shown as one would type it, with what it says.
+Each command is shown as a user would type it, with its output.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COLUMNS = "files", "MB", "MB stored", "seconds"
 STOP_SECONDS_MAX = 30
 MOUNT_SECONDS_MAX = 10
 SETTLE_SECONDS = 2.5
-"""A file that has just been written is read again by the next run: its time alone could not tell a later change."""
+"""The next run reads a file again that has just been written, because its time alone cannot reveal a later change."""
 LINES_SHOWN = 12
 SKIPPED = ("__pycache__", "site-packages", "dist-packages")
 CRYO = str(Path(sys.executable).with_name("cryo"))
@@ -46,9 +46,9 @@ State = dict[str, tuple[Any, ...]]
 
 
 def main() -> int:
-    """The whole story, in order."""
+    """Run the demo. Returns the exit code."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else sysconfig.get_path("stdlib"))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the server is stopped then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that SIGTERM stops the server too
     with tempfile.TemporaryDirectory(prefix="cryo-demo-") as temporary:
         place = Path(temporary)
         with running_server(place / "data"):
@@ -69,7 +69,7 @@ def main() -> int:
 
 @dataclass
 class Figures:
-    """What one run came to."""
+    """The files, bytes and seconds of one run."""
 
     name: str
     files: int
@@ -79,7 +79,7 @@ class Figures:
 
 
 class Demo:
-    """Runs `cryo` in a folder that has `files` in it, and notes what each run came to."""
+    """Runs `cryo` in a folder that contains `files`, and records the figures of each run."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -87,7 +87,7 @@ class Demo:
         self.figures: list[Figures] = []
 
     def story(self) -> list[str]:
-        """Two states of the folder, backed up and restored; answers how what came back differs."""
+        """Back up and restore two states of the folder. Returns the differences of the restored files."""
         first = state_of(self.files)
         self.back_up("first backup")
         self.back_up("second, nothing changed")
@@ -121,14 +121,14 @@ class Demo:
         self.figures.append(Figures(name, *counted(state_of(self.files)), seconds, stored))
 
     def restore(self, name: str, point: str, target: str, expected: State) -> list[str]:
-        """Restore a recovery point; answers how it differs from the state that was backed up."""
+        """Restore a recovery point. Returns how it differs from the state that was backed up."""
         seconds = self.cryo("restore", point, target)
         found = state_of(self.place / target)
         self.figures.append(Figures(name, *counted(found), seconds))
         return [f"{name}: {difference}" for difference in compare(expected, found)]
 
     def cryo(self, *arguments: str, shown: int | None = None) -> float:
-        """Run a command line and show it with what it says; answers how long it took. Any failure ends the demo."""
+        """Run a command and show it with its output. Returns the seconds it took. A failure ends the demo."""
         say(f"\n$ cryo {shlex.join(arguments)}")
         started = time.monotonic()
         done = subprocess.run(
@@ -145,12 +145,12 @@ class Demo:
         return seconds
 
     def point_ids(self) -> list[str]:
-        """The ids of all recovery points, newest first, as `cryo points` shows them."""
+        """Return the ids of all recovery points, newest first, as `cryo points` shows them."""
         done = subprocess.run([CRYO, "points"], capture_output=True, text=True, check=True)
         return [line.split()[0] for line in done.stdout.splitlines()]
 
     def look_into_mount(self, expected: State) -> list[str]:
-        """Read the newest point as a folder, where this machine lets us mount one."""
+        """Mount the newest recovery point and read it as a folder, if this machine allows it."""
         folder = self.place / "mounted"
         folder.mkdir()
         say("\n$ cryo mount mounted latest")
@@ -165,19 +165,19 @@ class Demo:
                     say(f"  skipped: {log.readline().strip()}")
                     return []
                 found = state_of(root)
-                say(f"  {counted(found)[0]} files are there to be read")
+                say(f"  {counted(found)[0]} files can be read there")
                 return [f"mount: {difference}" for difference in compare(expected, found)]
             finally:
                 stop(process)
 
     def delete_first(self, oldest: str) -> None:
-        """The same server by the API of AWS Backup, through this package's client; an AWS SDK does the same."""
+        """Delete the oldest recovery point through the AWS Backup API; an AWS SDK does the same as this client."""
         say("\nby the AWS Backup API: ListRecoveryPointsByBackupVault, DeleteRecoveryPoint")
         with Client.of(resolve(os.environ)) as client:
             listed = client.call(ListRecoveryPointsByBackupVault(backup_vault_name=VAULT)).recovery_points
             arn = next(each.recovery_point_arn for each in listed if oldest in (each.recovery_point_arn or ""))
             client.call(DeleteRecoveryPoint(backup_vault_name=VAULT, recovery_point_arn=arn or ""))
-        say(f"  deleted {arn}; the others stay whole")
+        say(f"  deleted {arn}; the others stay complete")
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
@@ -185,11 +185,11 @@ class Demo:
 
 @contextmanager
 def running_server(data_dir: Path) -> Iterator[None]:
-    """`cryo serve` on `data_dir`; points this process, and what it starts, to it."""
+    """Run `cryo serve` on `data_dir`, and point this process and its children to it."""
     say(f"$ cryo serve --data-dir {data_dir.name} &")
     command = [CRYO, "serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0"]
     with (data_dir.parent / "server.log").open("w+", encoding="utf-8") as log:
-        # In a session of its own, so that Ctrl-C reaches this program first, which then stops the server.
+        # In a session of its own: Ctrl-C must reach this program, which then stops the server.
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True)
         try:
             assert server.stdout is not None
@@ -199,7 +199,7 @@ def running_server(data_dir: Path) -> Iterator[None]:
                 raise SystemExit(f"the server did not start:\n{log.read()}")
             say(line.strip())
             for name in [name for name in os.environ if name.startswith(("AWS_", "CRYO_"))]:
-                del os.environ[name]  # what this machine's owner has set up must not get into this
+                del os.environ[name]  # settings of this machine must not influence the demo
             os.environ["AWS_CONFIG_FILE"] = os.devnull
             os.environ["AWS_SHARED_CREDENTIALS_FILE"] = str(data_dir / "credentials")
             os.environ["AWS_ENDPOINT_URL"] = line.removeprefix("listening on ").strip()
@@ -210,7 +210,7 @@ def running_server(data_dir: Path) -> Iterator[None]:
 
 
 def stop(process: subprocess.Popen[Any]) -> None:
-    """End a process by SIGTERM, and if that does not help in time, at once."""
+    """Stop a process by SIGTERM, and by SIGKILL if it does not end in time."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS_MAX)
@@ -220,7 +220,7 @@ def stop(process: subprocess.Popen[Any]) -> None:
 
 
 def mounted_root(process: subprocess.Popen[Any], folder: Path) -> Path | None:
-    """Wait until something is mounted; answers the folder of the one recovery point, None if the process ends."""
+    """Wait for the mount. Returns the folder of the recovery point; None if the process ends."""
     deadline = time.monotonic() + MOUNT_SECONDS_MAX
     while process.poll() is None and time.monotonic() < deadline:
         if folder.is_mount():
@@ -233,7 +233,7 @@ def mounted_root(process: subprocess.Popen[Any], folder: Path) -> Path | None:
 
 
 def add_odd_files(folder: Path) -> None:
-    """What a simple copy loses: a sparse file, a hard link, a symlink, an attribute, a name that is no UTF-8."""
+    """Add files that a simple copy loses: a sparse file, a hard link, a symlink, an attribute, a name not in UTF-8."""
     odd = folder / "odd"
     odd.mkdir()
     with (odd / "sparse").open("wb") as file:
@@ -244,16 +244,16 @@ def add_odd_files(folder: Path) -> None:
     os.link(odd / "one", odd / "two")
     (odd / "to one").symlink_to("one")
     (Path(os.fsdecode(os.fsencode(odd) + b"/latin-1 \xfc"))).touch(0o600)
-    with suppress(OSError):  # not every file system has them
+    with suppress(OSError):  # not every file system has attributes
         os.setxattr(odd / "one", "user.colour", b"blue")
 
 
 def change_some_files(folder: Path) -> str:
-    """A day's work on a folder: some files changed, added and deleted, a folder renamed. Says what it did."""
+    """Change, add and delete some files and rename a folder. Returns a description of the changes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     changed, deleted = files[::23], set(files[5::37]) - set(files[::23])
     for path in changed:
-        path.chmod(path.stat().st_mode | 0o200)  # the owner may write
+        path.chmod(path.stat().st_mode | 0o200)  # so that the owner can write
         with path.open("r+b") as file:
             file.seek(path.stat().st_size // 2)
             file.write(b"changed\n")
@@ -276,7 +276,7 @@ def spoil(folder: Path) -> None:
 
 
 def state_of(folder: Path) -> State:
-    """All there is to know of what is below a folder, by path: kind, mode, owner, time, links, attributes, bytes."""
+    """Return the state of everything below a folder by path: kind, mode, owner, time, links, attributes, bytes."""
     found: State = {}
     names: dict[tuple[int, int], str] = {}
     for path in sorted(folder.rglob("*")):
@@ -293,13 +293,13 @@ def state_of(folder: Path) -> State:
 
 
 def digest_of(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def attribute_names(path: Path) -> list[str]:
-    """The names of a file's extended attributes; none where the file system has none."""
+    """Return the names of the extended attributes of a file; none if the file system has no attributes."""
     try:
         return sorted(os.listxattr(path, follow_symlinks=False))
     except OSError:
@@ -307,21 +307,21 @@ def attribute_names(path: Path) -> list[str]:
 
 
 def counted(state: State) -> tuple[int, int]:
-    """How many files there are, and their bytes."""
+    """Return the number of files and their bytes."""
     sizes = [facts[-1][0] for facts in state.values() if stat.S_ISREG(facts[0])]
     return len(sizes), sum(sizes)
 
 
 def compare(expected: State, found: State) -> list[str]:
-    """How two states differ."""
-    differences = [f"{name!a} is in one of the two only" for name in expected.keys() ^ found.keys()]
+    """Return the differences of two states."""
+    differences = [f"{name!a} is in only one of the two" for name in expected.keys() ^ found.keys()]
     both = [name for name in expected.keys() & found.keys() if expected[name] != found[name]]
     differences += [f"{name!a}: {expected[name]} and {found[name]}" for name in both]
     return sorted(differences)
 
 
 def disk_bytes(folder: Path) -> int:
-    """The bytes in all files below `folder`."""
+    """Return the bytes of all files below `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -329,7 +329,7 @@ def disk_bytes(folder: Path) -> int:
 
 
 def print_figures(all_figures: list[Figures]) -> None:
-    """A table with a row for each backup and restore."""
+    """Print a table with a row for each backup and restore."""
     rows = [("", *COLUMNS)]
     for one in all_figures:
         stored = "" if one.bytes_stored is None else megabytes(one.bytes_stored)
@@ -345,12 +345,12 @@ def print_figures(all_figures: list[Figures]) -> None:
 
 
 def megabytes(size: int) -> str:
-    """Millions of bytes."""
+    """Format a number of bytes in MB (10^6 bytes)."""
     return f"{size / 1e6:.1f}"
 
 
 def say(text: str) -> None:
-    """A line for the reader, at once; what is no UTF-8 is escaped."""
+    """Print a line at once; characters that are not valid UTF-8 are escaped."""
     print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
 
 

@@ -81,8 +81,8 @@ def test_a_folder_equals_itself_only(demo, tmp_path):
     assert [line.partition(": ")[0] for line in demo.compare(one, two)] == [
         "'sub/bytes'",
         "'sub/mode'",
-        "'sub/only-one' is in one of the two only",
-        "'sub/only-two' is in one of the two only",
+        "'sub/only-one' is in only one of the two",
+        "'sub/only-two' is in only one of the two",
         "'sub/time'",
     ]
 
