@@ -1,4 +1,4 @@
-"""The server that the real clients talk to, and the folder that teaches current SDKs `backupstorage`."""
+"""The server of the stock clients, and the data folder that adds `backupstorage` to current SDKs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The aws CLI as operators type it: the last one that knows `backupstorage`, and a current one with our data folder."""
+"""The aws CLI: the last version with `backupstorage`, and a current one with our data folder."""
 
 from __future__ import annotations
 

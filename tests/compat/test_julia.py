@@ -1,4 +1,4 @@
-"""All nine operations in the exact shape of AWS.jl, read back byte for byte."""
+"""All nine operations in the exact form of AWS.jl, read back byte for byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last official SDKs, and current ones with our data folder: all nine operations each, read back byte for byte."""
+"""The last official SDKs, and current ones with our data folder: all nine operations, read back byte for byte."""
 
 from __future__ import annotations
 

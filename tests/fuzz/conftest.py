@@ -1,4 +1,4 @@
-"""Servers that are watched while they are asked for all kinds of things."""
+"""Watched servers for the tests of this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed requests that are altered on their way, and signed ones that never made sense, against a real server."""
+"""Requests altered after they were signed, and signed requests that never made sense, against a real server."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_every_part_that_matters_is_signed(server, job, form, part, other):
     form=st.sampled_from(["signed body", "unsigned body", "presigned"]),
     alter=st.sampled_from([flipped, spliced, lines_moved, line_added]),
 )
-def test_what_was_signed_happens_or_nothing(server, client, job, data, form, alter):
+def test_the_signed_request_is_carried_out_or_nothing(server, client, job, data, form, alter):
     """Whatever a request turns into on its way."""
     api = Api(client, server.data_dir)
     if "target" in api.names(job):

@@ -1,4 +1,4 @@
-"""How long a body is, and where the next request begins: lengths that lie, broken chunks, good and bad in one row."""
+"""Framing of bodies against a real server: wrong lengths, broken chunks, valid and invalid requests in one row."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_what_stands_around_chunks_has_an_end(server, job, kind):
+def test_the_framing_of_chunks_is_limited(server, job, kind):
     """The parser keeps a trailer in memory: without a bound, one request could fill it."""
     start, more = ENDLESS[kind]
     before = stored(server.data_dir)
@@ -181,7 +181,7 @@ def test_what_stands_around_chunks_has_an_end(server, job, kind):
 
 @settings(max_examples=max(25, settings.default.max_examples // 10))
 @given(data=st.binary(max_size=40) | st.integers(0, 120), size=st.integers(1, 400))
-def test_whoever_stops_in_the_middle_is_not_waited_for(hasty_server, data, size):
+def test_a_sender_that_stops_in_the_middle_times_out(hasty_server, data, size):
     """Without an end that could be seen: a beginning of a request, of any length, and then silence."""
     whole = b"PUT /backup-jobs/J/object/N/put-object HTTP/1.1\r\nhost: server\r\ncontent-length: 300\r\n\r\n" + BODY
     sent = data if isinstance(data, bytes) else whole[: min(size, len(whole) - 1)]

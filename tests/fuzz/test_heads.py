@@ -1,4 +1,4 @@
-"""Bytes that are hardly HTTP, and heads that are hardly a request, against a real server: refused, and no harm done."""
+"""Random bytes and malformed heads against a real server: refused, and without harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Object names of all Unicode through HTTP: kept as they are, listed in the byte order of their UTF-8 (B.10, B.11)."""
+"""Object names of all Unicode over HTTP: unchanged, and listed in the byte order of their UTF-8 (B.10, B.11)."""
 
 from __future__ import annotations
 

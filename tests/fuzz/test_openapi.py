@@ -1,4 +1,4 @@
-"""Requests that schemathesis makes from our own OpenAPI document, right ones and wrong ones, against a real server."""
+"""Valid and invalid requests that schemathesis makes from our OpenAPI document, against a real server."""
 
 from __future__ import annotations
 

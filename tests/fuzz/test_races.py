@@ -1,4 +1,4 @@
-"""Writers at the same moment over HTTP, to two workers that share a store: one name, one index, one commit."""
+"""Concurrent writers over HTTP, to two workers that share a store: one name, one index, one commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens and ids that are forged, altered, swapped or stale (B.7, B.9), through HTTP: they open nothing."""
+"""Forged, altered, swapped and stale tokens and ids over HTTP (B.7, B.9): they give access to nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers with the fake service, for the tests of this folder."""
+"""Servers with the fake backend, for the tests of this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole server as a process: how it starts, says so, stops, falls and gets up again."""
+"""A whole server as a process: start, announcement, graceful shutdown, crash and restart."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refuses_connections(address):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_finishes_what_is_under_way(tmp_path, workers):
+def test_sigterm_finishes_the_requests_under_way(tmp_path, workers):
     with fake_server(tmp_path, workers=workers) as server:
         assert server.first_line.startswith("listening on http://127.0.0.1:")
         with server.connect() as busy, server.connect() as idle:
@@ -71,7 +71,7 @@ def test_a_second_signal_ends_at_once(tmp_path, workers):
         assert busy.ended()
 
 
-def test_the_grace_of_a_stop_is_bounded(tmp_path):
+def test_a_graceful_shutdown_has_a_time_limit(tmp_path):
     with fake_server(tmp_path, shutdown_seconds_max=0.2) as server, server.connect() as busy:
         busy.send(to_bytes(put_object("slow", b"abc")))
         wait_for((server.data_dir / "slow").exists)
@@ -93,7 +93,7 @@ def test_after_kill_9_the_port_is_free_for_the_next_start(tmp_path, workers):
                 assert connection.answer().status == 200
 
 
-def test_several_workers_share_the_work_and_a_fallen_one_gets_up(tmp_path):
+def test_several_workers_share_the_work_and_one_that_crashed_is_restarted(tmp_path):
     with fake_server(tmp_path, workers=2) as server:
         workers = workers_of(server)
         assert len(workers) == 2
@@ -105,7 +105,7 @@ def test_several_workers_share_the_work_and_a_fallen_one_gets_up(tmp_path):
             assert server.exchange(to_bytes(put_object("name", b"abc"))).status == 200
 
 
-def test_a_worker_told_to_end_by_itself_finishes_too(tmp_path):
+def test_a_worker_that_gets_a_sigterm_itself_exits_cleanly(tmp_path):
     with fake_server(tmp_path, workers=2) as server:
         workers = workers_of(server)
         os.kill(workers[0], signal.SIGTERM)
@@ -159,7 +159,7 @@ def test_an_address_in_use_is_refused():
         assert "another server" in refused.value.hint
 
 
-def test_an_address_of_nobody_is_refused():
+def test_an_unknown_host_is_refused():
     with pytest.raises(ConfigurationError):
         run.bind_listener("nowhere.invalid", 0)
 
@@ -175,7 +175,7 @@ def test_the_log_of_a_server_is_json_throughout(tmp_path):
 
 
 def asker(server):
-    """Asks the listener for whoever watches; answers status and text, or None once it is gone."""
+    """Returns a function that asks a health probe, and returns status and text."""
     url = server.logged(event="metrics")["address"].removesuffix("/metrics")
 
     def ask(path):
@@ -190,7 +190,7 @@ def asker(server):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_server_that_leaves_says_so_and_serves_on(tmp_path, workers):
+def test_a_draining_server_says_so_and_serves_on(tmp_path, workers):
     settings = {"workers": workers, "metrics_host": "127.0.0.1", "drain_seconds": 1000, "reserve_bytes": 0}
     with fake_server(tmp_path, **settings) as server, server.connect() as old:
         ask = asker(server)
@@ -213,7 +213,7 @@ def test_a_server_that_leaves_says_so_and_serves_on(tmp_path, workers):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_then_it_takes_no_more_and_is_live_to_the_end(tmp_path, workers):
+def test_after_draining_it_accepts_no_connections_and_is_live_to_the_end(tmp_path, workers):
     settings = {"workers": workers, "metrics_host": "127.0.0.1", "drain_seconds": 0.3}
     with fake_server(tmp_path, **settings) as server, server.connect() as busy:
         ask = asker(server)
@@ -243,6 +243,6 @@ def test_requests_that_wait_in_line_are_answered_first(tmp_path):
         server.end()
 
 
-def test_a_time_below_nothing_is_refused():
+def test_a_negative_drain_time_is_refused():
     with pytest.raises(ConfigurationError, match="drain_seconds"):
         Configuration(drain_seconds=-1)

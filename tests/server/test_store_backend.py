@@ -1,4 +1,4 @@
-"""What a server does by itself, on a real data directory."""
+"""The backend on a real store: opening, periodic duties, metrics, and outages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, missing_ser
 from support.stores import opened
 
 
-def test_a_server_scrubs_by_itself_and_logs_what_is_damaged(tmp_path, caplog):
+def test_a_server_scrubs_periodically_and_logs_the_damage(tmp_path, caplog):
     with opened(tmp_path / "data") as store:
         store.api().backup({"a": b"bytes" * 100})
         service = StoreBackend(store.service)
@@ -194,7 +194,7 @@ def test_a_node_that_lacks_an_older_key_of_some_vault_leaves_the_balancer(tmp_pa
         two.service.close()
 
 
-def test_what_goes_to_catalog_and_blob_store_is_counted_with_what_retries_hide(tmp_path, monkeypatch, caplog):
+def test_traffic_to_catalog_and_blob_store_is_counted_retries_included(tmp_path, monkeypatch, caplog):
     if missing_services():
         pytest.skip(missing_services())
     with prepared(tmp_path / "store", ON_SERVICES) as place:
@@ -226,7 +226,7 @@ def test_what_goes_to_catalog_and_blob_store_is_counted_with_what_retries_hide(t
         service.close()
 
 
-def test_a_worker_publishes_what_its_service_counts_and_lets_go_of_what_others_delete(tmp_path):
+def test_counters_are_published_and_packs_that_others_deleted_are_closed(tmp_path):
     with opened(tmp_path / "store") as store:
         api = store.api()
         service = StoreBackend(store.service)

@@ -1,4 +1,4 @@
-"""The pool of threads: results, errors, many at once, and an orderly end."""
+"""The thread pool: results, errors, concurrency, and shutdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pool():
     pool.close(wait_seconds_max=10)
 
 
-def test_what_a_call_returns_or_raises_comes_back(pool):
+def test_the_result_or_the_error_of_a_call_is_returned(pool):
     async def scenario():
         assert await pool.run(divmod, 7, 2) == (3, 1)
         with pytest.raises(ZeroDivisionError):
@@ -76,7 +76,7 @@ def test_an_idle_thread_keeps_nothing_alive():
     pool.close(wait_seconds_max=10)
 
 
-def test_close_waits_for_what_runs_but_not_for_ever():
+def test_close_waits_for_running_calls_but_not_for_ever():
     pool = ThreadPool(1)
     go = threading.Event()
 

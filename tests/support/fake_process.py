@@ -1,4 +1,4 @@
-"""The server with the fake service as a real process: start it, look at its calls and its log, stop it."""
+"""A server with the fake backend as a real process: start it, see its calls and its log, stop it."""
 
 from __future__ import annotations
 

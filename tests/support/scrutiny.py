@@ -1,4 +1,4 @@
-"""What every answer and every line of the log must be like, whatever was asked; and a server that is watched for it."""
+"""Rules for every answer and every log line, whatever the request was; and a server that is watched for them."""
 
 from __future__ import annotations
 

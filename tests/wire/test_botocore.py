@@ -1,4 +1,4 @@
-"""botocore as the oracle: what it sends we read, what we answer it reads. No socket is opened."""
+"""botocore as the oracle: the server half decodes its requests, and it decodes our answers. No socket is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON documents: read leniently, refused in the API's own words."""
+"""JSON documents: lenient decoding, with the API's own errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors: one shape for every client, and back to the class."""
+"""Errors: one form for every client, and decoded to the same class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checksums in headers, and bodies that nothing would tell the alteration of."""
+"""Checksums in headers, and bodies that could be altered unnoticed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_checksum_in_a_header_is_honoured(name):
             check_headers(request((name, wrong)), "backup-storage", Payload(BODY))
 
 
-def test_what_cannot_be_verified_is_refused():
+def test_an_unknown_checksum_is_refused():
     for name in ("x-amz-checksum-crc32c", "x-amz-checksum-crc64nvme", "x-amz-checksum-md6", "x-amz-trailer"):
         with pytest.raises(IllegalArgumentException, match=name):
             check_headers(request((name, "AAAAAA==")), "backup-storage", Payload(BODY))

@@ -1,4 +1,4 @@
-"""Blobs in JSON: every way of writing one, and no JSON that takes more memory than it may."""
+"""Blobs in JSON: every form of one, and the memory that decoding takes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_reading_in_small_pieces(data, piece_bytes):
 @pytest.mark.parametrize(
     "text", [b"[256]", b"[-1]", b"[[1],[2]]", b'["1,2"]', b"[1,null]", b"[{}]", b"7", b"{}", b"[1.5]"]
 )
-def test_what_is_no_blob_is_refused(text):
+def test_other_json_is_refused(text):
     with pytest.raises(ValueError, match="must be"):
         read(text)
 
@@ -102,7 +102,7 @@ def test_a_bomb_is_refused_before_it_is_built(name):
 @pytest.mark.parametrize(
     "text", [b"[" + b"200," * (2 * MIB) + b"200]", b'"' + b"\\n" * (2 * MIB) + b'"', b'"' + b"a" * (4 * MIB) + b'"']
 )
-def test_a_blob_takes_what_the_budget_counts(text):
+def test_a_blob_takes_the_memory_that_the_budget_counts(text):
     body = b'{"InlineChunk":' + text + b"}"
     head, finishing = finish(body)
     tracemalloc.start()
@@ -122,7 +122,7 @@ def test_a_document_has_so_many_values(filler):
         finishing()
 
 
-def test_the_values_of_a_document_take_what_is_counted():
+def test_the_values_of_a_document_take_the_memory_that_is_counted():
     body = b'{"BackupVaultName":[' + b"[]," * 60_000 + b'{"a":"b","c":"d"}]}'
     head, finishing = finish(body, "/backup-jobs")
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""AWS.jl's form of a request: one JSON object for all but the labels (Backup Storage A.5)."""
+"""The request form of AWS.jl: one JSON object for everything but the labels (Backup Storage A.5)."""
 
 from __future__ import annotations
 

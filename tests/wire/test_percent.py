@@ -1,4 +1,4 @@
-"""Percent-encoding: everything comes back, and there is one canonical form."""
+"""Percent-encoding: lossless, with one canonical form."""
 
 from __future__ import annotations
 

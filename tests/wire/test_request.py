@@ -1,4 +1,4 @@
-"""Requests: what the client half encodes the server half decodes, and every wrong argument is named."""
+"""Requests: the server decodes what the client encodes, and errors name the wrong argument."""
 
 from __future__ import annotations
 

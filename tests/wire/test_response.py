@@ -1,4 +1,4 @@
-"""Responses: what the server half encodes the client half decodes."""
+"""Responses: the client decodes what the server encodes."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_compressed_chunk_travels_as_it_is_and_is_decoded_at_the_other_end():
         ("zstdx", False),
     ],
 )
-def test_only_who_names_zstd_gets_it(header, taken):
+def test_zstd_is_accepted_only_if_it_is_named(header, taken):
     assert accepts_zstd(header) is taken
 
 
@@ -140,7 +140,7 @@ def of_a_proxy(response: Response) -> Response:
     return Response(response.status, [*response.headers, ("content-encoding", "zstd")], Payload(body))
 
 
-def test_what_a_proxy_compressed_is_decoded_whatever_it_is():
+def test_an_answer_that_a_proxy_compressed_is_decoded():
     listing = ListObjectsOutput(object_list=[], next_token="token")
     answer = of_a_proxy(encode(OPERATIONS["ListObjects"], listing))
     assert decode(OPERATIONS["ListObjects"], answer) == listing

@@ -1,4 +1,4 @@
-"""Routes: one operation per raw path, whatever an object is called."""
+"""Routes: one operation for each raw path, with any object name."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def _shape(path):
         ("PATCH", "/backup/plans/", "this method and path"),
     ],
 )
-def test_what_is_not_served_is_refused_by_name(method, path, name):
+def test_an_operation_that_is_not_served_is_refused_by_name(method, path, name):
     with pytest.raises(InvalidRequestException, match=f"^{name}: not supported by this server"):
         match(method, path)
 

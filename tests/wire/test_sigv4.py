@@ -1,4 +1,4 @@
-"""Signatures: botocore is the oracle, and nothing that was signed can change."""
+"""Signatures: botocore is the oracle, and no signed byte can change."""
 
 from __future__ import annotations
 
@@ -77,19 +77,19 @@ GET_CHUNK = OPERATIONS["GetChunk"].input(storage_job_id="J", chunk_token="T")
 
 
 @given(strategies.operations(), seconds)
-def test_what_botocore_signs_is_accepted(operation, now_ms):
+def test_signatures_of_botocore_are_accepted(operation, now_ms):
     check(by_botocore(operation, now_ms=now_ms), operation.declaration, now_ms=now_ms)
 
 
 @given(strategies.operations(), seconds)
-def test_what_botocore_signs_with_the_body_is_accepted(operation, now_ms):
+def test_signatures_of_botocore_with_the_body_are_accepted(operation, now_ms):
     request = by_botocore(operation, now_ms=now_ms, unsigned_payload=False)
     assert request.header("x-amz-content-sha256") is None
     check(request, operation.declaration, now_ms=now_ms)
 
 
 @given(strategies.operations().filter(lambda operation: not operation.declaration.body), seconds)
-def test_what_botocore_presigns_is_accepted(operation, now_ms):
+def test_presigned_requests_of_botocore_are_accepted(operation, now_ms):
     request = encode(operation)
     if len(request.body):
         return  # botocore moves a document into the query, which is another request
@@ -121,13 +121,13 @@ def test_we_presign_exactly_as_botocore_does(operation, now_ms):
 
 
 @given(strategies.operations())
-def test_what_we_sign_is_accepted(operation):
+def test_our_signatures_are_accepted(operation):
     for payload_hash in (None, UNSIGNED_PAYLOAD if operation.declaration.unsigned_payload else None):
         check(by_us(operation, payload_hash=payload_hash), operation.declaration)
 
 
 @given(strategies.operations())
-def test_what_we_presign_is_accepted(operation):
+def test_our_presigned_requests_are_accepted(operation):
     options = {"region": "local-1", "service": operation.declaration.api.value, "now_ms": NOW}
     request = addressed(operation)
     for payload_hash in (UNSIGNED_PAYLOAD, request.body.sha256.hex()):
@@ -152,7 +152,7 @@ def test_credentials_do_not_show_their_secret():
 
 
 @given(strategies.operations(), st.data())
-def test_no_byte_of_what_was_signed_can_change(operation, data):
+def test_no_signed_byte_can_change(operation, data):
     """One bit of method, path, query, signed header or signature: refused."""
     request = data.draw(st.sampled_from([by_botocore(operation), by_us(operation)]))
     signature = sigv4.read_signature(request)

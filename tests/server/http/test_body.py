@@ -1,4 +1,4 @@
-"""A request body: how long it says it is, how long it may be, and what is refused."""
+"""A request body: its declared length, its limit, and refused framing."""
 
 from __future__ import annotations
 

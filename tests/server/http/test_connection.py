@@ -1,4 +1,4 @@
-"""The face towards the network, over real sockets against a real process: framing, order, bounds, garbage."""
+"""Connections over real sockets to a real process: framing, order, limits, garbage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_health_needs_no_signature(server):
     assert [answer.body[:14] for answer in answers] == [b'{"status":"ok"', b"", b'{"status":"ok"']
 
 
-def test_every_answer_has_a_fresh_request_id_and_says_nothing_of_what_serves_it(server):
+def test_every_answer_has_a_fresh_request_id_and_does_not_name_the_software(server):
     with server.connect() as connection:
         connection.send(HEALTH.replace(b"\r\n\r\n", b"\r\nx-amzn-requestid: mine\r\n\r\n") * 2)
         connection.send(b"GET /nowhere HTTP/1.1\r\nhost: server\r\n\r\n")
@@ -60,7 +60,7 @@ def test_a_large_body_arrives_whole(server):
     assert answer.body == body
 
 
-def test_a_chunked_body_arrives_whole_and_what_trails_it_is_ignored(server):
+def test_a_chunked_body_arrives_whole_and_its_trailers_are_ignored(server):
     request = put_object("chunked", b"")
     pieces = [b"a" * 10, b"b", b"c" * 300_000]
     trailed = chunked(*pieces)[:-2] + b"content-type: application/json\r\n\r\n"
@@ -152,7 +152,7 @@ def test_a_client_may_end_its_half_and_still_read(server):
     assert [call.split()[-1] for call in server.calls] == ["half-1", "half-2"]
 
 
-def test_connection_close_is_honoured_and_what_follows_ignored(server):
+def test_connection_close_is_honoured_and_later_bytes_are_ignored(server):
     with server.connect() as connection:
         connection.send(to_bytes(put_object("last", b"abc"), ("connection", "close")), to_bytes(put_object("beyond")))
         assert connection.answer().headers["connection"] == "close"
@@ -249,7 +249,7 @@ def test_an_unread_body_that_never_comes_is_not_waited_for_long(impatient_server
         assert connection.ended()
 
 
-def test_connections_beyond_the_bound_are_refused(strict_server):
+def test_connections_beyond_the_limit_are_refused(strict_server):
     def answers():
         with strict_server.connect() as connection:
             connection.send(HEALTH)
@@ -284,7 +284,7 @@ def test_the_path_of_an_operation_is_what_the_tests_think():
     assert PUT_OBJECT.format("x") == "/backup-jobs/job-1/object/x/put-object"
 
 
-def test_a_client_that_sends_all_before_it_reads_learns_that_it_was_too_much(server):
+def test_a_client_that_sends_everything_before_it_reads_learns_that_the_body_is_too_long(server):
     """As Java's HTTP clients do; the body is many times what an unread one is otherwise read past."""
     too_long = 65 * 1024 * 1024
     with server.connect() as connection:

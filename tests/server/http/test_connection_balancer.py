@@ -1,4 +1,4 @@
-"""How the workers of one server share its connections: among real processes, and one worker beside a silent other."""
+"""Connection balancing: among real worker processes, and in one worker whose test plays the other."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def open_connections(server, count):
     return connections
 
 
-def test_connections_that_come_at_once_are_shared_out(tmp_path):
+def test_simultaneous_connections_are_balanced(tmp_path):
     with fake_server(tmp_path, workers=2) as server:
         for _ in range(3):
             connections = open_connections(server, 8)
@@ -59,7 +59,7 @@ def test_connections_that_come_at_once_are_shared_out(tmp_path):
             wait_for(lambda: connections_of(server) == [0, 0])
 
 
-def test_a_worker_that_got_up_again_takes_its_share(tmp_path):
+def test_a_restarted_worker_takes_its_share(tmp_path):
     with fake_server(tmp_path, workers=2) as server:
         os.kill(children(server)[0], signal.SIGKILL)
         server.logged(event="worker exited")
@@ -76,11 +76,11 @@ def test_a_worker_that_got_up_again_takes_its_share(tmp_path):
             connection.__exit__()
 
 
-# --- one acceptor -----------------------------------------------------------------------------------------------------
+# --- one worker -------------------------------------------------------------------------------------------------------
 
 
 class Served(asyncio.Protocol):
-    """A connection that was taken."""
+    """A connection that was accepted."""
 
     def __init__(self, taken):
         self.taken = taken
@@ -89,8 +89,8 @@ class Served(asyncio.Protocol):
         self.taken.append(transport)
 
 
-class Place:
-    """An acceptor with a listener and a board of two, on which the test plays the other worker."""
+class Balanced:
+    """A balancer with a listener and counts of two workers; the test plays the other worker."""
 
     def __init__(self, tls=None, **settings):
         self.taken = []
@@ -135,71 +135,71 @@ class Place:
         os.close(self.descriptor)
 
 
-def with_place(scenario, **settings):
+def with_balancer(scenario, **settings):
     async def run():
-        place = Place(**settings)
+        balanced = Balanced(**settings)
         try:
             async with asyncio.timeout(20):
-                await scenario(place)
+                await scenario(balanced)
         finally:
-            await place.end()
+            await balanced.end()
 
     asyncio.run(run())
 
 
-def test_a_worker_with_as_few_takes_at_once():
-    async def scenario(place):
-        place.other.publish(1)
-        with place.connect(), place.connect():
-            await place.until_taken(2)
-            assert place.other.fewest_elsewhere() == 2
+def test_the_least_busy_worker_accepts_at_once():
+    async def scenario(balanced):
+        balanced.other.publish(1)
+        with balanced.connect(), balanced.connect():
+            await balanced.until_taken(2)
+            assert balanced.other.fewest_elsewhere() == 2
 
-    with_place(scenario, yield_seconds=1000)
+    with_balancer(scenario, yield_seconds=1000)
 
 
-def test_a_worker_with_more_waits_for_the_other_but_not_for_ever():
-    async def scenario(place):
-        place.other.publish(0)
-        with place.connect(), place.connect():
-            await place.until_taken(1)
-            await place.until_waiting()
+def test_a_busier_worker_leaves_a_connection_to_the_other_for_a_limited_time():
+    async def scenario(balanced):
+        balanced.other.publish(0)
+        with balanced.connect(), balanced.connect():
+            await balanced.until_taken(1)
+            await balanced.until_waiting()
             for _ in range(100):
                 await asyncio.sleep(0)
-            assert len(place.taken) == 1
-            place.resume()
-            await place.until_taken(2)
+            assert len(balanced.taken) == 1
+            balanced.resume()
+            await balanced.until_taken(2)
 
-    with_place(scenario, yield_seconds=1000)
+    with_balancer(scenario, yield_seconds=1000)
 
 
-def test_a_connection_that_another_took_is_no_error():
-    async def scenario(place):
-        with place.connect():
-            other, _ = place.listener.accept()
+def test_a_connection_that_another_worker_accepted_is_no_error():
+    async def scenario(balanced):
+        with balanced.connect():
+            other, _ = balanced.listener.accept()
             other.close()
-            place.balancer._accept()
-            assert place.taken == []
+            balanced.balancer._accept()
+            assert balanced.taken == []
 
-    with_place(scenario)
+    with_balancer(scenario)
 
 
 def highest_descriptor():
     return max(int(path.name) for path in Path("/proc/self/fd").iterdir())
 
 
-def test_without_descriptors_connections_are_refused_and_later_ones_taken():
-    """With no descriptor left but the spare one; really so, since the acceptor counts on what the system does then."""
+def test_without_descriptors_connections_are_refused_and_later_ones_accepted():
+    """With no descriptor left but the spare one. The limit is real: the balancer relies on what the system does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
-    async def scenario(place):
-        clients = [place.connect() for _ in range(3)]
+    async def scenario(balanced):
+        clients = [balanced.connect() for _ in range(3)]
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest_descriptor() + 1, hard))
         fillers = []
         try:
             with contextlib.suppress(OSError):
                 while True:
                     fillers.append(os.dup(0))
-            while len(place.refused) < 3:  # noqa: ASYNC110 - the loop itself adds to it
+            while len(balanced.refused) < 3:  # noqa: ASYNC110 - the loop itself adds to it
                 await asyncio.sleep(0.001)
         finally:
             for filler in fillers:
@@ -211,22 +211,22 @@ def test_without_descriptors_connections_are_refused_and_later_ones_taken():
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"ServiceUnavailableException" in answer
             client.close()
-        assert place.taken == []
-        with place.connect():
-            await place.until_taken(1)
+        assert balanced.taken == []
+        with balanced.connect():
+            await balanced.until_taken(1)
 
-    with_place(scenario, connections_max=lambda: 1000)
+    with_balancer(scenario, connections_max=lambda: 1000)
 
 
 def test_the_store_keeps_its_share_of_the_descriptors():
-    async def scenario(place):
-        with place.connect(), place.connect() as second:
-            await place.until_taken(1)
+    async def scenario(balanced):
+        with balanced.connect(), balanced.connect() as second:
+            await balanced.until_taken(1)
             second.setblocking(False)
             assert (await asyncio.get_running_loop().sock_recv(second, 12)) == b"HTTP/1.1 503"
-        assert len(place.taken) == 1
+        assert len(balanced.taken) == 1
 
-    with_place(scenario, connections_max=lambda: 1)
+    with_balancer(scenario, connections_max=lambda: 1)
 
 
 def test_connections_max_follows_the_limit(monkeypatch):
@@ -237,15 +237,15 @@ def test_connections_max_follows_the_limit(monkeypatch):
 
 def test_a_failed_handshake_ends_only_its_connection():
     async def run():
-        place = Place(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-        with place.connect() as connection:
+        balanced = Balanced(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        with balanced.connect() as connection:
             connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
-            while not place.balancer._starting:  # noqa: ASYNC110 - the loop itself adds to it
+            while not balanced.balancer._starting:  # noqa: ASYNC110 - the loop itself adds to it
                 await asyncio.sleep(0)
-            await place.balancer.wait_closed()
-        assert place.taken == []
-        assert place.balancer.publish_count() == 0
-        await place.end()
-        assert place.other.fewest_elsewhere() == ABSENT
+            await balanced.balancer.wait_closed()
+        assert balanced.taken == []
+        assert balanced.balancer.publish_count() == 0
+        await balanced.end()
+        assert balanced.other.fewest_elsewhere() == ABSENT
 
     asyncio.run(run())

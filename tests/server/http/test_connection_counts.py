@@ -1,4 +1,4 @@
-"""The board of the workers: what one writes there the others see."""
+"""Connection counts in shared memory: one worker writes, the others read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def descriptor():
     os.close(descriptor)
 
 
-def test_the_fewest_elsewhere_are_those_of_others(descriptor):
+def test_the_lowest_count_of_the_other_workers_is_found(descriptor):
     workers = [ConnectionCounts(descriptor, slot) for slot in range(3)]
     assert workers[0].fewest_elsewhere() == ABSENT
     workers[0].publish(1)
@@ -24,7 +24,7 @@ def test_the_fewest_elsewhere_are_those_of_others(descriptor):
     assert [one.fewest_elsewhere() for one in workers] == [5, 1, 1]
 
 
-def test_a_worker_that_is_gone_is_waited_for_by_nobody(descriptor):
+def test_a_worker_that_exited_counts_as_absent(descriptor):
     first, second = ConnectionCounts(descriptor, 0), ConnectionCounts(descriptor, 1)
     second.publish(0)
     assert first.fewest_elsewhere() == 0
@@ -32,7 +32,7 @@ def test_a_worker_that_is_gone_is_waited_for_by_nobody(descriptor):
     assert first.fewest_elsewhere() == ABSENT
 
 
-def test_a_worker_alone_has_nobody_to_wait_for():
+def test_a_single_worker_has_no_others():
     descriptor = create_connection_counts(1)
     assert ConnectionCounts(descriptor, 0).fewest_elsewhere() == ABSENT
     os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Long bodies, which go from the socket to where they stay, past the parser: every way one may begin, end and fail."""
+"""Long bodies, which bypass the parser: every way in which one may start, end and fail; and time-outs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EDGES = sorted({edge + more for edge in (READ_AHEAD_BYTES, 2 * INTAKE_BYTES, 4 *
 
 
 def body_of(length: int) -> bytes:
-    """Bytes of which no two stretches are alike, so that none can be misplaced."""
+    """Bytes without repetition, so that a misplaced piece is found."""
     return b"".join(number.to_bytes(4, "big") for number in range(-(-length // 4)))[:length]
 
 
@@ -29,7 +29,7 @@ def body_of(length: int) -> bytes:
 
 
 def stored(connection, name: str) -> bytes:
-    """What the server took for the body."""
+    """The body as the server received it."""
     connection.send(to_bytes(signed("GET", f"/restore-jobs/job-1/chunk/{name}")))
     return connection.answer().body
 
@@ -118,7 +118,7 @@ def test_100_continue_comes_before_a_long_body(server, length):
 
 
 class Transport(asyncio.Transport):
-    """What a connection writes to, and what tells it when to read."""
+    """The transport of a connection, without a network."""
 
     def __init__(self):
         super().__init__()
@@ -154,7 +154,7 @@ class Transport(asyncio.Transport):
 
 
 class Line:
-    """A connection, the bodies that came through it, and a hand that feeds it."""
+    """A connection that a test feeds, and the bodies that arrived on it."""
 
     def __init__(self, application=None, **bounds):
         self.bodies = []
@@ -267,7 +267,7 @@ def test_an_early_answer_in_the_middle_of_a_long_body_is_followed_by_the_next():
         assert len(line.connection.get_buffer(-1)) > INTAKE_BYTES
         reading.set()
         await turns(5)
-        assert len(line.connection.get_buffer(-1)) == INTAKE_BYTES  # nobody wants the rest: it is not kept
+        assert len(line.connection.get_buffer(-1)) == INTAKE_BYTES  # the rest is discarded, not kept
         await line.feed(request[500_000:] + put(b""), pauses=3)
         assert line.transport.sent.count(b"400 Bad Request") == 2
         assert not line.transport.closed
@@ -292,7 +292,7 @@ def test_an_early_answer_to_a_long_body_ends_the_connection_if_too_much_is_missi
     asyncio.run(run())
 
 
-def test_a_long_body_that_breaks_off_reaches_nobody():
+def test_a_long_body_that_breaks_off_is_never_returned():
     async def run():
         line = Line()
         await line.feed(put(body_of(500_000), 1_000_000))
@@ -303,7 +303,7 @@ def test_a_long_body_that_breaks_off_reaches_nobody():
     asyncio.run(run())
 
 
-def test_what_still_comes_of_a_body_given_up_is_thrown_away():
+def test_the_rest_of_a_body_that_timed_out_is_discarded():
     async def run():
         line = Line()
         request = put(body_of(1_000_000))

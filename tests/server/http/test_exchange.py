@@ -1,4 +1,4 @@
-"""One exchange without a network: gathering a body, the sender's pace, and how an answer is written."""
+"""One exchange without a network: gathering a body, the sender's pace, and writing an answer."""
 
 from __future__ import annotations
 

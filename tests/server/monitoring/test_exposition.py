@@ -69,7 +69,7 @@ def test_every_operation_and_status_has_a_place_of_its_own(shared):
     assert set(OPERATION_NAMES) == {*OPERATIONS, NONE}
 
 
-def test_what_named_no_operation_is_counted_under_no_name_of_its_own(shared):
+def test_requests_without_an_operation_are_counted_under_one_name(shared):
     shared.meter(0).request(None, 404, 0.1, 0, 5)
     assert samples(shared)["cryostore_requests_total", "4xx", NONE] == 1
 
@@ -107,7 +107,7 @@ def test_traffic_to_the_parts_of_a_shared_store(shared):
     assert found["cryostore_store_request_seconds_count", "blobs"] == 2
 
 
-def test_gauges_are_of_the_living_and_counters_of_the_fallen_too(shared, now):
+def test_gauges_are_of_living_workers_and_counters_of_all(shared, now):
     assert samples(shared)["cryostore_workers",] == 0
     shared.meter(0).request("PutObject", 200, 0.1, 0, 0)
     shared.meter(0).show(connections=5)
@@ -123,7 +123,7 @@ def test_gauges_are_of_the_living_and_counters_of_the_fallen_too(shared, now):
     assert found["cryostore_requests_total", "2xx", "PutObject"] == 1
 
 
-def test_the_store_is_shown_as_who_looked_last_saw_it(shared, now):
+def test_the_gauges_of_the_store_are_the_newest(shared, now):
     shared.meter(0).show(connections=0)
     assert ("cryostore_recovery_points",) not in samples(shared)
     shared.meter(0).show_store(recovery_points=9, chunks_damaged=1, collected_seconds=1.7e9)

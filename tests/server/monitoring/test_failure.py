@@ -1,4 +1,4 @@
-"""What callers are told of failures that the API does not model."""
+"""Internal failures: the API error of the caller, and the log lines of the operator."""
 
 from __future__ import annotations
 

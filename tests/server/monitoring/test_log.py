@@ -1,4 +1,4 @@
-"""Log lines: whole, one JSON object each, never in the way."""
+"""Log lines: whole, one JSON object each, and without delay for the caller."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_failure_has_its_traceback(pipe):
     assert line["traceback"].endswith("RuntimeError: deep\n")
 
 
-def test_too_many_lines_are_counted_instead_of_kept(pipe):
+def test_lines_beyond_the_limit_are_counted_and_dropped(pipe):
     def act(log):
         for number in range(5):
             log.write("info", str(number))
@@ -78,7 +78,7 @@ def test_too_many_lines_are_counted_instead_of_kept(pipe):
     assert lines[-1]["count"] == 3
 
 
-def test_a_log_that_nobody_reads_any_more_is_no_failure():
+def test_a_log_whose_reader_is_gone_is_no_failure():
     reader, writer = os.pipe()
     os.close(reader)
     log = Log(writer, clock=FrozenClock())

@@ -1,4 +1,4 @@
-"""The listener for whoever watches: what it answers, beside workers that live, hang and fall."""
+"""The health probes: their answers beside workers that run, hang and crash."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_server_without_its_catalog_is_live_and_not_ready(ask, shared, tmp_pat
 
 
 @pytest.mark.parametrize(("gauge", "said"), [("key_away", "lacks the master key"), ("blobs_away", "others can")])
-def test_a_server_that_lacks_what_others_have_is_live_and_not_ready(ask, shared, tmp_path, gauge, said):
+def test_a_server_without_a_part_of_its_store_is_live_and_not_ready(ask, shared, tmp_path, gauge, said):
     (tmp_path / FILE).touch()
     meter = shared.meter(0)
     meter.show(**{gauge: True})
@@ -168,7 +168,7 @@ def first_line(address, path):
         return client.makefile("rb").readline()
 
 
-def test_slow_clients_delay_nobody_and_no_end(shared, tmp_path):
+def test_slow_clients_delay_no_other_client_and_no_shutdown(shared, tmp_path):
     """More of them than there are places, each with a part of a request; and some that read nothing."""
     shared.meter(0).show()
     began = time.monotonic()
@@ -186,7 +186,7 @@ def test_slow_clients_delay_nobody_and_no_end(shared, tmp_path):
         client.close()
 
 
-def test_a_request_has_so_long_in_all(shared, tmp_path):
+def test_a_request_has_a_total_time_limit(shared, tmp_path):
     with listening(ServerProbes(shared, tmp_path, reserve_bytes=0), request_seconds_max=0.2) as address:
         with socket.create_connection(address, timeout=10) as client:
             client.sendall(b"GET /metrics")
@@ -198,7 +198,7 @@ def test_a_request_has_so_long_in_all(shared, tmp_path):
                 assert client.recv(1) == b""
 
 
-def test_a_disk_that_does_not_answer_stops_neither_live_nor_the_end(shared, tmp_path, monkeypatch):
+def test_a_disk_that_does_not_answer_delays_neither_live_nor_the_shutdown(shared, tmp_path, monkeypatch):
     answers = threading.Event()
     watch = ServerProbes(shared, tmp_path, reserve_bytes=0)
     shared.meter(0).show()

@@ -106,7 +106,7 @@ def test_a_new_certificate_is_served_without_a_restart(tmp_path, certificate, wo
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_hangup_ends_no_server(tmp_path, workers):
+def test_a_hangup_does_not_end_the_server(tmp_path, workers):
     with fake_server(tmp_path, workers=workers) as server:
         server.process.send_signal(signal.SIGHUP)
         assert server.exchange(HEALTH).status == 200

@@ -1,4 +1,4 @@
-"""The background thread: comes again and again, survives what fails, ends when told to."""
+"""Periodic tasks: they are repeated, survive failures, and stop when told to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryostore.server.monitoring.log import Log
 from cryostore.server.processes.periodic_tasks import PeriodicTasks
 
 
-def test_duties_are_repeated_although_they_fail(tmp_path):
+def test_tasks_are_repeated_although_they_fail(tmp_path):
     calls = []
     enough = threading.Event()
 

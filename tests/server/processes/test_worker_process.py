@@ -17,7 +17,7 @@ END_SECONDS_MAX = 20
 
 
 class ChildWorker:
-    """A worker process with a listening socket, begun as the supervisor begins it."""
+    """A worker process with a listening socket, started as the supervisor starts it."""
 
     def __init__(self, data_dir, **settings):
         configuration = Configuration(data_dir=data_dir, port=0, **settings)
@@ -53,7 +53,7 @@ class ChildWorker:
         self.process.stdout.close()
 
 
-def test_a_worker_says_when_it_is_ready_and_stops_when_told(tmp_path):
+def test_a_worker_reports_when_it_is_ready_and_stops_when_told(tmp_path):
     with ChildWorker(tmp_path) as child:
         assert child.report() == StartReport(ready=True)
         child.tell(b"stop\n")
@@ -62,7 +62,7 @@ def test_a_worker_says_when_it_is_ready_and_stops_when_told(tmp_path):
         assert (tmp_path / "closed").exists()
 
 
-def test_a_worker_whose_parent_is_gone_ends_at_once(tmp_path):
+def test_a_worker_whose_supervisor_is_gone_exits_at_once(tmp_path):
     with ChildWorker(tmp_path) as child, socket.socket() as busy:
         child.report()
         busy.connect(child.address)
@@ -73,7 +73,7 @@ def test_a_worker_whose_parent_is_gone_ends_at_once(tmp_path):
         assert not (tmp_path / "closed").exists()
 
 
-def test_a_worker_that_cannot_open_its_service_says_why(tmp_path):
+def test_a_worker_that_cannot_open_its_backend_reports_why(tmp_path):
     with ChildWorker(tmp_path / "missing") as child:
         assert child.report() == StartReport(
             ready=False, message=f"{tmp_path}/missing is no directory", hint="make one"

@@ -1,4 +1,4 @@
-"""Secrets for the event loop: misses are remembered, look-ups bounded, and known keys pass by."""
+"""Lookup of secrets: misses are remembered, lookups are limited, and known keys bypass the limits."""
 
 from __future__ import annotations
 

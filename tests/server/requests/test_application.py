@@ -1,4 +1,4 @@
-"""The path of a request, in process: order of the checks, what gets through to the service, and what is answered."""
+"""The path of a request, in process: the order of the checks, the calls of the backend, and the answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FIRST_ID = "00000000-0000-4000-8000-000000000001"
 
 @dataclass
 class Face:
-    """An application on a fake service, called without a network."""
+    """An application on the fake backend, called without a network."""
 
     backend: FakeBackend
     pool: ThreadPool
@@ -194,7 +194,7 @@ def signed_with(header):
 
 @pytest.mark.parametrize("send_hash", [True, False], ids=["early check", "late check"])
 @pytest.mark.parametrize("case", REFUSED)
-def test_who_is_not_known_touches_nothing(face, case, send_hash):
+def test_a_request_of_an_unknown_sender_changes_nothing(face, case, send_hash):
     make, status, name = REFUSED[case]
     answer = face.answer(make(send_hash))
     assert answer.status == status
@@ -209,7 +209,7 @@ def test_who_is_not_known_touches_nothing(face, case, send_hash):
     ["/", "/nowhere", "/-/other", "/backup-jobs/j/chunk/u/x", "/backup-jobs/j/object/%FF/put-object", "/%zz", "//"],
 )
 @pytest.mark.parametrize("send_hash", [True, False], ids=["early check", "late check"])
-def test_a_wrong_signature_is_told_before_anything_else(face, path, send_hash):
+def test_a_wrong_signature_is_refused_before_anything_else(face, path, send_hash):
     unsigned_answer = face.answer(Request("PUT", path, "length=wrong", [("host", "server")]), body=b"")
     assert unsigned_answer.error == "MissingAuthenticationTokenException"
     request = signed("PUT", path, "length=wrong", credentials=WRONG, now_ms=NOW_MS, send_hash=send_hash)
@@ -250,7 +250,7 @@ def test_health_needs_nothing(face):
     assert face.answer(Request("PUT", "/-/health", "", []), body=b"").error == "MissingAuthenticationTokenException"
 
 
-def test_health_tells_its_version_to_who_signs(face):
+def test_health_tells_its_version_to_signed_requests_only(face):
     answer = face.answer(signed("GET", "/-/health", service="backup", now_ms=NOW_MS))
     assert json.loads(answer.body) == {"status": "ok", "version": __version__}
     wrong = signed("GET", "/-/health", service="backup", now_ms=NOW_MS, credentials=WRONG)
@@ -406,13 +406,13 @@ def test_too_many_bytes_at_once_are_throttled(face):
 
 
 @pytest.mark.parametrize("name", ["n", "explode", "exists"])
-def test_the_budget_is_given_back_whatever_happens(face, name):
+def test_the_budget_is_given_back_after_every_outcome(face, name):
     face.answer(put(name, b"a" * MIB))
     face.answer(put(name, b"a" * MIB), declare=False)
     assert face.budget.free_bytes == 8 * MIB
 
 
-def test_what_a_read_answers_counts_until_it_is_written(face):
+def test_the_bytes_of_an_answer_count_until_it_is_written(face):
     face.backend.objects["large"] = b"a" * (READ_BYTES + 1000)
     answer = face.answer(signed("GET", "/restore-jobs/r/chunk/large", now_ms=NOW_MS))
     assert (answer.status, len(answer.body)) == (200, READ_BYTES + 1000)
@@ -421,7 +421,7 @@ def test_what_a_read_answers_counts_until_it_is_written(face):
     assert {"GetChunk", "GetObjectMetadata"} == READS
 
 
-def test_log_lines_say_who_did_what_and_no_secret(face):
+def test_log_lines_name_the_caller_and_the_operation_and_no_secret(face):
     path = f"/restore-jobs/r/chunk/{TOKEN}"
     face.backend.objects[TOKEN] = b"abc"
     answers = [

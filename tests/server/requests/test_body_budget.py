@@ -1,4 +1,4 @@
-"""The memory budget: turns, bounds, and no byte lost whatever happens to those who wait."""
+"""The memory budget: turns, limits, and no byte lost when a wait ends early."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_more_than_there_is_means_all_there_is():
     run_in_virtual_time(scenario())
 
 
-def test_a_large_wish_is_not_overtaken_by_small_ones():
+def test_a_large_request_is_not_overtaken_by_small_ones():
     async def scenario():
         order = []
         budget = BodyBudget(100, wait_seconds_max=10)
@@ -90,7 +90,7 @@ def test_a_wait_that_is_cancelled_costs_nothing(granted_first):
     run_in_virtual_time(scenario())
 
 
-def test_what_is_in_memory_already_counts_even_beyond_the_budget():
+def test_bytes_in_memory_count_even_beyond_the_budget():
     async def scenario():
         budget = BodyBudget(100, wait_seconds_max=10)
         budget.take(150)
@@ -105,7 +105,7 @@ def test_what_is_in_memory_already_counts_even_beyond_the_budget():
     run_in_virtual_time(scenario())
 
 
-def test_all_may_lose_patience_at_once():
+def test_all_waits_may_time_out_at_once():
     async def scenario():
         budget = BodyBudget(100, wait_seconds_max=0.01)
         await budget.acquire(60)

@@ -1,4 +1,4 @@
-"""Bodies of unknown senders: memory as their bytes come, shares, time_limit; and no known sender waits for them."""
+"""Bodies of unverified senders: memory, shares and time limits; known senders do not wait for them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ async def never():
     await asyncio.Event().wait()
 
 
-def test_memory_follows_the_bytes_that_came():
+def test_memory_follows_the_bytes_received():
     async def scenario():
         budget = UnverifiedBodies(8 * MIB)
         reservation = budget.reserve(HERE)
         reading = asyncio.create_task(reservation.read(never, "backup", 4 * MIB, 4 * MIB))
         await asyncio.sleep(0)
-        assert budget.held_bytes == STEP_BYTES_MIN  # whatever it announced
+        assert budget.held_bytes == STEP_BYTES_MIN  # however many it declares
         reading.cancel()
         reservation.release()
         reservation = budget.reserve(HERE)
@@ -66,7 +66,7 @@ def test_an_address_has_a_share_and_the_first_goes_on():
         await budget.grow(third, 50)
         with pytest.raises(ThrottlingException):
             await budget.grow(third, 1)
-        await budget.grow(first, 1000)  # it ends, and gives all back: nobody waits for ever
+        await budget.grow(first, 1000)  # the first sender gets what it needs, ends and gives it back
         first.release()
         await budget.grow(second, 1000)
         second.release()
@@ -76,7 +76,7 @@ def test_an_address_has_a_share_and_the_first_goes_on():
     run_in_virtual_time(scenario())
 
 
-def test_who_waits_gets_its_turn_when_another_ends():
+def test_a_waiting_sender_gets_its_turn_when_another_ends():
     async def scenario():
         budget = UnverifiedBodies(100, wait_seconds_max=10)
         first, second = budget.reserve(HERE), budget.reserve(THERE)
@@ -104,13 +104,13 @@ def test_a_slow_sender_is_given_up():
     run_in_virtual_time(scenario())
 
 
-def test_who_brings_more_may_take_longer():
+def test_a_sender_of_more_bytes_may_take_longer():
     time_limit = TimeLimit(seconds_max=10, bytes_per_second_min=MIB)
     assert time_limit.seconds(0) == 10
     assert time_limit.seconds(64 * MIB) == 74
 
 
-def test_what_counts_as_one_address():
+def test_an_ipv6_network_counts_as_one_address():
     assert sender_group(("192.0.2.1", 5)) == sender_group(("192.0.2.1", 6)) != sender_group(("192.0.2.2", 5))
     assert (
         sender_group(("2001:db8::1", 5, 0, 0))
@@ -170,7 +170,7 @@ def test_a_body_whose_hash_is_signed_and_not_sent_arrives_whole(server):
     assert server.exchange(altered).error == "InvalidSignatureException"
 
 
-def test_a_place_goes_from_who_says_nothing_to_who_comes(tmp_path):
+def test_a_silent_connection_makes_room_for_a_new_one(tmp_path):
     with fake_server(tmp_path, connection=ConnectionSettings(connections_max=3)) as server:
         silent = [server.connect() for _ in range(2)]
         with server.connect() as known:

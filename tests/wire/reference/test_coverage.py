@@ -1,4 +1,4 @@
-"""The page of what is served."""
+"""The page of served operations."""
 
 from __future__ import annotations
 

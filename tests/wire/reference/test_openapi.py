@@ -1,4 +1,4 @@
-"""The OpenAPI document: everything served, and nothing that does not hold together."""
+"""The OpenAPI document: complete and consistent."""
 
 from __future__ import annotations
 

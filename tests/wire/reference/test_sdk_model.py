@@ -1,4 +1,4 @@
-"""The botocore data folder: it loads, says what is published, and gives boto3 what AWS took out."""
+"""The botocore data folder: it loads, matches the published model, and restores the nine operations to boto3."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_all_operations_are_there(model):
     assert set(model.operation_names) == PUBLISHED | EXTENSIONS
 
 
-def test_without_extensions_it_is_what_aws_published(tmp_path):
+def test_without_extensions_it_is_the_model_that_aws_published(tmp_path):
     folder = sdk_folder.write(tmp_path, extensions=False)
     model = sdk_folder.session(folder).get_service_model("backupstorage")
     assert set(model.operation_names) == PUBLISHED

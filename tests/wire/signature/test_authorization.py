@@ -1,4 +1,4 @@
-"""How a request carries its signature: every malformed way is refused in words."""
+"""The signature that a request carries: every malformed one is refused with its reason."""
 
 from __future__ import annotations
 

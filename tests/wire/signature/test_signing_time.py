@@ -1,4 +1,4 @@
-"""The moment of a signature."""
+"""The time of signing as text."""
 
 from __future__ import annotations
 
