@@ -61,7 +61,7 @@ SHARES = {
 def signals_as_before():
     """Signals are what they were, after a test that told a run in this process to end."""
     yield
-    interrupts.restore()
+    interrupts.restore_handlers()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from cryostore.core import interrupts
-from cryostore.core.interrupts import check, check_task, heeded, limited, told, waiting
+from cryostore.core.interrupts import check, check_task, deferred, grace_period, interruptible, is_requested
 
 
 def tell(number=signal.SIGINT):
@@ -18,36 +18,36 @@ def tell(number=signal.SIGINT):
 
 @pytest.mark.parametrize("number", interrupts.SIGNALS)
 def test_a_signal_is_raised_where_the_run_may_end_and_once(number):
-    with heeded():
+    with deferred():
         check()
-        assert not told()
+        assert not is_requested()
         tell(number)
-        assert told()
+        assert is_requested()
         with pytest.raises(KeyboardInterrupt):
             check()
         check()  # what cleans up is left in peace
-        with waiting:
+        with interruptible:
             pass
-        assert told()
-    assert not told()
+        assert is_requested()
+    assert not is_requested()
 
 
 def test_who_waits_is_told_at_once():
     read, write = os.pipe()
-    with os.fdopen(read, "rb") as source, os.fdopen(write, "wb"), heeded():
+    with os.fdopen(read, "rb") as source, os.fdopen(write, "wb"), deferred():
         main = threading.get_ident()
         teller = threading.Timer(0.05, lambda: signal.pthread_kill(main, signal.SIGTERM))
         teller.start()
-        with pytest.raises(KeyboardInterrupt), waiting:
+        with pytest.raises(KeyboardInterrupt), interruptible:
             os.read(source.fileno(), 1)
         teller.join()
         check()
 
 
 def test_who_was_told_does_not_begin_to_wait():
-    with heeded():
+    with deferred():
         tell()
-        with pytest.raises(KeyboardInterrupt), waiting:
+        with pytest.raises(KeyboardInterrupt), interruptible:
             pytest.fail("it waits")
         tell()  # the same again: what cleans up is not waiting any more
 
@@ -55,9 +55,9 @@ def test_who_was_told_does_not_begin_to_wait():
 def test_who_insists_is_heard_at_once(monkeypatch):
     now = 1.0
     monkeypatch.setattr(interrupts.time, "monotonic", lambda: now)
-    with heeded():
+    with deferred():
         tell()
-        now += interrupts.TOGETHER_SECONDS
+        now += interrupts.SAME_REQUEST_SECONDS
         tell(signal.SIGHUP)  # a terminal and its shell say the same
         now += 0.1
         with pytest.raises(KeyboardInterrupt):
@@ -70,12 +70,12 @@ def test_other_threads_are_ended_by_the_main_one():
     def run():
         try:
             check()
-            with waiting:
-                assert told()
+            with interruptible:
+                assert is_requested()
         except KeyboardInterrupt as error:
             raised.append(error)
 
-    with heeded():
+    with deferred():
         tell()
         other = threading.Thread(target=run)
         other.start()
@@ -89,11 +89,11 @@ def test_a_thread_that_waits_does_not_make_the_main_one_wait():
     inside, leave = threading.Event(), threading.Event()
 
     def run():
-        with waiting:
+        with interruptible:
             inside.set()
             leave.wait(10)
 
-    with heeded():
+    with deferred():
         other = threading.Thread(target=run)
         other.start()
         assert inside.wait(10)
@@ -110,7 +110,7 @@ def test_handlers_are_as_before_afterwards_and_those_of_others_stay(monkeypatch)
     try:
         for handler in mine:
             signal.signal(signal.SIGHUP, handler)
-            with heeded():
+            with deferred():
                 assert signal.getsignal(signal.SIGHUP) is handler
                 assert signal.getsignal(signal.SIGTERM) is not before[signal.SIGTERM]
             assert signal.getsignal(signal.SIGTERM) is before[signal.SIGTERM]
@@ -120,16 +120,16 @@ def test_handlers_are_as_before_afterwards_and_those_of_others_stay(monkeypatch)
 
 
 def test_a_context_within_another_is_the_same():
-    with heeded():
-        with heeded(), pytest.raises(KeyboardInterrupt), waiting:
+    with deferred():
+        with deferred(), pytest.raises(KeyboardInterrupt), interruptible:
             tell()
-        assert told()
+        assert is_requested()
         check()
-    assert not told()
+    assert not is_requested()
 
 
 def test_nobody_sleeps_on_who_was_told():
-    with heeded():
+    with deferred():
         interrupts.sleep(0.001)
         tell()
         begun = time.monotonic()
@@ -137,14 +137,13 @@ def test_nobody_sleeps_on_who_was_told():
         assert time.monotonic() - begun < 30
 
 
-def test_what_is_under_way_may_go_on_for_a_moment(monkeypatch):
-    monkeypatch.setattr(interrupts, "UNDER_WAY_SECONDS", 0.05)
+def test_operations_in_flight_have_a_grace_period():
     cut_off = queue.Queue()
-    with heeded(), limited(cut_off.put):
+    with deferred(), grace_period(cut_off.put, seconds=0.05):
         assert cut_off.empty()
         tell()
         assert cut_off.get(timeout=10) == 0.05
-    with heeded(), limited(cut_off.put):
+    with deferred(), grace_period(cut_off.put, seconds=0.05):
         pass
     while not cut_off.empty():  # at the end of the context once more, if it was told
         assert cut_off.get() == 0.05
@@ -152,10 +151,10 @@ def test_what_is_under_way_may_go_on_for_a_moment(monkeypatch):
 
 def test_nothing_is_under_way_behind_the_end_of_a_run_that_was_told():
     cut_off = []
-    with heeded():
-        with limited(cut_off.append):
+    with deferred():
+        with grace_period(cut_off.append):
             tell()
-        assert cut_off == [interrupts.UNDER_WAY_SECONDS]
+        assert cut_off == [interrupts.GRACE_SECONDS]
 
 
 def test_a_task_ends_in_its_own_thread_too():
@@ -172,7 +171,7 @@ def test_a_task_ends_in_its_own_thread_too():
         thread.start()
         thread.join()
 
-    with heeded():
+    with deferred():
         begin()
         assert not raised
         tell()
@@ -186,7 +185,7 @@ def test_a_task_ends_in_its_own_thread_too():
 def test_the_second_of_two_signals_does_not_kill_what_is_ending(monkeypatch):
     now = 1.0
     monkeypatch.setattr(interrupts.time, "monotonic", lambda: now)
-    with heeded():
+    with deferred():
         tell()
         with pytest.raises(KeyboardInterrupt):
             check()
@@ -194,19 +193,19 @@ def test_the_second_of_two_signals_does_not_kill_what_is_ending(monkeypatch):
     now += 2.0
     with pytest.raises(KeyboardInterrupt):
         tell(signal.SIGTERM)
-    with heeded():  # whoever begins anew is not told
+    with deferred():  # whoever begins anew is not told
         check()
         tell(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
             check()
-    interrupts.restore()
+    interrupts.restore_handlers()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_without_a_context_nothing_has_an_effect():
     check()
-    with waiting:
-        assert not told()
+    with interruptible:
+        assert not is_requested()
     with pytest.raises(KeyboardInterrupt):
         tell()

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from cryostore.agent.restore.target_directories import TargetDirectories
-from cryostore.core.interrupts import heeded
-from cryostore.core.threads import Threads, result
+from cryostore.core.interrupts import deferred
+from cryostore.core.threads import Threads, task_result
 from cryostore.model.errors import ServiceUnavailableException
 
 
@@ -68,15 +68,15 @@ def test_a_target_that_is_closed_refuses(tmp_path):
 
 def test_a_run_that_was_told_to_end_does_not_wait_for_what_is_under_way():
     go_on = threading.Event()
-    with heeded(), Threads(1, "test") as pool:
+    with deferred(), Threads(1, "test") as pool:
         future = pool.submit(go_on.wait, 10)
         teller = threading.Timer(0.02, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
         teller.start()
         with pytest.raises(KeyboardInterrupt):
-            result(future)
+            task_result(future)
         go_on.set()
         teller.join()
-        assert result(future) is True
+        assert task_result(future) is True
 
 
 def test_a_task_that_ran_out_of_its_own_time_says_so():
@@ -84,7 +84,7 @@ def test_a_task_that_ran_out_of_its_own_time_says_so():
         raise TimeoutError("its own")
 
     with Threads(1, "test") as pool, pytest.raises(TimeoutError, match="its own"):
-        result(pool.submit(late))
+        task_result(pool.submit(late))
 
 
 def test_what_fails_since_the_run_is_to_end_is_no_failure():
@@ -94,9 +94,9 @@ def test_what_fails_since_the_run_is_to_end_is_no_failure():
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         raise ServiceUnavailableException("not tried again")
 
-    with heeded(), Threads(1, "test") as pool:
+    with deferred(), Threads(1, "test") as pool:
         future = pool.submit(ended)
         with pytest.raises(KeyboardInterrupt):
-            result(future)
+            task_result(future)
         with pytest.raises(ServiceUnavailableException):
-            result(future)
+            task_result(future)

@@ -50,7 +50,7 @@ def main() -> None:
     except Exception:  # noqa: BLE001 - every error is a failed run
         tell_unexpected()
         code = FAILED
-    interrupts.ignore()
+    interrupts.ignore_signals()
     sys.exit(code)
 
 

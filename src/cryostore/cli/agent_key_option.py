@@ -12,7 +12,7 @@ import click
 
 from cryostore.cli import output
 from cryostore.core.errors import ConfigurationError
-from cryostore.core.interrupts import waiting
+from cryostore.core.interrupts import interruptible
 
 if TYPE_CHECKING:
     from cryostore.agent.archive.reader import Archive
@@ -57,7 +57,7 @@ def passphrase(prompt: str, *, twice: bool = False) -> str:
     """
     if name := os.environ.get(FILE_VARIABLE):
         try:
-            with waiting, Path(name).open("rb") as file:  # it may be a pipe without a writer
+            with interruptible, Path(name).open("rb") as file:  # it may be a pipe without a writer
                 found = file.read(PASSPHRASE_BYTES_MAX).decode().rstrip("\r\n")
         except (OSError, UnicodeDecodeError):
             raise ConfigurationError(f"the file that {FILE_VARIABLE} names cannot be read") from None

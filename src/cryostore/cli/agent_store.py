@@ -116,13 +116,13 @@ def open_agent_store(store: AgentStore, *, create: bool = False) -> Iterator[Cal
     Raises ConfigurationError unless exactly one store is named, or if the key file does not exist.
     """
     if store.key is None:
-        with interrupts.heeded(), _open(store, create=create) as call:
+        with interrupts.deferred(), _open(store, create=create) as call:
             yield call
         return
     from cryostore.agent.encryption.keyed_call import KeyedCall
 
     key = read_key(store.key)
-    with interrupts.heeded(), _open(store, create=create) as call:
+    with interrupts.deferred(), _open(store, create=create) as call:
         folder = state_folder()
         remembered = str(folder / "remembered" / file_name_of(store.name)) if folder else ""
         yield KeyedCall(call, key, remembered, lambda: passphrase("Passphrase: "))
@@ -143,7 +143,7 @@ def _open(store: AgentStore, *, create: bool) -> Iterator[Call]:
     from cryostore.client.settings import resolve
 
     try:
-        with interrupts.waiting:  # a credentials file may be a pipe without a writer
+        with interrupts.interruptible:  # a credentials file may be a pipe without a writer
             settings = resolve(os.environ, endpoint_url=store.endpoint_url)
     except ConfigurationError as error:
         if store.name:  # a server is named, and another setting is missing
@@ -152,7 +152,7 @@ def _open(store: AgentStore, *, create: bool) -> Iterator[Call]:
             error.message, hint="name a store with --data-dir DIR, or a server with --endpoint-url URL"
         ) from None
     retry = Retry(outage=Outage(store.wait, say=output.tell_over_progress))
-    with Client.of(settings, retry=retry) as client, interrupts.limited(client.cut_off):
+    with Client.of(settings, retry=retry) as client, interrupts.grace_period(client.cut_off):
         yield client
 
 

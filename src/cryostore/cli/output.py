@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
-from cryostore.core.interrupts import heeded, waiting
+from cryostore.core.interrupts import deferred, interruptible
 
 READER_MS = 100
 """How long an interrupted run waits for the reader of each remaining part of its output."""
@@ -68,7 +68,7 @@ class Output(io.RawIOBase):
             view = view[: select.PIPE_BUF]  # the poll promises room for this much
         try:
             while True:
-                with waiting:
+                with interruptible:
                     try:
                         return os.write(self._fd, view)
                     except BlockingIOError:  # a non-blocking descriptor with a slow reader
@@ -183,7 +183,7 @@ def confirm(question: str) -> None:
     """Ask on the terminal for a yes; any other answer aborts the command."""
     import click
 
-    with waiting:
+    with interruptible:
         click.confirm(visible(question), abort=True, err=True)
 
 
@@ -192,7 +192,7 @@ def ask_secret(prompt: str, *, twice: bool = False) -> str:
     import click
 
     try:
-        with heeded(), waiting:  # SIGTERM must not leave the terminal without echo either
+        with deferred(), interruptible:  # SIGTERM must not leave the terminal without echo either
             return str(click.prompt(visible(prompt), hide_input=True, confirmation_prompt=twice, err=True))
     except OSError as error:
         raise click.Abort from error

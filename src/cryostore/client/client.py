@@ -14,7 +14,7 @@ from cryostore.client.retry import Retry
 from cryostore.client.settings import Settings
 from cryostore.client.transport import Endpoint, Transport
 from cryostore.core.ids import NewId, random_id
-from cryostore.core.interrupts import waiting
+from cryostore.core.interrupts import interruptible
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.errors import ModelError, missing_argument
 from cryostore.model.operation import Label, Operation
@@ -83,7 +83,7 @@ class Client:
             signed.headers.append(ACCEPT_ENCODING)  # not signed: whatever stands in between may have its own way
             return self._transport.send(signed)
 
-        with waiting:
+        with interruptible:
             response = self._retry.run(attempt)
         try:
             return cast("Out", wire_response.decode(declaration, response))

@@ -17,7 +17,7 @@ from itertools import count
 
 from cryostore.client.outage import Outage
 from cryostore.client.transport import ConnectionFailedError
-from cryostore.core.interrupts import sleep, told
+from cryostore.core.interrupts import is_requested, sleep
 from cryostore.wire.message import Response
 
 RETRYABLE_NAMES = frozenset({"NotReadableInputStreamException", "ThrottlingException"})
@@ -67,7 +67,7 @@ class Retry:
         raise AssertionError("unreachable: count() does not end")
 
     def _is_last(self, number: int, outcome: Response | ConnectionFailedError) -> bool:
-        return told() or (number >= self.attempts_max and not self.outage.keeps_waiting(outcome))
+        return is_requested() or (number >= self.attempts_max and not self.outage.keeps_waiting(outcome))
 
     def delay_seconds(self, number: int, at_least_seconds: float = 0.0) -> float:
         """Return the delay after attempt `number`, counted from 1."""

@@ -1,10 +1,10 @@
-"""Being told to end, by Ctrl-C or a signal: heeded where nothing is half done.
+"""Graceful shutdown: signals take effect only at safe points.
 
-Python raises KeyboardInterrupt between any two instructions of the main thread. In the midst of a condition's own code
-it leaves a lock held for ever, behind the call that makes a file it leaves that file. So while `heeded` lasts, it is
-only noted. `check` stands where a run may end, and `waiting` around calls that may take long and hold nothing:
-there it is raised at once. Every run must come by one of them often. Outside of `heeded`, and in a program that uses
-Cryostore as a library, nothing here has any effect.
+Python raises KeyboardInterrupt between any two instructions of the main thread. Within the code of a condition variable
+that leaves a lock held for ever; right after a call that creates a file it leaves that file behind. So while `deferred`
+lasts, a signal is only noted. `check` marks the points where a run may end. `interruptible` surrounds calls that can
+take long and hold no resource: within it, KeyboardInterrupt is raised at once. Every run must pass one of the two
+often. Outside of `deferred`, and so in a program that uses Cryostore as a library, this module has no effect.
 """
 
 from __future__ import annotations
@@ -20,74 +20,74 @@ from typing import Any
 from cryostore.core.background import background_thread
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-TOGETHER_SECONDS = 1.0
-"""Two signals within this time are one: a terminal that closes may send its own and its shell's."""
-LOOK_SECONDS = 0.1
-"""How often who waits looks whether the run was told to end."""
-UNDER_WAY_SECONDS = 3.0
-"""How long what is under way may go on once the run was told to end."""
+SAME_REQUEST_SECONDS = 1.0
+"""Two signals within this time are one request: a terminal that closes may send its own and its shell's."""
+POLL_SECONDS = 0.1
+"""How often a waiting thread checks whether a shutdown was requested."""
+GRACE_SECONDS = 3.0
+"""How long operations in flight may go on after a shutdown was requested."""
 
 
-class _Notice:
-    """What the process was told. Signals are for all of it, so there is one."""
+class _Request:
+    """The shutdown request of this process. There is one, because signals are for the whole process."""
 
     def __init__(self) -> None:
-        self.told_seconds: float | None = None
-        """When, by the monotonic clock."""
+        self.requested_seconds: float | None = None
+        """The moment of the request, by the monotonic clock."""
         self.is_raised = False
-        self.is_waiting = False
-        self.is_heeded = False
-        """Whether signals come here."""
+        self.is_interruptible = False
+        self.is_deferring = False
+        """Whether the signal handlers are installed."""
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the shape of a handler
         now = time.monotonic()
-        if self.told_seconds is None:
-            self.told_seconds = now
-            if self.is_waiting:
+        if self.requested_seconds is None:
+            self.requested_seconds = now
+            if self.is_interruptible:
                 self.raise_once()
-        elif now - self.told_seconds > TOGETHER_SECONDS:  # whoever insists has it wherever the run is
+        elif now - self.requested_seconds > SAME_REQUEST_SECONDS:  # a second request ends the run wherever it is
             self.is_raised = True
             raise KeyboardInterrupt
 
     def raise_once(self) -> None:
-        if self.told_seconds is not None and not self.is_raised:
+        if self.requested_seconds is not None and not self.is_raised:
             self.is_raised = True
-            self.is_waiting = False
+            self.is_interruptible = False
             raise KeyboardInterrupt
 
 
-_notice = _Notice()
-_left: dict[signal.Signals, Any] = {}
-"""What was in the place of handlers that were left when a run was told to end."""
+_request = _Request()
+_replaced_handlers: dict[signal.Signals, Any] = {}
+"""The handlers to put back, if a run ended after a shutdown request."""
 _main = threading.main_thread().ident
 
 
 @contextmanager
-def heeded() -> Iterator[None]:
-    """While the context lasts, SIGINT, SIGTERM and SIGHUP end the run where it may end. For the main thread.
+def deferred() -> Iterator[None]:
+    """While the context lasts, SIGINT, SIGTERM and SIGHUP end the run only at safe points. For the main thread.
 
-    Signals that are ignored, or that somebody else handles, stay so. Within another such context it does nothing.
-    Once the run was told to end, the handlers stay beyond the context, so that the second of two signals does not kill
-    the process in between; `restore` takes them away.
+    Signals that are ignored, or that other code handles, stay so. Within another such context this has no effect. After
+    a shutdown request the handlers stay beyond the context, so that the second of two signals does not kill the process
+    in between; `restore_handlers` puts the old ones back.
     """
-    global _notice  # noqa: PLW0603 - as the handlers are
-    if _notice.is_heeded:
+    global _request  # noqa: PLW0603 - as the handlers are
+    if _request.is_deferring:
         yield
         return
-    before, _notice = _notice, _Notice()
-    _notice.is_heeded = True
-    handlers = {number: _left.pop(number, signal.getsignal(number)) for number in SIGNALS}
+    before, _request = _request, _Request()
+    _request.is_deferring = True
+    handlers = {number: _replaced_handlers.pop(number, signal.getsignal(number)) for number in SIGNALS}
     handlers = {n: old for n, old in handlers.items() if old in (signal.SIG_DFL, signal.default_int_handler)}
     for number in handlers:
-        signal.signal(number, _notice.on_signal)
+        signal.signal(number, _request.on_signal)
     try:
         yield
     finally:
-        if told():
-            _left.update(handlers)
+        if is_requested():
+            _replaced_handlers.update(handlers)
         else:
             _restore(handlers)
-        _notice = before
+        _request = before
 
 
 def _restore(handlers: dict[signal.Signals, Any]) -> None:
@@ -95,81 +95,85 @@ def _restore(handlers: dict[signal.Signals, Any]) -> None:
         signal.signal(number, old)
 
 
-def restore() -> None:
-    """Make signals again what they were before a run that was told to end."""
-    _restore(_left)
-    _left.clear()
+def restore_handlers() -> None:
+    """Put back the signal handlers from before a run that ended after a shutdown request."""
+    _restore(_replaced_handlers)
+    _replaced_handlers.clear()
 
 
-def ignore() -> None:
-    """Let no signal come upon the end of a process whose exit code is decided."""
+def ignore_signals() -> None:
+    """Ignore all of SIGNALS from now on: the exit code of the process is decided."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
-def told() -> bool:
-    """Whether the run was told to end: what would be begun anew is not any more. For every thread."""
-    return _notice.told_seconds is not None
+def is_requested() -> bool:
+    """Whether a shutdown was requested. Then nothing new may be started, retries included. For every thread."""
+    return _request.requested_seconds is not None
 
 
 def sleep(seconds: float) -> None:
-    """Sleep, and not on once the run was told to end. For every thread."""
+    """Sleep, but return soon after a shutdown request. For every thread."""
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0 and not told():
-        time.sleep(min(left, LOOK_SECONDS))
+    while (left := end - time.monotonic()) > 0 and not is_requested():
+        time.sleep(min(left, POLL_SECONDS))
 
 
 @contextmanager
-def limited(cut_off: Callable[[float], None]) -> Iterator[None]:
-    """While the context lasts, what is under way ends soon after the run was told to: `cut_off` ends it then.
+def grace_period(cut_off: Callable[[float], None], seconds: float = GRACE_SECONDS) -> Iterator[None]:
+    """While the context lasts, a shutdown request gives operations in flight `seconds`, then calls `cut_off`.
 
-    It is called by a thread of its own, with the seconds that whatever is begun later may wait.
+    A background thread calls it, with the seconds that later operations may take. At the end of the context it is
+    called again, if a shutdown was requested.
     """
 
     def watch(ended: threading.Event) -> None:
-        while not ended.wait(LOOK_SECONDS):
-            if told():
-                if not ended.wait(UNDER_WAY_SECONDS):
-                    cut_off(UNDER_WAY_SECONDS)
+        while not ended.wait(POLL_SECONDS):
+            if is_requested():
+                if not ended.wait(seconds):
+                    cut_off(seconds)
                 return
 
     try:
         with background_thread("end", watch):
             yield
     finally:
-        if told():  # by whoever insisted, it may be: a thread that waits would keep the process
-            cut_off(UNDER_WAY_SECONDS)
+        if is_requested():  # a second request may have ended the context: a waiting thread would keep the process alive
+            cut_off(seconds)
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt if the run was told to end; once, so that what cleans up is left in peace.
+    """Raise KeyboardInterrupt if a shutdown was requested; only once, so that clean-up code is not interrupted.
 
-    Does nothing in other threads: the main one ends them.
+    Has no effect in other threads: the main thread ends them.
     """
-    if _notice.told_seconds is not None and threading.get_ident() == _main:
-        _notice.raise_once()
+    if _request.requested_seconds is not None and threading.get_ident() == _main:
+        _request.raise_once()
 
 
 def check_task() -> None:
-    """As `check`, in every thread: for tasks of which the main one raises what they raise."""
+    """As `check`, but in every thread. For tasks whose errors the main thread raises again."""
     check()
-    if told() and threading.get_ident() != _main:
+    if is_requested() and threading.get_ident() != _main:
         raise KeyboardInterrupt
 
 
-class _Waiting:
-    """See `waiting`."""
+class _Interruptible:
+    """See `interruptible`."""
 
     def __enter__(self) -> None:
         if threading.get_ident() == _main:
-            _notice.is_waiting = True  # first: a signal that comes in between is not to be slept over
-            _notice.raise_once()
+            _request.is_interruptible = True  # first: a signal that comes in between must not be slept over
+            _request.raise_once()
 
     def __exit__(self, *_: object) -> None:
         if threading.get_ident() == _main:
-            _notice.is_waiting = False
+            _request.is_interruptible = False
 
 
-waiting = _Waiting()
-"""A context in which KeyboardInterrupt is raised at once. What is in it may be cut off anywhere: a system call, or an
-exchange that closes what it has opened, and never a lock of Python's own."""
+interruptible = _Interruptible()
+"""A context in which KeyboardInterrupt is raised at once.
+
+Its body may be cut off anywhere. So it may hold a system call, or an exchange that closes all that it opened, but never
+a lock of Python's own.
+"""

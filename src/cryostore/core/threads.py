@@ -1,4 +1,4 @@
-"""The threads of a run that reads or writes much at a time. What they do is not here."""
+"""Thread pool and waits that end on a shutdown request."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from concurrent.futures import TimeoutError as NotYet
 from typing import TypeVar
 
 from cryostore.core import interrupts
-from cryostore.core.interrupts import LOOK_SECONDS
+from cryostore.core.interrupts import POLL_SECONDS
 
 T = TypeVar("T")
 
 
-def result(future: Future[T]) -> T:
-    """What came of a task, as soon as it is done. Raises what the task raised, KeyboardInterrupt if told to end."""
+def task_result(future: Future[T]) -> T:
+    """Wait for a task and return its result. Raises the task's error, KeyboardInterrupt after a shutdown request."""
     while True:
         interrupts.check()
         try:
-            return future.result(LOOK_SECONDS)
+            return future.result(POLL_SECONDS)
         except NotYet:
-            if future.done():  # it is the task's own error, or came just now
+            if future.done():  # the task itself raised it, or ended just now
                 return future.result()
         except BaseException:
-            interrupts.check()  # it may have ended only since the run is to
+            interrupts.check()  # the shutdown may be the cause of the error
             raise
 
 
-def wait(event: threading.Event) -> None:
-    """Return once an event is set. Raises KeyboardInterrupt if told to end."""
-    while not event.wait(LOOK_SECONDS):
+def wait_until_set(event: threading.Event) -> None:
+    """Return once an event is set. Raises KeyboardInterrupt after a shutdown request."""
+    while not event.wait(POLL_SECONDS):
         interrupts.check()
 
 
 class Threads(ThreadPoolExecutor):
-    """A pool that is at rest once it was shut down: what was not begun by then never is, and no thread is left.
+    """A thread pool whose `shutdown` drops tasks that have not started and leaves no thread running.
 
-    A KeyboardInterrupt that comes while a thread is being started makes the library's own pool forget that thread: it
-    would go on with descriptors that are closed, or are those of other files by then.
+    If KeyboardInterrupt comes while a thread is being started, the library's own pool forgets that thread. The thread
+    would go on with descriptors that are closed, or that belong to other files by then.
     """
 
     def __init__(self, count: int, name: str) -> None:
@@ -45,11 +45,11 @@ class Threads(ThreadPoolExecutor):
         super().__init__(count, name, initializer=self._begin)
 
     def _begin(self) -> None:
-        """Runs in each thread, before it takes anything on."""
+        """Runs in each thread before its first task."""
         self._begun.append(threading.current_thread())
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = True) -> None:  # noqa: FBT001, FBT002 - as the base
-        """End the threads. One that has not come to `_begin` yet finds nothing to do."""
+        """End the threads. A thread that has not reached `_begin` yet finds no task."""
         super().shutdown(wait, cancel_futures=cancel_futures)
         if wait:
             for thread in self._begun:

@@ -132,7 +132,7 @@ def _wait_for_nodes(context: Context, key: MasterKey, outcome: RotationResult) -
     end = monotonic() + WAIT_FOR_REPORTS_SECONDS
     while True:
         outcome.lacking = nodes.lacking(live_nodes(context), key.key_id)
-        if not outcome.lacking or monotonic() >= end or interrupts.told():
+        if not outcome.lacking or monotonic() >= end or interrupts.is_requested():
             return
         yield Progress("wait for nodes", len(outcome.lacking))
         interrupts.sleep(POLL_SECONDS)

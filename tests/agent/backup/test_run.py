@@ -22,7 +22,7 @@ from cryostore.agent.restore.tree_restore import TreeRestoreOptions as RestoreOp
 from cryostore.agent.restore.tree_restore import restore_tree
 from cryostore.agent.upload.heartbeat import heartbeat
 from cryostore.client import pages
-from cryostore.core.interrupts import heeded
+from cryostore.core.interrupts import deferred
 from cryostore.core.limits import KIB, MIB
 from cryostore.core.time import wall_clock
 from cryostore.model.chunks import GetChunk, LinkChunks, PutChunk
@@ -240,7 +240,7 @@ def test_a_run_is_ended_amid_a_folder_of_small_files(local_runs, tmp_path, size)
         read.append(path)
         signal.raise_signal(signal.SIGINT)
 
-    with heeded(), pytest.raises(KeyboardInterrupt):
+    with deferred(), pytest.raises(KeyboardInterrupt):
         local_runs.backup(tmp_path / "source", before_read=tell)
     assert len(read) == 1
 

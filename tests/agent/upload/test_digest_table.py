@@ -7,7 +7,7 @@ from hashlib import sha256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.agent.upload.digest_table import DigestTable, Place
+from cryostore.agent.upload.digest_table import ContentLocation, DigestTable
 
 # Few values for the bytes that choose a slot, so that slots are wanted twice.
 SLOTS = st.integers(0, 3).map(lambda slot: bytes([slot]) + bytes(7))
@@ -19,7 +19,7 @@ def test_it_is_a_dict_that_keeps_the_first(entries):
     table, expected = DigestTable(), {}
     for digest, *place in entries:
         table.add(digest, *place)
-        expected.setdefault(digest, Place(*place))
+        expected.setdefault(digest, ContentLocation(*place))
     assert len(table) == len(expected)
     assert {digest: table.find(digest) for digest in expected} == expected
     assert table.find(bytes(15) + b"\7") is None
@@ -30,5 +30,5 @@ def test_it_grows():
     digests = [sha256(b"%d" % number).digest() for number in range(5000)]
     for number, digest in enumerate(digests):
         table.add(digest, 1, number, 2)
-    assert all(table.find(digest) == Place(1, number, 2) for number, digest in enumerate(digests))
+    assert all(table.find(digest) == ContentLocation(1, number, 2) for number, digest in enumerate(digests))
     assert sha256(b"other").digest() not in table

@@ -12,7 +12,7 @@ from cryostore.agent.backup.job import open_job
 from cryostore.agent.upload.digest_table import DigestTable
 from cryostore.agent.upload.uploader import LINKS_MAX, MISSES_MAX, THREADS, ObjectUpload, Uploader
 from cryostore.core.errors import CryostoreError
-from cryostore.core.interrupts import heeded
+from cryostore.core.interrupts import deferred
 from cryostore.core.limits import KIB
 from cryostore.model.chunks import LinkChunks, PutChunk
 from cryostore.model.errors import ServiceUnavailableException
@@ -75,7 +75,7 @@ def test_what_fails_since_the_run_is_to_end_is_no_failure(watched):
         upload = ObjectUpload(call, job_id, "object")
         uploader.submit(upload, upload.reserve(), noise(1))
         until(lambda: uploader._failure)
-        with heeded():
+        with deferred():
             signal.raise_signal(signal.SIGTERM)
             with pytest.raises(KeyboardInterrupt):
                 uploader.flush()

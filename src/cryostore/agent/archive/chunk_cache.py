@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from cryostore.agent.archive.reader import Archive, digest_of
 from cryostore.core.digest import Buffer
 from cryostore.core.limits import MIB
-from cryostore.core.threads import Threads, result
+from cryostore.core.threads import Threads, task_result
 from cryostore.model.chunks import Chunk
 
 BYTES_MAX = 64 * MIB
@@ -35,7 +35,7 @@ class ChunkCache:
         digest = digest_of(chunk)
         future = self._future(digest, archive, chunk)
         try:
-            return result(future)
+            return task_result(future)
         except BaseException:
             self._drop(digest, future)
             raise

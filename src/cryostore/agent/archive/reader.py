@@ -18,7 +18,7 @@ from cryostore.agent.header import CATALOG, Header, content_name
 from cryostore.client import pages
 from cryostore.core.digest import Buffer, Checksum, sha256
 from cryostore.core.errors import CryostoreError
-from cryostore.core.threads import Threads, result
+from cryostore.core.threads import Threads, task_result
 from cryostore.model.chunks import Chunk, GetChunk, ListChunks
 from cryostore.model.objects import BackupObject, GetObjectMetadata
 from cryostore.model.operation import Call
@@ -143,9 +143,9 @@ class Archive:
             for item in items:
                 under_way.append(self._threads.submit(work, item))
                 if len(under_way) >= AHEAD:
-                    yield result(under_way.popleft())
+                    yield task_result(under_way.popleft())
             while under_way:
-                yield result(under_way.popleft())
+                yield task_result(under_way.popleft())
         finally:
             for future in under_way:
                 future.cancel()

@@ -23,8 +23,8 @@ from cryostore.agent.entry import PACKED_NO_CONTENT, row_of
 from cryostore.agent.errors import ArchiveDamagedError, SourceError, shown
 from cryostore.agent.header import CATALOG, ContentObject, Header, content_name
 from cryostore.agent.report import Report
+from cryostore.agent.source.file_reader import FileReader
 from cryostore.agent.source.owners import group_names, user_names
-from cryostore.agent.source.read_files import Source
 from cryostore.agent.source.walk import DIRECTORY_FLAGS, Directory, Walk, join
 from cryostore.agent.upload.content import ContentWriter
 from cryostore.agent.upload.digest_table import DigestTable
@@ -85,7 +85,7 @@ class ArchiveWriter:
         self._block_order = BlockOrder()
         self._entries = EntryReader(
             self._base,
-            Source(content, report, before_read),
+            FileReader(content, report, before_read),
             report,
             small_files=small_files,
             known_chunks=known_chunks,

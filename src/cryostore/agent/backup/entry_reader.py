@@ -14,7 +14,7 @@ from cryostore.agent.block import Extra
 from cryostore.agent.entry import NO_CONTENT, ROW, UNTRUSTED_CTIME, Row, is_held
 from cryostore.agent.errors import SourceError
 from cryostore.agent.report import Report
-from cryostore.agent.source.read_files import REPLACED, Source
+from cryostore.agent.source.file_reader import REPLACED, FileReader
 from cryostore.agent.source.walk import Directory, join
 from cryostore.agent.upload.content import SMALL_BYTES_MAX
 from cryostore.agent.upload.digest_table import DigestTable
@@ -29,7 +29,7 @@ class EntryReader:
     def __init__(
         self,
         base: ArchiveBase | WriteOnlyBase | None,
-        source: Source,
+        source: FileReader,
         report: Report,
         *,
         small_files: DigestTable,
@@ -38,7 +38,7 @@ class EntryReader:
     ) -> None:
         """`small_files` and `known_chunks` get those of the base once the first file has to be read."""
         self._base = base
-        self._source = source
+        self._file_reader = source
         self._report = report
         self._small_files = small_files
         self._known_chunks = known_chunks
@@ -68,7 +68,7 @@ class EntryReader:
         ):
             return None
         self._load_base()
-        small = self._source.small(directory, name, row)
+        small = self._file_reader.read_small(directory, name, row)
         if small is not None:
             self._report.new += 1
         return small
@@ -138,7 +138,7 @@ class EntryReader:
     def _with_attributes(self, directory: Directory, name: bytes, known: ArchivedEntry) -> ArchivedEntry:
         """Add the extras that are read separately from the content. Raises SourceError."""
         path = join(directory.path, name)
-        extras, missing, gone = self._source.other(directory.fd, path, name or b".", known.row)
+        extras, missing, gone = self._file_reader.read_other(directory.fd, path, name or b".", known.row)
         if gone:
             self.gone.add(path)
         known = known._replace(extras=[*extras, *known.extras])
@@ -159,7 +159,7 @@ class EntryReader:
         if not isinstance(old, BaseEntries) or (content := old.alike(name, row)) is None:
             return None
         holds = partial(base.holds, content, row.size)
-        if (stored := self._source.same(directory.fd, path, name, row, content, holds)) is None:
+        if (stored := self._file_reader.read_unchanged(directory.fd, path, name, row, content, holds)) is None:
             return None
         self._report.unchanged += 1
         known = ArchivedEntry(self._trusted(stored.row), stored.content, stored.extras)
@@ -175,7 +175,7 @@ class EntryReader:
         held: ArchivedEntry | None,
     ) -> ArchivedEntry:
         self._load_base()
-        stored = self._source.file(directory.fd, path, name, row, old.digest(name))
+        stored = self._file_reader.read_file(directory.fd, path, name, row, old.digest(name))
         if (
             held is not None
             and stored.missing

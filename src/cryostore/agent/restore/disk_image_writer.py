@@ -15,7 +15,7 @@ from cryostore.agent.errors import DAMAGE
 from cryostore.agent.report import Report
 from cryostore.agent.restore.sparse_files import is_zero, pread_all, pwrite_all, write_zeros
 from cryostore.core.limits import MIB
-from cryostore.core.threads import Threads, result
+from cryostore.core.threads import Threads, task_result
 from cryostore.model.chunks import Chunk
 
 THREADS = 4
@@ -71,7 +71,7 @@ def write_disk_image(image: DiskImage, path: bytes, fd: int, report: Report, *, 
 
     def done(part: _Part, future: Future[int]) -> None:
         try:
-            report.new_bytes += result(future)
+            report.new_bytes += task_result(future)
         except DAMAGE as error:
             if is_new:
                 raise

@@ -25,7 +25,7 @@ from cryostore.agent.restore.sparse_files import pwrite_all
 from cryostore.agent.restore.tree_restore import Overwrite
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
-from cryostore.core.interrupts import waiting
+from cryostore.core.interrupts import interruptible
 
 NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -179,7 +179,7 @@ def _write_to_device(
 
 
 def _write_to_pipe(file: ReadableFile, path: bytes, existing: os.stat_result, report: Report) -> None:
-    with waiting:  # until a reader opens the pipe
+    with interruptible:  # until a reader opens the pipe
         fd = _opened(path, os.O_WRONLY | os.O_NOCTTY, existing)
     try:
         _write_in_order(file, fd, report)
@@ -198,7 +198,7 @@ def write_out(fd: int, data: bytes) -> None:
     """Write all of the data to a descriptor that may block. An interrupt ends the wait at once. Raises OSError."""
     view = memoryview(data)
     while view:
-        with waiting:
+        with interruptible:
             written = os.write(fd, view)
         view = view[written:]
 

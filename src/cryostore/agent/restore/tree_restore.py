@@ -41,7 +41,7 @@ from cryostore.agent.restore.tree_removal import temporary_name
 from cryostore.agent.source.walk import join
 from cryostore.core.errors import NO_SPACE_ERRNOS
 from cryostore.core.ids import NewId, random_id
-from cryostore.core.threads import Threads, result
+from cryostore.core.threads import Threads, task_result
 
 Matches = Callable[[bytes, bool], bool]
 """Returns whether a pattern matches a path in the archive, given whether that is a directory."""
@@ -364,7 +364,7 @@ class _Run:
     def _wait_for_chunks(self, left: int) -> None:
         """Wait until fewer than `left` chunks are in flight, or none if that is 0. Raises what a task raised."""
         while self._in_flight and len(self._in_flight) >= left:
-            result(self._in_flight.popleft())
+            task_result(self._in_flight.popleft())
 
     def close(self) -> None:
         """End the threads and remove incomplete files."""

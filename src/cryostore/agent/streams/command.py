@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from cryostore.agent.errors import SourceError
-from cryostore.core.interrupts import waiting
+from cryostore.core.interrupts import interruptible
 
 STOP_SECONDS = 5.0
 SHELL = "/bin/sh"
@@ -44,7 +44,7 @@ def running(arguments: Sequence[str]) -> Iterator[int]:
     try:
         with process.stdout:
             yield process.stdout.fileno()
-        with waiting:
+        with interruptible:
             code = process.wait()
     except BaseException:
         _stop(process)

@@ -26,7 +26,7 @@ from cryostore.agent.upload.object_upload import ObjectUpload, SegmentUpload
 from cryostore.agent.upload.sealed_upload import SealedSegment
 from cryostore.core.digest import Buffer, sha256
 from cryostore.core.limits import MIB
-from cryostore.core.threads import Threads, result
+from cryostore.core.threads import Threads, task_result
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.chunks import Chunk, LinkChunks, LinkedChunk
 from cryostore.model.operation import Call
@@ -189,7 +189,7 @@ class _DiskRun:
                         at += length
                     continue
                 index, length, future = under_way.popleft()
-                yield index, result(future)
+                yield index, task_result(future)
                 self._count(length)
                 self._report.read_bytes += length
         finally:

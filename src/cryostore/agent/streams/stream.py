@@ -20,7 +20,7 @@ from cryostore.agent.streams.single_file import SingleFileOptions, SingleFileWri
 from cryostore.agent.upload.content import ContentWriter
 from cryostore.agent.upload.digest_table import DigestTable
 from cryostore.agent.upload.object_upload import ObjectUpload
-from cryostore.core.interrupts import waiting
+from cryostore.core.interrupts import interruptible
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
 
@@ -41,7 +41,7 @@ class _CountingReader:
         filled = 0
         while filled < len(view):
             try:
-                with waiting:
+                with interruptible:
                     got = os.readv(self._fd, [view[filled:]])
             except OSError as error:
                 raise SourceError.of(self._name, error) from error

@@ -1,4 +1,4 @@
-"""Places by digest, in little memory: some 40 bytes an entry where a dict takes 250."""
+"""Hash table from digests to content locations, in about 40 bytes per entry where a dict takes 250."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 SLOTS_MIN = 1 << 10
 
 
-class Place(NamedTuple):
-    """Where bytes lie: a content object, a chunk of it, an offset in that."""
+class ContentLocation(NamedTuple):
+    """Where stored bytes begin: a content object, a chunk of it, an offset in the chunk."""
 
     object_number: int
     chunk: int
@@ -17,7 +17,7 @@ class Place(NamedTuple):
 
 
 class DigestTable:
-    """A hash table with open addressing. Digests are of one length and random, so they need no hashing."""
+    """Locations by digest, with open addressing. Digests have one length and are random, so they need no hashing."""
 
     def __init__(self, digest_bytes: int = 16) -> None:
         self._digest_bytes = digest_bytes
@@ -30,25 +30,25 @@ class DigestTable:
     def __len__(self) -> int:
         return len(self._objects)
 
-    def find(self, digest: bytes) -> Place | None:
-        """The place of the digest, None if it is not here."""
+    def find(self, digest: bytes) -> ContentLocation | None:
+        """The location of the digest, or None."""
         entry = self._slots[self._slot(digest)]
         if not entry:
             return None
-        return Place(self._objects[entry - 1], self._chunks[entry - 1], self._offsets[entry - 1])
+        return ContentLocation(self._objects[entry - 1], self._chunks[entry - 1], self._offsets[entry - 1])
 
     def __contains__(self, digest: bytes) -> bool:
         return bool(self._slots[self._slot(digest)])
 
     def add(self, digest: bytes, object_number: int = 0, chunk: int = 0, offset: int = 0) -> None:
-        """Remember a place; an earlier one of the same digest stays."""
+        """Add a location, unless the digest has one already."""
         self.find_or_add(digest, object_number, chunk, offset)
 
-    def find_or_add(self, digest: bytes, object_number: int, chunk: int, offset: int) -> Place | None:
-        """The place of the digest if it is here; else None, and from now on it is here with this one."""
+    def find_or_add(self, digest: bytes, object_number: int, chunk: int, offset: int) -> ContentLocation | None:
+        """The location of the digest if it has one. Otherwise add this one and return None."""
         slot = self._slot(digest)
         if entry := self._slots[slot]:
-            return Place(self._objects[entry - 1], self._chunks[entry - 1], self._offsets[entry - 1])
+            return ContentLocation(self._objects[entry - 1], self._chunks[entry - 1], self._offsets[entry - 1])
         self._digests += digest
         self._objects.append(object_number)
         self._chunks.append(chunk)
@@ -59,7 +59,7 @@ class DigestTable:
         return None
 
     def _slot(self, digest: bytes) -> int:
-        """The slot of the digest, or the free one where it would go."""
+        """The slot of the digest, or the free slot for it."""
         slots = self._slots
         mask = len(slots) - 1
         slot = int.from_bytes(digest[:8], "little") & mask

@@ -16,7 +16,7 @@ from cryostore.agent.upload.digest_table import DigestTable
 from cryostore.agent.upload.object_upload import ObjectUpload
 from cryostore.core import interrupts
 from cryostore.core.digest import Buffer, sha256
-from cryostore.core.interrupts import LOOK_SECONDS
+from cryostore.core.interrupts import POLL_SECONDS
 from cryostore.core.limits import MIB
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.operation import Call
@@ -76,7 +76,7 @@ class Uploader:
         interrupts.check()
         with self._lock:
             while self._bytes_in_flight and self._bytes_in_flight + len(data) > self._bytes_max and not self._failure:
-                self._room.wait(LOOK_SECONDS)
+                self._room.wait(POLL_SECONDS)
                 interrupts.check()
             self._raise_failure()
             self._bytes_in_flight += len(data)
@@ -87,7 +87,7 @@ class Uploader:
         """Return when every submitted chunk is stored. Raises the first failure."""
         with self._lock:
             while self._bytes_in_flight and not self._failure:
-                self._room.wait(LOOK_SECONDS)
+                self._room.wait(POLL_SECONDS)
                 interrupts.check()
             self._raise_failure()
 

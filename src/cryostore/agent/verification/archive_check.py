@@ -23,7 +23,7 @@ from cryostore.agent.restore.entry_validation import entry_fault, xattr_fault
 from cryostore.agent.verification.disk_check import verify_disk_image
 from cryostore.agent.verification.known_damage import KnownDamage
 from cryostore.core.errors import KeyUnavailableError
-from cryostore.core.threads import Threads, result
+from cryostore.core.threads import Threads, task_result
 from cryostore.model.chunks import Chunk
 
 WINDOW_FILES = 50_000
@@ -142,7 +142,7 @@ class _FileFault(NamedTuple):
 
 
 def _report(report: Report, future: Future[list[_FileFault]]) -> None:
-    for fault in result(future):
+    for fault in task_result(future):
         report.issue(fault.path, fault.reason)
 
 

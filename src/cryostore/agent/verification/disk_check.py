@@ -13,7 +13,7 @@ from cryostore.agent.errors import DAMAGE
 from cryostore.agent.report import Report
 from cryostore.agent.verification.known_damage import KnownDamage
 from cryostore.core.errors import KeyUnavailableError
-from cryostore.core.threads import Threads, result
+from cryostore.core.threads import Threads, task_result
 from cryostore.model.chunks import Chunk
 
 THREADS = 4
@@ -55,9 +55,9 @@ def _read_chunks(archive: Archive, report: Report, path: bytes, blocks: dict[int
         in_flight.append(threads.submit(_check_chunk, archive, chunk))
         report.read_bytes += chunk.length
         if len(in_flight) >= IN_FLIGHT_MAX:
-            _report(report, path, result(in_flight.popleft()))
+            _report(report, path, task_result(in_flight.popleft()))
     while in_flight:
-        _report(report, path, result(in_flight.popleft()))
+        _report(report, path, task_result(in_flight.popleft()))
 
 
 def _report(report: Report, path: bytes, fault: str | None) -> None:

@@ -39,7 +39,7 @@ def command(
     from cryostore.agent.mount.file_system import RecoveryPointFileSystem
     from cryostore.agent.mount.fuse_mount import mount, unmount
     from cryostore.agent.mount.fuse_session import FuseSession
-    from cryostore.core.threads import wait
+    from cryostore.core.threads import wait_until_set
 
     ended = threading.Event()
     folder = os.path.abspath(folder)  # noqa: PTH100 - keeps symlinks in the path
@@ -53,7 +53,7 @@ def command(
                 how = "umount" if os.geteuid() == 0 else "fusermount3 -u"
                 with suppress(KeyboardInterrupt):  # from this line on, Ctrl-C is the normal end
                     output.tell(f"mounted on {folder}: Ctrl-C or `{how} {folder}` ends it")
-                    wait(ended)
+                    wait_until_set(ended)
                 unmount(folder)
                 deadline = time.monotonic() + END_SECONDS
                 for thread in threads:

@@ -32,7 +32,7 @@ def command(point: str, path: str, vault: str | None, resource: str | None, **pl
     from cryostore.agent.mount.archive_pool import ArchivePool, PooledFile
     from cryostore.agent.mount.nbd_connection import Export
     from cryostore.agent.mount.nbd_server import listening_socket, serve_clients
-    from cryostore.core.threads import wait
+    from cryostore.core.threads import wait_until_set
 
     name, wanted = split_point(point)
     with open_agent_store(AgentStore(**place)) as call, closing(ArchivePool(call)) as points:
@@ -44,5 +44,5 @@ def command(point: str, path: str, vault: str | None, resource: str | None, **pl
             threading.Thread(target=serve_clients, args=(server, export), name="nbd", daemon=True).start()
             with suppress(KeyboardInterrupt):  # from this line on, Ctrl-C is the normal end
                 output.tell(f"serving {entry.row.size} bytes on {path}: Ctrl-C ends it")
-                wait(threading.Event())
+                wait_until_set(threading.Event())
             server.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,250 @@
+"""Reading files, links and attributes of the source. Only this module opens files of the source.
+
+It opens a file only if it is a regular one, never through a symlink, and never in a way that can block. It compares the
+status of a file before the read with the status after it: a difference means that the file changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cryostore.agent.block import FAR_TIME, Extra, ExtraKind
+from cryostore.agent.entry import NO_CONTENT, NO_DIGEST, Content, Row, is_held, row_of
+from cryostore.agent.errors import SourceError
+from cryostore.agent.report import Report
+from cryostore.agent.source.extended_attributes import Attributes, read_attributes, read_directory_attributes
+from cryostore.agent.source.sparse_file import SegmentReader, data_segments, holes_between
+from cryostore.agent.source.walk import Directory, join, open_without_atime
+from cryostore.agent.upload.content import SMALL_BYTES_MAX, ContentWriter, Read
+
+FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+ATTEMPTS = 2
+SECTOR_BYTES = 512
+REPLACED = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""The errnos of a SourceError which mean that the file was removed, or that another entry took its name."""
+
+
+class ReadFile(NamedTuple):
+    """A file as it was read. `steady` means that it did not change meanwhile.
+
+    `missing` says why some of its attributes could not be read.
+    """
+
+    row: Row
+    content: Content
+    extras: list[Extra]
+    missing: list[str]
+    steady: bool
+
+
+class FileReader:
+    """Reads the entries of one tree, and counts the bytes in `report` as it reads them.
+
+    `before_read` is called with the path each time before a file is read: for tests.
+    """
+
+    def __init__(
+        self, content: ContentWriter, report: Report, before_read: Callable[[bytes], None] | None = None
+    ) -> None:
+        self._content = content
+        self._report = report
+        self._before_read = before_read
+
+    def read_small(self, directory: Directory, name: bytes, row: tuple[int, ...]) -> tuple[bytes, list[Extra]] | None:
+        """The packed content and the extras of a small file, if after the read it is still as it was listed; else None.
+
+        This is the short path for most files: it looks at the status only once, after the read. After None, `read_file`
+        finds out what the entry is. The read takes nothing from an entry that is no longer a regular file, because a
+        pipe or a terminal cannot be read at an offset.
+        """
+        _, _, _, _, _, size, mtime_ns, ctime_ns, inode = row
+        if self._before_read is not None:
+            self._before_read(join(directory.path, name))
+        room = self._content.room(size)  # outside of the `try`: an error of the store is not an error of the source
+        try:
+            fd = open_without_atime(name, FILE_FLAGS, directory.fd)
+            try:
+                extras, missing, _ = read_attributes(fd)
+                length = os.preadv(fd, [room], 0)
+                status = os.fstat(fd)
+            finally:
+                os.close(fd)
+        except OSError:
+            return None
+        self._count(length)
+        if (
+            length != size
+            or missing
+            or status.st_ctime_ns != ctime_ns  # any change of a row also changes the change time
+            or status.st_mtime_ns != mtime_ns
+            or status.st_size != size
+            or status.st_ino != inode
+            or not stat.S_ISREG(status.st_mode)
+        ):
+            return None
+        return self._content.small(length).pack(), extras
+
+    def read_file(self, parent: int, path: bytes, name: bytes, row: Row, base_digest: bytes = NO_DIGEST) -> ReadFile:
+        """Read a regular file. Raises SourceError for the file, and errors of the store unchanged."""
+        fd = _open(parent, path, name)
+        try:
+            before = _status(fd, path)
+            if not stat.S_ISREG(before.st_mode):
+                raise SourceError(path, "is no longer a regular file")
+            attempt = 1
+            while True:
+                stored = self._read(fd, path, before, row.device, base_digest)
+                after = _status(fd, path)
+                if _same(before, after) and stored.row.size == after.st_size:
+                    return stored
+                if attempt == ATTEMPTS:
+                    break
+                attempt += 1
+                before = after
+                _rewind(fd, path)
+            changed = Extra(ExtraKind.CHANGED, b"")
+            return stored._replace(extras=[*stored.extras, changed], steady=False)
+        finally:
+            os.close(fd)
+
+    def read_unchanged(
+        self, parent: int, path: bytes, name: bytes, row: Row, content: Content, holds: Callable[[Read], bool]
+    ) -> ReadFile | None:
+        """The file, if `holds` finds that its bytes are `content`, and it does not change meanwhile; else None.
+
+        Raises the same errors as `file`.
+        """
+        fd = _open(parent, path, name)
+        try:
+            before = _status(fd, path)
+            extras, missing, _ = read_attributes(fd)
+            if not stat.S_ISREG(before.st_mode) or before.st_size != row.size:
+                return None
+            if self._before_read is not None:
+                self._before_read(path)
+            if not holds(lambda view: self._filled(fd, path, view)):
+                return None
+            after = _status(fd, path)
+            stored = ReadFile(row_of(before, row.device), content, [*_far_time(before), *extras], missing, steady=True)
+            return stored if _same(before, after) else None
+        finally:
+            os.close(fd)
+
+    def _read(self, fd: int, path: bytes, before: os.stat_result, device: int, base_digest: bytes) -> ReadFile:
+        if self._before_read is not None:
+            self._before_read(path)
+        row = row_of(before, device)
+        attributes = read_attributes(fd)
+        extras, missing = [*_far_time(before), *attributes.extras], attributes.missing
+        size = row.size
+        may_have_holes = size > SMALL_BYTES_MAX and before.st_blocks * SECTOR_BYTES < size
+        if may_have_holes and (segments := data_segments(fd, size)) is not None:
+            return self._read_sparse(fd, path, segments, ReadFile(row, NO_CONTENT, extras, missing, steady=True))
+        if size <= SMALL_BYTES_MAX:
+            length = self._filled(fd, path, self._content.room(size))
+            if length <= size:
+                content = self._content.small(length, base_digest=base_digest)
+                return ReadFile(row._replace(size=length), content, extras, missing, steady=True)
+            _rewind(fd, path)  # it has grown: read it as a large one
+        content, length = self._content.large(lambda view: self._filled(fd, path, view), size)
+        return ReadFile(row._replace(size=length), content, extras, missing, steady=True)
+
+    def _read_sparse(self, fd: int, path: bytes, segments: list[tuple[int, int]], stored: ReadFile) -> ReadFile:
+        """Read a file with holes. Its content is the data between them."""
+        pieces = SegmentReader(fd, path, list(segments), self._count)
+        content, _ = self._content.large(pieces.read, sum(size for _, size in segments))
+        holes = holes_between(segments, stored.row.size)
+        if holes:
+            data = b"".join(offset.to_bytes(8, "little") + size.to_bytes(8, "little") for offset, size in holes)
+            stored = stored._replace(extras=[*stored.extras, Extra(ExtraKind.HOLES, data)])
+        return stored._replace(content=content, steady=pieces.is_whole)
+
+    def _filled(self, fd: int, path: bytes, view: memoryview) -> int:
+        got = _fill(fd, path, view)
+        self._count(got)
+        return got
+
+    def _count(self, read_bytes: int) -> None:
+        self._report.read_bytes += read_bytes
+        self._report.done_bytes += read_bytes
+
+    def read_other(self, parent: int, path: bytes, name: bytes, row: Row) -> Attributes:
+        """The extras of an entry that is not a regular file. Opens the entry only if it is a directory.
+
+        Raises SourceError for a symlink whose target, or a device whose number, cannot be read. Never raises for a
+        directory: a directory always gets an entry.
+        """
+        extras: list[Extra] = []
+        try:
+            if stat.S_ISLNK(row.mode):
+                extras.append(Extra(ExtraKind.LINK_TARGET, os.readlink(name, dir_fd=parent)))
+            elif stat.S_ISCHR(row.mode) or stat.S_ISBLK(row.mode):
+                number = os.stat(name, dir_fd=parent, follow_symlinks=False).st_rdev
+                data = os.major(number).to_bytes(4, "little") + os.minor(number).to_bytes(4, "little")
+                extras.append(Extra(ExtraKind.DEVICE_NUMBER, data))
+        except OSError as error:
+            raise SourceError.of(path, error) from error
+        missing: list[str] = []
+        if not is_held(row.mtime_ns):
+            try:
+                extras += _far_time(os.stat(name, dir_fd=parent, follow_symlinks=False))
+            except OSError as error:
+                missing.append(f"its modification time cannot be read: {error.strerror}")
+        found = read_attributes(b"/proc/self/fd/%d/%s" % (parent, name))
+        if found.missing and row.is_directory:  # there may be no /proc
+            found = read_directory_attributes(parent, name)
+        return Attributes(extras + found.extras, missing + found.missing, found.gone)
+
+
+def _open(parent: int, path: bytes, name: bytes) -> int:
+    try:
+        return open_without_atime(name, FILE_FLAGS, parent)
+    except OSError as error:
+        raise SourceError.of(path, error) from error
+
+
+def _status(fd: int, path: bytes) -> os.stat_result:
+    try:
+        return os.fstat(fd)
+    except OSError as error:
+        raise SourceError.of(path, error) from error
+
+
+def _rewind(fd: int, path: bytes) -> None:
+    try:
+        os.lseek(fd, 0, os.SEEK_SET)
+    except OSError as error:
+        raise SourceError.of(path, error) from error
+
+
+def _same(before: os.stat_result, after: os.stat_result) -> bool:
+    return (
+        before.st_mtime_ns == after.st_mtime_ns
+        and before.st_ctime_ns == after.st_ctime_ns
+        and before.st_size == after.st_size
+    )
+
+
+def _fill(fd: int, path: bytes, view: memoryview) -> int:
+    """Read until the view is full or the file ends. Returns the number of bytes."""
+    try:
+        filled = os.readv(fd, [view])
+        while 0 < filled < len(view):
+            got = os.readv(fd, [view[filled:]])
+            if not got:
+                break
+            filled += got
+    except OSError as error:
+        raise SourceError.of(path, error) from error
+    return filled
+
+
+def _far_time(status: os.stat_result) -> list[Extra]:
+    """The modification time as an extra, if a row cannot hold it."""
+    if is_held(status.st_mtime_ns):
+        return []
+    return [Extra(ExtraKind.FAR_TIME, FAR_TIME.pack(*divmod(status.st_mtime_ns, 1_000_000_000)))]
