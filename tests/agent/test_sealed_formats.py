@@ -231,7 +231,7 @@ def test_a_tag_that_only_the_whole_key_makes():
 def test_what_is_no_key_file(data):
     with pytest.raises(ConfigurationError) as raised:
         key_file.decode(data, lambda: PASSPHRASE, "FILE")
-    assert raised.value.message == "FILE is no key file of the agent"
+    assert raised.value.message == "FILE is not a key file of the agent"
     assert raised.value.__cause__ is None
     assert raised.value.__context__ is None
 
@@ -256,7 +256,7 @@ def test_paper_as_people_type_it():
     assert key_paper.read_paper(text.encode()).seed == KEY.seed
     with pytest.raises(ConfigurationError, match="END is missing"):
         key_paper.read_paper(text[: text.index("end ")].encode())
-    with pytest.raises(ConfigurationError, match="no line"):
+    with pytest.raises(ConfigurationError, match="the first line"):
         key_paper.read_paper(b"hello")
 
 

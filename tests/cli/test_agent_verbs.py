@@ -203,7 +203,7 @@ def test_what_is_left_out_is_counted_by_reason(cryo, source):
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        (("--exclude", "[z-a]"), "a pattern cannot be read"),
+        (("--exclude", "[z-a]"), "invalid pattern"),
         (("--exclude-larger-than", "-5"), "invalid size '-5'"),
         (("",), "a PATH is empty"),
     ],

@@ -1,5 +1,6 @@
-"""The agent: file trees to archives and back, through any `Call`. Knows nothing of where the store is.
+"""The agent: backs up file trees, streams and disks as archives, and restores them, through any `Call`.
 
-The rule of this layer: what goes wrong with the source (`SourceError`) and what goes wrong with the store (any other
-`CryostoreError`) are never caught by one clause. The first is counted and reported, the second ends the run.
+The agent does not know where the store is. The rule of this layer: no clause catches an error of the source
+(`SourceError`) together with an error of the store (any other `CryostoreError`). The first is counted and reported, the
+second ends the run.
 """

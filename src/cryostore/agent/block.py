@@ -1,7 +1,8 @@
-"""The block: the packed form of one directory's entries, or of a part of them. Byte table: docs/reference/archive.md.
+"""Blocks of an archive's listing: the packed entries of one directory, or of a part of it.
 
-Names and rows of a block are compared as bytes, and a block that is equal to the base's is taken over as it is. A
-directory of many entries has several blocks, cut where the names say, so that one new name changes one block.
+Byte table: docs/reference/archive.md. Names and rows of a block are compared as bytes, and a block that equals a block
+of the base is taken over unchanged. A directory of many entries has several blocks. The names decide the cuts between
+them, so that one new name changes only one block.
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ HEAD = struct.Struct("<IBBHIIII")
 EXTRA = struct.Struct("<IBxxxI")
 """entry, kind, bytes"""
 BLOCK_BYTES_MAX = 8 * MIB
-"""A block of several entries ends before the entry that would make it longer."""
+"""A block ends before the entry that would make it longer, unless that is its only entry."""
 ENTRY_BYTES_MAX = 16 * MIB
-"""How many bytes the extended attributes of one entry, and its list of holes, may each have."""
+"""The greatest length of the extended attributes of an entry, and of its list of holes."""
 WHOLE_ENTRIES_MAX = 2048
 PART_ENTRIES_MAX = 8192
 CUT_MASK = 1023
 
 
 class Kind(IntEnum):
-    """What a block describes. The values are part of the format."""
+    """The kind of a block. The values are part of the format."""
 
     ROOT = 1
-    """One entry with an empty name: the root of the tree itself."""
+    """The root of the tree itself, as one entry with an empty name."""
     DIRECTORY = 2
-    """Entries of the directory at the path."""
+    """The entries of the directory at the path, or some of them."""
 
 
 class ExtraKind(IntEnum):
-    """What an extra of an entry is. The values are part of the format."""
+    """The kind of an extra. The values are part of the format."""
 
     LINK_TARGET = 1
     XATTR = 2
     """The bytes of the name, a zero byte, the value."""
     HOLES = 3
-    """Pairs of offset and length, 8 bytes each: parts of the file that have no bytes in the content."""
+    """Pairs of offset and length, 8 bytes each: parts of the file without bytes in the content."""
     DEVICE_NUMBER = 4
     """Major and minor number, 4 bytes each."""
     CHANGED = 5
@@ -57,14 +58,14 @@ class ExtraKind(IntEnum):
 
 
 class Extra(NamedTuple):
-    """One fact about an entry that few have."""
+    """An optional fact about an entry, which most entries lack."""
 
     kind: int
     data: bytes
 
 
 class Block(NamedTuple):
-    """A decoded block. `raw` is the whole of it as it stands in the catalog, the others are parts of it."""
+    """A decoded block. `raw` is the whole block as stored in the listing; the other bytes are parts of it."""
 
     kind: int
     path: bytes
@@ -80,11 +81,11 @@ class Block(NamedTuple):
         return self.names.split(b"\0")[:-1]
 
     def check_names(self) -> None:
-        """Raise ArchiveDamagedError for names that may stand in no block."""
+        """Raise ArchiveDamagedError for names that no block may have."""
         _check_names(self.kind, self.path, self.names, self.entries)
 
     def extras_of(self) -> dict[int, list[Extra]]:
-        """The extras by the number of their entry. Raises ArchiveDamagedError."""
+        """The extras by the index of their entry. Raises ArchiveDamagedError."""
         found: dict[int, list[Extra]] = {}
         at = 0
         while at < len(self.extras):
@@ -107,7 +108,7 @@ def encode(
     contents: Sequence[bytes],
     extras: dict[int, list[Extra]],
 ) -> bytes:
-    """The bytes of a block. `names` are each followed by a zero byte, in ascending order."""
+    """The bytes of a block. The names are in ascending order, each followed by a zero byte."""
     packed = b"".join(
         EXTRA.pack(entry, extra.kind, len(extra.data)) + extra.data
         for entry in sorted(extras)
@@ -119,9 +120,9 @@ def encode(
 
 
 def decode(data: bytes, *, check_names: bool = True) -> Iterator[Block]:
-    """The blocks in a chunk of a catalog. Raises ArchiveDamagedError unless they are all well formed.
+    """The blocks in a chunk of a listing. Raises ArchiveDamagedError unless all are well formed.
 
-    Only who compares names with others, and uses none of them, may leave them unchecked.
+    The caller may leave names unchecked only if it compares them with others and uses them for nothing else.
     """
     at = 0
     while at < len(data):
@@ -133,7 +134,10 @@ def decode(data: bytes, *, check_names: bool = True) -> Iterator[Block]:
 
 
 def decode_readable(data: bytes) -> Iterator[Block | ArchiveDamagedError]:
-    """As `decode`, with what is wrong in the place of a block that may not be used. Ends behind what is no block."""
+    """As `decode`, but with an error in the place of each malformed block.
+
+    Ends after bytes that are no block at all.
+    """
     blocks = decode(data, check_names=False)
     while True:
         try:
@@ -166,9 +170,9 @@ def _decode(data: bytes, at: int) -> Block:
 
 
 def _check_names(kind: int, path: bytes, names: bytes, count: int) -> None:
-    """Names that an attacker could have chosen go no further: no separators, no way up, none twice."""
+    """Refuse names that an attacker could have chosen: with separators, leading upwards, or doubled."""
     if kind == Kind.ROOT:
-        if path or names not in (b"", b"\0") or count != len(names):  # some versions lost the root's own entry
+        if path or names not in (b"", b"\0") or count != len(names):  # some versions dropped the entry of the root
             raise _damaged(path)
         return
     if kind != Kind.DIRECTORY:
@@ -185,12 +189,12 @@ def _check_names(kind: int, path: bytes, names: bytes, count: int) -> None:
 
 
 def is_name(name: bytes) -> bool:
-    """Whether this can be the name of an entry in a directory, and of that directory alone."""
+    """Whether this can be the name of an entry directly in a directory."""
     return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
 
 
 class BlockBuilder:
-    """Entries of one directory on their way into a block, added in the order of their names."""
+    """Builds a block from entries of one directory, added in the order of their names."""
 
     def __init__(self, kind: Kind, path: bytes) -> None:
         self._kind = kind
@@ -205,12 +209,12 @@ class BlockBuilder:
         return len(self._names)
 
     def has_room(self, extras: Sequence[Extra]) -> bool:
-        """Whether the block stays short enough with one more entry; an empty one takes any."""
+        """Whether the block stays short enough with one more entry. An empty block has room for any entry."""
         length = sum(EXTRA.size + len(extra.data) for extra in extras)
         return not self._names or self._extras_bytes + length <= BLOCK_BYTES_MAX
 
     def add(self, name: bytes, row: bytes, content: bytes, extras: list[Extra]) -> None:
-        """Add an entry; row and content are packed."""
+        """Add an entry, with its packed row and content."""
         if extras:
             self._extras[len(self._names)] = extras
             self._extras_bytes += sum(EXTRA.size + len(extra.data) for extra in extras)
@@ -219,13 +223,13 @@ class BlockBuilder:
         self._contents.append(content)
 
     def block(self) -> Block:
-        """The block of what was added."""
+        """The block of the added entries."""
         names = b"".join(self._names)
         return next(decode(encode(self._kind, self._path, names, self._rows, self._contents, self._extras)))
 
 
 def mtime_of(row: Row, extras: Sequence[Extra]) -> int:
-    """The modification time of an entry, in nanoseconds since 1970, also one that its row cannot hold."""
+    """The modification time of an entry, in nanoseconds since 1970, even if its row cannot hold it."""
     if is_held(row.mtime_ns):
         return row.mtime_ns
     for extra in extras:
@@ -236,7 +240,7 @@ def mtime_of(row: Row, extras: Sequence[Extra]) -> int:
 
 
 def parts_of(names: Sequence[bytes]) -> Iterator[range]:
-    """How the sorted names of a directory are dealt out to blocks; an empty directory has one, too."""
+    """The ranges of a directory's sorted names that each make a block. An empty directory has one block too."""
     if len(names) <= WHOLE_ENTRIES_MAX:
         yield range(len(names))
         return
@@ -248,7 +252,7 @@ def parts_of(names: Sequence[bytes]) -> Iterator[range]:
 
 
 def order_key(path: bytes) -> bytes:
-    """What sorts the paths of directories as the blocks stand in a catalog: parents first, then by name."""
+    """The sort key of directories in a listing: parents first, then by name."""
     return path.replace(b"/", b"\0")
 
 
@@ -257,7 +261,7 @@ def _damaged(path: bytes) -> ArchiveDamagedError:
 
 
 def holes_of(extras: Sequence[Extra], size: int) -> list[tuple[int, int]]:
-    """The holes of a file of this size. Raises ArchiveDamagedError unless they ascend and end within it."""
+    """The holes of a file of `size` bytes. Raises ArchiveDamagedError unless they ascend and lie within the file."""
     found: list[tuple[int, int]] = []
     for extra in extras:
         if extra.kind == ExtraKind.HOLES:

@@ -1,7 +1,7 @@
-"""One entry of a tree in its packed form: the row of what stat said, and where its content lies.
+"""Packed form of one archive entry: a row with its stat data, and the location of its content.
 
-Byte tables: docs/reference/archive.md. Rows are compared as bytes: an entry whose row is equal to that of the base has
-not changed.
+Byte tables: docs/reference/archive.md. Rows are compared as bytes: an entry has not changed if its row equals that of
+the base.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ CONTENT = struct.Struct("<III16s")
 NO_DIGEST = bytes(16)
 UINT32_MAX = 0xFFFF_FFFF
 UNTRUSTED_CTIME = 0
-"""In a row: whatever stat will say, the entry is to be read again by the next run."""
+"""A change time in a row that makes the next run read the entry again, whatever its stat data is then."""
 TIME_NS_MIN, TIME_NS_MAX = -(1 << 63), (1 << 63) - 1
-"""The times that a row can hold: years 1677 to 2262."""
+"""The range of times that a row can hold: years 1677 to 2262."""
 
 
 class Row(NamedTuple):
-    """What stat said of an entry. `device` counts the file systems of the tree; sizes of directories are 0."""
+    """The stat data of an entry. `device` numbers the file systems of the tree. The size of a directory is 0."""
 
     mode: int
     uid: int
@@ -37,12 +37,12 @@ class Row(NamedTuple):
     inode: int
 
     def pack(self) -> bytes:
-        """The row as it stands in a block."""
+        """The bytes of the row in a block."""
         return ROW.pack(*self)
 
     @classmethod
     def unpack(cls, data: bytes | memoryview, index: int = 0) -> Row:
-        """The row number `index` of a block's rows."""
+        """The row at `index` in the rows of a block."""
         return cls._make(ROW.unpack_from(data, index * ROW.size))
 
     @property
@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
 
 class Content(NamedTuple):
-    """Where the bytes of a regular file begin: they go on from there, chunk after chunk. Object 0: there are none."""
+    """The location where the bytes of a regular file begin; they continue chunk after chunk. Object 0: no bytes."""
 
     object_number: int
     chunk: int
@@ -65,12 +65,12 @@ class Content(NamedTuple):
     digest: bytes = NO_DIGEST
 
     def pack(self) -> bytes:
-        """The content as it stands in a block."""
+        """The bytes of the content in a block."""
         return CONTENT.pack(*self)
 
     @classmethod
     def unpack(cls, data: bytes | memoryview, index: int = 0) -> Content:
-        """The content number `index` of a block's contents."""
+        """The content at `index` in the contents of a block."""
         return cls._make(CONTENT.unpack_from(data, index * CONTENT.size))
 
 
@@ -79,24 +79,24 @@ PACKED_NO_CONTENT = NO_CONTENT.pack()
 
 
 def row_of(status: os.stat_result, device: int) -> Row:
-    """The row of an entry of which stat said this."""
+    """The row of an entry with this stat data."""
     mode = status.st_mode
     if stat.S_ISDIR(mode):
         links = size = 0
     else:
         links = min(status.st_nlink, UINT32_MAX)
         size = status.st_size if stat.S_ISREG(mode) else 0
-    # A change time of 0 is one that a file system does not have; in a row, 0 means something else.
+    # No file system has a change time of 0; in a row, 0 means UNTRUSTED_CTIME.
     ctime_ns = held_time(status.st_ctime_ns) or 1
     mtime_ns = held_time(status.st_mtime_ns)
     return Row(mode, status.st_uid, status.st_gid, links, device, size, mtime_ns, ctime_ns, status.st_ino)
 
 
 def held_time(time_ns: int) -> int:
-    """The time, or the nearest that a row can hold."""
+    """The time, or the nearest time that a row can hold."""
     return min(max(time_ns, TIME_NS_MIN), TIME_NS_MAX)
 
 
 def is_held(time_ns: int) -> bool:
-    """Whether a time in a row is the time that stat gave, and not the nearest that a row can hold."""
+    """Whether a time in a row is exact, and not just the nearest time that a row can hold."""
     return TIME_NS_MIN < time_ns < TIME_NS_MAX

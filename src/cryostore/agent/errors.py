@@ -1,4 +1,4 @@
-"""What can go wrong in the agent beside the store's own errors, told apart by whose fault it is."""
+"""Errors of the agent, apart from those of the store: damaged archives, the source, the target."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from cryostore.model.errors import DamagedDataException, ServiceInternalExceptio
 
 
 class ArchiveDamagedError(CryostoreError):
-    """An archive is not what an agent writes: damaged, hostile, or of a later format."""
+    """An archive has bytes that no agent of this version writes: it is damaged, hostile, or of a later format."""
 
 
 DAMAGE = (ArchiveDamagedError, DamagedDataException, ServiceInternalException)
-"""Bytes of an archive are lost or wrong. Anything else may pass. Older servers answer the last."""
+"""The errors that mean lost or wrong bytes; other errors may be temporary. Older servers answer with the last one."""
 
 
 class SourceError(Exception):
-    """Something of the source cannot be read. Never raised for the store; the run goes on without it."""
+    """An entry of the source cannot be read; the run continues without it. Never raised for the store."""
 
     def __init__(self, path: bytes, reason: str, errno: int | None = None) -> None:
         super().__init__(path, reason)
@@ -27,12 +27,12 @@ class SourceError(Exception):
 
     @classmethod
     def of(cls, path: bytes, error: OSError) -> SourceError:
-        """The words for an operating system's error."""
+        """The error for an OSError at this path."""
         return cls(path, error.strerror or str(error), error.errno)
 
 
 class TargetError(Exception):
-    """Something cannot be written at the target of a restore. The restore goes on without it."""
+    """An entry cannot be written at the target of a restore; the restore continues without it."""
 
     def __init__(self, path: bytes, reason: str) -> None:
         super().__init__(path, reason)
@@ -41,12 +41,12 @@ class TargetError(Exception):
 
     @classmethod
     def of(cls, path: bytes, error: OSError) -> TargetError:
-        """The words for an operating system's error."""
+        """The error for an OSError at this path."""
         return cls(path, error.strerror or str(error))
 
 
 def shown(path: bytes) -> str:
-    """A path as text for people: whatever could move a terminal's cursor, or is no UTF-8, is escaped."""
+    """A path as text for people. Control characters and invalid UTF-8 are escaped."""
     text = os.fsdecode(path)
     if text.isprintable() and "\\" not in text:
         return text

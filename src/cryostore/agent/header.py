@@ -1,6 +1,6 @@
-"""The header of an archive: what stands beside its catalog, as JSON. Table: docs/reference/archive.md.
+"""Header of an archive: JSON metadata beside its listing. Table: docs/reference/archive.md.
 
-It holds no time and no id, so that the header of an unchanged tree is unchanged, too.
+The header has no time and no id, so that an unchanged tree has an unchanged header.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FILESET = "fileset"
 STREAM = "stream"
 DISK = "disk"
 KINDS = (FILESET, STREAM, DISK)
-"""A file tree; one file that was a stream; one file that is the image of a disk, in blocks."""
+"""A file tree; a stream, as one file; a disk image, as one file in blocks."""
 
 
 def content_name(number: int) -> str:
@@ -25,19 +25,19 @@ def content_name(number: int) -> str:
 
 
 class ContentObject(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A content object, the bytes in it, and how many of them the tree's files add up to."""
+    """A content object: its bytes, and how many of them files of the tree still use."""
 
     number: int
     content_bytes: int
     live_bytes: int
     mark: bytes = b""
-    """Of a sealed archive alone: by what the head of the object is known again."""
+    """Only in a sealed archive: identifies the head of the object."""
 
 
 class DiskLayout(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a disk is cut: into segments, an object each, and those into blocks, a chunk each. A block of zeros has none.
+    """The layout of a disk image: each segment is an object, each block a chunk of it. A block of zeros has no chunk.
 
-    `unread` are offset and length of what could not be read and is zeros for that reason: the first of them.
+    `unread` has offset and length of the first areas that could not be read and are zeros in the image.
     """
 
     disk_bytes: int
@@ -45,19 +45,19 @@ class DiskLayout(msgspec.Struct, frozen=True, omit_defaults=True):
     segment_bytes: int
     unread: list[tuple[int, int]]
     segments: list[int] = []
-    """The numbers of the segments that have an object: one of them that is missing is lost, and not zeros."""
+    """The numbers of the segments that have an object. If such an object is missing, its bytes are lost, not zeros."""
     marks: dict[str, bytes] = {}
-    """Of a sealed archive alone: those of the heads of its segments, by their names."""
+    """Only in a sealed archive: the marks of the heads of its segments, by their names."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader must know before the catalog. Names and paths are bytes, written in base64."""
+    """The facts that a reader needs before the listing. Names and paths are bytes, in base64."""
 
     format: int = FORMAT
     kind: str = FILESET
     root: bytes
     only: list[bytes] | None = None
-    """The paths below the root that the tree was made of; all of it, if absent."""
+    """The paths below the root that were backed up; the whole tree if absent."""
     entries: int
     files: int
     file_bytes: int
@@ -65,7 +65,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     users: dict[int, str]
     groups: dict[int, str]
     disk: DiskLayout | msgspec.UnsetType = msgspec.UNSET
-    """Of a disk alone."""
+    """Only in the archive of a disk."""
 
     def encode(self) -> bytes:
         """The header as JSON."""

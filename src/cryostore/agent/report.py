@@ -1,4 +1,4 @@
-"""What a run did, as it is counted: for the summary, the progress shown meanwhile, and the exit code."""
+"""Report of a run: its counters and issues, for the summary, the progress line and the exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ISSUES_KEPT_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """Something that could not be done, and why."""
+    """An entry that a run could not handle, and why."""
 
     path: bytes
     reason: str
@@ -18,37 +18,37 @@ class Issue:
 
 @dataclass(slots=True)
 class Report:
-    """Counts of one run. Written by the run alone, read by whoever shows it."""
+    """Counters of one run. Only the run writes them; the progress display reads them meanwhile."""
 
     entries: int = 0
     files: int = 0
     directories: int = 0
     file_bytes: int = 0
-    """Of all files looked at."""
+    """The bytes of all files that the run looked at."""
     new: int = 0
     changed: int = 0
     unchanged: int = 0
     read_bytes: int = 0
-    """What was really read: no holes, and twice what had to be read again."""
+    """The bytes that were read: without holes, and twice if they were read again."""
     sent_bytes: int = 0
-    """What the store did not have yet, the catalog included."""
+    """The bytes that the store lacked, those of the listing included."""
     new_bytes: int = 0
-    """Of the files that a restore wrote."""
+    """The bytes of files that a restore wrote."""
     done_bytes: int = 0
-    """How far a run is that goes through files of `total_bytes`: grows while a large one lasts."""
+    """The progress of a run over files of `total_bytes`. It grows within a large file too."""
     deleted: int = 0
     damaged_objects: int = 0
-    """Objects of the base that the store has lost bytes of; what is in them was read again."""
+    """Objects of the base that the store lost bytes of. The run read their files again."""
     skipped: Counter[str] = field(default_factory=Counter)
-    """What was left out on purpose, by reason."""
+    """The number of entries left out on purpose, by reason."""
     issue_count: int = 0
     issues: list[Issue] = field(default_factory=list)
-    """The first of them."""
+    """The first ISSUES_KEPT_MAX issues."""
     current: bytes = b""
     total_bytes: int | None = None
 
     def issue(self, path: bytes, reason: str) -> None:
-        """Count an issue."""
+        """Count an issue, and keep it if it is one of the first."""
         self.issue_count += 1
         if len(self.issues) < ISSUES_KEPT_MAX:
             self.issues.append(Issue(path, reason))

@@ -1,4 +1,4 @@
-"""Objects that are one small chunk, stored with one request."""
+"""Small objects of one chunk, stored with one request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cryostore.model.operation import Call
 
 
 def store_small(call: Call, job_id: str, name: str, data: bytes) -> bytes:
-    """Store a small object; answers its checksum. May be repeated."""
+    """Store a small object and return its checksum. May be repeated."""
     payload = Payload(data)
     summary = sha256(payload.sha256)
     call.call(

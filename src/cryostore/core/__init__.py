@@ -1,1 +1,1 @@
-"""The words every layer shares: errors, digests, ids, time, limits. Standard library only; knows nothing of backup."""
+"""Foundations that every layer shares: errors, digests, ids, time, limits, threads. Knows nothing of backup."""

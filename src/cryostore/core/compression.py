@@ -1,6 +1,6 @@
-"""Compression with zstd, where that shrinks the data. The only home of the compression library.
+"""Compression with zstd, of data that it shrinks. The only home of the compression library.
 
-The store compresses what it seals, and the agent what it seals before it sends: each with a level of its own.
+The store compresses chunks before it encrypts them. The agent does the same for sealed archives, with its own level.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from cryostore.core.limits import KIB
 
 LARGE_BYTES_MIN = 256 * KIB
 WINDOW_LOG = 22
-"""Matches reach back 4 MiB: as far as chunks of files go."""
+"""Matches reach back 4 MiB, the greatest length of a chunk of a file."""
 BLOCK_BYTES = 4 * KIB
 BLOCKS_LEVEL = 3
-"""For large data of whole blocks, as disks are cut: 45 % more processor time than other large data, 7 % fewer bytes."""
+"""For large data of whole blocks, such as disk images: 45 % more CPU time than other large data, 7 % fewer bytes."""
 SAMPLE_BYTES = 1024
 SAMPLES = 8
 SAMPLE_LEVEL = 1
 GAIN_SHARE = 256
-"""Worth it if at least one byte in so many is saved."""
+"""Compression pays if it saves at least one byte in this many."""
 DENSE_SHARE = 4
-"""Dense is what saves less than one byte in so many of its samples."""
+"""Data is dense if compression saves less than one byte in this many of its samples."""
 TEXT_SHARE = 32
-"""Text is what has at most one other byte in so many of its samples."""
+"""Data is text if at most one byte in this many of its samples is not one of TEXT."""
 TEXT = bytes(byte for byte in range(256) if byte in b"\t\n\r" or 0x20 <= byte < 0x7F)
 
 Encoded = TypeVar("Encoded", bound=Buffer)
@@ -43,14 +43,17 @@ class Codec(IntEnum):
 
 
 class CompressedPayload(Payload):
-    """A payload whose `data` and length are those of a zstd frame; `sha256` is that of what it holds."""
+    """A payload as a zstd frame.
+
+    `data` and the length are those of the frame, `sha256` is that of the decoded bytes.
+    """
 
     def __init__(self, data: Buffer, *, sha256: bytes) -> None:
         super().__init__(data, sha256=sha256)
 
 
 class _Engines(threading.local):
-    """The library's objects, one set per thread: they are not safe to share."""
+    """Compressors of the library, one set per thread: they are not thread safe."""
 
     def __init__(self, level: int, large_hash_log: int | None) -> None:
         self.small = zstandard.ZstdCompressor(level=level)
@@ -65,7 +68,7 @@ class _Engines(threading.local):
 
 
 def _fast(*, hash_log: int) -> zstandard.ZstdCompressor:
-    """A fast compressor that takes short matches: words of a text, records among noise."""
+    """A fast compressor that finds short matches: words of a text, records among noise."""
     return zstandard.ZstdCompressor(
         compression_params=zstandard.ZstdCompressionParameters(
             strategy=zstandard.STRATEGY_FAST,
@@ -80,7 +83,7 @@ def _fast(*, hash_log: int) -> zstandard.ZstdCompressor:
 
 
 class _Decoders(threading.local):
-    """As above: a decoder takes what any level made."""
+    """The decompressor, one per thread. It decodes frames of any level."""
 
     def __init__(self) -> None:
         self.decompressor = zstandard.ZstdDecompressor()
@@ -90,12 +93,12 @@ _decoders = _Decoders()
 
 
 class Compression:
-    """Compresses at one level; leaves what is shorter than `bytes_min` as it is. Thread safe.
+    """Compresses at one level, and leaves data shorter than `bytes_min` as it is. Thread safe.
 
-    Everything else is tried as a whole: a sample cannot tell that nothing repeats at a distance. The library leaves
-    stretches that do not shrink as they are, and passes over them at some GB/s. With `large_hash_log`, large data is
-    compressed by what its samples show: text and dense data with shorter matches, data of whole blocks at a level of
-    their own, everything else at the level with a table of this size, as a power of two.
+    All other data is tried as a whole, because a sample cannot show that nothing repeats at a distance. The library
+    copies stretches that do not shrink, at more than 1 GB/s. With `large_hash_log`, samples of large data choose how it
+    is compressed: text and dense data with shorter matches, data of whole blocks at BLOCKS_LEVEL, and other data at
+    `level` with a hash table of this size, as a power of two.
     """
 
     def __init__(self, *, level: int, bytes_min: int = 0, large_hash_log: int | None = None) -> None:
@@ -104,7 +107,7 @@ class Compression:
         self._bytes_min = bytes_min
 
     def compress(self, data: Buffer) -> tuple[Codec, Buffer]:
-        """Encode with zstd if that shrinks the data, else give the same object back."""
+        """Encode with zstd if that shrinks the data, else return the same object."""
         size = len(data)
         if size >= self._bytes_min:
             large = self._chooses and size >= LARGE_BYTES_MIN
@@ -126,13 +129,13 @@ class Compression:
 
 
 def decompress(codec: int, data: Encoded, length: int) -> Encoded | bytes:
-    """Decode exactly `length` bytes, never allocating more; DamagedDataError if the data says otherwise."""
+    """Decode exactly `length` bytes, without allocating more. Raises DamagedDataError for any other length."""
     if codec == Codec.STORED:
         if len(data) != length:
             raise DamagedDataError(f"{len(data)} bytes are stored, not {length}")
         return data
     if codec != Codec.ZSTD:
-        raise DamagedDataError(f"there is no codec {codec}")
+        raise DamagedDataError(f"codec {codec} does not exist")
     try:
         if zstandard.frame_content_size(data) != length:
             raise DamagedDataError(f"the compressed bytes are not {length} bytes of payload")
@@ -142,15 +145,18 @@ def decompress(codec: int, data: Encoded, length: int) -> Encoded | bytes:
 
 
 def decompress_whole(data: Buffer, bytes_max: int) -> bytes:
-    """Decode a zstd frame; DamagedDataError if it is none, cut short, or holds more than `bytes_max`."""
+    """Decode a zstd frame.
+
+    Raises DamagedDataError if it is none, is cut short, or holds more than `bytes_max` bytes.
+    """
     try:
         length = zstandard.frame_content_size(data)
-        if length < 0:  # it does not say
+        if length < 0:  # the frame does not state its length
             return _decoders.decompressor.decompress(data, max_output_size=bytes_max)
     except zstandard.ZstdError as error:
-        raise DamagedDataError(f"no compressed bytes: {error}") from None
+        raise DamagedDataError(f"these are not compressed bytes: {error}") from None
     if length > bytes_max:
-        raise DamagedDataError(f"the compressed bytes claim to hold {length} bytes, where {bytes_max} are the most")
+        raise DamagedDataError(f"the compressed bytes claim to hold {length} bytes; at most {bytes_max} are allowed")
     return bytes(decompress(Codec.ZSTD, data, length))
 
 

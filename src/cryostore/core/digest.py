@@ -1,7 +1,7 @@
-"""SHA-256 digests: their two texts, the payload that knows its own, and SUMMARY.
+"""SHA-256 digests: their two text forms, payloads that carry their digest, and SUMMARY checksums.
 
-The rule of this file: a digest is 32 raw bytes inside Cryostore; text exists only at its edges. See
-`Backup Storage API` B.3 (checksum text) and B.4 (SUMMARY).
+Inside Cryostore a digest is 32 raw bytes; only its edges use text. See `Backup Storage API` B.3 (checksum text) and B.4
+(SUMMARY).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Form(IntEnum):
-    """How a digest is written as text. The values are part of the storage format."""
+    """The text form of a digest. The values are part of the storage format."""
 
     BASE64 = 0
     HEX = 1
 
 
 class Checksum(NamedTuple):
-    """A digest and the text form its writer used, so that it can be given back in that form."""
+    """A digest and the text form that its writer used, so that answers repeat that form."""
 
     digest: bytes
     form: Form
@@ -39,7 +39,7 @@ class Checksum(NamedTuple):
     def parse(cls, text: str) -> Checksum:
         """Read 64 hex digits or 44 characters of base64.
 
-        Raises ValueError, which names the rule, for any other text, non-canonical base64 included.
+        Raises ValueError, whose message states the rule, for any other text, non-canonical base64 included.
         """
         if HEX_PATTERN.fullmatch(text):
             return cls(bytes.fromhex(text), Form.HEX)
@@ -50,22 +50,22 @@ class Checksum(NamedTuple):
         raise ValueError("a SHA-256 checksum is 64 hex digits or 44 characters of base64")
 
     def text(self) -> str:
-        """The digest in its form; hex is lower case."""
+        """The digest in its text form. Hex is lower case."""
         return digest_text(self.digest, self.form)
 
 
 def digest_text(digest: bytes, form: int) -> str:
-    """Write 32 raw bytes in `form`; hex is lower case."""
+    """Write 32 raw bytes in a text form. Hex is lower case."""
     return digest.hex() if form == Form.HEX else base64.b64encode(digest).decode()
 
 
 def sha256(data: Buffer) -> bytes:
-    """The 32 raw bytes of SHA-256; releases the GIL for anything larger than 2 KiB."""
+    """The SHA-256 of some bytes, as 32 raw bytes. Releases the GIL for more than 2 KiB."""
     return hashlib.sha256(data).digest()
 
 
 def summary(digests: Iterable[bytes]) -> bytes:
-    """SUMMARY (B.4): SHA-256 over the chunks' raw digests, in ascending index order."""
+    """SUMMARY (B.4): the SHA-256 of the raw digests of chunks, in ascending order of index."""
     whole = hashlib.sha256()
     for digest in digests:
         whole.update(digest)
@@ -73,9 +73,9 @@ def summary(digests: Iterable[bytes]) -> bytes:
 
 
 class Payload:
-    """Bytes that travel as a request or response body, with their SHA-256 computed once, when first asked for.
+    """The bytes of a request or response body. Their SHA-256 is computed once, at the first use.
 
-    The bytes are not copied; whoever makes a Payload must not change them afterwards.
+    The bytes are not copied: the caller must not change them afterwards.
     """
 
     def __init__(self, data: Buffer = b"", *, sha256: bytes | None = None) -> None:
@@ -97,5 +97,5 @@ class Payload:
 
     @cached_property
     def sha256(self) -> bytes:
-        """The digest of the bytes, computed at the first call."""
+        """The digest of the bytes, computed at the first use."""
         return sha256(self.data)

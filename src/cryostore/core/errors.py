@@ -1,16 +1,15 @@
-"""The exception tree of everything that is not a modelled API error.
+"""Exceptions that are not errors of the API: failures of storage, keys and configuration.
 
-Lives here: failures of storage, keys and configuration, told apart by who can act on them. Does not live here: the
-errors of the API (`cryostore.model.errors`), which also derive from `CryostoreError`.
+The errors of the API are in `cryostore.model.errors`; they derive from `CryostoreError` too.
 
     CryostoreError
-    +-- StorageUnavailableError   the disk is full, read-only or failing: try again later
+    +-- StorageUnavailableError   the disk is full, read-only or failing: retry later
     |   +-- StorageFullError      no space left
     +-- BlobNotFoundError         no blob has this key
     +-- BlobExistsError           a blob with this key exists already
-    +-- DamagedDataError          stored bytes fail their verification: never handed to a reader
-    |   +-- UnknownFormatError    they are of a later format: not damaged, and to be left as they are
-    +-- KeyUnavailableError       a key is missing, or does not open what it should
+    +-- DamagedDataError          stored bytes fail their verification: no reader gets them
+    |   +-- UnknownFormatError    they have a later format: they are not damaged and must not be changed
+    +-- KeyUnavailableError       a key is missing, or does not open its data
     |   +-- KeyMissingError       the keyring of this process lacks a master key that another process may have
     +-- ConfigurationError        the operator asked for something impossible or unsafe
 """
@@ -30,9 +29,9 @@ DISK_FULL_ERRNOS = NO_SPACE_ERRNOS | {errno.EFBIG}
 
 
 class CryostoreError(Exception):
-    """Base of all errors Cryostore raises on purpose.
+    """Base of all errors that Cryostore raises on purpose.
 
-    `message` says what is wrong, `hint` (may be empty) what to do next. Neither ever holds a secret.
+    `message` says what failed and why, `hint` (may be empty) what to do next. Neither ever holds a secret.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
@@ -42,9 +41,9 @@ class CryostoreError(Exception):
 
 
 class StorageUnavailableError(CryostoreError):
-    """Bytes could not be stored or read for a reason that may pass.
+    """Bytes could not be stored or read, for a reason that may be temporary.
 
-    `part` says which part of a shared store failed, "catalog" or "blobs"; empty for a disk of this machine.
+    `part` is the part of a shared store that failed, "catalog" or "blobs"; empty for a disk of this machine.
     """
 
     def __init__(self, message: str, *, hint: str = "", part: str = "") -> None:
@@ -53,11 +52,11 @@ class StorageUnavailableError(CryostoreError):
 
 
 class StorageFullError(StorageUnavailableError):
-    """No space is left where the bytes should go."""
+    """No space is left for the bytes."""
 
     @classmethod
     def of_disk(cls, place: str, bytes_needed: int | None = None, *, hint: str = "") -> Self:
-        """The error of a full disk of this machine: says which machine, which path, and what is needed if known."""
+        """The error of a full disk: names the machine, the path, and the bytes needed if known."""
         needed = "no space left" if bytes_needed is None else f"{max(-(-bytes_needed // MIB), 1)} MiB needed"
         return cls(f"disk full on {os.uname().nodename}: {place}: {needed}", hint=hint)
 
@@ -67,7 +66,7 @@ class BlobNotFoundError(CryostoreError):
 
 
 class BlobExistsError(CryostoreError):
-    """A blob with this key exists already; blobs are written once."""
+    """A blob with this key exists already. Blobs are written once."""
 
 
 class DamagedDataError(CryostoreError):
@@ -75,18 +74,18 @@ class DamagedDataError(CryostoreError):
 
 
 class UnknownFormatError(DamagedDataError):
-    """Stored bytes are of a format that only a later version knows: not damaged, and to be left as they are."""
+    """Stored bytes have a format that only a later version reads. They are not damaged and must not be changed."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}, unknown to this version", hint="start a newer Cryostore on this data")
 
 
 class KeyUnavailableError(CryostoreError):
-    """A key is missing, or does not open what it should open."""
+    """A key is missing, or does not open its data."""
 
 
 class KeyMissingError(KeyUnavailableError):
-    """The keyring of this process lacks a master key. Another node may have it; the operator can put it there."""
+    """The keyring of this process lacks a master key. Another node may have it, and the operator can add it here."""
 
     def __init__(self, key_id: str, reason: str = "", *, hint: str = "") -> None:
         super().__init__(f"the keyring has no master key {key_id}{reason}", hint=hint)
@@ -94,4 +93,4 @@ class KeyMissingError(KeyUnavailableError):
 
 
 class ConfigurationError(CryostoreError):
-    """The configuration is impossible, contradictory or unsafe."""
+    """The configuration, or a command line, is impossible, contradictory or unsafe."""

@@ -1,4 +1,4 @@
-"""Every bound of the API in one place (Backup Storage B.11). All may be configured down, none up."""
+"""Limits of the API (Backup Storage B.11). A server may lower each of them, and raise none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MIB = 1024 * KIB
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds in force. Building one with a value above the default raises ValueError."""
+    """The limits in force. Raises ValueError for a value above its default."""
 
     object_name_bytes_max: int = 1024
     chunk_bytes_max: int = 64 * MIB
@@ -30,4 +30,4 @@ class Limits:
         for field in fields(self):
             value = getattr(self, field.name)
             if not 1 <= value <= field.default:
-                raise ValueError(f"{field.name} is {value}: it may be configured between 1 and {field.default}")
+                raise ValueError(f"{field.name} is {value}: it must be between 1 and {field.default}")

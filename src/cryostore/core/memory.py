@@ -1,8 +1,8 @@
-"""How this process comes by large buffers, and holds on to their memory in between.
+"""Memory of large buffers: allocation without zeros, and reuse between chunks.
 
-The C library's habit is to map each buffer above 128 KiB anew and to give it back at once. A process that handles
-chunks of some megabytes all day then spends as long on fresh, zeroed pages as on the bytes themselves. Python's own
-habit is to fill each buffer with zeros, which are then overwritten. See docs/explanation/performance.md.
+By default the C library maps each buffer above 128 KiB anew and unmaps it at once. A process that handles chunks of
+some megabytes all day then spends as much time on fresh, zeroed pages as on the bytes themselves. By default Python
+also fills each buffer with zeros that are then overwritten. See docs/explanation/performance.md.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MMAP_THRESHOLD_BYTES = 32 * MIB
 TRIM_THRESHOLD_BYTES = 128 * MIB
 ARENAS_MAX = 2
 UNFILLED_BYTES_MIN = 32 * 1024
-"""Below, zeros cost less than the call that spares them."""
+"""Below this length, zeros cost less than the call that avoids them."""
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
@@ -26,9 +26,9 @@ _new_bytearray.restype = ctypes.py_object
 
 
 def unfilled(length: int) -> bytearray:
-    """A buffer with whatever was in its memory before.
+    """A buffer with the earlier content of its memory.
 
-    Only for who writes every byte of it before anybody reads one, and drops it if that fails.
+    Use it only if every byte is written before any byte is read, and drop it if the write fails.
     """
     if length < UNFILLED_BYTES_MIN:
         return bytearray(length)
@@ -37,9 +37,11 @@ def unfilled(length: int) -> bytearray:
 
 
 def keep_buffers() -> bool:
-    """Keep freed buffers for the next chunk, up to a bound. Call once, before the first thread starts.
+    """Make the C library keep freed buffers for the next chunk, up to a limit.
 
-    Answers whether the C library took it: glibc does, others have no such settings and are left alone.
+    Call once, before the first thread starts.
+
+    Returns whether the C library accepted it: glibc does, others have no such settings and stay as they are.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,7 +1,7 @@
-"""Secret bytes as lines of text to be printed, locked away, and typed in again.
+"""Secret bytes on paper: lines of base32 text to print, lock away, and type in again.
 
-Each line has a checksum of its own, so that a mistake in typing is found in its line, and the last line one of all. The
-letters are those of base32. What the bytes are, and what stands for all of them, is known to who has them printed.
+Each line has a checksum, so that a typing mistake is found in its line; the last line has a checksum of all of them.
+The callers know what the bytes mean, and which public value the last checksum covers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ TEXT_BYTES_MAX = 1024 * 1024
 GROUP_CHARACTERS = 4
 LINE_CHECK_CHARACTERS = 4
 MISREAD = str.maketrans("018", "OIB")
-"""Digits that base32 does not have, and the letters they look like."""
+"""Digits that are not in base32, and the letters that look like them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paper:
-    """One kind of secret on paper. `name` is what its digests begin with; `comment` says what to do with the lines."""
+    """One kind of secret on paper. The checksums cover `name` too; `comment` tells people what to do with the lines."""
 
     title: str
     name: str
@@ -31,7 +31,7 @@ class Paper:
     end_characters: int
 
     def write(self, data: bytes, stands_for: bytes) -> str:
-        """The bytes as text for people. The last line is a checksum of `stands_for`."""
+        """The bytes as text for people. The last line is a checksum of `stands_for`, a public value of the secret."""
         pieces = [data[start : start + self.line_bytes] for start in range(0, len(data), self.line_bytes)]
         lines = [
             f"{number:02d}  {_grouped(_letters(piece) + self._line_check(number, piece))}"
@@ -41,10 +41,10 @@ class Paper:
         return "\n".join((*self.comment, self.title, *lines, f"END {end}")) + "\n"
 
     def read(self, text: bytes, stands_for: Callable[[bytes], bytes | None]) -> bytes:
-        """The bytes of such a text as somebody typed it in.
+        """The bytes of a text that somebody typed in.
 
-        `stands_for` says what the last line is a checksum of, or None for bytes that are not of this kind. Raises
-        ConfigurationError, which names the line that is wrong and never repeats it.
+        `stands_for` returns the public value that the last line is a checksum of, or None for bytes of another kind.
+        Raises ConfigurationError, whose message names the wrong line and never repeats it.
         """
         content = bytearray()
         for number, line in enumerate(self._lines(text), start=1):
@@ -53,22 +53,25 @@ class Paper:
             if label == "END":
                 wanted = stands_for(bytes(content))
                 if wanted is None or letters != self._end(wanted):
-                    raise ConfigurationError("the lines do not fit the line END", hint="is a line missing before it?")
+                    raise ConfigurationError(
+                        "the lines do not match the checksum in the line END",
+                        hint="check whether a line is missing before it",
+                    )
                 return bytes(content)
             content += self._piece(number, label, letters)
-        raise ConfigurationError("the line END is missing", hint="it is the last one")
+        raise ConfigurationError("the line END is missing", hint="it is the last line")
 
     def _lines(self, text: bytes) -> list[str]:
-        """What stands behind the title, without empty lines."""
+        """The lines after the title, without empty ones."""
         lines = [line.strip().upper() for line in text[:TEXT_BYTES_MAX].decode("ascii", "replace").splitlines()]
         start = next((place for place, line in enumerate(lines) if " ".join(line.split()) == self.title), None)
         if start is None:
-            raise ConfigurationError(f"there is no line {self.title!r}, with which the lines begin")
+            raise ConfigurationError(f"the first line, {self.title!r}, is missing")
         return [line for line in lines[start + 1 :] if line]
 
     def _piece(self, number: int, label: str, letters: str) -> bytes:
         if not label.isdigit() or int(label) != number:
-            raise ConfigurationError(f"line {number:02d} is missing, or out of its place")
+            raise ConfigurationError(f"line {number:02d} is missing, or in the wrong place")
         piece, check = letters[:-LINE_CHECK_CHARACTERS], letters[-LINE_CHECK_CHARACTERS:]
         try:
             data = base64.b32decode(piece + "=" * (-len(piece) % 8))

@@ -1,6 +1,6 @@
-"""Time as Cryostore counts it: whole milliseconds since 1970, UTC, from a clock that is passed in.
+"""Time in whole milliseconds since 1970, UTC, and its text forms.
 
-A clock is a function without arguments. Only `wall_clock` looks at the real one.
+A clock is a function without arguments, and callers pass it as a parameter. Only `wall_clock` reads the real clock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NewType
 
 Clock = Callable[[], int]
 Timestamp = NewType("Timestamp", float)
-"""A moment as the API writes it: epoch seconds, with milliseconds as the fraction."""
+"""A moment in the API: epoch seconds, with milliseconds as the fraction."""
 
 SECOND_MS = 1000
 MINUTE_MS = 60 * SECOND_MS
@@ -35,7 +35,7 @@ def wall_clock() -> int:
 
 
 class FrozenClock:
-    """A clock that moves only when told to: for tests."""
+    """A clock that moves only by `advance`: for tests."""
 
     def __init__(self, now_ms: int = 1_700_000_000_000) -> None:
         self.now_ms = now_ms
@@ -44,22 +44,22 @@ class FrozenClock:
         return self.now_ms
 
     def advance(self, milliseconds: int) -> None:
-        """Move the clock; a negative number moves it back, as real clocks do at times."""
+        """Move the clock. A negative number moves it back, as happens to real clocks."""
         self.now_ms += milliseconds
 
 
 def seconds(milliseconds: int) -> Timestamp:
-    """Milliseconds as the API writes them: epoch seconds with a fraction."""
+    """Milliseconds as epoch seconds with a fraction, the form of the API."""
     return Timestamp(milliseconds / SECOND_MS)
 
 
 def milliseconds(seconds: float) -> int:
-    """Epoch seconds of the API as whole milliseconds."""
+    """Epoch seconds of the API as whole milliseconds, rounded."""
     return round(seconds * SECOND_MS)
 
 
 def span(milliseconds: int) -> str:
-    """A time span as text, in the largest unit of which it has at least two: `90 s`, `3 h`."""
+    """A time span as text, in the largest unit that fits at least twice: `90 s`, `3 h`."""
     whole = milliseconds // SECOND_MS
     for unit, name in ((86_400, "d"), (3600, "h"), (60, "min")):
         if whole >= 2 * unit:
@@ -68,9 +68,9 @@ def span(milliseconds: int) -> str:
 
 
 def parse_timestamp(text: str) -> float:
-    """Epoch seconds of an ISO 8601 text or of a number written as text (A.4); a missing zone is UTC.
+    """Epoch seconds of an ISO 8601 text, or of a number written as text (A.4). Without a zone, the time is in UTC.
 
-    Raises ValueError, which names the rule, for anything else.
+    Raises ValueError, whose message states the rule, for any other text.
     """
     if EPOCH_PATTERN.fullmatch(text):
         value = float(text)
@@ -90,6 +90,6 @@ def parse_timestamp(text: str) -> float:
 
 
 def iso_text(seconds: float) -> str:
-    """Epoch seconds as the ISO 8601 text that SDKs put into a query string."""
+    """Epoch seconds as ISO 8601 text, the form in which SDKs put them into a query string."""
     moment = EPOCH + timedelta(milliseconds=milliseconds(seconds))
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
-"""Traffic of this process to a part of a shared store: requests, failures by kind, retries, durations.
+"""Traffic counters of a part of a shared store: requests, failures by kind, retries, durations.
 
-Retries hide trouble from callers; here it is counted for metrics, and told in one log line per period. Does not live
-here: how the numbers are shown (`server.monitoring.metrics`).
+Retries hide failures from callers. So they are counted here for metrics, and logged in at most one line per period. The
+presentation of the numbers is elsewhere (`server.monitoring.metrics`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from time import monotonic
 
 SECONDS_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 KINDS = ("passing", "refused", "full", "conflict", "lost", "other side")
-"""Why a request failed: another try may fare better; none will; no room; others were in the way; the connection is
-gone; the other side cannot, for now."""
+"""Why a request failed: temporary; refused for good; no space; a conflict with other requests; connection lost;
+the other side is unavailable for now."""
 LINE_SECONDS = 10.0
 BUCKETS = tuple(f"bucket {number}" for number in range(len(SECONDS_BOUNDS) + 1))
 NUMBERS = ("requests", "retries", "seconds", *(f"failure {kind}" for kind in KINDS), *BUCKETS)
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Traffic:
-    """Numbers of one part, named for people. Thread safe; they only grow."""
+    """Counters of one part of a store, which has a name for people. Thread safe. The numbers only grow."""
 
     def __init__(self, part: str) -> None:
         self._part = part
@@ -48,7 +48,7 @@ class Traffic:
             self._numbers[f"failure {kind}"] += 1
 
     def retried(self, reason: str = "") -> None:
-        """Count a request that is made again. A reason is logged, but not more often than a line in LINE_SECONDS."""
+        """Count a retry. A reason is logged, with at most one line per LINE_SECONDS."""
         with self._lock:
             self._numbers["retries"] += 1
             if not reason:
@@ -61,7 +61,7 @@ class Traffic:
         _log.warning("%s: %s; trying again (%d such lines held back)", self._part, reason, held_back)
 
     def numbers(self) -> dict[str, float]:
-        """All numbers now, by the names in NUMBERS."""
+        """The current numbers, by the names in NUMBERS."""
         with self._lock:
             return dict(self._numbers)
 

@@ -126,14 +126,14 @@ def test_a_folder_above_a_path_that_changes_during_the_run_is_an_issue(local_run
             (source / "source" / "other" / "sub").symlink_to("../../moved")
 
     root, issues = backed_up(local_runs, ["c", "other/sub/deep", "other/o"], before_read=replace)
-    reason = "cannot be reached: a folder above it is gone, or is no folder any more"
+    reason = "cannot be reached: a folder above it was removed or replaced"
     assert issues == [f"other/sub/deep: {reason}"]
     assert {"c", "other/o"} <= restored(local_runs, tmp_path / "target", root)
 
 
 def test_a_path_within_the_store_is_an_issue(local_runs, source):
     _, issues = backed_up(local_runs, ["c", "real/y/z"], stores=frozenset({b"real"}))
-    assert issues == ["real: holds the store itself, which is not backed up into itself"]
+    assert issues == ["real: is the store itself, which is not backed up into itself"]
 
 
 def test_a_socket_behind_a_symlink_is_an_issue(local_runs, source):

@@ -69,7 +69,7 @@ def test_every_wrong_letter_is_found_in_its_line():
             with pytest.raises(ConfigurationError) as caught:
                 read_paper(paper_of(lines))
             is_end = line.startswith("END")
-            assert caught.value.message.startswith("the lines do not fit" if is_end else f"line {number + 1:02d} ")
+            assert caught.value.message.startswith("the lines do not match" if is_end else f"line {number + 1:02d} ")
             assert line[4:13] not in caught.value.message + caught.value.hint
 
 

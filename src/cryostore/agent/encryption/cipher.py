@@ -1,8 +1,8 @@
-"""Everything of the agent that depends on a secret: its only home of the cipher library.
+"""Cryptographic primitives of the agent. Its only home of the cipher library.
 
-`chunks.cipher` is the store's, and the agent does not see it: who gives a store no key must not need its code either.
-The rule of this file: no secret ever appears in a repr, a message or a log.
-Key derivation: docs/reference/archive.md.
+`chunks.cipher` belongs to the store, and the agent does not import it: an agent that gives the store no key must not
+need the store's code either. The rule of this module: no secret ever appears in a repr, a message or a log. Key
+derivation: docs/reference/archive.md.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 SALT_BYTES = 16
 SEALED_TO_BYTES = 32
-"""What `seal_to` adds beside the tag: the sender's share of the key agreement."""
+"""The bytes that `seal_to` adds beside the tag: the sender's share of the key agreement."""
 
 _SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
 
 class Stretching(NamedTuple):
-    """How a passphrase becomes a key: Argon2id (RFC 9106) with these costs. The values go with what they protect."""
+    """The salt and costs of a key derivation from a passphrase by Argon2id (RFC 9106). A key file stores them."""
 
     salt: bytes
     iterations: int = 3
@@ -44,46 +44,46 @@ class Stretching(NamedTuple):
 
     @property
     def work(self) -> int:
-        """How many KiB it goes through."""
+        """The memory that the derivation passes over in all its iterations, in KiB."""
         return self.iterations * self.memory_kib
 
 
 STRETCHING_MAX = Stretching(bytes(SALT_BYTES), 64, 64, 4 * 1024 * 1024)
-"""What a file may ask for: more would only stop the machine."""
+"""The highest costs that a key file may ask for. Higher ones would only stall the machine."""
 
 
 def random_bytes(length: int) -> bytes:
-    """Bytes that nobody can guess."""
+    """Random bytes for secrets."""
     return os.urandom(length)
 
 
 def derive(secret: bytes, label: bytes, length: int = SECRET_BYTES) -> bytes:
-    """Another secret for another purpose (HKDF-SHA256): it tells nothing of this one, nor of those for other labels."""
+    """Derive a secret for one purpose (HKDF-SHA256). It reveals neither `secret` nor those of other labels."""
     return HKDF(hashes.SHA256(), length, None, label).derive(secret)
 
 
 def keyed_digest(secret: bytes, data: Buffer) -> bytes:
-    """HMAC-SHA256: who lacks the secret can neither make it nor check it."""
+    """HMAC-SHA256. Without the secret nobody can compute or check it."""
     return hmac.digest(secret, data, "sha256")
 
 
 def is_same(left: bytes, right: bytes) -> bool:
-    """Whether both are the same, in a time that does not tell where they differ."""
+    """Whether both are equal, in constant time."""
     return hmac.compare_digest(left, right)
 
 
 def seal(secret: bytes, nonce: bytes, plain: Buffer, associated: bytes) -> bytes:
-    """Ciphertext and tag (AES-256-GCM). One nonce must never serve two plaintexts under one secret."""
+    """Encrypt with AES-256-GCM: ciphertext, then tag. One nonce must never serve two plaintexts under one secret."""
     return AESGCM(secret).encrypt(nonce, plain, associated)
 
 
 def unseal(secret: bytes, nonce: bytes, sealed: Buffer, associated: bytes) -> bytearray:
-    """The inverse of `seal`, or DamagedDataError."""
-    plain = unfilled(max(len(sealed) - TAG_BYTES, 0))  # nobody gets it unless it is decrypted to the end
+    """Decrypt the result of `seal`. Raises DamagedDataError."""
+    plain = unfilled(max(len(sealed) - TAG_BYTES, 0))  # returned only if it is decrypted to the end
     try:
         AESGCM(secret).decrypt_into(nonce, sealed, associated, plain)
     except (InvalidTag, ValueError):
-        raise DamagedDataError("bytes and key do not belong together") from None
+        raise DamagedDataError("the bytes are damaged, or encrypted with another key") from None
     return plain
 
 
@@ -93,23 +93,26 @@ def public_of(private: bytes) -> bytes:
 
 
 def seal_to(public: bytes, plain: bytes, info: bytes) -> bytes:
-    """Encrypt for whoever has the private part, bound to `info`: HPKE (RFC 9180), base mode, a new key each time."""
+    """Encrypt for the holder of the private part, bound to `info`.
+
+    HPKE (RFC 9180), base mode, a fresh key each time.
+    """
     try:
         return _SUITE.encrypt(plain, X25519PublicKey.from_public_bytes(public), info)
     except ValueError:
-        raise ConfigurationError("this is no public key that anything can be encrypted for") from None
+        raise ConfigurationError("this is not a valid public key") from None
 
 
 def unseal_with(private: bytes, sealed: bytes, info: bytes) -> bytes:
-    """The inverse of `seal_to`, or DamagedDataError."""
+    """Decrypt the result of `seal_to`. Raises DamagedDataError."""
     try:
         return _SUITE.decrypt(sealed, X25519PrivateKey.from_private_bytes(private), info)
     except (InvalidTag, ValueError):
-        raise DamagedDataError("bytes and key do not belong together") from None
+        raise DamagedDataError("the bytes are damaged, or encrypted with another key") from None
 
 
 def stretched(passphrase: bytes, stretching: Stretching) -> bytes:
-    """The key that a passphrase makes. Takes time and memory on purpose."""
+    """Derive a key from a passphrase. Takes time and memory on purpose."""
     return Argon2id(
         salt=stretching.salt,
         length=SECRET_BYTES,

@@ -1,8 +1,6 @@
-"""Key files of the agent: a whole key, bare or under a passphrase, or a public part.
+"""Key files of the agent: a whole key, with or without a passphrase, or a public part.
 
-JSON; table: docs/reference/archive.md.
-
-The rule of this file: whatever is wrong with a key file, nothing of it is repeated in an error.
+They are JSON; table: docs/reference/archive.md. The rule of this module: no error repeats any content of a key file.
 """
 
 from __future__ import annotations
@@ -39,11 +37,11 @@ COMMENT = (
 PUBLIC_COMMENT = "The public part of a Cryostore agent key, which is no secret: only the whole key reads what it wrote."
 
 Ask = Callable[[], str]
-"""Answers a passphrase; called only if one is needed."""
+"""Returns a passphrase. Called only if one is needed."""
 
 
 def encode(key: AgentKey, passphrase: str = "", stretching: Stretching | None = None) -> bytes:
-    """The key as a file; with a passphrase it opens with that alone."""
+    """The content of a key file. With a passphrase, only the passphrase opens it."""
     document: dict[str, Any] = {"comment": COMMENT, "format": FORMAT, "public": _text(key.public)}
     if not passphrase:
         return _json(document | {"secret": _text(key.seed)})
@@ -55,12 +53,12 @@ def encode(key: AgentKey, passphrase: str = "", stretching: Stretching | None = 
 
 
 def encode_public(key: PublicKey) -> bytes:
-    """The public part as a file."""
+    """The content of a file with the public part of a key."""
     return _json({"comment": PUBLIC_COMMENT, "format": PUBLIC_FORMAT, "public": _text(key.public)})
 
 
 def stretching_of(data: bytes) -> Stretching | None:
-    """How the passphrase of a key file is stretched; None if it has none. Raises ConfigurationError as `decode`."""
+    """The costs of a key file's passphrase; None if it has none. Raises ConfigurationError if it is no key file."""
     how: Stretching | None = None
     try:
         found: Any = json.loads(data) if len(data) <= FILE_BYTES_MAX else None
@@ -68,14 +66,14 @@ def stretching_of(data: bytes) -> Stretching | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
         found = None
     if found is None:
-        raise ConfigurationError("this is no key file of the agent")
+        raise ConfigurationError("this is not a key file of the agent")
     return how
 
 
 def decode(data: bytes, ask: Ask, name: str = "this") -> PublicKey:
-    """The key in a file: an AgentKey, unless it is a public part. `name` is what errors call it.
+    """The key in a key file: an AgentKey, or a PublicKey if the file has only the public part. Errors use `name`.
 
-    Raises ConfigurationError if it is none, KeyUnavailableError for another passphrase.
+    Raises ConfigurationError if it is no key file, KeyUnavailableError for a wrong passphrase.
     """
     try:
         found: Any = json.loads(data) if len(data) <= FILE_BYTES_MAX else None
@@ -89,8 +87,8 @@ def decode(data: bytes, ask: Ask, name: str = "this") -> PublicKey:
             if key.public == public.public:
                 return key
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
-        pass  # outside of the block, so that no cause that quotes the file goes with the error
-    raise ConfigurationError(f"{name} is no key file of the agent", hint="`cryo init-key` makes one")
+        pass  # raised below, outside of the block: the cause would quote the file
+    raise ConfigurationError(f"{name} is not a key file of the agent", hint="`cryo init-key` creates one")
 
 
 def _opened(public: PublicKey, how: Stretching, sealed: bytes, *, ask: Ask) -> AgentKey:
@@ -101,7 +99,9 @@ def _opened(public: PublicKey, how: Stretching, sealed: bytes, *, ask: Ask) -> A
         )
     except DamagedDataError:
         pass
-    raise KeyUnavailableError("the passphrase does not open the key", hint="repeat the command with the right one")
+    raise KeyUnavailableError(
+        "the passphrase does not open the key", hint="repeat the command with the right passphrase"
+    )
 
 
 def _stretching(found: dict[str, Any]) -> Stretching:
@@ -114,28 +114,31 @@ def _stretching(found: dict[str, Any]) -> Stretching:
 
 
 def read(path: str, ask: Ask) -> PublicKey:
-    """The key of a file. Raises ConfigurationError if it is missing, no key file, or a secret that others can read."""
+    """Read a key file.
+
+    Raises ConfigurationError if it is missing, no key file, or a secret that other users can read.
+    """
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigurationError(
-            f"key file {path} cannot be read: {error.strerror}", hint="`cryo init-key` makes one"
+            f"cannot read key file {path}: {error.strerror}", hint="`cryo init-key` creates one"
         ) from error
     if stat.S_ISREG(status.st_mode) and status.st_mode & OTHERS and PUBLIC_FORMAT.encode() not in data:
-        raise ConfigurationError(f"key file {path} is open to other users", hint=f"Run: chmod 600 {path}")
+        raise ConfigurationError(f"other users can access key file {path}", hint=f"run: chmod 600 {path}")
     return decode(data, ask, path)
 
 
 def create(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Write a new file, durably. Raises ConfigurationError if it is there already, or cannot be written."""
+    """Write a new file durably. Raises ConfigurationError if it exists already, or cannot be written."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     except FileExistsError:
-        raise ConfigurationError(f"{path} is there already", hint="name a new file: no key is ever replaced") from None
+        raise ConfigurationError(f"{path} exists already", hint="name a new file: no key is ever replaced") from None
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be made: {error.strerror}") from error
+        raise ConfigurationError(f"cannot create {path}: {error.strerror}") from error
     try:
         with open(fd, "wb") as file:
             file.write(data)
@@ -144,7 +147,7 @@ def create(path: str, data: bytes, mode: int = 0o600) -> None:
         _sync_folder(os.path.dirname(os.path.abspath(path)))
     except OSError as error:
         os.unlink(path)
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _sync_folder(folder: str) -> None:

@@ -1,4 +1,4 @@
-"""An agent key as lines of text to be printed, locked away, and typed in again.
+"""Agent key on paper: lines of text to print, lock away, and type in again.
 
 Format: docs/reference/archive.md, "Key on paper".
 """
@@ -30,5 +30,5 @@ def print_paper(key: AgentKey) -> str:
 
 
 def read_paper(data: bytes) -> AgentKey:
-    """The key of `print_paper`'s text as somebody typed it in. Raises ConfigurationError, as `Paper.read`."""
+    """The key in a typed-in text of `print_paper`. Raises ConfigurationError, as `Paper.read`."""
     return AgentKey(PAPER.read(data, lambda seed: AgentKey(seed).public if len(seed) == SECRET_BYTES else None))

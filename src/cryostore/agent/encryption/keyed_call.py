@@ -1,4 +1,4 @@
-"""A store together with the key by which its archives are read and written: a `Call` like any other."""
+"""A `Call` with the agent key that reads and writes the archives behind it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from cryostore.model.operation import Call, Operation
 Out = TypeVar("Out")
 
 
-def _nobody() -> str:
-    raise ConfigurationError("there is no key")
+def _no_passphrase() -> str:
+    raise ConfigurationError("no key was given")
 
 
 class KeyedCall:
-    """Hands every operation on. `learned` are archive keys that newer recovery points have for older ones."""
+    """Passes every operation on. `learned` are archive keys found in newer recovery points, for use with older ones."""
 
-    def __init__(self, inner: Call, key: PublicKey | None, memory_folder: str = "", ask: Ask = _nobody) -> None:
-        """`memory_folder` is where a machine that only writes keeps what it remembers of its runs.
+    def __init__(self, inner: Call, key: PublicKey | None, memory_folder: str = "", ask: Ask = _no_passphrase) -> None:
+        """`memory_folder` is the folder where a write-only machine keeps its run memory.
 
-        Without a key, `ask` answers the passphrase of one that lies with the archives; the first one read sets `key`.
+        Without a key, `ask` returns a passphrase for a lock that is stored with an archive. The first key that it opens
+        becomes `key`.
         """
         self.inner = inner
         self.key = key
@@ -37,18 +38,20 @@ class KeyedCall:
 
 
 def resource_for(call: Call, name: str) -> str:
-    """What a resource is called that its owner gave no name: with a key, nothing that shows host or path.
+    """The default name of a resource. With a key, it shows neither host nor path.
 
-    Raises ConfigurationError without a whole key: no name can be hidden with less.
+    Raises ConfigurationError if there is only the public part of a key, which cannot hide the name.
     """
     key = key_of(call)
     if not isinstance(call, KeyedCall):
         return name
     if isinstance(key, AgentKey):
         return key.opaque_name(name)
-    raise ConfigurationError("only a whole key hides names", hint="say a --resource NAME that may be seen")
+    raise ConfigurationError(
+        "only a whole key can hide the name of the resource", hint="give a name that may be seen: --resource NAME"
+    )
 
 
 def key_of(call: Call) -> PublicKey | None:
-    """The key that goes with a store, if one does."""
+    """The agent key of a call, or None."""
     return call.key if isinstance(call, KeyedCall) else None

@@ -1,7 +1,7 @@
-"""Keys that lie with the archives they open, each under a passphrase.
+"""Locks: key files under a passphrase that are stored with the archives they open.
 
-A lock is a key file that anybody who may write to the store can have put there. So few are read, each is small, the
-cheapest is tried first, and what all of them may cost is bounded. A lock that is malformed is passed over.
+Anybody who may write to the store can add a lock. So the agent reads only a few, all of them small, tries the cheapest
+first, and limits the total cost. It skips a malformed lock.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from cryostore.model.objects import BackupObject
 from cryostore.model.operation import Call
 
 LOCKS_MAX = 64
-"""How many locks of an archive are read."""
+"""The most locks of an archive that are read."""
 MEMORY_KIB_MAX = 2 * Stretching(b"").memory_kib
 LOCK_WORK_MAX = 4 * Stretching(b"").work
-"""What one lock may cost: a few times what is written today."""
+"""The highest cost of one lock: a few times the cost of the locks that this version writes."""
 ALL_WORK_MAX = 4 * LOCK_WORK_MAX
-"""What all locks together may cost, in KiB that are gone through."""
+"""The highest cost of all locks together. All costs are in KiB, as `Stretching.work`."""
 
 
 def key_for(call: Call, job_id: str, objects: dict[str, BackupObject]) -> PublicKey | None:
-    """The key that goes with `call`; if that is a passphrase, the key that it opens among an archive's objects.
+    """The agent key of `call`. If a passphrase stands for it, the key that the passphrase opens among the objects.
 
-    Raises KeyUnavailableError if it opens none.
+    Raises KeyUnavailableError if the passphrase opens no key.
     """
     if not isinstance(call, KeyedCall):
         return None
@@ -40,7 +40,7 @@ def key_for(call: Call, job_id: str, objects: dict[str, BackupObject]) -> Public
 def _unlocked(call: KeyedCall, job_id: str, locks: list[BackupObject]) -> AgentKey:
     if not locks:
         raise KeyUnavailableError(
-            "no key under a passphrase lies with this backup", hint="`cryo agent-key add --passphrase` puts one there"
+            "no key under a passphrase is stored with this backup", hint="`cryo agent-key add --passphrase` adds one"
         )
     passphrase = call.ask()
     files = _by_cost(call, job_id, locks)
@@ -54,12 +54,13 @@ def _unlocked(call: KeyedCall, job_id: str, locks: list[BackupObject]) -> AgentK
         if isinstance(key, AgentKey):
             return key
     raise KeyUnavailableError(
-        "the passphrase opens no key of this backup", hint="repeat the command with the right one, or give a key file"
+        "the passphrase opens no key of this backup",
+        hint="repeat the command with the right passphrase, or give a key file",
     )
 
 
 def _by_cost(call: Call, job_id: str, locks: list[BackupObject]) -> list[tuple[int, bytes]]:
-    """The key files of the locks that can be tried, with what each costs: the cheapest first."""
+    """The cost and the key file of each lock that may be tried, the cheapest first."""
     found = []
     for entry in locks[:LOCKS_MAX]:
         try:

@@ -1,1 +1,1 @@
-"""Reading the source tree: walk, entries, patterns."""
+"""Reading the source: which paths are backed up, the walk over the tree, and the content of its entries."""

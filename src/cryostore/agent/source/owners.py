@@ -1,4 +1,7 @@
-"""Users and groups: an archive has their numbers and their names, and a machine has its own numbers for the names."""
+"""Names and numbers of users and groups.
+
+An archive has both, because another machine may have other numbers for the same names.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,22 @@ Found = TypeVar("Found")
 
 
 def user_names(numbers: Iterable[int]) -> dict[int, str]:
-    """The names this machine has for users, of those that have one."""
+    """The user names of these numbers on this machine. Numbers without a name are left out."""
     return _found(numbers, lambda number: pwd.getpwuid(number).pw_name)
 
 
 def group_names(numbers: Iterable[int]) -> dict[int, str]:
-    """The names this machine has for groups, of those that have one."""
+    """The group names of these numbers on this machine. Numbers without a name are left out."""
     return _found(numbers, lambda number: grp.getgrgid(number).gr_name)
 
 
 def local_users(names: dict[int, str]) -> dict[int, int]:
-    """The numbers here for those of an archive, of users whose names are known here."""
+    """By user number of an archive, the number on this machine of the user with the same name, if there is one."""
     return _found(names, lambda number: pwd.getpwnam(names[number]).pw_uid)
 
 
 def local_groups(names: dict[int, str]) -> dict[int, int]:
-    """The numbers here for those of an archive, of groups whose names are known here."""
+    """By group number of an archive, the number on this machine of the group with the same name, if there is one."""
     return _found(names, lambda number: grp.getgrnam(names[number]).gr_gid)
 
 
@@ -35,6 +38,6 @@ def _found(numbers: Iterable[int], find: Callable[[int], Found]) -> dict[int, Fo
     for number in sorted(numbers):
         try:
             found[number] = find(number)
-        except (KeyError, OverflowError, ValueError):  # the last: a name in an archive that no machine can have
+        except (KeyError, OverflowError, ValueError):  # ValueError: the archive has a name that no machine can have
             continue
     return found

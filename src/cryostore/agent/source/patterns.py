@@ -1,8 +1,8 @@
-"""Patterns that name paths, as git reads them in .gitignore.
+"""Patterns for paths, with the rules of git's .gitignore.
 
-A pattern that begins with a slash is a path from the top of the file system. Any other matches at every depth below the
-PATH that is backed up; in this alone a pattern with a slash in its middle differs from git. The last pattern that
-matches an entry decides; one that begins with `!` takes back what an earlier one named.
+A pattern that begins with a slash is a path from the top of the file system. Other patterns match at every depth below
+the PATH that is backed up. Only here a pattern with a slash in its middle differs from git. The last pattern that
+matches an entry decides; a pattern that begins with `!` takes back earlier ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOT_A_SLASH = "[^/]"
 
 
 class _Pattern(NamedTuple):
-    """A pattern, compiled. `has_slash`: it matches a path, not a name; `is_anchored`: a path from the top."""
+    """A compiled pattern. With `has_slash` it matches a path, not a name; with `is_anchored`, a path from the top."""
 
     expression: re.Pattern[str]
     takes_back: bool
@@ -42,16 +42,16 @@ class _Pattern(NamedTuple):
 
 
 class Patterns:
-    """Patterns in order. Raises ConfigurationError for a malformed one."""
+    """Patterns in their order. Raises ConfigurationError for a malformed pattern."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         found = [_read(line) for line in lines]
         self._last_first = [pattern for pattern in reversed(found) if pattern is not None]
 
     def decide(self, path: bytes, *, is_directory: bool, top: bytes = b"") -> bool | None:
-        """Whether they name this entry itself; None if no pattern matches it.
+        """Whether the patterns name this entry itself; None if no pattern matches it.
 
-        `path` is below `top`, which anchored patterns see as well. Leading slashes make no difference.
+        `path` is relative to `top`; anchored patterns match the two joined. Leading slashes make no difference.
         """
         text = os.fsdecode(path).lstrip("/")
         name = text.rpartition("/")[2]
@@ -65,7 +65,7 @@ class Patterns:
         return None
 
     def fit(self, path: bytes, *, is_directory: bool) -> bool:
-        """Whether they name this path, or the nearest directory above it that a pattern matches."""
+        """Whether the patterns name this path, or else the nearest directory above it that a pattern matches."""
         path = path.lstrip(b"/")
         while path:
             decision = self.decide(path, is_directory=is_directory)
@@ -76,7 +76,7 @@ class Patterns:
 
 
 def literal_start(pattern: str) -> str:
-    """A pattern from the command line, where `#` begins a name and no comment."""
+    """A pattern from the command line, where `#` starts a name, not a comment."""
     return "\\" + pattern if pattern.startswith("#") else pattern
 
 
@@ -98,20 +98,20 @@ def _read(line: str) -> _Pattern | None:
     try:
         expression = _expression(text.removeprefix("/"))
     except ValueError as error:
-        hint = "patterns are written as .gitignore has them; a backslash makes the next character literal"
-        raise ConfigurationError(f"a pattern cannot be read: {line!a}: {error}", hint=hint) from None
+        hint = "patterns follow the rules of .gitignore; a backslash makes the next character literal"
+        raise ConfigurationError(f"invalid pattern {line!a}: {error}", hint=hint) from None
     return _Pattern(re.compile(expression, re.DOTALL), takes_back, only_directories, has_slash, is_anchored)
 
 
 def _without_trailing_spaces(line: str) -> str:
-    """Spaces at the end are not part of a pattern unless a backslash precedes them."""
+    """The line without trailing spaces. A space after a backslash is part of the pattern."""
     text = line.rstrip(" ")
     backslashes = len(text) - len(text.rstrip("\\"))
     return text + " " if backslashes % 2 and len(text) < len(line) else text
 
 
 def _expression(text: str) -> str:
-    """The regular expression of a pattern, as git's wildmatch reads it. Raises ValueError."""
+    """The regular expression of a pattern, by the rules of git's wildmatch. Raises ValueError."""
     parts = []
     at = 0
     while at < len(text):
@@ -131,7 +131,10 @@ def _expression(text: str) -> str:
 
 
 def _stars(text: str, begin: int) -> tuple[str, int]:
-    """What stars mean, and where they end: two or more that are a whole part of the path match any depth."""
+    """The expression of a run of stars, and its end.
+
+    Two or more stars that are a whole path component match any depth.
+    """
     end = begin
     while text[end : end + 1] == "*":
         end += 1
@@ -142,7 +145,7 @@ def _stars(text: str, begin: int) -> tuple[str, int]:
 
 
 def _bracket(text: str, at: int) -> tuple[str, int]:
-    """The set that begins at `at`, and where it ends. Raises ValueError for an open or malformed one."""
+    """The character set that begins at `at`, and its end. Raises ValueError for an open or malformed set."""
     is_negated = text[at : at + 1] in ("!", "^")
     at += is_negated
     begin = at
@@ -152,7 +155,7 @@ def _bracket(text: str, at: int) -> tuple[str, int]:
         if text.startswith("[:", at) and (end := text.find("]", at + 2)) >= 0 and text[at + 2 : end].endswith(":"):
             name = text[at + 2 : end - 1]
             if name not in CLASSES:
-                raise ValueError(f"[:{name}:] is no class of characters")
+                raise ValueError(f"[:{name}:] is not a character class")
             members.append(CLASSES[name])
             previous, at = "", end + 1
         elif previous and text[at : at + 1] == "-" and text[at + 1 : at + 2] not in ("", "]"):
@@ -168,7 +171,7 @@ def _bracket(text: str, at: int) -> tuple[str, int]:
 
 
 def _member(text: str, at: int) -> tuple[str, int]:
-    """A character of a set, and where the next one is."""
+    """One character of a set, and the position of the next."""
     at += text[at : at + 1] == "\\"
     if at >= len(text):
         raise ValueError("a [ has no ]")

@@ -1,4 +1,4 @@
-"""The root of the tree that some paths make."""
+"""Root of the tree that is backed up, found from the paths of the command line."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NamedTuple
 from cryostore.core.errors import ConfigurationError
 
 FOLDER_NAMES = (b"", b".", b"..")
-"""Last components of a path that names a folder, also behind a symlink."""
+"""Last components of a path that names a folder, even behind a symlink."""
 
 
 class Roots(NamedTuple):
-    """The root of a tree, and the paths below it that are wanted: all of the tree, if None.
+    """The root of a tree, and the paths below it that are backed up. `only` is None for the whole tree.
 
-    `only` has the empty path if the root is wanted as a whole and paths below it were named as well.
+    `only` has the empty path if the whole root is backed up and paths below it were named too.
     """
 
     root: bytes
@@ -24,17 +24,17 @@ class Roots(NamedTuple):
 
 
 def rooted(paths: Sequence[bytes], listed: Sequence[bytes] = ()) -> Roots:
-    """Return the tree that holds all of the paths. One folder is its own root.
+    """The smallest tree that holds all of the paths. A single folder is its own root.
 
-    A walk follows no symlink below its root. So where a symlink leads to a path, or a path of `paths` is a symlink to a
-    folder, the place behind it is taken; the symlink is kept as well if it was named. `listed` are paths that a program
-    listed: a symlink among them is kept as one, unless a slash follows it.
+    A walk follows no symlink below its root. So if a symlink leads to a path, or a path of `paths` is a symlink to a
+    folder, its target is backed up, and the symlink too if it was named. `listed` are paths that a program listed: a
+    symlink among them stays a symlink, unless a slash follows it.
 
-    A path that does not exist counts too: neither the name of a recovery point nor the place of a file in it depends on
-    that, and the walk reports the path. Raises ConfigurationError if nothing is there.
+    A path that does not exist counts too: neither the name of a recovery point nor the location of a file in it depends
+    on that, and the walk reports the path. Raises ConfigurationError if none of the paths exists.
     """
     if b"" in paths:  # an unset variable of a script, which must not become the current directory
-        raise ConfigurationError("a PATH is empty", hint="`.` is the current directory")
+        raise ConfigurationError("a PATH is empty", hint="use `.` for the current directory")
     whole = {_absolute(path) for path in (*paths, *listed)}
     root = os.path.commonpath(whole)
     if len(whole) > 1:
@@ -51,18 +51,18 @@ def rooted(paths: Sequence[bytes], listed: Sequence[bytes] = ()) -> Roots:
 
 
 def _absolute(path: bytes) -> bytes:
-    """The path from the top. `..` means what it means to the system: the folder above what a symlink names."""
+    """The absolute path. As for the system, `..` after a symlink is the folder above its target."""
     return os.path.abspath(_resolved(path) if b".." in path.split(b"/") else path)
 
 
 def _resolved(path: bytes) -> bytes:
-    """The path without a symlink in the folder that holds it. Its last component is kept as it is."""
+    """The path with all symlinks resolved except its last component."""
     above, name = os.path.split(path)
     return os.path.realpath(path) if name in FOLDER_NAMES else os.path.join(os.path.realpath(above), name)
 
 
 def _folders(paths: Iterable[bytes], listed: Iterable[bytes]) -> set[bytes]:
-    """The paths that stand for a folder if they are a symlink to one."""
+    """The absolute paths that mean the folder if they are a symlink to one."""
     return {
         *map(_absolute, paths),
         *(_absolute(path) for path in listed if os.path.basename(path) in FOLDER_NAMES),
@@ -70,7 +70,7 @@ def _folders(paths: Iterable[bytes], listed: Iterable[bytes]) -> set[bytes]:
 
 
 def _symlink_between(root: bytes, whole: Iterable[bytes]) -> bool:
-    """Whether a symlink below the root leads to one of the paths."""
+    """Whether one of the paths leads through a symlink below the root."""
     top = os.path.realpath(root)
     above = {os.path.dirname(path) for path in whole if path != root}
     return any(os.path.realpath(path) != os.path.join(top, os.path.relpath(path, root)) for path in above - {root})
@@ -88,7 +88,7 @@ def _require_something(whole: Iterable[bytes]) -> None:
 
 
 def _fault(path: bytes) -> str | None:
-    """Why a path cannot be backed up; None if it can."""
+    """The reason why a path cannot be backed up; None if it can."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which entries of the source are wanted, by patterns and sizes."""
+"""Selection of source entries by patterns and sizes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ TOO_LARGE = "larger than wanted"
 
 
 class Selection:
-    """Leaves out what patterns name below each PATH, and files that are too large. A PATH itself is always wanted.
+    """Leaves out the entries below each PATH that patterns name, and files that are too large.
 
-    `only` are the PATHs below `root`; None if the root is the one PATH. What is left out is counted in `skipped`, by
-    reason. A folder counts as one entry, whatever is in it.
+    It never leaves out a PATH.
+
+    `only` has the PATHs relative to `root`; None if the root is the only PATH. `skipped` counts the entries left out,
+    by reason. A folder counts as one entry, whatever it holds.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Selection:
         return bool(self._patterns.decide(below, is_directory=is_directory, top=place))
 
     def _path_of(self, path: bytes) -> bytes | None:
-        """The PATH that an entry is in, below the root; None if the entry is a PATH itself, or above one."""
+        """The PATH that holds an entry, relative to the root; None if the entry is a PATH itself, or above one."""
         if self._only is None:
             return b""
         above = path

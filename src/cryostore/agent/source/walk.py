@@ -1,7 +1,7 @@
-"""The source tree as it is found: directories in the order of the archive, each with its sorted entries.
+"""Walk over the source tree: directories in the order of the archive, each with its sorted entries.
 
-Directories are opened relative to their parents and never through a symlink. Nothing but directories, and tags
-of caches if those are to be left out, is opened here.
+The walk opens directories relative to their parents and never through a symlink. It opens nothing else, except the tags
+of cache directories if those are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cryostore.core import interrupts
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 NAME_ENCODING = sys.getfilesystemencoding()
 NAME_ERRORS = sys.getfilesystemencodeerrors()
-"""As `os.fsencode` does it, which asks for both each time."""
+"""The values that `os.fsencode` uses; it looks them up at each call."""
 NO_ATIME: int = getattr(os, "O_NOATIME", 0)
 
 CACHE_TAG = b"CACHEDIR.TAG"
@@ -34,14 +34,14 @@ FORMAT, FOLDER, FILE, SOCKET = 0o170000, 0o040000, 0o100000, 0o140000
 OTHERS = frozenset({0o120000, 0o010000, 0o020000, 0o060000})
 """Symlinks, FIFOs and devices."""
 OPEN_LEVELS_MAX = 16
-"""How many directories, one in the other, are open at a time, the root apart."""
+"""The most nested directories that are open at a time, not counting the root."""
 
 Select = Callable[[bytes, int, int], bool]
-"""Whether an entry is wanted, by its path, its mode and its size."""
+"""Returns whether an entry is backed up, from its path, mode and size."""
 
 
 class Directory(NamedTuple):
-    """A directory of the source while it is open. `rows` belong to `names`, which are sorted."""
+    """An open directory of the source: its sorted names, and the packed row of each."""
 
     path: bytes
     fd: int
@@ -50,7 +50,7 @@ class Directory(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """What was left out on purpose, and why."""
+    """An entry that was left out on purpose, and why."""
 
     path: bytes
     reason: str
@@ -58,17 +58,17 @@ class Skipped(NamedTuple):
 
 @dataclass(slots=True)
 class _Level:
-    """A directory on the way from the root to where the walk is. `fd` is -1 while it is closed."""
+    """A directory on the path from the root to the current one. `fd` is -1 while it is closed."""
 
     path: bytes
     fd: int
     below: Iterator[bytes]
-    identity: tuple[int, int] = (0, 0)
-    """Device and inode, of a closed one."""
+    device_and_inode: tuple[int, int] = (0, 0)
+    """Set while it is closed."""
 
 
 class Walk:
-    """One walk over a tree. Problems and what is left out are told to `on_problem` and `on_skip`."""
+    """One walk over a tree. It reports problems to `on_problem` and entries left out to `on_skip`."""
 
     def __init__(
         self,
@@ -83,12 +83,12 @@ class Walk:
         on_problem: Callable[[SourceError], None],
         on_skip: Callable[[Skipped], None],
     ) -> None:
-        """`only` and `stores` are paths below the root.
+        """`only` and `stores` are paths relative to the root.
 
-        Of the first nothing else is wanted; the second, and directories that hold a marker, are taken as empty, and
-        `without_caches` those whose owners declare that all in them can be made again. A path of `only` that is below
-        such a directory, or below one that `select` leaves out, is wanted all the same; if it is not met, that is a
-        problem.
+        With `only`, nothing but these paths is backed up. The walk takes some directories as empty: those of `stores`,
+        those that hold a marker and, with `without_caches`, those with a cache tag. A path of `only` below such a
+        directory, or below one that `select` leaves out, is backed up nevertheless. If the walk does not meet a path of
+        `only`, it reports a problem.
         """
         self._root = root
         self._select = select
@@ -96,9 +96,9 @@ class Walk:
         self._leading = frozenset(above for path in only or () for above in _above(path))
         self._unmet = set(only or ()) - {b""}
         self._left_out: set[bytes] = set()
-        """Directories on the way to a path of `only` of which nothing else is wanted."""
+        """Directories above a path of `only` of which nothing else is backed up."""
         self._named: dict[bytes, set[bytes]] = {}
-        """By directory, the names of what is wanted in it, or leads to that."""
+        """By directory, the names in it that are in `only` or lead to a path of `only`."""
         for path in (self._leading | (only or frozenset())) - {b""}:
             parent, _, name = path.rpartition(b"/")
             self._named.setdefault(parent, set()).add(name)
@@ -108,16 +108,16 @@ class Walk:
         self._stores = stores
         self._on_problem = on_problem
         self._told: set[bytes] = set()
-        """Where a problem was told, of paths that were named and lead to such."""
+        """Paths with a reported problem, if `only` is given."""
         self._on_skip = on_skip
         self._devices: dict[int, int] = {}
         self.root_status = self._stat_root()
 
     def device(self, number: int) -> int:
-        """The small number of a file system: they are counted as they are met."""
+        """The number of a file system in this archive, counted in the order of the walk."""
         return self._devices.setdefault(number, len(self._devices))
 
-    def _tell(self, problem: SourceError) -> None:
+    def _report(self, problem: SourceError) -> None:
         if self._named:
             self._told.add(problem.path)
         self._on_problem(problem)
@@ -129,11 +129,11 @@ class Walk:
             raise SourceError.of(self._root, error) from error
 
     def __iter__(self) -> Iterator[Directory]:
-        """Each directory, open while it is looked at: parents first, then their directories by name."""
+        """Yield each directory, which stays open until the next one: parents first, then their directories by name."""
         self.device(self.root_status.st_dev)
         stack: list[_Level] = []
         try:
-            # The root may be named through a symlink, because its owner says so; nothing below it may.
+            # The user may name the root through a symlink. Below it the walk follows none.
             opened = self._open(self._root, b"", None)
             while opened is not None:
                 interrupts.check()
@@ -146,16 +146,16 @@ class Walk:
                 yield directory
                 level.below = iter(_folders(directory))
                 opened = self._next(stack)
-            self._tell_of_unmet()
+            self._report_unmet()
         finally:
             for level in stack:
                 if level.fd >= 0:
                     os.close(level.fd)
 
-    def _tell_of_unmet(self) -> None:
+    def _report_unmet(self) -> None:
         for path in sorted(self._unmet):
             if self._told.isdisjoint((path, *_above(path))):
-                self._tell(SourceError(path, "cannot be reached: a folder above it is gone, or is no folder any more"))
+                self._report(SourceError(path, "cannot be reached: a folder above it was removed or replaced"))
 
     def _next(self, stack: list[_Level]) -> tuple[int, bytes] | None:
         while stack:
@@ -174,30 +174,30 @@ class Walk:
         return None
 
     def _open_again(self, stack: list[_Level], below: int) -> None:
-        """Open the last directory of the stack, which was closed: from one in it, or by its path from the root.
+        """Open the last directory of the stack again: from its child `below`, or by its path from the root.
 
-        It must be the same directory. If it is not there any more, the rest of it is left out.
+        It must be the same directory. If it no longer exists, the rest of it is left out.
         """
         level = stack[-1]
-        reason = "moved while it was read: the rest of it is left out"
+        reason = "was moved while it was read; the rest of it is left out"
         for start, way in ((below, [b".."]), (stack[0].fd, level.path.split(b"/"))):
             if start < 0:
                 continue
             try:
                 fd = _opened_along(start, way)
-                if _identity(fd) == level.identity:
+                if _device_and_inode(fd) == level.device_and_inode:
                     level.fd = fd
                     return
                 os.close(fd)
             except OSError as error:
-                reason = f"cannot be opened again, the rest of it is left out: {error.strerror}"
+                reason = f"cannot be opened again; the rest of it is left out: {error.strerror}"
         level.below = iter(())
-        self._tell(SourceError(level.path, reason))
+        self._report(SourceError(level.path, reason))
 
     def _open(self, name: bytes, path: bytes, parent: int | None) -> tuple[int, bytes] | None:
         if path in self._stores:
             if self._is_named(path):
-                self._tell(SourceError(path, "holds the store itself, which is not backed up into itself"))
+                self._report(SourceError(path, "is the store itself, which is not backed up into itself"))
             else:
                 self._on_skip(Skipped(path, "the store itself"))
             return None
@@ -207,25 +207,25 @@ class Walk:
         except OSError as error:
             if parent is None:
                 raise SourceError.of(path, error) from error
-            self._tell(SourceError.of(path, error))
+            self._report(SourceError.of(path, error))
             return None
         if parent is None or not self._one_file_system or self._is_named(path):
             return fd, path
         try:
-            if _identity(fd)[0] == _identity(parent)[0]:
+            if _device_and_inode(fd)[0] == _device_and_inode(parent)[0]:
                 return fd, path
             self._on_skip(Skipped(path, "another file system"))
         except OSError as error:
-            self._tell(SourceError.of(path, error))
+            self._report(SourceError.of(path, error))
         os.close(fd)
         return None
 
     def _is_named(self, path: bytes) -> bool:
-        """Whether the user named the directory, or one below it: then it may lie on any file system."""
+        """Whether the user named the directory, or a path below it. Then it may be on another file system."""
         return path in self._leading or (self._only is not None and path in self._only)
 
     def _list(self, fd: int, path: bytes) -> Directory:
-        found: dict[bytes, bytes] = {}  # some file systems list a name twice
+        found: dict[bytes, bytes] = {}  # a dict, because some file systems list a name twice
         missed: list[bytes] = []
         pack = ROW.pack
         devices = self._devices
@@ -266,26 +266,26 @@ class Walk:
                         row = row_of(status, device).pack()
                     found[entry.name.encode(NAME_ENCODING, NAME_ERRORS)] = row
         except OSError as error:
-            self._tell(SourceError.of(path, error))
+            self._report(SourceError.of(path, error))
         if missed:
             self._look_again(path, fd, missed, found)
         selected = self._selected(path, fd, found)
         return Directory(path, fd, [name for name, _ in selected], [row for _, row in selected])
 
     def _leave_out(self, path: bytes, status: os.stat_result) -> None:
-        """Tell of an entry that cannot be stored: of no kind that an archive has, or of no size that a file has."""
+        """Report an entry that an archive cannot hold: of an unknown kind, or with a negative size."""
         mode = status.st_mode
         if mode & FORMAT == FILE:
-            self._tell(SourceError(path, f"has the size {status.st_size}"))
+            self._report(SourceError(path, f"has the size {status.st_size}"))
         elif mode & FORMAT != SOCKET:
-            self._tell(SourceError(path, f"has the mode {mode:o}, which is of no kind that can be stored"))
+            self._report(SourceError(path, f"has the mode {mode:o}, a kind of entry that cannot be stored"))
         elif self._only is not None and path in self._only:
-            self._tell(SourceError(path, "is a socket, which has no content"))
-        else:  # it means nothing without its process
+            self._report(SourceError(path, "is a socket, which has no content"))
+        else:  # it has no meaning without its process
             self._on_skip(Skipped(path, "socket"))
 
     def _look_again(self, path: bytes, fd: int, missed: list[bytes], found: dict[bytes, bytes]) -> None:
-        """Tell files that were removed while the directory was read from those that it lists and cannot show."""
+        """Read the status of entries again: ignore those that are gone, report those that are still listed."""
         listed: set[bytes] | None = None
         for name in missed:
             try:
@@ -295,7 +295,7 @@ class Walk:
                     listed = _names(fd) if listed is None else listed
                     if name not in listed:
                         continue
-                self._tell(SourceError.of(join(path, name), error))
+                self._report(SourceError.of(join(path, name), error))
                 continue
             if status.st_mode & FORMAT in {FOLDER, FILE} | OTHERS and status.st_size >= 0:
                 found[name] = row_of(status, self.device(status.st_dev)).pack()
@@ -303,11 +303,11 @@ class Walk:
                 self._leave_out(join(path, name), status)
 
     def _selected(self, path: bytes, fd: int, entries: dict[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-        """What is wanted of the entries of a directory, in the order of their names."""
+        """The entries of a directory that are backed up, in the order of their names."""
         named = self._named.get(path, set())
         for name in sorted(named - entries.keys()):
             if self._told.isdisjoint((path, join(path, name))):
-                self._tell(SourceError(join(path, name), os.strerror(errno.ENOENT)))
+                self._report(SourceError(join(path, name), os.strerror(errno.ENOENT)))
         whole = self._only is None or not self._only.isdisjoint((path, *_above(path)))
         whole = whole and path not in self._left_out
         reason = self._reason_to_empty(fd, entries) if whole else None
@@ -325,7 +325,7 @@ class Walk:
         return [(name, row) for name, row, facts in rows if select(join(path, name), facts[0], facts[5])]
 
     def _reason_to_empty(self, fd: int, entries: dict[bytes, bytes]) -> str | None:
-        """Why a directory is taken as empty; None if it is not."""
+        """The reason why a directory is taken as empty; None if it is not."""
         if not self._markers.isdisjoint(entries):
             return "marked as excluded"
         if self._without_caches and CACHE_TAG in entries and _is_cache(fd):
@@ -333,9 +333,9 @@ class Walk:
         return None
 
     def _meets(self, path: bytes, found: tuple[bytes, bytes], *, whole: bool) -> bool:
-        """Whether an entry is wanted of a directory that has a path of `only` below it. Notes what is met.
+        """Whether an entry is backed up, in a directory above a path of `only`. Notes the paths of `only` that are met.
 
-        `whole` says that all of the directory is wanted, but for what `select` leaves out.
+        `whole` means that all of the directory is backed up, except the entries that `select` leaves out.
         """
         name, row = found
         child = join(path, name)
@@ -350,7 +350,7 @@ class Walk:
 
 
 def _names(fd: int) -> set[bytes]:
-    """What a directory lists; nothing, if it does not do so any more."""
+    """The names in a directory; empty if it can no longer be listed."""
     try:
         return set(map(os.fsencode, os.listdir(fd)))
     except OSError:
@@ -358,9 +358,9 @@ def _names(fd: int) -> set[bytes]:
 
 
 def _close(level: _Level) -> None:
-    """Close a directory, and note what tells that it is the same one when it is opened again."""
+    """Close a directory, and note its device and inode to recognise it later."""
     try:
-        level.identity = _identity(level.fd)
+        level.device_and_inode = _device_and_inode(level.fd)
     except OSError:
         return  # it stays open
     os.close(level.fd)
@@ -368,7 +368,7 @@ def _close(level: _Level) -> None:
 
 
 def _opened_along(start: int, names: Iterable[bytes]) -> int:
-    """Open a directory by the names that lead to it from an open one. Raises OSError."""
+    """Open a directory by its names from an open one. Raises OSError."""
     fd = -1
     try:
         for name in names:
@@ -383,7 +383,7 @@ def _opened_along(start: int, names: Iterable[bytes]) -> int:
 
 
 def _is_cache(fd: int) -> bool:
-    """Whether the tag in a directory is one: a regular file that begins with the signature."""
+    """Whether a directory has a valid cache tag: a regular file that begins with the signature."""
     try:
         tag = os.open(CACHE_TAG, CACHE_TAG_FLAGS, dir_fd=fd)
         try:
@@ -391,11 +391,11 @@ def _is_cache(fd: int) -> bool:
         finally:
             os.close(tag)
     except OSError:
-        return False  # what is in it is backed up
+        return False  # so the directory is backed up
 
 
-def _identity(fd: int) -> tuple[int, int]:
-    """Device and inode of what is open."""
+def _device_and_inode(fd: int) -> tuple[int, int]:
+    """Device and inode of an open file."""
     status = os.fstat(fd)
     return status.st_dev, status.st_ino
 
@@ -405,7 +405,7 @@ def _folders(directory: Directory) -> list[bytes]:
 
 
 def is_folder(row: bytes) -> bool:
-    """Whether a packed row is that of a directory: its second byte has the bits of the mode that tell the kind."""
+    """Whether a packed row is that of a directory: its second byte has the bits of the mode for the kind."""
     return row[1] & FORMAT_BYTE == FOLDER_BYTE
 
 
@@ -421,7 +421,7 @@ def join(path: bytes, name: bytes) -> bytes:
 
 
 def open_without_atime(name: bytes, flags: int, parent: int | None) -> int:
-    """Open, and leave the access time as it is where that is allowed."""
+    """Open a file without changing its access time, if this user may do that."""
     try:
         return os.open(name, flags | NO_ATIME, dir_fd=parent)
     except PermissionError:

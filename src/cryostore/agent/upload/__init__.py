@@ -1,1 +1,1 @@
-"""Sending content: chunking, deduplication, and the objects that chunks make."""
+"""Sending content to the store: chunking, deduplication, and the objects of a job."""

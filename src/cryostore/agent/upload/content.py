@@ -1,7 +1,7 @@
-"""The content of files on its way into chunks: small files share them, large ones are cut by what they hold.
+"""Content of files as chunks: small files share chunks, large files are cut by content-defined chunking.
 
-Small files are laid one behind the other into a chunk until one says, by its own digest, that the chunk ends behind it:
-so the same files in the same order make the same chunks, wherever they begin. A small file that is known costs nothing.
+A shared chunk holds small files one after the other. It ends after a file whose digest says so: thus equal files in
+equal order make equal chunks, wherever they begin. A small file that is known already is not stored again.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from cryostore.core.memory import unfilled
 SMALL_BYTES_MAX = 512 * KIB
 ALONE_BYTES_MIN = 64 * KIB
 CHANGED_ALONE_BYTES_MIN = 16 * KIB
-"""Files of so many bytes, or so many if they have changed before, share no chunk: the others in it would keep it."""
+"""Files of ALONE_BYTES_MIN, or of CHANGED_ALONE_BYTES_MIN if they have changed before, get chunks of their own.
+
+In a shared chunk, the other files would keep the old bytes alive.
+"""
 SHARED_BYTES_MIN = 1 * MIB
 SHARED_BYTES_MAX = 3 * MIB
 SHARED_BYTES_SPREAD = 1 * MIB
-"""How far behind the minimum a shared chunk ends on average."""
+"""The average distance from the minimum to the end of a shared chunk."""
 READ_BYTES = 4 * MIB
 
 Read = Callable[[memoryview], int]
-"""Reads into a buffer as much as there is room for and says how much it was; less only at the end."""
+"""Fills a buffer and returns the number of bytes; fewer than its length only at the end of the file."""
 
 
 class ContentWriter:
-    """Takes the bytes of files, one file after the other, and answers where they will lie."""
+    """Takes the bytes of one file after the other, and returns the location of each."""
 
     def __init__(
         self, uploader: Uploader, upload: ObjectUpload, object_number: int, chunker: Chunker, small_files: DigestTable
@@ -47,7 +50,7 @@ class ContentWriter:
         self._shared_index = -1
 
     def room(self, length: int) -> memoryview:
-        """Where to read a small file of `length` bytes to, with room for one byte more. Then call `small`."""
+        """The buffer for a small file of `length` bytes, with one byte to spare. Call `small` after the read."""
         assert length <= SMALL_BYTES_MAX
         if self._filled + length + 1 > len(self._shared):
             self._end_shared()
@@ -56,12 +59,15 @@ class ContentWriter:
         return self._view[self._filled : self._filled + length + 1]
 
     def small(self, length: int, *, base_digest: bytes = NO_DIGEST) -> Content:
-        """Take the first `length` bytes that were read into `room`; `base_digest` is what the base has for the file."""
+        """Take the first `length` bytes in the buffer of `room`.
+
+        `base_digest` is the digest of the file in the base.
+        """
         if not length:
             return NO_CONTENT
         filled = self._filled
         digest = self.upload.chunk_id(self._view[filled : filled + length])[:16]
-        changed = base_digest not in (NO_DIGEST, digest)  # one that is stored again makes the chunks that it had
+        changed = base_digest not in (NO_DIGEST, digest)  # a file stored again unchanged makes the same chunks
         alone = length >= (CHANGED_ALONE_BYTES_MIN if changed else ALONE_BYTES_MIN)
         begins = alone or self._shared_index < 0
         index = self.upload.chunks_count if begins else self._shared_index
@@ -82,7 +88,7 @@ class ContentWriter:
         return content
 
     def _ends_behind(self, digest: bytes, length: int) -> bool:
-        # Likelier behind a long file: the chance of an end is that of each byte, whatever the files' sizes.
+        # Each byte has the same chance of an end, whatever the sizes of the files, so a long file has a higher one.
         return self._chunker.chance(digest) * SHARED_BYTES_SPREAD < length << 32
 
     def _end_shared(self) -> None:
@@ -94,9 +100,11 @@ class ContentWriter:
         self._shared_index = -1
 
     def large(self, read: Read, length: int) -> tuple[Content, int]:
-        """Take a large file to its end; answers also its length, which may be another than the expected one.
+        """Take a large file to its end.
 
-        What `read` raises is raised here; the bytes before it are then stored for nothing.
+        Returns its content and its length, which may differ from the expected `length`.
+
+        Raises the errors of `read`; the bytes read before are then stored for nothing.
         """
         first = self.upload.chunks_count
         total = got = wanted = 0
@@ -114,7 +122,7 @@ class ContentWriter:
         return (Content(self.object_number, first, 0) if total else NO_CONTENT), total
 
     def _cut(self, data: memoryview, *, of_disk: bool, at_end: bool) -> memoryview:
-        """Submit the chunks of `data` but one that may go on; answers that one."""
+        """Submit the chunks of `data`, except the last one if it may continue. Returns the bytes that remain."""
         start = 0
         for length in self._chunker.cuts(data, of_disk=of_disk):
             if start + length == len(data) and not at_end:
@@ -124,5 +132,5 @@ class ContentWriter:
         return data[start:]
 
     def finish(self) -> None:
-        """Submit what is left."""
+        """Submit the last shared chunk."""
         self._end_shared()

@@ -146,7 +146,7 @@ class BlobCopy:
 
     def __init__(self, source: Side, target: Side, keyring: Keyring, carried: BlobCopyResult, clock: Clock) -> None:
         self.carried = carried
-        self._file_reader = source
+        self._source = source
         self._target = target
         self._envelopes = Envelopes(source, keyring)
         self._clock = clock
@@ -156,7 +156,7 @@ class BlobCopy:
         total = self._source.read(store_copy.count_blobs)
         done = done_bytes = 0
         with ThreadPoolExecutor(WORKERS, "migrate") as pool:
-            for some in batches(wanted_blobs(self._file_reader)):
+            for some in batches(wanted_blobs(self._source)):
                 notes = self._target.read(partial(store_copy.notes, keys=[one.key for one in some]))
                 seen = list(pool.map(lambda one: self._look(one, notes.get(one.key)), some))  # noqa: B023 - runs at once
                 for portion in portions(seen, lambda one: 0 if one.is_done else one.size or 0):

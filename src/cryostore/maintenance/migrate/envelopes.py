@@ -51,7 +51,7 @@ class Envelopes:
     """Reads and checks the blobs of a source. Thread-safe."""
 
     def __init__(self, source: Side, keyring: Keyring) -> None:
-        self._file_reader = source
+        self._source = source
         self._keyring = keyring
         self._keys = VaultKeys(source, keyring)
 

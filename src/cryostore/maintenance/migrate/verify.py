@@ -50,7 +50,7 @@ class BlobCheck:
         self, source: Side, target: Side, keyring: Keyring, verified: BlobCheckResult, *, everything: bool
     ) -> None:
         self.verified = verified
-        self._file_reader = source
+        self._source = source
         self._target = target
         self._keys = VaultKeys(target, keyring)
         self._everything = everything
@@ -63,7 +63,7 @@ class BlobCheck:
         total = self._source.read(store_copy.count_blobs)
         bad: list[str] = []
         with ThreadPoolExecutor(WORKERS, "migrate") as pool:
-            for some in batches(wanted_blobs(self._file_reader)):
+            for some in batches(wanted_blobs(self._source)):
                 for portion in portions(self._asked(some), lambda one: one.note.size if one.note else 0):
                     problems = list(pool.map(self._problem, portion))
                     bad += self._note(portion, problems)
