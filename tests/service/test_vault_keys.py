@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.catalog.rows import keys, records
+from cryostore.catalog.rows import keys
 from cryostore.catalog.rows.records import VAULT, RecordKey
-from cryostore.chunks.keyring import wrapped_key_id
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance.background_tasks.run import drop_destroyed_keys
-from cryostore.maintenance.key_rotation import RotationResult, forget_master_key, rotate_master_key
-from cryostore.model.errors import ServiceUnavailableException
-from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
+from cryostore.model.vaults import DeleteBackupVault
 from cryostore.service.records.recording import mark_vault_changed, update_record
-from cryostore.service.store_keyring import TOKEN_SECRET, StoreKeyring, master_key_in_use
+from cryostore.service.store_keyring import TOKEN_SECRET
 from cryostore.service.vault_keys import SEALING_KEY_CACHE_SECONDS, VaultKeys
-from support.keyrings import BOTH, NEW, OLD, OLD_ALONE, write_keyring
+from support.keyrings import BOTH, OLD, OLD_ALONE, ChangingKeyring
 from support.memory_database import MemoryDatabase
 
 VAULT_ID = 1  # Default, the first one of every store
@@ -29,22 +26,6 @@ class Now:
 
     def __call__(self):
         return self.seconds
-
-
-class Ring:
-    """A keyring whose keys come and go."""
-
-    def __init__(self, document):
-        self.document = document
-
-    def active(self):
-        return self.document.active
-
-    def key(self, key_id):
-        try:
-            return self.document.keys[key_id]
-        except KeyError:
-            raise KeyUnavailableError("not here") from None
 
 
 @pytest.fixture
@@ -106,7 +87,7 @@ def test_a_key_seals_only_once_it_is_on_record(store, vault_keys, now):
 
 
 def test_a_key_in_memory_is_used_while_its_master_key_is_not_to_be_had(database, now):
-    ring = Ring(OLD_ALONE)
+    ring = ChangingKeyring(OLD_ALONE)
     memory = MemoryDatabase()
     memory.write(lambda t: keys.insert_secret(t, TOKEN_SECRET, OLD.wrap(b"token", TOKEN_SECRET.encode())))
     vault_keys = VaultKeys(memory, ring, now)
@@ -124,21 +105,6 @@ def test_a_key_in_memory_is_used_while_its_master_key_is_not_to_be_had(database,
             refused()
     ring.document = BOTH
     assert vault_keys.sealing(2).key.key_id == bytes([2]) * 16
-    memory.close()
-
-
-def test_what_wraps_is_the_key_in_use_whichever_is_active():
-    """In use is what wraps the token: a rotation changes that in a transaction."""
-    memory, ring = MemoryDatabase(), Ring(BOTH)
-    keyring = StoreKeyring(memory, ring)
-    assert keyring.active() is NEW  # a store that has nothing wrapped yet
-    memory.write(lambda t: keys.insert_secret(t, TOKEN_SECRET, OLD.wrap(b"token", TOKEN_SECRET.encode())))
-    assert keyring.active() is OLD
-    assert memory.read(keyring.master_key) is OLD
-    assert memory.read(master_key_in_use) == "old"
-    ring.document = BOTH.without("old")
-    with pytest.raises(KeyUnavailableError):
-        keyring.active()
     memory.close()
 
 
@@ -201,66 +167,3 @@ def test_a_deleted_vaults_key_is_nowhere_in_the_files(store):
     store.reopen()
     files = [path for path in store.data_dir.rglob("*") if path.is_file()]
     assert [path.name for path in files if wrapped[-40:] in path.read_bytes()] == []
-
-
-def test_a_vault_is_made_with_the_key_in_use_although_the_keyring_has_a_newer_one(store):
-    write_new_active(store)
-    store.api().new_vault()
-    rows = store.service.context.database.read(lambda t: t.rows("SELECT wrapped FROM vault_key"))
-    assert len({wrapped_key_id(row[0]) for row in rows}) == 1
-
-
-def test_no_vault_is_made_without_the_key_in_use(store):
-    path = store.data_dir / "keyring.json"
-    kept = path.read_bytes()
-    write_keyring(path, BOTH)
-    api = store.api()
-    api.refuses(ServiceUnavailableException, CreateBackupVault(backup_vault_name="new-vault"))
-    path.write_bytes(kept)
-    api.call(CreateBackupVault(backup_vault_name="new-vault"))
-
-
-def write_new_active(store):
-    """Add a key to the store's keyring file."""
-    return store.service.context.keys.keyring.source.add(store.service.context.new_id)
-
-
-def test_records_are_wrapped_with_the_key_in_use(store):
-    context = store.service.context
-    write_new_active(store)
-    store.api().new_vault()
-    rows = context.database.read(lambda t: records.page(t, RecordKey(VAULT), 9))
-    names = [name for row in rows for name in context.records.names(VAULT) if name.number == row.number]
-    in_use = context.database.read(master_key_in_use)
-    assert {wrapped_key_id(context.records.wrapped(name)) for name in names} == {in_use}
-
-
-def test_a_key_that_is_wrapped_anew_while_it_is_being_unwrapped(store):
-    """The old master key is forgotten between the reading of a row and its unwrapping: the row is read again."""
-    context, vault_keys = store.service.context, store.service.context.keys
-    context.keys.drop([context.keys.sealing(VAULT_ID).key_number])
-    source = vault_keys.keyring.source
-    lines = (store.data_dir / "credentials").read_text().splitlines()
-    access_key_id = next(line.split(" = ")[1] for line in lines if "access_key_id" in line)
-
-    class Racing:
-        """Rotates and forgets right before the key is asked for, once."""
-
-        def key(self, key_id):
-            if vault_keys.keyring.source is self:
-                vault_keys.keyring.source = source
-                for _ in rotate_master_key(context, RotationResult()):
-                    pass
-                forget_master_key(context, key_id)
-            return source.key(key_id)
-
-    for use in (
-        lambda: vault_keys.sealing(VAULT_ID),
-        lambda: vault_keys.opening(1),
-        vault_keys.keyring.active,
-        lambda: store.service.access.secret(access_key_id),
-    ):
-        vault_keys.drop([1])
-        vault_keys.keyring.source = Racing()
-        assert use()
-        assert vault_keys.keyring.source is source

@@ -6,6 +6,7 @@ import json
 import sys
 
 from cryostore.chunks.keyring import Document, MasterKey
+from cryostore.core.errors import KeyUnavailableError
 
 OLD = MasterKey("old", bytes(range(32)))
 NEW = MasterKey("new", bytes(range(32, 64)))
@@ -32,3 +33,19 @@ def program(path, text):
 def printing(path):
     """A program that prints what is in a file."""
     return ["/bin/cat", str(path)]
+
+
+class ChangingKeyring:
+    """A keyring whose `document` a test replaces."""
+
+    def __init__(self, document):
+        self.document = document
+
+    def active(self):
+        return self.document.active
+
+    def key(self, key_id):
+        try:
+            return self.document.keys[key_id]
+        except KeyError:
+            raise KeyUnavailableError("not here") from None

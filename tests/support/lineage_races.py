@@ -1,0 +1,30 @@
+"""Actions on the model of a catalog from many threads at once."""
+
+from __future__ import annotations
+
+from conformance.database import together
+from cryostore.model.errors import (
+    InvalidResourceStateException,
+    JobStateConflictException,
+    ResourceNotFoundException,
+    ThrottlingException,
+)
+
+
+def outcomes(count, action):
+    """What `action(number)` answered or raised in each of so many threads."""
+    found = [None] * count
+
+    def run(number):
+        try:
+            found[number] = action(number)
+        except (ThrottlingException, JobStateConflictException, InvalidResourceStateException,
+                ResourceNotFoundException) as error:  # fmt: skip
+            found[number] = type(error)
+
+    together(count, run)
+    return found
+
+
+def backed_up(model, *names):
+    return model.commit(model.put(model.run(), *names))
