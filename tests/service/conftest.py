@@ -9,7 +9,7 @@ import pytest
 from support.stores import SMALL, opened
 
 ON_SERVICES = {"test_shared_api.py": 3, "test_shared_api_time.py": 1}
-"""Files whose tests have real services behind them, and take their time: one test of so many is made each time."""
+"""Slow test files on real services, and the fraction of their tests that an ordinary run makes: one in so many."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,20 +35,20 @@ def shared_store(tmp_path_factory):
 
 @pytest.fixture
 def api(shared_store):
-    """The words over the shared store."""
+    """The API over the shared store."""
     return shared_store.api()
 
 
 @pytest.fixture(scope="module")
 def small_store(tmp_path_factory):
-    """As `shared_store`, with every limit configured down."""
+    """As `shared_store`, with every limit lowered."""
     with opened(tmp_path_factory.mktemp("small") / "data", limits=SMALL) as store:
         yield store
 
 
 @pytest.fixture
 def small(small_store):
-    """The words over the store with small limits."""
+    """The API over the store with low limits."""
     return small_store.api()
 
 

@@ -1,4 +1,4 @@
-"""Access keys: found, disabled, forgotten after a while; and who may do what."""
+"""Access keys: look-up, cache, disabling; and authorisation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_other_keys_are_not(store, key):
 
 
 def test_a_disabled_key_is_refused_within_seconds(store, root_key):
-    """On a server that has just used it after the cache's time, on others at once; and back again."""
+    """After the cache time on a server that has just used it, at once on others; and the same when enabled again."""
     access = store.service.access
     assert access.secret(root_key)
     enable(store, root_key, enabled=False)
@@ -71,7 +71,7 @@ def test_a_clock_that_is_set_back_does_not_make_the_cache_last(store, root_key):
     assert access.secret(root_key) is None
 
 
-def test_root_may_do_everything_and_nobody_else_anything():
+def test_only_root_callers_are_authorised():
     assert allows(Caller("AKIA", root=True), "backup:DeleteBackupVault", "v")
     assert not allows(Caller("AKIA"), "backup:ListBackupVaults", None)
     authorise(Caller("AKIA", root=True), "backup:ListBackupVaults", None)

@@ -1,4 +1,4 @@
-"""Which operations may use the reserve, and that each transaction and each blob is tried again by itself."""
+"""Operations that may use the reserve; each transaction and each blob is retried by itself."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def reserve(tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    """A store whose reserve, once gone, stays away: the disk is said to be full."""
+    """A store that cannot take its reserve back once it is used: the disk counts as full."""
     with opened(tmp_path / "data", settings=Settings(reserve_bytes=4096)) as store:
         yield store
 
 
 @pytest.fixture
 def full(store, monkeypatch):
-    """Gives the reserve up, and lets no room come back."""
+    """Uses the reserve up, and keeps the disk full."""
 
     def give_up():
         monkeypatch.setattr(DiskReserve, "free_bytes", 0)
@@ -48,7 +48,7 @@ def full(store, monkeypatch):
     return give_up
 
 
-def test_every_operation_that_brings_data_waits_and_no_other():
+def test_exactly_the_operations_that_bring_data_are_refused():
     assert {operation.__name__ for operation in BRINGING} == {
         "CreateBackupVault", "StartBackupJob", "StartObject", "PutChunk", "LinkChunks", "PutObject",
         "NotifyObjectComplete",
@@ -64,7 +64,7 @@ def test_a_new_store_has_its_reserve(store):
     assert (store.data_dir / FILE).stat().st_size == 4096
 
 
-def test_without_the_reserve_data_is_refused_and_all_else_goes_on(store, full):
+def test_without_the_reserve_new_data_is_refused_and_other_requests_succeed(store, full):
     api = store.api()
     arn = api.backup({"a": b"1"})
     second = api.backup({"a": b"2"})
@@ -98,8 +98,8 @@ def test_a_refused_write_leaves_no_byte(store, full):
     api.refuses_and_keeps(ServiceUnavailableException, api.chunk_operation(job, upload, 0, b"x" * 1000))
 
 
-def test_a_delete_that_meets_a_full_disk_at_any_of_its_writes_is_done_once(store):
-    """Each write of it is made again by itself: none sees what the delete did before."""
+def test_a_delete_on_a_disk_that_fills_at_any_write_happens_once(store):
+    """Each write is retried by itself, so no retry sees an earlier write of the same delete."""
     api = store.api()
     context = store.service.context
     count = 1
@@ -125,7 +125,7 @@ def test_reads_go_on_as_they_are(reserve):
     assert database.read(lambda _: 1) == 1
 
 
-def test_a_blob_is_put_again_in_the_room_of_the_reserve(reserve):
+def test_a_blob_is_put_again_in_the_space_of_the_reserve(reserve):
     faulty = FaultyBlobs(MemoryBlobs())
     blobs = ReservedBlobs(faulty, reserve)
     faulty.fail("put", error=FULL)
@@ -136,7 +136,7 @@ def test_a_blob_is_put_again_in_the_room_of_the_reserve(reserve):
 
 
 class TestReservedBlobs(BlobStoreTests, AppendableTests):
-    """With room enough it is a blob store like any other."""
+    """With enough space it passes the conformance suite of blob stores."""
 
     @pytest.fixture
     def store(self):

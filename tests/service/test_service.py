@@ -1,4 +1,4 @@
-"""The service as a whole: failures become modelled errors, processes share a store, callers are told apart."""
+"""The service as a whole: internal failures become modelled errors, processes share a store, callers are authorised."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_every_operation_has_a_handler():
 
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))
-def test_a_caller_without_leave_is_refused(shared_store, name):
-    """Whatever is asked: AccessDeniedException, or an error that comes before; never an answer, never a change."""
+def test_an_unauthorised_caller_is_refused(shared_store, name):
+    """Each operation raises AccessDeniedException, or an earlier error; it returns nothing and changes nothing."""
     nobody = Caller(access_key_id="AKIANOBODY")
     before = footprint(shared_store.data_dir)
 
@@ -47,8 +47,8 @@ def test_a_caller_without_leave_is_refused(shared_store, name):
     assert footprint(shared_store.data_dir) == before
 
 
-def test_a_caller_without_leave_reaches_nothing_that_exists(store):
-    """The same with ids that are real, where the answer must be AccessDeniedException."""
+def test_an_unauthorised_caller_reaches_no_existing_resource(store):
+    """With real ids, the error must be AccessDeniedException."""
     api = store.api()
     arn = api.backup({"name": b"1"})
     restore, job = api.restore(arn), api.running_job()
@@ -90,8 +90,8 @@ def test_a_caller_without_leave_reaches_nothing_that_exists(store):
         (KeyMissingError("id", hint="/secret/path"), ServiceUnavailableException),
     ],
 )
-def test_failures_inside_become_errors_that_tell_no_place(shared_store, monkeypatch, failure, told):
-    """The caller learns what to do next; the cause is there for the log."""
+def test_internal_failures_become_errors_without_paths(shared_store, monkeypatch, failure, told):
+    """The message tells the caller what to do next; the cause has the details for the log."""
 
     def fail(*_):
         raise failure
@@ -103,8 +103,8 @@ def test_failures_inside_become_errors_that_tell_no_place(shared_store, monkeypa
     assert raised.value.__cause__ is failure
 
 
-def test_two_processes_worth_of_services_share_a_store(store):
-    """An upload is begun through one and completed through the other; each sees the other's work at once."""
+def test_two_services_share_a_store(store):
+    """An upload is started on one and completed on the other; each sees the other's writes at once."""
     other = store.open()
     first, second = store.api(), store.api()
     second._call, second.resource = other.as_caller(Caller("AKIA", root=True)), first.resource
@@ -137,7 +137,7 @@ def test_a_damaged_chunk_is_never_given_out(store):
 
 
 def test_a_chunk_the_catalog_lacks_is_a_failure_not_an_absence(store):
-    """A client that is told 404 could take it for an answer."""
+    """A client could take a 404 for proof that the chunk does not exist."""
     api = store.api()
     job = api.restore(api.backup({"name": b"data"}))
     (chunk,) = api.chunks(job, "name")
@@ -146,7 +146,7 @@ def test_a_chunk_the_catalog_lacks_is_a_failure_not_an_absence(store):
     api.refuses(DamagedDataException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
 
 
-def test_a_summary_is_kept_as_given_if_so_decided(tmp_path):
+def test_a_summary_is_stored_as_given_if_so_configured(tmp_path):
     """B.4: summary_checksum = "store", for clients that compute another SUMMARY."""
     with opened(tmp_path / "data", settings=Settings(summary_checksum="store")) as store:
         api = store.api()
@@ -161,7 +161,7 @@ def test_a_summary_is_kept_as_given_if_so_decided(tmp_path):
 
 
 def test_a_deleted_vault_leaves_no_rows(store):
-    """Of all that was in it, once a round of duties has been made; the other vault's things stay."""
+    """After a round of background tasks; the rows of another vault stay."""
     api = store.api()
     kept = api.backup({"kept": b"1"})
     before = rows(store)
@@ -192,7 +192,7 @@ def test_a_deleted_vault_leaves_no_rows(store):
 
 
 def rows(store):
-    """Rows by table; packs stay until they are collected, claims for the next who works."""
+    """Rows by table, without packs, which garbage collection removes, and claims."""
     with closing(sqlite3.connect(store.data_dir / "catalog.sqlite")) as connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {

@@ -1,4 +1,4 @@
-"""Every limit, configured down: its edge is accepted, one beyond is refused and leaves nothing behind (B.11)."""
+"""Every limit, lowered: its edge is accepted; one more is refused and leaves nothing behind (B.11)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def linked(index, data):
     return LinkedChunk(index=index, length=len(data), checksum=hex_of(data), checksum_algorithm="SHA256")
 
 
-def test_every_limit_is_tried_here():
-    """Those of requests as such are tried with the server."""
+def test_every_limit_has_a_test_here():
+    """The limits of HTTP requests are tested with the server."""
     tried = {field for field in Limits.__dataclass_fields__ if getattr(SMALL, field) != getattr(Limits(), field)}
     assert {field for field in Limits.__dataclass_fields__ if not field.startswith("request_")} == tried
 
@@ -94,7 +94,7 @@ def test_metadata(small):
 
 
 def test_pages(small):
-    """The largest page is also the one given without being asked."""
+    """The largest page is also the default one."""
     job = small.start_job()
     for number in range(8):
         small.put(job, str(number))
@@ -144,8 +144,8 @@ def test_restore_metadata(small, metadata, accepted):
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udcff"])
-def test_texts_that_are_no_utf8_are_refused(api, text):
-    """In process a name may come from a file system that knows no encoding."""
+def test_invalid_unicode_is_refused(api, text):
+    """A caller in process may take a name from a file system without an encoding."""
     job = api.start_job()
     api.put(job, "name", b"1")
     for operation in (
@@ -168,7 +168,7 @@ def test_texts_that_are_no_utf8_are_refused(api, text):
 
 
 def test_a_chunk_of_64_mib(tmp_path):
-    """The real limit, once: 64 MiB go in and come out, a byte more is refused."""
+    """The default limit: 64 MiB are stored and read back, one byte more is refused."""
     data = bytes(range(256)) * (64 * MIB // 256)
     with opened(tmp_path / "data") as store:
         api = store.api()

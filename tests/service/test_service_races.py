@@ -1,4 +1,4 @@
-"""Requests at the same moment, from threads of two processes' worth of services: whatever the order, one outcome."""
+"""Concurrent requests to two services on one store: the outcome is one of those that some order of them has."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def services(shared_store):
 
 @pytest.fixture
 def race(services, shared_store):
-    """Carries operations out at once, spread over both services; answers outputs and errors in the same order."""
+    """Carries out operations concurrently on both services; returns outputs and errors in the given order."""
 
     def run(*operations):
         outcomes = [None] * len(operations)
@@ -85,7 +85,7 @@ def test_one_name(api, race):
 
 
 def test_one_name_that_must_be_new(api, race):
-    """One succeeds, and the others are told its checksum."""
+    """One succeeds; the errors of the others have its checksum."""
     job = api.start_job()
     for number in range(ROUNDS):
         contents = [b"%d" % place for place in range(4)]
@@ -111,7 +111,7 @@ def test_one_index_with_the_same_bytes(api, race):
 
 
 def test_one_index_with_different_bytes(api, race):
-    """One succeeds, and the others are told its checksum."""
+    """One succeeds; the errors of the others have its checksum."""
     job = api.start_job()
     for number in range(ROUNDS):
         upload = api.start(job, f"n{number}")
@@ -124,7 +124,7 @@ def test_one_index_with_different_bytes(api, race):
 
 
 def test_the_same_bytes_everywhere(api, race):
-    """New bytes are recorded once, whoever was first."""
+    """New bytes are recorded once."""
     job = api.start_job()
     for number in range(ROUNDS):
         assert kinds(race(*(put(job, f"{number}-{place}", b"%d" % number * 50) for place in range(6)))) == [None] * 6
@@ -171,7 +171,7 @@ def test_one_commit_many_times(api, race):
 
 
 def test_different_commits(api, race):
-    """One wins; the others learn the state it led to."""
+    """One succeeds; the errors of the others have the resulting state."""
     for number in range(ROUNDS):
         job = api.start_job()
         api.put(job, f"n{number}", b"1")
@@ -210,7 +210,7 @@ def test_a_commit_and_writes(api, race):
 
 
 def test_a_stop_and_writes(api, race):
-    """Whatever was acknowledged, nothing of a stopped job stays."""
+    """Nothing of a stopped job stays, even if it was acknowledged."""
     base = api.backup({"a": b"1", "b": b"1"})
     for number in range(ROUNDS):
         job = api.start_job()

@@ -1,4 +1,4 @@
-"""What the API does as time goes by, on a shared store: PostgreSQL and S3. See `test_shared_api.py`."""
+"""Time-dependent behaviour of the API on a shared store: PostgreSQL and S3. See `test_shared_api.py`."""
 
 from __future__ import annotations
 

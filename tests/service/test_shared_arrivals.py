@@ -1,4 +1,4 @@
-"""Chunks that arrive at a store whose packs do not grow: what is written at once, and what then step by step."""
+"""PutChunk on a store whose packs do not grow: writes in one message, and their repetition step by step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def store(request, tmp_path):
 
 
 def at_once(store):
-    """Let whoever writes see nothing that others do after the look: they all have looked when the first one stores."""
+    """Make all concurrent writers read the catalog before the first of them stores its chunk."""
     context = store.service.context
     met = threading.Barrier(2)
     honest = context.store.put

@@ -1,4 +1,4 @@
-"""Tokens: nobody makes or alters one, and one secret opens what it made, now and after a restart (B.9)."""
+"""Tokens cannot be forged or altered; the same secret opens them, also after a restart (B.9)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 
 @given(kind=WORDS, owner=WORDS, content=st.binary(max_size=100))
-def test_what_was_made_is_opened_by_the_same_secret(kind, owner, content):
+def test_the_same_secret_opens_a_token(kind, owner, content):
     token = Tokens(SECRET).make(kind, owner, content)
     assert Tokens(SECRET).open(kind, owner, token) == content
     assert token.isascii()
@@ -39,11 +39,11 @@ def test_an_altered_token_opens_nothing(content, place, letter):
 
 
 @given(text=st.text(max_size=60))
-def test_no_text_is_a_token_by_chance(text):
+def test_a_random_text_is_no_token(text):
     assert Tokens(SECRET).open("kind", "owner", text) is None
 
 
 def test_content_cannot_be_moved_into_the_owner():
-    """The parts that are signed are told apart."""
+    """The MAC separates owner and content."""
     tokens = Tokens(SECRET)
     assert tokens.make("a", "b", b"c")[-21:] != tokens.make("a", "bc", b"")[-21:]

@@ -1,4 +1,4 @@
-"""The vaults' data keys: which one seals, how soon a new one does, and when they leave the memory."""
+"""Data keys of vaults: which one seals, how soon a new one is used, and when the cache drops one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def put_on_record(store):
     update_record(store.service.context, RecordKey(VAULT, VAULT_ID))
 
 
-def test_a_newer_key_is_noticed_in_time_and_not_looked_for_before(store, vault_keys, now):
+def test_a_newer_key_is_used_after_the_cache_time_and_not_looked_up_before(store, vault_keys, now):
     first = vault_keys.sealing(VAULT_ID)
     add_key(store, 1)
     put_on_record(store)
@@ -74,7 +74,7 @@ def test_a_newer_key_is_noticed_in_time_and_not_looked_for_before(store, vault_k
 
 
 def test_a_key_seals_only_once_it_is_on_record(store, vault_keys, now):
-    """Otherwise what it sealed would be lost with the catalog."""
+    """Otherwise a loss of the catalog would lose the data that it sealed."""
     first = vault_keys.sealing(VAULT_ID)
     add_key(store, 1)
     now.seconds += SEALING_KEY_CACHE_SECONDS
@@ -86,7 +86,7 @@ def test_a_key_seals_only_once_it_is_on_record(store, vault_keys, now):
     assert vault_keys.sealing(VAULT_ID).key.key_id == fresh.sealing(VAULT_ID).key.key_id == bytes([1]) * 16
 
 
-def test_a_key_in_memory_is_used_while_its_master_key_is_not_to_be_had(database, now):
+def test_a_cached_key_is_used_while_its_master_key_is_unavailable(database, now):
     ring = ChangingKeyring(OLD_ALONE)
     memory = MemoryDatabase()
     memory.write(lambda t: keys.insert_secret(t, TOKEN_SECRET, OLD.wrap(b"token", TOKEN_SECRET.encode())))
@@ -108,8 +108,8 @@ def test_a_key_in_memory_is_used_while_its_master_key_is_not_to_be_had(database,
     memory.close()
 
 
-def test_deleting_a_vault_takes_its_keys_out_of_the_memory_of_all(store, database, vault_keys, now):
-    """At once where it is deleted; elsewhere with the next round of duties."""
+def test_deleting_a_vault_drops_its_keys_from_all_caches(store, database, vault_keys, now):
+    """At once in the process that deletes it; in others with the next background tasks."""
     api = store.api()
     name = api.new_vault()
     api.stop(api.running_job())
@@ -132,7 +132,7 @@ def test_deleting_a_vault_takes_its_keys_out_of_the_memory_of_all(store, databas
             refused()
 
 
-def test_a_key_that_is_gone_does_not_seal_for_long_even_without_duties(store, vault_keys, now):
+def test_a_deleted_key_does_not_seal_for_long_even_without_background_tasks(store, vault_keys, now):
     api = store.api()
     name = api.new_vault()
     vault_id = store.service.context.database.read(
@@ -145,7 +145,7 @@ def test_a_key_that_is_gone_does_not_seal_for_long_even_without_duties(store, va
         vault_keys.sealing(vault_id)
 
 
-def test_the_duty_drops_what_another_process_destroyed(store):
+def test_the_background_task_drops_keys_that_another_process_destroyed(store):
     context = store.service.context
     sealing = context.keys.sealing(VAULT_ID)
     context.keys._opening[999] = sealing.key
@@ -154,7 +154,7 @@ def test_the_duty_drops_what_another_process_destroyed(store):
 
 
 def test_a_deleted_vaults_key_is_nowhere_in_the_files(store):
-    """It is overwritten where it stood, whether the engine does that by itself or not."""
+    """It is overwritten in place, with and without the engine's own secure deletion."""
     api, database = store.api(), store.service.context.database
     name = api.new_vault()
     (wrapped,) = database.read(

@@ -12,7 +12,7 @@ from cryostore.model.errors import (
 
 
 def outcomes(count, action):
-    """What `action(number)` answered or raised in each of so many threads."""
+    """The result of `action(number)` in each of so many threads: its return value, or the class of its error."""
     found = [None] * count
 
     def run(number):

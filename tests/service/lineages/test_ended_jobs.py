@@ -16,7 +16,7 @@ from support.lineage_races import backed_up, outcomes
 
 
 def test_of_different_commits_at_once_one_counts(model):
-    """All repetitions of the one that counts get its answer, all of the others are told that they came late."""
+    """Repetitions of the successful one get its answer; all others get a conflict."""
     job = model.put(model.run(), b"a", b"b")
 
     def commit(number):
@@ -37,7 +37,7 @@ def test_of_different_commits_at_once_one_counts(model):
 
 
 def test_stop_and_commit_at_once_end_the_job_one_way(model):
-    """Either there is a point with everything, or the job is stopped and nothing is left of it."""
+    """Either there is a complete point, or the job is stopped and leaves nothing."""
     for turn in range(6):
         job = model.put(model.run(), b"a", b"%d" % turn)
 
@@ -62,7 +62,7 @@ def test_stop_and_commit_at_once_end_the_job_one_way(model):
 
 
 @pytest.mark.parametrize("how", ["stop", "give up"])
-def test_many_clean_at_once(model, how):
+def test_concurrent_roll_backs(model, how):
     first = backed_up(model, b"a", b"b", b"c")
     job = model.remove(model.put(model.run(), b"a", b"d", b"e", b"f", parts=3), b"b", b"c")
     model.end(job, how)

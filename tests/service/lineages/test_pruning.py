@@ -6,7 +6,7 @@ from cryostore.service.lineages.pruning import delete_point
 from support.lineage_races import backed_up, outcomes
 
 
-def test_many_forget_at_once(model):
+def test_concurrent_deletions_of_points(model):
     points = [backed_up(model, b"a", b"%d" % number) for number in range(5)]
     for point in points[:4]:
         model.delete(point)

@@ -48,7 +48,7 @@ def test_a_job_touched_by_many_at_once_is_started_once(model):
 
 
 def test_a_base_is_chosen_or_deleted_never_both(model):
-    """A job begins on a point while it is being deleted by another thread."""
+    """A job starts on a point while another thread deletes the point."""
     for turn in range(8):
         backed_up(model, b"a", b"%d" % turn)
         point = model.latest(RESOURCES[0])
@@ -77,7 +77,7 @@ def test_a_base_is_chosen_or_deleted_never_both(model):
 
 
 def test_rows_of_a_large_failed_job_go_in_small_transactions(model):
-    """No other writer waits for more than a batch; and the job that comes next is told to come again."""
+    """No other writer waits longer than a batch, and the next job gets ThrottlingException until all is removed."""
     backed_up(model, b"a")
     model.end(model.put(model.run(), *(b"%03d" % number for number in range(50))))
     waiting = model.start()
@@ -94,7 +94,7 @@ def test_rows_of_a_large_failed_job_go_in_small_transactions(model):
     model.touch(waiting)
 
 
-def test_a_job_past_its_start_window_expires_at_its_first_touch(model):
+def test_a_job_past_its_start_window_expires_at_its_first_request(model):
     job = model.start()
     model.clock.advance(481 * 60_000)
     assert start_job(model.context, model.row(job)).state == "EXPIRED"
@@ -104,7 +104,7 @@ def test_a_job_past_its_start_window_expires_at_its_first_touch(model):
     assert model.database.read(lambda t: t.rows("SELECT * FROM recovery_point")) == []
 
 
-def test_a_job_that_is_gone_is_told(model):
+def test_a_deleted_job_is_not_found(model):
     job = model.row(model.start())
     with pytest.raises(ResourceNotFoundException):
         start_job(model.context, job._replace(job_id="nobody's"))

@@ -1,4 +1,4 @@
-"""A store whose blobs another catalog has taken over: until it notices, it acknowledges nothing that would be lost."""
+"""The fence of a superseded catalog: it acknowledges nothing that would be lost, and deletes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.shared_store import SharedStore, opened_shared
 
 
 class WithoutAppending:
-    """Blobs that do not grow, as in a cloud."""
+    """Blobs without appends, as in an object store."""
 
     def __init__(self, inner):
         for method in ("put", "get", "stat", "list", "delete", "close"):
@@ -37,7 +37,7 @@ class WithGathering(WithoutAppending):
 
 
 class TestFencedBlobs(BlobStoreTests):
-    """What a store goes through does all that a blob store must."""
+    """Fenced blobs pass the conformance suite of blob stores."""
 
     @pytest.fixture
     def store(self, tmp_path):
@@ -56,8 +56,8 @@ class TestFencedBlobs(BlobStoreTests):
         path.write_bytes(data)
 
 
-def test_it_can_what_is_behind_it(tmp_path):
-    """And no more: what asks for more gets another way of storing."""
+def test_the_fence_supports_what_its_blobs_support(tmp_path):
+    """And no more: other callers choose another way to store."""
     inner = LocalBlobs(tmp_path / "blobs")
     assert isinstance(fence_blobs(inner, 1), Appendable)
     plain = fence_blobs(WithoutAppending(inner), 1)
@@ -77,14 +77,14 @@ def store(tmp_path):
 
 
 def take_over(store, number=2):
-    """As a rebuilding begins."""
+    """As a rebuild starts."""
     blobs = LocalBlobs(Path(store.place.blobs))
     marker = newest_marker(blobs)
     assert put_marker(blobs, Marker(marker.store_id, number, "token", marker.region, marker.account_id))
 
 
 def test_nothing_is_acknowledged_that_the_new_catalog_may_not_know(store):
-    """Commits and vaults, from the moment of the marker on: not only once a look around has found it."""
+    """Commits and vaults, from the moment of the marker on, before `check_still_current` finds it."""
     api = store.api()
     job = api.start_job()
     api.put(job, "name", b"1")
@@ -118,7 +118,7 @@ def test_nothing_is_deleted_that_the_new_catalog_may_need(store):
 
 
 def test_what_was_acknowledged_before_comes_back(store):
-    """The marker first, then the records: what the old catalog's node acknowledged is among them."""
+    """The marker is put before the records are read, so they include all that the old catalog acknowledged."""
     api = store.api()
     point = api.backup({"before": b"1"})
     job = api.start_job()
@@ -137,8 +137,8 @@ def test_what_was_acknowledged_before_comes_back(store):
     assert api.restored(point) == {"before": b"1"}
 
 
-def test_a_rebuilding_that_is_broken_off_is_done_again(store):
-    """At any step, with the same database; nobody opens the store in between, and the first can go on no more."""
+def test_an_interrupted_rebuild_is_repeated(store):
+    """At any step, with the same database; the store cannot be opened in between, and the first run cannot continue."""
     api = store.api()
     point = api.backup({"name": b"1" * 1000, "other": b"2"})
     store.service.close()
@@ -162,8 +162,8 @@ def test_a_rebuilding_that_is_broken_off_is_done_again(store):
     assert store.problems() == []
 
 
-def test_of_two_rebuildings_one_goes_on(store):
-    """In one database the first can write no more; in another one it comes to its end, but makes no catalog."""
+def test_one_of_two_rebuilds_continues(store):
+    """In the same database the first can no longer write; in another one it ends without a catalog."""
     store.api().backup({"name": b"1"})
     store.service.close()
     place = store.place._replace(catalog=f"{store.place.catalog}.new")
@@ -186,7 +186,7 @@ def test_of_two_rebuildings_one_goes_on(store):
 
 
 def test_of_two_that_take_over_the_same_rows_one_does(store):
-    """Whoever finds another claim than the one it saw gives up."""
+    """A run that finds a claim other than the one it saw gives up."""
     database, keyring = store.service.context.database, store.place.open_keyring()
     identity = find_identity(database, store.service.context.keys.keyring).identity
     claim = take_claim(database, keyring, identity, None)
@@ -195,8 +195,8 @@ def test_of_two_that_take_over_the_same_rows_one_does(store):
     assert take_claim(database, keyring, identity, claim) != claim
 
 
-def test_a_rebuilding_changes_nothing_before_it_knows_that_it_can(store, tmp_path):
-    """A keyring of another store, a catalog that is in use, blobs of nobody."""
+def test_a_rebuild_changes_nothing_before_its_checks_pass(store, tmp_path):
+    """A keyring of another store, a catalog in use, blobs without a store."""
     api = store.api()
     api.backup({"name": b"1"})
     with opened_shared(tmp_path / "other") as other:
@@ -213,8 +213,8 @@ def test_a_rebuilding_changes_nothing_before_it_knows_that_it_can(store, tmp_pat
     store.reopen()
 
 
-def test_markers_that_are_none(tmp_path):
-    """Damage is not taken for a later format, nor one of the two for a store that is not there."""
+def test_damaged_markers(tmp_path):
+    """Damage is not taken for a later format, and neither of the two for a missing store."""
     blobs = LocalBlobs(tmp_path / "blobs")
     blobs.put(marker_key(1), b'{"format": 2, "new": true}')
     with pytest.raises(UnknownFormatError):

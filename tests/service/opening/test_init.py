@@ -1,4 +1,4 @@
-"""Preparing a shared store: once, whatever happens in between, and never over something that is there."""
+"""`cryo init`: prepares a store once, resumes after an interruption, and replaces nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from support.stores import opened
 
 @pytest.fixture
 def place(tmp_path):
-    """Where nothing is yet."""
+    """The address of an empty place."""
     with fresh_place(tmp_path) as place:
         yield place
 
@@ -39,7 +39,7 @@ def credentials(path):
 
 
 def test_a_store_is_prepared_once(place, tmp_path):
-    """Keyring, root key and vault are made; a second time all of it is found."""
+    """The first run makes keyring, root key and vault; the second one finds them."""
     made = []
     outcome = init(place, tmp_path / "credentials", region="eu-1", account_id="1" * 12, on_keyring_created=made.append)
     assert made == [tmp_path / "keyring.json"]
@@ -74,7 +74,7 @@ def test_the_region_and_the_account_stay(place, tmp_path):
 
 
 def test_another_keyring_is_refused(place, tmp_path):
-    """Neither one that is there, nor one that would have to be made."""
+    """Neither an existing one, nor one that would have to be created."""
     init(place, tmp_path / "credentials")
     other = place._replace(keyring=str(tmp_path / "other.json"))
     with pytest.raises(ConfigurationError, match="missing"):
@@ -89,7 +89,7 @@ def test_another_keyring_is_refused(place, tmp_path):
 
 
 def test_halves_that_do_not_belong_together_never_meet(tmp_path):
-    """Whichever half is another store's, or a new place: nothing is opened and nothing changed."""
+    """If either half belongs to another store, or is empty, nothing is opened and nothing changes."""
     with prepared(tmp_path / "one") as one, prepared(tmp_path / "other") as other:
         empty = str(tmp_path / "empty")
         wrong = {
@@ -108,7 +108,7 @@ def test_halves_that_do_not_belong_together_never_meet(tmp_path):
             open_shared_service(place).close()
 
 
-def test_what_a_directory_holds_is_not_taken_over(tmp_path):
+def test_a_data_directory_is_not_taken_over(tmp_path):
     """Neither its catalog nor its packs become a shared store's."""
     with opened(tmp_path / "data") as store:
         store.api().backup({"name": b"1"})
@@ -124,7 +124,7 @@ def test_what_a_directory_holds_is_not_taken_over(tmp_path):
 
 
 def test_a_store_that_was_not_prepared_is_not_opened(place, tmp_path):
-    """And to find that out makes nothing."""
+    """And the check creates nothing."""
     for _ in range(2):
         with pytest.raises(ConfigurationError) as refused:
             open_shared_service(place)
@@ -152,7 +152,7 @@ def test_upgrade_needs_a_store(place, tmp_path):
 
 
 def test_no_file_is_replaced(place, tmp_path):
-    """A credentials file of somebody else stops it before anything is made; later, a lost one comes back."""
+    """A foreign credentials file stops it before it makes anything; later, it writes a lost one again."""
     path = tmp_path / "credentials"
     path.write_text("[default]\naws_access_key_id = SOMEBODY\n")
     with pytest.raises(ConfigurationError, match="does not hold the root access key"):
@@ -185,8 +185,8 @@ STEPS = [
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("module", "step"), STEPS, ids=[step for _, step in STEPS])
-def test_whoever_dies_leaves_what_the_next_one_finishes(place, tmp_path, monkeypatch, module, step, after):
-    """At each step, before it or behind it: nobody opens the store too early, and it is one store in the end."""
+def test_the_next_run_resumes_an_interrupted_one(place, tmp_path, monkeypatch, module, step, after):
+    """Before or after each step: the store cannot be opened too early, and is one store in the end."""
     real = getattr(module, step)
 
     def die(*arguments, **more):
@@ -213,7 +213,7 @@ def test_whoever_dies_leaves_what_the_next_one_finishes(place, tmp_path, monkeyp
 
 
 def test_a_half_prepared_store_is_not_opened(place, tmp_path, monkeypatch):
-    """The rows are there, the marker is not; or it is, and the row does not answer to it yet."""
+    """The rows exist without the marker; or both exist, and the row is not bound yet."""
     for step in ("put_marker", "replace_identity"):
         with monkeypatch.context() as patch:
             patch.setattr(preparing, step, lambda *_: (_ for _ in ()).throw(DiedError))
@@ -223,8 +223,8 @@ def test_a_half_prepared_store_is_not_opened(place, tmp_path, monkeypatch):
             open_shared_service(place)
 
 
-def test_a_store_that_was_begun_elsewhere_is_another_one(place, tmp_path, monkeypatch):
-    """Its marker may lie there by now: with these blobs the catalog begins anew, and never goes with those again."""
+def test_a_store_that_was_begun_elsewhere_gets_a_new_identity(place, tmp_path, monkeypatch):
+    """Its marker may be there by now: with other blobs the catalog starts again, and never fits the first ones."""
     with monkeypatch.context() as patch:
         patch.setattr(preparing, "replace_identity", lambda *_: (_ for _ in ()).throw(DiedError))
         with pytest.raises(DiedError):
@@ -237,15 +237,15 @@ def test_a_store_that_was_begun_elsewhere_is_another_one(place, tmp_path, monkey
         open_shared_service(place)
 
 
-def test_the_first_records_are_there(tmp_path):
-    """So that the catalog can be rebuilt from the first moment on."""
+def test_the_first_records_are_written(tmp_path):
+    """So that the catalog can be rebuilt from the start."""
     with prepared(tmp_path) as place:
         names = list(open_blobs(place.blobs).list("records/"))
         assert [name.split("/")[1] for name in names] == ["store", "vault"]
 
 
-def test_without_the_first_records_it_is_not_done(place, tmp_path, monkeypatch):
-    """A store that could not be rebuilt is not called prepared; the next run finishes it."""
+def test_without_the_first_records_it_fails(place, tmp_path, monkeypatch):
+    """A store that cannot be rebuilt does not count as prepared; the next run finishes it."""
     with monkeypatch.context() as patch:
         patch.setattr(Records, "put_wrapped", lambda *_: (_ for _ in ()).throw(StorageUnavailableError("away")))
         with pytest.raises(StorageUnavailableError):
@@ -256,15 +256,15 @@ def test_without_the_first_records_it_is_not_done(place, tmp_path, monkeypatch):
 
 
 class ReplacingBlobs(LocalBlobs):
-    """As services that take a condition and ignore it."""
+    """As a service that accepts a condition and ignores it."""
 
     def put(self, key, data):
         self.delete(key)
         super().put(key, data)
 
 
-def test_blobs_that_can_be_replaced_are_refused(place, tmp_path, monkeypatch):
-    """A marker would be worth nothing there."""
+def test_blobs_that_can_be_overwritten_are_refused(place, tmp_path, monkeypatch):
+    """A marker would protect nothing there."""
     monkeypatch.setattr(SharedStoreAddress, "open_blobs", lambda self: ReplacingBlobs(Path(self.blobs)))
     with pytest.raises(ConfigurationError, match="replaces a blob"):
         init(place, tmp_path / "credentials")
@@ -272,8 +272,8 @@ def test_blobs_that_can_be_replaced_are_refused(place, tmp_path, monkeypatch):
         open_shared_service(place)
 
 
-def test_a_store_whose_blobs_another_catalog_took_over_answers_no_more(tmp_path):
-    """A node finds out when it looks around; nobody opens it again."""
+def test_a_superseded_store_no_longer_answers(tmp_path):
+    """A node finds out with `check_still_current`; the store cannot be opened again."""
     with opened_shared(tmp_path) as store:
         api = store.api()
         api.backup({"name": b"1"})
@@ -293,7 +293,7 @@ def test_a_store_whose_blobs_another_catalog_took_over_answers_no_more(tmp_path)
 
 
 def test_a_master_key_rotation_wraps_the_identity_anew(tmp_path):
-    """It is one of the store's secrets: afterwards nothing needs the old key."""
+    """It is a secret of the store like the others: afterwards nothing needs the old key."""
     with opened_shared(tmp_path) as store:
         (old,) = FileKeyring(tmp_path / "keyring.json").document().keys
         for _ in rotate_master_key(store.service.context, outcome := RotationResult()):
@@ -304,7 +304,7 @@ def test_a_master_key_rotation_wraps_the_identity_anew(tmp_path):
         assert store.api().backup({"name": b"1"})
 
 
-def test_places_are_shown_without_secrets():
+def test_urls_are_shown_without_secrets():
     assert without_secrets("postgresql://u:pw@h:5/db?password=pw&sslmode=require") == "postgresql://u@h:5/db"
     assert without_secrets("postgresql://u:ge?heim@h:5/db?password=pw") == "postgresql://u@h:5/db"
     assert without_secrets("postgresql://u:1/geheim@h/db") == "postgresql://u@h/db", "libpq takes all of it for names"

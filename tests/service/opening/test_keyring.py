@@ -1,4 +1,4 @@
-"""Which keyring opens a store, what is said when it does not, and how the service goes on when keys come and go."""
+"""The keyring of a data directory: which one opens a store, the errors of wrong ones, and missing keys at run time."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def outside(inside, tmp_path, store):
 
 
 def refused(store, keyring=None):
-    """The error of opening the store, which says what to do, and shows nothing of what is inside."""
+    """The error of opening the store, which has a hint and no secrets."""
     with pytest.raises(ConfigurationError) as caught:
         open_service(store.data_dir, keyring=keyring).close()
     assert caught.value.hint
@@ -86,7 +86,7 @@ def test_a_store_that_never_has_its_keyring_on_disk(tmp_path, monkeypatch, schem
     assert [path.name for path in (tmp_path / "data").rglob("keyring*")] == []
 
 
-def test_two_keyrings_are_one_too_many(store, outside, inside):
+def test_a_second_keyring_is_refused(store, outside, inside):
     shutil.copy(outside, inside)
     error = refused(store, str(outside))
     assert str(inside) in error.message
@@ -160,7 +160,7 @@ def test_a_lost_credentials_file_is_not_written_without_the_key(store, outside, 
 
 
 def lock_out(store):
-    """Rotate with a copy of the keyring, so that the one the service reads lacks the key; answers the copy."""
+    """Rotate with a copy of the keyring, so that the service's keyring lacks the key. Returns the copy."""
     inside = store.data_dir / "keyring.json"
     kept = inside.read_bytes()
     for _ in rotate_master_key(store.service.context, RotationResult()):
@@ -197,7 +197,7 @@ def test_without_its_key_a_vault_refuses_and_others_go_on_and_it_comes_back(stor
 
 
 def test_a_store_opens_although_the_key_of_one_vault_is_missing(store, inside):
-    """Whatever can be read is; and its records follow when the key is back."""
+    """Other vaults can be read; the records of this one are written when the key is back."""
     api = store.api()
     arn = api.backup({OBJECT: DATA})
     context = store.service.context
@@ -218,8 +218,8 @@ def test_a_store_opens_although_the_key_of_one_vault_is_missing(store, inside):
     assert store.service.context.database.read(lambda t: records.due(t, 9)) == []
 
 
-def test_callers_go_on_while_their_key_is_away(store, inside):
-    """The secret of a caller that is known is not asked for again."""
+def test_known_callers_are_served_while_the_master_key_is_missing(store, inside):
+    """The secret of a known caller is not unwrapped again."""
     lines = (store.data_dir / "credentials").read_text().splitlines()
     access_key_id = next(line.split(" = ")[1] for line in lines if "access_key_id" in line)
     secret = store.service.access.secret(access_key_id)

@@ -1,4 +1,4 @@
-"""How a store is opened, made, shared and recovered."""
+"""Opening a data directory: creation, sharing among processes, recovery."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def modes(data_dir):
 
 
 def test_a_new_store(tmp_path):
-    """Its directory, keyring, catalog and credentials are readable by the owner alone."""
+    """Only the owner can read its directory, keyring, catalog and credentials."""
     data_dir = tmp_path / "a" / "data"
     with opened(data_dir) as store:
         store.api().backup({"name": b"1"})
@@ -117,7 +117,7 @@ def test_many_may_open_a_new_store_at_once(tmp_path):
 
 @pytest.mark.parametrize("end", ["close", "die"])
 def test_several_processes_write_to_one_store(store, end):
-    """Each has a pack of its own; what one wrote all can read, also when it died without a word."""
+    """Each has a pack of its own; all can read the chunks of one, even after it was killed."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", OPEN_AND_WRITE, str(store.data_dir), new_resource(), end],
@@ -151,7 +151,7 @@ def test_a_torn_tail_is_cut_and_what_lies_before_it_stays(store):
 
 @pytest.mark.parametrize("pack_bytes", [1000, 1 << 20])
 def test_packs_that_were_written_to_their_end_are_not_looked_through_again(tmp_path, monkeypatch, pack_bytes):
-    """However many a long run left: only the last one may be torn, and after a clean end not even that."""
+    """However many packs a long run left: only the last one may be torn, and none after a clean end."""
     looked = []
     monkeypatch.setattr(opening, "cut_torn_tail", lambda _, pack_id, **__: looked.append(pack_id))
     with opened(tmp_path / "data", settings=Settings(pack_bytes_target=pack_bytes)) as store:
@@ -168,7 +168,7 @@ def test_packs_that_were_written_to_their_end_are_not_looked_through_again(tmp_p
 
 
 def test_a_pack_that_is_gone_does_not_keep_the_store_from_opening(store):
-    """What lay elsewhere can still be restored."""
+    """Data in other packs can still be restored."""
     api = store.api()
     api.backup({"lost": b"1"})
     (pack,) = (store.data_dir / "packs").rglob("*.pack")
@@ -180,7 +180,7 @@ def test_a_pack_that_is_gone_does_not_keep_the_store_from_opening(store):
 
 
 def test_a_store_without_its_keyring_is_not_opened_with_a_new_one(store, tmp_path):
-    """That would make everything in it unreadable for good."""
+    """A new one would make all its data unreadable."""
     path = store.data_dir / "keyring.json"
     kept = path.rename(tmp_path / "kept")
     with pytest.raises(ConfigurationError, match="missing"):
@@ -197,14 +197,14 @@ def test_a_file_in_the_way(tmp_path):
 
 
 def test_ids_are_those_that_are_passed_in(tmp_path):
-    """So that a test, or a golden file, can know them."""
+    """So that tests and golden files can predict them."""
     with opened(tmp_path / "data", new_id=counting_ids(1000)) as store:
         job = store.api().start_job()
         assert job.startswith("00000000-0000-4000-8000-")
 
 
 def test_the_names_of_new_directories_are_flushed(tmp_path, monkeypatch):
-    """A power cut right after the first acknowledged write must not take the directory away with it."""
+    """A power loss right after the first acknowledged write must not remove the directory."""
     flushed = []
     real = durable_files.sync_directory
     monkeypatch.setattr(durable_files, "sync_directory", lambda path: (flushed.append(path), real(path)))
@@ -213,7 +213,7 @@ def test_the_names_of_new_directories_are_flushed(tmp_path, monkeypatch):
 
 
 def test_a_directory_in_a_place_that_cannot_be_flushed(tmp_path, monkeypatch):
-    """A directory an administrator made is used even where the one above it may not be opened."""
+    """A directory that an administrator made is used even if its parent may not be opened."""
 
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))

@@ -1,4 +1,4 @@
-"""A writer is told which objects of its base need damaged bytes: those, no others, and no longer than they do."""
+"""GetIncrementalBaseBackup names exactly the objects of the base that need damaged chunks, while they do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def api(store):
 
 
 def told(api, **more):
-    """What a new job of the resource is told of its base: how many objects, and which. The job is stopped."""
+    """The number and names of damaged objects that a new job of the resource gets. Stops the job."""
     job = api.start_job(**more)
     answer = api.call(GetIncrementalBaseBackup(backup_job_id=job))
     assert api.call(GetIncrementalBaseBackup(backup_job_id=job)) == answer

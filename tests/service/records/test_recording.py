@@ -1,4 +1,4 @@
-"""Records that are due: what cannot be written does not keep the rest from being written."""
+"""Recording: a record that cannot be written does not block the others."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def test_without_a_lost_key_all_is_written(monkeypatch):
 
 
 def last_commit(shop):
-    """How far the recording of the newest commit is."""
+    """The state of recording of the newest commit."""
     rows = shop.store.database.read(lambda t: records.page(t, records.FIRST, 1000))
     return [row for row in rows if row.noun == records.COMMIT][-1]
 
 
 def test_a_commit_does_not_take_the_place_of_one_that_the_catalog_does_not_have():
-    """The catalog was put back from an older copy under a running node, and counts where another commit was."""
+    """The catalog was restored from an older copy under a running node, and reuses the number of a commit."""
     shop = Shop()
     shop.api.backup({"a": b"1"})
     row = last_commit(shop)
@@ -109,7 +109,7 @@ class Interrupted:
 
 
 def test_a_record_that_is_written_while_the_commit_before_it_goes_does_not_name_that():
-    """Whoever rebuilds the catalog would miss that commit, and doubt every later point."""
+    """A rebuild would miss that commit, and distrust every later point."""
     shop = Shop()
     first = shop.api.backup({"a": b"1"}, resource=(resource := new_resource()))
     shop.api.backup({"a": b"2"}, resource=resource)
@@ -124,7 +124,7 @@ def test_a_record_that_is_written_while_the_commit_before_it_goes_does_not_name_
 
 
 def test_what_a_writer_that_died_left_goes_with_the_point():
-    """Else the point would come back, without most of its bytes, when the catalog is rebuilt."""
+    """Otherwise a rebuild would bring the point back without most of its bytes."""
     shop = Shop()
     point = shop.api.backup({"a": b"1"}, resource=new_resource())
     key = last_commit(shop).key

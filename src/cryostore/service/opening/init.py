@@ -69,7 +69,7 @@ class InitResult:
 
 
 def init(
-    place: SharedStoreAddress,
+    address: SharedStoreAddress,
     credentials: Path | None,
     *,
     region: str | None = None,
@@ -79,7 +79,7 @@ def init(
     new_id: NewId = random_id,
     on_keyring_created: Callable[[Path], None] = lambda _: None,
 ) -> InitResult:
-    """Prepare the shared store at `place`, or resume its preparation, and bring its schema up to date.
+    """Prepare the shared store at `address`, or resume its preparation, and bring its schema up to date.
 
     `region` and `account_id` go into its ARNs; if left out, they stay as they are, or come from `Settings` for a new
     store. The root access key is written to `credentials` unless the file holds it already. With `upgrade` the store
@@ -91,27 +91,27 @@ def init(
     if credentials is not None and not credentials.parent.is_dir():
         raise ConfigurationError(f"{credentials} cannot be made: there is no directory {credentials.parent}")
     with ExitStack() as opened:
-        blobs = place.open_blobs()
+        blobs = address.open_blobs()
         opened.callback(blobs.close)
         marker = newest_marker(blobs)
-        _require_no_foreign_data(place, blobs, marker)
-        if upgrade and (marker is None or not (is_url(place.catalog) or Path(place.catalog).exists())):
+        _require_no_foreign_data(address, blobs, marker)
+        if upgrade and (marker is None or not (is_url(address.catalog) or Path(address.catalog).exists())):
             raise ConfigurationError("there is no store to upgrade", hint="leave out --upgrade to prepare a new one")
-        database = place.open_catalog()
+        database = address.open_catalog()
         opened.callback(database.close)
-        is_new = _is_empty(place, database)
+        is_new = _is_empty(address, database)
         if is_new and marker is not None:
             raise ConfigurationError(
-                f"{place.shown_blobs} holds the data of a store whose catalog is elsewhere",
+                f"{address.shown_blobs} holds the data of a store whose catalog is elsewhere",
                 hint="name that catalog, or other blobs; if the catalog is lost: cryo rebuild-catalog",
             )
         if is_new and credentials is not None and credentials.exists():
             raise _file_exists_error(credentials)
-        source, made_keyring = _keyring(place, new_id, on_keyring_created, may_create=is_new)
-        opened.enter_context(explain_key_errors(place, source))
+        source, made_keyring = _keyring(address, new_id, on_keyring_created, may_create=is_new)
+        opened.enter_context(explain_key_errors(address, source))
         ring = StoreKeyring(database, source)
         if is_new:
-            first = _new_identity(place, region, account_id, new_id)
+            first = _new_identity(address, region, account_id, new_id)
             fill_new_store(
                 database,
                 VaultKeys(database, ring),
@@ -119,9 +119,9 @@ def init(
                 new_id,
                 lambda transaction: insert_identity(transaction, ring, first),
             )
-        identity, was_bound = _bind_to_blobs(place, database, ring, blobs, new_id)
+        identity, was_bound = _bind_to_blobs(address, database, ring, blobs, new_id)
         _require_same(identity, region, account_id)
-        _write_records(place, clock)
+        _write_records(address, clock)
         key = root_key(database, ring)
     return InitResult(
         store_id=identity.store_id,
@@ -143,37 +143,37 @@ def _check_names(region: str | None, account_id: str | None) -> None:
         raise ConfigurationError(f"--account-id is {account_id!r}: it must be 12 digits", hint="000000000000")
 
 
-def _require_no_foreign_data(place: SharedStoreAddress, blobs: BlobStore, marker: Marker | None) -> None:
+def _require_no_foreign_data(address: SharedStoreAddress, blobs: BlobStore, marker: Marker | None) -> None:
     """Raise ConfigurationError for blobs of a store that was not prepared here."""
     if marker is not None:
         return
     for prefix in (PACKS_PREFIX, RECORDS_PREFIX):
         if next(iter(blobs.list(prefix)), None) is not None:
             raise ConfigurationError(
-                f"{place.shown_blobs} holds the data of another store",
+                f"{address.shown_blobs} holds the data of another store",
                 hint="name an empty place; `cryo migrate` moves a data directory to a shared store",
             )
 
 
-def _is_empty(place: SharedStoreAddress, database: Database) -> bool:
+def _is_empty(address: SharedStoreAddress, database: Database) -> bool:
     """Whether the catalog is empty. Raises ConfigurationError for the catalog of anything but a shared store."""
     if database.read(wrapped_identity) is not None:
         return False
     if database.read(lambda transaction: keys.secret(transaction, TOKEN_SECRET)) is None:
         return True
     raise ConfigurationError(
-        f"the catalog {place.shown_catalog} belongs to a data directory or to an interrupted rebuild",
+        f"the catalog {address.shown_catalog} belongs to a data directory or to an interrupted rebuild",
         hint="name an empty database; `cryo migrate` moves a data directory, `cryo rebuild-catalog` finishes a rebuild",
     )
 
 
 def _keyring(
-    place: SharedStoreAddress, new_id: NewId, on_created: Callable[[Path], None], *, may_create: bool
+    address: SharedStoreAddress, new_id: NewId, on_created: Callable[[Path], None], *, may_create: bool
 ) -> tuple[KeyringSource, bool]:
     """The keyring, and whether this run made it."""
-    path = parse_keyring_uri(place.keyring).path
+    path = parse_keyring_uri(address.keyring).path
     if path is None or path.exists() or not may_create:
-        return place.open_keyring(), False
+        return address.open_keyring(), False
     made: list[Path] = []
     with suppress(BlobNotFoundError):
         source = open_or_create_keyring(path, new_id, made.append)
@@ -185,7 +185,7 @@ def _keyring(
     )
 
 
-def _new_identity(place: SharedStoreAddress, region: str | None, account_id: str | None, new_id: NewId) -> Identity:
+def _new_identity(address: SharedStoreAddress, region: str | None, account_id: str | None, new_id: NewId) -> Identity:
     """The identity of a new store."""
     unsaid = Settings()
     return Identity(
@@ -194,26 +194,26 @@ def _new_identity(place: SharedStoreAddress, region: str | None, account_id: str
         token=new_id(),
         region=region or unsaid.region,
         account_id=account_id or unsaid.account_id,
-        blobs=place.shown_blobs,
+        blobs=address.shown_blobs,
     )
 
 
 def _bind_to_blobs(
-    place: SharedStoreAddress, database: Database, ring: StoreKeyring, blobs: BlobStore, new_id: NewId
+    address: SharedStoreAddress, database: Database, ring: StoreKeyring, blobs: BlobStore, new_id: NewId
 ) -> tuple[Identity, bool]:
     """Bind the catalog to the blobs. Returns the identity, and whether they had been bound before."""
     stored = find_identity(database, ring)
     assert stored is not None, "the catalog was filled"
     marker = newest_marker(blobs)
     if stored.identity.bound:
-        require_marker(stored.identity, marker, place.shown_blobs)
+        require_marker(stored.identity, marker, address.shown_blobs)
         return stored.identity, True
     check_blob_store(blobs, new_id())  # a marker protects nothing if it can be overwritten
-    if marker is None and stored.identity.blobs != place.shown_blobs:
-        stored = _give_new_identity(place, database, ring, stored, new_id)
+    if marker is None and stored.identity.blobs != address.shown_blobs:
+        stored = _give_new_identity(address, database, ring, stored, new_id)
     if marker is not None or not put_marker(blobs, stored.identity.marker):
-        require_marker(stored.identity, newest_marker(blobs), place.shown_blobs)
-    identity = _identity_with(stored.identity, bound=True, blobs=place.shown_blobs)
+        require_marker(stored.identity, newest_marker(blobs), address.shown_blobs)
+    identity = _identity_with(stored.identity, bound=True, blobs=address.shown_blobs)
     if not replace_identity(database, ring, stored, identity):
         now = find_identity(database, ring)
         if now is None or not now.identity.bound or now.identity.marker != identity.marker:
@@ -222,10 +222,10 @@ def _bind_to_blobs(
 
 
 def _give_new_identity(
-    place: SharedStoreAddress, database: Database, ring: StoreKeyring, stored: StoredIdentity, new_id: NewId
+    address: SharedStoreAddress, database: Database, ring: StoreKeyring, stored: StoredIdentity, new_id: NewId
 ) -> StoredIdentity:
     """Give an unbound store a new identity, since its blobs were to be elsewhere, and a marker may be there by now."""
-    identity = _identity_with(stored.identity, store_id=new_id(), token=new_id(), blobs=place.shown_blobs)
+    identity = _identity_with(stored.identity, store_id=new_id(), token=new_id(), blobs=address.shown_blobs)
     if not replace_identity(database, ring, stored, identity):
         raise _other_init_error()
     found = find_identity(database, ring)
@@ -248,9 +248,9 @@ def _require_same(identity: Identity, region: str | None, account_id: str | None
             )
 
 
-def _write_records(place: SharedStoreAddress, clock: Clock | None) -> None:
+def _write_records(address: SharedStoreAddress, clock: Clock | None) -> None:
     """Open the store as a node does, and write the records that a rebuild of the catalog needs."""
-    service = open_shared_service(place, clock=clock)
+    service = open_shared_service(address, clock=clock)
     try:
         while not write_due_records(service.context):
             pass

@@ -31,7 +31,7 @@ from cryostore.service.vault_keys import VaultKeys
 
 
 def open_shared_service(
-    place: SharedStoreAddress,
+    address: SharedStoreAddress,
     *,
     clock: Clock | None = None,
     new_id: NewId = random_id,
@@ -45,14 +45,14 @@ def open_shared_service(
     of them cannot be reached.
     """
     with ExitStack() as opened:
-        source = place.open_keyring()
-        opened.enter_context(explain_key_errors(place, source))
-        database = place.open_catalog(create=False)
+        source = address.open_keyring()
+        opened.enter_context(explain_key_errors(address, source))
+        database = address.open_catalog(create=False)
         opened.callback(database.close)
-        blobs = place.open_blobs()
+        blobs = address.open_blobs()
         opened.callback(blobs.close)
         ring = StoreKeyring(database, source)
-        identity = require_identity(database, ring, blobs, place.shown_blobs)
+        identity = require_identity(database, ring, blobs, address.shown_blobs)
         service = build_service(
             database,
             blobs,
@@ -109,11 +109,11 @@ def clock_of(database: Database) -> Clock:
 
 
 @contextmanager
-def explain_key_errors(place: SharedStoreAddress, source: KeyringSource) -> Iterator[None]:
+def explain_key_errors(address: SharedStoreAddress, source: KeyringSource) -> Iterator[None]:
     """Turn a missing or wrong key, or a missing bucket, into an error for the operator."""
     try:
         yield
     except KeyUnavailableError as error:
-        raise keyring_refused_error(place.shown_catalog, source.place, error) from None
+        raise keyring_refused_error(address.shown_catalog, source.place, error) from None
     except BlobNotFoundError as error:
-        raise ConfigurationError(f"{place.shown_blobs} cannot be used: {error.message}") from None
+        raise ConfigurationError(f"{address.shown_blobs} cannot be used: {error.message}") from None
