@@ -46,7 +46,7 @@ SHARES = {
     "e2e/test_api_over_http.py": 3,
     "faults/test_clock_skew.py": 2,
     "faults/test_cloud_faults.py": 2,
-    "faults/test_gc_faults.py": 2,
+    "faults/test_garbage_collection_faults.py": 2,
     "faults/test_power_loss.py": 2,
     "faults/test_rotation_faults.py": 2,
     "faults/test_service_faults.py": 2,

@@ -1,4 +1,4 @@
-"""Nodes of two versions on one catalog: a newer schema that leaves room for the version before it is worked with."""
+"""Rolling upgrades: nodes of two versions share a catalog whose newer schema allows the older one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The declaration of all tables, held against the schema that each engine really has."""
+"""Declarations of tables, compared with the schema of each engine, and the statements made from them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from functools import partial
 
 import pytest
 
-from cryostore.catalog import open_catalog, sequences, tables
-from cryostore.catalog.sequences import EMPTY, CountedTo
+from cryostore.catalog import open_catalog, tables
 from cryostore.catalog.tables import NOT_OF_THE_STORE, TABLES
 from support import postgres
 from support.memory_database import MemoryDatabase
@@ -54,32 +53,6 @@ def test_what_a_row_refers_to_comes_before_it():
     names = [table.name for table in TABLES]
     for name, parent in (("vault_key", "vault"), ("lineage", "vault"), ("backup_job", "vault"), ("object", "lineage")):
         assert names.index(parent) < names.index(name)
-
-
-def counted_to(database, table):
-    with pytest.raises(CountedTo) as answer:
-        database.write(partial(sequences.count_to, table=table))
-    return answer.value.number
-
-
-def rows_of(database, table):
-    return database.read(partial(tables.page, table=table, after=None, limit=10))
-
-
-@pytest.mark.parametrize("name", sorted(EMPTY))
-def test_a_number_that_was_passed_is_not_given_out_again(database, name):
-    table = BY_NAME[name]
-    for number in (7, 3, 7):
-        database.write(partial(sequences.count_from, table=table, number=number))
-        assert rows_of(database, table) == []
-    assert rows_of(database, BY_NAME["vault"]) == []
-    for _ in range(2):
-        assert 7 <= counted_to(database, table) <= 11  # asking may take some
-        assert rows_of(database, table) == []
-
-
-def test_every_number_is_known():
-    assert {table.name for table in TABLES if table.number} == set(EMPTY)
 
 
 def test_rows_go_in_and_out_by_key(database):

@@ -1,4 +1,4 @@
-"""The reserve: whole or absent, given up once, taken back when there is room, and looked at by every process."""
+"""The disk reserve: whole or absent, given up once, created again when there is room, and seen by every process."""
 
 from __future__ import annotations
 

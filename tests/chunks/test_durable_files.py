@@ -1,4 +1,4 @@
-"""Durable files: what the stores' own tests do not reach."""
+"""Durable files, beyond what the tests of the blob stores reach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Envelopes: round trips, damage of every kind, and walking without a key."""
+"""Envelopes: round trips, every kind of damage, and scanning without a key."""
 
 from __future__ import annotations
 

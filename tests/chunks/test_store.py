@@ -1,4 +1,4 @@
-"""The chunk store on real files and on failing ones."""
+"""The chunk store on real files, and on blob stores that fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chunk store against a dict, through power cuts, full disks and reopening."""
+"""The chunk store against a dict, through power failures, full disks and reopening."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What every Call must do: the behaviour of every operation, stated once, in the parts `api_*` beside this file.
+"""Conformance suite of every Call: the behaviour of every operation, in the parts `api_*` beside this file.
 
-A test class is a subclass of a part, named Test..., in a folder whose `conftest.py` gives a fixture `api`: a
-`support.api.Api` over the Call in question, for a resource no other test uses.
+A test class subclasses a part, is named Test..., and stands in a folder whose `conftest.py` provides a fixture `api`:
+a `support.api.Api` over the Call, for a resource that no other test uses.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What every BlobStore must do. A subclass gives the store, and a back door that goes round it.
+"""Conformance suite of every BlobStore. A subclass provides the store, and a back door that bypasses it.
 
-Reads are tested without trusting writes, and writes without trusting reads: through `peek` and `plant`.
+Reads are tested without trusting writes, and writes without trusting reads, through `peek` and `plant`.
 """
 
 from __future__ import annotations

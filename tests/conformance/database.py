@@ -1,4 +1,4 @@
-"""What every Database must do. A subclass gives a place and how to open it; several may be open on one place."""
+"""Conformance suite of every Database. A subclass provides a place and opens it, several times at once too."""
 
 from __future__ import annotations
 

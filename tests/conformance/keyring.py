@@ -1,4 +1,4 @@
-"""What every Keyring must do. A subclass gives `ring`, whose store of keys it can reach."""
+"""Conformance suite of every Keyring. A subclass provides `ring`, whose keys the suite can reach."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Nodes on machines whose clocks are hours wrong: the store goes by the catalog's clock, and by no other.
+"""Nodes whose clocks are hours wrong: the store only uses the catalog's clock.
 
-What S3 thinks of a node's clock is another matter: it takes signatures within minutes alone, so nodes need NTP.
+S3 only accepts signatures within minutes of its own clock, so nodes need NTP all the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PostgreSQL with a replica that takes over: nothing acknowledged is lost, or the nodes notice and go no further."""
+"""PostgreSQL with a replica that takes over: no acknowledged write is lost, or the nodes notice and stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that holds background work dies or stands still: another takes over, and it finishes nothing any more."""
+"""A process that dies or hangs during background work: another takes over, and the first finishes nothing any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""PostgreSQL, and the way to it, in trouble: cut anywhere, held, away, restarted, full. Nothing is lost or doubled."""
+"""PostgreSQL in trouble: connections cut anywhere, hanging, outages, restarts, a full disk.
+
+No write is lost or doubled.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every call that a repair makes fails once, or is its last: no row lies, and the next repair does the rest."""
+"""Each call of a repair fails once, or is its last: no row is wrong, and the next repair does the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every call that a scrub makes to the database or the blob store fails once: nothing sound is called damaged."""
+"""Each call of a scrub to the database or the blob store fails once: nothing sound is marked as damaged."""
 
 from __future__ import annotations
 

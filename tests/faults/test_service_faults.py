@@ -1,8 +1,4 @@
-"""Every write operation, with a failure at every call it makes to its disk and its database.
-
-The error is a modelled one that says "later"; what is visible is the state before or the state after, nothing between;
-the same request again succeeds; and after a restart nothing refers to anything that is not there.
-"""
+"""Each call of every write operation to its disk and its database fails once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PostgreSQL engine against what every Database must do, and what only it can be asked."""
+"""The PostgreSQL engine: the contract of every Database, serializability, retries, and opening."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims in the catalog: one holder at a time, numbers that grow, and nothing that a fenced holder can still do."""
+"""Claims: one holder at a time, tokens that grow, and nothing that a former holder can still do."""
 
 from __future__ import annotations
 

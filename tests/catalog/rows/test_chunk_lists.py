@@ -1,4 +1,4 @@
-"""The bytes of chunk lists, and their parts in the catalog."""
+"""Chunk lists: their bytes, and their parts in the catalog."""
 
 from __future__ import annotations
 

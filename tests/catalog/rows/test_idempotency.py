@@ -1,4 +1,4 @@
-"""Idempotency tokens in the catalog."""
+"""Rows of idempotency tokens."""
 
 from __future__ import annotations
 

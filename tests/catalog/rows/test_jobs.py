@@ -1,4 +1,4 @@
-"""Backup jobs in the catalog: guarded steps from state to state, who is overdue, lists page by page."""
+"""Rows of backup jobs: guarded state changes, overdue jobs, and lists page by page."""
 
 from __future__ import annotations
 

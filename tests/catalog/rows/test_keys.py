@@ -1,4 +1,4 @@
-"""Keys in the catalog, each wrapped."""
+"""Rows of keys, each wrapped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lineages as rows: generations, views, neighbours. What they mean together: tests/stateful."""
+"""Rows of lineages: generations, views and neighbours. How they work together: tests/stateful."""
 
 from __future__ import annotations
 

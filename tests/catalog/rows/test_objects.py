@@ -1,4 +1,4 @@
-"""Objects in views: pages and their cost, names in every order, and what a commit or a deletion has to look at."""
+"""Rows of objects: pages of views and their cost, names in every order, and what a commit or a deletion reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recovery points in the catalog."""
+"""Rows of recovery points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Restore jobs in the catalog."""
+"""Rows of restore jobs."""
 
 from __future__ import annotations
 

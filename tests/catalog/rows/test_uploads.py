@@ -1,4 +1,4 @@
-"""Uploads and their chunks in the catalog, and how they go."""
+"""Rows of uploads and their chunks, and how they are deleted."""
 
 from __future__ import annotations
 

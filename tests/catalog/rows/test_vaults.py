@@ -1,4 +1,4 @@
-"""Vaults in the catalog."""
+"""Rows of vaults."""
 
 from __future__ import annotations
 

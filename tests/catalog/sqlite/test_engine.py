@@ -1,4 +1,4 @@
-"""The SQLite engine against what every Database must do, and what only it can be asked."""
+"""The SQLite engine: the contract of every Database, several processes, settings and damage."""
 
 from __future__ import annotations
 

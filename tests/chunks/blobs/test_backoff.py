@@ -1,4 +1,4 @@
-"""How long is tried, and how long is waited between."""
+"""Backoff: how long retries go on, and the delays between them."""
 
 from __future__ import annotations
 

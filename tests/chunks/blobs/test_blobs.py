@@ -1,4 +1,4 @@
-"""open_blobs: which store a place means."""
+"""open_blobs: which store each place opens."""
 
 from __future__ import annotations
 

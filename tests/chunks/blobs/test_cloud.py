@@ -1,4 +1,4 @@
-"""The blob store in S3 keeps the contract over a real service, and what only a cloud has."""
+"""Blobs in a cloud: the contract against a real S3 service, and what only a cloud has."""
 
 from __future__ import annotations
 

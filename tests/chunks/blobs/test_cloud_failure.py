@@ -1,4 +1,4 @@
-"""What a failure of the library means, by its class and by what it says."""
+"""Failures of cloud requests: how an exception of the library is classified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cloud's URL means, what it must not say, and what the environment must not change."""
+"""Cloud URLs: their meaning, unsafe options, and what the environment must not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys: what is one and what is not, beyond the list that every store is tried with."""
+"""Blob keys that are valid and invalid, beyond those of the conformance suite."""
 
 from __future__ import annotations
 

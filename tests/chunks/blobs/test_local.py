@@ -1,4 +1,4 @@
-"""The local store keeps the contract, and what only files have: modes, leftovers, descriptors, errors of the system."""
+"""Local blobs: the contract, file modes, leftovers of crashes, descriptors, and errors of the system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory store, and the faulty wrapper without faults, keep the contract."""
+"""Blobs in memory, and the faulty wrapper without faults: the contract."""
 
 from __future__ import annotations
 

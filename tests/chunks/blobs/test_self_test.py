@@ -1,4 +1,4 @@
-"""The trial finds the promises that a service breaks, and leaves nothing behind."""
+"""The self-test finds promises that a service breaks, and leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A keyring that a program prints, and programs that do not do as they should."""
+"""Keyring from a command: programs that print one, fail, hang or print too much."""
 
 from __future__ import annotations
 

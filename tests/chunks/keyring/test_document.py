@@ -1,4 +1,4 @@
-"""The keyring document: what is one, what is none, and that nothing of it slips into an error."""
+"""Keyring documents: valid and invalid ones, and no secret in any error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A keyring in an environment variable."""
+"""Keyring from an environment variable."""
 
 from __future__ import annotations
 

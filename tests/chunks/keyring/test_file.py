@@ -1,4 +1,4 @@
-"""The keyring file: made once, read when it changes, replaced as a whole."""
+"""Keyring from a file: created once, read again when it changes, replaced as a whole."""
 
 from __future__ import annotations
 

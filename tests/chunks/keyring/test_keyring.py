@@ -1,4 +1,4 @@
-"""Master keys beyond the contract of every keyring, and the grammar of the places where keyrings are."""
+"""Keyring URIs, and opening every kind of keyring."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conformance.keyring import KeyringTests
-from cryostore.chunks.keyring import MasterKey, open_keyring, parse_keyring_uri, unwrap, wrapped_key_id
-from cryostore.core.errors import ConfigurationError, KeyUnavailableError
+from cryostore.chunks.keyring import open_keyring, parse_keyring_uri
+from cryostore.core.errors import ConfigurationError
 from support.keyrings import BOTH, printing, write_keyring
 from support.memory_keyring import MemoryKeyring
 
@@ -62,34 +62,3 @@ def test_every_kind_of_place_is_opened(tmp_path, monkeypatch):
     monkeypatch.setenv("CRYOSTORE_TEST_KEYS", base64.b64encode(BOTH.encode()).decode())
     for place in (str(path), f"file:{path}", "env:CRYOSTORE_TEST_KEYS", f"command:{' '.join(printing(path))}"):
         assert open_keyring(parse_keyring_uri(place)).document().is_same(BOTH)
-
-
-def test_ids_of_any_language_are_carried():
-    key = MasterKey("schlüssel-☃", bytes(32))
-    assert wrapped_key_id(key.wrap(b"", b"")) == "schlüssel-☃"
-
-
-@pytest.mark.parametrize("wrapped", [b"", b"CRYW", b"CRYW\1", b"CRYW\2\1a", b"CRYE\1\1a", b"CRYW\1\1\xff"])
-def test_what_is_no_wrapped_key_names_no_key(wrapped):
-    with pytest.raises(KeyUnavailableError):
-        wrapped_key_id(wrapped)
-
-
-def test_a_wrapped_key_cut_in_its_name_opens_with_no_key():
-    with pytest.raises(KeyUnavailableError):
-        unwrap(MemoryKeyring(), b"CRYW\1\x09in mem", b"")
-    with pytest.raises(KeyUnavailableError):
-        unwrap(MemoryKeyring(), b"CRYW\1\xffin memory", b"")
-
-
-@pytest.mark.parametrize(("key_id", "secret"), [("", 32), ("x" * 256, 32), ("a", 31), ("a", 33)])
-def test_master_keys_have_an_id_and_an_exact_size(key_id, secret):
-    with pytest.raises(ValueError, match="master key"):
-        MasterKey(key_id, bytes(secret))
-
-
-def test_new_master_keys_differ_and_are_the_same_only_as_themselves():
-    one, two = MasterKey.generate("a"), MasterKey.generate("a")
-    assert one.is_same(MasterKey("a", one.secret))
-    assert not one.is_same(two)
-    assert not one.is_same(MasterKey("b", one.secret))

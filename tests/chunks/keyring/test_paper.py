@@ -1,4 +1,4 @@
-"""A keyring as lines that can be printed and typed in again."""
+"""Keyring on paper: printed and typed in again."""
 
 from __future__ import annotations
 

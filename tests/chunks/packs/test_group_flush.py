@@ -1,4 +1,4 @@
-"""Group flush: who shares, who waits, who fails."""
+"""Group flush: which threads share a flush, which wait, and which fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pack writer: sharing flushes, rolling over, and every way an append or a flush can fail."""
+"""The writer of growing packs: shared flushes, rolling over, and every failure of an append or a flush."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packs as immutable blobs: what shares a put, what goes at once, and who is told when one fails."""
+"""The writer of immutable packs: which envelopes share a put, which go at once, and which fail with one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a pack in windows, and making one durable that somebody else wrote."""
+"""Reading a pack in windows, and making another process's pack durable."""
 
 from __future__ import annotations
 

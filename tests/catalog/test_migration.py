@@ -1,6 +1,6 @@
-"""The schema only goes forward: from every version, whole or not at all, by one process at a time, never from newer.
+"""Schema migration: from every version, atomically, by one process at a time, and never backwards.
 
-What the rows of old directories say after it is shown in `tests/golden/test_stores.py`.
+The content of rows in old directories: `tests/golden/test_stores.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which plans PostgreSQL makes of the statements whose cost is promised: by the indexes that were made for them."""
+"""PostgreSQL's plans for statements whose cost is promised: each uses the index that was made for it."""
 
 from __future__ import annotations
 
