@@ -8,7 +8,7 @@ from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB, Limits
 from cryostore.core.time import DAY_MS, HOUR_MS
 from cryostore.options.configuration import Configuration, ConnectionSettings, from_json, to_json
-from cryostore.options.declared import OPTIONS, configuration_of
+from cryostore.options.declared import configuration_of
 from cryostore.options.sources import has_password, merged, read_command_line, read_environment, read_file
 from cryostore.service.settings import Settings
 
@@ -102,33 +102,6 @@ def test_a_file_with_everything(file):
     )
     assert str(found.data_dir) == "/data"
     assert from_json(to_json(found)) == found
-
-
-def test_every_field_an_operator_may_decide_is_set_by_one_option():
-    """And by no other: a new field cannot be forgotten, two options cannot fight over one."""
-    targets = [target for option in OPTIONS.values() for target in option.targets]
-    assert len(targets) == len(set(targets))
-    top = set(Configuration.__dataclass_fields__) - {"limits", "connection", "settings"}
-    assert {target for target in targets if "." not in target} == top
-    for name, part in (("limits", Limits), ("connection", ConnectionSettings), ("settings", Settings)):
-        decided_elsewhere = {
-            "account_id",  # by `cryo init`
-            "region",
-            "reserve_bytes",  # by Configuration.reserve_bytes
-            "start_window_minutes_min",  # by the API
-            "claim_lease_ms",  # by what background work needs
-        }
-        fields = set(part.__dataclass_fields__) - decided_elsewhere
-        assert {target.partition(".")[2] for target in targets if target.startswith(f"{name}.")} == fields
-
-
-def test_the_words_for_defaults_are_true():
-    """Every default that an option's declaration names is the one it has."""
-    values = {}
-    for key, option in OPTIONS.items():
-        if option.unsaid and key not in ("data_dir", "keyring", "workers", "metrics"):
-            values[key] = option.kind.read(option.unsaid)
-    assert configuration_of(values) == Configuration()
 
 
 @pytest.mark.parametrize(

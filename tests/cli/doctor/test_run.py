@@ -161,6 +161,6 @@ def test_a_store_that_answers_other_bytes_is_found_out(data):
             return answer
 
     with open_agent_store(AgentStore(data, None, None)) as call:
-        with pytest.raises(CryostoreError, match="not what is read back"):
+        with pytest.raises(CryostoreError, match="other bytes than were written"):
             run_trial_job(Liar(call), "Default")
         assert [job.state for job in pages.items(call, ListBackupJobs())] == ["ABORTED"], "given up all the same"

@@ -16,7 +16,7 @@ from cryostore.core.quantities import size_text
 from cryostore.maintenance.diagnosis.catalog import check_commits
 from cryostore.maintenance.diagnosis.keyring import check_keyring, check_keyring_copy
 from cryostore.maintenance.diagnosis.mount_table import MountPoint, mount_of
-from cryostore.service.opening.keyring import existing_keyring, keyring_uri_of
+from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.opening.open import CATALOG
 
 NETWORK_FILE_SYSTEMS = {
@@ -105,7 +105,7 @@ def _free_space(data_dir: Path) -> Diagnosis:
 def _keyring(data_dir: Path, keyring: str | None, copy: Path | None) -> Diagnoses:
     try:
         source = existing_keyring(data_dir, keyring)
-        yield check_keyring(source, keyring_uri_of(data_dir, keyring).path)
+        yield check_keyring(source)
     except CryostoreError as problem:
         yield failed("keyring", problem, "put it back from your copy")
         return

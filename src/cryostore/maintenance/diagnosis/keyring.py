@@ -1,4 +1,4 @@
-"""Checks of a keyring: its permissions, and a copy of it."""
+"""Checks of a keyring and of a copy of it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from cryostore.core.diagnosis import Diagnosis, error, ok, warning
 from cryostore.core.errors import CryostoreError
 
 
-def check_keyring(source: KeyringSource, path: Path | None) -> Diagnosis:
-    """Check an open keyring; `path` is its file, if it is one. Raises CryostoreError if it cannot be read."""
+def check_keyring(source: KeyringSource) -> Diagnosis:
+    """Check an open keyring. Raises CryostoreError if it cannot be read, or if other users may read its file."""
     number = len(source.document().keys)
-    if path is not None and (mode := path.stat().st_mode & 0o777) & 0o077:
-        return warning("keyring", f"{path} can be read by others (mode {mode:04o})", f"chmod 600 {path}")
     return ok("keyring", f"{source.place}, {number} {'key' if number == 1 else 'keys'}")
 
 

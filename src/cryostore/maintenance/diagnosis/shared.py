@@ -11,7 +11,7 @@ from cryostore.catalog import NoCatalogError
 from cryostore.catalog.database import Database
 from cryostore.catalog.queries import store_copy
 from cryostore.chunks.blobs import BlobStore
-from cryostore.chunks.keyring import KeyringSource, parse_keyring_uri
+from cryostore.chunks.keyring import KeyringSource
 from cryostore.chunks.marker import newest_marker
 from cryostore.core.diagnosis import Diagnoses, Diagnosis, error, failed, ok
 from cryostore.core.errors import ConfigurationError, CryostoreError
@@ -42,7 +42,7 @@ def check_shared(place: SharedStoreAddress, *, now_ms: int, trial_name: str | No
         if isinstance(source, CryostoreError):
             yield failed("keyring", source, "put the store's keyring there, or name its place with --keyring")
         else:
-            yield check_keyring(source, parse_keyring_uri(place.keyring).path)
+            yield check_keyring(source)
         if isinstance(database, CryostoreError):
             yield failed("catalog", database, "is the server running, and is this its address?")
         else:
@@ -103,7 +103,7 @@ def _unprepared(place: SharedStoreAddress, source: KeyringSource | CryostoreErro
     if isinstance(source, CryostoreError):
         yield ok("keyring", f"{place.keyring} does not exist yet", "`cryo init` makes it; then keep a copy elsewhere")
     else:
-        yield check_keyring(source, parse_keyring_uri(place.keyring).path)
+        yield check_keyring(source)
     found = f"not prepared yet: {place.shown_catalog} and {place.shown_blobs} hold nothing"
     yield error("store", found, INIT_HINT)
 
