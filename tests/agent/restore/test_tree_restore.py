@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import random
 
 import pytest
 
 from cryostore.agent.block import Extra, ExtraKind, Kind, decode, encode
 from cryostore.agent.entry import NO_CONTENT, Content, Row
-from cryostore.agent.errors import ArchiveDamagedError, TargetError
+from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.report import Report
 from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tree
 from cryostore.agent.source.patterns import Patterns
-from cryostore.core.errors import ConfigurationError, StorageFullError
-from cryostore.core.limits import KIB, MIB
+from cryostore.core.errors import ConfigurationError
 from cryostore.model.chunks import GetChunk
-from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
 from support.agent import seen, write
-from support.made_archive import plain_header, put
-
-
-def noise(length, seed=1):
-    return random.Random(seed).randbytes(length)
-
+from support.made_archive import put
 
 # --- existing entries ---
-
-
-@pytest.fixture
-def backed_up(local_runs, tmp_path):
-    """A small tree that is backed up; its folder."""
-    write(
-        tmp_path / "source",
-        {"a": b"archived a", "folder": {"b": b"archived b"}, "link": lambda path: os.symlink("a", path)},
-    )
-    for name in ("a", "folder/b"):
-        os.utime(tmp_path / "source" / name, ns=(1, 1_000_000_000_000_000_000))
-    local_runs.backup(tmp_path / "source")
-    return tmp_path / "source"
 
 
 def standing(target, mtime_ns):
@@ -132,16 +110,6 @@ def test_include_and_exclude_select_entries(local_runs, tmp_path):
     assert target[b"a/y"] == source[b"a/y"]
 
 
-def test_a_folder_gives_way_to_a_file_only_if_empty_or_with_delete(local_runs, backed_up, tmp_path):
-    target = tmp_path / "target"
-    write(target, {"a": {"precious": b"precious"}})
-    report = local_runs.restore(target)
-    assert [(issue.path, issue.reason) for issue in report.issues] == [(b"a", os.strerror(errno.ENOTEMPTY))]
-    assert (target / "a" / "precious").exists()
-    assert local_runs.restore(target, delete=True).issue_count == 0
-    assert seen(target) == seen(backed_up)
-
-
 @pytest.mark.parametrize("overwrite", ["never", "newer", "always", "changed"])
 def test_a_symlink_in_the_target_is_never_followed(local_runs, backed_up, tmp_path, overwrite):
     target, outside = tmp_path / "target", tmp_path / "outside"
@@ -152,44 +120,6 @@ def test_a_symlink_in_the_target_is_never_followed(local_runs, backed_up, tmp_pa
     before = seen(outside)
     local_runs.restore(target, overwrite=overwrite)
     assert seen(outside) == before
-
-
-def test_chunks_that_the_target_has_are_not_fetched(runs, tmp_path):
-    write(tmp_path / "source", {"large": noise(12 * MIB)})
-    runs.backup(tmp_path / "source")
-    data = bytearray(noise(12 * MIB))
-    data[6 * MIB] ^= 1
-    write(tmp_path / "target", {"large": bytes(data)})
-    fetched = []
-
-    class Counting:
-        def call(self, operation):
-            answer = call.call(operation)
-            if isinstance(operation, GetChunk):
-                fetched.append(answer.length)
-            return answer
-
-    call, runs.call = runs.call, Counting()
-    runs.restore(tmp_path / "target")
-    assert sum(fetched) < 5 * MIB
-    assert seen(tmp_path / "target") == seen(tmp_path / "source")
-
-
-def test_a_target_that_is_not_a_folder_is_refused(local_runs, backed_up, tmp_path):
-    write(tmp_path, {"file": b""})
-    with pytest.raises(TargetError):
-        local_runs.restore(tmp_path / "file")
-
-
-def test_a_full_target_ends_the_restore(local_runs, backed_up, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(StorageFullError) as failure:
-        local_runs.restore(tmp_path / "target")
-    assert "free space there" in failure.value.hint
-    assert set(seen(tmp_path / "target")) <= {b"", b"folder", b"link"}
 
 
 # --- archives that no agent has written ---
@@ -333,106 +263,13 @@ def with_sibling(data):
     return encode(Kind.DIRECTORY, b"", found.names + b"b\0", rows, contents, found.extras_of())
 
 
-@pytest.mark.parametrize("header", [b"", b"{}", b"[]", b"\xff", plain_header().replace(b'"format":1', b'"format":2')])
-def test_a_damaged_header_is_reported_as_damage(local_runs, tmp_path, header):
-    put(local_runs, ROOT, header=header)
-    with pytest.raises(ArchiveDamagedError):
-        local_runs.restore(tmp_path / "target")
-
-
-class Damaged:
-    """A store that has lost all long chunks."""
-
-    def __init__(self, call):
-        self.inner = call
-
-    def call(self, operation):
-        answer = self.inner.call(operation)
-        if isinstance(operation, GetChunk) and answer.length > 64 * KIB:
-            raise ServiceInternalException("stored data fails its verification")
-        return answer
-
-
-def test_all_files_with_sound_chunks_of_a_damaged_archive_are_restored(local_runs, tmp_path):
-    large = noise(9 * MIB, local_runs.resource)
-    write(tmp_path / "source", {"a": b"small", "large": large, "z": b"small, too"})
-    os.link(tmp_path / "source" / "large", tmp_path / "source" / "name")
-    local_runs.backup(tmp_path / "source")
-    write(tmp_path / "target", {"name": b"the old one"})
-    local_runs.call = Damaged(local_runs.call)
-    report = local_runs.restore(tmp_path / "target")
-    assert [(issue.path, issue.reason) for issue in report.issues] == [
-        (b"large", "stored data fails its verification"),
-        (b"name", "is a further name of a file that was not restored"),
-    ]
-    assert sorted(os.listdir(tmp_path / "target")) == ["a", "name", "z"]
-    assert (tmp_path / "target" / "name").read_bytes() == b"the old one"
-
-
 # --- incomplete restores ---
-
-
-class Failing:
-    """A store that answers some chunks, and then no more."""
-
-    def __init__(self, call, answers):
-        self.inner = call
-        self.left = answers
-
-    def call(self, operation):
-        if isinstance(operation, GetChunk):
-            self.left -= 1
-            if self.left < 0:
-                raise ServiceUnavailableException("gone")
-        return self.inner.call(operation)
-
-
-def test_a_failing_store_leaves_the_existing_files(local_runs, tmp_path):
-    write(tmp_path / "source", {"a": noise(16 * MIB, local_runs.resource), "b": b"new", "d": b"new"})
-    local_runs.backup(tmp_path / "source")
-    write(tmp_path / "target", {"a": b"old", "b": b"old", "d": {"precious": b"precious"}})
-    before = seen(tmp_path / "target")
-    local_runs.call = Failing(local_runs.call, 4)
-    with pytest.raises(ServiceUnavailableException):
-        local_runs.restore(tmp_path / "target", delete=True)
-    left = seen(tmp_path / "target")
-    assert left[b"a"] == before[b"a"]
-    assert not [path for path in left if b".cryo-restore" in path]
-    assert b"d/precious" in left or left[b"d"]["content"] == seen(tmp_path / "source")[b"d"]["content"]
-
-
-def test_a_file_is_synced_before_it_replaces_another(local_runs, backed_up, tmp_path, monkeypatch):
-    synced = []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_size), fsync(fd)))
-    standing(tmp_path / "target", NEWER)
-    local_runs.restore(tmp_path / "target")
-    assert len(b"archived a") in synced
-    synced.clear()
-    local_runs.restore(tmp_path / "new")
-    assert len(b"archived a") not in synced
 
 
 def test_a_dry_run_does_not_create_the_target(local_runs, backed_up, tmp_path):
     report = local_runs.restore(tmp_path / "not" / "there", delete=True, dry_run=True)
     assert (report.new, report.directories, report.issue_count) == (3, 1, 0)
     assert not (tmp_path / "not").exists()
-
-
-def test_overwrite_never_keeps_the_attributes_of_the_target(local_runs, backed_up, tmp_path):
-    (tmp_path / "target").mkdir(mode=0o700)
-    local_runs.restore(tmp_path / "target", overwrite="never")
-    assert (tmp_path / "target").stat().st_mode & 0o7777 == 0o700
-    local_runs.restore(tmp_path / "target")
-    assert (tmp_path / "target").stat().st_mode == backed_up.stat().st_mode
-
-
-def test_delete_empties_a_folder_that_is_empty_in_the_archive(local_runs, tmp_path):
-    write(tmp_path / "source", {"empty": {}})
-    local_runs.backup(tmp_path / "source")
-    write(tmp_path / "target", {"empty": {"extra": b""}})
-    assert local_runs.restore(tmp_path / "target", delete=True).deleted == 1
-    assert os.listdir(tmp_path / "target" / "empty") == []
 
 
 FIFO, DEVICE = 0o010600, 0o020600

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import closing
 
 import pytest
 
-from cryostore.agent.archive.recovery_points import ROLE_ARN, list_points
+from cryostore.agent.archive.recovery_points import ROLE_ARN
 from cryostore.agent.backup.job import resource_arn
-from cryostore.agent.mount.point_folders import build_folders
-from cryostore.agent.verification.resource_status import resource_statuses
-from cryostore.agent.verification.trial_job import run_trial_job
 from cryostore.cli.agent_store import AgentStore, open_agent_store
 from cryostore.cli.exit_codes import FAILED, OK
 from cryostore.cli.verbs import run
-from cryostore.core.time import DAY_MS, HOUR_MS, milliseconds, span, wall_clock
-from cryostore.model.jobs import CommitBackupJob, GetIncrementalBaseBackup, StartBackupJob, StopBackupJob
-from cryostore.service import Caller
-from cryostore.service.opening.open import open_service
-from support.agent import Runs, write
+from cryostore.core.time import span
+from cryostore.model.jobs import CommitBackupJob, GetIncrementalBaseBackup, StartBackupJob
+from support.agent import write
 from support.serving import serving
 
 WITH_ISSUES = 1
@@ -96,40 +90,6 @@ def test_one_resource_or_vault_alone(cryo, store):
     assert cryo("status", "--vault", "nowhere")[0] == FAILED
 
 
-def test_the_age_counts_from_the_newest_good_point(store):
-    (each,) = resource_statuses(store, wall_clock())
-    begun = milliseconds(each.last.creation_date)
-    assert each.age_ms(begun + 5 * HOUR_MS) == 5 * HOUR_MS
-    assert each.age_ms(begun - HOUR_MS) == 0, "a clock that is behind makes no age below zero"
-    assert each.is_older(begun + 5 * HOUR_MS, 5 * HOUR_MS - 1)
-    assert not each.is_older(begun + 5 * HOUR_MS, 5 * HOUR_MS)
-
-
-def test_a_run_whose_clock_was_ahead_does_not_hide_that_none_came_since(tmp_path):
-    ahead_ms = wall_clock() + 30 * DAY_MS
-    write(tmp_path / "source", {"file": b"file"})
-    for clock in (lambda: ahead_ms, wall_clock):
-        service = open_service(tmp_path / "data", clock=clock)
-        with closing(service):
-            runs = Runs(service.as_caller(Caller(access_key_id="local", root=True)))
-            runs.backup(tmp_path / "source")
-            (each,) = resource_statuses(runs.call, wall_clock())
-            assert each.is_ahead(wall_clock()) is (clock is not wall_clock)
-            assert each.is_older(wall_clock(), 26 * HOUR_MS) is (clock is not wall_clock)
-            assert each.last.recovery_point_arn == runs.latest()
-            top = build_folders(list_points(runs.call))
-            resource, name = top.entries[b"latest"].target.split(b"/")[1:]
-            assert top.entries[b"resources"].entries[resource].entries[name] == each.last
-
-
-def test_a_resource_without_any_good_point_is_older_than_any_age(store):
-    job_id = started(store, "other")
-    other, tree = resource_statuses(store, wall_clock())
-    assert (other.name, other.last, other.running.backup_job_id) == ("other", None, job_id)
-    assert other.is_older(wall_clock(), 1000 * DAY_MS)
-    assert not tree.is_older(wall_clock(), DAY_MS)
-
-
 def test_a_failed_run_is_told_until_a_good_one_comes(cryo, store, tmp_path):
     job_id = started(store)
     store.call(CommitBackupJob(backup_job_id=job_id, outcome="FAILED", status_message="the disk hums"))
@@ -146,17 +106,6 @@ def test_what_the_last_good_run_left_out_is_told(cryo, store):
     store.call(CommitBackupJob(backup_job_id=started(store), issue_count=2))
     code, out = cryo("status", "--max-age", "1h")
     assert (code, out.splitlines()[-1]) == (OK, "tree: 2 items were skipped.")
-
-
-def test_a_stopped_run_counts_as_failed_and_an_old_failure_is_forgotten(store):
-    store.call(StopBackupJob(backup_job_id=started(store)))
-    assert resource_statuses(store, wall_clock())[0].failed is not None
-    assert resource_statuses(store, wall_clock() + 8 * DAY_MS)[0].failed is None
-
-
-def test_a_trial_of_the_store_is_no_resource(store):
-    run_trial_job(store, "Default")
-    assert [each.name for each in resource_statuses(store, wall_clock())] == ["tree"]
 
 
 def test_the_same_over_a_server(cryo, tmp_path, monkeypatch):

@@ -1,0 +1,22 @@
+"""A small tree that is backed up, for tests that restore it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from support.agent import write
+
+
+@pytest.fixture
+def backed_up(local_runs, tmp_path):
+    """A small tree that is backed up; its folder."""
+    write(
+        tmp_path / "source",
+        {"a": b"archived a", "folder": {"b": b"archived b"}, "link": lambda path: os.symlink("a", path)},
+    )
+    for name in ("a", "folder/b"):
+        os.utime(tmp_path / "source" / name, ns=(1, 1_000_000_000_000_000_000))
+    local_runs.backup(tmp_path / "source")
+    return tmp_path / "source"

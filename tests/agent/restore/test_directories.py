@@ -1,0 +1,43 @@
+"""Directories of a restore: existing ones, ones that give way, and the target itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from cryostore.agent.errors import TargetError
+from support.agent import seen, write
+
+
+def test_a_folder_gives_way_to_a_file_only_if_empty_or_with_delete(local_runs, backed_up, tmp_path):
+    target = tmp_path / "target"
+    write(target, {"a": {"precious": b"precious"}})
+    report = local_runs.restore(target)
+    assert [(issue.path, issue.reason) for issue in report.issues] == [(b"a", os.strerror(errno.ENOTEMPTY))]
+    assert (target / "a" / "precious").exists()
+    assert local_runs.restore(target, delete=True).issue_count == 0
+    assert seen(target) == seen(backed_up)
+
+
+def test_a_target_that_is_not_a_folder_is_refused(local_runs, backed_up, tmp_path):
+    write(tmp_path, {"file": b""})
+    with pytest.raises(TargetError):
+        local_runs.restore(tmp_path / "file")
+
+
+def test_overwrite_never_keeps_the_attributes_of_the_target(local_runs, backed_up, tmp_path):
+    (tmp_path / "target").mkdir(mode=0o700)
+    local_runs.restore(tmp_path / "target", overwrite="never")
+    assert (tmp_path / "target").stat().st_mode & 0o7777 == 0o700
+    local_runs.restore(tmp_path / "target")
+    assert (tmp_path / "target").stat().st_mode == backed_up.stat().st_mode
+
+
+def test_delete_empties_a_folder_that_is_empty_in_the_archive(local_runs, tmp_path):
+    write(tmp_path / "source", {"empty": {}})
+    local_runs.backup(tmp_path / "source")
+    write(tmp_path / "target", {"empty": {"extra": b""}})
+    assert local_runs.restore(tmp_path / "target", delete=True).deleted == 1
+    assert os.listdir(tmp_path / "target" / "empty") == []
