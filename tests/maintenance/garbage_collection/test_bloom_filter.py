@@ -1,4 +1,4 @@
-"""Marking within a bound of memory: several passes where one filter would lie too often."""
+"""The filter keeps to its memory; a collection makes several passes where one would have too many false positives."""
 
 from __future__ import annotations
 

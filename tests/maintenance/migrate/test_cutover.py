@@ -8,10 +8,8 @@ import pytest
 
 from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
-from cryostore.maintenance.migrate import move_mark
 from cryostore.maintenance.migrate.cutover import take_back_move
-from cryostore.maintenance.migrate.move_mark import Mark, decode, standing
-from support.memory_database import MemoryDatabase
+from cryostore.maintenance.migrate.move_mark import standing
 from support.memory_store import Process
 from support.pair import Pair, rows
 
@@ -34,14 +32,6 @@ def refused(pair, match):
     with pytest.raises(ConfigurationError, match=match):
         pair.move()
     assert (rows(pair.source), rows(pair.target), sorted(pair.there.blobs.list(""))) == before
-
-
-def test_a_mark_says_why_and_is_read_again():
-    for kind in ("into", "away"):
-        mark = Mark(kind, "M", "S", "the place " * 40)
-        assert decode(mark.encode()) == mark
-    assert decode(None) is None
-    assert decode(b"CRYW\x01\x04name" + bytes(60)) is None
 
 
 def test_a_place_that_holds_anything_is_refused(pair):
@@ -172,13 +162,3 @@ def test_a_row_that_changes_while_it_is_moved_is_found(pair):
     assert pair.target.read(standing).kind == "into"
     pair.move()
     assert rows(pair.target)["vault"] == rows(pair.source)["vault"]
-
-
-def test_marks_are_set_once():
-    database = MemoryDatabase()
-    mark = Mark("into", "M", "S", "there")
-    assert database.write(lambda transaction: move_mark.begin_into(transaction, mark))
-    assert not database.write(lambda transaction: move_mark.begin_into(transaction, mark))
-    assert not database.write(lambda transaction: move_mark.leave(transaction, mark))
-    assert database.write(lambda transaction: move_mark.end_into(transaction, mark, b"token"))
-    assert not database.write(lambda transaction: move_mark.end_into(transaction, mark, b"token"))

@@ -83,7 +83,7 @@ def collect(
             raise OutdatedCatalogError(count)
         run = CollectionRun.begin(claim.context, outcome, quarantine_ms=quarantine_ms, dry_run=False)
         yield from claim.saying(_steps(run))
-        claim.place = outcome.marking.place
+        claim.place = outcome.summary.place
 
 
 def _steps(run: CollectionRun) -> Generator[Progress, None, None]:

@@ -40,7 +40,7 @@ class CollectionResult:
     """The share of the garbage that the run kept by mistake, in its worst pass."""
 
     @property
-    def marking(self) -> CollectionSummary:
+    def summary(self) -> CollectionSummary:
         """The summary of the run."""
         return CollectionSummary(self.passes, self.false_share, self.waiting_bytes)
 
