@@ -13,9 +13,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic
 from typing import TypeVar
 
 from cryostore.chunks.durable_files import (
@@ -43,10 +43,11 @@ class DiskReserve:
     Safe to use from many threads and processes. Does nothing until a method is called.
     """
 
-    def __init__(self, directory: Path, bytes_wanted: int) -> None:
+    def __init__(self, directory: Path, bytes_wanted: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
         self._path = directory / FILE
         self._bytes_wanted = bytes_wanted
+        self._monotonic = monotonic
         self._taking = threading.Lock()
         self._failed = float("-inf")
         self._failure: OSError | None = None
@@ -90,7 +91,7 @@ class DiskReserve:
         Raises StorageFullError or another StorageUnavailableError. Creates the reserve again if there is room for it.
         After a failed attempt it waits a little before the next one.
         """
-        if self.held or (monotonic() - self._failed >= TRY_AGAIN_SECONDS and self.take_back()):
+        if self.held or (self._monotonic() - self._failed >= TRY_AGAIN_SECONDS and self.take_back()):
             return
         failure = self._failure
         if failure is not None:
@@ -162,7 +163,7 @@ class DiskReserve:
             if self.free_bytes >= 2 * size:
                 self._make(size)
         except OSError as error:
-            self._failed = monotonic()
+            self._failed = self._monotonic()
             self._failure = None if error.errno in DISK_FULL_ERRNOS else error
         finally:
             self._taking.release()
