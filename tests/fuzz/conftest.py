@@ -12,14 +12,14 @@ from support.scrutiny import watched
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A server of its own for each file, so that what is stored is the file's own doing."""
+    """A server for each file, so that its store contains the requests of that file only."""
     with watched(tmp_path_factory.mktemp("fuzz")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def client(server):
-    """A client that takes the first answer for the answer."""
+    """A client that does not retry."""
     settings = server.running.settings
     with Client(settings.endpoint_url, settings.region, settings.credentials, retry=Retry(attempts_max=1)) as client:
         yield client
@@ -27,11 +27,11 @@ def client(server):
 
 @pytest.fixture
 def api(server, client):
-    """The words over the client, for a resource of its own."""
+    """The test API on the client, for a resource of its own."""
     return Api(client, server.data_dir)
 
 
 @pytest.fixture(scope="module", autouse=True, params=["quick", pytest.param("thorough", marks=pytest.mark.stress)])
 def effort(request):
-    """Everything here runs in `make test` and, with the many examples of its profile, in `make stress`."""
+    """Run every test in `make test` and, with the many examples of its profile, in `make stress`."""
     return request.param

@@ -34,7 +34,7 @@ def job(server, client):
 
 @pytest.fixture(scope="module")
 def belongings(server, client):
-    """What exists, anew whenever a request has put an end to it."""
+    """Existing resources, created again after a request has deleted them."""
     found = Belongings(server.data_dir, client)
 
     def alive():
@@ -49,7 +49,7 @@ def belongings(server, client):
 
 
 def flipped(data, message):
-    line = message.index(b"\r\n")  # what matters most stands in the first line and in the body
+    line = message.index(b"\r\n")  # the first line and the body matter most
     places = st.integers(0, line - 12) | st.integers(0, len(message) - 1) | st.integers(1, len(BODY)).map(int.__neg__)
     at, bit = data.draw(places) % len(message), data.draw(st.integers(0, 7))
     return message[:at] + bytes([message[at] ^ 1 << bit]) + message[at + 1 :]
@@ -131,7 +131,7 @@ def test_every_part_that_matters_is_signed(server, job, form, part, other):
     alter=st.sampled_from([flipped, spliced, lines_moved, line_added]),
 )
 def test_the_signed_request_is_carried_out_or_nothing(server, client, job, data, form, alter):
-    """Whatever a request turns into on its way."""
+    """With any alteration of the request."""
     api = Api(client, server.data_dir)
     if "target" in api.names(job):
         api.delete(job, "target")

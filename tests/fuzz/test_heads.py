@@ -96,7 +96,7 @@ def test_bytes_are_refused(server, job, data):
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60).map(lambda text: "\n" + text))
 def test_no_line_of_the_log_comes_from_outside(server, text):
-    """What is said to be an access key is logged: escaped, and no more of it than an access key can have."""
+    """A claimed access key is logged: escaped, and cut to the length of an access key."""
     forged = quote(f'AK{text}"}}\n{{"event":"forged"}}\r\n' + "x" * 20_000, safe="")
     query = f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={forged}/20260101/r/s/aws4_request&X-Amz-Expires=1"
     query += f"&X-Amz-Date=20260101T000000Z&X-Amz-SignedHeaders=host&X-Amz-Signature={'0' * 64}"
@@ -105,7 +105,7 @@ def test_no_line_of_the_log_comes_from_outside(server, text):
 
 
 def test_the_log_has_a_line_for_each_request(server):
-    """And none that came from outside; each is short, whatever the request."""
+    """No log line comes from a request, and each is short."""
     before = len(check_log(server.running.log))
     for _ in range(10):
         server.talk(HEALTH)

@@ -29,7 +29,7 @@ filters = st.text(letters, max_size=3)
 @settings(max_examples=max(20, settings.default.max_examples // 5))
 @given(written=st.lists(names, min_size=1, max_size=12, unique=True), data=st.data())
 def test_names_are_kept_and_listed_in_byte_order(server, client, written, data):
-    """Whatever the name to start at, the prefix, and the size of a page."""
+    """With any start name, prefix and page size."""
     api = Api(client, server.data_dir)
     job = api.running_job()
     for number, name in enumerate(written):

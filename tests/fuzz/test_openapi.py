@@ -35,17 +35,17 @@ CHECKS = [
     checks.response_headers_conformance,
     checks.response_schema_conformance,
 ]
-# What any operation may answer to a request that is not one of its own: the signature, the path, the limits of HTTP.
+# Errors that any operation may answer to an invalid request: signature, path, limits of HTTP.
 ALWAYS = {"IllegalArgumentException", "InvalidParameterValueException", "MissingParameterValueException"}
 ALWAYS |= {"InvalidRequestException", "UnknownOperationException", "InvalidSignatureException"}
 # B.13: answered where they are true, also where the model of 2018 does not list them.
 UNMODELLED = {"ResourceNotFoundException", "DataAlreadyExistsException", "ThrottlingException"}
-# Without the phase that shrinks: what is generated here shrinks for minutes, and is printed as a request anyway.
+# Without the shrinking phase: it takes minutes here, and a failure is printed as a request anyway.
 EXAMPLES = max(8, settings.default.max_examples // 6)
 
 
 class Signed(AuthBase):
-    """Signs exactly what is sent, as the operation's API wants it."""
+    """Signs the request exactly as it is sent, for the API of the operation."""
 
     def __init__(self, credentials, service):
         self.credentials = credentials
@@ -77,7 +77,7 @@ def session():
 @settings(max_examples=EXAMPLES, phases=[Phase.generate], suppress_health_check=[*HealthCheck])
 @given(data=st.data())
 def test_every_answer_is_documented(server, belongings, session, name, mode, data):
-    """Labels are what was generated, or those of something that exists."""
+    """Labels are generated, or those of existing resources."""
     case = data.draw(OPERATION_BY_NAME[name].as_strategy(generation_mode=mode))
     for label in case.path_parameters:
         if data.draw(st.booleans(), label=f"an existing {label}"):

@@ -30,7 +30,7 @@ CONTENTS = [bytes([number]) * (5000 + number) for number in range(8)]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Two processes; whatever the races, every row refers to something in the end."""
+    """Two workers; after all races, no row of the catalog refers to a missing one."""
     with watched(tmp_path_factory.mktemp("races"), "--workers", "2") as server:
         yield server
     assert integrity.problems(server.data_dir) == []
@@ -79,7 +79,7 @@ def put(job, name, data, **more):
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_one_name_for_the_first_alone(api, racers, number):
-    """B.6: with the throw flag one wins, and every other learns what is there."""
+    """B.6: with the throw flag one writer wins, and each other gets the existing checksum."""
     job = api.running_job()
     answers = racers.race(*(put(job, "name", data, throw_on_duplicate=True) for data in CONTENTS))
     (found,) = [data for data, answer in zip(CONTENTS, answers, strict=True) if not isinstance(answer, ModelError)]
@@ -91,7 +91,7 @@ def test_one_name_for_the_first_alone(api, racers, number):
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_one_name_for_the_last(api, racers, number):
-    """Without the flag all are right, one after another, and what stays is one of them, whole."""
+    """Without the flag all succeed, one after another, and the object is one of them, whole."""
     job = api.running_job()
     answers = racers.race(*(put(job, "name", data) for data in CONTENTS))
     assert of_kind(answers, ModelError) == []
@@ -136,7 +136,7 @@ def test_one_completion(api, racers, number):
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_one_commit(api, racers, number):
-    """The same commit gets the same answer; what is written meanwhile is in the point if it was accepted."""
+    """Equal commits get equal answers; a write meanwhile is in the recovery point if it was accepted."""
     job = api.running_job()
     api.put(job, "kept", b"kept")  # a job that is empty for a moment cannot be committed at that moment
     api.put(job, "before", b"data")

@@ -109,7 +109,7 @@ def test_an_altered_token_opens_nothing(jobs, data, kind, name):
 
 @given(data=st.data(), kind=st.sampled_from(KINDS))
 def test_a_token_is_good_for_its_own_job_and_use_alone(jobs, data, kind):
-    """Every token of every job in every place of every job; what is not its own refuses it."""
+    """Every token of every job as every token of every other job: all but its own refuse it."""
     job, other = (data.draw(st.sampled_from(jobs.ids)) for _ in range(2))
     key = data.draw(st.sampled_from(list(jobs.tokens[other])))
     name = data.draw(st.sampled_from(["one", "two"]))

@@ -66,7 +66,9 @@ def _requests(slots: list[Slot]) -> Iterator[Metric]:
     received = CounterMetricFamily("cryostore_request_bytes", "Bytes of request bodies.", labels=["operation"])
     sent = CounterMetricFamily("cryostore_response_bytes", "Bytes of response bodies.", labels=["operation"])
     duration = HistogramMetricFamily(
-        "cryostore_request_seconds", "From the head of a request to the end of its answer.", labels=["operation"]
+        "cryostore_request_seconds",
+        "Seconds from the head of a request to the end of its answer.",
+        labels=["operation"],
     )
     for name in OPERATION_NAMES:
         by_status = [sum(numbers) for numbers in zip(*(slot.requests(name) for slot in slots), strict=True)]
@@ -85,11 +87,14 @@ def _requests(slots: list[Slot]) -> Iterator[Metric]:
 
 
 TOTALS = {
-    "chunks_stored": ("cryostore_chunks_stored", "Payloads that were new to their vault."),
-    "bytes_stored": ("cryostore_chunk_bytes_stored", "Their bytes, before compression."),
-    "chunks_shared": ("cryostore_chunks_deduplicated", "Payloads that their vault had already."),
-    "bytes_shared": ("cryostore_chunk_bytes_deduplicated", "Their bytes."),
-    "connections_refused": ("cryostore_connections_refused", "Connections refused for want of open files."),
+    "chunks_stored": ("cryostore_chunks_stored", "Chunks that were new to their vault."),
+    "bytes_stored": (
+        "cryostore_chunk_bytes_stored",
+        "Bytes of chunks that were new to their vault, before compression.",
+    ),
+    "chunks_shared": ("cryostore_chunks_deduplicated", "Chunks that their vault had already."),
+    "bytes_shared": ("cryostore_chunk_bytes_deduplicated", "Bytes of chunks that their vault had already."),
+    "connections_refused": ("cryostore_connections_refused", "Connections refused because too many files were open."),
 }
 
 
@@ -107,10 +112,14 @@ def _traffic(slots: list[Slot]) -> Iterator[Metric]:
     about = "to the catalog or the blob store of a shared store"
     count = CounterMetricFamily("cryostore_store_requests", f"Requests {about}.", labels=["part"])
     failures = CounterMetricFamily(
-        "cryostore_store_request_failures", f"Requests {about} that failed, retried ones too.", labels=["part", "kind"]
+        "cryostore_store_request_failures",
+        f"Requests {about} that failed, including those that were retried.",
+        labels=["part", "kind"],
     )
-    retries = CounterMetricFamily("cryostore_store_request_retries", f"Requests {about} made again.", labels=["part"])
-    duration = HistogramMetricFamily("cryostore_store_request_seconds", f"Of requests {about}.", labels=["part"])
+    retries = CounterMetricFamily("cryostore_store_request_retries", f"Retries of requests {about}.", labels=["part"])
+    duration = HistogramMetricFamily(
+        "cryostore_store_request_seconds", f"Seconds of requests {about}.", labels=["part"]
+    )
     for part in PARTS:
         total = {number: sum(slot.value(f"{part} {number}") for slot in slots) for number in NUMBERS}
         if not total["requests"]:
@@ -126,17 +135,17 @@ def _traffic(slots: list[Slot]) -> Iterator[Metric]:
 
 
 LOAD = {
-    "draining": ("cryostore_workers_draining", "Of these, the ones that were told to stop."),
-    "store_away": ("cryostore_workers_without_store", "Of these, the ones that do not reach the store."),
+    "draining": ("cryostore_workers_draining", "Workers that were told to stop."),
+    "store_away": ("cryostore_workers_without_store", "Workers that cannot reach the store."),
     "key_away": (
         "cryostore_workers_without_key",
-        "Of these, the ones whose keyring lacks a master key that is needed.",
+        "Workers whose keyring lacks a master key that is needed.",
     ),
-    "blobs_away": ("cryostore_workers_without_blobs", "Of these, the ones that alone cannot use the blob store."),
-    "full": ("cryostore_workers_full", "Of these, the ones that take no connections: all places are in use."),
+    "blobs_away": ("cryostore_workers_without_blobs", "Workers that cannot use the blob store while other nodes can."),
+    "full": ("cryostore_workers_full", "Workers that accept no connections: their limit is reached."),
     "connections": ("cryostore_connections", "Open connections of clients."),
     "catalog_connections": ("cryostore_catalog_connections", "Open connections to the catalog's database."),
-    "requests_running": ("cryostore_requests_running", "Operations being carried out."),
+    "requests_running": ("cryostore_requests_running", "Operations under way."),
     "requests_waiting": ("cryostore_requests_waiting", "Operations that wait for a thread."),
     "body_bytes_held": ("cryostore_body_bytes_held", "Bytes of bodies held in memory."),
     "body_bytes_max": ("cryostore_body_bytes_max", "Bytes of bodies that may be held in memory."),
@@ -161,8 +170,8 @@ STORE = {
         "cryostore_scrub_finished_timestamp_seconds",
         "When a pass of scrubbing last came to its end; 0 if none did.",
     ),
-    "store_bytes": ("cryostore_store_bytes", "Bytes of the packs whose size is noted in the catalog."),
-    "claims_held": ("cryostore_claims_held", "Pieces of background work that a process has claimed."),
+    "store_bytes": ("cryostore_store_bytes", "Bytes of the packs whose size is recorded in the catalog."),
+    "claims_held": ("cryostore_claims_held", "Background tasks that a process has claimed."),
     "backup_jobs_open": ("cryostore_backup_jobs_open", "Backup jobs that have not ended."),
     "restore_jobs_open": ("cryostore_restore_jobs_open", "Restore jobs that have not ended."),
 }
@@ -178,7 +187,9 @@ def _state(metrics: SharedMetrics, disk: DiskState) -> Iterator[Metric]:
         for gauge, (name, words) in STORE.items():
             yield GaugeMetricFamily(name, words, value=newest.value(gauge))
     if disk.free_bytes is not None:
-        yield GaugeMetricFamily("cryostore_free_bytes", "Bytes free where the data lies.", value=disk.free_bytes)
+        yield GaugeMetricFamily(
+            "cryostore_free_bytes", "Free bytes on the disk of the data directory.", value=disk.free_bytes
+        )
     if disk.reserve_held is not None:
         words = "1 while the reserve is held; 0: the disk was full, and writes are refused."
         yield GaugeMetricFamily("cryostore_reserve_held", words, value=int(disk.reserve_held))
