@@ -1,4 +1,4 @@
-"""What PutChunk, LinkChunks and NotifyObjectComplete must do (Backup Storage B.3 to B.12; control plane 3.2)."""
+"""Conformance tests of PutChunk, LinkChunks and NotifyObjectComplete (Backup Storage B.3 to B.12, control 3.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What CommitBackupJob, and committing by an object, must do (control plane 3.2, 3.4, 3.5; Backup Storage B.1)."""
+"""Conformance tests of CommitBackupJob and CommitOnObject (control plane 3.2, 3.4, 3.5; Backup Storage B.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operations on backup jobs must do (control plane 2.3 to 2.6, 3.4), their commit aside (`api_commits`)."""
+"""Conformance tests of the operations on backup jobs (control plane 2.3 to 2.6, 3.4). Commits are in `api_commits`."""
 
 from __future__ import annotations
 

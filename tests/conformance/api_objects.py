@@ -1,4 +1,4 @@
-"""What PutObject, StartObject and DeleteObject must do (Backup Storage A.2, B.1 to B.6, B.11, B.12)."""
+"""Conformance tests of PutObject, StartObject and DeleteObject (Backup Storage A.2, B.1 to B.6, B.11, B.12)."""
 
 from __future__ import annotations
 

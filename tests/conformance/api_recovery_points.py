@@ -1,4 +1,4 @@
-"""What the operations on recovery points must do (control plane 2.3, 2.5; Backup Storage B.1)."""
+"""Conformance tests of the operations on recovery points (control plane 2.3, 2.5; Backup Storage B.1)."""
 
 from __future__ import annotations
 

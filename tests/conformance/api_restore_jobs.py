@@ -1,4 +1,7 @@
-"""What the operations on restore jobs must do (control plane 2.3 to 2.6, 3.2). Reading with one: `api_storage_jobs`."""
+"""Conformance tests of the operations on restore jobs (control plane 2.3 to 2.6, 3.2).
+
+Reading with a restore job is in `api_storage_jobs`.
+"""
 
 from __future__ import annotations
 

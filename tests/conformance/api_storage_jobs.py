@@ -1,4 +1,4 @@
-"""What ListObjects, ListChunks, GetChunk and GetObjectMetadata must do (Backup Storage B.8 to B.11)."""
+"""Conformance tests of ListObjects, ListChunks, GetChunk and GetObjectMetadata (Backup Storage B.8 to B.11)."""
 
 from __future__ import annotations
 

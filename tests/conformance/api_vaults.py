@@ -1,4 +1,4 @@
-"""What the operations on vaults must do (control plane 2.3, 2.5)."""
+"""Conformance tests of the operations on vaults (control plane 2.3, 2.5)."""
 
 from __future__ import annotations
 

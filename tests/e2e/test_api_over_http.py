@@ -17,7 +17,7 @@ globals().update(conformance.classes_to_test(conformance.EVERYWHERE))
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A server of this file's own whose background duties rest: what changes between two looks, a request changed."""
+    """A server without background tasks, so that only requests change its state."""
     with watched_with(tmp_path_factory.mktemp("api"), maintenance_seconds=86_400.0) as watched:
         yield watched.running
 
@@ -32,12 +32,12 @@ def client(server):
 
 @pytest.fixture
 def api(server, client):
-    """The words over the client; the server's limits are the defaults, its clock the real one."""
+    """The API over the client; the server has default limits and the real clock."""
     return Api(client, server.data_dir)
 
 
 def test_a_chunk_of_64_mib(api):
-    """The largest chunk there is goes in and comes out; a byte more is refused."""
+    """The largest chunk is stored and read back; one byte more is refused."""
     data = bytes(range(256)) * (64 * MIB // 256)
     job = api.start_job()
     upload = api.start(job, "name")

@@ -1,4 +1,4 @@
-"""Every limit of B.11 over HTTP: its edge is taken, one beyond is refused as early as it can be and leaves nothing."""
+"""Every limit of B.11 over HTTP: its edge is accepted; one more is refused as early as possible and leaves nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Asking:
         return self.answer(self.whole(method, path, query, body, *headers, payload_hash=payload_hash))
 
     def refused(self, *pieces, status=400, error="IllegalArgumentException"):
-        """Show that these bytes are refused and nothing is stored; answer the message."""
+        """Assert that these bytes are refused and nothing is stored. Returns the message."""
         before = stored(self.server.data_dir)
         answer = self.answer(*pieces)
         assert (answer.status, answer.error) == (status, error)
@@ -69,13 +69,13 @@ class Asking:
         return self.refused(self.whole(method, path, query, body, *headers, payload_hash=payload_hash))
 
     def takes_a_chunk(self):
-        """Show that a right request is accepted: what was refused before was refused for what was wrong with it."""
+        """Assert that a correct request is accepted, so that only the error in a refused one explains its refusal."""
         assert self.ask("PUT", "/backup-jobs/{job}/chunk/{upload}/3", CHUNK.format(1, hex_of(b"x")), b"x").status == 200
 
 
 @pytest.fixture(scope="module")
 def watched_server(tmp_path_factory):
-    """A server of this file alone, so that nobody else stores anything."""
+    """A server for this file alone, so that no other test stores anything."""
     with watched(tmp_path_factory.mktemp("limits")) as server:
         yield server
 
@@ -98,7 +98,7 @@ def asking(watched_server, client):
 
 
 def test_a_head_of_32_kib(asking):
-    """Signed and right but for its length."""
+    """Signed, and correct except for its length."""
     for more, accepted in ((0, True), (1, False)):
         path = f"/backup-jobs/{{job}}/object/head-{more}/put-object"
         length = len(asking.head("PUT", path, unsigned_headers=[("content-length", "0"), ("x-pad", "")]))
@@ -126,7 +126,7 @@ def test_64_mib_in_one_request(asking, by):
 
 
 def test_64_mib_and_a_byte_in_chunked_framing(asking):
-    """Nothing announces it: it is refused once it has come in."""
+    """Its length is not announced: it is refused after it has arrived."""
     data = bytes(64 * MIB)
     head = asking.head(
         "PUT",
@@ -282,7 +282,7 @@ def test_linked_chunks(asking):
 
 
 def test_chunks_per_object(tmp_path):
-    """Ten million are too many for a test: the bound is configured down."""
+    """Ten million are too many for a test: the limit is lowered."""
     with watched_with(tmp_path, limits=Limits(chunks_per_object_max=3)) as server, client_of(server) as client:
         asking = Asking(server, client)
         path = "/backup-jobs/{job}/chunk/{upload}"

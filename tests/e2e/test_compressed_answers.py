@@ -1,4 +1,4 @@
-"""Chunks travel compressed to whoever takes that, and as they are to everybody else: the same bytes for both."""
+"""A client that accepts zstd gets compressed chunks, any other client plain ones: the same bytes for both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys of a real server: made, rotated beside it, taken away and brought back."""
+"""Keys of a real server: created, rotated while it runs, removed and restored."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def key(*arguments):
 
 
 def said(log):
-    """What the server said of a keyring that it made."""
+    """The server's message about a keyring that it created."""
     return [line["event"] for line in check_log(log) if "keyring" in line["event"] or "losing" in line["event"]]
 
 
@@ -50,7 +50,7 @@ def test_a_new_keyring_is_explained_once_where_it_is_made(tmp_path):
 
 
 def test_keys_rotate_beside_a_server(tmp_path, capsys):
-    """With several workers, of which each has its own memory; afterwards the old key is gone and all can be read."""
+    """With several workers, each with a cache of its own; afterwards the old key is gone and all data can be read."""
     data_dir = tmp_path / "data"
     with serving(data_dir, "--workers", "2") as server, closing(server.client()) as client:
         api = Api(client, data_dir)
@@ -119,7 +119,7 @@ def test_a_server_with_its_keyring_in_the_environment(tmp_path, monkeypatch):
     [("foreign", "1"), ("missing", "2"), ("open to others", "1"), ("garbage from a command", "2")],
 )
 def test_a_server_does_not_start_without_its_keyring(tmp_path, trouble, workers):
-    """It says what to do, in two lines, and reveals nothing; and it starts once the keyring is back."""
+    """It prints an error and a hint without secrets, and starts once the keyring is back."""
     data_dir, keyring = tmp_path / "data", tmp_path / "keys.json"
     write_keyring(keyring, BOTH)
     with opened(data_dir, keyring=str(keyring)):

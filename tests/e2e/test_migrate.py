@@ -1,4 +1,4 @@
-"""`cryo migrate` killed at any moment, again and again: the last run finishes, and the store is what it was."""
+"""`cryo migrate` killed at random moments: the last run finishes, and the store has the same content."""
 
 from __future__ import annotations
 

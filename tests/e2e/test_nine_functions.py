@@ -1,4 +1,4 @@
-"""The nine functions and the client against a real server process: what is written is what is read back."""
+"""The nine functions and the client against a real server process: data is read back as it was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes behind a load balancer start anew, one after the other, and a client that tries everything once sees no error.
+"""Rolling restart of nodes behind a load balancer: a client that never retries sees no error.
 
 The load balancer is HAProxy with the configuration of contrib/compose, the client botocore, neither with retries.
 """

@@ -1,4 +1,4 @@
-"""A shared store from `cryo init` on: two servers that have nothing but the same three places."""
+"""A shared store from `cryo init` on: two servers that share catalog, blobs and keyring, and nothing else."""
 
 from __future__ import annotations
 

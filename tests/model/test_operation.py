@@ -1,4 +1,4 @@
-"""Declarations: what is compiled from an annotated struct, and how arguments are checked."""
+"""Declarations: members compiled from an annotated struct, and the check of arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims among processes that stall, die, lose answers and have clocks that are wrong, against a model in a few words.
+"""Claims of processes that stall, die, lose answers and have wrong clocks, compared with a small model.
 
 What must hold: at most one process has the work, nothing of a fenced one is ever committed, and all that is committed
 is in the order of the fence numbers.

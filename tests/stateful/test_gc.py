@@ -1,4 +1,4 @@
-"""Deduplication against garbage collection: writers and collectors that meet at every boundary between transactions.
+"""Deduplication and garbage collection: writers and collectors interleaved at every boundary between transactions.
 
 Processes share a store of tiny packs. While one request of a writer is under way, at each of its transactions and
 each write of its bytes, the collector goes on by some steps, or another whole request comes in; likewise the other way

@@ -1,4 +1,4 @@
-"""The whole service against a dict: jobs of two resources, uploads, commits, restores, deletions, time and restarts."""
+"""The whole service compared with a dict: jobs, uploads, commits, restores, deletions, time and restarts."""
 
 from __future__ import annotations
 

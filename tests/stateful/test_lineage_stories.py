@@ -1,4 +1,4 @@
-"""Interleavings of jobs, failures and deletions that are hard to get right, each told step by step.
+"""Difficult interleavings of jobs, failures and deletions, each step by step.
 
 The model compares every view after each story, and closing it shows that nothing is left when all is deleted.
 """

@@ -1,4 +1,4 @@
-"""Lineages, generations and their cleaning against a dict of dicts, in any order of jobs, failures and deletions.
+"""Lineages and their pruning compared with a dict of dicts, for any order of jobs, failures and deletions.
 
 The rules are here; what they do, and what must hold after each of them, is in `support.catalog_model`.
 """

@@ -1,4 +1,4 @@
-"""Any history, moved to where a shared store is and back again: every answer and every byte is what it was."""
+"""Any history of a store, migrated to a shared store and back: every answer and every byte stays the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records of lineages while points are deleted in any order: after every step the catalog is made anew from them.
+"""Records of lineages while points are deleted in any order: after every step a catalog is rebuilt from them.
 
 What comes of it is compared with what each point held when it was committed, object by object.
 """
@@ -20,7 +20,7 @@ from support.service_store import on_services
 from support.shared_store import s3_in_environment
 
 FEW_NAMES = NAMES[:4]
-"""So few that most changes replace or remove what an earlier point wrote."""
+"""So few names that most changes replace or remove an object of an earlier point."""
 CHANGES = st.lists(
     st.tuples(st.sampled_from(FEW_NAMES), st.sampled_from([1, None]), st.sampled_from([0, 0, 2])), max_size=3
 )
