@@ -80,7 +80,7 @@ class Client:
         def attempt() -> Response:
             signed = self._signed(unsigned_request, declaration.api.value, payload_hash)
             signed.answer_bytes_max = wire_response.bytes_max(declaration)
-            signed.headers.append(ACCEPT_ENCODING)  # not signed: whatever stands in between may have its own way
+            signed.headers.append(ACCEPT_ENCODING)  # not signed: a proxy may change it
             return self._transport.send(signed)
 
         with interruptible:

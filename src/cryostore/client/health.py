@@ -34,7 +34,7 @@ def ask_health(settings: Settings, *, clock: Clock) -> Health:
     request = Request("GET", HEALTH_PATH, "", [("host", endpoint.authority)])
     signed = sigv4.sign(request, settings.credentials, region=settings.region, service="backup-storage", now_ms=clock())
     try:
-        answer = transport.send(signed)  # a server tells its version to signed requests alone
+        answer = transport.send(signed)  # a server states its version only for signed requests
         return health_of(answer if answer.status == 200 else transport.send(request))
     finally:
         transport.close()

@@ -39,12 +39,12 @@ def cryo(folder, capsys):
 def test_a_key_file_is_its_owners_alone_and_never_replaced(cryo, folder):
     code, _, warning = cryo("init-key", folder / "key")
     assert code == 0
-    assert "no second way in" in warning
+    assert "are unrecoverable" in warning
     assert stat.S_IMODE((folder / "key").stat().st_mode) == 0o600
     before = (folder / "key").read_bytes()
     code, _, error = cryo("init-key", folder / "key")
     assert (code, (folder / "key").read_bytes()) == (2, before)
-    assert "no key is ever replaced" in error
+    assert "a key is never replaced" in error
 
 
 def test_no_secret_is_said_but_on_paper(cryo, folder):
@@ -150,7 +150,7 @@ def test_keys_added_accepted_and_removed(cryo, folder):
     fingerprint = json.loads(cryo("agent-key", "list", "--json", *place, *mine)[1])["keys"][1]["key"]
     code, said, _ = cryo("agent-key", "remove", fingerprint, *place, *mine)
     assert code == 0
-    assert "backups made until now stay readable to them" in said
+    assert "existing backups stay readable for that key" in said
     assert cryo("restore", "latest", folder / "gone", *place, *others)[0] == 2
     assert cryo("agent-key", "remove", "zz", *place, *mine)[0] == 2
 

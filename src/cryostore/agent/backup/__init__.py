@@ -1,1 +1,1 @@
-"""A backup run: its job, its base, its encryption policy, and the archive that it writes."""
+"""Backup runs: the job, the incremental base, the encryption policy, and the archive writer."""

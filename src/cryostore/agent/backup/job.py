@@ -206,7 +206,7 @@ def _resumed(call: Call, resource: str, job_id: str) -> BackupJob | None:
 
 
 def _is_unreadable(base: GetIncrementalBaseBackupOutput) -> bool:
-    """Return whether more than content is damaged: then the base tells nothing."""
+    """Return whether more than content is damaged: then the base cannot be used."""
     names = base.damaged_objects or []
     only_content = all(name.startswith((CONTENT_PREFIX, SEGMENT_PREFIX)) for name in names)
     return not only_content or len(names) < (base.damaged_object_count or 0)

@@ -43,7 +43,7 @@ def objects_to_rewrite(objects: list[ContentObject]) -> frozenset[int]:
 
 
 def sparse_chunks(archive: Archive, to_rewrite: frozenset[int]) -> frozenset[tuple[int, int]]:
-    """Return the chunks, as object number and index, of which files need less than half: their small files move.
+    """Return the chunks, as object number and index, that are less than half live: their small files move.
 
     `to_rewrite` are objects that are left out because they move as a whole. The sparsest chunks come first, up to the
     limit of bytes that one run moves. A file that lies in a chunk twice counts twice.

@@ -1,1 +1,1 @@
-"""Backups of a stream, a command's output, or a disk."""
+"""Backup runs over a stream, the output of a command, or a disk."""

@@ -1,1 +1,1 @@
-"""Verbs of the agent: back up, list, restore, verify, mount."""
+"""Verbs of the agent: back up, list, restore, verify and mount."""

@@ -21,7 +21,7 @@ from cryostore.cli.agent_store import (
     recommend_key,
 )
 from cryostore.cli.entry_facts import path_facts, say_issues
-from cryostore.cli.exit_codes import EPILOGUE, OK
+from cryostore.cli.exit_codes import EPILOGUE, OK, WITH_ISSUES
 from cryostore.cli.user_state import state_folder
 from cryostore.core.errors import CryostoreError
 from cryostore.core.open_files import raise_open_file_limit
@@ -30,8 +30,6 @@ from cryostore.core.quantities import size_text
 if TYPE_CHECKING:
     from cryostore.agent.backup.run import BackupResult
     from cryostore.agent.report import Report
-
-WITH_ISSUES = 1
 
 
 @click.command("backup", epilog=EPILOGUE)

@@ -1,4 +1,4 @@
-"""Options of `cryo backup` for files and folders: their command line and what a run gets from it.
+"""Options of `cryo backup` for files and folders, from the command line to those of a run.
 
 Streams and disks have options of their own, in `stream_backup`.
 """
@@ -82,7 +82,7 @@ def _check_one_file_system(root: bytes, paths: tuple[bytes, ...]) -> None:
 
 
 def stores_in(root: bytes, data_dir: Path | None) -> frozenset[bytes]:
-    """Return the path of the store below `root`, if it is there: a run must not read the data that it writes.
+    """Return the path of the store if it lies below `root`: a run must not read the data that it writes.
 
     Raises ConfigurationError if the root itself is the store.
     """

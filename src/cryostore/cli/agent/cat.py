@@ -11,14 +11,12 @@ import click
 
 from cryostore.cli import output
 from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
-from cryostore.cli.exit_codes import EPILOGUE, OK
+from cryostore.cli.exit_codes import EPILOGUE, OK, WITH_ISSUES
 from cryostore.core.errors import CryostoreError
 
 if TYPE_CHECKING:
     from cryostore.agent.archive.files import ArchiveFiles
     from cryostore.agent.archive.listing import ArchiveEntry
-
-WITH_ISSUES = 1
 
 
 @click.command("cat", epilog=EPILOGUE)

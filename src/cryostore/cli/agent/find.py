@@ -9,13 +9,11 @@ import click
 
 from cryostore.cli import output
 from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
-from cryostore.cli.exit_codes import EPILOGUE, OK
+from cryostore.cli.exit_codes import EPILOGUE, OK, WITH_ISSUES
 from cryostore.core.errors import CryostoreError
 
 if TYPE_CHECKING:
     from cryostore.agent.archive.recovery_points import RecoveryPoint
-
-WITH_ISSUES = 1
 
 
 @click.command("find", epilog=EPILOGUE)

@@ -16,7 +16,7 @@ from cryostore.cli import output, progress
 from cryostore.cli.agent_key_option import note_unproved
 from cryostore.cli.agent_store import AGENT_STORE_OPTIONS, AgentStore, agent_store_options, open_agent_store
 from cryostore.cli.entry_facts import path_facts, say_issues
-from cryostore.cli.exit_codes import EPILOGUE, OK
+from cryostore.cli.exit_codes import EPILOGUE, OK, WITH_ISSUES
 from cryostore.core.errors import ConfigurationError, CryostoreError
 from cryostore.core.quantities import size_text
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cryostore.agent.report import Report
     from cryostore.agent.restore.tree_restore import Mark, Matches
 
-WITH_ISSUES = 1
 ACTIONS = {"+": "create", "C": "replace", "-": "delete"}
 STDOUT = b"-"
 

@@ -9,7 +9,7 @@ import click
 
 from cryostore.cli import output
 from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
-from cryostore.cli.exit_codes import EPILOGUE, OK
+from cryostore.cli.exit_codes import EPILOGUE, OK, WITH_ISSUES
 from cryostore.cli.quantities import duration_seconds, time_text
 from cryostore.core.quantities import size_text
 from cryostore.core.time import SECOND_MS, span
@@ -17,7 +17,6 @@ from cryostore.core.time import SECOND_MS, span
 if TYPE_CHECKING:
     from cryostore.agent.verification.resource_status import ResourceStatus
 
-WITH_ISSUES = 1
 DAMAGED = (
     "the last good recovery point is damaged in the store: `cryo verify` names the files, another backup repairs it"
 )

@@ -10,14 +10,12 @@ from cryostore.cli import output, progress
 from cryostore.cli.agent_key_option import note_unproved
 from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
 from cryostore.cli.entry_facts import say_issues
-from cryostore.cli.exit_codes import EPILOGUE, OK
+from cryostore.cli.exit_codes import EPILOGUE, OK, WITH_ISSUES
 from cryostore.core.quantities import size_text
 
 if TYPE_CHECKING:
     from cryostore.agent.report import Report
     from cryostore.agent.verification.known_damage import KnownDamage
-
-WITH_ISSUES = 1
 
 
 @click.command("verify", epilog=EPILOGUE)

@@ -1,1 +1,1 @@
-"""Verbs for the agent's own keys."""
+"""Verbs for agent keys, which encrypt backups."""

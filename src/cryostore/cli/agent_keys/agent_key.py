@@ -1,4 +1,4 @@
-"""`cryo agent-key`: who can open the encrypted backups of a resource."""
+"""`cryo agent-key`: manage the keys that open the encrypted backups of a resource."""
 
 from __future__ import annotations
 
@@ -21,33 +21,35 @@ if TYPE_CHECKING:
     from cryostore.model.operation import Call
 
 ACCESS_REMAINS = (
-    "Whoever had the removed key can have kept what it opened: backups made until now stay readable to them. What is "
-    "backed up from now on is not."
+    "The owner of the removed key may have kept the archive keys: existing backups stay readable for that key. New "
+    "backups do not."
 )
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Say the outcome as JSON.")
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that name a resource, and the store."""
-    vault = click.option("--vault", default=None, help="Look in this vault alone.")
-    resource = click.option("--resource", default=None, metavar="NAME", help="Whose backups; of all, the newest.")
+    """Add the options that name a resource and the store."""
+    vault = click.option("--vault", default=None, help="Search only this vault.")
+    resource = click.option(
+        "--resource", default=None, metavar="NAME", help="The resource; that of the newest backup by default."
+    )
     optioned: Callable[..., Any] = vault(resource(JSON_OPTION(agent_store_options(command))))
     return optioned
 
 
 @click.group("agent-key", epilog=EPILOGUE)
 def command() -> None:
-    """Look after the keys that backups are encrypted for.
+    """Manage the keys that can open encrypted backups.
 
-    Backups are encrypted under keys of their own, and these are wrapped for each agent key that may open them. To
-    change who may makes a new recovery point of the same data and sends none of it again.
+    Backups are encrypted under archive keys, and each archive key is wrapped for every agent key that may open it. A
+    change of these keys makes a new recovery point of the same data, without sending the data again.
     """
 
 
 @command.command("list", epilog=EPILOGUE)
 @resource_options
 def list_keys(vault: str | None, resource: str | None, as_json: bool, **place: Any) -> None:
-    """Show which keys open the newest backup of a resource."""
+    """List the keys that open the newest backup of a resource."""
     from cryostore.agent.archive.open_archive import open_archive
     from cryostore.agent.backup.key_changes import access_of
     from cryostore.agent.encryption.agent_key import PublicKey
@@ -68,27 +70,27 @@ def list_keys(vault: str | None, resource: str | None, as_json: bool, **place: A
 
 @command.command("add", epilog=EPILOGUE)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
-@click.option("--passphrase", "with_passphrase", is_flag=True, help="A new key under a passphrase, with the backups.")
-@click.option("--name", default="", help="What people call it.")
+@click.option("--passphrase", "with_passphrase", is_flag=True, help="Add a new key that opens with a passphrase.")
+@click.option("--name", default="", help="A name for people.")
 @resource_options
 def add(file: Path | None, with_passphrase: bool, name: str, **options: Any) -> None:
     """Let another key open all backups of a resource, older ones included.
 
-    A key file or its public part; or, with --passphrase, a new key that lies with the backups: `--key @passphrase`
-    opens them then without any file. Whoever runs the store can try passphrases on it: it must be a long one.
+    FILE is a key file or its public part. With --passphrase, a new key is stored with the backups instead: then `--key
+    @passphrase` opens them without any file. Use a long passphrase: the operator of the store can try to guess it.
     """
     if (file is None) == (not with_passphrase):
-        raise ConfigurationError("nothing says which key", hint="name a key file, its public part, or --passphrase")
+        raise ConfigurationError("no key is given", hint="give a key file, its public part, or --passphrase")
     if file is not None:
         key = key_in(file)
-        _change(lambda access: access.add(key, name or file.name), f"key {key.fingerprint} opens it, too", **options)
+        _change(lambda access: access.add(key, name or file.name), f"key {key.fingerprint} can open it now", **options)
         return
     from cryostore.agent.encryption.agent_key import AgentKey
     from cryostore.agent.encryption.key_file import encode
 
     whole = AgentKey.generate()
     lock = encode(whole, passphrase("New passphrase: ", twice=True))
-    said = f"key {whole.fingerprint} opens it, too, under its passphrase"
+    said = f"key {whole.fingerprint} can open it now, with its passphrase"
     _change(lambda access: access.add(whole, name or "passphrase", lock), said, **options)
 
 
@@ -96,37 +98,37 @@ def add(file: Path | None, with_passphrase: bool, name: str, **options: Any) -> 
 @click.argument("fingerprint", metavar="KEY")
 @resource_options
 def remove(fingerprint: str, **options: Any) -> None:
-    """Encrypt what comes under a new key that KEY, a fingerprint or its beginning, does not open.
+    """Encrypt new backups under a new archive key that KEY cannot open. KEY is a fingerprint or its beginning.
 
-    Nothing can be taken back: whoever had the key can have kept what it opened.
+    Existing backups stay readable for that key, because its owner may have kept the old archive keys.
     """
-    words = f"what comes is not for key {fingerprint}"
+    words = f"key {fingerprint} cannot open new backups"
     _change(lambda access: access.remove(fingerprint), words, ACCESS_REMAINS, **options)
 
 
 @command.command("rotate", epilog=EPILOGUE)
 @resource_options
 def rotate(**options: Any) -> None:
-    """Encrypt what comes under a new archive key, for the same keys. Nothing is sent again."""
-    _change(lambda access: access.rotate(), "what comes is encrypted under a new archive key", **options)
+    """Encrypt new backups under a new archive key, for the same keys. Sends no data again."""
+    _change(lambda access: access.rotate(), "new backups are encrypted under a new archive key", **options)
 
 
 @command.command("accept", epilog=EPILOGUE)
 @resource_options
 def accept(**options: Any) -> None:
-    """Go on with encrypted backups that somebody else began: another of their keys, or a machine that only writes.
+    """Continue encrypted backups that another of their keys, or a write-only machine, started.
 
-    Only for backups that you know for the right ones, by what is in them: somebody who knew your public key could have
-    made them up, to read what you add.
+    Check the contents of the backups first: anybody who knows your public key could have forged them, to read the data
+    that you add.
     """
-    _change(lambda _: None, "your key goes on with it", accept=True, **options)
+    _change(lambda _: None, "your key continues it", accept=True, **options)
 
 
 @command.command("public", epilog=EPILOGUE)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("to", type=click.Path(dir_okay=False, path_type=Path))
 def public(file: Path, to: Path) -> None:
-    """Write the public part of a key file to a new file: enough to make backups, and not to read any."""
+    """Write the public part of a key file to a new file: it can make backups, but not read them."""
     from cryostore.agent.encryption.key_file import create, encode_public
 
     key = key_in(file)
@@ -137,7 +139,7 @@ def public(file: Path, to: Path) -> None:
 @command.command("paper", epilog=EPILOGUE)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def paper(file: Path) -> None:
-    """Print a key file as lines to be locked away; `cryo init-key --from-paper` reads them."""
+    """Print a key file as lines of text for safekeeping; `cryo init-key --from-paper` reads them."""
     from cryostore.agent.encryption.agent_key import require_whole_key
     from cryostore.agent.encryption.key_paper import print_paper
 
@@ -149,13 +151,13 @@ def paper(file: Path) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("to", type=click.Path(dir_okay=False, path_type=Path))
 def lock(file: Path, to: Path) -> None:
-    """Write a copy of a key file that opens with a passphrase alone; the passphrase is asked for."""
+    """Write a copy of a key file that opens only with a passphrase. Asks for the passphrase."""
     from cryostore.agent.encryption.agent_key import require_whole_key
     from cryostore.agent.encryption.key_file import create, encode
 
     key = key_in(file)
     create(str(to), encode(require_whole_key(key), passphrase("New passphrase: ", twice=True)))
-    output.show(f"{to}: key {key.fingerprint}, under a passphrase")
+    output.show(f"{to}: key {key.fingerprint}, with a passphrase")
 
 
 @contextmanager
@@ -163,7 +165,7 @@ def _newest(place: AgentStore, vault: str | None, resource: str | None) -> Itera
     from cryostore.agent.archive.recovery_points import find_point
 
     if place.key is None:
-        raise ConfigurationError("nothing says which key is yours", hint="give --key FILE, or CRYO_KEY_FILE")
+        raise ConfigurationError("your key is not given", hint="give it with --key FILE or CRYO_KEY_FILE")
     with open_agent_store(place) as call:
         yield call, find_point(call, "latest", vault, resource)
 
