@@ -78,7 +78,7 @@ def content(path):
 
 
 def schema(path):
-    """What a catalog's tables and indexes are, and which versions it went through."""
+    """The tables and indexes of a catalog, and the versions that it went through."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         tables = sorted(map(repr, connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")))
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -191,7 +191,7 @@ def test_several_processes_migrate_at_once(tmp_path, newest):
 
 
 def test_a_newer_schema_is_refused_and_stays_as_it_is(tmp_path):
-    """With what to do; not one byte of the directory changes."""
+    """The error says what to do; not one byte of the directory changes."""
     data_dir = tmp_path / "data"
     open_service(data_dir).close()
     with closing(sqlite3.connect(data_dir / "catalog.sqlite")) as connection:

@@ -35,7 +35,7 @@ def later(monkeypatch):
 
 
 def test_two_adjacent_versions_work_side_by_side(place, later):
-    """The newer one is started first; the older one opens what that made, and both back up and restore."""
+    """The newer one starts first; the older one opens its store, and both back up and restore."""
     running = SharedStore(place)
     newer = later(place, f"-- Pretended.\n-- readable by: {KNOWN}\n{ADDS}")
     older = SharedStore(place)
@@ -51,7 +51,7 @@ def test_two_adjacent_versions_work_side_by_side(place, later):
 
 
 def test_an_older_version_does_not_take_the_schema_back(place, later):
-    """What the newer one added is there when it comes again, and is not added twice."""
+    """The newer one's additions are still there when it starts again, and are not added twice."""
     step = f"-- readable by: {KNOWN}\n{ADDS}"
     later(place, step).service.close()
     SharedStore(place).service.close()
@@ -80,7 +80,7 @@ def test_a_version_that_is_too_old_is_refused(place, later, further):
 
 
 def test_a_node_that_runs_notices_that_it_is_too_old(place, later):
-    """Two versions later it answers no more, whatever it holds in memory."""
+    """Two versions later it serves no requests any more, whatever it has cached."""
     running = SharedStore(place)
     try:
         later(place, f"-- readable by: {KNOWN}\n{ADDS}").service.close()
@@ -94,7 +94,7 @@ def test_a_node_that_runs_notices_that_it_is_too_old(place, later):
         running.service.close()
 
 
-def test_each_step_says_for_which_older_versions_it_leaves_room():
+def test_each_step_declares_the_oldest_schema_that_may_use_it():
     """A step says nothing, or names a version before its own, and not one that an earlier step has shut out."""
     least = 0
     for number, text in enumerate(migration.steps(), start=1):

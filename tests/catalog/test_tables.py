@@ -43,20 +43,20 @@ def columns(database):
 
 
 def test_every_table_and_column_is_declared(columns):
-    """A new one is copied by `cryo migrate`, or somebody says here why it is not."""
+    """`cryo migrate` copies a new one, or NOT_OF_THE_STORE says why not."""
     for name in NOT_OF_THE_STORE:
         columns.pop(name, None)
     assert columns == {table.name: set(table.columns) for table in TABLES}
 
 
-def test_what_a_row_refers_to_comes_before_it():
+def test_a_table_comes_after_those_it_refers_to():
     names = [table.name for table in TABLES]
     for name, parent in (("vault_key", "vault"), ("lineage", "vault"), ("backup_job", "vault"), ("object", "lineage")):
         assert names.index(parent) < names.index(name)
 
 
 def test_rows_go_in_and_out_by_key(database):
-    """Pages, steps and counts agree; what is replaced and deleted is that row alone."""
+    """Pages, steps and counts agree; replacing and deleting change one row only."""
     table = BY_NAME["chunk_list"]
     rows = [(number // 4, number % 4, number, bytes([number])) for number in range(10)]
     database.write(partial(tables.insert, table=table, rows=rows))

@@ -68,7 +68,7 @@ def test_a_data_key_remembers_few_ciphers():
 
 
 @pytest.mark.parametrize("sealed", [b"", b"x" * 15, b"x" * 16, b"x" * 100])
-def test_what_was_never_sealed_does_not_open(sealed):
+def test_other_bytes_do_not_open(sealed):
     with pytest.raises(DamagedDataError):
         EnvelopeCipher(SECRET, b"s" * 16).open(b"n" * 12, sealed, b"")
     with pytest.raises(DamagedDataError):

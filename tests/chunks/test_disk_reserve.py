@@ -51,7 +51,7 @@ def test_ordinary_writes_are_taken_while_it_is_held_and_never_use_it(reserve):
     assert reserve.held
 
 
-def test_whoever_frees_space_uses_it_once(reserve):
+def test_a_write_that_frees_space_uses_the_reserve_once(reserve):
     with reserve.spending():
         assert reserve.spend(full_once()) == 2
         assert not reserve.held
@@ -60,7 +60,7 @@ def test_whoever_frees_space_uses_it_once(reserve):
             reserve.spend(full_once())
 
 
-def test_whoever_met_the_full_disk_before_another_gave_it_up_tries_again(reserve):
+def test_a_write_that_met_the_full_disk_before_another_gave_the_reserve_up_runs_again(reserve):
     def action(tried=full_once()):  # noqa: B008 - one for both attempts
         reserve.give_up()  # another thread, just now
         return tried()
@@ -132,7 +132,7 @@ def test_an_attempt_that_fails_leaves_nothing_and_says_why(tmp_path, monkeypatch
     assert reserve.held
 
 
-def test_what_a_crash_leaves_is_swept_and_no_reserve(tmp_path):
+def test_leftovers_of_a_crash_are_swept_and_are_no_reserve(tmp_path):
     staging = tmp_path / "~staging"
     staging.mkdir()
     (staging / "~half").write_bytes(bytes(SIZE // 2))
@@ -168,7 +168,7 @@ def test_a_small_disk_has_a_small_one(tmp_path):
         assert reserve.take_back()
 
 
-def test_without_a_size_nothing_is_refused_and_what_a_server_made_can_be_used(reserve, tmp_path):
+def test_without_a_size_nothing_is_refused_and_an_existing_reserve_can_be_used(reserve, tmp_path):
     tool = DiskReserve(tmp_path, 0)
     tool.check()
     with tool.spending():

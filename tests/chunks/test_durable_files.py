@@ -65,8 +65,8 @@ def test_a_file_that_is_swept_before_it_shows_that_its_maker_lives_is_made_all_t
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_make_directory_flushes_even_what_exists(tmp_path, monkeypatch):
-    """Somebody else may have made it without flushing it yet."""
+def test_make_directory_flushes_existing_directories_too(tmp_path, monkeypatch):
+    """Another process may have created it and not flushed it yet."""
     make_directory(tmp_path / "a")
     flushed = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink()))

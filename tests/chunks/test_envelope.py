@@ -40,7 +40,7 @@ def opened(envelope, data, key=KEY):
 
 
 @given(data=PAYLOADS, kind=st.sampled_from(Kind), form=st.sampled_from([bytes, bytearray, memoryview]))
-def test_what_was_sealed_opens(data, kind, form):
+def test_a_sealed_payload_opens(data, kind, form):
     envelope = seal(Payload(form(data)), KEY, salt=SALT, kind=kind)
     assert opened(envelope, data) == data
     header = Header.decode(envelope)
@@ -94,7 +94,7 @@ def test_garbage_is_no_envelope(data):
         open_envelope(data, KEY, bytes(32), 10)
 
 
-def test_only_what_was_asked_for_is_given():
+def test_only_the_requested_range_is_returned():
     """Another digest, another length, another key, or another secret under the same key id."""
     data = b"the payload"
     envelope = seal(Payload(data), KEY, salt=SALT)
@@ -115,7 +115,7 @@ def test_a_key_under_another_name_is_refused_by_name():
 
 @pytest.mark.parametrize("sealed_bytes", [0, 15])
 def test_a_header_without_room_for_a_tag_is_none(sealed_bytes):
-    """Whatever its CRC says; a walk goes on behind it."""
+    """Whatever its CRC says; a scan continues behind it."""
     header = Header.decode(sealed(b"x")[0])._replace(sealed_bytes=sealed_bytes).encode()
     assert found(header + bytes(sealed_bytes) + sealed(b"y")[0]) == [(HEADER_BYTES + sealed_bytes, sha256(b"y"))]
 
@@ -154,7 +154,7 @@ def test_a_payload_that_does_not_survive_is_never_stored(monkeypatch):
 
 
 def test_a_payload_with_a_false_digest_is_sealed_as_given():
-    """The digest is checked once, at the door: the chunk layer seals what it is told, and binds it."""
+    """The service verifies the digest; the chunk layer seals the given one, and binds it."""
     envelope = seal(Payload(b"x", sha256=sha256(b"y")), KEY, salt=SALT)
     assert open_envelope(envelope, KEY, sha256(b"y"), 1) == b"x"
 
@@ -176,7 +176,7 @@ def test_scan_walks_from_envelope_to_envelope():
     assert found(data, len(one)) == found(data)[1:]
 
 
-def test_scan_skips_what_is_damaged_and_finds_the_next():
+def test_scan_skips_damage_and_finds_the_next_envelope():
     """Each byte of the middle envelope's header in turn: the two neighbours are always found."""
     one, two, three = sealed(b"1", b"2", b"3")
     for position in range(HEADER_BYTES):

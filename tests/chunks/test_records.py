@@ -67,7 +67,7 @@ def test_a_missing_key_is_not_damage(records):
         records.get(NAME, lambda _: None)
 
 
-def test_a_missing_part_is_told(records):
+def test_a_missing_part_raises(records):
     with pytest.raises(BlobNotFoundError):
         records.get(NAME, KEYS)
     with pytest.raises(BlobNotFoundError):

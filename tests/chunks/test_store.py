@@ -49,7 +49,7 @@ def get(store, location, data, key=KEY):
 
 
 @pytest.mark.parametrize("data", [b"", b"x", NOISE[:4096], NOISE, b"text " * 100_000], ids=len)
-def test_what_was_put_is_got(store, data):
+def test_a_blob_reads_back(store, data):
     location = store.put(Payload(data), KEY)
     assert get(store, location, data) == data
     assert location.length <= len(data) + ENVELOPE_OVERHEAD_BYTES
@@ -64,7 +64,7 @@ def test_every_payload_has_its_own_place(payloads):
         assert get(store, location, data) == data
 
 
-def test_a_new_store_reads_what_the_old_one_wrote(blobs):
+def test_a_new_store_reads_the_packs_of_the_old_one(blobs):
     first = ChunkStore(blobs, new_id := counting_ids())
     location = first.put(Payload(b"old"), KEY)
     first.close()
@@ -92,7 +92,7 @@ def test_the_kind_is_part_of_the_envelope(store, blobs):
 
 
 def test_packs_hold_neither_payload_nor_digest(store, blobs):
-    """What the disk shows tells nothing about the content."""
+    """The bytes on the disk reveal nothing about the content."""
     location = store.put(Payload(NOISE[:5000]), KEY)
     content = blobs.get(pack_key(location.pack_id))
     assert NOISE[:16] not in content
@@ -107,7 +107,7 @@ def test_a_missing_pack_is_damage_that_names_it(store, blobs):
 
 
 @pytest.mark.parametrize(("data", "is_compressed"), [(NOISE, False), (b"text " * 100_000, True)], ids=["noise", "text"])
-def test_what_is_stored_compressed_can_be_got_so(store, data, is_compressed):
+def test_a_compressed_payload_can_be_read_compressed(store, data, is_compressed):
     location = store.put(Payload(data), KEY)
     found = store.get_compressed(location, KEY, sha256(data), len(data))
     assert isinstance(found, CompressedPayload) is is_compressed

@@ -20,7 +20,7 @@ PAYLOADS = st.one_of(st.binary(max_size=300), st.integers(0, 2000).map(lambda si
 
 
 class ChunkStoreMachine(RuleBasedStateMachine):
-    """The model is a dict from location to payload. Only what a put returned may be asked for, and is always there."""
+    """The model is a dict from location to payload. Each location that a put returned can be read at any time."""
 
     locations = Bundle("locations")
 
@@ -62,7 +62,7 @@ class ChunkStoreMachine(RuleBasedStateMachine):
 
     @rule(kept_share=st.floats(0, 1), filler=st.sampled_from([None, 0, 0xFF]), cut=st.booleans())
     def power_cut(self, kept_share, filler, cut):
-        """Bytes not flushed are lost, in part or as a hole; the next process may cut tails, and begins anew."""
+        """Unflushed bytes are lost, in part or as a hole; the next process may cut tails, and starts again."""
         self.memory.crash(kept_share, filler)
         if cut:
             for pack_id in list(list_packs(self.memory)):
@@ -76,7 +76,7 @@ class ChunkStoreMachine(RuleBasedStateMachine):
 
     @rule()
     def tails_of_the_living_stay(self):
-        """Recovery by another process at any moment harms nobody."""
+        """Recovery by another process is harmless at any moment."""
         for pack_id in list(list_packs(self.memory)):
             cut_torn_tail(self.memory, pack_id)
 

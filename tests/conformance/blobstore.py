@@ -55,8 +55,8 @@ class BlobStoreTests:
             store.put("a/b", b"new")
         assert self.peek(store, "a/b") == b"old"
 
-    def test_of_racing_puts_one_wins_and_nobody_sees_half_of_it(self, store):
-        """Eight threads put different contents under one key: one succeeds, seven are told so."""
+    def test_of_racing_puts_one_succeeds_whole(self, store):
+        """Eight threads put different contents under one key: one succeeds, seven raise."""
         outcomes = []
         start = threading.Barrier(8)
 

@@ -28,7 +28,7 @@ TABLE = "CREATE TABLE thing (name {blob} NOT NULL UNIQUE, number BIGINT NOT NULL
 
 
 class RefusalError(Exception):
-    """What a unit of work raises to be undone."""
+    """Raised by a unit of work to be rolled back."""
 
 
 def add(name, number=0):
@@ -58,7 +58,7 @@ def numbers(transaction):
 
 
 def together(count, action):
-    """Run `action(number)` in `count` threads that begin at once; raise what the first of them raised."""
+    """Run `action(number)` in `count` threads that begin at once; raise the first error."""
     start, errors = threading.Barrier(count), []
 
     def run(number):
@@ -114,7 +114,7 @@ def write_forever(open_database, place, pipe):
 
 
 def acknowledged(pipe, least):
-    """Read what `write_forever` tells, until it has told of `least` rows."""
+    """Read the output of `write_forever` until it has reported `least` rows."""
     told = b""
     while told.count(b"\n") < least:
         told += os.read(pipe.fileno(), 1 << 16)
@@ -221,7 +221,7 @@ class DatabaseTests:
         assert database.read(names) == [b"a"]
 
     def test_of_many_at_once_only_those_that_raise_leave_nothing(self, database):
-        """Each unit of work stands and falls alone, whatever shares its commit."""
+        """Each unit of work succeeds or fails alone, whatever shares its commit."""
         refused = []
 
         def write(number):
@@ -241,7 +241,7 @@ class DatabaseTests:
         assert sorted(refused) == list(range(0, 30, 3))
         assert database.read(names) == [b"%02d" % number for number in range(30) if number % 3]
 
-    def test_a_unit_of_work_sees_what_was_committed_before_it(self, database):
+    def test_a_unit_of_work_sees_earlier_commits(self, database):
         """Counting by reading and writing loses no count among threads."""
         database.write(add(b"shared"))
 
@@ -330,7 +330,7 @@ class DatabaseTests:
         assert sum(database.read(numbers)) == sum(n for n in range(24) if n % 3 == 2 and n % 4 == 0)
 
     def test_a_read_sees_one_snapshot(self, database):
-        """What is committed while a read goes on is not seen by it, and is by the next."""
+        """A read does not see later commits; the next read does."""
         database.write(add(b"a"))
 
         def work(transaction):
@@ -387,7 +387,7 @@ class DatabaseTests:
 
     # --- durability
 
-    def test_what_was_written_is_there_after_reopening(self, database, place):
+    def test_writes_are_there_after_reopening(self, database, place):
         database.write(add(b"a", 7))
         database.close()
         with closing(self.open_database(place)) as again:
@@ -397,7 +397,7 @@ class DatabaseTests:
             assert again.read(names) == [b"a", b"b"]
 
     def test_several_are_open_at_once(self, database, place):
-        """What one has written the others read at once, whichever closes first."""
+        """Each opening reads the others' writes at once, whichever closes first."""
         with closing(self.open_database(place)) as other:
             for number in range(5):
                 database.write(add(b"a%d" % number))
@@ -426,8 +426,8 @@ class DatabaseTests:
         assert database.read(numbers) == [-1] * 120 + [180]
 
     @pytest.mark.parametrize("rows", [1, 50, 400])
-    def test_what_was_acknowledged_survives_kill_9(self, database, place, rows):
-        """Killed in the middle of commits, a writer leaves every row it told of, and no half of anything."""
+    def test_acknowledged_writes_survive_kill_9(self, database, place, rows):
+        """A writer that is killed during commits leaves every reported row, and no partial transaction."""
         reader, writer = SPAWN.Pipe(duplex=False)
         process = SPAWN.Process(target=write_forever, args=(self.open_database, place, writer))
         process.start()
@@ -457,7 +457,7 @@ class DatabaseTests:
             with pytest.raises(StorageUnavailableError, match="closed"):
                 call()
 
-    def test_close_finishes_what_was_asked_before(self, database, place):
+    def test_close_finishes_queued_work(self, database, place):
         """Each of many writes racing with a close is either done or refused, and the caller knows which."""
         done, refused = [], []
 
@@ -515,8 +515,8 @@ class FullDatabaseTests:
         """Let the next writes find no space, or find it again."""
         raise NotImplementedError
 
-    def test_a_full_disk_is_told_and_passes(self, database, place):
-        """What does not fit leaves nothing, what stood stays readable, and with space again all goes on."""
+    def test_a_full_disk_raises_until_there_is_space(self, database, place):
+        """A write that does not fit leaves nothing, old rows stay readable, and with space again writes succeed."""
         database.write(add(b"before"))
         self.limit_space(database, limited=True)
         for number in range(3):
@@ -530,7 +530,7 @@ class FullDatabaseTests:
             assert [name[:6] for name in again.read(names)] == [b"before", b"large\0"]
 
     def test_many_meet_a_full_disk_at_once(self, database):
-        """Whoever was told of success has it, whoever was told of a full disk has nothing."""
+        """A successful write is there; a write that failed on the full disk left nothing."""
         self.limit_space(database, limited=True)
         done = []
 

@@ -30,7 +30,7 @@ class KeyringTests:
             with pytest.raises(KeyUnavailableError):
                 ring.key(key_id)
 
-    def test_what_a_foreign_key_wrapped_does_not_open(self, ring):
+    def test_bytes_that_a_foreign_key_wrapped_do_not_open(self, ring):
         """Neither one of another id, nor one that only claims the id."""
         for key_id in ("elsewhere", ring.active().key_id):
             wrapped = MasterKey(key_id, bytes([7]) * 32).wrap(b"data key", b"vault 1")
@@ -79,7 +79,7 @@ class KeyringTests:
         assert found == [b"data key"] * 80
 
     def test_nothing_it_says_shows_a_secret(self, ring):
-        """Neither a repr, nor an error, nor the name of its place, nor what is inside when that is shown."""
+        """Not in a repr, an error, the name of its source, or the repr of its attributes."""
         secret = ring.active().secret
         with pytest.raises(KeyUnavailableError) as caught:
             ring.key("nobody's")
@@ -91,7 +91,7 @@ class KeyringTests:
 
 
 class KeyringSourceTests(KeyringTests):
-    """Keyrings that are made of a document; `document` is a fixture with what they were made of."""
+    """Keyrings that read a document; the fixture `document` is that document."""
 
     def test_it_gives_its_whole_document(self, ring, document):
         assert isinstance(ring, KeyringSource)

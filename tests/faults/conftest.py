@@ -15,7 +15,7 @@ from support.stores import opened
 
 
 class FaultyStore:
-    """A store, and the faults of its parts. `api` speaks to it; `reopen` opens it anew, without faults."""
+    """A store, and the faults of its parts. `api` calls it; `reopen` opens it again, without faults."""
 
     def __init__(self, store):
         self.store = store

@@ -121,7 +121,7 @@ def test_a_connection_that_falls_silent_is_noticed(url):
 
 
 def meet(proxy, url, back_door, fault, times):
-    """Let every kind of request meet the fault so many times, and see that nobody noticed."""
+    """Inject the fault into every kind of request; no caller notices."""
     prepare(back_door)
     for kind in KINDS:
         proxy.fail(kind, fault, times)
@@ -134,7 +134,7 @@ def meet(proxy, url, back_door, fault, times):
 
 @pytest.mark.parametrize("fault", Fault)
 def test_a_fault_that_stays_is_an_outage_and_no_loss(proxy, url, back_door, fault):
-    """Nobody is told that something is missing, exists or is damaged; and what was there before is there after."""
+    """No caller is told that a blob is missing, exists or is damaged; old blobs are still there."""
     prepare(back_door)
     for kind in KINDS:
         proxy.fail(kind, fault, 10_000)
@@ -252,7 +252,7 @@ def flipped(data):
 
 
 def test_a_bit_that_turns_over_on_the_way_there_is_refused_and_sent_again(proxy, url, back_door):
-    """The service compares the bytes with what we signed."""
+    """The service compares the bytes with the signed digest."""
     turns = [flipped, flipped]
     proxy.requests["put"] = lambda body: turns.pop()(body) if turns else body
     through(url).put("a", NOISE)
@@ -261,7 +261,7 @@ def test_a_bit_that_turns_over_on_the_way_there_is_refused_and_sent_again(proxy,
 
 
 def test_a_bit_that_turns_over_on_the_way_back_is_damage_and_reaches_nobody(proxy, url):
-    """A blob store cannot see it; whoever opens the envelope does, and reads it right the next time."""
+    """A blob store cannot notice it; opening the envelope does, and the next read is right."""
     store = ChunkStore(through(url), random_id)
     location = store.put(Payload(NOISE), KEY)
     proxy.answers["get"] = flipped
@@ -272,7 +272,7 @@ def test_a_bit_that_turns_over_on_the_way_back_is_damage_and_reaches_nobody(prox
 
 
 def test_a_listing_in_no_order_is_not_believed(proxy, url, back_door):
-    """Who lists goes on behind the last key: of keys that come in no order some could be left out."""
+    """A listing continues after the last key, so unsorted keys could be left out."""
     prepare(back_door)
 
     def reverse(body):

@@ -74,7 +74,7 @@ class FillingStore:
         self.store.service.close()
 
     def check(self):
-        """Everything acknowledged reads back, also after a restart, and nothing refers to what is not there."""
+        """Everything acknowledged reads back, also after a restart, and there are no dangling references."""
         for arn, contents in self.points.items():
             assert self.api.restored(arn) == contents
         self.store.service.close()

@@ -115,7 +115,7 @@ def test_servers_that_die_and_follow_each_other_again_and_again_lose_nothing(ser
 
 
 def test_a_commit_that_waits_for_the_replica_is_seen_by_nobody_before_that(servers, database, monkeypatch):
-    """Nor is it answered as done: whoever asked is told that nobody knows. Nothing but the replica ends the wait."""
+    """Nor is it acknowledged: the caller learns that the outcome is unknown. Only the replica ends the wait."""
     monkeypatch.setattr(postgres_session.Session, "answer_seconds", 0.3)
     database.doubt_seconds = 0.3
     with closing(PostgresDatabase(servers.url)) as other:

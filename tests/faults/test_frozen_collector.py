@@ -166,7 +166,7 @@ def test_the_work_of_a_process_that_died_is_taken_over(scene):
 @pytest.mark.stress
 @pytest.mark.parametrize("transactions", range(1, 7))
 def test_a_collection_that_stops_within_a_transaction_holds_writers_up_for_seconds_only(scene, transactions):
-    """In whichever of its transactions it stops. Then it goes on, and finishes if nobody took over."""
+    """In whichever of its transactions it stops. Then it continues, and finishes if no other process took over."""
     with collecting(scene, transactions, IN_A_TRANSACTION, "before the commit") as process:
         os.kill(process.pid, signal.SIGSTOP)
         taken = []

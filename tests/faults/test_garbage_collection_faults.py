@@ -14,7 +14,7 @@ BLOB_CALLS = ["append", "sync", "open_append", "get", "stat", "owned", "delete"]
 
 
 def calls_of_a_run(count):
-    """How often a run without faults makes a call, by what `count` reads from its process."""
+    """How often a run without faults makes a call, as `count` reads it from the process."""
     scene = Scene()
     before = count(scene.collector)
     collect_all(scene.collector.context, quarantine_ms=0)

@@ -69,7 +69,7 @@ class KilledServer:
 
 
 class Writer(Witness):
-    """A witness that tries everything once, and goes on when the server is back.
+    """A client that tries everything once, and continues when the server is back.
 
     A server that dies answers nothing: least of all that a body broke off which was sent whole.
     """

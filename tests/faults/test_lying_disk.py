@@ -22,7 +22,7 @@ from support.memory_store import MemoryStore, Process
 
 
 def lies_in(run, count):
-    """Every lie that a run can be told, one after the other, until a run has had no occasion for it."""
+    """Each possible wrong answer in turn, until a run makes no further request."""
     for at in itertools.count(1):
         if not run(at):
             assert at > count

@@ -219,7 +219,7 @@ def test_commits_that_are_cut_happen_once(cluster):
 
 @pytest.mark.stress
 def test_a_long_outage_is_told_and_passes(cluster):
-    """Who asks once is told 503 and nothing else; then all goes on by itself, also what was waiting."""
+    """A client without retries gets 503 and nothing else; then all requests succeed again, waiting ones included."""
     with cluster.load() as load:
         load.go_on(3)
         asking = [cluster.api(number, retry=Retry(attempts_max=1)) for number in range(NODES)]

@@ -391,8 +391,8 @@ def tablespace(own_server, tmp_path):
             administrator.execute("DROP TABLESPACE small")
 
 
-def test_a_full_disk_is_told_and_passes(own_server, tmp_path):
-    """What does not fit leaves nothing; with room again all goes on."""
+def test_a_full_disk_raises_until_there_is_space(own_server, tmp_path):
+    """A write that does not fit leaves nothing; with space again writes succeed."""
     _, url = own_server
     with tablespace(own_server, tmp_path) as disk, closing(PostgresDatabase(url)) as database:
         database.write(lambda t: t.run("CREATE TABLE large (name BYTEA) TABLESPACE small"))

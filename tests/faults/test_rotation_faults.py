@@ -50,7 +50,7 @@ class Rotation:
         rotate_vault_key(self.context, "Default")
 
     def check(self, points):
-        """Open the store anew: everything is there, and the next rotation finishes and needs the old key no more.
+        """Open the store again: everything is there, and the next rotation finishes and needs the old key no more.
 
         It comes once the claim of one that died has lapsed.
         """

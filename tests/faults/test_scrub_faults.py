@@ -25,7 +25,7 @@ def shop():
 
 
 def calls(count):
-    """How often a scrub without faults makes a call, by what `count` reads from its process."""
+    """How often a scrub without faults makes a call, as `count` reads it from the process."""
     made = shop()
     before = count(made.process)
     scrubbed(made.context)

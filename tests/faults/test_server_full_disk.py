@@ -84,7 +84,7 @@ class Watched:
             self.back_up()
 
     def fill(self):
-        """Back up until that is refused; then ever smaller. Answers the last refusal."""
+        """Back up until that is refused, then smaller and smaller files. Return the last error."""
         refusal = None
         for sizes in (SIZES, (1000,), (10,)):
             with contextlib.suppress(ServiceUnavailableException):
@@ -211,7 +211,7 @@ def test_files_that_may_not_grow(tmp_path):
 
 
 def test_too_many_open_files(tmp_path):
-    """Connections, packs and the catalog share the descriptors: whoever gets none is told to come later."""
+    """Connections, packs and the catalog share the descriptors: a request that gets none is asked to retry later."""
     with watched(tmp_path / "data", "--workers", "1") as watch:
         watch.back_up()
         process = watch.server.process.pid

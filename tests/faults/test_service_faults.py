@@ -199,7 +199,7 @@ def stop(api):
 
 
 def goes_on(api):
-    """What the job had written is gone for the next one."""
+    """The next job sees nothing that this one had written."""
     assert api.read(api.start_job()) == {"a": b"1", "b": b"2", "c": b"1"}
 
 

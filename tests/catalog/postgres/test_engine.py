@@ -114,14 +114,14 @@ class Steps:
 
 @pytest.fixture
 def steps(database, other):
-    """The writer's steps; it goes on at the end, whatever became of the test."""
+    """Halts the writer between its steps; releases it at the end of the test."""
     steps = Steps()
     yield steps
     steps.go_on.set()
 
 
 def refer(transaction, steps=None):
-    """What PutChunk does: refer to a chunk that the vault holds, noting the epoch; may halt between the two."""
+    """As PutChunk: refer to a chunk that the vault holds and note the epoch; may halt between the two."""
     assert chunks.mark_used(transaction, 1, DIGEST)
     if steps is not None:
         steps.halt()
@@ -129,7 +129,7 @@ def refer(transaction, steps=None):
 
 
 def marked(transaction):
-    """What a page of the collector's marking pass reads."""
+    """A page of the collector's marking pass."""
     return [row.digest for row in references.upload_chunks(transaction, after=(0, -1), limit=100)]
 
 
@@ -191,7 +191,7 @@ def test_a_marking_pass_does_not_overlook_a_writer_of_the_old_epoch(database, ot
 
 
 def test_one_that_only_reads_counts_even_if_its_work_raises(database, other, chunk, steps):
-    """What a refusal rests on was seen in some order of all transactions, too: the writer must run again."""
+    """A refusal is valid in some order of all transactions, too: the writer must run again."""
     writer = in_thread(lambda: database.write(lambda t: refer(t, steps)))
     assert steps.halted.wait(60)
     other.write(collections.next_epoch)
@@ -259,7 +259,7 @@ def test_a_statement_that_was_passed_over_is_not_taken_for_prepared(database, at
 
 @pytest.mark.usefixtures("thing")
 def test_a_batch_that_runs_again_is_nothing_for_the_log(database, caplog):
-    """The library warns of what was passed over; with many nodes that would be a line for every few writes."""
+    """The library warns about skipped statements; with many nodes that would be a line for every few writes."""
     for _ in range(5):  # it depends on how fast the server is
         with pytest.raises(UnexpectedRowCountError):
             database.write(FixedStatements([numbering(b"none", 1), *[adding(b"%d" % number) for number in range(50)]]))
@@ -274,7 +274,7 @@ def test_every_increment_of_a_hot_row_counts_once(database, other, thing):
 
 
 def test_a_batch_that_met_another_takes_its_turn_alone(database, other, thing, steps):
-    """The second attempt lets nobody else write: it goes through, whatever the others do."""
+    """During the second attempt no other process writes, so it succeeds whatever the others do."""
 
     def work(transaction):
         (number,) = transaction.row("SELECT number FROM thing WHERE name = :name", name=b"hot")
@@ -348,7 +348,7 @@ def test_a_catalog_is_opened_by_its_url():
         assert catalog.read(lambda t: t.row("SELECT count(*) FROM vault")) == (0,)
 
 
-def test_what_is_wrong_with_each_of_several_hosts_is_told():
+def test_the_error_names_the_problem_of_each_host():
     with pytest.raises(StorageUnavailableError) as told:
         PostgresDatabase("postgresql://u:geheim@127.0.0.1:1,[::1]:2/db", outage_seconds=0.1)
     for host in ('"127.0.0.1", port 1', '"::1", port 2'):
@@ -363,13 +363,13 @@ def test_a_database_that_does_not_exist_is_the_operators_to_make(postgres_url):
     assert "PGPASSWORD" in refused.value.hint
 
 
-def test_a_server_that_cannot_be_reached_is_waited_for_and_told():
+def test_an_unreachable_server_is_retried_and_then_raises():
     with pytest.raises(StorageUnavailableError, match="refused") as told:
         PostgresDatabase("postgresql://u:geheim@127.0.0.1:1/db", outage_seconds=0.2)
     assert "geheim" not in str(told.value)
 
 
-def test_the_server_is_asked_for_what_the_catalog_rests_on(database):
+def test_the_session_has_the_settings_that_the_catalog_needs(database):
     wanted = {"transaction_isolation": "serializable", "synchronous_commit": "on", "client_encoding": "UTF8"}
     for name, value in wanted.items():
         assert database.read(lambda t, name=name: t.row(f"SHOW {name}")) == (value,)

@@ -195,7 +195,7 @@ def plans(transaction, work):
 
 
 def test_a_commit_does_not_read_the_base_it_was_made_on():
-    """Statistics from when there was one generation must not make what looks for another read all of the first."""
+    """Statistics from a time with one generation must not make a query for another one read all of the first."""
     with postgres.new_database() as url, closing(PostgresDatabase(url)) as database:
         database.write(lambda t: t.session.say(ONE_GENERATION))
         found = []
@@ -215,7 +215,7 @@ def test_a_commit_does_not_read_the_base_it_was_made_on():
 
 
 @pytest.mark.parametrize("content", ["empty", "filled"])
-def test_what_an_index_is_for_is_read_by_it(urls, content):
+def test_each_query_uses_its_index(urls, content):
     """Whatever the tables hold, and whether or not they were ever analysed: nothing is read from end to end."""
     found = []
 

@@ -27,7 +27,7 @@ def test_a_url_that_cannot_be_read_is_not_repeated(url):
     assert "%40" in refused.value.hint
 
 
-def test_a_place_is_shown_without_its_password():
+def test_a_url_is_shown_without_its_password():
     url = ServerUrl("postgresql://u:geheim@a.example:1,b.example:2/db?sslmode=require")
     assert url.shown == "postgresql://u@a.example:1,b.example:2/db"
 
@@ -54,7 +54,7 @@ def test_a_replica_is_no_catalog(wanted):
 
 
 def test_the_certificates_of_the_system_need_a_libpq_that_knows_them(monkeypatch):
-    """What is bundled does; an older one would look for a file named `system`."""
+    """The bundled one does; an older one would look for a file named `system`."""
     url = "postgresql://cryostore@catalog.example/cryostore?sslmode=verify-full&sslrootcert=system"
     assert ServerUrl(url).parameters["sslrootcert"] == "system"
     monkeypatch.setattr(psycopg.pq, "version", lambda: 150_004)

@@ -47,14 +47,14 @@ def is_lost(catalog, fence):
     return not release(catalog, fence, finished_ms=NOW_MS) and find(catalog) == before
 
 
-def test_what_was_never_claimed(catalog):
+def test_work_that_was_never_claimed(catalog):
     assert find(catalog, "nothing yet") == ClaimRow("nothing yet")
     assert find(catalog, "nothing yet").is_free(now_ms=NOW_MS, lease_ms=LEASE_MS)
     assert is_lost(catalog, 0)
     assert catalog.read(claims.held) == []
 
 
-def test_a_claim_says_who_is_at_it_since_when_and_until_when(catalog):
+def test_a_claim_names_its_holder_its_begin_and_its_end(catalog):
     row = claim(catalog, "node/1")
     assert row == ClaimRow("work", "node/1", 1, NOW_MS + LEASE_MS, NOW_MS, 0, "", "")
     assert find(catalog) == row
@@ -91,7 +91,7 @@ def test_a_lease_lapses_and_one_far_ahead_does_not_count(catalog, after_ms, free
         hold(catalog, 1)
 
 
-def test_a_lease_that_nobody_took_is_as_good_as_before(catalog):
+def test_an_expired_lease_that_was_not_taken_over_can_be_renewed(catalog):
     claim(catalog, "first")
     renew(catalog, 1, NOW_MS + 10 * LEASE_MS)
     hold(catalog, 1)
@@ -131,7 +131,7 @@ def open_another(request, tmp_path):
     return lambda: PostgresDatabase(url)
 
 
-def test_of_many_who_claim_at_once_one_has_it(open_another):
+def test_of_many_simultaneous_claims_one_succeeds(open_another):
     """Again and again, each on a catalog of its own, until the work was done so often; each time under a new number."""
     fences = []
     with closing(open_another()) as first, closing(open_another()) as second, closing(open_another()) as third:

@@ -16,7 +16,7 @@ def lineage(catalog, parent=None):
     return catalog.write(lambda t: lineages.insert(t, 1, parent))
 
 
-def test_a_version_says_who_can_see_it(catalog):
+def test_a_version_says_which_generations_see_it(catalog):
     here = lineage(catalog)
     first = catalog.write(lambda t: objects.put(t, Segment(here, 2), b"n", CONTENT))
     catalog.write(lambda t: objects.put(t, Segment(here, 5), b"n", CONTENT))

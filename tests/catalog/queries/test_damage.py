@@ -66,7 +66,7 @@ def test_damaged_chunks_come_by_vault_and_digest(catalog):
     assert catalog.read(lambda t: damage.page(t, after=(1, A), limit=10)) == [(2, A)]
 
 
-def test_states_of_many_chunks_are_told_at_once(catalog):
+def test_the_states_of_many_chunks_are_read_at_once(catalog):
     insert(catalog)
     insert(catalog, B)
     mark(catalog)

@@ -50,14 +50,14 @@ def golden(name):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_format_is_what_was_released(name):
+def test_the_format_is_the_released_one(name):
     """Lists that any released version wrote are read for ever, and written alike while the version is 1 or 2."""
     assert pack(GOLDEN[name]).hex() == golden(name).hex()
     assert unpack(golden(name)) == GOLDEN[name]
 
 
 @given(ENTRIES)
-def test_unpack_gives_what_was_packed(entries):
+def test_unpack_reverses_pack(entries):
     assert unpack(pack(entries)) == entries
 
 

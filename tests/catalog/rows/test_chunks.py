@@ -90,7 +90,7 @@ def test_the_statements_do_what_insert_does(catalog):
     assert find(catalog, A) == row()
 
 
-def test_known_bytes_are_told_with_their_lengths_and_the_epoch(catalog):
+def test_known_bytes_come_with_their_lengths_and_the_epoch(catalog):
     insert(catalog, A)
     insert(catalog, B, row(offset=200))
     condemn(catalog, B)
@@ -101,7 +101,7 @@ def test_known_bytes_are_told_with_their_lengths_and_the_epoch(catalog):
     assert catalog.read(lambda t: chunks.known_in_epoch(t, 1, B)) == (False, 1)
 
 
-def test_what_a_write_used_in_this_epoch_is_not_condemned(catalog):
+def test_a_chunk_used_in_this_epoch_is_not_condemned(catalog):
     insert(catalog, A)
     insert(catalog, B, row(offset=200))
     catalog.write(epoch.next_epoch)

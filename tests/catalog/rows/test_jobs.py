@@ -92,8 +92,8 @@ def test_jobs_that_wait_to_be_taken_back(catalog):
 
 
 @pytest.mark.parametrize("one", STATES)
-def test_who_is_overdue(catalog, one):
-    """Those that wait, past their start; those that run, past their end or silent. Nobody else, nobody on the dot."""
+def test_overdue_jobs_are_found(catalog, one):
+    """Waiting jobs past their start window; running jobs past their end or silent. None at the exact limit."""
     windows = {"start": 100, "complete": 200, "active": 150}
     for late in ("start", "complete", "active", "none"):
         at = {name: time - 1 if name == late else time for name, time in windows.items()}
@@ -119,7 +119,7 @@ def test_no_more_are_overdue_than_asked_for(catalog):
 
 
 def test_lists_are_newest_first_and_go_on_where_they_stopped(catalog):
-    """Jobs of one millisecond are told apart by id, so that none is shown twice or left out."""
+    """Jobs of one millisecond are sorted by id, so that none is shown twice or left out."""
     for number, created_ms in enumerate([5, 7, 7, 7, 9, 5]):
         add(catalog, f"J{number}", created_ms=created_ms, resource_arn=f"arn:{number % 2}")
     for limit in range(1, 8):

@@ -51,7 +51,7 @@ def test_access_keys_are_switched_off_and_on(catalog):
     assert catalog.read(lambda t: keys.access_key(t, "akia1")) is None
 
 
-def test_what_a_master_key_has_wrapped_comes_in_pages_of_a_table(catalog):
+def test_wrapped_rows_come_in_pages_of_a_table(catalog):
     for name in ("b", "a", "c"):
         catalog.write(lambda t, name=name: keys.insert_secret(t, name, name.encode()))
     first = catalog.read(lambda t: keys.wrapped_page(t, "secret", None, 2))
@@ -92,7 +92,7 @@ def test_the_keys_of_one_vault_are_overwritten(catalog):
 
 
 @pytest.mark.parametrize("overwritten", [True, False])
-def test_what_is_overwritten_is_not_in_the_file_even_where_the_engine_leaves_deleted_bytes(
+def test_overwritten_keys_are_not_in_the_file_even_if_the_engine_leaves_deleted_bytes(
     tmp_path, monkeypatch, overwritten
 ):
     """Without overwriting it is: that is what this is for."""

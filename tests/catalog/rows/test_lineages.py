@@ -62,7 +62,7 @@ def test_neighbours_are_the_nearest_seen_generations(catalog):
     assert {generation: neighbours(catalog, one, generation) for generation in wanted} == wanted
 
 
-def test_who_sees_a_generation(catalog):
+def test_points_jobs_and_lineages_see_a_generation(catalog):
     """Points not being deleted, jobs not ended, lineages begun on it; not those that are retired, nor ended jobs."""
     one = lineage(catalog)
     see(catalog, one, 10)
@@ -80,7 +80,7 @@ def test_who_sees_a_generation(catalog):
     assert seen == [10, 30, 35, 50]
 
 
-def test_who_needs_a_lineage(catalog):
+def test_points_jobs_lineages_and_objects_need_a_lineage(catalog):
     assert not catalog.read(lambda t: lineages.is_needed(t, lineage_id=1))
     by_point, by_job, by_branch, by_rows, by_nobody = (lineage(catalog) for _ in range(5))
     see(catalog, by_point, 1, status="DELETING")
@@ -100,7 +100,7 @@ def test_who_needs_a_lineage(catalog):
     assert needed == [True, True, True, True, False]
 
 
-def test_tips_and_what_is_dirty_or_retired_are_kept(catalog):
+def test_tips_and_dirty_or_retired_lineages_are_kept(catalog):
     one, other = lineage(catalog), lineage(catalog)
     assert catalog.read(lambda t: lineages.dirty(t, 10)) == []
     assert catalog.read(lineages.first_retired) is None

@@ -192,7 +192,7 @@ def test_a_page_of_a_branch_that_hides_everything_comes_to_an_end(catalog):
     assert catalog.names(base) == names
 
 
-def test_a_page_costs_what_it_gives_not_what_there_is(catalog):
+def test_the_cost_of_a_page_is_proportional_to_its_size(catalog):
     """Of 20,000 objects a page in the middle reads its own."""
     segment = catalog.lineage()
     catalog.put(segment, *(b"%06d" % number for number in range(20_000)))
@@ -215,7 +215,7 @@ def large(catalog):
     return first, second
 
 
-def test_totals_cost_what_the_job_changed_not_what_it_inherited(catalog, large):
+def test_the_cost_of_totals_is_proportional_to_the_changes_of_the_job(catalog, large):
     _, second = large
     view = catalog.view(second)
     totals = []
@@ -223,7 +223,7 @@ def test_totals_cost_what_the_job_changed_not_what_it_inherited(catalog, large):
     assert totals == [Totals(-1, 26)]
 
 
-def test_totals_of_a_branch_cost_what_it_changed(catalog, large):
+def test_the_cost_of_totals_of_a_branch_is_proportional_to_its_changes(catalog, large):
     _, second = large
     branch = catalog.lineage(second)
     catalog.put(branch, b"000005", b"another", length=100)
@@ -245,14 +245,14 @@ def test_totals_of_a_branch_ask_for_many_names_at_a_time(catalog, large):
     assert totals == [Totals(0, 2 * 10_000 - (9_999 + 10))], "one of the objects that the branch replaced had 10 bytes"
 
 
-def test_forgetting_costs_what_goes_not_what_stays(catalog, large):
+def test_the_cost_of_forgetting_is_proportional_to_the_deleted_rows(catalog, large):
     """The first generation goes: of its 20,000 versions all but four are seen by the second."""
     first, second = large
     assert catalog.steps(lambda t: objects.forget(t, first.lineage_id, 0, second.generation, 500)) < 20
     assert len(catalog.names(second, limit=1000)) == 19_999
 
 
-def test_taking_back_costs_what_goes_not_what_stays(catalog, large):
+def test_the_cost_of_truncating_is_proportional_to_the_deleted_rows(catalog, large):
     first, _ = large
     assert catalog.steps(lambda t: objects.truncate(t, first.lineage_id, first.generation, 500)) < 20
     assert len(catalog.names(first, limit=1000)) == 20_000
@@ -297,7 +297,7 @@ def test_find_by_id_and_chunks(catalog):
 
 
 def test_ids_of_objects_are_never_used_twice(catalog):
-    """A token that stands for a removed object must not come to stand for another."""
+    """The token of a removed object must never name another object."""
     segment = catalog.lineage()
     catalog.put(segment, b"a")
     (row,) = catalog.page(segment)

@@ -69,7 +69,7 @@ def test_a_new_pack_must_be_from_the_current_epoch(catalog):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_the_statement_records_what_is_new_and_nothing_else(catalog, kept):
+def test_the_statement_records_a_new_pack_and_nothing_else(catalog, kept):
     if kept:
         number_for(catalog, "p")
     statement = packs.insert_statement("p", epoch=0, now_ms=0, size_bytes=None)

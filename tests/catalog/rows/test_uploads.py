@@ -85,7 +85,7 @@ def test_open_uploads_are_counted_per_job(catalog):
     assert [catalog.read(lambda t, job=job: uploads.counts(t, job)).open for job in "JKL"] == [1, 1, 0]
 
 
-def test_a_completed_upload_keeps_what_it_was_completed_with_and_no_chunks(catalog):
+def test_a_completed_upload_keeps_its_digest_and_no_chunks(catalog):
     upload = open_upload(catalog, chunks=range(10))
     catalog.write(lambda t: uploads.complete(t, upload.upload_number, b"digest"))
     after = catalog.read(lambda t: uploads.find(t, "J", "U"))
@@ -153,7 +153,7 @@ def test_upload_numbers_are_never_used_twice(catalog):
     assert open_upload(catalog).upload_number > first
 
 
-def test_jobs_with_uploads_are_told_once_each(catalog):
+def test_jobs_with_uploads_are_listed_once_each(catalog):
     for job in ("J", "K", "L"):
         catalog.write(lambda t, job=job: jobs.insert(t, job_row(job, completed_ms=None if job == "K" else 5)))
         for number in range(3):

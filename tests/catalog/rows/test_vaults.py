@@ -41,7 +41,7 @@ def test_pages_are_by_name(catalog):
     ],
     ids=["point", "point being deleted", "open job", "ended job", "rows not yet taken back", "ended restore"],
 )
-def test_what_keeps_a_vault(catalog, insert, used):
+def test_a_vault_in_use_is_not_deleted(catalog, insert, used):
     catalog.write(insert)
     assert catalog.read(lambda t: vaults.is_used(t, 1)) == used
     assert not catalog.read(lambda t: vaults.is_used(t, 2))

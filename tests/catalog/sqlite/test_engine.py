@@ -112,7 +112,7 @@ def test_every_commit_is_flushed(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["a directory", "nowhere"])
-def test_a_place_that_cannot_be_used_is_told(tmp_path, kind):
+def test_an_unusable_place_raises(tmp_path, kind):
     place = tmp_path / "missing" / "catalog.sqlite" if kind == "nowhere" else tmp_path / "catalog.sqlite"
     if kind == "a directory":
         place.mkdir()
@@ -120,14 +120,14 @@ def test_a_place_that_cannot_be_used_is_told(tmp_path, kind):
         SqliteDatabase(place)
 
 
-def test_a_file_that_is_no_database_is_told_and_stays(path):
+def test_a_file_that_is_no_database_raises_and_stays(path):
     path.write_bytes(b"this is no database" * 1000)
     with pytest.raises(DamagedDataError):
         open_catalog(path)
     assert path.read_bytes() == b"this is no database" * 1000
 
 
-def test_a_damaged_page_is_told(path):
+def test_a_damaged_page_raises(path):
     """Bytes overwritten in the middle of the file: an error, never wrong rows."""
     with closing(open_catalog(path)) as database:
         database.write(lambda t: t.run("CREATE TABLE thing (name BLOB UNIQUE, number BIGINT)"))
@@ -208,7 +208,7 @@ def test_a_broken_commit_fails_all_that_shared_it(database):
 
 
 def test_a_batch_that_goes_well_runs_once_without_savepoints(database):
-    """And one that does not is taken back as a whole, and run again so that each stands and falls alone."""
+    """A batch that fails is rolled back, and runs again so that each unit of work succeeds or fails alone."""
     database.write(lambda t: t.run("CREATE TABLE thing (name BLOB UNIQUE, number BIGINT)"))
     said, runs = [], []
     database._writing.set_trace_callback(said.append)
@@ -239,14 +239,14 @@ def test_a_unit_of_work_alone_that_fails_runs_once(database):
     assert len(runs) == 1
 
 
-def test_a_unit_of_work_that_asks_for_another_is_told(database):
+def test_a_nested_unit_of_work_raises(database):
     """It would wait for itself for ever."""
     with pytest.raises(AssertionError, match="another"):
         database.write(lambda _: database.write(lambda _: None))
 
 
 def test_a_locked_database_is_unavailable_for_now(path, database):
-    """Somebody else's tool may hold the lock; ours waits a minute, here not at all."""
+    """Another program may hold the lock; ours waits a minute, here not at all."""
     database._writing.execute("PRAGMA busy_timeout = 0")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -269,7 +269,7 @@ def test_a_migration_is_all_or_nothing(path, monkeypatch):
         assert database.read(lambda t: t.row("SELECT count(*) FROM vault")) == (0,)
 
 
-def test_statements_are_told_apart():
+def test_statements_are_split():
     text = "-- a; comment\nCREATE TABLE one (\n  a {id},\n  b {blob}\n) {clustered};\n\nCREATE TABLE two (c TEXT);\n"
     assert statements(text, DIALECT) == [
         "CREATE TABLE one (\n  a INTEGER PRIMARY KEY AUTOINCREMENT,\n  b BLOB\n) WITHOUT ROWID",

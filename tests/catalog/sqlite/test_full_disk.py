@@ -34,7 +34,7 @@ def fill_table(database, count=1):
     )
 
 
-def test_a_full_disk_is_told_and_leaves_nothing_half(tmp_path):
+def test_a_full_disk_raises_and_leaves_nothing_half_done(tmp_path):
     with small_disk(tmp_path / "disk", 4) as disk, closing(open_catalog(disk.path / "c.sqlite")) as database:
         database.write(lambda transaction: transaction.run("CREATE TABLE thing (name BLOB)"))
         done = []
@@ -77,7 +77,7 @@ def test_room_for_the_file_is_found_in_the_log(tmp_path):
         (0, 1 << 30, "disk I/O error (Input/output error)", StorageUnavailableError),
     ],
 )
-def test_what_sqlite_does_not_say_is_found_out(path, monkeypatch, flags, free, expected, kind):
+def test_the_cause_that_sqlite_does_not_name_is_found(path, monkeypatch, flags, free, expected, kind):
     status = os.statvfs(path.parent)
     seen = types.SimpleNamespace(f_flag=flags, f_bavail=free, f_frsize=1, f_files=0, f_favail=0)
     monkeypatch.setattr(os, "statvfs", lambda _: seen)

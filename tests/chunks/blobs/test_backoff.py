@@ -43,7 +43,7 @@ def test_after_a_long_try_there_is_another_if_it_began_in_time():
     assert list(tries) == [True]
 
 
-def test_waits_double_up_to_a_bound_and_differ_by_what_is_tried():
+def test_delays_double_up_to_a_limit_and_vary():
     some = backoff(Time(), begin_seconds_max=1, delay_first_seconds=1, delay_seconds_max=8)
     delays = [some.delay_seconds("a", number) for number in range(100)]
     assert all(2**number / 2 <= delay <= 2**number for number, delay in enumerate(delays[:4]))

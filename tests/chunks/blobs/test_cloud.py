@@ -90,7 +90,7 @@ def test_a_listing_goes_over_many_pages(store, monkeypatch):
     assert KEYS_PER_PAGE == 1000
 
 
-def test_what_others_left_in_the_bucket_is_passed_over(store):
+def test_foreign_objects_in_the_bucket_are_ignored(store):
     store.put("a/b", b"x")
     for name in ("a/~temporary", "a/b/", "name with spaces", "a/%41", "é"):
         store.back_door.plant(name, b"foreign")
@@ -173,7 +173,7 @@ def test_wrong_credentials_are_an_outage_with_a_hint(url, monkeypatch):
         assert "wrong" not in caught.value.message
 
 
-def test_nobody_there_is_an_outage_within_the_time_given(monkeypatch):
+def test_an_unreachable_service_is_an_outage_within_the_time_limit(monkeypatch):
     for name, value in s3.CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     store = CloudBlobs(CloudUrl.parse("s3://bucket?endpoint=http://127.0.0.1:9&timeout=0.3"))

@@ -49,11 +49,11 @@ def says(kind, status, code):
         (FileNotFoundError, "404 Not Found", "", FailureKind.UNPROVEN),
     ],
 )  # fmt: skip
-def test_what_the_service_says_decides(kind, status, code, verdict):
+def test_the_answer_of_the_service_decides_the_kind(kind, status, code, verdict):
     assert says(kind, status, code).kind is verdict
 
 
-def test_what_is_not_an_answer_may_pass():
+def test_a_failure_without_an_answer_is_transient():
     failure = classify(
         GenericError("Generic S3 error: Error performing PUT http://h/b/k - HTTP error: error sending request")
     )
@@ -89,7 +89,7 @@ def test_words_are_one_line_without_secrets():
     assert says(GenericError, "503 Service Unavailable", "SlowDown").message == "the service answered 503 SlowDown"
 
 
-def test_a_refused_signature_tells_what_to_look_at():
+def test_the_hint_for_a_refused_signature_names_the_credentials():
     failure = says(PermissionDeniedError, "403 Forbidden", "SignatureDoesNotMatch")
     assert "credentials" in failure.hint
     assert failure.message == "the service answered 403 SignatureDoesNotMatch"

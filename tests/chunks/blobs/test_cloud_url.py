@@ -28,7 +28,7 @@ def test_an_s3_url_names_bucket_prefix_endpoint_and_region():
         "gs://bucket?region=x", "az://container?region=x",
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(url):
+def test_invalid_urls_are_refused(url):
     with pytest.raises(ConfigurationError):
         open_blobs(url)
 
@@ -91,7 +91,7 @@ def test_the_region_is_that_of_the_url_then_of_the_environment(monkeypatch):
 
 
 def test_the_other_clouds_are_opened_too(monkeypatch):
-    """Offline, no more than this can be shown of them: the library takes what we give it."""
+    """Offline, only this can be tested: the library accepts the options."""
     monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
     assert isinstance(open_blobs("gs://bucket/prefix"), CloudBlobs)
     assert isinstance(open_blobs("gs://bucket?endpoint=http://127.0.0.1:4443"), CloudBlobs)

@@ -49,7 +49,7 @@ def open_descriptors():
 
 
 def name_of(descriptor):
-    """The last part of the path that a descriptor stands for."""
+    """The last part of a descriptor's path."""
     return Path(f"/proc/self/fd/{descriptor}").readlink().name
 
 
@@ -86,7 +86,7 @@ def test_nothing_is_left_in_staging(store, tmp_path):
     assert list((tmp_path / "blobs" / STAGING).iterdir()) == []
 
 
-def test_opening_sweeps_what_the_dead_left_and_nothing_else(store, tmp_path):
+def test_opening_sweeps_leftovers_of_dead_processes_only(store, tmp_path):
     """A temporary file of a process that died goes; one that a living process is writing stays."""
     staging = tmp_path / "blobs" / STAGING
     (staging / "~dead").write_bytes(b"half a blob")
@@ -106,7 +106,7 @@ def test_foreign_names_are_not_listed(store, tmp_path):
 
 
 def test_resuming_a_listing_opens_only_the_folders_ahead(store, monkeypatch):
-    """A store of many packs is listed in steps: each step must not read what lies behind it."""
+    """A store with many packs is listed in steps: no step may read beyond its own part."""
     for folder in "abcd":
         store.put(f"packs/{folder}/x", b"")
     opened = []
@@ -197,7 +197,7 @@ def test_a_pack_that_cannot_be_named_durably_is_not_there(store, tmp_path, monke
 
 @pytest.mark.parametrize("first", [0, 1, 5, 8, 12])
 def test_a_short_write_is_continued(store, monkeypatch, first):
-    """pwritev may write part of what it was given, at any border."""
+    """pwritev may write any part of its buffers."""
     pwritev = os.pwritev
     limits = iter([first or 1, 3])
 

@@ -33,7 +33,7 @@ def path(tmp_path):
 
 
 class Now:
-    """A monotonic clock that stands still."""
+    """A monotonic clock that does not advance."""
 
     def __init__(self):
         self.seconds = 100.0
@@ -119,7 +119,7 @@ def test_a_key_that_is_new_is_asked_for_but_not_all_the_time(path):
     assert ring.key("old").is_same(BOTH.keys["old"])
 
 
-def test_nobody_waits_long_for_a_program_that_hangs(tmp_path, path):
+def test_a_hanging_program_times_out(tmp_path, path):
     """Requests are refused while it runs; it is one run for all of them, and its keys are there when it is done."""
     now, lines = Now(), tmp_path / "lines"
     write_keyring(path, OLD_ALONE)
@@ -143,7 +143,7 @@ def test_nobody_waits_long_for_a_program_that_hangs(tmp_path, path):
     assert lines.read_text() == "run\n" * 2
 
 
-def test_many_who_ask_at_once_share_one_run(tmp_path, path):
+def test_simultaneous_requests_share_one_run(tmp_path, path):
     now, lines = Now(), tmp_path / "lines"
     write_keyring(path, OLD_ALONE)
     text = f"open({str(lines)!r}, 'a').write('run\\n')\nprint(open({str(path)!r}).read())"
@@ -160,7 +160,7 @@ def test_many_who_ask_at_once_share_one_run(tmp_path, path):
     assert lines.read_text() == "run\n" * 2
 
 
-def test_what_it_prints_is_bounded(tmp_path, path, monkeypatch):
+def test_the_output_is_bounded(tmp_path, path, monkeypatch):
     monkeypatch.setattr(command, "OUTPUT_BYTES_MAX", 100)
     write_keyring(path, BOTH)
     with pytest.raises(ConfigurationError, match="far more"):

@@ -27,18 +27,18 @@ NO_DOCUMENTS = [
 
 
 def test_the_golden_document_is_read_and_written():
-    """A keyring file as it was written once is read for ever, and what is written now is the same."""
+    """A keyring file of the first version still reads, and today's files are the same."""
     assert decode(GOLDEN.read_bytes()).is_same(BOTH)
     assert BOTH.encode() == GOLDEN.read_bytes()
 
 
-def test_members_that_nobody_knows_are_passed_over():
+def test_unknown_members_are_ignored():
     document = json.loads(BOTH.encode()) | {"later": {"more": 1}}
     assert decode(json.dumps(document).encode()).is_same(BOTH)
 
 
 @pytest.mark.parametrize("document", NO_DOCUMENTS, ids=lambda one: repr(one)[:40])
-def test_what_is_no_document_is_refused_and_not_repeated(document):
+def test_invalid_documents_are_refused_and_not_repeated(document):
     data = (document if isinstance(document, str) else json.dumps(document)).encode()
     for reader in (decode, decode_text):
         with pytest.raises(NoDocumentError) as caught:

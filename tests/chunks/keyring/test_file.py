@@ -92,7 +92,7 @@ def test_a_keyring_is_never_overwritten(path):
     assert made == []
 
 
-def test_whoever_makes_a_keyring_hears_of_it(path):
+def test_the_process_that_creates_a_keyring_is_called_back(path):
     made = []
     open_or_create_keyring(path, counting_ids(), made.append)
     assert made == [path]
@@ -172,7 +172,7 @@ def test_a_directory_is_no_keyring(path):
 
 
 def test_old_keys_keep_opening_and_new_ones_are_picked_up(path):
-    """Rotation: somebody adds a key to the file while a server runs."""
+    """Rotation: an operator adds a key to the file while a server runs."""
     write_keyring(path, OLD_ALONE)
     ring = FileKeyring(path)
     old = ring.active().wrap(b"data key", b"")
@@ -190,7 +190,7 @@ def test_a_new_active_key_is_noticed_without_anybody_asking_for_it(path):
 
 
 def test_a_key_that_was_wrong_is_right_once_the_file_is(path):
-    """It has the id of the right one, so nobody would look for it anew."""
+    """It has the id of the right one, so the keyring would not be read again."""
     wrong = MasterKey("old", bytes(32))
     write_keyring(path, Document(NEW, {"old": wrong, "new": NEW}))
     ring, wrapped = FileKeyring(path), OLD.wrap(b"data key", b"")
@@ -290,7 +290,7 @@ def test_of_many_changes_at_once_none_is_lost(path):
     assert len(added) == 6
 
 
-def test_what_somebody_left_who_died_is_no_obstacle(path):
+def test_leftovers_of_a_dead_process_are_no_obstacle(path):
     write_keyring(path, OLD_ALONE)
     path.with_name("~keyring").write_text("half a keyring")
     FileKeyring(path).add(counting_ids())
@@ -346,7 +346,7 @@ def test_a_file_is_replaced_only_once_the_new_one_is_durable(path, monkeypatch):
     assert steps == ["fsync", "fsync"]
 
 
-def test_a_file_keeps_its_owner_when_somebody_else_changes_it(path, monkeypatch):
+def test_a_file_keeps_its_owner_when_another_user_changes_it(path, monkeypatch):
     """Root rotates the key of a server that runs as another user."""
     write_keyring(path, OLD_ALONE)
     owners = []
@@ -356,7 +356,7 @@ def test_a_file_keeps_its_owner_when_somebody_else_changes_it(path, monkeypatch)
     assert owners == [(path.stat().st_uid, path.stat().st_gid)]
 
 
-def test_the_size_of_what_is_read_is_bounded(path, monkeypatch):
+def test_the_size_of_the_file_is_bounded(path, monkeypatch):
     monkeypatch.setattr(keyring_file, "DOCUMENT_BYTES_MAX", 100)
     write_keyring(path, BOTH)
     with pytest.raises(ConfigurationError, match="not a keyring"):

@@ -48,8 +48,8 @@ def test_no_place(text):
         parse_keyring_uri(text)
 
 
-def test_what_is_no_place_is_not_repeated_if_it_may_be_a_secret():
-    """Somebody may give the content of a variable in place of its name, or a secret as a program's argument."""
+def test_an_invalid_uri_that_may_hold_a_secret_is_not_repeated():
+    """An operator may give the content of a variable instead of its name, or a secret as an argument."""
     for text in ('env:{"active": "s3cret"}', "command:fetch --password s3cret '"):
         with pytest.raises(ConfigurationError) as caught:
             parse_keyring_uri(text)

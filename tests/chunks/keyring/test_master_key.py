@@ -15,7 +15,7 @@ def test_ids_of_any_language_are_carried():
 
 
 @pytest.mark.parametrize("wrapped", [b"", b"CRYW", b"CRYW\1", b"CRYW\2\1a", b"CRYE\1\1a", b"CRYW\1\1\xff"])
-def test_what_is_no_wrapped_key_names_no_key(wrapped):
+def test_bytes_that_are_no_wrapped_key_name_no_key(wrapped):
     with pytest.raises(KeyUnavailableError):
         wrapped_key_id(wrapped)
 

@@ -26,13 +26,13 @@ def paper_of(lines):
 
 
 def test_the_golden_paper_is_read_and_printed():
-    """What somebody has locked away is read for ever."""
+    """A paper that was locked away years ago still reads."""
     assert read_paper(GOLDEN.read_bytes()).is_same(BOTH)
     assert print_paper(BOTH) == GOLDEN.read_text()
 
 
 @pytest.mark.parametrize("count", range(1, 9))
-def test_what_is_printed_can_be_read(count):
+def test_a_printed_keyring_can_be_read(count):
     keys = {
         f"key {number} ☃"[: number + 5]: MasterKey.generate(f"key {number} ☃"[: number + 5]) for number in range(count)
     }
@@ -57,7 +57,7 @@ def test_spaces_letters_and_digits_that_look_alike_do_not_matter():
 
 
 def test_every_wrong_letter_is_found_in_its_line():
-    """And what was typed is not repeated, since most of it is right."""
+    """The error does not repeat the input, since most of it is correct."""
     generator = random.Random(1)
     for number, line in enumerate(lines_of(BOTH)):
         for place in range(4, len(line)):
@@ -103,12 +103,12 @@ def test_lines_of_two_papers_do_not_mix():
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"CRYOSTORE KEYRING 2\n01 AAAA", b"01 AAAA\n", TITLE.encode()])
-def test_what_is_no_paper(data):
+def test_text_that_is_no_paper(data):
     with pytest.raises(ConfigurationError):
         read_paper(data)
 
 
-def test_a_paper_is_told_from_a_document():
+def test_a_paper_is_distinguished_from_a_document():
     assert is_paper(print_paper(BOTH).encode())
     assert is_paper(b" cryostore keyring 1\n")
     assert not is_paper(BOTH.encode())

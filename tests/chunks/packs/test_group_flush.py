@@ -17,7 +17,7 @@ def start(function, *arguments):
 
 
 class Gate:
-    """A flush that tells when it begins and ends when it is told to."""
+    """A flush that reports its begin, and ends when the test lets it."""
 
     def __init__(self):
         self.batches = []
@@ -38,7 +38,7 @@ def test_a_thread_alone_flushes_at_once():
     assert batches == [["a"], ["b"]]
 
 
-def test_all_who_come_during_a_flush_share_the_next():
+def test_all_items_that_arrive_during_a_flush_share_the_next():
     gate = Gate()
     group = GroupFlush(gate)
     threads = [start(group.join, 0)]
@@ -53,7 +53,7 @@ def test_all_who_come_during_a_flush_share_the_next():
     assert gate.batches == [[0], list(range(1, 20))]
 
 
-def test_who_comes_late_waits_for_the_next_flush():
+def test_a_late_item_waits_for_the_next_flush():
     """Joining while a flush runs returns only after another one that began later."""
     gate = Gate()
     group = GroupFlush(gate)
@@ -70,7 +70,7 @@ def test_who_comes_late_waits_for_the_next_flush():
     assert not late.is_alive()
 
 
-def test_an_exception_reaches_everybody_in_the_batch_and_nobody_else():
+def test_an_exception_reaches_its_own_batch_only():
     fail = threading.Event()
     outcomes = {}
     gate = Gate()
@@ -125,7 +125,7 @@ def test_flushes_never_overlap_and_every_item_is_in_exactly_one():
     assert sorted(seen) == sorted(base * 1000 + step for base in range(8) for step in range(200))
 
 
-def test_a_leader_that_is_interrupted_leaves_nobody_asleep():
+def test_an_interrupted_leader_leaves_no_thread_asleep():
     """An exception before its flush began, as a signal may raise it in the main thread."""
     group = GroupFlush(lambda items: None)
 
@@ -188,7 +188,7 @@ def test_a_batch_takes_no_more_than_it_has_room_for():
 
 
 def test_failures_stay_within_their_batch():
-    """Of two batches that waited, one fails: those in the other are not told."""
+    """Of two waiting batches one fails: the items of the other do not."""
     gate, outcomes = Gate(), {}
 
     def flush(items):

@@ -70,7 +70,7 @@ def test_a_full_pack_is_closed_and_a_new_one_begun(blobs, size):
     assert not any(blobs.owned(pack_key(pack_id)) for pack_id in packs(blobs))
 
 
-def test_packs_that_were_written_to_their_end_are_told_once(blobs):
+def test_finished_packs_are_returned_once(blobs):
     writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=2 * SMALL)
     locations = [writer.append(bytes(SMALL)) for _ in range(5)]
     first, second, third = dict.fromkeys(location.pack_id for location in locations)
@@ -83,7 +83,7 @@ def test_packs_that_were_written_to_their_end_are_told_once(blobs):
 @pytest.mark.parametrize("method", ["append", "sync"])
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_a_pack_that_is_told_to_be_whole_is_sound_to_its_last_byte(blobs, method, at, size):
+def test_a_finished_pack_is_sound_to_its_last_byte(blobs, method, at, size):
     writer = GrowingPackWriter(blobs, counting_ids(), pack_bytes_target=3 * size)
     blobs.fail(method, at=at, torn_bytes=7)
     ends = {}
@@ -122,7 +122,7 @@ def in_threads(writer, envelopes):
 
 
 class Held:
-    """Keeps a flush waiting until told otherwise."""
+    """Keeps a flush waiting until the test releases it."""
 
     def __init__(self, blobs):
         self.began, self.may_end = threading.Event(), threading.Event()
@@ -134,7 +134,7 @@ class Held:
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_all_who_wait_share_one_flush(blobs, size):
+def test_all_waiting_threads_share_one_flush(blobs, size):
     """While one flush runs, twenty envelopes arrive: one more flush serves them all."""
     writer = GrowingPackWriter(blobs, counting_ids())
     held = Held(blobs)

@@ -62,7 +62,7 @@ def join(threads):
 
 
 class Held:
-    """Keeps puts waiting until told otherwise."""
+    """Keeps puts waiting until the test releases them."""
 
     def __init__(self, blobs):
         self.began, self.may_end = threading.Semaphore(0), threading.Semaphore(0)
@@ -123,7 +123,7 @@ def test_large_ones_go_at_once_and_small_ones_gather(blobs):
 
 @pytest.mark.parametrize("size", [HALF, LARGE - 1])
 def test_half_ones_gather_behind_four_puts(blobs, size):
-    """What a collection would merge lies together from the beginning; whoever is alone waits for nobody."""
+    """Envelopes that a collection would merge lie together from the beginning; a single one does not wait."""
     putter = ImmutablePackWriter(blobs, counting_ids())
     held = Held(blobs)
     first, alone = [], []
@@ -166,7 +166,7 @@ def test_large_ones_that_must_wait_share_packs_of_the_size_wanted(blobs):
         (BlobExistsError("taken", hint="wait"), StorageUnavailableError),
     ],
 )
-def test_a_put_that_fails_fails_those_in_it_and_nobody_else(blobs, failure, kind):
+def test_a_failed_put_fails_its_own_envelopes_only(blobs, failure, kind):
     putter = ImmutablePackWriter(blobs, counting_ids())
     before = putter.append(b"b" * SMALL)
     held = Held(blobs)
@@ -214,7 +214,7 @@ def test_after_a_fault_at_any_put_all_that_was_acknowledged_is_there(putter, blo
     assert {location: stored(blobs, location) for location in acknowledged} == acknowledged
 
 
-def test_a_closed_putter_takes_nothing_and_finishes_what_is_under_way(putter, blobs):
+def test_a_closed_writer_accepts_nothing_and_finishes_puts_in_flight(putter, blobs):
     held = Held(blobs)
     threads, outcomes = in_threads(putter, [b"L" * LARGE])
     held.wait(1)

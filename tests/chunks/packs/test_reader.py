@@ -52,7 +52,7 @@ def test_a_pack_without_envelopes(blobs):
     assert list(PackReader(blobs, PACK).walk()) == []
 
 
-def test_settling_flushes_what_a_dead_process_left_and_changes_nothing(tmp_path, monkeypatch):
+def test_make_durable_flushes_the_bytes_of_a_dead_process_and_changes_nothing(tmp_path, monkeypatch):
     blobs = open_blobs(tmp_path)
     store = ChunkStore(blobs, random_id)
     appender = blobs.open_append(pack_key(PACK))

@@ -34,7 +34,7 @@ def blobs(request, tmp_path):
     damaged=st.integers(-1, 3),
     tail=st.one_of(st.binary(max_size=200), st.integers(0, 300).map(bytes), st.just(envelope(b"x" * 200)[:-1])),
 )
-def test_only_what_follows_the_last_whole_envelope_is_cut(payloads, damaged, tail):
+def test_only_bytes_behind_the_last_whole_envelope_are_cut(payloads, damaged, tail):
     """Damage before a whole envelope is no torn tail: nothing whole is ever cut."""
     blobs = MemoryBlobs()
     envelopes = [bytearray(envelope(data)) for data in payloads]
