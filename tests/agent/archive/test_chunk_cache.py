@@ -35,7 +35,7 @@ def chunk(name, length=10):
     return Chunk(index=0, length=length, checksum=digest, checksum_algorithm="SHA256", chunk_token=name)
 
 
-def test_a_chunk_is_fetched_once_for_all_who_need_it():
+def test_a_chunk_is_fetched_once_for_all_callers():
     archive = Fetching()
     archive.gate.clear()
     with closing(ChunkCache()) as cache:

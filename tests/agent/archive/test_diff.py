@@ -28,7 +28,7 @@ def differences(runs, old, new):
 
 
 def facts(root):
-    """All entries of a tree: what makes them differ, and what makes them differ in metadata alone."""
+    """All entries of a tree: the facts that make them differ, and those that differ in metadata only."""
     found = {}
     for place, folders, files in os.walk(os.fsencode(root)):
         for name in folders + files:

@@ -77,7 +77,7 @@ def many(local_runs, tmp_path, monkeypatch):
     return local_runs
 
 
-def test_what_recovery_points_share_is_read_once(many, tmp_path):
+def test_chunks_shared_by_recovery_points_are_read_once(many, tmp_path):
     write(tmp_path / "source" / "050", {"needle": b""})
     first = many.latest()
     many.backup(tmp_path / "source")

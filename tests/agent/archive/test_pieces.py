@@ -1,4 +1,4 @@
-"""Pieces of chunks: what a set of files takes from each chunk, and which files lack bytes."""
+"""Pieces of chunks: the bytes that files take from each chunk, and files that lack bytes."""
 
 from __future__ import annotations
 

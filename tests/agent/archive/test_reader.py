@@ -1,4 +1,4 @@
-"""Reader of an archive: damaged headers, chunks that are not what they should be, and results in order."""
+"""Reader of an archive: damaged headers, chunks with wrong bytes, and results in order."""
 
 from __future__ import annotations
 

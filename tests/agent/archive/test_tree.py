@@ -1,4 +1,4 @@
-"""The catalog as a tree: what is looked up is what a whole reading finds, and few chunks are read for it."""
+"""File tree of an archive: look-ups find the same entries as reading the whole listing, and read few chunks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def blocks_of(tree, part=3):
 
 
 class Cut:
-    """A catalog cut into chunks, read as an archive's is."""
+    """A listing cut into chunks, read as an archive's is."""
 
     def __init__(self, blocks, sizes):
         self.listing_chunks = []
@@ -81,7 +81,7 @@ def trees(draw):
 
 
 @given(trees(), st.lists(st.integers(1, 4), min_size=1, max_size=5), NAMES)
-def test_what_is_looked_up_is_what_reading_all_finds(folders, sizes, other):
+def test_a_look_up_finds_what_a_whole_reading_finds(folders, sizes, other):
     cut = Cut(list(blocks_of(folders)), sizes)
     tree = ArchiveTree(cut)
     everything = [entry for chunk in cut.listing_chunks for block in decode(chunk) for entry in block_entries(block)]
@@ -122,7 +122,7 @@ class Counting:
 
 @pytest.fixture
 def large(local_runs):
-    """A recovery point whose catalog has many chunks, a folder of three files in each; counts the calls."""
+    """A recovery point whose listing has many chunks, with a folder of three files in each; counts the calls."""
     folders = {b"": {b"d%04d" % number: FOLDER for number in range(CHUNKS)}}
     folders |= {path: dict.fromkeys((b"a", b"b", b"c"), FILE) for path in folders[b""]}
     blocks = list(blocks_of(folders, part=CHUNKS))
@@ -133,7 +133,7 @@ def large(local_runs):
     return local_runs
 
 
-def test_one_folder_is_restored_by_reading_little_of_the_catalog(large, tmp_path):
+def test_one_folder_is_restored_by_reading_little_of_the_listing(large, tmp_path):
     report = Report()
     with large.opened() as archive:
         large.call.counts.clear()
@@ -143,7 +143,7 @@ def test_one_folder_is_restored_by_reading_little_of_the_catalog(large, tmp_path
     assert large.call.counts["GetChunk"] <= 2 * CHUNKS.bit_length() + 6
 
 
-def test_one_file_is_restored_by_reading_little_of_the_catalog(large, tmp_path):
+def test_one_file_is_restored_by_reading_little_of_the_listing(large, tmp_path):
     with large.opened() as archive:
         large.call.counts.clear()
         restore_tree(archive, TreeRestoreOptions(target=os.fsencode(tmp_path / "target"), path=b"d0321/b"), Report())
@@ -152,7 +152,7 @@ def test_one_file_is_restored_by_reading_little_of_the_catalog(large, tmp_path):
 
 
 @pytest.mark.parametrize("path", [b"d0321", b"d0000/a", b"d0499", b"d0499/c", b""])
-def test_one_path_is_listed_by_reading_little_of_the_catalog(large, path):
+def test_one_path_is_listed_by_reading_little_of_the_listing(large, path):
     with large.opened() as archive:
         large.call.counts.clear()
         found = list(ArchiveTree(archive).entries(path, recursive=False))
@@ -161,7 +161,7 @@ def test_one_path_is_listed_by_reading_little_of_the_catalog(large, path):
 
 
 @pytest.mark.parametrize("pattern", [b"/x/d0321/*", b"d0321/[ab]*", b"/d0321/?"])
-def test_a_pattern_below_one_folder_is_found_by_reading_little_of_the_catalog(large, pattern):
+def test_a_pattern_below_one_folder_is_found_by_reading_little_of_the_listing(large, pattern):
     with large.opened() as archive:
         large.call.counts.clear()
         found = [entry.path for entry in EntrySearch(EntryCriteria(pattern=pattern)).find(archive)]

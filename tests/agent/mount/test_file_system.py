@@ -192,7 +192,7 @@ def test_unmounting_from_outside_ends_it(local_place, source, tmp_path):
     assert b"no open jobs, no claims" in local_place.run("jobs")
 
 
-def test_an_end_while_files_are_open(local_place, source, tmp_path):
+def test_an_unmount_while_files_are_open(local_place, source, tmp_path):
     local_place.run("backup", source, "--resource", "open files")
     with local_place.mounted(tmp_path / "mount", "latest") as root:
         fd = os.open(root / "large", os.O_RDONLY)
@@ -203,7 +203,7 @@ def test_an_end_while_files_are_open(local_place, source, tmp_path):
         os.close(fd)
 
 
-def test_what_cannot_be_mounted(local_place, source, tmp_path):
+def test_mounts_that_are_refused(local_place, source, tmp_path):
     local_place.run("backup", source, "--resource", "none")
     for folder in (source, tmp_path / "missing", source / "small"):
         with local_place.started("mount", folder) as process:

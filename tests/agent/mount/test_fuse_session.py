@@ -45,7 +45,7 @@ class Kernel:
         return answer[16:]
 
     def look_up(self, *names, node=1):
-        """The number and the mode of what is at a path."""
+        """The node number and the mode at a path."""
         mode = 0
         for name in names:
             answer = self.ask(Opcode.LOOKUP, node, name + b"\0")
@@ -69,7 +69,7 @@ class Kernel:
 
 @contextmanager
 def mounted(call, point=None, resource=None):
-    """A kernel that talks with a session, and what the session says of failures."""
+    """A kernel that talks with a session, and the failures that the session reports."""
     said = []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with closing(RecoveryPointFileSystem(call, point, None, resource)) as files:
@@ -124,7 +124,7 @@ def test_listing_in_small_and_large_answers(kernel, opcode, size):
     assert kernel.names(node, opcode, size) == [b".", b"..", *(b"%04d" % n for n in range(300))]
 
 
-def test_what_is_refused(kernel):
+def test_requests_that_are_refused(kernel):
     node, _ = kernel.look_up(b"file")
     with pytest.raises(OSError, match="Read-only"):
         kernel.ask(Opcode.OPEN, node, struct.pack("<II", os.O_WRONLY, 0))

@@ -36,7 +36,7 @@ EXPORT = Export(b"disk.raw", Content())
 
 
 class Client:
-    """Says what it is told to say, and reads what comes back."""
+    """Sends given messages and reads the answers."""
 
     def __init__(self, connection):
         self.connection = connection
@@ -110,7 +110,7 @@ def connected(export=EXPORT):
         assert not thread.is_alive()
 
 
-def test_reading_from_anywhere():
+def test_reading_at_any_offset():
     with connected() as client:
         client.greet()
         replies = client.go()
@@ -135,7 +135,7 @@ def test_the_option_export_name_chooses_an_export():
             assert client.is_over()
 
 
-def test_what_else_can_be_asked_first():
+def test_other_options_of_the_handshake():
     with connected() as client:
         client.greet()
         assert client.option(LIST) == [(2, b"\0\0\0\x08disk.raw"), (1, b"")]
@@ -148,7 +148,7 @@ def test_what_else_can_be_asked_first():
         assert client.is_over()
 
 
-def test_what_is_refused():
+def test_requests_that_are_refused():
     with connected() as client:
         client.greet()
         client.go()

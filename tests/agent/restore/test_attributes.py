@@ -62,7 +62,7 @@ def test_acls_and_capabilities_come_back(local_runs, tmp_path):
 
 
 @needs_root
-def test_what_a_folder_of_the_target_hands_down_does_not_stay(local_runs, tmp_path):
+def test_inherited_attributes_are_removed(local_runs, tmp_path):
     write(tmp_path / "source", {"file": b"", "folder": {"deep": {"file": b""}}})
     local_runs.backup(tmp_path / "source")
     (tmp_path / "target").mkdir()
@@ -100,7 +100,7 @@ def test_owners_are_found_by_name(tmp_path):
         assert (tmp_path / "file").stat().st_uid == owner
 
 
-def test_attributes_that_the_archive_does_not_have_go(tmp_path):
+def test_attributes_that_the_archive_does_not_have_are_removed(tmp_path):
     write(tmp_path, {"file": b""})
     os.setxattr(tmp_path / "file", "user.old", b"old")
     fd = os.open(tmp_path / "file", os.O_RDONLY)
@@ -109,7 +109,7 @@ def test_attributes_that_the_archive_does_not_have_go(tmp_path):
     assert os.listxattr(tmp_path / "file") == ["user.new"]
 
 
-def test_an_attribute_that_cannot_be_set_is_told(tmp_path, monkeypatch):
+def test_an_attribute_that_cannot_be_set_is_reported(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
@@ -124,8 +124,8 @@ def test_an_attribute_that_cannot_be_set_is_told(tmp_path, monkeypatch):
 
 
 @needs_root
-def test_a_setuid_program_of_somebody_else_is_none_of_who_restores_it(tmp_path):
-    """Not root, so it becomes theirs: it must not let others run it as them."""
+def test_a_setuid_program_of_another_user_loses_setuid(tmp_path):
+    """A user who is not root restores it and owns it then: others must not run it as that user."""
     write(tmp_path, {"file": b""})
     fd = os.open(tmp_path / "file", os.O_RDONLY)
     nobody = 65534

@@ -1,4 +1,4 @@
-"""Every system call of a restore fails once, with every error number: one entry is hurt at most, and it is named."""
+"""Every system call of a restore fails once, with every error number: at most one entry is affected, and named."""
 
 from __future__ import annotations
 

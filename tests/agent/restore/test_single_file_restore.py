@@ -19,7 +19,7 @@ def noise(length, seed=1):
     return random.Random(seed).randbytes(length)
 
 
-def test_restoring_onto_what_stands_there(local_runs, tmp_path):
+def test_overwrite_decides_what_happens_to_an_existing_file(local_runs, tmp_path):
     runs = streams(local_runs)
     runs.stream(b"stream")
     target = tmp_path / "out"
@@ -81,7 +81,7 @@ def test_restoring_into_a_pipe(local_runs, tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", ["always", "changed", "newer"])
-def test_a_link_in_a_folder_leads_nowhere(local_runs, tmp_path, overwrite):
+def test_a_symlink_in_a_folder_is_not_followed(local_runs, tmp_path, overwrite):
     """The user named the folder; the name in it is out of the archive."""
     out, folder = tmp_path / "out", tmp_path / "folder"
     out.write_bytes(b"untouched")
@@ -103,7 +103,7 @@ def test_a_pipe_in_a_folder_is_replaced_and_not_written_into(local_runs, tmp_pat
     assert (tmp_path / "file").read_bytes() == b"the dump"
 
 
-def test_a_link_that_the_user_names_is_followed(local_runs, tmp_path):
+def test_a_symlink_that_the_user_names_is_followed(local_runs, tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     os.symlink("real", tmp_path / "link")
     streams(local_runs).stream(b"the dump")

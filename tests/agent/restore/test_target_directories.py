@@ -17,7 +17,7 @@ USER = 4242
 
 @pytest.fixture
 def theirs(local_runs, tmp_path):
-    """A folder of another user, who may swap what is in it, and a source whose files are that user's."""
+    """A folder of another user, who may swap its entries, and a source with files of that user."""
     source, target = tmp_path / "source", tmp_path / "target"
     write(source, {"file": b"archived", "folder": {"in": b"in"}})
     os.chmod(source / "file", 0o644)

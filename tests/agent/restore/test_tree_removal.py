@@ -21,7 +21,7 @@ def untold(path, reason):
     pytest.fail(f"{path!a}: {reason}")
 
 
-def test_a_tree_deeper_than_any_stack_or_limit_of_descriptors_goes(tmp_path):
+def test_a_tree_deeper_than_any_stack_or_limit_of_descriptors_is_removed(tmp_path):
     fd = os.open(tmp_path, os.O_RDONLY)
     parent = os.dup(fd)
     os.mkdir("top", dir_fd=fd)
@@ -43,7 +43,7 @@ def test_a_tree_deeper_than_any_stack_or_limit_of_descriptors_goes(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_nothing_behind_a_symlink_goes(tmp_path):
+def test_nothing_behind_a_symlink_is_removed(tmp_path):
     write(tmp_path / "outside", {"kept": b""})
     before = seen(tmp_path / "outside")
     write(tmp_path / "tree", {"a": {"way out": lambda path: os.symlink(tmp_path / "outside", path), "b": b""}})
@@ -87,7 +87,7 @@ def test_a_mount_in_the_tree_is_spared(tree, tmp_path, how, dry_run):
 
 
 @pytest.mark.parametrize("call", ["unlink", "rmdir", "listdir", "stat", "open"])
-def test_what_cannot_be_removed_is_told_and_all_else_goes(tree, monkeypatch, call):
+def test_entries_that_cannot_be_removed_are_reported_and_all_others_removed(tree, monkeypatch, call):
     path, fd = tree
     before = set(seen(path))
     for at in range(20):

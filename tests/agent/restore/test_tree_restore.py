@@ -1,4 +1,4 @@
-"""Restoring: into what is there already, only what is wanted, never out of the target, whatever the archive says."""
+"""Restore run of a file tree: existing entries, selection, damaged and hostile archives, dry runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verifying: what is damaged is named, and a store that cannot be asked is no damage."""
+"""Verification of an archive: damage is named, and a store that cannot answer is not damage."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def backed_up_disk(runs, tmp_path):
 
 
 @pytest.mark.parametrize("back_up", [backed_up_tree, backed_up_disk])
-def test_what_is_damaged_is_named_and_a_store_that_is_gone_ends_it(local_runs, tmp_path, back_up):
+def test_damage_is_reported_and_a_store_that_is_gone_ends_the_run(local_runs, tmp_path, back_up):
     back_up(local_runs, tmp_path)
     local_runs.call = Refusing(local_runs.call, ServiceInternalException("stored data fails its verification"))
     report = Report()

@@ -1,4 +1,4 @@
-"""What `verify` passes, `restore` can do; what is wrong with an archive is named, and all else is restored."""
+"""An archive that `verify` passes can be restored; damage of an archive is named, and all else is restored."""
 
 from __future__ import annotations
 
