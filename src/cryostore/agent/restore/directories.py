@@ -99,7 +99,7 @@ class RestoredDirectories:
     def _check_gives_way(self, number: int, existing: os.stat_result) -> None:
         if self._never:
             raise OSError(errno.ENOTDIR, "is not a directory in the target; its content was not restored")
-        if self._guard.is_claimed(number, existing):
+        if self._guard.is_occupied(number, existing):
             raise name_collision()
 
     def _make(self, number: int, name: bytes, existing: os.stat_result | None) -> tuple[os.stat_result, bool]:

@@ -44,7 +44,7 @@ class HardLinks:
     def __init__(self) -> None:
         self._first: dict[tuple[int, int], FirstName] = {}
         self._further: list[FurtherName] = []
-        self._claimed: dict[tuple[int, int], tuple[int, int]] = {}
+        self._link_of_existing: dict[tuple[int, int], tuple[int, int]] = {}
 
     def add_first(self, row: Row, directory: int, name: bytes, file: RestoredFile | None = None, *, made: bool) -> None:
         """Note a file that this restore creates, or keeps because it exists already."""
@@ -73,4 +73,4 @@ class HardLinks:
         if row.links <= 1:
             return False
         link = (row.device, row.inode)
-        return self._claimed.setdefault((existing.st_dev, existing.st_ino), link) != link
+        return self._link_of_existing.setdefault((existing.st_dev, existing.st_ino), link) != link

@@ -38,20 +38,20 @@ class CollisionGuard:
     """The entries of one restore in the target. `rename_into_place` is thread safe; all else is for one thread."""
 
     def __init__(
-        self, target: TargetDirectories, report: Report, lock: threading.Lock, *, delete: bool, keep_claims: bool
+        self, target: TargetDirectories, report: Report, lock: threading.Lock, *, delete: bool, keep_occupied: bool
     ) -> None:
-        """`keep_claims` is for a restore that does not finish each directory before the next."""
+        """`keep_occupied` is for a restore that does not finish each directory before the next."""
         self._target = target
         self._report = report
         self._lock = lock
         self._delete = delete
-        self._keep_claims = keep_claims
+        self._keep_occupied = keep_occupied
         self._locks = [threading.Lock() for _ in range(LOCKS)]
         self._numbers: dict[int, int] = {}
         """The numbers of directories by device and inode."""
         self._rows = (array("Q", [0]), array("Q", [0]))
         """Device and inode of each directory in the archive."""
-        self._claims: dict[int, dict[int, bytes]] = {}
+        self._occupied: dict[int, dict[int, bytes]] = {}
         """By directory: the existing entries that are kept or will be replaced, each with its name."""
         self._listing: frozenset[bytes] | None = None
         self._current = ROOT
@@ -84,7 +84,7 @@ class CollisionGuard:
             return False
         self._shared.add(number)
         if self._target.parent(number) != parent:
-            self._shared_late.add(number)  # the claims in it may be dropped by now
+            self._shared_late.add(number)  # its occupied entries may be dropped by now
         return True
 
     # --- existing entries ---------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class CollisionGuard:
         with self._target.at(number) as parent:
             return status_of(parent, name)
 
-    def claim(self, number: int, name: bytes, existing: os.stat_result | None) -> None:
+    def occupy(self, number: int, name: bytes, existing: os.stat_result | None) -> None:
         """Note that an entry which is not a directory keeps or replaces the existing entry.
 
         Raises OSError if the existing entry belongs to another entry of this restore.
@@ -107,20 +107,20 @@ class CollisionGuard:
             stat.S_ISDIR(existing.st_mode) and self.directory_number(existing) is not None
         ):
             raise name_collision()
-        first = self._claims_in(number).setdefault(_key(existing), name)
+        first = self._occupied_in(number).setdefault(_key(existing), name)
         if first != name and self._is_one_entry(number, first, name, existing):
             raise name_collision()
 
-    def is_claimed(self, number: int, existing: os.stat_result) -> bool:
+    def is_occupied(self, number: int, existing: os.stat_result) -> bool:
         """Return whether the existing entry belongs to another entry of this restore."""
-        return number in self._shared_late or _key(existing) in self._claims.get(number, {})
+        return number in self._shared_late or _key(existing) in self._occupied.get(number, {})
 
-    def _claims_in(self, number: int) -> dict[int, bytes]:
+    def _occupied_in(self, number: int) -> dict[int, bytes]:
         if number != self._current:
-            if not self._keep_claims and self._current not in self._shared:
-                self._claims.pop(self._current, None)
+            if not self._keep_occupied and self._current not in self._shared:
+                self._occupied.pop(self._current, None)
             self._current, self._listing = number, None
-        return self._claims.setdefault(number, {})
+        return self._occupied.setdefault(number, {})
 
     def _is_one_entry(self, number: int, first: bytes, name: bytes, existing: os.stat_result) -> bool:
         """Return whether two names lead to one directory entry, and not to two links to one file."""
@@ -138,8 +138,8 @@ class CollisionGuard:
     ) -> None:
         """Rename a complete entry to its final name.
 
-        Raises OSError unless the name still leads to `existing`, for which the replacement was decided: it may be an
-        entry that this run has just created.
+        Raises OSError if the name leads to another entry than `existing`, for which the replacement was decided: it may
+        be one that this run has just created.
         """
         with self._locks[number % LOCKS]:
             found = status_of(parent, name)
@@ -152,7 +152,7 @@ class CollisionGuard:
     def note_created(self, number: int, parent: int, name: bytes) -> None:
         """Note that an entry which is not a directory was created and renamed into place. Raises OSError."""
         if not self._target.is_created(number) and (status := status_of(parent, name)) is not None:
-            self._claims_in(number)[_key(status)] = name
+            self._occupied_in(number)[_key(status)] = name
 
     def _make_room(self, number: int, parent: int, name: bytes, found: os.stat_result) -> None:
         """Remove a directory that another entry replaces: only an empty one, unless `--delete` was given."""

@@ -115,7 +115,7 @@ class _Run:
         prefix = f".cryo-restore-{new_id()[:8].lower()}-".encode()
         self._refusals = RefusedAttributes(report, self._lock)
         self._guard = CollisionGuard(
-            target, report, self._lock, delete=options.delete, keep_claims=options.include is not None
+            target, report, self._lock, delete=options.delete, keep_occupied=options.include is not None
         )
         self._writer = FileWriter(
             archive, target, self._guard, self._attributes, self._refusals, report, self._lock, prefix
@@ -311,7 +311,7 @@ class _Run:
         existing = self._guard.existing(number, name)
         changed = self._options.overwrite == "changed"
         replace = self._replace(entry, existing)
-        self._guard.claim(number, name, existing)
+        self._guard.occupy(number, name, existing)
         if self._links.has_first(row) and (changed or replace):
             self._links.add_further(row, number, name, entry.path, existing)
             self._count_unwritten(row)
@@ -416,7 +416,7 @@ class _Run:
         existing = self._guard.existing(number, name)
         changed = self._options.overwrite == "changed"
         replace = self._replace(entry, existing)
-        self._guard.claim(number, name, existing)
+        self._guard.occupy(number, name, existing)
         if self._links.has_first(row) and (changed or replace):
             self._links.add_further(row, number, name, path, existing)
             return
