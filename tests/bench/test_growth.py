@@ -25,7 +25,7 @@ def test_every_call_is_timed_on_both_catalogs(tmp_path, engine, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_takes_too_long_or_too_much_is_said():
+def test_missed_figures_are_reported():
     rows = list(time_rows([Growth("e", "a", 3, 1.0, 1.5), Growth("e", "b", 3, 1.0, 1.6)]))
     assert [row[-1] for row in rows] == ["holds", "MISSED"]
     rows = list(

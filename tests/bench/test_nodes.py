@@ -117,5 +117,5 @@ def test_a_ratio_is_of_rounds_that_were_measured_together():
     assert [cells[6] for cells in rate_rows(rows)] == ["1.00", "0.70"]
 
 
-def test_too_many_round_trips_are_said():
+def test_too_many_round_trips_are_reported():
     assert [cells[-1] for cells in trip_rows([Trips("a", 1, 2.0, 5.0), Trips("b", 1, 2.1, 5.0)])] == ["holds", "MISSED"]

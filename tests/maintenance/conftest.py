@@ -1,4 +1,4 @@
-"""A catalog whose clock stands still, and what of it a duty must leave alone."""
+"""A catalog with a frozen clock, and a snapshot of the rows that a background task must leave alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Background work under claims: what a process that was outlived can still do, wherever it stood still."""
+"""Background work under claims: a process that lost its claim does no harm, wherever it was suspended."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from support.stores import opened
 
 
 def find(context, work):
-    """What is known of a piece of work."""
+    """Return the row of a piece of work."""
     return context.database.read(partial(claims.find, work=work))
 
 
@@ -72,7 +72,7 @@ def outlive(scene, request):
     ],
 )
 def test_a_collector_that_stands_still_before_it_touches_a_file(method, request_, every):
-    """Then it does what it was about to do, hours late; and nothing more."""
+    """It continues hours late with its next action, and does nothing more."""
     for at in itertools.count(1, every):
         scene = Scene()
         before = scene.collector.blobs.calls.get(method, 0)
@@ -95,7 +95,7 @@ def test_a_collector_that_stands_still_before_it_touches_a_file(method, request_
     assert at > 2
 
 
-def test_a_file_that_is_deleted_late_is_nobodys():
+def test_a_late_deletion_of_a_file_does_no_harm():
     """Two runs have deleted it and forgotten its row meanwhile: the same name is never used again."""
     scene = Scene()
     gone, names = [], []
@@ -142,10 +142,10 @@ def test_a_claim_says_what_is_done():
     assert {"mark", "sweep", "compact"} <= said
 
 
-# --- duties
+# --- background tasks
 
 
-def test_a_round_that_was_outlived_changes_nothing_more():
+def test_a_round_that_lost_its_claim_changes_nothing_more():
     """It stands still before each of its transactions in turn; another process makes the round meanwhile."""
     finished = False
     for at in itertools.count(2):  # the first one is that of the claim
@@ -182,7 +182,7 @@ def tables(model):
     return model.database.read(work)
 
 
-def test_a_round_is_left_to_whoever_is_making_it():
+def test_a_round_is_left_to_the_process_that_runs_it():
     with CatalogModel() as model:
         with claimed(model.context, BACKGROUND_TASKS):
             maintain(SimpleNamespace(context=model.context))
@@ -247,7 +247,7 @@ def at_work(context, lasting=3):
 
 @pytest.mark.parametrize("apart_ms", [0, 10 * SECOND_MS, -10 * SECOND_MS, 100 * SECOND_MS, -100 * SECOND_MS])
 def test_clocks_that_are_not_of_one_mind_take_nothing_away(apart_ms):
-    """The database's time as two processes know it, seconds apart: no claim that is renewed is taken, or lost."""
+    """Two processes know the database time seconds apart: a renewed claim is neither taken nor lost."""
     mine = catalog_context()
     clock = mine.clock
     other = dataclasses.replace(mine, clock=lambda: clock() + apart_ms)
@@ -263,7 +263,7 @@ def test_clocks_that_are_not_of_one_mind_take_nothing_away(apart_ms):
 
 @pytest.mark.parametrize("hours", [5, -5])
 def test_a_clock_that_is_wrong_by_hours_costs_time_and_nothing_else(hours):
-    """Where it is the database's time that was set: whoever is taken over too early is fenced."""
+    """The time of the database itself was set: a holder whose claim is taken too early can write nothing more."""
     mine = catalog_context()
     other = dataclasses.replace(mine, clock=lambda: mine.clock() + hours * HOUR_MS)
     first = at_work(mine)
@@ -275,7 +275,7 @@ def test_a_clock_that_is_wrong_by_hours_costs_time_and_nothing_else(hours):
     assert list(second) == [2, 2]
 
 
-def test_on_a_shared_store_nobody_looks_at_the_clock_of_the_machine(monkeypatch):
+def test_a_shared_store_does_not_use_the_clock_of_the_machine(monkeypatch):
     """With PostgreSQL's time, a machine may be of any opinion: here it has none at all."""
 
     def none():

@@ -1,4 +1,4 @@
-"""Stamps of a wrong clock: every stored moment that something is decided by, with the clock stepped both ways."""
+"""Timestamps of a wrong clock: every timestamp that decides something, with the clock stepped both ways."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AHEAD_MS = 365 * DAY_MS
 
 @pytest.fixture
 def shop():
-    """A store with closed packs, at a time that leaves room for a clock that goes back."""
+    """A store with closed packs, at a time from which the clock can be set back."""
     shop = Shop()
     shop.close_packs()
     return shop
@@ -54,7 +54,7 @@ def moments(shop, table, column):
 
 
 def test_every_stored_moment_is_declared():
-    """Whoever adds one says here what it means if it lies in the future."""
+    """A new timestamp must be listed here with its meaning in the future."""
     stored = {f"{table.name}.{column}" for table in TABLES for column in table.columns if column.endswith("_ms")}
     stored |= {f"claim.{column}" for column in claims.ClaimRow._fields if column.endswith("_ms")}
     declared = [
@@ -78,7 +78,7 @@ def test_a_pack_that_was_verified_by_a_wrong_clock_is_verified_again(shop, step)
 
 @STEPS
 def test_the_servers_verify_again_what_a_wrong_clock_verified(shop, step):
-    """Also if their pass is under way at the time, and none goes round for longer than once."""
+    """Also if a pass is in progress at the time; no pass takes longer than one round."""
     schedule = ScheduledScrub(shop.context)
     step(shop, partial(schedule.run_if_due, seconds=0))
     spoil(shop.store, DATA[0])
@@ -123,7 +123,7 @@ def test_garbage_that_a_clock_ahead_condemned_is_given_back(shop):
 
 
 def test_a_job_that_was_last_active_in_the_future_ends_when_it_is_idle():
-    """A backup and a restore. A job that somebody works on goes on."""
+    """A backup and a restore. A job with activity continues."""
     shop = Shop(idle_job_ms=4 * HOUR_MS, idle_restore_job_ms=4 * HOUR_MS)
     api = shop.api
     restore = api.restore(shop.point)
@@ -157,7 +157,7 @@ def test_a_job_that_was_created_in_the_future_is_not_waited_for(shop):
     assert shop.api.job(jobs[0]).state == "EXPIRED"
 
 
-def test_jobs_go_on_while_the_clock_is_behind(shop):
+def test_jobs_continue_while_the_clock_is_behind(shop):
     job, restore = shop.api.start_job(resource=new_resource()), shop.api.restore(shop.point)
     shop.api.put(job, "a", b"a")
 
@@ -216,7 +216,7 @@ def test_a_process_that_tried_in_the_future_collects_again(shop):
 
 
 def test_a_point_of_a_clock_ahead_is_the_base_only_until_the_next(shop):
-    """The newest point is the one that was made last, whatever the clock said."""
+    """The newest point is the one that was made last, whatever the clock showed."""
     ahead(shop, lambda: shop.api.backup({"a": b"1"}))
     newest = shop.api.backup({"b": b"2"})
     job = shop.api.start_job()
@@ -225,8 +225,8 @@ def test_a_point_of_a_clock_ahead_is_the_base_only_until_the_next(shop):
     assert shop.api.restored(point) == shop.api.restored(newest) | {"c": b"3"}
 
 
-def test_the_clock_of_a_database_that_was_ahead_goes_back(monkeypatch):
-    """By little it stands still, so that it may be taken from a replica; by much it was wrong before."""
+def test_the_clock_of_a_database_that_was_ahead_is_set_back(monkeypatch):
+    """After a small step back it stands still: perhaps a replica took over. A large step means that it was wrong."""
     elapsed = itertools.count()
     monkeypatch.setattr("cryostore.catalog.postgres.clock._elapsed_seconds", lambda: next(elapsed))
     clock = DatabaseClock()

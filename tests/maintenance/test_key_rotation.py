@@ -46,7 +46,7 @@ DATA = b"what is in the backup"
 
 
 def rotated(store):
-    """Rotate, and answer what came of it."""
+    """Rotate and return the result."""
     outcome = RotationResult()
     for _ in rotate_master_key(store.service.context, outcome):
         pass
@@ -102,7 +102,7 @@ def filled(store):
     return check
 
 
-def test_a_rotation_wraps_everything_anew_and_touches_no_data(store, filled):
+def test_a_rotation_wraps_everything_again_and_touches_no_data(store, filled):
     before, old, bytes_before = count_rows(store), only_user(store), packs(store)
     outcome = rotated(store)
     assert outcome.is_finished
@@ -138,7 +138,7 @@ def test_each_rotation_has_a_key_of_its_own(store, filled):
     filled()
 
 
-def test_another_server_goes_on_and_wraps_with_the_new_key(store, filled):
+def test_another_server_continues_and_wraps_with_the_new_key(store, filled):
     """It has the old keyring in memory, and has opened nothing yet."""
     service = store.open()
     outcome = rotated(store)
@@ -150,7 +150,7 @@ def test_another_server_goes_on_and_wraps_with_the_new_key(store, filled):
     service.close()
 
 
-def test_whoever_reads_the_old_key_from_elsewhere_makes_no_vault_with_it(store, filled, tmp_path):
+def test_a_server_that_still_reads_the_old_key_makes_no_vault_with_it(store, filled, tmp_path):
     """A server with a copy of the keyring that lacks the new key refuses, rather than wrap with a forgotten one."""
     shutil.copy(store.data_dir / "keyring.json", tmp_path / "copy")
     service = store.open()
@@ -164,7 +164,7 @@ def test_whoever_reads_the_old_key_from_elsewhere_makes_no_vault_with_it(store, 
     service.close()
 
 
-def test_a_rotation_that_was_broken_off_anywhere_is_finished_by_the_next(store, filled):
+def test_a_rotation_that_was_interrupted_anywhere_is_finished_by_the_next(store, filled):
     """The store opens in between, and the same new key is used."""
     steps = len(list(rotate_master_key(store.service.context, RotationResult())))
     for stop in range(steps):
@@ -232,7 +232,7 @@ def test_a_key_is_used_only_once_all_live_nodes_hold_it(store, filled):
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_node_that_is_gone_holds_up_no_rotation(store, filled):
+def test_a_dead_node_does_not_delay_a_rotation(store, filled):
     """Neither one that gave no report for a while, nor one whose report is of a clock that was ahead."""
     report(store, name="gone/1", keys=[])
     store.clock.advance(2 * nodes.LIVE_MS)
@@ -260,7 +260,7 @@ def test_a_node_that_reports_between_the_look_and_the_begin_is_waited_for(store,
     assert only_user(store) == old
 
 
-def test_a_key_that_somebody_added_by_hand_is_brought_into_use(store, filled):
+def test_a_key_that_was_added_by_hand_is_brought_into_use(store, filled):
     key = FileKeyring(store.data_dir / "keyring.json").add(random_id)
     store.api().new_vault()
     assert only_user(store) != key.key_id
@@ -285,7 +285,7 @@ def test_of_two_rotations_the_later_one_wins(store, filled):
     filled()
 
 
-def test_rows_that_change_meanwhile_are_left_to_whoever_changed_them(store, filled):
+def test_rows_that_change_meanwhile_are_left_alone(store, filled):
     """A vault that is deleted while its keys are being wrapped stays deleted."""
     api = store.api()
     name = api.new_vault()
@@ -303,7 +303,7 @@ def test_rows_that_change_meanwhile_are_left_to_whoever_changed_them(store, fill
     filled()
 
 
-def test_what_no_key_opens_stays_and_is_told(store, filled):
+def test_rows_that_no_key_opens_stay_and_are_reported(store, filled):
     database = store.service.context.database
     row = database.read(lambda t: keys.wrapped_page(t, "vault_key", None, 9))[-1]
     lost = BOTH.active.wrap(b"x" * 32, b"")
@@ -322,7 +322,7 @@ def test_what_no_key_opens_stays_and_is_told(store, filled):
 
 
 def test_a_lost_catalog_comes_back_with_the_new_key_alone(store, filled):
-    """What is on record is wrapped anew as well, outside and inside."""
+    """Records are wrapped again too, outside and inside."""
     old = only_user(store)
     rotate_vault_key(store.service.context, "Default")
     going = rotate_master_key(store.service.context, RotationResult())
@@ -451,7 +451,7 @@ def test_the_keys_of_a_vault_rotate_and_go_with_it(store):
 
 
 class Uploads:
-    """Threads that back up, restore and make vaults through two servers until they are told to end."""
+    """Threads that back up, restore and make vaults through two servers until they are stopped."""
 
     def __init__(self, store):
         self.data_dir = store.data_dir

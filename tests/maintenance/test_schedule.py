@@ -1,4 +1,4 @@
-"""Garbage collection and scrubbing that nobody asked for: when they are due, and in portions."""
+"""Scheduled garbage collection, scrubbing and background tasks: when they are due, and in portions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def epoch(scene):
 
 
 def claim_row(store, work):
-    """What is known of a piece of work."""
+    """Return the row of a piece of work."""
     return store.database.read(partial(claims.find, work=work))
 
 
@@ -54,7 +54,7 @@ def test_two_processes_make_one_run():
     assert epoch(scene) == 1
 
 
-def test_a_run_goes_on_in_portions():
+def test_a_run_continues_in_portions():
     scene = Scene()
     schedule = ScheduledGarbageCollection(scene.collector.context)
     for _ in range(200):
@@ -63,7 +63,7 @@ def test_a_run_goes_on_in_portions():
     assert (epoch(scene), row.holder, row.finished_ms) == (1, None, scene.store.clock())
 
 
-def test_a_run_that_failed_is_told_and_not_begun_again_at_once():
+def test_a_failed_run_raises_and_is_not_started_again_at_once():
     scene = Scene()
     schedule = ScheduledGarbageCollection(scene.collector.context)
     scene.collector.database.fail(3)
@@ -119,7 +119,7 @@ def test_every_pack_is_verified_once_in_the_period_and_new_ones_the_next_day():
 
 @pytest.mark.parametrize("unreadable", [False, True], ids=["verified", "unreadable"])
 def test_processes_make_one_pass_together(unreadable):
-    """Each goes on where another stopped; a pack that cannot be verified is read once in a pass all the same."""
+    """Each continues where another stopped; a pack that cannot be verified is still read only once in a pass."""
     shop = Shop()
     shop.close_packs()
     processes = [Process(shop.store) for _ in range(3)]
@@ -152,7 +152,7 @@ def test_a_rest_is_left_between_two_portions():
     assert second.run_if_due().packs == 1
 
 
-def test_a_server_leaves_it_to_whoever_scrubs_by_hand_and_goes_on_where_it_was():
+def test_a_server_pauses_for_a_manual_scrub_and_continues_where_it_was():
     shop = Shop()
     shop.close_packs()
     schedule = ScheduledScrub(shop.context)
@@ -188,13 +188,13 @@ def test_damage_is_logged_once_it_is_found(caplog):
     assert line.startswith("scrub: 1 chunks found damaged")
 
 
-def test_a_server_may_be_told_to_verify_nothing():
+def test_a_server_can_be_configured_to_verify_nothing():
     shop = Shop(scrub_period_ms=0)
     assert all_scrubbed(ScheduledScrub(shop.context)) == []
 
 
-def test_a_pass_that_failed_is_told_and_gone_on_with_later():
-    """What it failed at is passed over, or one bad pack would keep all others from being read; the next pass has it."""
+def test_a_failed_pass_raises_and_continues_later():
+    """The pack that failed is skipped, or it would keep all others from being read; the next pass reads it."""
     shop = Shop()
     shop.close_packs()
     schedule = ScheduledScrub(shop.context)

@@ -40,7 +40,7 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios():
     assert verdict(result, "PutChunk 4 MiB x8, of fio's rate") == ("0.80", "holds")
 
 
-def test_cpu_is_told_in_multiples_of_the_floor():
+def test_cpu_is_reported_in_multiples_of_the_floor():
     put, get = BY_NAME["put-chunk-4mib-8"], BY_NAME["get-chunk-4mib-8-disk"]
     result = result_of(Row(put, "cryo", rounds(1)), Row(get, "cryo", rounds(1)))
     values = {wanted.title: result.value(wanted) for wanted in WANTED if wanted.metric.startswith("cpu")}

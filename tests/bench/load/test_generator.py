@@ -110,7 +110,7 @@ def test_connection_close_is_obeyed_and_no_failure(serve):
     assert (load.requests, load.failures) == (5, 0)
 
 
-def test_repeat_goes_on_until_the_time_is_over(serve):
+def test_repeat_continues_until_the_time_is_over(serve):
     server = serve([answer(TAIL)], 4)
     load = run(Plan(server.port, 1, [b"GET0"], [TAIL], answer_bytes=16, repeat=True, seconds_max=0.05))
     assert load.requests > 1

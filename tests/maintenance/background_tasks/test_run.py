@@ -1,4 +1,4 @@
-"""The round as a whole: all duties, at any time, in any process, whatever one of them meets."""
+"""A round of background tasks as a whole: at any time, in any process, whatever fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.faulty_database import FaultyDatabase
 from support.stores import opened
 
 
-def test_a_round_changes_nothing_that_somebody_needs(model, snapshot):
+def test_a_round_changes_nothing_that_is_needed(model, snapshot):
     """Points, running jobs, waiting jobs and restores stay as they are."""
     point = model.commit(model.put(model.run(), b"a", b"b", parts=2))
     model.restore(point)
@@ -56,7 +56,7 @@ def test_a_task_that_fails_does_not_keep_the_others_from_running(model, monkeypa
 
 
 def busy(model):
-    """Something for most duties to do: of all this one point is to be left."""
+    """Give most tasks something to do; one point must be left."""
     for _ in range(2):
         model.commit(model.put(model.run(), b"a", b"b", b"c", parts=2))
     first, second = model.live()

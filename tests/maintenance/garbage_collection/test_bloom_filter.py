@@ -36,7 +36,7 @@ def test_passes_follow_from_the_number_of_chunks_and_the_memory(expected, passes
 
 
 @pytest.mark.parametrize("memory", [KIB, 5000, 7 * KIB, 64 * KIB])
-def test_a_filter_keeps_to_its_memory_and_claims_little_that_is_false(memory, monkeypatch):
+def test_a_filter_keeps_to_its_memory_and_has_few_false_positives(memory, monkeypatch):
     monkeypatch.setattr(digest_set, "BYTES_MIN", KIB)
     present, absent = digests(CHUNKS, 1), digests(CHUNKS, 2)
     false = 0
@@ -51,7 +51,7 @@ def test_a_filter_keeps_to_its_memory_and_claims_little_that_is_false(memory, mo
     assert false < CHUNKS * 0.04 / BYTES_PER_CHUNK_MIN
 
 
-def test_a_filter_that_is_too_small_says_how_often_it_lies():
+def test_a_filter_that_is_too_small_tells_its_rate_of_false_positives():
     marked = DigestSet(CHUNKS, 7, bytes_max=4 * KIB)
     marked.add(1, b"".join(digests(CHUNKS, 1)))
     lies = sum(marked.holds(1, digest) for digest in digests(CHUNKS, 2)) / CHUNKS
@@ -60,7 +60,7 @@ def test_a_filter_that_is_too_small_says_how_often_it_lies():
 
 
 def store_with_garbage(store):
-    """Two vaults of which one point each is kept; answers the points and what is in them."""
+    """Make two vaults and keep one point in each. Returns the points and their contents."""
     points = {}
     for vault in range(2):
         api = store.api()
@@ -97,7 +97,7 @@ def test_a_collection_in_several_passes_takes_the_same_garbage(tmp_path, memory,
         assert problems(store.data_dir) == []
 
 
-def test_figures_tell_how_the_last_run_marked(tmp_path, caplog):
+def test_the_statistics_describe_the_last_mark_phase(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     with opened(tmp_path / "data", settings=Settings(collection_memory_bytes=64 * KIB)) as store:
         store_with_garbage(store)
@@ -111,7 +111,7 @@ def test_figures_tell_how_the_last_run_marked(tmp_path, caplog):
         assert "2 times" in caplog.text
 
 
-def test_a_run_whose_marking_lies_too_often_warns(tmp_path, caplog, monkeypatch):
+def test_a_run_with_too_many_false_positives_logs_a_warning(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(DigestSet, "false_share", lambda _: 0.25)
     with opened(tmp_path / "data") as store:
         store_with_garbage(store)

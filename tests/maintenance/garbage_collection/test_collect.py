@@ -1,4 +1,4 @@
-"""Garbage collection of a real store, from the outside: what is needed stays, and what is not gives its space back."""
+"""Garbage collection of a real store, seen from outside: needed data stays, and the space of garbage is freed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def packs_of(store):
 
 
 def stored_bytes(store):
-    """What the packs take on the disk."""
+    """Return the bytes of the packs on disk."""
     return sum(packs_of(store).values())
 
 
@@ -57,7 +57,7 @@ def point_of(api, contents, **more):
 
 
 def delete(store, api, point):
-    """Delete a recovery point and what only it could see."""
+    """Delete a recovery point and the rows that only it could see."""
     api.delete_point(point)
     store.maintain()
 
@@ -69,7 +69,7 @@ def collect_now(store):
     return outcomes[0]
 
 
-def test_what_a_deleted_point_owned_goes_after_its_quarantine(store, api):
+def test_chunks_of_a_deleted_point_are_removed_after_their_quarantine(store, api):
     kept = point_of(api, {"kept": b"kept" * 100})
     delete(store, api, point_of(api, {"gone": b"gone" * 100}))
     assert collect_all(store.service.context).condemned == 1
@@ -82,7 +82,7 @@ def test_what_a_deleted_point_owned_goes_after_its_quarantine(store, api):
     assert problems(store.data_dir) == []
 
 
-def test_a_pack_without_chunks_goes_after_a_quarantine_of_its_own(store, api):
+def test_an_empty_pack_is_deleted_after_its_own_quarantine(store, api):
     delete(store, api, point_of(api, {"gone": b"gone" * 100}))
     store.reopen()  # its writer is gone
     collect_all(store.service.context)
@@ -109,7 +109,7 @@ def test_the_row_of_a_deleted_pack_is_forgotten_in_a_later_epoch(store, api):
 
 
 @pytest.mark.parametrize("scattered", [True, False], ids=["scattered", "in a row"])
-def test_space_comes_back(tmp_path, store, api, scattered):
+def test_the_space_of_deleted_points_is_freed(tmp_path, store, api, scattered):
     """With 80 % of the bytes deleted, the store is within 10 % of a fresh one of what remains, itself intact."""
     owners = [f"owner {number}" for number in range(5)]
     contents = {owner: {} for owner in owners}

@@ -47,7 +47,7 @@ def test_choosing_compares_no_pack_with_all_others():
 
 
 class Costs:
-    """What a collection without quarantine costs on a store of so many packs that are half garbage."""
+    """Return the cost of a collection without quarantine on a store of so many packs that are half garbage."""
 
     def __init__(self, count):
         store = MemoryStore(Settings(pack_bytes_target=1000))
@@ -98,7 +98,7 @@ def test_twice_the_packs_cost_twice_as_much(kind, cost):
 
 
 def half_dead(store):
-    """A store whose packs hold one live chunk in three; answers what must still be there."""
+    """Make packs in which one chunk of three is live. Returns a check that the live ones still exist."""
     api = store.api()
     arn, kept = None, {}
     for _ in range(3):
@@ -110,7 +110,7 @@ def half_dead(store):
     return lambda: api.restored(arn) == kept
 
 
-def test_where_only_the_reserve_is_free_packs_are_not_copied_for_a_later_gain(tmp_path, monkeypatch):
+def test_with_a_quarantine_the_reserve_is_not_used_for_copies(tmp_path, monkeypatch):
     settings = Settings(reserve_bytes=1 << 20, pack_bytes_target=40_000)
     with opened(tmp_path / "data", settings=settings) as store:
         is_there = half_dead(store)
@@ -127,7 +127,7 @@ def test_where_only_the_reserve_is_free_packs_are_not_copied_for_a_later_gain(tm
         assert is_there()
 
 
-def test_for_a_gain_at_once_the_reserve_is_used(tmp_path, monkeypatch):
+def test_without_a_quarantine_the_reserve_is_used_for_copies(tmp_path, monkeypatch):
     settings = Settings(reserve_bytes=1 << 20, pack_bytes_target=40_000)
     with opened(tmp_path / "data", settings=settings) as store:
         is_there = half_dead(store)
@@ -140,7 +140,7 @@ def test_for_a_gain_at_once_the_reserve_is_used(tmp_path, monkeypatch):
         assert is_there()
 
 
-def test_a_disk_that_fills_up_during_compaction_leaves_the_rest_for_later(tmp_path, monkeypatch):
+def test_if_the_disk_fills_up_the_rest_is_compacted_later(tmp_path, monkeypatch):
     settings = Settings(pack_bytes_target=40_000)
     with opened(tmp_path / "data", settings=settings) as store:
         is_there = half_dead(store)

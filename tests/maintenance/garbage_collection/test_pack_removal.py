@@ -1,4 +1,4 @@
-"""The sizes of packs that do not grow: in their rows from the beginning, asked for once where they are not."""
+"""The sizes of packs that do not grow are in their rows; a missing size is asked for once."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def scene(monkeypatch):
 
 
 def noted(database):
-    """By name, what the rows say of packs that are not given up."""
+    """Return the sizes in the rows of packs that are not retired, by name."""
     rows = database.read(lambda transaction: packs.not_retired(transaction, after=0, limit=1000))
     return {row.name: row.size_bytes for row in rows}
 
 
 def there(scene):
-    """By name, the packs there are and their sizes."""
+    """Return the sizes of the existing packs, by name."""
     return {name: scene.store.blobs.stat(pack_key(name)) for name in scene.store.pack_names()}
 
 
@@ -56,7 +56,7 @@ def found(scene):
     return {each.kind for each in outcome.findings}
 
 
-def test_rows_say_how_large_packs_are_and_a_collection_asks_for_none(scene):
+def test_rows_hold_the_sizes_of_packs_and_a_collection_asks_for_none(scene):
     assert noted(scene.store.database) == there(scene)
     before = noted(scene.store.database)
     assert asked(scene) == 0
@@ -65,7 +65,7 @@ def test_rows_say_how_large_packs_are_and_a_collection_asks_for_none(scene):
     assert after.items() <= there(scene).items()
 
 
-def test_what_an_older_version_did_not_note_is_asked_for_once(scene):
+def test_a_size_that_an_older_version_did_not_record_is_asked_for_once(scene):
     forget_sizes(scene)
     count = len(there(scene))
     assert 0 < asked(scene, dry_run=True) <= count
@@ -75,7 +75,7 @@ def test_what_an_older_version_did_not_note_is_asked_for_once(scene):
     scene.check()
 
 
-def test_packs_that_are_missing_let_nothing_be_merged_again_and_again(scene):
+def test_missing_packs_do_not_cause_repeated_merges(scene):
     for name in scene.store.pack_names()[2:]:
         scene.store.blobs.delete(pack_key(name))
     for _ in range(3):
@@ -90,7 +90,7 @@ def test_packs_that_grow_are_asked_each_time():
     scene.check()
 
 
-def test_a_pack_that_was_cut_short_is_found_and_its_new_size_taken_down(scene):
+def test_a_truncated_pack_is_found_and_its_new_size_recorded(scene):
     name = scene.store.pack_names()[0]
     blobs = scene.store.blobs
     data = blobs.get(pack_key(name))
@@ -103,7 +103,7 @@ def test_a_pack_that_was_cut_short_is_found_and_its_new_size_taken_down(scene):
     assert finding_kinds.PACK_SIZE not in found(scene)
 
 
-def test_a_rebuilt_catalog_says_it_too(scene):
+def test_a_rebuilt_catalog_has_the_sizes_too(scene):
     database = MemoryDatabase()
     for _ in Rebuild(database, scene.collector.blobs, scene.store.keyring, RebuildResult(), now_ms=1).run():
         pass

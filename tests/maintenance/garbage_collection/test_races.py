@@ -14,7 +14,7 @@ from support.collecting import REQUESTS, Scene, put_garbage_again
 
 
 def run_of(scene, **more):
-    """A run without quarantine, to be taken step by step."""
+    """Return a run without quarantine, as steps."""
     return collect(scene.collector.context, CollectionResult(), **({"quarantine_ms": 0} | more))
 
 
@@ -36,7 +36,7 @@ def test_the_scene_has_work_for_every_stage():
 @pytest.mark.parametrize("quarantine_ms", [0, HOUR_MS], ids=["at once", "quarantine"])
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.__name__)
 def test_a_request_between_any_two_steps(request_, quarantine_ms):
-    """The collector goes so far, the request comes, the collector goes on."""
+    """The collector makes some steps, the request runs, the collector continues."""
     for count in range(steps_of_a_run() + 1):
         scene = Scene()
         run = run_of(scene, quarantine_ms=quarantine_ms)
@@ -109,8 +109,8 @@ def test_one_run_at_a_time():
 
 
 @pytest.mark.parametrize("count", range(1, 12))
-def test_a_run_that_was_outlived_changes_nothing_more(count):
-    """It stood still until its lease lapsed; another run was made, and a writer used what it was about to take."""
+def test_a_run_that_lost_its_claim_changes_nothing_more(count):
+    """It was suspended until its lease expired; another run finished, and a writer used a chunk it would delete."""
     scene = Scene()
     run = run_of(scene)
     list(itertools.islice(run, count))
@@ -123,7 +123,7 @@ def test_a_run_that_was_outlived_changes_nothing_more(count):
     scene.collect_the_rest()
 
 
-def test_a_broken_off_run_gives_its_lease_back():
+def test_an_interrupted_run_releases_its_claim():
     scene = Scene()
     run = run_of(scene)
     next(run)
@@ -142,7 +142,7 @@ def test_a_dry_run_changes_nothing():
 
 
 def test_readers_that_looked_up_the_old_place_look_again():
-    """Between a reader's look-up and its read, compaction moves the chunk and its pack goes."""
+    """Between the look-up and the read of a reader, compaction moves the chunk and its pack is deleted."""
     scene = Scene()
     (job,) = scene.restores
     calls = itertools.count(1)
@@ -159,7 +159,7 @@ def test_readers_that_looked_up_the_old_place_look_again():
 
 
 def test_a_catalog_that_cannot_be_read_in_full_stops_the_run():
-    """One damaged chunk list: nothing is condemned, since nobody knows what it named."""
+    """One damaged chunk list: nothing is condemned, because its references are unknown."""
     scene = Scene()
     change = (
         "UPDATE object SET chunks = x'00' WHERE object_id = (SELECT min(object_id) FROM object WHERE chunks NOT NULL)"

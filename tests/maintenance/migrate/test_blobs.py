@@ -1,4 +1,4 @@
-"""Blobs on their way: what is damaged goes along and is said, what is strange stops the run, strays go."""
+"""Copied blobs: damage is copied and reported, a foreign blob stops the run, strays are removed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def damaged(side):
     return {row[1] for row in rows(side)["chunk"] if row[8] is not None}
 
 
-def test_a_damaged_chunk_goes_along_and_stays_marked(pair):
+def test_a_damaged_chunk_is_copied_and_stays_marked(pair):
     names, placed = packs_with_rows(pair)
     number, chunks = max(placed.items(), key=lambda item: len(item[1]))
     hurt = chunks[0]
@@ -56,8 +56,8 @@ def test_a_damaged_chunk_goes_along_and_stays_marked(pair):
     assert pair.move().done_before
 
 
-def test_memory_that_errs_once_is_not_believed(pair):
-    """A bit that flips on the way in is looked at again, and what is put is right."""
+def test_a_single_memory_error_is_read_again(pair):
+    """A bit that flips during the read is read again, and the copy is right."""
     names, placed = packs_with_rows(pair)
     pair.source.blobs.lie("get", 1, 150)
     assert pair.move(everything=True).is_clean
@@ -66,7 +66,7 @@ def test_memory_that_errs_once_is_not_believed(pair):
     assert placed
 
 
-def test_a_missing_pack_hurts_its_chunks_alone(pair):
+def test_a_missing_pack_damages_only_its_own_chunks(pair):
     names, placed = packs_with_rows(pair)
     number, chunks = min(placed.items())
     pair.store.blobs.delete(pack_key(names[number]))
@@ -92,7 +92,7 @@ class BadSector:
         return self.inner.get(key, offset, length)
 
 
-def test_where_a_disk_cannot_read_the_rest_is_saved(pair):
+def test_the_readable_rest_of_a_bad_blob_is_copied(pair):
     big = Api(Process(pair.store), None, clock=pair.store.clock)
     arn = big.backup({f"big {number}": noise(500 + number, 3 * SALVAGED_BYTES) for number in range(3)})
     pair.settle()
@@ -111,7 +111,7 @@ def test_where_a_disk_cannot_read_the_rest_is_saved(pair):
     assert arn
 
 
-def test_an_outage_is_no_bad_sector(pair):
+def test_an_outage_does_not_count_as_a_bad_sector(pair):
     pair.source.blobs.fail("get", 1)
     with pytest.raises(StorageUnavailableError, match="the old place"):
         pair.move()
@@ -120,7 +120,7 @@ def test_an_outage_is_no_bad_sector(pair):
 
 
 @pytest.mark.parametrize("how", ["missing", "flipped"])
-def test_a_bad_record_is_said_also_by_a_later_run(pair, how):
+def test_a_bad_record_is_reported_by_later_runs_too(pair, how):
     key = next(iter(pair.store.blobs.list("records/commit/")))
     if how == "missing":
         pair.store.blobs.delete(key)
@@ -142,8 +142,8 @@ def pair_stats(pair):
     return model.target.blobs.calls["stat"] - 1
 
 
-def test_a_killed_run_copies_again_only_what_was_under_way(pair, monkeypatch):
-    """What was put is noted as the run goes, long before as much is copied as may be in memory together."""
+def test_after_a_kill_only_blobs_in_flight_are_copied_again(pair, monkeypatch):
+    """Copied blobs are noted during the run, long before the limit of bytes in memory is reached."""
     monkeypatch.setattr(migrate_blobs, "NOTED_BYTES", 1)
     monkeypatch.setattr(migrate_blobs, "WORKERS", 1)
     put = []
@@ -163,7 +163,7 @@ def test_a_killed_run_copies_again_only_what_was_under_way(pair, monkeypatch):
     pair.is_moved()
 
 
-def test_a_blob_of_somebody_else_is_left_alone_and_ends_the_run(pair):
+def test_a_foreign_blob_is_left_alone_and_ends_the_run(pair):
     names, placed = packs_with_rows(pair)
     key = pack_key(names[min(placed)])
     pair.target.blobs.on("put", lambda: None)
@@ -180,7 +180,7 @@ def test_a_blob_of_somebody_else_is_left_alone_and_ends_the_run(pair):
     pair.is_moved()
 
 
-def test_a_blob_that_is_there_with_the_same_bytes_is_taken(pair):
+def test_an_existing_blob_with_the_same_bytes_is_accepted(pair):
     names, placed = packs_with_rows(pair)
     key = pack_key(names[min(placed)])
     pair.target.database.fail(2)
@@ -191,7 +191,7 @@ def test_a_blob_that_is_there_with_the_same_bytes_is_taken(pair):
     pair.is_moved()
 
 
-def test_what_rots_at_the_new_place_is_found_and_copied_again(pair):
+def test_a_blob_that_rots_in_the_target_is_found_and_copied_again(pair):
     names, placed = packs_with_rows(pair)
     key = pack_key(names[min(placed)])
     pair.target.database.fail(pair_writes(pair))
@@ -205,7 +205,7 @@ def test_what_rots_at_the_new_place_is_found_and_copied_again(pair):
 
 
 @pytest.mark.parametrize("how", ["missing", "short"])
-def test_what_goes_at_the_new_place_while_it_is_verified_is_found(pair, how):
+def test_a_blob_that_vanishes_during_verification_is_found(pair, how):
     names, placed = packs_with_rows(pair)
     key = pack_key(names[min(placed)])
 
@@ -230,7 +230,7 @@ def pair_writes(pair):
     return model.target.database.writes - pair.target.database.writes
 
 
-def test_what_the_source_has_no_more_goes_at_the_new_place(pair):
+def test_blobs_that_the_source_no_longer_has_are_removed_from_the_target(pair):
     """A deleted point's record, and packs that were collected, between two runs."""
     pair.target.database.fail(pair_writes(pair))
     with pytest.raises(StorageUnavailableError):
@@ -252,8 +252,8 @@ def test_a_pack_that_was_copied_is_not_lost_when_the_old_place_loses_it(pair):
     pair.is_moved()
 
 
-def test_a_record_that_is_to_go_is_not_missed(pair):
-    """Its blob may be gone already, and its row goes at the new place."""
+def test_a_record_that_is_being_removed_is_not_missing(pair):
+    """Its blob may already be gone, and its row is removed in the target."""
 
     def end(transaction):
         row = transaction.row("SELECT number, generation FROM record WHERE noun = 'commit' LIMIT 1")

@@ -1,4 +1,4 @@
-"""Who may open either store, and which moves may begin: whatever else is there is refused, and nothing is changed."""
+"""Which moves may begin or continue: every other state is refused, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pair():
 
 
 def begun(pair):
-    """The pair, with a move that was broken off."""
+    """Return the pair after an interrupted move."""
     pair.target.blobs.fail("put", 2)
     with pytest.raises(StorageUnavailableError):
         pair.move()
@@ -34,7 +34,7 @@ def refused(pair, match):
     assert (rows(pair.source), rows(pair.target), sorted(pair.there.blobs.list(""))) == before
 
 
-def test_a_place_that_holds_anything_is_refused(pair):
+def test_a_target_that_is_not_empty_is_refused(pair):
     other = Pair().live()
     pair.target = dataclasses.replace(pair.target, database=other.source.database)
     refused(pair, "already holds a store")
@@ -43,7 +43,7 @@ def test_a_place_that_holds_anything_is_refused(pair):
     refused(pair, "already holds the data of a store")
 
 
-def test_another_store_cannot_go_on_with_a_move(pair):
+def test_another_store_cannot_continue_a_move(pair):
     begun(pair)
     other = Pair().live()
     other.target, other.there = pair.target, pair.there
@@ -61,7 +61,7 @@ def test_a_store_that_was_moved_is_not_moved_elsewhere(pair):
         pair.move()
 
 
-def test_a_move_that_was_given_up_does_not_go_on_once_the_store_is_elsewhere(pair):
+def test_an_abandoned_move_cannot_continue_once_the_store_is_elsewhere(pair):
     given_up, elsewhere = begun(pair).target, Pair()
     pair.heal()
     pair.target = dataclasses.replace(elsewhere.target, name="another place")
@@ -80,7 +80,7 @@ def test_a_half_copied_store_is_not_moved_on(pair):
         pair.move()
 
 
-def test_nothing_is_moved_to_where_a_store_was(pair):
+def test_a_place_from_which_a_store_was_moved_is_no_target(pair):
     pair.move()
     other = Pair().live()
     other.target = pair.source
@@ -88,7 +88,7 @@ def test_nothing_is_moved_to_where_a_store_was(pair):
         other.move()
 
 
-def test_a_store_that_somebody_writes_to_is_not_moved():
+def test_a_store_with_a_writer_is_not_moved():
     pair = Pair().live(settled=False)
     refused(pair, "another process writes to the old place")
     pair.settle()
@@ -102,7 +102,7 @@ def test_other_schemas_are_refused(pair):
 
 
 @pytest.mark.parametrize("looks", [0, 1, 2])
-def test_sessions_of_others_end_the_run(pair, looks):
+def test_sessions_of_other_programs_end_the_run(pair, looks):
     """Seen before anything is marked, before anything is copied, or before the new place is opened."""
     seen = []
 
@@ -121,7 +121,7 @@ def test_sessions_of_others_end_the_run(pair, looks):
     pair.is_moved()
 
 
-def test_what_was_taken_back_is_used_again_and_may_be_moved_again(pair):
+def test_a_store_that_was_taken_back_can_be_used_and_moved_again(pair):
     with pytest.raises(ConfigurationError, match="so there is nothing to take back"):
         take_back_move(pair.source, None)
     pair.move()
@@ -134,7 +134,7 @@ def test_what_was_taken_back_is_used_again_and_may_be_moved_again(pair):
     pair.is_moved()
 
 
-def test_a_key_that_is_missing_is_said_and_what_it_seals_goes_along(pair):
+def test_a_missing_key_is_reported_and_its_data_is_copied(pair):
     def lose(transaction):
         transaction.run("UPDATE vault_key SET wrapped = :wrapped", wrapped=b"CRYW\x01\x03old" + bytes(60))
 
@@ -148,7 +148,7 @@ def test_a_key_that_is_missing_is_said_and_what_it_seals_goes_along(pair):
 
 
 def test_a_row_that_changes_while_it_is_moved_is_found(pair):
-    """Somebody writes to a place that nobody should: nothing is opened, and the next run moves that as well."""
+    """Another program writes during the move: nothing is opened, and the next run moves that change too."""
 
     def write(transaction):
         transaction.run("UPDATE vault SET tags = :tags", tags='{"late": "yes"}')

@@ -56,7 +56,7 @@ def small(monkeypatch):
 
 
 @given(LINEAGES, LINEAGES, CHUNKS, CHUNKS)
-def test_whatever_there_was_it_becomes_the_same(lineages, lineages_there, chunks, chunks_there):
+def test_the_target_becomes_equal_to_the_source_from_any_state(lineages, lineages_there, chunks, chunks_there):
     source, target = side("here", lineages, chunks), side("there", lineages_there, chunks_there)
     before = rows(source)
     copy(source, target)
@@ -76,7 +76,7 @@ def counted_to(side, name):
     return answer.value.number
 
 
-def test_numbers_whose_rows_are_gone_are_not_given_out_again():
+def test_numbers_of_deleted_rows_are_not_reused():
     source, target = side("here", range(1, 8)), side("there")
     source.write(lambda transaction: transaction.run("DELETE FROM lineage WHERE lineage_id = 7"))
     assert counted_to(target, "lineage") == 0
@@ -85,7 +85,7 @@ def test_numbers_whose_rows_are_gone_are_not_given_out_again():
     assert counted_to(target, "object") == 0
 
 
-def test_numbers_that_would_be_given_out_again_are_found():
+def test_numbers_that_would_be_reused_are_found():
     source, target, counted = side("here", [1]), side("there"), {}
     for _ in copy_rows(source, target, counted):
         pass

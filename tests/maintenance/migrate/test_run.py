@@ -15,7 +15,7 @@ def pair():
     return Pair().live()
 
 
-def test_all_rows_and_blobs_are_there_and_the_old_place_is_closed(pair):
+def test_all_rows_and_blobs_are_copied_and_the_source_is_closed(pair):
     before = rows(pair.source)
     outcome = pair.move(everything=True)
     assert outcome.is_clean
@@ -73,7 +73,7 @@ def test_every_call_may_fail_and_the_next_run_finishes(name, method, count, answ
         fails_at(name, method, place, answer_lost=answer_lost)
 
 
-def test_a_full_disk_is_named_and_the_next_run_goes_on(pair):
+def test_a_full_disk_is_named_and_the_next_run_continues(pair):
     pair.target.blobs.fail("put", 3, StorageFullError("no space left"))
     with pytest.raises(StorageFullError, match="the new place: no space left") as raised:
         pair.move()

@@ -1,4 +1,4 @@
-"""A store in which everything has happened is moved to where a shared one is, and back: it says what it said."""
+"""A store with a full history is moved to a shared place and back, and answers every request as before."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Scene:
         return move(self.nodes, self.end, self.keyring, clock=self.clock, **more)
 
     def differences(self, place):
-        """Where the store at a place does not say what the golden one said."""
+        """Return the differences between the store at a place and the golden store."""
         with opened_at(place, self.clock) as store:
             return differences(self.manifest["picture"], store.picture())
 
@@ -84,7 +84,7 @@ def real_scene(tmp_path, monkeypatch):
         yield Scene(tmp_path, lambda keyring: moving.shared(tmp_path / "shared", keyring, catalog=catalog, blobs=blobs))
 
 
-def test_there_and_back_it_says_what_it_said(scene):
+def test_a_store_is_the_same_after_a_move_there_and_back(scene):
     """Every vault, tag, job, point, restore job, object, list, checksum, metadata and byte."""
     assert scene.there(everything=True).is_clean
     assert scene.back().is_clean
@@ -93,7 +93,7 @@ def test_there_and_back_it_says_what_it_said(scene):
 
 
 def moves_on(scene, other):
-    """From the shared place to another, broken off once, and from there to a directory; a backup is made at each."""
+    """From one shared place to another, interrupted once, and then to a directory, with a backup at each place."""
     assert scene.there().is_clean
     with opened_at(scene.nodes, scene.clock) as store:
         points = {store.api.backup({"new": noise(9000)}): noise(9000)}
@@ -135,7 +135,7 @@ def test_from_one_shared_place_to_another_on_real_parts(real_scene, tmp_path):
 
 
 def goes_on(scene, place):
-    """Tokens that were handed out still work; what was begun is finished; backups, deletes and collections go on."""
+    """Old tokens still work, open jobs are finished, and backups, deletes and collections continue."""
     with opened_at(place, scene.clock) as store:
         api, restore = store.api, scene.manifest["running_restore"]
         for held in scene.manifest["tokens"]:
@@ -160,13 +160,13 @@ def goes_on(scene, place):
         return removed
 
 
-def test_work_goes_on_where_it_was(scene):
+def test_work_continues_after_a_move(scene):
     scene.there()
     assert goes_on(scene, scene.nodes)
 
 
-def test_a_node_that_was_forgotten_finds_out_that_its_store_moved(scene):
-    """It answers nothing any more once it has looked around, and neither it nor another can be started again."""
+def test_a_node_that_still_runs_notices_that_its_store_moved(scene):
+    """After its next check it answers no more requests, and no node can be started again."""
     scene.there()
     with opened_at(scene.nodes, scene.clock) as node:
         node.service.check_still_current()
@@ -179,7 +179,7 @@ def test_a_node_that_was_forgotten_finds_out_that_its_store_moved(scene):
         pass
 
 
-def test_a_catalog_that_another_has_taken_over_from_is_not_moved(scene):
+def test_a_superseded_catalog_is_not_moved(scene):
     scene.there()
     with closing(scene.nodes.place.open_blobs()) as blobs:
         newest = newest_marker(blobs)
@@ -189,7 +189,7 @@ def test_a_catalog_that_another_has_taken_over_from_is_not_moved(scene):
     assert not list(scene.end.data_dir.rglob("*.pack"))
 
 
-def test_what_was_moved_back_is_taken_back_unless_another_catalog_has_taken_over(scene):
+def test_a_store_is_taken_back_unless_another_catalog_has_taken_over(scene):
     scene.there()
     scene.back()
     take_back_store(scene.nodes, scene.keyring)
@@ -204,7 +204,7 @@ def test_what_was_moved_back_is_taken_back_unless_another_catalog_has_taken_over
         take_back_store(scene.nodes, scene.keyring)
 
 
-def test_sessions_of_others_are_seen_on_postgresql(tmp_path, monkeypatch):
+def test_sessions_of_other_programs_are_seen_on_postgresql(tmp_path, monkeypatch):
     monkeypatch.setattr(migrate_stores, "LOOKS_MAX", 2)
     with postgres.new_database() as catalog:
         scene = Scene(tmp_path, lambda keyring: moving.shared(tmp_path / "shared", keyring, catalog=catalog))
@@ -221,7 +221,7 @@ def test_a_store_whose_arns_name_another_region_does_not_come_into_a_directory(s
         assert store.api.listed(ListBackupVaults())
 
 
-def test_a_full_disk_at_the_new_place_ends_the_run_and_the_next_goes_on(scene, tmp_path):
+def test_a_full_target_disk_ends_the_run_and_the_next_run_continues(scene, tmp_path):
     (tmp_path / "shared").mkdir(exist_ok=True)
     with small_disk(tmp_path / "disk", 4) as disk:
         scene.nodes = moving.shared(tmp_path / "disk" / "shared", scene.end.keyring)
@@ -234,7 +234,7 @@ def test_a_full_disk_at_the_new_place_ends_the_run_and_the_next_goes_on(scene, t
 
 
 def test_a_store_on_a_full_disk_can_be_moved_away(scene, tmp_path):
-    """What must be noted there is noted in the room of the reserve."""
+    """Its marks are written in the space of the reserve."""
     with small_disk(tmp_path / "disk", 24) as disk:
         scene.begin = DirectoryStore(copied(scene.begin.data_dir, disk.path / "data"))
         settings = dataclasses.replace(SETTINGS, reserve_bytes=MIB)

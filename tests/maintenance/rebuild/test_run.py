@@ -1,4 +1,4 @@
-"""The catalog is lost, and made anew from the packs, the records and the keyring: what comes back, what does not."""
+"""A lost catalog is rebuilt from the packs, the records and the keyring: what comes back, and what does not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEPT = ("COMPLETED", "PARTIAL")
 
 
 def rebuild(data_dir, clock, **more):
-    """Lose the catalog and make it anew; answers what came of it."""
+    """Delete the catalog and rebuild it. Returns the result."""
     for path in data_dir.glob("catalog*"):
         path.unlink()
     outcome = RebuildResult()
@@ -42,7 +42,7 @@ def rebuild(data_dir, clock, **more):
 
 @contextmanager
 def rebuilt(store):
-    """The store with its catalog made anew; what came of it is its `outcome`."""
+    """Rebuild the catalog of the store; the result is its `outcome`."""
     store.service.close()
     store.outcome = rebuild(store.data_dir, store.clock)
     store.service = store.open()
@@ -50,7 +50,7 @@ def rebuilt(store):
 
 
 def lasting(shown):
-    """Of all a store says, what must outlive its catalog: everything but jobs without a point, and restore jobs."""
+    """Return what must survive the loss of a catalog: everything but jobs without a point, and restore jobs."""
     arns = set(shown["points"])
     points = {arn: point for arn, point in shown["points"].items() if point["described"]["Status"] in KEPT}
     jobs = {name: job for name, job in shown["jobs"].items() if job.get("RecoveryPointArn") in points}
@@ -88,8 +88,8 @@ def test_everything_committed_comes_back(store, monkeypatch, part_bytes):
     assert differences(before, after) == differences(after, before) == []
 
 
-def test_life_goes_on(store):
-    """After it, backups go on from the old points, garbage goes, and the catalog can be lost again."""
+def test_the_store_can_be_used_after_a_rebuild(store):
+    """Backups continue from the old points, garbage is collected, and the catalog can be lost again."""
     story = Story(store)
     story.tell()
     maintain(store.service)
@@ -134,7 +134,7 @@ def test_without_the_keyring_nothing_is_revealed(store, tmp_path):
 
 
 def test_a_lost_catalog_is_not_replaced_by_an_empty_one(store):
-    """A server that finds data without a catalog says what to do, and touches nothing."""
+    """A server that finds data without a catalog advises the rebuild and touches nothing."""
     Story(store).chain()
     store.service.close()
     for path in store.data_dir.glob("catalog*"):
@@ -147,7 +147,7 @@ def test_a_lost_catalog_is_not_replaced_by_an_empty_one(store):
     store.service = store.open()
 
 
-def test_it_waits_for_nobody_and_lets_nobody_in(store):
+def test_a_rebuild_and_a_server_exclude_each_other(store):
     """While a server uses the directory it is refused; while it runs, servers are."""
     Story(store).chain()
     steps = rebuild_directory(
@@ -167,12 +167,12 @@ def test_it_waits_for_nobody_and_lets_nobody_in(store):
     store.service = store.open()
 
 
-def test_a_catalog_that_is_there_is_kept(store):
-    """Nothing replaces a catalog without being told so; then the old one stands, with its log, beside the new one."""
+def test_an_existing_catalog_is_kept(store):
+    """A catalog is replaced only on request; the old one is kept with its log beside the new one."""
     Story(store).chain()
     store.service.close()
     keyring = existing_keyring(store.data_dir)
-    with pytest.raises(ConfigurationError, match="is there"):
+    with pytest.raises(ConfigurationError, match="catalog.sqlite exists"):
         next(rebuild_directory(store.data_dir, keyring, RebuildResult(), clock=store.clock))
     old = (store.data_dir / "catalog.sqlite").read_bytes()
     (store.data_dir / "catalog.sqlite-wal").write_bytes(b"a log of the old one")
@@ -185,8 +185,8 @@ def test_a_catalog_that_is_there_is_kept(store):
     assert problems(store.data_dir) == []
 
 
-def test_it_may_be_broken_off_at_any_step(store):
-    """Nothing has changed then, and the next one does it all."""
+def test_a_rebuild_may_be_interrupted_at_any_step(store):
+    """Nothing has changed then, and the next rebuild does all the work."""
     Story(store).chain()
     before = lasting(picture(store.api()))
     store.service.close()
@@ -207,8 +207,8 @@ def test_it_may_be_broken_off_at_any_step(store):
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
 @pytest.mark.parametrize("noun", ["commit", "vault", "store"])
-def test_damaged_records_cost_what_they_told_and_no_more(store, noun, damage):
-    """What is lost is said; everything else comes back; nothing wrong comes back."""
+def test_a_damaged_record_loses_only_its_own_data(store, noun, damage):
+    """The loss is reported, everything else comes back, and nothing wrong comes back."""
     Story(store).tell()
     maintain(store.service)
     before = lasting(picture(store.api()))
@@ -239,7 +239,7 @@ def test_damaged_records_cost_what_they_told_and_no_more(store, noun, damage):
 
 
 def test_records_may_not_change_places(store):
-    """A record under the name of another is damage: nobody passes one point off as another."""
+    """A record under the name of another counts as damaged, so that no point can pass for another."""
     Story(store).tell()
     store.service.close()
     one, other, *_ = sorted((store.data_dir / "records" / "commit").iterdir())
@@ -262,7 +262,7 @@ def test_the_root_access_key_is_the_same(store):
         assert store.service.access.secret(access_key_id) == secret is not None
 
 
-def test_old_tokens_are_worthless(store):
+def test_old_tokens_are_invalid(store):
     """A token names rows of the old catalog: the new one does not take it for one of its own."""
     api = store.api()
     arn = api.backup({"one": b"1"})
@@ -289,8 +289,8 @@ def point(model, *names, base="latest", remove=(), resource=RESOURCES[0], parts=
     return model.commit(model.remove(model.put(job, *names, parts=parts), *remove))
 
 
-def test_what_a_deleted_tip_wrote_does_not_come_back(model):
-    """The lineage goes on from the point below it, and does not know what the tip had."""
+def test_rows_of_a_deleted_tip_do_not_come_back(model):
+    """The lineage continues from the point below it, without the rows of the tip."""
     point(model, b"a", b"b")
     model.delete(point(model, b"a", b"aa", remove=[b"b"]))
     model.maintain()
@@ -298,7 +298,7 @@ def test_what_a_deleted_tip_wrote_does_not_come_back(model):
     model.lose_the_catalog()
 
 
-def test_a_record_that_comes_back_is_passed_over(model):
+def test_a_record_that_comes_back_is_skipped(model):
     """Even if a dying process left the record of a deleted tip, the next commit tells that it is void."""
     blobs = model.context.records._blobs
     point(model, b"a", b"b")
@@ -317,7 +317,7 @@ def test_a_record_that_comes_back_is_passed_over(model):
 
 
 def test_a_branch_outlives_the_points_it_began_on(model):
-    """Each point of a chain of branches looks through lineages that have no point of their own any more."""
+    """Each point of a chain of branches sees lineages that have no points of their own any more."""
     first = point(model, b"a", b"b", b"aa")
     second = point(model, b"b", base=first, resource=RESOURCES[1])
     third = point(model, b"aa", base=second)
@@ -329,8 +329,8 @@ def test_a_branch_outlives_the_points_it_began_on(model):
     model.lose_the_catalog()
 
 
-def test_a_point_between_two_goes(model):
-    """What only it saw is gone; what it wrote and the next one sees is there."""
+def test_a_point_between_two_others_is_deleted(model):
+    """Rows that only it saw are gone; rows that it wrote and the next point sees are there."""
     point(model, b"a", b"b")
     middle = point(model, b"aa", b"a/", remove=[b"a"], parts=2)
     point(model, b"aa", remove=[b"b"])
@@ -339,8 +339,8 @@ def test_a_point_between_two_goes(model):
     model.lose_the_catalog()
 
 
-def test_records_say_nothing_that_is_gone():
-    """What only deleted points had is in no record any more, whichever of them wrote it."""
+def test_records_contain_nothing_that_was_deleted():
+    """Rows that only deleted points had are in no record, whichever point wrote them."""
     with CatalogModel() as model:
         names = [b"%03d" % number for number in range(80)]
         keeps = point(model, *names, b"keeps"), point(model, b"x")
@@ -379,7 +379,7 @@ def test_the_names_of_records_sort_as_they_were_written():
     assert sorted(names, key=lambda name: name.key) == names
 
 
-def test_nothing_comes_of_nothing():
+def test_an_empty_store_gives_an_empty_catalog():
     """A store without records has no vaults; nothing is invented."""
     database, outcome = MemoryDatabase(), RebuildResult()
     for _ in Rebuild(database, MemoryBlobs(), MemoryKeyring(), outcome, now_ms=MINUTE_MS).run():

@@ -1,4 +1,4 @@
-"""What damage hurts is named exactly: against a model that simply knows what each point and job holds."""
+"""Affected recovery points, jobs and objects are found exactly, compared with a simple model of their contents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEPS = 120
 
 
 class Model:
-    """Backups at random of two resources, some on an older point, so that lineages branch; what all of them hold."""
+    """Random backups of two resources, some based on older points so that lineages branch, and their contents."""
 
     def __init__(self, seed):
         self.random = random.Random(seed)
@@ -31,7 +31,7 @@ class Model:
         self.contents = [noise(number) for number in range(8)]
 
     def step(self):
-        """One thing that changes who sees what."""
+        """One change of the objects that points and jobs see."""
         if self.points and self.random.random() < 0.15:
             self.forget(self.random.choice(list(self.points)))
         elif self.jobs and self.random.random() < 0.5:
@@ -75,14 +75,14 @@ class Model:
             self.of[point] = resource
 
     def hurt_by(self, data):
-        """Who holds these bytes, and under which names."""
+        """Return the points and jobs that hold these bytes, and the names."""
         holders = self.points | {job: view for job, (_, _, view) in self.jobs.items()}
         found = {one: sorted(name for name, value in view.items() if value == data) for one, view in holders.items()}
         return {one: names for one, names in found.items() if names}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_who_is_hurt(seed):
+def test_affected_points_and_jobs_match_the_model(seed):
     model = Model(seed)
     branched = 0
     for count in range(STEPS):
@@ -123,7 +123,7 @@ def test_a_long_list_is_searched_to_its_end(api):
     assert hurt(api._call.context) == {point: ["long"]}
 
 
-def test_an_upload_in_progress_is_hurt(api):
+def test_an_open_upload_is_affected(api):
     job = api.start_job()
     upload = api.start(job, "uploading")
     api.chunk(job, upload, 0, b"one")
@@ -134,7 +134,7 @@ def test_an_upload_in_progress_is_hurt(api):
     assert hurt(api._call.context) == {}
 
 
-def test_the_same_bytes_in_another_vault_are_not_hurt(api):
+def test_the_same_bytes_in_another_vault_are_not_affected(api):
     point = api.backup({"mine": b"shared"})
     api.new_vault()
     api.backup({"theirs": b"shared"}, resource=new_resource())
@@ -151,7 +151,7 @@ def test_names_are_bounded_and_counted(api):
     assert damage.objects == NAMES_PER_ONE_MAX + 5
 
 
-def test_a_point_that_is_being_deleted_is_not_hurt(api):
+def test_a_point_that_is_being_deleted_is_not_affected(api):
     api.backup({"a": b"bytes"})
     mark(api._call.store, b"bytes")
     assert len(hurt(api._call.context)) == 1

@@ -1,4 +1,4 @@
-"""Checking: whatever is wrong between catalog and packs is found, and what only looks wrong is not."""
+"""A check finds every contradiction between catalog and packs, and reports nothing that is sound."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def checked(context, **options):
 
 
 def counts(outcome):
-    """What was found, and how often."""
+    """Return the findings and their counts."""
     return {found.kind.name: found.count for found in outcome.findings}
 
 
 def hurt_points(outcome):
-    """The names of hurt objects by point."""
+    """Return the names of affected objects by recovery point."""
     return {point.recovery_point_arn: sorted(point.names) for point in outcome.damage.points}
 
 
@@ -159,7 +159,7 @@ def test_garbage_is_counted_and_normal(shop):
     assert outcome.packs.garbage_bytes > len(DATA[1])
 
 
-def test_a_pack_nobody_knows(shop):
+def test_an_unknown_pack_is_reported(shop):
     location = shop.context.store.put(Payload(noise(50)), shop.context.keys.sealing(1).key)
     assert counts(checked(shop.context)) == {}, "its writer lives"
     shop.restart()
@@ -189,7 +189,7 @@ def test_metadata_without_a_row(shop):
     assert hurt_points(outcome) == {point: ["with blob"]}
 
 
-def test_what_a_scrub_marked_is_said_once(shop):
+def test_chunks_that_a_scrub_marked_are_reported_once(shop):
     change(shop, "UPDATE chunk SET damaged_ms = 1 WHERE digest = :digest", digest=sha(DATA[1]))
     spoil(shop.store, DATA[1], 0)
     outcome = checked(shop.context)
@@ -237,13 +237,13 @@ def test_a_row_that_refers_to_nothing(shop):
     assert counts(checked(shop.context)) == {"catalog-damaged": 1}
 
 
-def test_a_key_that_is_missing_is_said_and_nothing_is_called_damaged(shop, monkeypatch):
+def test_a_missing_key_is_reported_and_nothing_counts_as_damaged(shop, monkeypatch):
     process = Process(shop.store)
     monkeypatch.setattr(shop.store.keyring, "_key", shop.store.keyring._key.__class__("another", bytes(32)))
     assert counts(checked(process.context, data=True)) == {"no-key": 1}
 
 
-def test_a_disk_that_does_not_answer_is_said_and_nothing_is_called_damaged(shop):
+def test_an_unreachable_disk_is_reported_and_nothing_counts_as_damaged(shop):
     for at in range(1, 60):
         shop.process.blobs.fail("get", at)
     found = counts(checked(shop.context, data=True))
@@ -258,7 +258,7 @@ def test_each_kind_says_what_it_means_and_what_to_do():
 
 @pytest.mark.parametrize("data", [False, True], ids=["headers", "data"])
 @pytest.mark.parametrize("request_", [*REQUESTS, None], ids=lambda request: request.__name__ if request else "nothing")
-def test_nothing_that_goes_on_meanwhile_is_found(request_, data):
+def test_concurrent_requests_cause_no_findings(request_, data):
     """Between any two steps come a request and a whole collection that moves, empties and deletes packs."""
     for count in itertools.count(request_ is not None and REQUESTS.index(request_) % 6, 6):
         scene = Scene()
@@ -277,13 +277,13 @@ def test_nothing_that_goes_on_meanwhile_is_found(request_, data):
 
 
 def stop_and_collect(scene):
-    """The open job ends, and with it its upload and what it wrote."""
+    """The open job ends; its upload and its rows are removed."""
     scene.api.stop(scene.open_job)
     scene.api.maintain()
 
 
 def delete_all_points(scene):
-    """Every object goes, row by row."""
+    """Every object is removed, row by row."""
     for job in scene.restores:
         scene.api.end_restore(job)
     for point in scene.points:

@@ -40,7 +40,7 @@ def store(*pieces):
 
 
 def digests(blobs):
-    """What is found, by digest, in order."""
+    """Return the digests of the found envelopes, in order."""
     return [found.digest for found in sound_envelopes(PackReader(blobs, PACK), KEYS.get)]
 
 
@@ -52,12 +52,12 @@ def test_all_that_an_index_needs_is_found():
     assert second[3:] == (sha(PAYLOADS[1]), len(PAYLOADS[1]), Kind.METADATA)
 
 
-def test_a_pack_that_is_not_there():
+def test_a_missing_pack_raises_an_error():
     with pytest.raises(BlobNotFoundError):
         list(sound_envelopes(PackReader(MemoryBlobs(), PACK), KEYS.get))
 
 
-def test_a_key_that_nobody_has_hides_its_envelopes_and_no_others():
+def test_a_missing_key_hides_only_its_own_envelopes():
     blobs = store(sealed(PAYLOADS[0], OTHER), sealed(PAYLOADS[1]))
     found = list(envelopes(PackReader(blobs, PACK), {KEY.key_id: KEY}.get))
     assert isinstance(found[0], Unopened)
@@ -79,7 +79,7 @@ def test_a_header_of_another_pack_or_none_hides_nothing():
 
 
 def test_a_header_with_a_good_check_that_lies_is_not_believed():
-    """Whoever can write packs can write headers; opening tells."""
+    """A header can be forged, the content cannot: opening tells."""
     envelope = sealed(PAYLOADS[3])
     header = Header.decode(envelope)
     lie = header._replace(masked_digest=bytes(32)).encode() + envelope[HEADER_BYTES:]
@@ -97,7 +97,7 @@ def test_whatever_the_window_the_same_is_found_around_damage(window_bytes):
 
 @given(st.data())
 def test_whatever_is_done_to_a_pack_only_what_was_sealed_is_found(data):
-    """Cut, zeroed, overwritten, turned round: nothing is raised, and what is found was there."""
+    """Cut, zeroed, overwritten, reversed: nothing is raised, and every found envelope existed before."""
     pack = bytearray(b"".join(map(sealed, PAYLOADS)))
     for _ in range(data.draw(st.integers(0, 3))):
         start = data.draw(st.integers(0, len(pack)))

@@ -1,4 +1,4 @@
-"""Records against the catalog: what is missing or damaged is said, and written anew; what is unknown is said."""
+"""Missing and damaged records are reported and written again; unknown records are reported."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def parts(store):
     return sorted(path for path in (store.data_dir / "records").rglob("*") if path.is_file())
 
 
-def test_all_is_well(store):
+def test_a_sound_store_has_no_findings(store):
     assert len(parts(store)) == 4
     assert found(store) == {}
     assert repaired(store).records == 0
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "flipped"])
-def test_each_record_is_missed_and_written_anew(store, damage):
+def test_each_damaged_record_is_reported_and_written_again(store, damage):
     for path in parts(store):
         data = path.read_bytes()
         if damage == "gone":
@@ -62,7 +62,7 @@ def test_each_record_is_missed_and_written_anew(store, damage):
 
 
 def test_records_of_what_the_catalog_does_not_know(store):
-    """As after an old copy of the catalog was put back: nothing is deleted, and what to do is said."""
+    """As after an old copy of the catalog was restored: nothing is deleted, and the advice says what to do."""
     store.service.close()
     before = {path.name: path.read_bytes() for path in store.data_dir.glob("catalog*")}
     store.service = store.open()
@@ -83,6 +83,6 @@ def test_records_of_what_the_catalog_does_not_know(store):
 
 
 def test_without_a_key_nothing_is_called_damaged(store, monkeypatch):
-    """Nobody can tell then; that the key is missing is said elsewhere."""
+    """The record cannot be checked then; the missing key is reported elsewhere."""
     monkeypatch.setattr("cryostore.maintenance.verification.opened_keys.OpenedKeys.key_of", lambda _self, _key_id: None)
     assert "record-damaged" not in found(store)

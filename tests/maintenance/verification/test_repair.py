@@ -1,4 +1,4 @@
-"""Repair: what has a sound copy anywhere comes back, what has none is named, and nothing sound is touched."""
+"""Repair restores chunks that have a sound copy anywhere, names the others, and touches nothing sound."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def run(shop, statement, **values):
 
 
 def lose_row(shop, data):
-    """The catalog forgets where a chunk lies."""
+    """Delete the row of a chunk from the catalog."""
     run(shop, "DELETE FROM chunk WHERE digest = :digest", digest=sha(data))
 
 
 def lose_pack(shop, data):
-    """The catalog forgets a pack, and all that lies in it."""
+    """Delete the rows of a pack and its chunks from the catalog."""
     name = row_of(shop.store, data).pack_name
     run(shop, "DELETE FROM chunk WHERE pack_number = (SELECT pack_number FROM pack WHERE name = :name)", name=name)
     run(shop, "DELETE FROM pack WHERE name = :name", name=name)
@@ -74,7 +74,7 @@ def is_whole(shop):
     assert outcome.findings == []
 
 
-def test_nothing_is_to_be_done_to_a_sound_store(shop):
+def test_a_sound_store_needs_no_repair(shop):
     before = everything(shop.store)
     outcome = repaired(shop.context)
     assert outcome == RepairResult()
@@ -108,7 +108,7 @@ def test_a_row_that_points_to_nothing_is_marked_and_its_chunk_found(shop):
     is_whole(shop)
 
 
-def test_what_has_no_other_copy_is_marked_and_named(shop):
+def test_a_chunk_without_another_copy_is_marked_and_reported(shop):
     spoil(shop.store, DATA[1], 0)
     outcome = repaired(shop.context)
     assert (outcome.marked, outcome.wanted, outcome.lost) == (1, 1, 1)
@@ -146,7 +146,7 @@ def test_a_missing_pack_is_marked_and_comes_back_with_its_disk(shop):
     is_whole(shop)
 
 
-def test_a_pack_nobody_knows_is_taken_up_whole(shop):
+def test_an_unknown_pack_is_adopted_whole(shop):
     lose_pack(shop, DATA[0])
     outcome = repaired(shop.context)
     assert (outcome.wanted, outcome.salvaged.chunks_saved, outcome.salvaged.packs_adopted) == (3, 3, 1)
@@ -155,7 +155,7 @@ def test_a_pack_nobody_knows_is_taken_up_whole(shop):
     is_whole(shop)
 
 
-def test_what_nobody_needs_of_an_unknown_pack_is_left_to_the_collector(shop):
+def test_unneeded_chunks_of_an_unknown_pack_are_left_to_garbage_collection(shop):
     location = shop.context.store.put(Payload(noise(50)), shop.context.keys.sealing(1).key)
     assert repaired(shop.context).salvaged.packs_adopted == 0, "its writer lives"
     shop.restart()
@@ -169,7 +169,7 @@ def test_what_nobody_needs_of_an_unknown_pack_is_left_to_the_collector(shop):
 
 
 @pytest.mark.parametrize("size", [1, PACK_HEADER_BYTES])
-def test_an_unknown_pack_with_nothing_in_it_is_left_to_the_collector(shop, size):
+def test_an_empty_unknown_pack_is_left_to_garbage_collection(shop, size):
     name = shop.store.new_id()
     shop.store.blobs.put(pack_key(name), encode_header(name)[:size])
     assert repaired(shop.context).salvaged.packs_adopted == 1
@@ -178,7 +178,7 @@ def test_an_unknown_pack_with_nothing_in_it_is_left_to_the_collector(shop, size)
     assert name not in shop.store.pack_names()
 
 
-def test_an_empty_file_is_one_that_is_being_made(shop):
+def test_an_empty_file_counts_as_a_pack_that_is_being_created(shop):
     name = shop.store.new_id()
     shop.store.blobs.put(pack_key(name), b"")
     assert repaired(shop.context) == RepairResult()
@@ -187,7 +187,7 @@ def test_an_empty_file_is_one_that_is_being_made(shop):
 
 @pytest.mark.parametrize("wanted", [False, True])
 def test_an_unknown_pack_with_an_unknown_key_is_left_alone(shop, wanted):
-    """Only what is wanted of it is copied out."""
+    """Only its wanted chunks are copied."""
     name = lose_pack(shop, DATA[0])
     if not wanted:
         shop.api.delete_point(shop.point)
@@ -231,8 +231,8 @@ def test_an_unknown_pack_of_a_later_version_is_left_alone(shop, where):
 
 
 @pytest.mark.parametrize("state", ["retired", "dropped"])
-def test_a_pack_that_is_going_is_copied_from(shop, state):
-    """The only sound copy lies in a pack that takes no rows any more."""
+def test_chunks_of_a_retired_or_dropped_pack_are_copied(shop, state):
+    """The only sound copy is in a pack that accepts no more rows."""
     name = row_of(shop.store, DATA[0]).pack_name
     run(shop, "DELETE FROM chunk WHERE pack_number = (SELECT pack_number FROM pack WHERE name = :name)", name=name)
     run(shop, "UPDATE pack SET retired_ms = 1 WHERE name = :name", name=name)
@@ -264,7 +264,7 @@ def test_a_damaged_envelope_at_the_end_is_no_torn_tail(shop):
 
 
 def test_bytes_that_were_never_flushed_are_flushed_before_a_row_points_there(shop):
-    """A process died; what it wrote and did not flush can still be read, until the power goes."""
+    """A process died: bytes that it wrote and did not flush can be read until a power cut."""
     lost = noise(50)
     shop.process.blobs.fail("sync")
     job = shop.api.start_job(resource=new_resource())
@@ -277,7 +277,7 @@ def test_bytes_that_were_never_flushed_are_flushed_before_a_row_points_there(sho
     assert audit.problems(shop.context, shop.store.database) == []
 
 
-def test_a_dry_run_changes_nothing_and_says_what_would_be_done(shop):
+def test_a_dry_run_changes_nothing_and_reports_what_it_would_do(shop):
     location = copy_to_another_pack(shop, DATA[4])
     spoil(shop.store, DATA[4], 0)
     lose_pack(shop, DATA[0])
@@ -291,7 +291,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_be_done(shop):
     is_whole(shop)
 
 
-def test_a_key_that_is_missing_is_said_and_nothing_is_touched(shop, monkeypatch):
+def test_a_missing_key_is_reported_and_nothing_is_changed(shop, monkeypatch):
     lose_pack(shop, DATA[0])
     process = Process(shop.store)
     monkeypatch.setattr(shop.store.keyring, "_key", shop.store.keyring._key.__class__("another", bytes(32)))
@@ -318,7 +318,7 @@ def test_rows_of_two_vaults_get_each_their_own(shop):
     is_whole(shop)
 
 
-def test_a_pack_that_is_collected_while_it_is_taken_up_gets_no_row(shop):
+def test_a_pack_that_is_collected_during_its_adoption_gets_no_row(shop):
     """A late writer gives it a row, a collection empties and deletes it, the next one forgets it: all in between."""
     location = shop.context.store.put(Payload(noise(50)), shop.context.keys.sealing(1).key)
     shop.restart()
@@ -356,7 +356,7 @@ def test_requests_and_collections_between_any_two_steps(request_):
     scene.collect_the_rest()
 
 
-def test_a_pack_that_somebody_else_works_on_is_left_for_the_next_repair(shop, monkeypatch):
+def test_a_pack_that_another_process_works_on_is_left_for_the_next_repair(shop, monkeypatch):
     """It is locked for a moment: its row alone, without those of its chunks, would give it to the collector."""
     name = lose_pack(shop, DATA[0])
     with monkeypatch.context() as patch:
@@ -371,8 +371,8 @@ def test_a_pack_that_somebody_else_works_on_is_left_for_the_next_repair(shop, mo
     is_whole(shop)
 
 
-def test_a_repair_that_dies_between_two_steps_has_taken_up_all_that_is_needed_of_a_pack(monkeypatch):
-    """Collections follow at once, without a quarantine; the pack's other chunks are taken up one by one."""
+def test_a_repair_that_dies_between_two_steps_has_adopted_all_needed_chunks_of_a_pack(monkeypatch):
+    """Collections follow at once, without a quarantine; the other chunks of the pack are adopted one by one."""
     monkeypatch.setattr(salvage, "CHUNKS_PER_BATCH", 1)
     for count in itertools.count(1):
         scene = Shop(pack_bytes=10_000)

@@ -1,4 +1,4 @@
-"""Scrubbing: what is damaged is found and marked, everything else is left alone, and an upload heals."""
+"""A scrub finds and marks damaged chunks and leaves everything else alone; an upload repairs them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_flipped_bit_anywhere_in_an_envelope_is_found(shop, place):
     assert (again.damaged, again.damaged_before) == (0, 1)
 
 
-def test_what_is_damaged_around_envelopes_hurts_nothing(shop):
+def test_damage_outside_envelopes_affects_nothing(shop):
     """The header of a pack is for people and repair: no reader needs it."""
     for name in shop.store.pack_names():
         blob(shop.store, name)[:PACK_HEADER_BYTES] = bytes(PACK_HEADER_BYTES)
@@ -91,7 +91,7 @@ def test_a_zeroed_area_is_damage_to_what_it_covers(shop):
 
 
 def test_the_same_bytes_of_another_vault_are_not_mine(shop):
-    """An envelope that lies where another vault's should lie, sound by itself."""
+    """A sound envelope at the place of an envelope of another vault."""
     shop.api.new_vault()
     other = Api(shop.process, None, clock=shop.store.clock)
     other.vault = shop.api.vault
@@ -344,7 +344,7 @@ def test_a_chunk_that_is_healed_between_a_read_and_its_mark_stays_sound(shop):
 
 
 def test_one_scrub_at_a_time(shop):
-    """The second one is told who is at it, and since when; it scrubs once the first one has ended, or is broken off."""
+    """The second one gets an error that names the first; it can scrub once the first has ended or was interrupted."""
     shop.close_packs()
     other = Process(shop.store)
     first = scrub(shop.context, ScrubResult())
@@ -356,8 +356,8 @@ def test_one_scrub_at_a_time(shop):
     assert scrubbed(other.context).packs == 2
 
 
-def test_a_scrub_that_was_outlived_marks_nothing(shop):
-    """It stands still with what it has read; another one finds the damage, and an upload heals it."""
+def test_a_scrub_that_lost_its_claim_marks_nothing(shop):
+    """It is suspended after reading; another scrub finds the damage, and an upload repairs it."""
     shop.close_packs()
     spoil(shop.store, DATA[1])
     other = Process(shop.store)
