@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from cryostore.catalog.database import Answer, Transaction
-from cryostore.catalog.processes import epoch as collections
+from cryostore.catalog.processes import epoch as epochs
 from cryostore.catalog.queries import timestamps
 from cryostore.service import Context
 
@@ -81,7 +81,7 @@ class CollectionRun:
     def begin(cls, context: Context, outcome: CollectionResult, *, quarantine_ms: int, dry_run: bool) -> CollectionRun:
         """Raise the epoch (rule 1 of `collect`). `context` is that of the claim, except in a dry run."""
         if dry_run:
-            epoch = context.database.read(collections.epoch)
+            epoch = context.database.read(epochs.epoch)
         else:
             with context.reserve.spending():
                 epoch = context.database.write(partial(_next_epoch, now_ms=context.clock()))
@@ -105,4 +105,4 @@ class CollectionRun:
 
 def _next_epoch(transaction: Transaction, now_ms: int) -> int:
     timestamps.correct_future(transaction, now_ms=now_ms)
-    return collections.next_epoch(transaction)
+    return epochs.next_epoch(transaction)

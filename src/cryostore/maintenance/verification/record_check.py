@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from cryostore.catalog.processes import epoch as collections
+from cryostore.catalog.processes import epoch as epochs
 from cryostore.catalog.rows import records
 from cryostore.catalog.rows.records import COMMIT, STORE, VAULT, RecordKey, RecordRow
 from cryostore.chunks.records import RecordName
@@ -58,7 +58,7 @@ class RecordCheck:
 
     def write_anew(self, *, dry_run: bool) -> Iterator[RecordKey]:
         """Write each missing or damaged record again from the catalog, and yield its key."""
-        if self._context.database.read(collections.unknown_commits):
+        if self._context.database.read(epochs.unknown_commits):
             return  # a rebuild needs the records as they are
         for row in self._rows():
             if self._problem(row) is None:

@@ -25,7 +25,7 @@ from functools import partial
 from typing import NamedTuple
 
 from cryostore.catalog.database import Answer, Transaction
-from cryostore.catalog.processes import epoch as collections
+from cryostore.catalog.processes import epoch as epochs
 from cryostore.catalog.queries import damage
 from cryostore.catalog.rows import chunks, packs
 from cryostore.catalog.rows.chunks import ChunkRow
@@ -173,7 +173,7 @@ class Salvage:
         for batch in self._batches(name, wanted_only=True, keep=True):
             yield
             if not self._dry_run:
-                epoch = self._context.database.read(collections.epoch)
+                epoch = self._context.database.read(epochs.epoch)
                 locations = self._context.store.append([proved.envelope for proved in batch])
                 now_ms = self._context.clock()
                 point = partial(_point_to_copies, batch=batch, locations=locations, epoch=epoch, now_ms=now_ms)
@@ -195,7 +195,7 @@ class Salvage:
             return
         self._cut_tail(name, 0)
         for _ in range(ATTEMPTS_MAX):
-            epoch = self._context.database.read(collections.epoch)  # before the first byte is read: rule 4
+            epoch = self._context.database.read(epochs.epoch)  # before the first byte is read: rule 4
             # First, in one transaction: once the pack has a row, it is deleted when nothing in it is needed (rule 5).
             wanted = [proved for batch in self._batches(name, wanted_only=True) for proved in batch]
             yield
