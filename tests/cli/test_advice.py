@@ -1,4 +1,4 @@
-"""Every error says what to do next: itself, or by its class, or where to read on."""
+"""Every error has a hint: its own, that of its class, or a pointer to the help text."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from cryostore.model.errors import (
 )
 
 
-def test_the_class_knows_and_the_nearest_knows_best():
+def test_the_nearest_class_gives_the_hint():
     assert "cryo gc" in advice(StorageFullError("full"), ["backup"])
     assert "failing" in advice(StorageUnavailableError("broken"), ["backup"])
     assert "access key" in advice(InvalidSignatureException("wrong"), ["backup"]), "by the class above"
     assert "cryo doctor" in advice(ResourceNotFoundException("no vault"), ["backup"])
 
 
-def test_what_stood_in_the_way_knows_better_than_what_it_became():
+def test_the_cause_gives_the_hint():
     error = ServiceUnavailableException("the storage is full; retry later")
     assert "server" in advice(error, ["backup"])
     error.__cause__ = StorageFullError("full")
@@ -42,11 +42,11 @@ def test_what_stood_in_the_way_knows_better_than_what_it_became():
         ([], "cryo --help lists the options"),
     ],
 )
-def test_others_are_told_where_to_read_on(arguments, hint):
+def test_other_errors_point_to_the_help_text(arguments, hint):
     assert advice(CryostoreError("something"), arguments) == hint
 
 
-def test_every_class_named_is_there():
+def test_every_named_class_exists():
     known = vars(core_errors) | vars(model_errors)
     known |= {kind.__name__: kind for kind in (ArchiveDamagedError, ConnectionFailedError)}
     assert set(module.BY_CLASS) <= set(known)

@@ -1,4 +1,4 @@
-"""What is printed, while its reader does not read."""
+"""Output whose reader does not read."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def listing(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_who_waits_for_a_reader_can_be_ended(listing, number):
+def test_a_run_that_waits_for_a_reader_can_be_interrupted(listing, number):
     process, _ = listing
     process.send_signal(number)
     assert process.wait(SECONDS_MAX) == INTERRUPTED
     assert process.stderr.read().strip() == "interrupted"
 
 
-def test_a_reader_that_takes_its_time_gets_all(listing):
+def test_a_slow_reader_gets_everything(listing):
     process, read = listing
     assert len(read.read().splitlines()) == 200
     assert process.wait(SECONDS_MAX) == 0

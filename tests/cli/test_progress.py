@@ -1,4 +1,4 @@
-"""What is shown while a run goes on."""
+"""The progress line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryostore.core.limits import MIB
 from cryostore.maintenance.progress import Progress
 
 
-def test_a_line_tells_bytes_files_rate_time_and_place():
+def test_a_line_has_bytes_files_rate_time_and_path():
     report = Report(files=12, file_bytes=30 * MIB, current=b"a/\x1b[2J", total_bytes=90 * MIB)
     assert progress.report_words(report, 10.0) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  a/\\x1b[2J"
     report.total_bytes = 29 * MIB  # an estimate that was wrong
@@ -34,7 +34,7 @@ def test_a_large_file_counts_while_its_folder_is_not_done():
     assert progress.report_words(report, 10.0).startswith("30.0 MiB, 0 files, 3.0 MiB/s")
 
 
-def test_what_a_restore_has_yet_to_write_is_ahead_of_it():
+def test_a_restore_counts_what_it_has_written():
     report = Report(files=12, file_bytes=90 * MIB, done_bytes=30 * MIB, total_bytes=90 * MIB)
     assert progress.report_words(report, 10.0, progress.bytes_done) == "30.0 MiB, 12 files, 3.0 MiB/s, 0:20 left  "
 

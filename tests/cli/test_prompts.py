@@ -1,4 +1,4 @@
-"""Questions on a terminal, and what becomes of it when the run is told to end meanwhile."""
+"""Questions on a terminal, interrupted by a signal."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def locked(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_run_that_is_told_to_end_leaves_the_terminal_as_it_was(tmp_path, locked, number):
+def test_an_interrupted_run_restores_the_terminal(tmp_path, locked, number):
     with asked(tmp_path, "agent-key", "public", locked, tmp_path / "public") as (process, end):
         process.send_signal(number)
         assert process.wait(SECONDS_MAX) == INTERRUPTED
@@ -64,7 +64,7 @@ def test_a_run_that_is_told_to_end_leaves_the_terminal_as_it_was(tmp_path, locke
         os.close(end)
 
 
-def test_a_terminal_that_is_gone_is_told_as_an_interrupt(tmp_path, locked):
+def test_a_lost_terminal_counts_as_an_interrupt(tmp_path, locked):
     with asked(tmp_path, "ls", "latest", "--data-dir", tmp_path, "--key", locked) as (process, end):
         os.close(end)
         assert process.wait(SECONDS_MAX) == INTERRUPTED

@@ -1,4 +1,4 @@
-"""The frame around the verbs: help, version, errors in words and as JSON, exit codes, and how quickly it starts."""
+"""The list of commands: help, version, errors as text and JSON, exit codes, start-up time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_verb_has_help(capsys, verb):
 @pytest.mark.parametrize(
     "arguments", [[], ["nothing"], ["--nothing"], ["serve", "--workers", "many"], ["openapi", "x"]]
 )
-def test_a_wrong_question_is_answered_with_a_hint(capsys, arguments):
+def test_a_usage_error_has_a_hint(capsys, arguments):
     assert run(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -68,7 +68,7 @@ def test_errors_as_json(capsys):
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_how_errors_end(monkeypatch, capsys, error, code, said):
+def test_errors_have_a_message_and_an_exit_code(monkeypatch, capsys, error, code, said):
     def fail(*_, **__):
         raise error
 
@@ -77,7 +77,7 @@ def test_how_errors_end(monkeypatch, capsys, error, code, said):
     assert capsys.readouterr().err == said
 
 
-def test_a_verb_may_say_its_own_exit_code(monkeypatch):
+def test_a_command_may_return_its_exit_code(monkeypatch):
     monkeypatch.setattr(verbs.cryo, "main", lambda *_, **__: 1)
     assert run(["serve"]) == 1
 
@@ -87,7 +87,7 @@ def test_the_module_is_the_command():
     assert done.stdout == f"cryo {__version__}\n"
 
 
-def test_the_version_is_there_at_once():
+def test_the_version_is_printed_at_once():
     """150 ms on a quiet machine. Of several runs the quickest counts, and Python's own start is not ours."""
 
     def seconds(*arguments):
@@ -100,8 +100,8 @@ def test_the_version_is_there_at_once():
     assert ours - python < 0.15
 
 
-def test_a_verb_imports_what_it_needs_when_it_is_carried_out():
-    """To load all verbs, as `cryo man` does, loads no library; `serve` alone reads its defaults from the server."""
+def test_a_command_imports_libraries_only_when_it_runs():
+    """Importing all commands, as `cryo man` does, imports no library; except for `serve`, which needs its defaults."""
     modules = [module for name, (module, _) in VERBS.items() if name != "serve"]
     heavy = {"cryptography", "msgspec", "pyfastcdc", "sqlite3", "ssl", "uvicorn", "zstandard"}
     probe = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
@@ -115,14 +115,14 @@ def main_with(run):
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_what_nobody_foresaw_has_failed():
-    """1 would say that it was done, but with issues."""
+def test_an_unexpected_error_exits_with_2():
+    """Exit code 1 would mean that the run completed with issues."""
     process = main_with("lambda arguments: 1 / 0")
     assert "ZeroDivisionError" in process.communicate()[1]
     assert process.returncode == 2
 
 
-def test_a_reader_that_has_seen_enough_is_no_reason_to_complain():
+def test_a_closed_pipe_is_no_error_message():
     process = main_with("lambda arguments: print('x' * 10_000_000) or 0")
     process.stdout.close()
     with process.stderr:
@@ -130,7 +130,7 @@ def test_a_reader_that_has_seen_enough_is_no_reason_to_complain():
     assert process.wait() == 1
 
 
-def test_a_full_disk_behind_stdout_is_said_in_a_line():
+def test_a_full_disk_behind_stdout_is_reported_in_one_line():
     code = (
         "import cryostore.cli.verbs as verbs; from cryostore.cli import main\n"
         "verbs.run = lambda _: print('x') or 0; main()"
@@ -140,13 +140,13 @@ def test_a_full_disk_behind_stdout_is_said_in_a_line():
     assert (done.returncode, done.stderr) == (1, "error: stdout: No space left on device\n")
 
 
-def test_other_full_disks_are_not_taken_for_stdout():
+def test_another_full_disk_is_not_taken_for_stdout():
     process = main_with("lambda arguments: (_ for _ in ()).throw(OSError(28, 'full', 'somewhere'))")
     assert "OSError" in process.communicate()[1]
     assert process.returncode == 2
 
 
-def test_closed_standard_streams_are_nobody_elses():
+def test_closed_standard_streams_are_not_reused():
     """The first file that is opened would be stdout, and be printed into."""
     code = (
         "import cryostore.cli.verbs as verbs; from cryostore.cli import main; import os, sys;"
@@ -164,7 +164,7 @@ def test_a_ctrl_c_while_it_starts_shows_no_traceback(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_ctrl_c_says_what_it_means(monkeypatch, capsys):
+def test_a_ctrl_c_is_explained(monkeypatch, capsys):
     """What click makes of it included: it raises another error from it."""
 
     def interrupt(*_, **__):

@@ -1,4 +1,4 @@
-"""What is printed: by one place alone, and so that no text from outside acts on a terminal."""
+"""Only one module prints, and it escapes text from outside, so that none acts on the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator may decide, what is refused, and that it survives the way to another process."""
+"""Configuration of a server: its checks, and how it is passed to a worker."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from cryostore.options.configuration import (
         ("backup.example.org:443", ("backup.example.org", 443)),
     ],
 )
-def test_an_address_to_listen_on(text, found):
+def test_a_valid_address(text, found):
     assert parse_listen(text) == found
 
 
 @pytest.mark.parametrize("text", ["", "8734", ":8734", "127.0.0.1", "127.0.0.1:", "::1:80", "h:65536", "h:-1", "h:٣"])
-def test_no_address_to_listen_on(text):
+def test_an_invalid_address(text):
     with pytest.raises(ConfigurationError):
         parse_listen(text)
 
@@ -51,7 +51,7 @@ def test_no_address_to_listen_on(text):
         ("localhost.example.org", False),
     ],
 )
-def test_only_loopback_is_listened_on_without_tls(host, local):
+def test_only_a_loopback_address_needs_no_tls(host, local):
     assert is_loopback(host) is local
     if local:
         Configuration(host=host)
@@ -62,7 +62,7 @@ def test_only_loopback_is_listened_on_without_tls(host, local):
         Configuration(host=host, insecure_listen=True)
 
 
-def test_tls_needs_both_files_and_makes_any_address_good(tmp_path):
+def test_tls_needs_both_files_and_allows_any_address(tmp_path):
     cert, key = tmp_path / "cert", tmp_path / "key"
     with pytest.raises(ConfigurationError, match="belong together"):
         Configuration(tls_cert=cert)
@@ -81,18 +81,18 @@ def test_tls_needs_both_files_and_makes_any_address_good(tmp_path):
     "wrong",
     [{"workers": 0}, {"workers": 65}, {"port": 65536}, {"log_level": "loud"}, {"region": ""}, {"threads": 0}],
 )
-def test_the_impossible_is_refused(wrong):
+def test_impossible_values_are_refused(wrong):
     with pytest.raises(ConfigurationError):
         Configuration(**wrong)
 
 
 @pytest.mark.parametrize(("processors", "workers"), [(1, 1), (2, 2), (64, 2)])
-def test_how_many_workers_there_are(monkeypatch, processors, workers):
+def test_the_default_number_of_workers(monkeypatch, processors, workers):
     monkeypatch.setattr(configuration.os, "sched_getaffinity", lambda _: set(range(processors)))
     assert Configuration().workers == workers
 
 
-def test_a_configuration_survives_the_way_to_a_worker():
+def test_a_configuration_is_the_same_in_a_worker():
     configuration = Configuration(
         data_dir=Path("/data"),
         host="::1",

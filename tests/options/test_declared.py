@@ -8,8 +8,8 @@ from cryostore.options.declared import OPTIONS, configuration_of
 from cryostore.service.settings import Settings
 
 
-def test_every_field_an_operator_may_decide_is_set_by_one_option():
-    """And by no other: a new field cannot be forgotten, two options cannot fight over one."""
+def test_every_field_of_the_configuration_is_set_by_one_option():
+    """No field is forgotten, and no two options set the same field."""
     targets = [target for option in OPTIONS.values() for target in option.targets]
     assert len(targets) == len(set(targets))
     top = set(Configuration.__dataclass_fields__) - {"limits", "connection", "settings"}
@@ -26,7 +26,7 @@ def test_every_field_an_operator_may_decide_is_set_by_one_option():
         assert {target.partition(".")[2] for target in targets if target.startswith(f"{name}.")} == fields
 
 
-def test_the_words_for_defaults_are_true():
+def test_documented_defaults_are_the_real_ones():
     """Every default that an option's declaration names is the one it has."""
     values = {}
     for key, option in OPTIONS.items():

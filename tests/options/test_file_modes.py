@@ -1,4 +1,4 @@
-"""Files of a server that others may write or read: refused with their mode."""
+"""Files of a server that other users may write or read are refused."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from cryostore.options.kinds import choice, duration, flag, number, read_as, sho
         (kinds.address("--listen"), "[::1]:80", ("::1", 80)),
     ],
 )
-def test_a_value(kind, value, found):
+def test_a_valid_value(kind, value, found):
     assert read_as(kind, value, "name") == found
 
 
@@ -56,7 +56,7 @@ def test_a_value(kind, value, found):
         (kinds.address("--listen"), 80),
     ],
 )
-def test_no_such_value(kind, value):
+def test_an_invalid_value(kind, value):
     with pytest.raises(ConfigurationError, match="name is .*: it must be"):
         read_as(kind, value, "name", source="here: ")
 

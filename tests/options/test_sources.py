@@ -1,4 +1,4 @@
-"""What options may say, where, and which of it counts."""
+"""Sources of option values, their errors and their precedence."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ page_items_max = 10
 
 @pytest.fixture
 def file(tmp_path):
-    """Write a configuration file; answers its path."""
+    """Write a configuration file, and return its path."""
 
     def write(text, mode=0o600):
         path = tmp_path / "cryo.toml"
@@ -128,8 +128,8 @@ def test_a_file_with_everything(file):
         ("workers = ", "is not valid TOML"),
     ],
 )
-def test_what_a_file_may_not_say(file, text, words):
-    """The file, the key, the value and the rule are named."""
+def test_an_invalid_file_is_refused(file, text, words):
+    """The error names the file, the key, the value and the rule."""
     path = file(text)
     with pytest.raises(ConfigurationError) as refused:
         read_file(path)
@@ -143,7 +143,7 @@ def test_a_misspelt_key_gets_a_hint(file):
     assert refused.value.hint == "did you mean quarantine?"
 
 
-def test_a_file_that_is_none(tmp_path, file):
+def test_a_file_that_is_not_a_configuration(tmp_path, file):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_file(tmp_path / "absent")
     path = file("")
@@ -192,7 +192,7 @@ def test_a_password_on_the_command_line_is_refused():
     assert "secret" not in refused.value.message
 
 
-def test_the_command_line_comes_first_then_the_environment_then_the_file(file):
+def test_precedence_is_command_line_then_environment_then_file(file):
     path = file('workers = 1\nregion = "file"\nlog_level = "debug"\nthreads = 5')
     environment = read_environment({"CRYO_WORKERS": "2", "CRYO_REGION": "environment", "CRYO_THREADS": "", "X": "y"})
     line = read_command_line({"workers": "3", "region": None})
@@ -204,7 +204,7 @@ def test_the_command_line_comes_first_then_the_environment_then_the_file(file):
     }
 
 
-def test_texts_mean_what_a_file_means():
+def test_a_variable_means_the_same_as_the_file():
     values = merged(
         read_environment(
             {
@@ -225,7 +225,7 @@ def test_texts_mean_what_a_file_means():
 
 
 def test_a_directory_and_a_shared_store_exclude_each_other(file):
-    """Wherever they are named, both places are told."""
+    """The error names both sources."""
     path = file('data_dir = "/data"')
     with pytest.raises(ConfigurationError) as refused:
         merged(read_command_line({"catalog": "postgresql://h/d"}), {}, read_file(path))

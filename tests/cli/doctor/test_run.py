@@ -1,4 +1,4 @@
-"""`cryo doctor`: what is wrong with a set-up is named, one line each, with what to do; and nothing is left behind."""
+"""`cryo doctor`: it reports each fault with advice, and leaves nothing behind."""
 
 from __future__ import annotations
 

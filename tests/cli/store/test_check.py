@@ -1,4 +1,4 @@
-"""`cryo check` on a real store, beside a process that has it open."""
+"""`cryo check` on a real store that another process has open."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def store(tmp_path):
 
 
 def spoil(data_dir, at):
-    """Flip a bit of the pack, and answer its path."""
+    """Flip a bit of the pack, and return its path."""
     (pack,) = data_dir.rglob("*.pack")
     data = bytearray(pack.read_bytes())
     data[at] ^= 1
@@ -32,7 +32,7 @@ def picture(data_dir):
     return {path: path.read_bytes() for path in data_dir.rglob("*.pack")}
 
 
-def test_a_sound_store_beside_a_process_that_writes(store, capsys):
+def test_a_sound_store_while_another_process_writes(store, capsys):
     data_dir, _ = store
     with opened(data_dir, clock=wall_clock) as other:
         other.api().backup({"third": b"third" * 100})
@@ -42,7 +42,7 @@ def test_a_sound_store_beside_a_process_that_writes(store, capsys):
     assert said[-1] == "no problems found"
 
 
-def test_findings_say_what_they_mean_and_what_to_do(store, capsys):
+def test_findings_come_with_meaning_and_advice(store, capsys):
     data_dir, point = store
     spoil(data_dir, 40)
     before = picture(data_dir)
@@ -59,14 +59,14 @@ def test_findings_say_what_they_mean_and_what_to_do(store, capsys):
     assert picture(data_dir) == before
 
 
-def test_bytes_are_read_only_if_asked(store, capsys):
+def test_data_is_read_only_on_demand(store, capsys):
     data_dir, _ = store
     spoil(data_dir, -1)
     assert run(["check", "--data-dir", str(data_dir)]) == 0
     assert run(["check", "--data-dir", str(data_dir), "--data"]) == 1
 
 
-def test_a_directory_without_a_store_stays_as_it_is(tmp_path, capsys):
+def test_a_directory_without_a_store_is_not_changed(tmp_path, capsys):
     assert run(["check", "--data-dir", str(tmp_path)]) == 2
     assert "holds no store" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""`cryo gc` and `cryo jobs` on a real store."""
+"""`cryo gc` on a real store."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import pytest
 
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
-from cryostore.maintenance.claims import claimed, this_process
 from support.stores import opened
 
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """A store with an open job and an object nobody needs."""
+    """A store with an open job and an unused object."""
     with opened(tmp_path / "data", clock=wall_clock) as store:
         api = store.api()
         api.put(api.start_job(), "a", b"kept")
@@ -24,7 +23,7 @@ def data_dir(tmp_path):
     return tmp_path / "data"
 
 
-def test_gc_says_what_it_did(data_dir, capsys):
+def test_the_result_of_a_collection(data_dir, capsys):
     assert run(["gc", "--data-dir", str(data_dir), "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["condemned"] == 1
     assert run(["gc", "--data-dir", str(data_dir), "--json", "--quarantine", "0"]) == 0
@@ -34,37 +33,7 @@ def test_gc_says_what_it_did(data_dir, capsys):
     assert capsys.readouterr().out.startswith("1 chunks\n")
 
 
-def test_jobs_shows_what_is_open(data_dir, capsys):
-    assert run(["jobs", "--data-dir", str(data_dir), "--json"]) == 0
-    (job,) = json.loads(capsys.readouterr().out)
-    assert (job["kind"], job["state"], job["vault"]) == ("backup", "RUNNING", "Default")
-    assert job["lapses_ms"] > job["active_ms"] >= job["begun_ms"]
-    assert run(["jobs", "--data-dir", str(data_dir)]) == 0
-    assert capsys.readouterr().out.startswith("backup ")
-
-
-def test_jobs_shows_who_does_what_in_the_background(tmp_path, capsys):
-    """Also one whose claim has lapsed, because its process is gone."""
-    with opened(tmp_path / "data", clock=wall_clock) as store:
-        run(["jobs", "--data-dir", str(tmp_path / "data")])
-        assert capsys.readouterr().out == "no open jobs, no claims\n"
-        with claimed(store.service.context, "scrub") as claim:
-            claim.doing = "scrub 3 of 9"
-            claim.renew()
-            assert run(["jobs", "--data-dir", str(tmp_path / "data")]) == 0
-            said = capsys.readouterr().out
-            assert said.startswith(f"claim scrub by {this_process()}: scrub 3 of 9 begun 0 s ago, lapses in 11")
-            store.service.context.database.write(lambda t: t.run("UPDATE claim SET until_ms = 0 WHERE work = 'scrub'"))
-            assert run(["jobs", "--data-dir", str(tmp_path / "data"), "--json"]) == 0
-            (shown,) = json.loads(capsys.readouterr().out)
-            assert (shown["kind"], shown["id"], shown["state"]) == ("claim", "scrub", "LAPSED")
-            assert (shown["holder"], shown["fence"], shown["doing"]) == (this_process(), 1, "scrub 3 of 9")
-            run(["jobs", "--data-dir", str(tmp_path / "data")])
-            assert capsys.readouterr().out.endswith("ago, LAPSED\n")
-
-
-@pytest.mark.parametrize("verb", ["gc", "jobs"])
-def test_a_directory_without_a_store_stays_as_it_is(tmp_path, capsys, verb):
-    assert run([verb, "--data-dir", str(tmp_path)]) == 2
+def test_a_directory_without_a_store_is_not_changed(tmp_path, capsys):
+    assert run(["gc", "--data-dir", str(tmp_path)]) == 2
     assert "holds no store" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

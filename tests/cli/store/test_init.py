@@ -1,4 +1,4 @@
-"""`cryo init`, and the other verbs on a shared store."""
+"""`cryo init`, and the other commands on a shared store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.stores import opened
 
 @pytest.fixture
 def cryo(capsys, monkeypatch):
-    """Carry out a command line, which ends with a code; answers what it wrote."""
+    """Run a command line, check its exit code, and return its output."""
     for name in ("CRYO_DATA_DIR", "CRYO_CATALOG", "CRYO_BLOBS", "CRYO_KEYRING", "CRYO_CONFIG"):
         monkeypatch.delenv(name, raising=False)
 
@@ -36,7 +36,7 @@ def place(tmp_path):
         yield place
 
 
-def test_it_says_what_it_made_and_what_must_not_be_lost(cryo, place, tmp_path):
+def test_the_result_names_the_store_and_warns_of_losing_the_keyring(cryo, place, tmp_path):
     said = cryo("init", *on(place), "--credentials", tmp_path / "credentials")
     assert "LOSING IT LOSES EVERY BACKUP" in said.err
     assert str(tmp_path / "keyring.json") in said.err
@@ -53,7 +53,7 @@ def test_it_says_what_it_made_and_what_must_not_be_lost(cryo, place, tmp_path):
     assert secret not in said.out + said.err + json.dumps(document)
 
 
-def test_what_it_cannot_do_without(cryo, place, tmp_path):
+def test_required_options(cryo, place, tmp_path):
     assert "no shared store is named" in cryo("init", "--credentials", tmp_path / "c", code=2).err
     assert "--credentials FILE" in cryo("init", *on(place), code=2).err
     assert "needs --keyring" in cryo("init", *on(place)[:4], "--credentials", tmp_path / "c", code=2).err
@@ -62,7 +62,7 @@ def test_what_it_cannot_do_without(cryo, place, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_secrets_are_no_arguments(cryo, tmp_path):
+def test_secrets_on_the_command_line_are_refused(cryo, tmp_path):
     refused = cryo("gc", "--catalog", "postgresql://u:hidden@h/d", "--blobs", "s3://b", "--keyring", "k", code=2)
     assert "CRYO_CATALOG" in refused.err
     assert "hidden" not in refused.err
@@ -78,7 +78,7 @@ def store(tmp_path):
         yield store
 
 
-def test_every_verb_takes_a_shared_store(cryo, store, tmp_path):
+def test_every_store_command_works_on_a_shared_store(cryo, store, tmp_path):
     there = on(store.place)
     assert json.loads(cryo("gc", *there, "--json").out)["chunks"] == 1
     assert [pin["kind"] for pin in json.loads(cryo("jobs", *there, "--json").out)] == ["backup"]
@@ -101,8 +101,8 @@ def test_every_verb_takes_a_shared_store(cryo, store, tmp_path):
     assert store.api().restored(store.point) == {"name": b"1" * 1000}
 
 
-def test_the_place_may_stand_in_a_file(cryo, store, tmp_path, monkeypatch):
-    """For every verb; what the file says of quarantines counts, too."""
+def test_a_file_may_name_the_store(cryo, store, tmp_path, monkeypatch):
+    """For every command; the quarantine in the file has effect as well."""
     place = store.place
     path = tmp_path / "cryo.toml"
     path.write_text(
@@ -120,14 +120,14 @@ def test_the_place_may_stand_in_a_file(cryo, store, tmp_path, monkeypatch):
 
 @pytest.fixture
 def configured(monkeypatch):
-    """The configurations that servers would have been started with."""
+    """Collect the configurations that servers would have been started with."""
     found = []
     monkeypatch.setattr(server_run, "serve", lambda configuration, _: found.append(configuration))
     return found
 
 
 def test_a_server_on_a_shared_store(cryo, place, configured, tmp_path, monkeypatch):
-    """Told on the command line, in the environment and in a file; the first counts."""
+    """Named on the command line, in the environment and in a file, in this order of precedence."""
     path = tmp_path / "cryo.toml"
     path.write_text(f'catalog = "{place.catalog}"\nblobs = "file"\nlisten = "127.0.0.1:1"\nquarantine = "1h"\n')
     monkeypatch.setenv("CRYO_KEYRING", place.keyring)
@@ -144,7 +144,7 @@ def _written(path, text):
     return path
 
 
-def test_a_directory_is_still_what_it_was(cryo, tmp_path):
+def test_a_data_directory_needs_no_init(cryo, tmp_path):
     with opened(tmp_path / "data") as store:
         store.api().backup({"name": b"1"})
     assert "no problems found" in cryo("check", "--data-dir", tmp_path / "data").out

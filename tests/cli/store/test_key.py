@@ -23,7 +23,7 @@ DATA = b"what is in the backup"
 
 @pytest.fixture(autouse=True)
 def _nobodys_keyring(monkeypatch):
-    """No keyring is named but by the test."""
+    """Only the test names a keyring."""
     monkeypatch.delenv("CRYO_KEYRING", raising=False)
 
 
@@ -37,7 +37,7 @@ def data_dir(tmp_path):
 
 @pytest.fixture
 def cryo(data_dir, capsys):
-    """`cryo key VERB` on the store, with --json; answers the exit code, what it said, and what it complained of."""
+    """Run `cryo key VERB` on the store with --json; return exit code, result and errors."""
 
     def call(verb, *arguments, json_wanted=True):
         capsys.readouterr()
@@ -53,7 +53,7 @@ SECRETS = {key.secret.hex() for key in BOTH.keys.values()}
 
 
 def readable(data_dir, **options):
-    """Whether the store opens and gives its backup back."""
+    """Return whether the store opens and its backup can be read."""
     with opened(data_dir, clock=wall_clock, **options) as store:
         api = store.api()
         arn = api.backup({"name": DATA})
@@ -61,7 +61,7 @@ def readable(data_dir, **options):
 
 
 def test_the_life_of_keys(cryo, data_dir):
-    """Listed, rotated, forgotten; what is shown is what is there."""
+    """List, rotate and forget keys; the list shows the real state."""
     code, before, _ = cryo("list")
     (key,) = before["keys"]
     assert code == 0
@@ -79,7 +79,7 @@ def test_the_life_of_keys(cryo, data_dir):
     assert readable(data_dir)
 
 
-def test_in_words(cryo, data_dir):
+def test_results_as_text(cryo, data_dir):
     _, words, _ = cryo("list", json_wanted=False)
     assert "(active, in use): wraps 1 access_key, 2 record, 1 secret, 1 vault_key" in words
     _, words, _ = cryo("rotate", json_wanted=False)
@@ -91,7 +91,7 @@ def test_in_words(cryo, data_dir):
     assert "no longer in the keyring" in cryo("forget", old, json_wanted=False)[1]
 
 
-def test_an_export_is_a_keyring_for_its_owner_alone(cryo, data_dir, tmp_path):
+def test_an_export_is_a_keyring_that_only_its_owner_can_read(cryo, data_dir, tmp_path):
     target = tmp_path / "copy.json"
     code, outcome, _ = cryo("export", "--to", target)
     assert (code, outcome["file"]) == (0, str(target))
@@ -108,7 +108,7 @@ def test_an_export_is_a_keyring_for_its_owner_alone(cryo, data_dir, tmp_path):
 
 
 def test_a_keyring_from_paper(cryo, data_dir, tmp_path, monkeypatch):
-    """Printed, lost, typed in again."""
+    """Print, lose and type in a keyring."""
     _, paper, _ = cryo("export", "--paper", json_wanted=False)
     assert cryo("export", "--paper", "--to", tmp_path / "paper")[0] == 0
     assert (tmp_path / "paper").read_text() == paper
@@ -145,7 +145,7 @@ def test_an_export_is_verified_against_what_the_store_needs(cryo, data_dir, tmp_
     assert "the export lacks master key" in cryo("verify", tmp_path / "copy", json_wanted=False)[1]
 
 
-def test_a_typing_mistake_is_told_by_its_line(cryo, tmp_path):
+def test_the_error_names_the_line_of_a_typing_mistake(cryo, tmp_path):
     _, paper, _ = cryo("export", "--paper", json_wanted=False)
     lines = paper.splitlines()
     place = next(number for number, line in enumerate(lines) if line.startswith("02"))
@@ -157,7 +157,7 @@ def test_a_typing_mistake_is_told_by_its_line(cryo, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing", b"{}", b"\xff" * 100])
-def test_what_is_no_export_is_not_imported(cryo, data_dir, tmp_path, content):
+def test_another_file_is_not_imported(cryo, data_dir, tmp_path, content):
     before = (data_dir / "keyring.json").read_bytes()
     (tmp_path / "file").write_bytes(content)
     assert cryo("import", tmp_path / "file")[0] == 2
@@ -179,8 +179,8 @@ def test_missing_keys_are_added_and_nothing_is_replaced(cryo, data_dir, tmp_path
     assert readable(data_dir)
 
 
-def test_the_keyring_is_split_off(cryo, data_dir, tmp_path, monkeypatch):
-    """Moved, and named by option or variable; every verb takes it."""
+def test_the_keyring_is_moved_out_of_the_data_directory(cryo, data_dir, tmp_path, monkeypatch):
+    """Every command takes the option or the variable that names its new place."""
     elsewhere = tmp_path / "elsewhere.json"
     (data_dir / "keyring.json").rename(elsewhere)
     assert cryo("list")[0] == 2
@@ -200,7 +200,7 @@ def test_the_keyring_is_split_off(cryo, data_dir, tmp_path, monkeypatch):
 
 
 def test_a_keyring_for_elsewhere_is_made_and_rotated(cryo, tmp_path, capsys, monkeypatch):
-    """For a store whose keyring a command prints: made, put in place, replaced by one with a new key."""
+    """A command prints the keyring: make it, install it, and replace it by one with a new key."""
     document, other = tmp_path / "document", tmp_path / "other"
     assert run(["key", "create", "--to", str(document), "--json"]) == 0
     first = json.loads(capsys.readouterr().out)["active"]
@@ -247,13 +247,13 @@ def test_a_missing_key_is_an_issue(cryo, data_dir):
 
 
 @pytest.mark.parametrize("place", ["vault:x", "env:1", "command:", "file:"])
-def test_a_place_that_is_none(cryo, place):
+def test_an_invalid_place(cryo, place):
     code, _, err = cryo("list", "--keyring", place)
     assert code == 2
     assert "--keyring" in err
 
 
-def test_a_foreign_keyring_says_what_to_do(cryo, data_dir, tmp_path):
+def test_the_keyring_of_another_store_is_refused_with_a_hint(cryo, data_dir, tmp_path):
     write_keyring(data_dir / "keyring.json", OLD_ALONE)
     for verb in ("list", "rotate"):
         code, _, err = cryo(verb)

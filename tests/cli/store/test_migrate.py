@@ -50,7 +50,7 @@ def places(tmp_path, capsys, monkeypatch):
     return Places(tmp_path, capsys)
 
 
-def test_there_and_back_it_says_what_to_do_next(places):
+def test_there_and_back_with_the_next_steps(places):
     there = places.migrate().out
     assert "cryo serve --catalog" in there
     assert "is kept and cannot be opened any more" in there
@@ -84,7 +84,7 @@ def test_a_shared_store_is_moved_to_another_shared_place(places, tmp_path):
     assert "was moved to" in places.cryo("migrate", *places.shared, *elsewhere, code=2).err
 
 
-def test_where_a_shared_store_goes_is_said_in_full(places, tmp_path):
+def test_source_and_target_must_be_complete(places, tmp_path):
     catalog, blobs = ["--to-catalog", tmp_path / "c"], ["--to-blobs", tmp_path / "b"]
     assert "give --to-catalog and --to-blobs together" in places.cryo("migrate", *places.shared, *catalog, code=2).err
     assert "give --to-catalog and --to-blobs together" in places.cryo("migrate", *places.shared, *blobs, code=2).err
@@ -95,7 +95,7 @@ def test_where_a_shared_store_goes_is_said_in_full(places, tmp_path):
     assert "a directory is moved to --catalog" in places.migrate(*catalog, *blobs, code=2).err
 
 
-def test_it_says_the_outcome_as_json_and_a_second_time_that_it_was_done(places):
+def test_the_result_as_json_and_of_a_repetition(places):
     said = json.loads(places.migrate("--json").out)
     assert said["clean"]
     assert (said["carried"]["packs"], said["tables"]["chunk"]["rows"]) == (1, 2)
@@ -103,7 +103,7 @@ def test_it_says_the_outcome_as_json_and_a_second_time_that_it_was_done(places):
     assert "was already moved" in places.migrate().out
 
 
-def test_a_dry_run_says_what_would_be_copied_and_changes_nothing(places):
+def test_a_dry_run_prints_the_plan_and_changes_nothing(places):
     before = sorted(places.data_dir.parent.rglob("*"))
     server = InUse(places.data_dir)
     said = json.loads(places.migrate("--dry-run", "--json").out)
@@ -115,7 +115,7 @@ def test_a_dry_run_says_what_would_be_copied_and_changes_nothing(places):
     assert not places.shared[1].exists()
 
 
-def test_while_a_server_runs_nothing_is_moved(places):
+def test_nothing_is_moved_while_a_server_runs(places):
     server = InUse(places.data_dir)
     said = places.migrate(code=2).err
     assert "stop `cryo serve` and try again" in said
@@ -123,7 +123,7 @@ def test_while_a_server_runs_nothing_is_moved(places):
     places.migrate()
 
 
-def test_what_was_moved_is_taken_back(places):
+def test_a_moved_store_is_taken_back(places):
     assert "was not moved away" in places.cryo("migrate", "--take-back", "--data-dir", places.data_dir, code=2).err
     places.migrate()
     said = json.loads(places.cryo("migrate", "--take-back", "--data-dir", places.data_dir, "--json").out)
@@ -134,20 +134,20 @@ def test_what_was_moved_is_taken_back(places):
     places.cryo("check", *places.shared)
 
 
-def test_what_is_missing_is_named(places):
+def test_missing_options_are_named(places):
     said = places.cryo("migrate", "--data-dir", places.data_dir, code=2).err
     assert "give --catalog, --blobs and --keyring" in said
     assert "give --data-dir" in places.cryo("migrate", *places.shared, code=2).err
     assert "no store to take back" in places.cryo("migrate", "--take-back", code=2).err
 
 
-def test_a_place_that_holds_a_store_is_not_touched(places, tmp_path):
+def test_a_target_that_holds_a_store_is_not_changed(places, tmp_path):
     places.cryo("init", *places.shared[:4], "--keyring", tmp_path / "k.json", "--credentials", tmp_path / "c")
     assert "already holds a store" in places.migrate(code=2).err
     places.cryo("check", *places.shared[:4], "--keyring", tmp_path / "k.json")
 
 
-def test_a_directory_without_a_store_is_not_made_one(places, tmp_path):
+def test_a_directory_without_a_store_is_not_changed(places, tmp_path):
     assert "holds no store" in places.migrate(data_dir=tmp_path / "nothing", code=2).err
     assert not (tmp_path / "nothing").exists()
 
@@ -159,7 +159,7 @@ def test_another_keyring_is_refused(places, tmp_path):
     assert "the keyring does not open" in places.migrate(code=2).err
 
 
-def test_progress_says_how_much_and_how_long_yet():
+def test_progress_shows_amount_and_time_left():
     assert progress_words(Step("rows", 5), 0.5) == "rows 5"
     assert progress_words(Step("rows", 500, 2000), 10) == "rows 500 of 2000, about 0:00:30 left"
     assert (

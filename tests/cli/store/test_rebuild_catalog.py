@@ -14,7 +14,7 @@ from support.stores import opened
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """A store with a point; what it says is beside it."""
+    """A store with a point."""
     with opened(tmp_path / "data") as store:
         store.api().backup({"a": b"1" * 1000, "b": b"2"})
         said = picture(store.api())
@@ -24,7 +24,7 @@ def data_dir(tmp_path):
 
 @pytest.fixture
 def cryo(capsys):
-    """Carry out a command line, which ends with a code; answers what it wrote."""
+    """Run a command line, check its exit code, and return its output."""
 
     def carry_out(*arguments, code=0):
         assert run([str(argument) for argument in arguments]) == code
@@ -38,7 +38,7 @@ def lose(data_dir):
         path.unlink()
 
 
-def test_it_makes_the_catalog_anew(cryo, data_dir):
+def test_the_catalog_is_rebuilt(cryo, data_dir):
     lose(data_dir)
     assert "cryo rebuild-catalog" in cryo("serve", "--data-dir", data_dir, code=2).err
     said = json.loads(cryo("rebuild-catalog", "--data-dir", data_dir, "--json").out)
@@ -48,7 +48,7 @@ def test_it_makes_the_catalog_anew(cryo, data_dir):
         assert differences(before, picture(store.api())["points"]) == []
 
 
-def test_what_is_lost_is_said_and_the_code_is_1(cryo, data_dir):
+def test_losses_are_reported_with_exit_code_1(cryo, data_dir):
     lose(data_dir)
     for path in (data_dir / "records" / "commit").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
@@ -56,7 +56,7 @@ def test_what_is_lost_is_said_and_the_code_is_1(cryo, data_dir):
     assert "lost: the record of commit 1.1 cannot be read" in result.out
 
 
-def test_a_catalog_that_is_there_is_not_touched(cryo, data_dir):
+def test_an_existing_catalog_is_not_replaced(cryo, data_dir):
     before = footprint(data_dir)
     result = cryo("rebuild-catalog", "--data-dir", data_dir, code=2)
     assert "--replace" in result.err

@@ -1,4 +1,4 @@
-"""`cryo repair` on a real store: from damage over its finding to a store that is whole again."""
+"""`cryo repair` on a real store: damage, its detection, and its repair."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def store(tmp_path):
 
 
 def forget_the_pack(data_dir):
-    """As if the catalog were older than the pack."""
+    """Remove the pack from the catalog, as if the catalog were older."""
     with closing(sqlite3.connect(data_dir / "catalog.sqlite", isolation_level=None)) as connection:
         connection.execute("DELETE FROM chunk")
         connection.execute("DELETE FROM pack")
@@ -54,7 +54,7 @@ def test_a_pack_that_the_catalog_does_not_know(store, capsys):
     assert integrity.problems(data_dir) == []
 
 
-def test_what_cannot_be_repaired_is_named_and_healed_by_a_backup(store, capsys):
+def test_lost_chunks_are_reported_and_the_next_backup_heals_them(store, capsys):
     data_dir, point = store
     (pack,) = data_dir.rglob("*.pack")
     data = bytearray(pack.read_bytes())
@@ -73,7 +73,7 @@ def test_what_cannot_be_repaired_is_named_and_healed_by_a_backup(store, capsys):
     assert restored(data_dir, point) == CONTENTS
 
 
-def test_a_directory_without_a_store_stays_as_it_is(tmp_path, capsys):
+def test_a_directory_without_a_store_is_not_changed(tmp_path, capsys):
     assert run(["repair", "--data-dir", str(tmp_path)]) == 2
     assert "holds no store" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -28,7 +28,7 @@ def store(tmp_path):
 
 
 def spoil(data_dir):
-    """Flip a bit of the last envelope, and answer its pack."""
+    """Flip a bit of the last envelope, and return its pack."""
     (pack,) = data_dir.rglob("*.pack")
     data = bytearray(pack.read_bytes())
     data[-1] ^= 1
@@ -41,14 +41,18 @@ def test_a_sound_store(store, capsys):
     assert capsys.readouterr().out == "1 packs verified, 2 chunks, 0.0 MiB\n"
 
 
-def test_damage_is_said_with_what_it_hurts(store, capsys):
+def test_damage_is_reported_with_the_points_it_affects(store, capsys):
     data_dir, point = store
     spoil(data_dir)
     assert run(["scrub", "--data-dir", str(data_dir), "--json"]) == 1
     outcome = json.loads(capsys.readouterr().out)
     assert (outcome["damaged"], outcome["damage"]["objects"]) == (1, 1)
-    (hurt,) = outcome["damage"]["points"]
-    assert (hurt["recovery_point_arn"], hurt["vault"], hurt["names"]) == (point, "Default", ["turn\u202eed"])
+    (affected,) = outcome["damage"]["points"]
+    assert (affected["recovery_point_arn"], affected["vault"], affected["names"]) == (
+        point,
+        "Default",
+        ["turn\u202eed"],
+    )
     assert run(["scrub", "--data-dir", str(data_dir), "--sample", "50", "--max-duration", "1m"]) == 1
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("1 packs verified, 2 chunks")
@@ -57,8 +61,8 @@ def test_damage_is_said_with_what_it_hurts(store, capsys):
     assert said[4:] == ["  1 object:", "    'turn\\u202eed'"]
 
 
-def test_a_scrub_waits_for_what_a_server_is_at(store, capsys, monkeypatch):
-    """A portion of a pass, that is. Whoever is at more is named."""
+def test_a_scrub_waits_for_the_portion_of_a_server(store, capsys, monkeypatch):
+    """The error names a process that holds the claim for longer than a portion."""
     data_dir, _ = store
     service = open_service(data_dir)
     waits = []
@@ -84,7 +88,7 @@ def test_an_invalid_duration_is_refused(store, text, capsys):
     assert "such as 30m" in capsys.readouterr().err
 
 
-def test_a_directory_without_a_store_stays_as_it_is(tmp_path, capsys):
+def test_a_directory_without_a_store_is_not_changed(tmp_path, capsys):
     assert run(["scrub", "--data-dir", str(tmp_path)]) == 2
     assert "holds no store" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -101,7 +105,7 @@ def spoil_content(data_dir):
     pack.write_bytes(content)
 
 
-def test_scrub_says_whether_files_are_affected_or_only_bytes_that_none_needs(tmp_path, monkeypatch, capsys):
+def test_scrub_reports_whether_files_are_affected_or_only_unused_bytes(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CRYO_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     write(tmp_path / "source", {name: random.Random(name).randbytes(20_000) for name in "abc"})

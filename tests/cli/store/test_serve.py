@@ -1,4 +1,4 @@
-"""`cryo serve`: the options become the configuration; the server says its one line."""
+"""`cryo serve`: its options become the configuration, and it prints its address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryostore.server import run as server_run
 
 @pytest.fixture
 def configured(monkeypatch):
-    """The configurations that servers would have been started with."""
+    """Collect the configurations that servers would have been started with."""
     found = []
 
     def serve(configuration, announce):
@@ -25,7 +25,7 @@ def configured(monkeypatch):
     return found
 
 
-def test_without_options_everything_has_its_default(configured, capsys):
+def test_defaults(configured, capsys):
     assert run(["serve"]) == 0
     assert configured == [Configuration(data_dir=Path("cryo-data"), host="127.0.0.1", port=8734)]
     assert capsys.readouterr().out == "listening on http://127.0.0.1:1\n"
@@ -70,14 +70,14 @@ def test_the_data_directory_may_come_from_the_environment(configured, monkeypatc
     assert [one.data_dir for one in configured] == [tmp_path, Path("elsewhere")]
 
 
-def test_other_machines_need_tls_or_a_word(configured, capsys):
+def test_other_machines_need_tls_or_insecure_listen(configured, capsys):
     assert run(["serve", "--listen", "0.0.0.0:80"]) == 2
     assert "--insecure-listen" in capsys.readouterr().err
     assert run(["serve", "--listen", "0.0.0.0:80", "--insecure-listen"]) == 0
     assert [one.host for one in configured] == ["0.0.0.0"]
 
 
-def test_metrics_keep_the_rule_of_the_main_address(configured, capsys):
+def test_the_address_of_metrics_follows_the_same_rule(configured, capsys):
     assert run(["serve", "--metrics", "0.0.0.0:9100"]) == 2
     assert "--insecure-listen" in capsys.readouterr().err
     assert run(["serve", "--metrics", "9100"]) == 2

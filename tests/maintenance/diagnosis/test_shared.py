@@ -1,4 +1,4 @@
-"""`cryo doctor` on a shared store: each part is looked at by itself, and whether the three belong together."""
+"""Checks of a shared store, as `cryo doctor` prints them: each part, and that the three belong together."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def place(request, tmp_path):
 
 @pytest.fixture
 def doctored(capsys, monkeypatch):
-    """Calls `cryo doctor`; answers its exit code, and what it said by what it is about."""
+    """Run `cryo doctor`; return its exit code and its results by subject."""
     monkeypatch.setattr(doctor, "_fuse", lambda: iter(()))  # whether this machine can mount is not the tests' affair
 
     def call(place, *more, as_options=True):
@@ -83,7 +83,7 @@ def test_a_configuration_file_names_it_too(doctored, tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", [ON_PATHS, ON_SERVICES])
 @pytest.mark.parametrize("more", [[], ["--no-write"]], ids=["write", "no write"])
 def test_before_init_the_advice_is_init(doctored, tmp_path, kind, more):
-    """A keyring, catalog and blobs that are not there yet are no three errors: the store is not prepared."""
+    """Missing keyring, catalog and blobs are one error, not three: the store is not prepared."""
     if kind == ON_SERVICES and missing_services():
         pytest.skip(missing_services())
     with fresh_place(tmp_path, kind) as place:
@@ -94,7 +94,7 @@ def test_before_init_the_advice_is_init(doctored, tmp_path, kind, more):
         assert list(tmp_path.iterdir()) == []
 
 
-def test_each_part_that_is_away_is_named_and_the_others_are_looked_at(doctored, tmp_path):
+def test_a_missing_part_is_named_and_the_others_are_checked(doctored, tmp_path):
     with prepared(tmp_path / "store") as place:
         _, said = doctored(place._replace(keyring=str(tmp_path / "none.json")))
         assert (said["keyring"]["level"], said["catalog"]["level"], said["blobs"]["level"]) == (ERROR, OK, OK)
@@ -116,7 +116,7 @@ def test_parts_of_two_stores_do_not_belong_together(doctored, tmp_path):
             assert "vault" not in said
 
 
-def test_a_catalog_of_an_older_version_is_named_and_not_upgraded(doctored, place):
+def test_a_catalog_of_an_older_version_is_reported_and_not_upgraded(doctored, place):
     store = SharedStore(place)
     versions = rows_of(store)
     newest = versions[-1][0]
@@ -141,7 +141,7 @@ def test_a_catalog_that_is_too_new_is_an_error(doctored, place):
     store.service.close()
 
 
-def test_a_wrong_clock_and_a_claim_are_said(tmp_path, monkeypatch):
+def test_a_wrong_clock_and_a_claim_are_reported(tmp_path, monkeypatch):
     if missing_services():
         pytest.skip(missing_services())
     with prepared(tmp_path / "store", ON_SERVICES) as place:

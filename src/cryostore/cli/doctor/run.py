@@ -57,7 +57,7 @@ def command(
     catalog: str | None,
     blobs: str | None,
     config: Path | None,
-    **place: Any,
+    **agent_store: Any,
 ) -> int:
     """Check whether backups can be made and read from here; print one line for each check.
 
@@ -66,7 +66,7 @@ def command(
     belong together. Exits with 0 if all is well, 1 if there are warnings, 2 if there are errors.
     """
     worst = 0
-    named = AgentStore(**place)
+    named = AgentStore(**agent_store)
     store = _shared_store(named, {"catalog": catalog, "blobs": blobs, "keyring": named.keyring}, config)
     for each in _all(named, store, vault, copy, write=not no_write):
         worst = max(worst, CODES[each.level])
@@ -83,14 +83,14 @@ def words(each: Diagnosis) -> str:
     return output.paragraph([line, f"         -> {each.advice}"] if each.advice else [line])
 
 
-def _shared_store(place: AgentStore, texts: dict[str, str | None], config: Path | None) -> NamedStore | None:
+def _shared_store(agent_store: AgentStore, texts: dict[str, str | None], config: Path | None) -> NamedStore | None:
     """Return the shared store that the options name; None if they name another kind. Raises ConfigurationError."""
     named = texts["catalog"] or texts["blobs"]
-    if place.endpoint_url and named:
+    if agent_store.endpoint_url and named:
         raise ConfigurationError("both a shared store and a server are named", hint="drop one of them")
-    if place.endpoint_url or (place.data_dir and not named):
+    if agent_store.endpoint_url or (agent_store.data_dir and not named):
         return None
-    if place.data_dir:
+    if agent_store.data_dir:
         raise ConfigurationError("both a shared store and a directory are named", hint="drop one of them")
     store = named_store({"data_dir": None, **texts}, config)
     if config is not None and store.shared is None:
@@ -98,7 +98,7 @@ def _shared_store(place: AgentStore, texts: dict[str, str | None], config: Path 
     return store if store.shared is not None else None
 
 
-def _all(place: AgentStore, store: NamedStore | None, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
+def _all(agent_store: AgentStore, store: NamedStore | None, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
     from cryostore.cli.doctor.server import check_server
     from cryostore.core.ids import random_id
     from cryostore.core.time import wall_clock
@@ -107,14 +107,14 @@ def _all(place: AgentStore, store: NamedStore | None, vault: str, copy: Path | N
 
     yield from _versions()
     yield from _fuse()
-    if place.key is not None:
-        yield _key(place)
+    if agent_store.key is not None:
+        yield _key(agent_store)
     if store is not None and store.shared is not None:
         found = check_shared(store.shared, now_ms=wall_clock(), trial_name=random_id() if write else None)
-    elif place.data_dir:
-        found = check_directory(place.data_dir, place.keyring, copy)
+    elif agent_store.data_dir:
+        found = check_directory(agent_store.data_dir, agent_store.keyring, copy)
     else:
-        found = check_server(place.endpoint_url)
+        found = check_server(agent_store.endpoint_url)
     usable = True
     for each in found:
         # Opening a store upgrades it, which the operator decides.
@@ -123,16 +123,16 @@ def _all(place: AgentStore, store: NamedStore | None, vault: str, copy: Path | N
     if not usable:
         return
     try:
-        with _call(place, store) as call:
+        with _call(agent_store, store) as call:
             yield from _store(call, vault, write=write)
     except CryostoreError as problem:
         yield failed("store", problem, "fix this first")
 
 
 @contextmanager
-def _call(place: AgentStore, store: NamedStore | None) -> Iterator[Call]:
+def _call(agent_store: AgentStore, store: NamedStore | None) -> Iterator[Call]:
     if store is None:
-        with open_agent_store(replace(place, key=None)) as call:
+        with open_agent_store(replace(agent_store, key=None)) as call:
             yield call
         return
     from cryostore.service import Caller
@@ -159,14 +159,14 @@ def _fuse() -> Diagnoses:
         yield ok("mount", "possible")
 
 
-def _key(place: AgentStore) -> Diagnosis:
+def _key(agent_store: AgentStore) -> Diagnosis:
     from cryostore.cli.agent_key_option import read_key
 
     try:
-        read_key(place.key)
+        read_key(agent_store.key)
     except CryostoreError as problem:
         return failed("key", problem, "name a key file with --key")
-    return ok("key", f"{place.key} can be used", "keep a copy elsewhere: nothing can be restored without it")
+    return ok("key", f"{agent_store.key} can be used", "keep a copy elsewhere: nothing can be restored without it")
 
 
 def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
