@@ -1,6 +1,7 @@
-"""What networks and services do to single requests: every kind of request meets every fault, before a real S3.
+"""Faults of networks and cloud services: every kind of request meets every fault, against a real S3 service.
 
-Nothing acknowledged is missing, no byte is wrong, nobody hears "it exists" of his own blob, and nothing hangs.
+Nothing acknowledged is missing, no byte is wrong, no process finds that its own blob "exists" already, and nothing
+hangs.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def meet(proxy, url, back_door, fault, times):
     for kind in KINDS:
         proxy.fail(kind, fault, times)
     assert at_once(*calls_on(through(url))) == WANTED
-    assert not any(proxy.faults.values()), "a fault that nobody met"
+    assert not any(proxy.faults.values()), "a fault that no request met"
     assert back_door.peek("new") == NOISE
     assert back_door.peek("doomed") is None
     assert back_door.unfinished_uploads() == []

@@ -1,6 +1,6 @@
-"""A disk that fills up at every point of a backup, a delete and a collection: what was acknowledged is there.
+"""A disk that fills up at every point of a backup, a delete and a collection: everything acknowledged is there.
 
-More room is all it takes to go on. A real file system, so the system itself decides where a write breaks off.
+Freeing space is enough to continue. The file system is real, so the system itself decides where a write breaks off.
 """
 
 from __future__ import annotations

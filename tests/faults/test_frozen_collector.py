@@ -84,7 +84,7 @@ class Scene:
         self.job = self.api.start_job()
 
     def take_over(self):
-        """Collect as soon as nobody else does; what came of it."""
+        """Collect as soon as no other process does; return the result."""
         outcomes = []
 
         def collected():

@@ -1,4 +1,4 @@
-"""Every call that garbage collection makes to the database or the blob store fails once, in every way it can."""
+"""Each call of garbage collection to the database or the blob store fails once, in every possible way."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A server of two workers under load, killed again and again: whatever was acknowledged is there, and intact.
+"""A server of two workers under load, killed again and again: everything acknowledged is there and intact.
 
-SIGKILL takes what a process holds in memory, not what the system holds for the disk: what is left of that is shown in
-`test_power_loss`. Garbage is collected, packs are compacted and everything is scrubbed meanwhile.
+SIGKILL loses the memory of a process, but not the data that the system holds for the disk; for that see
+`test_power_loss`. Meanwhile garbage is collected, packs are compacted and everything is scrubbed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The disk lies once: one answer to a read has a flipped bit, or a listing leaves out its end.
+"""A disk that lies once: one read has a flipped bit, or one listing lacks its end.
 
-Whoever reads notices, and what is then decided takes nothing from anybody: a lie is not damage, and damage is not
-garbage.
+The reader notices, and no decision that follows loses data: a lie is not damage, and damage is not garbage.
 """
 
 from __future__ import annotations

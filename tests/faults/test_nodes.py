@@ -1,6 +1,6 @@
-"""Three nodes under load, and everything around them fails: nothing acknowledged is lost, and no client gives up.
+"""Three nodes under load while everything around them fails: nothing acknowledged is lost, and no client gives up.
 
-The clients are stock ones behind a load balancer that asks nothing again by itself. Garbage is collected meanwhile.
+The clients are stock ones behind a load balancer that does not retry. Meanwhile garbage is collected.
 """
 
 from __future__ import annotations

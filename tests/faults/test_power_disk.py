@@ -1,4 +1,4 @@
-"""The disk that loses its power, on small things of which we know what may be left."""
+"""The simulated disk that loses its power, on small cases whose possible results are known."""
 
 from __future__ import annotations
 

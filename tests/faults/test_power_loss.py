@@ -1,12 +1,12 @@
-"""The power goes at any moment of what a real process does: whatever file systems may leave of it, the promise holds.
+"""Power loss at any moment of a real process: the store keeps its promise in every state that a file system may leave.
 
-A program does real work on a real store under `strace`. From its system calls, SQLite's included, every state of the
-disk is built that `power_disk` allows; each is opened by the present code, which must find everything that was
-acknowledged byte for byte, nothing that is not whole, and must take another backup. Some are opened without their
-catalog: what is recorded beside it must be enough to make it anew. `make test` tries a part of the states, spread
-evenly; `make stress` all of them, and many more mixtures.
+A program does real work on a real store under `strace`. From its system calls, SQLite's included, the test builds every
+state of the disk that `power_disk` allows. The present code opens each of them: it must find everything that was
+acknowledged byte for byte, nothing partial, and accept another backup. Some are opened without their catalog: the
+records beside it must be enough to rebuild it. `make test` tries a part of the states, spread evenly; `make stress`
+tries all of them, and many more mixtures.
 
-That this can fail is shown by leaving out one kind of flush, as if the program did not make it.
+Leaving out one kind of flush, as if the program did not make it, shows that this test can fail.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whatever fails while something is recorded, and then the catalog is lost: what was acknowledged is there.
+"""Failures while records are written, followed by the loss of the catalog: everything acknowledged is there.
 
-Every write to the database and every call to the blobs of a commit, a deletion, and the making and deleting of a vault
-fails once, before it happens or after; so does every call of the rebuilding itself.
+Every write to the database and every call to the blobs fails once, before or after it happens: in a commit, a deletion,
+and when a vault is created and deleted. So does every call of the rebuild itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""A rotation of the master key, with a failure at every call it makes: to the database, the blobs, the keyring's disk.
+"""A rotation of the master key whose calls fail one by one: to the database, the blobs, and the keyring's disk.
 
-After each the store is opened anew, all of it can be read, and the same command again finishes.
+After each failure the store opens again, everything can be read, and running the same command again finishes the
+rotation.
 """
 
 from __future__ import annotations

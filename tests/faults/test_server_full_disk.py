@@ -1,6 +1,6 @@
-"""A real server on a disk that is really full, read-only, or out of descriptors: what it answers, logs and counts.
+"""A real server on a disk that is full or read-only, or without descriptors: its answers, logs and metrics.
 
-Whatever was acknowledged reads back, deletes and garbage collection work with nothing free, and everything goes on by
+Everything acknowledged reads back, deletes and garbage collection work without free space, and the server recovers by
 itself when the cause is gone.
 """
 
@@ -149,7 +149,7 @@ def test_a_full_disk(tmp_path, workers):
 
         watch.gc()
         wait_for(lambda: watch.metric("cryostore_reserve_held") == 1)
-        wait_for(lambda: disk.hidden_bytes < 256 * KIB)  # nobody keeps what is deleted open
+        wait_for(lambda: disk.hidden_bytes < 256 * KIB)  # no process keeps deleted files open
         left = sum(len(data) for contents in watch.points.values() for data in contents.values())
         assert disk.bytes_under("packs") < left + MIB
         watch.back_up()

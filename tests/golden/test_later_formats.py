@@ -1,4 +1,4 @@
-"""What a later version wrote is told apart from damage: refused with what to do, and left as it is."""
+"""Data of a later format is not taken for damage: it is refused with advice, and left unchanged."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The bytes of envelopes, packs and wrapped keys as released. They never change: old data must open for ever.
+"""The released bytes of envelopes, packs and wrapped keys. They never change: old data must always open.
 
-`*.hex` were written once. A test that fails here means a new format: give it a new version number and new files, and
-keep these readable. The reference below is written from docs/reference/formats.md alone,
-with none of the product's code.
+The `*.hex` files were written once. If a test here fails, the format is a new one: give it a new version number and new
+files, and keep these readable. The reference implementation below follows docs/reference/formats.md alone, and uses
+none of the product's code.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Data directories as earlier versions left them: each is opened, says what it said then, and goes on.
+"""Data directories of earlier versions: each opens, has the same content as then, and takes new backups.
 
-A directory under `stores/` is what `support.golden_store` made with the code of its schema version. It is never made
-anew.
+`support.golden_store` made each directory under `stores/` with the code of its schema version. They are never made
+again.
 """
 
 from __future__ import annotations

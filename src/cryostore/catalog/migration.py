@@ -65,7 +65,7 @@ def require_readable(transaction: Transaction) -> None:
     version, known = (row and row[0]) or 0, len(steps())
     if version <= known:
         return
-    # A version without a row here was made by a program that says nothing, and leaves no room.
+    # A version without a row here comes from a program that does not declare who may use its schema.
     row = transaction.row("SELECT max(readable_by) FROM schema_reader WHERE version > :known", known=known)
     if ((row and row[0]) or version) > known:
         raise ConfigurationError(

@@ -168,7 +168,7 @@ def test_a_writer_of_the_old_epoch_does_not_commit_behind_the_marking_pass(datab
 
 
 def test_a_marking_pass_does_not_overlook_a_writer_of_the_old_epoch(database, other, chunk, steps):
-    """As above, but the writer is committed between the snapshot of the pass and its reading: somebody runs again."""
+    """As above, but the writer commits between the snapshot of the pass and its read: one of them runs again."""
     pages = Steps()
     writer = in_thread(lambda: database.write(lambda t: refer(t, steps)))
     assert steps.halted.wait(60)
@@ -186,7 +186,7 @@ def test_a_marking_pass_does_not_overlook_a_writer_of_the_old_epoch(database, ot
     writer.join()
     pages.go_on.set()
     reader.join()
-    assert steps.runs + pages.runs > 2, "somebody had to run again"
+    assert steps.runs + pages.runs > 2, "one of them had to run again"
     assert other.read(used_epoch) == 1 or found == [[DIGEST]]
 
 

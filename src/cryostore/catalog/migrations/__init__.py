@@ -1,1 +1,1 @@
-"""The schema, as numbered steps that only go forward."""
+"""Steps of the schema, in order; they only go forward."""

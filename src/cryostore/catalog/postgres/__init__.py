@@ -1,1 +1,1 @@
-"""The catalog on PostgreSQL."""
+"""PostgreSQL as the catalog's database."""

@@ -1,1 +1,1 @@
-"""Coordination of the processes on one store: claims, nodes, the collection's epoch."""
+"""Coordination of the processes on one store: claims on background work, reports of nodes, the collection epoch."""

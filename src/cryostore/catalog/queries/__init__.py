@@ -1,1 +1,1 @@
-"""Queries over several tables."""
+"""Queries that join the tables of several nouns."""

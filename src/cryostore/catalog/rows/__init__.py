@@ -1,1 +1,1 @@
-"""Tables of the catalog: one file for each noun."""
+"""Rows of the catalog's tables: one file per noun, with every statement on it."""

@@ -1,1 +1,1 @@
-"""The catalog on SQLite."""
+"""SQLite as the catalog's database, and what happens when its disk is full."""

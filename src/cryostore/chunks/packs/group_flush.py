@@ -38,7 +38,7 @@ class GroupFlush(Generic[Item]):
         self._flush = flush
         self._has_room = has_room
         self._gate = threading.Lock()
-        # At most one leader waits for it, and one for each batch that was full: batches form meanwhile.
+        # At most one leader waits for it, and one for each full batch; batches form meanwhile.
         self._turn = threading.Lock() if flushes_max == 1 else threading.Semaphore(flushes_max)
         self._gathering: _Batch[Item] | None = None
 
