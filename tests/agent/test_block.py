@@ -1,4 +1,4 @@
-"""Blocks: their bytes, which never change, and how the names of a directory are dealt out to them."""
+"""Blocks: their bytes, which never change, and the parts of a large directory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def catalog():
     return root + encode(Kind.DIRECTORY, b"a/b", names, rows, contents, EXTRAS)
 
 
-def test_the_bytes_of_format_1_stay_what_they_are():
+def test_the_bytes_of_format_1_never_change():
     assert catalog() == bytes.fromhex((GOLDEN / "archive-1-catalog.hex").read_text())
 
 
@@ -62,7 +62,7 @@ def test_an_archive_of_format_1_is_read():
     assert [Content.unpack(block.contents, index) for index in range(4)] == CONTENTS
 
 
-def test_a_header_of_format_1_is_read_and_written_as_it_was():
+def test_a_header_of_format_1_is_read_and_written_unchanged():
     data = (GOLDEN / "archive-1-header.json").read_bytes().strip()
     header = Header(
         root=b"/folder \xff",
@@ -107,7 +107,7 @@ def test_parts_hold_every_name_once(count):
     assert all(len(part) <= PART_ENTRIES_MAX for part in parts)
 
 
-def test_a_new_name_moves_the_parts_around_it_alone():
+def test_a_new_name_moves_only_the_parts_around_it():
     names = [b"%06d" % number for number in range(20_000)]
     before = {tuple(names[index] for index in part) for part in parts_of(names)}
     changed = sorted([*names, b"010000b"])
@@ -117,5 +117,5 @@ def test_a_new_name_moves_the_parts_around_it_alone():
 
 
 @given(st.lists(st.lists(st.sampled_from([b"a", b"b", b"a b", b"a\x01", b"\xff"]), max_size=4), max_size=8))
-def test_paths_are_ordered_as_a_walk_meets_them(paths):
+def test_paths_have_the_order_of_a_walk(paths):
     assert sorted(paths) == sorted(paths, key=lambda path: order_key(b"/".join(path)))

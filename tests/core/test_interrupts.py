@@ -1,4 +1,4 @@
-"""Being told to end: noted everywhere, raised where a run may end, and once."""
+"""Graceful shutdown: a signal is noted anywhere, and raised once, at a safe point."""
 
 import os
 import queue
@@ -17,7 +17,7 @@ def tell(number=signal.SIGINT):
 
 
 @pytest.mark.parametrize("number", interrupts.SIGNALS)
-def test_a_signal_is_raised_where_the_run_may_end_and_once(number):
+def test_a_signal_is_raised_at_a_safe_point_and_once(number):
     with deferred():
         check()
         assert not is_requested()
@@ -25,14 +25,14 @@ def test_a_signal_is_raised_where_the_run_may_end_and_once(number):
         assert is_requested()
         with pytest.raises(KeyboardInterrupt):
             check()
-        check()  # what cleans up is left in peace
+        check()  # clean-up code is not interrupted
         with interruptible:
             pass
         assert is_requested()
     assert not is_requested()
 
 
-def test_who_waits_is_told_at_once():
+def test_an_interruptible_call_is_interrupted_at_once():
     read, write = os.pipe()
     with os.fdopen(read, "rb") as source, os.fdopen(write, "wb"), deferred():
         main = threading.get_ident()
@@ -44,27 +44,27 @@ def test_who_waits_is_told_at_once():
         check()
 
 
-def test_who_was_told_does_not_begin_to_wait():
+def test_no_interruptible_call_begins_after_a_request():
     with deferred():
         tell()
         with pytest.raises(KeyboardInterrupt), interruptible:
             pytest.fail("it waits")
-        tell()  # the same again: what cleans up is not waiting any more
+        tell()  # the same request again: clean-up code is no longer interruptible
 
 
-def test_who_insists_is_heard_at_once(monkeypatch):
+def test_a_second_request_is_raised_at_once(monkeypatch):
     now = 1.0
     monkeypatch.setattr(interrupts.time, "monotonic", lambda: now)
     with deferred():
         tell()
         now += interrupts.SAME_REQUEST_SECONDS
-        tell(signal.SIGHUP)  # a terminal and its shell say the same
+        tell(signal.SIGHUP)  # a terminal and its shell both send a signal
         now += 0.1
         with pytest.raises(KeyboardInterrupt):
             tell()
 
 
-def test_other_threads_are_ended_by_the_main_one():
+def test_the_main_thread_ends_other_threads():
     raised = []
 
     def run():
@@ -85,7 +85,7 @@ def test_other_threads_are_ended_by_the_main_one():
     assert raised == []
 
 
-def test_a_thread_that_waits_does_not_make_the_main_one_wait():
+def test_a_waiting_thread_does_not_block_the_main_one():
     inside, leave = threading.Event(), threading.Event()
 
     def run():
@@ -104,7 +104,7 @@ def test_a_thread_that_waits_does_not_make_the_main_one_wait():
             check()
 
 
-def test_handlers_are_as_before_afterwards_and_those_of_others_stay(monkeypatch):
+def test_handlers_are_restored_and_those_of_other_code_stay(monkeypatch):
     mine = [signal.SIG_IGN, lambda *_: None]
     before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     try:
@@ -119,7 +119,7 @@ def test_handlers_are_as_before_afterwards_and_those_of_others_stay(monkeypatch)
             signal.signal(number, handler)
 
 
-def test_a_context_within_another_is_the_same():
+def test_a_nested_context_has_no_effect():
     with deferred():
         with deferred(), pytest.raises(KeyboardInterrupt), interruptible:
             tell()
@@ -128,7 +128,7 @@ def test_a_context_within_another_is_the_same():
     assert not is_requested()
 
 
-def test_nobody_sleeps_on_who_was_told():
+def test_a_request_ends_a_sleep():
     with deferred():
         interrupts.sleep(0.001)
         tell()
@@ -145,11 +145,11 @@ def test_operations_in_flight_have_a_grace_period():
         assert cut_off.get(timeout=10) == 0.05
     with deferred(), grace_period(cut_off.put, seconds=0.05):
         pass
-    while not cut_off.empty():  # at the end of the context once more, if it was told
+    while not cut_off.empty():  # called again at the end of the context
         assert cut_off.get() == 0.05
 
 
-def test_nothing_is_under_way_behind_the_end_of_a_run_that_was_told():
+def test_no_operation_outlasts_the_context_after_a_request():
     cut_off = []
     with deferred():
         with grace_period(cut_off.append):
@@ -157,7 +157,7 @@ def test_nothing_is_under_way_behind_the_end_of_a_run_that_was_told():
         assert cut_off == [interrupts.GRACE_SECONDS]
 
 
-def test_a_task_ends_in_its_own_thread_too():
+def test_a_task_is_interrupted_in_its_own_thread_too():
     raised = []
 
     def run():
@@ -182,18 +182,18 @@ def test_a_task_ends_in_its_own_thread_too():
         check_task()
 
 
-def test_the_second_of_two_signals_does_not_kill_what_is_ending(monkeypatch):
+def test_a_second_signal_does_not_kill_a_run_that_ends(monkeypatch):
     now = 1.0
     monkeypatch.setattr(interrupts.time, "monotonic", lambda: now)
     with deferred():
         tell()
         with pytest.raises(KeyboardInterrupt):
             check()
-    tell(signal.SIGTERM)  # with Python's own handler it would be the end of the tests
+    tell(signal.SIGTERM)  # Python's own handler would end the test run
     now += 2.0
     with pytest.raises(KeyboardInterrupt):
         tell(signal.SIGTERM)
-    with deferred():  # whoever begins anew is not told
+    with deferred():  # a new run starts without a request
         check()
         tell(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):

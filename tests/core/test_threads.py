@@ -1,4 +1,4 @@
-"""A pool at rest: nothing runs any more once it was shut down, whenever an interrupt came."""
+"""Thread pools: after a shutdown no thread runs, whenever an interrupt came."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ from cryostore.core.threads import Threads, task_result
 from cryostore.model.errors import ServiceUnavailableException
 
 
-def test_a_thread_that_an_interrupt_came_upon_has_ended_too(monkeypatch):
+def test_a_thread_that_was_being_started_has_ended_too(monkeypatch):
     begin = threading.Thread.start
     ran, go_on = threading.Event(), threading.Event()
     started = []
@@ -34,14 +34,14 @@ def test_a_thread_that_an_interrupt_came_upon_has_ended_too(monkeypatch):
     closing = threading.Thread(target=pool.shutdown)
     closing.start()
     closing.join(0.05)
-    assert closing.is_alive()  # it waits for the one that is at work
+    assert closing.is_alive()  # it waits for the running task
     go_on.set()
     closing.join(10)
     assert not closing.is_alive()
     assert not started[0].is_alive()
 
 
-def test_what_was_not_begun_never_is():
+def test_a_queued_task_never_starts():
     done, go_on, at_work = [], threading.Event(), threading.Event()
 
     def work(number):
@@ -57,7 +57,7 @@ def test_what_was_not_begun_never_is():
     assert [future.cancelled() for future in futures] == [False, True, True]
 
 
-def test_a_target_that_is_closed_refuses(tmp_path):
+def test_a_closed_target_refuses(tmp_path):
     target = TargetDirectories(bytes(tmp_path))
     number = target.add(0, b"below", None, created=True)
     target.close()
@@ -66,7 +66,7 @@ def test_a_target_that_is_closed_refuses(tmp_path):
             pass
 
 
-def test_a_run_that_was_told_to_end_does_not_wait_for_what_is_under_way():
+def test_after_a_shutdown_request_no_running_task_is_waited_for():
     go_on = threading.Event()
     with deferred(), Threads(1, "test") as pool:
         future = pool.submit(go_on.wait, 10)
@@ -79,7 +79,7 @@ def test_a_run_that_was_told_to_end_does_not_wait_for_what_is_under_way():
         assert task_result(future) is True
 
 
-def test_a_task_that_ran_out_of_its_own_time_says_so():
+def test_a_time_out_of_the_task_itself_is_raised():
     def late():
         raise TimeoutError("its own")
 
@@ -87,8 +87,8 @@ def test_a_task_that_ran_out_of_its_own_time_says_so():
         task_result(pool.submit(late))
 
 
-def test_what_fails_since_the_run_is_to_end_is_no_failure():
-    """A request that is not repeated any more, for example."""
+def test_an_error_caused_by_the_shutdown_is_an_interrupt():
+    """For example that of a request that is no longer retried."""
 
     def ended():
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)

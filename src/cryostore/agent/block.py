@@ -257,7 +257,7 @@ def order_key(path: bytes) -> bytes:
 
 
 def _damaged(path: bytes) -> ArchiveDamagedError:
-    return ArchiveDamagedError(f"the archive's catalog is damaged at {path!a}")
+    return ArchiveDamagedError(f"the archive's listing is damaged at {path!a}")
 
 
 def holes_of(extras: Sequence[Extra], size: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Keys that lie with an archive under a passphrase: what somebody else put there costs little and hides nothing."""
+"""Locks: those that another writer added cost little and hide no valid one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def with_costs(data, **costs):
 
 @pytest.fixture
 def opened_with(local_runs, tmp_path, monkeypatch):
-    """Opens an archive with these locks by a passphrase; answers how each that was tried is stretched."""
+    """Opens an archive with these locks by a passphrase, and returns the costs of each lock that was tried."""
     runs = Runs(local_runs.call, local_runs.resource, AgentKey.generate())
     write(tmp_path / "source", {"file": b"file"})
     runs.backup(tmp_path / "source")
@@ -71,7 +71,7 @@ def opened_with(local_runs, tmp_path, monkeypatch):
         with_costs(lock(), salt="!"),
     ],
 )
-def test_a_lock_that_is_malformed_hides_no_other(opened_with, bad):
+def test_a_malformed_lock_hides_no_other(opened_with, bad):
     opened_with({f"lock-{number:032x}": bad for number in range(3)})
 
 
@@ -81,13 +81,13 @@ def test_a_lock_that_costs_too_much_is_not_tried(opened_with, costs):
     assert tried == [CHEAP._replace(salt=tried[0].salt)]
 
 
-def test_the_cheapest_is_tried_first(opened_with):
+def test_the_cheapest_lock_is_tried_first(opened_with):
     dear = {f"lock-{number:032x}": with_costs(lock(), iterations=50 - number, memory_kib=1024) for number in range(3)}
     mine = CHEAP._replace(iterations=49, memory_kib=1024)
     assert [how.iterations for how in opened_with(dear, stretching=mine)] == [48, 49]
 
 
-def test_all_locks_together_cost_no_more_than_the_bound(opened_with, monkeypatch):
+def test_the_cost_of_all_locks_together_is_bounded(opened_with, monkeypatch):
     monkeypatch.setattr(locked_key, "ALL_WORK_MAX", 10 * CHEAP.work)
     locks = {f"lock-{number:032x}": lock("another") for number in range(20)}
     with pytest.raises(KeyUnavailableError, match="opens no key"):

@@ -1,4 +1,4 @@
-"""Patterns: what they name, compared with git, and how the command line and pattern files give them."""
+"""Patterns: the paths that they name, compared with git, and patterns from the command line and from files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from support.agent import write
         ("*\udcff", b"name\xff", False, True),
     ],
 )
-def test_patterns_fit_as_gitignore_says(pattern, path, is_directory, fits):
+def test_patterns_match_as_in_gitignore(pattern, path, is_directory, fits):
     assert Patterns([pattern]).fit(path, is_directory=is_directory) is fits
 
 
@@ -96,7 +96,7 @@ def is_well_formed(line):
 
 
 def with_mark(line, change):
-    """The line with its pattern changed: the part behind `!`."""
+    """The line with its pattern, the part after `!`, changed."""
     return "!" + change(line[1:]) if line.startswith("!") else change(line)
 
 
@@ -136,11 +136,11 @@ def test_a_run_leaves_out_what_git_ignores(work_tree, lines):
 
 
 @given(st.sampled_from(["[a", "a\\", "[[:nothing:]]", "[\\", "[z-a]"]))
-def test_git_ignores_nothing_for_what_we_refuse(work_tree, line):
+def test_git_ignores_nothing_for_a_pattern_that_we_refuse(work_tree, line):
     assert ignored_by_git(work_tree, [line]) == set()
 
 
-def test_what_is_left_out_is_counted():
+def test_entries_left_out_are_counted():
     skipped = Counter()
     select = Selection(b"/srv", ["*", "!*/", "!*.xlsx"], skipped=skipped)
     assert [select(name, 0o100644, 0) for name in (b"a.txt", b"sub/a.txt", b"sub/k.xlsx")] == [False, False, True]

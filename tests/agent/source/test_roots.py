@@ -1,4 +1,4 @@
-"""PATHs as people name them: each one is stored, wherever it lies, or it is an issue."""
+"""Roots: each PATH of a command line is stored, wherever it is, or reported as an issue."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def restored(runs, target, root):
         (["real/y/z", "other", "other/sub"], "source", {"real/y/z", "other/o", "other/sub/deep"}),
     ],
 )
-def test_each_path_comes_back_from_where_it_lies(local_runs, source, tmp_path, paths, root, stored):
+def test_each_path_is_restored_from_its_real_location(local_runs, source, tmp_path, paths, root, stored):
     at, issues = backed_up(local_runs, paths)
     assert (at, issues) == (str(source / root), [])
     assert restored(local_runs, tmp_path / "target", at) >= stored
 
 
-def test_listed_symlinks_are_kept_as_such_and_what_is_behind_them_is_found(local_runs, source, tmp_path):
+def test_listed_symlinks_stay_symlinks_and_their_targets_are_found(local_runs, source, tmp_path):
     root, issues = backed_up(local_runs, [], ["link", "link/b", "inner", "c"])
     assert issues == []
     assert restored(local_runs, tmp_path / "target", root) == {"source/link", "beside/b", "source/inner", "source/c"}
@@ -93,7 +93,7 @@ def test_a_dead_end_beside_others_is_an_issue(local_runs, source, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"patterns": ("sub", "deep")}, {"markers": frozenset({b"o"})}])
-def test_what_leaves_a_folder_out_spares_a_path_in_it(local_runs, source, tmp_path, options):
+def test_a_path_in_a_folder_that_is_left_out_is_stored(local_runs, source, tmp_path, options):
     write(source / "source" / "other" / "sub" / "more", {"left": b"left"})
     for paths in (["other", "other/sub/deep", "c"], ["other", "other/sub/deep"], [".", "other/sub/deep"]):
         root, issues = backed_up(local_runs, paths, **options)
@@ -104,8 +104,8 @@ def test_what_leaves_a_folder_out_spares_a_path_in_it(local_runs, source, tmp_pa
         assert "left" not in found
 
 
-def test_a_path_in_a_folder_that_is_left_out_takes_nothing_else_along(local_runs, source, tmp_path):
-    """Folders between an excluded one and the PATH in it are stored; what is beside them is not."""
+def test_with_a_path_in_a_folder_that_is_left_out_nothing_else_is_stored(local_runs, source, tmp_path):
+    """Folders between an excluded one and the PATH in it are stored; entries beside them are not."""
     write(source / "source" / "other" / "sub" / "between" / "named", {"in": b"in"})
     write(source / "source" / "other" / "sub" / "between", {"beside": b"beside"})
     root, issues = backed_up(local_runs, ["other", "other/sub/between/named"], patterns=("sub",))

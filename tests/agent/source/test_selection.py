@@ -1,4 +1,4 @@
-"""What is wanted: roots, patterns, sizes; and how people name paths and recovery points."""
+"""Selection of entries by patterns and sizes; names of paths and recovery points on a command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_selections_see_the_whole_path_and_the_size():
     assert select(b"link", 0o120777, 5000)
 
 
-def test_a_path_and_what_is_above_it_are_never_left_out():
+def test_a_path_and_the_folders_above_it_are_never_left_out():
     select = Selection(b"/srv", ["lib", "*.o", "/srv", "/srv/app"], only=frozenset({b"lib/app", b"x.o"}))
     assert all(select(path, 0o040755, 0) for path in (b"lib", b"lib/app", b"lib/app/srv"))
     assert select(b"x.o", 0o100644, 0)
@@ -34,7 +34,7 @@ def test_a_path_and_what_is_above_it_are_never_left_out():
     assert not select(b"lib/app/x.o", 0o100644, 0)
 
 
-def test_the_root_of_several_paths_is_the_folder_that_has_them(tmp_path):
+def test_the_root_of_several_paths_is_their_common_folder(tmp_path):
     write(tmp_path, {"a": {"x": b"", "y": {}}, "b": b""})
     root = os.fsencode(tmp_path)
     assert rooted([root + b"/a"]) == (root + b"/a", None)
@@ -68,11 +68,11 @@ def test_paths_are_taken_from_the_root_or_from_the_top(local_runs, tmp_path):
         assert [entry.path for entry in tree.entries(recursive=False)] == [b"a", b"c"]
         assert [entry.path for entry in tree.entries()] == [b"a", b"c", b"a/b"]
         assert list(tree.entries()) == list(archive_entries(archive))
-        with pytest.raises(ConfigurationError, match="has no 'd'"):
+        with pytest.raises(ConfigurationError, match="does not contain 'd'"):
             list(tree.entries(b"d"))
 
 
-def test_names_are_shown_so_that_they_do_nothing():
+def test_control_characters_in_names_are_escaped():
     assert shown("ä b".encode()) == "ä b"
     assert shown(b"\x1b[2J") == r"\x1b[2J"
     assert shown(b"a\nb\xff\\") == r"a\x0ab\xff\\"

@@ -1,4 +1,4 @@
-"""Caches that say so themselves are left out of a backup, if that is asked for."""
+"""Walk: folders with a cache tag are taken as empty, if the run asks for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.agent import seen, write
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 
 
-def test_folders_that_are_tagged_as_caches_are_taken_as_empty(local_runs, tmp_path):
+def test_folders_with_a_cache_tag_are_taken_as_empty(local_runs, tmp_path):
     source = tmp_path / "source"
     write(source, {"cache": {"CACHEDIR.TAG": SIGNATURE + b"\n# more", "data": b"", "deep": {"data": b""}}})
     write(source, {"no cache": {"CACHEDIR.TAG": b"Signature: another", "data": b""}})

@@ -1,4 +1,4 @@
-"""Content: small files share chunks that end where a file says, large ones are cut where their bytes say."""
+"""Content: small files share chunks, large files are cut by content-defined chunking."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryostore.core.limits import KIB, MIB
 
 
 class Kept:
-    """Takes chunks where an uploader would."""
+    """Takes chunks in place of an uploader."""
 
     def __init__(self):
         self.chunks = {}
@@ -56,7 +56,7 @@ def test_small_files_share_chunks():
     assert all(len(kept.chunks[index]) >= SHARED_BYTES_MIN for index in sorted(kept.chunks)[:-1])
 
 
-def test_a_small_file_that_is_known_takes_no_room():
+def test_a_known_small_file_is_not_stored_again():
     kept, content = writer()
     first = small(content, b"same")
     assert small(content, b"same") == first
@@ -65,7 +65,7 @@ def test_a_small_file_that_is_known_takes_no_room():
     assert kept.chunks == {0: b"same"}
 
 
-def test_the_same_files_make_the_same_chunks_after_a_while():
+def test_equal_files_soon_make_equal_chunks_again():
     files = [noise(40 * KIB, seed) for seed in range(300)]
     chunks = []
     for start in (0, 7):
@@ -91,7 +91,7 @@ def test_a_large_file_is_cut_whole(length, expected):
     assert all(len(chunk) <= CHUNK_BYTES_MAX for chunk in kept.chunks.values())
 
 
-def test_where_a_file_is_cut_does_not_depend_on_how_it_is_read():
+def test_cut_points_do_not_depend_on_the_lengths_of_reads():
     data = noise(20 * MIB)
     kept, content = writer()
     content.large(io.BytesIO(data).readinto, len(data))
@@ -99,7 +99,7 @@ def test_where_a_file_is_cut_does_not_depend_on_how_it_is_read():
     assert [len(kept.chunks[index]) for index in sorted(kept.chunks)] == lengths
 
 
-def test_an_insertion_moves_the_cuts_around_it_alone():
+def test_an_insertion_moves_only_the_cuts_around_it():
     data = noise(24 * MIB)
     changed = data[: 12 * MIB] + b"inserted" + data[12 * MIB :]
     chunks = []
@@ -124,16 +124,16 @@ def image(length, seed=1, mark=(1080, b"\x53\xef")):
 
 @pytest.mark.parametrize("mark", DISK_MARKS)
 @pytest.mark.parametrize("length", [CHUNK_BYTES_MIN + 1, 3 * READ_BYTES, 3 * READ_BYTES + 700])
-def test_the_image_of_a_disk_is_cut_between_its_blocks(mark, length):
+def test_a_disk_image_is_cut_between_its_blocks(mark, length):
     data = image(length, mark=mark)
     chunks = cut(data)
     assert b"".join(chunks) == data
     assert all(len(chunk) % BLOCK_BYTES == 0 for chunk in chunks[:-1])
     assert all(len(chunk) <= CHUNK_BYTES_MAX for chunk in chunks)
-    assert cut(data, expected=1 << 50) == chunks  # a stream does not say how long it is
+    assert cut(data, expected=1 << 50) == chunks  # the length of a stream is unknown
 
 
-def test_a_changed_block_of_an_image_moves_the_cuts_around_it_alone():
+def test_a_changed_block_of_an_image_moves_only_the_cuts_around_it():
     data = image(32 * MIB)
     changed = data[: 12 * MIB] + noise(BLOCK_BYTES, 2) + data[12 * MIB + BLOCK_BYTES :]
     chunks = [set(cut(each)) for each in (data, changed)]
@@ -141,5 +141,5 @@ def test_a_changed_block_of_an_image_moves_the_cuts_around_it_alone():
 
 
 @pytest.mark.parametrize("beginning", [b"", b"XFS", b"XFSB", bytes(510) + b"\x55", bytes(1080) + b"\x53"])
-def test_content_that_is_shorter_than_the_mark_of_a_disk_is_cut_whole(beginning):
+def test_content_shorter_than_the_mark_of_a_disk_is_one_chunk(beginning):
     assert b"".join(cut(beginning)) == beginning

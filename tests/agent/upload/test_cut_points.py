@@ -1,4 +1,4 @@
-"""Cuts under a key: stable under it, other under another, and never of single pieces."""
+"""Keyed cut points: stable under one key, different under another, and never those of single pieces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ends(secret, data=DATA):
     return found, lengths
 
 
-def test_the_same_key_cuts_alike_and_another_key_elsewhere():
+def test_only_the_same_key_gives_the_same_cuts():
     first, _ = ends(bytes(32))
     again, _ = ends(bytes(32))
     other, _ = ends(bytes([1]) * 32)
@@ -37,13 +37,13 @@ def test_seed_permutation_and_digest_each_matter():
         assert list(itertools.accumulate(cutter.cuts(memoryview(DATA)))) != sorted(first)
 
 
-def test_chunks_are_of_several_pieces():
+def test_chunks_have_several_pieces():
     _, lengths = ends(bytes(32))
     assert all(CHUNK_BYTES_MIN <= length <= CHUNK_BYTES_MAX for length in lengths[:-1])
     assert 6 <= len(lengths) <= 24
 
 
-def test_an_insertion_moves_the_cuts_around_it_and_no_others():
+def test_an_insertion_moves_only_the_cuts_around_it():
     before, _ = ends(bytes(32))
     at = 10 * MIB
     after, _ = ends(bytes(32), DATA[:at] + b"inserted" + DATA[at:])
@@ -52,22 +52,22 @@ def test_an_insertion_moves_the_cuts_around_it_and_no_others():
     assert {end for end in before if end < at - 5 * MIB} <= after
 
 
-def test_bytes_that_repeat_are_cut_at_the_most():
+def test_repeating_bytes_are_cut_at_the_maximum():
     for byte in (0, 1, 255):
         _, lengths = ends(bytes(32), bytes([byte]) * (9 * MIB))
         assert max(lengths) <= CHUNK_BYTES_MAX
         assert min(lengths[:-1]) >= CHUNK_BYTES_MIN
 
 
-def test_as_if_it_ended_where_it_ends():
-    """The cuts of a beginning are those of the whole, but for the last one."""
+def test_the_cuts_of_a_prefix():
+    """The cuts of a prefix are those of the whole, except for the last one."""
     whole = list(KeyedChunker(bytes(32)).cuts(memoryview(DATA)))
     for length in (1, 700 * KIB, 5 * MIB + 1, 9 * MIB, 13 * MIB + 12345):
         part = list(KeyedChunker(bytes(32)).cuts(memoryview(DATA)[:length]))
         assert part[:-1] == whole[: len(part) - 1]
 
 
-def test_small_files_and_paths_are_cut_by_the_key_too():
+def test_the_key_decides_the_cuts_of_small_files_and_listings_too():
     cutters = [KeyedChunker(bytes([n]) * 32) for n in range(2)]
     assert cutters[0].chance(b"digest") != cutters[1].chance(b"digest")
     assert keyed_path_hash(bytes(32), b"path") != keyed_path_hash(bytes([1]) * 32, b"path")

@@ -1,4 +1,4 @@
-"""The table of places by digest, against a dict."""
+"""The digest table behaves like a dict that keeps the first value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DIGESTS = st.builds(bytes.__add__, SLOTS, st.binary(min_size=8, max_size=8))
 
 
 @given(st.lists(st.tuples(DIGESTS, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))))
-def test_it_is_a_dict_that_keeps_the_first(entries):
+def test_the_first_location_of_a_digest_stays(entries):
     table, expected = DigestTable(), {}
     for digest, *place in entries:
         table.add(digest, *place)
@@ -25,7 +25,7 @@ def test_it_is_a_dict_that_keeps_the_first(entries):
     assert table.find(bytes(15) + b"\7") is None
 
 
-def test_it_grows():
+def test_the_table_grows():
     table = DigestTable(32)
     digests = [sha256(b"%d" % number).digest() for number in range(5000)]
     for number, digest in enumerate(digests):

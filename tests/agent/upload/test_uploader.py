@@ -1,4 +1,4 @@
-"""Uploading: bounded, many at once, each chunk asked for or sent, and the first failure raised."""
+"""Uploader: bytes in flight are bounded, each chunk is linked or sent, and the first failure is raised."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def noise(seed):
 
 
 class Watched:
-    """A call that is watched, and may fail or wait."""
+    """A call that records its operations, and may fail or wait."""
 
     def __init__(self, call):
         self.inner = call
@@ -47,7 +47,7 @@ class Watched:
 
 @pytest.fixture
 def watched(local_runs):
-    """A watched call and an open job."""
+    """A recording call and an open job."""
     call = Watched(local_runs.call)
     job = open_job(call, "Default", local_runs.resource, {})
     yield call, job.job_id, local_runs.resource
@@ -67,7 +67,7 @@ def send(call, job_id, seeds, **options):
     return uploader
 
 
-def test_what_fails_since_the_run_is_to_end_is_no_failure(watched):
+def test_an_error_caused_by_the_shutdown_is_an_interrupt(watched):
     call, job_id, _ = watched
     call.fail = True
     uploader = Uploader(call, DigestTable(32))
@@ -85,7 +85,7 @@ def test_what_fails_since_the_run_is_to_end_is_no_failure(watched):
         uploader.close()
 
 
-def test_what_the_store_has_is_not_sent(watched):
+def test_chunks_in_the_store_are_not_sent(watched):
     call, job_id, name = watched
     seeds = [f"{name} {number}" for number in range(20)]
     assert send(call, job_id, seeds).chunks_sent == 20
@@ -94,14 +94,14 @@ def test_what_the_store_has_is_not_sent(watched):
     assert (uploader.chunks_sent, uploader.chunks_linked, call.sent) == (1, 20, [20])
 
 
-def test_after_many_misses_it_is_seldom_asked(watched):
+def test_after_many_misses_the_store_is_seldom_asked(watched):
     call, job_id, name = watched
     uploader = send(call, job_id, [f"{name} {number}" for number in range(800)])
     assert uploader.chunks_sent == 800
     assert len(call.asked) <= MISSES_MAX + THREADS * LINKS_MAX + 800 // 32
 
 
-def test_the_bytes_under_way_are_bounded(watched):
+def test_the_bytes_in_flight_are_bounded(watched):
     call, job_id, name = watched
     call.gate.clear()
     upload = ObjectUpload(call, job_id, "object")
@@ -124,7 +124,7 @@ def test_the_bytes_under_way_are_bounded(watched):
     assert len(call.sent) == 10
 
 
-def test_a_failure_is_raised_and_ends_everything(watched):
+def test_a_failure_is_raised_and_ends_all_threads(watched):
     call, job_id, name = watched
     call.fail = True
     with pytest.raises(ServiceUnavailableException):
@@ -132,7 +132,7 @@ def test_a_failure_is_raised_and_ends_everything(watched):
     assert call.sent == []
 
 
-def test_what_is_known_is_looked_up_while_nobody_adds_to_it(watched):
+def test_the_table_is_read_while_no_thread_adds_to_it(watched):
     call, job_id, name = watched
     looked = []
 

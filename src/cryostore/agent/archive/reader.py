@@ -54,7 +54,7 @@ class Archive:
         self.header_bytes = self.sealing.head.header if self.sealing else self._plain_header()
         self.header = Header.decode(self.header_bytes)
         if self.sealing:
-            self.listing_chunks, self.stored_listing_chunks = self.sealing.catalog(self.header)
+            self.listing_chunks, self.stored_listing_chunks = self.sealing.listing_chunks(self.header)
         else:
             self.listing_chunks = self.stored_listing_chunks = list(self._listed(CATALOG))
         self._threads = Threads(AHEAD, "archive")

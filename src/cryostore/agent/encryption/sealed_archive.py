@@ -47,7 +47,7 @@ class SealedArchive:
         self._tables: dict[str, ChunkTable] = {}
         self._marks: dict[str, bytes] = {}
 
-    def catalog(self, header: Header) -> tuple[list[Chunk], list[Chunk]]:
+    def listing_chunks(self, header: Header) -> tuple[list[Chunk], list[Chunk]]:
         """The chunks of the listing as `shown`, and as they are stored. `header` vouches for all other objects."""
         self._marks = {content_name(each.number): each.mark for each in header.objects}
         if isinstance(header.disk, DiskLayout):

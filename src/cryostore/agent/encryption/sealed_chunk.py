@@ -36,7 +36,7 @@ COMPRESSION = Compression(level=3)  # the agent must do it: encrypted bytes do n
 
 
 class Kind(IntEnum):
-    """What a sealed chunk holds. The values are part of the format."""
+    """The kind of content in a sealed chunk. The values are part of the format."""
 
     CONTENT = 1
     CATALOG = 2
