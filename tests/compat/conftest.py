@@ -12,14 +12,14 @@ from support.serving import server  # noqa: F401 - a fixture
 
 @pytest.fixture(scope="session")
 def call(server):  # noqa: F811 - the fixture
-    """Our own client, for what surrounds the nine operations."""
+    """Our own client, for operations other than the nine."""
     with server.client() as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def data_path(tmp_path_factory):
-    """What `cryo sdk-model` writes."""
+    """The data folder that `cryo sdk-model` writes."""
     return write(tmp_path_factory.mktemp("sdk-model"))
 
 

@@ -33,7 +33,7 @@ class Aws:
         return json.loads(run.stdout) if run.stdout.strip() else None
 
     def run(self, *arguments):
-        """Run a command, whatever comes of it."""
+        """Run a command that may fail."""
         return subprocess.run(
             [self.command, *arguments],
             capture_output=True,
@@ -103,6 +103,6 @@ def test_errors_name_the_exception(aws):
 
 
 def test_vaults_listed_with_the_credentials_file_alone(aws):
-    """What the README promises: the credentials file and the endpoint are all it takes."""
+    """As the README promises, the credentials file and the endpoint are enough."""
     listed = aws("backup", "list-backup-vaults")
     assert "Default" in [vault["BackupVaultName"] for vault in listed["BackupVaultList"]]

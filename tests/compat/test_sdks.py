@@ -57,5 +57,5 @@ def test_current_botocore_with_our_data_folder(call, sdk_current, environment, d
 
 def test_javascript(call, sdk_javascript, environment):
     """aws-sdk 2.1639.0, the last JavaScript SDK with AWS.BackupStorage."""
-    # This SDK looks at AWS_SHARED_CREDENTIALS_FILE only if it is told to load shared configuration at all.
+    # This SDK reads AWS_SHARED_CREDENTIALS_FILE only if the shared configuration is enabled.
     back_up_and_restore(call, ["node", sdk_javascript / "client.js"], environment | {"AWS_SDK_LOAD_CONFIG": "1"})

@@ -16,14 +16,14 @@ LIMITS = Limits(chunk_bytes_max=32 * 1024 * 1024)
 
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory):
-    """A server with the usual bounds, for all tests."""
+    """A server with the default limits, for all tests."""
     with fake_server(tmp_path_factory.mktemp("fake")) as server:
         yield server
 
 
 @pytest.fixture
 def server(shared_server):
-    """A server with the usual bounds, whose calls and log begin anew."""
+    """A server with the default limits, whose noted calls are cleared."""
     (shared_server.data_dir / "calls").unlink(missing_ok=True)
     return shared_server
 
@@ -37,7 +37,7 @@ def shared_impatient_server(tmp_path_factory):
 
 @pytest.fixture
 def impatient_server(shared_impatient_server):
-    """A server that times out soon, whose calls begin anew."""
+    """A server that times out soon, whose noted calls are cleared."""
     (shared_impatient_server.data_dir / "calls").unlink(missing_ok=True)
     return shared_impatient_server
 
@@ -51,6 +51,6 @@ def shared_strict_server(tmp_path_factory):
 
 @pytest.fixture
 def strict_server(shared_strict_server):
-    """A server with low limits, whose calls begin anew."""
+    """A server with low limits, whose noted calls are cleared."""
     (shared_strict_server.data_dir / "calls").unlink(missing_ok=True)
     return shared_strict_server

@@ -244,5 +244,5 @@ def test_requests_that_wait_in_line_are_answered_first(tmp_path):
 
 
 def test_a_negative_drain_time_is_refused():
-    with pytest.raises(ConfigurationError, match="drain_seconds"):
+    with pytest.raises(ConfigurationError, match="--drain"):
         Configuration(drain_seconds=-1)

@@ -138,7 +138,7 @@ def test_a_node_that_alone_cannot_use_the_blobs_leaves_the_balancer(tmp_path, ki
 
 
 def test_a_blob_store_that_does_not_answer_is_trouble_at_once(tmp_path):
-    """However long its client would go on trying; what has begun is not begun again."""
+    """However long its client would retry; a trial under way is not started again."""
     begun, answers = [], threading.Event()
 
     def try_blobs():
@@ -165,7 +165,7 @@ def test_a_blob_store_that_does_not_answer_is_trouble_at_once(tmp_path):
 
 
 def test_a_node_that_lacks_an_older_key_of_some_vault_leaves_the_balancer(tmp_path):
-    """As after a keyring that was not copied to every node. Only if another node can take its place."""
+    """As after a keyring that was not copied to every node. It leaves only if another node can take over."""
     with opened_shared(tmp_path / "store", ON_PATHS) as store:
         context = store.service.context
         shutil.copy(tmp_path / "store" / "keyring.json", tmp_path / "full.json")

@@ -1,4 +1,4 @@
-"""A service in memory, for tests of what stands before the service. It knows no jobs, no vaults and no checksums.
+"""A backend in memory, for tests of the server. It knows no jobs, no vaults and no checksums.
 
 Some names do something: see `BEHAVIOURS`. Calls with an object name are noted in the file `calls` of the data
 directory, so that a test can see from another process whether anything got through.

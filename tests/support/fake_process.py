@@ -23,7 +23,7 @@ LOG_SECONDS_MAX = 5
 
 
 class FakeServer:
-    """A running server. `data_dir` is what its fake service writes to."""
+    """A running server. Its fake backend writes to `data_dir`."""
 
     def __init__(self, configuration: Configuration, log: Path) -> None:
         self.configuration = configuration
@@ -69,7 +69,7 @@ class FakeServer:
 
     @property
     def calls(self) -> list[str]:
-        """What got through to the service, in order: operation, caller, object name."""
+        """The calls that reached the backend, in order: operation, caller, object name."""
         path = self.data_dir / "calls"
         return path.read_text().splitlines() if path.exists() else []
 
@@ -101,13 +101,13 @@ class FakeServer:
 
 
 def environment() -> dict[str, str]:
-    """The environment in which a process finds what is in tests/."""
+    """The environment in which a process can import from tests/."""
     paths = [str(tree.ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def wait_for(condition):
-    """What `condition` answers once that is something; another process makes it so."""
+    """Return the first true value of `condition`, which another process or thread brings about."""
     deadline = time.monotonic() + WAIT_SECONDS_MAX
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"

@@ -21,7 +21,7 @@ from support import serving
 from support.raw_http import WAIT_SECONDS_MAX, Answer, RawConnection
 from support.tree import ROOT
 
-# What a traceback, a path of the source or a message of the interpreter would look like.
+# Parts of tracebacks, paths of the source and messages of the interpreter.
 LEAKS = (b"Traceback", b'File "', b"site-packages", b"<frame", b" object at 0x", str(ROOT).encode())
 HEAD_TOO_LONG = 431
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
@@ -69,7 +69,7 @@ def check_log(path: Path) -> list[dict]:
     return lines
 
 
-# What requests store, without what the server notes by itself: signs of life, whose turn it is, and its maintenance.
+# The rows that requests write, without those that the server writes by itself: heartbeats, claims, maintenance.
 STORED = {
     "vault": "vault_id, name",
     "access_key": "*",

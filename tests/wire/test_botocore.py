@@ -29,7 +29,7 @@ DECLARED = [pytest.param(one, id=one.name) for one in OPERATIONS.values()]
 
 
 class Wire:
-    """Stands where botocore's HTTP session would: decodes what would be sent, answers what is set."""
+    """Replaces botocore's HTTP session: decodes the request, and returns a prepared answer."""
 
     def __init__(self):
         self.operation = None

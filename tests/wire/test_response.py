@@ -134,7 +134,7 @@ def test_a_body_that_cannot_be_decoded_is_a_failure_of_the_server(body, encoding
 
 
 def of_a_proxy(response: Response) -> Response:
-    """As a proxy passes it on that compresses for whoever takes it, without saying how long the content is."""
+    """As from a proxy that compresses answers without declaring the length of the content."""
     encoder = zstandard.ZstdCompressor().compressobj()
     body = encoder.compress(response.body.data) + encoder.flush()
     return Response(response.status, [*response.headers, ("content-encoding", "zstd")], Payload(body))

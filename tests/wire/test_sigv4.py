@@ -54,7 +54,7 @@ def by_us(operation, *, now_ms=NOW, service=None, **options):
 
 
 def check(request, declaration, *, now_ms=NOW, secret=SECRET, region=None):
-    """What the server does, all of it."""
+    """All checks of the server."""
     signature = sigv4.read_signature(request)
     if signature.access_key_id != KEY:
         raise UnrecognizedClientException("unknown")

@@ -285,7 +285,7 @@ def test_the_path_of_an_operation_is_what_the_tests_think():
 
 
 def test_a_client_that_sends_everything_before_it_reads_learns_that_the_body_is_too_long(server):
-    """As Java's HTTP clients do; the body is many times what an unread one is otherwise read past."""
+    """As Java's HTTP clients do; the body is much longer than the unread bodies that are otherwise discarded."""
     too_long = 65 * 1024 * 1024
     with server.connect() as connection:
         connection.send(head_bytes(put_object("n"), ("content-length", str(too_long))))

@@ -169,7 +169,7 @@ def first_line(address, path):
 
 
 def test_slow_clients_delay_no_other_client_and_no_shutdown(shared, tmp_path):
-    """More of them than there are places, each with a part of a request; and some that read nothing."""
+    """More of them than connections are allowed, each with a part of a request; some read nothing."""
     shared.meter(0).show()
     began = time.monotonic()
     slow = []

@@ -395,7 +395,7 @@ def test_an_error_has_the_status_of_its_api(face):
 
 
 class StatusProbeError(Exception):
-    """Nobody models this."""
+    """An error that no model has."""
 
 
 def test_too_many_bytes_at_once_are_throttled(face):

@@ -130,7 +130,7 @@ def forged(name, size="chunked"):
 
 @pytest.mark.parametrize("size", ["chunked", 32 * MIB])
 def test_known_callers_do_not_wait_for_unknown_ones(tmp_path, size):
-    """Under load: many forged requests that hold on to what they get, in any way of announcing a body."""
+    """Under load: many forged requests that keep the memory they get, with a declared or a chunked body."""
     patient = ConnectionSettings(unverified_seconds_max=60)
     with fake_server(tmp_path, connection=patient) as server:
         attackers = [server.connect() for _ in range(60)]

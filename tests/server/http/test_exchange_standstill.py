@@ -1,7 +1,7 @@
-"""A server that stood still for longer than its patience lasts: what others did meanwhile is not held against them.
+"""A server that stood still for longer than its time-outs: the progress of its clients meanwhile counts.
 
-A process stands still when it is stopped, when its machine is frozen or moved, or when others take all of its time. The
-event loop then finds timers due that it would never have reached, and calls them before it looks at its sockets.
+A process stands still when it is stopped, when its machine is frozen or moved, or when other processes use all of its
+time. The event loop then finds timers due that it would never have reached, and runs them before it reads its sockets.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from cryostore.options.configuration import ConnectionSettings
 from support.fake_process import fake_server, wait_for
 from support.raw_http import head_bytes, put_object, signed, to_bytes
 
-PATIENCE_SECONDS = 1.5
-IMPATIENT = ConnectionSettings(body_idle_seconds_max=PATIENCE_SECONDS, write_idle_seconds_max=PATIENCE_SECONDS)
+IDLE_SECONDS_MAX = 1.5
+IMPATIENT = ConnectionSettings(body_idle_seconds_max=IDLE_SECONDS_MAX, write_idle_seconds_max=IDLE_SECONDS_MAX)
 LIMITS = Limits(chunk_bytes_max=32 * 1024 * 1024)
 
 
@@ -42,12 +42,12 @@ def is_asleep(process_id):
 
 @contextmanager
 def stopped(server):
-    """The process of the server does nothing within the block, which takes longer than its patience."""
+    """The process of the server does nothing within the block, which takes longer than its time-outs."""
     wait_for(lambda: is_asleep(server.process.pid))  # it has read what was sent, and waits for more
     server.signal(signal.SIGSTOP)
     try:
         yield
-        time.sleep(2 * PATIENCE_SECONDS)
+        time.sleep(2 * IDLE_SECONDS_MAX)
     finally:
         server.signal(signal.SIGCONT)
 
