@@ -173,7 +173,7 @@ class CompleteRestoreJobOutput(Output, frozen=True, kw_only=True):
     extension=True,
 )
 class CompleteRestoreJob(Operation[CompleteRestoreJobOutput], frozen=True, kw_only=True):
-    """End a restore job and release its recovery point. Repeating it answers the same."""
+    """End a restore job and unpin its recovery point. A repeated request gets the same answer."""
 
     restore_job_id: Annotated[str, Label("jobId"), Length(1, 1024), "The restore job."]
     status: Annotated[Literal["COMPLETED", "FAILED", "ABORTED"], "How the restore ended."]
