@@ -1,4 +1,4 @@
-"""The nine functions: their signatures, what they send, whom they ask, what they raise."""
+"""The nine functions: their signatures, requests, servers and errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_every_key_of_params_is_in_the_docstring():
                 assert member.wire_name in documented, f"{name}: {member.wire_name}"
 
 
-def test_what_each_function_sends_and_answers():
+def test_the_request_and_result_of_each_function():
     object_answer = {"ObjectChecksum": CHECKSUM, "ObjectChecksumAlgorithm": "SUMMARY"}
     inline_answer = {"InlineChunkChecksum": CHECKSUM, "InlineChunkChecksumAlgorithm": "SHA256"} | object_answer
     listed = {"Name": "a/b", "ObjectToken": "OT", "ChunksCount": 1} | object_answer
@@ -163,7 +163,7 @@ def test_an_error_that_is_in_no_model():
     assert isinstance(raised.value, ModelError)
 
 
-def test_text_is_no_data():
+def test_text_is_refused_as_data():
     with pytest.raises(backupstorage.IllegalArgumentException, match="data must be bytes or bytes-like, not str"):
         backupstorage.put_chunk("text", CHECKSUM, "SHA256", 0, "JOB", 4, "UP")
 

@@ -1,4 +1,4 @@
-"""The client: what it sends, what it makes of answers, when it repeats."""
+"""The client: its requests, its results, and its retries."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_over_tls_only_an_unsigned_payload_operation_leaves_its_body_out():
     assert (first.header("host"), read_signature(second).service) == ("backup.example", "backup")
 
 
-def test_each_attempt_is_signed_anew_with_its_own_date():
+def test_each_attempt_has_a_signature_with_its_own_date():
     clock = FrozenClock()
     transport = Recorder(response(503), response(body=PUT_CHUNK_ANSWER))
     retry = Retry(random=lambda: 1.0, sleep=lambda seconds: clock.advance(round(seconds * 1000) + 1000))
@@ -177,7 +177,7 @@ def test_errors_over_the_wire(step, expected, attempts):
         [cut, cut, fail(503, "ServiceUnavailableException", retry_after="1"), fail(500, "ServiceInternalException")],
     ],
 )
-def test_what_passes_is_got_past(steps):
+def test_transient_failures_are_retried(steps):
     with faulty_server(*steps, answer(body=PUT_CHUNK_ANSWER)) as server, client(url=server.url) as tcp:
         assert tcp.call(PUT_CHUNK).chunk_checksum == CHECKSUM
         assert {request[3] for request in server.received} == {b"hello"}, "each attempt carries the whole body"

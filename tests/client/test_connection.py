@@ -1,4 +1,4 @@
-"""The transport against a server that misbehaves."""
+"""The transport against a faulty server."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_slow_head_times_out(transport_to):
             transport.send(get())
 
 
-def test_what_is_cut_off_ends_at_once_and_what_comes_later_soon(transport_to):
+def test_cut_off_aborts_requests_in_flight_and_limits_later_ones(transport_to):
     def silent(handler):
         handler.server.released.wait()
         handler.close_connection = True
@@ -238,7 +238,7 @@ def endless(begin, more, pause=lambda: None):
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_an_answer_whose_envelope_never_ends_is_refused(kind):
+def test_endless_headers_and_trailers_are_refused(kind):
     begin, more = ENDLESS[kind]
     with endless(begin, more * (1 + 65536 // len(more))) as (port, sent):
         transport = HttpTransport(Endpoint("http", "127.0.0.1", port))
@@ -265,7 +265,7 @@ def test_an_answer_that_arrives_byte_by_byte_ends_in_time(begin, monkeypatch):
     assert sent
 
 
-def test_an_answer_sent_before_the_body_was_read_is_what_counts():
+def test_an_answer_before_the_end_of_the_request_counts():
     """A server that refuses a large upload answers at once and closes."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -287,7 +287,7 @@ def test_an_answer_sent_before_the_body_was_read_is_what_counts():
     assert (response.status, bytes(response.body.data)) == (403, b"no")
 
 
-def test_nobody_listens():
+def test_a_port_without_a_server():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ConnectionFailedError, match=f"http://127.0.0.1:{port}: .*refused") as raised:
@@ -342,7 +342,7 @@ def test_a_child_process_does_not_use_its_parents_connections(transport_to):
     assert server.connections == 2, "one of the parent, still open after the child's end, and one of the child"
 
 
-def test_a_closed_transport_opens_anew(transport_to):
+def test_a_closed_transport_connects_again(transport_to):
     with faulty_server(answer(), answer()) as server:
         transport = transport_to(server)
         transport.send(get())
@@ -410,7 +410,7 @@ def test_over_tls_with_a_bundle_of_certificates_to_trust(certificate, as_folder,
     assert server.connections == 1
 
 
-def test_a_certificate_that_is_not_trusted_is_no_matter_of_trying_again(certificate):
+def test_an_untrusted_certificate_is_not_retried(certificate):
     with faulty_tls_server(certificate) as server:
         with pytest.raises(ConnectionFailedError, match="certificate") as raised:
             HttpTransport(server.endpoint).send(get())

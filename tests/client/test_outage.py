@@ -79,7 +79,7 @@ def test_a_server_that_is_back_is_reported_with_the_length_of_its_outage(outage,
     assert outage.keeps_waiting(REFUSED), "the next outage has the whole time again"
 
 
-def test_an_outage_that_nobody_was_told_of_ends_silently(outage, said):
+def test_an_outage_that_was_not_reported_ends_silently(outage, said):
     outage.note(answer(200))
     outage.note(REFUSED)
     outage.note(answer(200))

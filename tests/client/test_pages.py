@@ -1,4 +1,4 @@
-"""Lists read to their end."""
+"""Paged lists, read to their end."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_list_that_never_ends_is_an_error(server, says, most, monkeypatch):
     assert server.asked == most
 
 
-def test_what_its_reader_does_meanwhile_is_not_time_that_a_list_takes():
+def test_the_time_of_the_reader_does_not_count():
     lister = Lister([1, 1, 1], jobs_page)
     clock = iter([0, 1, 100_000, 100_001, 200_000, 200_001])
     assert len(list(pages(lister, ListBackupJobs(), monotonic=lambda: next(clock)))) == 3

@@ -101,7 +101,7 @@ def test_every_key_of_the_seed_page_reaches_its_member():
         **{"created-after": st.integers(0, 2**31), "created-before": st.datetimes(min_value=datetime(1990, 1, 1))},  # noqa: DTZ001 - a missing zone is UTC
     )
 )
-def test_what_is_built_arrives_at_the_server(params):
+def test_built_operations_arrive_at_the_server(params):
     """The whole way: keys of `params`, operation, request, and the operation the server reads out of it."""
     built = build(ListObjects, {"job_id": "JOB"}, params)
     request = wire_request.encode(built)
@@ -129,7 +129,7 @@ def test_an_unknown_key_is_named_with_the_legal_ones(key):
     assert "legal keys: ThrowOnDuplicate" in str(raised.value)
 
 
-def test_an_operation_without_keys_says_so():
+def test_the_error_for_an_operation_without_keys():
     with pytest.raises(IllegalArgumentException, match="legal keys: none"):
         build(PutChunk, {}, {"length": 3})
 
@@ -171,7 +171,7 @@ def test_a_positional_argument_of_the_wrong_type():
     "value",
     ["yesterday", "", float("nan"), float("inf"), 1e300, True, b"0", object()],
 )
-def test_what_is_no_moment(value):
+def test_invalid_times_are_refused(value):
     with pytest.raises(IllegalArgumentException, match="created-after must be a datetime, an ISO 8601 text or epoch"):
         listed(created_after=value)
 

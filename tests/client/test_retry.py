@@ -1,4 +1,4 @@
-"""The schedule of repetitions, with clock and chance under control."""
+"""Retry policy, with a controlled clock and random source."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_failed_connection_is_repeated_and_raised_in_the_end():
     assert len(script.waits) == 4
 
 
-def test_what_a_repetition_cannot_help_is_raised_at_once():
+def test_an_error_that_a_retry_cannot_help_is_raised_at_once():
     script = Script(ConnectionFailedError("not trusted", retryable=False))
     with pytest.raises(ConnectionFailedError, match="not trusted"):
         script.run()
@@ -128,7 +128,7 @@ def test_a_server_that_answered_before_is_waited_for(away):
 
 
 @pytest.mark.parametrize("away", AWAY)
-def test_the_wait_has_an_end_and_what_follows_it_does_not_wait_again(away):
+def test_the_wait_is_limited_and_later_requests_do_not_wait(away):
     script = Script(response(200), *[away] * 1000)
     outage = script.outage(300)
     script.run(outage=outage)
@@ -150,7 +150,7 @@ def test_a_server_that_never_answered_is_not_waited_for():
     assert script.said == []
 
 
-def test_an_answer_of_the_server_itself_is_no_outage():
+def test_an_error_of_the_server_itself_is_not_an_outage():
     full = response(503, x_amzn_errortype="ServiceUnavailableException")
     script = Script(response(200), *[full] * 5)
     outage = script.outage(300)

@@ -1,4 +1,4 @@
-"""Where endpoint, region and access key come from: the precedence that users of AWS tools expect."""
+"""Sources of endpoint, region and access key, with the precedence of AWS tools."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_the_files_of_the_home_folder(tmp_path, monkeypatch):
         (key_environment("s3cr3t"), {}, "no endpoint URL"),
     ],
 )
-def test_what_is_missing_is_said_with_a_hint(files, environment, options, message):
+def test_a_missing_setting_is_an_error_with_a_hint(files, environment, options, message):
     with pytest.raises(ConfigurationError, match=message) as raised:
         resolve(files(**environment), **options)
     assert "s3cr3t" not in f"{raised.value} {raised.value.hint}"
@@ -180,7 +180,7 @@ def test_a_broken_file_is_named_and_not_quoted(files, text):
     assert raised.value.__suppress_context__
 
 
-def test_a_file_that_is_no_text_or_no_file(files, tmp_path):
+def test_a_binary_file_and_a_folder_are_errors(files, tmp_path):
     environ = files()
     (tmp_path / "credentials").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="credentials is not"):
@@ -208,7 +208,7 @@ aws_secret_access_key: two
 
 
 @pytest.mark.parametrize("profile", ["default", "odd name"])
-def test_files_mean_what_they_mean_to_botocore(files, profile, monkeypatch):
+def test_files_are_read_as_botocore_reads_them(files, profile, monkeypatch):
     environ = files(TRICKY, "[default]\nregion = eu-conf\n[profile 'odd name']\nregion = eu-quoted\n")
     for name, value in environ.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Addresses of servers."""
+"""Addresses of servers: how they are parsed and written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client over a transport that is no socket: the seam is one method."""
+"""A client over a transport without a socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sealed archives: what the store sees of them, who opens them, and what a store that lies can do."""
+"""Sealed archives: what the store can see, which keys open them, and attacks by a lying store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def noise(length, seed=1):
 
 
 def secret_tree(root):
-    """A tree whose every name and byte can be searched for."""
+    """A tree whose names and bytes can all be searched for."""
     write(
         root,
         {
@@ -171,7 +171,7 @@ def test_no_key_another_key_and_a_public_key_open_nothing(sealed, tmp_path):
     sealed.restore(tmp_path / "target")
 
 
-def test_what_is_not_sealed_is_not_taken_for_it(local_runs, tmp_path):
+def test_an_unencrypted_archive_is_not_accepted_as_sealed(local_runs, tmp_path):
     write(tmp_path / "source", {"file": b"file"})
     local_runs.backup(tmp_path / "source")
     local_runs.key = AgentKey.generate()
@@ -207,7 +207,7 @@ def test_a_key_that_is_added_opens_older_points_too(sealed, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_a_key_that_is_removed_opens_what_was_and_not_what_comes(sealed, tmp_path):
+def test_a_removed_key_opens_old_backups_and_not_new_ones(sealed, tmp_path):
     write(tmp_path / "source", {"large": noise(6 * MIB), "small": noise(1000)})
     sealed.backup(tmp_path / "source")
     other, own = AgentKey.generate(), sealed.key
@@ -324,7 +324,7 @@ def beheaded(operation, answer):
     [flip(0), flip(5), flip(10), flip(30), flip(500), flip(-1), cut, swapped, short, beheaded],
     ids=["magic", "kind", "key id", "nonce", "content", "tag", "cut", "swapped", "short", "head"],
 )
-def test_a_store_that_alters_what_it_gives_is_found_out(sealed, tmp_path, lie):
+def test_altered_data_from_the_store_is_detected(sealed, tmp_path, lie):
     write(tmp_path / "source", {"large": noise(9 * MIB), "small": noise(1000)})
     sealed.backup(tmp_path / "source")
     sealed.call = Lying(sealed.call, lie)
@@ -337,7 +337,7 @@ def test_a_store_that_alters_what_it_gives_is_found_out(sealed, tmp_path, lie):
 
 
 def test_a_content_object_of_another_time_is_found_out(sealed, tmp_path):
-    """The store gives what an object held in the first run for what it holds in the second."""
+    """The store returns the first version of an object instead of the second."""
     write(tmp_path / "source", {"file": noise(MIB)})
     sealed.backup(tmp_path / "source")
     first = sealed.latest()

@@ -1,4 +1,4 @@
-"""Runs that end early: what the next one takes over, and what stands in its way."""
+"""Runs that end early: what the next run resumes, and what blocks it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def noise(length, seed):
 
 
 class Killed(BaseException):
-    """Ends a run as a kill would: nothing is tidied up."""
+    """Ends a run as a kill does, without any clean-up."""
 
 
 class Counting:
@@ -55,7 +55,7 @@ class Counting:
         return self.inner.call(operation)
 
 
-def test_what_a_killed_run_sent_is_not_sent_again(runs, tmp_path):
+def test_data_that_a_killed_run_sent_is_not_sent_again(runs, tmp_path):
     write(tmp_path / "source", {f"{n:02}": noise(MIB, f"{runs.resource} {n}") for n in range(30)})
     with locked_note(str(tmp_path / "notes"), "a") as note:
         first = Counting(runs.call, die_after=20)
@@ -116,7 +116,7 @@ def test_a_store_that_was_away_is_gone_on_with(local_runs, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_a_stream_whose_store_was_away_is_repeated(local_runs, tmp_path):
+def test_a_stream_resumes_after_an_outage(local_runs, tmp_path):
     wanted = SingleFileOptions(kind=STREAM, name=b"dump", vault="Default", resource=local_runs.resource)
     line = [sys.executable, "-c", "import os; os.write(1, os.urandom(1 << 22))"]
     with locked_note(str(tmp_path / "notes"), "a") as note, pytest.raises(ConnectionFailedError):
@@ -125,7 +125,7 @@ def test_a_stream_whose_store_was_away_is_repeated(local_runs, tmp_path):
         assert backup_stream(local_runs.call, wanted, line, Report(), note=note).recovery_point_arn
 
 
-def test_a_job_whose_view_has_changed_is_not_gone_on_with(local_runs, tmp_path):
+def test_a_job_whose_view_has_changed_is_not_resumed(local_runs, tmp_path):
     write(tmp_path / "source", {"file": noise(MIB, local_runs.resource)})
     local_runs.backup(tmp_path / "source")
     with locked_note(str(tmp_path / "notes"), "a") as note:

@@ -1,4 +1,4 @@
-"""What a run takes from its base, and when it stops taking it."""
+"""Choice of the content that a run stores again."""
 
 from __future__ import annotations
 

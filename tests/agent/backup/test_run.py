@@ -1,4 +1,4 @@
-"""Backing up: what is read and sent, what is inherited, what is an issue and what ends the run."""
+"""Backup runs: which files are read and sent, what is inherited, which failures are issues and which end the run."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ def test_a_run_is_ended_amid_a_folder_of_small_files(local_runs, tmp_path, size)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_cannot_be_read_is_an_issue(local_runs, tmp_path):
+def test_an_unreadable_file_is_an_issue(local_runs, tmp_path):
     write(tmp_path / "source", {"secret": b"secret", "other": b"other"})
     os.chmod(tmp_path / "source" / "secret", 0)
     report, outcome = local_runs.backup(tmp_path / "source")
@@ -423,7 +423,7 @@ def test_a_folder_of_many_entries_is_cut_where_its_names_say(local_runs, tmp_pat
         )
 
 
-def test_only_what_was_named_is_backed_up(local_runs, tmp_path):
+def test_only_named_paths_are_backed_up(local_runs, tmp_path):
     write(tmp_path / "source", {"a": {"x": b"x", "y": b"y"}, "b": {"z": b"z"}, "c": b"c"})
     local_runs.backup(tmp_path / "source", only=frozenset({b"a/x", b"c"}))
     local_runs.restore(tmp_path / "target")
@@ -511,7 +511,7 @@ class Looked:
 
 
 def test_a_large_file_counts_while_it_lasts(local_runs, tmp_path):
-    """Whoever looks at the progress of its backup, and of its restore, must not wait for its end."""
+    """Progress of backup and restore grows while a large file lasts."""
     write(tmp_path / "source", {"large": noise(40 * MIB), "small": b"small"})
     watched = Looked(local_runs.call, (LinkChunks, PutChunk))
     options = BackupOptions(root=os.fsencode(tmp_path / "source"), vault="Default", resource=local_runs.resource)

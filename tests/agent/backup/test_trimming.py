@@ -1,4 +1,4 @@
-"""Trimmed content objects: a store that ages takes about the room of a fresh one, and every point stays whole."""
+"""Trimmed content objects: an aged store is about as small as a fresh one, and every point stays complete."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 
 
 @given(LENGTHS, st.lists(st.tuples(st.integers(0, 11), st.integers(0, 9), st.integers(1, 40)), max_size=6))
-def test_a_chunk_lives_if_a_byte_of_a_file_lies_in_it(lengths, files):
+def test_a_chunk_is_live_if_it_holds_a_byte_of_a_file(lengths, files):
     ends = array("Q", bytes(8 * len(lengths)))
     needed = set()
     for first, offset, size in files:
@@ -56,7 +56,7 @@ def test_a_chunk_lives_if_a_byte_of_a_file_lies_in_it(lengths, files):
     assert {each.index for each in live_chunks(chunks, ends)} == needed
 
 
-def test_nothing_is_dropped_where_a_file_is_not_whole():
+def test_nothing_is_dropped_if_a_file_is_incomplete():
     chunks = [chunk(0, 10), chunk(1, 10), chunk(3, 10)]
     assert live_chunks(chunks, array("Q", [0, 15, 0, 0])) == chunks
     assert live_chunks(chunks, array("Q", [0, 0, 0, 11])) == chunks
@@ -69,7 +69,7 @@ def objects(runs):
         return {number: [each.index for each in archive.object_chunks(content_name(number))] for number in numbers}
 
 
-def test_what_no_file_needs_any_more_is_left_out_of_the_next_point(runs, tmp_path):
+def test_data_that_no_file_needs_is_left_out_of_the_next_point(runs, tmp_path):
     write(tmp_path / "source", {f"{n:02}": noise(700 * KIB, n) for n in range(12)})
     write(tmp_path / "source", {f"small {n}": noise(9 * KIB, n) for n in range(10)})
     runs.backup(tmp_path / "source")
@@ -201,7 +201,7 @@ def small_files(names):
     return {f"small {n:03}": noise(9 * KIB, n) for n in names}
 
 
-def test_the_files_of_a_chunk_that_is_mostly_dead_are_stored_anew(runs, tmp_path):
+def test_the_files_of_a_mostly_dead_chunk_are_stored_again(runs, tmp_path):
     source = tmp_path / "source"
     write(source, {"large": noise(6000 * KIB)} | small_files(range(300)))
     runs.backup(source)
@@ -225,7 +225,7 @@ def test_the_files_of_a_chunk_that_is_mostly_dead_are_stored_anew(runs, tmp_path
 
 
 @pytest.mark.parametrize("bound", [100 * KIB, 1200 * KIB])
-def test_a_run_stores_no_more_anew_than_its_bound(local_runs, tmp_path, monkeypatch, bound):
+def test_a_run_moves_no_more_than_its_limit(local_runs, tmp_path, monkeypatch, bound):
     monkeypatch.setattr(rewriting, "MOVED_BYTES_MIN", bound)
     source = tmp_path / "source"
     write(source, small_files(range(900)))
@@ -247,14 +247,14 @@ def test_a_run_stores_no_more_anew_than_its_bound(local_runs, tmp_path, monkeypa
 
 
 class Aged:
-    """A store with a tree of which the next run reads unchanged files, only to store them anew."""
+    """A store with a tree whose unchanged files the next run reads only to store them again."""
 
     def __init__(self, folder, store, secrecy):
         key = None if secrecy == "plain" else AgentKey.generate()
         self.store = store
         self.reader = Runs(store, "tree", key)
         self.runs = (
-            Runs(store, "tree", PublicKey(key.public), folder / "state") if secrecy == "one way" else self.reader
+            Runs(store, "tree", PublicKey(key.public), folder / "state") if secrecy == "write-only" else self.reader
         )
         self.source, self.target = folder / "source", folder / "target"
         self.points = []
@@ -275,7 +275,7 @@ class Aged:
         self.backup()  # sees what is dead
 
     def check(self):
-        """Whether the newest point has the whole tree, also when it is the only one and the garbage is collected."""
+        """Whether the newest point has the whole tree, also as the only point after garbage collection."""
         *old, latest = dict.fromkeys(self.points)
         for point in old:
             self.store.call(DeleteRecoveryPoint(backup_vault_name="Default", recovery_point_arn=point))
@@ -287,21 +287,21 @@ class Aged:
         self.points = [latest]
 
 
-MOVING = {"a sparse chunk": (9 * KIB, 300, 4), "a retired object": (40 * KIB, 192, 8)}
+MOVING = {"a sparse chunk": (9 * KIB, 300, 4), "an object to rewrite": (40 * KIB, 192, 8)}
 AGED = [
     ("a sparse chunk", "plain"),
     ("a sparse chunk", "sealed"),
-    ("a retired object", "plain"),
-    ("a retired object", "sealed"),
-    ("a retired object", "one way"),
+    ("an object to rewrite", "plain"),
+    ("an object to rewrite", "sealed"),
+    ("an object to rewrite", "write-only"),
 ]
 UNREADABLE = [("open", errno.EACCES), ("readv", errno.EIO), ("getxattr", errno.EIO)]
 
 
 @pytest.mark.parametrize(("call", "number"), UNREADABLE, ids=["open", "read", "attribute"])
 @pytest.mark.parametrize(("moving", "secrecy"), AGED)
-def test_an_unchanged_file_that_cannot_be_stored_anew_is_kept(tmp_path, moving, call, number, secrecy):
-    if call == "getxattr" and secrecy == "one way":
+def test_an_unchanged_file_that_cannot_be_stored_again_is_kept(tmp_path, moving, call, number, secrecy):
+    if call == "getxattr" and secrecy == "write-only":
         pytest.skip("attributes are not remembered")
     with opened(tmp_path / "data") as store:
         aged = Aged(tmp_path, store, secrecy)
@@ -328,7 +328,7 @@ def test_where_no_file_can_be_read_each_unchanged_one_is_kept(tmp_path, monkeypa
         aged.check()
 
 
-def test_an_unchanged_file_that_is_removed_before_it_is_stored_anew_is_no_longer_there(tmp_path):
+def test_an_unchanged_file_that_is_removed_before_it_is_stored_again_is_left_out(tmp_path):
     with opened(tmp_path / "data") as store:
         aged = Aged(tmp_path, store, "plain")
         aged.make(*MOVING["a sparse chunk"])

@@ -1,4 +1,4 @@
-"""Disks: images and real block devices come back as they were, and only what differs is read from, sent or written."""
+"""Backup and restore of disk images and block devices: the content is the same, and only changes are transferred."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_bad_sectors_are_zeros_and_named(local_runs, image):
         disks(local_runs).disk(image, preadv=gone)
 
 
-def test_what_is_no_disk(local_runs, tmp_path):
+def test_sources_that_are_not_disks(local_runs, tmp_path):
     with pytest.raises(SourceError, match="neither a block device nor a file"):
         disks(local_runs).disk(tmp_path)
     with pytest.raises(SourceError, match="No such file"):

@@ -1,4 +1,4 @@
-"""`cryo status`: the age of the last good recovery point of each resource, as people and monitors ask for it."""
+"""`cryo status`: the age of the last good recovery point of each resource, for people and for monitoring."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_people_see_a_table(cryo, store):
     assert "running since" in cryo("status")[1]
 
 
-def test_an_empty_store_is_no_issue_until_somebody_asks_for_an_age(cryo, tmp_path):
+def test_an_empty_store_is_an_issue_only_with_a_maximum_age(cryo, tmp_path):
     assert cryo("status")[0] == FAILED, "nothing is made by asking"
     with open_agent_store(AgentStore(tmp_path / "data", None, None), create=True):
         pass
@@ -102,7 +102,7 @@ def test_a_failed_run_is_told_until_a_good_one_comes(cryo, store, tmp_path):
     assert (line["failed_job_id"], line["recovery_points"]) == (None, 2)
 
 
-def test_what_the_last_good_run_left_out_is_told(cryo, store):
+def test_the_issues_of_the_last_good_run_are_shown(cryo, store):
     store.call(CommitBackupJob(backup_job_id=started(store), issue_count=2))
     code, out = cryo("status", "--max-age", "1h")
     assert (code, out.splitlines()[-1]) == (OK, "tree: 2 items were skipped.")
@@ -133,7 +133,7 @@ def test_no_key_is_needed(cryo, store, monkeypatch, tmp_path):
     assert cryo("status", "--max-age", "1h")[0] == OK
 
 
-def test_a_damaged_point_is_no_good_backup_until_the_next_one(cryo, store, tmp_path):
+def test_a_damaged_point_is_an_issue_until_the_next_backup(cryo, store, tmp_path):
     """However the damage was found; `cryo verify` names the file, and reads nothing for it."""
     (pack,) = (tmp_path / "data" / "packs").rglob("*.pack")
     content = pack.read_bytes()

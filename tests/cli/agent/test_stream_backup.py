@@ -1,4 +1,4 @@
-"""`cryo backup` of streams, commands and disks, `cryo cat` and `cryo restore` of them, as processes, killed too."""
+"""`cryo backup`, `cryo cat` and `cryo restore` of streams, commands and disks, as processes; some are killed."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_an_interrupted_stream_is_given_up(cryo, number):
 
 @pytest.mark.parametrize("kind", ["stream", "disk"])
 @pytest.mark.parametrize("is_link", [False, True], ids=["pipe", "link to a pipe"])
-def test_a_pipe_that_nobody_reads_does_not_keep_a_restore(cryo, tmp_path, kind, is_link):
+def test_a_pipe_without_a_reader_does_not_block_a_restore(cryo, tmp_path, kind, is_link):
     (tmp_path / "disk").write_bytes(noise(MIB))
     source = {"stream": ("--stdin", "--name", "a"), "disk": ("--device", tmp_path / "disk")}[kind]
     cryo("backup", *source, stdin=b"stream")
@@ -256,7 +256,7 @@ def test_differences_and_finds_in_words_and_as_json(cryo, tmp_path):
         (("--name", "a", "."), "--name is for a stream or a disk"),
     ],
 )
-def test_what_cannot_be_meant(cryo, arguments, said):
+def test_options_that_do_not_fit_together_are_refused(cryo, arguments, said):
     assert said in cryo("backup", *arguments, code=2)[1]
 
 

@@ -47,7 +47,7 @@ def test_a_key_file_is_its_owners_alone_and_never_replaced(cryo, folder):
     assert "a key is never replaced" in error
 
 
-def test_no_secret_is_said_but_on_paper(cryo, folder):
+def test_secrets_are_printed_only_on_paper(cryo, folder):
     cryo("init-key", folder / "key")
     secret = json.loads((folder / "key").read_text())["secret"]
     cryo("backup", folder / "source", "--data-dir", folder / "data", "--key", folder / "key")
@@ -221,7 +221,7 @@ def arns(cryo, both):
     return {point["ResourceName"]: point["RecoveryPointArn"] for point in points}
 
 
-def test_find_searches_what_it_can_and_names_the_rest(cryo, folder, both):
+def test_find_reports_the_points_that_it_cannot_search(cryo, folder, both):
     arn = arns(cryo, both)
     code, out, error = cryo("find", "telling*", *both)
     assert code == 1

@@ -91,7 +91,7 @@ def whole(runs, point):
 
 
 def known(runs, point):
-    """The paths that a verify without reading names, by what the store knows."""
+    """The paths that a verify without --data reports, from the damage known to the store."""
     report = Report()
     with runs.opened(point) as archive:
         verify_archive(archive, report, data=False, damage=fetch_known_damage(runs.call, find_point(runs.call, point)))
@@ -143,7 +143,7 @@ def test_of_several_objects_only_the_damaged_one_is_read_again(store, runs, sour
     assert whole(runs, "latest")
 
 
-def test_what_has_changed_meanwhile_cannot_be_healed_and_the_new_point_is_whole(store, runs, source, tmp_path):
+def test_files_that_have_changed_are_not_repaired_and_the_new_point_is_complete(store, runs, source, tmp_path):
     runs.backup(source)
     spoil(store, runs, "content-00000001")
     write(source, {"large": noise(6 * MIB, 9), "folder": {"000": b"changed"}})
@@ -170,7 +170,7 @@ def test_a_catalog_that_is_damaged_does_not_stand_in_the_way(store, runs, source
     assert (report.damaged_objects, outcome.same) == (0, True)
 
 
-def test_a_sealed_resource_stays_sealed_whatever_is_damaged(store, source, key):
+def test_an_encrypted_resource_stays_encrypted_whatever_is_damaged(store, source, key):
     sealed = Runs(store, "tree", key)
     sealed.backup(source)
     spoil(store, sealed, "catalog")
@@ -195,7 +195,7 @@ def test_a_machine_that_only_writes_sends_it_again(store, source, key, tmp_path)
 
 
 @pytest.mark.parametrize("which", [0, -1])
-def test_a_stream_heals_whatever_it_says_again(store, runs, which):
+def test_a_stream_repairs_the_data_that_it_sends_again(store, runs, which):
     """The last chunk of a sealed object is its table."""
     streams(runs).stream(noise(6 * MIB))
     first = runs.latest()

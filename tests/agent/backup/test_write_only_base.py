@@ -40,7 +40,7 @@ def writer(local_runs, key, tmp_path):
 
 @pytest.fixture
 def reader(local_runs, key):
-    """Runs of whoever has the whole key."""
+    """Runs of the holder of the whole key."""
     return Runs(local_runs.call, local_runs.resource, key)
 
 
@@ -62,7 +62,7 @@ def tree(root):
     os.setxattr(root / "small", "user.note", b"attribute")
 
 
-def test_it_cannot_read_what_it_wrote_and_the_whole_key_can(writer, reader, tmp_path):
+def test_it_cannot_read_its_backups_and_the_whole_key_can(writer, reader, tmp_path):
     tree(tmp_path / "source")
     writer.backup(tmp_path / "source")
     with pytest.raises(KeyUnavailableError, match="public part"):
@@ -83,7 +83,7 @@ def test_an_unchanged_tree_is_not_read_again(writer, reader, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_changes_renames_and_copies_cost_what_is_new(writer, reader, tmp_path):
+def test_changes_renames_and_copies_send_only_new_data(writer, reader, tmp_path):
     tree(tmp_path / "source")
     writer.backup(tmp_path / "source")
     os.rename(tmp_path / "source" / "folder", tmp_path / "source" / "renamed")
@@ -123,7 +123,7 @@ def spoil(folder):
 
 
 @pytest.mark.parametrize("lose", [forget, spoil])
-def test_without_its_memory_a_run_is_a_full_one(writer, reader, tmp_path, lose):
+def test_without_its_state_a_run_is_a_full_one(writer, reader, tmp_path, lose):
     tree(tmp_path / "source")
     writer.backup(tmp_path / "source")
     lose(tmp_path / "state")
@@ -133,7 +133,7 @@ def test_without_its_memory_a_run_is_a_full_one(writer, reader, tmp_path, lose):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_a_memory_of_another_point_is_good_for_chunks_alone(writer, reader, tmp_path):
+def test_a_state_of_another_point_is_used_only_for_chunks(writer, reader, tmp_path):
     tree(tmp_path / "source")
     writer.backup(tmp_path / "source")
     before = {path: path.read_bytes() for path in (tmp_path / "state").iterdir()}
@@ -187,7 +187,7 @@ def test_nothing_that_the_machine_has_on_disk_decrypts_the_archive(writer, reade
     assert open_chunk({key_id: ArchiveKey(key_id, secret, state.identity)}, Kind.HEAD, *heads[0])
 
 
-def test_no_name_and_no_content_stands_in_its_memory(writer, tmp_path):
+def test_the_state_holds_no_name_and_no_content(writer, tmp_path):
     tree(tmp_path / "source")
     writer.backup(tmp_path / "source")
     kept = b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
@@ -196,7 +196,7 @@ def test_no_name_and_no_content_stands_in_its_memory(writer, tmp_path):
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "state").iterdir())
 
 
-def test_nothing_is_taken_over_whose_key_is_gone(writer, reader, tmp_path):
+def test_chunks_whose_key_is_deleted_are_not_reused(writer, reader, tmp_path):
     """All recovery points are deleted, and with them the keys of their chunks, which the store may still offer."""
     tree(tmp_path / "source")
     writer.backup(tmp_path / "source")
@@ -208,7 +208,7 @@ def test_nothing_is_taken_over_whose_key_is_gone(writer, reader, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_a_memory_that_cannot_be_written_is_an_issue_and_no_failure(writer, reader, tmp_path):
+def test_a_state_that_cannot_be_written_is_an_issue_and_no_failure(writer, reader, tmp_path):
     tree(tmp_path / "source")
     (tmp_path / "state").write_bytes(b"no folder")
     report, outcome = writer.backup(tmp_path / "source")
