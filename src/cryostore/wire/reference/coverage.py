@@ -14,14 +14,16 @@ TITLES = {
 INTRODUCTION = """\
 # API coverage
 
-Written by `make docs` from the declarations in `src/cryostore/model`: what is listed is served, nothing else is.
+`make docs` writes this page from the declarations in `src/cryostore/model`. The server serves
+exactly the operations listed here.
 
-- An **extension** is an operation that AWS runs inside its own service and never published. `cryo sdk-model` teaches it
-  to boto3 and the aws CLI.
-- **Status** is that of success, **action** the name that a policy uses, and an asterisk marks what is required.
+- An **extension** is an operation that AWS runs inside its own service and never published.
+  `cryo sdk-model` makes it known to boto3 and the aws CLI.
+- **Status** is the HTTP status of success, **action** the name that a policy uses. An asterisk
+  marks required members.
 - A trailing slash is optional on the paths of AWS Backup.
-- A path of AWS Backup that is not listed answers InvalidRequestException (400, "not supported by this server"), any
-  other path UnknownOperationException (404).
+- A path of AWS Backup that is not listed answers InvalidRequestException (400, "not supported by
+  this server"), any other path UnknownOperationException (404).
 """
 
 
