@@ -97,9 +97,17 @@ def set_sizes(transaction: Transaction, sizes: Mapping[int, int]) -> None:
 
 def not_retired(transaction: Transaction, *, after: int, limit: int) -> list[PackRow]:
     """Return packs that are not retired, open ones included, by number after `after`."""
+    return _page(transaction, "retired_ms IS NULL", after, limit)
+
+
+def retired(transaction: Transaction, *, after: int, limit: int) -> list[PackRow]:
+    """Return retired packs, dropped ones included, by number after `after`."""
+    return _page(transaction, "retired_ms IS NOT NULL", after, limit)
+
+
+def _page(transaction: Transaction, condition: str, after: int, limit: int) -> list[PackRow]:
     rows = transaction.rows(
-        f"SELECT {COLUMNS} FROM pack WHERE pack_number > :after AND retired_ms IS NULL ORDER BY pack_number"
-        " LIMIT :limit",
+        f"SELECT {COLUMNS} FROM pack WHERE pack_number > :after AND {condition} ORDER BY pack_number LIMIT :limit",
         after=after,
         limit=limit,
     )
@@ -135,17 +143,6 @@ def retire(transaction: Transaction, pack_number: int, *, now_ms: int) -> bool:
         now_ms=now_ms,
     )
     return retired == 1
-
-
-def retired(transaction: Transaction, *, after: int, limit: int) -> list[PackRow]:
-    """Return retired packs, dropped ones included, by number after `after`."""
-    rows = transaction.rows(
-        f"SELECT {COLUMNS} FROM pack WHERE pack_number > :after AND retired_ms IS NOT NULL ORDER BY pack_number"
-        " LIMIT :limit",
-        after=after,
-        limit=limit,
-    )
-    return [PackRow(*row) for row in rows]
 
 
 def drop(transaction: Transaction, pack_number: int, *, epoch: int, before_ms: int) -> bool:
