@@ -1,4 +1,4 @@
-"""What people deploy from: contrib/ and Containerfile. Linters take it, and it agrees with the program it starts.
+"""The files for deployment, contrib/ and Containerfile: linters accept them, and they agree with the program.
 
 systemd's opinion on the units, and the command lines of everything else in contrib/, are in tests/cli/test_contrib.py.
 """
@@ -38,11 +38,11 @@ YAMLLINT = (
     "{extends: default, rules: {line-length: {max: 140}, document-start: disable, braces: {max-spaces-inside: 1}}}"
 )
 EXPOSURE_MAX = 2.0
-"""Of systemd's figures from 0 to 10 for what a unit could reach if it were broken into."""
+"""The exposure of a unit by `systemd-analyze security`, from 0 to 10."""
 
 
 def linter(name, checks):
-    """The program `name`, from the linters' environment or from this machine; skips, and says what is not checked."""
+    """Return the program `name` of the linters' environment or this machine; skip the test if there is none."""
     places = [ROOT / ".venv-linters" / "bin", Path(sys.executable).parent, Path("/usr/sbin")]
     for place in places:
         if (place / name).exists():
@@ -56,7 +56,7 @@ def lint(*command):
 
 
 def load(path):
-    """The one document of a YAML file."""
+    """Return the only document of a YAML file."""
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
@@ -67,7 +67,7 @@ KUSTOMIZATION = load(KUBERNETES / "kustomization.yaml")
 
 
 def pod(kind):
-    """The pods of a Deployment or a Job."""
+    """Return the pod template of a Deployment or a Job."""
     (found,) = [
         document
         for path in MANIFESTS
@@ -78,7 +78,7 @@ def pod(kind):
 
 
 def configuration(path):
-    """What a TOML file of contrib/ makes of a server."""
+    """Return the server configuration that a TOML file of contrib/ makes."""
     return configuration_of(merged(read_file(path)) | {"tls_cert": None, "tls_key": None, "insecure_listen": True})
 
 
@@ -93,36 +93,38 @@ def test_hadolint():
     lint(linter("hadolint", "Containerfile"), "--failure-threshold", "style", CONTAINERFILE)
 
 
-def test_the_compose_file_is_one():
+def test_the_compose_file_is_valid():
     program = linter("check-jsonschema", "the schema of compose.yaml")
     lint(program, "--builtin-schema", "vendor.compose-spec", COMPOSE_FILE)
 
 
-def test_the_manifests_are_kubernetes():
+def test_the_manifests_fit_the_schemas_of_kubernetes():
     program = linter("kubernetes-validate", "the schemas of the manifests")
     lint(program, "--strict", "--kubernetes-version", KUBERNETES_VERSION, *MANIFESTS)
 
 
-def test_haproxy_takes_its_configuration():
+def test_haproxy_accepts_its_configuration():
     done = subprocess.run(
         [linter("haproxy", "haproxy.cfg"), "-c", "-f", HAPROXY_FILE], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     warnings = [line for line in done.stderr.splitlines() if "[WARNING]" in line]
-    assert [line for line in warnings if "could not resolve address" not in line] == []  # the names are compose.yaml's
+    assert [
+        line for line in warnings if "could not resolve address" not in line
+    ] == []  # the names exist only in compose.yaml
 
 
-def test_systemd_finds_the_node_well_guarded():
+def test_the_node_unit_has_a_low_exposure():
     program = linter("systemd-analyze", "the hardening of the unit of a node")
     threshold = f"--threshold={EXPOSURE_MAX * 10:.0f}"
     lint(program, "security", "--offline=true", "--no-pager", threshold, NODE_UNIT)
 
 
-# --- what is started is what the program takes ------------------------------------------------------------------------
+# --- command lines and configurations ---------------------------------------------------------------------------------
 
 
 def command_lines():
-    """Every `cryo` that is started: the file, and the arguments."""
+    """Yield every `cryo` command line: the file and the arguments."""
     text = CONTAINERFILE.read_text(encoding="utf-8")
     (arguments,) = re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)
     assert 'ENTRYPOINT ["cryo"]' in text
@@ -134,7 +136,7 @@ def command_lines():
         yield KUBERNETES, container["args"]
     (start,) = re.findall(r"^ExecStart=\S+/cryo (.*)$", NODE_UNIT.read_text(encoding="utf-8"), re.MULTILINE)
     yield NODE_UNIT, shlex.split(start)
-    for path in (*YAML_FILES, *TOML_FILES, NODE_UNIT, CONTAINERFILE):  # and what comments tell people to do
+    for path in (*YAML_FILES, *TOML_FILES, NODE_UNIT, CONTAINERFILE):  # command lines in comments too
         for line in re.findall(
             r"\b(?:cryo|init) ((?:init|key|serve|backup) [^\n#;`&>)]*)", path.read_text(encoding="utf-8")
         ):
@@ -143,8 +145,8 @@ def command_lines():
 
 
 @pytest.mark.parametrize(("path", "arguments"), list(command_lines()), ids=lambda value: str(value)[-60:])
-def test_every_command_line_is_one(path, arguments):
-    """The real parser takes it; the files that it names are those of the machine it will run on."""
+def test_every_command_line_is_valid(path, arguments):
+    """The real parser accepts it; the files that it names exist only on the target machine."""
     command, rest = cryo, list(arguments)
     while hasattr(command, "get_command"):
         name = rest.pop(0)
@@ -168,8 +170,8 @@ def test_there_are_command_lines_of_every_kind():
 
 
 @pytest.mark.parametrize("path", TOML_FILES, ids=shown)
-def test_every_configuration_is_one(path):
-    """Catalog and blobs by URL, no password, an address for the load balancer, and one for whoever watches."""
+def test_every_configuration_is_valid(path):
+    """Catalog and blobs by URL, no password, an address for the load balancer and one for monitoring."""
     found = configuration(path)
     catalog, blobs = urlsplit(found.catalog), urlsplit(found.blobs)
     assert (found.data_dir, catalog.scheme, blobs.scheme) == (None, "postgresql", "s3")
@@ -178,15 +180,15 @@ def test_every_configuration_is_one(path):
     assert found.keyring is not None
 
 
-def test_containers_can_be_reached_by_those_who_ask_them():
-    """Outside of a container its loopback address is nobody's."""
+def test_containers_listen_on_reachable_addresses():
+    """The loopback address of a container cannot be reached from outside."""
     for folder in ("compose", "kubernetes"):
         values = merged(read_file(CONTRIB / folder / "cryostore.toml"))
         assert values["insecure_listen"] is True
         assert values["metrics"] == ("0.0.0.0", 9464)
 
 
-# --- what must fit together -------------------------------------------------------------------------------------------
+# --- consistency ------------------------------------------------------------------------------------------------------
 
 
 def seconds(text):
@@ -195,7 +197,7 @@ def seconds(text):
 
 
 def graces():
-    """For each way to run a node: its configuration, and how long it has to end."""
+    """Yield the configuration and the stop timeout of each way to run a node."""
     unit = NODE_UNIT.read_text(encoding="utf-8")
     (timeout,) = re.findall(r"^TimeoutStopSec=(.*)$", unit, re.MULTILINE)
     yield "systemd", CONTRIB / "cryostore.toml", seconds(timeout)
@@ -205,12 +207,12 @@ def graces():
 
 
 @pytest.mark.parametrize(("path", "grace_seconds"), [one[1:] for one in graces()], ids=[one[0] for one in graces()])
-def test_a_node_has_the_time_it_needs_to_end(path, grace_seconds):
+def test_the_stop_timeout_is_long_enough(path, grace_seconds):
     found = configuration(path)
     assert found.drain_seconds + found.shutdown_seconds_max + KILL_AFTER_SECONDS < grace_seconds
 
 
-def test_a_node_serves_on_until_the_load_balancer_has_noticed():
+def test_a_node_drains_until_the_load_balancer_has_noticed():
     text = HAPROXY_FILE.read_text(encoding="utf-8")
     ((every, fall),) = re.findall(r"check port 9464 inter (\d+)s fall (\d+)", text)
     (check,) = re.findall(r"timeout check (\d+)s", text)
@@ -225,7 +227,7 @@ def test_the_load_balancer_knows_every_node():
     assert load_balancer.SHIPPED == HAPROXY_FILE
 
 
-def test_probes_ask_where_the_answers_are():
+def test_probes_use_existing_paths():
     (container,) = pod("Deployment")["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     found = configuration(KUBERNETES / "cryostore.toml")
@@ -239,7 +241,7 @@ def test_probes_ask_where_the_answers_are():
     assert "http://127.0.0.1:9464/-/live" in CONTAINERFILE.read_text(encoding="utf-8")
 
 
-def test_kustomize_names_every_manifest_and_the_pods_only_what_there_is():
+def test_kustomize_names_every_manifest_and_pods_only_existing_objects():
     assert sorted(KUSTOMIZATION["resources"]) == [path.name for path in MANIFESTS if path.name != "secret.example.yaml"]
     examples = yaml.safe_load_all((KUBERNETES / "secret.example.yaml").read_text(encoding="utf-8"))
     secrets = {document["metadata"]["name"] for document in examples}
@@ -283,7 +285,7 @@ def test_every_image_has_a_version(image):
 
 
 def test_secrets_come_from_outside():
-    """In no file that is shown to others stands one, nor a default for one."""
+    """No tracked file contains a secret or a default for one."""
     for path in (CONTAINERFILE, COMPOSE_FILE, *MANIFESTS, *TOML_FILES, NODE_UNIT):
         text = path.read_text(encoding="utf-8")
         values = re.findall(r"(?:PASSWORD|SECRET_ACCESS_KEY|ACCESS_KEY_ID)\s*[:=]\s*(\S*)", text)

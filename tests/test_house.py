@@ -20,9 +20,6 @@ NAMED_ONLY = {
     "uvloop": "uvicorn's event loop, chosen in its configuration",
 }
 
-# What takes long to import, and no command needs before it knows what it does.
-HEAVY = {"asyncio", "cryptography", "http", "httptools", "msgspec", "sqlite3", "ssl", "uvicorn", "uvloop", "zstandard"}
-
 
 def top_level_imports(path):
     """The first names of every absolute import of a file, wherever it stands."""

@@ -1,4 +1,4 @@
-"""The tree keeps its own style: sizes, names, leftovers, and where clock, randomness and print may stand."""
+"""Style of the tree: sizes, names, leftovers, and which modules may use the clock, randomness and print."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FILE_LINES_MEDIAN_MAX = 150
 FUNCTION_LINES_MAX = 70
 FUNCTION_LINES_MEDIAN_MAX = 10
 TRACKED_BYTES_MAX = 200_000
-GOLDEN = tree.ROOT / "tests" / "golden" / "stores"  # catalogs as they were: SQLite gives each of many tables a page
+GOLDEN = tree.ROOT / "tests" / "golden" / "stores"  # old catalogs: SQLite gives each of many tables a page
 GOLDEN_BYTES_MAX = 500_000
 
 EMPTY_NAMES = {"base", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 
-# Where the real clock and real randomness are read. Everything else gets `now` and `new_id` passed in, so that a test
-# can stop the clock and count the ids. Monotonic time is free: it measures a wait and never names a moment.
+# Sources of the real clock and of randomness. Other modules get `now` and `new_id` passed in, so that a test can freeze
+# the clock and count the ids. Monotonic time is free: it measures a wait and never names a time of day.
 CLOCK_AND_RANDOMNESS = {
     "datetime.date.today",
     "datetime.datetime.now",
@@ -46,7 +46,7 @@ CLOCK_AND_RANDOMNESS_ALLOWED = {
     "cryostore.service.opening.assembly": "the secrets of a new store, made once in its life",
 }
 
-# Both are assembled, so that this file does not find itself.
+# Both patterns are assembled, so that this file does not match itself.
 LEFTOVER = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
 MACHINE = re.compile(
     r"/(?:root|home|Users|work)/[\w.]|(?:py" + r"pi\.org|python" + r"hosted|registry\.npm" + r"js|crates\." + r"io)"
@@ -56,7 +56,7 @@ PYTHON_FILES = [path for path in tree.files() if path.suffix == ".py"]
 
 
 def functions(path):
-    """Every function of a file with its name and its number of lines."""
+    """Yield the name and the number of lines of every function of a file."""
     for node in ast.walk(tree.syntax(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
@@ -98,7 +98,7 @@ def test_only_the_command_line_and_core_print():
 
 
 def clock_and_randomness(module):
-    """What of the clock and of randomness a module mentions, the members of `random` and `secrets` included."""
+    """Return the names of the clock and of randomness that a module uses, with members of `random` and `secrets`."""
     mentioned = tree.referenced(tree.syntax(tree.source_modules()[module]))
     return {name for name in mentioned if CLOCK_AND_RANDOMNESS & {name, name.partition(".")[0]}}
 
@@ -112,7 +112,7 @@ def test_clock_and_randomness_are_passed_in():
 
 @pytest.mark.parametrize("pattern", [LEFTOVER, MACHINE], ids=["unfinished", "of one machine"])
 def test_nothing_is_left_behind(pattern):
-    """No unfinished marker; no path of somebody's home and no package registry's address."""
+    """No marker of unfinished work, no path of a home directory, and no address of a package registry."""
     found = [
         f"{tree.shown(path)}:{number}"
         for path, text in tree.texts().items()

@@ -1,4 +1,4 @@
-"""The measurement of whole backups, on a folder of a few files."""
+"""Measurement of whole backups, on a folder of a few files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measurement of growth, on catalogs of a few rows: the rows fit the schema, and every call goes well."""
+"""Measurement of growth, on catalogs of a few rows: the rows fit the schema, and every call succeeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The measurement of nodes: real ones for a moment, what is counted on the wire, and the ratios."""
+"""Measurement of nodes: real nodes for a moment, counted round trips, and ratios."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_two_nodes_and_the_s3_below_them_are_measured(tmp_path, monkeypatch):
     assert 1 <= many.round_trips < 30
 
 
-def test_what_the_catalog_knows_beforehand_is_one_round_trip():
-    """A read of one statement is, and a write whose statements are known, however many units of work share it."""
+def test_a_transaction_with_known_statements_is_one_round_trip():
+    """So is a read of one statement, and a write with known statements, however many units of work share it."""
     add = Statement("INSERT INTO thing (number) VALUES (:number)", {"number": 1})
     with postgres.new_database(migrated=False) as url:
         given = conninfo_to_dict(url)
@@ -88,7 +88,7 @@ def test_a_statement_is_one_round_trip():
 
 
 def test_messages_in_pieces_are_counted_once():
-    """A server that answers each packet; the client sends a message in two, and two in one."""
+    """The server answers each packet; the client sends one message in two packets, and two messages in one."""
     with socket.create_server(("127.0.0.1", 0)) as server, WireCount(*server.getsockname()) as wire:
         client = socket.create_connection(("127.0.0.1", wire.port))
         thread = threading.Thread(target=_echo, args=(server,))

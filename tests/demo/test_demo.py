@@ -20,7 +20,7 @@ PROGRAM = tree.ROOT / "demo" / "demo.py"
 def demo():
     spec = importlib.util.spec_from_file_location("demo", PROGRAM)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["demo"] = module  # dataclasses look their module up
+    sys.modules["demo"] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     yield module
     del sys.modules["demo"]
@@ -28,7 +28,7 @@ def demo():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Some files of every kind the demo tells apart: empty, small, larger, with odd names, and some to be left out."""
+    """Make files of every kind that the demo distinguishes: empty, small, larger, odd names, and some to exclude."""
     folder = tmp_path / "folder"
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / "__pycache__").mkdir()

@@ -1,4 +1,4 @@
-"""The load generator counts what it should, against a server made here that misbehaves on command."""
+"""The load generator counts correctly, even if a test server misbehaves on command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TAIL = b"0123456789abcdef"
 
 
 class Server:
-    """Answers request i of all connections together with `answers[i]`, or the last one; keeps what it received."""
+    """Answers request i of all connections together with `answers[i]`, or the last one; keeps received requests."""
 
     def __init__(self, answers: list[bytes], request_bytes: int) -> None:
         self._answers = answers
@@ -98,7 +98,7 @@ def test_any_status_but_2xx_is_a_failure(serve):
 
 
 @pytest.mark.parametrize("bad", [b"", b"SMTP ready\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", answer() + b"more"])
-def test_a_broken_answer_costs_its_connection_only(serve, bad):
+def test_a_broken_response_costs_only_its_connection(serve, bad):
     server = serve([bad, answer()], 4 + 16)
     load = run(Plan(server.port, 1, [b"PUT0"] * 3, [TAIL] * 3))
     assert (load.requests, load.failures) == (2, 1)

@@ -1,4 +1,4 @@
-"""Bodies are distinct, of the promised length and digest, and compress as their kind says."""
+"""Bodies are distinct, have the promised length and digest, and compress as their kind says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers arrive in any pieces and are read the same."""
+"""A response is parsed the same, in whatever pieces it arrives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_pieces_make_no_difference(body, cuts):
     assert (answer.status, answer.body_bytes, answer.tail) == (200, len(body), body[-16:])
 
 
-def test_an_answer_is_not_complete_before_its_last_byte():
+def test_a_response_is_not_complete_before_its_last_byte():
     answer = received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na", [])
     assert not answer.complete
 

@@ -1,4 +1,4 @@
-"""Prepared heads are whole, and what is signed is what is sent: the product's own check agrees."""
+"""Prepared request heads are complete, and the signature check of the server accepts them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_server_accepts_what_is_sent(method, path, query, body):
         verify(request, read_signature(request), KEY.secret_access_key, now_ms=wall_clock(), body=Payload(body))
 
 
-def test_only_requests_with_a_body_say_its_length():
+def test_only_requests_with_a_body_have_a_length():
     signer = Signer(KEY, "h:1", "backup-storage")
     assert parsed(signer.head("PUT", "/a", {}, "0" * 64, 5)).header("content-length") == "5"
     assert parsed(signer.head("GET", "/a", {}, "0" * 64, 0)).header("content-length") is None

@@ -1,4 +1,4 @@
-"""What is read from /proc, and how programs are started and ended."""
+"""Reading /proc, and starting and stopping programs."""
 
 from __future__ import annotations
 
