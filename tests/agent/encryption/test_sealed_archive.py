@@ -1,4 +1,4 @@
-"""A whole sealed archive as it was written once: later versions open it, list it and find every byte right."""
+"""A golden sealed archive: later versions must open it, list it, and read every byte of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cryostore.model.objects import (
     ListObjectsOutput,
 )
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "sealed-archive-1.json"
+GOLDEN = Path(__file__).parents[2] / "golden" / "sealed-archive-1.json"
 KEY = AgentKey(bytes(range(32)))
 
 
@@ -74,7 +74,7 @@ class Recorded:
         )
 
 
-def test_it_is_read_as_it_was_written():
+def test_a_golden_archive_is_read_as_it_was_written():
     archive = Archive(KeyedCall(Recorded(), KEY), "job")
     try:
         assert archive.sealing.is_owned
@@ -94,6 +94,6 @@ def test_it_is_read_as_it_was_written():
         archive.close()
 
 
-def test_another_key_does_not_open_it():
+def test_another_key_does_not_open_the_archive():
     with pytest.raises(KeyUnavailableError):
         Archive(KeyedCall(Recorded(), AgentKey(bytes(32))), "job")
