@@ -7,11 +7,17 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
+from graphlib import TopologicalSorter
+from statistics import median
 
+import grimp
 import pytest
 
 from support import tree
 
+ENTRIES_MAX = 15
+MEDIAN_LINES_MAX = 150
 PROJECT = tomllib.loads((tree.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # Libraries that a dependency is started with by name, never imported.
@@ -19,6 +25,9 @@ NAMED_ONLY = {
     "httptools": "uvicorn's HTTP parser, chosen in its configuration",
     "uvloop": "uvicorn's event loop, chosen in its configuration",
 }
+
+# What takes long to import, and no command needs before it knows what it does.
+HEAVY = {"asyncio", "cryptography", "http", "httptools", "msgspec", "sqlite3", "ssl", "uvicorn", "uvloop", "zstandard"}
 
 
 def top_level_imports(path):
@@ -53,25 +62,75 @@ def test_starting_up_loads_no_library_but_the_command_line(module):
     """`cryo --version` answers at once, because nothing heavy is imported before a verb needs it."""
     probe = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    heavy = {
-        "asyncio",
-        "cryptography",
-        "http",
-        "httptools",
-        "msgspec",
-        "sqlite3",
-        "ssl",
-        "uvicorn",
-        "uvloop",
-        "zstandard",
-    }
-    assert sorted(heavy & set(done.stdout.split())) == []
+    assert sorted(HEAVY & set(done.stdout.split())) == []
 
 
-def test_every_layer_has_its_tests():
-    """What src/cryostore/<layer>/ does is shown in tests/<layer>/."""
-    layers = [path.parent.name for path in tree.SOURCE.glob("*/__init__.py")]
-    assert [layer for layer in layers if not list((tree.ROOT / "tests" / layer).rglob("test_*.py"))] == []
+def is_migration(path):
+    return path.parent.name == "migrations"
+
+
+def test_no_folder_is_crowded():
+    """A reader sees all that a folder holds at a glance. Migrations only grow, and nobody has to know them all."""
+    entries = Counter(
+        folder
+        for path in tree.source_modules().values()
+        for folder in {path.parent, path.parent.parent}
+        if not is_migration(path)
+    )
+    found = {}
+    for folder in entries:
+        names = {path.name for path in folder.iterdir() if path.name not in {"__init__.py", "__pycache__"}}
+        names = {name for name in names if name.endswith(".py") or list((folder / name).glob("*.py"))}
+        if len(names) > ENTRIES_MAX and tree.SOURCE in (folder, *folder.parents):
+            found[tree.shown(folder)] = len(names)
+    assert found == {}
+
+
+def test_most_modules_are_read_at_a_glance():
+    lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in tree.source_modules().values()]
+    assert median(lengths) <= MEDIAN_LINES_MAX
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Imports for typing count, too. The package's public functions are loaded at their first use."""
+    graph = grimp.build_graph("cryostore")
+    graph.remove_import(importer="cryostore", imported="cryostore.client.backupstorage")
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    TopologicalSorter(imports).prepare()
+
+
+def has_behaviour(path):
+    """Whether a module has a function that does something. The others only declare."""
+    functions = (
+        node for node in ast.walk(tree.syntax(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    statements = (statement for function in functions for statement in function.body)
+    return not all(isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) for one in statements)
+
+
+def covered():
+    """The modules that tests and conformance suites of another name say they cover, with those who say so."""
+    for path in sorted((tree.ROOT / "tests").rglob("*.py")):
+        for node in tree.syntax(path).body:
+            if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["COVERS"]:
+                yield from ((module, path) for module in ast.literal_eval(node.value))
+
+
+def test_every_module_with_behaviour_has_its_tests():
+    """In the test file of its name in the same folder, or in one that names it in `COVERS`."""
+    named = {module for module, _ in covered()}
+    missing = []
+    for path in tree.source_modules().values():
+        module = path.relative_to(tree.SOURCE)
+        if path.name.startswith("__") or is_migration(path) or not has_behaviour(path):
+            continue
+        if module.as_posix() not in named and not (tree.ROOT / "tests" / module.parent / f"test_{path.name}").exists():
+            missing.append(module.as_posix())
+    assert missing == []
+
+
+def test_tests_cover_only_modules_that_exist():
+    assert [(module, tree.shown(path)) for module, path in covered() if not (tree.SOURCE / module).exists()] == []
 
 
 def test_the_environment_pins_everything_it_installs():

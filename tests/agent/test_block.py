@@ -23,6 +23,9 @@ from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.header import ContentObject, Header
 from support import tree
 
+COVERS = ("agent/header.py",)
+
+
 GOLDEN = tree.ROOT / "tests" / "golden"
 ROOT_ROW = Row(0o040755, 0, 0, 0, 0, 0, 1_600_000_000_000_000_001, 1_600_000_000_000_000_002, 2)
 ROWS = [

@@ -25,6 +25,9 @@ from cryostore.core.limits import KIB, MIB
 from support.agent import seen, write
 from support.refusing_source import RefusingSource
 
+COVERS = ("agent/backup/entry_reader.py", "agent/source/file_reader.py")
+
+
 DIRECTORY_ROW = Row(0o040755, 0, 0, 0, 0, 0, 1, 1, 1).pack()
 
 

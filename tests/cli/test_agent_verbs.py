@@ -25,6 +25,19 @@ from cryostore.model.jobs import ListBackupJobs
 from support.agent import Runs, seen, write
 from support.serving import CRYO, serving
 
+COVERS = (
+    "cli/agent/backup.py",
+    "cli/agent/cat.py",
+    "cli/agent/diff.py",
+    "cli/agent/find.py",
+    "cli/agent/ls.py",
+    "cli/agent/points.py",
+    "cli/agent/restore.py",
+    "cli/agent/verify.py",
+    "cli/agent_store.py",
+)
+
+
 WITH_ISSUES = 1
 
 

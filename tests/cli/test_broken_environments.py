@@ -19,6 +19,9 @@ from cryostore.cli.verbs import VERBS
 from support.agent import write
 from support.serving import CRYO
 
+COVERS = ("cli/agent/serve_nbd.py",)
+
+
 OK, WITH_ISSUES, FAILED = 0, 1, 2
 SECONDS_MAX = 120
 NO_USER = 1_234_567

@@ -13,6 +13,9 @@ import pytest
 from cryostore.catalog.database import FixedStatements, Statement, UnexpectedRowCountError
 from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
 
+COVERS = ("catalog/database.py",)
+
+
 SPAWN = multiprocessing.get_context("spawn")
 VALUES = [
     None, 0, -1, 2**63 - 1, -(2**63), "", "text",

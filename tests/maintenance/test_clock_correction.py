@@ -21,6 +21,9 @@ from support.damaging import damaged, scrubbed, spoil
 from support.memory_store import Process
 from support.shop import DATA, Shop
 
+COVERS = ("catalog/queries/timestamps.py",)
+
+
 AHEAD_MS = 365 * DAY_MS
 
 

@@ -19,6 +19,9 @@ from cryostore.model.errors import (
 from cryostore.model.jobs import Lifecycle, StartBackupJob
 from cryostore.model.operation import Body, Document, Label, Query
 
+COVERS = ("model/errors.py",)
+
+
 LIMITS = Limits()
 CHUNK = PutChunk(
     backup_job_id="J",

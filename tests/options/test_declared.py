@@ -7,6 +7,8 @@ from cryostore.options.configuration import Configuration, ConnectionSettings
 from cryostore.options.declared import OPTIONS, configuration_of
 from cryostore.service.settings import Settings
 
+COVERS = ("options/option.py",)
+
 
 def test_every_field_of_the_configuration_is_set_by_one_option():
     """No field is forgotten, and no two options set the same field."""

@@ -23,6 +23,9 @@ from cryostore.wire.request import encode
 from cryostore.wire.route import match
 from support import strategies
 
+COVERS = ("wire/unserved.py",)
+
+
 BACKUP_ONLY_ELSEWHERE = [
     ("GET", "/account-settings"),
     ("GET", "/global-settings"),

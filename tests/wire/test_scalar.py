@@ -11,6 +11,8 @@ from cryostore.model.rules import INTEGER_MAX
 from cryostore.wire import scalar
 from support import strategies
 
+COVERS = ("model/rules.py",)
+
 
 @given(st.integers(-INTEGER_MAX, INTEGER_MAX))
 def test_an_integer_comes_back(value):

@@ -25,6 +25,8 @@ from cryostore.model.chunks import GetChunk, ListChunks, PutChunk
 from cryostore.model.objects import GetObjectMetadata
 from support.agent import Runs, seen, write
 
+COVERS = ("agent/backup/key_changes.py", "agent/small_object.py")
+
 
 def noise(length, seed=1):
     return random.Random(seed).randbytes(length)

@@ -26,6 +26,8 @@ from cryostore.model.objects import DeleteObject
 from support.agent import seen, write
 from support.stores import opened
 
+COVERS = ("agent/streams/single_file.py",)
+
 
 def noise(length, seed):
     return random.Random(seed).randbytes(length)

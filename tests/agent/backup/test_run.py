@@ -33,6 +33,8 @@ from support.agent import in_an_hour, seen, write
 from support.small_disk import small_disk
 from support.waiting import until
 
+COVERS = ("agent/backup/archive_writer.py", "agent/backup/listing_writer.py")
+
 
 def noise(length, seed=1):
     return random.Random(seed).randbytes(length)

@@ -26,6 +26,8 @@ from support.agent import Runs, seen, write
 from support.refusing_source import RefusingSource
 from support.stores import opened
 
+COVERS = ("agent/backup/incremental_base.py",)
+
 
 def noise(length, seed=1):
     return random.Random(seed).randbytes(length)

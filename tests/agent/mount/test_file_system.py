@@ -19,6 +19,9 @@ from cryostore.core.limits import MIB
 from support.agent import seen, write
 from support.serving import CRYO
 
+COVERS = ("cli/agent/mount.py",)
+
+
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="mounting needs root and /dev/fuse"
 )

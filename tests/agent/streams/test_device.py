@@ -23,6 +23,8 @@ from cryostore.model.objects import StartObject
 from support.agent import Runs
 from support.single_file import SEGMENT_BYTES, disks, write_at
 
+COVERS = ("agent/upload/sealed_upload.py",)
+
 
 def noise(length, seed=1):
     return random.Random(seed).randbytes(length)

@@ -24,6 +24,14 @@ from cryostore.catalog.rows.chunks import ChunkRow
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from support.postgres import at, new_database, required
 
+COVERS = (
+    "catalog/postgres/one_round_trip.py",
+    "catalog/postgres/session.py",
+    "catalog/postgres/transaction.py",
+    "catalog/postgres/writer_row.py",
+)
+
+
 DIGEST = b"d" * 32
 
 

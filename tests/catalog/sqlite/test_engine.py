@@ -22,6 +22,8 @@ from cryostore.catalog.sqlite import engine as sqlite
 from cryostore.catalog.sqlite.engine import DIALECT, SqliteDatabase, SqliteTransaction
 from cryostore.core.errors import DamagedDataError, StorageUnavailableError
 
+COVERS = ("catalog/group_commit.py",)
+
 
 class TestSqliteDatabase(GroupCommitTests, FullDatabaseTests, DatabaseTests):
     """One file; several openings stand for several processes."""

@@ -17,6 +17,8 @@ from cryostore.chunks.blobs import local_read
 from cryostore.chunks.blobs.local import STAGING, LocalBlobs
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFullError, StorageUnavailableError
 
+COVERS = ("chunks/blobs/local_append.py", "chunks/blobs/local_read.py")
+
 
 class TestLocalBlobs(BlobStoreTests, AppendableTests):
     @pytest.fixture

@@ -17,6 +17,9 @@ from cryostore.core.ids import counting_ids
 from support.faulty_blobs import FaultyBlobs
 from support.waiting import until_gathering
 
+COVERS = ("chunks/packs/writer.py",)
+
+
 SMALL, LARGE = 100, pack_writer.EAGER_BYTES_MIN
 
 

@@ -21,6 +21,9 @@ from cryostore.agent.streams.device import BLOCK_BYTES
 from cryostore.core.limits import MIB
 from support.serving import CRYO
 
+COVERS = ("cli/agent/backup_options.py",)
+
+
 SECONDS_MAX = 60
 
 

@@ -12,6 +12,8 @@ import pytest
 from cryostore.cli.agent_store import AgentStore, recommend_key
 from cryostore.cli.verbs import run
 
+COVERS = ("cli/agent_key_option.py", "cli/agent_keys/init_key.py")
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):

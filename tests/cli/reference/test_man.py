@@ -14,6 +14,9 @@ from cryostore.cli.reference import roff
 from cryostore.cli.reference.man import every_command, page, page_name
 from cryostore.cli.verbs import VERBS, run
 
+COVERS = ("cli/reference/roff.py",)
+
+
 PAGES = {page_name(context): context for context in every_command()}
 
 

@@ -18,6 +18,8 @@ from cryostore.service.opening.open import open_service
 from support.agent import write
 from support.stores import opened
 
+COVERS = ("cli/store/affected.py",)
+
 
 @pytest.fixture
 def store(tmp_path):

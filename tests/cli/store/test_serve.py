@@ -10,6 +10,8 @@ from cryostore.cli.verbs import run
 from cryostore.options.configuration import Configuration
 from cryostore.server import run as server_run
 
+COVERS = ("cli/store/named_store.py",)
+
 
 @pytest.fixture
 def configured(monkeypatch):

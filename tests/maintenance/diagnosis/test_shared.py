@@ -15,6 +15,8 @@ from cryostore.maintenance.diagnosis import catalog as diagnosis_catalog
 from cryostore.maintenance.diagnosis.shared import check_shared
 from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, fresh_place, missing_services, prepared
 
+COVERS = ("core/diagnosis.py",)
+
 
 @pytest.fixture(params=[ON_PATHS, ON_SERVICES])
 def place(request, tmp_path):

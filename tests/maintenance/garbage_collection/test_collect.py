@@ -16,6 +16,9 @@ from support.api import new_resource
 from support.integrity import problems
 from support.stores import opened
 
+COVERS = ("maintenance/progress.py",)
+
+
 DAY_MS = 24 * HOUR_MS
 SETTINGS = Settings(pack_bytes_target=64 * KIB)
 

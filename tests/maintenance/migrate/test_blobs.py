@@ -19,6 +19,8 @@ from support.collecting import noise
 from support.memory_store import Process
 from support.pair import Pair, rows
 
+COVERS = ("maintenance/migrate/envelopes.py",)
+
 
 @pytest.fixture
 def pair():

@@ -9,6 +9,8 @@ from cryostore.maintenance.migrate.move_mark import standing
 from cryostore.maintenance.migrate.run import plan
 from support.pair import Pair, rows
 
+COVERS = ("maintenance/migrate/verify.py",)
+
 
 @pytest.fixture
 def pair():

@@ -27,6 +27,9 @@ from support.memory_keyring import MemoryKeyring
 from support.store_picture import differences, picture
 from support.stores import opened
 
+COVERS = ("maintenance/rebuild/directory.py", "maintenance/rebuild/shared.py")
+
+
 KEPT = ("COMPLETED", "PARTIAL")
 
 

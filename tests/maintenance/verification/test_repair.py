@@ -21,6 +21,12 @@ from support.damaging import blob, broken_scene, damaged, noise, row_of, scrubbe
 from support.memory_store import Process
 from support.shop import DATA, Shop
 
+COVERS = (
+    "maintenance/verification/pack_check.py",
+    "maintenance/verification/reference_check.py",
+    "maintenance/verification/salvage.py",
+)
+
 
 @pytest.fixture
 def shop():

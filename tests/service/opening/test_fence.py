@@ -22,6 +22,8 @@ from cryostore.service.opening.fence import fence_blobs
 from cryostore.service.opening.identity import find_identity
 from support.shared_store import SharedStore, opened_shared
 
+COVERS = ("service/opening/identity.py",)
+
 
 class WithoutAppending:
     """Blobs without appends, as in an object store."""

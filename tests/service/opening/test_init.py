@@ -26,6 +26,8 @@ from cryostore.service.opening.open_shared import open_shared_service
 from support.shared_store import SharedStore, fresh_place, opened_shared, prepared
 from support.stores import opened
 
+COVERS = ("service/opening/address.py", "service/opening/credentials.py", "service/opening/open_shared.py")
+
 
 @pytest.fixture
 def place(tmp_path):

@@ -24,6 +24,9 @@ from support.api import new_resource
 from support.integrity import problems
 from support.stores import opened
 
+COVERS = ("service/opening/assembly.py",)
+
+
 OPEN_AND_WRITE = """
 import sys
 from pathlib import Path

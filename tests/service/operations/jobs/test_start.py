@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from conformance import api_jobs
 
+COVERS = ("service/operations/jobs/idempotency.py",)
+
 
 class TestStartBackupJob(api_jobs.StartBackupJobTests):
     pass

@@ -13,6 +13,8 @@ from cryostore.service.operations.objects import upload as upload_module
 from support.api import hex_of
 from support.integrity import problems
 
+COVERS = ("service/operations/payloads.py", "service/operations/uploads.py")
+
 
 class TestCompletion(api_chunks.CompletionTests):
     pass
