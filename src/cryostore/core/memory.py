@@ -1,6 +1,6 @@
 """Memory of large buffers: allocation without zeros, and reuse between chunks.
 
-By default the C library maps each buffer above 128 KiB anew and unmaps it at once. A process that handles chunks of
+By default the C library maps each buffer above 128 KiB again and unmaps it at once. A process that handles chunks of
 some megabytes all day then spends as much time on fresh, zeroed pages as on the bytes themselves. By default Python
 also fills each buffer with zeros that are then overwritten. See docs/explanation/performance.md.
 """

@@ -41,7 +41,7 @@ class Paper:
         return "\n".join((*self.comment, self.title, *lines, f"END {end}")) + "\n"
 
     def read(self, text: bytes, stands_for: Callable[[bytes], bytes | None]) -> bytes:
-        """The bytes of a text that somebody typed in.
+        """Decode a text that a person typed in.
 
         `stands_for` returns the public value that the last line is a checksum of, or None for bytes of another kind.
         Raises ConfigurationError, whose message names the wrong line and never repeats it.

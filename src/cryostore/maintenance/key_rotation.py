@@ -210,7 +210,7 @@ def _new_key(context: Context, source: Keyring) -> MasterKey:
     raise ConfigurationError(
         f"everything is wrapped with master key {source.active().key_id}, the active one of the keyring ({where})",
         hint="make a document with another active key (`cryo key export --with-new-key --to FILE`), put it in the place"
-        " of the present one, start servers anew that read it from a variable, and repeat this command",
+        " of the present one, restart servers that read it from a variable, and repeat this command",
     )
 
 

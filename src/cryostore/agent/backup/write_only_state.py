@@ -1,7 +1,7 @@
 """Local state of a write-only machine, kept in a file from one run to the next.
 
 Without it, each run would read and send everything again. It holds keyed digests, stat data, and the digests of
-stored chunks, but no name or content of a file, and it opens no archive. Somebody who has this file can tell whether a
+stored chunks, but no name or content of a file, and it opens no archive. A person who has this file can tell whether a
 file that they have was backed up, by its path or by its content.
 """
 

@@ -66,7 +66,7 @@ class ClaimHeldError(CryostoreError):
 
     def __init__(self, row: ClaimRow) -> None:
         lapses = iso_text(row.until_ms / SECOND_MS)
-        hint = f"`cryo jobs` shows how far it is; without a sign of life the claim lapses at {lapses}"
+        hint = f"`cryo jobs` shows how far it is; without a renewal the claim lapses at {lapses}"
         super().__init__(row.words, hint=hint)
         self.row = row
 

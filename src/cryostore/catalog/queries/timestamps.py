@@ -31,8 +31,8 @@ ELSEWHERE = {
     "chunk.condemned_ms": "a collection reads every chunk anyway: `maintenance.garbage_collection.sweep`",
     "claim.until_ms": "a lease that ends too far ahead counts as lapsed: `ClaimRow.is_free`",
     "claim.finished_ms": "a schedule does not wait for work that ended in the future: `maintenance.schedule`",
-    "backup_job.start_by_ms": "a job that was created in the future starts its window anew: `jobs.overdue`",
-    "backup_job.complete_by_ms": "a job without a sign of life ends anyway, whatever its window",
+    "backup_job.start_by_ms": "a job that was created in the future starts its window again: `jobs.overdue`",
+    "backup_job.complete_by_ms": "a job without a heartbeat ends anyway, whatever its window",
     "recovery_point.completed_ms": "grows with each point of a resource, whatever the clock (`jobs.commit`)",
 }
 """The other timestamps that decide something, and what handles those in the future."""

@@ -169,9 +169,9 @@ def aborting_in(transaction: Transaction, lineage_id: int) -> list[str]:
 
 
 def overdue(transaction: Transaction, *, now_ms: int, idle_before_ms: int, limit: int) -> list[JobRow]:
-    """Return jobs past their start window or completion window, or without a sign of life since `idle_before_ms`.
+    """Return jobs past their start window or completion window, or without a heartbeat since `idle_before_ms`.
 
-    The start window of a job that was created in the future begins with its last sign of life (`timestamps`).
+    The start window of a job that was created in the future begins with its last heartbeat (`timestamps`).
     """
     rows = transaction.rows(
         f"SELECT {COLUMNS} FROM backup_job WHERE completed_ms IS NULL AND ("

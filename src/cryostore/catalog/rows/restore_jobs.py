@@ -84,7 +84,7 @@ def end(transaction: Transaction, job_id: str, status: str, *, now_ms: int, **va
 
 
 def idle(transaction: Transaction, *, idle_before_ms: int, limit: int) -> list[str]:
-    """Return jobs without a sign of life since `idle_before_ms`."""
+    """Return jobs without a heartbeat since `idle_before_ms`."""
     rows = transaction.rows(
         "SELECT job_id FROM restore_job WHERE completed_ms IS NULL AND active_ms < :idle_before_ms LIMIT :limit",
         idle_before_ms=idle_before_ms,

@@ -177,7 +177,7 @@ def _target_folder(archive: Archive, path: bytes, target: bytes) -> bytes:
 def _check_whole_folder(archive: Archive, path: bytes) -> None:
     """Raise ConfigurationError if only parts of the folder were backed up.
 
-    The backup never looked at the other files in it: they are not files that somebody has removed since.
+    The backup never looked at the other files in it: they were not removed since.
     """
     from cryostore.agent.errors import shown
 

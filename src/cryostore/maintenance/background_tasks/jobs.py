@@ -33,7 +33,7 @@ def end_overdue_backup_jobs(context: Context) -> None:
                 message = "The job did not complete within its completion window."
                 end_job(transaction, job, "EXPIRED", message, "Timeout", now_ms=now_ms)
             else:
-                end_job(transaction, job, "FAILED", "The agent gave no sign of life.", "Timeout", now_ms=now_ms)
+                end_job(transaction, job, "FAILED", "The agent sent no heartbeat in time.", "Timeout", now_ms=now_ms)
 
     context.database.write(work)
 

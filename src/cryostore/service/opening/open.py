@@ -132,7 +132,7 @@ def _require_catalog(data_dir: Path) -> None:
     ):
         raise ConfigurationError(
             f"{data_dir / CATALOG} is missing, but there are backups in {data_dir}",
-            hint="put the file back, or make it anew from the data: cryo rebuild-catalog",
+            hint="put the file back, or rebuild it from the data: cryo rebuild-catalog",
         )
 
 

@@ -31,7 +31,7 @@ def run_steps(transaction: Transaction, steps: Sequence[Step]) -> None:
 
 
 class SteppedWrite:
-    """A unit of work that consists of steps. `build` makes them anew for each attempt, since they carry the time."""
+    """A unit of work that consists of steps. `build` creates them again for each attempt, since they carry the time."""
 
     def __init__(self, build: Callable[[], Sequence[Step]]) -> None:
         self._build = build
