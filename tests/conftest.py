@@ -41,7 +41,7 @@ AWS_NOWHERE = {
 
 SHARES = {
     "agent/backup/test_job.py": 2,
-    "agent/mount/test_tree.py": 2,
+    "agent/mount/test_file_system.py": 2,
     "cli/agent/test_stream_backup.py": 2,
     "e2e/test_api_over_http.py": 3,
     "faults/test_clock_skew.py": 2,

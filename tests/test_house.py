@@ -133,6 +133,17 @@ def test_tests_cover_only_modules_that_exist():
     assert [(module, tree.shown(path)) for module, path in covered() if not (tree.SOURCE / module).exists()] == []
 
 
+def test_the_selections_of_tests_name_what_exists():
+    """A path of the Makefile, or of the tests that run in part, that is gone would select too much, silently."""
+    makefile = (tree.ROOT / "Makefile").read_text(encoding="utf-8")
+    selections = re.findall(r"^(?:BRIEF|QUICK) := .*?tests/,(.*?)\)$", makefile, re.MULTILINE | re.DOTALL)
+    assert len(selections) == 2
+    shares = re.findall(r'^    "([\w/]+\.py)": \d', (tree.ROOT / "tests" / "conftest.py").read_text(), re.MULTILINE)
+    names = [name for text in selections for name in text.replace("\\", " ").split()] + shares
+    assert shares
+    assert [name for name in names if not (tree.ROOT / "tests" / name).exists()] == []
+
+
 def test_the_environment_pins_everything_it_installs():
     """Every line of constraints/ is an exact version or an include."""
     loose = [
