@@ -93,6 +93,13 @@ def test_every_file_named_in_a_page_exists(page):
     assert [word for word in named if not (tree.ROOT / word).exists()] == []
 
 
+def test_every_term_is_defined_where_the_page_says():
+    page = (tree.ROOT / "docs" / "reference" / "terms.md").read_text(encoding="utf-8")
+    places = re.findall(r"\| `([\w/.]+)` \|$", page, re.MULTILINE)
+    assert len(places) > 10
+    assert [place for place in places if not (tree.SOURCE / place).exists()] == []
+
+
 @pytest.mark.parametrize("page", PROSE, ids=tree.shown)
 def test_prose_fits_a_terminal(page):
     """Tables and blocks of code are as wide as they need to be."""
