@@ -159,7 +159,7 @@ def test_hostile_names_are_refused(local_runs, tmp_path, entries):
     put(local_runs, ROOT + block(b"", entries))
     before = set(os.listdir(tmp_path))
     report = local_runs.restore(tmp_path / "target")
-    assert "catalog is damaged" in report.issues[0].reason
+    assert "listing is damaged" in report.issues[0].reason
     assert set(os.listdir(tmp_path)) - before == {"target"}
     assert os.listdir(tmp_path / "target") == []
 
@@ -168,7 +168,7 @@ def test_hostile_names_are_refused(local_runs, tmp_path, entries):
 def test_hostile_paths_are_refused(local_runs, tmp_path, path):
     put(local_runs, ROOT + block(b"", [(b"a", FOLDER)]) + block(path, [(b"file", FILE)]))
     report = local_runs.restore(tmp_path / "target")
-    assert "catalog is damaged" in report.issues[0].reason
+    assert "listing is damaged" in report.issues[0].reason
     assert os.listdir(tmp_path / "target") == ["a"]
     assert not (tmp_path / "out").exists()
 

@@ -79,7 +79,7 @@ def test_a_full_disk_is_named_and_the_next_run_continues(pair):
     pair.target.blobs.fail("put", 3, StorageFullError("no space left"))
     with pytest.raises(StorageFullError, match="the new place: no space left") as raised:
         pair.move()
-    assert "goes on where it stopped" in raised.value.hint
+    assert "continues where it stopped" in raised.value.hint
     pair.is_untouched()
     outcome = pair.move()
     assert outcome.carried.known + outcome.carried.copied == outcome.verified.blobs

@@ -228,7 +228,7 @@ def test_a_full_target_disk_ends_the_run_and_the_next_run_continues(scene, tmp_p
         disk.fill(but_bytes=300_000)
         with pytest.raises(StorageFullError, match=str(tmp_path / "disk")) as raised:
             scene.there()
-        assert "goes on where it stopped" in raised.value.hint
+        assert "continues where it stopped" in raised.value.hint
         disk.clear()
         assert scene.there().is_clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cryostore.agent.archive.chunk_pages import ChunkPages
+from cryostore.agent.archive.files import ContentExtents
 from cryostore.agent.archive.listing import ArchiveEntry, block_entries
 from cryostore.agent.archive.pieces import Piece, chunks_with_pieces
 from cryostore.agent.archive.reader import Archive
@@ -52,7 +54,7 @@ def verify_archive(archive: Archive, report: Report, *, data: bool, damage: Know
         return
     pages = ChunkPages(archive)
     with Threads(THREADS, "verify") as threads:
-        for window in _windows(archive, report):
+        for window in _windows(archive, pages, report):
             if data:
                 _read_chunks(archive, report, pages, window, threads)
             else:
@@ -69,9 +71,9 @@ def _counted(report: Report) -> tuple[int, int, int]:
     return report.entries + 1, report.files, report.file_bytes
 
 
-def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
+def _windows(archive: Archive, pages: ChunkPages, report: Report) -> Iterator[list[_File]]:
     window: list[_File] = []
-    first_names: dict[tuple[int, int], int] = {}
+    first_names: dict[tuple[int, int], _FirstName] = {}
     for block in archive.blocks(report.issue):
         if block.kind == Kind.ROOT:
             for root in block_entries(block):
@@ -81,7 +83,7 @@ def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
         for entry in block_entries(block):
             if (file := _file(entry, report)) is not None:
                 window.append(file)
-            if _is_false_link(first_names, entry):
+            if _is_false_link(archive, pages, first_names, entry):
                 report.issue(entry.path, "is listed as another name of a file that differs")
         if len(window) >= WINDOW_FILES:
             yield window
@@ -104,13 +106,63 @@ def _file(entry: ArchiveEntry, report: Report) -> _File | None:
     return _File(entry.path, entry.content, data_bytes) if data_bytes else None
 
 
-def _is_false_link(first_names: dict[tuple[int, int], int], entry: ArchiveEntry) -> bool:
-    """Return whether an entry listed as another name of an earlier entry differs from it: a restore links them."""
+class _FirstName(NamedTuple):
+    """What the first name of a file with several names says of the file."""
+
+    kind: int
+    size: int
+    data_bytes: int
+    content: Content
+
+
+def _is_false_link(
+    archive: Archive, pages: ChunkPages, first_names: dict[tuple[int, int], _FirstName], entry: ArchiveEntry
+) -> bool:
+    """Return whether an entry listed as another name of an earlier entry differs from it: a restore links them.
+
+    Two names may have their bytes in two places: one of them was moved, and a run stored its file again.
+    """
     row = entry.row
     if row.links < 2 or row.is_directory:
         return False
-    seen = hash((stat.S_IFMT(row.mode), row.size, entry.content))
-    return first_names.setdefault((row.device, row.inode), seen) != seen
+    data_bytes = data_bytes_of(row.size, holes_of(entry.extras, row.size)) if row.is_file else 0
+    seen = _FirstName(stat.S_IFMT(row.mode), row.size, data_bytes, entry.content)
+    first = first_names.setdefault((row.device, row.inode), seen)
+    return first[:-1] != seen[:-1] or not _have_same_bytes(archive, pages, first.content, seen.content, data_bytes)
+
+
+def _have_same_bytes(archive: Archive, pages: ChunkPages, first: Content, second: Content, data_bytes: int) -> bool:
+    """Return whether two files have the same bytes. Damage counts as equal, because it is an issue of its own."""
+    if first == second:
+        return True
+    if NO_DIGEST not in (first.digest, second.digest):
+        return first.digest == second.digest
+    try:
+        if _chunk_ids(pages, first, data_bytes) == _chunk_ids(pages, second, data_bytes):
+            return True
+        return _data_digest(archive, pages, first, data_bytes) == _data_digest(archive, pages, second, data_bytes)
+    except (*DAMAGE, KeyUnavailableError):
+        return True
+
+
+def _extents(pages: ChunkPages, content: Content, data_bytes: int) -> Iterator[tuple[Chunk, int, int]]:
+    extents = ContentExtents(pages, content, data_bytes)
+    number = 0
+    while (found := extents.chunk(number)) is not None:
+        yield found
+        number += 1
+
+
+def _chunk_ids(pages: ChunkPages, content: Content, data_bytes: int) -> list[tuple[str, int]]:
+    return [(chunk.checksum, skipped) for chunk, skipped, _ in _extents(pages, content, data_bytes)]
+
+
+def _data_digest(archive: Archive, pages: ChunkPages, content: Content, data_bytes: int) -> bytes:
+    """Read a file: another version may have cut the same bytes into other chunks."""
+    digest = hashlib.sha256()
+    for chunk, skipped, start in _extents(pages, content, data_bytes):
+        digest.update(memoryview(archive.chunk_buffer(chunk))[skipped : skipped + data_bytes - start])
+    return digest.digest()
 
 
 def _check_listed(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], damage: KnownDamage) -> None:
