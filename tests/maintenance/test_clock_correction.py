@@ -142,7 +142,7 @@ def test_a_job_that_was_last_active_in_the_future_ends_when_it_is_idle():
     ahead(shop, act)
     maintain(shop.process.service)
     shop.store.clock.advance(3 * HOUR_MS)
-    assert api.names(alive) == ["a", "b"]  # a sign of life
+    assert api.names(alive) == ["a", "b"]  # a heartbeat
     shop.store.clock.advance(HOUR_MS + 1)
     maintain(shop.process.service)
     assert (api.job(dead).state, api.job(alive).state) == ("FAILED", "RUNNING")

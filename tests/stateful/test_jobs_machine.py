@@ -93,7 +93,7 @@ class JobsMachine(RuleBasedStateMachine):
         self.model_jobs = {}
         self.model_uploads = {}
         self.model_points = {}  # what is there: resource and view, in the order of the commits
-        self.model_restores = {}  # what is open: point and last sign of life
+        self.model_restores = {}  # what is open: point and last heartbeat
         self.set_back_ms = 0
         self.uploads, self.points, self.restores = [], [], []  # all there ever were: with their job, ARNs, ids
         for resource, changes in history:

@@ -414,7 +414,7 @@ class CatalogModel:
             del self.points[point_id]
 
     def maintain(self, hours=0):
-        """A round of duties after some hours: ends who gave no sign of life, and nobody else; then nothing is amiss."""
+        """A round of duties after some hours: ends the jobs without a heartbeat, and no others."""
         self.clock.advance(hours * HOUR_MS)
         for duty in STORE_TASKS:
             duty(self.context)

@@ -77,7 +77,7 @@ def test_a_silent_job_fails(model, snapshot):
     jobs.end_overdue_backup_jobs(model.context)
     row = model.row(job)
     assert (row.state, row.completed_ms, row.message_category) == ("FAILED", model.clock(), "Timeout")
-    assert "sign of life" in row.status_message
+    assert "no heartbeat" in row.status_message
     assert point_of(model, job) is None
     assert model.dirty() == [row.segment]
     job.state = "FAILED"
