@@ -210,8 +210,8 @@ def test_a_file_of_a_tree_to_stdout(cryo, tmp_path):
     assert cryo("cat", "latest:file")[0] == b"content"
     assert cryo("cat", f"latest:{tmp_path}/tree/file")[0] == b"content"
     assert cryo("cat", os.fsencode("latest:") + b"\xff\x1b[2J")[0] == b"named"
-    assert "has no 'x'" in cryo("cat", "latest:x", code=2)[1]
-    assert "name one of them" in cryo("cat", "latest", code=2)[1]
+    assert "does not contain 'x'" in cryo("cat", "latest:x", code=2)[1]
+    assert "name one file of it" in cryo("cat", "latest", code=2)[1]
     cryo("backup", "--stdin", "--name", "s", stdin=b"")
     _, err = cryo("restore", "latest", tmp_path / "out", "--delete", code=2)
     assert "only for files and folders" in err
