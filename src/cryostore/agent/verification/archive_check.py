@@ -18,7 +18,7 @@ from cryostore.agent.archive.reader import Archive
 from cryostore.agent.archive.sparse_layout import data_bytes_of
 from cryostore.agent.block import Kind, holes_of
 from cryostore.agent.entry import NO_DIGEST, Content
-from cryostore.agent.errors import DAMAGE
+from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.header import DISK, FILESET, STREAM, content_name
 from cryostore.agent.report import Report
 from cryostore.agent.restore.entry_validation import entry_fault, xattr_fault
@@ -125,7 +125,10 @@ def _is_false_link(
     row = entry.row
     if row.links < 2 or row.is_directory:
         return False
-    data_bytes = data_bytes_of(row.size, holes_of(entry.extras, row.size)) if row.is_file else 0
+    try:
+        data_bytes = data_bytes_of(row.size, holes_of(entry.extras, row.size)) if row.is_file else 0
+    except ArchiveDamagedError:
+        return False  # an issue already
     seen = _FirstName(stat.S_IFMT(row.mode), row.size, data_bytes, entry.content)
     first = first_names.setdefault((row.device, row.inode), seen)
     return first[:-1] != seen[:-1] or not _have_same_bytes(archive, pages, first.content, seen.content, data_bytes)
