@@ -10,10 +10,9 @@ from inspect import cleandoc
 import click
 
 from cryostore.cli.reference.man import every_command
+from cryostore.cli.reference.roff import NO_REWRAP
 
 COLUMNS_MAX = 100
-NO_REWRAP = "\b"
-"""Click's mark at the top of a paragraph that is shown line by line."""
 HEAD = """\
 # Command line
 

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections import Counter
 from graphlib import TopologicalSorter
 from statistics import median
 
@@ -71,14 +70,9 @@ def is_migration(path):
 
 def test_no_folder_is_crowded():
     """A reader sees all that a folder holds at a glance. Migrations only grow, and nobody has to know them all."""
-    entries = Counter(
-        folder
-        for path in tree.source_modules().values()
-        for folder in {path.parent, path.parent.parent}
-        if not is_migration(path)
-    )
+    modules = [path for path in tree.source_modules().values() if not is_migration(path)]
     found = {}
-    for folder in entries:
+    for folder in {folder for path in modules for folder in (path.parent, path.parent.parent)}:
         names = {path.name for path in folder.iterdir() if path.name not in {"__init__.py", "__pycache__"}}
         names = {name for name in names if name.endswith(".py") or list((folder / name).glob("*.py"))}
         if len(names) > ENTRIES_MAX and tree.SOURCE in (folder, *folder.parents):

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cryostore.agent.archive.chunk_pages import ChunkPages
+from cryostore.agent.archive.chunk_pages import CachedChunkPages, ChunkPages
 from cryostore.agent.archive.files import ContentExtents
 from cryostore.agent.archive.listing import ArchiveEntry, block_entries
 from cryostore.agent.archive.pieces import Piece, chunks_with_pieces
@@ -54,7 +54,7 @@ def verify_archive(archive: Archive, report: Report, *, data: bool, damage: Know
         return
     pages = ChunkPages(archive)
     with Threads(THREADS, "verify") as threads:
-        for window in _windows(archive, pages, report):
+        for window in _windows(archive, report):
             if data:
                 _read_chunks(archive, report, pages, window, threads)
             else:
@@ -71,8 +71,9 @@ def _counted(report: Report) -> tuple[int, int, int]:
     return report.entries + 1, report.files, report.file_bytes
 
 
-def _windows(archive: Archive, pages: ChunkPages, report: Report) -> Iterator[list[_File]]:
+def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
     window: list[_File] = []
+    pages = CachedChunkPages(archive)  # names are compared in any order
     first_names: dict[tuple[int, int], _FirstName] = {}
     for block in archive.blocks(report.issue):
         if block.kind == Kind.ROOT:
