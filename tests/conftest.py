@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from cryostore.core import interrupts
-from support import tree
+from support import project
 
 # A run of `make test` tries the same examples every time, so that a red run means a change; `make stress` explores.
 # No deadlines: they measure the machine. Nothing is kept between runs.
@@ -86,7 +86,7 @@ def pytest_configure(config):
 
 def sdk_environment(name):
     """The folder of a client environment that `make unit` makes, or skip with its name."""
-    folder = tree.ROOT / name
+    folder = project.ROOT / name
     if not (folder / ".ready").exists():
         pytest.skip(f"{name} is not installed: run `make unit`")
     return folder
@@ -107,7 +107,7 @@ def sdk_current():
 @pytest.fixture(scope="session")
 def sdk_javascript():
     """The folder whose scripts may `require("aws-sdk")`, version 2.1639.0; run them with `node`."""
-    folder = tree.ROOT / "tests" / "compat" / "javascript"
+    folder = project.ROOT / "tests" / "compat" / "javascript"
     if not (folder / "node_modules" / ".ready").exists() or shutil.which("node") is None:
         pytest.skip("the JavaScript SDK is not installed: run `make unit` where node and npm are")
     return folder

@@ -21,8 +21,8 @@ from cryostore.cli.verbs import cryo
 from cryostore.options.declared import configuration_of
 from cryostore.options.sources import merged, read_file
 from cryostore.server.processes.supervisor import KILL_AFTER_SECONDS
-from support import load_balancer
-from support.tree import ROOT, shown
+from support.processes import load_balancer
+from support.project import ROOT, shown
 
 CONTRIB = ROOT / "contrib"
 CONTAINERFILE = ROOT / "Containerfile"

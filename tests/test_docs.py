@@ -12,13 +12,13 @@ from urllib.parse import unquote
 import pytest
 
 import cryostore
-from support import tree
+from support import project
 
 COVERS = ("options/page.py",)
 
 
-ARCHITECTURE = (tree.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-PAGES = [path for path in tree.files() if path.suffix == ".md"]
+ARCHITECTURE = (project.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+PAGES = [path for path in project.files() if path.suffix == ".md"]
 PROSE = [path for path in PAGES if "spec" not in path.parts]
 COLUMNS_MAX = 100
 README_LINES_MAX = 100
@@ -46,7 +46,7 @@ def definitions(path):
                 if isinstance(child, ast.ClassDef):
                     yield from below(child, f"{prefix}{child.name}.")
 
-    return set(below(tree.syntax(path), ""))
+    return set(below(project.syntax(path), ""))
 
 
 def anchors(text):
@@ -67,10 +67,10 @@ def test_architecture_follows_eight_flows():
 
 @pytest.mark.parametrize(("file", "name"), flow_steps())
 def test_every_step_of_a_flow_exists(file, name):
-    assert name in definitions(tree.SOURCE / file)
+    assert name in definitions(project.SOURCE / file)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=tree.shown)
+@pytest.mark.parametrize("page", PAGES, ids=project.shown)
 def test_every_relative_link_leads_somewhere(page):
     text = page.read_text(encoding="utf-8")
     broken = []
@@ -84,23 +84,23 @@ def test_every_relative_link_leads_somewhere(page):
     assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=tree.shown)
+@pytest.mark.parametrize("page", PAGES, ids=project.shown)
 def test_every_file_named_in_a_page_exists(page):
     """A word in code type that looks like a path of this tree is one."""
     roots = ("src/", "tests/", "docs/", "bench/", "demo/", "scripts/", "constraints/")
     words = CODE_WORD.findall(FENCED.sub("", page.read_text(encoding="utf-8")))
     named = [word for word in words if word.startswith(roots) and not re.search(r"[*<>{}]|NNNN", word)]
-    assert [word for word in named if not (tree.ROOT / word).exists()] == []
+    assert [word for word in named if not (project.ROOT / word).exists()] == []
 
 
 def test_every_term_is_defined_where_the_page_says():
-    page = (tree.ROOT / "docs" / "reference" / "terms.md").read_text(encoding="utf-8")
+    page = (project.ROOT / "docs" / "reference" / "terms.md").read_text(encoding="utf-8")
     places = re.findall(r"\| `([\w/.]+)` \|$", page, re.MULTILINE)
     assert len(places) > 10
-    assert [place for place in places if not (tree.SOURCE / place).exists()] == []
+    assert [place for place in places if not (project.SOURCE / place).exists()] == []
 
 
-@pytest.mark.parametrize("page", PROSE, ids=tree.shown)
+@pytest.mark.parametrize("page", PROSE, ids=project.shown)
 def test_prose_fits_a_terminal(page):
     """Tables and blocks of code are as wide as they need to be."""
     text = FENCED.sub("", page.read_text(encoding="utf-8"))
@@ -109,29 +109,29 @@ def test_prose_fits_a_terminal(page):
 
 
 def test_the_readme_is_short():
-    lines = (tree.ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = (project.ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= README_LINES_MAX
 
 
 def test_decisions_are_numbered_without_gaps():
-    names = sorted(path.name for path in (tree.ROOT / "docs" / "decisions").glob("*.md"))
+    names = sorted(path.name for path in (project.ROOT / "docs" / "decisions").glob("*.md"))
     assert [int(name[:4]) for name in names] == [number for number, _ in zip(count(), names, strict=False)]
 
 
 def test_the_changelog_has_the_current_version():
-    changelog = (tree.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    changelog = (project.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.search(rf"^## {re.escape(cryostore.__version__)}\b", changelog, re.MULTILINE)
 
 
 def test_generated_pages_are_what_the_code_generates():
-    command = [sys.executable, str(tree.ROOT / "scripts" / "generate_docs.py"), "--check"]
+    command = [sys.executable, str(project.ROOT / "scripts" / "generate_docs.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_readme_names_only_commands_that_exist():
     """Every `make` target that a page tells its reader to run is in the Makefile."""
-    makefile = (tree.ROOT / "Makefile").read_text(encoding="utf-8")
+    makefile = (project.ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     told = {
         word
@@ -143,10 +143,10 @@ def test_the_readme_names_only_commands_that_exist():
 
 def test_the_libraries_page_argues_for_every_dependency():
     """docs/decisions/0001-libraries.md and the dependencies of the package name the same libraries."""
-    project = (tree.ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    dependencies = re.search(r"^dependencies = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    settings = (project.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    dependencies = re.search(r"^dependencies = \[\n(.*?)^\]", settings, re.MULTILINE | re.DOTALL)
     assert dependencies
     declared = set(re.findall(r'"([\w-]+)(?:\[\w+\])?"', dependencies[1]))
-    page = (tree.ROOT / "docs" / "decisions" / "0001-libraries.md").read_text(encoding="utf-8")
+    page = (project.ROOT / "docs" / "decisions" / "0001-libraries.md").read_text(encoding="utf-8")
     argued = set(re.findall(r"^- \*\*([\w-]+)\*\*", page, re.MULTILINE))
     assert argued == declared

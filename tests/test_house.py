@@ -13,11 +13,11 @@ from statistics import median
 import grimp
 import pytest
 
-from support import tree
+from support import project
 
 ENTRIES_MAX = 15
 MEDIAN_LINES_MAX = 150
-PROJECT = tomllib.loads((tree.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = tomllib.loads((project.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # Libraries that a dependency is started with by name, never imported.
 NAMED_ONLY = {
@@ -31,7 +31,7 @@ HEAVY = {"asyncio", "cryptography", "http", "httptools", "msgspec", "sqlite3", "
 
 def top_level_imports(path):
     """The first names of every absolute import of a file, wherever it stands."""
-    for node in ast.walk(tree.syntax(path)):
+    for node in ast.walk(project.syntax(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -45,13 +45,13 @@ def third_party(path):
 
 def test_every_library_is_declared_and_every_declared_library_is_used():
     declared = {re.split(r"[\[<>=~!; ]", entry)[0] for entry in PROJECT["project"]["dependencies"]}
-    used = set().union(*(third_party(path) for path in tree.source_modules().values()))
+    used = set().union(*(third_party(path) for path in project.source_modules().values()))
     assert sorted(used - declared) == []
     assert sorted(declared - used - set(NAMED_ONLY)) == []
 
 
 def test_core_needs_only_the_standard_library_and_zstd():
-    core = {module: path for module, path in tree.source_modules().items() if module.startswith("cryostore.core")}
+    core = {module: path for module, path in project.source_modules().items() if module.startswith("cryostore.core")}
     found = {module: third_party(path) for module, path in core.items() if third_party(path)}
     assert found == {"cryostore.core.compression": {"zstandard"}}
 
@@ -70,18 +70,18 @@ def is_migration(path):
 
 def test_no_folder_is_crowded():
     """A reader sees all that a folder holds at a glance. Migrations only grow, and nobody has to know them all."""
-    modules = [path for path in tree.source_modules().values() if not is_migration(path)]
+    modules = [path for path in project.source_modules().values() if not is_migration(path)]
     found = {}
     for folder in {folder for path in modules for folder in (path.parent, path.parent.parent)}:
         names = {path.name for path in folder.iterdir() if path.name not in {"__init__.py", "__pycache__"}}
         names = {name for name in names if name.endswith(".py") or list((folder / name).glob("*.py"))}
-        if len(names) > ENTRIES_MAX and tree.SOURCE in (folder, *folder.parents):
-            found[tree.shown(folder)] = len(names)
+        if len(names) > ENTRIES_MAX and project.SOURCE in (folder, *folder.parents):
+            found[project.shown(folder)] = len(names)
     assert found == {}
 
 
 def test_most_modules_are_read_at_a_glance():
-    lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in tree.source_modules().values()]
+    lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in project.source_modules().values()]
     assert median(lengths) <= MEDIAN_LINES_MAX
 
 
@@ -96,7 +96,7 @@ def test_no_files_import_each_other_in_a_circle():
 def has_behaviour(path):
     """Whether a module has a function that does something. The others only declare."""
     functions = (
-        node for node in ast.walk(tree.syntax(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        node for node in ast.walk(project.syntax(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
     statements = (statement for function in functions for statement in function.body)
     return not all(isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) for one in statements)
@@ -104,8 +104,8 @@ def has_behaviour(path):
 
 def covered():
     """The modules that tests and conformance suites of another name say they cover, with those who say so."""
-    for path in sorted((tree.ROOT / "tests").rglob("*.py")):
-        for node in tree.syntax(path).body:
+    for path in sorted((project.ROOT / "tests").rglob("*.py")):
+        for node in project.syntax(path).body:
             if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["COVERS"]:
                 yield from ((module, path) for module in ast.literal_eval(node.value))
 
@@ -114,35 +114,38 @@ def test_every_module_with_behaviour_has_its_tests():
     """In the test file of its name in the same folder, or in one that names it in `COVERS`."""
     named = {module for module, _ in covered()}
     missing = []
-    for path in tree.source_modules().values():
-        module = path.relative_to(tree.SOURCE)
+    for path in project.source_modules().values():
+        module = path.relative_to(project.SOURCE)
         if path.name.startswith("__") or is_migration(path) or not has_behaviour(path):
             continue
-        if module.as_posix() not in named and not (tree.ROOT / "tests" / module.parent / f"test_{path.name}").exists():
+        if (
+            module.as_posix() not in named
+            and not (project.ROOT / "tests" / module.parent / f"test_{path.name}").exists()
+        ):
             missing.append(module.as_posix())
     assert missing == []
 
 
 def test_tests_cover_only_modules_that_exist():
-    assert [(module, tree.shown(path)) for module, path in covered() if not (tree.SOURCE / module).exists()] == []
+    assert [(module, project.shown(path)) for module, path in covered() if not (project.SOURCE / module).exists()] == []
 
 
 def test_the_selections_of_tests_name_what_exists():
     """A path of the Makefile, or of the tests that run in part, that is gone would select too much, silently."""
-    makefile = (tree.ROOT / "Makefile").read_text(encoding="utf-8")
+    makefile = (project.ROOT / "Makefile").read_text(encoding="utf-8")
     selections = re.findall(r"^(?:BRIEF|QUICK) := .*?tests/,(.*?)\)$", makefile, re.MULTILINE | re.DOTALL)
     assert len(selections) == 2
-    shares = re.findall(r'^    "([\w/]+\.py)": \d', (tree.ROOT / "tests" / "conftest.py").read_text(), re.MULTILINE)
+    shares = re.findall(r'^    "([\w/]+\.py)": \d', (project.ROOT / "tests" / "conftest.py").read_text(), re.MULTILINE)
     names = [name for text in selections for name in text.replace("\\", " ").split()] + shares
     assert shares
-    assert [name for name in names if not (tree.ROOT / "tests" / name).exists()] == []
+    assert [name for name in names if not (project.ROOT / "tests" / name).exists()] == []
 
 
 def test_the_environment_pins_everything_it_installs():
     """Every line of constraints/ is an exact version or an include."""
     loose = [
         f"{path.name}: {line}"
-        for path in (tree.ROOT / "constraints").glob("*.txt")
+        for path in (project.ROOT / "constraints").glob("*.txt")
         for line in path.read_text(encoding="utf-8").splitlines()
         if line and not re.fullmatch(r"#.*|-r [\w.-]+|[\w.-]+==[\w.]+", line)
     ]
@@ -150,4 +153,4 @@ def test_the_environment_pins_everything_it_installs():
 
 
 def test_the_package_says_that_it_is_typed():
-    assert (tree.SOURCE / "py.typed").exists()
+    assert (project.SOURCE / "py.typed").exists()

@@ -8,14 +8,14 @@ import statistics
 
 import pytest
 
-from support import tree
+from support import project
 
 FILE_LINES_MAX = 500
 FILE_LINES_MEDIAN_MAX = 150
 FUNCTION_LINES_MAX = 70
 FUNCTION_LINES_MEDIAN_MAX = 10
 TRACKED_BYTES_MAX = 200_000
-GOLDEN = tree.ROOT / "tests" / "golden" / "stores"  # old catalogs: SQLite gives each of many tables a page
+GOLDEN = project.ROOT / "tests" / "golden" / "stores"  # old catalogs: SQLite gives each of many tables a page
 GOLDEN_BYTES_MAX = 500_000
 
 EMPTY_NAMES = {"base", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
@@ -52,30 +52,32 @@ MACHINE = re.compile(
     r"/(?:root|home|Users|work)/[\w.]|(?:py" + r"pi\.org|python" + r"hosted|registry\.npm" + r"js|crates\." + r"io)"
 )
 
-PYTHON_FILES = [path for path in tree.files() if path.suffix == ".py"]
+PYTHON_FILES = [path for path in project.files() if path.suffix == ".py"]
 
 
 def functions(path):
     """Yield the name and the number of lines of every function of a file."""
-    for node in ast.walk(tree.syntax(path)):
+    for node in ast.walk(project.syntax(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
 
 
 def test_every_module_says_what_lives_in_it():
-    silent = [tree.shown(path) for path in PYTHON_FILES if not ast.get_docstring(tree.syntax(path))]
+    silent = [project.shown(path) for path in PYTHON_FILES if not ast.get_docstring(project.syntax(path))]
     assert silent == []
 
 
 def test_no_file_is_too_long_to_read():
-    lengths = {tree.shown(path): len(path.read_text().splitlines()) for path in tree.source_modules().values()}
+    lengths = {project.shown(path): len(path.read_text().splitlines()) for path in project.source_modules().values()}
     assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES_MAX} == {}
     assert statistics.median(lengths.values()) <= FILE_LINES_MEDIAN_MAX
 
 
 def test_no_function_is_too_long_to_read():
     found = [
-        (tree.shown(path), name, lines) for path in tree.source_modules().values() for name, lines in functions(path)
+        (project.shown(path), name, lines)
+        for path in project.source_modules().values()
+        for name, lines in functions(path)
     ]
     assert [entry for entry in found if entry[2] > FUNCTION_LINES_MAX] == []
     assert statistics.median(lines for _, _, lines in found) < FUNCTION_LINES_MEDIAN_MAX
@@ -83,15 +85,15 @@ def test_no_function_is_too_long_to_read():
 
 def test_no_file_has_a_name_that_says_nothing():
     named = [path for path in PYTHON_FILES if EMPTY_NAMES & {part.lower() for part in path.with_suffix("").parts[-2:]}]
-    assert [tree.shown(path) for path in named] == []
+    assert [project.shown(path) for path in named] == []
 
 
 def test_only_the_command_line_and_core_print():
     printing = [
         module
-        for module, path in tree.source_modules().items()
+        for module, path in project.source_modules().items()
         if not module.startswith(("cryostore.cli", "cryostore.core"))
-        for node in ast.walk(tree.syntax(path))
+        for node in ast.walk(project.syntax(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert printing == []
@@ -99,12 +101,12 @@ def test_only_the_command_line_and_core_print():
 
 def clock_and_randomness(module):
     """Return the names of the clock and of randomness that a module uses, with members of `random` and `secrets`."""
-    mentioned = tree.referenced(tree.syntax(tree.source_modules()[module]))
+    mentioned = project.referenced(project.syntax(project.source_modules()[module]))
     return {name for name in mentioned if CLOCK_AND_RANDOMNESS & {name, name.partition(".")[0]}}
 
 
 def test_clock_and_randomness_are_passed_in():
-    offenders = {module: clock_and_randomness(module) for module in tree.source_modules()}
+    offenders = {module: clock_and_randomness(module) for module in project.source_modules()}
     offenders = {module: names for module, names in offenders.items() if names}
     assert {m: names for m, names in offenders.items() if m not in CLOCK_AND_RANDOMNESS_ALLOWED} == {}
     assert set(CLOCK_AND_RANDOMNESS_ALLOWED) <= set(offenders), "an allowance that nobody needs any more"
@@ -114,8 +116,8 @@ def test_clock_and_randomness_are_passed_in():
 def test_nothing_is_left_behind(pattern):
     """No marker of unfinished work, no path of a home directory, and no address of a package registry."""
     found = [
-        f"{tree.shown(path)}:{number}"
-        for path, text in tree.texts().items()
+        f"{project.shown(path)}:{number}"
+        for path, text in project.texts().items()
         for number, line in enumerate(text.splitlines(), start=1)
         if pattern.search(line)
     ]
@@ -123,5 +125,5 @@ def test_nothing_is_left_behind(pattern):
 
 
 def test_no_tracked_file_is_large():
-    bounds = {path: GOLDEN_BYTES_MAX if path.is_relative_to(GOLDEN) else TRACKED_BYTES_MAX for path in tree.files()}
-    assert [tree.shown(path) for path, bytes_max in bounds.items() if path.stat().st_size > bytes_max] == []
+    bounds = {path: GOLDEN_BYTES_MAX if path.is_relative_to(GOLDEN) else TRACKED_BYTES_MAX for path in project.files()}
+    assert [project.shown(path) for path, bytes_max in bounds.items() if path.stat().st_size > bytes_max] == []

@@ -13,10 +13,10 @@ import pytest
 from cryostore.agent.encryption.agent_key import AgentKey
 from cryostore.core.limits import MIB
 from cryostore.core.time import wall_clock
-from support.agent import Runs
-from support.serving import server  # noqa: F401 - a fixture
-from support.single_file import SEGMENT_BYTES, write_at
-from support.stores import opened
+from support.archives.agent import Runs
+from support.archives.single_file import SEGMENT_BYTES, write_at
+from support.processes.serving import server  # noqa: F401 - a fixture
+from support.stores.in_process import opened
 
 NUMBERS = itertools.count(1)
 

@@ -21,12 +21,12 @@ from cryostore.agent.block import (
 from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.header import ContentObject, Header
-from support import tree
+from support import project
 
 COVERS = ("agent/header.py",)
 
 
-GOLDEN = tree.ROOT / "tests" / "golden"
+GOLDEN = project.ROOT / "tests" / "golden"
 ROOT_ROW = Row(0o040755, 0, 0, 0, 0, 0, 1_600_000_000_000_000_001, 1_600_000_000_000_000_002, 2)
 ROWS = [
     Row(0o100644, 1000, 1001, 1, 0, 5, 1_700_000_000_123_456_789, 1_700_000_000_987_654_321, 11),

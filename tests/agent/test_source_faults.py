@@ -19,8 +19,8 @@ from cryostore.agent.errors import SourceError
 from cryostore.agent.report import Report
 from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.limits import KIB, MIB
-from support.agent import Runs, seen, write
-from support.refusing_source import CALLS, RefusingSource
+from support.archives.agent import Runs, seen, write
+from support.faults.refusing_source import CALLS, RefusingSource
 
 NUMBERS = itertools.count(1)
 ERRNOS = [

@@ -17,7 +17,7 @@ from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.report import Report
 from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.limits import KIB
-from support.agent import Runs, in_an_hour, seen
+from support.archives.agent import Runs, in_an_hour, seen
 
 NUMBERS = itertools.count(1)
 EXAMPLES = 15

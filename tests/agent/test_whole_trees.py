@@ -22,8 +22,8 @@ from cryostore.agent.source.walk import OPEN_LEVELS_MAX, Walk
 from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import KIB, MIB
-from support.agent import seen, write
-from support.refusing_source import RefusingSource
+from support.archives.agent import seen, write
+from support.faults.refusing_source import RefusingSource
 
 COVERS = ("agent/backup/entry_reader.py", "agent/source/file_reader.py")
 

@@ -7,7 +7,7 @@ from bench.growth import CALLS, Growth, byte_rows, measure, time_rows
 from bench.shared_store import grown_store, services
 
 from bench import growth
-from support import postgres
+from support.services import postgres
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])

@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from bench import nodes
 from cryostore.catalog.database import FixedStatements, Statement
 from cryostore.catalog.postgres.engine import PostgresDatabase
-from support import postgres, s3
+from support.services import postgres, s3
 
 
 def row(servers, rate, case="c"):

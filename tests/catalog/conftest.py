@@ -6,8 +6,8 @@ import pytest
 
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.catalog.rows import vaults
-from support import postgres
-from support.memory_database import MemoryDatabase
+from support.catalogs.memory_database import MemoryDatabase
+from support.services import postgres
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from cryostore.catalog.migration import migrate_to_newest, statements
 from cryostore.catalog.sqlite.engine import DIALECT, SqliteDatabase
 from cryostore.core.errors import ConfigurationError
 from cryostore.service.opening.open import open_service
-from support.golden_store import STORES
-from support.store_copy import copied
+from support.stores.golden_store import STORES
+from support.stores.store_copy import copied
 
 ENTRIES = sorted(
     (entry for entry in resources.files("cryostore.catalog.migrations").iterdir() if entry.name.endswith(".sql")),

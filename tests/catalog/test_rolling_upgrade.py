@@ -7,7 +7,7 @@ import pytest
 from cryostore.catalog import migration, open_catalog
 from cryostore.core.errors import ConfigurationError
 from cryostore.model.errors import ServiceUnavailableException
-from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, prepared
+from support.stores.shared_store import ON_PATHS, ON_SERVICES, SharedStore, prepared
 
 KNOWN = len(migration.steps())
 ADDS = "ALTER TABLE vault ADD COLUMN pretended TEXT;\n"

@@ -9,8 +9,8 @@ import pytest
 from cryostore.catalog import open_catalog, sequences, tables
 from cryostore.catalog.sequences import EMPTY, CountedTo
 from cryostore.catalog.tables import TABLES
-from support import postgres
-from support.memory_database import MemoryDatabase
+from support.catalogs.memory_database import MemoryDatabase
+from support.services import postgres
 
 BY_NAME = {table.name: table for table in TABLES}
 

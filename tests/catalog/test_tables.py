@@ -8,8 +8,8 @@ import pytest
 
 from cryostore.catalog import open_catalog, tables
 from cryostore.catalog.tables import NOT_OF_THE_STORE, TABLES
-from support import postgres
-from support.memory_database import MemoryDatabase
+from support.catalogs.memory_database import MemoryDatabase
+from support.services import postgres
 
 SQLITE_COLUMNS = (
     "SELECT m.name, p.name FROM sqlite_master AS m JOIN pragma_table_info(m.name) AS p"

@@ -13,7 +13,7 @@ from cryostore.chunks.blobs.local import LocalBlobs
 from cryostore.chunks.disk_reserve import FILE, NO_RESERVE, TRY_AGAIN_SECONDS, DiskReserve
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.core.limits import KIB, MIB
-from support.small_disk import small_disk
+from support.faults.small_disk import small_disk
 
 SIZE = 64 * KIB
 

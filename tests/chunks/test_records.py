@@ -8,7 +8,7 @@ from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.records import RecordName, Records
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, DamagedDataError, KeyUnavailableError
-from support.memory_keyring import MemoryKeyring
+from support.stores.memory_keyring import MemoryKeyring
 
 KEY = DataKey(b"k" * 16, b"s" * 32)
 NAME = RecordName("commit", 1, 7, 3, 0)

@@ -24,7 +24,7 @@ from cryostore.core.compression import CompressedPayload, decompress_whole
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError
 from cryostore.core.ids import counting_ids, random_id
-from support.faulty_blobs import FaultyBlobs, FaultyObjects
+from support.faults.faulty_blobs import FaultyBlobs, FaultyObjects
 
 KEY = DataKey(b"k" * 16, bytes(range(32)))
 NOISE = random.Random(5).randbytes(1 << 20)

@@ -13,7 +13,7 @@ from cryostore.chunks.store import ChunkStore
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
-from support.faulty_blobs import CrashingBlobs, FaultyBlobs
+from support.faults.faulty_blobs import CrashingBlobs, FaultyBlobs
 
 KEYS = [DataKey(bytes([number]) * 16, bytes([number]) * 32) for number in range(2)]
 PAYLOADS = st.one_of(st.binary(max_size=300), st.integers(0, 2000).map(lambda size: b"ab" * size))

@@ -22,8 +22,8 @@ from cryostore.cli.verbs import run
 from cryostore.core.errors import CryostoreError
 from cryostore.core.limits import MIB
 from cryostore.model.jobs import ListBackupJobs
-from support.agent import Runs, seen, write
-from support.serving import CRYO, serving
+from support.archives.agent import Runs, seen, write
+from support.processes.serving import CRYO, serving
 
 COVERS = (
     "cli/agent/backup.py",

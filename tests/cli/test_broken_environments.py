@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from cryostore.cli.verbs import VERBS
-from support.agent import write
-from support.serving import CRYO
+from support.archives.agent import write
+from support.processes.serving import CRYO
 
 COVERS = ("cli/agent/serve_nbd.py",)
 

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from cryostore.cli.verbs import cryo
-from support.tree import ROOT, shown
+from support.project import ROOT, shown
 
 UNITS = sorted((ROOT / "contrib" / "systemd").iterdir())
 FILES = [path for path in sorted((ROOT / "contrib").rglob("*")) if path.is_file()]

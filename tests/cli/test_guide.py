@@ -9,7 +9,7 @@ import click
 import pytest
 
 from cryostore.cli.verbs import VERBS, cryo
-from support.tree import ROOT, shown
+from support.project import ROOT, shown
 
 PAGES = ("README.md", *sorted(shown(path) for path in (ROOT / "docs" / "guide").glob("*.md")))
 TYPED = re.compile(r"^(?:    )?((?:.*?[|(] *)?cryo (?!VERB).*?)(?: {2,}#.*)?$", re.MULTILINE)

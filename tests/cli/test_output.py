@@ -11,8 +11,8 @@ import termios
 import pytest
 
 from cryostore.cli.exit_codes import INTERRUPTED
-from support.agent import write
-from support.serving import CRYO
+from support.archives.agent import write
+from support.processes.serving import CRYO
 from support.waiting import until
 
 SECONDS_MAX = 30

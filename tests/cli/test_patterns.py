@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 import pytest
 
 from cryostore.cli.verbs import run
-from support.agent import write
+from support.archives.agent import write
 
 
 def names_of(*arguments):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from cryostore.cli.exit_codes import INTERRUPTED
-from support.serving import CRYO
+from support.processes.serving import CRYO
 
 SECONDS_MAX = 30
 

@@ -16,7 +16,7 @@ from cryostore.cli.verbs import run
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.time import FrozenClock
 from cryostore.server.monitoring.log import Log
-from support import tree
+from support import project
 
 PRINTS = {"print", "input", "breakpoint"}
 WRITES = {
@@ -31,7 +31,7 @@ EVIL = "evil\x1b[2J\x1b]0;x\x07\x9b31m\u202e\u2066\x7f\r\nerror: forged\u2028\x8
 
 def printing(path):
     """The lines of a module that print."""
-    for node in ast.walk(tree.syntax(path)):
+    for node in ast.walk(project.syntax(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in PRINTS:
             yield node.lineno
         if isinstance(node, ast.Attribute):
@@ -41,7 +41,7 @@ def printing(path):
 
 
 def test_one_place_prints():
-    found = {name: list(printing(path)) for name, path in tree.source_modules().items()}
+    found = {name: list(printing(path)) for name, path in project.source_modules().items()}
     assert len(found.pop("cryostore.cli.output")) > 5
     assert {name: lines for name, lines in found.items() if lines} == {}
 
@@ -50,9 +50,9 @@ def test_texts_of_several_lines_are_made_in_one_place():
     """`paragraph` makes each line visible; a join of lines elsewhere would let a name begin one."""
     joined = [
         f"{name}:{node.lineno}"
-        for name, path in tree.source_modules().items()
+        for name, path in project.source_modules().items()
         if name.startswith("cryostore.cli.") and name not in ("cryostore.cli.output", "cryostore.cli.reference.man")
-        for node in ast.walk(tree.syntax(path))
+        for node in ast.walk(project.syntax(path))
         if isinstance(node, ast.Attribute)
         and node.attr == "join"
         and isinstance(node.value, ast.Constant)

@@ -16,7 +16,7 @@ from cryostore.core.digest import Payload
 from cryostore.model import OPERATIONS
 from cryostore.model.errors import ModelError
 from cryostore.wire.sigv4 import Credentials
-from support.faulty_server import answer, fail, faulty_server
+from support.faults.faulty_server import answer, fail, faulty_server
 
 CHECKSUM = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 SIGNATURES = {

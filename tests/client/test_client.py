@@ -28,7 +28,7 @@ from cryostore.model.objects import DeleteObject
 from cryostore.model.vaults import CreateBackupVault
 from cryostore.wire.message import Response
 from cryostore.wire.sigv4 import Credentials, read_signature, verify
-from support.faulty_server import answer, cut, fail, faulty_server
+from support.faults.faulty_server import answer, cut, fail, faulty_server
 
 SECRET = "wJalrXUtnFEMI-the-secret"
 CREDENTIALS = Credentials("AKEXAMPLE", SECRET)

@@ -26,7 +26,7 @@ from cryostore.core.digest import Payload
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB
 from cryostore.wire.message import Request
-from support.faulty_server import answer, cut, cut_in_body, faulty_server, garbage, stall
+from support.faults.faulty_server import answer, cut, cut_in_body, faulty_server, garbage, stall
 from support.waiting import until
 
 

@@ -13,7 +13,7 @@ from cryostore.client.transport import ConnectionFailedError
 from cryostore.core.digest import Payload
 from cryostore.core.time import wall_clock
 from cryostore.wire.message import Response
-from support.serving import serving
+from support.processes.serving import serving
 
 
 def test_an_answer_is_read():

@@ -11,7 +11,7 @@ from cryostore.core.digest import Payload
 from cryostore.model.errors import ResourceNotFoundException, ServiceInternalException
 from cryostore.model.objects import PutObject, StartObject
 from cryostore.wire.sigv4 import Credentials
-from support.asgi_transport import AsgiTransport
+from support.requests.asgi_transport import AsgiTransport
 
 
 async def application(scope, receive, send):

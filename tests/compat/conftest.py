@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from support.sdk_folder import write
-from support.serving import server  # noqa: F401 - a fixture
+from support.clients.sdk_folder import write
+from support.processes.serving import server  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from cryostore.core.digest import sha256, summary
-from support.compatibility import commit_and_restore
+from support.clients.compatibility import commit_and_restore
 
 pytestmark = pytest.mark.compat
 ROLE = "arn:aws:iam::000000000000:role/backup-agent"

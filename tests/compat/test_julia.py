@@ -8,8 +8,8 @@ import json
 import pytest
 
 from cryostore.core.digest import sha256, summary
-from support.compatibility import commit_and_restore, start_job
-from support.julia import Julia, Literal
+from support.clients.compatibility import commit_and_restore, start_job
+from support.requests.julia import Julia, Literal
 
 pytestmark = pytest.mark.compat
 TEXT = b"plain text, as Julia strings are"

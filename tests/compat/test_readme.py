@@ -16,10 +16,10 @@ import record_session
 import terminal_picture
 
 from cryostore import backupstorage
-from support import compatibility
-from support.compatibility import start_job
-from support.serving import serving
-from support.tree import ROOT, fenced
+from support.clients import compatibility
+from support.clients.compatibility import start_job
+from support.processes.serving import serving
+from support.project import ROOT, fenced
 
 pytestmark = pytest.mark.compat
 URL = "http://127.0.0.1:8734"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cryostore.core.digest import sha256, summary
-from support import compatibility
-from support.compatibility import commit_and_restore, expected, finish, request, start_job
+from support.clients import compatibility
+from support.clients.compatibility import commit_and_restore, expected, finish, request, start_job
 
 pytestmark = pytest.mark.compat
 PROGRAM = Path(__file__).parent / "programs" / "boto.py"

@@ -1,7 +1,7 @@
 """Conformance suite of every Call: the behaviour of every operation, in the parts `api_*` beside this file.
 
 A test class subclasses a part, is named Test..., and stands in a folder whose `conftest.py` provides a fixture `api`:
-a `support.api.Api` over the Call, for a resource that no other test uses.
+a `support.requests.api.Api` over the Call, for a resource that no other test uses.
 """
 
 from __future__ import annotations

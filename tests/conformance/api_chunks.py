@@ -7,7 +7,7 @@ import pytest
 from cryostore.core.digest import Payload
 from cryostore.model.chunks import LinkChunks, LinkedChunk, ListChunks
 from cryostore.model.errors import DataAlreadyExistsException, IllegalArgumentException, ResourceNotFoundException
-from support.api import base64_of, footprint, hex_of, summary_base64, summary_hex
+from support.requests.api import base64_of, footprint, hex_of, summary_base64, summary_hex
 
 INDEX_MAX = 2**63 - 1
 MIB = 1024 * 1024
@@ -17,7 +17,7 @@ BAD_TEXTS = ["", "a" * 257, "é" * 128 + "a", "a\nb", "\0", "\x85"]
 
 
 class PutChunkTests:
-    """Subclass, name it Test..., and give `api`: a support.api.Api."""
+    """Subclass, name it Test..., and give `api`: a support.requests.api.Api."""
 
     def test_chunks_are_read_back_in_the_order_of_their_indexes(self, api):
         """B.5: gaps are allowed, up to 2^63-1, and the order of arrival does not matter."""

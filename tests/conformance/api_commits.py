@@ -16,7 +16,7 @@ from cryostore.model.errors import (
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.objects import PutObject, StartObject
 from cryostore.model.recovery_points import GetRecoveryPointRestoreMetadata
-from support.api import new_resource, sha
+from support.requests.api import new_resource, sha
 
 KIB = 1024
 
@@ -35,7 +35,7 @@ def restore_metadata(api, arn):
 
 
 class CommitTests:
-    """Subclass, name it Test..., and give `api`: a support.api.Api."""
+    """Subclass, name it Test..., and give `api`: a support.requests.api.Api."""
 
     def test_a_commit_freezes_the_view(self, api):
         job = api.start_job()

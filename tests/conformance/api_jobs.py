@@ -28,7 +28,7 @@ from cryostore.model.jobs import (
 )
 from cryostore.model.objects import DeleteObject, StartObject
 from cryostore.model.recovery_points import DeleteRecoveryPoint, ListRecoveryPointsByBackupVault
-from support.api import BASE_SUFFIX, ROLE, hex_of, new_resource
+from support.requests.api import BASE_SUFFIX, ROLE, hex_of, new_resource
 
 ABSENT = "00000000-0000-4000-8000-FFFFFFFFFFFF"
 UUID = re.compile(r"[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
@@ -77,7 +77,7 @@ STARTED_WRONGLY = [
 
 
 class StartBackupJobTests:
-    """Subclass, name it Test..., and give `api`: a support.api.Api."""
+    """Subclass, name it Test..., and give `api`: a support.requests.api.Api."""
 
     def test_a_new_job(self, api):
         started = api.call(api.start_operation())

@@ -7,7 +7,7 @@ import pytest
 from cryostore.core.digest import Payload
 from cryostore.model.errors import DataAlreadyExistsException, IllegalArgumentException, ResourceNotFoundException
 from cryostore.model.objects import DeleteObject, PutObject, StartObject
-from support.api import base64_of, hex_of, summary_base64, summary_hex
+from support.requests.api import base64_of, hex_of, summary_base64, summary_hex
 
 ABSENT_JOB = "00000000-0000-4000-8000-FFFFFFFFFFFF"
 NAMES = [
@@ -21,7 +21,7 @@ BAD_METADATA = ["a" * 1025, "é" * 512 + "a", "a\nb", "\r\n", "\0", "\x7f", "\x8
 
 
 class PutObjectTests:
-    """Subclass, name it Test..., and give `api`: a support.api.Api."""
+    """Subclass, name it Test..., and give `api`: a support.requests.api.Api."""
 
     @pytest.mark.parametrize("data", [b"x", bytes(range(256)) * 40, b"\0" * 300_000], ids=["1", "10 KB", "300 KB"])
     def test_what_is_put_is_read_back(self, api, data):

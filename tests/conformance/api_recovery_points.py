@@ -18,11 +18,11 @@ from cryostore.model.recovery_points import (
     ListRecoveryPointsByBackupVault,
 )
 from cryostore.model.restore_jobs import StartRestoreJob
-from support.api import new_resource
+from support.requests.api import new_resource
 
 
 class RecoveryPointTests:
-    """Subclass, name it Test..., and give `api`: a support.api.Api."""
+    """Subclass, name it Test..., and give `api`: a support.requests.api.Api."""
 
     def delete_operation(self, api, arn):
         return DeleteRecoveryPoint(backup_vault_name=api.vault, recovery_point_arn=arn)

@@ -19,14 +19,14 @@ from cryostore.model.errors import (
 from cryostore.model.objects import ListObjects
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob, ListRestoreJobs, StartRestoreJob
-from support.api import ROLE, new_resource
+from support.requests.api import ROLE, new_resource
 
 ABSENT = "00000000-0000-4000-8000-FFFFFFFFFFFF"
 KIB = 1024
 
 
 class RestoreJobTests:
-    """Subclass, name it Test..., and give `api`: a support.api.Api."""
+    """Subclass, name it Test..., and give `api`: a support.requests.api.Api."""
 
     @pytest.fixture
     def point(self, api):

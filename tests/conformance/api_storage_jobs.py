@@ -9,7 +9,7 @@ import pytest
 from cryostore.model.chunks import GetChunk, ListChunks
 from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundException
 from cryostore.model.objects import GetObjectMetadata, ListObjects
-from support.api import BASE_SUFFIX, base64_of
+from support.requests.api import BASE_SUFFIX, base64_of
 
 NAMES = sorted(
     ["a", "a/1", "a/2", "a/10", "a0", "b", "b/\u00ff", "b/\ud7ff", "b/\ue000", "b/\U0010ffff", "é", "z"],
@@ -29,7 +29,7 @@ def altered(token):
 
 
 class ListObjectsTests:
-    """Subclass, name it Test..., and give `api`: a support.api.Api."""
+    """Subclass, name it Test..., and give `api`: a support.requests.api.Api."""
 
     @pytest.fixture(params=["running job", "restore job", "base"])
     def view(self, api, request):

@@ -12,7 +12,7 @@ from cryostore.model.errors import (
 )
 from cryostore.model.recovery_points import ListRecoveryPointsByBackupVault
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, DescribeBackupVault, ListBackupVaults
-from support.api import new_resource
+from support.requests.api import new_resource
 
 KEY = "arn:aws:kms:local-1:000000000000:key/1"
 
@@ -23,7 +23,7 @@ def new_name():
 
 
 class VaultTests:
-    """Subclass, name it Test..., and give `api`: a support.api.Api."""
+    """Subclass, name it Test..., and give `api`: a support.requests.api.Api."""
 
     def describe(self, api, name):
         return api.call(DescribeBackupVault(backup_vault_name=name))

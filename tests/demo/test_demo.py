@@ -11,9 +11,9 @@ import urllib.request
 
 import pytest
 
-from support import tree
+from support import project
 
-PROGRAM = tree.ROOT / "demo" / "demo.py"
+PROGRAM = project.ROOT / "demo" / "demo.py"
 
 
 @pytest.fixture(scope="module")

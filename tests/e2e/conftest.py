@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from support.serving import server  # noqa: F401 - a fixture is found by its name here
+from support.processes.serving import server  # noqa: F401 - a fixture is found by its name here

@@ -9,8 +9,8 @@ from cryostore.client.client import Client
 from cryostore.client.retry import Retry
 from cryostore.core.limits import MIB
 from cryostore.model.errors import IllegalArgumentException
-from support.api import Api
-from support.scrutiny import watched_with
+from support.requests.api import Api
+from support.requests.scrutiny import watched_with
 
 globals().update(conformance.classes_to_test(conformance.EVERYWHERE))
 

@@ -9,9 +9,9 @@ import pytest
 from cryostore.client.client import Client
 from cryostore.client.retry import Retry
 from cryostore.core.limits import KIB, MIB, Limits
-from support.api import Api, hex_of, summary_hex
-from support.raw_http import head_bytes, signed
-from support.scrutiny import Watched, check_answer, stored, watched, watched_with
+from support.requests.api import Api, hex_of, summary_hex
+from support.requests.raw_http import head_bytes, signed
+from support.requests.scrutiny import Watched, check_answer, stored, watched, watched_with
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
 CHUNK = "length={}&checksum={}&checksum-algorithm=SHA256"

@@ -15,7 +15,7 @@ from cryostore.model.jobs import CommitBackupJob, DescribeBackupJob, StartBackup
 from cryostore.model.objects import DeleteObject, GetObjectMetadata, PutObject, StartObject
 from cryostore.model.restore_jobs import StartRestoreJob
 from cryostore.service.opening.open import open_service
-from support.calls import in_process, over_asgi
+from support.requests.calls import in_process, over_asgi
 
 START = StartBackupJob(
     backup_vault_name="Default",

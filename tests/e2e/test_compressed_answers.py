@@ -9,7 +9,7 @@ import pytest
 from cryostore.client.client import Client
 from cryostore.client.connection import HttpTransport
 from cryostore.client.transport import Endpoint
-from support.api import Api
+from support.requests.api import Api
 
 TEXT = b"".join(b"line %d of a log\n" % number for number in range(20_000))
 NOISE = random.Random(7).randbytes(50_000)

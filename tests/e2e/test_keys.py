@@ -17,13 +17,13 @@ from cryostore.cli.verbs import run
 from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.vaults import ListBackupVaults
-from support.api import Api
-from support.fake_process import wait_for
-from support.keyrings import BOTH, OLD_ALONE, write_keyring
-from support.nodes import Nodes
-from support.scrutiny import check_log
-from support.serving import CRYO, serving
-from support.stores import opened
+from support.processes.fake_process import wait_for
+from support.processes.nodes import Nodes
+from support.processes.serving import CRYO, serving
+from support.requests.api import Api
+from support.requests.scrutiny import check_log
+from support.stores.in_process import opened
+from support.stores.keyrings import BOTH, OLD_ALONE, write_keyring
 
 DATA = b"what is in the backup"
 

@@ -13,11 +13,11 @@ import pytest
 
 from cryostore.core.time import wall_clock
 from cryostore.service.settings import Settings
-from support import postgres, s3
-from support.collecting import noise
-from support.moving import DirectoryStore, opened_at, shared
-from support.serving import CRYO
-from support.stores import opened
+from support.processes.serving import CRYO
+from support.services import postgres, s3
+from support.stores.collecting import noise
+from support.stores.in_process import opened
+from support.stores.moving import DirectoryStore, opened_at, shared
 from support.waiting import until
 
 POINTS = 6

@@ -15,11 +15,11 @@ import pytest
 
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.catalog.processes import nodes as reports
-from support import postgres, s3
-from support.http_proxy import Fault, HttpProxy
-from support.load_balancer import load_balancer
-from support.nodes import Nodes
-from support.serving import CRYO
+from support.faults.http_proxy import Fault, HttpProxy
+from support.processes.load_balancer import load_balancer
+from support.processes.nodes import Nodes
+from support.processes.serving import CRYO
+from support.services import postgres, s3
 from support.waiting import until
 
 LIBRARY = "*/faketime/libfaketimeMT.so.1"

@@ -20,7 +20,7 @@ from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import CommitBackupJob, StartBackupJob
 from cryostore.model.objects import PutObject
 from cryostore.model.restore_jobs import StartRestoreJob
-from support.serving import CRYO, serving
+from support.processes.serving import CRYO, serving
 from support.waiting import until
 
 START = StartBackupJob(

@@ -24,12 +24,13 @@ from cryostore.client.pages import chunks, objects
 from cryostore.client.settings import resolve
 from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import CommitBackupJob, StartBackupJob
-from support import postgres, s3, sdk_folder
-from support.api import Api
-from support.fake_process import wait_for
-from support.load_balancer import load_balancer
-from support.nodes import Nodes
-from support.serving import CRYO
+from support.clients import sdk_folder
+from support.processes.fake_process import wait_for
+from support.processes.load_balancer import load_balancer
+from support.processes.nodes import Nodes
+from support.processes.serving import CRYO
+from support.requests.api import Api
+from support.services import postgres, s3
 
 DRAIN = "1s"
 WRITERS = 4

@@ -17,11 +17,11 @@ import pytest
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.service.opening.open_shared import open_shared_service
-from support.api import Api
-from support.serving import CRYO
-from support.shared_serving import cryo, node
-from support.shared_store import ON_PATHS, ON_SERVICES, fresh_place
-from support.store_picture import view
+from support.processes.serving import CRYO
+from support.processes.shared_serving import cryo, node
+from support.requests.api import Api
+from support.stores.shared_store import ON_PATHS, ON_SERVICES, fresh_place
+from support.stores.store_picture import view
 from support.waiting import until
 
 CONTENTS = [bytes([number]) * 1000 * (number + 1) for number in range(6)]

@@ -8,10 +8,10 @@ import pytest
 
 from cryostore.chunks.blobs import Appendable
 from cryostore.chunks.store import ChunkStore
-from support.faulty_blobs import FaultyBlobs, FaultyObjects
-from support.faulty_database import FaultyDatabase
-from support.shared_store import ON_SERVICES, opened_shared
-from support.stores import opened
+from support.faults.faulty_blobs import FaultyBlobs, FaultyObjects
+from support.faults.faulty_database import FaultyDatabase
+from support.stores.in_process import opened
+from support.stores.shared_store import ON_SERVICES, opened_shared
 
 
 class FaultyStore:

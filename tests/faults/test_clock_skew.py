@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from cryostore.core.time import HOUR_MS, SECOND_MS
-from support.api import new_resource
-from support.cluster import Cluster
-from support.serving import CRYO
+from support.processes.cluster import Cluster
+from support.processes.serving import CRYO
+from support.requests.api import new_resource
 
 LIBRARY = "*/faketime/libfaketimeMT.so.1"
 HOURS = (7, -7, 0)

@@ -20,8 +20,8 @@ from cryostore.chunks.store import ChunkStore
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, DamagedDataError, StorageUnavailableError
 from cryostore.core.ids import random_id
-from support import s3
-from support.http_proxy import Fault, HttpProxy
+from support.faults.http_proxy import Fault, HttpProxy
+from support.services import s3
 
 KEY = DataKey(b"k" * 16, bytes(range(32)))
 NOISE = random.Random(6).randbytes(300_000)

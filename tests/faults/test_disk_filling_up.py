@@ -16,10 +16,10 @@ from cryostore.maintenance import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.service import Settings
-from support.api import new_resource
-from support.integrity import problems
-from support.small_disk import small_disk
-from support.stores import Store
+from support.faults.small_disk import small_disk
+from support.requests.api import new_resource
+from support.stores.in_process import Store
+from support.stores.integrity import problems
 
 DISK_MIB = 16
 STEP_BYTES = 4 * KIB

@@ -16,8 +16,8 @@ from conformance.database import add, numbers
 from cryostore.catalog.postgres import session as postgres_session
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.core.errors import StorageUnavailableError
-from support.cluster import Cluster
-from support.replicated_postgres import ReplicatedPostgres
+from support.processes.cluster import Cluster
+from support.services.replicated_postgres import ReplicatedPostgres
 from support.waiting import until
 
 TABLE = "CREATE TABLE thing (name BYTEA NOT NULL UNIQUE, number BIGINT NOT NULL)"

@@ -15,8 +15,8 @@ from cryostore.catalog.processes.claims import ClaimHeldError
 from cryostore.core.time import SECOND_MS
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.service import Settings
-from support.shared_serving import environment
-from support.shared_store import ON_SERVICES, SharedStore, prepared
+from support.processes.shared_serving import environment
+from support.stores.shared_store import ON_SERVICES, SharedStore, prepared
 from support.waiting import until
 
 LEASE_MS = 2 * SECOND_MS

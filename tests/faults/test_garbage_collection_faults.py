@@ -8,7 +8,7 @@ import pytest
 
 from cryostore.core.errors import CryostoreError, StorageFullError
 from cryostore.maintenance.garbage_collection.collect import collect_all
-from support.collecting import Scene
+from support.stores.collecting import Scene
 
 BLOB_CALLS = ["append", "sync", "open_append", "get", "stat", "owned", "delete"]
 

@@ -23,10 +23,10 @@ from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification.scrub import ScrubResult, scrub
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.service.opening.open import open_service
-from support import serving
-from support.api import Api
-from support.integrity import problems
-from support.witness import Witness
+from support.clients.witness import Witness
+from support.processes import serving
+from support.requests.api import Api
+from support.stores.integrity import problems
 
 WRITERS = 4
 RESTART_SECONDS_MAX = 60

@@ -13,11 +13,11 @@ from cryostore.core.errors import CryostoreError
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.maintenance.verification.scrub import ScrubResult, scrub
-from support.api import Api
-from support.collecting import Scene
-from support.faulty_blobs import FaultyBlobs
-from support.memory_database import MemoryDatabase
-from support.memory_store import MemoryStore, Process
+from support.catalogs.memory_database import MemoryDatabase
+from support.faults.faulty_blobs import FaultyBlobs
+from support.requests.api import Api
+from support.stores.collecting import Scene
+from support.stores.memory_store import MemoryStore, Process
 
 
 def lies_in(run, count):

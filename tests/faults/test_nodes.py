@@ -18,10 +18,10 @@ from cryostore.client.retry import Retry
 from cryostore.model.errors import ModelError, ResourceNotFoundException, ServiceUnavailableException
 from cryostore.model.objects import PutObject
 from cryostore.model.restore_jobs import StartRestoreJob
-from support.api import hex_of, new_resource
-from support.cluster import Cluster
-from support.http_proxy import Fault
-from support.tcp_proxy import CutError
+from support.faults.http_proxy import Fault
+from support.faults.tcp_proxy import CutError
+from support.processes.cluster import Cluster
+from support.requests.api import hex_of, new_resource
 
 NODES = 3
 

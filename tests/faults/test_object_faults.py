@@ -15,15 +15,15 @@ from cryostore.core.errors import CryostoreError
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification.repair import RepairResult, repair
 from cryostore.model.errors import ServiceUnavailableException
-from support import audit
-from support.collecting import NEW, Scene, put_new
-from support.faulty_blobs import FaultyObjects
+from support.faults.faulty_blobs import FaultyObjects
+from support.stores import audit
+from support.stores.collecting import NEW, Scene, put_new
 
 
 @pytest.fixture(autouse=True)
 def immutable(monkeypatch):
     """Every process of a scene has blobs that do not grow."""
-    monkeypatch.setattr("support.memory_store.FaultyBlobs", FaultyObjects)
+    monkeypatch.setattr("support.stores.memory_store.FaultyBlobs", FaultyObjects)
 
 
 def open_packs(scene):

@@ -22,9 +22,9 @@ from cryostore.catalog.database import FixedStatements, Statement
 from cryostore.catalog.postgres import session as postgres_session
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
-from support.postgres import at, new_database, required
-from support.small_disk import small_disk
-from support.tcp_proxy import CutError, TcpProxy
+from support.faults.small_disk import small_disk
+from support.faults.tcp_proxy import CutError, TcpProxy
+from support.services.postgres import at, new_database, required
 from support.waiting import until
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "postgres"

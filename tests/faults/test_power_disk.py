@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from support.power_disk import SECTOR_BYTES, Disk
-from support.power_states import states
-from support.power_trace import Mark, Operation, Sync, Trace, require_strace, traced
+from support.power.disk import SECTOR_BYTES, Disk
+from support.power.states import states
+from support.power.trace import Mark, Operation, Sync, Trace, require_strace, traced
 
 FILE = 1
 OLD, NEW = b"old", b"new bytes"

@@ -20,12 +20,12 @@ from pathlib import Path
 import pytest
 
 from cryostore.core.errors import CryostoreError
-from support.power_check import check, check_rebuilt
-from support.power_disk import Disk, write
-from support.power_scenarios import SCENARIOS
-from support.power_states import states
-from support.power_trace import Operation, require_strace, traced, tree
-from support.tree import ROOT
+from support.power.check import check, check_rebuilt
+from support.power.disk import Disk, write
+from support.power.scenarios import SCENARIOS
+from support.power.states import states
+from support.power.trace import Operation, require_strace, traced, tree
+from support.project import ROOT
 
 MEMORY = Path("/dev/shm")
 ONE_OF = 17
@@ -66,7 +66,7 @@ def trace_of(scratch):
             folder = place / "disk"
             folder.mkdir(parents=True)
             SCENARIOS[name][0](folder)
-            command = [sys.executable, "-m", "support.power_scenarios", name, str(folder), str(place / "marks")]
+            command = [sys.executable, "-m", "support.power.scenarios", name, str(folder), str(place / "marks")]
             known[name] = traced(
                 command, folder, place / "marks", place / "log", PYTHONPATH=f"{ROOT / 'src'}:{ROOT / 'tests'}"
             )

@@ -14,12 +14,12 @@ from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnava
 from cryostore.maintenance import maintain
 from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, ListBackupVaults
-from support.api import Api
-from support.faulty_blobs import FaultyBlobs
-from support.faulty_database import FaultyDatabase
-from support.memory_database import MemoryDatabase
-from support.memory_store import MemoryStore, Process
-from support.store_picture import items
+from support.catalogs.memory_database import MemoryDatabase
+from support.faults.faulty_blobs import FaultyBlobs
+from support.faults.faulty_database import FaultyDatabase
+from support.requests.api import Api
+from support.stores.memory_store import MemoryStore, Process
+from support.stores.store_picture import items
 
 
 class World:

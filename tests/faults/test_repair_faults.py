@@ -10,8 +10,8 @@ import pytest
 from cryostore.core.errors import CryostoreError, StorageFullError
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification.repair import RepairResult, repair
-from support import audit
-from support.damaging import broken_scene, to_end
+from support.faults.damaging import broken_scene, to_end
+from support.stores import audit
 
 BLOB_CALLS = ["get", "stat", "owned", "cut", "append", "sync", "open_append", "list"]
 

@@ -18,10 +18,10 @@ from cryostore.core.errors import CryostoreError, StorageFullError
 from cryostore.core.time import HOUR_MS
 from cryostore.maintenance.key_rotation import RotationResult, forget_master_key, rotate_master_key, rotate_vault_key
 from cryostore.maintenance.key_uses import count_key_uses
-from support.faulty_blobs import FaultyBlobs
-from support.faulty_database import FaultyDatabase
-from support.integrity import problems
-from support.stores import Store, opened
+from support.faults.faulty_blobs import FaultyBlobs
+from support.faults.faulty_database import FaultyDatabase
+from support.stores.in_process import Store, opened
+from support.stores.integrity import problems
 
 BLOB_CALLS = ["put", "get", "delete"]
 DISK_CALLS = ["open", "fsync", "pwritev", "replace", "fchmod"]

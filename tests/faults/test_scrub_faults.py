@@ -8,9 +8,9 @@ import pytest
 
 from cryostore.core.errors import CryostoreError, StorageFullError
 from cryostore.core.time import HOUR_MS
-from support.api import sha
-from support.damaging import damaged, scrubbed, spoil
-from support.shop import DATA, Shop
+from support.faults.damaging import damaged, scrubbed, spoil
+from support.requests.api import sha
+from support.stores.shop import DATA, Shop
 
 SPOILT = {sha(DATA[1]), sha(DATA[4])}
 

@@ -26,10 +26,10 @@ from cryostore.client.client import Client
 from cryostore.client.retry import Retry
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.errors import ServiceUnavailableException
-from support import serving
-from support.api import Api, new_resource
-from support.fake_process import wait_for
-from support.small_disk import read_only, small_disk
+from support.faults.small_disk import read_only, small_disk
+from support.processes import serving
+from support.processes.fake_process import wait_for
+from support.requests.api import Api, new_resource
 
 OBJECTS_PER_JOB = 5
 SIZES = (100, 20 * KIB, 200 * KIB)

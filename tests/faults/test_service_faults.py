@@ -24,9 +24,9 @@ from cryostore.model.objects import DeleteObject, PutObject, StartObject
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob, ListRestoreJobs, StartRestoreJob
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, ListBackupVaults
-from support.api import hex_of, new_resource
-from support.calls import over_asgi
-from support.integrity import problems
+from support.requests.api import hex_of, new_resource
+from support.requests.calls import over_asgi
+from support.stores.integrity import problems
 
 
 class Request(NamedTuple):

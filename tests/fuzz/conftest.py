@@ -6,8 +6,8 @@ import pytest
 
 from cryostore.client.client import Client
 from cryostore.client.retry import Retry
-from support.api import Api
-from support.scrutiny import watched
+from support.requests.api import Api
+from support.requests.scrutiny import watched
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from cryostore.model import OPERATIONS
 from cryostore.model.operation import Label, Query
 from cryostore.wire.message import Request
 from cryostore.wire.sigv4 import presign
-from support.api import Api, hex_of
-from support.belongings import Belongings
-from support.raw_http import signed, to_bytes
-from support.scrutiny import stored
+from support.requests.api import Api, hex_of
+from support.requests.belongings import Belongings
+from support.requests.raw_http import signed, to_bytes
+from support.requests.scrutiny import stored
 
 BODY = b"what was signed"
 QUERY = f"checksum={hex_of(BODY)}&checksum-algorithm=SHA256&length={len(BODY)}"

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryostore.options.configuration import ConnectionSettings
-from support.api import Api
-from support.fake_process import wait_for
-from support.raw_http import head_bytes, signed, to_bytes
-from support.scrutiny import HEALTH, stored, watched_with
+from support.processes.fake_process import wait_for
+from support.requests.api import Api
+from support.requests.raw_http import head_bytes, signed, to_bytes
+from support.requests.scrutiny import HEALTH, stored, watched_with
 
 QUICK = ConnectionSettings(
     head_seconds_max=0.1,

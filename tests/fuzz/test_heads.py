@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.api import Api
-from support.fake_process import wait_for
-from support.scrutiny import HEALTH, check_log, stored
+from support.processes.fake_process import wait_for
+from support.requests.api import Api
+from support.requests.scrutiny import HEALTH, check_log, stored
 
 TARGETS = [
     b"/", b"*", b"", b"//", b"/%", b"/%zz", b"/%00", b"/-/health", b"/-/health/", b"http://server/-/health",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cryostore.client.pages import items
 from cryostore.model.objects import ListObjects
-from support.api import Api
+from support.requests.api import Api
 
 # Runs of one character in their midst make long names, which few characters would not become.
 letters = st.characters(exclude_categories=["Cs", "Cc"])

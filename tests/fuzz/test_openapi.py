@@ -21,9 +21,9 @@ from cryostore.model.operation import Api as ServedApi
 from cryostore.wire.message import Request
 from cryostore.wire.reference import openapi
 from cryostore.wire.sigv4 import sign
-from support.belongings import Belongings
-from support.raw_http import WAIT_SECONDS_MAX
-from support.scrutiny import HEAD_TOO_LONG, check_answer
+from support.requests.belongings import Belongings
+from support.requests.raw_http import WAIT_SECONDS_MAX
+from support.requests.scrutiny import HEAD_TOO_LONG, check_answer
 
 SCHEMA = schemathesis.openapi.from_dict(openapi.render())
 OPERATION_BY_NAME = {

@@ -19,9 +19,9 @@ from cryostore.model.errors import (
 )
 from cryostore.model.jobs import CommitBackupJob, StopBackupJob
 from cryostore.model.objects import DeleteObject, PutObject, StartObject
-from support import integrity
-from support.api import hex_of, summary_hex
-from support.scrutiny import watched
+from support.requests.api import hex_of, summary_hex
+from support.requests.scrutiny import watched
+from support.stores import integrity
 
 ROUNDS = 12
 ENDED = (JobStateConflictException, IllegalArgumentException, ResourceNotFoundException)

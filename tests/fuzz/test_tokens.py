@@ -12,8 +12,8 @@ from cryostore.model.chunks import GetChunk, ListChunks
 from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundException
 from cryostore.model.jobs import DescribeBackupJob
 from cryostore.model.objects import GetObjectMetadata, ListObjects, NotifyObjectComplete
-from support.api import Api, hex_of, summary_hex
-from support.scrutiny import stored
+from support.requests.api import Api, hex_of, summary_hex
+from support.requests.scrutiny import stored
 
 KINDS = ["page", "object", "chunk page", "chunk"]
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"

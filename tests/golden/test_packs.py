@@ -25,7 +25,7 @@ from cryostore.chunks.keyring import MasterKey
 from cryostore.chunks.packs import format as pack
 from cryostore.chunks.packs.growing import GrowingPackWriter
 from cryostore.core.digest import Payload, sha256
-from support import tree
+from support import project
 
 HERE = Path(__file__).parent
 KEY_ID, SECRET = bytes(range(0x10, 0x20)), bytes(range(0x40, 0x60))
@@ -107,7 +107,7 @@ def test_old_wrapped_keys_unwrap():
 
 def table(title):
     """The rows (offset, size) of a byte table in docs/reference/formats.md, by heading; sizes in words are left out."""
-    text = (tree.ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
+    text = (project.ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
     section = re.split(r"^## ", text.partition(f"\n## {title}\n")[2], flags=re.MULTILINE)[0]
     return [tuple(map(int, row)) for row in re.findall(r"^\| (\d+) +\| (\d+) +\|", section, re.MULTILINE)]
 

@@ -1,7 +1,7 @@
 """Data directories of earlier versions: each opens, has the same content as then, and takes new backups.
 
-`support.golden_store` made each directory under `stores/` with the code of its schema version. They are never made
-again.
+`support.stores.golden_store` made each directory under `stores/` with the code of its schema version.
+They are never made again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cryostore.model.chunks import GetChunk, ListChunks
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.objects import GetObjectMetadata
 from cryostore.service.opening.keyring import existing_keyring
-from support.api import base64_of, hex_of
-from support.collecting import noise
-from support.golden_store import STORES
-from support.integrity import problems
-from support.store_copy import copied
-from support.store_picture import differences, picture, view
-from support.stores import Store
+from support.requests.api import base64_of, hex_of
+from support.stores.collecting import noise
+from support.stores.golden_store import STORES
+from support.stores.in_process import Store
+from support.stores.integrity import problems
+from support.stores.store_copy import copied
+from support.stores.store_picture import differences, picture, view
 
 GOLDEN = sorted(STORES.glob("schema-*"))
 FIRST_NEW_ID = 1_000_000
@@ -167,4 +167,6 @@ def test_the_newest_schema_has_a_golden_directory():
     migrations = resources.files("cryostore.catalog.migrations").iterdir()
     newest = max(int(entry.name.partition("_")[0]) for entry in migrations if entry.name.endswith(".sql"))
     place = STORES / f"schema-{newest}"
-    assert place.is_dir(), f"run `PYTHONPATH=tests python -m support.golden_store`, and commit stores/{place.name}"
+    assert place.is_dir(), (
+        f"run `PYTHONPATH=tests python -m support.stores.golden_store`, and commit stores/{place.name}"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.catalog_model import CatalogModel
+from support.catalogs.catalog_model import CatalogModel
 
 
 @pytest.fixture

@@ -24,12 +24,12 @@ from cryostore.maintenance.garbage_collection.collect import collect, collect_al
 from cryostore.maintenance.garbage_collection.run import CollectionResult
 from cryostore.maintenance.key_rotation import RotationResult, forget_master_key, rotate_master_key
 from cryostore.maintenance.key_uses import count_key_uses
-from support import postgres
-from support.api import Api
-from support.catalog_model import RESOURCES, CatalogModel, catalog_context
-from support.collecting import Scene, delete_point, put_and_commit, put_garbage_again
-from support.faulty_database import FaultyDatabase
-from support.stores import opened
+from support.catalogs.catalog_model import RESOURCES, CatalogModel, catalog_context
+from support.faults.faulty_database import FaultyDatabase
+from support.requests.api import Api
+from support.services import postgres
+from support.stores.collecting import Scene, delete_point, put_and_commit, put_garbage_again
+from support.stores.in_process import opened
 
 
 def find(context, work):

@@ -16,10 +16,10 @@ from cryostore.core.time import DAY_MS, HOUR_MS
 from cryostore.maintenance import ScheduledGarbageCollection, ScheduledScrub, maintain
 from cryostore.maintenance.claims import GARBAGE_COLLECTION, SCRUB, claimed
 from cryostore.maintenance.garbage_collection.collect import collect_all
-from support.api import new_resource
-from support.damaging import damaged, scrubbed, spoil
-from support.memory_store import Process
-from support.shop import DATA, Shop
+from support.faults.damaging import damaged, scrubbed, spoil
+from support.requests.api import new_resource
+from support.stores.memory_store import Process
+from support.stores.shop import DATA, Shop
 
 COVERS = ("catalog/queries/timestamps.py",)
 

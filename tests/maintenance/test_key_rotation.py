@@ -36,11 +36,11 @@ from cryostore.service import CallAs
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.records.recording import write_due_records
 from cryostore.service.vault_keys import SEALING_KEY_CACHE_SECONDS
-from support.api import Api
-from support.faulty_database import FaultyDatabase
-from support.integrity import problems
-from support.keyrings import BOTH, OLD_ALONE, printing, write_keyring
-from support.stores import ROOT, opened
+from support.faults.faulty_database import FaultyDatabase
+from support.requests.api import Api
+from support.stores.in_process import ROOT, opened
+from support.stores.integrity import problems
+from support.stores.keyrings import BOTH, OLD_ALONE, printing, write_keyring
 
 DATA = b"what is in the backup"
 

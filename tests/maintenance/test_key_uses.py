@@ -5,7 +5,7 @@ from __future__ import annotations
 from cryostore.catalog.rows.keys import WRAPPED
 from cryostore.maintenance.background_tasks.run import maintain
 from cryostore.maintenance.key_uses import DAMAGED, RECORD, KeyUses, count_key_uses, wrapped_by, wrapped_pages
-from support.shop import Shop
+from support.stores.shop import Shop
 
 
 def test_uses_are_counted_by_key_and_kind():

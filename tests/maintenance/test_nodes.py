@@ -7,7 +7,7 @@ import pytest
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import HOUR_MS
 from cryostore.maintenance.nodes import Node, forget_dead, held_keys, live_nodes, needed_keys
-from support.shop import Shop
+from support.stores.shop import Shop
 
 
 def fail():

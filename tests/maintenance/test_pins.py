@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cryostore.maintenance.pins import pins
-from support.shop import Shop
+from support.stores.shop import Shop
 
 
 def test_a_store_without_open_jobs_has_no_pins():

@@ -16,11 +16,11 @@ from cryostore.maintenance import ScheduledGarbageCollection, ScheduledScrub, Sc
 from cryostore.maintenance.background_tasks import run as background_tasks
 from cryostore.maintenance.claims import BACKGROUND_TASKS, GARBAGE_COLLECTION, SCRUB
 from cryostore.maintenance.verification.scrub import ScrubResult, scrub
-from support.api import new_resource
-from support.collecting import Scene
-from support.damaging import spoil
-from support.memory_store import Process
-from support.shop import DATA, Shop
+from support.faults.damaging import spoil
+from support.requests.api import new_resource
+from support.stores.collecting import Scene
+from support.stores.memory_store import Process
+from support.stores.shop import DATA, Shop
 
 
 def epoch(scene):

@@ -7,7 +7,7 @@ import pytest
 from cryostore.core.errors import ConfigurationError
 from cryostore.options.file_modes import require_own_directory, require_own_key
 from cryostore.options.sources import read_file
-from support.fake_process import fake_server
+from support.processes.fake_process import fake_server
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o770, 0o1777, 0o702])

@@ -6,7 +6,7 @@ import pytest
 
 from cryostore.core.limits import Limits
 from cryostore.options.configuration import ConnectionSettings
-from support.fake_process import fake_server
+from support.processes.fake_process import fake_server
 
 # Time-outs that each test of it waits for; no test needs to be quicker than they are.
 IMPATIENT = ConnectionSettings(body_idle_seconds_max=0.4, body_progress_bytes_min=1000, drain_seconds_max=0.4)

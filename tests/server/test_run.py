@@ -17,8 +17,8 @@ import pytest
 from cryostore.core.errors import ConfigurationError
 from cryostore.options.configuration import Configuration, to_json
 from cryostore.server import run
-from support.fake_process import environment, fake_server, wait_for
-from support.raw_http import RawConnection, put_object, to_bytes
+from support.processes.fake_process import environment, fake_server, wait_for
+from support.requests.raw_http import RawConnection, put_object, to_bytes
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
 
@@ -116,7 +116,7 @@ def test_a_worker_that_gets_a_sigterm_itself_exits_cleanly(tmp_path):
 def test_a_server_that_cannot_start_says_why(tmp_path, workers):
     configuration = Configuration(data_dir=tmp_path / "missing", port=0, workers=workers)
     done = subprocess.run(
-        [sys.executable, "-m", "support.fake_server", to_json(configuration).decode()],
+        [sys.executable, "-m", "support.processes.fake_server", to_json(configuration).decode()],
         check=False,
         capture_output=True,
         env=environment(),

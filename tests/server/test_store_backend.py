@@ -23,9 +23,9 @@ from cryostore.server.monitoring.metrics import SharedMetrics, Slot, create_shar
 from cryostore.server.store_backend import STORAGE_COUNTERS, StoreBackend, open_store_backend
 from cryostore.service.settings import Settings
 from cryostore.service.vault_keys import vault_key_context
-from support.keyrings import BOTH, write_keyring
-from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, missing_services, opened_shared, prepared
-from support.stores import opened
+from support.stores.in_process import opened
+from support.stores.keyrings import BOTH, write_keyring
+from support.stores.shared_store import ON_PATHS, ON_SERVICES, SharedStore, missing_services, opened_shared, prepared
 
 
 def test_a_server_scrubs_periodically_and_logs_the_damage(tmp_path, caplog):

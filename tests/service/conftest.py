@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.stores import SMALL, opened
+from support.stores.in_process import SMALL, opened
 
 ON_SERVICES = {"test_shared_api.py": 3, "test_shared_api_time.py": 1}
 """Slow test files on real services, and the fraction of their tests that an ordinary run makes: one in so many."""

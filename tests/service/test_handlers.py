@@ -7,7 +7,7 @@ import pytest
 from cryostore.catalog import rows
 from cryostore.model import OPERATIONS
 from cryostore.service import HANDLERS
-from support import tree
+from support import project
 
 OPERATION_ROOM = "cryostore.service.operations."
 ROWS_ROOM = f"{rows.__name__}."
@@ -32,4 +32,4 @@ def test_an_operation_is_declared_and_done_under_the_same_noun(name):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_has_its_rows_under_the_same_noun(name):
-    assert f"{ROWS_ROOM}{noun_of(name)}" in tree.source_modules()
+    assert f"{ROWS_ROOM}{noun_of(name)}" in project.source_modules()

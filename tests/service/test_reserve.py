@@ -14,11 +14,11 @@ from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service import HANDLERS, Settings
 from cryostore.service.reserve import BRINGING, ReservedBlobs, ReservedDatabase, brings_data
-from support.api import new_resource
-from support.faulty_blobs import FaultyBlobs
-from support.faulty_database import FaultyDatabase
-from support.memory_database import MemoryDatabase
-from support.stores import opened
+from support.catalogs.memory_database import MemoryDatabase
+from support.faults.faulty_blobs import FaultyBlobs
+from support.faults.faulty_database import FaultyDatabase
+from support.requests.api import new_resource
+from support.stores.in_process import opened
 
 FULL = StorageFullError("no space")
 

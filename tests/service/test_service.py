@@ -22,9 +22,9 @@ from cryostore.model.errors import (
 from cryostore.model.objects import GetObjectMetadata
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, ListBackupVaults
 from cryostore.service import HANDLERS, Caller, Settings
-from support.api import footprint, hex_of, summary_hex
-from support.stores import opened
-from support.strategies import operations
+from support.requests.api import footprint, hex_of, summary_hex
+from support.requests.strategies import operations
+from support.stores.in_process import opened
 
 
 def test_every_operation_has_a_handler():

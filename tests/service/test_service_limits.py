@@ -11,8 +11,8 @@ from cryostore.model.errors import IllegalArgumentException, InvalidParameterVal
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.objects import DeleteObject, ListObjects, PutObject, StartObject
 from cryostore.model.restore_jobs import StartRestoreJob
-from support.api import hex_of
-from support.stores import SMALL, opened
+from support.requests.api import hex_of
+from support.stores.in_process import SMALL, opened
 
 MIB = 1024 * 1024
 

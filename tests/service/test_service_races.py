@@ -23,8 +23,8 @@ from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import StartRestoreJob
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service import Caller
-from support.api import hex_of, new_resource, summary_base64
-from support.integrity import problems
+from support.requests.api import hex_of, new_resource, summary_base64
+from support.stores.integrity import problems
 
 ROUNDS = 12
 ROOT = Caller("AKIARACES", root=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conformance import api as conformance
-from support.shared_store import ON_SERVICES, missing_services, opened_shared
+from support.stores.shared_store import ON_SERVICES, missing_services, opened_shared
 
 if missing := missing_services():
     pytest.skip(missing, allow_module_level=True)

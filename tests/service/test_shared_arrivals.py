@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from cryostore.model.errors import DataAlreadyExistsException, IllegalArgumentException
-from support.shared_store import ON_PATHS, ON_SERVICES, missing_services, prepared
-from support.shared_store import SharedStore as Store
+from support.stores.shared_store import ON_PATHS, ON_SERVICES, missing_services, prepared
+from support.stores.shared_store import SharedStore as Store
 
 A, B = b"a" * 4000, b"b" * 4000
 

@@ -12,8 +12,8 @@ from cryostore.maintenance.key_rotation import RotationResult, forget_master_key
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.vaults import CreateBackupVault
 from cryostore.service.store_keyring import TOKEN_SECRET, StoreKeyring, master_key_in_use
-from support.keyrings import BOTH, NEW, OLD, ChangingKeyring, write_keyring
-from support.memory_database import MemoryDatabase
+from support.catalogs.memory_database import MemoryDatabase
+from support.stores.keyrings import BOTH, NEW, OLD, ChangingKeyring, write_keyring
 
 VAULT_ID = 1  # Default, the first one of every store
 

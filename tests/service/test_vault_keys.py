@@ -12,8 +12,8 @@ from cryostore.model.vaults import DeleteBackupVault
 from cryostore.service.records.recording import mark_vault_changed, update_record
 from cryostore.service.store_keyring import TOKEN_SECRET
 from cryostore.service.vault_keys import SEALING_KEY_CACHE_SECONDS, VaultKeys
-from support.keyrings import BOTH, OLD, OLD_ALONE, ChangingKeyring
-from support.memory_database import MemoryDatabase
+from support.catalogs.memory_database import MemoryDatabase
+from support.stores.keyrings import BOTH, OLD, OLD_ALONE, ChangingKeyring
 
 VAULT_ID = 1  # Default, the first one of every store
 

@@ -16,9 +16,9 @@ from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import HOUR_MS, SECOND_MS
 from cryostore.maintenance.claims import claimed
-from support.catalog_model import catalog_context
-from support.faulty_database import FaultyDatabase
-from support.memory_database import MemoryDatabase
+from support.catalogs.catalog_model import catalog_context
+from support.catalogs.memory_database import MemoryDatabase
+from support.faults.faulty_database import FaultyDatabase
 
 WORK = "work"
 PROCESSES = 3

@@ -22,10 +22,10 @@ from cryostore.maintenance.garbage_collection.collect import collect, collect_al
 from cryostore.maintenance.garbage_collection.run import CollectionResult
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.service import Settings
-from support import audit
-from support.api import Api, hex_of, new_resource
-from support.memory_store import MemoryStore, Process
-from support.service_store import ServiceStore, on_services
+from support.requests.api import Api, hex_of, new_resource
+from support.stores import audit
+from support.stores.memory_store import MemoryStore, Process
+from support.stores.service_store import ServiceStore, on_services
 
 CONTENTS = [random.Random(number).randbytes(60 + 40 * number) for number in range(5)]
 CONTENT = st.sampled_from(CONTENTS)

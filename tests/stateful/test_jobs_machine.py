@@ -32,11 +32,11 @@ from cryostore.model.objects import DeleteObject, ListObjects, PutObject, StartO
 from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.restore_jobs import CompleteRestoreJob, StartRestoreJob
 from cryostore.service import Settings
-from support.api import BASE_SUFFIX, new_resource
-from support.integrity import problems
-from support.service_store import on_services
-from support.shared_store import ON_SERVICES, opened_shared
-from support.stores import Store
+from support.requests.api import BASE_SUFFIX, new_resource
+from support.stores.in_process import Store
+from support.stores.integrity import problems
+from support.stores.service_store import on_services
+from support.stores.shared_store import ON_SERVICES, opened_shared
 
 MEMORY = Path("/dev/shm")
 NAMES = st.sampled_from(["a", "a/b", "b", "é"])

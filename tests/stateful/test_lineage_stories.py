@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.catalog_model import RESOURCES, CatalogModel
+from support.catalogs.catalog_model import RESOURCES, CatalogModel
 
 
 @pytest.fixture(params=[1, 3])

@@ -1,6 +1,6 @@
 """Lineages and their pruning compared with a dict of dicts, for any order of jobs, failures and deletions.
 
-The rules are here; what they do, and what must hold after each of them, is in `support.catalog_model`.
+The rules are here; what they do, and what must hold after each of them, is in `support.catalogs.catalog_model`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cryostore.catalog import open_catalog
-from support.catalog_model import NAMES, RESOURCES, CatalogModel, expected, scanned
-from support.postgres import new_database
-from support.service_store import on_services
+from support.catalogs.catalog_model import NAMES, RESOURCES, CatalogModel, expected, scanned
+from support.services.postgres import new_database
+from support.stores.service_store import on_services
 
 BYTES = st.sampled_from([b"", *NAMES, b"a\x00", b"zz", b"\xff\xff\xff"])
 BATCHES = st.sampled_from([0, 1, 2, 20])

@@ -20,13 +20,13 @@ from cryostore.model.errors import AlreadyExistsException, InvalidRequestExcepti
 from cryostore.model.jobs import CommitBackupJob, Lifecycle
 from cryostore.model.vaults import CreateBackupVault
 from cryostore.service import Settings
-from support import audit, store_picture
-from support.api import Api, new_resource
-from support.collecting import noise
-from support.faulty_blobs import CrashingBlobs
-from support.memory_database import MemoryDatabase
-from support.memory_store import MemoryStore, Process
-from support.pair import rows
+from support.catalogs.memory_database import MemoryDatabase
+from support.faults.faulty_blobs import CrashingBlobs
+from support.requests.api import Api, new_resource
+from support.stores import audit, store_picture
+from support.stores.collecting import noise
+from support.stores.memory_store import MemoryStore, Process
+from support.stores.pair import rows
 
 CONTENTS = st.dictionaries(
     st.sampled_from(["a", "b", "ü/日", "long name " * 3]), st.none() | st.integers(0, 30), min_size=1, max_size=4

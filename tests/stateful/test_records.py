@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cryostore.catalog import open_catalog
 from cryostore.chunks.blobs import open_blobs
-from support.catalog_model import NAMES, RESOURCES, CatalogModel
-from support.postgres import new_database
-from support.service_store import on_services
-from support.shared_store import s3_in_environment
+from support.catalogs.catalog_model import NAMES, RESOURCES, CatalogModel
+from support.services.postgres import new_database
+from support.stores.service_store import on_services
+from support.stores.shared_store import s3_in_environment
 
 FEW_NAMES = NAMES[:4]
 """So few names that most changes replace or remove an object of an earlier point."""

@@ -21,7 +21,8 @@ from cryostore.wire import error, response, sigv4
 from cryostore.wire.message import header_text
 from cryostore.wire.request import decode_head
 from cryostore.wire.route import match
-from support import botocore_signer, sdk_folder, strategies
+from support.clients import sdk_folder
+from support.requests import botocore_signer, strategies
 
 SECRET = "SECRET"
 SERVICES = {Api.BACKUP_STORAGE: "backupstorage", Api.BACKUP: "backup"}

@@ -22,7 +22,7 @@ from cryostore.model.operation import Document
 from cryostore.wire.message import Request
 from cryostore.wire.request import decode_head
 from cryostore.wire.route import match
-from support import strategies
+from support.requests import strategies
 
 WITH_DOCUMENT = sorted(name for name, declaration in OPERATIONS.items() if declaration.at(Document))
 HEX = "ab" * 32

@@ -15,7 +15,7 @@ from cryostore.wire.integrity import check_headers, require_integrity
 from cryostore.wire.request import decode_head
 from cryostore.wire.route import match
 from cryostore.wire.sigv4 import UNSIGNED_PAYLOAD, read_signature
-from support.raw_http import signed
+from support.requests.raw_http import signed
 
 BODY = b"some bytes"
 

@@ -18,7 +18,7 @@ from cryostore.model.operation import Body, Label, Query, Timestamp
 from cryostore.wire.message import Request
 from cryostore.wire.request import decode_head, encode
 from cryostore.wire.route import match
-from support import strategies
+from support.requests import strategies
 
 LIMITS = Limits()
 JSON = [("content-type", "application/json")]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cryostore.core.digest import Payload
 from cryostore.wire.message import Request, Response, header_text, header_value, media_type
-from support import strategies
+from support.requests import strategies
 
 
 def test_headers_are_found_by_lower_case_name():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryostore.wire import percent
-from support import strategies
+from support.requests import strategies
 
 
 @given(st.text(strategies.characters))

@@ -19,7 +19,7 @@ from cryostore.model.operation import Document
 from cryostore.wire.message import Request
 from cryostore.wire.request import decode_head, encode
 from cryostore.wire.route import match
-from support import strategies
+from support.requests import strategies
 
 LIMITS = Limits()
 HEX = "ab" * 32

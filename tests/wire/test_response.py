@@ -21,7 +21,7 @@ from cryostore.model.operation import Nothing
 from cryostore.wire import error
 from cryostore.wire.message import Response
 from cryostore.wire.response import accepts_zstd, decode, encode
-from support import strategies
+from support.requests import strategies
 
 outputs = st.sampled_from(list(OPERATIONS.values())).flatmap(
     lambda declaration: st.tuples(st.just(declaration), strategies.outputs(declaration))

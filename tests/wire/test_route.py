@@ -21,7 +21,7 @@ from cryostore.model.operation import members_of
 from cryostore.wire import percent
 from cryostore.wire.request import encode
 from cryostore.wire.route import match
-from support import strategies
+from support.requests import strategies
 
 COVERS = ("wire/unserved.py",)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cryostore.model.operation import Timestamp
 from cryostore.model.rules import INTEGER_MAX
 from cryostore.wire import scalar
-from support import strategies
+from support.requests import strategies
 
 COVERS = ("model/rules.py",)
 

@@ -24,7 +24,7 @@ from cryostore.wire import sigv4
 from cryostore.wire.message import Request
 from cryostore.wire.request import encode
 from cryostore.wire.sigv4 import UNSIGNED_PAYLOAD, Credentials
-from support import botocore_signer, strategies
+from support.requests import botocore_signer, strategies
 
 NOW = 1_741_064_767_000
 KEY = "AKIAEXAMPLE"

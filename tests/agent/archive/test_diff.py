@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from cryostore.agent.archive.diff import Change, compare_archives
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import GetChunk
-from support.agent import Runs, write
-from support.single_file import disks, streams
+from support.archives.agent import Runs, write
+from support.archives.single_file import disks, streams
 
 
 def noise(length, seed=1):

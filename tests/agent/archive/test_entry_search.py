@@ -13,7 +13,7 @@ from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.backup import listing_writer
 from cryostore.core.limits import KIB
 from cryostore.model.chunks import GetChunk
-from support.agent import write
+from support.archives.agent import write
 
 
 def found(runs, pattern, **more):

@@ -12,8 +12,8 @@ from cryostore.agent.archive.chunk_cache import ChunkCache
 from cryostore.agent.archive.files import ArchiveFiles, file_parts
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB
-from support.agent import write
-from support.single_file import streams
+from support.archives.agent import write
+from support.archives.single_file import streams
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.client import pages
 from cryostore.model.restore_jobs import ListRestoreJobs
-from support.agent import write
+from support.archives.agent import write
 
 
 def statuses(call, arn):

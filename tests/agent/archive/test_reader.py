@@ -8,8 +8,8 @@ from cryostore.agent.archive.reader import digest_of
 from cryostore.agent.block import Kind, encode
 from cryostore.agent.entry import NO_CONTENT, Row
 from cryostore.agent.errors import ArchiveDamagedError
-from support.agent import write
-from support.made_archive import plain_header, put
+from support.archives.agent import write
+from support.archives.made_archive import plain_header, put
 
 ROOT = encode(Kind.ROOT, b"", b"\0", [Row(0o040755, 0, 0, 0, 0, 0, 1, 1, 1).pack()], [NO_CONTENT.pack()], {})
 

@@ -18,7 +18,7 @@ from cryostore.agent.header import Header
 from cryostore.agent.report import Report
 from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tree
 from cryostore.core.errors import ConfigurationError
-from support.made_archive import put
+from support.archives.made_archive import put
 
 FOLDER, FILE = 0o040755, 0o100644
 NAMES = (

@@ -23,7 +23,7 @@ from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import GetChunk, ListChunks, PutChunk
 from cryostore.model.objects import GetObjectMetadata
-from support.agent import Runs, seen, write
+from support.archives.agent import Runs, seen, write
 
 COVERS = ("agent/backup/key_changes.py", "agent/small_object.py")
 

@@ -20,10 +20,10 @@ from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.limits import KIB, MIB
 from cryostore.core.time import wall_clock
 from cryostore.model.errors import DamagedDataException
-from support.agent import Runs, seen, write
-from support.damaging import scrubbed
-from support.single_file import disks, streams
-from support.stores import opened
+from support.archives.agent import Runs, seen, write
+from support.archives.single_file import disks, streams
+from support.faults.damaging import scrubbed
+from support.stores.in_process import opened
 
 
 def noise(length, seed=1):

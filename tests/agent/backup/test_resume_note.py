@@ -23,8 +23,8 @@ from cryostore.core.limits import MIB
 from cryostore.model.chunks import PutChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.objects import DeleteObject
-from support.agent import seen, write
-from support.stores import opened
+from support.archives.agent import seen, write
+from support.stores.in_process import opened
 
 COVERS = ("agent/streams/single_file.py",)
 

@@ -10,7 +10,7 @@ from cryostore.agent.backup import rewriting
 from cryostore.agent.backup.rewriting import DEAD_BYTES_MIN, MERGED_BYTES_MAX, OBJECTS_MAX, objects_to_rewrite
 from cryostore.agent.header import ContentObject
 from cryostore.core.limits import KIB, MIB
-from support.agent import seen, write
+from support.archives.agent import seen, write
 
 
 def noise(length, seed=1):

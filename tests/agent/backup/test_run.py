@@ -29,8 +29,8 @@ from cryostore.model.chunks import GetChunk, LinkChunks, PutChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import ListBackupJobs
 from cryostore.model.objects import DeleteObject, ListObjects
-from support.agent import in_an_hour, seen, write
-from support.small_disk import small_disk
+from support.archives.agent import in_an_hour, seen, write
+from support.faults.small_disk import small_disk
 from support.waiting import until
 
 COVERS = ("agent/backup/archive_writer.py", "agent/backup/listing_writer.py")

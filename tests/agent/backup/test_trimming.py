@@ -22,9 +22,9 @@ from cryostore.core.limits import KIB, Limits
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.model.chunks import Chunk
 from cryostore.model.recovery_points import DeleteRecoveryPoint
-from support.agent import Runs, seen, write
-from support.refusing_source import RefusingSource
-from support.stores import opened
+from support.archives.agent import Runs, seen, write
+from support.faults.refusing_source import RefusingSource
+from support.stores.in_process import opened
 
 COVERS = ("agent/backup/incremental_base.py",)
 

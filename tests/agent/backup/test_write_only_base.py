@@ -20,7 +20,7 @@ from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import GetChunk
 from cryostore.model.objects import GetObjectMetadata
 from cryostore.model.recovery_points import DeleteRecoveryPoint
-from support.agent import Runs, seen, write
+from support.archives.agent import Runs, seen, write
 
 
 def noise(length, seed=1):

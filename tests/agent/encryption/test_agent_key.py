@@ -6,7 +6,7 @@ import pytest
 
 from cryostore.agent.encryption.agent_key import AgentKey, PublicKey, require_whole_key
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError
-from support.sealed_samples import KEY
+from support.archives.sealed_samples import KEY
 
 
 def test_only_the_whole_key_opens_what_the_public_part_seals():

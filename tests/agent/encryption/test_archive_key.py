@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from cryostore.agent.encryption.archive_key import ArchiveKey
-from support.sealed_samples import ARCHIVE_KEY, KEY, golden
+from support.archives.sealed_samples import ARCHIVE_KEY, KEY, golden
 
 
 def test_derived_secrets_stay_the_same():

@@ -7,7 +7,7 @@ import pytest
 from cryostore.agent.encryption import key_file
 from cryostore.agent.encryption.agent_key import AgentKey
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
-from support.sealed_samples import KEY, PASSPHRASE, golden
+from support.archives.sealed_samples import KEY, PASSPHRASE, golden
 
 
 def no_passphrase():

@@ -8,7 +8,7 @@ from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.encryption.key_objects import OBJECT_BYTES, unwrap, wrap
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.core.errors import KeyUnavailableError
-from support.sealed_samples import ARCHIVE_KEY, KEY, golden_hex
+from support.archives.sealed_samples import ARCHIVE_KEY, KEY, golden_hex
 
 
 def test_golden_key_objects():

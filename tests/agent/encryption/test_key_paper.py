@@ -6,7 +6,7 @@ import pytest
 
 from cryostore.agent.encryption import key_paper
 from cryostore.core.errors import ConfigurationError
-from support.sealed_samples import KEY, golden
+from support.archives.sealed_samples import KEY, golden
 
 
 def test_golden_paper():

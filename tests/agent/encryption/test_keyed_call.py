@@ -7,7 +7,7 @@ import pytest
 from cryostore.agent.encryption.agent_key import PublicKey
 from cryostore.agent.encryption.keyed_call import KeyedCall, key_of, resource_for
 from cryostore.core.errors import ConfigurationError
-from support.sealed_samples import KEY
+from support.archives.sealed_samples import KEY
 
 
 class Store:

@@ -15,7 +15,7 @@ from cryostore.agent.encryption.agent_key import AgentKey
 from cryostore.agent.encryption.cipher import SALT_BYTES, Stretching
 from cryostore.agent.encryption.keyed_call import KeyedCall
 from cryostore.core.errors import KeyUnavailableError
-from support.agent import Runs, write
+from support.archives.agent import Runs, write
 
 CHEAP = Stretching(bytes(SALT_BYTES), 1, 1, 64)
 

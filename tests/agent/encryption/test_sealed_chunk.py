@@ -13,7 +13,7 @@ from cryostore.agent.encryption.cipher import seal
 from cryostore.agent.encryption.sealed_chunk import HEAD, INNER, Kind, open_chunk, padded_length, seal_chunk
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.core.errors import KeyUnavailableError
-from support.sealed_samples import ARCHIVE_KEY, KEYS, golden_hex
+from support.archives.sealed_samples import ARCHIVE_KEY, KEYS, golden_hex
 
 STORED = random.Random(1).randbytes(300)
 TEXT = b"what compresses well " * 2000

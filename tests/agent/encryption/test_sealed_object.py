@@ -7,7 +7,7 @@ import pytest
 from cryostore.agent.encryption.sealed_chunk import Kind, open_chunk
 from cryostore.agent.encryption.sealed_object import ROWS_MAX, ChunkFacts, ChunkTable, Recipient, SealedHead, mark_of
 from cryostore.agent.errors import ArchiveDamagedError
-from support.sealed_samples import ARCHIVE_KEY, KEY, KEYS, golden, golden_hex
+from support.archives.sealed_samples import ARCHIVE_KEY, KEY, KEYS, golden, golden_hex
 
 TABLE = ChunkTable()
 TABLE.set(0, ChunkFacts(1000, bytes(range(32))))

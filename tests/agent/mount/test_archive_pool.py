@@ -13,7 +13,7 @@ from cryostore.client import pages
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB
 from cryostore.model.restore_jobs import CompleteRestoreJob, ListRestoreJobs
-from support.single_file import streams
+from support.archives.single_file import streams
 
 
 def open_jobs(call):

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from cryostore.core.limits import MIB
-from support.agent import seen, write
-from support.serving import CRYO
+from support.archives.agent import seen, write
+from support.processes.serving import CRYO
 
 COVERS = ("cli/agent/mount.py",)
 

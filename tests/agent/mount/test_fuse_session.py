@@ -17,7 +17,7 @@ from cryostore.agent.mount.file_system import RecoveryPointFileSystem
 from cryostore.agent.mount.fuse_messages import Opcode
 from cryostore.agent.mount.fuse_session import THREADS, FuseSession
 from cryostore.agent.small_object import store_small
-from support.agent import write
+from support.archives.agent import write
 
 HEADER = struct.Struct("<IIQQIIIHH")
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from support.agent import write
+from support.archives.agent import write
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from cryostore.agent.block import Extra, ExtraKind
 from cryostore.agent.entry import Row
 from cryostore.agent.header import Header
 from cryostore.agent.restore.attributes import AttributeSetter
-from support.agent import seen, write
-from support.os_calls import failing
+from support.archives.agent import seen, write
+from support.faults.os_calls import failing
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from cryostore.agent.errors import TargetError
-from support.agent import seen, write
+from support.archives.agent import seen, write
 
 
 def test_a_folder_gives_way_to_a_file_only_if_empty_or_with_delete(local_runs, backed_up, tmp_path):

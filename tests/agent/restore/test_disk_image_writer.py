@@ -10,7 +10,7 @@ import pytest
 from cryostore.agent.errors import TargetError
 from cryostore.agent.restore import disk_image_writer
 from cryostore.core.limits import MIB
-from support.single_file import disks, write_at
+from support.archives.single_file import disks, write_at
 
 
 def test_a_restore_in_place_writes_only_blocks_that_differ(local_runs, image, tmp_path):

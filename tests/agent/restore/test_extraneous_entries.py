@@ -9,9 +9,9 @@ import subprocess
 import pytest
 
 from cryostore.agent.source.patterns import Patterns
-from support.agent import seen, write
-from support.os_calls import failing
-from support.small_disk import can_mount
+from support.archives.agent import seen, write
+from support.faults.os_calls import failing
+from support.faults.small_disk import can_mount
 
 
 @pytest.fixture

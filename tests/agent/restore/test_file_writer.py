@@ -12,7 +12,7 @@ from cryostore.core.errors import StorageFullError
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
-from support.agent import seen, write
+from support.archives.agent import seen, write
 
 
 def noise(length, seed=1):

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from support.agent import seen, write
+from support.archives.agent import seen, write
 
 OLDER = 900_000_000_000_000_000
 

@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from support.agent import contents, write
-from support.os_calls import case_blind
-from support.small_disk import can_mount
+from support.archives.agent import contents, write
+from support.faults.os_calls import case_blind
+from support.faults.small_disk import can_mount
 
 ALIASES = {
     "files": {"File": b"one", "file": b"two", "FILE": b"three"},

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from support.agent import Runs, seen, write
+from support.archives.agent import Runs, seen, write
 
 
 @pytest.mark.parametrize("mode", [0o555, 0o500, 0o300, 0o000])

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from support.agent import Runs, contents, seen, write
-from support.os_calls import failing
+from support.archives.agent import Runs, contents, seen, write
+from support.faults.os_calls import failing
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 USER = 4242

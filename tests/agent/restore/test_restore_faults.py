@@ -14,8 +14,8 @@ from cryostore.agent.errors import TargetError
 from cryostore.agent.report import Report
 from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tree
 from cryostore.core.errors import NO_SPACE_ERRNOS, StorageFullError
-from support.agent import seen, write
-from support.os_calls import REAL, failing
+from support.archives.agent import seen, write
+from support.faults.os_calls import REAL, failing
 
 CODES = [
     errno.EPERM,

@@ -11,8 +11,8 @@ import pytest
 
 from cryostore.agent.errors import TargetError
 from cryostore.core.limits import MIB
-from support.os_calls import REAL, failing
-from support.single_file import streams
+from support.archives.single_file import streams
+from support.faults.os_calls import REAL, failing
 
 
 def noise(length, seed=1):

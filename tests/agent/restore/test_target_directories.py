@@ -8,8 +8,8 @@ import stat
 
 import pytest
 
-from support.agent import contents, seen, write
-from support.os_calls import REAL
+from support.archives.agent import contents, seen, write
+from support.faults.os_calls import REAL
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
 USER = 4242

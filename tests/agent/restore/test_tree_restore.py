@@ -14,8 +14,8 @@ from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tre
 from cryostore.agent.source.patterns import Patterns
 from cryostore.core.errors import ConfigurationError
 from cryostore.model.chunks import GetChunk
-from support.agent import seen, write
-from support.made_archive import put
+from support.archives.agent import seen, write
+from support.archives.made_archive import put
 
 # --- existing entries ---
 

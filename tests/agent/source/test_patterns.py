@@ -15,7 +15,7 @@ from cryostore.agent.report import Report
 from cryostore.agent.source.patterns import Patterns
 from cryostore.agent.source.selection import EXCLUDED, Selection
 from cryostore.core.errors import ConfigurationError
-from support.agent import write
+from support.archives.agent import write
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from cryostore.agent.source.roots import rooted
 from cryostore.agent.source.selection import Selection
-from support.agent import seen, write
+from support.archives.agent import seen, write
 
 TREE = {"real": {"x": b"x", "y": {"z": b"z"}}, "c": b"c", "other": {"o": b"o", "sub": {"deep": b"deep"}}}
 

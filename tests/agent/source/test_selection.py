@@ -13,7 +13,7 @@ from cryostore.agent.errors import shown
 from cryostore.agent.source.roots import rooted
 from cryostore.agent.source.selection import Selection
 from cryostore.core.errors import ConfigurationError
-from support.agent import write
+from support.archives.agent import write
 
 
 def test_selections_see_the_whole_path_and_the_size():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from support.agent import seen, write
+from support.archives.agent import seen, write
 
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 

@@ -20,8 +20,8 @@ from cryostore.agent.errors import SourceError
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.objects import StartObject
-from support.agent import Runs
-from support.single_file import SEGMENT_BYTES, disks, write_at
+from support.archives.agent import Runs
+from support.archives.single_file import SEGMENT_BYTES, disks, write_at
 
 COVERS = ("agent/upload/sealed_upload.py",)
 

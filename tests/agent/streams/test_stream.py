@@ -19,7 +19,7 @@ from cryostore.core.limits import MIB
 from cryostore.model.chunks import PutChunk
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob, ListBackupJobs
-from support.single_file import piped, streams
+from support.archives.single_file import piped, streams
 
 
 def noise(length, seed=1):

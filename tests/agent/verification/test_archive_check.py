@@ -12,8 +12,8 @@ from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.limits import MIB
 from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
-from support.agent import in_an_hour, write
-from support.single_file import disks
+from support.archives.agent import in_an_hour, write
+from support.archives.single_file import disks
 
 
 class Refusing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cryostore.agent.report import Report
 from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.limits import MIB
-from support.single_file import disks
+from support.archives.single_file import disks
 
 
 def test_verifying_a_disk(local_runs, image):

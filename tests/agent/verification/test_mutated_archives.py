@@ -25,8 +25,8 @@ from cryostore.agent.restore.single_file_restore import SingleFileRestoreOptions
 from cryostore.agent.restore.single_file_restore import restore_file
 from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.limits import MIB
-from support.agent import Runs, write
-from support.made_archive import plain_header, put
+from support.archives.agent import Runs, write
+from support.archives.made_archive import plain_header, put
 
 NUMBERS = itertools.count(1)
 FOLDER, FILE, LINK, FIFO, DEVICE = 0o040755, 0o100644, 0o120777, 0o010644, 0o020666

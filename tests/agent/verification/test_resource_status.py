@@ -15,8 +15,8 @@ from cryostore.core.time import DAY_MS, HOUR_MS, milliseconds, wall_clock
 from cryostore.model.jobs import GetIncrementalBaseBackup, StartBackupJob, StopBackupJob
 from cryostore.service import Caller
 from cryostore.service.opening.open import open_service
-from support.agent import Runs, write
-from support.stores import opened
+from support.archives.agent import Runs, write
+from support.stores.in_process import opened
 
 
 @pytest.fixture

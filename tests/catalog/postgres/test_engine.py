@@ -22,7 +22,7 @@ from cryostore.catalog.rows import chunks, uploads
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.catalog.rows.chunks import ChunkRow
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
-from support.postgres import at, new_database, required
+from support.services.postgres import at, new_database, required
 
 COVERS = (
     "catalog/postgres/one_round_trip.py",

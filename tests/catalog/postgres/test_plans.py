@@ -30,7 +30,7 @@ from cryostore.catalog.rows.chunks import ChunkRow, PackedChunk
 from cryostore.catalog.rows.lineages import Segment
 from cryostore.catalog.rows.objects import ObjectContent
 from cryostore.catalog.rows.records import RecordKey
-from support import postgres
+from support.services import postgres
 
 DIGEST = b"d" * 32
 HERE = Segment(1, 2)

@@ -7,7 +7,7 @@ from cryostore.catalog.queries.affected import AffectedJob, AffectedPoint, Child
 from cryostore.catalog.rows import jobs, lineages, objects, recovery_points, uploads
 from cryostore.catalog.rows.lineages import Segment
 from cryostore.catalog.rows.objects import ObjectContent
-from support.catalog_rows import job_row, point_row
+from support.catalogs.catalog_rows import job_row, point_row
 
 CONTENT = ObjectContent(0, 5, 1, b"s" * 32, 1)
 

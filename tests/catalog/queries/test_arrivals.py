@@ -7,7 +7,7 @@ from cryostore.catalog.queries import arrivals
 from cryostore.catalog.rows import chunks, jobs, uploads
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.catalog.rows.chunks import ChunkRow
-from support.catalog_rows import job_row
+from support.catalogs.catalog_rows import job_row
 
 A = b"a" * 32
 

@@ -8,7 +8,7 @@ from cryostore.catalog.rows import chunk_lists, jobs, lineages, objects, uploads
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.catalog.rows.lineages import Segment
 from cryostore.catalog.rows.objects import ObjectContent
-from support.catalog_rows import job_row
+from support.catalogs.catalog_rows import job_row
 
 A, B = b"a" * 32, b"b" * 32
 

@@ -15,8 +15,8 @@ from cryostore.catalog.rows.chunk_lists import PART_CHUNKS, ChunkEntry, pack, un
 from cryostore.core.digest import Form
 from cryostore.core.errors import DamagedDataError
 from cryostore.core.limits import Limits
-from support.memory_database import MemoryDatabase
-from support.tree import ROOT
+from support.catalogs.memory_database import MemoryDatabase
+from support.project import ROOT
 
 INDEX_MAX = 2**63 - 1
 ENTRIES = st.lists(

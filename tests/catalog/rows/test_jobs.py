@@ -6,7 +6,7 @@ import pytest
 
 from cryostore.catalog.rows import jobs
 from cryostore.catalog.rows.lineages import Segment
-from support.catalog_rows import job_row
+from support.catalogs.catalog_rows import job_row
 
 STATES = ["CREATED", "PENDING", "RUNNING", "ABORTING", "COMPLETED", "FAILED", "ABORTED", "EXPIRED"]
 ENDED = STATES[4:]

@@ -6,7 +6,7 @@ import pytest
 
 from cryostore.catalog.rows import jobs, lineages, recovery_points
 from cryostore.catalog.rows.lineages import Segment
-from support.catalog_rows import job_row, point_row
+from support.catalogs.catalog_rows import job_row, point_row
 
 
 def lineage(catalog, parent=None):

@@ -12,8 +12,8 @@ from cryostore.catalog.rows import chunk_lists, lineages, objects, vaults
 from cryostore.catalog.rows.lineages import Segment
 from cryostore.catalog.rows.objects import ObjectContent, Totals
 from cryostore.core.digest import sha256
-from support.catalog_model import Thing, expected, scanned
-from support.memory_database import MemoryDatabase
+from support.catalogs.catalog_model import Thing, expected, scanned
+from support.catalogs.memory_database import MemoryDatabase
 
 NAMES = st.binary(max_size=4).map(lambda raw: raw.translate(bytes([0, 1, 0x2F, 0x61, 0x7F, 0x80, 0xFE, 0xFF]) * 32))
 

@@ -7,7 +7,7 @@ import pytest
 from cryostore.catalog.rows import lineages, records, recovery_points
 from cryostore.catalog.rows.lineages import Segment
 from cryostore.catalog.rows.records import COMMIT, STORE, VAULT, RecordKey, RecordRow
-from support.catalog_rows import point_row
+from support.catalogs.catalog_rows import point_row
 
 VAULT_1 = RecordKey(VAULT, 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryostore.catalog.rows import recovery_points
 from cryostore.catalog.rows.lineages import Segment
-from support.catalog_rows import point_row
+from support.catalogs.catalog_rows import point_row
 
 
 def add(catalog, point_id, **values):

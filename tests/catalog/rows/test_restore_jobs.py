@@ -6,7 +6,7 @@ import pytest
 
 from cryostore.catalog.rows import restore_jobs
 from cryostore.catalog.rows.lineages import Segment
-from support.catalog_rows import restore_job_row
+from support.catalogs.catalog_rows import restore_job_row
 
 
 def add(catalog, job_id, **values):

@@ -8,7 +8,7 @@ from cryostore.catalog.rows import chunk_lists, jobs, objects, uploads
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.catalog.rows.lineages import Segment
 from cryostore.catalog.rows.objects import ObjectContent
-from support.catalog_rows import job_row
+from support.catalogs.catalog_rows import job_row
 
 
 def entry(index, filler=0):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.catalog.rows import jobs, keys, lineages, recovery_points, restore_jobs, vaults
-from support.catalog_rows import job_row, point_row, restore_job_row
+from support.catalogs.catalog_rows import job_row, point_row, restore_job_row
 
 
 def add(catalog, name, **values):

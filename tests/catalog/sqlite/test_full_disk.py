@@ -14,7 +14,7 @@ import pytest
 from cryostore.catalog import open_catalog
 from cryostore.catalog.sqlite import engine, full_disk
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
-from support.small_disk import small_disk
+from support.faults.small_disk import small_disk
 
 
 @pytest.fixture

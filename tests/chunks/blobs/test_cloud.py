@@ -15,7 +15,7 @@ from cryostore.chunks.blobs.cloud import KEYS_PER_PAGE, CloudBlobs
 from cryostore.chunks.blobs.cloud_url import CloudUrl
 from cryostore.chunks.blobs.self_test import check_blob_store
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFullError, StorageUnavailableError
-from support import s3
+from support.services import s3
 
 
 @pytest.fixture

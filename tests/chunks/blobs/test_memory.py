@@ -6,7 +6,7 @@ import pytest
 
 from conformance.blobstore import AppendableTests, BlobStoreTests
 from cryostore.chunks.blobs.memory import MemoryBlobs
-from support.faulty_blobs import CrashingBlobs, FaultyBlobs, FaultyObjects
+from support.faults.faulty_blobs import CrashingBlobs, FaultyBlobs, FaultyObjects
 
 
 class TestMemoryBlobs(BlobStoreTests, AppendableTests):

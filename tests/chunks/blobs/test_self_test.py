@@ -7,7 +7,7 @@ import pytest
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.blobs.self_test import check_blob_store
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
-from support.faulty_blobs import FaultyObjects
+from support.faults.faulty_blobs import FaultyObjects
 
 
 class Replacing(MemoryBlobs):

@@ -13,7 +13,7 @@ from conformance.keyring import KeyringSourceTests
 from cryostore.chunks.keyring import command
 from cryostore.chunks.keyring.command import PAUSE_SECONDS, CommandKeyring
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
-from support.keyrings import BOTH, OLD_ALONE, printing, program, write_keyring
+from support.stores.keyrings import BOTH, OLD_ALONE, printing, program, write_keyring
 
 
 class TestCommandKeyring(KeyringSourceTests):

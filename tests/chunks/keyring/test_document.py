@@ -10,8 +10,8 @@ import pytest
 
 from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, Document, NoDocumentError, decode, decode_text
 from cryostore.chunks.keyring.master_key import MasterKey
-from support.keyrings import BOTH, NEW, OLD, OLD_ALONE
-from support.tree import ROOT
+from support.project import ROOT
+from support.stores.keyrings import BOTH, NEW, OLD, OLD_ALONE
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
 GOLDEN = ROOT / "tests" / "golden" / "keyring.json"

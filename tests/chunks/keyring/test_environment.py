@@ -12,7 +12,7 @@ import pytest
 from conformance.keyring import KeyringSourceTests
 from cryostore.chunks.keyring.environment import EnvironmentKeyring
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
-from support.keyrings import BOTH
+from support.stores.keyrings import BOTH
 
 NAME = "CRYOSTORE_TEST_KEYS"
 

@@ -28,7 +28,7 @@ from cryostore.core.errors import (
     StorageUnavailableError,
 )
 from cryostore.core.ids import counting_ids, random_id
-from support.keyrings import BOTH, NEW, OLD, OLD_ALONE, write_keyring
+from support.stores.keyrings import BOTH, NEW, OLD, OLD_ALONE, write_keyring
 
 
 class TestFileKeyring(KeyringSourceTests):

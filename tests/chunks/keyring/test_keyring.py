@@ -10,8 +10,8 @@ import pytest
 from conformance.keyring import KeyringTests
 from cryostore.chunks.keyring import open_keyring, parse_keyring_uri
 from cryostore.core.errors import ConfigurationError
-from support.keyrings import BOTH, printing, write_keyring
-from support.memory_keyring import MemoryKeyring
+from support.stores.keyrings import BOTH, printing, write_keyring
+from support.stores.memory_keyring import MemoryKeyring
 
 
 class TestMemoryKeyring(KeyringTests):

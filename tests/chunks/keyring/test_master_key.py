@@ -6,7 +6,7 @@ import pytest
 
 from cryostore.chunks.keyring import MasterKey, unwrap, wrapped_key_id
 from cryostore.core.errors import KeyUnavailableError
-from support.memory_keyring import MemoryKeyring
+from support.stores.memory_keyring import MemoryKeyring
 
 
 def test_ids_of_any_language_are_carried():

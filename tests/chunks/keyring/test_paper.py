@@ -10,8 +10,8 @@ from cryostore.chunks.keyring.document import Document
 from cryostore.chunks.keyring.master_key import MasterKey
 from cryostore.chunks.keyring.paper import TITLE, is_paper, print_paper, read_paper
 from cryostore.core.errors import ConfigurationError
-from support.keyrings import BOTH, OLD_ALONE
-from support.tree import ROOT
+from support.project import ROOT
+from support.stores.keyrings import BOTH, OLD_ALONE
 
 GOLDEN = ROOT / "tests" / "golden" / "keyring-paper.txt"
 

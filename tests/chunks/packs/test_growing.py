@@ -14,7 +14,7 @@ from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header, list
 from cryostore.chunks.packs.growing import GrowingPackWriter
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
-from support.faulty_blobs import FaultyBlobs
+from support.faults.faulty_blobs import FaultyBlobs
 from support.waiting import until_gathering
 
 COVERS = ("chunks/packs/writer.py",)

@@ -13,7 +13,7 @@ from cryostore.chunks.packs.immutable import HALF_PUTS_MAX, SMALL_PUTS_MAX, WHOL
 from cryostore.chunks.packs.writer import EAGER_BYTES_MIN
 from cryostore.core.errors import BlobExistsError, StorageFullError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
-from support.faulty_blobs import FaultyObjects
+from support.faults.faulty_blobs import FaultyObjects
 from support.waiting import until, until_gathering
 
 SMALL, HALF, LARGE = 100, EAGER_BYTES_MIN, WHOLE_BYTES_MIN

@@ -9,8 +9,8 @@ import pytest
 
 from cryostore.cli.exit_codes import FAILED, OK
 from cryostore.cli.verbs import run
-from support.agent import seen, write
-from support.serving import server  # noqa: F401 - a fixture
+from support.archives.agent import seen, write
+from support.processes.serving import server  # noqa: F401 - a fixture
 
 
 def test_without_a_terminal_and_without_yes_the_store_is_not_asked(capsys):

@@ -14,8 +14,8 @@ from cryostore.cli.exit_codes import FAILED, OK
 from cryostore.cli.verbs import run
 from cryostore.core.time import span
 from cryostore.model.jobs import CommitBackupJob, GetIncrementalBaseBackup, StartBackupJob
-from support.agent import write
-from support.serving import serving
+from support.archives.agent import write
+from support.processes.serving import serving
 
 WITH_ISSUES = 1
 

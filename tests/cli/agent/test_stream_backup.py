@@ -19,7 +19,7 @@ import pytest
 
 from cryostore.agent.streams.device import BLOCK_BYTES
 from cryostore.core.limits import MIB
-from support.serving import CRYO
+from support.processes.serving import CRYO
 
 COVERS = ("cli/agent/backup_options.py",)
 

@@ -19,8 +19,8 @@ from cryostore.core.errors import CryostoreError
 from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import ListBackupJobs
 from cryostore.model.recovery_points import ListRecoveryPointsByBackupVault
-from support.keyrings import BOTH, write_keyring
-from support.serving import serving
+from support.processes.serving import serving
+from support.stores.keyrings import BOTH, write_keyring
 
 
 @pytest.fixture

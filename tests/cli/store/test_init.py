@@ -9,8 +9,8 @@ import pytest
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
 from cryostore.server import run as server_run
-from support.shared_store import fresh_place, opened_shared
-from support.stores import opened
+from support.stores.in_process import opened
+from support.stores.shared_store import fresh_place, opened_shared
 
 
 @pytest.fixture

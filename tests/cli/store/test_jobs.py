@@ -9,7 +9,7 @@ import pytest
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
 from cryostore.maintenance.claims import claimed, this_process
-from support.stores import opened
+from support.stores.in_process import opened
 
 
 @pytest.fixture

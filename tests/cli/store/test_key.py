@@ -15,8 +15,8 @@ from cryostore.chunks.keyring import Document, MasterKey
 from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
-from support.keyrings import BOTH, OLD_ALONE, printing, write_keyring
-from support.stores import opened
+from support.stores.in_process import opened
+from support.stores.keyrings import BOTH, OLD_ALONE, printing, write_keyring
 
 DATA = b"what is in the backup"
 

@@ -11,8 +11,8 @@ from cryostore.cli.verbs import run
 from cryostore.core.limits import MIB
 from cryostore.maintenance.migrate.side import Step
 from cryostore.service.opening.in_use import InUse
-from support.collecting import noise
-from support.stores import opened
+from support.stores.collecting import noise
+from support.stores.in_process import opened
 
 NAMES = (
     "CRYO_DATA_DIR", "CRYO_CATALOG", "CRYO_BLOBS", "CRYO_KEYRING", "CRYO_CONFIG", "CRYO_TO_CATALOG", "CRYO_TO_BLOBS",

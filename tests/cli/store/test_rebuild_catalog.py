@@ -7,9 +7,9 @@ import json
 import pytest
 
 from cryostore.cli.verbs import run
-from support.api import footprint
-from support.store_picture import differences, picture
-from support.stores import opened
+from support.requests.api import footprint
+from support.stores.in_process import opened
+from support.stores.store_picture import differences, picture
 
 
 @pytest.fixture

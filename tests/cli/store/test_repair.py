@@ -10,8 +10,8 @@ import pytest
 
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
-from support import integrity
-from support.stores import opened
+from support.stores import integrity
+from support.stores.in_process import opened
 
 CONTENTS = {"first": b"first" * 100, "second": b"second" * 100}
 

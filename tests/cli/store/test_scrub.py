@@ -15,8 +15,8 @@ from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
 from cryostore.maintenance.claims import SCRUB, claimed, this_process
 from cryostore.service.opening.open import open_service
-from support.agent import write
-from support.stores import opened
+from support.archives.agent import write
+from support.stores.in_process import opened
 
 COVERS = ("cli/store/affected.py",)
 

@@ -9,7 +9,7 @@ from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
 from cryostore.maintenance.background_tasks import jobs
 from cryostore.service.lineages.start_job import start_job
-from support.stores import opened
+from support.stores.in_process import opened
 
 START_MS = 480 * MINUTE_MS
 COMPLETE_MS = 10_080 * MINUTE_MS

@@ -18,9 +18,9 @@ from cryostore.maintenance.background_tasks import run as background_tasks
 from cryostore.maintenance.background_tasks.run import PROCESS_TASKS, STORE_TASKS
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.service import Settings
-from support.catalog_model import RESOURCES, CatalogModel
-from support.faulty_database import FaultyDatabase
-from support.stores import opened
+from support.catalogs.catalog_model import RESOURCES, CatalogModel
+from support.faults.faulty_database import FaultyDatabase
+from support.stores.in_process import opened
 
 
 def test_a_round_changes_nothing_that_is_needed(model, snapshot):

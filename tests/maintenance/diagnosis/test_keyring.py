@@ -9,7 +9,7 @@ from cryostore.chunks.keyring.paper import print_paper
 from cryostore.core.diagnosis import ERROR, OK, WARNING
 from cryostore.core.errors import ConfigurationError
 from cryostore.maintenance.diagnosis.keyring import check_keyring, check_keyring_copy
-from support.keyrings import BOTH, OLD_ALONE, write_keyring
+from support.stores.keyrings import BOTH, OLD_ALONE, write_keyring
 
 
 @pytest.fixture

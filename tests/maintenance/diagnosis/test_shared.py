@@ -13,7 +13,7 @@ from cryostore.core.diagnosis import ERROR, OK, WARNING
 from cryostore.core.time import wall_clock
 from cryostore.maintenance.diagnosis import catalog as diagnosis_catalog
 from cryostore.maintenance.diagnosis.shared import check_shared
-from support.shared_store import ON_PATHS, ON_SERVICES, SharedStore, fresh_place, missing_services, prepared
+from support.stores.shared_store import ON_PATHS, ON_SERVICES, SharedStore, fresh_place, missing_services, prepared
 
 COVERS = ("core/diagnosis.py",)
 

@@ -13,9 +13,9 @@ from cryostore.maintenance.garbage_collection.bloom_filter import BYTES_PER_CHUN
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.store_statistics import store_statistics
 from cryostore.service import Settings
-from support.api import new_resource
-from support.integrity import problems
-from support.stores import opened
+from support.requests.api import new_resource
+from support.stores.in_process import opened
+from support.stores.integrity import problems
 
 CHUNKS = 20_000
 

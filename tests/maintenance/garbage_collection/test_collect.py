@@ -12,9 +12,9 @@ from cryostore.core.limits import KIB
 from cryostore.core.time import HOUR_MS
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.service import Settings
-from support.api import new_resource
-from support.integrity import problems
-from support.stores import opened
+from support.requests.api import new_resource
+from support.stores.in_process import opened
+from support.stores.integrity import problems
 
 COVERS = ("maintenance/progress.py",)
 

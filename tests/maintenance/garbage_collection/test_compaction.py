@@ -14,10 +14,10 @@ from cryostore.maintenance.garbage_collection.collect import collect, collect_al
 from cryostore.maintenance.garbage_collection.compaction import PackUse, worthwhile
 from cryostore.maintenance.garbage_collection.run import CollectionResult
 from cryostore.service import Settings
-from support.api import Api, new_resource
-from support.faulty_blobs import FaultyObjects
-from support.memory_store import MemoryStore, Process
-from support.stores import opened
+from support.faults.faulty_blobs import FaultyObjects
+from support.requests.api import Api, new_resource
+from support.stores.in_process import opened
+from support.stores.memory_store import MemoryStore, Process
 
 MANY = 20_000
 STEPS_PER_LOOK = 100
@@ -87,7 +87,7 @@ class Costs:
 def kind(request, monkeypatch):
     """Both kinds of blob stores."""
     if request.param == "packs that are put whole":
-        monkeypatch.setattr("support.memory_store.FaultyBlobs", FaultyObjects)
+        monkeypatch.setattr("support.stores.memory_store.FaultyBlobs", FaultyObjects)
     return request.param
 
 

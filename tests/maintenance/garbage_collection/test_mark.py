@@ -7,9 +7,9 @@ import pytest
 from cryostore.core.errors import DamagedDataError
 from cryostore.maintenance.garbage_collection.mark import count_chunks, mark
 from cryostore.maintenance.garbage_collection.run import CollectionResult, CollectionRun
-from support.api import sha
-from support.damaging import noise
-from support.shop import DATA, Shop
+from support.faults.damaging import noise
+from support.requests.api import sha
+from support.stores.shop import DATA, Shop
 
 ALL = range(256)
 

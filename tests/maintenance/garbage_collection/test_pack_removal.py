@@ -12,15 +12,15 @@ from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.maintenance.verification import finding_kinds
 from cryostore.maintenance.verification.check import CheckResult, check
 from cryostore.maintenance.verification.repair import RepairResult, repair
-from support.collecting import Scene
-from support.faulty_blobs import FaultyObjects
-from support.memory_database import MemoryDatabase
+from support.catalogs.memory_database import MemoryDatabase
+from support.faults.faulty_blobs import FaultyObjects
+from support.stores.collecting import Scene
 
 
 @pytest.fixture
 def scene(monkeypatch):
     """Every process of it has blobs that do not grow."""
-    monkeypatch.setattr("support.memory_store.FaultyBlobs", FaultyObjects)
+    monkeypatch.setattr("support.stores.memory_store.FaultyBlobs", FaultyObjects)
     return Scene()
 
 

@@ -10,7 +10,7 @@ from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
 from cryostore.core.time import HOUR_MS
 from cryostore.maintenance.garbage_collection.collect import collect, collect_all
 from cryostore.maintenance.garbage_collection.run import CollectionResult
-from support.collecting import REQUESTS, Scene, put_garbage_again
+from support.stores.collecting import REQUESTS, Scene, put_garbage_again
 
 
 def run_of(scene, **more):

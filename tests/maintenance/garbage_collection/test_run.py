@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.maintenance.garbage_collection.run import CollectionResult, CollectionRun, CollectionSummary
-from support.shop import Shop
+from support.stores.shop import Shop
 
 
 def begin(shop, *, dry_run):

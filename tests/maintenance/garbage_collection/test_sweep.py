@@ -9,7 +9,7 @@ import pytest
 from cryostore.maintenance.garbage_collection.bloom_filter import DigestSet
 from cryostore.maintenance.garbage_collection.run import CollectionResult, CollectionRun
 from cryostore.maintenance.garbage_collection.sweep import sweep
-from support.shop import DATA, Shop
+from support.stores.shop import DATA, Shop
 
 QUARANTINE_MS = 1000
 

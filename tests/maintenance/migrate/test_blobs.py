@@ -14,10 +14,10 @@ from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageU
 from cryostore.maintenance.migrate import blobs as migrate_blobs
 from cryostore.maintenance.migrate.envelopes import SALVAGED_BYTES
 from cryostore.service.records.recording import write_all_due_records
-from support.api import Api
-from support.collecting import noise
-from support.memory_store import Process
-from support.pair import Pair, rows
+from support.requests.api import Api
+from support.stores.collecting import noise
+from support.stores.memory_store import Process
+from support.stores.pair import Pair, rows
 
 COVERS = ("maintenance/migrate/envelopes.py",)
 

@@ -10,8 +10,8 @@ from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageU
 from cryostore.core.ids import counting_ids
 from cryostore.maintenance.migrate.cutover import take_back_move
 from cryostore.maintenance.migrate.move_mark import standing
-from support.memory_store import Process
-from support.pair import Pair, rows
+from support.stores.memory_store import Process
+from support.stores.pair import Pair, rows
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryostore.maintenance.migrate import move_mark
 from cryostore.maintenance.migrate.move_mark import Mark, decode
-from support.memory_database import MemoryDatabase
+from support.catalogs.memory_database import MemoryDatabase
 
 
 def test_a_mark_says_why_and_is_read_again():

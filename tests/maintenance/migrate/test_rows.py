@@ -13,8 +13,8 @@ from cryostore.core.errors import DamagedDataError
 from cryostore.maintenance.migrate import rows as migrate_rows
 from cryostore.maintenance.migrate.rows import copy_rows, count_rows, verify_rows
 from cryostore.maintenance.migrate.side import Side
-from support.memory_database import MemoryDatabase
-from support.pair import rows
+from support.catalogs.memory_database import MemoryDatabase
+from support.stores.pair import rows
 
 BY_NAME = {table.name: table for table in TABLES}
 LINEAGES = st.sets(st.integers(1, 9))

@@ -7,7 +7,7 @@ import pytest
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.maintenance.migrate.move_mark import standing
 from cryostore.maintenance.migrate.run import plan
-from support.pair import Pair, rows
+from support.stores.pair import Pair, rows
 
 COVERS = ("maintenance/migrate/verify.py",)
 

@@ -7,7 +7,7 @@ import pytest
 from cryostore.chunks.blobs import open_blobs
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
 from cryostore.maintenance.migrate.side import REPEAT, Side
-from support.memory_database import MemoryDatabase
+from support.catalogs.memory_database import MemoryDatabase
 
 
 def side():

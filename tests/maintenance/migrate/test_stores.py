@@ -29,14 +29,15 @@ from cryostore.model.vaults import ListBackupVaults
 from cryostore.service.opening.init import init
 from cryostore.service.opening.open import open_service
 from cryostore.service.opening.open_shared import open_shared_service
-from support import moving, postgres, s3
-from support.collecting import noise
-from support.golden_store import SETTINGS, STORES
-from support.integrity import problems
-from support.moving import DirectoryStore, existing_keyring, move, opened_at
-from support.small_disk import small_disk
-from support.store_copy import copied
-from support.store_picture import differences
+from support.faults.small_disk import small_disk
+from support.services import postgres, s3
+from support.stores import moving
+from support.stores.collecting import noise
+from support.stores.golden_store import SETTINGS, STORES
+from support.stores.integrity import problems
+from support.stores.moving import DirectoryStore, existing_keyring, move, opened_at
+from support.stores.store_copy import copied
+from support.stores.store_picture import differences
 
 GOLDEN = max(STORES.glob("schema-*"), key=lambda path: int(path.name.rpartition("-")[2]))
 CHAIN = "arn:aws:cryo:local-1:000000000000:fileset:golden:chain"

@@ -7,7 +7,7 @@ import pytest
 from cryostore.catalog.rows.records import COMMIT
 from cryostore.maintenance.background_tasks.run import maintain
 from cryostore.maintenance.rebuild.record_reader import RecordReader
-from support.shop import Shop
+from support.stores.shop import Shop
 
 
 @pytest.fixture

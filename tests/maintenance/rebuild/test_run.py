@@ -19,13 +19,13 @@ from cryostore.maintenance.rebuild.directory import rebuild_directory
 from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.records import recording as service_records
-from support.catalog_model import RESOURCES, CatalogModel
-from support.golden_store import SETTINGS, Story
-from support.integrity import problems
-from support.memory_database import MemoryDatabase
-from support.memory_keyring import MemoryKeyring
-from support.store_picture import differences, picture
-from support.stores import opened
+from support.catalogs.catalog_model import RESOURCES, CatalogModel
+from support.catalogs.memory_database import MemoryDatabase
+from support.stores.golden_store import SETTINGS, Story
+from support.stores.in_process import opened
+from support.stores.integrity import problems
+from support.stores.memory_keyring import MemoryKeyring
+from support.stores.store_picture import differences, picture
 
 COVERS = ("maintenance/rebuild/directory.py", "maintenance/rebuild/shared.py")
 

@@ -8,9 +8,9 @@ import pytest
 
 from cryostore.maintenance.verification.affected import NAMES_PER_ONE_MAX, find_affected
 from cryostore.service import Settings
-from support.api import Api, new_resource, sha
-from support.damaging import hurt, noise, to_end
-from support.memory_store import MemoryStore, Process
+from support.faults.damaging import hurt, noise, to_end
+from support.requests.api import Api, new_resource, sha
+from support.stores.memory_store import MemoryStore, Process
 
 NAMES = ["a", "b", "c", "d"]
 STEPS = 120

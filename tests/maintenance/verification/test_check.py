@@ -15,11 +15,11 @@ from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification import finding_kinds
 from cryostore.maintenance.verification.check import CheckResult, check
 from cryostore.service.operations.objects import upload
-from support.api import new_resource, sha
-from support.collecting import REQUESTS, Scene
-from support.damaging import blob, damaged, noise, row_of, spoil, to_end
-from support.memory_store import Process
-from support.shop import DATA, Shop
+from support.faults.damaging import blob, damaged, noise, row_of, spoil, to_end
+from support.requests.api import new_resource, sha
+from support.stores.collecting import REQUESTS, Scene
+from support.stores.memory_store import Process
+from support.stores.shop import DATA, Shop
 
 FIELD_PLACES = [0, 4, 5, 6, 7, 8, 24, 40, 52, 84, 88, 92]  # of each field of an envelope's header the first byte
 

@@ -8,8 +8,8 @@ from cryostore.catalog.queries import damage
 from cryostore.catalog.queries.damage import LocatedChunk
 from cryostore.maintenance.verification import damage_marks
 from cryostore.maintenance.verification.damage_marks import DamageMarks
-from support.faulty_database import FaultyDatabase
-from support.shop import DATA, Shop
+from support.faults.faulty_database import FaultyDatabase
+from support.stores.shop import DATA, Shop
 
 
 def located(shop):

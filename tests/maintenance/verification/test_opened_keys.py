@@ -6,7 +6,7 @@ import pytest
 
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.maintenance.verification.opened_keys import OpenedKeys
-from support.shop import Shop
+from support.stores.shop import Shop
 
 
 @pytest.fixture

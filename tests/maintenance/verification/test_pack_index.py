@@ -16,9 +16,9 @@ from cryostore.chunks.packs.reader import PackReader
 from cryostore.core.digest import Payload
 from cryostore.core.errors import BlobNotFoundError, StorageUnavailableError
 from cryostore.maintenance.verification.pack_index import Unopened, envelopes, sound_envelopes
-from support.api import sha
-from support.damaging import noise
-from support.faulty_blobs import FaultyBlobs
+from support.faults.damaging import noise
+from support.faults.faulty_blobs import FaultyBlobs
+from support.requests.api import sha
 
 PACK = "00000000-0000-4000-8000-0000000000AB"
 KEY = DataKey(b"k" * 16, bytes(32))

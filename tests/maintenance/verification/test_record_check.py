@@ -7,7 +7,7 @@ import pytest
 from cryostore.maintenance import maintain
 from cryostore.maintenance.verification.check import CheckResult, check
 from cryostore.maintenance.verification.repair import RepairResult, repair
-from support.stores import opened
+from support.stores.in_process import opened
 
 
 @pytest.fixture

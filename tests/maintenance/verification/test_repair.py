@@ -14,12 +14,12 @@ from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification import salvage
 from cryostore.maintenance.verification.check import CheckResult, check
 from cryostore.maintenance.verification.repair import RepairResult, repair
-from support import audit
-from support.api import Api, new_resource, sha
-from support.collecting import REQUESTS
-from support.damaging import blob, broken_scene, damaged, noise, row_of, scrubbed, spoil, to_end
-from support.memory_store import Process
-from support.shop import DATA, Shop
+from support.faults.damaging import blob, broken_scene, damaged, noise, row_of, scrubbed, spoil, to_end
+from support.requests.api import Api, new_resource, sha
+from support.stores import audit
+from support.stores.collecting import REQUESTS
+from support.stores.memory_store import Process
+from support.stores.shop import DATA, Shop
 
 COVERS = (
     "maintenance/verification/pack_check.py",

@@ -17,12 +17,12 @@ from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification.scrub import ScrubResult, scrub
 from cryostore.model.chunks import GetChunk, LinkChunks, LinkedChunk
 from cryostore.model.errors import DamagedDataException
-from support import audit
-from support.api import Api, hex_of, new_resource, sha
-from support.collecting import Scene
-from support.damaging import blob, damaged, hurt, noise, row_of, scrubbed, spoil
-from support.memory_store import Process
-from support.shop import DATA, Shop
+from support.faults.damaging import blob, damaged, hurt, noise, row_of, scrubbed, spoil
+from support.requests.api import Api, hex_of, new_resource, sha
+from support.stores import audit
+from support.stores.collecting import Scene
+from support.stores.memory_store import Process
+from support.stores.shop import DATA, Shop
 
 # the header's fields by their first bytes, then ciphertext and tag
 FIELD_PLACES = {

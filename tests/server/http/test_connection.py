@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from support.fake_process import wait_for
-from support.raw_http import PUT_OBJECT, RawConnection, chunked, head_bytes, put_object, signed, to_bytes
+from support.processes.fake_process import wait_for
+from support.requests.raw_http import PUT_OBJECT, RawConnection, chunked, head_bytes, put_object, signed, to_bytes
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
 

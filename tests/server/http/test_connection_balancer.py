@@ -14,7 +14,7 @@ from pathlib import Path
 from cryostore.server.http import connection_balancer
 from cryostore.server.http.connection_balancer import ConnectionBalancer
 from cryostore.server.http.connection_counts import ABSENT, ConnectionCounts, create_connection_counts
-from support.fake_process import fake_server, wait_for
+from support.processes.fake_process import fake_server, wait_for
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
 ESTABLISHED = "01"

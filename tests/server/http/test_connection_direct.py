@@ -13,7 +13,7 @@ from cryostore.options.configuration import ConnectionSettings
 from cryostore.server.http.connection import INTAKE_BYTES, Connection
 from cryostore.server.http.exchange import READ_AHEAD_BYTES
 from cryostore.server.http.shared_state import SharedState
-from support.raw_http import head_bytes, put_object, signed, to_bytes
+from support.requests.raw_http import head_bytes, put_object, signed, to_bytes
 from support.virtual_time import run_in_virtual_time
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"

@@ -16,8 +16,8 @@ import pytest
 
 from cryostore.core.limits import Limits
 from cryostore.options.configuration import ConnectionSettings
-from support.fake_process import fake_server, wait_for
-from support.raw_http import head_bytes, put_object, signed, to_bytes
+from support.processes.fake_process import fake_server, wait_for
+from support.requests.raw_http import head_bytes, put_object, signed, to_bytes
 
 IDLE_SECONDS_MAX = 1.5
 IMPATIENT = ConnectionSettings(body_idle_seconds_max=IDLE_SECONDS_MAX, write_idle_seconds_max=IDLE_SECONDS_MAX)

@@ -24,7 +24,7 @@ from cryostore.server.monitoring import probes as probes_module
 from cryostore.server.monitoring.exposition import PROMPT_SECONDS
 from cryostore.server.monitoring.metrics import INDEXES, SharedMetrics, create_shared_metrics
 from cryostore.server.monitoring.probes import ServerProbes, probes
-from support.fake_process import fake_server, wait_for
+from support.processes.fake_process import fake_server, wait_for
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from support.fake_process import fake_server, wait_for
-from support.raw_http import PUT_OBJECT, put_object, to_bytes
+from support.processes.fake_process import fake_server, wait_for
+from support.requests.raw_http import PUT_OBJECT, put_object, to_bytes
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
 

@@ -18,7 +18,7 @@ from cryostore.options.configuration import Configuration
 from cryostore.server.monitoring.log import Log
 from cryostore.server.monitoring.metrics import SharedMetrics, create_shared_metrics
 from cryostore.server.processes.supervisor import Supervisor
-from support.fake_process import wait_for
+from support.processes.fake_process import wait_for
 
 READY = """echo '{"ready":true}'; """
 END_SECONDS_MAX = 20

@@ -16,9 +16,9 @@ from cryostore.options.configuration import Configuration
 from cryostore.server.monitoring.log import Log
 from cryostore.server.monitoring.metrics import Slot, private_meter
 from cryostore.server.processes.worker import Worker
-from support.fake_backend import FakeBackend
-from support.fake_process import wait_for
-from support.raw_http import RawConnection, put_object, to_bytes
+from support.processes.fake_backend import FakeBackend
+from support.processes.fake_process import wait_for
+from support.requests.raw_http import RawConnection, put_object, to_bytes
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n"
 END_SECONDS_MAX = 20

@@ -10,8 +10,8 @@ import msgspec
 
 from cryostore.options.configuration import Configuration, to_json
 from cryostore.server.processes.worker_process import StartReport
-from support.fake_process import environment, wait_for
-from support.raw_http import put_object, to_bytes
+from support.processes.fake_process import environment, wait_for
+from support.requests.raw_http import put_object, to_bytes
 
 END_SECONDS_MAX = 20
 
@@ -24,7 +24,7 @@ class ChildWorker:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.address = listener.getsockname()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "support.fake_server", "worker", str(listener.fileno())],
+                [sys.executable, "-m", "support.processes.fake_server", "worker", str(listener.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -21,8 +21,8 @@ from cryostore.server.requests.body_budget import BodyBudget
 from cryostore.server.thread_pool import ThreadPool
 from cryostore.wire.message import Request
 from cryostore.wire.sigv4 import Credentials
-from support.fake_backend import CREDENTIALS, METADATA, TOKEN, FakeBackend
-from support.raw_http import Answer, put_object, signed
+from support.processes.fake_backend import CREDENTIALS, METADATA, TOKEN, FakeBackend
+from support.requests.raw_http import Answer, put_object, signed
 
 NOW_MS = 1_700_000_000_000
 FIRST_ID = "00000000-0000-4000-8000-000000000001"

@@ -13,8 +13,8 @@ from cryostore.core.limits import KIB, MIB
 from cryostore.model.errors import NotReadableInputStreamException, ThrottlingException
 from cryostore.options.configuration import ConnectionSettings
 from cryostore.server.requests.unverified_bodies import STEP_BYTES_MIN, TimeLimit, UnverifiedBodies, sender_group
-from support.fake_process import fake_server
-from support.raw_http import head_bytes, put_object, to_bytes
+from support.processes.fake_process import fake_server
+from support.requests.raw_http import head_bytes, put_object, to_bytes
 from support.virtual_time import run_in_virtual_time
 
 HERE = ("127.0.0.1", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.catalog import open_catalog
-from support.catalog_model import CatalogModel
+from support.catalogs.catalog_model import CatalogModel
 
 
 @pytest.fixture

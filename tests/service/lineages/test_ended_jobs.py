@@ -11,8 +11,8 @@ from cryostore.model.jobs import CommitBackupJob, StopBackupJob
 from cryostore.service.lineages.ended_jobs import roll_back_job
 from cryostore.service.operations.jobs.commit import commit_backup_job
 from cryostore.service.operations.jobs.stop import stop_backup_job
-from support.catalog_model import ROOT
-from support.lineage_races import backed_up, outcomes
+from support.catalogs.catalog_model import ROOT
+from support.catalogs.lineage_races import backed_up, outcomes
 
 
 def test_of_different_commits_at_once_one_counts(model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cryostore.service.lineages.pruning import delete_point
-from support.lineage_races import backed_up, outcomes
+from support.catalogs.lineage_races import backed_up, outcomes
 
 
 def test_concurrent_deletions_of_points(model):

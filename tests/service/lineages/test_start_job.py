@@ -16,8 +16,8 @@ from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.service.lineages import start_job as start_job_module
 from cryostore.service.lineages.start_job import start_job
 from cryostore.service.operations import recovery_points
-from support.catalog_model import RESOURCES, ROOT, VAULT
-from support.lineage_races import backed_up, outcomes
+from support.catalogs.catalog_model import RESOURCES, ROOT, VAULT
+from support.catalogs.lineage_races import backed_up, outcomes
 
 
 def test_of_jobs_of_one_resource_touched_at_once_one_runs(model):

@@ -20,7 +20,7 @@ from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.vaults import CreateBackupVault
 from cryostore.service.opening.fence import fence_blobs
 from cryostore.service.opening.identity import find_identity
-from support.shared_store import SharedStore, opened_shared
+from support.stores.shared_store import SharedStore, opened_shared
 
 COVERS = ("service/opening/identity.py",)
 

@@ -23,8 +23,8 @@ from cryostore.service.opening.address import SharedStoreAddress, without_secret
 from cryostore.service.opening.credentials import RootKey, write_credentials
 from cryostore.service.opening.init import init
 from cryostore.service.opening.open_shared import open_shared_service
-from support.shared_store import SharedStore, fresh_place, opened_shared, prepared
-from support.stores import opened
+from support.stores.in_process import opened
+from support.stores.shared_store import SharedStore, fresh_place, opened_shared, prepared
 
 COVERS = ("service/opening/address.py", "service/opening/credentials.py", "service/opening/open_shared.py")
 

@@ -18,8 +18,8 @@ from cryostore.model.errors import ServiceUnavailableException
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.opening.open import open_service
 from cryostore.service.records.recording import write_due_records
-from support.keyrings import BOTH, printing, program, write_keyring
-from support.stores import opened
+from support.stores.in_process import opened
+from support.stores.keyrings import BOTH, printing, program, write_keyring
 
 DATA = b"what is in the backup"
 OBJECT = "name-of-an-object"

@@ -20,9 +20,9 @@ from cryostore.service import Caller
 from cryostore.service.opening import assembly as opening
 from cryostore.service.opening.open import open_service
 from cryostore.service.settings import Settings
-from support.api import new_resource
-from support.integrity import problems
-from support.stores import opened
+from support.requests.api import new_resource
+from support.stores.in_process import opened
+from support.stores.integrity import problems
 
 COVERS = ("service/opening/assembly.py",)
 

@@ -9,9 +9,9 @@ from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.jobs import GetIncrementalBaseBackup
 from cryostore.service import Settings
 from cryostore.service.operations import damage
-from support.api import Api, hex_of, new_resource
-from support.damaging import noise, scrubbed, spoil
-from support.memory_store import MemoryStore, Process
+from support.faults.damaging import noise, scrubbed, spoil
+from support.requests.api import Api, hex_of, new_resource
+from support.stores.memory_store import MemoryStore, Process
 
 ONE, TWO, THREE, BLOB = (noise(number) for number in range(4))
 

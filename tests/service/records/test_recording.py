@@ -15,8 +15,8 @@ from cryostore.model.errors import ServiceUnavailableException
 from cryostore.service.records.format import CommitRecord, decode
 from cryostore.service.records.recording import update_record, write_all_due_records, write_due_records
 from cryostore.service.records.unknown_commits import OutdatedCatalogError
-from support.api import new_resource
-from support.shop import Shop
+from support.requests.api import new_resource
+from support.stores.shop import Shop
 
 LOST = 7
 

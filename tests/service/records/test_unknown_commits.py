@@ -22,9 +22,9 @@ from cryostore.model.recovery_points import DeleteRecoveryPoint
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service.records import unknown_commits
 from cryostore.service.records.unknown_commits import OutdatedCatalogError
-from support.api import new_resource
-from support.shared_store import ON_SERVICES, missing_services, opened_shared
-from support.stores import opened
+from support.requests.api import new_resource
+from support.stores.in_process import opened
+from support.stores.shared_store import ON_SERVICES, missing_services, opened_shared
 
 SAID = "2 commits are in the store and not in this catalog"
 SERVICES = pytest.param("services", marks=pytest.mark.skipif(bool(missing_services()), reason="needs services"))

@@ -12,7 +12,7 @@ import pytest
 from cryostore.model import OPERATIONS, Api
 from cryostore.model.errors import ERRORS
 from cryostore.wire.reference import sdk_model
-from support import sdk_folder
+from support.clients import sdk_folder
 
 EXTENSIONS = {name for name, one in OPERATIONS.items() if one.extension}
 PUBLISHED = {name for name, one in OPERATIONS.items() if one.api is Api.BACKUP_STORAGE and not one.extension}

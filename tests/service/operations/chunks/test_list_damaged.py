@@ -10,9 +10,9 @@ from cryostore.model.errors import AccessDeniedException, ResourceNotFoundExcept
 from cryostore.service import Caller, Settings
 from cryostore.service.operations import damage
 from cryostore.service.operations.chunks import list_damaged
-from support.api import Api, new_resource
-from support.damaging import noise, scrubbed, spoil
-from support.memory_store import MemoryStore, Process
+from support.faults.damaging import noise, scrubbed, spoil
+from support.requests.api import Api, new_resource
+from support.stores.memory_store import MemoryStore, Process
 
 ONE, TWO, THREE, BLOB = (noise(number) for number in range(4))
 

@@ -10,9 +10,9 @@ import pytest
 from conformance import api_commits
 from cryostore.service import Service
 from cryostore.service.service import CallAs
-from support.api import Api, sha
-from support.counted_database import CountedDatabase
-from support.memory_store import ROOT, MemoryStore, Process
+from support.catalogs.counted_database import CountedDatabase
+from support.requests.api import Api, sha
+from support.stores.memory_store import ROOT, MemoryStore, Process
 
 
 class TestCommit(api_commits.CommitTests):

@@ -10,8 +10,8 @@ from conformance import api_chunks
 from cryostore.model.chunks import LinkChunks, LinkedChunk
 from cryostore.model.errors import IllegalArgumentException
 from cryostore.service.operations.objects import upload as upload_module
-from support.api import hex_of
-from support.integrity import problems
+from support.requests.api import hex_of
+from support.stores.integrity import problems
 
 COVERS = ("service/operations/payloads.py", "service/operations/uploads.py")
 
