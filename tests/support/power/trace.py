@@ -1,7 +1,7 @@
 """What a real process did to the files below a directory, system call by system call, as `strace` saw it.
 
 Lives here: running a program under strace, and its lines as operations on files and names. What a disk makes of them
-when the power goes: `power_disk`.
+when the power goes: `disk`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Garbage collection and repair with immutable packs, as in a cloud, while the cloud fails or lies.
 
-The stores are in memory. How a real S3 and its network affect single requests: `test_cloud_faults`.
+The stores are in memory. How a real S3 and its network affect single requests: `services/test_cloud`.
 """
 
 from __future__ import annotations

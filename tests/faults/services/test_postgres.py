@@ -22,12 +22,13 @@ from cryostore.catalog.database import FixedStatements, Statement
 from cryostore.catalog.postgres import session as postgres_session
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
+from support import project
 from support.faults.small_disk import small_disk
 from support.faults.tcp_proxy import CutError, TcpProxy
 from support.services.postgres import at, new_database, required
 from support.waiting import until
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "postgres"
+SCRIPT = project.ROOT / "scripts" / "postgres"
 TABLE = "CREATE TABLE thing (name BYTEA NOT NULL UNIQUE, number BIGINT NOT NULL)"
 
 

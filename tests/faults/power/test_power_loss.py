@@ -1,7 +1,7 @@
 """Power loss at any moment of a real process: the store keeps its promise in every state that a file system may leave.
 
 A program does real work on a real store under `strace`. From its system calls, SQLite's included, the test builds every
-state of the disk that `power_disk` allows. The present code opens each of them: it must find everything that was
+state of the disk that `support.power.disk` allows. The present code opens each: it must find everything that was
 acknowledged byte for byte, nothing partial, and accept another backup. Some are opened without their catalog: the
 records beside it must be enough to rebuild it. `make test` tries a part of the states, spread evenly; `make stress`
 tries all of them, and many more mixtures.

@@ -1,7 +1,7 @@
 """A server of two workers under load, killed again and again: everything acknowledged is there and intact.
 
 SIGKILL loses the memory of a process, but not the data that the system holds for the disk; for that see
-`test_power_loss`. Meanwhile garbage is collected, packs are compacted and everything is scrubbed.
+`power/test_power_loss`. Meanwhile garbage is collected, packs are compacted and everything is scrubbed.
 """
 
 from __future__ import annotations
