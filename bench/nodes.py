@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 from bench.http.cases import KIB, MIB
 from bench.load.generator import LoadProcess
 from bench.load.payload import Payload
-from bench.load.plan import LoadResult, Plan
+from bench.load.plan import LoadPlan, LoadResult
 from bench.machine.description import describe
 from bench.shared_store import raw_s3, services
 from bench.shared_store.nodes import Nodes
@@ -118,7 +118,7 @@ class Measurement:
             self._nodes.stop(number)
             return found
 
-    def _plan(self, number: int, connections: int, count: int) -> Plan:
+    def _plan(self, number: int, connections: int, count: int) -> LoadPlan:
         (plan,) = self._nodes.write_plans("put-chunk", Payload(4 * KIB), count, connections, [number], jobs=1)
         return plan
 
@@ -136,7 +136,7 @@ class Measurement:
         words = f"{len(numbers)} node{'s' * (len(numbers) > 1)}, {jobs} job{'s' * (jobs > 1)}"
         self._add(case, words, loads, before, self._used(numbers))
 
-    def _run(self, plans: Sequence[Plan]) -> list[LoadResult]:
+    def _run(self, plans: Sequence[LoadPlan]) -> list[LoadResult]:
         with ThreadPoolExecutor(len(plans)) as threads:
             return list(threads.map(lambda pair: pair[0].run(pair[1]), zip(self._loads, plans, strict=False)))
 

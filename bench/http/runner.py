@@ -15,7 +15,7 @@ from bench.http.cases import Case
 from bench.http.result import OURS, BenchmarkResult, Round, Row
 from bench.load.generator import LoadProcess, StalledError
 from bench.load.payload import Payload
-from bench.load.plan import Plan
+from bench.load.plan import LoadPlan
 from bench.machine.processes import StartError
 from bench.peers import fio
 from bench.peers.control import CallError
@@ -124,7 +124,7 @@ class Runner:
             with _noting(rows[name]):
                 servers[name].forget()
 
-    def _measure(self, server: Target, plan: Plan, row: Row) -> None:
+    def _measure(self, server: Target, plan: LoadPlan, row: Row) -> None:
         before = server.usage().cpu_seconds
         load = self._load.run(plan)
         cpu_seconds = server.usage().cpu_seconds - before

@@ -13,7 +13,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Self
 
-from bench.load.plan import LoadResult, Plan, percentile
+from bench.load.plan import LoadPlan, LoadResult, percentile
 from bench.load.response import Response, ResponseError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class LoadProcess:
         self._pipe.close()
         self._process.join()
 
-    def run(self, plan: Plan) -> LoadResult:
+    def run(self, plan: LoadPlan) -> LoadResult:
         """Run a plan to its end. Raises StalledError if the server stops responding."""
         self._pipe.send(plan)
         result = self._pipe.recv()
@@ -63,7 +63,7 @@ def _serve(pipe: Pipe) -> None:
                 pipe.send(error)
 
 
-def run(plan: Plan) -> LoadResult:
+def run(plan: LoadPlan) -> LoadResult:
     """Run a plan in this process."""
     return _Run(plan).run()
 
@@ -83,7 +83,7 @@ class _Exchange:
 
 
 class _Run:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: LoadPlan) -> None:
         self.plan = plan
         self.base = memoryview(plan.base)
         self.buffer = memoryview(bytearray(RECEIVE_BYTES))
@@ -229,7 +229,7 @@ class _Run:
         self._begin(self._reopen(exchange) if response.closes or unsent else exchange)
 
 
-def _fault(plan: Plan, index: int, response: Response) -> str:
+def _fault(plan: LoadPlan, index: int, response: Response) -> str:
     """Return what is wrong with a response; empty if nothing is."""
     if not response.is_success:
         return f"status {response.status}: {response.start.decode(errors='replace')}"

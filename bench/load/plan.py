@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """Requests that are ready to be sent, in order, over `connections` kept-alive connections.
 
     Request i of a write is `heads[i] + base + tails[i]`. Request i of a read is `heads[i]`, and the answer's body must

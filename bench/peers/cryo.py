@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from bench.load.payload import Payload
-from bench.load.plan import Plan
+from bench.load.plan import LoadPlan
 from bench.machine.processes import START_SECONDS_MAX, StartError, Usage, program, stop, usage
 from bench.peers.control import EMPTY_HASH, Control
 from cryostore.wire.sigv4 import Credentials
@@ -59,7 +59,7 @@ class Cryostore:
                 self._process.stdout.close()
             self._process = None
 
-    def write_plan(self, operation: str, payload: Payload, count: int, connections: int) -> Plan:
+    def write_plan(self, operation: str, payload: Payload, count: int, connections: int) -> LoadPlan:
         """Return a plan of PutChunk into one upload of a new job, or of PutObject with distinct names."""
         control = self._started()
         self._job = control.start_backup_job()
@@ -70,7 +70,7 @@ class Cryostore:
             checksum = payload.digest(index).hex()
             query = {"length": str(payload.body_bytes), "checksum": checksum, "checksum-algorithm": "SHA256"}
             heads.append(signer.head("PUT", self._path(operation, index), query, checksum, payload.body_bytes))
-        return Plan(
+        return LoadPlan(
             port=self._port,
             connections=connections,
             heads=heads,
@@ -78,7 +78,7 @@ class Cryostore:
             base=payload.base,
         )
 
-    def read_plan(self, payload: Payload, count: int, connections: int) -> Plan:
+    def read_plan(self, payload: Payload, count: int, connections: int) -> LoadPlan:
         """Return a plan of GetChunk for every chunk of the upload of the last write plan."""
         control = self._started()
         recovery_point = control.complete(self._job, self._upload, payload, count)
@@ -87,7 +87,7 @@ class Cryostore:
         signer = control.signer()
         tokens = control.chunk_tokens(self._restore_job)
         paths = [f"/restore-jobs/{self._restore_job}/chunk/{token}" for token in tokens]
-        return Plan(
+        return LoadPlan(
             port=self._port,
             connections=connections,
             heads=[signer.head("GET", path, {}, EMPTY_HASH, 0) for path in paths],

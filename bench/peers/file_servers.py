@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from bench.load.payload import Payload
-from bench.load.plan import Plan
+from bench.load.plan import LoadPlan
 from bench.machine.processes import StartError, Usage, free_port, program, stop, usage, wait_for_port
 
 NGINX_CONFIGURATION = """\
@@ -73,7 +73,7 @@ class _FileServer:
             stop(self._process)
             self._process = None
 
-    def write_plan(self, operation: str, payload: Payload, count: int, connections: int) -> Plan:
+    def write_plan(self, operation: str, payload: Payload, count: int, connections: int) -> LoadPlan:
         """Return a plan with one file per body, for any operation."""
         del operation
         self._paths = [self._path() for _ in range(count)]
@@ -81,7 +81,7 @@ class _FileServer:
             f" HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nContent-Length: {payload.body_bytes}\r\n"
             "Content-Type: application/octet-stream\r\n\r\n"
         )
-        return Plan(
+        return LoadPlan(
             port=self._port,
             connections=connections,
             heads=[f"{self.method} {path}{head}".encode() for path in self._paths],
@@ -89,10 +89,10 @@ class _FileServer:
             base=payload.base,
         )
 
-    def read_plan(self, payload: Payload, count: int, connections: int) -> Plan:
+    def read_plan(self, payload: Payload, count: int, connections: int) -> LoadPlan:
         """Return a plan that reads the files of the last write plan."""
         paths = self._paths[:count]
-        return Plan(
+        return LoadPlan(
             port=self._port,
             connections=connections,
             heads=[f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n\r\n".encode() for path in paths],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.load.payload import Payload
-from bench.load.plan import Plan
+from bench.load.plan import LoadPlan
 from bench.machine.processes import Usage
 
 
@@ -21,10 +21,10 @@ class Target(Protocol):
     def stop(self) -> None:
         """Stop the server. Does nothing if it is not running."""
 
-    def write_plan(self, operation: str, payload: Payload, count: int, connections: int) -> Plan:
+    def write_plan(self, operation: str, payload: Payload, count: int, connections: int) -> LoadPlan:
         """Return requests that store the first `count` bodies under new names."""
 
-    def read_plan(self, payload: Payload, count: int, connections: int) -> Plan:
+    def read_plan(self, payload: Payload, count: int, connections: int) -> LoadPlan:
         """Return requests that read the `count` bodies of the last `write_plan`."""
 
     def forget(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from bench.load.payload import Payload
-from bench.load.plan import Plan
+from bench.load.plan import LoadPlan
 from bench.machine.processes import StartError, Usage, program, stop, usage
 from bench.peers.control import Control
 from bench.peers.cryo import credentials_of, first_line
@@ -71,7 +71,7 @@ class Nodes:
 
     def write_plans(
         self, operation: str, payload: Payload, count: int, connections: int, numbers: list[int], *, jobs: int
-    ) -> list[Plan]:
+    ) -> list[LoadPlan]:
         """Return a plan for each of these nodes. They share the bodies, the connections and so many jobs."""
         control = self._controls[numbers[0]]
         open_jobs = [control.start_backup_job() for _ in range(jobs)]
@@ -92,7 +92,7 @@ class Nodes:
 
     def _plan(
         self, number: int, operation: str, payload: Payload, mine: range, connections: int, job: str, upload: str
-    ) -> Plan:
+    ) -> LoadPlan:
         signer = self._controls[number].signer()
         heads = []
         for index in mine:
@@ -102,7 +102,7 @@ class Nodes:
             if operation == "put-chunk":
                 path = f"/backup-jobs/{job}/chunk/{upload}/{index}"
             heads.append(signer.head("PUT", path, query, checksum, payload.body_bytes))
-        return Plan(
+        return LoadPlan(
             port=self._ports[number],
             connections=connections,
             heads=heads,

@@ -15,8 +15,8 @@ from cryostore.chunks.cipher import DataKey
 from cryostore.chunks.envelope import (
     ENVELOPE_OVERHEAD_BYTES,
     HEADER_BYTES,
-    Header,
-    Kind,
+    EnvelopeHeader,
+    PayloadKind,
     open_envelope,
     scan,
     seal,
@@ -39,11 +39,11 @@ def opened(envelope, data, key=KEY):
     return open_envelope(envelope, key, sha256(data), len(data))
 
 
-@given(data=PAYLOADS, kind=st.sampled_from(Kind), form=st.sampled_from([bytes, bytearray, memoryview]))
+@given(data=PAYLOADS, kind=st.sampled_from(PayloadKind), form=st.sampled_from([bytes, bytearray, memoryview]))
 def test_a_sealed_payload_opens(data, kind, form):
     envelope = seal(Payload(form(data)), KEY, salt=SALT, kind=kind)
     assert opened(envelope, data) == data
-    header = Header.decode(envelope)
+    header = EnvelopeHeader.decode(envelope)
     assert (header.kind, header.key_id, header.salt) == (kind, KEY.key_id, SALT)
     assert (header.payload_bytes, header.envelope_bytes) == (len(data), len(envelope))
     assert header.digest(KEY) == sha256(data)
@@ -116,7 +116,7 @@ def test_a_key_under_another_name_is_refused_by_name():
 @pytest.mark.parametrize("sealed_bytes", [0, 15])
 def test_a_header_without_room_for_a_tag_is_none(sealed_bytes):
     """Whatever its CRC says; a scan continues behind it."""
-    header = Header.decode(sealed(b"x")[0])._replace(sealed_bytes=sealed_bytes).encode()
+    header = EnvelopeHeader.decode(sealed(b"x")[0])._replace(sealed_bytes=sealed_bytes).encode()
     assert found(header + bytes(sealed_bytes) + sealed(b"y")[0]) == [(HEADER_BYTES + sealed_bytes, sha256(b"y"))]
 
 
@@ -130,7 +130,7 @@ def test_bodies_cannot_be_exchanged():
 
 def test_sealing_twice_shows_nothing_in_common():
     """Same payload, same key, same salt: only the fields that are meant to be public agree."""
-    one, two = (Header.decode(seal(Payload(b"same"), KEY, salt=SALT)) for _ in range(2))
+    one, two = (EnvelopeHeader.decode(seal(Payload(b"same"), KEY, salt=SALT)) for _ in range(2))
     assert one.nonce != two.nonce
     assert one.masked_digest != two.masked_digest
     assert sha256(b"same") not in (one.masked_digest, two.masked_digest)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.cipher import DataKey
-from cryostore.chunks.envelope import ENVELOPE_OVERHEAD_BYTES, Header, Kind
+from cryostore.chunks.envelope import ENVELOPE_OVERHEAD_BYTES, EnvelopeHeader, PayloadKind
 from cryostore.chunks.packs.format import list_packs, pack_key, scan_pack
 from cryostore.chunks.packs.recovery import cut_torn_tail
 from cryostore.chunks.store import ChunkStore, Location
@@ -85,9 +85,9 @@ def test_two_stores_share_the_blobs(blobs):
 
 
 def test_the_kind_is_part_of_the_envelope(store, blobs):
-    location = store.put(Payload(b"metadata"), KEY, Kind.METADATA)
+    location = store.put(Payload(b"metadata"), KEY, PayloadKind.METADATA)
     ((offset, header),) = scan_pack(blobs, location.pack_id)
-    assert (offset, header.kind) == (location.offset, Kind.METADATA)
+    assert (offset, header.kind) == (location.offset, PayloadKind.METADATA)
     assert get(store, location, b"metadata") == b"metadata"
 
 
@@ -206,7 +206,7 @@ def test_writers_draw_new_salts(blobs):
     for _ in range(2):
         store = ChunkStore(blobs, random_id)
         location = store.put(Payload(b"x"), KEY)
-        salts.add(Header.decode(blobs.get(pack_key(location.pack_id), location.offset, location.length)).salt)
+        salts.add(EnvelopeHeader.decode(blobs.get(pack_key(location.pack_id), location.offset, location.length)).salt)
         store.close()
     assert len(salts) == 2
 

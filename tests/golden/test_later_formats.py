@@ -10,7 +10,7 @@ import pytest
 from cryostore.catalog.rows import chunk_lists
 from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.cipher import DataKey
-from cryostore.chunks.envelope import HEADER_BYTES, Header, open_envelope, seal
+from cryostore.chunks.envelope import HEADER_BYTES, EnvelopeHeader, open_envelope, seal
 from cryostore.chunks.keyring import MasterKey, wrapped_key_id
 from cryostore.chunks.packs import format as pack
 from cryostore.chunks.packs import recovery
@@ -45,7 +45,7 @@ def refused(call):
 
 @pytest.mark.parametrize("envelope", LATER_ENVELOPES.values(), ids=LATER_ENVELOPES)
 def test_a_later_envelope_is_refused(envelope):
-    refused(lambda: Header.decode(envelope))
+    refused(lambda: EnvelopeHeader.decode(envelope))
     refused(lambda: open_envelope(envelope, KEY, PAYLOAD.sha256, len(PAYLOAD)))
 
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryostore.chunks import envelope, keyring
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.cipher import DataKey
-from cryostore.chunks.envelope import Kind, open_envelope, scan, seal
+from cryostore.chunks.envelope import PayloadKind, open_envelope, scan, seal
 from cryostore.chunks.keyring import MasterKey
 from cryostore.chunks.packs import format as pack
 from cryostore.chunks.packs.growing import GrowingPackWriter
@@ -33,9 +33,9 @@ SALT, NONCE = bytes(range(0xA0, 0xB0)), bytes(range(0xC0, 0xCC))
 PACK_ID = "0F1E2D3C-4B5A-4697-8877-665544332211"
 
 PAYLOADS = {
-    "envelope-empty": (Kind.CHUNK, b""),
-    "envelope-stored": (Kind.CHUNK, b"Cryostore gives back what it was given.\n"),
-    "envelope-zstd": (Kind.METADATA, b"the same line of text, again and again\n" * 30),
+    "envelope-empty": (PayloadKind.CHUNK, b""),
+    "envelope-stored": (PayloadKind.CHUNK, b"Cryostore gives back what it was given.\n"),
+    "envelope-zstd": (PayloadKind.METADATA, b"the same line of text, again and again\n" * 30),
 }
 
 

@@ -31,7 +31,7 @@ COMPRESS_BYTES_MIN = 64
 COMPRESSION = Compression(level=LEVEL, bytes_min=COMPRESS_BYTES_MIN, large_hash_log=LARGE_HASH_LOG)
 
 
-class Kind(IntEnum):
+class PayloadKind(IntEnum):
     """What a payload is. The values are part of the storage format."""
 
     CHUNK = 1
@@ -39,7 +39,7 @@ class Kind(IntEnum):
     RECORD = 3
 
 
-class Header(NamedTuple):
+class EnvelopeHeader(NamedTuple):
     """The plain header of an envelope. `sealed_bytes` counts ciphertext and tag, not the header."""
 
     kind: int
@@ -63,7 +63,7 @@ class Header(NamedTuple):
         return fields + CHECK.pack(zlib.crc32(fields))
 
     @classmethod
-    def decode(cls, data: Buffer, offset: int = 0) -> Header:
+    def decode(cls, data: Buffer, offset: int = 0) -> EnvelopeHeader:
         """Decode the header at `offset`. Raises DamagedDataError, or UnknownFormatError for a later format."""
         if len(data) < offset + HEADER_BYTES:
             raise DamagedDataError("an envelope is cut short")
@@ -86,7 +86,9 @@ class Header(NamedTuple):
 CODECS = frozenset(Codec)
 
 
-def seal(payload: Payload, key: DataKey, *, salt: bytes, kind: Kind = Kind.CHUNK, nonce: bytes = b"") -> bytearray:
+def seal(
+    payload: Payload, key: DataKey, *, salt: bytes, kind: PayloadKind = PayloadKind.CHUNK, nonce: bytes = b""
+) -> bytearray:
     """Return the envelope of a payload, after opening it as a test: memory and libraries can fail, too.
 
     `nonce` is for tests only: no two envelopes of one key and salt may share a nonce. Raises DamagedDataError if the
@@ -96,7 +98,7 @@ def seal(payload: Payload, key: DataKey, *, salt: bytes, kind: Kind = Kind.CHUNK
     cipher = key.cipher(salt)
     codec, body = COMPRESSION.compress(payload.data)
     masked_digest = cipher.mask(payload.sha256, nonce)
-    header = Header(kind, codec, key.key_id, salt, nonce, masked_digest, len(payload), len(body) + TAG_BYTES)
+    header = EnvelopeHeader(kind, codec, key.key_id, salt, nonce, masked_digest, len(payload), len(body) + TAG_BYTES)
     head = header.encode()
     envelope = unfilled(header.envelope_bytes)
     envelope[:HEADER_BYTES] = head
@@ -119,7 +121,7 @@ def open_envelope(envelope: Buffer, key: DataKey, digest: bytes, length: int) ->
 
 def unseal(envelope: Buffer, key: DataKey, digest: bytes, length: int) -> tuple[int, bytes | bytearray]:
     """As `open_envelope`, but return the codec and the encoded payload: authenticated, not decompressed."""
-    header = Header.decode(envelope)
+    header = EnvelopeHeader.decode(envelope)
     if header.envelope_bytes != len(envelope):
         raise DamagedDataError(f"an envelope has {header.envelope_bytes} bytes, and {len(envelope)} were read")
     if header.key_id != key.key_id:
@@ -131,14 +133,14 @@ def unseal(envelope: Buffer, key: DataKey, digest: bytes, length: int) -> tuple[
     return header.codec, key.cipher(header.salt).open(header.nonce, view[HEADER_BYTES:], head + digest)
 
 
-def scan(data: bytes | bytearray, offset: int = 0) -> Iterator[tuple[int, Header]]:
+def scan(data: bytes | bytearray, offset: int = 0) -> Iterator[tuple[int, EnvelopeHeader]]:
     """Yield the offset and header of each envelope in `data` from `offset` on. Needs no key.
 
     Skips bytes that are no envelope by searching for the next one. Does not verify bodies: opening an envelope does.
     """
     while (offset := data.find(MAGIC, offset)) >= 0:
         try:
-            header = Header.decode(data, offset)
+            header = EnvelopeHeader.decode(data, offset)
         except DamagedDataError:
             offset += 1
             continue

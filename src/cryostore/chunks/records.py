@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cryostore.chunks.blobs import BlobStore
 from cryostore.chunks.cipher import DataKey, Salts
-from cryostore.chunks.envelope import Header, Kind, open_envelope, seal
+from cryostore.chunks.envelope import EnvelopeHeader, PayloadKind, open_envelope, seal
 from cryostore.chunks.keyring import Keyring, wrapped_key_id
 from cryostore.core.digest import Payload
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError
@@ -55,7 +55,7 @@ class Records:
         Raises BlobExistsError, StorageUnavailableError.
         """
         payload = Payload(name.key.encode() + b"\0" + data)
-        self._blobs.put(name.key, seal(payload, key, salt=self._salts.current(), kind=Kind.RECORD))
+        self._blobs.put(name.key, seal(payload, key, salt=self._salts.current(), kind=PayloadKind.RECORD))
 
     def put_wrapped(self, name: RecordName, data: bytes) -> None:
         """As `put`, with the active master key: for data keys, and for data that belongs to no vault.
@@ -70,13 +70,13 @@ class Records:
         Raises DamagedDataError, KeyUnavailableError if `key_of` has no key, BlobNotFoundError, StorageUnavailableError.
         """
         envelope = self._blobs.get(name.key)
-        header = Header.decode(envelope)
+        header = EnvelopeHeader.decode(envelope)
         key = key_of(header.key_id)
         if key is None:
             raise KeyUnavailableError(f"{name.key} is sealed with data key {header.key_id.hex()}, which is not there")
         payload = bytes(open_envelope(envelope, key, header.digest(key), header.payload_bytes))
         label = name.key.encode() + b"\0"
-        if header.kind != Kind.RECORD or not payload.startswith(label):
+        if header.kind != PayloadKind.RECORD or not payload.startswith(label):
             raise DamagedDataError(f"{name.key} holds different data")
         return payload[len(label) :]
 

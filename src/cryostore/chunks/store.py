@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from cryostore.chunks.blobs import Appendable, BlobStore, Caching
 from cryostore.chunks.cipher import DataKey, Salts
-from cryostore.chunks.envelope import Kind, open_envelope, seal, unseal
+from cryostore.chunks.envelope import PayloadKind, open_envelope, seal, unseal
 from cryostore.chunks.packs.format import list_packs, pack_key
 from cryostore.chunks.packs.growing import GrowingPackWriter
 from cryostore.chunks.packs.immutable import ImmutablePackWriter
@@ -48,7 +48,7 @@ class ChunkStore:
             self._packs = ImmutablePackWriter(blobs, new_id, pack_bytes_target=pack_bytes_target)
         self._salts = Salts()
 
-    def put(self, payload: Payload, key: DataKey, kind: Kind = Kind.CHUNK) -> Location:
+    def put(self, payload: Payload, key: DataKey, kind: PayloadKind = PayloadKind.CHUNK) -> Location:
         """Seal a payload and store it durably. `payload.sha256` must be its true digest.
 
         The same payload twice is stored twice: the caller deduplicates. Holds about three times the payload in memory.

@@ -11,7 +11,7 @@ import msgspec
 from cryostore import __version__
 from cryostore.client.connection import HttpTransport, Timeouts
 from cryostore.client.retry import Retry
-from cryostore.client.settings import Settings
+from cryostore.client.settings import ClientSettings
 from cryostore.client.transport import Endpoint, Transport
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.interrupts import interruptible
@@ -56,7 +56,7 @@ class Client:
         self._new_id = new_id
 
     @classmethod
-    def of(cls, settings: Settings, *, retry: Retry | None = None) -> Self:
+    def of(cls, settings: ClientSettings, *, retry: Retry | None = None) -> Self:
         """Return a client with these settings."""
         return cls(
             settings.endpoint_url, settings.region, settings.credentials, ca_bundle=settings.ca_bundle, retry=retry

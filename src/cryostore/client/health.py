@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 from cryostore.client.connection import HttpTransport
-from cryostore.client.settings import Settings
+from cryostore.client.settings import ClientSettings
 from cryostore.client.transport import Endpoint
 from cryostore.core.time import SECOND_MS, Clock
 from cryostore.wire import sigv4
@@ -27,7 +27,7 @@ class Health(NamedTuple):
     """The server's clock, in whole seconds; None where the server does not tell it."""
 
 
-def ask_health(settings: Settings, *, clock: Clock) -> Health:
+def ask_health(settings: ClientSettings, *, clock: Clock) -> Health:
     """Ask the server of these settings. Raises ConnectionFailedError, ConfigurationError."""
     endpoint = Endpoint.parse(settings.endpoint_url)
     transport = HttpTransport(endpoint, ca_bundle=settings.ca_bundle)

@@ -31,7 +31,7 @@ ENVIRONMENT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ClientSettings:
     """Everything that a client needs. Its text representation does not contain the secret."""
 
     endpoint_url: str
@@ -52,7 +52,7 @@ def resolve(
     credentials: Credentials | None = None,
     profile: str | None = None,
     ca_bundle: str | None = None,
-) -> Settings:
+) -> ClientSettings:
     """Return the given values, completed from the environment and the shared files.
 
     As in boto3, an access key in the environment is ignored if `profile` is given.
@@ -69,7 +69,7 @@ def resolve(
     found = _FoundCredentials(credentials, "") if credentials else None
     if found is None:
         found = _find_credentials(environ, values, profile_only=profile is not None)
-    return Settings(
+    return ClientSettings(
         endpoint_url=endpoint_url,
         region=region or _first_set(environ, REGION_VARIABLES) or values.values.get("region") or REGION_DEFAULT,
         credentials=found.credentials,

@@ -18,7 +18,7 @@ TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0":
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class OptionKind:
     """A kind of value. `read` takes a value of the file or a text, and raises ValueError if it breaks the rule.
 
     `choices` are all allowed values, if they are few. Shells complete a value as a path if `is_path`. The command line
@@ -39,14 +39,14 @@ def _require_text(value: Any) -> str:
     return value
 
 
-def text(metavar: str, rule: str) -> Kind:
+def text(metavar: str, rule: str) -> OptionKind:
     """A text that is not empty."""
-    return Kind(metavar, rule, _require_text)
+    return OptionKind(metavar, rule, _require_text)
 
 
-def path() -> Kind:
+def path() -> OptionKind:
     """A path; a relative one starts at the working directory."""
-    return Kind(
+    return OptionKind(
         "PATH",
         "a path",
         lambda value: Path(_require_text(str(value) if isinstance(value, Path) else value)),
@@ -54,7 +54,7 @@ def path() -> Kind:
     )
 
 
-def flag() -> Kind:
+def flag() -> OptionKind:
     """True or false."""
 
     def read(value: Any) -> bool:
@@ -64,10 +64,10 @@ def flag() -> Kind:
             return TRUTH[value.lower()]
         raise ValueError(value)
 
-    return Kind("", "true or false", read, is_flag=True)
+    return OptionKind("", "true or false", read, is_flag=True)
 
 
-def choice(*choices: str) -> Kind:
+def choice(*choices: str) -> OptionKind:
     """One of a few words."""
 
     def read(value: Any) -> str:
@@ -75,10 +75,10 @@ def choice(*choices: str) -> Kind:
             raise ValueError(value)
         return str(value)
 
-    return Kind(choices[0].upper(), f"one of {', '.join(choices)}", read, choices=choices)
+    return OptionKind(choices[0].upper(), f"one of {', '.join(choices)}", read, choices=choices)
 
 
-def number(least: int, most: int | None = None, metavar: str = "NUMBER") -> Kind:
+def number(least: int, most: int | None = None, metavar: str = "NUMBER") -> OptionKind:
     """A whole number within bounds."""
     rule = f"a whole number from {least} to {most}" if most is not None else f"a whole number, {least} or more"
 
@@ -88,10 +88,10 @@ def number(least: int, most: int | None = None, metavar: str = "NUMBER") -> Kind
             raise ValueError(value)
         return whole
 
-    return Kind(metavar, rule, read)
+    return OptionKind(metavar, rule, read)
 
 
-def size(least: int, most: int | None = None) -> Kind:
+def size(least: int, most: int | None = None) -> OptionKind:
     """A number of bytes: a whole number, or a text with a unit."""
     bounds = f" from {least} to {most}" if most is not None else f", {least} or more"
 
@@ -101,10 +101,10 @@ def size(least: int, most: int | None = None) -> Kind:
             raise ValueError(value)
         return count
 
-    return Kind("SIZE", f'a number of bytes{bounds}, or a text such as "64MiB"', read)
+    return OptionKind("SIZE", f'a number of bytes{bounds}, or a text such as "64MiB"', read)
 
 
-def duration(unit_seconds: float, *, least_seconds: float = 0, whole: bool = True) -> Kind:
+def duration(unit_seconds: float, *, least_seconds: float = 0, whole: bool = True) -> OptionKind:
     """A duration, written as a text with its unit; read as a number of `unit_seconds`, a whole one if `whole`."""
 
     def read(value: Any) -> float:
@@ -118,10 +118,10 @@ def duration(unit_seconds: float, *, least_seconds: float = 0, whole: bool = Tru
         return round(seconds / unit_seconds) if whole else seconds / unit_seconds
 
     bound = f", at least {least_seconds:g}s" if least_seconds else ""
-    return Kind("DURATION", f'a duration such as "90s", "30m", "24h" or "30d"{bound}', read)
+    return OptionKind("DURATION", f'a duration such as "90s", "30m", "24h" or "30d"{bound}', read)
 
 
-def address(option: str) -> Kind:
+def address(option: str) -> OptionKind:
     """HOST:PORT, read as a host and a port."""
 
     def read(value: Any) -> tuple[str, int]:
@@ -129,14 +129,14 @@ def address(option: str) -> Kind:
 
         return parse_listen(_require_text(value), option)
 
-    return Kind("HOST:PORT", "HOST:PORT, an IPv6 host in brackets", read)
+    return OptionKind("HOST:PORT", "HOST:PORT, an IPv6 host in brackets", read)
 
 
 def _within(value: int, least: int, most: int | None) -> bool:
     return least <= value and (most is None or value <= most)
 
 
-def read_as(kind: Kind, value: Any, name: str, *, source: str = "") -> Any:
+def read_as(kind: OptionKind, value: Any, name: str, *, source: str = "") -> Any:
     """Return the value of an option. Raises ConfigurationError with source, name, value and rule."""
     try:
         return kind.read(value)

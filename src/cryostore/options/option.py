@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cryostore.options.kinds import Kind, path, text
+from cryostore.options.kinds import OptionKind, path, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Option:
     """An option. `targets` are the fields of the configuration that it sets, such as `limits.page_items_max`."""
 
     key: str
-    kind: Kind
+    kind: OptionKind
     help: str
     unsaid: str
     """The default as text; empty if there is none."""
@@ -40,12 +40,12 @@ class Option:
         return self.key.rpartition(".")[0]
 
 
-def main(key: str, kind: Kind, help_text: str, unsaid: str, *targets: str) -> Option:
+def main(key: str, kind: OptionKind, help_text: str, unsaid: str, *targets: str) -> Option:
     """Declare an option that the command line has as well. Without `targets` it sets the field of its own name."""
     return Option(key, kind, help_text, unsaid, targets or (key,))
 
 
-def quiet(key: str, kind: Kind, help_text: str, unsaid: str, *targets: str) -> Option:
+def quiet(key: str, kind: OptionKind, help_text: str, unsaid: str, *targets: str) -> Option:
     """Declare an option for the file and the environment only, because few need it."""
     return Option(key, kind, help_text, unsaid, targets or (key,), on_command_line=False)
 

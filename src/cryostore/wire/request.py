@@ -36,7 +36,7 @@ IGNORED_BODY_BYTES_MAX = 1024
 Values = dict[str, Any]
 
 
-class Plan:
+class RequestPlan:
     """A declaration, compiled for decoding and encoding its requests."""
 
     def __init__(self, declaration: Declaration) -> None:
@@ -75,14 +75,14 @@ def body_length(members: tuple[Member, ...], body: Member | None) -> str | None:
     return next((name for name in names if name in attributes), None)
 
 
-PLANS: dict[str, Plan] = {}
+PLANS: dict[str, RequestPlan] = {}
 
 
-def plan_of(declaration: Declaration) -> Plan:
+def plan_of(declaration: Declaration) -> RequestPlan:
     """Return the compiled plan of a declaration."""
     plan = PLANS.get(declaration.name)
     if plan is None:
-        plan = PLANS[declaration.name] = Plan(declaration)
+        plan = PLANS[declaration.name] = RequestPlan(declaration)
     return plan
 
 
@@ -92,7 +92,7 @@ class Head:
 
     declaration: Declaration
     body_bytes_max: int
-    plan: Plan
+    plan: RequestPlan
     values: Values
     limits: Limits
     julia: bool
@@ -144,7 +144,7 @@ def decode_head(route: Route, request: Request, limits: Limits, *, content_type:
     return Head(route.declaration, plan.body_bytes_max(limits, julia=julia), plan, values, limits, julia)
 
 
-def _query(plan: Plan, query: str, values: Values) -> bool:
+def _query(plan: RequestPlan, query: str, values: Values) -> bool:
     """Add the operation's members in the query to `values`; returns whether there is any."""
     given = False
     for pair in query.split("&"):
@@ -171,7 +171,7 @@ def _name(key: str) -> str:
         return key  # no member has this name: it is ignored
 
 
-def _parsed(plan: Plan, member: Member, parse: scalar.Parse | None, text: str) -> scalar.Value:
+def _parsed(plan: RequestPlan, member: Member, parse: scalar.Parse | None, text: str) -> scalar.Value:
     if parse is None:
         return text
     try:
@@ -180,7 +180,9 @@ def _parsed(plan: Plan, member: Member, parse: scalar.Parse | None, text: str) -
         raise invalid_argument(plan.signing_name, member.name, text, str(error)) from None
 
 
-def _check(plan: Plan, members: tuple[Member, ...], values: Values, limits: Limits, *, partial: bool = False) -> None:
+def _check(
+    plan: RequestPlan, members: tuple[Member, ...], values: Values, limits: Limits, *, partial: bool = False
+) -> None:
     api = plan.declaration.api
     for member in members:
         value = values.get(member.attribute)
@@ -210,7 +212,7 @@ def encode(operation: Operation[Any]) -> Request:
     return Request(operation.declaration.method, _path(plan, operation), "&".join(sorted(query)), headers, body)
 
 
-def _path(plan: Plan, operation: Operation[Any]) -> str:
+def _path(plan: RequestPlan, operation: Operation[Any]) -> str:
     path = plan.declaration.path
     for member, _ in plan.labels:
         value = percent.encode(str(getattr(operation, member.attribute)))

@@ -34,7 +34,7 @@ INTEGER_MAX = 2**63 - 1
 ENCODER = msgspec.json.Encoder()
 
 
-class Plan:
+class ResponsePlan:
     """A declaration, compiled for encoding and decoding its outputs."""
 
     def __init__(self, declaration: Declaration) -> None:
@@ -49,13 +49,13 @@ class Plan:
         self.bytes_max = ANSWER_BYTES_MAX if self.raw else DOCUMENT_BYTES_MAX
 
 
-PLANS: dict[str, Plan] = {}
+PLANS: dict[str, ResponsePlan] = {}
 
 
-def _plan(declaration: Declaration) -> Plan:
+def _plan(declaration: Declaration) -> ResponsePlan:
     plan = PLANS.get(declaration.name)
     if plan is None:
-        plan = PLANS[declaration.name] = Plan(declaration)
+        plan = PLANS[declaration.name] = ResponsePlan(declaration)
     return plan
 
 
@@ -102,7 +102,7 @@ def decode(declaration: Declaration, response: Response) -> Output:
         raise ServiceInternalException(f"the answer to {declaration.name} cannot be read: {failure}") from failure
 
 
-def _raw(declaration: Declaration, plan: Plan, response: Response) -> Output:
+def _raw(declaration: Declaration, plan: ResponsePlan, response: Response) -> Output:
     headers = {key.lower(): value for key, value in response.headers}
     found: dict[str, Any] = {}
     for member in plan.headers:

@@ -12,7 +12,7 @@ from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.encryption.archive_key import ArchiveKey
 from cryostore.agent.encryption.cipher import derive
 from cryostore.agent.encryption.key_objects import is_key_name
-from cryostore.agent.encryption.sealed_chunk import Kind, open_chunk
+from cryostore.agent.encryption.sealed_chunk import ChunkKind, open_chunk
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.client import pages
 from cryostore.core.errors import KeyUnavailableError
@@ -154,7 +154,7 @@ def stored(call, job_id):
     for item in pages.objects(call, job_id):
         blob = call.call(GetObjectMetadata(storage_job_id=job_id, object_token=item.object_token)).metadata_blob
         if blob is not None:
-            yield Kind.HEAD, item.name.encode(), bytes(blob.data)
+            yield ChunkKind.HEAD, item.name.encode(), bytes(blob.data)
         for chunk in pages.chunks(call, job_id, item.object_token):
             data = call.call(GetChunk(storage_job_id=job_id, chunk_token=chunk.chunk_token)).data
             yield None, item.name.encode(), bytes(data.data)
@@ -170,7 +170,7 @@ def test_nothing_that_the_machine_has_on_disk_decrypts_the_archive(writer, reade
         chunks = archive.listing_chunks
         identities = [bytes.fromhex(chunk.checksum) for chunk in chunks]
         key_id = archive.sealing.active.key_id
-    heads = [(place, data) for kind, place, data in things if kind == Kind.HEAD]
+    heads = [(place, data) for kind, place, data in things if kind == ChunkKind.HEAD]
     kept = b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir()) + writer.key.public
     assert heads
     assert identities
@@ -182,9 +182,9 @@ def test_nothing_that_the_machine_has_on_disk_decrypts_the_archive(writer, reade
         key = ArchiveKey(key_id, candidate, state.identity)
         place, data = heads[0]
         with pytest.raises((ArchiveDamagedError, KeyUnavailableError)):
-            open_chunk({key_id: key}, Kind.HEAD, place, data)
+            open_chunk({key_id: key}, ChunkKind.HEAD, place, data)
     # The right one, given the same way, opens it: so that this test can fail.
-    assert open_chunk({key_id: ArchiveKey(key_id, secret, state.identity)}, Kind.HEAD, *heads[0])
+    assert open_chunk({key_id: ArchiveKey(key_id, secret, state.identity)}, ChunkKind.HEAD, *heads[0])
 
 
 def test_the_state_holds_no_name_and_no_content(writer, tmp_path):

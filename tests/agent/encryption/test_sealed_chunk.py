@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cryostore.agent.encryption.archive_key import ArchiveKey
 from cryostore.agent.encryption.cipher import seal
-from cryostore.agent.encryption.sealed_chunk import HEAD, INNER, Kind, open_chunk, padded_length, seal_chunk
+from cryostore.agent.encryption.sealed_chunk import HEAD, INNER, ChunkKind, open_chunk, padded_length, seal_chunk
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.core.errors import KeyUnavailableError
 from support.archives.sealed_samples import ARCHIVE_KEY, KEYS, golden_hex
@@ -21,13 +21,13 @@ TEXT = b"what compresses well " * 2000
 
 def test_golden_chunks():
     chunk_id = ARCHIVE_KEY.chunk_id(STORED)
-    assert seal_chunk(ARCHIVE_KEY, Kind.TABLE, chunk_id, STORED) == golden_hex("agent-sealed-chunk-stored.hex")
-    assert open_chunk(KEYS, Kind.TABLE, chunk_id, golden_hex("agent-sealed-chunk-stored.hex")) == STORED
+    assert seal_chunk(ARCHIVE_KEY, ChunkKind.TABLE, chunk_id, STORED) == golden_hex("agent-sealed-chunk-stored.hex")
+    assert open_chunk(KEYS, ChunkKind.TABLE, chunk_id, golden_hex("agent-sealed-chunk-stored.hex")) == STORED
     context = ARCHIVE_KEY.chunk_id(TEXT)
-    assert open_chunk(KEYS, Kind.CATALOG, context, golden_hex("agent-sealed-chunk-zstd.hex")) == TEXT
+    assert open_chunk(KEYS, ChunkKind.CATALOG, context, golden_hex("agent-sealed-chunk-zstd.hex")) == TEXT
 
 
-@given(payload=st.binary(max_size=70_000), kind=st.sampled_from(list(Kind)), context=st.binary(max_size=40))
+@given(payload=st.binary(max_size=70_000), kind=st.sampled_from(list(ChunkKind)), context=st.binary(max_size=40))
 def test_a_sealed_chunk_opens_and_hides_its_length(payload, kind, context):
     sealed = seal_chunk(ARCHIVE_KEY, kind, context, payload)
     assert open_chunk(KEYS, kind, context, sealed) == payload
@@ -37,42 +37,42 @@ def test_a_sealed_chunk_opens_and_hides_its_length(payload, kind, context):
 
 @given(at=st.integers(0, 4200), bit=st.integers(0, 7))
 def test_any_changed_bit_is_found(at, bit):
-    sealed = bytearray(seal_chunk(ARCHIVE_KEY, Kind.HEAD, b"catalog", b"payload"))
+    sealed = bytearray(seal_chunk(ARCHIVE_KEY, ChunkKind.HEAD, b"catalog", b"payload"))
     sealed[at % len(sealed)] ^= 1 << bit
     with pytest.raises((ArchiveDamagedError, KeyUnavailableError)):
-        open_chunk(KEYS, Kind.HEAD, b"catalog", bytes(sealed))
+        open_chunk(KEYS, ChunkKind.HEAD, b"catalog", bytes(sealed))
 
 
 def test_another_context_kind_or_key_opens_no_chunk():
-    sealed = seal_chunk(ARCHIVE_KEY, Kind.CONTENT, b"here", b"payload")
+    sealed = seal_chunk(ARCHIVE_KEY, ChunkKind.CONTENT, b"here", b"payload")
     other = ArchiveKey(ARCHIVE_KEY.key_id, bytes(32), ARCHIVE_KEY.id_secret)
     with pytest.raises(ArchiveDamagedError):
-        open_chunk(KEYS, Kind.CONTENT, b"there", sealed)
+        open_chunk(KEYS, ChunkKind.CONTENT, b"there", sealed)
     with pytest.raises(ArchiveDamagedError):
-        open_chunk(KEYS, Kind.CATALOG, b"here", sealed)
+        open_chunk(KEYS, ChunkKind.CATALOG, b"here", sealed)
     with pytest.raises(ArchiveDamagedError):
-        open_chunk({other.key_id: other}, Kind.CONTENT, b"here", sealed)
+        open_chunk({other.key_id: other}, ChunkKind.CONTENT, b"here", sealed)
     with pytest.raises(KeyUnavailableError, match="000102"):
-        open_chunk({}, Kind.CONTENT, b"here", sealed)
+        open_chunk({}, ChunkKind.CONTENT, b"here", sealed)
 
 
 @pytest.mark.parametrize("length", [0, 3, 35, 36, 51, 60])
 def test_a_chunk_cut_short_is_refused(length):
-    sealed = seal_chunk(ARCHIVE_KEY, Kind.CONTENT, b"here", b"payload")[:length]
+    sealed = seal_chunk(ARCHIVE_KEY, ChunkKind.CONTENT, b"here", b"payload")[:length]
     with pytest.raises(ArchiveDamagedError):
-        open_chunk(KEYS, Kind.CONTENT, b"here", sealed)
+        open_chunk(KEYS, ChunkKind.CONTENT, b"here", sealed)
 
 
 def test_a_later_format_is_named():
-    sealed = bytearray(seal_chunk(ARCHIVE_KEY, Kind.CONTENT, b"here", b"payload"))
+    sealed = bytearray(seal_chunk(ARCHIVE_KEY, ChunkKind.CONTENT, b"here", b"payload"))
     sealed[4] = 2
     with pytest.raises(ArchiveDamagedError, match="format 2, unknown to this version"):
-        open_chunk(KEYS, Kind.CONTENT, b"here", bytes(sealed))
+        open_chunk(KEYS, ChunkKind.CONTENT, b"here", bytes(sealed))
 
 
 def test_different_plaintexts_have_different_nonces():
     """One context with many payloads, such as the head of a listing, never uses one nonce twice."""
-    nonces = {HEAD.unpack_from(seal_chunk(ARCHIVE_KEY, Kind.HEAD, b"catalog", b"%d" % n))[4] for n in range(500)}
+    nonces = {HEAD.unpack_from(seal_chunk(ARCHIVE_KEY, ChunkKind.HEAD, b"catalog", b"%d" % n))[4] for n in range(500)}
     assert len(nonces) == 500
 
 
@@ -93,7 +93,7 @@ def test_an_authentic_inner_head_is_checked_too():
     """A wrong inner head by an owner of the key leads to an error, not to wrong bytes or large allocations."""
     wrong = [INNER.pack(codec, 5, length) + b"short" for codec, length in ((0, 500), (1, 5), (9, 5))]
     for inner in (*wrong, b""):
-        head = HEAD.pack(b"CRYA", 1, Kind.CONTENT, ARCHIVE_KEY.key_id, bytes(12))
-        key = ARCHIVE_KEY.chunk_key(bytes([Kind.CONTENT]) + b"here")
+        head = HEAD.pack(b"CRYA", 1, ChunkKind.CONTENT, ARCHIVE_KEY.key_id, bytes(12))
+        key = ARCHIVE_KEY.chunk_key(bytes([ChunkKind.CONTENT]) + b"here")
         with pytest.raises(ArchiveDamagedError):
-            open_chunk(KEYS, Kind.CONTENT, b"here", head + seal(key, bytes(12), inner, head + b"here"))
+            open_chunk(KEYS, ChunkKind.CONTENT, b"here", head + seal(key, bytes(12), inner, head + b"here"))

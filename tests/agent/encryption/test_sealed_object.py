@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.agent.encryption.sealed_chunk import Kind, open_chunk
+from cryostore.agent.encryption.sealed_chunk import ChunkKind, open_chunk
 from cryostore.agent.encryption.sealed_object import ROWS_MAX, ChunkFacts, ChunkTable, Recipient, SealedHead, mark_of
 from cryostore.agent.errors import ArchiveDamagedError
 from support.archives.sealed_samples import ARCHIVE_KEY, KEY, KEYS, golden, golden_hex
@@ -22,7 +22,7 @@ def test_a_golden_chunk_table():
 
 
 def test_a_golden_head():
-    plain = bytes(open_chunk(KEYS, Kind.HEAD, b"catalog", golden_hex("agent-sealed-head.hex")))
+    plain = bytes(open_chunk(KEYS, ChunkKind.HEAD, b"catalog", golden_hex("agent-sealed-head.hex")))
     assert SealedHead.decode(plain) == SEALED_HEAD
     assert mark_of(ARCHIVE_KEY, plain).hex() == golden("agent-sealed-head-mark.txt").decode().strip()
 

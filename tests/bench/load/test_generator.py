@@ -7,7 +7,7 @@ import threading
 
 import pytest
 from bench.load.generator import _drop, run
-from bench.load.plan import Plan, percentile
+from bench.load.plan import LoadPlan, percentile
 
 TAIL = b"0123456789abcdef"
 
@@ -76,7 +76,7 @@ def test_writes_send_head_base_and_tail(serve):
     base = bytes(range(250)) * 400
     tails = [bytes([number]) * 16 for number in range(20)]
     heads = [f"h{number:03}".encode() for number in range(20)]
-    load = run(Plan(server.port, 3, heads, tails, base))
+    load = run(LoadPlan(server.port, 3, heads, tails, base))
     assert (load.requests, load.failures) == (20, 0)
     assert load.payload_bytes == 20 * (len(base) + 16)
     assert sorted(server.received) == [head + base + tail for head, tail in zip(heads, tails, strict=True)]
@@ -85,14 +85,14 @@ def test_writes_send_head_base_and_tail(serve):
 def test_reads_check_length_and_end(serve):
     answers = [answer(b"x" * 100 + TAIL), answer(b"x" * 99 + TAIL), answer(TAIL + b"x" * 100)]
     server = serve(answers, 4)
-    load = run(Plan(server.port, 1, [b"GET0"] * 3, [TAIL] * 3, answer_bytes=116))
+    load = run(LoadPlan(server.port, 1, [b"GET0"] * 3, [TAIL] * 3, answer_bytes=116))
     assert (load.requests, load.failures, load.payload_bytes) == (1, 2, 116)
     assert load.first_failure == "the body has 115 bytes"
 
 
 def test_any_status_but_2xx_is_a_failure(serve):
     server = serve([answer(b"slow down", "429 Too Many Requests"), answer(status="204 No Content")], 4 + 16)
-    load = run(Plan(server.port, 1, [b"PUT0"] * 3, [TAIL] * 3))
+    load = run(LoadPlan(server.port, 1, [b"PUT0"] * 3, [TAIL] * 3))
     assert (load.requests, load.failures) == (2, 1)
     assert load.first_failure == "status 429: slow down"
 
@@ -100,26 +100,26 @@ def test_any_status_but_2xx_is_a_failure(serve):
 @pytest.mark.parametrize("bad", [b"", b"SMTP ready\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", answer() + b"more"])
 def test_a_broken_response_costs_only_its_connection(serve, bad):
     server = serve([bad, answer()], 4 + 16)
-    load = run(Plan(server.port, 1, [b"PUT0"] * 3, [TAIL] * 3))
+    load = run(LoadPlan(server.port, 1, [b"PUT0"] * 3, [TAIL] * 3))
     assert (load.requests, load.failures) == (2, 1)
 
 
 def test_connection_close_is_obeyed_and_no_failure(serve):
     server = serve([answer(head="Connection: close\r\n")], 4 + 16)
-    load = run(Plan(server.port, 2, [b"PUT0"] * 5, [TAIL] * 5))
+    load = run(LoadPlan(server.port, 2, [b"PUT0"] * 5, [TAIL] * 5))
     assert (load.requests, load.failures) == (5, 0)
 
 
 def test_repeat_continues_until_the_time_is_over(serve):
     server = serve([answer(TAIL)], 4)
-    load = run(Plan(server.port, 1, [b"GET0"], [TAIL], answer_bytes=16, repeat=True, seconds_max=0.05))
+    load = run(LoadPlan(server.port, 1, [b"GET0"], [TAIL], answer_bytes=16, repeat=True, seconds_max=0.05))
     assert load.requests > 1
     assert load.requests == len(server.received)
 
 
 def test_a_server_that_only_fails_is_given_up(serve):
     server = serve([answer(status="503 Service Unavailable")], 4)
-    load = run(Plan(server.port, 1, [b"GET0"], [TAIL], answer_bytes=16, repeat=True, seconds_max=60))
+    load = run(LoadPlan(server.port, 1, [b"GET0"], [TAIL], answer_bytes=16, repeat=True, seconds_max=60))
     assert load.requests == 0
     assert load.failures == 100
 

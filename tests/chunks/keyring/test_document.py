@@ -8,7 +8,7 @@ import traceback
 
 import pytest
 
-from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, Document, NoDocumentError, decode, decode_text
+from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, KeyringDocument, NoDocumentError, decode, decode_text
 from cryostore.chunks.keyring.master_key import MasterKey
 from support.project import ROOT
 from support.stores.keyrings import BOTH, NEW, OLD, OLD_ALONE
@@ -83,8 +83,8 @@ def test_a_document_grows_and_shrinks():
     "other",
     [
         OLD_ALONE,
-        Document(OLD, {"old": OLD, "new": NEW}),
-        Document(NEW, {"new": NEW, "old": MasterKey("old", bytes(32))}),
+        KeyringDocument(OLD, {"old": OLD, "new": NEW}),
+        KeyringDocument(NEW, {"new": NEW, "old": MasterKey("old", bytes(32))}),
     ],
 )
 def test_documents_that_differ(other):

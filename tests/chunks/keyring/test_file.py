@@ -16,7 +16,7 @@ import pytest
 from conformance.keyring import KeyringSourceTests
 from cryostore.chunks.keyring import EditableKeyring, MasterKey, create_keyring, open_or_create_keyring, unwrap
 from cryostore.chunks.keyring import file as keyring_file
-from cryostore.chunks.keyring.document import Document, decode
+from cryostore.chunks.keyring.document import KeyringDocument, decode
 from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.core.errors import (
     BlobExistsError,
@@ -192,7 +192,7 @@ def test_a_new_active_key_is_noticed_without_anybody_asking_for_it(path):
 def test_a_key_that_was_wrong_is_right_once_the_file_is(path):
     """It has the id of the right one, so the keyring would not be read again."""
     wrong = MasterKey("old", bytes(32))
-    write_keyring(path, Document(NEW, {"old": wrong, "new": NEW}))
+    write_keyring(path, KeyringDocument(NEW, {"old": wrong, "new": NEW}))
     ring, wrapped = FileKeyring(path), OLD.wrap(b"data key", b"")
     with pytest.raises(KeyUnavailableError):
         unwrap(ring, wrapped, b"")
@@ -232,7 +232,7 @@ def test_a_key_is_added_and_is_active_and_all_others_stay(path):
     key = ring.add(counting_ids())
     assert ring.active().is_same(key)
     assert other.active().is_same(key)
-    assert decode(path.read_bytes()).is_same(Document(key, {**BOTH.keys, key.key_id: key}))
+    assert decode(path.read_bytes()).is_same(KeyringDocument(key, {**BOTH.keys, key.key_id: key}))
     assert stat.S_IMODE(path.stat().st_mode) == 0o400
     assert list(path.parent.iterdir()) == [path]
 
@@ -251,7 +251,7 @@ def test_missing_keys_are_merged_and_the_active_one_stays(path):
     write_keyring(path, OLD_ALONE)
     ring = FileKeyring(path)
     assert ring.merge(BOTH) == ["new"]
-    assert ring.document().is_same(Document(OLD, BOTH.keys))
+    assert ring.document().is_same(KeyringDocument(OLD, BOTH.keys))
     version = path.stat().st_mtime_ns
     assert ring.merge(BOTH) == []
     assert path.stat().st_mtime_ns == version
@@ -260,7 +260,7 @@ def test_missing_keys_are_merged_and_the_active_one_stays(path):
 def test_a_key_with_the_same_id_and_another_secret_is_not_merged(path):
     write_keyring(path, OLD_ALONE)
     with pytest.raises(ConfigurationError, match="differs from the given key"):
-        FileKeyring(path).merge(Document(NEW, {"new": NEW, "old": MasterKey("old", bytes(32))}))
+        FileKeyring(path).merge(KeyringDocument(NEW, {"new": NEW, "old": MasterKey("old", bytes(32))}))
     assert decode(path.read_bytes()).is_same(OLD_ALONE)
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from cryostore.chunks.keyring.document import Document
+from cryostore.chunks.keyring.document import KeyringDocument
 from cryostore.chunks.keyring.master_key import MasterKey
 from cryostore.chunks.keyring.paper import TITLE, is_paper, print_paper, read_paper
 from cryostore.core.errors import ConfigurationError
@@ -36,7 +36,7 @@ def test_a_printed_keyring_can_be_read(count):
     keys = {
         f"key {number} ☃"[: number + 5]: MasterKey.generate(f"key {number} ☃"[: number + 5]) for number in range(count)
     }
-    document = Document(next(reversed(keys.values())), keys)
+    document = KeyringDocument(next(reversed(keys.values())), keys)
     assert read_paper(print_paper(document).encode()).is_same(document)
 
 
@@ -97,7 +97,7 @@ def test_lines_that_are_missing_or_out_of_place_are_found(change):
 
 
 def test_lines_of_two_papers_do_not_mix():
-    other = lines_of(Document(MasterKey("old", bytes(32)), {"old": MasterKey("old", bytes(32))}))
+    other = lines_of(KeyringDocument(MasterKey("old", bytes(32)), {"old": MasterKey("old", bytes(32))}))
     with pytest.raises(ConfigurationError, match="END"):
         read_paper(paper_of([*lines_of(OLD_ALONE)[:1], *other[1:]]))
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from cryostore.chunks.keyring import Document, MasterKey
+from cryostore.chunks.keyring import KeyringDocument, MasterKey
 from cryostore.chunks.keyring.file import FileKeyring
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
@@ -136,7 +136,7 @@ def test_an_export_is_verified_against_what_the_store_needs(cryo, data_dir, tmp_
     assert words == "the export has all 1 master keys that the store needs\n"
     document = FileKeyring(tmp_path / "copy").document()
     wrong = MasterKey(document.active.key_id, bytes(32))
-    write_keyring(tmp_path / "wrong", Document(wrong, {wrong.key_id: wrong}))
+    write_keyring(tmp_path / "wrong", KeyringDocument(wrong, {wrong.key_id: wrong}))
     code, found, _ = cryo("verify", tmp_path / "wrong")
     assert (code, found["wrong"]) == (1, [wrong.key_id])
     cryo("rotate")

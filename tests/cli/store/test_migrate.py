@@ -9,7 +9,7 @@ import pytest
 from cryostore.cli.store.migrate import progress_words
 from cryostore.cli.verbs import run
 from cryostore.core.limits import MIB
-from cryostore.maintenance.migrate.side import Step
+from cryostore.maintenance.migrate.side import StageProgress
 from cryostore.service.opening.in_use import InUse
 from support.stores.collecting import noise
 from support.stores.in_process import opened
@@ -160,8 +160,9 @@ def test_another_keyring_is_refused(places, tmp_path):
 
 
 def test_progress_shows_amount_and_time_left():
-    assert progress_words(Step("rows", 5), 0.5) == "rows 5"
-    assert progress_words(Step("rows", 500, 2000), 10) == "rows 500 of 2000, about 0:00:30 left"
+    assert progress_words(StageProgress("rows", 5), 0.5) == "rows 5"
+    assert progress_words(StageProgress("rows", 500, 2000), 10) == "rows 500 of 2000, about 0:00:30 left"
     assert (
-        progress_words(Step("blobs", 1, 100, 64 * MIB), 64) == "blobs 1 of 100, 64 MiB, 1.0 MiB/s, about 1:45:36 left"
+        progress_words(StageProgress("blobs", 1, 100, 64 * MIB), 64)
+        == "blobs 1 of 100, 64 MiB, 1.0 MiB/s, about 1:45:36 left"
     )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.chunks.cipher import DataKey
-from cryostore.chunks.envelope import HEADER_BYTES, Header, Kind, seal
+from cryostore.chunks.envelope import HEADER_BYTES, EnvelopeHeader, PayloadKind, seal
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, encode_header, pack_key
 from cryostore.chunks.packs.reader import PackReader
 from cryostore.core.digest import Payload
@@ -27,7 +27,7 @@ KEYS = {KEY.key_id: KEY, OTHER.key_id: OTHER}
 PAYLOADS = [noise(number, 40 + 700 * number) for number in range(5)]
 
 
-def sealed(data, key=KEY, kind=Kind.CHUNK):
+def sealed(data, key=KEY, kind=PayloadKind.CHUNK):
     """An envelope."""
     return bytes(seal(Payload(data), key, salt=bytes(16), kind=kind))
 
@@ -45,11 +45,11 @@ def digests(blobs):
 
 
 def test_all_that_an_index_needs_is_found():
-    one, two = sealed(PAYLOADS[0]), sealed(PAYLOADS[1], OTHER, Kind.METADATA)
+    one, two = sealed(PAYLOADS[0]), sealed(PAYLOADS[1], OTHER, PayloadKind.METADATA)
     first, second = sound_envelopes(PackReader(store(one, two), PACK), KEYS.get)
-    assert first == (PACK_HEADER_BYTES, len(one), KEY.key_id, sha(PAYLOADS[0]), len(PAYLOADS[0]), Kind.CHUNK)
+    assert first == (PACK_HEADER_BYTES, len(one), KEY.key_id, sha(PAYLOADS[0]), len(PAYLOADS[0]), PayloadKind.CHUNK)
     assert second[:3] == (PACK_HEADER_BYTES + len(one), len(two), OTHER.key_id)
-    assert second[3:] == (sha(PAYLOADS[1]), len(PAYLOADS[1]), Kind.METADATA)
+    assert second[3:] == (sha(PAYLOADS[1]), len(PAYLOADS[1]), PayloadKind.METADATA)
 
 
 def test_a_missing_pack_raises_an_error():
@@ -81,7 +81,7 @@ def test_a_header_of_another_pack_or_none_hides_nothing():
 def test_a_header_with_a_good_check_that_lies_is_not_believed():
     """A header can be forged, the content cannot: opening tells."""
     envelope = sealed(PAYLOADS[3])
-    header = Header.decode(envelope)
+    header = EnvelopeHeader.decode(envelope)
     lie = header._replace(masked_digest=bytes(32)).encode() + envelope[HEADER_BYTES:]
     assert digests(store(lie, sealed(PAYLOADS[1]))) == [sha(PAYLOADS[1])]
 

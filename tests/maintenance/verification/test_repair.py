@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from cryostore.chunks.envelope import Header
+from cryostore.chunks.envelope import EnvelopeHeader
 from cryostore.chunks.packs.format import CHECK, PACK_HEADER_BYTES, encode_header, pack_key
 from cryostore.core.digest import Payload
 from cryostore.maintenance.garbage_collection.collect import collect_all
@@ -200,7 +200,7 @@ def test_an_unknown_pack_with_an_unknown_key_is_left_alone(shop, wanted):
     before = bytes(blob(shop.store, name))
     key_id = bytes(16)
     envelope = bytearray(before[PACK_HEADER_BYTES:])
-    header = Header.decode(envelope)
+    header = EnvelopeHeader.decode(envelope)
     foreign = header._replace(key_id=key_id).encode() + bytes(header.sealed_bytes)
     blob(shop.store, name).extend(foreign)
     outcome = repaired(shop.context)

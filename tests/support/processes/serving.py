@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cryostore.client.client import Client
-from cryostore.client.settings import Settings, resolve
+from cryostore.client.settings import ClientSettings, resolve
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 60
@@ -45,7 +45,7 @@ class RunningServer:
         }
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> ClientSettings:
         """Address and root access key, for a client in this process."""
         return resolve(self.environment)
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from cryostore.catalog.rows import chunk_lists
-from cryostore.chunks.envelope import Header
+from cryostore.chunks.envelope import EnvelopeHeader
 from cryostore.chunks.packs.format import pack_key
 
 REFERENCES = {
@@ -77,7 +77,7 @@ def _missing_bytes(connection, data_dir):
         if len(data) < offset + sealed_length:
             yield f"a chunk beyond the end of pack {name}: {offset} + {sealed_length} of {len(data)}"
             continue
-        header = Header.decode(data, offset)
+        header = EnvelopeHeader.decode(data, offset)
         if (header.envelope_bytes, header.payload_bytes) != (sealed_length, length):
             yield f"a chunk that is another in pack {name} at {offset}"
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import sys
 
-from cryostore.chunks.keyring import Document, MasterKey
+from cryostore.chunks.keyring import KeyringDocument, MasterKey
 from cryostore.core.errors import KeyUnavailableError
 
 OLD = MasterKey("old", bytes(range(32)))
 NEW = MasterKey("new", bytes(range(32, 64)))
-OLD_ALONE = Document(OLD, {"old": OLD})
-BOTH = Document(NEW, {"old": OLD, "new": NEW})
+OLD_ALONE = KeyringDocument(OLD, {"old": OLD})
+BOTH = KeyringDocument(NEW, {"old": OLD, "new": NEW})
 
 
 def write_keyring(path, document, mode=0o600):
     """Put a keyring file at a path, as an operator would; `document` may be any text, too."""
     path.unlink(missing_ok=True)
-    if isinstance(document, Document):
+    if isinstance(document, KeyringDocument):
         path.write_bytes(document.encode())
     else:
         path.write_text(document if isinstance(document, str) else json.dumps(document))

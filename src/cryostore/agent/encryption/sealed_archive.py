@@ -15,7 +15,7 @@ from cryostore.agent.encryption.agent_key import AgentKey
 from cryostore.agent.encryption.archive_key import ArchiveKey
 from cryostore.agent.encryption.key_objects import ArchiveKeys, read_archive_keys
 from cryostore.agent.encryption.keyed_call import KeyedCall
-from cryostore.agent.encryption.sealed_chunk import Kind, is_sealed, key_id_of, open_chunk
+from cryostore.agent.encryption.sealed_chunk import ChunkKind, is_sealed, key_id_of, open_chunk
 from cryostore.agent.encryption.sealed_object import ChunkTable, SealedHead, mark_of
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.header import CATALOG, DiskLayout, Header, content_name
@@ -39,7 +39,7 @@ class SealedArchive:
         self.keys = found.keys
         blob = self._blob(CATALOG)
         key_id = key_id_of(blob)
-        self.head = SealedHead.decode(bytes(open_chunk(self.keys, Kind.HEAD, CATALOG.encode(), blob)))
+        self.head = SealedHead.decode(bytes(open_chunk(self.keys, ChunkKind.HEAD, CATALOG.encode(), blob)))
         self.active: ArchiveKey = self.keys[key_id]
         self.is_owned = key_id in found.owned
         """Whether the active archive key carries the owner tag. Without it, anybody could have written this archive."""
@@ -73,7 +73,7 @@ class SealedArchive:
 
     def open(self, chunk: Chunk, sealed: Buffer) -> Buffer:
         """The plain bytes of a chunk that `shown` returned. Raises ArchiveDamagedError, KeyUnavailableError."""
-        kind = Kind.CATALOG if sealed[5:6] == bytes([Kind.CATALOG]) else Kind.CONTENT
+        kind = ChunkKind.CATALOG if sealed[5:6] == bytes([ChunkKind.CATALOG]) else ChunkKind.CONTENT
         data = open_chunk(self.keys, kind, bytes.fromhex(chunk.checksum), sealed)
         if len(data) != chunk.length:
             raise ArchiveDamagedError(f"chunk {chunk.index} does not have the length that its table says")
@@ -93,7 +93,7 @@ class SealedArchive:
     def _read_table(self, name: str) -> ChunkTable:
         if (entry := self._objects.get(name)) is None:
             raise ArchiveDamagedError(f"the archive has no object {name}")
-        plain = bytes(open_chunk(self.keys, Kind.HEAD, name.encode(), self._blob(name)))
+        plain = bytes(open_chunk(self.keys, ChunkKind.HEAD, name.encode(), self._blob(name)))
         if self._marks.get(name) != mark_of(self.active, plain):
             raise ArchiveDamagedError(f"object {name} is not the one that the archive's header refers to")
         head = SealedHead.decode(plain)
@@ -107,7 +107,7 @@ class SealedArchive:
         if len(chunks) < len(head.table):
             raise ArchiveDamagedError("a sealed object is cut short")
         for chunk_id, chunk in zip(head.table, chunks[len(chunks) - len(head.table) :], strict=True):
-            parts.append(bytes(open_chunk(self.keys, Kind.TABLE, chunk_id, self._get(chunk))))
+            parts.append(bytes(open_chunk(self.keys, ChunkKind.TABLE, chunk_id, self._get(chunk))))
         table = ChunkTable(b"".join(parts))
         if chunks and chunks[-1].index + 1 != len(table) + len(head.table):
             raise ArchiveDamagedError("a sealed object has more or fewer chunks than its table lists")

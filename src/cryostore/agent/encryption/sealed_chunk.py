@@ -35,7 +35,7 @@ PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
 COMPRESSION = Compression(level=3)  # the agent must do it: encrypted bytes do not compress
 
 
-class Kind(IntEnum):
+class ChunkKind(IntEnum):
     """The kind of content in a sealed chunk. The values are part of the format."""
 
     CONTENT = 1
@@ -44,11 +44,16 @@ class Kind(IntEnum):
     HEAD = 4
 
 
-QUANTA_BYTES = {Kind.CONTENT: 32 * KIB, Kind.CATALOG: 16 * KIB, Kind.TABLE: 4 * KIB, Kind.HEAD: 4 * KIB}
+QUANTA_BYTES = {
+    ChunkKind.CONTENT: 32 * KIB,
+    ChunkKind.CATALOG: 16 * KIB,
+    ChunkKind.TABLE: 4 * KIB,
+    ChunkKind.HEAD: 4 * KIB,
+}
 """Lengths of sealed chunks, without head and tag, are multiples of these."""
 
 
-def seal_chunk(key: ArchiveKey, kind: Kind, context: bytes, payload: Buffer) -> bytes:
+def seal_chunk(key: ArchiveKey, kind: ChunkKind, context: bytes, payload: Buffer) -> bytes:
     """Compress, pad and encrypt a payload. The chunk opens only with the same kind and context."""
     inner = _padded(kind, payload)
     bound = bytes([kind]) + context
@@ -57,7 +62,7 @@ def seal_chunk(key: ArchiveKey, kind: Kind, context: bytes, payload: Buffer) -> 
     return head + seal(key.chunk_key(bound), nonce, inner, head + context)
 
 
-def open_chunk(keys: Mapping[bytes, ArchiveKey], kind: Kind, context: bytes, sealed: Buffer) -> Buffer:
+def open_chunk(keys: Mapping[bytes, ArchiveKey], kind: ChunkKind, context: bytes, sealed: Buffer) -> Buffer:
     """The payload of a sealed chunk.
 
     Raises KeyUnavailableError if `keys` lacks its key, ArchiveDamagedError if the bytes, the kind or the context differ
@@ -87,7 +92,7 @@ def open_chunk(keys: Mapping[bytes, ArchiveKey], kind: Kind, context: bytes, sea
 
 def key_id_of(sealed: Buffer) -> bytes:
     """The id of the archive key that sealed a head. Raises ArchiveDamagedError."""
-    return _head(Kind.HEAD, sealed)[0]
+    return _head(ChunkKind.HEAD, sealed)[0]
 
 
 def is_sealed(data: Buffer) -> bool:
@@ -95,7 +100,7 @@ def is_sealed(data: Buffer) -> bool:
     return bytes(data[: len(MAGIC)]) == MAGIC
 
 
-def _head(kind: Kind, sealed: Buffer) -> tuple[bytes, bytes]:
+def _head(kind: ChunkKind, sealed: Buffer) -> tuple[bytes, bytes]:
     if len(sealed) < HEAD.size:
         raise ArchiveDamagedError(f"a sealed chunk of the {kind.name.lower()} is cut short")
     magic, version, found, key_id, nonce = HEAD.unpack_from(sealed)
@@ -109,7 +114,7 @@ def _head(kind: Kind, sealed: Buffer) -> tuple[bytes, bytes]:
     return key_id, nonce
 
 
-def _padded(kind: Kind, payload: Buffer) -> bytearray:
+def _padded(kind: ChunkKind, payload: Buffer) -> bytearray:
     codec, encoded = COMPRESSION.compress(payload)
     used = INNER.size + len(encoded)
     length = padded_length(used, QUANTA_BYTES[kind])

@@ -6,7 +6,7 @@ The upload threads seal each chunk before they send it. The chunk table follows 
 from __future__ import annotations
 
 from cryostore.agent.encryption.archive_key import ArchiveKey
-from cryostore.agent.encryption.sealed_chunk import Kind, seal_chunk
+from cryostore.agent.encryption.sealed_chunk import ChunkKind, seal_chunk
 from cryostore.agent.encryption.sealed_object import ChunkFacts, ChunkTable, Recipient, SealedHead, mark_of
 from cryostore.agent.header import CATALOG
 from cryostore.agent.upload.cut_points import keyed_path_hash
@@ -27,7 +27,7 @@ class SealedUpload(ObjectUpload):
         self._key = key
         self._resource = resource
         self._recipients = recipients if name == CATALOG else []
-        self._kind = Kind.CATALOG if name == CATALOG else Kind.CONTENT
+        self._kind = ChunkKind.CATALOG if name == CATALOG else ChunkKind.CONTENT
 
     def reserve(self) -> int:
         """See ObjectUpload."""
@@ -71,11 +71,11 @@ class SealedUpload(ObjectUpload):
         """See ObjectUpload. Sends the table first."""
         head = self._head(blob or b"")
         for index, part in enumerate(list(self.table.parts()), len(self.table)):
-            sealed = seal_chunk(self._key, Kind.TABLE, self._key.chunk_id(part), part)
+            sealed = seal_chunk(self._key, ChunkKind.TABLE, self._key.chunk_id(part), part)
             digest = sha256(sealed)
             self.put(index, sealed, digest)
             self.set(index, digest)
-        super().complete(seal_chunk(self._key, Kind.HEAD, self.name.encode(), head))
+        super().complete(seal_chunk(self._key, ChunkKind.HEAD, self.name.encode(), head))
 
 
 class SealedSegment(SealedUpload):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from cryostore.chunks.keyring.command import CommandKeyring
-from cryostore.chunks.keyring.document import Document
+from cryostore.chunks.keyring.document import KeyringDocument
 from cryostore.chunks.keyring.environment import EnvironmentKeyring
 from cryostore.chunks.keyring.file import FileKeyring, create_keyring_file
 from cryostore.chunks.keyring.master_key import MAGIC, MasterKey, wrapped_key_id
@@ -23,9 +23,9 @@ from cryostore.core.ids import NewId
 
 __all__ = [
     "MAGIC",
-    "Document",
     "EditableKeyring",
     "Keyring",
+    "KeyringDocument",
     "KeyringSource",
     "KeyringUri",
     "MasterKey",
@@ -60,7 +60,7 @@ class KeyringSource(Keyring, Protocol):
     def place(self) -> str:
         """Where the document comes from, for people. Contains no argument of a command."""
 
-    def document(self) -> Document:
+    def document(self) -> KeyringDocument:
         """Return all of its keys. Raises ConfigurationError if they cannot be read now."""
 
 
@@ -71,7 +71,7 @@ class EditableKeyring(KeyringSource, Protocol):
     def add(self, new_id: NewId) -> MasterKey:
         """Add a new key and make it the active one. Raises ConfigurationError, StorageUnavailableError."""
 
-    def merge(self, other: Document) -> list[str]:
+    def merge(self, other: KeyringDocument) -> list[str]:
         """Add the keys of a document that are missing here; return their ids. The active key stays the same.
 
         Raises ConfigurationError, also if a key of both differs; StorageUnavailableError.
@@ -122,9 +122,9 @@ def open_keyring(uri: KeyringUri) -> KeyringSource:
     return FileKeyring(Path(uri.rest))
 
 
-def create_keyring(path: Path, new_id: NewId, document: Document | None = None) -> EditableKeyring:
+def create_keyring(path: Path, new_id: NewId, document: KeyringDocument | None = None) -> EditableKeyring:
     """Create a keyring file durably, with one new key or from a document. Raises BlobExistsError; never overwrites."""
-    create_keyring_file(path, document or Document.of_new_key(new_id()))
+    create_keyring_file(path, document or KeyringDocument.of_new_key(new_id()))
     return FileKeyring(path)
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, Document, NoDocumentError, decode_text
+from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, KeyringDocument, NoDocumentError, decode_text
 from cryostore.chunks.keyring.master_key import MasterKey
 from cryostore.core.errors import ConfigurationError, KeyMissingError
 
@@ -66,7 +66,7 @@ class CommandKeyring:
         except KeyError:
             raise KeyMissingError(key_id, self._failure, hint=HINT) from None
 
-    def document(self) -> Document:
+    def document(self) -> KeyringDocument:
         """See KeyringSource. Returns the last output."""
         return self._document
 
@@ -91,7 +91,7 @@ class CommandKeyring:
             with self._lock:
                 self._run, self._ended = None, self._now()
 
-    def _ask(self) -> Document:
+    def _ask(self) -> KeyringDocument:
         try:
             return decode_text(_output(self._arguments, self.place, self._run_seconds_max))
         except NoDocumentError:

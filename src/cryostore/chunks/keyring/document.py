@@ -26,29 +26,29 @@ class NoDocumentError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class KeyringDocument:
     """Master keys by id, and the active one among them. The repr shows no secret."""
 
     active: MasterKey
     keys: Mapping[str, MasterKey]
 
     @classmethod
-    def of_new_key(cls, key_id: str) -> Document:
+    def of_new_key(cls, key_id: str) -> KeyringDocument:
         """Return a document with one new key."""
         key = MasterKey.generate(key_id)
         return cls(key, {key_id: key})
 
-    def with_new_key(self, key_id: str) -> Document:
+    def with_new_key(self, key_id: str) -> KeyringDocument:
         """Return a document with one more key, which is the active one."""
         key = MasterKey.generate(key_id)
-        return Document(key, {**self.keys, key_id: key})
+        return KeyringDocument(key, {**self.keys, key_id: key})
 
-    def without(self, key_id: str) -> Document:
+    def without(self, key_id: str) -> KeyringDocument:
         """Return a document without one key, which must not be the active one."""
         assert key_id != self.active.key_id
-        return Document(self.active, {name: key for name, key in self.keys.items() if name != key_id})
+        return KeyringDocument(self.active, {name: key for name, key in self.keys.items() if name != key_id})
 
-    def is_same(self, other: Document) -> bool:
+    def is_same(self, other: KeyringDocument) -> bool:
         """Whether both have the same keys, and the same active one."""
         return (
             self.active.key_id == other.active.key_id
@@ -63,18 +63,18 @@ class Document:
         return text.encode()
 
 
-def decode(data: bytes) -> Document:
+def decode(data: bytes) -> KeyringDocument:
     """Return the document that `encode` wrote. Raises NoDocumentError."""
     try:
         found: Any = json.loads(data, object_pairs_hook=_once) if len(data) <= DOCUMENT_BYTES_MAX else None
         keys = {name: MasterKey(name, base64.b64decode(text, validate=True)) for name, text in found["keys"].items()}
-        return Document(keys[found["active"]], keys)
+        return KeyringDocument(keys[found["active"]], keys)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):
         pass  # outside of the block, so that no cause that quotes the document goes with the error
     raise NoDocumentError("not a keyring document")
 
 
-def decode_text(data: bytes) -> Document:
+def decode_text(data: bytes) -> KeyringDocument:
     """Decode a document as JSON, or as base64 of it, as variables and key services hold it.
 
     Raises NoDocumentError.

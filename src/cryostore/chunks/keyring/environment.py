@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cryostore.chunks.keyring.document import Document, NoDocumentError, decode_text
+from cryostore.chunks.keyring.document import KeyringDocument, NoDocumentError, decode_text
 from cryostore.chunks.keyring.master_key import MasterKey
 from cryostore.core.errors import ConfigurationError, KeyMissingError
 
@@ -45,6 +45,6 @@ class EnvironmentKeyring:
                 hint=f"set the {self.place} to a document that has it, and restart the server",
             ) from None
 
-    def document(self) -> Document:
+    def document(self) -> KeyringDocument:
         """See KeyringSource."""
         return self._document

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cryostore.chunks.durable_files import TEMPORARY_PREFIX, create_file, storage_errors, sync_directory, write_all
-from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, Document, NoDocumentError, decode
+from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, KeyringDocument, NoDocumentError, decode
 from cryostore.chunks.keyring.master_key import MasterKey
 from cryostore.core.errors import ConfigurationError, KeyMissingError
 from cryostore.core.ids import NewId
@@ -22,7 +22,7 @@ OTHERS = 0o077
 class _Seen(NamedTuple):
     """The file as it was read. `version` changes when a process writes to the file or replaces it."""
 
-    document: Document
+    document: KeyringDocument
     version: tuple[int, ...]
 
 
@@ -52,7 +52,7 @@ class FileKeyring:
             hint = f"put the keyring that has it at {self._path}"
             raise KeyMissingError(key_id, self._failure, hint=hint) from None
 
-    def document(self) -> Document:
+    def document(self) -> KeyringDocument:
         """See KeyringSource."""
         self._seen = _read(self._path)
         return self._seen.document
@@ -61,11 +61,11 @@ class FileKeyring:
         """See EditableKeyring."""
         return self._change(lambda document: document.with_new_key(new_id())).active
 
-    def merge(self, other: Document) -> list[str]:
+    def merge(self, other: KeyringDocument) -> list[str]:
         """See EditableKeyring."""
         added: list[str] = []
 
-        def change(document: Document) -> Document:
+        def change(document: KeyringDocument) -> KeyringDocument:
             added[:] = [name for name in other.keys if name not in document.keys]
             for name in document.keys.keys() & other.keys.keys():
                 if not document.keys[name].is_same(other.keys[name]):
@@ -73,7 +73,7 @@ class FileKeyring:
                         f"master key {name} of keyring {self._path} differs from the given key with the same id",
                         hint="one of the two is damaged or belongs to another store; nothing was changed",
                     )
-            return Document(document.active, {**other.keys, **document.keys})
+            return KeyringDocument(document.active, {**other.keys, **document.keys})
 
         self._change(change)
         return added
@@ -103,7 +103,7 @@ class FileKeyring:
             reason = error.message if isinstance(error, ConfigurationError) else f"it is gone: {error.strerror}"
             self._failure = f", and {reason}"
 
-    def _change(self, change: Callable[[Document], Document]) -> Document:
+    def _change(self, change: Callable[[KeyringDocument], KeyringDocument]) -> KeyringDocument:
         """Replace the file by a changed one. Several processes do so one after the other."""
         path = self._path.resolve()  # a symbolic link to the file stays one
         with storage_errors(f"keyring {self._path}"), _turn(path.parent):
@@ -115,7 +115,7 @@ class FileKeyring:
         return after
 
 
-def create_keyring_file(path: Path, document: Document) -> None:
+def create_keyring_file(path: Path, document: KeyringDocument) -> None:
     """Create a keyring file durably, with mode 0600. Raises BlobExistsError, StorageUnavailableError."""
     with storage_errors(f"keyring {path}"):
         create_file(path, document.encode(), staging=path.parent)

@@ -5,7 +5,7 @@ Format: docs/reference/formats.md, "Keyring on paper".
 
 from __future__ import annotations
 
-from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, Document
+from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, KeyringDocument
 from cryostore.chunks.keyring.master_key import MasterKey
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.paper import Paper
@@ -25,7 +25,7 @@ PAPER = Paper(
 )
 
 
-def print_paper(document: Document) -> str:
+def print_paper(document: KeyringDocument) -> str:
     """Return the keyring as printable text."""
     data = _pack(document)
     return PAPER.write(data, data)
@@ -36,26 +36,26 @@ def is_paper(data: bytes) -> bool:
     return any(line.strip().upper().startswith(b"CRYOSTORE KEYRING") for line in data[:DOCUMENT_BYTES_MAX].splitlines())
 
 
-def read_paper(data: bytes) -> Document:
+def read_paper(data: bytes) -> KeyringDocument:
     """Return the keyring in text that was typed in. Raises ConfigurationError, as `Paper.read`."""
     return _unpack(PAPER.read(data, lambda content: content))
 
 
-def _pack(document: Document) -> bytes:
+def _pack(document: KeyringDocument) -> bytes:
     """Return every key, the active one first: the length of its id, the id, the secret."""
     others = [key for name, key in sorted(document.keys.items()) if name != document.active.key_id]
     names = [(key.key_id.encode(), key.secret) for key in (document.active, *others)]
     return b"".join(bytes([len(name)]) + name + secret for name, secret in names)
 
 
-def _unpack(data: bytes) -> Document:
+def _unpack(data: bytes) -> KeyringDocument:
     keys: list[MasterKey] = []
     try:
         while data:
             end = 1 + data[0]
             keys.append(MasterKey(data[1:end].decode(), data[end : end + SECRET_BYTES]))
             data = data[end + SECRET_BYTES :]
-        return Document(keys[0], {key.key_id: key for key in keys})
+        return KeyringDocument(keys[0], {key.key_id: key for key in keys})
     except (ValueError, IndexError):
         pass  # outside of the block, so that no cause that quotes the keys goes with the error
     raise ConfigurationError("the lines hold no keyring")

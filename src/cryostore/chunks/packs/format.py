@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 
 from cryostore.chunks.blobs import BlobStore
-from cryostore.chunks.envelope import Header, scan
+from cryostore.chunks.envelope import EnvelopeHeader, scan
 from cryostore.core.errors import DamagedDataError, UnknownFormatError
 
 MAGIC = b"CRYP"
@@ -55,7 +55,7 @@ def list_packs(blobs: BlobStore, after: str = "") -> Iterator[str]:
             yield name.removesuffix(SUFFIX)
 
 
-def scan_pack(blobs: BlobStore, pack_id: str) -> Iterator[tuple[int, Header]]:
+def scan_pack(blobs: BlobStore, pack_id: str) -> Iterator[tuple[int, EnvelopeHeader]]:
     """Yield the offset and header of every whole envelope of a pack; skip damaged areas and a torn tail.
 
     Reads the pack into memory. A damaged pack header does not hide the envelopes.

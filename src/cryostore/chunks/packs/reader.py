@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from cryostore.chunks.blobs import BlobStore
-from cryostore.chunks.envelope import HEADER_BYTES, MAGIC, Header
+from cryostore.chunks.envelope import HEADER_BYTES, MAGIC, EnvelopeHeader
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, pack_key
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import KIB, MIB
@@ -24,7 +24,7 @@ class PlacedEnvelope(NamedTuple):
     """The offset and header of a whole envelope in a pack. It was not opened yet."""
 
     offset: int
-    header: Header
+    header: EnvelopeHeader
 
     @property
     def end(self) -> int:
@@ -58,10 +58,10 @@ class PackReader:
         self._fill(offset, length)
         return memoryview(self._window)[offset - self._start : offset - self._start + length]
 
-    def header(self, offset: int) -> Header:
+    def header(self, offset: int) -> EnvelopeHeader:
         """Return the header of the envelope at an offset. Raises DamagedDataError if there is no whole one."""
         self._fill(offset, HEADER_BYTES)
-        header = Header.decode(self._window, offset - self._start)
+        header = EnvelopeHeader.decode(self._window, offset - self._start)
         if offset + header.envelope_bytes > self.size:
             raise DamagedDataError("an envelope is cut short")
         return header

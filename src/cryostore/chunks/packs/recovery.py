@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cryostore.chunks.blobs import Appendable, BlobStore
-from cryostore.chunks.envelope import HEADER_BYTES, MAGIC, Header, scan
+from cryostore.chunks.envelope import HEADER_BYTES, MAGIC, EnvelopeHeader, scan
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header, pack_key
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, UnknownFormatError
 
@@ -55,7 +55,7 @@ def _is_later(head: bytes, tail: bytes) -> bool:
     offset = tail.find(MAGIC)
     later = _is_unknown(lambda: decode_header(head))
     while not later and offset >= 0:
-        later = _is_unknown(lambda: Header.decode(tail, offset))  # noqa: B023 - runs at once
+        later = _is_unknown(lambda: EnvelopeHeader.decode(tail, offset))  # noqa: B023 - runs at once
         offset = tail.find(MAGIC, offset + 1)
     return later
 
@@ -75,7 +75,7 @@ def _walk_headers(blobs: BlobStore, key: str, size: int) -> int:
     end = PACK_HEADER_BYTES
     while end + HEADER_BYTES <= size:
         try:
-            header = Header.decode(blobs.get(key, end, HEADER_BYTES))
+            header = EnvelopeHeader.decode(blobs.get(key, end, HEADER_BYTES))
         except DamagedDataError:
             break
         if end + header.envelope_bytes > size:

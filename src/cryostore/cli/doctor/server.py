@@ -12,7 +12,7 @@ from cryostore.core.time import SECOND_MS, Clock, wall_clock
 
 if TYPE_CHECKING:
     from cryostore.client.health import Health
-    from cryostore.client.settings import Settings
+    from cryostore.client.settings import ClientSettings
 
 LOCAL_HOSTS = ("127.", "localhost", "::1")
 SKEW_SECONDS_NOTED = 60
@@ -42,7 +42,7 @@ def check_server(endpoint_url: str | None, *, now: Clock = wall_clock) -> Diagno
     yield _encryption(settings.endpoint_url)
 
 
-def _access_key(settings: Settings) -> Diagnosis:
+def _access_key(settings: ClientSettings) -> Diagnosis:
     found = f"access key {settings.credentials.access_key_id} from {settings.credentials_source}"
     if settings.credentials_unused:
         return warning(

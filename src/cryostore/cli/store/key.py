@@ -16,7 +16,7 @@ from cryostore.cli.progress import follow_progress
 from cryostore.cli.store.named_store import NamedStore, open_store, store_options
 
 if TYPE_CHECKING:
-    from cryostore.chunks.keyring import Document, KeyringSource, MasterKey
+    from cryostore.chunks.keyring import KeyringDocument, KeyringSource, MasterKey
     from cryostore.maintenance.key_rotation import RotationResult
     from cryostore.maintenance.key_uses import KeyUses
 
@@ -197,7 +197,7 @@ def verify(store: NamedStore, source: Path, as_json: bool) -> int:
     return WITH_ISSUES if missing or wrong else OK
 
 
-def _agree(name: str, document: Document, known: Mapping[str, MasterKey]) -> bool:
+def _agree(name: str, document: KeyringDocument, known: Mapping[str, MasterKey]) -> bool:
     return name not in known or known[name].is_same(document.keys[name])
 
 
@@ -210,10 +210,10 @@ def create(target: Path, as_json: bool) -> None:
     For keyrings outside the data directory: for --keyring PATH, or as the content of the variable or the output of the
     command that --keyring names.
     """
-    from cryostore.chunks.keyring import Document
+    from cryostore.chunks.keyring import KeyringDocument
     from cryostore.core.ids import random_id
 
-    document = Document.of_new_key(random_id())
+    document = KeyringDocument.of_new_key(random_id())
     _write(target, document.encode(), document)
     _tell(document, target, "keyring", as_json=as_json)
 
@@ -264,7 +264,7 @@ def _words(outcome: RotationResult) -> str:
     )
 
 
-def _read(path: Path) -> Document:
+def _read(path: Path) -> KeyringDocument:
     """Return the keyring in a file or on stdin. Raises ConfigurationError."""
     from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, NoDocumentError, decode_text
     from cryostore.chunks.keyring.paper import is_paper, read_paper
@@ -283,7 +283,7 @@ def _read(path: Path) -> Document:
         raise ConfigurationError(f"{path} holds no keyring", hint="give a file that `cryo key export` wrote") from None
 
 
-def _write(path: Path, data: bytes, document: Document) -> None:
+def _write(path: Path, data: bytes, document: KeyringDocument) -> None:
     """Write a new file, and read it back. Raises StorageUnavailableError, ConfigurationError."""
     from cryostore.chunks.durable_files import create_file, storage_errors
     from cryostore.core.errors import BlobExistsError, ConfigurationError
@@ -297,7 +297,7 @@ def _write(path: Path, data: bytes, document: Document) -> None:
         raise ConfigurationError(f"{path} differs from what was written", hint="do not use it; check the disk")
 
 
-def _tell(document: Document, path: Path, what: str, *, as_json: bool) -> None:
+def _tell(document: KeyringDocument, path: Path, what: str, *, as_json: bool) -> None:
     if as_json:
         output.say({"file": str(path), "active": document.active.key_id, "keys": sorted(document.keys)})
     else:

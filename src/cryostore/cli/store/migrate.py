@@ -22,7 +22,7 @@ from cryostore.options.option import STORE
 
 if TYPE_CHECKING:
     from cryostore.maintenance.migrate.run import MigrationPlan, MigrationResult
-    from cryostore.maintenance.migrate.side import Step
+    from cryostore.maintenance.migrate.side import StageProgress
     from cryostore.maintenance.migrate.stores import MigrationStore
     from cryostore.service.opening.address import SharedStoreAddress
 
@@ -197,7 +197,7 @@ def _plan_words(found: MigrationPlan) -> Iterator[str]:
     yield f"{sum(found.rows.values())} rows: {', '.join(f'{name} {rows}' for name, rows in found.rows.items() if rows)}"
 
 
-def _timed(steps: Iterator[Step]) -> Iterator[tuple[Step, float]]:
+def _timed(steps: Iterator[StageProgress]) -> Iterator[tuple[StageProgress, float]]:
     """Yield each step with the seconds since its stage began."""
     stage, begun = "", 0.0
     for step in steps:
@@ -207,7 +207,7 @@ def _timed(steps: Iterator[Step]) -> Iterator[tuple[Step, float]]:
         yield step, now - begun
 
 
-def progress_words(step: Step, seconds: float) -> str:
+def progress_words(step: StageProgress, seconds: float) -> str:
     """Return how far a stage is that began `seconds` ago, and an estimate of the time left."""
     words = f"{step.stage} {step.done}" + (f" of {step.total}" if step.total else "")
     if step.bytes_done:

@@ -36,7 +36,7 @@ from cryostore.core.errors import BlobExistsError, BlobNotFoundError, Configurat
 from cryostore.core.limits import MIB
 from cryostore.core.time import Clock
 from cryostore.maintenance.migrate.envelopes import BlobVerdict, Envelopes
-from cryostore.maintenance.migrate.side import Side, Step
+from cryostore.maintenance.migrate.side import Side, StageProgress
 
 WORKERS = 8
 BLOBS_PER_BATCH = 256
@@ -151,7 +151,7 @@ class BlobCopy:
         self._envelopes = Envelopes(source, keyring)
         self._clock = clock
 
-    def copy(self) -> Iterator[Step]:
+    def copy(self) -> Iterator[StageProgress]:
         """Copy all blobs that the target lacks, step by step. May be interrupted and repeated."""
         total = self._source.read(store_copy.count_blobs)
         done = done_bytes = 0
@@ -163,7 +163,7 @@ class BlobCopy:
                     self._copy(pool, portion)
                     done += len(portion)
                     done_bytes += sum(one.size or 0 for one in portion)
-                    yield Step("blobs", done, total, done_bytes)
+                    yield StageProgress("blobs", done, total, done_bytes)
         yield from self._remove_strays()
         self.carried.damaged = self._source.read(damage.count)
 
@@ -272,7 +272,7 @@ class BlobCopy:
             self._target.delete(key)
             self._target.put(key, data)
 
-    def _remove_strays(self) -> Iterator[Step]:
+    def _remove_strays(self) -> Iterator[StageProgress]:
         """Remove blobs that an earlier run has copied and that the source no longer has."""
         after, done = "", 0
         while notes := self._target.read(partial(store_copy.notes_page, after=after, limit=ROWS_PER_PAGE)):
@@ -283,7 +283,7 @@ class BlobCopy:
                     self._target.delete(note.key)
                     self._target.write(partial(store_copy.forget_note, key=note.key))
                     self.carried.removed += 1
-            yield Step("sweep", done)
+            yield StageProgress("sweep", done)
             after = notes[-1].key
 
 

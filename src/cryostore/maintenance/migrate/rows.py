@@ -24,7 +24,7 @@ from cryostore.catalog.sequences import CountedTo
 from cryostore.catalog.tables import TABLES, Table
 from cryostore.core.errors import DamagedDataError
 from cryostore.maintenance.migrate.move_mark import TOKEN_BEFORE
-from cryostore.maintenance.migrate.side import Side, Step
+from cryostore.maintenance.migrate.side import Side, StageProgress
 from cryostore.service.opening.identity import IDENTITY
 from cryostore.service.store_keyring import TOKEN_SECRET
 
@@ -44,29 +44,31 @@ class TableDigest(NamedTuple):
     digest: str
 
 
-def copy_rows(source: Side, target: Side, counted: dict[str, int]) -> Iterator[Step]:
+def copy_rows(source: Side, target: Side, counted: dict[str, int]) -> Iterator[StageProgress]:
     """Make the rows of the target equal to those of the source, step by step.
 
     Fills `counted` with the last number that the source has given out, by table: the target continues from there.
     """
     total, before = count_rows(source), 0
-    yield Step("rows", before, total)
+    yield StageProgress("rows", before, total)
     for table in reversed(TABLES):
         yield from _remove_strays(source, target, table)
     for table in TABLES:
         done = 0
         for done in _copy_table(source, target, table):
-            yield Step("rows", before + done, total)
+            yield StageProgress("rows", before + done, total)
         before += done
         if table.number is not None:
             counted[table.name] = _counted_to(source, table)
             target.write(partial(sequences.count_from, table=table, number=counted[table.name]))
 
 
-def verify_rows(source: Side, target: Side, counted: dict[str, int], found: dict[str, TableDigest]) -> Iterator[Step]:
+def verify_rows(
+    source: Side, target: Side, counted: dict[str, int], found: dict[str, TableDigest]
+) -> Iterator[StageProgress]:
     """Count and digest all rows of both, step by step, into `found`. Raises DamagedDataError if they differ."""
     total, done = 2 * count_rows(source), 0
-    yield Step("verify rows", done, total)
+    yield StageProgress("verify rows", done, total)
     for table in TABLES:
         sides = []
         for side in (source, target):
@@ -75,7 +77,7 @@ def verify_rows(source: Side, target: Side, counted: dict[str, int], found: dict
                 digest.update(msgspec.msgpack.encode(row))
                 count, done = count + 1, done + 1
                 if not done % ROWS_PER_STEP:
-                    yield Step("verify rows", done, total)
+                    yield StageProgress("verify rows", done, total)
             sides.append(TableDigest(count, digest.hexdigest()))
         if sides[0] != sides[1]:
             raise DamagedDataError(
@@ -86,7 +88,7 @@ def verify_rows(source: Side, target: Side, counted: dict[str, int], found: dict
         if table.number is not None and _counted_to(target, table) < counted[table.name]:
             raise DamagedDataError(f"{target.name} would reuse numbers of table {table.name}")
         found[table.name] = sides[0]
-    yield Step("verify rows", total, total)
+    yield StageProgress("verify rows", total, total)
 
 
 def count_rows(side: Side, some: Sequence[Table] = TABLES) -> int:
@@ -129,7 +131,7 @@ def _pairs(source: Side, target: Side, table: Table) -> Iterator[tuple[Row | Non
         there = next(theirs, None)
 
 
-def _remove_strays(source: Side, target: Side, table: Table) -> Iterator[Step]:
+def _remove_strays(source: Side, target: Side, table: Table) -> Iterator[StageProgress]:
     """Remove the rows that the source does not have."""
     if not target.read(partial(tables.page, table=table, after=None, limit=1)):
         return
@@ -142,7 +144,7 @@ def _remove_strays(source: Side, target: Side, table: Table) -> Iterator[Step]:
 
 def _each(
     target: Side, table: Table, some: Iterator[Row], change: Callable[[Transaction, Table, Row], None]
-) -> Iterator[Step]:
+) -> Iterator[StageProgress]:
     """Change rows of the target, a batch at a time."""
 
     def work(transaction: Transaction) -> None:
@@ -151,7 +153,7 @@ def _each(
 
     while batch := list(islice(some, ROWS_PER_BATCH)):
         target.write(work)
-        yield Step("rows", 0)
+        yield StageProgress("rows", 0)
 
 
 def _copy_table(source: Side, target: Side, table: Table) -> Iterator[int]:

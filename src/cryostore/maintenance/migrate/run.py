@@ -32,7 +32,7 @@ from cryostore.maintenance.key_rotation import CONTEXTS
 from cryostore.maintenance.migrate.blobs import BlobCopy, BlobCopyResult
 from cryostore.maintenance.migrate.cutover import begin_move, complete_move
 from cryostore.maintenance.migrate.rows import OF_THE_PLACE, TableDigest, copy_rows, count_rows, verify_rows
-from cryostore.maintenance.migrate.side import Side, Step
+from cryostore.maintenance.migrate.side import Side, StageProgress
 from cryostore.maintenance.migrate.verify import BlobCheck, BlobCheckResult
 
 ROWS_PER_PAGE = 200
@@ -84,7 +84,7 @@ def migrate(
     clock: Clock,
     new_id: NewId,
     everything: bool = False,
-) -> Iterator[Step]:
+) -> Iterator[StageProgress]:
     """Move a store, step by step, or continue an interrupted move. With `everything`, all blobs are read again.
 
     The source must have no open packs, and nothing else may have the source or the target open. Raises

@@ -15,7 +15,7 @@ from cryostore.core.errors import StorageFullError, StorageUnavailableError
 REPEAT = "fix the cause and repeat the command: it continues where it stopped"
 
 
-class Step(NamedTuple):
+class StageProgress(NamedTuple):
     """How far a stage has come: a count, and bytes if they matter. `total` is None if it is not known."""
 
     stage: str

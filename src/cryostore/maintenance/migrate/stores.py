@@ -27,7 +27,7 @@ from cryostore.core.time import Clock
 from cryostore.maintenance.migrate import move_mark
 from cryostore.maintenance.migrate.cutover import take_back_move
 from cryostore.maintenance.migrate.run import MigrationResult, has_no_open_packs, migrate
-from cryostore.maintenance.migrate.side import Side, Step
+from cryostore.maintenance.migrate.side import Side, StageProgress
 from cryostore.service.opening.address import SharedStoreAddress, is_url
 from cryostore.service.opening.in_use import InUse, sole_use
 from cryostore.service.opening.keyring import KEYRING
@@ -165,7 +165,7 @@ def migrate_store(
     clock: Clock,
     new_id: NewId,
     everything: bool = False,
-) -> Iterator[Step]:
+) -> Iterator[StageProgress]:
     """Finish the pending writes of the source and move it, step by step; see `run.migrate`.
 
     Also raises ConfigurationError if a server or another program uses the source or the target.
@@ -175,7 +175,7 @@ def migrate_store(
         with source.held() as here:
             settled = has_no_pending_writes(here)
         if not settled:
-            yield Step("settle", 0)
+            yield StageProgress("settle", 0)
             finish_pending_writes(source)
         with source.held() as here:
             yield from migrate(here, there, keyring, outcome, clock=clock, new_id=new_id, everything=everything)

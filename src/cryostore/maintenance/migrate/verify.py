@@ -19,7 +19,7 @@ from cryostore.chunks.keyring import Keyring
 from cryostore.core.digest import sha256
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, KeyUnavailableError
 from cryostore.maintenance.migrate.blobs import WORKERS, Wanted, batches, portions, wanted_blobs
-from cryostore.maintenance.migrate.side import Side, Step
+from cryostore.maintenance.migrate.side import Side, StageProgress
 from cryostore.service.vault_keys import VaultKeys
 
 SAMPLED = 50
@@ -55,7 +55,7 @@ class BlobCheck:
         self._keys = VaultKeys(target, keyring)
         self._everything = everything
 
-    def run(self) -> Iterator[Step]:
+    def run(self) -> Iterator[StageProgress]:
         """Check each blob, step by step.
 
         Raises DamagedDataError if any blob is missing or has changed; a later run copies these again.
@@ -67,7 +67,7 @@ class BlobCheck:
                 for portion in portions(self._asked(some), lambda one: one.note.size if one.note else 0):
                     problems = list(pool.map(self._problem, portion))
                     bad += self._note(portion, problems)
-                    yield Step("verify blobs", self.verified.blobs, total, self.verified.read_bytes)
+                    yield StageProgress("verify blobs", self.verified.blobs, total, self.verified.read_bytes)
         if bad:
             raise DamagedDataError(
                 f"{self._target.name}: {len(bad)} blobs are missing or have changed: {bad[0]}",

@@ -15,7 +15,7 @@ from cryostore.catalog.rows import chunks, keys, packs
 from cryostore.catalog.rows.chunks import PlacedChunk
 from cryostore.catalog.rows.packs import PackRow
 from cryostore.chunks.cipher import DataKey
-from cryostore.chunks.envelope import Header, open_envelope
+from cryostore.chunks.envelope import EnvelopeHeader, open_envelope
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header
 from cryostore.chunks.packs.reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, PlacedEnvelope
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
@@ -214,7 +214,7 @@ class PackCheck:
                 self._findings.add(finding_kinds.NO_KEY, f"data key {number}: {reason}")
 
 
-def _is_meant(header: Header, row: PlacedChunk, key: DataKey | None) -> bool:
+def _is_meant(header: EnvelopeHeader, row: PlacedChunk, key: DataKey | None) -> bool:
     if (header.envelope_bytes, header.payload_bytes) != (row.sealed_length, row.length):
         return False
     return key is None or (header.key_id == key.key_id and header.digest(key) == row.digest)

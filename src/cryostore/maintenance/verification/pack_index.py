@@ -18,7 +18,7 @@ KeyOf = Callable[[bytes], DataKey | None]
 
 
 class Found(NamedTuple):
-    """A sound envelope in a pack. `envelope_bytes` includes the header; `kind` is the number of an `envelope.Kind`."""
+    """A sound envelope in a pack. `envelope_bytes` includes the header; `kind` is the number of a `PayloadKind`."""
 
     offset: int
     envelope_bytes: int

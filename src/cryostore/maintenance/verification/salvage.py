@@ -29,7 +29,7 @@ from cryostore.catalog.processes import epoch as epochs
 from cryostore.catalog.queries import damage
 from cryostore.catalog.rows import chunks, packs
 from cryostore.catalog.rows.chunks import ChunkRow
-from cryostore.chunks.envelope import Kind
+from cryostore.chunks.envelope import PayloadKind
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header
 from cryostore.chunks.packs.reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, PlacedEnvelope
 from cryostore.chunks.store import Location
@@ -42,7 +42,7 @@ from cryostore.maintenance.verification.opened_keys import OpenedKeys, OwnedKey
 from cryostore.maintenance.verification.pack_index import Found, open_placed
 from cryostore.service import Context
 
-KINDS = frozenset((Kind.CHUNK, Kind.METADATA))
+KINDS = frozenset((PayloadKind.CHUNK, PayloadKind.METADATA))
 CHUNKS_PER_BATCH = 500
 BYTES_PER_BATCH = 16 * MIB
 ATTEMPTS_MAX = 3

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cryostore.catalog.database import FixedStatements, Transaction, UnexpectedRowCountError
 from cryostore.catalog.rows import chunks, packs
 from cryostore.catalog.rows.chunks import ChunkRow
-from cryostore.chunks.envelope import Kind
+from cryostore.chunks.envelope import PayloadKind
 from cryostore.core.digest import Checksum, Payload
 from cryostore.model.errors import IllegalArgumentException
 from cryostore.service.context import Context
@@ -71,7 +71,7 @@ def store_payload(
     vault_id: int,
     payload: Payload | None,
     refer: Callable[[Transaction], None],
-    kind: Kind = Kind.CHUNK,
+    kind: PayloadKind = PayloadKind.CHUNK,
     *,
     presence: Presence | None = None,
 ) -> None:
@@ -94,7 +94,7 @@ def store_payload(
         return
 
 
-def _store(context: Context, vault_id: int, payload: Payload, kind: Kind, presence: Presence | None) -> _Stored:
+def _store(context: Context, vault_id: int, payload: Payload, kind: PayloadKind, presence: Presence | None) -> _Stored:
     digest = payload.sha256
     if presence is None:
         presence = context.database.read(lambda transaction: find_presence(transaction, vault_id, payload))

@@ -13,7 +13,7 @@ from cryostore.catalog.rows.chunk_lists import PART_CHUNKS, ChunkEntry
 from cryostore.catalog.rows.jobs import JobRow
 from cryostore.catalog.rows.objects import ObjectContent
 from cryostore.catalog.rows.uploads import UploadRow
-from cryostore.chunks.envelope import Kind
+from cryostore.chunks.envelope import PayloadKind
 from cryostore.core.digest import Checksum, Form, Payload, sha256
 from cryostore.model.errors import IllegalArgumentException
 from cryostore.model.objects import (
@@ -141,7 +141,7 @@ def _complete(context: Context, job: JobRow, upload_id: str, completion: _Comple
             refuse_duplicate(transaction, job, upload.name)
         put_into_view(context, transaction, job, upload.name, content, bytes_transferred=0)
 
-    store_payload(context, job.vault_id, completion.blob if completion.has_blob else None, work, Kind.METADATA)
+    store_payload(context, job.vault_id, completion.blob if completion.has_blob else None, work, PayloadKind.METADATA)
 
 
 def _content(context: Context, completion: _Completion, chunks: _Chunks, summary: bytes) -> ObjectContent:
