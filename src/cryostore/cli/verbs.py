@@ -32,7 +32,7 @@ VERBS = {
     "verify": ("cryostore.cli.agent.verify", "Check whether a recovery point can be restored."),
     "delete": ("cryostore.cli.agent.delete", "Delete recovery points."),
     "diff": ("cryostore.cli.agent.diff", "List the differences between two recovery points."),
-    "doctor": ("cryostore.cli.doctor.run", "Check the set-up for backups."),
+    "doctor": ("cryostore.cli.doctor", "Check the set-up for backups."),
     "find": ("cryostore.cli.agent.find", "Find files in all recovery points."),
     "gc": ("cryostore.cli.store.gc", "Free the space of unused data."),
     "init": ("cryostore.cli.store.init", "Prepare a store that several servers share."),

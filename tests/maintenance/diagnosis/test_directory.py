@@ -1,4 +1,4 @@
-"""File systems that a data directory may be on. `cryo doctor` tests the other checks: tests/cli/doctor."""
+"""The file system of a data directory. tests/cli/test_doctor.py tests the other checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from cryostore.core.diagnosis import OK, WARNING
 from cryostore.maintenance.diagnosis import directory
-from cryostore.maintenance.diagnosis.mount_table import MountPoint
+from cryostore.maintenance.diagnosis.directory import MountPoint, mount_of
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,14 @@ from cryostore.maintenance.diagnosis.mount_table import MountPoint
 )
 def test_file_systems(mount, level):
     assert directory._file_system(mount).level == level
+
+
+def test_the_table_of_mounts(tmp_path):
+    table = tmp_path / "mounts"
+    inner = tmp_path / "with space"
+    place = str(inner).replace(" ", r"\040")
+    table.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x {place} nfs4 rw,hard 0 0\nserver:/y {place}er nfs 0 0\n")
+    assert mount_of(inner / "deep", table) == MountPoint(str(inner), "nfs4", frozenset({"rw", "hard"}))
+    assert mount_of(tmp_path, table) == MountPoint("/", "ext4", frozenset({"rw"}))
+    assert mount_of(tmp_path / "with spaces", table) == MountPoint("/", "ext4", frozenset({"rw"}))
+    assert mount_of(tmp_path, tmp_path / "none") is None

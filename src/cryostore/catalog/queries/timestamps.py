@@ -28,7 +28,7 @@ STAMPS = (
     Stamp("idempotency", "created_ms", "created_ms IS NOT NULL"),
 )
 ELSEWHERE = {
-    "chunk.condemned_ms": "a collection reads every chunk anyway: `maintenance.garbage_collection.sweep`",
+    "chunk.condemned_ms": "a collection reads every chunk anyway: `maintenance.garbage_collection.collect.sweep`",
     "claim.until_ms": "a lease that ends too far ahead counts as lapsed: `ClaimRow.is_free`",
     "claim.finished_ms": "a schedule does not wait for work that ended in the future: `maintenance.schedule`",
     "backup_job.start_by_ms": "a job that was created in the future starts its window again: `jobs.overdue`",

@@ -1,8 +1,13 @@
-"""`cryo man`: manual pages, generated from the declarations of the commands."""
+"""`cryo man`: manual pages, generated from the declarations of the commands.
+
+The last functions write the markup: the few requests of man(7) that the pages need, and escaping.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from inspect import cleandoc
 from pathlib import Path
 
 import click
@@ -10,11 +15,12 @@ import click
 from cryostore import __version__
 from cryostore.cli import output
 from cryostore.cli.exit_codes import EPILOGUE, MEANINGS
-from cryostore.cli.reference import roff
 from cryostore.cli.verbs import VERBS
 from cryostore.core.errors import ConfigurationError
 
 PROGRAM = "cryo"
+NO_REWRAP = "\b"
+"""Click's mark of a paragraph whose line breaks are kept."""
 
 
 @click.command("man", epilog=EPILOGUE)
@@ -88,16 +94,16 @@ def page_name(context: click.Context) -> str:
 def page(context: click.Context) -> str:
     """Return one manual page."""
     verb = context.command
-    lines = [roff.title(page_name(context), f"cryostore {__version__}")]
-    lines += [roff.section("NAME"), rf"{roff.text(page_name(context))} \- {roff.text(_summary(context))}"]
-    lines += [roff.section("SYNOPSIS"), rf"\fB{roff.text(context.command_path)}\fR {roff.text(_usage(context))}"]
-    lines += [roff.section("DESCRIPTION"), *roff.paragraphs(verb.help or _summary(context))]
+    lines = [_title(page_name(context), f"cryostore {__version__}")]
+    lines += [_section("NAME"), rf"{_text(page_name(context))} \- {_text(_summary(context))}"]
+    lines += [_section("SYNOPSIS"), rf"\fB{_text(context.command_path)}\fR {_text(_usage(context))}"]
+    lines += [_section("DESCRIPTION"), *_paragraphs(verb.help or _summary(context))]
     if isinstance(verb, click.Group):
-        lines += [roff.section("COMMANDS"), *_commands(context, verb)]
-    lines += [roff.section("OPTIONS"), *_options(context)]
+        lines += [_section("COMMANDS"), *_commands(context, verb)]
+    lines += [_section("OPTIONS"), *_options(context)]
     if variables := list(_environment(context)):
-        lines += [roff.section("ENVIRONMENT"), *variables]
-    lines += [roff.section("EXIT STATUS"), *_exit_codes(), roff.section("SEE ALSO"), _see_also(context)]
+        lines += [_section("ENVIRONMENT"), *variables]
+    lines += [_section("EXIT STATUS"), *_exit_codes(), _section("SEE ALSO"), _see_also(context)]
     return "\n".join(lines) + "\n"
 
 
@@ -115,7 +121,7 @@ def _options(context: click.Context) -> Iterator[str]:
     for parameter in context.command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None and isinstance(parameter, click.Option):  # arguments stand in the synopsis
-            yield from roff.item(*record)
+            yield from _item(*record)
 
 
 def _commands(context: click.Context, group: click.Group) -> Iterator[str]:
@@ -123,21 +129,59 @@ def _commands(context: click.Context, group: click.Group) -> Iterator[str]:
         inner = group.get_command(context, name)
         if inner is not None:
             inside = click.Context(inner, parent=context, info_name=name)
-            yield from roff.item(f"{page_name(inside)}(1)", _summary(inside).capitalize() + ".")
+            yield from _item(f"{page_name(inside)}(1)", _summary(inside).capitalize() + ".")
 
 
 def _environment(context: click.Context) -> Iterator[str]:
     for parameter in context.command.get_params(context):
         if isinstance(parameter, click.Option) and isinstance(parameter.envvar, str):
-            yield from roff.item(parameter.envvar, f"The same as {max(parameter.opts, key=len)}.")
+            yield from _item(parameter.envvar, f"The same as {max(parameter.opts, key=len)}.")
 
 
 def _exit_codes() -> Iterator[str]:
     for code, meaning in MEANINGS.items():
-        yield from roff.item(str(code), f"{meaning}.")
+        yield from _item(str(code), f"{meaning}.")
 
 
 def _see_also(context: click.Context) -> str:
     if context.parent is None:
         return r"\fBcryo\-backup\fR(1), \fBcryo\-restore\fR(1), \fBcryo\-serve\fR(1)"
-    return rf"\fB{roff.text(page_name(context.parent))}\fR(1)"
+    return rf"\fB{_text(page_name(context.parent))}\fR(1)"
+
+
+def _title(name: str, footer: str) -> str:
+    """Return the first line of a page. It has no date, so that the same program always prints the same page."""
+    return f'.TH "{_text(name.upper())}" "1" "" "{_text(footer)}" "Cryostore"'
+
+
+def _section(name: str) -> str:
+    """Return the heading of a section."""
+    return f".SH {_text(name)}"
+
+
+def _paragraphs(words: str) -> list[str]:
+    """Return the paragraphs of a help text, which empty lines separate."""
+    lines: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", cleandoc(words)):
+        lines.append(".PP")
+        if paragraph.lstrip(" ").startswith(NO_REWRAP):
+            shown = paragraph.partition(NO_REWRAP)[2].strip("\n").splitlines()
+            lines += [".nf", *(_text(line) for line in shown), ".fi"]
+        else:
+            lines.append(_text(" ".join(paragraph.split())))
+    return lines
+
+
+def _item(tag: str, words: str) -> list[str]:
+    """Return an entry of a list: its tag in bold, and its text."""
+    return [".TP", rf"\fB{_text(tag)}\fR", _text(words) or r"\&"]
+
+
+def _text(words: str) -> str:
+    r"""Return text escaped, with no requests in it, and with hyphens that can be copied into a shell.
+
+    Text between backquotes becomes bold.
+    """
+    escaped = words.replace("\\", r"\e").replace("-", r"\-").replace('"', r"\(dq")
+    escaped = re.sub(r"`([^`]+)`", r"\\fB\1\\fR", escaped).replace("'", r"\(aq")
+    return rf"\&{escaped}" if escaped.startswith(".") else escaped

@@ -1,10 +1,15 @@
-"""Checks of a data directory: permissions, file system, free space, keyring and its copy, commits."""
+"""Checks of a data directory: permissions, file system, free space, keyring and its copy, commits.
+
+The file system of a path comes from the kernel's mount table (`mount_of`).
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from cryostore.catalog import open_catalog
 from cryostore.chunks.blobs import open_blobs
@@ -15,7 +20,6 @@ from cryostore.core.limits import MIB
 from cryostore.core.quantities import size_text
 from cryostore.maintenance.diagnosis.catalog import check_commits
 from cryostore.maintenance.diagnosis.keyring import check_keyring, check_keyring_copy
-from cryostore.maintenance.diagnosis.mount_table import MountPoint, mount_of
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.opening.open import CATALOG
 
@@ -38,6 +42,7 @@ FOREIGN_FILE_SYSTEMS = {"exfat", "fat", "hfs", "hfsplus", "msdos", "ntfs", "ntfs
 UNSAFE_MOUNT_OPTIONS = {"nobarrier", "barrier=0"}
 FREE_SHARE_MIN = 0.1
 RESERVE_BYTES = 64 * MIB
+MOUNT_TABLE = Path("/proc/self/mounts")
 
 
 def check_directory(data_dir: Path, keyring: str | None, copy: Path | None) -> Diagnoses:
@@ -127,3 +132,28 @@ def _commits(data_dir: Path, keyring: str | None) -> Diagnoses:
         except CryostoreError:
             return  # the check of that part reports it
         yield check_commits(database, store, source)
+
+
+class MountPoint(NamedTuple):
+    """One line of the table."""
+
+    path: str
+    kind: str
+    options: frozenset[str]
+
+
+def mount_of(path: Path, table: Path = MOUNT_TABLE) -> MountPoint | None:
+    """Return the file system that holds `path`; None if this system has no mount table."""
+    real = os.path.realpath(path)
+    try:
+        lines = table.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    found = None
+    for line in lines:
+        _, place, kind, options, *_ = line.split(" ")
+        place = re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), place)
+        inside = real == place or real.startswith(place.rstrip("/") + "/")
+        if inside and (found is None or len(place) >= len(found.path)):  # a later line lies above an earlier one
+            found = MountPoint(place, kind, frozenset(options.split(",")))
+    return found

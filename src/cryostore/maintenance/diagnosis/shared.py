@@ -1,4 +1,7 @@
-"""Checks of a shared store: keyring, catalog, blobs, and that the three belong together."""
+"""Checks of a shared store: keyring, catalog, blobs, and that the three belong together.
+
+The checks of the blob store are here; those of the keyring and the catalog are in `keyring` and `catalog`.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from typing import TypeVar
 from cryostore.catalog import NoCatalogError
 from cryostore.catalog.database import Database
 from cryostore.catalog.queries import store_copy
-from cryostore.chunks.blobs import BlobStore
+from cryostore.chunks.blobs import BlobStore, Versioning
+from cryostore.chunks.blobs.self_test import check_blob_store
 from cryostore.chunks.keyring import KeyringSource
-from cryostore.chunks.marker import newest_marker
-from cryostore.core.diagnosis import Diagnoses, Diagnosis, error, failed, ok
+from cryostore.chunks.marker import marker_key, newest_marker
+from cryostore.core.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.core.errors import ConfigurationError, CryostoreError
-from cryostore.maintenance.diagnosis.blobs import check_blobs
 from cryostore.maintenance.diagnosis.catalog import check_catalog, check_commits
 from cryostore.maintenance.diagnosis.keyring import check_keyring
 from cryostore.service.opening.address import SharedStoreAddress, is_url
@@ -24,6 +27,7 @@ from cryostore.service.opening.open_shared import explain_key_errors
 from cryostore.service.store_keyring import StoreKeyring
 
 Part = TypeVar("Part")
+LIFECYCLE = "no lifecycle rule of the bucket may expire objects, or move them to a class that takes hours to read"
 
 
 def check_shared(place: SharedStoreAddress, *, now_ms: int, trial_name: str | None) -> Diagnoses:
@@ -115,3 +119,44 @@ def _together(place: SharedStoreAddress, source: KeyringSource, database: Databa
     except CryostoreError as problem:
         return failed("store", problem, "name a catalog, blobs and a keyring of the same store")
     return ok("store", f"{identity.store_id}: catalog, blobs and keyring belong together")
+
+
+def check_blobs(store: BlobStore, shown: str, *, trial_name: str | None) -> Diagnoses:
+    """Check the blob store that people know as `shown`.
+
+    With a `trial_name`, which must be unused, a few bytes are put there and deleted again.
+    """
+    try:
+        marker = newest_marker(store)
+    except CryostoreError as problem:
+        yield failed("blobs", problem, "check the endpoint, the bucket, its region and the access key")
+        return
+    if marker is None:
+        yield warning("blobs", f"{shown} answers, but holds no store", "give --blobs as `cryo init` was given it")
+    else:
+        yield ok("blobs", f"{shown} answers, and holds store {marker.store_id}")
+    if trial_name is not None:
+        yield _try_blob_store(store, trial_name)
+    if isinstance(store, Versioning):
+        yield _bucket(store, marker.number if marker else None)
+
+
+def _try_blob_store(store: BlobStore, name: str) -> Diagnosis:
+    about = "blob service"
+    try:
+        check_blob_store(store, name)
+    except CryostoreError as problem:
+        return failed(about, problem, "allow this access key to get, put, list and delete objects under the prefix")
+    return ok(about, "conditional put, list and delete work")
+
+
+def _bucket(store: BlobStore, number: int | None) -> Diagnosis:
+    about = "bucket"
+    try:
+        versions = number is not None and isinstance(store, Versioning) and store.has_versions(marker_key(number))
+    except CryostoreError as problem:
+        return failed(about, problem, "allow this access key to read objects")
+    if versions:
+        advice = f"add a lifecycle rule that removes old versions after some days; but {LIFECYCLE}"
+        return warning(about, "keeps old versions, so that deleted data still costs", advice)
+    return ok(about, "its lifecycle rules are not visible from here", LIFECYCLE)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from email.utils import formatdate
 
 import msgspec
 import pytest
 
 from cryostore.agent.verification.trial_job import run_trial_job
+from cryostore.cli import doctor
 from cryostore.cli.agent_store import AgentStore, open_agent_store
-from cryostore.cli.doctor import run as doctor
 from cryostore.cli.verbs import run
 from cryostore.client import pages
+from cryostore.client.health import health_of
 from cryostore.core.diagnosis import ERROR, OK, WARNING
 from cryostore.core.digest import Payload
 from cryostore.core.errors import CryostoreError
+from cryostore.core.time import wall_clock
 from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import ListBackupJobs
 from cryostore.model.recovery_points import ListRecoveryPointsByBackupVault
+from cryostore.wire.message import Response
 from support.processes.serving import serving
 from support.stores.keyrings import BOTH, write_keyring
 
@@ -164,3 +168,30 @@ def test_a_store_that_answers_other_bytes_is_found_out(data):
         with pytest.raises(CryostoreError, match="other bytes than were written"):
             run_trial_job(Liar(call), "Default")
         assert [job.state for job in pages.items(call, ListBackupJobs())] == ["ABORTED"], "given up all the same"
+
+
+@pytest.mark.parametrize(("off", "level"), [(0, OK), (-50, OK), (100, WARNING), (-100, WARNING), (1000, ERROR)])
+def test_clocks(off, level):
+    now_ms = wall_clock()
+    answer = Response(200, [("date", formatdate(now_ms / 1000 - off, usegmt=True))], Payload(b""))
+    assert doctor._clock(health_of(answer), now_ms).level == level
+
+
+def test_a_clock_that_is_not_shown():
+    assert doctor._clock(health_of(Response(200, [], Payload(b""))), 0).level == WARNING
+
+
+def test_something_else_that_answers():
+    for body in (b"<html>", b"[]", b"{}"):
+        answer = Response(404, [], Payload(body))
+        assert doctor._endpoint("http://host", health_of(answer)).level == WARNING
+    other = Response(200, [], Payload(b'{"status":"ok","version":"0.0.0"}'))
+    assert "upgrade" in doctor._endpoint("http://host", health_of(other)).advice
+
+
+@pytest.mark.parametrize(
+    ("url", "level"),
+    [("http://127.0.0.1:1", OK), ("http://[::1]:1", OK), ("https://far.example", OK), ("http://far.example", WARNING)],
+)
+def test_the_way_to_the_server(url, level):
+    assert doctor._encryption(url).level == level
