@@ -17,7 +17,7 @@ from cryostore.agent.block import BLOCK_BYTES_MAX, ENTRY_BYTES_MAX, BlockBuilder
 from cryostore.agent.entry import NO_CONTENT, Row
 from cryostore.agent.errors import ArchiveDamagedError
 from cryostore.agent.report import Report
-from cryostore.agent.source.roots import rooted
+from cryostore.agent.source.selection import rooted
 from cryostore.agent.source.walk import OPEN_LEVELS_MAX, Walk
 from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.errors import ConfigurationError
@@ -25,7 +25,7 @@ from cryostore.core.limits import KIB, MIB
 from support.archives.agent import seen, write
 from support.faults.refusing_source import RefusingSource
 
-COVERS = ("agent/backup/entry_reader.py", "agent/source/file_reader.py")
+COVERS = ("agent/backup/entry_reader.py",)
 
 
 DIRECTORY_ROW = Row(0o040755, 0, 0, 0, 0, 0, 1, 1, 1).pack()

@@ -1,4 +1,4 @@
-"""The FUSE protocol without a kernel: its messages over a socket, for where nothing can be mounted."""
+"""FUSE session without a kernel: protocol messages over a socket, the table of nodes, and mounts that are refused."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import pytest
 
 from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.job import open_job
-from cryostore.agent.mount.file_system import RecoveryPointFileSystem
+from cryostore.agent.mount import fuse_session
+from cryostore.agent.mount.file_system import NodeLocation, NodeTable, RecoveryPointFileSystem
 from cryostore.agent.mount.fuse_messages import Opcode
-from cryostore.agent.mount.fuse_session import THREADS, FuseSession
+from cryostore.agent.mount.fuse_session import ROOT, THREADS, FuseSession, mount
 from cryostore.agent.small_object import store_small
+from cryostore.core.errors import ConfigurationError
 from support.archives.agent import write
 
 HEADER = struct.Struct("<IIQQIIIHH")
@@ -169,3 +171,49 @@ def test_a_recovery_point_without_an_archive_is_listed_but_not_readable(local_ru
             kernel.names(node)
         assert raised.value.errno == errno.EIO
         assert said == ["the archive has no object catalog"]
+
+
+def test_nodes_are_dropped_when_the_kernel_forgets_them():
+    nodes = NodeTable(NodeLocation("", b""))
+    number = nodes.look_up(NodeLocation("a", b"x"))
+    assert nodes.look_up(NodeLocation("a", b"x")) == number
+    assert nodes.location(number) == NodeLocation("a", b"x")
+    nodes.forget(number, 1)
+    assert nodes.location(number) == NodeLocation("a", b"x")
+    nodes.forget(number, 1)
+    with pytest.raises(FileNotFoundError):
+        nodes.location(number)
+    nodes.forget(number, 1)
+    nodes.forget(ROOT, 100)
+    assert nodes.location(ROOT) == NodeLocation("", b"")
+    assert nodes.look_up(NodeLocation("a", b"x")) != number
+    assert len(nodes) == 2
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="cannot mount on .*No such file"):
+        mount(str(tmp_path / "missing"), allow_other=False)
+
+
+def test_a_folder_with_content_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="is not empty") as failure:
+        mount(str(tmp_path), allow_other=False)
+    assert "hide its content" in failure.value.hint
+
+
+def test_a_machine_without_fuse_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(fuse_session, "DEVICE", str(tmp_path / "fuse"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigurationError, match="there is no"):
+        mount(str(tmp_path / "folder"), allow_other=False)
+
+
+def test_other_users_than_root_need_fusermount(tmp_path, monkeypatch):
+    monkeypatch.setattr(fuse_session.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(fuse_session, "DEVICE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigurationError, match="there is no fusermount3") as failure:
+        mount(str(tmp_path / "folder"), allow_other=False)
+    assert "fuse3" in failure.value.hint

@@ -1,4 +1,8 @@
-"""Read-only file system of recovery points: what `cryo mount` shows, node by node."""
+"""Read-only file system of recovery points: what `cryo mount` shows, node by node.
+
+`NodeTable` has the numbers of the nodes that the kernel knows. The folders above the recovery points are those of
+`point_folders`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import errno
 import itertools
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from cryostore.agent.archive.files import ArchiveFiles, ReadableFile
 from cryostore.agent.archive.listing import ArchiveEntry
@@ -18,8 +23,7 @@ from cryostore.agent.block import Block, Extra, ExtraKind
 from cryostore.agent.entry import Content, Row
 from cryostore.agent.mount.archive_pool import ArchivePool, PooledFile
 from cryostore.agent.mount.fuse_messages import NodeAttributes, device_number
-from cryostore.agent.mount.fuse_session import DirectoryItem, FoundNode
-from cryostore.agent.mount.node_table import NodeLocation, NodeTable
+from cryostore.agent.mount.fuse_session import ROOT, DirectoryItem, FoundNode
 from cryostore.agent.mount.point_folders import MountFolder, MountLink, PointFolders
 from cryostore.agent.source.walk import join
 from cryostore.core.errors import CryostoreError
@@ -35,6 +39,55 @@ FOREVER_SECONDS = 86_400
 SOON_SECONDS = 1
 Got = TypeVar("Got")
 Items = list[tuple[bytes, MountFolder | MountLink | RecoveryPoint]]
+
+
+class NodeLocation(NamedTuple):
+    """The location of a node: a path in the recovery point of this ARN or, without an ARN, in the folders above."""
+
+    point: str
+    path: bytes
+
+
+class NodeTable:
+    """Locations by node number, with look-up counts. Thread safe."""
+
+    def __init__(self, root: NodeLocation) -> None:
+        self._lock = threading.Lock()
+        self._locations = {ROOT: root}
+        self._numbers = {root: ROOT}
+        self._counts = {ROOT: 1}
+        self._next = ROOT + 1
+
+    def __len__(self) -> int:
+        return len(self._locations)
+
+    def location(self, number: int) -> NodeLocation:
+        """Return the location of a node. Raises FileNotFoundError if the kernel forgot it."""
+        with self._lock:
+            if (location := self._locations.get(number)) is None:
+                raise FileNotFoundError(2, "no such node")
+            return location
+
+    def look_up(self, location: NodeLocation) -> int:
+        """Return the number of a location, and count one more look-up."""
+        with self._lock:
+            number = self._numbers.get(location)
+            if number is None:
+                number, self._next = self._next, self._next + 1
+                self._locations[number] = location
+                self._numbers[location] = number
+            self._counts[number] = self._counts.get(number, 0) + 1
+            return number
+
+    def forget(self, number: int, count: int) -> None:
+        """Take back `count` look-ups; drop a location without look-ups."""
+        with self._lock:
+            if number == ROOT or number not in self._locations:
+                return
+            self._counts[number] -= count
+            if self._counts[number] <= 0:
+                del self._counts[number]
+                del self._numbers[self._locations.pop(number)]
 
 
 class RecoveryPointFileSystem:

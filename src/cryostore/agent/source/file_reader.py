@@ -1,4 +1,4 @@
-"""Reading files, links and attributes of the source. Only this module opens files of the source.
+"""Reader of source entries: content of files, targets of links, extended attributes. Only this module opens files.
 
 It opens a file only if it is a regular one, never through a symlink, and never in a way that can block. It compares the
 status of a file before the read with the status after it: a difference means that the file changed meanwhile.
@@ -12,13 +12,12 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cryostore.agent.block import FAR_TIME, Extra, ExtraKind
+from cryostore.agent.block import ENTRY_BYTES_MAX, FAR_TIME, Extra, ExtraKind
 from cryostore.agent.entry import NO_CONTENT, NO_DIGEST, Content, Row, is_held, row_of
 from cryostore.agent.errors import SourceError
 from cryostore.agent.report import Report
-from cryostore.agent.source.extended_attributes import Attributes, read_attributes, read_directory_attributes
 from cryostore.agent.source.sparse_file import SegmentReader, data_segments, holes_between
-from cryostore.agent.source.walk import Directory, join, open_without_atime
+from cryostore.agent.source.walk import DIRECTORY_FLAGS, Directory, join, open_without_atime
 from cryostore.agent.upload.content import SMALL_BYTES_MAX, ContentWriter, Read
 
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -26,6 +25,22 @@ ATTEMPTS = 2
 SECTOR_BYTES = 512
 REPLACED = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """The errnos of a SourceError which mean that the file was removed, or that another entry took its name."""
+UNSUPPORTED = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODATA, errno.ENOSYS)
+"""Errors of a file system that has no extended attributes."""
+COMMON_NAMES = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
+"""The attributes that are read by name if the names cannot be listed."""
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
+
+
+class Attributes(NamedTuple):
+    """The extras of an entry, and why some of its attributes could not be read.
+
+    `gone` means that the entry is a directory that no longer exists: if it comes back, its attributes are missing.
+    """
+
+    extras: list[Extra]
+    missing: list[str]
+    gone: bool = False
 
 
 class ReadFile(NamedTuple):
@@ -248,3 +263,46 @@ def _far_time(status: os.stat_result) -> list[Extra]:
     if is_held(status.st_mtime_ns):
         return []
     return [Extra(ExtraKind.FAR_TIME, FAR_TIME.pack(*divmod(status.st_mtime_ns, 1_000_000_000)))]
+
+
+def read_attributes(file: int | bytes) -> Attributes:
+    """All extended attributes of an open descriptor, or of a path without following a symlink, sorted by name."""
+    follow = isinstance(file, int)
+    missing: list[str] = []
+    listed = True
+    try:
+        names = os.listxattr(file, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return Attributes([], [])
+        missing.append(f"its extended attributes cannot be listed: {error.strerror}")
+        names = list(COMMON_NAMES)
+        listed = False
+    extras: list[Extra] = []
+    length = 0
+    for name in sorted(names) if names else ():
+        try:
+            value = os.getxattr(file, name, follow_symlinks=follow)
+        except OSError as error:
+            if listed and error.errno != errno.ENODATA:  # else it was removed meanwhile, or never existed
+                missing.append(f"attribute {name!a} cannot be read: {error.strerror}")
+            continue
+        length += len(value) + len(name)
+        if length > ENTRY_BYTES_MAX:
+            missing.append(f"attribute {name!a} and those after it are left out: together they are too long")
+            break
+        extras.append(Extra(ExtraKind.XATTR, os.fsencode(name) + b"\0" + value))
+    return Attributes(extras, missing)
+
+
+def read_directory_attributes(parent: int, name: bytes) -> Attributes:
+    """The extended attributes of a directory, which this opens to read them."""
+    try:
+        fd = open_without_atime(name, DIRECTORY_FLAGS, parent)
+    except OSError as error:
+        gone = error.errno in GONE
+        return Attributes([], [] if gone else [f"its extended attributes cannot be listed: {error.strerror}"], gone)
+    try:
+        return read_attributes(fd)
+    finally:
+        os.close(fd)

@@ -47,7 +47,7 @@ def tree_options(
     """
     from cryostore.agent.backup.run import BackupOptions
     from cryostore.agent.source.patterns import literal_start
-    from cryostore.agent.source.roots import rooted
+    from cryostore.agent.source.selection import rooted
 
     if resource is not None and (not resource or any(category(each) in REFUSED_CATEGORIES for each in resource)):
         raise ConfigurationError(f"--resource {resource!a} is empty or contains control characters or invalid UTF-8")

@@ -37,8 +37,7 @@ def command(
     """
     from cryostore.agent.archive.recovery_points import find_point
     from cryostore.agent.mount.file_system import RecoveryPointFileSystem
-    from cryostore.agent.mount.fuse_mount import mount, unmount
-    from cryostore.agent.mount.fuse_session import FuseSession
+    from cryostore.agent.mount.fuse_session import FuseSession, mount, unmount
     from cryostore.core.threads import wait_until_set
 
     ended = threading.Event()

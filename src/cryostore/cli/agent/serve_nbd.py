@@ -30,8 +30,7 @@ def command(point: str, path: str, vault: str | None, resource: str | None, **pl
     """
     from cryostore.agent.archive.recovery_points import find_point, split_point
     from cryostore.agent.mount.archive_pool import ArchivePool, PooledFile
-    from cryostore.agent.mount.nbd_connection import Export
-    from cryostore.agent.mount.nbd_server import listening_socket, serve_clients
+    from cryostore.agent.mount.nbd_server import Export, listening_socket, serve_clients
     from cryostore.core.threads import wait_until_set
 
     name, wanted = split_point(point)

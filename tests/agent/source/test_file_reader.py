@@ -1,4 +1,7 @@
-"""Extended attributes of source entries: all that can be read, and why the others are missing."""
+"""Reader of source entries: their extended attributes, and why some are missing.
+
+Tests of backup runs cover how it reads files.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ import os
 import pytest
 
 from cryostore.agent.block import Extra, ExtraKind
-from cryostore.agent.source import extended_attributes
-from cryostore.agent.source.extended_attributes import Attributes, read_attributes, read_directory_attributes
+from cryostore.agent.source import file_reader
+from cryostore.agent.source.file_reader import Attributes, read_attributes, read_directory_attributes
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_an_attribute_that_was_removed_meanwhile_is_not_missing(attributes):
     assert read_attributes(0) == Attributes([], [])
 
 
-@pytest.mark.parametrize("code", extended_attributes.UNSUPPORTED)
+@pytest.mark.parametrize("code", file_reader.UNSUPPORTED)
 def test_a_file_system_without_attributes(attributes, code):
     attributes["listing"] = OSError(code, "no attributes")
     assert read_attributes(0) == Attributes([], [])
@@ -67,7 +70,7 @@ def test_common_attributes_are_read_by_name_if_they_cannot_be_listed(attributes)
 
 
 def test_attributes_that_are_too_long_are_left_out(attributes, monkeypatch):
-    monkeypatch.setattr(extended_attributes, "ENTRY_BYTES_MAX", 20)
+    monkeypatch.setattr(file_reader, "ENTRY_BYTES_MAX", 20)
     attributes |= {"user.a": b"1" * 10, "user.b": b"2" * 10, "user.c": b""}
     found = read_attributes(0)
     assert found.extras == [xattr(b"user.a", b"1" * 10)]
