@@ -14,7 +14,7 @@ import pytest
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.catalog.processes import claims
 from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError
-from cryostore.chunks.keyring.file import FileKeyring
+from cryostore.chunks.keyring.sources import FileKeyring
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import random_id
 from cryostore.core.time import HOUR_MS, MINUTE_MS, SECOND_MS

@@ -15,7 +15,7 @@ from cryostore.catalog.processes.nodes import NodeReport
 from cryostore.catalog.rows import keys, records
 from cryostore.catalog.rows.keys import WRAPPED
 from cryostore.catalog.rows.records import RecordKey
-from cryostore.chunks.keyring.file import FileKeyring
+from cryostore.chunks.keyring.sources import FileKeyring
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import random_id
 from cryostore.maintenance import key_rotation

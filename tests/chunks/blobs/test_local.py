@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 
 from conformance.blobstore import AppendableTests, BlobStoreTests
-from cryostore.chunks.blobs import local_read
+from cryostore.chunks.blobs import local
 from cryostore.chunks.blobs.local import STAGING, LocalBlobs
 from cryostore.core.errors import BlobExistsError, BlobNotFoundError, StorageFullError, StorageUnavailableError
-
-COVERS = ("chunks/blobs/local_append.py", "chunks/blobs/local_read.py")
 
 
 class TestLocalBlobs(BlobStoreTests, AppendableTests):
@@ -263,7 +261,7 @@ def test_a_failed_flush_is_never_tried_again(store, monkeypatch):
     appender = store.open_append("a")
     appender.append([b"x"])
     with monkeypatch.context() as patch:
-        patch.setattr("cryostore.chunks.blobs.local_append.sync_data", failing(errno.EIO))
+        patch.setattr("cryostore.chunks.blobs.local._sync_data", failing(errno.EIO))
         with pytest.raises(StorageUnavailableError):
             appender.sync()
     for call in (lambda: appender.append([b"y"]), appender.sync):
@@ -294,7 +292,7 @@ def test_ownership_ends_with_the_process(store):
 
 
 def test_reading_keeps_few_descriptors_open(store, monkeypatch):
-    monkeypatch.setattr(local_read, "OPEN_FILES_MAX", 4)
+    monkeypatch.setattr(local, "OPEN_FILES_MAX", 4)
     for number in range(20):
         store.put(f"blob-{number}", bytes([number]))
     before = open_descriptors()
@@ -316,7 +314,7 @@ def test_deleting_frees_the_space_of_a_blob_that_was_read(store):
 
 def test_descriptors_do_not_close_under_a_reader(store, monkeypatch):
     """Many threads read more blobs than may stay open, while another deletes and recreates them."""
-    monkeypatch.setattr(local_read, "OPEN_FILES_MAX", 2)
+    monkeypatch.setattr(local, "OPEN_FILES_MAX", 2)
     for number in range(8):
         store.put(f"blob-{number}", bytes([number]) * 1000)
     wrong = []

@@ -10,10 +10,12 @@ import time
 import pytest
 
 from conformance.keyring import KeyringSourceTests
-from cryostore.chunks.keyring import command
-from cryostore.chunks.keyring.command import PAUSE_SECONDS, CommandKeyring
+from cryostore.chunks.keyring import sources
+from cryostore.chunks.keyring.sources import COMMAND_PAUSE_SECONDS, CommandKeyring
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from support.stores.keyrings import BOTH, OLD_ALONE, printing, program, write_keyring
+
+COVERS = ("chunks/keyring/sources.py",)
 
 
 class TestCommandKeyring(KeyringSourceTests):
@@ -106,14 +108,14 @@ def test_a_key_that_is_new_is_asked_for_but_not_all_the_time(path):
     with pytest.raises(KeyUnavailableError):
         ring.key("new")
     write_keyring(path, BOTH)
-    now.seconds += PAUSE_SECONDS - 0.1
+    now.seconds += COMMAND_PAUSE_SECONDS - 0.1
     with pytest.raises(KeyUnavailableError):
         ring.key("new")
     now.seconds += 0.1
     assert ring.key("new").is_same(BOTH.keys["new"])
     assert ring.active().key_id == "new"
     path.unlink()
-    now.seconds += PAUSE_SECONDS
+    now.seconds += COMMAND_PAUSE_SECONDS
     with pytest.raises(KeyUnavailableError, match="no master key third, and the command /bin/cat .* exit code 1"):
         ring.key("third")
     assert ring.key("old").is_same(BOTH.keys["old"])
@@ -131,7 +133,7 @@ def test_a_hanging_program_times_out(tmp_path, path):
     )
     ring = CommandKeyring(program(tmp_path / "program.py", text), now=now, wait_seconds_max=0.05)
     write_keyring(path, BOTH)
-    now.seconds += PAUSE_SECONDS
+    now.seconds += COMMAND_PAUSE_SECONDS
     for _ in range(3):
         with pytest.raises(KeyUnavailableError):
             ring.key("new")
@@ -149,7 +151,7 @@ def test_simultaneous_requests_share_one_run(tmp_path, path):
     text = f"open({str(lines)!r}, 'a').write('run\\n')\nprint(open({str(path)!r}).read())"
     ring = CommandKeyring(program(tmp_path / "program.py", text), now=now)
     write_keyring(path, BOTH)
-    now.seconds += PAUSE_SECONDS
+    now.seconds += COMMAND_PAUSE_SECONDS
     found = []
     threads = [threading.Thread(target=lambda: found.append(ring.key("new"))) for _ in range(8)]
     for thread in threads:
@@ -161,7 +163,7 @@ def test_simultaneous_requests_share_one_run(tmp_path, path):
 
 
 def test_the_output_is_bounded(tmp_path, path, monkeypatch):
-    monkeypatch.setattr(command, "OUTPUT_BYTES_MAX", 100)
+    monkeypatch.setattr(sources, "COMMAND_OUTPUT_BYTES_MAX", 100)
     write_keyring(path, BOTH)
     with pytest.raises(ConfigurationError, match="far more"):
         CommandKeyring(printing(path))

@@ -1,20 +1,33 @@
-"""Keyring documents: valid and invalid ones, and no secret in any error."""
+"""Keyring documents as JSON and on paper: valid and invalid ones, and no secret in any error."""
 
 from __future__ import annotations
 
 import base64
 import json
+import random
 import traceback
 
 import pytest
 
-from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, KeyringDocument, NoDocumentError, decode, decode_text
+from cryostore.chunks.keyring.document import (
+    DOCUMENT_BYTES_MAX,
+    PAPER_TITLE,
+    KeyringDocument,
+    NoDocumentError,
+    decode,
+    decode_text,
+    is_paper,
+    print_paper,
+    read_paper,
+)
 from cryostore.chunks.keyring.master_key import MasterKey
+from cryostore.core.errors import ConfigurationError
 from support.project import ROOT
 from support.stores.keyrings import BOTH, NEW, OLD, OLD_ALONE
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
 GOLDEN = ROOT / "tests" / "golden" / "keyring.json"
+GOLDEN_PAPER = ROOT / "tests" / "golden" / "keyring-paper.txt"
 
 NO_DOCUMENTS = [
     "", "{", "[]", "null", "7", {}, {"keys": {}}, {"active": "a", "keys": {}}, {"active": "a", "keys": []},
@@ -95,3 +108,103 @@ def test_documents_that_differ(other):
 def test_no_repr_shows_a_secret():
     assert repr(bytes(range(32)))[2:10] not in repr(BOTH)
     assert SECRET[:10] not in repr(BOTH)
+
+
+def lines_of(document):
+    """The lines that have to be typed."""
+    return print_paper(document).partition(PAPER_TITLE)[2].strip().splitlines()
+
+
+def paper_of(lines):
+    return "\n".join([PAPER_TITLE, *lines]).encode()
+
+
+def test_the_golden_paper_is_read_and_printed():
+    """A paper that was locked away years ago still reads."""
+    assert read_paper(GOLDEN_PAPER.read_bytes()).is_same(BOTH)
+    assert print_paper(BOTH) == GOLDEN_PAPER.read_text()
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_a_printed_keyring_can_be_read(count):
+    keys = {
+        f"key {number} ☃"[: number + 5]: MasterKey.generate(f"key {number} ☃"[: number + 5]) for number in range(count)
+    }
+    document = KeyringDocument(next(reversed(keys.values())), keys)
+    assert read_paper(print_paper(document).encode()).is_same(document)
+
+
+def test_it_fits_a_screen_and_needs_no_rare_letters():
+    text = print_paper(OLD_ALONE)
+    assert max(map(len, text.splitlines())) < 110
+    assert text.isascii()
+
+
+def test_spaces_letters_and_digits_that_look_alike_do_not_matter():
+    for text in (
+        "\n\n".join(line.lower().replace("  ", " ") for line in lines_of(BOTH)),
+        "\n".join(f" {line[:3]} {line[3:].replace(' ', '')} " for line in lines_of(BOTH)),
+        "\n".join(line[:4] + line[4:].replace("O", "0").replace("I", "1").replace("B", "8") for line in lines_of(BOTH)),
+        "\r\n".join(lines_of(BOTH)),
+    ):
+        assert read_paper(f"my notes\n{PAPER_TITLE.lower()}\n{text}\nmore".encode()).is_same(BOTH)
+
+
+def test_every_wrong_letter_is_found_in_its_line():
+    """The error does not repeat the input, since most of it is correct."""
+    generator = random.Random(1)
+    for number, line in enumerate(lines_of(BOTH)):
+        for place in range(4, len(line)):
+            if line[place] == " ":
+                continue
+            wrong = generator.choice([letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" if letter != line[place]])
+            lines = lines_of(BOTH)
+            lines[number] = line[:place] + wrong + line[place + 1 :]
+            with pytest.raises(ConfigurationError) as caught:
+                read_paper(paper_of(lines))
+            is_end = line.startswith("END")
+            assert caught.value.message.startswith("the lines do not match" if is_end else f"line {number + 1:02d} ")
+            assert line[4:13] not in caught.value.message + caught.value.hint
+
+
+def test_letters_in_the_wrong_order_are_found():
+    lines = lines_of(BOTH)
+    first = lines[0]
+    lines[0] = first[:4] + first[9:13] + first[8] + first[4:8] + first[13:]
+    with pytest.raises(ConfigurationError, match="line 01"):
+        read_paper(paper_of(lines))
+
+
+@pytest.mark.parametrize("change", ["missing", "swapped", "twice", "no end", "cut", "empty"])
+def test_lines_that_are_missing_or_out_of_place_are_found(change):
+    lines = lines_of(BOTH)
+    changed = {
+        "missing": [*lines[:1], *lines[2:]],
+        "swapped": [lines[1], lines[0], *lines[2:]],
+        "twice": [lines[0], *lines],
+        "no end": lines[:-1],
+        "cut": [*lines[:-2], lines[-1]],
+        "empty": [],
+    }[change]
+    with pytest.raises(ConfigurationError):
+        read_paper(paper_of(changed))
+
+
+def test_lines_of_two_papers_do_not_mix():
+    other = lines_of(KeyringDocument(MasterKey("old", bytes(32)), {"old": MasterKey("old", bytes(32))}))
+    with pytest.raises(ConfigurationError, match="END"):
+        read_paper(paper_of([*lines_of(OLD_ALONE)[:1], *other[1:]]))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\xfe", b"CRYOSTORE KEYRING 2\n01 AAAA", b"01 AAAA\n", PAPER_TITLE.encode()]
+)
+def test_text_that_is_no_paper(data):
+    with pytest.raises(ConfigurationError):
+        read_paper(data)
+
+
+def test_a_paper_is_distinguished_from_a_document():
+    assert is_paper(print_paper(BOTH).encode())
+    assert is_paper(b" cryostore keyring 1\n")
+    assert not is_paper(BOTH.encode())

@@ -10,10 +10,11 @@ import sys
 import pytest
 
 from conformance.keyring import KeyringSourceTests
-from cryostore.chunks.keyring.environment import EnvironmentKeyring
+from cryostore.chunks.keyring.sources import EnvironmentKeyring
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from support.stores.keyrings import BOTH
 
+COVERS = ("chunks/keyring/sources.py",)
 NAME = "CRYOSTORE_TEST_KEYS"
 
 

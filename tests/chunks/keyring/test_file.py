@@ -14,10 +14,9 @@ import threading
 import pytest
 
 from conformance.keyring import KeyringSourceTests
-from cryostore.chunks.keyring import EditableKeyring, MasterKey, create_keyring, open_or_create_keyring, unwrap
-from cryostore.chunks.keyring import file as keyring_file
+from cryostore.chunks.keyring import EditableKeyring, MasterKey, create_keyring, open_or_create_keyring, sources, unwrap
 from cryostore.chunks.keyring.document import KeyringDocument, decode
-from cryostore.chunks.keyring.file import FileKeyring
+from cryostore.chunks.keyring.sources import FileKeyring
 from cryostore.core.errors import (
     BlobExistsError,
     BlobNotFoundError,
@@ -29,6 +28,8 @@ from cryostore.core.errors import (
 )
 from cryostore.core.ids import counting_ids, random_id
 from support.stores.keyrings import BOTH, NEW, OLD, OLD_ALONE, write_keyring
+
+COVERS = ("chunks/keyring/sources.py",)
 
 
 class TestFileKeyring(KeyringSourceTests):
@@ -357,7 +358,7 @@ def test_a_file_keeps_its_owner_when_another_user_changes_it(path, monkeypatch):
 
 
 def test_the_size_of_the_file_is_bounded(path, monkeypatch):
-    monkeypatch.setattr(keyring_file, "DOCUMENT_BYTES_MAX", 100)
+    monkeypatch.setattr(sources, "DOCUMENT_BYTES_MAX", 100)
     write_keyring(path, BOTH)
     with pytest.raises(ConfigurationError, match="not a keyring"):
         FileKeyring(path)

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from cryostore.chunks.keyring import KeyringDocument, MasterKey
-from cryostore.chunks.keyring.file import FileKeyring
+from cryostore.chunks.keyring.sources import FileKeyring
 from cryostore.cli.verbs import run
 from cryostore.core.time import wall_clock
 from support.stores.in_process import opened

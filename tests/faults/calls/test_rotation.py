@@ -13,7 +13,7 @@ import shutil
 
 import pytest
 
-from cryostore.chunks.keyring.file import FileKeyring
+from cryostore.chunks.keyring.sources import FileKeyring
 from cryostore.core.errors import CryostoreError, StorageFullError
 from cryostore.core.time import HOUR_MS
 from cryostore.maintenance.key_rotation import RotationResult, forget_master_key, rotate_master_key, rotate_vault_key

@@ -11,7 +11,7 @@ from cryostore.catalog import open_catalog
 from cryostore.catalog.rows import keys
 from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.blobs.local import LocalBlobs
-from cryostore.chunks.keyring.file import FileKeyring
+from cryostore.chunks.keyring.sources import FileKeyring
 from cryostore.chunks.marker import newest_marker
 from cryostore.chunks.records import Records
 from cryostore.core.errors import ConfigurationError, CryostoreError, StorageUnavailableError

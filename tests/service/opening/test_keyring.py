@@ -9,7 +9,7 @@ import pytest
 
 from cryostore.catalog.rows import records
 from cryostore.chunks.keyring import create_keyring
-from cryostore.chunks.keyring.file import FileKeyring
+from cryostore.chunks.keyring.sources import FileKeyring
 from cryostore.core.errors import ConfigurationError, KeyMissingError, KeyUnavailableError
 from cryostore.core.ids import random_id
 from cryostore.maintenance.key_rotation import RotationResult, rotate_master_key

@@ -14,13 +14,15 @@ Rules of this file:
 from __future__ import annotations
 
 import threading
+import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError
 
-from cryostore.chunks.blobs.backoff import Backoff
 from cryostore.chunks.blobs.cloud_failure import FailureKind, RequestFailure, classify
 from cryostore.chunks.blobs.cloud_url import CONNECTIONS_MAX, CloudUrl
 from cryostore.chunks.blobs.key import KEY_PATTERN, check_key
@@ -40,6 +42,41 @@ FAILURES = {
 """Names under which the metrics count failures, by kind."""
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential backoff: how long retries go on, and the delay between two attempts.
+
+    The delay doubles up to a limit and varies with what is retried, so that many clients that were refused together do
+    not return together. No attempt begins later than a limit after the first; the caller bounds how long one attempt
+    takes. `monotonic` and `sleep` are parameters for tests.
+    """
+
+    begin_seconds_max: float
+    delay_first_seconds: float = 0.1
+    delay_seconds_max: float = 5.0
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def tries(self, what: str) -> Iterator[bool]:
+        """Yield, for each attempt, whether it is the last one; sleep before all but the first."""
+        end = self.monotonic() + self.begin_seconds_max
+        number = 0
+        while True:
+            delay_seconds = self.delay_seconds(what, number)
+            last = self.monotonic() + delay_seconds > end
+            yield last
+            if last:
+                return
+            self.sleep(delay_seconds)
+            number += 1
+
+    def delay_seconds(self, what: str, number: int) -> float:
+        """Return the delay after attempt `number`, counted from 0: between half a limit that doubles and all of it."""
+        bound = min(self.delay_seconds_max, self.delay_first_seconds * 2.0 ** min(number, 60))
+        share = zlib.crc32(f"{what} {number}".encode()) / 0xFFFFFFFF
+        return bound * (1 + share) / 2
 
 
 class CloudBlobs:

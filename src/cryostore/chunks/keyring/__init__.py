@@ -1,7 +1,7 @@
 """Keyrings: sources of the master keys, which wrap the vaults' data keys and are kept outside the data they protect.
 
-In this module: the interface, and the functions that open a keyring. Implementations are the modules beside this one;
-only these functions import them. Each passes `tests/conformance/keyring.py`.
+In this module: the interface, and the functions that open a keyring. The implementations are in `sources`, which only
+these functions import. Each passes `tests/conformance/keyring.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from cryostore.chunks.keyring.command import CommandKeyring
 from cryostore.chunks.keyring.document import KeyringDocument
-from cryostore.chunks.keyring.environment import EnvironmentKeyring
-from cryostore.chunks.keyring.file import FileKeyring, create_keyring_file
 from cryostore.chunks.keyring.master_key import MAGIC, MasterKey, wrapped_key_id
+from cryostore.chunks.keyring.sources import CommandKeyring, EnvironmentKeyring, FileKeyring, create_keyring_file
 from cryostore.core.errors import BlobExistsError, ConfigurationError
 from cryostore.core.ids import NewId
 

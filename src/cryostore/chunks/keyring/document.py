@@ -1,6 +1,7 @@
-"""Keyring documents: all master keys of a keyring as JSON (docs/reference/formats.md, "Keyring file").
+"""Keyring documents: all master keys of a keyring, as JSON and on paper.
 
-Rule of this file: no error ever repeats a part of a document.
+On paper, a document is lines of text to print, lock away, and type in again. Formats: docs/reference/formats.md,
+"Keyring file" and "Keyring on paper". Rule of this file: no error ever repeats a part of a document.
 """
 
 from __future__ import annotations
@@ -12,12 +13,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cryostore.chunks.cipher import SECRET_BYTES
 from cryostore.chunks.keyring.master_key import MasterKey
+from cryostore.core.errors import ConfigurationError
+from cryostore.core.paper import Paper
 
 DOCUMENT_BYTES_MAX = 1 << 20
 COMMENT = (
     "Master keys of a Cryostore. Whoever has this file and the data can read every backup; without it nobody can, "
     "and no backup can be restored. Keep a copy in a safe place away from the data."
+)
+
+PAPER_TITLE = "CRYOSTORE KEYRING 1"
+PAPER = Paper(
+    title=PAPER_TITLE,
+    name="keyring",
+    comment=(
+        "# Whoever has these lines and the data can read every backup; without them, or the keyring file, nobody can.",
+        "# To put them back: type all lines from CRYOSTORE KEYRING on into a file, then: cryo key import FILE",
+        "# The letters are A to Z and the digits 2 to 7. Spaces and the size of letters do not matter.",
+    ),
+    line_bytes=20,
+    end_characters=16,
 )
 
 
@@ -95,3 +112,39 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError
     return found
+
+
+def print_paper(document: KeyringDocument) -> str:
+    """Return the keyring as printable text."""
+    data = _paper_bytes(document)
+    return PAPER.write(data, data)
+
+
+def is_paper(data: bytes) -> bool:
+    """Whether this looks like the output of `print_paper` rather than a keyring document."""
+    return any(line.strip().upper().startswith(b"CRYOSTORE KEYRING") for line in data[:DOCUMENT_BYTES_MAX].splitlines())
+
+
+def read_paper(data: bytes) -> KeyringDocument:
+    """Return the keyring in text that was typed in. Raises ConfigurationError, as `Paper.read`."""
+    return _of_paper_bytes(PAPER.read(data, lambda content: content))
+
+
+def _paper_bytes(document: KeyringDocument) -> bytes:
+    """Return every key, the active one first: the length of its id, the id, the secret."""
+    others = [key for name, key in sorted(document.keys.items()) if name != document.active.key_id]
+    names = [(key.key_id.encode(), key.secret) for key in (document.active, *others)]
+    return b"".join(bytes([len(name)]) + name + secret for name, secret in names)
+
+
+def _of_paper_bytes(data: bytes) -> KeyringDocument:
+    keys: list[MasterKey] = []
+    try:
+        while data:
+            end = 1 + data[0]
+            keys.append(MasterKey(data[1:end].decode(), data[end : end + SECRET_BYTES]))
+            data = data[end + SECRET_BYTES :]
+        return KeyringDocument(keys[0], {key.key_id: key for key in keys})
+    except (ValueError, IndexError):
+        pass  # outside of the block, so that no cause that quotes the keys goes with the error
+    raise ConfigurationError("the lines hold no keyring")
