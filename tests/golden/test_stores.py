@@ -15,8 +15,8 @@ import pytest
 from cryostore.core.ids import counting_ids
 from cryostore.core.time import FrozenClock
 from cryostore.maintenance.garbage_collection.collect import collect_all
-from cryostore.maintenance.rebuild.directory import rebuild_directory
 from cryostore.maintenance.rebuild.run import RebuildResult
+from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.model.chunks import GetChunk, ListChunks
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.objects import GetObjectMetadata

@@ -28,8 +28,8 @@ from cryostore.maintenance.key_rotation import (
     rotate_vault_key,
 )
 from cryostore.maintenance.key_uses import RECORD, count_key_uses
-from cryostore.maintenance.rebuild.directory import rebuild_directory
 from cryostore.maintenance.rebuild.run import RebuildResult
+from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.model.errors import ResourceNotFoundException, ServiceUnavailableException
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault
 from cryostore.service import CallAs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cryostore.catalog.rows.keys import WRAPPED
-from cryostore.maintenance.background_tasks.run import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.key_uses import DAMAGED, RECORD, KeyUses, count_key_uses, wrapped_by, wrapped_pages
 from support.stores.shop import Shop
 

@@ -7,7 +7,7 @@ import pytest
 from cryostore.catalog.rows import keys
 from cryostore.catalog.rows.records import VAULT, RecordKey
 from cryostore.core.errors import KeyUnavailableError
-from cryostore.maintenance.background_tasks.run import drop_destroyed_keys
+from cryostore.maintenance.background_tasks import drop_destroyed_keys
 from cryostore.model.vaults import DeleteBackupVault
 from cryostore.service.records.recording import mark_vault_changed, update_record
 from cryostore.service.store_keyring import TOKEN_SECRET

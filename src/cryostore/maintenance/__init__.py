@@ -6,7 +6,7 @@ an open job can still see.
 
 from __future__ import annotations
 
-from cryostore.maintenance.background_tasks.run import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.schedule import ScheduledGarbageCollection, ScheduledScrub, ScheduledTasks
 
 __all__ = ["ScheduledGarbageCollection", "ScheduledScrub", "ScheduledTasks", "maintain"]

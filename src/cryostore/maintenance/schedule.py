@@ -16,7 +16,7 @@ from cryostore.catalog.processes import claims
 from cryostore.catalog.processes.claims import ClaimHeldError, ClaimLostError, ClaimRow
 from cryostore.core.digest import sha256
 from cryostore.core.time import SECOND_MS
-from cryostore.maintenance.background_tasks import run as background_tasks
+from cryostore.maintenance import background_tasks
 from cryostore.maintenance.claims import BACKGROUND_TASKS, GARBAGE_COLLECTION, SCRUB, is_free
 from cryostore.maintenance.garbage_collection.collect import collect
 from cryostore.maintenance.garbage_collection.run import CollectionResult

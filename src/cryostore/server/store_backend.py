@@ -11,7 +11,7 @@ from cryostore.core.errors import ConfigurationError, KeyMissingError, StorageUn
 from cryostore.core.ids import NewId
 from cryostore.core.time import Clock
 from cryostore.maintenance import ScheduledGarbageCollection, ScheduledScrub, ScheduledTasks
-from cryostore.maintenance.background_tasks.run import restore_reserve
+from cryostore.maintenance.background_tasks import restore_reserve
 from cryostore.maintenance.nodes import Node
 from cryostore.maintenance.store_statistics import StoreStatistics, store_statistics
 from cryostore.model.operation import Operation

@@ -9,8 +9,6 @@ from cryostore.maintenance.migrate.move_mark import standing
 from cryostore.maintenance.migrate.run import plan
 from support.stores.pair import Pair, rows
 
-COVERS = ("maintenance/migrate/verify.py",)
-
 
 @pytest.fixture
 def pair():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.catalog.rows.records import COMMIT
-from cryostore.maintenance.background_tasks.run import maintain
+from cryostore.maintenance.background_tasks import maintain
 from cryostore.maintenance.rebuild.record_reader import RecordReader
 from support.stores.shop import Shop
 

@@ -15,8 +15,8 @@ from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS, MINUTE_MS
 from cryostore.maintenance import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
-from cryostore.maintenance.rebuild.directory import rebuild_directory
 from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
+from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.records import recording as service_records
 from support.catalogs.catalog_model import RESOURCES, CatalogModel
@@ -27,7 +27,7 @@ from support.stores.integrity import problems
 from support.stores.memory_keyring import MemoryKeyring
 from support.stores.store_picture import differences, picture
 
-COVERS = ("maintenance/rebuild/directory.py", "maintenance/rebuild/shared.py")
+COVERS = ("maintenance/rebuild/stores.py",)
 
 
 KEPT = ("COMPLETED", "PARTIAL")

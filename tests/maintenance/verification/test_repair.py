@@ -11,9 +11,9 @@ from cryostore.chunks.envelope import EnvelopeHeader
 from cryostore.chunks.packs.format import CHECK, PACK_HEADER_BYTES, encode_header, pack_key
 from cryostore.core.digest import Payload
 from cryostore.maintenance.garbage_collection.collect import collect_all
-from cryostore.maintenance.verification import salvage
+from cryostore.maintenance.verification import repair as repairing
 from cryostore.maintenance.verification.check import CheckResult, check
-from cryostore.maintenance.verification.repair import RepairResult, repair
+from cryostore.maintenance.verification.repair import RepairResult, SalvageResult, repair
 from support.faults.damaging import blob, broken_scene, damaged, noise, row_of, scrubbed, spoil, to_end
 from support.requests.api import Api, new_resource, sha
 from support.stores import audit
@@ -24,7 +24,6 @@ from support.stores.shop import DATA, Shop
 COVERS = (
     "maintenance/verification/pack_check.py",
     "maintenance/verification/reference_check.py",
-    "maintenance/verification/salvage.py",
 )
 
 
@@ -230,7 +229,7 @@ def test_an_unknown_pack_of_a_later_version_is_left_alone(shop, where):
         pack += later
     shop.store.blobs.put(pack_key(name), bytes(pack))
     outcome = repaired(shop.context)
-    assert outcome.salvaged == salvage.SalvageResult()
+    assert outcome.salvaged == SalvageResult()
     assert [found.kind.name for found in outcome.left] == ["pack-unknown"]
     assert "version" in outcome.left[0].examples[0]
     assert shop.store.blobs.get(pack_key(name)) == pack
@@ -379,7 +378,7 @@ def test_a_pack_that_another_process_works_on_is_left_for_the_next_repair(shop, 
 
 def test_a_repair_that_dies_between_two_steps_has_adopted_all_needed_chunks_of_a_pack(monkeypatch):
     """Collections follow at once, without a quarantine; the other chunks of the pack are adopted one by one."""
-    monkeypatch.setattr(salvage, "CHUNKS_PER_BATCH", 1)
+    monkeypatch.setattr(repairing, "CHUNKS_PER_BATCH", 1)
     for count in itertools.count(1):
         scene = Shop(pack_bytes=10_000)
         scene.api.backup({"garbage": noise(70)}, resource=new_resource())

@@ -13,8 +13,8 @@ from cryostore.chunks.marker import Marker, marker_key, newest_marker, put_marke
 from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.rebuild.run import RebuildResult
-from cryostore.maintenance.rebuild.shared import _claim as take_claim
-from cryostore.maintenance.rebuild.shared import rebuild_shared
+from cryostore.maintenance.rebuild.stores import _claim as take_claim
+from cryostore.maintenance.rebuild.stores import rebuild_shared
 from cryostore.model.errors import ServiceUnavailableException
 from cryostore.model.jobs import CommitBackupJob
 from cryostore.model.vaults import CreateBackupVault

@@ -28,7 +28,7 @@ from cryostore.core.digest import sha256
 from cryostore.core.ids import counting_ids
 from cryostore.core.limits import Limits
 from cryostore.core.time import HOUR_MS, MINUTE_MS, FrozenClock
-from cryostore.maintenance.background_tasks.run import STORE_TASKS
+from cryostore.maintenance.background_tasks import STORE_TASKS
 from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.model.errors import (
     IllegalArgumentException,

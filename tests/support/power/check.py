@@ -10,8 +10,8 @@ import pytest
 from cryostore.client.pages import items
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.time import FrozenClock
-from cryostore.maintenance.rebuild.directory import rebuild_directory
 from cryostore.maintenance.rebuild.run import RebuildResult
+from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.model.errors import ResourceNotFoundException
 from cryostore.model.recovery_points import GetRecoveryPointRestoreMetadata, ListRecoveryPointsByBackupVault
 from cryostore.service.opening.keyring import existing_keyring

@@ -19,8 +19,8 @@ from cryostore.core.time import FrozenClock
 from cryostore.maintenance import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.key_rotation import RotationResult, forget_master_key, rotate_master_key, rotate_vault_key
-from cryostore.maintenance.rebuild.directory import rebuild_directory
 from cryostore.maintenance.rebuild.run import RebuildResult
+from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.maintenance.verification.scrub import scrub_all
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.settings import Settings

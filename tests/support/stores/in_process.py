@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from cryostore.core.limits import Limits
 from cryostore.core.time import FrozenClock
 from cryostore.maintenance import maintain
-from cryostore.maintenance.rebuild.directory import rebuild_directory
 from cryostore.maintenance.rebuild.run import RebuildResult
+from cryostore.maintenance.rebuild.stores import rebuild_directory
 from cryostore.service import Caller
 from cryostore.service.opening.keyring import existing_keyring
 from cryostore.service.opening.open import open_service

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from cryostore.catalog.tables import TABLES
 from cryostore.maintenance.rebuild.run import RebuildResult
-from cryostore.maintenance.rebuild.shared import rebuild_shared
+from cryostore.maintenance.rebuild.stores import rebuild_shared
 from cryostore.service.opening.address import SharedStoreAddress, is_url
 from cryostore.service.opening.init import init
 from cryostore.service.opening.open_shared import open_shared_service

@@ -43,8 +43,7 @@ def command(store: NamedStore, replace: bool, as_json: bool) -> int:
 
 def _steps(store: NamedStore, outcome: RebuildResult, *, replace: bool) -> Iterator[Progress]:
     from cryostore.core.time import wall_clock
-    from cryostore.maintenance.rebuild.directory import rebuild_directory
-    from cryostore.maintenance.rebuild.shared import rebuild_shared
+    from cryostore.maintenance.rebuild.stores import rebuild_directory, rebuild_shared
 
     if store.shared is None:
         assert store.data_dir is not None

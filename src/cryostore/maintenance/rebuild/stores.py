@@ -1,30 +1,35 @@
-"""Rebuild of the catalog of a shared store, into an empty database, from its blobs and its keyring.
+"""Rebuild of the catalog of a store, and how it takes the place of the lost one.
 
-Nothing proves that no node serves with the old catalog, which may only be unreachable. So the blob store gets a new
-marker first (`chunks.marker`), which only the new catalog matches: nodes with the old catalog stop at their next check,
-and never open the store again.
+The catalog of a store in a directory is built in a file of its own, then put in place in one step.
 
-The rows are built in place. Until the last step they carry a claim, and only its holder may change them. A run that
-finds the claim of another run removes the rows and starts over; the other run can then no longer continue.
+The catalog of a shared store is built in an empty database. Nothing proves that no node serves with the old catalog,
+which may only be unreachable. So the blob store gets a new marker first (`chunks.marker`), which only the new catalog
+matches: nodes with the old catalog stop at their next check, and never open the store again. The rows are built in
+place. Until the last step they carry a claim, and only its holder may change them. A run that finds the claim of
+another run removes the rows and starts over; the other run can then no longer continue.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from cryostore.catalog import tables
+from cryostore.catalog import open_catalog, tables
 from cryostore.catalog.database import Database, Transaction
 from cryostore.catalog.rows import keys
 from cryostore.catalog.rows.records import STORE
 from cryostore.catalog.tables import TABLES, Table
-from cryostore.chunks.blobs import BlobStore
-from cryostore.chunks.keyring import KeyringSource
+from cryostore.chunks.blobs import BlobStore, open_blobs
+from cryostore.chunks.durable_files import storage_errors, sync_directory
+from cryostore.chunks.keyring import Keyring, KeyringSource
 from cryostore.chunks.marker import newest_marker, put_marker
 from cryostore.chunks.records import Records
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError, DamagedDataError, KeyUnavailableError
@@ -34,9 +39,17 @@ from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.identity import Identity, insert_identity, wrapped_identity
+from cryostore.service.opening.in_use import sole_use
+from cryostore.service.opening.open import CATALOG
 from cryostore.service.opening.open_shared import clock_of
 from cryostore.service.store_keyring import TOKEN_SECRET, StoreKeyring
 
+MAKING = "catalog.rebuilding"
+ASIDE = "replaced"
+NUMBERED = re.compile(rf"{re.escape(CATALOG)}(?:-wal|-shm)?\.{ASIDE}\.([0-9]{{1,9}})(?![0-9])")
+"""A name that begins with this pattern takes its number, whatever follows."""
+PARTS = ("", "-wal", "-shm")
+"""The suffixes of the files of an SQLite database. A log left behind would be taken for the new catalog's log."""
 Answer = TypeVar("Answer")
 CLAIM = "rebuilding"
 """The name of the claim among the secrets of the store."""
@@ -46,7 +59,71 @@ FIRST_ROWS = {"collection", "record"}
 """The tables in which an empty catalog has rows."""
 
 
-class RebuildDatabase:
+def rebuild_directory(
+    data_dir: Path, keyring: Keyring, outcome: RebuildResult, *, clock: Clock, replace: bool = False
+) -> Iterator[Progress]:
+    """Rebuild the catalog of `data_dir` from its packs and records, step by step.
+
+    Nothing that exists changes before the last step. An interrupted rebuild leaves a file that the next one removes.
+    With `replace`, an existing catalog is kept beside the new one.
+
+    Raises ConfigurationError if there is a catalog (without `replace`) or the directory is in use, KeyUnavailableError
+    if the keyring opens no record, StorageUnavailableError.
+    """
+    with sole_use(data_dir):
+        if (data_dir / CATALOG).exists() and not replace:
+            raise ConfigurationError(
+                f"{data_dir / CATALOG} exists",
+                hint="--replace keeps it beside the new one; `cryo check` shows its problems",
+            )
+        with storage_errors(f"{data_dir}"):
+            _remove(data_dir)
+        blobs = open_blobs(data_dir)
+        database = open_catalog(data_dir / MAKING)
+        try:
+            yield from Rebuild(database, blobs, keyring, outcome, now_ms=clock()).run()
+        finally:
+            database.close()
+            blobs.close()
+        with storage_errors(f"{data_dir}"):
+            _put_in_place(data_dir)
+
+
+def _remove(data_dir: Path) -> None:
+    """Remove the files that an interrupted rebuild has left."""
+    for part in PARTS:
+        with contextlib.suppress(FileNotFoundError):
+            (data_dir / f"{MAKING}{part}").unlink()
+
+
+def _numbers_aside(data_dir: Path) -> Iterator[int]:
+    """Yield the numbers under which earlier catalogs are kept, whatever an operator has added to their names."""
+    for path in data_dir.glob(f"{CATALOG}*.{ASIDE}.*"):
+        if found := re.match(NUMBERED, path.name):
+            yield int(found[1])
+
+
+def _put_in_place(data_dir: Path) -> None:
+    if (data_dir / f"{MAKING}-wal").exists():
+        raise ConfigurationError(
+            f"{data_dir / MAKING} is used by another program", hint="stop that program and try again"
+        )
+    number = 1 + max(_numbers_aside(data_dir), default=0)
+    for part in PARTS:
+        with contextlib.suppress(FileNotFoundError):
+            (data_dir / f"{CATALOG}{part}").rename(data_dir / f"{CATALOG}{part}.{ASIDE}.{number}")
+        # One by one: the old catalog must never be there without its log, nor its log beside the new catalog.
+        sync_directory(data_dir)
+    descriptor = os.open(data_dir / MAKING, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    (data_dir / MAKING).rename(data_dir / CATALOG)
+    sync_directory(data_dir)
+
+
+class _RebuildDatabase:
     """A database that can be written only while the claim of a rebuild stands. The caller closes the inner database."""
 
     def __init__(self, inner: Database, claim: bytes) -> None:
@@ -90,7 +167,7 @@ def rebuild_shared(
         before = database.read(partial(_unfinished, place=place))
         _require_keyring(Records(blobs, keyring))
         identity = _next_identity(place, blobs, new_id)
-        claimed = RebuildDatabase(database, _claim(database, keyring, identity, before))
+        claimed = _RebuildDatabase(database, _claim(database, keyring, identity, before))
         yield Progress("tables", 0)
         for table in reversed(TABLES):
             if table.name not in KEPT_TABLES:

@@ -7,7 +7,7 @@ import pytest
 from cryostore.catalog.rows import recovery_points, restore_jobs, uploads
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.core.time import DAY_MS, HOUR_MS, MINUTE_MS
-from cryostore.maintenance.background_tasks import jobs
+from cryostore.maintenance import background_tasks
 from cryostore.service.lineages.start_job import start_job
 from support.stores.in_process import opened
 
@@ -33,10 +33,10 @@ def test_a_waiting_job_expires_after_its_start_window(model, snapshot, queued):
         model.clean(model.dirty()[0], 10)
     model.clock.advance(START_MS)
     before = snapshot()
-    jobs.end_overdue_backup_jobs(model.context)
+    background_tasks.end_overdue_backup_jobs(model.context)
     assert snapshot() == before
     model.clock.advance(1)
-    jobs.end_overdue_backup_jobs(model.context)
+    background_tasks.end_overdue_backup_jobs(model.context)
     row = model.row(job)
     assert (row.state, row.completed_ms, row.message_category) == ("EXPIRED", model.clock(), "Timeout")
     assert "start window" in row.status_message
@@ -53,10 +53,10 @@ def test_a_running_job_expires_after_its_completion_window_however_busy(model, s
         model.put(job, b"a")
     model.clock.now_ms = started_ms + COMPLETE_MS
     before = snapshot()
-    jobs.end_overdue_backup_jobs(model.context)
+    background_tasks.end_overdue_backup_jobs(model.context)
     assert snapshot() == before
     model.clock.advance(1)
-    jobs.end_overdue_backup_jobs(model.context)
+    background_tasks.end_overdue_backup_jobs(model.context)
     row = model.row(job)
     assert (row.state, row.message_category) == ("EXPIRED", "Timeout")
     assert "completion window" in row.status_message
@@ -71,10 +71,10 @@ def test_a_silent_job_fails(model, snapshot):
     model.put(job, b"a")
     model.clock.advance(IDLE_MS)
     before = snapshot()
-    jobs.end_overdue_backup_jobs(model.context)
+    background_tasks.end_overdue_backup_jobs(model.context)
     assert snapshot() == before
     model.clock.advance(1)
-    jobs.end_overdue_backup_jobs(model.context)
+    background_tasks.end_overdue_backup_jobs(model.context)
     row = model.row(job)
     assert (row.state, row.completed_ms, row.message_category) == ("FAILED", model.clock(), "Timeout")
     assert "no heartbeat" in row.status_message
@@ -91,7 +91,7 @@ def test_a_base_is_released_with_its_job(model):
     model.delete(point)
     assert not point.deleting
     model.clock.advance(START_MS + 1)
-    jobs.end_overdue_backup_jobs(model.context)
+    background_tasks.end_overdue_backup_jobs(model.context)
     job.state, waiting.state = "FAILED", "EXPIRED"
     model.delete(point)
     assert point.deleting
@@ -105,7 +105,7 @@ def test_others_are_left_alone(model, snapshot):
     (job,) = model.open_jobs("ABORTING")
     model.clock.advance(2 * COMPLETE_MS)
     before = snapshot()
-    jobs.end_overdue_backup_jobs(model.context)
+    background_tasks.end_overdue_backup_jobs(model.context)
     assert snapshot() == before
     model.clean(model.dirty()[0], 10)
     assert model.row(job).state == "ABORTED"
@@ -116,17 +116,17 @@ def test_a_clock_set_back_ends_nobody(model, snapshot):
     model.start()
     model.clock.advance(-10 * COMPLETE_MS)
     before = snapshot()
-    jobs.end_overdue_backup_jobs(model.context)
+    background_tasks.end_overdue_backup_jobs(model.context)
     assert snapshot() == before
 
 
 def test_many_overdue_jobs_take_several_rounds(model, monkeypatch):
-    monkeypatch.setattr(jobs, "JOBS_PER_ROUND", 2)
+    monkeypatch.setattr(background_tasks, "JOBS_PER_ROUND", 2)
     waiting = [model.start() for _ in range(5)]
     model.clock.advance(START_MS + 1)
     left = []
     for _ in range(3):
-        jobs.end_overdue_backup_jobs(model.context)
+        background_tasks.end_overdue_backup_jobs(model.context)
         left.append(sum(model.row(job).state == "CREATED" for job in waiting))
     assert left == [3, 1, 0]
     for job in waiting:
@@ -138,7 +138,7 @@ def test_a_write_that_comes_before_the_round_keeps_the_job_alive(model):
     job = model.run()
     model.clock.advance(IDLE_MS + 1)
     model.put(job, b"a")
-    jobs.end_overdue_backup_jobs(model.context)
+    background_tasks.end_overdue_backup_jobs(model.context)
     assert model.row(job).state == "RUNNING"
     assert start_job(model.context, model.row(job)).state == "RUNNING"
 
@@ -174,12 +174,12 @@ def test_a_restore_without_a_read_for_a_day_is_aborted(model, snapshot):
     model.database.write(lambda t: restore_jobs.touch(t, job_id, now_ms=model.clock()))
     model.clock.advance(IDLE_RESTORE_MS)
     before = snapshot()
-    jobs.end_idle_restore_jobs(model.context)
+    background_tasks.end_idle_restore_jobs(model.context)
     assert snapshot() == before
     model.delete(point)
     assert not point.deleting
     model.clock.advance(1)
-    jobs.end_idle_restore_jobs(model.context)
+    background_tasks.end_idle_restore_jobs(model.context)
     row = model.database.read(lambda t: restore_jobs.find(t, job_id))
     assert (row.status, row.completed_ms) == ("ABORTED", model.clock())
     point.restores.clear()
@@ -195,7 +195,7 @@ def test_only_idle_restore_jobs_are_aborted(model, snapshot):
     model.start()
     model.clock.advance(10 * IDLE_RESTORE_MS)
     before = snapshot()
-    jobs.end_idle_restore_jobs(model.context)
+    background_tasks.end_idle_restore_jobs(model.context)
     assert snapshot() == before
 
 
@@ -222,16 +222,16 @@ def test_uploads_of_ended_jobs_go(model):
     model.end(ended)
     for job_id in (waiting.job_id, running.job_id, ended.job_id, "gone"):
         open_upload(model, job_id, 3)
-    jobs.delete_uploads_of_ended_jobs(model.context)
+    background_tasks.delete_uploads_of_ended_jobs(model.context)
     assert jobs_with_uploads(model) == sorted([waiting.job_id, running.job_id])
     assert model.database.read(lambda t: t.row("SELECT count(*) FROM upload_chunk")) == (6,)
 
 
 def test_a_round_deletes_a_bounded_part_of_an_upload(model, monkeypatch):
-    monkeypatch.setattr(jobs, "BATCHES_PER_JOB", 1)
+    monkeypatch.setattr(background_tasks, "BATCHES_PER_JOB", 1)
     open_upload(model, "gone", 7)
     rounds = 0
     while jobs_with_uploads(model):
-        jobs.delete_uploads_of_ended_jobs(model.context)
+        background_tasks.delete_uploads_of_ended_jobs(model.context)
         rounds += 1
     assert rounds == 4

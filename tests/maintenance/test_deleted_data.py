@@ -6,7 +6,7 @@ import pytest
 
 from cryostore.catalog.rows import idempotency, recovery_points
 from cryostore.core.time import DAY_MS
-from cryostore.maintenance.background_tasks import deleted_data
+from cryostore.maintenance import background_tasks
 
 
 def object_rows(model):
@@ -18,7 +18,7 @@ def test_rows_of_ended_jobs_are_taken_back(model, how):
     point = model.commit(model.put(model.run(), b"a", b"b"))
     job = model.remove(model.put(model.run(), b"a", b"c", b"d"), b"b")
     model.end(job, how)
-    deleted_data.roll_back_failed_jobs(model.context)
+    background_tasks.roll_back_failed_jobs(model.context)
     model.see_aborted()
     assert job.ended
     assert model.dirty() == []
@@ -28,17 +28,17 @@ def test_rows_of_ended_jobs_are_taken_back(model, how):
 def test_rows_of_running_jobs_stay(model, snapshot):
     model.put(model.run(), b"a", b"b")
     before = snapshot()
-    deleted_data.roll_back_failed_jobs(model.context)
-    deleted_data.delete_unused_lineages(model.context)
+    background_tasks.roll_back_failed_jobs(model.context)
+    background_tasks.delete_unused_lineages(model.context)
     assert snapshot() == before
 
 
 def test_a_round_rolls_back_a_bounded_part_of_a_job(model, monkeypatch):
-    monkeypatch.setattr(deleted_data, "BATCHES_MAX", 2)
+    monkeypatch.setattr(background_tasks, "BATCHES_MAX", 2)
     model.end(model.put(model.run(), *(b"%02d" % number for number in range(10))))
     left = []
     while model.dirty():
-        deleted_data.roll_back_failed_jobs(model.context)
+        background_tasks.roll_back_failed_jobs(model.context)
         left.append(object_rows(model))
     assert left == [6, 2, 0]
 
@@ -56,7 +56,7 @@ def test_a_retired_lineage_goes_with_what_only_it_saw(model):
         patch.setattr("cryostore.service.lineages.pruning.remove_unneeded_lineages", lambda *_, **__: None)
         model.forget(*model.deleting(), 20)
     assert model.retired()
-    deleted_data.delete_unused_lineages(model.context)
+    background_tasks.delete_unused_lineages(model.context)
     assert not model.retired()
     assert object_rows(model) == 3
 
@@ -65,7 +65,7 @@ def test_only_points_being_deleted_go(model):
     """Those a deletion was begun for, whose request did not come to the end."""
     points = [model.commit(model.put(model.run(), b"a", b"%d" % number)) for number in range(3)]
     model.delete(points[1])
-    deleted_data.finish_point_deletions(model.context)
+    background_tasks.finish_point_deletions(model.context)
     model.see_forgotten()
     assert model.live() == [points[0], points[2]]
     assert points[1].point_id not in model.points
@@ -73,13 +73,13 @@ def test_only_points_being_deleted_go(model):
 
 
 def test_a_round_deletes_a_bounded_part_of_a_point(model, monkeypatch):
-    monkeypatch.setattr(deleted_data, "BATCHES_MAX", 1)
-    monkeypatch.setattr(deleted_data, "POINTS_PER_ROUND", 1)
+    monkeypatch.setattr(background_tasks, "BATCHES_MAX", 1)
+    monkeypatch.setattr(background_tasks, "POINTS_PER_ROUND", 1)
     for number in range(2):
         model.delete(model.commit(model.put(model.run(base="none"), *(b"%d%d" % (number, name) for name in range(5)))))
     rounds = 0
     while model.deleting():
-        deleted_data.finish_point_deletions(model.context)
+        background_tasks.finish_point_deletions(model.context)
         rounds += 1
         assert rounds < 20
     assert rounds > 2
@@ -91,7 +91,7 @@ def test_points_being_created_or_complete_stay(model, snapshot):
     model.commit(model.put(model.run(), b"a"))
     model.start()
     before = snapshot()
-    deleted_data.finish_point_deletions(model.context)
+    background_tasks.finish_point_deletions(model.context)
     assert snapshot() == before
     assert model.database.read(lambda t: recovery_points.deleting(t, 10)) == []
 
@@ -122,18 +122,18 @@ def test_chunks_of_vaults_that_are_gone_go(model, fill, snapshot):
     before = snapshot()
     fill(7, 4)
     fill(9, 2)
-    deleted_data.delete_chunks_of_deleted_vaults(model.context)
+    background_tasks.delete_chunks_of_deleted_vaults(model.context)
     assert chunk_counts(model) == {1: 3}
     assert snapshot() == before
 
 
 def test_a_round_deletes_a_bounded_part_of_a_vault(model, fill, monkeypatch):
-    monkeypatch.setattr(deleted_data, "CHUNKS_PER_BATCH", 2)
-    monkeypatch.setattr(deleted_data, "BATCHES_MAX", 2)
+    monkeypatch.setattr(background_tasks, "CHUNKS_PER_BATCH", 2)
+    monkeypatch.setattr(background_tasks, "BATCHES_MAX", 2)
     fill(7, 9)
     left = []
     while chunk_counts(model):
-        deleted_data.delete_chunks_of_deleted_vaults(model.context)
+        background_tasks.delete_chunks_of_deleted_vaults(model.context)
         left.append(chunk_counts(model).get(7, 0))
     assert left == [5, 1, 0]
 
@@ -154,21 +154,21 @@ def test_a_token_is_forgotten_when_it_is_honoured_no_more(model, snapshot):
     remember(model, "young")
     model.clock.advance(DAY_MS - 1)
     before = snapshot()
-    deleted_data.forget_expired_tokens(model.context)
+    background_tasks.forget_expired_tokens(model.context)
     assert snapshot() == before
     model.clock.advance(1)
-    deleted_data.forget_expired_tokens(model.context)
+    background_tasks.forget_expired_tokens(model.context)
     assert known(model) == ["young"]
     assert snapshot("idempotency") == {name: left for name, left in before.items() if name != "idempotency"}
 
 
 def test_many_tokens_take_several_rounds(model, monkeypatch):
-    monkeypatch.setattr(deleted_data, "TOKENS_PER_ROUND", 2)
+    monkeypatch.setattr(background_tasks, "TOKENS_PER_ROUND", 2)
     for number in range(5):
         remember(model, f"{number}")
     model.clock.advance(2 * DAY_MS)
     left = []
     for _ in range(3):
-        deleted_data.forget_expired_tokens(model.context)
+        background_tasks.forget_expired_tokens(model.context)
         left.append(len(known(model)))
     assert left == [3, 1, 0]
