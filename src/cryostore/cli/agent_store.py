@@ -138,8 +138,7 @@ def _open(store: AgentStore, *, create: bool) -> Iterator[Call]:
             yield _InterruptibleCall(call)
         return
     from cryostore.client.client import Client
-    from cryostore.client.outage import Outage
-    from cryostore.client.retry import Retry
+    from cryostore.client.retry import Outage, Retry
     from cryostore.client.settings import resolve
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import tracemalloc
@@ -11,7 +12,7 @@ import pytest
 from cryostore.agent.backup.job import MAY_BE_MADE
 from cryostore.agent.errors import SourceError
 from cryostore.agent.report import Report
-from cryostore.agent.streams.stream import backup_stream
+from cryostore.agent.streams.stream import backup_stream, in_shell, running
 from cryostore.cli import progress
 from cryostore.client import pages
 from cryostore.core.errors import ConfigurationError
@@ -183,3 +184,45 @@ def test_memory_does_not_grow_with_the_stream(local_runs):
         assert tracemalloc.get_traced_memory()[1] < 100 * MIB
     finally:
         tracemalloc.stop()
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_output_of_a_command_is_read():
+    with running([sys.executable, "-c", "print('x' * 5)"]) as fd, os.fdopen(os.dup(fd), "rb") as output:
+        assert output.read() == b"xxxxx\n"
+
+
+def test_any_part_of_a_pipe_may_fail():
+    if in_shell("")[0] == "/bin/sh":
+        pytest.skip("this needs the pipefail of bash")
+    with pytest.raises(SourceError, match="exited with code 1"), running(in_shell("false | cat")) as fd:
+        assert os.read(fd, 1) == b""
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise SystemExit(3)", "exited with code 3: no recovery point is made"),
+        ("raise SystemExit(143)", r"exited with code 143 \(SIGTERM\)"),
+        ("raise SystemExit(255)", "exited with code 255: "),
+        ("import os; os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
+    ],
+)
+def test_a_failure_is_raised_when_the_context_ends(code, message):
+    with pytest.raises(SourceError, match=message), running([sys.executable, "-c", code]) as fd:
+        assert os.read(fd, 1) == b""
+
+
+def test_a_command_that_is_missing_cannot_be_run():
+    with pytest.raises(SourceError, match="cannot be run: No such file"), running(["/nonexistent/command"]):
+        pass
+
+
+def test_an_error_in_the_context_stops_the_command():
+    class ReaderFailedError(Exception):
+        pass
+
+    with pytest.raises(ReaderFailedError), running(["sleep", "1000"]):
+        raise ReaderFailedError

@@ -74,3 +74,11 @@ def test_a_moved_name_of_a_file_with_several_is_still_that_file(local_runs, tmp_
         verify_archive(archive, report, data=data)
     assert len(contents) == 2
     assert report.issues == []
+
+
+def test_verifying_a_disk(local_runs, image):
+    disks(local_runs).disk(image)
+    report = Report()
+    with local_runs.opened() as archive:
+        verify_archive(archive, report, data=True)
+    assert (report.issue_count, report.files, report.read_bytes) == (0, 1, 4 * MIB + 5)

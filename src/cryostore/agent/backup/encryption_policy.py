@@ -19,8 +19,7 @@ from cryostore.agent.encryption.sealed_object import Recipient
 from cryostore.agent.header import CATALOG, CONTENT_PREFIX
 from cryostore.agent.small_object import store_small
 from cryostore.agent.upload.cut_points import Chunker, KeyedChunker, PlainChunker
-from cryostore.agent.upload.object_upload import ObjectUpload, SegmentUpload
-from cryostore.agent.upload.sealed_upload import SealedSegment, SealedUpload
+from cryostore.agent.upload.object_upload import ObjectUpload, SealedSegment, SealedUpload, SegmentUpload
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.model.chunks import LinkChunks, LinkedChunk

@@ -13,8 +13,7 @@ from typing import NamedTuple
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.backup.encryption_policy import PlainPolicy
 from cryostore.agent.header import ContentObject, content_name
-from cryostore.agent.upload.object_upload import SegmentUpload
-from cryostore.agent.upload.sealed_upload import SealedSegment
+from cryostore.agent.upload.object_upload import SealedSegment, SegmentUpload
 from cryostore.core.limits import KIB
 from cryostore.model.chunks import Chunk, LinkChunks, LinkedChunk
 from cryostore.model.operation import Call

@@ -1,31 +1,34 @@
 """Backup run over a block device or a disk image: reads all of it and sends the blocks that differ from the base.
 
 Blocks of zeros and holes have no chunk. Segments that have not changed are inherited from the base. Unreadable sectors
-are stored as zeros and are issues of the report.
+are stored as zeros and are issues of the report: `DiskReader` reads a bad block again sector by sector.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from cryostore.agent.archive.disk_image import SEGMENT_PREFIX, segment_chunks, segment_name, segment_number
 from cryostore.agent.archive.reader import digest_of
 from cryostore.agent.backup.resume_note import ResumeNote
 from cryostore.agent.backup.run import BackupResult
-from cryostore.agent.errors import shown
+from cryostore.agent.errors import SourceError, shown
 from cryostore.agent.header import DiskLayout
 from cryostore.agent.report import Report
-from cryostore.agent.streams.disk_reader import DiskReader, PositionalRead, opened_disk
 from cryostore.agent.streams.single_file import SingleFileOptions, SingleFileWriter, opened_writer
-from cryostore.agent.upload.object_upload import ObjectUpload, SegmentUpload
-from cryostore.agent.upload.sealed_upload import SealedSegment
+from cryostore.agent.upload.object_upload import ObjectUpload, SealedSegment, SegmentUpload
 from cryostore.core.digest import Buffer, sha256
 from cryostore.core.limits import MIB
+from cryostore.core.memory import unfilled
 from cryostore.core.threads import Threads, task_result
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.chunks import Chunk, LinkChunks, LinkedChunk
@@ -38,6 +41,99 @@ BLOCKS_AHEAD = 8
 LINKS_MAX = 1000
 UNREAD_MAX = 1000
 ZEROS = bytes(BLOCK_BYTES)
+SECTOR_BYTES = 512
+BAD_SECTOR_ERRORS = (errno.EIO, errno.ENODATA, errno.EILSEQ, errno.EREMOTEIO)
+"""Errors of a disk for a place that it cannot read. Any other error is a failure of the whole disk."""
+
+PositionalRead = Callable[[int, list[memoryview], int], int]
+"""Signature of os.preadv."""
+
+
+@contextmanager
+def opened_disk(path: bytes, preadv: PositionalRead = os.preadv) -> Iterator[DiskReader]:
+    """Open a disk for reading. Raises SourceError if it cannot be opened or is of another kind.
+
+    The kind is checked before the open, because opening a FIFO could block, and again after it.
+    """
+    try:
+        _check_kind(os.stat(path), path)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise SourceError.of(path, error) from error
+    try:
+        _check_kind(os.fstat(fd), path)
+        yield DiskReader(fd, path, _size(fd, path), preadv)
+    finally:
+        os.close(fd)
+
+
+def _check_kind(status: os.stat_result, path: bytes) -> None:
+    if stat.S_ISFIFO(status.st_mode):
+        raise SourceError(path, "a FIFO is not a disk; use --stdin to back up a stream")
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISBLK(status.st_mode):
+        raise SourceError(path, "is neither a block device nor a file")
+
+
+def _size(fd: int, path: bytes) -> int:
+    try:
+        return os.lseek(fd, 0, os.SEEK_END)
+    except OSError as error:
+        raise SourceError.of(path, error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class DiskReader:
+    """An open disk that several threads may read."""
+
+    fd: int
+    path: bytes
+    size: int
+    preadv: PositionalRead
+
+    def next_data(self, offset: int) -> int:
+        """Return the offset of the next byte that is not in a hole; the size of the disk if there is none."""
+        try:
+            return min(os.lseek(self.fd, offset, os.SEEK_DATA), self.size)
+        except OSError as error:
+            return self.size if error.errno == errno.ENXIO else offset  # a disk without SEEK_DATA has no holes
+
+    def read(self, offset: int, length: int) -> tuple[bytearray, list[tuple[int, int]]]:
+        """Return a block, and offset and length of each unreadable part, which is zeros. Raises SourceError."""
+        data = unfilled(length)
+        view = memoryview(data)
+        try:
+            self._fill(view, offset)
+        except OSError as error:
+            if error.errno not in BAD_SECTOR_ERRORS:
+                raise SourceError.of(self.path, error) from error
+            return data, list(self._read_sectors(view, offset))
+        return data, []
+
+    def _read_sectors(self, view: memoryview, offset: int) -> Iterator[tuple[int, int]]:
+        bad_from = -1
+        for at in range(0, len(view), SECTOR_BYTES):
+            part = view[at : at + SECTOR_BYTES]
+            try:
+                self._fill(part, offset + at)
+            except OSError as error:
+                if error.errno not in BAD_SECTOR_ERRORS:
+                    raise SourceError.of(self.path, error) from error
+                part[:] = bytes(len(part))
+                bad_from = at if bad_from < 0 else bad_from
+                continue
+            if bad_from >= 0:
+                yield offset + bad_from, at - bad_from
+                bad_from = -1
+        if bad_from >= 0:
+            yield offset + bad_from, len(view) - bad_from
+
+    def _fill(self, view: memoryview, offset: int) -> None:
+        while view:
+            count = self.preadv(self.fd, [view], offset)
+            if not count:
+                raise SourceError(self.path, "became shorter while it was read")
+            view = view[count:]
+            offset += count
 
 
 def backup_device(

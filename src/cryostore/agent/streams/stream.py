@@ -1,21 +1,24 @@
 """Backup run over a stream: content-defined chunking of the stream, which becomes the content of one file.
 
-The size of a stream is unknown before its end, and a stream cannot be read twice: if the source fails, no recovery
-point is made.
+The stream is a descriptor or the standard output of a command, whose stderr is that of this process. The size of a
+stream is unknown before its end, and a stream cannot be read twice: if the source fails, no recovery point is made.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from cryostore.agent.backup.resume_note import ResumeNote
 from cryostore.agent.backup.run import BackupResult
 from cryostore.agent.errors import SourceError, shown
 from cryostore.agent.header import ContentObject, content_name
 from cryostore.agent.report import Report
-from cryostore.agent.streams.command import running
 from cryostore.agent.streams.single_file import SingleFileOptions, SingleFileWriter, opened_writer
 from cryostore.agent.upload.content import ContentWriter
 from cryostore.agent.upload.digest_table import DigestTable
@@ -26,6 +29,65 @@ from cryostore.model.operation import Call
 
 BYTES_MAX = 1 << 62
 """Limit that no stream reaches: the length of a stream is unknown before its end."""
+STOP_SECONDS = 5.0
+SHELL = "/bin/sh"
+
+
+def in_shell(text: str) -> list[str]:
+    """Return the arguments that run a line of shell.
+
+    Uses bash if it is installed, because its `pipefail` reports a failure in any part of a pipe, not only in the last.
+    """
+    bash = shutil.which("bash")
+    return [bash, "-o", "pipefail", "-c", text] if bash else [SHELL, "-c", text]
+
+
+@contextmanager
+def running(arguments: Sequence[str]) -> Iterator[int]:
+    """Run a command and yield the descriptor of its output, which must be read to its end.
+
+    Raises SourceError if the command cannot be started and, at the end of the context, if it failed or was killed. If
+    the context ends with an error, the command is stopped.
+    """
+    name = os.fsencode(shlex.join(arguments))
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the command is what the user asked for
+            arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+    except OSError as error:
+        raise SourceError(name, f"cannot be run: {error.strerror}") from error
+    assert process.stdout is not None
+    try:
+        with process.stdout:
+            yield process.stdout.fileno()
+        with interruptible:
+            code = process.wait()
+    except BaseException:
+        _stop(process)
+        raise
+    if code:
+        raise SourceError(name, f"{_exit_text(code)}: no recovery point is made")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _exit_text(code: int) -> str:
+    """Describe how a command ended. A shell exits with a code above 128 if a signal killed its command."""
+    number = -code if code < 0 else code - 128
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = ""
+    if code < 0:
+        return f"was killed by {name or f'signal {number}'}"
+    return f"exited with code {code}" + (f" ({name})" if name else "")
 
 
 class _CountingReader:

@@ -1,18 +1,25 @@
-"""Verification of an archive: its listing is whole, and the store has every byte that its files need."""
+"""Verification of an archive: its listing is whole, and the store has every byte that its files need.
+
+The files of a tree or a stream are checked in windows of many files, so that a chunk that they share is read once. Of
+a disk image, all segments are checked block by block.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 from cryostore.agent.archive.chunk_pages import CachedChunkPages, ChunkPages
+from cryostore.agent.archive.disk_image import disk_layout, segment_chunks, segment_name
 from cryostore.agent.archive.files import ContentExtents
-from cryostore.agent.archive.listing import ArchiveEntry, block_entries
+from cryostore.agent.archive.listing import ArchiveEntry, archive_entries, block_entries
 from cryostore.agent.archive.pieces import Piece, chunks_with_pieces
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.archive.sparse_layout import data_bytes_of
@@ -22,7 +29,6 @@ from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.header import DISK, FILESET, STREAM, content_name
 from cryostore.agent.report import Report
 from cryostore.agent.restore.entry_validation import entry_fault, xattr_fault
-from cryostore.agent.verification.disk_check import verify_disk_image
 from cryostore.agent.verification.known_damage import KnownDamage
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.core.threads import Threads, task_result
@@ -50,13 +56,13 @@ def verify_archive(archive: Archive, report: Report, *, data: bool, damage: Know
     cannot answer at all, and ArchiveDamagedError if the listing cannot be read.
     """
     if archive.header.kind == DISK:
-        verify_disk_image(archive, report, data=data, damage=damage or KnownDamage())
+        _verify_disk_image(archive, report, data=data, damage=damage or KnownDamage())
         return
     pages = ChunkPages(archive)
     with Threads(THREADS, "verify") as threads:
         for window in _windows(archive, report):
             if data:
-                _read_chunks(archive, report, pages, window, threads)
+                _read_chunks(report, _file_checks(archive, report, pages, window), threads)
             else:
                 _check_listed(archive, report, pages, window, damage or KnownDamage())
     if archive.header.kind == STREAM and (report.entries, report.files) != (1, 1):
@@ -179,17 +185,6 @@ def _check_listed(archive: Archive, report: Report, pages: ChunkPages, files: li
         report.issue(path, KNOWN_DAMAGED)
 
 
-def _read_chunks(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], threads: Threads) -> None:
-    in_flight: deque[Future[list[_FileFault]]] = deque()
-    for chunk, pieces in chunks_with_pieces(pages, files, lambda file, reason: report.issue(file.path, reason)):
-        in_flight.append(threads.submit(_check_chunk, archive, chunk, pieces))
-        report.read_bytes += chunk.length
-        if len(in_flight) >= IN_FLIGHT_MAX:
-            _report(report, in_flight.popleft())
-    while in_flight:
-        _report(report, in_flight.popleft())
-
-
 class _FileFault(NamedTuple):
     """A file that is not whole, and the reason."""
 
@@ -197,9 +192,29 @@ class _FileFault(NamedTuple):
     reason: str
 
 
+_ChunkCheck = tuple[Chunk, Callable[[], list[_FileFault]]]
+"""A chunk, and the function that reads it and returns the files with wrong bytes in it."""
+
+
+def _read_chunks(report: Report, checks: Iterable[_ChunkCheck], threads: Threads) -> None:
+    in_flight: deque[Future[list[_FileFault]]] = deque()
+    for chunk, check in checks:
+        in_flight.append(threads.submit(check))
+        report.read_bytes += chunk.length
+        if len(in_flight) >= IN_FLIGHT_MAX:
+            _report(report, in_flight.popleft())
+    while in_flight:
+        _report(report, in_flight.popleft())
+
+
 def _report(report: Report, future: Future[list[_FileFault]]) -> None:
     for fault in task_result(future):
         report.issue(fault.path, fault.reason)
+
+
+def _file_checks(archive: Archive, report: Report, pages: ChunkPages, files: list[_File]) -> Iterator[_ChunkCheck]:
+    for chunk, pieces in chunks_with_pieces(pages, files, lambda file, reason: report.issue(file.path, reason)):
+        yield chunk, partial(_check_chunk, archive, chunk, pieces)
 
 
 def _check_chunk(archive: Archive, chunk: Chunk, pieces: Sequence[Piece[_File]]) -> list[_FileFault]:
@@ -222,3 +237,45 @@ def _check_chunk(archive: Archive, chunk: Chunk, pieces: Sequence[Piece[_File]])
 
 def _has_copy(archive: Archive, piece: Piece[_File]) -> bool:
     return archive.sound_copy(piece.file.content, piece.file.data_bytes) is not None
+
+
+def _verify_disk_image(archive: Archive, report: Report, *, data: bool, damage: KnownDamage) -> None:
+    """Check all segments of a disk; each problem is an issue. Raises as `verify_archive` does."""
+    layout = disk_layout(archive)
+    path = b""
+    found = list(islice(archive_entries(archive), 2))
+    for entry in found:
+        path = entry.path
+        report.entries += 1
+        report.files += entry.row.is_file
+    if len(found) != 1 or not found[0].row.is_file or found[0].row.size != layout.disk_bytes:
+        report.issue(path, f"the archive of a disk of {layout.disk_bytes} bytes does not have one file of that size")
+    with Threads(THREADS, "verify") as threads:
+        for number in layout.segments:
+            try:
+                blocks = segment_chunks(archive, layout, number)
+            except DAMAGE as error:
+                report.issue(path, error.message)
+                continue
+            if data:
+                _read_chunks(report, _block_checks(archive, path, blocks), threads)
+            else:
+                for index in blocks:
+                    if damage.contains(segment_name(number), index):
+                        offset = number * layout.segment_bytes + index * layout.block_bytes
+                        report.issue(path, f"the store reports that the block at byte {offset} is damaged or lost")
+            report.file_bytes = min((number + 1) * layout.segment_bytes, layout.disk_bytes)
+    report.file_bytes = layout.disk_bytes
+
+
+def _block_checks(archive: Archive, path: bytes, blocks: dict[int, Chunk]) -> Iterator[_ChunkCheck]:
+    for _, chunk in sorted(blocks.items()):
+        yield chunk, partial(_check_block, archive, path, chunk)
+
+
+def _check_block(archive: Archive, path: bytes, chunk: Chunk) -> list[_FileFault]:
+    try:
+        archive.chunk_buffer(chunk)
+    except (*DAMAGE, KeyUnavailableError) as error:
+        return [_FileFault(path, error.message)]
+    return []

@@ -107,8 +107,7 @@ def back_up(
 
 def _plan(paths: tuple[bytes, ...], options: dict[str, Any], store: AgentStore) -> tuple[SingleFileOptions, Run]:
     from cryostore.agent.header import DISK, STREAM
-    from cryostore.agent.streams.command import in_shell
-    from cryostore.agent.streams.stream import backup_stream
+    from cryostore.agent.streams.stream import backup_stream, in_shell
 
     _check_options(paths, options)
     if device := options["device"]:
