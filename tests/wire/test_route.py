@@ -23,9 +23,6 @@ from cryostore.wire.request import encode
 from cryostore.wire.route import match
 from support.requests import strategies
 
-COVERS = ("wire/unserved.py",)
-
-
 BACKUP_ONLY_ELSEWHERE = [
     ("GET", "/account-settings"),
     ("GET", "/global-settings"),

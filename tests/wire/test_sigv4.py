@@ -8,6 +8,7 @@ from unittest import mock
 from urllib.parse import quote, unquote_to_bytes
 
 import pytest
+from botocore.utils import normalize_url_path
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -349,7 +350,7 @@ def test_a_name_with_raw_slashes_is_signed_as_it_stands():
 def test_a_tilde_may_be_encoded_as_awsjl_does(path):
     request = Request("PUT", path, "", [HOST], Payload(b"{}"))
     as_awsjl = lambda raw: quote(raw.encode("latin-1"), safe="/-_.").replace("~", "%7E")  # noqa: E731 - one expression
-    with mock.patch("cryostore.wire.signature.canonical.path_text", as_awsjl):
+    with mock.patch("cryostore.wire.sigv4._path_text", as_awsjl):
         signed = sigv4.sign(request, OURS, region="local-1", service="backup-storage", now_ms=NOW)
     assert signed != sigv4.sign(request, OURS, region="local-1", service="backup-storage", now_ms=NOW)
     check(signed, START_OBJECT.declaration)
@@ -385,3 +386,49 @@ def test_a_key_is_derived_for_its_own_day_region_and_service():
 def test_the_key_is_that_of_the_published_example():
     key = sigv4._signing_key("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "20120215", "us-east-1", "iam")
     assert key.hex() == "f4780e2d9f65fa895f9c67b32ce1baf0b0d8a43505a000a1a9e090d414db404d"
+
+
+WIRE = st.characters(max_codepoint=255)
+
+
+def test_the_canonical_request_is_that_of_the_specification():
+    text = sigv4._request_text(
+        "PUT",
+        sigv4._path_text("/backup-jobs/J/object/a%2Fb~ c"),
+        "b=2&a=x%2fy&a=1&c",
+        [("host", " h "), ("x-amz-date", "20250304T050607Z"), ("x-a", "1  2"), ("x-a", "3\t4"), ("z", "unsigned")],
+        ("host", "x-a", "x-amz-date"),
+        "HASH",
+    )
+    assert text == (
+        b"PUT\n/backup-jobs/J/object/a%252Fb~%20c\na=1&a=x%2Fy&b=2&c=\n"
+        b"host:h\nx-a:1 2,3 4\nx-amz-date:20250304T050607Z\n\nhost;x-a;x-amz-date\nHASH"
+    )
+
+
+def test_no_two_paths_have_a_spelling_in_common():
+    paths = ["/~", "/%7E", "/%257E", "/%7e", "/a"]
+    spellings = [spelling for path in paths for spelling in sigv4._path_spellings(path)]
+    assert len(set(spellings)) == len(spellings) == 6
+
+
+def test_a_header_keeps_the_bytes_that_only_look_like_spaces():
+    """0x85 and 0xA0 are spaces to Python and the second half of a character on the wire."""
+    values = sigv4._header_values([("a", " \xc3\x85  \xc3\xa0 ")], ["a"])
+    assert values == {"a": "\xc3\x85 \xc3\xa0"}
+
+
+@given(st.text(WIRE), st.text(WIRE), st.lists(st.text(WIRE)))
+def test_any_request_has_a_canonical_form(path, query, values):
+    headers = [("h", value) for value in [*values, "x"]]
+    assert sigv4._request_text("GET", path, query, headers, ("h",), "HASH").startswith(b"GET\n")
+
+
+@given(st.lists(st.sampled_from(["", ".", "..", "a", "%2E", "b"]), max_size=8).map("/".join).map("/{}".format))
+def test_a_path_is_normalised_as_botocore_does(path):
+    assert sigv4._normalised_path(path) == normalize_url_path(path)
+
+
+@pytest.mark.parametrize("query", ["a=1&b=2", "b=2&a=1", "a=%31&b=2", "b=2&%61=1"])
+def test_the_habits_of_an_encoder_do_not_matter(query):
+    assert sigv4._query_text(query) == "a=1&b=2"

@@ -17,7 +17,7 @@ from cryostore.core.open_files import raise_open_file_limit
 from cryostore.core.time import Clock, wall_clock
 from cryostore.options.configuration import Configuration
 from cryostore.options.file_modes import require_own_directory
-from cryostore.server.http.connection_counts import ConnectionCounts, create_connection_counts
+from cryostore.server.http.connection_balancer import ConnectionCounts, create_connection_counts
 from cryostore.server.monitoring.log import Log, capture_libraries
 from cryostore.server.monitoring.metrics import SharedMetrics, create_shared_metrics
 from cryostore.server.processes.supervisor import COMMAND, Supervisor

@@ -32,9 +32,8 @@ from cryostore.model.restore_jobs import CompleteRestoreJob, DescribeRestoreJob,
 from cryostore.model.vaults import CreateBackupVault, DeleteBackupVault, DescribeBackupVault, ListBackupVaults
 from cryostore.service.context import Handler
 from cryostore.service.operations.chunks.link import link_chunks
-from cryostore.service.operations.chunks.list_damaged import list_damaged_chunks
 from cryostore.service.operations.chunks.put import put_chunk
-from cryostore.service.operations.chunks.read import get_chunk, list_chunks
+from cryostore.service.operations.chunks.read import get_chunk, list_chunks, list_damaged_chunks
 from cryostore.service.operations.jobs.commit import commit_backup_job
 from cryostore.service.operations.jobs.describe import describe_backup_job, list_backup_jobs
 from cryostore.service.operations.jobs.incremental_base import get_incremental_base_backup

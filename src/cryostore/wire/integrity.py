@@ -17,7 +17,7 @@ from cryostore.model.errors import ModelError, invalid_argument
 from cryostore.model.operation import Declaration
 from cryostore.wire.message import Request
 from cryostore.wire.request import Head
-from cryostore.wire.signature.authorization import UNSIGNED_PAYLOAD, Signature
+from cryostore.wire.signature import UNSIGNED_PAYLOAD, Signature
 
 PREFIX = "x-amz-checksum-"
 NO_CHECKSUMS = frozenset(f"{PREFIX}{name}" for name in ("algorithm", "mode", "type"))

@@ -1,12 +1,15 @@
 """AWS Signature Version 4: `sign` and `presign` for clients, `verify` and `verify_payload` for servers.
 
-This module has signing keys, and the checks of signature, date, scope and signed headers. Not here: the canonical
-request (`signature.canonical`), how a request carries its signature (`signature.authorization`), secrets, permissions.
+This module has the canonical request, which is the text that both sides sign, signing keys, and the checks of
+signature, date, scope and signed headers. Not here: how a request carries its signature (`signature`), secrets,
+permissions.
 
 The rules of this file:
 
 - A request has one canonical form, made of the raw path and query. A path with `~` has a second one, for AWS.jl, which
   no other path has. A signature over anything else is refused.
+- In the canonical form the path is encoded once more, except slashes. The query is decoded, encoded and sorted, so
+  different encodings of one query have one signature. Superfluous spaces in header values are removed.
 - `host`, the date and every `x-amz-*` header must be signed.
 - Comparison takes constant time.
 - A body is covered in one of three ways (`Signature.payload_hash`): by a hash that is sent, which `verify_payload`
@@ -19,8 +22,11 @@ from __future__ import annotations
 
 import hmac
 import itertools
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from urllib.parse import quote
 
 from cryostore.core.digest import Payload, sha256
 from cryostore.core.time import SECOND_MS
@@ -28,16 +34,15 @@ from cryostore.model.errors import InvalidSignatureException, invalid_argument
 from cryostore.model.operation import Declaration
 from cryostore.wire import percent
 from cryostore.wire.message import Headers, Request
-from cryostore.wire.signature import canonical
-from cryostore.wire.signature.authorization import (
+from cryostore.wire.signature import (
     ALGORITHM,
     EMPTY_HASH,
     TERMINATOR,
     UNSIGNED_PAYLOAD,
     Signature,
+    basic_text,
     read_signature,
 )
-from cryostore.wire.signature.signing_time import basic_text
 
 __all__ = [
     "UNSIGNED_PAYLOAD",
@@ -59,6 +64,7 @@ NOT_SIGNED = frozenset(
     )
 )
 """Headers that proxies may change: clients do not sign them."""
+SPACES = re.compile("[ \t]+")
 REPLACED = frozenset(("authorization", "x-amz-date", "x-amz-content-sha256", "x-amz-security-token"))
 
 
@@ -103,9 +109,7 @@ def sign(
         headers.append(("x-amz-security-token", credentials.session_token))
     names = _names_to_sign(headers)
     scope = f"{timestamp[:8]}/{region}/{service}/{TERMINATOR}"
-    text = canonical.request_text(
-        request.method, canonical.path_text(request.path), request.query, headers, names, payload_hash
-    )
+    text = _request_text(request.method, _path_text(request.path), request.query, headers, names, payload_hash)
     signature = _calculate(credentials.secret_access_key, timestamp, scope, text)
     credential = f"Credential={credentials.access_key_id}/{scope}"
     authorization = f"{ALGORITHM} {credential}, SignedHeaders={';'.join(names)}, Signature={signature}"
@@ -142,9 +146,9 @@ def presign(
         members["X-Amz-Content-Sha256"] = payload_hash
     added = "&".join(f"{name}={percent.encode(value)}" for name, value in members.items())
     query = f"{request.query}&{added}" if request.query else added
-    text = canonical.request_text(
+    text = _request_text(
         request.method,
-        canonical.path_text(request.path),
+        _path_text(request.path),
         query,
         request.headers,
         names,
@@ -189,7 +193,7 @@ def verify(
     query = _without_signature(request.query) if signature.presigned else request.query
     if covered := _covered(request, signature, secret, request.path, query, declaration, body):
         return covered
-    normalised = canonical.normalised_path(request.path)
+    normalised = _normalised_path(request.path)
     if normalised != request.path and _covered(request, signature, secret, normalised, query, declaration, body):
         raise invalid_argument(signature.service, "the path", request.path, "must not have empty or dot segments")
     if signature.needs_body and body is None:
@@ -268,10 +272,8 @@ def _covered(
 ) -> str | None:
     """Return the payload hash for which the signature is valid; None if there is none."""
     hashes = _payload_hashes(signature, declaration, body)
-    for payload_hash, spelling in itertools.product(hashes, canonical.path_spellings(path)):
-        text = canonical.request_text(
-            request.method, spelling, query, request.headers, signature.signed_headers, payload_hash
-        )
+    for payload_hash, spelling in itertools.product(hashes, _path_spellings(path)):
+        text = _request_text(request.method, spelling, query, request.headers, signature.signed_headers, payload_hash)
         if hmac.compare_digest(_calculate(secret, signature.timestamp, signature.scope, text), signature.signature):
             return payload_hash
     return None
@@ -303,3 +305,69 @@ def _signing_key(secret: str, date: str, region: str, service: str) -> bytes:
     for part in (date, region, service, TERMINATOR):
         key = hmac.digest(key, part.encode(), "sha256")
     return key
+
+
+# --- canonical request -----------------------------------------------------------------------------------------------
+
+
+def _request_text(
+    method: str, path: str, query: str, headers: Headers, signed_headers: Iterable[str], payload_hash: str
+) -> bytes:
+    """Return the canonical request, as the bytes to hash; `path` is canonical already.
+
+    Raises KeyError for a signed header that is absent.
+    """
+    names = tuple(signed_headers)
+    values = _header_values(headers, names)
+    lines = "".join([f"{name}:{values[name]}\n" for name in names])
+    text = f"{method}\n{path}\n{_query_text(query)}\n{lines}\n{';'.join(names)}\n{payload_hash}"
+    return text.encode("latin-1")
+
+
+def _path_text(path: str) -> str:
+    """Return the raw path, encoded once more."""
+    return quote(path.encode("latin-1", "replace"), safe="/-_.~")
+
+
+def _path_spellings(path: str) -> list[str]:
+    """Return the raw path, encoded once more: as in the specification and, if it differs, as AWS.jl does.
+
+    AWS.jl encodes `~` too. No two paths share a spelling: `%7E` in a raw path becomes `%257E`.
+    """
+    text = _path_text(path)
+    return [text, text.replace("~", "%7E")] if "~" in text else [text]
+
+
+def _query_text(query: str) -> str:
+    """Return the query, canonical and sorted."""
+    if not query:
+        return ""
+    pairs = []
+    for pair in query.split("&"):
+        key, _, value = pair.partition("=")
+        pairs.append((percent.canonical(key), percent.canonical(value)))
+    pairs.sort()
+    return "&".join([f"{key}={value}" for key, value in pairs])
+
+
+def _header_values(headers: Headers, names: Iterable[str]) -> dict[str, str]:
+    """Return the values of the named headers without superfluous spaces; a repeated header's are joined by commas."""
+    wanted = set(names)
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name in wanted:
+            # Only ASCII spaces: Python treats some Latin-1 bytes as spaces that are part of UTF-8 characters.
+            bare = " ".join(value.split()) if value.isascii() else SPACES.sub(" ", value.strip(" \t"))
+            found[name] = f"{found[name]},{bare}" if name in found else bare
+    return found
+
+
+def _normalised_path(path: str) -> str:
+    """Return the path without empty and dot segments, as some signers do (A.4). Not a path to serve."""
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            del kept[-1:]
+        elif segment and segment != ".":
+            kept.append(segment)
+    return "/" + "/".join(kept) + ("/" if kept and path.endswith("/") else "")

@@ -15,7 +15,7 @@ from cryostore.core.time import FrozenClock, wall_clock
 from cryostore.options.configuration import Configuration
 from cryostore.server.monitoring.log import Log
 from cryostore.server.monitoring.metrics import Slot, private_meter
-from cryostore.server.processes.worker import Worker
+from cryostore.server.processes.worker import PeriodicTasks, Worker
 from support.processes.fake_backend import FakeBackend
 from support.processes.fake_process import wait_for
 from support.requests.raw_http import RawConnection, put_object, to_bytes
@@ -136,3 +136,23 @@ def test_a_worker_without_tls_has_no_certificate_to_reload(running):
         with one.connect() as connection:
             connection.send(HEALTH)
             assert connection.answer().status == 200
+
+
+def test_tasks_are_repeated_although_they_fail(tmp_path):
+    calls = []
+    enough = threading.Event()
+
+    def maintain():
+        calls.append(threading.current_thread())
+        if len(calls) == 3:
+            enough.set()
+        raise OSError("disk is away")
+
+    with (tmp_path / "log").open("wb") as file:
+        log = Log(os.dup(file.fileno()), clock=FrozenClock())
+        with PeriodicTasks(maintain, period_seconds=0.001, log=log):
+            assert enough.wait(10)
+        calls[0].join(10)  # leaving waits for a period alone, which is a thousandth of a second here
+        log.close()
+    assert not calls[0].is_alive()
+    assert (tmp_path / "log").read_text().count("maintenance failed") == len(calls)

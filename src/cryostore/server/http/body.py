@@ -1,6 +1,6 @@
 """The body of a request: its declared length, its limit, and its bytes.
 
-Not here: memory for bodies (`requests.body_budget`), the pace of the sender (`exchange`), and the meaning of the bytes.
+Not here: memory for bodies (`requests.body_memory`), the pace of the sender (`exchange`), and the meaning of the bytes.
 A body that breaks off is never returned.
 """
 

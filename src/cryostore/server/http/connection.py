@@ -10,7 +10,7 @@ The rules of this file:
 - A long body bypasses the parser: the socket is read straight into it (`Exchange.direct`). All other bytes come through
   one buffer of the event loop, `INTAKE_BYTES` long, which is empty again before the loop does anything else.
 - The parser is httptools, strict with one exception: bytes beyond ASCII in a path, as AWS.jl sends them (Backup Storage
-  A.5), pass it in escaped form (`request_line`).
+  A.5), pass it in escaped form (`wire.julia`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from cryostore.core.ids import NewId
 from cryostore.model.errors import IllegalArgumentException, ModelError, ServiceUnavailableException
 from cryostore.options.configuration import ConnectionSettings
 from cryostore.server.http.exchange import STATUS_LINES, Application, Exchange, Scope
-from cryostore.server.http.request_line import escape_line, restore_url
 from cryostore.server.http.shared_state import SharedState
 from cryostore.server.http.slow_reader import SlowReaderWatch
 from cryostore.wire import error as wire_error
+from cryostore.wire.julia import escape_line, restore_url
 
 INTAKE_BYTES = 64 * 1024
 LAST_LINGER_SECONDS = 5.0

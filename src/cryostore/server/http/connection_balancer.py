@@ -3,21 +3,29 @@
 All workers wait on the same socket, so a connection that no worker has accepted yet outlives any one of them. Without
 balancing, the first worker to wake would accept every waiting connection. So a worker accepts one connection at a time,
 and leaves it to the others for a moment if one of them has fewer.
+
+How many connections each worker has stands in memory that all workers share (`ConnectionCounts`). The counts are hints:
+no process waits for them, and only the distribution of connections depends on them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import os
 import resource
 import socket
+import sys
+import tempfile
 from collections.abc import Callable
 from ssl import SSLContext
 
 from cryostore.core.limits import KIB
-from cryostore.server.http.connection_counts import ABSENT, ConnectionCounts
 
+NUMBER_BYTES = 8
+ABSENT = 2**62
+"""The count of a worker that accepts no connections: higher than every real count."""
 BACKLOG = 2048
 YIELD_SECONDS = 0.01
 """How long a worker leaves a connection to a less busy one."""
@@ -31,6 +39,36 @@ REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nx-amzn-errortype: ServiceUnavailableException\r\nretry-after: 1\r\n"
     b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
 ) % (len(_REFUSAL), _REFUSAL)
+
+
+class ConnectionCounts:
+    """The counts in the file behind `descriptor`, which the caller closes; `slot` is the one of this worker."""
+
+    def __init__(self, descriptor: int, slot: int) -> None:
+        self._slot = slot
+        self._numbers = memoryview(mmap.mmap(descriptor, 0)).cast("q")
+
+    def publish(self, connections: int) -> None:
+        """Set the count of this worker."""
+        self._numbers[self._slot] = connections
+
+    def fewest_elsewhere(self) -> int:
+        """Return the lowest count of the other workers; ABSENT if there is no other."""
+        others = (number for slot, number in enumerate(self._numbers) if slot != self._slot)
+        return min(others, default=ABSENT)
+
+
+def create_connection_counts(workers: int) -> int:
+    """Create counts in which every worker is absent; returns the descriptor. Raises OSError."""
+    with tempfile.TemporaryFile() as file:  # unnamed: it disappears with the last process that has it open
+        file.write(ABSENT.to_bytes(NUMBER_BYTES, sys.byteorder) * workers)
+        file.flush()
+        return os.dup(file.fileno())
+
+
+def mark_absent(descriptor: int, slot: int) -> None:
+    """Set the count of the worker in this slot to ABSENT. Raises OSError."""
+    os.pwrite(descriptor, ABSENT.to_bytes(NUMBER_BYTES, sys.byteorder), slot * NUMBER_BYTES)
 
 
 def connections_max() -> int:

@@ -21,7 +21,7 @@ import msgspec
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.options.configuration import Configuration, to_json
-from cryostore.server.http.connection_counts import create_connection_counts, mark_absent
+from cryostore.server.http.connection_balancer import create_connection_counts, mark_absent
 from cryostore.server.monitoring.log import Log
 from cryostore.server.monitoring.metrics import SharedMetrics
 from cryostore.server.processes.worker_process import StartReport

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic
@@ -23,20 +24,18 @@ from cryostore.maintenance.nodes import REPORT_SECONDS
 from cryostore.options.configuration import Configuration
 from cryostore.server.backend import Backend
 from cryostore.server.http.connection import INTAKE_BYTES, Connection
-from cryostore.server.http.connection_balancer import BACKLOG, ConnectionBalancer, connections_max
-from cryostore.server.http.connection_counts import ConnectionCounts
+from cryostore.server.http.connection_balancer import BACKLOG, ConnectionBalancer, ConnectionCounts, connections_max
 from cryostore.server.http.shared_state import SharedState
 from cryostore.server.monitoring.failure import ADVICE, Failures
 from cryostore.server.monitoring.log import Log
 from cryostore.server.monitoring.metrics import Meter, private_meter
 from cryostore.server.processes.certificate import Certificate
-from cryostore.server.processes.periodic_tasks import PeriodicTasks
 from cryostore.server.requests.application import Application
-from cryostore.server.requests.body_budget import BodyBudget
-from cryostore.server.requests.unverified_bodies import UnverifiedBodies
+from cryostore.server.requests.body_memory import BodyBudget, UnverifiedBodies
 from cryostore.server.thread_pool import ThreadPool
 
 POOL_CLOSE_SECONDS = 1.0
+RECOVERY_SECONDS = 1.0
 
 
 class Worker:
@@ -247,3 +246,46 @@ def _uvicorn_config(configuration: Configuration, application: Application, new_
         ssl_certfile=configuration.tls_cert,
         ssl_keyfile=configuration.tls_key,
     )
+
+
+class PeriodicTasks:
+    """Calls `maintain` every `period_seconds`, and `recover` at least every second; a context manager.
+
+    A failure is logged, and the next period tries again.
+    """
+
+    def __init__(
+        self,
+        maintain: Callable[[], None],
+        recover: Callable[[], None] = lambda: None,
+        *,
+        period_seconds: float,
+        log: Log | Failures,
+    ) -> None:
+        self._recover = recover
+        self._maintain = maintain
+        self._period_seconds = period_seconds
+        self._log = log
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="maintenance", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=self._period_seconds)
+
+    def _run(self) -> None:
+        due = monotonic() + self._period_seconds
+        while not self._stop.wait(min(self._period_seconds, RECOVERY_SECONDS)):
+            self._run_task(self._recover)
+            if monotonic() >= due:
+                self._run_task(self._maintain)
+                due = monotonic() + self._period_seconds
+
+    def _run_task(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Exception as error:  # noqa: BLE001 - one failure must not end all later rounds
+            self._log.failure("maintenance failed", error)

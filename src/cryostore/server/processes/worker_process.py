@@ -27,7 +27,7 @@ from cryostore.core.memory import keep_buffers
 from cryostore.core.open_files import raise_open_file_limit
 from cryostore.core.time import wall_clock
 from cryostore.options.configuration import from_json
-from cryostore.server.http.connection_counts import ConnectionCounts
+from cryostore.server.http.connection_balancer import ConnectionCounts
 from cryostore.server.monitoring.log import Log, capture_libraries
 from cryostore.server.monitoring.metrics import SharedMetrics
 from cryostore.server.processes.worker import Worker

@@ -9,7 +9,7 @@ from cryostore.model.chunks import ListDamagedChunks
 from cryostore.model.errors import AccessDeniedException, ResourceNotFoundException
 from cryostore.service import Caller, Settings
 from cryostore.service.operations import damage
-from cryostore.service.operations.chunks import list_damaged
+from cryostore.service.operations.chunks import read
 from support.faults.damaging import noise, scrubbed, spoil
 from support.requests.api import Api, new_resource
 from support.stores.memory_store import MemoryStore, Process
@@ -72,7 +72,7 @@ def test_damaged_chunks_are_listed_in_pages_of_any_size(store, api, monkeypatch,
 
 
 def test_a_request_looks_at_so_many_chunks_at_most(store, api, monkeypatch):
-    monkeypatch.setattr(list_damaged, "CHUNKS_PER_REQUEST", 1)
+    monkeypatch.setattr(read, "CHUNKS_PER_REQUEST", 1)
     point = many(api)
     hurt(store, api, ONE)
     assert listed(api, point) == (ALL_OF_ONE, 3)

@@ -19,6 +19,10 @@ class TestCommit(api_commits.CommitTests):
     pass
 
 
+class TestCommitOnObject(api_commits.CommitOnObjectTests):
+    pass
+
+
 class TestRestoreMetadata(api_commits.RestoreMetadataTests):
     pass
 

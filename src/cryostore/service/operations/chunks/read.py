@@ -1,22 +1,39 @@
-"""ListChunks and GetChunk: the chunks of an object, and their bytes, verified (Backup Storage B.9, B.10)."""
+"""ListChunks, GetChunk and ListDamagedChunks (Backup Storage B.9, B.10, control plane 3.2).
+
+The chunks of an object, their verified bytes, and the chunks of a recovery point that are known to be damaged.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import struct
 
+import msgspec
+
 from cryostore.catalog.database import Transaction
 from cryostore.catalog.rows import chunk_lists, chunks, objects
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.catalog.rows.chunks import ChunkRow
 from cryostore.catalog.rows.objects import ObjectRow
+from cryostore.catalog.rows.recovery_points import PointRow
 from cryostore.chunks.store import Location
 from cryostore.core.digest import Payload, digest_text
 from cryostore.core.errors import DamagedDataError
-from cryostore.model.chunks import Chunk, GetChunk, GetChunkOutput, ListChunks, ListChunksOutput
-from cryostore.model.errors import ResourceNotFoundException
+from cryostore.model.chunks import (
+    Chunk,
+    DamagedChunk,
+    GetChunk,
+    GetChunkOutput,
+    ListChunks,
+    ListChunksOutput,
+    ListDamagedChunks,
+    ListDamagedChunksOutput,
+)
+from cryostore.model.errors import IllegalArgumentException, ResourceNotFoundException
+from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.operations.damage import mark_chunk_damaged
+from cryostore.service.operations.damage import DamagedChunks, damaged_chunks_of, iterate_objects, mark_chunk_damaged
+from cryostore.service.operations.recovery_points import find_point
 from cryostore.service.operations.storage_jobs import (
     StorageJob,
     find_object_of_token,
@@ -25,9 +42,13 @@ from cryostore.service.operations.storage_jobs import (
     storage_job,
     storage_job_with,
 )
+from cryostore.service.operations.vaults import vault_by_name
 
 _CHUNK = struct.Struct("<IB32s")
 _INDEX = struct.Struct("<q")
+DAMAGED_PAGES = "damaged chunks"
+CHUNKS_PER_REQUEST = 500_000
+"""Chunks that one request examines at most."""
 
 
 def list_chunks(context: Context, operation: ListChunks, caller: Caller) -> ListChunksOutput:
@@ -135,3 +156,55 @@ def _find_chunk(context: Context, job: StorageJob, digest: bytes) -> ChunkRow:
     if row is None:
         raise ResourceNotFoundException("the chunk no longer exists")
     return row
+
+
+def list_damaged_chunks(context: Context, operation: ListDamagedChunks, caller: Caller) -> ListDamagedChunksOutput:
+    """List the chunks of a recovery point that are known to be damaged.
+
+    Costs one query if the vault has no damage, and a pass over the point's chunk lists otherwise, in portions of one
+    request each.
+    """
+    authorise(caller, operation.declaration.action, operation.backup_vault_name)
+
+    def work(transaction: Transaction) -> PointRow:
+        vault = vault_by_name(transaction, operation.backup_vault_name)
+        return find_point(context, transaction, vault, operation.recovery_point_arn)
+
+    point = context.database.read(work)
+    start, first = _begin_damaged(context, point, operation.next_token)
+    limit = operation.max_results or context.limits.page_items_max
+    damaged = DamagedChunks(context, point.vault_id)
+    found: list[DamagedChunk] = []
+    if not damaged or point.segment is None:
+        return ListDamagedChunksOutput(damaged_chunks=found)
+    seen = 0
+    for row in iterate_objects(context, point.segment, start):
+        if len(found) >= limit or seen >= CHUNKS_PER_REQUEST:
+            return _damaged_page(context, point, found, row.name, None)
+        for index in damaged_chunks_of(context, row, damaged, first=first if row.name == start else None):
+            if len(found) >= limit:
+                return _damaged_page(context, point, found, row.name, index)
+            found.append(DamagedChunk(object_name=row.name.decode(), chunk_index=index))
+        seen += row.chunk_count
+    return ListDamagedChunksOutput(damaged_chunks=found)
+
+
+def _begin_damaged(context: Context, point: PointRow, token: str | None) -> tuple[bytes, int | None]:
+    """Object name and chunk index at which a page begins. Raises IllegalArgumentException for a foreign token."""
+    if not token:
+        return b"", None
+    content = context.tokens.open(DAMAGED_PAGES, point.point_id, token)
+    if content is None:
+        raise IllegalArgumentException("NextToken: is not one that this list gave out")
+    name, index = msgspec.json.decode(content, type=tuple[str, int | None])
+    return name.encode(), index
+
+
+def _damaged_page(
+    context: Context, point: PointRow, found: list[DamagedChunk], name: bytes, index: int | None
+) -> ListDamagedChunksOutput:
+    """A page, with the token of the next page, which begins at a chunk of an object."""
+    content = msgspec.json.encode((name.decode(), index))
+    return ListDamagedChunksOutput(
+        damaged_chunks=found, next_token=context.tokens.make(DAMAGED_PAGES, point.point_id, content)
+    )

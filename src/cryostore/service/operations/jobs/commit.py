@@ -1,4 +1,8 @@
-"""CommitBackupJob: make a job a recovery point, or give it up (control plane 3.2)."""
+"""CommitBackupJob: make a job a recovery point, or give it up (control plane 3.2).
+
+With CommitOnObject, completing an object with an agreed name commits the job (control plane 3.5). Clients that do not
+know the extension operations use it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from cryostore.catalog.rows.lineages import View
 from cryostore.catalog.rows.objects import Totals
 from cryostore.catalog.rows.records import RecordRow, of_commit
 from cryostore.catalog.rows.recovery_points import PointRow
-from cryostore.core.digest import Checksum
+from cryostore.core.digest import Checksum, Payload
 from cryostore.core.time import seconds
 from cryostore.model.errors import IllegalArgumentException, JobStateConflictException
 from cryostore.model.jobs import CommitBackupJob, CommitBackupJobOutput
@@ -256,3 +260,26 @@ def _metadata_of_objects(context: Context, transaction: Transaction, view: linea
                 break
             metadata[row.name.decode()] = row.metadata_string
     return metadata
+
+
+def commits_job(job: JobRow, name: str) -> bool:
+    """Whether completing an object of this name commits the job."""
+    return job.options != "{}" and msgspec.json.decode(job.options).get("CommitOnObject") == name
+
+
+def commit_of(job: JobRow, blob: Payload | None) -> CommitBackupJob:
+    """The commit that completing the object with this metadata stands for."""
+    metadata: dict[str, str] | None = None
+    if blob is not None and len(blob):
+        try:
+            metadata = msgspec.json.decode(blob.data, type=dict[str, str])
+        except msgspec.DecodeError:
+            raise IllegalArgumentException("MetadataBlob: must be a JSON object of texts, it commits the job") from None
+    return CommitBackupJob(backup_job_id=job.job_id, restore_metadata=metadata)
+
+
+def repeats_commit(job: JobRow, blob: Payload | None) -> bool:
+    """Whether a request for an ended job repeats the one that committed it."""
+    if job.state != "COMPLETED" or "CommitOnObject" not in msgspec.json.decode(job.options):
+        return False
+    return job.commit_digest == commit_digest(commit_of(job, blob))

@@ -12,8 +12,7 @@ from cryostore.model.errors import DataAlreadyExistsException, IllegalArgumentEx
 from cryostore.model.objects import DeleteObject, PutObject, PutObjectOutput
 from cryostore.model.operation import Nothing
 from cryostore.service.context import Caller, Context
-from cryostore.service.operations.jobs.commit import commit_backup_job
-from cryostore.service.operations.jobs.commit_on_object import commit_of, commits_job, repeats_commit
+from cryostore.service.operations.jobs.commit import commit_backup_job, commit_of, commits_job, repeats_commit
 from cryostore.service.operations.jobs.lookup import (
     require_running,
     require_still_running,

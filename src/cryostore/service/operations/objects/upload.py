@@ -23,8 +23,7 @@ from cryostore.model.objects import (
     StartObjectOutput,
 )
 from cryostore.service.context import Caller, Context
-from cryostore.service.operations.jobs.commit import commit_with_last_write
-from cryostore.service.operations.jobs.commit_on_object import commit_of, commits_job, repeats_commit
+from cryostore.service.operations.jobs.commit import commit_of, commit_with_last_write, commits_job, repeats_commit
 from cryostore.service.operations.jobs.lookup import (
     require_running,
     require_still_running,

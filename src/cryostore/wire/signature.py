@@ -1,13 +1,17 @@
 """The signature that a request carries: in the Authorization header, or in the query (presigned).
 
-Checks its form only; `sigv4.verify` checks whether it is valid.
+Checks its form only; `sigv4.verify` checks whether it is valid. The time of signing is ISO 8601 basic or an HTTP date.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
+from cryostore.core.time import SECOND_MS
 from cryostore.model.errors import (
     IncompleteSignatureException,
     InvalidSignatureException,
@@ -16,7 +20,6 @@ from cryostore.model.errors import (
 )
 from cryostore.wire import percent
 from cryostore.wire.message import Request
-from cryostore.wire.signature.signing_time import basic_text, date_header_ms, parse_basic
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 TERMINATOR = "aws4_request"
@@ -29,6 +32,8 @@ EXPIRES = re.compile(r"[0-9]{1,6}", re.ASCII)
 QUERY_NAMES = ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-SignedHeaders", "X-Amz-Signature")
 QUERY_OPTIONS = ("X-Amz-Expires", "X-Amz-Security-Token", "X-Amz-Content-Sha256")
 SESSION_TOKENS = "session tokens are not supported: use an access key without one"
+BASIC_PATTERN = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
+BASIC_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +225,30 @@ def _query_members(query: str) -> dict[str, str]:
             except ValueError as error:
                 raise IncompleteSignatureException(f"{key} {error}") from None
     return members
+
+
+@lru_cache(maxsize=64)
+def parse_basic(text: str) -> int:
+    """Parse a text such as 20250304T050607Z to milliseconds. Raises ValueError, which names the rule."""
+    if not BASIC_PATTERN.fullmatch(text):
+        raise ValueError("must have the form 20250304T050607Z")
+    year, month, day = int(text[:4]), int(text[4:6]), int(text[6:8])
+    hour, minute, second = int(text[9:11]), int(text[11:13]), int(text[13:15])
+    return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()) * SECOND_MS
+
+
+@lru_cache(maxsize=64)
+def basic_text(milliseconds: int) -> str:
+    """Format milliseconds as ISO 8601 basic, to the second."""
+    return datetime.fromtimestamp(milliseconds // SECOND_MS, UTC).strftime(BASIC_FORMAT)
+
+
+def date_header_ms(text: str) -> int:
+    """Parse a Date header, an HTTP date or ISO 8601 basic, to milliseconds. Raises ValueError, which names the rule."""
+    if BASIC_PATTERN.fullmatch(text):
+        return parse_basic(text)
+    try:
+        moment = parsedate_to_datetime(text)
+        return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()) * SECOND_MS
+    except (ValueError, TypeError, IndexError, OverflowError):
+        raise ValueError("must be an HTTP date or have the form 20250304T050607Z") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryostore.service.tally import Tally
+from cryostore.service.context import Tally
 
 
 def test_stored_and_shared_payloads_are_counted_apart():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email.utils
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,14 @@ from cryostore.model.errors import (
     UnrecognizedClientException,
 )
 from cryostore.wire.message import Request
-from cryostore.wire.signature.authorization import EMPTY_HASH, UNSIGNED_PAYLOAD, read_signature
+from cryostore.wire.signature import (
+    EMPTY_HASH,
+    UNSIGNED_PAYLOAD,
+    basic_text,
+    date_header_ms,
+    parse_basic,
+    read_signature,
+)
 
 SIGNATURE = "0123456789abcdef" * 4
 CREDENTIAL = "AKIA/20250304/local-1/backup-storage/aws4_request"
@@ -159,3 +168,33 @@ def test_any_header_and_query_is_a_signature_or_a_signature_error(header, query)
     ):
         with pytest.raises(SignatureError):
             read_signature(request)
+
+
+seconds = st.integers(0, 4_102_444_800)
+
+
+@given(seconds)
+def test_a_moment_comes_back_to_the_second(value):
+    text = basic_text(value * 1000 + 999)
+    assert parse_basic(text) == date_header_ms(text) == value * 1000
+
+
+@given(seconds)
+def test_an_http_date_is_read(value):
+    assert date_header_ms(email.utils.formatdate(value, usegmt=True)) == value * 1000
+
+
+def test_a_date_of_no_zone_is_universal_time():
+    assert date_header_ms("Tue, 04 Mar 2025 05:06:07 -0000") == 1741064767000
+
+
+@pytest.mark.parametrize("text", ["", "20250304", "20250304T050607", "20251304T050607Z", "2025-03-04T05:06:07Z", "x"])
+def test_another_text_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_basic(text)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "20251304T050607Z", "Tue, 99 Mar 2025 05:06:07 GMT"])
+def test_another_date_is_refused(text):
+    with pytest.raises(ValueError):
+        date_header_ms(text)

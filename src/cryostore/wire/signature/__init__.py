@@ -1,1 +1,0 @@
-"""Signature Version 4."""
