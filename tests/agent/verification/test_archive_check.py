@@ -6,13 +6,12 @@ import random
 
 import pytest
 
-from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.report import Report
 from cryostore.agent.verification.archive_check import verify_archive
 from cryostore.core.limits import MIB
 from cryostore.model.chunks import GetChunk
 from cryostore.model.errors import ServiceInternalException, ServiceUnavailableException
-from support.archives.agent import in_an_hour, write
+from support.archives.agent import write
 from support.archives.single_file import disks
 
 
@@ -56,24 +55,6 @@ def test_damage_is_reported_and_a_store_that_is_gone_ends_the_run(local_runs, tm
     local_runs.call.error = ServiceUnavailableException("gone")
     with local_runs.opened() as archive, pytest.raises(ServiceUnavailableException):
         verify_archive(archive, Report(), data=True)
-
-
-@pytest.mark.parametrize("data", [False, True])
-def test_a_moved_name_of_a_file_with_several_is_still_that_file(local_runs, tmp_path, data):
-    """The run stores the moved file again, so the two names have their bytes in two places of the archive."""
-    source = tmp_path / "source"
-    write(source, {"folder": {"large": noise(MIB)}, "other": b""})
-    (source / "other").unlink()
-    (source / "other").hardlink_to(source / "folder" / "large")
-    local_runs.backup(source, now=in_an_hour)
-    (source / "folder").rename(source / "moved")
-    local_runs.backup(source, now=in_an_hour)
-    report = Report()
-    with local_runs.opened() as archive:
-        contents = {entry.content for entry in archive_entries(archive) if entry.row.is_file}
-        verify_archive(archive, report, data=data)
-    assert len(contents) == 2
-    assert report.issues == []
 
 
 def test_verifying_a_disk(local_runs, image):

@@ -1,13 +1,11 @@
 """Verification of an archive: its listing is whole, and the store has every byte that its files need.
 
 The files of a tree or a stream are checked in windows of many files, so that a chunk that they share is read once. Of
-a disk image, all segments are checked block by block.
+a disk image, all segments are checked block by block. Hard links: `link_check`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -16,20 +14,20 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from cryostore.agent.archive.chunk_pages import CachedChunkPages, ChunkPages
+from cryostore.agent.archive.chunk_pages import ChunkPages
 from cryostore.agent.archive.disk_image import disk_layout, segment_chunks, segment_name
-from cryostore.agent.archive.files import ContentExtents
 from cryostore.agent.archive.listing import ArchiveEntry, archive_entries, block_entries
 from cryostore.agent.archive.pieces import Piece, chunks_with_pieces
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.archive.sparse_layout import data_bytes_of
 from cryostore.agent.block import Kind, holes_of
 from cryostore.agent.entry import NO_DIGEST, Content
-from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
+from cryostore.agent.errors import DAMAGE
 from cryostore.agent.header import DISK, FILESET, STREAM, content_name
 from cryostore.agent.report import Report
 from cryostore.agent.restore.entry_validation import entry_fault, xattr_fault
 from cryostore.agent.verification.known_damage import KnownDamage
+from cryostore.agent.verification.link_check import LinkCheck
 from cryostore.core.errors import KeyUnavailableError
 from cryostore.core.threads import Threads, task_result
 from cryostore.model.chunks import Chunk
@@ -79,8 +77,7 @@ def _counted(report: Report) -> tuple[int, int, int]:
 
 def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
     window: list[_File] = []
-    pages = CachedChunkPages(archive)  # names are compared in any order
-    first_names: dict[tuple[int, int], _FirstName] = {}
+    links = LinkCheck(archive)
     for block in archive.blocks(report.issue):
         if block.kind == Kind.ROOT:
             for root in block_entries(block):
@@ -90,8 +87,8 @@ def _windows(archive: Archive, report: Report) -> Iterator[list[_File]]:
         for entry in block_entries(block):
             if (file := _file(entry, report)) is not None:
                 window.append(file)
-            if _is_false_link(archive, pages, first_names, entry):
-                report.issue(entry.path, "is listed as another name of a file that differs")
+            if (fault := links.fault(entry)) is not None:
+                report.issue(entry.path, fault)
         if len(window) >= WINDOW_FILES:
             yield window
             window = []
@@ -111,68 +108,6 @@ def _file(entry: ArchiveEntry, report: Report) -> _File | None:
         return None
     data_bytes = data_bytes_of(row.size, holes_of(entry.extras, row.size)) if row.is_file else 0
     return _File(entry.path, entry.content, data_bytes) if data_bytes else None
-
-
-class _FirstName(NamedTuple):
-    """What the first name of a file with several names says of the file."""
-
-    kind: int
-    size: int
-    data_bytes: int
-    content: Content
-
-
-def _is_false_link(
-    archive: Archive, pages: ChunkPages, first_names: dict[tuple[int, int], _FirstName], entry: ArchiveEntry
-) -> bool:
-    """Return whether an entry listed as another name of an earlier entry differs from it: a restore links them.
-
-    Two names may have their bytes in two places: one of them was moved, and a run stored its file again.
-    """
-    row = entry.row
-    if row.links < 2 or row.is_directory:
-        return False
-    try:
-        data_bytes = data_bytes_of(row.size, holes_of(entry.extras, row.size)) if row.is_file else 0
-    except ArchiveDamagedError:
-        return False  # an issue already
-    seen = _FirstName(stat.S_IFMT(row.mode), row.size, data_bytes, entry.content)
-    first = first_names.setdefault((row.device, row.inode), seen)
-    return first[:-1] != seen[:-1] or not _have_same_bytes(archive, pages, first.content, seen.content, data_bytes)
-
-
-def _have_same_bytes(archive: Archive, pages: ChunkPages, first: Content, second: Content, data_bytes: int) -> bool:
-    """Return whether two files have the same bytes. Damage counts as equal, because it is an issue of its own."""
-    if first == second:
-        return True
-    if NO_DIGEST not in (first.digest, second.digest):
-        return first.digest == second.digest
-    try:
-        if _chunk_ids(pages, first, data_bytes) == _chunk_ids(pages, second, data_bytes):
-            return True
-        return _data_digest(archive, pages, first, data_bytes) == _data_digest(archive, pages, second, data_bytes)
-    except (*DAMAGE, KeyUnavailableError):
-        return True
-
-
-def _extents(pages: ChunkPages, content: Content, data_bytes: int) -> Iterator[tuple[Chunk, int, int]]:
-    extents = ContentExtents(pages, content, data_bytes)
-    number = 0
-    while (found := extents.chunk(number)) is not None:
-        yield found
-        number += 1
-
-
-def _chunk_ids(pages: ChunkPages, content: Content, data_bytes: int) -> list[tuple[str, int]]:
-    return [(chunk.checksum, skipped) for chunk, skipped, _ in _extents(pages, content, data_bytes)]
-
-
-def _data_digest(archive: Archive, pages: ChunkPages, content: Content, data_bytes: int) -> bytes:
-    """Read a file: another version may have cut the same bytes into other chunks."""
-    digest = hashlib.sha256()
-    for chunk, skipped, start in _extents(pages, content, data_bytes):
-        digest.update(memoryview(archive.chunk_buffer(chunk))[skipped : skipped + data_bytes - start])
-    return digest.digest()
 
 
 def _check_listed(archive: Archive, report: Report, pages: ChunkPages, files: list[_File], damage: KnownDamage) -> None:
