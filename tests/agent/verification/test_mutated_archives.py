@@ -34,6 +34,7 @@ CHUNKS = [b"first chunk", b"second chunk"]
 TARGET = Extra(ExtraKind.LINK_TARGET, b"target")
 NULL = Extra(ExtraKind.DEVICE_NUMBER, bytes([1, 0, 0, 0, 3, 0, 0, 0]))
 NOTE = Extra(ExtraKind.XATTR, b"user.note\0value")
+REFUSED = "attribute 'user.note' cannot be set: Operation not permitted"
 
 
 def row(mode, size=0, *, links=1, inode=7, uid=0, mtime_ns=10**18):
@@ -160,6 +161,12 @@ def encoded(blocks):
     return chunks, plain_header(len(all_rows), len(files), sum(each.size for each in files))
 
 
+def refuses_attributes(blocks):
+    """Whether Linux refuses an attribute `user.*`: it allows them for regular files and directories only."""
+    rows = [row for _, _, found in blocks for row, _, extras in found.values() if NOTE in extras]
+    return not all(row.is_file or row.is_directory for row in rows)
+
+
 def story(store, mutations):
     folder = Path(tempfile.mkdtemp(prefix="cryo-mutated-"))
     runs = Runs(store, f"mutated-{next(NUMBERS)}")
@@ -185,7 +192,8 @@ def story(store, mutations):
         assert data.issue_count >= verified.issue_count  # it looks at digests, too
         report = runs.restore(folder / "target")
         if not verified.issue_count:
-            assert report.issues == []
+            refusals = [issue for issue in report.issues if issue.reason.startswith(REFUSED)]
+            assert report.issues == refusals[: refuses_attributes(blocks)]
         told = {issue.path for issue in verified.issues} | {issue.path for issue in report.issues}
         for path in paths:
             if told.isdisjoint({path, *(path[:at] for at in range(len(path)) if path[at : at + 1] == b"/")}):
@@ -205,6 +213,29 @@ def test_an_archive_that_verify_passes_can_be_restored(store, mutations):
 @given(st.lists(MUTATIONS, max_size=4))
 def test_an_archive_that_verify_passes_can_be_restored_at_length(store, mutations):
     story(store, mutations)
+
+
+def test_an_attribute_that_linux_refuses_for_special_files_is_named_by_the_restore_alone(local_runs, tmp_path):
+    """A file system of another kind may allow it, so the archive is not damaged."""
+    blocks = model()
+    blocks[1][2][b"null"][2].append(NOTE)
+    blocks[1][2][b"link"][2].append(NOTE)
+    blocks[2][2][b"fifo"] = (row(FIFO), NO_CONTENT, [NOTE])
+    chunks, header = encoded(blocks)
+    put(local_runs, chunks, header=header, chunks=CHUNKS)
+    verified = Report()
+    with local_runs.opened() as archive:
+        verify_archive(archive, verified, data=True)
+    assert verified.issues == []
+    for overwrite in ("never", "always"):
+        report = local_runs.restore(tmp_path / "target", overwrite=overwrite)
+        assert [(issue.path, issue.reason) for issue in report.issues] == [(b"link", f"{REFUSED} (and for 2 more)")]
+    paths = {
+        os.path.relpath(os.path.join(place, name), tmp_path / "target")
+        for place, below, names in os.walk(tmp_path / "target")
+        for name in below + names
+    }
+    assert paths == {"a", "a/a", "a/a/deep", "a/fifo", "b", "b/one", "b/two", "file", "link", "long", "null"}
 
 
 @pytest.mark.parametrize("lost", [b"", b"a", b"a/a"], ids=["the root", "a folder", "a folder below"])
