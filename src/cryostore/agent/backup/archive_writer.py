@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 from cryostore.agent.archive.block_order import BlockOrder
 from cryostore.agent.archive.reader import Archive
+from cryostore.agent.backup.dead_bytes import TrimmedObject, is_worth_trimming, trim_object
 from cryostore.agent.backup.encryption_policy import PlainPolicy
 from cryostore.agent.backup.entry_reader import EntryReader
 from cryostore.agent.backup.incremental_base import ArchiveBase, BaseEntries
 from cryostore.agent.backup.job import drop_objects
 from cryostore.agent.backup.listing_writer import ListingWriter
 from cryostore.agent.backup.statistics import ArchiveStatistics
-from cryostore.agent.backup.trimming import TrimmedObject, is_worth_trimming, trim_object
 from cryostore.agent.backup.write_only_base import WriteOnlyBase, WriteOnlyEntries
 from cryostore.agent.block import Block, BlockBuilder, Kind, parts_of
 from cryostore.agent.entry import PACKED_NO_CONTENT, row_of
@@ -242,7 +242,8 @@ class ArchiveWriter:
                 continue
             if not is_worth_trimming(each, statistics.live_bytes[number]):
                 continue
-            trimmed = trim_object(self._call, self._job_id, self._policy, base.archive, each, statistics.ends[number])
+            ends = statistics.ends[number]
+            trimmed = trim_object(self._call, self._job_id, self._policy.segment, base.archive, each, ends)
             if trimmed is not None:
                 found[number] = trimmed
         return found

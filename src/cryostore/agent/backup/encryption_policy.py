@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cryostore.agent.archive.reader import Archive
-from cryostore.agent.backup.write_only_base import WriteOnlyBase
-from cryostore.agent.backup.write_only_state import LISTING_NUMBER, StoredChunks, key_id_in
+from cryostore.agent.backup.write_only_base import LISTING_NUMBER, StoredChunks, WriteOnlyBase, key_id_in
 from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.encryption.archive_key import ArchiveKey
 from cryostore.agent.encryption.key_objects import is_key_name, key_object_name, wrap

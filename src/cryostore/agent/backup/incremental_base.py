@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cryostore.agent.archive.chunk_pages import ChunkPages
 from cryostore.agent.archive.reader import Archive, digest_of
-from cryostore.agent.backup.rewriting import objects_to_rewrite, sparse_chunks
+from cryostore.agent.backup.dead_bytes import objects_to_rewrite, sparse_chunks
 from cryostore.agent.block import Block, Extra, ExtraKind, Kind, order_key
 from cryostore.agent.entry import CONTENT, NO_DIGEST, UNTRUSTED_CTIME, Content, Row
 from cryostore.agent.header import ContentObject
