@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cryostore.agent.archive.listing import ArchiveEntry
@@ -14,7 +15,6 @@ from cryostore.agent.entry import Row
 from cryostore.agent.errors import shown
 from cryostore.agent.restore.attributes import CHANGED, AttributeSetter, RefusedAttributes
 from cryostore.agent.restore.name_collisions import CollisionGuard, name_collision, status_of
-from cryostore.agent.restore.readonly_directories import ReadonlyDirectories
 from cryostore.agent.restore.target_directories import ROOT, TargetDirectories, is_new, passes_nothing_on
 
 Issue = Callable[[bytes, str], None]
@@ -51,7 +51,7 @@ class RestoredDirectories:
         self._refusals = refusals
         self._issue = issue
         self._never = never
-        self._readonly = ReadonlyDirectories(target)
+        self._readonly = _ReadonlyDirectories(target)
         self._numbers: dict[bytes, int] = {}
         self._unfinished: list[_FinalAttributes] = []
 
@@ -171,3 +171,39 @@ class RestoredDirectories:
     def close(self) -> None:
         """Restore the modes of directories that were made writable and got no attributes."""
         self._readonly.close()
+
+
+class _ReadonlyDirectories:
+    """The read-only directories that were made writable, by number, with their previous modes.
+
+    Root does not need this.
+    """
+
+    def __init__(self, target: TargetDirectories) -> None:
+        self._target = target
+        self._user = os.geteuid()
+        self._modes: dict[int, int] = {}
+
+    def make_writable(self, number: int, parent: int, name: bytes) -> None:
+        """Let this user write in a directory, if this user owns it. Raises OSError."""
+        if self._user == 0:
+            return
+        fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            existing = os.fstat(fd)
+            mode = stat.S_IMODE(existing.st_mode)
+            if existing.st_uid == self._user and mode & stat.S_IRWXU != stat.S_IRWXU:
+                os.chmod(b"/proc/self/fd/%d" % fd, mode | stat.S_IRWXU)
+                self._modes[number] = mode
+        finally:
+            os.close(fd)
+
+    def keep_mode(self, number: int) -> None:
+        """Forget the previous mode of a directory: it has its restored mode now."""
+        self._modes.pop(number, None)
+
+    def close(self) -> None:
+        """Restore the previous modes that are left, subdirectories first."""
+        for number, mode in reversed(self._modes.items()):
+            with suppress(OSError), self._target.at(number) as fd:
+                os.chmod(fd, mode)

@@ -1,9 +1,9 @@
 """Restore run of a single file, such as a stream or disk image: to a file, a block device, or a pipe.
 
-A new file is renamed into place when it is complete. A block device, and an existing image of a disk, is written in
-place by `disk_image_writer`: only the blocks that differ, unless all are to be written. The user may name the target
-through a symlink, or name a pipe or device. An entry whose name in a folder comes from the archive is neither followed
-nor written into.
+A new file is renamed into place when it is complete. A disk image is written to a block device, and over an existing
+image, in place: only the blocks that differ, unless all are to be written. The user may name the target through a
+symlink, or name a pipe or device. An entry whose name in a folder comes from the archive is neither followed nor
+written into.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,14 +23,20 @@ from cryostore.agent.archive.listing import ArchiveEntry
 from cryostore.agent.errors import DAMAGE, TargetError
 from cryostore.agent.report import Report
 from cryostore.agent.restore.attributes import CHANGED
-from cryostore.agent.restore.disk_image_writer import write_disk_image
-from cryostore.agent.restore.sparse_files import pwrite_all
+from cryostore.agent.restore.sparse_files import is_zero, pread_all, pwrite_all, write_zeros
 from cryostore.agent.restore.tree_restore import Overwrite
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.interrupts import interruptible
+from cryostore.core.limits import MIB
+from cryostore.core.threads import Threads, task_result
+from cryostore.model.chunks import Chunk
 
 NEW_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+THREADS = 4
+IN_FLIGHT_MAX = 8
+ZEROS_BYTES = 1024 * MIB
+ZEROS_PARTS = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +143,7 @@ def _write_file(
         fd = _opened(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK, existing)
         try:
             os.ftruncate(fd, file.size)
-            write_disk_image(file, entry.path, fd, report, compare=options.overwrite != "always", is_new=False)
+            _write_disk_image(file, entry.path, fd, report, compare=options.overwrite != "always", is_new=False)
             _finish_file(fd, entry, report)
         finally:
             os.close(fd)
@@ -168,7 +177,7 @@ def _write_to_device(
                 f"{os.fsdecode(path)!a} has {room} bytes, but {file.size} are needed: nothing was written"
             )
         if isinstance(file, DiskImage):
-            write_disk_image(file, entry.path, fd, report, compare=options.overwrite != "always", is_new=False)
+            _write_disk_image(file, entry.path, fd, report, compare=options.overwrite != "always", is_new=False)
         else:
             _write_in_order(file, fd, report)
         os.fsync(fd)
@@ -212,7 +221,7 @@ def _write_new_file(file: ReadableFile, entry: ArchiveEntry, path: bytes, report
         try:
             os.ftruncate(fd, file.size)
             if isinstance(file, DiskImage):
-                write_disk_image(file, entry.path, fd, report, compare=False, is_new=True)
+                _write_disk_image(file, entry.path, fd, report, compare=False, is_new=True)
             else:
                 _write_segments(file, fd, report)
             _finish_file(fd, entry, report)
@@ -259,3 +268,73 @@ def _finish_file(fd: int, entry: ArchiveEntry, report: Report) -> None:
     except OSError as error:  # the content is restored: not an error of the file
         report.issue(entry.path, f"the modification time cannot be set: {error.strerror}")
     os.fsync(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A disk block with its chunk, or without a chunk a range of zeros."""
+
+    offset: int
+    length: int
+    chunk: Chunk | None
+
+
+def _parts(image: DiskImage) -> Iterator[_Part]:
+    layout = image.layout
+    at = 0
+    for number in layout.segments:
+        for index, chunk in sorted(image.segment(number).items()):
+            offset = number * layout.segment_bytes + index * layout.block_bytes
+            yield from _zeros(image, at, offset)
+            yield _Part(offset, chunk.length, chunk)
+            at = offset + chunk.length
+    yield from _zeros(image, at, image.size)
+
+
+def _zeros(image: DiskImage, start: int, end: int) -> Iterator[_Part]:
+    """Divide a range of zeros into parts: short enough that an interrupt need not wait, long enough to be few."""
+    step = max(ZEROS_BYTES, image.size // ZEROS_PARTS)
+    for at in range(start, end, step):
+        yield _Part(at, min(step, end - at), None)
+
+
+def _write_disk_image(image: DiskImage, path: bytes, fd: int, report: Report, *, compare: bool, is_new: bool) -> None:
+    """Write the disk blocks of an image to an open file or device. Count in `report`; damage is an issue of `path`.
+
+    With `compare`, disk blocks that the target has already are not written. `is_new` means that the target is all
+    zeros; then a damaged block raises, and the caller removes the target. Raises OSError.
+    """
+
+    def put(part: _Part) -> int:
+        if part.chunk is None:
+            if not is_new and not (compare and is_zero(fd, part.offset, part.length)):
+                write_zeros(fd, part.offset, part.length)
+            return 0
+        if compare and image.holds(part.chunk, pread_all(fd, part.offset, part.length)):
+            return 0
+        pwrite_all(fd, image.read(part.offset, part.length), part.offset)
+        return part.length
+
+    def done(part: _Part, future: Future[int]) -> None:
+        try:
+            report.new_bytes += task_result(future)
+        except DAMAGE as error:
+            if is_new:
+                raise
+            report.issue(path, error.message)
+            return
+        report.file_bytes += part.length
+
+    _each_part(image, put, done)
+
+
+def _each_part(image: DiskImage, put: Callable[[_Part], int], done: Callable[[_Part, Future[int]], None]) -> None:
+    """Write the parts of a disk by several threads; call `done` for each in this thread."""
+    with Threads(THREADS, "disk") as threads:
+        in_flight: deque[tuple[_Part, Future[int]]] = deque()
+        for part in _parts(image):
+            in_flight.append((part, threads.submit(put, part)))
+            if len(in_flight) >= IN_FLIGHT_MAX:
+                done(*in_flight.popleft())
+        while in_flight:
+            done(*in_flight.popleft())
