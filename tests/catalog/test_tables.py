@@ -1,4 +1,7 @@
-"""Declarations of tables, compared with the schema of each engine, and the statements made from them."""
+"""Declarations of tables, compared with the schema of each engine, and the statements made from them.
+
+A number of an identity column is never given out twice, even without a row.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from functools import partial
 import pytest
 
 from cryostore.catalog import open_catalog, tables
-from cryostore.catalog.tables import NOT_OF_THE_STORE, TABLES
+from cryostore.catalog.tables import EMPTY_ROWS, NOT_OF_THE_STORE, TABLES, CountedTo
 from support.catalogs.memory_database import MemoryDatabase
 from support.services import postgres
 
@@ -77,3 +80,32 @@ def test_many_rows_are_put_by_few_statements(database):
     database.write(partial(tables.insert, table=table, rows=rows))
     assert database.read(partial(tables.count_behind, table=table, after=None)) == 9000
     assert database.read(partial(tables.page, table=table, after=("op", "008997"), limit=9)) == rows[8998:]
+
+
+# --- identity columns
+
+
+def rows_of(database, table):
+    return database.read(partial(tables.page, table=table, after=None, limit=10))
+
+
+def counted_to(database, table):
+    with pytest.raises(CountedTo) as answer:
+        database.write(partial(tables.count_to, table=table))
+    return answer.value.number
+
+
+@pytest.mark.parametrize("name", sorted(EMPTY_ROWS))
+def test_a_number_that_was_passed_is_not_given_out_again(database, name):
+    table = BY_NAME[name]
+    for number in (7, 3, 7):
+        database.write(partial(tables.count_from, table=table, number=number))
+        assert rows_of(database, table) == []
+    assert rows_of(database, BY_NAME["vault"]) == []
+    for _ in range(2):
+        assert 7 <= counted_to(database, table) <= 11  # asking may take some
+        assert rows_of(database, table) == []
+
+
+def test_every_number_is_known():
+    assert {table.name for table in TABLES if table.number} == set(EMPTY_ROWS)

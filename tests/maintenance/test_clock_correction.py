@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from cryostore.catalog.postgres.clock import DatabaseClock
+from cryostore.catalog.postgres.server import DatabaseClock
 from cryostore.catalog.processes import claims
 from cryostore.catalog.processes.claims import ClaimHeldError
 from cryostore.catalog.queries import timestamps
@@ -231,7 +231,7 @@ def test_a_point_of_a_clock_ahead_is_the_base_only_until_the_next(shop):
 def test_the_clock_of_a_database_that_was_ahead_is_set_back(monkeypatch):
     """After a small step back it stands still: perhaps a replica took over. A large step means that it was wrong."""
     elapsed = itertools.count()
-    monkeypatch.setattr("cryostore.catalog.postgres.clock._elapsed_seconds", lambda: next(elapsed))
+    monkeypatch.setattr("cryostore.catalog.postgres.server._elapsed_seconds", lambda: next(elapsed))
     clock = DatabaseClock()
     clock.end(clock.begin(), AHEAD_MS)
     assert clock() > AHEAD_MS

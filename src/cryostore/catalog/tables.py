@@ -1,14 +1,18 @@
-"""Tables of the catalog as data: columns, keys and order, for copying a catalog row by row.
+"""Tables of the catalog as data: columns, keys, order and identity columns, for copying a catalog row by row.
 
-In this module: one declaration of every table, and the statements that are the same for all tables. A test compares the
-declarations with the schema of each engine, so that a new table cannot be forgotten. Not here: what a row means (one
-file per noun).
+In this module: one declaration of every table, the statements that are the same for all tables, and how another catalog
+continues to count where this one stopped. A test compares the declarations with the schema of each engine, so that a
+new table cannot be forgotten. Not here: what a row means (one file per noun).
+
+A number of an identity column is never given out twice, even after its row is gone, because records, tokens and
+envelopes still name it. Counting needs no engine-specific SQL: it inserts an empty row and either rolls the transaction
+back or deletes the row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cryostore.catalog.database import Row, Transaction
 
@@ -110,6 +114,45 @@ NOT_OF_THE_STORE = {
     "catalog_writer": "PostgreSQL's: which batches of its writers are committed",
 }
 """The other tables, and why they are not copied."""
+NOBODYS_VAULT = 0
+"""Id of a vault that exists only within one transaction, for rows that must refer to a vault.
+
+Real ids begin above it.
+"""
+EMPTY_ROWS: dict[str, dict[str, Any]] = {
+    "vault": {"name": "", "tags": "{}", "created_ms": 0},
+    "vault_key": {"key_id": b"", "vault_id": NOBODYS_VAULT, "wrapped": b"", "created_ms": 0},
+    "lineage": {"vault_id": NOBODYS_VAULT, "next_generation": 0, "tip_generation": 0, "retired": 0},
+    "object": {
+        "lineage_id": 0,
+        "name": b"",
+        "from_generation": 0,
+        "to_generation": 0,
+        "removed": 0,
+        "created_ms": 0,
+        "length": 0,
+        "chunk_count": 0,
+        "summary_form": 0,
+    },
+    "upload": {
+        "upload_id": "",
+        "job_id": "",
+        "name": b"",
+        "throw_on_duplicate": 0,
+        "created_ms": 0,
+        "chunk_count": 0,
+    },
+    "pack": {"name": "", "open": 0, "created_ms": 0},
+}
+"""By table: the values of an empty row, which no table contains otherwise."""
+
+
+class CountedTo(Exception):  # noqa: N818 - no error: it carries an answer out of a transaction that is to be taken back
+    """The result of `count_to`: the highest number that a table has given out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def page(transaction: Transaction, table: Table, after: Row | None, limit: int) -> list[Row]:
@@ -186,3 +229,49 @@ def _named(prefix: str, row: Row) -> dict[str, object]:
 
 def _places(values: dict[str, object]) -> str:
     return ", ".join(f":{name}" for name in values)
+
+
+def count_to(transaction: Transaction, table: Table) -> None:
+    """Raise CountedTo with the highest number that was given out, or a higher one.
+
+    It raises so that the transaction is rolled back and no row remains.
+    """
+    if EMPTY_ROWS[table.name].get("vault_id") == NOBODYS_VAULT:
+        _insert_values(transaction, "vault", {"vault_id": NOBODYS_VAULT, **EMPTY_ROWS["vault"]})
+    columns, places = _written(EMPTY_ROWS[table.name])
+    row = transaction.row(
+        f"INSERT INTO {table.name} ({columns}) VALUES ({places}) RETURNING {table.number}", **EMPTY_ROWS[table.name]
+    )
+    assert row is not None
+    raise CountedTo(int(row[0]) - 1)
+
+
+def count_from(transaction: Transaction, table: Table, number: int) -> None:
+    """Give out no number up to `number` any more. May be repeated."""
+    if number < 1 or table.number is None:
+        return
+    found = transaction.row(f"SELECT 1 FROM {table.name} WHERE {table.number} = :number", number=number)
+    if found is None:
+        of_nobody = EMPTY_ROWS[table.name].get("vault_id") == NOBODYS_VAULT
+        if of_nobody:
+            _insert_values(transaction, "vault", {"vault_id": NOBODYS_VAULT, **EMPTY_ROWS["vault"]})
+        _insert_values(transaction, table.name, {table.number: number, **EMPTY_ROWS[table.name]})
+        transaction.run(f"DELETE FROM {table.name} WHERE {table.number} = :number", number=number)
+        if of_nobody:
+            transaction.run("DELETE FROM vault WHERE vault_id = :vault_id", vault_id=NOBODYS_VAULT)
+    transaction.pass_number(table.name, table.number, number)
+
+
+def highest_number(transaction: Transaction, table: Table) -> int:
+    """Return the highest number of any row, 0 if there is none."""
+    row = transaction.row(f"SELECT max({table.number}) FROM {table.name}")
+    return int(row[0] or 0) if row else 0
+
+
+def _insert_values(transaction: Transaction, table: str, values: dict[str, Any]) -> None:
+    columns, places = _written(values)
+    transaction.run(f"INSERT INTO {table} ({columns}) VALUES ({places})", **values)
+
+
+def _written(values: dict[str, Any]) -> tuple[str, str]:
+    return ", ".join(values), ", ".join(f":{name}" for name in values)

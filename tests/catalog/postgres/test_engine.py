@@ -25,7 +25,6 @@ from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from support.services.postgres import at, new_database, required
 
 COVERS = (
-    "catalog/postgres/one_round_trip.py",
     "catalog/postgres/session.py",
     "catalog/postgres/transaction.py",
     "catalog/postgres/writer_row.py",

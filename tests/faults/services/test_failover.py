@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from conformance.database import add, numbers
-from cryostore.catalog.postgres import session as postgres_session
 from cryostore.catalog.postgres.engine import PostgresDatabase
+from cryostore.catalog.postgres.session import ANSWER_SECONDS
 from cryostore.core.errors import StorageUnavailableError
 from support.processes.cluster import Cluster
 from support.services.replicated_postgres import ReplicatedPostgres
@@ -114,17 +114,16 @@ def test_servers_that_die_and_follow_each_other_again_and_again_lose_nothing(ser
     fail_over_again_and_again(servers, tmp_path, 20)
 
 
-def test_a_commit_that_waits_for_the_replica_is_seen_by_nobody_before_that(servers, database, monkeypatch):
+def test_a_commit_that_waits_for_the_replica_is_seen_by_nobody_before_that(servers, database):
     """Nor is it acknowledged: the caller learns that the outcome is unknown. Only the replica ends the wait."""
-    monkeypatch.setattr(postgres_session.Session, "answer_seconds", 0.3)
-    database.doubt_seconds = 0.3
+    database.answer_seconds = database.doubt_seconds = 0.3
     with closing(PostgresDatabase(servers.url)) as other:
         assert other.read(numbers) == [0]
         servers.second.run("down")
         with pytest.raises(StorageUnavailableError, match="may or may not"):
             database.write(count_up)
         assert other.read(numbers) == [0]
-        monkeypatch.undo()
+        database.answer_seconds = ANSWER_SECONDS
         servers.second.run("up")
         assert database.write(count_up) == 2
         assert other.read(numbers) == [2]

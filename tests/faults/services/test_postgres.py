@@ -19,7 +19,6 @@ from psycopg.conninfo import conninfo_to_dict
 
 from conformance.database import add, numbers
 from cryostore.catalog.database import FixedStatements, Statement
-from cryostore.catalog.postgres import session as postgres_session
 from cryostore.catalog.postgres.engine import PostgresDatabase
 from cryostore.core.errors import ConfigurationError, StorageFullError, StorageUnavailableError
 from support import project
@@ -238,9 +237,9 @@ def _cut(_, piece):
     raise CutError
 
 
-def test_a_server_that_does_not_answer_is_given_up(far, monkeypatch):
+def test_a_server_that_does_not_answer_is_given_up(far):
     """Held without a word, as by a cable that was pulled: after a while the connection is taken for lost."""
-    monkeypatch.setattr(postgres_session.Session, "answer_seconds", 0.3)
+    far.database.answer_seconds = 0.3
     far.database.outage_seconds = 0.5
     far.database._url.parameters["connect_timeout"] = 2
     far.proxy.hold()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.catalog.postgres.server_settings import ServerSettings
+from cryostore.catalog.postgres.server import ServerSettings
 from cryostore.core.diagnosis import ERROR, OK, WARNING
 from cryostore.maintenance.diagnosis import catalog
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryostore.catalog import tables
-from cryostore.catalog.sequences import CountedTo, count_to
-from cryostore.catalog.tables import TABLES
+from cryostore.catalog.tables import TABLES, CountedTo, count_to
 from cryostore.core.errors import DamagedDataError
 from cryostore.maintenance.migrate import rows as migrate_rows
 from cryostore.maintenance.migrate.rows import copy_rows, count_rows, verify_rows

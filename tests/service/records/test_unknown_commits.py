@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from cryostore.catalog import sequences, tables
+from cryostore.catalog import tables
 from cryostore.catalog.tables import TABLES
 from cryostore.core.diagnosis import ERROR
 from cryostore.core.time import DAY_MS
@@ -87,7 +87,7 @@ class Services(Directory):
 
 
 def _highest(transaction, table):
-    return sequences.highest(transaction, table) if table.number else 0
+    return tables.highest_number(transaction, table) if table.number else 0
 
 
 @contextmanager

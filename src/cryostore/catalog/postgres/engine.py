@@ -1,9 +1,9 @@
 """PostgreSQL engine of the catalog: one database, shared by any number of processes on any number of machines.
 
 Every transaction is SERIALIZABLE, those that only read included, because garbage collection draws conclusions from one
-transaction to the next (`maintenance.gc.collect`). Writes of one process share commits (`group_commit`). A batch that
-conflicts with another process runs again, alone among all writers: before its snapshot it locks the table
-`catalog_writer`, which lets earlier batches finish and makes later ones wait.
+transaction to the next (`maintenance.garbage_collection.collect`). Writes of one process share commits
+(`group_commit`). A batch that conflicts with another process runs again, alone among all writers: before its snapshot
+it locks the table `catalog_writer`, which lets earlier batches finish and makes later ones wait.
 
 If a connection is lost during COMMIT, the engine looks up the outcome in the row that each process has (`writer_row`).
 It replaces lost sessions by sessions with whichever server of the URL takes writes, and only if that server has
@@ -25,12 +25,17 @@ from cryostore.catalog.database import Answer, Statement, Transaction
 from cryostore.catalog.group_commit import GroupCommit, Pending, run_batch
 from cryostore.catalog.migration import migrate_to_newest
 from cryostore.catalog.postgres import writer_row as postgres_writer
-from cryostore.catalog.postgres.clock import DatabaseClock
 from cryostore.catalog.postgres.failure import Reason, reason, refusal, translate
-from cryostore.catalog.postgres.one_round_trip import commit_at_once, statements_of
-from cryostore.catalog.postgres.server_url import ServerUrl
-from cryostore.catalog.postgres.session import READER_IDLE_SECONDS, Session
-from cryostore.catalog.postgres.transaction import MoreStatementsError, OneStatement, PostgresTransaction
+from cryostore.catalog.postgres.server import DatabaseClock, ServerUrl
+from cryostore.catalog.postgres.session import ANSWER_SECONDS, READER_IDLE_SECONDS, Session
+from cryostore.catalog.postgres.transaction import (
+    MoreStatementsError,
+    OneStatement,
+    PostgresTransaction,
+    PostgresWritingSession,
+    commit_at_once,
+    statements_of,
+)
 from cryostore.catalog.postgres.writer_row import WriterRow
 from cryostore.core.errors import ConfigurationError, StorageUnavailableError
 from cryostore.core.ids import NewId, random_id
@@ -105,37 +110,6 @@ class _OutageRetries:
         return True
 
 
-class _WritingSession:
-    """The writing session during one attempt at a batch; see `WritingSession`."""
-
-    def __init__(self, session: Session, begin: str, *, in_turn: bool) -> None:
-        self._session = session
-        self._begin = begin
-        self._in_turn = in_turn
-        self._transaction = PostgresTransaction(session)
-
-    def begin(self) -> Transaction:
-        self._session.say(self._begin)
-        return self._transaction
-
-    def say(self, command: str) -> None:
-        if command.startswith("ROLLBACK"):
-            self._session.take_back(command)
-        else:
-            self._session.say(command)
-
-    def stands(self, error: BaseException) -> bool:
-        if not isinstance(error, psycopg.Error):
-            return True
-        why = reason(error, writing=True)
-        # A violated constraint may come from a transaction that committed first: had this unit of work seen it, it
-        # would not have violated it. While no other process writes, the violation is its own.
-        return why is Reason.OWN or (why is Reason.RULE and self._in_turn)
-
-    def translate(self, error: BaseException) -> BaseException:
-        return translate(error) if isinstance(error, psycopg.Error) else error
-
-
 class PostgresDatabase:
     """A `Database` on the server that `url` names, a libpq URL.
 
@@ -150,10 +124,12 @@ class PostgresDatabase:
         new_id: NewId = random_id,
         outage_seconds: float = OUTAGE_SECONDS,
         doubt_seconds: float = DOUBT_SECONDS,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._url = ServerUrl(url)
         self.outage_seconds = outage_seconds
         self.doubt_seconds = doubt_seconds
+        self.answer_seconds = answer_seconds
         self._clock = DatabaseClock()
         self._row = WriterRow(new_id())
         self._losses = 0
@@ -230,7 +206,7 @@ class PostgresDatabase:
 
     def _open_reader(self) -> Session:
         losses = self._losses
-        session = Session.open(self._url)
+        session = Session.open(self._url, answer_seconds=self.answer_seconds)
         try:
             self._row.confirm(session, losses)
             session.say(READER_SETTINGS)
@@ -333,13 +309,13 @@ class PostgresDatabase:
         self._in_doubt = False
         session = self._writing_session()
         begin = (IN_TURN if in_turn else TRY).format(number=self._row.next_batch())
-        session.answer_seconds = Session.answer_seconds
+        session.answer_seconds = self.answer_seconds
         try:
             if known is not None:
                 self._in_doubt = True
                 commit_at_once(session, begin, known)
             else:
-                run_batch(_WritingSession(session, begin, in_turn=in_turn), batch, alone_may_fail=False)
+                run_batch(PostgresWritingSession(session, begin, in_turn=in_turn), batch, alone_may_fail=False)
                 self._in_doubt = True
                 session.commit_now()
             self._in_doubt = False
@@ -356,7 +332,7 @@ class PostgresDatabase:
         """Return the writing session. Opening a new one ends the server's work for the old one first."""
         if self._writing is None:
             losses = self._losses
-            session = Session.open(self._url)
+            session = Session.open(self._url, answer_seconds=self.answer_seconds)
             try:
                 if self._backend is not None:
                     pid, started = self._backend
@@ -427,7 +403,7 @@ class PostgresDatabase:
 
     def _prepared_session(self) -> Session:
         losses = self._losses
-        session = Session.open(self._url)
+        session = Session.open(self._url, answer_seconds=self.answer_seconds)
         try:
             self._row.make_table(session)
             self._backend = _backend(session)

@@ -14,7 +14,7 @@ from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
 from cryostore.catalog.database import Row
-from cryostore.catalog.postgres.server_url import ServerUrl
+from cryostore.catalog.postgres.server import ServerUrl
 from cryostore.catalog.postgres.values import ADAPTERS
 from cryostore.core.errors import ConfigurationError
 
@@ -61,10 +61,11 @@ class Session(psycopg.Connection[Row]):
     answer_seconds: float | None = ANSWER_SECONDS
 
     @classmethod
-    def open(cls, url: ServerUrl) -> Session:
+    def open(cls, url: ServerUrl, *, answer_seconds: float | None = ANSWER_SECONDS) -> Session:
         """Connect. Raises psycopg.Error, or ConfigurationError if the server cannot be used."""
         session = cls.connect(**url.parameters, autocommit=True, context=ADAPTERS, prepare_threshold=PREPARE_AFTER)
         try:
+            session.answer_seconds = answer_seconds
             session.prepared_max = PREPARED_MAX
             _check_server(session, url)
             session.say(SETTINGS)

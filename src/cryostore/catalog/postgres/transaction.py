@@ -1,13 +1,22 @@
-"""Transactions on a PostgreSQL session: how units of work run their statements."""
+"""Transactions on a PostgreSQL session: step by step, as a single statement, and in one round trip.
+
+One round trip is for batches whose statements are all known beforehand: BEGIN, all statements and COMMIT are one
+message. The server itself makes sure that nothing unexpected is committed: a statement that does not change exactly one
+row fails, and the server skips what follows it, COMMIT included. To find out which statement it was, the engine runs
+the batch again, step by step.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 
-from cryostore.catalog.database import Row, Statement
+from cryostore.catalog.database import FixedStatements, Row, Statement, Transaction
+from cryostore.catalog.group_commit import Pending
+from cryostore.catalog.postgres.failure import Reason, reason, translate
 from cryostore.catalog.postgres.session import Session
 from cryostore.catalog.postgres.values import translated
 
@@ -95,3 +104,61 @@ class OneStatement(PostgresTransaction):
 
     def problems(self, _limit: int) -> list[str]:
         raise MoreStatementsError
+
+
+class PostgresWritingSession:
+    """The writing session during one attempt at a batch; see `WritingSession`."""
+
+    def __init__(self, session: Session, begin: str, *, in_turn: bool) -> None:
+        self._session = session
+        self._begin = begin
+        self._in_turn = in_turn
+        self._transaction = PostgresTransaction(session)
+
+    def begin(self) -> Transaction:
+        self._session.say(self._begin)
+        return self._transaction
+
+    def say(self, command: str) -> None:
+        if command.startswith("ROLLBACK"):
+            self._session.take_back(command)
+        else:
+            self._session.say(command)
+
+    def stands(self, error: BaseException) -> bool:
+        if not isinstance(error, psycopg.Error):
+            return True
+        why = reason(error, writing=True)
+        # A violated constraint may come from a transaction that committed first: had this unit of work seen it, it
+        # would not have violated it. While no other process writes, the violation is its own.
+        return why is Reason.OWN or (why is Reason.RULE and self._in_turn)
+
+    def translate(self, error: BaseException) -> BaseException:
+        return translate(error) if isinstance(error, psycopg.Error) else error
+
+
+def statements_of(batch: Sequence[Pending]) -> list[Statement] | None:
+    """Return the statements of all units of work in order; None if one of them is not known beforehand."""
+    units = [pending.work for pending in batch if isinstance(pending.work, FixedStatements)]
+    return [statement for unit in units for statement in unit.statements] if len(units) == len(batch) else None
+
+
+def commit_at_once(session: Session, begin: str, statements: Sequence[Statement]) -> None:
+    """Begin, run all statements, and commit. `begin` are commands, separated by `; `.
+
+    Raises psycopg.Error; that is DivisionByZero if a statement did not change exactly one row. Then nothing has
+    happened, unless the connection was lost: then the engine must look up whether the commit happened.
+    """
+    with session.pipeline():
+        for command in begin.split("; "):
+            session.say(command)
+        for statement in statements:
+            text = statement.text if statement.may_change_none else _guarded(statement.text)
+            session.cursor(binary=True).execute(translated(text), statement.values)
+        session.say("COMMIT")
+
+
+@functools.lru_cache(maxsize=100)
+def _guarded(text: str) -> str:
+    """Return a statement that fails unless it changes exactly one row."""
+    return f"WITH changed AS ({text} RETURNING 1) SELECT 1 / CAST(count(*) = 1 AS INTEGER) FROM changed"

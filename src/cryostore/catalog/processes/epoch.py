@@ -1,6 +1,6 @@
 """Epoch of garbage collection, and whether the catalog is older than the store.
 
-The rules: `maintenance.gc.collect`. Which process collects: `claims`.
+The rules: `maintenance.garbage_collection.collect`. Which process collects: `claims`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Queries for what damage affects: the object versions, recovery points, jobs and uploads that need a chunk.
 
-The walk through them: `maintenance.verification.damage`.
+The walk through them: `maintenance.verification.affected`.
 """
 
 from __future__ import annotations

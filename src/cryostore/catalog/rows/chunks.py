@@ -1,7 +1,7 @@
 """Chunks: which bytes a vault holds, and where they lie.
 
 A chunk that is condemned or known to be damaged is not offered to writers. They store its bytes again, which makes the
-row sound. A condemned chunk can still be read. The rules of condemning: `maintenance.gc.collect`.
+row sound. A condemned chunk can still be read. The rules of condemning: `maintenance.garbage_collection.collect`.
 """
 
 from __future__ import annotations

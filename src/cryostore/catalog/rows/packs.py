@@ -1,6 +1,6 @@
 """Packs: which of them a process still writes to, and how an empty one is deleted.
 
-The rules: `maintenance.gc.collect`.
+The rules: `maintenance.garbage_collection.collect`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from cryostore.catalog import migration
 from cryostore.catalog.database import Database
-from cryostore.catalog.postgres import server_settings
-from cryostore.catalog.postgres.server_settings import ServerSettings
+from cryostore.catalog.postgres.server import ServerSettings, find_settings
 from cryostore.catalog.processes import claims
 from cryostore.catalog.queries.store_copy import schema_version
 from cryostore.chunks.blobs import BlobStore
@@ -26,7 +25,7 @@ def check_catalog(database: Database, shown: str, *, on_server: bool, now_ms: in
     """Check an open catalog, which people know as `shown`. `now_ms` is the time of this machine."""
     if on_server:
         try:
-            found = database.read(server_settings.find)
+            found = database.read(find_settings)
         except CryostoreError as problem:
             yield failed("catalog", problem, "see the server's log")
             return

@@ -18,10 +18,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from cryostore.catalog import sequences, tables
+from cryostore.catalog import tables
 from cryostore.catalog.database import Row, Transaction
-from cryostore.catalog.sequences import CountedTo
-from cryostore.catalog.tables import TABLES, Table
+from cryostore.catalog.tables import TABLES, CountedTo, Table
 from cryostore.core.errors import DamagedDataError
 from cryostore.maintenance.migrate.move_mark import TOKEN_BEFORE
 from cryostore.maintenance.migrate.side import Side, StageProgress
@@ -60,7 +59,7 @@ def copy_rows(source: Side, target: Side, counted: dict[str, int]) -> Iterator[S
         before += done
         if table.number is not None:
             counted[table.name] = _counted_to(source, table)
-            target.write(partial(sequences.count_from, table=table, number=counted[table.name]))
+            target.write(partial(tables.count_from, table=table, number=counted[table.name]))
 
 
 def verify_rows(
@@ -188,7 +187,7 @@ def _put(transaction: Transaction, table: Table, missing: list[Row], different: 
 
 def _counted_to(side: Side, table: Table) -> int:
     try:
-        side.write(partial(sequences.count_to, table=table))
+        side.write(partial(tables.count_to, table=table))
     except CountedTo as answer:
         return answer.number
     raise AssertionError

@@ -17,12 +17,11 @@ from functools import partial
 from itertools import groupby, islice
 from typing import NoReturn
 
-from cryostore.catalog import sequences
 from cryostore.catalog.database import Database, Transaction
 from cryostore.catalog.processes import epoch as collections
 from cryostore.catalog.rows import lineages, records
 from cryostore.catalog.rows.records import COMMIT, VAULT, RecordKey
-from cryostore.catalog.tables import TABLES
+from cryostore.catalog.tables import TABLES, count_from, highest_number
 from cryostore.chunks.records import Records
 from cryostore.core.errors import StorageUnavailableError
 
@@ -93,10 +92,10 @@ def _note(transaction: Transaction, count: int, unknown: list[RecordKey], *, fir
     for table, noun in (("lineage", COMMIT), ("vault", VAULT)):
         highest = max((key.number for key in unknown if key.noun == noun), default=0)
         if highest:
-            sequences.count_from(transaction, tables[table], highest)
+            count_from(transaction, tables[table], highest)
     if first and unknown:
         for table, left_out in (("vault_key", KEYS_LEFT_OUT), ("upload", LISTS_LEFT_OUT)):
-            sequences.count_from(transaction, tables[table], sequences.highest(transaction, tables[table]) + left_out)
+            count_from(transaction, tables[table], highest_number(transaction, tables[table]) + left_out)
 
 
 def require_no_unknown_commits(transaction: Transaction) -> None:

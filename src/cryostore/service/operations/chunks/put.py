@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from cryostore.catalog.database import Transaction
-from cryostore.catalog.queries import arrivals
-from cryostore.catalog.queries.arrivals import Arrival
 from cryostore.catalog.rows.chunk_lists import ChunkEntry
 from cryostore.catalog.rows.jobs import JobRow
+from cryostore.catalog.rows.uploads import Arrival, find_arrival
 from cryostore.model.chunks import PutChunk, PutChunkOutput
 from cryostore.service.context import Caller, Context
 from cryostore.service.operations.jobs.lookup import (
@@ -58,7 +57,7 @@ def put_chunk(context: Context, operation: PutChunk, caller: Caller) -> PutChunk
 def _find_arrival(transaction: Transaction, operation: PutChunk) -> tuple[JobRow, Arrival]:
     """The job, and the state of the catalog before the chunk is stored. Raises ResourceNotFoundException."""
     job_id, digest = operation.backup_job_id.upper(), operation.data.sha256
-    seen = arrivals.find(transaction, job_id, operation.upload_id, operation.chunk_index, digest)
+    seen = find_arrival(transaction, job_id, operation.upload_id, operation.chunk_index, digest)
     if seen is None:
         raise no_job_error(operation.backup_job_id)
     return seen.job, seen

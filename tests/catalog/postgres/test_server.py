@@ -1,11 +1,15 @@
-"""URLs of catalogs: what is refused, and that a password is never shown."""
+"""The PostgreSQL server: URLs are checked and shown without a password, settings are found, and its clock is shared."""
 
 from __future__ import annotations
+
+import itertools
 
 import psycopg
 import pytest
 
-from cryostore.catalog.postgres.server_url import ServerUrl
+from cryostore.catalog.postgres import engine as postgres
+from cryostore.catalog.postgres import server
+from cryostore.catalog.postgres.server import DatabaseClock, ServerUrl, find_settings
 from cryostore.core.errors import ConfigurationError
 from cryostore.service.opening.address import without_secrets
 
@@ -60,3 +64,46 @@ def test_the_certificates_of_the_system_need_a_libpq_that_knows_them(monkeypatch
     monkeypatch.setattr(psycopg.pq, "version", lambda: 150_004)
     with pytest.raises(ConfigurationError, match="needs libpq 16 or later, and psycopg uses libpq 15 here"):
         ServerUrl(url)
+
+
+def test_the_settings_of_a_usable_server(database):
+    found = database.read(find_settings)
+    assert int(found.version.partition(".")[0]) >= 15
+    assert found.predicate_locks > 0
+    assert 1 <= found.sessions <= found.sessions_max
+    assert (found.may_write, found.may_migrate) == (1, 1)
+    assert {found.is_flushed, found.has_checksums} <= {0, 1}
+
+
+def test_a_role_that_may_not_change_a_table_is_noticed(database):
+    """The change of rights is rolled back, because other tests use the same database."""
+    found = []
+
+    def work(transaction):
+        transaction.run("REVOKE UPDATE ON vault FROM CURRENT_USER")
+        found.append(find_settings(transaction))
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        database.write(work)
+    assert (found[-1].may_write, found[-1].may_migrate) == (0, 1)
+    assert database.read(find_settings).may_write == 1
+
+
+def test_time_is_that_of_the_database(database):
+    (before,) = database.read(lambda t: t.row(postgres.TIME))
+    now = database.now_ms()
+    (after,) = database.read(lambda t: t.row(postgres.TIME))
+    assert before - 1000 <= now <= after + 1000
+
+
+def test_time_never_goes_back(monkeypatch):
+    """Not when the database's does, as after a failover; and it does not stand still for longer than that."""
+    elapsed = itertools.count(100)
+    monkeypatch.setattr(server, "_elapsed_seconds", lambda: next(elapsed))
+    clock = DatabaseClock()
+    assert clock.is_due
+    clock.end(clock.begin(), 50_000)
+    assert [clock(), clock()] == [51_500, 52_500]
+    clock.end(clock.begin(), 50_000)
+    assert [clock(), clock(), clock()] == [52_500, 52_500, 53_500]
