@@ -8,8 +8,7 @@ import pytest
 
 from cryostore.agent import block
 from cryostore.agent.archive.entry_search import EntryCriteria, EntrySearch
-from cryostore.agent.archive.listing import archive_entries
-from cryostore.agent.archive.tree import ArchiveTree
+from cryostore.agent.archive.listing import ArchiveTree, archive_entries
 from cryostore.agent.backup import listing_writer
 from cryostore.core.limits import KIB
 from cryostore.model.chunks import GetChunk

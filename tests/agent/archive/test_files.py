@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from cryostore.agent.archive.chunk_cache import ChunkCache
+from cryostore.agent.archive.chunks import ChunkCache
 from cryostore.agent.archive.files import ArchiveFiles, file_parts
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.agent.archive.chunk_pages import CachedChunkPages, ChunkPages
+from cryostore.agent.archive.chunks import CachedChunkPages, ChunkPages
 from cryostore.agent.backup import dead_bytes, incremental_base
 from cryostore.agent.backup.dead_bytes import (
     MERGED_BYTES_MAX,

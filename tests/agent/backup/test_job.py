@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from cryostore.agent.archive.chunk_cache import ChunkCache
+from cryostore.agent.archive.chunks import ChunkCache
 from cryostore.agent.archive.files import ArchiveFiles
 from cryostore.agent.archive.recovery_points import find_point
 from cryostore.agent.backup.key_changes import change_access

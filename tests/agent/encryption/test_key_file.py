@@ -1,4 +1,4 @@
-"""Key files: golden files that later versions must read, and malformed files that are refused."""
+"""Key files: golden files that later versions must read, malformed files that are refused, and keys on paper."""
 
 from __future__ import annotations
 
@@ -50,3 +50,27 @@ def test_malformed_key_files_are_refused(data):
 def test_a_wrong_passphrase_is_refused():
     with pytest.raises(KeyUnavailableError, match="passphrase does not open"):
         key_file.decode(golden("agent-key-locked.json"), lambda: "another")
+
+
+def test_golden_paper():
+    assert key_file.print_paper(KEY).encode() == golden("agent-key-paper.txt")
+    assert key_file.read_paper(golden("agent-key-paper.txt")).seed == KEY.seed
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_typing_mistake_is_found_in_its_line(number):
+    lines = golden("agent-key-paper.txt").decode().splitlines()
+    at = lines.index(key_file.PAPER_TITLE) + 1 + number
+    letter = lines[at][5]
+    lines[at] = lines[at][:5] + ("Q" if letter != "Q" else "R") + lines[at][6:]
+    with pytest.raises(ConfigurationError, match=f"line 0{number + 1} has a mistake"):
+        key_file.read_paper("\n".join(lines).encode())
+
+
+def test_paper_as_people_type_it():
+    text = golden("agent-key-paper.txt").decode().lower().replace("  ", "\t ").replace("\t", " ")
+    assert key_file.read_paper(text.encode()).seed == KEY.seed
+    with pytest.raises(ConfigurationError, match="END is missing"):
+        key_file.read_paper(text[: text.index("end ")].encode())
+    with pytest.raises(ConfigurationError, match="the first line"):
+        key_file.read_paper(b"hello")

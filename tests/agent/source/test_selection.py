@@ -7,9 +7,8 @@ import socket
 
 import pytest
 
-from cryostore.agent.archive.listing import archive_entries, archive_path
+from cryostore.agent.archive.listing import ArchiveTree, archive_entries, archive_path
 from cryostore.agent.archive.recovery_points import split_point
-from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.errors import shown
 from cryostore.agent.source.selection import Selection, rooted
 from cryostore.core.errors import ConfigurationError

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryostore.agent.archive.chunk_cache import ChunkCache
+from cryostore.agent.archive.chunks import ChunkCache
 from cryostore.agent.archive.files import ArchiveFiles
 from cryostore.agent.archive.listing import archive_entries
 from cryostore.agent.block import Extra, ExtraKind, Kind, encode

@@ -7,7 +7,7 @@ import threading
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from cryostore.agent.archive.chunk_cache import ChunkCache
+from cryostore.agent.archive.chunks import ChunkCache
 from cryostore.agent.archive.files import ArchiveFiles, file_parts
 from cryostore.agent.header import DISK, STREAM
 from cryostore.agent.report import Report

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from cryostore.agent.archive.chunk_pages import ChunkPages
+from cryostore.agent.archive.chunks import ChunkPages
 from cryostore.agent.archive.listing import ArchiveEntry, archive_entries
 from cryostore.agent.archive.reader import Archive, digest_of
 from cryostore.agent.archive.sparse_layout import listed_data_bytes

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from cryostore.agent.archive.chunk_cache import ChunkCache
+from cryostore.agent.archive.chunks import ChunkCache
 from cryostore.agent.archive.reader import Archive, digest_of
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.agent.header import DiskLayout

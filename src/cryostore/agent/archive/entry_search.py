@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from cryostore.agent.archive.listing import ArchiveEntry, block_entry
+from cryostore.agent.archive.listing import ArchiveEntry, ArchiveTree, block_entry
 from cryostore.agent.archive.reader import Archive, digest_of
-from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.block import Block, Kind, decode
 from cryostore.agent.entry import Row
 from cryostore.agent.source.walk import join

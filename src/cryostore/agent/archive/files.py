@@ -7,13 +7,11 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Protocol
 
-from cryostore.agent.archive.chunk_cache import ChunkCache
-from cryostore.agent.archive.chunk_pages import CachedChunkPages, ChunkPages
+from cryostore.agent.archive.chunks import CachedChunkPages, ChunkCache, ChunkPages
 from cryostore.agent.archive.disk_image import DiskImage
-from cryostore.agent.archive.listing import ArchiveEntry, archive_path
+from cryostore.agent.archive.listing import ArchiveEntry, ArchiveTree, archive_path
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.archive.sparse_layout import data_bytes_of, data_segments
-from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.block import holes_of
 from cryostore.agent.entry import Content
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError, shown

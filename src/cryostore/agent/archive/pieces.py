@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from cryostore.agent.archive.chunk_pages import ChunkPages
+from cryostore.agent.archive.chunks import ChunkPages
 from cryostore.agent.entry import Content
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
 from cryostore.model.chunks import Chunk

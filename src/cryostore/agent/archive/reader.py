@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 from cryostore.agent.archive.block_order import ReportProblem, ignore_problem, with_missing_folders
 from cryostore.agent.block import Block, decode, decode_readable
 from cryostore.agent.encryption.key_objects import require_fitting_key
-from cryostore.agent.encryption.locked_key import key_for
+from cryostore.agent.encryption.keyed_call import key_for
 from cryostore.agent.encryption.sealed_archive import SealedArchive
 from cryostore.agent.entry import NO_DIGEST, Content
 from cryostore.agent.errors import DAMAGE, ArchiveDamagedError
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class SmallFileCopies(Protocol):
-    """Sound copies of small files; see `sound_copies`."""
+    """Sound copies of small files; see `open_archive`."""
 
     def find(self, digest: bytes, length: int) -> bytes | None:
         """Return the bytes with this digest, or None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cryostore.agent.archive.chunk_pages import ChunkPages
+from cryostore.agent.archive.chunks import ChunkPages
 from cryostore.agent.archive.reader import Archive, digest_of
 from cryostore.agent.backup.dead_bytes import objects_to_rewrite, sparse_chunks
 from cryostore.agent.block import Block, Extra, ExtraKind, Kind, order_key

@@ -1,6 +1,7 @@
-"""Key files of the agent: a whole key, with or without a passphrase, or a public part.
+"""Key files of the agent: a whole key, with or without a passphrase, or a public part. Also keys on paper.
 
-They are JSON; table: docs/reference/archive.md. The rule of this module: no error repeats any content of a key file.
+Key files are JSON; a key on paper is lines of text to print, lock away, and type in again. Formats:
+docs/reference/archive.md. The rule of this module: no error repeats any content of a key.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.encryption.cipher import (
     NONCE_BYTES,
     SALT_BYTES,
+    SECRET_BYTES,
     STRETCHING_MAX,
     Stretching,
     random_bytes,
@@ -25,6 +27,7 @@ from cryostore.agent.encryption.cipher import (
     unseal,
 )
 from cryostore.core.errors import ConfigurationError, DamagedDataError, KeyUnavailableError
+from cryostore.core.paper import Paper
 
 FORMAT = "cryostore agent key 1"
 PUBLIC_FORMAT = "cryostore agent public key 1"
@@ -38,6 +41,19 @@ PUBLIC_COMMENT = "The public part of a Cryostore agent key, which is no secret: 
 
 Ask = Callable[[], str]
 """Returns a passphrase. Called only if one is needed."""
+PAPER_TITLE = "CRYOSTORE AGENT KEY 1"
+PAPER = Paper(
+    title=PAPER_TITLE,
+    name="agent key",
+    comment=(
+        "# Whoever has these lines and the archives can read them; without them, or the key file, nobody can.",
+        "# To put them back: type all lines from CRYOSTORE AGENT KEY on into a file, then:",
+        "# cryo init-key NEW-KEY-FILE --from-paper FILE",
+        "# The letters are A to Z and the digits 2 to 7. Spaces and the size of letters do not matter.",
+    ),
+    line_bytes=10,
+    end_characters=8,
+)
 
 
 def encode(key: AgentKey, passphrase: str = "", stretching: Stretching | None = None) -> bytes:
@@ -168,3 +184,13 @@ def _text(data: bytes) -> str:
 
 def _bytes(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
+
+
+def print_paper(key: AgentKey) -> str:
+    """The key as text for people."""
+    return PAPER.write(key.seed, key.public)
+
+
+def read_paper(data: bytes) -> AgentKey:
+    """The key in a typed-in text of `print_paper`. Raises ConfigurationError, as `Paper.read`."""
+    return AgentKey(PAPER.read(data, lambda seed: AgentKey(seed).public if len(seed) == SECRET_BYTES else None))

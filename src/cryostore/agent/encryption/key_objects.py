@@ -2,7 +2,7 @@
 
 Byte table: docs/reference/archive.md. Each key object is a small object of its own, so that recovery points inherit it,
 and a recipient can be added or removed without touching any other object. A lock is a key file under a passphrase that
-is stored as an object of the archive; `locked_key` opens it.
+is stored as an object of the archive; `keyed_call` opens it.
 """
 
 from __future__ import annotations

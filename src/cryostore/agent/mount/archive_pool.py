@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TypeVar
 
-from cryostore.agent.archive.chunk_cache import ChunkCache
+from cryostore.agent.archive.chunks import ChunkCache
 from cryostore.agent.archive.files import ArchiveFiles, ReadableFile
 from cryostore.agent.archive.listing import ArchiveEntry
 from cryostore.agent.archive.open_archive import open_archive

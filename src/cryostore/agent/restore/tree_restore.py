@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cryostore.agent.archive.block_order import MISSING_FOLDER, UNKNOWN_FOLDER, with_missing_folders
-from cryostore.agent.archive.chunk_pages import ChunkPages
-from cryostore.agent.archive.listing import ArchiveEntry, block_entries
+from cryostore.agent.archive.chunks import ChunkPages
+from cryostore.agent.archive.listing import ArchiveEntry, ArchiveTree, block_entries
 from cryostore.agent.archive.pieces import chunks_with_pieces
 from cryostore.agent.archive.reader import Archive
-from cryostore.agent.archive.tree import ArchiveTree
 from cryostore.agent.block import Block, Extra, Kind, mtime_of
 from cryostore.agent.entry import Row
 from cryostore.agent.errors import TargetError

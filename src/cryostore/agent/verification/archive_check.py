@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from cryostore.agent.archive.chunk_pages import ChunkPages
+from cryostore.agent.archive.chunks import ChunkPages
 from cryostore.agent.archive.disk_image import disk_layout, segment_chunks, segment_name
 from cryostore.agent.archive.listing import ArchiveEntry, archive_entries, block_entries
 from cryostore.agent.archive.pieces import Piece, chunks_with_pieces

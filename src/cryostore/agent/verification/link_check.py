@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cryostore.agent.archive.chunk_pages import CachedChunkPages
+from cryostore.agent.archive.chunks import CachedChunkPages
 from cryostore.agent.archive.files import ContentExtents
 from cryostore.agent.archive.listing import ArchiveEntry
 from cryostore.agent.archive.reader import Archive

@@ -30,7 +30,7 @@ def command(point: str, vault: str | None, resource: str | None, **place: Any) -
 
     Holes of a file are written as zeros.
     """
-    from cryostore.agent.archive.chunk_cache import ChunkCache
+    from cryostore.agent.archive.chunks import ChunkCache
     from cryostore.agent.archive.files import ArchiveFiles
     from cryostore.agent.archive.open_archive import open_archive
     from cryostore.agent.archive.recovery_points import find_point, split_point

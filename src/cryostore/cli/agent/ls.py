@@ -32,10 +32,9 @@ def command(
 
     Unprintable characters in names are escaped, so that they cannot control the terminal.
     """
-    from cryostore.agent.archive.listing import archive_path
+    from cryostore.agent.archive.listing import ArchiveTree, archive_path
     from cryostore.agent.archive.open_archive import open_archive
     from cryostore.agent.archive.recovery_points import find_point, split_point
-    from cryostore.agent.archive.tree import ArchiveTree
 
     name, path = split_point(point)
     with (

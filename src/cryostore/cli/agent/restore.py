@@ -119,7 +119,7 @@ def _restore_single_file(archive: Archive, path: str, target: bytes, options: di
 
     Prints no result for stdout: nothing but the content may go there.
     """
-    from cryostore.agent.archive.chunk_cache import ChunkCache
+    from cryostore.agent.archive.chunks import ChunkCache
     from cryostore.agent.archive.files import ArchiveFiles
     from cryostore.agent.report import Report
     from cryostore.agent.restore.single_file_restore import SingleFileRestoreOptions, restore_file
@@ -155,7 +155,7 @@ def _target_folder(archive: Archive, path: bytes, target: bytes) -> bytes:
 
     Raises ConfigurationError if a file is to be restored where something else stands.
     """
-    from cryostore.agent.archive.tree import ArchiveTree
+    from cryostore.agent.archive.listing import ArchiveTree
 
     place = Path(os.fsdecode(target))
     if not path or place.is_dir():

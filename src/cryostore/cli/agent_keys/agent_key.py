@@ -141,7 +141,7 @@ def public(file: Path, to: Path) -> None:
 def paper(file: Path) -> None:
     """Print a key file as lines of text for safekeeping; `cryo init-key --from-paper` reads them."""
     from cryostore.agent.encryption.agent_key import require_whole_key
-    from cryostore.agent.encryption.key_paper import print_paper
+    from cryostore.agent.encryption.key_file import print_paper
 
     key = key_in(file)
     output.document(print_paper(require_whole_key(key)))

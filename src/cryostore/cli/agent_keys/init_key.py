@@ -35,8 +35,7 @@ def command(
     CRYO_KEY_PASSPHRASE_FILE.
     """
     from cryostore.agent.encryption.agent_key import AgentKey
-    from cryostore.agent.encryption.key_file import create, decode, encode, encode_public
-    from cryostore.agent.encryption.key_paper import print_paper, read_paper
+    from cryostore.agent.encryption.key_file import create, decode, encode, encode_public, print_paper, read_paper
 
     for path in (file, public_to):
         if path is not None and path.exists():
