@@ -46,9 +46,9 @@ DATA = b"what is in the backup"
 
 
 def rotated(store):
-    """Rotate and return the result."""
+    """Rotate, without waiting for nodes to report, and return the result."""
     outcome = RotationResult()
-    for _ in rotate_master_key(store.service.context, outcome):
+    for _ in rotate_master_key(store.service.context, outcome, wait_seconds=0):
         pass
     return outcome
 
@@ -205,13 +205,6 @@ def report(store, *, name, keys, trouble=""):
     store.service.context.database.write(lambda transaction: nodes.put(transaction, row))
 
 
-@pytest.fixture
-def at_once(monkeypatch):
-    """No rotation waits for a report: the tests write them."""
-    monkeypatch.setattr(key_rotation, "WAIT_FOR_REPORTS_SECONDS", 0)
-
-
-@pytest.mark.usefixtures("at_once")
 def test_a_key_is_used_only_once_all_live_nodes_hold_it(store, filled):
     old = only_user(store)
     report(store, name="a/1", keys=[old])
@@ -231,7 +224,6 @@ def test_a_key_is_used_only_once_all_live_nodes_hold_it(store, filled):
     filled()
 
 
-@pytest.mark.usefixtures("at_once")
 def test_a_dead_node_does_not_delay_a_rotation(store, filled):
     """Neither one that gave no report for a while, nor one whose report is of a clock that was ahead."""
     report(store, name="gone/1", keys=[])
@@ -246,7 +238,6 @@ def test_a_dead_node_does_not_delay_a_rotation(store, filled):
     filled()
 
 
-@pytest.mark.usefixtures("at_once")
 def test_a_node_that_reports_between_the_look_and_the_begin_is_waited_for(store, monkeypatch):
     old = only_user(store)
     really = key_rotation.begin_rotation

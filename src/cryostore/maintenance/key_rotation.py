@@ -61,6 +61,7 @@ from cryostore.service.vault_keys import vault_key_context
 
 POLL_SECONDS = 0.5
 WAIT_FOR_REPORTS_SECONDS = 1.5 * REPORT_SECONDS
+"""How long a rotation waits for nodes by default: as long as a node needs to read a new key and report it."""
 CONTEXTS: dict[str, Callable[[bytes], bytes]] = {
     "secret": bytes,
     "access_key": lambda label: access_key_context(label.decode()),
@@ -93,19 +94,23 @@ class RotationResult:
         return not self.left and not self.due and not self.lacking
 
 
-def rotate_master_key(context: Context, outcome: RotationResult) -> Iterator[Progress]:
+def rotate_master_key(
+    context: Context, outcome: RotationResult, *, wait_seconds: float = WAIT_FOR_REPORTS_SECONDS
+) -> Iterator[Progress]:
     """Bring a new master key into use, or finish an earlier rotation. May be interrupted and repeated.
 
     The new key is the active key of the keyring. If that key is already in use and no earlier rotation is unfinished, a
     keyring that Cryostore can edit gets another key; for any other keyring, ConfigurationError asks the operator to
-    change it. Raises ClaimHeldError if another process rotates, ClaimLostError if another process took over,
+    change it. The key comes into use only if all live nodes report within `wait_seconds` that they hold it.
+
+    Raises ClaimHeldError if another process rotates, ClaimLostError if another process took over,
     RotationSupersededError, StorageUnavailableError, KeyUnavailableError.
     """
     with claimed(context, KEY_ROTATION) as claim:
-        yield from claim.saying(_rotate(claim.context, outcome))
+        yield from claim.saying(_rotate(claim.context, outcome, wait_seconds))
 
 
-def _rotate(context: Context, outcome: RotationResult) -> Generator[Progress, None, None]:
+def _rotate(context: Context, outcome: RotationResult, wait_seconds: float) -> Generator[Progress, None, None]:
     source = context.keys.keyring.source
     if isinstance(source, EditableKeyring):
         source.sync()
@@ -113,7 +118,7 @@ def _rotate(context: Context, outcome: RotationResult) -> Generator[Progress, No
     if not any(name != key.key_id and _has(source, name) for name in count_key_uses(context).by_key):
         key, outcome.added = _new_key(context, source), True
     outcome.key_id = key.key_id
-    yield from _wait_for_nodes(context, key, outcome)
+    yield from _wait_for_nodes(context, key, outcome, wait_seconds)
     yield Progress("begin", 0)
     if not outcome.lacking:
         begin_rotation(context, key, outcome)
@@ -127,9 +132,11 @@ def _rotate(context: Context, outcome: RotationResult) -> Generator[Progress, No
     outcome.due = found.due
 
 
-def _wait_for_nodes(context: Context, key: MasterKey, outcome: RotationResult) -> Iterator[Progress]:
-    """Wait until all live nodes hold a key, for as long as a node needs to read the key and report it."""
-    end = monotonic() + WAIT_FOR_REPORTS_SECONDS
+def _wait_for_nodes(
+    context: Context, key: MasterKey, outcome: RotationResult, wait_seconds: float
+) -> Iterator[Progress]:
+    """Wait until all live nodes hold a key, for at most `wait_seconds`."""
+    end = monotonic() + wait_seconds
     while True:
         outcome.lacking = nodes.lacking(live_nodes(context), key.key_id)
         if not outcome.lacking or monotonic() >= end or interrupts.is_requested():
