@@ -1,4 +1,4 @@
-"""A catalog with a frozen clock, and a snapshot of the rows that a background task must leave alone."""
+"""Fixtures for background tasks: a catalog with a frozen clock, and a snapshot of its rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.catalogs.catalog_model import CatalogModel
 
 @pytest.fixture
 def model():
-    """Closing it shows that everything can still be deleted without a leak."""
+    """A catalog with a model of its content. Closing it checks that everything can still be deleted without a leak."""
     with CatalogModel(batch_rows=2) as model:
         yield model
         model.check()
@@ -17,7 +17,7 @@ def model():
 
 @pytest.fixture
 def snapshot(model):
-    """All rows of all tables but the named ones, to compare."""
+    """Return all rows of all tables except the named ones, for comparison."""
 
     def take(*left_out):
         def work(transaction):

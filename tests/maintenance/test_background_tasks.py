@@ -1,4 +1,4 @@
-"""A round of background tasks as a whole: at any time, in any process, whatever fails."""
+"""Rounds of background tasks: they may run at any time, in any process, and fail anywhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.stores.in_process import opened
 
 
 def test_a_round_changes_nothing_that_is_needed(model, snapshot):
-    """Points, running jobs, waiting jobs and restores stay as they are."""
+    """Recovery points, running jobs, waiting jobs and restores stay as they are."""
     point = model.commit(model.put(model.run(), b"a", b"b", parts=2))
     model.restore(point)
     model.put(model.run(), b"c")
@@ -36,7 +36,7 @@ def test_a_round_changes_nothing_that_is_needed(model, snapshot):
         assert snapshot("claim") == before
 
 
-def test_a_task_that_fails_does_not_keep_the_others_from_running(model, monkeypatch):
+def test_the_other_tasks_run_when_one_fails(model, monkeypatch):
     done = []
 
     def fail(error):
@@ -55,7 +55,7 @@ def test_a_task_that_fails_does_not_keep_the_others_from_running(model, monkeypa
 
 
 def busy(model):
-    """Give most tasks something to do; one point must be left."""
+    """Give most tasks something to do. One recovery point must be left at the end."""
     for _ in range(2):
         model.commit(model.put(model.run(), b"a", b"b", b"c", parts=2))
     first, second = model.live()
@@ -67,8 +67,8 @@ def busy(model):
     model.clock.advance(2 * HOUR_MS)
 
 
-def test_rounds_of_many_processes_at_once(tmp_path):
-    """Each makes its rounds on an opening of its own, as if nothing were claimed; the outcome is that of one."""
+def test_concurrent_rounds_of_many_processes(tmp_path):
+    """Each process opens the store and ignores claims. The result is the same as that of one process."""
     path = tmp_path / "catalog.sqlite"
     with CatalogModel(batch_rows=1, database=open_catalog(path)) as model:
         busy(model)
@@ -93,8 +93,8 @@ def test_rounds_of_many_processes_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("answer_lost", [False, True])
-def test_a_round_may_be_cut_off_at_any_transaction(answer_lost):
-    """Whatever transaction fails, before it happens or after, the next round comes to the same end."""
+def test_a_round_may_be_interrupted_at_any_transaction(answer_lost):
+    """Whichever transaction fails, before or after its commit, the next round has the same result."""
     at = 0
     finished = False
     while not finished:

@@ -1,4 +1,4 @@
-"""Background work under claims: a process that lost its claim does no harm, wherever it was suspended."""
+"""Claims on background work: a process that lost its claim does no harm, wherever it was suspended."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def find(context, work):
 
 
 def held_up(at, action):
-    """A hook that calls `action` once, the `at`-th time it is called."""
+    """Return a hook that calls `action` once, at its call number `at`."""
     calls = itertools.count(1)
     return lambda: action() if next(calls) == at else None
 
@@ -47,7 +47,7 @@ def held_up(at, action):
 
 
 def outlive(scene, request):
-    """While the collector stands still, the writer's process collects as often as it takes for rows to be forgotten."""
+    """While the collector is suspended, the writer's process collects until the rows of deleted packs are forgotten."""
 
     def action():
         scene.store.clock.advance(HOUR_MS)
@@ -71,8 +71,8 @@ def outlive(scene, request):
         ("get", put_garbage_again, 4),
     ],
 )
-def test_a_collector_that_stands_still_before_it_touches_a_file(method, request_, every):
-    """It continues hours late with its next action, and does nothing more."""
+def test_a_collector_that_is_suspended_before_it_touches_a_file(method, request_, every):
+    """It resumes hours late, finishes the action it was about to start, and does nothing more."""
     for at in itertools.count(1, every):
         scene = Scene()
         before = scene.collector.blobs.calls.get(method, 0)
@@ -96,7 +96,7 @@ def test_a_collector_that_stands_still_before_it_touches_a_file(method, request_
 
 
 def test_a_late_deletion_of_a_file_does_no_harm():
-    """Two runs have deleted it and forgotten its row meanwhile: the same name is never used again."""
+    """Meanwhile two other runs have deleted the file and forgotten its row. A name is never reused."""
     scene = Scene()
     gone, names = [], []
 
@@ -117,8 +117,8 @@ def test_a_late_deletion_of_a_file_does_no_harm():
     scene.check()
 
 
-def test_work_keeps_its_claim_by_working_however_long_it_takes():
-    """A minute for each step, and at each another process that would take over."""
+def test_work_renews_its_claim_however_long_it_takes():
+    """Each step takes a minute, and at each step another process tries to take over."""
     scene = Scene()
     steps = 0
     for step in collect(scene.collector.context, CollectionResult(), quarantine_ms=0):
@@ -132,7 +132,7 @@ def test_work_keeps_its_claim_by_working_however_long_it_takes():
     assert find(scene.writer.context, GARBAGE_COLLECTION).fencing_token == 1
 
 
-def test_a_claim_says_what_is_done():
+def test_a_claim_shows_the_progress_of_the_work():
     scene = Scene()
     run = collect(scene.collector.context, CollectionResult(), quarantine_ms=0)
     said = set()
@@ -145,8 +145,8 @@ def test_a_claim_says_what_is_done():
 # --- background tasks
 
 
-def test_a_round_that_lost_its_claim_changes_nothing_more():
-    """It stands still before each of its transactions in turn; another process makes the round meanwhile."""
+def test_a_round_that_lost_its_claim_makes_no_more_changes():
+    """It is suspended before each of its transactions in turn, while another process runs the round."""
     finished = False
     for at in itertools.count(2):  # the first one is that of the claim
         with CatalogModel(batch_rows=1) as model:
@@ -173,7 +173,7 @@ def test_a_round_that_lost_its_claim_changes_nothing_more():
 
 
 def tables(model):
-    """All rows of all tables."""
+    """Return all rows of all tables."""
 
     def work(transaction):
         names = [name for (name,) in transaction.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -182,7 +182,7 @@ def tables(model):
     return model.database.read(work)
 
 
-def test_a_round_is_left_to_the_process_that_runs_it():
+def test_a_process_skips_a_round_that_another_one_runs():
     with CatalogModel() as model:
         with claimed(model.context, BACKGROUND_TASKS):
             maintain(SimpleNamespace(context=model.context))
@@ -194,8 +194,8 @@ def test_a_round_is_left_to_the_process_that_runs_it():
 # --- key rotation
 
 
-def test_a_rotation_that_stood_still_never_begins_with_a_key_that_was_forgotten(tmp_path):
-    """It has the key in memory; another rotation has had another one since, and the first was found to be needless."""
+def test_a_suspended_rotation_never_begins_with_a_forgotten_key(tmp_path):
+    """It holds the key in memory. Meanwhile another rotation used another key, and the unused first one was removed."""
     with opened(tmp_path / "data") as store:
         api, context = store.api(), store.service.context
         arn = api.backup({"name": b"bytes"})
@@ -215,7 +215,7 @@ def test_a_rotation_that_stood_still_never_begins_with_a_key_that_was_forgotten(
         assert api.restored(arn) == {"name": b"bytes"}
 
 
-def test_no_key_is_forgotten_while_a_rotation_is_under_way(tmp_path):
+def test_no_key_is_forgotten_during_a_rotation(tmp_path):
     with opened(tmp_path / "data") as store:
         context = store.service.context
         (old,) = count_key_uses(context).by_key
@@ -237,7 +237,7 @@ def test_no_key_is_forgotten_while_a_rotation_is_under_way(tmp_path):
 
 
 def at_work(context, lasting=3):
-    """Work under a claim that writes and renews; answers the claim's number in each of its transactions."""
+    """Work under a claim, writing and renewing. Returns the claim's number in each of its transactions."""
     with claimed(context, "work") as claim:
         for _ in range(lasting):
             claim.renew()
@@ -246,8 +246,8 @@ def at_work(context, lasting=3):
 
 
 @pytest.mark.parametrize("apart_ms", [0, 10 * SECOND_MS, -10 * SECOND_MS, 100 * SECOND_MS, -100 * SECOND_MS])
-def test_clocks_that_are_not_of_one_mind_take_nothing_away(apart_ms):
-    """Two processes know the database time seconds apart: a renewed claim is neither taken nor lost."""
+def test_clocks_that_differ_by_seconds_lose_no_claim(apart_ms):
+    """Two processes estimate the database time seconds apart. A renewed claim is neither taken over nor lost."""
     mine = catalog_context()
     clock = mine.clock
     other = dataclasses.replace(mine, clock=lambda: clock() + apart_ms)
@@ -262,8 +262,8 @@ def test_clocks_that_are_not_of_one_mind_take_nothing_away(apart_ms):
 
 
 @pytest.mark.parametrize("hours", [5, -5])
-def test_a_clock_that_is_wrong_by_hours_costs_time_and_nothing_else(hours):
-    """The time of the database itself was set: a holder whose claim is taken too early can write nothing more."""
+def test_a_clock_that_is_wrong_by_hours_only_costs_time(hours):
+    """The clock of the database itself was changed. A holder whose claim is taken over too early can write no more."""
     mine = catalog_context()
     other = dataclasses.replace(mine, clock=lambda: mine.clock() + hours * HOUR_MS)
     first = at_work(mine)
@@ -276,7 +276,7 @@ def test_a_clock_that_is_wrong_by_hours_costs_time_and_nothing_else(hours):
 
 
 def test_a_shared_store_does_not_use_the_clock_of_the_machine(monkeypatch):
-    """With PostgreSQL's time, a machine may be of any opinion: here it has none at all."""
+    """All times come from PostgreSQL: reading the clock of the machine raises an error here."""
 
     def none():
         raise AssertionError("somebody looked at the machine's clock")
@@ -304,7 +304,7 @@ def test_a_shared_store_does_not_use_the_clock_of_the_machine(monkeypatch):
         assert find(contexts[0], "work").fencing_token == 2
 
 
-def test_a_store_that_a_dead_collector_left_is_collected_by_another_once_its_lease_is_over():
+def test_another_process_collects_once_the_lease_of_a_dead_collector_expires():
     scene = Scene()
     run = collect(scene.collector.context, CollectionResult(), quarantine_ms=0)
     next(run)

@@ -1,4 +1,4 @@
-"""Timestamps of a wrong clock: every timestamp that decides something, with the clock stepped both ways."""
+"""Timestamps from a wrong clock: each timestamp that a decision depends on, with the clock ahead and behind."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def moments(shop, table, column):
     return [row[0] for row in shop.store.database.read(lambda t: t.rows(f"SELECT {column} FROM {table}"))]
 
 
-def test_every_stored_moment_is_declared():
-    """A new timestamp must be listed here with its meaning in the future."""
+def test_every_stored_timestamp_is_declared():
+    """A new timestamp must be listed in `timestamps` with what happens if it lies in the future."""
     stored = {f"{table.name}.{column}" for table in TABLES for column in table.columns if column.endswith("_ms")}
     stored |= {f"claim.{column}" for column in claims.ClaimRow._fields if column.endswith("_ms")}
     declared = [
@@ -72,7 +72,7 @@ def test_every_stored_moment_is_declared():
 
 
 @STEPS
-def test_a_pack_that_was_verified_by_a_wrong_clock_is_verified_again(shop, step):
+def test_a_pack_verified_under_a_wrong_clock_is_verified_again(shop, step):
     step(shop, partial(scrubbed, shop.context))
     spoil(shop.store, DATA[1])
     outcome = scrubbed(shop.context)
@@ -80,8 +80,8 @@ def test_a_pack_that_was_verified_by_a_wrong_clock_is_verified_again(shop, step)
 
 
 @STEPS
-def test_the_servers_verify_again_what_a_wrong_clock_verified(shop, step):
-    """Also if a pass is in progress at the time; no pass takes longer than one round."""
+def test_servers_verify_again_what_was_verified_under_a_wrong_clock(shop, step):
+    """Also if a pass is in progress at that time. No pass takes longer than one round."""
     schedule = ScheduledScrub(shop.context)
     step(shop, partial(schedule.run_if_due, seconds=0))
     spoil(shop.store, DATA[0])
@@ -93,7 +93,7 @@ def test_the_servers_verify_again_what_a_wrong_clock_verified(shop, step):
 
 
 @pytest.mark.parametrize("quarantine_ms", [0, DAY_MS])
-def test_packs_that_a_clock_ahead_retired_wait_for_one_quarantine(shop, quarantine_ms):
+def test_packs_retired_by_a_clock_ahead_wait_for_one_quarantine(shop, quarantine_ms):
     shop.api.delete_point(shop.point)
     maintain(shop.process.service)
 
@@ -110,7 +110,7 @@ def test_packs_that_a_clock_ahead_retired_wait_for_one_quarantine(shop, quaranti
     assert shop.store.pack_names() == []
 
 
-def test_garbage_that_a_clock_ahead_condemned_is_given_back(shop):
+def test_garbage_condemned_by_a_clock_ahead_is_removed(shop):
     shop.api.delete_point(shop.point)
     maintain(shop.process.service)
     ahead(shop, lambda: collect_all(shop.context))
@@ -126,7 +126,7 @@ def test_garbage_that_a_clock_ahead_condemned_is_given_back(shop):
 
 
 def test_a_job_that_was_last_active_in_the_future_ends_when_it_is_idle():
-    """A backup and a restore. A job with activity continues."""
+    """Both backup and restore jobs. A job with activity continues."""
     shop = Shop(idle_job_ms=4 * HOUR_MS, idle_restore_job_ms=4 * HOUR_MS)
     api = shop.api
     restore = api.restore(shop.point)
@@ -149,7 +149,7 @@ def test_a_job_that_was_last_active_in_the_future_ends_when_it_is_idle():
     assert moments(shop, "restore_job", "status") == ["ABORTED"]
 
 
-def test_a_job_that_was_created_in_the_future_is_not_waited_for(shop):
+def test_a_job_created_in_the_future_expires_after_its_start_window(shop):
     jobs = []
     ahead(shop, lambda: jobs.append(shop.api.start_job(resource=new_resource())))
     maintain(shop.process.service)
@@ -178,7 +178,7 @@ def test_jobs_continue_while_the_clock_is_behind(shop):
 # --- tokens, claims, schedules ----------------------------------------------------------------------------------------
 
 
-def test_a_token_that_was_used_in_the_future_is_honoured_and_then_forgotten(shop):
+def test_a_token_used_in_the_future_is_honoured_and_then_forgotten(shop):
     start = shop.api.start_operation(resource=new_resource(), idempotency_token="one")
     jobs = []
     ahead(shop, lambda: jobs.append(shop.api.call(start).backup_job_id))
@@ -191,7 +191,7 @@ def test_a_token_that_was_used_in_the_future_is_honoured_and_then_forgotten(shop
 
 
 @pytest.mark.parametrize("work", [GARBAGE_COLLECTION, SCRUB])
-def test_a_lease_that_a_clock_ahead_gave_has_lapsed(shop, work):
+def test_a_lease_granted_by_a_clock_ahead_has_expired(shop, work):
     def claim_for_good():
         claim = claimed(shop.context, work)
         claim.__enter__()  # and the process dies
@@ -209,7 +209,7 @@ def test_a_lease_holds_while_the_clock_is_a_little_behind(shop):
             collect_all(Process(shop.store).context)
 
 
-def test_a_process_that_tried_in_the_future_collects_again(shop):
+def test_a_process_whose_last_attempt_lies_in_the_future_collects_again(shop):
     schedule = ScheduledGarbageCollection(shop.context)
     ahead(shop, schedule.run_if_due)
     shop.api.delete_point(shop.point)
@@ -218,8 +218,8 @@ def test_a_process_that_tried_in_the_future_collects_again(shop):
     assert len(list(filter(None, moments(shop, "chunk", "condemned_ms")))) == 6
 
 
-def test_a_point_of_a_clock_ahead_is_the_base_only_until_the_next(shop):
-    """The newest point is the one that was made last, whatever the clock showed."""
+def test_a_point_of_a_clock_ahead_is_the_base_only_until_the_next_backup(shop):
+    """The newest recovery point is the one that was made last, whatever the clock showed."""
     ahead(shop, lambda: shop.api.backup({"a": b"1"}))
     newest = shop.api.backup({"b": b"2"})
     job = shop.api.start_job()
@@ -228,8 +228,8 @@ def test_a_point_of_a_clock_ahead_is_the_base_only_until_the_next(shop):
     assert shop.api.restored(point) == shop.api.restored(newest) | {"c": b"3"}
 
 
-def test_the_clock_of_a_database_that_was_ahead_is_set_back(monkeypatch):
-    """After a small step back it stands still: perhaps a replica took over. A large step means that it was wrong."""
+def test_a_database_clock_that_was_ahead_is_set_back(monkeypatch):
+    """After a small step back, time stands still: perhaps a replica took over. A large step means a wrong clock."""
     elapsed = itertools.count()
     monkeypatch.setattr("cryostore.catalog.postgres.server._elapsed_seconds", lambda: next(elapsed))
     clock = DatabaseClock()

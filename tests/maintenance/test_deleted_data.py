@@ -1,4 +1,4 @@
-"""Rows that nobody needs are removed: of failed jobs, deleted points, deleted vaults and expired tokens."""
+"""Background tasks remove the rows of failed jobs, deleted recovery points, deleted vaults and expired tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def object_rows(model):
 
 
 @pytest.mark.parametrize("how", ["stop", "give up"])
-def test_rows_of_ended_jobs_are_taken_back(model, how):
+def test_rows_of_ended_jobs_are_rolled_back(model, how):
     point = model.commit(model.put(model.run(), b"a", b"b"))
     job = model.remove(model.put(model.run(), b"a", b"c", b"d"), b"b")
     model.end(job, how)
@@ -43,8 +43,8 @@ def test_a_round_rolls_back_a_bounded_part_of_a_job(model, monkeypatch):
     assert left == [6, 2, 0]
 
 
-def test_a_retired_lineage_goes_with_what_only_it_saw(model):
-    """Its parent point is deleted already."""
+def test_a_retired_lineage_is_deleted_with_the_rows_that_only_it_saw(model):
+    """Its parent recovery point is already deleted."""
     first = model.commit(model.put(model.run(), b"a", b"b"))
     model.commit(model.put(model.run(), b"a", b"b", b"c"))
     branch = model.commit(model.put(model.run(base=first), b"x"))
@@ -61,8 +61,8 @@ def test_a_retired_lineage_goes_with_what_only_it_saw(model):
     assert object_rows(model) == 3
 
 
-def test_only_points_being_deleted_go(model):
-    """Those a deletion was begun for, whose request did not come to the end."""
+def test_only_points_being_deleted_are_removed(model):
+    """Their deletion was requested, and the request was interrupted."""
     points = [model.commit(model.put(model.run(), b"a", b"%d" % number)) for number in range(3)]
     model.delete(points[1])
     background_tasks.finish_point_deletions(model.context)
@@ -116,8 +116,8 @@ def chunk_counts(model):
     return dict(model.database.read(lambda t: t.rows("SELECT vault_id, count(*) FROM chunk GROUP BY vault_id")))
 
 
-def test_chunks_of_vaults_that_are_gone_go(model, fill, snapshot):
-    """Vault 1 is there, 7 and 9 are not."""
+def test_chunks_of_deleted_vaults_are_removed(model, fill, snapshot):
+    """Vault 1 exists; vaults 7 and 9 do not."""
     fill(1, 3)
     before = snapshot()
     fill(7, 4)
@@ -148,7 +148,7 @@ def known(model):
     return [row[0] for row in model.database.read(lambda t: t.rows("SELECT token FROM idempotency ORDER BY token"))]
 
 
-def test_a_token_is_forgotten_when_it_is_honoured_no_more(model, snapshot):
+def test_a_token_is_forgotten_once_it_is_no_longer_honoured(model, snapshot):
     remember(model, "old")
     model.clock.advance(1)
     remember(model, "young")

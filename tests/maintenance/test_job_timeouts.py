@@ -1,4 +1,4 @@
-"""Overdue backup jobs and idle restore jobs end, to the millisecond; uploads of ended jobs are deleted."""
+"""Time-outs of backup jobs and restore jobs, exact to the millisecond; uploads of ended jobs are deleted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def point_of(model, job):
 
 @pytest.mark.parametrize("queued", [False, True])
 def test_a_waiting_job_expires_after_its_start_window(model, snapshot, queued):
-    """A job that was touched and queued behind another one waits as well."""
+    """So does a job that is queued behind another one."""
     running = model.run() if queued else None
     job = model.start()
     if queued:
@@ -45,7 +45,7 @@ def test_a_waiting_job_expires_after_its_start_window(model, snapshot, queued):
     model.stays_ended(job)
 
 
-def test_a_running_job_expires_after_its_completion_window_however_busy(model, snapshot):
+def test_a_busy_job_expires_after_its_completion_window(model, snapshot):
     job = model.put(model.run(), b"a")
     started_ms = model.row(job).created_ms
     while model.clock() + IDLE_MS < started_ms + COMPLETE_MS:
@@ -64,8 +64,8 @@ def test_a_running_job_expires_after_its_completion_window_however_busy(model, s
     job.state = "EXPIRED"
 
 
-def test_a_silent_job_fails(model, snapshot):
-    """Its last write is what counts, not its start."""
+def test_an_idle_backup_job_fails(model, snapshot):
+    """The time counts from its last write, not from its start."""
     job = model.run()
     model.clock.advance(IDLE_MS - 1)
     model.put(job, b"a")
@@ -84,7 +84,7 @@ def test_a_silent_job_fails(model, snapshot):
     model.stays_ended(job)
 
 
-def test_a_base_is_released_with_its_job(model):
+def test_an_ended_job_releases_its_incremental_base(model):
     point = model.commit(model.put(model.run(), b"a"))
     job = model.run()
     waiting = model.start(base=point)
@@ -97,8 +97,8 @@ def test_a_base_is_released_with_its_job(model):
     assert point.deleting
 
 
-def test_others_are_left_alone(model, snapshot):
-    """Ended jobs, jobs being stopped, points and restores, whatever their age."""
+def test_nothing_else_is_ended(model, snapshot):
+    """Ended jobs, jobs being stopped, recovery points and restores stay as they are, whatever their age."""
     point = model.commit(model.put(model.run(), b"a"))
     model.restore(point)
     model.end(model.put(model.run(), b"b"), "stop")
@@ -111,7 +111,7 @@ def test_others_are_left_alone(model, snapshot):
     assert model.row(job).state == "ABORTED"
 
 
-def test_a_clock_set_back_ends_nobody(model, snapshot):
+def test_a_clock_set_back_ends_no_job(model, snapshot):
     model.put(model.run(), b"a")
     model.start()
     model.clock.advance(-10 * COMPLETE_MS)
@@ -133,8 +133,8 @@ def test_many_overdue_jobs_take_several_rounds(model, monkeypatch):
         job.state = "EXPIRED"
 
 
-def test_a_write_that_comes_before_the_round_keeps_the_job_alive(model):
-    """The job is looked at and ended in one transaction, so no write falls between."""
+def test_a_write_before_the_round_keeps_the_job_alive(model):
+    """A job is read and ended in one transaction, so no write can come in between."""
     job = model.run()
     model.clock.advance(IDLE_MS + 1)
     model.put(job, b"a")
@@ -143,8 +143,8 @@ def test_a_write_that_comes_before_the_round_keeps_the_job_alive(model):
     assert start_job(model.context, model.row(job)).state == "RUNNING"
 
 
-def test_ended_jobs_are_forgotten_once_they_are_not_listed(tmp_path):
-    """Backup jobs, failed ones, and restore jobs. The points stay."""
+def test_ended_jobs_are_forgotten_once_they_are_no_longer_listed(tmp_path):
+    """Completed and failed backup jobs, and restore jobs. Recovery points stay."""
     with opened(tmp_path / "data") as store:
         api = store.api()
         arn = api.backup({"a": b"1"})
@@ -165,8 +165,8 @@ def test_ended_jobs_are_forgotten_once_they_are_not_listed(tmp_path):
         assert store.api().restored(arn) == {"a": b"1"}
 
 
-def test_a_restore_without_a_read_for_a_day_is_aborted(model, snapshot):
-    """And its point can be deleted."""
+def test_a_restore_job_without_a_read_for_a_day_is_aborted(model, snapshot):
+    """Then its recovery point can be deleted."""
     point = model.commit(model.put(model.run(), b"a"))
     model.restore(point)
     (job_id,) = point.restores
@@ -188,7 +188,7 @@ def test_a_restore_without_a_read_for_a_day_is_aborted(model, snapshot):
 
 
 def test_only_idle_restore_jobs_are_aborted(model, snapshot):
-    """Ended restores, and everything that is no restore."""
+    """Ended restore jobs and all other rows stay as they are."""
     point = model.commit(model.put(model.run(), b"a"))
     model.restore(point)
     model.restore(point)
@@ -215,8 +215,8 @@ def jobs_with_uploads(model):
     return model.database.read(lambda t: [row[0] for row in t.rows("SELECT job_id FROM upload ORDER BY job_id")])
 
 
-def test_uploads_of_ended_jobs_go(model):
-    """Of jobs that are gone with their vault, too."""
+def test_uploads_of_ended_jobs_are_deleted(model):
+    """Also those of jobs that were removed with their vault."""
     waiting, running = model.start(), model.run()
     ended = model.run("arn:aws:ec2:x:0:volume/b")
     model.end(ended)

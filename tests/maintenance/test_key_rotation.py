@@ -1,4 +1,4 @@
-"""Rotating master keys and data keys, on a real store, beside others that use it."""
+"""Rotation of master keys and data keys on a real store, while other servers use it."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def rotated(store):
 
 
 def keyring_of(store):
-    """The document in the keyring file."""
+    """Return the document in the keyring file."""
     return FileKeyring(store.data_dir / "keyring.json").document()
 
 
 def only_user(store):
-    """The one master key that something is wrapped with."""
+    """Return the id of the only master key in use."""
     found = count_key_uses(store.service.context)
     (key_id,) = found.by_key
     assert found.due == 0
@@ -67,7 +67,7 @@ def only_user(store):
 
 
 def count_rows(store):
-    """How many things there are to wrap, by table, and records."""
+    """Count the wrapped rows by table, and the records."""
     database = store.service.context.database
     counts = {
         table: database.read(lambda t, table=table: t.row(f"SELECT count(*) FROM {table}")[0]) for table in WRAPPED
@@ -76,20 +76,20 @@ def count_rows(store):
 
 
 def packs(store):
-    """Every pack with its bytes."""
+    """Return the bytes of each pack, by name."""
     return {path.name: path.read_bytes() for path in (store.data_dir / "packs").rglob("*.pack")}
 
 
 @pytest.fixture
 def store(tmp_path):
-    """A store of the test's own."""
+    """A new store."""
     with opened(tmp_path / "data") as store:
         yield store
 
 
 @pytest.fixture
 def filled(store):
-    """A store with two vaults that hold something; answers how to check that all of it can be read."""
+    """Two vaults with a recovery point each. Returns a check that all of it can be restored."""
     apis = [store.api(), store.api()]
     apis[1].new_vault()
     arns = [api.backup({"name": DATA, "number": b"%d" % number}) for number, api in enumerate(apis)]
@@ -118,7 +118,7 @@ def test_a_rotation_wraps_everything_again_and_touches_no_data(store, filled):
     filled()
 
 
-def test_nothing_needs_the_old_key_any_more(store, filled):
+def test_nothing_needs_the_old_key_after_a_rotation(store, filled):
     old = only_user(store)
     rotated(store)
     forget_master_key(store.service.context, old)
@@ -131,7 +131,7 @@ def test_nothing_needs_the_old_key_any_more(store, filled):
     filled()
 
 
-def test_each_rotation_has_a_key_of_its_own(store, filled):
+def test_each_rotation_makes_a_new_key(store, filled):
     seen = [only_user(store), *(rotated(store).key_id for _ in range(3))]
     assert len(set(seen)) == 4
     assert keyring_of(store).keys.keys() == set(seen)
@@ -139,7 +139,7 @@ def test_each_rotation_has_a_key_of_its_own(store, filled):
 
 
 def test_another_server_continues_and_wraps_with_the_new_key(store, filled):
-    """It has the old keyring in memory, and has opened nothing yet."""
+    """That server has the old keyring in memory, and has opened no key yet."""
     service = store.open()
     outcome = rotated(store)
     service.call(CreateBackupVault(backup_vault_name="made-there"), ROOT)
@@ -150,8 +150,8 @@ def test_another_server_continues_and_wraps_with_the_new_key(store, filled):
     service.close()
 
 
-def test_a_server_that_still_reads_the_old_key_makes_no_vault_with_it(store, filled, tmp_path):
-    """A server with a copy of the keyring that lacks the new key refuses, rather than wrap with a forgotten one."""
+def test_a_server_with_an_old_keyring_makes_no_vault(store, filled, tmp_path):
+    """Its copy of the keyring lacks the new key. It refuses, because a key it wraps with may be removed."""
     shutil.copy(store.data_dir / "keyring.json", tmp_path / "copy")
     service = store.open()
     service.context.keys.keyring.source = FileKeyring(tmp_path / "copy")
@@ -164,8 +164,8 @@ def test_a_server_that_still_reads_the_old_key_makes_no_vault_with_it(store, fil
     service.close()
 
 
-def test_a_rotation_that_was_interrupted_anywhere_is_finished_by_the_next(store, filled):
-    """The store opens in between, and the same new key is used."""
+def test_the_next_rotation_finishes_one_interrupted_anywhere(store, filled):
+    """The store can be opened in between, and the next rotation uses the same new key."""
     steps = len(list(rotate_master_key(store.service.context, RotationResult())))
     for stop in range(steps):
         outcome = RotationResult()
@@ -188,7 +188,7 @@ def test_a_rotation_that_was_interrupted_anywhere_is_finished_by_the_next(store,
 
 
 def test_a_key_is_durable_before_anything_is_wrapped_with_it(store, filled, monkeypatch):
-    """Also one that an earlier rotation put into the file, which failed before it knew that it was durable."""
+    """Also a key of an earlier rotation that failed before its keyring file was durable."""
     database, steps = FaultyDatabase(store.service.context.database), []
     database.on_write(lambda: steps.append("write"))
     monkeypatch.setattr(FileKeyring, "sync", lambda _: steps.append("sync"))
@@ -200,7 +200,7 @@ def test_a_key_is_durable_before_anything_is_wrapped_with_it(store, filled, monk
 
 
 def report(store, *, name, keys, trouble=""):
-    """Report as a node would that holds these keys."""
+    """Write the report of a node that holds these keys."""
     row = NodeReport(name, frozenset(keys), trouble, store.clock())
     store.service.context.database.write(lambda transaction: nodes.put(transaction, row))
 
@@ -225,7 +225,7 @@ def test_a_key_is_used_only_once_all_live_nodes_hold_it(store, filled):
 
 
 def test_a_dead_node_does_not_delay_a_rotation(store, filled):
-    """Neither one that gave no report for a while, nor one whose report is of a clock that was ahead."""
+    """Neither a node whose last report is old, nor one whose report comes from a clock that was ahead."""
     report(store, name="gone/1", keys=[])
     store.clock.advance(2 * nodes.LIVE_MS)
     assert rotated(store).is_finished
@@ -238,7 +238,7 @@ def test_a_dead_node_does_not_delay_a_rotation(store, filled):
     filled()
 
 
-def test_a_node_that_reports_between_the_look_and_the_begin_is_waited_for(store, monkeypatch):
+def test_a_node_that_reports_after_the_wait_delays_the_rotation(store, monkeypatch):
     old = only_user(store)
     really = key_rotation.begin_rotation
 
@@ -251,7 +251,7 @@ def test_a_node_that_reports_between_the_look_and_the_begin_is_waited_for(store,
     assert only_user(store) == old
 
 
-def test_a_key_that_was_added_by_hand_is_brought_into_use(store, filled):
+def test_a_rotation_uses_a_key_that_was_added_by_hand(store, filled):
     key = FileKeyring(store.data_dir / "keyring.json").add(random_id)
     store.api().new_vault()
     assert only_user(store) != key.key_id
@@ -263,7 +263,7 @@ def test_a_key_that_was_added_by_hand_is_brought_into_use(store, filled):
 def test_of_two_rotations_the_later_one_wins(store, filled):
     first = rotate_master_key(store.service.context, RotationResult())
     next(first)
-    next(first)  # its key is in use
+    next(first)  # now its key is in use
     second = FileKeyring(store.data_dir / "keyring.json").add(random_id)
     begin_rotation(store.service.context, second, RotationResult())
     with pytest.raises(RotationSupersededError):
@@ -276,8 +276,8 @@ def test_of_two_rotations_the_later_one_wins(store, filled):
     filled()
 
 
-def test_rows_that_change_meanwhile_are_left_alone(store, filled):
-    """A vault that is deleted while its keys are being wrapped stays deleted."""
+def test_rows_that_change_meanwhile_are_not_rewrapped(store, filled):
+    """A vault that is deleted while its keys are wrapped again stays deleted."""
     api = store.api()
     name = api.new_vault()
     real = keys.rewrap
@@ -299,7 +299,7 @@ def test_rows_that_no_key_opens_stay_and_are_reported(store, filled):
     row = database.read(lambda t: keys.wrapped_page(t, "vault_key", None, 9))[-1]
     lost = BOTH.active.wrap(b"x" * 32, b"")
     database.write(lambda t: keys.rewrap(t, row, lost))
-    for number in range(2):  # it does not keep later rotations from having a new key
+    for number in range(2):  # later rotations make a new key all the same
         outcome = rotated(store)
         assert outcome.added
         assert not outcome.is_finished
@@ -312,13 +312,13 @@ def test_rows_that_no_key_opens_stay_and_are_reported(store, filled):
         forget_master_key(store.service.context, old)
 
 
-def test_a_lost_catalog_comes_back_with_the_new_key_alone(store, filled):
-    """Records are wrapped again too, outside and inside."""
+def test_a_lost_catalog_is_rebuilt_with_the_new_key_alone(store, filled):
+    """A rotation wraps records again, and the wrapped keys inside them."""
     old = only_user(store)
     rotate_vault_key(store.service.context, "Default")
     going = rotate_master_key(store.service.context, RotationResult())
     next(going)
-    next(going)  # the new key is in use, and wraps a record in which the old one wraps what is inside
+    next(going)  # the new key wraps a record; inside it are keys that the old key wraps
     store.service.context.database.write(lambda t: key_rotation.mark_vault_changed(t, 1))
     assert write_due_records(store.service.context)
     assert len(count_key_uses(store.service.context).by_key) == 2
@@ -357,7 +357,7 @@ def test_a_key_is_not_forgotten_while_a_record_may_need_it(store, filled, monkey
     context = store.service.context
     old = only_user(store)
     rotated(store)
-    monkeypatch.setattr(key_rotation, "update_record", lambda *_: None)  # as if another process were slow
+    monkeypatch.setattr(key_rotation, "update_record", lambda *_: None)  # as if another process had not written it yet
     context.database.write(lambda t: key_rotation.mark_vault_changed(t, 1))
     with pytest.raises(ConfigurationError, match="1 records to be written"):
         forget_master_key(context, old)
@@ -365,11 +365,11 @@ def test_a_key_is_not_forgotten_while_a_record_may_need_it(store, filled, monkey
     forget_master_key(context, old)
 
 
-# --- keyrings that are not for Cryostore to change -------------------------------------------------------------------
+# --- keyrings that Cryostore cannot edit -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheme", ["env", "command"])
-def test_a_keyring_that_its_owner_changes_is_rotated_in_two_steps(tmp_path, monkeypatch, scheme):
+def test_a_keyring_that_cryostore_cannot_edit_is_rotated_in_two_steps(tmp_path, monkeypatch, scheme):
     document = tmp_path / "document"
     place = "env:CRYOSTORE_TEST_KEYS" if scheme == "env" else f"command:{shlex.join(printing(document))}"
 
@@ -394,7 +394,7 @@ def test_a_keyring_that_its_owner_changes_is_rotated_in_two_steps(tmp_path, monk
         provide(BOTH.without("old"))
         store.reopen()
         assert api.restored(arn) == {"name": DATA}
-        provide(BOTH)  # for the end of the test
+        provide(BOTH)  # the store is still open
     assert not (tmp_path / "data" / "keyring.json").exists()
 
 
@@ -423,12 +423,12 @@ def test_a_vault_gets_a_new_data_key_for_new_data(store, filled):
     filled()
 
 
-def test_a_vault_that_is_not_there_gets_no_key(store):
+def test_a_missing_vault_gets_no_key(store):
     with pytest.raises(ResourceNotFoundException):
         rotate_vault_key(store.service.context, "nowhere")
 
 
-def test_the_keys_of_a_vault_rotate_and_go_with_it(store):
+def test_the_data_keys_of_a_vault_rotate_and_are_deleted_with_it(store):
     api, context = store.api(), store.service.context
     name = api.new_vault()
     for number in range(2, 5):
@@ -438,7 +438,7 @@ def test_the_keys_of_a_vault_rotate_and_go_with_it(store):
     assert count_rows(store) == {"secret": 1, "access_key": 1, "vault_key": 1, RECORD: 2}
 
 
-# --- beside others ---------------------------------------------------------------------------------------------------
+# --- concurrent uploads ----------------------------------------------------------------------------------------------
 
 
 class Uploads:
@@ -480,13 +480,13 @@ class Uploads:
 
 
 def old_keys(store):
-    """The keys of the keyring that are not active."""
+    """Return the ids of the keys in the keyring that are not active."""
     document = keyring_of(store)
     return set(document.keys) - {document.active.key_id}
 
 
-def test_rotations_beside_uploads(store):
-    """Servers write, read and make vaults while keys rotate again and again: nothing fails and nothing is lost."""
+def test_rotations_during_uploads(store):
+    """Servers write, read and make vaults while keys rotate repeatedly. Nothing fails and nothing is lost."""
     uploads = Uploads(store)
     for turn in range(8):
         assert not rotated(store).unreadable
@@ -506,7 +506,7 @@ def test_rotations_beside_uploads(store):
 
 
 def forget_if_unused(store, key_id):
-    """A record may be due at any moment, as servers make vaults."""
+    """Remove a master key unless it is still needed: a record may be due at any moment, because servers make vaults."""
     try:
         forget_master_key(store.service.context, key_id)
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""Health reports of nodes: alone in trouble or not, and what each report says."""
+"""Health reports of nodes, and whether a node is the only one that cannot use the blobs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_no_node_is_alone_if_none_can_use_the_blobs():
     assert [node.alone for node in nodes] == [False, False]
 
 
-def test_a_node_that_leaves_or_dies_reports_no_more():
+def test_the_report_of_a_node_that_leaves_or_dies_is_removed():
     shop = Shop()
     one, two = (Node(shop.context, lambda: None, name=name) for name in ("one/1", "two/1"))
     one.report()

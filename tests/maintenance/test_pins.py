@@ -1,4 +1,4 @@
-"""Pins: open jobs with the recovery points that they keep, and the time at which each lapses."""
+"""Pins: open jobs, the recovery points that they keep, and the time at which each job times out."""
 
 from __future__ import annotations
 

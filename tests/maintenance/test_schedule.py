@@ -1,4 +1,4 @@
-"""Scheduled garbage collection, scrubbing and background tasks: when they are due, and in portions."""
+"""Schedule of garbage collection, scrubbing and background tasks: when they are due, and in which portions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.stores.shop import DATA, Shop
 
 
 def epoch(scene):
-    """How many runs were begun."""
+    """Return the number of runs that have begun."""
     return scene.store.database.read(collections.epoch)
 
 
@@ -32,7 +32,7 @@ def claim_row(store, work):
     return store.database.read(partial(claims.find, work=work))
 
 
-def test_a_run_is_made_whenever_the_period_is_over():
+def test_a_run_begins_when_the_period_is_over():
     scene = Scene()
     schedule = ScheduledGarbageCollection(scene.collector.context)
     for count in range(1, 4):
@@ -46,7 +46,7 @@ def test_a_run_is_made_whenever_the_period_is_over():
     scene.check()
 
 
-def test_two_processes_make_one_run():
+def test_two_processes_begin_one_run():
     scene = Scene()
     for process in (scene.writer, scene.collector):
         ScheduledGarbageCollection(process.context).run_if_due()
@@ -62,7 +62,7 @@ def test_a_run_continues_in_portions():
     assert (epoch(scene), row.holder, row.finished_ms) == (1, None, scene.store.clock())
 
 
-def test_a_failed_run_raises_and_is_not_started_again_at_once():
+def test_a_failed_run_raises_and_is_not_retried_at_once():
     scene = Scene()
     schedule = ScheduledGarbageCollection(scene.collector.context)
     scene.collector.database.fail(3)
@@ -76,7 +76,7 @@ def test_a_failed_run_raises_and_is_not_started_again_at_once():
     assert claim_row(scene.store, GARBAGE_COLLECTION).holder is None
 
 
-def test_a_run_that_stands_still_is_begun_anew_by_another_process():
+def test_another_process_restarts_a_suspended_run():
     scene = Scene()
     still, other = ScheduledGarbageCollection(scene.collector.context), ScheduledGarbageCollection(scene.writer.context)
     still.run_if_due(seconds=0)
@@ -95,13 +95,13 @@ def test_a_run_that_stands_still_is_begun_anew_by_another_process():
 
 
 def all_scrubbed(*schedules):
-    """Go on, a pack each time and each process in turn, until no pass is due; how many packs each time."""
+    """Scrub one pack at a time, each process in turn, until no pass is due. Returns the packs verified each time."""
     turns = itertools.islice(itertools.cycle(schedules), 50)
     outcomes = (schedule.run_if_due(seconds=0) for schedule in turns)
     return [outcome.packs for outcome in itertools.takewhile(lambda outcome: outcome is not None, outcomes)]
 
 
-def test_every_pack_is_verified_once_in_the_period_and_new_ones_the_next_day():
+def test_every_pack_is_verified_once_in_a_period_and_new_packs_the_next_day():
     shop = Shop()
     shop.close_packs()
     schedule = ScheduledScrub(shop.context)
@@ -117,8 +117,8 @@ def test_every_pack_is_verified_once_in_the_period_and_new_ones_the_next_day():
 
 
 @pytest.mark.parametrize("unreadable", [False, True], ids=["verified", "unreadable"])
-def test_processes_make_one_pass_together(unreadable):
-    """Each continues where another stopped; a pack that cannot be verified is still read only once in a pass."""
+def test_processes_share_one_pass(unreadable):
+    """Each continues where another stopped. A pack that cannot be verified is read only once in a pass."""
     shop = Shop()
     shop.close_packs()
     processes = [Process(shop.store) for _ in range(3)]
@@ -141,7 +141,7 @@ def test_processes_make_one_pass_together(unreadable):
         shop.store.clock.advance(30 * DAY_MS)
 
 
-def test_a_rest_is_left_between_two_portions():
+def test_portions_leave_a_pause_between_them():
     shop = Shop()
     shop.close_packs()
     first, second = ScheduledScrub(shop.context), ScheduledScrub(Process(shop.store).context)
@@ -165,7 +165,7 @@ def test_a_server_pauses_for_a_manual_scrub_and_continues_where_it_was():
     assert all_scrubbed(schedule) == [1, 0]
 
 
-def test_a_pass_whose_process_died_is_ended_by_another():
+def test_another_process_finishes_the_pass_of_a_dead_one():
     shop = Shop()
     shop.close_packs()
     shop.process.database.on_write(lambda: claim_row(shop.store, SCRUB).holder and shop.process.database.die())
@@ -177,7 +177,7 @@ def test_a_pass_whose_process_died_is_ended_by_another():
     assert alive.run_if_due().packs == 2
 
 
-def test_damage_is_logged_once_it_is_found(caplog):
+def test_damage_is_logged_when_it_is_found(caplog):
     shop = Shop()
     shop.close_packs()
     spoil(shop.store, DATA[1])
@@ -193,7 +193,7 @@ def test_a_server_can_be_configured_to_verify_nothing():
 
 
 def test_a_failed_pass_raises_and_continues_later():
-    """The pack that failed is skipped, or it would keep all others from being read; the next pass reads it."""
+    """The failed pack is skipped, so that all others are read; the next pass reads it."""
     shop = Shop()
     shop.close_packs()
     schedule = ScheduledScrub(shop.context)
@@ -211,12 +211,12 @@ def test_a_failed_pass_raises_and_continues_later():
 
 
 def rounds(store):
-    """How many rounds were begun."""
+    """Return the number of rounds that have begun."""
     return claim_row(store, BACKGROUND_TASKS).fencing_token
 
 
-def test_of_many_processes_one_makes_the_rounds():
-    """And another one once that is gone."""
+def test_one_of_many_processes_runs_the_rounds():
+    """Another one takes over when it is gone."""
     shop = Shop()
     processes = [Process(shop.store) for _ in range(4)]
     schedules = [ScheduledTasks(process.service) for process in processes]
@@ -225,14 +225,14 @@ def test_of_many_processes_one_makes_the_rounds():
             shop.store.clock.advance(1000)
             schedule.run_if_due()
         assert rounds(shop.store) == count
-    for count in range(6, 10):  # without the one that made them
+    for count in range(6, 10):  # without the process that ran them
         for schedule in schedules[1:]:
             shop.store.clock.advance(1000)
             schedule.run_if_due()
         assert rounds(shop.store) == count
 
 
-def test_a_process_whose_rounds_fail_does_not_keep_others_from_making_them():
+def test_other_processes_run_the_rounds_if_those_of_one_fail():
     shop = Shop()
     bad, good = Process(shop.store), Process(shop.store)
     schedules = [ScheduledTasks(bad.service), ScheduledTasks(good.service)]
@@ -247,7 +247,7 @@ def test_a_process_whose_rounds_fail_does_not_keep_others_from_making_them():
         assert claim_row(shop.store, BACKGROUND_TASKS).finished_ms > before
 
 
-def test_what_a_process_owes_itself_is_done_by_each(monkeypatch):
+def test_every_process_runs_the_per_process_tasks(monkeypatch):
     shop = Shop()
     done = []
     monkeypatch.setattr(background_tasks, "STORE_TASKS", (lambda _: done.append("for all"),))

@@ -10,7 +10,7 @@ from cryostore.maintenance.store_statistics import StoreStatistics, store_statis
 from support.stores.in_process import opened
 
 
-def test_figures(tmp_path):
+def test_statistics(tmp_path):
     with opened(tmp_path / "data") as store:
         assert store_statistics(store.service.context) == StoreStatistics(0, 0, 0.0, 0, 0.0, 0, 0.0, 0, 0, 0, 0)
         store.api().backup({"a": b"1"})
@@ -19,7 +19,7 @@ def test_figures(tmp_path):
         assert seen == StoreStatistics(1, 0, store.clock() / 1000, 1, 0.0, 0, 0.0, seen.store_bytes, 0, 0, 0)
 
 
-def test_figures_of_work_and_garbage(tmp_path):
+def test_statistics_of_work_and_garbage(tmp_path):
     with opened(tmp_path / "data") as store:
         api = store.api()
         arn = api.backup({"a": os.urandom(5000)})

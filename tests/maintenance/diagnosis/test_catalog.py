@@ -1,4 +1,4 @@
-"""Checks of the settings and permissions of a catalog's server. test_shared.py runs them on a real one."""
+"""Checks of the settings and permissions of a catalog's server. test_shared.py runs them on a real server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GOOD = ServerSettings(
 )
 
 
-def test_a_server_as_recommended():
+def test_a_server_with_the_recommended_settings():
     (found,) = catalog._settings(GOOD)
     assert (found.level, found.advice) == (OK, "")
     (found,) = catalog._settings(GOOD._replace(has_checksums=0))
@@ -35,7 +35,7 @@ def test_a_server_as_recommended():
         ({"sessions": 81}, "81 of 100 connections"),
     ],
 )
-def test_a_setting_that_is_not_recommended(setting, words):
+def test_a_setting_that_differs_from_the_recommendation(setting, words):
     (found,) = catalog._settings(GOOD._replace(**setting))
     assert (found.level, words in found.found) == (WARNING, True)
 
@@ -43,6 +43,6 @@ def test_a_setting_that_is_not_recommended(setting, words):
 @pytest.mark.parametrize(
     ("rights", "level"), [({}, OK), ({"may_migrate": 0}, WARNING), ({"may_write": 0, "may_migrate": 0}, ERROR)]
 )
-def test_what_the_role_may_do(rights, level):
+def test_the_permissions_of_the_role(rights, level):
     (found,) = catalog._rights(GOOD._replace(**rights))
     assert found.level == level

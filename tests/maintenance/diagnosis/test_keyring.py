@@ -19,7 +19,7 @@ def source(tmp_path):
     return open_keyring(parse_keyring_uri(str(tmp_path / "keyring.json")))
 
 
-def test_who_may_read_the_keyring(source, tmp_path):
+def test_a_keyring_that_other_users_may_read_fails(source, tmp_path):
     path = tmp_path / "keyring.json"
     assert check_keyring(source)[:2] == (OK, "keyring")
     assert "2 keys" in check_keyring(source).found
@@ -33,7 +33,7 @@ def test_who_may_read_the_keyring(source, tmp_path):
 def test_a_complete_copy(source, tmp_path, encode):
     copy = tmp_path / "copy"
     copy.write_text(encode(BOTH))
-    assert check_keyring_copy(source, copy, tmp_path).level == WARNING, "it is on the disk of the data"
+    assert check_keyring_copy(source, copy, tmp_path).level == WARNING, "the copy is on the disk of the data"
     elsewhere = type("Elsewhere", (), {"stat": lambda _: type("Status", (), {"st_dev": -1})})()
     assert check_keyring_copy(source, copy, elsewhere)[:3] == (
         OK,
@@ -42,7 +42,7 @@ def test_a_complete_copy(source, tmp_path, encode):
     )
 
 
-def test_a_copy_that_is_of_no_use(source, tmp_path):
+def test_an_unusable_copy_is_an_error(source, tmp_path):
     copy = tmp_path / "copy"
     assert "cannot be read" in check_keyring_copy(source, copy, tmp_path).found
     copy.write_text("no keyring")

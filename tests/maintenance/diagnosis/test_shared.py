@@ -22,7 +22,7 @@ COVERS = ("core/diagnosis.py",)
 
 @pytest.fixture(params=[ON_PATHS, ON_SERVICES])
 def place(request, tmp_path):
-    """A shared store that was prepared."""
+    """A prepared shared store."""
     if request.param == ON_SERVICES and missing_services():
         pytest.skip(missing_services())
     with prepared(tmp_path / "store", request.param) as place:
@@ -32,14 +32,14 @@ def place(request, tmp_path):
 @pytest.fixture
 def doctored(capsys, monkeypatch):
     """Run `cryo doctor`; return its exit code and its results by subject."""
-    monkeypatch.setattr(doctor, "_fuse", lambda: iter(()))  # whether this machine can mount is not the tests' affair
+    monkeypatch.setattr(doctor, "_fuse", lambda: iter(()))  # does not depend on whether this machine has FUSE
 
     def call(place, *more, as_options=True):
         given = []
         for name, value in place._asdict().items():
             if as_options and not (name == "catalog" and "://" in value):
                 given += [f"--{name}", value]
-            else:  # it may hold a password
+            else:  # the URL may contain a password
                 monkeypatch.setenv(f"CRYO_{name.upper()}", value)
         capsys.readouterr()
         code = run(["doctor", "--json", *given, *map(os.fspath, more)])
@@ -58,13 +58,13 @@ def test_all_is_well(doctored, place, as_options):
     levels = {about: line["level"] for about, line in said.items() if about != "catalog settings"}
     assert set(levels.values()) == {OK}, said
     assert said.keys() >= {"keyring", "catalog", "schema", "clock", "blobs", "blob service", "store", "vault", "trial"}
-    assert code in {0, 1}, "a server for tests need not be set as one for work"
+    assert code in {0, 1}, "a server for tests need not have the recommended settings"
     if "://" in place.catalog:
         assert said.keys() >= {"rights", "catalog settings", "bucket"}
         assert "PostgreSQL" in said["catalog"]["found"]
 
 
-def test_without_writing_nothing_is_written(doctored, place):
+def test_no_write_writes_nothing(doctored, place):
     before = SharedStore(place)
     footprint = before.footprint()
     before.service.close()
@@ -75,7 +75,7 @@ def test_without_writing_nothing_is_written(doctored, place):
     after.service.close()
 
 
-def test_a_configuration_file_names_it_too(doctored, tmp_path, monkeypatch):
+def test_a_configuration_file_names_the_store(doctored, tmp_path, monkeypatch):
     with prepared(tmp_path / "store") as place:
         config = tmp_path / "cryo.toml"
         config.write_text("".join(f'{name} = "{value}"\n' for name, value in place._asdict().items()))
@@ -86,8 +86,8 @@ def test_a_configuration_file_names_it_too(doctored, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", [ON_PATHS, ON_SERVICES])
 @pytest.mark.parametrize("more", [[], ["--no-write"]], ids=["write", "no write"])
-def test_before_init_the_advice_is_init(doctored, tmp_path, kind, more):
-    """Missing keyring, catalog and blobs are one error, not three: the store is not prepared."""
+def test_an_unprepared_store_is_one_error_with_the_advice_to_run_init(doctored, tmp_path, kind, more):
+    """A missing keyring, catalog and blob store are one error, not three."""
     if kind == ON_SERVICES and missing_services():
         pytest.skip(missing_services())
     with fresh_place(tmp_path, kind) as place:
@@ -111,7 +111,7 @@ def test_a_missing_part_is_named_and_the_others_are_checked(doctored, tmp_path):
         assert all(line["advice"] for line in said.values() if line["level"] != OK)
 
 
-def test_parts_of_two_stores_do_not_belong_together(doctored, tmp_path):
+def test_parts_of_two_stores_are_an_error(doctored, tmp_path):
     with prepared(tmp_path / "one") as one, prepared(tmp_path / "two") as two:
         for mixed in (one._replace(blobs=two.blobs), one._replace(keyring=two.keyring)):
             code, said = doctored(mixed)
@@ -166,7 +166,7 @@ def test_a_wrong_clock_and_a_claim_are_reported(tmp_path, monkeypatch):
         assert said["catalog settings"].level == WARNING
 
 
-def test_a_directory_or_a_server_beside_it_is_refused(doctored, tmp_path):
+def test_a_directory_or_a_server_besides_the_shared_store_is_refused(doctored, tmp_path):
     with prepared(tmp_path / "store") as place:
         for more in (["--data-dir", tmp_path], ["--endpoint-url", "http://127.0.0.1:1"]):
             code, said = doctored(place, *more)
@@ -175,7 +175,7 @@ def test_a_directory_or_a_server_beside_it_is_refused(doctored, tmp_path):
 
 
 class Versioned(MemoryBlobs):
-    """Blobs of a service that keeps old versions of the markers, or refuses to tell."""
+    """Blobs of a service that keeps old versions of the markers, or refuses to list them."""
 
     def __init__(self, answer):
         super().__init__()
@@ -198,19 +198,19 @@ def blob_levels(store, **options):
     return {found.about: found.level for found in check_blobs(store, "the place", **options)}
 
 
-def test_a_place_without_a_store_answers_all_the_same():
+def test_an_empty_blob_store_is_a_warning():
     store = MemoryBlobs()
     assert blob_levels(store, trial_name=None) == {"blobs": WARNING}
     assert blob_levels(store, trial_name="unused") == {"blobs": WARNING, "blob service": OK}
     assert not list(store.list()), "the trial leaves nothing behind"
 
 
-def test_a_place_that_does_not_answer_is_checked_no_further():
+def test_an_unreachable_blob_store_has_no_further_checks():
     (found,) = check_blobs(Unreachable(), "the place", trial_name="unused")
     assert (found.level, found.found, found.advice) == (ERROR, "no answer", "wait")
 
 
-def test_a_trial_that_fails():
+def test_a_failed_trial_is_an_error():
     class ReadOnly(MemoryBlobs):
         def put(self, *_):
             raise StorageUnavailableError("refused")

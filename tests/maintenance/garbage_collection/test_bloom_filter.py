@@ -1,4 +1,4 @@
-"""The filter keeps to its memory; a collection makes several passes where one would have too many false positives."""
+"""The Bloom filter respects its memory limit; a collection makes several passes if one set is too small."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHUNKS = 20_000
 
 
 def digests(count, seed):
-    """So many digests, always the same for a seed."""
+    """Return `count` digests, always the same for a seed."""
     chance = random.Random(seed)
     return [chance.randbytes(32) for _ in range(count)]
 
@@ -36,7 +36,7 @@ def test_passes_follow_from_the_number_of_chunks_and_the_memory(expected, passes
 
 
 @pytest.mark.parametrize("memory", [KIB, 5000, 7 * KIB, 64 * KIB])
-def test_a_filter_keeps_to_its_memory_and_has_few_false_positives(memory, monkeypatch):
+def test_a_filter_respects_its_memory_limit_and_has_few_false_positives(memory, monkeypatch):
     monkeypatch.setattr(digest_set, "BYTES_MIN", KIB)
     present, absent = digests(CHUNKS, 1), digests(CHUNKS, 2)
     false = 0
@@ -51,7 +51,7 @@ def test_a_filter_keeps_to_its_memory_and_has_few_false_positives(memory, monkey
     assert false < CHUNKS * 0.04 / BYTES_PER_CHUNK_MIN
 
 
-def test_a_filter_that_is_too_small_tells_its_rate_of_false_positives():
+def test_a_filter_that_is_too_small_reports_its_rate_of_false_positives():
     marked = DigestSet(CHUNKS, 7, bytes_max=4 * KIB)
     marked.add(1, b"".join(digests(CHUNKS, 1)))
     lies = sum(marked.holds(1, digest) for digest in digests(CHUNKS, 2)) / CHUNKS
@@ -83,7 +83,7 @@ def store_with_garbage(store):
 
 
 @pytest.mark.parametrize(("memory", "passes"), [(128 * MIB, 1), (64 * KIB, 2), (KIB, 98)])
-def test_a_collection_in_several_passes_takes_the_same_garbage(tmp_path, memory, passes):
+def test_a_collection_in_several_passes_removes_the_same_garbage(tmp_path, memory, passes):
     with opened(tmp_path / "data", settings=Settings(collection_memory_bytes=memory)) as store:
         points = store_with_garbage(store)
         removed = 0

@@ -32,17 +32,17 @@ def store(tmp_path):
 
 @pytest.fixture
 def api(store):
-    """The words over it."""
+    """The API of the store."""
     return store.api()
 
 
 def noise(number, size=2 * KIB):
-    """Bytes that do not shrink, always the same for a number."""
+    """Return incompressible bytes, always the same for a number."""
     return random.Random(number).randbytes(size)
 
 
 def packs_of(store):
-    """The files of packs with their sizes."""
+    """Return the sizes of the pack files, by name."""
     return {path.name: path.stat().st_size for path in (store.data_dir / "packs").rglob("*.pack")}
 
 
@@ -52,7 +52,7 @@ def stored_bytes(store):
 
 
 def point_of(api, contents, **more):
-    """A recovery point of these objects, of a resource of its own."""
+    """Make a recovery point of these objects, of a new resource."""
     job = api.start_job(resource=new_resource(), **more)
     for name, data in contents.items():
         api.put(job, name, data)
@@ -66,7 +66,7 @@ def delete(store, api, point):
 
 
 def collect_now(store):
-    """Runs without any quarantine, until nothing is left to do."""
+    """Collect without quarantine until nothing is left to do."""
     outcomes = [collect_all(store.service.context, quarantine_ms=0) for _ in range(3)]
     assert outcomes[-1].condemned == outcomes[-1].removed == outcomes[-1].packs_deleted == 0
     return outcomes[0]
@@ -87,7 +87,7 @@ def test_chunks_of_a_deleted_point_are_removed_after_their_quarantine(store, api
 
 def test_an_empty_pack_is_deleted_after_its_own_quarantine(store, api):
     delete(store, api, point_of(api, {"gone": b"gone" * 100}))
-    store.reopen()  # its writer is gone
+    store.reopen()  # closes the pack: its writer is gone
     collect_all(store.service.context)
     store.clock.advance(DAY_MS)
     assert collect_all(store.service.context).packs_retired == 1
@@ -113,7 +113,7 @@ def test_the_row_of_a_deleted_pack_is_forgotten_in_a_later_epoch(store, api):
 
 @pytest.mark.parametrize("scattered", [True, False], ids=["scattered", "in a row"])
 def test_the_space_of_deleted_points_is_freed(tmp_path, store, api, scattered):
-    """With 80 % of the bytes deleted, the store is within 10 % of a fresh one of what remains, itself intact."""
+    """With 80 % of the bytes deleted, the store is at most 10 % larger than a new one with the rest, and intact."""
     owners = [f"owner {number}" for number in range(5)]
     contents = {owner: {} for owner in owners}
     for number in range(400):
@@ -136,7 +136,7 @@ def test_the_space_of_deleted_points_is_freed(tmp_path, store, api, scattered):
 
 
 def test_small_packs_are_merged(store, api):
-    """Each start of a server leaves a pack that stays small; once they would fill one together, they do."""
+    """Each start of a server leaves a small pack. They are merged once they fill one together."""
     contents = {f"object {number}": noise(number) for number in range(70)}
     job = api.start_job(resource=new_resource())
     for place, (name, data) in enumerate(contents.items()):
@@ -152,13 +152,13 @@ def test_small_packs_are_merged(store, api):
     assert problems(store.data_dir) == []
 
 
-def test_writers_of_the_same_bytes_never_lose_to_the_collector(store):
-    """Threads put and drop the same few contents while runs without quarantine follow each other."""
+def test_concurrent_writers_of_the_same_bytes_lose_nothing(store):
+    """Threads back up and delete the same few contents while collections without quarantine run one after another."""
     api = store.api()
     stop = threading.Event()
     contents = [noise(number, 500) for number in range(6)]
 
-    def collect_on_and_on():
+    def collect_repeatedly():
         while not stop.is_set():
             collect_all(store.service.context, quarantine_ms=0)
 
@@ -174,7 +174,7 @@ def test_writers_of_the_same_bytes_never_lose_to_the_collector(store):
         return api.commit(job), view
 
     with ThreadPoolExecutor(5) as pool:
-        collector = pool.submit(collect_on_and_on)
+        collector = pool.submit(collect_repeatedly)
         try:
             points = list(pool.map(write, range(4)))
         finally:

@@ -1,4 +1,4 @@
-"""Compaction costs time in proportion to the packs, and keeps to the free space of the disk."""
+"""Compaction takes time in proportion to the number of packs, and stays within the free space of the disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CountedUse(PackUse):
     __hash__ = PackUse.__hash__
 
 
-def test_choosing_compares_no_pack_with_all_others():
+def test_choosing_packs_takes_linear_time():
     chance = random.Random(1)
     uses = [CountedUse(number, f"{number}", 1000, chance.randrange(1001)) for number in range(MANY)]
     small = [CountedUse(MANY + number, f"{number}", 10, 10) for number in range(MANY)]
@@ -47,7 +47,7 @@ def test_choosing_compares_no_pack_with_all_others():
 
 
 class Costs:
-    """Return the cost of a collection without quarantine on a store of so many packs that are half garbage."""
+    """Costs of a collection without quarantine on a store of `count` packs that are half garbage."""
 
     def __init__(self, count):
         store = MemoryStore(Settings(pack_bytes_target=1000))
@@ -92,13 +92,13 @@ def kind(request, monkeypatch):
 
 
 @pytest.mark.parametrize("cost", ["blob_calls", "transactions", "database_steps"])
-def test_twice_the_packs_cost_twice_as_much(kind, cost):
+def test_costs_grow_linearly_with_the_packs(kind, cost):
     few, many = getattr(Costs(60), cost), getattr(Costs(240), cost)
     assert many < 5 * few
 
 
 def half_dead(store):
-    """Make packs in which one chunk of three is live. Returns a check that the live ones still exist."""
+    """Make packs in which one chunk of three is live. Returns a check that the live chunks still exist."""
     api = store.api()
     arn, kept = None, {}
     for _ in range(3):

@@ -55,7 +55,7 @@ def test_a_share_leaves_out_all_other_digests():
         assert (low if digest[0] < 128 else high).holds(vault_id(shop), digest)
 
 
-def test_an_object_of_no_vault_stops_the_run():
+def test_an_object_without_a_vault_stops_the_run():
     shop = Shop()
     shop.store.database.write(lambda t: t.run("UPDATE object SET lineage_id = 999 WHERE object_id = 1"))
     with pytest.raises(DamagedDataError, match="belongs to no vault"):

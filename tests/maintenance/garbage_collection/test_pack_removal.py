@@ -1,4 +1,4 @@
-"""The sizes of packs that do not grow are in their rows; a missing size is asked for once."""
+"""Sizes of packs that do not grow: they are in the rows, and a missing size is looked up once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.stores.collecting import Scene
 
 @pytest.fixture
 def scene(monkeypatch):
-    """Every process of it has blobs that do not grow."""
+    """A scene in which every process has blobs that do not grow."""
     monkeypatch.setattr("support.stores.memory_store.FaultyBlobs", FaultyObjects)
     return Scene()
 
@@ -36,12 +36,12 @@ def there(scene):
 
 
 def forget_sizes(scene):
-    """As a catalog from before they were noted."""
+    """Remove the sizes from the rows, as in a catalog of an older version."""
     scene.store.database.write(lambda transaction: transaction.run("UPDATE pack SET size_bytes = NULL"))
 
 
 def asked(scene, **options):
-    """How often a collection asks for the size of a blob, beside those that it compacts."""
+    """Return how often a collection looks up the size of a blob, except those that it compacts."""
     before = scene.collector.blobs.calls.get("stat", 0)
     outcome = CollectionResult()
     for _ in collect(scene.collector.context, outcome, **options):
@@ -56,7 +56,7 @@ def found(scene):
     return {each.kind for each in outcome.findings}
 
 
-def test_rows_hold_the_sizes_of_packs_and_a_collection_asks_for_none(scene):
+def test_rows_hold_the_sizes_of_packs_and_a_collection_looks_up_none(scene):
     assert noted(scene.store.database) == there(scene)
     before = noted(scene.store.database)
     assert asked(scene) == 0
@@ -65,7 +65,7 @@ def test_rows_hold_the_sizes_of_packs_and_a_collection_asks_for_none(scene):
     assert after.items() <= there(scene).items()
 
 
-def test_a_size_that_an_older_version_did_not_record_is_asked_for_once(scene):
+def test_a_size_that_an_older_version_did_not_record_is_looked_up_once(scene):
     forget_sizes(scene)
     count = len(there(scene))
     assert 0 < asked(scene, dry_run=True) <= count
@@ -83,7 +83,7 @@ def test_missing_packs_do_not_cause_repeated_merges(scene):
     assert (outcome.moved, outcome.unreadable, outcome.packs_compacted) == (0, 0, 0)
 
 
-def test_packs_that_grow_are_asked_each_time():
+def test_sizes_of_packs_that_grow_are_looked_up_each_time():
     scene = Scene()
     collect_all(scene.collector.context, quarantine_ms=0)
     assert set(noted(scene.store.database).values()) == {None}

@@ -1,4 +1,4 @@
-"""Every request against garbage collection, at every point where the two can meet, one after the other."""
+"""Races of every request with garbage collection, at every point where the two can interleave."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run_of(scene, **more):
 
 
 def steps_of_a_run():
-    """How many steps a run has."""
+    """Return the number of steps of a run."""
     return sum(1 for _ in run_of(Scene()))
 
 
@@ -36,7 +36,7 @@ def test_the_scene_has_work_for_every_stage():
 @pytest.mark.parametrize("quarantine_ms", [0, HOUR_MS], ids=["at once", "quarantine"])
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.__name__)
 def test_a_request_between_any_two_steps(request_, quarantine_ms):
-    """The collector makes some steps, the request runs, the collector continues."""
+    """The collector runs some steps, then the request runs, then the collector continues."""
     for count in range(steps_of_a_run() + 1):
         scene = Scene()
         run = run_of(scene, quarantine_ms=quarantine_ms)
@@ -52,7 +52,7 @@ def test_a_request_between_any_two_steps(request_, quarantine_ms):
 @pytest.mark.parametrize("quarantine_ms", [0, HOUR_MS], ids=["at once", "quarantine"])
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda request: request.__name__)
 def test_whole_runs_in_the_middle_of_a_request(request_, quarantine_ms):
-    """The request pauses before one of its transactions; its pack is closed, and the collector does all it can."""
+    """The request pauses before one of its transactions. Its pack is closed, and collections run to their end."""
     for at in itertools.count(1):
         scene = Scene()
         calls = itertools.count(1)
@@ -74,7 +74,7 @@ def test_whole_runs_in_the_middle_of_a_request(request_, quarantine_ms):
 
 @pytest.mark.parametrize("runs", [1, 2, 3], ids=["dropped", "forgotten", "long forgotten"])
 def test_a_late_row_for_a_pack_that_is_gone_is_refused(runs):
-    """The writer's bytes were in the pack, flushed, when the last row that pointed there went."""
+    """The writer had flushed its bytes to the pack when the last row that pointed there was removed."""
     scene = Scene()
     doomed = scene.job()
     scene.close_packs()
@@ -109,7 +109,7 @@ def test_one_run_at_a_time():
 
 
 @pytest.mark.parametrize("count", range(1, 12))
-def test_a_run_that_lost_its_claim_changes_nothing_more(count):
+def test_a_run_that_lost_its_claim_makes_no_more_changes(count):
     """It was suspended until its lease expired; another run finished, and a writer used a chunk it would delete."""
     scene = Scene()
     run = run_of(scene)
@@ -141,8 +141,8 @@ def test_a_dry_run_changes_nothing():
     assert dry.condemned == wet.condemned > 0
 
 
-def test_readers_that_looked_up_the_old_place_look_again():
-    """Between the look-up and the read of a reader, compaction moves the chunk and its pack is deleted."""
+def test_a_reader_that_looked_up_the_old_place_looks_again():
+    """Between the look-up and the read, compaction moves the chunk and its pack is deleted."""
     scene = Scene()
     (job,) = scene.restores
     calls = itertools.count(1)

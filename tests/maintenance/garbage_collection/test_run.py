@@ -1,4 +1,4 @@
-"""The state of one collection: its epoch, its dry run, and the summary that it leaves as text."""
+"""State of one collection: its epoch, a dry run, and the summary that it stores as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def begin(shop, *, dry_run):
     return CollectionRun.begin(shop.context, CollectionResult(), quarantine_ms=1000, dry_run=dry_run)
 
 
-def test_each_run_but_a_dry_one_raises_the_epoch():
+def test_each_run_except_a_dry_run_raises_the_epoch():
     shop = Shop()
     first = begin(shop, dry_run=False).epoch
     assert begin(shop, dry_run=True).epoch == first
@@ -25,12 +25,12 @@ def test_a_dry_run_writes_nothing():
         run.write(lambda _: None)
 
 
-def test_what_was_condemned_a_quarantine_ago_may_go():
+def test_chunks_condemned_one_quarantine_ago_may_be_removed():
     shop = Shop()
     assert begin(shop, dry_run=True).before_ms == shop.store.clock() - 1000
 
 
-def test_a_summary_is_read_from_its_text():
+def test_a_summary_is_parsed_from_its_text():
     summary = CollectionResult(passes=3, false_share=0.25, waiting_bytes=1234).summary
     assert summary == CollectionSummary(3, 0.25, 1234)
     assert CollectionSummary.of_place(summary.place) == summary

@@ -15,7 +15,7 @@ QUARANTINE_MS = 1000
 
 
 def swept(shop, *, dry_run=False, shares=(range(256),)):
-    """Sweep with nothing marked, in a run of its own."""
+    """Sweep with nothing marked, in a new run."""
     run = CollectionRun.begin(shop.context, CollectionResult(), quarantine_ms=QUARANTINE_MS, dry_run=dry_run)
     live_bytes = defaultdict(int)
     for share in shares:

@@ -1,4 +1,4 @@
-"""Copied blobs: damage is copied and reported, a foreign blob stops the run, strays are removed."""
+"""Copy of blobs: damage is copied and reported, a foreign blob stops the run, leftover copies are removed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pair():
 
 
 def packs_with_rows(pair):
-    """The numbers and names of packs that chunks lie in, and by number the chunks as rows."""
+    """Return the names of the packs with chunks, and the rows of their chunks, both by pack number."""
     names = {row[0]: row[1] for row in rows(pair.source)["pack"]}
     placed = {}
     for row in rows(pair.source)["chunk"]:
@@ -59,7 +59,7 @@ def test_a_damaged_chunk_is_copied_and_stays_marked(pair):
 
 
 def test_a_single_memory_error_is_read_again(pair):
-    """A bit that flips during the read is read again, and the copy is right."""
+    """If a bit flips during a read, the envelope is read again, and the copy is right."""
     names, placed = packs_with_rows(pair)
     pair.source.blobs.lie("get", 1, 150)
     assert pair.move(everything=True).is_clean
@@ -78,7 +78,7 @@ def test_a_missing_pack_damages_only_its_own_chunks(pair):
 
 
 class BadSector:
-    """Blobs in which one stretch of one blob cannot be read, as a disk says it."""
+    """Blobs in which the disk cannot read one range of one blob."""
 
     def __init__(self, inner, key, start, end):
         self.__dict__.update(vars(inner))
@@ -138,14 +138,14 @@ def test_a_bad_record_is_reported_by_later_runs_too(pair, how):
 
 
 def pair_stats(pair):
-    """How often a move asks the target for the size of a blob, less one: when all is copied, and not all verified."""
+    """Return how often a move looks up a size in the target, less one: all is copied, and one blob not verified."""
     model = Pair().live()
     model.move()
     return model.target.blobs.calls["stat"] - 1
 
 
 def test_after_a_kill_only_blobs_in_flight_are_copied_again(pair, monkeypatch):
-    """Copied blobs are noted during the run, long before the limit of bytes in memory is reached."""
+    """The notes of copied blobs are written during the run, long before the limit of bytes in memory is reached."""
     monkeypatch.setattr(migrate_blobs, "NOTED_BYTES", 1)
     monkeypatch.setattr(migrate_blobs, "WORKERS", 1)
     put = []
@@ -165,7 +165,7 @@ def test_after_a_kill_only_blobs_in_flight_are_copied_again(pair, monkeypatch):
     pair.is_moved()
 
 
-def test_a_foreign_blob_is_left_alone_and_ends_the_run(pair):
+def test_a_foreign_blob_stays_and_ends_the_run(pair):
     names, placed = packs_with_rows(pair)
     key = pack_key(names[min(placed)])
     pair.target.blobs.on("put", lambda: None)
@@ -226,14 +226,14 @@ def test_a_blob_that_vanishes_during_verification_is_found(pair, how):
 
 
 def pair_writes(pair):
-    """Which write of the target is the last of a move: that which opens it."""
+    """Return the number of the last write to the target, which lets it be opened."""
     model = Pair().live()
     model.move()
     return model.target.database.writes - pair.target.database.writes
 
 
 def test_blobs_that_the_source_no_longer_has_are_removed_from_the_target(pair):
-    """A deleted point's record, and packs that were collected, between two runs."""
+    """The record of a point that was deleted between two runs, and packs that were collected."""
     pair.target.database.fail(pair_writes(pair))
     with pytest.raises(StorageUnavailableError):
         pair.move()
@@ -244,7 +244,7 @@ def test_blobs_that_the_source_no_longer_has_are_removed_from_the_target(pair):
     pair.is_moved()
 
 
-def test_a_pack_that_was_copied_is_not_lost_when_the_old_place_loses_it(pair):
+def test_a_copied_pack_stays_when_the_source_loses_it(pair):
     names, placed = packs_with_rows(pair)
     pair.target.database.fail(pair_writes(pair))
     with pytest.raises(StorageUnavailableError):
@@ -254,7 +254,7 @@ def test_a_pack_that_was_copied_is_not_lost_when_the_old_place_loses_it(pair):
     pair.is_moved()
 
 
-def test_a_record_that_is_being_removed_is_not_missing(pair):
+def test_a_record_that_is_being_removed_is_not_reported_as_missing(pair):
     """Its blob may already be gone, and its row is removed in the target."""
 
     def end(transaction):

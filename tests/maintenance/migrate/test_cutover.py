@@ -1,4 +1,4 @@
-"""Which moves may begin or continue: every other state is refused, and nothing is changed."""
+"""Cutover of a migration: which moves may begin or continue. Any other is refused, and nothing changes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_store_that_was_moved_is_not_moved_elsewhere(pair):
         pair.move()
 
 
-def test_an_abandoned_move_cannot_continue_once_the_store_is_elsewhere(pair):
+def test_an_abandoned_move_cannot_continue_once_the_store_was_moved_elsewhere(pair):
     given_up, elsewhere = begun(pair).target, Pair()
     pair.heal()
     pair.target = dataclasses.replace(elsewhere.target, name="another place")
@@ -72,7 +72,7 @@ def test_an_abandoned_move_cannot_continue_once_the_store_is_elsewhere(pair):
     assert pair.target.read(standing).kind == "into"
 
 
-def test_a_half_copied_store_is_not_moved_on(pair):
+def test_an_incomplete_copy_is_not_moved(pair):
     begun(pair)
     elsewhere = Pair()
     pair.source, pair.target = pair.target, elsewhere.target
@@ -80,7 +80,7 @@ def test_a_half_copied_store_is_not_moved_on(pair):
         pair.move()
 
 
-def test_a_place_from_which_a_store_was_moved_is_no_target(pair):
+def test_a_place_that_a_store_was_moved_away_from_is_no_target(pair):
     pair.move()
     other = Pair().live()
     other.target = pair.source
@@ -96,14 +96,14 @@ def test_a_store_with_a_writer_is_not_moved():
     pair.is_moved()
 
 
-def test_other_schemas_are_refused(pair):
+def test_another_schema_version_is_refused(pair):
     pair.there.database.write(lambda transaction: transaction.run("INSERT INTO schema_version (version) VALUES (99)"))
     refused(pair, "has schema version")
 
 
 @pytest.mark.parametrize("looks", [0, 1, 2])
 def test_sessions_of_other_programs_end_the_run(pair, looks):
-    """Seen before anything is marked, before anything is copied, or before the new place is opened."""
+    """They are seen before anything is marked, before anything is copied, or before the target may be opened."""
     seen = []
 
     def others():
@@ -147,8 +147,8 @@ def test_a_missing_key_is_reported_and_its_data_is_copied(pair):
     assert rows(pair.target) == rows(pair.source)
 
 
-def test_a_row_that_changes_while_it_is_moved_is_found(pair):
-    """Another program writes during the move: nothing is opened, and the next run moves that change too."""
+def test_a_row_that_changes_during_the_move_is_found(pair):
+    """Another program writes during the move. The target stays closed, and the next run copies that change too."""
 
     def write(transaction):
         transaction.run("UPDATE vault SET tags = :tags", tags='{"late": "yes"}')

@@ -1,4 +1,4 @@
-"""Marks say why a store cannot be opened, and are set and removed once."""
+"""Marks of a move: they say why a store cannot be opened, and each is set and removed once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from cryostore.maintenance.migrate.move_mark import Mark, decode
 from support.catalogs.memory_database import MemoryDatabase
 
 
-def test_a_mark_says_why_and_is_read_again():
+def test_a_mark_names_its_reason_and_can_be_decoded():
     for kind in ("into", "away"):
         mark = Mark(kind, "M", "S", "the place " * 40)
         assert decode(mark.encode()) == mark

@@ -1,4 +1,4 @@
-"""Rows of two catalogs are made the same, whatever there was before; numbers go on above all that were given out."""
+"""Copy of rows: the target becomes equal to the source from any state, and numbers are never reused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHUNKS = st.dictionaries(st.tuples(st.integers(1, 3), st.binary(min_size=1, max_
 
 
 def side(name, lineages=(), chunks=()):
-    """A catalog with a vault, lineages that go on from the one before, and chunks with these lengths."""
+    """Make a catalog with a vault, lineages that each continue the one before, and chunks of these lengths."""
     database = MemoryDatabase()
 
     def fill(transaction):
@@ -49,7 +49,7 @@ def copy(source, target):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Pages and batches of a few rows, so that their ends are met."""
+    """Let pages and batches hold a few rows, so that several are needed."""
     for name, value in (("ROWS_PER_PAGE", 3), ("ROWS_PER_BATCH", 2), ("ROWS_PER_STEP", 2), ("ROWS_COUNTED", 2)):
         monkeypatch.setattr(migrate_rows, name, value)
 
@@ -62,7 +62,7 @@ def test_the_target_becomes_equal_to_the_source_from_any_state(lineages, lineage
     assert rows(target) == before == rows(source)
 
 
-def test_all_rows_are_counted_however_many_at_a_time():
+def test_all_rows_are_counted_whatever_the_page_size():
     source = side("here", range(1, 8), {(1, bytes([number])): 1 for number in range(9)})
     assert count_rows(source, [BY_NAME["lineage"]]) == 7
     assert count_rows(source, [BY_NAME["chunk"]]) == 9

@@ -1,4 +1,4 @@
-"""A store is moved, and every call on the way fails once: nothing is lost on either side, and the next run finishes."""
+"""Migration of a store in which each call fails once: nothing is lost on either side, and the next run finishes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_all_rows_and_blobs_are_copied_and_the_source_is_closed(pair):
 
 
 def calls(pair):
-    """How often a whole move calls what: of which side, of the database or of the blobs."""
+    """Count the calls of a whole move by side and method, of the database and of the blobs."""
     pair.move()
     for name in ("source", "target"):
         side = getattr(pair, name)
@@ -41,7 +41,7 @@ CALLS = list(calls(Pair().live()))
 
 
 def fails_at(name, method, place, *, answer_lost):
-    """A move whose call at this place fails: before the next run the old place can be used, or else the new one."""
+    """Let one call of a move fail. Before the next run, either the source or the target can be used."""
     pair = Pair().live()
     side = getattr(pair, name)
     if method in ("read", "write"):
@@ -84,7 +84,7 @@ def test_a_full_disk_is_named_and_the_next_run_continues(pair):
     pair.is_moved()
 
 
-def test_what_was_copied_before_is_not_read_again(pair):
+def test_blobs_that_were_copied_before_are_not_read_again(pair):
     pair.target.database.fail(pair_writes_until_rows(pair))
     with pytest.raises(StorageUnavailableError):
         pair.move()
@@ -95,13 +95,13 @@ def test_what_was_copied_before_is_not_read_again(pair):
 
 
 def pair_writes_until_rows(pair):
-    """Which write of the target comes after all of those that note blobs."""
+    """Return the number of the first write to the target after all notes of blobs."""
     model = Pair().live()
     model.move()
     return model.target.database.writes - pair.target.database.writes - 2
 
 
-def test_a_plan_says_how_much_there_is(pair):
+def test_a_plan_counts_what_would_be_copied(pair):
     found = plan(pair.source)
     assert found.rows == {name: len(some) for name, some in rows(pair.source).items()} | {
         "secret": found.rows["secret"]

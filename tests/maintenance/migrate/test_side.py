@@ -1,4 +1,4 @@
-"""One side of a migration: its name is in every storage error, and the kind of the error stays."""
+"""One side of a migration: every storage error names it, and keeps its class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store with a full history is moved to a shared place and back, and answers every request as before."""
+"""Moves of a store with a full history, to a shared place and back: it answers every request as before."""
 
 from __future__ import annotations
 
@@ -86,15 +86,15 @@ def real_scene(tmp_path, monkeypatch):
 
 
 def test_a_store_is_the_same_after_a_move_there_and_back(scene):
-    """Every vault, tag, job, point, restore job, object, list, checksum, metadata and byte."""
+    """Every vault, tag, job, recovery point, restore job, object, list, checksum, metadata and byte."""
     assert scene.there(everything=True).is_clean
     assert scene.back().is_clean
     assert scene.differences(scene.end) == []
     assert problems(scene.end.data_dir) == []
 
 
-def moves_on(scene, other):
-    """From one shared place to another, interrupted once, and then to a directory, with a backup at each place."""
+def moves_twice(scene, other):
+    """Move from one shared place to another, interrupted once, and then to a directory; back up at each place."""
     assert scene.there().is_clean
     with opened_at(scene.nodes, scene.clock) as store:
         points = {store.api.backup({"new": noise(9000)}): noise(9000)}
@@ -123,20 +123,20 @@ def moves_on(scene, other):
 
 
 def test_from_one_shared_place_to_another(scene, tmp_path):
-    moves_on(scene, moving.shared(tmp_path / "other", scene.end.keyring))
+    moves_twice(scene, moving.shared(tmp_path / "other", scene.end.keyring))
 
 
-def test_from_one_shared_place_to_another_on_real_parts(real_scene, tmp_path):
+def test_from_one_shared_place_to_another_on_real_services(real_scene, tmp_path):
     """Another database on the same server, another prefix in the same bucket."""
     with postgres.new_database(migrated=False) as catalog:
-        moves_on(
+        moves_twice(
             real_scene,
             moving.shared(tmp_path / "other", real_scene.end.keyring, catalog=catalog, blobs=s3.fresh_url()),
         )
 
 
-def goes_on(scene, place):
-    """Old tokens still work, open jobs are finished, and backups, deletes and collections continue."""
+def continues_at(scene, place):
+    """Old tokens still work, open jobs can be finished, and backups, deletions and collections continue."""
     with opened_at(place, scene.clock) as store:
         api, restore = store.api, scene.manifest["running_restore"]
         for held in scene.manifest["tokens"]:
@@ -163,11 +163,11 @@ def goes_on(scene, place):
 
 def test_work_continues_after_a_move(scene):
     scene.there()
-    assert goes_on(scene, scene.nodes)
+    assert continues_at(scene, scene.nodes)
 
 
-def test_a_node_that_still_runs_notices_that_its_store_moved(scene):
-    """After its next check it answers no more requests, and no node can be started again."""
+def test_a_running_node_notices_that_its_store_was_moved(scene):
+    """After its next check it answers no more requests, and no node can start."""
     scene.there()
     with opened_at(scene.nodes, scene.clock) as node:
         node.service.check_still_current()
@@ -214,7 +214,7 @@ def test_sessions_of_other_programs_are_seen_on_postgresql(tmp_path, monkeypatch
         assert scene.there().is_clean
 
 
-def test_a_store_whose_arns_name_another_region_does_not_come_into_a_directory(scene, tmp_path):
+def test_a_store_whose_arns_name_another_region_is_not_moved_into_a_directory(scene, tmp_path):
     init(scene.nodes.place, tmp_path / "credentials", region="eu-central-1", clock=scene.clock)
     with pytest.raises(ConfigurationError, match="name region eu-central-1 and account 000000000000"):
         scene.back()
@@ -235,7 +235,7 @@ def test_a_full_target_disk_ends_the_run_and_the_next_run_continues(scene, tmp_p
 
 
 def test_a_store_on_a_full_disk_can_be_moved_away(scene, tmp_path):
-    """Its marks are written in the space of the reserve."""
+    """The space of the disk reserve is used for its marks."""
     with small_disk(tmp_path / "disk", 24) as disk:
         scene.begin = DirectoryStore(copied(scene.begin.data_dir, disk.path / "data"))
         settings = dataclasses.replace(SETTINGS, reserve_bytes=MIB)

@@ -1,4 +1,4 @@
-"""Records are read back: the newest complete one of each noun, and every unreadable part is told."""
+"""Reader of records: it yields the newest complete record of each noun, and reports every unreadable part."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_damaged_commit_record_has_no_parts(shop):
     assert commit.parts == 0
 
 
-def test_a_part_that_is_lost_later_is_told_once(shop):
+def test_a_part_that_is_lost_later_is_reported_once(shop):
     records = reader(shop)
     (commit,) = records.commits(key_of(shop))
     (key,) = blobs_of(shop, COMMIT)

@@ -53,7 +53,7 @@ def rebuilt(store):
 
 
 def lasting(shown):
-    """Return what must survive the loss of a catalog: everything but jobs without a point, and restore jobs."""
+    """Return what must survive the loss of a catalog: all but restore jobs, and jobs without a recovery point."""
     arns = set(shown["points"])
     points = {arn: point for arn, point in shown["points"].items() if point["described"]["Status"] in KEPT}
     jobs = {name: job for name, job in shown["jobs"].items() if job.get("RecoveryPointArn") in points}
@@ -70,14 +70,14 @@ def lasting(shown):
 
 @pytest.fixture
 def store(tmp_path):
-    """A store in which everything has happened that can."""
+    """A store with a history of all operations."""
     with opened(tmp_path / "data", new_id=counting_ids(), settings=SETTINGS) as store:
         yield store
 
 
 @pytest.mark.parametrize("part_bytes", [1, 500, 4 << 20], ids=["a part per entry", "several parts", "one part"])
 def test_everything_committed_comes_back(store, monkeypatch, part_bytes):
-    """Points, objects, chunk lists, bytes, metadata, tags, lifecycles, vaults and jobs, however records are cut."""
+    """Recovery points, objects, lists, bytes, metadata, tags, lifecycles, vaults and jobs, however records are cut."""
     monkeypatch.setattr(service_records, "PART_BYTES_TARGET", part_bytes)
     Story(store).tell()
     maintain(store.service)
@@ -92,7 +92,7 @@ def test_everything_committed_comes_back(store, monkeypatch, part_bytes):
 
 
 def test_the_store_can_be_used_after_a_rebuild(store):
-    """Backups continue from the old points, garbage is collected, and the catalog can be lost again."""
+    """Backups continue from the old recovery points, garbage is collected, and the catalog can be lost again."""
     story = Story(store)
     story.tell()
     maintain(store.service)
@@ -137,7 +137,7 @@ def test_without_the_keyring_nothing_is_revealed(store, tmp_path):
 
 
 def test_a_lost_catalog_is_not_replaced_by_an_empty_one(store):
-    """A server that finds data without a catalog advises the rebuild and touches nothing."""
+    """A server that finds data without a catalog advises a rebuild and changes nothing."""
     Story(store).chain()
     store.service.close()
     for path in store.data_dir.glob("catalog*"):
@@ -151,7 +151,7 @@ def test_a_lost_catalog_is_not_replaced_by_an_empty_one(store):
 
 
 def test_a_rebuild_and_a_server_exclude_each_other(store):
-    """While a server uses the directory it is refused; while it runs, servers are."""
+    """A rebuild is refused while a server uses the directory, and a server while a rebuild runs."""
     Story(store).chain()
     steps = rebuild_directory(
         store.data_dir, existing_keyring(store.data_dir), RebuildResult(), clock=store.clock, replace=True
@@ -189,7 +189,7 @@ def test_an_existing_catalog_is_kept(store):
 
 
 def test_a_rebuild_may_be_interrupted_at_any_step(store):
-    """Nothing has changed then, and the next rebuild does all the work."""
+    """The store is unchanged, and the next rebuild does all the work."""
     Story(store).chain()
     before = lasting(picture(store.api()))
     store.service.close()
@@ -241,8 +241,8 @@ def test_a_damaged_record_loses_only_its_own_data(store, noun, damage):
     assert differences(before, lasting(picture(store.api()))) == []
 
 
-def test_records_may_not_change_places(store):
-    """A record under the name of another counts as damaged, so that no point can pass for another."""
+def test_a_record_under_another_name_is_damaged(store):
+    """So no recovery point can pass for another."""
     Story(store).tell()
     store.service.close()
     one, other, *_ = sorted((store.data_dir / "records" / "commit").iterdir())
@@ -257,7 +257,7 @@ def test_records_may_not_change_places(store):
 
 
 def test_the_root_access_key_is_the_same(store):
-    """The file `credentials` stays true."""
+    """The file `credentials` stays valid."""
     root = store.service.access
     access_key_id = (store.data_dir / "credentials").read_text().split("aws_access_key_id = ")[1].split()[0]
     secret = root.secret(access_key_id)
@@ -266,7 +266,7 @@ def test_the_root_access_key_is_the_same(store):
 
 
 def test_old_tokens_are_invalid(store):
-    """A token names rows of the old catalog: the new one does not take it for one of its own."""
+    """A token names rows of the old catalog; the new catalog refuses it."""
     api = store.api()
     arn = api.backup({"one": b"1"})
     token = api.found(api.restore(arn), "one").object_token
@@ -277,7 +277,7 @@ def test_old_tokens_are_invalid(store):
             api.read_chunks(restore, token)
 
 
-# --- stories of lineages, by the model of the catalog
+# --- lineages, with the model of the catalog
 
 
 @pytest.fixture(params=[1, 3])
@@ -287,7 +287,7 @@ def model(request):
 
 
 def point(model, *names, base="latest", remove=(), resource=RESOURCES[0], parts=0):
-    """A committed point whose job put and removed these names."""
+    """Commit a recovery point whose job put and removed these names."""
     job = model.run(resource, base)
     return model.commit(model.remove(model.put(job, *names, parts=parts), *remove))
 
@@ -301,8 +301,8 @@ def test_rows_of_a_deleted_tip_do_not_come_back(model):
     model.lose_the_catalog()
 
 
-def test_a_record_that_comes_back_is_skipped(model):
-    """Even if a dying process left the record of a deleted tip, the next commit tells that it is void."""
+def test_a_stale_record_is_skipped(model):
+    """A process died and left the record of a deleted tip. The next commit shows that it is void."""
     blobs = model.context.records._blobs
     point(model, b"a", b"b")
     tip = point(model, b"aa", remove=[b"b"])
@@ -319,8 +319,8 @@ def test_a_record_that_comes_back_is_skipped(model):
     assert [key for key in gone if blobs.stat(key) is not None] == [], "it is removed, now that its turn has come"
 
 
-def test_a_branch_outlives_the_points_it_began_on(model):
-    """Each point of a chain of branches sees lineages that have no points of their own any more."""
+def test_a_branch_outlives_the_points_it_is_based_on(model):
+    """Each point of a chain of branches sees lineages that have no points left."""
     first = point(model, b"a", b"b", b"aa")
     second = point(model, b"b", base=first, resource=RESOURCES[1])
     third = point(model, b"aa", base=second)
@@ -333,7 +333,7 @@ def test_a_branch_outlives_the_points_it_began_on(model):
 
 
 def test_a_point_between_two_others_is_deleted(model):
-    """Rows that only it saw are gone; rows that it wrote and the next point sees are there."""
+    """Rows that only it saw are gone; rows that it wrote and the next point sees are still there."""
     point(model, b"a", b"b")
     middle = point(model, b"aa", b"a/", remove=[b"a"], parts=2)
     point(model, b"aa", remove=[b"b"])
@@ -342,13 +342,13 @@ def test_a_point_between_two_others_is_deleted(model):
     model.lose_the_catalog()
 
 
-def test_records_contain_nothing_that_was_deleted():
-    """Rows that only deleted points had are in no record, whichever point wrote them."""
+def test_records_contain_no_deleted_rows():
+    """Rows that only deleted points saw are in no record, whichever point wrote them."""
     with CatalogModel() as model:
         names = [b"%03d" % number for number in range(80)]
         keeps = point(model, *names, b"keeps"), point(model, b"x")
         point(model, *names)
-        for gone in keeps:  # rows of the first are seen until the second goes, whose record they were not in
+        for gone in keeps:  # the second sees rows of the first until it is deleted; its record lacked them
             model.delete(gone)
             model.maintain()
         rows = model.database.read(lambda t: records.page(t, records.FIRST, 99))
@@ -356,8 +356,8 @@ def test_records_contain_nothing_that_was_deleted():
         model.lose_the_catalog()
 
 
-def test_every_record_is_as_it_was_before_a_failure():
-    """A commit whose record cannot be written is not acknowledged; asked again, it is, once it is on record."""
+def test_a_commit_without_its_record_is_not_acknowledged():
+    """A repeated request is acknowledged once the record is written."""
     blobs = MemoryBlobs()
     put, failures = blobs.put, [ConfigurationError("no")]
 
@@ -377,13 +377,13 @@ def test_every_record_is_as_it_was_before_a_failure():
         assert len(list(blobs.list("records/commit/"))) == 1
 
 
-def test_the_names_of_records_sort_as_they_were_written():
+def test_the_names_of_records_sort_in_the_order_of_writing():
     names = [RecordName("commit", 1, 2, 3, 4), RecordName("commit", 1, 2, 10, 0), RecordName("commit", 10, 1, 1, 1)]
     assert sorted(names, key=lambda name: name.key) == names
 
 
 def test_an_empty_store_gives_an_empty_catalog():
-    """A store without records has no vaults; nothing is invented."""
+    """A store without records has no vaults, not even the default one."""
     database, outcome = MemoryDatabase(), RebuildResult()
     for _ in Rebuild(database, MemoryBlobs(), MemoryKeyring(), outcome, now_ms=MINUTE_MS).run():
         pass

@@ -1,4 +1,4 @@
-"""Affected recovery points, jobs and objects are found exactly, compared with a simple model of their contents."""
+"""Search for affected recovery points, jobs and objects, compared with a simple model of their contents."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Model:
         self.contents = [noise(number) for number in range(8)]
 
     def step(self):
-        """One change of the objects that points and jobs see."""
+        """Make one change to the objects that recovery points and jobs see."""
         if self.points and self.random.random() < 0.15:
             self.forget(self.random.choice(list(self.points)))
         elif self.jobs and self.random.random() < 0.5:
@@ -46,7 +46,7 @@ class Model:
         self.api.delete_point(point)
 
     def begin(self):
-        """A job with some changes, on the newest point, on an older one, or on nothing."""
+        """Begin a job with some changes, based on the newest recovery point, on an older one, or on none."""
         free = [one for one in self.resources if one not in {job[0] for job in self.jobs.values()}]
         if not free:
             return
@@ -74,8 +74,8 @@ class Model:
             self.points[point] = view
             self.of[point] = resource
 
-    def hurt_by(self, data):
-        """Return the points and jobs that hold these bytes, and the names."""
+    def affected_by(self, data):
+        """Return the recovery points and jobs that hold these bytes, and the names of their objects."""
         holders = self.points | {job: view for job, (_, _, view) in self.jobs.items()}
         found = {one: sorted(name for name, value in view.items() if value == data) for one, view in holders.items()}
         return {one: names for one, names in found.items() if names}
@@ -90,19 +90,19 @@ def test_affected_points_and_jobs_match_the_model(seed):
         if count % 10 == 9:
             for data in model.contents:
                 mark(model.store, data)
-                assert hurt(model.process.context) == model.hurt_by(data)
+                assert hurt(model.process.context) == model.affected_by(data)
         branched = max(branched, branches(model.store))
     assert branched > 0
 
 
 def branches(store):
-    """How many lineages look through to another."""
+    """Return the number of lineages that have a parent."""
     query = "SELECT count(*) FROM lineage WHERE parent_lineage_id IS NOT NULL"
     return store.database.read(lambda transaction: transaction.row(query))[0]
 
 
 def mark(store, data):
-    """Let exactly one chunk be damaged."""
+    """Mark exactly one chunk as damaged."""
     store.database.write(lambda t: t.run("UPDATE chunk SET damaged_ms = NULL"))
     store.database.write(lambda t: t.run("UPDATE chunk SET damaged_ms = 1 WHERE digest = :digest", digest=sha(data)))
 
@@ -114,7 +114,7 @@ def api():
 
 
 def test_a_long_list_is_searched_to_its_end(api):
-    """The damaged chunk stands in the second part of a chunk list."""
+    """The damaged chunk is in the second part of a chunk list."""
     job = api.start_job()
     contents = [number.to_bytes(4, "big") for number in range(1200)]
     api.upload(job, "long", contents)

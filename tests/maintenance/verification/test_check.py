@@ -21,7 +21,7 @@ from support.stores.collecting import REQUESTS, Scene
 from support.stores.memory_store import Process
 from support.stores.shop import DATA, Shop
 
-FIELD_PLACES = [0, 4, 5, 6, 7, 8, 24, 40, 52, 84, 88, 92]  # of each field of an envelope's header the first byte
+FIELD_PLACES = [0, 4, 5, 6, 7, 8, 24, 40, 52, 84, 88, 92]  # the first byte of each field of an envelope's header
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def shop():
 
 
 def checked(context, **options):
-    """A check to its end."""
+    """Check to the end, and return the result."""
     outcome = CheckResult()
     to_end(check(context, outcome, **options))
     return outcome
@@ -43,25 +43,25 @@ def counts(outcome):
     return {found.kind.name: found.count for found in outcome.findings}
 
 
-def hurt_points(outcome):
+def affected_points(outcome):
     """Return the names of affected objects by recovery point."""
     return {point.recovery_point_arn: sorted(point.names) for point in outcome.damage.points}
 
 
 def change(shop, statement, **values):
-    """Change a row behind everybody's back."""
+    """Change a row without telling any process."""
     assert shop.store.database.write(lambda transaction: transaction.run(statement, **values)) > 0
 
 
 def everything(store):
-    """All rows and all bytes."""
+    """Return all rows and all bytes."""
     tables = ("chunk", "pack", "object", "upload", "upload_chunk", "chunk_list", "recovery_point", "backup_job")
     rows = [store.database.read(lambda t, name=name: t.rows(f"SELECT * FROM {name}")) for name in tables]
     return rows, {key: bytes(store.blobs.get(key)) for key in store.blobs.list()}
 
 
 @pytest.mark.parametrize("data", [False, True])
-def test_a_sound_store(shop, data):
+def test_a_sound_store_has_no_findings(shop, data):
     before = everything(shop.store)
     outcome = checked(shop.context, data=data)
     assert counts(outcome) == {}
@@ -72,12 +72,12 @@ def test_a_sound_store(shop, data):
 
 @pytest.mark.parametrize("place", FIELD_PLACES)
 def test_a_flipped_bit_in_an_envelopes_header(shop, place):
-    """In any field; the last envelope of a pack among them."""
+    """In any field, also in the last envelope of a pack."""
     for data in (DATA[1], DATA[2], DATA[5]):
         spoil(shop.store, data, place)
     outcome = checked(shop.context)
     assert counts(outcome) == {"chunk-damaged": 3}
-    assert hurt_points(outcome) == {shop.point: ["object 1", "object 2", "object 5"]}
+    assert affected_points(outcome) == {shop.point: ["object 1", "object 2", "object 5"]}
     assert not outcome.is_clean
 
 
@@ -87,7 +87,7 @@ def test_a_flipped_bit_in_the_sealed_bytes_is_found_with_data(shop, place):
     assert counts(checked(shop.context)) == {}
     outcome = checked(shop.context, data=True)
     assert counts(outcome) == {"chunk-damaged": 1}
-    assert hurt_points(outcome) == {shop.point: ["object 1"]}
+    assert affected_points(outcome) == {shop.point: ["object 1"]}
 
 
 @pytest.mark.parametrize("place", range(0, PACK_HEADER_BYTES, 4))
@@ -109,7 +109,7 @@ def test_a_missing_pack(shop):
     shop.store.blobs.delete(pack_key(row_of(shop.store, DATA[0]).pack_name))
     outcome = checked(shop.context)
     assert counts(outcome) == {"pack-missing": 1}
-    assert hurt_points(outcome) == {shop.point: ["object 0", "object 1", "object 2"]}
+    assert affected_points(outcome) == {shop.point: ["object 0", "object 1", "object 2"]}
 
 
 def test_a_pack_that_is_too_short(shop):
@@ -117,10 +117,10 @@ def test_a_pack_that_is_too_short(shop):
     del blob(shop.store, row.pack_name)[row.pack_offset + 50 :]
     outcome = checked(shop.context)
     assert counts(outcome) == {"chunk-damaged": 2}  # and no torn tail, since rows point to it
-    assert hurt_points(outcome) == {shop.point: ["object 1", "object 2"]}
+    assert affected_points(outcome) == {shop.point: ["object 1", "object 2"]}
 
 
-def test_an_envelope_of_another_vault_in_the_place_of_mine(shop):
+def test_an_envelope_of_another_vault_in_the_place_of_this_one(shop):
     shop.api.new_vault()
     shop.api.backup({"theirs": DATA[0]}, resource=new_resource())
     mine, theirs = row_of(shop.store, DATA[0]), row_of(shop.store, DATA[0], vault_id=2)
@@ -128,11 +128,11 @@ def test_an_envelope_of_another_vault_in_the_place_of_mine(shop):
     blob(shop.store, mine.pack_name)[mine.pack_offset : mine.pack_offset + mine.sealed_length] = envelope
     outcome = checked(shop.context)
     assert counts(outcome) == {"chunk-misplaced": 1}
-    assert hurt_points(outcome) == {shop.point: ["object 0"]}
+    assert affected_points(outcome) == {shop.point: ["object 0"]}
 
 
-def test_two_rows_of_one_place(shop):
-    """One of them means another envelope."""
+def test_two_rows_that_point_to_one_place(shop):
+    """One of them should point to another envelope."""
     change(
         shop,
         "UPDATE chunk SET pack_offset = (SELECT pack_offset FROM chunk WHERE digest = :one) WHERE digest = :two",
@@ -150,7 +150,7 @@ def test_a_torn_tail(shop):
     assert counts(checked(shop.context)) == {"torn-tail": 1}
 
 
-def test_garbage_is_counted_and_normal(shop):
+def test_garbage_is_counted_and_no_finding(shop):
     change(shop, "DELETE FROM object WHERE name = :name", name=b"object 1")
     change(shop, "DELETE FROM chunk WHERE digest = :digest", digest=sha(DATA[1]))
     outcome = checked(shop.context)
@@ -161,7 +161,7 @@ def test_garbage_is_counted_and_normal(shop):
 
 def test_an_unknown_pack_is_reported(shop):
     location = shop.context.store.put(Payload(noise(50)), shop.context.keys.sealing(1).key)
-    assert counts(checked(shop.context)) == {}, "its writer lives"
+    assert counts(checked(shop.context)) == {}, "its writer is alive"
     shop.restart()
     outcome = checked(shop.context)
     assert counts(outcome) == {"pack-unknown": 1}
@@ -175,7 +175,7 @@ def test_a_chunk_without_a_row(shop):
     change(shop, "DELETE FROM chunk WHERE digest = :digest", digest=sha(DATA[1]))
     outcome = checked(shop.context)
     assert counts(outcome) == {"chunk-missing": 2}
-    assert hurt_points(outcome) == {shop.point: ["object 1"]}
+    assert affected_points(outcome) == {shop.point: ["object 1"]}
     assert [(hurt.backup_job_id, hurt.names) for hurt in outcome.damage.jobs] == [(job, ["uploading"])]
 
 
@@ -186,7 +186,7 @@ def test_metadata_without_a_row(shop):
     change(shop, "DELETE FROM chunk WHERE digest = :digest", digest=sha(noise(77)))
     outcome = checked(shop.context)
     assert counts(outcome) == {"chunk-missing": 1}
-    assert hurt_points(outcome) == {point: ["with blob"]}
+    assert affected_points(outcome) == {point: ["with blob"]}
 
 
 def test_chunks_that_a_scrub_marked_are_reported_once(shop):
@@ -194,7 +194,7 @@ def test_chunks_that_a_scrub_marked_are_reported_once(shop):
     spoil(shop.store, DATA[1], 0)
     outcome = checked(shop.context)
     assert counts(outcome) == {"chunk-damaged": 1}
-    assert hurt_points(outcome) == {shop.point: ["object 1"]}
+    assert affected_points(outcome) == {shop.point: ["object 1"]}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_list_that_does_not_fit(shop, statement, name):
     assert checked(shop.context).is_clean == (name == "summary-differs")
 
 
-def test_a_part_of_a_long_list_that_is_gone(shop):
+def test_a_missing_part_of_a_long_list(shop):
     job = shop.api.start_job(resource=new_resource())
     shop.api.upload(job, "long", [number.to_bytes(4, "big") for number in range(1100)])
     shop.api.commit(job)
@@ -251,7 +251,7 @@ def test_an_unreachable_disk_is_reported_and_nothing_counts_as_damaged(shop):
     assert damaged(shop.store) == set()
 
 
-def test_each_kind_says_what_it_means_and_what_to_do():
+def test_each_kind_of_finding_has_a_meaning_and_an_advice():
     assert len({kind.name for kind in finding_kinds.KINDS}) == len(finding_kinds.KINDS)
     assert all(kind.meaning and kind.advice for kind in finding_kinds.KINDS)
 
@@ -259,7 +259,7 @@ def test_each_kind_says_what_it_means_and_what_to_do():
 @pytest.mark.parametrize("data", [False, True], ids=["headers", "data"])
 @pytest.mark.parametrize("request_", [*REQUESTS, None], ids=lambda request: request.__name__ if request else "nothing")
 def test_concurrent_requests_cause_no_findings(request_, data):
-    """Between any two steps come a request and a whole collection that moves, empties and deletes packs."""
+    """Between any two steps, a request and a whole collection move rows, and empty and delete packs."""
     for count in itertools.count(request_ is not None and REQUESTS.index(request_) % 6, 6):
         scene = Scene()
         outcome = CheckResult()
@@ -277,13 +277,13 @@ def test_concurrent_requests_cause_no_findings(request_, data):
 
 
 def stop_and_collect(scene):
-    """The open job ends; its upload and its rows are removed."""
+    """End the open job, and remove its upload and its rows."""
     scene.api.stop(scene.open_job)
     scene.api.maintain()
 
 
 def delete_all_points(scene):
-    """Every object is removed, row by row."""
+    """Delete every recovery point, with its rows."""
     for job in scene.restores:
         scene.api.end_restore(job)
     for point in scene.points:
@@ -291,9 +291,9 @@ def delete_all_points(scene):
 
 
 @pytest.mark.parametrize("happens", [stop_and_collect, delete_all_points, REQUESTS[3]], ids=lambda one: one.__name__)
-def test_nothing_that_happens_between_any_two_reads_is_found(happens, monkeypatch):
-    """A request and two collections come before the first read of the catalog, before the second, and so on."""
-    monkeypatch.setattr(upload, "PART_CHUNKS", 2)  # so that lists have parts, which go one by one
+def test_changes_between_any_two_reads_cause_no_findings(happens, monkeypatch):
+    """A request and two collections run before the first read of the catalog, before the second, and so on."""
+    monkeypatch.setattr(upload, "PART_CHUNKS", 2)  # so that lists have parts, which are deleted one by one
     for at in itertools.count(1):
         scene = Scene()
         scene.api.maintain = lambda scene=scene: maintain(scene.writer.service)
@@ -319,18 +319,22 @@ def test_nothing_that_happens_between_any_two_reads_is_found(happens, monkeypatc
 
 
 @pytest.mark.parametrize("place", [0, -1])
-def test_what_is_found_damaged_is_marked_and_the_next_upload_heals_it(shop, place):
+def test_damage_is_marked_and_the_next_upload_repairs_it(shop, place):
     spoil(shop.store, DATA[1], place)
     assert checked(shop.context, data=True).marked == 1
     assert damaged(shop.store) == {sha(DATA[1])}
     again = checked(shop.context, data=True)
-    assert (counts(again), again.marked, hurt_points(again)) == ({"chunk-damaged": 1}, 0, {shop.point: ["object 1"]})
+    assert (counts(again), again.marked, affected_points(again)) == (
+        {"chunk-damaged": 1},
+        0,
+        {shop.point: ["object 1"]},
+    )
     shop.api.backup({"again": DATA[1]}, resource=new_resource())
     assert checked(shop.context, data=True).is_clean
     assert shop.api.restored(shop.point) == shop.contents
 
 
-def test_a_missing_pack_is_marked_and_healed(shop):
+def test_chunks_of_a_missing_pack_are_marked_and_repaired(shop):
     shop.store.blobs.delete(pack_key(row_of(shop.store, DATA[0]).pack_name))
     assert checked(shop.context).marked == 3
     shop.api.backup(shop.contents, resource=new_resource())
@@ -338,8 +342,8 @@ def test_a_missing_pack_is_marked_and_healed(shop):
     assert shop.api.restored(shop.point) == shop.contents
 
 
-def test_damage_is_named_also_if_it_cannot_be_marked(shop):
-    """The catalog may be on a disk that takes no more writes."""
+def test_damage_is_reported_even_if_it_cannot_be_marked(shop):
+    """The catalog may be on a full or read-only disk."""
     for data in (DATA[1], DATA[2]):
         spoil(shop.store, data, 0)
 
@@ -349,11 +353,11 @@ def test_damage_is_named_also_if_it_cannot_be_marked(shop):
     shop.process.database.on_write(refuse)
     outcome = checked(shop.context)
     assert (counts(outcome), outcome.marked, outcome.not_marked) == ({"chunk-damaged": 2}, 0, "read-only")
-    assert hurt_points(outcome) == {shop.point: ["object 1", "object 2"]}
+    assert affected_points(outcome) == {shop.point: ["object 1", "object 2"]}
 
 
-def test_marks_go_when_the_bytes_prove_sound(shop):
-    """The disk of a pack may have been away. Only a look at all bytes proves that."""
+def test_marks_are_removed_when_the_bytes_prove_sound(shop):
+    """The disk of a pack may have been away. Only a read of all bytes proves the chunks sound."""
     name = row_of(shop.store, DATA[0]).pack_name
     content = shop.store.blobs._blobs.pop(pack_key(name))
     assert checked(shop.context, data=True).marked == 3
@@ -361,5 +365,5 @@ def test_marks_go_when_the_bytes_prove_sound(shop):
     spoil(shop.store, DATA[1])
     assert counts(checked(shop.context)) == {"chunk-damaged": 3}
     outcome = checked(shop.context, data=True)
-    assert (counts(outcome), hurt_points(outcome)) == ({"chunk-damaged": 1}, {shop.point: ["object 1"]})
+    assert (counts(outcome), affected_points(outcome)) == ({"chunk-damaged": 1}, {shop.point: ["object 1"]})
     assert damaged(shop.store) == {sha(DATA[1])}

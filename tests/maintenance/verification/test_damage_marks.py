@@ -13,7 +13,7 @@ from support.stores.shop import DATA, Shop
 
 
 def located(shop):
-    """All chunks of the store where their rows say they are."""
+    """Return all chunks of the store, at the places in their rows."""
     rows = shop.store.database.read(
         lambda t: t.rows("SELECT vault_id, digest, pack_number, pack_offset FROM chunk ORDER BY digest")
     )

@@ -1,4 +1,4 @@
-"""Findings are collected by kind, the worst first, with a bounded number of examples."""
+"""Findings by kind, the worst first, with a bounded number of examples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from cryostore.maintenance.verification import finding_kinds
 from cryostore.maintenance.verification.finding_kinds import EXAMPLES_MAX, KINDS, Findings
 
 
-def test_every_kind_has_its_own_name_a_meaning_and_an_advice():
+def test_every_kind_has_a_unique_name_a_meaning_and_an_advice():
     assert len({kind.name for kind in KINDS}) == len(KINDS)
     assert all(kind.meaning and kind.advice for kind in KINDS)
     declared = {value for value in vars(finding_kinds).values() if isinstance(value, finding_kinds.FindingKind)}
@@ -26,7 +26,7 @@ def test_findings_are_counted_and_the_worst_come_first():
     assert findings.count(finding_kinds.NO_KEY) == 0
 
 
-def test_findings_of_some_kinds_are_taken_over():
+def test_findings_of_some_kinds_are_copied():
     ours, theirs = Findings(), Findings()
     theirs.add(finding_kinds.NO_KEY, "a key")
     theirs.add(finding_kinds.TORN_TAIL, "a tail")

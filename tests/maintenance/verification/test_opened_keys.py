@@ -1,4 +1,4 @@
-"""Data keys are asked for once, by number or by id, and a missing one is remembered with its reason."""
+"""Cache of data keys: each is opened once, by number or by id; a missing one is remembered with its reason."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_an_unknown_id_has_no_key(shop):
     assert opened.key_of(bytes(16)) is None
 
 
-def test_a_missing_key_is_asked_for_once_and_its_reason_kept(shop, monkeypatch):
+def test_a_missing_key_is_tried_once_and_its_reason_kept(shop, monkeypatch):
     asked = []
 
     def opening(_, number):

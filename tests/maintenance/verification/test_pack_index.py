@@ -1,4 +1,4 @@
-"""The index of a pack from its envelopes: all that is sound is found, nothing else, whatever was done to the pack."""
+"""The index of a pack has all of its sound envelopes and nothing else, whatever the damage."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ PAYLOADS = [noise(number, 40 + 700 * number) for number in range(5)]
 
 
 def sealed(data, key=KEY, kind=PayloadKind.CHUNK):
-    """An envelope."""
+    """Return an envelope."""
     return bytes(seal(Payload(data), key, salt=bytes(16), kind=kind))
 
 
 def store(*pieces):
-    """A store with one pack of these pieces."""
+    """Make a store with one pack of these pieces."""
     blobs = MemoryBlobs()
     blobs.put(pack_key(PACK), encode_header(PACK) + b"".join(pieces))
     return blobs
@@ -44,7 +44,7 @@ def digests(blobs):
     return [found.digest for found in sound_envelopes(PackReader(blobs, PACK), KEYS.get)]
 
 
-def test_all_that_an_index_needs_is_found():
+def test_the_index_has_all_facts_about_an_envelope():
     one, two = sealed(PAYLOADS[0]), sealed(PAYLOADS[1], OTHER, PayloadKind.METADATA)
     first, second = sound_envelopes(PackReader(store(one, two), PACK), KEYS.get)
     assert first == (PACK_HEADER_BYTES, len(one), KEY.key_id, sha(PAYLOADS[0]), len(PAYLOADS[0]), PayloadKind.CHUNK)
@@ -78,8 +78,8 @@ def test_a_header_of_another_pack_or_none_hides_nothing():
     assert digests(blobs) == [sha(PAYLOADS[0])]
 
 
-def test_a_header_with_a_good_check_that_lies_is_not_believed():
-    """A header can be forged, the content cannot: opening tells."""
+def test_a_forged_header_with_a_valid_check_is_not_trusted():
+    """A header can be forged, the content cannot: opening the envelope shows it."""
     envelope = sealed(PAYLOADS[3])
     header = EnvelopeHeader.decode(envelope)
     lie = header._replace(masked_digest=bytes(32)).encode() + envelope[HEADER_BYTES:]
@@ -87,8 +87,8 @@ def test_a_header_with_a_good_check_that_lies_is_not_believed():
 
 
 @pytest.mark.parametrize("window_bytes", [HEADER_BYTES, 150, 1000, 1 << 20])
-def test_whatever_the_window_the_same_is_found_around_damage(window_bytes):
-    """Envelopes and the beginnings of envelopes lie across the borders of windows."""
+def test_the_same_envelopes_are_found_around_damage_with_any_window(window_bytes):
+    """Envelopes and their headers cross the borders of windows."""
     junk = random.Random(1).randbytes(777) + b"CRYE" * 40
     blobs = store(*(piece for data in PAYLOADS for piece in (sealed(data), junk)))
     reader = PackReader(blobs, PACK, window_bytes=window_bytes)
@@ -96,8 +96,8 @@ def test_whatever_the_window_the_same_is_found_around_damage(window_bytes):
 
 
 @given(st.data())
-def test_whatever_is_done_to_a_pack_only_what_was_sealed_is_found(data):
-    """Cut, zeroed, overwritten, reversed: nothing is raised, and every found envelope existed before."""
+def test_only_sealed_envelopes_are_found_in_a_damaged_pack(data):
+    """The pack is cut, zeroed, overwritten or reversed. No error is raised, and every found envelope existed before."""
     pack = bytearray(b"".join(map(sealed, PAYLOADS)))
     for _ in range(data.draw(st.integers(0, 3))):
         start = data.draw(st.integers(0, len(pack)))
@@ -110,7 +110,7 @@ def test_whatever_is_done_to_a_pack_only_what_was_sealed_is_found(data):
     assert set(digests(store(pack))) <= {sha(data) for data in PAYLOADS}
 
 
-def test_little_is_held_of_a_large_pack():
+def test_a_large_pack_needs_little_memory():
     """Reads are as large as the window, not as the pack, and each byte is read about once."""
     blobs = FaultyBlobs(store(*(sealed(noise(number, 10_000)) for number in range(100))))
     sizes = []
@@ -125,7 +125,7 @@ def test_little_is_held_of_a_large_pack():
 def test_one_bad_sector_hides_what_it_covers():
     pieces = [sealed(noise(number, 1000)) for number in range(5)]
     blobs = store(*pieces)
-    bad = PACK_HEADER_BYTES + len(pieces[0]) + 500  # in the second one
+    bad = PACK_HEADER_BYTES + len(pieces[0]) + 500  # in the second piece
     get = blobs.get
 
     def failing(key, offset=0, length=None):

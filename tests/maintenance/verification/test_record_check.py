@@ -21,7 +21,7 @@ def store(tmp_path):
 
 
 def found(store):
-    """The findings, by the name of their kind."""
+    """Return the examples of the findings, by the name of their kind."""
     outcome = CheckResult()
     for _ in check(store.service.context, outcome):
         pass
@@ -61,8 +61,8 @@ def test_each_damaged_record_is_reported_and_written_again(store, damage):
         assert found(store) == {}
 
 
-def test_records_of_what_the_catalog_does_not_know(store):
-    """As after an old copy of the catalog was restored: nothing is deleted, and the advice says what to do."""
+def test_records_that_the_catalog_does_not_know_are_reported(store):
+    """As after an old copy of the catalog was restored. Nothing is deleted, and the advice says what to do."""
     store.service.close()
     before = {path.name: path.read_bytes() for path in store.data_dir.glob("catalog*")}
     store.service = store.open()
@@ -82,7 +82,7 @@ def test_records_of_what_the_catalog_does_not_know(store):
     assert "record-unknown" not in found(store)
 
 
-def test_without_a_key_nothing_is_called_damaged(store, monkeypatch):
-    """The record cannot be checked then; the missing key is reported elsewhere."""
+def test_a_record_is_not_called_damaged_if_its_key_is_missing(store, monkeypatch):
+    """It cannot be checked; the check of chunks reports the missing key."""
     monkeypatch.setattr("cryostore.maintenance.verification.opened_keys.OpenedKeys.key_of", lambda _self, _key_id: None)
     assert "record-damaged" not in found(store)

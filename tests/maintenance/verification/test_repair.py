@@ -35,14 +35,14 @@ def shop():
 
 
 def repaired(context, **options):
-    """A repair to its end."""
+    """Repair to the end, and return the result."""
     outcome = RepairResult()
     to_end(repair(context, outcome, **options))
     return outcome
 
 
 def run(shop, statement, **values):
-    """Change a row behind everybody's back."""
+    """Change a row without telling any process."""
     assert shop.store.database.write(lambda transaction: transaction.run(statement, **values)) > 0
 
 
@@ -60,7 +60,7 @@ def lose_pack(shop, data):
 
 
 def copy_to_another_pack(shop, data):
-    """A second copy of a chunk's envelope, in a pack that has rows of other chunks; its pack."""
+    """Copy a chunk's envelope to a pack that has rows of other chunks. Returns that pack."""
     row = row_of(shop.store, data)
     envelope = bytes(blob(shop.store, row.pack_name)[row.pack_offset :][: row.sealed_length])
     shop.api.backup({"neighbour": noise(60)}, resource=new_resource())
@@ -71,7 +71,7 @@ def copy_to_another_pack(shop, data):
 
 
 def is_whole(shop):
-    """All can be restored, and nothing is wrong."""
+    """Check that all can be restored, and that nothing is wrong."""
     assert shop.api.restored(shop.point) == shop.contents
     assert audit.problems(shop.context, shop.store.database) == []
     outcome = CheckResult()
@@ -87,13 +87,13 @@ def test_a_sound_store_needs_no_repair(shop):
 
 
 def everything(store):
-    """All rows and all bytes."""
+    """Return all rows and all bytes."""
     tables = ("chunk", "pack", "object", "recovery_point", "collection")
     rows = [store.database.read(lambda t, name=name: t.rows(f"SELECT * FROM {name}")) for name in tables]
     return rows, {key: bytes(store.blobs.get(key)) for key in store.blobs.list()}
 
 
-def test_a_damaged_chunk_is_pointed_to_another_copy(shop):
+def test_the_row_of_a_damaged_chunk_points_to_another_copy_afterwards(shop):
     location = copy_to_another_pack(shop, DATA[1])
     spoil(shop.store, DATA[1])
     scrubbed(shop.context)
@@ -105,7 +105,7 @@ def test_a_damaged_chunk_is_pointed_to_another_copy(shop):
     is_whole(shop)
 
 
-def test_a_row_that_points_to_nothing_is_marked_and_its_chunk_found(shop):
+def test_a_row_that_points_to_no_envelope_is_marked_and_its_chunk_found(shop):
     copy_to_another_pack(shop, DATA[1])
     spoil(shop.store, DATA[1], 0)
     outcome = repaired(shop.context)
@@ -141,7 +141,7 @@ def test_a_chunk_without_a_row_gets_one(shop):
     is_whole(shop)
 
 
-def test_a_missing_pack_is_marked_and_comes_back_with_its_disk(shop):
+def test_chunks_of_a_missing_pack_are_sound_again_once_its_disk_is_back(shop):
     name = row_of(shop.store, DATA[0]).pack_name
     away = shop.store.blobs._blobs.pop(pack_key(name))
     assert repaired(shop.context).lost == 3
@@ -162,7 +162,7 @@ def test_an_unknown_pack_is_adopted_whole(shop):
 
 def test_unneeded_chunks_of_an_unknown_pack_are_left_to_garbage_collection(shop):
     location = shop.context.store.put(Payload(noise(50)), shop.context.keys.sealing(1).key)
-    assert repaired(shop.context).salvaged.packs_adopted == 0, "its writer lives"
+    assert repaired(shop.context).salvaged.packs_adopted == 0, "its writer is alive"
     shop.restart()
     outcome = repaired(shop.context)
     assert (outcome.salvaged.packs_adopted, outcome.salvaged.chunks_adopted) == (1, 1)
@@ -215,7 +215,7 @@ def test_an_unknown_pack_with_an_unknown_key_is_left_alone(shop, wanted):
 
 @pytest.mark.parametrize("where", ["pack", "envelope"])
 def test_an_unknown_pack_of_a_later_version_is_left_alone(shop, where):
-    """Known to the catalog, it would be collected, for this version sees nothing in it that is needed."""
+    """If the catalog knew the pack, it would be collected: this version sees nothing in it that is needed."""
     name = shop.store.new_id()
     pack = bytearray(encode_header(name))
     if where == "pack":
@@ -269,7 +269,7 @@ def test_a_damaged_envelope_at_the_end_is_no_torn_tail(shop):
 
 
 def test_bytes_that_were_never_flushed_are_flushed_before_a_row_points_there(shop):
-    """A process died: bytes that it wrote and did not flush can be read until a power cut."""
+    """A process died. Bytes that it wrote but did not flush can be read until a power cut."""
     lost = noise(50)
     shop.process.blobs.fail("sync")
     job = shop.api.start_job(resource=new_resource())
@@ -307,8 +307,8 @@ def test_a_missing_key_is_reported_and_nothing_is_changed(shop, monkeypatch):
     assert {"pack-unknown", "no-key"} <= {found.kind.name for found in outcome.left}
 
 
-def test_rows_of_two_vaults_get_each_their_own(shop):
-    """One unknown pack with the same bytes of two vaults, and with others."""
+def test_each_vault_gets_its_own_rows(shop):
+    """An unknown pack holds the same bytes of two vaults, and other bytes."""
     shop.api.new_vault()
     other = Api(shop.process, None, clock=shop.store.clock)
     other.vault = shop.api.vault
@@ -324,7 +324,7 @@ def test_rows_of_two_vaults_get_each_their_own(shop):
 
 
 def test_a_pack_that_is_collected_during_its_adoption_gets_no_row(shop):
-    """A late writer gives it a row, a collection empties and deletes it, the next one forgets it: all in between."""
+    """Meanwhile a late writer gives it a row, a collection empties and deletes it, and the next one forgets it."""
     location = shop.context.store.put(Payload(noise(50)), shop.context.keys.sealing(1).key)
     shop.restart()
     other = Process(shop.store)
@@ -344,7 +344,7 @@ def test_a_pack_that_is_collected_during_its_adoption_gets_no_row(shop):
 
 @pytest.mark.parametrize("request_", [None, *REQUESTS], ids=lambda request: request.__name__ if request else "nothing")
 def test_requests_and_collections_between_any_two_steps(request_):
-    """Without a quarantine, the collector may take anything at any moment that repair does not hold."""
+    """Without a quarantine, the collector may remove at any moment whatever the repair does not protect."""
     for count in itertools.count(0, 3):
         scene = broken_scene()
         process = Process(scene.store)
@@ -361,8 +361,8 @@ def test_requests_and_collections_between_any_two_steps(request_):
     scene.collect_the_rest()
 
 
-def test_a_pack_that_another_process_works_on_is_left_for_the_next_repair(shop, monkeypatch):
-    """It is locked for a moment: its row alone, without those of its chunks, would give it to the collector."""
+def test_a_pack_that_another_process_has_locked_is_left_for_the_next_repair(shop, monkeypatch):
+    """With a row of its own but none for its chunks, the pack would be collected."""
     name = lose_pack(shop, DATA[0])
     with monkeypatch.context() as patch:
         patch.setattr(shop.process.blobs, "cut", lambda key, size: False)
@@ -376,8 +376,8 @@ def test_a_pack_that_another_process_works_on_is_left_for_the_next_repair(shop, 
     is_whole(shop)
 
 
-def test_a_repair_that_dies_between_two_steps_has_adopted_all_needed_chunks_of_a_pack(monkeypatch):
-    """Collections follow at once, without a quarantine; the other chunks of the pack are adopted one by one."""
+def test_a_repair_that_dies_has_adopted_all_needed_chunks_of_a_pack(monkeypatch):
+    """Collections without quarantine follow at once. The other chunks of the pack are adopted one by one."""
     monkeypatch.setattr(repairing, "CHUNKS_PER_BATCH", 1)
     for count in itertools.count(1):
         scene = Shop(pack_bytes=10_000)
@@ -397,8 +397,8 @@ def test_a_repair_that_dies_between_two_steps_has_adopted_all_needed_chunks_of_a
 
 
 @pytest.mark.parametrize("is_open", [False, True])
-def test_nothing_is_left_to_do_once_every_chunk_of_a_missing_pack_is_saved(shop, is_open):
-    """Neither for repair nor for check, before or after a collection."""
+def test_a_missing_pack_is_no_finding_once_all_its_chunks_are_saved(shop, is_open):
+    """Neither of a repair nor of a check, before or after a collection."""
     name, new = row_of(shop.store, DATA[0]).pack_name, shop.store.new_id()
     blobs = shop.store.blobs._blobs
     blobs[pack_key(new)] = bytearray(encode_header(new)) + blobs.pop(pack_key(name))[PACK_HEADER_BYTES:]

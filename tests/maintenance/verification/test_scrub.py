@@ -24,7 +24,7 @@ from support.stores.collecting import Scene
 from support.stores.memory_store import Process
 from support.stores.shop import DATA, Shop
 
-# the header's fields by their first bytes, then ciphertext and tag
+# the first byte of each field of the header, then of the ciphertext and the tag
 FIELD_PLACES = {
     "magic": 0, "version": 4, "kind": 5, "codec": 6, "flags": 7, "key id": 8, "salt": 24, "nonce": 40,
     "masked digest": 52, "payload length": 84, "sealed length": 88, "check": 92, "ciphertext": 96, "tag": -1,
@@ -36,7 +36,7 @@ def shop():
     return Shop()
 
 
-def test_the_places_are_those_of_the_fields():
+def test_the_places_match_the_fields_of_the_format():
     assert FIELDS.size == FIELD_PLACES["check"]
     assert FIELD_PLACES["ciphertext"] == HEADER_BYTES
 
@@ -61,13 +61,13 @@ def test_a_flipped_bit_anywhere_in_an_envelope_is_found(shop, place):
 
 
 def test_damage_outside_envelopes_affects_nothing(shop):
-    """The header of a pack is for people and repair: no reader needs it."""
+    """Only people and `cryo repair` need the header of a pack; no reader does."""
     for name in shop.store.pack_names():
         blob(shop.store, name)[:PACK_HEADER_BYTES] = bytes(PACK_HEADER_BYTES)
     assert scrubbed(shop.context).is_clean
 
 
-def test_a_missing_pack_is_damage_to_all_of_its_chunks(shop):
+def test_a_missing_pack_damages_all_of_its_chunks(shop):
     name = row_of(shop.store, DATA[0]).pack_name
     shop.store.blobs.delete(pack_key(name))
     outcome = scrubbed(shop.context)
@@ -75,14 +75,14 @@ def test_a_missing_pack_is_damage_to_all_of_its_chunks(shop):
     assert hurt(shop.context) == {shop.point: ["object 0", "object 1", "object 2"]}
 
 
-def test_a_pack_that_was_cut_short_is_damage_to_what_it_lacks(shop):
+def test_a_truncated_pack_damages_only_the_chunks_that_it_lacks(shop):
     row = row_of(shop.store, DATA[2])
     del blob(shop.store, row.pack_name)[row.pack_offset + 5 :]
     assert scrubbed(shop.context).damaged == 1
     assert damaged(shop.store) == {sha(DATA[2])}
 
 
-def test_a_zeroed_area_is_damage_to_what_it_covers(shop):
+def test_a_zeroed_area_damages_only_the_chunks_that_it_covers(shop):
     first, second = row_of(shop.store, DATA[0]), row_of(shop.store, DATA[1])
     data = blob(shop.store, first.pack_name)
     data[first.pack_offset + 150 : second.pack_offset + 10] = bytes(second.pack_offset - first.pack_offset - 140)
@@ -90,8 +90,8 @@ def test_a_zeroed_area_is_damage_to_what_it_covers(shop):
     assert damaged(shop.store) == {sha(DATA[0]), sha(DATA[1])}
 
 
-def test_the_same_bytes_of_another_vault_are_not_mine(shop):
-    """A sound envelope at the place of an envelope of another vault."""
+def test_an_envelope_of_another_vault_with_the_same_bytes_is_damage(shop):
+    """The place of an envelope holds a sound envelope of another vault."""
     shop.api.new_vault()
     other = Api(shop.process, None, clock=shop.store.clock)
     other.vault = shop.api.vault
@@ -105,7 +105,7 @@ def test_the_same_bytes_of_another_vault_are_not_mine(shop):
 
 
 @pytest.mark.parametrize("name", ["object 1", "new"])
-def test_an_upload_of_the_same_bytes_heals(shop, name):
+def test_an_upload_of_the_same_bytes_repairs_a_damaged_chunk(shop, name):
     spoil(shop.store, DATA[1])
     scrubbed(shop.context)
     shop.api.refuses(DamagedDataException, token_of(shop.api, shop.point, "object 1"))
@@ -117,13 +117,13 @@ def test_an_upload_of_the_same_bytes_heals(shop, name):
 
 
 def token_of(api, point, name):
-    """A read of the one chunk of an object, by a restore that stays open."""
+    """Return the token of the only chunk of an object, in a restore job that stays open."""
     job = api.restore(point)
     (chunk,) = api.chunks(job, name)
     return GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token)
 
 
-def test_a_chunk_put_again_heals_and_a_linked_one_asks_for_it(shop):
+def test_a_damaged_chunk_is_repaired_by_a_put_and_requested_by_a_link(shop):
     spoil(shop.store, DATA[1])
     scrubbed(shop.context)
     job = shop.api.start_job(resource=new_resource())
@@ -136,7 +136,7 @@ def test_a_chunk_put_again_heals_and_a_linked_one_asks_for_it(shop):
     assert shop.api.restored(shop.point) == shop.contents
 
 
-def test_a_read_that_meets_damage_marks_it_and_an_upload_heals_it(shop):
+def test_a_read_marks_damage_and_an_upload_repairs_it(shop):
     spoil(shop.store, DATA[4])
     read = token_of(shop.api, shop.point, "object 4")
     shop.api.refuses(DamagedDataException, read)
@@ -145,7 +145,7 @@ def test_a_read_that_meets_damage_marks_it_and_an_upload_heals_it(shop):
     assert bytes(shop.api.call(read).data.data) == DATA[4]
 
 
-def test_metadata_that_is_damaged_is_an_error_marked_and_named(shop):
+def test_damaged_metadata_is_an_error_and_is_marked_and_reported(shop):
     blob_bytes = noise(77)
     job = shop.api.start_job(resource=new_resource())
     shop.api.upload(job, "with blob", [DATA[0]], blob=blob_bytes)
@@ -159,7 +159,7 @@ def test_metadata_that_is_damaged_is_an_error_marked_and_named(shop):
 
 
 @pytest.mark.parametrize("why", ["the disk", "the key", "the catalog"])
-def test_a_read_that_fails_otherwise_marks_nothing(shop, why, monkeypatch):
+def test_a_read_that_fails_for_another_reason_marks_nothing(shop, why, monkeypatch):
     spoil(shop.store, DATA[4])
     read = token_of(shop.api, shop.point, "object 4")
     if why == "the disk":
@@ -175,7 +175,7 @@ def test_a_read_that_fails_otherwise_marks_nothing(shop, why, monkeypatch):
     assert damaged(shop.store) == set()
 
 
-def test_a_key_that_is_missing_is_no_damage(shop, monkeypatch):
+def test_a_missing_key_is_no_damage(shop, monkeypatch):
     shop.close_packs()
     process = Process(shop.store)
     monkeypatch.setattr(shop.store.keyring, "_key", shop.store.keyring._key.__class__("another", bytes(32)))
@@ -185,7 +185,7 @@ def test_a_key_that_is_missing_is_no_damage(shop, monkeypatch):
     assert damaged(shop.store) == set()
 
 
-def test_a_disk_that_does_not_answer_is_no_damage(shop):
+def test_an_unreachable_disk_is_no_damage(shop):
     shop.close_packs()
     for at in range(1, 20):
         shop.process.blobs.fail("get", at)
@@ -196,8 +196,8 @@ def test_a_disk_that_does_not_answer_is_no_damage(shop):
     assert scrubbed(shop.context).is_clean
 
 
-def test_bytes_that_come_wrong_once_are_read_again(shop, monkeypatch):
-    """A bit that flips on the way and not on the disk."""
+def test_bytes_that_are_wrong_once_are_read_again(shop, monkeypatch):
+    """A bit flips during the transfer, not on the disk."""
     get, calls = shop.process.blobs.get, itertools.count()
 
     def wrong_once(key, offset=0, length=None):
@@ -210,7 +210,7 @@ def test_bytes_that_come_wrong_once_are_read_again(shop, monkeypatch):
     assert scrubbed(shop.context).is_clean
 
 
-def test_a_disk_that_comes_back_takes_the_marks_along(shop):
+def test_marks_are_removed_when_the_disk_is_back(shop):
     name = row_of(shop.store, DATA[0]).pack_name
     away = shop.store.blobs._blobs.pop(pack_key(name))
     assert scrubbed(shop.context).damaged == 3
@@ -220,7 +220,7 @@ def test_a_disk_that_comes_back_takes_the_marks_along(shop):
     assert hurt(shop.context) == {}
 
 
-def test_the_least_recently_verified_come_first_and_runs_add_up(shop):
+def test_the_least_recently_verified_packs_come_first_over_several_runs(shop):
     shop.close_packs()
     verified = set()
     for _ in range(4):
@@ -236,18 +236,18 @@ def test_the_least_recently_verified_come_first_and_runs_add_up(shop):
 
 
 def times(shop):
-    """When each pack was last verified."""
+    """Return the time at which each pack was last verified."""
     return dict(shop.store.database.read(lambda transaction: transaction.rows("SELECT name, verified_ms FROM pack")))
 
 
-def test_a_pack_that_is_written_to_is_read_and_not_called_verified(shop):
+def test_an_open_pack_is_read_but_not_recorded_as_verified(shop):
     ended, written_to = shop.store.pack_names()
     assert shop.store.database.read(packs.open_packs) == [written_to]
     assert scrubbed(shop.context).chunks == 6
     assert times(shop) == {ended: shop.store.clock(), written_to: 0}
 
 
-def test_a_pack_with_a_failing_sector_is_read_around_it_and_not_called_verified(shop, monkeypatch):
+def test_a_pack_with_a_bad_sector_is_read_around_it_and_not_recorded_as_verified(shop, monkeypatch):
     shop.close_packs()
     row = row_of(shop.store, DATA[1])
     get = shop.process.blobs.get
@@ -263,8 +263,8 @@ def test_a_pack_with_a_failing_sector_is_read_around_it_and_not_called_verified(
     assert times(shop)[row.pack_name] == 0
 
 
-def test_no_step_of_a_collection_makes_damage():
-    """Between any two steps of a scrub a whole collection moves rows and deletes packs."""
+def test_no_step_of_a_collection_looks_like_damage():
+    """Between any two steps of a scrub, a whole collection moves rows and deletes packs."""
     for count in itertools.count():
         scene = Scene()
         outcome = ScrubResult()
@@ -280,8 +280,8 @@ def test_no_step_of_a_collection_makes_damage():
 
 
 @pytest.mark.parametrize("meanwhile", ["moved", "healed", "collected"])
-def test_what_changes_between_the_look_and_the_mark_is_no_damage(meanwhile):
-    """The scrub has seen the damage; before it writes that down, the row points elsewhere."""
+def test_a_row_that_changes_between_the_read_and_the_mark_is_not_marked(meanwhile):
+    """The scrub has read the damage. Before it marks the row, the row points elsewhere."""
     shop = Shop()
     shop.close_packs()
     other = Process(shop.store)
@@ -326,7 +326,7 @@ def move(transaction, data, location):
     )
 
 
-def test_a_chunk_that_is_healed_between_a_read_and_its_mark_stays_sound(shop):
+def test_a_chunk_that_is_repaired_between_a_read_and_its_mark_stays_sound(shop):
     spoil(shop.store, DATA[4])
     read = token_of(shop.api, shop.point, "object 4")
     other = Api(Process(shop.store), None, clock=shop.store.clock)
@@ -344,7 +344,7 @@ def test_a_chunk_that_is_healed_between_a_read_and_its_mark_stays_sound(shop):
 
 
 def test_one_scrub_at_a_time(shop):
-    """The second one gets an error that names the first; it can scrub once the first has ended or was interrupted."""
+    """The second gets an error that names the first. It can scrub once the first has ended or was interrupted."""
     shop.close_packs()
     other = Process(shop.store)
     first = scrub(shop.context, ScrubResult())
@@ -371,7 +371,7 @@ def test_a_scrub_that_lost_its_claim_marks_nothing(shop):
 
     outcome = ScrubResult()
     first = scrub(shop.context, outcome)
-    shop.process.database.on_write(lambda: shop.process.database.on_write(stall))  # not before it has claimed the work
+    shop.process.database.on_write(lambda: shop.process.database.on_write(stall))  # after it has claimed the work
     with pytest.raises(ClaimLostError, match="stood still"):
         list(first)
     assert (found[0].packs, found[0].damaged, outcome.damaged) == (2, 1, 0)
@@ -379,7 +379,7 @@ def test_a_scrub_that_lost_its_claim_marks_nothing(shop):
 
 
 def test_the_rows_of_a_deleted_vault_need_no_key(shop):
-    """Until the duties have removed them."""
+    """Such rows exist until the background tasks remove them."""
     shop.close_packs()
     shop.store.database.write(lambda transaction: transaction.run("UPDATE chunk SET vault_id = 77, key_number = 77"))
     outcome = scrubbed(shop.context)
