@@ -20,7 +20,7 @@ PYTEST := $(IN)/python -m pytest
 # server and the command line as processes. `make unit PYTHON=...` runs all of it.
 BRIEF := --hypothesis-profile=brief $(addprefix --ignore=tests/,compat demo stateful faults fuzz e2e bench golden \
 	maintenance/rebuild/test_run.py maintenance/garbage_collection/test_collect.py maintenance/garbage_collection/test_races.py cli/agent/test_stream_backup.py cli/agent_keys/test_agent_key.py \
-	agent/mount/test_file_system.py agent/test_trees.py agent/backup/test_job.py agent/streams/test_device.py agent/streams/test_stream.py \
+	agent/mount/test_file_system.py agent/trees/test_histories.py agent/backup/test_job.py agent/streams/test_device.py agent/streams/test_stream.py \
 	service/operations/test_shared_api.py service/operations/test_shared_api_time.py catalog/test_rolling_upgrade.py)
 SELECTION :=
 # What `make quick` runs: tests that need no service and take seconds. Those among them that do need one are skipped.

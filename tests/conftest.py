@@ -1,4 +1,4 @@
-"""What every test gets: Hypothesis profiles, an environment without anybody's AWS settings, and the real clients."""
+"""Shared set-up of all tests: Hypothesis profiles, an environment without AWS settings, and the AWS clients."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, settings
 from cryostore.core import interrupts
 from support import project
 
-# A run of `make test` tries the same examples every time, so that a red run means a change; `make stress` explores.
-# No deadlines: they measure the machine. Nothing is kept between runs.
+# `make test` tries the same examples in every run, so that only a change can make it fail. `make stress` tries new
+# ones. There are no deadlines, because they would measure the machine. Nothing is kept between runs.
 settings.register_profile(
     "moderate",
     deadline=None,
@@ -54,19 +54,19 @@ SHARES = {
     "maintenance/garbage_collection/test_races.py": 2,
     "maintenance/rebuild/test_run.py": 2,
 }
-"""Files whose tests are many and take their time: one of so many is made each time, the others by `make stress`."""
+"""Files with many slow tests. `make test` runs the first of each so many tests, and `make stress` runs the others."""
 
 
 @pytest.fixture(autouse=True)
 def signals_as_before():
-    """Signals are what they were, after a test that told a run in this process to end."""
+    """Restore the signal handlers after a test that interrupts a run in this process."""
     yield
     interrupts.restore_handlers()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Leave some of the tests of large files to `make stress`: always the same."""
+    """Mark some of the tests of slow files as `stress`, always the same ones."""
     seen = Counter()
     for item in items:
         if not item.path.is_relative_to(TESTS):
@@ -78,14 +78,14 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_configure(config):
-    """Take the developer's own AWS settings away, for servers that fixtures start too: a test sets what it needs."""
+    """Remove the developer's AWS settings, also for the servers that fixtures start. A test sets what it needs."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(AWS_NOWHERE)
 
 
 def sdk_environment(name):
-    """The folder of a client environment that `make unit` makes, or skip with its name."""
+    """Return the folder of a client environment that `make unit` creates. Without it, skip the test."""
     folder = project.ROOT / name
     if not (folder / ".ready").exists():
         pytest.skip(f"{name} is not installed: run `make unit`")
@@ -94,20 +94,20 @@ def sdk_environment(name):
 
 @pytest.fixture(scope="session")
 def sdk_2024():
-    """A virtual environment with botocore 1.34.124 and awscli 1.33.6, the last that know `backupstorage` themselves."""
+    """A virtual environment with botocore 1.34.124 and awscli 1.33.6, the last that include `backupstorage`."""
     return sdk_environment(".venv-sdk-2024")
 
 
 @pytest.fixture(scope="session")
 def sdk_current():
-    """A virtual environment with the current boto3 and aws CLI, which need the folder `cryo sdk-model` writes."""
+    """A virtual environment with the current boto3 and aws CLI. They need the folder that `cryo sdk-model` writes."""
     return sdk_environment(".venv-sdk-current")
 
 
 @pytest.fixture(scope="session")
 def sdk_javascript():
-    """The folder whose scripts may `require("aws-sdk")`, version 2.1639.0; run them with `node`."""
+    """The folder in which `node` scripts may `require("aws-sdk")`, version 2.1639.0."""
     folder = project.ROOT / "tests" / "compat" / "javascript"
     if not (folder / "node_modules" / ".ready").exists() or shutil.which("node") is None:
-        pytest.skip("the JavaScript SDK is not installed: run `make unit` where node and npm are")
+        pytest.skip("the JavaScript SDK is not installed: run `make unit` where node and npm are installed")
     return folder

@@ -1,6 +1,6 @@
-"""The files for deployment, contrib/ and Containerfile: linters accept them, and they agree with the program.
+"""Deployment files, contrib/ and Containerfile: linters accept them, and they are consistent with the program.
 
-systemd's opinion on the units, and the command lines of everything else in contrib/, are in tests/cli/test_contrib.py.
+The systemd checks of the units, and the other command lines in contrib/, are in tests/cli/test_contrib.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def linter(name, checks):
     for place in places:
         if (place / name).exists():
             return place / name
-    return shutil.which(name) or pytest.skip(f"{name} is not here: {checks} was not checked")
+    return shutil.which(name) or pytest.skip(f"{name} is not installed: {checks} was not checked")
 
 
 def lint(*command):
@@ -151,7 +151,7 @@ def test_every_command_line_is_valid(path, arguments):
     while hasattr(command, "get_command"):
         name = rest.pop(0)
         command = command.get_command(None, name)
-        assert command is not None, f"{shown(path)}: there is no {name}"
+        assert command is not None, f"{shown(path)}: there is no command {name}"
     command.make_context(name, rest)
 
 
@@ -171,7 +171,7 @@ def test_there_are_command_lines_of_every_kind():
 
 @pytest.mark.parametrize("path", TOML_FILES, ids=shown)
 def test_every_configuration_is_valid(path):
-    """Catalog and blobs by URL, no password, an address for the load balancer and one for monitoring."""
+    """It has the URLs of catalog and blobs, no password, and addresses for the load balancer and for monitoring."""
     found = configuration(path)
     catalog, blobs = urlsplit(found.catalog), urlsplit(found.blobs)
     assert (found.data_dir, catalog.scheme, blobs.scheme) == (None, "postgresql", "s3")
@@ -181,7 +181,7 @@ def test_every_configuration_is_valid(path):
 
 
 def test_containers_listen_on_reachable_addresses():
-    """The loopback address of a container cannot be reached from outside."""
+    """Other containers cannot reach a loopback address."""
     for folder in ("compose", "kubernetes"):
         values = merged(read_file(CONTRIB / folder / "cryostore.toml"))
         assert values["insecure_listen"] is True
@@ -212,7 +212,7 @@ def test_the_stop_timeout_is_long_enough(path, grace_seconds):
     assert found.drain_seconds + found.shutdown_seconds_max + KILL_AFTER_SECONDS < grace_seconds
 
 
-def test_a_node_drains_until_the_load_balancer_has_noticed():
+def test_a_node_drains_longer_than_the_load_balancer_needs_to_notice():
     text = HAPROXY_FILE.read_text(encoding="utf-8")
     ((every, fall),) = re.findall(r"check port 9464 inter (\d+)s fall (\d+)", text)
     (check,) = re.findall(r"timeout check (\d+)s", text)
@@ -241,7 +241,7 @@ def test_probes_use_existing_paths():
     assert "http://127.0.0.1:9464/-/live" in CONTAINERFILE.read_text(encoding="utf-8")
 
 
-def test_kustomize_names_every_manifest_and_pods_only_existing_objects():
+def test_kustomize_names_every_manifest_and_pods_use_existing_objects():
     assert sorted(KUSTOMIZATION["resources"]) == [path.name for path in MANIFESTS if path.name != "secret.example.yaml"]
     examples = yaml.safe_load_all((KUBERNETES / "secret.example.yaml").read_text(encoding="utf-8"))
     secrets = {document["metadata"]["name"] for document in examples}
@@ -284,7 +284,7 @@ def test_every_image_has_a_version(image):
     assert re.search(r":\d+(\.\d+)*", image)
 
 
-def test_secrets_come_from_outside():
+def test_no_file_contains_a_secret():
     """No tracked file contains a secret or a default for one."""
     for path in (CONTAINERFILE, COMPOSE_FILE, *MANIFESTS, *TOML_FILES, NODE_UNIT):
         text = path.read_text(encoding="utf-8")

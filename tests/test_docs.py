@@ -1,4 +1,4 @@
-"""The documentation names what is there, and what it names is there."""
+"""Documentation: links, file names, commands and terms exist, pages are short, generated pages are up to date."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ HEADING = re.compile(r"^#+ +(.+?)$", re.MULTILINE)
 
 
 def flow_steps():
-    """The steps of the flows in ARCHITECTURE.md: a file below src/cryostore, and a function or class in it."""
+    """Return the steps of the flows in ARCHITECTURE.md: a file below src/cryostore, and a function or class in it."""
     section = ARCHITECTURE.partition("## Eight flows")[2].partition("\n## ")[0]
     return re.findall(r"`([\w/]+\.py):([\w.]+)`", section)
 
 
 def definitions(path):
-    """The functions, classes and methods of a file, by their qualified names."""
+    """Return the qualified names of the functions, classes and methods of a file."""
 
     def below(node, prefix):
         for child in node.body:
@@ -50,7 +50,7 @@ def definitions(path):
 
 
 def anchors(text):
-    """The anchors of a page's headings, as its readers' browsers know them."""
+    """Return the anchors of a page's headings, as Markdown renderers derive them."""
     headings = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(FENCED.sub("", text)))
     return {heading.strip().replace(" ", "-") for heading in headings}
 
@@ -71,7 +71,7 @@ def test_every_step_of_a_flow_exists(file, name):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=project.shown)
-def test_every_relative_link_leads_somewhere(page):
+def test_every_relative_link_has_a_target(page):
     text = page.read_text(encoding="utf-8")
     broken = []
     for link in LINK.findall(FENCED.sub("", text)):
@@ -86,14 +86,14 @@ def test_every_relative_link_leads_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=project.shown)
 def test_every_file_named_in_a_page_exists(page):
-    """A word in code type that looks like a path of this tree is one."""
+    """Each word in code type that looks like a path of the project must be one."""
     roots = ("src/", "tests/", "docs/", "bench/", "demo/", "scripts/", "constraints/")
     words = CODE_WORD.findall(FENCED.sub("", page.read_text(encoding="utf-8")))
     named = [word for word in words if word.startswith(roots) and not re.search(r"[*<>{}]|NNNN", word)]
     assert [word for word in named if not (project.ROOT / word).exists()] == []
 
 
-def test_every_term_is_defined_where_the_page_says():
+def test_every_term_names_an_existing_module():
     page = (project.ROOT / "docs" / "reference" / "terms.md").read_text(encoding="utf-8")
     places = re.findall(r"\| `([\w/.]+)` \|$", page, re.MULTILINE)
     assert len(places) > 10
@@ -101,8 +101,8 @@ def test_every_term_is_defined_where_the_page_says():
 
 
 @pytest.mark.parametrize("page", PROSE, ids=project.shown)
-def test_prose_fits_a_terminal(page):
-    """Tables and blocks of code are as wide as they need to be."""
+def test_lines_of_prose_are_short(page):
+    """Tables, headings and code may be wider."""
     text = FENCED.sub("", page.read_text(encoding="utf-8"))
     lines = [line for line in text.splitlines() if not line.startswith(("|", "#", "    ", "<!--"))]
     assert [line for line in lines if len(line) > COLUMNS_MAX] == []
@@ -123,30 +123,30 @@ def test_the_changelog_has_the_current_version():
     assert re.search(rf"^## {re.escape(cryostore.__version__)}\b", changelog, re.MULTILINE)
 
 
-def test_generated_pages_are_what_the_code_generates():
+def test_generated_pages_are_up_to_date():
     command = [sys.executable, str(project.ROOT / "scripts" / "generate_docs.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_readme_names_only_commands_that_exist():
-    """Every `make` target that a page tells its reader to run is in the Makefile."""
+def test_pages_name_only_make_targets_that_exist():
+    """Compare the `make` commands of all pages with the Makefile."""
     makefile = (project.ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    told = {
+    named = {
         word
         for page in PAGES
         for word in re.findall(r"(?:`|^\s*)make ([a-z-]+)(?:`|\s*$)", page.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    assert sorted(told - targets) == []
+    assert sorted(named - targets) == []
 
 
-def test_the_libraries_page_argues_for_every_dependency():
+def test_every_dependency_is_explained_in_its_decision():
     """docs/decisions/0001-libraries.md and the dependencies of the package name the same libraries."""
     settings = (project.ROOT / "pyproject.toml").read_text(encoding="utf-8")
     dependencies = re.search(r"^dependencies = \[\n(.*?)^\]", settings, re.MULTILINE | re.DOTALL)
     assert dependencies
     declared = set(re.findall(r'"([\w-]+)(?:\[\w+\])?"', dependencies[1]))
     page = (project.ROOT / "docs" / "decisions" / "0001-libraries.md").read_text(encoding="utf-8")
-    argued = set(re.findall(r"^- \*\*([\w-]+)\*\*", page, re.MULTILINE))
-    assert argued == declared
+    explained = set(re.findall(r"^- \*\*([\w-]+)\*\*", page, re.MULTILINE))
+    assert explained == declared

@@ -1,4 +1,4 @@
-"""The house beyond what the import contracts of pyproject.toml can say: libraries, start-up, tests, pins."""
+"""Structure of the project that import contracts cannot state: libraries, start-up, folders, tests, pins."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ ENTRIES_MAX = 15
 MEDIAN_LINES_MAX = 150
 PROJECT = tomllib.loads((project.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
-# Libraries that a dependency is started with by name, never imported.
+# Libraries that are never imported here: a dependency loads them by name.
 NAMED_ONLY = {
     "httptools": "uvicorn's HTTP parser, chosen in its configuration",
     "uvloop": "uvicorn's event loop, chosen in its configuration",
 }
 
-# What takes long to import, and no command needs before it knows what it does.
+# Libraries that are slow to import. No command needs them before its arguments are parsed.
 HEAVY = {"asyncio", "cryptography", "http", "httptools", "msgspec", "sqlite3", "ssl", "uvicorn", "uvloop", "zstandard"}
 
 
 def top_level_imports(path):
-    """The first names of every absolute import of a file, wherever it stands."""
+    """Yield the first name of every absolute import of a file, imports in functions included."""
     for node in ast.walk(project.syntax(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -39,7 +39,7 @@ def top_level_imports(path):
 
 
 def third_party(path):
-    """The libraries a file imports that are neither Python's nor ours."""
+    """Return the third-party libraries that a file imports."""
     return set(top_level_imports(path)) - set(sys.stdlib_module_names) - {"cryostore"}
 
 
@@ -57,8 +57,8 @@ def test_core_needs_only_the_standard_library_and_zstd():
 
 
 @pytest.mark.parametrize("module", ["cryostore", "cryostore.core", "cryostore.cli", "cryostore.cli.verbs"])
-def test_starting_up_loads_no_library_but_the_command_line(module):
-    """`cryo --version` answers at once, because nothing heavy is imported before a verb needs it."""
+def test_starting_up_loads_no_heavy_library(module):
+    """`cryo --version` is quick, because verbs import heavy libraries only when they run."""
     probe = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert sorted(HEAVY & set(done.stdout.split())) == []
@@ -69,7 +69,7 @@ def is_migration(path):
 
 
 def test_no_folder_is_crowded():
-    """A reader sees all that a folder holds at a glance. Migrations only grow, and nobody has to know them all."""
+    """A reader sees the content of a folder at a glance. Folders of migrations may grow."""
     modules = [path for path in project.source_modules().values() if not is_migration(path)]
     found = {}
     for folder in {folder for path in modules for folder in (path.parent, path.parent.parent)}:
@@ -80,13 +80,13 @@ def test_no_folder_is_crowded():
     assert found == {}
 
 
-def test_most_modules_are_read_at_a_glance():
+def test_most_modules_are_short():
     lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in project.source_modules().values()]
     assert median(lengths) <= MEDIAN_LINES_MAX
 
 
-def test_no_files_import_each_other_in_a_circle():
-    """Imports for typing count, too. The package's public functions are loaded at their first use."""
+def test_there_are_no_import_cycles():
+    """Imports for typing count, too. The package loads its public functions lazily, which is the exception."""
     graph = grimp.build_graph("cryostore")
     graph.remove_import(importer="cryostore", imported="cryostore.client.backupstorage")
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
@@ -94,7 +94,7 @@ def test_no_files_import_each_other_in_a_circle():
 
 
 def has_behaviour(path):
-    """Whether a module has a function that does something. The others only declare."""
+    """Return whether a module has a function with code. Other modules only declare."""
     functions = (
         node for node in ast.walk(project.syntax(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
@@ -103,15 +103,15 @@ def has_behaviour(path):
 
 
 def covered():
-    """The modules that tests and conformance suites of another name say they cover, with those who say so."""
+    """Yield each module that a test file of another name lists in `COVERS`, with that file."""
     for path in sorted((project.ROOT / "tests").rglob("*.py")):
         for node in project.syntax(path).body:
             if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["COVERS"]:
                 yield from ((module, path) for module in ast.literal_eval(node.value))
 
 
-def test_every_module_with_behaviour_has_its_tests():
-    """In the test file of its name in the same folder, or in one that names it in `COVERS`."""
+def test_every_module_with_behaviour_has_tests():
+    """The tests are in the file of the same name in the same room, or in one that lists the module in `COVERS`."""
     named = {module for module, _ in covered()}
     missing = []
     for path in project.source_modules().values():
@@ -126,12 +126,12 @@ def test_every_module_with_behaviour_has_its_tests():
     assert missing == []
 
 
-def test_tests_cover_only_modules_that_exist():
+def test_tests_name_only_modules_that_exist():
     assert [(module, project.shown(path)) for module, path in covered() if not (project.SOURCE / module).exists()] == []
 
 
-def test_the_selections_of_tests_name_what_exists():
-    """A path of the Makefile, or of the tests that run in part, that is gone would select too much, silently."""
+def test_selections_of_tests_name_existing_paths():
+    """A wrong path in the Makefile or in `SHARES` would select other tests than intended, without an error."""
     makefile = (project.ROOT / "Makefile").read_text(encoding="utf-8")
     selections = re.findall(r"^(?:BRIEF|QUICK) := .*?tests/,(.*?)\)$", makefile, re.MULTILINE | re.DOTALL)
     assert len(selections) == 2
@@ -141,8 +141,8 @@ def test_the_selections_of_tests_name_what_exists():
     assert [name for name in names if not (project.ROOT / "tests" / name).exists()] == []
 
 
-def test_the_environment_pins_everything_it_installs():
-    """Every line of constraints/ is an exact version or an include."""
+def test_constraints_pin_exact_versions():
+    """Each line of constraints/ is an exact version or an include."""
     loose = [
         f"{path.name}: {line}"
         for path in (project.ROOT / "constraints").glob("*.txt")
@@ -152,5 +152,5 @@ def test_the_environment_pins_everything_it_installs():
     assert loose == []
 
 
-def test_the_package_says_that_it_is_typed():
+def test_the_package_is_marked_as_typed():
     assert (project.SOURCE / "py.typed").exists()

@@ -1,4 +1,4 @@
-"""Style of the tree: sizes, names, leftovers, and which modules may use the clock, randomness and print."""
+"""Style of the project: sizes, names, leftovers, and the modules that may use the clock, randomness and print."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ GOLDEN_BYTES_MAX = 500_000
 
 EMPTY_NAMES = {"base", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 
-# Sources of the real clock and of randomness. Other modules get `now` and `new_id` passed in, so that a test can freeze
-# the clock and count the ids. Monotonic time is free: it measures a wait and never names a time of day.
+# Sources of the real clock and of randomness. Other modules take `now` and `new_id` as parameters, so that a test can
+# freeze the clock and count the ids. Monotonic time is allowed everywhere: it measures intervals only.
 CLOCK_AND_RANDOMNESS = {
     "datetime.date.today",
     "datetime.datetime.now",
@@ -37,13 +37,13 @@ CLOCK_AND_RANDOMNESS = {
     "uuid.uuid4",
 }
 CLOCK_AND_RANDOMNESS_ALLOWED = {
-    "cryostore.agent.encryption.cipher": "keys of archives and of their owners: as in the store's cipher",
-    "cryostore.chunks.cipher": "nonces: a nonce that a caller could choose is a nonce that a caller could repeat",
-    "cryostore.chunks.keyring.master_key": "new keys: the same, and worse",
-    "cryostore.client.retry": "waits between attempts differ by chance, or all clients come back at once",
+    "cryostore.agent.encryption.cipher": "keys and nonces: a caller that chooses them could repeat them",
+    "cryostore.chunks.cipher": "nonces: a caller that chooses them could repeat them",
+    "cryostore.chunks.keyring.master_key": "new keys: a caller that chooses them could repeat them",
+    "cryostore.client.retry": "random waits between attempts, so that not all clients return at once",
     "cryostore.core.ids": "the one source of identifiers",
     "cryostore.core.time": "the one clock",
-    "cryostore.service.opening.assembly": "the secrets of a new store, made once in its life",
+    "cryostore.service.opening.assembly": "the secrets of a new store",
 }
 
 # Both patterns are assembled, so that this file does not match itself.
@@ -62,18 +62,18 @@ def functions(path):
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
 
 
-def test_every_module_says_what_lives_in_it():
+def test_every_module_has_a_docstring():
     silent = [project.shown(path) for path in PYTHON_FILES if not ast.get_docstring(project.syntax(path))]
     assert silent == []
 
 
-def test_no_file_is_too_long_to_read():
+def test_files_are_short():
     lengths = {project.shown(path): len(path.read_text().splitlines()) for path in project.source_modules().values()}
     assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES_MAX} == {}
     assert statistics.median(lengths.values()) <= FILE_LINES_MEDIAN_MAX
 
 
-def test_no_function_is_too_long_to_read():
+def test_functions_are_short():
     found = [
         (project.shown(path), name, lines)
         for path in project.source_modules().values()
@@ -83,7 +83,7 @@ def test_no_function_is_too_long_to_read():
     assert statistics.median(lines for _, _, lines in found) < FUNCTION_LINES_MEDIAN_MAX
 
 
-def test_no_file_has_a_name_that_says_nothing():
+def test_no_file_has_an_empty_name():
     named = [path for path in PYTHON_FILES if EMPTY_NAMES & {part.lower() for part in path.with_suffix("").parts[-2:]}]
     assert [project.shown(path) for path in named] == []
 
@@ -109,12 +109,12 @@ def test_clock_and_randomness_are_passed_in():
     offenders = {module: clock_and_randomness(module) for module in project.source_modules()}
     offenders = {module: names for module, names in offenders.items() if names}
     assert {m: names for m, names in offenders.items() if m not in CLOCK_AND_RANDOMNESS_ALLOWED} == {}
-    assert set(CLOCK_AND_RANDOMNESS_ALLOWED) <= set(offenders), "an allowance that nobody needs any more"
+    assert set(CLOCK_AND_RANDOMNESS_ALLOWED) <= set(offenders), "an allowed module that no longer needs it"
 
 
-@pytest.mark.parametrize("pattern", [LEFTOVER, MACHINE], ids=["unfinished", "of one machine"])
-def test_nothing_is_left_behind(pattern):
-    """No marker of unfinished work, no path of a home directory, and no address of a package registry."""
+@pytest.mark.parametrize("pattern", [LEFTOVER, MACHINE], ids=["unfinished work", "one machine"])
+def test_no_file_has_leftovers(pattern):
+    """Leftovers are marks of unfinished work, paths of home directories, and addresses of package registries."""
     found = [
         f"{project.shown(path)}:{number}"
         for path, text in project.texts().items()

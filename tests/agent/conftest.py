@@ -1,4 +1,4 @@
-"""The agent over a service in this process, and over a real server."""
+"""Fixtures of the agent: runs in this process and over a real server, another user, a disk image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUMBERS = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
-    """A store that all tests share, each with a resource of its own."""
+    """One store for all tests; each test has a resource of its own."""
     with opened(tmp_path_factory.mktemp("agent") / "data", clock=wall_clock) as store:
         yield store
 
@@ -37,7 +37,7 @@ def client(server):  # noqa: F811 - as above
 
 @pytest.fixture(params=["in process", "over a server", "sealed"])
 def runs(request):
-    """The agent's runs for a resource of their own, over either, and with a key."""
+    """The agent's runs for a new resource: in this process, over a server, and with a key."""
     call = request.getfixturevalue("client" if request.param == "over a server" else "store")
     key = AgentKey.generate() if request.param == "sealed" else None
     return Runs(call, f"tree-{next(NUMBERS)}", key)
@@ -45,15 +45,15 @@ def runs(request):
 
 @pytest.fixture
 def local_runs(store):
-    """As `runs`, in this process alone: for what does not depend on how the store is reached."""
+    """The agent's runs in this process only, for tests that do not depend on the connection to the store."""
     return Runs(store, f"tree-{next(NUMBERS)}")
 
 
 @pytest.fixture
 def as_nobody():
-    """Makes this process a user who owns what it makes and nothing else; a folder of theirs."""
+    """Run the test as the user nobody; yield a folder of this user."""
     if os.geteuid() != 0:
-        pytest.skip("only root can be somebody else")
+        pytest.skip("only root can change its user")
     nobody = 65534
     with TemporaryDirectory() as folder:
         os.chown(folder, nobody, nobody)

@@ -1,4 +1,4 @@
-"""Blocks: their bytes, which never change, and the parts of a large directory."""
+"""Blocks of the listing: their bytes, which never change, and the parts of a large directory."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ EXTRAS = {
 }
 
 
-def catalog():
-    """The blocks of the golden archive."""
+def golden_blocks():
+    """Return the blocks of the golden archive."""
     root = encode(Kind.ROOT, b"", b"\0", [ROOT_ROW.pack()], [NO_CONTENT.pack()], {})
     names = b"".join(name + b"\0" for name in NAMES)
     rows, contents = [row.pack() for row in ROWS], [content.pack() for content in CONTENTS]
@@ -53,7 +53,7 @@ def catalog():
 
 
 def test_the_bytes_of_format_1_never_change():
-    assert catalog() == bytes.fromhex((GOLDEN / "archive-1-catalog.hex").read_text())
+    assert golden_blocks() == bytes.fromhex((GOLDEN / "archive-1-catalog.hex").read_text())
 
 
 def test_an_archive_of_format_1_is_read():
@@ -82,7 +82,7 @@ def test_a_header_of_format_1_is_read_and_written_unchanged():
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_blocks_or_damaged(data):
+def test_any_bytes_are_decoded_or_reported_as_damaged(data):
     try:
         blocks = list(decode(data))
         assert b"".join(block.raw for block in blocks) == data
@@ -91,8 +91,8 @@ def test_any_bytes_are_blocks_or_damaged(data):
 
 
 @given(st.integers(0, 2000), st.integers(0, 255))
-def test_any_changed_byte_is_read_safely(place, value):
-    data = bytearray(catalog())
+def test_a_changed_byte_gives_no_invalid_names(place, value):
+    data = bytearray(golden_blocks())
     data[place % len(data)] = value
     try:
         for block in decode(bytes(data)):
@@ -103,14 +103,14 @@ def test_any_changed_byte_is_read_safely(place, value):
 
 
 @pytest.mark.parametrize("count", [0, 1, WHOLE_ENTRIES_MAX, WHOLE_ENTRIES_MAX + 1, 20_000])
-def test_parts_hold_every_name_once(count):
+def test_parts_contain_every_name_once(count):
     names = [b"%06d" % number for number in range(count)]
     parts = list(parts_of(names))
     assert [index for part in parts for index in part] == list(range(count))
     assert all(len(part) <= PART_ENTRIES_MAX for part in parts)
 
 
-def test_a_new_name_moves_only_the_parts_around_it():
+def test_a_new_name_changes_only_the_parts_around_it():
     names = [b"%06d" % number for number in range(20_000)]
     before = {tuple(names[index] for index in part) for part in parts_of(names)}
     changed = sorted([*names, b"010000b"])
@@ -120,5 +120,5 @@ def test_a_new_name_moves_only_the_parts_around_it():
 
 
 @given(st.lists(st.lists(st.sampled_from([b"a", b"b", b"a b", b"a\x01", b"\xff"]), max_size=4), max_size=8))
-def test_paths_have_the_order_of_a_walk(paths):
+def test_paths_are_sorted_in_the_order_of_a_walk(paths):
     assert sorted(paths) == sorted(paths, key=lambda path: order_key(b"/".join(path)))

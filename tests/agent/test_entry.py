@@ -1,4 +1,4 @@
-"""Rows and contents of entries: packed and back, from stat data, with times and links at their limits."""
+"""Rows and contents of entries: packing, stat data, and the limits of times and link counts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def status(mode=stat.S_IFREG | 0o640, **values):
     return SimpleNamespace(st_mode=mode, **(facts | values))
 
 
-def test_rows_and_contents_are_packed_and_back():
+def test_rows_and_contents_survive_packing():
     content = Content(1, 2, 3, bytes(range(16)))
     assert Row.unpack(b"".join([ROW.pack(), ROW._replace(size=7).pack()]), 1) == ROW._replace(size=7)
     assert Content.unpack(PACKED_NO_CONTENT + content.pack(), 1) == content
@@ -52,7 +52,7 @@ def test_a_directory_has_neither_size_nor_links():
     assert (row.size, row.links) == (0, 0)
 
 
-def test_values_that_a_row_cannot_hold():
+def test_values_outside_the_range_of_a_row_are_clamped():
     row = row_of(status(st_nlink=1 << 40, st_mtime_ns=1 << 70, st_ctime_ns=0), 0)
     assert (row.links, row.mtime_ns, row.ctime_ns) == (UINT32_MAX, TIME_NS_MAX, 1)
     assert Row.unpack(row.pack()) == row
@@ -68,6 +68,6 @@ def test_values_that_a_row_cannot_hold():
         (TIME_NS_MIN - 1, TIME_NS_MIN, False),
     ],
 )
-def test_times_at_the_limits(time_ns, held, exact):
+def test_times_at_the_limits_are_clamped_and_inexact(time_ns, held, exact):
     assert held_time(time_ns) == held
     assert is_held(held_time(time_ns)) is exact

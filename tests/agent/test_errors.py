@@ -1,4 +1,4 @@
-"""Errors of the agent: they name the path and the reason of the system, and show paths safely."""
+"""Errors of the agent: path and reason, and the safe display of paths."""
 
 import errno
 
@@ -7,7 +7,7 @@ import pytest
 from cryostore.agent.errors import SourceError, TargetError, shown
 
 
-def test_an_error_has_the_reason_of_the_system():
+def test_an_error_has_the_reason_of_the_operating_system():
     error = SourceError.of(b"path", OSError(errno.EACCES, "Permission denied"))
     assert (error.path, error.reason, error.errno) == (b"path", "Permission denied", errno.EACCES)
     target = TargetError.of(b"path", OSError(errno.EROFS, "Read-only file system"))

@@ -1,9 +1,9 @@
-"""Report of a run: every issue counts, and the first ones are kept."""
+"""Report of a run: it counts every issue and keeps the first ones."""
 
 from cryostore.agent.report import ISSUES_KEPT_MAX, Issue, Report
 
 
-def test_all_issues_count_and_the_first_are_kept():
+def test_all_issues_are_counted_and_the_first_are_kept():
     report = Report()
     for number in range(ISSUES_KEPT_MAX + 5):
         report.issue(b"%d" % number, "reason")

@@ -1,4 +1,4 @@
-"""No entry of the source ends a run or takes others along, whatever the system says when it is read."""
+"""Refused system calls of a backup: an error of one entry neither ends the run nor affects other entries."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ ERRNOS = [
     errno.ENOMEM, errno.E2BIG, errno.ERANGE, errno.EINVAL, errno.ENOTSUP, errno.ENODATA, errno.ENOSYS, errno.ENXIO,
     errno.EBUSY, errno.EOVERFLOW, errno.ENAMETOOLONG, errno.ETIMEDOUT, errno.EINTR, errno.EREMOTEIO,
 ]  # fmt: skip
-ANSWERS = {("lseek", errno.ENXIO), ("getxattr", errno.ENODATA)}
-"""What is no failure but an answer: there is no data behind that place, and no such attribute."""
-ANSWERS |= {("listxattr", number) for number in (errno.ENOTSUP, errno.ENODATA, errno.ENOSYS)}
+NO_FAILURES = {("lseek", errno.ENXIO), ("getxattr", errno.ENODATA)}
+"""Errors that are regular results: no data after this offset, no such attribute, no attributes at all."""
+NO_FAILURES |= {("listxattr", number) for number in (errno.ENOTSUP, errno.ENODATA, errno.ENOSYS)}
 ENTRIES = ["", "small", "large", "sparse", "folder", "folder/in it", "empty folder", "link", "fifo"]
 if os.geteuid() == 0:
     ENTRIES.append("device")
 
 
-def tree(root):
-    """A tree with an entry of each kind, and with attributes wherever there may be some."""
+def write_tree(root):
+    """Write a tree with an entry of each kind, with attributes where Linux allows them."""
     write(
         root,
         {
@@ -60,10 +60,11 @@ def tree(root):
         os.setxattr(root / name, "user.note", name.encode())
 
 
-def story(store, call, number, entry, times):
+def check_refused_call(store, call, number, entry, times):
+    """Back up a tree while calls for one entry fail: the other entries are complete, and this one is an issue."""
     folder = Path(tempfile.mkdtemp(prefix="cryo-faults-"))
     try:
-        tree(folder / "source")
+        write_tree(folder / "source")
         target = folder / "source" / entry
         source = RefusingSource(target, call, number, times)
         runs = Runs(store, f"faults-{next(NUMBERS)}")
@@ -71,7 +72,7 @@ def story(store, call, number, entry, times):
             with source.refusing():
                 report, _ = runs.backup(folder / "source")
         except SourceError:
-            assert not entry  # without its root there is no tree
+            assert not entry  # without its root, a tree cannot be backed up
             return
         with runs.opened() as archive:
             checked = Report()
@@ -87,14 +88,14 @@ def story(store, call, number, entry, times):
         }
         if not entry:
             assert b"" in found
-        if found != expected and (call, number) not in ANSWERS:
+        if found != expected and (call, number) not in NO_FAILURES:
             assert [issue.path for issue in report.issues] == [entry.encode()]
         assert report.issue_count <= 1
-        again, _ = runs.backup(folder / "source")  # what was missed is not taken for unchanged
+        again, _ = runs.backup(folder / "source")  # missing data does not count as unchanged
         assert again.issue_count == 0
         shutil.rmtree(folder / "target")
         runs.restore(folder / "target")
-        if (call, number) not in ANSWERS:
+        if (call, number) not in NO_FAILURES:
             assert seen(folder / "target") == expected
     finally:
         shutil.rmtree(folder)
@@ -110,12 +111,12 @@ FAULTS = {
 
 @settings(max_examples=40)
 @given(**FAULTS)
-def test_one_refused_call_costs_one_entry_at_most(store, call, number, entry, times):
-    story(store, call, number, entry, times)
+def test_one_refused_call_affects_at_most_one_entry(store, call, number, entry, times):
+    check_refused_call(store, call, number, entry, times)
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("call", CALLS)
-def test_each_refused_call_costs_one_entry_at_most(store, call):
+def test_each_refused_call_affects_at_most_one_entry(store, call):
     for number, entry, times in itertools.product(ERRNOS, ENTRIES, [1, -1]):
-        story(store, call, number, entry, times)
+        check_refused_call(store, call, number, entry, times)

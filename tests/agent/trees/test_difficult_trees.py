@@ -1,4 +1,4 @@
-"""What is counted is what is restored: of trees that vanish, refuse, or exceed what a row or a process can hold."""
+"""Trees that change or refuse reads during a backup, or exceed limits: every counted entry can be restored."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def verified(runs):
 
 
 def restored_as_backed_up(runs, tmp_path):
-    """The restored tree is the source, and nothing is wrong with the archive."""
+    """Return whether the restored tree equals the source. The archive must pass its verification."""
     assert verified(runs).issue_count == 0
     assert runs.restore(tmp_path / "target").issue_count == 0
     return seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
 @pytest.mark.parametrize("folder", ["", "folder"])
-def test_a_folder_whose_attributes_cannot_be_listed_keeps_all_else(runs, tmp_path, folder):
+def test_a_folder_with_unlistable_attributes_is_stored_without_them(runs, tmp_path, folder):
     write(tmp_path / "source", {"a": b"a", "folder": {"b": b"b", "below": {"c": b"c"}}})
     os.setxattr(tmp_path / "source" / folder, "user.note", b"value")
     source = RefusingSource(tmp_path / "source" / folder, "listxattr", errno.E2BIG, -1)
@@ -62,13 +62,13 @@ def test_a_folder_whose_attributes_cannot_be_listed_keeps_all_else(runs, tmp_pat
     assert runs.restore(tmp_path / "target").issue_count == 0
     os.setxattr(tmp_path / "target" / folder, "user.note", b"value")
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
-    report, outcome = runs.backup(tmp_path / "source")  # it is asked again, although nothing has changed
+    report, outcome = runs.backup(tmp_path / "source")  # the next run tries again, although nothing has changed
     assert (report.issue_count, outcome.same) == (0, False)
     shutil.rmtree(tmp_path / "target")
     assert restored_as_backed_up(runs, tmp_path)
 
 
-def test_an_attribute_that_cannot_be_read_is_named_and_costs_nothing_else(runs, tmp_path):
+def test_an_unreadable_attribute_is_an_issue_and_all_else_is_stored(runs, tmp_path):
     write(tmp_path / "source", {"small": b"small", "large": bytes(600 * KIB)})
     for name in ("small", "large"):
         for attribute in ("user.a", "user.b"):
@@ -85,11 +85,11 @@ def test_an_attribute_that_cannot_be_read_is_named_and_costs_nothing_else(runs, 
     assert restored_as_backed_up(runs, tmp_path)
 
 
-def test_a_folder_that_is_gone_for_a_moment_is_stored_and_named(local_runs, tmp_path):
+def test_a_folder_that_is_missing_for_a_moment_is_stored_and_an_issue(local_runs, tmp_path):
     write(tmp_path / "source", {"a": b"a", "folder": {"b": b"b"}})
     method = EntryReader._with_attributes
 
-    def gone_meanwhile(self, directory, name, known):
+    def move_folder_meanwhile(self, directory, name, known):
         if name == b"folder":
             os.rename(tmp_path / "source" / "folder", tmp_path / "elsewhere")
         found = method(self, directory, name, known)
@@ -98,7 +98,7 @@ def test_a_folder_that_is_gone_for_a_moment_is_stored_and_named(local_runs, tmp_
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EntryReader, "_with_attributes", gone_meanwhile)
+        patch.setattr(EntryReader, "_with_attributes", move_folder_meanwhile)
         report, _ = local_runs.backup(tmp_path / "source")
     assert issues(report) == [(b"folder", "its extended attributes were not read: it was missing for a moment")]
     assert verified(local_runs).issue_count == 0
@@ -106,7 +106,7 @@ def test_a_folder_that_is_gone_for_a_moment_is_stored_and_named(local_runs, tmp_
     assert (tmp_path / "target" / "folder" / "b").read_bytes() == b"b"
 
 
-def test_a_folder_that_is_removed_meanwhile_is_one_issue(local_runs, tmp_path):
+def test_a_folder_that_is_removed_during_the_backup_is_one_issue(local_runs, tmp_path):
     write(tmp_path / "source", {"a": b"a", "folder": {"b": b"b"}})
     report, _ = local_runs.backup(tmp_path / "source", before_read=lambda _: shutil.rmtree(tmp_path / "source/folder"))
     assert issues(report) == [(b"folder", "No such file or directory")]
@@ -115,8 +115,8 @@ def test_a_folder_that_is_removed_meanwhile_is_one_issue(local_runs, tmp_path):
     assert set(seen(tmp_path / "target")) == {b"", b"a", b"folder"}
 
 
-def test_a_name_that_is_listed_and_cannot_be_shown_is_an_issue(local_runs, tmp_path):
-    """As of a damaged directory, or of a file system that cannot say all names that it lists."""
+def test_a_listed_name_without_stat_data_is_an_issue(local_runs, tmp_path):
+    """For example in a damaged directory."""
     write(tmp_path / "source", {"a": b"a", "b": b"b"})
     with RefusingSource(tmp_path / "source" / "b", "stat", errno.ENOENT, -1).refusing():
         report, _ = local_runs.backup(tmp_path / "source")
@@ -125,7 +125,7 @@ def test_a_name_that_is_listed_and_cannot_be_shown_is_an_issue(local_runs, tmp_p
 
 
 @pytest.mark.parametrize("seconds", [15_032_385_535, -(1 << 31), 9_223_372_036, 9_223_372_037])
-def test_any_time_of_a_file_comes_back(runs, tmp_path, seconds):
+def test_extreme_modification_times_are_restored(runs, tmp_path, seconds):
     write(tmp_path / "source", {"far": b"far", "near": b"near", "folder": {}})
     for name in ("far", "folder"):
         os.utime(tmp_path / "source" / name, ns=(0, seconds * 10**9 + 7))
@@ -136,7 +136,7 @@ def test_any_time_of_a_file_comes_back(runs, tmp_path, seconds):
     assert outcome.same
 
 
-def test_blocks_are_bounded_by_their_bytes(local_runs, tmp_path, monkeypatch):
+def test_the_bytes_of_a_block_are_bounded(local_runs, tmp_path, monkeypatch):
     monkeypatch.setattr("cryostore.agent.block.BLOCK_BYTES_MAX", 8 * KIB)
     write(tmp_path / "source", {f"{number:03}": b"" for number in range(100)})
     for number in range(100):
@@ -147,7 +147,7 @@ def test_blocks_are_bounded_by_their_bytes(local_runs, tmp_path, monkeypatch):
         assert len(blocks) > 10
         assert all(len(block.extras) <= 8 * KIB for block in blocks)
     assert restored_as_backed_up(local_runs, tmp_path)
-    report, outcome = local_runs.backup(tmp_path / "source")  # such blocks are taken over as they are
+    report, outcome = local_runs.backup(tmp_path / "source")  # such blocks are reused unchanged
     assert (report.unchanged, outcome.same) == (100, True)
     (tmp_path / "source" / "050").write_bytes(b"changed")
     report, _ = local_runs.backup(tmp_path / "source")
@@ -156,7 +156,7 @@ def test_blocks_are_bounded_by_their_bytes(local_runs, tmp_path, monkeypatch):
     assert restored_as_backed_up(local_runs, tmp_path)
 
 
-def test_no_block_of_several_entries_is_longer_than_allowed():
+def test_no_block_of_several_entries_exceeds_the_limit():
     builder = BlockBuilder(Kind.DIRECTORY, b"")
     long = [type("Extra", (), {"kind": ExtraKind.XATTR, "data": bytes(ENTRY_BYTES_MAX)})()]
     assert builder.has_room(long)
@@ -165,11 +165,11 @@ def test_no_block_of_several_entries_is_longer_than_allowed():
     assert 2 * ENTRY_BYTES_MAX + BLOCK_BYTES_MAX < 48 * MIB
 
 
-def test_a_tree_is_deeper_than_files_may_be_open(local_runs, tmp_path):
+def test_a_tree_may_be_deeper_than_the_limit_of_open_files(local_runs, tmp_path):
     depth = 20 * OPEN_LEVELS_MAX
     place = os.open(tmp_path, os.O_RDONLY)
     for level in range(depth):
-        for name in ("a", "b") if level % 40 == 0 else ("b",):  # what is behind the deepest one is read as well
+        for name in ("a", "b") if level % 40 == 0 else ("b",):  # siblings after the deepest folder are read as well
             os.mkdir(name, dir_fd=place)
         os.mkdir("c", dir_fd=place)
         below = os.open("b", os.O_RDONLY, dir_fd=place)
@@ -189,7 +189,7 @@ def test_a_tree_is_deeper_than_files_may_be_open(local_runs, tmp_path):
     assert report.directories == 2 * depth + depth // 40 + 1
 
 
-def test_a_deep_folder_that_is_moved_is_named_and_never_read_in_the_place_of_another(local_runs, tmp_path):
+def test_a_moved_deep_folder_is_an_issue_and_is_not_confused_with_another(local_runs, tmp_path):
     depth = OPEN_LEVELS_MAX + 5
     deep = tmp_path / "source" / "/".join(["b"] * depth)
     deep.mkdir(parents=True)
@@ -213,7 +213,7 @@ def test_a_deep_folder_that_is_moved_is_named_and_never_read_in_the_place_of_ano
 
 
 @pytest.mark.parametrize("one_file_system", [False, True])
-def test_a_path_that_is_gone_is_an_issue_and_the_others_are_backed_up(local_runs, tmp_path, one_file_system):
+def test_a_missing_path_is_an_issue_and_the_others_are_backed_up(local_runs, tmp_path, one_file_system):
     write(tmp_path / "source", {"a": {"1": b"1", "3": b"3"}, "b": b"b", "c": b"c"})
     named = [os.fsencode(tmp_path / "source" / name) for name in ("a/1", "a/2", "b", "gone/x", "gone/y")]
     root, only = rooted(named)
@@ -224,7 +224,7 @@ def test_a_path_that_is_gone_is_an_issue_and_the_others_are_backed_up(local_runs
     assert set(seen(tmp_path / "target")) == {b"", b"a", b"a/1", b"b"}
 
 
-def test_where_files_lie_does_not_depend_on_which_paths_are_there(tmp_path):
+def test_a_missing_path_does_not_change_the_root(tmp_path):
     write(tmp_path, {"a": {"x": b""}, "b": b""})
     paths = [os.fsencode(tmp_path / name) for name in ("a/x", "b")]
     before = rooted(paths)
@@ -232,7 +232,7 @@ def test_where_files_lie_does_not_depend_on_which_paths_are_there(tmp_path):
     assert rooted(paths) == before
 
 
-def test_a_path_that_is_gone_below_another_is_an_issue(local_runs, tmp_path):
+def test_a_missing_path_below_another_is_an_issue(local_runs, tmp_path):
     write(tmp_path / "source", {"a": b"a"})
     root, only = rooted([os.fsencode(tmp_path / "source" / name) for name in ("", "gone")])
     assert root == os.fsencode(tmp_path / "source")
@@ -242,7 +242,7 @@ def test_a_path_that_is_gone_below_another_is_an_issue(local_runs, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_a_path_within_another_takes_nothing_away(local_runs, tmp_path):
+def test_a_path_within_another_path_excludes_nothing(local_runs, tmp_path):
     write(tmp_path / "source", {"a": {"b": {"c": b"c"}, "d": b"d"}, "e": b"e", "f": b"f"})
     root, only = rooted([os.fsencode(tmp_path / "source" / name) for name in ("a", "a/b/c", "e")])
     local_runs.backup(root, only=only)
@@ -250,7 +250,7 @@ def test_a_path_within_another_takes_nothing_away(local_runs, tmp_path):
     assert set(seen(tmp_path / "target")) == {b"", b"a", b"a/b", b"a/b/c", b"a/d", b"e"}
 
 
-def test_a_socket_is_no_path_to_back_up(local_runs, tmp_path):
+def test_a_socket_as_a_path_is_refused_or_an_issue(local_runs, tmp_path):
     (tmp_path / "source").mkdir()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "source" / "socket"))
@@ -264,23 +264,23 @@ def test_a_socket_is_no_path_to_back_up(local_runs, tmp_path):
     assert issues(report) == [(b"socket", "is a socket, which has no content")]
 
 
-def test_a_tree_that_would_not_be_whole_is_never_committed(local_runs, tmp_path):
+def test_an_incomplete_tree_is_never_committed(local_runs, tmp_path):
     write(tmp_path / "source", {"a": {"b": {"c": b"c"}}})
 
-    class Leaping(Walk):
+    class SkippingWalk(Walk):
         def __iter__(self):
             return (directory for directory in super().__iter__() if directory.path != b"a")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cryostore.agent.backup.run.Walk", Leaping)
+        patch.setattr("cryostore.agent.backup.run.Walk", SkippingWalk)
         with pytest.raises(ArchiveDamagedError, match="a/b has no entry in its parent folder"):
             local_runs.backup(tmp_path / "source")
     with pytest.raises(ConfigurationError):
         local_runs.latest()
 
 
-def test_of_many_paths_the_header_names_one_in_each_folder(local_runs, tmp_path, monkeypatch):
-    """Else a store would refuse it, after all was read. `--delete` is refused for each of those folders by it."""
+def test_the_header_names_one_path_for_each_folder_with_many_paths(local_runs, tmp_path, monkeypatch):
+    """The store would refuse a longer header after all files were read. `--delete` only needs the folders."""
     monkeypatch.setattr("cryostore.agent.backup.archive_writer.ONLY_BYTES_MAX", 900)
     write(tmp_path / "source", {folder: {f"{number:03}": b"" for number in range(200)} for folder in ("a", "b")})
     named = frozenset(f"{folder}/{number:03}".encode() for folder in ("a", "b") for number in range(100))

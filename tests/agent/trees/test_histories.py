@@ -1,4 +1,4 @@
-"""Any tree, backed up, changed, backed up again: each recovery point gives back what there was at its time."""
+"""Histories of random trees: each recovery point restores the tree as it was at that backup."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ TREES = st.recursive(
 ROOTS = st.dictionaries(NAMES, TREES, max_size=6)
 
 
-class Maker:
-    """Makes entries on disk; `again` is another name for a file that is there."""
+class TreeWriter:
+    """Creates entries on disk. The kind `again` is a hard link to the last file."""
 
     def __init__(self):
         self.files = []
 
-    def make(self, parent, name, what):
+    def create(self, parent, name, what):
         path = os.path.join(parent, name)
         kind = what[0]
         if kind == "file":
             with open(path, "wb") as file:
                 file.write(what[1])
             self.files.append(path)
-            self.dress(path, *what[2:])
+            self.set_attributes(path, *what[2:])
         elif kind == "folder":
             os.mkdir(path)
             for below, entry in what[1].items():
-                self.make(path, below, entry)
-            self.dress(path, *what[2:])
+                self.create(path, below, entry)
+            self.set_attributes(path, *what[2:])
         elif kind == "link":
             os.symlink(what[1], path)
         elif kind == "again" and self.files:
@@ -68,7 +68,7 @@ class Maker:
         else:
             os.mkfifo(path)
 
-    def dress(self, path, mode, time_ns, attributes):
+    def set_attributes(self, path, mode, time_ns, attributes):
         for name, value in attributes.items():
             os.setxattr(path, name, value)
         if os.geteuid() == 0:
@@ -96,12 +96,12 @@ CHANGES = st.lists(
 
 
 def change(root, changes):
-    """Apply changes to whatever is in a folder."""
+    """Apply random changes to the entries of a folder."""
     for kind, which, *what in changes:
         if kind == "put":
             if os.path.lexists(os.path.join(root, which)):
                 remove(os.path.join(root, which))
-            Maker().make(root, which, what[0])
+            TreeWriter().create(root, which, what[0])
             continue
         paths = sorted(os.path.join(place, name) for place, below, files in os.walk(root) for name in below + files)
         if not paths:
@@ -119,23 +119,24 @@ def change(root, changes):
             os.chmod(path, what[0])
 
 
-def story(call, tree, rounds, key=None, writer_key=None):
+def check_history(call, tree, rounds, key=None, writer_key=None):
+    """Back up a tree after each round of changes; verify and restore every recovery point."""
     folder = Path(tempfile.mkdtemp(prefix="cryo-tree-"))
-    runs = Runs(call, f"story-{next(NUMBERS)}", key)
+    runs = Runs(call, f"history-{next(NUMBERS)}", key)
     writer = Runs(call, runs.resource, writer_key, folder / "state") if writer_key else runs
     try:
         root = os.fsencode(folder / "source")
         os.mkdir(root)
-        maker = Maker()
+        tree_writer = TreeWriter()
         for name, what in tree.items():
-            maker.make(root, name, what)
+            tree_writer.create(root, name, what)
         points = []
         for changes in [[], *rounds]:
             change(root, changes)
             report, outcome = writer.backup(root)
             assert report.issue_count == 0
             points.append((outcome.recovery_point_arn, seen(root)))
-        writer.backup(root, now=in_an_hour)  # all times are trusted from here on, however long all this took
+        writer.backup(root, now=in_an_hour)  # from here on all times are trusted, even if the test was slow
         _, outcome = writer.backup(root, now=in_an_hour)
         assert outcome.same == (writer_key is None)
         for number, (arn, expected) in enumerate(points):
@@ -145,7 +146,7 @@ def story(call, tree, rounds, key=None, writer_key=None):
                 report = Report()
                 verify_archive(archive, report, data=True)
                 assert report.issue_count == 0
-        target = folder / "0"  # and each over the one before
+        target = folder / "0"  # restore each point over the one before
         for arn, expected in points:
             assert runs.restore(target, arn, delete=True).issue_count == 0
             assert seen(target) == expected
@@ -155,30 +156,30 @@ def story(call, tree, rounds, key=None, writer_key=None):
 
 @settings(max_examples=EXAMPLES)
 @given(tree=ROOTS, rounds=st.lists(CHANGES, max_size=2))
-def test_every_recovery_point_is_what_there_was(store, tree, rounds):
-    story(store, tree, rounds)
+def test_every_recovery_point_restores_its_tree(store, tree, rounds):
+    check_history(store, tree, rounds)
 
 
 @pytest.mark.stress
 @given(tree=ROOTS, rounds=st.lists(CHANGES, max_size=4))
-def test_every_recovery_point_is_what_there_was_at_length(store, tree, rounds):
-    story(store, tree, rounds)
+def test_every_recovery_point_restores_its_tree_in_long_histories(store, tree, rounds):
+    check_history(store, tree, rounds)
 
 
 @settings(max_examples=4)
 @given(tree=ROOTS, rounds=st.lists(CHANGES, max_size=1))
-def test_every_recovery_point_is_what_there_was_over_a_server(client, tree, rounds):
-    story(client, tree, rounds)
+def test_every_recovery_point_restores_its_tree_over_a_server(client, tree, rounds):
+    check_history(client, tree, rounds)
 
 
 @settings(max_examples=10)
 @given(tree=ROOTS, rounds=st.lists(CHANGES, max_size=2))
-def test_every_sealed_recovery_point_is_what_there_was(store, tree, rounds):
-    story(store, tree, rounds, AgentKey.generate())
+def test_every_sealed_recovery_point_restores_its_tree(store, tree, rounds):
+    check_history(store, tree, rounds, AgentKey.generate())
 
 
 @settings(max_examples=8)
 @given(tree=ROOTS, rounds=st.lists(CHANGES, max_size=2))
-def test_every_recovery_point_of_a_machine_that_only_writes_is_what_there_was(store, tree, rounds):
+def test_every_recovery_point_of_a_write_only_key_restores_its_tree(store, tree, rounds):
     key = AgentKey.generate()
-    story(store, tree, rounds, key, PublicKey(key.public))
+    check_history(store, tree, rounds, key, PublicKey(key.public))
