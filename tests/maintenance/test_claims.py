@@ -128,7 +128,7 @@ def test_work_renews_its_claim_however_long_it_takes():
         steps += 1
         assert step.words.startswith(step.stage)
     lease_ms = scene.collector.context.settings.claim_lease_ms
-    assert steps * MINUTE_MS > 5 * lease_ms, "long enough for the claim to lapse several times"
+    assert steps * MINUTE_MS > 5 * lease_ms, "long enough for the lease to expire several times"
     assert find(scene.writer.context, GARBAGE_COLLECTION).fencing_token == 1
 
 

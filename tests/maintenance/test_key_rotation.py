@@ -394,7 +394,6 @@ def test_a_keyring_that_cryostore_cannot_edit_is_rotated_in_two_steps(tmp_path, 
         provide(BOTH.without("old"))
         store.reopen()
         assert api.restored(arn) == {"name": DATA}
-        provide(BOTH)  # the store is still open
     assert not (tmp_path / "data" / "keyring.json").exists()
 
 

@@ -229,7 +229,7 @@ def test_a_damaged_record_loses_only_its_own_data(store, noun, damage):
         after = lasting(picture(store.api()))
         whole = [arn for arn, point in after["points"].items() if point["described"]["Status"] == "COMPLETED"]
         for arn in whole:
-            assert after["points"][arn] == before["points"][arn], "what is called complete is as it was"
+            assert after["points"][arn] == before["points"][arn], "a point that counts as complete has lost nothing"
         assert set(after["points"]) <= set(before["points"])
         store.service.close()
         path.write_bytes(data)
@@ -316,7 +316,7 @@ def test_a_stale_record_is_skipped(model):
         blobs.put(key, data)
     model.lose_the_catalog()
     model.maintain()
-    assert [key for key in gone if blobs.stat(key) is not None] == [], "it is removed, now that its turn has come"
+    assert [key for key in gone if blobs.stat(key) is not None] == [], "the stale record is removed"
 
 
 def test_a_branch_outlives_the_points_it_is_based_on(model):
