@@ -32,3 +32,10 @@ def test_an_error_without_a_reason_has_its_text():
 )
 def test_paths_are_shown_without_control_characters(path, text):
     assert shown(path) == text
+
+
+def test_control_characters_in_names_are_escaped():
+    assert shown("ä b".encode()) == "ä b"
+    assert shown(b"\x1b[2J") == r"\x1b[2J"
+    assert shown(b"a\nb\xff\\") == r"a\x0ab\xff\\"
+    assert shown("\u202eevil".encode()) == r"\xe2\x80\xaeevil"

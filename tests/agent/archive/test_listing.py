@@ -14,13 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryostore.agent.archive.entry_search import EntryCriteria, EntrySearch
-from cryostore.agent.archive.listing import ArchiveEntry, ArchiveTree, archive_path, block_entries, block_entry
+from cryostore.agent.archive.listing import (
+    ArchiveEntry,
+    ArchiveTree,
+    archive_entries,
+    archive_path,
+    block_entries,
+    block_entry,
+)
 from cryostore.agent.block import Extra, ExtraKind, Kind, decode, encode, order_key
 from cryostore.agent.entry import NO_CONTENT, Content, Row
 from cryostore.agent.header import Header
 from cryostore.agent.report import Report
 from cryostore.agent.restore.tree_restore import TreeRestoreOptions, restore_tree
 from cryostore.core.errors import ConfigurationError
+from support.archives.agent import write
 from support.archives.made_archive import put
 
 FILE_ROW, FOLDER_ROW = (Row(mode, 0, 0, 1, 0, 0, 1, 1, number) for number, mode in enumerate((0o100644, 0o040755), 1))
@@ -216,3 +224,21 @@ def test_matches_of_a_pattern_lie_in_the_folders_that_are_read(root, parts, fold
         for name in names:
             if below is not None and wanted.matches_path(root, path, name):
                 assert any(path == folder or path.startswith(folder + b"/") for folder in below)
+
+
+def test_paths_are_relative_to_the_root_or_absolute(local_runs, tmp_path):
+    write(tmp_path / "source", {"a": {"b": b""}, "c": b""})
+    local_runs.backup(tmp_path / "source")
+    with local_runs.opened() as archive:
+        for text in ("a", "./a/", "/a", f"{tmp_path}/source/a"):
+            assert archive_path(archive, text) == b"a"
+        for text in ("", ".", "/", f"{tmp_path}/source"):
+            assert archive_path(archive, text) == b""
+        tree = ArchiveTree(archive)
+        assert [entry.path for entry in tree.entries(b"a")] == [b"a/b"]
+        assert [entry.path for entry in tree.entries(b"a/b")] == [b"a/b"]
+        assert [entry.path for entry in tree.entries(recursive=False)] == [b"a", b"c"]
+        assert [entry.path for entry in tree.entries()] == [b"a", b"c", b"a/b"]
+        assert list(tree.entries()) == list(archive_entries(archive))
+        with pytest.raises(ConfigurationError, match="does not contain 'd'"):
+            list(tree.entries(b"d"))

@@ -69,3 +69,11 @@ def test_a_prefix_must_name_one_recovery_point(local_runs, tmp_path):
 )
 def test_point_and_path_are_split_at_the_first_colon_after_the_point(text, point, path):
     assert split_point(text) == (point, path)
+
+
+def test_a_point_is_separated_from_a_path():
+    arn = "arn:aws:backup:local-1:000000000000:recovery-point:ID"
+    assert split_point("latest") == ("latest", "")
+    assert split_point("latest:/a:b") == ("latest", "/a:b")
+    assert split_point(arn) == (arn, "")
+    assert split_point(f"{arn}:a:b") == (arn, "a:b")

@@ -1,4 +1,4 @@
-"""A small tree that is backed up, for tests that restore it."""
+"""A small tree that has been backed up, for tests that restore it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.archives.agent import write
 
 @pytest.fixture
 def backed_up(local_runs, tmp_path):
-    """A small tree that is backed up; its folder."""
+    """The folder of a small tree that has been backed up."""
     write(
         tmp_path / "source",
         {"a": b"archived a", "folder": {"b": b"archived b"}, "link": lambda path: os.symlink("a", path)},

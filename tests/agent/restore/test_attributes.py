@@ -28,7 +28,7 @@ def acl(*entries):
 
 NOBODY = 0xFFFFFFFF
 ACCESS = acl((1, 6, NOBODY), (2, 4, 1234), (4, 4, NOBODY), (16, 6, NOBODY), (32, 0, NOBODY))
-CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # may bind low ports
+CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)  # CAP_NET_BIND_SERVICE
 
 
 def header(users=None, groups=None):
@@ -39,19 +39,19 @@ def row(mode=0o100644, uid=0, gid=0):
     return Row(mode, uid, gid, 1, 0, 0, 1_000_000_001, 1, 1)
 
 
-def untold(kind, reason):
+def fail_on_refusal(kind, reason):
     pytest.fail(f"{kind}: {reason}")
 
 
 @needs_root
-def test_acls_and_capabilities_come_back(local_runs, tmp_path):
+def test_acls_and_capabilities_are_restored(local_runs, tmp_path):
     write(tmp_path / "source", {"acl": b"", "program": b"", "folder": {"inside": b""}})
     try:
         os.setxattr(tmp_path / "source" / "acl", "system.posix_acl_access", ACCESS)
         os.setxattr(tmp_path / "source" / "folder", "system.posix_acl_default", ACCESS)
         os.setxattr(tmp_path / "source" / "program", "security.capability", CAPABILITY)
     except OSError as error:
-        pytest.skip(f"not on this file system: {error}")
+        pytest.skip(f"this file system does not support it: {error}")
     os.chown(tmp_path / "source" / "program", 1, 1)
     os.setxattr(tmp_path / "source" / "program", "security.capability", CAPABILITY)
     os.chmod(tmp_path / "source" / "acl", 0o664)
@@ -70,20 +70,20 @@ def test_inherited_attributes_are_removed(local_runs, tmp_path):
     try:
         os.setxattr(tmp_path / "target", "system.posix_acl_default", ACCESS)
     except OSError as error:
-        pytest.skip(f"not on this file system: {error}")
+        pytest.skip(f"this file system does not support it: {error}")
     os.chown(tmp_path / "target", 0, 4321)
     os.chmod(tmp_path / "target", 0o2755)
     local_runs.restore(tmp_path / "target")
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_without_its_acl_a_file_does_not_get_the_group_rights_of_the_mask(local_runs, tmp_path, monkeypatch):
+def test_a_file_without_its_acl_does_not_give_the_mask_to_its_group(local_runs, tmp_path, monkeypatch):
     source, target = tmp_path / "source", tmp_path / "target"
     write(source, {"a": b"a"})
     try:
         os.setxattr(source / "a", "system.posix_acl_access", ACCESS)
     except OSError as error:
-        pytest.skip(f"not on this file system: {error}")
+        pytest.skip(f"this file system does not support it: {error}")
     local_runs.backup(source)
     with failing(monkeypatch, "setxattr", errno.ENOTSUP):
         report = local_runs.restore(target)
@@ -92,12 +92,13 @@ def test_without_its_acl_a_file_does_not_get_the_group_rights_of_the_mask(local_
 
 
 @needs_root
-def test_owners_are_found_by_name(tmp_path):
+def test_owners_are_mapped_by_name(tmp_path):
     write(tmp_path, {"file": b""})
     daemon = pwd.getpwnam("daemon")
     there = header(users={77: "daemon", 78: "nobody-has-this-name"}, groups={77: "daemon"})
     for numeric, uid, owner in ((False, 77, daemon.pw_uid), (True, 77, 77), (False, 78, 78)):
-        AttributeSetter(there, numeric_owner=numeric).apply(os.fsencode(tmp_path / "file"), row(uid=uid), [], untold)
+        attributes = AttributeSetter(there, numeric_owner=numeric)
+        attributes.apply(os.fsencode(tmp_path / "file"), row(uid=uid), [], fail_on_refusal)
         assert (tmp_path / "file").stat().st_uid == owner
 
 
@@ -105,7 +106,7 @@ def test_attributes_that_the_archive_does_not_have_are_removed(tmp_path):
     write(tmp_path, {"file": b""})
     os.setxattr(tmp_path / "file", "user.old", b"old")
     fd = os.open(tmp_path / "file", os.O_RDONLY)
-    AttributeSetter(header()).apply(fd, row(), [Extra(ExtraKind.XATTR, b"user.new\0new")], untold)
+    AttributeSetter(header()).apply(fd, row(), [Extra(ExtraKind.XATTR, b"user.new\0new")], fail_on_refusal)
     os.close(fd)
     assert os.listxattr(tmp_path / "file") == ["user.new"]
 
@@ -126,7 +127,7 @@ def test_an_attribute_that_cannot_be_set_is_reported(tmp_path, monkeypatch):
 
 @needs_root
 def test_a_setuid_program_of_another_user_loses_setuid(tmp_path):
-    """A user who is not root restores it and owns it then: others must not run it as that user."""
+    """If a user other than root restores it, that user owns it, and others must not run it as that user."""
     write(tmp_path, {"file": b""})
     fd = os.open(tmp_path / "file", os.O_RDONLY)
     nobody = 65534
@@ -137,7 +138,7 @@ def test_a_setuid_program_of_another_user_loses_setuid(tmp_path):
         attributes = AttributeSetter(header())
         found = []
         for uid, gid in ((0, 0), (nobody, 0), (nobody, nobody)):
-            attributes.apply(fd, row(0o106755, uid, gid), [], untold)
+            attributes.apply(fd, row(0o106755, uid, gid), [], fail_on_refusal)
             found.append(os.fstat(fd).st_mode & 0o7777)
     finally:
         os.seteuid(0)
@@ -179,7 +180,7 @@ def test_attributes_that_are_already_right_are_no_issue(local_runs, tmp_path, mo
     local_runs.backup(source)
     with failing(monkeypatch, "chmod", errno.EPERM):
         report = local_runs.restore(target)
-    assert [issue.path for issue in report.issues] == [b""]  # the folder has another mode than it was made with
+    assert [issue.path for issue in report.issues] == [b""]  # the folder is created with another mode
 
 
 @needs_root
@@ -199,7 +200,7 @@ def test_a_second_restore_over_unreadable_files_changes_what_it_can(client, as_n
 
 @needs_root
 def test_a_second_restore_of_unreadable_files_has_nothing_to_do(client, as_nobody):
-    runs = Runs(client, "shut")
+    runs = Runs(client, "unreadable")
     source, target = as_nobody / "source", as_nobody / "target"
     write(source, {"locked": b"locked"})
     os.setxattr(source / "locked", "user.note", b"note")

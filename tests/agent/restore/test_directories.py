@@ -1,4 +1,4 @@
-"""Directories of a restore: existing ones, read-only ones, ones that give way to a file, and the target itself."""
+"""Directories of a restore: existing ones, read-only ones, ones that a file replaces, and the target itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryostore.agent.errors import TargetError
 from support.archives.agent import Runs, seen, write
 
 
-def test_a_folder_gives_way_to_a_file_only_if_empty_or_with_delete(local_runs, backed_up, tmp_path):
+def test_a_file_replaces_a_folder_only_if_it_is_empty_or_with_delete(local_runs, backed_up, tmp_path):
     target = tmp_path / "target"
     write(target, {"a": {"precious": b"precious"}})
     report = local_runs.restore(target)
@@ -48,21 +48,21 @@ def test_delete_empties_a_folder_that_is_empty_in_the_archive(local_runs, tmp_pa
 def test_the_owner_of_a_read_only_folder_can_restore_into_it(client, as_nobody, mode):
     runs = Runs(client, f"nobody-{mode:o}")
     source, target = as_nobody / "source", as_nobody / "target"
-    write(source, {"kept": b"kept", "shut": {"changed": b"changed", "shut": {"lost": b"lost"}}})
+    write(source, {"kept": b"kept", "locked": {"changed": b"changed", "locked": {"lost": b"lost"}}})
     runs.backup(source)
-    for deep in ("shut/shut", "shut"):
+    for deep in ("locked/locked", "locked"):
         (source / deep).chmod(0o555)
     runs.backup(source)
     runs.restore(target)
-    for folder in ("shut", "shut/shut"):
+    for folder in ("locked", "locked/locked"):
         (target / folder).chmod(0o755)
-    (target / "shut" / "changed").write_bytes(b"by mistake")
-    (target / "shut" / "shut" / "lost").unlink()
-    write(target / "shut" / "shut", {"extra": b""})
-    for folder in ("shut/shut", "shut"):
+    (target / "locked" / "changed").write_bytes(b"by mistake")
+    (target / "locked" / "locked" / "lost").unlink()
+    write(target / "locked" / "locked", {"extra": b""})
+    for folder in ("locked/locked", "locked"):
         (target / folder).chmod(mode)
     assert runs.restore(target, overwrite="never").issue_count == 0
-    assert stat.S_IMODE((target / "shut").stat().st_mode) == mode
+    assert stat.S_IMODE((target / "locked").stat().st_mode) == mode
     report = runs.restore(target, delete=True)
     assert (report.issue_count, report.new, report.deleted) == (0, 1, 1)
     assert seen(target) == seen(source)

@@ -52,14 +52,14 @@ def test_a_sound_entry_has_no_fault(sound):
         (entry(stat.S_IFCHR | 0o600), "has the mode 20600, which is not of a kind that can be restored"),
     ],
 )
-def test_a_damaged_entry_is_named_by_its_fault(damaged, fault):
+def test_the_fault_of_a_damaged_entry_is_returned(damaged, fault):
     assert entry_fault(damaged) == fault
 
 
 @pytest.mark.parametrize(
     "data", [b"user.name", b"\0value", b"x" * 256 + b"\0", b"user.name\0" + bytes(XATTR_BYTES_MAX + 1)]
 )
-def test_a_damaged_extended_attribute_leaves_the_entry_restorable(data):
+def test_an_entry_with_a_damaged_extended_attribute_can_be_restored(data):
     damaged = entry(stat.S_IFREG | 0o600, extras=[Extra(ExtraKind.XATTR, data)])
     assert entry_fault(damaged) is None
     assert xattr_fault(damaged) == "an extended attribute is damaged"

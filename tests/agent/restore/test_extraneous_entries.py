@@ -16,7 +16,7 @@ from support.faults.small_disk import can_mount
 
 @pytest.fixture
 def mounted(tmp_path):
-    """Mounts a disk of memory, and takes it away again."""
+    """A function that mounts a tmpfs, or as `how` says, until the end of the test."""
     if not can_mount():
         pytest.skip("only root may mount")
     paths = []

@@ -1,4 +1,4 @@
-"""Writer of regular files: chunks of existing files, damage, a full target, and failures on the way."""
+"""Writer of regular files: reuse of existing files, damage, a full target, and failures during a run."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Damaged:
         return answer
 
 
-def test_all_files_with_sound_chunks_of_a_damaged_archive_are_restored(local_runs, tmp_path):
+def test_files_with_sound_chunks_of_a_damaged_archive_are_restored(local_runs, tmp_path):
     large = noise(9 * MIB, local_runs.resource)
     write(tmp_path / "source", {"a": b"small", "large": large, "z": b"small, too"})
     os.link(tmp_path / "source" / "large", tmp_path / "source" / "name")
@@ -81,7 +81,7 @@ def test_all_files_with_sound_chunks_of_a_damaged_archive_are_restored(local_run
 
 
 class Failing:
-    """A store that answers some chunks, and then no more."""
+    """A store that becomes unavailable after `answers` chunks."""
 
     def __init__(self, call, answers):
         self.inner = call

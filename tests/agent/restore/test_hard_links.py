@@ -1,4 +1,4 @@
-"""Hard links in a restore: joined, parted, and never linked to a file that was left alone."""
+"""Hard links in a restore: created, separated, and never made to a file that was kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def linked(root, first, *names):
 
 
 def names_of(root):
-    """Which names are one file."""
+    """The names in a folder, grouped by file."""
     found = {}
     for entry in sorted(os.listdir(root)):
         found.setdefault((root / entry).stat().st_ino, []).append(entry)
@@ -31,7 +31,7 @@ def dated(root):
 
 @pytest.fixture
 def two_names(local_runs, tmp_path):
-    """A file with the names a and b, and c, which is as long and as old; backed up."""
+    """A backed up tree: a file with the names a and b, and a file c of the same length and time."""
     write(tmp_path / "source", {"a": b"same length", "c": b"other bytes"})
     linked(tmp_path / "source", "a", "b")
     dated(tmp_path / "source")
@@ -71,15 +71,15 @@ def test_a_file_with_a_name_outside_the_target_is_not_changed(local_runs, two_na
 
 
 @pytest.mark.parametrize("overwrite", ["never", "newer"])
-def test_no_name_is_linked_to_a_file_that_was_not_restored_over(local_runs, two_names, tmp_path, overwrite):
-    write(tmp_path / "target", {"a": b"somebody's own"})
+def test_no_name_is_linked_to_an_existing_file_that_was_kept(local_runs, two_names, tmp_path, overwrite):
+    write(tmp_path / "target", {"a": b"another file"})
     local_runs.restore(tmp_path / "target", overwrite=overwrite)
-    assert (tmp_path / "target" / "a").read_bytes() == b"somebody's own"
+    assert (tmp_path / "target" / "a").read_bytes() == b"another file"
     assert (tmp_path / "target" / "b").read_bytes() == b"same length"
 
 
 def test_names_of_two_files_are_separated(local_runs, two_names, tmp_path):
-    """a and c are one file in the target, and have a further name each in the archive."""
+    """In the target, a and c are one file; in the archive, they are two files with another name each."""
     linked(two_names, "c", "d")
     dated(two_names)
     local_runs.backup(two_names)

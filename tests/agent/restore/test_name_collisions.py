@@ -39,8 +39,8 @@ def test_names_that_collide_in_the_target_are_issues(local_runs, tmp_path, monke
     assert there[b"beside"] == b"beside"
     for path, data in archived.items():
         names = [name for name in there if name.lower() == path.lower()]
-        is_told = any(path.lower() == each or path.lower().startswith(each + b"/") for each in wrong)
-        assert data in [there[name] for name in names] or is_told, path
+        is_reported = any(path.lower() == each or path.lower().startswith(each + b"/") for each in wrong)
+        assert data in [there[name] for name in names] or is_reported, path
     if delete:
         assert {name.lower() for name in there} <= {path.lower() for path in archived}
     elif before:

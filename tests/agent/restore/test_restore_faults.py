@@ -1,4 +1,4 @@
-"""Every system call of a restore fails once, with every error number: at most one entry is affected, and named."""
+"""Failing system calls of a restore: each affects at most one entry, and the report names it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sparse(path):
 
 @pytest.fixture
 def source(local_runs, tmp_path):
-    """A tree of each kind of entry, two of each; it is backed up."""
+    """A backed up tree with two entries of each kind."""
     source = tmp_path / "source"
     kinds = {
         "empty": b"",
@@ -74,8 +74,8 @@ def source(local_runs, tmp_path):
     return source
 
 
-def standing(source, target):
-    """A target in which much differs from the source."""
+def write_existing(source, target):
+    """Write a target that differs from the source in many entries."""
     shutil.copytree(source / "one", target / "one", symlinks=True, copy_function=copied)
     write(
         target,
@@ -91,14 +91,14 @@ def copied(source, target):
 
 
 def differing(source, target):
-    """The paths whose entries are not those of the source."""
+    """The paths whose entries differ from the source."""
     there = seen(target) if target.exists() else {}
     here = seen(source)
     return {path for path in here.keys() | there.keys() if here.get(path) != there.get(path)}
 
 
 def is_family(paths, names):
-    """Whether all paths are one entry, what is in it, or further names of it."""
+    """Whether all paths belong to one entry: its path, paths below it, or its other names."""
     below = [path for path in paths if not any(path.startswith(other + b"/") or not other for other in paths - {path})]
     return len(below) <= 1 or any(set(below) <= group for group in names)
 
@@ -109,14 +109,14 @@ NAMES = [{side + b"/first", side + b"/folder/second", side + b"/folder"} for sid
 
 
 def opened():
-    """The paths that are open in this process."""
+    """The paths of the open files of this process."""
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             yield os.readlink(f"/proc/self/fd/{fd}")
 
 
 def try_one(archive, source, target, monkeypatch, name, code, at):
-    """A restore in which one call fails; tells whether there was such a call."""
+    """Restore while one call fails; return whether the run made that call."""
     report = Report()
     is_end = False
     with failing(monkeypatch, name, code, at=at) as calls:
@@ -137,7 +137,8 @@ def try_one(archive, source, target, monkeypatch, name, code, at):
     if not is_end:
         wrong = differing(source, target)
         assert is_family(wrong, NAMES), (what, wrong)
-        if code != errno.ENOENT or not all(b"surplus" in path for path in wrong):  # that is gone: nothing is to be done
+        is_gone = code == errno.ENOENT and all(b"surplus" in path for path in wrong)  # such an entry needs no removal
+        if not is_gone:
             assert not wrong or report.issue_count, (what, wrong)
     left = [path for path in seen(target) if b".cryo-restore-" in path] if target.exists() else []
     assert name == "unlink" or not left, (what, left)
@@ -145,27 +146,27 @@ def try_one(archive, source, target, monkeypatch, name, code, at):
 
 
 def try_all(runs, source, tmp_path, monkeypatch, name, before, *, step, shift=0):
-    """Restores in each of which one call of a name fails, every `step`-th, with one error number after the other."""
+    """Restore once for every `step`-th call of `name`: that call fails, with each error number in turn."""
     codes = itertools.cycle(CODES[shift:] + CODES[:shift])
     with runs.opened() as archive:
         for at in itertools.count(0, step):
             target = tmp_path / f"target-{at}"
             if before:
                 target.mkdir()
-                standing(source, target)
+                write_existing(source, target)
             if not try_one(archive, source, target, monkeypatch, name, next(codes), at):
                 break
             shutil.rmtree(target, ignore_errors=True)
 
 
-@pytest.mark.parametrize("before", [False, True], ids=["new", "standing"])
+@pytest.mark.parametrize("before", [False, True], ids=["new", "existing"])
 @pytest.mark.parametrize("name", sorted(REAL))
 def test_a_failing_call_affects_one_entry(local_runs, source, tmp_path, monkeypatch, name, before):
     try_all(local_runs, source, tmp_path, monkeypatch, name, before, step=4)
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("before", [False, True], ids=["new", "standing"])
+@pytest.mark.parametrize("before", [False, True], ids=["new", "existing"])
 @pytest.mark.parametrize("shift", [0, 4, 9, 13])
 @pytest.mark.parametrize("name", sorted(REAL))
 def test_every_failing_call_affects_one_entry(local_runs, source, tmp_path, monkeypatch, name, shift, before):

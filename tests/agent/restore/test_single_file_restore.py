@@ -43,7 +43,7 @@ def test_overwrite_decides_what_happens_to_an_existing_file(local_runs, tmp_path
 def test_a_target_that_refuses_times_gets_the_content(local_runs, tmp_path, monkeypatch, call):
     runs = streams(local_runs)
     runs.stream(b"stream")
-    calls = 1 if call == "fsync" else 0  # of the folder, which some file systems cannot flush
+    calls = 1 if call == "fsync" else 0  # the call for the folder, which some file systems refuse
     with failing(monkeypatch, call, errno.EINVAL, at=calls):
         report = runs.restore(tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == b"stream"
@@ -69,7 +69,7 @@ def test_a_pipe_that_becomes_a_file_before_it_is_opened_is_not_written_into(loca
     assert target.read_bytes() == b"secret"
 
 
-def test_restoring_into_a_pipe(local_runs, tmp_path):
+def test_a_pipe_receives_the_content(local_runs, tmp_path):
     runs = streams(local_runs)
     runs.stream(noise(MIB))
     os.mkfifo(tmp_path / "pipe")
@@ -83,7 +83,7 @@ def test_restoring_into_a_pipe(local_runs, tmp_path):
 
 @pytest.mark.parametrize("overwrite", ["always", "changed", "newer"])
 def test_a_symlink_in_a_folder_is_not_followed(local_runs, tmp_path, overwrite):
-    """The user named the folder; the name in it is out of the archive."""
+    """The user named the folder; the name in it comes from the archive."""
     out, folder = tmp_path / "out", tmp_path / "folder"
     out.write_bytes(b"untouched")
     os.utime(out, ns=(1, 1))

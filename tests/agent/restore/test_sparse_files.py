@@ -30,14 +30,14 @@ def test_old_data_becomes_a_hole(fd):
     assert os.fstat(fd).st_blocks < before
 
 
-def test_zeros_are_written_where_no_hole_can_be_punched(fd, monkeypatch):
+def test_zeros_are_written_if_no_hole_can_be_punched(fd, monkeypatch):
     monkeypatch.setattr(sparse_files, "_fallocate", lambda *_: -1)
     write_zeros(fd, MIB - 1, 2 * MIB + 2)
     assert os.pread(fd, 4 * MIB, 0) == b"x" * (MIB - 1) + bytes(2 * MIB + 2) + b"x" * (MIB - 1)
 
 
 @pytest.mark.parametrize("byte", [0, MIB - 1, 3 * MIB])
-def test_one_byte_makes_a_range_other_than_zero(fd, byte):
+def test_a_range_with_one_other_byte_is_not_zero(fd, byte):
     os.ftruncate(fd, 0)
     os.ftruncate(fd, 4 * MIB)
     assert is_zero(fd, 0, 4 * MIB)

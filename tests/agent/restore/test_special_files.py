@@ -1,4 +1,4 @@
-"""Special files in a restore: symlinks, FIFOs and devices are kept while they match, and otherwise replaced."""
+"""Special files in a restore: symlinks, FIFOs and devices are kept if they match, and replaced if not."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from support.archives.agent import seen, write
 
 
-def others(path):
-    """A symlink, a fifo and a device, each with two names."""
+def write_special_files(path):
+    """Create a symlink, a FIFO and, as root, a device, each with two names; return how many."""
     tree = {
         "link": lambda place: os.symlink("somewhere", place),
         "fifo": lambda place: os.mkfifo(place, 0o640),
@@ -23,9 +23,9 @@ def others(path):
     return len(tree)
 
 
-def test_special_files_keep_their_names_and_are_not_rewritten_while_they_match(local_runs, tmp_path):
+def test_special_files_keep_their_names_and_are_not_replaced_if_they_match(local_runs, tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
-    count = others(source)
+    count = write_special_files(source)
     local_runs.backup(source)
     report = local_runs.restore(target)
     assert (report.new, report.unchanged, report.issue_count) == (2 * count, 0, 0)
@@ -47,7 +47,7 @@ def another_device(target):
     os.mknod(target / "first" / "device", 0o020640, os.makedev(1, 3))
 
 
-SPOILERS = {
+DIFFERENCES = {
     "mode": lambda target: (target / "first" / "fifo").chmod(0o600),
     "time": lambda target: os.utime(target / "first" / "fifo", ns=(1, 1)),
     "name elsewhere": lambda target: os.link(target / "first" / "fifo", target.parent / "elsewhere"),
@@ -58,17 +58,17 @@ SPOILERS = {
 }
 
 
-@pytest.mark.parametrize("spoiler", SPOILERS)
-def test_a_special_file_that_differs_is_replaced(local_runs, tmp_path, spoiler):
+@pytest.mark.parametrize("difference", DIFFERENCES)
+def test_a_special_file_that_differs_is_replaced(local_runs, tmp_path, difference):
     source, target = tmp_path / "source", tmp_path / "target"
-    others(source)
+    write_special_files(source)
     local_runs.backup(source)
     local_runs.restore(target)
-    if spoiler in ("owner", "device") and os.geteuid() != 0:
+    if difference in ("owner", "device") and os.geteuid() != 0:
         pytest.skip("only root may do this")
-    SPOILERS[spoiler](target)
-    tried = local_runs.restore(target, dry_run=True)
+    DIFFERENCES[difference](target)
+    planned = local_runs.restore(target, dry_run=True)
     report = local_runs.restore(target)
-    assert (tried.new, tried.unchanged) == (report.new, report.unchanged)
+    assert (planned.new, planned.unchanged) == (report.new, report.unchanged)
     assert report.new
     assert seen(target) == seen(source)

@@ -17,7 +17,7 @@ USER = 4242
 
 @pytest.fixture
 def theirs(local_runs, tmp_path):
-    """A folder of another user, who may swap its entries, and a source with files of that user."""
+    """A target of another user, who can replace its entries; a source with files of that user is backed up."""
     source, target = tmp_path / "source", tmp_path / "target"
     write(source, {"file": b"archived", "folder": {"in": b"in"}})
     os.chmod(source / "file", 0o644)
@@ -31,7 +31,7 @@ def theirs(local_runs, tmp_path):
 
 
 def secret(path, data=b"rootonly"):
-    """A file of root's that has the size and the time of the archived one."""
+    """Create a file of root with the size and time of the archived one; return its inode."""
     path.write_bytes(data)
     path.chmod(0o600)
     os.utime(path, ns=(1, 10**18))
@@ -39,7 +39,7 @@ def secret(path, data=b"rootonly"):
 
 
 def still_root(target, inode):
-    """Whether the file with this number, if it has a name left, is root's alone."""
+    """Whether the file with this inode, if it still has a name, belongs to root and only root can read it."""
     found = [
         status for status in map(os.lstat, (target / name for name in os.listdir(target))) if status.st_ino == inode
     ]
@@ -87,7 +87,7 @@ def test_a_folder_of_root_under_the_name_does_not_change_owner(local_runs, their
 
 
 @needs_root
-@pytest.mark.parametrize("when", ["made", "left"])
+@pytest.mark.parametrize("when", ["created", "checked"])
 def test_a_folder_swapped_for_one_of_root_does_not_change_owner(local_runs, theirs, monkeypatch, when):
     write(theirs, {"secret": {"secret": b"secret"}})
     os.chmod(theirs / "secret", 0o700)
@@ -102,13 +102,13 @@ def test_a_folder_swapped_for_one_of_root_does_not_change_owner(local_runs, thei
         if name == b"folder":
             swap()
 
-    def stat_of(name, *arguments, **named):  # what is made is looked at once, and opened later
+    def stat_of(name, *arguments, **named):  # a new folder is checked once, and opened later
         found = REAL["stat"](name, *arguments, **named)
         if name == b"folder" and (theirs / "secret").exists():
             swap()
         return found
 
-    monkeypatch.setattr(os, *(("mkdir", mkdir) if when == "made" else ("stat", stat_of)))
+    monkeypatch.setattr(os, *(("mkdir", mkdir) if when == "created" else ("stat", stat_of)))
     report = local_runs.restore(theirs)
     monkeypatch.undo()
     assert report.issue_count >= 1
@@ -132,7 +132,7 @@ def test_a_program_of_another_user_does_not_become_setuid_root(local_runs, tmp_p
 
 
 @needs_root
-def test_in_folders_of_root_owners_are_repaired_in_place(local_runs, theirs):
+def test_owners_are_repaired_in_place_in_folders_of_root(local_runs, theirs):
     local_runs.restore(theirs)
     inode = (theirs / "file").stat().st_ino
     for path in (theirs, theirs / "file", theirs / "folder", theirs / "folder" / "in"):

@@ -20,7 +20,7 @@ from support.archives.made_archive import put
 # --- existing entries ---
 
 
-def standing(target, mtime_ns):
+def write_existing(target, mtime_ns):
     write(target, {"a": b"other", "folder": {"b": b"archived b"}, "extra": b"extra", "more": {"extra": b""}})
     os.utime(target / "a", ns=(1, mtime_ns))
     os.utime(target / "folder" / "b", ns=(1, 1_000_000_000_000_000_000))
@@ -44,7 +44,7 @@ def test_overwrite_decides_what_happens_to_existing_files(
     local_runs, backed_up, tmp_path, overwrite, mtime_ns, replaced
 ):
     target = tmp_path / "target"
-    standing(target, mtime_ns)
+    write_existing(target, mtime_ns)
     report = local_runs.restore(target, overwrite=overwrite)
     assert (target / "a").read_bytes() == (b"archived a" if replaced else b"other")
     assert (target / "extra").read_bytes() == b"extra"
@@ -65,7 +65,7 @@ def test_unchanged_files_are_not_written(local_runs, backed_up, tmp_path):
 
 def test_delete_makes_the_target_equal_to_the_recovery_point(local_runs, backed_up, tmp_path):
     target = tmp_path / "target"
-    standing(target, NEWER)
+    write_existing(target, NEWER)
     outside = tmp_path / "outside"
     write(outside, {"kept": b"kept"})
     os.symlink(outside, target / "more" / "way out")
@@ -77,7 +77,7 @@ def test_delete_makes_the_target_equal_to_the_recovery_point(local_runs, backed_
 
 def test_a_dry_run_changes_nothing(local_runs, backed_up, tmp_path):
     target = tmp_path / "target"
-    standing(target, NEWER)
+    write_existing(target, NEWER)
     before = seen(target)
     report = local_runs.restore(target, delete=True, dry_run=True)
     assert seen(target) == before
@@ -122,7 +122,7 @@ def test_a_symlink_in_the_target_is_never_followed(local_runs, backed_up, tmp_pa
     assert seen(outside) == before
 
 
-# --- archives that no agent has written ---
+# --- damaged and hostile archives ---
 
 NOW_NS = 1_000_000_000_000_000_000
 FILE, FOLDER, LINK = 0o100644, 0o040755, 0o120777
@@ -133,7 +133,7 @@ def row(mode, size=0, links=1, inode=1):
 
 
 def block(path, entries, extras=None):
-    """A block of names with their modes; the files hold the first byte of the content."""
+    """A block of entries with these names and modes. Each file is the first byte of the content object."""
     names = b"".join(name + b"\0" for name, _ in entries)
     rows = [row(mode, size=1 if mode == FILE else 0, inode=index) for index, (_, mode) in enumerate(entries)]
     contents = [(Content(1, 0, 0) if mode == FILE else NO_CONTENT).pack() for _, mode in entries]
@@ -148,9 +148,9 @@ HOSTILE_NAMES = {
     "the folder itself": [(b".", FILE)],
     "a path": [(b"../out", FILE)],
     "an absolute path": [(b"/tmp/out", FILE)],
-    "no name": [(b"", FILE)],
-    "twice": [(b"a", FILE), (b"a", FILE)],
-    "unsorted": [(b"b", FILE), (b"a", FILE)],
+    "an empty name": [(b"", FILE)],
+    "the same name twice": [(b"a", FILE), (b"a", FILE)],
+    "unsorted names": [(b"b", FILE), (b"a", FILE)],
 }
 
 
@@ -174,7 +174,7 @@ def test_hostile_paths_are_refused(local_runs, tmp_path, path):
 
 
 def test_entries_below_a_restored_symlink_are_not_written_through_it(local_runs, tmp_path):
-    """The classic: a symlink that leads out, then a folder of the same name with a file in it."""
+    """The classic attack: a symlink out of the target, then a folder of the same name with a file in it."""
     out = tmp_path / "out"
     out.mkdir()
     link = {0: [Extra(ExtraKind.LINK_TARGET, os.fsencode(out))]}
@@ -204,11 +204,11 @@ def test_a_directory_that_becomes_a_symlink_during_the_restore_is_not_followed(l
 DAMAGED_ENTRIES = {
     "no content object": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [Content(9, 0, 0).pack()], {}),
     "no such chunk": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [Content(1, 7, 0).pack()], {}),
-    "behind the chunk": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [Content(1, 0, 5).pack()], {}),
+    "beyond the chunk": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [Content(1, 0, 5).pack()], {}),
     "longer than the object": ROOT
     + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 99)], [Content(1, 0, 0).pack()], {}),
     "no content": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE, 1)], [NO_CONTENT.pack()], {}),
-    "of no kind": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(0o777)], [NO_CONTENT.pack()], {}),
+    "of unknown kind": ROOT + encode(Kind.DIRECTORY, b"", b"a\0", [row(0o777)], [NO_CONTENT.pack()], {}),
     "holes that overlap": ROOT
     + encode(
         Kind.DIRECTORY,
@@ -221,8 +221,10 @@ DAMAGED_ENTRIES = {
 }
 PARTLY_DAMAGED = {
     "an unknown kind": ROOT[:4] + b"\7" + ROOT[5:],
-    "extras that lie": encode(Kind.DIRECTORY, b"", b"a\0", [row(FILE)], [NO_CONTENT.pack()], {5: [Extra(1, b"")]}),
-    "a name that leads out": block(b"c", [(b"..", FILE)]),
+    "extras of a missing entry": encode(
+        Kind.DIRECTORY, b"", b"a\0", [row(FILE)], [NO_CONTENT.pack()], {5: [Extra(1, b"")]}
+    ),
+    "a name that is a path": block(b"c", [(b"..", FILE)]),
 }
 
 
@@ -237,7 +239,7 @@ def test_a_damaged_block_is_an_issue_and_the_others_are_restored(local_runs, tmp
 DAMAGED = {
     "nothing": b"",
     "cut short": ROOT[:-1],
-    "a length that lies": (len(ROOT) + 1).to_bytes(4, "little") + ROOT[4:],
+    "a wrong length": (len(ROOT) + 1).to_bytes(4, "little") + ROOT[4:],
 }
 
 
@@ -263,7 +265,7 @@ def with_sibling(data):
     return encode(Kind.DIRECTORY, b"", found.names + b"b\0", rows, contents, found.extras_of())
 
 
-# --- incomplete restores ---
+# --- targets that do not exist, races, impossible values ---
 
 
 def test_a_dry_run_does_not_create_the_target(local_runs, backed_up, tmp_path):
@@ -277,7 +279,7 @@ FIFO, DEVICE = 0o010600, 0o020600
 
 @pytest.mark.parametrize("mode", [FIFO, LINK], ids=["pipe", "link"])
 def test_attributes_are_not_set_on_an_entry_swapped_by_another_process(local_runs, tmp_path, monkeypatch, mode):
-    """Whoever may write to the target puts a way out under the temporary name, before attributes are set."""
+    """A user who can write to the target puts a link out of it under the temporary name, before attributes are set."""
     if os.geteuid():
         pytest.skip("only root sets owners")
     out = tmp_path / "out"
@@ -309,7 +311,7 @@ def test_attributes_are_not_set_on_an_entry_swapped_by_another_process(local_run
         (LINK, Extra(ExtraKind.LINK_TARGET, b"a\0b")),
         (DEVICE, Extra(ExtraKind.DEVICE_NUMBER, b"\xff" * 8)),
     ],
-    ids=["a link with a zero byte", "a device that no machine has"],
+    ids=["a symlink with a NUL byte", "an impossible device number"],
 )
 def test_impossible_field_values_are_reported_as_damage(local_runs, tmp_path, mode, extra):
     put(local_runs, ROOT + block(b"", [(b"a", mode), (b"b", FILE)], {0: [extra]}))
@@ -321,17 +323,17 @@ def test_impossible_field_values_are_reported_as_damage(local_runs, tmp_path, mo
 # --- dry runs ---
 
 
-def test_a_dry_run_reports_what_it_would_write_and_delete(local_runs, backed_up, tmp_path):
+def test_a_dry_run_announces_what_it_would_write_and_delete(local_runs, backed_up, tmp_path):
     target = tmp_path / "target"
-    standing(target, NEWER)
+    write_existing(target, NEWER)
     os.mkfifo(target / "link")
     os.unlink(target / "folder" / "b")
     os.rmdir(target / "folder")
-    told = []
+    announced = []
     with local_runs.opened() as archive:
         options = TreeRestoreOptions(target=os.fsencode(target), delete=True, dry_run=True)
-        restore_tree(archive, options, Report(), on_entry=lambda mark, path: told.append((mark, path)))
-    assert sorted(told) == [
+        restore_tree(archive, options, Report(), on_entry=lambda mark, path: announced.append((mark, path)))
+    assert sorted(announced) == [
         ("+", b"folder"),
         ("+", b"folder/b"),
         ("-", b"extra"),

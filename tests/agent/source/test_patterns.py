@@ -1,4 +1,4 @@
-"""Patterns: the paths that they name, compared with git, and patterns from the command line and from files."""
+"""Patterns: the paths that they match, compared with those that git ignores."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_patterns_match_as_in_gitignore(pattern, path, is_directory, fits):
     assert Patterns([pattern]).fit(path, is_directory=is_directory) is fits
 
 
-def test_a_later_pattern_takes_back():
+def test_a_later_pattern_can_include_a_path_again():
     patterns = Patterns(["# all objects", "*.o", "", "!a/keep.o"])
     assert patterns.fit(b"x.o", is_directory=False)
     assert not patterns.fit(b"x/a/keep.o", is_directory=False)
 
 
 @pytest.mark.parametrize("pattern", ["[a", "a\\", "[[:nothing:]]", "[z-a]", "[!z-a]"])
-def test_a_malformed_pattern_is_named(pattern):
+def test_the_error_names_a_malformed_pattern(pattern):
     with pytest.raises(ConfigurationError) as refused:
         Patterns(["a", pattern])
     assert ascii(pattern) in refused.value.message
@@ -127,7 +127,7 @@ def all_paths(place, select=None):
 
 @settings(max_examples=200)
 @given(st.lists(LINES, min_size=1, max_size=6))
-def test_a_run_leaves_out_what_git_ignores(work_tree, lines):
+def test_a_run_excludes_the_paths_that_git_ignores(work_tree, lines):
     lines = [line for line in lines if is_well_formed(line)]
     root = str(work_tree / "tree")
     ours = [with_mark(line, lambda text: root + text if text.startswith("/") else text) for line in lines]
@@ -136,11 +136,11 @@ def test_a_run_leaves_out_what_git_ignores(work_tree, lines):
 
 
 @given(st.sampled_from(["[a", "a\\", "[[:nothing:]]", "[\\", "[z-a]"]))
-def test_git_ignores_nothing_for_a_pattern_that_we_refuse(work_tree, line):
+def test_git_ignores_nothing_for_a_malformed_pattern(work_tree, line):
     assert ignored_by_git(work_tree, [line]) == set()
 
 
-def test_entries_left_out_are_counted():
+def test_excluded_entries_are_counted():
     skipped = Counter()
     select = Selection(b"/srv", ["*", "!*/", "!*.xlsx"], skipped=skipped)
     assert [select(name, 0o100644, 0) for name in (b"a.txt", b"sub/a.txt", b"sub/k.xlsx")] == [False, False, True]

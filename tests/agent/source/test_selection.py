@@ -7,9 +7,6 @@ import socket
 
 import pytest
 
-from cryostore.agent.archive.listing import ArchiveTree, archive_entries, archive_path
-from cryostore.agent.archive.recovery_points import split_point
-from cryostore.agent.errors import shown
 from cryostore.agent.source.selection import Selection, rooted
 from cryostore.core.errors import ConfigurationError
 from support.archives.agent import seen, write
@@ -17,7 +14,7 @@ from support.archives.agent import seen, write
 TREE = {"real": {"x": b"x", "y": {"z": b"z"}}, "c": b"c", "other": {"o": b"o", "sub": {"deep": b"deep"}}}
 
 
-def test_selections_see_the_whole_path_and_the_size():
+def test_a_selection_compares_the_whole_path_and_the_size():
     select = Selection(b"/srv/user", ["/srv/user/.cache", "*.tmp"], 1000)
     assert not select(b".cache", 0o040755, 0)
     assert not select(b"a/b.tmp", 0o100644, 1)
@@ -27,7 +24,7 @@ def test_selections_see_the_whole_path_and_the_size():
     assert select(b"link", 0o120777, 5000)
 
 
-def test_a_path_and_the_folders_above_it_are_never_left_out():
+def test_a_path_and_the_folders_above_it_are_never_excluded():
     select = Selection(b"/srv", ["lib", "*.o", "/srv", "/srv/app"], only=frozenset({b"lib/app", b"x.o"}))
     assert all(select(path, 0o040755, 0) for path in (b"lib", b"lib/app", b"lib/app/srv"))
     assert select(b"x.o", 0o100644, 0)
@@ -47,42 +44,9 @@ def test_the_root_of_several_paths_is_their_common_folder(tmp_path):
         rooted([root + b"/c"])
 
 
-def test_a_point_and_a_path_are_told_apart():
-    arn = "arn:aws:backup:local-1:000000000000:recovery-point:ID"
-    assert split_point("latest") == ("latest", "")
-    assert split_point("latest:/a:b") == ("latest", "/a:b")
-    assert split_point(arn) == (arn, "")
-    assert split_point(f"{arn}:a:b") == (arn, "a:b")
-
-
-def test_paths_are_taken_from_the_root_or_from_the_top(local_runs, tmp_path):
-    write(tmp_path / "source", {"a": {"b": b""}, "c": b""})
-    local_runs.backup(tmp_path / "source")
-    with local_runs.opened() as archive:
-        for text in ("a", "./a/", "/a", f"{tmp_path}/source/a"):
-            assert archive_path(archive, text) == b"a"
-        for text in ("", ".", "/", f"{tmp_path}/source"):
-            assert archive_path(archive, text) == b""
-        tree = ArchiveTree(archive)
-        assert [entry.path for entry in tree.entries(b"a")] == [b"a/b"]
-        assert [entry.path for entry in tree.entries(b"a/b")] == [b"a/b"]
-        assert [entry.path for entry in tree.entries(recursive=False)] == [b"a", b"c"]
-        assert [entry.path for entry in tree.entries()] == [b"a", b"c", b"a/b"]
-        assert list(tree.entries()) == list(archive_entries(archive))
-        with pytest.raises(ConfigurationError, match="does not contain 'd'"):
-            list(tree.entries(b"d"))
-
-
-def test_control_characters_in_names_are_escaped():
-    assert shown("ä b".encode()) == "ä b"
-    assert shown(b"\x1b[2J") == r"\x1b[2J"
-    assert shown(b"a\nb\xff\\") == r"a\x0ab\xff\\"
-    assert shown("\u202eevil".encode()) == r"\xe2\x80\xaeevil"
-
-
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    """A folder with `link` to a folder beside it and `inner` to one in it; the working directory."""
+    """The parent of the working directory. That has symlinks: `link` to a folder beside it, `inner` to one in it."""
     write(tmp_path / "top" / "source", TREE)
     write(tmp_path / "top" / "beside", {"b": b"b", "sub": {"s": b"s"}})
     (tmp_path / "top" / "source" / "link").symlink_to("../beside")
@@ -100,7 +64,7 @@ def backed_up(runs, paths, listed=(), *, patterns=(), **options):
 
 
 def restored(runs, target, root):
-    """The files and symlinks of the last recovery point, each the same as in the source."""
+    """Restore the last recovery point; return the paths of its files and symlinks, which must equal the source."""
     assert runs.restore(target).issue_count == 0
     found, there = seen(target), seen(root)
     leaves = {path for path in found if path and not os.path.isdir(os.path.join(os.fsencode(target), path))}
@@ -150,7 +114,7 @@ def test_listed_symlinks_stay_symlinks_and_their_targets_are_found(local_runs, s
     }
 
 
-def test_a_dead_end_beside_others_is_an_issue(local_runs, source, tmp_path):
+def test_a_path_that_leads_nowhere_is_an_issue(local_runs, source, tmp_path):
     (source / "source" / "loop").symlink_to("loop")
     (source / "source" / "dangling").symlink_to("nowhere")
     root, issues = backed_up(local_runs, ["c", "link/gone", "loop/x", "dangling/x", "c/below", "dangling"])
@@ -159,7 +123,7 @@ def test_a_dead_end_beside_others_is_an_issue(local_runs, source, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"patterns": ("sub", "deep")}, {"markers": frozenset({b"o"})}])
-def test_a_path_in_a_folder_that_is_left_out_is_stored(local_runs, source, tmp_path, options):
+def test_a_path_in_an_excluded_folder_is_stored(local_runs, source, tmp_path, options):
     write(source / "source" / "other" / "sub" / "more", {"left": b"left"})
     for paths in (["other", "other/sub/deep", "c"], ["other", "other/sub/deep"], [".", "other/sub/deep"]):
         root, issues = backed_up(local_runs, paths, **options)
@@ -170,7 +134,7 @@ def test_a_path_in_a_folder_that_is_left_out_is_stored(local_runs, source, tmp_p
         assert "left" not in found
 
 
-def test_with_a_path_in_a_folder_that_is_left_out_nothing_else_is_stored(local_runs, source, tmp_path):
+def test_only_the_path_in_an_excluded_folder_is_stored(local_runs, source, tmp_path):
     """Folders between an excluded one and the PATH in it are stored; entries beside them are not."""
     write(source / "source" / "other" / "sub" / "between" / "named", {"in": b"in"})
     write(source / "source" / "other" / "sub" / "between", {"beside": b"beside"})

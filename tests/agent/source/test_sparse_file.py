@@ -25,7 +25,7 @@ def fd(tmp_path):
     os.close(opened)
 
 
-def test_segments_and_holes_make_up_the_file(fd):
+def test_segments_and_holes_cover_the_file(fd):
     segments = data_segments(fd, SIZE)
     assert segments == [(MIB, MIB), (SIZE - (64 << 10), 64 << 10)]
     holes = holes_between(segments, SIZE)
@@ -40,7 +40,7 @@ def test_a_file_of_one_hole_has_no_segments(tmp_path):
     assert holes_between([], MIB) == [(0, MIB)]
 
 
-def test_a_file_system_that_does_not_tell(fd, monkeypatch):
+def test_a_file_system_without_hole_information(fd, monkeypatch):
     def refuse(*_):
         raise OSError(22, "Invalid argument")
 
@@ -48,7 +48,7 @@ def test_a_file_system_that_does_not_tell(fd, monkeypatch):
     assert data_segments(fd, SIZE) is None
 
 
-def test_of_too_many_holes_the_short_ones_become_data(monkeypatch):
+def test_the_short_ones_of_too_many_holes_become_data(monkeypatch):
     monkeypatch.setattr(sparse_file, "HOLES_MAX", 2)
     found = [(0, 10), (11, 10), (30, 10), (90, 10)]  # holes of 1, 9 and 50 bytes
     monkeypatch.setattr(sparse_file, "_seek_segments", lambda _fd, _size: iter(found))
@@ -68,7 +68,7 @@ def test_the_segments_are_read_as_one_stream(fd):
     assert reader.read(memoryview(buffer)) == 0
 
 
-def test_bytes_that_the_file_lost_are_zeros(fd):
+def test_missing_bytes_of_a_truncated_file_are_zeros(fd):
     segments = data_segments(fd, SIZE)
     os.ftruncate(fd, MIB + 10)
     reader = SegmentReader(fd, b"sparse", segments, lambda _: None)

@@ -1,4 +1,4 @@
-"""Walk: folders with a cache tag are taken as empty, if the run asks for it."""
+"""Walk: folders with a cache tag are stored without their content, if the run asks for that."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.archives.agent import seen, write
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 
 
-def test_folders_with_a_cache_tag_are_taken_as_empty(local_runs, tmp_path):
+def test_folders_with_a_cache_tag_are_stored_without_their_content(local_runs, tmp_path):
     source = tmp_path / "source"
     write(source, {"cache": {"CACHEDIR.TAG": SIGNATURE + b"\n# more", "data": b"", "deep": {"data": b""}}})
     write(source, {"no cache": {"CACHEDIR.TAG": b"Signature: another", "data": b""}})
