@@ -21,7 +21,7 @@ from bench.machine.description import describe
 from bench.machine.page_cache import fill_page_cache
 from bench.peers.packages import install_missing_with_apt
 
-MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108 - a memory file system is what is wanted
+MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108 - the memory rows need a memory file system
 FILL_SECONDS_MAX = 90.0
 FREE_BYTES_MIN = {"disk": 20 * 10**9, "memory": 2 * 10**9}
 

@@ -28,7 +28,7 @@ PIECE_BYTES = 1 << 20
 WANTED = {"first": 0.5, "again": 0.35, "restore": 0.6, "verify": 0.8}
 WANTED_OVER_SERVER = 0.8
 SETTLE_SECONDS = 3.0
-"""A pause before the first run: our next run would read files again that were written just before, and measure that."""
+"""A pause before the first run: our second run would read very young files again, and the measurement would show it."""
 COLUMNS = ("case", "step", "program", "s", "CPU s", "peak MB", "stored MB", "ours/fastest peer", "wanted")
 
 

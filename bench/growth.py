@@ -25,9 +25,9 @@ from bench.shared_store import services
 from bench.shared_store.grown_store import GrownStore
 from bench.table import table
 
-MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108 - a memory file system is what is wanted
+MEMORY_DIRECTORY = Path("/dev/shm")  # noqa: S108 - the store needs a memory file system
 CHUNKS_PER_OBJECT = 10
-"""Made chunks per made object."""
+"""The number of made chunks for each made object."""
 CHUNKS_PER_PACK = 16
 RATIO_MAX = 1.5
 CHUNK_BYTES_MAX = 200

@@ -106,7 +106,7 @@ class Measurement:
         given = conninfo_to_dict(self._nodes.catalog)
         with WireCount(str(given["host"]), int(given["port"])) as wire:
             number = self._nodes.start(services.at(self._nodes.catalog, str(given["dbname"]), wire.port))
-            self._loads[0].run(self._plan(number, 16, 16))  # statements that run only once run now
+            self._loads[0].run(self._plan(number, 16, 16))  # statements that run only once must run before the count
             found = []
             for connections in (1, 16):
                 plan = self._plan(number, connections, max(ALONE * connections // 4, ALONE) // self._divisor)

@@ -1,4 +1,4 @@
-"""docs/reference/cli.md: every verb with its options, from the declarations of the verbs."""
+"""The page docs/reference/cli.md: every verb with its options, from the declarations of the verbs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Options of a server are also lines of its [configuration file](configuration.md)
 
 
 def render() -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     return "\n".join([HEAD, *(line for context in every_command() for line in _command(context))])
 
 

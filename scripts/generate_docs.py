@@ -1,6 +1,6 @@
-"""Write the generated pages of docs/ and the generated part of ARCHITECTURE.md anew.
+"""Generator of pages of docs/ and of the table of packages in ARCHITECTURE.md.
 
-With --check, only say which are out of date and exit 1: tests/test_docs.py does so.
+With --check, it only names the files that are out of date, and exits 1 if there are any (tests/test_docs.py).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import terminal_picture
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "cryostore"
 
-# Each page is what `render()` of its module returns.
+# `render()` of the module returns the page.
 PAGES = {
     "docs/reference/api-coverage.md": "cryostore.wire.reference.coverage",
     "docs/reference/configuration.md": "cryostore.options.page",
 }
 PICTURES = {"docs/pictures/first-backup.svg": "docs/pictures/first-backup.cast"}
-"""Each picture is drawn from a recorded session (`record_session`)."""
+"""Pictures by the recorded session that each is drawn from (`record_session`)."""
 BEGIN = "<!-- packages: written by `make docs` from the first sentence of each package -->\n"
 END = "<!-- end of packages -->\n"
 
 
 def first_sentence(path: Path) -> str:
-    """What a module says of itself, up to the first full stop; asterisks and the like stay Markdown."""
+    """Return the first sentence of a module's docstring, as Markdown."""
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     paragraph = " ".join(docstring.partition("\n\n")[0].split())
     sentence = re.match(r".*?[.](?= [A-Z`]|$)", paragraph)
@@ -39,7 +39,7 @@ def first_sentence(path: Path) -> str:
 
 
 def packages() -> list[Path]:
-    """Packages with code, two levels deep, in the order of the layers from the top."""
+    """Return the packages with code, two levels deep, from the top layer to the bottom."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     lines = next(c["layers"] for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
     layers = [name.strip(" ()") for line in lines for name in line.split("|")]
@@ -49,7 +49,7 @@ def packages() -> list[Path]:
 
 
 def described_packages() -> str:
-    """A table with one row per package."""
+    """Return a table with one row per package."""
     rows = (
         f"| `{package.relative_to(SOURCE).as_posix()}/` | {first_sentence(package / '__init__.py')} |"
         for package in packages()
@@ -58,16 +58,16 @@ def described_packages() -> str:
 
 
 def architecture() -> str:
-    """ARCHITECTURE.md with its list of packages as the tree has them."""
+    """Return the text of ARCHITECTURE.md with the current table of packages."""
     before, begin, rest = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SystemExit("ARCHITECTURE.md has lost the comments around its list of packages")
+        raise SystemExit("ARCHITECTURE.md lacks the comments around its table of packages")
     return f"{before}{BEGIN}\n{described_packages()}\n{END}{after}"
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """Every generated file with the text it should have."""
+    """Yield every generated file with its text."""
     yield "ARCHITECTURE.md", architecture()
     for name, module in PAGES.items():
         yield name, importlib.import_module(module).render()
@@ -77,7 +77,7 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check every page; the exit status."""
+    """Write or check every page. Returns the exit status."""
     stale = []
     for name, text in pages():
         path = ROOT / name

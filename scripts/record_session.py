@@ -1,9 +1,9 @@
-"""Record the terminal session of the README's picture: real commands on a pseudo-terminal, in asciinema's format.
+"""Recorder of the terminal session in the README's picture: real commands on a pseudo-terminal, asciinema's format.
 
     scripts/record_session.py > docs/pictures/first-backup.cast
 
 `make docs` draws the recording (`terminal_picture`). Record it anew when the output of these commands changes:
-tests/compat/test_readme.py compares it with a run. Only the names of folders and of the machine are replaced.
+tests/compat/test_readme.py compares it with a run. The recording has other names of folders and of the machine.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ AGE_SECONDS = 3
 
 
 def record(commands: Sequence[str], folder: Path, *, age_seconds: float = 0) -> Iterator[list[float | str]]:
-    """Run commands one after the other, with /srv and /mnt below `folder`; yield what the terminal shows, as events.
+    """Run the commands one after the other, with /srv and /mnt below `folder`. Yields the terminal output as events.
 
-    `age_seconds` is how old the files are when they are backed up. A run reads very young files again.
+    `age_seconds` is the age of the files at the backup. A run reads very young files again.
     """
     (folder / "mnt").mkdir()
     shutil.copytree(ROOT / "docs", folder / "srv" / "documents")
@@ -62,16 +62,16 @@ def record(commands: Sequence[str], folder: Path, *, age_seconds: float = 0) -> 
 
 
 def _run(command: str, environment: dict[str, str]) -> Iterator[str]:
-    """Run a command on a terminal of its own; its output, line by line."""
+    """Run a command on a terminal of its own. Yields its output, line by line."""
     child, terminal = pty.fork()
     if child == 0:
-        os.execve("/bin/sh", ["sh", "-c", command], environment)  # noqa: S606 - the commands above
+        os.execve("/bin/sh", ["sh", "-c", command], environment)  # noqa: S606 - the command is one of those above
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     held = b""
     while True:
         try:
             data = os.read(terminal, READ_BYTES)
-        except OSError:  # the command has ended, and its terminal with it
+        except OSError:  # the command has ended and closed its terminal
             break
         *whole, held = (held + data).split(b"\n")
         yield from (line.decode() + "\n" for line in whole)
@@ -82,7 +82,7 @@ def _run(command: str, environment: dict[str, str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Record, and write the recording to stdout."""
+    """Write a new recording to stdout."""
     print(json.dumps({"version": 2, "width": COLUMNS, "height": LINES, "title": "cryo"}))
     with tempfile.TemporaryDirectory() as folder:
         for moment, kind, text in record(COMMANDS, Path(folder), age_seconds=AGE_SECONDS):

@@ -1,7 +1,7 @@
-"""A recorded terminal session as an SVG picture: the text that stands on the screen at its end.
+"""SVG picture of a recorded terminal session: the text on the screen at its end.
 
-Takes recordings in asciinema's format (version 2). Knows carriage return and "erase to the end of the line", which
-progress lines use, and refuses other control sequences.
+It reads recordings in asciinema's format (version 2). It knows carriage return and "erase to the end of the line",
+which progress lines use, and refuses other control sequences.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CONTROL = re.compile(r"\r(?!\n)|\x1b\[0?K|\r?\n|[^\r\n\x1b]+|.", re.DOTALL)
 
 
 def screen(events: list[str]) -> list[str]:
-    """The lines that a terminal shows after these outputs. Raises ValueError for an unknown control sequence."""
+    """Return the lines that a terminal shows after these outputs. Raises ValueError for an unknown control sequence."""
     lines = [""]
     column = 0
     for piece in CONTROL.findall("".join(events)):
@@ -40,7 +40,7 @@ def screen(events: list[str]) -> list[str]:
 
 
 def picture(recording: str) -> str:
-    """The SVG of a recording."""
+    """Return the SVG of a recording."""
     head, *events = (json.loads(line) for line in recording.splitlines())
     lines = screen([text for _, kind, text in events if kind == "o"])
     width = round(2 * MARGIN + COLUMN_WIDTH * head["width"])
@@ -71,5 +71,5 @@ def _row(line: str, y: int) -> str:
 
 
 def render(path: Path) -> str:
-    """The SVG of the recording in a file."""
+    """Return the SVG of the recording in a file."""
     return picture(path.read_text(encoding="utf-8"))

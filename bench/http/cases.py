@@ -31,7 +31,7 @@ class Case:
         return self.operation == "get-chunk"
 
     def quick(self) -> Case:
-        """Return the same case in about a fifth of the time, with less exact figures."""
+        """Return a short version of the case, which takes about a fifth of the time and is less exact."""
         requests = max(self.requests // QUICK_DIVISOR, 2 * self.connections)
         return replace(self, requests=requests, seconds_max=self.seconds_max / 5)
 

@@ -15,7 +15,7 @@ OURS = "cryo"
 
 @dataclass(frozen=True)
 class Round:
-    """One server under one load, once. `load` is None for fio, which has only a rate."""
+    """One measurement of one server under one load. `load` is None for fio, which has only a rate."""
 
     megabytes_per_second: float
     load: LoadResult | None = None
@@ -29,11 +29,11 @@ class Row:
     case: Case
     server: str
     rounds: list[Round] = field(default_factory=list)
-    note: str = ""  # why there are no figures
+    note: str = ""  # the reason if there are no figures
 
     @property
     def failures(self) -> int:
-        """The requests without a correct response, in all rounds."""
+        """Return the number of requests without a correct response, in all rounds."""
         return sum(each.load.failures for each in self.rounds if each.load)
 
     def figures(self) -> dict[str, float]:
@@ -56,7 +56,7 @@ class Row:
 
 @dataclass
 class BenchmarkResult:
-    """Everything one run has measured."""
+    """All measurements of one run."""
 
     machine: dict[str, str]
     floor: Floor
@@ -79,7 +79,7 @@ class BenchmarkResult:
         return median(ratios) if ratios else None
 
     def ours_failed(self) -> bool:
-        """Whether a request to Cryostore failed, or a case of it was not measured."""
+        """Return whether a request to Cryostore failed, or a case of it was not measured."""
         ours = [row for row in self.rows if row.server == OURS]
         return not ours or any(row.failures or not row.rounds for row in ours)
 

@@ -1,4 +1,4 @@
-"""Runner of the cases: starts the servers, gives each the same load in turn, reads their usage, stops them."""
+"""Runner of the cases: it starts the servers, sends each the same load in turn, and reads their usage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STORE_CONNECTIONS = 8
 
 
 class Runner:
-    """Fills a Result. `progress` is told what happens next, in a few words."""
+    """Fills a result. Calls `progress` with a few words before each step."""
 
     def __init__(
         self, result: BenchmarkResult, load: LoadProcess, rounds: int, progress: Callable[[str], None]
@@ -41,7 +41,7 @@ class Runner:
         self._progress = progress
 
     def run(self, cases: Sequence[Case], directories: dict[str, Path]) -> None:
-        """Runs the cases, those of one place together; `directories` has an empty directory for each place there is."""
+        """Run the cases, grouped by place. `directories` has an empty directory for each existing place."""
         for place, directory in directories.items():
             here = [case for case in cases if case.place == place]
             names = {name for case in here for name in (OURS, *case.peers)}
@@ -98,9 +98,9 @@ class Runner:
             )
 
     def _write(self, case: Case, server: Target, row: Row) -> None:
-        payload = Payload(case.body_bytes, case.kind)  # new bytes in each round, or deduplication would distort it
+        payload = Payload(case.body_bytes, case.kind)  # new bytes, because deduplication would distort the figures
         plan = server.write_plan(case.operation, payload, case.requests, case.connections)
-        os.sync()  # so that no server pays for dirty pages of others
+        os.sync()  # so that no server writes dirty pages of another
         self._measure(server, replace(plan, seconds_max=case.seconds_max), row)
         server.forget()
 

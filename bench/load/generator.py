@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
 
 RECEIVE_BYTES = 1024 * 1024
-FAILURES_MAX = 100  # then measuring on makes no sense
+FAILURES_MAX = 100  # after such a pause the measurement is useless
 STALL_SECONDS_MAX = 30.0
 
 
@@ -29,7 +29,7 @@ class StalledError(Exception):
 
 
 class LoadProcess:
-    """A process that runs one plan after the other. A context manager."""
+    """A process that runs plans, one after the other. A context manager."""
 
     def __enter__(self) -> Self:
         context = multiprocessing.get_context("spawn")
@@ -79,7 +79,7 @@ class _Exchange:
         self.parts: list[memoryview] = []
         self.response = Response()
         self.started = 0.0
-        self.sending = False  # whether epoll watches for room to write
+        self.sending = False  # whether epoll waits until the socket is writable
 
 
 class _Run:
@@ -128,7 +128,7 @@ class _Run:
     def _open(self) -> _Exchange:
         connected = socket.create_connection((self.plan.host, self.plan.port))
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setblocking(False)  # noqa: FBT003 - the socket's own interface
+        connected.setblocking(False)  # noqa: FBT003 - the interface of sockets
         exchange = _Exchange(connected)
         self.exchanges[connected.fileno()] = exchange
         self.epoll.register(connected.fileno(), select.EPOLLIN)
@@ -145,7 +145,7 @@ class _Run:
         return self._open()
 
     def _begin(self, exchange: _Exchange) -> None:
-        """Send the next request, if there is one and time is left."""
+        """Send the next request if there is one and the time is not over."""
         plan = self.plan
         index = self.next
         if index >= len(plan.heads):
@@ -176,7 +176,7 @@ class _Run:
                 exchange.sending = True
             return
         except OSError:
-            parts.clear()  # the response, or the end of the connection, is read next
+            parts.clear()  # the next event reads the response or the end of the connection
         if exchange.sending:
             self.epoll.modify(exchange.socket.fileno(), select.EPOLLIN)
             exchange.sending = False
@@ -230,7 +230,7 @@ class _Run:
 
 
 def _fault(plan: LoadPlan, index: int, response: Response) -> str:
-    """Return what is wrong with a response; empty if nothing is."""
+    """Return the fault of a response; empty if it has none."""
     if not response.is_success:
         return f"status {response.status}: {response.start.decode(errors='replace')}"
     if plan.is_read and response.body_bytes != plan.answer_bytes:

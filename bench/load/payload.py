@@ -18,7 +18,7 @@ KINDS: Final = ("random", "half")
 
 
 class Payload:
-    """`body_bytes` long bodies of one kind: "random" does not compress, of "half" every second 32 KiB is log lines."""
+    """Bodies of `body_bytes` bytes. "random" does not compress; in "half", every second 32 KiB are log lines."""
 
     def __init__(self, body_bytes: int, kind: str = "random") -> None:
         if body_bytes < SUFFIX_BYTES:

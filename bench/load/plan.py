@@ -10,9 +10,10 @@ from dataclasses import dataclass
 class LoadPlan:
     """Requests that are ready to be sent, in order, over `connections` kept-alive connections.
 
-    Request i of a write is `heads[i] + base + tails[i]`. Request i of a read is `heads[i]`, and the answer's body must
-    be `answer_bytes` long and end with `tails[i]`. With `repeat` the requests start over until `seconds_max`; without,
-    the run ends when all are answered. After `seconds_max` none is begun, but those under way are waited for.
+    Request i of a write is `heads[i] + base + tails[i]`. Request i of a read is `heads[i]`; the body of the response
+    must have `answer_bytes` bytes and end with `tails[i]`. With `repeat` the requests start over until `seconds_max`;
+    without it, the run ends after the last response. After `seconds_max` no request starts, and the run waits for the
+    responses in flight.
     """
 
     port: int
@@ -27,7 +28,7 @@ class LoadPlan:
 
     @property
     def is_read(self) -> bool:
-        """Whether the payload travels in the answer."""
+        """Whether the payload is in the response."""
         return self.answer_bytes is not None
 
 

@@ -12,7 +12,7 @@ REGION = "local-1"
 
 
 class Signer:
-    """Makes request heads for one service, signed at one time. Like any signature they are valid for 15 minutes."""
+    """Makes request heads for one service, all signed for one time. They are valid for 15 minutes."""
 
     def __init__(self, credentials: Credentials, host: str, service: str) -> None:
         self._credentials = credentials

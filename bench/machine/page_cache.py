@@ -1,8 +1,8 @@
-"""Filling the page cache, so that memory is as on a machine that has run for a while: full of clean file pages.
+"""Filler of the page cache: it makes memory full of clean file pages, as on a machine that has run for a while.
 
-A virtual machine may get its memory from the host page by page, at the first touch of each page, which can cost ten
-times as much as the work on the page. The first program that writes would pay for all. Reading the holes of a sparse
-file takes the memory without disk traffic; afterwards every write to the page cache reuses an existing page.
+A virtual machine may get its memory from the host page by page, at the first access to each page. That can cost ten
+times as much as the work on the page, and only the first program that writes would pay for it. Reading the holes of a
+sparse file takes the memory without disk traffic; then every write to the page cache reuses an existing page.
 """
 
 from __future__ import annotations

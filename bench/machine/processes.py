@@ -1,4 +1,4 @@
-"""Processes under measurement: start, stop, and the usage that the kernel counts for them."""
+"""Processes under measurement: start, stop, and their resource usage by the kernel's figures."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _tree(root: int) -> list[tuple[int, list[str]]]:
         try:
             text = path.read_text()
         except (FileNotFoundError, ProcessLookupError):
-            continue  # ended meanwhile
+            continue  # the process has ended
         stats[int(path.parent.name)] = stat_fields(text)
     members = {root}
     grown = True

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.machine.processes import program
 from bench.peers.cryo import Cryostore
 
-PASSWORD = "measured"  # noqa: S105 - of a repository that lives for a minute
+PASSWORD = "measured"  # noqa: S105 - the repository lives for a minute
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Tool:
 
     @property
     def installed(self) -> bool:
-        """Whether the program is on this machine."""
+        """Return whether the program is installed."""
         return program(self.program) is not None
 
     @property
@@ -46,7 +46,7 @@ class Tool:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run whatever else is needed during the measurement."""
+        """Run the processes that the commands need, such as a server."""
         yield
 
     @property
@@ -83,10 +83,10 @@ class Cryo(Tool):
     def prepare(self) -> list[Command]:
         return []
 
-    def backup(self, source: Path, number: int) -> Command:  # noqa: ARG002 - a recovery point has an id of its own
+    def backup(self, source: Path, number: int) -> Command:  # noqa: ARG002 - the store assigns the id
         return self._command("backup", source, "--data-dir", self.repository)
 
-    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - it knows where it was
+    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - the archive has the path
         return self._command("restore", "latest", target, "--data-dir", self.repository)
 
     def verify(self) -> Command:
@@ -125,10 +125,10 @@ class CryoServer(Tool):
     def prepare(self) -> list[Command]:
         return []
 
-    def backup(self, source: Path, number: int) -> Command:  # noqa: ARG002 - a recovery point has an id of its own
+    def backup(self, source: Path, number: int) -> Command:  # noqa: ARG002 - the store assigns the id
         return self._command("backup", source)
 
-    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - it knows where it was
+    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - the archive has the path
         return self._command("restore", "latest", target)
 
     def verify(self) -> Command:
@@ -147,10 +147,10 @@ class Restic(Tool):
     def prepare(self) -> list[Command]:
         return [self._command("-r", self.repository, "init")]
 
-    def backup(self, source: Path, number: int) -> Command:  # noqa: ARG002 - a snapshot has an id of its own
+    def backup(self, source: Path, number: int) -> Command:  # noqa: ARG002 - restic assigns the id
         return self._command("-r", self.repository, "-q", "backup", source)
 
-    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - it knows where it was
+    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - the archive has the path
         return self._command("-r", self.repository, "-q", "restore", "latest", "--target", target)
 
     def verify(self) -> Command:
@@ -172,7 +172,7 @@ class Borg(Tool):
     def backup(self, source: Path, number: int) -> Command:
         return self._command("create", f"{self.repository}::{number}", source)
 
-    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - it knows where it was
+    def restore(self, source: Path, target: Path) -> Command:  # noqa: ARG002 - the archive has the path
         target.mkdir()
         return self._command("extract", f"{self.repository}::1", folder=target)
 

@@ -1,4 +1,4 @@
-"""Calls that prepare a measurement of Cryostore, one request at a time and not measured: jobs, objects, pages."""
+"""Calls that prepare a measurement of Cryostore: jobs, objects, pages. They are not measured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Control:
         self._connection.close()
 
     def signer(self, service: str = "backup-storage") -> Signer:
-        """Return a signer for the present time."""
+        """Return a signer for the current time."""
         return Signer(self.credentials, self.host, service)
 
     def start_backup_job(self) -> str:

@@ -1,4 +1,4 @@
-"""Cryostore as a user starts it: `cryo serve` on an empty directory; signed, hashed, encrypted, durable."""
+"""Cryostore as a user starts it: `cryo serve` on an empty directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORKERS = 2
 
 
 class Cryostore:
-    """`cryo serve --workers 2`. A write plan is a backup job, a read plan a restore job of it."""
+    """`cryo serve --workers 2`. A write plan is a backup job, and a read plan is a restore job of that backup."""
 
     name = "cryo"
 

@@ -129,7 +129,7 @@ class Nginx(_FileServer):
 
     def _path(self) -> str:
         name = secrets.token_hex(32)
-        return f"/data/{name[:2]}/{name}"  # 256 folders, as rclone has
+        return f"/data/{name[:2]}/{name}"  # 256 folders, like rclone
 
 
 class Rclone(_FileServer):

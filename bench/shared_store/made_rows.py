@@ -1,6 +1,6 @@
 """Catalog rows by the million, made by SQL in the tables of the real schema.
 
-The rows satisfy the schema, but the made chunks have no bytes that could be read.
+The rows satisfy the schema, but the made chunks have no readable bytes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from cryostore.service.opening.address import is_url
 Run = Callable[..., list[Any]]
 
 PAYLOAD_BYTES, SEALED_BYTES = 4_194_304, 4_194_400
-"""Sizes of a made chunk, as if it did not compress."""
+"""Sizes of a made chunk, which does not compress."""
 ROWS_IN_PLACE_MAX = 1_000_000
-"""Up to so many rows are inserted with the indexes in place. For more, PostgreSQL builds the indexes afterwards."""
+"""Up to this number, rows are inserted with the indexes in place. For more, PostgreSQL builds the indexes later."""
 RANDOM_FILL_PERCENT = 69
-"""How full index pages get when entries come in random order: ln 2. Indexes that are built later get this fill."""
+"""The fill factor of index pages after random inserts: ln 2. Indexes that are built later get it, too."""
 STEP_ROWS = 250_000
 PLACE = re.compile(r"(?<!:):([a-z_]+)")
 
@@ -73,7 +73,7 @@ def engine_of(catalog: str) -> str:
 
 @contextmanager
 def statements(catalog: str) -> Iterator[Run]:
-    """Yield a function that runs a statement and returns its rows. SQLite needs exclusive use meanwhile."""
+    """Yield a function that runs a statement and returns its rows. SQLite needs exclusive access during this time."""
     if engine_of(catalog) == "sqlite":
         with closing(sqlite3.connect(catalog, isolation_level=None)) as file:
             yield lambda statement, **values: file.execute(statement, values).fetchall()
@@ -129,7 +129,7 @@ def make_objects(catalog: str, rows: int, *, chunk: bytes) -> None:
 
 
 def refresh_statistics(catalog: str) -> None:
-    """Let the database update its statistics, as it would do in time by itself."""
+    """Let the database update its statistics now, without waiting for its background task."""
     with statements(catalog) as run:
         run("VACUUM ANALYZE" if engine_of(catalog) == "postgres" else "PRAGMA wal_checkpoint(TRUNCATE)")
 

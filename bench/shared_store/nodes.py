@@ -19,7 +19,7 @@ LISTENING = "listening on "
 
 
 class Nodes:
-    """A fresh shared store and its nodes, one worker each. A context manager that removes all of it."""
+    """A fresh shared store and its nodes, one worker each. A context manager that removes all of them."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self._folder = folder
@@ -72,7 +72,7 @@ class Nodes:
     def write_plans(
         self, operation: str, payload: Payload, count: int, connections: int, numbers: list[int], *, jobs: int
     ) -> list[LoadPlan]:
-        """Return a plan for each of these nodes. They share the bodies, the connections and so many jobs."""
+        """Return a plan for each of these nodes. The nodes share the bodies, the connections and the jobs."""
         control = self._controls[numbers[0]]
         open_jobs = [control.start_backup_job() for _ in range(jobs)]
         uploads = [control.start_object(job, "measured") if operation == "put-chunk" else "" for job in open_jobs]

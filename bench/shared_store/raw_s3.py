@@ -1,4 +1,4 @@
-"""Raw S3 without Cryostore: puts the same bodies with the same library, each as a new object (only if absent).
+"""Raw S3 without Cryostore: the same bodies, put with the same library as new objects (only if absent).
 
 Requests are signed over the SHA-256 of the payload, as Cryostore does. Bodies are not encrypted, packed or recorded.
 """
@@ -22,7 +22,7 @@ from cryostore.chunks.blobs.cloud_url import CloudUrl
 
 
 def put_all(url: str, payload: Payload, count: int, connections: int) -> LoadResult:
-    """Put the first `count` bodies, `connections` at a time, in a separate process. They stay there."""
+    """Put the first `count` bodies, `connections` at a time, in a separate process. The objects are kept."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as process:
         suffixes = [payload.suffix(index) for index in range(count)]
@@ -52,7 +52,7 @@ def _put_all(url: str, base: bytes, suffixes: list[bytes], connections: int) -> 
         try:
             path = f"{place.prefix}/raw/{body[-SUFFIX_BYTES:].hex()}"
             obstore.put(store, path, body, mode="create", use_multipart=False)
-        except Exception as error:  # noqa: BLE001 - whatever the library raises is a failure to be shown
+        except Exception as error:  # noqa: BLE001 - any error of the library is a failure to show
             failures.append(str(error))
             return
         latencies.append(time.perf_counter() - begun)

@@ -1,6 +1,6 @@
 """PostgreSQL and S3 as `scripts/services` starts them: their addresses, their usage, fresh databases and prefixes.
 
-They are not measured themselves; everything that is measured on a shared store uses them.
+They are not measured. All nodes of a shared store use them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Counter of round trips to PostgreSQL: a relay in front of it that reads the passing messages.
+"""Counter of round trips to PostgreSQL: a relay in front of the server that reads the messages.
 
-One round trip is everything that is sent until the next answer is waited for.
+A round trip is all messages that the client sends before it waits for a response.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ QUERY, EXECUTE = b"Q"[0], b"E"[0]
 
 
 class Counts(NamedTuple):
-    """The number of waits for an answer, and of executed statements."""
+    """The numbers of waits for a response and of executed statements."""
 
     round_trips: int
     statements: int
@@ -42,7 +42,7 @@ class WireCount:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # which ends `accept` in the other thread; closing alone would not
+        self._listener.shutdown(socket.SHUT_RDWR)  # this ends `accept` in the other thread; `close` alone does not
         self._listener.close()
         with self._lock:
             for each in self._sockets:
@@ -68,7 +68,7 @@ class WireCount:
             threading.Thread(target=self._relay, args=(client, server, session, True), daemon=True).start()
             threading.Thread(target=self._relay, args=(server, client, session, False), daemon=True).start()
 
-    def _relay(self, source: socket.socket, target: socket.socket, session: _Session, from_client: bool) -> None:  # noqa: FBT001 - called by a thread
+    def _relay(self, source: socket.socket, target: socket.socket, session: _Session, from_client: bool) -> None:  # noqa: FBT001 - only a thread calls it
         try:
             while data := source.recv(RECEIVE_BYTES):
                 with self._lock:
@@ -79,7 +79,7 @@ class WireCount:
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
         except OSError:
-            return  # one side is gone; the other notices
+            return  # one side has closed; the other one notices it
 
 
 class _Session:
