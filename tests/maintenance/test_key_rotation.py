@@ -224,6 +224,18 @@ def test_a_key_is_used_only_once_all_live_nodes_hold_it(store, filled):
     filled()
 
 
+def test_a_rotation_waits_for_a_live_node_to_report_the_key(store, filled):
+    old, outcome = only_user(store), RotationResult()
+    report(store, name="a/1", keys=[old])
+    rotation = rotate_master_key(store.service.context, outcome, wait_seconds=60)
+    assert next(rotation).stage == "wait for nodes"
+    report(store, name="a/1", keys=[old, outcome.key_id])
+    for _ in rotation:
+        pass
+    assert outcome.is_finished
+    filled()
+
+
 def test_a_dead_node_does_not_delay_a_rotation(store, filled):
     """Neither a node whose last report is old, nor one whose report comes from a clock that was ahead."""
     report(store, name="gone/1", keys=[])

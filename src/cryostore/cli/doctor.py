@@ -20,7 +20,18 @@ from cryostore.cli import exit_codes, output
 from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
 from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.cli.store.named_store import NamedStore, click_option, config_option, named_store, open_store
-from cryostore.core.diagnosis import ERROR, OK, WARNING, Diagnoses, Diagnosis, error, failed, ok, warning
+from cryostore.core.diagnosis import (
+    ERROR,
+    OK,
+    SKEW_SECONDS_NOTED,
+    WARNING,
+    Diagnoses,
+    Diagnosis,
+    error,
+    failed,
+    ok,
+    warning,
+)
 from cryostore.core.errors import ConfigurationError, CryostoreError
 from cryostore.core.time import SECOND_MS, Clock, wall_clock
 from cryostore.options.option import STORE
@@ -35,7 +46,6 @@ FUSE_PROGRAMS = ("fusermount3", "fusermount")
 CATALOG, BLOBS = (option for option in STORE if option.key in ("catalog", "blobs"))
 CODES = {OK: exit_codes.OK, WARNING: exit_codes.WITH_ISSUES, ERROR: exit_codes.FAILED}
 LOCAL_HOSTS = ("127.", "localhost", "::1")
-SKEW_SECONDS_NOTED = 60
 SKEW_SECONDS_MAX = 15 * 60
 """The server refuses signatures whose time is further off (control plane 2.1)."""
 

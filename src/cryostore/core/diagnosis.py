@@ -10,6 +10,8 @@ from cryostore.core.errors import CryostoreError
 OK = "ok"
 WARNING = "warning"
 ERROR = "error"
+SKEW_SECONDS_NOTED = 60
+"""Two clocks that differ by more are a warning."""
 
 
 class Diagnosis(NamedTuple):

@@ -10,7 +10,7 @@ from cryostore.catalog.queries.store_copy import schema_version
 from cryostore.chunks.blobs import BlobStore
 from cryostore.chunks.keyring import KeyringSource
 from cryostore.chunks.records import Records
-from cryostore.core.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
+from cryostore.core.diagnosis import SKEW_SECONDS_NOTED, Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import SECOND_MS
 from cryostore.service.opening.open_shared import clock_of
@@ -18,7 +18,6 @@ from cryostore.service.records.unknown_commits import HINT, find_unknown_commits
 
 PREDICATE_LOCKS_MIN = 256
 SESSIONS_SHARE_MAX = 0.8
-SKEW_SECONDS_NOTED = 60
 
 
 def check_catalog(database: Database, shown: str, *, on_server: bool, now_ms: int) -> Diagnoses:
