@@ -1,7 +1,7 @@
-"""Our declarations against the published facts of both APIs.
+"""The declarations, compared with the published models of both APIs.
 
-Backup Storage: a table of facts beside this file, because no current SDK has the model. AWS Backup: the model in the
-installed botocore; what we leave out of it is listed here, so that leaving something out is a decision.
+Backup Storage: a table beside this file, because no current SDK has the model. AWS Backup: the model in the installed
+botocore; every member that is left out is listed here, so that leaving one out is a decision.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TYPES = {
 }
 
 NARROWED = {("PutObject", "InlineChunkChecksumAlgorithm"): "string"}
-"""Where we declare an enumeration and the published model any text: there is one algorithm, others are refused."""
+"""Members that are declared as an enumeration, while the published model allows any text: one value is accepted."""
 
 MEMBERS_LEFT_OUT = {
     "DescribeBackupVault": {
@@ -80,7 +80,7 @@ def published():
 
 
 def described(members):
-    """Our members in the words of the table."""
+    """The declared members in the terms of the table."""
     return {
         member.name: [
             LOCATIONS[type(member.binding)] or "document",
@@ -101,7 +101,7 @@ def _kind(member):
 
 
 def widened(members):
-    """The table's members with the two words for a whole number made one."""
+    """The table's members, with one term for both kinds of integer."""
     return {
         name: [place, called, kind.replace("integer", "long"), need]
         for name, (place, called, kind, need) in members.items()

@@ -74,21 +74,21 @@ def test_every_path_label_is_a_member_and_every_member_is_documented(name):
     ],
 )
 def test_an_error_names_argument_value_and_rule(arguments, message):
-    """What a caller needs to mend a call."""
+    """A caller needs them to correct the call."""
     with pytest.raises(IllegalArgumentException) as caught:
         PutChunk.declaration.check(changed(CHUNK, **arguments), LIMITS)
     assert caught.value.message.startswith(message)
 
 
-def test_limits_configured_down_are_obeyed():
-    """A bound named in a rule is looked up when it is needed."""
+def test_lowered_limits_are_enforced():
+    """A limit that a rule names is looked up at each check."""
     PutChunk.declaration.check(CHUNK, Limits(chunk_bytes_max=1))
     with pytest.raises(IllegalArgumentException, match="between 0 and 1"):
         PutChunk.declaration.check(changed(CHUNK, length=2), Limits(chunk_bytes_max=1))
 
 
-def test_structures_are_checked_to_the_bottom():
-    """A rule deep in a list is broken at a place with a name."""
+def test_nested_structures_are_checked():
+    """The error names the place within the list."""
     link = LinkChunks(
         backup_job_id="J",
         upload_id="U",
@@ -99,7 +99,7 @@ def test_structures_are_checked_to_the_bottom():
 
 
 def test_the_control_plane_has_its_own_errors():
-    """The same mistakes, in the words of the other API."""
+    """The same mistakes raise the errors of the other API."""
     start = StartBackupJob(
         backup_vault_name="Default", resource_arn="arn:aws:x", iam_role_arn="arn:aws:iam::000000000000:role/r"
     )
@@ -112,7 +112,7 @@ def test_the_control_plane_has_its_own_errors():
         StartBackupJob.declaration.check(changed(start, lifecycle=Lifecycle(delete_after_days=0)), LIMITS)
 
 
-def test_sensitive_values_are_never_repeated():
+def test_errors_do_not_show_sensitive_values():
     """An error about tags does not show them."""
     start = StartBackupJob(
         backup_vault_name="Default",

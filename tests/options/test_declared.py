@@ -29,7 +29,7 @@ def test_every_field_of_the_configuration_is_set_by_one_option():
 
 
 def test_documented_defaults_are_the_real_ones():
-    """Every default that an option's declaration names is the one it has."""
+    """Every default in the declaration of an option equals the default of its field."""
     values = {}
     for key, option in OPTIONS.items():
         if option.unsaid and key not in ("data_dir", "keyring", "workers", "metrics"):

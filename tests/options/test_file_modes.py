@@ -13,7 +13,7 @@ from support.processes.fake_process import fake_server
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o770, 0o1777, 0o702])
 def test_a_data_directory_that_others_may_write(tmp_path, mode):
     directory = tmp_path / "data"
-    require_own_directory(directory)  # it will be made
+    require_own_directory(directory)  # it will be created
     directory.mkdir(mode=0o755)
     require_own_directory(directory)
     directory.chmod(mode)
@@ -39,7 +39,7 @@ def test_a_server_does_not_start_on_it(tmp_path):
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400])
-def test_a_key_of_ones_own(tmp_path, mode):
+def test_a_key_that_only_its_owner_may_read(tmp_path, mode):
     key = tmp_path / "key"
     key.touch(mode=mode)
     require_own_key(key, "--tls-key")

@@ -8,7 +8,7 @@ from cryostore.core.limits import Limits
 from cryostore.options.configuration import ConnectionSettings
 from support.processes.fake_process import fake_server
 
-# Time-outs that each test of it waits for; no test needs to be quicker than they are.
+# Tests wait for these time-outs to pass; no test has to finish within one.
 IMPATIENT = ConnectionSettings(body_idle_seconds_max=0.4, body_progress_bytes_min=1000, drain_seconds_max=0.4)
 STRICT = ConnectionSettings(connections_max=20, write_idle_seconds_max=0.4, drain_bytes_max=1024 * 1024)
 LIMITS = Limits(chunk_bytes_max=32 * 1024 * 1024)

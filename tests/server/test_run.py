@@ -190,7 +190,7 @@ def asker(server):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_draining_server_says_so_and_serves_on(tmp_path, workers):
+def test_a_draining_server_reports_it_and_serves_on(tmp_path, workers):
     settings = {"workers": workers, "metrics_host": "127.0.0.1", "drain_seconds": 1000, "reserve_bytes": 0}
     with fake_server(tmp_path, **settings) as server, server.connect() as old:
         ask = asker(server)
@@ -208,7 +208,7 @@ def test_a_draining_server_says_so_and_serves_on(tmp_path, workers):
         answer = old.answer()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert old.ended()
-        server.signal(signal.SIGTERM)  # a second one does not wait
+        server.signal(signal.SIGTERM)  # a second signal does not wait
         assert server.end() in (0, 1)
 
 
@@ -229,7 +229,7 @@ def test_after_draining_it_accepts_no_connections_and_is_live_to_the_end(tmp_pat
         assert [line["event"] for line in server.log_lines() if line["level"] != "info"] == []
 
 
-def test_requests_that_wait_in_line_are_answered_first(tmp_path):
+def test_pipelined_requests_are_answered_before_the_shutdown(tmp_path):
     with fake_server(tmp_path, drain_seconds=1000) as server, server.connect() as connection:
         connection.send(to_bytes(put_object("slow", b"abc")) + HEALTH + HEALTH)
         wait_for((server.data_dir / "slow").exists)

@@ -89,7 +89,7 @@ def test_a_server_notices_that_its_keyring_lacks_the_key_in_use_and_has_it_again
 
 @pytest.mark.parametrize("kind", [ON_PATHS, ON_SERVICES])
 def test_a_node_that_alone_cannot_use_the_blobs_leaves_the_balancer(tmp_path, kind):
-    """It compares itself with the others; if none can use the blobs, none is alone."""
+    """A node compares itself with the others; if none can use the blobs, none leaves."""
     if kind == ON_SERVICES and missing_services():
         pytest.skip(missing_services())
     away = set()
@@ -137,8 +137,8 @@ def test_a_node_that_alone_cannot_use_the_blobs_leaves_the_balancer(tmp_path, ki
         store.service.close()
 
 
-def test_a_blob_store_that_does_not_answer_is_trouble_at_once(tmp_path):
-    """However long its client would retry; a trial under way is not started again."""
+def test_a_blob_store_that_does_not_answer_is_reported_at_once(tmp_path):
+    """The report does not wait for the client's retries, and does not start a second trial."""
     begun, answers = [], threading.Event()
 
     def try_blobs():
@@ -165,7 +165,7 @@ def test_a_blob_store_that_does_not_answer_is_trouble_at_once(tmp_path):
 
 
 def test_a_node_that_lacks_an_older_key_of_some_vault_leaves_the_balancer(tmp_path):
-    """As after a keyring that was not copied to every node. It leaves only if another node can take over."""
+    """For example, a new keyring was not copied to every node. It leaves only if another node can take over."""
     with opened_shared(tmp_path / "store", ON_PATHS) as store:
         context = store.service.context
         shutil.copy(tmp_path / "store" / "keyring.json", tmp_path / "full.json")
@@ -262,7 +262,7 @@ def opened_and_closed(configuration, clock=wall_clock):
 
 
 def test_a_directory_uses_the_clock_of_the_server(tmp_path):
-    """It goes by the server's clock, and has a reserve."""
+    """A data directory has a reserve, too."""
     clock, settings = FrozenClock(), Settings(quarantine_ms=5)
     configuration = Configuration(data_dir=tmp_path / "data", settings=settings, reserve_bytes=4096)
     backend, context = opened_and_closed(configuration, clock)
@@ -272,7 +272,7 @@ def test_a_directory_uses_the_clock_of_the_server(tmp_path):
 
 
 def test_a_shared_store_uses_the_clock_and_the_region_of_its_catalog(tmp_path):
-    """It goes by the catalog's clock, has the region it was made with, and no reserve."""
+    """The region is the one from `cryo init`, and there is no reserve."""
     with prepared(tmp_path, region="eu-1") as place:
         named = {"data_dir": None} | place._asdict()
         settings = Settings(quarantine_ms=5, region="elsewhere")

@@ -44,7 +44,7 @@ def test_as_many_calls_run_at_once_as_there_are_threads(pool):
     asyncio.run(scenario())
 
 
-def test_a_cancelled_wait_leaves_the_others_alone(pool):
+def test_a_cancelled_wait_does_not_affect_other_calls(pool):
     async def scenario():
         go = threading.Event()
         waits = [asyncio.create_task(pool.run(go.wait, 10)) for _ in range(2)]
@@ -67,7 +67,7 @@ def test_an_idle_thread_keeps_nothing_alive():
         gone = weakref.ref(body)
         await pool.run(id, body)
         del body
-        await pool.run(int)  # by the only thread, which is done with the body before it takes this
+        await pool.run(int)  # by the only thread, which has dropped the body before it takes this call
         gc.collect()
         assert gone() is None
 
@@ -76,7 +76,7 @@ def test_an_idle_thread_keeps_nothing_alive():
     pool.close(wait_seconds_max=10)
 
 
-def test_close_waits_for_running_calls_but_not_for_ever():
+def test_close_waits_a_limited_time_for_running_calls():
     pool = ThreadPool(1)
     go = threading.Event()
 

@@ -9,7 +9,7 @@ import pytest
 from support.stores.in_process import SMALL, opened
 
 ON_SERVICES = {"test_shared_api.py": 3, "test_shared_api_time.py": 1}
-"""Slow test files on real services, and the fraction of their tests that an ordinary run makes: one in so many."""
+"""Slow test files on real services; an ordinary run executes one in so many of their tests."""
 
 
 @pytest.hookimpl(tryfirst=True)

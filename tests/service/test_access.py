@@ -30,14 +30,14 @@ def test_the_root_key_is_known(store, root_key):
 
 
 @pytest.mark.parametrize("key", ["", "AKIA", "é", "x" * 1000])
-def test_other_keys_are_not(store, key):
+def test_other_keys_are_unknown(store, key):
     assert store.service.access.secret(key) is None
     with pytest.raises(AccessDeniedException):
         store.service.access.caller(key)
 
 
 def test_a_disabled_key_is_refused_within_seconds(store, root_key):
-    """After the cache time on a server that has just used it, at once on others; and the same when enabled again."""
+    """A server that has just used the key takes the cache time, others none. Enabling takes as long."""
     access = store.service.access
     assert access.secret(root_key)
     enable(store, root_key, enabled=False)
@@ -63,7 +63,7 @@ def test_a_known_key_is_not_looked_up_again_for_a_while(store, root_key, monkeyp
         access.secret(root_key)
 
 
-def test_a_clock_that_is_set_back_does_not_make_the_cache_last(store, root_key):
+def test_a_clock_that_is_set_back_does_not_prolong_the_cache(store, root_key):
     access = store.service.access
     assert access.secret(root_key)
     enable(store, root_key, enabled=False)

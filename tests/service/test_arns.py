@@ -34,5 +34,5 @@ def test_a_recovery_point_is_found_by_its_arn_alone():
         ("arn:aws", "Generic"),
     ],
 )
-def test_resources_have_types(arn, expected):
+def test_the_type_of_a_resource_follows_from_its_arn(arn, expected):
     assert resource_type(arn) == expected

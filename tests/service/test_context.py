@@ -1,4 +1,4 @@
-"""Counters of one process."""
+"""The tally: counters of one process for its metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each operation stands under one noun: in the model, in its behaviour and in the rows of the catalog."""
+"""Each operation has one noun: in the model, in its behaviour and in the rows of the catalog."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def test_every_operation_has_a_handler_and_no_other_has():
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_is_declared_and_done_under_the_same_noun(name):
-    """Its handler lives in the module of that name, or in the room of that name."""
+def test_declaration_and_handler_of_an_operation_have_the_same_noun(name):
+    """The handler is in the module or the folder of that name."""
     handler = HANDLERS[OPERATIONS[name].input]
     assert handler.__module__.startswith(OPERATION_ROOM)
     assert handler.__module__.removeprefix(OPERATION_ROOM).partition(".")[0] == noun_of(name)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_has_its_rows_under_the_same_noun(name):
+def test_the_rows_of_an_operation_have_the_same_noun(name):
     assert f"{ROWS_ROOM}{noun_of(name)}" in project.source_modules()

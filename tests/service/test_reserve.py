@@ -39,7 +39,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def full(store, monkeypatch):
-    """Uses the reserve up, and keeps the disk full."""
+    """Uses up the reserve, and keeps the disk full."""
 
     def give_up():
         monkeypatch.setattr(DiskReserve, "free_bytes", 0)
@@ -98,7 +98,7 @@ def test_a_refused_write_leaves_no_byte(store, full):
     api.refuses_and_keeps(ServiceUnavailableException, api.chunk_operation(job, upload, 0, b"x" * 1000))
 
 
-def test_a_delete_on_a_disk_that_fills_at_any_write_happens_once(store):
+def test_a_delete_happens_once_whichever_write_finds_the_disk_full(store):
     """Each write is retried by itself, so no retry sees an earlier write of the same delete."""
     api = store.api()
     context = store.service.context
@@ -119,13 +119,13 @@ def test_a_delete_on_a_disk_that_fills_at_any_write_happens_once(store):
     assert count > 2
 
 
-def test_reads_go_on_as_they_are(reserve):
+def test_reads_work_on_a_full_disk(reserve):
     database = ReservedDatabase(MemoryDatabase(), reserve)
     reserve.give_up()
     assert database.read(lambda _: 1) == 1
 
 
-def test_a_blob_is_put_again_in_the_space_of_the_reserve(reserve):
+def test_a_blob_write_is_retried_in_the_space_of_the_reserve(reserve):
     faulty = FaultyBlobs(MemoryBlobs())
     blobs = ReservedBlobs(faulty, reserve)
     faulty.fail("put", error=FULL)

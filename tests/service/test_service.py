@@ -123,7 +123,7 @@ def test_two_services_share_a_store(store):
     store.service = store.open()
 
 
-def test_a_damaged_chunk_is_never_given_out(store):
+def test_a_damaged_chunk_is_never_returned(store):
     api = store.api()
     job = api.restore(api.backup({"name": b"data" * 100}))
     (chunk,) = api.chunks(job, "name")
@@ -136,8 +136,8 @@ def test_a_damaged_chunk_is_never_given_out(store):
     api.refuses(DamagedDataException, GetChunk(storage_job_id=job, chunk_token=chunk.chunk_token))
 
 
-def test_a_chunk_the_catalog_lacks_is_a_failure_not_an_absence(store):
-    """A client could take a 404 for proof that the chunk does not exist."""
+def test_a_chunk_that_the_catalog_lacks_is_an_internal_failure(store):
+    """With a 404, a client would conclude that the chunk does not exist."""
     api = store.api()
     job = api.restore(api.backup({"name": b"data"}))
     (chunk,) = api.chunks(job, "name")
@@ -161,7 +161,7 @@ def test_a_summary_is_stored_as_given_if_so_configured(tmp_path):
 
 
 def test_a_deleted_vault_leaves_no_rows(store):
-    """After a round of background tasks; the rows of another vault stay."""
+    """They are gone after a round of background tasks; the rows of another vault stay."""
     api = store.api()
     kept = api.backup({"kept": b"1"})
     before = rows(store)

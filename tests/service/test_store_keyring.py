@@ -24,10 +24,10 @@ def write_new_active(store):
 
 
 def test_the_key_in_use_wraps_whichever_key_is_active():
-    """In use is what wraps the token: a rotation changes that in a transaction."""
+    """The key in use is the one that wraps the token secret; a rotation changes it in a transaction."""
     memory, ring = MemoryDatabase(), ChangingKeyring(BOTH)
     keyring = StoreKeyring(memory, ring)
-    assert keyring.active() is NEW  # a store that has nothing wrapped yet
+    assert keyring.active() is NEW  # a store without wrapped rows
     memory.write(lambda t: keys.insert_secret(t, TOKEN_SECRET, OLD.wrap(b"token", TOKEN_SECRET.encode())))
     assert keyring.active() is OLD
     assert memory.read(keyring.master_key) is OLD
@@ -38,14 +38,14 @@ def test_the_key_in_use_wraps_whichever_key_is_active():
     memory.close()
 
 
-def test_a_vault_is_made_with_the_key_in_use_although_the_keyring_has_a_newer_one(store):
+def test_a_vault_is_created_with_the_key_in_use_although_the_keyring_has_a_newer_one(store):
     write_new_active(store)
     store.api().new_vault()
     rows = store.service.context.database.read(lambda t: t.rows("SELECT wrapped FROM vault_key"))
     assert len({wrapped_key_id(row[0]) for row in rows}) == 1
 
 
-def test_no_vault_is_made_without_the_key_in_use(store):
+def test_no_vault_is_created_without_the_key_in_use(store):
     path = store.data_dir / "keyring.json"
     kept = path.read_bytes()
     write_keyring(path, BOTH)
@@ -65,7 +65,7 @@ def test_records_are_wrapped_with_the_key_in_use(store):
     assert {wrapped_key_id(context.records.wrapped(name)) for name in names} == {in_use}
 
 
-def test_a_row_that_a_rotation_wraps_meanwhile_is_read_again(store):
+def test_a_row_that_a_rotation_rewraps_meanwhile_is_read_again(store):
     """The old master key is forgotten between the reading of a row and its unwrapping: the row is read again."""
     context, vault_keys = store.service.context, store.service.context.keys
     context.keys.drop([context.keys.sealing(VAULT_ID).key_number])
@@ -74,7 +74,7 @@ def test_a_row_that_a_rotation_wraps_meanwhile_is_read_again(store):
     access_key_id = next(line.split(" = ")[1] for line in lines if "access_key_id" in line)
 
     class Racing:
-        """Rotates and forgets right before the key is asked for, once."""
+        """Once, right before the key is requested, rotates and forgets the old key."""
 
         def key(self, key_id):
             if vault_keys.keyring.source is self:

@@ -43,7 +43,7 @@ def test_a_random_text_is_no_token(text):
     assert Tokens(SECRET).open("kind", "owner", text) is None
 
 
-def test_content_cannot_be_moved_into_the_owner():
+def test_content_cannot_pass_as_part_of_the_owner():
     """The MAC separates owner and content."""
     tokens = Tokens(SECRET)
     assert tokens.make("a", "b", b"c")[-21:] != tokens.make("a", "bc", b"")[-21:]

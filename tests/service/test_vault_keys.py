@@ -40,7 +40,7 @@ def now():
 
 @pytest.fixture
 def vault_keys(store, database, now):
-    """As another server has them."""
+    """The vault keys of another server."""
     return VaultKeys(database, store.service.context.keys.keyring, now)
 
 
@@ -59,7 +59,7 @@ def put_on_record(store):
     update_record(store.service.context, RecordKey(VAULT, VAULT_ID))
 
 
-def test_a_newer_key_is_used_after_the_cache_time_and_not_looked_up_before(store, vault_keys, now):
+def test_a_newer_key_is_looked_up_after_the_cache_time(store, vault_keys, now):
     first = vault_keys.sealing(VAULT_ID)
     add_key(store, 1)
     put_on_record(store)
@@ -73,8 +73,8 @@ def test_a_newer_key_is_used_after_the_cache_time_and_not_looked_up_before(store
     assert vault_keys.opening(second.key_number) is second.key
 
 
-def test_a_key_seals_only_once_it_is_on_record(store, vault_keys, now):
-    """Otherwise a loss of the catalog would lose the data that it sealed."""
+def test_a_key_seals_only_after_its_record_is_written(store, vault_keys, now):
+    """Otherwise losing the catalog would lose the data that the key sealed."""
     first = vault_keys.sealing(VAULT_ID)
     add_key(store, 1)
     now.seconds += SEALING_KEY_CACHE_SECONDS
@@ -109,7 +109,7 @@ def test_a_cached_key_is_used_while_its_master_key_is_unavailable(database, now)
 
 
 def test_deleting_a_vault_drops_its_keys_from_all_caches(store, database, vault_keys, now):
-    """At once in the process that deletes it; in others with the next background tasks."""
+    """At once in the process that deletes it, and in others with the next background tasks."""
     api = store.api()
     name = api.new_vault()
     api.stop(api.running_job())
@@ -153,14 +153,14 @@ def test_the_background_task_drops_keys_that_another_process_destroyed(store):
     assert list(context.keys._opening) == [sealing.key_number]
 
 
-def test_a_deleted_vaults_key_is_nowhere_in_the_files(store):
-    """It is overwritten in place, with and without the engine's own secure deletion."""
+def test_no_file_contains_the_key_of_a_deleted_vault(store):
+    """The key is overwritten in place, with and without the engine's own secure deletion."""
     api, database = store.api(), store.service.context.database
     name = api.new_vault()
     (wrapped,) = database.read(
         lambda t: t.row("SELECT wrapped FROM vault_key JOIN vault USING (vault_id) WHERE vault.name = :name", name=name)
     )
-    store.reopen()  # so that it is in the file, and no longer in the write-ahead log
+    store.reopen()  # moves the rows from the write-ahead log into the file
     files = [store.data_dir / "catalog.sqlite", *(store.data_dir / "records").rglob("*.*")]
     assert wrapped in files[0].read_bytes()
     api.call(DeleteBackupVault(backup_vault_name=name))

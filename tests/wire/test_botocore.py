@@ -52,7 +52,7 @@ class Wire:
 
 
 class Raw:
-    """The body of an answer, as urllib3 would hand it over."""
+    """The body of an answer, as urllib3 would return it."""
 
     def __init__(self, data):
         self.data = data
@@ -75,7 +75,7 @@ def _bytes(body):
 
 @pytest.fixture(scope="module")
 def clients(tmp_path_factory):
-    """A client of each service, and the wire they send into."""
+    """A client of each service, and the wire that they use."""
     folder = sdk_folder.write(tmp_path_factory.mktemp("models"))
     wire = Wire()
     made = {}
@@ -100,14 +100,14 @@ def as_arguments(found):
 
 
 def as_parsed(declaration, output):
-    """An output in the form in which botocore hands it to its caller."""
+    """An output in the form in which botocore returns it to its caller."""
     parsed = {}
     for member in declaration.output_members:
         value = getattr(output, member.attribute)
         if isinstance(member.binding, Body):
             parsed[member.name] = bytes(value.data) if value is not None else b""
         elif isinstance(member.binding, Header) and isinstance(value, str):
-            parsed[member.name] = header_text(value)  # botocore leaves the bytes of a header as they are
+            parsed[member.name] = header_text(value)  # botocore does not decode the bytes of a header
         elif value is not None:
             parsed[member.name] = msgspec.to_builtins(value)
     return parsed
@@ -127,7 +127,7 @@ def plain(value):
 @pytest.mark.parametrize("declaration", DECLARED)
 @given(data=st.data())
 @settings(max_examples=settings().max_examples // 3)
-def test_what_botocore_sends_we_read_and_what_we_answer_it_reads(clients, declaration, data):
+def test_we_decode_requests_of_botocore_and_it_decodes_our_answers(clients, declaration, data):
     arguments = data.draw(strategies.arguments(declaration))
     output = data.draw(strategies.outputs(declaration))
     parsed, operation = call(clients, declaration, as_arguments(arguments), response.encode(declaration, output))
@@ -143,7 +143,7 @@ def test_what_botocore_sends_we_read_and_what_we_answer_it_reads(clients, declar
 @pytest.mark.parametrize("name", [name for name in ERRORS if name.endswith("Exception")])
 @given(declaration=st.sampled_from(list(OPERATIONS.values())), data=st.data())
 @settings(max_examples=settings().max_examples // 10)
-def test_every_error_we_answer_has_its_name_and_message_in_botocore(clients, name, declaration, data):
+def test_botocore_reads_name_and_message_of_every_error(clients, name, declaration, data):
     arguments = as_arguments(data.draw(strategies.arguments(declaration)))
     answer = error.encode(ERRORS[name]("what is wrong"), declaration.api, "R-1")
     with pytest.raises(botocore.exceptions.ClientError) as caught:

@@ -60,7 +60,7 @@ def test_the_last_of_two_members_of_one_name_counts():
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"  {}\n"])
-def test_no_body_is_an_empty_document(body):
+def test_an_absent_body_is_an_empty_document(body):
     assert decoded("/backup-jobs/J/object/N", body).throw_on_duplicate is None
 
 
@@ -68,7 +68,7 @@ def test_no_body_is_an_empty_document(body):
     "body",
     [b"x", b"[]", b"null", b'"a"', b"{", b"{} {}", b'{"a":\xff}', b"\xff\xfe{\x00}\x00", b"[" * 9999, b'{"a":' * 9999],
 )
-def test_a_body_that_is_no_json_object_is_refused(body):
+def test_a_body_that_is_not_a_json_object_is_refused(body):
     with pytest.raises(IllegalArgumentException, match="the body must be a JSON object"):
         decoded("/backup-jobs/J/object/N", body)
 

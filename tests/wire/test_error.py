@@ -30,7 +30,7 @@ APIS = [*Api, None]
 
 @pytest.mark.parametrize("name", ERRORS)
 @pytest.mark.parametrize("api", APIS)
-def test_every_error_survives_the_wire(name, api):
+def test_every_error_is_decoded_to_its_class(name, api):
     error = ERRORS[name]("what is wrong: é")
     again = decode(encode(error, api, "R"))
     assert (type(again), again.message, again.members()) == (type(error), error.message, error.members())
@@ -45,12 +45,12 @@ def test_every_error_survives_the_wire(name, api):
         InvalidRequestException("m", type="t", context="c"),
     ],
 )
-def test_members_survive_the_wire(error):
+def test_members_of_an_error_are_decoded(error):
     again = decode(encode(error, Api.BACKUP, "R"))
     assert again.members() == error.members() != {}
 
 
-def test_the_shape_is_the_one_every_client_understands():
+def test_an_error_has_the_form_that_every_client_understands():
     response = encode(DataAlreadyExistsException("m", checksum="c"), Api.BACKUP_STORAGE, "R-1")
     assert response.status == 400
     assert response.headers == [
@@ -82,7 +82,7 @@ def test_the_status_is_that_of_the_api(error, data_plane, control_plane):
     assert encode(error, Api.BACKUP, "R").status == control_plane
 
 
-def test_a_message_with_a_lone_surrogate_is_still_an_answer():
+def test_a_message_with_a_lone_surrogate_is_encoded():
     response = encode(IllegalArgumentException("\ud800"), None, "R")
     assert json.loads(response.body.data)["Message"] == "?"
 
@@ -112,12 +112,12 @@ def test_the_name_is_read_from_the_header_then_the_body(headers, body):
         (b'{"Code":"SomethingNewException","Message":"m"}', "SomethingNewException", "m"),
     ],
 )
-def test_an_error_of_no_model_keeps_its_code(body, code, message):
+def test_an_unmodelled_error_keeps_its_code(body, code, message):
     error = decode(Response(502, [], Payload(body)))
     assert isinstance(error, UnmodelledError)
     assert (error.code, error.message, error.status_received) == (code, message, 502)
 
 
 @given(st.integers(300, 599), st.binary(max_size=60))
-def test_any_answer_that_is_no_success_is_an_error(status, body):
+def test_any_answer_without_success_decodes_to_an_error(status, body):
     assert isinstance(decode(Response(status, [], Payload(body))), ModelError)

@@ -1,4 +1,4 @@
-"""Checksums in headers, and bodies that could be altered unnoticed."""
+"""Checksums in headers, and bodies that could be altered without detection."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def test_an_unsigned_body_without_a_checksum_is_refused():
     covered(request(query=f"checksum={hashlib.sha256(BODY).hexdigest()}"))
     for name in ("content-md5", "x-amz-checksum-sha256", "x-amz-checksum-sha1"):
         covered(request((name, CHECKSUMS[name])))
-    with pytest.raises(IllegalArgumentException, match="without TLS"):  # anybody can make bytes of a CRC
+    # altered bytes with the same CRC are easy to make
+    with pytest.raises(IllegalArgumentException, match="without TLS"):
         covered(request(("x-amz-checksum-crc32", CHECKSUMS["x-amz-checksum-crc32"])))
 
 
@@ -78,11 +79,12 @@ def test_a_checksum_that_is_not_signed_protects_nothing():
     sent.headers.append(("content-md5", CHECKSUMS["content-md5"]))
     with pytest.raises(IllegalArgumentException, match="without TLS"):
         covered(sent)
-    with pytest.raises(IllegalArgumentException, match="without TLS"):  # in AWS.jl's form it stands in the body itself
+    # in AWS.jl's form the checksum is in the body itself
+    with pytest.raises(IllegalArgumentException, match="without TLS"):
         covered(request(("content-type", "application/json")), content_type="application/json")
 
 
-def test_no_body_is_fine_where_the_signed_part_says_that_there_is_none():
+def test_an_empty_body_is_accepted_where_the_signed_part_declares_it():
     complete = request(path="/backup-jobs/J/object/U/complete", query=f"checksum={'0' * 64}&checksum-algorithm=SUMMARY")
     covered(complete, b"")
     with pytest.raises(IllegalArgumentException, match="without TLS"):

@@ -75,12 +75,12 @@ def put_chunk(data, text, **changed):
 
 
 @given(strategies.operations())
-def test_every_operation_can_be_said_in_this_form(operation):
+def test_every_operation_has_this_form(operation):
     request = encode(operation)
     assert decoded(request.method, request.path, as_julia(operation, list)) == operation
 
 
-def test_nothing_is_absent():
+def test_null_means_absent():
     """Julia writes `nothing` as null."""
     operation = decoded("PUT", "/backup-jobs/J/object/N/put-object", b'{"InlineChunk":null,"length":null}')
     assert (operation.inline_chunk, operation.inline_chunk_length) == (None, None)
@@ -104,7 +104,7 @@ def test_numbers_and_booleans_may_be_strings(operation):
 @example("é".encode().decode("latin-1").encode())
 @example(b"\xff\xfe")
 @example(b'\x00\x1f"\\')
-def test_a_blob_is_found_in_each_way_of_writing_it(data):
+def test_a_blob_is_decoded_from_each_of_its_forms(data):
     literal = data.decode("utf-8", "surrogateescape")
     texts = [
         json.dumps(list(data)).encode(),
@@ -118,7 +118,7 @@ def test_a_blob_is_found_in_each_way_of_writing_it(data):
         assert (operation.chunk_index, operation.length) == (7, len(data))
 
 
-def test_with_the_length_alone_the_reading_that_has_it_is_meant():
+def test_the_length_alone_selects_a_reading():
     assert (
         bytes(
             decoded("PUT", "/backup-jobs/J/object/N/put-object", b'{"InlineChunk":"aGVs","length":3}').inline_chunk.data
@@ -135,17 +135,17 @@ def test_with_the_length_alone_the_reading_that_has_it_is_meant():
     )
 
 
-def test_with_nothing_to_tell_by_the_text_itself_is_meant():
+def test_without_length_and_checksum_the_blob_is_the_text_itself():
     operation = decoded("PUT", "/backup-jobs/J/object/N/put-object", b'{"InlineChunk": "aGVs"}')
     assert bytes(operation.inline_chunk.data) == b"aGVs"
 
 
-def test_a_blob_that_fits_no_reading_is_handed_on_for_the_service_to_refuse():
+def test_a_blob_that_fits_no_reading_is_left_to_the_service():
     operation = decoded("PUT", "/backup-jobs/J/chunk/U/0", put_chunk(b"other", b'"aGVs"'))
     assert bytes(operation.data.data) == b"aGVs"
 
 
-def test_a_metadata_blob_is_told_by_its_own_length_and_checksum():
+def test_a_metadata_blob_is_selected_by_its_own_length_and_checksum():
     body = json.dumps(
         {
             "checksum": "ab" * 32,
@@ -162,7 +162,7 @@ def test_a_metadata_blob_is_told_by_its_own_length_and_checksum():
     assert (operation.metadata_blob_length, operation.metadata_string) == (2, "m")
 
 
-def test_lists_are_asked_for_with_a_body_on_get():
+def test_a_list_request_is_a_get_with_a_body():
     operation = decoded("GET", "/restore-jobs/J/objects/list", b'{"max-results":"7","next-token":"t"}')
     assert (operation.max_results, operation.next_token) == (7, "t")
     operation = decoded("GET", "/backup-jobs/", b'{"maxResults":3,"createdAfter":"2025-03-04T05:06:07"}')
@@ -185,7 +185,7 @@ def test_the_content_type_may_have_parameters():
     assert bytes(decoded("PUT", "/backup-jobs/J/chunk/U/0", body, headers=headers).data.data) == b"hi"
 
 
-def test_a_raw_body_labelled_json_stays_raw_when_the_query_speaks():
+def test_a_raw_body_labelled_json_stays_raw_if_members_are_in_the_query():
     """Only AWS.jl puts nothing into the query."""
     data = b'{"Data": "not this"}'
     checksum = hashlib.sha256(data).hexdigest()
@@ -199,7 +199,7 @@ def test_a_signature_in_the_query_is_no_argument():
     assert bytes(operation.data.data) == b"hi"
 
 
-def test_raw_data_under_the_wrong_content_type_is_refused_rather_than_lost():
+def test_raw_data_under_the_wrong_content_type_is_refused():
     with pytest.raises(IllegalArgumentException, match="raw body must not have Content-Type application/json"):
         decoded("PUT", "/backup-jobs/J/object/N/put-object", b'{"somebody": "data"}')
     with pytest.raises(IllegalArgumentException, match="the body must be a JSON object"):
@@ -243,7 +243,7 @@ def test_query_and_body_must_not_contradict():
     assert (operation.max_results, operation.next_token) == (5, "t")
 
 
-def test_the_control_plane_answers_in_its_own_words():
+def test_the_control_plane_uses_its_own_errors():
     with pytest.raises(InvalidParameterValueException, match="MaxResults: 'x' must be an integer"):
         decoded("GET", "/backup-jobs/", b'{"maxResults":"x"}')
 
@@ -275,8 +275,8 @@ def test_a_text_is_its_utf8(text, escaped):
 
 
 @pytest.mark.parametrize("tail", range(4))
-def test_pieces_end_within_no_escape(tail):
-    """Long enough for many pieces, with a surrogate pair wherever one may end."""
+def test_no_piece_ends_within_an_escape(tail):
+    """The text is long enough for many pieces, with a surrogate pair wherever a piece may end."""
     text = "a" * tail + "\U0001f600\n\\é" * 20_000
     for escaped in (True, False):
         assert read(json.dumps(text, ensure_ascii=escaped).encode()) == text.encode()
@@ -304,7 +304,7 @@ def test_other_json_is_refused(text):
         read(text)
 
 
-def test_no_more_is_built_than_one_byte_too_many():
+def test_a_blob_is_decoded_up_to_one_byte_beyond_the_limit():
     assert len(read(b'"' + b"a" * 1000 + b'"', bytes_max=10)) == 11
     assert len(read(json.dumps([7] * 100_000).encode(), bytes_max=10)) == 11
 

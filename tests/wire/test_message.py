@@ -28,12 +28,12 @@ def test_headers_are_found_by_lower_case_name():
         ("application/jsonx", "application/jsonx"),
     ],
 )
-def test_a_media_type_has_no_case_and_no_parameters(header, expected):
+def test_a_media_type_is_lower_case_and_without_parameters(header, expected):
     assert media_type(header) == expected
 
 
 @given(st.text(strategies.characters))
-def test_a_text_survives_a_header(text):
+def test_a_text_in_a_header_is_decoded_to_itself(text):
     value = header_text(text)
     assert value.encode("latin-1") == text.encode()
     assert header_value(value) == text

@@ -13,7 +13,7 @@ from support.requests import strategies
 
 
 @given(st.text(strategies.characters))
-def test_every_text_comes_back(text):
+def test_every_text_is_decoded_to_itself(text):
     encoded = percent.encode(text)
     assert encoded.isascii()
     assert percent.decode(encoded) == text
@@ -21,7 +21,7 @@ def test_every_text_comes_back(text):
 
 
 @given(st.text(strategies.characters))
-def test_it_is_the_encoding_of_the_sdks(text):
+def test_the_encoding_is_that_of_the_sdks(text):
     assert percent.encode(text) == urllib.parse.quote(text, safe="-_.~")
 
 
@@ -37,5 +37,5 @@ def test_decoding_any_text_of_the_wire_ends_in_a_text_or_a_value_error(text):
     ("text", "canonical"),
     [("a%2fb", "a%2Fb"), ("%41", "A"), ("a+b", "a%2Bb"), ("a b", "a%20b"), ("a=", "a%3D"), ("%", "%25"), ("~", "~")],
 )
-def test_the_canonical_form_does_not_keep_a_clients_habits(text, canonical):
+def test_the_canonical_form_is_independent_of_the_client(text, canonical):
     assert percent.canonical(text) == canonical

@@ -37,7 +37,7 @@ def put_chunk(query, path="/backup-jobs/J/chunk/U/0"):
 
 
 @given(strategies.operations())
-def test_every_operation_survives_the_wire(operation):
+def test_every_operation_is_decoded_to_itself(operation):
     assert decoded(encode(operation)) == operation
 
 
@@ -91,7 +91,7 @@ def test_booleans_in_a_query_are_read_leniently(text):
     assert decoded(request).throw_on_duplicate is True
 
 
-def test_a_boolean_that_is_none_is_refused():
+def test_an_invalid_boolean_is_refused():
     request = Request("PUT", "/backup-jobs/J/object/N/put-object", "throwOnDuplicate=yes", [], Payload())
     with pytest.raises(IllegalArgumentException, match="ThrowOnDuplicate: 'yes' must be true or false"):
         decoded(request)
@@ -107,7 +107,7 @@ def test_timestamps_in_a_query_may_be_iso_or_epoch_seconds(text):
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2025-02-30T00:00:00Z", "1e99", "2025-03-04T05:06:07+99:99", ""])
-def test_a_timestamp_that_is_none_is_refused(text):
+def test_an_invalid_timestamp_is_refused(text):
     with pytest.raises(IllegalArgumentException, match="CreatedAfter: .* must be a timestamp"):
         decoded(Request("GET", "/restore-jobs/J/objects/list", f"created-after={text}", []))
 
@@ -137,7 +137,7 @@ def test_a_small_body_on_an_operation_without_one_is_ignored(operation):
     assert decoded(request) == operation
 
 
-def test_the_bound_of_a_body_is_that_of_its_member():
+def test_the_limit_of_a_body_is_that_of_its_member():
     limits = Limits(chunk_bytes_max=1000, metadata_blob_bytes_max=500)
     query = f"length=1&checksum={HEX}&checksum-algorithm=SHA256"
     request = put_chunk(query)
@@ -155,7 +155,7 @@ def test_the_body_is_checked_against_the_limits_as_well():
         head.finish(Payload(b"12345"))
 
 
-def test_a_request_spells_out_what_the_sdks_spell_out():
+def test_a_request_has_the_same_members_as_that_of_the_sdks():
     request = encode(
         PutObject(
             backup_job_id="J",
@@ -183,7 +183,7 @@ def test_an_operation_without_a_body_sends_none():
     assert (request.headers, len(request.body)) == ([], 0)
 
 
-def test_an_empty_metadata_blob_that_has_a_length_is_there():
+def test_an_empty_metadata_blob_with_a_length_is_present():
     request = encode(
         NotifyObjectComplete(
             backup_job_id="J",
@@ -197,7 +197,7 @@ def test_an_empty_metadata_blob_that_has_a_length_is_there():
     assert decoded(request).metadata_blob == Payload()
 
 
-def test_an_empty_chunk_is_a_chunk():
+def test_an_empty_chunk_is_present():
     request = put_chunk(f"length=0&checksum={HEX}&checksum-algorithm=SHA256")
     request.body = Payload()
     operation = decoded(request)

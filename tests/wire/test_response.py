@@ -29,7 +29,7 @@ outputs = st.sampled_from(list(OPERATIONS.values())).flatmap(
 
 
 @given(outputs)
-def test_every_output_survives_the_wire(pair):
+def test_every_output_is_decoded_to_itself(pair):
     declaration, output = pair
     assert decode(declaration, encode(declaration, output)) == output
 
@@ -57,7 +57,7 @@ def test_absent_members_are_not_written():
     assert json.loads(response.body.data) == {"ObjectList": []}
 
 
-def test_a_commit_is_accepted_rather_than_done():
+def test_a_commit_has_status_202():
     output = CommitBackupJobOutput(backup_job_id="J", state="RUNNING")
     assert encode(OPERATIONS["CommitBackupJob"], output).status == 202
 
@@ -81,7 +81,7 @@ def compressed(data: bytes) -> CompressedPayload:
     return CompressedPayload(encoded, sha256=sha256(data))
 
 
-def test_a_compressed_chunk_travels_as_it_is_and_is_decoded_at_the_other_end():
+def test_a_compressed_chunk_is_sent_compressed_and_decompressed_by_the_client():
     data = b"chunk " * 10_000
     output = GetChunkOutput(data=compressed(data), length=len(data), checksum="c", checksum_algorithm="SHA256")
     response = encode(OPERATIONS["GetChunk"], output)
@@ -134,7 +134,7 @@ def test_a_body_that_cannot_be_decoded_is_a_failure_of_the_server(body, encoding
 
 
 def of_a_proxy(response: Response) -> Response:
-    """As from a proxy that compresses answers without declaring the length of the content."""
+    """An answer that a proxy compressed without declaring the length of the content."""
     encoder = zstandard.ZstdCompressor().compressobj()
     body = encoder.compress(response.body.data) + encoder.flush()
     return Response(response.status, [*response.headers, ("content-encoding", "zstd")], Payload(body))
@@ -152,7 +152,7 @@ def test_an_answer_that_a_proxy_compressed_is_decoded():
         decode(OPERATIONS["ListObjects"], cut)
 
 
-def test_a_metadata_string_travels_as_utf8_in_its_header():
+def test_a_metadata_string_is_utf8_in_its_header():
     response = encode(OPERATIONS["GetObjectMetadata"], GetObjectMetadataOutput(metadata_string="é€"))
     assert response.header("x-amz-metadata-string").encode("latin-1") == "é€".encode()
 
@@ -163,7 +163,7 @@ def test_metadata_that_was_not_set_has_no_headers():
     assert decode(OPERATIONS["GetObjectMetadata"], response) == GetObjectMetadataOutput()
 
 
-def test_an_empty_blob_with_a_length_is_there():
+def test_an_empty_blob_with_a_length_is_present():
     output = GetObjectMetadataOutput(metadata_blob=Payload(), metadata_blob_length=0)
     response = encode(OPERATIONS["GetObjectMetadata"], output)
     assert decode(OPERATIONS["GetObjectMetadata"], response) == output

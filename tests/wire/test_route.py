@@ -110,7 +110,7 @@ def test_a_trailing_slash_changes_no_label_of_the_control_plane(method):
     assert match(method, "/backup-vaults/v/").labels == {"backupVaultName": "v"}
 
 
-def test_an_empty_chunk_index_is_not_taken_for_another_operation():
+def test_an_empty_chunk_index_does_not_select_another_operation():
     """A PutChunk that lost its index must not become a LinkChunks."""
     assert match("PUT", "/backup-jobs/J/chunk/U/").labels["chunkIndex"] == ""
 
@@ -132,7 +132,7 @@ def test_dot_segments_are_refused(path):
         match("PUT", path)
 
 
-def test_dot_segments_of_the_control_plane_are_refused_in_its_words():
+def test_dot_segments_of_the_control_plane_are_refused_with_its_errors():
     with pytest.raises(InvalidParameterValueException, match="BackupJobId: '..' must not be"):
         match("GET", "/backup-jobs/..")
 
@@ -156,7 +156,7 @@ def test_a_label_that_cannot_be_decoded_is_refused_by_name(segment, rule):
 
 
 @pytest.mark.parametrize(("method", "path"), BACKUP_ONLY_ELSEWHERE)
-def test_an_operation_of_aws_backup_that_is_not_served_is_said_to_be_so(method, path):
+def test_a_path_of_aws_backup_that_is_not_served_is_refused_as_such(method, path):
     with pytest.raises(InvalidRequestException, match="not supported by this server"):
         match(method, path)
 

@@ -70,7 +70,7 @@ def test_the_query_is_read():
     assert (signature.payload_hash, signature.needs_body) == (EMPTY_HASH, False)
 
 
-def test_an_access_key_may_hold_slashes():
+def test_an_access_key_id_may_contain_slashes():
     assert read_signature(with_header(PARTS | {"Credential": f"a/b/{CREDENTIAL}"})).access_key_id == "a/b/AKIA"
 
 
@@ -82,7 +82,7 @@ def test_the_hash_of_the_payload_is_read(value):
     assert read_signature(with_query([("x-amz-content-sha256", value)])).payload_hash == value
 
 
-def test_an_unsigned_request_is_told_so():
+def test_an_unsigned_request_is_refused():
     with pytest.raises(MissingAuthenticationTokenException, match="the request is not signed"):
         read_signature(Request("GET", "/", "max-results=5", []))
 
@@ -153,7 +153,7 @@ def test_an_unsigned_request_is_told_so():
         (with_query(X_Amz_Content_Sha256="x"), IncompleteSignatureException, "x-amz-content-sha256 must be"),
     ],
 )
-def test_a_malformed_signature_is_refused_in_words(request_, error, message):
+def test_a_malformed_signature_is_refused_with_its_reason(request_, error, message):
     with pytest.raises(error) as caught:
         read_signature(request_)
     assert type(caught.value) is error
@@ -174,7 +174,7 @@ seconds = st.integers(0, 4_102_444_800)
 
 
 @given(seconds)
-def test_a_moment_comes_back_to_the_second(value):
+def test_a_time_is_exact_to_the_second(value):
     text = basic_text(value * 1000 + 999)
     assert parse_basic(text) == date_header_ms(text) == value * 1000
 
@@ -184,17 +184,17 @@ def test_an_http_date_is_read(value):
     assert date_header_ms(email.utils.formatdate(value, usegmt=True)) == value * 1000
 
 
-def test_a_date_of_no_zone_is_universal_time():
+def test_a_date_without_a_zone_is_utc():
     assert date_header_ms("Tue, 04 Mar 2025 05:06:07 -0000") == 1741064767000
 
 
 @pytest.mark.parametrize("text", ["", "20250304", "20250304T050607", "20251304T050607Z", "2025-03-04T05:06:07Z", "x"])
-def test_another_text_is_refused(text):
+def test_an_invalid_time_is_refused(text):
     with pytest.raises(ValueError):
         parse_basic(text)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "20251304T050607Z", "Tue, 99 Mar 2025 05:06:07 GMT"])
-def test_another_date_is_refused(text):
+def test_an_invalid_date_is_refused(text):
     with pytest.raises(ValueError):
         date_header_ms(text)

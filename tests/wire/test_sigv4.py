@@ -142,7 +142,7 @@ def test_signing_again_replaces_the_signature():
     assert len(again.headers_named("authorization")) == len(again.headers_named("x-amz-date")) == 1
 
 
-def test_an_unaddressed_request_is_not_signed():
+def test_a_request_without_a_host_is_not_signed():
     with pytest.raises(ValueError, match="without a host header"):
         sigv4.sign(encode(GET_CHUNK), OURS, region="r", service="s", now_ms=NOW)
 
@@ -228,7 +228,7 @@ def test_the_wrong_secret_is_refused():
 
 
 @pytest.mark.parametrize("skew_seconds", [-901, 901])
-def test_a_clock_that_is_off_is_told_the_servers_time(skew_seconds):
+def test_the_error_for_a_wrong_clock_has_the_servers_time(skew_seconds):
     with pytest.raises(InvalidSignatureException) as caught:
         check(by_botocore(GET_CHUNK), GET_CHUNK.declaration, now_ms=NOW + skew_seconds * 1000)
     moment = "20250304T052108Z" if skew_seconds > 0 else "20250304T045106Z"
@@ -269,7 +269,7 @@ def test_only_declared_operations_may_leave_their_payload_unsigned():
 
 
 def test_an_unsigned_payload_that_was_not_announced_is_accepted_where_declared():
-    """The hash header may be absent altogether; then it can have been either."""
+    """Without the hash header, either the hash or UNSIGNED-PAYLOAD may have been signed."""
     request = by_us(PUT_CHUNK, payload_hash=UNSIGNED_PAYLOAD, send_hash=False)
     signature = sigv4.read_signature(request)
     assert signature.needs_body
@@ -308,7 +308,7 @@ def test_host_and_date_must_be_signed():
 
 
 def test_our_clients_may_hold_a_session_token_as_botocores_do():
-    """Our own server takes none; others do."""
+    """Other servers than this one accept session tokens."""
     credentials = Credentials(KEY, SECRET, "token/+=")
     options = {"region": "local-1", "service": "backup-storage", "now_ms": NOW}
     ours = sigv4.sign(addressed(GET_CHUNK), credentials, **options, send_hash=False)
@@ -328,8 +328,8 @@ def test_a_session_token_is_refused_clearly():
 
 
 @pytest.mark.parametrize("path", ["/backup-jobs//object/x", "/backup-jobs/J/object/..", "/backup-jobs/./object/x"])
-def test_a_path_that_the_signer_normalised_is_refused_in_the_apis_words(path):
-    """botocore signs a path without empty and dot segments and sends one with them (A.4): genuine, but not served."""
+def test_a_path_that_the_signer_normalised_is_refused_with_an_error_of_the_api(path):
+    """botocore signs a path without empty and dot segments, and sends one with them (A.4): genuine, but not served."""
     request = Request("PUT", path, "", [], Payload())
     request = botocore_signer.signed(
         request, access_key_id=KEY, secret=SECRET, region="local-1", service="backup-storage", now_ms=NOW
@@ -340,7 +340,7 @@ def test_a_path_that_the_signer_normalised_is_refused_in_the_apis_words(path):
         check(request, START_OBJECT.declaration, secret="other")
 
 
-def test_a_name_with_raw_slashes_is_signed_as_it_stands():
+def test_a_name_with_raw_slashes_is_signed_unchanged():
     request = Request("PUT", "/backup-jobs/J/object//a//b", "", [HOST], Payload())
     signed = sigv4.sign(request, OURS, region="local-1", service="backup-storage", now_ms=NOW)
     check(signed, START_OBJECT.declaration)
@@ -369,7 +369,7 @@ def test_the_date_header_may_stand_for_the_amz_date():
     check(request, GET_CHUNK.declaration)
 
 
-def test_a_key_is_derived_for_its_own_day_region_and_service():
+def test_a_signing_key_depends_on_secret_day_region_and_service():
     keys = {
         sigv4._signing_key(*parts)
         for parts in [
@@ -383,7 +383,7 @@ def test_a_key_is_derived_for_its_own_day_region_and_service():
     assert len(keys) == 5
 
 
-def test_the_key_is_that_of_the_published_example():
+def test_the_signing_key_of_the_published_example():
     key = sigv4._signing_key("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "20120215", "us-east-1", "iam")
     assert key.hex() == "f4780e2d9f65fa895f9c67b32ce1baf0b0d8a43505a000a1a9e090d414db404d"
 
@@ -413,7 +413,7 @@ def test_no_two_paths_have_a_spelling_in_common():
 
 
 def test_a_header_keeps_the_bytes_that_only_look_like_spaces():
-    """0x85 and 0xA0 are spaces to Python and the second half of a character on the wire."""
+    """0x85 and 0xA0 are spaces to Python, but the second byte of a UTF-8 character on the wire."""
     values = sigv4._header_values([("a", " \xc3\x85  \xc3\xa0 ")], ["a"])
     assert values == {"a": "\xc3\x85 \xc3\xa0"}
 
@@ -430,5 +430,5 @@ def test_a_path_is_normalised_as_botocore_does(path):
 
 
 @pytest.mark.parametrize("query", ["a=1&b=2", "b=2&a=1", "a=%31&b=2", "b=2&%61=1"])
-def test_the_habits_of_an_encoder_do_not_matter(query):
+def test_the_canonical_query_is_independent_of_its_encoding(query):
     assert sigv4._query_text(query) == "a=1&b=2"

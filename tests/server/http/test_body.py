@@ -31,7 +31,7 @@ def with_headers(*headers):
         ([("content-length", "12"), ("content-encoding", "")], 12),
     ],
 )
-def test_the_length_a_body_says_it_has(headers, length):
+def test_the_declared_length_of_a_body(headers, length):
     assert body.declared_bytes(with_headers(*headers), "backup-storage") == length
 
 
@@ -45,7 +45,7 @@ def test_the_length_a_body_says_it_has(headers, length):
         ("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
     ],
 )
-def test_a_body_is_sent_as_it_is(header):
+def test_an_encoded_or_streamed_body_is_refused(header):
     with pytest.raises(IllegalArgumentException):
         body.declared_bytes(with_headers(header), "backup-storage")
     with pytest.raises(InvalidParameterValueException):
@@ -73,12 +73,12 @@ def test_pieces_become_one_body():
     assert read({"type": "http.request"}) == b""
 
 
-def test_the_bound_is_kept_to_the_byte():
+def test_the_limit_of_a_body_is_exact_to_the_byte():
     assert read(piece(b"a" * 9, more=True), piece(b"b", more=False)) == b"a" * 9 + b"b"
     with pytest.raises(IllegalArgumentException):
         read(piece(b"a" * 9, more=True), piece(b"bb", more=False))
 
 
-def test_a_body_that_breaks_off_is_none():
+def test_a_body_that_breaks_off_is_not_returned():
     with pytest.raises(NotReadableInputStreamException):
         read(piece(b"abc", more=True), {"type": "http.disconnect"})

@@ -82,7 +82,7 @@ def test_a_malformed_chunk_stores_nothing(server, framed):
     assert server.calls == []
 
 
-def test_a_client_that_expects_100_is_told_to_go_on(server):
+def test_a_client_that_expects_100_continue_gets_it(server):
     request = put_object("continued", b"abc")
     with server.connect() as connection:
         for _ in range(2):
@@ -120,7 +120,7 @@ def test_an_endless_head_is_cut_off(server, start):
             connection.send(b"a" * 100_000_000)
 
 
-def test_a_slow_body_is_given_up_and_stores_nothing(impatient_server):
+def test_a_slow_body_times_out_and_stores_nothing(impatient_server):
     with impatient_server.connect() as connection:
         connection.send(head_bytes(put_object("slow-sender"), ("content-length", "5000")), b"a" * 999)
         answer = connection.answer()
@@ -138,7 +138,7 @@ def test_a_cut_connection_stores_nothing_and_is_logged(server):
     assert server.calls == []
 
 
-def test_a_client_may_end_its_half_and_still_read(server):
+def test_a_client_that_shuts_down_its_sending_side_gets_its_answer(server):
     with server.connect() as connection:
         connection.send(to_bytes(put_object("half-1", b"abc")), to_bytes(put_object("half-2", b"abc")))
         connection.socket.shutdown(socket.SHUT_WR)
@@ -187,7 +187,7 @@ def test_http_1_0_is_answered_and_closed(server):
         b"PUT / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 3\r\n\r\nabc",
     ],
 )
-def test_garbage_is_refused_and_the_connection_ended(server, garbage):
+def test_garbage_is_refused_and_the_connection_closed(server, garbage):
     with server.connect() as connection:
         connection.send(garbage)
         answer = connection.answer()
@@ -197,7 +197,7 @@ def test_garbage_is_refused_and_the_connection_ended(server, garbage):
     assert server.calls == []
 
 
-def test_garbage_after_a_request_does_not_take_its_answer_away(server):
+def test_a_request_before_garbage_is_still_answered(server):
     with server.connect() as connection:
         connection.send(to_bytes(put_object("before-garbage")), b"\x00" * 100)
         answer = connection.answer()
@@ -205,7 +205,7 @@ def test_garbage_after_a_request_does_not_take_its_answer_away(server):
         assert connection.ended()
 
 
-def test_an_upgrade_is_not_taken_up(server):
+def test_an_upgrade_is_ignored(server):
     with server.connect() as connection:
         connection.send(HEALTH.replace(b"\r\n\r\n", b"\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n"))
         answer = connection.answer()
@@ -213,13 +213,13 @@ def test_an_upgrade_is_not_taken_up(server):
         assert connection.ended()
 
 
-def test_an_absolute_address_is_as_good_as_a_path(server):
+def test_a_request_target_in_absolute_form_is_accepted(server):
     absolute = HEALTH.replace(b"/-/health", b"http://server:80/-/health?x=1")
     assert server.exchange(absolute).status == 200
 
 
 def test_raw_bytes_in_a_path_reach_the_service(server):
-    """AWS.jl encodes no path: a name beyond ASCII arrives as its bytes."""
+    """AWS.jl does not encode paths: a name beyond ASCII arrives as raw UTF-8 bytes."""
     name = "größe/雪/🧊"
     request = put_object(name.encode().decode("latin-1"), b"abc", payload_hash=None)
     assert server.exchange(to_bytes(request)).status == 200
@@ -234,7 +234,7 @@ def test_an_early_answer_can_be_read_by_a_client_that_still_sends(server):
         assert connection.answer().status == 200
 
 
-def test_an_early_answer_to_a_longer_body_ends_the_connection(strict_server):
+def test_an_early_answer_to_a_longer_body_closes_the_connection(strict_server):
     with strict_server.connect() as connection:
         connection.send(b"PUT /x HTTP/1.1\r\nhost: server\r\ncontent-length: 2000000\r\n\r\n", b"a" * 1_000_000)
         answer = connection.answer()
@@ -242,7 +242,7 @@ def test_an_early_answer_to_a_longer_body_ends_the_connection(strict_server):
         assert connection.ended()
 
 
-def test_an_unread_body_that_never_comes_is_not_waited_for_long(impatient_server):
+def test_the_wait_for_an_unread_body_that_never_comes_is_short(impatient_server):
     with impatient_server.connect() as connection:
         connection.send(b"PUT /x HTTP/1.1\r\nhost: server\r\ncontent-length: 2000\r\n\r\n", b"a" * 1000)
         assert connection.answer().error == "MissingAuthenticationTokenException"
@@ -275,17 +275,17 @@ def test_a_reader_that_stopped_reading_is_dropped(strict_server):
     request = to_bytes(signed("GET", "/restore-jobs/job-1/chunk/unread"))
     with RawConnection(strict_server.address) as connection:
         connection.send(request)
-        strict_server.logged(operation="GetChunk", status=200)  # comes when the connection was dropped
+        strict_server.logged(operation="GetChunk", status=200)  # logged once the connection was dropped
         with pytest.raises((AssertionError, ConnectionResetError)):
             assert len(connection.answer().body) == len(body)
 
 
-def test_the_path_of_an_operation_is_what_the_tests_think():
+def test_the_paths_that_these_tests_use_are_those_of_the_api():
     assert PUT_OBJECT.format("x") == "/backup-jobs/job-1/object/x/put-object"
 
 
-def test_a_client_that_sends_everything_before_it_reads_learns_that_the_body_is_too_long(server):
-    """As Java's HTTP clients do; the body is much longer than the unread bodies that are otherwise discarded."""
+def test_a_client_that_reads_only_after_sending_gets_the_error_for_a_body_too_long(server):
+    """Java's HTTP clients do so. The body is much longer than the part of an unread body that the server discards."""
     too_long = 65 * 1024 * 1024
     with server.connect() as connection:
         connection.send(head_bytes(put_object("n"), ("content-length", str(too_long))))

@@ -1,4 +1,4 @@
-"""Connection balancing: among real worker processes, and in one worker whose test plays the other."""
+"""Connection balancing among real worker processes, and in one worker while the test acts as the other."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Served(asyncio.Protocol):
 
 
 class Balanced:
-    """A balancer with a listener and counts of two workers; the test plays the other worker."""
+    """A balancer with a listener and the counts of two workers; the test acts as the other worker."""
 
     def __init__(self, tls=None, **settings):
         self.taken = []
@@ -119,12 +119,12 @@ class Balanced:
         return socket.create_connection(self.listener.getsockname())
 
     async def until_waiting(self):
-        """Until the balancer leaves a connection to the other worker."""
+        """Wait until the balancer leaves a connection to the other worker."""
         while self.balancer._pause is None:  # noqa: ASYNC110 - the loop itself sets it
             await asyncio.sleep(0)
 
     def resume(self):
-        """The time for which the balancer leaves a connection to the other worker is over."""
+        """End the time for which the balancer leaves a connection to the other worker."""
         self.balancer._pause.cancel()
         self.balancer._resume_accepting()
 
@@ -195,7 +195,7 @@ def highest_descriptor():
 
 
 def test_without_descriptors_connections_are_refused_and_later_ones_accepted():
-    """With no descriptor left but the spare one. The limit is real: the balancer relies on what the system does."""
+    """Only the spare descriptor is left. The limit is real, because the balancer relies on the system's behaviour."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     async def scenario(balanced):

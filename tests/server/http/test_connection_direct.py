@@ -1,4 +1,4 @@
-"""Long bodies, which bypass the parser: every way in which one may start, end and fail; and time-outs."""
+"""Long bodies, which bypass the parser: how they start, end, fail and time out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stored(connection, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("length", EDGES)
-def test_a_body_around_a_bound_arrives_whole(server, length):
+def test_a_body_near_a_size_limit_arrives_whole(server, length):
     body = body_of(length)
     with server.connect() as connection:
         connection.send(to_bytes(put_object("edge", body, payload_hash=None)))
@@ -53,7 +53,7 @@ def test_requests_behind_a_long_body_are_answered_in_order(server):
     assert server.calls == [f"PutObject AKIATEST000000000000 behind-{number}" for number in range(6)]
 
 
-def test_garbage_behind_a_long_body_is_refused_by_itself(server):
+def test_garbage_behind_a_long_body_does_not_affect_its_answer(server):
     with server.connect() as connection:
         connection.send(to_bytes(put_object("before", body_of(200_000))))
         assert connection.answer().status == 200
@@ -62,7 +62,7 @@ def test_garbage_behind_a_long_body_is_refused_by_itself(server):
         assert connection.ended()
 
 
-def test_connection_close_holds_behind_a_long_body(server):
+def test_connection_close_is_honoured_after_a_long_body(server):
     with server.connect() as connection:
         connection.send(to_bytes(put_object("last", body_of(200_000)), ("connection", "close")), HEALTH)
         answer = connection.answer()
@@ -91,7 +91,7 @@ def test_a_long_body_that_breaks_off_stores_nothing(server, sent):
 
 
 @pytest.mark.parametrize("sent", [0, 100, 500_000])
-def test_a_slow_sender_of_a_long_body_is_given_up(impatient_server, sent):
+def test_a_slow_sender_of_a_long_body_times_out(impatient_server, sent):
     with impatient_server.connect() as connection:
         connection.send(head_bytes(put_object("slow-long"), ("content-length", "1000000")), body_of(sent))
         answer = connection.answer()
@@ -177,7 +177,7 @@ class Line:
         await answer(send)
 
     async def feed(self, data, pieces=(), pauses=1):
-        """Let `data` arrive in such pieces, the rest as it fits; in between the loop turns `pauses` times."""
+        """Let `data` arrive in pieces of these sizes, the rest as it fits; the loop runs `pauses` times in between."""
         pieces = iter(pieces)
         while data and not self.transport.closed:
             if self.transport.reading:
@@ -221,7 +221,7 @@ def test_bodies_are_the_same_however_they_are_cut(lengths, pieces, pauses):
     asyncio.run(run())
 
 
-def test_a_long_body_goes_past_the_parser_once_it_is_asked_for():
+def test_a_long_body_bypasses_the_parser_once_it_is_requested():
     async def run():
         line = Line()
         body = body_of(1_000_000)
@@ -234,7 +234,7 @@ def test_a_long_body_goes_past_the_parser_once_it_is_asked_for():
     asyncio.run(run())
 
 
-def test_a_body_of_no_more_than_is_read_ahead_goes_through_the_parser():
+def test_a_body_that_is_read_ahead_goes_through_the_parser():
     async def run():
         line = Line()
         body = body_of(READ_AHEAD_BYTES)
@@ -247,7 +247,7 @@ def test_a_body_of_no_more_than_is_read_ahead_goes_through_the_parser():
 
 
 def early(reading):
-    """An application that answers when a long body has begun to come, before it is here."""
+    """An application that answers once a long body has started to arrive, before it is complete."""
 
     async def application(_scope, receive, send):
         asking = asyncio.ensure_future(receive())
@@ -275,7 +275,7 @@ def test_an_early_answer_in_the_middle_of_a_long_body_is_followed_by_the_next():
     asyncio.run(run())
 
 
-def test_an_early_answer_to_a_long_body_ends_the_connection_if_too_much_is_missing():
+def test_an_early_answer_to_a_long_body_closes_the_connection_if_too_much_is_missing():
     async def run():
         reading = asyncio.Event()
         line = Line(early(reading), drain_bytes_max=300_000, linger_bytes_max=300_000)
@@ -308,7 +308,7 @@ def test_the_rest_of_a_body_that_timed_out_is_discarded():
         line = Line()
         request = put(body_of(1_000_000))
         await line.feed(request[:500_000])
-        line.connection._incoming.break_off()  # as the watch over the sender's pace does
+        line.connection._incoming.break_off()  # as the watch for slow senders does
         await line.feed(request[500_000:])
         assert line.bodies == [None]
         assert line.transport.sent.count(b"HTTP/1.1") == 1
@@ -322,8 +322,8 @@ HEAD_SECONDS, BODY_SECONDS = 10.0, 30.0
 IN_TIME = 0.1
 
 
-def test_a_slow_head_is_given_up():
-    """Whether nothing came of it, or a part; on a new connection, or behind an answer."""
+def test_a_slow_head_times_out():
+    """Nothing or a part of it arrived, on a new connection or after an answer."""
 
     async def run(*before):
         line = Line(head_seconds_max=HEAD_SECONDS, keep_alive_seconds_max=10 * HEAD_SECONDS)
@@ -338,7 +338,7 @@ def test_a_slow_head_is_given_up():
         run_in_virtual_time(run(*before))
 
 
-def test_a_head_that_comes_in_time_is_answered_and_the_connection_kept():
+def test_a_head_in_time_is_answered_and_keeps_the_connection():
     async def run():
         line = Line(head_seconds_max=HEAD_SECONDS, keep_alive_seconds_max=10 * HEAD_SECONDS)
         await line.feed(HEALTH[:20])
@@ -354,7 +354,7 @@ def test_a_head_that_comes_in_time_is_answered_and_the_connection_kept():
 
 
 @pytest.mark.parametrize("length", [5_000, 1_000_000])
-def test_a_slow_body_is_broken_off_and_a_steady_one_arrives(length):
+def test_a_slow_body_times_out_and_a_steady_one_arrives(length):
     bounds = {"body_idle_seconds_max": BODY_SECONDS, "body_progress_bytes_min": 1000}
     body = body_of(length)
 
@@ -379,7 +379,7 @@ def test_a_slow_body_is_broken_off_and_a_steady_one_arrives(length):
     run_in_virtual_time(slow())
 
 
-def test_an_unread_body_that_never_comes_is_not_waited_for():
+def test_the_wait_for_an_unread_body_that_never_comes_ends():
     async def application(_scope, _receive, send):
         await answer(send, 400)
 

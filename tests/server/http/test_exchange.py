@@ -128,7 +128,7 @@ async def test_nothing_much_is_read_before_it_is_asked_for():
     assert (await waiting)["type"] == "http.disconnect"
 
 
-def test_a_slow_but_steady_sender_is_waited_for_and_one_that_stops_is_not():
+def test_a_slow_but_steady_sender_succeeds_and_a_stopped_one_times_out():
     """In virtual time: a sender must make progress in each period."""
 
     async def run():
@@ -142,7 +142,7 @@ def test_a_slow_but_steady_sender_is_waited_for_and_one_that_stops_is_not():
             assert not exchange.broken
         exchange.feed(b"a" * (SETTINGS.body_progress_bytes_min - 1))
         await asyncio.sleep(SETTINGS.body_idle_seconds_max)
-        assert not exchange.broken  # the event loop reads the socket once more before the sender is given up
+        assert not exchange.broken  # the event loop reads the socket once more before the sender times out
         await asyncio.sleep(2 * RECHECK_SECONDS)
         assert exchange.broken
         assert (await waiting)["type"] == "http.disconnect"
@@ -150,8 +150,8 @@ def test_a_slow_but_steady_sender_is_waited_for_and_one_that_stops_is_not():
     run_in_virtual_time(run())
 
 
-def test_a_sender_that_may_have_stood_still_with_the_server_gets_its_time_again():
-    """As on a machine that was frozen between the head of a request and its body. It gets no more than that."""
+def test_after_a_standstill_of_the_server_a_sender_gets_one_more_period():
+    """The machine was frozen between the head of a request and its body. The sender gets no further period."""
 
     async def run():
         wire = Wire()

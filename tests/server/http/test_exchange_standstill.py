@@ -1,4 +1,4 @@
-"""A server that stood still for longer than its time-outs: the progress of its clients meanwhile counts.
+"""Standstill of a server for longer than its time-outs: progress that clients made meanwhile counts.
 
 A process stands still when it is stopped, when its machine is frozen or moved, or when other processes use all of its
 time. The event loop then finds timers due that it would never have reached, and runs them before it reads its sockets.
@@ -42,8 +42,8 @@ def is_asleep(process_id):
 
 @contextmanager
 def stopped(server):
-    """The process of the server does nothing within the block, which takes longer than its time-outs."""
-    wait_for(lambda: is_asleep(server.process.pid))  # it has read what was sent, and waits for more
+    """Stop the server's process within the block, which takes longer than its time-outs."""
+    wait_for(lambda: is_asleep(server.process.pid))  # it has read all bytes sent so far and waits for more
     server.signal(signal.SIGSTOP)
     try:
         yield
@@ -53,7 +53,7 @@ def stopped(server):
 
 
 @pytest.mark.parametrize("body_bytes", [700, 500_000], ids=["through the parser", "past it"])
-def test_a_body_that_came_meanwhile_is_read(impatient_server, body_bytes):
+def test_a_body_that_arrived_meanwhile_is_read(impatient_server, body_bytes):
     body = os.urandom(body_bytes)
     with impatient_server.connect() as connection:
         connection.send(head_bytes(put_object(f"late-{body_bytes}", body), ("content-length", str(body_bytes))))

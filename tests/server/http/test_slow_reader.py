@@ -1,4 +1,4 @@
-"""Detection of slow readers, in virtual time: a client that reads something in each period is never given up."""
+"""Detection of slow readers, in virtual time: a client that reads something in each period is never dropped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IDLE_SECONDS = 10.0
 
 
 class Transport(asyncio.WriteTransport):
-    """A transport with so many bytes that wait for the client."""
+    """A transport with a number of bytes that wait for the client."""
 
     def __init__(self, waiting_bytes):
         super().__init__()
@@ -24,7 +24,7 @@ class Transport(asyncio.WriteTransport):
 
 
 class Watched:
-    """A watched client, and the moment at which it was given up."""
+    """A watched client, and the time at which it was dropped."""
 
     def __init__(self, waiting_bytes=100):
         self.loop = asyncio.get_running_loop()
@@ -37,7 +37,7 @@ class Watched:
         self.given_up_at = self.loop.time()
 
 
-def test_a_client_that_reads_nothing_is_given_up():
+def test_a_client_that_reads_nothing_is_dropped():
     async def scenario():
         watched = Watched()
         await asyncio.sleep(IDLE_SECONDS)

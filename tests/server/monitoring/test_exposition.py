@@ -49,14 +49,14 @@ def test_the_workers_are_added_up(shared):
     assert found["cryostore_request_seconds_count", "PutChunk"] == 3
 
 
-def test_a_request_exactly_as_long_as_a_bound_is_within_it(shared):
+def test_a_duration_equal_to_a_bound_is_within_its_bucket(shared):
     shared.meter(0).request("GetChunk", 200, 0.005, 0, 0)
     found = samples(shared)
     assert found["cryostore_request_seconds_bucket", "0.005", "GetChunk"] == 1
     assert found["cryostore_request_seconds_bucket", "0.0025", "GetChunk"] == 0
 
 
-def test_every_operation_and_status_has_a_place_of_its_own(shared):
+def test_every_operation_and_status_is_counted_separately(shared):
     for number, name in enumerate(OPERATION_NAMES, start=1):
         for status in (200, 301, 404, 500):
             for _ in range(number):
@@ -89,7 +89,7 @@ def test_failures_and_totals(shared):
 
 
 def test_traffic_to_the_parts_of_a_shared_store(shared):
-    """Nothing is shown of a part that nothing went to: a directory has none."""
+    """A part without requests has no metrics: a data directory has neither part."""
     assert not [name for name, *_ in samples(shared) if name.startswith("cryostore_store_request")]
     for slot in (0, 1):
         traffic = Traffic("blob store")

@@ -30,13 +30,13 @@ from cryostore.server.monitoring.metrics import FAILURES, Slot, private_meter
         (RuntimeError("secret"), "ServiceInternalException"),
     ],
 )
-def test_the_details_stay_here(error, name):
+def test_the_caller_gets_no_details(error, name):
     told = api_error(error)
     assert type(told).__name__ == name
     assert "secret" not in told.message
 
 
-def test_a_api_error_error_is_told_as_it_is():
+def test_an_error_of_the_api_is_returned_unchanged():
     error = ThrottlingException("slowly")
     assert api_error(error) is error
 
@@ -45,7 +45,7 @@ def test_a_api_error_error_is_told_as_it_is():
 
 
 def caused(kind, number, *between):
-    """An error of ours that stems from one of the system, with further errors of ours between."""
+    """An error of ours caused by a system error, with further errors of ours in between."""
     error = kind("blob packs/x: no")
     error.__cause__ = OSError(number, os.strerror(number))
     for one in between:
@@ -93,7 +93,7 @@ class Lines:
 
 @pytest.fixture
 def told():
-    """Failures over a log that can be looked at, and a clock in `now`."""
+    """Failures with a log that the test can read, and a clock in `now`."""
     told = Failures(Lines(), private_meter(), now=lambda: told.seconds)
     told.seconds = 1000.0
     return told
@@ -103,7 +103,7 @@ def counted(told, kind):
     return Slot(told.meter._numbers).value(f"failure {kind}")
 
 
-def test_a_line_says_cause_place_and_what_to_do(told):
+def test_a_line_has_cause_place_and_advice(told):
     told.failure("failure", caused(StorageUnavailableError, errno.EIO), operation="GetChunk", request_id="r")
     (line,) = told._log.lines
     assert line == {
@@ -118,7 +118,7 @@ def test_a_line_says_cause_place_and_what_to_do(told):
     }
 
 
-def test_a_missing_key_is_told_in_few_lines_by_its_id(told):
+def test_a_missing_key_gets_few_lines_with_its_id(told):
     for key_id in ("one", "two") * 500:
         told.failure("failure", KeyMissingError(key_id, hint="put it there"), operation="GetChunk")
     assert [line["key_id"] for line in told._log.lines] == ["one", "two"]
@@ -128,7 +128,7 @@ def test_a_missing_key_is_told_in_few_lines_by_its_id(told):
     assert counted(told, "key") == 1000
 
 
-def test_a_flood_is_counted_and_told_in_few_lines(told):
+def test_a_flood_is_counted_and_gets_few_lines(told):
     for _ in range(1000):
         told.failure("failure", StorageFullError("disk full"))
         told.seconds += 0.1
@@ -140,8 +140,8 @@ def test_a_flood_is_counted_and_told_in_few_lines(told):
     assert counted(told, "full") == 1000
 
 
-def test_damage_that_is_met_a_thousand_times_is_a_few_lines_that_name_a_place(told):
-    """Known damage is an answer like any other: no traceback, and no flood."""
+def test_damage_that_is_found_a_thousand_times_gets_few_lines_with_a_place(told):
+    """Known damage is an expected failure: no traceback, and no flood of lines."""
     for number in range(1000):
         told.failure("failure", DamagedDataError(f"pack x at {number}, 7 bytes: no"), operation="GetChunk")
         told.seconds += 0.01
@@ -155,13 +155,13 @@ def test_damage_that_is_met_a_thousand_times_is_a_few_lines_that_name_a_place(to
     assert counted(told, "damaged") == 1000
 
 
-def test_one_kind_does_not_hold_back_another(told):
+def test_one_kind_of_failure_does_not_suppress_another(told):
     told.failure("failure", StorageFullError("disk full"))
     told.failure("failure", caused(StorageUnavailableError, errno.EROFS))
     assert [line["kind"] for line in told._log.lines] == ["full", "read-only"]
 
 
-def test_of_a_group_each_is_told_in_its_way(told):
+def test_each_error_of_a_group_is_logged_by_its_kind(told):
     defect = RuntimeError("deep")
     group = ExceptionGroup("duties failed", [StorageFullError("a"), ExceptionGroup("more", [defect])])
     told.failure("maintenance failed", group)

@@ -36,7 +36,7 @@ def fail():
     raise RuntimeError("deep")
 
 
-def test_a_line_has_time_level_event_and_the_fields_that_are_something(pipe):
+def test_a_line_has_time_level_event_and_the_fields_with_a_value(pipe):
     lines = written(pipe, act=lambda log: log.write("info", "request", status=200, error=None))
     assert lines == [{"time": "2023-11-14T22:13:20.123Z", "level": "info", "event": "request", "status": 200}]
 
@@ -78,7 +78,7 @@ def test_lines_beyond_the_limit_are_counted_and_dropped(pipe):
     assert lines[-1]["count"] == 3
 
 
-def test_a_log_whose_reader_is_gone_is_no_failure():
+def test_a_log_whose_reader_is_gone_raises_nothing():
     reader, writer = os.pipe()
     os.close(reader)
     log = Log(writer, clock=FrozenClock())
@@ -122,7 +122,7 @@ def test_levels_of_libraries_are_mapped_downwards(pipe, number, name):
     assert [line["level"] for line in written(pipe, "debug", act=act)] == [name]
 
 
-def test_lines_that_a_full_disk_refused_are_counted_and_no_line_begins_within_another(tmp_path, monkeypatch):
+def test_lines_lost_on_a_full_disk_are_counted_and_no_line_starts_within_another(tmp_path, monkeypatch):
     path = tmp_path / "log"
     real = os.write
     room = [30]  # bytes

@@ -66,7 +66,7 @@ def test_paths(ask, shared):
     assert "Python" not in headers["server"]
 
 
-def test_live_while_a_worker_shows_signs_of_life(ask, shared):
+def test_live_while_a_worker_has_a_heartbeat(ask, shared):
     assert ask("/-/live")[0] == 503
     shared.meter(0).show(connections=0)
     assert ask("/-/live")[::2] == (200, "ok\n")
@@ -74,8 +74,8 @@ def test_live_while_a_worker_shows_signs_of_life(ask, shared):
     assert ask("/-/live")[0] == 503
 
 
-def test_a_server_that_ends_is_live_and_not_ready(ask, shared, tmp_path):
-    """However long its last requests take: its event loop shows no more signs of life then."""
+def test_a_server_that_shuts_down_is_live_and_not_ready(ask, shared, tmp_path):
+    """However long its last requests take: its event loop has no heartbeat then."""
     (tmp_path / FILE).touch()
     meter = shared.meter(0)
     meter.show(connections=1)
@@ -112,7 +112,7 @@ def test_a_server_without_a_part_of_its_store_is_live_and_not_ready(ask, shared,
     assert ask("/-/ready")[0] == 200
 
 
-def test_a_node_of_a_shared_store_has_no_disk_to_look_at(shared):
+def test_a_node_of_a_shared_store_has_no_disk_to_check(shared):
     watch = ServerProbes(shared, None, reserve_bytes=0)
     shared.meter(0).show(connections=0)
     assert watch.ready()[0] == 200
@@ -122,7 +122,7 @@ def test_a_node_of_a_shared_store_has_no_disk_to_look_at(shared):
     assert "cryostore_free_bytes" not in text
 
 
-def test_ready_while_a_write_could_be_taken(ask, shared, tmp_path, monkeypatch):
+def test_ready_while_a_write_would_be_accepted(ask, shared, tmp_path, monkeypatch):
     assert ask("/-/ready")[::2] == (503, "no worker has a recent heartbeat\n")
     shared.meter(0).show(connections=0)
     assert ask("/-/ready")[::2] == (503, "the disk is full, and the reserve is in use\n")
@@ -136,7 +136,7 @@ def test_ready_while_a_write_could_be_taken(ask, shared, tmp_path, monkeypatch):
     assert ask("/-/ready")[::2] == (503, "the data directory accepts no writes: Read-only file system\n")
 
 
-def test_a_worker_that_stands_still_or_is_full_is_not_ready(ask, shared, tmp_path):
+def test_a_worker_that_hangs_or_is_full_is_not_ready(ask, shared, tmp_path):
     (tmp_path / FILE).touch()
     meter = shared.meter(0)
     meter.show(full=True)
@@ -157,7 +157,7 @@ def listening(answers, **settings):
 
 
 def ask_for(address, path):
-    """A connection on which a path was asked for."""
+    """A connection on which a path was requested."""
     client = socket.create_connection(address, timeout=10)
     client.sendall(b"GET %b HTTP/1.0\r\n\r\n" % path.encode())
     return client
@@ -169,7 +169,7 @@ def first_line(address, path):
 
 
 def test_slow_clients_delay_no_other_client_and_no_shutdown(shared, tmp_path):
-    """More of them than connections are allowed, each with a part of a request; some read nothing."""
+    """More clients than the connection limit, each with a part of a request; some read nothing."""
     shared.meter(0).show()
     began = time.monotonic()
     slow = []
@@ -180,7 +180,7 @@ def test_slow_clients_delay_no_other_client_and_no_shutdown(shared, tmp_path):
         for path in ("/-/live", "/-/ready", "/metrics"):
             assert first_line(address, path).startswith(b"HTTP/1.0 ")
         with contextlib.suppress(ConnectionResetError):
-            assert slow[0].recv(1) == b""  # the oldest made way
+            assert slow[0].recv(1) == b""  # the oldest was closed for a new one
     assert time.monotonic() - began < probes_module.REQUEST_SECONDS_MAX
     for client in slow:
         client.close()
@@ -261,7 +261,7 @@ def test_beside_a_server(tmp_path, workers):
             assert counted in told("/metrics")
 
 
-def test_the_address_keeps_the_rule_of_the_main_one():
+def test_the_address_follows_the_rules_of_the_main_one():
     with pytest.raises(ConfigurationError, match="metrics are sent without TLS"):
         Configuration(metrics_host="0.0.0.0")
     assert Configuration(metrics_host="0.0.0.0", insecure_listen=True).metrics_host == "0.0.0.0"

@@ -118,7 +118,7 @@ def parent(tmp_path):
 
 
 def is_alive(process_id):
-    """Whether a process of ours runs; one that was waited for does not."""
+    """Whether a child process runs; a reaped one does not."""
     try:
         os.kill(process_id, 0)
     except ProcessLookupError:
@@ -130,7 +130,7 @@ UNTIL_STOP = "while read line; do echo $slot $line >> lines; [ $line = stop ] &&
 AFTER_CONFIGURATION = "read configuration; "
 
 
-def test_ready_is_told_once_all_workers_are_ready_and_stop_reaches_all(parent):
+def test_ready_is_announced_once_all_workers_are_ready_and_stop_reaches_all(parent):
     parent.run(
         AFTER_CONFIGURATION + READY + UNTIL_STOP,
         workers=3,
@@ -143,7 +143,7 @@ def test_ready_is_told_once_all_workers_are_ready_and_stop_reaches_all(parent):
     assert parent.events("worker exited") == []
 
 
-def test_ready_is_not_told_before_the_last_worker_is_ready(parent):
+def test_ready_is_not_announced_before_the_last_worker_is_ready(parent):
     """Slot 1 reports last, once the test has seen that the others have reported."""
     wait = "[ $slot = 1 ] && while [ ! -e go ]; do sleep 0.01; done; "
     told_early = []
@@ -243,7 +243,7 @@ def test_a_worker_that_exits_while_it_starts_is_not_restarted(parent):
     assert len(parent.started) <= 2
 
 
-def test_a_worker_that_does_not_stop_is_killed_in_the_end(parent):
+def test_a_worker_that_does_not_stop_is_killed_after_the_grace_period(parent):
     parent.run(
         AFTER_CONFIGURATION + READY + "exec sleep 600",
         kill_after_seconds=0,

@@ -59,7 +59,7 @@ class Running:
 
 @pytest.fixture
 def running(tmp_path):
-    """Starts a worker; it is stopped in the end."""
+    """Starts a worker, which is stopped after the test."""
 
     @contextmanager
     def start(**settings):
@@ -92,7 +92,7 @@ def test_a_worker_publishes_its_connections_and_shuts_down_with_its_backend(runn
     assert one.backend.closed
 
 
-def test_a_worker_that_drains_says_so_and_serves_on(running):
+def test_a_draining_worker_publishes_it_and_serves_on(running):
     with running(drain_seconds=1000) as one:
         one.worker.stop()
         assert one.gauge("draining") == 1
@@ -115,7 +115,7 @@ def test_a_request_under_way_is_finished(running):
         one.end()
 
 
-def test_a_full_disk_is_logged_once_when_it_begins_and_once_when_it_is_over(running, tmp_path):
+def test_a_full_disk_is_logged_once_at_its_start_and_once_at_its_end(running, tmp_path):
     def events():
         return [line["event"] for line in logged(tmp_path) if line["event"].startswith("writes")]
 
@@ -152,7 +152,7 @@ def test_tasks_are_repeated_although_they_fail(tmp_path):
         log = Log(os.dup(file.fileno()), clock=FrozenClock())
         with PeriodicTasks(maintain, period_seconds=0.001, log=log):
             assert enough.wait(10)
-        calls[0].join(10)  # leaving waits for a period alone, which is a thousandth of a second here
+        calls[0].join(10)  # leaving waits for one period only, which is a millisecond here
         log.close()
     assert not calls[0].is_alive()
     assert (tmp_path / "log").read_text().count("maintenance failed") == len(calls)

@@ -53,7 +53,7 @@ class ChildWorker:
         self.process.stdout.close()
 
 
-def test_a_worker_reports_when_it_is_ready_and_stops_when_told(tmp_path):
+def test_a_worker_reports_that_it_is_ready_and_stops_on_request(tmp_path):
     with ChildWorker(tmp_path) as child:
         assert child.report() == StartReport(ready=True)
         child.tell(b"stop\n")

@@ -1,4 +1,4 @@
-"""Lookup of secrets: misses are remembered, lookups are limited, and known keys bypass the limits."""
+"""Lookup of secrets: misses are cached, look-ups are limited, and known keys bypass the limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryostore.server.thread_pool import ThreadPool
 
 
 class Secrets:
-    """One access key; look-ups wait while `held`."""
+    """One access key; look-ups wait for `go_on`."""
 
     def __init__(self):
         self.asked = []
@@ -38,7 +38,7 @@ def pool():
     pool.close(wait_seconds_max=10)
 
 
-def test_a_miss_is_remembered_for_a_moment(pool):
+def test_a_miss_is_cached_for_a_short_time(pool):
     async def scenario():
         now = [0.0]
         secrets = Secrets()
@@ -58,7 +58,7 @@ def test_a_miss_is_remembered_for_a_moment(pool):
     asyncio.run(scenario())
 
 
-def test_misses_are_bounded(pool):
+def test_the_number_of_cached_misses_is_limited(pool):
     async def scenario():
         lookup = SecretLookup(Secrets(), pool, misses_max=3)
         for number in range(10):

@@ -1,4 +1,4 @@
-"""The path of a request, in process: the order of the checks, the calls of the backend, and the answers."""
+"""The request pipeline in process: the order of the checks, the calls of the backend, and the answers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Face:
         )
 
     def answer(self, request: Request, *, declare: bool = True, body: bytes | None = None, **more_scope) -> Answer:
-        """One request through an application of its own."""
+        """Send one request to an application of its own."""
         data = bytes(request.body.data) if body is None else body
         headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers]
         headers += [(b"content-length", b"%d" % len(data))] if declare else [(b"transfer-encoding", b"chunked")]
@@ -229,7 +229,7 @@ def test_a_signature_over_the_hash_of_the_body_is_checked_late(face):
     assert face.backend.calls[0].throw_on_duplicate is True
 
 
-def test_a_body_unlike_its_signed_hash_is_refused(face):
+def test_a_body_with_another_hash_than_the_signed_one_is_refused(face):
     request = put("n", b"abc", payload_hash=sha256(b"abc").hex())
     assert face.answer(request, body=b"abd").error == "InvalidSignatureException"
     assert face.backend.calls == []
@@ -290,7 +290,7 @@ def test_only_a_signed_content_type_decides_how_a_body_is_read(face, is_signed):
 
 @pytest.mark.parametrize("method", ["UNSIGNED-PAYLOAD", None])
 def test_a_signature_that_can_be_verified_without_the_body_is(face, method):
-    """An SDK may sign UNSIGNED-PAYLOAD without saying so, and the hash of nothing where there is nothing."""
+    """An SDK may sign UNSIGNED-PAYLOAD without a header that says so, and the empty hash where there is no body."""
     wrong = put("n", b"abc" if method else b"", credentials=WRONG, payload_hash=method, send_hash=False)
     assert face.answer(wrong).error == "InvalidSignatureException"
     right = put("n", b"abc" if method else b"", payload_hash=method, send_hash=False)
@@ -309,7 +309,7 @@ def test_a_body_may_be_as_long_as_the_limit(face, declare):
     assert len(face.backend.calls) == 1
 
 
-def test_a_body_that_is_too_long_is_not_asked_for(face):
+def test_a_body_that_is_too_long_is_not_requested(face):
     face.answer(put("n", b"a" * (4 * MIB + 1)))
     assert not face.asked_for_body
 
@@ -320,7 +320,7 @@ def test_a_control_plane_document_may_be_as_long_as_its_limit(face):
 
 
 @pytest.mark.parametrize("header", [("content-encoding", "aws-chunked"), ("content-encoding", "gzip")])
-def test_a_coded_body_is_refused(face, header):
+def test_a_body_with_a_content_encoding_is_refused(face, header):
     answer = face.answer(put("n", b"abc", header))
     assert (answer.error, face.asked_for_body) == ("IllegalArgumentException", False)
 
@@ -337,7 +337,7 @@ def test_a_streaming_signature_is_refused(face):
         ("explode", 500, "ServiceInternalException"),
     ],
 )
-def test_a_failing_service_is_answered_for_and_logged(face, name, status, error):
+def test_a_failure_of_the_service_is_answered_and_logged(face, name, status, error):
     answer = face.answer(put(name))
     assert (answer.status, answer.error) == (status, error)
     assert b"Traceback" not in answer.body
@@ -352,7 +352,7 @@ def test_a_failing_service_is_answered_for_and_logged(face, name, status, error)
     ("name", "status", "error", "kind"),
     [("no-key", 400, "KMSInvalidKeyUsageException", "key"), ("damaged", 410, "DamagedDataException", "damaged")],
 )
-def test_a_foreseen_failure_is_told_without_a_traceback(face, name, status, error, kind):
+def test_a_foreseen_failure_is_logged_without_a_traceback(face, name, status, error, kind):
     answer = face.answer(put(name))
     assert (answer.status, answer.error) == (status, error)
     failure, line = face.lines()
@@ -360,7 +360,7 @@ def test_a_foreseen_failure_is_told_without_a_traceback(face, name, status, erro
     assert failure["request_id"] == line["request_id"] == FIRST_ID
 
 
-def test_a_failure_of_the_storage_is_told_in_one_line_without_a_traceback(face):
+def test_a_storage_failure_is_logged_in_one_line_without_a_traceback(face):
     answer = face.answer(put("full"))
     assert (answer.status, answer.error) == (503, "ServiceUnavailableException")
     assert b"/secret" not in answer.body
@@ -395,7 +395,7 @@ def test_an_error_has_the_status_of_its_api(face):
 
 
 class StatusProbeError(Exception):
-    """An error that no model has."""
+    """An error that is not in the model."""
 
 
 def test_too_many_bytes_at_once_are_throttled(face):
@@ -406,13 +406,13 @@ def test_too_many_bytes_at_once_are_throttled(face):
 
 
 @pytest.mark.parametrize("name", ["n", "explode", "exists"])
-def test_the_budget_is_given_back_after_every_outcome(face, name):
+def test_the_budget_is_released_after_every_outcome(face, name):
     face.answer(put(name, b"a" * MIB))
     face.answer(put(name, b"a" * MIB), declare=False)
     assert face.budget.free_bytes == 8 * MIB
 
 
-def test_the_bytes_of_an_answer_count_until_it_is_written(face):
+def test_the_bytes_of_an_answer_are_budgeted_until_it_is_written(face):
     face.backend.objects["large"] = b"a" * (READ_BYTES + 1000)
     answer = face.answer(signed("GET", "/restore-jobs/r/chunk/large", now_ms=NOW_MS))
     assert (answer.status, len(answer.body)) == (200, READ_BYTES + 1000)
@@ -452,5 +452,6 @@ def test_log_lines_name_the_caller_and_the_operation_and_no_secret(face):
 
 
 def test_operations_of_both_apis_are_served(face):
-    assert face.answer(list_vaults()).error == "ServiceInternalException"  # the fake has no vaults, but was asked
+    # the fake backend has no vaults, but was called
+    assert face.answer(list_vaults()).error == "ServiceInternalException"
     assert face.backend.calls[0].declaration.api is Api.BACKUP

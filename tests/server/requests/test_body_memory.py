@@ -27,7 +27,7 @@ HERE = ("127.0.0.1", 1)
 THERE = ("192.0.2.7", 2)
 
 
-def test_bytes_are_taken_and_given_back():
+def test_bytes_are_acquired_and_released():
     async def scenario():
         budget = BodyBudget(100, wait_seconds_max=10)
         assert await budget.acquire(60) == 60
@@ -40,7 +40,7 @@ def test_bytes_are_taken_and_given_back():
     run_in_virtual_time(scenario())
 
 
-def test_more_than_there_is_means_all_there_is():
+def test_a_request_for_more_than_the_budget_gets_the_whole_budget():
     async def scenario():
         budget = BodyBudget(100, wait_seconds_max=10)
         assert await budget.acquire(101) == 100
@@ -71,7 +71,7 @@ def test_a_large_request_is_not_overtaken_by_small_ones():
     run_in_virtual_time(scenario())
 
 
-def test_waiting_ends_with_throttling_and_lets_those_behind_go_on():
+def test_a_wait_that_times_out_throttles_and_lets_later_requests_continue():
     async def scenario():
         budget = BodyBudget(100, wait_seconds_max=0.01)
         await budget.acquire(60)
@@ -88,7 +88,7 @@ def test_waiting_ends_with_throttling_and_lets_those_behind_go_on():
 
 
 @pytest.mark.parametrize("granted_first", [False, True])
-def test_a_wait_that_is_cancelled_costs_nothing(granted_first):
+def test_a_cancelled_wait_leaves_the_budget_unchanged(granted_first):
     async def scenario():
         budget = BodyBudget(100, wait_seconds_max=10)
         await budget.acquire(100)
@@ -106,7 +106,7 @@ def test_a_wait_that_is_cancelled_costs_nothing(granted_first):
     run_in_virtual_time(scenario())
 
 
-def test_bytes_in_memory_count_even_beyond_the_budget():
+def test_bytes_already_in_memory_count_beyond_the_budget():
     async def scenario():
         budget = BodyBudget(100, wait_seconds_max=10)
         budget.take(150)
@@ -168,18 +168,18 @@ def test_memory_follows_the_bytes_received():
     run_in_virtual_time(scenario())
 
 
-def test_an_address_has_a_share_and_the_first_goes_on():
+def test_an_address_has_a_share_and_the_first_sender_continues():
     async def scenario():
         budget = UnverifiedBodies(100, wait_seconds_max=0.01)
         first, second, third = budget.reserve(HERE), budget.reserve(HERE), budget.reserve(THERE)
         await budget.grow(first, 20)
         await budget.grow(second, 30)
         with pytest.raises(ThrottlingException):
-            await budget.grow(second, 1)  # the address has its half
+            await budget.grow(second, 1)  # the address has used its half
         await budget.grow(third, 50)
         with pytest.raises(ThrottlingException):
             await budget.grow(third, 1)
-        await budget.grow(first, 1000)  # the first sender gets what it needs, ends and gives it back
+        await budget.grow(first, 1000)  # the first sender gets the memory that it needs, ends and releases it
         first.release()
         await budget.grow(second, 1000)
         second.release()
@@ -205,7 +205,7 @@ def test_a_waiting_sender_gets_its_turn_when_another_ends():
     run_in_virtual_time(scenario())
 
 
-def test_a_slow_sender_is_given_up():
+def test_a_slow_unverified_sender_times_out():
     async def scenario():
         budget = UnverifiedBodies(time_limit=TimeLimit(seconds_max=0.01))
         reservation = budget.reserve(HERE)
@@ -235,7 +235,7 @@ def test_an_ipv6_network_counts_as_one_address():
 
 
 def forged(name, size="chunked"):
-    """The head of a request with a genuine key's id, a wrong signature, and a body that is to come."""
+    """The head of a request with a genuine key's id, a wrong signature, and a body that follows."""
     request = put_object(name, payload_hash="0" * 64, send_hash=False)
     framing = ("transfer-encoding", "chunked") if size == "chunked" else ("content-length", str(size))
     return head_bytes(request, framing)
@@ -290,7 +290,8 @@ def test_a_silent_connection_makes_room_for_a_new_one(tmp_path):
             known.send(to_bytes(put_object("n")))
             assert known.answer().status == 200
             deadline = time.monotonic() + 10
-            while server.exchange(to_bytes(put_object("n", b"abc"))).status != 200:  # until the silent are old enough
+            # until the silent connections are old enough
+            while server.exchange(to_bytes(put_object("n", b"abc"))).status != 200:
                 assert time.monotonic() < deadline
             known.send(to_bytes(put_object("n")))
             assert known.answer().status == 200

@@ -15,7 +15,7 @@ from support.catalogs.catalog_model import ROOT
 from support.catalogs.lineage_races import backed_up, outcomes
 
 
-def test_of_different_commits_at_once_one_counts(model):
+def test_one_of_several_concurrent_commits_succeeds(model):
     """Repetitions of the successful one get its answer; all others get a conflict."""
     job = model.put(model.run(), b"a", b"b")
 
@@ -36,7 +36,7 @@ def test_of_different_commits_at_once_one_counts(model):
     assert row.state == "COMPLETED"
 
 
-def test_stop_and_commit_at_once_end_the_job_one_way(model):
+def test_concurrent_stop_and_commit_have_one_winner(model):
     """Either there is a complete point, or the job is stopped and leaves nothing."""
     for turn in range(6):
         job = model.put(model.run(), b"a", b"%d" % turn)

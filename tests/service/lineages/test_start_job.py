@@ -20,7 +20,7 @@ from support.catalogs.catalog_model import RESOURCES, ROOT, VAULT
 from support.catalogs.lineage_races import backed_up, outcomes
 
 
-def test_of_jobs_of_one_resource_touched_at_once_one_runs(model):
+def test_one_of_several_jobs_of_a_resource_runs(model):
     waiting = [model.start() for _ in range(6)]
     found = outcomes(6, lambda number: start_job(model.context, model.row(waiting[number])).state)
     assert sorted(map(str, found)) == sorted(["RUNNING", *[str(ThrottlingException)] * 5])
@@ -31,7 +31,7 @@ def test_of_jobs_of_one_resource_touched_at_once_one_runs(model):
     model.put(running, b"a")
 
 
-def test_jobs_of_different_resources_run_at_once(model):
+def test_jobs_of_different_resources_run_concurrently(model):
     waiting = [model.start(resource) for resource in RESOURCES]
     found = outcomes(2, lambda number: start_job(model.context, model.row(waiting[number])).state)
     assert found == ["RUNNING", "RUNNING"]
@@ -39,7 +39,7 @@ def test_jobs_of_different_resources_run_at_once(model):
         job.state = "RUNNING"
 
 
-def test_a_job_touched_by_many_at_once_is_started_once(model):
+def test_a_job_with_concurrent_first_requests_starts_once(model):
     job = model.start()
     found = outcomes(8, lambda _: start_job(model.context, model.row(job)))
     assert len({(row.state, row.lineage_id, row.generation) for row in found}) == 1
@@ -47,7 +47,7 @@ def test_a_job_touched_by_many_at_once_is_started_once(model):
     assert model.database.read(lambda t: t.row("SELECT count(*), max(next_generation) FROM lineage")) == (1, 2)
 
 
-def test_a_base_is_chosen_or_deleted_never_both(model):
+def test_a_point_becomes_the_base_or_is_deleted_never_both(model):
     """A job starts on a point while another thread deletes the point."""
     for turn in range(8):
         backed_up(model, b"a", b"%d" % turn)
@@ -76,7 +76,7 @@ def test_a_base_is_chosen_or_deleted_never_both(model):
             model.maintain()
 
 
-def test_rows_of_a_large_failed_job_go_in_small_transactions(model):
+def test_rows_of_a_large_failed_job_are_removed_in_small_transactions(model):
     """No other writer waits longer than a batch, and the next job gets ThrottlingException until all is removed."""
     backed_up(model, b"a")
     model.end(model.put(model.run(), *(b"%03d" % number for number in range(50))))

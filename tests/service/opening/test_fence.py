@@ -59,7 +59,7 @@ class TestFencedBlobs(BlobStoreTests):
 
 
 def test_the_fence_supports_what_its_blobs_support(tmp_path):
-    """And no more: other callers choose another way to store."""
+    """The fence must not claim more: callers choose how to store by it."""
     inner = LocalBlobs(tmp_path / "blobs")
     assert isinstance(fence_blobs(inner, 1), Appendable)
     plain = fence_blobs(WithoutAppending(inner), 1)
@@ -79,14 +79,14 @@ def store(tmp_path):
 
 
 def take_over(store, number=2):
-    """As a rebuild starts."""
+    """Take over the blobs as a rebuild does at its start."""
     blobs = LocalBlobs(Path(store.place.blobs))
     marker = newest_marker(blobs)
     assert put_marker(blobs, Marker(marker.store_id, number, "token", marker.region, marker.account_id))
 
 
-def test_nothing_is_acknowledged_that_the_new_catalog_may_not_know(store):
-    """Commits and vaults, from the moment of the marker on, before `check_still_current` finds it."""
+def test_a_superseded_catalog_acknowledges_no_commit_and_no_vault(store):
+    """From the time of the marker on, commits and new vaults fail, even before `check_still_current` finds it."""
     api = store.api()
     job = api.start_job()
     api.put(job, "name", b"1")
@@ -100,15 +100,15 @@ def test_nothing_is_acknowledged_that_the_new_catalog_may_not_know(store):
 
 
 def collect_again_and_again(context):
-    """Until a pack without chunks is deleted."""
+    """Collect garbage until a pack without chunks is deleted."""
     for _ in range(3):
         collect_all(context, quarantine_ms=0)
 
 
-def test_nothing_is_deleted_that_the_new_catalog_may_need(store):
+def test_a_superseded_catalog_deletes_no_pack(store):
     api = store.api()
     point = api.backup({"name": b"1" * 1000})
-    store.service.context.store.close()  # a pack that nobody writes
+    store.service.context.store.close()  # a pack that no process writes
     api.delete_point(point)
     store.maintain()
     before = store.packs()
@@ -119,15 +119,15 @@ def test_nothing_is_deleted_that_the_new_catalog_may_need(store):
     assert store.packs() == before
 
 
-def test_what_was_acknowledged_before_comes_back(store):
-    """The marker is put before the records are read, so they include all that the old catalog acknowledged."""
+def test_commits_acknowledged_before_the_marker_are_rebuilt(store):
+    """The marker is written before the records are read, so they include every acknowledged commit."""
     api = store.api()
     point = api.backup({"before": b"1"})
     job = api.start_job()
     api.put(job, "name", b"1")
     place = store.place._replace(catalog=f"{store.place.catalog}.new")
     steps = rebuild_shared(place, outcome := RebuildResult(), clock=store.clock)
-    next(steps)  # the marker is there
+    next(steps)  # the marker exists
     with pytest.raises(ServiceUnavailableException):
         api.commit(job)
     for _ in steps:
@@ -139,8 +139,8 @@ def test_what_was_acknowledged_before_comes_back(store):
     assert api.restored(point) == {"before": b"1"}
 
 
-def test_an_interrupted_rebuild_is_repeated(store):
-    """At any step, with the same database; the store cannot be opened in between, and the first run cannot continue."""
+def test_an_interrupted_rebuild_can_be_repeated(store):
+    """After any step, on the same database. The store does not open in between, and the first run cannot continue."""
     api = store.api()
     point = api.backup({"name": b"1" * 1000, "other": b"2"})
     store.service.close()
@@ -164,8 +164,8 @@ def test_an_interrupted_rebuild_is_repeated(store):
     assert store.problems() == []
 
 
-def test_one_of_two_rebuilds_continues(store):
-    """In the same database the first can no longer write; in another one it ends without a catalog."""
+def test_one_of_two_concurrent_rebuilds_succeeds(store):
+    """On the same database the first one can no longer write; on another database it ends without a catalog."""
     store.api().backup({"name": b"1"})
     store.service.close()
     place = store.place._replace(catalog=f"{store.place.catalog}.new")
@@ -187,7 +187,7 @@ def test_one_of_two_rebuilds_continues(store):
     store.service = store.open()
 
 
-def test_of_two_that_take_over_the_same_rows_one_does(store):
+def test_one_of_two_rebuilds_takes_over_the_same_rows(store):
     """A run that finds a claim other than the one it saw gives up."""
     database, keyring = store.service.context.database, store.place.open_keyring()
     identity = find_identity(database, store.service.context.keys.keyring).identity
@@ -198,7 +198,7 @@ def test_of_two_that_take_over_the_same_rows_one_does(store):
 
 
 def test_a_rebuild_changes_nothing_before_its_checks_pass(store, tmp_path):
-    """A keyring of another store, a catalog in use, blobs without a store."""
+    """The checks refuse a keyring of another store, a catalog in use, and blobs without a store."""
     api = store.api()
     api.backup({"name": b"1"})
     with opened_shared(tmp_path / "other") as other:
@@ -216,7 +216,7 @@ def test_a_rebuild_changes_nothing_before_its_checks_pass(store, tmp_path):
 
 
 def test_damaged_markers(tmp_path):
-    """Damage is not taken for a later format, and neither of the two for a missing store."""
+    """A damaged marker is not reported as a later format, and neither of them as a missing store."""
     blobs = LocalBlobs(tmp_path / "blobs")
     blobs.put(marker_key(1), b'{"format": 2, "new": true}')
     with pytest.raises(UnknownFormatError):

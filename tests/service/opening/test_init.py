@@ -1,4 +1,4 @@
-"""`cryo init`: prepares a store once, resumes after an interruption, and replaces nothing."""
+"""`cryo init`: initialises a store once, resumes after an interruption, and replaces nothing."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def credentials(path):
     return dict(line.split(" = ") for line in path.read_text().splitlines() if " = " in line)
 
 
-def test_a_store_is_prepared_once(place, tmp_path):
-    """The first run makes keyring, root key and vault; the second one finds them."""
+def test_a_store_is_initialised_once(place, tmp_path):
+    """The first run creates keyring, root key and vault; the second one finds them."""
     made = []
     outcome = init(place, tmp_path / "credentials", region="eu-1", account_id="1" * 12, on_keyring_created=made.append)
     assert made == [tmp_path / "keyring.json"]
@@ -76,7 +76,7 @@ def test_the_region_and_the_account_stay(place, tmp_path):
 
 
 def test_another_keyring_is_refused(place, tmp_path):
-    """Neither an existing one, nor one that would have to be created."""
+    """Another keyring is one that exists, or one that would have to be created."""
     init(place, tmp_path / "credentials")
     other = place._replace(keyring=str(tmp_path / "other.json"))
     with pytest.raises(ConfigurationError, match="missing"):
@@ -90,8 +90,8 @@ def test_another_keyring_is_refused(place, tmp_path):
             attempt(place._replace(keyring=elsewhere.keyring), None)
 
 
-def test_halves_that_do_not_belong_together_never_meet(tmp_path):
-    """If either half belongs to another store, or is empty, nothing is opened and nothing changes."""
+def test_a_catalog_and_blobs_of_different_stores_are_refused(tmp_path):
+    """If either of them belongs to another store, or is empty, nothing is opened and nothing changes."""
     with prepared(tmp_path / "one") as one, prepared(tmp_path / "other") as other:
         empty = str(tmp_path / "empty")
         wrong = {
@@ -110,8 +110,8 @@ def test_halves_that_do_not_belong_together_never_meet(tmp_path):
             open_shared_service(place).close()
 
 
-def test_a_data_directory_is_not_taken_over(tmp_path):
-    """Neither its catalog nor its packs become a shared store's."""
+def test_a_data_directory_is_not_used_for_a_shared_store(tmp_path):
+    """Neither its catalog nor its packs are used."""
     with opened(tmp_path / "data") as store:
         store.api().backup({"name": b"1"})
     (tmp_path / "new").mkdir()
@@ -125,8 +125,8 @@ def test_a_data_directory_is_not_taken_over(tmp_path):
         assert not (tmp_path / "credentials").exists()
 
 
-def test_a_store_that_was_not_prepared_is_not_opened(place, tmp_path):
-    """And the check creates nothing."""
+def test_a_store_that_was_not_initialised_is_not_opened(place, tmp_path):
+    """The check creates nothing."""
     for _ in range(2):
         with pytest.raises(ConfigurationError) as refused:
             open_shared_service(place)
@@ -137,7 +137,7 @@ def test_a_store_that_was_not_prepared_is_not_opened(place, tmp_path):
         open_shared_service(place)
     assert "cryo init" in refused.value.hint
     assert not (tmp_path / "catalog.sqlite").exists()
-    (tmp_path / "catalog.sqlite").touch()  # stands for a database of somebody else
+    (tmp_path / "catalog.sqlite").touch()  # stands for a database of another program
     for _ in range(2):
         with pytest.raises(ConfigurationError, match="holds no catalog"):
             open_shared_service(place)
@@ -153,8 +153,8 @@ def test_upgrade_needs_a_store(place, tmp_path):
     assert not init(place, None, upgrade=True).made_store
 
 
-def test_no_file_is_replaced(place, tmp_path):
-    """A foreign credentials file stops it before it makes anything; later, it writes a lost one again."""
+def test_a_foreign_file_is_not_replaced(place, tmp_path):
+    """A foreign credentials file stops `cryo init` before it creates anything. Later it restores a lost one."""
     path = tmp_path / "credentials"
     path.write_text("[default]\naws_access_key_id = SOMEBODY\n")
     with pytest.raises(ConfigurationError, match="does not hold the root access key"):
@@ -188,7 +188,7 @@ STEPS = [
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("module", "step"), STEPS, ids=[step for _, step in STEPS])
 def test_the_next_run_resumes_an_interrupted_one(place, tmp_path, monkeypatch, module, step, after):
-    """Before or after each step: the store cannot be opened too early, and is one store in the end."""
+    """It was interrupted before or after each step: the store opens only when complete, and is one store."""
     real = getattr(module, step)
 
     def die(*arguments, **more):
@@ -214,7 +214,7 @@ def test_the_next_run_resumes_an_interrupted_one(place, tmp_path, monkeypatch, m
     assert init(place, tmp_path / "credentials").made_store is False
 
 
-def test_a_half_prepared_store_is_not_opened(place, tmp_path, monkeypatch):
+def test_a_partly_initialised_store_is_not_opened(place, tmp_path, monkeypatch):
     """The rows exist without the marker; or both exist, and the row is not bound yet."""
     for step in ("put_marker", "replace_identity"):
         with monkeypatch.context() as patch:
@@ -225,8 +225,8 @@ def test_a_half_prepared_store_is_not_opened(place, tmp_path, monkeypatch):
             open_shared_service(place)
 
 
-def test_a_store_that_was_begun_elsewhere_gets_a_new_identity(place, tmp_path, monkeypatch):
-    """Its marker may be there by now: with other blobs the catalog starts again, and never fits the first ones."""
+def test_a_store_that_was_started_with_other_blobs_gets_a_new_identity(place, tmp_path, monkeypatch):
+    """The first blobs may have a marker by now: the catalog starts again, and never matches them."""
     with monkeypatch.context() as patch:
         patch.setattr(preparing, "replace_identity", lambda *_: (_ for _ in ()).throw(DiedError))
         with pytest.raises(DiedError):
@@ -240,14 +240,14 @@ def test_a_store_that_was_begun_elsewhere_gets_a_new_identity(place, tmp_path, m
 
 
 def test_the_first_records_are_written(tmp_path):
-    """So that the catalog can be rebuilt from the start."""
+    """The catalog can be rebuilt from the start."""
     with prepared(tmp_path) as place:
         names = list(open_blobs(place.blobs).list("records/"))
         assert [name.split("/")[1] for name in names] == ["store", "vault"]
 
 
-def test_without_the_first_records_it_fails(place, tmp_path, monkeypatch):
-    """A store that cannot be rebuilt does not count as prepared; the next run finishes it."""
+def test_init_fails_without_the_first_records(place, tmp_path, monkeypatch):
+    """A store that cannot be rebuilt does not count as initialised; the next run completes it."""
     with monkeypatch.context() as patch:
         patch.setattr(Records, "put_wrapped", lambda *_: (_ for _ in ()).throw(StorageUnavailableError("away")))
         with pytest.raises(StorageUnavailableError):
@@ -258,7 +258,7 @@ def test_without_the_first_records_it_fails(place, tmp_path, monkeypatch):
 
 
 class ReplacingBlobs(LocalBlobs):
-    """As a service that accepts a condition and ignores it."""
+    """Blobs of a service that accepts a condition and ignores it."""
 
     def put(self, key, data):
         self.delete(key)
@@ -266,7 +266,7 @@ class ReplacingBlobs(LocalBlobs):
 
 
 def test_blobs_that_can_be_overwritten_are_refused(place, tmp_path, monkeypatch):
-    """A marker would protect nothing there."""
+    """A marker would protect nothing in such a service."""
     monkeypatch.setattr(SharedStoreAddress, "open_blobs", lambda self: ReplacingBlobs(Path(self.blobs)))
     with pytest.raises(ConfigurationError, match="replaces a blob"):
         init(place, tmp_path / "credentials")
@@ -274,7 +274,7 @@ def test_blobs_that_can_be_overwritten_are_refused(place, tmp_path, monkeypatch)
         open_shared_service(place)
 
 
-def test_a_superseded_store_no_longer_answers(tmp_path):
+def test_a_superseded_node_no_longer_answers(tmp_path):
     """A node finds out with `check_still_current`; the store cannot be opened again."""
     with opened_shared(tmp_path) as store:
         api = store.api()
@@ -294,8 +294,8 @@ def test_a_superseded_store_no_longer_answers(tmp_path):
             store.open()
 
 
-def test_a_master_key_rotation_wraps_the_identity_anew(tmp_path):
-    """It is a secret of the store like the others: afterwards nothing needs the old key."""
+def test_a_key_rotation_rewraps_the_identity(tmp_path):
+    """After the rotation no secret of the store needs the old key."""
     with opened_shared(tmp_path) as store:
         (old,) = FileKeyring(tmp_path / "keyring.json").document().keys
         for _ in rotate_master_key(store.service.context, outcome := RotationResult()):

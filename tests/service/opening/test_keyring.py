@@ -33,7 +33,7 @@ def inside(store):
 
 @pytest.fixture
 def outside(inside, tmp_path, store):
-    """The keyring file, taken out of the data directory of a store that is closed."""
+    """The keyring file, moved out of the data directory of a closed store."""
     store.api().backup({OBJECT: DATA})
     store.service.close()
     yield inside.rename(tmp_path / "elsewhere.json")
@@ -52,7 +52,7 @@ def refused(store, keyring=None):
     return caught.value
 
 
-# --- where it is -----------------------------------------------------------------------------------------------------
+# --- place of the keyring ---------------------------------------------------------------------------------------------
 
 
 def test_a_keyring_can_be_moved_out_of_the_directory_and_named(store, outside):
@@ -61,7 +61,7 @@ def test_a_keyring_can_be_moved_out_of_the_directory_and_named(store, outside):
     assert not (store.data_dir / "keyring.json").exists()
 
 
-def test_a_new_store_makes_its_keyring_where_it_is_named(tmp_path):
+def test_a_new_store_creates_its_keyring_at_the_named_path(tmp_path):
     made, keyring = [], tmp_path / "keys" / "keyring.json"
     with pytest.raises(ConfigurationError, match="no directory") as caught:
         open_service(tmp_path / "data", keyring=str(keyring))
@@ -74,7 +74,7 @@ def test_a_new_store_makes_its_keyring_where_it_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["env", "command"])
-def test_a_store_that_never_has_its_keyring_on_disk(tmp_path, monkeypatch, scheme):
+def test_a_store_whose_keyring_is_never_on_disk(tmp_path, monkeypatch, scheme):
     write_keyring(tmp_path / "document", BOTH)
     command = f"command:{shlex.join(printing(tmp_path / 'document'))}"
     place = "env:CRYOSTORE_TEST_KEYS" if scheme == "env" else command
@@ -93,13 +93,13 @@ def test_a_second_keyring_is_refused(store, outside, inside):
     assert "move this one away" in error.hint
 
 
-def test_naming_the_one_inside_is_no_contradiction(store, inside, tmp_path):
+def test_the_keyring_in_the_directory_may_be_named(store, inside, tmp_path):
     (tmp_path / "link").symlink_to(inside)
     for place in (str(inside), f"file:{inside}", str(tmp_path / "link")):
         open_service(store.data_dir, keyring=place).close()
 
 
-def test_no_keyring_is_made_where_there_is_something_to_protect(store, outside, tmp_path):
+def test_no_keyring_is_created_for_a_directory_with_data(store, outside, tmp_path):
     for place in (None, str(tmp_path / "new.json")):
         assert "missing" in refused(store, place).message
     shutil.move(store.data_dir / "catalog.sqlite", tmp_path / "catalog")
@@ -110,7 +110,7 @@ def test_no_keyring_is_made_where_there_is_something_to_protect(store, outside, 
     shutil.move(tmp_path / "catalog", store.data_dir / "catalog.sqlite")
 
 
-# --- what is wrong with it -------------------------------------------------------------------------------------------
+# --- wrong keyrings --------------------------------------------------------------------------------------------------
 
 
 def test_a_foreign_keyring_opens_nothing(store, outside, tmp_path):
@@ -126,7 +126,7 @@ def test_a_keyring_with_the_right_id_and_the_wrong_secret_opens_nothing(store, o
 
 
 @pytest.mark.parametrize("trouble", ["truncated", "empty", "open to others", "a directory", "gone"])
-def test_a_keyring_file_in_trouble(store, outside, tmp_path, trouble):
+def test_an_unusable_keyring_file_is_refused(store, outside, tmp_path, trouble):
     path = tmp_path / "trouble"
     if trouble == "a directory":
         path.mkdir()
@@ -136,7 +136,7 @@ def test_a_keyring_file_in_trouble(store, outside, tmp_path, trouble):
     assert str(path) in refused(store, str(path)).message
 
 
-def test_commands_and_variables_that_give_no_keyring(store, outside, tmp_path, monkeypatch):
+def test_commands_and_variables_without_a_keyring_are_refused(store, outside, tmp_path, monkeypatch):
     monkeypatch.setenv("CRYOSTORE_TEST_KEYS", "garbage")
     failing = shlex.join(program(tmp_path / "program.py", f"import sys; print({OBJECT!r}); sys.exit(4)"))
     for place in (
@@ -156,7 +156,7 @@ def test_a_lost_credentials_file_is_not_written_without_the_key(store, outside, 
     assert not (store.data_dir / "credentials").exists()
 
 
-# --- keys that come and go while the store is open -------------------------------------------------------------------
+# --- missing keys while the store is open ----------------------------------------------------------------------------
 
 
 def lock_out(store):
@@ -171,7 +171,7 @@ def lock_out(store):
     return copy
 
 
-def test_without_its_key_a_vault_refuses_and_others_go_on_and_it_comes_back(store, inside):
+def test_a_vault_fails_without_its_key_while_others_work_and_recovers_with_it(store, inside):
     known, other = store.api(), store.api()
     other.new_vault()
     arns = known.backup({OBJECT: DATA}), other.backup({OBJECT: b"of the other"})

@@ -77,7 +77,7 @@ def test_the_credentials_are_those_of_the_root_caller(store):
     assert store.service.access.caller(values["aws_access_key_id"]).root
 
 
-def test_opening_again_changes_nothing_and_a_lost_credentials_file_comes_back(store):
+def test_opening_again_changes_nothing_and_restores_a_lost_credentials_file(store):
     path = store.data_dir / "credentials"
     text, keyring = path.read_text(), (store.data_dir / "keyring.json").read_bytes()
     path.unlink()
@@ -89,8 +89,8 @@ def test_opening_again_changes_nothing_and_a_lost_credentials_file_comes_back(st
     assert (store.data_dir / "keyring.json").read_bytes() == keyring
 
 
-def test_many_may_open_a_new_store_at_once(tmp_path):
-    """They agree on one keyring, one root key and one vault."""
+def test_a_new_store_can_be_opened_concurrently(tmp_path):
+    """All openers get the same keyring, root key and vault."""
     services, start = [], threading.Barrier(6)
 
     def run():
@@ -120,7 +120,7 @@ def test_many_may_open_a_new_store_at_once(tmp_path):
 
 @pytest.mark.parametrize("end", ["close", "die"])
 def test_several_processes_write_to_one_store(store, end):
-    """Each has a pack of its own; all can read the chunks of one, even after it was killed."""
+    """Each process has a pack of its own. All can read the chunks of one, even after it was killed."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", OPEN_AND_WRITE, str(store.data_dir), new_resource(), end],
@@ -138,7 +138,7 @@ def test_several_processes_write_to_one_store(store, end):
     assert problems(store.data_dir) == []
 
 
-def test_a_torn_tail_is_cut_and_what_lies_before_it_stays(store):
+def test_a_torn_tail_is_cut_and_the_data_before_it_stays(store):
     """A process died in the middle of an envelope."""
     api = store.api()
     data = random.Random(1).randbytes(1000)
@@ -153,8 +153,8 @@ def test_a_torn_tail_is_cut_and_what_lies_before_it_stays(store):
 
 
 @pytest.mark.parametrize("pack_bytes", [1000, 1 << 20])
-def test_packs_that_were_written_to_their_end_are_not_looked_through_again(tmp_path, monkeypatch, pack_bytes):
-    """However many packs a long run left: only the last one may be torn, and none after a clean end."""
+def test_closed_packs_are_not_scanned_again(tmp_path, monkeypatch, pack_bytes):
+    """After a long run with many packs, only the last one may be torn, and none after a clean shutdown."""
     looked = []
     monkeypatch.setattr(opening, "cut_torn_tail", lambda _, pack_id, **__: looked.append(pack_id))
     with opened(tmp_path / "data", settings=Settings(pack_bytes_target=pack_bytes)) as store:
@@ -170,7 +170,7 @@ def test_packs_that_were_written_to_their_end_are_not_looked_through_again(tmp_p
         assert store.api().restored(arn) == files
 
 
-def test_a_pack_that_is_gone_does_not_keep_the_store_from_opening(store):
+def test_a_store_with_a_missing_pack_opens(store):
     """Data in other packs can still be restored."""
     api = store.api()
     api.backup({"lost": b"1"})
@@ -193,14 +193,14 @@ def test_a_store_without_its_keyring_is_not_opened_with_a_new_one(store, tmp_pat
     store.reopen()
 
 
-def test_a_file_in_the_way(tmp_path):
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path):
     (tmp_path / "data").write_text("no directory")
     with pytest.raises(StorageUnavailableError):
         open_service(tmp_path / "data")
 
 
-def test_ids_are_those_that_are_passed_in(tmp_path):
-    """So that tests and golden files can predict them."""
+def test_ids_come_from_the_source_that_is_passed_in(tmp_path):
+    """Tests and golden files can predict them."""
     with opened(tmp_path / "data", new_id=counting_ids(1000)) as store:
         job = store.api().start_job()
         assert job.startswith("00000000-0000-4000-8000-")
@@ -215,7 +215,7 @@ def test_the_names_of_new_directories_are_flushed(tmp_path, monkeypatch):
     assert {tmp_path, tmp_path / "new"} <= set(flushed)
 
 
-def test_a_directory_in_a_place_that_cannot_be_flushed(tmp_path, monkeypatch):
+def test_a_directory_whose_parent_cannot_be_flushed_is_used(tmp_path, monkeypatch):
     """A directory that an administrator made is used even if its parent may not be opened."""
 
     def refuse(path):

@@ -41,7 +41,7 @@ def hurt(store, api, *contents, **more):
     scrubbed(api._call.context)
 
 
-def test_a_sound_base_is_not_talked_of(store, api):
+def test_a_sound_base_has_no_damaged_objects(store, api):
     assert told(api) == (None, None)
     api.backup({"a": ONE, "b": TWO})
     assert told(api) == (None, None)
@@ -53,7 +53,7 @@ def test_the_objects_that_need_damaged_chunks_are_named(store, api):
     assert told(api) == (2, ["a", "c"])
 
 
-def test_what_other_points_need_is_not_talked_of(store, api):
+def test_damage_of_other_points_is_not_reported(store, api):
     other = new_resource()
     api.backup({"a": ONE}, resource=other)
     first = api.backup({"a": ONE, "b": TWO})
@@ -65,7 +65,7 @@ def test_what_other_points_need_is_not_talked_of(store, api):
     assert told(api, backup_options={"IncrementalBase": "none"}) == (None, None)
 
 
-def test_another_vault_has_the_same_bytes_and_they_are_sound(store, api):
+def test_the_same_bytes_in_another_vault_are_sound(store, api):
     api.backup({"a": ONE})
     hurt(store, api, ONE)
     api.new_vault()
@@ -73,7 +73,7 @@ def test_another_vault_has_the_same_bytes_and_they_are_sound(store, api):
     assert told(api) == (None, None)
 
 
-def test_damage_in_a_younger_vault_is_none_of_ours(store, api):
+def test_damage_in_a_newer_vault_is_not_reported(store, api):
     api.backup({"a": ONE})
     api.new_vault()
     api.backup({"a": ONE})
@@ -83,7 +83,7 @@ def test_damage_in_a_younger_vault_is_none_of_ours(store, api):
     assert told(api) == (None, None)
 
 
-def test_a_damaged_blob_of_metadata_counts(store, api):
+def test_damaged_metadata_counts(store, api):
     job = api.running_job()
     upload = api.start(job, "a")
     api.chunk(job, upload, 0, ONE)
@@ -93,7 +93,7 @@ def test_a_damaged_blob_of_metadata_counts(store, api):
     assert told(api) == (1, ["a"])
 
 
-def test_a_chunk_far_behind_in_a_long_object(store, api):
+def test_a_damaged_chunk_near_the_end_of_a_long_object_is_found(store, api):
     """Its list of chunks has several parts."""
     contents = [*[ONE] * 2400, TWO, *[ONE] * 99]
     job = api.running_job()
@@ -112,7 +112,7 @@ def test_a_chunk_far_behind_in_a_long_object(store, api):
     assert told(api) == (1, ["long"])
 
 
-def test_what_was_sent_again_is_sound(store, api):
+def test_a_chunk_that_was_sent_again_is_sound(store, api):
     api.backup({"a": ONE, "b": TWO})
     hurt(store, api, ONE, TWO)
     assert told(api) == (2, ["a", "b"])
@@ -120,14 +120,14 @@ def test_what_was_sent_again_is_sound(store, api):
     assert told(api) == (1, ["b"])
 
 
-def test_names_are_counted_if_there_are_too_many(store, api, monkeypatch):
+def test_objects_beyond_the_limit_of_names_are_counted(store, api, monkeypatch):
     monkeypatch.setattr(damage, "NAMES_MAX", 2)
     api.backup(dict.fromkeys("abcde", ONE))
     hurt(store, api, ONE)
     assert told(api) == (5, ["a", "b"])
 
 
-def test_of_more_damage_than_is_held_the_catalog_is_asked(store, api, monkeypatch):
+def test_damage_beyond_the_memory_limit_is_looked_up_in_the_catalog(store, api, monkeypatch):
     monkeypatch.setattr(damage, "DIGESTS_MAX", 1)
     api.backup({"a": ONE, "b": TWO, "c": THREE})
     hurt(store, api, ONE)
@@ -136,7 +136,7 @@ def test_of_more_damage_than_is_held_the_catalog_is_asked(store, api, monkeypatc
     assert told(api) == (2, ["a", "b"])
 
 
-def test_pages_of_damage_and_of_objects_are_gone_through(store, api, monkeypatch):
+def test_all_pages_of_damage_and_of_objects_are_read(store, api, monkeypatch):
     for module, name in ((damage, "DIGESTS_PER_PAGE"), (damage, "OBJECTS_PER_PAGE"), (references, "PARTS_PER_PAGE")):
         monkeypatch.setattr(module, name, 2)
     contents = {f"{number}": noise(100 + number) for number in range(9)}

@@ -1,4 +1,4 @@
-"""Every limit, lowered: its edge is accepted; one more is refused and leaves nothing behind (B.11)."""
+"""Every limit, lowered: the limit itself is accepted, one more is refused and leaves nothing behind (B.11)."""
 
 from __future__ import annotations
 

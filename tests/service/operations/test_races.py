@@ -1,4 +1,4 @@
-"""Concurrent requests to two services on one store: the outcome is one of those that some order of them has."""
+"""Concurrent requests to two services on one store: the outcome equals that of some sequential order."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_one_name(api, race):
         assert api.read(job)[f"n{number}"] in contents
 
 
-def test_one_name_that_must_be_new(api, race):
+def test_one_new_name(api, race):
     """One succeeds; the errors of the others have its checksum."""
     job = api.start_job()
     for number in range(ROUNDS):
@@ -199,7 +199,7 @@ def test_a_commit_and_writes(api, race):
             api.complete_operation(job, upload, [b"3"]),
             DeleteObject(backup_job_id=job, object_name="a"),
         )
-        if isinstance(outcomes[1], ModelError):  # everything was deleted before anything was added
+        if isinstance(outcomes[1], ModelError):  # the delete ran before every write
             assert kinds(outcomes)[1] is IllegalArgumentException
             api.stop(job)
             continue

@@ -1,6 +1,7 @@
 """The whole API on a shared store: PostgreSQL and S3.
 
-A third of the tests is made each time, with one example of each; all of them by `make stress` (see `conftest.py`).
+An ordinary run executes a third of the tests, with one example of each; `make stress` executes all of them (see
+`tests/service/conftest.py`).
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ globals().update(conformance.classes_to_test(conformance.EVERYWHERE))
 
 @pytest.fixture(scope="module")
 def shared_store(tmp_path_factory):
-    """One store for all of them; each test has resources of its own in it."""
+    """One store for all tests; each has resources of its own in it."""
     with opened_shared(tmp_path_factory.mktemp("store"), ON_SERVICES) as store:
         yield store
 
 
 @pytest.fixture
 def api(shared_store):
-    """The words over it."""
+    """The API over the shared store."""
     return shared_store.api()
 
 
 @pytest.fixture(scope="module")
 def small_store(tmp_path_factory):
-    """As `shared_store`, with every limit configured down."""
+    """As `shared_store`, with every limit lowered."""
     with opened_shared(tmp_path_factory.mktemp("small"), ON_SERVICES, limits=SMALL) as store:
         yield store
 
 
 @pytest.fixture
 def small(small_store):
-    """The words over the store with small limits."""
+    """The API over the store with low limits."""
     return small_store.api()

@@ -15,12 +15,12 @@ globals().update(conformance.classes_to_test(conformance.WITH_TIME))
 
 @pytest.fixture(scope="module")
 def shared_store(tmp_path_factory):
-    """One store for all of them; each test has resources of its own in it."""
+    """One store for all tests; each has resources of its own in it."""
     with opened_shared(tmp_path_factory.mktemp("store"), ON_SERVICES) as store:
         yield store
 
 
 @pytest.fixture
 def api(shared_store):
-    """The words over it."""
+    """The API over the shared store."""
     return shared_store.api()

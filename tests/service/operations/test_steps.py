@@ -9,7 +9,7 @@ from cryostore.service.operations.steps import Step, SteppedWrite, run_steps
 
 
 class Rows:
-    """A transaction whose statements are names; each changes one row, but for those in `unchanged`."""
+    """A transaction whose statements are names; each changes one row, except those in `unchanged`."""
 
     def __init__(self, *unchanged):
         self.unchanged, self.ran = unchanged, []

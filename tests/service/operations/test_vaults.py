@@ -14,8 +14,8 @@ class TestVaultList(api_vaults.VaultListTests):
     pass
 
 
-def test_the_key_of_a_vault_is_told_while_it_is_true(api, shared_store):
-    """Of the keyring's key in use; after a rotation the ARN names a key that wraps nothing of the vault any more."""
+def test_the_key_of_a_vault_is_described_until_a_rotation_replaces_it(api, shared_store):
+    """The ARN names the master key in use; after a rotation it would name one that wraps nothing of the vault."""
     key_id = shared_store.service.context.keys.keyring.active().key_id
     arn = f"arn:aws:kms:local-1:000000000000:key/{key_id}"
     api.call(CreateBackupVault(backup_vault_name="keyed", encryption_key_arn=arn))

@@ -22,12 +22,12 @@ LOST = 7
 
 
 def due(shop):
-    """The keys of all that is due."""
+    """The keys of all records that are due."""
     return [row.key for row in shop.store.database.read(lambda t: records.due(t, 1000))]
 
 
 def touch_all(shop):
-    """Let every record be due."""
+    """Make every record due."""
     shop.store.database.write(lambda t: t.run("UPDATE record SET changes = changes + 1"))
 
 
@@ -51,15 +51,15 @@ def shop(monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-def test_more_rows_than_a_page_whose_key_is_lost_do_not_keep_others_waiting(shop, limit):
+def test_a_page_of_rows_whose_key_is_lost_does_not_block_other_records(shop, limit):
     touch_all(shop)
     before = len(due(shop))
     with pytest.raises(KeyUnavailableError):
         write_all_due_records(shop.context, limit=limit)
-    assert len(due(shop)) == LOST + 1 < before, "those of the first vault, whose first point is the shop's own"
+    assert len(due(shop)) == LOST + 1 < before, "only records of the first vault are left"
 
 
-def test_without_a_lost_key_all_is_written(monkeypatch):
+def test_all_records_are_written_while_all_keys_are_present(monkeypatch):
     shop = Shop()
     touch_all(shop)
     assert not write_due_records(shop.context, limit=1)
@@ -73,7 +73,7 @@ def last_commit(shop):
     return [row for row in rows if row.noun == records.COMMIT][-1]
 
 
-def test_a_commit_does_not_take_the_place_of_one_that_the_catalog_does_not_have():
+def test_a_commit_does_not_replace_the_record_of_an_unknown_commit():
     """The catalog was restored from an older copy under a running node, and reuses the number of a commit."""
     shop = Shop()
     shop.api.backup({"a": b"1"})
@@ -93,7 +93,7 @@ def test_a_commit_does_not_take_the_place_of_one_that_the_catalog_does_not_have(
 
 
 class Interrupted:
-    """A database before whose first write others do something, or before the one after `writes` of them."""
+    """A database that runs an action before its first write, or before the write after `writes` of them."""
 
     def __init__(self, database, meanwhile, writes=0):
         self._database = database
@@ -108,7 +108,7 @@ class Interrupted:
         return self._database.write(work)
 
 
-def test_a_record_that_is_written_while_the_commit_before_it_goes_does_not_name_that():
+def test_a_record_does_not_name_a_previous_commit_that_is_deleted_meanwhile():
     """A rebuild would miss that commit, and distrust every later point."""
     shop = Shop()
     first = shop.api.backup({"a": b"1"}, resource=(resource := new_resource()))
@@ -123,7 +123,7 @@ def test_a_record_that_is_written_while_the_commit_before_it_goes_does_not_name_
     assert (decode(sealed, CommitRecord).previous, row.previous) == (0, 0)
 
 
-def test_what_a_writer_that_died_left_goes_with_the_point():
+def test_parts_that_a_crashed_writer_left_are_removed_with_the_point():
     """Otherwise a rebuild would bring the point back without most of its bytes."""
     shop = Shop()
     point = shop.api.backup({"a": b"1"}, resource=new_resource())

@@ -1,4 +1,4 @@
-"""An older copy of the catalog is put back: every tool says so, nothing is taken away, a rebuild has every point."""
+"""Restore of an older copy of the catalog: every tool reports it, nothing is deleted, a rebuild has every point."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SERVICES = pytest.param("services", marks=pytest.mark.skipif(bool(missing_servic
 
 
 class Directory:
-    """A store in a directory, whose catalog can be copied and put back."""
+    """A store in a directory, whose catalog can be copied and restored."""
 
     def __init__(self, store):
         self.store = store
@@ -55,7 +55,7 @@ class Directory:
 
 
 class Services(Directory):
-    """The same on PostgreSQL and S3, as with pg_dump: rows and sequences."""
+    """The same store on PostgreSQL and S3; rows and sequences are copied as by pg_dump."""
 
     def diagnoses(self):
         return check_shared(self.store.place, now_ms=self.store.clock(), trial_name=None)
@@ -101,7 +101,7 @@ def place_of(kind, folder):
 
 
 def back_up(api, points, contents, **more):
-    """A backup of what `points` then says of it."""
+    """Make a backup, and add its content to `points`."""
     arn = api.backup(contents, **more)
     points[arn] = api.restored(arn)
     return arn
@@ -115,7 +115,7 @@ def checked(store):
 
 
 def days_go_by(store):
-    """Repair, and what servers do by themselves: no collection comes to anything."""
+    """Run repair and the background tasks of servers: no collection deletes anything."""
     for _ in repair(store.service.context, RepairResult()):
         pass
     for _ in range(3):
@@ -126,8 +126,8 @@ def days_go_by(store):
 
 
 @pytest.mark.parametrize("kind", ["directory", SERVICES])
-def test_points_that_an_older_catalog_lacks_come_back(kind, tmp_path, caplog):
-    """Also after repair, a day of duties and collections, refused deletions, and backups on the older catalog."""
+def test_points_that_an_older_catalog_lacks_are_rebuilt(kind, tmp_path, caplog):
+    """They are, even after repair, a day of background tasks, refused deletions, and backups on the older catalog."""
     caplog.set_level(logging.ERROR)
     with place_of(kind, tmp_path) as place:
         store, points = place.store, {}
@@ -171,7 +171,7 @@ def test_points_that_an_older_catalog_lacks_come_back(kind, tmp_path, caplog):
         assert store.rebuild().losses == []
 
 
-def test_a_large_store_compares_a_part_when_it_is_opened_and_all_when_it_collects(tmp_path, monkeypatch):
+def test_a_large_store_compares_a_part_on_opening_and_all_before_collection(tmp_path, monkeypatch):
     with opened(tmp_path / "data") as store:
         place, api = Directory(store), store.api()
         for number in range(4):
@@ -188,7 +188,7 @@ def test_a_large_store_compares_a_part_when_it_is_opened_and_all_when_it_collect
             database.read(unknown_commits.require_no_unknown_commits)
 
 
-def test_points_that_come_and_go_are_never_called_unknown(tmp_path):
+def test_points_that_this_catalog_committed_or_deleted_are_never_unknown(tmp_path):
     with opened(tmp_path / "data") as store:
         api = store.api()
         for number in range(5):

@@ -11,14 +11,14 @@ PAGE = coverage.render()
 
 
 @pytest.mark.parametrize("declaration", OPERATIONS.values(), ids=OPERATIONS)
-def test_every_operation_has_its_line(declaration):
+def test_every_operation_has_a_row(declaration):
     (line,) = [line for line in PAGE.splitlines() if f"`{declaration.method} {declaration.path}`" in line]
     assert declaration.name in line
     assert declaration.action in line
     assert ("(extension)" in line) == declaration.extension
 
 
-def test_nothing_else_has_one():
+def test_no_other_operation_has_a_row():
     assert sum(line.startswith("| **") for line in PAGE.splitlines()) == len(OPERATIONS)
 
 

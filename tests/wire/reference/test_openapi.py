@@ -19,19 +19,19 @@ FOUND = {
 }
 
 
-def test_it_is_json_of_this_version():
+def test_the_document_is_json_and_has_the_current_version():
     assert json.loads(json.dumps(DOCUMENT)) == DOCUMENT
     assert DOCUMENT["openapi"] == "3.1.0"
 
 
-def test_every_operation_is_there_at_its_place():
+def test_every_operation_has_its_path_and_method():
     assert {name: (path, method) for name, (path, method, _) in FOUND.items()} == {
         name: (one.path, one.method.lower()) for name, one in OPERATIONS.items()
     }
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_the_parameters_of_a_path_are_those_in_it(name):
+def test_the_path_parameters_are_those_of_the_template(name):
     path, _, operation = FOUND[name]
     declared = [one["name"] for one in operation["parameters"] if one["in"] == "path"]
     assert sorted(declared) == sorted(re.findall(r"{(\w+)}", path))
@@ -39,7 +39,7 @@ def test_the_parameters_of_a_path_are_those_in_it(name):
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_every_error_of_an_operation_is_at_its_status(name):
+def test_every_error_of_an_operation_has_its_status(name):
     responses = FOUND[name][2]["responses"]
     for kind in OPERATIONS[name].errors:
         assert any(kind.__name__ in response.get("description", "") for response in responses.values())
@@ -53,26 +53,26 @@ def test_every_operation_may_refuse_a_signature(name):
     assert "InvalidSignatureException" in described.split(", ")
 
 
-def test_every_reference_leads_somewhere():
+def test_every_reference_resolves():
     for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(DOCUMENT)):
         found = DOCUMENT
         for step in reference.split("/"):
             found = found[step]
 
 
-def test_everything_must_be_signed():
+def test_every_operation_requires_a_signature():
     assert DOCUMENT["security"] == [{"signature": []}]
     assert DOCUMENT["components"]["securitySchemes"]["signature"]["name"] == "Authorization"
 
 
-def test_bounds_are_those_in_force():
+def test_limits_are_those_in_force():
     document = openapi.render(Limits(chunk_bytes_max=1000))
     put_chunk = document["paths"]["/backup-jobs/{jobId}/chunk/{uploadId}/{chunkIndex}"]["put"]
     (length,) = [one["schema"] for one in put_chunk["parameters"] if one["name"] == "length"]
     assert length["maximum"] == 1000
 
 
-def test_lists_and_maps_are_bounded_in_items():
+def test_lists_and_maps_have_a_limit_of_items():
     chunks = FOUND["LinkChunks"][2]["requestBody"]["content"]["application/json"]["schema"]["properties"]["Chunks"]
     assert (chunks["minItems"], chunks["maxItems"]) == (1, 1000)
     commit = FOUND["CommitBackupJob"][2]["requestBody"]["content"]["application/json"]["schema"]["properties"]

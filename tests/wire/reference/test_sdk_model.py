@@ -28,7 +28,7 @@ def model(folder):
     return sdk_folder.session(folder).get_service_model("backupstorage")
 
 
-def test_all_operations_are_there(model):
+def test_the_model_has_all_operations(model):
     assert set(model.operation_names) == PUBLISHED | EXTENSIONS
 
 
@@ -39,7 +39,7 @@ def test_without_extensions_it_is_the_model_that_aws_published(tmp_path):
     assert "JobStateConflictException" not in model.shape_names
 
 
-def test_it_is_the_same_at_every_call():
+def test_the_model_is_the_same_at_every_call():
     assert sdk_model.render() == sdk_model.render()
 
 
@@ -65,7 +65,7 @@ def test_every_error_has_its_status(model):
         assert service["shapes"][shape.name].get("fault", False) == (status >= 500)
 
 
-def test_traits_are_carried_over(model):
+def test_traits_are_in_the_model(model):
     commit = model.operation_model("CommitBackupJob")
     assert commit.http["responseCode"] == 202
     assert commit.input_shape.members["CommitToken"].metadata["idempotencyToken"]
@@ -83,7 +83,7 @@ def test_everything_is_documented(model):
             assert member.documentation, f"{name}.{member.name}"
 
 
-def test_one_name_is_one_shape():
+def test_a_name_stands_for_one_shape():
     """A member whose rules differ between operations gets a shape for each."""
     service = json.loads(sdk_model.render()["backupstorage/2018-04-10/service-2.json"])
     for name in ("PutObjectInput", "NotifyObjectCompleteInput"):
@@ -91,7 +91,7 @@ def test_one_name_is_one_shape():
         assert service["shapes"][shape]["max"] == (1024 if name == "PutObjectInput" else 256)
 
 
-def test_every_shape_named_is_defined():
+def test_every_referenced_shape_is_defined():
     for file in sdk_model.render().values():
         service = json.loads(file)
         for name in _shapes(service.get("operations", {})) | _shapes(service.get("shapes", {})):
@@ -123,7 +123,7 @@ def test_the_data_path_of_the_environment_is_enough(folder, monkeypatch):
     assert url.startswith("http://cryo.example:9000/restore-jobs/J/chunk/T?")
 
 
-def test_a_client_without_an_address_is_told_to_name_one(folder):
+def test_a_client_without_an_endpoint_gets_an_error_that_asks_for_one(folder):
     client = sdk_folder.client(folder, endpoint_url=None)
     with pytest.raises(botocore.exceptions.EndpointResolutionError, match="name its address with --endpoint-url"):
         client.list_objects(StorageJobId="J")

@@ -1,4 +1,4 @@
-"""ListDamagedChunks: the damaged chunks of a recovery point, those alone, in pages of any size."""
+"""ListDamagedChunks: exactly the damaged chunks of a recovery point, in pages of any size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hurt(store, api, *contents, **more):
 
 
 def listed(api, point, **more):
-    """All pages, and how many there are."""
+    """The items of all pages, and the number of pages."""
     operation = ListDamagedChunks(backup_vault_name=api.vault, recovery_point_arn=point, **more)
     answers = list(pages.pages(api._call, operation))
     found = [(each.object_name, each.chunk_index) for answer in answers for each in answer.damaged_chunks]
@@ -71,21 +71,21 @@ def test_damaged_chunks_are_listed_in_pages_of_any_size(store, api, monkeypatch,
     assert listed(api, point, max_results=max_results)[0] == ALL_OF_ONE
 
 
-def test_a_request_looks_at_so_many_chunks_at_most(store, api, monkeypatch):
+def test_a_request_examines_a_limited_number_of_chunks(store, api, monkeypatch):
     monkeypatch.setattr(read, "CHUNKS_PER_REQUEST", 1)
     point = many(api)
     hurt(store, api, ONE)
     assert listed(api, point) == (ALL_OF_ONE, 3)
 
 
-def test_damage_that_is_healed_is_not_listed(store, api):
+def test_healed_damage_is_not_listed(store, api):
     point = many(api)
     hurt(store, api, ONE)
     api.backup({"again": ONE}, resource=new_resource())
     assert listed(api, point)[0] == []
 
 
-def test_damage_is_told_of_points_that_exist_and_to_callers_that_may_ask(store, api):
+def test_damage_of_a_missing_point_or_for_an_unauthorised_caller_is_refused(store, api):
     point = many(api)
     asked = ListDamagedChunks(backup_vault_name=api.vault, recovery_point_arn=point)
     nobody = Caller("AKIANOBODY")

@@ -43,7 +43,7 @@ def together(*works):
     def run(work):
         try:
             found.append(work())
-        except Exception as error:  # noqa: BLE001 - to be looked at
+        except Exception as error:  # noqa: BLE001 - the test checks it
             found.append(error)
 
     threads = [threading.Thread(target=run, args=(work,)) for work in works]
@@ -54,7 +54,7 @@ def together(*works):
     return found
 
 
-def test_the_same_bytes_from_two_at_once_are_in_both_places(store):
+def test_concurrent_puts_of_the_same_bytes_reach_both_uploads(store):
     api = store.api()
     job = api.start_job()
     uploads = [api.start(job, name) for name in ("one", "two")]
@@ -66,7 +66,7 @@ def test_the_same_bytes_from_two_at_once_are_in_both_places(store):
     api.commit(job)
 
 
-def test_two_chunks_for_one_index_are_one_and_a_refusal(store):
+def test_of_two_concurrent_chunks_for_one_index_one_is_refused(store):
     api = store.api()
     job = api.start_job()
     upload = api.start(job, "one")

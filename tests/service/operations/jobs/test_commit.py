@@ -39,7 +39,7 @@ def counted():
 @pytest.mark.parametrize("base", [True, False])
 @pytest.mark.parametrize("checked", [True, False])
 def test_a_commit_costs_few_statements(counted, base, checked):
-    """Of the agent's, which gives a checksum and metadata, and of a client that gives neither."""
+    """Both for the agent, which gives a checksum and metadata, and for a client that gives neither."""
     api, database = counted
     contents = {f"{number:02}": b"1" for number in range(20)} if base else {}
     if base:
@@ -64,7 +64,7 @@ def test_a_commit_costs_few_statements(counted, base, checked):
 
 
 def test_a_commit_with_many_uploads_deletes_their_rows(counted):
-    """Those of complete uploads in a few statements, however many there are; open ones are discarded."""
+    """A few statements delete the rows of any number of complete uploads; open uploads are discarded."""
     api, database = counted
     job = api.running_job()
     contents = {f"{number:03}": b"data" for number in range(120)}

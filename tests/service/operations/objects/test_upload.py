@@ -1,4 +1,4 @@
-"""NotifyObjectComplete of the service in process, and requests that come while another gathers an upload's chunks."""
+"""NotifyObjectComplete of the service in process, and requests that arrive while it gathers an upload's chunks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TestMetadata(api_chunks.MetadataTests):
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Lets an action happen, once, before the given page of an upload's chunks is read."""
+    """Runs an action once, before the given page of an upload's chunks is read."""
 
     def at(page, action):
         read_page, pages = upload_module._page, []
@@ -43,7 +43,7 @@ def interrupt(monkeypatch):
 
 
 def start_long(api, count, *, skip=()):
-    """A job, and an upload with `count` chunks of one byte but for the indexes left out."""
+    """A job, and an upload with `count` chunks of one byte, except for the indexes left out."""
     job = api.start_job()
     api.put(job, "x", b"x")
     upload = api.start(job, "long")
@@ -62,8 +62,8 @@ def link(api, job, upload, indexes):
 
 @pytest.mark.parametrize("page", [1, 2])
 @pytest.mark.parametrize(("count", "late"), [(1001, 1000), (1001, 0), (1000, 500), (2500, 1200), (2500, 2499)])
-def test_a_chunk_that_comes_late_is_in_the_object_or_the_upload_stays_open(api, interrupt, page, count, late):
-    """With the SUMMARY of all chunks the object has all of them, however the two requests meet."""
+def test_a_late_chunk_is_in_the_object_or_the_upload_stays_open(api, interrupt, page, count, late):
+    """With the SUMMARY of all chunks the object has all of them, in whatever order the two requests run."""
     job, upload = start_long(api, count, skip=[late])
     interrupt(page, lambda: link(api, job, upload, [late]))
     with suppress(IllegalArgumentException):
@@ -76,8 +76,8 @@ def test_a_chunk_that_comes_late_is_in_the_object_or_the_upload_stays_open(api, 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
 @pytest.mark.parametrize("count", [1000, 2500])
-def test_a_repetition_may_be_quicker(api, interrupt, page, count):
-    """A client sent the request again while the first is still at work: both answer the same, the object is whole."""
+def test_a_repeated_request_may_overtake_the_first(api, interrupt, page, count):
+    """A client repeats the request while the first one runs: both get the same answer, and the object is whole."""
     job, upload = start_long(api, count)
     interrupt(page, lambda: api.complete(job, upload, [b"x"] * count))
     assert api.complete(job, upload, [b"x"] * count).object_checksum
@@ -86,7 +86,7 @@ def test_a_repetition_may_be_quicker(api, interrupt, page, count):
 
 
 def test_a_slower_request_with_fewer_chunks_does_not_touch_the_object(api, interrupt):
-    """It gathered the chunks before the last one came; by now the object stands, with all of them."""
+    """It gathered the chunks before the last one arrived. The object exists by now, with all of them."""
     job, upload = start_long(api, 2500, skip=[1200])
 
     def overtake():
@@ -100,7 +100,7 @@ def test_a_slower_request_with_fewer_chunks_does_not_touch_the_object(api, inter
 
 
 @pytest.mark.parametrize("page", [1, 2, 3])
-def test_a_job_that_is_stopped_meanwhile_leaves_nothing(api, interrupt, page):
+def test_a_job_stopped_during_completion_leaves_nothing(api, interrupt, page):
     job, upload = start_long(api, 2500)
     interrupt(page, lambda: api.stop(job))
     api.refuses(IllegalArgumentException, api.complete_operation(job, upload, [b"x"] * 2500), match="ABORTED")
@@ -108,7 +108,7 @@ def test_a_job_that_is_stopped_meanwhile_leaves_nothing(api, interrupt, page):
     assert problems(api.data_dir) == []
 
 
-def test_the_completion_that_commits_may_be_repeated_while_it_is_at_work(api, interrupt):
+def test_a_completion_that_commits_may_be_repeated_while_it_runs(api, interrupt):
     job = api.start_job(backup_options={"CommitOnObject": "_commit"})
     api.put(job, "name", b"1")
     upload = api.start(job, "_commit")
