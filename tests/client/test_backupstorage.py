@@ -40,14 +40,14 @@ def config(server, **more):
 
 @pytest.fixture(autouse=True)
 def _own_clients():
-    """No client outlives a test."""
+    """Each test has its own clients."""
     backupstorage._client.cache_clear()
     yield
     backupstorage._client.cache_clear()
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_signatures(name):
+def test_the_signature_of_each_function(name):
     parameters = list(inspect.signature(getattr(backupstorage, name)).parameters.values())
     *positional, params, aws_config = parameters
     assert ", ".join(one.name for one in positional) == SIGNATURES[name]
@@ -56,13 +56,13 @@ def test_signatures(name):
     assert (aws_config.name, aws_config.default, aws_config.kind) == ("aws_config", None, aws_config.KEYWORD_ONLY)
 
 
-def test_there_are_these_nine_functions_and_no_others():
+def test_the_module_has_the_nine_functions_only():
     functions = {name for name in backupstorage.__all__ if inspect.isfunction(getattr(backupstorage, name))}
     assert functions == set(SIGNATURES)
     assert all(inspect.getdoc(getattr(backupstorage, name)) for name in functions)
 
 
-def test_every_error_of_the_nine_operations_is_here():
+def test_the_module_has_every_error_of_the_nine_operations():
     nine = {"".join(word.capitalize() for word in name.split("_")) for name in SIGNATURES}
     for name in nine:
         for error in OPERATIONS[name].errors:
@@ -154,7 +154,7 @@ def test_every_function_raises_the_modelled_error(name):
         function(**wanted, aws_config=config(server))
 
 
-def test_an_error_that_is_in_no_model():
+def test_an_unmodelled_error():
     with (
         faulty_server(fail(418, "TeapotException")) as server,
         pytest.raises(backupstorage.UnmodelledError, match="as scripted") as raised,
@@ -185,7 +185,7 @@ def test_settings_from_the_environment(monkeypatch, tmp_path):
         first, second = (headers["authorization"] for _, _, headers, _ in server.received)
     assert "Credential=AKFILE/" in first
     assert "/local-1/backup-storage/" in first
-    assert "Credential=AKENV/" in second, "a changed environment counts at the next call"
+    assert "Credential=AKENV/" in second, "the next call uses the changed environment"
     assert "/eu-9/backup-storage/" in second
 
 
@@ -199,7 +199,7 @@ def test_calls_with_one_configuration_share_a_client_and_its_connection():
     assert server.connections == 1
 
 
-def test_many_threads_at_once():
+def test_concurrent_calls_from_many_threads():
     barrier = threading.Barrier(8)
 
     def together(handler):
@@ -224,14 +224,14 @@ def test_many_threads_at_once():
         5,
     ],
 )
-def test_a_wrong_configuration_is_refused_without_its_secret(wrong):
+def test_the_error_for_a_wrong_configuration_has_no_secret(wrong):
     with pytest.raises(backupstorage.ConfigurationError) as raised:
         backupstorage.list_objects("JOB", aws_config=wrong)
     assert "s3cr3t" not in str(raised.value)
     assert raised.value.__suppress_context__
 
 
-def test_a_large_chunk_survives_the_way():
+def test_a_large_chunk_arrives_unchanged():
     data = bytes(range(256)) * 16384
     digest = Payload(data).sha256.hex()
     with faulty_server(
@@ -244,8 +244,8 @@ def test_a_large_chunk_survives_the_way():
         backupstorage._client.cache_clear()
 
 
-def test_the_package_loads_the_client_only_when_it_is_asked_for():
-    """`cryo --version` must not pay for what it does not use."""
+def test_the_package_loads_the_client_at_its_first_use():
+    """`cryo --version` must not wait for the import of the client."""
     program = (
         "import sys, cryostore; cryostore.__version__; early = 'cryostore.client' in sys.modules;"
         "from cryostore import backupstorage; print(early, backupstorage.__name__, hasattr(cryostore, 'nothing'))"

@@ -51,7 +51,7 @@ START_JOB = StartBackupJob(
 
 
 class Recorder:
-    """A transport that answers from a list and keeps what it was given."""
+    """A transport that answers from a list and records the requests."""
 
     def __init__(self, *responses):
         self.responses = list(responses)
@@ -97,7 +97,7 @@ def test_a_call_is_encoded_signed_and_decoded():
     verify(request, signature, SECRET, now_ms=clock())
 
 
-def test_over_tls_only_an_unsigned_payload_operation_leaves_its_body_out():
+def test_over_tls_only_unsigned_payload_operations_do_not_sign_the_body():
     transport = Recorder(response(body=PUT_CHUNK_ANSWER), response(body=b'{"BackupJobId":"JOB"}'))
     over_tls = client(transport, url="https://backup.example")
     over_tls.call(PUT_CHUNK)
@@ -127,7 +127,7 @@ def test_each_attempt_has_a_signature_with_its_own_date():
         (CreateBackupVault(backup_vault_name="vault"), "CreatorRequestId"),
     ],
 )
-def test_an_absent_token_is_filled_in_once_for_all_attempts(operation, name):
+def test_all_attempts_have_the_same_generated_token(operation, name):
     body = b'{"BackupJobId":"JOB","State":"COMPLETED"}'
     transport = Recorder(response(500), response(500), response(body=body))
     client(transport).call(operation)
@@ -135,14 +135,14 @@ def test_an_absent_token_is_filled_in_once_for_all_attempts(operation, name):
     assert tokens == ["00000000-0000-4000-8000-000000000001"] * 3
 
 
-def test_a_given_token_is_left_alone():
+def test_a_given_token_is_kept():
     transport = Recorder(response(body=b"{}"))
     client(transport).call(msgspec.structs.replace(START_JOB, idempotency_token="mine"))
     assert msgspec.json.decode(transport.requests[0].body.data)["IdempotencyToken"] == "mine"
 
 
-def test_every_operation_with_a_token_is_covered():
-    """Starting and committing are the operations that a repetition would otherwise do twice."""
+def test_operations_that_must_not_run_twice_have_a_token():
+    """Without a token, a retry could start a second job or commit twice."""
     with_token = {name for name, one in OPERATIONS.items() if any(m.idempotency_token for m in one.members)}
     assert with_token >= {"StartBackupJob", "StartRestoreJob", "CommitBackupJob", "CreateBackupVault"}
 
@@ -199,7 +199,7 @@ def test_an_error_carries_its_members_and_the_request_id():
         (DeleteObject(backup_job_id="JOB", object_name=""), IllegalArgumentException),
     ],
 )
-def test_an_empty_label_is_refused_because_it_names_another_operation(operation, expected):
+def test_an_empty_label_is_refused_because_its_path_is_that_of_another_operation(operation, expected):
     transport = Recorder()
     with pytest.raises(expected, match="is required"):
         client(transport).call(operation)
@@ -212,7 +212,7 @@ def test_an_unknown_error_of_the_control_plane_keeps_its_class():
         client(transport).call(START_JOB)
 
 
-def test_the_secret_is_in_no_text(caplog):
+def test_no_text_contains_the_secret(caplog):
     transport = Recorder(response(403, b"{}", x_amzn_errortype="InvalidSignatureException"))
     one = client(transport)
     with pytest.raises(Exception) as raised:

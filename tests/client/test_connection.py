@@ -1,4 +1,4 @@
-"""The transport against a faulty server."""
+"""The transport over TCP, against a faulty server."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_every_kind_of_buffer_is_sent(transport_to, data):
     assert server.received[0][3] == bytes(data)
 
 
-def test_a_connection_is_kept(transport_to):
+def test_a_connection_is_reused(transport_to):
     with faulty_server(*[answer()] * 5) as server:
         transport = transport_to(server)
         for _ in range(5):
@@ -89,7 +89,7 @@ def test_a_connection_is_kept(transport_to):
     assert server.connections == 1
 
 
-def test_a_connection_the_server_ends_is_not_kept(transport_to):
+def test_a_connection_that_the_server_closes_is_not_reused(transport_to):
     with faulty_server(answer(say_close=True), answer()) as server:
         transport = transport_to(server)
         transport.send(get())
@@ -98,7 +98,7 @@ def test_a_connection_the_server_ends_is_not_kept(transport_to):
     assert server.connections == 2
 
 
-def test_a_kept_connection_closed_meanwhile_is_noticed_before_it_is_used(transport_to):
+def test_an_idle_connection_that_the_server_closed_is_detected_before_its_use(transport_to):
     with faulty_server(answer(keep=False), answer()) as server:
         transport = transport_to(server)
         transport.send(get())
@@ -108,7 +108,7 @@ def test_a_kept_connection_closed_meanwhile_is_noticed_before_it_is_used(transpo
     assert [request[0] for request in server.received] == ["GET", "PUT"]
 
 
-def test_a_kept_connection_that_breaks_in_use_is_replaced_once(transport_to, monkeypatch):
+def test_an_idle_connection_that_breaks_during_the_request_is_replaced_once(transport_to, monkeypatch):
     monkeypatch.setattr(connection, "_is_readable", lambda _: False)
     with faulty_server(answer(keep=False), answer()) as server:
         transport = transport_to(server)
@@ -118,7 +118,7 @@ def test_a_kept_connection_that_breaks_in_use_is_replaced_once(transport_to, mon
         transport.close()
 
 
-def test_a_kept_connection_cut_after_the_request_is_replaced_once_only(transport_to):
+def test_an_idle_connection_cut_after_the_request_is_replaced_only_once(transport_to):
     with faulty_server(answer(), cut, cut) as server:
         transport = transport_to(server)
         transport.send(get())
@@ -134,7 +134,7 @@ def test_a_broken_answer_is_a_failed_connection(transport_to, fault):
         with pytest.raises(ConnectionFailedError) as raised:
             transport.send(get())
         assert raised.value.retryable
-        assert transport.send(get()).status == 200, "the broken connection must not come back from the pool"
+        assert transport.send(get()).status == 200, "the pool must not return the broken connection"
         transport.close()
 
 
@@ -153,7 +153,9 @@ def test_cut_off_aborts_requests_in_flight_and_limits_later_ones(transport_to):
     with faulty_server(answer(), silent, silent) as server, ThreadPoolExecutor(1) as pool:
         transport = transport_to(server)
         transport.send(get())
-        waiting = pool.submit(transport.send, get())  # on the kept connection: it is not sent again on a new one
+        waiting = pool.submit(
+            transport.send, get()
+        )  # on the idle connection: the transport does not repeat it on a new one
         until(lambda: len(server.received) == 2)
         transport.cut_off(1.0)
         with pytest.raises(ConnectionFailedError):
@@ -173,7 +175,7 @@ def test_an_answer_beyond_the_limit_is_not_read(transport_to):
 
 @pytest.mark.parametrize("kind", ["chunked", "chunked in one piece", "until the end"])
 def test_an_answer_without_a_length_is_read_up_to_the_limit(kind):
-    """A server that never ends its answer must not fill this machine's memory. It is not asked again."""
+    """An endless answer must not fill the memory of the client, and the request is not repeated."""
     sent = []
 
     def serve(listener):
@@ -216,7 +218,7 @@ ENDLESS = {
 
 @contextmanager
 def endless(begin, more, pause=lambda: None):
-    """A server that begins an answer and sends `more` for ever; a transport to it, and what was sent."""
+    """A server that sends `begin`, then `more` without end. Yields its port and the lengths of the sent parts."""
     sent = []
 
     def serve(listener):
@@ -249,8 +251,8 @@ def test_endless_headers_and_trailers_are_refused(kind):
 
 
 @pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"], ids=["head", "body"])
-def test_an_answer_that_arrives_byte_by_byte_ends_in_time(begin, monkeypatch):
-    """Each byte comes in time. The answer as a whole does not."""
+def test_an_answer_that_arrives_byte_by_byte_times_out(begin, monkeypatch):
+    """Each byte arrives in time, but the whole answer does not."""
     clock = [0.0]
     monkeypatch.setattr(connection.time, "monotonic", lambda: clock[0])
 
@@ -265,7 +267,7 @@ def test_an_answer_that_arrives_byte_by_byte_ends_in_time(begin, monkeypatch):
     assert sent
 
 
-def test_an_answer_before_the_end_of_the_request_counts():
+def test_an_answer_before_the_end_of_the_request_is_returned():
     """A server that refuses a large upload answers at once and closes."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -287,7 +289,7 @@ def test_an_answer_before_the_end_of_the_request_counts():
     assert (response.status, bytes(response.body.data)) == (403, b"no")
 
 
-def test_a_port_without_a_server():
+def test_a_refused_connection_is_retryable_and_has_a_hint():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(ConnectionFailedError, match=f"http://127.0.0.1:{port}: .*refused") as raised:
@@ -296,8 +298,8 @@ def test_a_port_without_a_server():
     assert "running" in raised.value.hint
 
 
-def test_concurrent_requests_have_connections_of_their_own_and_share_them_later(transport_to):
-    """All eight wait for each other at the server, which only works on eight connections."""
+def test_concurrent_requests_have_their_own_connections_and_later_ones_reuse_them(transport_to):
+    """The server answers the eight requests only when all have arrived, which takes eight connections."""
     barrier = threading.Barrier(8)
 
     def together(handler):
@@ -314,7 +316,7 @@ def test_concurrent_requests_have_connections_of_their_own_and_share_them_later(
     assert server.connections == 8
 
 
-def test_the_pool_is_bounded(transport_to, monkeypatch):
+def test_the_number_of_idle_connections_is_limited(transport_to, monkeypatch):
     monkeypatch.setattr(connection, "CONNECTIONS_IDLE_MAX", 0)
     with faulty_server(answer(), answer()) as server:
         transport = transport_to(server)
@@ -339,10 +341,10 @@ def test_a_child_process_does_not_use_its_parents_connections(transport_to):
         transport.send(get("/parent"))
         transport.close()
     assert [request[1] for request in server.received] == ["/parent", "/child", "/parent"]
-    assert server.connections == 2, "one of the parent, still open after the child's end, and one of the child"
+    assert server.connections == 2, "one of the parent, still open after the end of the child, and one of the child"
 
 
-def test_a_closed_transport_connects_again(transport_to):
+def test_a_closed_transport_opens_new_connections(transport_to):
     with faulty_server(answer(), answer()) as server:
         transport = transport_to(server)
         transport.send(get())
@@ -352,14 +354,14 @@ def test_a_closed_transport_connects_again(transport_to):
     assert server.connections == 2
 
 
-def test_a_missing_certificate_bundle_is_a_matter_of_configuration(tmp_path):
+def test_a_missing_certificate_bundle_is_a_configuration_error(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot read the certificate bundle"):
         HttpTransport(Endpoint.parse("https://localhost"), ca_bundle=str(tmp_path / "absent.pem"))
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate for 127.0.0.1 that signs itself, with its key, in one file."""
+    """A self-signed certificate for 127.0.0.1 and its key, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "cryostore test")])
     built = (
@@ -392,7 +394,7 @@ def faulty_tls_server(certificate, *steps):
 
 
 @pytest.mark.parametrize("as_folder", [False, True])
-def test_over_tls_with_a_bundle_of_certificates_to_trust(certificate, as_folder, tmp_path):
+def test_requests_over_tls_with_a_certificate_bundle(certificate, as_folder, tmp_path):
     bundle = certificate
     if as_folder:  # OpenSSL finds a certificate in a folder by the hash of its subject
         if shutil.which("openssl") is None:
@@ -418,7 +420,7 @@ def test_an_untrusted_certificate_is_not_retried(certificate):
         assert "ca_bundle" in raised.value.hint
 
 
-def test_plain_http_to_a_tls_port_and_the_other_way_round(certificate):
+def test_plain_http_to_a_tls_port_and_tls_to_a_plain_port_fail(certificate):
     with faulty_tls_server(certificate) as server, pytest.raises(ConnectionFailedError):
         HttpTransport(Endpoint.parse(server.url)).send(get())
     with faulty_server() as server, pytest.raises(ConnectionFailedError):

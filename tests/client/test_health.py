@@ -16,7 +16,7 @@ from cryostore.wire.message import Response
 from support.processes.serving import serving
 
 
-def test_an_answer_is_read():
+def test_the_answer_of_a_server_is_decoded():
     body = Payload(b'{"status":"ok","version":"1.2"}')
     health = health_of(Response(200, [("date", formatdate(1_700_000_000, usegmt=True))], body))
     assert health == (200, True, "1.2", 1_700_000_000_000)
@@ -24,11 +24,11 @@ def test_an_answer_is_read():
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'"text"', b"\xff"])
-def test_another_program_that_answers(body):
+def test_the_answer_of_another_program_is_recognized(body):
     assert not health_of(Response(404, [("date", "soon")], Payload(body))).is_cryostore
 
 
-def test_a_server_tells_its_version_to_signed_requests_alone(tmp_path):
+def test_a_server_states_its_version_only_for_signed_requests(tmp_path):
     with serving(tmp_path / "served") as server:
         health = ask_health(resolve(server.environment), clock=wall_clock)
         assert (health.status, health.is_cryostore, health.version) == (200, True, __version__)

@@ -1,4 +1,4 @@
-"""Paged lists, read to their end."""
+"""Lists over all pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECKSUM = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 class Lister:
-    """A Call that serves numbered items in pages; the token is the number to go on from."""
+    """A Call that returns numbered items in pages; the token is the number of the next page."""
 
     def __init__(self, sizes, answer):
         self.sizes = sizes
@@ -38,7 +38,7 @@ def jobs_page(numbers, token):
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=8))
-def test_every_item_once_in_order_empty_pages_included(sizes):
+def test_all_items_are_listed_in_order_even_after_empty_pages(sizes):
     lister = Lister(sizes, jobs_page)
     found = [job.backup_job_id for job in items(lister, ListBackupJobs(by_state="RUNNING", max_results=3))]
     assert found == [str(number) for number in range(sum(sizes))]
@@ -46,18 +46,18 @@ def test_every_item_once_in_order_empty_pages_included(sizes):
     assert all((asked.by_state, asked.max_results) == ("RUNNING", 3) for asked in lister.asked)
 
 
-def test_a_page_is_asked_for_only_when_wanted():
+def test_a_page_is_requested_only_when_its_items_are_needed():
     lister = Lister([2, 2, 2], jobs_page)
     next(items(lister, ListBackupJobs()))
     assert len(lister.asked) == 1
 
 
-def test_a_list_goes_on_from_a_token():
+def test_a_list_starts_at_a_given_token():
     lister = Lister([2, 2, 2], jobs_page)
     assert [job.backup_job_id for job in items(lister, ListBackupJobs(next_token="2"))] == ["4", "5"]
 
 
-def test_objects_and_chunks():
+def test_lists_of_objects_and_chunks():
     def objects_page(numbers, token):
         found = [
             BackupObject(name=str(n), object_checksum=CHECKSUM, object_checksum_algorithm="SUMMARY", object_token="t")
@@ -79,7 +79,7 @@ def test_objects_and_chunks():
     assert lister.asked[1] == ListChunks(storage_job_id="JOB", object_token="TOKEN", next_token="1")
 
 
-def test_a_list_that_would_never_end_is_an_error():
+def test_a_repeated_token_is_an_error():
     with pytest.raises(CryostoreError, match="same NextToken twice"):
         list(pages(Lister([1], lambda numbers, _: jobs_page(numbers, "0")), ListBackupJobs(next_token="0")))
 
@@ -90,7 +90,7 @@ def test_an_operation_without_pages_is_refused():
 
 
 def test_every_list_operation_has_one_list_and_a_token_both_ways():
-    """What `items` relies on, shown of all declarations."""
+    """`items` relies on this for every declaration."""
     for declaration in OPERATIONS.values():
         attributes = {member.attribute for member in declaration.output_members}
         if "next_token" in attributes:
@@ -99,7 +99,7 @@ def test_every_list_operation_has_one_list_and_a_token_both_ways():
 
 
 class Endless:
-    """A Call that answers ever new tokens, each after some seconds."""
+    """A Call that always answers with a new token, after some seconds."""
 
     def __init__(self, count, seconds=0.0):
         self.count = count
@@ -124,7 +124,7 @@ class Endless:
         (Endless(1, seconds=3600), "7 pages took 25200 seconds", 7),
     ],
 )
-def test_a_list_that_never_ends_is_an_error(server, says, most, monkeypatch):
+def test_an_endless_list_is_an_error(server, says, most, monkeypatch):
     monkeypatch.setattr(pages_module, "PAGES_MAX", 50)
     monkeypatch.setattr(pages_module, "EMPTY_PAGES_MAX", 7)
     with pytest.raises(CryostoreError, match=f"the list of ListBackupJobs does not end: {says}"):
@@ -133,7 +133,7 @@ def test_a_list_that_never_ends_is_an_error(server, says, most, monkeypatch):
     assert server.asked == most
 
 
-def test_the_time_of_the_reader_does_not_count():
+def test_the_time_between_page_requests_does_not_count():
     lister = Lister([1, 1, 1], jobs_page)
     clock = iter([0, 1, 100_000, 100_001, 200_000, 200_001])
     assert len(list(pages(lister, ListBackupJobs(), monotonic=lambda: next(clock)))) == 3

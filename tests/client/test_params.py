@@ -1,4 +1,4 @@
-"""Arguments and `params` as operations, outputs as dicts."""
+"""Operations built from arguments and `params`, and outputs as dicts."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_every_key_of_the_seed_page_reaches_its_member():
     )
 )
 def test_built_operations_arrive_at_the_server(params):
-    """The whole way: keys of `params`, operation, request, and the operation the server reads out of it."""
+    """From the keys of `params` to the operation, the request, and the operation that the server decodes."""
     built = build(ListObjects, {"job_id": "JOB"}, params)
     request = wire_request.encode(built)
     head = wire_request.decode_head(route.match(request.method, request.path), request, Limits())
@@ -112,7 +112,7 @@ def test_built_operations_arrive_at_the_server(params):
     assert msgspec.structs.replace(arrived, created_before=built.created_before) == built
 
 
-def test_no_params_and_empty_params_and_none_are_the_same():
+def test_absent_empty_and_none_params_are_the_same():
     assert (
         build(StartObject, PUT, None)
         == build(StartObject, PUT, {})
@@ -121,7 +121,7 @@ def test_no_params_and_empty_params_and_none_are_the_same():
 
 
 @pytest.mark.parametrize("key", ["throwOnDuplicate", "ThrowOnDuplicates", "throw_on_duplicate", "job_id", 7])
-def test_an_unknown_key_is_named_with_the_legal_ones(key):
+def test_the_error_for_an_unknown_key_names_it_and_the_legal_keys(key):
     with pytest.raises(IllegalArgumentException) as raised:
         build(StartObject, PUT, {key: True})
     assert repr(key) in str(raised.value)
@@ -135,7 +135,7 @@ def test_the_error_for_an_operation_without_keys():
 
 
 @pytest.mark.parametrize("params", ["max-results", ["max-results"], 5])
-def test_params_that_are_no_mapping(params):
+def test_params_must_be_a_mapping(params):
     with pytest.raises(IllegalArgumentException, match="params must be a mapping, not"):
         build(ListObjects, {"job_id": "JOB"}, params)
 
@@ -156,7 +156,7 @@ def test_params_that_are_no_mapping(params):
         ("checksum-algorithm", 256, "a text of valid Unicode, not int"),
     ],
 )
-def test_a_wrong_type_is_named_and_its_value_is_not_shown(key, value, expected):
+def test_the_error_for_a_wrong_type_does_not_show_the_value(key, value, expected):
     with pytest.raises(IllegalArgumentException) as raised:
         build(PutObject, PUT, {key: value})
     assert str(raised.value) == f"{key} must be {expected}"
@@ -189,11 +189,11 @@ def test_invalid_times_are_refused(value):
         datetime(2023, 11, 14, 17, 13, 20, tzinfo=timezone(timedelta(hours=-5))),
     ],
 )
-def test_a_moment_in_all_its_forms(value):
+def test_every_form_of_a_time_is_accepted(value):
     assert listed(created_after=value).created_after == 1_700_000_000
 
 
-def test_every_kind_of_buffer():
+def test_every_kind_of_buffer_is_accepted():
     with mmap.mmap(-1, 4) as mapped:
         mapped[:] = b"data"
         buffers = [b"data", bytearray(b"data"), memoryview(b"data"), memoryview(b"d-a-t-a-")[::2], mapped]
@@ -209,7 +209,7 @@ def test_large_data_is_not_copied():
     assert build(PutObject, PUT, {"InlineChunk": data}).inline_chunk.data is data
 
 
-def test_outputs_as_dicts():
+def test_an_output_becomes_a_dict():
     assert as_dict(Nothing()) == {}
     chunk = Chunk(index=3, length=1, checksum=CHECKSUM, checksum_algorithm="SHA256", chunk_token="t")
     assert as_dict(ListChunksOutput(chunk_list=[chunk])) == {

@@ -17,7 +17,7 @@ def response(status=200, **headers):
 
 
 class Script:
-    """Attempts that end as told, and a record of the waits between them."""
+    """Attempts with given outcomes, and a record of the waits between them."""
 
     def __init__(self, *outcomes):
         self.outcomes = list(outcomes)
@@ -33,43 +33,43 @@ class Script:
         return Retry(random=lambda: chance, sleep=self.waits.append, **options).run(self.attempt)
 
     def outage(self, wait_seconds):
-        """An outage whose clock advances by what was slept."""
+        """An outage whose clock advances with each wait."""
         self.said = []
         return Outage(wait_seconds, say=self.said.append, now=lambda: sum(self.waits))
 
 
-def test_success_is_answered_at_once():
+def test_success_is_returned_at_once():
     script = Script(response(200))
     assert script.run().status == 200
     assert script.waits == []
 
 
-def test_waits_double_up_to_their_bound():
+def test_waits_double_up_to_a_limit():
     script = Script(*[response(503)] * 8)
     assert script.run(attempts_max=8, delay_first_seconds=1.0, delay_seconds_max=10.0).status == 503
     assert script.waits == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
 
 
-def test_the_last_answer_is_given_back_after_five_attempts():
+def test_the_last_answer_is_returned_after_five_attempts():
     script = Script(*[response(500)] * 4, response(503), response(200))
     assert script.run().status == 503
     assert len(script.outcomes) == 1
     assert len(script.waits) == 4
 
 
-def test_jitter_takes_a_random_part_of_the_bound():
+def test_jitter_is_a_random_part_of_the_limit():
     script = Script(response(500), response(500), response(200))
     script.run(chance=0.25, delay_first_seconds=2.0)
     assert script.waits == [0.5, 1.0]
 
 
 @given(st.integers(1, 2000), st.floats(0, 1), st.floats(0, 1e6))
-def test_no_wait_is_ever_beyond_the_bound(number, chance, at_least_seconds):
+def test_no_wait_exceeds_the_limit(number, chance, at_least_seconds):
     retry = Retry(random=lambda: chance, delay_seconds_max=20.0)
     assert 0 <= retry.delay_seconds(number, at_least_seconds) <= 20.0
 
 
-def test_a_failed_connection_is_repeated_and_raised_in_the_end():
+def test_a_failed_connection_is_retried_and_finally_raised():
     failure = ConnectionFailedError("refused")
     script = Script(failure, failure, response(200))
     assert script.run().status == 200
@@ -79,7 +79,7 @@ def test_a_failed_connection_is_repeated_and_raised_in_the_end():
     assert len(script.waits) == 4
 
 
-def test_an_error_that_a_retry_cannot_help_is_raised_at_once():
+def test_an_error_that_is_not_retryable_is_raised_at_once():
     script = Script(ConnectionFailedError("not trusted", retryable=False))
     with pytest.raises(ConnectionFailedError, match="not trusted"):
         script.run()
@@ -96,17 +96,17 @@ def test_retry_after_in_seconds_is_a_lower_bound(text, waits):
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_load_and_server_failures_are_retryable(status):
+def test_throttling_and_server_errors_are_retryable(status):
     assert is_retryable(response(status))
 
 
 @pytest.mark.parametrize("name", ["NotReadableInputStreamException", "ThrottlingException"])
-def test_errors_retryable_by_name(name):
+def test_some_errors_are_retryable_by_name(name):
     assert is_retryable(response(400, x_amzn_errortype=name))
 
 
 @pytest.mark.parametrize("status", [200, 202, 301, 400, 403, 404, 409])
-def test_all_else_is_not(status):
+def test_other_statuses_are_not_retryable(status):
     assert not is_retryable(response(status, x_amzn_errortype="IllegalArgumentException"))
 
 
@@ -114,7 +114,7 @@ AWAY = [ConnectionFailedError("refused"), response(502), response(503), response
 
 
 @pytest.mark.parametrize("away", AWAY)
-def test_a_server_that_answered_before_is_waited_for(away):
+def test_a_client_waits_for_a_server_that_answered_before(away):
     script = Script(response(200), *[away] * 12, response(200), response(200))
     outage = script.outage(300)
     assert script.run(outage=outage).status == 200
@@ -142,14 +142,14 @@ def test_the_wait_is_limited_and_later_requests_do_not_wait(away):
     assert len(script.said) == 1
 
 
-def test_a_server_that_never_answered_is_not_waited_for():
+def test_a_client_does_not_wait_for_a_server_that_never_answered():
     script = Script(*[AWAY[0]] * 5)
     with pytest.raises(ConnectionFailedError):
         script.run(outage=script.outage(300))
     assert script.said == []
 
 
-def test_an_error_of_the_server_itself_is_not_an_outage():
+def test_an_error_from_the_server_is_not_an_outage():
     full = response(503, x_amzn_errortype="ServiceUnavailableException")
     script = Script(response(200), *[full] * 5)
     outage = script.outage(300)
@@ -169,7 +169,7 @@ def answer(status, *headers):
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that the test advances."""
 
     seconds = 0.0
 
@@ -205,11 +205,11 @@ def outage(clock, said):
         (answer(200), False),
     ],
 )
-def test_a_server_is_away_if_nothing_of_it_answered(outcome, away):
+def test_a_server_is_away_if_it_did_not_answer_itself(outcome, away):
     assert is_away(outcome) == away
 
 
-def test_a_client_waits_until_the_limit_and_says_so_once(outage, clock, said):
+def test_a_client_waits_up_to_the_limit_and_prints_one_message(outage, clock, said):
     outage.note(answer(200))
     for clock.seconds in (0.0, 30.0, 59.9):
         outage.note(REFUSED)
@@ -220,7 +220,7 @@ def test_a_client_waits_until_the_limit_and_says_so_once(outage, clock, said):
     assert said == ["the server is away (connection refused); waiting up to 60 s"]
 
 
-def test_a_server_that_is_back_is_reported_with_the_length_of_its_outage(outage, clock, said):
+def test_the_message_at_the_end_of_an_outage_has_its_length(outage, clock, said):
     outage.note(answer(200))
     outage.note(answer(503))
     assert outage.keeps_waiting(answer(503))
@@ -231,14 +231,14 @@ def test_a_server_that_is_back_is_reported_with_the_length_of_its_outage(outage,
     assert outage.keeps_waiting(REFUSED), "the next outage has the whole time again"
 
 
-def test_an_outage_that_was_not_reported_ends_silently(outage, said):
+def test_an_outage_without_a_wait_prints_nothing(outage, said):
     outage.note(answer(200))
     outage.note(REFUSED)
     outage.note(answer(200))
     assert said == []
 
 
-def test_a_client_without_any_answer_does_not_wait(outage, said):
+def test_without_any_answer_there_is_no_wait(outage, said):
     outage.note(REFUSED)
     assert not outage.keeps_waiting(REFUSED)
     assert said == []

@@ -16,7 +16,7 @@ ENDPOINT = "http://127.0.0.1:9440"
 
 @pytest.fixture
 def files(tmp_path):
-    """Writes the two shared files; answers an environment that points to them."""
+    """Writes the two shared files; returns an environment that points to them."""
 
     def write(credentials=None, config=None, **environment):
         for name, text in (("credentials", credentials), ("config", config)):
@@ -29,7 +29,7 @@ def files(tmp_path):
 
 
 def key_pair(name, **more):
-    """The lines of a profile."""
+    """The lines of a profile with this access key."""
     lines = {"aws_access_key_id": name, "aws_secret_access_key": f"secret-{name}"} | more
     return "".join(f"{key} = {value}\n" for key, value in lines.items())
 
@@ -42,7 +42,7 @@ PLACES = ("explicit", "environment", "credentials file", "config file")
 
 
 @pytest.mark.parametrize("present", [p for n in range(1, 5) for p in itertools.combinations(PLACES, n)])
-def test_the_first_place_that_has_an_access_key_wins(files, present):
+def test_the_first_source_with_an_access_key_takes_precedence(files, present):
     environ = files(
         f"[default]\n{key_pair('credentials file')}" if "credentials file" in present else None,
         f"[default]\n{key_pair('config file')}" if "config file" in present else None,
@@ -65,14 +65,14 @@ def test_the_first_place_that_has_an_access_key_wins(files, present):
         (key_environment("environment"), "third", "third"),
     ],
 )
-def test_profiles(files, environment, profile, expected):
+def test_the_profile_in_use(files, environment, profile, expected):
     text = f"[default]\n{key_pair('default')}[other]\n{key_pair('other')}[third]\n{key_pair('third')}"
     assert resolve(files(text, **environment), endpoint_url=ENDPOINT, profile=profile).credentials == Credentials(
         expected, f"secret-{expected}"
     )
 
 
-def test_a_profile_over_both_files(files):
+def test_a_profile_in_both_files(files):
     environ = files(f"[work]\n{key_pair('work')}", f"[profile work]\nregion = eu-1\nendpoint_url = {ENDPOINT}\n")
     found = resolve(environ, profile="work")
     assert (found.credentials.access_key_id, found.region, found.endpoint_url) == ("work", "eu-1", ENDPOINT)
@@ -94,7 +94,7 @@ REGIONS = {
 
 
 @pytest.mark.parametrize("first", range(5))
-def test_regions(files, first):
+def test_the_precedence_of_regions(files, first):
     present = dict(list(REGIONS.items())[first:])
     environ = files(
         f"[default]\n{key_pair('file', **({'region': 'eu-file'} if 'file' in present else {}))}",
@@ -109,7 +109,7 @@ ENDPOINTS = ("explicit", "AWS_ENDPOINT_URL_BACKUPSTORAGE", "AWS_ENDPOINT_URL_BAC
 
 
 @pytest.mark.parametrize("first", range(7))
-def test_endpoints(files, first):
+def test_the_precedence_of_endpoints(files, first):
     order = [*ENDPOINTS, "services backupstorage", "services backup", "profile"][first:]
     urls = {name: f"http://{number}" for number, name in enumerate(order)}
     services = "".join(
@@ -124,7 +124,7 @@ def test_endpoints(files, first):
 
 
 @pytest.mark.parametrize("place", ["explicit", "environment", "file"])
-def test_certificate_bundles(files, place):
+def test_the_precedence_of_certificate_bundles(files, place):
     environ = files(
         f"[default]\n{key_pair('file')}ca_bundle = file\n",
         **({"AWS_CA_BUNDLE": "environment"} if place != "file" else {}),
@@ -147,7 +147,7 @@ def test_empty_variables_count_as_absent(files):
     assert (found.credentials.access_key_id, found.region, found.endpoint_url) == ("file", "eu-file", ENDPOINT)
 
 
-def test_the_files_of_the_home_folder(tmp_path, monkeypatch):
+def test_the_shared_files_in_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws" / "credentials").write_text(f"[default]\n{key_pair('home')}", encoding="utf-8")
@@ -173,14 +173,14 @@ def test_a_missing_setting_is_an_error_with_a_hint(files, environment, options, 
 
 
 @pytest.mark.parametrize("text", ["aws_secret_access_key = s3cr3t\n", "[default]\ns3cr3t\n", "[default\ns3cr3t = 1\n"])
-def test_a_broken_file_is_named_and_not_quoted(files, text):
+def test_the_error_for_a_broken_file_names_it_and_does_not_quote_it(files, text):
     with pytest.raises(ConfigurationError, match="credentials is not a valid AWS configuration file") as raised:
         resolve(files(text), endpoint_url=ENDPOINT)
     assert "s3cr3t" not in f"{raised.value} {raised.value.__cause__}"
     assert raised.value.__suppress_context__
 
 
-def test_a_binary_file_and_a_folder_are_errors(files, tmp_path):
+def test_a_binary_file_and_a_directory_are_errors(files, tmp_path):
     environ = files()
     (tmp_path / "credentials").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="credentials is not"):
@@ -190,7 +190,7 @@ def test_a_binary_file_and_a_folder_are_errors(files, tmp_path):
         resolve(environ, endpoint_url=ENDPOINT)
 
 
-def test_the_secret_is_in_no_text(files):
+def test_no_text_contains_the_secret(files):
     found = resolve(files(f"[default]\n{key_pair('name')}"), endpoint_url=ENDPOINT)
     assert "secret-name" not in f"{found!r} {found}"
 
@@ -254,7 +254,7 @@ def environ(tmp_path):
     }
 
 
-def test_the_values_of_both_files_are_joined_and_credentials_take_precedence(environ):
+def test_the_values_of_both_files_are_merged_and_the_credentials_file_takes_precedence(environ):
     found = read_profile(environ, "work")
     assert found.name == "work"
     assert dict(found.values) == {
@@ -283,12 +283,12 @@ def test_the_environment_names_the_profile(environ, variables, region):
     assert read_profile(environ | variables).values["region"] == region
 
 
-def test_missing_files_are_empty_and_a_profile_that_is_named_must_exist(tmp_path):
+def test_missing_files_are_empty_and_a_named_profile_must_exist(tmp_path):
     environ = {"AWS_CONFIG_FILE": str(tmp_path / "none"), "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none")}
     assert dict(read_profile(environ).values) == {}
     with pytest.raises(ConfigurationError, match="'absent' is not in the AWS configuration files"):
         read_profile(environ, "absent")
 
 
-def test_values_are_not_in_the_text_of_a_profile(environ):
+def test_the_repr_of_a_profile_has_no_values(environ):
     assert "of-credentials" not in repr(read_profile(environ, "work"))

@@ -1,4 +1,4 @@
-"""Addresses of servers: how they are parsed and written."""
+"""Addresses of servers: parsing, and the Host header."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryostore.core.errors import ConfigurationError
         ("http://[::1]:9440", "[::1]:9440", 9440),
     ],
 )
-def test_endpoints(url, authority, port):
+def test_an_endpoint_is_parsed(url, authority, port):
     endpoint = Endpoint.parse(url)
     assert (endpoint.authority, endpoint.port) == (authority, port)
     assert Endpoint.parse(str(endpoint)) == endpoint
@@ -42,7 +42,7 @@ def test_endpoints(url, authority, port):
         "http://user:hunter2@localhost",
     ],
 )
-def test_anything_else_is_refused_without_repeating_it(url):
+def test_the_error_for_an_invalid_endpoint_does_not_repeat_it(url):
     with pytest.raises(ConfigurationError) as raised:
         Endpoint.parse(url)
     assert "hunter2" not in f"{raised.value} {raised.value.hint}"

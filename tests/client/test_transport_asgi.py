@@ -15,7 +15,7 @@ from support.requests.asgi_transport import AsgiTransport
 
 
 async def application(scope, receive, send):
-    """Answers an upload id made of what arrived."""
+    """An ASGI application that answers with an upload id made of method, path and body length."""
     body = (await receive())["body"]
     known = scope["raw_path"] != b"/backup-jobs/ABSENT/object/name"
     answer = {"UploadId": f"{scope['method']} {scope['raw_path'].decode()} {len(body)}"}
@@ -30,17 +30,17 @@ def client():
         yield one
 
 
-def test_a_call(client):
+def test_an_operation_is_sent_and_its_answer_decoded(client):
     answer = client.call(StartObject(backup_job_id="JOB", object_name="a/b", throw_on_duplicate=True))
     assert answer.upload_id == "PUT /backup-jobs/JOB/object/a%2Fb 25"
 
 
-def test_an_error(client):
+def test_an_error_is_raised(client):
     with pytest.raises(ResourceNotFoundException):
         client.call(StartObject(backup_job_id="ABSENT", object_name="name"))
 
 
-def test_a_body_that_is_a_view(client):
+def test_a_memoryview_is_sent_as_a_body(client):
     put = PutObject(backup_job_id="JOB", object_name="n", inline_chunk=Payload(memoryview(b"data")))
     with pytest.raises(ServiceInternalException, match="cannot be read"):  # the answer of another operation
         client.call(put)

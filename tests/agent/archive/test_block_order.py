@@ -1,4 +1,4 @@
-"""Order of the blocks of a listing: a block out of order, or without its folder's entry, is a fault."""
+"""Order of the blocks of a listing: a block out of order, or without the entry of its folder, is a fault."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def directory(path, *names):
     return builder.block()
 
 
-def test_block_order_checks_order_and_parents():
+def test_missing_and_swapped_blocks_are_faults():
     root = BlockBuilder(Kind.ROOT, b"")
     root.add(b"", DIRECTORY_ROW, NO_CONTENT.pack(), [])
     right = [root.block(), directory(b"", b"a", b"a!", b"b"), directory(b"", b"c"), directory(b"a", b"x")]

@@ -18,7 +18,7 @@ from cryostore.model.chunks import Chunk
 
 
 class Fetching:
-    """An archive whose chunks are their own tokens; counts what is fetched."""
+    """An archive in which each chunk contains its own token; records the fetched chunks."""
 
     def __init__(self):
         self.fetched = []
@@ -81,7 +81,7 @@ def test_a_failure_is_not_cached():
 
 
 class Lists:
-    """An archive that lists the chunks of one content object in given pages; counts the pages it is asked for."""
+    """An archive that lists the chunks of one content object in given pages; records the requested pages."""
 
     def __init__(self, *pages):
         self.pages = pages
@@ -104,14 +104,14 @@ def indexes(chunks):
 
 @pytest.mark.parametrize("kind", [ChunkPages, CachedChunkPages])
 @pytest.mark.parametrize("pages", [([0, 1, 2], [3], [7, 9], [10]), ([0], [], [5, 6]), ([],), ([4, 5, 6],)])
-def test_every_start_finds_the_chunks_from_there_on(kind, pages):
+def test_a_list_from_any_index_has_all_later_chunks(kind, pages):
     everything = [index for page in pages for index in page]
     listed = kind(Lists(*pages))
     for start in [0, 5, 3, 11, 8, 0]:
         assert indexes(listed.from_chunk(1, start)) == [index for index in everything if index >= start]
 
 
-def test_a_later_call_starts_in_the_page_that_it_needs():
+def test_a_later_call_starts_at_the_page_with_its_index():
     lists = Lists([0, 1], [2, 3], [4, 5])
     pages = ChunkPages(lists)
     assert indexes(pages.from_chunk(1, 0)) == [0, 1, 2, 3, 4, 5]

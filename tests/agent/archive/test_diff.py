@@ -1,4 +1,4 @@
-"""What differs between two archives, against a model that compares the trees as they are on disk."""
+"""Differences between two archives, against a model that compares the trees on disk."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def noise(length, seed=1):
 
 
 def differences(runs, old, new):
-    """What differs between two recovery points, by path."""
+    """The differences between two recovery points, by path."""
     with runs.opened(old) as before, runs.opened(new) as after:
         return {each.path: each.change for each in compare_archives(before, after)}
 
 
 def facts(root):
-    """All entries of a tree: the facts that make them differ, and those that differ in metadata only."""
+    """All entries of a tree, each with its substance (type, content) and its metadata."""
     found = {}
     for place, folders, files in os.walk(os.fsencode(root)):
         for name in folders + files:
@@ -77,7 +77,7 @@ def test_every_kind_of_difference(runs, tmp_path):
     os.unlink(root / "kind")
     os.mkdir(root / "kind")
     status = os.stat(root / "moved")
-    shutil.copy2(root / "moved", root / "copy")  # the same bytes, stored by another run
+    shutil.copy2(root / "moved", root / "copy")  # the same bytes, which the second run stores again
     os.rename(root / "copy", root / "moved")
     os.utime(root / "moved", ns=(status.st_atime_ns, status.st_mtime_ns))
     write(root / "folder", {"other": b""})
@@ -117,7 +117,7 @@ def test_no_content_is_read(local_runs, tmp_path):
     assert sum(read) < 4 * KIB
 
 
-def test_streams_and_disks(local_runs, tmp_path):
+def test_differences_of_streams_and_disks(local_runs, tmp_path):
     runs = streams(local_runs)
     data = noise(3 * MIB)
     points = []
@@ -136,8 +136,8 @@ def test_streams_and_disks(local_runs, tmp_path):
     assert differences(other, points[3], points[5]) == {b"file": Change.CHANGED}
 
 
-def test_folders_whose_names_sort_before_a_slash(local_runs, tmp_path):
-    """`a-b` sorts before `a/b` as text, and behind it in an archive."""
+def test_folder_names_that_sort_before_a_slash(local_runs, tmp_path):
+    """`a-b` sorts before `a/b` as text, and after it in an archive."""
     deep = {"x": b"", "y": b""}
     write(tmp_path / "source", {"a": {"b": dict(deep), "c": b""}, "a-b": dict(deep), "a.b": dict(deep)})
     local_runs.backup(tmp_path / "source")
@@ -161,7 +161,7 @@ CONTENTS = st.sampled_from([b"", b"1", b"2", b"long" * 200_000])
 
 @st.composite
 def trees(draw, depth=2):
-    """Names with bytes, symlinks and folders under them."""
+    """A tree: file contents, targets of symlinks, and folders, by name."""
     kinds = [CONTENTS, st.sampled_from(["x", "y"])] + ([trees(depth=depth - 1)] if depth else [])
     return draw(st.dictionaries(NAMES, st.one_of(kinds), max_size=5))
 
@@ -183,7 +183,7 @@ def build(root, tree):
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(old=trees(), new=trees(), number=st.uuids())
-def test_any_two_trees(store, tmp_path, old, new, number):
+def test_differences_of_random_trees_match_the_model(store, tmp_path, old, new, number):
     runs = Runs(store, f"diff-{number}")
     seen, points = [], []
     for tree in (old, new):

@@ -1,4 +1,4 @@
-"""Finding by name, path, kind, time and size; and looking up single paths without reading a whole listing."""
+"""Search for entries by name, path, kind, time and size, and look-ups of paths that read few chunks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def source(tmp_path):
     return root
 
 
-def test_names_and_paths(runs, source):
+def test_search_by_name_and_path(runs, source):
     runs.backup(source)
     every = [b"a.conf", b"link.conf", b"\xff.conf", b"etc/a.conf", b"etc/b/a.conf"]
     assert found(runs, b"*.conf") == every
@@ -43,7 +43,7 @@ def test_names_and_paths(runs, source):
     assert found(runs, b"A.CONF") == []
 
 
-def test_kinds_times_and_sizes(local_runs, source):
+def test_search_by_kind_time_and_size(local_runs, source):
     local_runs.backup(source)
     assert found(local_runs, b"*", kind="d") == [b"etc", b"etc/b"]
     assert found(local_runs, b"*", kind="l") == [b"link.conf"]
@@ -53,7 +53,7 @@ def test_kinds_times_and_sizes(local_runs, source):
 
 
 class Counting:
-    """Counts the chunks that are fetched."""
+    """A call that counts fetched chunks."""
 
     def __init__(self, call):
         self.inner = call
@@ -66,7 +66,7 @@ class Counting:
 
 @pytest.fixture
 def many(local_runs, tmp_path, monkeypatch):
-    """Backed up: a listing of many chunks, which are cut smaller than they would be."""
+    """A recovery point whose listing has many chunks, because the minimum chunk size is lowered."""
     monkeypatch.setattr(listing_writer, "CHUNK_BYTES_MIN", 4 * KIB)
     monkeypatch.setattr(listing_writer, "CHUNK_BYTES_MAX", 16 * KIB)
     tree = {f"{n:03}": {f"file-{m:03}": b"" for m in range(20)} for n in range(100)}
@@ -94,7 +94,7 @@ def test_chunks_shared_by_recovery_points_are_read_once(many, tmp_path):
             assert [entry.path for entry in finder.find(archive)] == [b"%03d/file-007" % n for n in range(100)]
 
 
-def test_a_path_is_looked_up_without_reading_all(many):
+def test_a_look_up_reads_a_part_of_the_listing(many):
     call = many.call = Counting(many.call)
     with many.opened() as archive:
         tree = ArchiveTree(archive)
@@ -103,7 +103,7 @@ def test_a_path_is_looked_up_without_reading_all(many):
         assert call.fetched < len(archive.listing_chunks)
 
 
-def test_every_path_is_found_and_no_other(many):
+def test_look_ups_find_listed_paths_only(many):
     with many.opened() as archive:
         tree = ArchiveTree(archive)
         listed = list(archive_entries(archive))
@@ -116,7 +116,7 @@ def test_every_path_is_found_and_no_other(many):
         assert sum(each.entries for each in tree.directory(b"021")) == 20
 
 
-def test_a_folder_of_several_blocks(local_runs, tmp_path, monkeypatch):
+def test_look_ups_in_a_folder_of_several_blocks(local_runs, tmp_path, monkeypatch):
     monkeypatch.setattr(block, "WHOLE_ENTRIES_MAX", 10)
     monkeypatch.setattr(block, "PART_ENTRIES_MAX", 16)
     write(tmp_path / "source", {"many": {f"{n:03}": b"" for n in range(100)}})

@@ -1,4 +1,4 @@
-"""Files of an archive: reading from any offset, with holes, and naming the single file."""
+"""Files of an archive: reads at any offset, sparse files, and selection by path."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_sparse_file_is_read_from_any_offset(runs, tmp_path):
             assert covered == data
 
 
-def test_a_file_is_named_by_its_path(local_runs, tmp_path):
+def test_a_file_is_selected_by_its_path(local_runs, tmp_path):
     write(tmp_path / "source", {"folder": {"file": b"file"}})
     local_runs.backup(tmp_path / "source")
     with opened(local_runs) as files:
@@ -60,7 +60,7 @@ def test_a_file_is_named_by_its_path(local_runs, tmp_path):
             files.file("")
 
 
-def test_the_single_file_of_a_stream_needs_no_name(local_runs):
+def test_an_empty_path_selects_the_file_of_a_stream(local_runs):
     streams(local_runs).stream(b"data")
     with opened(local_runs) as files:
         assert files.file("").path == b"file"

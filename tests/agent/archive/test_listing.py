@@ -41,7 +41,7 @@ NAMES = (
 )
 
 
-def test_entries_have_the_path_of_their_directory():
+def test_the_path_of_an_entry_starts_with_its_directory():
     contents = [Content(1, 2, 3).pack(), NO_CONTENT.pack()]
     (block,) = decode(
         encode(Kind.DIRECTORY, b"a/b", b"file\0g\0", [FILE_ROW.pack(), FOLDER_ROW.pack()], contents, {1: [NOTE]})
@@ -79,7 +79,7 @@ ROOT = encode(Kind.ROOT, b"", b"\0", [row(FOLDER)], [NO_CONTENT.pack()], {})
 
 
 def blocks_of(tree, part=3):
-    """The blocks of folders, given as paths with the modes of their names, at most `part` entries in each."""
+    """The blocks of a tree, at most `part` entries in each. `tree` has the modes of names by folder path."""
     yield ROOT
     for path in sorted(tree, key=order_key):
         names = sorted(tree[path])
@@ -91,7 +91,7 @@ def blocks_of(tree, part=3):
 
 
 class Cut:
-    """A listing cut into chunks, read as an archive's is."""
+    """An archive that has only a listing, cut into chunks."""
 
     def __init__(self, blocks, sizes):
         self.listing_chunks = []
@@ -109,7 +109,7 @@ class Cut:
 
 @st.composite
 def trees(draw):
-    """Folders by path, each with its names and their modes."""
+    """A tree: the modes of names by folder path."""
     tree = {b"": {}}
     for _ in range(draw(st.integers(0, 25))):
         above = draw(st.sampled_from(sorted(tree)))
@@ -124,7 +124,7 @@ def trees(draw):
 
 
 @given(trees(), st.lists(st.integers(1, 4), min_size=1, max_size=5), NAMES)
-def test_a_look_up_finds_what_a_whole_reading_finds(folders, sizes, other):
+def test_look_ups_agree_with_the_whole_listing(folders, sizes, other):
     cut = Cut(list(blocks_of(folders)), sizes)
     tree = ArchiveTree(cut)
     everything = [entry for chunk in cut.listing_chunks for block in decode(chunk) for entry in block_entries(block)]
@@ -146,13 +146,13 @@ def test_a_look_up_finds_what_a_whole_reading_finds(folders, sizes, other):
                 list(tree.entries(missing))
 
 
-# --- how much is read ---
+# --- the cost of a look-up --------------------------------------------------------------------------------------------
 
 CHUNKS = 500
 
 
 class Counting:
-    """Counts the calls by the names of their operations."""
+    """A call that counts its operations by name."""
 
     def __init__(self, inner):
         self._inner = inner
@@ -165,7 +165,7 @@ class Counting:
 
 @pytest.fixture
 def large(local_runs):
-    """A recovery point whose listing has many chunks, with a folder of three files in each; counts the calls."""
+    """A recovery point whose listing has many chunks, each with a folder of three files; its call counts operations."""
     folders = {b"": {b"d%04d" % number: FOLDER for number in range(CHUNKS)}}
     folders |= {path: dict.fromkeys((b"a", b"b", b"c"), FILE) for path in folders[b""]}
     blocks = list(blocks_of(folders, part=CHUNKS))
@@ -176,7 +176,7 @@ def large(local_runs):
     return local_runs
 
 
-def test_one_folder_is_restored_by_reading_little_of_the_listing(large, tmp_path):
+def test_the_restore_of_a_folder_reads_few_chunks_of_the_listing(large, tmp_path):
     report = Report()
     with large.opened() as archive:
         large.call.counts.clear()
@@ -186,7 +186,7 @@ def test_one_folder_is_restored_by_reading_little_of_the_listing(large, tmp_path
     assert large.call.counts["GetChunk"] <= 2 * CHUNKS.bit_length() + 6
 
 
-def test_one_file_is_restored_by_reading_little_of_the_listing(large, tmp_path):
+def test_the_restore_of_a_file_reads_few_chunks_of_the_listing(large, tmp_path):
     with large.opened() as archive:
         large.call.counts.clear()
         restore_tree(archive, TreeRestoreOptions(target=os.fsencode(tmp_path / "target"), path=b"d0321/b"), Report())
@@ -195,7 +195,7 @@ def test_one_file_is_restored_by_reading_little_of_the_listing(large, tmp_path):
 
 
 @pytest.mark.parametrize("path", [b"d0321", b"d0000/a", b"d0499", b"d0499/c", b""])
-def test_one_path_is_listed_by_reading_little_of_the_listing(large, path):
+def test_the_entries_of_a_path_are_listed_from_few_chunks(large, path):
     with large.opened() as archive:
         large.call.counts.clear()
         found = list(ArchiveTree(archive).entries(path, recursive=False))
@@ -204,7 +204,7 @@ def test_one_path_is_listed_by_reading_little_of_the_listing(large, path):
 
 
 @pytest.mark.parametrize("pattern", [b"/x/d0321/*", b"d0321/[ab]*", b"/d0321/?"])
-def test_a_pattern_below_one_folder_is_found_by_reading_little_of_the_listing(large, pattern):
+def test_a_search_below_one_folder_reads_few_chunks_of_the_listing(large, pattern):
     with large.opened() as archive:
         large.call.counts.clear()
         found = [entry.path for entry in EntrySearch(EntryCriteria(pattern=pattern)).find(archive)]
@@ -217,7 +217,7 @@ def test_a_pattern_below_one_folder_is_found_by_reading_little_of_the_listing(la
     st.lists(st.sampled_from([b"r", b"s", b"a", b"b", b"*", b"?", b"[ab]", b"/", b"/"]), min_size=1, max_size=8),
     trees(),
 )
-def test_matches_of_a_pattern_lie_in_the_folders_that_are_read(root, parts, folders):
+def test_every_match_of_a_pattern_is_in_a_searched_folder(root, parts, folders):
     wanted = EntryCriteria(pattern=b"".join(parts))
     below = wanted.folders(root)
     for path, names in folders.items():

@@ -1,4 +1,4 @@
-"""Opening the archive of a recovery point: a restore job is open meanwhile, and ends with the context.
+"""Opening the archive of a recovery point: its restore job ends with the context.
 
 Sound copies of small files are found by digest in newer archives, verified, and not in objects that both share.
 """
@@ -36,7 +36,7 @@ def point(local_runs, tmp_path):
     return find_point(local_runs.call, "latest", resource=local_runs.resource)
 
 
-def test_the_restore_job_is_completed_at_the_end(local_runs, point):
+def test_the_restore_job_is_completed_at_the_end_of_the_context(local_runs, point):
     with open_archive(local_runs.call, point, "test") as archive:
         assert archive.header.files == 1
         assert len(statuses(local_runs.call, point.recovery_point_arn)) == 1
@@ -44,7 +44,7 @@ def test_the_restore_job_is_completed_at_the_end(local_runs, point):
     assert statuses(local_runs.call, point.recovery_point_arn) == ["COMPLETED"]
 
 
-def test_the_restore_job_fails_if_the_context_does(local_runs, point):
+def test_the_restore_job_fails_if_the_context_raises(local_runs, point):
     with pytest.raises(ArchiveDamagedError), open_archive(local_runs.call, point, "test"):
         raise ArchiveDamagedError("damaged")
     assert statuses(local_runs.call, point.recovery_point_arn) == ["FAILED"]
@@ -108,19 +108,19 @@ def test_a_file_is_read_from_the_newer_archive_that_has_it():
     assert (first.opened, second.opened) == (1, 1)
 
 
-def test_bytes_that_do_not_match_the_digest_are_no_copy():
+def test_bytes_with_another_digest_are_not_a_copy():
     newer = Newer(b"aaaaa")
     newer.data = b"AAAAA"
     with copies_in(newer) as copies:
         assert copies.find(digest(b"aaaaa"), 5) is None
 
 
-def test_an_object_that_both_archives_share_has_no_copy():
+def test_a_shared_object_has_no_copies():
     with copies_in(Newer(b"aaaaa", checksum=b"old")) as copies:
         assert copies.find(digest(b"aaaaa"), 5) is None
 
 
-def test_a_damaged_chunk_is_no_copy():
+def test_a_damaged_chunk_has_no_copies():
     newer = Newer(b"aaaaa")
     newer.damaged = True
     with copies_in(newer) as copies:

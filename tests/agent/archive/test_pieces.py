@@ -1,4 +1,4 @@
-"""Pieces of chunks: the bytes that files take from each chunk, and files that lack bytes."""
+"""Pieces of chunks: the bytes of each file in a chunk, and files whose bytes are missing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def taken(pages, files, lose=None):
     return [(chunk.index, pieces) for chunk, pieces in chunks_with_pieces(pages, files, lose)]
 
 
-def test_small_files_share_a_chunk_and_a_large_one_spans_several():
+def test_small_files_share_a_chunk_and_a_large_file_spans_several():
     first, second = File(Content(1, 0, 0), 10), File(Content(1, 0, 10), 20)
     large = File(Content(1, 1, 0), 250)
     assert taken(Pages({1: {0: 30, 1: 100, 2: 100, 3: 100}}), [large, second, first]) == [
@@ -47,7 +47,7 @@ def test_small_files_share_a_chunk_and_a_large_one_spans_several():
     ]
 
 
-def test_chunks_that_no_file_needs_are_left_out():
+def test_chunks_without_a_file_are_skipped():
     file = File(Content(2, 7, 5), 5)
     assert taken(Pages({2: dict.fromkeys(range(9), 10)}), [file]) == [(7, [Piece(file, 5, 5, 0)])]
 
@@ -60,7 +60,7 @@ def test_chunks_that_no_file_needs_are_left_out():
         ({1: {1: 30}}, "content object 1 lacks chunks that its files need"),
     ],
 )
-def test_a_file_whose_bytes_are_not_listed_is_lost_and_others_are_not(objects, reason):
+def test_a_file_with_an_unlisted_chunk_is_lost_and_other_files_are_not(objects, reason):
     lost, sound = File(Content(1, 0, 0), 20), File(Content(2, 0, 0), 10)
     pages, losses = Pages(objects | {2: {0: 10}}), []
     found = taken(pages, [lost, sound], lambda file, why: losses.append((file, why)))
@@ -70,7 +70,7 @@ def test_a_file_whose_bytes_are_not_listed_is_lost_and_others_are_not(objects, r
         taken(pages, [lost, sound])
 
 
-def test_a_chunk_that_is_too_short_for_an_offset_is_a_loss():
+def test_a_file_that_begins_after_the_end_of_its_chunk_is_lost():
     file, losses = File(Content(1, 0, 10), 5), []
     assert taken(Pages({1: {0: 10}}), [file], lambda *loss: losses.append(loss)) == []
     assert losses == [(file, "chunk 0 of content object 1 is shorter than its files need")]

@@ -39,7 +39,7 @@ def test_a_chunk_is_verified_against_its_checksum(local_runs, tmp_path):
             archive.chunk_bytes(swapped)
 
 
-def test_results_computed_ahead_come_in_order(local_runs, tmp_path):
+def test_map_ahead_returns_results_in_order(local_runs, tmp_path):
     (tmp_path / "source").mkdir()
     local_runs.backup(tmp_path / "source")
     with local_runs.opened() as archive:

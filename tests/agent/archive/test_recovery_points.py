@@ -12,7 +12,7 @@ from cryostore.core.errors import ConfigurationError
 
 
 class Counting:
-    """Counts the calls by the names of their operations."""
+    """A call that counts its operations by name."""
 
     def __init__(self, inner):
         self._inner = inner
@@ -24,7 +24,7 @@ class Counting:
 
 
 @pytest.mark.parametrize("shape", ["arn", "id"])
-def test_a_full_name_of_a_recovery_point_is_not_looked_for_in_lists(local_runs, tmp_path, shape):
+def test_an_arn_or_id_is_looked_up_without_a_list_request(local_runs, tmp_path, shape):
     (tmp_path / "source").mkdir()
     for _ in range(3):
         local_runs.backup(tmp_path / "source")
@@ -44,7 +44,7 @@ def test_a_full_name_of_a_recovery_point_is_not_looked_for_in_lists(local_runs, 
         pass
 
 
-def test_a_prefix_must_name_one_recovery_point(local_runs, tmp_path):
+def test_a_prefix_must_match_exactly_one_recovery_point(local_runs, tmp_path):
     (tmp_path / "source").mkdir()
     for _ in range(2):
         local_runs.backup(tmp_path / "source")

@@ -1,4 +1,4 @@
-"""Layout of a sparse file: data segments, and the file ranges that data fills."""
+"""Layout of a sparse file: its data segments, and the file ranges of stored data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryostore.agent.entry import NO_CONTENT, Row
 
 @st.composite
 def layouts(draw):
-    """A file's size and its holes, some of them adjacent or empty."""
+    """The size of a file and its holes, some of them adjacent or empty."""
     parts = draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=6))
     at, holes = 0, []
     for gap, length in parts:
@@ -28,7 +28,7 @@ def layouts(draw):
     return at + draw(st.integers(0, 5)), holes
 
 
-def test_a_hole_at_each_end_and_one_between():
+def test_holes_at_both_ends_and_in_the_middle():
     holes = [(0, 10), (20, 5), (40, 60)]
     assert list(data_segments(100, holes)) == [DataSegment(10, 10, 0), DataSegment(25, 15, 10)]
     assert data_bytes_of(100, holes) == 25
@@ -42,7 +42,7 @@ def test_a_file_without_holes_is_one_segment():
 
 
 @given(layouts(), st.data())
-def test_ranges_put_each_data_byte_where_the_segments_have_it(layout, data):
+def test_file_ranges_agree_with_the_segments(layout, data):
     size, holes = layout
     hole_bytes = {byte for offset, length in holes for byte in range(offset, offset + length)}
     expected = [byte for byte in range(size) if byte not in hole_bytes]
@@ -56,7 +56,7 @@ def test_ranges_put_each_data_byte_where_the_segments_have_it(layout, data):
     assert [start + byte for start, part in ranges for byte in range(part)] == expected[first : first + length]
 
 
-def test_damaged_holes_of_a_listed_entry_are_counted_without_an_error():
+def test_damaged_holes_of_a_listed_entry_raise_no_error():
     row = Row(0o100644, 0, 0, 1, 0, 100, 0, 1, 1)
     holes = [Extra(ExtraKind.HOLES, (90).to_bytes(8, "little") + (70).to_bytes(8, "little"))]
     assert listed_data_bytes(ArchiveEntry(b"file", row, NO_CONTENT, holes)) == 30

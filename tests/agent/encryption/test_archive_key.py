@@ -9,7 +9,7 @@ from support.archives.sealed_samples import ARCHIVE_KEY, KEY, golden
 
 
 def test_derived_secrets_stay_the_same():
-    """If one of these changed, no archive could be read or continued."""
+    """With another secret, no existing archive could be read and no run could be resumed."""
     first = ArchiveKey.first(KEY.archive_seed, "tree", "JOB")
     derived = {
         "public": KEY.public,

@@ -1,4 +1,4 @@
-"""Cryptographic primitives: they invert each other, and refuse wrong keys, contexts and bytes."""
+"""Cryptographic primitives: round trips, and wrong keys, contexts and bytes that they refuse."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_keyed_digest_depends_on_secret_and_data():
 
 
 @pytest.mark.parametrize("plain", [b"", b"short", b"long" * 50_000])
-def test_unseal_inverts_seal(plain):
+def test_unseal_returns_the_sealed_bytes(plain):
     assert unseal(SECRET, NONCE, seal(SECRET, NONCE, plain, b"context"), b"context") == plain
 
 
@@ -55,7 +55,7 @@ def test_unseal_inverts_seal(plain):
     ],
     ids=["secret", "nonce", "cut", "empty", "context"],
 )
-def test_anything_wrong_is_damage(secret, nonce, sealed, context):
+def test_a_wrong_key_nonce_context_or_byte_is_damage(secret, nonce, sealed, context):
     with pytest.raises(DamagedDataError):
         unseal(secret, nonce, sealed, context)
 
@@ -73,7 +73,7 @@ def test_only_the_private_part_opens_what_is_sealed_to_a_public_key():
             unseal_with(private, data, info)
 
 
-def test_a_public_key_that_is_no_point_is_refused():
+def test_a_public_key_that_is_not_a_point_is_refused():
     with pytest.raises(ConfigurationError, match="not a valid public key"):
         seal_to(b"short", b"plain", b"info")
 

@@ -67,7 +67,7 @@ def test_a_typing_mistake_is_found_in_its_line(number):
         key_file.read_paper("\n".join(lines).encode())
 
 
-def test_paper_as_people_type_it():
+def test_spaces_and_case_of_typed_lines_do_not_matter():
     text = golden("agent-key-paper.txt").decode().lower().replace("  ", "\t ").replace("\t", " ")
     assert key_file.read_paper(text.encode()).seed == KEY.seed
     with pytest.raises(ConfigurationError, match="END is missing"):

@@ -1,6 +1,6 @@
 """A call with a key: it passes operations on, hides the names of resources, and opens locks.
 
-Locks that another writer added cost little and hide no valid one.
+A lock of another writer costs little and does not hide a valid one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def test_a_whole_key_hides_the_name_of_a_resource():
 
 
 @pytest.mark.parametrize("key", [None, PublicKey(KEY.public)], ids=["no key", "public part"])
-def test_less_than_a_whole_key_cannot_hide_it(key):
+def test_without_a_whole_key_the_name_of_a_resource_cannot_be_hidden(key):
     with pytest.raises(ConfigurationError, match="whole key") as raised:
         resource_for(KeyedCall(Store(), key), "host:/path")
     assert "--resource NAME" in raised.value.hint
@@ -74,7 +74,7 @@ def with_costs(data, **costs):
 
 @pytest.fixture
 def opened_with(local_runs, tmp_path, monkeypatch):
-    """Opens an archive with these locks by a passphrase, and returns the costs of each lock that was tried."""
+    """Opens an archive that has these locks with a passphrase; returns the costs of the tried locks."""
     runs = Runs(local_runs.call, local_runs.resource, AgentKey.generate())
     write(tmp_path / "source", {"file": b"file"})
     runs.backup(tmp_path / "source")
@@ -113,12 +113,12 @@ def opened_with(local_runs, tmp_path, monkeypatch):
         with_costs(lock(), salt="!"),
     ],
 )
-def test_a_malformed_lock_hides_no_other(opened_with, bad):
+def test_a_malformed_lock_is_skipped(opened_with, bad):
     opened_with({f"lock-{number:032x}": bad for number in range(3)})
 
 
 @pytest.mark.parametrize("costs", [{"memory_kib": 4 * 1024 * 1024}, {"iterations": 64, "memory_kib": 512 * 1024}])
-def test_a_lock_that_costs_too_much_is_not_tried(opened_with, costs):
+def test_a_lock_above_the_cost_limit_is_not_tried(opened_with, costs):
     tried = opened_with({f"lock-{number:032x}": with_costs(lock(), **costs) for number in range(3)})
     assert tried == [CHEAP._replace(salt=tried[0].salt)]
 
@@ -129,7 +129,7 @@ def test_the_cheapest_lock_is_tried_first(opened_with):
     assert [how.iterations for how in opened_with(dear, stretching=mine)] == [48, 49]
 
 
-def test_the_cost_of_all_locks_together_is_bounded(opened_with, monkeypatch):
+def test_the_total_cost_of_locks_is_limited(opened_with, monkeypatch):
     monkeypatch.setattr(keyed_call, "ALL_WORK_MAX", 10 * CHEAP.work)
     locks = {f"lock-{number:032x}": lock("another") for number in range(20)}
     with pytest.raises(KeyUnavailableError, match="opens no key"):

@@ -30,7 +30,7 @@ KEY = AgentKey(bytes(range(32)))
 
 
 class Recorded:
-    """A store that has one archive: objects by name, each with its chunks and its metadata blob."""
+    """A store with the golden archive: the chunks and metadata blobs of its objects, by name."""
 
     def __init__(self):
         found = json.loads(GOLDEN.read_text())
@@ -74,7 +74,7 @@ class Recorded:
         )
 
 
-def test_a_golden_archive_is_read_as_it_was_written():
+def test_a_golden_archive_opens_with_all_entries_and_bytes():
     archive = Archive(KeyedCall(Recorded(), KEY), "job")
     try:
         assert archive.sealing.is_owned

@@ -36,14 +36,14 @@ def test_a_sealed_chunk_opens_and_hides_its_length(payload, kind, context):
 
 
 @given(at=st.integers(0, 4200), bit=st.integers(0, 7))
-def test_any_changed_bit_is_found(at, bit):
+def test_any_changed_bit_is_detected(at, bit):
     sealed = bytearray(seal_chunk(ARCHIVE_KEY, ChunkKind.HEAD, b"catalog", b"payload"))
     sealed[at % len(sealed)] ^= 1 << bit
     with pytest.raises((ArchiveDamagedError, KeyUnavailableError)):
         open_chunk(KEYS, ChunkKind.HEAD, b"catalog", bytes(sealed))
 
 
-def test_another_context_kind_or_key_opens_no_chunk():
+def test_another_context_kind_or_key_does_not_open_a_chunk():
     sealed = seal_chunk(ARCHIVE_KEY, ChunkKind.CONTENT, b"here", b"payload")
     other = ArchiveKey(ARCHIVE_KEY.key_id, bytes(32), ARCHIVE_KEY.id_secret)
     with pytest.raises(ArchiveDamagedError):
@@ -57,13 +57,13 @@ def test_another_context_kind_or_key_opens_no_chunk():
 
 
 @pytest.mark.parametrize("length", [0, 3, 35, 36, 51, 60])
-def test_a_chunk_cut_short_is_refused(length):
+def test_a_truncated_chunk_is_refused(length):
     sealed = seal_chunk(ARCHIVE_KEY, ChunkKind.CONTENT, b"here", b"payload")[:length]
     with pytest.raises(ArchiveDamagedError):
         open_chunk(KEYS, ChunkKind.CONTENT, b"here", sealed)
 
 
-def test_a_later_format_is_named():
+def test_the_error_for_a_later_format_names_it():
     sealed = bytearray(seal_chunk(ARCHIVE_KEY, ChunkKind.CONTENT, b"here", b"payload"))
     sealed[4] = 2
     with pytest.raises(ArchiveDamagedError, match="format 2, unknown to this version"):
@@ -71,26 +71,26 @@ def test_a_later_format_is_named():
 
 
 def test_different_plaintexts_have_different_nonces():
-    """One context with many payloads, such as the head of a listing, never uses one nonce twice."""
+    """A context with many payloads, such as the head of a listing, must not repeat a nonce."""
     nonces = {HEAD.unpack_from(seal_chunk(ARCHIVE_KEY, ChunkKind.HEAD, b"catalog", b"%d" % n))[4] for n in range(500)}
     assert len(nonces) == 500
 
 
 @given(length=st.integers(0, 1 << 33), quantum=st.sampled_from([1 << 12, 1 << 14, 1 << 16]))
-def test_padding(length, quantum):
+def test_padding_is_bounded_and_idempotent(length, quantum):
     padded = padded_length(length, quantum)
     assert length <= padded <= max(length + length // 16, length + quantum)
     assert padded % quantum == 0
     assert padded_length(padded, quantum) == padded
 
 
-def test_lengths_fall_into_few_classes():
+def test_padded_lengths_have_few_values():
     lengths = {padded_length(length, 1 << 16) for length in range(1 << 20, 1 << 22, 997)}
     assert len(lengths) <= 50
 
 
-def test_an_authentic_inner_head_is_checked_too():
-    """A wrong inner head by an owner of the key leads to an error, not to wrong bytes or large allocations."""
+def test_the_inner_head_is_checked_after_decryption():
+    """A wrong inner head from an owner of the key is an error. It causes no wrong bytes and no large allocation."""
     wrong = [INNER.pack(codec, 5, length) + b"short" for codec, length in ((0, 500), (1, 5), (9, 5))]
     for inner in (*wrong, b""):
         head = HEAD.pack(b"CRYA", 1, ChunkKind.CONTENT, ARCHIVE_KEY.key_id, bytes(12))

@@ -27,7 +27,7 @@ def test_a_golden_head():
     assert mark_of(ARCHIVE_KEY, plain).hex() == golden("agent-sealed-head-mark.txt").decode().strip()
 
 
-def test_a_long_table_has_parts():
+def test_a_long_table_is_split_into_parts():
     table = ChunkTable(bytes(36 * (ROWS_MAX + 5)))
     parts = list(table.parts())
     assert [len(part) // 36 for part in parts] == [ROWS_MAX, 5]

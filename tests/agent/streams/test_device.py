@@ -1,6 +1,6 @@
-"""Backup and restore of disk images and block devices: the content is the same, and only changes are transferred.
+"""Backup and restore of disk images and block devices: the content is the same, and a run sends changed blocks only.
 
-Also of the reader of a disk: blocks, bad sectors, and sources that are not disks.
+The reader of a disk: blocks, bad sectors, and sources that are not disks.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ def noise(length, seed=1):
 
 @pytest.fixture
 def store_runs(runs):
-    """As `runs`, with the disk's own beside them."""
+    """As `runs`, so that a test can name its disk runs `runs`."""
     return runs
 
 
 def blocks_of(runs):
-    """The blocks that a recovery point has, by segment."""
+    """The stored blocks of the latest recovery point, by segment."""
     with disks(runs).files() as files:
         disk = files.open(files.only())
         count = -(-disk.size // SEGMENT_BYTES)
         return [sorted(disk.segment(number)) for number in range(count)]
 
 
-def test_an_image_comes_back_with_its_holes(store_runs, image, tmp_path):
+def test_an_image_is_restored_with_its_holes(store_runs, image, tmp_path):
     runs = disks(store_runs)
     report, _ = runs.disk(image)
     assert (report.file_bytes, report.total_bytes, report.issue_count) == (11 * MIB + 5, 11 * MIB + 5, 0)
@@ -62,7 +62,7 @@ def test_an_image_comes_back_with_its_holes(store_runs, image, tmp_path):
     assert (tmp_path / "out.raw").stat().st_blocks * 512 <= 5 * MIB
 
 
-def test_an_unchanged_image_sends_nothing_and_inherits_all(store_runs, image):
+def test_the_backup_of_an_unchanged_image_sends_no_block(store_runs, image):
     disks(store_runs).disk(image)
     report, outcome = disks(store_runs).disk(image)
     assert outcome.same
@@ -70,7 +70,7 @@ def test_an_unchanged_image_sends_nothing_and_inherits_all(store_runs, image):
     assert report.unchanged == 1
 
 
-def test_a_segment_that_has_not_changed_is_not_written_again(local_runs, image):
+def test_an_unchanged_segment_is_not_uploaded(local_runs, image):
     disks(local_runs).disk(image)
     write_at(image, 5 * MIB, b"changed")
     begun = []
@@ -86,7 +86,7 @@ def test_a_segment_that_has_not_changed_is_not_written_again(local_runs, image):
     assert sorted(begun) == ["catalog", "disk-00000001"]
 
 
-def test_a_changed_block_costs_itself_and_other_segments_are_inherited(store_runs, image):
+def test_a_changed_block_is_sent_alone_and_other_segments_are_inherited(store_runs, image):
     runs = disks(store_runs)
     runs.disk(image)
     write_at(image, 3 * MIB + 7, b"changed")
@@ -101,7 +101,7 @@ def test_a_changed_block_costs_itself_and_other_segments_are_inherited(store_run
     assert runs.content() == image.read_bytes()
 
 
-def test_zeros_have_no_block_and_take_one_away(store_runs, image):
+def test_a_block_of_zeros_is_not_stored_and_replaces_a_stored_block(store_runs, image):
     runs = disks(store_runs)
     runs.disk(image)
     write_at(image, 0, bytes(2 * MIB))
@@ -115,7 +115,7 @@ def test_zeros_have_no_block_and_take_one_away(store_runs, image):
 
 
 @pytest.mark.parametrize("size", [0, 1, MIB, 3 * MIB + 1, SEGMENT_BYTES, 11 * MIB, 11 * MIB + 6, 30 * MIB])
-def test_an_image_of_another_size(local_runs, image, size):
+def test_an_image_whose_size_has_changed(local_runs, image, size):
     runs = disks(local_runs)
     runs.disk(image)
     first = local_runs.latest()
@@ -126,8 +126,8 @@ def test_an_image_of_another_size(local_runs, image, size):
     assert runs.content(first) == before
 
 
-def test_bad_sectors_are_zeros_and_named(local_runs, image):
-    """A disk that cannot read two sectors; and, worse, one whose every read fails with another error."""
+def test_bad_sectors_are_stored_as_zeros_and_are_issues(local_runs, image):
+    """One disk has two bad sectors. Every read of the other disk fails with another error."""
     data = image.read_bytes()
     bad = {MIB // 512 + 1, MIB // 512 + 2}
 
@@ -157,7 +157,7 @@ def test_sources_that_are_not_disks(local_runs, tmp_path):
         disks(local_runs).disk(tmp_path / "missing")
 
 
-def test_reading_from_anywhere(local_runs, image):
+def test_a_disk_image_is_read_at_any_offset(local_runs, image):
     disks(local_runs).disk(image)
     data = image.read_bytes()
     chance = random.Random(3)
@@ -169,13 +169,13 @@ def test_reading_from_anywhere(local_runs, image):
 
 
 class TestAgainstAModel:
-    """Writes, holes and sizes by chance; each recovery point stays what it was."""
+    """Random writes, holes and sizes: each recovery point keeps the content of its time."""
 
     step = st.tuples(st.integers(0, 9 * MIB), st.integers(0, 3 * MIB), st.sampled_from(["noise", "zeros", "truncate"]))
 
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(steps=st.lists(step, min_size=1, max_size=4), number=st.uuids())
-    def test_each_point_is_the_disk_as_it_was(self, store, tmp_path, steps, number):
+    def test_each_recovery_point_has_the_disk_of_its_time(self, store, tmp_path, steps, number):
         runs = disks(Runs(store, f"model-{number}"))
         image = tmp_path / f"{number}.raw"
         image.touch()
@@ -194,7 +194,7 @@ class TestAgainstAModel:
 
 @contextmanager
 def loop_device(path):
-    """A block device that is this file."""
+    """A loop device on this file."""
     made = subprocess.run(["losetup", "-f", "--show", path], capture_output=True, text=True, check=False)
     if made.returncode:
         pytest.skip(f"no loop device: {made.stderr.strip()}")
@@ -211,7 +211,7 @@ needs_loop = pytest.mark.skipif(
 
 
 @needs_loop
-def test_a_block_device_from_and_to(local_runs, image, tmp_path):
+def test_backup_and_restore_of_a_block_device(local_runs, image, tmp_path):
     os.truncate(image, 12 * MIB)
     target = tmp_path / "target.raw"
     target.write_bytes(noise(13 * MIB, 9))
@@ -229,7 +229,7 @@ def test_a_block_device_from_and_to(local_runs, image, tmp_path):
 
 
 @needs_loop
-def test_a_device_that_is_too_small_is_not_touched(local_runs, image, tmp_path):
+def test_a_restore_does_not_write_to_a_device_that_is_too_small(local_runs, image, tmp_path):
     disks(local_runs).disk(image)
     target = tmp_path / "target.raw"
     target.write_bytes(noise(MIB))
@@ -239,8 +239,8 @@ def test_a_device_that_is_too_small_is_not_touched(local_runs, image, tmp_path):
 
 
 @needs_loop
-def test_sectors_that_a_real_device_does_not_give(local_runs, image):
-    """A loop device whose file has become shorter fails where nothing is behind it any more."""
+def test_unreadable_sectors_of_a_loop_device_are_issues(local_runs, image):
+    """Reads of a loop device fail behind the new end of its shortened file."""
     os.truncate(image, 12 * MIB)
     data = image.read_bytes()
     with loop_device(image) as source:
@@ -260,7 +260,7 @@ def path(tmp_path):
 
 
 def failing_at(sectors, code=errno.EIO):
-    """Read as os.preadv, except where a read touches one of these sectors."""
+    """Return a function that reads like os.preadv, but fails if a read touches one of these sectors."""
 
     def preadv(fd, buffers, offset):
         end = offset + len(buffers[0])
@@ -282,7 +282,7 @@ def failing_at(sectors, code=errno.EIO):
         (range(SECTORS), [(0, len(DATA))]),
     ],
 )
-def test_unreadable_sectors_are_zeros_and_their_places_are_returned(path, bad, unread):
+def test_unreadable_sectors_are_zeros_and_their_offsets_are_returned(path, bad, unread):
     expected = bytearray(DATA)
     for sector in bad:
         expected[sector * SECTOR_BYTES : (sector + 1) * SECTOR_BYTES] = bytes(SECTOR_BYTES)
@@ -291,7 +291,7 @@ def test_unreadable_sectors_are_zeros_and_their_places_are_returned(path, bad, u
         assert disk.read(0, len(DATA)) == (expected, unread)
 
 
-def test_any_other_error_is_a_failure_of_the_disk(path):
+def test_any_other_error_fails_the_read(path):
     with opened_disk(path, failing_at([1], errno.ENXIO)) as disk, pytest.raises(SourceError):
         disk.read(0, len(DATA))
 
@@ -321,7 +321,7 @@ def test_holes_are_skipped(tmp_path):
             assert disk.next_data(5 << 20) == disk.size
 
 
-def test_a_fifo_is_refused_without_opening_it(tmp_path):
+def test_a_fifo_is_refused_before_it_is_opened(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(SourceError, match="use --stdin to back up a stream"), opened_disk(bytes(tmp_path / "fifo")):
         pass

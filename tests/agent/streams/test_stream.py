@@ -37,7 +37,7 @@ def jobs_of(runs):
 
 
 @pytest.mark.parametrize("length", [0, 1, 5 * MIB + 3, 20 * MIB])
-def test_a_stream_comes_back(runs, tmp_path, length):
+def test_a_stream_is_restored(runs, tmp_path, length):
     data = noise(length)
     report, outcome = streams(runs).stream(data)
     assert (report.file_bytes, report.files, outcome.same) == (length, 1, False)
@@ -46,7 +46,7 @@ def test_a_stream_comes_back(runs, tmp_path, length):
     assert (tmp_path / "out").read_bytes() == data
 
 
-def test_an_unchanged_stream_sends_a_catalog_at_most(runs):
+def test_the_backup_of_an_unchanged_stream_sends_the_listing_at_most(runs):
     data = noise(20 * MIB)
     streams(runs).stream(data)
     report, outcome = streams(runs).stream(data)
@@ -56,7 +56,7 @@ def test_an_unchanged_stream_sends_a_catalog_at_most(runs):
     assert streams(runs).content() == data
 
 
-def test_a_changed_byte_and_an_insertion_cost_about_a_chunk_each(runs):
+def test_a_changed_byte_and_an_insertion_send_about_a_chunk_each(runs):
     data = noise(24 * MIB)
     streams(runs).stream(data)
     changed = data[: 8 * MIB] + b"inserted" + data[8 * MIB : -1] + b"x"
@@ -66,14 +66,14 @@ def test_a_changed_byte_and_an_insertion_cost_about_a_chunk_each(runs):
     assert streams(runs).content() == changed
 
 
-def test_an_earlier_stream_does_not_change(runs):
+def test_a_new_backup_does_not_change_an_earlier_recovery_point(runs):
     streams(runs).stream(b"one")
     first = runs.latest()
     streams(runs).stream(b"two")
     assert (streams(runs).content(first), streams(runs).content()) == (b"one", b"two")
 
 
-def test_the_base_is_replaced_and_not_added_to(local_runs):
+def test_a_backup_replaces_the_content_object_of_its_base(local_runs):
     for seed in range(3):
         streams(local_runs).stream(noise(MIB, seed))
     with local_runs.opened() as archive:
@@ -94,7 +94,7 @@ def test_the_output_of_a_command_is_backed_up(runs):
         ("raise SystemExit(143)", r"exited with code 143 \(SIGTERM\)"),
     ],
 )
-def test_a_command_that_fails_makes_no_recovery_point(runs, code, said):
+def test_no_recovery_point_is_made_of_a_failed_command(runs, code, said):
     with pytest.raises(SourceError, match=said):
         streams(runs).stream(python(code))
     assert [job.state for job in jobs_of(runs)] == ["FAILED"]
@@ -104,14 +104,14 @@ def test_a_command_that_fails_makes_no_recovery_point(runs, code, said):
         runs.latest()
 
 
-def test_a_command_that_does_not_exist(local_runs):
+def test_the_job_of_a_missing_command_fails(local_runs):
     with pytest.raises(SourceError, match="cannot be run"):
         streams(local_runs).stream(["/nonexistent/command"])
     assert [job.state for job in jobs_of(local_runs)] == ["FAILED"]
 
 
-def test_a_command_is_ended_with_its_run(local_runs):
-    """The store fails while the command would go on for ever."""
+def test_a_failed_run_stops_its_command(local_runs):
+    """The store fails while an endless command runs."""
 
     class Failing:
         def call(self, operation):
@@ -127,7 +127,7 @@ def test_a_command_is_ended_with_its_run(local_runs):
     assert [(job.state, job.status_message) for job in jobs_of(local_runs)] == [("FAILED", "no room")]
 
 
-def test_an_interrupt_gives_the_job_up(local_runs):
+def test_an_interrupt_fails_the_job(local_runs):
     class Interrupted:
         def call(self, operation):
             if isinstance(operation, PutChunk):
@@ -143,7 +143,7 @@ def test_an_interrupt_gives_the_job_up(local_runs):
 
 
 @pytest.mark.parametrize("is_made", [False, True])
-def test_an_interrupt_of_the_commit_warns_that_the_point_may_exist(local_runs, is_made):
+def test_an_interrupted_commit_warns_that_the_recovery_point_may_exist(local_runs, is_made):
     class Interrupted:
         def call(self, operation):
             if not isinstance(operation, CommitBackupJob) or operation.outcome is not None:
@@ -162,12 +162,12 @@ def test_an_interrupt_of_the_commit_warns_that_the_point_may_exist(local_runs, i
 
 
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"a\0b"])
-def test_a_name_that_is_none(local_runs, name):
+def test_an_invalid_file_name_is_refused(local_runs, name):
     with pytest.raises(ConfigurationError, match="not a valid file name"):
         streams(local_runs).options(name)
 
 
-def test_a_name_may_hold_any_other_bytes(local_runs):
+def test_a_file_name_may_have_any_other_bytes(local_runs):
     runs = streams(local_runs)
     with piped(b"data") as fd:
         backup_stream(local_runs.call, runs.options(b"\xff\n\x1b[2J"), fd, Report())
@@ -177,7 +177,7 @@ def test_a_name_may_hold_any_other_bytes(local_runs):
 
 
 def test_memory_does_not_grow_with_the_stream(local_runs):
-    """240 MiB of zeros: many chunks, little to store. How many are on their way at once depends on the machine."""
+    """240 MiB of zeros have many chunks and few stored bytes. The number of chunks in flight depends on the machine."""
     tracemalloc.start()
     try:
         streams(local_runs).stream(["head", "-c", str(240 * MIB), "/dev/zero"])
@@ -194,7 +194,7 @@ def test_the_output_of_a_command_is_read():
         assert output.read() == b"xxxxx\n"
 
 
-def test_any_part_of_a_pipe_may_fail():
+def test_a_failure_in_any_part_of_a_pipe_is_raised():
     if in_shell("")[0] == "/bin/sh":
         pytest.skip("this needs the pipefail of bash")
     with pytest.raises(SourceError, match="exited with code 1"), running(in_shell("false | cat")) as fd:
@@ -215,7 +215,7 @@ def test_a_failure_is_raised_when_the_context_ends(code, message):
         assert os.read(fd, 1) == b""
 
 
-def test_a_command_that_is_missing_cannot_be_run():
+def test_a_missing_command_cannot_be_run():
     with pytest.raises(SourceError, match="cannot be run: No such file"), running(["/nonexistent/command"]):
         pass
 

@@ -1,4 +1,4 @@
-"""Content: small files share chunks, large files are cut by content-defined chunking."""
+"""Content: small files share chunks, and content-defined chunking cuts large files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COVERS = ("agent/upload/object_upload.py",)
 
 
 class Kept:
-    """Takes chunks in place of an uploader."""
+    """An uploader that keeps the chunks."""
 
     def __init__(self):
         self.chunks = {}
@@ -67,7 +67,7 @@ def test_a_known_small_file_is_not_stored_again():
     assert kept.chunks == {0: b"same"}
 
 
-def test_equal_files_soon_make_equal_chunks_again():
+def test_shared_chunks_are_equal_again_after_different_first_files():
     files = [noise(40 * KIB, seed) for seed in range(300)]
     chunks = []
     for start in (0, 7):
@@ -81,7 +81,7 @@ def test_equal_files_soon_make_equal_chunks_again():
 
 @pytest.mark.parametrize("length", [CHUNK_BYTES_MIN, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, 3 * READ_BYTES + 5])
 @pytest.mark.parametrize("expected", ["right", "too little", "too much"])
-def test_a_large_file_is_cut_whole(length, expected):
+def test_the_chunks_of_a_large_file_have_all_its_bytes(length, expected):
     kept, content = writer()
     small(content, b"before")
     data = noise(length)
@@ -101,7 +101,7 @@ def test_cut_points_do_not_depend_on_the_lengths_of_reads():
     assert [len(kept.chunks[index]) for index in sorted(kept.chunks)] == lengths
 
 
-def test_an_insertion_moves_only_the_cuts_around_it():
+def test_an_insertion_moves_nearby_cuts_only():
     data = noise(24 * MIB)
     changed = data[: 12 * MIB] + b"inserted" + data[12 * MIB :]
     chunks = []
@@ -126,7 +126,7 @@ def image(length, seed=1, mark=(1080, b"\x53\xef")):
 
 @pytest.mark.parametrize("mark", DISK_MARKS)
 @pytest.mark.parametrize("length", [CHUNK_BYTES_MIN + 1, 3 * READ_BYTES, 3 * READ_BYTES + 700])
-def test_a_disk_image_is_cut_between_its_blocks(mark, length):
+def test_a_disk_image_is_cut_at_block_boundaries(mark, length):
     data = image(length, mark=mark)
     chunks = cut(data)
     assert b"".join(chunks) == data
@@ -135,7 +135,7 @@ def test_a_disk_image_is_cut_between_its_blocks(mark, length):
     assert cut(data, expected=1 << 50) == chunks  # the length of a stream is unknown
 
 
-def test_a_changed_block_of_an_image_moves_only_the_cuts_around_it():
+def test_a_changed_block_of_an_image_moves_nearby_cuts_only():
     data = image(32 * MIB)
     changed = data[: 12 * MIB] + noise(BLOCK_BYTES, 2) + data[12 * MIB + BLOCK_BYTES :]
     chunks = [set(cut(each)) for each in (data, changed)]

@@ -1,4 +1,4 @@
-"""Keyed cut points: stable under one key, different under another, and never those of single pieces."""
+"""Keyed cut points: the same under one key, different under another, and after several pieces."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_only_the_same_key_gives_the_same_cuts():
     assert first & other == {len(DATA)}
 
 
-def test_seed_permutation_and_digest_each_matter():
+def test_the_cuts_depend_on_permutation_piece_key_and_pieces():
     first, _ = ends(bytes(32))
     for part, value in (("_permutation", bytes(range(256))), ("_piece_key", bytes(32)), ("_pieces", None)):
         cutter = KeyedChunker(bytes(32))
@@ -43,7 +43,7 @@ def test_chunks_have_several_pieces():
     assert 6 <= len(lengths) <= 24
 
 
-def test_an_insertion_moves_only_the_cuts_around_it():
+def test_an_insertion_moves_nearby_cuts_only():
     before, _ = ends(bytes(32))
     at = 10 * MIB
     after, _ = ends(bytes(32), DATA[:at] + b"inserted" + DATA[at:])
@@ -59,15 +59,15 @@ def test_repeating_bytes_are_cut_at_the_maximum():
         assert min(lengths[:-1]) >= CHUNK_BYTES_MIN
 
 
-def test_the_cuts_of_a_prefix():
-    """The cuts of a prefix are those of the whole, except for the last one."""
+def test_a_prefix_has_the_same_cuts():
+    """Only the last cut differs from the cuts of the whole data."""
     whole = list(KeyedChunker(bytes(32)).cuts(memoryview(DATA)))
     for length in (1, 700 * KIB, 5 * MIB + 1, 9 * MIB, 13 * MIB + 12345):
         part = list(KeyedChunker(bytes(32)).cuts(memoryview(DATA)[:length]))
         assert part[:-1] == whole[: len(part) - 1]
 
 
-def test_the_key_decides_the_cuts_of_small_files_and_listings_too():
+def test_the_cuts_of_small_files_and_listings_depend_on_the_key():
     cutters = [KeyedChunker(bytes([n]) * 32) for n in range(2)]
     assert cutters[0].chance(b"digest") != cutters[1].chance(b"digest")
     assert keyed_path_hash(bytes(32), b"path") != keyed_path_hash(bytes([1]) * 32, b"path")

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from cryostore.agent.upload.digest_table import ContentLocation, DigestTable
 
-# Few values for the bytes that choose a slot, so that slots are wanted twice.
+# Few values for the bytes that choose a slot, so that digests collide.
 SLOTS = st.integers(0, 3).map(lambda slot: bytes([slot]) + bytes(7))
 DIGESTS = st.builds(bytes.__add__, SLOTS, st.binary(min_size=8, max_size=8))
 
 
 @given(st.lists(st.tuples(DIGESTS, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))))
-def test_the_first_location_of_a_digest_stays(entries):
+def test_the_first_location_of_a_digest_is_kept(entries):
     table, expected = DigestTable(), {}
     for digest, *place in entries:
         table.add(digest, *place)

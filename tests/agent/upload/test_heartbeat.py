@@ -1,4 +1,4 @@
-"""Heartbeat of an open job: regular requests, whatever the store answers, and the option that announces them."""
+"""Heartbeat of an open job: regular requests, also after errors, and the backup option `HeartbeatSeconds`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cryostore.model.objects import ListObjects
 
 
 @pytest.mark.parametrize("wait_seconds", [0.0, 0.5, 60.0, 300.0, 3000.0])
-def test_a_live_run_is_never_silent_for_the_missed_heartbeats(wait_seconds):
+def test_a_live_run_is_never_silent_long_enough_to_lose_its_job(wait_seconds):
     silent_seconds_max = HEARTBEAT_SECONDS + wait_seconds
     assert HEARTBEATS_MISSED_MAX * heartbeat_option_seconds(wait_seconds) >= silent_seconds_max
 
@@ -27,7 +27,7 @@ def test_the_option_has_a_limit():
     assert heartbeat_option_seconds(1e9) == OPTION_SECONDS_MAX
 
 
-def test_heartbeats_go_on_after_errors_and_end_with_the_context():
+def test_heartbeats_continue_after_errors_and_end_with_the_context():
     beats, enough = [], threading.Event()
 
     class Store:

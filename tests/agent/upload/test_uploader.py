@@ -85,7 +85,7 @@ def test_an_error_caused_by_the_shutdown_is_an_interrupt(watched):
         uploader.close()
 
 
-def test_chunks_in_the_store_are_not_sent(watched):
+def test_stored_chunks_are_linked_and_not_sent(watched):
     call, job_id, name = watched
     seeds = [f"{name} {number}" for number in range(20)]
     assert send(call, job_id, seeds).chunks_sent == 20
@@ -94,7 +94,7 @@ def test_chunks_in_the_store_are_not_sent(watched):
     assert (uploader.chunks_sent, uploader.chunks_linked, call.sent) == (1, 20, [20])
 
 
-def test_after_many_misses_the_store_is_seldom_asked(watched):
+def test_after_many_misses_few_link_requests_are_sent(watched):
     call, job_id, name = watched
     uploader = send(call, job_id, [f"{name} {number}" for number in range(800)])
     assert uploader.chunks_sent == 800
@@ -124,7 +124,7 @@ def test_the_bytes_in_flight_are_bounded(watched):
     assert len(call.sent) == 10
 
 
-def test_a_failure_is_raised_and_ends_all_threads(watched):
+def test_a_failure_is_raised_and_no_later_chunk_is_sent(watched):
     call, job_id, name = watched
     call.fail = True
     with pytest.raises(ServiceUnavailableException):
@@ -132,7 +132,7 @@ def test_a_failure_is_raised_and_ends_all_threads(watched):
     assert call.sent == []
 
 
-def test_the_table_is_read_while_no_thread_adds_to_it(watched):
+def test_the_digest_table_is_read_under_the_lock(watched):
     call, job_id, name = watched
     looked = []
 

@@ -1,4 +1,4 @@
-"""Verification of an archive: damage is named, and a store that cannot answer is not damage."""
+"""Verification of an archive: damage is an issue, and an unavailable store is an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.archives.single_file import disks
 
 
 class Refusing:
-    """A store that refuses the content, once the catalog was read, in one way or another."""
+    """A store that answers requests for content chunks with an error."""
 
     def __init__(self, call, error):
         self.inner = call
@@ -44,7 +44,7 @@ def backed_up_disk(runs, tmp_path):
 
 
 @pytest.mark.parametrize("back_up", [backed_up_tree, backed_up_disk])
-def test_damage_is_reported_and_a_store_that_is_gone_ends_the_run(local_runs, tmp_path, back_up):
+def test_damage_is_an_issue_and_an_unavailable_store_is_an_error(local_runs, tmp_path, back_up):
     back_up(local_runs, tmp_path)
     local_runs.call = Refusing(local_runs.call, ServiceInternalException("stored data fails its verification"))
     report = Report()
@@ -57,7 +57,7 @@ def test_damage_is_reported_and_a_store_that_is_gone_ends_the_run(local_runs, tm
         verify_archive(archive, Report(), data=True)
 
 
-def test_verifying_a_disk(local_runs, image):
+def test_a_sound_disk_image_has_no_issues(local_runs, image):
     disks(local_runs).disk(image)
     report = Report()
     with local_runs.opened() as archive:

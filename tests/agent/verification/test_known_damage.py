@@ -1,4 +1,4 @@
-"""Damage that the store knows: which chunks, and servers that do not answer."""
+"""Damage that the store knows: damaged chunks, and servers that do not list them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Failing:
 POINT = RecoveryPoint(recovery_point_arn="arn", backup_vault_name="Default")
 
 
-def test_chunks_are_known_by_object_and_index():
+def test_damaged_chunks_are_found_by_object_and_index():
     damage = KnownDamage()
     damage.add("content-00000001", 3)
     damage.add("catalog", None)

@@ -1,4 +1,4 @@
-"""Names of a file with several names: they state the same file, and a hostile archive cannot make them endless."""
+"""Names of a hard-linked file: they state the same file, and a hostile archive cannot make their check endless."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = encode(Kind.ROOT, b"", b"\0", [Row(0o040755, 0, 0, 0, 0, 0, 1, 1, 1).pack
 
 
 class CountedChunks:
-    """A call that counts the chunks that are read."""
+    """A call that counts fetched chunks."""
 
     def __init__(self, call):
         self._call = call
@@ -43,7 +43,7 @@ def put_names(runs, chunks, contents, inodes=None, sizes=None):
 
 
 def faults(runs):
-    """Return the faults of entries by their numbers, and the number of chunks that were read for them."""
+    """Return the faults of entries by number, and the number of chunks that the check read."""
     runs.call = CountedChunks(runs.call)
     with runs.opened() as archive:
         check = LinkCheck(archive)
@@ -54,7 +54,7 @@ def faults(runs):
 
 
 @pytest.mark.parametrize("data", [False, True])
-def test_a_moved_name_of_a_file_with_several_is_still_that_file(local_runs, tmp_path, data):
+def test_a_moved_name_of_a_hard_linked_file_is_not_false(local_runs, tmp_path, data):
     """The run stores the moved file again, so the two names have their bytes in two places of the archive."""
     source = tmp_path / "source"
     write(source, {"folder": {"large": random.Random(1).randbytes(MIB)}, "other": b""})
@@ -112,8 +112,8 @@ def test_files_that_share_their_false_names_are_read_once(local_runs):
 
 
 @pytest.mark.parametrize("make", [bytes, random.Random(3).randbytes], ids=["equal bytes", "other bytes"])
-def test_a_file_whose_names_are_all_stored_differently_is_not_read_without_end(local_runs, make):
-    """Each name begins at another byte of the same chunks. The last ones are refused without a look at their bytes."""
+def test_the_reads_of_a_file_whose_names_are_all_stored_differently_are_limited(local_runs, make):
+    """Each name begins at another byte of the same chunks. The last names are refused before their bytes are read."""
     half = make(2 * SIZE)
     put_names(local_runs, [half, half], [Content(1, 0, SIZE + offset) for offset in range(500)])
     found, read = faults(local_runs)

@@ -1,4 +1,4 @@
-"""An archive that `verify` passes can be restored; damage of an archive is named, and all else is restored."""
+"""Mutated archives: a restore succeeds after a clean verification, and damage costs only the affected entries."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def mutate_entry(found, kind, number, value=None):
 
 
 def encoded(blocks):
-    """The chunks of a catalog, a block each, and a header that counts what is in them."""
+    """The chunks of a listing, one block in each, and a header with the matching counts."""
     chunks = []
     for kind, path, found in blocks:
         names = b"".join(name + b"\0" for name in sorted(found))
@@ -189,7 +189,7 @@ def story(store, mutations):
             with pytest.raises(ArchiveDamagedError):
                 runs.restore(folder / "target")
             return
-        assert data.issue_count >= verified.issue_count  # it looks at digests, too
+        assert data.issue_count >= verified.issue_count  # it compares digests too
         report = runs.restore(folder / "target")
         if not verified.issue_count:
             refusals = [issue for issue in report.issues if issue.reason.startswith(REFUSED)]
@@ -204,19 +204,19 @@ def story(store, mutations):
 
 @settings(max_examples=60)
 @given(st.lists(MUTATIONS, max_size=2))
-def test_an_archive_that_verify_passes_can_be_restored(store, mutations):
+def test_an_archive_without_issues_can_be_restored(store, mutations):
     story(store, mutations)
 
 
 @pytest.mark.stress
 @settings(max_examples=1000)
 @given(st.lists(MUTATIONS, max_size=4))
-def test_an_archive_that_verify_passes_can_be_restored_at_length(store, mutations):
+def test_an_archive_without_issues_can_be_restored_at_length(store, mutations):
     story(store, mutations)
 
 
-def test_an_attribute_that_linux_refuses_for_special_files_is_named_by_the_restore_alone(local_runs, tmp_path):
-    """A file system of another kind may allow it, so the archive is not damaged."""
+def test_only_the_restore_reports_attributes_that_linux_refuses_for_special_files(local_runs, tmp_path):
+    """Another operating system may allow them, so the archive is not damaged."""
     blocks = model()
     blocks[1][2][b"null"][2].append(NOTE)
     blocks[1][2][b"link"][2].append(NOTE)
@@ -260,7 +260,7 @@ def test_folders_without_an_entry_are_reported_and_restored(local_runs, tmp_path
     assert (tmp_path / "target" / below).read_bytes() == b"chunk"
     assert report.issue_count == (0 if part and not lost else 2)
     kept = tmp_path / "target" / ("a/other" if part else "a/a/other")
-    assert kept.exists() == (report.issue_count > 0)  # what is not listed may have been there
+    assert kept.exists() == (report.issue_count > 0)  # an unlisted entry may have been backed up
 
 
 def test_a_lost_chunk_of_the_listing_costs_only_its_entries(local_runs, tmp_path):
@@ -283,7 +283,7 @@ LAYOUTS = {
 
 
 def disk(runs, layout, size):
-    """Commit the archive of a disk of which no block is stored."""
+    """Commit the archive of a disk that has no stored block."""
     chunks, _ = encoded([model()[0], [Kind.DIRECTORY, b"", {b"disk": (row(FILE, size), NO_CONTENT, [])}]])
     put(runs, chunks, header=plain_header(2, 1, size, kind=DISK, disk=layout), kind=DISK)
 
@@ -308,7 +308,7 @@ def restored(archive, target):
     return report
 
 
-def test_a_disk_of_tiny_segments_is_read_quickly(local_runs, tmp_path):
+def test_a_disk_with_tiny_segments_is_read_quickly(local_runs, tmp_path):
     disk(local_runs, DiskLayout(2**40, 1, 1, []), 2**40)
     with local_runs.opened() as archive:
         report = Report()
@@ -319,7 +319,7 @@ def test_a_disk_of_tiny_segments_is_read_quickly(local_runs, tmp_path):
     assert (tmp_path / "disk").stat().st_blocks * 512 < MIB
 
 
-def test_a_disk_of_another_size_than_its_file_is_an_issue(local_runs):
+def test_a_disk_whose_size_differs_from_its_file_is_an_issue(local_runs):
     disk(local_runs, DiskLayout(2 * MIB, MIB, MIB, []), MIB)
     with local_runs.opened() as archive:
         report = Report()

@@ -29,23 +29,23 @@ def store(tmp_path):
 
 
 def started(store, name="tree"):
-    """Open a job of a resource and begin it; answers its id."""
+    """Open and begin a backup job of a resource; return its id."""
     operation = StartBackupJob(backup_vault_name="Default", resource_arn=resource_arn(name), iam_role_arn=ROLE_ARN)
     job_id = store.call(operation).backup_job_id
     store.call(GetIncrementalBaseBackup(backup_job_id=job_id))
     return job_id
 
 
-def test_the_age_counts_from_the_newest_good_point(store):
+def test_the_age_is_that_of_the_newest_good_point(store):
     (each,) = resource_statuses(store, wall_clock())
     begun = milliseconds(each.last.creation_date)
     assert each.age_ms(begun + 5 * HOUR_MS) == 5 * HOUR_MS
-    assert each.age_ms(begun - HOUR_MS) == 0, "a clock that is behind makes no age below zero"
+    assert each.age_ms(begun - HOUR_MS) == 0, "the age is not negative if the clock is behind"
     assert each.is_older(begun + 5 * HOUR_MS, 5 * HOUR_MS - 1)
     assert not each.is_older(begun + 5 * HOUR_MS, 5 * HOUR_MS)
 
 
-def test_a_run_with_a_clock_ahead_does_not_hide_that_no_run_came_since(tmp_path):
+def test_a_point_in_the_future_counts_as_old(tmp_path):
     ahead_ms = wall_clock() + 30 * DAY_MS
     write(tmp_path / "source", {"file": b"file"})
     for clock in (lambda: ahead_ms, wall_clock):
@@ -62,7 +62,7 @@ def test_a_run_with_a_clock_ahead_does_not_hide_that_no_run_came_since(tmp_path)
             assert top.entries[b"resources"].entries[resource].entries[name] == each.last
 
 
-def test_a_resource_without_any_good_point_is_older_than_any_age(store):
+def test_a_resource_without_a_good_point_is_older_than_any_age(store):
     job_id = started(store, "other")
     other, tree = resource_statuses(store, wall_clock())
     assert (other.name, other.last, other.running.backup_job_id) == ("other", None, job_id)
@@ -70,7 +70,7 @@ def test_a_resource_without_any_good_point_is_older_than_any_age(store):
     assert not tree.is_older(wall_clock(), DAY_MS)
 
 
-def test_a_stopped_run_counts_as_failed_and_an_old_failure_is_forgotten(store):
+def test_a_stopped_job_counts_as_failed_for_a_week(store):
     store.call(StopBackupJob(backup_job_id=started(store)))
     assert resource_statuses(store, wall_clock())[0].failed is not None
     assert resource_statuses(store, wall_clock() + 8 * DAY_MS)[0].failed is None

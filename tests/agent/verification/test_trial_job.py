@@ -1,4 +1,4 @@
-"""Trial job: it leaves neither a recovery point nor an open job, and names a store that returns other bytes."""
+"""Trial job: it leaves neither a recovery point nor an open job, and detects a store that returns other bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def trials(call):
     return [job for job in pages.items(call, ListBackupJobs()) if job.resource_arn.startswith(RESOURCE_ARN.format(""))]
 
 
-def test_a_trial_is_written_read_back_and_aborted(store):
+def test_a_trial_job_writes_reads_back_and_aborts(store):
     points, before = len(list(list_points(store))), len(trials(store))
     counted = []
 
@@ -49,7 +49,7 @@ def test_a_trial_is_written_read_back_and_aborted(store):
     )
 
 
-def test_a_store_that_returns_other_bytes_is_named_and_the_job_ends(store):
+def test_other_bytes_from_the_store_are_an_error_and_the_job_is_aborted(store):
     with pytest.raises(CryostoreError, match="the store returned other bytes than were written"):
         run_trial_job(Losing(store), "Default")
     assert {job.state for job in trials(store)} == {"ABORTED"}
