@@ -43,15 +43,15 @@ def chunk(index, length):
     return Chunk(index=index, length=length, checksum="", checksum_algorithm="SHA256", chunk_token="")
 
 
-def test_an_object_that_is_mostly_dead_is_retired():
+def test_a_mostly_dead_object_is_rewritten():
     much = 4 * REWRITE_DEAD_BYTES_MIN
     assert objects_to_rewrite([ContentObject(1, much, much)]) == set()
     assert objects_to_rewrite([ContentObject(1, much, much // 2)]) == set()
     assert objects_to_rewrite([ContentObject(1, much, much // 2 - 1)]) == {1}
-    assert objects_to_rewrite([ContentObject(1, REWRITE_DEAD_BYTES_MIN, 1)]) == set()  # too little to be worth it
+    assert objects_to_rewrite([ContentObject(1, REWRITE_DEAD_BYTES_MIN, 1)]) == set()  # too few dead bytes
 
 
-def test_of_too_many_objects_the_smallest_are_retired():
+def test_the_smallest_of_too_many_objects_are_rewritten():
     objects = [ContentObject(number, number * KIB, number * KIB) for number in range(1, OBJECTS_MAX + 2)]
     assert objects_to_rewrite(objects[:-1]) == set()
     assert objects_to_rewrite(objects) == set(range(1, OBJECTS_MAX // 2 + 2))
@@ -59,17 +59,17 @@ def test_of_too_many_objects_the_smallest_are_retired():
     assert objects_to_rewrite(large) == {1}
 
 
-def test_a_retired_object_is_gone_after_the_next_run(runs, tmp_path):
+def test_a_rewritten_object_is_dropped(runs, tmp_path):
     write(tmp_path / "source", {f"{n:03}": noise(40 * KIB, n) for n in range(192)})
     runs.backup(tmp_path / "source")
     for n in range(192):
         if n % 8:
             (tmp_path / "source" / f"{n:03}").unlink()
-    runs.backup(tmp_path / "source")  # sees that most of it is dead, in chunks that others still need
+    runs.backup(tmp_path / "source")  # finds that most of it is dead, in chunks that other files still need
     opened = []
     report, _ = runs.backup(tmp_path / "source", before_read=opened.append)
     assert len(opened) == 24
-    assert report.sent_bytes < 1500 * KIB  # the files that are left, and a catalog
+    assert report.sent_bytes < 1500 * KIB  # the remaining files and a listing
     with runs.opened() as archive:
         assert [each.number for each in archive.header.objects] == [2]
     runs.restore(tmp_path / "target")
@@ -88,7 +88,7 @@ def test_many_runs_leave_few_objects(local_runs, tmp_path, monkeypatch):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_another_root_under_the_same_name_takes_the_content_all_the_same(local_runs, tmp_path):
+def test_another_root_of_the_same_resource_reuses_the_content(local_runs, tmp_path):
     write(tmp_path / "one", {"file": noise(MIB, local_runs.resource), "small": noise(1000, local_runs.resource)})
     write(tmp_path / "two", {"file": noise(MIB, local_runs.resource), "small": noise(1000, local_runs.resource)})
     local_runs.backup(tmp_path / "one")
@@ -150,7 +150,7 @@ def objects(runs):
         return {number: [each.index for each in archive.object_chunks(content_name(number))] for number in numbers}
 
 
-def test_data_that_no_file_needs_is_left_out_of_the_next_point(runs, tmp_path):
+def test_chunks_that_no_file_needs_are_left_out_of_the_next_point(runs, tmp_path):
     write(tmp_path / "source", {f"{n:02}": noise(700 * KIB, n) for n in range(12)})
     write(tmp_path / "source", {f"small {n}": noise(9 * KIB, n) for n in range(10)})
     runs.backup(tmp_path / "source")
@@ -205,7 +205,7 @@ def test_a_file_that_changes_shares_no_chunk(local_runs, tmp_path):
 
 
 class Churn:
-    """A tree that changes at random between runs, of which some points are kept."""
+    """A tree that changes at random between runs. Some of its recovery points are kept."""
 
     def __init__(self, folder, seed):
         self.chance = random.Random(seed)
@@ -250,7 +250,7 @@ def stored_bytes(store):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_store_that_ages_takes_about_the_room_of_a_fresh_one(tmp_path, seed):
+def test_an_aged_store_is_about_as_small_as_a_fresh_one(tmp_path, seed):
     churn = Churn(tmp_path, seed)
     with opened(tmp_path / "aged") as aged, opened(tmp_path / "fresh") as fresh:
         runs = Runs(aged)
@@ -290,7 +290,7 @@ def test_the_files_of_a_mostly_dead_chunk_are_stored_again(runs, tmp_path):
     for n in range(300):
         if n % 4:
             (source / f"small {n:03}").unlink()
-    assert runs.backup(source)[0].sent_bytes < 256 * KIB  # sees what is dead
+    assert runs.backup(source)[0].sent_bytes < 256 * KIB  # finds what is dead
     opened = []
     report, _ = runs.backup(source, before_read=opened.append)
     assert sorted(map(bytes, opened)) == [f"small {n:03}".encode() for n in range(0, 300, 4)]
@@ -353,10 +353,10 @@ class Aged:
         for n in range(count):
             if n % every:
                 (self.source / f"{n:03}").unlink()
-        self.backup()  # sees what is dead
+        self.backup()  # finds what is dead
 
     def check(self):
-        """Whether the newest point has the whole tree, also as the only point after garbage collection."""
+        """Check that the newest point has the whole tree, even as the only point after garbage collection."""
         *old, latest = dict.fromkeys(self.points)
         for point in old:
             self.store.call(DeleteRecoveryPoint(backup_vault_name="Default", recovery_point_arn=point))
@@ -383,7 +383,7 @@ UNREADABLE = [("open", errno.EACCES), ("readv", errno.EIO), ("getxattr", errno.E
 @pytest.mark.parametrize(("moving", "secrecy"), AGED)
 def test_an_unchanged_file_that_cannot_be_stored_again_is_kept(tmp_path, moving, call, number, secrecy):
     if call == "getxattr" and secrecy == "write-only":
-        pytest.skip("attributes are not remembered")
+        pytest.skip("the state holds no attributes")
     with opened(tmp_path / "data") as store:
         aged = Aged(tmp_path, store, secrecy)
         aged.make(*MOVING[moving])
@@ -398,7 +398,7 @@ def test_an_unchanged_file_that_cannot_be_stored_again_is_kept(tmp_path, moving,
         aged.check()
 
 
-def test_where_no_file_can_be_read_each_unchanged_one_is_kept(tmp_path, monkeypatch):
+def test_if_no_file_can_be_read_all_unchanged_ones_are_kept(tmp_path, monkeypatch):
     with opened(tmp_path / "data") as store:
         aged = Aged(tmp_path, store, "plain")
         aged.make(*MOVING["a sparse chunk"])
@@ -409,7 +409,7 @@ def test_where_no_file_can_be_read_each_unchanged_one_is_kept(tmp_path, monkeypa
         aged.check()
 
 
-def test_an_unchanged_file_that_is_removed_before_it_is_stored_again_is_left_out(tmp_path):
+def test_an_unchanged_file_that_is_removed_before_it_is_stored_again_is_not_kept(tmp_path):
     with opened(tmp_path / "data") as store:
         aged = Aged(tmp_path, store, "plain")
         aged.make(*MOVING["a sparse chunk"])

@@ -1,4 +1,4 @@
-"""Sealed archives: what the store can see, which keys open them, and attacks by a lying store."""
+"""Sealed archives: what the store can see, which keys open them, and attacks by a malicious store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def noise(length, seed=1):
 
 
 def secret_tree(root):
-    """A tree whose names and bytes can all be searched for."""
+    """A tree whose names and content can be searched for."""
     write(
         root,
         {
@@ -48,17 +48,19 @@ def secret_tree(root):
 
 
 class Spy:
-    """A store that keeps all that it is told."""
+    """A store that records everything it receives."""
 
     def __init__(self, call):
         self.inner = call
-        self.told = bytearray()
+        self.received = bytearray()
 
     def call(self, operation):
         for field in operation.__struct_fields__:
             value = getattr(operation, field)
-            self.told += bytes(value.data) if isinstance(value, Payload) else msgspec.json.encode(value, enc_hook=repr)
-            self.told += b"\n"
+            self.received += (
+                bytes(value.data) if isinstance(value, Payload) else msgspec.json.encode(value, enc_hook=repr)
+            )
+            self.received += b"\n"
         return self.inner.call(operation)
 
 
@@ -74,14 +76,14 @@ def sealed(local_runs, key):
     return local_runs
 
 
-# --- what the store is told -------------------------------------------------------------------------------------------
+# --- what the store receives ------------------------------------------------------------------------------------------
 
 
 def windows(data, length=8):
     return {bytes(data[at : at + length]) for at in range(len(data) - length + 1)}
 
 
-def test_the_store_is_told_no_name_no_content_and_no_digest(sealed, tmp_path):
+def test_the_store_receives_no_name_no_content_and_no_digest(sealed, tmp_path):
     root = tmp_path / "source-with-a-telling-name"
     secret_tree(root)
     sealed.resource = sealed.key.opaque_name(f"host:{root}")
@@ -89,22 +91,22 @@ def test_the_store_is_told_no_name_no_content_and_no_digest(sealed, tmp_path):
     sealed.backup(root)
     write(root, {"text": (root / "text").read_bytes() + b"one more line", "new-file-of-the-second-run": b"new content"})
     sealed.backup(root)
-    told = bytes(spy.told)
-    assert len(told) > 500 * KIB
+    received = bytes(spy.received)
+    assert len(received) > 500 * KIB
     for name in (b"telling", b"salaries", b"secrets", b"case-number", b"enormous", b"pointer", b"where-it"):
-        assert name not in told
-    assert b"annotation" not in told
-    seen_by_store = windows(told)
+        assert name not in received
+    assert b"annotation" not in received
+    seen_by_store = windows(received)
     for path in root.rglob("*"):
         if path.is_file() and not path.is_symlink():
             data = path.read_bytes()
             assert seen_by_store.isdisjoint(windows(data[:20_000]) if len(data) < 20_000 else windows(data)), path
             for digest in (sha256(data).digest(), sha256(data).digest()[:16], zlib.crc32(data).to_bytes(4, "little")):
-                assert len(digest) < 8 or digest not in told
-                assert digest.hex().encode() not in told
+                assert len(digest) < 8 or digest not in received
+                assert digest.hex().encode() not in received
 
 
-def test_lengths_that_the_store_sees_are_of_few_kinds(sealed, tmp_path):
+def test_the_lengths_of_chunks_reveal_little(sealed, tmp_path):
     write(tmp_path / "source", {f"{n}": noise(n, n) for n in range(1, 3000, 7)})
     lengths = []
 
@@ -129,7 +131,7 @@ def test_lengths_that_the_store_sees_are_of_few_kinds(sealed, tmp_path):
     assert all((length - 36 - 16) % (4 * KIB) == 0 for length in first + second)
 
 
-def test_nothing_but_sealed_bytes_is_equal_for_two_keys(local_runs, tmp_path):
+def test_archives_of_two_keys_share_no_data(local_runs, tmp_path):
     """Two keys, one tree: the second run finds nothing that the first one stored."""
     secret_tree(tmp_path / "source")
     sent = []
@@ -143,7 +145,7 @@ def test_nothing_but_sealed_bytes_is_equal_for_two_keys(local_runs, tmp_path):
     assert report.sent_bytes > 700 * KIB
 
 
-def test_a_failed_run_tells_the_store_no_reason(sealed, tmp_path):
+def test_a_failed_run_does_not_send_its_reason(sealed, tmp_path):
     write(tmp_path / "source", {"file": b"file"})
     spy = sealed.call = Spy(sealed.call)
 
@@ -152,14 +154,14 @@ def test_a_failed_run_tells_the_store_no_reason(sealed, tmp_path):
 
     with pytest.raises(ConfigurationError):
         sealed.backup(tmp_path / "source", before_read=fail)
-    assert b"telling" not in spy.told
-    assert b"failed" in spy.told
+    assert b"telling" not in spy.received
+    assert b"failed" in spy.received
 
 
-# --- who opens it -----------------------------------------------------------------------------------------------------
+# --- which keys open it -----------------------------------------------------------------------------------------------
 
 
-def test_no_key_another_key_and_a_public_key_open_nothing(sealed, tmp_path):
+def test_without_the_key_with_another_key_or_a_public_key_nothing_opens(sealed, tmp_path):
     write(tmp_path / "source", {"file": b"file"})
     sealed.backup(tmp_path / "source")
     own = sealed.key
@@ -194,12 +196,12 @@ def test_a_key_that_is_added_opens_older_points_too(sealed, tmp_path):
     other = AgentKey.generate()
     spy = sealed.call = Spy(sealed.call)
     changed(sealed, lambda access: access.add(PublicKey(other.public), "other"))
-    assert len(spy.told) < 64 * KIB
+    assert len(spy.received) < 64 * KIB
     sealed.key = other
     for number, point in enumerate((first, "latest")):
         sealed.restore(tmp_path / f"target {number}", point)
         assert (tmp_path / f"target {number}" / "file").read_bytes() == b"first"
-    # It reads. Yet nobody has shown it that this archive is the right one.
+    # The new key can read the archive, but nothing proves to it that the archive is genuine.
     with pytest.raises(KeyUnavailableError, match="nothing proves"):
         sealed.backup(tmp_path / "source")
     changed(sealed, lambda _: None, accept=True)
@@ -228,7 +230,7 @@ def test_a_removed_key_opens_old_backups_and_not_new_ones(sealed, tmp_path):
     with pytest.raises(KeyUnavailableError):
         sealed.restore(tmp_path / "new")
     call = KeyedCall(sealed.call, other)
-    call.learned.keys |= kept  # whoever had them may have kept them
+    call.learned.keys |= kept  # a former holder may have kept them
     with (
         pytest.raises(KeyUnavailableError),
         open_archive(call, find_point(sealed.call, "latest", resource=sealed.resource), "test"),
@@ -259,11 +261,11 @@ def test_rotation_sends_nothing_again_and_old_points_stay_readable(sealed, tmp_p
         assert sum(map(is_key_name, archive.object_names)) == 2
 
 
-# --- a store that lies ------------------------------------------------------------------------------------------------
+# --- a malicious store ------------------------------------------------------------------------------------------------
 
 
 class Lying:
-    """A store that answers as `lie` makes it."""
+    """A store whose answers `lie` changes."""
 
     def __init__(self, call, lie):
         self.inner = call
@@ -295,7 +297,7 @@ def cut(operation, answer):
 
 
 def swapped(operation, answer):
-    """The chunks of each object in another order."""
+    """Swap the first two chunks of each object."""
     if isinstance(operation, ListChunks) and len(answer.chunk_list) > 3:
         tokens = [chunk.chunk_token for chunk in answer.chunk_list]
         tokens[0], tokens[1] = tokens[1], tokens[0]
@@ -307,13 +309,13 @@ def swapped(operation, answer):
     return answer
 
 
-def short(operation, answer):
+def without_last_chunk(operation, answer):
     if isinstance(operation, ListChunks) and len(answer.chunk_list) > 3:
         return msgspec.structs.replace(answer, chunk_list=answer.chunk_list[:-1])
     return answer
 
 
-def beheaded(operation, answer):
+def with_damaged_head(operation, answer):
     if isinstance(operation, GetObjectMetadata):
         blob = bytearray(answer.metadata_blob.data)
         blob[len(blob) // 2] ^= 1
@@ -323,14 +325,14 @@ def beheaded(operation, answer):
 
 @pytest.mark.parametrize(
     "lie",
-    [flip(0), flip(5), flip(10), flip(30), flip(500), flip(-1), cut, swapped, short, beheaded],
+    [flip(0), flip(5), flip(10), flip(30), flip(500), flip(-1), cut, swapped, without_last_chunk, with_damaged_head],
     ids=["magic", "kind", "key id", "nonce", "content", "tag", "cut", "swapped", "short", "head"],
 )
 def test_altered_data_from_the_store_is_detected(sealed, tmp_path, lie):
     write(tmp_path / "source", {"large": noise(9 * MIB), "small": noise(1000)})
     sealed.backup(tmp_path / "source")
     sealed.call = Lying(sealed.call, lie)
-    if lie in (swapped, short):  # no more than the chunks of one file, or the list of one object's
+    if lie in (swapped, without_last_chunk):  # this affects the chunks of one file only, or of one object
         assert b"large" in [issue.path for issue in sealed.restore(tmp_path / "target").issues]
     else:
         with pytest.raises((ArchiveDamagedError, KeyUnavailableError)):
@@ -338,7 +340,7 @@ def test_altered_data_from_the_store_is_detected(sealed, tmp_path, lie):
     assert not (tmp_path / "target" / "large").exists()
 
 
-def test_a_content_object_of_another_time_is_found_out(sealed, tmp_path):
+def test_an_old_version_of_a_content_object_is_detected(sealed, tmp_path):
     """The store returns the first version of an object instead of the second."""
     write(tmp_path / "source", {"file": noise(MIB)})
     sealed.backup(tmp_path / "source")
@@ -363,13 +365,13 @@ def test_a_content_object_of_another_time_is_found_out(sealed, tmp_path):
             archive.call = archive.sealing._call = Rollback()
             with pytest.raises(ArchiveDamagedError, match="head is damaged, or not in its place"):
                 archive.sealing.table("content-00000002")
-            # Nor is one of the same name, whose head opens.
+            # An object of the same name, whose head opens, is refused as well.
             archive._objects["content-00000001"] = old._objects["content-00000001"]
             with pytest.raises(ArchiveDamagedError, match="not the one that the archive's header refers to"):
                 archive.sealing.table("content-00000001")
 
 
-def test_the_archive_of_another_resource_is_found_out(sealed, tmp_path):
+def test_the_archive_of_another_resource_is_detected(sealed, tmp_path):
     write(tmp_path / "source", {"file": noise(1000)})
     other = Runs(sealed.call, f"{sealed.resource}-other", sealed.key)
     for runs in (sealed, other):
@@ -389,8 +391,8 @@ def test_the_archive_of_another_resource_is_found_out(sealed, tmp_path):
         sealed.restore(tmp_path / "target")
 
 
-def test_a_store_that_makes_up_a_base_gets_nothing(local_runs, tmp_path):
-    """It knows the public key, and begins an archive that the victim is to go on with."""
+def test_a_base_that_the_store_forged_is_refused(local_runs, tmp_path):
+    """The store knows the public key, and makes an archive that the victim is supposed to continue."""
     victim = AgentKey.generate()
     store = AgentKey.generate()
     write(tmp_path / "bait", {"file": b"bait"})
@@ -403,7 +405,7 @@ def test_a_store_that_makes_up_a_base_gets_nothing(local_runs, tmp_path):
         local_runs.backup(tmp_path / "source")
 
 
-def test_secrets_show_in_no_repr(key):
+def test_no_repr_shows_a_secret(key):
     archive_key = ArchiveKey.generate()
     for thing, secrets in ((key, [key.seed]), (archive_key, [archive_key.secret, archive_key.id_secret])):
         assert all(secret.hex() not in repr(thing) and repr(secret) not in repr(thing) for secret in secrets)

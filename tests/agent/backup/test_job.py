@@ -1,4 +1,4 @@
-"""A base that the store has lost bytes of: the next run of the same tree reads and sends them again, and heals."""
+"""Damaged incremental base: the next run of the same tree sends the lost bytes again, which repairs older points."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def noise(length, seed=1):
 
 @pytest.fixture
 def store(tmp_path):
-    """A store of its own, which is going to be hurt."""
+    """A separate store, which the tests damage."""
     with opened(tmp_path / "data", clock=wall_clock) as store:
         yield store
 
@@ -58,8 +58,8 @@ def source(tmp_path):
     return tmp_path / "source"
 
 
-def spoil(store, runs, name, which=0, point="latest"):
-    """Flip a bit of a chunk of an object, in the packs; and let scrub find it."""
+def corrupt(store, runs, name, which=0, point="latest"):
+    """Flip a bit of a chunk of an object in the packs, and let scrub find the damage."""
     with runs.opened(point) as archive:
         digest = bytes.fromhex(list(archive.stored_object_chunks(name))[which].checksum)
     flip(store, digest)
@@ -83,15 +83,15 @@ def flip(store, digest):
     scrubbed(store.service.context)
 
 
-def whole(runs, point):
+def is_sound(runs, point):
     report = Report()
     with runs.opened(point) as archive:
         verify_archive(archive, report, data=True)
     return report.issue_count == 0
 
 
-def known(runs, point):
-    """The paths that a verify without --data reports, from the damage known to the store."""
+def known_damage(runs, point):
+    """The paths that verify reports without --data, from the damage that the store knows."""
     report = Report()
     with runs.opened(point) as archive:
         verify_archive(archive, report, data=False, damage=fetch_known_damage(runs.call, find_point(runs.call, point)))
@@ -101,29 +101,29 @@ def known(runs, point):
 def test_verify_names_the_files_of_known_damage_without_reading(store, runs, source):
     runs.backup(source)
     first = runs.latest()
-    assert known(runs, first) == set()
-    spoil(store, runs, "content-00000001", 0)  # not the last: a sealed object ends with the table of all its chunks
-    hurt = known(runs, first)
-    assert hurt
-    assert hurt < {b"large", b"z", *(b"folder/%03d" % number for number in range(200))}
+    assert known_damage(runs, first) == set()
+    corrupt(store, runs, "content-00000001", 0)  # not the last: a sealed object ends with the table of all its chunks
+    affected = known_damage(runs, first)
+    assert affected
+    assert affected < {b"large", b"z", *(b"folder/%03d" % number for number in range(200))}
     runs.backup(source)
-    assert known(runs, first) == known(runs, "latest") == set()
+    assert known_damage(runs, first) == known_damage(runs, "latest") == set()
 
 
 @pytest.mark.parametrize("which", [1, -1])
-def test_the_same_tree_heals_all_points(store, runs, source, tmp_path, which):
+def test_a_run_of_the_same_tree_repairs_all_points(store, runs, source, tmp_path, which):
     runs.backup(source)
     first = runs.latest()
-    spoil(store, runs, "content-00000001", which)
-    assert not whole(runs, first)
+    corrupt(store, runs, "content-00000001", which)
+    assert not is_sound(runs, first)
     assert 0 < runs.restore(tmp_path / "rescued").issue_count < 204
     assert not [name for name in os.listdir(tmp_path / "rescued") if name.startswith(".cryo")]
     report, outcome = runs.backup(source)
     assert (report.damaged_objects, report.issue_count) == (1, 0)
     assert report.sent_bytes < 5 * MIB
     assert outcome.recovery_point_arn != first
-    assert whole(runs, first)
-    assert whole(runs, "latest")
+    assert is_sound(runs, first)
+    assert is_sound(runs, "latest")
     assert runs.restore(tmp_path / "target").issue_count == 0
     assert seen(tmp_path / "target") == seen(source)
     report, outcome = runs.backup(source)
@@ -135,35 +135,35 @@ def test_of_several_objects_only_the_damaged_one_is_read_again(store, runs, sour
     write(source, {"new": noise(3 * MIB, 3)})
     runs.backup(source)
     second = runs.latest()
-    spoil(store, runs, "content-00000002")
+    corrupt(store, runs, "content-00000002")
     read = []
     report, _ = runs.backup(source, before_read=read.append)
     assert (report.damaged_objects, read) == (1, [b"new"])
-    assert whole(runs, second)
-    assert whole(runs, "latest")
+    assert is_sound(runs, second)
+    assert is_sound(runs, "latest")
 
 
 def test_files_that_have_changed_are_not_repaired_and_the_new_point_is_complete(store, runs, source, tmp_path):
     runs.backup(source)
-    spoil(store, runs, "content-00000001")
+    corrupt(store, runs, "content-00000001")
     write(source, {"large": noise(6 * MIB, 9), "folder": {"000": b"changed"}})
     report, _ = runs.backup(source)
     assert report.damaged_objects == 1
-    assert whole(runs, "latest")
+    assert is_sound(runs, "latest")
     runs.restore(tmp_path / "target")
     assert seen(tmp_path / "target") == seen(source)
 
 
-def test_a_catalog_that_is_damaged_does_not_stand_in_the_way(store, runs, source, tmp_path):
+def test_a_damaged_listing_does_not_block_the_next_run(store, runs, source, tmp_path):
     runs.backup(source)
     first = runs.latest()
-    spoil(store, runs, "catalog")
+    corrupt(store, runs, "catalog")
     with pytest.raises(DamagedDataException):
-        whole(runs, first)
+        is_sound(runs, first)
     report, outcome = runs.backup(source)
     assert report.damaged_objects >= 1
     assert outcome.base_arn is None
-    assert whole(runs, "latest")
+    assert is_sound(runs, "latest")
     runs.restore(tmp_path / "target")
     assert seen(tmp_path / "target") == seen(source)
     report, outcome = runs.backup(source)
@@ -173,23 +173,23 @@ def test_a_catalog_that_is_damaged_does_not_stand_in_the_way(store, runs, source
 def test_an_encrypted_resource_stays_encrypted_whatever_is_damaged(store, source, key):
     sealed = Runs(store, "tree", key)
     sealed.backup(source)
-    spoil(store, sealed, "catalog")
+    corrupt(store, sealed, "catalog")
     with pytest.raises(KeyUnavailableError):
         Runs(store, "tree").backup(source)
     with pytest.raises(ConfigurationError, match="damaged"):
         change_access(sealed.keyed_call, find_point(store, "latest"), lambda access: access.rotate())
     sealed.backup(source)
-    assert whole(sealed, "latest")
+    assert is_sound(sealed, "latest")
 
 
-def test_a_machine_that_only_writes_sends_it_again(store, source, key, tmp_path):
+def test_a_write_only_machine_sends_damaged_data_again(store, source, key, tmp_path):
     writer = Runs(store, "tree", PublicKey(key.public), tmp_path / "state")
     reader = Runs(store, "tree", key)
     writer.backup(source)
-    spoil(store, reader, "content-00000001", 1)
+    corrupt(store, reader, "content-00000001", 1)
     report, _ = writer.backup(source)
     assert report.damaged_objects == 1
-    assert whole(reader, "latest")
+    assert is_sound(reader, "latest")
     reader.restore(tmp_path / "target")
     assert seen(tmp_path / "target") == seen(source)
 
@@ -199,31 +199,31 @@ def test_a_stream_repairs_the_data_that_it_sends_again(store, runs, which):
     """The last chunk of a sealed object is its table."""
     streams(runs).stream(noise(6 * MIB))
     first = runs.latest()
-    spoil(store, runs, "content-00000001", which)
+    corrupt(store, runs, "content-00000001", which)
     report, _ = streams(runs).stream(noise(6 * MIB))
     assert report.damaged_objects == 1
-    assert whole(runs, first)
-    assert whole(runs, "latest")
+    assert is_sound(runs, first)
+    assert is_sound(runs, "latest")
 
 
-def test_a_disk_of_which_a_segment_is_damaged(store, runs, tmp_path):
+def test_a_damaged_segment_of_a_disk_is_sent_again(store, runs, tmp_path):
     path = tmp_path / "disk.raw"
     path.write_bytes(noise(3 * MIB) + bytes(MIB) + noise(4 * MIB, 2))
     disks(runs).disk(path)
     first = runs.latest()
-    spoil(store, runs, "disk-00000000", 1)
+    corrupt(store, runs, "disk-00000000", 1)
     report, _ = disks(runs).disk(path)
     assert report.damaged_objects == 1
     assert MIB <= report.sent_bytes < 2 * MIB
-    assert whole(runs, first)
-    assert whole(runs, "latest")
+    assert is_sound(runs, first)
+    assert is_sound(runs, "latest")
 
 
 # --- chunks that several files share ----------------------------------------------------------------------------------
 
 
 def shared(runs, tmp_path):
-    """Two points of small files that share a chunk; one file is gone in the second. The source, and both points."""
+    """Back up small files that share a chunk, then all but one. Return the source and both recovery points."""
     folder = tmp_path / "shared"
     write(folder, {name: noise(20 * KIB, number) for number, name in enumerate("abc")})
     runs.backup(folder)
@@ -240,10 +240,10 @@ def issues(runs, point, **options):
     return sorted(issue.path for issue in report.issues)
 
 
-def test_files_that_are_still_there_are_healed_although_one_of_their_chunk_is_gone(store, runs, tmp_path):
-    """In every point that has them, for every reader; of the point that has the lost file, that is named."""
+def test_existing_files_are_repaired_although_another_file_of_their_chunk_is_gone(store, runs, tmp_path):
+    """They are sound in all points and for all readers. Only the point that has the removed file reports that file."""
     folder, first, second = shared(runs, tmp_path)
-    spoil(store, runs, "content-00000001")
+    corrupt(store, runs, "content-00000001")
     assert issues(runs, second, data=True) == [b"a", b"b"]
     assert issues(runs, first, data=True) == [b"a", b"b", b"c"]
     runs.backup(folder)
@@ -261,11 +261,11 @@ def test_files_that_are_still_there_are_healed_although_one_of_their_chunk_is_go
             assert files.open(files.file("b")).read(5, 100) == noise(20 * KIB, 1)[5:105]
 
 
-def test_a_copy_that_is_another_file_or_damaged_itself_is_none(store, runs, tmp_path):
+def test_a_copy_that_differs_or_is_damaged_is_not_used(store, runs, tmp_path):
     folder, _, second = shared(runs, tmp_path)
-    spoil(store, runs, "content-00000001")
+    corrupt(store, runs, "content-00000001")
     (folder / "a").write_bytes(noise(20 * KIB, 9))
     runs.backup(folder)
     assert issues(runs, second, data=True) == [b"a"]
-    spoil(store, runs, "content-00000002", 1)  # that of b: what has changed has a chunk of its own
+    corrupt(store, runs, "content-00000002", 1)  # the chunk of b, because a changed file has its own chunk
     assert issues(runs, second, data=True) == [b"a", b"b"]

@@ -1,4 +1,4 @@
-"""Runs that end early: what the next run resumes, and what blocks it."""
+"""Resume of an interrupted run: which data is not sent again, and what prevents a resume."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def noise(length, seed):
 
 
 class Killed(BaseException):
-    """Ends a run as a kill does, without any clean-up."""
+    """Ends a run without clean-up, as SIGKILL does."""
 
 
 class Counting:
-    """A store that counts the chunks it takes, and may let the run die."""
+    """A store that counts chunks, and kills the run after `die_after` of them."""
 
     def __init__(self, call, die_after=None):
         self.inner = call
@@ -70,7 +70,7 @@ def test_data_that_a_killed_run_sent_is_not_sent_again(runs, tmp_path):
     assert first.chunks == 20
     with runs.opened() as archive:
         chunks = sum(archive.chunks_count(each.number) for each in archive.header.objects)
-    # What was under way when the run died may or may not have arrived; and there is a catalog.
+    # Chunks in flight when the run died may not have arrived, and the second run also sends a listing.
     assert second.chunks <= chunks - first.chunks + THREADS + 1
     assert report.issue_count == 0
     runs.restore(tmp_path / "target")
@@ -78,7 +78,7 @@ def test_data_that_a_killed_run_sent_is_not_sent_again(runs, tmp_path):
 
 
 class NeverCleared:
-    """A note as a killed process leaves it: it still names the job."""
+    """The note that a killed process leaves: it still names the job."""
 
     def __init__(self, note):
         self.job_id = note.job_id
@@ -88,8 +88,8 @@ class NeverCleared:
         """Do nothing."""
 
 
-class Away:
-    """A store that is away once it took some chunks, as a server that was killed."""
+class Unreachable:
+    """A store that becomes unreachable after some chunks, like a killed server."""
 
     def __init__(self, call, chunks):
         self.inner = call
@@ -102,9 +102,9 @@ class Away:
         return self.inner.call(operation)
 
 
-def test_a_store_that_was_away_is_gone_on_with(local_runs, tmp_path):
+def test_a_run_resumes_after_an_outage(local_runs, tmp_path):
     write(tmp_path / "source", {f"{n:02}": noise(MIB, f"{local_runs.resource} {n}") for n in range(30)})
-    call, local_runs.call = local_runs.call, Away(local_runs.call, 20)
+    call, local_runs.call = local_runs.call, Unreachable(local_runs.call, 20)
     with locked_note(str(tmp_path / "notes"), "a") as note, pytest.raises(ConnectionFailedError):
         local_runs.backup(tmp_path / "source", note=note)
     local_runs.call = counting = Counting(call)
@@ -122,12 +122,12 @@ def test_a_stream_resumes_after_an_outage(local_runs, tmp_path):
     wanted = SingleFileOptions(kind=STREAM, name=b"dump", vault="Default", resource=local_runs.resource)
     line = [sys.executable, "-c", "import os; os.write(1, os.urandom(1 << 22))"]
     with locked_note(str(tmp_path / "notes"), "a") as note, pytest.raises(ConnectionFailedError):
-        backup_stream(Away(local_runs.call, 1), wanted, line, Report(), note=note)
+        backup_stream(Unreachable(local_runs.call, 1), wanted, line, Report(), note=note)
     with locked_note(str(tmp_path / "notes"), "a") as note:
         assert backup_stream(local_runs.call, wanted, line, Report(), note=note).recovery_point_arn
 
 
-def test_a_job_whose_view_has_changed_is_not_resumed(local_runs, tmp_path):
+def test_a_job_whose_objects_have_changed_is_not_resumed(local_runs, tmp_path):
     write(tmp_path / "source", {"file": noise(MIB, local_runs.resource)})
     local_runs.backup(tmp_path / "source")
     with locked_note(str(tmp_path / "notes"), "a") as note:
@@ -139,7 +139,7 @@ def test_a_job_whose_view_has_changed_is_not_resumed(local_runs, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_a_job_of_somebody_else_is_left_alone(local_runs, tmp_path):
+def test_a_job_of_another_run_is_not_touched(local_runs, tmp_path):
     write(tmp_path / "source", {"file": b"file"})
     job = open_job(local_runs.call, "Default", local_runs.resource, {})
     with pytest.raises(ServiceUnavailableException, match="another backup of this resource is running"):
@@ -150,7 +150,7 @@ def test_a_job_of_somebody_else_is_left_alone(local_runs, tmp_path):
 
 @pytest.mark.parametrize("wait_seconds", [0, 300, 301, 3600])
 def test_a_run_that_waits_for_its_server_keeps_its_job(tmp_path, wait_seconds):
-    """The store saw nothing of it meanwhile. A run that is silent for longer makes way."""
+    """The store receives nothing from it meanwhile. A run that is silent for longer loses its job."""
     with opened(tmp_path / "data") as store:
         open_job(store, "Default", "tree", {}, wait_seconds=wait_seconds)
         store.clock.advance(wait_seconds * 1000 + 2 * HEARTBEAT_SECONDS * 1000)
@@ -181,7 +181,7 @@ def test_without_a_folder_there_is_no_note(tmp_path):
             assert note is None
 
 
-def test_a_note_that_cannot_be_written_is_done_without(local_runs, tmp_path, monkeypatch):
+def test_a_run_succeeds_without_a_note_that_cannot_be_written(local_runs, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -69,7 +69,7 @@ def everything(root):
         os.mknod(root / "null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
 
 
-def test_a_restored_tree_is_the_tree(runs, tmp_path):
+def test_a_restored_tree_equals_the_source(runs, tmp_path):
     everything(tmp_path / "source")
     report, outcome = runs.backup(tmp_path / "source")
     assert (report.issue_count, report.unchanged, outcome.same) == (0, 0, False)
@@ -118,11 +118,11 @@ def test_a_file_that_could_have_changed_unseen_is_read_again(local_runs, tmp_pat
 
 
 def an_hour_ago():
-    """A clock by which nothing that was just written is old enough to be trusted."""
+    """A clock by which new files are too young to be trusted."""
     return wall_clock() - 3_600_000
 
 
-def test_a_large_file_that_was_too_young_keeps_its_place_if_it_is_the_same(runs, tmp_path):
+def test_a_large_file_that_was_too_young_keeps_its_place_if_it_is_unchanged(runs, tmp_path):
     write(tmp_path / "source", {"large": noise(3 * MIB, runs.resource), "small": b"x", "sparse": b""})
     os.truncate(tmp_path / "source" / "sparse", 4 * MIB)
     runs.backup(tmp_path / "source", now=an_hour_ago)
@@ -139,8 +139,8 @@ def test_a_large_file_that_was_too_young_keeps_its_place_if_it_is_the_same(runs,
 
 
 @pytest.mark.parametrize("at", [0, MIB, 3 * MIB - 1])
-def test_a_large_file_that_was_too_young_and_is_another_is_stored(local_runs, tmp_path, at):
-    """Its size and its time are those that it had."""
+def test_a_large_file_that_was_too_young_and_has_changed_is_stored(local_runs, tmp_path, at):
+    """Its size and its modification time are the same."""
     path = tmp_path / "source" / "large"
     write(tmp_path / "source", {"large": noise(3 * MIB, local_runs.resource)})
     local_runs.backup(tmp_path / "source", now=an_hour_ago)
@@ -173,7 +173,7 @@ def test_a_large_file_that_was_too_young_and_changes_again_is_stored(local_runs,
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_a_file_dated_in_a_time_to_come_is_not_read_each_run(local_runs, tmp_path):
+def test_a_file_dated_in_the_future_is_not_read_by_each_run(local_runs, tmp_path):
     write(tmp_path / "source", {"file": noise(700 * KIB)})
     os.utime(tmp_path / "source/file", ns=(2**33 * 10**9, 2**33 * 10**9))
     local_runs.backup(tmp_path / "source")
@@ -195,7 +195,7 @@ def test_a_changed_byte_of_a_large_file_costs_about_a_chunk(runs, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_renames_and_copies_send_nothing_but_a_catalog(runs, tmp_path):
+def test_renames_and_copies_send_only_a_listing(runs, tmp_path):
     write(tmp_path / "source", {"a": {str(n): noise(2 * KIB, n) for n in range(200)}, "large": noise(6 * MIB)})
     runs.backup(tmp_path / "source")
     os.rename(tmp_path / "source" / "a", tmp_path / "source" / "b")
@@ -207,7 +207,7 @@ def test_renames_and_copies_send_nothing_but_a_catalog(runs, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_content_that_nothing_needs_any_more_is_dropped(runs, tmp_path):
+def test_content_that_no_file_needs_is_dropped(runs, tmp_path):
     write(tmp_path / "source", {"file": noise(MIB)})
     runs.backup(tmp_path / "source")
     write(tmp_path / "source", {"file": noise(MIB, 2)})
@@ -233,17 +233,17 @@ def test_each_name_of_a_file_counts(local_runs, tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 9])
-def test_a_run_is_ended_amid_a_folder_of_small_files(local_runs, tmp_path, size):
-    """Also if they are all the same, so that nothing is sent."""
+def test_an_interrupt_ends_a_run_inside_a_folder_of_small_files(local_runs, tmp_path, size):
+    """Even if all have the same content, so that nothing is sent."""
     write(tmp_path / "source", {f"{number}": b"x" * size for number in range(100)})
     read = []
 
-    def tell(path):
+    def interrupt(path):
         read.append(path)
         signal.raise_signal(signal.SIGINT)
 
     with deferred(), pytest.raises(KeyboardInterrupt):
-        local_runs.backup(tmp_path / "source", before_read=tell)
+        local_runs.backup(tmp_path / "source", before_read=interrupt)
     assert len(read) == 1
 
 
@@ -256,7 +256,7 @@ def test_an_unreadable_file_is_an_issue(local_runs, tmp_path):
     assert outcome.recovery_point_arn
 
 
-def test_a_file_that_vanishes_is_an_issue_and_no_more(runs, tmp_path):
+def test_a_file_that_vanishes_is_only_an_issue(runs, tmp_path):
     write(tmp_path / "source", {"a": b"a", "b": b"b", "c": b"c"})
 
     def vanish(path):
@@ -288,7 +288,7 @@ def test_a_file_that_changes_once_while_it_is_read_is_read_again(local_runs, tmp
 
 
 @pytest.mark.parametrize("size", [1000, 2 * MIB], ids=["small", "large"])
-def test_a_file_that_never_holds_still_is_stored_as_read_and_read_again_next_time(local_runs, tmp_path, size):
+def test_a_file_that_changes_during_each_read_is_stored_and_read_again_by_the_next_run(local_runs, tmp_path, size):
     path = tmp_path / "source" / "file"
     write(tmp_path / "source", {"file": noise(size)})
     lengths = iter(range(size + 1, size + 10))
@@ -304,7 +304,7 @@ def test_a_file_that_never_holds_still_is_stored_as_read_and_read_again_next_tim
     assert (report.changed, report.issue_count) == (1, 0)
 
 
-def test_a_file_that_becomes_something_else_is_not_read(local_runs, tmp_path):
+def test_a_file_that_becomes_a_symlink_is_not_read(local_runs, tmp_path):
     write(tmp_path / "source", {"a": b"a", "b": b"b"})
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
@@ -318,7 +318,7 @@ def test_a_file_that_becomes_something_else_is_not_read(local_runs, tmp_path):
     assert [issue.path for issue in report.issues] == [b"b"]
 
 
-def test_a_folder_that_becomes_a_link_is_not_followed(local_runs, tmp_path):
+def test_a_folder_that_becomes_a_symlink_is_not_followed(local_runs, tmp_path):
     write(tmp_path / "source", {"a": b"a", "folder": {"inside": b""}})
     write(tmp_path / "elsewhere", {"secret": b"secret"})
 
@@ -334,7 +334,7 @@ def test_a_folder_that_becomes_a_link_is_not_followed(local_runs, tmp_path):
 
 
 class FailingCall:
-    """A store that stops taking chunks."""
+    """A store that refuses all chunks but the first `after`."""
 
     def __init__(self, call, after):
         self.inner = call
@@ -364,8 +364,8 @@ def test_a_failing_store_ends_the_run_and_leaves_no_recovery_point(local_runs, t
 
 @pytest.mark.parametrize("kind", [PutChunk, LinkChunks, ListObjects], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), PermissionError(13, "no"), OSError(5, "broken")])
-def test_an_error_of_the_store_is_never_one_of_a_file(local_runs, tmp_path, kind, error):
-    """Even if it is of the very type that the operating system has for files."""
+def test_an_error_of_the_store_is_never_an_issue_of_a_file(local_runs, tmp_path, kind, error):
+    """Even if it has the type that the operating system uses for errors of files."""
 
     class Broken:
         armed = False
@@ -387,7 +387,7 @@ def test_an_error_of_the_store_is_never_one_of_a_file(local_runs, tmp_path, kind
     assert local_runs.latest() == before
 
 
-def test_an_answer_that_is_lost_costs_nothing(local_runs, tmp_path):
+def test_a_lost_answer_does_no_harm(local_runs, tmp_path):
     """The object is gone when the request to delete it is repeated."""
 
     class Forgetful:
@@ -412,7 +412,7 @@ def test_a_dry_run_counts_and_stores_nothing(local_runs, tmp_path):
     assert outcome.recovery_point_arn is None
 
 
-def test_a_folder_of_many_entries_is_cut_where_its_names_say(local_runs, tmp_path):
+def test_a_large_folder_is_divided_into_blocks_by_its_names(local_runs, tmp_path):
     names = {f"{n:05}": b"" for n in range(2100)}
     write(tmp_path / "source", names)
     local_runs.backup(tmp_path / "source")
@@ -455,8 +455,8 @@ def test_times_are_read_by_the_given_clock(local_runs, tmp_path):
     assert local_runs.backup(tmp_path / "source", now=in_an_hour)[1].recovery_point_arn
 
 
-def test_another_file_system_is_left_alone_if_asked(local_runs, tmp_path):
-    """Below each folder that was named; a folder that was named may itself lie anywhere."""
+def test_another_file_system_is_skipped_on_request(local_runs, tmp_path):
+    """It is skipped below each PATH. A PATH itself may lie on any file system."""
     write(tmp_path / "source", {"file": b"file", "other": {}})
     mounted = tmp_path / "source" / "other" / "mounted"
     with small_disk(mounted, 1):
@@ -468,28 +468,27 @@ def test_another_file_system_is_left_alone_if_asked(local_runs, tmp_path):
 
 
 class Watched:
-    """A store that counts the questions that are only there to show that the run is alive."""
+    """A store that counts heartbeats."""
 
     def __init__(self, call):
         self.inner = call
-        self.signs = 0
+        self.heartbeats = 0
 
     def call(self, operation):
-        self.signs += isinstance(operation, ListObjects) and operation.max_results == 1
+        self.heartbeats += isinstance(operation, ListObjects) and operation.max_results == 1
         return self.inner.call(operation)
 
 
 def test_heartbeats_reach_the_job(local_runs):
-    """A run that sends nothing for long is known to live."""
+    """They show that a run is alive which sends nothing for a long time."""
     watched = Watched(local_runs.call)
     job = open_job(watched, "Default", "heartbeats", {})
     with heartbeat(watched, job.job_id, seconds_between=0.001):
-        until(lambda: watched.signs >= 3)
+        until(lambda: watched.heartbeats >= 3)
     job.give_up(RuntimeError())
 
 
-def test_a_run_has_a_heartbeat_from_its_first_file_on(local_runs, tmp_path):
-    """Once the run ends, so does the heartbeat."""
+def test_a_run_has_a_heartbeat_from_its_first_file_to_its_end(local_runs, tmp_path):
     write(tmp_path / "source", {"a": b"a"})
     names = []
     local_runs.backup(tmp_path / "source", before_read=lambda _: names.extend(t.name for t in threading.enumerate()))
@@ -497,8 +496,8 @@ def test_a_run_has_a_heartbeat_from_its_first_file_on(local_runs, tmp_path):
     assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
 
 
-class Looked:
-    """A store that looks at the report each time a chunk goes by."""
+class ProgressNotes:
+    """A store that notes the progress in the report at each chunk."""
 
     def __init__(self, call, operations):
         self.call_below = call
@@ -512,22 +511,22 @@ class Looked:
         return self.call_below.call(operation)
 
 
-def test_a_large_file_counts_while_it_lasts(local_runs, tmp_path):
-    """Progress of backup and restore grows while a large file lasts."""
+def test_progress_grows_within_a_large_file(local_runs, tmp_path):
+    """In a backup and in a restore."""
     write(tmp_path / "source", {"large": noise(40 * MIB), "small": b"small"})
-    watched = Looked(local_runs.call, (LinkChunks, PutChunk))
+    watched = ProgressNotes(local_runs.call, (LinkChunks, PutChunk))
     options = BackupOptions(root=os.fsencode(tmp_path / "source"), vault="Default", resource=local_runs.resource)
     backup_tree(watched, options, watched.report, now=in_an_hour)
     assert any(0 < done < 30 * MIB for done in watched.seen)
     assert watched.report.done_bytes == watched.report.file_bytes == 40 * MIB + 5
-    watched = Looked(local_runs.call, GetChunk)
+    watched = ProgressNotes(local_runs.call, GetChunk)
     with open_archive(watched, find_point(watched, "latest", resource=local_runs.resource), "test") as archive:
         restore_tree(archive, RestoreOptions(target=os.fsencode(tmp_path / "target")), watched.report)
     assert any(0 < done < 30 * MIB for done in watched.seen)
     assert watched.report.done_bytes == watched.report.new_bytes == 40 * MIB + 5
 
 
-def test_files_that_are_there_already_are_behind_a_restore(local_runs, tmp_path):
+def test_existing_files_count_as_progress_of_a_restore(local_runs, tmp_path):
     write(tmp_path / "source", {"large": noise(2 * MIB), "one": b"one"})
     os.link(tmp_path / "source" / "one", tmp_path / "source" / "two")
     local_runs.backup(tmp_path / "source")

@@ -1,4 +1,4 @@
-"""Write-only: a machine with a public key alone makes backups that it cannot read, and need not send all again."""
+"""Write-only base: a machine with only a public key makes incremental backups that it cannot read."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def key():
 
 @pytest.fixture
 def writer(local_runs, key, tmp_path):
-    """Runs of a machine that has the public part alone."""
+    """Runs of a machine that has only the public part of the key."""
     return Runs(local_runs.call, local_runs.resource, PublicKey(key.public), tmp_path / "state")
 
 
@@ -74,7 +74,7 @@ def tree(root):
     os.setxattr(root / "small", "user.note", b"attribute")
 
 
-def test_it_cannot_read_its_backups_and_the_whole_key_can(writer, reader, tmp_path):
+def test_a_write_only_machine_cannot_read_its_backups_but_the_whole_key_can(writer, reader, tmp_path):
     tree(tmp_path / "source")
     writer.backup(tmp_path / "source")
     with pytest.raises(KeyUnavailableError, match="public part"):
@@ -109,7 +109,7 @@ def test_changes_renames_and_copies_send_only_new_data(writer, reader, tmp_path)
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_keys_of_runs_of_which_nothing_is_left_go(writer, reader, tmp_path):
+def test_keys_of_runs_without_remaining_data_are_dropped(writer, reader, tmp_path):
     for number in range(4):
         write(tmp_path / "source", {"file": noise(MIB, number)})
         writer.backup(tmp_path / "source")
@@ -124,18 +124,18 @@ def test_keys_of_runs_of_which_nothing_is_left_go(writer, reader, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def forget(folder):
+def delete_files(folder):
     for path in folder.iterdir():
         path.unlink()
 
 
-def spoil(folder):
+def truncate_files(folder):
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes()[:-40])
 
 
-@pytest.mark.parametrize("lose", [forget, spoil])
-def test_without_its_state_a_run_is_a_full_one(writer, reader, tmp_path, lose):
+@pytest.mark.parametrize("lose", [delete_files, truncate_files])
+def test_a_run_without_its_state_sends_everything(writer, reader, tmp_path, lose):
     tree(tmp_path / "source")
     writer.backup(tmp_path / "source")
     lose(tmp_path / "state")
@@ -162,7 +162,7 @@ def test_a_state_of_another_point_is_used_only_for_chunks(writer, reader, tmp_pa
 
 
 def stored(call, job_id):
-    """All that the store has of an archive: chunks and heads."""
+    """All chunks and heads of an archive in the store, each with the name of its object."""
     for item in pages.objects(call, job_id):
         blob = call.call(GetObjectMetadata(storage_job_id=job_id, object_token=item.object_token)).metadata_blob
         if blob is not None:
@@ -173,7 +173,7 @@ def stored(call, job_id):
 
 
 def test_nothing_that_the_machine_has_on_disk_decrypts_the_archive(writer, reader, tmp_path):
-    """Every 32 bytes that lie anywhere in its files are tried, as an archive's key and as an agent's."""
+    """Try all sequences of 32 bytes in its files as the secret of the archive key."""
     tree(tmp_path / "source")
     writer.backup(tmp_path / "source")
     with reader.opened() as archive:
@@ -195,7 +195,7 @@ def test_nothing_that_the_machine_has_on_disk_decrypts_the_archive(writer, reade
         place, data = heads[0]
         with pytest.raises((ArchiveDamagedError, KeyUnavailableError)):
             open_chunk({key_id: key}, ChunkKind.HEAD, place, data)
-    # The right one, given the same way, opens it: so that this test can fail.
+    # The right key opens it in the same way, so this test can fail.
     assert open_chunk({key_id: ArchiveKey(key_id, secret, state.identity)}, ChunkKind.HEAD, *heads[0])
 
 
@@ -209,7 +209,7 @@ def test_the_state_holds_no_name_and_no_content(writer, tmp_path):
 
 
 def test_chunks_whose_key_is_deleted_are_not_reused(writer, reader, tmp_path):
-    """All recovery points are deleted, and with them the keys of their chunks, which the store may still offer."""
+    """All recovery points are deleted, and with them the keys of chunks that the store may still have."""
     tree(tmp_path / "source")
     writer.backup(tmp_path / "source")
     call = DeleteRecoveryPoint(backup_vault_name="Default", recovery_point_arn=writer.latest())
@@ -220,7 +220,7 @@ def test_chunks_whose_key_is_deleted_are_not_reused(writer, reader, tmp_path):
     assert seen(tmp_path / "target") == seen(tmp_path / "source")
 
 
-def test_a_state_that_cannot_be_written_is_an_issue_and_no_failure(writer, reader, tmp_path):
+def test_a_state_that_cannot_be_written_is_only_an_issue(writer, reader, tmp_path):
     tree(tmp_path / "source")
     (tmp_path / "state").write_bytes(b"no folder")
     report, outcome = writer.backup(tmp_path / "source")
@@ -288,8 +288,8 @@ def test_pruning_keeps_the_objects_and_the_listing_of_this_run():
     left = StoredChunks(state, {OLD_KEY, NEW_KEY})
     assert left.find(digest(2)) == (digest(12), 102, OLD_KEY)
     assert left.find(digest(5)) == (digest(15), 105, NEW_KEY)
-    assert left.find(digest(1)) is None, "its object is gone"
-    assert left.find(digest(LISTING_NUMBER)) is None, "the listing of the run before is gone"
+    assert left.find(digest(1)) is None, "its object was dropped"
+    assert left.find(digest(LISTING_NUMBER)) is None, "the listing of the last run was dropped"
 
 
 def test_the_key_id_is_in_the_name_of_a_key_object():

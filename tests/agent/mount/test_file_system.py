@@ -1,4 +1,4 @@
-"""`cryo mount` for real: the kernel asks, a process of its own answers, over a directory and over a server."""
+"""`cryo mount` with the real kernel: a separate process answers its requests, from a directory and from a server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def noise(length, seed=1):
 
 
 class Store:
-    """`cryo` on one store, as a process each time."""
+    """Runs `cryo` on one store, each time as a new process."""
 
     def __init__(self, arguments, environment):
         self.arguments = arguments
@@ -45,7 +45,7 @@ class Store:
 
     @contextmanager
     def started(self, verb, *arguments):
-        """A process that goes on; if the test ends before it does, it is ended."""
+        """A process in the background; terminated if it still runs at the end of the context."""
         command = [*CRYO, verb, *self.arguments, *map(str, arguments)]
         process = subprocess.Popen(command, env=self.environment, stderr=subprocess.PIPE, text=True)
         try:
@@ -57,15 +57,15 @@ class Store:
 
     @contextmanager
     def mounted(self, folder, *arguments):
-        """A mount while the context lasts; ended by SIGTERM, which must leave nothing mounted."""
+        """A mount for the duration of the context. SIGTERM ends it and must leave nothing mounted."""
         folder.mkdir(exist_ok=True)
         with self.started("mount", folder, *arguments) as process:
             assert "mounted on" in process.stderr.readline()
             yield folder
             process.send_signal(signal.SIGTERM)
-            said = process.stderr.read()
+            output = process.stderr.read()
             process.wait(SECONDS_MAX)
-        assert (process.returncode, said) == (0, "")
+        assert (process.returncode, output) == (0, "")
         assert not os.path.ismount(folder)
 
 
@@ -86,7 +86,7 @@ def sparse(path):
 
 @pytest.fixture
 def local_place(tmp_path):
-    """As `place`, over a directory alone: for what does not depend on how the store is reached."""
+    """As `place`, but only over a directory: for tests that do not depend on the kind of store."""
     return over_directory(tmp_path)
 
 
@@ -127,7 +127,7 @@ def source(tmp_path):
     return root
 
 
-def test_a_mounted_tree_is_the_tree(place, source, tmp_path):
+def test_a_mounted_tree_equals_the_source(place, source, tmp_path):
     place.run("backup", source, "--resource", "tree")
     with place.mounted(tmp_path / "mount", "latest", "--resource", "tree") as root:
         assert seen(root) == seen(source)
@@ -169,7 +169,7 @@ def test_all_points_by_resource_and_time(place, source, tmp_path):
         disk = root / "resources" / "a disk" / "latest" / "disk.raw"
         assert hashlib.sha256(disk.read_bytes()).digest() == hashlib.sha256(image.read_bytes()).digest()
         deadline = time.monotonic() + SECONDS_MAX
-        while len(os.listdir(tree)) < 3:  # the folders are listed anew after some seconds
+        while len(os.listdir(tree)) < 3:  # the folders are listed again after some seconds
             assert time.monotonic() < deadline
         times = sorted(name for name in os.listdir(tree) if name != "latest")
         assert os.readlink(tree / "latest") == times[1]
@@ -181,7 +181,7 @@ def test_all_points_by_resource_and_time(place, source, tmp_path):
                 assert (root / folder / name).is_dir()
 
 
-def test_unmounting_from_outside_ends_it(local_place, source, tmp_path):
+def test_umount_ends_the_process(local_place, source, tmp_path):
     local_place.run("backup", source, "--resource", "outside")
     folder = tmp_path / "mount"
     folder.mkdir()
@@ -195,18 +195,18 @@ def test_unmounting_from_outside_ends_it(local_place, source, tmp_path):
     assert b"no open jobs, no claims" in local_place.run("jobs")
 
 
-def test_an_unmount_while_files_are_open(local_place, source, tmp_path):
+def test_sigterm_unmounts_while_files_are_open(local_place, source, tmp_path):
     local_place.run("backup", source, "--resource", "open files")
     with local_place.mounted(tmp_path / "mount", "latest") as root:
         fd = os.open(root / "large", os.O_RDONLY)
         assert os.read(fd, 10) == noise(5 * MIB)[:10]
     with pytest.raises(OSError, match="not connected|aborted|No such device"):
         os.pread(fd, 10, 4 * MIB)
-    with suppress(OSError):  # even that it is closed is told to nobody
+    with suppress(OSError):  # no process answers the close either
         os.close(fd)
 
 
-def test_mounts_that_are_refused(local_place, source, tmp_path):
+def test_a_mount_on_any_other_than_an_empty_folder_is_refused(local_place, source, tmp_path):
     local_place.run("backup", source, "--resource", "none")
     for folder in (source, tmp_path / "missing", source / "small"):
         with local_place.started("mount", folder) as process:
@@ -214,15 +214,15 @@ def test_mounts_that_are_refused(local_place, source, tmp_path):
             assert process.stderr.read().startswith("error: ")
 
 
-def all_at_once(process):
-    """Tell a process in every way to end, in one moment."""
+def send_all_signals(process):
+    """Send all signals that end a process at the same moment."""
     process.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
         process.send_signal(number)
 
 
-def test_several_signals_at_once_end_it(local_place, source, tmp_path):
+def test_several_signals_at_once_end_the_process(local_place, source, tmp_path):
     local_place.run("backup", source, "--resource", "signals")
     folder = tmp_path / "mount"
     folder.mkdir()
@@ -231,21 +231,21 @@ def test_several_signals_at_once_end_it(local_place, source, tmp_path):
         for arguments in (["mount", folder], ["serve-nbd", "latest:large", "--socket", socket]):
             with local_place.started(*arguments) as process:
                 assert "ends it" in process.stderr.readline()
-                all_at_once(process)
+                send_all_signals(process)
                 assert process.wait(SECONDS_MAX) == 0
         assert not os.path.ismount(folder)
         assert not socket.exists()
 
 
-def ignored(process):
+def ignored_signals(process):
     """The signals that a process ignores."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     mask = int(status.partition("SigIgn:")[2].split()[0], 16)
     return {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
 
 
-def test_a_signal_that_is_ignored_stays_so(local_place, source, tmp_path):
-    """As `nohup` has it, and a shell for what it runs in the background."""
+def test_ignored_signals_stay_ignored(local_place, source, tmp_path):
+    """As under `nohup`, and for background jobs of a shell."""
     local_place.run("backup", source, "--resource", "nohup")
     (tmp_path / "mount").mkdir()
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT)}
@@ -256,7 +256,7 @@ def test_a_signal_that_is_ignored_stays_so(local_place, source, tmp_path):
         ):
             with local_place.started(*arguments) as process:
                 assert "ends it" in process.stderr.readline()
-                assert {signal.SIGHUP, signal.SIGINT} <= ignored(process)
+                assert {signal.SIGHUP, signal.SIGINT} <= ignored_signals(process)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

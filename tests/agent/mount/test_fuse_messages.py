@@ -1,4 +1,4 @@
-"""Messages of the FUSE protocol: sizes, padding and encodings that the kernel's header prescribes."""
+"""Messages of the FUSE protocol: sizes, padding and encodings, as in the header file of the kernel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryostore.agent.mount.fuse_messages import NodeAttributes, device_number, d
 ATTRIBUTES = NodeAttributes(7, stat.S_IFREG | 0o640, 100, 1, 1_500_000_001, 2_000_000_002, 3, 4, 5)
 
 
-def test_sizes_are_those_of_the_kernel():
+def test_structures_have_the_sizes_of_the_kernel():
     assert [messages.IN.size, messages.OUT.size, messages.ATTRIBUTES.size, messages.INIT_OUT.size] == [40, 16, 88, 64]
     assert [messages.ENTRY.size, messages.ATTRIBUTES_OUT.size, messages.DIRENT.size] == [40, 16, 24]
 
@@ -27,7 +27,7 @@ def test_times_are_split_into_seconds_and_nanoseconds():
 
 
 @pytest.mark.parametrize("numbers", [(1, 3), (8, 17), (259, 70_000)])
-def test_a_device_number_is_the_kernels(numbers):
+def test_a_device_number_is_encoded_as_by_the_kernel(numbers):
     assert device_number(*numbers) == os.makedev(*numbers)
 
 

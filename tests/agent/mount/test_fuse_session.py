@@ -25,7 +25,7 @@ HEADER = struct.Struct("<IIQQIIIHH")
 
 
 class Kernel:
-    """Asks as a kernel does."""
+    """Sends requests as the kernel does."""
 
     def __init__(self, connection):
         self.connection = connection
@@ -36,7 +36,7 @@ class Kernel:
         self.connection.send(HEADER.pack(HEADER.size + len(data), opcode, self.unique, node, 0, 0, 0, 0, 0) + data)
 
     def ask(self, opcode, node=1, data=b""):
-        """The body of the answer. Raises OSError with its number."""
+        """Send a request and return the body of the answer. Raises OSError with the number of an error."""
         self.send(opcode, node, data)
         answer = self.connection.recv(1 << 20)
         length, error, unique = struct.unpack_from("<IiQ", answer)
@@ -47,7 +47,7 @@ class Kernel:
         return answer[16:]
 
     def look_up(self, *names, node=1):
-        """The node number and the mode at a path."""
+        """Look up the names of a path; return node number and mode."""
         mode = 0
         for name in names:
             answer = self.ask(Opcode.LOOKUP, node, name + b"\0")
@@ -71,11 +71,11 @@ class Kernel:
 
 @contextmanager
 def mounted(call, point=None, resource=None):
-    """A kernel that talks with a session, and the failures that the session reports."""
-    said = []
+    """Yield a kernel connected to a session, and the list of failures that the session reports."""
+    failures = []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with closing(RecoveryPointFileSystem(call, point, None, resource)) as files:
-        threads = FuseSession(theirs.fileno(), files, said.append).start(lambda: None)
+        threads = FuseSession(theirs.fileno(), files, failures.append).start(lambda: None)
         assert len(threads) == THREADS
         try:
             ours.settimeout(30)
@@ -83,7 +83,7 @@ def mounted(call, point=None, resource=None):
             assert (
                 struct.unpack_from("<IIII", kernel.ask(Opcode.INIT, 0, struct.pack("<IIII", 7, 40, 1 << 20, 0)))[0] == 7
             )
-            yield kernel, said
+            yield kernel, failures
         finally:
             ours.close()
             for thread in threads:
@@ -98,12 +98,12 @@ def kernel(local_runs, tmp_path):
     os.symlink(b"\xfe", tmp_path / "source" / "link")
     local_runs.backup(tmp_path / "source")
     point = find_point(local_runs.call, "latest", resource=local_runs.resource)
-    with mounted(local_runs.call, point) as (kernel, said):
+    with mounted(local_runs.call, point) as (kernel, failures):
         yield kernel
-        assert said == []
+        assert failures == []
 
 
-def test_looking_and_reading(kernel):
+def test_look_ups_and_reads(kernel):
     node, mode = kernel.look_up(b"file")
     assert stat.S_ISREG(mode)
     (handle,) = struct.unpack_from("<Q", kernel.ask(Opcode.OPEN, node, struct.pack("<II", os.O_RDONLY, 0)))
@@ -120,13 +120,13 @@ def test_looking_and_reading(kernel):
 
 @pytest.mark.parametrize("opcode", [Opcode.READDIR, Opcode.READDIRPLUS])
 @pytest.mark.parametrize("size", [200, 4096, 100_000])
-def test_listing_in_small_and_large_answers(kernel, opcode, size):
+def test_directories_are_listed_in_small_and_large_answers(kernel, opcode, size):
     assert kernel.names(1, opcode, size) == [b".", b"..", b"file", b"link", b"many", b"\xff"]
     node, _ = kernel.look_up(b"many")
     assert kernel.names(node, opcode, size) == [b".", b"..", *(b"%04d" % n for n in range(300))]
 
 
-def test_requests_that_are_refused(kernel):
+def test_writes_and_unknown_requests_are_refused(kernel):
     node, _ = kernel.look_up(b"file")
     with pytest.raises(OSError, match="Read-only"):
         kernel.ask(Opcode.OPEN, node, struct.pack("<II", os.O_WRONLY, 0))
@@ -162,7 +162,7 @@ def is_gone(kernel, node):
 def test_a_recovery_point_without_an_archive_is_listed_but_not_readable(local_runs, tmp_path):
     job = open_job(local_runs.call, "Default", local_runs.resource, {})
     job.commit({"object": store_small(local_runs.call, job.job_id, "object", b"data")}, {}, 0)
-    with mounted(local_runs.call, resource=local_runs.resource) as (kernel, said):
+    with mounted(local_runs.call, resource=local_runs.resource) as (kernel, failures):
         folder, _ = kernel.look_up(b"resources", local_runs.resource.encode())
         name = next(name for name in kernel.names(folder) if name.startswith(b"2"))
         node, mode = kernel.look_up(name, node=folder)
@@ -170,7 +170,7 @@ def test_a_recovery_point_without_an_archive_is_listed_but_not_readable(local_ru
         with pytest.raises(OSError) as raised:
             kernel.names(node)
         assert raised.value.errno == errno.EIO
-        assert said == ["the archive has no object catalog"]
+        assert failures == ["the archive has no object catalog"]
 
 
 def test_nodes_are_dropped_when_the_kernel_forgets_them():

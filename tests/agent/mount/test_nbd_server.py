@@ -26,7 +26,7 @@ EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO, STRUCTURED = 1, 2, 3, 5, 6, 7, 8
 
 
 class Content:
-    """Bytes; an export of a damaged place fails."""
+    """The bytes as a file. A read at offset 13 fails, as for damaged data."""
 
     size = len(DATA)
 
@@ -40,7 +40,7 @@ EXPORT = Export(b"disk.raw", Content())
 
 
 class Client:
-    """Sends given messages and reads the answers."""
+    """Sends messages and reads the replies."""
 
     def __init__(self, connection):
         self.connection = connection
@@ -56,7 +56,7 @@ class Client:
         data = b""
         while len(data) < length:
             part = self.connection.recv(length - len(data))
-            assert part, "the server hung up"
+            assert part, "the server disconnected"
             data += part
         return data
 
@@ -65,7 +65,7 @@ class Client:
         self.send(">I", flags)
 
     def option(self, number, data=b""):
-        """Ask; answers the replies up to the last."""
+        """Send an option; return its replies, up to the last."""
         self.send(">QII", OPTION, number, len(data), data=data)
         replies = []
         while not replies or replies[-1][0] in (2, 3):
@@ -87,7 +87,7 @@ class Client:
         assert self.request(0, offset, length) == 0
         return self.bytes(length)
 
-    def is_over(self):
+    def is_disconnected(self):
         try:
             return self.connection.recv(1) == b""
         except ConnectionResetError:
@@ -96,7 +96,7 @@ class Client:
 
 @contextmanager
 def connected(export=EXPORT):
-    """A client, and a server for it in a thread, which must end with it."""
+    """A client. A thread serves it and must end with it."""
     ours, theirs = socket.socketpair()
 
     def run():
@@ -114,7 +114,7 @@ def connected(export=EXPORT):
         assert not thread.is_alive()
 
 
-def test_reading_at_any_offset():
+def test_reads_at_any_offset():
     with connected() as client:
         client.greet()
         replies = client.go()
@@ -136,7 +136,7 @@ def test_the_option_export_name_chooses_an_export():
             assert client.bytes(zeroes) == bytes(zeroes)
             assert client.read(0, 10) == DATA[:10]
             client.send(">IHHQQI", 0x25609513, 0, 2, 0, 0, 0)
-            assert client.is_over()
+            assert client.is_disconnected()
 
 
 def test_other_options_of_the_handshake():
@@ -149,10 +149,10 @@ def test_other_options_of_the_handshake():
         assert client.option(GO, b"\xff\xff\xff\xff") == [(1 << 31 | 3, b"")]
         assert [kind for kind, _ in client.option(INFO, struct.pack(">IHH", 0, 1, 3))] == [3, 3, 1]
         assert client.option(ABORT) == [(1, b"")]
-        assert client.is_over()
+        assert client.is_disconnected()
 
 
-def test_requests_that_are_refused():
+def test_writes_and_reads_beyond_the_end_are_refused():
     with connected() as client:
         client.greet()
         client.go()
@@ -165,10 +165,10 @@ def test_requests_that_are_refused():
         assert client.request(0, 13, 2) == errno.EIO
         assert client.read(len(DATA) - 1, 1) == DATA[-1:]
         client.send(">IHHQQI", 0x25609513, 0, 1, 0, 0, 0xFFFF_FFFF)
-        assert client.is_over()
+        assert client.is_disconnected()
 
 
-def test_a_request_for_too_much_is_refused():
+def test_a_read_of_too_many_bytes_is_refused():
     class Huge:
         size = 1 << 40
 
@@ -183,21 +183,21 @@ def test_a_request_for_too_much_is_refused():
 
 
 @settings(max_examples=60, deadline=None)
-@given(said=st.lists(st.binary(max_size=40), max_size=5), greeted=st.booleans(), going=st.booleans())
-@example(said=[struct.pack(">QII", OPTION, GO, 0xFFFF_FFFF)], greeted=True, going=False)
-@example(said=[struct.pack(">QII", OPTION, ABORT, 0)] * 70, greeted=True, going=False)
-def test_arbitrary_bytes_neither_hang_nor_crash_the_server(said, greeted, going):
+@given(messages=st.lists(st.binary(max_size=40), max_size=5), is_greeted=st.booleans(), is_started=st.booleans())
+@example(messages=[struct.pack(">QII", OPTION, GO, 0xFFFF_FFFF)], is_greeted=True, is_started=False)
+@example(messages=[struct.pack(">QII", OPTION, ABORT, 0)] * 70, is_greeted=True, is_started=False)
+def test_arbitrary_bytes_neither_hang_nor_crash_the_server(messages, is_greeted, is_started):
     with connected() as client:
         client.bytes(18)
         try:
-            if greeted:
+            if is_greeted:
                 client.send(">I", 3)
-            if greeted and going:
+            if is_greeted and is_started:
                 client.go()
-            for part in said:
+            for part in messages:
                 client.connection.sendall(part)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it hung up in between
+            pass  # the server disconnected in between
 
 
 def test_a_socket_for_this_user_alone_serves_clients_and_is_removed(tmp_path):
