@@ -18,7 +18,7 @@ from typing import NamedTuple
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.entry import CONTENT, NO_DIGEST, ROW, Row
 from cryostore.agent.header import ContentObject, content_name
-from cryostore.agent.upload.object_upload import SealedSegment, SegmentUpload
+from cryostore.agent.upload.object_upload import BASE_LINKS_MAX, SealedSegment, SegmentUpload
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import Chunk, LinkChunks, LinkedChunk
 from cryostore.model.operation import Call
@@ -36,7 +36,6 @@ MOVED_BYTES_MIN = 2 * MIB
 TRIM_DEAD_BYTES_MIN = 64 * KIB
 TRIM_DEAD_SHARE = 32
 """An object may keep dead bytes up to this fraction (1/32) of its content."""
-LINKS_MAX = 1000
 NewSegment = Callable[[Call, str, str], SegmentUpload | SealedSegment]
 """Returns the upload of an object of a job, given its name."""
 
@@ -130,8 +129,8 @@ def trim_object(
         return None
     stored = {chunk.index: chunk for chunk in archive.stored_object_chunks(name)}
     upload = new_segment(call, job_id, name)
-    for first in range(0, len(live), LINKS_MAX):
-        batch = [(chunk, stored[chunk.index]) for chunk in live[first : first + LINKS_MAX]]
+    for first in range(0, len(live), BASE_LINKS_MAX):
+        batch = [(chunk, stored[chunk.index]) for chunk in live[first : first + BASE_LINKS_MAX]]
         for chunk, held in batch:
             upload.inherit(chunk.index, chunk, held)
         linked = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cryostore.agent.archive.reader import Archive, digest_of
 from cryostore.agent.block import order_key
-from cryostore.agent.upload.object_upload import ObjectUpload
+from cryostore.agent.upload.object_upload import BASE_LINKS_MAX, ObjectUpload
 from cryostore.agent.upload.uploader import Uploader
 from cryostore.core.limits import KIB, MIB
 from cryostore.model.chunks import LinkChunks, LinkedChunk
@@ -20,7 +20,6 @@ CHUNK_BYTES_MAX = 1024 * KIB
 CHUNK_BYTES_BOUND = 48 * MIB
 """Maximum length of a chunk of several blocks: a store accepts chunks of at most 64 MiB."""
 CUT_MASK = 127
-LINKS_MAX = 1000
 
 
 class ListingWriter:
@@ -70,8 +69,8 @@ class ListingWriter:
         """Start a listing of its own, which begins with the chunks that were equal to those of the base so far."""
         self._same = False
         assert self._base is not None
-        for first in range(0, self._chunks, LINKS_MAX):
-            chunks = self._base.stored_listing_chunks[first : min(first + LINKS_MAX, self._chunks)]
+        for first in range(0, self._chunks, BASE_LINKS_MAX):
+            chunks = self._base.stored_listing_chunks[first : min(first + BASE_LINKS_MAX, self._chunks)]
             for number, chunk in enumerate(chunks, first):
                 self._upload.inherit(self._upload.reserve(), self._base_chunks[number], chunk)
             linked = [

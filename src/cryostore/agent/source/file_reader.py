@@ -131,7 +131,7 @@ class FileReader:
     ) -> ReadFile | None:
         """The file, if `holds` finds that its bytes are `content`, and it does not change meanwhile; else None.
 
-        Raises the same errors as `file`.
+        Raises the same errors as `read_file`.
         """
         fd = _open(parent, path, name)
         try:

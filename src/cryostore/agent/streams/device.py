@@ -25,7 +25,7 @@ from cryostore.agent.errors import SourceError, shown
 from cryostore.agent.header import DiskLayout
 from cryostore.agent.report import Report
 from cryostore.agent.streams.single_file import SingleFileOptions, SingleFileWriter, opened_writer
-from cryostore.agent.upload.object_upload import ObjectUpload, SealedSegment, SegmentUpload
+from cryostore.agent.upload.object_upload import BASE_LINKS_MAX, ObjectUpload, SealedSegment, SegmentUpload
 from cryostore.core.digest import Buffer, sha256
 from cryostore.core.limits import MIB
 from cryostore.core.memory import unfilled
@@ -38,7 +38,6 @@ BLOCK_BYTES = 1 * MIB
 SEGMENT_BYTES = 1024 * MIB
 THREADS = 4
 BLOCKS_AHEAD = 8
-LINKS_MAX = 1000
 UNREAD_MAX = 1000
 ZEROS = bytes(BLOCK_BYTES)
 SECTOR_BYTES = 512
@@ -309,8 +308,8 @@ class _DiskRun:
         """Link the blocks that are the same as in the base. Send again those that the store reports as missing."""
         base = self._writer.base
         stored = {chunk.index: chunk for chunk in base.stored_object_chunks(upload.name)} if base and blocks else {}
-        for first in range(0, len(blocks), LINKS_MAX):
-            chunks = dict(blocks[first : first + LINKS_MAX])
+        for first in range(0, len(blocks), BASE_LINKS_MAX):
+            chunks = dict(blocks[first : first + BASE_LINKS_MAX])
             for index, chunk in chunks.items():
                 upload.inherit(index, chunk, stored[index])
             linked = [

@@ -17,9 +17,13 @@ from cryostore.agent.encryption.sealed_object import ChunkFacts, ChunkTable, Rec
 from cryostore.agent.header import CATALOG
 from cryostore.agent.upload.cut_points import keyed_path_hash
 from cryostore.core.digest import DIGEST_BYTES, Buffer, Checksum, Payload, sha256
+from cryostore.core.limits import Limits
 from cryostore.model.chunks import Chunk, PutChunk
 from cryostore.model.objects import NotifyObjectComplete, StartObject
 from cryostore.model.operation import Call
+
+BASE_LINKS_MAX = Limits().link_chunks_max
+"""How many chunks of the base one request attaches."""
 
 
 class ObjectUpload:
