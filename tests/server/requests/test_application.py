@@ -17,7 +17,7 @@ from cryostore.core.time import FrozenClock
 from cryostore.model.operation import Api
 from cryostore.server.monitoring.log import Log
 from cryostore.server.requests.application import READ_BYTES, READS, Application
-from cryostore.server.requests.body_memory import BodyBudget
+from cryostore.server.requests.body import BodyBudget
 from cryostore.server.thread_pool import ThreadPool
 from cryostore.wire.message import Request
 from cryostore.wire.sigv4 import Credentials

@@ -18,7 +18,7 @@ from cryostore.core.time import Clock, wall_clock
 from cryostore.model.operation import Call
 from cryostore.server.monitoring.log import Log
 from cryostore.server.requests.application import Application
-from cryostore.server.requests.body_memory import BodyBudget
+from cryostore.server.requests.body import BodyBudget
 from cryostore.server.thread_pool import ThreadPool
 from cryostore.service import Service
 from support.requests.asgi_transport import AsgiTransport

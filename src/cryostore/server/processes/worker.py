@@ -31,7 +31,7 @@ from cryostore.server.monitoring.log import Log
 from cryostore.server.monitoring.metrics import Meter, private_meter
 from cryostore.server.processes.certificate import Certificate
 from cryostore.server.requests.application import Application
-from cryostore.server.requests.body_memory import BodyBudget, UnverifiedBodies
+from cryostore.server.requests.body import BodyBudget, UnverifiedBodies
 from cryostore.server.thread_pool import ThreadPool
 
 POOL_CLOSE_SECONDS = 1.0

@@ -5,7 +5,7 @@
 
 Signature failures come before every other check. Where the body's hash was signed but not sent, the signature can be
 verified only with the body; until then every other failure is held back, and the body gets the memory and the time of
-unverified senders (`body_memory.UnverifiedBodies`).
+unverified senders (`body.UnverifiedBodies`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from cryostore.model.errors import ModelError, UnknownOperationException, Unreco
 from cryostore.model.operation import Api, Body
 from cryostore.options.configuration import is_loopback
 from cryostore.server.backend import Backend
-from cryostore.server.http import body
 from cryostore.server.http.exchange import Receive, Scope, Send
 from cryostore.server.monitoring import failure
 from cryostore.server.monitoring.failure import Failures
 from cryostore.server.monitoring.log import Log
 from cryostore.server.monitoring.metrics import private_meter
+from cryostore.server.requests import body
 from cryostore.server.requests.access_keys import ACCESS_KEY_CHARACTERS_MAX, SecretLookup
-from cryostore.server.requests.body_memory import BodyBudget, UnverifiedBodies, sender_group
+from cryostore.server.requests.body import BodyBudget, UnverifiedBodies, sender_group
 from cryostore.server.thread_pool import ThreadPool
 from cryostore.wire import error as wire_error
 from cryostore.wire import integrity, sigv4

@@ -14,6 +14,9 @@ from cryostore.service.lineages.pruning import (
     run_in_batches,
 )
 
+ROLL_BACK_BATCHES_MAX = 20
+"""Transactions that a request that ends a job spends at most on rolling it back; maintenance does the rest."""
+
 
 def end_job(transaction: Transaction, job: JobRow, state: str, message: str, category: str, *, now_ms: int) -> None:
     """End a job without a recovery point. `roll_back_job` removes what the job wrote, afterwards."""

@@ -24,7 +24,7 @@ from cryostore.core.time import seconds
 from cryostore.model.errors import IllegalArgumentException, JobStateConflictException
 from cryostore.model.jobs import CommitBackupJob, CommitBackupJobOutput
 from cryostore.service.context import Caller, Context
-from cryostore.service.lineages.ended_jobs import delete_uploads, end_job, roll_back_job
+from cryostore.service.lineages.ended_jobs import ROLL_BACK_BATCHES_MAX, delete_uploads, end_job, roll_back_job
 from cryostore.service.lineages.pruning import BATCH_ROWS
 from cryostore.service.lineages.start_job import start_job
 from cryostore.service.operations.jobs.idempotency import arguments_digest
@@ -33,7 +33,6 @@ from cryostore.service.operations.text_maps import check_map
 from cryostore.service.records.recording import update_record, write_commit_record
 
 PAGE_OBJECTS = 1000
-ROLL_BACK_BATCHES_MAX = 20
 
 
 class _ObjectsChecksum(NamedTuple):

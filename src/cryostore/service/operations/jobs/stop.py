@@ -10,12 +10,9 @@ from cryostore.model.jobs import StopBackupJob
 from cryostore.model.operation import Nothing
 from cryostore.service.access import authorise
 from cryostore.service.context import Caller, Context
-from cryostore.service.lineages.ended_jobs import delete_uploads, end_job, roll_back_job
+from cryostore.service.lineages.ended_jobs import ROLL_BACK_BATCHES_MAX, delete_uploads, end_job, roll_back_job
 from cryostore.service.operations.jobs.lookup import find_job
 from cryostore.service.operations.vaults import vault_name
-
-ROLL_BACK_BATCHES_MAX = 20
-"""Transactions that the request spends at most on rolling back; maintenance does the rest."""
 
 
 def stop_backup_job(context: Context, operation: StopBackupJob, caller: Caller) -> Nothing:

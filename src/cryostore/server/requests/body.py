@@ -1,4 +1,7 @@
-"""Memory for request bodies: how many bytes of bodies one worker may hold at once, of known and of unverified senders.
+"""The body of a request: its declared length, its limit, its bytes, and the memory for them.
+
+A body that breaks off is never returned. `BodyBudget` and `UnverifiedBodies` limit how many bytes of bodies one worker
+holds at once.
 
 `BodyBudget` is for senders whose signature is verified before the body. First come, first served: small bodies cannot
 overtake a large one for ever. Waiting is bounded, and a waiting request holds nothing, so waiting cannot deadlock.
@@ -9,7 +12,8 @@ as much again. All such bodies share a small budget apart from the one for known
 have a part of it. A sender has a short time, and more only for bytes that it has sent. When the budget is used up,
 senders wait, except the first one: it gets the memory that it needs, so no two senders wait for each other.
 
-Both belong to one event loop and are not thread safe. Not here: how signatures work (`wire.sigv4`).
+Both belong to one event loop and are not thread safe. Not here: how signatures work (`wire.sigv4`), the pace of a known
+sender (`http.exchange`), and the meaning of the bytes.
 """
 
 from __future__ import annotations
@@ -22,11 +26,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryostore.core.limits import KIB, MIB
-from cryostore.model.errors import NotReadableInputStreamException, ThrottlingException
+from cryostore.model.errors import ModelError, NotReadableInputStreamException, ThrottlingException, invalid_argument
 from cryostore.options.configuration import Configuration
-from cryostore.server.http import body
 from cryostore.server.http.exchange import Receive
+from cryostore.wire.message import Request
 
+BROKEN_OFF = "the request body broke off or came too slowly; send the request again"
+ENCODED = "must be absent: the server takes a body without a content encoding"
 STEP_BYTES_MIN = 16 * KIB
 STEP_BYTES_MAX = 1 * MIB
 SHARES = 2
@@ -34,6 +40,55 @@ SHARES = 2
 NETWORK_BITS = 64
 """The prefix length of an IPv6 network that counts as one address: what one site is usually given."""
 TOO_SLOW = "the body of an unverified sender came too slowly; send its hash as x-amz-content-sha256, or send it faster"
+
+
+def declared_bytes(request: Request, signing_name: str) -> int | None:
+    """Return the length that the request declares: Content-Length, 0 without one, None if the body is chunked.
+
+    Raises the API's error for a wrong argument for any other framing, and for a content encoding.
+    """
+    headers = dict(request.headers)
+    encoding = headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
+        raise invalid_argument(signing_name, "Content-Encoding", encoding, ENCODED)
+    signed = headers.get("x-amz-content-sha256", "")
+    if signed.startswith("STREAMING-"):
+        raise invalid_argument(signing_name, "x-amz-content-sha256", signed, "must not be a streaming form")
+    transfer = headers.get("transfer-encoding")
+    if transfer is not None:
+        if transfer.strip().lower() != "chunked":
+            raise invalid_argument(signing_name, "Transfer-Encoding", transfer, "must be chunked")
+        return None
+    return int(headers.get("content-length", 0))
+
+
+def too_long(signing_name: str, bytes_max: int) -> ModelError:
+    """Return the API's error for a body longer than its limit."""
+    return invalid_argument(signing_name, "the body", None, f"must be at most {bytes_max} bytes long")
+
+
+async def read(receive: Receive, signing_name: str, bytes_max: int) -> bytes | bytearray:
+    """Return the whole body.
+
+    Raises NotReadableInputStreamException if it breaks off, and the API's error for a wrong argument as soon as it is
+    longer than `bytes_max`.
+    """
+    whole: bytes | bytearray = b""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise NotReadableInputStreamException(BROKEN_OFF)
+        piece, more = message.get("body", b""), message.get("more_body", False)
+        if len(whole) + len(piece) > bytes_max:
+            raise too_long(signing_name, bytes_max)
+        if not whole:
+            whole = piece  # most bodies come in one piece: it is not copied
+        else:
+            if not isinstance(whole, bytearray):
+                whole = bytearray(whole)
+            whole += piece
+    return whole
 
 
 class BodyBudget:
@@ -188,7 +243,7 @@ class Reservation:
     async def read(
         self, receive: Receive, signing_name: str, bytes_max: int, declared: int | None
     ) -> bytes | bytearray:
-        """Return the whole body. Raises the errors of `body.read`, and ThrottlingException."""
+        """Return the whole body. Raises the errors of the function `read`, and ThrottlingException."""
         longest = bytes_max if declared is None else declared
         received = 0
         spent_seconds = 0.0
@@ -211,7 +266,7 @@ class Reservation:
                 await self._budget.grow(self, more)
             return message
 
-        return await body.read(next_piece, signing_name, bytes_max)
+        return await read(next_piece, signing_name, bytes_max)
 
     def release(self) -> None:
         """Give back all memory. May be repeated."""
