@@ -39,7 +39,7 @@ CLOCK_AND_RANDOMNESS = {
 CLOCK_AND_RANDOMNESS_ALLOWED = {
     "cryostore.agent.encryption.cipher": "keys and nonces: a caller that chooses them could repeat them",
     "cryostore.chunks.cipher": "nonces: a caller that chooses them could repeat them",
-    "cryostore.chunks.keyring.master_key": "new keys: a caller that chooses them could repeat them",
+    "cryostore.chunks.keyring.master_keys": "new keys: a caller that chooses them could repeat them",
     "cryostore.client.retry": "random waits between attempts, so that not all clients return at once",
     "cryostore.core.ids": "the one source of identifiers",
     "cryostore.core.time": "the one clock",

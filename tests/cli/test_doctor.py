@@ -14,7 +14,7 @@ from cryostore.cli import doctor
 from cryostore.cli.agent_store import AgentStore, open_agent_store
 from cryostore.cli.verbs import run
 from cryostore.client import pages
-from cryostore.client.health import health_of
+from cryostore.client.client import health_of
 from cryostore.core.diagnosis import ERROR, OK, WARNING
 from cryostore.core.digest import Payload
 from cryostore.core.errors import CryostoreError

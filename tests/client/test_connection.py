@@ -19,15 +19,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cryostore.client import connection
-from cryostore.client.connection import HttpTransport, Timeouts
-from cryostore.client.transport import ConnectionFailedError, Endpoint
+from cryostore.client import transport as transport_module
+from cryostore.client.transport import ConnectionFailedError, Endpoint, HttpTransport, Timeouts
 from cryostore.core.digest import Payload
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB
 from cryostore.wire.message import Request
 from support.faults.faulty_server import answer, cut, cut_in_body, faulty_server, garbage, stall
 from support.waiting import until
+
+COVERS = ("client/transport.py",)
 
 
 def get(path="/x", query="", **more):
@@ -109,7 +110,7 @@ def test_an_idle_connection_that_the_server_closed_is_detected_before_its_use(tr
 
 
 def test_an_idle_connection_that_breaks_during_the_request_is_replaced_once(transport_to, monkeypatch):
-    monkeypatch.setattr(connection, "_is_readable", lambda _: False)
+    monkeypatch.setattr(transport_module, "_is_readable", lambda _: False)
     with faulty_server(answer(keep=False), answer()) as server:
         transport = transport_to(server)
         transport.send(get())
@@ -254,7 +255,7 @@ def test_endless_headers_and_trailers_are_refused(kind):
 def test_an_answer_that_arrives_byte_by_byte_times_out(begin, monkeypatch):
     """Each byte arrives in time, but the whole answer does not."""
     clock = [0.0]
-    monkeypatch.setattr(connection.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(transport_module.time, "monotonic", lambda: clock[0])
 
     def an_hour_a_kilobyte():
         clock[0] += 3.6
@@ -317,7 +318,7 @@ def test_concurrent_requests_have_their_own_connections_and_later_ones_reuse_the
 
 
 def test_the_number_of_idle_connections_is_limited(transport_to, monkeypatch):
-    monkeypatch.setattr(connection, "CONNECTIONS_IDLE_MAX", 0)
+    monkeypatch.setattr(transport_module, "CONNECTIONS_IDLE_MAX", 0)
     with faulty_server(answer(), answer()) as server:
         transport = transport_to(server)
         transport.send(get())

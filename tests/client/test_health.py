@@ -7,13 +7,15 @@ from email.utils import formatdate
 import pytest
 
 from cryostore import __version__
-from cryostore.client.health import ask_health, health_of
+from cryostore.client.client import ask_health, health_of
 from cryostore.client.settings import resolve
 from cryostore.client.transport import ConnectionFailedError
 from cryostore.core.digest import Payload
 from cryostore.core.time import wall_clock
 from cryostore.wire.message import Response
 from support.processes.serving import serving
+
+COVERS = ("client/client.py",)
 
 
 def test_the_answer_of_a_server_is_decoded():

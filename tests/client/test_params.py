@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryostore.client.params import as_dict, build, parameter_name
+from cryostore.client.backupstorage import as_dict, build, parameter_name
 from cryostore.core.digest import Payload
 from cryostore.core.limits import Limits
 from cryostore.model.chunks import Chunk, GetChunkOutput, ListChunksOutput, PutChunk
@@ -20,6 +20,8 @@ from cryostore.model.objects import GetObjectMetadataOutput, ListObjects, Notify
 from cryostore.model.operation import Nothing
 from cryostore.wire import request as wire_request
 from cryostore.wire import route
+
+COVERS = ("client/backupstorage.py",)
 
 CHECKSUM = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 PUT = {"job_id": "JOB", "object_name": "name"}

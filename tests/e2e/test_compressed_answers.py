@@ -7,8 +7,7 @@ import random
 import pytest
 
 from cryostore.client.client import Client
-from cryostore.client.connection import HttpTransport
-from cryostore.client.transport import Endpoint
+from cryostore.client.transport import Endpoint, HttpTransport
 from support.requests.api import Api
 
 TEXT = b"".join(b"line %d of a log\n" % number for number in range(20_000))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from cryostore.core.errors import ConfigurationError
-from cryostore.options.file_modes import require_own_directory, require_own_key
+from cryostore.options.configuration import require_own_directory, require_own_key
 from cryostore.options.sources import read_file
 from support.processes.fake_process import fake_server
+
+COVERS = ("options/configuration.py",)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o770, 0o1777, 0o702])

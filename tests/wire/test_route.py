@@ -18,7 +18,7 @@ from cryostore.model.errors import (
     UnknownOperationException,
 )
 from cryostore.model.operation import members_of
-from cryostore.wire import percent
+from cryostore.wire import scalar
 from cryostore.wire.request import encode
 from cryostore.wire.route import match
 from support.requests import strategies
@@ -192,7 +192,7 @@ def test_no_object_name_changes_the_operation(name):
         ("DELETE", "DeleteObject", ""),
         ("PUT", "PutObject", "/put-object"),
     ):
-        route = match(method, f"/backup-jobs/J/object/{percent.encode(name)}{end}")
+        route = match(method, f"/backup-jobs/J/object/{scalar.percent_encode(name)}{end}")
         assert (route.declaration.name, route.labels["objectName"]) == (operation, name)
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cryostore.core.digest import DIGEST_BYTES, Buffer
 from cryostore.core.errors import DamagedDataError
-from cryostore.core.memory import unfilled
+from cryostore.core.process_resources import unfilled
 
 KEY_ID_BYTES = 16
 SECRET_BYTES = 32

@@ -16,7 +16,7 @@ from cryostore.chunks.cipher import TAG_BYTES, DataKey, new_nonce
 from cryostore.core.compression import Codec, Compression, decompress
 from cryostore.core.digest import Buffer, Payload
 from cryostore.core.errors import DamagedDataError, UnknownFormatError
-from cryostore.core.memory import unfilled
+from cryostore.core.process_resources import unfilled
 
 MAGIC = b"CRYE"
 VERSION = 1

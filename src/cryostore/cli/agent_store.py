@@ -175,7 +175,7 @@ def _collect_garbage_seldom() -> None:
 
 @contextmanager
 def _open_directory(data_dir: Path, keyring: str | None, *, create: bool) -> Iterator[Call]:
-    from cryostore.core.memory import keep_buffers
+    from cryostore.core.process_resources import keep_buffers
     from cryostore.service import Caller
     from cryostore.service.opening.open import CATALOG, open_service
 

@@ -37,7 +37,7 @@ from cryostore.core.time import SECOND_MS, Clock, wall_clock
 from cryostore.options.option import STORE
 
 if TYPE_CHECKING:
-    from cryostore.client.health import Health
+    from cryostore.client.client import Health
     from cryostore.client.settings import ClientSettings
     from cryostore.model.operation import Call
 
@@ -217,7 +217,7 @@ def _store(call: Call, vault: str, *, write: bool) -> Diagnoses:
 
 def check_server(endpoint_url: str | None, *, now: Clock = wall_clock) -> Diagnoses:
     """Check the connection to the server; ends early where later checks could not work."""
-    from cryostore.client.health import ask_health
+    from cryostore.client.client import ask_health
     from cryostore.client.settings import resolve
 
     try:

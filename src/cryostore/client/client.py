@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 import msgspec
 
 from cryostore import __version__
-from cryostore.client.connection import HttpTransport, Timeouts
 from cryostore.client.retry import Retry
 from cryostore.client.settings import ClientSettings
-from cryostore.client.transport import Endpoint, Transport
+from cryostore.client.transport import Endpoint, HttpTransport, Timeouts, Transport
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.interrupts import interruptible
-from cryostore.core.time import Clock, wall_clock
+from cryostore.core.time import SECOND_MS, Clock, wall_clock
 from cryostore.model.errors import ModelError, missing_argument
 from cryostore.model.operation import Label, Operation
 from cryostore.wire import request as wire_request
@@ -25,6 +26,7 @@ from cryostore.wire.message import Request, Response
 
 ACCEPT_ENCODING = ("accept-encoding", wire_response.ZSTD)
 Out = TypeVar("Out")
+HEALTH_PATH = "/-/health"
 
 
 class Client:
@@ -138,3 +140,41 @@ def _check_labels(operation: Operation[Any]) -> None:
     for member in declaration.at(Label):
         if getattr(operation, member.attribute) == "":
             raise missing_argument(declaration.api.value, member.name)
+
+
+class Health(NamedTuple):
+    """The answer of a server. `is_cryostore` is False if something else answered."""
+
+    status: int
+    is_cryostore: bool
+    version: str
+    """Empty where the server does not tell it."""
+    time_ms: int | None
+    """The server's clock, in whole seconds; None where the server does not tell it."""
+
+
+def ask_health(settings: ClientSettings, *, clock: Clock) -> Health:
+    """Ask the server of these settings. Raises ConnectionFailedError, ConfigurationError."""
+    endpoint = Endpoint.parse(settings.endpoint_url)
+    transport = HttpTransport(endpoint, ca_bundle=settings.ca_bundle)
+    request = Request("GET", HEALTH_PATH, "", [("host", endpoint.authority)])
+    signed = sigv4.sign(request, settings.credentials, region=settings.region, service="backup-storage", now_ms=clock())
+    try:
+        answer = transport.send(signed)  # a server states its version only for signed requests
+        return health_of(answer if answer.status == 200 else transport.send(request))
+    finally:
+        transport.close()
+
+
+def health_of(answer: Response) -> Health:
+    """Read an answer to the health request, whatever sent it."""
+    try:
+        document = json.loads(bytes(answer.body.data))
+        is_cryostore, version = document["status"] is not None, str(document.get("version") or "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        is_cryostore, version = False, ""
+    try:
+        time_ms = round(parsedate_to_datetime(answer.header("date") or "").timestamp() * SECOND_MS)
+    except (TypeError, ValueError):
+        time_ms = None
+    return Health(answer.status, is_cryostore, version, time_ms)

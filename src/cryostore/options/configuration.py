@@ -1,13 +1,15 @@
 """Configuration of a server: one frozen structure, made once and passed on.
 
 No other part of the server reads the environment. A contradictory or unsafe configuration is refused when the structure
-is made, with a hint.
+is made, with a hint. Here, too: permission checks of files that a server trusts, which are its data directory, its TLS
+key and its configuration file.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,6 @@ import msgspec
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import KIB, MIB, Limits
-from cryostore.options.file_modes import require_own_key
 from cryostore.service.settings import Settings
 
 PORT_DEFAULT = 8734
@@ -24,6 +25,10 @@ WORKERS_MAX = 64
 WORKERS_DEFAULT_MAX = 2
 LOG_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 """Each level by its name, with the number that Python's `logging` gives it."""
+OTHERS_WRITE = 0o002
+GROUP_AND_OTHERS_WRITE = 0o022
+ALL_BUT_OWNER = 0o077
+NOT_GROUP_READ = 0o037
 
 
 def workers_default() -> int:
@@ -209,3 +214,41 @@ def from_json(line: bytes) -> Configuration:
 def _decode_path(kind: type, value: Any) -> Any:
     assert kind is Path
     return Path(value)
+
+
+def require_own_directory(data_dir: Path) -> None:
+    """Raise ConfigurationError if other users could add or replace files in a data directory that exists."""
+    if not data_dir.is_dir():
+        return
+    try:
+        paths = [data_dir, *(Path(entry.path) for entry in os.scandir(data_dir) if not entry.is_symlink())]
+        for path in paths:
+            _refuse(path, path.stat().st_mode, GROUP_AND_OTHERS_WRITE, "other users may write to it", "go-w")
+    except OSError as error:
+        raise ConfigurationError(f"{data_dir} cannot be read: {error.strerror}") from error
+
+
+def require_own_key(path: Path, option: str) -> None:
+    """Raise ConfigurationError if other users may read a private key.
+
+    The group may read a key of root, because distributions share keys that way.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ConfigurationError(f"{option} names a file that cannot be read: {path}: {error.strerror}") from error
+    forbidden = ALL_BUT_OWNER if status.st_uid else NOT_GROUP_READ
+    _refuse(path, status.st_mode, forbidden, f"other users may read or replace the key of {option}", "go-rwx")
+
+
+def require_own_configuration(path: Path, mode: int, *, names_command: bool) -> None:
+    """Raise ConfigurationError if other users may write a configuration file: the server would obey them."""
+    forbidden = GROUP_AND_OTHERS_WRITE if names_command else OTHERS_WRITE
+    content = "names a command" if names_command else "configures a server"
+    _refuse(path, mode, forbidden, f"it {content}, and other users may write to it", "go-w")
+
+
+def _refuse(path: Path, mode: int, forbidden: int, why: str, change: str) -> None:
+    mode = stat.S_IMODE(mode)
+    if mode & forbidden:
+        raise ConfigurationError(f"{path} has mode {mode:04o}: {why}", hint=f"chmod {change} {path}")

@@ -10,10 +10,9 @@ from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from cryostore.core.limits import KIB, MIB, Limits
-from cryostore.options import kinds
+from cryostore.options import option
 from cryostore.options.configuration import LOG_LEVELS, PORT_DEFAULT, WORKERS_MAX, Configuration, ConnectionSettings
-from cryostore.options.kinds import choice, duration, flag, number, path, size, text
-from cryostore.options.option import STORE, Option, main, quiet
+from cryostore.options.option import STORE, Option, choice, duration, flag, main, number, path, quiet, size, text
 from cryostore.service.settings import Settings
 
 MILLISECOND = 0.001
@@ -23,7 +22,7 @@ MINUTE = 60
 LISTENING = (
     main(
         "listen",
-        kinds.address("--listen"),
+        option.address("--listen"),
         "HOST:PORT; port 0 picks one.",
         f"127.0.0.1:{PORT_DEFAULT}",
         "host",
@@ -36,7 +35,7 @@ LISTENING = (
     main("insecure_listen", flag(), "Allow other machines to connect without TLS.", "false"),
     main(
         "metrics",
-        kinds.address("--metrics"),
+        option.address("--metrics"),
         "Address of /metrics, /-/live and /-/ready.",
         "nowhere",
         "metrics_host",

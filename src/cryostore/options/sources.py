@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from cryostore.core.errors import ConfigurationError
+from cryostore.options.configuration import require_own_configuration
 from cryostore.options.declared import OPTIONS
-from cryostore.options.file_modes import require_own_configuration
-from cryostore.options.kinds import read_as
-from cryostore.options.option import Option
+from cryostore.options.option import Option, read_as
 
 FILE_BYTES_MAX = 1 << 20
 SECRET_PARAMETERS = {"password", "sslpassword"}

@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.ids import NewId, random_id
-from cryostore.core.memory import keep_buffers
-from cryostore.core.open_files import raise_open_file_limit
+from cryostore.core.process_resources import keep_buffers, raise_open_file_limit
 from cryostore.core.time import Clock, wall_clock
-from cryostore.options.configuration import Configuration
-from cryostore.options.file_modes import require_own_directory
+from cryostore.options.configuration import Configuration, require_own_directory
 from cryostore.server.http.connection_balancer import ConnectionCounts, create_connection_counts
 from cryostore.server.monitoring.log import Log, capture_libraries
 from cryostore.server.monitoring.metrics import SharedMetrics, create_shared_metrics

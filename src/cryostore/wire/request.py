@@ -24,7 +24,7 @@ from cryostore.core.limits import Limits
 from cryostore.model.errors import invalid_argument, missing_argument
 from cryostore.model.operation import Body, Declaration, Document, Label, Member, Operation, Query, check_member
 from cryostore.model.rules import Length
-from cryostore.wire import percent, scalar
+from cryostore.wire import scalar
 from cryostore.wire.document import Documents, decoded_bytes_max
 from cryostore.wire.julia import JuliaForm
 from cryostore.wire.message import Request, media_type
@@ -156,7 +156,7 @@ def _query(plan: RequestPlan, query: str, values: Values) -> bool:
         if member.attribute in values:
             raise invalid_argument(plan.signing_name, member.name, None, "must be given once")
         try:
-            text = percent.decode(text)
+            text = scalar.percent_decode(text)
         except ValueError as error:
             raise invalid_argument(plan.signing_name, member.name, text, str(error)) from None
         values[member.attribute] = _parsed(plan, member, parse, text)
@@ -166,7 +166,7 @@ def _query(plan: RequestPlan, query: str, values: Values) -> bool:
 
 def _name(key: str) -> str:
     try:
-        return percent.decode(key)
+        return scalar.percent_decode(key)
     except ValueError:
         return key  # no member has this name: it is ignored
 
@@ -196,7 +196,7 @@ def encode(operation: Operation[Any]) -> Request:
     """Encode an operation as a request without a Host header and without a signature."""
     plan = plan_of(operation.declaration)
     query = [
-        f"{name}={percent.encode(scalar.format_value(member.type, value))}"
+        f"{name}={scalar.percent_encode(scalar.format_value(member.type, value))}"
         for name, (member, _) in plan.query.items()
         if (value := getattr(operation, member.attribute)) is not None
     ]
@@ -215,6 +215,6 @@ def encode(operation: Operation[Any]) -> Request:
 def _path(plan: RequestPlan, operation: Operation[Any]) -> str:
     path = plan.declaration.path
     for member, _ in plan.labels:
-        value = percent.encode(str(getattr(operation, member.attribute)))
+        value = scalar.percent_encode(str(getattr(operation, member.attribute)))
         path = path.replace(f"{{{member.wire_name}}}", value, 1)
     return path

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from cryostore.model import OPERATIONS
 from cryostore.model.errors import InvalidRequestException, UnknownOperationException, invalid_argument
 from cryostore.model.operation import Api, Declaration
-from cryostore.wire import percent
+from cryostore.wire import scalar
 
 OBJECT_NAME = "objectName"
 """The label that may contain raw slashes."""
@@ -120,7 +120,7 @@ def _route(template: _Template, raw: list[str]) -> Route:
     labels = {}
     for index, label, name in template.labels:
         try:
-            labels[label] = value = percent.decode(raw[index])
+            labels[label] = value = scalar.percent_decode(raw[index])
         except ValueError as error:
             raise invalid_argument(template.declaration.api.value, name, raw[index], str(error)) from None
         if value in (".", ".."):

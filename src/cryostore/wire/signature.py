@@ -18,7 +18,7 @@ from cryostore.model.errors import (
     MissingAuthenticationTokenException,
     UnrecognizedClientException,
 )
-from cryostore.wire import percent
+from cryostore.wire import scalar
 from cryostore.wire.message import Request
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -221,7 +221,7 @@ def _query_members(query: str) -> dict[str, str]:
             if key in members:
                 raise IncompleteSignatureException(f"the query has two {key}")
             try:
-                members[key] = percent.decode(value)
+                members[key] = scalar.percent_decode(value)
             except ValueError as error:
                 raise IncompleteSignatureException(f"{key} {error}") from None
     return members

@@ -32,7 +32,7 @@ from cryostore.core.digest import Payload, sha256
 from cryostore.core.time import SECOND_MS
 from cryostore.model.errors import InvalidSignatureException, invalid_argument
 from cryostore.model.operation import Declaration
-from cryostore.wire import percent
+from cryostore.wire import scalar
 from cryostore.wire.message import Headers, Request
 from cryostore.wire.signature import (
     ALGORITHM,
@@ -144,7 +144,7 @@ def presign(
         members["X-Amz-Security-Token"] = credentials.session_token
     if payload_hash:
         members["X-Amz-Content-Sha256"] = payload_hash
-    added = "&".join(f"{name}={percent.encode(value)}" for name, value in members.items())
+    added = "&".join(f"{name}={scalar.percent_encode(value)}" for name, value in members.items())
     query = f"{request.query}&{added}" if request.query else added
     text = _request_text(
         request.method,
@@ -345,7 +345,7 @@ def _query_text(query: str) -> str:
     pairs = []
     for pair in query.split("&"):
         key, _, value = pair.partition("=")
-        pairs.append((percent.canonical(key), percent.canonical(value)))
+        pairs.append((scalar.canonical_encoding(key), scalar.canonical_encoding(value)))
     pairs.sort()
     return "&".join([f"{key}={value}" for key, value in pairs])
 

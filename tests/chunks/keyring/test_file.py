@@ -15,7 +15,7 @@ import pytest
 
 from conformance.keyring import KeyringSourceTests
 from cryostore.chunks.keyring import EditableKeyring, MasterKey, create_keyring, open_or_create_keyring, sources, unwrap
-from cryostore.chunks.keyring.document import KeyringDocument, decode
+from cryostore.chunks.keyring.master_keys import KeyringDocument, decode
 from cryostore.chunks.keyring.sources import FileKeyring
 from cryostore.core.errors import (
     BlobExistsError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.chunks.keyring import open_keyring, parse_keyring_uri
-from cryostore.chunks.keyring.document import print_paper
+from cryostore.chunks.keyring.master_keys import print_paper
 from cryostore.core.diagnosis import ERROR, OK, WARNING
 from cryostore.core.errors import ConfigurationError
 from cryostore.maintenance.diagnosis.keyring import check_keyring, check_keyring_copy

@@ -9,10 +9,9 @@ from botocore.config import Config
 from botocore.exceptions import IncompleteReadError, ResponseStreamingError
 
 from cryostore.client.client import Client
-from cryostore.client.connection import HttpTransport
 from cryostore.client.retry import Retry
 from cryostore.client.settings import resolve
-from cryostore.client.transport import Endpoint
+from cryostore.client.transport import Endpoint, HttpTransport
 from support.clients import sdk_folder
 from support.clients.witness import Witness
 from support.requests.api import Api, hex_of, new_resource, summary_hex

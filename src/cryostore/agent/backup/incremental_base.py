@@ -13,7 +13,7 @@ from cryostore.agent.entry import CONTENT, NO_DIGEST, UNTRUSTED_CTIME, Content, 
 from cryostore.agent.header import ContentObject
 from cryostore.agent.upload.content import Read
 from cryostore.agent.upload.digest_table import DigestTable
-from cryostore.core.memory import unfilled
+from cryostore.core.process_resources import unfilled
 
 MOVED_DIGEST = b"\xff" * len(NO_DIGEST)
 """Digest of a small file in a sparse chunk: equal to no other, so that the file is stored at a new place."""

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import ConfigurationError, DamagedDataError
-from cryostore.core.memory import unfilled
+from cryostore.core.process_resources import unfilled
 
 SECRET_BYTES = 32
 PUBLIC_BYTES = 32

@@ -23,7 +23,7 @@ from cryostore.core.compression import Compression, decompress
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import DamagedDataError, KeyUnavailableError
 from cryostore.core.limits import KIB
-from cryostore.core.memory import unfilled
+from cryostore.core.process_resources import unfilled
 
 MAGIC = b"CRYA"
 VERSION = 1

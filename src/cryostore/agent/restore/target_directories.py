@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cryostore.agent.errors import TargetError
-from cryostore.core.open_files import open_file_limit
+from cryostore.core.process_resources import open_file_limit
 
 OPEN_MAX = 256
 OPEN_MIN = 8

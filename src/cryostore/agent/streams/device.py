@@ -28,7 +28,7 @@ from cryostore.agent.streams.single_file import SingleFileOptions, SingleFileWri
 from cryostore.agent.upload.object_upload import BASE_LINKS_MAX, ObjectUpload, SealedSegment, SegmentUpload
 from cryostore.core.digest import Buffer, sha256
 from cryostore.core.limits import MIB
-from cryostore.core.memory import unfilled
+from cryostore.core.process_resources import unfilled
 from cryostore.core.threads import Threads, task_result
 from cryostore.core.time import Clock, wall_clock
 from cryostore.model.chunks import Chunk, LinkChunks, LinkedChunk

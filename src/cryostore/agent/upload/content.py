@@ -14,7 +14,7 @@ from cryostore.agent.upload.digest_table import DigestTable
 from cryostore.agent.upload.object_upload import ObjectUpload
 from cryostore.agent.upload.uploader import Uploader
 from cryostore.core.limits import KIB, MIB
-from cryostore.core.memory import unfilled
+from cryostore.core.process_resources import unfilled
 
 SMALL_BYTES_MAX = 512 * KIB
 ALONE_BYTES_MIN = 64 * KIB

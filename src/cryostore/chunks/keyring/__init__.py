@@ -13,8 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from cryostore.chunks.keyring.document import KeyringDocument
-from cryostore.chunks.keyring.master_key import MAGIC, MasterKey, wrapped_key_id
+from cryostore.chunks.keyring.master_keys import MAGIC, KeyringDocument, MasterKey, wrapped_key_id
 from cryostore.chunks.keyring.sources import CommandKeyring, EnvironmentKeyring, FileKeyring, create_keyring_file
 from cryostore.core.errors import BlobExistsError, ConfigurationError
 from cryostore.core.ids import NewId

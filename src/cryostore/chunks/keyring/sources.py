@@ -22,8 +22,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cryostore.chunks.durable_files import TEMPORARY_PREFIX, create_file, storage_errors, sync_directory, write_all
-from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, KeyringDocument, NoDocumentError, decode, decode_text
-from cryostore.chunks.keyring.master_key import MasterKey
+from cryostore.chunks.keyring.master_keys import (
+    DOCUMENT_BYTES_MAX,
+    KeyringDocument,
+    MasterKey,
+    NoDocumentError,
+    decode,
+    decode_text,
+)
 from cryostore.core.errors import ConfigurationError, KeyMissingError
 from cryostore.core.ids import NewId
 

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 from cryostore.chunks.blobs import Appendable, Appender
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, encode_header, pack_key
-from cryostore.chunks.packs.group_flush import GroupFlush
-from cryostore.chunks.packs.writer import EAGER_BYTES_MIN, PACK_BYTES_TARGET, Append, Location, PackWriter
+from cryostore.chunks.packs.writer import EAGER_BYTES_MIN, PACK_BYTES_TARGET, Append, GroupFlush, Location, PackWriter
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import CryostoreError, StorageFullError, StorageUnavailableError
 from cryostore.core.ids import NewId

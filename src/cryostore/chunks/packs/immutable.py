@@ -19,8 +19,7 @@ from functools import partial
 
 from cryostore.chunks.blobs import BlobStore, Gathering
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, encode_header, pack_key
-from cryostore.chunks.packs.group_flush import GroupFlush
-from cryostore.chunks.packs.writer import EAGER_BYTES_MIN, PACK_BYTES_TARGET, Append, Location, PackWriter
+from cryostore.chunks.packs.writer import EAGER_BYTES_MIN, PACK_BYTES_TARGET, Append, GroupFlush, Location, PackWriter
 from cryostore.core.digest import Buffer
 from cryostore.core.errors import CryostoreError, StorageUnavailableError
 from cryostore.core.ids import NewId

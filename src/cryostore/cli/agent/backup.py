@@ -24,7 +24,7 @@ from cryostore.cli.entry_facts import path_facts, say_issues
 from cryostore.cli.exit_codes import EPILOGUE, OK, WITH_ISSUES
 from cryostore.cli.user_state import state_folder
 from cryostore.core.errors import CryostoreError
-from cryostore.core.open_files import raise_open_file_limit
+from cryostore.core.process_resources import raise_open_file_limit
 from cryostore.core.quantities import size_text
 
 if TYPE_CHECKING:

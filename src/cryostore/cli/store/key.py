@@ -121,7 +121,7 @@ def export(store: NamedStore, target: Path | None, paper: bool, with_new_key: bo
     The copy is a keyring file that only its owner can read; it is read back and compared. A person with the copy and
     the data can read every backup.
     """
-    from cryostore.chunks.keyring.document import print_paper
+    from cryostore.chunks.keyring.master_keys import print_paper
     from cryostore.core.errors import ConfigurationError
     from cryostore.core.ids import random_id
 
@@ -266,7 +266,13 @@ def _words(outcome: RotationResult) -> str:
 
 def _read(path: Path) -> KeyringDocument:
     """Return the keyring in a file or on stdin. Raises ConfigurationError."""
-    from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, NoDocumentError, decode_text, is_paper, read_paper
+    from cryostore.chunks.keyring.master_keys import (
+        DOCUMENT_BYTES_MAX,
+        NoDocumentError,
+        decode_text,
+        is_paper,
+        read_paper,
+    )
     from cryostore.core.errors import ConfigurationError
 
     try:

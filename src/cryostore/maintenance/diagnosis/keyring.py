@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryostore.chunks.keyring import KeyringSource
-from cryostore.chunks.keyring.document import DOCUMENT_BYTES_MAX, NoDocumentError, decode_text, is_paper, read_paper
+from cryostore.chunks.keyring.master_keys import DOCUMENT_BYTES_MAX, NoDocumentError, decode_text, is_paper, read_paper
 from cryostore.core.diagnosis import Diagnosis, error, ok, warning
 from cryostore.core.errors import CryostoreError
 

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from cryostore.core.memory import unfilled
+from cryostore.core.process_resources import unfilled
 from cryostore.options.configuration import ConnectionSettings
 from cryostore.server.http.slow_reader import RECHECK_SECONDS
 

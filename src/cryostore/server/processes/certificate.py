@@ -10,7 +10,7 @@ import ssl
 from pathlib import Path
 
 from cryostore.core.errors import ConfigurationError
-from cryostore.options.file_modes import require_own_key
+from cryostore.options.configuration import require_own_key
 from cryostore.server.monitoring.log import Log
 
 CHECK_TICKS = 10

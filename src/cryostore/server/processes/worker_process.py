@@ -23,8 +23,7 @@ import msgspec
 
 from cryostore.core.errors import CryostoreError
 from cryostore.core.ids import random_id
-from cryostore.core.memory import keep_buffers
-from cryostore.core.open_files import raise_open_file_limit
+from cryostore.core.process_resources import keep_buffers, raise_open_file_limit
 from cryostore.core.time import wall_clock
 from cryostore.options.configuration import from_json
 from cryostore.server.http.connection_balancer import ConnectionCounts

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from cryostore.chunks.packs.group_flush import GroupFlush
+from cryostore.chunks.packs.writer import GroupFlush
 from support.waiting import until_gathering
 
 

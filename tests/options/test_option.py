@@ -8,16 +8,16 @@ import pytest
 
 from cryostore.core.errors import ConfigurationError
 from cryostore.core.limits import MIB
-from cryostore.options import kinds
-from cryostore.options.kinds import choice, duration, flag, number, read_as, shown, size
+from cryostore.options import option
+from cryostore.options.option import choice, duration, flag, number, read_as, shown, size
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "found"),
     [
-        (kinds.text("X", "a text"), "a", "a"),
-        (kinds.path(), "a/b", Path("a/b")),
-        (kinds.path(), Path("a"), Path("a")),
+        (option.text("X", "a text"), "a", "a"),
+        (option.path(), "a/b", Path("a/b")),
+        (option.path(), Path("a"), Path("a")),
         (flag(), True, True),
         (flag(), "No", False),
         (choice("a", "b"), "b", "b"),
@@ -30,7 +30,7 @@ from cryostore.options.kinds import choice, duration, flag, number, read_as, sho
         (duration(0.001), "1.5s", 1500),
         (duration(1, whole=False), "1500ms", 1.5),
         (duration(60), 0, 0),
-        (kinds.address("--listen"), "[::1]:80", ("::1", 80)),
+        (option.address("--listen"), "[::1]:80", ("::1", 80)),
     ],
 )
 def test_a_valid_value(kind, value, found):
@@ -40,8 +40,8 @@ def test_a_valid_value(kind, value, found):
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
-        (kinds.text("X", "a text"), ""),
-        (kinds.path(), 5),
+        (option.text("X", "a text"), ""),
+        (option.path(), 5),
         (flag(), 1),
         (choice("a", "b"), "c"),
         (number(0, 9), 10),
@@ -53,7 +53,7 @@ def test_a_valid_value(kind, value, found):
         (duration(1), 5),
         (duration(1), False),
         (duration(1, least_seconds=60), "59s"),
-        (kinds.address("--listen"), 80),
+        (option.address("--listen"), 80),
     ],
 )
 def test_an_invalid_value(kind, value):

@@ -1,4 +1,4 @@
-"""Keyring documents as JSON and on paper: valid and invalid ones, and no secret in any error."""
+"""Wrapped keys, and keyring documents as JSON and on paper: valid and invalid ones, and no secret in any error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import traceback
 
 import pytest
 
-from cryostore.chunks.keyring.document import (
+from cryostore.chunks.keyring import MasterKey, unwrap, wrapped_key_id
+from cryostore.chunks.keyring.master_keys import (
     DOCUMENT_BYTES_MAX,
     PAPER_TITLE,
     KeyringDocument,
@@ -20,10 +21,10 @@ from cryostore.chunks.keyring.document import (
     print_paper,
     read_paper,
 )
-from cryostore.chunks.keyring.master_key import MasterKey
-from cryostore.core.errors import ConfigurationError
+from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from support.project import ROOT
 from support.stores.keyrings import BOTH, NEW, OLD, OLD_ALONE
+from support.stores.memory_keyring import MemoryKeyring
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
 GOLDEN = ROOT / "tests" / "golden" / "keyring.json"
@@ -208,3 +209,34 @@ def test_a_paper_is_distinguished_from_a_document():
     assert is_paper(print_paper(BOTH).encode())
     assert is_paper(b" cryostore keyring 1\n")
     assert not is_paper(BOTH.encode())
+
+
+def test_ids_of_any_language_are_carried():
+    key = MasterKey("schlüssel-☃", bytes(32))
+    assert wrapped_key_id(key.wrap(b"", b"")) == "schlüssel-☃"
+
+
+@pytest.mark.parametrize("wrapped", [b"", b"CRYW", b"CRYW\1", b"CRYW\2\1a", b"CRYE\1\1a", b"CRYW\1\1\xff"])
+def test_bytes_that_are_no_wrapped_key_name_no_key(wrapped):
+    with pytest.raises(KeyUnavailableError):
+        wrapped_key_id(wrapped)
+
+
+def test_a_wrapped_key_cut_in_its_name_opens_with_no_key():
+    with pytest.raises(KeyUnavailableError):
+        unwrap(MemoryKeyring(), b"CRYW\1\x09in mem", b"")
+    with pytest.raises(KeyUnavailableError):
+        unwrap(MemoryKeyring(), b"CRYW\1\xffin memory", b"")
+
+
+@pytest.mark.parametrize(("key_id", "secret"), [("", 32), ("x" * 256, 32), ("a", 31), ("a", 33)])
+def test_master_keys_have_an_id_and_an_exact_size(key_id, secret):
+    with pytest.raises(ValueError, match="master key"):
+        MasterKey(key_id, bytes(secret))
+
+
+def test_new_master_keys_differ_and_are_the_same_only_as_themselves():
+    one, two = MasterKey.generate("a"), MasterKey.generate("a")
+    assert one.is_same(MasterKey("a", one.secret))
+    assert not one.is_same(two)
+    assert not one.is_same(MasterKey("b", one.secret))

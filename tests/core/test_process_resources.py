@@ -1,18 +1,19 @@
-"""Memory: freed buffers are kept, in a process of its own so that no other test feels it."""
+"""Memory of large buffers, and the limit on open files."""
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 
 import pytest
 
-from cryostore.core.memory import UNFILLED_BYTES_MIN, unfilled
+from cryostore.core.process_resources import UNFILLED_BYTES_MIN, open_file_limit, raise_open_file_limit, unfilled
 
 # Page faults count fresh pages: a process that keeps its buffers takes the pages of a 4 MiB buffer once, not each time.
 PROGRAM = """
 import resource, sys
-from cryostore.core.memory import keep_buffers
+from cryostore.core.process_resources import keep_buffers
 if sys.argv[1] == "keep" and not keep_buffers():
     sys.exit(3)
 for _ in range(5):
@@ -49,3 +50,28 @@ def test_an_unfilled_buffer_is_like_any_other(length):
     first += b"c"
     assert first == b"a" * length + b"c"
     assert second == b"b" * length
+
+
+def test_the_limit_is_the_soft_one_of_this_moment(monkeypatch):
+    limits = iter([(10, 20), (15, 20)])
+    monkeypatch.setattr(resource, "getrlimit", lambda _: next(limits))
+    assert [open_file_limit(), open_file_limit()] == [10, 15]
+
+
+def test_the_limit_is_raised_to_the_hard_one(monkeypatch):
+    limits = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 20))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limits.append(both))
+    raise_open_file_limit()
+    assert limits == [(20, 20)]
+
+
+@pytest.mark.parametrize("error", [OSError(1, "not permitted"), ValueError("not allowed to raise maximum limit")])
+def test_a_refusal_leaves_the_limit_as_it_is(monkeypatch, error):
+    def refuse(_, both):
+        raise error
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    before = open_file_limit()
+    raise_open_file_limit()
+    assert open_file_limit() == before

@@ -1,4 +1,4 @@
-"""Memory of large buffers: allocation without zeros, and reuse between chunks.
+"""Resources of this process: memory of large buffers, and the limit on open files and connections.
 
 By default the C library maps each buffer above 128 KiB again and unmaps it at once. A process that handles chunks of
 some megabytes all day then spends as much time on fresh, zeroed pages as on the bytes themselves. By default Python
@@ -8,6 +8,8 @@ also fills each buffer with zeros that are then overwritten. See docs/explanatio
 from __future__ import annotations
 
 import ctypes
+import resource
+from contextlib import suppress
 
 from cryostore.core.limits import MIB
 
@@ -53,3 +55,16 @@ def keep_buffers() -> bool:
         (_M_ARENA_MAX, ARENAS_MAX),
     )
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def open_file_limit() -> int:
+    """How many files and connections this process may have open now; negative for no limit. It can change any time."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft
+
+
+def raise_open_file_limit() -> None:
+    """Raise the limit as far as the system allows: for connections, and for the directories that a walk keeps open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
