@@ -31,7 +31,7 @@ ENCODING = "utf-8"
 Item = TypeVar("Item")
 
 
-class Output(io.RawIOBase):
+class InterruptibleOutput(io.RawIOBase):
     """A writable descriptor. Ctrl-C raises KeyboardInterrupt at once, even while a write waits for the reader."""
 
     def __init__(self, fd: int) -> None:
@@ -78,9 +78,9 @@ class Output(io.RawIOBase):
             return len(view)
 
 
-def open_outputs() -> tuple[Output, Output]:
+def open_outputs() -> tuple[InterruptibleOutput, InterruptibleOutput]:
     """Replace Python's stdout and stderr by such streams; once in a process."""
-    outputs = Output(_descriptor(sys.stdout)), Output(_descriptor(sys.stderr))
+    outputs = InterruptibleOutput(_descriptor(sys.stdout)), InterruptibleOutput(_descriptor(sys.stderr))
     sys.stdout = _text(outputs[0], sys.stdout)
     sys.stderr = _text(outputs[1], sys.stderr, line_buffering=True)
     return outputs
@@ -90,7 +90,7 @@ def _descriptor(stream: Any) -> int:
     return CLOSED if stream is None else int(stream.fileno())
 
 
-def _text(output: Output, old: Any, *, line_buffering: bool = False) -> io.TextIOWrapper:
+def _text(output: InterruptibleOutput, old: Any, *, line_buffering: bool = False) -> io.TextIOWrapper:
     """Return a text stream that escapes characters its encoding lacks: no name may end a run."""
     stream = cast("io.TextIOWrapper | None", old)
     return io.TextIOWrapper(
@@ -207,9 +207,9 @@ def while_read(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def failure(stream: Any) -> OSError | None:
-    """Return the write error of a stream; None if there is none, or if the stream is not an `Output`."""
+    """Return the write error of a stream; None if there is none, or if the stream is not an `InterruptibleOutput`."""
     raw = getattr(getattr(stream, "buffer", None), "raw", None)
-    return raw.failure if isinstance(raw, Output) else None
+    return raw.failure if isinstance(raw, InterruptibleOutput) else None
 
 
 def unwritten() -> bool:

@@ -128,7 +128,7 @@ def _shape(signing_name: str, shape: type[Shape], value: Json, where: str) -> Sh
     return shape(**found)
 
 
-def _plain(kind: scalar.Kind, value: Json) -> scalar.Value:
+def _plain(kind: scalar.DeclaredType, value: Json) -> scalar.Value:
     container: Any = get_origin(kind)
     if container is list:
         return [_plain(get_args(kind)[0], item) for item in _instance(value, list, "a list")]
@@ -140,7 +140,7 @@ def _plain(kind: scalar.Kind, value: Json) -> scalar.Value:
     return _instance(value, str, "a text")
 
 
-def _number(kind: scalar.Kind, value: Json) -> scalar.Value:
+def _number(kind: scalar.DeclaredType, value: Json) -> scalar.Value:
     if kind is bool and isinstance(value, bool):
         return value
     if isinstance(value, str):

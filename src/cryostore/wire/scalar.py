@@ -20,7 +20,7 @@ STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})", re.ASCII)
 INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
-Kind = Any
+DeclaredType = Any
 """A declared type: a class, a Literal, a list or dict of such, or the NewType Timestamp."""
 Value = Any
 """A value of a declared type."""
@@ -77,14 +77,14 @@ def parse_time(text: str) -> float:
         raise ValueError("must be a timestamp: ISO 8601 or epoch seconds") from None
 
 
-def parser(kind: Kind) -> Parse | None:
+def parser(kind: DeclaredType) -> Parse | None:
     """Return the parser for values of a declared type; None if the text itself is the value."""
     if kind is Timestamp:
         return parse_time
     return {int: parse_integer, bool: parse_boolean}.get(kind)
 
 
-def format_value(kind: Kind, value: Value) -> str:
+def format_value(kind: DeclaredType, value: Value) -> str:
     """Return the text of a value of a declared type."""
     if kind is Timestamp:
         return iso_text(value)

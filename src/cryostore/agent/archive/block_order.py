@@ -22,7 +22,7 @@ ROOT_MISSING = "has no entry of its own"
 ORPHANED = "has no entry in its parent folder"
 DISORDERED = "is out of order in the listing"
 UNKNOWN_FOLDER = Row(stat.S_IFDIR | 0o700, 0, 0, 0, 0, 0, 0, UNTRUSTED_CTIME, 0)
-"""The row of a folder of which only the name is known."""
+"""The row of a folder whose entry is missing: only its name is known."""
 MISSING_ROOT = "the backed-up folder itself has no entry: its mode, owner and times are lost"
 MISSING_FOLDER = "has no entry in its parent folder: its mode, owner and times are lost"
 
@@ -43,7 +43,7 @@ class BlockOrder:
         self._last_name = b""
 
     def add(self, block: Block) -> str | None:
-        """Return what is wrong with the position of a block, None if nothing is."""
+        """Return the fault of the position of a block; None if there is none."""
         fault = self._misplaced(block)
         if block.kind == Kind.ROOT:
             return fault if block.entries else ROOT_MISSING

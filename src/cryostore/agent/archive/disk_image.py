@@ -102,7 +102,7 @@ class DiskImage:
             return held
 
     def holds(self, chunk: Chunk, data: bytes) -> bool:
-        """Return whether `data` is what a chunk contains, by its digest."""
+        """Return whether `data` are the bytes of a chunk, by its digest."""
         return len(data) == chunk.length and self._archive.chunk_id(data) == digest_of(chunk)
 
     def segments(self) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Pieces of chunks: which chunks a set of files needs, in storage order, and what each file takes from each chunk."""
+"""Pieces of chunks: the chunks that some files need, in storage order, and the bytes of each file in each chunk."""
 
 from __future__ import annotations
 

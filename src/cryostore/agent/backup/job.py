@@ -56,7 +56,7 @@ def committing() -> Iterator[None]:
         raise
 
 
-class BackupJob:
+class OpenJob:
     """An open backup job with its base. The code that opens one must end it, with `commit` or `give_up`.
 
     `damaged` are the objects of the base that the store has lost bytes of. `damaged_count` is their number, or that of
@@ -138,7 +138,7 @@ def open_job(
     kind: str = FILESET,
     *,
     wait_seconds: float = 0.0,
-) -> BackupJob:
+) -> OpenJob:
     """Resume the job of a killed run if possible, otherwise start a new one; without a base if that is unreadable.
 
     `wait_seconds` is how long the run waits for a server that is away: the store keeps its job open for that time.
@@ -161,7 +161,7 @@ def open_job(
     )
     base = _started(call, start, note)
     if not _is_unreadable(base):
-        return BackupJob(call, resource, base)
+        return OpenJob(call, resource, base)
     try:
         _check_same_encryption(call, base)
     finally:
@@ -169,7 +169,7 @@ def open_job(
             call.call(StopBackupJob(backup_job_id=base.backup_job_id))
     start = structs.replace(start, backup_options=(start.backup_options or {}) | {"IncrementalBase": "none"})
     new_base = _started(call, start, note)
-    return BackupJob(call, resource, new_base, unusable_damaged_count=base.damaged_object_count or 0)
+    return OpenJob(call, resource, new_base, unusable_damaged_count=base.damaged_object_count or 0)
 
 
 def resource_arn(name: str, kind: str = FILESET) -> str:
@@ -194,7 +194,7 @@ def _started(call: Call, start: StartBackupJob, note: ResumeNote | None) -> GetI
         ) from error
 
 
-def _resumed(call: Call, resource: str, job_id: str) -> BackupJob | None:
+def _resumed(call: Call, resource: str, job_id: str) -> OpenJob | None:
     """Return an unfinished job if it is still open and its view does not differ from its base."""
     try:
         base = call.call(GetIncrementalBaseBackup(backup_job_id=job_id))
@@ -202,7 +202,7 @@ def _resumed(call: Call, resource: str, job_id: str) -> BackupJob | None:
         old = summaries(call, base.storage_job_id) if base.storage_job_id else {}
     except ModelError:
         return None
-    return BackupJob(call, resource, base) if view == old and not _is_unreadable(base) else None
+    return OpenJob(call, resource, base) if view == old and not _is_unreadable(base) else None
 
 
 def _is_unreadable(base: GetIncrementalBaseBackupOutput) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.archive.recovery_points import RecoveryPoint
 from cryostore.agent.backup.encryption_policy import SealedPolicy
-from cryostore.agent.backup.job import BackupJob, drop_objects, open_job
+from cryostore.agent.backup.job import OpenJob, drop_objects, open_job
 from cryostore.agent.backup.listing_writer import ListingWriter
 from cryostore.agent.encryption.agent_key import AgentKey, PublicKey
 from cryostore.agent.encryption.archive_key import ArchiveKey
@@ -99,7 +99,7 @@ def change_access(call: Call, point: RecoveryPoint, apply: Callable[[Access], No
         raise
 
 
-def _base_of(job: BackupJob) -> str:
+def _base_of(job: OpenJob) -> str:
     if not job.base.storage_job_id:
         hint = "make another backup, then try again"
         raise ConfigurationError("the newest backup is damaged in the store", hint=hint)
@@ -114,7 +114,7 @@ def _check_owned(archive: Archive) -> None:
         )
 
 
-def _commit(call: Call, job: BackupJob, archive: Archive, access: Access, resource: str, *, accept: bool) -> str:
+def _commit(call: Call, job: OpenJob, archive: Archive, access: Access, resource: str, *, accept: bool) -> str:
     pairs = [(PublicKey(each.public), each.name) for each in access.recipients.values()]
     policy = SealedPolicy(access.keys[0], resource, pairs)
     old = archive.object_checksums()

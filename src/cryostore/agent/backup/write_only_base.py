@@ -18,7 +18,7 @@ import msgspec
 
 from cryostore.agent.backup.dead_bytes import objects_to_rewrite
 from cryostore.agent.backup.incremental_base import ArchivedEntry, stat_identity
-from cryostore.agent.backup.job import BackupJob, summaries
+from cryostore.agent.backup.job import OpenJob, summaries
 from cryostore.agent.block import Block, Extra, ExtraKind, Kind
 from cryostore.agent.encryption.agent_key import AgentKey
 from cryostore.agent.encryption.cipher import KEY_ID_BYTES, SECRET_BYTES, derive, keyed_digest, random_bytes
@@ -298,7 +298,7 @@ class WriteOnlyEntries:
         return self._base.find(join(self._directory, name)) is not None
 
 
-def open_write_only_base(call: Call, job: BackupJob, vault: str, resource: str) -> WriteOnlyBase | None:
+def open_write_only_base(call: Call, job: OpenJob, vault: str, resource: str) -> WriteOnlyBase | None:
     """Return the base of a run that cannot read it; None for a run that can.
 
     Raises ConfigurationError if there is no folder for the state.

@@ -63,7 +63,7 @@ def derive(secret: bytes, label: bytes, length: int = SECRET_BYTES) -> bytes:
 
 
 def keyed_digest(secret: bytes, data: Buffer) -> bytes:
-    """HMAC-SHA256. Without the secret nobody can compute or check it."""
+    """Return an HMAC-SHA256. It can be neither computed nor checked without the secret."""
     return hmac.digest(secret, data, "sha256")
 
 

@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from cryostore.agent.archive.reader import Archive
 from cryostore.agent.backup.encryption_policy import choose_policy
-from cryostore.agent.backup.job import BackupJob, committing, drop_objects, open_job
+from cryostore.agent.backup.job import OpenJob, committing, drop_objects, open_job
 from cryostore.agent.backup.listing_writer import ListingWriter
 from cryostore.agent.backup.resume_note import ResumeNote
 from cryostore.agent.backup.run import BackupResult
@@ -59,7 +59,7 @@ class SingleFileWriter:
     `damaged` are the objects of the base that the store has lost bytes of: they must not be inherited.
     """
 
-    def __init__(self, call: Call, options: SingleFileOptions, job: BackupJob, base: Archive | None) -> None:
+    def __init__(self, call: Call, options: SingleFileOptions, job: OpenJob, base: Archive | None) -> None:
         self.call = call
         self.base = base
         self.uploader = Uploader(call, DigestTable(DIGEST_BYTES))

@@ -102,7 +102,7 @@ class KeyedChunker:
         self._piece_key = derive(secret, PIECE_LABEL)
 
     def cuts(self, data: memoryview, *, of_disk: bool = False) -> Iterator[int]:  # noqa: ARG002 - see below
-        """See Chunker. Disk images are cut like other content, because the agent compresses what it seals."""
+        """See Chunker. Disk images are cut like other content, because their chunks are compressed before sealing."""
         hidden = memoryview(bytes(data).translate(self._permutation))
         start = end = 0
         for length in self._pieces.cuts(hidden):

@@ -76,7 +76,7 @@ class BlobCopyResult:
             self.examples.append(example)
 
 
-class Wanted(NamedTuple):
+class WantedBlob(NamedTuple):
     """A blob that belongs to the store: a pack or a part of a record."""
 
     key: str
@@ -89,7 +89,7 @@ class _Seen(NamedTuple):
     A `foreign` blob is in the target and has no note.
     """
 
-    wanted: Wanted
+    wanted: WantedBlob
     size: int | None
     note: Note | None
     is_done: bool = False
@@ -103,15 +103,15 @@ class _Put(NamedTuple):
     looked: BlobVerdict
 
 
-def wanted_blobs(source: Side) -> Iterator[Wanted]:
+def wanted_blobs(source: Side) -> Iterator[WantedBlob]:
     """Yield every blob that the rows of a store name: its records, and its packs except those being deleted."""
     after = 0
     while found := source.read(partial(store_copy.packs, after=after, limit=ROWS_PER_PAGE)):
-        yield from (Wanted(pack_key(pack.name), pack) for pack in found)
+        yield from (WantedBlob(pack_key(pack.name), pack) for pack in found)
         after = found[-1].pack_number
     behind = RecordKey("")
     while rows := source.read(partial(records.page, after=behind, limit=ROWS_PER_PAGE)):
-        yield from (Wanted(name.key, name) for row in rows for name in _parts(row))
+        yield from (WantedBlob(name.key, name) for row in rows for name in _parts(row))
         behind = rows[-1].key
 
 
@@ -120,7 +120,7 @@ def _parts(row: RecordRow) -> list[RecordName]:
     return [RecordName(*row.key, row.recorded, part) for part in range(row.parts) if row.recorded and not row.gone]
 
 
-def batches(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
+def batches(wanted: Iterable[WantedBlob]) -> Iterator[list[WantedBlob]]:
     """Yield wanted blobs in batches."""
     left = iter(wanted)
     while some := list(islice(left, BLOBS_PER_BATCH)):
@@ -167,7 +167,7 @@ class BlobCopy:
         yield from self._remove_strays()
         self.carried.damaged = self._source.read(damage.count)
 
-    def _look(self, wanted: Wanted, note: Note | None) -> _Seen:
+    def _look(self, wanted: WantedBlob, note: Note | None) -> _Seen:
         size, there = self._source.stat(wanted.key), self._target.stat(wanted.key)
         if note is None:
             return _Seen(wanted, size, None, foreign=there is not None)

@@ -40,7 +40,7 @@ from cryostore.maintenance.migrate.blobs import (
     WORKERS,
     BlobCopy,
     BlobCopyResult,
-    Wanted,
+    WantedBlob,
     batches,
     portions,
     wanted_blobs,
@@ -187,7 +187,7 @@ def _missing_keys(source: Side, keyring: Keyring) -> list[str]:
 class _Asked(NamedTuple):
     """A blob to check, its note, and whether it is to be read."""
 
-    wanted: Wanted
+    wanted: WantedBlob
     note: Note | None
     is_read: bool
 
@@ -223,7 +223,7 @@ class _BlobCheck:
                 hint="repeat the command, which copies them again; if that fails too, the place loses data",
             )
 
-    def _asked(self, some: Sequence[Wanted]) -> list[_Asked]:
+    def _asked(self, some: Sequence[WantedBlob]) -> list[_Asked]:
         notes = self._target.read(partial(store_copy.notes, keys=[one.key for one in some]))
         first = self.verified.blobs
         self.verified.blobs += len(some)

@@ -189,7 +189,7 @@ class _Schemas:
         return {"$ref": f"#/components/schemas/{shape.__name__}"}
 
 
-def _scalar(kind: scalar.Kind, member: Member | None = None) -> Json:
+def _scalar(kind: scalar.DeclaredType, member: Member | None = None) -> Json:
     if kind is Timestamp:
         in_query = member is not None and isinstance(member.binding, Query)
         return {"type": "string", "format": "date-time"} if in_query else {"type": "number", "format": "epoch-seconds"}
