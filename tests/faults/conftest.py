@@ -1,4 +1,4 @@
-"""A store whose disk and database fail on demand."""
+"""Fixtures of stores whose disk and database fail on demand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.stores.shared_store import ON_SERVICES, opened_shared
 
 
 class FaultyStore:
-    """A store, and the faults of its parts. `api` calls it; `reopen` opens it again, without faults."""
+    """A store and the injected faults of its parts. `api` calls it; `reopen` opens it again, without faults."""
 
     def __init__(self, store):
         self.store = store
@@ -23,7 +23,7 @@ class FaultyStore:
         self.api = store.api(reopen=self.reopen)
 
     def inject(self):
-        """Put the failing parts into the service that is open."""
+        """Replace the parts of the open service by parts that fail on demand."""
         service = self.store.service
         context = service.context
         context.store.close()
@@ -36,7 +36,7 @@ class FaultyStore:
         )
 
     def reopen(self):
-        """As after a restart, and the new service fails on demand, too."""
+        """Restart the store. The new service fails on demand, too."""
         self.store.reopen()
         self.inject()
 
@@ -49,6 +49,6 @@ def faulty(tmp_path):
 
 @pytest.fixture
 def faulty_on_services(tmp_path):
-    """The same over PostgreSQL and S3."""
+    """A faulty store on PostgreSQL and S3."""
     with opened_shared(tmp_path, ON_SERVICES) as store:
         yield FaultyStore(store)

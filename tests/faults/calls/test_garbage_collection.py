@@ -1,4 +1,4 @@
-"""Each call of garbage collection to the database or the blob store fails once, in every possible way."""
+"""Faults of single calls during garbage collection: each call to the database or the blob store fails once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLOB_CALLS = ["append", "sync", "open_append", "get", "stat", "owned", "delete"]
 
 
 def calls_of_a_run(count):
-    """How often a run without faults makes a call, as `count` reads it from the process."""
+    """Return the number of calls in a run without faults. `count` reads it from a process."""
     scene = Scene()
     before = count(scene.collector)
     collect_all(scene.collector.context, quarantine_ms=0)
@@ -22,20 +22,20 @@ def calls_of_a_run(count):
 
 
 def run_fails(scene):
-    """Make a run that meets its fault, and answer whether it broke off; whatever it did, nothing is lost."""
-    broke_off = False
+    """Make a run with the planned fault; check that nothing is lost; return whether the run failed."""
+    failed = False
     try:
         collect_all(scene.collector.context, quarantine_ms=0)
     except CryostoreError:
-        broke_off = True
+        failed = True
     scene.collector.database.heal()
     scene.check()
-    return broke_off
+    return failed
 
 
 @pytest.mark.parametrize("answer_lost", [False, True], ids=["not done", "answer lost"])
 def test_each_write_fails(answer_lost):
-    """A transaction that did not happen, or that did and whose answer was lost; later runs do the rest."""
+    """A transaction fails, or it succeeds and its answer is lost. Later runs complete the work."""
     for at in range(1, calls_of_a_run(lambda process: process.database.writes) + 1):
         scene = Scene()
         scene.collector.database.fail(at, answer_lost=answer_lost)
@@ -63,11 +63,11 @@ def test_each_call_to_the_blobs_fails(method, error):
 
 
 @pytest.mark.parametrize("kept_share", [0.0, 0.5, 1.0])
-def test_the_power_goes_at_each_write(kept_share):
-    """Before any transaction of a run, everything dies, and bytes that were not flushed are lost, or a part of them."""
+def test_the_power_fails_at_each_write(kept_share):
+    """All processes end before a transaction, and some or all bytes that were not flushed are lost."""
 
     class PowerCutError(BaseException):
-        """Nobody catches it."""
+        """An exception that no code catches."""
 
     for at in itertools.count(1):
         scene = Scene()

@@ -1,7 +1,7 @@
-"""Failures while records are written, followed by the loss of the catalog: everything acknowledged is there.
+"""Faults while records are written, followed by the loss of the catalog: all acknowledged data is there.
 
-Every write to the database and every call to the blobs fails once, before or after it happens: in a commit, a deletion,
-and when a vault is created and deleted. So does every call of the rebuild itself.
+Every write to the database and every call to the blobs fails once, before or after it takes effect: in a commit, in a
+deletion, and when a vault is created or deleted. Every call of the rebuild fails once, too.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from support.stores.store_picture import items
 
 
 class World:
-    """A chain of three points and a branch of it, in a vault; what each point holds is in `points`."""
+    """A vault with a chain of three points and a branch. `points` has the content of each point."""
 
     def __init__(self):
         self.store = MemoryStore()
         self.process = Process(self.store)
         self.api = Api(self.process, None, clock=self.store.clock)
-        self.settle()  # as when a store is opened: the record of the first vault is written
+        self.settle()  # writes the record of the first vault, as the opening of a store does
         self.points = {}
         self.first = self.backup({"a": b"1", "b": b"1"})
         self.second = self.backup({"a": b"2", "c": b"2"})
@@ -51,7 +51,7 @@ class World:
         maintain(self.process.service)
 
     def seen(self):
-        """Vaults, and what every point holds, after the catalog is made anew from what is beside it."""
+        """Return the vaults, and the content of every point, from a catalog that is rebuilt from the blobs."""
         database = rebuild(self.store.blobs, self.store.keyring)
         kept, self.store.database = self.store.database, database
         process = Process(self.store)
@@ -74,7 +74,7 @@ def rebuild(blobs, keyring, database=None):
 
 
 def commit(world):
-    """An incremental point; what it holds is noted when it is acknowledged, or may be there before."""
+    """Prepare the commit of an incremental point. Returns the request, and what can be seen after it."""
     job = world.api.running_job()
     world.api.put(job, "a", b"5")
     world.api.delete(job, "c")
@@ -120,8 +120,8 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: " ".join(map(str, fault)))
 @pytest.mark.parametrize("name", REQUESTS)
-def test_what_was_acknowledged_outlives_the_catalog(name, fault):
-    """Each call fails once. Lost now, or after the request was made again, the catalog comes back as it must."""
+def test_acknowledged_data_survives_the_loss_of_the_catalog(name, fault):
+    """Each call fails once. The catalog is lost right after that, or after the request was repeated."""
     for at in itertools.count(1):
         world = World()
         request, after = REQUESTS[name](world)
@@ -148,7 +148,7 @@ def test_what_was_acknowledged_outlives_the_catalog(name, fault):
 
 
 def again(world, request):
-    """The same request once more; one that was carried out may find nothing left to do."""
+    """Repeat the request. If the first one took effect, this one may find nothing to do."""
     try:
         request()
     except CryostoreError as error:
@@ -158,8 +158,8 @@ def again(world, request):
 
 
 @pytest.mark.parametrize("error", [StorageUnavailableError("no"), StorageFullError("full")], ids=["failing", "full"])
-def test_each_call_of_a_rebuilding_fails(error):
-    """What it cannot read it counts as lost; any other failure ends it. The next one does it all."""
+def test_each_call_of_a_rebuild_fails(error):
+    """A rebuild counts unreadable data as lost, and any other failure ends it. The next rebuild is complete."""
     world = World()
     whole = RebuildResult()
     for _ in Rebuild(MemoryDatabase(), world.store.blobs, world.store.keyring, whole, now_ms=1).run():
@@ -186,5 +186,5 @@ def test_each_call_of_a_rebuilding_fails(error):
                 assert at > 1
                 break
             assert where == "get"
-            assert outcome.losses or (outcome.chunks, outcome.recovery_points) == everything, "a second try may do"
+            assert outcome.losses or (outcome.chunks, outcome.recovery_points) == everything, "a second try may succeed"
     assert world.seen() == expected

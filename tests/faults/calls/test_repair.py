@@ -1,4 +1,4 @@
-"""Each call of a repair fails once, or is its last: no row is wrong, and the next repair does the rest."""
+"""Faults of single calls during a repair: no row becomes wrong, and the next repair completes the work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLOB_CALLS = ["get", "stat", "owned", "cut", "append", "sync", "open_append", "l
 
 
 def scene_to_repair():
-    """A broken scene, in which one pack with wanted chunks takes no rows, so that they must be copied."""
+    """Return a damaged scene. One pack with needed chunks accepts no new rows, so the repair must copy the chunks."""
     scene = broken_scene()
     query = "SELECT pack_number FROM pack JOIN chunk USING (pack_number) ORDER BY pack_number LIMIT 1"
     (number,) = scene.store.database.read(lambda transaction: transaction.row(query))
@@ -31,7 +31,7 @@ def scene_to_repair():
 
 
 def calls(count):
-    """How often a repair without faults makes a call."""
+    """Return the number of calls in a repair without faults."""
     scene = scene_to_repair()
     before = count(scene.collector)
     to_end(repair(scene.collector.context, RepairResult()))
@@ -40,7 +40,7 @@ def calls(count):
 
 
 def repair_twice(scene):
-    """Once with its fault, and once more by a new process."""
+    """Repair with the planned fault, then again in a new process."""
     with contextlib.suppress(CryostoreError):
         to_end(repair(scene.collector.context, RepairResult()))
     scene.collector.database.heal()
@@ -49,7 +49,7 @@ def repair_twice(scene):
 
 
 def finish(scene):
-    """Whatever happened, no row lies; the next repair and collection leave everything whole."""
+    """Check that no row is wrong, and that the next repair and collection make the store complete."""
     assert audit.unreadable(scene.writer.context, scene.store.database) == []
     assert audit.retired_but_used(scene.store.database) == []
     to_end(repair(scene.writer.context, RepairResult()))
@@ -86,11 +86,11 @@ def test_each_call_to_the_blobs_fails(method, error):
 
 
 @pytest.mark.parametrize("kept_share", [0.0, 0.5, 1.0])
-def test_the_power_goes_at_each_write(kept_share):
-    """Before any transaction of a repair everything dies, and bytes that were not flushed are lost, or some of them."""
+def test_the_power_fails_at_each_write(kept_share):
+    """All processes end before a transaction, and some or all bytes that were not flushed are lost."""
 
     class PowerCutError(BaseException):
-        """Nobody catches it."""
+        """An exception that no code catches."""
 
     for at in itertools.count(1):
         scene = scene_to_repair()

@@ -1,7 +1,6 @@
-"""A rotation of the master key whose calls fail one by one: to the database, the blobs, and the keyring's disk.
+"""Faults of single calls during a rotation of the master key: database, blobs, and the disk of the keyring.
 
-After each failure the store opens again, everything can be read, and running the same command again finishes the
-rotation.
+After each failure the store opens again, all data can be read, and the same command completes the rotation.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ DISK_CALLS = ["open", "fsync", "pwritev", "replace", "fchmod"]
 
 
 class PowerCutError(BaseException):
-    """Nobody catches it."""
+    """An exception that no code catches."""
 
 
 class Rotation:
-    """A store with two vaults of which everything can fail, and a rotation of it."""
+    """A store with two vaults whose parts all fail on demand, and a rotation of its keys."""
 
     def __init__(self, template, data_dir):
         shutil.copytree(template, data_dir)
@@ -51,9 +50,9 @@ class Rotation:
         rotate_vault_key(self.context, "Default")
 
     def check(self, points):
-        """Open the store again: everything is there, and the next rotation finishes and needs the old key no more.
+        """Open the store again: all data is there. The next rotation completes, and the old key is no longer needed.
 
-        It comes once the claim of one that died has lapsed.
+        It runs after the claim of a failed rotation has expired.
         """
         self.store.clock.advance(HOUR_MS)
         self.store.reopen()
@@ -72,7 +71,7 @@ class Rotation:
         self.store.service.close()
 
     def read(self, points):
-        """Every object of every point can be read, and more can be written."""
+        """Read every object of every point, and write new ones."""
         api = self.store.api()
         for arn, content in points.items():
             assert api.restored(arn) == content
@@ -81,7 +80,7 @@ class Rotation:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A data directory, and what its recovery points hold."""
+    """A data directory, and the content of its recovery points."""
     with opened(tmp_path_factory.mktemp("template") / "data") as store:
         points = {}
         for number in range(2):
@@ -96,12 +95,12 @@ def template(tmp_path_factory):
 
 @pytest.fixture
 def rotations(template, tmp_path):
-    """New stores, each a copy of the template."""
+    """A function that makes a new store, a copy of the template."""
     return (Rotation(template[0], tmp_path / f"{number}") for number in itertools.count())
 
 
 def each_fails(rotations, points, fail, struck):
-    """Rotate with a failure at each call: `fail(rotation, k)` plans one at the k-th, `struck` tells whether it came."""
+    """Rotate with a failure at each call: `fail(rotation, k)` plans it for call k, `struck` returns whether it came."""
     for at in itertools.count(1):
         rotation = next(rotations)
         fail(rotation, at)
@@ -137,7 +136,7 @@ def test_each_call_to_the_blobs_fails(rotations, template, method):
 
 @pytest.mark.parametrize("call", DISK_CALLS)
 def test_each_operation_on_files_fails(rotations, template, monkeypatch, call):
-    """Of the keyring, of the blobs, of whatever is opened."""
+    """The files are those of the keyring, the blobs and the catalog."""
     real, numbers, struck = getattr(os, call), [0, 0], [False]
 
     def failing(*arguments, **more):
@@ -158,7 +157,7 @@ def test_each_operation_on_files_fails(rotations, template, monkeypatch, call):
     each_fails(rotations, template[1], fail, came)
 
 
-def test_the_power_goes_before_each_transaction(rotations, template):
+def test_the_power_fails_before_each_transaction(rotations, template):
     for at in itertools.count(1):
         rotation, calls = next(rotations), itertools.count(1)
 
@@ -178,8 +177,8 @@ def test_the_power_goes_before_each_transaction(rotations, template):
     assert at > 8
 
 
-def test_forgetting_fails_at_each_operation_on_files(rotations, template, monkeypatch):
-    """The key is in the keyring still, or gone; never is another one gone."""
+def test_removing_a_key_fails_at_each_operation_on_files(rotations, template, monkeypatch):
+    """The key is still in the keyring, or it is removed. No other key is removed."""
     for call in ("open", "fsync", "pwritev", "replace"):
         for at in itertools.count(1):
             rotation = next(rotations)

@@ -1,4 +1,4 @@
-"""Each call of a scrub to the database or the blob store fails once: nothing sound is marked as damaged."""
+"""Faults of single calls during a scrub: no sound chunk is marked as damaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPOILT = {sha(DATA[1]), sha(DATA[4])}
 
 
 def shop():
-    """Closed packs with two damaged chunks."""
+    """Return a store with closed packs and two damaged chunks."""
     made = Shop()
     made.close_packs()
     spoil(made.store, DATA[1])
@@ -25,7 +25,7 @@ def shop():
 
 
 def calls(count):
-    """How often a scrub without faults makes a call, as `count` reads it from the process."""
+    """Return the number of calls in a scrub without faults. `count` reads it from a process."""
     made = shop()
     before = count(made.process)
     scrubbed(made.context)
@@ -33,13 +33,13 @@ def calls(count):
 
 
 def scrub_twice(made):
-    """Once with its fault, and once more without."""
+    """Scrub with the planned fault, then without a fault."""
     with contextlib.suppress(CryostoreError):
         scrubbed(made.context)
     assert damaged(made.store) <= SPOILT
     made.process.database.heal()
     made.process.blobs.faults.clear()
-    made.store.clock.advance(HOUR_MS)  # if the claim was not given back, it has lapsed
+    made.store.clock.advance(HOUR_MS)  # a claim that was not released has expired
     outcome = scrubbed(made.context)
     assert (outcome.damaged + outcome.damaged_before, outcome.unreadable) == (2, 0)
     assert damaged(made.store) == SPOILT

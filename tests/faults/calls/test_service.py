@@ -1,4 +1,4 @@
-"""Each call of every write operation to its disk and its database fails once."""
+"""Faults of single calls during write operations: each call to the disk or the database fails once."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from support.stores.integrity import problems
 
 
 class Request(NamedTuple):
-    """A request to be made, what can be seen of it, and what is to be seen once it is done."""
+    """A request, a function that returns its visible state, and the expected state after it."""
 
     operation: Any
     look: Any
     after: Any
     between: tuple = ()
-    """States that may be seen on the way, where the operation goes on by itself."""
+    """States that may be visible before the operation continues by itself."""
     gone: bool = False
-    """Whether a repetition may find that the first attempt did it."""
+    """Whether a repetition may fail because the first attempt succeeded."""
     finish: Any = None
 
 
 def attached(api, upload):
-    """How many chunks an upload has."""
+    """Return the number of chunks of an upload."""
     if not isinstance(api.data_dir, Path):
         return api.data_dir.rows("SELECT chunk_count FROM upload WHERE upload_id = :upload", upload=upload)[0][0]
     with closing(sqlite3.connect(api.data_dir / "catalog.sqlite")) as connection:
@@ -51,7 +51,7 @@ def attached(api, upload):
 
 
 def fresh(api):
-    """A resource of its own, with two recovery points and a job in progress."""
+    """Make a new resource with two recovery points and an open job."""
     api.resource = new_resource()
     api.backup({"a": b"1", "b": b"1", "c": b"1"})
     api.backup({"b": b"2"})
@@ -172,7 +172,7 @@ def commit(api):
 
 
 def commit_with_checksum(api):
-    """Its checksum is computed in a transaction of its own."""
+    """The commit computes the checksum in a separate transaction."""
     job = fresh(api)
     api.delete(job, "a")
     api.delete(job, "b")
@@ -187,7 +187,7 @@ def give_up(api):
     api.delete(job, "a")
     api.start(job, "open")
     operation = CommitBackupJob(backup_job_id=job, outcome="FAILED")
-    return Request(operation, lambda: api.job(job).state, "FAILED", finish=lambda: goes_on(api))
+    return Request(operation, lambda: api.job(job).state, "FAILED", finish=lambda: check_next_job(api))
 
 
 def stop(api):
@@ -195,11 +195,11 @@ def stop(api):
     api.delete(job, "a")
     api.start(job, "open")
     operation = StopBackupJob(backup_job_id=job)
-    return Request(operation, lambda: api.job(job).state, "ABORTED", ("ABORTING",), finish=lambda: goes_on(api))
+    return Request(operation, lambda: api.job(job).state, "ABORTED", ("ABORTING",), finish=lambda: check_next_job(api))
 
 
-def goes_on(api):
-    """The next job sees nothing that this one had written."""
+def check_next_job(api):
+    """Check that the next job of the resource starts without the data of this one."""
     assert api.read(api.start_job()) == {"a": b"1", "b": b"2", "c": b"1"}
 
 
@@ -209,15 +209,15 @@ def start_backup_job(api):
     return Request(operation, lambda: len(api.listed(ListBackupJobs(by_resource_arn=api.resource))), 4)
 
 
-def bind(api):
+def start_job(api):
     api.stop(fresh(api))
     job = api.start_job()
     operation = GetIncrementalBaseBackup(backup_job_id=job)
     look = DescribeBackupJob(backup_job_id=job)
-    return Request(operation, lambda: api.call(look).state, "RUNNING", finish=lambda: goes_on_in(api, job))
+    return Request(operation, lambda: api.call(look).state, "RUNNING", finish=lambda: check_base_of(api, job))
 
 
-def goes_on_in(api, job):
+def check_base_of(api, job):
     assert api.read(job) == {"a": b"1", "b": b"2", "c": b"1"}
 
 
@@ -241,7 +241,7 @@ def delete_recovery_point(api):
 
 
 def completed(api):
-    """The committed jobs of the resource, newest first."""
+    """Return the committed jobs of the resource, newest first."""
     jobs = api.listed(ListBackupJobs(by_resource_arn=api.resource, by_state="COMPLETED"))
     return sorted(jobs, key=lambda job: job.completion_date, reverse=True)
 
@@ -296,20 +296,21 @@ def delete_vault(api):
 REQUESTS = [
     put_chunk, link_chunks, put_object, start_object, complete_upload, complete_long_upload,
     complete_upload_that_commits, put_object_that_commits, delete_object, commit, commit_with_checksum, give_up, stop,
-    start_backup_job, bind, delete_recovery_point, start_restore_job, complete_restore_job, create_vault, delete_vault,
+    start_backup_job, start_job, delete_recovery_point, start_restore_job, complete_restore_job, create_vault,
+    delete_vault,
 ]  # fmt: skip
 SOME = {put_chunk}
-"""What is tried on real services each time, the others by `make stress`."""
+"""The requests that `make test` tries on real services. `make stress` tries the others."""
 
 
 def calls(faulty):
-    """How often each part was called so far."""
+    """Return the number of calls of each part so far."""
     counts = {method: faulty.blobs.calls.get(method, 0) for method in faulty.blob_methods}
     return counts | {"read": faulty.database.reads, "write": faulty.database.writes}
 
 
 def faults(used, blob_methods):
-    """Every fault worth trying, for a request that used its parts so often: the part, which call, and how."""
+    """Yield all faults for a request that made so many calls: the part, the number of the call, and how it fails."""
     for kind in ("read", "write"):
         for at in range(1, used[kind] + 1):
             yield kind, at, {}
@@ -345,13 +346,13 @@ def test_a_failure_at_any_call(faulty, prepare):
     [pytest.param(one, marks=[] if one in SOME else [pytest.mark.stress], id=one.__name__) for one in REQUESTS],
 )
 def test_a_failure_at_any_call_on_services(faulty_on_services, prepare):
-    """The same on PostgreSQL and S3, where bytes go in whole blobs."""
+    """The test above on PostgreSQL and S3, which stores whole blobs."""
     fail_everywhere(faulty_on_services, prepare)
 
 
 def fail_everywhere(faulty, prepare):
     api = faulty.api
-    faulty.reopen()  # so that the request opens a pack of its own
+    faulty.reopen()  # so that the request opens a new pack
     request = prepare(api)
     before = calls(faulty)
     api.call(request.operation)
@@ -370,7 +371,7 @@ def fail_everywhere(faulty, prepare):
 
 
 def one_failure(faulty, request, kind, at, how):
-    """One request, one failure; then the request again."""
+    """Make the request with one failure, then repeat it."""
     api = faulty.api
     states = (request.look(), request.after, *request.between)
     inject(faulty, kind, at, how)
@@ -390,12 +391,12 @@ def one_failure(faulty, request, kind, at, how):
         request.finish()
 
 
-def test_the_log_tells_the_operator_what_the_caller_is_not_told(faulty):
-    """Where it failed, under the request's id; the answer only says that it may work later."""
+def test_the_log_has_details_that_the_caller_does_not_get(faulty):
+    """The log has the cause under the request's id. The answer only asks the caller to retry later."""
     api = faulty.api
     job = api.running_job()
     with over_asgi(faulty.store.service, api.data_dir, clock=faulty.store.clock) as client:
-        for _ in range(5):  # as often as the client tries
+        for _ in range(5):  # one for each attempt of the client
             faulty.blobs.fail("append", len(faulty.blobs.faults) + 1, StorageFullError("disk /secret/path is full"))
         with pytest.raises(ServiceUnavailableException) as raised:
             client.call(PutObject(backup_job_id=job, object_name="name", inline_chunk=Payload(b"1")))
@@ -405,8 +406,8 @@ def test_the_log_tells_the_operator_what_the_caller_is_not_told(faulty):
     assert "Traceback" not in str(raised.value)
 
 
-def test_a_failing_restart_does_not_lose_the_next_one(faulty, monkeypatch):
-    """Opening the store may fail at any point; the next opening finds all that was stored."""
+def test_the_store_opens_after_a_failed_restart(faulty, monkeypatch):
+    """The next opening of the store finds all stored data."""
     api = faulty.api
     arn = api.backup({"a": b"1"})
     faulty.store.service.close()

@@ -1,6 +1,6 @@
-"""A disk that fills up at every point of a backup, a delete and a collection: everything acknowledged is there.
+"""A disk that fills up at every point of a backup, a delete and a collection: no acknowledged data is lost.
 
-Freeing space is enough to continue. The file system is real, so the system itself decides where a write breaks off.
+The store continues as soon as there is space. The file system is real, so the kernel decides where a write ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PACK_BYTES = 256 * KIB
 
 
 class FillingStore:
-    """A store on a small disk, and what it has acknowledged."""
+    """A store on a small disk, and the data that it has acknowledged."""
 
     def __init__(self, disk, *, reserve_bytes):
         self.disk = disk
@@ -40,7 +40,7 @@ class FillingStore:
         self.refused = 0
 
     def back_up(self):
-        """A point with objects of both kinds."""
+        """Make a recovery point with small and large objects."""
         self.api.resource = new_resource()
         job = self.api.running_job()
         contents = {f"o{number}": self.random.randbytes(size) for number, size in enumerate((10, 3000, 120_000))}
@@ -51,19 +51,19 @@ class FillingStore:
         self.points[self.api.commit(job)] = contents | {"chunks": b"".join(chunks)}
 
     def delete_one(self):
-        """Delete the oldest point; after that nothing is promised of it."""
+        """Delete the oldest point, which may be incomplete from then on."""
         arn = next(iter(self.points))
         del self.points[arn]
         self.api.delete_point(arn)
 
     def collect(self):
-        """A round of duties and a collection without a quarantine."""
+        """Run the background tasks once, then a collection without a quarantine."""
         maintain(self.store.service)
         collect_all(self.store.service.context, quarantine_ms=0)
 
     @contextlib.contextmanager
     def maybe(self):
-        """Let it be refused, for want of room and for nothing else."""
+        """Allow a refusal, but only for lack of space."""
         try:
             yield
         except* ServiceUnavailableException as group:
@@ -74,7 +74,7 @@ class FillingStore:
         self.store.service.close()
 
     def check(self):
-        """Everything acknowledged reads back, also after a restart, and there are no dangling references."""
+        """Read all acknowledged data, also after a restart, and look for dangling references."""
         for arn, contents in self.points.items():
             assert self.api.restored(arn) == contents
         self.store.service.close()
@@ -84,7 +84,7 @@ class FillingStore:
 
 @pytest.fixture
 def filling(tmp_path, monkeypatch):
-    """Makes a filling store; with a short log, so that it is moved into the file often."""
+    """A function that makes a filling store. The write-ahead log is short, so that checkpoints are frequent."""
     monkeypatch.setattr(sqlite, "SETTINGS", (*sqlite.SETTINGS[:-1], "wal_autocheckpoint = 50"))
     with contextlib.ExitStack() as stack:
 
@@ -117,7 +117,7 @@ def test_the_disk_fills_up_at_every_point_of_a_backup(filling, reserve_bytes):
 
 
 def test_the_disk_fills_up_at_every_point_of_deletes_and_collections(filling):
-    """With a reserve nothing of that is refused, at whatever point the room ends."""
+    """With a reserve, none of these is refused, at any point where the space ends."""
     filling = filling(reserve_bytes=MIB)
     for step in range(STEPS // 2):
         for _ in range(3):
@@ -137,7 +137,7 @@ def test_the_disk_fills_up_at_every_point_of_deletes_and_collections(filling):
     assert filling.disk.bytes_under("data/packs") < live_bytes + PACK_BYTES * 2
 
 
-def test_a_store_opens_on_a_disk_without_a_byte_left(filling):
+def test_a_store_opens_on_a_full_disk(filling):
     filling = filling(reserve_bytes=MIB)
     filling.back_up()
     filling.store.service.close()

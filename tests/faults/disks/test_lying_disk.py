@@ -1,6 +1,6 @@
-"""A disk that lies once: one read has a flipped bit, or one listing lacks its end.
+"""A disk with one wrong answer: a read has a flipped bit, or a listing lacks its end.
 
-The reader notices, and no decision that follows loses data: a lie is not damage, and damage is not garbage.
+The reader notices it and loses no data: one wrong answer is not damage, and damage is not garbage.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from support.stores.memory_store import MemoryStore, Process
 
 
 def lies_in(run, count):
-    """Each possible wrong answer in turn, until a run makes no further request."""
+    """Yield each possible wrong answer, until a run makes no further request."""
     for at in itertools.count(1):
         if not run(at):
             assert at > count
             return
 
 
-def was_told(scene):
-    """Whether the collector was told its lie; there will be none later."""
+def got_wrong_answer(scene):
+    """Return whether the collector got the wrong answer. Later answers are right."""
     told = not scene.collector.blobs.lies
     scene.collector.blobs.lies.clear()
     return told
 
 
 @pytest.mark.parametrize("place", [0, 60, -1], ids=["magic", "digest", "tag"])
-def test_compaction_moves_no_lie(place):
-    """An envelope that does not open stays where it is, and its row with it; all the rest is collected."""
+def test_compaction_moves_no_wrong_bytes(place):
+    """An envelope that cannot be opened stays in its place, and so does its row. All else is collected."""
 
     def run(at):
         scene = Scene()
         scene.collector.blobs.lie("get", at, place)
         collect_all(scene.collector.context, quarantine_ms=0)
-        told = was_told(scene)
+        told = got_wrong_answer(scene)
         scene.check()
         scene.collect_the_rest()
         return told
@@ -52,8 +52,8 @@ def test_compaction_moves_no_lie(place):
 
 
 @pytest.mark.parametrize("place", [0, 60, 200, -1])
-def test_scrub_asks_twice(place):
-    """Before an envelope counts as damaged it is read again, alone: one lie marks nothing."""
+def test_scrub_reads_twice(place):
+    """An envelope counts as damaged only after a second read, so one wrong answer marks nothing."""
 
     def run(at):
         scene = Scene()
@@ -62,7 +62,7 @@ def test_scrub_asks_twice(place):
         for _ in scrub(scene.collector.context, outcome):
             pass
         assert outcome.damaged == 0
-        told = was_told(scene)
+        told = got_wrong_answer(scene)
         scene.check()
         return told
 
@@ -70,8 +70,8 @@ def test_scrub_asks_twice(place):
 
 
 @pytest.mark.parametrize("place", [0, 60, -1])
-def test_a_rebuilding_calls_nothing_whole_that_is_not(place):
-    """A record or an envelope that was lied about is a loss, and said; a point called complete is as it was."""
+def test_a_rebuild_completes_no_damaged_point(place):
+    """A record or an envelope with a wrong answer is reported as lost. A COMPLETED point has all its data."""
     store = MemoryStore()
     process = Process(store)
     api = Api(process, None, clock=store.clock)
@@ -87,7 +87,7 @@ def test_a_rebuilding_calls_nothing_whole_that_is_not(place):
                 pass
         except CryostoreError:
             database.close()
-            return True  # the lie was about the only vault: without its keys there is nothing to begin with
+            return True  # the wrong answer was the record of the only vault, and nothing can be opened without its keys
         told = not blobs.lies
         rows = database.read(lambda t: t.rows("SELECT point_id, status FROM recovery_point"))
         for point_id, status in rows:

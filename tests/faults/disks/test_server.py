@@ -1,7 +1,7 @@
-"""A real server on a disk that is full or read-only, or without descriptors: its answers, logs and metrics.
+"""A real server on a full or read-only disk, or without descriptors: its answers, logs and metrics.
 
-Everything acknowledged reads back, deletes and garbage collection work without free space, and the server recovers by
-itself when the cause is gone.
+No acknowledged data is lost. Deletes and garbage collection work without free space, and the server recovers by itself
+after the cause is removed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SIZES = (100, 20 * KIB, 200 * KIB)
 
 
 class Watched:
-    """A server, its client that asks once, and what it says of itself."""
+    """A server with its log and metrics, and a client that does not retry."""
 
     def __init__(self, server):
         self.server = server
@@ -53,7 +53,7 @@ class Watched:
         return [line for line in self.log() if fields.items() <= line.items()]
 
     def probe(self, path):
-        """Status and text of a path of the listener for metrics."""
+        """Return the status and the text of a path of the metrics listener."""
         line = self.logged(event="metrics")[-1]
         url = line["address"].removesuffix("/metrics") + path
         try:
@@ -64,13 +64,13 @@ class Watched:
                 return error.code, error.read().decode()
 
     def metric(self, name, **labels):
-        """The value of a metric, 0 if it is not there."""
+        """Return the value of a metric, 0 if it is missing."""
         families = text_string_to_metric_families(self.probe("/metrics")[1])
         samples = [one for family in families for one in family.samples]
         return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
 
     def back_up(self, sizes=SIZES):
-        """One recovery point; what it holds is written down once it is acknowledged."""
+        """Make a recovery point, and note its content once it is acknowledged."""
         self.api.resource = new_resource()
         job = self.api.running_job()
         contents = {}
@@ -79,12 +79,12 @@ class Watched:
             self.api.put(job, f"object-{number}", data)
         self.points[self.api.commit(job)] = contents
 
-    def back_up_for_ever(self):
+    def back_up_until_stopped(self):
         while True:
             self.back_up()
 
     def fill(self):
-        """Back up until that is refused, then smaller and smaller files. Return the last error."""
+        """Make backups until one is refused, then continue with smaller files. Return the last error."""
         refusal = None
         for sizes in (SIZES, (1000,), (10,)):
             with contextlib.suppress(ServiceUnavailableException):
@@ -96,12 +96,12 @@ class Watched:
                         raise
         return refusal
 
-    def everything_reads_back(self):
+    def check_acknowledged(self):
         for arn, contents in self.points.items():
             assert self.api.restored(arn) == contents
 
     def gc(self):
-        """Two runs without a quarantine, beside the server."""
+        """Collect garbage twice without a quarantine, in another process than the server."""
         for _ in range(2):
             done = subprocess.run(
                 [*serving.CRYO, "gc", "--data-dir", str(self.server.data_dir), "--quarantine", "0", "--json"],
@@ -133,12 +133,12 @@ def test_a_full_disk(tmp_path, workers):
         failures = wait_for(lambda: watch.logged(event="storage failure", kind="full"))
         assert all("traceback" not in line and line["hint"] for line in failures)
         assert watch.metric("cryostore_storage_failures_total", kind="full") >= len(failures)
-        watch.everything_reads_back()
+        watch.check_acknowledged()
 
         kept = dict(list(watch.points.items())[-1:])
         for arn in list(watch.points)[:-1]:
             if watch.metric("cryostore_reserve_held"):
-                disk.fill()  # whatever room came back
+                disk.fill()  # for any space that became free
             watch.api.delete_point(arn)
         watch.points = kept
         assert watch.metric("cryostore_reserve_held") == 0
@@ -149,17 +149,17 @@ def test_a_full_disk(tmp_path, workers):
 
         watch.gc()
         wait_for(lambda: watch.metric("cryostore_reserve_held") == 1)
-        wait_for(lambda: disk.hidden_bytes < 256 * KIB)  # no process keeps deleted files open
+        wait_for(lambda: disk.hidden_bytes < 256 * KIB)  # no process holds deleted files open
         left = sum(len(data) for contents in watch.points.values() for data in contents.values())
         assert disk.bytes_under("packs") < left + MIB
         watch.back_up()
         wait_for(lambda: watch.logged(event="writes are accepted again"))
         assert watch.metric("cryostore_reserve_held") == 1
         assert watch.probe("/-/ready") == (200, "ok\n")
-        watch.everything_reads_back()
+        watch.check_acknowledged()
 
 
-def test_killed_on_a_full_disk_and_started_on_it_again(tmp_path):
+def test_a_server_that_is_killed_on_a_full_disk_starts_again(tmp_path):
     with small_disk(tmp_path / "disk", 16) as disk:
         with watched(disk.path, "--workers", "2") as watch:
             watch.fill()
@@ -167,7 +167,7 @@ def test_killed_on_a_full_disk_and_started_on_it_again(tmp_path):
         disk.fill()
         with watched(disk.path, "--workers", "2") as again:
             again.points = watch.points
-            again.everything_reads_back()
+            again.check_acknowledged()
             for arn in list(again.points)[1:]:
                 again.api.delete_point(arn)
                 del again.points[arn]
@@ -175,11 +175,11 @@ def test_killed_on_a_full_disk_and_started_on_it_again(tmp_path):
             disk.clear()
             wait_for(lambda: again.metric("cryostore_reserve_held") == 1)
             again.back_up()
-            again.everything_reads_back()
+            again.check_acknowledged()
 
 
 def test_a_read_only_file_system(tmp_path):
-    """New packs cannot be made; nothing else is wrong. The server was told of nothing, and goes on by itself."""
+    """Only new packs fail. The server continues by itself when the disk is writable again."""
     with small_disk(tmp_path / "disk", 24) as disk, watched(disk.path, "--workers", "1") as watch:
         (disk.path / "packs").mkdir(exist_ok=True)
         with read_only(disk.path / "packs"):
@@ -189,66 +189,66 @@ def test_a_read_only_file_system(tmp_path):
             assert (line["kind"], line["cause"]) == ("read-only", "Read-only file system")
             assert watch.metric("cryostore_storage_failures_total", kind="read-only") >= 1
         watch.back_up()
-        watch.everything_reads_back()
+        watch.check_acknowledged()
 
 
-def test_files_that_may_not_grow(tmp_path):
-    """RLIMIT_FSIZE stands for a disk whose writes break off: after a part of the bytes, in packs and catalog alike."""
+def test_files_cannot_grow_beyond_a_limit(tmp_path):
+    """RLIMIT_FSIZE simulates a disk whose writes end after a part of the bytes, in packs and in the catalog."""
     with watched(tmp_path / "data", "--workers", "1") as watch:
         watch.back_up()
         limits = resource.prlimit(watch.server.process.pid, resource.RLIMIT_FSIZE)
         for limit_bytes in (0, 4 * KIB + 7, 50_001, 600_003):
             resource.prlimit(watch.server.process.pid, resource.RLIMIT_FSIZE, (limit_bytes, limits[1]))
             with pytest.raises(ServiceUnavailableException):
-                watch.back_up_for_ever()
+                watch.back_up_until_stopped()
             resource.prlimit(watch.server.process.pid, resource.RLIMIT_FSIZE, limits)
             watch.back_up()
-        watch.everything_reads_back()
-        assert watch.metric("cryostore_storage_failures_total") >= 4  # SQLite does not say which error it met
+        watch.check_acknowledged()
+        assert watch.metric("cryostore_storage_failures_total") >= 4  # SQLite does not report the error number
     with watched(tmp_path / "data") as again:
         again.points = watch.points
-        again.everything_reads_back()
+        again.check_acknowledged()
 
 
 def test_too_many_open_files(tmp_path):
-    """Connections, packs and the catalog share the descriptors: a request that gets none is asked to retry later."""
+    """Connections, packs and the catalog share the descriptors. A request without one may be retried later."""
     with watched(tmp_path / "data", "--workers", "1") as watch:
         watch.back_up()
         process = watch.server.process.pid
         soft, hard = resource.prlimit(process, resource.RLIMIT_NOFILE)
-        assert soft == hard  # raised at the start
+        assert soft == hard  # the server raises it at its start
         (arn,) = watch.points
         restore = watch.api.restore(arn)
 
-        resource.prlimit(process, resource.RLIMIT_NOFILE, (10, hard))  # less than it has open already
+        resource.prlimit(process, resource.RLIMIT_NOFILE, (10, hard))  # fewer than it has open already
         with pytest.raises(ServiceUnavailableException):
             watch.api.read(restore)  # the pack cannot be opened
         (line,) = wait_for(lambda: watch.logged(event="storage failure"))
         assert (line["kind"], line["cause"]) == ("open files", "Too many open files")
-        with Stranger(watch.server) as waiting:
+        with UnsignedConnection(watch.server) as waiting:
             before = cpu_seconds(process)
             began = time.monotonic()
             wait_for(lambda: time.monotonic() - began > 1)
-            assert cpu_seconds(process) - before < 0.5, "it spins"
+            assert cpu_seconds(process) - before < 0.5, "the server is in a busy loop"
             resource.prlimit(process, resource.RLIMIT_NOFILE, (soft, hard))
             assert waiting.status() == "200"
-        watch.everything_reads_back()
+        watch.check_acknowledged()
         assert watch.metric("cryostore_storage_failures_total", kind="open files") >= 1
 
         resource.prlimit(process, resource.RLIMIT_NOFILE, (len(list(Path(f"/proc/{process}/fd").iterdir())) + 40, hard))
         with contextlib.ExitStack() as connections:
-            strangers = [connections.enter_context(Stranger(watch.server)) for _ in range(100)]
+            strangers = [connections.enter_context(UnsignedConnection(watch.server)) for _ in range(100)]
             statuses = [stranger.status() for stranger in strangers]
             assert set(statuses) == {"200", "503"}
-            watch.back_up()  # the store has its share
+            watch.back_up()  # the store has reserved descriptors
         resource.prlimit(process, resource.RLIMIT_NOFILE, (soft, hard))
         assert watch.metric("cryostore_connections_refused_total") == statuses.count("503")
         watch.back_up()
-        watch.everything_reads_back()
+        watch.check_acknowledged()
 
 
-class Stranger:
-    """A connection to a server of its own, and a request that needs no signature."""
+class UnsignedConnection:
+    """A new connection to a server, and a request that needs no signature."""
 
     def __init__(self, server):
         split = urlsplit(server.url)
@@ -266,6 +266,6 @@ class Stranger:
 
 
 def cpu_seconds(process):
-    """How much processor time a process has used."""
+    """Return the CPU seconds of a process."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,6 +1,6 @@
-"""Nodes whose clocks are hours wrong: the store only uses the catalog's clock.
+"""Nodes with clocks that are hours wrong: the store uses only the clock of the catalog.
 
-S3 only accepts signatures within minutes of its own clock, so nodes need NTP all the same.
+S3 accepts signatures only within minutes of its own clock, so nodes need NTP nevertheless.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ APART_SECONDS_MAX = 60
 
 
 def wrong_by(hours):
-    """What gives a process a clock that is wrong by so many hours."""
+    """Return the environment of a process whose clock is wrong by so many hours."""
     found = list(Path("/usr/lib").glob(LIBRARY))
     if not found:
         pytest.skip("libfaketime is not here (Debian: faketime): nodes with wrong clocks were not tried")
     return {"LD_PRELOAD": str(found[0]), "FAKETIME": f"{hours:+d}h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
-def test_nodes_with_wrong_clocks_serve_as_one(tmp_path):
-    """Under load and garbage collection, and with one of them killed: all that was acknowledged is there."""
+def test_nodes_with_wrong_clocks_share_a_store(tmp_path):
+    """No acknowledged data is lost under load and garbage collection, when one of the nodes is killed."""
     own = {number: wrong_by(hours) for number, hours in enumerate(HOURS) if hours}
     (tmp_path / "blobs").mkdir()
     with contextlib.ExitStack() as opened:
@@ -44,7 +44,7 @@ def test_nodes_with_wrong_clocks_serve_as_one(tmp_path):
                 lines = cluster.nodes.logged(number)
                 assert [line for line in lines if line["level"] == "error"] == []
                 shown_ms = _moment_ms(lines[0]["time"])
-                assert abs(shown_ms - time.time() * SECOND_MS - hours * HOUR_MS) < HOUR_MS, "its clock is wrong indeed"
+                assert abs(shown_ms - time.time() * SECOND_MS - hours * HOUR_MS) < HOUR_MS, "its clock is not wrong"
             cluster.nodes.kill(0)
             load.go_on(2)
             cluster.nodes.start(0)
@@ -53,13 +53,13 @@ def test_nodes_with_wrong_clocks_serve_as_one(tmp_path):
         began = [api.job(job).creation_date for api in apis]
         assert len(set(began)) == 1
         assert abs(began[0] - time.time()) < APART_SECONDS_MAX
-        for api in apis:  # no window and no idleness has passed for any of them
+        for api in apis:  # no window and no idle time-out has expired for any node
             api.put(job, "one", b"1")
             assert api.job(job).state == "RUNNING"
         assert cluster.problems() == []
 
 
-def test_s3_refuses_a_node_whose_clock_is_wrong_and_the_operator_is_told(tmp_path):
+def test_s3_refuses_a_node_with_a_wrong_clock_and_the_log_says_so(tmp_path):
     with contextlib.ExitStack() as opened:
         cluster = Cluster(tmp_path, opened, count=0)
         ended = subprocess.run(

@@ -1,6 +1,6 @@
-"""Three nodes under load while everything around them fails: nothing acknowledged is lost, and no client gives up.
+"""Three nodes under load while nodes, catalog and S3 fail: no acknowledged data is lost, and no client gives up.
 
-The clients are stock ones behind a load balancer that does not retry. Meanwhile garbage is collected.
+The clients are stock SDKs behind a load balancer that does not retry. Garbage is collected at the same time.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def cluster(tmp_path_factory):
         assert cluster.problems() == []
 
 
-# --- several nodes at one object
+# --- one object through several nodes
 
 
-def test_an_object_goes_through_all_nodes_and_is_seen_everywhere_at_once(cluster):
-    """Chunks in any order, each to another node, some twice at once; what is acknowledged every node shows."""
+def test_all_nodes_take_chunks_of_an_object_and_show_it_at_once(cluster):
+    """Chunks go to different nodes in any order, some twice at once. Every node shows acknowledged chunks."""
     apis = [cluster.api(number) for number in range(NODES)]
     order = random.Random(1)
     job = apis[0].start_job()
@@ -64,8 +64,8 @@ def test_an_object_goes_through_all_nodes_and_is_seen_everywhere_at_once(cluster
         api.refuses(ResourceNotFoundException, StartRestoreJob(recovery_point_arn=point, metadata={}))
 
 
-def test_no_node_shows_what_was_before_an_acknowledgement(cluster):
-    """Put on one, replaced on the next, deleted on the third: each time all others know of it."""
+def test_no_node_shows_an_old_state_after_an_acknowledgement(cluster):
+    """An object is put on one node, replaced on the next, deleted on the third. The others know it each time."""
     apis = [cluster.api(number) for number in range(NODES)]
     job = apis[0].start_job()
     for turn in range(12):
@@ -78,12 +78,12 @@ def test_no_node_shows_what_was_before_an_acknowledgement(cluster):
             assert [reader.read(job) for reader in readers] == [{"one": b"%d" % turn}] * 2
 
 
-# --- a node that stands still
+# --- a frozen node
 
 
 @pytest.fixture
 def frozen_put(cluster):
-    """Begins a put through node 0, which stands still from when its pack is on the way; gives what will come of it."""
+    """A function that starts a put through node 0, which freezes while it sends its pack, and returns the future."""
     with ThreadPoolExecutor(1) as pool:
 
         def begin(job, data):
@@ -107,8 +107,8 @@ def frozen_put(cluster):
             cluster.nodes.thaw(0)
 
 
-def test_a_write_that_a_node_outlived_is_refused(cluster, frozen_put):
-    """Its job was ended elsewhere, and garbage collected, while it stood between its pack and its row."""
+def test_a_write_of_a_frozen_node_to_an_ended_job_is_refused(cluster, frozen_put):
+    """The node froze between pack and row. Meanwhile its job ended on another node, and garbage was collected."""
     quick = cluster.api(1)
     job = quick.start_job(resource=new_resource())
     late = frozen_put(job, b"late" * 5000)
@@ -120,8 +120,8 @@ def test_a_write_that_a_node_outlived_is_refused(cluster, frozen_put):
         late.result()
 
 
-def test_a_write_that_stood_still_is_whole_if_it_is_acknowledged(cluster, frozen_put):
-    """Meanwhile the same bytes come by another node, are deleted and collected, with their pack."""
+def test_an_acknowledged_write_of_a_frozen_node_is_complete(cluster, frozen_put):
+    """Meanwhile another node stores the same bytes, and they are deleted and collected with their pack."""
     quick, data = cluster.api(1), b"twice" * 5000
     job = quick.start_job(resource=new_resource())
     late = frozen_put(job, data)
@@ -149,27 +149,27 @@ def kill_again_and_again(cluster, kills):
             load.go_on()
 
 
-def test_nodes_that_are_killed_in_turn_lose_nothing(cluster):
+def test_killing_nodes_in_turn_loses_nothing(cluster):
     kill_again_and_again(cluster, NODES)
 
 
 @pytest.mark.stress
-def test_nodes_that_are_killed_a_hundred_times_lose_nothing(cluster):
+def test_killing_nodes_a_hundred_times_loses_nothing(cluster):
     kill_again_and_again(cluster, 100)
 
 
-# --- the catalog is away
+# --- an outage of the catalog
 
 
 def restart(cluster, verb):
-    """Stop PostgreSQL, in order or at once, and start it again."""
+    """Stop or kill PostgreSQL, and start it again."""
     cluster.postgres.run(verb)
     cluster.postgres.run("up")
 
 
 @pytest.mark.parametrize("verb", ["kill", pytest.param("down", marks=pytest.mark.stress)])
-def test_a_catalog_that_restarts_costs_nothing_but_time(cluster, verb):
-    """Killed with all its sessions, or stopped in order, as a failover does it."""
+def test_a_restart_of_the_catalog_only_delays_requests(cluster, verb):
+    """It is killed with all its sessions, or stopped as in a failover."""
     with cluster.load() as load:
         load.go_on(3)
         restart(cluster, verb)
@@ -177,7 +177,7 @@ def test_a_catalog_that_restarts_costs_nothing_but_time(cluster, verb):
 
 
 class CommitCutter:
-    """Cuts every so-many-th COMMIT: before it arrives, or the connection with its answer after it did."""
+    """Cuts the connection at every n-th COMMIT: before the COMMIT arrives, or before its answer does."""
 
     def __init__(self, proxy, every):
         self._proxy = proxy
@@ -211,15 +211,15 @@ class CommitCutter:
         return piece
 
 
-def test_commits_that_are_cut_happen_once(cluster):
+def test_interrupted_commits_take_effect_once(cluster):
     with cluster.load() as load, CommitCutter(cluster.to_catalog, every=25) as cutter:
         while min(cutter.cuts) < 2:
             load.go_on(2)
 
 
 @pytest.mark.stress
-def test_a_long_outage_is_told_and_passes(cluster):
-    """A client without retries gets 503 and nothing else; then all requests succeed again, waiting ones included."""
+def test_a_long_outage_gives_503_until_it_ends(cluster):
+    """A client without retries gets 503 only. Afterwards all requests succeed, including those that waited."""
     with cluster.load() as load:
         load.go_on(3)
         asking = [cluster.api(number, retry=Retry(attempts_max=1)) for number in range(NODES)]
@@ -228,7 +228,7 @@ def test_a_long_outage_is_told_and_passes(cluster):
         cluster.to_catalog.refuses = True
         cluster.to_catalog.cut()
         refused = [PutObject(backup_job_id=job, object_name="a") for job in jobs]
-        with ThreadPoolExecutor(NODES) as at_once:  # one after the other they take longer than botocore goes on trying
+        with ThreadPoolExecutor(NODES) as at_once:  # one after the other, they take longer than botocore retries
             list(at_once.map(lambda api, put: api.refuses(ServiceUnavailableException, put), asking, refused))
         cluster.to_catalog.refuses = False
         cluster.to_catalog.go_on()
@@ -241,7 +241,7 @@ def test_a_long_outage_is_told_and_passes(cluster):
 
 
 def trouble(seed):
-    """What becomes of each request in turn: most go well, some meet each of the faults."""
+    """Yield the fault of each request in turn: most have none, and some have each of the faults."""
     moments = random.Random(seed)
     faults = [Fault.THROTTLED, Fault.THROTTLED_AFTER, Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.TORN]
     while True:
@@ -250,7 +250,7 @@ def trouble(seed):
 
 @contextlib.contextmanager
 def troubled(proxy, seed):
-    """Puts and reads meet faults, while the block runs; gives the faults that were met."""
+    """Inject faults into puts and reads while the block runs. Yields the faults that occurred."""
     met = []
     drawn = trouble(seed)
     calm = proxy.next_fault
@@ -269,8 +269,8 @@ def troubled(proxy, seed):
         proxy.next_fault = calm
 
 
-def test_a_store_of_blobs_in_trouble_loses_nothing(cluster):
-    """It is busy, tears connections, and loses answers to what it did."""
+def test_faults_of_s3_lose_nothing(cluster):
+    """S3 is busy, drops connections, and loses answers of requests that took effect."""
     with cluster.load() as load:
         with troubled(cluster.to_blobs, 7) as met:
             while len({fault for kind, fault in met if kind == "put"}) < 5:

@@ -1,12 +1,12 @@
-"""Power loss at any moment of a real process: the store keeps its promise in every state that a file system may leave.
+"""Power loss at any moment of a real process: no acknowledged data is lost in any possible state of the file system.
 
-A program does real work on a real store under `strace`. From its system calls, SQLite's included, the test builds every
-state of the disk that `support.power.disk` allows. The present code opens each: it must find everything that was
-acknowledged byte for byte, nothing partial, and accept another backup. Some are opened without their catalog: the
-records beside it must be enough to rebuild it. `make test` tries a part of the states, spread evenly; `make stress`
+A program works on a real store under `strace`. From its system calls, including those of SQLite, the test builds every
+state of the disk that `support.power.disk` allows. The current code opens each state: it must find all acknowledged
+data byte for byte, no partial data, and accept another backup. Some states are opened without their catalog: the
+records beside it must be enough to rebuild it. `make test` tries a part of the states, spread evenly. `make stress`
 tries all of them, and many more mixtures.
 
-Leaving out one kind of flush, as if the program did not make it, shows that this test can fail.
+Other tests leave out one kind of flush, to show that the check can fail.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REBUILT_ONE_OF = 7
 MIXTURES, MIXTURES_STRESS = 1, 40
 STATES_MIN = 40
 
-# What happens if one kind of flush is left out: what is lost then, in which scenario.
+# Kinds of flushes, each with a scenario that loses data without them.
 FLUSHES = {
     "the bytes of packs": ("jobs", lambda path: path.endswith(".pack")),
     "the names of packs": ("jobs", lambda path: path.startswith("store/packs/") and not path.endswith(".pack")),
@@ -48,7 +48,7 @@ FLUSHES = {
 
 @pytest.fixture(scope="module")
 def scratch():
-    """A folder, in memory where there is such a place: the flushes of the tests themselves mean nothing."""
+    """A folder, in memory if possible, because the flushes of the test itself have no purpose."""
     place = MEMORY if os.access(MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=place) as folder:
         yield Path(folder)
@@ -56,7 +56,7 @@ def scratch():
 
 @pytest.fixture(scope="module")
 def trace_of(scratch):
-    """What the program of a scenario did, once for all tests."""
+    """A function that returns the trace of a scenario. Each scenario runs once for all tests."""
     require_strace()
     known = {}
 
@@ -71,7 +71,7 @@ def trace_of(scratch):
                 command, folder, place / "marks", place / "log", PYTHONPATH=f"{ROOT / 'src'}:{ROOT / 'tests'}"
             )
             shown = {path: data for path, data in tree(folder).items() if not path.endswith("-shm")}
-            assert _all_of(known[name]) == shown, "the trace tells less than what happened"
+            assert _all_of(known[name]) == shown, "the trace is incomplete"
         return known[name]
 
     return run
@@ -85,8 +85,8 @@ def _all_of(trace):
     return disk.files()
 
 
-def look(state, scratch, checking=check):
-    """Check one state of the disk; how it came about is a note on what it raises."""
+def check_state(state, scratch, checking=check):
+    """Check one state of the disk. A failure gets a note with the origin of the state."""
     folder = write(state.files, scratch / "left")
     try:
         checking(folder, state.marks)
@@ -100,41 +100,41 @@ def look(state, scratch, checking=check):
 def try_states(tried, scratch, rebuilt_one_of=REBUILT_ONE_OF):
     """Check states, and some of them without their catalog."""
     for number, state in enumerate(tried):
-        look(state, scratch)
+        check_state(state, scratch)
         if not number % rebuilt_one_of and any('"point"' in mark for mark in state.marks):
-            look(state, scratch, check_rebuilt)
+            check_state(state, scratch, check_rebuilt)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_the_promise_holds_whatever_is_left(trace_of, scratch, scenario):
+def test_no_state_loses_acknowledged_data(trace_of, scratch, scenario):
     found = list(states(trace_of(scenario), mixtures=MIXTURES, one_of=ONE_OF))
     assert len(found) > STATES_MIN
     try_states(found, scratch)
 
 
 @pytest.mark.parametrize("scenario", ["rotation", "rebuild"])
-def test_no_name_takes_the_place_of_another_too_early(trace_of, scratch, scenario):
-    """Each renaming by itself, or all but it: an old catalog without its log would be an older one."""
+def test_no_rename_takes_effect_too_early(trace_of, scratch, scenario):
+    """Tries each rename alone, and all others. An old catalog without its log would lack the last transactions."""
     try_states(states(trace_of(scenario), wanted=lambda story: "the rename" in story), scratch)
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_the_promise_holds_whatever_is_left_exhaustively(trace_of, scratch, scenario):
+def test_no_state_loses_acknowledged_data_exhaustively(trace_of, scratch, scenario):
     try_states(states(trace_of(scenario), mixtures=MIXTURES_STRESS), scratch)
 
 
 @pytest.mark.parametrize("flush", FLUSHES)
-def test_a_flush_that_is_left_out_is_noticed(trace_of, scratch, flush):
-    """The same check, on a disk where these flushes never came: sooner or later it fails."""
+def test_a_missing_flush_is_noticed(trace_of, scratch, flush):
+    """On a disk without these flushes, the check fails for some state."""
     scenario, is_left_out = FLUSHES[flush]
     tried = states(trace_of(scenario), few=True, without=lambda sync: is_left_out(sync.path))
     with pytest.raises((AssertionError, CryostoreError)):
         try_states(tried, scratch)
 
 
-def test_records_that_are_not_flushed_are_noticed(trace_of, scratch):
-    """As above, for what is only needed when the catalog is gone as well."""
+def test_a_missing_flush_of_records_is_noticed(trace_of, scratch):
+    """Records are needed only if the catalog is lost, too."""
     tried = states(trace_of("jobs"), few=True, without=lambda sync: sync.path.startswith("store/records"))
     with pytest.raises(AssertionError, match="a point is lost"):
         try_states(tried, scratch, rebuilt_one_of=1)

@@ -1,4 +1,4 @@
-"""The simulated disk that loses its power, on small cases whose possible results are known."""
+"""The simulated disk of the power-loss tests, on small cases with known results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GROWN = OLD + bytes(len(NEW) - len(OLD))
 
 
 def trace(*events, content=OLD):
-    """What happened to one file, "f", which is there from the beginning."""
+    """Return the trace of events on one file, "f", which exists from the start."""
     return Trace({"f": content}, {"": 0, "f": FILE}, {0}, list(events))
 
 
@@ -26,55 +26,55 @@ def write(at, data=NEW, offset=0):
 
 
 def left(*events, **how):
-    """All that may be in the file, or None where there is none."""
+    """Return all possible contents of the file. None: it does not exist."""
     return {state.files.get("f") for state in states(trace(*events), mixtures=20, **how)}
 
 
-def test_what_is_not_flushed_may_be_lost_or_there_or_a_size_without_bytes():
+def test_an_unflushed_write_may_be_lost_or_complete_or_zeros():
     assert left(write(1)) == {OLD, NEW, GROWN}
 
 
-def test_what_is_flushed_is_there():
+def test_a_flushed_write_is_kept():
     (after,) = (state for state in states(trace(write(1), Sync(FILE, 2, 3, "f"), Mark("after", 4))) if state.marks)
     assert after.files == {"f": NEW}
 
 
-def test_a_flush_of_another_file_or_one_that_began_too_early_keeps_nothing():
+def test_a_flush_of_another_file_or_from_before_the_write_keeps_nothing():
     for sync in (Sync(2, 2, 3, "g"), Sync(FILE, 0, 3, "f"), Sync(0, 2, 3, "")):
         after = [state.files["f"] for state in states(trace(write(1), sync, Mark("after", 4))) if state.marks]
         assert OLD in after
 
 
-def test_writes_come_in_any_order():
+def test_writes_reach_the_disk_in_any_order():
     first, second = write(1, b"11"), write(2, b"22", offset=2)
     assert left(first, second) >= {OLD, b"11d", b"1122", b"ol22"}
 
 
-def test_a_write_is_torn_at_sectors_and_nowhere_else():
+def test_a_write_is_torn_only_between_sectors():
     data = b"x" * (3 * SECTOR_BYTES)
     found = {content.count(b"x") for content in left(write(1, data))}
     assert found == {0, SECTOR_BYTES, 2 * SECTOR_BYTES, 3 * SECTOR_BYTES}
 
 
-def test_sectors_are_those_of_the_file():
+def test_sectors_are_counted_from_the_start_of_the_file():
     found = left(write(1, b"x" * 20, offset=SECTOR_BYTES - 10))
     assert {content.count(b"x") for content in found} == {0, 10, 20}
 
 
-def test_names_come_and_go_by_themselves():
-    """A renaming is whole or did not happen; the other names are each there or not."""
+def test_names_are_independent_of_each_other():
+    """A rename takes effect completely or not at all. Each other name exists or not."""
     events = [Operation("link", 0, ("g", 2), 1, 1), write(2), Operation("rename", 0, ("f", "h"), 3, 3)]
     names = {tuple(sorted(state.files)) for state in states(trace(*events), mixtures=20)}
     assert names == {("f",), ("h",), ("f", "g"), ("g", "h")}
 
 
-def test_a_flushed_directory_keeps_its_names_and_not_their_bytes():
+def test_a_flushed_directory_keeps_its_names_but_not_the_bytes_of_files():
     events = [Operation("link", 0, ("g", 2), 1, 1), Operation("write", 2, (0, NEW), 2, 2), Sync(0, 3, 4, "")]
     after = [state for state in states(trace(*events, Mark("after", 5))) if state.marks]
     assert {state.files.get("g") for state in after} == {b"", NEW, bytes(len(NEW))}
 
 
-def test_leaving_a_flush_out_leaves_it_out():
+def test_a_flush_can_be_left_out():
     events = [write(1), Sync(FILE, 2, 3, "f"), Mark("after", 4)]
     for without, expected in ((False, {NEW}), (True, {OLD, NEW, GROWN})):
         found = states(trace(*events), without=lambda _, without=without: without)
@@ -104,7 +104,7 @@ os.fsync(directory)
 """
 
 
-def test_a_trace_tells_what_a_program_did(tmp_path):
+def test_a_trace_contains_the_operations_of_a_program(tmp_path):
     require_strace()
     folder, marks = tmp_path / "folder", tmp_path / "marks"
     folder.mkdir()
@@ -127,8 +127,8 @@ def test_a_trace_tells_what_a_program_did(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["os.symlink('x', sys.argv[1] + '/s')"])
-def test_a_call_that_the_reader_does_not_know_is_told(tmp_path, call):
-    """So that a change of the code cannot go past the test."""
+def test_an_unknown_system_call_is_an_error(tmp_path, call):
+    """Otherwise the tests would miss new kinds of calls in the code."""
     require_strace()
     (tmp_path / "folder").mkdir()
     command = [sys.executable, "-S", "-c", f"import os, sys; {call}", str(tmp_path / "folder")]

@@ -1,4 +1,4 @@
-"""A process that dies or hangs during background work: another takes over, and the first finishes nothing any more."""
+"""A process that dies or freezes during background work: another one takes over, and the first one stops."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ collect_all(service.context, quarantine_ms=0)
 print("finished", flush=True)
 """
 HELD_SECONDS_MAX = 6
-"""The database waits 3 s for a process that does not go on; the rest is for a busy machine."""
+"""The database waits 3 s for a frozen process. The rest is for a busy machine."""
 
 
 class Scene:
-    """A store with garbage, and a recovery point that needs some of the same packs."""
+    """A store with garbage, and a recovery point that needs chunks of the same packs."""
 
     def __init__(self, store):
         self.store = store
@@ -84,7 +84,7 @@ class Scene:
         self.job = self.api.start_job()
 
     def take_over(self):
-        """Collect as soon as no other process does; return the result."""
+        """Collect as soon as no other process does. Returns the result."""
         outcomes = []
 
         def collected():
@@ -98,7 +98,7 @@ class Scene:
         return outcomes[0]
 
     def check(self):
-        """Nothing is wrong, and all that was stored can be read."""
+        """Check the store, and read all stored data."""
         assert self.api.restored(self.point) == self.kept
         assert self.store.problems() == []
 
@@ -118,7 +118,7 @@ def scene(tmp_path):
 
 @contextmanager
 def collecting(scene, steps, words=WORDS, says="a step"):
-    """A process that has made so many steps of a collection, and waits for a line before each further one."""
+    """Start a process that makes so many steps of a collection and then waits for a line before each step."""
     process = subprocess.Popen(
         [sys.executable, "-c", words],
         env=environment(scene.store.place),
@@ -139,7 +139,7 @@ def collecting(scene, steps, words=WORDS, says="a step"):
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_a_collection_that_stood_still_past_its_lease_finishes_nothing(scene, steps):
+def test_a_collection_that_was_frozen_past_its_lease_stops(scene, steps):
     with collecting(scene, steps) as process:
         os.kill(process.pid, signal.SIGSTOP)
         with pytest.raises(ClaimHeldError):
@@ -154,7 +154,7 @@ def test_a_collection_that_stood_still_past_its_lease_finishes_nothing(scene, st
     scene.check()
 
 
-def test_the_work_of_a_process_that_died_is_taken_over(scene):
+def test_the_work_of_a_dead_process_is_taken_over(scene):
     with collecting(scene, 2) as process:
         with pytest.raises(ClaimHeldError):
             collect_all(scene.store.service.context, quarantine_ms=0)
@@ -165,8 +165,8 @@ def test_the_work_of_a_process_that_died_is_taken_over(scene):
 
 @pytest.mark.stress
 @pytest.mark.parametrize("transactions", range(1, 7))
-def test_a_collection_that_stops_within_a_transaction_holds_writers_up_for_seconds_only(scene, transactions):
-    """In whichever of its transactions it stops. Then it continues, and finishes if no other process took over."""
+def test_a_collection_that_freezes_in_a_transaction_delays_writers_by_seconds(scene, transactions):
+    """It freezes in each of its transactions. Then it continues, and completes if no other process took over."""
     with collecting(scene, transactions, IN_A_TRANSACTION, "before the commit") as process:
         os.kill(process.pid, signal.SIGSTOP)
         taken = []

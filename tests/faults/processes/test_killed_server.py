@@ -1,7 +1,7 @@
-"""A server of two workers under load, killed again and again: everything acknowledged is there and intact.
+"""A server of two workers that is killed repeatedly under load: all acknowledged data is there and intact.
 
-SIGKILL loses the memory of a process, but not the data that the system holds for the disk; for that see
-`power/test_power_loss`. Meanwhile garbage is collected, packs are compacted and everything is scrubbed.
+SIGKILL loses the memory of a process, but not the page cache; for that see `power/test_power_loss`. Garbage
+collection, compaction and scrubs run at the same time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UP_SECONDS_MAX = 120
 
 
 class KilledServer:
-    """`cryo serve --workers 2` on one directory and one port, in a process group that can be killed as a whole."""
+    """`cryo serve --workers 2` on one directory and one port, in a process group that the test can kill."""
 
     def __init__(self, data_dir):
         self.data_dir = data_dir
@@ -69,9 +69,9 @@ class KilledServer:
 
 
 class Writer(Witness):
-    """A client that tries everything once, and continues when the server is back.
+    """A client that makes each call once, and continues when the server is back.
 
-    A server that dies answers nothing: least of all that a body broke off which was sent whole.
+    A killed server gives no answer. In particular, it does not report a complete body as cut short.
     """
 
     def __init__(self, server, seed, stop):
@@ -87,9 +87,9 @@ class Writer(Witness):
 
 
 class Collector:
-    """Collects garbage all the time, without any quarantine, from a process that is not killed: this one.
+    """Collects garbage without a quarantine, in the process of the test, which is not killed.
 
-    Between two collections it scrubs one pack, the one that was verified the longest ago.
+    Between two collections it scrubs the pack whose last verification is the oldest.
     """
 
     def __init__(self, data_dir, stop):
@@ -107,7 +107,7 @@ class Collector:
                 self.compacted += outcome.packs_compacted
                 for _ in scrub(self.service.context, self.scrubbed, seconds_max=0):
                     pass
-        except BaseException as failure:  # noqa: BLE001 - shown by the test, in its own thread
+        except BaseException as failure:  # noqa: BLE001 - the test raises it in its own thread
             self.failure = failure
         finally:
             self.service.close()
@@ -140,7 +140,7 @@ def kill_again_and_again(data_dir, kills):
         assert collector.compacted, "packs were compacted"
         assert collector.scrubbed.chunks, "something was scrubbed"
         assert collector.scrubbed.is_clean
-        assert min(writer.acknowledged for writer in writers) > kills, "hardly anything was written"
+        assert min(writer.acknowledged for writer in writers) > kills, "too little was written"
         verified = set()
         for writer in writers:
             writer.check(verified)
@@ -153,10 +153,10 @@ def kill_again_and_again(data_dir, kills):
     return server, writers
 
 
-def test_what_was_acknowledged_survives_every_kill(tmp_path):
+def test_acknowledged_data_survives_every_kill(tmp_path):
     kill_again_and_again(tmp_path / "data", 20)
 
 
 @pytest.mark.stress
-def test_what_was_acknowledged_survives_two_hundred_kills(tmp_path):
+def test_acknowledged_data_survives_two_hundred_kills(tmp_path):
     kill_again_and_again(tmp_path / "data", 200)

@@ -1,7 +1,6 @@
-"""Faults of networks and cloud services: every kind of request meets every fault, against a real S3 service.
+"""Faults of networks and cloud services: every kind of request with every fault, on a real S3 service.
 
-Nothing acknowledged is missing, no byte is wrong, no process finds that its own blob "exists" already, and nothing
-hangs.
+No acknowledged blob is missing or wrong, no process takes its own blob for one of another, and no request hangs.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ NOISE = random.Random(6).randbytes(300_000)
 KINDS = ("put", "get", "stat", "list", "delete")
 SILENT = {Fault.SILENT_BEFORE, Fault.SILENT_AFTER}
 OF_BYTES = {Fault.TORN, Fault.SHORTENED}
-"""What does no harm to an answer that has none."""
+"""Faults that do not affect an answer without a body."""
 TRANSIENT = [fault for fault in Fault if fault not in {Fault.NOT_HERE, Fault.ELSEWHERE, *SILENT}]
 REQUEST_SECONDS_MAX = 4
-"""Long enough for a request that meets no fault, on a machine that is busy."""
+"""Long enough for a request without a fault on a busy machine."""
 
 
 @pytest.fixture
@@ -52,18 +51,18 @@ def back_door(url):
 
 
 def through(url, begin_seconds_max=REQUEST_SECONDS_MAX * 1.2):
-    """The store behind the proxy, which does not wait long between tries."""
+    """The store behind the proxy, with short waits between attempts."""
     return CloudBlobs(CloudUrl.parse(url), backoff=Backoff(begin_seconds_max, delay_first_seconds=0.01))
 
 
 def impatient(url):
-    """The same, with a moment for each request and for all of them."""
+    """The store behind the proxy, with short time-outs for each request and for all attempts."""
     place = CloudUrl.parse(url.replace(f"timeout={REQUEST_SECONDS_MAX}", "timeout=0.2"))
     return CloudBlobs(place, backoff=Backoff(0.3, delay_first_seconds=0.01))
 
 
 def at_once(*calls, seconds_max=60):
-    """Carry out all calls at the same time; their answers, or their errors."""
+    """Make all calls at the same time. Returns their answers or errors."""
     answers = [None] * len(calls)
 
     def work(place):
@@ -82,7 +81,7 @@ def at_once(*calls, seconds_max=60):
 
 
 def calls_on(store):
-    """One call of each kind; `prepare` has made what they read."""
+    """Return a call of each kind. `prepare` makes the blobs that they read."""
     return (
         lambda: store.put("new", NOISE),
         lambda: store.get("old", 1000, 200_000),
@@ -104,13 +103,13 @@ WANTED = [None, NOISE[1000:201_000], len(NOISE), ["folder/0", "folder/1", "folde
 
 
 @pytest.mark.parametrize("fault", TRANSIENT)
-def test_a_fault_that_passes_is_not_noticed(proxy, url, back_door, fault):
-    """Each kind of request meets the fault once or twice, and then no more."""
+def test_a_temporary_fault_is_not_noticed(proxy, url, back_door, fault):
+    """Each kind of request has the fault once or twice."""
     meet(proxy, url, back_door, fault, 1 if fault in OF_BYTES else 2)
 
 
-def test_a_connection_that_falls_silent_is_noticed(url):
-    """The request is lost, or its answer is, and the connection stays; both at once, since both take their time."""
+def test_a_silent_connection_is_noticed(url):
+    """The request or its answer is lost, and the connection stays open. Both cases run at once: they are slow."""
 
     def silent(fault):
         with HttpProxy(s3.endpoint()) as proxy:
@@ -121,27 +120,27 @@ def test_a_connection_that_falls_silent_is_noticed(url):
 
 
 def meet(proxy, url, back_door, fault, times):
-    """Inject the fault into every kind of request; no caller notices."""
+    """Inject the fault into every kind of request. No caller notices it."""
     prepare(back_door)
     for kind in KINDS:
         proxy.fail(kind, fault, times)
     assert at_once(*calls_on(through(url))) == WANTED
-    assert not any(proxy.faults.values()), "a fault that no request met"
+    assert not any(proxy.faults.values()), "no request had the fault"
     assert back_door.peek("new") == NOISE
     assert back_door.peek("doomed") is None
     assert back_door.unfinished_uploads() == []
 
 
 @pytest.mark.parametrize("fault", Fault)
-def test_a_fault_that_stays_is_an_outage_and_no_loss(proxy, url, back_door, fault):
-    """No caller is told that a blob is missing, exists or is damaged; old blobs are still there."""
+def test_a_lasting_fault_is_an_outage_but_not_a_loss(proxy, url, back_door, fault):
+    """No caller learns that a blob is missing, exists or is damaged. Old blobs are kept."""
     prepare(back_door)
     for kind in KINDS:
         proxy.fail(kind, fault, 10_000)
     answers = at_once(*calls_on(impatient(url)))
     for kind, answer, wanted in zip((*KINDS, "get"), answers, WANTED, strict=True):
         if kind in {"put", "stat", "delete"} and fault in OF_BYTES:
-            assert answer == wanted, "an answer without bytes cannot lack some"
+            assert answer == wanted, "an answer without a body cannot be cut short"
         else:
             assert type(answer) is StorageUnavailableError, (kind, answer)
             assert fault is not Fault.ELSEWHERE or "region" in answer.hint
@@ -153,8 +152,8 @@ def test_a_fault_that_stays_is_an_outage_and_no_loss(proxy, url, back_door, faul
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_AFTER, Fault.THROTTLED_AFTER, Fault.TORN])
-def test_ours_is_told_from_somebody_elses(proxy, url, back_door, fault):
-    """After an answer that got lost, our own bytes under the key are a success, and those of others a conflict."""
+def test_own_bytes_are_distinguished_from_those_of_others(proxy, url, back_door, fault):
+    """After a lost answer, our own bytes under the key are a success, and those of others are a conflict."""
     store = through(url)
     proxy.fail("put", fault)
     store.put("ours", NOISE)
@@ -166,17 +165,17 @@ def test_ours_is_told_from_somebody_elses(proxy, url, back_door, fault):
     assert back_door.peek("theirs") != NOISE
 
 
-def test_ours_is_known_although_looking_fails_too(proxy, url, back_door):
+def test_own_bytes_are_recognised_after_failed_reads(proxy, url, back_door):
     store = through(url)
     proxy.fail("put", Fault.CUT_AFTER, 2)
     proxy.fail("get", Fault.TORN, 2)
     store.put("ours", NOISE)
     assert back_door.peek("ours") == NOISE
-    assert proxy.seen.count("put") == 5, "two that got lost, and one before each look"
+    assert proxy.seen.count("put") == 5, "two lost answers, and a fault before each read"
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.THROTTLED])
-def test_what_is_not_there_is_not_there_after_a_fault(proxy, url, fault):
+def test_a_missing_blob_is_missing_after_a_fault(proxy, url, fault):
     store = through(url)
     for kind in ("get", "stat"):
         proxy.fail(kind, fault)
@@ -187,8 +186,8 @@ def test_what_is_not_there_is_not_there_after_a_fault(proxy, url, fault):
         store.get("absent", 5, 5)
 
 
-def test_something_else_that_answers_is_not_believed(proxy, url, back_door):
-    """A 404 of a proxy is no word about the blob, whatever asks; one 404 to HEAD alone is cleared up."""
+def test_an_answer_of_another_server_is_not_trusted(proxy, url, back_door):
+    """A 404 from a proxy says nothing about the blob, for any request. After one 404 to HEAD, the client asks again."""
     prepare(back_door)
     store = impatient(url)
     with proxy.failing("get", Fault.NOT_HERE), proxy.failing("stat", Fault.NOT_HERE):
@@ -200,7 +199,7 @@ def test_something_else_that_answers_is_not_believed(proxy, url, back_door):
 
 
 def pages_of(count):
-    """What makes a service's pages of a listing so short: the rest is cut off, and said to be there."""
+    """Return a filter that shortens the pages of a listing and marks them as truncated."""
 
     def shorten(body):
         entries = re.findall(rb"<Contents>.*?</Contents>", body, re.DOTALL)
@@ -216,8 +215,8 @@ def pages_of(count):
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT_BEFORE, Fault.CUT_AFTER, Fault.TORN, Fault.THROTTLED])
-def test_a_listing_goes_on_where_it_was_cut(proxy, url, back_door, monkeypatch, fault):
-    """Every page is cut once before it comes whole; all keys come, each once."""
+def test_a_listing_continues_where_it_was_cut(proxy, url, back_door, monkeypatch, fault):
+    """Every page is cut once and then complete. Each key is listed once."""
     monkeypatch.setattr("cryostore.chunks.blobs.cloud.KEYS_PER_PAGE", 5)
     proxy.answers["list"] = pages_of(5)
     keys = [f"folder/{number:02}" for number in range(17)]
@@ -230,8 +229,8 @@ def test_a_listing_goes_on_where_it_was_cut(proxy, url, back_door, monkeypatch, 
     assert list(through(url).list("folder/0", "folder/03")) == keys[4:10]
 
 
-def test_throttled_everywhere_a_chunk_store_loses_nothing(proxy, url, back_door):
-    """Every third put of a busy store is throttled, torn or lost: all are acknowledged, and all are there."""
+def test_a_throttled_chunk_store_loses_nothing(proxy, url, back_door):
+    """Every third put of a busy store is throttled, cut or lost. All puts are acknowledged and stored."""
     store = ChunkStore(through(url), random_id)
     chance = random.Random(7)
     faults = [Fault.THROTTLED, Fault.THROTTLED_AFTER, Fault.CUT_AFTER, Fault.CUT_BEFORE, Fault.TORN]
@@ -245,13 +244,13 @@ def test_throttled_everywhere_a_chunk_store_loses_nothing(proxy, url, back_door)
 
 
 def flipped(data):
-    """The bytes with one bit in their middle turned over."""
+    """Return the bytes with a flipped bit in the middle."""
     data = bytearray(data)
     data[len(data) // 2] ^= 1
     return bytes(data)
 
 
-def test_a_bit_that_turns_over_on_the_way_there_is_refused_and_sent_again(proxy, url, back_door):
+def test_a_bit_that_flips_in_a_request_is_refused_and_sent_again(proxy, url, back_door):
     """The service compares the bytes with the signed digest."""
     turns = [flipped, flipped]
     proxy.requests["put"] = lambda body: turns.pop()(body) if turns else body
@@ -260,8 +259,8 @@ def test_a_bit_that_turns_over_on_the_way_there_is_refused_and_sent_again(proxy,
     assert proxy.seen.count("put") == 3
 
 
-def test_a_bit_that_turns_over_on_the_way_back_is_damage_and_reaches_nobody(proxy, url):
-    """A blob store cannot notice it; opening the envelope does, and the next read is right."""
+def test_a_bit_that_flips_in_an_answer_is_damage_and_reaches_no_caller(proxy, url):
+    """The blob store cannot notice it. The envelope does not open, and the next read is right."""
     store = ChunkStore(through(url), random_id)
     location = store.put(Payload(NOISE), KEY)
     proxy.answers["get"] = flipped
@@ -271,8 +270,8 @@ def test_a_bit_that_turns_over_on_the_way_back_is_damage_and_reaches_nobody(prox
     assert store.get(location, KEY, sha256(NOISE), len(NOISE)) == NOISE
 
 
-def test_a_listing_in_no_order_is_not_believed(proxy, url, back_door):
-    """A listing continues after the last key, so unsorted keys could be left out."""
+def test_an_unsorted_listing_is_refused(proxy, url, back_door):
+    """A listing continues after the last key, so it could miss unsorted keys."""
     prepare(back_door)
 
     def reverse(body):
@@ -288,8 +287,8 @@ def test_a_listing_in_no_order_is_not_believed(proxy, url, back_door):
 
 @pytest.mark.stress
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_happens_each_thread_finds_what_it_was_told(proxy, url, back_door, seed):
-    """Eight threads write, read, list and delete while a third of all requests meets some fault or other."""
+def test_each_thread_finds_its_acknowledged_blobs_under_all_faults(proxy, url, back_door, seed):
+    """Eight threads write, read, list and delete while a third of all requests has a fault."""
     store = through(url, begin_seconds_max=120)
     chance = random.Random(seed)
     faults = [*TRANSIENT, *[None] * (2 * len(TRANSIENT))]

@@ -1,4 +1,4 @@
-"""PostgreSQL with a replica that takes over: no acknowledged write is lost, or the nodes notice and stop."""
+"""Failover of PostgreSQL to a replica: no acknowledged write is lost, or the nodes notice it and stop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECEIVER = "SELECT pid FROM pg_stat_wal_receiver"
 
 
 def count_up(transaction):
-    """Counts, in statements that depend on each other."""
+    """Increment the number, in statements that depend on each other."""
     (number,) = transaction.row("SELECT number FROM thing WHERE name = :name", name=b"hot")
     transaction.run("UPDATE thing SET number = :number WHERE name = :name", number=number + 1, name=b"hot")
     return number + 1
@@ -46,7 +46,7 @@ def database(servers):
 
 
 class Counting:
-    """Two processes' worth of writers at one row, and a reader, until stopped: each answered increment counts once."""
+    """The writers of two processes on one row, and a reader. Each acknowledged increment counts once."""
 
     def __init__(self, url):
         self._nodes = [PostgresDatabase(url), PostgresDatabase(url)]
@@ -71,7 +71,7 @@ class Counting:
         return self
 
     def go_on(self):
-        """Wait until some more was read; all of them are still at it."""
+        """Wait until the number has grown. All threads are still running."""
         before = len(self._seen)
         until(lambda: len(self._seen) > before + 5, pause_seconds=0.01)
         assert all(thread.is_alive() for thread in self._threads)
@@ -103,19 +103,19 @@ def fail_over_again_and_again(servers, folder, times, **load):
 
 
 @pytest.mark.usefixtures("database")
-def test_a_server_that_dies_under_load_and_its_replica_are_one_catalog(servers, tmp_path):
-    """Nodes with both in their URL go on with the replica; clients with stock retries see nothing of it."""
+def test_nodes_continue_with_the_replica_after_a_crash_under_load(servers, tmp_path):
+    """The nodes have both servers in their URL. Clients with default retries notice nothing."""
     fail_over_again_and_again(servers, tmp_path, 1, ours=1)
 
 
 @pytest.mark.stress
 @pytest.mark.usefixtures("database")
-def test_servers_that_die_and_follow_each_other_again_and_again_lose_nothing(servers, tmp_path):
+def test_repeated_failovers_lose_nothing(servers, tmp_path):
     fail_over_again_and_again(servers, tmp_path, 20)
 
 
-def test_a_commit_that_waits_for_the_replica_is_seen_by_nobody_before_that(servers, database):
-    """Nor is it acknowledged: the caller learns that the outcome is unknown. Only the replica ends the wait."""
+def test_a_commit_is_invisible_until_the_replica_has_it(servers, database):
+    """It is not acknowledged either: the caller learns that the outcome is unknown. Only the replica ends the wait."""
     database.answer_seconds = database.doubt_seconds = 0.3
     with closing(PostgresDatabase(servers.url)) as other:
         assert other.read(numbers) == [0]
@@ -130,10 +130,10 @@ def test_a_commit_that_waits_for_the_replica_is_seen_by_nobody_before_that(serve
 
 
 @pytest.mark.parametrize("first", ["write", "read"])
-def test_a_replica_that_lacks_what_was_acknowledged_is_not_gone_on_with(servers, database, first):
-    """As after the failover to an asynchronous one, also if a new session meets it before any other knows of it.
+def test_a_replica_without_acknowledged_writes_is_refused(servers, database, first):
+    """Such a replica was asynchronous. A new session refuses it, too, before other sessions have seen it.
 
-    A process that has acknowledged nothing yet takes it as it is.
+    A process that has not acknowledged anything yet accepts it.
     """
     database.outage_seconds = 1
     servers.wait_for_replica(False)

@@ -1,6 +1,6 @@
-"""PostgreSQL in trouble: connections cut anywhere, hanging, outages, restarts, a full disk.
+"""Faults of PostgreSQL: connections cut anywhere, silent servers, outages, restarts, a full disk.
 
-No write is lost or doubled.
+No write is lost, and none takes effect twice.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ TABLE = "CREATE TABLE thing (name BYTEA NOT NULL UNIQUE, number BIGINT NOT NULL)
 
 
 def count_up(transaction):
-    """Counts, in statements that depend on each other."""
+    """Increment the number, in statements that depend on each other."""
     (number,) = transaction.row("SELECT number FROM thing WHERE name = :name", name=b"hot")
     transaction.run("UPDATE thing SET number = :number WHERE name = :name", number=number + 1, name=b"hot")
     return number + 1
 
 
-class Far:
-    """A database behind a proxy, and the same one seen from beside it."""
+class ProxiedDatabase:
+    """A database behind a proxy, and a direct connection to it."""
 
     def __init__(self, url, proxy, database, near):
         self.url, self.proxy, self.database, self.near = url, proxy, database, near
 
     def number(self):
-        """What is counted so far, as the server says it."""
+        """Return the current number, read over the direct connection."""
         (number,) = self.near.read(numbers)
         return number
 
     def cut_at(self, number, side):
-        """Cut the connection of the next message but so many; answers what tells whether that happened."""
+        """Cut the connection at a message, counted from now. Returns an event that tells whether it happened."""
         left, done = itertools.count(number, -1), threading.Event()
 
         def look(_, piece):
@@ -63,7 +63,7 @@ class Far:
         return done
 
     def cut_behind(self, arrived_bytes):
-        """Cut the connection when so many bytes of what is asked have arrived; answers what tells whether it was."""
+        """Cut the connection after so many bytes of requests. Returns an event that tells whether it happened."""
         left, done = [arrived_bytes], threading.Event()
 
         def look(_, piece):
@@ -77,7 +77,7 @@ class Far:
         return done
 
     def calm(self):
-        """Let everything through again."""
+        """End all faults of the proxy."""
         self.proxy.on_request = self.proxy.on_answer = lambda _, piece: piece
 
 
@@ -92,37 +92,37 @@ def far():
         ):
             near.write(lambda t: t.run(TABLE))
             near.write(add(b"hot"))
-            yield Far(url, proxy, database, near)
+            yield ProxiedDatabase(url, proxy, database, near)
 
 
 # --- a connection that is cut
 
 
 @pytest.mark.parametrize("side", ["on_request", "on_answer"])
-def test_a_write_that_is_cut_anywhere_happens_once(far, side):
-    """At each message of a transaction, the COMMIT and its answer among them: it is answered, and counts once."""
+def test_a_write_with_a_cut_connection_takes_effect_once(far, side):
+    """The cut is at each message of a transaction, including the COMMIT and its answer."""
     for at_message in itertools.count(1):
         struck = far.cut_at(at_message, side)
         assert far.database.write(count_up) == far.number() == at_message
         far.calm()
         if not struck.is_set():
             break
-    assert at_message > 4, "it begins, reads, writes and commits, at the least"
+    assert at_message > 4, "a transaction has at least BEGIN, a read, a write and COMMIT"
 
 
 @pytest.mark.parametrize("side", ["on_request", "on_answer"])
-def test_a_read_that_is_cut_anywhere_is_answered(far, side):
+def test_a_read_with_a_cut_connection_is_answered(far, side):
     for at_message in itertools.count(1):
         struck = far.cut_at(at_message, side)
         assert far.database.read(numbers) == [0]
         far.calm()
         if not struck.is_set():
             break
-    assert at_message > 1, "the first one is not all"
+    assert at_message > 1, "a read has several messages"
 
 
 def on_commit(action):
-    """Looks at what passes; the first COMMIT is handed to `action`."""
+    """Return a filter that passes the first COMMIT to `action`."""
     met = threading.Event()
 
     def look(_, piece):
@@ -138,8 +138,8 @@ COUNT_UP = Statement("UPDATE thing SET number = number + 1 WHERE name = :name", 
 SHARE_BYTES = 41
 
 
-def test_a_write_whose_statements_are_known_is_cut_anywhere_and_happens_once(far):
-    """All of it goes at once, COMMIT too: whatever of it arrives, or if only its answer is lost, it counts once."""
+def test_a_batch_with_a_cut_connection_takes_effect_once(far):
+    """All statements are sent at once with COMMIT. The cut is after any part of them, or before the answer."""
     for count in itertools.count(1):
         struck = far.cut_behind((count - 1) * SHARE_BYTES)
         far.database.write(FixedStatements([COUNT_UP]))
@@ -153,8 +153,8 @@ def test_a_write_whose_statements_are_known_is_cut_anywhere_and_happens_once(far
     assert far.number() == count + 1
 
 
-def test_a_commit_that_arrives_late_does_not_count_a_second_time(far):
-    """The writer took it for lost, and ran the batch again: the server does nothing more for the old connection."""
+def test_a_commit_that_arrives_late_has_no_effect(far):
+    """The writer has repeated the batch. The server does nothing for the old connection any more."""
     cut, arrived = threading.Event(), threading.Event()
 
     def late(piece):
@@ -172,8 +172,8 @@ def test_a_commit_that_arrives_late_does_not_count_a_second_time(far):
 
 
 @pytest.mark.parametrize("rounds", [20, pytest.param(1000, marks=pytest.mark.stress)])
-def test_many_writers_on_a_line_that_is_cut_again_and_again(far, rounds):
-    """Two nodes, one of them far: each increment that was answered counts once, and all are answered."""
+def test_many_writers_on_an_unstable_connection(far, rounds):
+    """One of two nodes is behind the proxy. All increments are acknowledged, and each counts once."""
     messages = itertools.count(1)
 
     def look(_, piece):
@@ -194,10 +194,10 @@ def test_many_writers_on_a_line_that_is_cut_again_and_again(far, rounds):
     assert far.proxy.connections > 5
 
 
-# --- a server that is away
+# --- an unreachable server
 
 
-def test_an_outage_is_waited_out_and_then_told(far):
+def test_a_long_outage_is_an_error_and_changes_nothing(far):
     far.database.outage_seconds = 0.3
     far.proxy.refuses = True
     far.proxy.cut()
@@ -212,8 +212,8 @@ def test_an_outage_is_waited_out_and_then_told(far):
 
 
 @pytest.mark.parametrize("side", ["on_request", "on_answer"])
-def test_doubt_that_nobody_ends_is_told_as_such(far, side):
-    """The connection is lost in a COMMIT, and the server stays away: it may have happened, or not; but not half."""
+def test_an_unknown_outcome_is_reported(far, side):
+    """The connection is lost in a COMMIT, and the server stays away. The write took effect completely or not at all."""
     far.database.doubt_seconds = 0.3
 
     def lost(piece):
@@ -237,8 +237,8 @@ def _cut(_, piece):
     raise CutError
 
 
-def test_a_server_that_does_not_answer_is_given_up(far):
-    """Held without a word, as by a cable that was pulled: after a while the connection is taken for lost."""
+def test_a_silent_server_times_out(far):
+    """As after a pulled cable, the connection counts as lost after a while."""
     far.database.answer_seconds = 0.3
     far.database.outage_seconds = 0.5
     far.database._url.parameters["connect_timeout"] = 2
@@ -250,8 +250,8 @@ def test_a_server_that_does_not_answer_is_given_up(far):
     assert far.database.write(count_up) == far.number() == 1
 
 
-def test_what_a_dead_node_left_open_ends_with_its_session(far):
-    """A node that is gone in the middle of a batch does not keep others waiting once the server knows."""
+def test_an_open_transaction_of_a_dead_node_ends_with_its_session(far):
+    """Other nodes wait only until the server notices the lost connection."""
     url = far.url
     with psycopg.connect(url) as dead:
         dead.execute("UPDATE thing SET number = number + 100")
@@ -266,7 +266,7 @@ def test_what_a_dead_node_left_open_ends_with_its_session(far):
             dead.execute("SELECT 1")
 
 
-# --- a server of its own
+# --- a separate server
 
 
 def script(verb, folder, *more):
@@ -276,9 +276,9 @@ def script(verb, folder, *more):
 
 @pytest.fixture(scope="module")
 def own_server():
-    """A server that a test may stop: its folder and its URL."""
+    """A server that a test may stop. Yields its folder and its URL."""
     required()
-    folder = Path("/tmp") / f"cryo-postgres-{threading.get_native_id()}"  # the server must be able to get there
+    folder = Path("/tmp") / f"cryo-postgres-{threading.get_native_id()}"  # the user of the server can reach it
     url = script("up", folder, str(_free_port()))
     try:
         yield folder, url
@@ -292,8 +292,8 @@ def _free_port():
         return proxy.port
 
 
-def test_a_server_that_restarts_under_load_costs_nothing_but_time(own_server):
-    """Stopped in order, and killed: every increment that was answered counts once, no read sees one taken back."""
+def test_a_restart_under_load_only_delays_writes(own_server):
+    """The server is stopped, then killed. Each acknowledged increment counts once, and no read sees it undone."""
     folder, url = own_server
     with closing(PostgresDatabase(url)) as database, closing(PostgresDatabase(url)) as other:
         database.write(lambda t: t.run(TABLE))
@@ -326,8 +326,8 @@ def test_a_server_that_restarts_under_load_costs_nothing_but_time(own_server):
         assert seen == sorted(seen)
 
 
-def test_a_server_that_takes_no_writes_any_more_is_left(own_server):
-    """Demoted under its sessions: the one that writes is opened anew once there is a server to write to."""
+def test_a_server_that_became_read_only_is_abandoned(own_server):
+    """The server becomes read-only with open sessions. The writer reconnects once a server accepts writes."""
     _, url = own_server
     port = conninfo_to_dict(url)["port"]
 
@@ -353,8 +353,8 @@ def test_a_server_that_takes_no_writes_any_more_is_left(own_server):
             assert answer.result() == met[-1] != before
 
 
-def test_a_wrong_password_is_the_operators_to_put_right(own_server):
-    """And is told without the password."""
+def test_a_wrong_password_is_a_configuration_error(own_server):
+    """The message does not contain the password."""
     folder, url = own_server
     rules = folder / "data" / "pg_hba.conf"
     rules.write_text("host all locked 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
@@ -391,8 +391,8 @@ def tablespace(own_server, tmp_path):
             administrator.execute("DROP TABLESPACE small")
 
 
-def test_a_full_disk_raises_until_there_is_space(own_server, tmp_path):
-    """A write that does not fit leaves nothing; with space again writes succeed."""
+def test_a_full_disk_is_an_error_until_there_is_space(own_server, tmp_path):
+    """A write that does not fit has no effect. Writes succeed again once there is space."""
     _, url = own_server
     with tablespace(own_server, tmp_path) as disk, closing(PostgresDatabase(url)) as database:
         database.write(lambda t: t.run("CREATE TABLE large (name BYTEA) TABLESPACE small"))
