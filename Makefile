@@ -19,12 +19,12 @@ PYTEST := $(IN)/python -m pytest
 # Under the second Python runs what is about Python: every layer by itself, with fewer examples for each property, and the
 # server and the command line as processes. `make unit PYTHON=...` runs all of it.
 BRIEF := --hypothesis-profile=brief $(addprefix --ignore=tests/,compat demo stateful faults fuzz e2e bench golden \
-	maintenance/rebuild/test_run.py maintenance/garbage_collection/test_collect.py maintenance/garbage_collection/test_races.py cli/agent/test_stream_backup.py cli/agent_keys/test_agent_key.py \
+	maintenance/rebuild/test_run.py maintenance/garbage_collection/test_collect.py maintenance/garbage_collection/test_races.py cli/agent/test_stream_backup.py cli/agent_keys cli/test_agent_key_option.py \
 	agent/mount/test_file_system.py agent/trees/test_histories.py agent/backup/test_job.py agent/streams/test_device.py agent/streams/test_stream.py \
 	service/operations/test_shared_api.py service/operations/test_shared_api_time.py catalog/test_rolling_upgrade.py)
 SELECTION :=
 # What `make quick` runs: tests that need no service and take seconds. Those among them that do need one are skipped.
-QUICK := $(addprefix tests/,test_house.py test_tidy.py test_docs.py core model wire client chunks cli/test_guide.py)
+QUICK := $(addprefix tests/,test_house.py test_tidy.py test_docs.py core model wire client chunks cli/reference/test_guide.py)
 SERVICES := scripts/services run .build/services
 
 READY := $(VENV)/.ready

@@ -1,6 +1,6 @@
 """Deployment files, contrib/ and Containerfile: linters accept them, and they are consistent with the program.
 
-The systemd checks of the units, and the other command lines in contrib/, are in tests/cli/test_contrib.py.
+The systemd checks of the units, and the command lines in contrib/, are in tests/cli/reference/test_contrib.py.
 """
 
 from __future__ import annotations

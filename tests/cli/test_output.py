@@ -1,22 +1,127 @@
-"""Output whose reader does not read."""
+"""Output: one module prints, it escapes text from outside, and a run that waits for a reader can be interrupted."""
 
 from __future__ import annotations
 
+import ast
 import fcntl
+import json
 import os
 import signal
 import subprocess
 import termios
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from cryostore.cli import output
 from cryostore.cli.exit_codes import INTERRUPTED
+from cryostore.cli.verbs import run
+from cryostore.core.errors import ConfigurationError
+from cryostore.core.time import FrozenClock
+from cryostore.server.monitoring.log import Log
+from support import project
 from support.archives.agent import write
 from support.processes.serving import CRYO
 from support.waiting import until
 
 SECONDS_MAX = 30
 PIPE_BYTES = 4096
+PRINTS = {"print", "input", "breakpoint"}
+WRITES = {
+    "click": {"echo", "secho", "echo_via_pager", "prompt", "confirm", "pause", "clear", "progressbar"},
+    "stdout": {"write", "writelines", "buffer"},
+    "stderr": {"write", "writelines", "buffer"},
+    "traceback": {"print_exc", "print_exception", "print_stack", "print_tb"},
+    "sys": {"excepthook", "displayhook", "__stdout__", "__stderr__"},
+}
+EVIL = "evil\x1b[2J\x1b]0;x\x07\x9b31m\u202e\u2066\x7f\r\nerror: forged\u2028\x85\t"
+
+
+def printing(path):
+    """The lines of a module that print."""
+    for node in ast.walk(project.syntax(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in PRINTS:
+            yield node.lineno
+        if isinstance(node, ast.Attribute):
+            owner = node.value.attr if isinstance(node.value, ast.Attribute) else getattr(node.value, "id", "")
+            if node.attr in WRITES.get(owner, ()):
+                yield node.lineno
+
+
+def test_one_place_prints():
+    found = {name: list(printing(path)) for name, path in project.source_modules().items()}
+    assert len(found.pop("cryostore.cli.output")) > 5
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_texts_of_several_lines_are_made_in_one_place():
+    """`paragraph` makes each line visible; a join of lines elsewhere would let a name begin one."""
+    joined = [
+        f"{name}:{node.lineno}"
+        for name, path in project.source_modules().items()
+        if name.startswith("cryostore.cli.") and name not in ("cryostore.cli.output", "cryostore.cli.reference.man")
+        for node in ast.walk(project.syntax(path))
+        if isinstance(node, ast.Attribute)
+        and node.attr == "join"
+        and isinstance(node.value, ast.Constant)
+        and node.value.value == "\n"
+    ]
+    assert joined == []
+
+
+@given(st.text())
+def test_a_line_stays_one_line_of_printable_text(text):
+    assert output.visible(text).isprintable()
+    assert output.paragraph([text]).isprintable()
+
+
+def test_what_is_printable_stays_as_it_is():
+    assert output.visible("ä → 日本 \\x1b 'quoted'") == "ä → 日本 \\x1b 'quoted'"
+    assert output.visible("a\x1b\x9b\u202e\n\x7f") == r"a\x1b\x9b\u202e\n\x7f"
+
+
+@pytest.mark.parametrize("print_it", [output.show, output.show_now, output.tell, output.tell_over_progress])
+def test_each_way_to_print_makes_visible(capsys, print_it):
+    print_it(EVIL, *([] if print_it is output.tell_over_progress else [EVIL]))
+    said = capsys.readouterr()
+    lines = (said.out + said.err).splitlines()
+    assert len(lines) == (1 if print_it is output.tell_over_progress else 2)
+    assert all(line.isprintable() for line in lines)
+
+
+def test_json_is_printable_ascii(capsys):
+    output.say({EVIL: EVIL})
+    output.tell_fact([EVIL])
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {EVIL: EVIL}
+    assert all(line.isascii() and line.isprintable() for line in said.out.splitlines() + said.err.splitlines())
+
+
+def test_log_lines_are_made_visible(tmp_path):
+    with (tmp_path / "log").open("wb") as file:
+        log = Log(file.fileno(), clock=FrozenClock())
+        log.write("error", EVIL, message=EVIL, good="ä 日本")
+        log.close()
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert line.isprintable()
+    assert json.loads(line)["message"] == EVIL
+    assert "ä 日本" in line
+
+
+def test_errors_are_made_visible(capsys, monkeypatch):
+    def fail(*_, **__):
+        raise ConfigurationError(EVIL, hint=EVIL)
+
+    monkeypatch.setattr("cryostore.cli.verbs.cryo.main", fail)
+    assert run([]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+
+
+POINT = {"BackupVaultName": "v", "RecoveryPointArn": "arn:x:y:z:1:recovery-point:ID", "Status": "COMPLETED"}
+POINT |= {"ResourceName": EVIL}
 
 
 def unread(fd):

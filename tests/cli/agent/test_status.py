@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-
 import pytest
 
 from cryostore.agent.archive.recovery_points import ROLE_ARN
-from cryostore.agent.backup.job import resource_arn
+from cryostore.agent.backup.job import open_job, resource_arn
 from cryostore.cli.agent_store import AgentStore, open_agent_store
-from cryostore.cli.exit_codes import FAILED, OK
-from cryostore.cli.verbs import run
+from cryostore.cli.exit_codes import FAILED, OK, WITH_ISSUES
+from cryostore.core.errors import CryostoreError
 from cryostore.core.time import span
 from cryostore.model.jobs import CommitBackupJob, GetIncrementalBaseBackup, StartBackupJob
-from support.archives.agent import write
+from support.processes.command_line import json_lines
 from support.processes.serving import serving
-
-WITH_ISSUES = 1
 
 
 @pytest.fixture
-def cryo(tmp_path, monkeypatch, capsys):
-    """Carries out a command line on a store in a directory; answers its exit code and stdout."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("CRYO_DATA_DIR", str(tmp_path / "data"))
-    write(tmp_path / "source", {"file": b"file"})
-
-    def call(*arguments):
-        code = run([os.fspath(argument) for argument in arguments])
-        return code, capsys.readouterr().out
-
-    return call
+def cryo(cryo, source):
+    """Carries out a command line; returns its exit code and stdout."""
+    return lambda *arguments: cryo(*arguments)[:2]
 
 
 @pytest.fixture
@@ -48,10 +35,6 @@ def started(store, name="tree"):
     job_id = store.call(operation).backup_job_id
     store.call(GetIncrementalBaseBackup(backup_job_id=job_id))
     return job_id
-
-
-def lines_of(text):
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_people_see_a_table(cryo, store):
@@ -80,7 +63,7 @@ def test_an_age_that_is_too_high_is_an_issue(cryo, store):
     assert "tree: too old" in out
     code, out = cryo("status", "--max-age", "0s", "--json")
     assert code == WITH_ISSUES
-    assert [line["too_old"] for line in lines_of(out)] == [True]
+    assert [line["too_old"] for line in json_lines(out)] == [True]
     assert cryo("status", "--max-age", "soon")[0] == FAILED
 
 
@@ -94,11 +77,11 @@ def test_a_failed_run_is_told_until_a_good_one_comes(cryo, store, tmp_path):
     job_id = started(store)
     store.call(CommitBackupJob(backup_job_id=job_id, outcome="FAILED", status_message="the disk hums"))
     assert "failed: the disk hums" in cryo("status")[1]
-    (line,) = lines_of(cryo("status", "--json")[1])
+    (line,) = json_lines(cryo("status", "--json")[1])
     assert (line["failed_job_id"], line["failed_message"]) == (job_id, "the disk hums")
     assert cryo("backup", tmp_path / "source", "--resource", "tree")[0] == OK
     assert "failed" not in cryo("status")[1]
-    (line,) = lines_of(cryo("status", "--json")[1])
+    (line,) = json_lines(cryo("status", "--json")[1])
     assert (line["failed_job_id"], line["recovery_points"]) == (None, 2)
 
 
@@ -116,7 +99,7 @@ def test_the_same_over_a_server(cryo, tmp_path, monkeypatch):
         assert cryo("backup", tmp_path / "source", "--resource", "tree")[0] == OK
         code, out = cryo("status", "--json", "--max-age", "1h")
         assert code == OK
-        assert [line["ResourceName"] for line in lines_of(out)] == ["tree"]
+        assert [line["ResourceName"] for line in json_lines(out)] == ["tree"]
 
 
 @pytest.mark.parametrize(
@@ -143,10 +126,20 @@ def test_a_damaged_point_is_an_issue_until_the_next_backup(cryo, store, tmp_path
     code, said = cryo("status", "--max-age", "1h")
     assert code == WITH_ISSUES
     assert "tree: the last good recovery point is damaged" in said
-    assert lines_of(cryo("status", "--json")[1])[0]["damaged"] is True
+    assert json_lines(cryo("status", "--json")[1])[0]["damaged"] is True
     assert cryo("verify", "latest")[0] == WITH_ISSUES
     pack.write_bytes(content)
     assert cryo("scrub")[0] == OK
     assert cryo("verify", "latest")[0] == OK
     assert cryo("status", "--max-age", "1h")[0] == OK
-    assert lines_of(cryo("status", "--json")[1])[0]["damaged"] is False
+    assert json_lines(cryo("status", "--json")[1])[0]["damaged"] is False
+
+
+def test_names_of_other_machines_cannot_move_the_cursor(cryo, tmp_path):
+    """Only the commit checks the name: a malicious machine can start a job under any name."""
+    with open_agent_store(AgentStore(tmp_path / "data", None, None), create=True) as call:
+        open_job(call, "Default", "evil\x9b31m\u202e", {}).give_up(CryostoreError("no"))
+    code, out = cryo("status")
+    assert code == OK
+    assert "evil\\x9b31m\\u202e" in out
+    assert out.replace("\n", "").isprintable()

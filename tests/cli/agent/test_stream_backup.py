@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -19,10 +18,6 @@ import pytest
 
 from cryostore.agent.streams.device import BLOCK_BYTES
 from cryostore.core.limits import MIB
-from support.processes.serving import CRYO
-
-COVERS = ("cli/agent/backup_options.py",)
-
 
 SECONDS_MAX = 60
 
@@ -31,34 +26,9 @@ def noise(length, seed=1):
     return random.Random(seed).randbytes(length)
 
 
-class Cryo:
-    """`cryo` on a store of its own."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CRYO"))}
-        self.environment = kept | {"XDG_STATE_HOME": str(folder / "state"), "CRYO_DATA_DIR": str(folder / "store")}
-
-    def start(self, *arguments, **more):
-        more |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": self.environment, "cwd": self.folder}
-        return subprocess.Popen([*CRYO, *map(os.fspath, arguments)], **more)
-
-    def __call__(self, *arguments, code=0, stdin=b""):
-        process = self.start(*arguments, stdin=subprocess.PIPE)
-        out, err = process.communicate(stdin, timeout=SECONDS_MAX)
-        assert process.returncode == code, err.decode()
-        return out, err.decode()
-
-    def summary(self, *arguments, **more):
-        return json.loads(self("backup", "--json", *arguments, **more)[0])
-
-    def points(self):
-        return self("points", "--json")[0].splitlines()
-
-
 @pytest.fixture
-def cryo(tmp_path):
-    return Cryo(tmp_path)
+def cryo(cryo_process):
+    return cryo_process
 
 
 def test_standard_input_and_back(cryo, tmp_path):
@@ -200,49 +170,6 @@ def test_a_disk_image_and_back(cryo, tmp_path):
     assert (tmp_path / "out.raw").read_bytes() == image.read_bytes()
     assert b"1 left as they are" in cryo("restore", "latest", tmp_path / "out.raw")[0]
     assert b"all is there" in cryo("verify", "latest", "--data")[0]
-
-
-def test_a_file_of_a_tree_to_stdout(cryo, tmp_path):
-    (tmp_path / "tree").mkdir()
-    (tmp_path / "tree" / "file").write_bytes(b"content")
-    (tmp_path / "tree" / b"\xff\x1b[2J".decode("utf-8", "surrogateescape")).write_bytes(b"named")
-    cryo("backup", "tree")
-    assert cryo("cat", "latest:file")[0] == b"content"
-    assert cryo("cat", f"latest:{tmp_path}/tree/file")[0] == b"content"
-    assert cryo("cat", os.fsencode("latest:") + b"\xff\x1b[2J")[0] == b"named"
-    assert "does not contain 'x'" in cryo("cat", "latest:x", code=2)[1]
-    assert "name one file of it" in cryo("cat", "latest", code=2)[1]
-    cryo("backup", "--stdin", "--name", "s", stdin=b"")
-    _, err = cryo("restore", "latest", tmp_path / "out", "--delete", code=2)
-    assert "only for files and folders" in err
-
-
-def test_differences_and_finds_in_words_and_as_json(cryo, tmp_path):
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    name = os.fsdecode(b"\xff\n\x1b[2J")
-    (tree / "old").touch()
-    cryo("backup", tree)
-    (tree / "old").unlink()
-    (tree / name).write_bytes(b"x")
-    cryo("backup", tree)
-    new, old = (json.loads(line)["RecoveryPointArn"] for line in cryo.points())
-    out, _ = cryo("diff", old, new)
-    assert out.decode().splitlines() == [
-        "- old",
-        "+ \\xff\\x0a\\x1b[2J",
-        "1 added, 1 removed, 0 changed, 0 metadata",
-    ]
-    lines = [json.loads(line) for line in cryo("diff", old, new, "--json")[0].splitlines()]
-    assert [line["type"] for line in lines] == ["difference", "difference", "summary"]
-    assert os.fsencode(lines[1]["path"]) == b"\xff\n\x1b[2J"
-    assert lines[1]["path_base64"] == "/wobWzJK"
-    assert lines[2] == {"type": "summary", "added": 1, "removed": 1, "changed": 0, "metadata": 0}
-    assert b"  \\xff\\x0a\\x1b[2J\n" in cryo("find", "*2J")[0]
-    assert json.loads(cryo("find", "old", "--json")[0])["RecoveryPointArn"] == old
-    assert cryo("find", "old", "--point", new) == (b"", "")
-    assert len(cryo("find", "*", "--newer", "1d", "--larger", "0", "--type", "f", "--json")[0].splitlines()) == 1
-    assert "is not a time" in cryo("find", "*", "--newer", "soon", code=2)[1]
 
 
 @pytest.mark.parametrize(
