@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from cryostore.cli.verbs import run
 from support.requests.api import footprint
 from support.stores.in_process import opened
 from support.stores.store_picture import differences, picture
@@ -20,17 +19,6 @@ def data_dir(tmp_path):
         said = picture(store.api())
     (tmp_path / "said.json").write_text(json.dumps(said["points"]))
     return tmp_path / "data"
-
-
-@pytest.fixture
-def cryo(capsys):
-    """Run a command line, check its exit code, and return its output."""
-
-    def carry_out(*arguments, code=0):
-        assert run([str(argument) for argument in arguments]) == code
-        return capsys.readouterr()
-
-    return carry_out
 
 
 def lose(data_dir):

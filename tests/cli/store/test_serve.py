@@ -10,8 +10,6 @@ from cryostore.cli.verbs import run
 from cryostore.options.configuration import Configuration
 from cryostore.server import run as server_run
 
-COVERS = ("cli/store/named_store.py",)
-
 
 @pytest.fixture
 def configured(monkeypatch):
@@ -85,3 +83,21 @@ def test_the_address_of_metrics_follows_the_same_rule(configured, capsys):
     assert run(["serve", "--metrics", "9100"]) == 2
     assert "--metrics must be HOST:PORT" in capsys.readouterr().err
     assert configured == []
+
+
+def test_a_server_on_a_shared_store(cryo, place, configured, tmp_path, monkeypatch):
+    """Named on the command line, in the environment and in a file, in this order of precedence."""
+    path = tmp_path / "cryo.toml"
+    path.write_text(f'catalog = "{place.catalog}"\nblobs = "file"\nlisten = "127.0.0.1:1"\nquarantine = "1h"\n')
+    monkeypatch.setenv("CRYO_KEYRING", place.keyring)
+    monkeypatch.setenv("CRYO_LISTEN", "127.0.0.1:2")
+    cryo("serve", "--config", path, "--blobs", place.blobs, "--workers", 1)
+    (found,) = configured
+    assert (found.data_dir, found.catalog, found.blobs, found.keyring) == (None, *place)
+    assert (found.port, found.workers, found.settings.quarantine_ms) == (2, 1, 3_600_000)
+    assert "unknown option listn" in cryo("serve", "--config", _written(path, 'listn = "x"'), code=2).err
+
+
+def _written(path, text):
+    path.write_text(text)
+    return path

@@ -29,6 +29,11 @@ def missing_services():
     return f"needs PostgreSQL and S3: {' and '.join(missing)} not set (see scripts/services)" if missing else None
 
 
+def options_of(place):
+    """The options of a command line that name a shared store."""
+    return "--catalog", place.catalog, "--blobs", place.blobs, "--keyring", place.keyring
+
+
 class SharedStore(Store):
     """A shared store, the service on it, and a clock that stands still."""
 
