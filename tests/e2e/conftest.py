@@ -1,4 +1,4 @@
-"""Fixtures of the tests that drive a whole server."""
+"""Fixtures of tests that use a real server process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole API through the client, over TCP, against a real server process: every part of the conformance suite."""
+"""The conformance suite over TCP: the whole API through the client, against a real server process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(server):
     settings = server.settings
-    # Once: a test that asks for ThrottlingException wants it at once.
+    # No retries: a test that expects ThrottlingException wants it at once.
     with Client(settings.endpoint_url, settings.region, settings.credentials, retry=Retry(attempts_max=1)) as client:
         yield client
 

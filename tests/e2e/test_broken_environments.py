@@ -1,4 +1,4 @@
-"""Every verb in broken environments: no traceback, and an exit code that tells what became of the run."""
+"""Every verb in broken environments: no traceback, and an exit code that matches the result of the run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Environment:
-    """What is broken. `fails`: verbs may fail in it. `mute`: what is printed on these streams cannot be written."""
+    """A broken environment. `fails`: verbs may fail in it. `mute`: the streams that cannot be written to."""
 
     name: str
     variables: dict[str, str | None] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Environment:
     fails: bool = False
     mute: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
-    """What starts the program."""
+    """The program that starts `cryo`."""
     needs_root: bool = False
 
 
@@ -66,23 +66,26 @@ def hide(folder):
 
 
 def without_proc():
-    """In mounts of its own; Python has the call from 3.12 on."""
+    """Hide /proc in a mount namespace of this process. Python has unshare from 3.12 on."""
     if LIBC.unshare(CLONE_NEWNS):
         raise OSError(ctypes.get_errno(), "unshare")
     hide("/proc")
 
 
-IN_ORDER = Environment("in order")
+SOUND = Environment("sound")
 AS_NOBODY = ("setpriv", f"--reuid={NO_USER}", f"--regid={NO_USER}", "--clear-groups")
-AS_NOBODY += ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # to read the program wherever it is
+AS_NOBODY += (
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+)  # the program may be in a private folder
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 ENVIRONMENTS = [
     Environment("no HOME", {"HOME": None}),
     Environment("HOME is missing", {"HOME": "/nowhere/at/all"}),
     Environment("HOME is empty", {"HOME": ""}),
     Environment("HOME is a file", {"HOME": "/dev/null", "XDG_STATE_HOME": None}),
-    Environment("HOME is no UTF-8", {"HOME": "/nowhere/\udcff", "XDG_STATE_HOME": None}),
-    Environment("a state folder that cannot be made", {"XDG_STATE_HOME": "/dev/null/state"}),
+    Environment("HOME is not UTF-8", {"HOME": "/nowhere/\udcff", "XDG_STATE_HOME": None}),
+    Environment("the state folder cannot be created", {"XDG_STATE_HOME": "/dev/null/state"}),
     Environment("no user", {"HOME": None, "XDG_STATE_HOME": None}, command=AS_NOBODY, needs_root=True),
     Environment("stdin closed", prepare=partial(close, 0)),
     Environment("stdout closed", prepare=partial(close, 1), mute=("stdout",)),
@@ -93,14 +96,14 @@ ENVIRONMENTS = [
     Environment("both full", streams={"stdout": "/dev/full", "stderr": "/dev/full"}, mute=("stdout", "stderr")),
     Environment("stdout without a reader", streams={"stdout": "pipe"}, mute=("stdout",)),
     Environment("ASCII", ASCII),
-    Environment("a locale that is none", {"LC_ALL": "xx_YY.none", "LANG": "xx", "TZ": "No/Where", "TERM": "none"}),
+    Environment("an unknown locale", {"LC_ALL": "xx_YY.none", "LANG": "xx", "TZ": "No/Where", "TERM": "none"}),
     Environment("no variables", {name: None for name in os.environ if name not in ("PYTHONPATH", "CRYO_DATA_DIR")}),
     Environment("no PATH", {"PATH": ""}),
     Environment("TMPDIR is a file", {"TMPDIR": "/dev/null"}),
     Environment("32 open files", prepare=partial(limit, resource.RLIMIT_NOFILE, 32), fails=True),
-    Environment("files may hold nothing", prepare=partial(limit, resource.RLIMIT_FSIZE, 0), fails=True),
-    Environment("files may hold 100 KB", prepare=partial(limit, resource.RLIMIT_FSIZE, 100_000), fails=True),
-    Environment("a directory that is deleted", prepare=leave_a_deleted_directory),
+    Environment("file size limit 0", prepare=partial(limit, resource.RLIMIT_FSIZE, 0), fails=True),
+    Environment("file size limit 100 KB", prepare=partial(limit, resource.RLIMIT_FSIZE, 100_000), fails=True),
+    Environment("a deleted working directory", prepare=leave_a_deleted_directory),
     Environment("umask 777", prepare=partial(os.umask, 0o777), fails=True),
     Environment("no /proc", prepare=without_proc, needs_root=True),
 ]
@@ -115,15 +118,15 @@ COMMANDS = [
     "sdk-model {at}/model", "serve-nbd --socket {at}/missing/socket latest", "serve --config {at}/missing", "status",
     "delete latest --yes",
 ]  # fmt: skip
-FAIL_IN_ORDER = {"agent-key list", "mount", "init", "rebuild-catalog", "migrate", "serve-nbd", "serve"}
-"""The beginnings of the commands that fail where all is in order, because of what they were asked."""
+FAIL_SOUND = {"agent-key list", "mount", "init", "rebuild-catalog", "migrate", "serve-nbd", "serve"}
+"""The beginnings of the commands that fail in a sound environment, too, because of their arguments."""
 
 WARNS = {("no /proc", "doctor")}
-"""An environment and a command that warns there, since it cannot see what it is to look at."""
+"""An environment and a command that warns there, because it cannot read what it checks."""
 
 
-def fails_in_order(command):
-    return not FAIL_IN_ORDER.isdisjoint({command, command.split()[0]})
+def fails_anywhere(command):
+    return not FAIL_SOUND.isdisjoint({command, command.split()[0]})
 
 
 def test_every_verb_is_run():
@@ -136,7 +139,7 @@ def template(tmp_path_factory):
     at = tmp_path_factory.mktemp("template")
     write(at / "source", {"file": b"file", "ä": {"other": b"other"}, b"\xff\x1b[2J": b"raw"})
     for command in ("backup {at}/source --resource first", "init-key {at}/key"):
-        done = carry_out(command, at, IN_ORDER)
+        done = carry_out(command, at, SOUND)
         assert done.code == OK, done.error
     return at
 
@@ -188,12 +191,12 @@ def unread():
 
 
 USUAL: dict[str, Done] = {}
-"""How each command ends where all is in order; asked once."""
+"""The result of each command in a sound environment. Each runs once."""
 
 
 def usual_of(command, template, tmp_path):
     if command not in USUAL:
-        USUAL[command] = carry_out(command, copy_of(template, tmp_path / "usual"), IN_ORDER)
+        USUAL[command] = carry_out(command, copy_of(template, tmp_path / "usual"), SOUND)
         shutil.rmtree(tmp_path / "usual")
     return USUAL[command]
 
@@ -204,13 +207,13 @@ def copy_of(template, place):
 
 
 def made(at):
-    """How many recovery points the verb made, as a run in order sees it."""
-    done = carry_out("points --json --resource made", at, IN_ORDER)
+    """Return the number of recovery points that the verb made."""
+    done = carry_out("points --json --resource made", at, SOUND)
     return len([json.loads(line) for line in done.printed.splitlines()])
 
 
-def wrongs(command, template, tmp_path, environment):
-    """What is wrong with a run of a command, compared with one in order."""
+def problems(command, template, tmp_path, environment):
+    """Run a command in an environment; yield a line for each difference from the expected result."""
     at = copy_of(template, tmp_path / "broken")
     if environment.command:
         for path in (at, *at.rglob("*")):
@@ -219,7 +222,7 @@ def wrongs(command, template, tmp_path, environment):
     if "Traceback" in done.error + done.printed or done.code not in (OK, WITH_ISSUES, FAILED):
         yield f"{command}: {done.code}: {done.error[-2000:]}"
         return
-    wanted = {FAILED if fails_in_order(command) else OK}
+    wanted = {FAILED if fails_anywhere(command) else OK}
     if environment.mute and wanted == {OK}:
         usual = usual_of(command, template, tmp_path)
         if ("stdout" in environment.mute and usual.printed) or ("stderr" in environment.mute and usual.error):
@@ -236,7 +239,7 @@ def wrongs(command, template, tmp_path, environment):
 
 
 def make_reachable(place):
-    """Let other users reach a folder. Each run of pytest takes that from the folder of all runs."""
+    """Let other users enter a folder. pytest makes the folder of its runs private again at each start."""
     for path in (place, *place.parents[:-1]):
         if not path.stat().st_mode & 0o001:
             path.chmod(path.stat().st_mode | 0o111)
@@ -253,20 +256,20 @@ def check(template, tmp_path, environment, commands):
             make_reachable(tmp_path)
         place = tmp_path / str(number)
         place.mkdir()
-        found += wrongs(command, template, place, environment)
+        found += problems(command, template, place, environment)
     assert found == []
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda environment: environment.name)
 def test_a_verb_in_a_broken_environment(template, tmp_path, environment):
-    """Each command meets one environment, each environment at least one command; a stress run takes all of both."""
+    """Each command runs in one environment, each environment has at least one command. A stress run combines all."""
     check(template, tmp_path, environment, COMMANDS[ENVIRONMENTS.index(environment) :: len(ENVIRONMENTS)])
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_verb_where_all_is_in_order(template, tmp_path, command):
-    assert usual_of(command, template, tmp_path).code == (FAILED if fails_in_order(command) else OK)
+def test_a_verb_in_a_sound_environment(template, tmp_path, command):
+    assert usual_of(command, template, tmp_path).code == (FAILED if fails_anywhere(command) else OK)
 
 
 @pytest.mark.stress

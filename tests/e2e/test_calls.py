@@ -1,4 +1,4 @@
-"""One story through every implementation of the Call seam, with the same answers."""
+"""The same backup and errors through every implementation of Call."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_backup_and_a_restore(call):
 
 
 def test_errors_have_the_same_class_and_text(call):
-    """The text names argument, value and rule; the job id in it differs from run to run."""
+    """The text names argument, value and rule; its job id differs from run to run."""
     job_id = call.call(START).backup_job_id
     checksum = hashlib.sha256(b"other").hexdigest()
     wrong = PutObject(

@@ -1,4 +1,4 @@
-"""A client that accepts zstd gets compressed chunks, any other client plain ones: the same bytes for both."""
+"""Compressed responses: a client that accepts zstd gets compressed chunks, any other client plain ones."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ TEXT = b"".join(b"line %d of a log\n" % number for number in range(20_000))
 NOISE = random.Random(7).randbytes(50_000)
 
 
-class Seen:
-    """A transport that keeps the last answer, and may keep silent about what the client takes."""
+class RecordingTransport:
+    """A transport that keeps the last response, and may remove the client's accept-encoding."""
 
-    def __init__(self, endpoint_url, *, takes_zstd):
+    def __init__(self, endpoint_url, *, accepts_zstd):
         self._transport = HttpTransport(Endpoint.parse(endpoint_url))
-        self._takes_zstd = takes_zstd
+        self._accepts_zstd = accepts_zstd
         self.answer = None
 
     def send(self, request):
-        if not self._takes_zstd:
+        if not self._accepts_zstd:
             request.headers = [header for header in request.headers if header[0] != "accept-encoding"]
         self.answer = self._transport.send(request)
         return self.answer
@@ -32,11 +32,11 @@ class Seen:
         self._transport.close()
 
 
-@pytest.mark.parametrize("takes_zstd", [True, False], ids=["takes zstd", "says nothing"])
+@pytest.mark.parametrize("accepts_zstd", [True, False], ids=["accepts zstd", "accepts nothing"])
 @pytest.mark.parametrize("data", [TEXT, NOISE], ids=["text", "noise"])
-def test_a_chunk_is_answered_as_the_client_takes_it(server, data, takes_zstd):
+def test_a_chunk_has_an_encoding_that_the_client_accepts(server, data, accepts_zstd):
     settings = server.settings
-    seen = Seen(settings.endpoint_url, takes_zstd=takes_zstd)
+    seen = RecordingTransport(settings.endpoint_url, accepts_zstd=accepts_zstd)
     with Client(settings.endpoint_url, settings.region, settings.credentials, transport=seen) as client:
         api = Api(client, server.data_dir)
         job = api.start_job()
@@ -44,7 +44,7 @@ def test_a_chunk_is_answered_as_the_client_takes_it(server, data, takes_zstd):
         api.chunk(job, upload, 0, data)
         api.complete(job, upload, [data])
         assert api.read_chunks(job, api.found(job, "object").object_token) == {0: data}
-    is_compressed = takes_zstd and data is TEXT
+    is_compressed = accepts_zstd and data is TEXT
     assert seen.answer.header("content-encoding") == ("zstd" if is_compressed else None)
     assert seen.answer.header("x-amz-data-length") == f"{len(data)}"
     assert (len(seen.answer.body) < len(data) // 3) is is_compressed

@@ -1,4 +1,4 @@
-"""Keys of a real server: created, rotated while it runs, removed and restored."""
+"""Keys of a real server: creation, rotation while it runs, removal and return."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ DATA = b"what is in the backup"
 
 
 def key(*arguments):
-    """`cryo key`, as an operator runs it beside the server."""
+    """Run `cryo key` while the server runs."""
     assert run(["key", *map(str, arguments)]) == 0
 
 
 def said(log):
-    """The server's message about a keyring that it created."""
+    """Return the events of the log about a keyring that the server created."""
     return [line["event"] for line in check_log(log) if "keyring" in line["event"] or "losing" in line["event"]]
 
 
-def test_a_new_keyring_is_explained_once_where_it_is_made(tmp_path):
+def test_the_log_explains_a_new_keyring_once(tmp_path):
     keyring = tmp_path / "keys.json"
     for workers in (2, 1):
         with serving(tmp_path / "data", "--keyring", str(keyring), "--workers", str(workers)) as server:
@@ -49,8 +49,8 @@ def test_a_new_keyring_is_explained_once_where_it_is_made(tmp_path):
     assert not (tmp_path / "data" / "keyring.json").exists()
 
 
-def test_keys_rotate_beside_a_server(tmp_path, capsys):
-    """With several workers, each with a cache of its own; afterwards the old key is gone and all data can be read."""
+def test_keys_rotate_while_a_server_runs(tmp_path, capsys):
+    """Each of several workers has its own cache. Afterwards the old key is gone and all data can be read."""
     data_dir = tmp_path / "data"
     with serving(data_dir, "--workers", "2") as server, closing(server.client()) as client:
         api = Api(client, data_dir)
@@ -70,7 +70,7 @@ def test_keys_rotate_beside_a_server(tmp_path, capsys):
     assert old not in (data_dir / "keyring.json").read_text()
 
 
-def test_a_server_whose_key_is_taken_away_serves_what_it_can_and_recovers(tmp_path, capsys):
+def test_a_server_without_its_key_serves_cached_vaults_and_recovers(tmp_path, capsys):
     data_dir, keyring, copy = tmp_path / "data", tmp_path / "keys.json", tmp_path / "copy.json"
     options = ("--keyring", str(keyring), "--workers", "1")
     with serving(data_dir, *options) as server, closing(server.client()) as client:
@@ -94,15 +94,15 @@ def test_a_server_whose_key_is_taken_away_serves_what_it_can_and_recovers(tmp_pa
         assert len(api.call(ListBackupVaults()).backup_vault_list) == 2
         shutil.copy(copy, keyring)
         assert other.read(job) == {"name": b"of the other"}
-    log = server.log.read_text()  # lines are written after the answers, and all of them when the server ends
+    log = server.log.read_text()  # complete once the server has ended: lines follow their responses
     told = [line for line in log.splitlines() if "no master key" in line and json.loads(line)]
     assert told, "the log says which key is missing"
     document = json.loads(copy.read_text())
     assert not any(secret in log for secret in document["keys"].values())
 
 
-def test_a_server_with_its_keyring_in_the_environment(tmp_path, monkeypatch):
-    """Each worker has it from its own environment, also when the server starts anew."""
+def test_a_server_reads_its_keyring_from_the_environment(tmp_path, monkeypatch):
+    """Each worker reads its own environment, also after a restart."""
     monkeypatch.setenv("CRYOSTORE_TEST_KEYS", BOTH.encode().decode())
     for _ in range(2):
         with (
@@ -147,8 +147,8 @@ def test_a_server_does_not_start_without_its_keyring(tmp_path, trouble, workers)
             pass
 
 
-def test_a_running_server_asks_its_command_for_a_new_key(tmp_path, capsys):
-    """The owner puts a new document in place, and rotates: the server needs no new start."""
+def test_a_running_server_gets_a_new_key_from_its_keyring_command(tmp_path, capsys):
+    """The owner replaces the document and rotates the key; the server needs no restart."""
     data_dir, document = tmp_path / "data", tmp_path / "document"
     write_keyring(document, OLD_ALONE)
     place = f"command:/bin/cat {document}"
@@ -166,8 +166,8 @@ def test_a_running_server_asks_its_command_for_a_new_key(tmp_path, capsys):
         assert store.api().restored(arn) == {"name": DATA}
 
 
-def test_a_commands_program_sees_no_secret(tmp_path):
-    """Neither in its arguments nor in its environment: it is the one that knows them."""
+def test_a_keyring_command_gets_no_secret(tmp_path):
+    """Neither its arguments nor its environment contain one."""
     write_keyring(tmp_path / "document", BOTH)
     program = tmp_path / "program"
     program.write_text(
@@ -185,7 +185,7 @@ def test_a_commands_program_sees_no_secret(tmp_path):
 
 @pytest.mark.stress
 def test_a_rotation_of_a_shared_store_waits_for_every_node(tmp_path):
-    """Each node has a keyring of its own; a node without the key in use is not ready, and says which key it lacks."""
+    """Each node has a keyring of its own. A node without the key in use is not ready and names the missing key."""
     (tmp_path / "blobs").mkdir()
     rings = [tmp_path / "ring0.json", tmp_path / "ring1.json"]
     place = {"CRYO_CATALOG": str(tmp_path / "catalog.sqlite"), "CRYO_BLOBS": str(tmp_path / "blobs")}

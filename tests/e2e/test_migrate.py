@@ -1,4 +1,4 @@
-"""`cryo migrate` killed at random moments: the last run finishes, and the store has the same content."""
+"""`cryo migrate` killed at random moments: the last run finishes, and the content of the store is unchanged."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Moving:
         )
 
     def run(self, *more):
-        """A run to its end; answers how long it took."""
+        """Let a run finish; return its duration in seconds."""
         begun = time.monotonic()
         process = self.start(*more)
         _, said = process.communicate(timeout=RUN_SECONDS_MAX)
@@ -60,7 +60,7 @@ class Moving:
         return time.monotonic() - begun
 
     def kill_after(self, seconds):
-        """A run that is killed, unless it ends before; answers whether it was."""
+        """Kill a run after some seconds; return False if it ended before that."""
         process = self.start()
         try:
             process.wait(timeout=seconds)
@@ -71,7 +71,7 @@ class Moving:
         return process.returncode != 0
 
     def kill_at(self, packs):
-        """A run that is killed once so many packs are at the new place, unless it has ended by then."""
+        """Kill a run once `packs` packs are copied, unless it has ended by then."""
         process = self.start()
         place = self.folder / "shared" / "blobs" / "packs"
         until(
@@ -82,13 +82,13 @@ class Moving:
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=RUN_SECONDS_MAX)
 
-    def is_whole(self, place):
+    def check_contents(self, place):
         with opened_at(place, wall_clock) as store:
             for arn, contents in self.contents.items():
                 assert store.api.restored(arn) == contents
 
 
-def survives_kills(moving, kills, seed):
+def check_after_kills(moving, kills, seed):
     """Kill run after run at random moments, then let one finish."""
     chance = random.Random(seed)
     seconds_max = 3.0
@@ -96,11 +96,11 @@ def survives_kills(moving, kills, seed):
         if not moving.kill_after(chance.uniform(0.3, seconds_max)):
             seconds_max = max(seconds_max / 1.5, 0.5)
     moving.run("--verify-data")
-    moving.is_whole(moving.nodes)
+    moving.check_contents(moving.nodes)
 
 
-def test_a_killed_move_leaves_the_old_place_as_it_was(tmp_path):
-    """Work goes on there; what it writes is moved by the next run, and what it removes is removed."""
+def test_a_killed_migration_leaves_the_source_usable(tmp_path):
+    """Backups continue there. The next run copies new data and removes deleted data."""
     moving = Moving(tmp_path)
     moving.kill_at(packs=2)
     with opened_at(DirectoryStore(moving.data_dir), wall_clock) as store:
@@ -110,19 +110,19 @@ def test_a_killed_move_leaves_the_old_place_as_it_was(tmp_path):
         moving.contents[store.api.backup({"late": noise(7)})] = {"late": noise(7)}
     moving.kill_at(packs=8)
     moving.run("--verify-data")
-    moving.is_whole(moving.nodes)
+    moving.check_contents(moving.nodes)
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("seed", range(10))
-def test_a_move_survives_being_killed_often(tmp_path, seed):
-    survives_kills(Moving(tmp_path), 20, seed)
+def test_a_migration_survives_many_kills(tmp_path, seed):
+    check_after_kills(Moving(tmp_path), 20, seed)
 
 
 @pytest.mark.stress
-def test_a_move_to_real_parts_survives_being_killed_often(tmp_path, monkeypatch):
+def test_a_migration_to_postgresql_and_s3_survives_many_kills(tmp_path, monkeypatch):
     for name, value in s3.CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     with ExitStack() as entered:
         catalog = entered.enter_context(postgres.new_database())
-        survives_kills(Moving(tmp_path, catalog=catalog, blobs=s3.fresh_url()), 20, seed=3)
+        check_after_kills(Moving(tmp_path, catalog=catalog, blobs=s3.fresh_url()), 20, seed=3)

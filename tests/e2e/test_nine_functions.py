@@ -50,7 +50,7 @@ def client(server):
 
 @pytest.fixture
 def api(server, monkeypatch):
-    """The nine functions, told by the environment where the server is."""
+    """The nine functions; the environment names the server."""
     for name, value in server.environment.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
@@ -245,7 +245,7 @@ def test_every_illegal_name(api, job_id, name):
         st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40), st.binary(max_size=300)
     )
 )
-def test_whatever_is_put_is_read_back(server, content):
+def test_every_put_object_is_read_back(server, content):
     content = {name: data for name, data in content.items() if name not in (".", "..")}
     to = {"aws_config": backupstorage.AWSConfig(server.url, "eu-1", server.settings.credentials)}
     with server.client() as client:
@@ -286,7 +286,7 @@ def test_duplicates(api, job_id):
     assert read(api, job_id) == {"name": b"three"}
 
 
-def test_what_does_not_arrive_as_announced_is_not_stored(api, job_id):
+def test_data_with_another_length_or_checksum_is_not_stored(api, job_id):
     upload_id = api.start_object(job_id, "name")["UploadId"]
     for checksum, length in ((hex_digest(b"other"), 4), (hex_digest(b"data"), 5)):
         with pytest.raises(api.IllegalArgumentException):
@@ -298,7 +298,7 @@ def test_what_does_not_arrive_as_announced_is_not_stored(api, job_id):
     assert api.list_objects(job_id) == {"ObjectList": []}
 
 
-def test_lists_are_filtered(api, job_id):
+def test_filters_of_lists(api, job_id):
     for name in ("a", "b/1", "b/2", "c"):
         put(api, job_id, name, b"data")
 
@@ -348,7 +348,7 @@ def test_unknown_jobs_and_uploads(api, job_id):
             call()
 
 
-def test_a_stranger_is_turned_away(server, job_id):
+def test_wrong_credentials_are_refused(server, job_id):
     stranger = {"access_key_id": "AKSTRANGER", "secret_access_key": "guess"}
     known = {"access_key_id": server.settings.credentials.access_key_id, "secret_access_key": "guess"}
     for credentials, error in (
@@ -368,7 +368,7 @@ def test_many_requests_in_flight(api, job_id, client):
     assert read(api, job_id) == data
 
 
-def test_a_repeated_start_and_commit_answer_the_same(client, resource_arn):
+def test_a_repeated_start_or_commit_has_the_same_result(client, resource_arn):
     start = StartBackupJob(
         backup_vault_name="Default", resource_arn=resource_arn, iam_role_arn=ROLE_ARN, idempotency_token="token-1"
     )

@@ -1,7 +1,7 @@
-"""A node that cannot use S3 while another one can leaves the load balancer; if none can, none leaves.
+"""Nodes that cannot use S3: the load balancer drops such a node while another works, and keeps all if none does.
 
 Two real nodes on PostgreSQL and S3, behind HAProxy with the configuration of contrib/compose. The faults are real ones:
-S3 itself refuses a wrong clock and a key that it does not know, and a dead route answers nothing.
+S3 itself refuses a wrong clock and an unknown key, and a dead route never answers.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from support.waiting import until
 
 LIBRARY = "*/faketime/libfaketimeMT.so.1"
 LEAVES_SECONDS_MAX = 75
-"""Three reports at most, 10 s apart, each of which waits 10 s for the blob store at most; and a busy machine."""
+"""At most three reports, 10 s apart, each with a timeout of 10 s; and some reserve for a busy machine."""
 BACK_SECONDS_MAX = 150
-"""The client of a dead route goes on trying for up to a minute before it opens another connection."""
+"""After a dead route, the client retries for up to a minute before it opens another connection."""
 KINDS = ("delete", "get", "list", "put", "stat")
 
 
 def faketime(offset):
-    """What gives a process a clock that goes by the file `offset`, which may change."""
+    """Return the environment of a process whose clock follows the file `offset`, which may change."""
     found = list(Path("/usr/lib").glob(LIBRARY))
     if not found:
-        pytest.skip("libfaketime is not here (Debian: faketime): a node with a wrong clock was not tried")
+        pytest.skip("libfaketime is not installed (Debian: faketime): a node with a wrong clock was not tested")
     return {
         "LD_PRELOAD": str(found[0]),
         "FAKETIME_TIMESTAMP_FILE": str(offset),
@@ -44,7 +44,7 @@ def faketime(offset):
 
 
 class Scene:
-    """Two nodes, each with a clock and a way to S3 of its own."""
+    """Two nodes, each with its own clock and its own proxy to S3."""
 
     def __init__(self, folder, opened):
         self._offsets = [folder / "clock1", folder / "clock2"]
@@ -67,27 +67,27 @@ class Scene:
         self.database = opened.enter_context(contextlib.closing(PostgresDatabase(catalog)))
 
     def wrong_clock(self, number):
-        """Let the clock of a node be 7 hours ahead from now on."""
+        """Set the clock of a node 7 hours ahead."""
         self._offsets[number].write_text("+7h")
 
     def wrong_keys(self, number):
-        """Let S3 see a key from this node that it does not know."""
+        """Make requests of a node carry an access key that S3 does not know."""
         self.ways[number].head = lambda _, value: value.replace("Credential=", "Credential=NOT")
 
     def dead_route(self, number):
-        """Let nothing come through from this node to S3."""
+        """Drop everything that a node sends to S3."""
         for kind in KINDS:
             self.ways[number].fail(kind, Fault.SILENT_BEFORE, 10_000)
 
     def heal(self, number):
-        """End all of this node's trouble."""
+        """End all faults of a node."""
         self._offsets[number].write_text("+0s")
         self.ways[number].head = lambda _, value: value
         for kind in KINDS:
             self.ways[number].fail(kind, Fault.SILENT_BEFORE, 0)
 
     def troubles(self):
-        """What the nodes say of themselves."""
+        """Return the trouble that each live node reports."""
         rows = self.database.read(lambda transaction: reports.live(transaction, now_ms=self.database.now_ms()))
         return [row.trouble for row in rows]
 
@@ -99,13 +99,13 @@ def scene(tmp_path):
 
 
 def eventually(condition, seconds_max=LEAVES_SECONDS_MAX):
-    """Wait until it is so."""
+    """Wait until a condition holds."""
     until(condition, seconds_max=seconds_max, pause_seconds=0.1)
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("trouble", ["wrong_clock", "wrong_keys", "dead_route"])
-def test_one_node_in_trouble_leaves_and_comes_back(scene, trouble):
+def test_one_node_in_trouble_is_dropped_and_taken_back(scene, trouble):
     getattr(scene, trouble)(0)
     eventually(lambda: scene.balancer.sees(1, "DOWN"))
     assert scene.balancer.sees(2, "UP")
@@ -116,8 +116,8 @@ def test_one_node_in_trouble_leaves_and_comes_back(scene, trouble):
 
 
 @pytest.mark.stress
-def test_of_two_nodes_in_trouble_none_leaves(scene):
-    """However their troubles came: here one leaves first, and comes back when the other one is no better."""
+def test_two_nodes_in_trouble_both_stay(scene):
+    """The first is dropped while the second works, and taken back when the second fails, too."""
     scene.wrong_keys(0)
     eventually(lambda: scene.balancer.sees(1, "DOWN"))
     scene.wrong_keys(1)

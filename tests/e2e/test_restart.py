@@ -1,4 +1,4 @@
-"""A server that dies under its clients and comes back at the same address."""
+"""Clients of a server that is killed and restarted at the same address."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ START = StartBackupJob(
 
 
 class Restarts:
-    """Kills the server on demand; a client that waits to try again brings it back."""
+    """A server that a test kills, and that a client restarts when it waits to retry."""
 
     def __init__(self, data_dir, stack):
         self.data_dir = data_dir
@@ -70,8 +70,8 @@ def read(client, storage_job_id):
     return found
 
 
-def test_a_backup_goes_on_over_three_deaths_of_the_server(restarts):
-    """Every acknowledged write is there afterwards, with no command between death and start."""
+def test_a_backup_survives_three_kills_of_the_server(restarts):
+    """Every acknowledged write is there afterwards. Nothing is run between kill and restart."""
     client = restarts.client()
     job_id = client.call(START).backup_job_id
     written = {}
@@ -90,26 +90,26 @@ def test_a_backup_goes_on_over_three_deaths_of_the_server(restarts):
 
 
 def refuses(endpoint):
-    """Whether nobody listens there."""
+    """Return whether connections to an endpoint are refused."""
     with socket.socket() as connection:
         return connection.connect_ex((endpoint.host, endpoint.port)) == errno.ECONNREFUSED
 
 
-def test_a_server_that_stays_away_is_an_error_in_the_end(restarts):
+def test_a_server_that_stays_down_is_an_error_in_the_end(restarts):
     settings = restarts.running.settings
     waits = []
     retry = Retry(sleep=waits.append)
     with Client(settings.endpoint_url, settings.region, settings.credentials, retry=retry) as client:
         client.call(START)
         restarts.running.kill()
-        until(lambda: refuses(client.endpoint))  # its workers notice that it is gone, and end
+        until(lambda: refuses(client.endpoint))  # its workers notice that it is gone, and exit
         with pytest.raises(ConnectionFailedError, match="refused"):
             client.call(START)
     assert len(waits) == 4
 
 
 def test_a_running_backup_waits_for_its_server(restarts, tmp_path):
-    """The server is gone for longer than the ordinary attempts last; the run says so, waits, and makes its point."""
+    """The server is down for longer than the usual retries. The run reports that, waits, and completes."""
     process = subprocess.Popen(
         [*CRYO, "backup", "--stdin", "--name", "stream", "--resource", "stream"],
         stdin=subprocess.PIPE,
@@ -123,7 +123,7 @@ def test_a_running_backup_waits_for_its_server(restarts, tmp_path):
     process.stdin.flush()
     restarts.running.kill()
     writer = threading.Thread(target=lambda: (process.stdin.write(parts[1]), process.stdin.close()), daemon=True)
-    writer.start()  # it waits for the run, which waits for its server
+    writer.start()  # it blocks, because the run waits for its server
     assert b"the server is away" in process.stderr.readline()
     restarts.start_again()
     assert b"the server answers again" in process.stderr.readline()

@@ -1,6 +1,6 @@
 """Rolling restart of nodes behind a load balancer: a client that never retries sees no error.
 
-The load balancer is HAProxy with the configuration of contrib/compose, the client botocore, neither with retries.
+The load balancer is HAProxy with the configuration of contrib/compose, the client is botocore. Neither retries.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from support.services import postgres, s3
 DRAIN = "1s"
 WRITERS = 4
 READERS = 8
-STANDS_STILL_SECONDS_MAX = 20
-"""A check takes up to 2 s; clients wait for 60."""
+FROZEN_SECONDS_MAX = 20
+"""A health check takes up to 2 s; clients would wait for 60."""
 START = StartBackupJob(
     backup_vault_name="Default",
     resource_arn="arn:aws:cryo:local-1:000000000000:fileset:host:rolling",
@@ -45,16 +45,16 @@ START = StartBackupJob(
 
 
 def body(writer, number):
-    """Small ones, and some that do not fit into the buffers of a load balancer."""
+    """Return a small body, or for every eighth number one that exceeds the buffers of a load balancer."""
     return b"%d of %d " % (number, writer) * (20_000 if number % 8 == 0 else 1)
 
 
 class Writers:
-    """Clients that write object after object while the block runs; what was acknowledged, and what went wrong."""
+    """Clients that write object after object while the block runs. Keeps the acknowledged objects and the errors."""
 
     def __init__(self, clients, job_id):
         self._job_id = job_id
-        self._enough = threading.Event()
+        self._is_ending = threading.Event()
         self._threads = [threading.Thread(target=self._write, args=each) for each in enumerate(clients)]
         self.acknowledged = {}
         self.errors = []
@@ -65,13 +65,13 @@ class Writers:
         return self
 
     def __exit__(self, *_):
-        self._enough.set()
+        self._is_ending.set()
         for thread in self._threads:
             thread.join()
 
     def _write(self, writer, client):
         number = 0
-        while not self._enough.is_set() and not self.errors:
+        while not self._is_ending.is_set() and not self.errors:
             name, data = f"{writer}/{number}", body(writer, number)
             try:
                 client.put_object(BackupJobId=self._job_id, ObjectName=name, InlineChunk=data)
@@ -81,8 +81,8 @@ class Writers:
                 self.acknowledged[name] = data
                 number += 1
 
-    def go_on(self):
-        """Wait until some more was written."""
+    def wait_for_progress(self):
+        """Wait until every client has written more."""
         before = len(self.acknowledged)
         wait_for(lambda: len(self.acknowledged) > before + 10 * WRITERS or self.errors)
         assert self.errors == []
@@ -90,14 +90,14 @@ class Writers:
 
 @pytest.fixture
 def paths(tmp_path):
-    """A shared store of one machine: its catalog a file, its blobs a directory."""
+    """A shared store on one machine: a catalog file and a blob directory."""
     (tmp_path / "blobs").mkdir()
     return {"CRYO_CATALOG": str(tmp_path / "catalog.sqlite"), "CRYO_BLOBS": str(tmp_path / "blobs")}
 
 
 @pytest.fixture
 def services():
-    """PostgreSQL and S3, if they are here."""
+    """A shared store on PostgreSQL and S3, if they are available."""
     blobs = s3.fresh_url()
     with postgres.new_database(migrated=False) as catalog:
         yield {"CRYO_CATALOG": catalog, "CRYO_BLOBS": blobs} | s3.CREDENTIALS
@@ -117,19 +117,19 @@ def test_a_rolling_restart_shows_no_client_an_error(tmp_path, place, request):
         writers = [stock_client(tmp_path, balancer.url, credentials) for _ in range(WRITERS)]
         with Writers(writers, job_id) as writing:
             for number in (0, 1):
-                writing.go_on()
+                writing.wait_for_progress()
                 nodes.stop(number)
-                writing.go_on()
+                writing.wait_for_progress()
                 nodes.start(number)
                 wait_for(lambda number=number: balancer.sees(number + 1, "UP"))
-            writing.go_on()
+            writing.wait_for_progress()
         assert writing.errors == []
         assert read_back(client, job_id) == writing.acknowledged
         client.call(CommitBackupJob(backup_job_id=job_id, object_count=len(writing.acknowledged)))
 
 
-def test_a_node_that_stands_still_holds_no_request_for_long(tmp_path, paths):
-    """The load balancer cuts its connections once it does not answer, however long a client would have waited."""
+def test_a_frozen_node_holds_no_request_for_long(tmp_path, paths):
+    """The load balancer closes connections to a node that fails its health check, whatever the client's timeout."""
     environment = os.environ | paths | {"CRYO_KEYRING": str(tmp_path / "keyring.json")}
     credentials = tmp_path / "credentials"
     subprocess.run([*CRYO, "init", "--credentials", credentials], env=environment, check=True, capture_output=True)
@@ -139,7 +139,7 @@ def test_a_node_that_stands_still_holds_no_request_for_long(tmp_path, paths):
         host, _, port = balancer.url.removeprefix("http://").partition(":")
 
         def status(_):
-            """What a request is answered, or 0 if its connection is cut."""
+            """Return the status of a response, or 0 if the connection is closed."""
             connection = HTTPConnection(host, int(port), timeout=60)
             with contextlib.closing(connection):
                 try:
@@ -153,9 +153,9 @@ def test_a_node_that_stands_still_holds_no_request_for_long(tmp_path, paths):
             began = time.monotonic()
             with ThreadPoolExecutor(8) as pool:
                 found = list(pool.map(status, range(8)))
-            assert time.monotonic() - began < STANDS_STILL_SECONDS_MAX
+            assert time.monotonic() - began < FROZEN_SECONDS_MAX
             assert found.count(200) >= 1
-            assert found.count(200) < 8, "some went to the node that stands still"
+            assert found.count(200) < 8, "some went to the frozen node"
             wait_for(lambda: balancer.sees(1, "DOWN"))
             assert {status(0) for _ in range(8)} == {200}
         finally:
@@ -163,8 +163,8 @@ def test_a_node_that_stands_still_holds_no_request_for_long(tmp_path, paths):
 
 
 @pytest.mark.stress
-def test_a_chunk_on_its_way_to_a_node_that_stands_still_arrives_within_seconds(tmp_path, services):
-    """With the shipped file, PostgreSQL and S3: the client repeats it, and the other node takes it."""
+def test_a_chunk_in_flight_to_a_frozen_node_arrives_within_seconds(tmp_path, services):
+    """The client retries it and the other node stores it. With the shipped configuration, PostgreSQL and S3."""
     environment = os.environ | services | {"CRYO_KEYRING": str(tmp_path / "keyring.json")}
     credentials = tmp_path / "credentials"
     subprocess.run([*CRYO, "init", "--credentials", credentials], env=environment, check=True, capture_output=True)
@@ -174,11 +174,11 @@ def test_a_chunk_on_its_way_to_a_node_that_stands_still_arrives_within_seconds(t
         api = Api(stack.enter_context(Client.of(settings(balancer.url, credentials))), tmp_path)
         job = api.start_job()
         upload = api.start(job, "one")
-        numbers, is_enough = itertools.count(), threading.Event()
+        numbers, is_ending = itertools.count(), threading.Event()
         sent, taken = {}, []
 
         def send():
-            while not is_enough.is_set():
+            while not is_ending.is_set():
                 index = next(numbers)
                 data = b"%d " % index * 100_000
                 began = time.monotonic()
@@ -196,11 +196,11 @@ def test_a_chunk_on_its_way_to_a_node_that_stands_still_arrives_within_seconds(t
                 before = len(taken)
                 wait_for(lambda: len(taken) > before + 2 * WRITERS)
             finally:
-                is_enough.set()
+                is_ending.set()
                 nodes.thaw(0)
             for each in writing:
                 each.result()
-        assert max(taken) < STANDS_STILL_SECONDS_MAX
+        assert max(taken) < FROZEN_SECONDS_MAX
         contents = [sent[index] for index in sorted(sent)]
         api.complete(job, upload, contents)
         assert api.read(job) == {"one": b"".join(contents)}
@@ -211,7 +211,7 @@ def settings(url, credentials):
 
 
 def stock_client(folder: Path, url, credentials):
-    """A client of botocore's, which never repeats a request."""
+    """Return a botocore client that never retries."""
     key = settings(url, credentials).credentials
     session = sdk_folder.session(sdk_folder.write(folder / "sdk"), key.access_key_id, key.secret_access_key)
     config = Config(retries={"total_max_attempts": 1})
@@ -219,7 +219,7 @@ def stock_client(folder: Path, url, credentials):
 
 
 def read_back(client, job_id):
-    """Every object of a job."""
+    """Return every object of a job by name."""
 
     def read(one):
         pieces = [

@@ -1,4 +1,4 @@
-"""A shared store from `cryo init` on: two servers that share catalog, blobs and keyring, and nothing else."""
+"""A shared store from `cryo init` on: two servers share only the catalog, the blobs and the keyring."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ CONTENTS = [bytes([number]) * 1000 * (number + 1) for number in range(6)]
 
 @pytest.fixture(params=[ON_PATHS, ON_SERVICES])
 def place(request, tmp_path):
-    """Where nothing is yet."""
+    """A place without a store."""
     with fresh_place(tmp_path, request.param) as place:
         yield place
 
 
 def test_two_nodes_are_one_store(place, tmp_path):
-    """Chunks of one object go to both in any order; it is completed on one, committed on the other, read from both.
+    """Chunks of an object go to both in any order. One completes it, the other commits it, both read it.
 
-    The root access key of `cryo init` is good on both. The nodes leave nothing where they run.
+    The root access key of `cryo init` works on both. The nodes leave no files where they run.
     """
     said = json.loads(cryo(place, "init", "--credentials", tmp_path / "credentials", "--json").stdout)
     assert (said["made_store"], said["made_keyring"]) == (True, True)
@@ -71,13 +71,13 @@ def workers_of(server):
 
 
 def logged(server, event):
-    """The lines of its log about something."""
+    """Return the log lines of an event."""
     lines = [json.loads(line) for line in server.log.read_text(encoding="utf-8").splitlines()]
     return [line for line in lines if line["event"] == event]
 
 
 def serving_workers(server):
-    """How many of them serve, as the node says it."""
+    """Return the number of workers that serve, from the metrics of the node."""
     (where,) = logged(server, "metrics")
     with urllib.request.urlopen(where["address"], timeout=10) as answer:
         text = answer.read().decode()
@@ -85,12 +85,12 @@ def serving_workers(server):
     return float(number)
 
 
-def test_workers_of_a_node_are_one_store_and_each_may_die(tmp_path):
-    """On PostgreSQL and S3, with nothing on the node: each serves alone for a while, when the other was killed."""
+def test_workers_of_a_node_are_one_store_and_each_may_be_killed(tmp_path):
+    """On PostgreSQL and S3, with no files on the node. Each worker serves alone while the other is replaced."""
     with fresh_place(tmp_path, ON_SERVICES) as place, ExitStack() as opened:
         cryo(place, "init", "--credentials", tmp_path / "credentials")
         server = opened.enter_context(node(place, tmp_path, "--metrics", "127.0.0.1:0", workers=2))
-        apis = [Api(opened.enter_context(server.client()), tmp_path) for _ in range(4)]  # each with its connection
+        apis = [Api(opened.enter_context(server.client()), tmp_path) for _ in range(4)]  # each has its own connection
         pool = opened.enter_context(ThreadPoolExecutor())
         job = apis[0].start_job()
         upload = apis[1].start(job, "shared")
@@ -114,7 +114,7 @@ def test_workers_of_a_node_are_one_store_and_each_may_die(tmp_path):
 
 
 def test_a_node_refuses_a_store_that_was_not_prepared(place, tmp_path):
-    """And makes nothing in it: it may be somebody else's database."""
+    """The node creates nothing in it, because the database may belong to another program."""
     cryo(place, "key", "create", "--to", place.keyring)
     for _ in range(2):
         refused = cryo(place, "serve", "--listen", "127.0.0.1:0", code=2)
@@ -123,8 +123,8 @@ def test_a_node_refuses_a_store_that_was_not_prepared(place, tmp_path):
         assert "holds no catalog" in refused.stderr or "there is no catalog" in refused.stderr
 
 
-def test_damage_that_one_tool_finds_is_told_to_all_clients(tmp_path):
-    """`cryo verify` and `cryo status` ask a node for the marks, and read nothing for it. The next backup heals."""
+def test_damage_found_by_check_is_reported_to_all_clients(tmp_path):
+    """`cryo verify` and `cryo status` get it from a node without reading data. The next backup repairs it."""
     (tmp_path / "source").mkdir()
     for name in ("one", "two"):
         (tmp_path / "source" / name).write_bytes(random.Random(name).randbytes(3_000_000))
@@ -154,7 +154,7 @@ def test_damage_that_one_tool_finds_is_told_to_all_clients(tmp_path):
 
 
 def test_the_catalog_is_rebuilt_from_the_blobs_alone(place, tmp_path):
-    """Into another, empty place; who goes by the old one is shut out, and all is as it was."""
+    """The new catalog is in another, empty place. A process that opens the old one is refused."""
     cryo(place, "init", "--credentials", tmp_path / "credentials", "--region", "eu-7")
     with node(place, tmp_path, name="before") as server, server.client() as client:
         api = Api(client, tmp_path)
