@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -58,10 +59,13 @@ SHARES = {
 
 
 @pytest.fixture(autouse=True)
-def signals_as_before():
-    """Restore the signal handlers after a test that interrupts a run in this process."""
+def original_signal_handlers():
+    """Put back the signal handlers from before the test: a run or a server in this process may have replaced them."""
+    before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     yield
     interrupts.restore_handlers()
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.hookimpl(tryfirst=True)
