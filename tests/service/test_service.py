@@ -82,7 +82,7 @@ def test_an_unauthorised_caller_reaches_no_existing_resource(store):
 
 
 @pytest.mark.parametrize(
-    ("failure", "told"),
+    ("failure", "error_class"),
     [
         (StorageFullError("no space left on /secret/path"), ServiceUnavailableException),
         (KeyUnavailableError("key /secret/path is missing"), KMSInvalidKeyUsageException),
@@ -90,14 +90,14 @@ def test_an_unauthorised_caller_reaches_no_existing_resource(store):
         (KeyMissingError("id", hint="/secret/path"), ServiceUnavailableException),
     ],
 )
-def test_internal_failures_become_errors_without_paths(shared_store, monkeypatch, failure, told):
+def test_internal_failures_become_errors_without_paths(shared_store, monkeypatch, failure, error_class):
     """The message tells the caller what to do next; the cause has the details for the log."""
 
     def fail(*_):
         raise failure
 
     monkeypatch.setitem(HANDLERS, ListBackupVaults, fail)
-    with pytest.raises(told) as raised:
+    with pytest.raises(error_class) as raised:
         shared_store.call(ListBackupVaults())
     assert "secret" not in str(raised.value)
     assert raised.value.__cause__ is failure

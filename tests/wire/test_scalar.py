@@ -15,28 +15,28 @@ COVERS = ("model/rules.py",)
 
 
 @given(st.integers(-INTEGER_MAX, INTEGER_MAX))
-def test_an_integer_comes_back(value):
+def test_an_integer_is_parsed_to_itself(value):
     assert scalar.parse_integer(scalar.format_value(int, value)) == value
 
 
 @given(st.booleans())
-def test_a_boolean_comes_back(value):
+def test_a_boolean_is_parsed_to_itself(value):
     assert scalar.parse_boolean(scalar.format_value(bool, value)) is value
 
 
 @given(strategies.timestamps)
-def test_a_timestamp_comes_back_to_the_bit(value):
+def test_a_timestamp_is_parsed_to_itself_exactly(value):
     assert scalar.parse_time(scalar.format_value(Timestamp, value)) == value
 
 
 @pytest.mark.parametrize("text", ["", "-", "+1", " 1", "1 ", "1.0", "0x1", "1e3", "1_000", "\u0661", "9" * 20])
-def test_a_text_that_is_no_integer_is_refused(text):
+def test_a_text_that_is_not_an_integer_is_refused(text):
     with pytest.raises(ValueError, match="must be an integer"):
         scalar.parse_integer(text)
 
 
 @pytest.mark.parametrize("text", ["", "yes", "2", "tru", " true"])
-def test_a_text_that_is_no_boolean_is_refused(text):
+def test_a_text_that_is_not_a_boolean_is_refused(text):
     with pytest.raises(ValueError, match="must be true or false"):
         scalar.parse_boolean(text)
 

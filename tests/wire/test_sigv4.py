@@ -161,13 +161,13 @@ def test_no_signed_byte_can_change(operation, data):
     if place == "header":
         names = [name for name, _ in request.headers if name in signature.signed_headers or name == "authorization"]
         name = data.draw(st.sampled_from(sorted(names)))
-        headers = [(key, _flipped(value, data) if key == name else value) for key, value in request.headers]
+        headers = [(key, _with_flipped_bit(value, data) if key == name else value) for key, value in request.headers]
         changed = dataclasses.replace(request, headers=headers)
     else:
         value = getattr(request, place)
         if not value:
             return
-        changed = dataclasses.replace(request, **{place: _flipped(value, data)})
+        changed = dataclasses.replace(request, **{place: _with_flipped_bit(value, data)})
     if _same(request, changed):
         return
     with pytest.raises(ModelError):
@@ -186,7 +186,7 @@ def test_no_bit_of_a_signed_body_can_change(operation, data):
         check(request, operation.declaration)
 
 
-def _flipped(text, data):
+def _with_flipped_bit(text, data):
     """The text with one bit of one character changed, still printable ASCII."""
     candidates = [
         (index, chr(ord(character) ^ 1 << bit))

@@ -76,7 +76,7 @@ def scenario(coroutine_function):
 
 
 @scenario
-async def test_a_body_that_is_here_already_is_not_copied():
+async def test_a_body_that_has_arrived_whole_is_not_copied():
     exchange = exchange_on(Wire(), 3)
     data = b"abc"
     exchange.feed(data)
@@ -114,7 +114,7 @@ async def test_a_chunked_body_comes_in_pieces():
 
 
 @scenario
-async def test_nothing_much_is_read_before_it_is_asked_for():
+async def test_a_limited_number_of_bytes_is_read_before_the_application_asks():
     wire = Wire()
     exchange = exchange_on(wire, 10 * READ_AHEAD_BYTES)
     exchange.feed(b"a" * READ_AHEAD_BYTES)
@@ -169,7 +169,7 @@ def test_after_a_standstill_of_the_server_a_sender_gets_one_more_period():
 
 
 @scenario
-async def test_100_continue_is_sent_once_and_only_to_who_expects_it():
+async def test_100_continue_is_sent_once_and_only_to_a_client_that_expects_it():
     for expects in (True, False):
         wire = Wire()
         exchange = exchange_on(wire, None, expects_continue=expects)
@@ -196,7 +196,7 @@ async def test_an_answer_is_written():
 
 
 @scenario
-async def test_a_large_answer_is_not_copied_together():
+async def test_a_large_answer_is_written_without_a_copy():
     wire = Wire()
     exchange = exchange_on(wire)
     exchange.complete()
@@ -214,7 +214,7 @@ async def test_an_answer_to_head_has_no_body():
 
 
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb"])
-def test_a_header_value_cannot_become_a_header(value):
+def test_a_header_value_cannot_inject_a_header(value):
     async def run():
         wire = Wire()
         exchange = exchange_on(wire)
@@ -254,7 +254,7 @@ def test_when_a_connection_outlives_an_answer(made, fed, done, kept):
 
 
 @scenario
-async def test_a_server_that_stops_says_so():
+async def test_a_server_that_stops_announces_the_close():
     wire = Wire()
     exchange = exchange_on(wire)
     exchange.complete()
@@ -273,7 +273,7 @@ async def test_an_answer_has_one_body():
 
 
 @scenario
-async def test_an_application_that_fails_ends_the_connection():
+async def test_an_application_that_fails_closes_the_connection():
     async def silent(scope, receive, send):
         pass
 

@@ -31,9 +31,9 @@ from cryostore.server.monitoring.metrics import FAILURES, Slot, private_meter
     ],
 )
 def test_the_caller_gets_no_details(error, name):
-    told = api_error(error)
-    assert type(told).__name__ == name
-    assert "secret" not in told.message
+    answer = api_error(error)
+    assert type(answer).__name__ == name
+    assert "secret" not in answer.message
 
 
 def test_an_error_of_the_api_is_returned_unchanged():
@@ -92,20 +92,20 @@ class Lines:
 
 
 @pytest.fixture
-def told():
-    """Failures with a log that the test can read, and a clock in `now`."""
-    told = Failures(Lines(), private_meter(), now=lambda: told.seconds)
-    told.seconds = 1000.0
-    return told
+def failures():
+    """Failures with a log that the test can read, and a clock in `seconds`."""
+    failures = Failures(Lines(), private_meter(), now=lambda: failures.seconds)
+    failures.seconds = 1000.0
+    return failures
 
 
-def counted(told, kind):
-    return Slot(told.meter._numbers).value(f"failure {kind}")
+def counted(failures, kind):
+    return Slot(failures.meter._numbers).value(f"failure {kind}")
 
 
-def test_a_line_has_cause_place_and_advice(told):
-    told.failure("failure", caused(StorageUnavailableError, errno.EIO), operation="GetChunk", request_id="r")
-    (line,) = told._log.lines
+def test_a_line_has_cause_place_and_advice(failures):
+    failures.failure("failure", caused(StorageUnavailableError, errno.EIO), operation="GetChunk", request_id="r")
+    (line,) = failures._log.lines
     assert line == {
         "level": "error",
         "event": "storage failure",
@@ -118,52 +118,52 @@ def test_a_line_has_cause_place_and_advice(told):
     }
 
 
-def test_a_missing_key_gets_few_lines_with_its_id(told):
+def test_a_missing_key_gets_few_lines_with_its_id(failures):
     for key_id in ("one", "two") * 500:
-        told.failure("failure", KeyMissingError(key_id, hint="put it there"), operation="GetChunk")
-    assert [line["key_id"] for line in told._log.lines] == ["one", "two"]
-    assert told._log.lines[0]["event"] == "key not available"
-    assert told._log.lines[0]["hint"] == "put it there"
-    assert told._log.failures == []
-    assert counted(told, "key") == 1000
+        failures.failure("failure", KeyMissingError(key_id, hint="put it there"), operation="GetChunk")
+    assert [line["key_id"] for line in failures._log.lines] == ["one", "two"]
+    assert failures._log.lines[0]["event"] == "key not available"
+    assert failures._log.lines[0]["hint"] == "put it there"
+    assert failures._log.failures == []
+    assert counted(failures, "key") == 1000
 
 
-def test_a_flood_is_counted_and_gets_few_lines(told):
+def test_a_flood_is_counted_and_gets_few_lines(failures):
     for _ in range(1000):
-        told.failure("failure", StorageFullError("disk full"))
-        told.seconds += 0.1
-    lines = told._log.lines
+        failures.failure("failure", StorageFullError("disk full"))
+        failures.seconds += 0.1
+    lines = failures._log.lines
     assert 10 <= len(lines) <= 11
     assert sum(line.get("held_back", 0) for line in lines) + len(lines) > 900
     assert "held_back" not in lines[0]
     assert lines[1]["held_back"] == 99
-    assert counted(told, "full") == 1000
+    assert counted(failures, "full") == 1000
 
 
-def test_damage_that_is_found_a_thousand_times_gets_few_lines_with_a_place(told):
+def test_damage_that_is_found_a_thousand_times_gets_few_lines_with_a_place(failures):
     """Known damage is an expected failure: no traceback, and no flood of lines."""
     for number in range(1000):
-        told.failure("failure", DamagedDataError(f"pack x at {number}, 7 bytes: no"), operation="GetChunk")
-        told.seconds += 0.01
-    (line,) = told._log.lines
+        failures.failure("failure", DamagedDataError(f"pack x at {number}, 7 bytes: no"), operation="GetChunk")
+        failures.seconds += 0.01
+    (line,) = failures._log.lines
     assert (line["event"], line["message"], line["operation"]) == (
         "damaged data",
         "pack x at 0, 7 bytes: no",
         "GetChunk",
     )
-    assert told._log.failures == []
-    assert counted(told, "damaged") == 1000
+    assert failures._log.failures == []
+    assert counted(failures, "damaged") == 1000
 
 
-def test_one_kind_of_failure_does_not_suppress_another(told):
-    told.failure("failure", StorageFullError("disk full"))
-    told.failure("failure", caused(StorageUnavailableError, errno.EROFS))
-    assert [line["kind"] for line in told._log.lines] == ["full", "read-only"]
+def test_one_kind_of_failure_does_not_suppress_another(failures):
+    failures.failure("failure", StorageFullError("disk full"))
+    failures.failure("failure", caused(StorageUnavailableError, errno.EROFS))
+    assert [line["kind"] for line in failures._log.lines] == ["full", "read-only"]
 
 
-def test_each_error_of_a_group_is_logged_by_its_kind(told):
+def test_each_error_of_a_group_is_logged_by_its_kind(failures):
     defect = RuntimeError("deep")
-    group = ExceptionGroup("duties failed", [StorageFullError("a"), ExceptionGroup("more", [defect])])
-    told.failure("maintenance failed", group)
-    assert [line["kind"] for line in told._log.lines] == ["full"]
-    assert told._log.failures == [("maintenance failed", defect, {})]
+    group = ExceptionGroup("tasks failed", [StorageFullError("a"), ExceptionGroup("more", [defect])])
+    failures.failure("maintenance failed", group)
+    assert [line["kind"] for line in failures._log.lines] == ["full"]
+    assert failures._log.failures == [("maintenance failed", defect, {})]

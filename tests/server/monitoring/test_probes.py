@@ -245,20 +245,20 @@ def test_beside_a_server(tmp_path, workers):
     with fake_server(tmp_path, workers=workers, metrics_host="127.0.0.1") as server:
         url = server.logged(event="metrics")["address"].removesuffix("/metrics")
 
-        def told(path):
+        def text_of(path):
             with urllib.request.urlopen(url + path, timeout=10) as answer:
                 return answer.read().decode()
 
-        wait_for(lambda: f"cryostore_workers {workers}.0" in told("/metrics"))
+        wait_for(lambda: f"cryostore_workers {workers}.0" in text_of("/metrics"))
         server.exchange(b"GET /-/health HTTP/1.1\r\nhost: server\r\n\r\n")
         counted = 'cryostore_requests_total{operation="none",status="2xx"} 1.0'
-        wait_for(lambda: counted in told("/metrics"))
-        assert told("/-/live") == "ok\n"
+        wait_for(lambda: counted in text_of("/metrics"))
+        assert text_of("/-/live") == "ok\n"
         if workers > 1:
             for worker in children(server):
                 os.kill(worker, signal.SIGKILL)
-            wait_for(lambda: f"cryostore_workers {workers}.0" in told("/metrics"))
-            assert counted in told("/metrics")
+            wait_for(lambda: f"cryostore_workers {workers}.0" in text_of("/metrics"))
+            assert counted in text_of("/metrics")
 
 
 def test_the_address_follows_the_rules_of_the_main_one():

@@ -256,12 +256,12 @@ def test_a_worker_that_does_not_stop_is_killed_after_the_grace_period(parent):
 
 
 def test_a_second_signal_kills_the_workers(parent):
-    def told_to_stop():
+    def all_have_the_stop_line():
         return len(parent.noted("lines")) == 2
 
     parent.run(
         AFTER_CONFIGURATION + READY + "read line; echo $line >> lines; exec sleep 600",
-        signals=[(signal.SIGTERM, lambda: parent.ready), (signal.SIGINT, told_to_stop)],
+        signals=[(signal.SIGTERM, lambda: parent.ready), (signal.SIGINT, all_have_the_stop_line)],
     )
     assert parent.noted("lines") == ["stop", "stop"]
     assert len(parent.started) == 2

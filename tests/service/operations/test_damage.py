@@ -26,7 +26,7 @@ def api(store):
     return Api(Process(store), None, clock=store.clock)
 
 
-def told(api, **more):
+def reported(api, **more):
     """The number and names of damaged objects that a new job of the resource gets. Stops the job."""
     job = api.start_job(**more)
     answer = api.call(GetIncrementalBaseBackup(backup_job_id=job))
@@ -35,22 +35,22 @@ def told(api, **more):
     return answer.damaged_object_count, answer.damaged_objects
 
 
-def hurt(store, api, *contents, **more):
+def damage_chunks(store, api, *contents, **more):
     for data in contents:
         spoil(store, data, **more)
     scrubbed(api._call.context)
 
 
 def test_a_sound_base_has_no_damaged_objects(store, api):
-    assert told(api) == (None, None)
+    assert reported(api) == (None, None)
     api.backup({"a": ONE, "b": TWO})
-    assert told(api) == (None, None)
+    assert reported(api) == (None, None)
 
 
 def test_the_objects_that_need_damaged_chunks_are_named(store, api):
     api.backup({"a": ONE, "b": TWO, "c": ONE, "d": THREE})
-    hurt(store, api, ONE)
-    assert told(api) == (2, ["a", "c"])
+    damage_chunks(store, api, ONE)
+    assert reported(api) == (2, ["a", "c"])
 
 
 def test_damage_of_other_points_is_not_reported(store, api):
@@ -58,29 +58,29 @@ def test_damage_of_other_points_is_not_reported(store, api):
     api.backup({"a": ONE}, resource=other)
     first = api.backup({"a": ONE, "b": TWO})
     api.backup({"a": THREE})
-    hurt(store, api, ONE)
-    assert told(api) == (None, None)
-    assert told(api, resource=other) == (1, ["a"])
-    assert told(api, backup_options={"IncrementalBase": first.rpartition(":")[2]}) == (1, ["a"])
-    assert told(api, backup_options={"IncrementalBase": "none"}) == (None, None)
+    damage_chunks(store, api, ONE)
+    assert reported(api) == (None, None)
+    assert reported(api, resource=other) == (1, ["a"])
+    assert reported(api, backup_options={"IncrementalBase": first.rpartition(":")[2]}) == (1, ["a"])
+    assert reported(api, backup_options={"IncrementalBase": "none"}) == (None, None)
 
 
 def test_the_same_bytes_in_another_vault_are_sound(store, api):
     api.backup({"a": ONE})
-    hurt(store, api, ONE)
+    damage_chunks(store, api, ONE)
     api.new_vault()
     api.backup({"a": ONE})
-    assert told(api) == (None, None)
+    assert reported(api) == (None, None)
 
 
 def test_damage_in_a_newer_vault_is_not_reported(store, api):
     api.backup({"a": ONE})
     api.new_vault()
     api.backup({"a": ONE})
-    hurt(store, api, ONE, vault_id=2)
-    assert told(api) == (1, ["a"])
+    damage_chunks(store, api, ONE, vault_id=2)
+    assert reported(api) == (1, ["a"])
     api.vault = "Default"
-    assert told(api) == (None, None)
+    assert reported(api) == (None, None)
 
 
 def test_damaged_metadata_counts(store, api):
@@ -89,8 +89,8 @@ def test_damaged_metadata_counts(store, api):
     api.chunk(job, upload, 0, ONE)
     api.complete(job, upload, [ONE], blob=BLOB)
     api.commit(job)
-    hurt(store, api, BLOB)
-    assert told(api) == (1, ["a"])
+    damage_chunks(store, api, BLOB)
+    assert reported(api) == (1, ["a"])
 
 
 def test_a_damaged_chunk_near_the_end_of_a_long_object_is_found(store, api):
@@ -108,32 +108,32 @@ def test_a_damaged_chunk_near_the_end_of_a_long_object_is_found(store, api):
         api.call(LinkChunks(backup_job_id=job, upload_id=upload, chunks=linked))
     api.complete(job, upload, contents)
     api.commit(job)
-    hurt(store, api, TWO)
-    assert told(api) == (1, ["long"])
+    damage_chunks(store, api, TWO)
+    assert reported(api) == (1, ["long"])
 
 
 def test_a_chunk_that_was_sent_again_is_sound(store, api):
     api.backup({"a": ONE, "b": TWO})
-    hurt(store, api, ONE, TWO)
-    assert told(api) == (2, ["a", "b"])
+    damage_chunks(store, api, ONE, TWO)
+    assert reported(api) == (2, ["a", "b"])
     api.backup({"c": ONE})
-    assert told(api) == (1, ["b"])
+    assert reported(api) == (1, ["b"])
 
 
 def test_objects_beyond_the_limit_of_names_are_counted(store, api, monkeypatch):
     monkeypatch.setattr(damage, "NAMES_MAX", 2)
     api.backup(dict.fromkeys("abcde", ONE))
-    hurt(store, api, ONE)
-    assert told(api) == (5, ["a", "b"])
+    damage_chunks(store, api, ONE)
+    assert reported(api) == (5, ["a", "b"])
 
 
 def test_damage_beyond_the_memory_limit_is_looked_up_in_the_catalog(store, api, monkeypatch):
     monkeypatch.setattr(damage, "DIGESTS_MAX", 1)
     api.backup({"a": ONE, "b": TWO, "c": THREE})
-    hurt(store, api, ONE)
-    assert told(api) == (1, ["a"])
-    hurt(store, api, TWO)
-    assert told(api) == (2, ["a", "b"])
+    damage_chunks(store, api, ONE)
+    assert reported(api) == (1, ["a"])
+    damage_chunks(store, api, TWO)
+    assert reported(api) == (2, ["a", "b"])
 
 
 def test_all_pages_of_damage_and_of_objects_are_read(store, api, monkeypatch):
@@ -141,5 +141,5 @@ def test_all_pages_of_damage_and_of_objects_are_read(store, api, monkeypatch):
         monkeypatch.setattr(module, name, 2)
     contents = {f"{number}": noise(100 + number) for number in range(9)}
     api.backup(contents)
-    hurt(store, api, *(contents[name] for name in "01234567"))
-    assert told(api) == (8, list("01234567"))
+    damage_chunks(store, api, *(contents[name] for name in "01234567"))
+    assert reported(api) == (8, list("01234567"))

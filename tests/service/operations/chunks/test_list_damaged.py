@@ -27,7 +27,7 @@ def api(store):
     return Api(Process(store), None, clock=store.clock)
 
 
-def hurt(store, api, *contents, **more):
+def damage_chunks(store, api, *contents, **more):
     for data in contents:
         spoil(store, data, **more)
     scrubbed(api._call.context)
@@ -58,7 +58,7 @@ def test_a_sound_point_has_no_damaged_chunks(store, api):
     api.backup({"x": BLOB}, resource=other)
     point = many(api)
     assert listed(api, point) == ([], 1)
-    hurt(store, api, BLOB)
+    damage_chunks(store, api, BLOB)
     assert listed(api, point) == ([], 1)
 
 
@@ -67,20 +67,20 @@ def test_a_sound_point_has_no_damaged_chunks(store, api):
 def test_damaged_chunks_are_listed_in_pages_of_any_size(store, api, monkeypatch, max_results, digests_max):
     monkeypatch.setattr(damage, "DIGESTS_MAX", digests_max)
     point = many(api)
-    hurt(store, api, ONE)
+    damage_chunks(store, api, ONE)
     assert listed(api, point, max_results=max_results)[0] == ALL_OF_ONE
 
 
 def test_a_request_examines_a_limited_number_of_chunks(store, api, monkeypatch):
     monkeypatch.setattr(read, "CHUNKS_PER_REQUEST", 1)
     point = many(api)
-    hurt(store, api, ONE)
+    damage_chunks(store, api, ONE)
     assert listed(api, point) == (ALL_OF_ONE, 3)
 
 
 def test_healed_damage_is_not_listed(store, api):
     point = many(api)
-    hurt(store, api, ONE)
+    damage_chunks(store, api, ONE)
     api.backup({"again": ONE}, resource=new_resource())
     assert listed(api, point)[0] == []
 
