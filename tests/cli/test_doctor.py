@@ -15,10 +15,10 @@ from cryostore.cli.agent_store import AgentStore, open_agent_store
 from cryostore.cli.verbs import run
 from cryostore.client import pages
 from cryostore.client.client import health_of
-from cryostore.core.diagnosis import ERROR, OK, WARNING
 from cryostore.core.digest import Payload
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import wall_clock
+from cryostore.maintenance.diagnosis import ERROR, OK, WARNING
 from cryostore.model.chunks import GetChunk
 from cryostore.model.jobs import ListBackupJobs
 from cryostore.model.recovery_points import ListRecoveryPointsByBackupVault

@@ -1,7 +1,6 @@
 """Graceful shutdown: a signal is noted anywhere, and raised once, at a safe point."""
 
 import os
-import queue
 import signal
 import threading
 import time
@@ -9,7 +8,7 @@ import time
 import pytest
 
 from cryostore.core import interrupts
-from cryostore.core.interrupts import check, check_task, deferred, grace_period, interruptible, is_requested
+from cryostore.core.interrupts import check, check_task, deferred, interruptible, is_requested
 
 
 def tell(number=signal.SIGINT):
@@ -36,6 +35,7 @@ def test_an_interruptible_call_is_interrupted_at_once():
     read, write = os.pipe()
     with os.fdopen(read, "rb") as source, os.fdopen(write, "wb"), deferred():
         main = threading.get_ident()
+        # Not at once: Python misses a signal that arrives just before the system call until the next one.
         teller = threading.Timer(0.05, lambda: signal.pthread_kill(main, signal.SIGTERM))
         teller.start()
         with pytest.raises(KeyboardInterrupt), interruptible:
@@ -135,26 +135,6 @@ def test_a_request_ends_a_sleep():
         begun = time.monotonic()
         interrupts.sleep(60)
         assert time.monotonic() - begun < 30
-
-
-def test_operations_in_flight_have_a_grace_period():
-    cut_off = queue.Queue()
-    with deferred(), grace_period(cut_off.put, seconds=0.05):
-        assert cut_off.empty()
-        tell()
-        assert cut_off.get(timeout=10) == 0.05
-    with deferred(), grace_period(cut_off.put, seconds=0.05):
-        pass
-    while not cut_off.empty():  # called again at the end of the context
-        assert cut_off.get() == 0.05
-
-
-def test_no_operation_outlasts_the_context_after_a_request():
-    cut_off = []
-    with deferred():
-        with grace_period(cut_off.append):
-            tell()
-        assert cut_off == [interrupts.GRACE_SECONDS]
 
 
 def test_a_task_is_interrupted_in_its_own_thread_too():

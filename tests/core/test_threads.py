@@ -1,5 +1,6 @@
-"""Thread pools: after a shutdown no thread runs, whenever an interrupt came."""
+"""Threads of a run: after a shutdown, or the end of their context, none runs, whenever an interrupt came."""
 
+import queue
 import signal
 import threading
 
@@ -7,14 +8,15 @@ import pytest
 
 from cryostore.agent.restore.target_directories import TargetDirectories
 from cryostore.core.interrupts import deferred
-from cryostore.core.threads import Threads, task_result
+from cryostore.core.threads import GRACE_SECONDS, Threads, background_thread, grace_period, task_result
 from cryostore.model.errors import ServiceUnavailableException
+from support.waiting import until
 
 
 def test_a_thread_that_was_being_started_has_ended_too(monkeypatch):
     begin = threading.Thread.start
     ran, go_on = threading.Event(), threading.Event()
-    started = []
+    started, ended = [], []
 
     def interrupted(thread):
         begin(thread)
@@ -25,19 +27,24 @@ def test_a_thread_that_was_being_started_has_ended_too(monkeypatch):
     def work():
         ran.set()
         assert go_on.wait(10)
+        ended.append("task")
+
+    def close():
+        pool.shutdown()
+        ended.append("shutdown")
 
     pool = Threads(2, "test")
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt):
             pool.submit(work)
-    closing = threading.Thread(target=pool.shutdown)
+    closing = threading.Thread(target=close)
     closing.start()
-    closing.join(0.05)
-    assert closing.is_alive()  # it waits for the running task
+    until(lambda: pool._shutdown)
+    assert ended == []
     go_on.set()
     closing.join(10)
-    assert not closing.is_alive()
+    assert ended == ["task", "shutdown"]
     assert not started[0].is_alive()
 
 
@@ -49,10 +56,16 @@ def test_a_queued_task_never_starts():
         assert go_on.wait(10)
         done.append(number)
 
+    def release():
+        until(futures[2].cancelled)
+        go_on.set()
+
     with Threads(1, "test") as pool:
         futures = [pool.submit(work, number) for number in range(3)]
         assert at_work.wait(10)
-        threading.Timer(0.02, go_on.set).start()
+        releasing = threading.Thread(target=release)
+        releasing.start()
+    releasing.join()
     assert done == [0]
     assert [future.cancelled() for future in futures] == [False, True, True]
 
@@ -70,7 +83,12 @@ def test_after_a_shutdown_request_no_running_task_is_waited_for():
     go_on = threading.Event()
     with deferred(), Threads(1, "test") as pool:
         future = pool.submit(go_on.wait, 10)
-        teller = threading.Timer(0.02, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
+
+        def tell():
+            until(lambda: future._condition._waiters)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        teller = threading.Thread(target=tell)
         teller.start()
         with pytest.raises(KeyboardInterrupt):
             task_result(future)
@@ -100,3 +118,49 @@ def test_an_error_caused_by_the_shutdown_is_an_interrupt():
             task_result(future)
         with pytest.raises(ServiceUnavailableException):
             task_result(future)
+
+
+def test_the_thread_runs_until_the_context_ends():
+    running, ended = threading.Event(), []
+
+    def run(end):
+        running.set()
+        assert end.wait(10)
+        ended.append(threading.current_thread().name)
+
+    with background_thread("beside", run):
+        assert running.wait(10)
+        assert not ended
+    assert ended == ["beside"]
+
+
+def test_the_thread_ends_after_an_error_too():
+    ended = threading.Event()
+
+    def run(end):
+        assert end.wait(10)
+        ended.set()
+
+    with pytest.raises(ValueError, match="of the context"), background_thread("beside", run):
+        raise ValueError("of the context")
+    assert ended.is_set()
+
+
+def test_operations_in_flight_have_a_grace_period():
+    cut_off = queue.Queue()
+    with deferred(), grace_period(cut_off.put, seconds=0.05):
+        assert cut_off.empty()
+        signal.raise_signal(signal.SIGINT)
+        assert cut_off.get(timeout=10) == 0.05
+    with deferred(), grace_period(cut_off.put, seconds=0.05):
+        pass
+    while not cut_off.empty():  # called again at the end of the context
+        assert cut_off.get() == 0.05
+
+
+def test_no_operation_outlasts_the_context_after_a_request():
+    cut_off = []
+    with deferred():
+        with grace_period(cut_off.append):
+            signal.raise_signal(signal.SIGINT)
+        assert cut_off == [GRACE_SECONDS]

@@ -23,6 +23,7 @@ from cryostore.cli.quantities import duration_seconds
 from cryostore.cli.user_state import file_name_of, remember_file_system, require_same_file_system, state_folder
 from cryostore.core import interrupts
 from cryostore.core.errors import ConfigurationError
+from cryostore.core.threads import grace_period
 
 if TYPE_CHECKING:
     from cryostore.model.operation import Call, Operation
@@ -151,7 +152,7 @@ def _open(store: AgentStore, *, create: bool) -> Iterator[Call]:
             error.message, hint="name a store with --data-dir DIR, or a server with --endpoint-url URL"
         ) from None
     retry = Retry(outage=Outage(store.wait, say=output.tell_over_progress))
-    with Client.of(settings, retry=retry) as client, interrupts.grace_period(client.cut_off):
+    with Client.of(settings, retry=retry) as client, grace_period(client.cut_off):
         yield client
 
 

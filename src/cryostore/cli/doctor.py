@@ -20,7 +20,9 @@ from cryostore.cli import exit_codes, output
 from cryostore.cli.agent_store import AgentStore, agent_store_options, open_agent_store
 from cryostore.cli.exit_codes import EPILOGUE
 from cryostore.cli.store.named_store import NamedStore, click_option, config_option, named_store, open_store
-from cryostore.core.diagnosis import (
+from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.core.time import SECOND_MS, Clock, wall_clock
+from cryostore.maintenance.diagnosis import (
     ERROR,
     OK,
     SKEW_SECONDS_NOTED,
@@ -32,8 +34,6 @@ from cryostore.core.diagnosis import (
     ok,
     warning,
 )
-from cryostore.core.errors import ConfigurationError, CryostoreError
-from cryostore.core.time import SECOND_MS, Clock, wall_clock
 from cryostore.options.option import STORE
 
 if TYPE_CHECKING:

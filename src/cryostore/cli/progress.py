@@ -16,8 +16,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from cryostore.cli import output
-from cryostore.core.background import background_thread
 from cryostore.core.quantities import size_text
+from cryostore.core.threads import background_thread
 
 if TYPE_CHECKING:
     from cryostore.agent.report import Report

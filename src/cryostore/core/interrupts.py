@@ -12,20 +12,16 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
-
-from cryostore.core.background import background_thread
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME_REQUEST_SECONDS = 1.0
 """Two signals within this time are one request: a terminal that closes may send its own and its shell's."""
 POLL_SECONDS = 0.1
 """How often a waiting thread checks whether a shutdown was requested."""
-GRACE_SECONDS = 3.0
-"""How long operations in flight may go on after a shutdown was requested."""
 
 
 class _Request:
@@ -117,29 +113,6 @@ def sleep(seconds: float) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0 and not is_requested():
         time.sleep(min(left, POLL_SECONDS))
-
-
-@contextmanager
-def grace_period(cut_off: Callable[[float], None], seconds: float = GRACE_SECONDS) -> Iterator[None]:
-    """While the context lasts, a shutdown request gives operations in flight `seconds`, then calls `cut_off`.
-
-    A background thread calls it, with the seconds that later operations may take. At the end of the context it is
-    called again, if a shutdown was requested.
-    """
-
-    def watch(ended: threading.Event) -> None:
-        while not ended.wait(POLL_SECONDS):
-            if is_requested():
-                if not ended.wait(seconds):
-                    cut_off(seconds)
-                return
-
-    try:
-        with background_thread("end", watch):
-            yield
-    finally:
-        if is_requested():  # a second request may have ended the context: a waiting thread would keep the process alive
-            cut_off(seconds)
 
 
 def check() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.catalog.postgres.server import ServerSettings
-from cryostore.core.diagnosis import ERROR, OK, WARNING
-from cryostore.maintenance.diagnosis import catalog
+from cryostore.maintenance.diagnosis import ERROR, OK, WARNING, catalog
 
 GOOD = ServerSettings(
     version="17.2",

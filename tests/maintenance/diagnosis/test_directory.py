@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.core.diagnosis import OK, WARNING
-from cryostore.maintenance.diagnosis import directory
+from cryostore.maintenance.diagnosis import OK, WARNING, directory
 from cryostore.maintenance.diagnosis.directory import MountPoint, mount_of
 
 

@@ -10,14 +10,12 @@ import pytest
 from cryostore.chunks.blobs.memory import MemoryBlobs
 from cryostore.cli import doctor
 from cryostore.cli.verbs import run
-from cryostore.core.diagnosis import ERROR, OK, WARNING
 from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import wall_clock
+from cryostore.maintenance.diagnosis import ERROR, OK, WARNING
 from cryostore.maintenance.diagnosis import catalog as diagnosis_catalog
 from cryostore.maintenance.diagnosis.shared import check_blobs, check_shared
 from support.stores.shared_store import ON_PATHS, ON_SERVICES, SharedStore, fresh_place, missing_services, prepared
-
-COVERS = ("core/diagnosis.py",)
 
 
 @pytest.fixture(params=[ON_PATHS, ON_SERVICES])

@@ -9,9 +9,9 @@ import pytest
 
 from cryostore.catalog import tables
 from cryostore.catalog.tables import TABLES
-from cryostore.core.diagnosis import ERROR
 from cryostore.core.time import DAY_MS
 from cryostore.maintenance import maintain
+from cryostore.maintenance.diagnosis import ERROR
 from cryostore.maintenance.diagnosis.directory import check_directory
 from cryostore.maintenance.diagnosis.shared import check_shared
 from cryostore.maintenance.garbage_collection.collect import collect_all

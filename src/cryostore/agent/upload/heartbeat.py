@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from cryostore.core.background import background_thread
 from cryostore.core.errors import CryostoreError
+from cryostore.core.threads import background_thread
 from cryostore.model.jobs import HEARTBEATS_MISSED_MAX
 from cryostore.model.objects import ListObjects
 from cryostore.model.operation import Call

@@ -10,9 +10,9 @@ from cryostore.catalog.queries.store_copy import schema_version
 from cryostore.chunks.blobs import BlobStore
 from cryostore.chunks.keyring import KeyringSource
 from cryostore.chunks.records import Records
-from cryostore.core.diagnosis import SKEW_SECONDS_NOTED, Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.core.errors import CryostoreError
 from cryostore.core.time import SECOND_MS
+from cryostore.maintenance.diagnosis import SKEW_SECONDS_NOTED, Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.service.opening.open_shared import clock_of
 from cryostore.service.records.unknown_commits import HINT, find_unknown_commits, unknown_commits_message
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from cryostore.catalog import open_catalog
 from cryostore.chunks.blobs import open_blobs
 from cryostore.chunks.disk_reserve import FILE as RESERVE_FILE
-from cryostore.core.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.core.errors import CryostoreError
 from cryostore.core.limits import MIB
 from cryostore.core.quantities import size_text
+from cryostore.maintenance.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.maintenance.diagnosis.catalog import check_commits
 from cryostore.maintenance.diagnosis.keyring import check_keyring, check_keyring_copy
 from cryostore.service.opening.keyring import existing_keyring

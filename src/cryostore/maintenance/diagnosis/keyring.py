@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cryostore.chunks.keyring import KeyringSource
 from cryostore.chunks.keyring.master_keys import DOCUMENT_BYTES_MAX, NoDocumentError, decode_text, is_paper, read_paper
-from cryostore.core.diagnosis import Diagnosis, error, ok, warning
 from cryostore.core.errors import CryostoreError
+from cryostore.maintenance.diagnosis import Diagnosis, error, ok, warning
 
 
 def check_keyring(source: KeyringSource) -> Diagnosis:

@@ -17,8 +17,8 @@ from cryostore.chunks.blobs import BlobStore, Versioning
 from cryostore.chunks.blobs.self_test import check_blob_store
 from cryostore.chunks.keyring import KeyringSource
 from cryostore.chunks.marker import marker_key, newest_marker
-from cryostore.core.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.core.errors import ConfigurationError, CryostoreError
+from cryostore.maintenance.diagnosis import Diagnoses, Diagnosis, error, failed, ok, warning
 from cryostore.maintenance.diagnosis.catalog import check_catalog, check_commits
 from cryostore.maintenance.diagnosis.keyring import check_keyring
 from cryostore.service.opening.address import SharedStoreAddress, is_url
