@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from graphlib import TopologicalSorter
 from statistics import median
 
@@ -17,6 +18,7 @@ from support import project
 
 ENTRIES_MAX = 15
 MEDIAN_LINES_MAX = 150
+TESTS = project.ROOT / "tests"
 PROJECT = tomllib.loads((project.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 # Libraries that are never imported here: a dependency loads them by name.
@@ -80,6 +82,22 @@ def test_no_folder_is_crowded():
     assert found == {}
 
 
+def counts_as_entry(path):
+    """Return whether a path below tests/ counts: golden data, conftest.py, and the rooms of the packages do not."""
+    is_golden_data = TESTS / "golden" in path.parents and path.suffix != ".py"
+    mirrors_package = path.parent == TESTS and (project.SOURCE / path.name).is_dir()
+    return not is_golden_data and not mirrors_package and path.name not in {"__init__.py", "conftest.py"}
+
+
+def test_no_folder_of_tests_is_crowded():
+    """The same holds for tests, whose folders mirror those of the source."""
+    files = [path for path in project.files() if TESTS in path.parents and counts_as_entry(path)]
+    entries = {entry for path in files for entry in (path, *path.parents) if TESTS in entry.parents}
+    counts = Counter(entry.parent for entry in filter(counts_as_entry, entries))
+    crowded = {project.shown(folder): count for folder, count in counts.items() if count > ENTRIES_MAX}
+    assert crowded == {}
+
+
 def test_most_modules_are_short():
     lengths = [len(path.read_text(encoding="utf-8").splitlines()) for path in project.source_modules().values()]
     assert median(lengths) <= MEDIAN_LINES_MAX
@@ -104,7 +122,7 @@ def has_behaviour(path):
 
 def covered():
     """Yield each module that a test file of another name lists in `COVERS`, with that file."""
-    for path in sorted((project.ROOT / "tests").rglob("*.py")):
+    for path in sorted(TESTS.rglob("*.py")):
         for node in project.syntax(path).body:
             if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["COVERS"]:
                 yield from ((module, path) for module in ast.literal_eval(node.value))
@@ -118,10 +136,7 @@ def test_every_module_with_behaviour_has_tests():
         module = path.relative_to(project.SOURCE)
         if path.name.startswith("__") or is_migration(path) or not has_behaviour(path):
             continue
-        if (
-            module.as_posix() not in named
-            and not (project.ROOT / "tests" / module.parent / f"test_{path.name}").exists()
-        ):
+        if module.as_posix() not in named and not (TESTS / module.parent / f"test_{path.name}").exists():
             missing.append(module.as_posix())
     assert missing == []
 
@@ -135,10 +150,10 @@ def test_selections_of_tests_name_existing_paths():
     makefile = (project.ROOT / "Makefile").read_text(encoding="utf-8")
     selections = re.findall(r"^(?:BRIEF|QUICK) := .*?tests/,(.*?)\)$", makefile, re.MULTILINE | re.DOTALL)
     assert len(selections) == 2
-    shares = re.findall(r'^    "([\w/]+\.py)": \d', (project.ROOT / "tests" / "conftest.py").read_text(), re.MULTILINE)
+    shares = re.findall(r'^    "([\w/]+\.py)": \d', (TESTS / "conftest.py").read_text(), re.MULTILINE)
     names = [name for text in selections for name in text.replace("\\", " ").split()] + shares
     assert shares
-    assert [name for name in names if not (project.ROOT / "tests" / name).exists()] == []
+    assert [name for name in names if not (TESTS / name).exists()] == []
 
 
 def test_constraints_pin_exact_versions():

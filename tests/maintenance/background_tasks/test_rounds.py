@@ -21,6 +21,8 @@ from support.catalogs.catalog_model import RESOURCES, CatalogModel
 from support.faults.faulty_database import FaultyDatabase
 from support.stores.in_process import opened
 
+COVERS = ("maintenance/background_tasks.py",)
+
 
 def test_a_round_changes_nothing_that_is_needed(model, snapshot):
     """Recovery points, running jobs, waiting jobs and restores stay as they are."""
