@@ -9,8 +9,8 @@ from cryostore.options.configuration import ConnectionSettings
 from support.processes.fake_process import fake_server
 
 # Tests wait for these time-outs to pass; no test has to finish within one.
-IMPATIENT = ConnectionSettings(body_idle_seconds_max=0.4, body_progress_bytes_min=1000, drain_seconds_max=0.4)
-STRICT = ConnectionSettings(connections_max=20, write_idle_seconds_max=0.4, drain_bytes_max=1024 * 1024)
+IMPATIENT = ConnectionSettings(body_idle_seconds_max=1, body_progress_bytes_min=1000, drain_seconds_max=1)
+STRICT = ConnectionSettings(connections_max=20, write_idle_seconds_max=1, drain_bytes_max=1024 * 1024)
 LIMITS = Limits(chunk_bytes_max=32 * 1024 * 1024)
 
 
