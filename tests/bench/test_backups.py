@@ -6,7 +6,7 @@ from bench.backups import Figure, fastest_peer, measure, rows, stored_bytes, war
 from bench.peers.backup_tools import Cryo
 
 
-def test_ours_goes_through_all_steps(tmp_path):
+def test_our_backup_runs_all_steps(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     (source / "file").write_bytes(b"x" * 10_000)

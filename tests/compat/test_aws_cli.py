@@ -19,7 +19,7 @@ NAME = "a/b %2F \u6f22\U0001f600"
 
 
 class Aws:
-    """One aws CLI in its environment, in a folder of its own."""
+    """An aws CLI in its environment, in a folder of its own."""
 
     def __init__(self, command, environment, folder):
         self.command = command
@@ -27,7 +27,7 @@ class Aws:
         self.folder = folder
 
     def __call__(self, *arguments):
-        """Run a command; its answer, None if it gives none."""
+        """Run a command; return its output as JSON, or None."""
         run = self.run(*arguments)
         assert run.returncode == 0, run.stderr.decode(errors="replace")
         return json.loads(run.stdout) if run.stdout.strip() else None

@@ -1,4 +1,4 @@
-"""The quick start of the README and of the guide, run as it stands: only addresses and folders are this run's own."""
+"""The quick start of the README and of the guide, run as printed, except for addresses and folders."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FUNCTIONS_PAGE = "docs/reference/backupstorage.md"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The server of the quick start: its very options, on a free port."""
+    """The server of the quick start, with the same options, on a free port."""
     folder = tmp_path_factory.mktemp("readme")
     program, verb, *options = shlex.split(fenced(SERVER_PAGE, "quick start: serve"))
     assert (program, verb) == ("cryo", "serve")
@@ -66,7 +66,7 @@ def shell(script, server, *tools):
 
 
 def without_chance(output):
-    """Output in which ids, times, sizes and the name of the machine are the same in every run."""
+    """Return the output with placeholders for ids, times, sizes and the name of the machine."""
     output = re.sub(r"[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}", "ID", output)
     output = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", output)
     return re.sub(r"\S+:(?=/)", "HOST:", re.sub(r" +[0-9.]+ [KM]?B", " SIZE", output))
@@ -84,14 +84,14 @@ def test_a_folder_is_backed_up_into_a_directory_and_restored(server):
 
 
 def test_the_picture_shows_what_a_run_prints(tmp_path):
-    """The recorded commands, run again: but for the numbers, they print what was recorded."""
+    """The recorded commands print the recorded output again, except for numbers."""
     recorded = [json.loads(line) for line in RECORDING.read_text(encoding="utf-8").splitlines()[1:]]
     again = record_session.record(record_session.COMMANDS, tmp_path)
     assert lines_of(again) == lines_of(recorded)
 
 
 def lines_of(events):
-    """What a terminal shows after the events of a recording, without what differs from run to run."""
+    """Return the lines on a terminal after the events of a recording, without parts that differ between runs."""
     lines = terminal_picture.screen([text for _, _, text in events])
     return [re.sub(r"\d+", "N", re.sub(r"[\d.]+ (?:[KMG]i)?B", "SIZE", without_chance(line))) for line in lines]
 
@@ -105,7 +105,7 @@ def test_a_folder_is_backed_up_to_the_server(server):
     assert "LAST GOOD" in run.stdout
 
 
-def test_any_aws_tool_finds_the_server_by_two_variables(server, sdk_current):
+def test_two_variables_point_any_aws_tool_to_the_server(server, sdk_current):
     """The block with the two variables lists the vault named Default."""
     run = shell(fenced(AWS_PAGE, "quick start: aws"), server, sdk_current / "bin")
     assert run.returncode == 0, run.stderr
@@ -137,7 +137,7 @@ def test_python_block_stores_an_object(server, monkeypatch):
 
 
 def test_the_example_of_each_function_works(server, monkeypatch):
-    """In the order of their use; the page has them in the order in which they were published."""
+    """In the order of their use, which is not the order on the page."""
     for name in ("AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, server.environment[name])
     used = ["start_object", "put_chunk", "notify_object_complete", "put_object", "list_objects", "list_chunks"]

@@ -18,7 +18,7 @@ SECONDS_MAX = 120
 
 
 def ask(command, verb, job_id, plan, environment):
-    """Run a client's program; its answer."""
+    """Run the program of a client and return its output."""
     run = subprocess.run(
         command,
         input=request(verb, job_id, plan).encode(),

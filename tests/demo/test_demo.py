@@ -1,4 +1,4 @@
-"""The demo runs from end to end on a small folder, notices a difference, and leaves nothing behind."""
+"""The demo on a small folder: it runs to the end, detects a difference, and leaves nothing behind."""
 
 from __future__ import annotations
 

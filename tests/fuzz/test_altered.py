@@ -1,4 +1,4 @@
-"""Requests altered after they were signed, and signed requests that never made sense, against a real server."""
+"""Altered requests, and correctly signed requests without a valid meaning, against a real server."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def flipped(data, message):
 
 
 def spliced(data, message):
-    """A slice is lost, comes twice, or makes way for other bytes."""
+    """Drop, repeat or replace a slice."""
     start = data.draw(st.integers(0, 200) | st.integers(0, len(message)))
     end = data.draw(st.integers(start, min(len(message), start + 40)))
     return message[:start] + data.draw(st.sampled_from([b"", message[start:end] * 2]) | st.binary()) + message[end:]
 
 
 def lines_moved(data, message):
-    """Lines of the head are lost, come twice, or in another order."""
+    """Drop, repeat or reorder lines of the head."""
     head, _, body = message.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
     chosen = data.draw(st.lists(st.sampled_from(lines), max_size=len(lines) + 2))
@@ -71,7 +71,7 @@ def lines_moved(data, message):
 
 
 def line_added(data, message):
-    """A header that was not signed, before all others or after them."""
+    """Add an unsigned header, before or after all others."""
     name = data.draw(
         st.sampled_from([b"content-length", b"transfer-encoding", b"host", b"x-amz-date", b"x-amz-x", b"te"])
     )
@@ -81,7 +81,7 @@ def line_added(data, message):
 
 
 def made(server, job, form):
-    """A PutObject as it was signed: with its body, without it, or in its query."""
+    """Return a signed PutObject: with its body signed, unsigned, or in the query."""
     credentials = server.running.settings.credentials
     path = f"/backup-jobs/{job}/object/target/put-object"
     if form == "presigned":
@@ -115,7 +115,7 @@ def made(server, job, form):
         (b"backup-storage", b"backup"),
     ],
 )
-def test_every_part_that_matters_is_signed(server, job, form, part, other):
+def test_every_relevant_part_is_signed(server, job, form, part, other):
     before = stored(server.data_dir)
     message = made(server, job, form)
     if (altered := message.replace(part, other)) == message:
@@ -130,8 +130,8 @@ def test_every_part_that_matters_is_signed(server, job, form, part, other):
     form=st.sampled_from(["signed body", "unsigned body", "presigned"]),
     alter=st.sampled_from([flipped, spliced, lines_moved, line_added]),
 )
-def test_the_signed_request_is_carried_out_or_nothing(server, client, job, data, form, alter):
-    """With any alteration of the request."""
+def test_an_altered_request_is_carried_out_as_signed_or_not_at_all(server, client, job, data, form, alter):
+    """For any alteration of the request."""
     api = Api(client, server.data_dir)
     if "target" in api.names(job):
         api.delete(job, "target")
@@ -144,7 +144,7 @@ def test_the_signed_request_is_carried_out_or_nothing(server, client, job, data,
     assert server.is_well()
 
 
-# --- signed, and wrong ------------------------------------------------------------------------------------------------
+# --- signed, but invalid ----------------------------------------------------------------------------------------------
 
 SPELLINGS = [
     "", "0", "1", "-1", "+1", " 1", "1.0", "1e2", "0x1", "\xd9\xa1", "101", "2147483648", "9223372036854775808",
@@ -184,7 +184,7 @@ RIGHT = {
 
 @st.composite
 def wrong_requests(draw, belongings):
-    """An operation's request, right but for a few things."""
+    """Return a request of an operation with a few defects."""
     declaration = draw(st.sampled_from(list(OPERATIONS.values())))
     path = declaration.path
     for member in declaration.at(Label):
@@ -209,7 +209,7 @@ def wrong_requests(draw, belongings):
 
 @given(data=st.data())
 def test_a_refused_request_stores_nothing(server, belongings, data):
-    """Doubled, missing, misspelt, enormous: an answer with a reason, and no trace."""
+    """Parts are repeated, missing, misspelt or huge. The response gives a reason, and nothing is stored."""
     declaration, path, query, headers, body = data.draw(wrong_requests(belongings()))
     credentials = server.running.settings.credentials
     request = signed(

@@ -1,4 +1,4 @@
-"""Framing of bodies against a real server: wrong lengths, broken chunks, valid and invalid requests in one row."""
+"""Framing of bodies against a real server: wrong lengths, broken chunks, pipelined valid and invalid requests."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def hasty_server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def job(server, client):
-    """A running job, which is emptied before every try."""
+    """A running job, which is emptied before every example."""
     return Api(client, server.data_dir).running_job()
 
 
 def put(server, job, *headers, name="target"):
-    """The signed head of a PutObject, its body unsigned, with these headers behind."""
+    """Return the signed head of a PutObject with an unsigned body, followed by these headers."""
     path = f"/backup-jobs/{job}/object/{name}/put-object"
     credentials = server.running.settings.credentials
     return head_bytes(signed("PUT", path, credentials=credentials, payload_hash="UNSIGNED-PAYLOAD"), *headers)
@@ -54,8 +54,8 @@ def emptied(client, server, job):
 
 
 @given(declared=st.integers(0, 320) | st.sampled_from([2**26, 2**26 + 1, 2**31, 2**63 - 1, 2**64 - 1]))
-def test_a_body_is_as_long_as_it_says_or_none(server, client, job, declared):
-    """Less is refused, more belongs to the next request, which is none."""
+def test_a_body_has_the_declared_length_or_is_refused(server, client, job, declared):
+    """A shorter body is refused. The rest of a longer one is read as the next request, which is invalid."""
     api = emptied(client, server, job)
     before = stored(server.data_dir)
     first, *rest = server.talk(put(server, job, ("content-length", str(declared))), BODY)
@@ -79,7 +79,7 @@ defects = st.sampled_from(
 
 
 def framed(sizes):
-    """So many bytes of the body in chunks of these sizes."""
+    """Return the body in chunks of these sizes."""
     pieces, start = [], 0
     for size in sizes:
         piece = BODY[start : start + size]
@@ -90,7 +90,7 @@ def framed(sizes):
 
 
 @given(sizes=chunk_sizes, defect=st.none() | defects, after=chunk_sizes)
-def test_chunks_arrive_whole_or_nothing_is_stored(server, client, job, sizes, defect, after):
+def test_chunks_arrive_complete_or_nothing_is_stored(server, client, job, sizes, defect, after):
     api = emptied(client, server, job)
     before = stored(server.data_dir)
     pieces, data = framed(sizes)
@@ -108,8 +108,8 @@ def test_chunks_arrive_whole_or_nothing_is_stored(server, client, job, sizes, de
 @given(
     row=st.lists(st.sampled_from(["good", "health", "unsigned", "wrong key", "no such job", "garbage"]), max_size=12)
 )
-def test_good_and_bad_requests_in_one_row(server, client, job, row):
-    """Each has its own answer, in order, and only the good ones do something; garbage ends the row."""
+def test_pipelined_valid_and_invalid_requests(server, client, job, row):
+    """Each gets its own response, in order, and only valid ones have an effect. Garbage ends the connection."""
     api = emptied(client, server, job)
     credentials = server.running.settings.credentials
     good = [f"good-{number}" for number, kind in enumerate(row) if kind == "good" and "garbage" not in row[:number]]
@@ -133,7 +133,7 @@ def test_good_and_bad_requests_in_one_row(server, client, job, row):
     if "garbage" in row:
         del expected[row.index("garbage") + 1 :]
     answers = [answer.status for answer in server.talk(*requests)]
-    if "garbage" in row and len(expected) > 1:  # an answer before it may have to do for both
+    if "garbage" in row and len(expected) > 1:  # the response before it may be the last one
         expected = expected[: max(len(answers), len(expected) - 1)]
     assert answers == expected
     assert api.read(job) == dict.fromkeys(sorted(good), b"PUT ")
@@ -141,8 +141,8 @@ def test_good_and_bad_requests_in_one_row(server, client, job, row):
 
 @settings(max_examples=max(25, settings.default.max_examples // 10))
 @given(data=st.data(), size=st.sampled_from([0, 3, 65_535, 65_536, 65_537, 300_000, 1_000_001]))
-def test_a_request_may_come_in_any_pieces(server, client, job, data, size):
-    """Bytes beyond ASCII in the path, as AWS.jl sends them, a body of any length, and the next request behind."""
+def test_a_request_may_arrive_in_any_pieces(server, client, job, data, size):
+    """With non-ASCII bytes in the path, as AWS.jl sends them, a body of any length, and another request after it."""
     api = emptied(client, server, job)
     credentials = server.running.settings.credentials
     name, body = "größe/雪/🧊", BODY * (size // len(BODY) + 1)
@@ -182,8 +182,8 @@ def test_the_framing_of_chunks_is_limited(server, job, kind):
 
 @settings(max_examples=max(25, settings.default.max_examples // 10))
 @given(data=st.binary(max_size=40) | st.integers(0, 120), size=st.integers(1, 400))
-def test_a_sender_that_stops_in_the_middle_times_out(hasty_server, data, size):
-    """Without an end that could be seen: a beginning of a request, of any length, and then silence."""
+def test_a_client_that_stops_in_the_middle_times_out(hasty_server, data, size):
+    """The client sends a part of a request, of any length, and then nothing, without closing the connection."""
     whole = b"PUT /backup-jobs/J/object/N/put-object HTTP/1.1\r\nhost: server\r\ncontent-length: 300\r\n\r\n" + BODY
     sent = data if isinstance(data, bytes) else whole[: min(size, len(whole) - 1)]
     answers = hasty_server.talk(sent, end=False)

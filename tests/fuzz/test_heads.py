@@ -1,4 +1,4 @@
-"""Random bytes and malformed heads against a real server: refused, and without harm."""
+"""Random bytes and malformed heads against a real server: they are refused and do no harm."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ bodies = st.sampled_from([b"", b"{}", b"5\r\nabcde\r\n0\r\n\r\n", b"a" * 5000, H
 
 @st.composite
 def heads(draw):
-    """Something like a request, unsigned."""
+    """Return an unsigned request, perhaps malformed."""
     pieces = [draw(methods | raw), draw(st.sampled_from([b" "] * 6 + [b"", b"\t", b"  "])), draw(targets), b" "]
     pieces += [draw(versions), draw(ends)]
     for _ in range(draw(st.integers(0, 6))):
@@ -70,14 +70,14 @@ def job(client, server):
 
 @pytest.fixture(scope="module", autouse=True)
 def log_while_it_runs(server):
-    """The log is looked at before the server's end as well, so that a test is near."""
+    """Check the log after each test, too, so that a failure is close to its cause."""
     yield
     check_log(server.running.log)
 
 
 @given(request=heads())
-def test_something_like_a_request_is_refused(server, job, request):
-    """Without a signature there is nothing but health."""
+def test_an_unsigned_request_is_refused(server, job, request):
+    """Without a signature the server answers only health checks."""
     before = stored(server.data_dir)
     for answer in server.talk(request):
         assert answer.status in (100, 200, 400, 403, 431)

@@ -1,4 +1,4 @@
-"""Object names of all Unicode over HTTP: unchanged, and listed in the byte order of their UTF-8 (B.10, B.11)."""
+"""Object names of any Unicode over HTTP: unchanged, and listed in the byte order of their UTF-8 (B.10, B.11)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cryostore.client.pages import items
 from cryostore.model.objects import ListObjects
 from support.requests.api import Api
 
-# Runs of one character in their midst make long names, which few characters would not become.
+# Runs of one character make long names, which random text hardly ever is.
 letters = st.characters(exclude_categories=["Cs", "Cc"])
 words = st.sampled_from(
     ["a/b", "%2F", "x/complete", "x/put-object", "put-object", "//", "/", "..", "%", "+", " ", "?", "#"]

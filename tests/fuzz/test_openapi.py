@@ -38,7 +38,7 @@ CHECKS = [
 # Errors that any operation may answer to an invalid request: signature, path, limits of HTTP.
 ALWAYS = {"IllegalArgumentException", "InvalidParameterValueException", "MissingParameterValueException"}
 ALWAYS |= {"InvalidRequestException", "UnknownOperationException", "InvalidSignatureException"}
-# B.13: answered where they are true, also where the model of 2018 does not list them.
+# B.13: returned wherever they apply, also where the model of 2018 does not list them.
 UNMODELLED = {"ResourceNotFoundException", "DataAlreadyExistsException", "ThrottlingException"}
 # Without the shrinking phase: it takes minutes here, and a failure is printed as a request anyway.
 EXAMPLES = max(8, settings.default.max_examples // 6)
@@ -98,5 +98,5 @@ def test_every_answer_is_documented(server, belongings, session, name, mode, dat
     case.validate_response(response, checks=CHECKS)
 
 
-def test_every_operation_is_asked_for():
+def test_every_operation_is_requested():
     assert set(OPERATION_BY_NAME) == set(OPERATIONS)

@@ -1,4 +1,4 @@
-"""Concurrent writers over HTTP, to two workers that share a store: one name, one index, one commit."""
+"""Concurrent writers over HTTP, on two workers that share a store: one name, one index, one commit."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ CONTENTS = [bytes([number]) * (5000 + number) for number in range(8)]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Two workers; after all races, no row of the catalog refers to a missing one."""
+    """Two workers. After all races, no row of the catalog refers to a missing one."""
     with watched(tmp_path_factory.mktemp("races"), "--workers", "2") as server:
         yield server
     assert integrity.problems(server.data_dir) == []
 
 
 class Racers:
-    """Clients with connections of their own, which the system spreads over the workers."""
+    """Clients with their own connections, which the kernel distributes over the workers."""
 
     def __init__(self, settings, count):
         self.clients = [
@@ -47,7 +47,7 @@ class Racers:
         self.pool = ThreadPoolExecutor(count)
 
     def race(self, *operations):
-        """Send all at the same moment; the answer to each, or its error."""
+        """Send all requests at once; return the response or error of each."""
         start = threading.Barrier(len(operations))
 
         def run(client, operation):
@@ -78,7 +78,7 @@ def put(job, name, data, **more):
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_one_name_for_the_first_alone(api, racers, number):
+def test_the_first_writer_of_a_name_wins_with_the_throw_flag(api, racers, number):
     """B.6: with the throw flag one writer wins, and each other gets the existing checksum."""
     job = api.running_job()
     answers = racers.race(*(put(job, "name", data, throw_on_duplicate=True) for data in CONTENTS))
@@ -90,8 +90,8 @@ def test_one_name_for_the_first_alone(api, racers, number):
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
-def test_one_name_for_the_last(api, racers, number):
-    """Without the flag all succeed, one after another, and the object is one of them, whole."""
+def test_the_last_writer_of_a_name_wins_without_the_throw_flag(api, racers, number):
+    """All succeed, one after another, and the object is one of them, complete."""
     job = api.running_job()
     answers = racers.race(*(put(job, "name", data) for data in CONTENTS))
     assert of_kind(answers, ModelError) == []
@@ -102,7 +102,7 @@ def test_one_name_for_the_last(api, racers, number):
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_one_index(api, racers, number):
-    """B.5: the same chunk is the same; of different ones the first stays, and the others learn which."""
+    """B.5: equal chunks all succeed. Of different ones the first stays, and the others get its checksum."""
     job = api.running_job()
     upload = api.start(job, "name")
     sent = [*CONTENTS[:3], *CONTENTS[:3], *CONTENTS[:2]]
@@ -118,7 +118,7 @@ def test_one_index(api, racers, number):
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_one_completion(api, racers, number):
-    """B.7: the same arguments get the same answer; a chunk that comes at that moment is in the object or refused."""
+    """B.7: equal arguments get equal responses. A concurrent chunk is in the object or refused."""
     job = api.running_job()
     upload = api.start(job, "name")
     api.chunk(job, upload, 0, b"first")
@@ -136,9 +136,9 @@ def test_one_completion(api, racers, number):
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_one_commit(api, racers, number):
-    """Equal commits get equal answers; a write meanwhile is in the recovery point if it was accepted."""
+    """Equal commits get equal responses. A concurrent write is in the recovery point if it was accepted."""
     job = api.running_job()
-    api.put(job, "kept", b"kept")  # a job that is empty for a moment cannot be committed at that moment
+    api.put(job, "kept", b"kept")  # an empty job cannot be committed
     api.put(job, "before", b"data")
     commit = CommitBackupJob(backup_job_id=job, commit_token="same")
     *writes, first, second, third = racers.race(
@@ -147,7 +147,7 @@ def test_one_commit(api, racers, number):
     )  # fmt: skip
     *written, started = [not isinstance(answer, ModelError) for answer in writes]
     assert not [error for error in of_kind(writes, ModelError) if not isinstance(error, ENDED)]
-    if isinstance(first, ModelError):  # the upload came first, and a job is not committed over an open one
+    if isinstance(first, ModelError):  # the upload came first, and a job with an open upload is not committed
         assert started
         assert {type(answer) for answer in (first, second, third)} <= {
             JobStateConflictException,
@@ -165,7 +165,7 @@ def test_one_commit(api, racers, number):
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_commit_or_stop(api, racers, number):
-    """A job ends one way."""
+    """A job ends in one of the two states."""
     job = api.running_job()
     api.put(job, "name", b"data")
     committed, *_ = racers.race(CommitBackupJob(backup_job_id=job), StopBackupJob(backup_job_id=job))
@@ -180,7 +180,7 @@ def test_commit_or_stop(api, racers, number):
 
 @pytest.mark.parametrize("number", range(3))
 def test_many_starts_of_one_resource(api, racers, number):
-    """One token, one job; without tokens each is a job of its own, and one at a time runs."""
+    """Starts with one token make one job. Without tokens each is a new job, and one runs at a time."""
     same = racers.race(*[api.start_operation(idempotency_token=f"token-{number}", resource=api.resource)] * 8)
     assert len({answer.backup_job_id for answer in same}) == 1
     api.put(same[0].backup_job_id, "name", b"data")
@@ -192,7 +192,7 @@ def test_many_starts_of_one_resource(api, racers, number):
     assert len(of_kind(answers, ModelError)) == 3
 
 
-def test_of_two_completions_with_the_flag_one_wins(api, racers):
+def test_one_of_two_completions_with_the_throw_flag_wins(api, racers):
     job = api.running_job()
     uploads = [api.start(job, "name", throw=True) for _ in CONTENTS]
     for upload, data in zip(uploads, CONTENTS, strict=True):

@@ -22,7 +22,7 @@ REFUSED = (IllegalArgumentException, ResourceNotFoundException)
 
 
 class Jobs:
-    """Storage jobs that see the same two objects, of several chunks each; and one that has ended."""
+    """Storage jobs with the same two objects, of several chunks each; one job has ended."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
@@ -58,7 +58,7 @@ def jobs(server, client):
 
 
 def use(kind, job, token, object_token=None, **filters):
-    """A request that a token of this kind is made for."""
+    """Return a request that takes a token of this kind."""
     if kind == "page":
         return ListObjects(storage_job_id=job, next_token=token, **filters)
     if kind == "chunk":
@@ -78,7 +78,7 @@ def encoded(data):
 
 @st.composite
 def altered(draw, token):
-    """Another token than this one, near it or far away."""
+    """Return a token that differs from this one a little or completely."""
     how = draw(st.sampled_from(["bit", "cut", "longer", "character", "padding", "spelling", "forged", "raw"]))
     data = decoded(token)
     at = draw(st.integers(0, len(data) - 1))
@@ -98,7 +98,7 @@ def altered(draw, token):
 
 
 @given(data=st.data(), kind=st.sampled_from(KINDS), name=st.sampled_from(["one", "two"]))
-def test_an_altered_token_opens_nothing(jobs, data, kind, name):
+def test_an_altered_token_is_refused(jobs, data, kind, name):
     job = data.draw(st.sampled_from(jobs.ids))
     tokens = jobs.tokens[job]
     wrong = data.draw(altered(tokens[kind, name if kind != "page" else ""]))
@@ -108,8 +108,8 @@ def test_an_altered_token_opens_nothing(jobs, data, kind, name):
 
 
 @given(data=st.data(), kind=st.sampled_from(KINDS))
-def test_a_token_is_good_for_its_own_job_and_use_alone(jobs, data, kind):
-    """Every token of every job as every token of every other job: all but its own refuse it."""
+def test_a_token_is_valid_only_for_its_own_job_and_use(jobs, data, kind):
+    """Every use and every job except its own refuse a token."""
     job, other = (data.draw(st.sampled_from(jobs.ids)) for _ in range(2))
     key = data.draw(st.sampled_from(list(jobs.tokens[other])))
     name = data.draw(st.sampled_from(["one", "two"]))
@@ -124,8 +124,8 @@ def test_a_token_is_good_for_its_own_job_and_use_alone(jobs, data, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stale_tokens_open_nothing(jobs, kind):
-    """A job that has ended is not found; in another job its tokens are foreign."""
+def test_stale_tokens_are_refused(jobs, kind):
+    """The ended job is not found, and another job refuses its tokens."""
     name = "" if kind == "page" else "one"
     token, object_token = jobs.stale[kind, name], jobs.stale["object", "one"]
     jobs.api.refuses(ResourceNotFoundException, use(kind, jobs.ended, token, object_token))
@@ -134,8 +134,8 @@ def test_stale_tokens_open_nothing(jobs, kind):
 
 
 @given(data=st.data())
-def test_ids_of_others_write_nothing(server, jobs, data):
-    """Every id and token in the place of a job id or of an upload id; nothing is stored, and the upload stays open."""
+def test_wrong_ids_write_nothing(server, jobs, data):
+    """Every id and token instead of a job id or an upload id: nothing is stored, and the upload stays open."""
     others = [*jobs.ids[1:], jobs.ended, *jobs.stale.values(), *jobs.tokens[jobs.running].values(), "x", "0", "\0", "é"]
     job = data.draw(st.sampled_from([jobs.running, *others]))
     upload = data.draw(st.sampled_from([jobs.upload, jobs.upload.swapcase() + "x", jobs.running, *others]))

@@ -1,4 +1,4 @@
-"""Data of a later format is not taken for damage: it is refused with advice, and left unchanged."""
+"""Data of a later format: it is refused with advice and left unchanged, not treated as damaged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENVELOPE = bytes(seal(PAYLOAD, KEY, salt=bytes(16)))
 
 
 def altered(data, offset, byte, check_at):
-    """The bytes with another one at `offset`, under a check that fits."""
+    """Return the bytes with another one at `offset`, and with a valid checksum."""
     fields = data[:offset] + bytes([byte]) + data[offset + 1 : check_at]
     return fields + struct.pack(">I", zlib.crc32(fields)) + data[check_at + 4 :]
 
@@ -37,7 +37,7 @@ LATER_ENVELOPES = {
 
 
 def refused(call):
-    """The refusal, which says what to do."""
+    """Return the error, which must contain advice."""
     with pytest.raises(UnknownFormatError, match="format .*, unknown to this version") as raised:
         call()
     assert "newer Cryostore" in raised.value.hint
@@ -75,8 +75,8 @@ def test_a_later_wrapped_key_is_refused():
     ],
     ids=["pack", "envelope", "envelope before a torn one", "envelope behind damage"],
 )
-def test_nothing_later_is_cut_off_as_a_torn_tail(tmp_path, content):
-    """An older version that opens the store again must not take what it cannot read for what a crash left."""
+def test_data_of_a_later_format_is_not_cut_off_as_a_torn_tail(tmp_path, content):
+    """An older version that opens the store must not take data that it cannot read for the remains of a crash."""
     blobs = open_blobs(tmp_path)
     blobs.put(pack.pack_key(PACK_ID), content)
     assert recovery.cut_torn_tail(blobs, PACK_ID) == 0
@@ -85,7 +85,7 @@ def test_nothing_later_is_cut_off_as_a_torn_tail(tmp_path, content):
 
 
 def test_a_torn_tail_of_this_version_is_cut_off(tmp_path):
-    """So that the test above can fail."""
+    """Proves that the test above could fail."""
     blobs = open_blobs(tmp_path)
     blobs.put(pack.pack_key(PACK_ID), pack.encode_header(PACK_ID) + ENVELOPE + ENVELOPE[:50])
     assert recovery.cut_torn_tail(blobs, PACK_ID) == 50

@@ -1,4 +1,4 @@
-"""The released bytes of envelopes, packs and wrapped keys. They never change: old data must always open.
+"""Released bytes of envelopes, packs and wrapped keys. They never change, because old data must always open.
 
 The `*.hex` files were written once. If a test here fails, the format is a new one: give it a new version number and new
 files, and keep these readable. The reference implementation below follows docs/reference/formats.md alone, and uses
@@ -44,7 +44,7 @@ def golden(name):
 
 
 def reference_envelope(kind, codec, body, payload):
-    """An envelope, by the byte table and nothing else."""
+    """Build an envelope from the byte table alone."""
     seal_key = hmac.new(SECRET, b"cryostore envelope 1" + SALT, "sha256").digest()
     mask_key = hmac.new(SECRET, b"cryostore digest mask 1" + SALT, "sha256").digest()
     mask = hmac.new(mask_key, NONCE, "sha256").digest()
@@ -67,13 +67,13 @@ def test_old_envelopes_open(name):
 
 @pytest.mark.parametrize("name", ["envelope-empty", "envelope-stored"])
 def test_envelopes_are_written_byte_for_byte(name):
-    """Not the compressed one: another zstd may compress otherwise, and that is no new format."""
+    """Except the compressed one: another zstd may compress differently, which is not a new format."""
     kind, payload = PAYLOADS[name]
     assert bytes(seal(Payload(payload), DataKey(KEY_ID, SECRET), salt=SALT, kind=kind, nonce=NONCE)) == golden(name)
 
 
 @pytest.mark.parametrize("name", PAYLOADS)
-def test_the_documented_format_is_the_one_written(name):
+def test_the_written_format_is_the_documented_one(name):
     kind, payload = PAYLOADS[name]
     codec, body = (1, zstandard.compress(payload, 3)) if name == "envelope-zstd" else (0, payload)
     assert reference_envelope(kind, codec, body, payload) == golden(name)
@@ -106,7 +106,7 @@ def test_old_wrapped_keys_unwrap():
 
 
 def table(title):
-    """The rows (offset, size) of a byte table in docs/reference/formats.md, by heading; sizes in words are left out."""
+    """Return the rows (offset, size) of a byte table in docs/reference/formats.md, without sizes given in words."""
     text = (project.ROOT / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
     section = re.split(r"^## ", text.partition(f"\n## {title}\n")[2], flags=re.MULTILINE)[0]
     return [tuple(map(int, row)) for row in re.findall(r"^\| (\d+) +\| (\d+) +\|", section, re.MULTILINE)]

@@ -35,12 +35,12 @@ CHAIN = "arn:aws:cryo:local-1:000000000000:fileset:golden:chain"
 
 
 class Golden:
-    """A copy of a golden directory, opened by the present code at the moment it was left."""
+    """A copy of a golden directory, opened by the current code with the clock of its last change."""
 
     def __init__(self, golden, folder, *, without=(), before=lambda _data_dir: None):
         self.manifest = json.loads((golden / "manifest.json").read_text(encoding="utf-8"))
         shown = self.manifest["picture"]
-        for name, vault in shown["vaults"].items():  # which by now counts all points that it lists
+        for name, vault in shown["vaults"].items():  # current code counts all points that it lists
             listed = [point["listed"] for point in shown["points"].values()]
             vault["NumberOfRecoveryPoints"] = sum(point["BackupVaultName"] == name for point in listed)
         data_dir = copied(golden / "data", folder / "data", without=without)
@@ -50,7 +50,7 @@ class Golden:
         self.api = self.store.api()
 
     def forget(self, *points):
-        """These points are gone, and those that had not been committed may be."""
+        """Record that these points are deleted, and that uncommitted ones may be."""
         shown = self.manifest["picture"]
         for arn in [arn for arn, said in shown["points"].items() if said["listed"]["Status"] != "COMPLETED"]:
             shown["point_tags"].pop(arn.rpartition(":")[2], None)
@@ -59,7 +59,7 @@ class Golden:
             del shown["points"][arn]
 
     def differences(self, *parts):
-        """Where the store does not say any more what it said, in these parts of the picture or in all."""
+        """Return the differences from the recorded picture, in these parts of it or in all."""
         expected = self.manifest["picture"]
         found = picture(self.api)
         return differences({part: expected[part] for part in parts or expected}, found)
@@ -72,8 +72,8 @@ def golden(request, tmp_path):
     opened.store.service.close()
 
 
-def test_everything_is_as_it_was(golden):
-    """Every vault, tag, job, point, object, list, checksum, metadata and byte; also after its maintenance."""
+def test_everything_is_unchanged(golden):
+    """Every vault, tag, job, point, object, list, checksum, metadata and byte, also after maintenance."""
     assert golden.differences() == []
     assert problems(golden.store.data_dir) == []
     golden.store.maintain()
@@ -81,8 +81,8 @@ def test_everything_is_as_it_was(golden):
     assert golden.differences() == []
 
 
-def test_what_was_begun_goes_on(golden):
-    """Tokens that were handed out still work, an open upload is completed, a repeated request starts nothing new."""
+def test_open_jobs_continue(golden):
+    """Issued tokens still work, an open upload is completed, and a repeated request starts nothing new."""
     api, restore = golden.api, golden.manifest["running_restore"]
     for held in golden.manifest["tokens"]:
         api.call(GetObjectMetadata(storage_job_id=restore, object_token=held["object_token"]))
@@ -100,8 +100,8 @@ def test_what_was_begun_goes_on(golden):
     assert again == golden.manifest["waiting_job"]
 
 
-def test_backups_go_on_top_and_garbage_goes(golden):
-    """An incremental backup on an old base, a deleted old point, collections: the other points stay."""
+def test_new_backups_and_garbage_collection_on_an_old_store(golden):
+    """An incremental backup on an old base, the deletion of an old point and collections keep the other points."""
     api = golden.api
     (upload,) = golden.manifest["open_uploads"]
     before = view(api, upload["job"])
@@ -127,8 +127,8 @@ def test_backups_go_on_top_and_garbage_goes(golden):
 @pytest.mark.parametrize(
     "golden", [path for path in GOLDEN if (path / "data" / "records").is_dir()], ids=lambda p: p.name
 )
-def test_the_catalog_is_made_anew_from_what_was_recorded(golden, tmp_path):
-    """Old packs, records and keyring are enough, as on the day they were written: every point, tag and byte is back."""
+def test_the_catalog_is_rebuilt_from_old_records(golden, tmp_path):
+    """Old packs, records and keyring are enough to restore every point, tag and byte."""
 
     def rebuild(data_dir):
         for _ in rebuild_directory(data_dir, existing_keyring(data_dir), outcome, clock=FrozenClock()):
@@ -144,8 +144,8 @@ def test_the_catalog_is_made_anew_from_what_was_recorded(golden, tmp_path):
 
 
 @pytest.mark.parametrize("first", ["open it", "back up", "collect"])
-def test_records_of_an_earlier_version_are_put_right(first, tmp_path):
-    """Rebuilt as it is, points lose objects or get removed ones; once the store was opened, each is as it was."""
+def test_records_of_an_earlier_version_are_corrected(first, tmp_path):
+    """A rebuild from the old records would lose objects or bring back removed ones. After an open it is exact."""
     golden = STORES / "retention-6"
     manifest = json.loads((golden / "manifest.json").read_text(encoding="utf-8"))
     clock = FrozenClock(manifest["now_ms"])
@@ -163,7 +163,7 @@ def test_records_of_an_earlier_version_are_put_right(first, tmp_path):
 
 
 def test_the_newest_schema_has_a_golden_directory():
-    """What is released is kept from then on: a migration without a directory would be tested by nobody."""
+    """A migration without a golden directory would be untested."""
     migrations = resources.files("cryostore.catalog.migrations").iterdir()
     newest = max(int(entry.name.partition("_")[0]) for entry in migrations if entry.name.endswith(".sql"))
     place = STORES / f"schema-{newest}"

@@ -1,7 +1,7 @@
-"""Claims of processes that stall, die, lose answers and have wrong clocks, compared with a small model.
+"""Claims of processes that stall, crash, lose responses and have wrong clocks, compared with a small model.
 
-What must hold: at most one process has the work, nothing of a fenced one is ever committed, and all that is committed
-is in the order of the fence numbers.
+At most one process holds the claim, no write of a fenced process is ever committed, and all committed writes are
+in the order of the fencing tokens.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ WHO = st.sampled_from(range(PROCESSES))
 
 
 class StopError(Exception):
-    """What breaks a piece of work off."""
+    """The reason why a piece of work is aborted."""
 
 
 class Worker:
-    """A process, with a clock that may be wrong, and the claim it thinks it has."""
+    """A process with a clock that may be wrong, and with the claim that it believes to hold."""
 
     def __init__(self, machine):
         self.machine = machine
@@ -39,7 +39,7 @@ class Worker:
         self.open()
 
     def open(self):
-        """Begin anew, knowing nothing; whatever was under way is cut off."""
+        """Restart the process without its claim; operations in flight are lost."""
         self.database.die()
         self.database = FaultyDatabase(self.machine.database)
         self.context = dataclasses.replace(
@@ -49,7 +49,7 @@ class Worker:
 
 
 class ClaimsMachine(RuleBasedStateMachine):
-    """`fence` is the number of the last claim, `held` says whether that was given back."""
+    """`fence` is the token of the last claim; `held` is False once that claim was released."""
 
     @initialize()
     def begin(self):
@@ -61,13 +61,13 @@ class ClaimsMachine(RuleBasedStateMachine):
         self.fence, self.held = 0, False
         self.done = []
 
-    # --- what processes do
+    # --- operations of processes
 
     def row(self):
         return self.database.read(lambda t: claims.find(t, WORK))
 
     def take(self, worker):
-        """Let a process that thinks it has nothing claim the work."""
+        """Let a process without a claim take it."""
         row, now_ms = self.row(), worker.context.clock()
         lease_ms = worker.context.settings.claim_lease_ms
         block = claimed(worker.context, WORK)
@@ -77,7 +77,7 @@ class ClaimsMachine(RuleBasedStateMachine):
             assert self.held
             assert now_ms <= row.until_ms <= now_ms + 2 * lease_ms
         except StorageUnavailableError:
-            if self.row().fencing_token > self.fence:  # the answer was lost
+            if self.row().fencing_token > self.fence:  # the response was lost
                 self.fence, self.held = self.fence + 1, True
         else:
             assert not self.held or not now_ms <= row.until_ms <= now_ms + 2 * lease_ms
@@ -94,7 +94,7 @@ class ClaimsMachine(RuleBasedStateMachine):
         return self.held and worker.claim._fencing_token == self.fence
 
     def do(self, worker, work):
-        """A transaction of the work, which succeeds if the process has it; answers whether."""
+        """Run a transaction, which succeeds if the process holds the claim. Return whether it succeeded."""
         try:
             work()
         except ClaimLostError:
@@ -128,8 +128,8 @@ class ClaimsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(worker.claim for worker in self.workers))
     @rule(data=st.data(), stall_ms=st.sampled_from([0, SECOND_MS, HOUR_MS]), at=st.integers(1, 2))
-    def meet(self, data, stall_ms, at):
-        """In the middle of a write, before its renewal or behind it, the process stands still and others go on."""
+    def stall(self, data, stall_ms, at):
+        """Stall a process in the middle of a write, before or after its renewal, while another one continues."""
         worker = data.draw(st.sampled_from([worker for worker in self.workers if worker.claim]))
         others = [other for other in self.workers if other is not worker]
         other = data.draw(st.sampled_from(others))
@@ -170,10 +170,10 @@ class ClaimsMachine(RuleBasedStateMachine):
         if holds:
             self.held = after.holder is not None
         else:
-            assert after == before, "a fenced process finishes nothing"
+            assert after == before, "a fenced process changes nothing"
         assert (after.finished_ms != before.finished_ms) <= (finished and holds)
 
-    # --- what happens to them
+    # --- faults
 
     @rule(data=st.data())
     def die(self, data):
@@ -186,7 +186,7 @@ class ClaimsMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, wrong_ms=st.sampled_from([0, 0, 30 * SECOND_MS, -30 * SECOND_MS, 5 * HOUR_MS, -5 * HOUR_MS]))
     def a_clock_goes_wrong(self, who, wrong_ms):
-        """Seconds are how far two may be apart; hours are a database whose time was set."""
+        """Seconds are the allowed difference between two machines; hours are a database whose time was set."""
         self.workers[who].wrong_ms = wrong_ms
 
     @rule(who=WHO, at=st.integers(1, 2), answer_lost=st.booleans())
@@ -197,7 +197,7 @@ class ClaimsMachine(RuleBasedStateMachine):
         for worker in self.workers:
             worker.open()
 
-    # --- what must hold
+    # --- invariants
 
     @invariant()
     def at_most_one_can_write(self):
@@ -213,8 +213,8 @@ class ClaimsMachine(RuleBasedStateMachine):
         assert all(self.holds(worker) for worker in able)
 
     @invariant()
-    def what_was_done_is_in_order(self):
-        """And of each number at a time when it was the last one: nothing came later."""
+    def writes_are_in_order(self):
+        """No token is written after a later one."""
         fences = [fence for (fence,) in self.database.read(lambda t: t.rows("SELECT fence FROM done ORDER BY place"))]
         assert fences == sorted(fences)
         assert all(fence <= self.fence for fence in fences)

@@ -1,8 +1,8 @@
 """Deduplication and garbage collection: writers and collectors interleaved at every boundary between transactions.
 
-Processes share a store of tiny packs. While one request of a writer is under way, at each of its transactions and
-each write of its bytes, the collector goes on by some steps, or another whole request comes in; likewise the other way
-round. Quarantines are zero half of the time: they are there for operators, and safety must not need them.
+Processes share a store of tiny packs. At each transaction of a writer's request, and at
+each write of its bytes, the collector continues by some steps, or another complete request runs; likewise the other way
+round. Most quarantines are zero, because safety must not depend on them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NAME = st.sampled_from(["a", "b", "c"])
 WHO = st.integers(0, 1)
 QUARANTINE = st.sampled_from([0, 0, HOUR_MS])
 
-# What happens in the middle of something else: collector's steps, a put of the same content, a whole run.
+# Events in the middle of another operation: steps of the collector, a put of the same content, a complete collection.
 INTRUSION = st.one_of(
     st.tuples(st.just("steps"), st.integers(1, 6)),
     st.tuples(st.just("put"), st.sampled_from(range(len(CONTENTS)))),
@@ -45,7 +45,7 @@ INTRUSIONS = st.lists(INTRUSION, max_size=4)
 
 
 class DedupAgainstCollection(RuleBasedStateMachine):
-    """The model: what each open job sees, what each open upload got, what each point and each restore holds."""
+    """The model: the objects of each open job, point and restore job, and the chunks of each open upload."""
 
     new_store = MemoryStore
 
@@ -61,7 +61,7 @@ class DedupAgainstCollection(RuleBasedStateMachine):
         self.start()
 
     def start(self):
-        """All processes begin: two that the rules drive, and one that only intrudes."""
+        """Start all processes: two that the rules drive, and one for intrusions only."""
         self.processes = [Process(self.store) for _ in range(3)]
         self.intrusions = []
         for number, process in enumerate(self.processes[:2]):
@@ -72,7 +72,7 @@ class DedupAgainstCollection(RuleBasedStateMachine):
         self.apis = [Api(process, None, clock=self.store.clock) for process in self.processes]
 
     def intrude(self, writing=None):
-        """Let the next thing happen that was to happen in the middle of another; `writing` holds its pack's lock."""
+        """Run the next intrusion. `writing` is the process that holds the lock of its pack, if any."""
         if not self.intrusions:
             return
         what, number = self.intrusions.pop(0)
@@ -123,7 +123,7 @@ class DedupAgainstCollection(RuleBasedStateMachine):
         dies=st.booleans(),
     )
     def put_that_fails(self, data, who, name, content, at, lost, dies):
-        """A request fails at one of its transactions, with its answer lost perhaps; the client repeats it."""
+        """A request fails at one of its transactions, perhaps after the commit; the client retries it."""
         job = data.draw(st.sampled_from(sorted(self.jobs)))
         self.processes[who].database.fail(at, answer_lost=lost)
         with contextlib.suppress(Exception):
@@ -223,7 +223,7 @@ class DedupAgainstCollection(RuleBasedStateMachine):
         self.go_on(10_000)
 
     def go_on(self, count):
-        """The collector's next steps; one that was outlived by another changes nothing and ends."""
+        """Run the next steps of the collector. A collector that lost its claim changes nothing and ends."""
         if self.steps is None:
             return
         steps, self.steps = self.steps, None
@@ -240,7 +240,7 @@ class DedupAgainstCollection(RuleBasedStateMachine):
 
     @rule(milliseconds=st.sampled_from([1, HOUR_MS // 2, HOUR_MS, DAY_MS, -HOUR_MS]))
     def time_passes(self, milliseconds):
-        """Jobs live longer than this machine: what is idle is read, so that it does not end."""
+        """Move the clock. Jobs get a heartbeat, so that none expires."""
         self.store.clock.advance(milliseconds)
         touch = "UPDATE backup_job SET active_ms = :now, complete_by_ms = :now + 1000000, start_by_ms = :now + 1000000"
         self.store.database.write(lambda transaction: transaction.run(touch, now=self.store.clock()))
@@ -249,7 +249,7 @@ class DedupAgainstCollection(RuleBasedStateMachine):
 
     @rule(kept_share=st.sampled_from([0.0, 0.5, 1.0]))
     def crash(self, kept_share):
-        """The power goes, and with it whatever was under way; the collector's lease stays in the catalog."""
+        """Lose power during all operations. The claim of the collector stays in the catalog."""
         for process in self.processes:
             process.database.die()
         self.steps = None
@@ -260,20 +260,20 @@ class DedupAgainstCollection(RuleBasedStateMachine):
 
     @invariant()
     def no_reference_is_lost(self):
-        """No row without its bytes, nothing referred to is missing or condemned, no retired pack is used."""
+        """Every row has its bytes, nothing referenced is missing or condemned, and no retired pack is used."""
         if hasattr(self, "store"):
             assert audit.problems(self.processes[0].context, self.store.database) == []
 
     @invariant()
     def everything_seen_is_readable(self):
-        """Each object that an open job or a restore sees is there byte for byte."""
+        """Every object of an open job or a restore is readable, byte for byte."""
         for job, view in [*getattr(self, "jobs", {}).items(), *getattr(self, "restores", {}).items()]:
             assert self.apis[0].read(job) == view
 
     def teardown(self):
-        """Each point can be restored; and once all is deleted and collected, no chunk and no known pack is left.
+        """Every point can be restored. After everything is deleted and collected, no chunk and no known pack is left.
 
-        A pack that no row ever pointed into, because its writer died or was refused, is not known to the collector.
+        The collector does not know a pack without rows, whose writer was killed or refused.
         """
         if not hasattr(self, "store"):
             return
@@ -305,7 +305,7 @@ TestDedupAgainstCollection = DedupAgainstCollection.TestCase
 
 
 class DedupAgainstCollectionOnServices(DedupAgainstCollection):
-    """The same on PostgreSQL and S3."""
+    """The machine on PostgreSQL and S3."""
 
     new_store = ServiceStore
 

@@ -48,7 +48,7 @@ MOSTLY = st.sampled_from([True, True, True, True, True, False])
 TEXTS = st.sampled_from([None, "text", "größe"])
 SETTINGS = Settings(pack_bytes_target=4096)
 ROUNDS_TO_COLLECT_ALL = 4
-"""Condemned, removed, its pack deleted; and once more, for marks that were made by mistake."""
+"""One each to condemn, to remove, and to delete the pack; one more, for chunks that were condemned by mistake."""
 START_WINDOW_MS = 480 * MINUTE_MS
 COMPLETE_WINDOW_MS = 10_080 * MINUTE_MS
 DURATIONS_MS = st.sampled_from(
@@ -58,7 +58,7 @@ OPEN = ("CREATED", "PENDING", "RUNNING")
 
 
 class Job:
-    """What is known of a backup job. `view` is None until its base is bound."""
+    """The expected state of a backup job. `view` is None until the job runs and its base is fixed."""
 
     def __init__(self, resource, base, now_ms):
         self.resource = resource
@@ -71,7 +71,7 @@ class Job:
 
 
 class Upload:
-    """An upload of a job; `completed` is the text it was completed with, or False."""
+    """An upload of a job. `completed` is False, or a tuple of the text that it was completed with."""
 
     def __init__(self, job, name, throw):
         self.job = job
@@ -82,7 +82,7 @@ class Upload:
 
 
 class JobsMachine(RuleBasedStateMachine):
-    """The model: what each job, point and restore job must be like. A view maps names to (bytes by index, text)."""
+    """The model: the expected jobs, points and restore jobs. A view maps names to (bytes by index, text)."""
 
     @initialize(history=st.lists(st.tuples(st.sampled_from([0, 1]), CHANGES), min_size=1, max_size=4))
     def begin(self, history):
@@ -92,31 +92,35 @@ class JobsMachine(RuleBasedStateMachine):
         self.resources = [new_resource(), new_resource()]
         self.model_jobs = {}
         self.model_uploads = {}
-        self.model_points = {}  # what is there: resource and view, in the order of the commits
-        self.model_restores = {}  # what is open: point and last heartbeat
+        self.model_points = {}  # existing points: resource and view, in commit order
+        self.model_restores = {}  # open restore jobs: point and last heartbeat
         self.set_back_ms = 0
-        self.uploads, self.points, self.restores = [], [], []  # all there ever were: with their job, ARNs, ids
+        self.uploads, self.points, self.restores = (
+            [],
+            [],
+            [],
+        )  # every one so far, also ended ones: with their job, ARNs, ids
         for resource, changes in history:
             self.whole_backup(resource, changes)
 
     def new_store(self, folder):
         return Store(folder, settings=SETTINGS)
 
-    # --- which one a rule takes: mostly one that lives ---
+    # --- the choice of a rule: mostly one that is open ---
 
-    def pick(self, place, living, every):
-        """One of the living, or, one time in eight and where there are none, any."""
-        candidates = list(living) if place % 8 and living else list(every)
+    def pick(self, place, open_ones, every):
+        """Return an open one; in one of eight cases, or if none is open, any."""
+        candidates = list(open_ones) if place % 8 and open_ones else list(every)
         return candidates[place // 8 % len(candidates)]
 
     def pick_job(self, place):
-        living = [job_id for job_id, job in self.model_jobs.items() if job.state in OPEN]
-        return self.pick(place, living, self.model_jobs)
+        open_ones = [job_id for job_id, job in self.model_jobs.items() if job.state in OPEN]
+        return self.pick(place, open_ones, self.model_jobs)
 
     def pick_upload(self, place):
-        living = [one for one in self.uploads if one[0] in self.model_uploads]
+        open_ones = [one for one in self.uploads if one[0] in self.model_uploads]
         return self.pick(
-            place, [one for one in living if not self.model_uploads[one[0]].completed] or living, self.uploads
+            place, [one for one in open_ones if not self.model_uploads[one[0]].completed] or open_ones, self.uploads
         )
 
     # --- what the model expects -----------------------------------------------------------------------------------
@@ -126,7 +130,7 @@ class JobsMachine(RuleBasedStateMachine):
         return self.store.clock.now_ms
 
     def touch(self, job):
-        """Start a waiting job as its first request does; answer the error that the request must get, if any."""
+        """Start a waiting job, as its first request does. Return the error that the request must get, or None."""
         if job.state in ("CREATED", "PENDING"):
             if self.now_ms > job.started_ms + START_WINDOW_MS:
                 job.state = "EXPIRED"
@@ -134,10 +138,10 @@ class JobsMachine(RuleBasedStateMachine):
                 job.state = "PENDING"
                 return ThrottlingException
             else:
-                self.bind(job)
+                self.fix_base(job)
         return None if job.state == "RUNNING" else IllegalArgumentException
 
-    def bind(self, job):
+    def fix_base(self, job):
         job.state = "RUNNING"
         job.active_ms = self.now_ms
         if job.wanted_base == "latest":
@@ -152,7 +156,7 @@ class JobsMachine(RuleBasedStateMachine):
             del self.model_uploads[upload_id]
 
     def expect(self, operation, error):
-        """Carry the operation out; it must raise exactly this error, or none. Answers the output, or None."""
+        """Carry out an operation, which must raise exactly this error, or none. Return its output, or None."""
         if error is None:
             return self.api.call(operation)
         with pytest.raises(ModelError) as raised:
@@ -161,7 +165,7 @@ class JobsMachine(RuleBasedStateMachine):
         return None
 
     def write(self, job_id, operation, error=None):
-        """A write to a job, refused with `error` if nothing else is in the way. Answers whether it happened."""
+        """Write to a job. `error` is expected if no other error comes first. Return the output, or None."""
         job = self.model_jobs[job_id]
         expected = self.touch(job) or (error() if callable(error) and not isinstance(error, type) else error)
         answer = self.expect(operation, expected)
@@ -174,7 +178,7 @@ class JobsMachine(RuleBasedStateMachine):
         return based or any(point == arn for point, _ in self.model_restores.values())
 
     def assert_view(self, storage_job, view):
-        """The storage job shows exactly this view, byte for byte."""
+        """Check that a storage job has exactly this view, byte for byte."""
         found = {}
         for one in objects(self.api, storage_job):
             found[one.name] = (self.api.read_chunks(storage_job, one.object_token), one.metadata_string)
@@ -244,7 +248,7 @@ class JobsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model_jobs)
     @rule(place=PLACES, name=NAMES, chunks=st.dictionaries(INDEXES, DATA), text=TEXTS)
     def whole_upload(self, place, name, chunks, text):
-        """From start to completion in one step, its chunks in any order."""
+        """Start and complete an upload in one step, with its chunks in any order."""
         before = len(self.uploads)
         self.start_upload_in(self.pick_job(place), name, throw=False)
         if len(self.uploads) > before:
@@ -306,7 +310,7 @@ class JobsMachine(RuleBasedStateMachine):
 
     @rule(resource=st.sampled_from([0, 1]), changes=CHANGES)
     def whole_backup(self, resource, changes):
-        """From start to commit in one step, so that there is much to restore and delete."""
+        """Start and commit a job in one step, so that there are many points to restore and delete."""
         if any(job.state == "RUNNING" and job.resource == resource for job in self.model_jobs.values()):
             return
         self.start(resource, none=False)
@@ -318,7 +322,7 @@ class JobsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model_jobs)
     @rule(place=PLACES, discard=MOSTLY, count=MOSTLY)
     def commit(self, place, discard, count):
-        """Freezes the view. Refused while uploads are open, for a wrong count, and for nothing at all."""
+        """Commit. Refused while uploads are open, for a wrong count, and for a view that is empty without a base."""
         self.commit_job(self.pick_job(place), discard=discard, count=count)
 
     def commit_job(self, job_id, *, discard, count):
@@ -346,8 +350,8 @@ class JobsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model_jobs)
     @rule(place=PLACES, stop=st.booleans())
-    def give_up(self, place, stop):
-        """By StopBackupJob or by Outcome FAILED: the point, and all that was written, is gone."""
+    def abort(self, place, stop):
+        """End a job without a point, by StopBackupJob or by Outcome FAILED. All its writes are gone."""
         job_id = self.pick_job(place)
         job = self.model_jobs[job_id]
         if stop:
@@ -362,7 +366,7 @@ class JobsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model_jobs)
     @rule(place=PLACES, base=st.booleans())
     def read_job(self, place, base):
-        """A job in progress shows its view, and its base as it was."""
+        """Read a running job: its view, and its unchanged base."""
         job_id = self.pick_job(place)
         job = self.model_jobs[job_id]
         if base and not (job.state == "RUNNING" and job.base):
@@ -393,7 +397,7 @@ class JobsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.restores)
     @rule(place=PLACES)
     def read_restore(self, place):
-        """An open restore job shows its point, whatever happened since."""
+        """Read an open restore job: the unchanged content of its point."""
         restore = self.pick(place, self.model_restores, self.restores)
         if restore not in self.model_restores:
             self.expect(ListObjects(storage_job_id=restore), ResourceNotFoundException)
@@ -416,7 +420,7 @@ class JobsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.points)
     @rule(place=PLACES)
     def delete_point(self, place):
-        """In any order; refused while a job or a restore needs it."""
+        """Delete a point. Refused while a job or a restore needs it."""
         point = self.pick(place, self.model_points, self.points)
         error = None
         if point not in self.model_points:
@@ -430,8 +434,8 @@ class JobsMachine(RuleBasedStateMachine):
     # --- time and restarts ----------------------------------------------------------------------------------------
 
     @rule(duration_ms=DURATIONS_MS)
-    def time_goes_on(self, duration_ms):
-        """Windows close, silent jobs fail, idle restores end: at the next round of duties, and no earlier."""
+    def time_passes(self, duration_ms):
+        """Windows close, idle jobs fail, idle restores end: at the next round of background tasks, not earlier."""
         self.store.clock.advance(duration_ms)
         self.store.maintain()
         for job_id, job in self.model_jobs.items():
@@ -446,7 +450,7 @@ class JobsMachine(RuleBasedStateMachine):
 
     @rule(duration_ms=st.sampled_from([1, MINUTE_MS, 2 * HOUR_MS, DAY_MS]))
     def the_clock_is_set_back(self, duration_ms):
-        """Nothing happens but that windows and leases last longer: order is not told by times."""
+        """Windows and leases last longer; nothing else changes, because no order depends on times."""
         self.store.clock.advance(-duration_ms)
         self.set_back_ms += duration_ms
 
@@ -456,13 +460,13 @@ class JobsMachine(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
-        """The processes are killed: what they had given to the system is on the disk, nothing else."""
+        """Kill the processes. Only writes that reached the operating system are on the disk."""
         self.store.crash()
 
     @precondition(lambda self: self.model_points)
     @rule()
     def lose_the_catalog(self):
-        """It is made anew from what is beside it: every point is as it was, and what was open is gone."""
+        """Rebuild the catalog from the blobs: every point is unchanged, and open jobs are gone."""
         outcome = self.store.rebuild()
         assert (outcome.losses, outcome.recovery_points) == ([], len(self.model_points))
         kept = {self.point_of(job_id) for job_id in self.model_jobs}
@@ -476,7 +480,7 @@ class JobsMachine(RuleBasedStateMachine):
         self.restores.clear()
 
     def point_of(self, job_id):
-        """The point that a job became, if the store knows of it."""
+        """Return the point of a job, or None if the store does not know the job."""
         try:
             job = self.api.job(job_id)
         except ResourceNotFoundException:
@@ -485,7 +489,7 @@ class JobsMachine(RuleBasedStateMachine):
 
     @rule()
     def scrub(self):
-        """All that is stored is sound, at any moment."""
+        """Scrub: at any moment, all stored data is sound."""
         outcome = ScrubResult()
         for _ in scrub(self.store.service.context, outcome):
             pass
@@ -493,7 +497,7 @@ class JobsMachine(RuleBasedStateMachine):
 
     @rule(place=PLACES)
     def rotate_keys(self, place):
-        """The master key, or the data key of the vault: nobody notices."""
+        """Rotate the master key or the data key of the vault. Nothing visible changes."""
         context = self.store.service.context
         if place % 2:
             rotate_vault_key(context, "Default")
@@ -505,23 +509,23 @@ class JobsMachine(RuleBasedStateMachine):
 
     @rule(quarantine_ms=st.sampled_from([0, 20 * MINUTE_MS, HOUR_MS]))
     def collect_garbage(self, quarantine_ms):
-        """With what quarantine soever, at whatever moment: what anything refers to stays."""
+        """Collect garbage with any quarantine, at any moment. Everything that is referenced stays."""
         collect_all(self.store.service.context, quarantine_ms=quarantine_ms)
 
     @rule()
-    def duties(self):
-        """A round of duties at any moment changes nothing that can be seen."""
+    def background_tasks(self):
+        """Run the background tasks. They change nothing visible, at any moment."""
         self.store.maintain()
 
     @invariant()
-    def states_are_as_they_should_be(self):
-        """Each job is in its state, and one job of a resource runs at most."""
+    def states_match_the_model(self):
+        """Every open job has the state of the model, in which at most one job of a resource runs."""
         for job_id, job in getattr(self, "model_jobs", {}).items():
             if job.state in OPEN:
                 assert self.api.job(job_id).state == job.state
 
     def teardown(self):
-        """Every point is there, byte for byte; nothing refers to what is not there; without points nothing is left."""
+        """Check every point byte for byte and every reference; then delete all points, after which nothing is left."""
         if not hasattr(self, "store"):
             return
         try:
@@ -548,11 +552,11 @@ class JobsMachine(RuleBasedStateMachine):
         for arn in list(self.model_points)[::2] + list(self.model_points)[1::2]:
             self.api.delete_point(arn)
         self.store.maintain()
-        self.store.clock.advance(self.set_back_ms)  # what was condemned before it was set back counts
+        self.store.clock.advance(self.set_back_ms)  # time for chunks that were condemned before the clock was set back
         for _ in range(ROUNDS_TO_COLLECT_ALL):
             collect_all(self.store.service.context, quarantine_ms=0)
         assert self.rows_left() == {}
-        assert len(self.store.packs()) <= 1, "the one that is open"
+        assert len(self.store.packs()) <= 1, "the open one"
 
     def rows_left(self):
         tables = ("object", "chunk_list", "lineage", "upload", "upload_chunk", "recovery_point", "chunk")
@@ -567,7 +571,7 @@ TestJobsMachine.settings = settings(max_examples=2 * settings.default.max_exampl
 
 
 class JobsMachineOnServices(JobsMachine):
-    """The same on PostgreSQL and S3."""
+    """The machine on PostgreSQL and S3."""
 
     def new_store(self, folder):
         self.opened = ExitStack()

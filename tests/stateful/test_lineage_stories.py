@@ -1,6 +1,6 @@
-"""Difficult interleavings of jobs, failures and deletions, each step by step.
+"""Difficult interleavings of jobs, failures and deletions, step by step.
 
-The model compares every view after each story, and closing it shows that nothing is left when all is deleted.
+The model compares every view after each test. When it closes, it deletes all points and checks that nothing is left.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ def model(request):
 
 
 def point(model, *names, base="latest", remove=(), resource=RESOURCES[0], parts=0):
-    """A committed point whose job put and removed these names."""
+    """Commit a point whose job puts `names` and removes `remove`."""
     job = model.run(resource, base)
     return model.commit(model.remove(model.put(job, *names, parts=parts), *remove))
 
 
 def objects_left(model):
-    """How many object versions the catalog keeps, by generation of the newest lineage's kind."""
+    """Return the number of object versions in the catalog."""
     return model.database.read(lambda t: t.row("SELECT count(*) FROM object"))[0]
 
 
@@ -33,13 +33,13 @@ def lineages_left(model):
 
 
 def test_jobs_on_the_latest_point_share_a_lineage(model):
-    """However many come one after the other: the view of the newest is not deeper than that of the first."""
+    """The view of the newest is no deeper than that of the first, after any number of jobs."""
     for number in range(5):
         point(model, b"a", b"%d" % number)
     assert lineages_left(model) == 1
 
 
-def test_a_job_that_failed_leaves_no_trace(model):
+def test_a_failed_job_leaves_no_trace(model):
     first = point(model, b"a", b"b")
     failed = model.remove(model.put(model.run(), b"a", b"c"), b"b")
     model.end(failed)
@@ -51,8 +51,8 @@ def test_a_job_that_failed_leaves_no_trace(model):
     model.commit(after)
 
 
-def test_the_base_of_a_failed_job_may_go_before_its_rows_do(model):
-    """The rows go first to be seen by nobody; afterwards the point below is the tip, and all of the rest is gone."""
+def test_the_base_of_a_failed_job_may_be_deleted_before_the_rows_of_the_job(model):
+    """No later job sees the rows. After maintenance the first point is the newest, and nothing else is left."""
     first = point(model, b"a", b"b")
     second = point(model, b"a", b"c")
     model.end(model.put(model.run(), b"a", b"d"))
@@ -68,8 +68,8 @@ def test_the_base_of_a_failed_job_may_go_before_its_rows_do(model):
     model.commit(model.put(third, b"e"))
 
 
-def test_the_base_of_a_failed_job_may_go_while_its_rows_do(model):
-    """Batches of both interleave."""
+def test_the_base_of_a_failed_job_may_be_deleted_together_with_its_rows(model):
+    """Batches of both deletions interleave."""
     point(model, b"a", b"b", b"c")
     second = point(model, b"a", b"b", b"d")
     failed = model.end(model.remove(model.put(model.run(), b"a", b"b", b"e"), b"c", b"d"), "give up")
@@ -87,7 +87,7 @@ def test_the_base_of_a_failed_job_may_go_while_its_rows_do(model):
 
 
 def test_half_deleted_points_are_not_seen_by_the_next_job(model):
-    """Of two points being deleted the lower one is finished first: the next job sees nothing of the upper one."""
+    """Two points are being deleted, and the older one is finished first: the next job sees neither."""
     point(model, b"a")
     second = point(model, b"b")
     third = point(model, b"c", b"d")
@@ -104,7 +104,7 @@ def test_half_deleted_points_are_not_seen_by_the_next_job(model):
     model.commit(job)
 
 
-def test_a_job_may_begin_while_the_tip_is_half_deleted(model):
+def test_a_job_may_start_while_the_newest_point_is_half_deleted(model):
     point(model, b"a", b"b")
     second = point(model, b"a", b"c", b"d", remove=[b"b"])
     model.delete(second)
@@ -118,7 +118,7 @@ def test_a_job_may_begin_while_the_tip_is_half_deleted(model):
     model.commit(model.put(model.run(), b"z"))
 
 
-def test_the_tip_may_go_and_the_lineage_goes_on(model):
+def test_the_lineage_continues_after_its_newest_point_is_deleted(model):
     first = point(model, b"a", b"b")
     second = point(model, b"a", remove=[b"b"])
     model.delete(second)
@@ -130,19 +130,19 @@ def test_the_tip_may_go_and_the_lineage_goes_on(model):
     assert objects_left(model) == 4
 
 
-def test_points_in_the_middle_go_alone(model):
-    """Of versions that others still see nothing is lost, of others nothing stays."""
+def test_deleting_points_in_the_middle_affects_no_others(model):
+    """Versions that other points see stay; all others are removed."""
     points = [point(model, b"always", b"%d" % number, b"changing") for number in range(5)]
     for number in (2, 1, 3):
         model.delete(points[number])
         model.maintain()
         model.check()
-    # Of the names 0 to 4 all are in the last point; of the two that changed, the versions of the first and the last.
+    # All of the names 0 to 4 are in the last point. Of the two changed names, the first and the last version stay.
     assert objects_left(model) == 5 + 4
 
 
-def test_branches_outlive_what_they_were_begun_on(model):
-    """A branch of a branch, and each point below it deleted, oldest first."""
+def test_branches_outlive_their_bases(model):
+    """A branch of a branch, while each point below is deleted, oldest first."""
     first = point(model, b"a", b"b", b"c")
     second = point(model, b"a", b"d")
     branch = point(model, b"b", base=first, remove=[b"c"])
@@ -156,8 +156,8 @@ def test_branches_outlive_what_they_were_begun_on(model):
     model.maintain()
 
 
-def test_a_branch_that_goes_releases_its_parent_bit_by_bit(model):
-    """The point it was begun on is gone since long: its rows go with the branch, a few a transaction."""
+def test_a_deleted_branch_releases_its_parent_in_small_transactions(model):
+    """The base of the branch was deleted long ago. Its rows are deleted with the branch, a few per transaction."""
     first = point(model, b"a", b"b", b"c", parts=3)
     second = point(model, b"a", b"b", b"c", b"d")
     branch = point(model, b"x", base=first)
@@ -177,8 +177,8 @@ def test_a_branch_that_goes_releases_its_parent_bit_by_bit(model):
     assert lineages_left(model) == 1
 
 
-def test_a_branch_that_goes_half_way_may_be_begun_again(model):
-    """While the parent is being released, another job begins on it and the other branch stays whole."""
+def test_a_job_may_start_on_the_parent_of_a_half_deleted_branch(model):
+    """While the parent is released, another job starts on it, and the other branch stays complete."""
     first = point(model, b"a", b"b", b"c")
     point(model, b"a", b"d")
     branch = point(model, b"x", base=first)
@@ -212,7 +212,7 @@ def test_a_stopped_job_blocks_the_next_until_its_rows_are_gone(model):
 
 
 def test_the_base_of_a_job_cannot_be_deleted(model):
-    """Neither before its first touch, if it was named, nor while it runs, nor while it is being stopped."""
+    """Neither while the job waits with a named base, nor while it runs, nor while it is being stopped."""
     first = point(model, b"a")
     waiting = model.start(base=first)
     model.delete(first)
@@ -228,7 +228,7 @@ def test_the_base_of_a_job_cannot_be_deleted(model):
     assert first.deleting
 
 
-def test_removing_what_a_branch_inherited_hides_it_from_the_branch_alone(model):
+def test_removing_an_inherited_object_hides_it_only_from_the_branch(model):
     first = point(model, b"a", b"b", b"c")
     branch = point(model, b"d", base=first, remove=[b"a"])
     back = point(model, b"a", base=branch)
@@ -241,7 +241,7 @@ def test_removing_what_a_branch_inherited_hides_it_from_the_branch_alone(model):
 
 
 def test_a_lineage_is_kept_for_a_point_without_objects(model):
-    """The only rows of the lineage were those of a point that is gone; the empty one is still a base."""
+    """The lineage has no rows left after the first deletion, but its empty point is still a base."""
     first = point(model, b"a")
     empty = point(model, remove=[b"a"])
     model.delete(first)
@@ -268,14 +268,14 @@ def test_a_lineage_is_kept_for_a_branch_of_a_point_without_objects(model):
 
 
 def test_a_lineage_is_kept_for_a_running_job_that_wrote_nothing(model):
-    """Between the first touch and the first write, nothing but the job speaks for its new lineage."""
+    """Between its first request and its first write, only the job refers to its new lineage."""
     job = model.run(base="none")
     model.maintain()
     assert lineages_left(model) == 1
     model.commit(model.put(job, b"a"))
 
 
-def test_an_object_replaced_in_its_own_job_takes_its_chunk_list_along(model):
+def test_the_chunk_list_of_an_object_replaced_in_its_own_job_is_removed(model):
     job = model.put(model.run(), b"a", b"b", parts=4)
     model.put(job, b"a", parts=2)
     model.remove(job, b"b")
@@ -283,8 +283,8 @@ def test_an_object_replaced_in_its_own_job_takes_its_chunk_list_along(model):
     model.commit(job)
 
 
-def test_a_job_of_another_resource_begins_a_lineage_of_its_own(model):
-    """Even on the tip: else the jobs of two resources would write into one generation after the other's view."""
+def test_a_job_of_another_resource_starts_a_lineage_of_its_own(model):
+    """Even on the newest point: two resources must not write into the same generation."""
     first = point(model, b"a")
     other = model.put(model.run(RESOURCES[1], base=first), b"b")
     own = model.put(model.run(), b"c")
@@ -295,7 +295,7 @@ def test_a_job_of_another_resource_begins_a_lineage_of_its_own(model):
 
 
 def test_totals_count_each_name_once(model):
-    """Put, put again, removed, put back, in one job and over several, on a branch and off it."""
+    """After repeated puts and removals, in one job and in several, with and without a branch."""
     first = point(model, b"a", b"b")
     for base in ("latest", first):
         job = model.run(base=base)
@@ -311,7 +311,7 @@ def test_totals_count_each_name_once(model):
 
 
 def test_a_clock_set_back_does_not_make_an_old_point_the_newest(model):
-    """The next job begins on what was committed last."""
+    """The next job starts on the point that was committed last."""
     point(model, b"a")
     model.clock.advance(-3_600_000)
     second = point(model, b"b")

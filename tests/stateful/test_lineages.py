@@ -1,6 +1,6 @@
 """Lineages and their pruning compared with a dict of dicts, for any order of jobs, failures and deletions.
 
-The rules are here; what they do, and what must hold after each of them, is in `support.catalogs.catalog_model`.
+The rules are here. Their effects, and the invariants after each, are in `support.catalogs.catalog_model`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ JOBS_MAX, POINTS_MAX = 5, 8
 
 
 class LineagesMachine(RuleBasedStateMachine):
-    """The model is what every live point and every running job sees."""
+    """The model: the views of every live point and every running job."""
 
     model: CatalogModel | None = None
 
     def new_database(self):
-        """An empty catalog; None: one in memory."""
+        """Return an empty catalog, or None for one in memory."""
 
     @initialize(batch_rows=st.integers(1, 3), history=st.lists(CHANGES, max_size=4))
     def begin(self, batch_rows, history):
-        """Some backups of one resource stand already."""
+        """Start with some backups of one resource."""
         self.model = CatalogModel(batch_rows=batch_rows, database=self.new_database())
         for changes in history:
             self.whole(RESOURCES[0], "latest", changes, 0)
@@ -56,7 +56,7 @@ class LineagesMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.model.points) < POINTS_MAX)
     @rule(data=st.data(), resource=st.sampled_from(RESOURCES), changes=CHANGES, how=st.integers(0, 5))
     def a_whole_job(self, data, resource, changes, how):
-        """From beginning to end, whatever the end, unless another job runs."""
+        """Run a complete job, committed or not, unless another one of the resource runs."""
         if not any(job.resource == resource for job in self.model.open_jobs("RUNNING", "ABORTING")):
             base = data.draw(st.sampled_from(["latest", "latest", *self.model.live()]))
             self.whole(resource, base, changes, how)
@@ -64,7 +64,7 @@ class LineagesMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.model.open_jobs()) < JOBS_MAX and len(self.model.points) < POINTS_MAX)
     @rule(data=st.data(), resource=st.sampled_from(RESOURCES), at_once=st.booleans())
     def start(self, data, resource, at_once):
-        """A job waits for its first touch, which may come at once."""
+        """Start a job, which waits for its first request unless `at_once`."""
         job = self.model.start(resource, data.draw(st.sampled_from(["latest", "none", *self.model.live()])))
         if at_once:
             self.model.touch(job)
@@ -99,7 +99,7 @@ class LineagesMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.live())
     @rule(data=st.data(), batches=BATCHES)
     def delete(self, data, batches):
-        """What only the point saw goes at once, in part, or later."""
+        """Delete a point. Rows that no other point sees are removed at once, in part, or later."""
         self.model.delete(data.draw(st.sampled_from(self.model.live())))
         for row in self.model.deleting():
             self.model.forget(row, batches)
@@ -109,7 +109,7 @@ class LineagesMachine(RuleBasedStateMachine):
     def restore(self, data):
         self.model.restore(data.draw(st.sampled_from(self.model.live())))
 
-    # --- what happens with time, a little at a time
+    # --- background tasks, in small steps
 
     @precondition(lambda self: self.model.dirty())
     @rule(data=st.data(), batches=BATCHES)
@@ -132,17 +132,17 @@ class LineagesMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_the_catalog(self):
-        """See the model: every live point comes back from its records, and life goes on."""
+        """Rebuild the catalog: every live point comes back from its records."""
         self.model.lose_the_catalog()
 
-    # --- what must always hold
+    # --- invariants
 
     @rule(
         data=st.data(), start=BYTES, prefix=BYTES, limit=st.integers(1, 10), first=st.integers(0, 400),
         window=st.integers(0, 400), filters=st.integers(0, 3),
     )  # fmt: skip
     def pages_with_filters(self, data, start, prefix, limit, first, window, filters):
-        """Prefix, start and times select from a view what they say, with any page size, in byte order."""
+        """Prefix, start and times select the right objects of a view, with any page size, in byte order."""
         seers = [(point.view, self.model.point_row(point).segment) for point in self.model.live()]
         seers += [(job.view, self.model.row(job).segment) for job in self.model.open_jobs("RUNNING")]
         if not seers:
@@ -159,13 +159,13 @@ class LineagesMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_live_point_is_whole(self):
-        """A recovery point sees exactly the objects its job saw when it was committed, whatever was deleted since."""
+        """A recovery point has exactly the objects of its job at the commit, whatever was deleted since."""
         if self.model is not None:
             self.model.every_live_point_is_whole()
 
     @invariant()
     def every_running_job_sees_its_base_and_its_changes(self):
-        """A job's view is its base's, as changed by the job, whatever other jobs and deletions do meanwhile."""
+        """A job's view is that of its base with the job's own changes, whatever other jobs and deletions do."""
         if self.model is not None:
             self.model.every_running_job_sees_its_base_and_its_changes()
 
@@ -181,7 +181,7 @@ TestLineages.settings = settings(max_examples=max(100, settings.default.max_exam
 
 
 class LineagesMachineOnPostgres(LineagesMachine):
-    """The same on PostgreSQL."""
+    """The machine on PostgreSQL."""
 
     def new_database(self):
         self.opened = ExitStack()

@@ -1,4 +1,4 @@
-"""Any history of a store, migrated to a shared store and back: every answer and every byte stays the same."""
+"""Migration of any history to a shared store and back: every response and every byte stays the same."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ STEP = st.one_of(
 
 
 class History:
-    """A store in memory to which things happen."""
+    """A store in memory, and the operations that it has gone through."""
 
     def __init__(self):
         self.store = MemoryStore(Settings(pack_bytes_target=700))
@@ -54,7 +54,7 @@ class History:
         self.count = 0
 
     def api(self, where):
-        """One of some resources, each in a vault of its own."""
+        """Return the API for a resource, which has a vault of its own."""
         api = Api(self.process, None, clock=self.store.clock)
         api.resource = f"arn:aws:cryo:local-1:000000000000:fileset:host:history-{where}"
         api.vault = f"vault-{where}"
@@ -105,12 +105,12 @@ class History:
 
 
 def place():
-    """An empty place in memory."""
+    """Return an empty place in memory."""
     return Side("somewhere", MemoryDatabase(), CrashingBlobs())
 
 
 def service_on(history, side):
-    """A process on the store that is at a place."""
+    """Start a process on the store at a place."""
     store = MemoryStore.__new__(MemoryStore)
     vars(store).update(vars(history.store))
     store.database, store.blobs = side.database, side.blobs
@@ -118,7 +118,7 @@ def service_on(history, side):
 
 
 def picture(history, side):
-    """All that the store at a place says, with every row that no operation tells of."""
+    """Return the picture of the store at a place, with the rows that no operation shows."""
 
     def tags(_):
         return {
@@ -146,7 +146,7 @@ def move(history, source, target):
 
 @settings(max_examples=12)
 @given(st.lists(STEP, min_size=3, max_size=12))
-def test_any_history_comes_back_as_it_was(steps):
+def test_any_history_is_unchanged_after_migration_and_back(steps):
     history = History()
     for step in steps:
         history.step(*step)

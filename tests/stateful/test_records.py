@@ -1,6 +1,6 @@
 """Records of lineages while points are deleted in any order: after every step a catalog is rebuilt from them.
 
-What comes of it is compared with what each point held when it was committed, object by object.
+The rebuilt points are compared with the committed ones, object by object.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from support.stores.service_store import on_services
 from support.stores.shared_store import s3_in_environment
 
 FEW_NAMES = NAMES[:4]
-"""So few names that most changes replace or remove an object of an earlier point."""
+"""Few names, so that most changes replace or remove an object of an earlier point."""
 CHANGES = st.lists(
     st.tuples(st.sampled_from(FEW_NAMES), st.sampled_from([1, None]), st.sampled_from([0, 0, 2])), max_size=3
 )
@@ -29,17 +29,17 @@ POINTS_MAX = 8
 
 
 class RecordsMachine(RuleBasedStateMachine):
-    """Backups, branches, failures and deletions, each of which may be left half done."""
+    """Backups, branches, failures and deletions, which may be left unfinished."""
 
     model: CatalogModel | None = None
 
     def new_places(self):
-        """An empty catalog and an empty place for blobs; None: in memory."""
+        """Return an empty catalog and an empty blob store. None stands for one in memory."""
         return None, None
 
     @initialize(batch_rows=st.integers(1, 3), history=st.lists(CHANGES, min_size=3, max_size=6))
     def begin(self, batch_rows, history):
-        """Some backups of one resource stand already."""
+        """Start with some backups of one resource."""
         database, blobs = self.new_places()
         self.model = CatalogModel(batch_rows=batch_rows, database=database, blobs=blobs)
         for changes in [[(FEW_NAMES[0], 1, 0)], *history]:
@@ -70,7 +70,7 @@ class RecordsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.live())
     @rule(data=st.data(), batches=BATCHES)
     def delete(self, data, batches):
-        """What only the point saw goes at once, in part, or later."""
+        """Delete a point. Rows that no other point sees are removed at once, in part, or later."""
         self.model.delete(data.draw(st.sampled_from(self.model.live())))
         for row in self.model.deleting():
             self.model.forget(row, batches)
@@ -78,7 +78,7 @@ class RecordsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.live())
     @rule()
     def delete_the_oldest(self):
-        """As retention does it."""
+        """Delete the oldest point, as retention does."""
         self.model.delete(self.model.live()[0])
 
     @precondition(lambda self: self.model.retired())
@@ -92,7 +92,7 @@ class RecordsMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_the_catalog(self):
-        """Life goes on with the catalog that was made anew."""
+        """Continue with a rebuilt catalog."""
         self.model.lose_the_catalog()
 
     @invariant()
@@ -106,7 +106,7 @@ TestRecords.settings = settings(max_examples=max(30, settings.default.max_exampl
 
 
 class RecordsMachineOnServices(RecordsMachine):
-    """The same on PostgreSQL and S3; in the end the catalog is made anew on PostgreSQL, too."""
+    """The machine on PostgreSQL and S3. At the end the catalog is rebuilt on PostgreSQL, too."""
 
     def new_places(self):
         self.opened = ExitStack()
@@ -126,8 +126,8 @@ class RecordsMachineOnServices(RecordsMachine):
 TestRecordsOnServices = on_services(RecordsMachineOnServices)
 
 
-def test_ordinary_retention_leaves_what_the_points_had():
-    """A name is written, seen by two points, and removed; the points go, the oldest first."""
+def test_retention_does_not_change_the_remaining_points():
+    """A name is written, is in two points, and is removed; the points are deleted, oldest first."""
     with CatalogModel() as model:
         job = model.put(model.run(), b"a", b"gone")
         points = [model.commit(job)]
@@ -141,8 +141,8 @@ def test_ordinary_retention_leaves_what_the_points_had():
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 2, 0, 3), (2, 0, 3, 1)])
-def test_records_of_deleted_points_go(order):
-    """However many points there were, there is one record for each that is left."""
+def test_records_of_deleted_points_are_removed(order):
+    """There is one record for each remaining point."""
     with CatalogModel() as model:
         points = [model.commit(model.put(model.run(), b"a", b"%d" % number)) for number in range(4)]
         for left, number in enumerate(reversed(order)):

@@ -1,4 +1,4 @@
-"""Medians, ratios and verdicts follow from the rounds."""
+"""Medians, ratios and verdicts of rounds."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_our_failures_fail_the_run(row_rounds, failed):
     assert result_of(Row(CASES[0], "cryo", row_rounds)).ours_failed() is failed
 
 
-def test_a_run_without_us_failed():
+def test_a_run_without_our_server_fails():
     assert result_of(Row(CASES[0], "fio", rounds(1))).ours_failed()
 
 

@@ -1,4 +1,4 @@
-"""The load generator counts correctly, even if a test server misbehaves on command."""
+"""Counts of the load generator, also against a server that misbehaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies are distinct, have the promised length and digest, and compress as their kind says."""
+"""Bodies of requests: distinct, of the given length and digest, and as compressible as their kind."""
 
 from __future__ import annotations
 

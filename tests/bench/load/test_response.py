@@ -1,4 +1,4 @@
-"""A response is parsed the same, in whatever pieces it arrives."""
+"""Parsing of a response that arrives in any pieces."""
 
 from __future__ import annotations
 

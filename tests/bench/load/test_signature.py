@@ -1,4 +1,4 @@
-"""Prepared request heads are complete, and the signature check of the server accepts them."""
+"""Prepared request heads: complete, and accepted by the server's signature check."""
 
 from __future__ import annotations
 

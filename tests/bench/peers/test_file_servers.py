@@ -1,4 +1,4 @@
-"""The requests to nginx and rclone are those that their servers understand."""
+"""Requests to nginx and rclone that their servers understand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of fio is read by fio's own clock."""
+"""Output of fio, timed by its own clock."""
 
 from __future__ import annotations
 

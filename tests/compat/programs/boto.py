@@ -102,7 +102,7 @@ def read(storage, job_id):
 
 
 def read_chunk(storage, job_id, chunk):
-    """Read a chunk and compare what its list said of it."""
+    """Read a chunk and compare it with its entry in the list."""
     got = storage.get_chunk(StorageJobId=job_id, ChunkToken=chunk["ChunkToken"])
     data = got["Data"].read()
     assert (got["Length"], got["Checksum"]) == (len(data), chunk["Checksum"]), got
@@ -120,7 +120,7 @@ def listed(operation, key, **arguments):
 
 
 def main():
-    """Do what standard input asks, answer on standard output."""
+    """Carry out the plan on stdin and write the result to stdout."""
     asked = json.load(sys.stdin)
     session = botocore.session.get_session()
     storage = session.create_client("backupstorage", region_name="local-1", config=CONFIG)
