@@ -16,7 +16,7 @@ import pytest
 from cryostore.agent.report import Report
 from cryostore.cli import progress
 from cryostore.core.limits import MIB
-from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.claims import Progress
 
 
 def test_a_line_has_bytes_files_rate_time_and_path():

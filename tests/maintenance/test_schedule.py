@@ -21,6 +21,8 @@ from support.stores.collecting import Scene
 from support.stores.memory_store import Process
 from support.stores.shop import DATA, Shop
 
+COVERS = ("maintenance/background_tasks.py",)
+
 
 def epoch(scene):
     """Return the number of runs that have begun."""

@@ -118,8 +118,7 @@ def _shared_store(agent_store: AgentStore, texts: dict[str, str | None], config:
 def _all(agent_store: AgentStore, store: NamedStore | None, vault: str, copy: Path | None, *, write: bool) -> Diagnoses:
     from cryostore.core.ids import random_id
     from cryostore.core.time import wall_clock
-    from cryostore.maintenance.diagnosis.directory import check_directory
-    from cryostore.maintenance.diagnosis.shared import check_shared
+    from cryostore.maintenance.diagnosis.stores import check_directory, check_shared
 
     yield from _versions()
     yield from _fuse()

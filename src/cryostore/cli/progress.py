@@ -21,7 +21,7 @@ from cryostore.core.threads import background_thread
 
 if TYPE_CHECKING:
     from cryostore.agent.report import Report
-    from cryostore.maintenance.progress import Progress
+    from cryostore.maintenance.claims import Progress
 
 QUIET_SECONDS = 1.0
 """A run that takes no longer shows no progress."""

@@ -6,7 +6,6 @@ an open job can still see.
 
 from __future__ import annotations
 
-from cryostore.maintenance.background_tasks import maintain
-from cryostore.maintenance.schedule import ScheduledGarbageCollection, ScheduledScrub, ScheduledTasks
+from cryostore.maintenance.background_tasks import ScheduledGarbageCollection, ScheduledScrub, ScheduledTasks, maintain
 
 __all__ = ["ScheduledGarbageCollection", "ScheduledScrub", "ScheduledTasks", "maintain"]

@@ -6,6 +6,8 @@ protected in this way, so they must be safe even if a former holder causes them 
 effect says why it is safe.
 
 `catalog.processes.claims` has the rows and their rules.
+
+`Progress` says how far such work, or any other long piece of work, has come.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ import dataclasses
 import os
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
+from typing import NamedTuple
 
 from cryostore.catalog.database import Answer, Database, Transaction
 from cryostore.catalog.processes import claims
 from cryostore.catalog.processes.claims import ClaimRow
 from cryostore.core.errors import CryostoreError
-from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 
 BACKGROUND_TASKS = "round of duties"  # the names are stored in catalogs
@@ -28,6 +30,19 @@ GARBAGE_COLLECTION = "garbage collection"
 SCRUB = "scrub"
 KEY_ROTATION = "key rotation"
 RENEWALS_PER_LEASE = 10
+
+
+class Progress(NamedTuple):
+    """How far a stage has come. `total` is None if it is not known."""
+
+    stage: str
+    done: int
+    total: int | None = None
+
+    @property
+    def words(self) -> str:
+        """The progress as text for people."""
+        return f"{self.stage} {self.done}" + ("" if self.total is None else f" of {self.total}")
 
 
 class Claim:

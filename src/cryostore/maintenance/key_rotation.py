@@ -38,7 +38,7 @@ from cryostore.catalog.rows.records import VAULT, RecordKey
 from cryostore.chunks.keyring import EditableKeyring, Keyring, KeyringSource, MasterKey, unwrap
 from cryostore.core import interrupts
 from cryostore.core.errors import ConfigurationError, CryostoreError, KeyUnavailableError
-from cryostore.maintenance.claims import KEY_ROTATION, claimed
+from cryostore.maintenance.claims import KEY_ROTATION, Progress, claimed
 from cryostore.maintenance.key_uses import (
     DAMAGED,
     RECORD,
@@ -51,7 +51,6 @@ from cryostore.maintenance.key_uses import (
     wrapped_records,
 )
 from cryostore.maintenance.nodes import REPORT_SECONDS, live_nodes
-from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 from cryostore.service.access import access_key_context
 from cryostore.service.operations.vaults import vault_by_name

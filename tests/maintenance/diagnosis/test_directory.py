@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cryostore.maintenance.diagnosis import OK, WARNING, directory
-from cryostore.maintenance.diagnosis.directory import MountPoint, mount_of
+from cryostore.maintenance.diagnosis import OK, WARNING, stores
+from cryostore.maintenance.diagnosis.stores import MountPoint, mount_of
+
+COVERS = ("maintenance/diagnosis/stores.py",)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,7 @@ from cryostore.maintenance.diagnosis.directory import MountPoint, mount_of
     ],
 )
 def test_file_systems(mount, level):
-    assert directory._file_system(mount).level == level
+    assert stores._file_system(mount).level == level
 
 
 def test_the_table_of_mounts(tmp_path):

@@ -8,8 +8,10 @@ from cryostore.chunks.keyring import open_keyring, parse_keyring_uri
 from cryostore.chunks.keyring.master_keys import print_paper
 from cryostore.core.errors import ConfigurationError
 from cryostore.maintenance.diagnosis import ERROR, OK, WARNING
-from cryostore.maintenance.diagnosis.keyring import check_keyring, check_keyring_copy
+from cryostore.maintenance.diagnosis.stores import check_keyring, check_keyring_copy
 from support.stores.keyrings import BOTH, OLD_ALONE, write_keyring
+
+COVERS = ("maintenance/diagnosis/stores.py",)
 
 
 @pytest.fixture

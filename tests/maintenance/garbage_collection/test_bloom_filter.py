@@ -8,14 +8,16 @@ import random
 import pytest
 
 from cryostore.core.limits import KIB, MIB
-from cryostore.maintenance.garbage_collection import bloom_filter as digest_set
-from cryostore.maintenance.garbage_collection.bloom_filter import BYTES_PER_CHUNK_MIN, DigestSet, shares
+from cryostore.maintenance.garbage_collection import mark as digest_set
 from cryostore.maintenance.garbage_collection.collect import collect_all
-from cryostore.maintenance.store_statistics import store_statistics
+from cryostore.maintenance.garbage_collection.mark import BYTES_PER_CHUNK_MIN, DigestSet, shares
+from cryostore.maintenance.store_state import store_statistics
 from cryostore.service import Settings
 from support.requests.api import new_resource
 from support.stores.in_process import opened
 from support.stores.integrity import problems
+
+COVERS = ("maintenance/garbage_collection/mark.py",)
 
 CHUNKS = 20_000
 

@@ -16,7 +16,7 @@ from support.requests.api import new_resource
 from support.stores.in_process import opened
 from support.stores.integrity import problems
 
-COVERS = ("maintenance/progress.py",)
+COVERS = ("maintenance/claims.py",)
 
 
 DAY_MS = 24 * HOUR_MS

@@ -16,6 +16,8 @@ from support.catalogs.memory_database import MemoryDatabase
 from support.faults.faulty_blobs import FaultyObjects
 from support.stores.collecting import Scene
 
+COVERS = ("maintenance/garbage_collection/compaction.py",)
+
 
 @pytest.fixture
 def scene(monkeypatch):

@@ -6,8 +6,8 @@ from collections import defaultdict
 
 import pytest
 
-from cryostore.maintenance.garbage_collection.bloom_filter import DigestSet
 from cryostore.maintenance.garbage_collection.collect import sweep
+from cryostore.maintenance.garbage_collection.mark import DigestSet
 from cryostore.maintenance.garbage_collection.run import CollectionResult, CollectionRun
 from support.stores.shop import DATA, Shop
 

@@ -8,8 +8,7 @@ import pytest
 
 from cryostore.core.errors import ConfigurationError, DamagedDataError, StorageUnavailableError
 from cryostore.core.ids import counting_ids
-from cryostore.maintenance.migrate.cutover import take_back_move
-from cryostore.maintenance.migrate.move_mark import standing
+from cryostore.maintenance.migrate.cutover import mark_of, take_back_move
 from support.stores.memory_store import Process
 from support.stores.pair import Pair, rows
 
@@ -69,7 +68,7 @@ def test_an_abandoned_move_cannot_continue_once_the_store_was_moved_elsewhere(pa
     pair.target = given_up
     with pytest.raises(ConfigurationError, match="was moved to another place"):
         pair.move()
-    assert pair.target.read(standing).kind == "into"
+    assert pair.target.read(mark_of).kind == "into"
 
 
 def test_an_incomplete_copy_is_not_moved(pair):
@@ -114,8 +113,8 @@ def test_sessions_of_other_programs_end_the_run(pair, looks):
     pair.target = dataclasses.replace(pair.target, require_alone=others)
     with pytest.raises(ConfigurationError, match="others are there"):
         pair.move()
-    assert pair.source.read(standing) is None
-    assert (pair.target.read(standing) is None) == (looks == 0)
+    assert pair.source.read(mark_of) is None
+    assert (pair.target.read(mark_of) is None) == (looks == 0)
     assert bool(list(pair.there.blobs.list("packs/"))) == (looks == 2)
     pair.move()
     pair.is_moved()
@@ -159,6 +158,6 @@ def test_a_row_that_changes_during_the_move_is_found(pair):
     pair.store.database.write(write)
     with pytest.raises(DamagedDataError, match="table vault is not the same"):
         list(steps)
-    assert pair.target.read(standing).kind == "into"
+    assert pair.target.read(mark_of).kind == "into"
     pair.move()
     assert rows(pair.target)["vault"] == rows(pair.source)["vault"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryostore.core.errors import StorageFullError, StorageUnavailableError
-from cryostore.maintenance.migrate.move_mark import standing
+from cryostore.maintenance.migrate.cutover import mark_of
 from cryostore.maintenance.migrate.run import plan
 from support.stores.pair import Pair, rows
 
@@ -53,7 +53,7 @@ def fails_at(name, method, place, *, answer_lost):
     except StorageUnavailableError as error:
         assert side.name in error.message
     pair.heal()
-    if pair.source.read(standing) is None:
+    if pair.source.read(mark_of) is None:
         pair.is_untouched()
     pair.move()
     pair.is_moved()

@@ -9,6 +9,8 @@ from cryostore.maintenance.verification.check import CheckResult, check
 from cryostore.maintenance.verification.repair import RepairResult, repair
 from support.stores.in_process import opened
 
+COVERS = ("maintenance/verification/catalog_check.py",)
+
 
 @pytest.fixture
 def store(tmp_path):

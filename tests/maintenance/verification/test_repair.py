@@ -23,7 +23,7 @@ from support.stores.shop import DATA, Shop
 
 COVERS = (
     "maintenance/verification/pack_check.py",
-    "maintenance/verification/reference_check.py",
+    "maintenance/verification/catalog_check.py",
 )
 
 

@@ -12,8 +12,7 @@ from cryostore.catalog.tables import TABLES
 from cryostore.core.time import DAY_MS
 from cryostore.maintenance import maintain
 from cryostore.maintenance.diagnosis import ERROR
-from cryostore.maintenance.diagnosis.directory import check_directory
-from cryostore.maintenance.diagnosis.shared import check_shared
+from cryostore.maintenance.diagnosis.stores import check_directory, check_shared
 from cryostore.maintenance.garbage_collection.collect import collect_all
 from cryostore.maintenance.verification.check import CheckResult, check
 from cryostore.maintenance.verification.repair import RepairResult, repair

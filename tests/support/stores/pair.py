@@ -15,7 +15,7 @@ from cryostore.core.ids import counting_ids
 from cryostore.core.time import DAY_MS
 from cryostore.maintenance import maintain
 from cryostore.maintenance.garbage_collection.collect import collect_all
-from cryostore.maintenance.migrate.move_mark import TOKEN_BEFORE, standing, take_back
+from cryostore.maintenance.migrate.cutover import TOKEN_BEFORE, mark_of, take_back
 from cryostore.maintenance.migrate.run import MigrationResult, migrate
 from cryostore.maintenance.migrate.side import Side
 from cryostore.service import Settings
@@ -109,8 +109,8 @@ class Pair:
 
     def is_moved(self):
         """The new place has all, and nobody can open the old one."""
-        assert self.target.read(standing) is None
-        assert self.source.read(standing).kind == "away"
+        assert self.target.read(mark_of) is None
+        assert self.source.read(mark_of).kind == "away"
         process = Process(self.there)
         api = Api(process, None, clock=self.store.clock)
         assert {arn: api.restored(arn) for arn in self.points} == self.contents

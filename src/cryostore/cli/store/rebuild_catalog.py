@@ -15,7 +15,7 @@ from cryostore.cli.store.named_store import NamedStore, store_options
 from cryostore.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cryostore.maintenance.progress import Progress
+    from cryostore.maintenance.claims import Progress
     from cryostore.maintenance.rebuild.run import RebuildResult
 
 

@@ -19,7 +19,7 @@ from cryostore.cli.store.named_store import NamedStore, open_store, store_option
 from cryostore.core.limits import MIB
 
 if TYPE_CHECKING:
-    from cryostore.maintenance.progress import Progress
+    from cryostore.maintenance.claims import Progress
     from cryostore.maintenance.verification.affected import Affected
     from cryostore.maintenance.verification.scrub import ScrubResult
     from cryostore.service import Context

@@ -17,7 +17,7 @@ These rules keep every byte that is needed safe:
    referred to since then carries the epoch.
 5. The run removes a chunk's row if the chunk was condemned at least one quarantine ago and again is neither marked nor
    used.
-6. The run retires a pack that no process writes to and no row points into (`pack_removal`). A retired pack accepts no
+6. The run retires a pack that no process writes to and no row points into (`compaction`). A retired pack accepts no
    rows: a writer that arrives late with bytes it had flushed there is told to store them again. After another
    quarantine the run drops the pack's row, if the pack is still empty, and then deletes its file. In a later epoch,
    once the file is gone, it forgets the row. Only a writer whose bytes were written in the current epoch may add a row
@@ -46,12 +46,10 @@ from cryostore.catalog.database import Transaction
 from cryostore.catalog.rows import chunks, records
 from cryostore.catalog.rows.chunks import SweptChunk
 from cryostore.core.digest import DIGEST_BYTES
-from cryostore.maintenance.claims import GARBAGE_COLLECTION, claimed
-from cryostore.maintenance.garbage_collection import compaction, pack_removal
-from cryostore.maintenance.garbage_collection.bloom_filter import DigestSet, shares
-from cryostore.maintenance.garbage_collection.mark import count_chunks, mark
+from cryostore.maintenance.claims import GARBAGE_COLLECTION, Progress, claimed
+from cryostore.maintenance.garbage_collection import compaction
+from cryostore.maintenance.garbage_collection.mark import DigestSet, count_chunks, mark, shares
 from cryostore.maintenance.garbage_collection.run import CollectionResult, CollectionRun
-from cryostore.maintenance.progress import Progress
 from cryostore.service import Context
 from cryostore.service.records.recording import write_all_due_records
 from cryostore.service.records.unknown_commits import (
@@ -102,12 +100,12 @@ def _steps(run: CollectionRun) -> Generator[Progress, None, None]:
         del marked  # before the next set is made, to bound memory
         run.outcome.passes += 1
     _warn(run.outcome)
-    yield from pack_removal.close(run)
-    yield from pack_removal.retire(run)
-    yield from pack_removal.drop(run)  # before copying: on a full disk this frees the space for it
+    yield from compaction.close(run)
+    yield from compaction.retire(run)
+    yield from compaction.drop(run)  # before copying: on a full disk this frees the space for it
     yield from compaction.compact(run, live_bytes)
-    yield from pack_removal.retire(run)
-    yield from pack_removal.drop(run)
+    yield from compaction.retire(run)
+    yield from compaction.drop(run)
     yield from _delete_unseen_records(run)
 
 

@@ -1,13 +1,19 @@
 """Cutover of a migration: when the source and the target may be opened, and when no longer.
 
-This module decides whether a move may begin, may continue, or is done. The form of a mark is in `move_mark`, the
-copying in between in `run`.
+This module decides whether a move may begin, may continue, or is done. The copying in between is in `run`.
+
+Marks are on stores that must not be opened, because they are the target of a migration or were moved away. No version
+of any program can open a store without its token secret. So a mark takes the place of that secret. It has the form of a
+wrapped key, and the name of its nonexistent master key says why the store cannot be opened. After the name come the
+facts that the next `cryo migrate` needs. A store that was moved away keeps its secret under another name, from which it
+can be taken back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import msgspec
 
@@ -15,21 +21,28 @@ from cryostore.catalog.database import Transaction
 from cryostore.catalog.queries import store_copy
 from cryostore.catalog.rows import keys
 from cryostore.catalog.rows.keys import WrappedRow
-from cryostore.chunks.keyring import Keyring, unwrap, wrapped_key_id
+from cryostore.chunks.keyring import MAGIC, Keyring, unwrap, wrapped_key_id
 from cryostore.chunks.marker import Marker, newest_marker, put_marker
 from cryostore.chunks.packs.format import PREFIX as PACKS_PREFIX
 from cryostore.chunks.records import PREFIX as RECORDS_PREFIX
+from cryostore.core.digest import sha256
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.ids import NewId
-from cryostore.maintenance.migrate import move_mark
-from cryostore.maintenance.migrate.move_mark import Mark
 from cryostore.maintenance.migrate.side import Side
 from cryostore.service.opening.identity import IDENTITY, INIT_HINT, Identity, require_marker
 from cryostore.service.settings import Settings
+from cryostore.service.store_keyring import MOVED_KEY_ID_PREFIX, TOKEN_SECRET
 
 EMPTY_HINT = "choose an empty place"
 FIRST = 1
 """The number of the first marker in the blob store of a shared target."""
+TOKEN_BEFORE = "token before the move"  # noqa: S105 - the name of a secret, not one
+HEAD = MAGIC + b"\x01"
+NAME_BYTES_MAX = 250
+WORDS = {
+    "into": "a store is being copied to here, and `cryo migrate` was not done yet; it comes from ",
+    "away": "this store was moved, or is being moved, by `cryo migrate` to ",
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ def begin_move(source: Side, target: Side, keyring: Keyring, new_id: NewId) -> M
     """
     token = _token(source)
     store = _store(source, keyring, token)
-    away, there = source.read(move_mark.standing), target.read(move_mark.standing)
+    away, there = source.read(mark_of), target.read(mark_of)
     _require_one_schema(source, target)
     if source.shared_blobs is not None and away is None:
         _require_current(source, keyring)
@@ -59,7 +72,7 @@ def begin_move(source: Side, target: Side, keyring: Keyring, new_id: NewId) -> M
     if there is None:
         _require_empty(source, target, away)
         there = Mark("into", new_id(), store, source.name)
-        if not target.write(partial(move_mark.begin_into, mark=there)):
+        if not target.write(partial(begin_into, mark=there)):
             raise _taken(target)
     _require_same_move(source, target, store, away, there)
     if target.shared_blobs is not None:
@@ -73,13 +86,13 @@ def begin_move(source: Side, target: Side, keyring: Keyring, new_id: NewId) -> M
 def complete_move(source: Side, target: Side, keyring: Keyring, move: Move) -> None:
     """Mark the source as moved, then let the target be opened. May be repeated."""
     _leave(source, target, move)
-    mark = target.read(move_mark.standing)
+    mark = target.read(mark_of)
     if mark is None:
         return
     identity = _identity(source, target, keyring, move)
 
     def work(transaction: Transaction) -> None:
-        if move_mark.end_into(transaction, mark, move.token) and identity is not None:
+        if end_into(transaction, mark, move.token) and identity is not None:
             keys.insert_secret(transaction, IDENTITY, identity)
 
     target.write(work)
@@ -91,13 +104,13 @@ def take_back_move(source: Side, keyring: Keyring | None) -> str:
     Only a shared store needs its keyring. Raises ConfigurationError if the store was not moved, or if another catalog
     has taken over its blob store.
     """
-    mark, token = source.read(move_mark.standing), source.read(move_mark.wrapped_token)
+    mark, token = source.read(mark_of), source.read(wrapped_token)
     if mark is None or mark.kind != "away" or token is None:
         raise ConfigurationError(f"{source.name} was not moved away, so there is nothing to take back")
     identity = None if keyring is None else _raised_identity(source, keyring, token, mark)
 
     def work(transaction: Transaction) -> None:
-        if move_mark.take_back(transaction) is not None and identity is not None:
+        if take_back(transaction) is not None and identity is not None:
             keys.rewrap(transaction, *identity)
 
     source.write(work)
@@ -105,10 +118,10 @@ def take_back_move(source: Side, keyring: Keyring | None) -> str:
 
 
 def _token(source: Side) -> bytes:
-    token = source.read(move_mark.wrapped_token)
+    token = source.read(wrapped_token)
     if token is not None:
         return token
-    mark = source.read(move_mark.standing)
+    mark = source.read(mark_of)
     if mark is None:
         raise ConfigurationError(f"{source.name} holds no store")
     raise ConfigurationError(
@@ -119,7 +132,7 @@ def _token(source: Side) -> bytes:
 
 def _store(source: Side, keyring: Keyring, token: bytes) -> str:
     try:
-        return move_mark.identity_of(keyring, token)
+        return identity_of(keyring, token)
     except KeyUnavailableError as error:
         raise ConfigurationError(
             f"the keyring does not open {source.name}: {error.message}",
@@ -143,11 +156,11 @@ def _require_current(source: Side, keyring: Keyring) -> None:
 
 def _is_done(target: Side, keyring: Keyring, store: str, away: Mark | None) -> bool:
     """Whether the target is already the complete store that is being moved."""
-    token = target.read(move_mark.wrapped_token)
+    token = target.read(wrapped_token)
     if token is None or away is None or away.other != target.name:
         return False
     try:
-        return move_mark.identity_of(keyring, token) == store
+        return identity_of(keyring, token) == store
     except KeyUnavailableError:
         return False
 
@@ -235,9 +248,9 @@ def _shut(source: Side, target: Side, keyring: Keyring, move: Move) -> None:
 
 def _leave(source: Side, target: Side, move: Move) -> None:
     mark = Mark("away", move.move_id, move.store, target.name)
-    if source.write(partial(move_mark.leave, mark=mark)):
+    if source.write(partial(leave, mark=mark)):
         return
-    standing = source.read(move_mark.standing)
+    standing = source.read(mark_of)
     if standing is None or standing.move_id != move.move_id:
         raise ConfigurationError(f"{source.name} was moved to another place meanwhile")
 
@@ -265,3 +278,89 @@ def _raised_identity(source: Side, keyring: Keyring, token: bytes, mark: Mark) -
     raised = msgspec.structs.replace(kept, number=marker.number, token=marker.token)
     new = keyring.key(wrapped_key_id(token)).wrap(msgspec.json.encode(raised), IDENTITY.encode())
     return WrappedRow("secret", IDENTITY, wrapped, b"", None), new
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Why a store must not be opened. `store` identifies the store, `other` names the other place for people."""
+
+    kind: Literal["into", "away"]
+    move_id: str
+    store: str
+    other: str
+
+    def encode(self) -> bytes:
+        """Return the mark in the form of a wrapped key that nothing opens."""
+        name = (
+            (MOVED_KEY_ID_PREFIX + WORDS[self.kind] + self.other)
+            .encode()[:NAME_BYTES_MAX]
+            .decode(errors="ignore")
+            .encode()
+        )
+        return HEAD + bytes([len(name)]) + name + msgspec.json.encode(self)
+
+
+def decode_mark(wrapped: bytes | None) -> Mark | None:
+    """Return the mark in the place of a wrapped secret; None if it is no mark."""
+    start = len(HEAD) + 1
+    if wrapped is None or not (wrapped.startswith(HEAD) and wrapped[start:].startswith(MOVED_KEY_ID_PREFIX.encode())):
+        return None
+    return msgspec.json.decode(wrapped[start + wrapped[start - 1] :], type=Mark)
+
+
+def mark_of(transaction: Transaction) -> Mark | None:
+    """Return the mark of a store; None if it has none."""
+    return decode_mark(keys.secret(transaction, TOKEN_SECRET))
+
+
+def wrapped_token(transaction: Transaction) -> bytes | None:
+    """Return the wrapped token secret of a store, even if it was moved away; None in the target of a move."""
+    wrapped = keys.secret(transaction, TOKEN_SECRET)
+    mark = decode_mark(wrapped)
+    if mark is None:
+        return wrapped
+    return keys.secret(transaction, TOKEN_BEFORE) if mark.kind == "away" else None
+
+
+def identity_of(keyring: Keyring, wrapped: bytes) -> str:
+    """Return a digest that identifies a store as long as it has its catalog. Raises KeyUnavailableError."""
+    return sha256(b"cryostore store\0" + unwrap(keyring, wrapped, TOKEN_SECRET.encode())).hex()
+
+
+def begin_into(transaction: Transaction, mark: Mark) -> bool:
+    """Mark an empty catalog as a target. Returns False if it is not empty any more."""
+    if not store_copy.is_empty(transaction):
+        return False
+    store_copy.begin_notes(transaction)
+    keys.insert_secret(transaction, TOKEN_SECRET, mark.encode())
+    return True
+
+
+def end_into(transaction: Transaction, mark: Mark, token: bytes) -> bool:
+    """Let a complete target be opened. Returns False if that was done before."""
+    if not _replace(transaction, mark.encode(), token):
+        return False
+    store_copy.end_notes(transaction)
+    return True
+
+
+def leave(transaction: Transaction, mark: Mark) -> bool:
+    """Mark a source as moved away. Returns False if it was marked before."""
+    token = keys.secret(transaction, TOKEN_SECRET)
+    if token is None or decode_mark(token) is not None:
+        return False
+    keys.delete_secret(transaction, TOKEN_BEFORE)
+    keys.insert_secret(transaction, TOKEN_BEFORE, token)
+    return _replace(transaction, token, mark.encode())
+
+
+def take_back(transaction: Transaction) -> Mark | None:
+    """Let a store that was moved away be opened again. Returns its mark; None if it was not moved away."""
+    mark, token = mark_of(transaction), keys.secret(transaction, TOKEN_BEFORE)
+    if mark is None or mark.kind != "away" or token is None or not _replace(transaction, mark.encode(), token):
+        return None
+    keys.delete_secret(transaction, TOKEN_BEFORE)
+    return mark
+
+
+def _replace(transaction: Transaction, old: bytes, new: bytes) -> bool:
+    return keys.rewrap(transaction, WrappedRow("secret", TOKEN_SECRET, old, b"", None), new)

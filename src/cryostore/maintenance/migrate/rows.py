@@ -22,7 +22,7 @@ from cryostore.catalog import tables
 from cryostore.catalog.database import Row, Transaction
 from cryostore.catalog.tables import TABLES, CountedTo, Table
 from cryostore.core.errors import DamagedDataError
-from cryostore.maintenance.migrate.move_mark import TOKEN_BEFORE
+from cryostore.maintenance.migrate.cutover import TOKEN_BEFORE
 from cryostore.maintenance.migrate.side import Side, StageProgress
 from cryostore.service.opening.identity import IDENTITY
 from cryostore.service.store_keyring import TOKEN_SECRET

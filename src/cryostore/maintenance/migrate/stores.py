@@ -24,7 +24,7 @@ from cryostore.chunks.keyring import Keyring
 from cryostore.core.errors import ConfigurationError, KeyUnavailableError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.time import Clock
-from cryostore.maintenance.migrate import move_mark
+from cryostore.maintenance.migrate import cutover
 from cryostore.maintenance.migrate.cutover import take_back_move
 from cryostore.maintenance.migrate.run import MigrationResult, has_no_open_packs, migrate
 from cryostore.maintenance.migrate.side import Side, StageProgress
@@ -199,7 +199,7 @@ def require_store(place: MigrationStore) -> None:
 
 def has_no_pending_writes(side: Side) -> bool:
     """Whether a store has no pending writes, or was marked before and cannot be opened."""
-    if side.read(move_mark.standing) is not None:
+    if side.read(cutover.mark_of) is not None:
         return True
     return has_no_open_packs(side) and not side.read(partial(records.due, limit=1))
 

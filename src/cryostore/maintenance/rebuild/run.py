@@ -50,7 +50,7 @@ from cryostore.chunks.packs.reader import PackReader
 from cryostore.chunks.packs.recovery import make_durable
 from cryostore.chunks.records import Records
 from cryostore.core.errors import KeyUnavailableError
-from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.claims import Progress
 from cryostore.maintenance.rebuild.record_reader import READ_ERRORS, Losses, RecordReader, StoredRecord
 from cryostore.maintenance.verification.pack_index import Found, sound_envelopes
 from cryostore.service.opening.open import TOKEN_SECRET, new_token_secret

@@ -35,7 +35,7 @@ from cryostore.chunks.records import Records
 from cryostore.core.errors import BlobNotFoundError, ConfigurationError, DamagedDataError, KeyUnavailableError
 from cryostore.core.ids import NewId, random_id
 from cryostore.core.time import Clock
-from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.claims import Progress
 from cryostore.maintenance.rebuild.run import Rebuild, RebuildResult
 from cryostore.service.opening.address import SharedStoreAddress
 from cryostore.service.opening.identity import Identity, insert_identity, wrapped_identity

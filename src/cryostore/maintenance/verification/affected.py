@@ -18,9 +18,8 @@ from cryostore.catalog.queries.references import ObjectReferences, chunk_list_pa
 from cryostore.catalog.rows import chunk_lists
 from cryostore.core.digest import DIGEST_BYTES
 from cryostore.core.errors import DamagedDataError
-from cryostore.maintenance.garbage_collection.bloom_filter import DigestSet
-from cryostore.maintenance.garbage_collection.mark import OBJECTS_PER_PAGE, ROWS_PER_PAGE, START
-from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.claims import Progress
+from cryostore.maintenance.garbage_collection.mark import OBJECTS_PER_PAGE, ROWS_PER_PAGE, START, DigestSet
 from cryostore.service import Context
 
 NAMES_PER_ONE_MAX = 20

@@ -4,7 +4,7 @@ Marks chunks that are found damaged, so that the next upload repairs them, and r
 sound. It changes nothing else. The store may stay in use: a suspicion is checked again in a new transaction.
 
 This module has the order of the work. The kinds of findings are in `finding_kinds`, the check of packs in `pack_check`,
-and the check of references to chunks in `reference_check`.
+and the check of references to chunks in `catalog_check`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from functools import partial
 from cryostore.catalog.queries import damage
 from cryostore.catalog.rows import packs
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError
-from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.claims import Progress
 from cryostore.maintenance.verification import finding_kinds
 from cryostore.maintenance.verification.affected import Affected, AffectedSearch
+from cryostore.maintenance.verification.catalog_check import RecordCheck, ReferenceCheck
 from cryostore.maintenance.verification.damage_marks import DamageMarks
 from cryostore.maintenance.verification.finding_kinds import Finding, Findings
 from cryostore.maintenance.verification.pack_check import PackCheck, PacksSeen
-from cryostore.maintenance.verification.record_check import RecordCheck
-from cryostore.maintenance.verification.reference_check import ReferenceCheck
 from cryostore.service import Context
 
 UNKNOWN_PACKS_MAX = 100_000

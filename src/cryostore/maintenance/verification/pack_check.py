@@ -19,7 +19,7 @@ from cryostore.chunks.envelope import EnvelopeHeader, open_envelope
 from cryostore.chunks.packs.format import PACK_HEADER_BYTES, decode_header
 from cryostore.chunks.packs.reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, PackReader, PlacedEnvelope
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
-from cryostore.maintenance.progress import Progress
+from cryostore.maintenance.claims import Progress
 from cryostore.maintenance.verification import finding_kinds
 from cryostore.maintenance.verification.finding_kinds import Findings
 from cryostore.maintenance.verification.opened_keys import OpenedKeys

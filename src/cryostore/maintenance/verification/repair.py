@@ -5,10 +5,10 @@ repeated. The order of the work (`repair`):
 
 1. Rows that do not point to their envelope are marked as damaged, if they still point there (`pack_check`).
 2. The wanted chunks are all marked chunks, and all chunks that something refers to and that have no row
-   (`reference_check`).
+   (`catalog_check`).
 3. All packs are searched for the wanted chunks; unknown packs are adopted, and torn tails are cut (`Salvage`).
 4. The chunks that are still wanted are lost until they are uploaded again. What they affect is reported.
-5. Missing and damaged records are written again (`record_check`).
+5. Missing and damaged records are written again (`catalog_check`).
 
 The rules of the search (`Salvage`) come in addition to those of `garbage_collection.collect`:
 
@@ -46,17 +46,16 @@ from cryostore.chunks.packs.reader import HEADERS_WINDOW_BYTES, WINDOW_BYTES, Pa
 from cryostore.chunks.store import Location
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import MIB
+from cryostore.maintenance.claims import Progress
 from cryostore.maintenance.garbage_collection.mark import ROWS_PER_PAGE, START
-from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.verification import finding_kinds
 from cryostore.maintenance.verification.affected import Affected, AffectedSearch
+from cryostore.maintenance.verification.catalog_check import RecordCheck, ReferenceCheck
 from cryostore.maintenance.verification.damage_marks import DamageMarks
 from cryostore.maintenance.verification.finding_kinds import Finding, Findings
 from cryostore.maintenance.verification.opened_keys import OpenedKeys, OwnedKey
 from cryostore.maintenance.verification.pack_check import PackCheck
 from cryostore.maintenance.verification.pack_index import Found, open_placed
-from cryostore.maintenance.verification.record_check import RecordCheck
-from cryostore.maintenance.verification.reference_check import ReferenceCheck
 from cryostore.service import Context
 
 WANTED_MAX = 500_000

@@ -37,9 +37,8 @@ from cryostore.chunks.packs.reader import PackReader
 from cryostore.chunks.store import Location
 from cryostore.core.errors import BlobNotFoundError, DamagedDataError, StorageUnavailableError, UnknownFormatError
 from cryostore.core.limits import MIB
-from cryostore.maintenance.claims import SCRUB, Claim, claimed
+from cryostore.maintenance.claims import SCRUB, Claim, Progress, claimed
 from cryostore.maintenance.clock_correction import correct_future_timestamps
-from cryostore.maintenance.progress import Progress
 from cryostore.maintenance.verification.opened_keys import OpenedKeys
 from cryostore.service import Context
 

@@ -14,7 +14,7 @@ from cryostore.core.errors import StorageUnavailableError
 from cryostore.core.time import wall_clock
 from cryostore.maintenance.diagnosis import ERROR, OK, WARNING
 from cryostore.maintenance.diagnosis import catalog as diagnosis_catalog
-from cryostore.maintenance.diagnosis.shared import check_blobs, check_shared
+from cryostore.maintenance.diagnosis.stores import check_blobs, check_shared
 from support.stores.shared_store import ON_PATHS, ON_SERVICES, SharedStore, fresh_place, missing_services, prepared
 
 
@@ -218,6 +218,6 @@ def test_a_failed_trial_is_an_error():
 
 def test_the_versions_of_a_bucket(monkeypatch):
     marker = type("Marker", (), {"store_id": "store", "number": 1})()
-    monkeypatch.setattr("cryostore.maintenance.diagnosis.shared.newest_marker", lambda _: marker)
+    monkeypatch.setattr("cryostore.maintenance.diagnosis.stores.newest_marker", lambda _: marker)
     for answer, level in ((False, OK), (True, WARNING), (StorageUnavailableError("refused"), ERROR)):
         assert blob_levels(Versioned(answer), trial_name=None) == {"blobs": OK, "bucket": level}
